@@ -1,0 +1,54 @@
+"""Runs the benchmarks: all of them, or those named.
+
+Each is a module of this package with a line in ``BENCHMARKS`` and ``run(options) -> str``: the table that
+is printed here and kept in ``docs/benchmarks/NAME.txt``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from benchmarks import process
+
+BENCHMARKS = {
+    "esl": "the event-socket layer beside its peers: calls per CPU-second, memory of a held call",
+}
+
+
+def main() -> int:
+    listed = "\n".join(f"  {name:8} {what}" for name, what in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures this project beside its peers.",
+        epilog=f"benchmarks:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run (all)")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the work, one run: to see that it works"
+    )
+    parser.add_argument(
+        "--tick", type=float, default=0.0, metavar="MS", help="FreeSWITCH's tick (20 on a real one)"
+    )
+    parser.add_argument(
+        "--only", action="append", metavar="APP", help="only this application (may be repeated)"
+    )
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    whole = not (options.quick or options.only or options.tick)
+    for name in options.names or BENCHMARKS:
+        text = importlib.import_module(f"benchmarks.{name}").run(options)
+        print(text, flush=True)
+        if whole:  # a partial run does not replace the documented table
+            path = process.ROOT / "docs" / "benchmarks" / f"{name}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,514 @@
+"""Plays FreeSWITCH to the application under test, from another process on another core.
+
+Many calls at a time connect to the application's outbound event socket. To each command it answers with
+what FreeSWITCH 1.11.1 sends (``frames/``), as FreeSWITCH does: the reply at once, the events of an application
+in one burst a moment later, only those that were subscribed to. Digits come one by one while the second
+playback runs, which ends on ``uuid_break``; the callee ends the bridge. A call counts only if the whole script
+was performed, in order.
+
+One thread, epoll, frames rendered once for each kind of subscription: what is left to do for a burst is to
+join its pieces around the call's UUID. Two thirds of its time are the kernel's.
+
+    python -m benchmarks.generator --port 9000 --pid 4711 --calls 3000
+
+prints one JSON object; the exit code is 1 if any call failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import itertools
+import json
+import pathlib
+import re
+import select
+import socket
+import sys
+import time
+from collections import Counter, deque
+
+from benchmarks import process
+
+FRAMES = pathlib.Path(__file__).parent / "frames"
+REST = b"-5e55-4e55-8e55-5e5510005e55"  # what the two legs' UUIDs share: the call's own part
+A_LEG = b"0a0a0a0a"
+APP_UUID = (
+    b"eeeeeeee-eeee-4eee-8eee-eeeeeeeeeeee"  # a UUID of FreeSWITCH's own, where the client sent no Event-UUID
+)
+
+# What follows an `execute`, burst by burst: FreeSWITCH writes the events of one tick together.
+BURSTS: dict[str, list[list[str]]] = {
+    "answer": [["park", "execute.answer", "callstate.answer", "answer", "complete.answer"]],
+    "playback": [["execute.playback", "playback_start"], ["playback_stop", "complete.playback"]],
+    "collect": [["execute.playback", "playback_start"], ["dtmf.4"], ["dtmf.8"], ["dtmf.2"], ["dtmf.1"]],
+    "break": [["playback_stop", "complete.playback"]],
+    "bridge": [
+        ["execute.bridge", "b.answer", "bridge"],
+        ["b.hangup_complete", "unbridge", "complete.bridge"],
+    ],
+    "hangup": [
+        [
+            "execute.hangup",
+            "hangup",
+            "complete.hangup",
+            "unpark",
+            "complete.socket",
+            "state.hangup",
+            "callstate.hangup",
+            "state.reporting",
+            "hangup_complete",
+            "linger",
+        ]
+    ],
+    "other": [["execute.answer", "complete.answer"]],
+}
+SCRIPT = ["answer", "playback", "collect", "break", "bridge", "hangup", "exit"]
+NOT_IN_MYEVENTS = {"CHANNEL_CALLSTATE", "PLAYBACK_START", "PLAYBACK_STOP"}
+
+OK = b"Content-Type: command/reply\nReply-Text: +OK\n\n"
+LINGER = b"Content-Type: command/reply\nReply-Text: +OK will linger\n\n"
+LINGER_FOR = b"Content-Type: command/reply\nReply-Text: +OK will linger %s seconds\n\n"
+MYEVENTS = b"Content-Type: command/reply\nReply-Text: +OK Events Enabled\n\n"
+EVENTS = b"Content-Type: command/reply\nReply-Text: +OK event listener enabled plain\n\n"
+FILTER = b"Content-Type: command/reply\nReply-Text: +OK filter added. [%s]=[%s]\n\n"
+NOT_FOUND = b"Content-Type: command/reply\nReply-Text: -ERR command not found\n\n"
+API = b"Content-Type: api/response\nContent-Length: 4\n\n+OK\n"
+BYE = (
+    b"Content-Type: command/reply\nReply-Text: +OK bye\n\n"
+    b"Content-Type: text/disconnect-notice\nContent-Length: 67\n\n"
+    b"Disconnected, goodbye.\nSee you at ClueCon! http://www.cluecon.com/\n"
+)
+
+
+class Failed(Exception):
+    """The application did not do what the script says."""
+
+
+class Frame:
+    """One recorded frame: whose it is, what it is called, and its bytes."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.raw = path.read_bytes()
+        name = re.search(rb"^Event-Name: (.+)$", self.raw, re.M)
+        self.name = name[1].decode() if name else ""
+        self.a_leg = b"\nUnique-ID: " + A_LEG in self.raw or not name
+
+    def for_app_uuid(self, length: int) -> bytes:
+        """The frame, its Content-Length right for an Application-UUID of this length."""
+        extra = self.raw.count(APP_UUID) * (length - len(APP_UUID))
+        if not extra:
+            return self.raw
+        return re.sub(rb"(?<=^Content-Length: )\d+", lambda m: b"%d" % (int(m[0]) + extra), self.raw, count=1)
+
+
+class Subscription:
+    """What one set of `event`, `myevents` and `filter` commands lets through; bursts compiled for it."""
+
+    def __init__(self, frames: dict[str, Frame], key: tuple[frozenset[str], bool, str]) -> None:
+        self.frames, (self.names, self.b_leg, self.linger) = frames, key
+        self.compiled: dict[tuple[str, int], list[list[list[bytes]]]] = {}
+
+    def wants(self, frame: Frame) -> bool:
+        if frame.name in {"", "CHANNEL_DATA"}:
+            return True
+        if not frame.a_leg and not self.b_leg:
+            return False
+        if "MYEVENTS" in self.names and frame.name not in NOT_IN_MYEVENTS:
+            return True
+        return "ALL" in self.names or frame.name in self.names
+
+    def bursts(self, step: str, app_uuid: bytes) -> list[list[list[bytes]]]:
+        """For each burst: pieces around the Application-UUID, each in pieces around the call's UUID."""
+        key = (step, len(app_uuid))
+        found = self.compiled.get(key)
+        if found is None:
+            found = []
+            for names in BURSTS[step]:
+                wanted = [
+                    self.frames[n].for_app_uuid(len(app_uuid)) for n in names if self.wants(self.frames[n])
+                ]
+                burst = b"".join(wanted).replace(b"Linger-Time: -1", b"Linger-Time: " + self.linger.encode())
+                found.append([piece.split(REST) for piece in burst.split(APP_UUID)] if burst else [])
+            self.compiled[key] = found
+        return found
+
+
+class Call:
+    """One outbound connection: the switch's end of it."""
+
+    __slots__ = (
+        "app_uuid", "b_leg", "buffer", "busy", "connected", "done", "events", "fd", "filters", "linger",
+        "names", "out", "queue", "rest", "sock", "started", "subscription",
+    )  # fmt: skip
+
+    def __init__(self, sock: socket.socket, rest: bytes, now: float) -> None:
+        self.sock, self.fd, self.rest, self.started = sock, sock.fileno(), rest, now
+        self.buffer = b""
+        self.out = b""
+        self.connected = self.events = self.filters = self.b_leg = False
+        self.busy = ""  # the application that runs on the channel
+        self.names: frozenset[str] = frozenset()
+        self.linger = ""
+        self.subscription: Subscription | None = None
+        self.app_uuid = b""
+        self.done: list[str] = []
+        self.queue: deque[tuple[str, bytes]] = deque()  # executes that wait for the one that runs
+
+
+class Generator:
+    def __init__(self, port: int, concurrency: int, tick: float = 0.0, timeout: float = 30.0) -> None:
+        self.port, self.concurrency, self.tick, self.timeout = port, concurrency, tick, timeout
+        self.frames = {path.stem: Frame(path) for path in FRAMES.glob("*.esl")}
+        self.connect_frame = self.frames["connect"].raw.split(REST)
+        self.other = [self.frames["execute.answer"].raw, self.frames["complete.answer"].raw]
+        self.subscriptions: dict[tuple[frozenset[str], bool, str], Subscription] = {}
+        self.epoll = select.epoll()
+        self.calls: dict[int, Call] = {}
+        self.serial = itertools.count(1)
+        self.pending: deque[tuple[float, Call, str, int]] = deque()  # bursts due, in order of time
+        self.failures: Counter[str] = Counter()
+        self.finished = 0
+        self.received = 0
+        self.sent_bytes = 0
+        self.sent_frames = 0
+        self.holding = False
+        self.held: list[Call] = []
+
+    # running
+
+    def run(self, calls: int) -> float:
+        """Place so many calls, so many at a time; returns the wall time."""
+        began = time.perf_counter()
+        target = self.finished + calls
+        placed = 0
+        swept = began
+        while self.finished < target:
+            while placed < calls and len(self.calls) < self.concurrency:
+                self.place()
+                placed += 1
+            self.turn()
+            now = time.perf_counter()
+            if now - swept > 1:
+                swept = now
+                self.sweep(now)
+        return time.perf_counter() - began
+
+    def hold(self, calls: int) -> None:
+        """Bring so many calls into a bridge and keep them there."""
+        self.holding = True
+        placed = 0
+        swept = time.perf_counter()
+        while len(self.held) < calls:
+            while placed < calls and len(self.calls) - len(self.held) < self.concurrency:
+                self.place()
+                placed += 1
+            self.turn()
+            now = time.perf_counter()
+            if now - swept > 1:
+                swept = now
+                self.sweep(now)
+            if self.failures:
+                raise Failed(dict(self.failures))
+
+    def release(self) -> None:
+        """The callees of the held calls hang up; each call goes on to its end."""
+        self.holding = False
+        now = time.perf_counter()
+        held, self.held = self.held, []
+        target = self.finished + len(held)
+        for call in held:
+            call.started = now
+            self.pending.append((now, call, "bridge", 1))
+        while self.finished < target:
+            self.turn()
+            self.sweep(time.perf_counter())
+
+    def turn(self) -> None:
+        """One turn of the loop: read what came, then write the bursts that are due."""
+        pending = self.pending
+        wait = 0.0 if pending else 0.5
+        if pending and self.tick:
+            wait = max(0.0, pending[0][0] - time.perf_counter())
+        due = len(pending)  # what this turn's commands add comes in the next turn
+        for fd, flags in self.epoll.poll(wait):
+            call = self.calls.get(fd)
+            if call is None:
+                continue
+            try:
+                if flags & select.EPOLLOUT and call.out:
+                    self.flush(call)
+                if flags & ~select.EPOLLOUT:
+                    self.readable(call)
+            except (Failed, OSError) as error:
+                self.end(call, str(error) or type(error).__name__)
+        now = time.perf_counter() if self.tick else 0.0
+        for _ in range(due):
+            if self.tick and pending[0][0] > now:
+                break
+            _due, call, step, index = pending.popleft()
+            if call.fd in self.calls:
+                try:
+                    self.burst(call, step, index)
+                except (Failed, OSError) as error:
+                    self.end(call, str(error) or type(error).__name__)
+
+    def sweep(self, now: float) -> None:
+        held = set(map(id, self.held))
+        for call in [c for c in self.calls.values() if now - c.started > self.timeout and id(c) not in held]:
+            self.end(
+                call, f"no end after {self.timeout:.0f} s; did {call.done}, running {call.busy or 'nothing'}"
+            )
+
+    # a call
+
+    def place(self) -> None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 19)
+        error = sock.connect_ex(("127.0.0.1", self.port))
+        if error not in (0, errno.EINPROGRESS):
+            raise OSError(error, "connect")
+        call = Call(
+            sock, b"-%04x-4e55-8e55-%012x" % (self.port & 0xFFFF, next(self.serial)), time.perf_counter()
+        )
+        self.calls[call.fd] = call
+        self.epoll.register(call.fd, select.EPOLLIN)
+
+    def end(self, call: Call, failure: str = "") -> None:
+        if self.calls.pop(call.fd, None) is None:
+            return
+        self.epoll.unregister(call.fd)
+        call.sock.close()
+        self.finished += 1
+        if failure:
+            self.failures[failure] += 1
+
+    def send(self, call: Call, data: bytes) -> None:
+        self.sent_bytes += len(data)
+        if call.out:
+            call.out += data
+            return
+        try:
+            sent = call.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            call.out = data[sent:]
+            self.epoll.modify(call.fd, select.EPOLLIN | select.EPOLLOUT)
+
+    def flush(self, call: Call) -> None:
+        call.out = call.out[call.sock.send(call.out) :]
+        if not call.out:
+            self.epoll.modify(call.fd, select.EPOLLIN)
+
+    def readable(self, call: Call) -> None:
+        data = call.sock.recv(65536)
+        if not data:
+            raise Failed(f"closed by the application after {call.done}")
+        if call.buffer:
+            data = call.buffer + data
+        start = 0
+        while (stop := data.find(b"\n\n", start)) >= 0:
+            self.received += 1
+            self.command(call, data[start:stop])
+            if call.fd not in self.calls:
+                return
+            start = stop + 2
+        call.buffer = data[start:]
+
+    def command(self, call: Call, text: bytes) -> None:
+        if text.startswith(b"sendmsg"):
+            self.sendmsg(call, text)
+            return
+        verb, _, rest = text.partition(b" ")
+        if verb == b"api":
+            self.send(call, API)
+            if rest.startswith(b"uuid_break "):
+                if call.busy != "collect" or rest.split()[1] != A_LEG + call.rest:
+                    raise Failed(f"uuid_break while {call.busy or 'nothing'} runs")
+                call.done.append("break")
+                self.schedule(call, "break", 0)
+        elif verb == b"connect":
+            call.connected = True
+            self.send(call, call.rest.join(self.connect_frame))
+        elif verb == b"exit":
+            call.done.append("exit")
+            with contextlib.suppress(
+                ConnectionError
+            ):  # who said exit may close without waiting for the answer
+                self.send(call, BYE)
+            problem = self.wrong(call)
+            if call.out:
+                problem = problem or "the application does not read"
+            self.end(call, problem)
+        elif verb == b"linger":
+            call.linger = rest.decode() or "-1"
+            self.send(call, LINGER_FOR % rest if rest else LINGER)
+        elif verb == b"myevents":
+            call.events, call.names = True, call.names | {"MYEVENTS"}
+            self.send(call, MYEVENTS)
+        elif verb == b"event":
+            kind, *names = rest.decode().upper().split()
+            if kind != "PLAIN":
+                raise Failed(f"event {kind}: only plain is played here")
+            call.events, call.names = True, call.names.union(names)
+            self.send(call, EVENTS)
+        elif verb == b"filter":
+            name, _, value = rest.partition(b" ")
+            call.filters = True
+            call.b_leg |= (
+                name.lower() != b"unique-id"
+            )  # Other-Leg-Unique-ID, an exported variable: the B-leg too
+            self.send(call, FILTER % (name, value))
+        elif verb in {b"divert_events", b"noevents", b"nixevent", b"nolinger"}:
+            self.send(call, OK)
+        else:
+            self.send(call, NOT_FOUND)
+            raise Failed(f"command not found: {text[:60]!r}")
+
+    def sendmsg(self, call: Call, text: bytes) -> None:
+        headers = {}
+        for line in text.split(b"\n")[1:]:
+            name, _, value = line.partition(b": ")
+            headers[name.lower()] = value
+        self.send(call, OK)
+        kind = headers.get(b"call-command")
+        if kind == b"hangup":
+            app = "hangup"
+        elif kind == b"execute":
+            app = headers[b"execute-app-name"].decode()
+        else:
+            raise Failed(f"sendmsg {kind!r}")
+        app_uuid = headers.get(b"event-uuid", APP_UUID)
+        if call.busy:
+            if app in BURSTS:
+                raise Failed(f"{app} while {call.busy} runs")
+            call.queue.append((app, app_uuid))
+            return
+        self.execute(call, app, app_uuid)
+
+    def execute(self, call: Call, app: str, app_uuid: bytes) -> None:
+        if call.subscription is None:
+            key = (call.names, call.b_leg and "MYEVENTS" not in call.names, call.linger)
+            call.subscription = self.subscriptions.get(key)
+            if call.subscription is None:
+                call.subscription = self.subscriptions[key] = Subscription(self.frames, key)
+        call.app_uuid = app_uuid
+        if app == "playback" and "playback" in call.done:
+            app = "collect"
+        if app in BURSTS:
+            call.done.append(app)
+        call.busy = app
+        self.schedule(call, app, 0)
+
+    def schedule(self, call: Call, step: str, index: int) -> None:
+        # with a tick, FreeSWITCH looks every 20 ms: what it has to say comes at the next one
+        self.pending.append((time.perf_counter() + self.tick if self.tick else 0.0, call, step, index))
+
+    def burst(self, call: Call, step: str, index: int) -> None:
+        assert call.subscription is not None
+        if step in BURSTS:
+            bursts = call.subscription.bursts(step, call.app_uuid)
+            pieces = bursts[index]
+            last = index + 1 == len(bursts)
+        else:
+            pieces, last = self.any_app(call, step), True
+        if pieces:
+            join = call.rest.join
+            self.send(call, call.app_uuid.join(map(join, pieces)) if len(pieces) > 1 else join(pieces[0]))
+        if step == "bridge" and not last and self.holding:
+            self.held.append(call)
+        elif not last:
+            self.schedule(call, step, index + 1)
+        elif step != "collect":  # that goes on until uuid_break
+            call.busy = ""
+            if call.queue:
+                self.execute(call, *call.queue.popleft())
+
+    def any_app(self, call: Call, app: str) -> list[list[bytes]]:
+        """The events of an application that the script does not name (set, multiset, export …)."""
+        assert call.subscription is not None
+        burst = b""
+        for name in BURSTS["other"][0]:
+            if call.subscription.wants(self.frames[name]):
+                body = self.frames[name].raw.partition(b"\n\n")[2]
+                body = body.replace(b"pplication: answer\n", b"pplication: %s\n" % app.encode())
+                body = body.replace(APP_UUID, call.app_uuid)
+                burst += b"Content-Length: %d\nContent-Type: text/event-plain\n\n%s" % (len(body), body)
+        return [burst.split(REST)] if burst else []
+
+    def wrong(self, call: Call) -> str:
+        """Why this call is not the script, or nothing."""
+        if call.done != SCRIPT:
+            return f"did {call.done}"
+        if call.busy:
+            return f"exit while {call.busy} runs"
+        if not call.connected or not call.linger or not call.events:
+            return "no connect, linger or events"
+        if "MYEVENTS" not in call.names and not call.filters:
+            return "no filter: this call would read other calls' events"
+        return ""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.generator", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--pid", type=int, required=True, help="the application's process, whose CPU is read")
+    parser.add_argument("--calls", type=int, default=3000)
+    parser.add_argument("--warmup", type=int, default=300)
+    parser.add_argument("--concurrency", type=int, default=50)
+    parser.add_argument(
+        "--hold", type=int, default=0, help="hold so many bridged calls and read the memory instead"
+    )
+    parser.add_argument(
+        "--tick", type=float, default=0.0, metavar="MS", help="FreeSWITCH's tick, 20 on a real one"
+    )
+    parser.add_argument("--settle", type=float, default=1.2, help="quiet seconds before each reading")
+    parser.add_argument("--core", type=int, default=None)
+    options = parser.parse_args(argv)
+    if options.core is not None:
+        process.pin(0, options.core)
+    generator = Generator(options.port, options.concurrency, options.tick / 1000)
+    generator.run(options.warmup)
+    time.sleep(options.settle)
+    result: dict[str, object]
+    if options.hold:
+        before = process.memory(options.pid)
+        generator.hold(options.hold)
+        time.sleep(options.settle)
+        after = process.memory(options.pid)
+        generator.release()
+        result = {"held": options.hold, "idle_kb": before, "held_kb": after}
+        result["kb_per_call"] = (after - before) / options.hold
+    else:
+        # only process.Snapshot objects here: two readings of the same clocks
+        app, own = process.cpu(options.pid), time.process_time()
+        bytes_before, commands_before = generator.sent_bytes, generator.received
+        wall = generator.run(options.calls)
+        own = time.process_time() - own
+        time.sleep(options.settle)  # a library's own tidying up after a call belongs to the call
+        app = process.cpu(options.pid) - app
+        result = {
+            "calls": options.calls,
+            "cpu": app,
+            "wall": wall,
+            "calls_per_cpu_second": options.calls / app,
+            "calls_per_second": options.calls / wall,
+            "generator_cpu_per_call_us": own / options.calls * 1e6,
+            "app_cpu_per_call_us": app / options.calls * 1e6,
+            "kb_sent_per_call": (generator.sent_bytes - bytes_before) / options.calls / 1024,
+            "commands_per_call": (generator.received - commands_before) / options.calls,
+            "rss_kb": process.memory(options.pid),
+        }
+    result["failures"] = dict(generator.failures)
+    print(json.dumps(result))
+    return 1 if generator.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

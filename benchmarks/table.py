@@ -1,0 +1,56 @@
+"""Tables as they are printed and as they stand in the documentation."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+from collections.abc import Iterable, Sequence
+
+
+def render(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], notes: Sequence[str] = ()
+) -> str:
+    """A title, a table (first column to the left, numbers to the right), notes under it."""
+    cells = [
+        list(columns),
+        *([cell if isinstance(cell, str) else f"{cell:,}" for cell in row] for row in rows),
+    ]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *others = (
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join([first, *others]).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join(
+        [title, "", line(cells[0]), rule, *map(line, cells[1:]), *([""] if notes else []), *notes]
+    )
+
+
+def ratio(value: float, base: float) -> str:
+    return f"{value / base:.2f}x" if base else "-"
+
+
+def machine(packages: Iterable[str] = ()) -> str:
+    """What the numbers were measured on, and when."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    versions = [f"Python {platform.python_version()}"]
+    versions += [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        f"{now}; {model}, {os.cpu_count()} cores, Linux {platform.release()}, "
+        f"load {os.getloadavg()[0]:.1f} at the start\n" + ", ".join(versions)
+    )

@@ -1,0 +1,18 @@
+"""``esl-apps``, and ``python -m esl_apps``."""
+
+from gevent import monkey
+
+# Before anything that opens a socket is imported; here and nowhere else in the package.
+monkey.patch_all()
+
+import sys
+
+from esl_apps import cli
+
+
+def main() -> None:
+    sys.exit(cli.main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,341 @@
+"""The calls of this node: placed, taken over, cancelled, found again, and ended into records.
+
+Between the flows of ``core`` and the edges: here a call's two ways of being heard (its own socket, and the
+switch's inbound connection) come together.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gevent
+from gevent.event import Event as Flag
+
+from esl_apps.core import causes, cdr
+from esl_apps.core.apps import click2dial
+from esl_apps.core.apps.click2dial import Client, Order, Rang
+from esl_apps.core.apps.common import Settings, conclude
+from esl_apps.core.call import Ended
+from esl_apps.core.cdr import Attempt, Moment
+from esl_apps.esl import wire
+from esl_apps.esl.channel import leg_of
+from esl_apps.esl.session import ReplyError
+from esl_apps.esl.switch import Job, Switch, Unavailable
+from esl_apps.esl.wire import Event
+
+log = logging.getLogger(__name__)
+
+#: What the inbound connection hears of A-legs: ringing, and ends that no socket sees.
+EVENTS = "BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE"
+#: Seconds from an agent's answer to its leg's socket; FreeSWITCH connects at once.
+ATTACH = 5.0
+#: Seconds for a killed originate to report its end.
+KILLED = 3.0
+#: Seconds for which a switch may be away before the calls whose sockets it dropped are given up.
+AWAY = 5.0
+
+
+class Full(Exception):
+    """This node takes no further call: ``str()`` says why (full, draining, no switch, no Redis)."""
+
+
+@dataclass
+class Live:
+    """A call that has not ended."""
+
+    attempt: Attempt
+    switch: Switch
+    ends: dict[str, Event] = field(default_factory=dict)
+    """CHANNEL_HANGUP_COMPLETE of its A-legs, by UUID, from the inbound connection."""
+    rang: set[str] = field(default_factory=set)
+    """The A-legs that were seen to ring: several where an agent has several phones."""
+    changed: Flag = field(default_factory=Flag)
+    """Set at each of: socket attached, A-leg ended, job answered, switch up or down."""
+    attached: bool = False
+
+    def poke(self) -> None:
+        self.changed.set()
+
+    def wait(self, done: Callable[[], bool], deadline: float) -> bool:
+        while not done():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self.changed.clear()
+            self.changed.wait(left)
+        return True
+
+
+class Calls:
+    """``on_record`` gets each ended attempt, once; ``on_moment`` every change of state."""
+
+    def __init__(
+        self, on_moment: Callable[[Attempt, Moment], None], on_record: Callable[[Attempt], None]
+    ) -> None:
+        self.live: dict[str, Live] = {}
+        self._on_moment = on_moment
+        self._on_record = on_record
+        # Calls that ended while their switch was away: whatever is left of them is hung up when it is back.
+        self._to_reap: dict[str, set[str]] = {}
+
+    # Life of a call -----------------------------------------------------------------------------------
+
+    def begin(self, attempt: Attempt, switch: Switch) -> Live:
+        attempt.switch = switch.name
+        attempt.on_change = self._changed
+        live = Live(attempt, switch)
+        self.live[attempt.call_ref] = live
+        self._on_moment(attempt, attempt.timeline[0])
+        return live
+
+    def _changed(self, attempt: Attempt, moment: Moment) -> None:
+        self._on_moment(attempt, moment)
+        if attempt.ended:
+            self.live.pop(attempt.call_ref, None)
+            self._on_record(attempt)
+
+    # Placing ------------------------------------------------------------------------------------------
+
+    def place(
+        self, ref: str, order: Order, client: Client, settings: Settings, switch: Switch, application: str
+    ) -> Attempt:
+        """Start to ring the agent; returns at once."""
+        attempt = click2dial.new_attempt(client, order, settings, ref)
+        live = self.begin(attempt, switch)
+        gevent.spawn(self._ring, live, order, client, settings, application)
+        return attempt
+
+    def _ring(self, live: Live, order: Order, client: Client, settings: Settings, application: str) -> None:
+        attempt = live.attempt
+        try:
+            line = _Line(live, self)
+            if not click2dial.ring_agent(line, attempt, order, client, settings, application):
+                return
+            # The answered leg's socket comes now; a phone that hangs up in this instant leaves none. (Of several
+            # phones that rang, those that lost the race have ended too: theirs is no news.)
+            answered = line.answered_uuid
+            live.wait(lambda: live.attached or answered in live.ends or attempt.ended, time.monotonic() + ATTACH)
+            if live.attached or attempt.ended:
+                return
+            if answered not in live.ends:
+                self.reap(live.switch, attempt.call_ref)
+                attempt.end(cdr.LOST, causes.NORMAL_UNSPECIFIED, cdr.SYSTEM, time.time())
+                return
+            aleg = leg_of(live.ends[answered])
+            attempt.enter(cdr.AGENT_ANSWERED, aleg.answered_at or time.time())
+            conclude(attempt, Ended(aleg.ended_at or time.time(), aleg, None), None, cdr.CALLEE)
+        except Exception:
+            log.exception("ringing failed", extra={"call_ref": attempt.call_ref})
+            self.reap(live.switch, attempt.call_ref)
+            attempt.end(cdr.LOST, causes.NORMAL_UNSPECIFIED, cdr.SYSTEM, time.time())
+
+    # Cancelling ---------------------------------------------------------------------------------------
+
+    def cancel(self, ref: str, by: str) -> bool:
+        """Hang a call up in any state; False where this node has no such live call.
+
+        It is repeated until the call has ended: a leg that is not there yet (an originate under way, the next
+        gateway's) is one that a single hang-up would miss.
+        """
+        live = self.live.get(ref)
+        if live is None:
+            return False
+        if live.attempt.cancelled_by is None:
+            live.attempt.cancelled_by = by
+            live.attempt.note("cancel", f"by {by}")
+            gevent.spawn(self._cancel, live)
+        return True
+
+    def _cancel(self, live: Live) -> None:
+        deadline = time.monotonic() + 30
+        pause = 0.02
+        while not live.attempt.ended and time.monotonic() < deadline:
+            self.reap(live.switch, live.attempt.call_ref)
+            live.poke()
+            gevent.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def reap(self, switch: Switch, ref: str, cause: str = "NORMAL_CLEARING") -> None:
+        """Hang up whatever legs a call has; if the switch is away, when it is back."""
+        try:
+            switch.api(f"hupall {cause} esl_call_ref {ref}")
+        except Unavailable:
+            self._to_reap.setdefault(switch.name, set()).add(ref)
+        except ReplyError as error:
+            log.warning("hupall refused", extra={"call_ref": ref, "reason": str(error)})
+
+    def _reap_all(self, switch: Switch, refs: set[str]) -> None:
+        for ref in refs:
+            self.reap(switch, ref)
+
+    # What the switch says -----------------------------------------------------------------------------
+
+    def on_event(self, switch: Switch, event: Event) -> None:
+        ref = event.var("esl_call_ref")
+        live = self.live.get(ref) if ref else None
+        if live is None:
+            return
+        attempt = live.attempt
+        if event.name == b"CHANNEL_HANGUP_COMPLETE":
+            live.ends[event.get("Unique-ID") or ""] = event
+        elif attempt.app == click2dial.REF and not live.attached:
+            leg = leg_of(event)
+            live.rang.add(leg.uuid)
+            attempt.aleg_uuid = leg.uuid
+            attempt.enter(cdr.AGENT_RINGING, leg.ringing_at or time.time())
+        live.poke()
+
+    def on_up(self, switch: Switch) -> None:
+        refs = self._to_reap.pop(switch.name, set())
+        if refs:
+            gevent.spawn(self._reap_all, switch, refs)
+        self._poke_all(switch)
+
+    def on_down(self, switch: Switch) -> None:
+        self._poke_all(switch)
+
+    def _poke_all(self, switch: Switch) -> None:
+        for live in list(self.live.values()):
+            if live.switch is switch:
+                live.poke()
+
+    def find_end(self, ref: str, uuid: str, core_uuid: str | None) -> Event | None:
+        """The end of an A-leg whose socket was lost: waited for while the switch says that the leg lives.
+
+        None: its FreeSWITCH is gone (another process answers, or nobody does), or does not know the leg.
+        """
+        live = self.live.get(ref)
+        if live is None:
+            return None
+        switch = live.switch
+        live.attempt.note("socket_lost", "the call goes on without its socket, if it lives")
+        while True:
+            if uuid in live.ends:
+                return live.ends[uuid]
+            if not live.wait(lambda: switch.connected, time.monotonic() + AWAY):
+                return None
+            if switch.core_uuid != core_uuid:
+                return None
+            try:
+                alive = switch.api(f"uuid_exists {uuid}").strip() == "true"
+            except (Unavailable, ReplyError):
+                continue
+            if not alive:
+                # Its last event may be on its way still.
+                live.wait(lambda: uuid in live.ends, time.monotonic() + 1.0)
+                return live.ends.get(uuid)
+            live.wait(lambda: uuid in live.ends or not switch.connected, time.monotonic() + 30)
+
+
+class _Line:
+    """``click2dial.Line`` on a switch: a job, its answer, and what to do when that does not come."""
+
+    def __init__(self, live: Live, calls: Calls) -> None:
+        self._live = live
+        self._calls = calls
+        self.answered_uuid = ""
+
+    def originate(self, command: str, deadline: float) -> Rang:
+        live, switch = self._live, self._live.switch
+        core_uuid = switch.core_uuid
+        live.ends.clear()
+        live.rang.clear()
+        try:
+            job = switch.bgapi(command)
+        except Unavailable as error:
+            live.attempt.note("switch_away", str(error))
+            return Rang("lost")
+        job.notify(live.poke)
+        if not live.wait(lambda: job.done, deadline):
+            return self._give_up(job)
+        try:
+            output = job.result()
+        except Unavailable:
+            return self._without_job(deadline, core_uuid)
+        # ``+OK UUID`` of the leg that answered, or ``-ERR CAUSE``.
+        verdict, _, rest = output.strip().partition(" ")
+        if verdict == "+OK":
+            self.answered_uuid = rest.strip()
+            return Rang("answered")
+        return Rang("failed", causes.q850(rest.strip()))
+
+    def _give_up(self, job: Job) -> Rang:
+        live = self._live
+        self._calls.reap(live.switch, live.attempt.call_ref, "NO_ANSWER")
+        live.wait(lambda: job.done, time.monotonic() + KILLED)
+        return Rang("timed_out", causes.Q850["NO_ANSWER"])
+
+    def _without_job(self, deadline: float, core_uuid: str | None) -> Rang:
+        """The connection broke while the phone rang. The same FreeSWITCH, back in time, goes on ringing it."""
+        live, switch = self._live, self._live.switch
+        live.attempt.note("switch_lost", "while ringing")
+        if not live.wait(lambda: switch.connected or live.attached, min(deadline, time.monotonic() + AWAY)):
+            self._calls.reap(switch, live.attempt.call_ref)
+            return Rang("lost")
+        if switch.core_uuid != core_uuid:
+            return Rang("lost")
+
+        def all_ended() -> bool:
+            return bool(live.ends) and live.rang <= live.ends.keys()
+
+        live.wait(lambda: live.attached or all_ended() or live.attempt.cancelled_by is not None, deadline)
+        if live.attached:
+            return Rang("answered")
+        if all_ended():
+            leg = leg_of(next(iter(live.ends.values())))
+            return Rang("failed", leg.q850 or causes.NORMAL_UNSPECIFIED)
+        self._calls.reap(switch, live.attempt.call_ref, "NO_ANSWER")
+        return Rang("timed_out", causes.Q850["NO_ANSWER"])
+
+
+def snapshot(attempt: Attempt) -> dict[str, Any]:
+    """A call as clients and operators see it."""
+    record = attempt.record
+    result: dict[str, Any] = {
+        "call_ref": attempt.call_ref,
+        "contact_ref": attempt.contact_ref,
+        "session_ref": attempt.session_ref,
+        "app": attempt.app,
+        "integrator": attempt.integrator,
+        "state": attempt.state,
+        "agent": attempt.extension,
+        "callee": attempt.number,
+        "outbound_id": attempt.dial_number,
+        "call_dir": attempt.call_dir,
+        "switch": attempt.switch,
+        "dialed_at": attempt.dialed_at,
+        "answered_at": attempt.answered_at,
+        "bridged_at": attempt.bridged_at,
+        "timeline": [
+            {"state": moment.what, "at": round(moment.at, 3), "detail": moment.detail}
+            for moment in attempt.timeline
+            if moment.what in cdr.STATES
+        ],
+        "decisions": [
+            {"what": moment.what, "at": round(moment.at, 3), "detail": moment.detail}
+            for moment in attempt.timeline
+            if moment.what not in cdr.STATES
+        ],
+    }
+    if record is not None:
+        result["record"] = cdr.cdr_payload(record)["payload"]
+    return result
+
+
+def state_event(attempt: Attempt, moment: Moment) -> bytes:
+    """``CUSTOM esl_apps::call``: what ``fs_cli`` shows of what the application thinks (contract §3)."""
+    headers = {
+        "esl_call_ref": attempt.call_ref,
+        "esl_leg_uuid": attempt.aleg_uuid or "",
+        "esl_app": attempt.app,
+        "esl_state": moment.what,
+        "esl_at": f"{moment.at:.3f}",
+    }
+    if attempt.record is not None:
+        headers["esl_end_reason"] = attempt.record.end_reason
+        headers["esl_end_code"] = str(attempt.record.end_code)
+    return wire.custom_event("esl_apps::call", headers)

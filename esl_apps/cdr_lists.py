@@ -1,0 +1,26 @@
+"""Which Redis lists a record goes to, and in which form: the integrator's choice."""
+
+from __future__ import annotations
+
+from esl_apps.config import Integrator
+from esl_apps.core import cdr
+from esl_apps.core.cdr import Attempt, Record
+from esl_apps.notifications import Entry, entry
+
+
+def entries(record: Record, one: Integrator | None) -> list[Entry]:
+    """A record's notifications; their ids are the record's, so that any node may push them again."""
+    if one is None:
+        return [entry(record.call_ref, cdr.CDR_LIST, cdr.cdr_payload(record))]
+    body = cdr.cdr_payload(record, payload=one.payload, dispositions=one.dispositions)
+    result = [entry(record.call_ref, cdr.CDR_LIST, body, one.push)]
+    if one.legacy_c2d:
+        result.append(entry(record.call_ref, cdr.C2D_LIST, cdr.c2d_payload(record), one.push))
+    return result
+
+
+def answered(attempt: Attempt, agent: str, hold_time: int, one: Integrator | None) -> Entry:
+    """The notification of an answered inbound call."""
+    payload, side = (one.payload, one.push) if one is not None else ("v3", "left")
+    body = cdr.inbound_payload(attempt, agent, hold_time, payload=payload)
+    return entry(attempt.call_ref, cdr.INBOUND_LIST, body, side)

@@ -1,0 +1,119 @@
+"""``esl-apps check``: everything that a configuration names, tried, one line each."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from esl_apps import redisclient
+from esl_apps.config import Config, ConfigError, split_address
+from esl_apps.esl.session import ReplyError
+from esl_apps.esl.switch import Switch, Unavailable
+from esl_apps.prompts import prompt_path
+from esl_apps.service import state_folder
+
+_WAIT = 5.0
+
+
+@dataclass(frozen=True)
+class Result:
+    what: str
+    ok: bool
+    message: str
+
+
+def run(config: Config) -> Iterator[Result]:
+    """The results, as they come in."""
+    yield Result("configuration", True, "read")
+    for one in config.switches:
+        switch = Switch(one.name, split_address(one.address), one.password)
+        switch.start()
+        try:
+            if not switch.wait_up(_WAIT):
+                yield Result(f"switch {one.name}", False, f"{one.address}: {switch.last_error}")
+                continue
+            yield Result(f"switch {one.name}", True, f"{one.address}: {_first_line(switch.api('version'))}")
+            yield from _dial_strings(config, one.name, switch)
+        except (Unavailable, ReplyError) as error:
+            yield Result(f"switch {one.name}", False, str(error))
+        finally:
+            switch.stop()
+    yield from _redis(config)
+    yield from _folders(config)
+
+
+def _dial_strings(config: Config, name: str, switch: Switch) -> Iterator[Result]:
+    dial = config.dial
+    listed = [("dial.extension", dial.extension)]
+    listed += [(f"dial.external[{i}]", text) for i, text in enumerate(dial.external)]
+    listed += [("dial.emergency", dial.emergency)] if dial.emergency else []
+    for key, text in listed:
+        what = f"{key} on {name}"
+        gateway = re.match(r"sofia/gateway/([^/]+)/", text)
+        user = re.match(r"user/[^@]*@(.+)$", text)
+        if gateway:
+            yield _gateway(what, gateway[1], switch)
+        elif user:
+            yield _domain(what, user[1], switch)
+        else:
+            yield Result(what, True, f"{text}: not a gateway or a user, taken as it is")
+
+
+def _gateway(what: str, gateway: str, switch: Switch) -> Result:
+    output = switch.api(f"sofia status gateway {gateway}")
+    if "Invalid Gateway" in output:
+        return Result(what, False, f"the switch has no gateway {gateway}")
+    status = re.search(r"^Status\s+(\S+)", output, re.MULTILINE)
+    up = status is None or status[1] == "UP"
+    return Result(what, up, f"gateway {gateway} is {status[1].lower() if status else 'there'}")
+
+
+def _domain(what: str, domain: str, switch: Switch) -> Result:
+    if "{" in domain:
+        return Result(what, True, "a domain by number, taken as it is")
+    try:
+        there = switch.api(f"domain_exists {domain}").strip() == "true"
+    except ReplyError as error:
+        return Result(what, False, str(error))
+    return Result(what, there, f"domain {domain} " + ("is there" if there else "is not in the switch's directory"))
+
+
+def _redis(config: Config) -> Iterator[Result]:
+    urls = {config.redis.url: "redis.url"}
+    for i, one in enumerate(config.integrators):
+        if one.redis is not None:
+            urls.setdefault(one.redis.url, f"integrators[{i}].redis.url")
+    for url, key in urls.items():
+        try:
+            redisclient.connect(url).ping()
+        except (ValueError, *redisclient.ERRORS) as error:
+            yield Result(key, False, str(error))
+        else:
+            yield Result(key, True, "answers")
+
+
+def _folders(config: Config) -> Iterator[Result]:
+    try:
+        yield Result("node.state_dir", True, str(state_folder(config)))
+    except ConfigError as error:
+        yield Result("node.state_dir", False, str(error))
+    for key, folder, needed in (
+        ("recordings.dir", config.recordings.dir, any(one.record for one in config.integrators)),
+        ("spool.dir", config.spool.dir, False),
+    ):
+        if not os.path.isdir(folder):
+            mend = "make it, writable by the switch" if needed else "not there yet; the switch makes it when it writes"
+            yield Result(key, not needed, f"{folder}: {mend}")
+        elif not os.access(folder, os.R_OK | os.X_OK):
+            yield Result(key, False, f"{folder}: this user can't read it")
+        else:
+            yield Result(key, True, folder)
+    path = prompt_path(config.prompts.dir, config.prompts.language, "unavailable", 8000)
+    yield Result("prompts", Path(path).exists(), path)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

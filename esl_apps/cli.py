@@ -1,0 +1,153 @@
+"""The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``calls``, ``trace``, ``dialplan``."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import gevent
+
+from esl_apps import __version__, logs, redisclient
+from esl_apps.config import Config, ConfigError, load
+from esl_apps.store import Store
+
+_DEFAULT_CONFIG = "/etc/esl_apps/esl_apps.yml"
+
+
+def main(argv: list[str]) -> int:
+    """Run a command; its exit status."""
+    parser = argparse.ArgumentParser(prog="esl-apps", description="Calling cards and click-to-dial for FreeSWITCH")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, what: str, *, config: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=what, description=what)
+        if config:
+            sub.add_argument(
+                "-c", "--config", default=os.environ.get("ESL_APPS_CONFIG", _DEFAULT_CONFIG), metavar="FILE",
+                help="the configuration (default: $ESL_APPS_CONFIG, else %(default)s)",
+            )  # fmt: skip
+        return sub
+
+    serve = command("serve", "run a node until SIGTERM; SIGHUP reloads the configuration")
+    serve.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    command("check", "read the configuration and try everything that it names")
+    command("calls", "the live calls of all nodes")
+    command("trace", "one call's timeline, with every decision").add_argument("call_ref")
+    command("dialplan", "print the dialplan files with this configuration's numbers")
+    command("demo", "an embedded Redis, a sandbox and a node: one call through each application", config=False)
+    command("sandbox", "a stand-in for FreeSWITCH; --help after it lists its own options", config=False)
+    if argv[:1] == ["sandbox"]:
+        from esl_apps import sandbox
+
+        return sandbox.run(argv[1:])
+    arguments = parser.parse_args(argv)
+    if arguments.command == "demo":
+        from esl_apps import demo
+
+        return demo.run()
+    try:
+        config = load(arguments.config)
+        actions = {"serve": _serve, "check": _check, "calls": _calls, "trace": _trace, "dialplan": _dialplan}
+        return actions[arguments.command](config, arguments)
+    except ConfigError as error:
+        print(f"esl-apps: {error}", file=sys.stderr)
+        return 2
+    except redisclient.ERRORS as error:
+        print(f"esl-apps: Redis: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(config: Config, arguments: argparse.Namespace) -> int:
+    from esl_apps.ports import Ports
+    from esl_apps.service import Node
+
+    logs.setup(arguments.log_level)
+    node = Node(config)
+    ports = Ports(node)
+    node.start()
+    ports.open()
+    # What was built so far lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+
+    def stop() -> None:
+        gevent.spawn(ports.shut_down)
+
+    def reload() -> None:
+        gevent.spawn(ports.reload, arguments.config)
+
+    # gevent runs these in the hub, between greenlets: they only start one (huey's rule).
+    gevent.signal_handler(signal.SIGTERM, stop)
+    gevent.signal_handler(signal.SIGINT, stop)
+    gevent.signal_handler(signal.SIGHUP, reload)
+    print(f"esl-apps: node {config.node.name} ready", file=sys.stderr, flush=True)
+    node.stopped.wait()
+    return 0
+
+
+def _check(config: Config, _arguments: argparse.Namespace) -> int:
+    from esl_apps.check import run
+
+    failed = False
+    for result in run(config):
+        failed = failed or not result.ok
+        print(f"{'ok  ' if result.ok else 'FAIL'} {result.what}: {result.message}")
+    return 1 if failed else 0
+
+
+def _calls(config: Config, _arguments: argparse.Namespace) -> int:
+    calls = Store(redisclient.connect(config.redis.url)).live()
+    for call in calls:
+        age = time.time() - call["timeline"][0]["at"]
+        print(
+            f"{call['call_ref']}  {call['state']:<15} {age:7.1f} s  {call['app']:<12} "
+            f"{call['agent'] or '-'} -> {call['callee'] or '-'}  {call['integrator'] or '-'}  {call['switch'] or '-'}"
+        )
+    print(f"{len(calls)} live", file=sys.stderr)
+    return 0
+
+
+def _trace(config: Config, arguments: argparse.Namespace) -> int:
+    call = Store(redisclient.connect(config.redis.url)).call(arguments.call_ref)
+    if call is None:
+        print("esl-apps: no such call (calls are kept for a day)", file=sys.stderr)
+        return 1
+    print("\n".join(timeline(call)))
+    return 0
+
+
+def timeline(call: dict[str, Any]) -> list[str]:
+    """A call's snapshot as lines: states and decisions, in the order of time."""
+    lines = [
+        f"{call['call_ref']}  {call['app']}  {call['agent'] or '-'} -> {call['callee'] or '-'}"
+        f"  shown {call['outbound_id'] or '-'}  contact_ref {call['contact_ref']}"
+    ]
+    moments = [(one["at"], one["state"], one["detail"]) for one in call["timeline"]]
+    moments += [(one["at"], f"  {one['what']}", one["detail"]) for one in call["decisions"]]
+    start = call["timeline"][0]["at"]
+    for at, what, detail in sorted(moments, key=lambda moment: moment[0]):
+        lines.append(f"{at - start:9.3f}  {what:<18} {detail}".rstrip())
+    return lines
+
+
+def _dialplan(config: Config, arguments: argparse.Namespace) -> int:
+    import msgspec
+
+    from esl_apps.dialplan import render
+    from esl_apps.prompts import PROMPTS
+
+    try:
+        files = render(msgspec.to_builtins(config), prompts=str(PROMPTS))
+    except ValueError as error:
+        raise ConfigError(str(error), file=arguments.config) from None
+    for name, text in files.items():
+        print(f"<!-- dialplan/{name} -->\n{text}")
+    return 0
+
+

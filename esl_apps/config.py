@@ -1,0 +1,583 @@
+"""YAML in, a frozen :class:`Config` out, or one :class:`ConfigError` that says where and what.
+
+Types, unknown keys and missing ones are msgspec's job; the file and line of what it complains about are
+this module's, and so are the rules that hold between keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+import phonenumbers
+import yaml
+from msgspec import Meta, Struct, field
+
+from esl_apps.core.numbers import CLASSES, NotDialable, NumberPlan
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_NAME_EXPECTED = "expected letters, digits, . _ -"
+
+Name = Annotated[str, Meta(pattern=rf"^{_NAME.pattern}$", max_length=64)]
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class ConfigError(Exception):
+    """What is wrong, where, and what was expected; ``str()`` is for the operator."""
+
+    def __init__(self, message: str, path: str = "", line: int | None = None, file: str = "") -> None:
+        where = f"{file}:{line}" if line else file
+        super().__init__(": ".join(part for part in (where, path, message) if part))
+
+
+class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Node(_Section, frozen=True):
+    name: Name = "app1"
+    listen: str = "127.0.0.1:8084"
+    advertise: str | None = None
+    max_calls: Positive = 5000
+    drain_timeout: Seconds = 30
+    state_dir: str | None = None
+
+
+class Redis(_Section, frozen=True):
+    url: str = "redis://127.0.0.1:6379/0"
+    stale_cards: Seconds = 0
+
+
+class SwitchConfig(_Section, frozen=True):
+    name: Name
+    address: str
+    password: str
+    allow_default_password: bool = False
+
+
+class Dial(_Section, frozen=True):
+    region: Annotated[str, Meta(pattern="^[A-Z]{2}$")] = "ZA"
+    extensions: str = r"^\d{3,4}$"
+    extension: str = "user/{number}@127.0.0.1"
+    external: list[str] = field(default_factory=lambda: ["sofia/gateway/pstn/{number}"])
+    caller_id_format: Literal["as_given", "e164", "plus", "national"] = "as_given"
+    emergency: str | None = None
+    classifiers: dict[str, str] = field(default_factory=dict)
+    ringback: str = "%(2000,4000,440,480)"
+
+
+class Admin(_Section, frozen=True):
+    listen: str = "127.0.0.1:8000"
+    token: str | None = None
+
+
+class Recordings(_Section, frozen=True):
+    dir: str = "/var/lib/esl_apps/recordings"
+
+
+class Prompts(_Section, frozen=True):
+    dir: str | None = None
+    language: Name = "en"
+
+
+class Spool(_Section, frozen=True):
+    dir: str = "/var/log/freeswitch/json_cdr"
+
+
+class Rule(_Section, frozen=True):
+    action: Literal["deny", "allow", "inherit"]
+
+
+Restriction = dict[str, Rule]
+
+
+class IntegratorRedis(_Section, frozen=True):
+    url: str
+
+
+class LegacyGet(_Section, frozen=True):
+    allow: list[str]
+
+
+class Patterns(_Section, frozen=True):
+    """The defaults are Teleforge's (contract §4); another country replaces them."""
+
+    agent: str | None = None
+    callee: str | None = None
+    outbound_id: str | None = None
+    contact_ref: str | None = None
+
+
+class Integrator(_Section, frozen=True):
+    name: Name
+    listen: str
+    token: str
+    redis: IntegratorRedis | None = None
+    payload: Literal["v2", "v3"] = "v3"
+    record: bool = False
+    caller_ids: list[str] = field(default_factory=list)
+    campaigns: dict[str, str | list[str]] = field(default_factory=dict)
+    agent_timeout: Annotated[float, Meta(gt=0, le=3600)] = 30
+    callee_timeout: Annotated[float, Meta(gt=0, le=3600)] = 60
+    patterns: Patterns = field(default_factory=Patterns)
+    call_restriction: Restriction = field(default_factory=dict)
+    dispositions: Literal["esl_apps", "teleforge"] = "esl_apps"
+    push: Literal["left", "right"] = "left"
+    legacy_get: LegacyGet | Literal[False] = False
+    legacy_c2d: bool = False
+    max_duration: Annotated[float, Meta(gt=0)] = 14400
+
+
+class Cccp(_Section, frozen=True):
+    cccp_cb_number: str | None = None
+    cccp_cc_number: str | None = None
+    last_number_redial_code: str | None = None
+    ensure_valid_caller_id: bool = True
+    default_caller_id_number: str | None = None
+    allowed_callee_regex: str | None = None
+    callback_delay: Seconds = 3
+    prompt_delay: Seconds = 1
+    cid_trust: Literal["any", "national", "pin", "attested"] = "national"
+
+
+class Callback(_Section, frozen=True):
+    retries: Count = 2
+    retry_after: Seconds = 60
+    cool_down: Seconds = 60
+    per_day: Count = 10
+    answer_after: Seconds = 0
+    confirm: bool = False
+
+
+class DisaDefaults(_Section, frozen=True):
+    default_use_account_caller_id: bool = True
+    default_pin_length: Positive = 10
+
+
+class CallerId(_Section, frozen=True):
+    number: str
+    name: str | None = None
+
+
+class User(_Section, frozen=True):
+    call_restriction: Restriction = field(default_factory=dict)
+
+
+class Disa(_Section, frozen=True):
+    pin: str | None = None
+    pin_hash: str | None = None
+    numbers: list[str] = field(default_factory=list)
+    allow_no_pin: bool = False
+    retries: Positive = 3
+    interdigit: Positive = 3000
+    max_digits: Positive = 15
+    preconnect_audio: Literal["dialtone", "ringing"] = "dialtone"
+    ring_repeat_count: Positive = 1
+    use_account_caller_id: bool | None = None
+    enforce_call_restriction: bool = True
+    max_session: Annotated[float, Meta(gt=0)] = 3600
+
+
+class Account(_Section, frozen=True):
+    token: str | None = None
+    caller_id: CallerId | None = None
+    integrator: str | None = None
+    caller_ids: list[str] = field(default_factory=list)
+    call_restriction: Restriction = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    disa: dict[str, Disa] = field(default_factory=dict)
+
+
+class Inbound(_Section, frozen=True):
+    integrator: str
+    agents: Annotated[list[str], Meta(min_length=1)]
+    ring_timeout: Annotated[float, Meta(gt=0, le=3600)] = 20
+
+
+class Dialplan(_Section, frozen=True):
+    """For ``esl-apps dialplan``: the nodes that the switch tries, in order; none: this one."""
+
+    nodes: list[str] = field(default_factory=list)
+
+
+class Config(_Section, frozen=True):
+    """One node's configuration: every key of the contract's §2, its default, and nothing else."""
+
+    node: Node = field(default_factory=Node)
+    redis: Redis = field(default_factory=Redis)
+    pin_key: str | None = None
+    switches: list[SwitchConfig] = field(default_factory=list)
+    dial: Dial = field(default_factory=Dial)
+    trust: list[str] = field(default_factory=list)
+    admin: Admin = field(default_factory=Admin)
+    recordings: Recordings = field(default_factory=Recordings)
+    prompts: Prompts = field(default_factory=Prompts)
+    spool: Spool = field(default_factory=Spool)
+    integrators: list[Integrator] = field(default_factory=list)
+    cccp: Cccp = field(default_factory=Cccp)
+    callback: Callback = field(default_factory=Callback)
+    callflow_disa: DisaDefaults = field(default_factory=DisaDefaults, name="callflow.disa")
+    accounts: dict[str, Account] = field(default_factory=dict)
+    inbound: dict[str, Inbound] = field(default_factory=dict)
+    dialplan: Dialplan = field(default_factory=Dialplan)
+
+    def plan(self) -> NumberPlan:
+        return NumberPlan(self.dial.region, self.dial.extensions, self.dial.classifiers)
+
+    @property
+    def advertise(self) -> str:
+        """Where a switch reaches this node's outbound server."""
+        return self.node.advertise or self.node.listen
+
+    def integrator(self, name: str) -> Integrator | None:
+        return next((one for one in self.integrators if one.name == name), None)
+
+
+#: What every FreeSWITCH is installed with.
+_DEFAULT_PASSWORD = "ClueCon"  # noqa: S105 - it is the one to refuse
+
+#: Sections that Kazoo exports as documents: what stands under ``default`` is the section.
+_KAZOO_DOCUMENTS = {"cccp", "callflow.disa"}
+
+
+def load(path: str, environ: Mapping[str, str] | None = None) -> Config:
+    """Read, check and freeze a configuration file.
+
+    :raises ConfigError: with file, line, key and what was expected; nothing of the file applies then.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(error), file=path) from None
+    return parse(text, os.environ if environ is None else environ, path)
+
+
+def parse(text: str, environ: Mapping[str, str], file: str = "configuration") -> Config:
+    """``load`` on a text. :raises ConfigError: as ``load``."""
+    reader = _Reader(environ, file)
+    data = reader.read(text)
+    for section in _KAZOO_DOCUMENTS:
+        document = data.get(section)
+        if isinstance(document, dict) and "default" in document and document.get("_id") == section:
+            reader.alias(section, f"{section}.default")
+            data[section] = document["default"]
+    try:
+        config = msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise reader.explain(str(error), data) from None
+    _check(config, reader)
+    return config
+
+
+class _Reader:
+    """YAML as plain data, with the line of every key."""
+
+    def __init__(self, environ: Mapping[str, str], file: str) -> None:
+        self.environ = environ
+        self.file = file
+        self.lines: dict[str, int] = {}
+        self._aliases: dict[str, str] = {}
+
+    def read(self, text: str) -> dict[str, Any]:
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            problem = getattr(error, "problem", None) or "unreadable"
+            raise ConfigError(f"not YAML: {problem}", line=mark.line + 1 if mark else None, file=self.file) from None
+        if root is None:
+            return {}
+        data = self._value(root, "")
+        if not isinstance(data, dict):
+            raise ConfigError("expected a mapping of sections", line=1, file=self.file)
+        return data
+
+    def alias(self, path: str, real: str) -> None:
+        self._aliases[path] = real
+
+    def error(self, path: str, message: str) -> ConfigError:
+        return ConfigError(message, path, self._line(path), self.file)
+
+    def _line(self, path: str) -> int | None:
+        for alias, real in self._aliases.items():
+            if path.startswith(alias):
+                path = real + path[len(alias) :]
+        while path:
+            if path in self.lines:
+                return self.lines[path]
+            path = re.sub(r"(\.[^.\[]+|\[\d+\])$", "", path) if re.search(r"[.\[]", path) else ""
+        return None
+
+    def _value(self, node: yaml.Node, path: str, depth: int = 0) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if depth > 20:
+            raise ConfigError("nested too deep", path, node.start_mark.line + 1, self.file)
+        if isinstance(node, yaml.MappingNode):
+            result: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                line = key_node.start_mark.line + 1
+                if not isinstance(key_node, yaml.ScalarNode):
+                    raise ConfigError("expected a plain key", path, line, self.file)
+                key = str(key_node.value)
+                child = f"{path}.{key}" if path else key
+                if key in result:
+                    raise ConfigError("the key stands here twice", child, line, self.file)
+                self.lines[child] = line
+                result[key] = self._value(value_node, child, depth + 1)
+            return result
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(node.value)]
+        return self._scalar(node, path)
+
+    def _scalar(self, node: yaml.Node, path: str) -> Any:
+        line = node.start_mark.line + 1
+
+        def from_environment(match: re.Match[str]) -> str:
+            value = self.environ.get(match[1])
+            if not value:
+                raise ConfigError(f"the environment has no {match[1]}", path, line, self.file)
+            return value
+
+        text = re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", from_environment, node.value)
+        tag = node.tag
+        if text != node.value and tag == "tag:yaml.org,2002:str":
+            return text
+        loader = yaml.SafeLoader("")
+        try:
+            return loader.construct_object(yaml.ScalarNode(tag, text, node.start_mark, node.end_mark))
+        except (yaml.YAMLError, ValueError):
+            raise ConfigError("not a YAML value", path, line, self.file) from None
+        finally:
+            loader.dispose()
+
+    def explain(self, message: str, data: Any) -> ConfigError:
+        """msgspec's message with a line: ``Expected `int`, got `str` - at `$.node.max_calls```."""
+        text, _, where = message.partition(" - at ")
+        path = where.strip("`").removeprefix("$").lstrip(".")
+        if "[...]" in path:
+            path = self._locate(path, text, data)
+        unknown = re.search(r"unknown field `(.+?)`", text)
+        missing = re.search(r"missing required field `(.+?)`", text)
+        if unknown:
+            key = unknown[1]
+            known = _known_keys(path)
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(sorted(known))}"
+            return self.error(f"{path}.{key}" if path else key, f"unknown key{hint if known else ''}")
+        if missing:
+            return self.error(f"{path}.{missing[1]}" if path else missing[1], "missing; it has no default")
+        if "got `int`" in text and "`str`" in text:
+            text += "; put the number in quotes"
+        return self.error(path, text[:1].lower() + text[1:])
+
+    def _locate(self, path: str, text: str, data: Any) -> str:
+        """msgspec writes ``[...]`` for any key of a mapping: find the one that does not convert."""
+        head = path.partition("[...]")[0]
+        section: Any = data
+        for part in head.split("."):
+            section = section.get(part, {}) if isinstance(section, dict) else {}
+        kinds: dict[str, Any] = {"accounts": Account, "inbound": Inbound}
+        if isinstance(section, dict) and head in kinds:
+            for key, value in section.items():
+                try:
+                    msgspec.convert(value, kinds[head])
+                except msgspec.ValidationError as error:
+                    inner = str(error).partition(" - at ")[2].strip("`").removeprefix("$")
+                    return f"{head}.{key}{inner.split('[...]')[0]}"
+        return head
+
+
+def _known_keys(path: str) -> list[str]:
+    kind: Any = Config
+    for part in re.findall(r"[^.\[\]]+", path):
+        if part.isdigit():
+            continue
+        nested = {
+            "node": Node, "redis": Redis, "switches": SwitchConfig, "dial": Dial, "admin": Admin,
+            "recordings": Recordings, "prompts": Prompts, "spool": Spool, "integrators": Integrator,
+            "patterns": Patterns, "cccp": Cccp, "callback": Callback, "accounts": Account, "inbound": Inbound, "dialplan": Dialplan,
+            "disa": Disa, "users": User, "caller_id": CallerId, "legacy_get": LegacyGet, "call_restriction": Rule,
+        }  # fmt: skip
+        kind = nested.get(part, kind)
+    return [f.encode_name for f in msgspec.structs.fields(kind)]
+
+
+# The rules between keys ------------------------------------------------------------------------------
+
+
+def _check(config: Config, reader: _Reader) -> None:
+    """:raises ConfigError: at the first rule that does not hold."""
+
+    def require(condition: object, path: str, message: str) -> None:
+        if not condition:
+            raise reader.error(path, message)
+
+    def address(text: str, path: str) -> tuple[str, int]:
+        try:
+            return split_address(text)
+        except ValueError as error:
+            raise reader.error(path, str(error)) from None
+
+    def regex(text: str, path: str) -> None:
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise reader.error(path, f"not a regular expression: {error}") from None
+
+    def networks(values: list[str], path: str) -> None:
+        for i, text in enumerate(values):
+            try:
+                ipaddress.ip_network(text)
+            except ValueError:
+                raise reader.error(f"{path}[{i}]", "expected an address or a CIDR network") from None
+
+    ports: dict[tuple[str, int], str] = {}
+
+    def port(text: str, path: str) -> None:
+        at = address(text, path)
+        require(at not in ports or at[1] == 0, path, f"{text} is {ports.get(at)}'s already")
+        ports[at] = path
+
+    require(config.switches, "switches", "expected at least one switch")
+    port(config.node.listen, "node.listen")
+    if config.node.advertise:
+        address(config.node.advertise, "node.advertise")
+    require(config.admin.token, "admin.token", "missing; the admin port has no default token")
+    port(config.admin.listen, "admin.listen")
+    names: set[str] = set()
+    for i, switch in enumerate(config.switches):
+        path = f"switches[{i}]"
+        host, _port = address(switch.address, f"{path}.address")
+        require(
+            switch.password != _DEFAULT_PASSWORD or switch.allow_default_password or _is_loopback(host),
+            f"{path}.password",
+            "is FreeSWITCH's default on an address that others reach; change it, or allow_default_password: true",
+        )
+        require(switch.password, f"{path}.password", "missing secret")
+        require(switch.name not in names, f"{path}.name", "a switch of this name stands above")
+        names.add(switch.name)
+
+    dial = config.dial
+    require(dial.region in phonenumbers.SUPPORTED_REGIONS, "dial.region", "expected an ISO 3166 country code")
+    regex(dial.extensions, "dial.extensions")
+    for name, text in dial.classifiers.items():
+        regex(text, f"dial.classifiers.{name}")
+    require(dial.external, "dial.external", "expected at least one dial string")
+    templates = [("dial.extension", dial.extension)]
+    templates += [(f"dial.external[{i}]", text) for i, text in enumerate(dial.external)]
+    if dial.emergency is not None:
+        templates.append(("dial.emergency", dial.emergency))
+    for path, text in templates:
+        _check_template(text, path, require)
+    require(
+        re.fullmatch(r"[%(),;=0-9.+vl-]+", dial.ringback), "dial.ringback", "expected a tone, as %(2000,4000,440,480)"
+    )
+    networks(config.trust, "trust")
+
+    plan = config.plan()
+
+    def number(text: str, path: str) -> None:
+        try:
+            plan.read(text)
+        except NotDialable as error:
+            raise reader.error(path, f"not a telephone number: {error}") from None
+
+    restrictions: list[tuple[str, Restriction]] = []
+    integrators: set[str] = set()
+    for i, one in enumerate(config.integrators):
+        path = f"integrators[{i}]"
+        require(one.name not in integrators, f"{path}.name", "an integrator of this name stands above")
+        integrators.add(one.name)
+        require(one.token, f"{path}.token", "missing secret")
+        port(one.listen, f"{path}.listen")
+        for j, text in enumerate(one.caller_ids):
+            number(text, f"{path}.caller_ids[{j}]")
+        for name, numbers in one.campaigns.items():
+            require(_NAME.fullmatch(name), f"{path}.campaigns.{name}", _NAME_EXPECTED)
+            listed = [numbers] if isinstance(numbers, str) else numbers
+            require(listed, f"{path}.campaigns.{name}", "expected at least one number")
+            for text in listed:
+                number(text, f"{path}.campaigns.{name}")
+        for name in ("agent", "callee", "outbound_id", "contact_ref"):
+            text = getattr(one.patterns, name)
+            if text is not None:
+                regex(text, f"{path}.patterns.{name}")
+        if one.legacy_get:
+            networks(one.legacy_get.allow, f"{path}.legacy_get.allow")
+        restrictions.append((f"{path}.call_restriction", one.call_restriction))
+
+    cccp = config.cccp
+    if cccp.allowed_callee_regex is not None:
+        regex(cccp.allowed_callee_regex, "cccp.allowed_callee_regex")
+    if cccp.cccp_cb_number and cccp.cccp_cc_number:
+        require(
+            not plan.same(cccp.cccp_cb_number, cccp.cccp_cc_number),
+            "cccp.cccp_cb_number",
+            "is cccp_cc_number: callback and dialthrough need a number each",
+        )
+    for name, account in config.accounts.items():
+        path = f"accounts.{name}"
+        require(_NAME.fullmatch(name), path, _NAME_EXPECTED)
+        known_integrator = account.integrator is None or account.integrator in integrators
+        require(known_integrator, f"{path}.integrator", "no such integrator")
+        restrictions.append((f"{path}.call_restriction", account.call_restriction))
+        for user_id, user in account.users.items():
+            restrictions.append((f"{path}.users.{user_id}.call_restriction", user.call_restriction))
+        for disa_name, disa in account.disa.items():
+            at = f"{path}.disa.{disa_name}"
+            require(_NAME.fullmatch(disa_name), at, _NAME_EXPECTED)
+            require(not (disa.pin and disa.pin_hash), f"{at}.pin_hash", "expected pin or pin_hash, not both")
+            require(
+                disa.pin or disa.pin_hash or disa.allow_no_pin, at,
+                "no pin: whoever calls may dial; set pin, or allow_no_pin: true",
+            )  # fmt: skip
+            require(not disa.pin or (disa.pin.isascii() and disa.pin.isdigit()), f"{at}.pin", "expected digits")
+            for text in disa.numbers:
+                number(text, f"{at}.numbers")
+            require(not disa.pin_hash or config.pin_key, f"{at}.pin_hash", "needs pin_key, which is missing")
+    known = {*CLASSES, *dial.classifiers}
+    for path, restriction in restrictions:
+        for klass in restriction:
+            require(klass in known, f"{path}.{klass}", f"unknown class; expected one of {', '.join(sorted(known))}")
+    for i, text in enumerate(config.dialplan.nodes):
+        address(text, f"dialplan.nodes[{i}]")
+    for did, inbound in config.inbound.items():
+        path = f"inbound.{did}"
+        number(did, path)
+        require(inbound.integrator in integrators, f"{path}.integrator", "no such integrator")
+        for j, agent in enumerate(inbound.agents):
+            number(agent, f"{path}.agents[{j}]")
+
+
+def _check_template(text: str, path: str, require: Callable[[object, str, str], None]) -> None:
+    """A dial string template: one endpoint, known placeholders, nothing that FreeSWITCH would read as more."""
+    names = re.findall(r"\{(\w*)\}", text)
+    allowed = {"number", "e164", "plus", "national", "dialled"}
+    require(names, path, "expected a placeholder: {number}, {e164}, {plus}, {national} or {dialled}")
+    for name in names:
+        require(name in allowed, path, f"unknown placeholder {{{name}}}")
+    rest = re.sub(r"\{\w*\}", "", text)
+    require(re.fullmatch(r"[A-Za-z0-9_./:;=@*-]+", rest), path, "expected one endpoint, as sofia/gateway/pstn/{number}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """``host:port`` → (host, port). :raises ValueError: with what was expected."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError("expected host:port")
+    return host.strip("[]"), int(port)

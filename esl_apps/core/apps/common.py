@@ -1,0 +1,171 @@
+"""What every application shares: the leg's variables, joining to B, and the one place where a call ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from esl_apps.core import causes, cdr, dialstring
+from esl_apps.core.call import Bridged, Call, Ended, Leg
+from esl_apps.core.cdr import Attempt
+from esl_apps.core.dialstring import Endpoints
+from esl_apps.core.numbers import NumberPlan
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the flows need of the configuration."""
+
+    node: str
+    plan: NumberPlan
+    endpoints: Endpoints
+    caller_id_format: str
+    ringback: str
+    recordings: str
+    """The folder as the switch writes it."""
+
+
+def leg_variables(attempt: Attempt, user: str) -> dict[str, str]:
+    """What every leg carries, ringing ones included (contract §3)."""
+    return {
+        "esl_app": attempt.app,
+        "esl_call_ref": attempt.call_ref,
+        "esl_contact_ref": attempt.contact_ref,
+        "esl_account_id": attempt.integrator or "",
+        "esl_user_id": user,
+    }
+
+
+def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, str]:
+    """What an A-leg carries, whoever made it: enough for another node to take the call over."""
+    return {
+        **leg_variables(attempt, user),
+        "esl_node": settings.node,
+        # A node that dies does not cut talking parties, and the bridge's end ends the call (hazard 11).
+        "hangup_after_bridge": "true",
+        "continue_on_fail": "true",
+        "outbound_redirect_fatal": "true",
+        # An answered A-leg hears nothing while B rings unless it is told to (hazard 20).
+        "transfer_ringback": dialstring.Raw(settings.ringback),
+        "instant_ringback": "true",
+    }
+
+
+def bleg_variables(
+    settings: Settings, attempt: Attempt, user: str, caller_id: str, timeout: float, recording: str | None
+) -> dict[str, str]:
+    """What a B-leg carries. The caller ID is explicit, or the callee sees "Outbound Call" (hazard 21)."""
+    result = {
+        **leg_variables(attempt, user),
+        "esl_bleg": attempt.call_ref,
+        "origination_caller_id_number": caller_id,
+        "origination_caller_id_name": caller_id,
+        "outbound_redirect_fatal": "true",
+        "ignore_early_media": "false",
+        # A net under the application's own time-out, which fires first (hazard 19).
+        "originate_timeout": str(int(timeout) + 5),
+    }
+    if recording is not None:
+        # On the callee's leg: from its answer to the end; swapped, the agent is left (hazard 25).
+        result["execute_on_answer"] = f"record_session:{recording}"
+        result["RECORD_MIN_SEC"] = "0"
+        result["RECORD_STEREO"] = "true"
+        result["RECORD_STEREO_SWAP"] = "true"
+    return result
+
+
+def recording_name(attempt: Attempt) -> str:
+    """``recording_url``: nothing of it comes from outside."""
+    return f"{attempt.call_ref}.wav"
+
+
+def recording_path(folder: str, integrator: str, name: str) -> str:
+    """Where a recording stands: by integrator and day, so that no folder grows for ever.
+
+    The day is the reference's own (UUID version 7): the name alone finds the file.
+    """
+    ms = int(name.replace("-", "")[:12], 16)
+    day = time.strftime("%Y%m%d", time.gmtime(ms / 1000))
+    return f"{folder.rstrip('/')}/{integrator}/{day}/{name}"
+
+
+def join(
+    call: Call,
+    attempt: Attempt,
+    leg: dict[str, str],
+    endpoints: Sequence[str],
+    timeout: float,
+    longest: float,
+) -> Bridged:
+    """Dial B, endpoint after endpoint while gateways fail; one time-out over all of them."""
+    deadline: float | None = None
+
+    def progress(what: str, at: float, _leg: Leg | None) -> None:
+        if what == "dialled":
+            attempt.dialled(at)
+        elif what == "answered":
+            attempt.enter(cdr.BRIDGED, at)
+        elif what in ("ringing", "early_media"):
+            attempt.enter(cdr.CALLEE_RINGING, at, "" if what == "ringing" else "early media")
+
+    bridged = Bridged(False, 38, "NETWORK_OUT_OF_ORDER")
+    for endpoint in endpoints:
+        now = time.monotonic()
+        deadline = deadline if deadline is not None else now + timeout
+        if now >= deadline:
+            return Bridged(False, causes.Q850["NO_ANSWER"], "NO_ANSWER", timed_out=True)
+        attempt.note("dial", endpoint.partition("/")[0] + "/…")
+        bridged = call.bridge(leg, [(endpoint, None)], deadline - now, longest, progress)
+        if not bridged.gateway_failed:
+            return bridged
+        attempt.note("gateway_failed", f"cause {bridged.code}")
+    return bridged
+
+
+def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -> None:
+    """End the attempt by what the switch said. ``party``: whose failure a failed B is (``callee``, ``agent``).
+
+    ``failed``: B's outcome where the two were not joined and B is the reason; None where the A-leg left first.
+    """
+    if failed is None and end.bleg is not None:
+        if end.bleg.answered_at is not None:
+            # The order of events is not the order of what happened: B's own answer time is.
+            attempt.enter(cdr.BRIDGED, end.bleg.answered_at)
+        elif _failed_first(end, end.bleg):
+            # With early media the two were bridged, and the bridge's end took the A-leg along.
+            failed = Bridged(False, end.bleg.q850 or causes.NORMAL_UNSPECIFIED, bleg=end.bleg)
+    if attempt.bridged_at is not None:
+        if end.lost:
+            attempt.end(cdr.LOST, causes.NORMAL_UNSPECIFIED, cdr.SYSTEM, end.at)
+            return
+        code = end.bleg.q850 if end.bleg is not None and end.bleg.q850 else causes.NORMAL_CLEARING
+        attempt.end(cdr.ANSWERED, code, _who(attempt, end, party), end.at)
+    elif attempt.cancelled_by is not None:
+        attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, end.at)
+    elif failed is not None:
+        by = cdr.SYSTEM if failed.timed_out else party
+        attempt.end(f"{party}_{causes.failure(failed.code)}", failed.code, by, end.at)
+    elif end.lost:
+        attempt.end(cdr.LOST, causes.NORMAL_UNSPECIFIED, cdr.SYSTEM, end.at)
+    else:
+        first = cdr.AGENT if party == cdr.CALLEE else cdr.CALLEE
+        attempt.end(cdr.ABANDONED, causes.NORMAL_CLEARING, first, end.at)
+
+
+def _who(attempt: Attempt, end: Ended, second: str) -> str:
+    """Who hung an answered call up. ``second``: the party on the B-leg."""
+    if attempt.cancelled_by is not None:
+        return attempt.cancelled_by
+    if end.aleg.hung_up_itself:
+        return cdr.AGENT if second == cdr.CALLEE else cdr.CALLEE
+    if end.bleg is not None and end.bleg.hung_up_itself:
+        return second
+    return cdr.SYSTEM
+
+
+def _failed_first(end: Ended, bleg: Leg) -> bool:
+    """Whether an unanswered B ended by itself before A did, and not because A had gone."""
+    if end.lost or end.aleg.hung_up_itself or bleg.ended_at is None or bleg.q850 in (None, causes.NORMAL_CLEARING):
+        return False
+    return end.aleg.ended_at is None or bleg.ended_at <= end.aleg.ended_at

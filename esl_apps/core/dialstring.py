@@ -1,0 +1,106 @@
+"""Originate and bridge strings, from parts.
+
+FreeSWITCH tokenises them three times and a ``}`` ends the variables even inside quotes (hazard 15), so
+nothing is quoted here: a variable's value is percent-encoded outside a closed alphabet, an endpoint is an
+operator's template with digits in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from esl_apps.core.numbers import Number
+
+#: What a variable's value may hold as it is. No comma, quote, brace, bracket, pipe, dollar, space or backslash.
+_SAFE = "-_.~:+@/*#"
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+#: A whole endpoint, once its template is filled in.
+_ENDPOINT = re.compile(r"[A-Za-z0-9_./:;=@*+-]+")
+
+
+#: Between variables, in place of the comma that a tone has in it. No value may hold it.
+_BETWEEN = "!"
+
+
+class Raw(str):
+    """A value of the operator's, checked by the configuration, that goes as it is (a tone)."""
+
+
+def encode(value: str) -> str:
+    """A value that no tokeniser changes; ``decode`` gives it back."""
+    return value if isinstance(value, Raw) else quote(value, safe=_SAFE)
+
+
+decode = unquote
+
+
+def variables(values: Mapping[str, str]) -> str:
+    """``{^^!a=1!b=2}``; empty values are left out (FreeSWITCH takes them for unset)."""
+    parts = []
+    for name, value in values.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not a channel variable's name: {name!r}")
+        if value:
+            parts.append(f"{name}={encode(value)}")
+    return "{^^" + _BETWEEN + _BETWEEN.join(parts) + "}"
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where numbers are dialled: the configuration's ``dial`` templates."""
+
+    extension: str
+    external: tuple[str, ...]
+    emergency: str | None = None
+
+    def of(self, number: Number, *, as_asked: bool) -> tuple[str, ...]:
+        """The endpoints to try in order.
+
+        ``as_asked``: ``{number}`` is the number as it was asked (click2dial), else its E.164 digits.
+        Empty where an emergency number has no dial string.
+        """
+        if number.is_extension:
+            templates: Iterable[str] = (self.extension,)
+        elif number.is_emergency:
+            templates = (self.emergency,) if self.emergency else ()
+        else:
+            templates = self.external
+        values = {
+            "e164": number.e164,
+            "plus": number.plus,
+            "national": number.national,
+            "dialled": number.dialled,
+            "number": number.dialled if as_asked or number.is_extension else number.e164,
+        }
+        return tuple(_fill(template, values) for template in templates)
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    endpoint = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
+    if not _ENDPOINT.fullmatch(endpoint):
+        raise ValueError("an endpoint with something else than a number in it")
+    return endpoint
+
+
+def caller_id(number: Number, how: str) -> str:
+    """A number as ``dial.caller_id_format`` shows it: ``as_given``, ``e164``, ``plus``, ``national``."""
+    return {"as_given": number.dialled, "e164": number.e164, "plus": number.plus, "national": number.national}[how]
+
+
+def originate(leg: Mapping[str, str], endpoint: str, application: str) -> str:
+    """``originate {…}endpoint '&socket(host:port/path async full)'``: an A-leg that runs ``application``.
+
+    The quotes keep the application's spaces together (hazard 13).
+    """
+    return f"originate {variables(leg)}{endpoint} '&{application}'"
+
+
+def bridge(leg: Mapping[str, str], endpoints: Iterable[tuple[str, str | None]]) -> str:
+    """A ``bridge`` argument. Several endpoints ring at once, each with its own ``esl_user_id``."""
+    parts = [
+        endpoint if user is None else f"[esl_user_id={encode(user)}]{endpoint}" for endpoint, user in endpoints
+    ]
+    return variables(leg) + ",".join(parts)

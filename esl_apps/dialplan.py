@@ -1,0 +1,296 @@
+"""The dialplan files with a configuration's numbers in them.
+
+``render`` takes the configuration as the plain dict that its YAML is, and gives ``{file name: text}``. The
+files in ``dialplan/`` are what it makes of ``conf/esl_apps.yml``; a test holds the two together.
+
+Every value that reaches a file passes a closed alphabet first: an expression or an application's argument
+can hold neither ``${…}`` nor a second argument, and what is left is escaped for the place where it stands.
+A value outside of it raises ``ValueError`` with its key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import phonenumbers
+
+PUBLIC = "00_esl_apps_public.xml"
+DEFAULT = "00_esl_apps_default.xml"
+WATCHDOG = 8
+PROMPTS = "$${sounds_dir}/esl_apps"
+"""Where the files look for the prompts when the configuration names no folder: a folder of the switch."""
+
+_NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_NUMBER = re.compile(r"\+?[0-9A-Za-z*#._-]{1,32}")
+_FOLDER = re.compile(r"(?:\$\$\{[a-z_]+\})?[A-Za-z0-9/._+@=,-]+")
+_WRITTEN = re.compile(r"\+?[0-9 ()-]*[0-9]")
+_HEADERS = (
+    "X-Teleforge-Outbound-ID",
+    "X-Teleforge-Contact-Ref",
+    "X-Platforma-Outbound-ID",
+    "X-Platforma-Contact-Ref",
+)
+_SIT = "tone_stream://%(330,30,950);%(330,30,1400);%(330,1000,1800)"
+"""The three rising tones of a special information signal (ITU-T E.180)."""
+
+_ABOUT_PUBLIC = """
+  esl_apps: the numbers that outside callers dial. Goes to dialplan/public/ of a stock FreeSWITCH; the name
+  makes it load before the stock files there. `esl-apps dialplan -c FILE` prints it with your numbers in it.
+
+  No caller is left in silence. Each extension
+    1. sets a watchdog, for a node that takes the connection and does not answer (stopped, overloaded) would
+       hold the caller for ever. The node's first command, `api sched_del UUID`, takes it off.
+    2. calls the nodes of its list in turn (a|b|c): FreeSWITCH goes on to the next one when one refuses. Name
+       every node, the nearest first. A machine that does not answer at all is waited for as long as the
+       kernel waits, watchdog or not: see conf/freeswitch/90-esl_apps.sysctl.conf.
+    3. goes to esl_apps_unavailable, when no node took the call, or when the node that had it died.
+
+  The expressions end in $(?!\\n): $ alone lets a newline through, which FreeSWITCH makes of a %0A.
+"""
+_ABOUT_DEFAULT = """
+  esl_apps: registered phones that dial with X-Teleforge-* headers. Goes to dialplan/default/ of a stock
+  FreeSWITCH; the name makes it load before the stock files there. The stock default.xml has extensions of its
+  own in front of that folder (1000 to 1019, 30xx, 8xx, 9xxx): for internal click2dial calls to those see
+  conf/freeswitch/README.rst. `esl-apps dialplan -c FILE` prints it with your nodes in it.
+
+  What an extension does, and why, is told in 00_esl_apps_public.xml. Here the headers outlive a transfer, so
+  esl_apps_unavailable stands in front of the extension that looks at them.
+"""
+_ABOUT_HANDOVER = """
+  A node had this call (it set esl_call_ref) and is gone. The call goes back to its number, and so to the
+  nodes that are left, with all its variables; twice at most: at once, then after the time that a
+  node takes to come back. A caller who was answered and heard nothing more would be stranded here.
+"""
+_ABOUT_REFUSED = """
+  On the callback number: no answer, no media, no charge; the caller's network says that it did not work.
+"""
+_ABOUT_UNAVAILABLE = """
+  What remains: a message by early media (or in the call, where it was answered), and cause 41.
+"""
+
+
+def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str | None = None) -> dict[str, str]:
+    """The files of the dialplan, by name.
+
+    ``prompts`` is the folder that stands for ``prompts.dir: null``, as the switch sees it: the package's own
+    where the switch is on this machine; without it, ``esl_apps`` in the switch's folder of sounds.
+    """
+    nodes = _nodes(config)
+    message = _message(config, prompts)
+    region = str(_section(config, "dial").get("region") or "ZA")
+    cccp = _section(config, "cccp")
+    cccp = cccp.get("default", cccp)  # as Kazoo keeps it
+    taken: dict[str, str] = {}
+    public: list[str] = []
+    refused: str | None = None
+
+    def did(key: str, *numbers: object) -> str:
+        found = [form for number in numbers for form in forms(number, region, key)]
+        for form in found:
+            if taken.setdefault(form, key) != key:
+                raise ValueError(f"{key}: {form} reaches {taken[form]} already")
+        return _expression(list(dict.fromkeys(found)))
+
+    if cccp.get("cccp_cc_number"):
+        expression = did("cccp.cccp_cc_number", cccp["cccp_cc_number"])
+        public.append(_entry("esl_apps_dialthrough", expression, nodes, "dialthrough", watchdog))
+    if cccp.get("cccp_cb_number"):
+        refused = did("cccp.cccp_cb_number", cccp["cccp_cb_number"])
+        public.append(_entry("esl_apps_callback", refused, nodes, "callback", watchdog))
+    for account, name, numbers, key in _disas(config):
+        if numbers:
+            title, path = f"esl_apps_disa_{account}_{name}", f"disa/{account}/{name}"
+            public.append(_entry(title, did(key, *numbers), nodes, path, watchdog))
+    for number in _section(config, "inbound"):
+        expression = did(f"inbound.{number}", number)
+        title = f"esl_apps_inbound_{_plain(number, 'inbound')}"
+        public.append(_entry(title, expression, nodes, "inbound", watchdog))
+
+    any_header = "".join(f"${{sip_h_{header}}}" for header in _HEADERS)
+    ring = _actions(nodes, "click2dial", "default", watchdog)
+    click2dial = _extension("esl_apps_click2dial", [_condition(any_header, ".", ring)])
+    return {
+        PUBLIC: _file(_ABOUT_PUBLIC, [*_unavailable("public", message, refused), *public]),
+        DEFAULT: _file(_ABOUT_DEFAULT, [*_unavailable("default", message, None), click2dial]),
+    }
+
+
+def forms(number: object, region: str, key: str = "number") -> list[str]:
+    """How a number may arrive: +E.164, its digits, after 00 (and the region's own prefix), and as dialled
+    inside the region. What is no telephone number there is taken as it stands, and with + and 00 too."""
+    plain = _plain(number, key)
+    digits = plain.removeprefix("+")
+    found = [plain]
+    parsed = _parse(plain, region)
+    if parsed is not None:
+        e164 = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+        found += [e164, e164[1:], f"00{e164[1:]}"]
+        home = phonenumbers.PhoneMetadata.metadata_for_region(region, None)
+        if home is not None and home.country_code == parsed.country_code:
+            abroad = home.international_prefix or ""
+            if abroad.isdecimal():
+                found.append(abroad + e164[1:])
+            national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
+            found.append(re.sub(r"\D", "", national))
+    elif digits.isdecimal() and len(digits) >= 7:
+        found += [f"+{digits}", digits, f"00{digits}"]
+    return list(dict.fromkeys(sorted(found, key=lambda form: (form[0] != "+", form))))
+
+
+def _parse(plain: str, region: str) -> phonenumbers.PhoneNumber | None:
+    try:
+        parsed = phonenumbers.parse(plain, region)
+    except phonenumbers.NumberParseException:
+        return None
+    if phonenumbers.is_valid_number(parsed):
+        return parsed
+    return parsed if plain.startswith("+") and phonenumbers.is_possible_number(parsed) else None
+
+
+def _plain(number: object, key: str) -> str:
+    plain = str(number)
+    if _WRITTEN.fullmatch(plain):  # as people write one: +27 (11) 555-0000
+        plain = re.sub(r"[^+0-9]", "", plain)
+    if not _NUMBER.fullmatch(plain):
+        raise ValueError(f"{key}: no number: {number!r}")
+    return plain
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise ValueError(f"{name}: expected keys with values")
+    return section
+
+
+def _nodes(config: Mapping[str, Any]) -> list[str]:
+    node = _section(config, "node")
+    nodes = _section(config, "dialplan").get("nodes") or [node.get("advertise") or node.get("listen")]
+    for address in nodes:
+        if not isinstance(address, str) or not _NODE.fullmatch(address):
+            raise ValueError(f"dialplan.nodes, node.advertise: expected host:port, not {address!r}")
+        if address.startswith("0.0.0.0:"):
+            raise ValueError(f"node.advertise: no switch reaches {address}; name this machine's address")
+    return list(nodes)
+
+
+def _message(config: Mapping[str, Any], folder: str | None) -> tuple[str, str]:
+    """The unavailable prompt: a file that tells whether it is there, and what to play."""
+    section = _section(config, "prompts")
+    folder = section.get("dir") or folder or PROMPTS
+    language = section.get("language") or "en"
+    for key, value, shape in (("dir", folder, _FOLDER), ("language", language, _NAME)):
+        if not isinstance(value, str) or not shape.fullmatch(value):
+            raise ValueError(f"prompts.{key}: {value!r} cannot stand in a dialplan")
+    return f"{folder}/{language}/8000/unavailable.wav", f"{folder}/{language}/unavailable.wav"
+
+
+def _disas(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Sequence[object], str]]:
+    for account, about in _section(config, "accounts").items():
+        for name, disa in ((about or {}).get("disa") or {}).items():
+            numbers = (disa or {}).get("numbers") or []
+            key = f"accounts.{account}.disa.{name}"
+            for word in (account, name):
+                if not _NAME.fullmatch(str(word)):
+                    raise ValueError(f"{key}: letters, digits and ._- only: {word!r}")
+            several = numbers if isinstance(numbers, list) else [numbers]
+            yield str(account), str(name), several, f"{key}.numbers"
+
+
+def _expression(found: Sequence[str]) -> str:
+    # `-` is escaped by re.escape for re.VERBOSE only; PCRE takes it either way.
+    return f"^(?:{'|'.join(map(re.escape, found))})$(?!\\n)"
+
+
+Action = tuple[str, str]
+
+
+def _actions(nodes: Sequence[str], path: str, context: str, watchdog: int) -> list[Action]:
+    return [
+        ("sched_transfer", f"+{watchdog} esl_apps_unavailable XML {context}"),
+        ("socket", f"{'|'.join(f'{node}/{path}' for node in nodes)} async full"),
+        ("transfer", f"esl_apps_unavailable XML {context}"),
+    ]
+
+
+def _entry(name: str, expression: str, nodes: Sequence[str], path: str, watchdog: int) -> str:
+    actions = _actions(nodes, path, "public", watchdog)
+    return _extension(name, [_condition("destination_number", expression, actions)])
+
+
+def _unavailable(context: str, message: tuple[str, str], refused: str | None) -> Iterator[str]:
+    here = _condition("destination_number", "^esl_apps_unavailable$")
+    no_more: Action = ("sched_cancel", "")
+    hangup: Action = ("hangup", "NORMAL_TEMPORARY_FAILURE")
+    seen, played = message
+    back = "^([0-9A-Za-z+*#._-]+)$(?!\\n)"
+    for nth, (tried, pause) in enumerate((("^$", 0), ("^x$", 3000)), 1):
+        actions: list[Action] = [no_more, ("set", "esl_apps_handover=" + "x" * nth)]
+        if pause:
+            actions.append(("sleep", str(pause)))
+        yield _extension(
+            f"esl_apps_handover_{nth}",
+            [
+                here,
+                _condition("${esl_call_ref}", "."),
+                _condition("${esl_apps_handover}", tried),
+                _condition("rdnis", back, [*actions, ("transfer", f"$1 XML {context}")]),
+            ],
+            about=_ABOUT_HANDOVER if nth == 1 else "",
+        )
+    if refused is not None:
+        yield _extension(
+            "esl_apps_unavailable_callback",
+            [here, _condition("rdnis", refused, [no_more, hangup])],
+            about=_ABOUT_REFUSED,
+        )
+    sound: Action = ("playback", played)
+    tones: Action = ("playback", _SIT)
+    yield _extension(
+        "esl_apps_unavailable",
+        [
+            _condition("destination_number", "^esl_apps_unavailable$", [no_more, ("pre_answer", ""), tones]),
+            _condition(f"${{file_exists({seen})}}", "^true$", [sound], otherwise=[tones, tones], always=True),
+            _condition("", "", [hangup]),
+        ],
+        about=_ABOUT_UNAVAILABLE,
+    )
+
+
+def _file(about: str, extensions: Sequence[str]) -> str:
+    return "\n".join([f"<include>\n  <!--{_comment(about)}  -->", *extensions, "</include>\n"])
+
+
+def _extension(name: str, conditions: Sequence[str], about: str = "") -> str:
+    head = f"\n  <!--{_comment(about)}  -->" if about else ""
+    return f"{head}\n  <extension name={quoteattr(name)}>\n{''.join(conditions)}  </extension>"
+
+
+def _condition(
+    field: str,
+    expression: str,
+    actions: Sequence[Action] = (),
+    *,
+    otherwise: Sequence[Action] = (),
+    always: bool = False,
+) -> str:
+    head = f" field={quoteattr(field)} expression={quoteattr(expression)}" if field else ""
+    if always:
+        head += ' break="never"'
+    body = "".join(_action("action", action) for action in actions)
+    body += "".join(_action("anti-action", action) for action in otherwise)
+    return f"    <condition{head}>\n{body}    </condition>\n" if body else f"    <condition{head}/>\n"
+
+
+def _action(kind: str, action: Action) -> str:
+    application, data = action
+    argument = f" data={quoteattr(data)}" if data else ""
+    return f"      <{kind} application={quoteattr(application)}{argument}/>\n"
+
+
+def _comment(text: str) -> str:
+    return escape(text).replace("--", "- -")

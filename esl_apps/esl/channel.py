@@ -1,0 +1,279 @@
+"""A call's A-leg over its event socket: :class:`esl_apps.core.call.Call` for the flows."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from esl_apps.core import causes, dialstring
+from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
+from esl_apps.esl.session import Completion, Gone, OutboundSession, ReplyError
+from esl_apps.esl.wire import Event, decode
+
+#: What a flow needs to hear of its two legs, and no more (hazard 7).
+EVENTS = (
+    "CHANNEL_EXECUTE_COMPLETE CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER "
+    "CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE"
+)
+#: Seconds for an application that does no more than tell the switch something.
+_QUICK = 10.0
+#: Seconds for a leg that was killed to be gone.
+_KILL = 5.0
+
+_T = TypeVar("_T")
+
+
+class Channel:
+    """``find_end`` is asked when the socket was lost and the hang-up not seen: the A-leg's
+    CHANNEL_HANGUP_COMPLETE from elsewhere, or None where nobody knows."""
+
+    def __init__(
+        self,
+        session: OutboundSession,
+        prompt_path: Callable[[str, int], str],
+        find_end: Callable[[str], Event | None],
+        on_command: Callable[[float], None] | None = None,
+    ) -> None:
+        self._session = session
+        self._prompt_path = prompt_path
+        self._find_end = find_end
+        self._ref = ""
+        self._blegs: dict[str, Leg] = {}
+        self._answered: Leg | None = None
+        self._progress: Progress | None = None
+        self._killed = False
+        self._lost = False
+        started = time.monotonic()
+        self._data = session.connect()
+        if on_command is not None:
+            on_command(time.monotonic() - started)
+        for name in EVENTS.split():
+            if name not in ("CHANNEL_EXECUTE_COMPLETE", "CHANNEL_HANGUP"):
+                session.register_handle(name, partial(self._on_leg, name))
+
+    def begin(self, ref: str, *, watched: bool) -> None:
+        """Hear of this channel and of every leg that carries ``esl_call_ref=ref``; ``watched``: the dialplan
+        armed the watchdog (hazard 9), which this takes off."""
+        self._ref = ref
+        self._run(
+            lambda: self._session.post(
+                *([f"api sched_del {self.uuid}"] if watched else []),
+                f"filter Unique-ID {self.uuid}",
+                f"filter variable_esl_call_ref {ref}",
+                f"event plain {EVENTS}",
+            )
+        )
+
+    # What the flow reads ------------------------------------------------------------------------------
+
+    @property
+    def uuid(self) -> str:
+        return self._session.uuid
+
+    @property
+    def created_at(self) -> float:
+        return _seconds(self._data, "Caller-Channel-Created-Time") or time.time()
+
+    @property
+    def answered_at(self) -> float | None:
+        return _seconds(self._data, "Caller-Channel-Answered-Time")
+
+    def variable(self, name: str) -> str | None:
+        return self._data.var(name)
+
+    def header(self, name: str) -> str | None:
+        return self._data.get(name)
+
+    def sip_header(self, name: str) -> str | None:
+        found = re.search(
+            rb"\nvariable_sip_h_" + re.escape(name.encode()) + rb": ([^\n]*)", self._data.block, re.IGNORECASE
+        )
+        return decode(found[1]) if found else None
+
+    # What the flow does -------------------------------------------------------------------------------
+
+    def set(self, variables: Mapping[str, str]) -> None:
+        self._run(lambda: self._session.multiset(variables))
+
+    def ring(self) -> None:
+        self._run(lambda: self._session.execute("ring_ready", lock=True))
+
+    def hangup(self, cause: str) -> None:
+        self._run(lambda: self._session.execute("hangup", cause))
+        self._wait(lambda: self._session.hung_up, _QUICK)
+        raise CallEnded(f"hung up with {cause}")
+
+    def play_early(self, prompt: str, timeout: float) -> None:
+        rate = self._data.int("Channel-Read-Codec-Rate")
+        self._run(lambda: self._session.execute("pre_answer", lock=True))
+        completion = self._run(
+            lambda: self._session.execute("playback", self._prompt_path(prompt, rate), lock=True)
+        )
+        self._wait(lambda: completion.done, timeout)
+
+    def respond(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        variables: dict[str, str] = {}
+        for name, value in headers:
+            key = f"sip_rh_{name}"
+            while key in variables:
+                # A second header of one name: FreeSWITCH writes the name without the space (hazard 31).
+                key += " "
+            variables[key] = value
+        if variables:
+            self.set(variables)
+        self._run(lambda: self._session.execute("respond", str(status)))
+        self._wait(lambda: self._session.hung_up, _QUICK)
+
+    def bridge(
+        self,
+        leg: Mapping[str, str],
+        endpoints: Sequence[Endpoint],
+        timeout: float,
+        longest: float,
+        progress: Progress,
+    ) -> Bridged:
+        self._blegs.clear()
+        self._answered = None
+        self._killed = False
+        self._progress = progress
+        progress("dialled", time.time(), None)
+        completion = self._run(lambda: self._session.execute("bridge", dialstring.bridge(leg, endpoints)))
+        if not self._wait(lambda: completion.done or self._answered is not None, timeout):
+            self._kill(completion, "NO_ANSWER")
+            return Bridged(False, causes.Q850["NO_ANSWER"], "NO_ANSWER", self._last_bleg(), timed_out=True)
+        if self._answered is not None:
+            if not self._wait(lambda: completion.done, longest):
+                self._kill(completion, "ALLOTTED_TIMEOUT")
+            return Bridged(True, self._answered.q850 or causes.NORMAL_CLEARING, bleg=self._answered)
+        return self._failure(completion)
+
+    def ended(self) -> Ended:
+        session = self._session
+        try:
+            session.wait(lambda: session.hangup_complete is not None, _QUICK, past_hangup=True)
+            session.wait(lambda: all(leg.ended_at for leg in self._blegs.values()), 1.0, past_hangup=True)
+        except Gone:
+            pass
+        last = session.hangup_complete
+        if last is None:
+            last = self._find_end(self.uuid)
+        bleg = self._answered or self._last_bleg()
+        if last is None:
+            return Ended(time.time(), Leg(self.uuid), bleg, lost=True)
+        aleg = leg_of(last)
+        if self._lost and bleg is None:
+            bleg = _bleg_by_aleg(last)
+        return Ended(aleg.ended_at or time.time(), aleg, bleg)
+
+    # Within -------------------------------------------------------------------------------------------
+
+    def _run(self, action: Callable[[], _T]) -> _T:
+        try:
+            return action()
+        except Gone as gone:
+            self._lost = not gone.hung_up
+            raise CallEnded(str(gone), lost=self._lost) from None
+        except TimeoutError as error:
+            # A switch that does not answer for this long is stopped: what it does next is not ours to know.
+            self._session.close(str(error))
+            self._lost = True
+            raise CallEnded(str(error), lost=True) from None
+
+    def _wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        return self._run(lambda: self._session.wait(done, timeout))
+
+    def _kill(self, completion: Completion, cause: str) -> None:
+        """End the B-legs, in whatever state they are, and see the bridge end."""
+        self._killed = True
+        try:
+            self._run(lambda: self._session.post(f"api hupall {cause} esl_bleg {self._ref}"))
+            self._wait(lambda: completion.done, _KILL)
+        except CallEnded as ended:
+            if ended.lost:
+                raise
+            # The bridge took the A-leg along (hangup_after_bridge): B's end is still the reason.
+
+    def _failure(self, completion: Completion) -> Bridged:
+        """Why B did not answer (hazard 23): by B's own word, else by what A knows of it."""
+        if completion.error is not None:
+            raise ReplyError(completion.error)
+        event = completion.event
+        assert event is not None
+        if event.raw(b"Answer-State") == b"hangup":
+            # The caller left, and the bridge's end overtook the news: B's cause is only the echo.
+            self._wait(lambda: self._session.hung_up, _QUICK)
+            raise CallEnded("the channel hung up")
+        bleg = self._last_bleg()
+        if bleg is not None and len(self._blegs) == 1 and bleg.cause is not None:
+            return Bridged(False, bleg.q850 or causes.q850(bleg.cause), bleg.cause, bleg)
+        for name in ("originate_disposition", "last_bridge_hangup_cause", "bridge_hangup_cause"):
+            cause = event.var(name)
+            if cause and cause != "SUCCESS":
+                return Bridged(False, causes.q850(cause), cause, bleg)
+        return Bridged(False, causes.NORMAL_UNSPECIFIED, "NORMAL_UNSPECIFIED", bleg)
+
+    def _last_bleg(self) -> Leg | None:
+        return next(reversed(self._blegs.values()), None)
+
+    def _on_leg(self, name: str, event: Event) -> None:
+        uuid = event.get("Unique-ID")
+        if uuid is None or uuid == self.uuid:
+            return
+        known = self._blegs.get(uuid)
+        leg = leg_of(event)
+        if known is not None and leg.user is None:
+            leg.user = known.user
+        self._blegs[uuid] = leg
+        if self._answered is not None and self._answered.uuid == uuid:
+            self._answered = leg
+        if self._killed or self._progress is None:
+            return
+        if name == "CHANNEL_ANSWER" and self._answered is None:
+            self._answered = leg
+            self._progress("answered", leg.answered_at or time.time(), leg)
+        elif name == "CHANNEL_PROGRESS":
+            self._progress("ringing", leg.ringing_at or time.time(), leg)
+        elif name == "CHANNEL_PROGRESS_MEDIA":
+            self._progress("early_media", leg.ringing_at or time.time(), leg)
+
+
+def leg_of(event: Event) -> Leg:
+    """What an event says of its leg. The switch's own times, in microseconds, are what the record is made of."""
+    ringing = _seconds(event, "Caller-Channel-Progress-Time") or _seconds(event, "Caller-Channel-Progress-Media-Time")
+    hung_up = event.name == b"CHANNEL_HANGUP_COMPLETE"
+    q850 = event.int("variable_hangup_cause_q850")
+    return Leg(
+        uuid=event.get("Unique-ID") or "",
+        created_at=_seconds(event, "Caller-Channel-Created-Time"),
+        ringing_at=ringing,
+        answered_at=_seconds(event, "Caller-Channel-Answered-Time"),
+        ended_at=(_seconds(event, "Caller-Channel-Hangup-Time") or time.time()) if hung_up else None,
+        cause=event.get("Hangup-Cause") if hung_up else None,
+        q850=(q850 or causes.q850(event.get("Hangup-Cause"))) if hung_up else None,
+        disposition=event.var("sip_hangup_disposition"),
+        hold_seconds=event.int("Caller-Channel-Hold-Accum") / 1e6,
+        user=event.var("esl_user_id"),
+    )
+
+
+def _seconds(event: Event, header: str) -> float | None:
+    value = event.int(header)
+    return value / 1e6 if value else None
+
+
+def _bleg_by_aleg(event: Event) -> Leg | None:
+    """What an A-leg's end tells of a B-leg that nobody watched: it was bridged, and how that ended."""
+    bridged_at = event.int("variable_bridge_uepoch") / 1e6
+    if not bridged_at:
+        return None
+    cause = event.var("last_bridge_hangup_cause")
+    return Leg(
+        uuid=event.var("last_bridge_to") or "",
+        answered_at=bridged_at,
+        ended_at=_seconds(event, "Caller-Channel-Hangup-Time"),
+        cause=cause,
+        q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
+    )

@@ -1,0 +1,124 @@
+"""The outbound event-socket server: FreeSWITCH's ``socket`` application connects here.
+
+Admission is decided where a connection is accepted. A connection that is closed before ``connect`` strands
+its caller for ever (hazard 10), so a call beyond the limit is taken, ``connect`` is sent and the channel is
+hung up with a cause; draining closes the *listening* socket, so that the switch tries its next node.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import socket
+from gevent.server import StreamServer
+from greenswitch.esl import OutboundESLServer as GreenswitchServer
+
+from esl_apps.esl.session import Gone, OutboundSession
+
+log = logging.getLogger(__name__)
+
+#: ``switch equipment congestion``: what a caller gets when this node is full or draining (contract §3).
+FULL = "SWITCH_CONGESTION"
+#: Connections that are being refused at one time; past it the rest wait in the accept queue.
+_REFUSALS = 256
+
+
+class OutboundServer(GreenswitchServer):  # type: ignore[misc]
+    """greenswitch's server without its 0.1 s accept poll and with no silent refusal (hazards 3 and 10)."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        application: Callable[[OutboundSession], None],
+        max_connections: int,
+        *,
+        backlog: int = 1024,
+        reuse_port: bool = False,
+        on_count: Callable[[int], None] | None = None,
+    ) -> None:
+        """``application`` runs in a greenlet of its own for each call; the session is closed after it.
+
+        :raises OSError: the address is in use or is not this machine's.
+        """
+        # Not super().__init__(): it logs and stores what StreamServer does here.
+        self.application = application
+        self.max_connections = max_connections
+        self.connection_count = 0
+        self.draining = False
+        self._on_count = on_count or (lambda _count: None)
+        self._refusing = 0
+        listener = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+        listener.listen(backlog)
+        self.server = StreamServer(listener, self._accept)
+        self.bound_port = self.server.address[1]
+
+    def listen(self) -> None:
+        """Start to accept; returns at once."""
+        self.server.start()
+
+    def close_listener(self) -> None:
+        """Take no further connection. Calls go on; the switch gets "refused" and takes its next node.
+
+        What the kernel had accepted before is served first, or its callers would be stranded.
+        """
+        self.draining = True
+        gevent.sleep(0)
+        self.server.close()
+
+    def stop(self) -> None:
+        self.close_listener()
+
+    def _accept(self, sock: socket.socket, address: Any) -> None:
+        session = OutboundSession(address, sock)
+        if self.draining or self.connection_count >= self.max_connections:
+            self._refuse(session)
+            return
+        self.connection_count += 1
+        self._on_count(self.connection_count)
+        try:
+            self.application(session)
+        except Gone as gone:
+            log.info("call gone", extra={"reason": str(gone)})
+        except Exception:
+            # A fault here is ours; the caller must not pay for it with silence.
+            log.exception("application failed")
+            _hang_up(session, "NORMAL_TEMPORARY_FAILURE")
+        finally:
+            session.leave()
+            self.connection_count -= 1
+            self._on_count(self.connection_count)
+
+    def _refuse(self, session: OutboundSession) -> None:
+        self._refusing += 1
+        try:
+            if self._refusing > _REFUSALS:
+                log.warning("refusing more calls at once than is reasonable", extra={"calls": self._refusing})
+            session.connect()
+            _hang_up(session, FULL)
+        except (Gone, TimeoutError):
+            pass
+        finally:
+            self._refusing -= 1
+            session.close("refused")
+
+
+def _hang_up(session: OutboundSession, cause: str) -> None:
+    """Hang the channel up and see it go before the socket closes."""
+    try:
+        if not session.hung_up:
+            session.hangup(cause)
+        session.wait(lambda: session.hung_up, 2.0, past_hangup=True)
+        session.leave()
+    except (Gone, TimeoutError):
+        session.close("gone")

@@ -1,0 +1,332 @@
+"""One call's outbound event socket.
+
+One greenlet a call, and it reads its own socket: a flow that waits for something pumps frames until the
+something has come. No reader greenlet, no queue, no event object between the wire and the flow: that is
+where the other libraries' time goes, and it is what makes "the caller hung up" visible at every wait.
+Only the session's own greenlet may call its methods.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from gevent import socket
+from greenswitch.esl import OutboundSession as GreenswitchSession
+from greenswitch.esl import OutboundSessionHasGoneAway
+
+from esl_apps.esl import wire
+from esl_apps.esl.wire import Event, Framer, FramingError
+
+#: A command's reply comes within milliseconds; a switch that takes this long is stopped or gone.
+REPLY_TIMEOUT = 10.0
+#: Seconds for which the switch keeps the socket after the hang-up: room for CHANNEL_HANGUP_COMPLETE of both legs.
+LINGER = 5
+
+_RECV = 65536
+
+
+class Gone(OutboundSessionHasGoneAway):  # type: ignore[misc]
+    """The channel hung up (``hung_up``) or its socket was lost. ``str()`` says which."""
+
+    def __init__(self, reason: str, *, hung_up: bool) -> None:
+        super().__init__(reason)
+        self.hung_up = hung_up
+
+
+class ReplyError(Exception):
+    """The switch answered ``-ERR``. ``str()`` is its text."""
+
+
+class Completion:
+    """An application sent to the channel; ``event`` is its CHANNEL_EXECUTE_COMPLETE once it has come."""
+
+    __slots__ = ("app", "error", "event", "uuid")
+
+    def __init__(self, app: str, uuid: str) -> None:
+        self.app = app
+        self.uuid = uuid
+        self.event: Event | None = None
+        self.error: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.event is not None or self.error is not None
+
+
+class _Reply:
+    __slots__ = ("completion", "event")
+
+    def __init__(self, completion: Completion | None = None) -> None:
+        self.event: Event | None = None
+        self.completion = completion
+
+
+class OutboundSession(GreenswitchSession):  # type: ignore[misc]
+    """greenswitch's session, with its reader, its waits and its matching replaced (hazards 1 to 6, and 12).
+
+    ``connect``, ``call_command``, ``send``, ``answer``, ``playback``, ``bridge``, ``hangup``, ``linger``,
+    ``uuid_break`` and ``register_handle`` keep their names and meaning.
+    """
+
+    def __init__(self, client_address: Any, sock: socket.socket) -> None:
+        # Not super().__init__(): it starts two greenlets that read and poll.
+        self.client_address = client_address
+        self.sock = sock
+        self.connected = True
+        self.event_handlers: dict[str, list[Callable[[Event], None]]] = {}
+        self.session_data: Event | None = None
+        self.hangup_event: Event | None = None
+        """CHANNEL_HANGUP of this channel, once it has come."""
+        self.hangup_complete: Event | None = None
+        self.close_reason = ""
+        self._lingering = False
+        self._uuid = b""
+        self._framer = Framer()
+        self._replies: deque[_Reply] = deque()
+        self._completions: dict[bytes, Completion] = {}
+        self._executes = 0
+
+    # What the flow asks ------------------------------------------------------------------------------
+
+    def connect(self, *commands: str, events: str = "", timeout: float = REPLY_TIMEOUT) -> Event:
+        """Take the call over: ``connect`` and ``linger`` in one write, then ``commands`` and, with
+        ``events``, this channel's events of those names. ``{uuid}`` in a command is the channel's.
+
+        Nothing waits for the second write's replies. The filter goes before the subscription: the other way
+        about brings other calls' events until it is there (hazard 7).
+        :raises Gone: the switch closed instead of answering.
+        """
+        self._replies.append(reply := _Reply())
+        self._replies.append(_Reply())
+        self._write(b"connect\n\nlinger %d\n\n" % LINGER)
+        self.session_data = data = self._reply(reply, timeout)
+        self._uuid = data.raw(b"Unique-ID") or b""
+        if not self._uuid:
+            raise Gone("connect was not answered with a channel", hung_up=False)
+        if data.raw(b"Answer-State") == b"hangup":
+            self._lingering = True
+        rest = [text.replace("{uuid}", self.uuid) for text in commands]
+        if events:
+            rest += [f"filter Unique-ID {self.uuid}", f"event plain {events}"]
+        if rest:
+            self.post(*rest)
+        return data
+
+    @property
+    def uuid(self) -> str:
+        return self._uuid.decode("latin-1")
+
+    @property
+    def hung_up(self) -> bool:
+        return self._lingering or self.hangup_event is not None
+
+    def send(self, data: str, timeout: float = REPLY_TIMEOUT) -> Event:
+        """One command, and its reply.
+
+        :raises Gone: the socket closed before the reply. :raises ValueError: a line break in the command.
+        """
+        raw = wire.command(data)
+        self._replies.append(reply := _Reply())
+        self._write(raw)
+        return self._reply(reply, timeout)
+
+    def post(self, *commands: str) -> None:
+        """Commands whose replies nobody waits for, in one write."""
+        raw = b"".join([wire.command(text) for text in commands])
+        self._replies.extend([_Reply() for _ in commands])
+        self._write(raw)
+
+    def post_raw(self, raw: bytes) -> None:
+        """One ready frame (``wire.custom_event``) whose reply nobody waits for."""
+        self._replies.append(_Reply())
+        self._write(raw)
+
+    def api(self, command: str, timeout: float = REPLY_TIMEOUT) -> str:
+        """An api command's output. :raises ReplyError: it begins with ``-ERR``."""
+        reply = self.send("api " + command, timeout)
+        if not reply.ok:
+            raise ReplyError(reply.data.strip())
+        return str(reply.data)
+
+    def execute(self, app: str, arg: str = "", *, lock: bool = False) -> Completion:
+        """Start an application on the channel; ``finish`` waits for it.
+
+        :raises Gone: the channel has hung up: FreeSWITCH would answer nothing of use.
+        """
+        if self.hung_up:
+            raise Gone("the channel hung up", hung_up=True)
+        self._executes += 1
+        uuid = str(self._executes)
+        raw = wire.execute(app, arg, uuid, lock=lock)
+        completion = Completion(app, uuid)
+        # Registered before the write: the completion can be read with the reply.
+        self._completions[uuid.encode()] = completion
+        self._replies.append(_Reply(completion))
+        self._write(raw)
+        return completion
+
+    def finish(self, completion: Completion, timeout: float | None) -> Event:
+        """Wait for an application's end.
+
+        :raises Gone: hang-up or a lost socket. :raises ReplyError: the switch refused it.
+        :raises TimeoutError: not within ``timeout``; its late completion will be dropped.
+        """
+        if not self.wait(lambda: completion.done, timeout):
+            self._completions.pop(completion.uuid.encode(), None)
+            raise TimeoutError(f"{completion.app} did not complete within {timeout} s")
+        if completion.error is not None:
+            raise ReplyError(completion.error)
+        assert completion.event is not None
+        return completion.event
+
+    def wait(self, done: Callable[[], bool], timeout: float | None, *, past_hangup: bool = False) -> bool:
+        """Read until ``done()``; False when ``timeout`` seconds passed first.
+
+        :raises Gone: the socket closed, or the channel hung up (unless ``past_hangup``).
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not done():
+            if not past_hangup and self.hung_up:
+                raise Gone("the channel hung up", hung_up=True)
+            if not self._receive(deadline):
+                return done()
+        return True
+
+    def leave(self) -> None:
+        """``exit`` once the channel has ended, or to let it go on without us; then close."""
+        if self.connected:
+            with suppress(Gone):
+                self._write(b"exit\n\n")
+        self.close("left")
+
+    def close(self, reason: str) -> None:
+        if self.connected:
+            self.connected = False
+            self.close_reason = reason
+        for completion in self._completions.values():
+            completion.error = reason
+        self._completions.clear()
+        self.sock.close()
+
+    # greenswitch's names ------------------------------------------------------------------------------
+
+    def call_command(
+        self, app_name: str, app_args: str | None = None, block: bool = False, response_timeout: float | None = None
+    ) -> Any:
+        completion = self.execute(app_name, app_args or "")
+        return self.finish(completion, response_timeout) if block else completion
+
+    def playback(self, path: str, block: bool = True) -> Any:
+        return self.call_command("playback", path, block=block)
+
+    def answer(self) -> Event:
+        return self.finish(self.execute("answer"), REPLY_TIMEOUT)
+
+    def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
+        self.execute("hangup", cause)
+
+    def multiset(self, variables: Mapping[str, str]) -> Completion:
+        """Many variables in one execute: a tick of the switch instead of one each (hazard 8).
+
+        :raises ValueError: every separator stands in some value.
+        """
+        used = "".join(variables.values())
+        between = next((mark for mark in "|~!;" if mark not in used), None)
+        if between is None:
+            raise ValueError("no separator is left for these channel variables")
+        pairs = between.join([f"{name}={value}" for name, value in variables.items()])
+        return self.execute("multiset", f"^^{between}{pairs}", lock=True)
+
+    def myevents(self) -> None:
+        self.send("myevents")
+
+    def linger(self, timeout: int | None = None) -> None:
+        """Always with a number: without one a client that forgets to leave pins the channel (hazard 6)."""
+        self.send(f"linger {LINGER if timeout is None else timeout}")
+
+    def stop(self) -> None:
+        self.leave()
+
+    # The wire -----------------------------------------------------------------------------------------
+
+    def _write(self, raw: bytes) -> None:
+        if not self.connected:
+            raise Gone(self.close_reason or "the socket is closed", hung_up=self.hung_up)
+        try:
+            self.sock.settimeout(REPLY_TIMEOUT)
+            self.sock.sendall(raw)
+        except OSError as error:
+            self.close(f"write failed: {error}")
+            raise Gone(self.close_reason, hung_up=self.hung_up) from None
+
+    def _reply(self, reply: _Reply, timeout: float) -> Event:
+        deadline = time.monotonic() + timeout
+        while reply.event is None:
+            if not self._receive(deadline):
+                # The slot keeps its turn: a late reply must not be taken for the next command's (hazard 2).
+                raise TimeoutError(f"no reply within {timeout} s")
+        return reply.event
+
+    def _receive(self, deadline: float | None) -> bool:
+        """One read from the socket, its frames dispatched; False where the deadline passed."""
+        if not self.connected:
+            raise Gone(self.close_reason, hung_up=self.hung_up)
+        if deadline is None:
+            self.sock.settimeout(None)
+        else:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self.sock.settimeout(left)
+        try:
+            data = self.sock.recv(_RECV)
+        except TimeoutError:
+            return False
+        except OSError as error:
+            self.close(f"read failed: {error}")
+            raise Gone(self.close_reason, hung_up=self.hung_up) from None
+        if not data:
+            self.close("the switch closed the socket")
+            raise Gone(self.close_reason, hung_up=self.hung_up)
+        try:
+            for frame in self._framer.feed(data):
+                self._dispatch(frame)
+        except FramingError as error:
+            self.close(f"framing: {error}")
+            raise Gone(self.close_reason, hung_up=self.hung_up) from None
+        return True
+
+    def _dispatch(self, frame: Event) -> None:
+        content_type = frame.content_type
+        if content_type == wire.EVENT_PLAIN:
+            self._on_event(frame)
+        elif content_type in (wire.COMMAND_REPLY, wire.API_RESPONSE):
+            if not self._replies:
+                raise FramingError("a reply to nothing")
+            reply = self._replies.popleft()
+            reply.event = frame
+            completion = reply.completion
+            if completion is not None and not frame.ok:
+                self._completions.pop(completion.uuid.encode(), None)
+                completion.error = frame.data
+        elif content_type == wire.DISCONNECT:
+            self._lingering = self._lingering or frame.raw(b"Content-Disposition") == b"linger"
+
+    def _on_event(self, event: Event) -> None:
+        name = event.name
+        if name == b"CHANNEL_EXECUTE_COMPLETE":
+            completion = self._completions.pop(event.raw(b"Application-UUID") or b"", None)
+            if completion is not None:
+                completion.event = event
+        elif event.raw(b"Unique-ID") == self._uuid:
+            if name == b"CHANNEL_HANGUP":
+                self.hangup_event = event
+            elif name == b"CHANNEL_HANGUP_COMPLETE":
+                self.hangup_complete = event
+                self._lingering = True
+        for handler in self.event_handlers.get(name.decode("latin-1"), ()):
+            handler(event)

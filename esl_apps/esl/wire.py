@@ -1,0 +1,241 @@
+"""The event socket's bytes: frames in, commands out. No socket in here.
+
+The rule of this file: **bytes are split before anything in them is decoded**, and a header is parsed when
+it is read, not when it arrives. An event has 140 headers and the application reads five; greenswitch
+decodes the whole block and then splits it, which lets a caller's ``%0A`` write headers of its own
+(hazard 1), and builds a dict that nobody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import unquote_to_bytes
+
+from greenswitch.esl import ESLEvent
+
+#: More than any block that FreeSWITCH sends (7 KB of headers; ``show channels`` bodies are the largest).
+MAX_HEAD = 1 << 20
+MAX_BODY = 1 << 28
+
+AUTH_REQUEST = b"auth/request"
+COMMAND_REPLY = b"command/reply"
+API_RESPONSE = b"api/response"
+EVENT_PLAIN = b"text/event-plain"
+DISCONNECT = b"text/disconnect-notice"
+REJECTION = b"text/rude-rejection"
+
+
+class FramingError(Exception):
+    """The peer does not speak the event socket; nothing after this point can be trusted."""
+
+
+class Event(ESLEvent):  # type: ignore[misc]
+    """One frame: an event, a reply, a notice.
+
+    ``get`` decodes one value on access; ``raw`` gives its bytes as they came. Of a name that comes twice
+    the first wins, which is FreeSWITCH's own where a caller managed to add another. ``headers`` (greenswitch's
+    dict) and ``data`` are built when asked for.
+    """
+
+    __slots__ = ("_block", "_end", "_headers", "content_type", "name", "payload")
+
+    def __init__(self, head: bytes, body: bytes, content_type: bytes) -> None:
+        self.content_type = content_type
+        self.payload = body
+        self._headers: dict[str, str] | None = None
+        self._end = -1
+        if content_type == EVENT_PLAIN:
+            self._block = body
+            # FreeSWITCH writes Event-Name first (switch_event_create adds it before anything else).
+            self.name = body[12 : body.find(b"\n", 12)] if body.startswith(b"Event-Name: ") else b""
+        else:
+            self._block = head
+            self.name = b""
+
+    def raw(self, name: bytes) -> bytes | None:
+        """The value's bytes, still percent-encoded; None where there is no such header."""
+        block = self._block
+        if self._end < 0:
+            # An event can carry a body of its own (a job's output): headers end at the first empty line.
+            end = block.find(b"\n\n")
+            self._end = len(block) if end < 0 else end
+        start = block.find(b"\n" + name + b": ", 0, self._end)
+        if start >= 0:
+            start += len(name) + 3
+        elif block.startswith(name + b": "):
+            start = len(name) + 2
+        else:
+            return None
+        stop = block.find(b"\n", start, self._end)
+        return block[start : self._end if stop < 0 else stop]
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The decoded value, e.g. ``get("Caller-Caller-ID-Number")``, ``get("variable_uuid")``."""
+        value = self.raw(name.encode())
+        return default if value is None else decode(value)
+
+    def var(self, name: str) -> str | None:
+        """A channel variable; None where it is not set."""
+        value = self.raw(b"variable_" + name.encode())
+        return None if value is None else decode(value)
+
+    def int(self, name: str) -> int:
+        """A header that is a whole number; 0 where it is absent or is none."""
+        value = self.raw(name.encode())
+        return int(value) if value is not None and value.isdigit() else 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self._headers is None:
+            headers: dict[str, str] = {}
+            end = self._block.find(b"\n\n")
+            for line in self._block[: len(self._block) if end < 0 else end].split(b"\n"):
+                key, colon, value = line.partition(b": ")
+                if colon:
+                    headers.setdefault(key.decode("utf-8", "replace"), decode(value))
+            self._headers = headers
+        return self._headers
+
+    @property
+    def data(self) -> str:
+        """An api's output, a job's output, or a reply's text."""
+        if self.content_type == COMMAND_REPLY:
+            return self.get("Reply-Text") or ""
+        if self.content_type == EVENT_PLAIN:
+            end = self.payload.find(b"\n\n")
+            return self.payload[end + 2 :].decode("utf-8", "replace") if end >= 0 else ""
+        return self.payload.decode("utf-8", "replace")
+
+    @property
+    def ok(self) -> bool:
+        """Whether a reply or an api's output is not an error."""
+        return not self.data.startswith("-ERR")
+
+    @property
+    def block(self) -> bytes:
+        """The header block as it came."""
+        return self._block
+
+    def __repr__(self) -> str:
+        return f"<{(self.name or self.content_type).decode('latin-1')} {len(self._block)} bytes>"
+
+
+def decode(value: bytes) -> str:
+    """One header's value: percent-decoded once, then UTF-8 (undecodable bytes replaced, never an error)."""
+    if b"%" in value:
+        value = unquote_to_bytes(value)
+    return value.decode("utf-8", "replace")
+
+
+class Framer:
+    """Bytes in, :class:`Event` s out; two states, in a head or in a body."""
+
+    __slots__ = ("_body", "_head", "_missing", "_rest", "_type")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._missing = 0
+        self._head = b""
+        self._type = b""
+        self._body: list[bytes] = []
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """What is complete with these bytes, in order.
+
+        :raises FramingError: where the bytes are no event socket.
+        """
+        if self._missing:
+            if len(data) < self._missing:
+                self._body.append(data)
+                self._missing -= len(data)
+                return
+            self._body.append(data[: self._missing])
+            rest = data[self._missing :]
+            yield Event(self._head, b"".join(self._body), self._type)
+            self._body = []
+            self._missing = 0
+            data = rest
+        elif self._rest:
+            data = self._rest + data
+        self._rest = b""
+        pos, size = 0, len(data)
+        while pos < size:
+            end = data.find(b"\n\n", pos)
+            if end < 0:
+                if size - pos > MAX_HEAD:
+                    raise FramingError("a head without an end")
+                break
+            head = data[pos:end]
+            content_type, length = _describe(head)
+            pos = end + 2
+            if length == 0:
+                yield Event(head, b"", content_type)
+            elif pos + length <= size:
+                yield Event(head, data[pos : pos + length], content_type)
+                pos += length
+            else:
+                self._head, self._type = head, content_type
+                self._missing = length - (size - pos)
+                self._body = [data[pos:]]
+                return
+        self._rest = data[pos:]
+
+
+def _describe(head: bytes) -> tuple[bytes, int]:
+    """Content-Type and Content-Length of a frame's head."""
+    # An event's head as FreeSWITCH writes it, two lines: nine frames of ten.
+    if head.startswith(b"Content-Length: ") and head.endswith(b"\nContent-Type: text/event-plain"):
+        digits = head[16:-31]
+        if digits.isdigit() and len(digits) < 10:
+            return EVENT_PLAIN, int(digits)
+    content_type = length = None
+    for line in head.split(b"\n"):
+        if content_type is None and line.startswith(b"Content-Type: "):
+            content_type = line[14:].strip()
+        elif length is None and line.startswith(b"Content-Length: "):
+            digits = line[16:].strip()
+            if not digits.isdigit() or len(digits) > 9 or int(digits) > MAX_BODY:
+                raise FramingError("Content-Length is not a length")
+            length = int(digits)
+    if not content_type:
+        raise FramingError("a frame without Content-Type")
+    return content_type, length or 0
+
+
+def command(text: str) -> bytes:
+    """One command on the wire.
+
+    :raises ValueError: where the text has a CR or an LF: a newline in an application's argument is a second
+        command (hazard 4).
+    """
+    if "\n" in text or "\r" in text or "\0" in text:
+        raise ValueError("a line break in an event-socket command")
+    return text.encode() + b"\n\n"
+
+
+def execute(app: str, arg: str, event_uuid: str, *, lock: bool = False) -> bytes:
+    """A ``sendmsg`` that executes an application on the socket's own channel.
+
+    ``event_uuid`` comes back as ``Application-UUID`` of its CHANNEL_EXECUTE_COMPLETE (hazard 2).
+    ``lock``: executes sent behind one another run in their order (hazard 12).
+    """
+    for part in (app, arg):
+        if "\n" in part or "\r" in part or "\0" in part:
+            raise ValueError("a line break in an event-socket command")
+    text = f"sendmsg\ncall-command: execute\nexecute-app-name: {app}\nEvent-UUID: {event_uuid}\n"
+    if lock:
+        text += "event-lock: true\n"
+    if arg:
+        text += f"execute-app-arg: {arg}\n"
+    return text.encode() + b"\n"
+
+
+def custom_event(subclass: str, headers: dict[str, str]) -> bytes:
+    """A CUSTOM event for the switch's listeners. No ``Unique-ID`` in it: one of a live channel would send
+    the event to that channel instead (hazard 14)."""
+    lines = ["sendevent CUSTOM", f"Event-Subclass: {subclass}"]
+    for name, value in headers.items():
+        if "\n" in value or "\r" in value:
+            raise ValueError(f"a line break in {name}")
+        lines.append(f"{name}: {value}")
+    return "\n".join(lines).encode() + b"\n\n"

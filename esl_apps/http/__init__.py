@@ -1,0 +1,1 @@
+"""The HTTP ports: one for each integrator, one for the operator."""

@@ -1,0 +1,54 @@
+"""The operator's port: health, metrics, the description of the API."""
+
+from __future__ import annotations
+
+import falcon
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from esl_apps.core.apps.click2dial import Client
+from esl_apps.http.common import answer, application
+from esl_apps.http.openapi import describe
+from esl_apps.service import Node
+
+
+def build(node: Node) -> falcon.App[falcon.Request, falcon.Response]:
+    app = application("the request")
+    app.add_route("/healthz", _Health())
+    app.add_route("/readyz", _Ready(node))
+    app.add_route("/metrics", _Metrics(node))
+    app.add_route("/openapi.json", _OpenApi(node))
+    return app
+
+
+class _Health:
+    """Alive: this process answers. Nothing else is asked, so that a dead Redis restarts no node."""
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        answer(resp, 200, {"status": "ok"})
+
+
+class _Ready:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        reasons = self._node.not_ready()
+        answer(resp, 503 if reasons else 200, {"status": "not ready" if reasons else "ok", "reasons": reasons})
+
+
+class _Metrics:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        resp.content_type = CONTENT_TYPE_LATEST
+        resp.data = generate_latest(self._node.metrics.registry)
+
+
+class _OpenApi:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        clients = self._node.clients
+        answer(resp, 200, describe(next(iter(clients.values()), None) or Client("none", self._node.settings.plan)))

@@ -1,0 +1,104 @@
+"""What both kinds of port share: tokens, bodies, and errors of one form (contract §5)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from typing import Any
+
+import falcon
+import msgspec
+
+from esl_apps.http.server import MAX_BODY
+
+log = logging.getLogger(__name__)
+
+
+class Problem(Exception):
+    """An answer that is not 2xx: its status and its ``errors``."""
+
+    def __init__(self, status: int, errors: list[dict[str, str]], headers: dict[str, str] | None = None) -> None:
+        super().__init__(f"{status}")
+        self.status = status
+        self.errors = errors
+        self.headers = headers or {}
+
+
+def problem(
+    status: int, code: str, message: str, field: str = "", headers: dict[str, str] | None = None
+) -> Problem:
+    return Problem(status, [{"field": field, "code": code, "message": message}], headers)
+
+
+def answer(resp: falcon.Response, status: int, body: Any) -> None:
+    resp.status = status
+    resp.data = msgspec.json.encode(body)
+    resp.content_type = "application/json"
+
+
+def application(prefix: str) -> falcon.App[falcon.Request, falcon.Response]:
+    """A falcon app whose every error is the contract's form, without a version or a stack trace in it."""
+    app = falcon.App()
+    app.req_options.strip_url_path_trailing_slash = True
+
+    def on_problem(_req: falcon.Request, resp: falcon.Response, error: Problem, _params: Any) -> None:
+        answer(resp, error.status, {"errors": error.errors})
+        for name, value in error.headers.items():
+            resp.set_header(name, value)
+
+    def on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: Any) -> None:
+        status = falcon.http_status_to_code(error.status)
+        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(status, "bad_request")
+        message = {404: "no such resource", 405: "this resource has no such method"}.get(status, error.title or "")
+        on_problem(req, resp, problem(status, code, message, headers=dict(error.headers or {})), params)
+
+    def on_fault(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
+        log.exception("request failed", extra={"path": req.path[:80]})
+        on_problem(req, resp, problem(500, "internal", f"{prefix} failed; its log says why"), params)
+
+    app.add_error_handler(Exception, on_fault)
+    app.add_error_handler(falcon.HTTPError, on_http_error)
+    app.add_error_handler(Problem, on_problem)
+    return app
+
+
+class Token:
+    """A bearer token, kept as a hash and compared in constant time."""
+
+    def __init__(self, token: str) -> None:
+        self._hash = hashlib.sha256(token.encode()).digest()
+
+    def check(self, req: falcon.Request) -> None:
+        """:raises Problem: 401, no token or a wrong one."""
+        given = req.get_header("X-Auth-Token") or ""
+        authorization = req.get_header("Authorization") or ""
+        if authorization[:7].lower() == "bearer ":
+            given = authorization[7:].strip()
+        if not hmac.compare_digest(hashlib.sha256(given.encode()).digest(), self._hash):
+            raise problem(
+                401, "unauthorized", "expected Authorization: Bearer TOKEN, or X-Auth-Token",
+                headers={"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+
+
+def read_json(req: falcon.Request) -> tuple[bytes, dict[str, Any]]:
+    """The body, raw and decoded.
+
+    :raises Problem: 413 too large, 415 another type, 400 not JSON, 422 not an object.
+    """
+    media = (req.content_type or "application/json").partition(";")[0].strip().lower()
+    if media != "application/json" and not media.endswith("+json"):
+        raise problem(415, "media_type", "expected application/json")
+    if (req.content_length or 0) > MAX_BODY:
+        raise problem(413, "too_large", f"expected {MAX_BODY} bytes at most")
+    raw = req.bounded_stream.read(MAX_BODY + 1)
+    if len(raw) > MAX_BODY:
+        raise problem(413, "too_large", f"expected {MAX_BODY} bytes at most")
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise problem(400, "not_json", "expected a JSON object") from None
+    if not isinstance(body, dict):
+        raise problem(422, "type", "expected a JSON object")
+    return raw, body

@@ -1,0 +1,286 @@
+"""An integrator's port: click-to-dial calls and their recordings."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import falcon
+import redis
+
+from esl_apps.calls import Full, snapshot
+from esl_apps.config import Integrator
+from esl_apps.core import cdr
+from esl_apps.core.apps.click2dial import PATTERNS, Order, Refused
+from esl_apps.core.apps.common import recording_path
+from esl_apps.core.cdr import new_ref
+from esl_apps.http.common import Problem, Token, answer, application, problem, read_json
+from esl_apps.http.openapi import describe
+from esl_apps.redisclient import ERRORS
+from esl_apps.service import Node
+from esl_apps.store import same_body
+
+log = logging.getLogger(__name__)
+
+_PREFIX = "/click2dial/calls"
+_REF = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_RECORDING = re.compile(_REF.pattern + r"\.wav")
+_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+_FILTERS = ("state", "agent", "contact_ref")
+_PAGE, _MOST = 50, 500
+#: Seconds that a client is asked to stay away: as long as a switch or a Redis takes to come back.
+_RETRY_AFTER = {"Retry-After": "5"}
+_CHUNK = 65536
+
+
+def build(node: Node, name: str) -> falcon.App[falcon.Request, falcon.Response]:
+    """The WSGI application of the integrator of this name; its settings are read at each request, so a
+    reload needs no new port."""
+    app = application("the request")
+    port = _Port(node, name)
+    app.add_route(_PREFIX, _Calls(port))
+    app.add_route(_PREFIX + "/{ref}", _Call(port))
+    app.add_route("/click2dial/recordings/{name}", _Recording(port))
+    app.add_route("/call.php", _Legacy(port))
+    app.add_route("/openapi.json", _OpenApi(port))
+    return app
+
+
+class _Port:
+    def __init__(self, node: Node, name: str) -> None:
+        self.node = node
+        self.name = name
+
+    @property
+    def settings(self) -> Integrator:
+        one = self.node.config.integrator(self.name)
+        assert one is not None  # a reload keeps every port's integrator
+        return one
+
+    def authorise(self, req: falcon.Request) -> None:
+        Token(self.settings.token).check(req)
+
+    # Calls --------------------------------------------------------------------------------------------
+
+    def order(self, fields: dict[str, Any], *, peek: bool = False) -> Order:
+        try:
+            return self.node.clients[self.name].read(fields, peek=peek)
+        except Refused as refused:
+            self.node.metrics.refused.labels("422").inc()
+            raise Problem(
+                422,
+                [{"field": fault.field, "code": fault.code, "message": fault.message} for fault in refused.faults],
+            ) from None
+
+    def place(self, fields: dict[str, Any], ref: str) -> dict[str, Any]:
+        try:
+            attempt = self.node.place(self.order(fields), self.node.clients[self.name], ref)
+        except Full as full:
+            self.node.metrics.refused.labels("503").inc()
+            raise problem(503, "unavailable", str(full), headers=_RETRY_AFTER) from None
+        return {"call_ref": attempt.call_ref, "contact_ref": attempt.contact_ref, "state": attempt.state}
+
+    def place_once(self, key: str, raw: bytes, fields: dict[str, Any]) -> dict[str, Any]:
+        """With an idempotency key: the first request dials, later ones get its call."""
+        if not _KEY.fullmatch(key):
+            raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
+        self.order(fields, peek=True)
+        ref = new_ref()
+        try:
+            claim = self.node.store.claim(self.name, key, raw, ref)
+        except ERRORS:
+            raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
+        if claim is None:
+            try:
+                return self.place(fields, ref)
+            except Problem:
+                self.node.store.release(self.name, key)
+                raise
+        if not same_body(claim, raw):
+            raise problem(409, "key_reused", "this key came with another body before", "Idempotency-Key")
+        call = self.find(claim.call_ref)
+        if call is None:
+            raise problem(409, "in_progress", "the first request with this key is still running", "Idempotency-Key")
+        return {field: call[field] for field in ("call_ref", "contact_ref", "state")}
+
+    def find(self, ref: str) -> dict[str, Any] | None:
+        """A call of this integrator, live or recent; None for unknown and for other integrators' alike."""
+        if not _REF.fullmatch(ref):
+            return None
+        live = self.node.calls.live.get(ref)
+        try:
+            call = snapshot(live.attempt) if live is not None else self.node.store.call(ref)
+        except redis.RedisError:
+            raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
+        return call if call is not None and call["integrator"] == self.name else None
+
+    def dry_run(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Every check and its verdict; nothing is dialled and no campaign's turn is taken."""
+        faults: list[Any] = []
+        try:
+            self.node.clients[self.name].read(fields, peek=True)
+        except Refused as refused:
+            faults = refused.faults
+        checks = [
+            {
+                "check": field,
+                "ok": not (wrong := [fault for fault in faults if fault.field == field]),
+                "message": "; ".join(fault.message for fault in wrong) or "ok",
+            }
+            for field in dict.fromkeys([*PATTERNS, *(fault.field for fault in faults)])
+        ]
+        reasons = self.node.not_ready()
+        checks.append({"check": "ready", "ok": not reasons, "message": "; ".join(reasons) or "ok"})
+        return {"dry_run": True, "ok": all(check["ok"] for check in checks), "checks": checks}
+
+
+class _Calls:
+    def __init__(self, port: _Port) -> None:
+        self._port = port
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        self._port.authorise(req)
+        raw, fields = read_json(req)
+        if req.get_param_as_bool("dry_run", blank_as_true=True):
+            answer(resp, 200, self._port.dry_run(fields))
+            return
+        key = req.get_header("Idempotency-Key")
+        call = self._port.place(fields, new_ref()) if key is None else self._port.place_once(key, raw, fields)
+        answer(resp, 202, call)
+        resp.location = f"{_PREFIX}/{call['call_ref']}"
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        self._port.authorise(req)
+        wanted = {field: value for field in _FILTERS if (value := req.get_param(field)) is not None}
+        state = wanted.get("state")
+        if state is not None and state not in cdr.STATES:
+            raise problem(422, "value", f"expected one of {', '.join(cdr.STATES)}", "state")
+        before = req.get_param("before")
+        if before is not None and not _REF.fullmatch(before):
+            raise problem(422, "value", "expected the value of an earlier answer's next", "before")
+        try:
+            limit = req.get_param_as_int("limit", min_value=1, max_value=_MOST, default=_PAGE)
+        except falcon.HTTPBadRequest:
+            raise problem(422, "value", f"expected a number from 1 to {_MOST}", "limit") from None
+        try:
+            calls, following = self._port.node.store.calls(self._port.name, wanted, limit, before)
+        except ERRORS:
+            raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
+        answer(resp, 200, {"calls": calls, "next": following})
+
+
+class _Call:
+    def __init__(self, port: _Port) -> None:
+        self._port = port
+
+    def _find(self, req: falcon.Request, ref: str) -> dict[str, Any]:
+        self._port.authorise(req)
+        call = self._port.find(ref)
+        if call is None:
+            raise problem(404, "not_found", "no such call")
+        return call
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
+        answer(resp, 200, self._find(req, ref))
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
+        call = self._find(req, ref)
+        if call["state"] == cdr.ENDED:
+            answer(resp, 200, call)
+            return
+        self._port.node.cancel(call)
+        answer(resp, 202, {field: call[field] for field in ("call_ref", "contact_ref", "state")})
+
+
+class _Legacy:
+    """``GET /call.php``: Click2Dial's first form. Off unless ``legacy_get`` lists who may use it."""
+
+    def __init__(self, port: _Port) -> None:
+        self._port = port
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        legacy = self._port.settings.legacy_get
+        if not legacy:
+            raise problem(404, "not_found", "no such resource")
+        address = ipaddress.ip_address(req.env.get("REMOTE_ADDR") or "0.0.0.0")  # noqa: S104 - matches nothing
+        if not any(address in ipaddress.ip_network(text) for text in legacy.allow):
+            self._port.authorise(req)
+        for field, value in req.params.items():
+            if not isinstance(value, str):
+                raise problem(422, "value", "expected one value", field[:40])
+        call = self._port.place(dict(req.params), new_ref())
+        answer(resp, 202, call)
+        resp.location = f"{_PREFIX}/{call['call_ref']}"
+
+
+class _OpenApi:
+    def __init__(self, port: _Port) -> None:
+        self._port = port
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        answer(resp, 200, describe(self._port.node.clients[self._port.name]))
+
+
+class _Recording:
+    def __init__(self, port: _Port) -> None:
+        self._port = port
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        self._port.authorise(req)
+        # Only a name that we made reaches the file system, and only below this integrator's folder.
+        if not _RECORDING.fullmatch(name):
+            raise problem(404, "not_found", "no such recording")
+        path = recording_path(self._port.node.config.recordings.dir, self._port.name, name)
+        try:
+            size = os.stat(path).st_size
+            stream = open(path, "rb")  # noqa: SIM115 - falcon closes what it streams
+        except OSError:
+            raise problem(404, "not_found", "no such recording") from None
+        first, last = _range(req, size, stream)
+        resp.set_header("Accept-Ranges", "bytes")
+        resp.content_type = "audio/wav"
+        if (first, last) != (0, size - 1):
+            resp.status = 206
+            resp.content_range = (first, last, size)
+        stream.seek(first)
+        resp.set_stream(_Slice(stream, last - first + 1), last - first + 1)
+
+
+def _range(req: falcon.Request, size: int, stream: Any) -> tuple[int, int]:
+    """First and last byte. :raises Problem: 416, a range that the file does not have."""
+    if req.range_unit != "bytes" or req.range is None:
+        return 0, size - 1
+    start, end = req.range
+    if start < 0:
+        first, last = max(0, size + start), size - 1
+    else:
+        first, last = start, size - 1 if end < 0 else min(end, size - 1)
+    if first > last or first >= size:
+        stream.close()
+        headers = {"Content-Range": f"bytes */{size}"}
+        raise problem(416, "range", f"expected a range within {size} bytes", headers=headers)
+    return first, last
+
+
+class _Slice:
+    """A part of an open file, as WSGI streams it."""
+
+    def __init__(self, stream: Any, length: int) -> None:
+        self._stream = stream
+        self._left = length
+
+    def read(self, size: int = _CHUNK) -> bytes:
+        data: bytes = self._stream.read(min(size if size > 0 else _CHUNK, self._left))
+        self._left -= len(data)
+        return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self.read():
+            yield data
+
+    def close(self) -> None:
+        self._stream.close()

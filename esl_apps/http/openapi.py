@@ -1,0 +1,256 @@
+"""``/openapi.json``: the integrator's API, with the patterns that this integrator's requests are read by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from esl_apps import __version__
+from esl_apps.core import cdr
+from esl_apps.core.apps.click2dial import CONTACT_REF_LENGTH, Client
+
+_REF = {"type": "string", "pattern": "^[0-9a-f-]{36}$", "description": "A call's reference: a UUID, version 7."}
+_JSON = "application/json"
+
+
+def _response(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {_JSON: {"schema": schema}}}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _errors(*statuses: int) -> dict[str, Any]:
+    text = {
+        400: "Not JSON, or a parameter that can't be read",
+        401: "No token, or a wrong one",
+        404: "Not there, or another integrator's",
+        405: "No such method",
+        409: "The idempotency key came with another body, or its first request is still running",
+        413: "The body is too large",
+        415: "Not application/json",
+        416: "A range that the recording does not have",
+        422: "A field is wrong: nothing was dialled",
+        503: "No switch or no Redis; Retry-After says when to ask again",
+    }
+    return {str(status): _response(text[status], _ref("Errors")) for status in statuses}
+
+
+def describe(client: Client) -> dict[str, Any]:
+    """The document (OpenAPI 3.0.3, which most generators read)."""
+    ref_parameter = {"name": "ref", "in": "path", "required": True, "schema": _REF}
+    accepted = _response("Accepted", _ref("Accepted"))
+    accepted["headers"] = {"Location": {"schema": {"type": "string"}, "description": "The call's resource"}}
+    return {
+        "openapi": "3.0.3",
+        "info": {
+            "title": "esl_apps click-to-dial",
+            "version": __version__,
+            "description": "Ring an agent's phone and connect it to a callee. "
+            "Each call's record arrives in a Redis list.",
+        },
+        "security": [{"bearer": []}, {"token": []}],
+        "paths": {
+            "/click2dial/calls": {
+                "post": {
+                    "operationId": "createCall",
+                    "summary": "Ring the agent; when it answers, dial the callee",
+                    "parameters": [
+                        {
+                            "name": "Idempotency-Key",
+                            "in": "header",
+                            "required": False,
+                            "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
+                            "description": "Again within 24 hours: the same call, none dialled",
+                        },
+                        {
+                            "name": "dry_run",
+                            "in": "query",
+                            "required": False,
+                            "schema": {"type": "string", "enum": ["1", "true"]},
+                            "description": "Every check and its verdict; nothing is dialled",
+                        },
+                    ],
+                    "requestBody": {"required": True, "content": {_JSON: {"schema": _ref("Order")}}},
+                    "responses": {
+                        "200": _response("A dry run's verdicts", _ref("DryRun")),
+                        "202": accepted,
+                        **_errors(400, 401, 409, 413, 415, 422, 503),
+                    },
+                },
+                "get": {
+                    "operationId": "listCalls",
+                    "summary": "Live and recent calls, newest first",
+                    "parameters": [
+                        {"name": "state", "in": "query", "schema": {"type": "string", "enum": list(cdr.STATES)}},
+                        {"name": "agent", "in": "query", "schema": {"type": "string"}},
+                        {"name": "contact_ref", "in": "query", "schema": {"type": "string"}},
+                        {
+                            "name": "limit",
+                            "in": "query",
+                            "schema": {"type": "integer", "minimum": 1, "maximum": 500, "default": 50},
+                        },
+                        {"name": "before", "in": "query", "schema": _REF, "description": "`next` of the page before"},
+                    ],
+                    "responses": {"200": _response("A page", _ref("Page")), **_errors(400, 401, 422, 503)},
+                },
+            },
+            "/click2dial/calls/{ref}": {
+                "get": {
+                    "operationId": "getCall",
+                    "summary": "One call, with its timeline",
+                    "parameters": [ref_parameter],
+                    "responses": {"200": _response("The call", _ref("Call")), **_errors(401, 404, 503)},
+                },
+                "delete": {
+                    "operationId": "cancelCall",
+                    "summary": "Cancel or hang up, in any state",
+                    "parameters": [ref_parameter],
+                    "responses": {
+                        "200": _response("It had ended already: the record", _ref("Call")),
+                        "202": _response("It is being ended", _ref("Accepted")),
+                        **_errors(401, 404, 503),
+                    },
+                },
+            },
+            "/click2dial/recordings/{name}": {
+                "get": {
+                    "operationId": "getRecording",
+                    "summary": "A recording: stereo WAV, the agent left; Range is understood",
+                    "parameters": [
+                        {
+                            "name": "name",
+                            "in": "path",
+                            "required": True,
+                            "schema": {"type": "string", "pattern": r"^[0-9a-f-]{36}\.wav$"},
+                        }
+                    ],
+                    "responses": {
+                        "200": {"description": "The whole", "content": {"audio/wav": {}}},
+                        "206": {"description": "The range", "content": {"audio/wav": {}}},
+                        **_errors(401, 404, 416),
+                    },
+                }
+            },
+        },
+        "components": {"securitySchemes": _SECURITY, "schemas": _schemas(client)},
+    }
+
+
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
+}
+
+
+def _schemas(client: Client) -> dict[str, Any]:
+    def text(field: str) -> dict[str, Any]:
+        return {
+            "type": "string",
+            "pattern": f"^(?:{client.patterns[field]})$",
+            "description": client.expected(field),
+        }
+
+    contact_ref = text("contact_ref")
+    contact_ref["description"] += f"; cut at {CONTACT_REF_LENGTH} characters; made when absent"
+    time = {"type": "number", "nullable": True, "description": "Unix seconds"}
+    string = {"type": "string", "nullable": True}
+    return {
+        "Order": {
+            "type": "object",
+            "required": ["agent", "callee", "outbound_id"],
+            "additionalProperties": False,
+            "properties": {
+                "agent": text("agent"),
+                "callee": text("callee"),
+                "outbound_id": text("outbound_id"),
+                "contact_ref": contact_ref,
+                "call_ref": {**contact_ref, "description": "contact_ref in the form before v3.0.0"},
+            },
+        },
+        "Accepted": {
+            "type": "object",
+            "required": ["call_ref", "contact_ref", "state"],
+            "properties": {
+                "call_ref": _REF,
+                "contact_ref": {"type": "string"},
+                "state": {"type": "string", "enum": list(cdr.STATES)},
+            },
+        },
+        "DryRun": {
+            "type": "object",
+            "required": ["dry_run", "ok", "checks"],
+            "properties": {
+                "dry_run": {"type": "boolean"},
+                "ok": {"type": "boolean"},
+                "checks": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["check", "ok", "message"],
+                        "properties": {
+                            "check": {"type": "string"},
+                            "ok": {"type": "boolean"},
+                            "message": {"type": "string"},
+                        },
+                    },
+                },
+            },
+        },
+        "Call": {
+            "type": "object",
+            "required": ["call_ref", "contact_ref", "state", "timeline"],
+            "properties": {
+                "call_ref": _REF,
+                "contact_ref": {"type": "string"},
+                "state": {"type": "string", "enum": list(cdr.STATES)},
+                "agent": string,
+                "callee": string,
+                "outbound_id": string,
+                "call_dir": {"type": "string"},
+                "switch": string,
+                "dialed_at": time,
+                "answered_at": time,
+                "bridged_at": time,
+                "timeline": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["state", "at"],
+                        "properties": {
+                            "state": {"type": "string", "enum": list(cdr.STATES)},
+                            "at": {"type": "number"},
+                            "detail": {"type": "string"},
+                        },
+                    },
+                },
+                "record": {"type": "object", "description": "The CDR, once the call has ended"},
+            },
+        },
+        "Page": {
+            "type": "object",
+            "required": ["calls", "next"],
+            "properties": {
+                "calls": {"type": "array", "items": _ref("Call")},
+                "next": {**_REF, "nullable": True},
+            },
+        },
+        "Errors": {
+            "type": "object",
+            "required": ["errors"],
+            "properties": {
+                "errors": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["field", "code", "message"],
+                        "properties": {
+                            "field": {"type": "string"},
+                            "code": {"type": "string"},
+                            "message": {"type": "string"},
+                        },
+                    },
+                }
+            },
+        },
+    }

@@ -1,0 +1,24 @@
+"""The spoken prompts. ``make_prompts.py`` makes the package's; ``prompts.dir`` replaces any of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+#: The package's own.
+PROMPTS = Path(__file__).parent
+
+
+def prompt_path(folder: str | None, language: str, name: str, rate: int) -> str:
+    """The file to play: ``FOLDER/LANGUAGE/RATE/NAME.wav`` of the operator where it is there, else ours.
+
+    ``rate``: the channel's, in Hz; files come in 8000 and 16000, and the switch resamples what is left.
+    """
+    rates = ("16000", "8000") if rate >= 16000 else ("8000", "16000")
+    for root in [folder] if folder else []:
+        for hz in rates:
+            path = os.path.join(root, language, hz, f"{name}.wav")
+            if os.path.exists(path):
+                return path
+    ours = PROMPTS / (language if (PROMPTS / language).is_dir() else "en")
+    return str(ours / rates[0] / f"{name}.wav")

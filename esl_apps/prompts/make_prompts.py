@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Makes the prompts of this folder: ``LANGUAGE/8000/NAME.wav`` and ``LANGUAGE/16000/NAME.wav``.
+
+    python esl_apps/prompts/make_prompts.py [--voice VOICE] [FOLDER]
+
+Needs espeak-ng and sox (``apt-get install espeak-ng sox``). The same versions of both give the same bytes.
+To replace a prompt, record it, and name its folder in ``prompts.dir``; to replace them all, translate
+``SPOKEN``, and run this with another ``--voice`` and ``--language``.
+
+FreeSWITCH is given ``…/en/NAME.wav`` and finds the folder of the call's own rate by itself; where that one
+is missing it takes the highest. Wide-band calls hear 16 kHz, all others 8 kHz with nothing to resample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import wave
+from array import array
+from collections.abc import Iterable
+from pathlib import Path
+
+RATES = (8000, 16000)
+LEVEL = -20.0
+"""Of the speech while there is speech: its rms in dB under full scale. What recorded prompts have."""
+PEAK = -1.0
+EDGE = 0.06
+"""Silence kept before and after, seconds."""
+
+SPOKEN = {  # "PIN" would be spelled
+    # Asking
+    "enter_pin": "Please enter your pin, then press the hash key.",
+    "enter_number": "Please enter the number, then press the hash key.",
+    "confirm_callback": "This is your call back. Press any key to continue.",
+    # What was entered
+    "invalid_pin": "That pin is not valid.",
+    "invalid_extension": "That number is not valid.",
+    "no_last_number": "There is no last number to dial.",
+    "retries_exceeded": "Too many attempts. Goodbye.",
+    # What is not allowed
+    "unauthorized_call": "You are not allowed to call this number.",
+    "emergency_refused": "Emergency calls are not possible here. Hang up, and dial the number directly.",
+    "too_many_channels": "Too many calls are in progress on your account.",
+    "limit_reached": "Your calling limit has been reached.",
+    # How a call went
+    "please_hold": "Please hold.",
+    "callee_busy": "The number is busy.",
+    "callee_no_answer": "There is no answer.",
+    "callee_no_such_number": "This number does not exist.",
+    "callee_refused": "The call was refused.",
+    "callee_failed": "The call could not be completed.",
+    "one_minute_left": "You have one minute left.",
+    "time_is_up": "Your time is up.",
+    "goodbye": "Goodbye.",
+    # Nobody there
+    "unavailable": "The service is not available at the moment. Please try again later.",
+    "agents_unavailable": "All our agents are busy. Please call again later.",
+    # To be replaced by the operator's own
+    "announcement": "Please hold while we connect your call.",
+}
+
+# name: ((Hz, Hz), seconds on, seconds of silence after), …
+TONES: dict[str, tuple[tuple[tuple[int, ...], float, float], ...]] = {
+    "beep": (((1000,), 0.2, 0.0),),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Makes the prompts.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--language", default="en", help="the folder in it (en)")
+    parser.add_argument("--voice", default="en-gb", help="of espeak-ng --voices (en-gb)")
+    options = parser.parse_args(arguments)
+    missing = [tool for tool in ("espeak-ng", "sox") if shutil.which(tool) is None]
+    if missing:
+        print(f"not found: {', '.join(missing)}", file=sys.stderr)
+        return 1
+    for rate in RATES:
+        folder = options.folder / options.language / str(rate)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in SPOKEN.items():
+            write(folder / f"{name}.wav", rate, levelled(spoken(text, options.voice, rate), rate))
+        for name, parts in TONES.items():
+            write(folder / f"{name}.wav", rate, tones(parts, rate))
+    return 0
+
+
+def spoken(text: str, voice: str, rate: int) -> array[int]:
+    with tempfile.TemporaryDirectory() as folder:
+        raw, wav = f"{folder}/raw.wav", f"{folder}/ready.wav"
+        # a little slower than it speaks by itself: a telephone takes the consonants away
+        subprocess.run(["espeak-ng", "-v", voice, "-s", "155", "-g", "2", "-w", raw, text], check=True)
+        trim = ["silence", "1", "0.01", "-45d", "reverse"] * 2
+        sox = ["sox", "-R", raw, "-D", "-b", "16", "-c", "1", "-r", str(rate), wav, "gain", "-3"]
+        subprocess.run([*sox, "highpass", "120", *trim], check=True)
+        with wave.open(wav, "rb") as file:
+            samples = array("h", file.readframes(file.getnframes()))
+    if sys.byteorder == "big":
+        samples.byteswap()
+    return samples
+
+
+def levelled(samples: array[int], rate: int) -> array[int]:
+    """At LEVEL while there is speech, no sample above PEAK, silence of EDGE at both ends."""
+    window = rate // 50
+    windows = (samples[at : at + window] for at in range(0, len(samples) - window, window))
+    powers = [sum(sample * sample for sample in part) / window for part in windows]
+    threshold = max(powers) / 1000  # 30 dB under the loudest: a pause
+    speech = [power for power in powers if power > threshold]
+    loud = math.sqrt(sum(speech) / len(speech))
+    gain = min(full_scale(LEVEL) / loud, full_scale(PEAK) / max(map(abs, samples)))
+    edge = [0] * round(EDGE * rate)
+    return array("h", [*edge, *(round(s * gain) for s in samples), *edge])
+
+
+def tones(parts: Iterable[tuple[tuple[int, ...], float, float]], rate: int) -> array[int]:
+    samples = array("h")
+    for pitches, on, off in parts:
+        length, ramp = round(on * rate), rate // 200
+        for n in range(length):
+            volume = min(1.0, n / ramp, (length - n) / ramp)  # no click
+            wave_ = sum(math.sin(2 * math.pi * hz * n / rate) for hz in pitches) / len(pitches)
+            samples.append(round(full_scale(LEVEL + 3) * math.sqrt(2) * volume * wave_))
+        samples.extend([0] * round(off * rate))
+    return samples
+
+
+def full_scale(decibels: float) -> float:
+    return float(32767 * 10 ** (decibels / 20))
+
+
+def write(path: Path, rate: int, samples: array[int]) -> None:
+    if sys.byteorder == "big":
+        samples = array("h", samples)
+        samples.byteswap()
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

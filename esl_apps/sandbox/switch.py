@@ -1,0 +1,503 @@
+"""The switch itself: its channels, phones, gateways, directory, routes and listeners."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import socket as stdlib_socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gevent
+
+from . import api, applications, causes, cdr, loopback
+from .bindings import DigitMachine
+from .channel import Channel, State
+from .dialplan import Dialplan
+from .events import Bus, Event
+from .originate import Attempt, bridge
+from .phones import Dialog, Phone, Script
+from .profile import CallerProfile
+from .scheduler import Scheduler
+from .sleeper import later
+
+if TYPE_CHECKING:
+    from .applications import Application
+    from .listener import Listener
+
+HEARTBEAT_SECONDS = 20.0
+VERSION = "1.11.1-release"
+
+
+class Gateway:
+    """A trunk: its name, and a cause with which it fails every call, if it is set to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.fails: str | None = None
+        self.down = False
+
+
+class Switch:
+    """One stand-in FreeSWITCH."""
+
+    endpoint_kinds = frozenset({"sofia", "loopback", "user", "error", "null"})
+
+    def __init__(
+        self,
+        *,
+        password: str = "ClueCon",  # noqa: S107 - FreeSWITCH's own default, as the sandbox is FreeSWITCH
+        tick: float = 0.02,
+        recordings: Path | None = None,
+        spool: Path | None = None,
+        defaults: bool = False,
+    ) -> None:
+        self.password = password
+        self.tick = tick
+        self.recordings = recordings
+        self.spool = spool
+        self.domain = "127.0.0.1"
+        self.log = logging.getLogger("esl_apps.sandbox")
+        self.random = random.Random()  # noqa: S311 - UUIDs of a stand-in guard nothing
+        self.started = time.time()
+        self.bus = Bus(stdlib_socket.gethostname(), "sandbox", self.make_uuid())
+        self.channels: dict[str, Channel] = {}
+        self.listeners: set[Listener] = set()
+        self.scheduler = Scheduler()
+        self.dialplan = Dialplan()
+        self.globals: dict[str, str] = {
+            "hold_music": "tone_stream://%(10000,0,333);loops=-1",
+            "domain": self.domain,
+            "domain_name": self.domain,
+            "local_ip_v4": "127.0.0.1",
+            "us-ring": "%(2000,4000,440,480)",
+            "recordings_dir": str(recordings or "/tmp"),  # noqa: S108 - what FreeSWITCH would say
+            "hostname": self.bus.hostname,
+            "core_uuid": self.bus.core_uuid,
+        }
+        self.applications: dict[str, Application] = applications.table()
+        self.gateways: dict[str, Gateway] = {"pstn": Gateway("pstn"), "pstn2": Gateway("pstn2")}
+        self.extensions: dict[str, Phone] = {}
+        self.outside: dict[str, Phone] = {}
+        self.dialogs: dict[str, Dialog] = {}
+        self.stray_calls: list[Dialog] = []
+        self.answer_anyone = defaults
+        self.conferences: dict[str, list[Channel]] = {}
+        self.peak = 0
+        self._sessions = itertools.count(1)
+        self._call_numbers = itertools.count(1)
+        self.sessions_since_startup = 0
+        if defaults:
+            for number in range(1000, 1020):
+                script = Script(answer_after=1.0, hangup_after=5.0, tone=400 + number - 1000)
+                self.extensions[str(number)] = Phone(self, str(number), outside=False, script=script)
+        later(HEARTBEAT_SECONDS, self._heartbeat)
+
+    # -- small services -------------------------------------------------------------------------------
+
+    def make_uuid(self) -> str:
+        """A random (version 4) UUID."""
+        bits = self.random.getrandbits(128)
+        text = f"{bits:032x}"
+        return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[bits >> 120 & 3]}{text[17:20]}-{text[20:]}"
+
+    def next_session_id(self) -> int:
+        """Sessions are counted from one."""
+        self.sessions_since_startup += 1
+        return next(self._sessions)
+
+    def next_call_number(self) -> int:
+        """Calls of phones, for the control port."""
+        return next(self._call_numbers)
+
+    def report(self, where: str, error: BaseException) -> None:
+        """A fault of the sandbox itself."""
+        self.log.exception("%s failed: %r", where, error)
+
+    def is_quick(self, app: str) -> bool:
+        """Whether an application never waits, so that it may run wherever the switch stands."""
+        application = self.applications.get(app.lower())
+        return application is not None and application.quick
+
+    def api(self, command: str, argument: str) -> str:
+        """What ``fs_cli -x`` would print."""
+        return api.execute(self, command, argument)
+
+    def api_text(self, command: str, argument: str) -> str:
+        """The same, without the line's end, for ``${…}``."""
+        return self.api(command, argument).rstrip("\n")
+
+    def spawn_api(self, command: str, argument: str) -> None:
+        """Run a command on its own, its answer dropped."""
+        gevent.spawn(self.api, command, argument)
+
+    def _heartbeat(self) -> None:
+        later(HEARTBEAT_SECONDS, self._heartbeat)
+        up = int(time.time() - self.started)
+        self.bus.fire(
+            Event(
+                "HEARTBEAT",
+                after=[
+                    ("Event-Info", "System Ready"),
+                    ("Up-Time", api.up_time(time.time() - self.started)),
+                    ("FreeSWITCH-Version", f"{VERSION}~64bit"),
+                    ("Uptime-msec", str(up * 1000)),
+                    ("Session-Count", str(len(self.channels))),
+                    ("Max-Sessions", "5000"),
+                    ("Session-Per-Sec", "1000"),
+                    ("Session-Per-Sec-Last", "0"),
+                    ("Session-Per-Sec-Max", "0"),
+                    ("Session-Per-Sec-FiveMin", "0"),
+                    ("Session-Since-Startup", str(self.sessions_since_startup)),
+                    ("Session-Peak-Max", str(self.peak)),
+                    ("Session-Peak-FiveMin", str(self.peak)),
+                    ("Idle-CPU", "90.000000"),
+                ],
+            )
+        )
+
+    def write_cdr(self, channel: Channel) -> None:
+        """mod_json_cdr's file, if a spool is set."""
+        if self.spool is not None:
+            try:
+                cdr.write(channel, self.spool)
+            except OSError as error:
+                self.log.error("no CDR of %s: %s", channel.uuid, error)
+
+    def ended(self, channel: Channel) -> None:
+        """A channel is gone for good."""
+        for members in self.conferences.values():
+            if channel in members:
+                members.remove(channel)
+        if channel.machine is not None:
+            channel.machine.stop()
+        channel.machine = None
+
+    # -- phones ---------------------------------------------------------------------------------------
+
+    def directory_has(self, user: str) -> bool:
+        """All numbers of three and four digits are users; whether one is registered is another matter."""
+        return user.isdigit() and len(user) in (3, 4)
+
+    def user_variables(self, user: str) -> list[tuple[str, str]]:
+        """What the directory sets on a user's legs."""
+        return [
+            ("toll_allow", "domestic,international,local"),
+            ("accountcode", user),
+            ("user_context", "default"),
+            ("effective_caller_id_name", f"Extension {user}"),
+            ("effective_caller_id_number", user),
+            ("outbound_caller_id_name", "FreeSWITCH"),
+            ("outbound_caller_id_number", "0000000000"),
+            ("callgroup", "techsupport"),
+        ]
+
+    def contacts(self, user: str) -> list[str]:
+        """The dial strings of a user's registrations."""
+        phone = self.extensions.get(user)
+        return phone.contacts() if phone else []
+
+    def contact_string(self, user: str) -> str:
+        """``sofia_contact``."""
+        return ",".join(self.contacts(user)) or "error/user_not_registered"
+
+    def extension(self, number: str, script: Script | None, registrations: int) -> Phone:
+        """Define an extension's phone, or give a known one a new script and forget its calls."""
+        phone = self.extensions.get(number)
+        if phone is None:
+            phone = self.extensions[number] = Phone(self, number, outside=False)
+        phone.script = script or Script()
+        phone.calls = []
+        before, phone.registrations = phone.registrations, registrations
+        if registrations and not before:
+            self._registered(number)
+        return phone
+
+    def _registered(self, number: str) -> None:
+        headers = [
+            ("profile-name", "internal"),
+            ("from-user", number),
+            ("from-host", self.domain),
+            ("contact", f'"" <sip:{number}@127.0.0.1:20000>'),
+            ("call-id", self.make_uuid()),
+            ("rpid", "unknown"),
+            ("status", "Registered(UDP)"),
+            ("expires", "3600"),
+            ("to-user", number),
+            ("to-host", self.domain),
+            ("network-ip", "127.0.0.1"),
+            ("network-port", "20000"),
+            ("username", number),
+            ("realm", self.domain),
+            ("user-agent", "esl_apps sandbox"),
+        ]
+        self.bus.fire(Event("CUSTOM", after=headers, subclass="sofia::register"))
+
+    def outside_phone(self, number: str, script: Script | None) -> Phone:
+        """Define a number behind the gateways."""
+        phone = self.outside.get(number)
+        if phone is None:
+            phone = self.outside[number] = Phone(self, number, outside=True)
+        phone.script = script or Script()
+        phone.calls = []
+        return phone
+
+    def _default_script(self, number: str) -> Script | None:
+        """What an outside number does that nobody defined: by its last three digits, see the README."""
+        if not self.answer_anyone:
+            return None
+        hz = 500 + int(number[-2:] or 0) if number[-2:].isdigit() else 500
+        known = {
+            "486": Script(reject=486, answer_after=0.5),
+            "603": Script(reject=603, answer_after=0.5),
+            "404": Script(reject=404, answer_after=0.2),
+            "480": Script(reject=480, answer_after=0.5),
+            "503": Script(reject=503, answer_after=0.2),
+            "408": Script(answer_after=None),
+            "183": Script(answer_after=2.0, hangup_after=5.0, tone=hz, early_media=True),
+            "302": Script(reject=302, answer_after=0.2, redirect="1000@127.0.0.1"),
+            "777": Script(answer_after=1.0, hangup_after=5.0, tone=hz, digits="1234#", digits_after=1.0),
+        }
+        return known.get(number[-3:], Script(answer_after=1.0, hangup_after=5.0, tone=hz))
+
+    def call_ended(self, dialog: Dialog) -> None:
+        """A phone's call is over; it stays readable through its phone."""
+        self.dialogs.pop(dialog.ref, None)
+
+    def find_dialog(self, ref: str) -> Dialog | None:
+        """A phone's call by its number."""
+        dialog = self.dialogs.get(ref)
+        if dialog is None:
+            for phone in itertools.chain(self.extensions.values(), self.outside.values()):
+                for call in phone.calls:
+                    if call.ref == ref:
+                        return call
+        return dialog
+
+    # -- legs that the switch dials -------------------------------------------------------------------
+
+    def outgoing(
+        self, kind: str, data: str, variables: dict[str, str], profile: CallerProfile, caller: Channel | None
+    ) -> tuple[Channel | None, str]:
+        """Create a leg, unstarted; None and a cause if it cannot be."""
+        uuid = variables.get("origination_uuid") or self.make_uuid()
+        if uuid in self.channels:
+            # As the switch: an id in use is not given again.
+            uuid = self.make_uuid()
+        if kind == "loopback":
+            leg, cause = loopback.dial(self, data, uuid, profile)
+        elif kind == "sofia":
+            leg, cause = self._sofia(data, uuid, profile, caller)
+        else:
+            return None, "DESTINATION_OUT_OF_ORDER"
+        if leg is not None:
+            self.peak = max(self.peak, len(self.channels) + 1)
+            leg.register()
+            leg.running_state = State.NEW
+            leg.state = State.INIT
+        return leg, cause
+
+    def _sofia(
+        self, data: str, uuid: str, profile: CallerProfile, caller: Channel | None
+    ) -> tuple[Channel | None, str]:
+        profile_name, _, dest = data.partition("/")
+        gateway: Gateway | None = None
+        phone: Phone | None = None
+        script: Script | None = None
+        if profile_name == "gateway":
+            name, slash, dest = dest.partition("/")
+            if not slash:
+                return None, "INVALID_URL"
+            gateway = self.gateways.get(name)
+            if gateway is None:
+                return None, "INVALID_GATEWAY"
+            if gateway.down:
+                return None, "GATEWAY_DOWN"
+            number = dest.split("@")[0].split(";")[0]
+            phone = self.outside.get(number)
+            script = phone.script if phone else self._default_script(number)
+            if gateway.fails:
+                script = Script(reject=causes.to_sip(gateway.fails), answer_after=None)
+                script.reason = f"Q.850;cause={causes.q850(gateway.fails)}"
+            channel_name, used = f"sofia/external/{dest}", "external"
+            destination = f"sip:{dest}@127.0.0.1:5090"
+        else:
+            if profile_name not in ("internal", "external", self.domain):
+                return None, "INVALID_PROFILE"
+            address = dest.removeprefix("sip:")
+            number = address.split("@")[0].split(";")[0].split("%")[0]
+            phone = self.extensions.get(number)
+            if ("@" not in address or "%" in address) and (phone is None or not phone.registrations):
+                return None, "USER_NOT_REGISTERED"
+            phone = phone or self.outside.get(number)
+            script = phone.script if phone else self._default_script(number)
+            used = "external" if profile_name == "external" else "internal"
+            channel_name = f"sofia/{used}/{address.split(';')[0]}"
+            destination = f"sip:{address}"
+        if script is None:
+            script = Script(reject=404, answer_after=None)
+        dialog = Dialog(self, phone, script, "in", number)
+        if profile.destination_number != number:
+            profile.destination_number = number
+        if caller is not None:
+            profile.source = "mod_sofia"
+        else:
+            profile.source = "src/switch_ivr_originate.c"
+            profile.dialplan = ""
+        profile.touch()
+        leg = Channel(self, uuid, channel_name, "outbound", profile, dialog)
+        dialog.channel = leg
+        for name, value in (
+            ("direction", "outbound"),
+            ("is_outbound", "true"),
+            ("uuid", uuid),
+            ("call_uuid", "" if caller else uuid),
+            ("session_id", str(leg.session_id)),
+            ("sip_gateway_name", gateway.name if gateway else ""),
+            ("sip_local_network_addr", "127.0.0.1"),
+            ("sip_profile_name", "gateway" if gateway else used),
+            ("video_media_flow", "disabled"),
+            ("text_media_flow", "disabled"),
+            ("channel_name", channel_name),
+            ("sip_destination_url", destination),
+        ):
+            leg.set(name, value)
+        if caller is not None and (caller.get("sip_copy_custom_headers") or "").lower() != "false":
+            for name, value in caller.variables():
+                if name.startswith("sip_h_"):
+                    leg.set(name, value)
+        return leg, "SUCCESS"
+
+    def start_leg(self, leg: Channel) -> None:
+        """Send the INVITE."""
+        if leg.down:
+            return
+        leg.run_state(State.INIT)
+        leg.state = State.ROUTING
+        endpoint = leg.endpoint
+        if isinstance(endpoint, Dialog):
+            self._invite(leg, endpoint)
+        leg.fire("CHANNEL_CREATE")
+        leg.fire("CHANNEL_ORIGINATE")
+        leg.run_state(State.ROUTING)
+        leg.state = State.CONSUME_MEDIA
+        leg.run_state(State.CONSUME_MEDIA)
+        if isinstance(endpoint, Dialog):
+            endpoint.invited()
+        else:
+            loopback.start(leg)
+
+    def _invite(self, leg: Channel, dialog: Dialog) -> None:
+        profile = leg.profile
+        for name, value in (
+            ("rtp_use_codec_string", "PCMU,PCMA"),
+            ("local_media_ip", "127.0.0.1"),
+            ("local_media_port", "16384"),
+            ("advertised_media_ip", "127.0.0.1"),
+            ("audio_media_flow", "sendrecv"),
+            ("rtp_local_sdp_str", "v=0\r\n"),
+            ("sip_outgoing_contact_uri", "<sip:mod_sofia@127.0.0.1:5060>"),
+            ("sip_req_uri", (leg.get("sip_destination_url") or "").removeprefix("sip:")),
+            ("sip_to_host", "127.0.0.1"),
+            ("sip_from_host", "127.0.0.1"),
+        ):
+            leg.set(name, value)
+        used = leg.name.split("/")[1]
+        for name in ("sofia_profile_name", "recovery_profile_name"):
+            leg.set(name, used)
+        leg.set("sofia_profile_url", "sip:mod_sofia@127.0.0.1:5060")
+        hidden = profile.hide_number
+        number = leg.get("sip_from_user_override") or profile.caller_id_number
+        shown = dialog.leg
+        shown.caller_number = "anonymous" if hidden else number
+        shown.caller_name = "Anonymous" if hidden or profile.hide_name else profile.caller_id_name
+        headers: dict[str, list[str]] = {
+            "from": [f'"{shown.caller_name}" <sip:{shown.caller_number}@127.0.0.1>'],
+            "to": [f"<sip:{shown.number}@127.0.0.1>"],
+            "call-id": [leg.uuid.replace("-", "")],
+            "x-fs-support": ["update_display,send_info"],
+        }
+        privacy = "full" if hidden else "off"
+        kind = (leg.get("sip_cid_type") or "rpid").lower()
+        if kind == "pid":
+            headers["p-asserted-identity"] = [f'"{profile.caller_id_name}" <sip:{number}@127.0.0.1>']
+        elif kind != "none":
+            headers["remote-party-id"] = [
+                f'"{profile.caller_id_name}" <sip:{number}@127.0.0.1>;party=calling;screen=yes;privacy={privacy}'
+            ]
+        if hidden:
+            headers["privacy"] = ["id"]
+        for name, value in leg.variables():
+            if name.lower().startswith("sip_h_"):
+                headers.setdefault(name[6:].rstrip(" ").lower(), []).append(value)
+        shown.headers = headers
+        self.dialogs[dialog.ref] = dialog
+        if dialog.phone is not None:
+            dialog.phone.note(dialog)
+        else:
+            self.stray_calls.append(dialog)
+            del self.stray_calls[:-100]
+
+    def cancelled(self, attempt: Attempt) -> bool:
+        """Whether a placed call was taken back before it was answered; legs are hung up one by one here."""
+        del attempt
+        return False
+
+    # -- audio ----------------------------------------------------------------------------------------
+
+    def tones_from(self, channel: Channel) -> set[int]:
+        """The frequencies that a leg's far end sends."""
+        endpoint = channel.endpoint
+        if channel.down:
+            return set()
+        if isinstance(endpoint, Dialog):
+            return endpoint.tones()
+        if isinstance(endpoint, loopback.LoopbackEnd) and endpoint.other and endpoint.other.channel:
+            return endpoint.other.channel.tones()
+        return set()
+
+    def shape_changed(self, *channels: Channel) -> None:
+        """Who hears whom may be different now: recordings take note."""
+        for channel in channels:
+            for one in (channel, channel.partner):
+                if one is not None:
+                    for recording in one.recordings.values():
+                        recording.watch()
+
+    # -- bridging two that are up ----------------------------------------------------------------------
+
+    def run_pending_bridge(self, channel: Channel) -> None:
+        """``uuid_bridge``: in the first leg's greenlet."""
+        other, channel.pending_bridge = channel.pending_bridge, None
+        channel.transferring = False
+        if other is None or other.down:
+            channel.hangup()
+            return
+        other.transferring = False
+        channel.other = ("originatee", other.profile.clone())
+        bridge(channel, other)
+        if not channel.down and channel.state == State.SOFT_EXECUTE:
+            channel.hangup()
+
+    def bind_digits(self, channel: Channel) -> DigitMachine:
+        """The channel's digit machine, made at the first binding."""
+        if channel.machine is None:
+            channel.machine = DigitMachine(channel)
+        return channel.machine
+
+    # -- between tests ----------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Hang everything up; forget routes, outside phones, calls; extensions stay, as defined."""
+        for channel in list(self.channels.values()):
+            channel.no_cdr = False
+            channel.hangup("MANAGER_REQUEST")
+        self.dialplan.reset()
+        self.outside.clear()
+        self.stray_calls.clear()
+        for gateway in self.gateways.values():
+            gateway.fails, gateway.down = None, False
+        for phone in self.extensions.values():
+            phone.calls = []

@@ -1,0 +1,423 @@
+"""One node: the only place that knows all the parts. Builds the edges, wires them, drains and stops them."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event as Flag
+
+from esl_apps import cdr_lists, redisclient
+from esl_apps.calls import EVENTS, Calls, Full, Live, snapshot, state_event
+from esl_apps.config import Config, ConfigError, Integrator, split_address
+from esl_apps.core import cdr
+from esl_apps.core.apps import click2dial, inbound
+from esl_apps.core.apps.click2dial import Client, Order
+from esl_apps.core.apps.common import Settings, recording_path
+from esl_apps.core.cdr import Attempt, Moment
+from esl_apps.core.dialstring import Endpoints
+from esl_apps.core.numbers import NotDialable, presented
+from esl_apps.esl.channel import Channel
+from esl_apps.esl.server import FULL, OutboundServer
+from esl_apps.esl.session import OutboundSession
+from esl_apps.esl.switch import Switch
+from esl_apps.metrics import Metrics
+from esl_apps.notifications import Entry, Outbox
+from esl_apps.prompts import prompt_path
+from esl_apps.store import Store
+
+log = logging.getLogger(__name__)
+
+#: The dialplan's extension for callers whom no node serves (contract §3).
+UNAVAILABLE = "esl_apps_unavailable"
+
+
+class Node:
+    """``esl-apps serve`` without its ports: they come from ``http`` and are handed this."""
+
+    def __init__(self, config: Config) -> None:
+        """:raises ConfigError: a folder or an address of the configuration can't be used."""
+        self.metrics = Metrics()
+        self.draining = False
+        self.stopped = Flag()
+        self.started_at = time.time()
+        self.apply(config)
+        self.store = Store(redisclient.connect(config.redis.url))
+        self.calls = Calls(self._on_moment, self._on_record)
+        self.outboxes = self._build_outboxes(config)
+        self.switches = [self._build_switch(config, i) for i in range(len(config.switches))]
+        try:
+            self.server = OutboundServer(
+                split_address(config.node.listen),
+                self._on_session,
+                config.node.max_calls,
+                on_count=self.metrics.sockets.set,
+            )
+        except OSError as error:
+            raise ConfigError(f"can't listen on {config.node.listen}: {error.strerror}", "node.listen") from None
+
+    # Configuration ------------------------------------------------------------------------------------
+
+    def apply(self, config: Config) -> None:
+        """What a reload may change: everything that has no port, no connection and no file of its own."""
+        plan = config.plan()
+        dial = config.dial
+        self.config = config
+        self.settings = Settings(
+            node=config.node.name,
+            plan=plan,
+            endpoints=Endpoints(dial.extension, tuple(dial.external), dial.emergency),
+            caller_id_format=dial.caller_id_format,
+            ringback=dial.ringback,
+            recordings=config.recordings.dir,
+        )
+        self.clients = {one.name: self._client(one) for one in config.integrators}
+        self.queues = {}
+        for did, number in config.inbound.items():
+            one = config.integrator(number.integrator)
+            assert one is not None  # config checked it
+            read = plan.read(did)
+            self.queues[read.e164] = inbound.Queue(
+                did=read,
+                integrator=one.name,
+                agents=tuple(plan.read(agent) for agent in number.agents),
+                ring_timeout=number.ring_timeout,
+                longest=one.max_duration,
+                record=one.record,
+            )
+        self._trust = [ipaddress.ip_network(text) for text in config.trust]
+
+    def _client(self, one: Integrator) -> Client:
+        return Client(
+            one.name,
+            self.settings.plan,
+            patterns={
+                "agent": one.patterns.agent,
+                "callee": one.patterns.callee,
+                "outbound_id": one.patterns.outbound_id,
+                "contact_ref": one.patterns.contact_ref,
+            },
+            caller_ids=one.caller_ids,
+            campaigns=one.campaigns,
+            call_restriction=one.call_restriction,
+            emergency=self.config.dial.emergency is not None,
+            agent_timeout=one.agent_timeout,
+            callee_timeout=one.callee_timeout,
+            longest=one.max_duration,
+            record=one.record,
+        )
+
+    def _build_outboxes(self, config: Config) -> dict[str | None, Outbox]:
+        """One a Redis: by integrator, and None for calls that belong to none."""
+        folder = state_folder(config)
+        by_url: dict[str, Outbox] = {}
+        result: dict[str | None, Outbox] = {}
+        targets: list[tuple[str | None, str]] = [(None, config.redis.url)]
+        targets += [(one.name, one.redis.url if one.redis else config.redis.url) for one in config.integrators]
+        for name, url in targets:
+            if url not in by_url:
+                label = name or "main"
+                try:
+                    by_url[url] = Outbox(label, folder / label, redisclient.connect(url), self._on_pushed)
+                except OSError as error:
+                    raise ConfigError(f"the outbox can't be opened: {error}", "node.state_dir") from None
+                except ValueError as error:
+                    raise ConfigError(str(error), "redis.url") from None
+            result[name] = by_url[url]
+        return result
+
+    def _build_switch(self, config: Config, index: int) -> Switch:
+        one = config.switches[index]
+        up = self.metrics.switch_up.labels(one.name)
+        lost = self.metrics.reconnects.labels(one.name)
+
+        def on_up(switch: Switch) -> None:
+            up.set(1)
+            self.calls.on_up(switch)
+
+        def on_down(switch: Switch) -> None:
+            up.set(0)
+            lost.inc()
+            self.calls.on_down(switch)
+
+        return Switch(
+            one.name,
+            split_address(one.address),
+            one.password,
+            events=EVENTS,
+            filters=("Event-Name BACKGROUND_JOB", f"variable_esl_node {config.node.name}"),
+            on_event=self.calls.on_event,
+            on_up=on_up,
+            on_down=on_down,
+            observe_ping=self.metrics.round_trip.labels(one.name).observe,
+        )
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.store.start()
+        for outbox in set(self.outboxes.values()):
+            self.metrics.outbox.labels(outbox.name).set_function(partial(getattr, outbox, "depth"))
+            outbox.start()
+        for switch in self.switches:
+            switch.start()
+        # A request in the first instant finds its switch; one that is away does not hold the start up.
+        gevent.wait([gevent.spawn(switch.wait_up, 2.0) for switch in self.switches])
+        self.server.listen()
+
+    def drain(self) -> None:
+        """Refuse new work; calls go on."""
+        self.draining = True
+        self.server.close_listener()
+
+    def stop(self) -> None:
+        """Drain for ``drain_timeout``, then leave: records go out or stay in the journal."""
+        self.drain()
+        deadline = time.monotonic() + self.config.node.drain_timeout
+        while self.calls.live and time.monotonic() < deadline:
+            gevent.sleep(0.05)
+        for outbox in set(self.outboxes.values()):
+            outbox.drain(max(0.5, min(5.0, deadline - time.monotonic())))
+            outbox.stop()
+        self.store.stop()
+        for switch in self.switches:
+            switch.stop()
+        self.stopped.set()
+
+    # Health -------------------------------------------------------------------------------------------
+
+    def not_ready(self) -> list[str]:
+        """Why this node takes no calls; empty where it does."""
+        reasons = []
+        if self.draining:
+            reasons.append("draining")
+        if not any(switch.connected for switch in self.switches):
+            reasons += [f"switch {switch.name}: {switch.last_error}" for switch in self.switches]
+        if not self.store.healthy:
+            reasons.append("redis: no answer")
+        return reasons
+
+    # Placing ------------------------------------------------------------------------------------------
+
+    def place(self, order: Order, client: Client, ref: str) -> Attempt:
+        """Ring the agent of a call that will be called ``ref``.
+
+        :raises Full: no switch, no Redis, no room, or this node is about to stop."""
+        reasons = self.not_ready()
+        if reasons:
+            raise Full("; ".join(reasons))
+        if len(self.calls.live) >= self.config.node.max_calls:
+            raise Full("this node is full")
+        switch = next(switch for switch in self.switches if switch.connected)
+        application = f"socket({self.config.advertise}/click2dial async full)"
+        return self.calls.place(ref, order, client, self.settings, switch, application)
+
+    def cancel(self, call: dict[str, Any]) -> None:
+        """Hang a call up, this node's or (by its snapshot) one that another node left on a switch of ours."""
+        ref = str(call["call_ref"])
+        if self.calls.cancel(ref, cdr.API):
+            return
+        switch = next((switch for switch in self.switches if switch.name == call["switch"]), None)
+        if switch is not None:
+            self.calls.reap(switch, ref)
+
+    # Calls that come over the outbound socket ---------------------------------------------------------
+
+    def _on_session(self, session: OutboundSession) -> None:
+        core_uuids = {switch.name: switch.core_uuid for switch in self.switches}
+        ref = ""
+
+        def find_end(uuid: str) -> object:
+            live = self.calls.live.get(ref)
+            return self.calls.find_end(ref, uuid, core_uuids.get(live.switch.name)) if live else None
+
+        channel = Channel(session, self._prompt, find_end)  # type: ignore[arg-type]
+        path = (channel.variable("socket_path") or "").split("/")
+        switch = self._switch_of(channel)
+        if channel.header("Caller-Destination-Number") == UNAVAILABLE:
+            # The watchdog was faster than we were: the caller hears that message now, and is not ours.
+            log.warning("taken over too late", extra={"uuid": session.uuid})
+            return
+        placed = channel.variable("esl_call_ref")
+        if path[0] == "click2dial" and placed:
+            ref = placed
+            self._placed(channel, switch, placed)
+        elif path[0] == "click2dial":
+
+            def begin_phone(attempt: Attempt) -> None:
+                nonlocal ref
+                ref = attempt.call_ref
+                self._begin(channel, attempt, switch)
+
+            client = self.clients.get(path[1]) if len(path) > 1 else next(iter(self.clients.values()), None)
+            if client is None:
+                self._refuse(channel, session, "no such integrator")
+                return
+            click2dial.run_from_phone(
+                channel, client, self.settings, trusted=self._trusted, begin=begin_phone
+            )
+        elif path[0] == "inbound":
+
+            def begin_inbound(attempt: Attempt) -> None:
+                nonlocal ref
+                ref = attempt.call_ref
+                self._begin(channel, attempt, switch)
+
+            queue = self._queue(channel)
+            inbound.run(
+                channel, queue, self._caller(channel), self.settings, begin=begin_inbound, announce=self._announce
+            )
+        else:
+            self._refuse(channel, session, f"no application at {'/'.join(path)[:60]}")
+
+    def _placed(self, channel: Channel, switch: Switch, ref: str) -> None:
+        """The answered A-leg of a call over HTTP: this process's own, or one that another left."""
+        live = self.calls.live.get(ref)
+        name = channel.variable("esl_account_id") or ""
+        client = self.clients.get(name)
+        channel.begin(ref, watched=False)
+        try:
+            if client is None:
+                raise NotDialable("its integrator is not configured")
+            order = click2dial.order_of(channel, self.settings.plan)
+        except NotDialable as error:
+            log.error("an A-leg that carries no call", extra={"call_ref": ref, "reason": str(error)})
+            _leave(channel, "INVALID_MSG_UNSPECIFIED")
+            return
+        if live is None:
+            log.warning("an A-leg whose call has ended", extra={"call_ref": ref})
+            _leave(channel, "NORMAL_CLEARING")
+            return
+        live.attached = True
+        live.poke()
+        click2dial.run(channel, live.attempt, order, client, self.settings)
+
+    def _begin(self, channel: Channel, attempt: Attempt, switch: Switch) -> Live:
+        live = self.calls.begin(attempt, switch)
+        live.attached = True
+        channel.begin(attempt.call_ref, watched=True)
+        return live
+
+    def _refuse(self, channel: Channel, session: OutboundSession, reason: str) -> None:
+        log.warning("call refused", extra={"reason": reason, "uuid": session.uuid})
+        session.post(f"api sched_del {session.uuid}", f"filter Unique-ID {session.uuid}", "event plain CHANNEL_HANGUP")
+        _leave(channel, FULL)
+
+    def _switch_of(self, channel: Channel) -> Switch:
+        """The switch that a socket came from: the one whose core it names, else the only or first one."""
+        core = channel.header("Core-UUID")
+        return next((switch for switch in self.switches if switch.core_uuid == core), self.switches[0])
+
+    def _queue(self, channel: Channel) -> inbound.Queue | None:
+        try:
+            did = self.settings.plan.read(channel.header("Caller-Destination-Number") or "")
+        except NotDialable:
+            return None
+        return self.queues.get(did.e164)
+
+    def _caller(self, channel: Channel) -> str | None:
+        """The caller's number: the From user, or what a trusted trunk asserts; a withheld one is none
+        (hazard 30: FreeSWITCH itself believes anybody's P-Asserted-Identity)."""
+        if channel.header("Caller-Privacy-Hide-Number") == "true":
+            return None
+        address = channel.variable("sip_network_ip") or channel.header("Caller-Network-Addr") or ""
+        if self._trusted(address) or channel.variable("sip_from_user") is None:
+            return presented(channel.header("Caller-Caller-ID-Number"))
+        return presented(channel.variable("sip_from_user"))
+
+    def _trusted(self, address: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(ip in network for network in self._trust)
+
+    def _prompt(self, name: str, rate: int) -> str:
+        return prompt_path(self.config.prompts.dir, self.config.prompts.language, name, rate)
+
+    # Records ------------------------------------------------------------------------------------------
+
+    def _on_moment(self, attempt: Attempt, moment: Moment) -> None:
+        self.store.save(attempt.call_ref, lambda: snapshot(attempt))
+        if moment.what == cdr.QUEUED:
+            self.metrics.live.labels(attempt.app).inc()
+        elif moment.what in (cdr.AGENT_RINGING, cdr.CALLEE_RINGING) and len(attempt.timeline) <= 3:
+            self.metrics.time_to_ring.labels(attempt.app).observe(max(0.0, moment.at - attempt.queued_at))
+        log.info(
+            "call",
+            extra={"call_ref": attempt.call_ref, "app": attempt.app, "state": moment.what, "detail": moment.detail},
+        )
+        live = self.calls.live.get(attempt.call_ref)
+        if live is not None:
+            live.switch.post_raw(state_event(attempt, moment))
+
+    def _on_record(self, attempt: Attempt) -> None:
+        record = attempt.record
+        assert record is not None
+        self.metrics.live.labels(attempt.app).dec()
+        self.metrics.calls.labels(attempt.app, record.end_reason).inc()
+        if record.recording_url is not None:
+            path = recording_path(self.config.recordings.dir, record.integrator or "", record.recording_url)
+            # RECORD_STOP comes for a file that never did (hazard 25): only the folder knows.
+            if not os.path.exists(path):
+                log.error("recording missing", extra={"call_ref": record.call_ref, "path": path})
+                record.recording_url = None
+        outbox = self.outboxes.get(record.integrator) or self.outboxes[None]
+        one = self.config.integrator(record.integrator) if record.integrator else None
+        for item in cdr_lists.entries(record, one):
+            outbox.push(item)
+        log.info(
+            "record",
+            extra={
+                "call_ref": record.call_ref,
+                "app": record.app,
+                "end_reason": record.end_reason,
+                "end_code": record.end_code,
+                "call_time": record.call_time,
+                "hung_up_by": record.hung_up_by,
+            },
+        )
+
+    def _announce(self, attempt: Attempt, agent: str, hold_time: int) -> None:
+        one = self.config.integrator(attempt.integrator or "")
+        outbox = self.outboxes.get(attempt.integrator) or self.outboxes[None]
+        outbox.push(cdr_lists.answered(attempt, agent, hold_time, one))
+
+    def _on_pushed(self, item: Entry) -> None:
+        self.metrics.pushed.labels(item.list).inc()
+
+
+def _leave(channel: Channel, cause: str) -> None:
+    try:
+        channel.hangup(cause)
+    except Exception as error:
+        log.debug("left", extra={"reason": str(error)})
+
+
+def state_folder(config: Config) -> Path:
+    """Where the outbox's files stand: ``node.state_dir``, else the first of the usual places that can be written.
+
+    :raises ConfigError: none can.
+    """
+    name = config.node.name
+    if config.node.state_dir:
+        candidates = [Path(config.node.state_dir)]
+    else:
+        candidates = [Path(text) for text in [os.environ.get("STATE_DIRECTORY", "")] if text]
+        candidates += [Path("/var/lib/esl_apps"), Path.home() / ".local/state/esl_apps"]
+    for candidate in candidates:
+        try:
+            (candidate / "outbox" / name).mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(candidate / "outbox" / name, os.W_OK):
+            return candidate / "outbox" / name
+    tried = ", ".join(str(path) for path in candidates)
+    raise ConfigError(f"no folder for the outbox can be written (tried {tried})", "node.state_dir")
+

@@ -1,0 +1,189 @@
+"""What the nodes share in Redis: calls, live and recent, and idempotency keys.
+
+Calls are written behind: a call's latest state is kept until the writer has taken it, so a slow Redis makes
+the picture late, never a call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gevent
+import msgspec
+from gevent.event import Event as Flag
+
+from esl_apps.redisclient import ERRORS, Client
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which an ended call can be asked for, and an idempotency key holds (contract §5).
+KEEP = 86400
+#: Entries looked at for one page of a filtered list: a rare filter costs pages, not the server.
+SCAN = 1000
+PING_EVERY = 1.0
+
+_CALL = "esl_apps:call:"
+_CALLS = "esl_apps:calls:"
+_LIVE = "esl_apps:live"
+_IDEMPOTENCY = "esl_apps:idempotency:"
+
+
+Snapshot = Callable[[], dict[str, Any]]
+
+
+class Claim(msgspec.Struct):
+    """Who took an idempotency key: the request's body, as a hash, and the call that it made."""
+
+    body: str
+    call_ref: str
+
+
+class Store:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._pending: dict[str, Snapshot] = {}
+        self._wake = Flag()
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self.healthy = False
+        """Whether Redis answered last time it was asked, a second ago at most."""
+
+    def start(self) -> None:
+        self.check()
+        self._greenlets = [gevent.spawn(self._write), gevent.spawn(self._watch)]
+
+    def stop(self) -> None:
+        gevent.killall(self._greenlets)
+        self._flush()
+
+    def check(self) -> bool:
+        try:
+            self._client.ping()
+            self.healthy = True
+        except ERRORS as error:
+            if self.healthy:
+                log.warning("Redis away", extra={"reason": str(error)})
+            self.healthy = False
+        return self.healthy
+
+    def _watch(self) -> None:
+        while True:
+            gevent.sleep(PING_EVERY)
+            self.check()
+
+    # Calls --------------------------------------------------------------------------------------------
+
+    def save(self, ref: str, snapshot: Snapshot) -> None:
+        """A call has changed. ``snapshot`` is asked when it is written: changes in a burst are one write."""
+        self._pending[ref] = snapshot
+        self._wake.set()
+
+    def _write(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if not self._flush():
+                gevent.sleep(0.5)
+                self._wake.set()
+            # Changes of one call come in bursts; a moment's wait makes one write of them.
+            gevent.sleep(0.02)
+
+    def _flush(self) -> bool:
+        if not self._pending:
+            return True
+        pending, self._pending = self._pending, {}
+        try:
+            pipeline = self._client.pipeline(transaction=False)
+            for ref, take in pending.items():
+                snapshot = take()
+                index = _CALLS + (snapshot["integrator"] or "")
+                pipeline.set(_CALL + ref, msgspec.json.encode(snapshot), ex=KEEP)
+                pipeline.zadd(index, {ref: 0})
+                if snapshot["state"] == "ended":
+                    pipeline.srem(_LIVE, ref)
+                    # References sort by time: what lies before a day ago goes by name.
+                    oldest = f"{int((time.time() - KEEP) * 1000):012x}"
+                    pipeline.zremrangebylex(index, "-", f"({oldest[:8]}-{oldest[8:]}")
+                else:
+                    pipeline.sadd(_LIVE, ref)
+            pipeline.execute()
+        except ERRORS:
+            for ref, take in pending.items():
+                self._pending.setdefault(ref, take)
+            return False
+        return True
+
+    def call(self, ref: str) -> dict[str, Any] | None:
+        """:raises redis.RedisError: Redis is away."""
+        if ref in self._pending:
+            return self._pending[ref]()
+        raw = self._client.get(_CALL + ref)
+        return None if raw is None else msgspec.json.decode(raw)
+
+    def calls(
+        self, integrator: str, wanted: dict[str, str], limit: int, before: str | None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Newest first, and where the next page begins (None: there is none).
+
+        ``wanted``: field → value that must be equal. :raises redis.RedisError: Redis is away.
+        """
+        self._flush()
+        found: list[dict[str, Any]] = []
+        top = f"({before}" if before else "+"
+        scanned = 0
+        while scanned < SCAN:
+            refs = self._client.zrevrangebylex(_CALLS + integrator, top, "-", 0, 200)
+            if not refs:
+                return found, None
+            for raw, value in zip(refs, self._values(refs), strict=True):
+                scanned += 1
+                ref = raw.decode()
+                top = f"({ref}"
+                if value is not None:
+                    call = msgspec.json.decode(value)
+                    if all(call.get(field) == text for field, text in wanted.items()):
+                        found.append(call)
+                        if len(found) == limit:
+                            return found, ref
+        return found, top[1:]
+
+    def live(self) -> list[dict[str, Any]]:
+        """Every node's live calls. :raises redis.RedisError: Redis is away."""
+        refs = sorted(self._client.smembers(_LIVE))
+        return [msgspec.json.decode(value) for value in self._values(refs) if value is not None]
+
+    def _values(self, refs: Iterable[bytes]) -> list[bytes | None]:
+        keys = [_CALL.encode() + ref for ref in refs]
+        return list(self._client.mget(keys)) if keys else []
+
+    # Idempotency --------------------------------------------------------------------------------------
+
+    def claim(self, integrator: str, key: str, body: bytes, call_ref: str) -> Claim | None:
+        """Take an idempotency key for a call; None where it is now ours, else whose it was.
+
+        :raises redis.RedisError: Redis is away: nobody may dial on a guess.
+        """
+        claim = Claim(hashlib.sha256(body).hexdigest(), call_ref)
+        raw = self._client.set(
+            self._idempotency(integrator, key), msgspec.json.encode(claim), nx=True, get=True, ex=KEEP
+        )
+        return None if raw is None else msgspec.json.decode(raw, type=Claim)
+
+    def release(self, integrator: str, key: str) -> None:
+        """Give a key back whose request was refused. Best effort: it ends by itself."""
+        try:
+            self._client.delete(self._idempotency(integrator, key))
+        except ERRORS as error:
+            log.warning("idempotency key not released", extra={"reason": str(error)})
+
+    @staticmethod
+    def _idempotency(integrator: str, key: str) -> str:
+        # A client's text names no key of ours: its hash does.
+        return f"{_IDEMPOTENCY}{integrator}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def same_body(claim: Claim, body: bytes) -> bool:
+    return claim.body == hashlib.sha256(body).hexdigest()

@@ -1,0 +1,64 @@
+"""The rigs: each behaviour test runs on the sandbox and, where one is installed, on a real FreeSWITCH."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.node import Node, RedisServer, configuration
+from tests.rig.base import Rig
+from tests.rig.freeswitch import find_freeswitch
+
+NO_FREESWITCH = pytest.mark.skipif(
+    find_freeswitch() is None, reason="no FreeSWITCH: set $FREESWITCH to its binary, or install it"
+)
+
+
+@pytest.fixture(
+    scope="session",
+    params=["sandbox", pytest.param("freeswitch", marks=[pytest.mark.freeswitch, NO_FREESWITCH])],
+)
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """One switch a session and kind; ``reset`` between tests by ``node``."""
+    made: Any
+    if request.param == "sandbox":
+        from tests.rig.sandbox import SandboxRig
+
+        made = SandboxRig()
+    else:
+        from tests.rig.freeswitch import FreeswitchRig
+
+        made = FreeswitchRig()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def module_node(rig: Rig, redis: RedisServer, request: pytest.FixtureRequest) -> Iterator[Node]:
+    """A node for a module's tests; a module's ``CONFIG(config)`` may change the configuration first."""
+    config = configuration(rig, redis, record=True)
+    change = getattr(request.module, "CONFIG", None)
+    if change is not None:
+        change(config)
+    node = Node(config)
+    yield node
+    assert node.stop() == 0
+    assert "Traceback" not in node.log.read_text(), node.log.read_text()
+
+
+@pytest.fixture
+def node(module_node: Node, rig: Rig, redis: RedisServer) -> Iterator[Node]:
+    """The module's node, with a clean switch and empty lists."""
+    rig.reset()
+    redis.client.flushdb()
+    yield module_node
+    rig.reset()

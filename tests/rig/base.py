@@ -1,0 +1,159 @@
+"""What a test may ask of a switch and its phones.
+
+The behaviour suite (``tests/behaviour``) is written against these types only. ``sandbox.py`` and
+``freeswitch.py`` beside this file implement them, so that the same call runs on the stand-in and on
+the real thing, and the stand-in cannot drift from it.
+
+Times are seconds; instants are ``time.time()``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Script:
+    """How a phone behaves when it is called, and once it is connected."""
+
+    answer_after: float | None = 0.1
+    """Seconds from the INVITE to the 200; None: it rings for ever."""
+    ring_after: float | None = 0.0
+    """Seconds to the 180; None: no 180 is sent."""
+    early_media: bool = False
+    """183 with the phone's tone in place of the 180."""
+    reject: int | None = None
+    """A final SIP status (486, 603, 404, …) in place of an answer, after ``answer_after`` (None: at once)."""
+    redirect: str | None = None
+    """With ``reject=302``: the Contact."""
+    hangup_after: float | None = None
+    """Seconds from the answer to this phone's BYE."""
+    tone: int | None = None
+    """Hz of the sine that the phone plays while it has media."""
+    digits: str = ""
+    """DTMF (RFC 2833) sent ``digits_after`` seconds after the answer; ``,`` pauses half a second."""
+    digits_after: float = 0.3
+
+
+@dataclass
+class Leg:
+    """One call as one phone saw it. Filled in by the rig; tests read it."""
+
+    direction: str
+    """``in``: the phone was called; ``out``: it dialled."""
+    number: str
+    """in: the user part that was called (the Request-URI or To user); out: the number dialled."""
+    caller_number: str = ""
+    """in: the user part of From, what the phone would show."""
+    caller_name: str = ""
+    headers: dict[str, list[str]] = field(default_factory=dict)
+    """Of the INVITE (in) or of the final refusal (out); names as on the wire, lower case."""
+    started_at: float = 0.0
+    ringing_at: float | None = None
+    early_media_at: float | None = None
+    answered_at: float | None = None
+    ended_at: float | None = None
+    status: int | None = None
+    """The final SIP status: 200, 486, …; 487 when the caller gave up."""
+    ended_by: str | None = None
+    """``phone`` or ``far``."""
+
+
+class PhoneLeg(Protocol):
+    """A live or ended call of a phone, and what the test may do to it."""
+
+    @property
+    def leg(self) -> Leg:
+        """A snapshot of now."""
+
+    def hangup(self) -> None: ...
+
+    def digits(self, digits: str) -> None:
+        """Send DTMF; ``,`` pauses half a second."""
+
+    def hold(self) -> None: ...
+
+    def unhold(self) -> None: ...
+
+    def hears(self, hz: int, within: float = 3.0) -> bool:
+        """Whether a sine of this frequency arrives within the time (real audio on the real switch)."""
+
+
+class Phone(Protocol):
+    number: str
+
+    @property
+    def calls(self) -> list[PhoneLeg]:
+        """In the order in which they began."""
+
+    def script(self, script: Script) -> None:
+        """Change the behaviour for calls from now on."""
+
+    def dial(self, number: str, headers: Mapping[str, str] | None = None) -> PhoneLeg:
+        """Call a number through the switch; returns once the INVITE is sent."""
+
+    def unregister(self) -> None: ...
+
+
+class Rig(Protocol):
+    """One switch, started by the fixture and shared by the tests of a session."""
+
+    name: str
+    """``sandbox`` or ``freeswitch``."""
+    esl_address: str
+    """host:port of its inbound event socket."""
+    esl_password: str
+    recordings: Path
+    """Where the switch writes recordings; removed with the rig."""
+    spool: Path
+    """mod_json_cdr's folder: one file a leg."""
+    dial: dict[str, object]
+    """``extension`` and ``external`` templates, as in the configuration's ``dial``, that reach this rig's phones."""
+
+    def phone(self, number: str, script: Script | None = None, *, registrations: int = 1) -> Phone:
+        """A registered extension (3 or 4 digits). Called again for a number: the same phone, its calls
+        forgotten and its script replaced. ``registrations=2``: two phones share the number (one list of calls)."""
+
+    def outside(self, number: str, script: Script | None = None) -> Phone:
+        """A phone behind the gateway: ``number`` as the gateway sees it in the Request-URI (digits, an
+        optional +). Its ``dial`` is an unauthenticated call from that number into the public context."""
+
+    def route(self, number: str, path: str, node: str) -> None:
+        """An incoming call to ``number`` (public and default context) runs ``socket node/path async full``
+        through the shipped dialplan's form (watchdog armed before, taken off by the node)."""
+
+    def api(self, command: str) -> str:
+        """What ``fs_cli -x`` would print."""
+
+    def live_channels(self) -> int: ...
+
+    def kill(self) -> None:
+        """SIGKILL the switch; ``start`` brings it back on the same addresses, its phones registered again."""
+
+    def start(self) -> None: ...
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+
+    def resume(self) -> None: ...
+
+    def drop_sockets(self) -> None:
+        """Cut every event-socket connection without a goodbye, calls stay up (sandbox; the real switch: ``api`` as near as it gets)."""
+
+    def reset(self) -> None:
+        """Between tests: hang everything up, forget routes, outside phones and calls."""
+
+    def close(self) -> None: ...
+
+
+def eventually(predicate: Callable[[], object], within: float = 5.0, message: str = "") -> None:
+    """Poll until true; AssertionError with the message after ``within`` seconds."""
+    end = time.monotonic() + within
+    while not predicate():
+        if time.monotonic() > end:
+            raise AssertionError(message or f"not so within {within} s: {predicate}")
+        time.sleep(0.01)
