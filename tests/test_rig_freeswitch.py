@@ -504,7 +504,8 @@ def test_files_dropped_in(tmp_path: Path) -> None:
         assert out.leg.status != 486
 
 
-def test_folder_goes_with_the_rig(tmp_path: Path) -> None:
+def test_folder_goes_with_the_rig(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ESL_APPS_KEEP_RIG", raising=False)
     rig = FreeswitchRig(start=False)
     assert rig.folder.is_dir()
     rig.close()

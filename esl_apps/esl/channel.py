@@ -55,14 +55,15 @@ class Channel:
                 session.register_handle(name, partial(self._on_leg, name))
 
     def begin(self, ref: str, *, watched: bool) -> None:
-        """Hear of this channel and of every leg that carries ``esl_call_ref=ref``; ``watched``: the dialplan
-        armed the watchdog (hazard 9), which this takes off."""
+        """Hear of this channel and of its B-legs (``esl_bleg=ref``); ``watched``: the dialplan armed the watchdog
+        (hazard 9), which this takes off."""
         self._ref = ref
         self._run(
             lambda: self._session.post(
                 *([f"api sched_del {self.uuid}"] if watched else []),
                 f"filter Unique-ID {self.uuid}",
-                f"filter variable_esl_call_ref {ref}",
+                # Not esl_call_ref: an agent's other phones carry that too, and two may answer at one instant.
+                f"filter variable_esl_bleg {ref}",
                 f"event plain {EVENTS}",
             )
         )

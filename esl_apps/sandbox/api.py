@@ -277,7 +277,7 @@ def uuid_dump(switch: Switch, argument: str) -> str:
     event = switch.bus.stamp(Event("CHANNEL_DATA", channel))
     if len(words) > 1 and words[1] == "json":
         return event.json().decode("utf-8", "surrogateescape")
-    return "".join(f"{name}: {value}\n" for name, value in event.headers()) + "\n"
+    return event.plain().decode("utf-8", "surrogateescape")
 
 
 @command("global_getvar")

@@ -47,6 +47,8 @@ class State(IntEnum):
     HANGUP = 10
     REPORTING = 11
     DESTROY = 12
+    NONE = 13
+    """Only as what runs: the leg is made, nothing runs it yet."""
 
 
 Tones = set[int]
@@ -771,6 +773,8 @@ class Channel:
         if not call_command:
             return True
         lock = strings.true(command.get("event-lock"))
+        # A channel parked without audio takes its commands by another way, which fires no event.
+        silent = self.parked and not self.media_ready
         self.event_lock += lock
         try:
             if call_command == "execute":
@@ -779,7 +783,7 @@ class Channel:
                 self.hangup(causes.parse(command.get("hangup-cause") or "NORMAL_CLEARING"))
         finally:
             self.event_lock -= lock
-        if self.switch.bus.wanted("PRIVATE_COMMAND"):
+        if not silent and self.switch.bus.wanted("PRIVATE_COMMAND"):
             headers = [("Command", command.line), *command.headers]
             self.switch.bus.fire(Event("PRIVATE_COMMAND", self, before=headers))
         return not self.breaking

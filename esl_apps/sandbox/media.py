@@ -139,11 +139,12 @@ class Recording:
         except OSError as error:
             channel.switch.log.error("Error opening %s: %s", path, error)
             self.written = False
-        channel.fire("RECORD_START", (), self._marks())
+        channel.fire("RECORD_START", (), [("Record-File-Path", path)])
+        channel.fire("MEDIA_BUG_START", self._bug())
         self.watch()
 
-    def _marks(self) -> list[tuple[str, str]]:
-        return [("Record-File-Path", self.path)]
+    def _bug(self) -> list[tuple[str, str]]:
+        return [("Media-Bug-Function", "session_record"), ("Media-Bug-Target", self.path)]
 
     def watch(self) -> None:
         """Note what is heard from now on; called whenever the call's shape changes."""
@@ -170,8 +171,10 @@ class Recording:
         channel.set("record_seconds", str(int(seconds)))
         channel.set("record_ms", str(int(seconds * 1000)))
         channel.set("record_samples", str(int(seconds * RATE)))
-        channel.set("record_completion_cause", "success-silence" if channel.down else "success-maxtime")
-        channel.fire("RECORD_STOP", (), self._marks())
+        cause = "success-silence" if channel.down else "success-maxtime"
+        marks = [("Record-File-Path", self.path), ("Record-Completion-Cause", cause)]
+        channel.fire("RECORD_STOP", (), marks)
+        channel.fire("MEDIA_BUG_STOP", self._bug())
 
     def _audio(self, seconds: float) -> bytes:
         total = int(seconds * RATE)

@@ -136,7 +136,11 @@ class Attempt:
             leg.watcher = sleeper
             self._legs.append(leg)
         if self.no_block:
-            return Outcome("SUCCESS", self._legs[0]) if self._legs else self._done(reason or "NONE")
+            if not self._legs:
+                return self._done(reason or "DESTINATION_OUT_OF_ORDER")
+            if caller is not None:
+                caller.other = ("originatee", _other(self._legs[0].profile, "inbound"))
+            return Outcome("SUCCESS", self._legs[0])
         if not self._legs:
             cancelled = caller is not None and not caller.ready
             return self._done("ORIGINATOR_CANCEL" if cancelled else reason or "DESTINATION_OUT_OF_ORDER")
@@ -271,7 +275,7 @@ class Attempt:
             caller.set("DIALSTATUS", DIAL_STATUS.get(cause, cause))
             for dialled in self._legs:
                 caller.push("originate_causes", f"{dialled.uuid};{dialled.hangup_cause or 'NONE'}")
-        if leg is not None and caller is not None and not self.depth:
+        if leg is not None and caller is not None:
             caller.other = ("originatee", _other(leg.profile, "inbound"))
         return Outcome(cause, leg)
 
@@ -295,10 +299,11 @@ class Attempt:
         leg, cause = self.switch.outgoing(kind, data, variables, profile, self.caller)
         if leg is None:
             return None, cause
-        # The UUID is given to one leg only: of a fork, the first.
-        self._vars.pop("origination_uuid", None)
+        self._bond(leg)
+        leg.fire("CHANNEL_OUTGOING")
         self._install(leg, local, kind)
-        self.switch.start_leg(leg)
+        if not self.no_block:
+            self.switch.start_leg(leg)
         return leg, "SUCCESS"
 
     def _new_profile(self, variables: dict[str, str], data: str) -> CallerProfile:
@@ -340,23 +345,27 @@ class Attempt:
         profile.touch()
         return profile
 
+    def _bond(self, leg: Channel) -> None:
+        """The marks that the core leaves on both legs as soon as the new one is made."""
+        caller = self.caller
+        if caller is None:
+            return
+        leg.set("max_forwards", str(strings.number(caller.get("max_forwards"), 71) - 1))
+        if caller.codec:
+            name, rate, _ = caller.codec
+            leg.set("originator_codec", f"{name}@{rate}h@20i")
+        else:
+            leg.set("originator_codec", caller.get("ep_codec_string"))
+        leg.set("originator", caller.uuid)
+        leg.set("signal_bond", caller.uuid)
+        caller.set("originate_signal_bond", leg.uuid)
+        leg.other = ("originator", _other(caller.profile, caller.profile.logical_direction))
+
     def _install(self, leg: Channel, local: dict[str, str], kind: str) -> None:
-        """The dial string's variables, and the pointers between the two legs."""
+        """The dial string's variables, and the legs' names for each other."""
         caller = self.caller
         if caller is not None:
-            # Marks of the core, in its order.
-            forwards = strings.number(caller.get("max_forwards"), 70) - 1
-            before = [(name, value) for name, value in leg.variables() if name.lower() == "origination_uuid"]
-            leg.set("max_forwards", str(forwards))
-            if caller.codec:
-                name, rate, bits = caller.codec
-                leg.set("originator_codec", f"CORE_PCM_MODULE.{name}@{rate}h@20i@{bits}b")
-            leg.set("originator", caller.uuid)
-            leg.set("signal_bond", caller.uuid)
-            caller.set("originate_signal_bond", leg.uuid)
-            leg.other = ("originator", _other(caller.profile, caller.profile.logical_direction))
             leg.set("call_uuid", caller.get("call_uuid") or caller.uuid)
-            del before
         for name, value in self._vars.items():
             leg.set(name, value)
         for name, value in local.items():
@@ -369,7 +378,6 @@ class Attempt:
             callee = leg.profile
             caller.push("originated_legs", f"{leg.uuid};{callee.callee_id_name};{callee.callee_id_number}")
         leg.set("originate_endpoint", kind)
-        leg.fire("CHANNEL_OUTGOING")
         leg.execute_on("execute_on_originate")
 
     def _user(
@@ -407,11 +415,19 @@ class Attempt:
             depth=self.depth + 1,
         )
         outcome = attempt.run()
-        self._vars.pop("origination_uuid", None)
         leg = outcome.leg
         if leg is None:
             return None, outcome.cause
-        leg.originating = True
+        leg.profile.context = "default"
+        leg.profile.touch()
+        for name, value in self.switch.user_variables(user):
+            leg.set(name, value)
+        self._bond(leg)
+        leg.fire("CHANNEL_OUTGOING")
+        self._install(leg, local, "user")
+        if forked:
+            # Only now: a ``user/`` in a fork is made by the inner attempt and rung by the outer.
+            self.switch.start_leg(leg)
         return leg, "SUCCESS"
 
 
@@ -458,8 +474,6 @@ def bridge(caller: Channel, leg: Channel) -> None:
         leg.hangup(caller.hangup_cause or "ORIGINATOR_CANCEL")
         return
     leg.originating = False
-    if not leg.down:
-        leg.enter(State.CONSUME_MEDIA)
     leg.set("call_uuid", caller.uuid)
     now = int(time.time() * 1_000_000)
     caller.profile.stamp("bridged", now)

@@ -331,8 +331,7 @@ class Dialog:
                 if lower.startswith("sip_rh_"):
                     # A trailing space makes a second header of one name.
                     leg.headers.setdefault(lower[7:].rstrip(" "), []).append(value)
-            if self.sent_refusal is None:
-                leg.headers["reason"] = [f'Q.850;cause={causes.q850(cause)};text="{cause}"']
+            leg.headers["reason"] = [f'Q.850;cause={causes.q850(cause)};text="{cause}"']
             self._end("far", status)
 
     def _end(self, who: str, status: int | None) -> None:

@@ -284,8 +284,8 @@ class Switch:
         """Create a leg, unstarted; None and a cause if it cannot be."""
         uuid = variables.get("origination_uuid") or self.make_uuid()
         if uuid in self.channels:
-            # As the switch: an id in use is not given again.
-            uuid = self.make_uuid()
+            # An id in use is not given again: of a fork with ``origination_uuid`` the first leg rings alone.
+            return None, "DESTINATION_OUT_OF_ORDER"
         if kind == "loopback":
             leg, cause = loopback.dial(self, data, uuid, profile)
         elif kind == "sofia":
@@ -295,9 +295,21 @@ class Switch:
         if leg is not None:
             self.peak = max(self.peak, len(self.channels) + 1)
             leg.register()
-            leg.running_state = State.NEW
+            leg.running_state = State.NONE
             leg.state = State.INIT
+        elif kind == "sofia":
+            self._unborn(profile)
         return leg, cause
+
+    def _unborn(self, profile: CallerProfile) -> None:
+        """A leg that sofia gave up while making it: two events, and no other trace."""
+        if self.bus.wanted("CHANNEL_DESTROY") or self.bus.wanted("CHANNEL_STATE"):
+            empty = CallerProfile(direction="outbound", logical_direction="outbound")
+            leg = Channel(self, self.make_uuid(), "N/A", "outbound", empty, Dialog(self, None, Script(), "in", ""))
+            leg.running_state = State.NONE
+            leg.fire("CHANNEL_DESTROY")
+            leg.run_state(State.DESTROY)
+        del profile
 
     def _sofia(
         self, data: str, uuid: str, profile: CallerProfile, caller: Channel | None
@@ -411,24 +423,27 @@ class Switch:
         hidden = profile.hide_number
         number = leg.get("sip_from_user_override") or profile.caller_id_number
         shown = dialog.leg
-        shown.caller_number = "anonymous" if hidden else number
-        shown.caller_name = "Anonymous" if hidden or profile.hide_name else profile.caller_id_name
+        # A withheld number stands in From all the same, as on the real switch with a stock gateway.
+        shown.caller_number = number
+        shown.caller_name = profile.caller_id_name
+        display = f'"{shown.caller_name}" ' if shown.caller_name else ""
         headers: dict[str, list[str]] = {
-            "from": [f'"{shown.caller_name}" <sip:{shown.caller_number}@127.0.0.1>'],
+            "from": [f"{display}<sip:{shown.caller_number}@127.0.0.1>"],
             "to": [f"<sip:{shown.number}@127.0.0.1>"],
             "call-id": [leg.uuid.replace("-", "")],
             "x-fs-support": ["update_display,send_info"],
         }
-        privacy = "full" if hidden else "off"
+        privacy = "full" if hidden else "name" if profile.hide_name else "off"
+        screen = "yes" if profile.screen else "no"
         kind = (leg.get("sip_cid_type") or "rpid").lower()
         if kind == "pid":
-            headers["p-asserted-identity"] = [f'"{profile.caller_id_name}" <sip:{number}@127.0.0.1>']
+            headers["p-asserted-identity"] = [f"{display}<sip:{number}@127.0.0.1>"]
+            if hidden:
+                headers["privacy"] = ["id"]
         elif kind != "none":
             headers["remote-party-id"] = [
-                f'"{profile.caller_id_name}" <sip:{number}@127.0.0.1>;party=calling;screen=yes;privacy={privacy}'
+                f"{display}<sip:{number}@127.0.0.1>;party=calling;screen={screen};privacy={privacy}"
             ]
-        if hidden:
-            headers["privacy"] = ["id"]
         for name, value in leg.variables():
             if name.lower().startswith("sip_h_"):
                 headers.setdefault(name[6:].rstrip(" ").lower(), []).append(value)

@@ -56,6 +56,8 @@ USUAL_PATHS = (
     "/usr/local/bin/freeswitch",
     "/usr/bin/freeswitch",
 )
+DEAD_PORT = 9
+"""Where the gateway ``dead`` points: nobody takes this one by chance."""
 OUTSIDE_BANKS = 2
 MAX_OUTSIDE_BANKS = 24
 EXTENSION_BANKS = 8
@@ -76,17 +78,22 @@ def find_freeswitch() -> Path | None:
     return Path(on_path) if on_path else None
 
 
+_given: set[int] = set()
+"""Ports handed out by this process, bound or not: a switch that is down keeps its own."""
+
+
 def free_ports(count: int, *, step: int = 1) -> int:
     """The first of ``count`` ports in a row that are free now on loopback, UDP and TCP.
 
     Below the range from which the kernel takes ports for connections: a port that is let go while the
     switch is down must still be free when it comes back.
     """
-    for _ in range(200):
+    for _ in range(1000):
         first = random.randrange(10000, 32000 - count) // step * step
+        wanted = range(first, first + count)
         held: list[socket.socket] = []
         try:
-            for port in range(first, first + count):
+            for port in wanted:
                 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                     held.append(socket.socket(socket.AF_INET, kind))
                     held[-1].bind((HOST, port))
@@ -95,7 +102,9 @@ def free_ports(count: int, *, step: int = 1) -> int:
         finally:
             for sock in held:
                 sock.close()
-        return first
+        if _given.isdisjoint(wanted):
+            _given.update(wanted)
+            return first
     raise RigError("no free ports")
 
 
@@ -627,8 +636,8 @@ class FreeswitchRig:
         self.log = self.folder / "log" / "freeswitch.log"
         self.spool = self.folder / "log" / "json_cdr"
         self.phones_folder = self.folder / "phones"
-        ports = free_ports(4)
-        self.esl_port, self.internal_port, self.external_port, self.dead_port = range(ports, ports + 4)
+        ports = free_ports(3)
+        self.esl_port, self.internal_port, self.external_port = range(ports, ports + 3)
         self.rtp_start = free_ports(400, step=2)
         self.esl_address = f"{HOST}:{self.esl_port}"
         self.esl_password = ESL_PASSWORD
@@ -687,7 +696,7 @@ class FreeswitchRig:
             "rig_esl_password": self.esl_password,
             "rig_trunk_port": self.trunk.ports[0],
             "rig_trunk2_port": self.trunk.ports[1],
-            "rig_dead_port": self.dead_port,
+            "rig_dead_port": DEAD_PORT,
             "rig_rtp_start": self.rtp_start,
             "rig_rtp_end": self.rtp_start + 398,
             "rig_log": self.log,

@@ -1,0 +1,139 @@
+"""An inbound call to an integrator's number, as the caller, the agents and the integrator see it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.node import Node, RedisServer
+from tests.rig.base import Rig, Script, eventually
+
+DID = "27115550000"
+CALLER = "0825556666"
+INBOUND = "enigma:notifications:inbound"
+
+
+def CONFIG(config: dict[str, Any]) -> None:
+    config["inbound"] = {DID: {"integrator": "acme", "agents": ["1000", "1001"], "ring_timeout": 2}}
+
+
+@pytest.fixture(autouse=True)
+def routed(rig: Rig, node: Node) -> None:
+    rig.route(DID, "inbound", node.config["node"]["listen"])
+
+
+def test_all_agents_ring_and_the_first_to_answer_talks(rig: Rig, node: Node, redis: RedisServer) -> None:
+    first = rig.phone("1000", Script(answer_after=None))
+    second = rig.phone("1001", Script(answer_after=1.1, tone=500))
+    caller = rig.outside(CALLER, Script(tone=900))
+    leg = caller.dial(DID)
+    eventually(lambda: first.calls and second.calls)
+    assert leg.leg.answered_at is None
+    eventually(lambda: leg.leg.answered_at is not None)
+    assert second.calls[0].leg.answered_at is not None
+    assert leg.hears(500)
+    assert second.calls[0].hears(900)
+    assert first.calls[0].leg.caller_number == CALLER
+    eventually(lambda: first.calls[0].leg.ended_at is not None)
+    announced = redis.pop(INBOUND)
+    assert announced["number"] == CALLER
+    assert announced["dial_number"] == DID
+    assert announced["ref"] == "1001"
+    assert announced["call_dir"] == "inbound"
+    assert announced["hold_time"] == 1
+    leg.hangup()
+    record = redis.pop()
+    assert record["call_ref"] == announced["call_ref"]
+    assert (record["end_reason"], record["end_code"], record["hung_up_by"]) == ("answered", 16, "callee")
+    assert record["extension"] == "1001"
+    assert record["number"] == CALLER
+    assert record["dial_number"] == DID
+    assert record["hold_time"] == 1
+    assert record["ref"] == "inbound"
+    assert record["call_dir"] == "inbound"
+    assert record["recording_url"] is not None
+
+
+def test_agent_hangs_up(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.phone("1000", Script(answer_after=0.1, hangup_after=0.5))
+    rig.phone("1001", Script(answer_after=None))
+    rig.outside(CALLER).dial(DID)
+    record = redis.pop()
+    assert (record["end_reason"], record["hung_up_by"], record["extension"]) == ("answered", "agent", "1000")
+
+
+def test_caller_gives_up(rig: Rig, node: Node, redis: RedisServer) -> None:
+    agent = rig.phone("1000", Script(answer_after=None))
+    rig.phone("1001", Script(answer_after=None))
+    leg = rig.outside(CALLER).dial(DID)
+    eventually(lambda: agent.calls)
+    time.sleep(0.2)
+    leg.hangup()
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"], record["hung_up_by"]) == ("abandoned", 16, "callee")
+    eventually(lambda: agent.calls[0].leg.ended_at is not None)
+    assert redis.client.llen(INBOUND) == 0
+
+
+def test_no_agent_registered_is_480(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.phone("1000").unregister()
+    rig.phone("1001").unregister()
+    leg = rig.outside(CALLER).dial(DID)
+    eventually(lambda: leg.leg.ended_at is not None)
+    assert leg.leg.status == 480
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"]) == ("agent_failed", 20)
+
+
+def test_all_agents_busy_is_486(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.phone("1000", Script(reject=486))
+    rig.phone("1001", Script(reject=486))
+    leg = rig.outside(CALLER).dial(DID)
+    eventually(lambda: leg.leg.ended_at is not None)
+    assert leg.leg.status == 486
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"]) == ("agent_busy", 17)
+
+
+def test_no_agent_answers_a_message_and_480(rig: Rig, node: Node, redis: RedisServer) -> None:
+    agent = rig.phone("1000", Script(answer_after=None))
+    rig.phone("1001", Script(answer_after=None))
+    leg = rig.outside(CALLER).dial(DID)
+    eventually(lambda: leg.leg.early_media_at is not None, within=4)
+    assert leg.leg.answered_at is None
+    ringing = agent.calls[0].leg
+    eventually(lambda: agent.calls[0].leg.ended_at is not None)
+    assert abs(agent.calls[0].leg.ended_at - ringing.started_at - 2) < 0.25
+    eventually(lambda: leg.leg.ended_at is not None, within=15)
+    assert leg.leg.status == 480
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"]) == ("agent_no_answer", 19)
+
+
+def test_number_that_is_not_configured(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.route("27115559999", "inbound", node.config["node"]["listen"])
+    leg = rig.outside(CALLER).dial("27115559999")
+    eventually(lambda: leg.leg.ended_at is not None)
+    assert leg.leg.status == 404
+    assert redis.pop()["end_reason"] == "rejected"
+
+
+def test_a_strangers_asserted_identity_is_not_believed(rig: Rig, node: Node, redis: RedisServer) -> None:
+    agent = rig.phone("1000", Script(answer_after=0.1, hangup_after=0.3))
+    rig.phone("1001", Script(answer_after=None))
+    rig.outside(CALLER).dial(DID, {"P-Asserted-Identity": "<sip:0117770000@127.0.0.1>"})
+    record = redis.pop()
+    assert record["number"] == CALLER
+    assert agent.calls[0].leg.caller_number == CALLER
+
+
+def test_a_withheld_number_is_not_passed_on(rig: Rig, node: Node, redis: RedisServer) -> None:
+    agent = rig.phone("1000", Script(answer_after=0.1, hangup_after=0.3))
+    rig.phone("1001", Script(answer_after=None))
+    rig.outside(CALLER).dial(DID, {"Privacy": "id", "P-Asserted-Identity": f"<sip:{CALLER}@127.0.0.1>"})
+    record = redis.pop()
+    assert record["number"] is None
+    leg = agent.calls[0].leg
+    assert CALLER not in str(leg.headers), leg.headers
