@@ -326,6 +326,20 @@ def snapshot(attempt: Attempt) -> dict[str, Any]:
     return result
 
 
+def timeline(call: dict[str, Any]) -> list[str]:
+    """A call's snapshot as lines: states and decisions, in the order of time."""
+    lines = [
+        f"{call['call_ref']}  {call['app']}  {call['agent'] or '-'} -> {call['callee'] or '-'}"
+        f"  shown {call['outbound_id'] or '-'}  contact_ref {call['contact_ref']}"
+    ]
+    moments = [(one["at"], one["state"], one["detail"]) for one in call["timeline"]]
+    moments += [(one["at"], f"  {one['what']}", one["detail"]) for one in call["decisions"]]
+    start = call["timeline"][0]["at"]
+    for at, what, detail in sorted(moments, key=lambda moment: moment[0]):
+        lines.append(f"{at - start:9.3f}  {what:<18} {detail}".rstrip())
+    return lines
+
+
 def state_event(attempt: Attempt, moment: Moment) -> bytes:
     """``CUSTOM esl_apps::call``: what ``fs_cli`` shows of what the application thinks (contract §3)."""
     headers = {

@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 import time
-from typing import Any
 
 import gevent
 
 from esl_apps import __version__, logs, redisclient
+from esl_apps.calls import timeline
 from esl_apps.config import Config, ConfigError, load
 from esl_apps.store import Store
 
@@ -120,20 +120,6 @@ def _trace(config: Config, arguments: argparse.Namespace) -> int:
         return 1
     print("\n".join(timeline(call)))
     return 0
-
-
-def timeline(call: dict[str, Any]) -> list[str]:
-    """A call's snapshot as lines: states and decisions, in the order of time."""
-    lines = [
-        f"{call['call_ref']}  {call['app']}  {call['agent'] or '-'} -> {call['callee'] or '-'}"
-        f"  shown {call['outbound_id'] or '-'}  contact_ref {call['contact_ref']}"
-    ]
-    moments = [(one["at"], one["state"], one["detail"]) for one in call["timeline"]]
-    moments += [(one["at"], f"  {one['what']}", one["detail"]) for one in call["decisions"]]
-    start = call["timeline"][0]["at"]
-    for at, what, detail in sorted(moments, key=lambda moment: moment[0]):
-        lines.append(f"{at - start:9.3f}  {what:<18} {detail}".rstrip())
-    return lines
 
 
 def _dialplan(config: Config, arguments: argparse.Namespace) -> int:
