@@ -26,15 +26,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which to run (all)")
-    parser.add_argument(
-        "--quick", action="store_true", help="a tenth of the work, one run: to see that it works"
-    )
-    parser.add_argument(
-        "--tick", type=float, default=0.0, metavar="MS", help="FreeSWITCH's tick (20 on a real one)"
-    )
-    parser.add_argument(
-        "--only", action="append", metavar="APP", help="only this application (may be repeated)"
-    )
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, one run: to see that it works")
+    parser.add_argument("--tick", type=float, default=0.0, metavar="MS", help="FreeSWITCH's tick (20 on a real one)")
+    parser.add_argument("--only", action="append", metavar="APP", help="only this application (may be repeated)")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:

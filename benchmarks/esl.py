@@ -21,6 +21,7 @@ class App:
     module: str
     arguments: tuple[str, ...] = ()
     calls: int = 3000  # fewer for a slow one: a run is then still some seconds of CPU
+    rate: int = 300  # calls a second with the tick, where nothing is saturated
 
 
 APPS = [
@@ -28,7 +29,7 @@ APPS = [
     App("floor, myevents", "floor", ("myevents",)),
     App("esl_apps", "esl_apps_app"),
     App("greenswitch", "greenswitch_app"),
-    App("genesis", "genesis_app", calls=600),
+    App("genesis", "genesis_app", calls=600, rate=60),
 ]
 PACKAGES = ["gevent", "greenlet", "greenswitch", "genesis"]
 NOTES = """\
@@ -46,13 +47,13 @@ def run(options: argparse.Namespace) -> str:
     machine = table.machine(PACKAGES)
     apps = [app for app in APPS if not options.only or app.name in options.only]
     rounds = 1 if options.quick else ROUNDS
-    # with the tick a call lasts some 0.4 s: enough of them to keep the application busy
-    concurrency = 1000 if options.tick else 50
+    concurrency = 1000 if options.tick else 50  # with the tick a call lasts some 0.4 s
     runs: dict[str, list[dict[str, float]]] = {app.name: [] for app in apps}
     for _ in range(rounds):
         for app in apps:
             calls = app.calls // 10 if options.quick else app.calls
             load = ["--calls", calls, "--concurrency", concurrency, "--tick", options.tick]
+            load += ["--rate", app.rate] if options.tick else []
             runs[app.name].append(measure(app, [*load, "--warmup", max(300, concurrency)]))
     held = HELD // 10 if options.quick else HELD
     memory = {app.name: measure(app, ["--hold", held, "--warmup", 100])["kb_per_call"] for app in apps}
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> str:
         "application", "calls/CPU-s", "of floor", "of greenswitch", "us CPU/call", "calls/s", "busy",
         "RSS MB", "held KB/call", "generator us",
     ]  # fmt: skip
-    tick = f", FreeSWITCH's tick {options.tick:g} ms" if options.tick else ""
+    tick = f", FreeSWITCH's tick {options.tick:g} ms, 300 calls a second (genesis 60)" if options.tick else ""
     title = f"Event socket: calls handled per CPU-second of the application{tick}"
     notes = [machine, "", *NOTES.format(rounds=rounds, held=held, concurrency=concurrency).splitlines()]
     return table.render(title, columns, rows, notes)
@@ -90,12 +91,8 @@ def run(options: argparse.Namespace) -> str:
 def measure(app: App, arguments: list[object]) -> dict[str, float]:
     """One run: the application on core 0, the generator on core 1."""
     port = process.free_port()
-    with process.running(
-        process.python(f"benchmarks.apps.{app.module}", port, *app.arguments), port
-    ) as child:
-        command = process.python(
-            "benchmarks.generator", "--port", port, "--pid", child.pid, "--core", 1, *arguments
-        )
+    with process.running(process.python(f"benchmarks.apps.{app.module}", port, *app.arguments), port) as child:
+        command = process.python("benchmarks.generator", "--port", port, "--pid", child.pid, "--core", 1, *arguments)
         done = subprocess.run(command, stdout=subprocess.PIPE, cwd=process.ROOT, check=False)
         result = json.loads(done.stdout or b'{"failures": "it printed nothing"}')
         if done.returncode:

@@ -34,9 +34,7 @@ from benchmarks import process
 FRAMES = pathlib.Path(__file__).parent / "frames"
 REST = b"-5e55-4e55-8e55-5e5510005e55"  # what the two legs' UUIDs share: the call's own part
 A_LEG = b"0a0a0a0a"
-APP_UUID = (
-    b"eeeeeeee-eeee-4eee-8eee-eeeeeeeeeeee"  # a UUID of FreeSWITCH's own, where the client sent no Event-UUID
-)
+APP_UUID = b"eeeeeeee-eeee-4eee-8eee-eeeeeeeeeeee"  # a UUID of FreeSWITCH's own, where the client sent no Event-UUID
 
 # What follows an `execute`, burst by burst: FreeSWITCH writes the events of one tick together.
 BURSTS: dict[str, list[list[str]]] = {
@@ -126,9 +124,7 @@ class Subscription:
         if found is None:
             found = []
             for names in BURSTS[step]:
-                wanted = [
-                    self.frames[n].for_app_uuid(len(app_uuid)) for n in names if self.wants(self.frames[n])
-                ]
+                wanted = [self.frames[n].for_app_uuid(len(app_uuid)) for n in names if self.wants(self.frames[n])]
                 burst = b"".join(wanted).replace(b"Linger-Time: -1", b"Linger-Time: " + self.linger.encode())
                 found.append([piece.split(REST) for piece in burst.split(APP_UUID)] if burst else [])
             self.compiled[key] = found
@@ -158,8 +154,11 @@ class Call:
 
 
 class Generator:
-    def __init__(self, port: int, concurrency: int, tick: float = 0.0, timeout: float = 30.0) -> None:
+    def __init__(
+        self, port: int, concurrency: int, tick: float = 0.0, rate: float = 0.0, timeout: float = 30.0
+    ) -> None:
         self.port, self.concurrency, self.tick, self.timeout = port, concurrency, tick, timeout
+        self.interval = 1 / rate if rate else 0.0
         self.frames = {path.stem: Frame(path) for path in FRAMES.glob("*.esl")}
         self.connect_frame = self.frames["connect"].raw.split(REST)
         self.other = [self.frames["execute.answer"].raw, self.frames["complete.answer"].raw]
@@ -184,8 +183,10 @@ class Generator:
         target = self.finished + calls
         placed = 0
         swept = began
-        while self.finished < target:
+        while self.finished < target and not self.failures:
             while placed < calls and len(self.calls) < self.concurrency:
+                if self.interval and time.perf_counter() < began + placed * self.interval:
+                    break
                 self.place()
                 placed += 1
             self.turn()
@@ -210,7 +211,7 @@ class Generator:
                 swept = now
                 self.sweep(now)
             if self.failures:
-                raise Failed(dict(self.failures))
+                return
 
     def release(self) -> None:
         """The callees of the held calls hang up; each call goes on to its end."""
@@ -221,16 +222,16 @@ class Generator:
         for call in held:
             call.started = now
             self.pending.append((now, call, "bridge", 1))
-        while self.finished < target:
+        while self.finished < target and not self.failures:
             self.turn()
             self.sweep(time.perf_counter())
 
     def turn(self) -> None:
         """One turn of the loop: read what came, then write the bursts that are due."""
         pending = self.pending
-        wait = 0.0 if pending else 0.5
+        wait = 0.0 if pending else self.interval or 0.5
         if pending and self.tick:
-            wait = max(0.0, pending[0][0] - time.perf_counter())
+            wait = max(0.0, min(pending[0][0] - time.perf_counter(), self.interval or 0.5))
         due = len(pending)  # what this turn's commands add comes in the next turn
         for fd, flags in self.epoll.poll(wait):
             call = self.calls.get(fd)
@@ -257,9 +258,7 @@ class Generator:
     def sweep(self, now: float) -> None:
         held = set(map(id, self.held))
         for call in [c for c in self.calls.values() if now - c.started > self.timeout and id(c) not in held]:
-            self.end(
-                call, f"no end after {self.timeout:.0f} s; did {call.done}, running {call.busy or 'nothing'}"
-            )
+            self.end(call, f"no end after {self.timeout:.0f} s; did {call.done}, running {call.busy or 'nothing'}")
 
     # a call
 
@@ -271,9 +270,7 @@ class Generator:
         error = sock.connect_ex(("127.0.0.1", self.port))
         if error not in (0, errno.EINPROGRESS):
             raise OSError(error, "connect")
-        call = Call(
-            sock, b"-%04x-4e55-8e55-%012x" % (self.port & 0xFFFF, next(self.serial)), time.perf_counter()
-        )
+        call = Call(sock, b"-%04x-4e55-8e55-%012x" % (self.port & 0xFFFF, next(self.serial)), time.perf_counter())
         self.calls[call.fd] = call
         self.epoll.register(call.fd, select.EPOLLIN)
 
@@ -336,9 +333,7 @@ class Generator:
             self.send(call, call.rest.join(self.connect_frame))
         elif verb == b"exit":
             call.done.append("exit")
-            with contextlib.suppress(
-                ConnectionError
-            ):  # who said exit may close without waiting for the answer
+            with contextlib.suppress(ConnectionError):  # who said exit may close without waiting for the answer
                 self.send(call, BYE)
             problem = self.wrong(call)
             if call.out:
@@ -359,9 +354,7 @@ class Generator:
         elif verb == b"filter":
             name, _, value = rest.partition(b" ")
             call.filters = True
-            call.b_leg |= (
-                name.lower() != b"unique-id"
-            )  # Other-Leg-Unique-ID, an exported variable: the B-leg too
+            call.b_leg |= name.lower() != b"unique-id"  # Other-Leg-Unique-ID, an exported variable: the B-leg too
             self.send(call, FILTER % (name, value))
         elif verb in {b"divert_events", b"noevents", b"nixevent", b"nolinger"}:
             self.send(call, OK)
@@ -454,30 +447,27 @@ class Generator:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.generator", description=__doc__.partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.generator", description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--pid", type=int, required=True, help="the application's process, whose CPU is read")
     parser.add_argument("--calls", type=int, default=3000)
     parser.add_argument("--warmup", type=int, default=300)
     parser.add_argument("--concurrency", type=int, default=50)
-    parser.add_argument(
-        "--hold", type=int, default=0, help="hold so many bridged calls and read the memory instead"
-    )
-    parser.add_argument(
-        "--tick", type=float, default=0.0, metavar="MS", help="FreeSWITCH's tick, 20 on a real one"
-    )
+    parser.add_argument("--hold", type=int, default=0, help="hold so many bridged calls and read the memory instead")
+    parser.add_argument("--tick", type=float, default=0.0, metavar="MS", help="FreeSWITCH's tick, 20 on a real one")
+    parser.add_argument("--rate", type=float, default=0.0, help="calls a second (as many as the concurrency allows)")
     parser.add_argument("--settle", type=float, default=1.2, help="quiet seconds before each reading")
     parser.add_argument("--core", type=int, default=None)
     options = parser.parse_args(argv)
     if options.core is not None:
         process.pin(0, options.core)
-    generator = Generator(options.port, options.concurrency, options.tick / 1000)
+    generator = Generator(options.port, options.concurrency, options.tick / 1000, options.rate)
     generator.run(options.warmup)
     time.sleep(options.settle)
-    result: dict[str, object]
-    if options.hold:
+    result: dict[str, object] = {}
+    if generator.failures:
+        pass
+    elif options.hold:
         before = process.memory(options.pid)
         generator.hold(options.hold)
         time.sleep(options.settle)
@@ -486,7 +476,6 @@ def main(argv: list[str] | None = None) -> int:
         result = {"held": options.hold, "idle_kb": before, "held_kb": after}
         result["kb_per_call"] = (after - before) / options.hold
     else:
-        # only process.Snapshot objects here: two readings of the same clocks
         app, own = process.cpu(options.pid), time.process_time()
         bytes_before, commands_before = generator.sent_bytes, generator.received
         wall = generator.run(options.calls)

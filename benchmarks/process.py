@@ -43,9 +43,7 @@ def free_port() -> int:
 def running(argv: list[str], port: int, core: int | None = 0) -> Iterator[subprocess.Popen[bytes]]:
     """A process that listens on `port`, pinned, ended when the block is left."""
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    child = subprocess.Popen(
-        argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT, env=environment
-    )
+    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT, env=environment)
     try:
         if core is not None:
             pin(child.pid, core)
@@ -53,9 +51,7 @@ def running(argv: list[str], port: int, core: int | None = 0) -> Iterator[subpro
         while not listening(port):
             if child.poll() is not None or time.monotonic() > deadline:
                 child.kill()
-                raise RuntimeError(
-                    f"{' '.join(argv)} does not listen: {child.communicate()[1][-2000:].decode()}"
-                )
+                raise RuntimeError(f"{' '.join(argv)} does not listen: {child.communicate()[1][-2000:].decode()}")
             time.sleep(0.05)
         yield child
     finally:

@@ -10,9 +10,7 @@ import platform
 from collections.abc import Iterable, Sequence
 
 
-def render(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], notes: Sequence[str] = ()
-) -> str:
+def render(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], notes: Sequence[str] = ()) -> str:
     """A title, a table (first column to the left, numbers to the right), notes under it."""
     cells = [
         list(columns),
@@ -28,9 +26,7 @@ def render(
         return "  ".join([first, *others]).rstrip()
 
     rule = "  ".join("-" * width for width in widths)
-    return "\n".join(
-        [title, "", line(cells[0]), rule, *map(line, cells[1:]), *([""] if notes else []), *notes]
-    )
+    return "\n".join([title, "", line(cells[0]), rule, *map(line, cells[1:]), *([""] if notes else []), *notes])
 
 
 def ratio(value: float, base: float) -> str:

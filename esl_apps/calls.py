@@ -85,12 +85,19 @@ class Calls:
     # Life of a call -----------------------------------------------------------------------------------
 
     def begin(self, attempt: Attempt, switch: Switch) -> Live:
-        attempt.switch = switch.name
-        attempt.on_change = self._changed
-        live = Live(attempt, switch)
-        self.live[attempt.call_ref] = live
+        """Make a call known and tell of it."""
+        live = self._add(attempt, switch)
         self._on_moment(attempt, attempt.timeline[0])
         return live
+
+    def _add(self, attempt: Attempt, switch: Switch) -> Live:
+        attempt.switch = switch.name
+        attempt.on_change = self._changed
+        self.live[attempt.call_ref] = live = Live(attempt, switch)
+        return live
+
+    def count(self, app: str) -> int:
+        return sum(live.attempt.app == app for live in self.live.values())
 
     def _changed(self, attempt: Attempt, moment: Moment) -> None:
         self._on_moment(attempt, moment)
@@ -105,8 +112,12 @@ class Calls:
     ) -> Attempt:
         """Start to ring the agent; returns at once."""
         attempt = click2dial.new_attempt(client, order, settings, ref)
-        live = self.begin(attempt, switch)
+        live = self._add(attempt, switch)
         gevent.spawn(self._ring, live, order, client, settings, application)
+        # The originate goes out now; whoever asked, and whoever listens, hears of it behind that.
+        gevent.sleep(0)
+        if not attempt.ended:
+            self._on_moment(attempt, attempt.timeline[0])
         return attempt
 
     def _ring(self, live: Live, order: Order, client: Client, settings: Settings, application: str) -> None:

@@ -403,8 +403,8 @@ def _known_keys(path: str) -> list[str]:
         nested = {
             "node": Node, "redis": Redis, "switches": SwitchConfig, "dial": Dial, "admin": Admin,
             "recordings": Recordings, "prompts": Prompts, "spool": Spool, "integrators": Integrator,
-            "patterns": Patterns, "cccp": Cccp, "callback": Callback, "accounts": Account, "inbound": Inbound, "dialplan": Dialplan,
-            "disa": Disa, "users": User, "caller_id": CallerId, "legacy_get": LegacyGet, "call_restriction": Rule,
+            "patterns": Patterns, "cccp": Cccp, "callback": Callback, "accounts": Account, "inbound": Inbound,
+            "dialplan": Dialplan, "disa": Disa, "users": User, "caller_id": CallerId, "legacy_get": LegacyGet, "call_restriction": Rule,
         }  # fmt: skip
         kind = nested.get(part, kind)
     return [f.encode_name for f in msgspec.structs.fields(kind)]

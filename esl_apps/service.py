@@ -161,6 +161,8 @@ class Node:
     # Life ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        for app in (click2dial.REF, inbound.REF):
+            self.metrics.live.labels(app).set_function(partial(self.calls.count, app))
         self.store.start()
         for outbox in set(self.outboxes.values()):
             self.metrics.outbox.labels(outbox.name).set_function(partial(getattr, outbox, "depth"))
@@ -345,9 +347,7 @@ class Node:
 
     def _on_moment(self, attempt: Attempt, moment: Moment) -> None:
         self.store.save(attempt.call_ref, lambda: snapshot(attempt))
-        if moment.what == cdr.QUEUED:
-            self.metrics.live.labels(attempt.app).inc()
-        elif moment.what in (cdr.AGENT_RINGING, cdr.CALLEE_RINGING) and len(attempt.timeline) <= 3:
+        if moment.what in (cdr.AGENT_RINGING, cdr.CALLEE_RINGING) and len(attempt.timeline) <= 3:
             self.metrics.time_to_ring.labels(attempt.app).observe(max(0.0, moment.at - attempt.queued_at))
         log.info(
             "call",
@@ -360,7 +360,6 @@ class Node:
     def _on_record(self, attempt: Attempt) -> None:
         record = attempt.record
         assert record is not None
-        self.metrics.live.labels(attempt.app).dec()
         self.metrics.calls.labels(attempt.app, record.end_reason).inc()
         if record.recording_url is not None:
             path = recording_path(self.config.recordings.dir, record.integrator or "", record.recording_url)

@@ -69,7 +69,7 @@ class RedisServer:
         got = self.client.brpop([key], timeout=timeout)
         assert got is not None, f"nothing in {key} within {timeout} s"
         body = json.loads(got[1])
-        return body["payload"] if "payload" in body else body
+        return body.get("payload", body)
 
     def close(self) -> None:
         self.kill()

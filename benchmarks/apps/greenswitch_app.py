@@ -50,6 +50,4 @@ class Application:
 
 if __name__ == "__main__":
     port = int(sys.argv[1])
-    greenswitch.OutboundESLServer(
-        "127.0.0.1", port, application=Application, max_connections=100_000
-    ).listen()
+    greenswitch.OutboundESLServer("127.0.0.1", port, application=Application, max_connections=100_000).listen()

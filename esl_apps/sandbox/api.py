@@ -55,7 +55,7 @@ def _words(argument: str, limit: int = 0) -> list[str]:
 
 def _channel(switch: Switch, uuid: str) -> Channel | None:
     """A channel that commands can still find."""
-    return switch.channels.get(uuid.strip())
+    return switch.locate(uuid.strip())
 
 
 # -- placing and ending calls ------------------------------------------------------------------------------
@@ -108,12 +108,13 @@ def _flip_caller_id(leg: Channel) -> None:
     )
     profile.touch()
     leg.set("channel_cid_flipped", "yes")
-    leg.set("call_uuid", leg.uuid)
 
 
 @command("uuid_kill")
 def uuid_kill(switch: Switch, argument: str) -> str:
     """End one leg."""
+    if not argument:
+        return "-USAGE: <uuid> [cause]\n"
     uuid, _, cause = argument.partition(" ")
     channel = _channel(switch, uuid)
     if channel is None:
@@ -205,7 +206,7 @@ def uuid_bridge(switch: Switch, argument: str) -> str:
         return "-ERR Invalid uuid\n"
     first.pending_bridge = second
     second.move(State.HIBERNATE)
-    first.move(State.SOFT_EXECUTE)
+    first.move(State.SOFT_EXECUTE, keep=True)
     return f"+OK {second.uuid}\n"
 
 
@@ -215,9 +216,8 @@ def uuid_hold(switch: Switch, argument: str) -> str:
     words = _words(argument)
     off = bool(words) and words[0].lower() == "off"
     channel = _channel(switch, words[-1]) if words else None
-    if channel is None:
-        return "-ERR Operation failed\n"
-    channel.endpoint.hold(not off)
+    if channel is not None:
+        channel.endpoint.hold(not off)
     return "+OK Success\n"
 
 
@@ -228,6 +228,8 @@ def uuid_hold(switch: Switch, argument: str) -> str:
 def uuid_getvar(switch: Switch, argument: str) -> str:
     """A variable's value or ``_undef_``."""
     words = _words(argument, 2)
+    if not words:
+        return "-USAGE: <uuid> <var>\n"
     channel = _channel(switch, words[0]) if words else None
     if channel is None:
         return NO_CHANNEL
@@ -408,8 +410,6 @@ def accepted(switch: Switch, argument: str) -> str:
 @command("sched_del")
 def sched_del(switch: Switch, argument: str) -> str:
     """Take back tasks by number or group (a channel's UUID)."""
-    if not argument.strip():
-        return "-ERR Invalid syntax\n"
     return f"+OK Deleted: {switch.scheduler.cancel(argument.strip())}\n"
 
 
@@ -567,7 +567,7 @@ def show(switch: Switch, argument: str) -> str:
         )
     if "count" in words:
         if "json" in words:
-            return json.dumps({"row_count": len(rows)}, separators=(",", ":"))
+            return json.dumps({"row_count": len(rows), "rows": []}, separators=(",", ":"))
         return f"\n{len(rows)} total.\n"
     if "json" in words:
         if not rows:

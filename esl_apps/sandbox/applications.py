@@ -62,11 +62,6 @@ def table() -> dict[str, Application]:
 def answer(channel: Channel, data: str) -> None:
     """Answer the caller."""
     del data
-    control = channel.listener
-    if control is not None and not control.threaded and channel.direction == "inbound":
-        # ``socket`` without ``async`` keeps the session's thread: the 200 goes out when it lets go.
-        channel.answer_pending = True
-        return
     channel.answer()
 
 
@@ -336,10 +331,13 @@ def play(
                 # One a frame, as the switch reads them.
                 channel.sleeper.frame()
                 continue
+            channel.drain_events()
             if deadline is not None and time.monotonic() >= deadline:
                 status = "done"
                 break
-            channel.idle(deadline)
+            spent = channel.idle(deadline)
+            if deadline is not None:
+                deadline += spent
     finally:
         channel.heard.remove(heard)
         channel.switch.shape_changed(channel)
@@ -785,10 +783,7 @@ def socket(channel: Channel, data: str) -> None:
     channel.listener = control
     gevent.spawn(control.serve)
     if not threaded:
-        channel.answer_pending = False
         control.run_inline()
-        if channel.answer_pending and not channel.down:
-            channel.answer()
         return
     # Neither commands nor media till ``connect``; only a hang-up or a transfer gets through.
     while channel.ready and not control.finished and not control.connected:

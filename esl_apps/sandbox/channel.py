@@ -132,6 +132,8 @@ class Channel:
         self.partner: Channel | None = None
         """The leg that this one is bridged with."""
         self.hit_dialplan = direction == "inbound"
+        self.bare = False
+        """Nothing is known of the caller yet."""
         # What is running
         self.actions: deque[tuple[str, str]] = deque()
         self.sleeper = Sleeper(switch.tick)
@@ -147,6 +149,8 @@ class Channel:
         self.machine: DigitMachine | None = None
         self.recordings: dict[str, Recording] = {}
         self.listener: Listener | None = None
+        self.pins = 0
+        """Outbound sockets that hold on to the channel; it is not destroyed before they go."""
         self.heard: list[Callable[[], Tones]] = []
         """What plays to this leg beside its partner, innermost last."""
         self.hold_record: list[list[int]] = []
@@ -163,8 +167,6 @@ class Channel:
         self.originating = False
         self.bridge_originator = False
         self.no_cdr = False
-        self.answer_pending = False
-        """Answered under a ``socket`` without ``async``: the 200 waits."""
         self.detects_dtmf = False
         """``start_dtmf``: an in-band detector listens."""
         self.pending_bridge: Channel | None = None
@@ -173,6 +175,7 @@ class Channel:
         self._variables_text: str | None = None
         self._running = False
         self._finished = False
+        self._reported = False
         self._tasks: list[Handle] = []
 
     # -- variables ------------------------------------------------------------------------------------
@@ -213,9 +216,13 @@ class Channel:
     def push(self, name: str, value: str) -> None:
         """Add to a variable that is a list."""
         old = self.get(name)
-        if old is not None:
-            value = (old if old.startswith("ARRAY::") else f"ARRAY::{old}") + f"|:{value}"
-        self.set(name, value)
+        if old is None:
+            self.set(name, value)
+            return
+        # A list keeps its place.
+        value = (old if old.startswith("ARRAY::") else f"ARRAY::{old}") + f"|:{value}"
+        self._variables[name.lower()] = (name, value)
+        self._variables_text = None
 
     def variables(self) -> list[tuple[str, str]]:
         """All variables in order."""
@@ -266,7 +273,7 @@ class Channel:
 
     def headers(self, variables: bool) -> Headers:
         """The channel's part of an event."""
-        headers = self._basic() + self.profile.headers("Caller")
+        headers = self._basic() + ([] if self.bare else self.profile.headers("Caller"))
         if self.other:
             headers.append(("Other-Type", self.other[0]))
             headers += self.other[1].headers("Other-Leg")
@@ -277,7 +284,8 @@ class Channel:
     def rendered(self, variables: bool) -> str:
         """`headers` as text, from what is kept."""
         parts = [f"{name}: {url_encode(value)}\n" for name, value in self._basic()]
-        parts.append(self.profile.rendered("Caller"))
+        if not self.bare:
+            parts.append(self.profile.rendered("Caller"))
         if self.other:
             parts.append(f"Other-Type: {self.other[0]}\n")
             parts.append(self.other[1].rendered("Other-Leg"))
@@ -500,8 +508,8 @@ class Channel:
 
     def bonded(self) -> Channel | None:
         """The leg that this one belongs to: its caller while it rings, its partner in a bridge."""
-        uuid = self.get("signal_bond")
-        return self.switch.channels.get(uuid) if uuid else None
+        uuid = self.get("signal_bond") or self.get("originate_signal_bond")
+        return self.switch.locate(uuid) if uuid else None
 
     def _finish(self) -> None:
         """CS_HANGUP, CS_REPORTING, CS_DESTROY."""
@@ -516,6 +524,7 @@ class Channel:
         for recording in list(self.recordings.values()):
             recording.stop()
         cause = self.hangup_cause or "NORMAL_CLEARING"
+        self.set("bridge_to", None)
         self.set("hangup_cause", cause)
         self.set("hangup_cause_q850", str(causes.q850(cause)))
         self._set_timestamps()
@@ -530,6 +539,13 @@ class Channel:
         if not self.no_cdr:
             self.switch.write_cdr(self)
         self.fire("CHANNEL_HANGUP_COMPLETE", [("Hangup-Cause", cause)])
+        self._reported = True
+        self.release()
+
+    def release(self) -> None:
+        """CS_DESTROY, as soon as no socket lingers on the channel: until then it is still shown."""
+        if not self._reported or self.pins or self.state == State.DESTROY:
+            return
         self.state = State.DESTROY
         self.fire("CHANNEL_DESTROY")
         self.run_state(State.DESTROY)
@@ -633,7 +649,9 @@ class Channel:
             return
         music = self.lookup("hold_music")
         if on and music and music != "silence":
-            partner.queue_command(execute_command("playback", music, lock=True))
+            command = execute_command("playback", music, lock=True)
+            command.headers += [("lead-frames", "5"), ("loops", "-1")]
+            partner.queue_command(command)
         elif not on:
             partner.stop_playing()
 
@@ -699,6 +717,7 @@ class Channel:
 
     def _run_actions(self) -> None:
         self.transferring = False
+        self.set("call_uuid", self.uuid)
         while self.actions and self.state == State.EXECUTE:
             app, data = self.actions.popleft()
             self.execute(app, data)
@@ -717,6 +736,7 @@ class Channel:
         context = context or profile.context or "default"
         dialplan = dialplan or profile.dialplan or "XML"
         history += f"/{context}/{dialplan}"
+        self.set("max_forwards", str(strings.number(self.get("max_forwards"), 71) - 1))
         self.set("transfer_history", history)
         self.set("transfer_source", history)
         if extension != profile.destination_number:
@@ -729,11 +749,12 @@ class Channel:
         self.hit_dialplan = True
         self.move(State.ROUTING)
 
-    def move(self, state: State) -> None:
-        """Leave what runs and go on in another state."""
+    def move(self, state: State, *, keep: bool = False) -> None:
+        """Leave what runs and go on in another state; with ``keep`` the dialplan's rest stays for later."""
         self.state = state
         self.transferring = True
-        self.actions.clear()
+        if not keep:
+            self.actions.clear()
         self.parked = False
         self.wake()
         self.launch()
@@ -784,8 +805,10 @@ class Channel:
         finally:
             self.event_lock -= lock
         if not silent and self.switch.bus.wanted("PRIVATE_COMMAND"):
-            headers = [("Command", command.line), *command.headers]
-            self.switch.bus.fire(Event("PRIVATE_COMMAND", self, before=headers))
+            event = Event("PRIVATE_COMMAND", self)
+            lines = "".join(f"\n{name}: {value}" for name, value in command.headers)
+            event.head = [("Command", command.line + lines), *command.headers]
+            self.switch.bus.fire(event)
         return not self.breaking
 
     def _execute_command(self, command: Command) -> None:
@@ -849,16 +872,16 @@ class Channel:
         expanded = self.expand(data)
         if len(self.applications) < 1000:
             self.applications.append(Executed(interface.name, expanded, microseconds()))
+        self.set("current_application", interface.name)
         self.set("current_application_data", expanded)
-        self.set("current_application", interface.name)
         self.set("current_application_response", None)
-        self.breaking = False
-        self.set("current_application", interface.name)
         marks = [("Application", interface.name)]
         if expanded:
             marks.append(("Application-Data", expanded))
         uuid_mark = ("Application-UUID", app_uuid)
         self.fire("CHANNEL_EXECUTE", (), [*marks, uuid_mark])
+        self.breaking = False
+        self.set("current_application", interface.name)
         outer = self.running_app, self.running_arg
         self.running_app, self.running_arg = interface.name, expanded
         try:
@@ -871,16 +894,19 @@ class Channel:
         )
         return True
 
-    def idle(self, deadline: float | None) -> None:
-        """One round of an application's loop: run queued commands, then sleep till something happens."""
+    def idle(self, deadline: float | None) -> float:
+        """One round of an application's loop: run queued commands, or sleep till something happens.
+
+        Seconds that the commands took: what plays meanwhile does not go on.
+        """
         if self.private and not self.event_lock:
+            began = time.monotonic()
             self.parse_events()
-            return
+            return time.monotonic() - began
         seconds = None if deadline is None else deadline - time.monotonic()
         if seconds is None or seconds > 0:
             self.sleeper.sleep(seconds)
-            if self.private and not self.event_lock:
-                self.parse_events()
+        return 0.0
 
     def wait_for(self, condition: Callable[[], object], seconds: float | None = None) -> bool:
         """Idle until a condition holds or the channel is not ready any more."""
@@ -912,15 +938,18 @@ class Channel:
             if self.digits:
                 self.dequeue_digit()
                 continue
-            self.drain_events()
+            self.drain_events(fire=True)
             self.idle(deadline)
         self.controlled = self.parked = False
         self.fire("CHANNEL_UNPARK")
 
-    def drain_events(self) -> None:
-        """Drop events sent to this session that nobody takes."""
-        if self.queued_events and not (self.divert_events and self.listener is not None):
-            self.queued_events.clear()
+    def drain_events(self, *, fire: bool = False) -> None:
+        """Events sent to this session that its socket did not divert: a parked channel fires them to all."""
+        while self.queued_events and not self.divert_events:
+            event = self.queued_events.popleft()
+            if fire:
+                event.channel = self
+                self.switch.bus.publish(event)
 
     # -- digits -------------------------------------------------------------------------------------------
 

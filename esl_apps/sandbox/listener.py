@@ -51,6 +51,8 @@ class Listener:
         self.threaded = threaded
         """``async``: commands go to the channel's queue; if not, the channel runs them while it waits."""
         self.subscription = Subscription(channel.uuid if channel else None)
+        if channel is not None:
+            channel.pins += 1
         self.connected = False
         """``connect`` was received."""
         self.finished = False
@@ -161,7 +163,10 @@ class Listener:
                 channel.listener = None
             # What lets a parked channel go on with its dialplan.
             channel.controlled = False
+            if self._outbound:
+                channel.pins -= 1
             channel.wake()
+            channel.release()
 
     def _close(self) -> None:
         with at_most(2.0):
@@ -370,7 +375,7 @@ class Listener:
             return wire.reply("-ERR aready enabled.")
         if self.channel is None:
             uuid = line[9:].split(" ", maxsplit=1)[0]
-            found = self.switch.channels.get(uuid)
+            found = self.switch.locate(uuid)
             if found is None:
                 return wire.reply("-ERR invalid uuid")
             self.channel = found
@@ -399,7 +404,7 @@ class Listener:
             else:
                 own.parse_event(command)
             return wire.reply("+OK")
-        channel = self.switch.channels.get(uuid)
+        channel = self.switch.locate(uuid)
         if channel is None:
             return wire.reply(f"-ERR invalid session id [{uuid}]")
         channel.queue_command(command)
@@ -414,7 +419,7 @@ class Listener:
         event.head = [("Command", command.line), *headers, ("Event-UUID", uuid)]
         if event.name == "CUSTOM":
             event.subclass = command.get("event-subclass") or ""
-        target = self.switch.channels.get(command.get("unique-id") or "")
+        target = self.switch.locate(command.get("unique-id") or "")
         if target is not None:
             target.queue_event(event)
         else:

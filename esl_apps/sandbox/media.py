@@ -168,10 +168,16 @@ class Recording:
                 self._write(self._audio(seconds))
             except OSError as error:
                 channel.switch.log.error("Error writing %s: %s", self.path, error)
-        channel.set("record_seconds", str(int(seconds)))
-        channel.set("record_ms", str(int(seconds * 1000)))
-        channel.set("record_samples", str(int(seconds * RATE)))
         cause = "success-silence" if channel.down else "success-maxtime"
+        samples = int(seconds * RATE)
+        for name, value in (
+            ("record_file_size", str(44 + samples * 2 * self.channels)),
+            ("record_samples", str(samples)),
+            ("record_seconds", str(int(seconds))),
+            ("record_ms", str(int(seconds * 1000))),
+            ("record_completion_cause", cause),
+        ):
+            channel.set(name, value)
         marks = [("Record-File-Path", self.path), ("Record-Completion-Cause", cause)]
         channel.fire("RECORD_STOP", (), marks)
         channel.fire("MEDIA_BUG_STOP", self._bug())

@@ -139,7 +139,7 @@ class Attempt:
             if not self._legs:
                 return self._done(reason or "DESTINATION_OUT_OF_ORDER")
             if caller is not None:
-                caller.other = ("originatee", _other(self._legs[0].profile, "inbound"))
+                self._joined(caller, self._legs[0])
             return Outcome("SUCCESS", self._legs[0])
         if not self._legs:
             cancelled = caller is not None and not caller.ready
@@ -172,7 +172,9 @@ class Attempt:
                     verdict = "timeout"
                     break
                 ringing = any(leg.ring_ready or leg.early_media for leg in live)
-                if caller is not None and not tones and not caller.media_ready and self._tells_ringing(live):
+                if caller is not None and not tones and self._tells_ringing(live):
+                    if len(self._legs) == 1:
+                        self._pass_callee_id(live[0], caller)
                     caller.ring()
                 if caller is not None and tones and not sounding and (ringing or instant):
                     # Ringback goes to a caller who has media; with ``ringback`` he gets early media for it.
@@ -276,8 +278,13 @@ class Attempt:
             for dialled in self._legs:
                 caller.push("originate_causes", f"{dialled.uuid};{dialled.hangup_cause or 'NONE'}")
         if leg is not None and caller is not None:
-            caller.other = ("originatee", _other(leg.profile, "inbound"))
+            self._joined(caller, leg)
         return Outcome(cause, leg)
+
+    def _joined(self, caller: Channel, leg: Channel) -> None:
+        caller.other = ("originatee", _other(leg.profile, "inbound"))
+        caller.set("originate_signal_bond", None)
+        caller.set("signal_bond", leg.uuid)
 
     # -- one leg ----------------------------------------------------------------------------------------
 
@@ -326,10 +333,9 @@ class Attempt:
             profile.caller_id_name = variables["origination_caller_id_name"]
         elif caller is not None and caller.get("effective_caller_id_name"):
             profile.caller_id_name = caller.get("effective_caller_id_name") or ""
-        profile.orig_caller_id_name = profile.caller_id_name if caller is None else caller.profile.caller_id_name
-        profile.orig_caller_id_number = (
-            profile.caller_id_number if caller is None else caller.profile.caller_id_number
-        )
+        if caller is None:
+            profile.orig_caller_id_name = profile.caller_id_name
+            profile.orig_caller_id_number = profile.caller_id_number
         if not profile.ani:
             profile.ani = profile.caller_id_number
         privacy = variables.get("origination_privacy")
@@ -359,7 +365,7 @@ class Attempt:
         leg.set("originator", caller.uuid)
         leg.set("signal_bond", caller.uuid)
         caller.set("originate_signal_bond", leg.uuid)
-        leg.other = ("originator", _other(caller.profile, caller.profile.logical_direction))
+        leg.other = ("originator", _other(caller.profile, "inbound"))
 
     def _install(self, leg: Channel, local: dict[str, str], kind: str) -> None:
         """The dial string's variables, and the legs' names for each other."""
@@ -418,8 +424,6 @@ class Attempt:
         leg = outcome.leg
         if leg is None:
             return None, outcome.cause
-        leg.profile.context = "default"
-        leg.profile.touch()
         for name, value in self.switch.user_variables(user):
             leg.set(name, value)
         self._bond(leg)
@@ -479,7 +483,6 @@ def bridge(caller: Channel, leg: Channel) -> None:
     caller.profile.stamp("bridged", now)
     leg.profile.stamp("bridged", now)
     marks = [("Bridge-A-Unique-ID", caller.uuid), ("Bridge-B-Unique-ID", leg.uuid)]
-    caller.set("signal_bond", leg.uuid)
     caller.fire("CHANNEL_BRIDGE", marks)
     caller.set("bridge_to", leg.uuid)
     leg.set("bridge_to", caller.uuid)
@@ -495,9 +498,6 @@ def bridge(caller: Channel, leg: Channel) -> None:
         leg.enter(State.EXCHANGE_MEDIA)
     caller.partner, leg.partner = leg, caller
     outer, leg.watcher = leg.watcher, caller.sleeper
-    callee = leg.profile
-    caller.set("last_sent_callee_id_name", callee.callee_id_name)
-    caller.set("last_sent_callee_id_number", callee.callee_id_number)
     switch.shape_changed(caller, leg)
     caller.execute_on("execute_on_bridge")
     try:
@@ -514,9 +514,17 @@ def _exchange(caller: Channel, leg: Channel) -> None:
     # An unanswered caller is given up after bridge_answer_timeout, in whole seconds.
     seconds = strings.number(caller.get("bridge_answer_timeout"))
     limit = int(time.time()) + seconds + 1 if seconds else None
+    shown = False
     while caller.ready and not leg.down and leg.state == State.EXCHANGE_MEDIA:
         if leg.answered and not caller.answered:
             caller.answer()
+        if not shown and leg.answered and caller.answered:
+            # Each party's display is told whom it talks to.
+            shown = True
+            leg.set("last_sent_callee_id_name", leg.profile.caller_id_name)
+            leg.set("last_sent_callee_id_number", leg.profile.caller_id_number)
+            caller.set("last_sent_callee_id_name", leg.profile.callee_id_name)
+            caller.set("last_sent_callee_id_number", leg.profile.callee_id_number)
         for near, far in ((caller, leg), (leg, caller)):
             while near.digits:
                 dtmf = near.dequeue_digit()
@@ -539,12 +547,12 @@ def _exchange(caller: Channel, leg: Channel) -> None:
 def _unbridge(caller: Channel, leg: Channel, marks: list[tuple[str, str]]) -> None:
     caller.set("bridge_to", None)
     leg.set("bridge_to", None)
+    if leg.state == State.EXCHANGE_MEDIA:
+        _release(leg)
     if caller.down:
         leg.set("bridge_hangup_cause", caller.hangup_cause)
     if leg.down:
         caller.set("bridge_hangup_cause", leg.hangup_cause)
-    elif leg.state == State.EXCHANGE_MEDIA:
-        _release(leg)
     leg.set("call_uuid", leg.uuid)
     caller.fire("CHANNEL_UNBRIDGE", marks)
     cause = leg.hangup_cause or "NORMAL_CLEARING"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import causes, strings
 from .channel import Channel, State
+from .events import Event
 from .profile import CallerProfile
 from .sleeper import Handle, later
 
@@ -133,6 +134,8 @@ class Dialog:
         self.on_hold = False
         self.held = False
         """The switch holds this phone (``uuid_hold``)."""
+        self.late_cancel = False
+        """Redirected: the switch ends the leg as if it cancelled it."""
         self.sent_refusal: tuple[int, str] | None = None
         self._timers: list[Handle] = []
 
@@ -180,7 +183,9 @@ class Dialog:
         _dialog_variables(channel)
         _media_variables(channel)
         channel.set("endpoint_disposition", "EARLY MEDIA")
+        codec, channel.codec = channel.codec, None
         channel.mark_pre_answered()
+        channel.codec = codec
         self.switch.shape_changed(channel)
 
     def _answer(self) -> None:
@@ -226,16 +231,28 @@ class Dialog:
 
     def _redirected(self, channel: Channel, contact: str) -> None:
         """A 3xx: fatal if the dial string says so, else the *caller* goes to the redirector's number."""
-        channel.set("sip_redirected_to", contact if contact.startswith("<") else f"<sip:{contact}>")
-        channel.set("sip_hangup_disposition", "recv_refuse")
+        address = contact.strip("<>").removeprefix("sip:")
+        if "@" not in address:
+            address += "@127.0.0.1"
+        user, _, host = address.partition("@")
         caller = channel.bonded()
+        for name, value in (
+            ("sip_hangup_disposition", "recv_refuse"),
+            ("sip_redirect_contact_0", f"<sip:{address}>"),
+            ("sip_redirected_to", f"<sip:{address}>"),
+            ("sip_redirect_contact_user_0", user),
+            ("sip_redirect_contact_host_0", host),
+            ("proto_specific_hangup_cause", "sip:302"),
+        ):
+            channel.set(name, value)
+        # What is left open is closed by a CANCEL, so the leg says.
+        self.leg.ended_at, self.late_cancel = None, True
         if channel.true("outbound_redirect_fatal"):
             channel.hangup("REQUESTED_CHAN_UNAVAIL")
             return
         channel.hangup("REDIRECTION_TO_NEW_DESTINATION")
         if caller is not None:
-            user = contact.strip("<>").removeprefix("sip:").split("@")[0].split(";")[0]
-            caller.transfer(user, context=caller.profile.context)
+            caller.transfer(user.split(";")[0], context=caller.profile.context)
 
     def _connected(self) -> None:
         script = self.script
@@ -271,7 +288,9 @@ class Dialog:
         name = f"sofia/{profile_name}/{call.from_user}@127.0.0.1"
         channel = Channel(switch, switch.make_uuid(), name, "inbound", profile, self)
         self.channel = channel
+        channel.bare = True
         channel.fire("CHANNEL_STATE")
+        channel.bare = False
         call.variables(channel, profile_name)
         channel.codec = None
         channel.create()
@@ -291,15 +310,17 @@ class Dialog:
             self.leg.early_media_at = time.time()
         if self.channel is not None:
             _media_variables(self.channel)
+            self.channel.set("endpoint_disposition", "EARLY MEDIA")
 
     def answer(self) -> None:
         """A 200 for the phone that dials; its events say early media first, as FreeSWITCH's do."""
         channel = self.channel
         if channel is None or self.ended:
             return
-        _media_variables(channel)
-        channel.mark_pre_answered()
-        channel.set("endpoint_disposition", "ANSWER")
+        if not channel.early_media:
+            _media_variables(channel)
+            channel.set("endpoint_disposition", "EARLY MEDIA")
+            channel.mark_pre_answered()
         channel.set("sip_to_tag", _tag())
         self.leg.answered_at = time.time()
         self.leg.status = 200
@@ -315,6 +336,8 @@ class Dialog:
         if channel is None or self.ended:
             return
         leg = self.leg
+        if cause == "LOSE_RACE":
+            channel.set("call_completed_elsewhere", "true")
         if leg.answered_at is not None:
             channel.set("sip_hangup_disposition", "send_bye")
             self._end("far", leg.status)
@@ -322,7 +345,10 @@ class Dialog:
             channel.set("sip_hangup_disposition", "send_cancel")
             channel.set("sip_invite_failure_status", "487")
             channel.set("sip_invite_failure_phrase", "CANCEL")
-            self._end("far", 487)
+            if self.late_cancel:
+                self._end("phone", leg.status)
+            else:
+                self._end("far", 487)
         else:
             status, _ = self.sent_refusal or (causes.to_sip(cause), "")
             channel.set("sip_hangup_disposition", "send_refuse")
@@ -372,6 +398,9 @@ class Dialog:
         elif leg.direction == "out":
             self._end("phone", 487)
             channel.set("sip_to_tag", _tag())
+            callee = channel.bonded()
+            if callee is not None:
+                callee.set("sip_hangup_phrase", "Request Terminated")
             for name, value in (
                 ("sip_hangup_disposition", "recv_cancel"),
                 ("sip_invite_failure_status", "487"),
@@ -472,6 +501,7 @@ class _Invite:
         pairs: list[tuple[str, str]] = [
             ("direction", "inbound"),
             ("uuid", channel.uuid),
+            ("call_uuid", channel.uuid),
             ("session_id", str(channel.session_id)),
             ("sip_from_user", user),
             ("sip_from_uri", f"{user}@{host}"),
@@ -493,7 +523,10 @@ class _Invite:
             auth = self.phone.number
             pairs += [
                 ("sip_authorized", "true"),
-                ("sip_acl_authed_by", ""),
+                # FreeSWITCH pours the headers of an inner event into the variables of registered callers: a
+                # trap for whoever looks for ``Event-Name`` too loosely.
+                *self.switch.bus.stamp(Event("REQUEST_PARAMS"), ("sofia.c", "sofia_handle_sip_i_invite", 10735)).head,
+                ("sip_number_alias", auth),
                 ("sip_auth_username", auth),
                 ("sip_auth_realm", host),
                 ("number_alias", auth),
@@ -555,7 +588,6 @@ class _Invite:
             ("switch_r_sdp", _sdp(port)),
             ("ep_codec_string", "CORE_PCM_MODULE.PCMU@8000h@20i@64000b"),
             ("endpoint_disposition", "DELAYED NEGOTIATION"),
-            ("call_uuid", channel.uuid),
         ]
         for name, value in pairs:
             if value:

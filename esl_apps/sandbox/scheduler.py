@@ -25,19 +25,23 @@ class Scheduler:
 
     def __init__(self) -> None:
         self._next = 1
+        self._phase = -time.monotonic()
         self._tasks: dict[int, Task] = {}
         self._groups: dict[str, set[int]] = {}
 
     def add(self, when: str, group: str, name: str, function: Callable[..., object], *args: object) -> int:
         """Schedule ``+SECONDS`` or an epoch; the task's number.
 
-        The switch counts in whole seconds of its clock: ``+8`` is up to one second early.
+        The switch counts in whole seconds of its clock and looks twice a second: ``+8`` is up to one second
+        early, and up to half a second later than that.
         """
         number, self._next = self._next, self._next + 1
         match = re.match(r"(\+?)(\d+)", when.strip())
         now = time.time()
         due_at = (int(now) if match and match[1] else 0) + (int(match[2]) if match else 0)
         seconds = due_at - now
+        # To its next look.
+        seconds += -(self._phase + time.monotonic() + seconds) % 0.5
 
         def due() -> None:
             self._remove(number)

@@ -112,6 +112,11 @@ class Switch:
         """Calls of phones, for the control port."""
         return next(self._call_numbers)
 
+    def locate(self, uuid: str) -> Channel | None:
+        """A leg that is up: one that has hung up is found no more, though its events still come."""
+        channel = self.channels.get(uuid)
+        return None if channel is None or channel.down else channel
+
     def report(self, where: str, error: BaseException) -> None:
         """A fault of the sandbox itself."""
         self.log.exception("%s failed: %r", where, error)
@@ -304,12 +309,14 @@ class Switch:
     def _unborn(self, profile: CallerProfile) -> None:
         """A leg that sofia gave up while making it: two events, and no other trace."""
         if self.bus.wanted("CHANNEL_DESTROY") or self.bus.wanted("CHANNEL_STATE"):
-            empty = CallerProfile(direction="outbound", logical_direction="outbound")
-            leg = Channel(self, self.make_uuid(), "N/A", "outbound", empty, Dialog(self, None, Script(), "in", ""))
+            leg = Channel(self, self.make_uuid(), "N/A", "outbound", profile, Dialog(self, None, Script(), "in", ""))
             leg.running_state = State.NONE
+            leg.bare = True
+            for name, value in (("direction", "outbound"), ("is_outbound", "true"), ("uuid", leg.uuid),
+                                ("call_uuid", leg.uuid), ("session_id", str(leg.session_id))):  # fmt: skip
+                leg.set(name, value)
             leg.fire("CHANNEL_DESTROY")
             leg.run_state(State.DESTROY)
-        del profile
 
     def _sofia(
         self, data: str, uuid: str, profile: CallerProfile, caller: Channel | None
@@ -353,9 +360,7 @@ class Switch:
         dialog = Dialog(self, phone, script, "in", number)
         if profile.destination_number != number:
             profile.destination_number = number
-        if caller is not None:
-            profile.source = "mod_sofia"
-        else:
+        if caller is None:
             profile.source = "src/switch_ivr_originate.c"
             profile.dialplan = ""
         profile.touch()
@@ -492,9 +497,12 @@ class Switch:
             return
         other.transferring = False
         channel.other = ("originatee", other.profile.clone())
+        for one, peer in ((channel, other), (other, channel)):
+            one.fire("CHANNEL_EXECUTE", (), [("Application", "uuid_bridge"), ("Application-Data", peer.uuid)])
         bridge(channel, other)
         if not channel.down and channel.state == State.SOFT_EXECUTE:
-            channel.hangup()
+            # On with its dialplan, if there is any left.
+            channel.state = State.EXECUTE
 
     def bind_digits(self, channel: Channel) -> DigitMachine:
         """The channel's digit machine, made at the first binding."""

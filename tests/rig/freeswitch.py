@@ -69,7 +69,7 @@ class RigError(Exception):
 
 
 def find_freeswitch() -> Path | None:
-    """``$FREESWITCH`` (the binary), else the usual places; None where there is no switch or no PJSIP."""
+    """``$FREESWITCH`` (the binary), else the usual places."""
     named = os.environ.get("FREESWITCH")
     for path in [named] if named else USUAL_PATHS:
         if os.access(path, os.X_OK) and Path(path).is_file():
@@ -610,7 +610,8 @@ class FreeswitchRig:
     passwords and folders made this switch's.
     ``rewrite_timestamps``: the profiles' ``rtp-rewrite-timestamps``. Stock FreeSWITCH (False) begins a
     bridge with the other leg's RTP timestamps, which may jump *back*: PJSIP then takes the first packets
-    for late ones, and its user hears nothing for as long as the ringing before lasted, two seconds at most.
+    for late ones, and its user hears nothing for as long as a short ringing before it lasted (measured:
+    0.45 s after 0.5 s of it, 0.95 s after 1 s, nothing lost after 1.8 s and more).
     ``digit_ms``: how long the phones press a key.
     """
 
@@ -672,10 +673,7 @@ class FreeswitchRig:
         self._write_conf(dialplan_files, conf_files, rewrite_timestamps)
         atexit.register(self.close)
         if start:
-            self.outside_banks = [self._new_bank("outside") for _ in range(OUTSIDE_BANKS)]
             self.start()
-            for bank in self.outside_banks:
-                bank.wait_ready()
 
     # configuration
 
@@ -1028,6 +1026,8 @@ class FreeswitchRig:
     def start(self) -> None:
         if self.running:
             return
+        if not self.outside_banks:  # they come up while the switch does
+            self.outside_banks = [self._new_bank("outside") for _ in range(OUTSIDE_BANKS)]
         folders = {"log": "log", "run": "run", "db": "db", "recordings": "recordings"}
         folders |= {"storage": "storage", "cache": "cache", "temp": "tmp", "conf": "conf"}
         command = [str(self.binary), "-nonat", "-nf", "-nc"]
@@ -1044,6 +1044,8 @@ class FreeswitchRig:
             start_new_session=True,
         )
         eventually(self._is_up, within=20, message=f"FreeSWITCH did not start, see {self.folder}/log")
+        for bank in self.outside_banks:
+            bank.wait_ready()
         self._register_again()
 
     def _is_up(self) -> bool:

@@ -1,0 +1,101 @@
+"""Cards and accounts: who may dial through, as what, and how much. Values only; ``esl_apps/cards.py`` keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from esl_apps.core.restrictions import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A PIN or a caller number that may dial through (Kazoo's *cccp* document)."""
+
+    id: str
+    """32 hex digits, Kazoo's form of a document's id."""
+    account_id: str
+    user_id: str | None
+    cid: str | None
+    """The caller number that it is known by, E.164 digits; None for a card with a PIN."""
+    active: bool
+    retain_cid: bool = False
+    """Show the caller's own number to whom it calls."""
+    max_concurrent_calls_per_user: int = 1
+    comment: str = ""
+
+    @property
+    def holder(self) -> str:
+        """Whose concurrent calls are counted: the user over all its cards, else the card (contract §4)."""
+        return f"user:{self.account_id}:{self.user_id}" if self.user_id else f"card:{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What an account may present and may dial."""
+
+    id: str
+    name: str = ""
+    realm: str = ""
+    """For ``Diversion``: the account's SIP realm, or empty."""
+    caller_id: str | None = None
+    """The number that its calls show, as configured."""
+    caller_id_name: str | None = None
+    caller_ids: tuple[str, ...] = ()
+    """Numbers that it may present besides ``caller_id``."""
+    call_restriction: Mapping[str, Rule] = field(default_factory=dict)
+    users: Mapping[str, Mapping[str, Rule]] = field(default_factory=dict)
+    """A user's own ``call_restriction``, by user id."""
+    integrator: str | None = None
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be dialled; None: no bound."""
+
+    calls_per_hour: int | None = None
+    minutes_per_day: int | None = None
+    longest_call: float | None = None
+    """Seconds."""
+
+
+class Unavailable(Exception):
+    """The cards, the limits or the accounts can't be asked now. Nobody dials on a guess: the answer is no."""
+
+
+class Cards(Protocol):
+    """Every method raises :class:`Unavailable` when Redis is away."""
+
+    def by_pin(self, pin: str) -> Card | None:
+        """One round trip, the same for a PIN that exists and one that does not."""
+
+    def by_number(self, e164: str) -> Card | None: ...
+
+    def account(self, account_id: str) -> Account | None: ...
+
+    def last_number(self, card_id: str) -> str | None:
+        """The last number that passed this card's checks, as E.164 digits or an extension."""
+
+    def set_last_number(self, card_id: str, number: str) -> None: ...
+
+
+class Usage(Protocol):
+    """Limits across all nodes. Methods raise :class:`Unavailable` when Redis is away."""
+
+    def enter(self, holder: str, limit: int, call_ref: str) -> bool:
+        """Count one concurrent call; False, and nothing counted, where ``holder`` has ``limit`` already."""
+
+    def leave(self, holder: str, call_ref: str) -> None:
+        """Give it back. Never raises: a lease that is not renewed ends by itself."""
+
+    def begin_call(self, keys: Mapping[str, Limits], call_ref: str) -> str | None:
+        """Count a call about to be dialled against each key (``card:ID``, ``account:ID``); None where all allow
+        it, else the name of the first limit that is reached (``calls_per_hour``, ``minutes_per_day``)."""
+
+    def seconds_left(self, keys: Mapping[str, Limits]) -> float | None:
+        """How long a call may last now: the least of ``longest_call`` and what is left of the day's minutes."""
+
+    def end_call(self, keys: Mapping[str, Limits], seconds: float) -> None:
+        """Count the talk's seconds. Never raises."""
