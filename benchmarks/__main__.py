@@ -27,13 +27,12 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which to run (all)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, one run: to see that it works")
-    parser.add_argument("--tick", type=float, default=0.0, metavar="MS", help="FreeSWITCH's tick (20 on a real one)")
     parser.add_argument("--only", action="append", metavar="APP", help="only this application (may be repeated)")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    whole = not (options.quick or options.only or options.tick)
+    whole = not (options.quick or options.only)
     for name in options.names or BENCHMARKS:
         text = importlib.import_module(f"benchmarks.{name}").run(options)
         print(text, flush=True)

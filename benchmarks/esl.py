@@ -7,12 +7,16 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks import process, table
 
 ROUNDS = 3
 HELD = 1000
+TICK = 20.0  # ms between two looks of FreeSWITCH at a channel
+
+Runs = dict[str, list[dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class App:
     module: str
     arguments: tuple[str, ...] = ()
     calls: int = 3000  # fewer for a slow one: a run is then still some seconds of CPU
-    rate: int = 300  # calls a second with the tick, where nothing is saturated
+    rate: int = 300  # calls a second with the tick, where no application is to be saturated
 
 
 APPS = [
@@ -32,60 +36,82 @@ APPS = [
     App("genesis", "genesis_app", calls=600, rate=60),
 ]
 PACKAGES = ["gevent", "greenlet", "greenswitch", "genesis"]
-NOTES = """\
+SATURATED = """\
 One call: connect, linger, own events, answer, playback, a second playback with four digits and uuid_break,
 bridge until the callee ends it, hangup, wait for its completion, exit. A call that is not performed wholly and
-in order fails the run. {concurrency} calls at a time from a generator on the other core, after a warm-up; CPU
-user and system of the application's process; each figure is the median of {rounds} runs, taken in turns.
-"floor" only splits frames (no Event-UUID, no hang-up, no time-out): no application can be written on it; with
-myevents it reads half as many bytes again with one command less. "busy" is the share of a core that the
-application used while calls ran: near 100 %, it did not wait for the generator (greenswitch waits for its own
-0.1 s accept poll). Memory: growth of the resident set over {held:,} calls held in a bridge, by call."""
+in order fails the run. 50 calls at a time from a generator on the other core, after a warm-up; CPU is user and
+system of the application's process; each figure is the median of {rounds} runs, taken in turns. "floor" only
+splits frames (no Event-UUID, no hang-up, no time-out): no application can be written on it; with myevents it
+reads half as many bytes again with one command less. "busy" is the share of a core that the application used
+while calls ran: near 100 %, it did not wait for the generator (greenswitch waits for its own 0.1 s accept poll).
+"held" is the growth of the resident set over {held:,} calls held in a bridge, by call."""
+TICKING = """\
+The same calls as a FreeSWITCH with its 20 ms tick sends them, at a rate below what any of these can do: replies
+and events no longer come together, and each wakes a process that slept."""
 
 
 def run(options: argparse.Namespace) -> str:
-    machine = table.machine(PACKAGES)
     apps = [app for app in APPS if not options.only or app.name in options.only]
+    machine = table.machine(PACKAGES)
     rounds = 1 if options.quick else ROUNDS
-    concurrency = 1000 if options.tick else 50  # with the tick a call lasts some 0.4 s
-    runs: dict[str, list[dict[str, float]]] = {app.name: [] for app in apps}
+    share = 10 if options.quick else 1
+    saturated: Runs = {app.name: [] for app in apps}
     for _ in range(rounds):
         for app in apps:
-            calls = app.calls // 10 if options.quick else app.calls
-            load = ["--calls", calls, "--concurrency", concurrency, "--tick", options.tick]
-            load += ["--rate", app.rate] if options.tick else []
-            runs[app.name].append(measure(app, [*load, "--warmup", max(300, concurrency)]))
-    held = HELD // 10 if options.quick else HELD
-    memory = {app.name: measure(app, ["--hold", held, "--warmup", 100])["kb_per_call"] for app in apps}
+            saturated[app.name].append(measure(app, ["--calls", app.calls // share]))
+    held = HELD // share
+    # few at a time before, or what they leave free would be taken for nothing
+    load = ["--hold", held, "--warmup", 100, "--concurrency", 10]
+    memory = {app.name: measure(app, load)["kb_per_call"] for app in apps}
+    ticking: Runs = {app.name: [] for app in apps}
+    for _ in range(rounds):
+        for app in apps:
+            load = ["--tick", TICK, "--rate", app.rate, "--concurrency", 1000, "--calls", 5 * app.rate // share]
+            ticking[app.name].append(measure(app, [*load, "--warmup", app.rate]))
 
-    def median(app: App, field: str) -> float:
-        return statistics.median(run[field] for run in runs[app.name])
+    columns = ["application", "calls/CPU-s", "of floor", "of greenswitch", "us CPU/call", "calls/s", "busy"]
+    first = table.render(
+        "Event socket: calls handled per CPU-second of the application",
+        [*columns, "RSS MB", "held KB/call", "generator us"],
+        [
+            (
+                *figures(saturated, name),
+                f"{median(saturated, name, 'rss_kb') / 1024:.0f}",
+                f"{memory[name]:.1f}",
+                f"{median(saturated, name, 'generator_cpu_per_call_us'):.0f}",
+            )
+            for name in saturated
+        ],
+        SATURATED.format(rounds=rounds, held=held).splitlines(),
+    )
+    rates = "; ".join(f"{app.name} {app.rate}" for app in apps if app.rate != App.rate)
+    second = table.render(
+        f"With FreeSWITCH's tick, {App.rate} calls a second" + (f" ({rates})" if rates else ""),
+        columns,
+        [figures(ticking, name) for name in ticking],
+        TICKING.splitlines(),
+    )
+    return f"{first}\n\n\n{second}\n\n{machine}"
 
-    base = median(apps[0], "calls_per_cpu_second")
-    peer = next((median(app, "calls_per_cpu_second") for app in apps if app.name == "greenswitch"), 0.0)
-    rows = [
-        (
-            app.name,
-            round(median(app, "calls_per_cpu_second")),
-            table.ratio(median(app, "calls_per_cpu_second"), base),
-            table.ratio(median(app, "calls_per_cpu_second"), peer),
-            round(median(app, "app_cpu_per_call_us")),
-            round(median(app, "calls_per_second")),
-            f"{100 * median(app, 'cpu') / median(app, 'wall'):.0f} %",
-            f"{median(app, 'rss_kb') / 1024:.0f}",
-            f"{memory[app.name]:.1f}",
-            round(median(app, "generator_cpu_per_call_us")),
-        )
-        for app in apps
-    ]
-    columns = [
-        "application", "calls/CPU-s", "of floor", "of greenswitch", "us CPU/call", "calls/s", "busy",
-        "RSS MB", "held KB/call", "generator us",
-    ]  # fmt: skip
-    tick = f", FreeSWITCH's tick {options.tick:g} ms, 300 calls a second (genesis 60)" if options.tick else ""
-    title = f"Event socket: calls handled per CPU-second of the application{tick}"
-    notes = [machine, "", *NOTES.format(rounds=rounds, held=held, concurrency=concurrency).splitlines()]
-    return table.render(title, columns, rows, notes)
+
+def figures(runs: Runs, name: str) -> Sequence[str]:
+    """An application's line: medians, beside the floor's and greenswitch's."""
+    own = median(runs, name, "calls_per_cpu_second")
+    floor = median(runs, APPS[0].name, "calls_per_cpu_second")
+    greenswitch = median(runs, "greenswitch", "calls_per_cpu_second")
+    return (
+        name,
+        f"{own:,.0f}",
+        table.ratio(own, floor),
+        table.ratio(own, greenswitch),
+        f"{median(runs, name, 'app_cpu_per_call_us'):,.0f}",
+        f"{median(runs, name, 'calls_per_second'):,.0f}",
+        f"{100 * median(runs, name, 'cpu') / median(runs, name, 'wall'):.0f} %",
+    )
+
+
+def median(runs: Runs, name: str, field: str) -> float:
+    return statistics.median(run[field] for run in runs[name]) if name in runs else 0.0
 
 
 def measure(app: App, arguments: list[object]) -> dict[str, float]:

@@ -16,10 +16,8 @@ import gevent
 from gevent.event import Event as Flag
 
 from esl_apps.core import causes, cdr
-from esl_apps.core.apps import click2dial
-from esl_apps.core.apps.click2dial import Client, Order, Rang
-from esl_apps.core.apps.common import Settings, conclude
-from esl_apps.core.call import Ended
+from esl_apps.core.apps.common import Line, Rang, conclude
+from esl_apps.core.call import Call, Ended
 from esl_apps.core.cdr import Attempt, Moment
 from esl_apps.esl import wire
 from esl_apps.esl.channel import leg_of
@@ -39,6 +37,10 @@ KILLED = 3.0
 AWAY = 5.0
 
 
+#: Makes an attempt known; given to flows that begin further ones.
+Begin = Callable[[Attempt], None]
+
+
 class Full(Exception):
     """This node takes no further call: ``str()`` says why (full, draining, no switch, no Redis)."""
 
@@ -56,6 +58,8 @@ class Live:
     changed: Flag = field(default_factory=Flag)
     """Set at each of: socket attached, A-leg ended, job answered, switch up or down."""
     attached: bool = False
+    run: Callable[[Call, Begin], None] | None = None
+    """What takes the answered leg, of a call that this process placed."""
 
     def poke(self) -> None:
         self.changed.set()
@@ -108,34 +112,38 @@ class Calls:
     # Placing ------------------------------------------------------------------------------------------
 
     def place(
-        self, ref: str, order: Order, client: Client, settings: Settings, switch: Switch, application: str
-    ) -> Attempt:
-        """Start to ring the agent; returns at once."""
-        attempt = click2dial.new_attempt(client, order, settings, ref)
+        self, attempt: Attempt, switch: Switch, ring: Callable[[Line], bool], run: Callable[[Call, Begin], None]
+    ) -> gevent.Greenlet[..., bool]:
+        """Place an A-leg; returns at once, with what will say whether it answered.
+
+        ``ring`` rings it, in a greenlet of its own, and ends the attempt where it does not answer; ``run`` takes
+        the answered leg, when its socket comes.
+        """
         live = self._add(attempt, switch)
-        gevent.spawn(self._ring, live, order, client, settings, application)
+        live.run = run
+        placed = gevent.spawn(self._ring, live, ring)
         # The originate goes out now; whoever asked, and whoever listens, hears of it behind that.
         gevent.sleep(0)
         if not attempt.ended:
             self._on_moment(attempt, attempt.timeline[0])
-        return attempt
+        return placed
 
-    def _ring(self, live: Live, order: Order, client: Client, settings: Settings, application: str) -> None:
+    def _ring(self, live: Live, ring: Callable[[Line], bool]) -> bool:
         attempt = live.attempt
+        line = _Line(live, self)
         try:
-            line = _Line(live, self)
-            if not click2dial.ring_agent(line, attempt, order, client, settings, application):
-                return
+            if not ring(line):
+                return False
             # The answered leg's socket comes now; a phone that hangs up in this instant leaves none. (Of several
             # phones that rang, those that lost the race have ended too: theirs is no news.)
             answered = line.answered_uuid
             live.wait(lambda: live.attached or answered in live.ends or attempt.ended, time.monotonic() + ATTACH)
             if live.attached or attempt.ended:
-                return
+                return True
             if answered not in live.ends:
                 self.reap(live.switch, attempt.call_ref)
                 attempt.end(cdr.LOST, causes.NORMAL_UNSPECIFIED, cdr.SYSTEM, time.time())
-                return
+                return True
             aleg = leg_of(live.ends[answered])
             attempt.enter(cdr.AGENT_ANSWERED, aleg.answered_at or time.time())
             conclude(attempt, Ended(aleg.ended_at or time.time(), aleg, None), None, cdr.CALLEE)
@@ -143,6 +151,7 @@ class Calls:
             log.exception("ringing failed", extra={"call_ref": attempt.call_ref})
             self.reap(live.switch, attempt.call_ref)
             attempt.end(cdr.LOST, causes.NORMAL_UNSPECIFIED, cdr.SYSTEM, time.time())
+        return True
 
     # Cancelling ---------------------------------------------------------------------------------------
 
@@ -193,7 +202,7 @@ class Calls:
         attempt = live.attempt
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
             live.ends[event.get("Unique-ID") or ""] = event
-        elif attempt.app == click2dial.REF and not live.attached:
+        elif live.run is not None and not live.attached:
             leg = leg_of(event)
             live.rang.add(leg.uuid)
             attempt.aleg_uuid = leg.uuid

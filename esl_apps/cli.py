@@ -1,4 +1,5 @@
-"""The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``calls``, ``trace``, ``dialplan``."""
+"""The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``import``, ``hash-pin``, ``calls``, ``trace``,
+``dialplan``."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import gevent
 from esl_apps import __version__, logs, redisclient
 from esl_apps.calls import timeline
 from esl_apps.config import Config, ConfigError, load
+from esl_apps.core.cards import Unavailable
 from esl_apps.store import Store
 
 _DEFAULT_CONFIG = "/etc/esl_apps/esl_apps.yml"
@@ -39,6 +41,9 @@ def main(argv: list[str]) -> int:
     command("check", "read the configuration and try everything that it names")
     command("calls", "the live calls of all nodes")
     command("trace", "one call's timeline, with every decision").add_argument("call_ref")
+    importing = command("import", "load Kazoo's documents, as exported from CouchDB: JSON, one or many a file")
+    importing.add_argument("files", nargs="+", metavar="FILE")
+    command("hash-pin", "read a PIN from the terminal or standard input; print its keyed hash, for pin_hash")
     command("dialplan", "print the dialplan files with this configuration's numbers")
     command("demo", "an embedded Redis, a sandbox and a node: one call through each application", config=False)
     command("sandbox", "a stand-in for FreeSWITCH; --help after it lists its own options", config=False)
@@ -53,12 +58,20 @@ def main(argv: list[str]) -> int:
         return demo.run()
     try:
         config = load(arguments.config)
-        actions = {"serve": _serve, "check": _check, "calls": _calls, "trace": _trace, "dialplan": _dialplan}
+        actions = {
+            "serve": _serve,
+            "check": _check,
+            "calls": _calls,
+            "trace": _trace,
+            "import": _import,
+            "hash-pin": _hash_pin,
+            "dialplan": _dialplan,
+        }
         return actions[arguments.command](config, arguments)
     except ConfigError as error:
         print(f"esl-apps: {error}", file=sys.stderr)
         return 2
-    except redisclient.ERRORS as error:
+    except (Unavailable, *redisclient.ERRORS) as error:
         print(f"esl-apps: Redis: {error}", file=sys.stderr)
         return 1
 
@@ -119,6 +132,33 @@ def _trace(config: Config, arguments: argparse.Namespace) -> int:
         print("esl-apps: no such call (calls are kept for a day)", file=sys.stderr)
         return 1
     print("\n".join(timeline(call)))
+    return 0
+
+
+def _import(config: Config, arguments: argparse.Namespace) -> int:
+    from esl_apps import importer
+
+    count = dict.fromkeys((importer.TOOK, importer.SAME, importer.LEFT, importer.FAILED), 0)
+    for result in importer.run(arguments.files, config, redisclient.connect(config.redis.url)):
+        count[result.outcome] += 1
+        print(result, flush=True)
+    print(", ".join(f"{number} {outcome}" for outcome, number in count.items()), file=sys.stderr)
+    return 1 if count[importer.FAILED] else 0
+
+
+def _hash_pin(config: Config, arguments: argparse.Namespace) -> int:
+    from getpass import getpass
+
+    from esl_apps.cards import hash_pin
+
+    if not config.pin_key:
+        raise ConfigError("missing; a PIN's hash is keyed with it", "pin_key", file=arguments.config)
+    # Never an argument: those stand in the shell's history and in every user's process list.
+    pin = getpass("PIN: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    if not (pin.isascii() and pin.isdigit()):
+        print("esl-apps: expected a PIN: digits", file=sys.stderr)
+        return 1
+    print(hash_pin(config.pin_key, pin))
     return 0
 
 

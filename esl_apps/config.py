@@ -16,14 +16,17 @@ from typing import Annotated, Any, Literal
 import msgspec
 import phonenumbers
 import yaml
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, inspect
 
+from esl_apps import redisclient
 from esl_apps.core.numbers import CLASSES, NotDialable, NumberPlan
+from esl_apps.core.restrictions import denied
 
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
+#: Stands in paths of the event socket and of the file system: never ``.`` or ``..``.
+_NAME = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]+")
 _NAME_EXPECTED = "expected letters, digits, . _ -"
 
-Name = Annotated[str, Meta(pattern=rf"^{_NAME.pattern}$", max_length=64)]
+Name = Annotated[str, Meta(pattern=rf"^{_NAME.pattern}\Z", max_length=64)]
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -85,6 +88,7 @@ class Recordings(_Section, frozen=True):
 class Prompts(_Section, frozen=True):
     dir: str | None = None
     language: Name = "en"
+    urls: list[str] = field(default_factory=list)
 
 
 class Spool(_Section, frozen=True):
@@ -170,6 +174,12 @@ class User(_Section, frozen=True):
     call_restriction: Restriction = field(default_factory=dict)
 
 
+class Limits(_Section, frozen=True):
+    calls_per_hour: Count | None = None
+    minutes_per_day: Count | None = None
+    longest_call: Seconds | None = None
+
+
 class Disa(_Section, frozen=True):
     pin: str | None = None
     pin_hash: str | None = None
@@ -187,11 +197,14 @@ class Disa(_Section, frozen=True):
 
 class Account(_Section, frozen=True):
     token: str | None = None
+    realm: Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]*$", max_length=255)] = ""
     caller_id: CallerId | None = None
     integrator: str | None = None
     caller_ids: list[str] = field(default_factory=list)
     call_restriction: Restriction = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    card_limits: Limits = field(default_factory=Limits)
     disa: dict[str, Disa] = field(default_factory=dict)
 
 
@@ -240,6 +253,7 @@ class Config(_Section, frozen=True):
         return next((one for one in self.integrators if one.name == name), None)
 
 
+_RECORDINGS = re.compile(r"/[A-Za-z0-9/._~:+@-]*")
 #: What every FreeSWITCH is installed with.
 _DEFAULT_PASSWORD = "ClueCon"  # noqa: S105 - it is the one to refuse
 
@@ -291,8 +305,11 @@ class _Reader:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            problem = getattr(error, "problem", None) or "unreadable"
-            raise ConfigError(f"not YAML: {problem}", line=mark.line + 1 if mark else None, file=self.file) from None
+            problem = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
+            line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
+            raise ConfigError(f"not YAML: {problem}", line=line, file=self.file) from None
+        except RecursionError:
+            raise ConfigError("nested too deep", line=1, file=self.file) from None
         if root is None:
             return {}
         data = self._value(root, "")
@@ -361,53 +378,120 @@ class _Reader:
     def explain(self, message: str, data: Any) -> ConfigError:
         """msgspec's message with a line: ``Expected `int`, got `str` - at `$.node.max_calls```."""
         text, _, where = message.partition(" - at ")
-        path = where.strip("`").removeprefix("$").lstrip(".")
-        if "[...]" in path:
-            path = self._locate(path, text, data)
+        steps = _resolve(where.strip("`"), data)
+        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+        kind = _kind_at(steps)
         unknown = re.search(r"unknown field `(.+?)`", text)
         missing = re.search(r"missing required field `(.+?)`", text)
         if unknown:
             key = unknown[1]
-            known = _known_keys(path)
+            known = _known_keys(kind)
             near = difflib.get_close_matches(key, known, 1)
             hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(sorted(known))}"
             return self.error(f"{path}.{key}" if path else key, f"unknown key{hint if known else ''}")
         if missing:
             return self.error(f"{path}.{missing[1]}" if path else missing[1], "missing; it has no default")
-        if "got `int`" in text and "`str`" in text:
+        text = text[:1].lower() + text[1:]
+        if "got `int`" in text and "`str" in text:
             text += "; put the number in quotes"
-        return self.error(path, text[:1].lower() + text[1:])
-
-    def _locate(self, path: str, text: str, data: Any) -> str:
-        """msgspec writes ``[...]`` for any key of a mapping: find the one that does not convert."""
-        head = path.partition("[...]")[0]
-        section: Any = data
-        for part in head.split("."):
-            section = section.get(part, {}) if isinstance(section, dict) else {}
-        kinds: dict[str, Any] = {"accounts": Account, "inbound": Inbound}
-        if isinstance(section, dict) and head in kinds:
-            for key, value in section.items():
-                try:
-                    msgspec.convert(value, kinds[head])
-                except msgspec.ValidationError as error:
-                    inner = str(error).partition(" - at ")[2].strip("`").removeprefix("$")
-                    return f"{head}.{key}{inner.split('[...]')[0]}"
-        return head
+        elif text.startswith("invalid enum value"):
+            text += f"; expected one of {', '.join(_choices(kind))}"
+        elif _NAME.pattern in text:
+            text = _NAME_EXPECTED
+        return self.error(path, text)
 
 
-def _known_keys(path: str) -> list[str]:
-    kind: Any = Config
-    for part in re.findall(r"[^.\[\]]+", path):
-        if part.isdigit():
+_Step = str | int
+_STEP = re.compile(r"\.(callflow\.disa|[^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
+
+
+def _resolve(where: str, data: Any) -> list[_Step]:
+    """msgspec's path as steps. It writes ``[...]`` for whichever key of a mapping: that is the first one that,
+    alone in its mapping, gives an error at the same place."""
+    template: list[_Step | None] = [
+        name or (int(index) if index else None) for name, index, _any in _STEP.findall(where.removeprefix("$"))
+    ]
+    steps: list[_Step] = []
+    for depth, step in enumerate(template):
+        if step is not None:
+            steps.append(step)
             continue
-        nested = {
-            "node": Node, "redis": Redis, "switches": SwitchConfig, "dial": Dial, "admin": Admin,
-            "recordings": Recordings, "prompts": Prompts, "spool": Spool, "integrators": Integrator,
-            "patterns": Patterns, "cccp": Cccp, "callback": Callback, "accounts": Account, "inbound": Inbound,
-            "dialplan": Dialplan, "disa": Disa, "users": User, "caller_id": CallerId, "legacy_get": LegacyGet, "call_restriction": Rule,
-        }  # fmt: skip
-        kind = nested.get(part, kind)
-    return [f.encode_name for f in msgspec.structs.fields(kind)]
+        mapping = _at(data, steps)
+        for key in mapping:
+            alone = _replaced(data, steps, {key: mapping[key]})
+            found = _error_path(alone)
+            if found is not None and found.startswith(_upto(where, depth + 1)):
+                data = alone
+                steps.append(key)
+                break
+        else:
+            break
+    return steps
+
+
+def _upto(where: str, count: int) -> str:
+    """The first steps of msgspec's path."""
+    ends = [found.end() for found in _STEP.finditer(where)]
+    return where[: ends[count - 1]]
+
+
+def _error_path(data: Any) -> str | None:
+    try:
+        msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        return str(error).partition(" - at ")[2].strip("`")
+    return None
+
+
+def _at(data: Any, steps: list[_Step]) -> Any:
+    for step in steps:
+        data = data[step]
+    return data
+
+
+def _replaced(data: Any, steps: list[_Step], value: Any) -> Any:
+    """A copy of the data with another value at a place; what lies beside it is shared."""
+    if not steps:
+        return value
+    copy = data.copy()
+    copy[steps[0]] = _replaced(data[steps[0]], steps[1:], value)
+    return copy
+
+
+def _kind_at(steps: list[_Step]) -> Any:
+    """The type of a place, as ``msgspec.inspect`` has it."""
+    kind: Any = inspect.type_info(Config)
+    for step in steps:
+        for one in _alternatives(kind):
+            if isinstance(one, inspect.StructType):
+                found = [entry.type for entry in one.fields if entry.encode_name == step]
+                if found:
+                    kind = found[0]
+            elif isinstance(one, inspect.DictType):
+                kind = one.value_type
+            elif isinstance(one, inspect.ListType):
+                kind = one.item_type
+    return kind
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+
+
+def _known_keys(kind: Any) -> list[str]:
+    structs = [one for one in _alternatives(kind) if isinstance(one, inspect.StructType)]
+    return [entry.encode_name for one in structs for entry in one.fields]
+
+
+def _choices(kind: Any) -> list[str]:
+    """What may stand at a place that takes words: ``left``, ``right``, or a mapping."""
+    found: list[str] = []
+    for one in _alternatives(kind):
+        if isinstance(one, inspect.LiteralType):
+            found += [str(value).lower() if isinstance(value, bool) else str(value) for value in one.values]
+        elif isinstance(one, inspect.StructType):
+            found.append("a mapping of " + ", ".join(entry.encode_name for entry in one.fields))
+    return found
 
 
 # The rules between keys ------------------------------------------------------------------------------
@@ -439,6 +523,12 @@ def _check(config: Config, reader: _Reader) -> None:
             except ValueError:
                 raise reader.error(f"{path}[{i}]", "expected an address or a CIDR network") from None
 
+    def redis_url(url: str, path: str) -> None:
+        try:
+            redisclient.check(url)
+        except ValueError as error:
+            raise reader.error(path, str(error)) from None
+
     ports: dict[tuple[str, int], str] = {}
 
     def port(text: str, path: str) -> None:
@@ -452,10 +542,14 @@ def _check(config: Config, reader: _Reader) -> None:
         address(config.node.advertise, "node.advertise")
     require(config.admin.token, "admin.token", "missing; the admin port has no default token")
     port(config.admin.listen, "admin.listen")
+    redis_url(config.redis.url, "redis.url")
     names: set[str] = set()
+    addresses: set[tuple[str, int]] = set()
     for i, switch in enumerate(config.switches):
         path = f"switches[{i}]"
-        host, _port = address(switch.address, f"{path}.address")
+        host, at_port = address(switch.address, f"{path}.address")
+        require((host, at_port) not in addresses, f"{path}.address", "a switch at this address stands above")
+        addresses.add((host, at_port))
         require(
             switch.password != _DEFAULT_PASSWORD or switch.allow_default_password or _is_loopback(host),
             f"{path}.password",
@@ -481,6 +575,16 @@ def _check(config: Config, reader: _Reader) -> None:
         re.fullmatch(r"[%(),;=0-9.+vl-]+", dial.ringback), "dial.ringback", "expected a tone, as %(2000,4000,440,480)"
     )
     networks(config.trust, "trust")
+    require(
+        _RECORDINGS.fullmatch(config.recordings.dir), "recordings.dir",
+        "expected an absolute path of letters, digits and - _ . ~ : + @: it goes through a dial string",
+    )  # fmt: skip
+    for i, text in enumerate(config.prompts.urls):
+        # It becomes an argument of the switch's: nothing in it may be read as more (DESIGN.md, 15).
+        require(
+            re.fullmatch(r"https?://[A-Za-z0-9._~:/?=&+-]+", text), f"prompts.urls[{i}]",
+            "expected http:// or https://, then letters, digits and . _ ~ : / ? = & + -",
+        )  # fmt: skip
 
     plan = config.plan()
 
@@ -510,6 +614,8 @@ def _check(config: Config, reader: _Reader) -> None:
             text = getattr(one.patterns, name)
             if text is not None:
                 regex(text, f"{path}.patterns.{name}")
+        if one.redis is not None:
+            redis_url(one.redis.url, f"{path}.redis.url")
         if one.legacy_get:
             networks(one.legacy_get.allow, f"{path}.legacy_get.allow")
         restrictions.append((f"{path}.call_restriction", one.call_restriction))
@@ -517,6 +623,9 @@ def _check(config: Config, reader: _Reader) -> None:
     cccp = config.cccp
     if cccp.allowed_callee_regex is not None:
         regex(cccp.allowed_callee_regex, "cccp.allowed_callee_regex")
+    for key in ("cccp_cb_number", "cccp_cc_number", "default_caller_id_number"):
+        if (text := getattr(cccp, key)) is not None:
+            number(text, f"cccp.{key}")
     if cccp.cccp_cb_number and cccp.cccp_cc_number:
         require(
             not plan.same(cccp.cccp_cb_number, cccp.cccp_cc_number),
@@ -528,6 +637,10 @@ def _check(config: Config, reader: _Reader) -> None:
         require(_NAME.fullmatch(name), path, _NAME_EXPECTED)
         known_integrator = account.integrator is None or account.integrator in integrators
         require(known_integrator, f"{path}.integrator", "no such integrator")
+        if account.caller_id is not None:
+            number(account.caller_id.number, f"{path}.caller_id.number")
+        for i, text in enumerate(account.caller_ids):
+            number(text, f"{path}.caller_ids[{i}]")
         restrictions.append((f"{path}.call_restriction", account.call_restriction))
         for user_id, user in account.users.items():
             restrictions.append((f"{path}.users.{user_id}.call_restriction", user.call_restriction))
@@ -549,12 +662,21 @@ def _check(config: Config, reader: _Reader) -> None:
             require(klass in known, f"{path}.{klass}", f"unknown class; expected one of {', '.join(sorted(known))}")
     for i, text in enumerate(config.dialplan.nodes):
         address(text, f"dialplan.nodes[{i}]")
+    dids: dict[str, str] = {}
     for did, inbound in config.inbound.items():
         path = f"inbound.{did}"
         number(did, path)
-        require(inbound.integrator in integrators, f"{path}.integrator", "no such integrator")
-        for j, agent in enumerate(inbound.agents):
-            number(agent, f"{path}.agents[{j}]")
+        e164 = plan.read(did).e164
+        require(e164 not in dids, path, f"is {dids.get(e164)}, which stands above")
+        dids[e164] = did
+        owner = config.integrator(inbound.integrator)
+        if owner is None:
+            raise reader.error(f"{path}.integrator", "no such integrator")
+        for j, text in enumerate(inbound.agents):
+            number(text, f"{path}.agents[{j}]")
+            agent = plan.read(text)
+            refused = agent.is_emergency or denied(agent, owner.call_restriction)
+            require(not refused, f"{path}.agents[{j}]", f"numbers of class {agent.klass} are not rung")
 
 
 def _check_template(text: str, path: str, require: Callable[[object, str, str], None]) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.connection import parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -18,6 +19,55 @@ Client = Any  # redis.Redis or redis.cluster.RedisCluster: one set of commands, 
 
 #: What a Redis that is away, loading, failing over or read-only raises.
 ERRORS = (redis.RedisError, OSError)
+
+
+class _Cluster:
+    """A cluster's client asks its nodes when it is made; this one when it is used, so that a node starts while
+    its Redis is away."""
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        self._url = url
+        self._options = options
+        self._client: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._client is None:
+            self._client = RedisCluster.from_url(self._url, **self._options)
+        return getattr(self._client, name)
+
+
+def check(url: str) -> None:
+    """Whether ``connect`` can make something of it; connects to nothing. :raises ValueError: it can't."""
+    scheme, _, rest = url.partition("://")
+    if scheme in ("redis", "rediss", "unix"):
+        parse_url(url)  # type: ignore[no-untyped-call]
+    elif scheme == "redis+cluster":
+        if not parse_url(f"redis://{rest}").get("host"):  # type: ignore[no-untyped-call]
+            raise ValueError("expected redis+cluster://HOST:PORT")
+    elif scheme == "redis+sentinel":
+        _sentinel(rest)
+    else:
+        raise ValueError("expected redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+
+
+def _sentinel(rest: str) -> tuple[list[tuple[str, int]], str, int, dict[str, Any]]:
+    """The sentinels' addresses, the service, its database, its user and password. :raises ValueError."""
+    parts = urlsplit(f"redis://{rest}")
+    user, _, hosts = parts.netloc.rpartition("@")
+    path = [part for part in parts.path.split("/") if part]
+    addresses = [(host.rpartition(":")[0] or host, host.rpartition(":")[2]) for host in hosts.split(",")]
+    if len(path) not in (1, 2) or not hosts or not all(host for host, _port in addresses):
+        raise ValueError("expected redis+sentinel://HOST:PORT[,HOST:PORT…]/SERVICE[/DB]")
+    options: dict[str, Any] = {}
+    if user:
+        options["password"] = unquote(user.rpartition(":")[2])
+    if "username" in (query := parse_qs(parts.query)):
+        options["username"] = query["username"][0]
+    try:
+        numbered = [(host, int(port) if port != host else 26379) for host, port in addresses]
+        return numbered, path[0], int(path[1]) if len(path) > 1 else 0, options
+    except ValueError:
+        raise ValueError("expected a number as port and as database") from None
 
 
 def connect(url: str) -> Client:
@@ -32,27 +82,15 @@ def connect(url: str) -> Client:
         # The outbox retries by its own rules; a retry underneath would only hide how long Redis was away.
         "retry": Retry(NoBackoff(), 0),
     }
+    check(url)
     scheme, _, rest = url.partition("://")
-    if scheme in ("redis", "rediss", "unix"):
-        pool = redis.BlockingConnectionPool.from_url(url, max_connections=32, timeout=TIMEOUT, **options)
-        return redis.Redis(connection_pool=pool)
     if scheme == "redis+cluster":
-        return RedisCluster.from_url(f"redis://{rest}", **options)
+        return _Cluster(f"redis://{rest}", options)
     if scheme == "redis+sentinel":
-        parts = urlsplit(f"redis://{rest}")
-        hosts = parts.netloc.rpartition("@")[2].split(",")
-        path = [part for part in parts.path.split("/") if part]
-        if not path:
-            raise ValueError("expected redis+sentinel://HOST:PORT/SERVICE[/DB]")
-        if parts.netloc.count("@"):
-            options["password"] = unquote(parts.netloc.rpartition("@")[0].rpartition(":")[2])
-        if "username" in (query := parse_qs(parts.query)):
-            options["username"] = query["username"][0]
-        addresses = [(host.rpartition(":")[0] or host, int(host.rpartition(":")[2] or 26379)) for host in hosts]
+        addresses, service, database, login = _sentinel(rest)
         sentinel = Sentinel(  # type: ignore[no-untyped-call]
             addresses, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT
         )
-        return sentinel.master_for(  # type: ignore[no-untyped-call]
-            path[0], db=int(path[1]) if len(path) > 1 else 0, **options
-        )
-    raise ValueError("expected redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+        return sentinel.master_for(service, db=database, **options, **login)  # type: ignore[no-untyped-call]
+    pool = redis.BlockingConnectionPool.from_url(url, max_connections=32, timeout=TIMEOUT, **options)
+    return redis.Redis(connection_pool=pool)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import re
+import secrets
 import time
 from functools import partial
 from pathlib import Path
@@ -14,28 +16,31 @@ import gevent
 from gevent.event import Event as Flag
 
 from esl_apps import cdr_lists, redisclient
-from esl_apps.calls import EVENTS, Calls, Full, Live, snapshot, state_event
+from esl_apps.callbacks import CallbackStore
+from esl_apps.calls import EVENTS, Calls, snapshot, state_event
+from esl_apps.cards import CardStore, hash_pin
 from esl_apps.config import Config, ConfigError, Integrator, split_address
-from esl_apps.core import cdr
-from esl_apps.core.apps import click2dial, inbound
-from esl_apps.core.apps.click2dial import Client, Order
+from esl_apps.core import cdr, dialstring
+from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
+from esl_apps.core.apps.click2dial import Client
 from esl_apps.core.apps.common import Settings, recording_path
+from esl_apps.core.apps.dialin import Rules
+from esl_apps.core.cards import Account
 from esl_apps.core.cdr import Attempt, Moment
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.numbers import NotDialable, presented
 from esl_apps.esl.channel import Channel
-from esl_apps.esl.server import FULL, OutboundServer
-from esl_apps.esl.session import OutboundSession
+from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.switch import Switch
+from esl_apps.incoming import Incoming
 from esl_apps.metrics import Metrics
 from esl_apps.notifications import Entry, Outbox
+from esl_apps.outgoing import Outgoing
 from esl_apps.prompts import prompt_path
 from esl_apps.store import Store
+from esl_apps.usage import UsageStore
 
 log = logging.getLogger(__name__)
-
-#: The dialplan's extension for callers whom no node serves (contract §3).
-UNAVAILABLE = "esl_apps_unavailable"
 
 
 class Node:
@@ -49,13 +54,19 @@ class Node:
         self.started_at = time.time()
         self.apply(config)
         self.store = Store(redisclient.connect(config.redis.url))
+        # Without a key of the operator's no PIN outlives this process; a configured DISA needs none to.
+        self._pin_key = config.pin_key or secrets.token_hex(32)
+        self.cards = CardStore(redisclient.connect(config.redis.url), config.pin_key, self.settings.plan, config.accounts)
+        self.usage = UsageStore(redisclient.connect(config.redis.url), config.node.name)
+        self.callbacks = CallbackStore(redisclient.connect(config.redis.url), config.node.name)
+        self.outgoing = Outgoing(self)
         self.calls = Calls(self._on_moment, self._on_record)
         self.outboxes = self._build_outboxes(config)
         self.switches = [self._build_switch(config, i) for i in range(len(config.switches))]
         try:
             self.server = OutboundServer(
                 split_address(config.node.listen),
-                self._on_session,
+                Incoming(self).handle,
                 config.node.max_calls,
                 on_count=self.metrics.sockets.set,
             )
@@ -91,6 +102,21 @@ class Node:
                 longest=one.max_duration,
                 record=one.record,
             )
+        cccp = config.cccp
+        dids = [cccp.cccp_cb_number, cccp.cccp_cc_number, *config.inbound]
+        dids += [text for account in config.accounts.values() for one in account.disa.values() for text in one.numbers]
+        allowed = re.compile(cccp.allowed_callee_regex) if cccp.allowed_callee_regex else None
+        self.rules = Rules(
+            redial_code=cccp.last_number_redial_code,
+            ensure_valid_caller_id=cccp.ensure_valid_caller_id,
+            default_caller_id=cccp.default_caller_id_number,
+            allowed_callee=allowed.search if allowed else None,
+            cid_trust=cccp.cid_trust,
+            prompt_delay=cccp.prompt_delay,
+            callback_delay=cccp.callback_delay,
+            emergency=dial.emergency is not None,
+            own_numbers=frozenset(plan.read(text).e164 for text in dids if text),
+        )
         self._trust = [ipaddress.ip_network(text) for text in config.trust]
 
     def _client(self, one: Integrator) -> Client:
@@ -161,7 +187,7 @@ class Node:
     # Life ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        for app in (click2dial.REF, inbound.REF):
+        for app in (click2dial.REF, inbound.REF, disa.REF, dialthrough.REF, callback.REF, autodial.REF):
             self.metrics.live.labels(app).set_function(partial(self.calls.count, app))
         self.store.start()
         for outbox in set(self.outboxes.values()):
@@ -171,11 +197,14 @@ class Node:
             switch.start()
         # A request in the first instant finds its switch; one that is away does not hold the start up.
         gevent.wait([gevent.spawn(switch.wait_up, 2.0) for switch in self.switches])
+        self.usage.start()
+        self.outgoing.start()
         self.server.listen()
 
     def drain(self) -> None:
         """Refuse new work; calls go on."""
         self.draining = True
+        self.outgoing.stop()
         self.server.close_listener()
 
     def stop(self) -> None:
@@ -187,6 +216,7 @@ class Node:
         for outbox in set(self.outboxes.values()):
             outbox.drain(max(0.5, min(5.0, deadline - time.monotonic())))
             outbox.stop()
+        self.usage.stop()
         self.store.stop()
         for switch in self.switches:
             switch.stop()
@@ -205,20 +235,7 @@ class Node:
             reasons.append("redis: no answer")
         return reasons
 
-    # Placing ------------------------------------------------------------------------------------------
-
-    def place(self, order: Order, client: Client, ref: str) -> Attempt:
-        """Ring the agent of a call that will be called ``ref``.
-
-        :raises Full: no switch, no Redis, no room, or this node is about to stop."""
-        reasons = self.not_ready()
-        if reasons:
-            raise Full("; ".join(reasons))
-        if len(self.calls.live) >= self.config.node.max_calls:
-            raise Full("this node is full")
-        switch = next(switch for switch in self.switches if switch.connected)
-        application = f"socket({self.config.advertise}/click2dial async full)"
-        return self.calls.place(ref, order, client, self.settings, switch, application)
+    # What the ports ask ------------------------------------------------------------------------------
 
     def cancel(self, call: dict[str, Any]) -> None:
         """Hang a call up, this node's or (by its snapshot) one that another node left on a switch of ours."""
@@ -229,118 +246,62 @@ class Node:
         if switch is not None:
             self.calls.reap(switch, ref)
 
-    # Calls that come over the outbound socket ---------------------------------------------------------
+    # What the applications ask ------------------------------------------------------------------------
 
-    def _on_session(self, session: OutboundSession) -> None:
-        core_uuids = {switch.name: switch.core_uuid for switch in self.switches}
-        ref = ""
-
-        def find_end(uuid: str) -> object:
-            live = self.calls.live.get(ref)
-            return self.calls.find_end(ref, uuid, core_uuids.get(live.switch.name)) if live else None
-
-        channel = Channel(session, self._prompt, find_end)  # type: ignore[arg-type]
-        path = (channel.variable("socket_path") or "").split("/")
-        switch = self._switch_of(channel)
-        if channel.header("Caller-Destination-Number") == UNAVAILABLE:
-            # The watchdog was faster than we were: the caller hears that message now, and is not ours.
-            log.warning("taken over too late", extra={"uuid": session.uuid})
-            return
-        placed = channel.variable("esl_call_ref")
-        if path[0] == "click2dial" and placed:
-            ref = placed
-            self._placed(channel, switch, placed)
-        elif path[0] == "click2dial":
-
-            def begin_phone(attempt: Attempt) -> None:
-                nonlocal ref
-                ref = attempt.call_ref
-                self._begin(channel, attempt, switch)
-
-            client = self.clients.get(path[1]) if len(path) > 1 else next(iter(self.clients.values()), None)
-            if client is None:
-                self._refuse(channel, session, "no such integrator")
-                return
-            click2dial.run_from_phone(
-                channel, client, self.settings, trusted=self._trusted, begin=begin_phone
-            )
-        elif path[0] == "inbound":
-
-            def begin_inbound(attempt: Attempt) -> None:
-                nonlocal ref
-                ref = attempt.call_ref
-                self._begin(channel, attempt, switch)
-
-            queue = self._queue(channel)
-            inbound.run(
-                channel, queue, self._caller(channel), self.settings, begin=begin_inbound, announce=self._announce
-            )
-        else:
-            self._refuse(channel, session, f"no application at {'/'.join(path)[:60]}")
-
-    def _placed(self, channel: Channel, switch: Switch, ref: str) -> None:
-        """The answered A-leg of a call over HTTP: this process's own, or one that another left."""
-        live = self.calls.live.get(ref)
-        name = channel.variable("esl_account_id") or ""
-        client = self.clients.get(name)
-        channel.begin(ref, watched=False)
-        try:
-            if client is None:
-                raise NotDialable("its integrator is not configured")
-            order = click2dial.order_of(channel, self.settings.plan)
-        except NotDialable as error:
-            log.error("an A-leg that carries no call", extra={"call_ref": ref, "reason": str(error)})
-            _leave(channel, "INVALID_MSG_UNSPECIFIED")
-            return
-        if live is None:
-            log.warning("an A-leg whose call has ended", extra={"call_ref": ref})
-            _leave(channel, "NORMAL_CLEARING")
-            return
-        live.attached = True
-        live.poke()
-        click2dial.run(channel, live.attempt, order, client, self.settings)
-
-    def _begin(self, channel: Channel, attempt: Attempt, switch: Switch) -> Live:
-        live = self.calls.begin(attempt, switch)
-        live.attached = True
-        channel.begin(attempt.call_ref, watched=True)
-        return live
-
-    def _refuse(self, channel: Channel, session: OutboundSession, reason: str) -> None:
-        log.warning("call refused", extra={"reason": reason, "uuid": session.uuid})
-        session.post(f"api sched_del {session.uuid}", f"filter Unique-ID {session.uuid}", "event plain CHANNEL_HANGUP")
-        _leave(channel, FULL)
-
-    def _switch_of(self, channel: Channel) -> Switch:
-        """The switch that a socket came from: the one whose core it names, else the only or first one."""
-        core = channel.header("Core-UUID")
-        return next((switch for switch in self.switches if switch.core_uuid == core), self.switches[0])
-
-    def _queue(self, channel: Channel) -> inbound.Queue | None:
-        try:
-            did = self.settings.plan.read(channel.header("Caller-Destination-Number") or "")
-        except NotDialable:
+    def entrance(self, account_id: str, name: str) -> disa.Entrance | None:
+        """A DISA as it is configured now; None where there is none of this name."""
+        configured = self.config.accounts.get(account_id)
+        one = configured.disa.get(name) if configured else None
+        account = self.cards.account(account_id) if one else None
+        if one is None or account is None:
             return None
-        return self.queues.get(did.e164)
+        defaults = self.config.callflow_disa
+        hashed = self.hash_pin(one.pin) if one.pin else one.pin_hash
+        own = one.use_account_caller_id
+        ringing = disa.RINGING.format(count=one.ring_repeat_count)
+        return disa.Entrance(
+            name=name,
+            account=account,
+            pin_hash=hashed,
+            pin_length=max(defaults.default_pin_length, len(one.pin or "")),
+            retries=one.retries,
+            interdigit=one.interdigit / 1000,
+            max_digits=one.max_digits,
+            preconnect_audio=ringing if one.preconnect_audio == "ringing" else disa.DIALTONE,
+            use_account_caller_id=defaults.default_use_account_caller_id if own is None else own,
+            enforce_call_restriction=one.enforce_call_restriction,
+            max_session=one.max_session,
+        )
 
-    def _caller(self, channel: Channel) -> str | None:
+    def hash_pin(self, pin: str) -> str:
+        return hash_pin(self._pin_key, pin)
+
+    def caller_id_of(self, account: Account) -> str:
+        """The number that an account's own calls show."""
+        text = account.caller_id or self.rules.default_caller_id
+        try:
+            return dialstring.caller_id(self.settings.plan.read(text or ""), self.settings.caller_id_format)
+        except NotDialable:
+            return text or inbound.ANONYMOUS
+
+    def caller(self, channel: Channel) -> str | None:
         """The caller's number: the From user, or what a trusted trunk asserts; a withheld one is none
         (hazard 30: FreeSWITCH itself believes anybody's P-Asserted-Identity)."""
         if channel.header("Caller-Privacy-Hide-Number") == "true":
             return None
         address = channel.variable("sip_network_ip") or channel.header("Caller-Network-Addr") or ""
-        if self._trusted(address) or channel.variable("sip_from_user") is None:
+        if self.trusted(address) or channel.variable("sip_from_user") is None:
             return presented(channel.header("Caller-Caller-ID-Number"))
         return presented(channel.variable("sip_from_user"))
 
-    def _trusted(self, address: str) -> bool:
+    def trusted(self, address: str) -> bool:
         try:
             ip = ipaddress.ip_address(address)
         except ValueError:
             return False
         return any(ip in network for network in self._trust)
 
-    def _prompt(self, name: str, rate: int) -> str:
+    def prompt(self, name: str, rate: int) -> str:
         return prompt_path(self.config.prompts.dir, self.config.prompts.language, name, rate)
 
     # Records ------------------------------------------------------------------------------------------
@@ -383,20 +344,13 @@ class Node:
             },
         )
 
-    def _announce(self, attempt: Attempt, agent: str, hold_time: int) -> None:
+    def announce(self, attempt: Attempt, agent: str, hold_time: int) -> None:
         one = self.config.integrator(attempt.integrator or "")
         outbox = self.outboxes.get(attempt.integrator) or self.outboxes[None]
         outbox.push(cdr_lists.answered(attempt, agent, hold_time, one))
 
     def _on_pushed(self, item: Entry) -> None:
         self.metrics.pushed.labels(item.list).inc()
-
-
-def _leave(channel: Channel, cause: str) -> None:
-    try:
-        channel.hangup(cause)
-    except Exception as error:
-        log.debug("left", extra={"reason": str(error)})
 
 
 def state_folder(config: Config) -> Path:

@@ -61,6 +61,8 @@ class Bridged:
     bleg: Leg | None = None
     timed_out: bool = False
     """The application ended the ringing."""
+    broken: bool = False
+    """The caller ended it with ``**``."""
 
     @property
     def gateway_failed(self) -> bool:
@@ -112,6 +114,29 @@ class Call(Protocol):
     def ring(self) -> None:
         """180 to the caller."""
 
+    def answer(self) -> None:
+        """Answer, and hear the caller's keys from now on: for the application alone, in no log, no event and
+        no variable (hazard 27)."""
+
+    def play(self, audio: str, timeout: float = 60.0) -> None:
+        """A prompt by name, a URL, or a tone, to its end. Keys pressed meanwhile are kept for ``collect``."""
+
+    def collect(self, audio: str | None, most: int, first: float, between: float) -> str:
+        """Keys: up to ``most``, or until ``#`` (which is not among them). Empty where none came.
+
+        The first key stops ``audio``; keys pressed before it count, and it is not played then. ``first``:
+        seconds from the audio's end to the first key; ``between``: from key to key.
+        """
+
+    def collect_pin(self, audio: str, most: int, first: float, between: float) -> str:
+        """As ``collect``; nothing of what is keyed stays with the switch, not for a moment."""
+
+    def wait_for_hangup(self, seconds: float) -> None:
+        """Return after the time; :class:`CallEnded` where the caller leaves before it."""
+
+    def conference(self, name: str, longest: float) -> None:
+        """Talk in a conference until it is left."""
+
     def bridge(
         self, leg: Mapping[str, str], endpoints: Sequence[Endpoint], timeout: float, longest: float, progress: Progress
     ) -> Bridged:
@@ -119,7 +144,7 @@ class Call(Protocol):
 
         ``timeout``: seconds from the first INVITE to an answer, held by the application, early media or not.
         ``longest``: seconds that the two may talk. Returns when B failed or, where the A-leg outlives it, when
-        the talk ended.
+        the talk ended. A caller whose keys are heard ends it with ``**``; B does not hear those.
         """
 
     def play_early(self, prompt: str, timeout: float) -> None:

@@ -75,6 +75,9 @@ class Cards(Protocol):
 
     def account(self, account_id: str) -> Account | None: ...
 
+    def card_limits(self, account_id: str) -> Limits | None:
+        """What each card of an account may dial; ``Account.limits`` is for all of them together."""
+
     def last_number(self, card_id: str) -> str | None:
         """The last number that passed this card's checks, as E.164 digits or an extension."""
 

@@ -97,6 +97,8 @@ class Attempt:
     number: str | None
     dial_number: str | None
     call_dir: str
+    account_id: str | None = None
+    """Whose call it is: the integrator or the account."""
     contact_ref: str = ""
     call_ref: str = field(default_factory=new_ref)
     session_ref: str = ""
@@ -245,7 +247,7 @@ def c2d_payload(record: Record) -> dict[str, Any]:
                 "extension": record.extension,
                 "disposition": _raw_disposition(record),
                 "recording_url": record.recording_url,
-                "call_ref": record.contact_ref,
+                "call_ref": record.call_ref,
                 "end_code": record.end_code,
             }
         ]

@@ -17,6 +17,7 @@ from esl_apps.core.numbers import Number
 #: What a variable's value may hold as it is. No comma, quote, brace, bracket, pipe, dollar, space or backslash.
 _SAFE = "-_.~:+@/*#"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_DIGITS = re.compile(r"\+?[0-9]+")
 #: A whole endpoint, once its template is filled in.
 _ENDPOINT = re.compile(r"[A-Za-z0-9_./:;=@*+-]+")
 
@@ -79,7 +80,12 @@ class Endpoints:
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
-    endpoint = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
+    def value(match: re.Match[str]) -> str:
+        if not _DIGITS.fullmatch(values[match[1]]):
+            raise ValueError("an endpoint with something else than a number in it")
+        return values[match[1]]
+
+    endpoint = re.sub(r"\{(\w+)\}", value, template)
     if not _ENDPOINT.fullmatch(endpoint):
         raise ValueError("an endpoint with something else than a number in it")
     return endpoint

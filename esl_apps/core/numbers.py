@@ -60,6 +60,8 @@ class Number:
     """As dialled inside its own country, with the trunk prefix, digits only."""
     klass: str
     """One of :data:`CLASSES`, or the name of an operator's classifier."""
+    abroad: bool = False
+    """A premium, shared-cost or freephone number of another country: what bars international calls bars it too."""
 
     @property
     def is_extension(self) -> bool:
@@ -93,35 +95,45 @@ class NumberPlan:
             raise NotDialable("expected digits, with an optional + before them")
         if shortnumberinfo.is_emergency_number(text, self.region):
             return Number(text, text, text, EMERGENCY)
-        if self._extensions.search(text):
+        if self._extensions.fullmatch(text):
             return Number(text, text, text, EXTENSION)
         try:
             parsed = phonenumbers.parse(text, self.region)
         except phonenumbers.NumberParseException:
             raise NotDialable("not a telephone number") from None
-        e164 = f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}"
-        if shortnumberinfo.is_emergency_number("+" + e164, self.region):
+        significant = phonenumbers.national_significant_number(parsed)
+        at_home = parsed.country_code == phonenumbers.country_code_for_region(self.region)
+        if at_home and shortnumberinfo.is_emergency_number(significant, self.region):
             return Number(text, text, text, EMERGENCY)
+        e164 = f"{parsed.country_code}{significant}"
         national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
-        return Number(text, e164, re.sub(r"\D", "", national), self._classify(parsed, e164))
+        return Number(text, e164, re.sub(r"\D", "", national), *self._classify(parsed, e164))
 
-    def _classify(self, parsed: phonenumbers.PhoneNumber, e164: str) -> str:
+    def _classify(self, parsed: phonenumbers.PhoneNumber, e164: str) -> tuple[str, bool]:
+        """``klass`` and ``abroad``."""
         for name, regex in self._classifiers:
             if regex.search("+" + e164):
-                return name
+                return name, False
         country = parsed.country_code or 0
         if country in _SATELLITE_CODES:
-            return SATELLITE
+            return SATELLITE, False
         if country in _GLOBAL_CODES:
-            return _GLOBAL_CODES[country]
+            return _GLOBAL_CODES[country], True
         if not phonenumbers.is_valid_number(parsed):
-            return UNKNOWN
+            return UNKNOWN, False
         kind = _TYPES.get(phonenumbers.number_type(parsed), UNKNOWN)
+        # Not region_code_for_number: that gives a freephone number of all North America to the US alone.
+        abroad = not phonenumbers.is_valid_number_for_region(parsed, self.region)
         if kind in _CLASS_BEFORE_COUNTRY:
-            return kind
-        if phonenumbers.region_code_for_number(parsed) != self.region:
-            return INTERNATIONAL
-        return kind
+            return kind, abroad
+        return (INTERNATIONAL if abroad else kind), False
+
+    def is_home(self, number: Number) -> bool:
+        """Whether a number is in the plan's own country, or inside."""
+        if number.is_extension or number.is_emergency:
+            return True
+        code = str(phonenumbers.country_code_for_region(self.region))
+        return number.klass not in (INTERNATIONAL, SATELLITE) and number.e164.startswith(code)
 
     def same(self, one: str, other: str) -> bool:
         """Whether two writings are one number (compared as E.164). Unreadable ones never are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from esl_apps.core.numbers import PREMIUM, SATELLITE, UNKNOWN, Number
+from esl_apps.core.numbers import INTERNATIONAL, PREMIUM, SATELLITE, UNKNOWN, Number
 
 #: Denied unless some level allows them: what toll fraud dials (contract §4).
 DENIED_UNLESS_ALLOWED = frozenset({PREMIUM, SATELLITE, UNKNOWN})
@@ -20,10 +20,13 @@ class Rule(Protocol):
 def denied(number: Number, *levels: Mapping[str, Rule]) -> bool:
     """Whether a number's class is denied at any level (system, account, user: outermost first).
 
-    The first that denies wins; premium, satellite and unknown need a level that allows them.
+    The first that denies wins; premium, satellite and unknown need a level that allows them. A freephone,
+    shared-cost or premium number abroad is an international call, too: a rule against those holds for it.
     """
     allowed = number.klass not in DENIED_UNLESS_ALLOWED
     for level in levels:
+        if number.abroad and (abroad := level.get(INTERNATIONAL)) is not None and abroad.action == "deny":
+            return True
         rule = level.get(number.klass)
         if rule is None or rule.action == "inherit":
             continue

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -20,6 +22,11 @@ EVENTS = (
 )
 #: Seconds for an application that does no more than tell the switch something.
 _QUICK = 10.0
+#: ``bind_digit_action``: each key at once to this socket alone; ``**`` while two talk (hazards 27 and 28).
+_EVERY_KEY = "keys,~^(.)$,key,x"
+_STAR_STAR = "keys,**,key,x"
+#: Seconds within which an equal key from the detector is the same key again.
+_ECHO = 0.2
 #: Seconds for a leg that was killed to be gone.
 _KILL = 5.0
 
@@ -46,6 +53,14 @@ class Channel:
         self._progress: Progress | None = None
         self._killed = False
         self._lost = False
+        self._keys: deque[str] = deque()
+        self._full_until = 0.0
+        self._secret = False
+        self._hears_keys = False
+        self._inband = False
+        self._last_key = ("", 0.0)
+        self._broken = False
+        session.on_keys = self._on_keys
         started = time.monotonic()
         self._data = session.connect()
         if on_command is not None:
@@ -65,6 +80,16 @@ class Channel:
                 # Not esl_call_ref: an agent's other phones carry that too, and two may answer at one instant.
                 f"filter variable_esl_bleg {ref}",
                 f"event plain {EVENTS}",
+            )
+        )
+
+    def watch_only(self) -> None:
+        """Hear of the hang-up alone: for a call that is refused."""
+        self._run(
+            lambda: self._session.post(
+                f"api sched_del {self.uuid}",
+                f"filter Unique-ID {self.uuid}",
+                "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE",
             )
         )
 
@@ -101,6 +126,69 @@ class Channel:
 
     def ring(self) -> None:
         self._run(lambda: self._session.execute("ring_ready", lock=True))
+
+    def answer(self) -> None:
+        session = self._session
+
+        def start() -> Completion:
+            # Before the answer: a digit typed at once must be in no log either.
+            session.multiset({"sensitive_dtmf": "true", "playback_terminators": "none"})
+            completion = session.execute("answer", lock=True)
+            session.post("divert_events on")
+            self._bind(_EVERY_KEY)
+            return completion
+
+        completion = self._run(start)
+        if not self._wait(lambda: completion.done, _QUICK) or completion.event is None:
+            raise ReplyError(completion.error or "no answer to answer")
+        self._data = completion.event
+        self._hears_keys = True
+        if completion.event.var("dtmf_type") != "rfc2833":
+            # Beside telephone-event a detector hears every key twice (hazard 29); without it, it is all there is.
+            self._inband = True
+            self._run(lambda: session.execute("start_dtmf", lock=True))
+
+    def play(self, audio: str, timeout: float = 60.0) -> None:
+        completion = self._start_playback(audio)
+        if not self._wait(lambda: completion.done, timeout):
+            self._stop_playback(completion)
+
+    def collect_pin(self, audio: str, most: int, first: float, between: float) -> str:
+        self._secret = True
+        try:
+            return self.collect(audio, most, first, between)
+        finally:
+            self._secret = False
+
+    def collect(self, audio: str | None, most: int, first: float, between: float) -> str:
+        keys = self._keys
+        if audio is not None and not keys:
+            completion = self._start_playback(audio)
+            if not self._wait(lambda: completion.done or bool(keys), 60.0) or keys:
+                self._stop_playback(completion)
+        digits = ""
+        patience = first
+        while self._wait(lambda: bool(keys), patience):
+            key = keys.popleft()
+            if key == "#":
+                if not digits and time.monotonic() < self._full_until:
+                    # The last digits were as many as asked for; a caller used to # pressed it all the same.
+                    self._full_until = 0.0
+                    continue
+                break
+            digits += key
+            if len(digits) == most:
+                self._full_until = time.monotonic() + between
+                break
+            patience = between
+        return digits
+
+    def wait_for_hangup(self, seconds: float) -> None:
+        self._wait(lambda: False, seconds)
+
+    def conference(self, name: str, longest: float) -> None:
+        completion = self._run(lambda: self._session.execute("conference", f"{name}@default"))
+        self._wait(lambda: completion.done, longest)
 
     def hangup(self, cause: str) -> None:
         self._run(lambda: self._session.execute("hangup", cause))
@@ -139,16 +227,45 @@ class Channel:
         self._blegs.clear()
         self._answered = None
         self._killed = False
+        self._broken = False
         self._progress = progress
+        if not self._hears_keys:
+            return self._bridge(leg, endpoints, timeout, longest, progress)
+        self._run(lambda: self._bind(_STAR_STAR))
+        try:
+            return self._bridge(leg, endpoints, timeout, longest, progress)
+        finally:
+            # What was keyed to the far side is not for the next prompt.
+            self._keys.clear()
+            with suppress(CallEnded):
+                self._run(lambda: self._bind(_EVERY_KEY))
+
+    def _bridge(
+        self,
+        leg: Mapping[str, str],
+        endpoints: Sequence[Endpoint],
+        timeout: float,
+        longest: float,
+        progress: Progress,
+    ) -> Bridged:
         progress("dialled", time.time(), None)
         completion = self._run(lambda: self._session.execute("bridge", dialstring.bridge(leg, endpoints)))
-        if not self._wait(lambda: completion.done or self._answered is not None, timeout):
+        if not self._wait(lambda: completion.done or self._broken or self._answered is not None, timeout):
             self._kill(completion, "NO_ANSWER")
             return Bridged(False, causes.Q850["NO_ANSWER"], "NO_ANSWER", self._last_bleg(), timed_out=True)
         if self._answered is not None:
-            if not self._wait(lambda: completion.done, longest):
+            if not self._wait(lambda: completion.done or self._broken, longest):
                 self._kill(completion, "ALLOTTED_TIMEOUT")
-            return Bridged(True, self._answered.q850 or causes.NORMAL_CLEARING, bleg=self._answered)
+            elif self._broken:
+                self._kill(completion, "NORMAL_CLEARING")
+            if self._hears_keys:
+                # The A-leg goes on: what B's end was is to be known before it does.
+                self._wait(lambda: self._answered is None or self._answered.ended_at is not None, 1.0)
+            code = self._answered.q850 or causes.NORMAL_CLEARING
+            return Bridged(True, code, bleg=self._answered, broken=self._broken)
+        if self._broken:
+            self._kill(completion, "NORMAL_CLEARING")
+            return Bridged(False, causes.NORMAL_CLEARING, bleg=self._last_bleg(), broken=True)
         return self._failure(completion)
 
     def ended(self) -> Ended:
@@ -168,6 +285,39 @@ class Channel:
         if self._lost and bleg is None:
             bleg = _bleg_by_aleg(last)
         return Ended(aleg.ended_at or time.time(), aleg, bleg)
+
+    # Keys and sounds ----------------------------------------------------------------------------------
+
+    def _bind(self, action: str) -> None:
+        if self._hears_keys:
+            self._session.execute("clear_digit_action", "all", lock=True)
+        self._session.execute("bind_digit_action", action, lock=True)
+
+    def _on_keys(self, keys: str, matched: bool) -> None:
+        if keys == "**" and matched:
+            self._broken = True
+            return
+        if self._secret:
+            # The switch notes the key that matched in a variable, which other clients would see with the next
+            # event; an api tells nobody, and goes before the break that ends the prompt.
+            self._session.post(f"api uuid_setvar {self.uuid} last_matching_digits")
+        now = time.monotonic()
+        for key in keys:
+            if self._inband and self._last_key[0] == key and now - self._last_key[1] < _ECHO:
+                continue
+            self._last_key = (key, now)
+            self._keys.append(key)
+
+    def _start_playback(self, audio: str) -> Completion:
+        if "://" not in audio:
+            audio = self._prompt_path(audio, self._data.int("Channel-Read-Codec-Rate"))
+        return self._run(lambda: self._session.execute("playback", audio, lock=False))
+
+    def _stop_playback(self, completion: Completion) -> None:
+        if completion.done:
+            return
+        self._run(lambda: self._session.post(f"api uuid_break {self.uuid} all"))
+        self._wait(lambda: completion.done, 2.0)
 
     # Within -------------------------------------------------------------------------------------------
 

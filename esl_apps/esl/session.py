@@ -8,9 +8,10 @@ Only the session's own greenlet may call its methods.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +21,8 @@ from greenswitch.esl import OutboundSessionHasGoneAway
 
 from esl_apps.esl import wire
 from esl_apps.esl.wire import Event, Framer, FramingError
+
+log = logging.getLogger(__name__)
 
 #: A command's reply comes within milliseconds; a switch that takes this long is stopped or gone.
 REPLY_TIMEOUT = 10.0
@@ -82,6 +85,8 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self.hangup_event: Event | None = None
         """CHANNEL_HANGUP of this channel, once it has come."""
         self.hangup_complete: Event | None = None
+        self.on_keys: Callable[[str, bool], None] | None = None
+        """Told of keys that ``bind_digit_action`` diverted: which, and whether they matched (hazards 27, 28)."""
         self.close_reason = ""
         self._lingering = False
         self._uuid = b""
@@ -251,6 +256,11 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
     def stop(self) -> None:
         self.leave()
 
+    @property
+    def _outbound_connected(self) -> bool:
+        """What ``raise_if_disconnected`` and ``while_connected`` go by."""
+        return self.connected and not self.hung_up
+
     # The wire -----------------------------------------------------------------------------------------
 
     def _write(self, raw: bytes) -> None:
@@ -315,18 +325,35 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
                 completion.error = frame.data
         elif content_type == wire.DISCONNECT:
             self._lingering = self._lingering or frame.raw(b"Content-Disposition") == b"linger"
+            self._tell(self.event_handlers.get("DISCONNECT", ()), frame)
 
     def _on_event(self, event: Event) -> None:
         name = event.name
-        if name == b"CHANNEL_EXECUTE_COMPLETE":
-            completion = self._completions.pop(event.raw(b"Application-UUID") or b"", None)
-            if completion is not None:
-                completion.event = event
+        if not name:
+            keys = event.get("digits")
+            if keys and self.on_keys is not None:
+                self.on_keys(keys, event.raw(b"key") is not None)
+        elif name == b"CHANNEL_EXECUTE_COMPLETE":
+            # A B-leg that runs an application of its own counts from 1, too: this channel's alone.
+            if event.raw(b"Unique-ID") == self._uuid:
+                completion = self._completions.pop(event.raw(b"Application-UUID") or b"", None)
+                if completion is not None:
+                    completion.event = event
         elif event.raw(b"Unique-ID") == self._uuid:
             if name == b"CHANNEL_HANGUP":
                 self.hangup_event = event
             elif name == b"CHANNEL_HANGUP_COMPLETE":
                 self.hangup_complete = event
                 self._lingering = True
-        for handler in self.event_handlers.get(name.decode("latin-1"), ()):
-            handler(event)
+        handlers = self.event_handlers
+        if handlers:
+            key = (event.get("Event-Subclass") or "") if name == b"CUSTOM" else name.decode("latin-1")
+            self._tell(handlers.get(key) or handlers.get("*") or (), event)
+
+    def _tell(self, handlers: Sequence[Callable[[Event], None]], event: Event) -> None:
+        # A copy: a handler may unregister itself. Its fault must not cost the frames behind this one.
+        for handler in tuple(handlers):
+            try:
+                handler(event)
+            except Exception:
+                log.exception("event handler failed", extra={"uuid": self.uuid})

@@ -169,15 +169,16 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             raise Unavailable(f"refused by the switch's ACL: {hello.data.strip() or hello.content_type.decode()}")
         if not self._ask(f"auth {self.password}").ok:
             raise Unavailable("the switch refused the password")
+        self.core_uuid = self._ask("api global_getvar core_uuid").data.strip() or None
         for text in self._filters:
             self._ask(f"filter {text}")
+        # Last: what comes behind its reply is for ``_read``.
         if not self._ask(f"event plain {self._events}").ok:
             raise Unavailable("the switch refused the subscription")
-        self.core_uuid = self._ask("api global_getvar core_uuid").data.strip() or None
         self.connected = True
         self.last_error = ""
         self._up.set()
-        self._on_up(self)
+        self._call_back(self._on_up, self)
 
     def _first(self) -> Event:
         """The next frame while nobody else reads."""
@@ -204,18 +205,18 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         """Dispatch until the connection ends; why it ended."""
         assert self.sock is not None
         sock = self.sock
-        for frame in self._backlog:
-            self._dispatch(frame)
         sock.settimeout(None)
-        while True:
-            try:
+        try:
+            for frame in self._backlog:
+                self._dispatch(frame)
+            while True:
                 data = sock.recv(65536)
                 if not data:
                     return self.last_error or "closed by the switch"
                 for frame in self._framer.feed(data):
                     self._dispatch(frame)
-            except (OSError, FramingError) as error:
-                return self.last_error or str(error)
+        except (OSError, FramingError) as error:
+            return self.last_error or str(error)
 
     def _dispatch(self, frame: Event) -> None:
         if frame.content_type == wire.EVENT_PLAIN:
@@ -224,10 +225,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 if job is not None:
                     job.answer(frame.data)
                 return
-            try:
-                self._on_event(self, frame)
-            except Exception:
-                log.exception("event handler failed", extra={"switch": self.name})
+            self._call_back(self._on_event, self, frame)
         elif frame.content_type in (wire.COMMAND_REPLY, wire.API_RESPONSE):
             if not self._replies:
                 raise FramingError("a reply to nothing")
@@ -235,14 +233,24 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         elif frame.content_type == wire.DISCONNECT:
             raise FramingError("the switch said goodbye")
 
+    def _call_back(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """A fault of whoever listens is not the connection's."""
+        try:
+            callback(*arguments)
+        except Exception:
+            log.exception("event handler failed", extra={"switch": self.name})
+
     def _ping(self) -> None:
         """A stopped FreeSWITCH keeps its connections open and says nothing: ask, and give up on silence."""
         while True:
             gevent.sleep(PING_EVERY)
             start = time.monotonic()
-            try:
+            answered = False
+            # Where the switch's buffers are full, the ping waits to be written.
+            with gevent.Timeout(REPLY_TIMEOUT, False), suppress(NotConnectedError):
                 self.send("api hostname", REPLY_TIMEOUT)
-            except NotConnectedError:
+                answered = True
+            if not answered:
                 self.last_error = f"no answer within {REPLY_TIMEOUT:g} s"
                 if self.sock is not None:
                     # Wakes the reader, which a close from another greenlet would not.
@@ -266,20 +274,24 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         for job in jobs.values():
             job.fail(error)
         if was_up:
-            self._on_down(self)
+            self._call_back(self._on_down, self)
 
     # Commands -----------------------------------------------------------------------------------------
 
     def _write(self, raw: bytes) -> AsyncResult[Event]:
-        if not self.connected or self.sock is None:
+        sock = self.sock
+        if not self.connected or sock is None:
             raise Unavailable(f"switch {self.name}: {self.last_error}")
         reply: AsyncResult[Event] = AsyncResult()
         try:
             # A send that would block lets another greenlet run, whose command must not land inside this one.
             with self._writing:
+                if not self.connected or self.sock is not sock:
+                    # Lost while this waited for its turn: it was said to have failed, and must not be done.
+                    raise Unavailable(f"switch {self.name}: {self.last_error or 'reconnected'}")
                 # In the lock: the replies come in the order of the writes.
                 self._replies.append(reply)
-                self.sock.sendall(raw)
+                sock.sendall(raw)
         except OSError as error:
             self.last_error = f"write failed: {error}"
             raise Unavailable(self.last_error) from None

@@ -47,7 +47,8 @@ class Event(ESLEvent):  # type: ignore[misc]
         if content_type == EVENT_PLAIN:
             self._block = body
             # FreeSWITCH writes Event-Name first (switch_event_create adds it before anything else).
-            self.name = body[12 : body.find(b"\n", 12)] if body.startswith(b"Event-Name: ") else b""
+            end = body.find(b"\n", 12)
+            self.name = body[12 : end if end >= 0 else None] if body.startswith(b"Event-Name: ") else b""
         else:
             self._block = head
             self.name = b""
@@ -59,13 +60,15 @@ class Event(ESLEvent):  # type: ignore[misc]
             # An event can carry a body of its own (a job's output): headers end at the first empty line.
             end = block.find(b"\n\n")
             self._end = len(block) if end < 0 else end
-        start = block.find(b"\n" + name + b": ", 0, self._end)
-        if start >= 0:
-            start += len(name) + 3
-        elif block.startswith(name + b": "):
-            start = len(name) + 2
+        key = name + b": "
+        # The block's first line has no line break before it, and comes before any other of its name.
+        if block.startswith(key):
+            start = len(key)
         else:
-            return None
+            start = block.find(b"\n" + key, 0, self._end)
+            if start < 0:
+                return None
+            start += len(key) + 1
         stop = block.find(b"\n", start, self._end)
         return block[start : self._end if stop < 0 else stop]
 
@@ -82,7 +85,8 @@ class Event(ESLEvent):  # type: ignore[misc]
     def int(self, name: str) -> int:
         """A header that is a whole number; 0 where it is absent or is none."""
         value = self.raw(name.encode())
-        return int(value) if value is not None and value.isdigit() else 0
+        # A count or microseconds; int() itself refuses what has thousands of digits.
+        return int(value) if value is not None and value.isdigit() and len(value) < 20 else 0
 
     @property
     def headers(self) -> dict[str, str]:
@@ -186,7 +190,8 @@ def _describe(head: bytes) -> tuple[bytes, int]:
     # An event's head as FreeSWITCH writes it, two lines: nine frames of ten.
     if head.startswith(b"Content-Length: ") and head.endswith(b"\nContent-Type: text/event-plain"):
         digits = head[16:-31]
-        if digits.isdigit() and len(digits) < 10:
+        # Longer ones are looked at below.
+        if digits.isdigit() and len(digits) < 9:
             return EVENT_PLAIN, int(digits)
     content_type = length = None
     for line in head.split(b"\n"):
@@ -233,9 +238,10 @@ def execute(app: str, arg: str, event_uuid: str, *, lock: bool = False) -> bytes
 def custom_event(subclass: str, headers: dict[str, str]) -> bytes:
     """A CUSTOM event for the switch's listeners. No ``Unique-ID`` in it: one of a live channel would send
     the event to that channel instead (hazard 14)."""
-    lines = ["sendevent CUSTOM", f"Event-Subclass: {subclass}"]
-    for name, value in headers.items():
-        if "\n" in value or "\r" in value:
-            raise ValueError(f"a line break in {name}")
-        lines.append(f"{name}: {value}")
+    lines = ["sendevent CUSTOM"]
+    for name, value in {"Event-Subclass": subclass, **headers}.items():
+        line = f"{name}: {value}"
+        if "\n" in line or "\r" in line or "\0" in line:
+            raise ValueError("a line break in an event's header")
+        lines.append(line)
     return "\n".join(lines).encode() + b"\n\n"

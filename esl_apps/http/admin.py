@@ -1,4 +1,4 @@
-"""The operator's port: health, metrics, the description of the API."""
+"""The operator's port: health, metrics, the description of the API, and the cards in Kazoo's form."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import falcon
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from esl_apps.core.apps.click2dial import Client
+from esl_apps.http import crossbar
 from esl_apps.http.common import answer, application
 from esl_apps.http.openapi import describe
 from esl_apps.service import Node
 
 
-def build(node: Node) -> falcon.App[falcon.Request, falcon.Response]:
+def build(node: Node) -> crossbar.Wsgi:
     app = application("the request")
     app.add_route("/healthz", _Health())
     app.add_route("/readyz", _Ready(node))
     app.add_route("/metrics", _Metrics(node))
     app.add_route("/openapi.json", _OpenApi(node))
-    return app
+    return crossbar.mount(app, node)
 
 
 class _Health:
@@ -51,4 +52,8 @@ class _OpenApi:
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         clients = self._node.clients
-        answer(resp, 200, describe(next(iter(clients.values()), None) or Client("none", self._node.settings.plan)))
+        document = describe(next(iter(clients.values()), None) or Client("none", self._node.settings.plan))
+        cards = crossbar.describe()
+        document["paths"].update(cards["paths"])
+        document["components"]["schemas"].update(cards["schemas"])
+        answer(resp, 200, document)

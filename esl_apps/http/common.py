@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import falcon
@@ -37,13 +38,20 @@ def answer(resp: falcon.Response, status: int, body: Any) -> None:
     resp.content_type = "application/json"
 
 
-def application(prefix: str) -> falcon.App[falcon.Request, falcon.Response]:
-    """A falcon app whose every error is the contract's form, without a version or a stack trace in it."""
+def our_form(_req: falcon.Request, error: Problem) -> tuple[int, Any]:
+    """The status and the body of an error, as the contract has them (§5)."""
+    return error.status, {"errors": error.errors}
+
+
+def application(
+    prefix: str, form: Callable[[falcon.Request, Problem], tuple[int, Any]] = our_form
+) -> falcon.App[falcon.Request, falcon.Response]:
+    """A falcon app whose every error is of one form, without a version or a stack trace in it."""
     app = falcon.App()
     app.req_options.strip_url_path_trailing_slash = True
 
-    def on_problem(_req: falcon.Request, resp: falcon.Response, error: Problem, _params: Any) -> None:
-        answer(resp, error.status, {"errors": error.errors})
+    def on_problem(req: falcon.Request, resp: falcon.Response, error: Problem, _params: Any) -> None:
+        answer(resp, *form(req, error))
         for name, value in error.headers.items():
             resp.set_header(name, value)
 

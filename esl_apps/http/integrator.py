@@ -78,7 +78,7 @@ class _Port:
 
     def place(self, fields: dict[str, Any], ref: str) -> dict[str, Any]:
         try:
-            attempt = self.node.place(self.order(fields), self.node.clients[self.name], ref)
+            attempt = self.node.outgoing.click2dial(self.order(fields), self.node.clients[self.name], ref)
         except Full as full:
             self.node.metrics.refused.labels("503").inc()
             raise problem(503, "unavailable", str(full), headers=_RETRY_AFTER) from None

@@ -83,7 +83,6 @@ def originate(switch: Switch, argument: str) -> str:
     if leg is None:
         return f"-ERR {outcome.cause}\n"
     leg.watcher = None
-    _flip_caller_id(leg)
     if extension.startswith("&") and len(extension) > 1:
         call = extension[1:].split(")", 1)[0]
         app, _, data = call.partition("(")
@@ -94,20 +93,6 @@ def originate(switch: Switch, argument: str) -> str:
     else:
         leg.transfer(extension, dialplan or "XML", context or "default")
     return f"+OK {leg.uuid}\n"
-
-
-def _flip_caller_id(leg: Channel) -> None:
-    """Once up, the leg that we dialled is a caller like any: the far party's number becomes its own."""
-    profile = leg.profile
-    leg.set("pre_transfer_caller_id_name", profile.caller_id_name)
-    leg.set("pre_transfer_caller_id_number", profile.caller_id_number)
-    profile.caller_id_name, profile.callee_id_name = profile.callee_id_name, profile.caller_id_name
-    profile.caller_id_number, profile.callee_id_number = (
-        profile.callee_id_number,
-        profile.caller_id_number,
-    )
-    profile.touch()
-    leg.set("channel_cid_flipped", "yes")
 
 
 @command("uuid_kill")
@@ -128,12 +113,14 @@ def hupall(switch: Switch, argument: str) -> str:
     """End all legs, or those of which a variable has a value."""
     words = _words(argument)
     cause = causes.parse(words[0], "MANAGER_REQUEST") if words else "MANAGER_REQUEST"
+    # Newest first: the called before the caller, mostly; the original's order is a hash table's.
+    channels = list(reversed(switch.channels.values()))
     if len(words) >= 3:
-        for channel in list(switch.channels.values()):
+        for channel in channels:
             if channel.get(words[1]) == words[2]:
                 channel.hangup(cause)
         return f"+OK hangup all channels matching [{words[1]}]=[{words[2]}] with cause: {cause}\n"
-    for channel in list(switch.channels.values()):
+    for channel in channels:
         channel.hangup(cause)
     return f"+OK hangup all channels with cause {cause}\n"
 

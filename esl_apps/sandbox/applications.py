@@ -296,7 +296,7 @@ def set_user(channel: Channel, data: str) -> None:
 def play(
     channel: Channel, path: str, on_digit: Callable[[str], bool] | None = None
 ) -> str:
-    """Play to the end: ``done``, ``break`` or ``missing``. ``on_digit`` says whether a digit ends it."""
+    """Play to the end: ``done``, ``break``, ``gone`` (the channel went) or ``missing``. ``on_digit`` says whether a digit ends it."""
     sound = media.sound(channel.expand(path))
     if sound is None:
         channel.switch.log.error("Error opening file [%s]", path)
@@ -316,24 +316,26 @@ def play(
     began = time.monotonic()
     channel.heard.append(heard)
     channel.switch.shape_changed(channel)
-    status = "break"
+    status = "done"
     try:
         while True:
             if not channel.ready:
+                status = "gone"
                 break
             if channel.breaking:
                 channel.breaking = False
+                status = "break"
                 break
             dtmf = channel.dequeue_digit()
             if dtmf is not None:
                 if on_digit is not None and on_digit(dtmf.digit):
+                    status = "break"
                     break
                 # One a frame, as the switch reads them.
                 channel.sleeper.frame()
                 continue
             channel.drain_events()
             if deadline is not None and time.monotonic() >= deadline:
-                status = "done"
                 break
             spent = channel.idle(deadline)
             if deadline is not None:
@@ -346,7 +348,7 @@ def play(
     channel.set("playback_seconds", str(int(seconds)))
     channel.set("playback_ms", str(int(seconds * 1000)))
     channel.set("playback_samples", str(int(seconds * media.RATE)))
-    channel.fire("PLAYBACK_STOP", (), [*marks, ("Playback-Status", status)])
+    channel.fire("PLAYBACK_STOP", (), [*marks, ("Playback-Status", "break" if status == "break" else "done")])
     return status
 
 
@@ -369,7 +371,7 @@ def playback(channel: Channel, data: str) -> None:
         return False
 
     status = play(channel, data, ends)
-    response = {"missing": "FILE NOT FOUND"}.get(status, "FILE PLAYED")
+    response = {"missing": "FILE NOT FOUND", "gone": "PLAYBACK ERROR"}.get(status, "FILE PLAYED")
     channel.set("current_application_response", response)
 
 

@@ -172,7 +172,11 @@ class Channel:
         self.pending_bridge: Channel | None = None
         self._stack = 0
         self._variables: dict[str, tuple[str, str]] = {}
+        self._lines: dict[str, str] = {}
+        """The variables' lines in events, as far as they were needed; in no order."""
         self._variables_text: str | None = None
+        self._hooked = False
+        """Some ``execute_on_…`` or ``api_on_…`` variable is set."""
         self._running = False
         self._finished = False
         self._reported = False
@@ -207,10 +211,17 @@ class Channel:
         """Set a variable, to the end of the list as the switch does; None removes it."""
         key = name.lower()
         existed = self._variables.pop(key, None)
-        if value is not None and value != "":
-            self._variables[key] = (name, value)
+        if value:
+            pair = (name, value)
+            self._variables[key] = pair
+            if key.startswith(("execute_on", "api_on")):
+                self._hooked = True
+            if pair != existed:
+                self._lines.pop(key, None)
         elif existed is None:
             return
+        else:
+            self._lines.pop(key, None)
         self._variables_text = None
 
     def push(self, name: str, value: str) -> None:
@@ -222,6 +233,7 @@ class Channel:
         # A list keeps its place.
         value = (old if old.startswith("ARRAY::") else f"ARRAY::{old}") + f"|:{value}"
         self._variables[name.lower()] = (name, value)
+        self._lines.pop(name.lower(), None)
         self._variables_text = None
 
     def variables(self) -> list[tuple[str, str]]:
@@ -291,8 +303,12 @@ class Channel:
             parts.append(self.other[1].rendered("Other-Leg"))
         if variables:
             if self._variables_text is None:
+                lines = self._lines
+                for key, (name, value) in self._variables.items():
+                    if key not in lines:
+                        lines[key] = f"variable_{name}: {url_encode(value)}\n"
                 self._variables_text = "".join(
-                    [f"variable_{name}: {url_encode(value)}\n" for name, value in self._variables.values()]
+                    [lines[key] for key in self._variables]
                 )
             parts.append(self._variables_text)
         return "".join(parts)
@@ -426,6 +442,8 @@ class Channel:
 
     def execute_on(self, variable: str) -> None:
         """Run what ``execute_on_…`` variables ask for: all that begin with the name."""
+        if not self._hooked:
+            return
         for name, value in self.variables():
             if name.lower().startswith(variable):
                 self.run_inline(value)
@@ -442,6 +460,8 @@ class Channel:
 
     def api_on(self, variable: str) -> None:
         """Run what ``api_on_…`` variables ask for."""
+        if not self._hooked:
+            return
         for name, value in self.variables():
             if name.lower().startswith(variable):
                 command, _, argument = self.expand(value).partition(" ")
@@ -717,6 +737,8 @@ class Channel:
 
     def _run_actions(self) -> None:
         self.transferring = False
+        if self.direction == "outbound":
+            self._flip_caller_id()
         self.set("call_uuid", self.uuid)
         while self.actions and self.state == State.EXECUTE:
             app, data = self.actions.popleft()
@@ -726,6 +748,18 @@ class Channel:
                 break
         if self.state == State.EXECUTE and not self.actions and not self.transferring:
             self.hangup()
+
+    def _flip_caller_id(self) -> None:
+        """A leg that we dialled is a caller like any once it runs a dialplan: the far party's number is its own."""
+        if self.get("channel_cid_flipped"):
+            return
+        profile = self.profile
+        self.set("pre_transfer_caller_id_name", profile.caller_id_name)
+        self.set("pre_transfer_caller_id_number", profile.caller_id_number)
+        profile.caller_id_name, profile.callee_id_name = profile.callee_id_name, profile.caller_id_name
+        profile.caller_id_number, profile.callee_id_number = profile.callee_id_number, profile.caller_id_number
+        profile.touch()
+        self.set("channel_cid_flipped", "yes")
 
     def transfer(self, extension: str, dialplan: str = "", context: str = "") -> None:
         """Send the channel to an extension, out of whatever it does. Safe from anywhere."""
@@ -995,8 +1029,11 @@ class Channel:
         self.queued_events.append(event)
         if len(self.queued_events) > 10_000:
             self.queued_events.popleft()
-        if self.listener is not None and self.divert_events:
-            self.listener.take_diverted()
+        if self.divert_events:
+            if self.listener is not None:
+                self.listener.take_diverted()
+        else:
+            self.wake()
 
     # -- what the far end hears ------------------------------------------------------------------------------
 

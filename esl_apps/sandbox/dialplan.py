@@ -62,6 +62,9 @@ class Dialplan:
         if found is None:
             for pattern, actions in routes.items():
                 if pattern.startswith("^") and (match := re.search(pattern, number)):
+                    if match.groups():
+                        groups = [match[0], *(one or "" for one in match.groups())]
+                        channel.set("DP_MATCH", "ARRAY::" + "|:".join(groups))
                     found = [
                         (app, re.sub(r"\$(\d)", lambda m, g=match: g[int(m[1])] or "", data))  # type: ignore[misc]
                         for app, data in actions

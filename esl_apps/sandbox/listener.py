@@ -102,7 +102,7 @@ class Listener:
                 break
             if self._outbound and not self.threaded and self.channel is not None and self.connected:
                 self._commands.append(command)
-                self.channel.sleeper.wake()
+                self.channel.sleeper.wake(at_once=True)
             else:
                 self.obey(command)
         return True

@@ -61,9 +61,9 @@ class LoopbackEnd:
 
 
 def dial(
-    switch: Switch, data: str, uuid: str, profile: CallerProfile
+    switch: Switch, data: str, uuid: str, profile: CallerProfile, given: bool
 ) -> tuple[Channel | None, str]:
-    """The outer leg; the inner one begins with `start`."""
+    """The outer leg; the inner one begins with `start`. ``given``: the UUID is the dial string's."""
     extension, _, rest = data.partition("/")
     context, _, dialplan = rest.partition("/")
     profile.destination_number = extension
@@ -75,17 +75,19 @@ def dial(
     channel = Channel(switch, uuid, f"loopback/{extension}-a", "outbound", profile, end)
     end.channel = channel
     channel.codec = L16
+    identity = [("uuid", uuid), ("call_uuid", uuid)]
     for name, value in (
         ("direction", "outbound"),
         ("is_outbound", "true"),
-        ("uuid", uuid),
-        ("call_uuid", uuid),
+        *([] if given else identity),
         ("session_id", str(channel.session_id)),
         ("read_codec", "L16"),
         ("read_rate", "8000"),
         ("write_codec", "L16"),
         ("write_rate", "8000"),
         ("channel_name", channel.name),
+        # An ``origination_uuid`` is given to the leg when it is made already.
+        *(identity if given else []),
     ):
         channel.set(name, value)
     return channel, "SUCCESS"

@@ -131,6 +131,8 @@ class Dialog:
         self.leg = Leg(direction, number, started_at=time.time())
         self.ref = f"{switch.next_call_number()}"
         self.channel: Channel | None = None
+        self.uuid: str | None = None
+        """Of a channel that is gone."""
         self.on_hold = False
         self.held = False
         """The switch holds this phone (``uuid_hold``)."""
@@ -464,7 +466,7 @@ class Dialog:
         """For the control port."""
         return {
             "call": self.ref,
-            "uuid": self.channel.uuid if self.channel else None,
+            "uuid": self.channel.uuid if self.channel else self.uuid,
             "leg": asdict(self.leg),
         }
 

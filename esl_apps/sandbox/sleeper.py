@@ -96,12 +96,12 @@ class Sleeper:
             self.sleep(self.until_tick())
             self._pending = self._pending or pending
 
-    def wake(self) -> None:
-        """Wake the sleeper at the channel's next frame."""
+    def wake(self, *, at_once: bool = False) -> None:
+        """Wake the sleeper at the channel's next frame; ``at_once`` where no frame is waited for."""
         if self._greenlet is None:
             self._pending = True
         elif self._wake is None:
-            self._wake = later(self.until_tick(), self._resume)
+            self._wake = later(0.0 if at_once else self.until_tick(), self._resume)
 
     def _resume(self) -> None:
         greenlet = self._greenlet

@@ -179,6 +179,10 @@ class Switch:
         if channel.machine is not None:
             channel.machine.stop()
         channel.machine = None
+        if isinstance(channel.endpoint, Dialog):
+            # What the phone remembers of the call is not 50 kB of variables.
+            channel.endpoint.uuid = channel.uuid
+            channel.endpoint.channel = None
 
     # -- phones ---------------------------------------------------------------------------------------
 
@@ -292,7 +296,7 @@ class Switch:
             # An id in use is not given again: of a fork with ``origination_uuid`` the first leg rings alone.
             return None, "DESTINATION_OUT_OF_ORDER"
         if kind == "loopback":
-            leg, cause = loopback.dial(self, data, uuid, profile)
+            leg, cause = loopback.dial(self, data, uuid, profile, "origination_uuid" in variables)
         elif kind == "sofia":
             leg, cause = self._sofia(data, uuid, profile, caller)
         else:

@@ -6,12 +6,14 @@ Nothing here is shared with ``esl_apps.esl``: what is tested must not build its 
 from __future__ import annotations
 
 import contextlib
+import select
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 import gevent
 from gevent import socket
+from gevent.event import Event as Flag
 from gevent.server import StreamServer
 
 UUID = "eb43d895-1f07-4a4e-93fc-ba8febf183b8"
@@ -150,7 +152,7 @@ class Peer:
         gevent.sleep(0)
         while True:
             try:
-                data = self.sock.recv(1 << 20, socket.MSG_DONTWAIT) if self._readable() else b""
+                data = self.sock.recv(1 << 20) if self.readable() else b""
             except OSError:
                 data = b""
             if not data:
@@ -159,9 +161,8 @@ class Peer:
         *whole, self._unread = self._unread.split(b"\n\n")
         return [command.decode() for command in whole]
 
-    def _readable(self) -> bool:
-        import select
-
+    def readable(self) -> bool:
+        """Whether something has come, or the end."""
         return bool(select.select([self.sock.fileno()], [], [], 0)[0])
 
     def close(self) -> None:
@@ -212,6 +213,9 @@ class FakeSwitch:
         for start, answer in self.answers.items():
             if command.startswith(start):
                 return answer if isinstance(answer, bytes) else answer(peer, command)
+        return self.obey(command)
+
+    def obey(self, command: str) -> bytes:
         if command.startswith("auth "):
             return reply("+OK accepted" if command == f"auth {PASSWORD}" else "-ERR invalid")
         if command == "api global_getvar core_uuid":
@@ -219,6 +223,17 @@ class FakeSwitch:
         if command.startswith("api "):
             return api_response(f"+OK {command[4:]}")
         return reply()
+
+    def stop_at(self, start: str) -> Flag:
+        """Be stopped (SIGSTOP: nothing is read or said) by a command, until the flag is set."""
+        resumed = Flag()
+
+        def stopped(_peer: Peer, command: str) -> bytes:
+            resumed.wait()
+            return self.obey(command)
+
+        self.answers[start] = stopped
+        return resumed
 
     def drop(self) -> None:
         """Cut every connection without a goodbye."""

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from esl_apps.core import causes, cdr, dialstring
 from esl_apps.core.apps.common import (
+    Line,
     Settings,
     aleg_variables,
     bleg_variables,
@@ -23,6 +23,7 @@ from esl_apps.core.apps.common import (
     join,
     recording_name,
     recording_path,
+    ring_aleg,
 )
 from esl_apps.core.call import Bridged, Call, CallEnded
 from esl_apps.core.cdr import Attempt
@@ -135,7 +136,7 @@ class Client:
                 faults.append(Fault(str(name)[:40], "unknown", f"unknown field; expected {', '.join(PATTERNS)}"))
         agent = self._number("agent", fields.get("agent"), faults)
         callee = self._number("callee", fields.get("callee"), faults)
-        contact_ref = self._contact_ref(fields, faults)
+        contact_ref = self.contact_ref(fields, faults)
         # Last: a request with a fault takes no campaign's turn.
         outbound = self._outbound(fields.get("outbound_id"), faults, peek=peek)
         if faults or agent is None or callee is None or outbound is None:
@@ -191,7 +192,8 @@ class Client:
             faults.append(Fault("outbound_id", "not_yours", "this number is not one of the integrator's caller_ids"))
         return number
 
-    def _contact_ref(self, fields: Mapping[str, object], faults: list[Fault]) -> str:
+    def contact_ref(self, fields: Mapping[str, object], faults: list[Fault]) -> str:
+        """The client's reference, cut; empty where there is none or (with a fault more) where it is wrong."""
         field = "contact_ref" if fields.get("contact_ref") is not None else "call_ref"
         value = fields.get(field)
         if value is None or value == "":
@@ -209,21 +211,6 @@ def _listed(numbers: str | list[str]) -> list[str]:
 
 
 # Over HTTP ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Rang:
-    """One originate's end: ``answered``, ``failed`` (with its Q.850 code), ``timed_out`` or ``lost``."""
-
-    outcome: str
-    code: int = causes.NORMAL_UNSPECIFIED
-
-
-class Line(Protocol):
-    """A switch, as far as ringing an A-leg goes."""
-
-    def originate(self, command: str, deadline: float) -> Rang:
-        """Place one A-leg and wait for its end, or for ``deadline`` (``time.monotonic``), when it is ended."""
 
 
 def new_attempt(client: Client, order: Order, settings: Settings, ref: str = "") -> Attempt:
@@ -251,7 +238,6 @@ def aleg(attempt: Attempt, order: Order, client: Client, settings: Settings) -> 
         "origination_caller_id_name": shown,
         # A 183 from the agent's mobile is no answer: the callee would be rung for nobody (hazard 18).
         "ignore_early_media": "true",
-        "originate_timeout": str(int(client.agent_timeout) + 5),
     }
 
 
@@ -262,27 +248,9 @@ def ring_agent(
 
     ``application``: ``socket(host:port/click2dial async full)``, where an answered leg goes.
     """
-    deadline = time.monotonic() + client.agent_timeout
     leg = aleg(attempt, order, client, settings)
-    rang = Rang("failed", 38)
-    for endpoint in settings.endpoints.of(order.agent, as_asked=True):
-        attempt.dialled(time.time())
-        rang = line.originate(dialstring.originate(leg, endpoint, application), deadline)
-        if rang.outcome == "answered":
-            return True
-        if attempt.cancelled_by is not None or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
-            break
-        attempt.note("gateway_failed", f"cause {rang.code}")
-    now = time.time()
-    if attempt.cancelled_by is not None:
-        attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, now)
-    elif rang.outcome == "timed_out":
-        attempt.end("agent_no_answer", causes.Q850["NO_ANSWER"], cdr.SYSTEM, now)
-    elif rang.outcome == "lost":
-        attempt.end(cdr.LOST, causes.NORMAL_UNSPECIFIED, cdr.SYSTEM, now)
-    else:
-        attempt.end(f"agent_{causes.failure(rang.code)}", rang.code, cdr.AGENT, now)
-    return False
+    endpoints = settings.endpoints.of(order.agent, as_asked=True)
+    return ring_aleg(line, attempt, leg, endpoints, client.agent_timeout, application)
 
 
 def order_of(call: Call, plan: NumberPlan) -> Order:
@@ -371,7 +339,15 @@ def run_from_phone(
         except Refused as refused:
             faults = refused.faults
     if order is None:
-        attempt = Attempt(REF, client.name, presented(agent), presented(callee), None, "external")
+        attempt = Attempt(
+            app=REF,
+            integrator=client.name,
+            extension=presented(agent),
+            number=presented(callee),
+            dial_number=None,
+            call_dir=cdr.direction(_party(settings.plan, agent), _party(settings.plan, callee)),
+            contact_ref=client.contact_ref(fields, []),
+        )
         attempt.aleg_uuid = call.uuid
         begin(attempt)
         attempt.dialled(call.created_at)
@@ -389,6 +365,13 @@ def run_from_phone(
     except CallEnded as ended:
         attempt.note("aleg_ended", str(ended))
     _finish(call, attempt, failed)
+
+
+def _party(plan: NumberPlan, text: str | None) -> Number | None:
+    try:
+        return plan.read(text or "")
+    except NotDialable:
+        return None
 
 
 def _agent_of(call: Call, trusted: Callable[[str], bool]) -> str | None:

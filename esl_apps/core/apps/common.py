@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from esl_apps.core import causes, cdr, dialstring
 from esl_apps.core.call import Bridged, Call, Ended, Leg
@@ -32,7 +33,7 @@ def leg_variables(attempt: Attempt, user: str) -> dict[str, str]:
         "esl_app": attempt.app,
         "esl_call_ref": attempt.call_ref,
         "esl_contact_ref": attempt.contact_ref,
-        "esl_account_id": attempt.integrator or "",
+        "esl_account_id": attempt.account_id or attempt.integrator or "",
         "esl_user_id": user,
     }
 
@@ -58,7 +59,8 @@ def bleg_variables(
     """What a B-leg carries. The caller ID is explicit, or the callee sees "Outbound Call" (hazard 21)."""
     result = {
         **leg_variables(attempt, user),
-        "esl_bleg": attempt.call_ref,
+        # One for all that a session dials: the socket is told once which legs are its.
+        "esl_bleg": attempt.session_ref,
         "origination_caller_id_number": caller_id,
         "origination_caller_id_name": caller_id,
         "outbound_redirect_fatal": "true",
@@ -73,6 +75,53 @@ def bleg_variables(
         result["RECORD_STEREO"] = "true"
         result["RECORD_STEREO_SWAP"] = "true"
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Rang:
+    """One originate's end: ``answered``, ``failed`` (with its Q.850 code), ``timed_out`` or ``lost``."""
+
+    outcome: str
+    code: int = causes.NORMAL_UNSPECIFIED
+
+
+class Line(Protocol):
+    """A switch, as far as ringing an A-leg goes."""
+
+    def originate(self, command: str, deadline: float) -> Rang:
+        """Place one A-leg and wait for its end, or for ``deadline`` (``time.monotonic``), when it is ended."""
+
+
+def ring_aleg(
+    line: Line, attempt: Attempt, leg: dict[str, str], endpoints: Sequence[str], timeout: float, application: str
+) -> bool:
+    """Ring A, endpoint after endpoint while gateways fail; one time-out over all of them.
+
+    True: it answered, and its leg is on its way to ``application`` (``socket(host:port/path async full)``);
+    else the attempt is ended.
+    """
+    deadline = time.monotonic() + timeout
+    # A net under the application's own time-out, which fires first (hazard 19).
+    leg = {**leg, "originate_timeout": str(int(timeout) + 5)}
+    rang = Rang("failed", 38)
+    for endpoint in endpoints:
+        attempt.dialled(time.time())
+        rang = line.originate(dialstring.originate(leg, endpoint, application), deadline)
+        if rang.outcome == "answered":
+            return True
+        if attempt.cancelled_by is not None or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
+            break
+        attempt.note("gateway_failed", f"cause {rang.code}")
+    now = time.time()
+    if attempt.cancelled_by is not None:
+        attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, now)
+    elif rang.outcome == "timed_out":
+        attempt.end("agent_no_answer", causes.Q850["NO_ANSWER"], cdr.SYSTEM, now)
+    elif rang.outcome == "lost":
+        attempt.end(cdr.LOST, causes.NORMAL_UNSPECIFIED, cdr.SYSTEM, now)
+    else:
+        attempt.end(f"agent_{causes.failure(rang.code)}", rang.code, cdr.AGENT, now)
+    return False
 
 
 def recording_name(attempt: Attempt) -> str:

@@ -17,7 +17,7 @@ from esl_apps.core.apps.common import (
 )
 from esl_apps.core.call import Bridged, Call, CallEnded, Leg
 from esl_apps.core.cdr import Attempt
-from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.numbers import NotDialable, Number, presented
 
 REF = "inbound"
 #: What a caller whose number is withheld or unreadable is shown as.
@@ -44,12 +44,13 @@ def run(
     *,
     begin: Callable[[Attempt], None],
     announce: Callable[[Attempt, str, int], None],
+    call_ref: str = "",
 ) -> None:
     """``queue``: None where the dialled number is not configured. ``caller``: the caller's number, None if it
     is withheld. ``announce`` pushes the inbound notification: the attempt, the agent, the seconds waited."""
     dnis = call.header("Caller-Destination-Number") or ""
     if queue is None:
-        attempt = Attempt(REF, None, None, caller, None, "external")
+        attempt = Attempt(REF, None, None, caller, presented(dnis), "external")
         begin(attempt)
         attempt.dialled(call.created_at)
         attempt.note("refused", "the number is not in the configuration's inbound")
@@ -66,8 +67,9 @@ def run(
         integrator=queue.integrator,
         extension=queue.agents[0].dialled,
         number=caller,
-        dial_number=dnis if dnis.lstrip("+").isdigit() else queue.did.e164,
+        dial_number=presented(dnis) or queue.did.e164,
         call_dir=cdr.direction(from_whom, queue.agents[0]),
+        call_ref=call_ref or cdr.new_ref(),
     )
     attempt.aleg_uuid = call.uuid
     begin(attempt)
@@ -89,8 +91,9 @@ def run(
     except CallEnded as ended:
         attempt.note("aleg_ended", str(ended))
     end = call.ended()
-    if end.bleg is not None and end.bleg.answered_at is not None and end.bleg.user:
-        attempt.extension = end.bleg.user
+    if end.bleg is not None and end.bleg.answered_at is not None and attempt.bridged_at is None:
+        # The caller left in the instant of the answer, or the socket did not live to see it.
+        _answered(attempt, end.bleg.answered_at, end.bleg, announce)
     conclude(attempt, end, None if bridged is None or bridged.answered else bridged, cdr.AGENT)
 
 
@@ -121,13 +124,17 @@ def _ring(
         if what == "ringing":
             attempt.enter(cdr.AGENT_RINGING, at)
         elif what == "answered":
-            if bleg is not None and bleg.user:
-                attempt.extension = bleg.user
-            attempt.answered_at = at
-            attempt.hold_time = round(at - (attempt.dialed_at or at))
-            attempt.enter(cdr.BRIDGED, at)
-            announce(attempt, attempt.extension or "", attempt.hold_time)
+            _answered(attempt, at, bleg, announce)
 
     return call.bridge(leg, endpoints, queue.ring_timeout, queue.longest, progress)
+
+
+def _answered(attempt: Attempt, at: float, bleg: Leg | None, announce: Callable[[Attempt, str, int], None]) -> None:
+    if bleg is not None and bleg.user:
+        attempt.extension = bleg.user
+    attempt.answered_at = at
+    attempt.hold_time = round(at - (attempt.dialed_at or at))
+    attempt.enter(cdr.BRIDGED, at)
+    announce(attempt, attempt.extension or "", attempt.hold_time)
 
 

@@ -1,0 +1,129 @@
+"""Callback: a caller who is refused unanswered, pays nothing, and is rung back (the cb of Kazoo's ``cccp``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from esl_apps.core import causes, cdr
+from esl_apps.core.apps import dialthrough
+from esl_apps.core.apps.common import Settings, aleg_variables
+from esl_apps.core.apps.dialin import Refused, Rules, Session, session_variables
+from esl_apps.core.call import Call, CallEnded
+from esl_apps.core.cards import Account, Card, Cards, Unavailable, Usage
+from esl_apps.core.cdr import AGENT_ANSWERED, Attempt
+from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.restrictions import denied
+
+REF = "callback"
+#: Seconds for which an answered callback waits for the key that confirms it (``callback.confirm``).
+CONFIRM = 10.0
+
+
+def refuse(call: Call, answer_after: float) -> bool:
+    """The incoming call: 486 at once, known or unknown, before anything is looked up. Nobody learns who is
+    enrolled from the answer or from how long it takes.
+
+    With ``answer_after`` the caller may stay that many seconds: False where it did, and is to be answered.
+    """
+    try:
+        if answer_after > 0:
+            call.ring()
+            call.wait_for_hangup(answer_after)
+            return False
+        call.hangup("USER_BUSY")
+    except CallEnded:
+        pass
+    return True
+
+
+def whom_to_call(caller: str | None, settings: Settings, rules: Rules, cards: Cards) -> tuple[Number, Card] | str:
+    """The number to ring and its card, or why there is none.
+
+    Never an own DID, a class that is denied, or a number that is not enrolled.
+    """
+    if caller is None:
+        return "the number is withheld"
+    try:
+        number = settings.plan.read(caller)
+    except NotDialable:
+        return "the number can't be read"
+    if number.is_extension or number.is_emergency or number.e164 in rules.own_numbers:
+        return "a number of this installation"
+    try:
+        card = cards.by_number(number.e164)
+        if card is None or not card.active:
+            return "not enrolled"
+        account = cards.account(card.account_id)
+    except Unavailable as error:
+        return str(error)
+    if account is None:
+        return "the card's account is not known"
+    if denied(number, account.call_restriction, account.users.get(card.user_id or "", {})):
+        return f"class {number.klass} is denied"
+    return number, card
+
+
+def new_attempt(number: Number, account: Account, caller_id: str) -> Attempt:
+    """A try at ringing back; ``extension`` is the number that is called back."""
+    return Attempt(
+        app=REF,
+        integrator=account.integrator,
+        account_id=account.id,
+        extension=number.plus,
+        number=None,
+        dial_number=caller_id,
+        call_dir="external",
+    )
+
+
+def aleg(settings: Settings, attempt: Attempt, card: Card, caller_id: str) -> dict[str, str]:
+    """The variables of the leg that rings back."""
+    return {
+        **aleg_variables(settings, attempt, card.user_id or ""),
+        "hangup_after_bridge": "false",
+        "origination_caller_id_number": caller_id,
+        "origination_caller_id_name": caller_id,
+        "ignore_early_media": "true",
+    }
+
+
+def run(
+    call: Call,
+    attempt: Attempt,
+    card: Card,
+    account: Account,
+    settings: Settings,
+    rules: Rules,
+    cards: Cards,
+    usage: Usage,
+    *,
+    confirm: bool,
+    begin: Callable[[Attempt], None],
+) -> None:
+    """The number called back has answered: as dialthrough, from asking for the number."""
+    session = Session(
+        call, REF, settings, rules, begin, usage, attempt, account=account, card=card, caller=attempt.extension
+    )
+    session.longest = rules.max_session
+    attempt.aleg_uuid = call.uuid
+
+    def talk() -> None:
+        call.answer()
+        attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
+        call.set(session_variables(settings, attempt, session.user))
+        call.wait_for_hangup(rules.prompt_delay)
+        if confirm and not call.collect("confirm_callback", 1, CONFIRM, 1.0):
+            # A mailbox answers and presses nothing.
+            raise Refused("goodbye", note="nobody pressed a key")
+        dialthrough.take(session, cards, card)
+        dialthrough.dial_on(session, cards, home_only=False)
+
+    session.run(talk)
+
+
+def give_up(attempt: Attempt, reason: str, at: float) -> None:
+    """A callback that can't be placed."""
+    attempt.note("not_placed", reason)
+    with suppress(ValueError):
+        attempt.end(cdr.REJECTED, causes.CALL_REJECTED, cdr.SYSTEM, at)

@@ -1,0 +1,295 @@
+"""What DISA, dialthrough, callback and autodial share: a session that dials one number after another.
+
+One attempt to join two parties is one record; a session that dials none has one too, with no number in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from esl_apps.core import causes, cdr, dialstring
+from esl_apps.core.apps.common import Settings, aleg_variables, bleg_variables, conclude, join
+from esl_apps.core.call import Bridged, Call, CallEnded
+from esl_apps.core.cards import Account, Card, Limits, Unavailable, Usage
+from esl_apps.core.cdr import Attempt
+from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.restrictions import Rule, denied
+
+#: What is said of a number that could not be reached (contract §4: a prompt a cause).
+_NO_SUCH_NUMBER = frozenset({1, 3, 22, 28})
+_REFUSED = frozenset({21, 50, 52, 54, 57})
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What may be dialled through, from the configuration: the keys of Kazoo's ``system_config/cccp``."""
+
+    redial_code: str | None = None
+    ensure_valid_caller_id: bool = True
+    default_caller_id: str | None = None
+    allowed_callee: Callable[[str], object] | None = None
+    """A search of ``allowed_callee_regex`` in ``+E164``; None: every number."""
+    cid_trust: str = "national"
+    prompt_delay: float = 1.0
+    callback_delay: float = 3.0
+    callee_timeout: float = 60.0
+    max_session: float = 3600.0
+    emergency: bool = False
+    """An emergency dial string is configured."""
+    own_numbers: frozenset[str] = frozenset()
+    """The DIDs of this installation, E.164: never called back."""
+
+
+class Refused(Exception):
+    """The session ends with a prompt and a rejected record."""
+
+    def __init__(self, prompt: str, code: int = causes.CALL_REJECTED, *, note: str = "") -> None:
+        super().__init__(note or prompt)
+        self.prompt = prompt
+        self.code = code
+
+
+@dataclass
+class Session:
+    """A caller who has been answered, from the first prompt to the hang-up."""
+
+    call: Call
+    app: str
+    settings: Settings
+    rules: Rules
+    begin: Callable[[Attempt], None]
+    usage: Usage
+    attempt: Attempt
+    """The current one, or the last that ended."""
+    account: Account | None = None
+    card: Card | None = None
+    card_limits: Limits | None = None
+    caller: str | None = None
+    """The caller's number, None where it is withheld."""
+    longest: float = 3600.0
+    keep_talking: bool = True
+    """The caller may dial again after a call."""
+    _started: float = field(default_factory=time.monotonic)
+    _held: str | None = None
+
+    @property
+    def user(self) -> str:
+        return (self.card.user_id if self.card else None) or ""
+
+    @property
+    def left(self) -> float:
+        """Seconds of the session that are left."""
+        return max(0.0, self._started + self.longest - time.monotonic())
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    def run(self, talk: Callable[[], None]) -> None:
+        """Run a flow to its end, whatever that is: the one place where the caller's leaving is caught."""
+        rejected: int | None = None
+        try:
+            try:
+                talk()
+            except Refused as refused:
+                rejected = refused.code
+                self.attempt.note("refused", str(refused))
+                self.call.play(refused.prompt)
+            except Unavailable as error:
+                rejected = causes.CALL_REJECTED
+                self.attempt.note("unavailable", str(error))
+                self.call.play("unavailable")
+            self.call.hangup("NORMAL_CLEARING")
+        except CallEnded as ended:
+            self.attempt.note("aleg_ended", str(ended))
+        finally:
+            self.release()
+        end = self.call.ended()
+        if self.attempt.ended:
+            return
+        if rejected is not None:
+            self.attempt.end(cdr.REJECTED, rejected, cdr.SYSTEM, end.at)
+        else:
+            conclude(self.attempt, end, None, cdr.CALLEE)
+            self._count(self.attempt)
+
+    def hold_place(self, card: Card) -> None:
+        """Count this call against the card's holder.
+
+        :raises Refused: it has as many as it may. :raises Unavailable: nobody can say.
+        """
+        self.card = card
+        if not self.usage.enter(card.holder, card.max_concurrent_calls_per_user, self.attempt.session_ref):
+            raise Refused("too_many_channels", causes.USER_BUSY, note="over max_concurrent_calls_per_user")
+        self._held = card.holder
+
+    def release(self) -> None:
+        if self._held is not None:
+            self.usage.leave(self._held, self.attempt.session_ref)
+            self._held = None
+
+    # Dialling -----------------------------------------------------------------------------------------
+
+    def check(self, number: Number, *levels: Mapping[str, Rule]) -> None:
+        """:raises Refused: an emergency number, or a class that is denied."""
+        if number.is_emergency:
+            if not self.rules.emergency:
+                self._name(number)
+                raise Refused("emergency_refused", causes.BEARER_NOT_AUTHORIZED, note="an emergency number")
+        elif denied(number, *levels):
+            self._name(number)
+            raise Refused("unauthorized_call", causes.BEARER_NOT_AUTHORIZED, note=f"class {number.klass} is denied")
+
+    def dial(self, number: Number, caller_id: str, extra: Mapping[str, str] | None = None) -> Bridged:
+        """Join the caller with a number that has passed its checks.
+
+        :raises Refused: an hour's calls or a day's minutes are used up.
+        """
+        self._name(number)
+        attempt = self.attempt
+        attempt.dial_number = caller_id
+        keys = self._limit_keys()
+        reached = self.usage.begin_call(keys, attempt.call_ref) if keys else None
+        if reached is not None:
+            raise Refused("limit_reached", causes.USER_BUSY, note=f"{reached} is reached")
+        left = self.usage.seconds_left(keys) if keys else None
+        longest = self.left if left is None else min(self.left, left)
+        leg = {
+            **bleg_variables(self.settings, attempt, self.user, caller_id, self.rules.callee_timeout, None),
+            **(extra or {}),
+        }
+        endpoints = self.settings.endpoints.of(number, as_asked=False)
+        bridged = join(self.call, attempt, leg, endpoints, min(self.rules.callee_timeout, self.left), longest)
+        self._conclude(bridged)
+        return bridged
+
+    def tell(self, bridged: Bridged) -> None:
+        """Say why the number was not reached: another prompt for each kind of cause."""
+        if bridged.answered or bridged.broken:
+            return
+        kind = causes.failure(bridged.code)
+        if bridged.code in _NO_SUCH_NUMBER:
+            prompt = "callee_no_such_number"
+        elif bridged.code in _REFUSED:
+            prompt = "callee_refused"
+        else:
+            prompt = f"callee_{kind}"
+        self.call.play(prompt)
+
+    def _name(self, number: Number) -> None:
+        """Make the current attempt one for this number: a new one, where the last has ended."""
+        if self.attempt.ended:
+            last = self.attempt
+            self.attempt = Attempt(
+                app=self.app,
+                integrator=last.integrator,
+                account_id=last.account_id,
+                extension=last.extension,
+                number=None,
+                dial_number=None,
+                call_dir=last.call_dir,
+                session_ref=last.session_ref,
+                contact_ref=last.contact_ref,
+            )
+            self.attempt.aleg_uuid = self.call.uuid
+            self.begin(self.attempt)
+            self.attempt.enter(cdr.AGENT_ANSWERED, time.time())
+            self.call.set({"esl_call_ref": self.attempt.call_ref})
+        self.attempt.number = number.dialled if number.is_extension or number.is_emergency else number.plus
+        self.attempt.call_dir = cdr.direction(self._party(), number)
+
+    def _party(self) -> Number | None:
+        try:
+            return self.settings.plan.read(self.caller) if self.caller else None
+        except NotDialable:
+            return None
+
+    def _limit_keys(self) -> dict[str, Limits]:
+        keys: dict[str, Limits] = {}
+        if self.account is not None and self.account.limits is not None:
+            keys[f"account:{self.account.id}"] = self.account.limits
+        if self.card is not None and self.card_limits is not None:
+            keys[f"card:{self.card.id}"] = self.card_limits
+        return keys
+
+    def _conclude(self, bridged: Bridged) -> None:
+        """The A-leg goes on; this attempt is over."""
+        attempt = self.attempt
+        bleg = bridged.bleg
+        now = time.time()
+        if bridged.answered:
+            by = cdr.SYSTEM
+            if bridged.broken:
+                by = cdr.AGENT
+            elif bleg is not None and bleg.hung_up_itself:
+                by = cdr.CALLEE
+            attempt.end(cdr.ANSWERED, bridged.code, by, (bleg.ended_at if bleg else None) or now)
+            self._count(attempt)
+        elif bridged.broken:
+            attempt.end(cdr.ABANDONED, causes.NORMAL_CLEARING, cdr.AGENT, now)
+        else:
+            by = cdr.SYSTEM if bridged.timed_out else cdr.CALLEE
+            attempt.end(f"callee_{causes.failure(bridged.code)}", bridged.code, by, now)
+
+    def _count(self, attempt: Attempt) -> None:
+        record = attempt.record
+        if record is not None and record.bridged_at is not None and (keys := self._limit_keys()):
+            self.usage.end_call(keys, record.ended_at - record.bridged_at)
+
+
+def open_session(
+    call: Call,
+    app: str,
+    settings: Settings,
+    rules: Rules,
+    begin: Callable[[Attempt], None],
+    usage: Usage,
+    *,
+    caller: str | None,
+    account: Account | None,
+    session_ref: str = "",
+) -> Session:
+    """Make the call known, before it is answered."""
+    attempt = Attempt(
+        app=app,
+        integrator=account.integrator if account else None,
+        account_id=account.id if account else None,
+        extension=caller,
+        number=None,
+        dial_number=None,
+        call_dir="external",
+        call_ref=session_ref or cdr.new_ref(),
+    )
+    attempt.aleg_uuid = call.uuid
+    begin(attempt)
+    attempt.dialled(call.created_at)
+    return Session(call, app, settings, rules, begin, usage, attempt, account=account, caller=caller)
+
+
+def session_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, str]:
+    """The A-leg's variables: unlike one call's, it outlives its B-legs."""
+    return {**aleg_variables(settings, attempt, user), "hangup_after_bridge": "false"}
+
+
+def shown_number(session: Session, own: str | None) -> tuple[str, bool]:
+    """The CLI that B is shown, and whether it is the caller's own.
+
+    ``own``: the caller's number where it is to be shown, None where the account's is. With
+    ``ensure_valid_caller_id`` a number that the account may not present becomes its own, or the system's
+    default where it has none.
+    """
+    account, rules, plan = session.account, session.rules, session.settings.plan
+    theirs = account.caller_id if account else None
+    if own is not None:
+        may = [*(account.caller_ids if account else ()), *([theirs] if theirs else [])]
+        if not rules.ensure_valid_caller_id or any(plan.same(own, text) for text in may):
+            return _format(session, own), True
+    number = theirs or rules.default_caller_id
+    return (_format(session, number) if number else "anonymous"), False
+
+
+def _format(session: Session, text: str) -> str:
+    try:
+        return dialstring.caller_id(session.settings.plan.read(text), session.settings.caller_id_format)
+    except NotDialable:
+        return text

@@ -1,0 +1,213 @@
+"""Calls that come over the outbound event socket: which application a path is, and what it needs to run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from esl_apps.calls import Live
+from esl_apps.core.apps import callback, click2dial, dialthrough, disa, inbound
+from esl_apps.core.call import CallEnded
+from esl_apps.core.cards import Unavailable
+from esl_apps.core.cdr import ENDED, Attempt
+from esl_apps.core.numbers import NotDialable
+from esl_apps.esl.channel import Channel
+from esl_apps.esl.server import FULL
+from esl_apps.esl.session import Gone, OutboundSession
+from esl_apps.esl.switch import Switch
+from esl_apps.esl.wire import Event
+from esl_apps.redisclient import ERRORS
+
+if TYPE_CHECKING:
+    from esl_apps.service import Node
+
+log = logging.getLogger(__name__)
+
+#: The dialplan's extension for callers whom no node serves (contract §3).
+UNAVAILABLE = "esl_apps_unavailable"
+
+
+class _Visit:
+    """One socket: its channel, and the call that it turns out to be."""
+
+    def __init__(self, node: Node, session: OutboundSession) -> None:
+        self.node = node
+        self.session = session
+        self.ref = ""
+        self._core_uuids = {switch.name: switch.core_uuid for switch in node.switches}
+        self.channel = Channel(session, node.prompt, self._find_end)
+        self.path = (self.channel.variable("socket_path") or "").split("/")
+        # Whatever carries it was placed by a node, or handed back by the dialplan when a node had died.
+        self.carried = self.channel.variable("esl_call_ref") or ""
+        core = self.channel.header("Core-UUID")
+        self.switch: Switch = next(
+            (switch for switch in node.switches if switch.core_uuid == core), node.switches[0]
+        )
+
+    def begin(self, attempt: Attempt) -> None:
+        """``begin`` of the flows: the call is known from here on."""
+        first = not self.ref
+        self.ref = attempt.call_ref
+        live = self.node.calls.begin(attempt, self.switch)
+        live.attached = True
+        if first:
+            self.channel.begin(attempt.session_ref, watched=True)
+
+    def resume(self, live: Live) -> None:
+        """A leg that this process placed has answered."""
+        self.ref = live.attempt.call_ref
+        live.attached = True
+        live.poke()
+        self.channel.begin(live.attempt.session_ref, watched=False)
+        assert live.run is not None
+        live.run(self.channel, self.begin)
+
+    def refuse(self, reason: str, cause: str = FULL) -> None:
+        """Hang up with a cause: never just close (hazard 10)."""
+        log.warning("call refused", extra={"reason": reason, "uuid": self.session.uuid})
+        with suppress(Gone, CallEnded, TimeoutError):
+            self.session.post(
+                f"api sched_del {self.session.uuid}",
+                f"filter Unique-ID {self.session.uuid}",
+                "event plain CHANNEL_HANGUP",
+            )
+            self.channel.hangup(cause)
+
+    def _find_end(self, uuid: str) -> Event | None:
+        live = self.node.calls.live.get(self.ref)
+        if live is None:
+            return None
+        return self.node.calls.find_end(self.ref, uuid, self._core_uuids.get(live.switch.name))
+
+
+class Incoming:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._applications: dict[str, Callable[[_Visit], None]] = {
+            "click2dial": self._click2dial,
+            "inbound": self._inbound,
+            "dialthrough": self._dialthrough,
+            "callback": self._callback,
+            "disa": self._disa,
+        }
+
+    def handle(self, session: OutboundSession) -> None:
+        """One call, from its socket to its end; runs in the call's own greenlet."""
+        visit = _Visit(self._node, session)
+        if visit.channel.header("Caller-Destination-Number") == UNAVAILABLE:
+            # The watchdog was faster than we were: the caller hears that message now, and is not ours.
+            log.warning("taken over too late", extra={"uuid": session.uuid})
+            return
+        live = self._node.calls.live.get(visit.carried) if visit.carried else None
+        if live is not None and live.run is not None and not live.attached:
+            visit.resume(live)
+            return
+        application = self._applications.get(visit.path[0])
+        if application is None:
+            visit.refuse(f"no application at {'/'.join(visit.path)[:60]}")
+        else:
+            application(visit)
+
+    def _click2dial(self, visit: _Visit) -> None:
+        node, channel = self._node, visit.channel
+        if visit.carried:
+            self._adopt(visit)
+            return
+        client = node.clients.get(visit.path[1]) if len(visit.path) > 1 else next(iter(node.clients.values()), None)
+        if client is None:
+            visit.refuse("no such integrator")
+            return
+        click2dial.run_from_phone(channel, client, node.settings, trusted=node.trusted, begin=visit.begin)
+
+    def _adopt(self, visit: _Visit) -> None:
+        """An answered A-leg that another process placed: go on with it, unless its call has ended meanwhile."""
+        node, channel, ref = self._node, visit.channel, visit.carried
+        try:
+            known = node.store.call(ref)
+        except ERRORS as error:
+            visit.refuse(f"Redis: {error}", "NORMAL_TEMPORARY_FAILURE")
+            return
+        if known is None or known["state"] == ENDED:
+            visit.refuse("its call has ended", "NORMAL_CLEARING")
+            return
+        client = node.clients.get(channel.variable("esl_account_id") or "")
+        try:
+            if client is None:
+                raise NotDialable("its integrator is not configured")
+            order = click2dial.order_of(channel, node.settings.plan)
+        except NotDialable as error:
+            visit.refuse(f"an A-leg that carries no call: {error}", "INVALID_MSG_UNSPECIFIED")
+            return
+        attempt = click2dial.new_attempt(client, order, node.settings, ref)
+        attempt.dialed_at = known["dialed_at"]
+        visit.begin(attempt)
+        click2dial.run(channel, attempt, order, client, node.settings)
+
+    def _inbound(self, visit: _Visit) -> None:
+        node, channel = self._node, visit.channel
+        try:
+            did = node.settings.plan.read(channel.header("Caller-Destination-Number") or "")
+            queue = node.queues.get(did.e164)
+        except NotDialable:
+            queue = None
+        inbound.run(
+            channel,
+            queue,
+            node.caller(channel),
+            node.settings,
+            begin=visit.begin,
+            announce=node.announce,
+            call_ref=visit.carried,
+        )
+
+    def _disa(self, visit: _Visit) -> None:
+        node = self._node
+        entrance = node.entrance(visit.path[1], visit.path[2]) if len(visit.path) == 3 else None
+        if entrance is None:
+            visit.refuse("no such DISA", "UNALLOCATED_NUMBER")
+            return
+        disa.run(
+            visit.channel,
+            entrance,
+            node.settings,
+            node.rules,
+            node.usage,
+            caller=node.caller(visit.channel),
+            begin=visit.begin,
+            hash_pin=node.hash_pin,
+            session_ref=visit.carried,
+        )
+
+    def _dialthrough(self, visit: _Visit) -> None:
+        node = self._node
+        dialthrough.run(
+            visit.channel,
+            node.settings,
+            node.rules,
+            node.cards,
+            node.usage,
+            caller=node.caller(visit.channel),
+            begin=visit.begin,
+            session_ref=visit.carried,
+        )
+
+    def _callback(self, visit: _Visit) -> None:
+        node, channel = self._node, visit.channel
+        caller = node.caller(channel)
+        dnis = channel.header("Caller-Destination-Number") or ""
+        channel.watch_only()
+        if callback.refuse(channel, node.config.callback.answer_after):
+            visit.session.leave()
+            target = callback.whom_to_call(caller, node.settings, node.rules, node.cards)
+            if isinstance(target, str):
+                log.info("no callback", extra={"reason": target})
+                return
+            number, card = target
+            try:
+                node.outgoing.schedule_callback(number, card, dnis)
+            except Unavailable as error:
+                log.error("callback lost: Redis is away", extra={"reason": str(error)})
+        else:
+            self._dialthrough(visit)

@@ -1,0 +1,192 @@
+"""Calls that a node places by itself: click-to-dial and autodial over HTTP, and callbacks when they are due."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import gevent
+
+from esl_apps.calls import Begin, Full
+from esl_apps.callbacks import Pending
+from esl_apps.core import causes, cdr
+from esl_apps.core.apps import autodial, callback, click2dial
+from esl_apps.core.apps.autodial import AutodialOrder
+from esl_apps.core.apps.click2dial import Client, Order
+from esl_apps.core.apps.common import Line, ring_aleg
+from esl_apps.core.call import Call
+from esl_apps.core.cards import Account, Card, Unavailable
+from esl_apps.core.cdr import Attempt
+from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.esl.switch import Switch
+
+if TYPE_CHECKING:
+    from esl_apps.service import Node
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks for callbacks that are due: a part of the contract's ``callback_delay``.
+POLL = 0.25
+#: Seconds for which a node that took a callback has it; a dead node's go back then.
+LEASE = 120.0
+#: Seconds for which a number is rung back.
+RING = 45.0
+
+
+class Outgoing:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._poller: gevent.Greenlet[[], None] | None = None
+
+    def start(self) -> None:
+        self._poller = gevent.spawn(self._poll)
+
+    def stop(self) -> None:
+        if self._poller is not None:
+            self._poller.kill()
+
+    def _switch(self) -> Switch:
+        """:raises Full: no switch, no Redis, no room, or this node is about to stop."""
+        node = self._node
+        reasons = node.not_ready()
+        if reasons:
+            raise Full("; ".join(reasons))
+        if len(node.calls.live) >= node.config.node.max_calls:
+            raise Full("this node is full")
+        return next(switch for switch in node.switches if switch.connected)
+
+    def _application(self, path: str) -> str:
+        return f"socket({self._node.config.advertise}/{path} async full)"
+
+    # Click-to-dial ------------------------------------------------------------------------------------
+
+    def click2dial(self, order: Order, client: Client, ref: str) -> Attempt:
+        """Ring the agent of a call that will be called ``ref``; returns at once. :raises Full: nothing is dialled."""
+        switch = self._switch()
+        settings = self._node.settings
+        attempt = click2dial.new_attempt(client, order, settings, ref)
+
+        def ring(line: Line) -> bool:
+            return click2dial.ring_agent(line, attempt, order, client, settings, self._application("click2dial"))
+
+        def run(call: Call, _begin: Begin) -> None:
+            click2dial.run(call, attempt, order, client, settings)
+
+        self._node.calls.place(attempt, switch, ring, run)
+        return attempt
+
+    # Autodial -----------------------------------------------------------------------------------------
+
+    def autodial(self, account: Account, order: AutodialOrder) -> Attempt:
+        """Ring A after the order's delay; returns at once. :raises Full: nothing is dialled."""
+        node = self._node
+        switch = self._switch()
+        attempt = autodial.new_attempt(order, account)
+        leg = autodial.aleg(node.settings, node.rules, attempt, account)
+        endpoints = node.settings.endpoints.of(order.a, as_asked=False)
+
+        def ring(line: Line) -> bool:
+            gevent.sleep(order.delay)
+            if attempt.cancelled_by is not None:
+                attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, time.time())
+                return False
+            return ring_aleg(line, attempt, leg, endpoints, RING, self._application("autodial"))
+
+        def run(call: Call, begin: Begin) -> None:
+            autodial.run(call, attempt, order, account, node.settings, node.rules, node.usage, begin=begin)
+
+        node.calls.place(attempt, switch, ring, run)
+        return attempt
+
+    # Callbacks ----------------------------------------------------------------------------------------
+
+    def schedule_callback(self, number: Number, card: Card, dnis: str) -> None:
+        """Ring a number back in ``callback_delay`` seconds, unless one is pending, or it had its share.
+
+        :raises Unavailable: Redis is away.
+        """
+        node = self._node
+        rules = node.config.callback
+        now = time.time()
+        taken = node.callbacks.schedule(
+            number.e164,
+            card.id,
+            now + node.rules.callback_delay,
+            dnis=dnis,
+            cool_down=rules.cool_down,
+            per_day=rules.per_day,
+            now=now,
+        )
+        log.info("callback" if taken else "no callback", extra={"card": card.id, "scheduled": bool(taken)})
+
+    def _poll(self) -> None:
+        while True:
+            gevent.sleep(POLL)
+            if self._node.not_ready():
+                continue
+            try:
+                while (pending := self._node.callbacks.claim_due(time.time(), LEASE)) is not None:
+                    gevent.spawn(self._call_back, pending)
+            except Unavailable:
+                continue
+            except Exception:
+                log.exception("callbacks not polled")
+
+    def _call_back(self, pending: Pending) -> None:
+        try:
+            self._place_callback(pending)
+        except (Full, Unavailable) as error:
+            # Not this node, not now: it goes back, and whoever can takes it.
+            log.warning("callback put back", extra={"reason": str(error)})
+            self._node.callbacks.release(pending, time.time())
+
+    def _place_callback(self, pending: Pending) -> None:
+        node = self._node
+        target = callback.whom_to_call("+" + pending.number, node.settings, node.rules, node.cards)
+        if isinstance(target, str):
+            log.warning("callback dropped", extra={"reason": target})
+            node.callbacks.done(pending, time.time())
+            return
+        number, card = target
+        account = node.cards.account(card.account_id)
+        if account is None or self._is_up(number):
+            log.info("callback dropped", extra={"reason": "a leg to this number is up"})
+            node.callbacks.done(pending, time.time())
+            return
+        switch = self._switch()
+        shown = node.caller_id_of(account)
+        attempt = callback.new_attempt(number, account, shown)
+        leg = callback.aleg(node.settings, attempt, card, shown)
+        endpoints = node.settings.endpoints.of(number, as_asked=False)
+
+        def ring(line: Line) -> bool:
+            return ring_aleg(line, attempt, leg, endpoints, RING, self._application("callback"))
+
+        def run(call: Call, begin: Begin) -> None:
+            callback.run(
+                call, attempt, card, account, node.settings, node.rules, node.cards, node.usage,
+                confirm=node.config.callback.confirm, begin=begin,
+            )  # fmt: skip
+
+        answered = node.calls.place(attempt, switch, ring, run).get()
+        record = attempt.record
+        again = record is not None and (
+            record.end_reason in ("agent_no_answer", "agent_busy", cdr.LOST)
+            or record.end_code in causes.GATEWAY_FAILED
+        )
+        if not answered and again and pending.attempt <= node.config.callback.retries:
+            node.callbacks.retry(pending, time.time() + node.config.callback.retry_after)
+        else:
+            node.callbacks.done(pending, time.time())
+
+    def _is_up(self, number: Number) -> bool:
+        """Whether a call with this number is up already, on any node: two phones would ring for one caller."""
+        for call in self._node.store.live():
+            for party in (call["agent"], call["callee"]):
+                try:
+                    if party and self._node.settings.plan.read(party).e164 == number.e164:
+                        return True
+                except NotDialable:
+                    continue
+        return False

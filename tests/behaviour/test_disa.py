@@ -1,0 +1,252 @@
+"""DISA as a caller with a telephone keypad meets it; the same on the sandbox and on a real FreeSWITCH."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+
+from tests.node import Node, RedisServer
+from tests.rig.base import PhoneLeg, Rig, Script, eventually
+
+DISA, CALLER, CALLEE, E164 = "27115550002", "0825556666", "0820001234", "27820001234"
+PIN = "4821907356"
+DIALTONE, RINGBACK = 350, 440
+
+
+def CONFIG(config: dict[str, Any]) -> None:
+    config["accounts"] = {
+        "acme": {
+            "caller_id": {"number": "+27115550000", "name": "Acme"},
+            "integrator": "acme",
+            "call_restriction": {"international": {"action": "deny"}},
+            "disa": {
+                "front": {"pin": PIN, "interdigit": 700, "use_account_caller_id": True},
+                "own": {"pin": PIN, "interdigit": 700, "use_account_caller_id": False},
+                "open": {"allow_no_pin": True, "interdigit": 700, "preconnect_audio": "ringing"},
+            },
+        }
+    }
+
+
+@pytest.fixture(autouse=True)
+def routed(rig: Rig, node: Node) -> None:
+    rig.route(DISA, "disa/acme/front", node.config["node"]["listen"])
+
+
+def dial_in(rig: Rig, did: str = DISA, **script: Any) -> PhoneLeg:
+    leg = rig.outside(CALLER, Script(**script)).dial(did)
+    eventually(lambda: leg.leg.answered_at is not None)
+    time.sleep(0.3)
+    return leg
+
+
+def test_right_pin_a_number_and_two_way_audio(rig: Rig, node: Node, redis: RedisServer) -> None:
+    callee = rig.outside(E164, Script(answer_after=0.3, tone=900))
+    leg = dial_in(rig, tone=500)
+    leg.digits(PIN)
+    assert leg.hears(DIALTONE)
+    leg.digits(CALLEE + "#")
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
+    assert callee.calls[0].leg.caller_number == "+27115550000"
+    assert leg.hears(900)
+    assert callee.calls[0].hears(500)
+    leg.hangup()
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"], record["hung_up_by"]) == ("answered", 16, "agent"), record
+    assert record["ref"] == "disa"
+    assert record["extension"] == CALLER
+    assert record["number"] == "+27820001234"
+    assert record["dial_number"] == "+27115550000"
+    assert record["call_dir"] == "external"
+
+
+def test_the_first_digit_stops_the_dial_tone(rig: Rig, node: Node, redis: RedisServer) -> None:
+    leg = dial_in(rig)
+    leg.digits(PIN)
+    assert leg.hears(DIALTONE)
+    leg.digits("0")
+    time.sleep(0.2)
+    assert not leg.hears(DIALTONE, within=0.3)
+    leg.hangup()
+    assert redis.pop()["end_reason"] == "abandoned"
+
+
+def test_three_wrong_pins_end_the_call(rig: Rig, node: Node, redis: RedisServer) -> None:
+    callee = rig.outside(E164)
+    leg = dial_in(rig)
+    for _ in range(3):
+        leg.digits("1111111111")
+        time.sleep(0.3)
+    eventually(lambda: leg.leg.ended_at is not None, within=15)
+    assert leg.leg.ended_by == "far"
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 21, None)
+    assert callee.calls == []
+
+
+def test_a_short_pin_with_hash_is_a_wrong_one(rig: Rig, node: Node, redis: RedisServer) -> None:
+    leg = dial_in(rig)
+    leg.digits(PIN[:4] + "#")
+    assert not leg.hears(DIALTONE, within=1.0)
+    leg.digits(PIN + "#")
+    assert leg.hears(DIALTONE)
+    leg.hangup()
+    redis.pop()
+
+
+def test_empty_entry_counts_as_a_try(rig: Rig, node: Node, redis: RedisServer) -> None:
+    leg = dial_in(rig)
+    leg.digits(PIN)
+    assert leg.hears(DIALTONE)
+    # A # right behind the PIN would be the PIN's.
+    time.sleep(0.8)
+    for _ in range(3):
+        leg.digits("#")
+        time.sleep(0.2)
+    eventually(lambda: leg.leg.ended_at is not None, within=20)
+    assert redis.pop()["end_reason"] == "rejected"
+
+
+def test_a_denied_class_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
+    premium = rig.outside("27900123456")
+    leg = dial_in(rig)
+    leg.digits(PIN + "0900123456#")
+    eventually(lambda: leg.leg.ended_at is not None, within=15)
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"]) == ("rejected", 57)
+    assert record["number"] == "+27900123456"
+    assert premium.calls == []
+
+
+def test_an_emergency_number_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
+    leg = dial_in(rig)
+    leg.digits(PIN + "112#")
+    eventually(lambda: leg.leg.ended_at is not None, within=15)
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 57, "112")
+
+
+def test_star_star_ends_a_talk_and_a_second_number_is_dialled(rig: Rig, node: Node, redis: RedisServer) -> None:
+    first = rig.outside(E164, Script(answer_after=0.1, tone=900))
+    second = rig.outside("27831112222", Script(answer_after=0.1, tone=1300))
+    leg = dial_in(rig)
+    leg.digits(PIN + CALLEE + "#")
+    assert leg.hears(900, within=5)
+    leg.digits("*")
+    time.sleep(0.3)
+    assert leg.hears(900)
+    time.sleep(2.0)
+    leg.digits("**")
+    assert leg.hears(DIALTONE)
+    eventually(lambda: first.calls[0].leg.ended_at is not None)
+    leg.digits("0831112222#")
+    assert leg.hears(1300, within=5)
+    second.calls[0].hangup()
+    assert leg.hears(DIALTONE)
+    leg.hangup()
+    one, two = redis.pop(), redis.pop()
+    assert (one["end_reason"], one["hung_up_by"], one["number"]) == ("answered", "agent", "+27820001234")
+    assert (two["end_reason"], two["hung_up_by"], two["number"]) == ("answered", "callee", "+27831112222")
+    assert one["session_ref"] == two["session_ref"] == one["call_ref"] != two["call_ref"]
+    time.sleep(0.1)
+    assert redis.client.llen("enigma:notifications:cdr") == 0
+
+
+def test_busy_and_then_another_number(rig: Rig, node: Node, redis: RedisServer) -> None:
+    busy = rig.outside(E164, Script(reject=486))
+    rig.outside("27831112222", Script(answer_after=0.1, tone=900))
+    leg = dial_in(rig)
+    leg.digits(PIN + CALLEE + "#")
+    eventually(lambda: busy.calls)
+    assert leg.hears(DIALTONE, within=8)
+    leg.digits("0831112222#")
+    assert leg.hears(900, within=5)
+    leg.hangup()
+    one, two = redis.pop(), redis.pop()
+    assert (one["end_reason"], one["end_code"]) == ("callee_busy", 17)
+    assert two["end_reason"] == "answered"
+
+
+def test_callers_own_number_is_shown(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.route("27115550003", "disa/acme/own", node.config["node"]["listen"])
+    callee = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.3))
+    leg = dial_in(rig, "27115550003")
+    leg.digits(PIN + CALLEE + "#")
+    eventually(lambda: callee.calls)
+    # ensure_valid_caller_id: the account may not present a stranger's number, so its own is shown.
+    assert callee.calls[0].leg.caller_number == "+27115550000"
+    leg.hangup()
+    redis.pop()
+
+
+def test_ringing_before_the_dial_tone_and_no_pin(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.route("27115550004", "disa/acme/open", node.config["node"]["listen"])
+    callee = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.3))
+    leg = dial_in(rig, "27115550004")
+    assert leg.hears(480)
+    leg.digits(CALLEE + "#")
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
+    leg.hangup()
+    assert redis.pop()["end_reason"] == "answered"
+
+
+@pytest.mark.parametrize("when", ["pin", "tone", "number", "ringing"])
+def test_hang_up_in_each_state_leaves_nothing(rig: Rig, node: Node, redis: RedisServer, when: str) -> None:
+    callee = rig.outside(E164, Script(answer_after=None))
+    leg = dial_in(rig)
+    if when != "pin":
+        leg.digits(PIN)
+        assert leg.hears(DIALTONE)
+    if when == "number":
+        leg.digits("082")
+    if when == "ringing":
+        leg.digits(CALLEE + "#")
+        eventually(lambda: callee.calls)
+    leg.hangup()
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"], record["hung_up_by"]) == ("abandoned", 16, "agent")
+    assert (record["number"] is None) == (when != "ringing")
+    eventually(lambda: rig.live_channels() == 0)
+
+
+def test_unknown_disa_is_refused_with_a_cause(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.route("27115550005", "disa/acme/nosuch", node.config["node"]["listen"])
+    leg = rig.outside(CALLER).dial("27115550005")
+    eventually(lambda: leg.leg.ended_at is not None)
+    assert leg.leg.status == 404
+
+
+def test_no_typed_pin_is_left_anywhere(rig: Rig, node: Node, redis: RedisServer) -> None:
+    if rig.name != "freeswitch":
+        pytest.skip("a real switch's log, events and JSON CDRs are what is searched")
+    tap = rig.listen_events("all")
+    rig.outside(E164, Script(answer_after=0.1, hangup_after=0.5))
+    leg = dial_in(rig)
+    leg.digits(PIN)
+    assert leg.hears(DIALTONE)
+    # Not one digit of it, in any event that another client got.
+    assert not re.search(rb"(last_matching_digits|DTMF-Digit)\W+\d", tap.raw)
+    leg.digits(CALLEE + "#")
+    eventually(lambda: redis.client.llen("enigma:notifications:cdr") == 1)
+    leg.hangup()
+    eventually(lambda: rig.live_channels() == 0)
+    eventually(lambda: list(rig.spool.glob("*.json")))
+    time.sleep(0.3)
+    places = {
+        "switch log": rig.log_text(),
+        "node log": node.log.read_text(),
+        "events": tap.raw.decode(errors="replace"),
+        "json cdr": "".join(file.read_text() for file in rig.spool.glob("*")),
+    }
+    keys = list(redis.client.scan_iter())
+    places["redis"] = repr(keys) + "".join(
+        redis.client.get(key) or "" for key in keys if redis.client.type(key) == "string"
+    )
+    for place, text in places.items():
+        assert PIN not in text, place
+        assert "RECV DTMF" not in text, place
+        assert not re.search(r"digits_dialed\W+\d", text), place
+    tap.close()

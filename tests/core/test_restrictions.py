@@ -1,0 +1,76 @@
+"""Who may dial what: the first level that denies wins, and what fraud dials needs to be allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from esl_apps.core.numbers import NumberPlan
+from esl_apps.core.restrictions import denied
+
+PLAN = NumberPlan("ZA", r"^\d{3,4}$", {"gulf": r"^\+971"})
+MOBILE, PREMIUM, SATELLITE, UNKNOWN = "0820001234", "0900123456", "+88161234567", "0000000000"
+
+
+@dataclass(frozen=True)
+class Rule:
+    action: str
+
+
+ALLOW, DENY, INHERIT = Rule("allow"), Rule("deny"), Rule("inherit")
+
+
+def is_denied(text: str, *levels: dict[str, Rule]) -> bool:
+    return denied(PLAN.read(text), *levels)
+
+
+@pytest.mark.parametrize("text", [PREMIUM, SATELLITE, UNKNOWN, "+447012345678", "+97912345678"])
+def test_premium_satellite_and_unknown_are_denied_unless_allowed(text: str) -> None:
+    assert is_denied(text)
+    assert is_denied(text, {}, {})
+
+
+@pytest.mark.parametrize(("text", "klass"), [(PREMIUM, "premium"), (SATELLITE, "satellite"), (UNKNOWN, "unknown")])
+def test_what_is_denied_by_default_can_be_allowed_at_any_level(text: str, klass: str) -> None:
+    assert not is_denied(text, {klass: ALLOW})
+    assert not is_denied(text, {}, {klass: ALLOW})
+
+
+@pytest.mark.parametrize("text", [MOBILE, "0115550000", "0800123456", "+442079460000", "1000"])
+def test_other_classes_are_allowed_unless_denied(text: str) -> None:
+    assert not is_denied(text)
+    assert is_denied(text, {PLAN.read(text).klass: DENY})
+
+
+@pytest.mark.parametrize("levels", [({"mobile": DENY}, {"mobile": ALLOW}), ({"mobile": ALLOW}, {"mobile": DENY})])
+def test_the_level_that_denies_wins_wherever_it_stands(levels: tuple[dict[str, Rule], ...]) -> None:
+    assert is_denied(MOBILE, *levels)
+
+
+def test_inherit_says_nothing() -> None:
+    assert not is_denied(MOBILE, {"mobile": INHERIT})
+    assert is_denied(PREMIUM, {"premium": INHERIT})
+    assert is_denied(MOBILE, {"mobile": DENY}, {"mobile": INHERIT})
+
+
+def test_an_operators_own_class_is_ruled_by_its_name() -> None:
+    assert not is_denied("+97142223333")
+    assert is_denied("+97142223333", {"gulf": DENY})
+
+
+@pytest.mark.parametrize("text", ["+18005551234", "+443301234567"])
+def test_international_denied_is_not_got_round_by_a_freephone_or_shared_number_abroad(text: str) -> None:
+    assert PLAN.read(text).klass != "international"
+    assert not is_denied(text)
+    assert is_denied(text, {"international": DENY})
+
+
+def test_premium_allowed_at_home_is_not_premium_abroad_where_international_is_denied() -> None:
+    levels = {"premium": ALLOW, "international": DENY}
+    assert not is_denied(PREMIUM, levels)
+    assert is_denied("+449012345678", levels)
+
+
+def test_international_allowed_does_not_allow_premium_abroad() -> None:
+    assert is_denied("+449012345678", {"international": ALLOW})
