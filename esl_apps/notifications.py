@@ -34,14 +34,24 @@ SEGMENT = 1 << 20
 SYNC_EVERY = 0.2
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 1.0
 
-# KEYS: the list, the id's mark, the list's counter. ARGV: text before the seq, after it, side, seconds to remember.
+# One list's records, in order, all in one step. KEYS: the list, its counter, a mark for each record's id. ARGV: the
+# seconds to remember a mark, then of each record the text before its seq, the text after it, and the side.
+# What can fail is done before the first write: a record is pushed and marked, or neither.
 _SCRIPT = """
-if not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[4]) then return 0 end
-local seq = redis.call('INCR', KEYS[3])
-local body = ARGV[1]
-if ARGV[2] ~= '' then body = body .. seq .. ARGV[2] end
-redis.call(ARGV[3] == 'right' and 'RPUSH' or 'LPUSH', KEYS[1], body)
-return seq
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'list' and kind ~= 'none' then return redis.error_reply('WRONGTYPE ' .. KEYS[1] .. ' is a ' .. kind) end
+local pushed = 0
+for i = 3, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 0 then
+    local head, tail, side = ARGV[3 * i - 7], ARGV[3 * i - 6], ARGV[3 * i - 5]
+    local seq = redis.call('INCR', KEYS[2])
+    if tail ~= '' then head = head .. seq .. tail end
+    redis.call(side == 'right' and 'RPUSH' or 'LPUSH', KEYS[1], head)
+    redis.call('SET', KEYS[i], '1', 'EX', ARGV[1])
+    pushed = pushed + 1
+  end
+end
+return pushed
 """
 
 
@@ -85,6 +95,10 @@ class Journal:
         self._fd = -1
         self._size = 0
         self._dirty = False
+        self._unsynced: list[int] = []
+        """Files that are full and not on the disk yet."""
+        self._undone: deque[int] = deque()
+        """Which entries, by their count, are not done; the caller has them in the same order."""
         self.written, self.done = 0, int.from_bytes(os.pread(self._done_fd, 8, 0), "big")
 
     def open(self) -> list[Entry]:
@@ -93,16 +107,20 @@ class Journal:
         self.written = self.done
         for segment in self._segments():
             index = int(segment.stem)
+            size = 0
             for line in segment.read_bytes().splitlines(keepends=True):
                 if not line.endswith(b"\n"):
-                    # Cut by a power loss: it was never acknowledged to anybody.
+                    # Cut by a power loss: it was never acknowledged to anybody. The next line must not go on there.
                     log.warning("journal line cut", extra={"file": str(segment)})
+                    os.truncate(segment, size)
                     break
+                size += len(line)
                 index += 1
                 if index > self.done:
                     try:
                         left.append(msgspec.json.decode(line, type=Entry))
-                    except msgspec.DecodeError:
+                        self._undone.append(index)
+                    except (msgspec.DecodeError, UnicodeDecodeError):
                         log.error("journal line unreadable", extra={"file": str(segment), "line": index})
             self.written = max(self.written, index)
         self._rotate()
@@ -125,22 +143,37 @@ class Journal:
             raise
         finally:
             self.written += 1
+            self._undone.append(self.written)
 
     def finish(self, count: int) -> None:
         """The oldest ``count`` undone entries are done."""
-        self.done += count
+        for _ in range(count):
+            self.done = self._undone.popleft()
+        if not self._undone:
+            self.done = self.written
         os.pwrite(self._done_fd, self.done.to_bytes(8, "big"), 0)
         if self.done == self.written and self._size > SEGMENT // 4:
             self._rotate()
 
-    def sync(self) -> None:
-        """To the disk; meant for a thread."""
+    def sync(self, run: Callable[[Callable[[int], None], tuple[int]], object] = lambda do, args: do(*args)) -> None:
+        """To the disk. ``run`` may do it in a thread: it gets a descriptor of its own.
+
+        :raises OSError: the disk says no.
+        """
+        fds, self._unsynced = self._unsynced, []
         if self._dirty:
             self._dirty = False
-            os.fdatasync(self._fd)
+            fds.append(os.dup(self._fd))
+        try:
+            for fd in fds:
+                run(os.fdatasync, (fd,))
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def close(self) -> None:
-        os.close(self._fd)
+        for fd in [self._fd, *self._unsynced]:
+            os.close(fd)
         os.close(self._done_fd)
         self._lock.close()
 
@@ -151,9 +184,12 @@ class Journal:
         """A new file; those that are done go."""
         path = self._folder / f"{self.written:016d}.log"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        if self._fd >= 0:
+        if self._fd >= 0 and self._dirty:
+            self._unsynced.append(self._fd)
+        elif self._fd >= 0:
             os.close(self._fd)
         self._fd = fd
+        self._dirty = False
         self._size = os.fstat(fd).st_size
         segments = [segment for segment in self._segments() if segment != path]
         ends = [int(segment.stem) for segment in segments[1:]] + [self.written]
@@ -173,7 +209,6 @@ class Outbox:
         self._client = client
         self._journal = Journal(folder)
         self._queue: deque[Entry] = deque(self._journal.open())
-        # What could not be written to disk is pushed all the same, but is not the journal's to finish.
         self._wake = Flag()
         self._idle = Flag()
         self._on_pushed = on_pushed or (lambda _entry: None)
@@ -223,10 +258,12 @@ class Outbox:
             batch = [self._queue[i] for i in range(min(BATCH, len(self._queue)))]
             try:
                 self._send(batch)
-            except ERRORS as error:
+            except Exception as error:
+                # Whatever it is, the records are still to be delivered.
                 if self.failing_since is None:
                     self.failing_since = time.time()
-                    log.warning("Redis away", extra={"outbox": self.name, "reason": str(error)})
+                    unforeseen = None if isinstance(error, ERRORS) else error
+                    log.warning("Redis away", extra={"outbox": self.name, "reason": str(error)}, exc_info=unforeseen)
                 gevent.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, BACKOFF_LAST)
                 continue
@@ -237,49 +274,40 @@ class Outbox:
             delay = BACKOFF_FIRST
             for item in batch:
                 self._queue.popleft()
-                self._on_pushed(item)
+                try:
+                    self._on_pushed(item)
+                except Exception:
+                    log.exception("a push could not be told", extra={"outbox": self.name})
             try:
                 self._journal.finish(len(batch))
             except OSError as error:
                 log.error("journal not written", extra={"outbox": self.name, "reason": str(error)})
 
     def _send(self, batch: list[Entry]) -> None:
-        """All of the batch, in order, or an error; what went through before the error will not go twice."""
-        if self._script is None:
-            self._script = self._client.script_load(_SCRIPT)
-        if len(batch) == 1:
-            calls: Any = self._client
-            results = [self._one(calls, batch[0], catch=True)]
-        else:
-            pipeline = self._client.pipeline(transaction=False)
-            for item in batch:
-                self._one(pipeline, item, catch=False)
-            results = pipeline.execute(raise_on_error=False)
-        for result in results:
-            if isinstance(result, redis.exceptions.NoScriptError):
-                # Redis came back without it; what is pushed already is remembered.
+        """All of the batch, in the order of each list, or an error; what went through before the error will not
+        go twice."""
+        lists: dict[str, list[Entry]] = {}
+        for item in batch:
+            lists.setdefault(item.list, []).append(item)
+        for name, items in lists.items():
+            if self._script is None:
+                self._script = self._client.script_load(_SCRIPT)
+            # One hash tag: all keys stand on the list's own slot of a cluster.
+            tag = f"esl_apps:{{{name}}}"
+            keys = [name, f"{tag}:seq", *(f"{tag}:done:{item.id}" for item in items)]
+            texts = [text for item in items for text in (item.head, item.tail, item.side)]
+            try:
+                self._client.evalsha(self._script, len(keys), *keys, REMEMBER, *texts)
+            except redis.exceptions.NoScriptError:
+                # Redis came back without it, or another master of the cluster never had it.
                 self._script = None
-            if isinstance(result, Exception):
-                raise result
-
-    def _one(self, calls: Any, item: Entry, *, catch: bool) -> Any:
-        # One hash tag: the three keys stand on the list's own slot of a cluster.
-        tag = f"esl_apps:{{{item.list}}}"
-        try:
-            return calls.evalsha(
-                self._script, 3, item.list, f"{tag}:done:{item.id}", f"{tag}:seq",
-                item.head, item.tail, item.side, REMEMBER,
-            )  # fmt: skip
-        except redis.exceptions.NoScriptError as error:
-            if not catch:
                 raise
-            return error
 
     def _sync(self) -> None:
         pool = gevent.get_hub().threadpool
         while True:
             gevent.sleep(SYNC_EVERY)
             try:
-                pool.apply(self._journal.sync)
+                self._journal.sync(pool.apply)
             except OSError as error:
                 log.error("journal not synced", extra={"outbox": self.name, "reason": str(error)})

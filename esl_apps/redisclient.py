@@ -18,7 +18,7 @@ TIMEOUT = 2.0
 Client = Any  # redis.Redis or redis.cluster.RedisCluster: one set of commands, no common base class.
 
 #: What a Redis that is away, loading, failing over or read-only raises.
-ERRORS = (redis.RedisError, OSError)
+ERRORS = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 
 
 class _Cluster:

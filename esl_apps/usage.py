@@ -43,6 +43,13 @@ if not now then
   now = time[1] + time[2] / 1000000
 end
 """
+# Count a call until its lease ends; the key goes with the last of them.
+_LEASE = """
+redis.call('ZADD', KEYS[1], string.format('%.3f', now + ARGV[3]), ARGV[2])
+local ms = math.ceil(ARGV[3] * 1000)
+if redis.call('PTTL', KEYS[1]) < ms then redis.call('PEXPIRE', KEYS[1], ms) end
+return 1
+"""
 # KEYS: the holder's calls. ARGV: time, call_ref, lease, limit. 1: counted (once, however often it is asked).
 _ENTER = (
     _NOW
@@ -51,19 +58,11 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if not redis.call('ZSCORE', KEYS[1], ARGV[2]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then
   return 0
 end
-redis.call('ZADD', KEYS[1], string.format('%.3f', now + ARGV[3]), ARGV[2])
-redis.call('PEXPIRE', KEYS[1], math.ceil(ARGV[3] * 1000))
-return 1
 """
+    + _LEASE
 )
 # KEYS: a holder's calls. ARGV: time, call_ref, lease. A call that is up counts, though its lease had ended.
-_RENEW = (
-    _NOW
-    + """
-redis.call('ZADD', KEYS[1], string.format('%.3f', now + ARGV[3]), ARGV[2])
-redis.call('PEXPIRE', KEYS[1], math.ceil(ARGV[3] * 1000))
-"""
-)
+_RENEW = _NOW + _LEASE
 # KEYS: calls and seconds of what is limited. ARGV: time, call_ref, calls an hour, seconds a day ('': no bound).
 _BEGIN = (
     _NOW
@@ -233,10 +232,12 @@ class UsageStore:
         held = list(self._held)
         for i in range(0, len(held), _BATCH):
             batch = held[i : i + _BATCH]
-            # EVAL, not EVALSHA, which redis-py lets nobody pipeline to a cluster.
+            # redis-py has neither eval() nor evalsha() in a cluster's pipeline, though each is of one slot.
             renewals = self._client.pipeline(transaction=False)
             for holder, call_ref in batch:
-                renewals.eval(_RENEW, 1, _concurrent(holder), self._now(), call_ref, self._lease)
+                renewals.execute_command(
+                    "EVAL", _RENEW, 1, _concurrent(holder), self._now(), call_ref, self._lease
+                )
             with asking_redis():
                 renewals.execute()
             # A call that ended meanwhile may have been renewed after it was given back.

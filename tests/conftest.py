@@ -35,6 +35,14 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     made.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A module's tests on one rig stay together: they share a node, and most of their time is a phone's."""
+    for item in items:
+        rig = getattr(item, "callspec", None)
+        kind = rig.params.get("rig", "") if rig else ""
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{kind}"))
+
+
 @pytest.fixture(scope="session")
 def redis() -> Iterator[RedisServer]:
     server = RedisServer()

@@ -119,7 +119,7 @@ class Call(Protocol):
         no variable (hazard 27)."""
 
     def play(self, audio: str, timeout: float = 60.0) -> None:
-        """A prompt by name, a URL, or a tone, to its end. Keys pressed meanwhile are kept for ``collect``."""
+        """A prompt by name, a URL, or a tone, to its end or to the first key, which is kept for ``collect``."""
 
     def collect(self, audio: str | None, most: int, first: float, between: float) -> str:
         """Keys: up to ``most``, or until ``#`` (which is not among them). Empty where none came.

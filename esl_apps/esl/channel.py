@@ -149,8 +149,10 @@ class Channel:
             self._run(lambda: session.execute("start_dtmf", lock=True))
 
     def play(self, audio: str, timeout: float = 60.0) -> None:
+        if self._keys:
+            return
         completion = self._start_playback(audio)
-        if not self._wait(lambda: completion.done, timeout):
+        if not self._wait(lambda: completion.done or bool(self._keys), timeout) or self._keys:
             self._stop_playback(completion)
 
     def collect_pin(self, audio: str, most: int, first: float, between: float) -> str:

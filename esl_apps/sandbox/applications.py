@@ -296,7 +296,10 @@ def set_user(channel: Channel, data: str) -> None:
 def play(
     channel: Channel, path: str, on_digit: Callable[[str], bool] | None = None
 ) -> str:
-    """Play to the end: ``done``, ``break``, ``gone`` (the channel went) or ``missing``. ``on_digit`` says whether a digit ends it."""
+    """Play to the end: ``done``, ``break``, ``gone`` (the channel went) or ``missing``.
+
+    ``on_digit`` says whether a digit ends it.
+    """
     sound = media.sound(channel.expand(path))
     if sound is None:
         channel.switch.log.error("Error opening file [%s]", path)

@@ -129,7 +129,7 @@ class Dialog:
         self.phone = phone
         self.script = script
         self.leg = Leg(direction, number, started_at=time.time())
-        self.ref = f"{switch.next_call_number()}"
+        self.ref = switch.next_call_number()
         self.channel: Channel | None = None
         self.uuid: str | None = None
         """Of a channel that is gone."""
@@ -287,6 +287,7 @@ class Dialog:
             hide_name=call.private,
             hide_number=call.private,
         )
+        switch.call_began(self)
         name = f"sofia/{profile_name}/{call.from_user}@127.0.0.1"
         channel = Channel(switch, switch.make_uuid(), name, "inbound", profile, self)
         self.channel = channel

@@ -82,6 +82,7 @@ class Switch:
         self.extensions: dict[str, Phone] = {}
         self.outside: dict[str, Phone] = {}
         self.dialogs: dict[str, Dialog] = {}
+        self.ended_dialogs: dict[str, Dialog] = {}
         self.stray_calls: list[Dialog] = []
         self.answer_anyone = defaults
         self.conferences: dict[str, list[Channel]] = {}
@@ -108,9 +109,9 @@ class Switch:
         self.sessions_since_startup += 1
         return next(self._sessions)
 
-    def next_call_number(self) -> int:
-        """Calls of phones, for the control port."""
-        return next(self._call_numbers)
+    def next_call_number(self) -> str:
+        """Calls of phones, for the control port; never the same again after a restart."""
+        return f"{int(self.started * 1000):x}-{next(self._call_numbers)}"
 
     def locate(self, uuid: str) -> Channel | None:
         """A leg that is up: one that has hung up is found no more, though its events still come."""
@@ -271,19 +272,20 @@ class Switch:
         }
         return known.get(number[-3:], Script(answer_after=1.0, hangup_after=5.0, tone=hz))
 
+    def call_began(self, dialog: Dialog) -> None:
+        """A phone is in a call."""
+        self.dialogs[dialog.ref] = dialog
+
     def call_ended(self, dialog: Dialog) -> None:
-        """A phone's call is over; it stays readable through its phone."""
-        self.dialogs.pop(dialog.ref, None)
+        """A phone's call is over; whoever has its number may still ask."""
+        if self.dialogs.pop(dialog.ref, None) is not None:
+            self.ended_dialogs[dialog.ref] = dialog
+            if len(self.ended_dialogs) > 20_000:
+                del self.ended_dialogs[next(iter(self.ended_dialogs))]
 
     def find_dialog(self, ref: str) -> Dialog | None:
         """A phone's call by its number."""
-        dialog = self.dialogs.get(ref)
-        if dialog is None:
-            for phone in itertools.chain(self.extensions.values(), self.outside.values()):
-                for call in phone.calls:
-                    if call.ref == ref:
-                        return call
-        return dialog
+        return self.dialogs.get(ref) or self.ended_dialogs.get(ref)
 
     # -- legs that the switch dials -------------------------------------------------------------------
 
@@ -457,7 +459,7 @@ class Switch:
             if name.lower().startswith("sip_h_"):
                 headers.setdefault(name[6:].rstrip(" ").lower(), []).append(value)
         shown.headers = headers
-        self.dialogs[dialog.ref] = dialog
+        self.call_began(dialog)
         if dialog.phone is not None:
             dialog.phone.note(dialog)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,8 +49,10 @@ class ClusterServer(RedisServer):
         self.process = None
         self.start()
         self.client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
-        while b"cluster_state:ok" not in self.client.execute_command("CLUSTER INFO", NEVER_DECODE=True):
-            pass
+        end = time.monotonic() + 20
+        while self.client.cluster("info")["cluster_state"] != "ok":
+            assert time.monotonic() < end, "the cluster did not come up"
+            time.sleep(0.02)
 
     @property
     def url(self) -> str:

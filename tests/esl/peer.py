@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -168,6 +169,14 @@ class Peer:
     def close(self) -> None:
         """A bare FIN, as when the process at the other end is gone."""
         self.sock.close()
+
+
+def eventually(done: Callable[[], object], within: float = 3.0) -> None:
+    """Poll until true, letting the other greenlets run (the rigs' own would stop the hub)."""
+    deadline = time.monotonic() + within
+    while not done():
+        assert time.monotonic() < deadline, "not in time"
+        gevent.sleep(0.002)
 
 
 def app_uuid(execute: str) -> str:

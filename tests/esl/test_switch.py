@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
@@ -20,6 +19,7 @@ from tests.esl.peer import (
     Peer,
     api_response,
     event,
+    eventually,
     goodbye,
     raw_event,
     rejection,
@@ -27,14 +27,6 @@ from tests.esl.peer import (
 )
 
 Connect = Callable[..., Switch]
-
-
-def eventually(done: Callable[[], object], within: float = 3.0) -> None:
-    """Poll until true, letting the other greenlets run (the rigs' own would stop the hub)."""
-    deadline = time.monotonic() + within
-    while not done():
-        assert time.monotonic() < deadline, "not in time"
-        gevent.sleep(0.002)
 
 
 @pytest.fixture(autouse=True)

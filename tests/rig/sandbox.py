@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import random
 import shutil
 import signal
@@ -16,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -58,9 +57,13 @@ class SandboxCall:
     def leg(self) -> Leg:
         if self._leg.ended_at is None:
             # After a kill the last that was seen is all there is.
-            with contextlib.suppress(SandboxError, OSError):
+            with contextlib.suppress(SandboxError):
                 self._leg = Leg(**self._rig.control("GET", f"/calls/{self.ref}")["leg"])
         return self._leg
+
+    def seen(self, leg: dict[str, Any]) -> None:
+        """The sandbox told of it by the way."""
+        self._leg = Leg(**leg)
 
     def hangup(self) -> None:
         self._rig.control("POST", f"/calls/{self.ref}/hangup")
@@ -83,36 +86,54 @@ class SandboxCall:
 
 
 class SandboxPhone:
-    """A phone of the sandbox, extension or outside number."""
+    """A phone of the sandbox, extension or outside number. It outlives the switch, as a phone does."""
 
-    def __init__(self, rig: SandboxRig, number: str) -> None:
+    def __init__(self, rig: SandboxRig, number: str, *, outside: bool) -> None:
         self._rig = rig
         self.number = number
+        self.outside = outside
+        self.current = Script()
+        self.registrations = 0 if outside else 1
         self._calls: dict[str, SandboxCall] = {}
+
+    def define(self, script: Script | None, registrations: int = 0) -> None:
+        """A phone as new: its calls are forgotten."""
+        self.current, self.registrations = script or Script(), registrations
+        self._calls.clear()
+        self.restore()
+
+    def restore(self) -> None:
+        """Tell the sandbox of it, after its restart."""
+        body = {"script": asdict(self.current), "registrations": self.registrations, "outside": self.outside}
+        self._rig.control("POST", self._path, body)
+
+    @property
+    def _path(self) -> str:
+        return f"/phones/{quote(self.number)}"
 
     @property
     def calls(self) -> list[SandboxCall]:
-        try:
-            shown = self._rig.control("GET", f"/phones/{quote(self.number)}")["calls"]
-        except (SandboxError, OSError):
-            return list(self._calls.values())
-        for call in shown:
-            if call["call"] not in self._calls:
-                self._calls[call["call"]] = SandboxCall(self._rig, call["call"], call["leg"])
-        return [self._calls[call["call"]] for call in shown]
+        with contextlib.suppress(SandboxError):
+            for call in self._rig.control("GET", self._path)["calls"]:
+                known = self._calls.get(call["call"])
+                if known is None:
+                    self._calls[call["call"]] = SandboxCall(self._rig, call["call"], call["leg"])
+                else:
+                    known.seen(call["leg"])
+        return sorted(self._calls.values(), key=lambda call: call._leg.started_at)
 
     def script(self, script: Script) -> None:
-        self._rig.control("PATCH", f"/phones/{quote(self.number)}", {"script": asdict(script)})
+        self.current = script
+        self._rig.control("PATCH", self._path, {"script": asdict(script)})
 
     def dial(self, number: str, headers: Mapping[str, str] | None = None) -> SandboxCall:
-        body = {"number": number, "headers": dict(headers or {})}
-        shown = self._rig.control("POST", f"/phones/{quote(self.number)}/dial", body)
-        call = SandboxCall(self._rig, shown["call"], shown["leg"])
-        self._calls[call.ref] = call
+        shown = self._rig.control("POST", f"{self._path}/dial", {"number": number, "headers": dict(headers or {})})
+        call = self._calls[shown["call"]] = SandboxCall(self._rig, shown["call"], shown["leg"])
         return call
 
     def unregister(self) -> None:
-        self._rig.control("DELETE", f"/phones/{quote(self.number)}")
+        self.registrations = 0
+        self._rig.control("DELETE", self._path)
 
 
 class SandboxRig:
@@ -136,8 +157,10 @@ class SandboxRig:
         self.tick = tick
         self._arguments = list(arguments)
         self._process: subprocess.Popen[bytes] | None = None
-        self._registered: dict[str, tuple[Script | None, int]] = {}
-        self._http: http.client.HTTPConnection | None = None
+        self._phones: dict[str, SandboxPhone] = {}
+        self._routes: list[dict[str, object]] = []
+        self._gateways: dict[str, dict[str, object]] = {}
+        self._http = threading.local()
         self._paused = False
         self.log = self.folder / "sandbox.log"
         if start:
@@ -163,8 +186,13 @@ class SandboxRig:
             )  # fmt: skip
         self._paused = False
         eventually(self._is_up, within=10, message="the sandbox did not start; see " + str(self.log))
-        for number, (script, registrations) in self._registered.items():
-            self._define(number, script, registrations)
+        # What stands outside of the switch, or in its configuration, is there again when it is back.
+        for phone in self._phones.values():
+            phone.restore()
+        for route in self._routes:
+            self.control("POST", "/routes", route)
+        for name, state in self._gateways.items():
+            self.control("POST", f"/gateways/{name}", state)
 
     def _is_up(self) -> bool:
         assert self._process is not None
@@ -172,15 +200,18 @@ class SandboxRig:
             raise SandboxError(f"the sandbox ended: {self.log.read_text()}")
         try:
             self.control("GET", "/status")
-        except (OSError, SandboxError):
+        except SandboxError:
             return False
         return True
 
     def kill(self) -> None:
         assert self._process is not None
+        if not self._paused:
+            for phone in self._phones.values():
+                _ = phone.calls  # what they saw is known no more afterwards
         self._process.kill()
         self._process.wait()
-        self._forget_connection()
+        self._paused = False
 
     def pause(self) -> None:
         assert self._process is not None
@@ -203,7 +234,6 @@ class SandboxRig:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self._forget_connection()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> SandboxRig:
@@ -217,61 +247,64 @@ class SandboxRig:
     def control(self, method: str, path: str, body: object = None, *, timeout: float = 10.0) -> dict[str, Any]:
         """One request; SandboxError with the sandbox's own words if it refuses."""
         data = None if body is None else json.dumps(body).encode()
+        answer, status = b"", 0
         for attempt in (1, 2):
-            if self._http is None:
-                self._http = http.client.HTTPConnection(HOST, self.control_port, timeout=timeout)
-            connection = self._http
+            connection = getattr(self._http, "connection", None)
+            if connection is None:
+                connection = self._http.connection = http.client.HTTPConnection(HOST, self.control_port)
+            connection.timeout = timeout
             try:
                 if connection.sock is not None:
                     connection.sock.settimeout(timeout)
                 connection.request(method, path, data, {"Content-Type": "application/json"})
                 response = connection.getresponse()
-                answer = response.read()
+                status, answer = response.status, response.read()
                 break
-            except (OSError, http.client.HTTPException):
-                self._forget_connection()
-                if attempt == 2:
-                    raise SandboxError(f"no answer to {method} {path}") from None
-        if response.status != 200:
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                self._http.connection = None
+                # A connection that was kept may have gone with a killed sandbox: once more, afresh.
+                if attempt == 2 or isinstance(error, TimeoutError):
+                    raise SandboxError(f"no answer to {method} {path}: {error!r}") from None
+        if status != 200:
             raise SandboxError(f"{method} {path}: {answer.decode()}")
-        return json.loads(answer)
-
-    def _forget_connection(self) -> None:
-        if self._http is not None:
-            self._http.close()
-            self._http = None
+        result: dict[str, Any] = json.loads(answer)
+        return result
 
     # phones and routes
 
-    def _define(self, number: str, script: Script | None, registrations: int) -> None:
-        body: dict[str, object] = {"registrations": registrations}
-        if script is not None:
-            body["script"] = asdict(script)
-        self.control("POST", f"/phones/{quote(number)}", body)
+    def _phone(self, number: str, *, outside: bool) -> SandboxPhone:
+        phone = self._phones.get(number)
+        if phone is None or phone.outside != outside:
+            phone = self._phones[number] = SandboxPhone(self, number, outside=outside)
+        return phone
 
     def phone(self, number: str, script: Script | None = None, *, registrations: int = 1) -> SandboxPhone:
-        self._registered[number] = (script, registrations)
-        self._define(number, script, registrations)
-        return SandboxPhone(self, number)
+        phone = self._phone(number, outside=False)
+        phone.define(script, registrations)
+        return phone
 
     def outside(self, number: str, script: Script | None = None) -> SandboxPhone:
-        body: dict[str, object] = {"outside": True}
-        if script is not None:
-            body["script"] = asdict(script)
-        self.control("POST", f"/phones/{quote(number)}", body)
-        return SandboxPhone(self, number)
+        phone = self._phone(number, outside=True)
+        phone.define(script)
+        return phone
 
     def route(self, number: str, path: str, node: str) -> None:
-        self.control("POST", "/routes", {"number": number, "path": path, "node": node})
+        self._route({"number": number, "path": path, "node": node})
 
     def extension(self, context: str, number: str, actions: Iterable[tuple[str, str]]) -> None:
         """A dialplan extension of the test's own, until ``reset``."""
         listed = [list(action) for action in actions]
-        self.control("POST", "/routes", {"number": number, "actions": listed, "contexts": [context]})
+        self._route({"number": number, "actions": listed, "contexts": [context]})
+
+    def _route(self, route: dict[str, object]) -> None:
+        self._routes.append(route)
+        self.control("POST", "/routes", route)
 
     def gateway(self, name: str, *, fails: str | int | None = None, down: bool = False) -> None:
-        """Make a gateway fail every call with a cause."""
-        self.control("POST", f"/gateways/{name}", {"fails": fails, "down": down})
+        """Make a gateway fail every call with a cause, or be down."""
+        self._gateways[name] = {"fails": fails, "down": down}
+        self.control("POST", f"/gateways/{name}", self._gateways[name])
 
     def api(self, command: str) -> str:
         return str(self.control("POST", "/api", {"command": command}, timeout=70)["response"])
@@ -285,19 +318,8 @@ class SandboxRig:
     def reset(self) -> None:
         if self._paused:
             self.resume()
+        self._routes.clear()
+        self._gateways.clear()
+        self._phones = {number: phone for number, phone in self._phones.items() if not phone.outside}
         self.start()
         self.control("POST", "/reset")
-
-
-def process_age(pid: int) -> float:
-    """Seconds since a process began; for tests of the start's speed."""
-    with open(f"/proc/{pid}/stat") as file:
-        ticks = int(file.read().rsplit(")", 1)[1].split()[19])
-    with open("/proc/uptime") as file:
-        up = float(file.read().split()[0])
-    return up - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def wait_until(moment: float) -> None:
-    """Sleep until an instant of ``time.time()``."""
-    time.sleep(max(0.0, moment - time.time()))

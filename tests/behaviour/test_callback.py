@@ -1,0 +1,172 @@
+"""Callback and autodial; the same on the sandbox and on a real FreeSWITCH."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
+from tests.rig.base import Rig, Script, eventually
+
+CB, CALLER, STRANGER = "0115552000", "0825556666", "0845550000"
+CALLER_E164, CALLEE, E164 = "27825556666", "0820001234", "27820001234"
+
+
+def CONFIG(config: dict[str, Any]) -> None:
+    config["pin_key"] = "key-for-tests"
+    config["cccp"] = {"cccp_cb_number": CB, "callback_delay": 0.6, "prompt_delay": 0.1}
+    config["callback"] = {"retries": 1, "retry_after": 0.5, "cool_down": 0.5}
+    config["accounts"] = {
+        "acme": {
+            "caller_id": {"number": "+27115550000"},
+            "call_restriction": {"shared_cost": {"action": "deny"}},
+        }
+    }
+
+
+@pytest.fixture(autouse=True)
+def routed(rig: Rig, node: Node) -> None:
+    rig.route(CB, "callback", node.config["node"]["listen"])
+
+
+def card(node: Node, **fields: Any) -> None:
+    body = {"data": {"active": True, **fields}}
+    assert request(node.admin, "PUT", "/v2/accounts/acme/cccps", body, token=ADMIN_TOKEN).status == 201
+
+
+def missed_call(rig: Rig, number: str = CALLER) -> float:
+    """Ring the callback number as a number of the network; how long the refusal took."""
+    leg = rig.outside(number).dial(CB)
+    eventually(lambda: leg.leg.ended_at is not None)
+    assert leg.leg.status == 486
+    assert leg.leg.answered_at is None
+    return leg.leg.ended_at - leg.leg.started_at
+
+
+def test_refused_rung_back_and_connected(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER)
+    back = rig.outside(CALLER_E164, Script(answer_after=0.2, tone=500))
+    callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
+    began = time.time()
+    assert missed_call(rig) < 0.5
+    eventually(lambda: back.calls)
+    assert 0.5 < back.calls[0].leg.started_at - began < 1.6
+    assert back.calls[0].leg.caller_number == "+27115550000"
+    eventually(lambda: back.calls[0].leg.answered_at is not None)
+    time.sleep(0.4)
+    back.calls[0].digits(CALLEE + "#")
+    assert back.calls[0].hears(900, within=8)
+    assert callee.calls[0].hears(500)
+    back.calls[0].hangup()
+    record = redis.pop()
+    assert (record["end_reason"], record["ref"]) == ("answered", "callback"), record
+    assert record["extension"] == "+27825556666"
+    assert record["number"] == "+27820001234"
+
+
+def test_an_unknown_caller_is_refused_just_so_and_not_rung(rig: Rig, node: Node, redis: RedisServer) -> None:
+    back = rig.outside("27845550000")
+    assert missed_call(rig, STRANGER) < 0.5
+    time.sleep(1.5)
+    assert back.calls == []
+    assert redis.client.llen("enigma:notifications:cdr") == 0
+
+
+def test_five_rings_are_one_callback(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER)
+    back = rig.outside(CALLER_E164, Script(answer_after=0.1, hangup_after=0.5))
+    for _ in range(5):
+        missed_call(rig)
+    time.sleep(2.5)
+    assert len(back.calls) == 1
+    assert redis.pop()["end_reason"] == "abandoned"
+    assert redis.client.llen("enigma:notifications:cdr") == 0
+
+
+def test_an_unanswered_callback_is_tried_again_and_each_try_is_a_record(
+    rig: Rig, node: Node, redis: RedisServer
+) -> None:
+    card(node, cid=CALLER)
+    back = rig.outside(CALLER_E164, Script(reject=486))
+    missed_call(rig)
+    one, two = redis.pop(), redis.pop()
+    assert one["end_reason"] == two["end_reason"] == "agent_busy"
+    assert one["call_ref"] != two["call_ref"]
+    time.sleep(1.2)
+    assert len(back.calls) == 2
+
+
+def test_killing_the_node_between_the_two_still_gives_one(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER)
+    back = rig.outside(CALLER_E164, Script(answer_after=0.1, hangup_after=0.3))
+    missed_call(rig)
+    eventually(lambda: [key for key in redis.client.scan_iter("esl_apps:*callback*")])
+    assert node.process is not None
+    node.process.kill()
+    node.process.wait()
+    node.start()
+    eventually(lambda: back.calls, within=8)
+    time.sleep(1.5)
+    assert len(back.calls) == 1
+
+
+def test_a_denied_class_is_never_called_back(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid="0860123456")
+    back = rig.outside("27860123456")
+    missed_call(rig, "0860123456")
+    time.sleep(1.5)
+    assert back.calls == []
+
+
+# Autodial ----------------------------------------------------------------------------------------------
+
+
+def autodial(node: Node, **data: Any) -> Answer:
+    return request(node.admin, "PUT", "/v2/accounts/acme/cccps/autodial", {"data": data}, token=ADMIN_TOKEN)
+
+
+def test_autodial_joins_two_numbers_after_an_announcement(rig: Rig, node: Node, redis: RedisServer) -> None:
+    a = rig.outside("27831112222", Script(answer_after=0.1, tone=500))
+    b = rig.outside(E164, Script(answer_after=0.1, tone=900))
+    answer = autodial(node, a_leg_number="0831112222", b_leg_number=CALLEE, callback_delay=0.2, media_id="beep")
+    assert answer.status in (200, 201, 202), answer.body
+    assert answer.json["status"] == "success"
+    eventually(lambda: a.calls and a.calls[0].leg.answered_at)
+    assert a.calls[0].hears(900, within=8)
+    assert b.calls[0].hears(500)
+    assert b.calls[0].leg.caller_number == "+27115550000"
+    b.calls[0].hangup()
+    record = redis.pop()
+    assert (record["end_reason"], record["ref"], record["hung_up_by"]) == ("answered", "autodial", "callee"), record
+    eventually(lambda: rig.live_channels() == 0)
+
+
+def test_autodial_into_a_conference(rig: Rig, node: Node, redis: RedisServer) -> None:
+    a = rig.outside("27831112222", Script(answer_after=0.1))
+    answer = autodial(node, a_leg_number="0831112222", b_leg_number="conference:weekly", callback_delay=0)
+    assert answer.json["status"] == "success", answer.body
+    eventually(lambda: a.calls and a.calls[0].leg.answered_at)
+    time.sleep(0.8)
+    a.calls[0].hangup()
+    record = redis.pop()
+    assert (record["end_reason"], record["number"]) == ("answered", "conference:weekly")
+
+
+def test_autodial_to_a_denied_class_dials_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:
+    a = rig.outside("27831112222")
+    answer = autodial(node, a_leg_number="0831112222", b_leg_number="0860123456")
+    assert answer.status == 400, answer.body
+    assert answer.json["status"] == "error"
+    time.sleep(0.5)
+    assert a.calls == []
+
+
+def test_autodial_a_does_not_answer(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.outside("27831112222", Script(reject=486))
+    b = rig.outside(E164)
+    assert autodial(node, a_leg_number="0831112222", b_leg_number=CALLEE).json["status"] == "success"
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"]) == ("agent_busy", 17)
+    assert b.calls == []

@@ -1,0 +1,233 @@
+"""Calling cards by telephone: known by number or by PIN; the same on the sandbox and on a real FreeSWITCH."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+
+from tests.node import ADMIN_TOKEN, Node, RedisServer, request
+from tests.rig.base import PhoneLeg, Rig, Script, eventually
+
+CC, CALLER, STRANGER = "5141115555", "0825556666", "0845550000"
+CALLEE, E164 = "0820001234", "27820001234"
+PIN = "482190735"
+
+
+def CONFIG(config: dict[str, Any]) -> None:
+    config["pin_key"] = "key-for-tests"
+    config["cccp"] = {
+        "cccp_cc_number": "0115551000",
+        "last_number_redial_code": "*0",
+        "default_caller_id_number": "+15140000000",
+        "allowed_callee_regex": r"^\+?\d{11,}$",
+    }
+    config["accounts"] = {
+        "acme": {
+            "caller_id": {"number": "+27115550000"},
+            "caller_ids": [CALLER],
+            "call_restriction": {"shared_cost": {"action": "deny"}},
+            "users": {"strict": {"call_restriction": {"mobile": {"action": "deny"}}}},
+        },
+        "bare": {},
+    }
+
+
+@pytest.fixture(autouse=True)
+def routed(rig: Rig, node: Node) -> None:
+    rig.route(CC, "dialthrough", node.config["node"]["listen"])
+
+
+def card(node: Node, account: str = "acme", **fields: Any) -> dict[str, Any]:
+    """A card, through the API that an operator uses."""
+    answer = request(
+        node.admin, "PUT", f"/v2/accounts/{account}/cccps", {"data": {"active": True, **fields}}, token=ADMIN_TOKEN
+    )
+    assert answer.status == 201, answer.body
+    return dict(answer.json["data"])
+
+
+def dial_in(rig: Rig, number: str = CALLER, **script: Any) -> PhoneLeg:
+    leg = rig.outside(number, Script(**script)).dial(CC)
+    eventually(lambda: leg.leg.answered_at is not None)
+    time.sleep(0.3)
+    return leg
+
+
+def reach(leg: PhoneLeg, digits: str, hz: int) -> None:
+    leg.digits(digits)
+    assert leg.hears(hz, within=8)
+
+
+def test_known_by_number(rig: Rig, node: Node, redis: RedisServer) -> None:
+    made = card(node, cid=CALLER)
+    callee = rig.outside(E164, Script(answer_after=0.2, tone=900))
+    leg = dial_in(rig, tone=500)
+    reach(leg, CALLEE + "#", 900)
+    assert callee.calls[0].hears(500)
+    assert callee.calls[0].leg.caller_number == "+27115550000"
+    leg.hangup()
+    record = redis.pop()
+    assert (record["end_reason"], record["ref"], record["extension"]) == ("answered", "dialthrough", CALLER)
+    assert record["number"] == "+27820001234"
+    assert made["id"]
+
+
+def test_known_by_pin_and_nothing_of_it_is_kept(rig: Rig, node: Node, redis: RedisServer) -> None:
+    made = card(node, pin=PIN)
+    assert PIN not in str(made)
+    rig.outside(E164, Script(answer_after=0.2, tone=900))
+    leg = dial_in(rig, STRANGER)
+    # Typed ahead: nobody waits for the prompts.
+    reach(leg, PIN + "#" + CALLEE + "#", 900)
+    leg.hangup()
+    assert redis.pop()["end_reason"] == "answered"
+    stored = repr([redis.client.hgetall(k) for k in redis.client.scan_iter() if redis.client.type(k) == "hash"])
+    assert PIN not in stored
+    assert PIN not in node.log.read_text()
+
+
+def test_wrong_pin_three_times(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, pin=PIN)
+    leg = dial_in(rig, STRANGER)
+    for _ in range(3):
+        leg.digits("999999999#")
+        time.sleep(0.4)
+    eventually(lambda: leg.leg.ended_at is not None, within=15)
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 21, None)
+
+
+def test_inactive_card_opens_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, pin=PIN, active=False)
+    leg = dial_in(rig, STRANGER)
+    for _ in range(3):
+        leg.digits(PIN + "#")
+        time.sleep(0.4)
+    eventually(lambda: leg.leg.ended_at is not None, within=15)
+    assert redis.pop()["end_reason"] == "rejected"
+
+
+def test_redial(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER)
+    callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
+    leg = dial_in(rig)
+    reach(leg, CALLEE + "#", 900)
+    leg.hangup()
+    redis.pop()
+    eventually(lambda: rig.live_channels() == 0)
+    again = dial_in(rig)
+    reach(again, "*0#", 900)
+    eventually(lambda: len(callee.calls) == 2)
+    again.hangup()
+    assert redis.pop()["number"] == "+27820001234"
+
+
+def test_denied_classes_of_account_and_of_user(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER, user_id="strict")
+    callee = rig.outside(E164)
+    for digits, number in (("0860123456#", "+27860123456"), (CALLEE + "#", "+27820001234")):
+        leg = dial_in(rig)
+        leg.digits(digits)
+        eventually(lambda leg=leg: leg.leg.ended_at is not None, within=15)
+        record = redis.pop()
+        assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 57, number)
+    assert callee.calls == []
+
+
+def test_known_by_number_alone_dials_at_home_only(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER)
+    abroad = rig.outside("442079460000")
+    leg = dial_in(rig)
+    leg.digits("00442079460000#")
+    eventually(lambda: leg.leg.ended_at is not None, within=15)
+    assert redis.pop()["end_code"] == 57
+    assert abroad.calls == []
+
+
+def test_allowed_callee_regex_refuses_an_extension(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER)
+    inside = rig.phone("1000")
+    leg = dial_in(rig)
+    for _ in range(3):
+        leg.digits("1000#")
+        time.sleep(0.3)
+    eventually(lambda: leg.leg.ended_at is not None, within=20)
+    assert inside.calls == []
+    assert redis.pop()["end_reason"] == "rejected"
+
+
+def test_over_the_limit(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER, max_concurrent_calls_per_user=1)
+    rig.outside(E164, Script(answer_after=0.1, tone=900))
+    phone = rig.outside(CALLER)
+    first = phone.dial(CC)
+    eventually(lambda: first.leg.answered_at is not None)
+    time.sleep(0.3)
+    reach(first, CALLEE + "#", 900)
+    second = phone.dial(CC)
+    eventually(lambda: second.leg.ended_at is not None, within=15)
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"]) == ("rejected", 17)
+    first.hangup()
+    assert redis.pop()["end_reason"] == "answered"
+    third = dial_in(rig)
+    reach(third, CALLEE + "#", 900)
+    third.hangup()
+    assert redis.pop()["end_reason"] == "answered"
+
+
+def test_retained_number_with_diversion(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER, retain_cid=True)
+    callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
+    leg = dial_in(rig)
+    reach(leg, CALLEE + "#", 900)
+    seen = callee.calls[0].leg
+    assert seen.caller_number == CALLER
+    assert re.search(r"<sip:\+27115550000@.*>;reason=unconditional", seen.headers["diversion"][0])
+    leg.hangup()
+    assert redis.pop()["dial_number"] == CALLER
+
+
+def test_default_caller_id_where_the_account_has_none(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, "bare", cid=CALLER, retain_cid=True)
+    callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
+    leg = dial_in(rig)
+    reach(leg, CALLEE + "#", 900)
+    assert callee.calls[0].leg.caller_number == "+15140000000"
+    leg.hangup()
+    redis.pop()
+
+
+@pytest.mark.parametrize(("status", "reason", "code"), [(486, "callee_busy", 17), (404, "callee_failed", 1)])
+def test_a_failed_number_and_then_another(
+    rig: Rig, node: Node, redis: RedisServer, status: int, reason: str, code: int
+) -> None:
+    card(node, cid=CALLER)
+    busy = rig.outside(E164, Script(reject=status))
+    rig.outside("27831112222", Script(answer_after=0.1, tone=900))
+    leg = dial_in(rig)
+    leg.digits(CALLEE + "#")
+    eventually(lambda: busy.calls)
+    time.sleep(0.3)
+    reach(leg, "0831112222#", 900)
+    leg.hangup()
+    one, two = redis.pop(), redis.pop()
+    assert (one["end_reason"], one["end_code"]) == (reason, code)
+    assert two["end_reason"] == "answered"
+    assert one["session_ref"] == two["session_ref"]
+
+
+def test_a_strangers_asserted_identity_opens_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER)
+    leg = rig.outside(STRANGER).dial(CC, {"P-Asserted-Identity": f"<sip:{CALLER}@127.0.0.1>"})
+    eventually(lambda: leg.leg.answered_at is not None)
+    time.sleep(0.3)
+    leg.digits(CALLEE + "#")
+    time.sleep(0.5)
+    leg.hangup()
+    record = redis.pop()
+    assert record["number"] is None
+    assert record["extension"] == STRANGER
