@@ -43,6 +43,7 @@ def run(config: Config) -> Iterator[Result]:
             switch.stop()
     yield from _redis(config)
     yield from _folders(config)
+    yield from _entrances(config)
 
 
 def _dial_strings(config: Config, name: str, switch: Switch) -> Iterator[Result]:
@@ -113,6 +114,37 @@ def _folders(config: Config) -> Iterator[Result]:
             yield Result(key, True, folder)
     path = prompt_path(config.prompts.dir, config.prompts.language, "unavailable", 8000)
     yield Result("prompts", Path(path).exists(), path)
+
+
+#: The PIN of the shipped example, which everybody can read.
+_EXAMPLE_PIN = "4821907356"
+
+
+def _entrances(config: Config) -> Iterator[Result]:
+    """What stands between a stranger and the operator's bill."""
+    meaning = {
+        "any": "whoever shows an enrolled number dials, and a shown number proves nothing",
+        "national": "a caller known by number alone dials at home only",
+        "pin": "a number alone opens nothing; a PIN is asked",
+        "attested": "a number counts only where STIR/SHAKEN attested it",
+    }
+    trust = config.cccp.cid_trust
+    yield Result("cccp.cid_trust", True, f"{trust}: {meaning[trust]}")
+    for account_id, account in config.accounts.items():
+        for name, disa in account.disa.items():
+            what = f"accounts.{account_id}.disa.{name}"
+            if disa.pin == _EXAMPLE_PIN:
+                yield Result(what, False, "its PIN is the example's, which everybody can read: change it")
+            elif not (disa.pin or disa.pin_hash):
+                yield Result(what, True, "no PIN: whoever calls it dials as this account")
+            elif disa.pin and len(disa.pin) < _SHORT_PIN:
+                yield Result(what, False, f"its PIN is shorter than {_SHORT_PIN} digits: it is guessed in a night")
+            else:
+                yield Result(what, True, "asks for a PIN")
+
+
+#: Digits. Shorter ones fall to a dialler that tries three a call.
+_SHORT_PIN = 6
 
 
 def _first_line(text: str) -> str:

@@ -25,10 +25,13 @@ import redis
 from esl_apps.calls import timeline
 from esl_apps.core.cdr import CDR_LIST, INBOUND_LIST
 from esl_apps.embedded import redis_server
+from esl_apps.store import Store
 
 _HOST = "127.0.0.1"
 _START = 15.0
-_DID, _CALLEE, _CALLER = "27115550000", "0820001234", "0835550001"
+_DID, _DISA_DID, _CC_DID, _CB_DID = "27115550000", "27115550002", "27115550003", "27115550004"
+_CALLEE, _E164 = "0820001234", "27820001234"
+_CALLER, _CALLER_E164 = "0835550001", "27835550001"
 
 
 class DemoFailed(Exception):
@@ -41,9 +44,13 @@ class Stage:
 
     api: str
     token: str
+    admin: str
+    admin_token: str
+    pin: str
     control: str
     node: str
     redis: redis.Redis
+    store: Store
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         return _http(self.api, method, path, body, {"Authorization": f"Bearer {self.token}"})
@@ -53,6 +60,17 @@ class Stage:
 
     def dial(self, phone: str, number: str) -> None:
         _http(self.control, "POST", f"/phones/{phone}/dial", {"number": number})
+
+    def hang_up(self, phone: str) -> None:
+        for call in _http(self.control, "GET", f"/phones/{phone}")["calls"]:
+            if call["leg"]["ended_at"] is None:
+                _http(self.control, "POST", f"/calls/{call['call']}/hangup")
+
+    def crossbar(self, method: str, path: str, data: object) -> Any:
+        return _http(self.admin, method, path, {"data": data}, {"X-Auth-Token": self.admin_token})
+
+    def card(self, **fields: object) -> None:
+        self.crossbar("PUT", "/v2/accounts/acme/cccps", {"active": True, **fields})
 
     def route(self, number: str, path: str) -> None:
         _http(self.control, "POST", "/routes", {"number": number, "path": path, "node": self.node})
@@ -69,7 +87,7 @@ class Stage:
     def trace(self, ref: str) -> None:
         # The store is written behind the call, a few hundredths of a second at most.
         end = time.monotonic() + 5
-        while (call := self.request("GET", f"/click2dial/calls/{ref}"))["state"] != "ended":
+        while (call := self.store.call(ref)) is None or call["state"] != "ended":
             if time.monotonic() > end:
                 raise DemoFailed(f"call {ref} did not end")
             time.sleep(0.02)
@@ -81,7 +99,14 @@ def run() -> int:
     """0 only if all calls came out as they should."""
     try:
         with _stage() as stage:
-            for name, call in (("click2dial over HTTP", _click2dial), ("inbound", _inbound)):
+            for name, call in (
+                ("click2dial over HTTP", _click2dial),
+                ("inbound", _inbound),
+                ("DISA, by PIN", _disa),
+                ("dialthrough, known by its number", _dialthrough),
+                ("callback, after a missed call", _callback),
+                ("autodial", _autodial),
+            ):
                 print(f"\n{name}")
                 call(stage)
     except (DemoFailed, OSError, redis.RedisError) as error:
@@ -117,6 +142,52 @@ def _inbound(stage: Stage) -> None:
     _expect(record, call_ref=announced["call_ref"], end_reason="answered", hung_up_by="agent", number=_CALLER)
 
 
+def _disa(stage: Stage) -> None:
+    stage.route(_DISA_DID, "disa/acme/front")
+    stage.phone(_CALLER, outside=True, digits=f"{stage.pin}{_CALLEE}#", digits_after=0.5)
+    stage.phone(_E164, outside=True, answer_after=0.3, hangup_after=0.8, tone=900)
+    print(f"  {_CALLER} calls {_DISA_DID} and keys the PIN and {_CALLEE}#")
+    stage.dial(_CALLER, _DISA_DID)
+    record = stage.pop(CDR_LIST)
+    stage.trace(record["call_ref"])
+    _expect(record, ref="disa", end_reason="answered", number=f"+{_E164}", dial_number=f"+{_DID}", hung_up_by="callee")
+    stage.hang_up(_CALLER)
+
+
+def _dialthrough(stage: Stage) -> None:
+    stage.card(cid=_CALLER)
+    stage.route(_CC_DID, "dialthrough")
+    stage.phone(_CALLER, outside=True, digits=f"{_CALLEE}#", digits_after=0.5)
+    print(f"  {_CALLER}, enrolled, calls {_CC_DID} and keys {_CALLEE}#")
+    stage.dial(_CALLER, _CC_DID)
+    record = stage.pop(CDR_LIST)
+    stage.trace(record["call_ref"])
+    _expect(record, ref="dialthrough", end_reason="answered", extension=_CALLER, number=f"+{_E164}")
+    stage.hang_up(_CALLER)
+
+
+def _callback(stage: Stage) -> None:
+    stage.route(_CB_DID, "callback")
+    stage.phone(_CALLER, outside=True)
+    stage.phone(_CALLER_E164, outside=True, answer_after=0.3, digits=f"{_CALLEE}#", digits_after=0.8)
+    print(f"  {_CALLER} calls {_CB_DID}, is refused with 486 and rung back")
+    stage.dial(_CALLER, _CB_DID)
+    record = stage.pop(CDR_LIST)
+    stage.trace(record["call_ref"])
+    _expect(record, ref="callback", end_reason="answered", extension=f"+{_CALLER_E164}", number=f"+{_E164}")
+    stage.hang_up(_CALLER_E164)
+
+
+def _autodial(stage: Stage) -> None:
+    stage.phone(_CALLER_E164, outside=True, answer_after=0.3, tone=500)
+    body = {"a_leg_number": _CALLER, "b_leg_number": _CALLEE, "media_id": "beep", "callback_delay": 0}
+    print(f"  PUT /v2/accounts/acme/cccps/autodial {json.dumps(body)}")
+    stage.crossbar("PUT", "/v2/accounts/acme/cccps/autodial", body)
+    record = stage.pop(CDR_LIST)
+    stage.trace(record["call_ref"])
+    _expect(record, ref="autodial", end_reason="answered", hung_up_by="callee")
+
+
 def _expect(payload: dict[str, Any], **wanted: object) -> None:
     for field, value in wanted.items():
         if payload.get(field) != value:
@@ -130,17 +201,23 @@ def _stage() -> Iterator[Stage]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esl-apps-demo-")))
         ports = dict(zip(("redis", "esl", "control", "node", "api", "admin"), _free_ports(6), strict=True))
         at = {name: f"{_HOST}:{port}" for name, port in ports.items()}
-        password, token = secrets.token_hex(8), secrets.token_hex(8)
+        password, token, admin_token = (secrets.token_hex(8) for _ in range(3))
+        pin = f"{secrets.randbelow(10**10):010d}"
         (folder / "recordings").mkdir()
         config = {
             "node": {"name": "demo", "listen": at["node"], "state_dir": str(folder), "drain_timeout": 2},
             "redis": {"url": f"redis://{at['redis']}/0"},
             "switches": [{"name": "sandbox", "address": at["esl"], "password": password}],
-            "admin": {"listen": at["admin"], "token": secrets.token_hex(8)},
+            "admin": {"listen": at["admin"], "token": admin_token},
+            "pin_key": secrets.token_hex(16),
             "recordings": {"dir": str(folder / "recordings")},
             "integrators": [
                 {"name": "acme", "listen": at["api"], "token": token, "record": True, "caller_ids": [_DID]}
             ],
+            "cccp": {"cccp_cc_number": _CC_DID, "cccp_cb_number": _CB_DID, "callback_delay": 0.5, "prompt_delay": 0.2},
+            "accounts": {
+                "acme": {"integrator": "acme", "caller_id": {"number": f"+{_DID}"}, "disa": {"front": {"pin": pin}}}
+            },
             "inbound": {_DID: {"integrator": "acme", "agents": ["1000", "1001"]}},
         }
         file = folder / "esl_apps.yml"
@@ -164,7 +241,9 @@ def _stage() -> Iterator[Stage]:
             [sys.executable, "-m", "esl_apps", "serve", "-c", str(file), "--log-level", "WARNING"],
             lambda: bool(_http(at["admin"], "GET", "/readyz")),
         )  # fmt: skip
-        yield Stage(at["api"], token, at["control"], at["node"], client)
+        yield Stage(
+            at["api"], token, at["admin"], admin_token, pin, at["control"], at["node"], client, Store(client)
+        )
 
 
 def _start(stack: ExitStack, name: str, command: list[str], ready: Callable[[], bool]) -> None:

@@ -100,7 +100,6 @@ def _shown(card: Card) -> dict[str, Any]:
     """A card as it is answered: a PIN is not in it, nor its hash."""
     shown: dict[str, Any] = {
         "id": card.id,
-        "account_id": card.account_id,
         "user_id": card.user_id,
         "active": card.active,
         "retain_cid": card.retain_cid,
@@ -348,7 +347,7 @@ def describe() -> dict[str, Any]:
             "description": "Exactly one of pin and cid",
             "properties": {**card, "pin": {**pin, "description": "Unique over all accounts, and never shown"}},
         },
-        "Card": {"type": "object", "properties": {"id": _ID, "account_id": {"type": "string"}, **card}},
+        "Card": {"type": "object", "properties": {"id": _ID, **card}},
         "Autodial": {
             "type": "object",
             "required": ["a_leg_number", "b_leg_number"],

@@ -920,6 +920,8 @@ class Channel:
         self.running_app, self.running_arg = interface.name, expanded
         try:
             interface.run(self, expanded)
+        except Exception as error:
+            self.switch.report(f"{interface.name}({expanded})", error)
         finally:
             self.running_app, self.running_arg = outer
         response = self.get("current_application_response") or "_none_"

@@ -122,7 +122,8 @@ class Recording:
 
     def __init__(self, channel: Channel, path: str, limit: float | None) -> None:
         self.channel = channel
-        self.path = path
+        folder = channel.switch.recordings
+        self.path = path if folder is None or path.startswith("/") else str(folder / path)
         self.started = time.monotonic()
         self._spans: list[tuple[float, int, int]] = []
         self._stopped = False
@@ -133,13 +134,13 @@ class Recording:
         if limit:
             channel.at(limit, self.stop)
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
             self._write(b"")
             self.written = True
         except OSError as error:
             channel.switch.log.error("Error opening %s: %s", path, error)
             self.written = False
-        channel.fire("RECORD_START", (), [("Record-File-Path", path)])
+        channel.fire("RECORD_START", (), [("Record-File-Path", self.path)])
         channel.fire("MEDIA_BUG_START", self._bug())
         self.watch()
 
@@ -161,7 +162,9 @@ class Recording:
             return
         self._stopped = True
         channel = self.channel
-        channel.recordings.pop(self.path, None)
+        for name, one in list(channel.recordings.items()):
+            if one is self:
+                del channel.recordings[name]
         seconds = time.monotonic() - self.started
         if self.written:
             try:
@@ -201,7 +204,7 @@ class Recording:
         return out.tobytes()
 
     def _write(self, frames: bytes) -> None:
-        with wave.open(self.path, "wb") as file:
+        with Path(self.path).open("wb") as raw, wave.open(raw, "wb") as file:
             file.setnchannels(self.channels)
             file.setsampwidth(2)
             file.setframerate(RATE)

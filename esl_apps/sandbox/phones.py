@@ -133,6 +133,8 @@ class Dialog:
         self.channel: Channel | None = None
         self.uuid: str | None = None
         """Of a channel that is gone."""
+        self.received = ""
+        """Digits that the other party sent."""
         self.on_hold = False
         self.held = False
         """The switch holds this phone (``uuid_hold``)."""
@@ -373,7 +375,8 @@ class Dialog:
         self.switch.call_ended(self)
 
     def digit(self, digit: str) -> None:
-        """A digit from the other party: the phone has no use for it."""
+        """A digit from the other party: the phone notes it."""
+        self.received += digit
 
     def hold(self, on: bool) -> None:
         """A re-INVITE with or without audio."""
@@ -469,6 +472,7 @@ class Dialog:
             "call": self.ref,
             "uuid": self.channel.uuid if self.channel else self.uuid,
             "leg": asdict(self.leg),
+            "received": self.received,
         }
 
 

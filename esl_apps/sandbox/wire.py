@@ -109,7 +109,8 @@ class CommandReader:
 
 
 def _parse(block: bytes) -> Command:
-    lines = [line for line in _LINES.split(block) if line]
+    # The original reads C strings: a NUL ends the command, whatever follows.
+    lines = [line for line in _LINES.split(block.split(b"\0", 1)[0]) if line]
     command = Command(text(lines[0]) if lines else "")
     for line in lines[1:]:
         name, colon, value = line.partition(b":")

@@ -61,6 +61,11 @@ class SandboxCall:
                 self._leg = Leg(**self._rig.control("GET", f"/calls/{self.ref}")["leg"])
         return self._leg
 
+    @property
+    def received(self) -> str:
+        """The digits that the other party sent."""
+        return str(self._rig.control("GET", f"/calls/{self.ref}")["received"])
+
     def seen(self, leg: dict[str, Any]) -> None:
         """The sandbox told of it by the way."""
         self._leg = Leg(**leg)

@@ -1,0 +1,61 @@
+"""``python -m tests.fuzz [--seconds N] [--corpus DIR] [TARGET [FILE…]]``.
+
+Without TARGET: each, one after the other, N seconds each. With FILEs: those inputs alone, as when a finding
+is looked at. The corpus is kept (``build/fuzz/TARGET``), so that a search goes on where the last one ended;
+findings are written beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+
+def run(target: str, seconds: int, corpus: Path, files: list[str]) -> None:
+    """Search until the time is over or something is found; ends the process."""
+    with atheris.instrument_imports(include=["esl_apps"]):
+        from tests.fuzz.targets import TARGETS
+    from tests.fuzz.seeds import SEEDS
+
+    kept = corpus / target
+    kept.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="seeds-") as folder:
+        for number, seed in enumerate(SEEDS[target]()):
+            Path(folder, f"{number:03}").write_bytes(seed)
+        options = [
+            f"-max_total_time={seconds}",
+            # A second for one input is a hang; the largest seeds are some 20 KB.
+            "-timeout=10",
+            "-max_len=20000",
+            "-rss_limit_mb=1024",
+            f"-artifact_prefix={corpus}/{target}-",
+        ]
+        atheris.Setup([sys.argv[0], *options, *(files or [str(kept), folder])], TARGETS[target])
+        atheris.Fuzz()
+
+
+def main() -> int:
+    from tests.fuzz.seeds import SEEDS
+
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=60, help="for each target (60)")
+    parser.add_argument("--corpus", type=Path, default=Path("build/fuzz"), help="folder of what was found to matter")
+    parser.add_argument("target", nargs="?", choices=sorted(SEEDS), help="one only")
+    parser.add_argument("files", nargs="*", help="inputs to try, in place of a search")
+    options = parser.parse_args()
+    options.corpus.mkdir(parents=True, exist_ok=True)
+    if options.target:
+        run(options.target, options.seconds, options.corpus.resolve(), options.files)
+    command = [sys.executable, "-m", "tests.fuzz", "--seconds", str(options.seconds), "--corpus", str(options.corpus)]
+    failed = [name for name in SEEDS if subprocess.run([*command, name], check=False).returncode]
+    print(f"findings in: {', '.join(failed)}" if failed else "no findings")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""One function a parser: bytes in; an exception is a finding.
+
+Each knows more than "it does not crash": two ways of reading the same bytes must agree, and what comes out
+must hold what its type promises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from esl_apps import config as config_module
+from esl_apps.core import dialstring
+from esl_apps.core.apps.click2dial import CONTACT_REF_LENGTH, Client, Refused, aleg, new_attempt
+from esl_apps.core.apps.common import Settings
+from esl_apps.core.dialstring import Endpoints
+from esl_apps.core.numbers import NumberPlan
+from esl_apps.esl import wire
+from esl_apps.esl.session import Gone, OutboundSession, ReplyError
+from esl_apps.esl.wire import Event, Framer, FramingError
+
+# The event socket -------------------------------------------------------------------------------------
+
+
+def esl(data: bytes) -> None:
+    """Frames do not depend on how the network cuts them; a lookup finds what stands there, and only that."""
+    whole, fault = _frames([data])
+    size = 1 + data[0] % 32 if data else 1
+    pieces, same_fault = _frames([data[i : i + size] for i in range(0, len(data), size)])
+    assert [_seen(frame) for frame in whole] == [_seen(frame) for frame in pieces]
+    assert fault == same_fault
+    for frame in whole:
+        _check_frame(frame)
+
+
+def _frames(chunks: list[bytes]) -> tuple[list[Event], bool]:
+    """What was read, and whether a fault ended it."""
+    framer, found = Framer(), []
+    try:
+        for chunk in chunks:
+            for frame in framer.feed(chunk):
+                found.append(frame)
+    except FramingError:
+        return found, True
+    return found, False
+
+
+def _seen(frame: Event) -> tuple[bytes, bytes, bytes]:
+    return frame.content_type, frame.block, frame.payload
+
+
+def _check_frame(frame: Event) -> None:
+    block = frame.block.partition(b"\n\n")[0]
+    first: dict[bytes, bytes] = {}
+    for line in block.split(b"\n"):
+        name, colon, value = line.partition(b": ")
+        if colon:
+            first.setdefault(name, value)
+    for name, value in first.items():
+        assert frame.raw(name) == value
+    assert frame.raw(b"no such header\0") is None
+    if frame.name:
+        assert frame.name == first[b"Event-Name"]
+    assert len(frame.headers) <= len(first)
+    assert frame.ok == (not frame.data.startswith("-ERR"))
+    assert frame.int("Content-Length") >= 0
+    repr(frame)
+
+
+class _Socket:
+    """A socket that gives what it was given, in pieces, and then its end."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+        self.closed = False
+
+    def recv(self, _size: int) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+    def sendall(self, _data: bytes) -> None: ...
+
+    def settimeout(self, _seconds: float | None) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+
+CONNECTED = (
+    b"Event-Name: CHANNEL_DATA\nUnique-ID: 1\nContent-Type: command/reply\nReply-Text: %2BOK%0A\n\n"
+    b"Content-Type: command/reply\nReply-Text: +OK will linger 5 seconds\n\n"
+)
+
+
+def session(data: bytes) -> None:
+    """Whatever a switch says after ``connect``, a flow gets an answer or one of three errors, and ends."""
+    size = 1 + data[0] % 64 if data else 1
+    sock = _Socket([CONNECTED, *(data[i : i + size] for i in range(1, len(data), size))])
+    call = OutboundSession(("fuzz", 0), sock)  # type: ignore[arg-type]
+    heard: list[Event] = []
+    call.register_handle("*", heard.append)
+    call.connect()
+    try:
+        call.finish(call.execute("answer"), None)
+        call.api("uuid_exists 1")
+        call.finish(call.multiset({"a": "b"}), None)
+        call.wait(lambda: False, None)
+    except (Gone, ReplyError):
+        pass
+    try:
+        call.wait(lambda: call.hangup_complete is not None, None, past_hangup=True)
+    except Gone:
+        # The end of the bytes, or a fault in them: closed, with its reason, and nobody left waiting.
+        assert sock.closed
+        assert not call.connected
+        assert call.close_reason
+        assert not call._completions
+    call.leave()
+
+
+# The configuration ------------------------------------------------------------------------------------
+
+ENVIRONMENT = dict.fromkeys(("PIN_KEY", "FS_PASSWORD", "ACME_TOKEN", "ADMIN_TOKEN", "ACME_ADMIN_TOKEN"), "a-secret")
+
+
+def config(data: bytes) -> None:
+    """A text is a configuration, or a ConfigError that says where."""
+    refusal = ""
+    try:
+        config_module.parse(data.decode("utf-8", "replace"), ENVIRONMENT, "esl_apps.yml")
+    except config_module.ConfigError as error:
+        refusal = str(error)
+    assert refusal == "" or refusal.startswith("esl_apps.yml")
+
+
+# The API's bodies -------------------------------------------------------------------------------------
+
+PLAN = NumberPlan("ZA", r"^\d{3,4}$")
+CLIENT = Client("acme", PLAN, campaigns={"spring": ["27115550001", "27115550002"]}, caller_ids=["27115550000"])
+SETTINGS = Settings(
+    node="app1",
+    plan=PLAN,
+    endpoints=Endpoints("user/{number}@127.0.0.1", ("sofia/gateway/pstn/{number}",)),
+    caller_id_format="as_given",
+    ringback="%(2000,4000,440,480)",
+    recordings="/var/lib/esl_apps/recordings",
+)
+_NUMBER = re.compile(r"\+?[0-9]{1,32}")
+_REF = re.compile(rf"[A-Za-z0-9.\-_~:]{{0,{CONTACT_REF_LENGTH}}}")
+_ORIGINATE = re.compile(
+    rb"bgapi originate \{\^\^![^{}'\"\\$ \n]+\}(user/\d+@127\.0\.0\.1|sofia/gateway/pstn/\d+) '&socket\(x\)'\n\n"
+)
+
+
+def body(data: bytes) -> None:
+    """A body is refused, or is an order of numbers that makes one originate and nothing beside it."""
+    try:
+        fields = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    if not isinstance(fields, dict):
+        return
+    try:
+        order = CLIENT.read(fields)
+    except Refused as refused:
+        # The answer, which must be one.
+        msgspec.json.encode([(fault.field, fault.code, fault.message) for fault in refused.faults])
+        return
+    for number in (order.agent, order.callee, order.outbound):
+        assert _NUMBER.fullmatch(number.dialled)
+    assert _REF.fullmatch(order.contact_ref)
+    leg = aleg(new_attempt(CLIENT, order, SETTINGS), order, CLIENT, SETTINGS)
+    for endpoint in SETTINGS.endpoints.of(order.agent, as_asked=True):
+        command = wire.command("bgapi " + dialstring.originate(leg, endpoint, "socket(x)"))
+        assert _ORIGINATE.fullmatch(command), command
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"esl": esl, "session": session, "config": config, "body": body}
