@@ -108,7 +108,10 @@ class Incoming:
         if application is None:
             visit.refuse(f"no application at {'/'.join(visit.path)[:60]}")
         else:
-            application(visit)
+            try:
+                application(visit)
+            except Unavailable as error:
+                visit.refuse(str(error), "NORMAL_TEMPORARY_FAILURE")
 
     def _click2dial(self, visit: _Visit) -> None:
         node, channel = self._node, visit.channel

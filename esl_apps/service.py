@@ -10,16 +10,17 @@ import secrets
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
+import msgspec
 from gevent.event import Event as Flag
 
 from esl_apps import cdr_lists, redisclient
 from esl_apps.callbacks import CallbackStore
 from esl_apps.calls import EVENTS, Calls, snapshot, state_event
 from esl_apps.cards import CardStore, hash_pin
-from esl_apps.config import Config, ConfigError, Integrator, split_address
+from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, split_address, within
 from esl_apps.core import cdr, dialstring
 from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
 from esl_apps.core.apps.click2dial import Client
@@ -42,6 +43,8 @@ from esl_apps.usage import UsageStore
 
 log = logging.getLogger(__name__)
 
+_Section = TypeVar("_Section", Cccp, DisaDefaults)
+
 
 class Node:
     """``esl-apps serve`` without its ports: they come from ``http`` and are handed this."""
@@ -52,13 +55,13 @@ class Node:
         self.draining = False
         self.stopped = Flag()
         self.started_at = time.time()
+        self._redis = redisclient.connect(config.redis.url)
         self.apply(config)
-        self.store = Store(redisclient.connect(config.redis.url))
+        self.store = Store(self._redis)
         # Without a key of the operator's no PIN outlives this process; a configured DISA needs none to.
         self._pin_key = config.pin_key or secrets.token_hex(32)
-        self.cards = CardStore(redisclient.connect(config.redis.url), config.pin_key, self.settings.plan, config.accounts)
-        self.usage = UsageStore(redisclient.connect(config.redis.url), config.node.name)
-        self.callbacks = CallbackStore(redisclient.connect(config.redis.url), config.node.name)
+        self.usage = UsageStore(self._redis, config.node.name)
+        self.callbacks = CallbackStore(self._redis, config.node.name)
         self.outgoing = Outgoing(self)
         self.calls = Calls(self._on_moment, self._on_record)
         self.outboxes = self._build_outboxes(config)
@@ -102,21 +105,8 @@ class Node:
                 longest=one.max_duration,
                 record=one.record,
             )
-        cccp = config.cccp
-        dids = [cccp.cccp_cb_number, cccp.cccp_cc_number, *config.inbound]
-        dids += [text for account in config.accounts.values() for one in account.disa.values() for text in one.numbers]
-        allowed = re.compile(cccp.allowed_callee_regex) if cccp.allowed_callee_regex else None
-        self.rules = Rules(
-            redial_code=cccp.last_number_redial_code,
-            ensure_valid_caller_id=cccp.ensure_valid_caller_id,
-            default_caller_id=cccp.default_caller_id_number,
-            allowed_callee=allowed.search if allowed else None,
-            cid_trust=cccp.cid_trust,
-            prompt_delay=cccp.prompt_delay,
-            callback_delay=cccp.callback_delay,
-            emergency=dial.emergency is not None,
-            own_numbers=frozenset(plan.read(text).e164 for text in dids if text),
-        )
+        self.cards = CardStore(self._redis, config.pin_key, plan, config.accounts)
+        self._rules: tuple[Rules, DisaDefaults] | None = None
         self._trust = [ipaddress.ip_network(text) for text in config.trust]
 
     def _client(self, one: Integrator) -> Client:
@@ -248,6 +238,40 @@ class Node:
 
     # What the applications ask ------------------------------------------------------------------------
 
+    @property
+    def rules(self) -> Rules:
+        """:raises Unavailable: Redis is away, and with it what was imported: nobody dials by half of the rules."""
+        return self._system()[0]
+
+    def _system(self) -> tuple[Rules, DisaDefaults]:
+        """The configuration's ``cccp`` and ``callflow.disa``, with what ``esl-apps import`` put before them."""
+        if self._rules is None:
+            config = self.config
+            cccp = self._with_imported("cccp", config.cccp)
+            defaults = self._with_imported("callflow.disa", config.callflow_disa)
+            dids = [cccp.cccp_cb_number, cccp.cccp_cc_number, *config.inbound]
+            dids += [did for account in config.accounts.values() for one in account.disa.values() for did in one.numbers]
+            allowed = re.compile(cccp.allowed_callee_regex) if cccp.allowed_callee_regex else None
+            rules = Rules(
+                redial_code=cccp.last_number_redial_code,
+                ensure_valid_caller_id=cccp.ensure_valid_caller_id,
+                default_caller_id=cccp.default_caller_id_number,
+                allowed_callee=allowed.search if allowed else None,
+                cid_trust=cccp.cid_trust,
+                prompt_delay=cccp.prompt_delay,
+                callback_delay=cccp.callback_delay,
+                emergency=config.dial.emergency is not None,
+                own_numbers=frozenset(self.settings.plan.read(did).e164 for did in dids if did),
+            )
+            self._rules = rules, defaults
+        return self._rules
+
+    def _with_imported(self, name: str, section: _Section) -> _Section:
+        imported = self.cards.system_config(name)
+        if not imported:
+            return section
+        return msgspec.convert({**msgspec.to_builtins(section), **imported}, type(section))
+
     def entrance(self, account_id: str, name: str) -> disa.Entrance | None:
         """A DISA as it is configured now; None where there is none of this name."""
         configured = self.config.accounts.get(account_id)
@@ -255,7 +279,7 @@ class Node:
         account = self.cards.account(account_id) if one else None
         if one is None or account is None:
             return None
-        defaults = self.config.callflow_disa
+        defaults = self._system()[1]
         hashed = self.hash_pin(one.pin) if one.pin else one.pin_hash
         own = one.use_account_caller_id
         ringing = disa.RINGING.format(count=one.ring_repeat_count)
@@ -295,11 +319,7 @@ class Node:
         return presented(channel.variable("sip_from_user"))
 
     def trusted(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(ip in network for network in self._trust)
+        return within(address, self._trust)
 
     def prompt(self, name: str, rate: int) -> str:
         return prompt_path(self.config.prompts.dir, self.config.prompts.language, name, rate)

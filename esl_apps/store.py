@@ -15,6 +15,7 @@ from typing import Any
 import gevent
 import msgspec
 from gevent.event import Event as Flag
+from gevent.lock import Semaphore
 
 from esl_apps.redisclient import ERRORS, Client
 
@@ -25,6 +26,8 @@ KEEP = 86400
 #: Entries looked at for one page of a filtered list: a rare filter costs pages, not the server.
 SCAN = 1000
 PING_EVERY = 1.0
+#: While Redis is away: how soon it is seen to be back.
+PING_AWAY = 0.2
 
 _CALL = "esl_apps:call:"
 _CALLS = "esl_apps:calls:"
@@ -46,10 +49,13 @@ class Store:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._pending: dict[str, Snapshot] = {}
+        self._on_its_way: dict[str, Snapshot] = {}
         self._wake = Flag()
+        # Two writers at once could leave a call's older state behind its newer one.
+        self._writing = Semaphore()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self.healthy = False
-        """Whether Redis answered last time it was asked, a second ago at most."""
+        """Whether Redis answered last time it was asked, a second ago at most, and has kept its line open since."""
 
     def start(self) -> None:
         self.check()
@@ -64,15 +70,39 @@ class Store:
             self._client.ping()
             self.healthy = True
         except ERRORS as error:
-            if self.healthy:
-                log.warning("Redis away", extra={"reason": str(error)})
-            self.healthy = False
+            self._away(error)
         return self.healthy
+
+    def _away(self, error: Exception) -> None:
+        if self.healthy:
+            log.warning("Redis away", extra={"reason": str(error)})
+        self.healthy = False
 
     def _watch(self) -> None:
         while True:
-            gevent.sleep(PING_EVERY)
+            closed = self._wait()
             self.check()
+            if closed:
+                # A Redis that closes every line at once is not asked without a pause.
+                gevent.sleep(PING_AWAY)
+
+    def _wait(self) -> bool:
+        """Until the next look at Redis: a second, or until it closes an idle line (True). A Redis that was killed
+        is so seen when it happens: a request right behind it dials nothing."""
+        pool = getattr(self._client, "connection_pool", None)
+        if pool is None or not self.healthy:
+            gevent.sleep(PING_EVERY if self.healthy else PING_AWAY)
+            return False
+        try:
+            connection = pool.get_connection("PING")
+            try:
+                connection.can_read(timeout=PING_EVERY)
+            finally:
+                pool.release(connection)
+        except ERRORS as error:
+            self._away(error)
+            return True
+        return False
 
     # Calls --------------------------------------------------------------------------------------------
 
@@ -92,9 +122,14 @@ class Store:
             gevent.sleep(0.02)
 
     def _flush(self) -> bool:
+        with self._writing:
+            return self._write_pending()
+
+    def _write_pending(self) -> bool:
         if not self._pending:
             return True
         pending, self._pending = self._pending, {}
+        self._on_its_way = pending
         try:
             pipeline = self._client.pipeline(transaction=False)
             for ref, take in pending.items():
@@ -114,12 +149,15 @@ class Store:
             for ref, take in pending.items():
                 self._pending.setdefault(ref, take)
             return False
+        finally:
+            self._on_its_way = {}
         return True
 
     def call(self, ref: str) -> dict[str, Any] | None:
         """:raises redis.RedisError: Redis is away."""
-        if ref in self._pending:
-            return self._pending[ref]()
+        take = self._pending.get(ref) or self._on_its_way.get(ref)
+        if take is not None:
+            return take()
         raw = self._client.get(_CALL + ref)
         return None if raw is None else msgspec.json.decode(raw)
 
@@ -156,8 +194,11 @@ class Store:
         return [msgspec.json.decode(value) for value in self._values(refs) if value is not None]
 
     def _values(self, refs: Iterable[bytes]) -> list[bytes | None]:
-        keys = [_CALL.encode() + ref for ref in refs]
-        return list(self._client.mget(keys)) if keys else []
+        # Not MGET: in a cluster the calls stand on many slots.
+        pipeline = self._client.pipeline(transaction=False)
+        for ref in refs:
+            pipeline.get(_CALL.encode() + ref)
+        return list(pipeline.execute())
 
     # Idempotency --------------------------------------------------------------------------------------
 

@@ -22,10 +22,18 @@ TOKEN, ADMIN_TOKEN = "acme-token-for-tests", "admin-token-for-tests"
 CDRS = "enigma:notifications:cdr"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that nothing listens on, and that this process has not given away before."""
+    while True:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = int(sock.getsockname()[1])
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 class RedisServer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import signal
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from esl_apps import config
-from esl_apps.config import Config, ConfigError, load, parse
+from esl_apps.config import Config, ConfigError, load, parse, within
 from tests.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
 from tests.rig.base import eventually
 from tests.rig.sandbox import SandboxRig
@@ -582,6 +583,18 @@ def test_an_own_class_may_be_restricted() -> None:
 def test_no_refusal_shows_a_secret() -> None:
     told = refusal('pin_key: "${PIN_KEY}"\ncallback: {retries: x}\n', {"PIN_KEY": "very-secret"})
     assert "very-secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [
+        ("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("2001:db8::5", True), ("11.1.2.3", False), ("::1", False),
+        ("", False), ("10.1.2.3.4", False), ("10.1.2.3\n", False), ("localhost", False),
+    ],
+)  # fmt: skip
+def test_addresses_of_networks(address: str, inside: bool) -> None:
+    networks = [ipaddress.ip_network(text) for text in ("10.0.0.0/8", "2001:db8::/32")]
+    assert within(address, networks) is inside
 
 
 # Reload ---------------------------------------------------------------------------------------------------

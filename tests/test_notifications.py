@@ -29,6 +29,7 @@ from esl_apps.config import Integrator
 from esl_apps.core import cdr
 from esl_apps.core.cdr import Attempt
 from esl_apps.notifications import Entry, Journal, Outbox, entry
+from tests.cluster import cluster_of_one
 from tests.node import CDRS, RedisServer, free_port
 
 LIST = "enigma:notifications:cdr"
@@ -614,37 +615,12 @@ def test_a_journal_gives_back_what_is_not_done_in_order(
 # A cluster -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[int]:
-    """A cluster of one master: it checks that a script's keys stand on one slot as a larger one does."""
-    from esl_apps.embedded import redis_server
-
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", "",
-            "--cluster-enabled", "yes", "--cluster-port", str(free_port()),
-        ],
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    control = redispy.Redis(port=port, decode_responses=True)
-    end = time.monotonic() + 10
-    while True:
-        try:
-            control.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-            break
-        except redispy.ConnectionError:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-    while "cluster_state:ok" not in str(control.execute_command("CLUSTER", "INFO")):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    yield port
-    process.kill()
-    process.wait()
+def test_lists_of_a_cluster_wherever_they_stand(tmp_path: Path) -> None:
+    with cluster_of_one() as port:
+        push_to_cluster(port, tmp_path)
 
 
-def test_lists_of_a_cluster_wherever_they_stand(cluster: int, tmp_path: Path) -> None:
+def push_to_cluster(cluster: int, tmp_path: Path) -> None:
     outbox = Outbox("test", tmp_path / "outbox", redisclient.connect(f"redis+cluster://127.0.0.1:{cluster}"))
     lists = ["enigma:notifications:cdr", "enigma:notifications:inbound", "enigma:notifications:c2d"]
     for number in range(1, 31):

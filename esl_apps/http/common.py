@@ -100,7 +100,13 @@ def read_json(req: falcon.Request) -> tuple[bytes, dict[str, Any]]:
         raise problem(415, "media_type", "expected application/json")
     if (req.content_length or 0) > MAX_BODY:
         raise problem(413, "too_large", f"expected {MAX_BODY} bytes at most")
-    raw = req.bounded_stream.read(MAX_BODY + 1)
+    # A body in chunks has no length of its own; the server ends it.
+    stream = req.bounded_stream if req.content_length is not None else req.stream
+    try:
+        raw = stream.read(MAX_BODY + 1)
+    except OSError:
+        # The client left in the middle of it, or its chunks are none.
+        raise problem(400, "not_json", "expected the whole body") from None
     if len(raw) > MAX_BODY:
         raise problem(413, "too_large", f"expected {MAX_BODY} bytes at most")
     try:

@@ -6,14 +6,14 @@ import ipaddress
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import falcon
-import redis
 
 from esl_apps.calls import Full, snapshot
-from esl_apps.config import Integrator
+from esl_apps.config import Integrator, within
 from esl_apps.core import cdr
 from esl_apps.core.apps.click2dial import PATTERNS, Order, Refused
 from esl_apps.core.apps.common import recording_path
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _PREFIX = "/click2dial/calls"
 _REF = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _RECORDING = re.compile(_REF.pattern + r"\.wav")
+_RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 _FILTERS = ("state", "agent", "contact_ref")
 _PAGE, _MOST = 50, 500
@@ -88,7 +89,6 @@ class _Port:
         """With an idempotency key: the first request dials, later ones get its call."""
         if not _KEY.fullmatch(key):
             raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
-        self.order(fields, peek=True)
         ref = new_ref()
         try:
             claim = self.node.store.claim(self.name, key, raw, ref)
@@ -97,7 +97,8 @@ class _Port:
         if claim is None:
             try:
                 return self.place(fields, ref)
-            except Problem:
+            except Exception:
+                # Nothing was dialled: the key is as if it had not come.
                 self.node.store.release(self.name, key)
                 raise
         if not same_body(claim, raw):
@@ -114,7 +115,7 @@ class _Port:
         live = self.node.calls.live.get(ref)
         try:
             call = snapshot(live.attempt) if live is not None else self.node.store.call(ref)
-        except redis.RedisError:
+        except ERRORS:
             raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
         return call if call is not None and call["integrator"] == self.name else None
 
@@ -145,7 +146,11 @@ class _Calls:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         self._port.authorise(req)
         raw, fields = read_json(req)
-        if req.get_param_as_bool("dry_run", blank_as_true=True):
+        try:
+            dry_run = req.get_param_as_bool("dry_run", blank_as_true=True)
+        except falcon.HTTPBadRequest:
+            raise problem(422, "value", "expected 1 or 0", "dry_run") from None
+        if dry_run:
             answer(resp, 200, self._port.dry_run(fields))
             return
         key = req.get_header("Idempotency-Key")
@@ -206,8 +211,7 @@ class _Legacy:
         legacy = self._port.settings.legacy_get
         if not legacy:
             raise problem(404, "not_found", "no such resource")
-        address = ipaddress.ip_address(req.env.get("REMOTE_ADDR") or "0.0.0.0")  # noqa: S104 - matches nothing
-        if not any(address in ipaddress.ip_network(text) for text in legacy.allow):
+        if not within(req.env.get("REMOTE_ADDR") or "", [ipaddress.ip_network(text) for text in legacy.allow]):
             self._port.authorise(req)
         for field, value in req.params.items():
             if not isinstance(value, str):
@@ -236,34 +240,48 @@ class _Recording:
             raise problem(404, "not_found", "no such recording")
         path = recording_path(self._port.node.config.recordings.dir, self._port.name, name)
         try:
-            size = os.stat(path).st_size
-            stream = open(path, "rb")  # noqa: SIM115 - falcon closes what it streams
+            stream = _open(path)
         except OSError:
             raise problem(404, "not_found", "no such recording") from None
-        first, last = _range(req, size, stream)
+        size = os.fstat(stream.fileno()).st_size
+        part = _part(req.get_header("Range") or "", size)
+        first, last = part or (0, size - 1)
+        if part and first > last:
+            stream.close()
+            headers = {"Content-Range": f"bytes */{size}"}
+            raise problem(416, "range", f"expected a range within {size} bytes", headers=headers)
         resp.set_header("Accept-Ranges", "bytes")
         resp.content_type = "audio/wav"
-        if (first, last) != (0, size - 1):
+        if part:
             resp.status = 206
             resp.content_range = (first, last, size)
         stream.seek(first)
         resp.set_stream(_Slice(stream, last - first + 1), last - first + 1)
 
 
-def _range(req: falcon.Request, size: int, stream: Any) -> tuple[int, int]:
-    """First and last byte. :raises Problem: 416, a range that the file does not have."""
-    if req.range_unit != "bytes" or req.range is None:
-        return 0, size - 1
-    start, end = req.range
-    if start < 0:
-        first, last = max(0, size + start), size - 1
-    else:
-        first, last = start, size - 1 if end < 0 else min(end, size - 1)
-    if first > last or first >= size:
+def _open(path: str) -> BinaryIO:
+    """A file, and no folder, device or link to something else. :raises OSError: it is none."""
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
-        headers = {"Content-Range": f"bytes */{size}"}
-        raise problem(416, "range", f"expected a range within {size} bytes", headers=headers)
-    return first, last
+        raise FileNotFoundError(path)
+    return stream
+
+
+def _part(text: str, size: int) -> tuple[int, int] | None:
+    """First and last byte that a Range header asks for, first behind last where the file has none of it.
+
+    None: no range, several, or one that makes no sense; all of the file is the answer then (RFC 9110, 14.2).
+    """
+    found = _RANGE.fullmatch(text)
+    if found is None or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        return (max(0, size - int(found[2])), size - 1) if int(found[2]) else (size, size - 1)
+    first = int(found[1])
+    if found[2] and int(found[2]) < first:
+        return None
+    return first, min(int(found[2]), size - 1) if found[2] else size - 1
 
 
 class _Slice:

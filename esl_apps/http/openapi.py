@@ -132,10 +132,74 @@ def describe(client: Client) -> dict[str, Any]:
                     },
                 }
             },
+            "/call.php": {"get": _legacy(accepted)},
+            **_OPERATORS,
         },
         "components": {"securitySchemes": _SECURITY, "schemas": _schemas(client)},
     }
 
+
+def _legacy(accepted: dict[str, Any]) -> dict[str, Any]:
+    fields = ("agent", "callee", "outbound_id", "contact_ref", "call_ref")
+    return {
+        "operationId": "createCallLegacy",
+        "summary": "The deprecated form of createCall: off unless the integrator's legacy_get lists who may use it",
+        "deprecated": True,
+        "security": [{}, {"bearer": []}, {"token": []}],
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": name in fields[:3],
+                "schema": {"$ref": f"#/components/schemas/Order/properties/{name}"},
+            }
+            for name in fields
+        ],
+        "responses": {"202": accepted, **_errors(401, 404, 422, 503)},
+    }
+
+
+def _status(code: str) -> dict[str, Any]:
+    reasons = {"type": "array", "items": {"type": "string"}}
+    schema = {"type": "object", "properties": {"status": {"type": "string"}, "reasons": reasons}}
+    return _response(code, schema)
+
+
+#: What the operator's port has beside the cards; the description itself is on every port.
+_OPERATORS: dict[str, Any] = {
+    "/healthz": {
+        "get": {
+            "operationId": "getHealth",
+            "summary": "Operator's port: this process answers",
+            "security": [],
+            "responses": {"200": _status("Alive")},
+        }
+    },
+    "/readyz": {
+        "get": {
+            "operationId": "getReadiness",
+            "summary": "Operator's port: a switch and Redis can be reached, and the node is not draining",
+            "security": [],
+            "responses": {"200": _status("Calls are taken"), "503": _status("No calls are taken; reasons says why")},
+        }
+    },
+    "/metrics": {
+        "get": {
+            "operationId": "getMetrics",
+            "summary": "Operator's port: Prometheus",
+            "security": [],
+            "responses": {"200": {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+        }
+    },
+    "/openapi.json": {
+        "get": {
+            "operationId": "getDescription",
+            "summary": "This document",
+            "security": [],
+            "responses": {"200": _response("OpenAPI 3.0", {"type": "object"})},
+        }
+    },
+}
 
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},

@@ -60,6 +60,7 @@ class Listener:
         self._sock = sock
         self._authed = channel is not None
         self._running = True
+        self._heard = False
         self._silent = False
         self._reader = wire.CommandReader()
         self._commands: deque[wire.Command] = deque()
@@ -81,10 +82,10 @@ class Listener:
             if not self._authed:
                 self._write(b"Content-Type: auth/request\n\n")
             with at_most(FIRST_COMMAND):
-                self._round()
-            if self.connected or not self._outbound:
-                while self._running and self._round():
+                while not self._heard and self._running and self._round():
                     pass
+            while self._heard and self._running and self._round():
+                pass
         except OSError:
             pass
         except Exception as error:
@@ -100,7 +101,8 @@ class Listener:
         for command in self._reader.feed(data):
             if not self._running:
                 break
-            if self._outbound and not self.threaded and self.channel is not None and self.connected:
+            if self._outbound and not self.threaded and self.channel is not None:
+                self._heard = True
                 self._commands.append(command)
                 self.channel.sleeper.wake(at_once=True)
             else:
@@ -123,7 +125,7 @@ class Listener:
 
     def obey(self, command: wire.Command) -> None:
         """Run one command and write its reply, then the events that waited."""
-        self._busy = True
+        self._busy = self._heard = True
         try:
             answer = self._command(command)
             if answer is not None:

@@ -10,11 +10,16 @@ from gevent import socket
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from greenswitch import esl as greenswitch
+from hypothesis import HealthCheck, settings
 
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
 from tests.esl.peer import FakeSwitch, Peer, channel_data, reply
 from tests.rig.sandbox import SandboxRig
+
+# A loaded machine is no fault of what is tested.
+settings.register_profile("esl_apps", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("esl_apps")
 
 
 @pytest.fixture(autouse=True)

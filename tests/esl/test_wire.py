@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esl_apps.esl import wire
@@ -224,6 +224,7 @@ some_frames = st.lists(
 )
 
 
+@settings(max_examples=50)
 @given(some_frames, st.data())
 def test_frames_do_not_depend_on_how_the_network_cuts_them(parts: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(parts)

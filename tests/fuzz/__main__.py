@@ -20,22 +20,27 @@ def run(target: str, seconds: int, corpus: Path, files: list[str]) -> None:
     """Search until the time is over or something is found; ends the process."""
     with atheris.instrument_imports(include=["esl_apps"]):
         from tests.fuzz.targets import TARGETS
-    from tests.fuzz.seeds import SEEDS
+    from tests.fuzz.seeds import SEEDS, WORDS
 
     kept = corpus / target
     kept.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="seeds-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        seeds, words = Path(folder, "seeds"), Path(folder, "words")
+        seeds.mkdir()
         for number, seed in enumerate(SEEDS[target]()):
-            Path(folder, f"{number:03}").write_bytes(seed)
+            Path(seeds, f"{number:03}").write_bytes(seed)
+        quoted = ("".join(f"\\x{byte:02x}" for byte in word.encode()) for word in WORDS[target])
+        words.write_text("".join(f'"{word}"\n' for word in quoted))
         options = [
             f"-max_total_time={seconds}",
-            # A second for one input is a hang; the largest seeds are some 20 KB.
+            f"-dict={words}",
+            # Seconds for one input: a hang. The shipped configuration is the largest that is worth a mutation.
             "-timeout=10",
-            "-max_len=20000",
+            "-max_len=12000",
             "-rss_limit_mb=1024",
             f"-artifact_prefix={corpus}/{target}-",
         ]
-        atheris.Setup([sys.argv[0], *options, *(files or [str(kept), folder])], TARGETS[target])
+        atheris.Setup([sys.argv[0], *options, *(files or [str(kept), str(seeds)])], TARGETS[target])
         atheris.Fuzz()
 
 

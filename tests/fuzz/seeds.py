@@ -70,3 +70,21 @@ def body() -> list[bytes]:
 
 
 SEEDS: dict[str, Callable[[], list[bytes]]] = {"esl": esl, "session": session, "config": config, "body": body}
+
+
+_ESL_WORDS = (
+    "\n\n", "Content-Type: ", "Content-Length: ", "text/event-plain", "command/reply", "api/response", "-ERR ",
+    "text/disconnect-notice", "Content-Disposition: linger", "Event-Name: ", "Unique-ID: 1", "%0A", "CHANNEL_HANGUP",
+    "CHANNEL_EXECUTE_COMPLETE", "Application-UUID: 1", "Reply-Text: ",
+)  # fmt: skip
+
+#: What a search may put in whole.
+WORDS: dict[str, tuple[str, ...]] = {
+    "esl": _ESL_WORDS,
+    "session": _ESL_WORDS,
+    "config": ("switches:", "integrators:", "dial:", "cccp:", "accounts:", "callflow.disa:", "${FS_PASSWORD}", "null"),
+    "body": (
+        '"agent":', '"callee":', '"outbound_id":', '"contact_ref":', '"call_ref":', '"27820001234"', '"1000"',
+        '"tvc_spring"', '"112"', "\\u0000", "\\n", "}", "sofia/gateway/",
+    ),
+}  # fmt: skip

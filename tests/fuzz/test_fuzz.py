@@ -12,7 +12,7 @@ import pytest
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import TARGETS
 
-SECONDS = 3
+SECONDS = 2
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -1,0 +1,140 @@
+"""Cards: a look-up by PIN and by caller number with ten cards and with a million, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import process, table
+from esl_apps import redisclient
+from esl_apps.cards import CardStore
+from esl_apps.core.numbers import NumberPlan
+from esl_apps.embedded import redis_server
+
+FEW, MANY = 10, 1_000_000
+ROUNDS, LOOK_UPS = 100, 300
+PIN_KEY = "key-for-benchmarks"
+PLAN = NumberPlan("ZA", r"\d{3,4}")
+NOTES = """\
+Half of the cards have a PIN, half a caller number, all are one account's. A look-up is CardStore's, as a call
+makes it: the PIN's HMAC, one round trip to a redis-server of its own on the other core, the card decoded. Each
+figure is the median of {rounds} rounds of {look_ups:,} look-ups of cards taken at random, rounds with few and many
+in turns. "in Redis" is the server's own count of what its one command took, over all of those rounds. "none" asks
+for what no card has."""
+
+
+@dataclass
+class Shop:
+    """A Redis with so many cards in it."""
+
+    count: int
+    client: Any
+    store: CardStore
+    kb_per_card: float = 0.0
+
+    def pin(self, i: int) -> str:
+        return f"{700_000_000_000 + i}"
+
+    def number(self, i: int) -> str:
+        return f"2782{i:07d}"
+
+    def load(self) -> None:
+        before = self.client.info("memory")["used_memory"]
+        bulk = Bulk(self.client)
+        store = CardStore(bulk, PIN_KEY, PLAN, {})
+        for i in range(self.count // 2):
+            user = f"{i:032x}"
+            store.create("acme", {"pin": self.pin(i), "active": True, "user_id": user})
+            store.create("acme", {"cid": "+" + self.number(i), "active": True, "user_id": user})
+        bulk.flush()
+        assert self.client.hlen("esl_apps:{cards}") == self.count
+        self.kb_per_card = (self.client.info("memory")["used_memory"] - before) / 1024 / self.count
+
+
+class Bulk:
+    """In a client's place while cards are loaded: what CardStore runs is sent by the thousand."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._pipeline = client.pipeline(transaction=False)
+
+    def register_script(self, text: str) -> Callable[[Sequence[str], Sequence[Any]], int]:
+        sha = self._client.script_load(text)
+
+        def queue(keys: Sequence[str], args: Sequence[Any]) -> int:
+            self._pipeline.evalsha(sha, len(keys), *keys, *args)
+            if len(self._pipeline) >= 1000:
+                self.flush()
+            return 1
+
+        return queue
+
+    def flush(self) -> None:
+        self._pipeline.execute()
+
+
+def run(options: argparse.Namespace) -> str:
+    machine = table.machine(["redis", "hiredis"])
+    many = MANY // 10 if options.quick else MANY
+    rounds = 10 if options.quick else ROUNDS
+    with opened(FEW) as few, opened(many) as full:
+        for shop in (few, full):
+            shop.load()
+        rows = [
+            row(name, few, full, rounds, ask)
+            for name, ask in {
+                "PIN": lambda shop, i: shop.store.by_pin(shop.pin(i)) is not None,
+                "PIN, none": lambda shop, i: shop.store.by_pin(shop.pin(i + shop.count)) is None,
+                "number": lambda shop, i: shop.store.by_number(shop.number(i)) is not None,
+                "number, none": lambda shop, i: shop.store.by_number(shop.number(i + shop.count)) is None,
+            }.items()
+        ]
+        memory = f"{full.kb_per_card:.2f} KB a card in Redis, with its account's index, at {full.count:,} cards"
+        server = f"redis-server {full.client.info('server')['redis_version']}"
+    columns = [
+        "look-up by", f"{FEW} cards, us", f"{many:,} cards, us", "ratio", f"in Redis, {FEW}", f"in Redis, {many:,}",
+    ]  # fmt: skip
+    notes = [f"{machine}, {server}", "", memory, "", *NOTES.format(rounds=rounds, look_ups=LOOK_UPS).splitlines()]
+    return table.render("Cards: what a look-up costs", columns, rows, notes)
+
+
+def row(
+    name: str, few: Shop, full: Shop, rounds: int, ask: Callable[[Shop, int], bool]
+) -> tuple[str, str, str, str, str, str]:
+    times: dict[int, list[float]] = {few.count: [], full.count: []}
+    for shop in (few, full):
+        once(shop, ask)
+        shop.client.config_resetstat()
+    for _ in range(rounds):
+        for shop in (few, full):
+            times[shop.count].append(once(shop, ask))
+    one, other = statistics.median(times[few.count]), statistics.median(times[full.count])
+    inside = [shop.client.info("commandstats")["cmdstat_hget"]["usec_per_call"] for shop in (few, full)]
+    return name, f"{one:.1f}", f"{other:.1f}", table.ratio(other, one), f"{inside[0]:.2f}", f"{inside[1]:.2f}"
+
+
+def once(shop: Shop, ask: Callable[[Shop, int], bool]) -> float:
+    """Microseconds a look-up, over a round of them."""
+    wanted = [random.randrange(shop.count // 2) for _ in range(LOOK_UPS)]
+    began = time.perf_counter()
+    right = sum(ask(shop, i) for i in wanted)
+    took = time.perf_counter() - began
+    assert right == LOOK_UPS
+    return took / LOOK_UPS * 1e6
+
+
+@contextlib.contextmanager
+def opened(count: int) -> Iterator[Shop]:
+    port = process.free_port()
+    with tempfile.TemporaryDirectory(prefix="cards-") as folder:
+        command = [redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        with process.running(command, port):
+            client = redisclient.connect(f"redis://127.0.0.1:{port}/0")
+            yield Shop(count, client, CardStore(client, PIN_KEY, PLAN, {}))

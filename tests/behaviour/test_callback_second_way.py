@@ -1,0 +1,55 @@
+"""The callback number with ``answer_after`` and ``confirm``: who stays is answered, who is rung back presses a key."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.behaviour.test_callback import CALLEE, CALLER, CALLER_E164, CB, E164, card
+from tests.node import Node, RedisServer
+from tests.rig.base import Rig, Script, eventually
+
+
+def CONFIG(config: dict[str, Any]) -> None:
+    config["pin_key"] = "key-for-tests"
+    config["cccp"] = {"cccp_cb_number": CB, "callback_delay": 0.3, "prompt_delay": 0.1}
+    config["callback"] = {"retries": 0, "cool_down": 0.2, "answer_after": 1.0, "confirm": True}
+    config["accounts"] = {"acme": {"caller_id": {"number": "+27115550000"}}}
+
+
+@pytest.fixture(autouse=True)
+def routed(rig: Rig, node: Node) -> None:
+    rig.route(CB, "callback", node.config["node"]["listen"])
+
+
+def test_a_caller_who_stays_is_answered_as_dialthrough(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER)
+    rig.outside(E164, Script(answer_after=0.1, tone=900))
+    leg = rig.outside(CALLER).dial(CB)
+    eventually(lambda: leg.leg.ringing_at is not None)
+    eventually(lambda: leg.leg.answered_at is not None)
+    assert leg.leg.answered_at - leg.leg.started_at > 0.9
+    time.sleep(0.3)
+    leg.digits(CALLEE + "#")
+    assert leg.hears(900, within=8)
+    leg.hangup()
+    assert redis.pop()["ref"] == "dialthrough"
+
+
+def test_a_caller_who_leaves_is_rung_back_and_confirms(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, cid=CALLER)
+    rig.outside(E164, Script(answer_after=0.1, tone=900))
+    back = rig.outside(CALLER_E164, Script(answer_after=0.1))
+    leg = rig.outside(CALLER).dial(CB)
+    eventually(lambda: leg.leg.ringing_at is not None)
+    leg.hangup()
+    eventually(lambda: back.calls and back.calls[0].leg.answered_at)
+    time.sleep(0.5)
+    back.calls[0].digits("1")
+    time.sleep(0.6)
+    back.calls[0].digits(CALLEE + "#")
+    assert back.calls[0].hears(900, within=8)
+    back.calls[0].hangup()
+    assert redis.pop()["ref"] == "callback"

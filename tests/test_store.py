@@ -1,0 +1,195 @@
+"""What the nodes keep of calls in Redis: the newest state wins, and a claim is one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import gevent
+import pytest
+
+from esl_apps import redisclient
+from esl_apps.core.cdr import new_ref
+from esl_apps.store import Store, same_body
+from tests.cluster import cluster_of_one
+from tests.node import RedisServer, free_port
+
+
+@pytest.fixture(scope="module")
+def cluster_url() -> Iterator[str]:
+    with cluster_of_one() as port:
+        yield f"redis+cluster://127.0.0.1:{port}"
+
+
+@pytest.fixture(params=["redis", "cluster"])
+def store(request: pytest.FixtureRequest, redis: RedisServer) -> Store:
+    url = redis.url if request.param == "redis" else request.getfixturevalue("cluster_url")
+    client = redisclient.connect(url)
+    client.flushall()
+    return Store(client)
+
+
+def call(
+    state: str = "queued", *, ref: str = "", agent: str = "1000", integrator: str | None = "acme"
+) -> dict[str, Any]:
+    return {"call_ref": ref or new_ref(), "state": state, "agent": agent, "integrator": integrator}
+
+
+def save(store: Store, one: dict[str, Any]) -> dict[str, Any]:
+    store.save(one["call_ref"], lambda: dict(one))
+    return one
+
+
+def test_a_call_is_found_by_its_reference_before_and_after_it_is_written(store: Store) -> None:
+    one = save(store, call())
+    assert store.call(one["call_ref"]) == one
+    store.stop()
+    assert store.call(one["call_ref"]) == one
+    assert store.call(new_ref()) is None
+
+
+def test_calls_of_one_integrator_newest_first(store: Store) -> None:
+    made = [save(store, call(ref=new_ref(1.7e9 + number))) for number in range(3)]
+    save(store, call(integrator="beta"))
+    save(store, call(integrator=None))
+    assert store.calls("acme", {}, 10, None) == (made[::-1], None)
+    assert store.calls("acme", {}, 1, made[2]["call_ref"])[0] == [made[1]]
+
+
+def test_a_filter_that_matches_little_ends_each_page_and_tells_where_to_go_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esl_apps.store.SCAN", 10)
+    wanted = save(store, call(ref=new_ref(1.7e9), agent="1001"))
+    for number in range(1, 450):
+        save(store, call(ref=new_ref(1.7e9 + number)))
+    found, before = store.calls("acme", {"agent": "1001"}, 10, None)
+    assert found == []
+    pages = 1
+    while before is not None and not found:
+        found, before = store.calls("acme", {"agent": "1001"}, 10, before)
+        pages += 1
+    assert found == [wanted]
+    assert pages == 3
+
+
+def test_live_calls_are_those_that_have_not_ended(store: Store) -> None:
+    one, other = save(store, call("bridged")), save(store, call("queued"))
+    store.stop()
+    assert sorted(found["call_ref"] for found in store.live()) == sorted([one["call_ref"], other["call_ref"]])
+    one["state"] = "ended"
+    save(store, one)
+    store.stop()
+    assert store.live() == [other]
+
+
+def test_calls_of_the_day_before_go(store: Store) -> None:
+    old, new = save(store, call(ref=new_ref(1000.0))), save(store, call())
+    store.stop()
+    new["state"] = "ended"
+    save(store, new)
+    store.stop()
+    assert old["call_ref"] not in str(store.calls("acme", {}, 10, None))
+
+
+def test_a_key_is_claimed_once(store: Store) -> None:
+    assert store.claim("acme", "k", b"{}", "ref-1") is None
+    claim = store.claim("acme", "k", b"{}", "ref-2")
+    assert claim is not None
+    assert claim.call_ref == "ref-1"
+    assert same_body(claim, b"{}")
+    assert not same_body(claim, b"{ }")
+    assert store.claim("beta", "k", b"{}", "ref-3") is None
+    store.release("acme", "k")
+    assert store.claim("acme", "k", b"{}", "ref-4") is None
+
+
+def test_a_key_that_fifty_claim_at_once_is_one_s(redis: RedisServer) -> None:
+    redis.client.flushall()
+    store = Store(redisclient.connect(redis.url))
+    with ThreadPoolExecutor(50) as pool:
+        claims = list(pool.map(lambda number: store.claim("acme", "k", b"{}", f"ref-{number}"), range(50)))
+    assert claims.count(None) == 1
+    assert len({claim.call_ref for claim in claims if claim is not None}) == 1
+
+
+class SlowClient:
+    """Redis's answers come late: in the order in which they were asked for, or not."""
+
+    def __init__(self) -> None:
+        self.delays = [0.05, 0.0]
+        self.stored: dict[str, bytes] = {}
+
+    def pipeline(self, *, transaction: bool) -> SlowPipeline:
+        assert not transaction
+        return SlowPipeline(self)
+
+    def get(self, key: str) -> bytes | None:
+        return self.stored.get(key)
+
+    def zrevrangebylex(self, *_args: object) -> list[bytes]:
+        return []
+
+
+class SlowPipeline:
+    def __init__(self, client: SlowClient) -> None:
+        self._client = client
+        self._sets: dict[str, bytes] = {}
+
+    def set(self, key: str, value: bytes, *, ex: int) -> None:
+        assert ex == 86400
+        self._sets[key] = value
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_args: None
+
+    def execute(self) -> None:
+        gevent.sleep(self._client.delays.pop(0))
+        self._client.stored.update(self._sets)
+
+
+def test_an_older_state_that_is_still_on_its_way_does_not_overwrite_a_newer_one() -> None:
+    client = SlowClient()
+    store = Store(client)
+    one = save(store, call("bridged"))
+    first = gevent.spawn(store.calls, "acme", {}, 1, None)
+    gevent.sleep(0.01)
+    one["state"] = "ended"
+    save(store, one)
+    second = gevent.spawn(store.calls, "acme", {}, 1, None)
+    gevent.joinall([first, second], raise_error=True)
+    assert b'"ended"' in client.stored[f"esl_apps:call:{one['call_ref']}"]
+
+
+def test_a_call_whose_state_is_on_its_way_is_found() -> None:
+    client = SlowClient()
+    store = Store(client)
+    one = save(store, call("ended"))
+    writing = gevent.spawn(store.calls, "acme", {}, 1, None)
+    gevent.sleep(0.01)
+    assert store.call(one["call_ref"]) == one
+    writing.join()
+    assert store.call(one["call_ref"]) == one
+
+
+def test_what_could_not_be_written_is_kept(redis: RedisServer) -> None:
+    away = redisclient.connect(f"redis://127.0.0.1:{free_port()}/0")
+    store = Store(away)
+    one = save(store, call())
+    store.stop()
+    assert store.call(one["call_ref"]) == one
+    store._client = redisclient.connect(redis.url)
+    store.stop()
+    assert Store(redisclient.connect(redis.url)).call(one["call_ref"]) == one
+
+
+def test_health_follows_redis() -> None:
+    server = RedisServer()
+    store = Store(redisclient.connect(server.url))
+    assert store.check()
+    server.kill()
+    assert not store.check()
+    server.start()
+    assert store.check()
+    server.close()
