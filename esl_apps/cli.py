@@ -69,6 +69,9 @@ def main(argv: list[str]) -> int:
         }
         return actions[arguments.command](config, arguments)
     except ConfigError as error:
+        if arguments.command == "check":
+            print(f"FAIL configuration: {error}")
+            return 1
         print(f"esl-apps: {error}", file=sys.stderr)
         return 2
     except (Unavailable, *redisclient.ERRORS) as error:
@@ -83,8 +86,9 @@ def _serve(config: Config, arguments: argparse.Namespace) -> int:
     logs.setup(arguments.log_level)
     node = Node(config)
     ports = Ports(node)
-    node.start()
+    # First, so that a node whose ports are taken never takes a call; a request meanwhile gets 503.
     ports.open()
+    node.start()
     # What was built so far lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()

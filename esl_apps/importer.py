@@ -28,11 +28,17 @@ TOOK, SAME, LEFT, FAILED = "took", "same", "left", "FAILED"
 
 _SYSTEM_CONFIG: dict[str, type[msgspec.Struct]] = {"cccp": Cccp, "callflow.disa": DisaDefaults}
 _IMPORTED = "esl_apps:imported"
-_DECODER = json.JSONDecoder()
 _GAP = re.compile(r"[\s,\x1e]*")
 _REALM = re.compile(r"[A-Za-z0-9.-]{1,255}")
 
 Document = dict[str, Any]
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +97,11 @@ def read(text: str) -> Iterator[tuple[int, Document | str]]:
         line, counted = line + text.count("\n", counted, at), at
         try:
             value, end = _DECODER.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            yield error.lineno, f"not JSON: {error.msg}"
+        except ValueError as error:
+            where = error.lineno if isinstance(error, json.JSONDecodeError) else line
+            yield where, f"not JSON: {getattr(error, 'msg', error)}"
             # A document that begins a line of its own may well be whole.
-            resumed = text.find("\n{", max(at, error.pos))
+            resumed = text.find("\n{", max(at, getattr(error, "pos", at)))
             end = len(text) if resumed < 0 else resumed
         except RecursionError:
             yield line, "nested too deep"
@@ -137,8 +144,8 @@ class _Importer:
         self._client = client
         self._plan: NumberPlan = config.plan()
         self._cards = CardStore(client, config.pin_key, self._plan, config.accounts)
-        self._closed: set[str] = set()
-        """Accounts of this run that are out of use."""
+        self._out_of_use: set[str] = set()
+        """Accounts of this run that are, by what it says of them."""
         self._takers: dict[str, Callable[[str, Document], str]] = {
             "system_config": self._take_system_config,
             "account": self._take_account,
@@ -156,6 +163,7 @@ class _Importer:
                 yield Result(LEFT, _name(where, document), str(left))
             except _Bad as bad:
                 yield Result(FAILED, _name(where, document), str(bad))
+        self._out_of_use = {str(one["_id"]) for _where, one in sorted_by_kind["account"] if _gone(one)}
         for kind, some in sorted_by_kind.items():
             for where, document in some:
                 yield self._take(kind, where, document)
@@ -176,6 +184,8 @@ class _Importer:
             return Result(FAILED, what, str(bad))
         except Refused as refused:
             return Result(FAILED, what, str(refused))
+        except UnicodeEncodeError:
+            return Result(FAILED, what, "a text with half a surrogate pair in it")
         with asking_redis():
             self._client.hset(_IMPORTED, key, fingerprint)
         return Result(TOOK, what, message)
@@ -199,9 +209,11 @@ class _Importer:
         if not keys:
             raise _Bad(f"default has none of {', '.join(sorted(known))}")
         try:
-            checked = msgspec.convert({**msgspec.to_builtins(self._configured(id)), **keys}, kind)
+            # As a node will read it: what JSON can't hold is null there.
+            stored = msgspec.json.decode(msgspec.json.encode(keys))
+            checked = msgspec.convert({**msgspec.to_builtins(self._configured(id)), **stored}, kind)
         except msgspec.ValidationError as error:
-            raise _Bad(str(error)) from None
+            raise _Bad(_printable(str(error))) from None
         if isinstance(checked, Cccp):
             self._check_cccp(checked)
         self._cards.put_system_config(id, keys)
@@ -220,9 +232,18 @@ class _Importer:
                 re.compile(cccp.allowed_callee_regex)
             except re.error as error:
                 raise _Bad(f"allowed_callee_regex: not a regular expression: {error}") from None
+        for name in ("cccp_cb_number", "cccp_cc_number", "default_caller_id_number"):
+            self._check_number(name, getattr(cccp, name))
         callback, calling_card = cccp.cccp_cb_number, cccp.cccp_cc_number
         if callback and calling_card and self._plan.same(callback, calling_card):
             raise _Bad("cccp_cb_number is cccp_cc_number: callback and dialthrough need a number each")
+
+    def _check_number(self, name: str, number: object) -> None:
+        try:
+            if number is not None:
+                self._plan.read(str(number))
+        except NotDialable as error:
+            raise _Bad(f"{name}: {error}") from None
 
     # Accounts and users -------------------------------------------------------------------------------
 
@@ -230,17 +251,13 @@ class _Importer:
         if self._cards.is_configured(id):
             raise _Left("the configuration has an account of this id, which goes before an imported one")
         gone = _gone(document)
+        if gone and self._cards.close_account(id):
+            return f"it is {gone}: from now on none of its cards dials"
         if gone:
-            self._closed.add(id)
-            self._cards.close_account(id)
-            raise _Left(f"it is {gone}: none of its cards dials")
+            raise _Left(f"it is {gone}")
         external = _section(_section(document, "caller_id"), "external")
         number = external.get("number")
-        if number is not None:
-            try:
-                self._plan.read(str(number))
-            except NotDialable as error:
-                raise _Bad(f"caller_id.external.number: {error}") from None
+        self._check_number("caller_id.external.number", number)
         realm = document.get("realm") or ""
         if not isinstance(realm, str) or (realm and not _REALM.fullmatch(realm)):
             raise _Bad("realm: expected a domain")
@@ -275,7 +292,7 @@ class _Importer:
         account_id = document.get("pvt_account_id")
         if not isinstance(account_id, str) or not NAME.fullmatch(account_id):
             raise _Bad("pvt_account_id: expected the id of its account")
-        if account_id in self._closed:
+        if account_id in self._out_of_use:
             raise _Left("its account is disabled or deleted")
         if self._cards.account(account_id) is None:
             raise _Bad(f"account {account_id} is not known: import it, or configure it, first")
@@ -333,12 +350,13 @@ def _gone(document: Document) -> str | None:
 
 
 def _name(where: str, document: Document) -> str:
-    return f"{_printable(document.get('_id', 'document'))} ({where})"
+    id = document.get("_id")
+    return f"{_printable(id) if isinstance(id, str) else 'document'} ({where})"
 
 
 def _printable(value: object) -> str:
-    """A document's own word, safe to show on a terminal."""
-    return json.dumps(value)[:80].strip('"')
+    """What a document says, safe to show on a terminal."""
+    return json.dumps(value)[:200].strip('"')
 
 
 def _section(document: Document, name: str) -> Document:
@@ -364,7 +382,7 @@ def _restriction(document: Document) -> dict[str, Rule]:
         read = msgspec.convert(rules, dict[str, Rule])
     except msgspec.ValidationError as error:
         # A rule that can't be read might be the one that denies.
-        raise _Bad(f"call_restriction: {error}") from None
+        raise _Bad(_printable(f"call_restriction: {error}")) from None
     return {klass: rule for klass, rule in read.items() if rule.action != "inherit"}
 
 

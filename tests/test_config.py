@@ -290,7 +290,7 @@ def test_an_unknown_key(more: str, told: str) -> None:
         (
             "accounts:\n  acme:\n    call_restriction:\n      mobile: {action: deny}\n"
             "      premium:\n        action: block\n",
-            r"f\.yml:11: accounts\.acme\.call_restriction\.premium\.action: .*'block'; expected one of allow, deny, inherit",
+            r"f\.yml:11: accounts\.acme\.call_restriction\.premium\.action: .*'block'; expected one of allow, deny",
         ),
         (
             "accounts:\n  acme:\n    disa:\n      a: {pin: '1'}\n      front:\n        pin: 1234\n",

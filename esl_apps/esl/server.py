@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 FULL = "SWITCH_CONGESTION"
 #: Connections that are being refused at one time; past it the log says so.
 _REFUSALS = 256
+#: Seconds for a switch to answer a call that is hung up.
+_PATIENCE = 5.0
 
 
 class OutboundServer(GreenswitchServer):  # type: ignore[misc]
@@ -119,10 +121,15 @@ def _hang_up(session: OutboundSession, cause: str) -> None:
     try:
         if session.session_data is None:
             # Closed before that, the caller is parked for ever (hazard 10).
-            session.connect()
+            session.connect(timeout=_PATIENCE)
         if not session.hung_up:
             session.hangup(cause)
         session.wait(lambda: session.hung_up, 2.0, past_hangup=True)
         session.leave()
-    except (Gone, TimeoutError):
+    except Gone:
         session.close("gone")
+    except TimeoutError:
+        # A stopped switch reads it when it goes on; ``connect`` alone would strand the caller then.
+        with suppress(Gone):
+            session.hangup(cause)
+        session.close("no answer")

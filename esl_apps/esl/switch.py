@@ -247,7 +247,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             start = time.monotonic()
             answered = False
             # Where the switch's buffers are full, the ping waits to be written.
-            with gevent.Timeout(REPLY_TIMEOUT, False), suppress(NotConnectedError):
+            with gevent.Timeout(REPLY_TIMEOUT, False), suppress(NotConnectedError):  # type: ignore[arg-type]
                 self.send("api hostname", REPLY_TIMEOUT)
                 answered = True
             if not answered:

@@ -236,10 +236,12 @@ class _Autodial:
         self._door = door
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, account_id: str) -> None:
+        node = self._door.node
         account = self._door.open(req, account_id)
-        order = read_order(self._door.node, account, self._door.data(req))
+        data = self._door.data(req)
+        order = self._door.ask(lambda: read_order(node, account, data))
         try:
-            attempt = self._door.node.outgoing.autodial(account, order)
+            attempt = self._door.ask(lambda: node.outgoing.autodial(account, order))
         except Full as full:
             raise problem(503, "unavailable", str(full), headers=_RETRY_AFTER) from None
         _succeed(req, resp, 201, {"call_ref": attempt.call_ref, "state": attempt.state})
@@ -248,7 +250,7 @@ class _Autodial:
 def read_order(node: Node, account: Account, data: dict[str, Any]) -> AutodialOrder:
     """A request to dial two numbers, each checked as what a caller would have keyed.
 
-    :raises Problem: 400, with every field that is wrong.
+    :raises Problem: 400, with every field that is wrong. :raises Unavailable: Redis is away.
     """
     faults = [
         Fault(name[:64], "additionalProperties", f"unknown; expected one of {', '.join(_AUTODIAL)}")

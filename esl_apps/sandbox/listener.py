@@ -343,9 +343,14 @@ class Listener:
         self.connected = True
         if self.switch.tick:
             # The channel looks every millisecond or so; a client that closes before then strands it.
-            later(0.003, channel.sleeper.wake)
+            later(0.002, self._park)
         else:
-            channel.sleeper.wake()
+            self._park()
+
+    def _park(self) -> None:
+        """Let the channel see that its application is there."""
+        if self.channel is not None:
+            self.channel.sleeper.wake(at_once=True)
 
     def _filter(self, argument: str) -> bytes:
         name, _, value = argument.lstrip(" ").partition(" ")

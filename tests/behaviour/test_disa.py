@@ -194,22 +194,9 @@ def test_ringing_before_the_dial_tone_and_no_pin(rig: Rig, node: Node, redis: Re
 
 
 def test_digits_by_sip_info(rig: Rig, node: Node, redis: RedisServer) -> None:
-    key_in_by(rig, redis, DISA, "info")
-
-
-def test_digits_in_band(rig: Rig, node: Node, redis: RedisServer) -> None:
-    if rig.name != "freeswitch":
-        pytest.skip("tones in the speech take a real switch's detector")
-    # A gateway without telephone-event: the detector is all that hears a key then (hazard 29).
-    at = node.config["node"]["listen"]
-    rig.extension("public", "27115550009", [("set", "dtmf_type=none"), ("socket", f"{at}/disa/acme/front async full")])
-    key_in_by(rig, redis, "27115550009", "inband")
-
-
-def key_in_by(rig: Rig, redis: RedisServer, did: str, method: str) -> None:
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
-    leg = dial_in(rig, did)
-    leg.digits(PIN + CALLEE + "#", method=method)
+    leg = dial_in(rig)
+    leg.digits(PIN + CALLEE + "#", method="info")
     eventually(lambda: callee.calls, within=10)
     assert leg.hears(900)
     leg.hangup()

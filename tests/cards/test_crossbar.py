@@ -295,6 +295,7 @@ def test_redis_away_is_503(door: Door) -> None:
             answer = door(method, path, {"active": True, "pin": PIN} if method in ("PUT", "PATCH") else None)
             refused(answer, 503)
             assert int(answer.headers["retry-after"]) > 0
+        refused(door("PUT", f"{CARDS}/autodial", {"a_leg_number": A, "b_leg_number": B}), 503)
     finally:
         door.redis.start()
     assert door("GET").json["data"] == []

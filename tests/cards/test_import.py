@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from esl_apps.cards import CardStore, hash_pin
 from esl_apps.cli import main
@@ -40,7 +42,7 @@ class Operator:
         self._files = 0
 
     def configure(self, **more: Any) -> None:
-        settings = {
+        sections = {
             "redis": {"url": self.redis.url},
             "pin_key": PIN_KEY,
             "switches": [{"name": "fs1", "address": "127.0.0.1:8021", "password": "secret"}],
@@ -48,7 +50,7 @@ class Operator:
             "accounts": {"acme": {}},
             **more,
         }
-        self.config.write_text(json.dumps(settings))
+        self.config.write_text(json.dumps(sections))
         self.settings = parse(self.config.read_text(), {})
 
     @property
@@ -165,6 +167,9 @@ def test_the_references_documents_import_verbatim(operator: Operator) -> None:
         ({"cccp_cb_number": "5142223333", "cccp_cc_number": "+275142223333"}, "a number each"),
         ({"allowed_callee_regex": "("}, "not a regular expression"),
         ({"callback_delay": "soon"}, "callback_delay"),
+        ({"callback_delay": 1e400}, "not JSON"),
+        ({"cccp_cc_number": "the usual one"}, "cccp_cc_number: expected digits"),
+        ({"default_caller_id_number": "+1514000%0A"}, "default_caller_id_number: expected digits"),
         ({"nothing": "known"}, "none of"),
         ([], "expected an object"),
         (None, "expected an object"),
@@ -173,7 +178,7 @@ def test_the_references_documents_import_verbatim(operator: Operator) -> None:
 def test_a_system_config_that_no_node_could_run_by_is_refused(operator: Operator, default: object, fault: str) -> None:
     status, [line] = operator.imports(operator.file({"_id": "cccp", "default": default, "pvt_type": "config"}))
     assert status == 1
-    assert line.startswith("FAILED system_config/cccp")
+    assert line.startswith("FAILED")
     assert fault in line
     assert operator.cards.system_config("cccp") == {}
 
@@ -240,10 +245,14 @@ def test_what_kazoo_deleted_or_disabled_opens_nothing(operator: Operator) -> Non
     assert "deleted here, too" in line
     assert operator.cards.by_pin(PIN) is None
     operator.imports(operator.file(card(comment="again")))
-    status, lines = operator.imports(operator.file(account(enabled=False), card(comment="and again")))
-    assert (status, [line.split()[0] for line in lines]) == (0, ["left", "left"])
+    closed = operator.file(account(enabled=False), card(comment="and again"))
+    status, lines = operator.imports(closed)
+    assert (status, [line.split()[0] for line in lines]) == (0, ["took", "left"])
     assert operator.cards.account(ACCOUNT) is None
-    operator.imports(operator.file(account(name="back")))
+    status, lines = operator.imports(closed)
+    assert (status, [line.split()[0] for line in lines]) == (0, ["same", "left"])
+    # It opens again, as it was.
+    operator.imports(operator.file(account()))
     back = operator.cards.account(ACCOUNT)
     assert back is not None
     assert USER in back.users
@@ -293,6 +302,28 @@ def test_fields_that_nothing_reads_are_said(operator: Operator) -> None:
     status, lines = operator.imports(operator.file(account(), card(outbound_cid="0820001234", ui_metadata={})))
     assert status == 0
     assert lines[-1].endswith("left, as nothing here reads them: outbound_cid")
+
+
+_TEXT = st.text(max_size=12) | st.sampled_from([ACCOUNT, USER, "0820001234", "\x1b[2J", "\ud800", "deny"])
+_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+_FIELDS = [*card(), *user(), *account(), "default", "_deleted", "pvt_deleted", "enabled", "rows", "docs", "comment"]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([card(), user(), account(), {"_id": "cccp", "default": {"callback_delay": 3}}]),
+    st.dictionaries(st.sampled_from(_FIELDS), _VALUE, max_size=3),
+)
+def test_no_document_stops_an_import(operator: Operator, document: dict[str, Any], wrong: dict[str, Any]) -> None:
+    _status, lines = operator.imports(operator.file({**document, **wrong}, account(_id="9" * 32)))
+    for line in lines:
+        assert line.isprintable()
+        line.encode()
+    assert any(line.split()[1] == f"account/{'9' * 32}" for line in lines)
 
 
 # Files -----------------------------------------------------------------------------------------------

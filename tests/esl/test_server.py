@@ -11,6 +11,7 @@ import gevent
 import pytest
 from gevent import socket
 
+from esl_apps.esl import server as server_module
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
 from esl_apps.esl.wire import Event
@@ -173,12 +174,13 @@ def test_a_refused_caller_that_leaves_by_himself_is_not_waited_for(serve: Serve)
     peer.expect_end()
 
 
-def test_a_refusal_whose_switch_is_silent_ends(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OutboundSession.connect, "__kwdefaults__", {"events": "", "timeout": 0.05})
-    server = serve(hold, max_connections=0)
-    peer = dial(server.bound_port)
+def test_a_stopped_switch_finds_the_hang_up_when_it_goes_on(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_PATIENCE", 0.05)
+    peer = dial(serve(hold, max_connections=0).bound_port)
+    gevent.sleep(0.1)
     peer.expect("connect")
     peer.expect("linger")
+    assert peer.expect("sendmsg").endswith("execute-app-arg: SWITCH_CONGESTION")
     peer.expect_end()
 
 
