@@ -44,7 +44,8 @@ def main(argv: list[str]) -> int:
     importing = command("import", "load Kazoo's documents, as exported from CouchDB: JSON, one or many a file")
     importing.add_argument("files", nargs="+", metavar="FILE")
     command("hash-pin", "read a PIN from the terminal or standard input; print its keyed hash, for pin_hash")
-    command("dialplan", "print the dialplan files with this configuration's numbers")
+    dialplan = command("dialplan", "print the dialplan files with this configuration's numbers")
+    dialplan.add_argument("-o", "--output", metavar="FOLDER", help="write them there instead")
     command("demo", "an embedded Redis, a sandbox and a node: one call through each application", config=False)
     command("sandbox", "a stand-in for FreeSWITCH; --help after it lists its own options", config=False)
     if argv[:1] == ["sandbox"]:
@@ -74,6 +75,10 @@ def main(argv: list[str]) -> int:
             return 1
         print(f"esl-apps: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # ``esl-apps calls | head``: the reader has what it wanted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (Unavailable, *redisclient.ERRORS) as error:
         print(f"esl-apps: Redis: {error}", file=sys.stderr)
         return 1
@@ -177,7 +182,12 @@ def _dialplan(config: Config, arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(str(error), file=arguments.config) from None
     for name, text in files.items():
-        print(f"<!-- dialplan/{name} -->\n{text}")
+        if arguments.output is not None:
+            os.makedirs(arguments.output, exist_ok=True)
+            with open(os.path.join(arguments.output, name), "w", encoding="utf-8") as file:
+                file.write(text)
+        else:
+            print(f"<!-- dialplan/{name} -->\n{text}")
     return 0
 
 

@@ -54,6 +54,7 @@ class Channel:
         self._answered: Leg | None = None
         self._progress: Progress | None = None
         self._killed = False
+        self._by_bridge = False
         self._lost = False
         self._keys: deque[str] = deque()
         self._full_until = 0.0
@@ -253,6 +254,10 @@ class Channel:
         progress: Progress,
     ) -> Bridged:
         progress("dialled", time.time(), None)
+        self._by_bridge = len(endpoints) > 1
+        if self._by_bridge:
+            self._session.register_handle("CHANNEL_BRIDGE", self._on_bridge)
+            self._run(lambda: self._session.post("event plain CHANNEL_BRIDGE"))
         completion = self._run(lambda: self._session.execute("bridge", dialstring.bridge(leg, endpoints)))
         if not self._wait(lambda: completion.done or self._broken or self._answered is not None, timeout):
             self._kill(completion, "NO_ANSWER")
@@ -286,6 +291,9 @@ class Channel:
         if last is None:
             return Ended(time.time(), Leg(self.uuid), bleg, lost=True)
         aleg = leg_of(last)
+        if len(self._blegs) > 1:
+            # Two phones may answer in one tick: which of them talked, A's bridge says.
+            bleg = self._blegs.get(last.var("last_bridge_to") or "", bleg)
         if self._lost and bleg is None:
             bleg = _bleg_by_aleg(last)
         return Ended(aleg.ended_at or time.time(), aleg, bleg)
@@ -386,13 +394,23 @@ class Channel:
             self._answered = leg
         if self._killed or self._progress is None:
             return
-        if name == "CHANNEL_ANSWER" and self._answered is None:
-            self._answered = leg
-            self._progress("answered", leg.answered_at or time.time(), leg)
+        if name == "CHANNEL_ANSWER" and not self._by_bridge:
+            self._joined(leg)
         elif name == "CHANNEL_PROGRESS":
             self._progress("ringing", leg.ringing_at or time.time(), leg)
         elif name == "CHANNEL_PROGRESS_MEDIA":
             self._progress("early_media", leg.ringing_at or time.time(), leg)
+
+    def _on_bridge(self, event: Event) -> None:
+        """Of several phones that were rung at once, the one that A is bridged with has answered."""
+        other = event.get("Other-Leg-Unique-ID") or ""
+        if self._by_bridge and not self._killed and event.get("Unique-ID") == self.uuid:
+            self._joined(self._blegs.setdefault(other, Leg(other)))
+
+    def _joined(self, leg: Leg) -> None:
+        if self._answered is None and self._progress is not None:
+            self._answered = leg
+            self._progress("answered", leg.answered_at or time.time(), leg)
 
 
 def leg_of(event: Event) -> Leg:
@@ -431,4 +449,8 @@ def _bleg_by_aleg(event: Event) -> Leg | None:
         ended_at=_seconds(event, "Caller-Channel-Hangup-Time"),
         cause=cause,
         q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
+        # We sent A the BYE, and nobody had ordered it: B had hung up.
+        disposition="recv_bye"
+        if event.var("sip_hangup_disposition") == "send_bye" and cause == "NORMAL_CLEARING"
+        else None,
     )

@@ -137,3 +137,19 @@ def test_a_withheld_number_is_not_passed_on(rig: Rig, node: Node, redis: RedisSe
     assert record["number"] is None
     leg = agent.calls[0].leg
     assert CALLER not in str(leg.headers), leg.headers
+
+
+def test_two_agents_who_answer_at_once_are_one_call(rig: Rig, node: Node, redis: RedisServer) -> None:
+    first = rig.phone("1000", Script(answer_after=0.5, tone=500))
+    second = rig.phone("1001", Script(answer_after=0.5, tone=700))
+    leg = rig.outside(CALLER, Script(tone=900)).dial(DID)
+    eventually(lambda: leg.leg.answered_at is not None)
+    time.sleep(0.8)
+    talking = [phone.number for phone in (first, second) if phone.calls[0].leg.ended_at is None]
+    assert len(talking) == 1
+    assert leg.hears({"1000": 500, "1001": 700}[talking[0]])
+    leg.hangup()
+    assert redis.pop(INBOUND)["ref"] == talking[0]
+    record = redis.pop()
+    assert (record["extension"], record["end_reason"], record["hung_up_by"]) == (talking[0], "answered", "callee")
+    assert record["recording_url"] is not None

@@ -105,9 +105,11 @@ def test_who_hung_up(a_by: str | None, b_by: str | None, who: str) -> None:
 def test_the_agents_own_voice_is_left() -> None:
     call = joined()
     Run(call)
-    leg = call.did("bridge")[0][0]
-    assert leg["RECORD_STEREO"] == "true"
-    assert "RECORD_STEREO_SWAP" not in leg
+    # On the caller's leg, its own voice right: two agents who answer at once would write into one file.
+    aleg = call.did("set")[0][0]
+    assert aleg["execute_on_answer"].startswith("record_session:/recordings/acme/")
+    assert (aleg["RECORD_STEREO"], aleg["RECORD_STEREO_SWAP"]) == ("true", "true")
+    assert "execute_on_answer" not in call.did("bridge")[0][0]
 
 
 # Not answered --------------------------------------------------------------------------------------------

@@ -358,13 +358,16 @@ def test_a_call_has_a_longest_time(call: Call) -> None:
     assert "api hupall ALLOTTED_TIMEOUT esl_bleg ref-1" in switch.commands
 
 
-def test_of_several_phones_the_one_that_answered_is_b(call: Call) -> None:
+def test_of_several_phones_the_one_that_a_is_bridged_with_is_b(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: b"".join(
         [
             rings(B, variable_esl_user_id="1000"),
             rings(C, variable_esl_user_id="1001"),
+            # Both answer in one tick.
+            answers(B, variable_esl_user_id="1000"),
             answers(C, variable_esl_user_id="1001"),
+            event("CHANNEL_BRIDGE", {"Other-Leg-Unique-ID": C}),
             ends("LOSE_RACE", 502),
             bridge_over(uuid),
         ]

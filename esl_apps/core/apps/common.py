@@ -69,12 +69,18 @@ def bleg_variables(
         "originate_timeout": str(int(timeout) + 5),
     }
     if recording is not None:
-        # On the callee's leg: from its answer to the end; swapped, the agent is left (hazard 25).
-        result["execute_on_answer"] = f"record_session:{recording}"
-        result["RECORD_MIN_SEC"] = "0"
-        result["RECORD_STEREO"] = "true"
-        result["RECORD_STEREO_SWAP"] = "true"
+        result.update(recording_variables(recording))
     return result
+
+
+def recording_variables(recording: str) -> dict[str, str]:
+    """What records a leg from its answer to its end: its own voice right, the other party left (hazard 25)."""
+    return {
+        "execute_on_answer": f"record_session:{recording}",
+        "RECORD_MIN_SEC": "0",
+        "RECORD_STEREO": "true",
+        "RECORD_STEREO_SWAP": "true",
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from esl_apps.core.apps.common import (
     conclude,
     recording_name,
     recording_path,
+    recording_variables,
 )
 from esl_apps.core.call import Bridged, Call, CallEnded, Leg
 from esl_apps.core.cdr import Attempt
@@ -76,7 +77,14 @@ def run(
     attempt.dialled(call.created_at)
     bridged: Bridged | None = None
     try:
-        call.set(aleg_variables(settings, attempt, ""))
+        variables = aleg_variables(settings, attempt, "")
+        if queue.record:
+            # On the caller's leg, which is answered with the agent that talks: two agents who answer in one tick
+            # would write into one file.
+            attempt.recording_url = recording_name(attempt)
+            path = recording_path(settings.recordings, queue.integrator, attempt.recording_url)
+            variables.update(recording_variables(path))
+        call.set(variables)
         call.ring()
         bridged = _ring(call, attempt, queue, caller, settings, announce)
         if bridged.answered:
@@ -105,13 +113,7 @@ def _ring(
     settings: Settings,
     announce: Callable[[Attempt, str, int], None],
 ) -> Bridged:
-    recording = None
-    if queue.record:
-        attempt.recording_url = recording_name(attempt)
-        recording = recording_path(settings.recordings, queue.integrator, attempt.recording_url)
-    leg = bleg_variables(settings, attempt, "", caller or ANONYMOUS, queue.ring_timeout, recording)
-    # The agent is on this leg, so its own voice is the left channel without a swap.
-    leg.pop("RECORD_STEREO_SWAP", None)
+    leg = bleg_variables(settings, attempt, "", caller or ANONYMOUS, queue.ring_timeout, None)
     # One agent's early media is not the caller's business while the others ring.
     leg["ignore_early_media"] = "true"
     endpoints = [
