@@ -123,4 +123,7 @@ def measure(app: App, arguments: list[object]) -> dict[str, float]:
         result = json.loads(done.stdout or b'{"failures": "it printed nothing"}')
         if done.returncode:
             sys.exit(f"{app.name}: the script was not performed: {result['failures']}")
+        what = f"{result['kb_per_call']:.1f} KB a held call" if "held" in result else ""
+        what = what or f"{result['calls_per_cpu_second']:,.0f} calls per CPU-second"
+        print(f"{app.name}: {what}", file=sys.stderr, flush=True)
         return dict(result)

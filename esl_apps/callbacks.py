@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from esl_apps.cards import asking_redis
+from esl_apps.cards import Script, asking_redis
 from esl_apps.core.cdr import new_ref
 from esl_apps.redisclient import Client
 
@@ -117,10 +117,10 @@ class CallbackStore:
     def __init__(self, client: Client, node: str) -> None:
         self._client = client
         self._node = node
-        self._schedule = client.register_script(_SCHEDULE)
-        self._claim = client.register_script(_CLAIM)
-        self._give_back = client.register_script(_GIVE_BACK)
-        self._done = client.register_script(_DONE)
+        self._schedule = Script(client, _SCHEDULE)
+        self._claim = Script(client, _CLAIM)
+        self._give_back = Script(client, _GIVE_BACK)
+        self._done = Script(client, _DONE)
 
     def schedule(
         self, number: str, card_id: str, due_at: float, *, dnis: str, cool_down: float, per_day: int, now: float
@@ -128,11 +128,10 @@ class CallbackStore:
         """A missed call: a callback to ``number`` at ``due_at``, unless it has one already, had one that ended
         less than ``cool_down`` seconds ago, or had ``per_day`` in this day (UTC; retries are part of one)."""
         document = _Document(new_ref(now), number, card_id, dnis)
-        with asking_redis():
-            refused = self._schedule(
-                [_DUE, _PENDING, _PAST + number],
-                [number, msgspec.json.encode(document), due_at, cool_down, per_day, now, int(now // DAY)],
-            )
+        refused = self._schedule(
+            [_DUE, _PENDING, _PAST + number],
+            [number, msgspec.json.encode(document), due_at, cool_down, per_day, now, int(now // DAY)],
+        )
         return Scheduled(None if refused is None else refused.decode())
 
     def next_due(self) -> float | None:
@@ -145,8 +144,7 @@ class CallbackStore:
         """Take the earliest that is due. Unless it is retried, done or released within ``lease`` seconds,
         another node takes it."""
         claim = f"{self._node}:{secrets.token_hex(8)}"
-        with asking_redis():
-            found = self._claim([_DUE, _PENDING], [now, now + lease, claim])
+        found = self._claim([_DUE, _PENDING], [now, now + lease, claim])
         if found is None:
             return None
         one = msgspec.json.decode(found[0], type=_Document)
@@ -165,11 +163,7 @@ class CallbackStore:
         """It was answered, or is given up: the number may ring for another after its cool-down. False: another
         node has it by now."""
         at = time.time() if now is None else now
-        with asking_redis():
-            return bool(self._done([_DUE, _PENDING, _PAST + pending.number], [pending.number, pending.claim, at]))
+        return bool(self._done([_DUE, _PENDING, _PAST + pending.number], [pending.number, pending.claim, at]))
 
     def _given_back(self, pending: Pending, due_at: float, attempts: int) -> bool:
-        with asking_redis():
-            return bool(
-                self._give_back([_DUE, _PENDING], [pending.number, pending.claim, due_at, attempts])
-            )
+        return bool(self._give_back([_DUE, _PENDING], [pending.number, pending.claim, due_at, attempts]))

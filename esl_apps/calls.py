@@ -100,6 +100,10 @@ class Calls:
         self.live[attempt.call_ref] = live = Live(attempt, switch)
         return live
 
+    def expected(self) -> int:
+        """Legs that this node rang and whose answer would bring them here."""
+        return sum(live.run is not None and not live.attached for live in self.live.values())
+
     def count(self, app: str) -> int:
         return sum(live.attempt.app == app for live in self.live.values())
 
@@ -243,6 +247,9 @@ class Calls:
             try:
                 alive = switch.api(f"uuid_exists {uuid}").strip() == "true"
             except (Unavailable, ReplyError):
+                # A write to a connection that has just broken fails without a wait, and whoever reads it has not
+                # run yet: without a pause here it never would.
+                gevent.sleep(0.05)
                 continue
             if not alive:
                 # Its last event may be on its way still.

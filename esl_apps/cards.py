@@ -27,7 +27,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -157,6 +157,25 @@ def asking_redis() -> Iterator[None]:
         raise Unavailable(f"redis: {error}") from None
 
 
+class Script:
+    """A script, in one step whatever others do. :raises Unavailable: Redis is away.
+
+    It is registered when it is first run: a cluster's client connects for that, and a node starts while its
+    Redis is away.
+    """
+
+    def __init__(self, client: Client, text: str) -> None:
+        self._client = client
+        self._text = text
+        self._registered: Any = None
+
+    def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        with asking_redis():
+            if self._registered is None:
+                self._registered = self._client.register_script(self._text)
+            return self._registered(keys, args)
+
+
 def hash_pin(key: str, pin: str) -> str:
     """The keyed hash of a PIN (HMAC-SHA256, 64 hex digits), as it is stored and as ``pin_hash`` of a DISA."""
     return hmac.digest(key.encode(), pin.encode(), hashlib.sha256).hex()
@@ -175,12 +194,12 @@ class CardStore:
         self._plan = plan
         self._configured = {id: _configured(id, account) for id, account in accounts.items()}
         self._card_limits = {id: _limits(account.card_limits) for id, account in accounts.items()}
-        self._create = client.register_script(_CREATE)
-        self._replace = client.register_script(_REPLACE)
-        self._read = client.register_script(_READ)
-        self._page = client.register_script(_PAGE)
-        self._delete = client.register_script(_DELETE)
-        self._set_last_number = client.register_script(_SET_LAST_NUMBER)
+        self._create = Script(client, _CREATE)
+        self._replace = Script(client, _REPLACE)
+        self._read = Script(client, _READ)
+        self._page = Script(client, _PAGE)
+        self._delete = Script(client, _DELETE)
+        self._set_last_number = Script(client, _SET_LAST_NUMBER)
 
     # What a call asks ---------------------------------------------------------------------------------
 
@@ -203,8 +222,7 @@ class CardStore:
         return None if raw is None else raw.decode()
 
     def set_last_number(self, card_id: str, number: str) -> None:
-        with asking_redis():
-            self._set_last_number([_IDS, _LAST_NUMBER], [card_id, number])
+        self._set_last_number([_IDS, _LAST_NUMBER], [card_id, number])
 
     def account(self, account_id: str) -> Account | None:
         """The account of the configuration, which takes no round trip, else the imported one."""
@@ -242,8 +260,7 @@ class CardStore:
         """
         claim, document = self._draft(fields, _Document(id or new_ref().replace("-", ""), account_id), None)
         raw = msgspec.json.encode(document)
-        with asking_redis():
-            made = self._create([_CARDS, _IDS, _OF + account_id], [claim, document.id, raw])
+        made = self._create([_CARDS, _IDS, _OF + account_id], [claim, document.id, raw])
         if made < 0:
             raise IdTaken(document.id)
         if not made:
@@ -272,8 +289,7 @@ class CardStore:
             kept = old_claim if merge or old_claim.startswith("p") else None
             claim, document = self._draft(fields, old if merge else _Document(id, account_id), kept)
             raw = msgspec.json.encode(document)
-            with asking_redis():
-                done = self._replace([_CARDS, _IDS], [id, old_claim, old_raw, claim, raw])
+            done = self._replace([_CARDS, _IDS], [id, old_claim, old_raw, claim, raw])
             if done > 0:
                 return _card(claim, raw)
             if not done:
@@ -282,23 +298,18 @@ class CardStore:
 
     def delete(self, account_id: str, id: str) -> Card | None:
         """Delete a card; what it was, or None where this account has none of this id."""
-        with asking_redis():
-            found = self._delete([_CARDS, _IDS, _OF + account_id, _LAST_NUMBER], [id])
+        found = self._delete([_CARDS, _IDS, _OF + account_id, _LAST_NUMBER], [id])
         return _card(found[0].decode(), found[1]) if found else None
 
     def page(self, account_id: str, limit: int, after: str | None = None) -> tuple[list[Card], str | None]:
         """An account's cards in the order of their ids, which is that of their creation here, and after which
         id the next page begins (None: there is none)."""
-        with asking_redis():
-            found = self._page(
-                [_CARDS, _IDS, _OF + account_id], [f"({after}" if after else "-", limit + 1]
-            )
+        found = self._page([_CARDS, _IDS, _OF + account_id], [f"({after}" if after else "-", limit + 1])
         cards = [_card(found[i].decode(), found[i + 1]) for i in range(0, len(found), 2)]
         return cards[:limit], cards[limit - 1].id if len(cards) > limit else None
 
     def _find(self, account_id: str, id: str) -> tuple[str, bytes] | None:
-        with asking_redis():
-            found = self._read([_CARDS, _IDS], [id])
+        found = self._read([_CARDS, _IDS], [id])
         if not found or msgspec.json.decode(found[1], type=_Document).account_id != account_id:
             return None
         return found[0].decode(), found[1]

@@ -13,9 +13,9 @@ def entries(record: Record, one: Integrator | None) -> list[Entry]:
     if one is None:
         return [entry(record.call_ref, cdr.CDR_LIST, cdr.cdr_payload(record))]
     body = cdr.cdr_payload(record, payload=one.payload, dispositions=one.dispositions)
-    result = [entry(record.call_ref, cdr.CDR_LIST, body, one.push)]
+    result = [entry(record.call_ref, cdr.CDR_LIST, body, one.push, one.name)]
     if one.legacy_c2d:
-        result.append(entry(record.call_ref, cdr.C2D_LIST, cdr.c2d_payload(record), one.push))
+        result.append(entry(record.call_ref, cdr.C2D_LIST, cdr.c2d_payload(record), one.push, one.name))
     return result
 
 
@@ -23,4 +23,4 @@ def answered(attempt: Attempt, agent: str, hold_time: int, one: Integrator | Non
     """The notification of an answered inbound call."""
     payload, side = (one.payload, one.push) if one is not None else ("v3", "left")
     body = cdr.inbound_payload(attempt, agent, hold_time, payload=payload)
-    return entry(attempt.call_ref, cdr.INBOUND_LIST, body, side)
+    return entry(attempt.call_ref, cdr.INBOUND_LIST, body, side, one.name if one is not None else "")

@@ -104,6 +104,9 @@ class Incoming:
         if live is not None and live.run is not None and not live.attached:
             visit.resume(live)
             return
+        if self._node.draining:
+            visit.refuse("draining")
+            return
         application = self._applications.get(visit.path[0])
         if application is None:
             visit.refuse(f"no application at {'/'.join(visit.path)[:60]}")

@@ -64,18 +64,20 @@ class Entry(msgspec.Struct, array_like=True):
     head: str
     tail: str
     """``head`` and ``tail`` are the JSON around its ``seq``; no ``tail``: no ``seq``."""
+    owner: str = ""
+    """The integrator whose it is: where it goes once its Redis is configured no more."""
 
 
-def entry(id: str, list: str, body: dict[str, Any], side: str = "left") -> Entry:
+def entry(id: str, list: str, body: dict[str, Any], side: str = "left", owner: str = "") -> Entry:
     """A body as an entry. ``seq`` becomes the last field of ``payload``, where the body has one."""
     payload = body.get("payload")
     if isinstance(payload, dict):
         body = {**body, "payload": {**payload, "seq": 0}}
         text = msgspec.json.encode(body).decode()
         if text.endswith('"seq":0}}'):
-            return Entry(id, list, side, text[:-3], "}}")
+            return Entry(id, list, side, text[:-3], "}}", owner)
         raise ValueError("payload is not the last field of the notification")
-    return Entry(id, list, side, msgspec.json.encode(body).decode(), "")
+    return Entry(id, list, side, msgspec.json.encode(body).decode(), "", owner)
 
 
 class Journal:

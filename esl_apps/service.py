@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import logging
 import os
@@ -35,7 +36,7 @@ from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.switch import Switch
 from esl_apps.incoming import Incoming
 from esl_apps.metrics import Metrics
-from esl_apps.notifications import Entry, Outbox
+from esl_apps.notifications import Entry, Journal, Outbox
 from esl_apps.outgoing import Outgoing
 from esl_apps.prompts import prompt_path
 from esl_apps.store import Store
@@ -136,16 +137,15 @@ class Node:
         result: dict[str | None, Outbox] = {}
         targets: list[tuple[str | None, str]] = [(None, config.redis.url)]
         targets += [(one.name, one.redis.url if one.redis else config.redis.url) for one in config.integrators]
-        for name, url in targets:
-            if url not in by_url:
-                label = name or "main"
-                try:
-                    by_url[url] = Outbox(label, folder / label, redisclient.connect(url), self._on_pushed)
-                except OSError as error:
-                    raise ConfigError(f"the outbox can't be opened: {error}", "node.state_dir") from None
-                except ValueError as error:
-                    raise ConfigError(str(error), "redis.url") from None
-            result[name] = by_url[url]
+        try:
+            for name, url in targets:
+                if url not in by_url:
+                    journal = folder / _folder_of(url)
+                    by_url[url] = Outbox(name or "main", journal, redisclient.connect(url), self._on_pushed)
+                result[name] = by_url[url]
+            _take_over(folder, {_folder_of(url) for url in by_url}, result)
+        except OSError as error:
+            raise ConfigError(f"the outbox can't be opened: {error}", "node.state_dir") from None
         return result
 
     def _build_switch(self, config: Config, index: int) -> Switch:
@@ -191,16 +191,16 @@ class Node:
         self.outgoing.start()
         self.server.listen()
 
-    def drain(self) -> None:
-        """Refuse new work; calls go on."""
-        self.draining = True
-        self.outgoing.stop()
-        self.server.close_listener()
-
     def stop(self) -> None:
         """Drain for ``drain_timeout``, then leave: records go out or stay in the journal."""
-        self.drain()
+        self.draining = True
+        self.outgoing.stop()
         deadline = time.monotonic() + self.config.node.drain_timeout
+        # Those who ring for us come to the event socket when they answer: it stays open for them, and for nobody
+        # else (``Incoming`` refuses). Then it closes, and a switch takes the next node of its list.
+        while self.calls.expected() and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+        self.server.close_listener()
         while self.calls.live and time.monotonic() < deadline:
             gevent.sleep(0.05)
         for outbox in set(self.outboxes.values()):
@@ -371,6 +371,27 @@ class Node:
 
     def _on_pushed(self, item: Entry) -> None:
         self.metrics.pushed.labels(item.list).inc()
+
+
+def _folder_of(url: str) -> str:
+    """The outbox's folder of a Redis: whoever it belongs to today, what was meant for it goes to it."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def _take_over(folder: Path, used: set[str], outboxes: dict[str | None, Outbox]) -> None:
+    """Records of an earlier run for a Redis that is configured no more go to their integrator's, or to the top-level
+    one. :raises OSError: a journal can't be read."""
+    for path in sorted(folder.iterdir()):
+        if path.name in used or not path.is_dir():
+            continue
+        journal = Journal(path)
+        left = journal.open()
+        if left:
+            log.warning("records for a Redis that is no more", extra={"folder": str(path), "records": len(left)})
+        for item in left:
+            outboxes.get(item.owner, outboxes[None]).push(item)
+        journal.finish(len(left))
+        journal.close()
 
 
 def state_folder(config: Config) -> Path:

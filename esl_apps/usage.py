@@ -19,7 +19,7 @@ from typing import Any
 
 import gevent
 
-from esl_apps.cards import asking_redis
+from esl_apps.cards import Script, asking_redis
 from esl_apps.core.cards import Limits, Unavailable
 from esl_apps.redisclient import Client
 
@@ -126,10 +126,10 @@ class UsageStore:
         """(key, seconds) that Redis was away for."""
         self._away = False
         self._heartbeat: gevent.Greenlet[[], None] | None = None
-        self._enter = client.register_script(_ENTER)
-        self._begin = client.register_script(_BEGIN)
-        self._talked = client.register_script(_TALKED)
-        self._talk = client.register_script(_TALK)
+        self._enter = Script(client, _ENTER)
+        self._begin = Script(client, _BEGIN)
+        self._talked = Script(client, _TALKED)
+        self._talk = Script(client, _TALK)
 
     def start(self) -> None:
         """Renew this node's leases until :meth:`stop`."""
@@ -143,8 +143,7 @@ class UsageStore:
     # Concurrent calls ---------------------------------------------------------------------------------
 
     def enter(self, holder: str, limit: int, call_ref: str) -> bool:
-        with asking_redis():
-            counted = bool(self._enter([_concurrent(holder)], [self._now(), call_ref, self._lease, limit]))
+        counted = bool(self._enter([_concurrent(holder)], [self._now(), call_ref, self._lease, limit]))
         if counted:
             self._held.add((holder, call_ref))
         return counted
@@ -164,11 +163,10 @@ class UsageStore:
         for key, limits in keys.items():
             if limits.calls_per_hour is None and limits.minutes_per_day is None:
                 continue
-            with asking_redis():
-                reached = self._begin(
-                    [_calls(key), _seconds(key)],
-                    [self._now(), call_ref, _or_empty(limits.calls_per_hour), _or_empty(_day_seconds(limits))],
-                )
+            reached = self._begin(
+                [_calls(key), _seconds(key)],
+                [self._now(), call_ref, _or_empty(limits.calls_per_hour), _or_empty(_day_seconds(limits))],
+            )
             if reached is not None:
                 # It is not dialled, so it counts nowhere. Each key stands on a slot of its own: no one script
                 # could have asked all.
@@ -188,8 +186,7 @@ class UsageStore:
         for key, limits in keys.items():
             day = _day_seconds(limits)
             if day is not None:
-                with asking_redis():
-                    talked = self._talked([_seconds(key)], [self._now()])
+                talked = self._talked([_seconds(key)], [self._now()])
                 left.append(max(0.0, day - float(talked or 0)))
         return min(left, default=None)
 
@@ -206,8 +203,7 @@ class UsageStore:
         while self._owed:
             key, seconds = owed = self._owed.pop()
             try:
-                with asking_redis():
-                    self._talk([_seconds(key)], [self._now(), seconds])
+                self._talk([_seconds(key)], [self._now(), seconds])
             except BaseException:
                 self._owed.append(owed)
                 raise
@@ -224,6 +220,9 @@ class UsageStore:
                 if not self._away:
                     log.warning("leases not renewed", extra={"node": self._node, "reason": str(error)})
                 self._away = True
+            except Exception:
+                # Whatever it was, the next beat renews: a node without one would lose its calls' count.
+                log.exception("leases not renewed")
             else:
                 self._away = False
 
@@ -232,13 +231,13 @@ class UsageStore:
         held = list(self._held)
         for i in range(0, len(held), _BATCH):
             batch = held[i : i + _BATCH]
-            # redis-py has neither eval() nor evalsha() in a cluster's pipeline, though each is of one slot.
-            renewals = self._client.pipeline(transaction=False)
-            for holder, call_ref in batch:
-                renewals.execute_command(
-                    "EVAL", _RENEW, 1, _concurrent(holder), self._now(), call_ref, self._lease
-                )
             with asking_redis():
+                renewals = self._client.pipeline(transaction=False)
+                for holder, call_ref in batch:
+                    # redis-py has neither eval() nor evalsha() in a cluster's pipeline, though each is of one slot.
+                    renewals.execute_command(
+                        "EVAL", _RENEW, 1, _concurrent(holder), self._now(), call_ref, self._lease
+                    )
                 renewals.execute()
             # A call that ended meanwhile may have been renewed after it was given back.
             for holder, call_ref in batch:

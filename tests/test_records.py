@@ -47,7 +47,8 @@ def start(sandbox: SandboxRig, mortal: RedisServer) -> Iterator[Callable[..., No
     nodes: list[Node] = []
 
     def make(**integrator: Any) -> Node:
-        config = configuration(sandbox, mortal, agent_timeout=10, callee_timeout=10, **integrator)
+        config = configuration(sandbox, mortal, agent_timeout=10, callee_timeout=10)
+        config["integrators"][0].update(integrator)
         nodes.append(Node(config))
         return nodes[-1]
 

@@ -20,6 +20,7 @@ from greenswitch.esl import OutboundSession as GreenswitchSession
 from greenswitch.esl import OutboundSessionHasGoneAway
 
 from esl_apps.esl import wire
+from esl_apps.esl.stream import Stream
 from esl_apps.esl.wire import Event, Framer, FramingError
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,6 @@ log = logging.getLogger(__name__)
 REPLY_TIMEOUT = 10.0
 #: Seconds for which the switch keeps the socket after the hang-up: room for CHANNEL_HANGUP_COMPLETE of both legs.
 LINGER = 5
-
-_RECV = 65536
 
 
 class Gone(OutboundSessionHasGoneAway):  # type: ignore[misc]
@@ -78,7 +77,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
     def __init__(self, client_address: Any, sock: socket.socket) -> None:
         # Not super().__init__(): it starts two greenlets that read and poll.
         self.client_address = client_address
-        self.sock = sock
+        self.sock = Stream(sock)
         self.connected = True
         self.event_handlers: dict[str, list[Callable[[Event], None]]] = {}
         self.session_data: Event | None = None
@@ -209,9 +208,10 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self.close("left")
 
     def close(self, reason: str) -> None:
-        if self.connected:
-            self.connected = False
-            self.close_reason = reason
+        if not self.connected:
+            return
+        self.connected = False
+        self.close_reason = reason
         for completion in self._completions.values():
             completion.error = reason
         self._completions.clear()
@@ -267,8 +267,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         if not self.connected:
             raise Gone(self.close_reason or "the socket is closed", hung_up=self.hung_up)
         try:
-            self.sock.settimeout(REPLY_TIMEOUT)
-            self.sock.sendall(raw)
+            self.sock.send(raw, REPLY_TIMEOUT)
         except OSError as error:
             self.close(f"write failed: {error}")
             raise Gone(self.close_reason, hung_up=self.hung_up) from None
@@ -285,20 +284,13 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         """One read from the socket, its frames dispatched; False where the deadline passed."""
         if not self.connected:
             raise Gone(self.close_reason, hung_up=self.hung_up)
-        if deadline is None:
-            self.sock.settimeout(None)
-        else:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            self.sock.settimeout(left)
         try:
-            data = self.sock.recv(_RECV)
-        except TimeoutError:
-            return False
+            data = self.sock.recv(deadline)
         except OSError as error:
             self.close(f"read failed: {error}")
             raise Gone(self.close_reason, hung_up=self.hung_up) from None
+        if data is None:
+            return False
         if not data:
             self.close("the switch closed the socket")
             raise Gone(self.close_reason, hung_up=self.hung_up)
@@ -336,15 +328,15 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         elif name == b"CHANNEL_EXECUTE_COMPLETE":
             # A B-leg that runs an application of its own counts from 1, too: this channel's alone.
             if event.raw(b"Unique-ID") == self._uuid:
-                completion = self._completions.pop(event.raw(b"Application-UUID") or b"", None)
+                completion = self._completions.pop(event.last(b"Application-UUID") or b"", None)
                 if completion is not None:
                     completion.event = event
-        elif event.raw(b"Unique-ID") == self._uuid:
-            if name == b"CHANNEL_HANGUP":
+        elif name == b"CHANNEL_HANGUP":
+            if event.raw(b"Unique-ID") == self._uuid:
                 self.hangup_event = event
-            elif name == b"CHANNEL_HANGUP_COMPLETE":
-                self.hangup_complete = event
-                self._lingering = True
+        elif name == b"CHANNEL_HANGUP_COMPLETE" and event.raw(b"Unique-ID") == self._uuid:
+            self.hangup_complete = event
+            self._lingering = True
         handlers = self.event_handlers
         if handlers:
             key = (event.get("Event-Subclass") or "") if name == b"CUSTOM" else name.decode("latin-1")

@@ -16,7 +16,7 @@ import gevent
 
 from . import causes, listener, media, strings
 from .bindings import Binding
-from .channel import Channel, State
+from .channel import Channel
 from .events import NAMES, Event
 from .originate import Attempt, bridge, handle_cause
 
@@ -820,8 +820,3 @@ def _connect(channel: Channel, targets: str) -> Any:
         except (OSError, UnicodeError, OverflowError) as error:
             channel.switch.log.error("Socket Error: %s", error)
     return None
-
-
-def run_park_state(channel: Channel) -> None:
-    """Park a channel in a state of its own, out of its dialplan."""
-    channel.move(State.PARK)

@@ -130,7 +130,6 @@ class Recording:
         stereo = channel.true("RECORD_STEREO")
         self.swap = channel.true("RECORD_STEREO_SWAP")
         self.channels = 2 if stereo else 1
-        self.answer_required = channel.true("RECORD_ANSWER_REQ") or channel.true("media_bug_answer_req")
         if limit:
             channel.at(limit, self.stop)
         try:

@@ -164,9 +164,6 @@ class Attempt:
                 if strings.true(self._vars.get("fail_on_single_reject")) and len(live) < len(self._legs):
                     verdict = "timeout"
                     break
-                if self.switch.cancelled(self):
-                    verdict = "cancel"
-                    break
                 now = time.time()
                 if now >= deadline:
                     verdict = "timeout"

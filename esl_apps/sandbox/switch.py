@@ -17,7 +17,7 @@ from .bindings import DigitMachine
 from .channel import Channel, State
 from .dialplan import Dialplan
 from .events import Bus, Event
-from .originate import Attempt, bridge
+from .originate import bridge
 from .phones import Dialog, Phone, Script
 from .profile import CallerProfile
 from .scheduler import Scheduler
@@ -255,7 +255,7 @@ class Switch:
         return phone
 
     def _default_script(self, number: str) -> Script | None:
-        """What an outside number does that nobody defined: by its last three digits, see the README."""
+        """What an outside number does that nobody defined: by its last three digits, as ``--help`` says."""
         if not self.answer_anyone:
             return None
         hz = 500 + int(number[-2:] or 0) if number[-2:].isdigit() else 500
@@ -432,7 +432,7 @@ class Switch:
             leg.set(name, used)
         leg.set("sofia_profile_url", "sip:mod_sofia@127.0.0.1:5060")
         hidden = profile.hide_number
-        number = leg.get("sip_from_user_override") or profile.caller_id_number
+        number = profile.caller_id_number
         shown = dialog.leg
         # A withheld number stands in From all the same, as on the real switch with a stock gateway.
         shown.caller_number = number
@@ -465,11 +465,6 @@ class Switch:
         else:
             self.stray_calls.append(dialog)
             del self.stray_calls[:-100]
-
-    def cancelled(self, attempt: Attempt) -> bool:
-        """Whether a placed call was taken back before it was answered; legs are hung up one by one here."""
-        del attempt
-        return False
 
     # -- audio ----------------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from esl_apps.cards import CardStore, IdTaken, hash_pin
 from esl_apps.config import Rule
 from esl_apps.core.apps.click2dial import Refused
 from esl_apps.core.cards import Limits, Unavailable
+from esl_apps.redisclient import connect
 from tests.cards.conftest import ACCOUNTS, PIN_KEY, PLAN, commands, everything
-from tests.node import RedisServer
+from tests.node import RedisServer, free_port
 
 PIN, OTHER_PIN = "482190735", "111222333444"
 #: Digits to str.isdigit(), and to no telephone.
@@ -304,8 +305,6 @@ def test_an_id_is_given_once(cards: CardStore) -> None:
 
 
 def test_a_look_up_is_one_command_found_or_not(alone: RedisServer) -> None:
-    from esl_apps.redisclient import connect
-
     alone.client.flushall()
     cards = CardStore(connect(alone.url), PIN_KEY, PLAN, ACCOUNTS)
     cards.create("acme", {"pin": PIN})
@@ -415,6 +414,20 @@ def test_everything_says_so_when_redis_is_away(away: Any) -> None:
         assert PIN not in str(error.value)
     # What the configuration says is known all the same.
     assert cards.account("acme") is not None
+
+
+def test_a_node_starts_while_its_redis_is_away() -> None:
+    from esl_apps.callbacks import CallbackStore
+    from esl_apps.usage import UsageStore
+
+    client = connect(f"redis+cluster://127.0.0.1:{free_port()}")
+    cards = CardStore(client, PIN_KEY, PLAN, ACCOUNTS)
+    UsageStore(client, "one")
+    CallbackStore(client, "one")
+    with pytest.raises(Unavailable):
+        cards.by_pin(PIN)
+    with pytest.raises(Unavailable):
+        cards.create("acme", {"pin": PIN})
 
 
 def test_what_is_stored_is_small(cards: CardStore, server: RedisServer) -> None:

@@ -40,7 +40,7 @@ def config_of(redis_url: str) -> dict[str, Any]:
         "accounts": {
             "acme": {"token": ACME, "call_restriction": {"international": {"action": "deny"}}},
             "other": {"token": OTHER},
-            "locked": {},
+            "locked": {"token": ""},
         },
     }
 

@@ -228,6 +228,17 @@ def test_importing_twice_changes_nothing(operator: Operator) -> None:
     assert everything(operator.redis) == before
 
 
+def test_what_is_remembered_of_a_document_gives_no_pin_away(operator: Operator) -> None:
+    def remembered(key: str) -> str:
+        operator.redis.client.flushall()
+        operator.configure(pin_key=key)
+        operator.imports(operator.file(account(), card()))
+        return str(operator.redis.client.hget("esl_apps:imported", f"cccp:{'c' * 32}"))
+
+    # Whoever has the document but for its PIN, and not the key, can't try PINs on it.
+    assert remembered(PIN_KEY) != remembered("another-key")
+
+
 def test_a_document_that_changed_in_kazoo_is_taken_again(operator: Operator) -> None:
     operator.imports(operator.file(account(), card()))
     status, lines = operator.imports(operator.file(account(_rev="4-1"), card(active=False, pin="111222333444")))

@@ -338,6 +338,46 @@ def test_leaving_says_exit_and_closes(line: Line) -> None:
     peer.expect_end()
 
 
+def test_closing_from_elsewhere_releases_who_waits(line: Line) -> None:
+    session, _peer = line
+    waiting = gevent.spawn(session.wait, lambda: False, None)
+    gevent.sleep(0)
+    session.close("the node stops")
+    with pytest.raises(Gone):
+        waiting.get(timeout=1)
+
+
+def test_a_wait_can_be_killed_and_the_session_goes_on(line: Line) -> None:
+    session, peer = line
+    waiting = gevent.spawn(session.wait, lambda: False, None)
+    gevent.sleep(0)
+    waiting.kill()
+    peer.say(reply("+OK mine"))
+    assert session.send("x").data == "+OK mine"
+
+
+def test_a_short_wait_after_a_long_one_is_short_and_a_long_one_after_it_is_long(line: Line) -> None:
+    """Whatever is kept of one deadline must not move another."""
+    session, peer = line
+    gevent.spawn_later(0.01, peer.say, event("CHANNEL_PROGRESS"))
+    heard: list[Event] = []
+    session.register_handle("*", heard.append)
+    assert session.wait(lambda: bool(heard), 60)
+    started = time.monotonic()
+    assert not session.wait(lambda: False, 0.02)
+    assert 0.015 < time.monotonic() - started < 0.5
+    started = time.monotonic()
+    assert not session.wait(lambda: False, 0.1)
+    assert 0.09 < time.monotonic() - started < 0.6
+
+
+def test_a_deadline_that_has_passed_does_not_wake_a_wait_without_one(line: Line) -> None:
+    session, peer = line
+    assert not session.wait(lambda: False, 0.01)
+    gevent.spawn_later(0.04, peer.say, event("CHANNEL_HANGUP"))
+    assert session.wait(lambda: session.hung_up, None, past_hangup=True)
+
+
 def test_leaving_twice_is_leaving_once(line: Line) -> None:
     session, peer = line
     session.leave()

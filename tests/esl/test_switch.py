@@ -362,37 +362,44 @@ def test_who_waits_for_a_reply_is_told_of_the_loss(fake_switch: FakeSwitch, conn
         asking.get(timeout=1)
 
 
-def test_it_waits_longer_each_time_and_never_quite_as_long(
-    fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Back-off with jitter: a hundred nodes do not come back in the same instant."""
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Between tries: seconds that would have been slept."""
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        gevent.sleep(0)
+        if seconds != switch_module.PING_EVERY:
+            slept.append(seconds)
+            seconds = 0
+        gevent.sleep(seconds)
 
-    seen_by_switch = SimpleNamespace(**{**vars(gevent), "sleep": sleep})
-    monkeypatch.setattr(switch_module, "gevent", seen_by_switch)
+    monkeypatch.setattr(switch_module, "gevent", SimpleNamespace(**{**vars(gevent), "sleep": sleep}))
     monkeypatch.setattr(switch_module, "BACKOFF_FIRST", 0.1)
     monkeypatch.setattr(switch_module, "BACKOFF_LAST", 1.6)
+    return slept
+
+
+def test_it_waits_longer_each_time_and_never_quite_as_long(connect: Connect, pauses: list[float]) -> None:
+    """Back-off with jitter: a hundred nodes do not come back in the same instant."""
     connect("wrong", up=False)
-    eventually(lambda: len(slept) >= 40)
+    eventually(lambda: len(pauses) >= 40)
     steps = [0.1, 0.2, 0.4, 0.8, *[1.6] * 36]
-    assert all(0.5 * step <= actual <= 1.5 * step for actual, step in zip(slept, steps, strict=False))
-    assert len({round(actual, 6) for actual in slept[4:40]}) > 30
+    assert all(0.5 * step <= actual <= 1.5 * step for actual, step in zip(pauses, steps, strict=False))
+    assert len({round(actual, 6) for actual in pauses[4:40]}) > 30
 
 
 def test_after_a_good_connection_the_first_pause_is_short_again(
-    fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    fake_switch: FakeSwitch, connect: Connect, pauses: list[float]
 ) -> None:
-    monkeypatch.setattr(switch_module, "BACKOFF_LAST", 60.0)
     switch = connect("wrong", up=False)
-    eventually(lambda: len(fake_switch.connections) >= 4)
+    eventually(lambda: len(pauses) >= 8)
     switch.password = PASSWORD
     assert switch.wait_up(3)
+    tried = len(pauses)
+    switch.password = "wrong"
     fake_switch.drop()
-    eventually(lambda: switch.reconnects == 1 and switch.connected, within=0.5)
+    eventually(lambda: len(pauses) > tried)
+    assert pauses[tried] <= 0.15
 
 
 def test_a_stopped_switch_is_noticed(

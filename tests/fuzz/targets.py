@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from unittest import mock
 
 import msgspec
 
@@ -17,6 +18,7 @@ from esl_apps.core.apps.click2dial import CONTACT_REF_LENGTH, Client, Refused, a
 from esl_apps.core.apps.common import Settings
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.numbers import NumberPlan
+from esl_apps.esl import session as session_module
 from esl_apps.esl import wire
 from esl_apps.esl.session import Gone, OutboundSession, ReplyError
 from esl_apps.esl.wire import Event, Framer, FramingError
@@ -69,19 +71,17 @@ def _check_frame(frame: Event) -> None:
     repr(frame)
 
 
-class _Socket:
-    """A socket that gives what it was given, in pieces, and then its end."""
+class _Stream:
+    """The session's socket: gives what it was given, in pieces, and then its end."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = pieces
         self.closed = False
 
-    def recv(self, _size: int) -> bytes:
+    def recv(self, _deadline: float | None) -> bytes:
         return self._pieces.pop(0) if self._pieces else b""
 
-    def sendall(self, _data: bytes) -> None: ...
-
-    def settimeout(self, _seconds: float | None) -> None: ...
+    def send(self, _data: bytes, _timeout: float) -> None: ...
 
     def close(self) -> None:
         self.closed = True
@@ -96,8 +96,9 @@ CONNECTED = (
 def session(data: bytes) -> None:
     """Whatever a switch says after ``connect``, a flow gets an answer or one of three errors, and ends."""
     size = 1 + data[0] % 64 if data else 1
-    sock = _Socket([CONNECTED, *(data[i : i + size] for i in range(1, len(data), size))])
-    call = OutboundSession(("fuzz", 0), sock)  # type: ignore[arg-type]
+    sock = _Stream([CONNECTED, *(data[i : i + size] for i in range(1, len(data), size))])
+    with mock.patch.object(session_module, "Stream", lambda stream: stream):
+        call = OutboundSession(("fuzz", 0), sock)  # type: ignore[arg-type]
     heard: list[Event] = []
     call.register_handle("*", heard.append)
     call.connect()
