@@ -257,6 +257,11 @@ class Calls:
                 return live.ends.get(uuid)
             live.wait(lambda: uuid in live.ends or not switch.connected, time.monotonic() + 30)
 
+    def blegs_of(self, live: Live, aleg_uuid: str) -> list[Event]:
+        """The ends of a call's B-legs, in their order; ``aleg_uuid`` has ended. They come at about the same time."""
+        live.wait(lambda: len(live.ends) > 1, time.monotonic() + 0.5)
+        return [event for uuid, event in live.ends.items() if uuid != aleg_uuid]
+
 
 class _Line:
     """``click2dial.Line`` on a switch: a job, its answer, and what to do when that does not come."""

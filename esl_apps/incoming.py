@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from esl_apps.calls import Live
+from esl_apps.core import causes
 from esl_apps.core.apps import callback, click2dial, dialthrough, disa, inbound
 from esl_apps.core.call import CallEnded
 from esl_apps.core.cards import Unavailable
-from esl_apps.core.cdr import ENDED, Attempt
+from esl_apps.core.cdr import ENDED, LOST, SYSTEM, Attempt
 from esl_apps.core.numbers import NotDialable
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import FULL
@@ -75,11 +77,27 @@ class _Visit:
             )
             self.channel.hangup(cause)
 
+    def give_up(self) -> None:
+        live = self.node.calls.live.get(self.ref)
+        if live is not None:
+            live.attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, time.time())
+
     def _find_end(self, uuid: str) -> Event | None:
         live = self.node.calls.live.get(self.ref)
         if live is None:
             return None
-        return self.node.calls.find_end(self.ref, uuid, self._core_uuids.get(live.switch.name))
+        end = self.node.calls.find_end(self.ref, uuid, self._core_uuids.get(live.switch.name))
+        if end is not None:
+            for bleg in self.node.calls.blegs_of(live, uuid):
+                self._tell(bleg)
+        return end
+
+    def _tell(self, bleg: Event) -> None:
+        """What the socket did not live to hear: that B answered, and how it ended."""
+        answered = bleg.int("Caller-Channel-Answered-Time") > 0
+        for name in ("CHANNEL_ANSWER", "CHANNEL_HANGUP_COMPLETE")[0 if answered else 1 :]:
+            for handler in self.session.event_handlers.get(name, ()):
+                handler(bleg)
 
 
 class Incoming:
@@ -96,9 +114,17 @@ class Incoming:
     def handle(self, session: OutboundSession) -> None:
         """One call, from its socket to its end; runs in the call's own greenlet."""
         visit = _Visit(self._node, session)
+        try:
+            self._serve(visit)
+        except Exception:
+            # A fault of ours, or a socket that was lost before the flow had it: the call has its record all the same.
+            visit.give_up()
+            raise
+
+    def _serve(self, visit: _Visit) -> None:
         if visit.channel.header("Caller-Destination-Number") == UNAVAILABLE:
             # The watchdog was faster than we were: the caller hears that message now, and is not ours.
-            log.warning("taken over too late", extra={"uuid": session.uuid})
+            log.warning("taken over too late", extra={"uuid": visit.session.uuid})
             return
         live = self._node.calls.live.get(visit.carried) if visit.carried else None
         if live is not None and live.run is not None and not live.attached:

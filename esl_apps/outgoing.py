@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from esl_apps.calls import Begin, Full
 from esl_apps.callbacks import Pending
+from esl_apps.calls import Begin, Full
 from esl_apps.core import causes, cdr
 from esl_apps.core.apps import autodial, callback, click2dial
 from esl_apps.core.apps.autodial import AutodialOrder

@@ -250,7 +250,8 @@ class Node:
             cccp = self._with_imported("cccp", config.cccp)
             defaults = self._with_imported("callflow.disa", config.callflow_disa)
             dids = [cccp.cccp_cb_number, cccp.cccp_cc_number, *config.inbound]
-            dids += [did for account in config.accounts.values() for one in account.disa.values() for did in one.numbers]
+            for account in config.accounts.values():
+                dids += [did for one in account.disa.values() for did in one.numbers]
             allowed = re.compile(cccp.allowed_callee_regex) if cccp.allowed_callee_regex else None
             rules = Rules(
                 redial_code=cccp.last_number_redial_code,

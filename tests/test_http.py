@@ -122,7 +122,7 @@ def raw(address: str, data: bytes, timeout: float = 5.0) -> bytes:
     answer = b""
     with socket.create_connection((host, int(port)), timeout) as sock, contextlib.suppress(OSError):
         sock.sendall(data)
-        sock.settimeout(1.0)
+        sock.settimeout(0.3)
         while chunk := sock.recv(65536):
             answer += chunk
     return answer

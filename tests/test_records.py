@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,46 +23,89 @@ OUTAGE = float(os.environ.get("ESL_APPS_OUTAGE", "1"))
 CALLEE = "0820001234"
 
 
+class Stage:
+    """What a module's tests share: a switch, a Redis that keeps its data over a kill, and a node."""
+
+    def __init__(self) -> None:
+        self.sandbox = SandboxRig()
+        self.redis = RedisServer(persistent=True)
+        self.node = self.start()
+
+    def start(self, *, drain_timeout: float = 5, **integrator: Any) -> Node:
+        config = configuration(self.sandbox, self.redis, agent_timeout=10, callee_timeout=10)
+        config["node"]["drain_timeout"] = drain_timeout
+        config["integrators"][0].update(integrator)
+        return Node(config)
+
+    def stop(self, node: Node) -> None:
+        """It must go, and must have logged no fault."""
+        try:
+            assert node.stop() == 0
+        except subprocess.TimeoutExpired:
+            node.stop(signal.SIGKILL)
+            raise
+        assert "Traceback" not in node.log.read_text(), node.log.read_text()
+
+    def clear(self) -> None:
+        self.sandbox.reset()
+        eventually(lambda: live(self.node) == 0, within=8)
+        time.sleep(0.05)
+        self.redis.client.flushall()
+
+    def close(self) -> None:
+        self.stop(self.node)
+        self.sandbox.close()
+        self.redis.close()
+
+
 @pytest.fixture(scope="module")
-def shared_sandbox() -> Iterator[SandboxRig]:
-    with SandboxRig() as rig:
-        yield rig
+def stage() -> Iterator[Stage]:
+    made = Stage()
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def clean(stage: Stage) -> Iterator[None]:
+    eventually(lambda: ready(stage.node), within=8)
+    yield
+    stage.clear()
 
 
 @pytest.fixture
-def sandbox(shared_sandbox: SandboxRig) -> Iterator[SandboxRig]:
-    yield shared_sandbox
-    shared_sandbox.reset()
+def sandbox(stage: Stage) -> SandboxRig:
+    return stage.sandbox
 
 
 @pytest.fixture
-def mortal() -> Iterator[RedisServer]:
-    server = RedisServer(persistent=True)
-    yield server
-    server.close()
+def mortal(stage: Stage) -> RedisServer:
+    return stage.redis
 
 
 @pytest.fixture
-def start(sandbox: SandboxRig, mortal: RedisServer) -> Iterator[Callable[..., Node]]:
-    """Starts nodes; at the end they must go, and must have logged no fault."""
+def node(stage: Stage) -> Node:
+    """The stage's: a test that ends it starts one of its own."""
+    return stage.node
+
+
+@pytest.fixture
+def start(stage: Stage) -> Iterator[Callable[..., Node]]:
+    """Starts a test's own nodes."""
     nodes: list[Node] = []
 
-    def make(**integrator: Any) -> Node:
-        config = configuration(sandbox, mortal, agent_timeout=10, callee_timeout=10)
-        config["integrators"][0].update(integrator)
-        nodes.append(Node(config))
+    def make(**more: Any) -> Node:
+        nodes.append(stage.start(**more))
         return nodes[-1]
 
     yield make
-    sandbox.reset()
-    for node in nodes:
-        assert node.stop() == 0
-        assert "Traceback" not in node.log.read_text(), node.log.read_text()
+    stage.sandbox.reset()
+    for one in nodes:
+        stage.stop(one)
 
 
-@pytest.fixture
-def node(start: Callable[..., Node]) -> Node:
-    return start()
+def live(node: Node) -> float:
+    text = request(node.admin, "GET", "/metrics", token=None).body.decode()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("esl_apps_live_calls{"))
 
 
 def ready(node: Node) -> bool:
@@ -246,6 +290,7 @@ def test_a_talk_whose_socket_dropped_ends_with_its_true_cause(
     callee.calls[0].hangup()
     (record,) = records(mortal, 1)
     assert (record["call_ref"], record["end_reason"], record["end_code"]) == (ref, "answered", 16)
+    assert record["hung_up_by"] == "callee"
     works(node, sandbox, mortal)
 
 
@@ -258,6 +303,27 @@ def test_an_agent_that_rang_as_the_sockets_dropped_is_joined_all_the_same(
     in_state(node, "agent_ringing", ref)
     sandbox.drop_sockets()
     assert by_ref(records(mortal, 1)) == {ref: ("answered", 16)}
+
+
+@pytest.mark.parametrize(
+    ("callee", "expected"),
+    [
+        (Script(answer_after=0.8, hangup_after=0.3), ("answered", 16)),
+        (Script(reject=486, answer_after=0.8), ("callee_busy", 17)),
+        (Script(reject=404, answer_after=0.8), ("callee_failed", 1)),
+    ],
+    ids=["answers", "busy", "unknown"],
+)
+def test_a_callee_that_rang_as_the_sockets_dropped(
+    node: Node, sandbox: SandboxRig, mortal: RedisServer, callee: Script, expected: tuple[str, int]
+) -> None:
+    sandbox.phone("1000")
+    sandbox.outside(CALLEE, callee)
+    ref = node.call("1000", CALLEE)
+    in_state(node, "callee_ringing", ref)
+    sandbox.drop_sockets()
+    assert by_ref(records(mortal, 1)) == {ref: expected}
+    eventually(lambda: sandbox.live_channels() == 0)
 
 
 def test_a_call_whose_socket_dropped_can_be_cancelled(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
@@ -282,8 +348,9 @@ def told_to_stop(node: Node) -> None:
 
 
 def test_a_node_that_is_told_to_stop_lets_its_calls_end_and_takes_no_more(
-    node: Node, sandbox: SandboxRig, mortal: RedisServer
+    start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer
 ) -> None:
+    node = start()
     sandbox.phone("1000")
     callee = sandbox.outside(CALLEE, Script(answer_after=0.0))
     ref = node.call("1000", CALLEE)
@@ -302,8 +369,9 @@ def test_a_node_that_is_told_to_stop_lets_its_calls_end_and_takes_no_more(
 
 
 def test_an_agent_that_rings_as_the_node_is_told_to_stop_is_joined_still(
-    node: Node, sandbox: SandboxRig, mortal: RedisServer
+    start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer
 ) -> None:
+    node = start()
     agent = sandbox.phone("1000", Script(answer_after=0.5))
     sandbox.outside(CALLEE, Script(answer_after=0.1, hangup_after=0.3))
     ref = node.call("1000", CALLEE)
@@ -334,10 +402,7 @@ def test_a_node_that_is_told_to_stop_gives_a_new_caller_a_cause(
 def test_a_node_does_not_wait_longer_than_it_may(
     start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer
 ) -> None:
-    node = start()
-    node.config["node"]["drain_timeout"] = 0.5
-    assert node.stop() == 0
-    node.start()
+    node = start(drain_timeout=0.5)
     sandbox.phone("1000")
     sandbox.outside(CALLEE, Script(answer_after=0.0))
     in_state(node, "bridged", node.call("1000", CALLEE))
@@ -349,8 +414,9 @@ def test_a_node_does_not_wait_longer_than_it_may(
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
 def test_records_that_redis_did_not_take_come_with_the_nodes_next_run(
-    node: Node, sandbox: SandboxRig, mortal: RedisServer, sig: signal.Signals
+    start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer, sig: signal.Signals
 ) -> None:
+    node = start(drain_timeout=0.5)
     sandbox.phone("1000")
     callee = sandbox.outside(CALLEE, Script(answer_after=0.0))
     refs = []
@@ -379,7 +445,7 @@ def test_records_for_a_redis_that_is_configured_no_more_are_not_forgotten(
     start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer
 ) -> None:
     own = RedisServer()
-    node = start(redis={"url": own.url})
+    node = start(drain_timeout=0.5, redis={"url": own.url})
     own.close()
     sandbox.phone("1000", Script(reject=486))
     ref = node.call("1000", CALLEE)

@@ -121,14 +121,15 @@ class Call(Protocol):
     def play(self, audio: str, timeout: float = 60.0) -> None:
         """A prompt by name, a URL, or a tone, to its end or to the first key, which is kept for ``collect``."""
 
-    def collect(self, audio: str | None, most: int, first: float, between: float) -> str:
+    def collect(self, audio: str | None, most: int, first: float, between: float, longest: float = 120.0) -> str:
         """Keys: up to ``most``, or until ``#`` (which is not among them). Empty where none came.
 
         The first key stops ``audio``; keys pressed before it count, and it is not played then. ``first``:
-        seconds from the audio's end to the first key; ``between``: from key to key.
+        seconds from the audio's end to the first key; ``between``: from key to key; ``longest``: for all of it,
+        the audio included.
         """
 
-    def collect_pin(self, audio: str, most: int, first: float, between: float) -> str:
+    def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
         """As ``collect``; nothing of what is keyed stays with the switch, not for a moment."""
 
     def wait_for_hangup(self, seconds: float) -> None:

@@ -73,6 +73,9 @@ class Cards(Protocol):
 
     def by_number(self, e164: str) -> Card | None: ...
 
+    def get(self, account_id: str, id: str) -> Card | None:
+        """A card by its id, active or not."""
+
     def account(self, account_id: str) -> Account | None: ...
 
     def card_limits(self, account_id: str) -> Limits | None:

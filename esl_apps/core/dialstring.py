@@ -26,13 +26,21 @@ _ENDPOINT = re.compile(r"[A-Za-z0-9_./:;=@*+-]+")
 _BETWEEN = "!"
 
 
+#: Between dial strings that ring at once. A comma would do for one phone each: of a user after the first it rings the
+#: first registration alone.
+_TOGETHER = ":_:"
+
+
 class Raw(str):
     """A value of the operator's, checked by the configuration, that goes as it is (a tone)."""
 
 
 def encode(value: str) -> str:
     """A value that no tokeniser changes; ``decode`` gives it back."""
-    return value if isinstance(value, Raw) else quote(value, safe=_SAFE)
+    if isinstance(value, Raw):
+        return value
+    # Inside the braces as well, FreeSWITCH takes these three for the end of one dial string.
+    return quote(value, safe=_SAFE).replace(_TOGETHER, _TOGETHER[:2] + "%3A")
 
 
 decode = unquote
@@ -105,8 +113,8 @@ def originate(leg: Mapping[str, str], endpoint: str, application: str) -> str:
 
 
 def bridge(leg: Mapping[str, str], endpoints: Iterable[tuple[str, str | None]]) -> str:
-    """A ``bridge`` argument. Several endpoints ring at once, each with its own ``esl_user_id``."""
+    """A ``bridge`` argument. Several endpoints ring at once, all phones of each, with its own ``esl_user_id``."""
     parts = [
-        endpoint if user is None else f"[esl_user_id={encode(user)}]{endpoint}" for endpoint, user in endpoints
+        variables(leg if user is None else {**leg, "esl_user_id": user}) + endpoint for endpoint, user in endpoints
     ]
-    return variables(leg) + ",".join(parts)
+    return _TOGETHER.join(parts)

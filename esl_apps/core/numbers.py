@@ -106,6 +106,9 @@ class NumberPlan:
         if at_home and shortnumberinfo.is_emergency_number(significant, self.region):
             return Number(text, text, text, EMERGENCY)
         e164 = f"{parsed.country_code}{significant}"
+        if shortnumberinfo.is_emergency_number(e164, self.region):
+            # 00112, +112: country code 1, number 12. A gateway that is given E.164 would be given 112.
+            return Number(text, e164, e164, EMERGENCY)
         national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
         return Number(text, e164, re.sub(r"\D", "", national), *self._classify(parsed, e164))
 
@@ -133,7 +136,7 @@ class NumberPlan:
         if number.is_extension or number.is_emergency:
             return True
         code = str(phonenumbers.country_code_for_region(self.region))
-        return number.klass not in (INTERNATIONAL, SATELLITE) and number.e164.startswith(code)
+        return number.klass not in (INTERNATIONAL, SATELLITE) and not number.abroad and number.e164.startswith(code)
 
     def same(self, one: str, other: str) -> bool:
         """Whether two writings are one number (compared as E.164). Unreadable ones never are."""

@@ -134,7 +134,9 @@ class Channel:
         session = self._session
 
         def start() -> Completion:
-            # Before the answer: a digit typed at once must be in no log either.
+            # Before the answer: a digit typed at once must be in no log either. Until something else than a PIN is
+            # asked for, each may be a PIN's: also over "wrong PIN", and over the prompt that ends the call.
+            self._secret = True
             session.multiset({"sensitive_dtmf": "true", "playback_terminators": "none"})
             completion = session.execute("answer", lock=True)
             session.post("divert_events on")
@@ -158,22 +160,28 @@ class Channel:
         if not self._wait(lambda: completion.done or bool(self._keys), timeout) or self._keys:
             self._stop_playback(completion)
 
-    def collect_pin(self, audio: str, most: int, first: float, between: float) -> str:
+    def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
         self._secret = True
-        try:
-            return self.collect(audio, most, first, between)
-        finally:
-            self._secret = False
+        return self._collect(audio, most, first, between, longest)
 
-    def collect(self, audio: str | None, most: int, first: float, between: float) -> str:
+    def collect(self, audio: str | None, most: int, first: float, between: float, longest: float = 120.0) -> str:
+        self._secret = False
+        return self._collect(audio, most, first, between, longest)
+
+    def _collect(self, audio: str | None, most: int, first: float, between: float, longest: float) -> str:
         keys = self._keys
+        deadline = time.monotonic() + longest
+
+        def within(seconds: float) -> float:
+            return max(0.0, min(seconds, deadline - time.monotonic()))
+
         if audio is not None and not keys:
             completion = self._start_playback(audio)
-            if not self._wait(lambda: completion.done or bool(keys), 60.0) or keys:
+            if not self._wait(lambda: completion.done or bool(keys), within(60.0)) or keys:
                 self._stop_playback(completion)
         digits = ""
         patience = first
-        while self._wait(lambda: bool(keys), patience):
+        while self._wait(lambda: bool(keys), within(patience)):
             key = keys.popleft()
             if key == "#":
                 if not digits and time.monotonic() < self._full_until:
@@ -370,6 +378,8 @@ class Channel:
             self._wait(lambda: self._session.hung_up, _QUICK)
             raise CallEnded("the channel hung up")
         bleg = self._last_bleg()
+        if self._by_bridge:
+            return self._failure_of_all()
         if bleg is not None and len(self._blegs) == 1 and bleg.cause is not None:
             return Bridged(False, bleg.q850 or causes.q850(bleg.cause), bleg.cause, bleg)
         for name in ("originate_disposition", "last_bridge_hangup_cause", "bridge_hangup_cause"):
@@ -377,6 +387,19 @@ class Channel:
             if cause and cause != "SUCCESS":
                 return Bridged(False, causes.q850(cause), cause, bleg)
         return Bridged(False, causes.NORMAL_UNSPECIFIED, "NORMAL_UNSPECIFIED", bleg)
+
+    def _failure_of_all(self) -> Bridged:
+        """Of several that were rung at once the switch has no summary: what most of them say, busy before no
+        answer before the rest; none that could be rung is none that is registered."""
+        failed = [leg for leg in self._blegs.values() if leg.q850 is not None]
+        if not failed:
+            return Bridged(False, causes.NOT_REGISTERED, "USER_NOT_REGISTERED")
+        kinds = [causes.failure(leg.q850 or 0) for leg in failed]
+        for kind in ("no_answer", "failed", "busy"):
+            if kind in kinds and (kind != "failed" or "busy" not in kinds):
+                leg = failed[kinds.index(kind)]
+                return Bridged(False, leg.q850 or 0, leg.cause or "NORMAL_UNSPECIFIED", leg)
+        raise AssertionError("a leg that failed for no reason")
 
     def _last_bleg(self) -> Leg | None:
         return next(reversed(self._blegs.values()), None)

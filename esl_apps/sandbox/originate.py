@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import gevent
+
 from . import causes, media, strings
 from .channel import Channel, State
 from .profile import CallerProfile
@@ -26,6 +28,10 @@ DIAL_STATUS = {
     "DESTINATION_OUT_OF_ORDER": "INVALIDARGS", "INVALID_PROFILE": "INVALIDARGS", "CALL_REJECTED": "DONTCALL",
 }  # fmt: skip
 DEFAULT_TIMEOUT = 60
+#: Between dial strings of an enterprise originate.
+TOGETHER = ":_:"
+#: Seconds between two looks at its attempts: the core's own loop sleeps as long.
+_LOOK = 0.02
 
 
 @dataclass
@@ -50,12 +56,16 @@ class Attempt:
     no_block: bool = False
     """Of a ``user/`` in a fork: ring the first contact only, and do not wait."""
     depth: int = 0
+    made: list[Channel] = field(default_factory=list)
+    """Every leg that was made, nested attempts' too."""
     _vars: dict[str, str] = field(default_factory=dict)
     _legs: list[Channel] = field(default_factory=list)
 
     def run(self) -> Outcome:
         """Dial, wait, decide."""
         caller = self.caller
+        if TOGETHER in self.dial_string:
+            return self._enterprise()
         timeout = self.timeout or strings.number(caller.get("call_timeout") if caller else None)
         variables = dict(self.variables or {})
         if caller is not None:
@@ -90,6 +100,58 @@ class Attempt:
             if outcome.leg is not None or (caller is not None and not caller.ready):
                 break
         return outcome
+
+    def _enterprise(self) -> Outcome:
+        """Dial strings that ring at once, each an attempt of its own (enterprise originate)."""
+        caller = self.caller
+        exported: dict[str, str] = {}
+        if caller is not None:
+            caller.originating = True
+            self._export(caller, exported)
+        attempts = [
+            Attempt(
+                self.switch, None, part, self.timeout, dict(exported),
+                caller.profile.clone() if caller is not None else None, made=self.made,
+            )
+            for part in self.dial_string.split(TOGETHER)
+        ]  # fmt: skip
+        tries = [gevent.spawn(attempt.run) for attempt in attempts]
+
+        def winner() -> Channel | None:
+            legs = [one.value.leg for one in tries if one.ready() and one.value is not None]
+            return next((leg for leg in legs if leg is not None and not leg.down), None)
+
+        tones, sounding = self._ringback(), False
+        sleeper = caller.sleeper if caller is not None else Sleeper(self.switch.tick)
+        while winner() is None and not all(one.ready() for one in tries):
+            if caller is not None:
+                if not caller.ready:
+                    break
+                if not tones and any(leg.ring_ready for leg in self.made):
+                    caller.ring()
+                elif tones and not sounding and caller.media_ready:
+                    caller.heard.append(lambda: tones)
+                    sounding = True
+            self._wait(sleeper, _LOOK)
+        if sounding and caller is not None:
+            caller.heard.pop()
+        joined = winner()
+        cancelled = caller is not None and not caller.ready
+        for leg in self.made:
+            if leg is not joined and not leg.down:
+                leg.hangup("ORIGINATOR_CANCEL" if cancelled else "LOSE_RACE")
+        self._legs = [joined] if joined is not None else []
+        if joined is None:
+            return self._done("ORIGINATOR_CANCEL" if cancelled else "NORMAL_UNSPECIFIED")
+        if caller is not None:
+            self._bond(joined)
+            joined.set("call_uuid", caller.get("call_uuid") or caller.uuid)
+            self._pass_callee_id(joined, caller)
+            if joined.answered:
+                caller.answer()
+            elif joined.early_media:
+                caller.pre_answer()
+        return self._done("SUCCESS", joined)
 
     def _export(self, caller: Channel, variables: dict[str, str]) -> None:
         """``export_vars``: the caller's variables that its legs get too."""
@@ -304,6 +366,7 @@ class Attempt:
         if leg is None:
             return None, cause
         self._bond(leg)
+        self.made.append(leg)
         leg.fire("CHANNEL_OUTGOING")
         self._install(leg, local, kind)
         if not self.no_block:
@@ -416,6 +479,7 @@ class Attempt:
             profile,
             no_block=forked,
             depth=self.depth + 1,
+            made=self.made,
         )
         outcome = attempt.run()
         leg = outcome.leg

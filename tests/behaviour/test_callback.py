@@ -102,7 +102,7 @@ def test_killing_the_node_between_the_two_still_gives_one(rig: Rig, node: Node, 
     card(node, cid=CALLER)
     back = rig.outside(CALLER_E164, Script(answer_after=0.1, hangup_after=0.3))
     missed_call(rig)
-    eventually(lambda: [key for key in redis.client.scan_iter("esl_apps:*callback*")])
+    eventually(lambda: list(redis.client.scan_iter("esl_apps:*callback*")))
     assert node.process is not None
     node.process.kill()
     node.process.wait()

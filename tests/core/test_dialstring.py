@@ -77,17 +77,16 @@ def test_originate_is_three_words_the_last_one_whole() -> None:
 
 def test_several_endpoints_ring_at_once_each_with_its_user() -> None:
     text = dialstring.bridge({"a": "1"}, [("user/1000@h", "1000"), ("user/1001@h", "1001")])
-    assert text == "{^^!a=1}[esl_user_id=1000]user/1000@h,[esl_user_id=1001]user/1001@h"
+    assert text == "{^^!a=1!esl_user_id=1000}user/1000@h:_:{^^!a=1!esl_user_id=1001}user/1001@h"
 
 
 @given(values)
 def test_a_users_name_does_not_leave_its_brackets(user: str) -> None:
     text = dialstring.bridge({"a": "1"}, [("user/1000@h", user)])
-    _variables, rest = parsed(text)
-    found = brackets(rest, "[", "]", ",")
-    assert found is not None
-    assert found[1] == "user/1000@h"
-    assert found[0].keys() <= {"esl_user_id"}
+    found, rest = parsed(text)
+    assert rest == "user/1000@h"
+    assert found.keys() <= {"a", "esl_user_id"}
+    assert ":_:" not in text
 
 
 def test_click2dial_dials_as_asked_and_the_others_dial_e164() -> None:

@@ -374,7 +374,9 @@ def test_of_several_phones_the_one_that_a_is_bridged_with_is_b(call: Call) -> No
     )
     bridged = bridge(made, to=("1000", "1001"))
     assert (bridged.answered, bridged.bleg.uuid, bridged.bleg.user) == (True, C, "1001")
-    assert switch.executed[0][1] == "{^^!esl_bleg=ref-1}[esl_user_id=1000]user/1000,[esl_user_id=1001]user/1001"
+    assert switch.executed[0][1] == (
+        "{^^!esl_bleg=ref-1!esl_user_id=1000}user/1000:_:{^^!esl_bleg=ref-1!esl_user_id=1001}user/1001"
+    )
 
 
 def test_of_several_phones_that_failed_the_switchs_summary_counts(call: Call) -> None:

@@ -858,10 +858,9 @@ def test_hazard_12_executes_sent_at_once_run_in_their_order(
     order: dict[str, list[str]] = {}
 
     def naive(peer: Peer) -> None:
-        peer.say(b"connect\n\nmyevents\n\n")
-        for name in ("first", "second"):
-            execute = "call-command: execute\nexecute-app-name: playback\nexecute-app-arg: silence_stream://60"
-            peer.say(f"sendmsg\n{execute}\nEvent-UUID: {name}\n\n".encode())
+        execute = "call-command: execute\nexecute-app-name: playback\nexecute-app-arg: silence_stream://60"
+        both = [f"sendmsg\n{execute}\nEvent-UUID: {name}\n\n".encode() for name in ("first", "second")]
+        peer.say(b"connect\n\nmyevents\n\n", *both)
         gevent.sleep(0.3)
         heard = peer.sock.recv(1 << 20).decode()
         order["naive"] = re.findall(r"Event-Name: CHANNEL_EXECUTE_COMPLETE\n.*?Application-UUID: (\w+)", heard, re.S)

@@ -208,6 +208,16 @@ def test_a_hang_up_while_an_application_runs(line: Line) -> None:
     assert session.hangup_event.get("Hangup-Cause") == "NORMAL_CLEARING"
 
 
+def test_a_lost_socket_fails_all_that_was_started_with_its_reason(line: Line) -> None:
+    session, peer = line
+    started = [session.execute("playback", "x") for _ in range(2)]
+    peer.close()
+    with pytest.raises(Gone):
+        session.finish(started[0], 1)
+    assert session.close_reason
+    assert [one.error for one in started] == [session.close_reason] * 2
+
+
 def test_what_came_with_the_hang_up_still_counts(line: Line) -> None:
     session, peer = line
     completion = session.execute("playback", "x")

@@ -349,6 +349,7 @@ def test_half_a_frame_of_the_old_connection_is_no_part_of_the_new_one(
     gevent.sleep(0.01)
     fake_switch.drop()
     eventually(lambda: switch.reconnects == 1 and switch.connected)
+    assert len(fake_switch.connections) == 2
     assert switch.api("works") == "+OK works"
 
 

@@ -142,7 +142,7 @@ class Rig(Protocol):
     def resume(self) -> None: ...
 
     def drop_sockets(self) -> None:
-        """Cut every event-socket connection without a goodbye, calls stay up (sandbox; the real switch: ``api`` as near as it gets)."""
+        """Cut every event-socket connection without a goodbye; calls stay up."""
 
     def reset(self) -> None:
         """Between tests: hang everything up, forget routes, outside phones and calls."""

@@ -113,7 +113,7 @@ def run(
         attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
         call.set(session_variables(settings, attempt, session.user))
         call.wait_for_hangup(rules.prompt_delay)
-        if confirm and not call.collect("confirm_callback", 1, CONFIRM, 1.0):
+        if confirm and not session.collect("confirm_callback", 1, CONFIRM, 1.0):
             # A mailbox answers and presses nothing.
             raise Refused("goodbye", note="nobody pressed a key")
         dialthrough.take(session, cards, card)

@@ -59,6 +59,8 @@ def bleg_variables(
     """What a B-leg carries. The caller ID is explicit, or the callee sees "Outbound Call" (hazard 21)."""
     result = {
         **leg_variables(attempt, user),
+        # Its end is told on the switch's inbound connection, too: the A-leg's socket may not live to hear of it.
+        "esl_node": settings.node,
         # One for all that a session dials: the socket is told once which legs are its.
         "esl_bleg": attempt.session_ref,
         "origination_caller_id_number": caller_id,

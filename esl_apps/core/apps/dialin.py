@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from esl_apps.core import causes, cdr, dialstring
 from esl_apps.core.apps.common import Settings, aleg_variables, bleg_variables, conclude, join
@@ -128,17 +129,35 @@ class Session:
             self.usage.leave(self._held, self.attempt.session_ref)
             self._held = None
 
+    # Asking -------------------------------------------------------------------------------------------
+
+    def collect(self, audio: str, most: int, first: float, between: float) -> str:
+        """As ``Call.collect``. :raises Refused: the session's time is up."""
+        return self._in_time(self.call.collect(audio, most, first, between, self.left))
+
+    def collect_pin(self, audio: str, most: int, first: float, between: float) -> str:
+        """As ``Call.collect_pin``. :raises Refused: the session's time is up."""
+        return self._in_time(self.call.collect_pin(audio, most, first, between, self.left))
+
+    def _in_time(self, keyed: str) -> str:
+        if self.left <= 0:
+            raise Refused("goodbye", causes.USER_BUSY, note="max_session is used up")
+        return keyed
+
     # Dialling -----------------------------------------------------------------------------------------
 
     def check(self, number: Number, *levels: Mapping[str, Rule]) -> None:
         """:raises Refused: an emergency number, or a class that is denied."""
         if number.is_emergency:
             if not self.rules.emergency:
-                self._name(number)
-                raise Refused("emergency_refused", causes.BEARER_NOT_AUTHORIZED, note="an emergency number")
+                self.refuse(number, "an emergency number", "emergency_refused")
         elif denied(number, *levels):
-            self._name(number)
-            raise Refused("unauthorized_call", causes.BEARER_NOT_AUTHORIZED, note=f"class {number.klass} is denied")
+            self.refuse(number, f"class {number.klass} is denied")
+
+    def refuse(self, number: Number, note: str, prompt: str = "unauthorized_call") -> NoReturn:
+        """:raises Refused: with a record that says which number it was."""
+        self._name(number)
+        raise Refused(prompt, causes.BEARER_NOT_AUTHORIZED, note=note)
 
     def dial(self, number: Number, caller_id: str, extra: Mapping[str, str] | None = None) -> Bridged:
         """Join the caller with a number that has passed its checks.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from esl_apps.core import causes, dialstring
+from esl_apps.core import dialstring
 from esl_apps.core.apps.common import Settings
 from esl_apps.core.apps.dialin import Refused, Rules, Session, open_session, session_variables, shown_number
 from esl_apps.core.call import Call
@@ -73,15 +73,27 @@ def dial_on(session: Session, cards: Cards, *, home_only: bool) -> None:
     assert session.card is not None
     while session.left > 0:
         number = _ask_number(session, cards)
-        if home_only and not session.settings.plan.is_home(number):
-            session.check(number, *_levels(session))
-            raise Refused(
-                "unauthorized_call", causes.BEARER_NOT_AUTHORIZED, note="known by number alone: dials at home only"
-            )
+        _ask_again(session, cards, number)
         session.check(number, *_levels(session))
+        if home_only and not session.settings.plan.is_home(number):
+            session.refuse(number, "known by number alone: dials at home only")
         cards.set_last_number(session.card.id, number.plus)
         shown, own = shown_number(session, session.caller if session.card.retain_cid else None)
         session.tell(session.dial(number, shown, _diversion(session) if own else None))
+
+
+def _ask_again(session: Session, cards: Cards, number: Number) -> None:
+    """A session may last an hour: a card that was taken away in it dials no further number, and what the account
+    may dial is what it may now.
+
+    :raises Refused: the card or its account is there no more, or inactive.
+    """
+    assert session.card is not None
+    card = cards.get(session.card.account_id, session.card.id)
+    account = cards.account(card.account_id) if card is not None and card.active else None
+    if card is None or account is None:
+        session.refuse(number, "the card is not active any more")
+    session.card, session.account = card, account
 
 
 def _authorise(session: Session, cards: Cards) -> tuple[Card, bool]:
@@ -93,7 +105,7 @@ def _authorise(session: Session, cards: Cards) -> tuple[Card, bool]:
             return card, True
     call = session.call
     for attempt in range(TRIES):
-        typed = call.collect_pin("enter_pin", PIN_MOST, FIRST_DIGIT, BETWEEN)
+        typed = session.collect_pin("enter_pin", PIN_MOST, FIRST_DIGIT, BETWEEN)
         # A PIN that can't be one is looked up all the same: the answer takes as long.
         card = cards.by_pin(typed)
         if card is not None and card.active and PIN_LEAST <= len(typed) <= PIN_MOST:
@@ -117,7 +129,7 @@ def _ask_number(session: Session, cards: Cards) -> Number:
     assert session.card is not None
     call, rules, plan = session.call, session.rules, session.settings.plan
     for _ in range(TRIES):
-        typed = call.collect("enter_number", NUMBER_MOST, FIRST_DIGIT, BETWEEN)
+        typed = session.collect("enter_number", NUMBER_MOST, FIRST_DIGIT, BETWEEN)
         if rules.redial_code and typed == rules.redial_code:
             last = cards.last_number(session.card.id)
             if last is None:

@@ -64,21 +64,21 @@ def run(
         call.answer()
         session.attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
         if entrance.pin_hash is not None:
-            _authorise(call, entrance, hash_pin)
+            _authorise(session, entrance, hash_pin)
         while session.left > 0:
             _dial_one(session, entrance)
 
     session.run(talk)
 
 
-def _authorise(call: Call, entrance: Entrance, hash_pin: Callable[[str], str]) -> None:
+def _authorise(session: Session, entrance: Entrance, hash_pin: Callable[[str], str]) -> None:
     """:raises Refused: as many wrong PINs as there are tries."""
     for attempt in range(entrance.retries):
-        typed = call.collect_pin("enter_pin", entrance.pin_length, FIRST_DIGIT, entrance.interdigit)
+        typed = session.collect_pin("enter_pin", entrance.pin_length, FIRST_DIGIT, entrance.interdigit)
         if hmac.compare_digest(hash_pin(typed), entrance.pin_hash or ""):
             return
         if attempt + 1 < entrance.retries:
-            call.play("invalid_pin")
+            session.call.play("invalid_pin")
     raise Refused("retries_exceeded", note="wrong PIN")
 
 
@@ -86,7 +86,7 @@ def _dial_one(session: Session, entrance: Entrance) -> None:
     """A dial tone, a number, a call. :raises Refused: the tries or the session are used up, or it is denied."""
     call, plan = session.call, session.settings.plan
     for _ in range(entrance.retries):
-        typed = call.collect(entrance.preconnect_audio, entrance.max_digits, FIRST_DIGIT, entrance.interdigit)
+        typed = session.collect(entrance.preconnect_audio, entrance.max_digits, FIRST_DIGIT, entrance.interdigit)
         try:
             number = plan.read(typed)
         except NotDialable:
