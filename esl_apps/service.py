@@ -44,6 +44,9 @@ from esl_apps.usage import UsageStore
 
 log = logging.getLogger(__name__)
 
+#: What in ``Privacy`` (RFC 3323) makes a number a withheld one.
+_WITHHELD = frozenset({"id", "user", "header", "full"})
+
 _Section = TypeVar("_Section", Cccp, DisaDefaults)
 
 
@@ -283,7 +286,7 @@ class Node:
         defaults = self._system()[1]
         hashed = self.hash_pin(one.pin) if one.pin else one.pin_hash
         own = one.use_account_caller_id
-        ringing = disa.RINGING.format(count=one.ring_repeat_count)
+        rings = one.preconnect_audio == "ringing"
         return disa.Entrance(
             name=name,
             account=account,
@@ -292,7 +295,8 @@ class Node:
             retries=one.retries,
             interdigit=one.interdigit / 1000,
             max_digits=one.max_digits,
-            preconnect_audio=ringing if one.preconnect_audio == "ringing" else disa.DIALTONE,
+            preconnect_audio=disa.RINGING.format(count=one.ring_repeat_count) if rings else disa.DIALTONE,
+            preconnect_seconds=disa.RINGING_SECONDS * one.ring_repeat_count if rings else disa.DIALTONE_SECONDS,
             use_account_caller_id=defaults.default_use_account_caller_id if own is None else own,
             enforce_call_restriction=one.enforce_call_restriction,
             max_session=one.max_session,
@@ -312,7 +316,9 @@ class Node:
     def caller(self, channel: Channel) -> str | None:
         """The caller's number: the From user, or what a trusted trunk asserts; a withheld one is none
         (hazard 30: FreeSWITCH itself believes anybody's P-Asserted-Identity)."""
-        if channel.header("Caller-Privacy-Hide-Number") == "true":
+        # FreeSWITCH goes by Remote-Party-ID and ``Privacy: id``; whoever asks for more (RFC 3323) asks for that, too.
+        privacy = re.split(r"[;,\s]+", (channel.variable("sip_Privacy") or "").lower())
+        if channel.header("Caller-Privacy-Hide-Number") == "true" or not _WITHHELD.isdisjoint(privacy):
             return None
         address = channel.variable("sip_network_ip") or channel.header("Caller-Network-Addr") or ""
         if self.trusted(address) or channel.variable("sip_from_user") is None:

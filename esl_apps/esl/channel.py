@@ -55,7 +55,7 @@ class Channel:
         self._progress: Progress | None = None
         self._killed = False
         self._by_bridge = False
-        self._lost = False
+        self._lost_at: float | None = None
         self._keys: deque[str] = deque()
         self._full_until = 0.0
         self._secret = False
@@ -297,12 +297,13 @@ class Channel:
             last = self._find_end(self.uuid)
         bleg = self._answered or self._last_bleg()
         if last is None:
-            return Ended(time.time(), Leg(self.uuid), bleg, lost=True)
+            # As far as anybody knows: how long the search for its end took is no part of the call.
+            return Ended(self._lost_at or time.time(), Leg(self.uuid), bleg, lost=True)
         aleg = leg_of(last)
         if len(self._blegs) > 1:
             # Two phones may answer in one tick: which of them talked, A's bridge says.
             bleg = self._blegs.get(last.var("last_bridge_to") or "", bleg)
-        if self._lost and bleg is None:
+        if self._lost_at is not None and bleg is None:
             bleg = _bleg_by_aleg(last)
         return Ended(aleg.ended_at or time.time(), aleg, bleg)
 
@@ -345,13 +346,19 @@ class Channel:
         try:
             return action()
         except Gone as gone:
-            self._lost = not gone.hung_up
-            raise CallEnded(str(gone), lost=self._lost) from None
+            lost = not gone.hung_up
+            if lost:
+                self._lose()
+            raise CallEnded(str(gone), lost=lost) from None
         except TimeoutError as error:
             # A switch that does not answer for this long is stopped: what it does next is not ours to know.
             self._session.close(str(error))
-            self._lost = True
+            self._lose()
             raise CallEnded(str(error), lost=True) from None
+
+    def _lose(self) -> None:
+        if self._lost_at is None:
+            self._lost_at = time.time()
 
     def _wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         return self._run(lambda: self._session.wait(done, timeout))

@@ -141,7 +141,7 @@ class Session:
 
     def _in_time(self, keyed: str) -> str:
         if self.left <= 0:
-            raise Refused("goodbye", causes.USER_BUSY, note="max_session is used up")
+            raise Refused("time_is_up", causes.USER_BUSY, note="max_session is used up")
         return keyed
 
     # Dialling -----------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ REF = "disa"
 
 #: 350 and 440 Hz, and 440 and 480 Hz with two seconds on and four off: the contract's tones (North America's).
 DIALTONE = "tone_stream://%(10000,0,350,440)"
+DIALTONE_SECONDS = 10.0
 RINGING = "tone_stream://%(2000,4000,440,480);loops={count}"
+RINGING_SECONDS = 6.0
 FIRST_DIGIT = 10.0
 
 
@@ -36,6 +38,7 @@ class Entrance:
     interdigit: float
     max_digits: int
     preconnect_audio: str
+    preconnect_seconds: float
     use_account_caller_id: bool
     enforce_call_restriction: bool
     max_session: float
@@ -85,8 +88,10 @@ def _authorise(session: Session, entrance: Entrance, hash_pin: Callable[[str], s
 def _dial_one(session: Session, entrance: Entrance) -> None:
     """A dial tone, a number, a call. :raises Refused: the tries or the session are used up, or it is denied."""
     call, plan = session.call, session.settings.plan
+    # The tone asks for the digits: their time runs with it, not after it.
+    first = max(0.0, FIRST_DIGIT - entrance.preconnect_seconds)
     for _ in range(entrance.retries):
-        typed = session.collect(entrance.preconnect_audio, entrance.max_digits, FIRST_DIGIT, entrance.interdigit)
+        typed = session.collect(entrance.preconnect_audio, entrance.max_digits, first, entrance.interdigit)
         try:
             number = plan.read(typed)
         except NotDialable:
