@@ -291,7 +291,7 @@ class Channel:
             session.wait(lambda: session.hangup_complete is not None, _QUICK, past_hangup=True)
             session.wait(lambda: all(leg.ended_at for leg in self._blegs.values()), 1.0, past_hangup=True)
         except Gone:
-            pass
+            self._lose()
         last = session.hangup_complete
         if last is None:
             last = self._find_end(self.uuid)
