@@ -76,10 +76,10 @@ class Stage:
         _http(self.control, "POST", "/routes", {"number": number, "path": path, "node": self.node})
 
     def pop(self, key: str) -> dict[str, Any]:
-        got = self.redis.brpop([key], timeout=15)
+        got: Any = self.redis.brpop([key], timeout=15)
         if got is None:
             raise DemoFailed(f"nothing came into {key}")
-        _, body = got  # type: ignore[misc]
+        _, body = got
         print(f"  BRPOP {key}\n    {body.decode()}")
         payload: dict[str, Any] = json.loads(body)["payload"]
         return payload

@@ -43,7 +43,14 @@ class Ports:
         except ConfigError as error:
             log.error("reload refused", extra={"reason": str(error)})
             return
-        self._node.apply(config)
+        before = self._node.config
+        try:
+            self._node.apply(config)
+        except Exception:
+            # A fault of ours, past all checks: half of a file is no configuration.
+            log.exception("reload refused", extra={"reason": "it could not be applied"})
+            self._node.apply(before)
+            return
         log.info("reloaded", extra={"file": file})
 
     def shut_down(self) -> None:

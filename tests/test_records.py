@@ -20,7 +20,7 @@ from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
 
 OUTAGE = float(os.environ.get("ESL_APPS_OUTAGE", "1"))
-CALLEE = "0820001234"
+CALLEE, DID = "0820001234", "27115550000"
 
 
 class Stage:
@@ -34,6 +34,7 @@ class Stage:
     def start(self, *, drain_timeout: float = 5, **integrator: Any) -> Node:
         config = configuration(self.sandbox, self.redis, agent_timeout=10, callee_timeout=10)
         config["node"]["drain_timeout"] = drain_timeout
+        config["inbound"] = {DID: {"integrator": "acme", "agents": ["1000", "1001"], "ring_timeout": 5}}
         config["integrators"][0].update(integrator)
         return Node(config)
 
@@ -326,6 +327,23 @@ def test_a_callee_that_rang_as_the_sockets_dropped(
     eventually(lambda: sandbox.live_channels() == 0)
 
 
+def test_an_inbound_call_whose_socket_dropped_while_agents_rang(
+    node: Node, sandbox: SandboxRig, mortal: RedisServer
+) -> None:
+    sandbox.phone("1000", Script(answer_after=None))
+    answers = sandbox.phone("1001", Script(answer_after=1.2, hangup_after=0.3))
+    sandbox.route(DID, "inbound", node.config["node"]["listen"])
+    sandbox.outside("0825556666").dial(DID)
+    eventually(lambda: answers.calls)
+    time.sleep(0.1)
+    sandbox.drop_sockets()
+    (record,) = records(mortal, 1)
+    assert (record["end_reason"], record["hung_up_by"], record["extension"]) == ("answered", "agent", "1001")
+    assert record["hold_time"] == 1
+    announced = mortal.pop("enigma:notifications:inbound")
+    assert (announced["call_ref"], announced["ref"]) == (record["call_ref"], "1001")
+
+
 def test_a_call_whose_socket_dropped_can_be_cancelled(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
     made = calls_in_each_state(node, sandbox)
     sandbox.drop_sockets()
@@ -388,11 +406,11 @@ def test_a_node_that_is_told_to_stop_gives_a_new_caller_a_cause(
 ) -> None:
     node = start()
     sandbox.phone("1000", Script(answer_after=1.0))
-    sandbox.route("27115550000", "inbound", node.config["node"]["listen"])
+    sandbox.route(DID, "inbound", node.config["node"]["listen"])
     ref = node.call("1000", CALLEE)
     in_state(node, "agent_ringing", ref)
     told_to_stop(node)
-    leg = sandbox.outside("0825556666").dial("27115550000")
+    leg = sandbox.outside("0825556666").dial(DID)
     eventually(lambda: leg.leg.ended_at is not None, within=5, message="the caller was left in silence")
     assert leg.leg.answered_at is None
     node.delete(ref)

@@ -50,6 +50,8 @@ def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str,
         # An answered A-leg hears nothing while B rings unless it is told to (hazard 20).
         "transfer_ringback": dialstring.Raw(settings.ringback),
         "instant_ringback": "true",
+        # B's RTP timestamps go back behind the ringback's, and a strict phone plays nothing until they have caught up.
+        "rtp_rewrite_timestamps": "true",
     }
 
 

@@ -1,0 +1,188 @@
+"""From a request to the agent's INVITE: ``POST /click2dial/calls`` beside the same ``originate`` typed by hand.
+
+A real FreeSWITCH and a real phone (``tests/rig``); without them there is nothing to measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import importlib.util
+import json
+import os
+import random
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import table
+from esl_apps.core.apps import click2dial
+from esl_apps.core.apps.common import Rang, Settings
+from esl_apps.core.dialstring import Endpoints
+from esl_apps.core.numbers import NumberPlan
+from tests.node import TOKEN, Node, RedisServer, configuration
+from tests.rig.base import Script, eventually
+from tests.rig.freeswitch import EslClient, FreeswitchRig, find_freeswitch
+
+ROUNDS = 60
+AGENT = "1000"
+REQUEST = {"agent": AGENT, "callee": "0820001234", "outbound_id": "27115550000"}
+POST, FS_CLI, API, BGAPI = "POST", "fs_cli -x", "event socket, api", "event socket, bgapi"
+NOTES = """\
+From just before the request is written to the phone's INVITE, as the phone's own process stamps it. The same
+phone rings each time and answers 486. POST: a keep-alive HTTP connection to a node with Redis, both on this
+machine. The others send the originate that the node sends (its variables, its 'socket' application; a call_ref of
+its own each, and another node's name, so that the node has no part in it): by a new fs_cli, its start included;
+typed in a connected event socket, as "api" and as "bgapi", which is the node's way. {rounds} rounds, the four in a new
+order in each, after a warm-up call of each and a random pause of 30 to 70 ms."""
+
+
+def run(options: argparse.Namespace) -> str:
+    binary = find_freeswitch()
+    fs_cli = binary.with_name("fs_cli") if binary else None
+    if binary is None or fs_cli is None or not os.access(fs_cli, os.X_OK):
+        print("ring: skipped: no FreeSWITCH with its fs_cli on this machine ($FREESWITCH names the binary)")
+        return ""
+    if importlib.util.find_spec("pjsua2") is None:
+        print("ring: skipped: no phone (pip install -e '.[phones]')")
+        return ""
+    machine = table.machine()
+    rounds = ROUNDS // 10 if options.quick else ROUNDS
+    with FreeswitchRig() as rig:
+        times = measure(rig, fs_cli, rounds)
+        version = rig.api("version").strip().partition(" (")[0].partition("~")[0]
+    base = statistics.median(times[POST])
+    rows = [
+        (name, ms(statistics.median(each)), ms(percentile(each, 90)), ms(min(each)),
+         table.ratio(base, statistics.median(each)))
+        for name, each in times.items()
+    ]  # fmt: skip
+    columns = ["begun by", "median ms", "p90 ms", "least ms", "POST is"]
+    notes = [f"{machine}, {version}", "", *NOTES.format(rounds=rounds).splitlines()]
+    return table.render("From a request to the agent's INVITE", columns, rows, notes)
+
+
+def measure(rig: FreeswitchRig, fs_cli: Path, rounds: int) -> dict[str, list[float]]:
+    """Seconds from each beginning to the INVITE, by who began."""
+    phone = rig.phone(AGENT, Script(reject=486))
+    with started(rig) as (node, redis), contextlib.closing(event_socket(rig)) as client:
+        host, _, port = node.api.rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        body = json.dumps(REQUEST).encode()
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        command = commands(node.config)
+        shell = [str(fs_cli), "-H", "127.0.0.1", "-P", str(rig.esl_port), "-p", rig.esl_password, "-x"]
+
+        def post() -> Callable[[], object]:
+            connection.request("POST", "/click2dial/calls", body, headers)
+
+            def after() -> None:
+                response = connection.getresponse()
+                assert response.status == 202, response.status
+                response.read()
+                redis.pop()
+
+            return after
+
+        def by_fs_cli(text: str) -> Callable[[], object]:
+            child = subprocess.Popen([*shell, text], stdout=subprocess.DEVNULL)
+            return child.wait
+
+        def typed(text: bytes) -> Callable[[], object]:
+            client.socket.sendall(text)
+            return client.read
+
+        def ways() -> dict[str, Callable[[], Callable[[], object]]]:
+            """Each begins a call and gives what is to be done after it; made ready before the clock starts."""
+            text = command()
+            return {
+                POST: post,
+                FS_CLI: lambda: by_fs_cli(text),
+                API: lambda: typed(f"api {text}\n\n".encode()),
+                BGAPI: lambda: typed(f"bgapi {text}\n\n".encode()),
+            }
+
+        def once(name: str) -> float:
+            begin = ways()[name]
+            seen = len(phone.calls)
+            time.sleep(random.uniform(0.03, 0.07))
+            began = time.time()
+            after = begin()
+            eventually(lambda: len(phone.calls) > seen and phone.calls[seen].leg.ended_at)
+            after()
+            eventually(lambda: rig.live_channels() == 0)
+            assert len(phone.calls) == seen + 1
+            return phone.calls[seen].leg.started_at - began
+
+        times: dict[str, list[float]] = {name: [] for name in (POST, FS_CLI, API, BGAPI)}
+        for name in times:
+            once(name)
+        order = list(times)
+        for _ in range(rounds):
+            random.shuffle(order)
+            for name in order:
+                times[name].append(once(name))
+        connection.close()
+        return times
+
+
+@contextlib.contextmanager
+def started(rig: FreeswitchRig) -> Iterator[tuple[Node, RedisServer]]:
+    redis = RedisServer()
+    try:
+        node = Node(configuration(rig, redis))
+        try:
+            yield node, redis
+        finally:
+            node.stop()
+    finally:
+        redis.close()
+
+
+def event_socket(rig: FreeswitchRig) -> EslClient:
+    return EslClient(rig.esl_port, rig.esl_password, 10)
+
+
+def commands(config: dict[str, Any]) -> Callable[[], str]:
+    """What the node would send for ``REQUEST``: its own flow, over a line that writes down what it is given."""
+    dial, name = config["dial"], config["node"]["name"]
+    plan = NumberPlan(dial["region"], r"\d{3,4}")
+    settings = Settings(
+        node="x" * len(name),
+        plan=plan,
+        endpoints=Endpoints(dial["extension"], tuple(dial["external"])),
+        caller_id_format="as_given",
+        ringback="%(2000,4000,440,480)",
+        recordings=config["recordings"]["dir"],
+    )
+    one = config["integrators"][0]
+    client = click2dial.Client(one["name"], plan, agent_timeout=one["agent_timeout"])
+    order = client.read(REQUEST)
+
+    class Paper:
+        command = ""
+
+        def originate(self, command: str, _deadline: float) -> Rang:
+            self.command = command
+            return Rang("failed")
+
+    def command() -> str:
+        line = Paper()
+        attempt = click2dial.new_attempt(client, order, settings)
+        application = f"socket({config['node']['listen']}/click2dial async full)"
+        click2dial.ring_agent(line, attempt, order, client, settings, application)
+        return line.command
+
+    return command
+
+
+def percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f}"
