@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from esl_apps import config
 from esl_apps.config import Config, ConfigError, load, parse, within
@@ -152,6 +154,11 @@ inbound:   {"27115550000": {integrator: acme, agents: ["1000", "1001"], ring_tim
 def test_json_is_yaml() -> None:
     text = json.dumps(yaml.safe_load(SHIPPED.read_text()), indent=1)
     assert parse(text, SECRETS) == load(str(SHIPPED), SECRETS)
+
+
+def test_jsons_escapes_of_one_character_are_one_character() -> None:
+    assert read(f"pin_key: {json.dumps('a😀')}\n").pin_key == "a😀"
+    assert refusal('pin_key: "\\ud83d"\n') == "f.yml:6: pin_key: half a character"
 
 
 @pytest.mark.parametrize("section", ["cccp", "callflow.disa"])
@@ -597,6 +604,68 @@ def test_addresses_of_networks(address: str, inside: bool) -> None:
     assert within(address, networks) is inside
 
 
+# Whatever else -------------------------------------------------------------------------------------------
+
+_SHIPPED = yaml.safe_load(SHIPPED.read_text())
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if path:
+        yield path
+    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        yield from _places(value[key], (*path, key))
+
+
+_ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["", ".", "..", "a.b", "${X}", "[0]", "112", "+27112", "0900123456", "127.0.0.1:1", "(", "\n"]),
+    st.dictionaries(
+        st.sampled_from(["action", "pin", "a.b", "[...]", "url", "default", "_id"]), st.text(max_size=5), max_size=2
+    ),
+    st.lists(st.text(max_size=5), max_size=2),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(place=st.sampled_from(list(_places(_SHIPPED))), value=_ODD, key=st.one_of(st.none(), st.text(max_size=8)))
+def test_a_file_with_anything_anywhere_is_read_or_refused_with_its_place(
+    place: tuple[Any, ...], value: Any, key: str | None
+) -> None:
+    data = json.loads(json.dumps(_SHIPPED))
+    holder = data
+    for step in place[:-1]:
+        holder = holder[step]
+    if key is not None and isinstance(holder, dict):
+        holder[key] = value
+    else:
+        holder[place[-1]] = value
+    try:
+        parse(json.dumps(data, indent=1), {**SECRETS, "X": "x"}, "f.yml")
+    except ConfigError as error:
+        told = str(error)
+    else:
+        return
+    assert re.match(r"f\.yml:\d+: ", told), told
+
+
+@settings(deadline=None, max_examples=40)
+@given(at=st.integers(0, len(SHIPPED.read_text())), gone=st.integers(0, 40), new=st.text(max_size=10))
+def test_a_damaged_file_is_read_or_refused_with_its_place(at: int, gone: int, new: str) -> None:
+    text = SHIPPED.read_text()
+    try:
+        parse(text[:at] + new + text[at + gone :], SECRETS, "f.yml")
+    except ConfigError as error:
+        told = str(error)
+    else:
+        return
+    assert re.match(r"f\.yml:\d+: ", told), told
+
+
 # Reload ---------------------------------------------------------------------------------------------------
 
 
@@ -696,3 +765,11 @@ def test_a_reload_drops_no_call(node: Node, sandbox: SandboxRig, redis: RedisSer
 def test_the_admin_port_answers_through_a_refused_reload(node: Node) -> None:
     reload(node, "{")
     assert request(node.admin, "GET", "/readyz", token=ADMIN_TOKEN).status == 200
+
+
+def test_aliases_of_aliases_end_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "_MAX_NODES", 1000)
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 6)]
+    with pytest.raises(config.ConfigError, match="expected fewer values"):
+        config.parse("\n".join(lines), {})

@@ -27,6 +27,8 @@ from tests.node import ADMIN_TOKEN, TOKEN, Answer, Node, RedisServer, configurat
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
 
+#: A reference that no call has; one and the same in every process that collects these tests.
+NO_CALL = "01a20000-0000-7000-8000-000000000000"
 CALLS = "/click2dial/calls"
 RECORDINGS = "/click2dial/recordings"
 CALLEE = "0820001234"
@@ -136,8 +138,8 @@ def metric(node: Node, name: str) -> float:
 # Who may ask ---------------------------------------------------------------------------------------------
 
 PROTECTED = [
-    ("POST", CALLS), ("GET", CALLS), ("GET", f"{CALLS}/{new_ref()}"), ("DELETE", f"{CALLS}/{new_ref()}"),
-    ("GET", f"{RECORDINGS}/{new_ref()}.wav"), ("POST", f"{CALLS}?dry_run=1"),
+    ("POST", CALLS), ("GET", CALLS), ("GET", f"{CALLS}/{NO_CALL}"), ("DELETE", f"{CALLS}/{NO_CALL}"),
+    ("GET", f"{RECORDINGS}/{NO_CALL}.wav"), ("POST", f"{CALLS}?dry_run=1"),
 ]  # fmt: skip
 
 
@@ -270,7 +272,7 @@ def test_a_field_that_is_refused(node: Node, sandbox: SandboxRig, field: str, va
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("PUT", CALLS), ("DELETE", CALLS), ("PATCH", f"{CALLS}/{new_ref()}"), ("POST", f"{CALLS}/{new_ref()}"),
+        ("PUT", CALLS), ("DELETE", CALLS), ("PATCH", f"{CALLS}/{NO_CALL}"), ("POST", f"{CALLS}/{NO_CALL}"),
         ("POST", f"{RECORDINGS}/x.wav"), ("POST", "/call.php"),
     ],
 )  # fmt: skip
@@ -338,7 +340,7 @@ def test_the_form_before_v3(node: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    "ref", ["x", "..", "%2e%2e", "*", "%00", "%ff", new_ref(), new_ref().upper(), f"{new_ref()}%0A", "a" * 5000]
+    "ref", ["x", "..", "%2e%2e", "*", "%00", "%ff", NO_CALL, NO_CALL.upper(), f"{NO_CALL}%0A", "a" * 5000]
 )
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_an_unknown_call(node: Node, method: str, ref: str) -> None:
@@ -709,12 +711,12 @@ def test_an_empty_recording(node: Node, recorded: tuple[str, bytes], sandbox: Sa
         "....//....//etc/passwd",
         "x.wav",
         "%00.wav",
-        f"{new_ref()}.wav",
-        f"{new_ref()}.wav%00.txt",
-        f"{new_ref()}.WAV",
-        f"{new_ref()}",
-        f"..%2fbeta%2f{new_ref()}.wav",
-        f"{new_ref()}.wav%0A",
+        f"{NO_CALL}.wav",
+        f"{NO_CALL}.wav%00.txt",
+        f"{NO_CALL}.WAV",
+        f"{NO_CALL}",
+        f"..%2fbeta%2f{NO_CALL}.wav",
+        f"{NO_CALL}.wav%0A",
         "a" * 5000,
     ],
 )

@@ -276,6 +276,7 @@ class Channel:
             elif self._broken:
                 self._kill(completion, "NORMAL_CLEARING")
             if self._hears_keys:
+                self._raise_if_left(completion)
                 # The A-leg goes on: what B's end was is to be known before it does.
                 self._wait(lambda: self._answered is None or self._answered.ended_at is not None, 1.0)
             code = self._answered.q850 or causes.NORMAL_CLEARING
@@ -374,16 +375,19 @@ class Channel:
                 raise
             # The bridge took the A-leg along (hangup_after_bridge): B's end is still the reason.
 
+    def _raise_if_left(self, completion: Completion) -> None:
+        """:raises CallEnded: the caller left, and the bridge's end overtook the news: B's end is only the echo."""
+        if completion.event is not None and completion.event.raw(b"Answer-State") == b"hangup":
+            self._wait(lambda: self._session.hung_up, _QUICK)
+            raise CallEnded("the channel hung up")
+
     def _failure(self, completion: Completion) -> Bridged:
         """Why B did not answer (hazard 23): by B's own word, else by what A knows of it."""
         if completion.error is not None:
             raise ReplyError(completion.error)
+        self._raise_if_left(completion)
         event = completion.event
         assert event is not None
-        if event.raw(b"Answer-State") == b"hangup":
-            # The caller left, and the bridge's end overtook the news: B's cause is only the echo.
-            self._wait(lambda: self._session.hung_up, _QUICK)
-            raise CallEnded("the channel hung up")
         bleg = self._last_bleg()
         if self._by_bridge:
             return self._failure_of_all()
@@ -396,17 +400,15 @@ class Channel:
         return Bridged(False, causes.NORMAL_UNSPECIFIED, "NORMAL_UNSPECIFIED", bleg)
 
     def _failure_of_all(self) -> Bridged:
-        """Of several that were rung at once the switch has no summary: what most of them say, busy before no
-        answer before the rest; none that could be rung is none that is registered."""
+        """Of several that were rung at once the switch has no summary: no answer before busy before
+        the rest; none that could be rung is none that is registered."""
         failed = [leg for leg in self._blegs.values() if leg.q850 is not None]
         if not failed:
             return Bridged(False, causes.NOT_REGISTERED, "USER_NOT_REGISTERED")
         kinds = [causes.failure(leg.q850 or 0) for leg in failed]
-        for kind in ("no_answer", "failed", "busy"):
-            if kind in kinds and (kind != "failed" or "busy" not in kinds):
-                leg = failed[kinds.index(kind)]
-                return Bridged(False, leg.q850 or 0, leg.cause or "NORMAL_UNSPECIFIED", leg)
-        raise AssertionError("a leg that failed for no reason")
+        kind = min(kinds, key=("no_answer", "busy", "failed").index)
+        leg = failed[kinds.index(kind)]
+        return Bridged(False, leg.q850 or 0, leg.cause or "NORMAL_UNSPECIFIED", leg)
 
     def _last_bleg(self) -> Leg | None:
         return next(reversed(self._blegs.values()), None)

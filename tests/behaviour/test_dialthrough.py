@@ -143,7 +143,8 @@ def test_known_by_number_alone_dials_at_home_only(rig: Rig, node: Node, redis: R
     leg = dial_in(rig)
     leg.digits("00442079460000#")
     eventually(lambda: leg.leg.ended_at is not None, within=15)
-    assert redis.pop()["end_code"] == 57
+    record = redis.pop()
+    assert (record["end_code"], record["number"]) == (57, "+442079460000")
     assert abroad.calls == []
 
 
@@ -218,6 +219,35 @@ def test_a_failed_number_and_then_another(
     assert (one["end_reason"], one["end_code"]) == (reason, code)
     assert two["end_reason"] == "answered"
     assert one["session_ref"] == two["session_ref"]
+
+
+def test_a_card_that_is_taken_away_during_its_call_dials_nothing_more(
+    rig: Rig, node: Node, redis: RedisServer
+) -> None:
+    made = card(node, cid=CALLER)
+    callee = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.3))
+    leg = dial_in(rig)
+    leg.digits(CALLEE + "#")
+    assert redis.pop()["end_reason"] == "answered"
+    path = f"/v2/accounts/acme/cccps/{made['id']}"
+    assert request(node.admin, "PATCH", path, {"data": {"active": False}}, token=ADMIN_TOKEN).status == 200
+    leg.digits(CALLEE + "#")
+    eventually(lambda: leg.leg.ended_at is not None, within=10)
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 57, "+27820001234")
+    assert len(callee.calls) == 1
+
+
+@pytest.mark.parametrize("privacy", ["id", "user", "header", "id;critical"])
+def test_a_withheld_number_opens_nothing(rig: Rig, node: Node, redis: RedisServer, privacy: str) -> None:
+    if rig.name != "freeswitch":
+        pytest.skip("what a real switch makes of Privacy")
+    card(node, cid=CALLER)
+    leg = rig.outside(CALLER).dial(CC, {"Privacy": privacy})
+    eventually(lambda: leg.leg.answered_at is not None)
+    time.sleep(0.2)
+    leg.hangup()
+    assert redis.pop()["extension"] is None
 
 
 def test_a_strangers_asserted_identity_opens_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:

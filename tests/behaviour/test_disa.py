@@ -25,6 +25,7 @@ def CONFIG(config: dict[str, Any]) -> None:
             "disa": {
                 "front": {"pin": PIN, "interdigit": 700, "use_account_caller_id": True},
                 "own": {"pin": PIN, "interdigit": 700, "use_account_caller_id": False},
+                "short": {"pin": PIN, "interdigit": 700, "max_session": 2.5},
                 "open": {"allow_no_pin": True, "interdigit": 700, "preconnect_audio": "ringing"},
             },
         }
@@ -279,3 +280,17 @@ def test_a_pin_typed_over_another_prompt_is_in_no_event(rig: Rig, node: Node, re
     cdrs = "".join(file.read_text() for file in rig.spool.glob("*"))
     assert not re.search(r"last_matching_digits\W+\d", tap.raw.decode(errors="replace") + cdrs)
     tap.close()
+
+
+def test_a_session_ends_with_its_time_whatever_is_asked_then(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.route("27115550006", "disa/acme/short", node.config["node"]["listen"])
+    leg = dial_in(rig, "27115550006")
+    leg.digits(PIN)
+    assert leg.hears(DIALTONE)
+    eventually(lambda: leg.leg.ended_at is not None, within=8)
+    assert leg.leg.answered_at is not None
+    assert leg.leg.ended_at is not None
+    # The prompt that says so comes after it.
+    assert 2.4 < leg.leg.ended_at - leg.leg.answered_at < 6
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"], record["hung_up_by"]) == ("rejected", 17, "system")

@@ -57,6 +57,18 @@ def test_an_emergency_number_behind_the_country_code_is_one_still(text: str) -> 
     assert PLAN.read(text).is_emergency
 
 
+@pytest.mark.parametrize("text", ["00112", "+112", "0010111"])
+def test_a_number_whose_e164_is_an_emergency_number_is_one(text: str) -> None:
+    # Country code 1, number 12: a gateway that is given E.164 would dial 112.
+    assert PLAN.read(text).is_emergency
+
+
+def test_a_number_that_another_country_shares_the_code_with_is_not_at_home() -> None:
+    plan = NumberPlan("US", r"^\d{3,4}$")
+    assert plan.is_home(plan.read("2125550123"))
+    assert not plan.is_home(plan.read("+18765123456"))
+
+
 def test_an_emergency_number_is_no_extension_though_it_looks_like_one() -> None:
     number = PLAN.read("112")
     assert number.is_emergency
