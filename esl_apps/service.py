@@ -62,8 +62,6 @@ class Node:
         self._redis = redisclient.connect(config.redis.url)
         self.apply(config)
         self.store = Store(self._redis)
-        # Without a key of the operator's no PIN outlives this process; a configured DISA needs none to.
-        self._pin_key = config.pin_key or secrets.token_hex(32)
         self.usage = UsageStore(self._redis, config.node.name)
         self.callbacks = CallbackStore(self._redis, config.node.name)
         self.outgoing = Outgoing(self)
@@ -109,6 +107,8 @@ class Node:
                 longest=one.max_duration,
                 record=one.record,
             )
+        # Without a key of the operator's no PIN outlives this process; a configured DISA needs none to.
+        self._pin_key = config.pin_key or secrets.token_hex(32)
         self.cards = CardStore(self._redis, config.pin_key, plan, config.accounts)
         self._rules: tuple[Rules, DisaDefaults] | None = None
         self._trust = [ipaddress.ip_network(text) for text in config.trust]

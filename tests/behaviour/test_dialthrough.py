@@ -212,7 +212,8 @@ def test_a_failed_number_and_then_another(
     leg = dial_in(rig)
     leg.digits(CALLEE + "#")
     eventually(lambda: busy.calls)
-    time.sleep(0.3)
+    # What is keyed while the first is still being dialled is not for the next.
+    eventually(lambda: redis.client.llen("enigma:notifications:cdr") == 1)
     reach(leg, "0831112222#", 900)
     leg.hangup()
     one, two = redis.pop(), redis.pop()
