@@ -750,6 +750,7 @@ def test_a_reload_that_needs_a_restart_is_refused_whole_and_says_which_key(node:
 
 
 def test_a_reload_drops_no_call(node: Node, sandbox: SandboxRig, redis: RedisServer) -> None:
+    redis.client.flushdb()
     sandbox.phone("1000")
     callee = sandbox.outside("0820001234")
     ref = node.call("1000", "0820001234")
