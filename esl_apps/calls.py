@@ -358,6 +358,28 @@ def snapshot(attempt: Attempt) -> dict[str, Any]:
     return result
 
 
+def restored(call: dict[str, Any]) -> Attempt:
+    """An attempt from its ``snapshot``: of a process that can no longer end it."""
+    attempt = Attempt(
+        app=call["app"],
+        integrator=call["integrator"],
+        account_id=call.get("account_id"),
+        extension=call["agent"],
+        number=call["callee"],
+        dial_number=call["outbound_id"],
+        call_dir=call["call_dir"],
+        contact_ref=call["contact_ref"],
+        call_ref=call["call_ref"],
+        session_ref=call["session_ref"],
+        queued_at=call["timeline"][0]["at"],
+    )
+    attempt.dialed_at = call["dialed_at"]
+    attempt.answered_at = call["answered_at"]
+    attempt.bridged_at = call["bridged_at"]
+    attempt.state = call["state"]
+    return attempt
+
+
 def timeline(call: dict[str, Any]) -> list[str]:
     """A call's snapshot as lines: states and decisions, in the order of time."""
     lines = [

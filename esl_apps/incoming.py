@@ -8,14 +8,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from esl_apps.calls import Live
+from esl_apps.calls import Live, restored
 from esl_apps.core import causes
 from esl_apps.core.apps import callback, click2dial, dialthrough, disa, inbound
-from esl_apps.core.call import CallEnded
+from esl_apps.core.apps.common import conclude
+from esl_apps.core.call import CallEnded, Ended, Leg
 from esl_apps.core.cards import Unavailable
-from esl_apps.core.cdr import ENDED, LOST, SYSTEM, Attempt
+from esl_apps.core.cdr import CALLEE, ENDED, LOST, SYSTEM, Attempt
 from esl_apps.core.numbers import NotDialable
-from esl_apps.esl.channel import Channel
+from esl_apps.esl.channel import Channel, leg_of
 from esl_apps.esl.server import FULL
 from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.esl.switch import Switch
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from esl_apps.service import Node
 
 log = logging.getLogger(__name__)
+
+#: Seconds for an attempt to end once its end is known.
+_SETTLE = 2.0
 
 #: The dialplan's extension for callers whom no node serves (contract §3).
 UNAVAILABLE = "esl_apps_unavailable"
@@ -43,6 +47,8 @@ class _Visit:
         self.path = (self.channel.variable("socket_path") or "").split("/")
         # Whatever carries it was placed by a node, or handed back by the dialplan when a node had died.
         self.carried = self.channel.variable("esl_call_ref") or ""
+        self.session_ref = ""
+        """Of the session that this channel was in before, where the dialplan handed it back."""
         core = self.channel.header("Core-UUID")
         self.switch: Switch = next(
             (switch for switch in node.switches if switch.core_uuid == core), node.switches[0]
@@ -65,6 +71,44 @@ class _Visit:
         self.channel.begin(live.attempt.session_ref, watched=False)
         assert live.run is not None
         live.run(self.channel, self.begin)
+
+    def settle(self) -> None:
+        """A channel that the dialplan handed back, its socket or its node having died: end the attempt that it was
+        in, by what it carries of it. What it does from now on is another one of the same session."""
+        calls = self.node.calls
+        data = self.channel.data
+        live = calls.live.get(self.carried)
+        if live is not None:
+            # Of this process: its flow waits for the channel's end, and this is all the end that there will be.
+            self.session_ref = live.attempt.session_ref
+            live.ends[self.channel.uuid] = data
+            live.poke()
+            live.wait(lambda: live.attempt.ended, time.monotonic() + _SETTLE)
+            return
+        try:
+            known = self.node.store.call(self.carried)
+        except ERRORS as error:
+            log.error("a call that was handed back is not known", extra={"reason": str(error)})
+            return
+        if known is None:
+            return
+        self.session_ref = known["session_ref"]
+        if known["state"] == ENDED or known["bridged_at"] is None:
+            return
+        # They were talking when the node died, and the A-leg is here: B's end was the talk's.
+        cause = data.var("last_bridge_hangup_cause")
+        now = time.time()
+        bleg = Leg(
+            data.var("last_bridge_to") or "",
+            answered_at=known["bridged_at"],
+            ended_at=now,
+            cause=cause,
+            q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
+            disposition="recv_bye",
+        )
+        attempt = restored(known)
+        calls.begin(attempt, self.switch)
+        conclude(attempt, Ended(now, leg_of(data), bleg), None, CALLEE)
 
     def refuse(self, reason: str, cause: str = FULL) -> None:
         """Hang up with a cause: never just close (hazard 10)."""
@@ -134,6 +178,8 @@ class Incoming:
             visit.refuse("draining")
             return
         application = self._applications.get(visit.path[0])
+        if visit.carried and visit.path[0] != "click2dial":
+            visit.settle()
         if application is None:
             visit.refuse(f"no application at {'/'.join(visit.path)[:60]}")
         else:
@@ -191,7 +237,7 @@ class Incoming:
             node.settings,
             begin=visit.begin,
             announce=node.announce,
-            call_ref=visit.carried,
+            session_ref=visit.session_ref,
         )
 
     def _disa(self, visit: _Visit) -> None:
@@ -209,7 +255,7 @@ class Incoming:
             caller=node.caller(visit.channel),
             begin=visit.begin,
             hash_pin=node.hash_pin,
-            session_ref=visit.carried,
+            session_ref=visit.session_ref,
         )
 
     def _dialthrough(self, visit: _Visit) -> None:
@@ -222,7 +268,7 @@ class Incoming:
             node.usage,
             caller=node.caller(visit.channel),
             begin=visit.begin,
-            session_ref=visit.carried,
+            session_ref=visit.session_ref,
         )
 
     def _callback(self, visit: _Visit) -> None:

@@ -182,7 +182,11 @@ class Outgoing:
 
     def _is_up(self, number: Number) -> bool:
         """Whether a call with this number is up already, on any node: two phones would ring for one caller."""
-        for call in self._node.store.live():
+        node = self._node
+        for call in node.store.live():
+            if call.get("node") == node.settings.node and call["call_ref"] not in node.calls.live:
+                # Left by a process of this name that was killed: nobody talks there any more, as far as we know.
+                continue
             for party in (call["agent"], call["callee"]):
                 try:
                     if party and self._node.settings.plan.read(party).e164 == number.e164:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.node import ADMIN_TOKEN, CDRS, Node, RedisServer, configuration, request
+from tests.node import ADMIN_TOKEN, CDRS, Node, RedisServer, configuration, free_port, request
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
 
@@ -187,7 +187,9 @@ def test_redis_that_comes_back_empty(node: Node, sandbox: SandboxRig, mortal: Re
     mortal.client.script_flush()
     assert by_ref(records(mortal, 1)) == {refs[0]: ("answered", 16)}
     eventually(lambda: ready(node))
-    assert by_ref([mortal.pop()] if node.delete(node.call("1000", CALLEE)).status else [])
+    ref = node.call("1000", CALLEE)
+    node.delete(ref)
+    assert mortal.pop()["call_ref"] == ref
 
 
 def test_a_redis_of_an_integrators_own_gets_its_records_and_the_other_none(
@@ -428,6 +430,24 @@ def test_a_node_does_not_wait_longer_than_it_may(
     assert node.stop() == 0
     assert time.monotonic() - began < 3
     assert sandbox.live_channels() == 2, "the two who talk were cut"
+
+
+def test_many_redises_that_are_away_make_no_stop_longer(start: Callable[..., Node], sandbox: SandboxRig) -> None:
+    node = start(drain_timeout=0.5)
+    assert node.stop() == 0
+    first = node.config["integrators"][0]
+    for number in range(8):
+        away = {"listen": f"127.0.0.1:{free_port()}", "redis": {"url": f"redis://127.0.0.1:{free_port()}/0"}}
+        node.config["integrators"].append({**first, "name": f"away{number}", **away})
+    node.start()
+    sandbox.phone("1000", Script(reject=486))
+    order = {"agent": "1000", "callee": CALLEE, "outbound_id": "27115550000"}
+    for one in node.config["integrators"][1:]:
+        ref = request(one["listen"], "POST", "/click2dial/calls", order).json["call_ref"]
+        in_state_by_log(node, ref)
+    began = time.monotonic()
+    assert node.stop() == 0
+    assert time.monotonic() - began < 2.5
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])

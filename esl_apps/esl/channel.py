@@ -96,6 +96,11 @@ class Channel:
             )
         )
 
+    @property
+    def data(self) -> Event:
+        """What the switch said of the channel, as of ``connect`` or of the answer."""
+        return self._data
+
     # What the flow reads ------------------------------------------------------------------------------
 
     @property

@@ -277,11 +277,12 @@ def open_session(
         number=None,
         dial_number=None,
         call_dir="external",
-        call_ref=session_ref or cdr.new_ref(),
+        session_ref=session_ref,
     )
     attempt.aleg_uuid = call.uuid
     begin(attempt)
-    attempt.dialled(call.created_at)
+    # A session that goes on after its socket or its node had died begins its next attempt now.
+    attempt.dialled(time.time() if session_ref else call.created_at)
     return Session(call, app, settings, rules, begin, usage, attempt, account=account, caller=caller)
 
 

@@ -45,7 +45,7 @@ def run(
     *,
     begin: Callable[[Attempt], None],
     announce: Callable[[Attempt, str, int], None],
-    call_ref: str = "",
+    session_ref: str = "",
 ) -> None:
     """``queue``: None where the dialled number is not configured. ``caller``: the caller's number, None if it
     is withheld. ``announce`` pushes the inbound notification: the attempt, the agent, the seconds waited."""
@@ -70,7 +70,7 @@ def run(
         number=caller,
         dial_number=presented(dnis) or queue.did.e164,
         call_dir=cdr.direction(from_whom, queue.agents[0]),
-        call_ref=call_ref or cdr.new_ref(),
+        session_ref=session_ref,
     )
     attempt.aleg_uuid = call.uuid
     begin(attempt)

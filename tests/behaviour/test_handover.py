@@ -1,0 +1,85 @@
+"""The shipped dialplan hands a caller back whose node or socket died in a talk; no talk is left without a record.
+
+On a real FreeSWITCH alone: it is FreeSWITCH that goes on with the dialplan (DESIGN hazard 11).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from esl_apps.config import Config
+from esl_apps.dialplan import render
+from tests.behaviour.test_disa import CALLEE, CALLER, CONFIG, DISA, E164, PIN
+from tests.conftest import NO_FREESWITCH
+from tests.node import Node, RedisServer, configuration, free_port
+from tests.rig.base import PhoneLeg, Script, eventually
+from tests.rig.freeswitch import FreeswitchRig
+
+pytestmark = [pytest.mark.freeswitch, NO_FREESWITCH]
+
+
+@pytest.fixture
+def stage(tmp_path: Path, redis: RedisServer) -> Iterator[tuple[FreeswitchRig, Node]]:
+    """A switch with the dialplan that ships, rendered for this node."""
+    redis.client.flushdb()
+    listen = f"127.0.0.1:{free_port()}"
+    plain: dict[str, Any] = msgspec.to_builtins(Config())
+    plain["node"]["listen"] = listen
+    plain["accounts"] = {"acme": {"disa": {"front": {"numbers": [DISA]}}}}
+    for name, text in render(plain).items():
+        (tmp_path / name).write_text(text)
+    rig = FreeswitchRig(dialplan_files=sorted(tmp_path.glob("*.xml")))
+    config = configuration(rig, redis)
+    CONFIG(config)
+    config["node"]["listen"] = listen
+    node = Node(config)
+    yield rig, node
+    node.stop()
+    rig.close()
+
+
+def talking(rig: FreeswitchRig) -> tuple[PhoneLeg, Any]:
+    """A caller in a talk through DISA, and the far phone."""
+    callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
+    leg = rig.outside(CALLER).dial(DISA)
+    eventually(lambda: leg.leg.answered_at is not None)
+    time.sleep(0.3)
+    leg.digits(PIN + CALLEE + "#")
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at, within=10)
+    time.sleep(0.5)
+    return leg, callee
+
+
+@pytest.mark.parametrize("dies", ["socket", "node"])
+def test_a_talk_whose_socket_or_node_dies_has_its_record(
+    stage: tuple[FreeswitchRig, Node], redis: RedisServer, dies: str
+) -> None:
+    rig, node = stage
+    leg, callee = talking(rig)
+    if dies == "socket":
+        rig.drop_sockets()
+    else:
+        assert node.process is not None
+        node.process.kill()
+        node.process.wait()
+        node.start()
+    time.sleep(0.5)
+    assert leg.leg.ended_at is None
+    callee.calls[0].hangup()
+    first = redis.pop(timeout=15)
+    assert (first["end_reason"], first["hung_up_by"], first["number"]) == ("answered", "callee", "+27820001234")
+    # The caller is asked for the PIN again, and may dial on: another attempt of the same session.
+    leg.digits(PIN + CALLEE + "#")
+    eventually(lambda: len(callee.calls) == 2 and callee.calls[1].leg.answered_at, within=15)
+    time.sleep(0.5)
+    leg.hangup()
+    second = redis.pop(timeout=15)
+    assert (second["end_reason"], second["hung_up_by"]) == ("answered", "agent")
+    assert second["call_ref"] != first["call_ref"]
+    assert second["session_ref"] == first["session_ref"]
