@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.node import Node, RedisServer, configuration
 from tests.rig.base import Rig, Script
@@ -16,10 +17,17 @@ NO_FREESWITCH = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(
-    scope="session",
-    params=["sandbox", pytest.param("freeswitch", marks=[pytest.mark.freeswitch, NO_FREESWITCH])],
-)
+REAL = pytest.param("freeswitch", marks=[pytest.mark.freeswitch, NO_FREESWITCH])
+
+#: For what the sandbox has not: a debug log, JSON CDRs of a real switch, SIP's finer points.
+on_a_real_switch = pytest.mark.parametrize("rig", [REAL], indirect=True)
+
+# A slow machine is no wrong answer.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", params=["sandbox", REAL])
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     """One switch a session and kind; ``reset`` between tests by ``node``."""
     made: Any

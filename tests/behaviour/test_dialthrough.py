@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import on_a_real_switch
 from tests.node import ADMIN_TOKEN, Node, RedisServer, request
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 
@@ -240,9 +241,8 @@ def test_a_card_that_is_taken_away_during_its_call_dials_nothing_more(
 
 
 @pytest.mark.parametrize("privacy", ["id", "user", "header", "id;critical"])
+@on_a_real_switch
 def test_a_withheld_number_opens_nothing(rig: Rig, node: Node, redis: RedisServer, privacy: str) -> None:
-    if rig.name != "freeswitch":
-        pytest.skip("what a real switch makes of Privacy")
     card(node, cid=CALLER)
     leg = rig.outside(CALLER).dial(CC, {"Privacy": privacy})
     eventually(lambda: leg.leg.answered_at is not None)

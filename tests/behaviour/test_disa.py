@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import on_a_real_switch
 from tests.node import Node, RedisServer
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 
@@ -230,9 +231,8 @@ def test_unknown_disa_is_refused_with_a_cause(rig: Rig, node: Node, redis: Redis
     assert leg.leg.status == 404
 
 
+@on_a_real_switch
 def test_no_typed_pin_is_left_anywhere(rig: Rig, node: Node, redis: RedisServer) -> None:
-    if rig.name != "freeswitch":
-        pytest.skip("a real switch's log, events and JSON CDRs are what is searched")
     tap = rig.listen_events("all")
     rig.outside(E164, Script(answer_after=0.1, hangup_after=0.5))
     leg = dial_in(rig)
@@ -263,9 +263,8 @@ def test_no_typed_pin_is_left_anywhere(rig: Rig, node: Node, redis: RedisServer)
     tap.close()
 
 
+@on_a_real_switch
 def test_a_pin_typed_over_another_prompt_is_in_no_event(rig: Rig, node: Node, redis: RedisServer) -> None:
-    if rig.name != "freeswitch":
-        pytest.skip("a real switch's events and JSON CDRs are what is searched")
     tap = rig.listen_events("all")
     leg = dial_in(rig)
     for _ in range(3):
