@@ -591,6 +591,34 @@ def test_the_first_key_stops_the_prompt(answered: Call) -> None:
     assert f"api uuid_break {UUID} all" in switch.commands
 
 
+@pytest.mark.parametrize(("dtmf_type", "detects"), [("rfc2833", False), ("info", True), (None, True)])
+def test_tones_are_listened_for_only_where_no_telephone_event_comes(
+    call: Call, dtmf_type: str | None, detects: bool
+) -> None:
+    """Hazard 29: beside telephone-event a detector hears every key of a leaky gateway twice."""
+    made, switch = call
+    variables = {"variable_dtmf_type": dtmf_type} if dtmf_type else {}
+    switch.scripts["answer"] = lambda uuid: complete("answer", uuid, variables)
+    made.answer()
+    switch.settle()
+    assert ("start_dtmf" in [name for name, _ in switch.executed]) is detects
+
+
+def test_a_key_heard_in_the_speech_and_told_by_info_is_one_key(call: Call) -> None:
+    made, switch = call
+    switch.scripts["answer"] = lambda uuid: complete("answer", uuid, {"variable_dtmf_type": "info"})
+    made.answer()
+    switch.settle()
+    switch.say(*(key(digit) for digit in "11223#"))
+    assert made.collect(None, 9, 1, 1) == "123"
+
+
+def test_a_key_pressed_twice_counts_twice_where_telephone_event_tells(answered: Call) -> None:
+    made, switch = answered
+    switch.say(*(key(digit) for digit in "11223#"))
+    assert made.collect(None, 9, 1, 1) == "11223"
+
+
 def test_a_caller_who_leaves_while_typing_ends_the_call(answered: Call) -> None:
     made, switch = answered
     switch.say(key("1"), event("CHANNEL_HANGUP"))
