@@ -278,12 +278,12 @@ class Incoming:
         channel.watch_only()
         if callback.refuse(channel, node.config.callback.answer_after):
             visit.session.leave()
-            target = callback.whom_to_call(caller, node.settings, node.rules, node.cards)
-            if isinstance(target, str):
-                log.info("no callback", extra={"reason": target})
-                return
-            number, card = target
             try:
+                target = callback.whom_to_call(caller, node.settings, node.rules, node.cards)
+                if isinstance(target, str):
+                    log.info("no callback", extra={"reason": target})
+                    return
+                number, card = target
                 node.outgoing.schedule_callback(number, card, dnis)
             except Unavailable as error:
                 log.error("callback lost: Redis is away", extra={"reason": str(error)})

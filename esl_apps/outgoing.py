@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import gevent
@@ -20,6 +21,7 @@ from esl_apps.core.cards import Account, Card, Unavailable
 from esl_apps.core.cdr import Attempt
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.esl.switch import Switch
+from esl_apps.redisclient import ERRORS
 
 if TYPE_CHECKING:
     from esl_apps.service import Node
@@ -136,10 +138,12 @@ class Outgoing:
     def _call_back(self, pending: Pending) -> None:
         try:
             self._place_callback(pending)
-        except (Full, Unavailable) as error:
+        except (Full, Unavailable, *ERRORS) as error:
             # Not this node, not now: it goes back, and whoever can takes it.
             log.warning("callback put back", extra={"reason": str(error)})
-            self._node.callbacks.release(pending, time.time())
+            with suppress(Unavailable):
+                # Where Redis can't be told, the lease ends by itself.
+                self._node.callbacks.release(pending, time.time())
 
     def _place_callback(self, pending: Pending) -> None:
         node = self._node

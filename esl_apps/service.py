@@ -58,7 +58,6 @@ class Node:
         self.metrics = Metrics()
         self.draining = False
         self.stopped = Flag()
-        self.started_at = time.time()
         self._redis = redisclient.connect(config.redis.url)
         self.apply(config)
         self.store = Store(self._redis)

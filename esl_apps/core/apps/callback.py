@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
-from esl_apps.core import causes, cdr
 from esl_apps.core.apps import dialthrough
 from esl_apps.core.apps.common import Settings, aleg_variables
 from esl_apps.core.apps.dialin import Refused, Rules, Session, session_variables
 from esl_apps.core.call import Call, CallEnded
-from esl_apps.core.cards import Account, Card, Cards, Unavailable, Usage
+from esl_apps.core.cards import Account, Card, Cards, Usage
 from esl_apps.core.cdr import AGENT_ANSWERED, Attempt
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import denied
@@ -41,6 +39,7 @@ def whom_to_call(caller: str | None, settings: Settings, rules: Rules, cards: Ca
     """The number to ring and its card, or why there is none.
 
     Never an own DID, a class that is denied, or a number that is not enrolled.
+    :raises Unavailable: Redis is away: that is no answer, and no reason to forget a callback.
     """
     if caller is None:
         return "the number is withheld"
@@ -50,13 +49,10 @@ def whom_to_call(caller: str | None, settings: Settings, rules: Rules, cards: Ca
         return "the number can't be read"
     if number.is_extension or number.is_emergency or number.e164 in rules.own_numbers:
         return "a number of this installation"
-    try:
-        card = cards.by_number(number.e164)
-        if card is None or not card.active:
-            return "not enrolled"
-        account = cards.account(card.account_id)
-    except Unavailable as error:
-        return str(error)
+    card = cards.by_number(number.e164)
+    if card is None or not card.active:
+        return "not enrolled"
+    account = cards.account(card.account_id)
     if account is None:
         return "the card's account is not known"
     if denied(number, account.call_restriction, account.users.get(card.user_id or "", {})):
@@ -120,10 +116,3 @@ def run(
         dialthrough.dial_on(session, cards, home_only=False)
 
     session.run(talk)
-
-
-def give_up(attempt: Attempt, reason: str, at: float) -> None:
-    """A callback that can't be placed."""
-    attempt.note("not_placed", reason)
-    with suppress(ValueError):
-        attempt.end(cdr.REJECTED, causes.CALL_REJECTED, cdr.SYSTEM, at)
