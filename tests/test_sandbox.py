@@ -435,6 +435,8 @@ def test_a_dropped_socket_lets_the_dialplan_go_on_after_what_plays(rig: SandboxR
     client = second.accept()
     assert time.monotonic() - dropped > 0.3
     assert client.begin().get("variable_kept") == "yes"
+    # One that closes within some 5 ms of ``connect`` strands its caller (hazard 10), which is another test's matter.
+    client.run("set", "taken=over")
     client.close()
     eventually(lambda: call.leg.ended_at)
 
