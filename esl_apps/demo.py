@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import random
 import secrets
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -289,11 +290,11 @@ def _http(
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind((_HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Below the range that the kernel gives to outgoing connections: none of those takes one before its server."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.SystemRandom().randrange(10000, 32000)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind((_HOST, port))
+            found.add(port)
+    return list(found)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import redis
 
 from esl_apps.embedded import redis_server
-from tests.node import free_port
+from tests.ports import free_port
 
 
 @contextlib.contextmanager

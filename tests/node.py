@@ -6,9 +6,7 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,25 +17,10 @@ from typing import Any
 
 import redis as redispy
 
+from tests.ports import free_port
+
 TOKEN, ADMIN_TOKEN = "acme-token-for-tests", "admin-token-for-tests"
 CDRS = "enigma:notifications:cdr"
-
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port that nothing listens on, and that this process has not given away before.
-
-    Below the range that the kernel gives to outgoing connections: one of those may not take it before its server.
-    """
-    while True:
-        port = random.randrange(10000, 32000)
-        if port not in _given:
-            with socket.socket() as sock, contextlib.suppress(OSError):
-                sock.bind(("127.0.0.1", port))
-                _given.add(port)
-                return port
 
 
 class RedisServer:

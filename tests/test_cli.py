@@ -19,7 +19,8 @@ import pytest
 from esl_apps import __version__, check, cli
 from esl_apps.cards import hash_pin
 from esl_apps.config import load
-from tests.node import Node, RedisServer, configuration, free_port
+from tests.node import Node, RedisServer, configuration
+from tests.ports import free_port
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
 

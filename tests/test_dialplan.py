@@ -34,8 +34,9 @@ from esl_apps import config as config_module
 from esl_apps import dialplan
 from esl_apps.prompts import make_prompts
 
+from .ports import free_ports
 from .rig.base import eventually
-from .rig.freeswitch import FreeswitchRig, find_freeswitch, free_ports, read_wav, tone_timeline
+from .rig.freeswitch import FreeswitchRig, find_freeswitch, read_wav, tone_timeline
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = ROOT / "esl_apps" / "prompts"

@@ -30,7 +30,8 @@ from esl_apps.core import cdr
 from esl_apps.core.cdr import Attempt
 from esl_apps.notifications import Entry, Journal, Outbox, entry
 from tests.cluster import cluster_of_one
-from tests.node import CDRS, RedisServer, free_port
+from tests.node import CDRS, RedisServer
+from tests.ports import free_port
 
 LIST = "enigma:notifications:cdr"
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.node import ADMIN_TOKEN, CDRS, Node, RedisServer, configuration, free_port, request
+from tests.node import ADMIN_TOKEN, CDRS, Node, RedisServer, configuration, request
+from tests.ports import free_port
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
 

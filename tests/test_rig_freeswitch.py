@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
 from tests.rig.base import Rig, Script, eventually
 from tests.rig.freeswitch import (
     ESL_PASSWORD,
@@ -21,7 +22,6 @@ from tests.rig.freeswitch import (
     RigLeg,
     extension,
     find_freeswitch,
-    free_ports,
     tone_timeline,
     tones,
 )

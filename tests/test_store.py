@@ -13,7 +13,8 @@ from esl_apps import redisclient
 from esl_apps.core.cdr import new_ref
 from esl_apps.store import Store, same_body
 from tests.cluster import cluster_of_one
-from tests.node import RedisServer, free_port
+from tests.node import RedisServer
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

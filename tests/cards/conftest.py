@@ -15,7 +15,8 @@ from esl_apps.cards import CardStore
 from esl_apps.config import Account, CallerId, Limits, Rule, User
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.embedded import redis_server
-from tests.node import RedisServer, free_port
+from tests.node import RedisServer
+from tests.ports import free_port
 
 PIN_KEY = "key-for-tests"
 PLAN = NumberPlan("ZA", r"\d{3,4}")

@@ -16,7 +16,8 @@ from esl_apps.core.apps.click2dial import Refused
 from esl_apps.core.cards import Limits, Unavailable
 from esl_apps.redisclient import connect
 from tests.cards.conftest import ACCOUNTS, PIN_KEY, PLAN, commands, everything
-from tests.node import RedisServer, free_port
+from tests.node import RedisServer
+from tests.ports import free_port
 
 PIN, OTHER_PIN = "482190735", "111222333444"
 #: Digits to str.isdigit(), and to no telephone.

@@ -19,7 +19,8 @@ from esl_apps.http.common import Problem
 from esl_apps.http.crossbar import read_order
 from esl_apps.redisclient import connect
 from tests.cards.conftest import everything
-from tests.node import ADMIN_TOKEN, Answer, Node, RedisServer, free_port, request
+from tests.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
+from tests.ports import free_port
 
 ACME, OTHER = "acme-cards-token", "other-cards-token"
 PIN, OTHER_PIN = "482190735", "111222333444"

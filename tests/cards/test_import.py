@@ -24,7 +24,8 @@ from esl_apps.core.cards import Card
 from esl_apps.importer import FAILED, read, run
 from esl_apps.redisclient import connect
 from tests.cards.conftest import everything
-from tests.node import RedisServer, free_port
+from tests.node import RedisServer
+from tests.ports import free_port
 
 DOCUMENTS = Path(__file__).parent / "documents"
 ACCOUNT, USER = "a" * 32, "b" * 32

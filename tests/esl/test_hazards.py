@@ -48,6 +48,7 @@ from tests.esl.peer import (
     recorded,
     reply,
 )
+from tests.ports import free_port
 from tests.rig.base import Script
 from tests.rig.sandbox import SandboxCall, SandboxRig
 
@@ -354,12 +355,6 @@ def test_hazard_03_a_call_is_accepted_at_once(serve: Serve) -> None:
     naive.kill()
 
     assert typical_delay(serve(OutboundSession.connect).bound_port) < 0.03
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def test_hazard_03_a_silent_peer_holds_up_no_connection_for_ever(

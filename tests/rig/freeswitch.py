@@ -21,7 +21,6 @@ import itertools
 import json
 import os
 import queue
-import random
 import re
 import shutil
 import signal
@@ -37,6 +36,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 from xml.sax.saxutils import escape, quoteattr
+
+from tests.ports import free_ports
 
 from . import pjsip_phones
 from .base import Leg, Script, eventually
@@ -76,36 +77,6 @@ def find_freeswitch() -> Path | None:
             return Path(path)
     on_path = None if named else shutil.which("freeswitch")
     return Path(on_path) if on_path else None
-
-
-_given: set[int] = set()
-"""Ports handed out by this process, bound or not: a switch that is down keeps its own."""
-
-
-def free_ports(count: int, *, step: int = 1) -> int:
-    """The first of ``count`` ports in a row that are free now on loopback, UDP and TCP.
-
-    Below the range from which the kernel takes ports for connections: a port that is let go while the
-    switch is down must still be free when it comes back.
-    """
-    for _ in range(1000):
-        first = random.randrange(10000, 32000 - count) // step * step
-        wanted = range(first, first + count)
-        held: list[socket.socket] = []
-        try:
-            for port in wanted:
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    held.append(socket.socket(socket.AF_INET, kind))
-                    held[-1].bind((HOST, port))
-        except OSError:
-            continue
-        finally:
-            for sock in held:
-                sock.close()
-        if _given.isdisjoint(wanted):
-            _given.update(wanted)
-            return first
-    raise RigError("no free ports")
 
 
 # The event socket, as plain as it can be.

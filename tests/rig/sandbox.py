@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.ports import free_port
+
 from .base import Leg, Script, eventually
 
 HOST = "127.0.0.1"
@@ -30,19 +30,6 @@ PASSWORD = "ClueCon"
 
 class SandboxError(Exception):
     """The sandbox refused, or is not there."""
-
-
-def free_port() -> int:
-    """A free port below the range that the kernel gives to outgoing connections.
-
-    The sandbox must find its ports free again when it comes back after a kill.
-    """
-    for _ in range(200):
-        port = random.randrange(10000, 32000)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind((HOST, port))
-            return port
-    raise SandboxError("no free port")
 
 
 class SandboxCall:
