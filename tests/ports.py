@@ -14,7 +14,7 @@ HOST = "127.0.0.1"
 # between two lives of its server.
 _FIRST, _LONG_ROWS, _LAST = 10000, 20000, 32000
 
-#: One byte a port, locked for as long as the process lives that was given it: a server that is down keeps its port.
+#: One byte a port, locked until it is given back or the process ends that has it: a server that is down keeps its port.
 _locks = os.open(os.path.join(tempfile.gettempdir(), "esl_apps-test-ports"), os.O_RDWR | os.O_CREAT, 0o666)
 _given: set[int] = set()
 _random = random.SystemRandom()
@@ -37,6 +37,12 @@ def free_ports(count: int, *, step: int = 1) -> int:
                 return first
             fcntl.lockf(_locks, fcntl.LOCK_UN, count, first)
     raise RuntimeError("no free ports")
+
+
+def give_back(first: int, count: int) -> None:
+    """Of a server that will not come back."""
+    _given.difference_update(range(first, first + count))
+    fcntl.lockf(_locks, fcntl.LOCK_UN, count, first)
 
 
 def _take(first: int, count: int) -> bool:

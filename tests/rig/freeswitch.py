@@ -37,7 +37,7 @@ from typing import Any
 from urllib.parse import unquote
 from xml.sax.saxutils import escape, quoteattr
 
-from tests.ports import free_ports
+from tests.ports import free_ports, give_back
 
 from . import pjsip_phones
 from .base import Leg, Script, eventually
@@ -62,6 +62,7 @@ DEAD_PORT = 9
 OUTSIDE_BANKS = 2
 MAX_OUTSIDE_BANKS = 24
 EXTENSION_BANKS = 8
+_RTP_PORTS, _SWITCH_RTP_PORTS = 64, 400
 LEG_FIELDS = {field.name for field in dataclasses.fields(Leg)}
 
 
@@ -305,14 +306,14 @@ class PhoneBank:
         self.accounts: set[str] = set()
         self.faults: list[str] = []
         self.port = free_ports(1)
-        rtp = free_ports(64, step=2)
+        self.rtp = free_ports(_RTP_PORTS, step=2)
         self.replies: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
         self.ids = itertools.count(1)
         self.ready = threading.Event()
         ours, theirs = socket.socketpair()
         self.control = ours
         with theirs, (folder / f"{self.name}.log").open("wb") as log:
-            options = {"fd": theirs.fileno(), "name": self.name, "port": self.port, "rtp": rtp}
+            options = {"fd": theirs.fileno(), "name": self.name, "port": self.port, "rtp": self.rtp}
             options |= {"folder": folder, "digit-ms": digit_ms}
             self.process = subprocess.Popen(
                 [sys.executable, pjsip_phones.__file__, *(f"--{k}={v}" for k, v in options.items())],
@@ -400,6 +401,7 @@ class PhoneBank:
             self.process.wait()
         self.thread.join(2)
         self.control.close()
+        give_back(self.rtp, _RTP_PORTS)
 
 
 class RigPhone:
@@ -610,7 +612,7 @@ class FreeswitchRig:
         self.phones_folder = self.folder / "phones"
         ports = free_ports(3)
         self.esl_port, self.internal_port, self.external_port = range(ports, ports + 3)
-        self.rtp_start = free_ports(400, step=2)
+        self.rtp_start = free_ports(_SWITCH_RTP_PORTS, step=2)
         self.esl_address = f"{HOST}:{self.esl_port}"
         self.esl_password = ESL_PASSWORD
         self.dial: dict[str, object] = {
@@ -1160,6 +1162,7 @@ class FreeswitchRig:
         self.trunk.close()
         for bank in self.extension_banks + self.outside_banks:
             bank.close()
+        give_back(self.rtp_start, _SWITCH_RTP_PORTS)
         if not os.environ.get("ESL_APPS_KEEP_RIG"):
             shutil.rmtree(self.folder, ignore_errors=True)
 
