@@ -18,6 +18,7 @@ import msgspec
 from gevent.event import Event as Flag
 
 from esl_apps import cdr_lists, redisclient
+from esl_apps.alerts import Alerts
 from esl_apps.callbacks import CallbackStore
 from esl_apps.calls import EVENTS, Calls, snapshot, state_event
 from esl_apps.cards import CardStore, hash_pin
@@ -56,6 +57,7 @@ class Node:
     def __init__(self, config: Config) -> None:
         """:raises ConfigError: a folder or an address of the configuration can't be used."""
         self.metrics = Metrics()
+        self.alerts = Alerts(self.metrics, lambda: self.switches)
         self.draining = False
         self.stopped = Flag()
         self._redis = redisclient.connect(config.redis.url)
