@@ -17,7 +17,7 @@ import msgspec
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
-from esl_apps.redisclient import ERRORS, Client
+from esl_apps.redisclient import ERRORS, Client, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,35 @@ class Claim(msgspec.Struct):
 
     body: str
     call_ref: str
+
+
+class _Moment(msgspec.Struct):
+    at: float
+    detail: str
+    state: str = ""
+    what: str = ""
+
+
+class _Snapshot(msgspec.Struct):
+    """The types of what ``calls.snapshot`` makes: Redis is not ours alone."""
+
+    call_ref: str
+    integrator: str | None
+    state: str
+    contact_ref: str = ""
+    session_ref: str = ""
+    app: str = ""
+    agent: str | None = None
+    callee: str | None = None
+    outbound_id: str | None = None
+    call_dir: str = ""
+    switch: str | None = None
+    node: str = ""
+    dialed_at: float | None = None
+    answered_at: float | None = None
+    bridged_at: float | None = None
+    timeline: list[_Moment] = []
+    decisions: list[_Moment] = []
 
 
 class Store:
@@ -158,8 +187,7 @@ class Store:
         take = self._pending.get(ref) or self._on_its_way.get(ref)
         if take is not None:
             return take()
-        raw = self._client.get(_CALL + ref)
-        return None if raw is None else msgspec.json.decode(raw)
+        return _read(self._client.get(_CALL + ref))
 
     def calls(
         self, integrator: str, wanted: dict[str, str], limit: int, before: str | None
@@ -178,20 +206,19 @@ class Store:
                 return found, None
             for raw, value in zip(refs, self._values(refs), strict=True):
                 scanned += 1
-                ref = raw.decode()
+                ref = raw.decode("utf-8", "replace")
                 top = f"({ref}"
-                if value is not None:
-                    call = msgspec.json.decode(value)
-                    if all(call.get(field) == text for field, text in wanted.items()):
-                        found.append(call)
-                        if len(found) == limit:
-                            return found, ref
+                call = _read(value)
+                if call is not None and all(call.get(field) == text for field, text in wanted.items()):
+                    found.append(call)
+                    if len(found) == limit:
+                        return found, ref
         return found, top[1:]
 
     def live(self) -> list[dict[str, Any]]:
         """Every node's live calls. :raises redis.RedisError: Redis is away."""
         refs = sorted(self._client.smembers(_LIVE))
-        return [msgspec.json.decode(value) for value in self._values(refs) if value is not None]
+        return [call for value in self._values(refs) if (call := _read(value)) is not None]
 
     def _values(self, refs: Iterable[bytes]) -> list[bytes | None]:
         # Not MGET: in a cluster the calls stand on many slots.
@@ -211,7 +238,12 @@ class Store:
         raw = self._client.set(
             self._idempotency(integrator, key), msgspec.json.encode(claim), nx=True, get=True, ex=KEEP
         )
-        return None if raw is None else msgspec.json.decode(raw, type=Claim)
+        if raw is None:
+            return None
+        try:
+            return msgspec.json.decode(raw, type=Claim)
+        except msgspec.DecodeError as error:
+            raise Unreadable(f"an idempotency key's claim: {error}") from None
 
     def release(self, integrator: str, key: str) -> None:
         """Give a key back whose request was refused. Best effort: it ends by itself."""
@@ -224,6 +256,19 @@ class Store:
     def _idempotency(integrator: str, key: str) -> str:
         # A client's text names no key of ours: its hash does.
         return f"{_IDEMPOTENCY}{integrator}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _read(raw: bytes | None) -> dict[str, Any] | None:
+    """A call's snapshot; None where there is none, or (which is logged) what stands there is none of ours."""
+    if raw is None:
+        return None
+    try:
+        msgspec.json.decode(raw, type=_Snapshot)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("a call in Redis can't be read", extra={"reason": str(error)})
+        return None
+    call: dict[str, Any] = msgspec.json.decode(raw)
+    return call
 
 
 def same_body(claim: Claim, body: bytes) -> bool:
