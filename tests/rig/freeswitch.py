@@ -280,6 +280,10 @@ class RigLeg:
     def unhold(self) -> None:
         self.bank.ask("hold", call=self.ref, on=False)
 
+    def transfer(self, to: str) -> None:
+        """Ask the far side by REFER to call ``to`` (all of Refer-To)."""
+        self.bank.ask("transfer", call=self.ref, to=to)
+
     def hears(self, hz: int, within: float = 3.0) -> bool:
         reply = self.bank.ask("hears", timeout=within + 5, call=self.ref, hz=hz, within=within)
         return bool(reply["heard"])
