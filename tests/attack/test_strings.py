@@ -154,7 +154,8 @@ def test_the_grammar_sees_what_hazard_15_says() -> None:
     """The judge is judged: strings that dial something else than they seem to."""
     assert [one.endpoint for one in grammar.dialled("{n=a}user/1,user/2")] == ["user/1", "user/2"]
     assert [one.endpoint for one in grammar.dialled("{a=1}x/1:_:{a=2}y/2|z/3")] == ["x/1", "y/2", "z/3"]
-    for text in ("{n='a}sofia/gateway/gw/900 '}user/1000", "{n=${system(id)}}user/1", "{a=1", "user/1 &park()", "{n=a}b}user/1"):
+    quoted = "{n='a}sofia/gateway/gw/900 '}user/1000"
+    for text in (quoted, "{n=${system(id)}}user/1", "{a=1", "user/1 &park()", "{n=a}b}user/1"):
         with pytest.raises(grammar.NotUnderstood):
             grammar.dialled(text)
     with pytest.raises(grammar.NotUnderstood):
