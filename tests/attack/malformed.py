@@ -13,8 +13,10 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gevent
@@ -153,21 +155,35 @@ def damage(chance: random.Random, frame: bytes) -> bytes:
     return bytes(data)
 
 
-def stream(chance: random.Random, count: int) -> tuple[bytes, int]:
-    """A connection's worth: how many malformed frames are in it. The ones that end it stand at its end."""
-    parts = []
-    for _ in range(count):
-        if chance.random() < 0.7:
-            parts.append(chance.choice(ODD))
-        else:
-            # Damaged where its length does not hang on it: the next frame is found all the same.
-            body = chance.choice(valid_frames(chance)).partition(b"\n\n")[2]
-            parts.append(raw_event(damage(chance, body)))
-    parts.append(chance.choice([chance.choice(BROKEN), damage(chance, chance.choice(valid_frames(chance)))]))
-    return b"".join(parts), count + 1
+class Source:
+    """Bytes by the thousand, made once: what is tried is the node, not how fast this can damage frames."""
+
+    def __init__(self, seed: int, count: int = 3000) -> None:
+        chance = random.Random(seed)
+        self._frames = [self._frame(chance) for _ in range(count)]
+        self._ends = [self._end(chance) for _ in range(count // 10)]
+        self._requests = [[http_request(chance, port) for _ in range(count)] for port in (0, 1)]
+
+    @staticmethod
+    def _frame(chance: random.Random) -> bytes:
+        if chance.random() < 0.5:
+            return chance.choice(ODD)
+        # Damaged where its length does not hang on it: the next frame is found all the same.
+        return raw_event(damage(chance, chance.choice(valid_frames(chance)).partition(b"\n\n")[2]))
+
+    @staticmethod
+    def _end(chance: random.Random) -> bytes:
+        return chance.choice([chance.choice(BROKEN), damage(chance, chance.choice(valid_frames(chance)))])
+
+    def stream(self, chance: random.Random, count: int) -> tuple[bytes, int]:
+        """A connection's worth, and how many malformed frames are in it. What ends it stands at its end."""
+        return b"".join([*chance.choices(self._frames, k=count), chance.choice(self._ends)]), count + 1
+
+    def request(self, chance: random.Random, port: int) -> bytes:
+        return chance.choice(self._requests[port])
 
 
-def as_a_switch(address: str, chance: random.Random, count: int) -> int:
+def as_a_switch(address: str, source: Source, chance: random.Random, count: int) -> int:
     """One connection to the outbound listener; how many frames it said."""
     host, _, port = address.rpartition(":")
     said = 0
@@ -176,7 +192,7 @@ def as_a_switch(address: str, chance: random.Random, count: int) -> int:
         try:
             sock.recv(100)
             if chance.random() < 0.05:
-                data, said = stream(chance, 3)
+                data, said = source.stream(chance, 3)
                 sock.sendall(data)
                 return said
             caller = chance.choice([*PAYLOADS.values(), "27825556666"]).encode("utf-8", "replace").decode()
@@ -190,7 +206,7 @@ def as_a_switch(address: str, chance: random.Random, count: int) -> int:
             # Some answers, so that the flow goes on; then what the stream has.
             sock.sendall(b"".join(reply() for _ in range(chance.randint(0, 8))))
             sock.sendall(complete("answer", "2", uuid=UUID) if chance.random() < 0.5 else b"")
-            data, said = stream(chance, count)
+            data, said = source.stream(chance, count)
             sock.sendall(data)
             if chance.random() < 0.5:
                 sock.settimeout(0.05)
@@ -205,7 +221,8 @@ def as_a_switch(address: str, chance: random.Random, count: int) -> int:
 class HostileSwitch:
     """Takes a node's inbound connection, and after the subscription says what it likes."""
 
-    def __init__(self, seed: int, count: int) -> None:
+    def __init__(self, source: Source, seed: int, count: int) -> None:
+        self._source = source
         self._chance = random.Random(seed)
         self._count = count
         self.said = 0
@@ -222,7 +239,7 @@ class HostileSwitch:
         self.connections += 1
         with suppress(OSError):
             if chance.random() < 0.1:
-                data, said = stream(chance, 20)
+                data, said = self._source.stream(chance, 20)
                 sock.sendall(data)
                 self.said += said
                 return
@@ -235,7 +252,7 @@ class HostileSwitch:
                 unread += got
                 sock.sendall(b"".join(self._obey(command) for command in got.split(b"\n\n")[:-1]))
             # Job ends and events that the node may take for those of its calls.
-            data, said = stream(chance, self._count)
+            data, said = self._source.stream(chance, self._count)
             sock.sendall(data)
             self.said += said
             sock.settimeout(0.2)
@@ -298,13 +315,13 @@ def http_request(chance: random.Random, port: int) -> bytes:
     return damage(chance, data) if chance.random() < 0.3 else data
 
 
-def send_requests(address: str, port_kind: int, chance: random.Random, count: int, statuses: Counter[str]) -> None:
+def send_requests(address: str, requests: Callable[[], bytes], count: int, statuses: Counter[str]) -> None:
     host, _, port = address.rpartition(":")
     for _ in range(count):
         with suppress(OSError):
             sock = socket.create_connection((host, int(port)), timeout=10)
             try:
-                sock.sendall(http_request(chance, port_kind))
+                sock.sendall(requests())
                 # What waits for more has had its chance.
                 sock.shutdown(socket.SHUT_WR)
                 answer = b""
@@ -325,9 +342,10 @@ class Field:
     def __init__(self, seed: int = 1, burst: int = 400) -> None:
         self.seed = seed
         self.turn = 0
+        self.source = Source(seed)
         self.rig = SandboxRig()
         self.redis = RedisServer()
-        self.hostile = HostileSwitch(seed, burst)
+        self.hostile = HostileSwitch(self.source, seed, burst)
         config = configuration(self.rig, self.redis)
         config["switches"].append({"name": "hostile", "address": self.hostile.address, "password": "whatever"})
         config["pin_key"] = "key-for-tests"
@@ -351,7 +369,7 @@ class Field:
 
         def one(seed: str) -> None:
             nonlocal said
-            said += as_a_switch(address, random.Random(seed), burst)
+            said += as_a_switch(address, self.source, random.Random(seed), burst)
 
         before = self.hostile.said
         while said + self.hostile.said - before < count:
@@ -368,7 +386,8 @@ class Field:
         for n in range(_AT_ONCE):
             address = (self.node.api, self.node.admin)[n % 2]
             chance = random.Random(f"{self.seed}-{self.turn}-{n}")
-            clients.append(gevent.spawn(send_requests, address, n % 2, chance, share, statuses))
+            draw = partial(self.source.request, chance, n % 2)
+            clients.append(gevent.spawn(send_requests, address, draw, share, statuses))
         gevent.joinall(clients, raise_error=True)
         return statuses
 

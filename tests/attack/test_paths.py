@@ -156,7 +156,8 @@ def test_what_is_no_file_of_its_own_is_not_followed(stand: tuple[SandboxRig, Nod
         "enter_pin ", "a" * 5000,
         "file:///etc/passwd", "http://127.0.0.1:1/a.wav", "https://prompts.example/a.wav?x",
         "https://prompts.example/../a.wav",
-        "tone_stream://%(1000,0,350)", "say:enter_pin", "shout://x", "${system(id)}", "local_stream://moh", "enter_pin,x",
+        "tone_stream://%(1000,0,350)", "say:enter_pin", "shout://x", "${system(id)}", "local_stream://moh",
+        "enter_pin,x",
         "enter_pin!x", "@before=a", ["announcement"], {"a": "b"}, 5, True,
     ],
 )  # fmt: skip
