@@ -232,9 +232,8 @@ class Accounts:
                 self._find(WRONG, leg.app, "a record without a number beside those of the numbers dialled", leg.refs)
             elif len(without) > 1:
                 self._find(DOUBLED, leg.app, f"{len(without)} records of a session that dialled nothing", leg.refs)
-            for ref, one in in_session.items():
-                if one["session_ref"] != first and not _placed(leg):
-                    self._find(WRONG, leg.app, f"session_ref {one['session_ref']}, expected {first}", [ref])
+            if len({one["session_ref"] for one in records}) > 1:
+                self._find(WRONG, leg.app, "several session_refs in one session", leg.refs)
 
     def _callers(self) -> None:
         """Callers whom no node took: that is no call, unless one was answered."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -98,8 +99,8 @@ class Report:
 
 
 def _shape(text: str) -> str:
-    """Without its figures, so that like counts as like."""
-    return "".join("#" if one.isdigit() else one for one in text).replace("##", "#").replace("##", "#")[:90]
+    """Without its names and figures, so that like counts as like."""
+    return re.sub(r"\d+", "#", re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}", "…", text))[:100]
 
 
 def run(options: Options) -> Report:
