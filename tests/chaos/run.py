@@ -120,7 +120,6 @@ class _Stage:
         self.began = time.monotonic()
         self.redis = stack.enter_context(parts.running(options.redis, folder))
         listens = [f"{HOST}:{free_port()}" for _ in range(options.nodes)]
-        # One folder for all switches, as `spool.dir` is one.
         self.rigs, self.witnesses = self._switches(self._dialplan(listens), stack)
         self.nodes = [NodeProcess(self._config(i, listens), folder) for i in range(options.nodes)]
         for node in self.nodes:
@@ -161,6 +160,8 @@ class _Stage:
         self, dialplan: dict[str, Path], stack: contextlib.ExitStack
     ) -> tuple[list[Any], list[witness.SandboxLegs | witness.JsonCdrs]]:
         rigs: list[Any] = []
+        # One folder for all switches, as `spool.dir` is one.
+        spool = self.folder / "json_cdr"
         witnesses: list[witness.SandboxLegs | witness.JsonCdrs] = []
         for i in range(self.options.switches):
             if self.options.real:
@@ -175,11 +176,14 @@ class _Stage:
             legs = self.folder / f"fs{i + 1}.legs"
             rig = SandboxRig(
                 tick=self.options.tick,
-                arguments=[f"--legs={legs}", *(f"--dialplan={context}={file}" for context, file in dialplan.items())],
+                arguments=[
+                    f"--legs={legs}", f"--spool={spool}",
+                    *(f"--dialplan={context}={file}" for context, file in dialplan.items()),
+                ],
                 start=False,
+                cdrs=False,
             )
-            if rigs:
-                rig.spool = rigs[0].spool
+            rig.spool = spool
             rig.log = self.folder / f"fs{i + 1}.log"
             stack.callback(rig.close)
             rig.start()
