@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.chaos.parts import REDIS
+from tests.chaos.parts import REDIS, end_by_exit
 from tests.chaos.run import Options, run
 
 
@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--stories", type=int, default=5, help="how many to print (5); all are in the folder")
     parser.add_argument("--keep", type=Path, help="folder for logs and stories")
     asked = parser.parse_args()
+    end_by_exit()
     pause = asked.pause if asked.pause is not None else 8.0 if asked.real else 2.5
     options = Options(
         seconds=asked.minutes * 60,

@@ -323,3 +323,8 @@ def stop(process: Process) -> None:
         process.signal(signal.SIGCONT)
         if not process.terminate(process.drain + 15 if isinstance(process, NodeProcess) else 10):
             raise RuntimeError(f"{process.name} did not stop on SIGTERM: {process.log}")
+
+
+def end_by_exit() -> None:
+    """SIGTERM to this process ends what it started, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
