@@ -46,4 +46,5 @@ class Metrics:
         self.greenlets = Gauge("esl_apps_greenlets", "Greenlets, one or more a call", registry=registry)
         self.greenlets.set_function(_greenlets.__len__)
         ProcessCollector(registry=registry)
+        self.adopted = Counter("esl_apps_calls_adopted", "Calls taken over from a node that died", registry=registry)
         self.alerts = Counter("esl_apps_alerts", "Alerts raised, by kind", ["alert"], registry=registry)
