@@ -231,7 +231,7 @@ class Accounts:
             if dialled and without and leg.app in ("disa", "dialthrough", "callback"):
                 self._find(WRONG, leg.app, "a record without a number beside those of the numbers dialled", leg.refs)
             elif len(without) > 1:
-                self._find(DOUBLED, leg.app, f"{len(without)} records of a session that dialled nothing", leg.refs)
+                self._find(WRONG, leg.app, f"{len(without)} records of a session that dialled nothing", leg.refs)
             if len({one["session_ref"] for one in records}) > 1:
                 self._find(WRONG, leg.app, "several session_refs in one session", leg.refs)
 

@@ -91,8 +91,6 @@ class NodeProcess(Process):
         self.admin: str = config["admin"]["listen"]
         self.lives = 0
         self.drain: float = config["node"]["drain_timeout"]
-        self.first: dict[str, float] = {}
-        """Its figures when it was ready, this life's."""
 
     def start(self) -> None:
         """Until it is ready to serve; with Redis away that is when its ports are open."""
@@ -107,7 +105,6 @@ class NodeProcess(Process):
             return False
 
         until(alive, 60, f"{self.name} did not start: {self.log}")
-        self.first = self.figures()
 
     def metrics(self) -> dict[str, float]:
         """Sums over the labels."""

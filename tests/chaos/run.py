@@ -269,8 +269,7 @@ class _Stage:
             load.one_call()
         load.nodes = self.nodes
         self._wait(lambda: not self._channels() and self._quiet(), 20)
-        for node in self.nodes:
-            node.first = node.figures()
+        self.at_rest = [node.figures() for node in self.nodes]
 
     def _channels(self) -> int:
         return sum(rig.live_channels() for rig in self.rigs)
@@ -306,7 +305,7 @@ class _Stage:
         findings += [Finding(LEAK, "-", f"in esl_apps:live: {ref}", (ref,)) for ref in live]
         findings += [Finding(LEAK, "callback", f"still pending: {one}") for one in pending]
         for node in self.nodes:
-            findings += [Finding(LEAK, "-", f"{node.name}: {text}") for text in _leaks(node)]
+            findings += [Finding(LEAK, "-", f"{node.name}: {text}") for text in _leaks(node, self.at_rest)]
         return findings
 
     def _left(self, client: Any) -> tuple[dict[str, list[str]], list[str], list[str]]:
@@ -400,20 +399,21 @@ class _Logs:
         return sorted({line for name in names for line in self._lines.get(name, ())})
 
 
-def _leaks(node: NodeProcess) -> Iterator[str]:
-    """What a node holds that it did not when it began."""
+def _leaks(node: NodeProcess, at_rest: list[dict[str, float]]) -> Iterator[str]:
+    """What a node holds that none held ``at_rest``, before anything was done."""
     if not node.runs:
         yield "is not up"
         return
-    first, now = node.first, node.figures()
+    now = node.figures()
     for name in ("esl_apps_live_calls", "esl_apps_outbound_sockets", "esl_apps_outbox_depth"):
         if now[name]:
             yield f"{name} is {now[name]:.0f}"
     if (open_now := node.connections()) > 0:
         yield f"{open_now} connections to its event socket"
-    if now["files"] > first["files"] + 3:
-        yield f"{now['files']:.0f} files open, {first['files']:.0f} at its start"
-    if "esl_apps_greenlets" in now and now["esl_apps_greenlets"] > first["esl_apps_greenlets"] + 8:
-        yield f"{now['esl_apps_greenlets']:.0f} greenlets, {first['esl_apps_greenlets']:.0f} at its start"
+    # Of sockets to Redis a pool keeps as many as were once used at a time.
+    for name, allowed in (("files", 3), ("esl_apps_greenlets", 8), ("sockets", 64)):
+        before = max(one[name] for one in at_rest)
+        if now[name] > before + allowed:
+            yield f"{name} {now[name]:.0f}, {before:.0f} before"
 
 
