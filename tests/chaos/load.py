@@ -11,7 +11,7 @@ import json
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -98,6 +98,7 @@ class Load:
     def __post_init__(self) -> None:
         self._random = random.Random(f"load {self.seed}")
         self._turn = itertools.count()
+        self._phones: dict[str, list[Any]] = defaultdict(list)
         self._numbers, self._ringers = itertools.count(), itertools.count()
         self._stopped = threading.Event()
         self._workers = ThreadPoolExecutor(24)
@@ -119,7 +120,8 @@ class Load:
         chance = random.Random(f"phones {self.seed}")
         for rig in self.rigs:
             for number, script in EXTENSIONS.items():
-                rig.phone(number, script or Script(), registrations=0 if script is None else 1)
+                phone = rig.phone(number, script or Script(), registrations=0 if script is None else 1)
+                self._phones[number].append(phone)
             for i, script in enumerate(CALLEES):
                 rig.outside(callee(i), script)
                 rig.outside(e164(callee(i)), script)
@@ -141,8 +143,7 @@ class Load:
                 f"0860000{i:03}": Script(hangup_after=chance.choice((None, 0.5, 2.0, 8.0))),
             }  # fmt: skip
             for number, script in scripts.items():
-                for rig in self.rigs:
-                    rig.outside(number, script)
+                self._phones[number] = [rig.outside(number, script) for rig in self.rigs]
         cards = [f"0840000{i:03}" for i in range(self.callers)] + [self._ringer(i) for i in range(self.callbacks)]
         for number in cards:
             status, body = self._crossbar("PUT", "cccps", {"cid": number, "active": True})
@@ -238,7 +239,8 @@ class Load:
 
     def _autodial(self) -> None:
         a = self._autodialled(self._random.choice((0, 0, 0, 1, 1, 2, 3)))
-        b = callee(self._random.randrange(len(CALLEES)))
+        # Not the one that never answers: it would be rung for a minute.
+        b = callee(self._random.choice((*_ANSWERING, 5, 6, 7, 9, 10)))
         asked = Asked("autodial", time.time(), f"{a} {b}")
         self.asked.append(asked)
         for node in self._in_turn(3):
@@ -273,8 +275,8 @@ class Load:
         self.rang[app] += 1
 
     def _known(self, number: str) -> Any:
-        """An outside phone as it was prepared, of one of the switches."""
-        return self._rig()._phones[number]
+        """A phone as it was prepared, of one of the switches."""
+        return self._random.choice(self._phones[number])
 
     def _caller(self, prefix: str) -> Any:
         return self._known(f"{prefix}0000{self._next() % self.callers:03}")

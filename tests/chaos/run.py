@@ -161,7 +161,8 @@ class _Stage:
     ) -> tuple[list[Any], list[witness.SandboxLegs | witness.JsonCdrs]]:
         rigs: list[Any] = []
         # One folder for all switches, as `spool.dir` is one.
-        spool = self.folder / "json_cdr"
+        self.spool = spool = self.folder / "json_cdr"
+        spool.mkdir()
         witnesses: list[witness.SandboxLegs | witness.JsonCdrs] = []
         for i in range(self.options.switches):
             if self.options.real:
@@ -170,7 +171,7 @@ class _Stage:
                 real = FreeswitchRig(dialplan_files=sorted(dialplan.values()))
                 stack.callback(real.close)
                 rigs.append(real)
-                witnesses.append(witness.JsonCdrs(real.spool, self.folder / f"fs{i + 1}-cdrs"))
+                witnesses.append(witness.JsonCdrs(real.spool, spool))
                 stack.callback(witnesses[-1].close)
                 continue
             legs = self.folder / f"fs{i + 1}.legs"
@@ -208,7 +209,7 @@ class _Stage:
             "dial": {"region": "ZA", **self.rigs[0].dial},
             "admin": {"listen": f"{HOST}:{free_port()}", "token": ADMIN_TOKEN},
             "recordings": {"dir": str(self.rigs[0].recordings)},
-            "spool": {"dir": str(self.rigs[0].spool)},
+            "spool": {"dir": str(self.spool)},
             "integrators": [
                 {
                     "name": "acme", "listen": f"{HOST}:{free_port()}", "token": TOKEN, "caller_ids": [OWN],

@@ -1,7 +1,7 @@
 """What the switch saw: every leg that it had, read from what no node writes.
 
-The sandbox's ``--legs`` file, or the folder of a real FreeSWITCH's mod_json_cdr (whose files are kept as they come,
-for a node may take them away).
+The sandbox's ``--legs`` file, or the folder of a real FreeSWITCH's mod_json_cdr (whose files are handed on to the
+nodes under another name, for they take away what they have read).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import re
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,30 +111,30 @@ class SandboxLegs:
 
 
 class JsonCdrs:
-    """mod_json_cdr's folder, each file linked into one of our own as soon as it is seen."""
+    """mod_json_cdr's folder. ``handed_on`` is what the nodes have for it: each file stands there a moment later."""
 
-    def __init__(self, spool: Path, kept: Path) -> None:
-        self._spool, self._kept = spool, kept
-        kept.mkdir()
+    def __init__(self, spool: Path, handed_on: Path) -> None:
+        self._spool, self._handed_on = spool, handed_on
+        self._seen: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
 
     def _keep(self) -> None:
-        while not self._stop.wait(0.05):
+        while not self._stop.wait(0.02):
             self._look()
 
     def _look(self) -> None:
         for file in os.scandir(self._spool):
-            # A link is the same file: what the switch still writes arrives in it, and who removes it removes a name.
-            with suppress(FileExistsError, FileNotFoundError):
-                os.link(file.path, self._kept / file.name)
+            if file.name not in self._seen:
+                self._seen.add(file.name)
+                # A link is the same file: what the switch still writes arrives in it, who removes it removes a name.
+                os.link(file.path, self._handed_on / file.name)
 
     def read(self) -> list[Leg]:
-        self._look()
-        return [leg for file in sorted(self._kept.iterdir()) if (leg := self._leg(file)) is not None]
+        return [self._leg(file) for file in sorted(self._spool.iterdir())]
 
-    def _leg(self, file: Path) -> Leg | None:
+    def _leg(self, file: Path) -> Leg:
         body = json.loads(file.read_text(errors="surrogateescape"))
         flow = body["callflow"][0] if isinstance(body["callflow"], list) else body["callflow"]
         values = {name: unquote(value) for name, value in body["variables"].items()}
