@@ -24,7 +24,7 @@ from esl_apps.alerts import Alerts
 from esl_apps.begun import Begun
 from esl_apps.callbacks import CallbackStore
 from esl_apps.calls import EVENTS, Calls, Essence, essence, snapshot, state_event
-from esl_apps.cards import CardStore, hash_pin
+from esl_apps.cards import CardStore, Stale, hash_pin
 from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, split_address, within
 from esl_apps.core import cdr, dialstring
 from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
@@ -67,9 +67,10 @@ class Node:
         self.draining = False
         self.stopped = Flag()
         self._redis = redisclient.connect(config.redis.url)
+        self._stale = Stale(config.redis.stale_cards)
         self.apply(config)
         self.roster = Roster(self._redis, config.node.name, self.config.advertise)
-        self.store = Store(self._redis, self.roster.boot)
+        self.store = Store(self._redis, self.roster.boot, self._save_all)
         self.usage = UsageStore(self._redis, config.node.name)
         self.callbacks = CallbackStore(self._redis, config.node.name)
         self.outgoing = Outgoing(self)
@@ -120,7 +121,9 @@ class Node:
             )
         # Without a key of the operator's no PIN outlives this process; a configured DISA needs none to.
         self._pin_key = config.pin_key or secrets.token_hex(32)
-        self.cards = CardStore(self._redis, config.pin_key, plan, config.accounts)
+        self.cards = CardStore(
+            self._redis, config.pin_key, plan, config.accounts, stale=self._stale
+        )
         self._rules: tuple[Rules, DisaDefaults] | None = None
         self._trust = [ipaddress.ip_network(text) for text in config.trust]
 
@@ -381,6 +384,11 @@ class Node:
             return snapshot(attempt), None if attempt.ended else essence(attempt, live.core_uuid if live else None)
 
         self.store.save(ref, take)
+
+    def _save_all(self) -> None:
+        """Redis is back, and may have forgotten the calls that are up."""
+        for live in list(self.calls.live.values()):
+            self._on_save(live.attempt)
 
     def _essences(self) -> list[Essence]:
         return [essence(live.attempt, live.core_uuid) for live in self.calls.live.values()]

@@ -49,10 +49,12 @@ class Claim(msgspec.Struct):
 
 
 class Store:
-    def __init__(self, client: Client, boot: str = "") -> None:
-        """``boot``: this process's own name in ``roster``, under which its live calls stand."""
+    def __init__(self, client: Client, boot: str = "", on_back: Callable[[], None] = lambda: None) -> None:
+        """``boot``: this process's own name in ``roster``, under which its live calls stand. ``on_back`` is called
+        when Redis is back, perhaps without what was not on its disk yet."""
         self._client = client
         self._boot = boot
+        self._on_back = on_back
         self._pending: dict[str, Snapshot] = {}
         self._on_its_way: dict[str, Snapshot] = {}
         self._wake = Flag()
@@ -73,7 +75,9 @@ class Store:
     def check(self) -> bool:
         try:
             self._client.ping()
-            self.healthy = True
+            if not self.healthy:
+                self.healthy = True
+                self._on_back()
         except ERRORS as error:
             self._away(error)
         return self.healthy

@@ -46,7 +46,15 @@ class SentinelServer:
 
     def fail_over(self) -> None:
         """Wait until the replica is the master, which was killed."""
-        eventually(lambda: self.replica.client.info("replication")["role"] == "master", within=30)
+
+        def promoted() -> bool:
+            try:
+                return bool(self.replica.client.info("replication")["role"] == "master")
+            except redispy.RedisError:
+                # It drops its clients as it changes its part.
+                return False
+
+        eventually(promoted, within=30)
 
     def close(self) -> None:
         self.process.kill()
