@@ -110,7 +110,7 @@ _OURS = {
     "outbound_redirect_fatal", "ignore_early_media", "originate_timeout", "sip_h_Diversion", "hangup_after_bridge",
     "continue_on_fail", "transfer_ringback", "instant_ringback", "rtp_rewrite_timestamps", "sensitive_dtmf",
     "playback_terminators", "execute_on_answer", "RECORD_MIN_SEC", "RECORD_STEREO", "RECORD_STEREO_SWAP",
-    "esl_callee", "esl_outbound_id",
+    "esl_callee", "esl_outbound_id", "execute_on_answer_2", "sip_copy_custom_headers", "sip_copy_multipart",
 }  # fmt: skip
 
 
