@@ -23,7 +23,7 @@ from esl_apps.callbacks import CallbackStore
 from esl_apps.calls import EVENTS, Calls, snapshot, state_event
 from esl_apps.cards import CardStore, hash_pin
 from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, split_address, within
-from esl_apps.core import cdr, dialstring
+from esl_apps.core import cdr, dialstring, identity
 from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
 from esl_apps.core.apps.click2dial import Client
 from esl_apps.core.apps.common import Settings, recording_path
@@ -31,10 +31,12 @@ from esl_apps.core.apps.dialin import Rules
 from esl_apps.core.cards import Account
 from esl_apps.core.cdr import Attempt, Moment
 from esl_apps.core.dialstring import Endpoints
+from esl_apps.core.guard import Source, source_of
 from esl_apps.core.numbers import NotDialable, presented
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.switch import Switch
+from esl_apps.guard import GuardStore
 from esl_apps.incoming import Incoming
 from esl_apps.metrics import Metrics
 from esl_apps.notifications import Entry, Journal, Outbox
@@ -111,7 +113,8 @@ class Node:
         # Without a key of the operator's no PIN outlives this process; a configured DISA needs none to.
         self._pin_key = config.pin_key or secrets.token_hex(32)
         self.cards = CardStore(self._redis, config.pin_key, plan, config.accounts)
-        self._rules: tuple[Rules, DisaDefaults] | None = None
+        self.guard = GuardStore(self._redis, config.pin_guard, self.alerts.tell)
+        self._rules: tuple[Rules, DisaDefaults, tuple[str, str]] | None = None
         self._trust = [ipaddress.ip_network(text) for text in config.trust]
 
     def _client(self, one: Integrator) -> Client:
@@ -250,7 +253,7 @@ class Node:
         """:raises Unavailable: Redis is away, and with it what was imported: nobody dials by half of the rules."""
         return self._system()[0]
 
-    def _system(self) -> tuple[Rules, DisaDefaults]:
+    def _system(self) -> tuple[Rules, DisaDefaults, tuple[str, str]]:
         """The configuration's ``cccp`` and ``callflow.disa``, with what ``esl-apps import`` put before them."""
         if self._rules is None:
             config = self.config
@@ -266,12 +269,13 @@ class Node:
                 default_caller_id=cccp.default_caller_id_number,
                 allowed_callee=allowed.search if allowed else None,
                 cid_trust=cccp.cid_trust,
+                pin_from_enrolled=cccp.pin_from == "enrolled",
                 prompt_delay=cccp.prompt_delay,
                 callback_delay=cccp.callback_delay,
                 emergency=config.dial.emergency is not None,
                 own_numbers=frozenset(self.settings.plan.read(did).e164 for did in dids if did),
             )
-            self._rules = rules, defaults
+            self._rules = rules, defaults, (cccp.attest_header, cccp.attest_level)
         return self._rules
 
     def _with_imported(self, name: str, section: _Section) -> _Section:
@@ -324,10 +328,49 @@ class Node:
         privacy = re.split(r"[;,\s]+", (channel.variable("sip_Privacy") or "").lower())
         if channel.header("Caller-Privacy-Hide-Number") == "true" or not _WITHHELD.isdisjoint(privacy):
             return None
-        address = channel.variable("sip_network_ip") or channel.header("Caller-Network-Addr") or ""
-        if self.trusted(address) or channel.variable("sip_from_user") is None:
+        sender = channel.variable("sip_from_user")
+        if sender is None or channel.header("Call-Direction") == "outbound":
+            # No INVITE came: a leg of ours, or one of another kind.
             return presented(channel.header("Caller-Caller-ID-Number"))
-        return presented(channel.variable("sip_from_user"))
+        asserted = self._asserted(channel) if self.trusted(_address_of(channel)) else None
+        return presented(identity.plain_user(sender) if asserted is None else identity.user_of(asserted))
+
+    def _asserted(self, channel: Channel) -> str | None:
+        """Whom a trunk says is calling; None where it says nothing. Not Caller-Caller-ID-Number: FreeSWITCH puts
+        P-Preferred-Identity there before all others, which is what the caller would like to be."""
+        asserted = channel.variable("sip_P-Asserted-Identity")
+        if asserted is None:
+            remote = channel.variable("sip_Remote-Party-ID")
+            asserted = remote if remote and identity.is_calling_party(remote) else None
+        return asserted
+
+    def attested(self, channel: Channel) -> bool:
+        """Whether a verifier of STIR/SHAKEN vouches for the caller's number, by a header from a ``trust`` address.
+
+        :raises Unavailable: the imported settings can't be read.
+        """
+        header, level = self._system()[2]
+        if not self.trusted(_address_of(channel)):
+            return False
+        said = self._sip_header(channel, header)
+        if said is None or not identity.passed(said, level):
+            return False
+        # An address with a verdict in it is vouched for itself, whoever else the message names.
+        return not identity.names_somebody(said) or presented(identity.user_of(said)) == self.caller(channel)
+
+    def _sip_header(self, channel: Channel, name: str) -> str | None:
+        """A header of the INVITE; of those that FreeSWITCH reads itself, what it keeps."""
+        kept = {"p-asserted-identity": "sip_P-Asserted-Identity", "from": "sip_from_user"}.get(name.lower())
+        if kept is not None:
+            return channel.variable(kept)
+        return channel.sip_header(name)
+
+    def source(self, channel: Channel, entrance: str) -> Source:
+        """What wrong PINs of this call are counted against."""
+        dnis = channel.header("Caller-Destination-Number") or ""
+        return source_of(
+            self.caller(channel), _address_of(channel), dnis, entrance, self.settings.plan, self.trusted
+        )
 
     def trusted(self, address: str) -> bool:
         return within(address, self._trust)
@@ -382,6 +425,11 @@ class Node:
 
     def _on_pushed(self, item: Entry) -> None:
         self.metrics.pushed.labels(item.list).inc()
+
+
+def _address_of(channel: Channel) -> str:
+    """Where the call's packet came from; empty for a leg of ours."""
+    return channel.variable("sip_network_ip") or channel.header("Caller-Network-Addr") or ""
 
 
 def _folder_of(url: str) -> str:

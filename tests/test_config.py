@@ -97,6 +97,7 @@ def test_the_shipped_file_has_every_key() -> None:
         (config.Dial, shipped["dial"]),
         (config.Integrator, shipped["integrators"][0]),
         (config.Cccp, shipped["cccp"]),
+        (config.PinGuard, shipped["pin_guard"]),
         (config.Callback, shipped["callback"]),
         (config.DisaDefaults, shipped["callflow.disa"]),
         (config.Account, acme),

@@ -52,6 +52,8 @@ def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str,
         "instant_ringback": "true",
         # B's RTP timestamps go back behind the ringback's, and a strict phone plays nothing until they have caught up.
         "rtp_rewrite_timestamps": "true",
+        # What A's INVITE says of itself (X-*, P-*, Diversion, Identity) is not ours to say to B. Read on A's leg only.
+        "sip_copy_custom_headers": "false",
     }
 
 
