@@ -32,7 +32,7 @@ from esl_apps.core.cards import Account
 from esl_apps.core.cdr import Attempt, Moment
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.guard import Source, source_of
-from esl_apps.core.numbers import NotDialable, presented
+from esl_apps.core.numbers import NotDialable
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.switch import Switch
@@ -46,9 +46,6 @@ from esl_apps.store import Store
 from esl_apps.usage import UsageStore
 
 log = logging.getLogger(__name__)
-
-#: What in ``Privacy`` (RFC 3323) makes a number a withheld one.
-_WITHHELD = frozenset({"id", "user", "header", "full"})
 
 _Section = TypeVar("_Section", Cccp, DisaDefaults)
 
@@ -322,54 +319,18 @@ class Node:
             return text or inbound.ANONYMOUS
 
     def caller(self, channel: Channel) -> str | None:
-        """The caller's number: the From user, or what a trusted trunk asserts; a withheld one is none
-        (hazard 30: FreeSWITCH itself believes anybody's P-Asserted-Identity)."""
-        # FreeSWITCH goes by Remote-Party-ID and ``Privacy: id``; whoever asks for more (RFC 3323) asks for that, too.
-        privacy = re.split(r"[;,\s]+", (channel.variable("sip_Privacy") or "").lower())
-        if channel.header("Caller-Privacy-Hide-Number") == "true" or not _WITHHELD.isdisjoint(privacy):
-            return None
-        sender = channel.variable("sip_from_user")
-        if sender is None or channel.header("Call-Direction") == "outbound":
-            # No INVITE came: a leg of ours, or one of another kind.
-            return presented(channel.header("Caller-Caller-ID-Number"))
-        asserted = self._asserted(channel) if self.trusted(_address_of(channel)) else None
-        return presented(identity.plain_user(sender) if asserted is None else identity.user_of(asserted))
-
-    def _asserted(self, channel: Channel) -> str | None:
-        """Whom a trunk says is calling; None where it says nothing. Not Caller-Caller-ID-Number: FreeSWITCH puts
-        P-Preferred-Identity there before all others, which is what the caller would like to be."""
-        asserted = channel.variable("sip_P-Asserted-Identity")
-        if asserted is None:
-            remote = channel.variable("sip_Remote-Party-ID")
-            asserted = remote if remote and identity.is_calling_party(remote) else None
-        return asserted
+        """The caller's number; None where it is withheld or none."""
+        return identity.caller_of(channel, self.trusted)
 
     def attested(self, channel: Channel) -> bool:
-        """Whether a verifier of STIR/SHAKEN vouches for the caller's number, by a header from a ``trust`` address.
-
-        :raises Unavailable: the imported settings can't be read.
-        """
-        header, level = self._system()[2]
-        if not self.trusted(_address_of(channel)):
-            return False
-        said = self._sip_header(channel, header)
-        if said is None or not identity.passed(said, level):
-            return False
-        # An address with a verdict in it is vouched for itself, whoever else the message names.
-        return not identity.names_somebody(said) or presented(identity.user_of(said)) == self.caller(channel)
-
-    def _sip_header(self, channel: Channel, name: str) -> str | None:
-        """A header of the INVITE; of those that FreeSWITCH reads itself, what it keeps."""
-        kept = {"p-asserted-identity": "sip_P-Asserted-Identity", "from": "sip_from_user"}.get(name.lower())
-        if kept is not None:
-            return channel.variable(kept)
-        return channel.sip_header(name)
+        """Whether STIR/SHAKEN vouches for the caller's number. :raises Unavailable: as :attr:`rules`."""
+        return identity.is_attested(channel, self.trusted, *self._system()[2])
 
     def source(self, channel: Channel, entrance: str) -> Source:
         """What wrong PINs of this call are counted against."""
         dnis = channel.header("Caller-Destination-Number") or ""
         return source_of(
-            self.caller(channel), _address_of(channel), dnis, entrance, self.settings.plan, self.trusted
+            self.caller(channel), identity.address_of(channel), dnis, entrance, self.settings.plan, self.trusted
         )
 
     def trusted(self, address: str) -> bool:
@@ -425,11 +386,6 @@ class Node:
 
     def _on_pushed(self, item: Entry) -> None:
         self.metrics.pushed.labels(item.list).inc()
-
-
-def _address_of(channel: Channel) -> str:
-    """Where the call's packet came from; empty for a leg of ours."""
-    return channel.variable("sip_network_ip") or channel.header("Caller-Network-Addr") or ""
 
 
 def _folder_of(url: str) -> str:
