@@ -35,4 +35,5 @@ class Metrics:
             "esl_apps_outbox_depth", "Notifications not yet in Redis", ["outbox"], registry=registry
         )
         self.pushed = Counter("esl_apps_notifications", "Notifications in Redis", ["list"], registry=registry)
+        self.adopted = Counter("esl_apps_calls_adopted", "Calls taken over from a node that died", registry=registry)
         self.alerts = Counter("esl_apps_alerts", "Alerts raised, by kind", ["alert"], registry=registry)

@@ -179,6 +179,7 @@ def join(
         if now >= deadline:
             return Bridged(False, causes.Q850["NO_ANSWER"], "NO_ANSWER", timed_out=True)
         attempt.note("dial", endpoint.partition("/")[0] + "/…")
+        attempt.save()
         bridged = call.bridge(leg, [(endpoint, None)], deadline - now, longest, progress)
         if not bridged.gateway_failed:
             return bridged
