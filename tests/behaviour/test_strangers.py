@@ -43,7 +43,7 @@ def refused(redis: RedisServer) -> None:
 def test_a_stranger_is_nobodys_agent(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route(CALLEE, "click2dial", node.config["node"]["listen"])
     callee = rig.outside(CALLEE)
-    leg = rig.outside("1000").dial(CALLEE, CARRIED)
+    leg = rig.outside(STRANGER).dial(CALLEE, CARRIED)
     eventually(lambda: leg.leg.ended_at is not None)
     assert leg.leg.status == 400
     assert leg.leg.headers["x-teleforge-error"] == [
