@@ -106,7 +106,7 @@ class Stand:
     def invite(self, forgery: Forgery, did: str) -> RawCall:
         return self.rig.raw_call(
             forgery.number.replace("{did}", did), forgery.headers, sender=forgery.sender,
-            instead=forgery.instead, body=forgery.body,
+            instead=forgery.instead, payload=forgery.body,
         )  # fmt: skip
 
     def attack(self, round: Sequence[tuple[Forgery, str]], *, talk: float = 0.6) -> list[dict[str, Any]]:

@@ -513,9 +513,15 @@ class RawCall:
 
     ``number`` stands in the request line and ``sender`` after ``From: `` as they are; ``headers`` are added,
     also twice the same. ``instead`` has what stands in place of a line that every INVITE has (``To``,
-    ``Contact``, ``Call-ID``, ``Via``'s parameters, ``Content-Type``), ``body`` in place of the offer of PCMU at a
+    ``Contact``, ``Call-ID``, ``Via``'s parameters, ``Content-Type``), ``payload`` in place of the offer of PCMU at a
     port where nobody listens. Bytes that are no UTF-8 are written as surrogate escapes.
     """
+
+    content_type = "application/sdp"
+
+    def body(self, sdp: str) -> str:
+        """The INVITE's, of ``content_type``."""
+        return sdp
 
     def __init__(
         self,
@@ -525,7 +531,7 @@ class RawCall:
         sender: str,
         *,
         instead: Mapping[str, str] | None = None,
-        body: str | None = None,
+        payload: str | None = None,
     ) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((HOST, 0))
@@ -542,7 +548,7 @@ class RawCall:
         """All that came, as it came."""
         offer = [f"v=0\r\no=- 1 1 IN IP4 {HOST}\r\ns=-\r\nc=IN IP4 {HOST}\r\nt=0 0\r\n"]
         offer += ["m=audio 9 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"]
-        self._send("INVITE", 1, headers, "".join(offer) if body is None else body)
+        self._send("INVITE", 1, headers, self.body("".join(offer)) if payload is None else payload)
 
     def _send(
         self,
@@ -550,11 +556,12 @@ class RawCall:
         number: int,
         headers: Iterable[tuple[str, str]] = (),
         body: str = "",
-        content_type: str = "application/sdp",
+        content_type: str = "",
     ) -> None:
         branch = 1 if method in ("ACK", "CANCEL") and self.status != 200 else number
         first = method == "INVITE" and number == 1
         own = self.instead
+        kind = content_type or self.content_type
         encoded = body.encode("utf-8", "surrogateescape")
         lines = [
             f"{method} {self.uri} SIP/2.0",
@@ -566,7 +573,7 @@ class RawCall:
             f"CSeq: {number} {method}",
             f"Contact: {own.get('Contact', f'<sip:raw@{self.here}>')}",
             *(f"{name}: {value}" for name, value in headers),
-            *([f"Content-Type: {own.get('Content-Type', content_type) if first else content_type}"] if body else []),
+            *([f"Content-Type: {own.get('Content-Type', kind) if first else kind}"] if body else []),
             f"Content-Length: {len(encoded)}",
         ]
         self.socket.send(("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape") + encoded)
