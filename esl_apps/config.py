@@ -635,8 +635,9 @@ def _check(config: Config, reader: _Reader) -> None:
         require(at not in ports or at[1] == 0, path, f"{text} is {ports.get(at)}'s already")
         ports[at] = path
 
-    def bearer(one: Bearer, path: str, known: dict[bytes, str], missing: str = "") -> None:
-        """A token, and one that none of ``known`` is: with two of a kind nobody could say which scopes it has."""
+    def bearer(one: Bearer, path: str, known: dict[bytes, str], missing: str = "", shared: str = "") -> None:
+        """A token, and one that none of ``known`` is but ``shared``: with two of a kind nobody could say which scopes
+        it has."""
         both = one.token is not None and one.token_hash is not None
         require(not both, f"{path}.token_hash", "expected token or token_hash, not both")
         require(one.token or one.token_hash or not missing, f"{path}.token", missing)
@@ -646,7 +647,7 @@ def _check(config: Config, reader: _Reader) -> None:
         digest = hashlib.sha256(one.token.encode()).digest() if one.token else one.digest
         if digest:
             key = "token_hash" if one.token_hash else "token"
-            require(digest not in known, f"{path}.{key}", f"is {known.get(digest)}'s already")
+            require(known.get(digest) in (None, shared), f"{path}.{key}", f"is {known.get(digest)}'s already")
             known[digest] = path
         names: set[str] = set()
         for i, inner in enumerate(getattr(one, "tokens", ())):
@@ -767,7 +768,7 @@ def _check(config: Config, reader: _Reader) -> None:
     for name, account in config.accounts.items():
         path = f"accounts.{name}"
         require(_NAME.fullmatch(name), path, _NAME_EXPECTED)
-        bearer(account, path, dict(admins))
+        bearer(account, path, dict(admins), shared="admin")
         known_integrator = account.integrator is None or account.integrator in integrators
         require(known_integrator, f"{path}.integrator", "no such integrator")
         if account.caller_id is not None:
