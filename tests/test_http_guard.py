@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import json
 import os
 import re
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from falcon.testing import create_environ
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esl_apps import check
+from esl_apps import check, cli
 from esl_apps.config import Config, ConfigError, Rate, hash_token, parse
 from esl_apps.core.cdr import new_ref
 from esl_apps.http import access
@@ -177,16 +177,19 @@ def test_what_is_wrong_with_a_token_is_told(changes: dict[str, str], told: str) 
     assert told in refusal(**changes)
 
 
-def test_a_token_is_hashed_on_the_command_line() -> None:
-    def run(text: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "esl_apps", "hash-token"]
-        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+def test_a_token_is_hashed_on_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(text: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        return (cli.main(["hash-token"]), *capsys.readouterr())
 
     token = "a-long-and-random-token"
-    assert run(token + "\n").stdout == hash_token(token) + "\n"
-    short = run("short\n")
-    assert (short.returncode, short.stdout) == (1, "")
-    assert "expected 16 printable characters" in short.stderr
+    assert run(token + "\n") == (0, hash_token(token) + "\n", "")
+    for text in ("short\n", "", "a long one with spaces\n", "é" * 20):
+        status, out, err = run(text)
+        assert (status, out) == (1, "")
+        assert "expected 16 printable characters" in err
 
 
 def test_every_token_is_compared_in_full_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

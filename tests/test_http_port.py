@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import signal
 import socket
 import ssl
 import subprocess
@@ -51,6 +52,11 @@ class Port:
     def asked(self) -> int:
         """How many requests the application has seen, with this one."""
         return int(body(self.say(GET))["asked"])
+
+    def wait_for_asked(self) -> None:
+        """Until the application has a ``/slow``."""
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"asked\n"
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
@@ -352,9 +358,13 @@ def test_a_client_that_does_not_read_its_answer(port: Port) -> None:
         eventually(lambda: port.descriptors() == before)
 
 
-def test_an_application_may_take_its_time(port: Port) -> None:
-    with port.connect() as sock:
+def test_an_application_may_take_its_time() -> None:
+    with a_port(**SOON) as port, port.connect() as sock:
         sock.sendall(GET.replace(b"/", b"/slow", 1))
+        port.wait_for_asked()
+        # Longer than any client may.
+        time.sleep(1)
+        port.process.send_signal(signal.SIGUSR1)
         assert status(one(sock)) == 200
 
 
@@ -436,11 +446,12 @@ def test_a_port_full_of_working_applications_says_so() -> None:
         busy = [port.connect() for _ in range(2)]
         for sock in busy:
             sock.sendall(GET.replace(b"/", b"/slow", 1))
-        time.sleep(0.2)
+            port.wait_for_asked()
         with port.connect() as third:
             answer = rest(third)
         assert status(answer) == 503
         assert b"\r\nretry-after: " in answer
+        port.process.send_signal(signal.SIGUSR1)
         assert [status(one(sock)) for sock in busy] == [200, 200]
         for sock in busy:
             sock.close()
@@ -452,7 +463,6 @@ def test_slow_clients_hold_neither_accept_nor_others_up() -> None:
         for sock in slow:
             sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
         with port.connect("127.0.0.2") as sock:
-            sock.settimeout(3)
             sock.sendall(GET)
             assert status(one(sock)) == 200
         for sock in slow:
