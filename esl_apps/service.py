@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,10 +19,12 @@ import msgspec
 from gevent.event import Event as Flag
 
 from esl_apps import cdr_lists, redisclient
+from esl_apps.adoption import Adoption
 from esl_apps.alerts import Alerts
+from esl_apps.begun import Begun
 from esl_apps.callbacks import CallbackStore
-from esl_apps.calls import EVENTS, Calls, snapshot, state_event
-from esl_apps.cards import CardStore, hash_pin
+from esl_apps.calls import EVENTS, Calls, Essence, essence, snapshot, state_event
+from esl_apps.cards import CardStore, Stale, hash_pin
 from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, split_address, within
 from esl_apps.core import cdr, dialstring
 from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
@@ -40,6 +43,9 @@ from esl_apps.metrics import Metrics
 from esl_apps.notifications import Entry, Journal, Outbox
 from esl_apps.outgoing import Outgoing
 from esl_apps.prompts import prompt_path
+from esl_apps.redisclient import ERRORS
+from esl_apps.roster import Roster
+from esl_apps.spool import Spool
 from esl_apps.store import Store
 from esl_apps.usage import UsageStore
 
@@ -61,13 +67,18 @@ class Node:
         self.draining = False
         self.stopped = Flag()
         self._redis = redisclient.connect(config.redis.url)
+        self._stale = Stale(config.redis.stale_cards)
         self.apply(config)
-        self.store = Store(self._redis)
+        self.roster = Roster(self._redis, config.node.name, self.config.advertise)
+        self.store = Store(self._redis, self.roster.boot, self._save_all)
         self.usage = UsageStore(self._redis, config.node.name)
         self.callbacks = CallbackStore(self._redis, config.node.name)
         self.outgoing = Outgoing(self)
-        self.calls = Calls(self._on_moment, self._on_record)
+        self.calls = Calls(self._on_moment, self._on_record, self._on_save)
+        self.spool = Spool(config.spool.dir)
+        self.adoption = Adoption(self)
         self.outboxes = self._build_outboxes(config)
+        self.begun = self._open_begun(config)
         self.switches = [self._build_switch(config, i) for i in range(len(config.switches))]
         try:
             self.server = OutboundServer(
@@ -110,7 +121,9 @@ class Node:
             )
         # Without a key of the operator's no PIN outlives this process; a configured DISA needs none to.
         self._pin_key = config.pin_key or secrets.token_hex(32)
-        self.cards = CardStore(self._redis, config.pin_key, plan, config.accounts)
+        self.cards = CardStore(
+            self._redis, config.pin_key, plan, config.accounts, stale=self._stale
+        )
         self._rules: tuple[Rules, DisaDefaults] | None = None
         self._trust = [ipaddress.ip_network(text) for text in config.trust]
 
@@ -152,6 +165,12 @@ class Node:
             raise ConfigError(f"the outbox can't be opened: {error}", "node.state_dir") from None
         return result
 
+    def _open_begun(self, config: Config) -> Begun:
+        try:
+            return Begun(state_folder(config), self._essences)
+        except OSError as error:
+            raise ConfigError(f"the begun calls can't be written: {error}", "node.state_dir") from None
+
     def _build_switch(self, config: Config, index: int) -> Switch:
         one = config.switches[index]
         up = self.metrics.switch_up.labels(one.name)
@@ -192,6 +211,7 @@ class Node:
         # A request in the first instant finds its switch; one that is away does not hold the start up.
         gevent.wait([gevent.spawn(switch.wait_up, 2.0) for switch in self.switches])
         self.usage.start()
+        self.adoption.start()
         self.outgoing.start()
         self.server.listen()
 
@@ -214,7 +234,12 @@ class Node:
         for outbox in outboxes:
             outbox.stop()
         self.usage.stop()
+        self.adoption.stop()
         self.store.stop()
+        with suppress(*ERRORS):
+            # Now, and not before: what is still up is the other nodes' from here on, or this one's next run's.
+            self.roster.leave()
+        self.begun.close()
         for switch in self.switches:
             switch.stop()
         self.stopped.set()
@@ -342,7 +367,7 @@ class Node:
     # Records ------------------------------------------------------------------------------------------
 
     def _on_moment(self, attempt: Attempt, moment: Moment) -> None:
-        self.store.save(attempt.call_ref, lambda: {**snapshot(attempt), "node": self.settings.node})
+        self._on_save(attempt)
         if moment.what in (cdr.AGENT_RINGING, cdr.CALLEE_RINGING) and len(attempt.timeline) <= 3:
             self.metrics.time_to_ring.labels(attempt.app).observe(max(0.0, moment.at - attempt.queued_at))
         log.info(
@@ -352,6 +377,25 @@ class Node:
         live = self.calls.live.get(attempt.call_ref)
         if live is not None:
             live.switch.post_raw(state_event(attempt, moment))
+
+    def _on_save(self, attempt: Attempt) -> None:
+        ref = attempt.call_ref
+        live = self.calls.live.get(ref)
+        if not attempt.ended:
+            self.begun.note(essence(attempt, live.core_uuid if live else None))
+
+        def take() -> tuple[dict[str, Any], Essence | None]:
+            return snapshot(attempt), None if attempt.ended else essence(attempt, live.core_uuid if live else None)
+
+        self.store.save(ref, take)
+
+    def _save_all(self) -> None:
+        """Redis is back, and may have forgotten the calls that are up."""
+        for live in list(self.calls.live.values()):
+            self._on_save(live.attempt)
+
+    def _essences(self) -> list[Essence]:
+        return [essence(live.attempt, live.core_uuid) for live in self.calls.live.values()]
 
     def _on_record(self, attempt: Attempt) -> None:
         record = attempt.record
@@ -367,6 +411,7 @@ class Node:
         one = self.config.integrator(record.integrator) if record.integrator else None
         for item in cdr_lists.entries(record, one):
             outbox.push(item)
+        self.begun.ended(attempt.call_ref)
         log.info(
             "record",
             extra={

@@ -148,6 +148,14 @@ class UsageStore:
             self._held.add((holder, call_ref))
         return counted
 
+    def hold(self, holder: str, call_ref: str) -> None:
+        """Go on with a place that a node which died had."""
+        self._held.add((holder, call_ref))
+
+    def let_go(self, holder: str, call_ref: str) -> None:
+        """Another node has the place now: renew it no more."""
+        self._held.discard((holder, call_ref))
+
     def leave(self, holder: str, call_ref: str) -> None:
         self._held.discard((holder, call_ref))
         try:

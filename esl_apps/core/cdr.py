@@ -112,9 +112,15 @@ class Attempt:
     hold_time: int = 0
     cancelled_by: str | None = None
     recording_url: str | None = None
+    holder: str | None = None
+    """Whose place among the concurrent calls its session has."""
+    order: dict[str, Any] | None = None
+    """What another process needs to go on with it, by its application."""
     timeline: list[Moment] = field(default_factory=list)
     record: Record | None = None
     on_change: Callable[[Attempt, Moment], None] | None = None
+    on_save: Callable[[Attempt], None] | None = None
+    """Called where something is known that is to outlive this process, and no state has changed."""
 
     def __post_init__(self) -> None:
         self.session_ref = self.session_ref or self.call_ref
@@ -145,6 +151,11 @@ class Attempt:
         """A decision worth seeing in ``trace``."""
         if len(self.timeline) < 200:
             self.timeline.append(Moment(time.time() if at is None else at, what, detail))
+
+    def save(self) -> None:
+        """What is known of it now outlives this process."""
+        if self.on_save is not None:
+            self.on_save(self)
 
     def end(self, reason: str, code: int, hung_up_by: str, at: float) -> bool:
         """End the attempt, once: False, and nothing changed, where it had ended before."""
