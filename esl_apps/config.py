@@ -362,7 +362,8 @@ def _sealed(config: Config) -> Config:
     def seal(one: _Bearer) -> _Bearer:
         changes: dict[str, Any] = {}
         if one.token is not None:
-            changes = {"token": None, "token_hash": hash_token(one.token)}
+            # An empty one is none, and not the hash of nothing, which a request without a token has, too.
+            changes = {"token": None, "token_hash": hash_token(one.token) if one.token else None}
         tokens = getattr(one, "tokens", None)
         if tokens:
             changes["tokens"] = [seal(inner) for inner in tokens]
@@ -641,7 +642,8 @@ def _check(config: Config, reader: _Reader) -> None:
         both = one.token is not None and one.token_hash is not None
         require(not both, f"{path}.token_hash", "expected token or token_hash, not both")
         require(one.token or one.token_hash or not missing, f"{path}.token", missing)
-        if one.token is not None:
+        require(one.token_hash != hash_token(""), f"{path}.token_hash", "is the hash of nothing")
+        if one.token:
             # What a header can carry; anything else would never be the right one.
             require(re.fullmatch(r"[!-~]+", one.token), f"{path}.token", "expected printable characters, no spaces")
         digest = hashlib.sha256(one.token.encode()).digest() if one.token else one.digest

@@ -144,6 +144,7 @@ HASH = hash_token("another")
     [
         ({"acme": f"token: t, token_hash: '{HASH}'}}\n"}, "f.yml:4: integrators[0].token_hash: expected token or"),
         ({"admin": f"admin: {{token: t, token_hash: '{HASH}'}}"}, "f.yml:2: admin.token_hash: expected token or"),
+        ({"acme": f"token_hash: '{hash_token('')}'}}\n"}, "integrators[0].token_hash: is the hash of nothing"),
         ({"acme": "token_hash: 'md5:aa'}\n"}, "f.yml:4: integrators[0].token_hash: expected sha256: and 64 hex digits"),
         ({"acme": f"token_hash: '{HASH.upper()}'}}\n"}, "integrators[0].token_hash: expected sha256:"),
         ({"acme": "token: 'a b'}\n"}, "integrators[0].token: expected printable characters"),
@@ -175,6 +176,19 @@ HASH = hash_token("another")
 )
 def test_what_is_wrong_with_a_token_is_told(changes: dict[str, str], told: str) -> None:
     assert told in refusal(**changes)
+
+
+def test_an_empty_token_of_an_account_is_none() -> None:
+    config = parse(LEAST + "accounts: {a: {token: ''}, b: {}}\n", {})
+    assert access.holders(config.accounts["a"], []) == access.holders(config.accounts["b"], []) == []
+
+
+def test_no_token_is_never_the_right_one() -> None:
+    door = Door(Rate, lambda _status: None)
+    for token in ("", " ", None):
+        with pytest.raises(Problem) as caught:
+            door.check(asking(token), [Holder(hashlib.sha256(b"").digest(), None)], "read")
+        assert caught.value.status == 401
 
 
 def test_a_token_is_hashed_on_the_command_line(

@@ -72,7 +72,7 @@ class Door:
             # All of them, so that no place in the list answers sooner than another.
             if hmac.compare_digest(digest, holder.digest):
                 found = holder
-        if found is None:
+        if found is None or not given:
             if given:
                 self.guessed(req)
             raise self.unauthorized()
