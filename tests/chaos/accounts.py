@@ -261,7 +261,8 @@ class Accounts:
                 placed[_digits(leg.number)].append(leg)
         for number in self.missed:
             leg, back = refused.get(number), placed.get(number, [])
-            if sum(one.answered is not None for one in back) > 1:
+            # A phone that answered and heard nothing, its node having died in that instant, may be rung again.
+            if sum(one.answered is not None and len(one.applications) > 1 for one in back) > 1:
                 refs = [ref for one in back for ref in one.refs]
                 self._find(DOUBLED, "callback", f"called back {len(back)} times, answered more than once", refs)
             if leg is None or leg.cause != "USER_BUSY" or leg.ended_itself:

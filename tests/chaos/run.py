@@ -31,6 +31,8 @@ CDRS = "enigma:notifications:cdr"
 LEAK = "left on a node or a switch"
 #: Seconds. A limit's lease is 30: what is held longer is left over.
 LEASE = 30.0
+#: Seconds for which phones ring: long beside what an overloaded machine takes to tell that one has answered.
+_RING = 8
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class _Stage:
                 }
             },
             "inbound": {
-                did: {"integrator": "acme", "agents": agents, "ring_timeout": 3} for did, agents in QUEUES.items()
+                did: {"integrator": "acme", "agents": agents, "ring_timeout": _RING} for did, agents in QUEUES.items()
             },
             "prompts": {"dir": str(Path(esl_apps.__file__).parent / "prompts")},
         }  # fmt: skip
@@ -213,7 +215,7 @@ class _Stage:
             "integrators": [
                 {
                     "name": "acme", "listen": f"{HOST}:{free_port()}", "token": TOKEN, "caller_ids": [OWN],
-                    "agent_timeout": 3, "callee_timeout": 3,
+                    "agent_timeout": _RING, "callee_timeout": _RING,
                 }
             ],
         }  # fmt: skip
@@ -288,10 +290,13 @@ class _Stage:
         findings: list[Finding] = []
         deadline = time.monotonic() + self.options.settle
         if not self._wait(lambda: not self._channels(), self.options.settle):
-            shown = [rig.api("show channels") for rig in self.rigs]
-            findings.append(Finding(LEAK, "-", f"{self._channels()} channels still up: {shown}"[:2000]))
             for rig in self.rigs:
+                for row in json.loads(rig.api("show channels as json")).get("rows", ()):
+                    text = f"a channel still up: {row['name']} {row['state']} {row['application']}"
+                    findings.append(Finding(LEAK, "-", text, uuids=(row["uuid"],), at=float(row["created_epoch"])))
+                # What it was in will be told by its CDR.
                 rig.api("hupall")
+            self._wait(lambda: not self._channels(), 10)
         client = self.redis.client()
 
         self._say("no channel is up")
@@ -355,7 +360,7 @@ class _Stage:
         self, finding: Finding, accounts: Accounts, mischief: Mischief, logs: _Logs, client: Any
     ) -> Iterator[str]:
         yield f"=== {finding.kind}: {finding.app}: {finding.text}"
-        legs = {uuid: accounts.by_uuid[uuid] for uuid in finding.uuids}
+        legs = {uuid: accounts.by_uuid[uuid] for uuid in finding.uuids if uuid in accounts.by_uuid}
         refs = list(finding.refs)
         # The whole session: the A-leg's other attempts belong to the story.
         for ref in finding.refs:

@@ -208,8 +208,8 @@ def table(readings: list[Reading]) -> str:
         before = one
     lines += [
         "",
-        "Read when all calls have ended; the first after a warm-up of 200. Sockets: listening, and to the switch. Of those",
-        "to Redis a pool keeps as many as were once used at a time.",
+        "Read when all calls have ended; the first after a warm-up of 200. Sockets: listening, and to the switch. Of",
+        "those to Redis a pool keeps as many as were once used at a time.",
         time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         + f"; {os.cpu_count()} cores, Python {platform.python_version()}",
     ]
