@@ -34,6 +34,7 @@ class Begun:
         """What an earlier run of this node left, oldest first."""
         self._fd = -1
         self._size = 0
+        self._cut = False
         self._rewrite(self.left)
 
     def _read(self) -> list[Essence]:
@@ -43,6 +44,8 @@ class Begun:
         except FileNotFoundError:
             return []
         for line in lines:
+            if not line:
+                continue
             if line.startswith(b"-"):
                 live.pop(line[1:].decode("ascii", "replace"), None)
                 continue
@@ -65,8 +68,10 @@ class Begun:
 
     def _append(self, line: bytes) -> None:
         try:
-            # A line of its own behind one that was cut: reading takes what is whole.
-            self._size += os.write(self._fd, line)
+            written = os.write(self._fd, b"\n" + line if self._cut else line)
+            # Behind a line that was cut, the next one begins anew: reading takes what is whole.
+            self._cut = written < len(line)
+            self._size += written
             if self._size > _REWRITE:
                 self._rewrite(self._live())
         except OSError as error:
@@ -80,7 +85,7 @@ class Begun:
         os.replace(fresh, self._path)
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         self.close()
-        self._fd, self._size = fd, len(text)
+        self._fd, self._size, self._cut = fd, len(text), False
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -86,10 +86,10 @@ class Roster:
         peer = self.peers.get(boot)
         if boot == self.boot:
             return False
-        if peer is None or peer.left or peer.name == self.name:
+        if peer is not None and (peer.left or peer.name == self.name):
             return True
         heard_for = 0.0 if self._heard_since is None else self._clock() - self._heard_since
-        return float(peer.silent) > DEAD and heard_for > DEAD
+        return (peer is None or float(peer.silent) > DEAD) and heard_for > DEAD
 
     def dead(self) -> list[str]:
         return [boot for boot in self.peers if self.is_dead(boot)]

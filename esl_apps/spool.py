@@ -78,7 +78,7 @@ def read(path: Path) -> Kept | None:
     times = [flow.times for flow in flows] or [_Times()]
     variables = {name: unquote(value) for name, value in one.variables.items()}
     cause = variables.get("hangup_cause")
-    q850 = variables.get("hangup_cause_q850", "")
+    q850 = _count(variables.get("hangup_cause_q850", ""))
     leg = Leg(
         uuid=variables.get("uuid") or path.name.removesuffix(_SUFFIX),
         created_at=min((at for at in (_at(one.created_time) for one in times) if at), default=None),
@@ -86,16 +86,21 @@ def read(path: Path) -> Kept | None:
         answered_at=_first(times, "answered_time"),
         ended_at=max((at for at in (_at(one.hangup_time) for one in times) if at), default=None),
         cause=cause,
-        q850=int(q850) if q850.isdigit() and 0 < int(q850[:4]) < 1000 else causes.q850(cause),
+        q850=q850 or causes.q850(cause),
         disposition=variables.get("sip_hangup_disposition"),
-        hold_seconds=sum(float(one.hold_accum_time) / 1e6 for one in times if one.hold_accum_time.isdigit()),
+        hold_seconds=sum(_count(one.hold_accum_time) for one in times) / 1e6,
         user=variables.get("esl_user_id"),
     )
     return Kept(path, variables.get("esl_call_ref", ""), "esl_bleg" in variables, leg)
 
 
+def _count(text: str) -> int:
+    """A whole number; 0 where it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+
+
 def _at(text: str) -> float | None:
-    return int(text) / 1e6 if text.isdigit() and 0 < len(text) < 20 and int(text) else None
+    return _count(text) / 1e6 or None
 
 
 def _first(times: list[_Times], name: str) -> float | None:

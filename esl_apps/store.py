@@ -37,15 +37,23 @@ _LIVE = "esl_apps:live:"
 _IDEMPOTENCY = "esl_apps:idempotency:"
 
 
+# KEYS: an idempotency key. ARGV: the claim that it must have, the new one, seconds.
+_RECLAIM = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+
 Snapshot = Callable[[], tuple[dict[str, Any], Essence | None]]
 """A call as clients see it; and its essence, None once it has ended."""
 
 
 class Claim(msgspec.Struct):
-    """Who took an idempotency key: the request's body, as a hash, and the call that it made."""
+    """Who took an idempotency key: the request's body, as a hash, the call that it made, and in which process."""
 
     body: str
     call_ref: str
+    boot: str
 
 
 class Store:
@@ -255,11 +263,20 @@ class Store:
 
         :raises redis.RedisError: Redis is away: nobody may dial on a guess.
         """
-        claim = Claim(hashlib.sha256(body).hexdigest(), call_ref)
+        claim = Claim(hashlib.sha256(body).hexdigest(), call_ref, self._boot)
         raw = self._client.set(
             self._idempotency(integrator, key), msgspec.json.encode(claim), nx=True, get=True, ex=KEEP
         )
         return None if raw is None else msgspec.json.decode(raw, type=Claim)
+
+    def reclaim(self, integrator: str, key: str, claim: Claim, call_ref: str) -> bool:
+        """Take a key whose process died before it dialled; False where another request was faster.
+
+        :raises redis.RedisError: Redis is away.
+        """
+        fresh = Claim(claim.body, call_ref, self._boot)
+        name = self._idempotency(integrator, key)
+        return bool(self._client.eval(_RECLAIM, 1, name, msgspec.json.encode(claim), msgspec.json.encode(fresh), KEEP))
 
     def release(self, integrator: str, key: str) -> None:
         """Give a key back whose request was refused. Best effort: it ends by itself."""

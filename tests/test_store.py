@@ -99,6 +99,18 @@ def test_live_calls_are_those_that_have_not_ended(store: Store) -> None:
     assert store.essence(one["call_ref"], [BOOT]) is None
 
 
+def test_a_key_whose_process_died_is_taken_by_one(store: Store) -> None:
+    assert store.claim("acme", "k", b"{}", "ref-1") is None
+    claim = store.claim("acme", "k", b"{}", "ref-2")
+    assert claim is not None
+    assert claim.boot == BOOT
+    others = [Store(store._client, boot) for boot in ("first", "second")]
+    assert [other.reclaim("acme", "k", claim, f"ref-{n}") for n, other in enumerate(others, 3)] == [True, False]
+    found = store.claim("acme", "k", b"{}", "ref-5")
+    assert found is not None
+    assert (found.call_ref, found.boot) == ("ref-3", "first")
+
+
 def test_a_dead_process_call_is_taken_by_one(store: Store) -> None:
     one = save(store, call("bridged"))
     store.stop()

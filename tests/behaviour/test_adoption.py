@@ -273,6 +273,22 @@ def test_a_killed_nodes_limit_is_held_while_they_talk_and_given_back_at_the_end(
     eventually(lambda: not redis.client.keys("esl_apps:concurrent:*"))
 
 
+def test_a_talk_is_as_long_as_it_may_be_though_no_node_lives(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
+    node = stage()
+    node.config["integrators"][0]["max_duration"] = 1
+    assert node.stop() == 0
+    node.start()
+    ref, agent, _callee = talking(rig, node)
+    kill(node)
+    # The application would have ended it after a second; the switch's own timer is the net under it.
+    eventually(lambda: agent.calls[0].leg.ended_at is not None, within=12)
+    node.start()
+    record = redis.pop(timeout=15)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "system")
+
+
 # The switch, too -------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from esl_apps.core.apps.common import (
     Settings,
     aleg_variables,
     bleg_variables,
+    bounded,
     conclude,
     recording_name,
     recording_path,
@@ -128,7 +129,7 @@ def _ring(
         elif what == "answered":
             answered(attempt, at, bleg, announce)
 
-    return call.bridge(leg, endpoints, queue.ring_timeout, queue.longest, progress)
+    return call.bridge(bounded(leg, queue.longest), endpoints, queue.ring_timeout, queue.longest, progress)
 
 
 def answered(attempt: Attempt, at: float, bleg: Leg | None, announce: Callable[[Attempt, str, int], None]) -> None:
