@@ -173,8 +173,10 @@ class Accounts:
                     yield f"hung_up_by {who}, expected {true}"
         began = [leg.created for leg in self.legs_of(ref)]
         # An inbound leg may have been through several attempts: only its first began with it.
-        if began and (aleg is None or len(aleg.refs) == 1) and abs(record["dialed_at"] - min(began)) > DIALLED_TOLERANCE:
-            yield f"dialed_at is {record['dialed_at'] - min(began):+.1f} s off"
+        if began and (aleg is None or len(aleg.refs) == 1):
+            off_by = record["dialed_at"] - min(began)
+            if abs(off_by) > DIALLED_TOLERANCE:
+                yield f"dialed_at is {off_by:+.1f} s off"
 
     def _expected(self, ref: str) -> set[str]:
         """The end reasons that what the switch saw can have; empty: it can't be said."""
