@@ -228,7 +228,7 @@ class _Stage:
     def play(self) -> Report:
         options = self.options
         callbacks = int(options.seconds * options.rate * 0.13) + 10
-        callers = 20 if options.real else 50 if options.seconds < 90 else 200
+        callers = 20 if options.real or options.seconds < 60 else 200
         load = Load(self.rigs, self.nodes, options.seed, options.rate, callers, callbacks)
         load.prepare()
         self._say("prepared")
