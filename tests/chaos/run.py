@@ -379,8 +379,9 @@ class _Stage:
             for record in accounts.by_ref.get(ref, ()):
                 yield f"record {json.dumps(record)}"
             with contextlib.suppress(redis.RedisError):
-                state = client.get(f"esl_apps:call:{ref}")
-                yield f"esl_apps:call:{ref} {state.decode() if state else '(nothing)'}"
+                state = json.loads(client.get(f"esl_apps:call:{ref}") or "{}")
+                # The record stands above.
+                yield f"esl_apps:call:{ref} {json.dumps({**state, 'record': None}) if state else '(nothing)'}"
         if finding.at:
             deeds: list[Deed] = mischief.around(finding.at, finding.until)
             yield "meanwhile: " + ("; ".join(map(str, deeds)) or "nothing was done")
