@@ -189,7 +189,8 @@ class Accounts:
 
     def _by_switch(self, blegs: list[Leg], aleg: Leg | None) -> set[str]:
         if aleg is None:
-            return {"agent_failed"}
+            # No phone there, or the switch went away before it was asked.
+            return {"agent_failed", "lost"}
         inbound = aleg.app == "inbound"
         party = "agent" if inbound else "callee"
         answered = [leg for leg in blegs if leg.answered]
