@@ -256,7 +256,7 @@ class Outgoing:
         except NotDialable:
             return False
         # From Redis, which anybody may have written to: what is no room and no prompt is nothing to execute.
-        if one.conference is not None and not autodial.CONFERENCE.fullmatch(one.conference):
+        if b is None and not autodial.CONFERENCE.fullmatch(one.conference or ""):
             return False
         prompts = node.config.prompts
         if one.media_id is not None and not is_media(

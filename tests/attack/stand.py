@@ -29,6 +29,34 @@ EXPECTED = re.compile(
 )
 
 
+def open_as_can_be(config: dict[str, Any]) -> None:
+    """All that a stranger could want to get into, with the weakest settings that there are."""
+    config["pin_key"] = "key-for-tests"
+    config["cccp"] = {
+        "cccp_cc_number": DIDS["dialthrough"],
+        "cccp_cb_number": DIDS["callback"],
+        "callback_delay": 0.2,
+        # The weakest there is: whoever is taken for the victim dials as the victim.
+        "cid_trust": "any",
+    }
+    config["callback"] = {"cool_down": 0, "per_day": 1000}
+    config["accounts"] = {
+        "acme": {
+            "caller_id": {"number": "+27115550000"},
+            "integrator": "acme",
+            "disa": {"front": {"pin": DISA_PIN, "numbers": [DIDS["disa"]]}},
+        }
+    }
+    config["inbound"] = {DIDS["inbound"]: {"integrator": "acme", "agents": [AGENT], "ring_timeout": 20}}
+
+
+def enrol(node: Node) -> None:
+    """The victim's card."""
+    fields = {"cid": "+" + VICTIM, "active": True, "max_concurrent_calls_per_user": 100}
+    answer = request(node.admin, "PUT", "/v2/accounts/acme/cccps", {"data": fields}, token=ADMIN_TOKEN)
+    assert answer.status == 201, answer.body
+
+
 class _Deferred:
     """What ``configuration`` asks of a rig, before there is one."""
 
@@ -49,23 +77,7 @@ class Stand:
         before.dial = {"extension": "user/{number}@127.0.0.1", "external": ["sofia/gateway/pstn/{number}"]}
         config = configuration(before, self.redis)
         config["node"]["listen"] = listen
-        config["pin_key"] = "key-for-tests"
-        config["cccp"] = {
-            "cccp_cc_number": DIDS["dialthrough"],
-            "cccp_cb_number": DIDS["callback"],
-            "callback_delay": 0.2,
-            # The weakest there is: whoever is taken for the victim dials as the victim.
-            "cid_trust": "any",
-        }
-        config["callback"] = {"cool_down": 0, "per_day": 1000}
-        config["accounts"] = {
-            "acme": {
-                "caller_id": {"number": "+27115550000"},
-                "integrator": "acme",
-                "disa": {"front": {"pin": DISA_PIN, "numbers": [DIDS["disa"]]}},
-            }
-        }
-        config["inbound"] = {DIDS["inbound"]: {"integrator": "acme", "agents": [AGENT], "ring_timeout": 20}}
+        open_as_can_be(config)
         files = []
         for name, text in dialplan.render(config).items():
             (self.folder / name).write_text(text)
@@ -80,11 +92,7 @@ class Stand:
     def reset(self) -> None:
         self.rig.reset()
         self.redis.client.flushdb()
-        answer = request(
-            self.node.admin, "PUT", "/v2/accounts/acme/cccps",
-            {"data": {"cid": "+" + VICTIM, "active": True, "max_concurrent_calls_per_user": 100}}, token=ADMIN_TOKEN,
-        )  # fmt: skip
-        assert answer.status == 201, answer.body
+        enrol(self.node)
         self.agent = self.rig.phone(AGENT, Script(answer_after=None))
         # Whoever reaches these has won.
         self.premium = self.rig.outside(PREMIUM)

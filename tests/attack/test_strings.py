@@ -30,6 +30,7 @@ from esl_apps.core.guard import OPEN, WRONG, Source, source_of
 from esl_apps.core.numbers import NotDialable, NumberPlan
 from esl_apps.http.common import Problem
 from esl_apps.http.crossbar import read_order
+from esl_apps.outgoing import Outgoing
 from tests.attack import grammar
 from tests.attack.switchboard import Switchboard, channel
 from tests.esl.peer import UUID
@@ -430,3 +431,31 @@ def test_a_cards_fields_are_stored_as_checked_or_not_at_all(body: dict[str, Any]
         return
     assert card.cid is None or re.fullmatch(r"\d{3,32}", card.cid)
     assert card.user_id is None or re.fullmatch(r"[A-Za-z0-9._-]{1,64}", card.user_id)
+
+
+@few
+@given(numbers, st.none() | numbers, st.none() | hostile, st.none() | hostile)
+def test_an_order_that_is_taken_over_is_checked_again(
+    a: str, b: str | None, conference: str | None, media_id: str | None
+) -> None:
+    """What another process left of an autodial in Redis, where its A-leg answers here."""
+    account = Account(id="acme", caller_id="+27115550000")
+    node: Any = SimpleNamespace(
+        settings=SETTINGS, rules=RULES, usage=Free(), config=NODE.config,
+        cards=SimpleNamespace(account=lambda _id: account),
+    )  # fmt: skip
+    attempt = Attempt("autodial", None, "1000", None, None, "external", account_id="acme")
+    order = {"a": a, "b": b, "conference": conference, "retain_cid": False, "media_id": media_id}
+    attempt.order = order
+    board = Switchboard([])
+    try:
+        taken = Outgoing(node).go_on(channel(board), attempt, begin)
+    except msgspec.ValidationError:
+        taken = False
+    dialled, _assigned = left(board)
+    if not taken:
+        assert not dialled
+        return
+    assert b or re.fullmatch(r"[A-Za-z0-9._-]{1,64}", conference or "")
+    targets = list(SETTINGS.endpoints.of(PLAN.read(b), as_asked=False)) if b else []
+    assert [one.endpoint for one in dialled] in ([], targets)
