@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint bench fuzz chaos soak clean
+.PHONY: demo test lint bench fuzz attack chaos soak clean
 
 demo: $(STAMP)
 	$(BIN)/esl-apps demo
@@ -22,6 +22,9 @@ bench: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600)
+
+attack: $(STAMP)
+	$(BIN)/python -m tests.attack --frames $(or $(FRAMES),1000000) --requests $(or $(REQUESTS),100000)
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) $(CHAOS_ARGS)

@@ -298,7 +298,7 @@ class Store:
             return None
         try:
             return msgspec.json.decode(raw, type=Claim)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unreadable(f"an idempotency key's claim: {error}") from None
 
     def reclaim(self, integrator: str, key: str, claim: Claim, call_ref: str) -> bool:
@@ -329,10 +329,11 @@ def _read(raw: bytes | None) -> dict[str, Any] | None:
         return None
     try:
         msgspec.json.decode(raw, type=_Snapshot)
+        # Read whole: what the type does not name is passed over there, and may be no text.
+        call: dict[str, Any] = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         log.error("a call in Redis can't be read", extra={"reason": str(error)})
         return None
-    call: dict[str, Any] = msgspec.json.decode(raw)
     return call
 
 

@@ -69,7 +69,66 @@ def body() -> list[bytes]:
     return [json.dumps(one).encode() for one in bodies]
 
 
-SEEDS: dict[str, Callable[[], list[bytes]]] = {"esl": esl, "session": session, "config": config, "body": body}
+def operators_body() -> list[bytes]:
+    dial = {"a_leg_number": "1000", "b_leg_number": "27820001234", "callback_delay": 1, "retain_cid": True}
+    card = {"pin": "123456789", "user_id": "u1", "active": True, "max_concurent_calls_per_user": 2, "comment": "a"}
+    bodies: list[object] = [
+        dial,
+        {**dial, "b_leg_number": "conference:room", "media_id": "announcement"},
+        {**dial, "a_leg_number": "112", "media_id": "../x", "callback_delay": -1},
+        card,
+        {"cid": "+27825556666", "cid_retain": True, "active": None},
+        {**card, "cid": "1", "more": {}, "_id": "a", "pvt_x": 1},
+    ]
+    return [json.dumps(one).encode() for one in bodies]
+
+
+def stored() -> list[bytes]:
+    ref = "01a20000-0000-7000-8000-000000000000"
+    call = {"call_ref": ref, "session_ref": ref, "contact_ref": "a", "app": "disa", "state": "queued"}
+    call["call_dir"] = "external"
+    documents: list[object] = [
+        ["a" * 32, "acme", "u1", True, False, 1, ""],
+        {"name": "a", "realm": "a.b", "caller_id": "+27115550000", "call_restriction": {"premium": {"action": "deny"}}},
+        {**call, "integrator": "acme", "timeline": [{"at": 1.0, "state": "queued", "detail": ""}], "decisions": []},
+        {**call, "queued_at": 1.0, "aleg_uuid": ref, "recording_url": f"{ref}.wav", "order": {"a": "1000"}},
+        {"body": "a", "call_ref": ref, "boot": "b"},
+        {"cccp_cb_number": "5142223333", "allowed_callee_regex": "("},
+    ]
+    return [b"27820001234", b"\xff", *(json.dumps(one).encode() for one in documents)]
+
+
+def kazoo() -> list[bytes]:
+    folder = ROOT / "tests" / "cards" / "documents"
+    shown = {"external": {"number": "+27115550000"}}
+    account = {"_id": "acme", "pvt_type": "account", "realm": "a.b", "caller_id": shown}
+    card = {"_id": "a" * 32, "pvt_type": "cccp", "pvt_account_id": "acme", "pin": "123456789", "active": True}
+    rules = {"premium": {"action": "deny"}}
+    user = {"_id": "u", "pvt_type": "user", "pvt_account_id": "acme", "call_restriction": rules}
+    several = {"rows": [{"doc": account}, {"doc": card}, {"doc": user}]}
+    texts = [json.dumps(one) for one in (account, card, user, several, [account, {"docs": [card]}])]
+    return [path.read_bytes() for path in sorted(folder.glob("*.json"))] + [text.encode() for text in texts]
+
+
+def spool() -> list[bytes]:
+    times = {"created_time": "1700000000000000", "answered_time": "1", "hangup_time": "1700000009000000"}
+    variables = {"uuid": "a", "esl_call_ref": "b", "hangup_cause": "USER_BUSY", "hangup_cause_q850": "17"}
+    variables["esl_bleg"] = "%41"
+    flow = {"times": times, "caller_profile": {"uuid": "a"}}
+    whole = {"core-uuid": "c", "variables": variables, "callflow": [flow, flow]}
+    return [json.dumps(one).encode() for one in (whole, {**whole, "callflow": flow}, {"variables": {}}, [])]
+
+
+SEEDS: dict[str, Callable[[], list[bytes]]] = {
+    "esl": esl,
+    "session": session,
+    "config": config,
+    "body": body,
+    "operators_body": operators_body,
+    "stored": stored,
+    "kazoo": kazoo,
+    "spool": spool,
+}
 
 
 _ESL_WORDS = (
@@ -87,4 +146,11 @@ WORDS: dict[str, tuple[str, ...]] = {
         '"agent":', '"callee":', '"outbound_id":', '"contact_ref":', '"call_ref":', '"27820001234"', '"1000"',
         '"tvc_spring"', '"112"', "\\u0000", "\\n", "}", "sofia/gateway/",
     ),
+    "operators_body": (
+        '"a_leg_number":', '"b_leg_number":', '"media_id":', '"callback_delay":', '"conference:', '"pin":', '"cid":',
+        '"user_id":', '"active":', "1e999", "null", "\\ud800",
+    ),
+    "stored": ('"call_ref":', '"timeline":', '"integrator":', '"state":', '"call_restriction":', "null", "[", "1e400"),
+    "kazoo": ('"_id":', '"pvt_type":', '"pvt_account_id":', '"docs":', '"rows":', '"doc":', '"default":', "[[", "\n{"),
+    "spool": ('"variables":', '"callflow":', '"times":', '"hangup_time":', "%0A", "null", "{}"),
 }  # fmt: skip

@@ -7,21 +7,37 @@ must hold what its type promises.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import msgspec
 
+from esl_apps import cards as cards_module
 from esl_apps import config as config_module
+from esl_apps import importer, redisclient
+from esl_apps import spool as spool_module
+from esl_apps import store as store_module
+from esl_apps.cards import NAME, CardStore
 from esl_apps.core import dialstring
+from esl_apps.core.apps.autodial import CONFERENCE
 from esl_apps.core.apps.click2dial import CONTACT_REF_LENGTH, Client, Refused, aleg, new_attempt
 from esl_apps.core.apps.common import Settings
+from esl_apps.core.apps.dialin import Rules
+from esl_apps.core.cards import Account, Unavailable
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.esl import session as session_module
 from esl_apps.esl import wire
 from esl_apps.esl.session import Gone, OutboundSession, ReplyError
 from esl_apps.esl.wire import Event, Framer, FramingError
+from esl_apps.http.common import Problem
+from esl_apps.http.crossbar import read_order
+from esl_apps.store import Store
 
 # The event socket -------------------------------------------------------------------------------------
 
@@ -177,4 +193,127 @@ def body(data: bytes) -> None:
         assert _ORIGINATE.fullmatch(command), command
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"esl": esl, "session": session, "config": config, "body": body}
+# The operator's bodies ---------------------------------------------------------------------------------
+
+_NODE: Any = SimpleNamespace(
+    settings=SETTINGS, rules=Rules(),
+    config=SimpleNamespace(prompts=SimpleNamespace(urls=["https://prompts.example/a.wav"], dir=None, language="en")),
+)  # fmt: skip
+_ACCOUNT = Account(id="acme", caller_id="+27115550000")
+
+
+class _Redis:
+    """Takes what is written, and has what it is given: the same whatever is asked for."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = data
+
+    def hget(self, _key: str, _field: str) -> bytes:
+        return self._data
+
+    def get(self, _key: str) -> bytes:
+        return self._data
+
+    def set(self, _key: str, _value: bytes, **_how: object) -> bytes:
+        return self._data
+
+    def hgetall(self, _key: str) -> dict[bytes, bytes]:
+        return {b"account": self._data, b"user:u": self._data, self._data: self._data}
+
+    def hset(self, _key: str, _field: str, _value: bytes) -> None: ...
+
+    def hdel(self, _key: str, _field: str) -> int:
+        return 1
+
+    def register_script(self, text: str) -> Callable[..., object]:
+        found = [b"c1", self._data] if text in (cards_module._READ, cards_module._PAGE, cards_module._DELETE) else 1
+        return lambda _keys, _args: found
+
+
+def _cards(redis: _Redis) -> CardStore:
+    return CardStore(redis, "key", PLAN, {})
+
+
+def operators_body(data: bytes) -> None:
+    """An autodial is refused, or rings numbers; a card is refused, or is one that was checked."""
+    try:
+        fields = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    if not isinstance(fields, dict):
+        return
+    try:
+        order = read_order(_NODE, _ACCOUNT, fields)
+    except Problem as problem:
+        msgspec.json.encode(problem.errors)
+    else:
+        assert _NUMBER.fullmatch(order.a.dialled)
+        assert order.b is not None or CONFERENCE.fullmatch(order.conference or "")
+        assert 0 <= order.delay <= 3600
+    try:
+        card = _cards(_Redis()).create("acme", fields)
+    except Refused as refused:
+        msgspec.json.encode([(fault.field, fault.code, fault.message) for fault in refused.faults])
+    else:
+        assert card.user_id is None or NAME.fullmatch(card.user_id)
+        assert card.cid is None or card.cid.isdigit()
+
+
+# What stands in Redis, and in files --------------------------------------------------------------------
+
+
+def stored(data: bytes) -> None:
+    """A document in Redis is what it should be, or it is said to be unreadable; never anything else."""
+    cards = _cards(_Redis(data))
+    for ask in (
+        lambda: cards.by_pin("123456789"), lambda: cards.by_number("27820001234"), lambda: cards.last_number("a"),
+        lambda: cards.account("imported"), lambda: cards.system_config("cccp"), lambda: cards.get("acme", "a"),
+        lambda: cards.page("acme", 1), lambda: cards.delete("acme", "a"),
+    ):  # fmt: skip
+        with suppress(Unavailable):
+            ask()
+    store = Store(_Redis(data))
+    call = store.call("a")
+    assert call is None or (isinstance(call["call_ref"], str) and isinstance(call["state"], str))
+    with suppress(redisclient.Unreadable):
+        store.claim("acme", "key", b"", "ref")
+    essence = store_module._essence(data)
+    assert essence is None or re.fullmatch(r"[A-Za-z0-9.-]{1,64}", essence.call_ref)
+
+
+_CONFIG = config_module.Config(pin_key="key-for-tests")
+
+
+def kazoo(data: bytes) -> None:
+    """A file of documents is imported, left or refused, document by document."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        file.write(data)
+        file.flush()
+        redis = _Redis(b'["a","acme"]')
+        try:
+            results = [str(one) for one in importer.run([file.name], _CONFIG, redis)]
+        except Unavailable:
+            # What it finds in this Redis is no account.
+            return
+    assert all("\x1b" not in line and "\n" not in line for line in results)
+
+
+def spool(data: bytes) -> None:
+    """A file of mod_json_cdr is a leg, or is not whole."""
+    with tempfile.NamedTemporaryFile(suffix=".cdr.json") as file:
+        file.write(data)
+        file.flush()
+        kept = spool_module.read(Path(file.name))
+    assert kept is None or kept.leg.uuid is not None
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "esl": esl,
+    "session": session,
+    "config": config,
+    "body": body,
+    "operators_body": operators_body,
+    "stored": stored,
+    "kazoo": kazoo,
+    "spool": spool,
+}
