@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esl_apps import redisclient
-from esl_apps.config import Config, ConfigError, split_address
+from esl_apps.config import Config, ConfigError, is_loopback, sections, split_address
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, Unavailable
 from esl_apps.prompts import prompt_path
@@ -47,6 +47,7 @@ def run(config: Config) -> Iterator[Result]:
     yield from _redis(config)
     yield from _folders(config)
     yield from _entrances(config)
+    yield from _ports(config)
 
 
 def _dial_strings(config: Config, name: str, switch: Switch) -> Iterator[Result]:
@@ -157,6 +158,18 @@ def _entrances(config: Config) -> Iterator[Result]:
                 yield Result(what, False, f"its PIN is shorter than {_SHORT_PIN} digits: it is guessed in a night")
             else:
                 yield Result(what, True, "asks for a PIN")
+
+
+def _ports(config: Config) -> Iterator[Result]:
+    """Which tokens others on the way can read."""
+    for path, section in sections(config):
+        if section.tls is not None:
+            message = f"TLS with {section.tls.cert}"
+        elif is_loopback(split_address(section.listen)[0]):
+            message = "plain HTTP, on this machine alone"
+        else:
+            message = "plain HTTP: who is on the way reads tokens and numbers; set tls, or put a proxy in front of it"
+        yield Result(f"{path}.listen", True, f"{section.listen}: {message}")
 
 
 #: Digits. Shorter ones fall to a dialler that tries three a call.

@@ -1,11 +1,12 @@
-"""The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``import``, ``hash-pin``, ``calls``, ``trace``,
-``locks``, ``dialplan``."""
+"""The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``import``, ``hash-pin``, ``hash-token``, ``calls``,
+``trace``, ``locks``, ``dialplan``."""
 
 from __future__ import annotations
 
 import argparse
 import gc
 import os
+import re
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ import gevent
 
 from esl_apps import __version__, logs, redisclient, roster
 from esl_apps.calls import timeline
-from esl_apps.config import Config, ConfigError, load
+from esl_apps.config import Config, ConfigError, hash_token, load
 from esl_apps.core.cards import Unavailable
 from esl_apps.store import Store
 
@@ -46,6 +47,7 @@ def main(argv: list[str]) -> int:
     importing = command("import", "load Kazoo's documents, as exported from CouchDB: JSON, one or many a file")
     importing.add_argument("files", nargs="+", metavar="FILE")
     command("hash-pin", "read a PIN from the terminal or standard input; print its keyed hash, for pin_hash")
+    command("hash-token", "read a token from the terminal or standard input; print its hash", config=False)
     dialplan = command("dialplan", "print the dialplan files with this configuration's numbers")
     dialplan.add_argument("-o", "--output", metavar="FOLDER", help="write them there instead")
     command("demo", "an embedded Redis, a sandbox and a node: one call through each application", config=False)
@@ -59,6 +61,8 @@ def main(argv: list[str]) -> int:
         from esl_apps import demo
 
         return demo.run()
+    if arguments.command == "hash-token":
+        return _hash_token()
     try:
         config = load(arguments.config)
         actions = {
@@ -190,6 +194,21 @@ def _hash_pin(config: Config, arguments: argparse.Namespace) -> int:
         print("esl-apps: expected a PIN: digits", file=sys.stderr)
         return 1
     print(hash_pin(config.pin_key, pin))
+    return 0
+
+
+#: Characters. The hash of a shorter token is found by trying all of them.
+_SHORT_TOKEN = 16
+
+
+def _hash_token() -> int:
+    from getpass import getpass
+
+    token = getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    if len(token) < _SHORT_TOKEN or not re.fullmatch("[!-~]+", token):
+        print(f"esl-apps: expected {_SHORT_TOKEN} printable characters at least, no spaces", file=sys.stderr)
+        return 1
+    print(hash_token(token))
     return 0
 
 
