@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esl_apps import redisclient
-from esl_apps.config import Config, ConfigError, split_address
+from esl_apps.config import Config, ConfigError, is_loopback, sections, split_address
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, Unavailable
 from esl_apps.prompts import prompt_path
@@ -47,6 +47,7 @@ def run(config: Config) -> Iterator[Result]:
     yield from _redis(config)
     yield from _folders(config)
     yield from _entrances(config)
+    yield from _ports(config)
 
 
 def _dial_strings(config: Config, name: str, switch: Switch) -> Iterator[Result]:
@@ -127,14 +128,25 @@ _EXAMPLE_PIN = "4821907356"
 
 def _entrances(config: Config) -> Iterator[Result]:
     """What stands between a stranger and the operator's bill."""
+    cccp = config.cccp
     meaning = {
         "any": "whoever shows an enrolled number dials, and a shown number proves nothing",
-        "national": "a caller known by number alone dials at home only",
-        "pin": "a number alone opens nothing; a PIN is asked",
-        "attested": "a number counts only where STIR/SHAKEN attested it",
+        "national": "a caller known by number alone dials at home only; who shows an enrolled number spends at home",
+        "pin": "a number alone opens nothing; everybody is asked for a PIN",
+        "attested": f"a number opens where {cccp.attest_header}, from an address of trust, says that STIR/SHAKEN "
+        f"verified it (level {cccp.attest_level} or better); everybody else is asked for a PIN",
     }
-    trust = config.cccp.cid_trust
-    yield Result("cccp.cid_trust", True, f"{trust}: {meaning[trust]}")
+    yield Result("cccp.cid_trust", True, f"{cccp.cid_trust}: {meaning[cccp.cid_trust]}")
+    if cccp.cid_trust == "attested" and not config.trust:
+        yield Result("trust", False, "empty: nobody's attestation is believed, and so everybody is asked for a PIN")
+    if cccp.pin_from == "enrolled":
+        yield Result("cccp.pin_from", True, "enrolled: a PIN opens only from a number enrolled with its account")
+    guard = config.pin_guard
+    yield Result(
+        "pin_guard", True,
+        f"in {guard.window:g} s, {guard.per_number} wrong PINs lock a caller and {guard.per_service} a service; "
+        f"first for {guard.lock:g} s, then twice as long each time",
+    )  # fmt: skip
     for account_id, account in config.accounts.items():
         for name, disa in account.disa.items():
             what = f"accounts.{account_id}.disa.{name}"
@@ -146,6 +158,18 @@ def _entrances(config: Config) -> Iterator[Result]:
                 yield Result(what, False, f"its PIN is shorter than {_SHORT_PIN} digits: it is guessed in a night")
             else:
                 yield Result(what, True, "asks for a PIN")
+
+
+def _ports(config: Config) -> Iterator[Result]:
+    """Which tokens others on the way can read."""
+    for path, section in sections(config):
+        if section.tls is not None:
+            message = f"TLS with {section.tls.cert}"
+        elif is_loopback(split_address(section.listen)[0]):
+            message = "plain HTTP, on this machine alone"
+        else:
+            message = "plain HTTP: who is on the way reads tokens and numbers; set tls, or put a proxy in front of it"
+        yield Result(f"{path}.listen", True, f"{section.listen}: {message}")
 
 
 #: Digits. Shorter ones fall to a dialler that tries three a call.

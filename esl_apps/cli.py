@@ -1,11 +1,12 @@
-"""The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``import``, ``hash-pin``, ``calls``, ``trace``,
-``dialplan``."""
+"""The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``import``, ``hash-pin``, ``hash-token``, ``calls``,
+``trace``, ``locks``, ``dialplan``."""
 
 from __future__ import annotations
 
 import argparse
 import gc
 import os
+import re
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ import gevent
 
 from esl_apps import __version__, logs, redisclient, roster
 from esl_apps.calls import timeline
-from esl_apps.config import Config, ConfigError, load
+from esl_apps.config import Config, ConfigError, hash_token, load
 from esl_apps.core.cards import Unavailable
 from esl_apps.store import Store
 
@@ -41,9 +42,12 @@ def main(argv: list[str]) -> int:
     command("check", "read the configuration and try everything that it names")
     command("calls", "the live calls of all nodes")
     command("trace", "one call's timeline, with every decision").add_argument("call_ref")
+    locking = command("locks", "what is locked because of wrong PINs, on all nodes")
+    locking.add_argument("--lift", metavar="KEY", help="open one, and forget the wrong PINs that led to it")
     importing = command("import", "load Kazoo's documents, as exported from CouchDB: JSON, one or many a file")
     importing.add_argument("files", nargs="+", metavar="FILE")
     command("hash-pin", "read a PIN from the terminal or standard input; print its keyed hash, for pin_hash")
+    command("hash-token", "read a token from the terminal or standard input; print its hash", config=False)
     dialplan = command("dialplan", "print the dialplan files with this configuration's numbers")
     dialplan.add_argument("-o", "--output", metavar="FOLDER", help="write them there instead")
     command("demo", "an embedded Redis, a sandbox and a node: one call through each application", config=False)
@@ -57,6 +61,8 @@ def main(argv: list[str]) -> int:
         from esl_apps import demo
 
         return demo.run()
+    if arguments.command == "hash-token":
+        return _hash_token()
     try:
         config = load(arguments.config)
         actions = {
@@ -64,6 +70,7 @@ def main(argv: list[str]) -> int:
             "check": _check,
             "calls": _calls,
             "trace": _trace,
+            "locks": _locks,
             "import": _import,
             "hash-pin": _hash_pin,
             "dialplan": _dialplan,
@@ -146,6 +153,23 @@ def _trace(config: Config, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _locks(config: Config, arguments: argparse.Namespace) -> int:
+    from esl_apps.guard import Locks
+
+    locks = Locks(redisclient.connect(config.redis.url))
+    if arguments.lift is not None:
+        if locks.lift(arguments.lift):
+            print(f"lifted {arguments.lift}")
+            return 0
+        print(f"esl-apps: not locked: {arguments.lift} (`esl-apps locks` lists what is)", file=sys.stderr)
+        return 1
+    found = locks.list()
+    for lock in found:
+        print(f"{lock.name:<40} {lock.seconds:6d} s left")
+    print(f"{len(found)} locked", file=sys.stderr)
+    return 0
+
+
 def _import(config: Config, arguments: argparse.Namespace) -> int:
     from esl_apps import importer
 
@@ -170,6 +194,21 @@ def _hash_pin(config: Config, arguments: argparse.Namespace) -> int:
         print("esl-apps: expected a PIN: digits", file=sys.stderr)
         return 1
     print(hash_pin(config.pin_key, pin))
+    return 0
+
+
+#: Characters. The hash of a shorter token is found by trying all of them.
+_SHORT_TOKEN = 16
+
+
+def _hash_token() -> int:
+    from getpass import getpass
+
+    token = getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    if len(token) < _SHORT_TOKEN or not re.fullmatch("[!-~]+", token):
+        print(f"esl-apps: expected {_SHORT_TOKEN} printable characters at least, no spaces", file=sys.stderr)
+        return 1
+    print(hash_token(token))
     return 0
 
 
