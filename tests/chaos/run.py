@@ -292,8 +292,9 @@ class _Stage:
         if not self._wait(lambda: not self._channels(), self.options.settle):
             for rig in self.rigs:
                 for row in json.loads(rig.api("show channels as json")).get("rows", ()):
+                    at = float(row["created_epoch"])
                     text = f"a channel still up: {row['name']} {row['state']} {row['application']}"
-                    findings.append(Finding(LEAK, "-", text, uuids=(row["uuid"],), at=float(row["created_epoch"])))
+                    findings.append(Finding(LEAK, "-", text, uuids=(row["uuid"],), at=at, until=at + 30))
                 # What it was in will be told by its CDR.
                 rig.api("hupall")
             self._wait(lambda: not self._channels(), 10)
@@ -361,7 +362,7 @@ class _Stage:
     ) -> Iterator[str]:
         yield f"=== {finding.kind}: {finding.app}: {finding.text}"
         legs = {uuid: accounts.by_uuid[uuid] for uuid in finding.uuids if uuid in accounts.by_uuid}
-        refs = list(finding.refs)
+        refs = [*finding.refs, *(ref for leg in legs.values() for ref in leg.refs)]
         # The whole session: the A-leg's other attempts belong to the story.
         for ref in finding.refs:
             for leg in accounts.legs_of(ref):
