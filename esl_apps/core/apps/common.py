@@ -246,8 +246,12 @@ def _who(attempt: Attempt, end: Ended, second: str) -> str:
     return cdr.SYSTEM
 
 
+#: Seconds. FreeSWITCH stamps each leg's end in that leg's thread: a B that takes A along may be stamped after it.
+_STAMPED_WITHIN = 0.25
+
+
 def _failed_first(end: Ended, bleg: Leg) -> bool:
     """Whether an unanswered B ended by itself before A did, and not because A had gone."""
     if end.lost or end.aleg.hung_up_itself or bleg.ended_at is None or bleg.q850 in (None, causes.NORMAL_CLEARING):
         return False
-    return end.aleg.ended_at is None or bleg.ended_at <= end.aleg.ended_at
+    return end.aleg.ended_at is None or bleg.ended_at <= end.aleg.ended_at + _STAMPED_WITHIN
