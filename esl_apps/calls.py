@@ -416,6 +416,7 @@ class Essence(msgspec.Struct, kw_only=True, omit_defaults=True):
     switch: str | None = None
     core_uuid: str | None = None
     """Of the FreeSWITCH process that had the call: where another one answers, the call is gone."""
+    follows: bool = False
     holder: str | None = None
     """Whose place among the concurrent calls it has."""
     order: dict[str, Any] | None = None

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 POLL = 0.25
 #: Seconds for which a node that took a callback has it; a dead node's go back then.
 LEASE = 120.0
+#: Seconds between two tries to tell Redis how a callback ended.
+_AGAIN = 0.5
 #: Other nodes that an answered leg is offered to: each name makes the originate longer.
 _NEXT = 2
 #: Seconds for which a number is rung back.
@@ -204,15 +206,23 @@ class Outgoing:
 
     def settle_callback(self, attempt: Attempt) -> None:
         """A callback of a node that died has ended, or was answered here."""
-        if attempt.order is None:
-            return
-        try:
-            self._settle(attempt, Pending(**msgspec.convert(attempt.order, _Callback).pending))
-        except Unavailable as error:
-            # Its lease ends by itself.
-            log.warning("callback not settled", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+        if attempt.order is not None:
+            gevent.spawn(self._settle, attempt, Pending(**msgspec.convert(attempt.order, _Callback).pending))
 
     def _settle(self, attempt: Attempt, pending: Pending) -> None:
+        """Done, or to be tried again; told to Redis until it hears, or the number would be rung once more."""
+        until = time.monotonic() + LEASE
+        while True:
+            try:
+                self._tell(attempt, pending)
+                return
+            except Unavailable as error:
+                if time.monotonic() > until:
+                    log.error("callback not settled", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+                    return
+            gevent.sleep(_AGAIN)
+
+    def _tell(self, attempt: Attempt, pending: Pending) -> None:
         """:raises Unavailable: Redis is away."""
         node, record = self._node, attempt.record
         again = (

@@ -412,6 +412,10 @@ class Node:
     def _on_record(self, attempt: Attempt) -> None:
         record = attempt.record
         assert record is not None
+        if attempt.follows and record.number is None:
+            # Its session has its record: this was the caller's leaving, or what another node goes on with.
+            self.begun.ended(attempt.call_ref)
+            return
         self.metrics.calls.labels(attempt.app, record.end_reason).inc()
         if record.recording_url is not None:
             path = recording_path(self.config.recordings.dir, record.integrator or "", record.recording_url)

@@ -112,6 +112,8 @@ class Attempt:
     hold_time: int = 0
     cancelled_by: str | None = None
     recording_url: str | None = None
+    follows: bool = False
+    """Of a session that has its record: where this one dials nothing, it is no record of its own."""
     holder: str | None = None
     """Whose place among the concurrent calls its session has."""
     order: dict[str, Any] | None = None

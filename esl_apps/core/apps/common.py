@@ -55,6 +55,7 @@ def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str,
     return {
         **leg_variables(attempt, user),
         "esl_node": settings.node,
+        "esl_session_ref": attempt.session_ref,
         # A node that dies does not cut talking parties, and the bridge's end ends the call (hazard 11).
         "hangup_after_bridge": "true",
         "continue_on_fail": "true",
