@@ -31,7 +31,7 @@ from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa
 from esl_apps.core.apps.click2dial import Client
 from esl_apps.core.apps.common import Settings, recording_path
 from esl_apps.core.apps.dialin import Rules
-from esl_apps.core.cards import Account
+from esl_apps.core.cards import Account, Unavailable
 from esl_apps.core.cdr import Attempt, Moment
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.guard import Source, source_of
@@ -276,7 +276,8 @@ class Node:
 
     @property
     def rules(self) -> Rules:
-        """:raises Unavailable: Redis is away, and with it what was imported: nobody dials by half of the rules."""
+        """:raises Unavailable: Redis is away, and with it what was imported, or that can't be read: nobody dials by
+        half of the rules."""
         return self._system()[0]
 
     def _system(self) -> tuple[Rules, DisaDefaults, tuple[str, str]]:
@@ -288,7 +289,11 @@ class Node:
             dids = [cccp.cccp_cb_number, cccp.cccp_cc_number, *config.inbound]
             for account in config.accounts.values():
                 dids += [did for one in account.disa.values() for did in one.numbers]
-            allowed = re.compile(cccp.allowed_callee_regex) if cccp.allowed_callee_regex else None
+            try:
+                allowed = re.compile(cccp.allowed_callee_regex) if cccp.allowed_callee_regex else None
+                own_numbers = frozenset(self.settings.plan.read(did).e164 for did in dids if did)
+            except (re.error, NotDialable) as error:
+                raise Unavailable(f"the imported cccp can't be used: {error}") from None
             rules = Rules(
                 redial_code=cccp.last_number_redial_code,
                 ensure_valid_caller_id=cccp.ensure_valid_caller_id,
@@ -299,7 +304,7 @@ class Node:
                 prompt_delay=cccp.prompt_delay,
                 callback_delay=cccp.callback_delay,
                 emergency=config.dial.emergency is not None,
-                own_numbers=frozenset(self.settings.plan.read(did).e164 for did in dids if did),
+                own_numbers=own_numbers,
             )
             self._rules = rules, defaults, (cccp.attest_header, cccp.attest_level)
         return self._rules
@@ -308,7 +313,10 @@ class Node:
         imported = self.cards.system_config(name)
         if not imported:
             return section
-        return msgspec.convert({**msgspec.to_builtins(section), **imported}, type(section))
+        try:
+            return msgspec.convert({**msgspec.to_builtins(section), **imported}, type(section))
+        except msgspec.ValidationError as error:
+            raise Unavailable(f"the imported {name} can't be read: {error}") from None
 
     def entrance(self, account_id: str, name: str) -> disa.Entrance | None:
         """A DISA as it is configured now; None where there is none of this name."""

@@ -30,6 +30,10 @@ class Settings:
     """The folder as the switch writes it."""
 
 
+#: The context that a leg is transferred to by its far side: there must be none of this name.
+NO_TRANSFER = "esl_apps_no_transfer"
+
+
 def leg_variables(attempt: Attempt, user: str) -> dict[str, str]:
     """What every leg carries, ringing ones included (contract §3)."""
     return {
@@ -38,6 +42,11 @@ def leg_variables(attempt: Attempt, user: str) -> dict[str, str]:
         "esl_contact_ref": attempt.contact_ref,
         "esl_account_id": attempt.account_id or attempt.integrator or "",
         "esl_user_id": user,
+        # A REFER of either party has the switch send the *other* one into the dialplan, to whatever number it names:
+        # out of our checks, limits and records. With Replaces it is refused; without, there is no variable that
+        # refuses it, and the leg goes to a context that no dialplan has, where it ends.
+        "deny_refer_requests": "true",
+        "force_transfer_context": NO_TRANSFER,
     }
 
 
