@@ -20,8 +20,8 @@ from gevent.lock import Semaphore
 from esl_apps.calls import AWAY, Essence, Live, restored
 from esl_apps.core import causes, cdr
 from esl_apps.core.apps import autodial, callback, click2dial, inbound
-from esl_apps.core.apps.common import conclude, recording_name
-from esl_apps.core.call import Ended, Leg
+from esl_apps.core.apps.common import conclude, end_of, recording_name
+from esl_apps.core.call import Leg
 from esl_apps.core.cards import Unavailable
 from esl_apps.core.cdr import Attempt
 from esl_apps.esl.channel import leg_of
@@ -258,8 +258,8 @@ class Adoption:
         if aleg is None and self._went_on(live):
             # Its caller was handed to a node that could not be told from whom.
             attempt.follows = True
-        ends = [leg.ended_at for leg in (aleg, bleg) if leg is not None and leg.ended_at is not None]
-        at = max(ends, default=now)
+        end = end_of(aleg, bleg, now)
+        at = end.at
         if attempt.cancelled_by is not None and attempt.bridged_at is None:
             attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, at)
         elif aleg is None and bleg is None:
@@ -269,7 +269,7 @@ class Adoption:
             self._end_of_a(attempt, aleg, at)
         else:
             party = cdr.AGENT if attempt.app == inbound.REF else cdr.CALLEE
-            conclude(attempt, Ended(at, aleg or Leg(""), bleg), None, party)
+            conclude(attempt, end, None, party)
         if attempt.app == callback.REF:
             node.outgoing.settle_callback(attempt)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esl_apps.core import cdr
-from esl_apps.core.apps.common import conclude
+from esl_apps.core.apps.common import conclude, end_of
 from esl_apps.core.call import Ended, Leg
 from esl_apps.core.cdr import Attempt, Moment, Record, c2d_payload, cdr_payload, direction, inbound_payload, new_ref
 from esl_apps.core.numbers import NumberPlan
@@ -300,3 +300,20 @@ def test_who_failed_first_though_ends_are_stamped_leg_by_leg(a: Leg, reason: str
     conclude(one, Ended(30.0, a, Leg("b", ended_at=30.005, q850=19, disposition="send_cancel")), None, cdr.CALLEE)
     assert one.record is not None
     assert one.record.end_reason == reason
+
+
+@pytest.mark.parametrize(
+    ("b_ended", "b", "by"),
+    [
+        (20.0, "recv_bye", "callee"),  # B left; the caller, who left at 30, was in the session's dial tone
+        (29.995, "send_bye", "agent"),  # the caller left, and B with it
+    ],
+)
+def test_a_talk_ends_with_b_though_the_caller_stays(b_ended: float, b: str, by: str) -> None:
+    one = attempt()
+    one.queued_at = 10.0
+    bleg = Leg("b", answered_at=12.0, ended_at=b_ended, q850=16, disposition=b)
+    conclude(one, end_of(Leg("a", ended_at=30.0, q850=16, disposition="recv_bye"), bleg, 99.0), None, cdr.CALLEE)
+    assert one.record is not None
+    assert (one.record.end_reason, one.record.hung_up_by) == ("answered", by)
+    assert abs(one.record.ended_at - b_ended) < 0.1

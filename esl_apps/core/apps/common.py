@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from esl_apps.core import causes, cdr, dialstring
@@ -249,6 +249,19 @@ def _who(attempt: Attempt, end: Ended, second: str) -> str:
 
 #: Seconds. FreeSWITCH stamps each leg's end in that leg's thread: a B that takes A along may be stamped after it.
 _STAMPED_WITHIN = 0.25
+
+
+def end_of(aleg: Leg | None, bleg: Leg | None, now: float) -> Ended:
+    """The end of a call of which the legs are all that is known. ``now``: where neither says when it ended.
+
+    A caller's leg may live on in its session when a talk is over: the talk's end is then B's, and A had no part in it.
+    """
+    ends = [leg.ended_at for leg in (aleg, bleg) if leg is not None and leg.ended_at is not None]
+    if aleg is not None and bleg is not None and bleg.answered_at is not None and len(ends) == 2:
+        a_ended, b_ended = ends
+        if a_ended > b_ended + _STAMPED_WITHIN:
+            return Ended(b_ended, replace(aleg, ended_at=None, disposition=None), bleg)
+    return Ended(max(ends, default=now), aleg or Leg(""), bleg)
 
 
 def _failed_first(end: Ended, bleg: Leg) -> bool:
