@@ -1,5 +1,5 @@
 """The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``import``, ``hash-pin``, ``calls``, ``trace``,
-``dialplan``."""
+``dialplan``, ``breaker``."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def main(argv: list[str]) -> int:
     importing = command("import", "load Kazoo's documents, as exported from CouchDB: JSON, one or many a file")
     importing.add_argument("files", nargs="+", metavar="FILE")
     command("hash-pin", "read a PIN from the terminal or standard input; print its keyed hash, for pin_hash")
+    breaker = command("breaker", "the breakers: which have tripped, and what would trip the others")
+    change = breaker.add_mutually_exclusive_group()
+    change.add_argument(
+        "--trip", metavar="KEY",
+        help="let nothing of KEY be dialled from now on: system, account:NAME, integrator:NAME or card:ID, alone or "
+        "with /country:XX, /class:NAME, /prefix:+DIGITS or /high_risk behind it",
+    )  # fmt: skip
+    change.add_argument("--reset", metavar="KEY", help="let it be dialled again, and count from nothing")
+    breaker.add_argument("--end-calls", action="store_true", help="with --trip: end the calls that are up, too")
     dialplan = command("dialplan", "print the dialplan files with this configuration's numbers")
     dialplan.add_argument("-o", "--output", metavar="FOLDER", help="write them there instead")
     command("demo", "an embedded Redis, a sandbox and a node: one call through each application", config=False)
@@ -67,6 +76,7 @@ def main(argv: list[str]) -> int:
             "import": _import,
             "hash-pin": _hash_pin,
             "dialplan": _dialplan,
+            "breaker": _breaker,
         }
         return actions[arguments.command](config, arguments)
     except ConfigError as error:
@@ -169,6 +179,62 @@ def _hash_pin(config: Config, arguments: argparse.Namespace) -> int:
         return 1
     print(hash_pin(config.pin_key, pin))
     return 0
+
+
+def _breaker(config: Config, arguments: argparse.Namespace) -> int:
+    from esl_apps.breaker import Breakers
+    from esl_apps.spending import forget, names, thresholds
+
+    client = redisclient.connect(config.redis.url)
+    breakers = Breakers(client, config.node.name)
+    who = _who()
+    if arguments.end_calls and not arguments.trip:
+        print("esl-apps: --end-calls goes with --trip", file=sys.stderr)
+        return 2
+    key = arguments.trip or arguments.reset
+    if arguments.trip:
+        try:
+            names(config, client, key)
+        except ValueError as error:
+            print(f"esl-apps: {key!r}: {error}", file=sys.stderr)
+            return 2
+    if arguments.trip:
+        new = breakers.trip(key, "by hand", by=who, end_calls=arguments.end_calls)
+        print(f"{key}: tripped by {who}" if new else f"{key}: has tripped already")
+        return 0 if new else 1
+    if arguments.reset:
+        if key not in breakers.tripped:
+            print(f"esl-apps: {key}: has not tripped", file=sys.stderr)
+            return 1
+        # What it has counted goes first, or the next call would trip it again.
+        forget(client, key)
+        breakers.reset(key, by=who)
+        print(f"{key}: reset by {who}")
+        return 0
+    tripped = breakers.tripped
+    for scope, trip in sorted(tripped.items()):
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(trip.at))
+        ends = ", its calls were ended" if trip.end_calls else ""
+        print(f"TRIPPED {scope}: {trip.why}, by {trip.by}, {at} UTC{ends}")
+    for scope, what in thresholds(config).items():
+        if scope not in tripped:
+            print(f"ok      {scope}: trips over {what}")
+    for line in breakers.log():
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(line.at))
+        print(f"log     {at} UTC  {line.scope} {line.what} by {line.by}{': ' + line.why if line.why else ''}")
+    return 0
+
+
+def _who() -> str:
+    """Who is at the keyboard: it stands in the breakers' log."""
+    import getpass
+    import socket
+
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def _dialplan(config: Config, arguments: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +20,11 @@ from gevent.event import Event as Flag
 
 from esl_apps import cdr_lists, redisclient
 from esl_apps.alerts import Alerts
+from esl_apps.breaker import Breakers, Trip
 from esl_apps.callbacks import CallbackStore
 from esl_apps.calls import EVENTS, Calls, snapshot, state_event
 from esl_apps.cards import CardStore, hash_pin
-from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, split_address, within
+from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, level, split_address, within
 from esl_apps.core import cdr, dialstring
 from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
 from esl_apps.core.apps.click2dial import Client
@@ -32,9 +34,11 @@ from esl_apps.core.cards import Account
 from esl_apps.core.cdr import Attempt, Moment
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.numbers import NotDialable, presented
+from esl_apps.core.spending import SYSTEM, Charge
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
-from esl_apps.esl.switch import Switch
+from esl_apps.esl.session import ReplyError
+from esl_apps.esl.switch import Switch, Unavailable
 from esl_apps.incoming import Incoming
 from esl_apps.metrics import Metrics
 from esl_apps.notifications import Entry, Journal, Outbox
@@ -63,7 +67,8 @@ class Node:
         self._redis = redisclient.connect(config.redis.url)
         self.apply(config)
         self.store = Store(self._redis)
-        self.usage = UsageStore(self._redis, config.node.name)
+        self.breakers = Breakers(self._redis, config.node.name, tell=self.alerts.tell, on_trip=self._on_trip)
+        self.usage = UsageStore(self._redis, config.node.name, breakers=self.breakers, on_cut=self._cut)
         self.callbacks = CallbackStore(self._redis, config.node.name)
         self.outgoing = Outgoing(self)
         self.calls = Calls(self._on_moment, self._on_record)
@@ -94,6 +99,7 @@ class Node:
             ringback=dial.ringback,
             recordings=config.recordings.dir,
         )
+        self.system = level(SYSTEM, config.spending.limits, config.spending.breaker)
         self.clients = {one.name: self._client(one) for one in config.integrators}
         self.queues = {}
         for did, number in config.inbound.items():
@@ -132,6 +138,7 @@ class Node:
             callee_timeout=one.callee_timeout,
             longest=one.max_duration,
             record=one.record,
+            levels=(self.system, level(f"integrator:{one.name}", one.limits, one.breaker)),
         )
 
     def _build_outboxes(self, config: Config) -> dict[str | None, Outbox]:
@@ -191,6 +198,7 @@ class Node:
             switch.start()
         # A request in the first instant finds its switch; one that is away does not hold the start up.
         gevent.wait([gevent.spawn(switch.wait_up, 2.0) for switch in self.switches])
+        self.breakers.start()
         self.usage.start()
         self.outgoing.start()
         self.server.listen()
@@ -214,6 +222,7 @@ class Node:
         for outbox in outboxes:
             outbox.stop()
         self.usage.stop()
+        self.breakers.stop()
         self.store.stop()
         for switch in self.switches:
             switch.stop()
@@ -243,6 +252,32 @@ class Node:
         if switch is not None:
             self.calls.reap(switch, ref)
 
+    # Spending -----------------------------------------------------------------------------------------
+
+    def _on_trip(self, scope: str, trip: Trip) -> None:
+        if trip.end_calls:
+            self.usage.end_calls(scope)
+
+    def _cut(self, charge: Charge) -> None:
+        """End what a charge is for: the whole call, or B alone, whose caller then hears why."""
+        attempt = charge.attempt
+        switch = next((switch for switch in self.switches if switch.name == attempt.switch), None)
+        if switch is None:
+            return
+        commands = [f"hupall ALLOTTED_TIMEOUT esl_bleg {attempt.session_ref}"]
+        if charge.whole:
+            # A session's first leg has the reference of the number that it dials now, which may be another.
+            commands = [f"hupall ALLOTTED_TIMEOUT esl_call_ref {attempt.call_ref}"]
+            if attempt.aleg_uuid is not None:
+                commands.append(f"uuid_kill {attempt.aleg_uuid} ALLOTTED_TIMEOUT")
+        gevent.spawn(self._order, switch, commands)
+
+    def _order(self, switch: Switch, commands: list[str]) -> None:
+        for command in commands:
+            # The next beat orders it again; a leg that is gone is what was wanted.
+            with suppress(Unavailable, ReplyError):
+                switch.api(command)
+
     # What the applications ask ------------------------------------------------------------------------
 
     @property
@@ -269,6 +304,7 @@ class Node:
                 prompt_delay=cccp.prompt_delay,
                 callback_delay=cccp.callback_delay,
                 emergency=config.dial.emergency is not None,
+                system=self.system,
                 own_numbers=frozenset(self.settings.plan.read(did).e164 for did in dids if did),
             )
             self._rules = rules, defaults

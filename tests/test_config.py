@@ -102,6 +102,9 @@ def test_the_shipped_file_has_every_key() -> None:
         (config.Account, acme),
         (config.Disa, acme["disa"]["front"]),
         (config.Inbound, shipped["inbound"]["27115550000"]),
+        (config.Spending, shipped["spending"]),
+        (config.Limits, shipped["spending"]["limits"]),
+        (config.Breaker, shipped["spending"]["breaker"]),
     ]
     missing = {
         f"{kind.__name__}.{one.encode_name}"

@@ -21,7 +21,8 @@ from esl_apps.core.apps.click2dial import Fault, Refused
 from esl_apps.core.cards import Account, Card, Unavailable
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import denied
-from esl_apps.http.common import Problem, Token, answer, application, problem, read_json
+from esl_apps.http.common import Problem, Token, answer, application, problem, read_json, spent
+from esl_apps.outgoing import Spent
 from esl_apps.prompts import prompt_path
 from esl_apps.service import Node
 
@@ -47,6 +48,7 @@ _MESSAGES = {
     405: "method not allowed",
     413: "request entity too large",
     415: "unsupported media type",
+    429: "too many requests",
     500: "unspecified_fault",
     503: "datastore_unreachable",
 }
@@ -244,6 +246,8 @@ class _Autodial:
             attempt = self._door.ask(lambda: node.outgoing.autodial(account, order))
         except Full as full:
             raise problem(503, "unavailable", str(full), headers=_RETRY_AFTER) from None
+        except Spent as over:
+            raise spent(over.refusal) from None
         _succeed(req, resp, 201, {"call_ref": attempt.call_ref, "state": attempt.state})
 
 
@@ -306,8 +310,8 @@ def _leg(node: Node, account: Account, text: object, field: str, faults: list[Fa
         faults.append(Fault(field, "forbidden", "is a number of this installation"))
     elif rules.allowed_callee is not None and not rules.allowed_callee("+" + number.e164):
         faults.append(Fault(field, "forbidden", "is not allowed by allowed_callee_regex"))
-    elif denied(number, account.call_restriction):
-        faults.append(Fault(field, "restricted", f"class {number.klass} is denied"))
+    elif what := denied(number, account.call_restriction):
+        faults.append(Fault(field, "restricted", f"class {what} is denied"))
     else:
         return number
     return None
@@ -431,6 +435,8 @@ def _operation(
         },
     }
     failures = (400, 401, 404, 503) if body is None else (400, 401, 404, 413, 415, 503)
+    if body == "Autodial":
+        failures = (*failures, 429)
     result: dict[str, Any] = {
         "operationId": name,
         "summary": summary,

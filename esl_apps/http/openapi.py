@@ -31,7 +31,8 @@ def _errors(*statuses: int) -> dict[str, Any]:
         415: "Not application/json",
         416: "A range that the recording does not have",
         422: "A field is wrong: nothing was dialled",
-        503: "No switch or no Redis; Retry-After says when to ask again",
+        429: "A limit is reached: nothing was dialled; Retry-After says when to ask again",
+        503: "No switch, no Redis, or a breaker has tripped; Retry-After says when to ask again",
     }
     return {str(status): _response(text[status], _ref("Errors")) for status in statuses}
 
@@ -75,7 +76,7 @@ def describe(client: Client) -> dict[str, Any]:
                     "responses": {
                         "200": _response("A dry run's verdicts", _ref("DryRun")),
                         "202": accepted,
-                        **_errors(400, 401, 409, 413, 415, 422, 503),
+                        **_errors(400, 401, 409, 413, 415, 422, 429, 503),
                     },
                 },
                 "get": {
@@ -155,7 +156,7 @@ def _legacy(accepted: dict[str, Any]) -> dict[str, Any]:
             }
             for name in fields
         ],
-        "responses": {"202": accepted, **_errors(401, 404, 422, 503)},
+        "responses": {"202": accepted, **_errors(401, 404, 422, 429, 503)},
     }
 
 
