@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gevent
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from esl_apps import redisclient
-from esl_apps.breaker import Breakers
+from esl_apps.breaker import Breakers, Trip
 from esl_apps.core.cards import Unavailable
 from esl_apps.core.cdr import Attempt
 from esl_apps.core.numbers import Number, NumberPlan
@@ -265,7 +266,9 @@ def test_the_same_call_counts_once(usage: UsageStore) -> None:
     assert begins(usage, charge("b", one)) == CALLS_PER_HOUR
 
 
-def test_two_legs_are_one_call_of_their_account_and_two_to_their_country(usage: UsageStore, server: RedisServer) -> None:
+def test_two_legs_are_one_call_of_their_account_and_two_to_their_country(
+    usage: UsageStore, server: RedisServer
+) -> None:
     cuba = read_destination("country:CU")
     level = Level("account:acme", Limits(calls_per_day=9, destinations={cuba: Limits(calls_per_day=9)}))
     attempt = Attempt("callback", None, None, None, None, "external", call_ref="a")
@@ -527,13 +530,15 @@ class Told:
         self.cut: list[Charge] = []
         self.nodes: list[UsageStore] = []
         self.breakers: list[Breakers] = []
-        for name in ("one", "two"):
+        for i, name in enumerate(("one", "two")):
             client = connect()
-            breakers = Breakers(client, name, tell=self.tell, on_trip=lambda scope, trip, i=len(self.nodes): (
-                self.nodes[i].end_calls(scope) if trip.end_calls else None
-            ))  # fmt: skip
+            breakers = Breakers(client, name, tell=self.tell, on_trip=partial(self.tripped, i))
             self.breakers.append(breakers)
             self.nodes.append(UsageStore(client, name, breakers=breakers, on_cut=self.cut.append, clock=clock))
+
+    def tripped(self, node: int, scope: str, trip: Trip) -> None:
+        if trip.end_calls:
+            self.nodes[node].end_calls(scope)
 
     def tell(self, kind: str, **details: Any) -> None:
         self.alerts.append({"kind": kind, **details})
