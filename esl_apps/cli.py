@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import gevent
 
@@ -17,6 +18,9 @@ from esl_apps.calls import timeline
 from esl_apps.config import Config, ConfigError, load
 from esl_apps.core.cards import Unavailable
 from esl_apps.store import Store
+
+if TYPE_CHECKING:
+    from esl_apps.breaker import Breakers
 
 _DEFAULT_CONFIG = "/etc/esl_apps/esl_apps.yml"
 
@@ -183,34 +187,17 @@ def _hash_pin(config: Config, arguments: argparse.Namespace) -> int:
 
 def _breaker(config: Config, arguments: argparse.Namespace) -> int:
     from esl_apps.breaker import Breakers
-    from esl_apps.spending import forget, names, thresholds
+    from esl_apps.spending import thresholds
 
     client = redisclient.connect(config.redis.url)
     breakers = Breakers(client, config.node.name)
-    who = _who()
-    if arguments.end_calls and not arguments.trip:
+    if arguments.trip is not None:
+        return _trip(config, client, breakers, arguments)
+    if arguments.end_calls:
         print("esl-apps: --end-calls goes with --trip", file=sys.stderr)
         return 2
-    key = arguments.trip or arguments.reset
-    if arguments.trip:
-        try:
-            names(config, client, key)
-        except ValueError as error:
-            print(f"esl-apps: {key!r}: {error}", file=sys.stderr)
-            return 2
-    if arguments.trip:
-        new = breakers.trip(key, "by hand", by=who, end_calls=arguments.end_calls)
-        print(f"{key}: tripped by {who}" if new else f"{key}: has tripped already")
-        return 0 if new else 1
-    if arguments.reset:
-        if key not in breakers.tripped:
-            print(f"esl-apps: {key}: has not tripped", file=sys.stderr)
-            return 1
-        # What it has counted goes first, or the next call would trip it again.
-        forget(client, key)
-        breakers.reset(key, by=who)
-        print(f"{key}: reset by {who}")
-        return 0
+    if arguments.reset is not None:
+        return _reset(client, breakers, arguments.reset)
     tripped = breakers.tripped
     for scope, trip in sorted(tripped.items()):
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(trip.at))
@@ -222,6 +209,34 @@ def _breaker(config: Config, arguments: argparse.Namespace) -> int:
     for line in breakers.log():
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(line.at))
         print(f"log     {at} UTC  {line.scope} {line.what} by {line.by}{': ' + line.why if line.why else ''}")
+    return 0
+
+
+def _trip(config: Config, client: redisclient.Client, breakers: Breakers, arguments: argparse.Namespace) -> int:
+    from esl_apps.spending import names
+
+    try:
+        names(config, client, arguments.trip)
+    except ValueError as error:
+        print(f"esl-apps: {arguments.trip!r}: {error}", file=sys.stderr)
+        return 2
+    who = _who()
+    new = breakers.trip(arguments.trip, "by hand", by=who, end_calls=arguments.end_calls)
+    print(f"{arguments.trip}: tripped by {who}" if new else f"{arguments.trip}: has tripped already")
+    return 0 if new else 1
+
+
+def _reset(client: redisclient.Client, breakers: Breakers, scope: str) -> int:
+    from esl_apps.spending import forget
+
+    if scope not in breakers.tripped:
+        print(f"esl-apps: {scope}: has not tripped", file=sys.stderr)
+        return 1
+    # What it has counted goes first, or the next call would trip it again.
+    forget(client, scope)
+    who = _who()
+    breakers.reset(scope, by=who)
+    print(f"{scope}: reset by {who}")
     return 0
 
 

@@ -386,7 +386,7 @@ def _ranges(path: str, _changed: float) -> list[str]:
         with open(path, encoding="utf-8") as stream:
             root = yaml.compose(stream.read(), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(error), "spending.high_risk") from None
+        raise ConfigError(str(error), file=path) from None
     except (yaml.YAMLError, RecursionError):
         raise ConfigError("not YAML", file=path) from None
     if root is None:
@@ -405,7 +405,7 @@ def read_ranges(path: str) -> list[str]:
     try:
         changed = os.stat(path).st_mtime
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "spending.high_risk") from None
+        raise ConfigError(str(error.strerror), file=path) from None
     return _ranges(path, changed)
 
 
