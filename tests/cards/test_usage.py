@@ -409,6 +409,24 @@ def test_fifty_calls_do_not_each_talk_the_same_last_minute(usage: UsageStore, ot
     assert sum(call.spent(clock.at) for call in up) == pytest.approx(60)
 
 
+def test_a_call_that_may_talk_is_not_cut(usage: UsageStore, clock: Clock) -> None:
+    one = charge("a", Limits(minutes_per_day=5, minutes_per_hour=3))
+    assert begins(usage, one) is None
+    one.talk()
+    for _ in range(30):
+        clock.at += BEAT
+        assert one.short(clock.at) is None
+        usage.accrue()
+    assert usage._timers == {}
+    clock.at += 25
+    usage.accrue()
+    assert list(usage._timers) == [one]
+    clock.at += 5
+    usage._run_out(one)
+    assert one.cut is not None
+    assert one.cut.what == MINUTES_PER_HOUR
+
+
 def test_a_call_is_cut_when_its_money_ends_and_not_a_beat_later(client: Any) -> None:
     cut: list[Charge] = []
     usage = UsageStore(client, "one", on_cut=cut.append)
@@ -455,18 +473,20 @@ def test_what_a_killed_node_let_talk_is_counted(usage: UsageStore, other: UsageS
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("begin"), st.integers(0, 1)),
+        st.tuples(st.just("ring"), st.integers(0, 1)),
+        st.tuples(st.just("call"), st.integers(0, 1)),
         st.tuples(st.just("answer"), st.integers(0, 20)),
         st.tuples(st.just("end"), st.integers(0, 20)),
-        st.tuples(st.just("pass"), st.sampled_from([0.4, 3.0, 17.0, 60.0, 400.0, 3000.0])),
+        st.tuples(st.just("pass"), st.sampled_from([0.4, 3.0, 17.0, 60.0, 400.0, 3420.0, 3590.0])),
     ),
+    min_size=8,
     max_size=40,
 )
 
 
 @pytest.mark.parametrize("server", ["alone"], indirect=True)
 @given(steps=STEPS)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_sequence_talks_more_than_its_limit(server: RedisServer, client: Any, steps: list[tuple[str, Any]]) -> None:
     server.client.flushall()
     clock = Clock(EVENING - 20 * 3600)
@@ -480,6 +500,9 @@ def test_no_sequence_talks_more_than_its_limit(server: RedisServer, client: Any,
         until = clock.at + seconds
         while clock.at < until:
             up = [(node, one) for node, one in calls if one.since is not None and not one.ended]
+            if not up:
+                clock.at = until
+                break
             ends = [one.since + (one.paid() or 0.0) for _node, one in up if one.since is not None]
             at = min([until, clock.at + BEAT, *(end for end in ends if end > clock.at)])
             for _node, _one in up:
@@ -496,10 +519,12 @@ def test_no_sequence_talks_more_than_its_limit(server: RedisServer, client: Any,
 
     for what, value in steps:
         open_calls = [(node, one) for node, one in calls if not one.ended]
-        if what == "begin":
+        if what in ("ring", "call"):
             one = charge(f"c{len(calls)}", limits)
             if nodes[value].begin(one) is None:
                 calls.append((value, one))
+                if what == "call":
+                    one.talk()
         elif what == "pass":
             advance(value)
         elif open_calls:
