@@ -111,6 +111,11 @@ class Breakers:
             self._poller.kill()
 
     @property
+    def count(self) -> int:
+        """How many have tripped, as far as is known here."""
+        return len(self._tripped or {})
+
+    @property
     def tripped(self) -> dict[str, Trip]:
         """As last read. :raises Unavailable: they never were."""
         if self._tripped is None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esl_apps import redisclient
-from esl_apps.config import Config, ConfigError, split_address
+from esl_apps.config import Config, ConfigError, Limits, split_address
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, Unavailable
 from esl_apps.prompts import prompt_path
 from esl_apps.service import state_folder
+from esl_apps.spending import thresholds
 
 _WAIT = 5.0
 
@@ -132,6 +133,7 @@ def _entrances(config: Config) -> Iterator[Result]:
         "pin": "a number alone opens nothing; a PIN is asked",
         "attested": "a number counts only where STIR/SHAKEN attested it",
     }
+    yield _spending(config)
     trust = config.cccp.cid_trust
     yield Result("cccp.cid_trust", True, f"{trust}: {meaning[trust]}")
     for account_id, account in config.accounts.items():
@@ -145,6 +147,18 @@ def _entrances(config: Config) -> Iterator[Result]:
                 yield Result(what, False, f"its PIN is shorter than {_SHORT_PIN} digits: it is guessed in a night")
             else:
                 yield Result(what, True, "asks for a PIN")
+
+
+def _spending(config: Config) -> Result:
+    breakers = thresholds(config)
+    levels = [("spending", config.spending.limits)]
+    levels += [(f"integrator {one.name}", one.limits) for one in config.integrators]
+    levels += [(f"account {id}", account.limits) for id, account in config.accounts.items()]
+    limited = [name for name, limits in levels if limits != Limits()]
+    if not breakers and not limited:
+        return Result("spending", True, "no limit and no breaker: a fraud ends when somebody sees the bill")
+    found = ", ".join([*(f"limits of {name}" for name in limited), *(f"breaker {scope}" for scope in breakers)])
+    return Result("spending", True, f"{found}; {len(config.high_risk())} high-risk ranges")
 
 
 #: Digits. Shorter ones fall to a dialler that tries three a call.

@@ -35,4 +35,7 @@ class Metrics:
             "esl_apps_outbox_depth", "Notifications not yet in Redis", ["outbox"], registry=registry
         )
         self.pushed = Counter("esl_apps_notifications", "Notifications in Redis", ["list"], registry=registry)
+        self.breakers = Gauge(
+            "esl_apps_breakers_tripped", "Breakers that are tripped, as this node knows", registry=registry
+        )
         self.alerts = Counter("esl_apps_alerts", "Alerts raised, by kind", ["alert"], registry=registry)

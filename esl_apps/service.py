@@ -190,6 +190,7 @@ class Node:
     def start(self) -> None:
         for app in (click2dial.REF, inbound.REF, disa.REF, dialthrough.REF, callback.REF, autodial.REF):
             self.metrics.live.labels(app).set_function(partial(self.calls.count, app))
+        self.metrics.breakers.set_function(lambda: self.breakers.count)
         self.store.start()
         for outbox in set(self.outboxes.values()):
             self.metrics.outbox.labels(outbox.name).set_function(partial(getattr, outbox, "depth"))
