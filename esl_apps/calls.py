@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
+import msgspec
 from gevent.event import Event as Flag
 
 from esl_apps.core import causes, cdr
@@ -51,6 +52,8 @@ class Live:
 
     attempt: Attempt
     switch: Switch
+    core_uuid: str | None = None
+    """The FreeSWITCH process that has it."""
     ends: dict[str, Event] = field(default_factory=dict)
     """CHANNEL_HANGUP_COMPLETE of its A-legs, by UUID, from the inbound connection."""
     rang: set[str] = field(default_factory=set)
@@ -58,6 +61,10 @@ class Live:
     changed: Flag = field(default_factory=Flag)
     """Set at each of: socket attached, A-leg ended, job answered, switch up or down."""
     attached: bool = False
+    adopted: bool = False
+    """Of a process that died; nobody's flow runs it."""
+    released: bool = False
+    """Adopted no more: whoever follows it stops."""
     run: Callable[[Call, Begin], None] | None = None
     """What takes the answered leg, of a call that this process placed."""
 
@@ -75,12 +82,17 @@ class Live:
 
 
 class Calls:
-    """``on_record`` gets each ended attempt, once; ``on_moment`` every change of state."""
+    """``on_record`` gets each ended attempt, once; ``on_moment`` every change of state; ``on_save`` what is to
+    outlive the process, before anything is dialled and whenever it changes."""
 
     def __init__(
-        self, on_moment: Callable[[Attempt, Moment], None], on_record: Callable[[Attempt], None]
+        self,
+        on_moment: Callable[[Attempt, Moment], None],
+        on_record: Callable[[Attempt], None],
+        on_save: Callable[[Attempt], None],
     ) -> None:
         self.live: dict[str, Live] = {}
+        self._on_save = on_save
         self._on_moment = on_moment
         self._on_record = on_record
         # Calls that ended while their switch was away: whatever is left of them is hung up when it is back.
@@ -97,8 +109,27 @@ class Calls:
     def _add(self, attempt: Attempt, switch: Switch) -> Live:
         attempt.switch = switch.name
         attempt.on_change = self._changed
-        self.live[attempt.call_ref] = live = Live(attempt, switch)
+        attempt.on_save = self._on_save
+        self.live[attempt.call_ref] = live = Live(attempt, switch, switch.core_uuid)
+        self._on_save(attempt)
         return live
+
+    def adopt(self, attempt: Attempt, switch: Switch, core_uuid: str | None) -> Live:
+        """A call of a process that died: heard of from here on, and told nobody that it knew already."""
+        live = self._add(attempt, switch)
+        live.core_uuid = core_uuid
+        live.attached = live.adopted = True
+        attempt.note("adopted", "its node is gone")
+        return live
+
+    def release(self, live: Live) -> None:
+        """Another process, or another flow of this one, has an adopted call now."""
+        live.released = True
+        for charge in live.attempt.charges:
+            charge.end()
+        if self.live.get(live.attempt.call_ref) is live:
+            del self.live[live.attempt.call_ref]
+        live.poke()
 
     def expected(self) -> int:
         """Legs that this node rang and whose answer would bring them here."""
@@ -358,25 +389,54 @@ def snapshot(attempt: Attempt) -> dict[str, Any]:
     return result
 
 
-def restored(call: dict[str, Any]) -> Attempt:
-    """An attempt from its ``snapshot``: of a process that can no longer end it."""
-    attempt = Attempt(
-        app=call["app"],
-        integrator=call["integrator"],
-        account_id=call.get("account_id"),
-        extension=call["agent"],
-        number=call["callee"],
-        dial_number=call["outbound_id"],
-        call_dir=call["call_dir"],
-        contact_ref=call["contact_ref"],
-        call_ref=call["call_ref"],
-        session_ref=call["session_ref"],
-        queued_at=call["timeline"][0]["at"],
+class Essence(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What it takes to end a call whose process died: which call it is, whose, and how far it had come."""
+
+    call_ref: str
+    session_ref: str
+    contact_ref: str
+    app: str
+    queued_at: float
+    state: str
+    call_dir: str
+    integrator: str | None = None
+    account_id: str | None = None
+    extension: str | None = None
+    number: str | None = None
+    dial_number: str | None = None
+    dialed_at: float | None = None
+    answered_at: float | None = None
+    bridged_at: float | None = None
+    hold_time: int = 0
+    cancelled_by: str | None = None
+    recording_url: str | None = None
+    aleg_uuid: str | None = None
+    switch: str | None = None
+    core_uuid: str | None = None
+    """Of the FreeSWITCH process that had the call: where another one answers, the call is gone."""
+    holder: str | None = None
+    """Whose place among the concurrent calls it has."""
+    paid_for: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    """What its legs are paid from."""
+    order: dict[str, Any] | None = None
+    """What its application goes on by, where its answered leg comes to another process."""
+
+
+def essence(attempt: Attempt, core_uuid: str | None) -> Essence:
+    return Essence(
+        core_uuid=core_uuid,
+        **{name: getattr(attempt, name) for name in Essence.__struct_fields__ if name != "core_uuid"},
     )
-    attempt.dialed_at = call["dialed_at"]
-    attempt.answered_at = call["answered_at"]
-    attempt.bridged_at = call["bridged_at"]
-    attempt.state = call["state"]
+
+
+def restored(known: Essence) -> Attempt:
+    """An attempt of a process that can no longer end it."""
+    fields = msgspec.structs.asdict(known)
+    later = {name: fields.pop(name) for name in ("state", "dialed_at", "answered_at", "bridged_at", "hold_time")}
+    del fields["core_uuid"]
+    attempt = Attempt(**fields)
+    for name, value in later.items():
+        setattr(attempt, name, value)
     return attempt
 
 

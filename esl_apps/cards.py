@@ -26,10 +26,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -40,8 +42,6 @@ from esl_apps.core.cdr import new_ref
 from esl_apps.core.numbers import NotDialable, NumberPlan
 from esl_apps.core.spending import Breaker, Limits
 from esl_apps.redisclient import ERRORS, Client
-
-_T = TypeVar("_T")
 
 #: Kazoo asks its callers for so many (and a card with another length could never be used).
 PIN = re.compile(r"[0-9]{9,12}")
@@ -63,6 +63,10 @@ _SYSTEM_CONFIG = "esl_apps:system_config"
 
 #: How often an update is tried when others change the same card at the same time.
 _TRIES = 20
+#: Answers kept for a Redis that is away (``redis.stale_cards``).
+_STALE_MOST = 10000
+
+T = TypeVar("T")
 
 # KEYS: cards, ids, the account's ids. ARGV: claim, id, document. 1: made; 0: the claim is taken; -1: the id is.
 _CREATE = """
@@ -184,14 +188,58 @@ def hash_pin(key: str, pin: str) -> str:
     return hmac.digest(key.encode(), pin.encode(), hashlib.sha256).hex()
 
 
+class Stale:
+    """What Redis said last, for ``redis.stale_cards`` seconds while it is away: bounded in time and in number."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._kept: dict[str, tuple[float, Any]] = {}
+
+    def ask(self, key: str, ask: Callable[[], T]) -> T:
+        """:raises Unavailable: Redis is away, and has not answered this in the last seconds."""
+        try:
+            found = ask()
+        except Unavailable:
+            at, kept = self._kept.get(key, (-math.inf, None))
+            if self._clock() - at > self.seconds:
+                raise
+            return cast(T, kept)
+        if found is None:
+            # What was taken away opens nothing from then on.
+            self._kept.pop(key, None)
+        else:
+            self.keep(key, found)
+        return found
+
+    def keep(self, key: str, found: Any) -> None:
+        if self.seconds:
+            self._kept.pop(key, None)
+            self._kept[key] = self._clock(), found
+            if len(self._kept) > _STALE_MOST:
+                del self._kept[next(iter(self._kept))]
+
+
+def _seen(account_id: str, id: str) -> str:
+    return f"i{account_id}/{id}"
+
+
 class CardStore:
     """Cards, accounts and imported settings. Every method raises :class:`Unavailable` when Redis is away."""
 
     def __init__(
-        self, client: Client, pin_key: str | None, plan: NumberPlan, accounts: Mapping[str, config.Account]
+        self,
+        client: Client,
+        pin_key: str | None,
+        plan: NumberPlan,
+        accounts: Mapping[str, config.Account],
+        *,
+        stale: Stale | None = None,
     ) -> None:
         """``pin_key``: None where there are no PINs: none is found and none can be set. ``accounts``: those
-        of the configuration, which go before imported ones of the same id."""
+        of the configuration, which go before imported ones of the same id. ``stale``: what is gone by while Redis
+        is away; None: nothing, and nobody gets in."""
+        self._stale = stale or Stale(0)
         self._client = client
         self._pin_key = pin_key
         self._plan = plan
@@ -215,9 +263,15 @@ class CardStore:
         return self._by_claim("c" + e164)
 
     def _by_claim(self, claim: str) -> Card | None:
-        with asking_redis():
-            raw = self._client.hget(_CARDS, claim)
-        return None if raw is None else _card(claim, raw)
+        def ask() -> Card | None:
+            with asking_redis():
+                raw = self._client.hget(_CARDS, claim)
+            return None if raw is None else _card(claim, raw)
+
+        card = self._stale.ask(claim, ask)
+        if card is not None:
+            self._stale.keep(_seen(card.account_id, card.id), card)
+        return card
 
     def last_number(self, card_id: str) -> str | None:
         with asking_redis():
@@ -225,12 +279,20 @@ class CardStore:
         return None if raw is None else raw.decode()
 
     def set_last_number(self, card_id: str, number: str) -> None:
-        self._set_last_number([_IDS, _LAST_NUMBER], [card_id, number])
+        try:
+            self._set_last_number([_IDS, _LAST_NUMBER], [card_id, number])
+        except Unavailable:
+            if not self._stale.seconds:
+                raise
+            # A caller who may dial meanwhile does so; redial has what it had.
 
     def account(self, account_id: str) -> Account | None:
         """The account of the configuration, which takes no round trip, else the imported one."""
         if account_id in self._configured:
             return self._configured[account_id]
+        return self._stale.ask("a" + account_id, lambda: self._imported(account_id))
+
+    def _imported(self, account_id: str) -> Account | None:
         with asking_redis():
             fields = self._client.hgetall(_ACCOUNT + account_id)
         if b"account" not in fields:
@@ -272,8 +334,12 @@ class CardStore:
 
     def get(self, account_id: str, id: str) -> Card | None:
         """A card of this account; another account's is as one that is not there."""
-        found = self._find(account_id, id)
-        return None if found is None else _card(*found)
+
+        def ask() -> Card | None:
+            found = self._find(account_id, id)
+            return None if found is None else _card(*found)
+
+        return self._stale.ask(_seen(account_id, id), ask)
 
     def update(self, account_id: str, id: str, fields: Mapping[str, Any], *, merge: bool) -> Card | None:
         """Change a card; None where this account has none of this id.
@@ -399,9 +465,13 @@ class CardStore:
     def system_config(self, name: str) -> dict[str, Any]:
         """The imported keys of ``cccp`` or ``callflow.disa``, which go before the configuration file's; empty
         where none were imported. Checked when they came."""
-        with asking_redis():
-            raw = self._client.hget(_SYSTEM_CONFIG, name)
-        return {} if raw is None else dict(msgspec.json.decode(raw))
+
+        def ask() -> dict[str, Any]:
+            with asking_redis():
+                raw = self._client.hget(_SYSTEM_CONFIG, name)
+            return {} if raw is None else dict(msgspec.json.decode(raw))
+
+        return self._stale.ask("s" + name, ask)
 
     def put_system_config(self, name: str, keys: Mapping[str, Any]) -> None:
         with asking_redis():
@@ -438,7 +508,7 @@ def _configured(id: str, account: config.Account) -> Account:
     )
 
 
-def _spent(configured: _T, nothing: _T) -> _T | None:
+def _spent(configured: T, nothing: T) -> T | None:
     """None for what bounds nothing."""
     return None if configured == nothing else configured
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from esl_apps import __version__, logs, redisclient
+from esl_apps import __version__, logs, redisclient, roster
 from esl_apps.calls import timeline
 from esl_apps.config import Config, ConfigError, load
 from esl_apps.core.cards import Unavailable
@@ -138,12 +138,14 @@ def _check(config: Config, _arguments: argparse.Namespace) -> int:
 
 
 def _calls(config: Config, _arguments: argparse.Namespace) -> int:
-    calls = Store(redisclient.connect(config.redis.url)).live()
+    client = redisclient.connect(config.redis.url)
+    live = Store(client).live(roster.boots(client))
+    calls = sorted((call for found in live.values() for call in found), key=lambda call: call.call_ref)
     for call in calls:
-        age = time.time() - call["timeline"][0]["at"]
+        age = time.time() - call.queued_at
         print(
-            f"{call['call_ref']}  {call['state']:<15} {age:7.1f} s  {call['app']:<12} "
-            f"{call['agent'] or '-'} -> {call['callee'] or '-'}  {call['integrator'] or '-'}  {call['switch'] or '-'}"
+            f"{call.call_ref}  {call.state:<15} {age:7.1f} s  {call.app:<12} "
+            f"{call.extension or '-'} -> {call.number or '-'}  {call.integrator or '-'}  {call.switch or '-'}"
         )
     print(f"{len(calls)} live", file=sys.stderr)
     return 0

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from esl_apps.calls import Live, restored
+from esl_apps.calls import Essence, Live, essence, restored
 from esl_apps.core import causes
-from esl_apps.core.apps import callback, click2dial, dialthrough, disa, inbound
+from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
 from esl_apps.core.apps.common import conclude
 from esl_apps.core.call import CallEnded, Ended, Leg
 from esl_apps.core.cards import Unavailable
-from esl_apps.core.cdr import CALLEE, ENDED, LOST, REJECTED, SYSTEM, Attempt
+from esl_apps.core.cdr import AGENT, CALLEE, ENDED, LOST, REJECTED, SYSTEM, Attempt
 from esl_apps.core.numbers import NotDialable
 from esl_apps.esl.channel import Channel, leg_of
 from esl_apps.esl.server import FULL
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds for an attempt to end once its end is known.
 _SETTLE = 2.0
+
+#: Applications whose A-leg a node rings, and whose path no dialplan names.
+_RUNG = frozenset({autodial.REF, callback.REF})
 
 #: The dialplan's extension for callers whom no node serves (contract §3).
 UNAVAILABLE = "esl_apps_unavailable"
@@ -49,6 +52,8 @@ class _Visit:
         self.carried = self.channel.variable("esl_call_ref") or ""
         self.session_ref = ""
         """Of the session that this channel was in before, where the dialplan handed it back."""
+        self.goes_on: Attempt | None = None
+        """The attempt that it was in, where that had dialled nothing yet."""
         core = self.channel.header("Core-UUID")
         self.switch: Switch = next(
             (switch for switch in node.switches if switch.core_uuid == core), node.switches[0]
@@ -57,6 +62,10 @@ class _Visit:
     def begin(self, attempt: Attempt) -> None:
         """``begin`` of the flows: the call is known from here on."""
         first = not self.ref
+        if self.goes_on is not None and first:
+            # One session that dials none has one record, however many nodes served it.
+            attempt.call_ref, attempt.contact_ref = self.goes_on.call_ref, self.goes_on.contact_ref
+            attempt.dialed_at = self.goes_on.dialed_at
         self.ref = attempt.call_ref
         live = self.node.calls.begin(attempt, self.switch)
         live.attached = True
@@ -74,10 +83,15 @@ class _Visit:
 
     def settle(self) -> None:
         """A channel that the dialplan handed back, its socket or its node having died: end the attempt that it was
-        in, by what it carries of it. What it does from now on is another one of the same session."""
+        in, by what it carries of it. What it does from now on is another one of the same session; or the same one,
+        where that had dialled nothing yet."""
         calls = self.node.calls
         data = self.channel.data
         live = calls.live.get(self.carried)
+        if live is not None and live.adopted:
+            calls.release(live)
+            self._settle(essence(live.attempt, live.core_uuid), live.ends)
+            return
         if live is not None:
             # Of this process: its flow waits for the channel's end, and this is all the end that there will be.
             self.session_ref = live.attempt.session_ref
@@ -85,30 +99,70 @@ class _Visit:
             live.poke()
             live.wait(lambda: live.attempt.ended, time.monotonic() + _SETTLE)
             return
+        known = self.take_over()
+        if known is not None:
+            self._settle(known, {})
+
+    def take_over(self) -> Essence | None:
+        """The call that this channel carries, from the process that had it; None where it has ended, or Redis is
+        away: then it is followed to its end by whoever adopts it."""
+        node = self.node
         try:
-            known = self.node.store.call(self.carried)
+            found = node.store.essence(self.carried, node.roster.peers)
+            if found is None:
+                ended = node.store.call(self.carried)
+                self.session_ref = ended["session_ref"] if ended is not None else ""
+                return None
+            boot, known = found
+            node.store.take_over(known, boot)
         except ERRORS as error:
             log.error("a call that was handed back is not known", extra={"reason": str(error)})
-            return
-        if known is None:
-            return
-        self.session_ref = known["session_ref"]
-        if known["state"] == ENDED or known["bridged_at"] is None:
-            return
-        # They were talking when the node died, and the A-leg is here: B's end was the talk's.
-        cause = data.var("last_bridge_hangup_cause")
+            return None
+        return known
+
+    def _settle(self, known: Essence, ends: dict[str, Event]) -> None:
+        """``ends``: of its legs, those that were heard of."""
+        self.session_ref = known.session_ref
+        if known.holder is not None:
+            # Who goes on takes a place again.
+            self.node.usage.leave(known.holder, known.session_ref)
+        data = self.channel.data
         now = time.time()
-        bleg = Leg(
-            data.var("last_bridge_to") or "",
-            answered_at=known["bridged_at"],
-            ended_at=now,
-            cause=cause,
-            q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
-            disposition="recv_bye",
-        )
+        bleg = next((leg_of(end) for end in ends.values() if end.var("esl_bleg") is not None), None)
+        if bleg is None and (known.number is not None or known.bridged_at is not None):
+            bleg = self._bleg_of(known, now)
+        if bleg is None:
+            # It had dialled nothing, and goes on.
+            self.goes_on = restored(known)
+            return
         attempt = restored(known)
-        calls.begin(attempt, self.switch)
-        conclude(attempt, Ended(now, leg_of(data), bleg), None, CALLEE)
+        self.node.calls.begin(attempt, self.switch)
+        if bleg.answered_at is not None and attempt.app == inbound.REF and attempt.bridged_at is None:
+            inbound.answered(attempt, bleg.answered_at, bleg, self.node.announce)
+        conclude(attempt, Ended(now, leg_of(data), bleg), None, AGENT if attempt.app == inbound.REF else CALLEE)
+
+    def _bleg_of(self, known: Essence, now: float) -> Leg | None:
+        """How B ended, which nobody heard: by what the switch kept of it, else by what A carries of it."""
+        spool = self.node.spool
+        spool.look()
+        kept = [one.leg for one in spool.legs(known.call_ref) if one.bleg]
+        if kept:
+            return max(kept, key=lambda leg: (leg.answered_at is not None, leg.ended_at or 0.0))
+        data = self.channel.data
+        cause = data.var("last_bridge_hangup_cause")
+        if known.bridged_at is not None or cause is not None:
+            return Leg(
+                data.var("last_bridge_to") or "",
+                answered_at=known.bridged_at or now,
+                ended_at=now,
+                cause=cause,
+                q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
+                disposition="recv_bye",
+            )
+        failed = data.var("originate_disposition")
+        if failed in (None, "SUCCESS"):
+            return None
+        return Leg("", ended_at=now, cause=failed, q850=causes.q850(failed))
 
     def refuse(self, reason: str, cause: str = FULL) -> None:
         """Hang up with a cause: never just close (hazard 10)."""
@@ -178,6 +232,8 @@ class Incoming:
             visit.refuse("draining")
             return
         application = self._applications.get(visit.path[0])
+        if visit.carried and visit.channel.variable("esl_app") in _RUNG and self._go_on(visit):
+            return
         if visit.carried and visit.path[0] != "click2dial":
             visit.settle()
         if application is None:
@@ -187,6 +243,21 @@ class Incoming:
                 application(visit)
             except Unavailable as error:
                 visit.refuse(str(error), "NORMAL_TEMPORARY_FAILURE")
+
+    def _go_on(self, visit: _Visit) -> bool:
+        """An A-leg of an autodial or a callback that another process rang. False: it has been served before."""
+        node = self._node
+        live = node.calls.live.get(visit.carried)
+        if live is not None and live.adopted:
+            node.calls.release(live)
+            known: Essence | None = essence(live.attempt, live.core_uuid)
+        else:
+            known = visit.take_over() if live is None else None
+        if known is None or known.answered_at is not None:
+            return False
+        if not node.outgoing.go_on(visit.channel, restored(known), visit.begin):
+            visit.refuse("what its call needs is there no more", "NORMAL_CLEARING")
+        return True
 
     def _click2dial(self, visit: _Visit) -> None:
         node, channel = self._node, visit.channel

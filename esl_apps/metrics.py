@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import weakref
+
+from gevent import Greenlet
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _MILLISECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _RINGING = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 12, 20, 30, 60)
+
+
+#: All greenlets of this process that somebody still holds: what grows here without calls is a leak.
+_greenlets: weakref.WeakSet[Greenlet[..., object]] = weakref.WeakSet()
+Greenlet.add_spawn_callback(_greenlets.add)
 
 
 class Metrics:
@@ -38,4 +46,8 @@ class Metrics:
         self.breakers = Gauge(
             "esl_apps_breakers_tripped", "Breakers that are tripped, as this node knows", registry=registry
         )
+        self.greenlets = Gauge("esl_apps_greenlets", "Greenlets, one or more a call", registry=registry)
+        self.greenlets.set_function(_greenlets.__len__)
+        ProcessCollector(registry=registry)
+        self.adopted = Counter("esl_apps_calls_adopted", "Calls taken over from a node that died", registry=registry)
         self.alerts = Counter("esl_apps_alerts", "Alerts raised, by kind", ["alert"], registry=registry)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gevent
+import msgspec
 
 from esl_apps.callbacks import Pending
 from esl_apps.calls import Begin, Full
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 POLL = 0.25
 #: Seconds for which a node that took a callback has it; a dead node's go back then.
 LEASE = 120.0
+#: Other nodes that an answered leg is offered to: each name makes the originate longer.
+_NEXT = 2
 #: Seconds for which a number is rung back.
 RING = 45.0
 
@@ -43,6 +46,23 @@ class Spent(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
+
+
+class _Callback(msgspec.Struct):
+    """What a callback's answered leg needs of it, in whatever process it arrives."""
+
+    card: str
+    pending: dict[str, Any]
+
+
+class _Autodial(msgspec.Struct):
+    """The same of an autodial."""
+
+    a: str
+    b: str | None
+    conference: str | None
+    retain_cid: bool
+    media_id: str | None
 
 
 class Outgoing:
@@ -68,7 +88,9 @@ class Outgoing:
         return next(switch for switch in node.switches if switch.connected)
 
     def _application(self, path: str) -> str:
-        return f"socket({self._node.config.advertise}/{path} async full)"
+        """Where an answered leg goes: to this node or, where it died meanwhile, to another (hazard 9)."""
+        nodes = [self._node.config.advertise, *self._node.roster.others()[:_NEXT]]
+        return f"socket({'|'.join(f'{node}/{path}' for node in nodes)} async full)"
 
     # Click-to-dial ------------------------------------------------------------------------------------
 
@@ -100,6 +122,8 @@ class Outgoing:
         node = self._node
         switch = self._switch()
         attempt = autodial.new_attempt(order, account)
+        attempt.order = msgspec.to_builtins(_Autodial(order.a.dialled, order.b.dialled if order.b else None,
+                                                      order.conference, order.retain_cid, order.media_id))
         charges = autodial.charges(attempt, order, node.rules, account)
         refusal = node.usage.check(*charges)
         if refusal is not None:
@@ -134,6 +158,8 @@ class Outgoing:
         if refusal is not None:
             attempt.note("refused", str(refusal))
             attempt.end(cdr.REJECTED, refusal.code, cdr.SYSTEM, time.time())
+        else:
+            attempt.save()
         return refusal is None
 
     # Callbacks ----------------------------------------------------------------------------------------
@@ -196,6 +222,7 @@ class Outgoing:
         switch = self._switch()
         shown = node.caller_id_of(account)
         attempt = callback.new_attempt(number, account, shown)
+        attempt.order = msgspec.to_builtins(_Callback(card.id, msgspec.to_builtins(pending)))
         leg = callback.aleg(node.settings, attempt, card, shown)
         endpoints = node.settings.endpoints.of(number, as_asked=False)
 
@@ -214,25 +241,74 @@ class Outgoing:
                 confirm=node.config.callback.confirm, begin=begin,
             )  # fmt: skip
 
-        answered = node.calls.place(attempt, switch, ring, run).get()
-        record = attempt.record
-        again = record is not None and (
-            record.end_reason in ("agent_no_answer", "agent_busy", cdr.LOST)
-            or record.end_code in causes.GATEWAY_FAILED
+        node.calls.place(attempt, switch, ring, run).get()
+        self._settle(attempt, pending)
+
+    def settle_callback(self, attempt: Attempt) -> None:
+        """A callback of a node that died has ended, or was answered here."""
+        if attempt.order is None:
+            return
+        try:
+            self._settle(attempt, Pending(**msgspec.convert(attempt.order, _Callback).pending))
+        except Unavailable as error:
+            # Its lease ends by itself.
+            log.warning("callback not settled", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+
+    def _settle(self, attempt: Attempt, pending: Pending) -> None:
+        """:raises Unavailable: Redis is away."""
+        node, record = self._node, attempt.record
+        again = (
+            attempt.answered_at is None
+            and record is not None
+            and (
+                record.end_reason in ("agent_no_answer", "agent_busy", cdr.LOST)
+                or record.end_code in causes.GATEWAY_FAILED
+            )
         )
-        if not answered and again and pending.attempt <= node.config.callback.retries:
+        if again and pending.attempt <= node.config.callback.retries:
             node.callbacks.retry(pending, time.time() + node.config.callback.retry_after)
         else:
             node.callbacks.done(pending, time.time())
 
+    # Answered, after their node had died ----------------------------------------------------------------
+
+    def go_on(self, call: Call, attempt: Attempt, begin: Begin) -> bool:
+        """Go on with an A-leg that another process rang: autodial's or a callback's. False: it carries no order,
+        or what it needs is there no more. :raises Unavailable: Redis is away."""
+        node = self._node
+        account = node.cards.account(attempt.account_id or "")
+        if attempt.order is None or account is None:
+            return False
+        if attempt.app == callback.REF:
+            kept = msgspec.convert(attempt.order, _Callback)
+            card = node.cards.get(account.id, kept.card)
+            if card is None or not card.active:
+                return False
+            attempt.answered_at = time.time()
+            self.settle_callback(attempt)
+            node.go_on_paying(attempt)
+            begin(attempt)
+            callback.run(
+                call, attempt, card, account, node.settings, node.rules, node.cards, node.usage,
+                confirm=node.config.callback.confirm, begin=begin,
+            )  # fmt: skip
+            return True
+        one = msgspec.convert(attempt.order, _Autodial)
+        try:
+            a, b = node.settings.plan.read(one.a), node.settings.plan.read(one.b) if one.b else None
+        except NotDialable:
+            return False
+        order = AutodialOrder(a, b, one.conference, 0.0, one.retain_cid, one.media_id)
+        node.go_on_paying(attempt)
+        begin(attempt)
+        autodial.run(call, attempt, order, account, node.settings, node.rules, node.usage, begin=begin)
+        return True
+
     def _is_up(self, number: Number) -> bool:
         """Whether a call with this number is up already, on any node: two phones would ring for one caller."""
         node = self._node
-        for call in node.store.live():
-            if call.get("node") == node.settings.node and call["call_ref"] not in node.calls.live:
-                # Left by a process of this name that was killed: nobody talks there any more, as far as we know.
-                continue
-            for party in (call["agent"], call["callee"]):
+        for call in (call for calls in node.store.live(node.roster.peers).values() for call in calls):
+            for party in (call.extension, call.number):
                 try:
                     if party and self._node.settings.plan.read(party).e164 == number.e164:
                         return True

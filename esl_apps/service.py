@@ -19,22 +19,25 @@ import msgspec
 from gevent.event import Event as Flag
 
 from esl_apps import cdr_lists, redisclient
+from esl_apps.adoption import Adoption
 from esl_apps.alerts import Alerts
+from esl_apps.begun import Begun
 from esl_apps.breaker import Breakers, Trip
 from esl_apps.callbacks import CallbackStore
-from esl_apps.calls import EVENTS, Calls, snapshot, state_event
-from esl_apps.cards import CardStore, hash_pin
+from esl_apps.calls import EVENTS, Calls, Essence, essence, snapshot, state_event
+from esl_apps.cards import CardStore, Stale, hash_pin
 from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, level, split_address, within
 from esl_apps.core import cdr, dialstring
 from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
 from esl_apps.core.apps.click2dial import Client
 from esl_apps.core.apps.common import Settings, recording_path
-from esl_apps.core.apps.dialin import Rules
+from esl_apps.core.apps.dialin import Rules, account_level
 from esl_apps.core.cards import Account
+from esl_apps.core.cards import Unavailable as Unaskable
 from esl_apps.core.cdr import Attempt, Moment
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.numbers import NotDialable, presented
-from esl_apps.core.spending import SYSTEM, Charge
+from esl_apps.core.spending import SYSTEM, Charge, Level
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import ReplyError
@@ -44,6 +47,9 @@ from esl_apps.metrics import Metrics
 from esl_apps.notifications import Entry, Journal, Outbox
 from esl_apps.outgoing import Outgoing
 from esl_apps.prompts import prompt_path
+from esl_apps.redisclient import ERRORS
+from esl_apps.roster import Roster
+from esl_apps.spool import Spool
 from esl_apps.store import Store
 from esl_apps.usage import UsageStore
 
@@ -65,14 +71,19 @@ class Node:
         self.draining = False
         self.stopped = Flag()
         self._redis = redisclient.connect(config.redis.url)
+        self._stale = Stale(config.redis.stale_cards)
         self.apply(config)
-        self.store = Store(self._redis)
+        self.roster = Roster(self._redis, config.node.name, self.config.advertise)
+        self.store = Store(self._redis, self.roster.boot, self._save_all)
         self.breakers = Breakers(self._redis, config.node.name, tell=self.alerts.tell, on_trip=self._on_trip)
         self.usage = UsageStore(self._redis, config.node.name, breakers=self.breakers, on_cut=self._cut)
         self.callbacks = CallbackStore(self._redis, config.node.name)
         self.outgoing = Outgoing(self)
-        self.calls = Calls(self._on_moment, self._on_record)
+        self.calls = Calls(self._on_moment, self._on_record, self._on_save)
+        self.spool = Spool(config.spool.dir)
+        self.adoption = Adoption(self)
         self.outboxes = self._build_outboxes(config)
+        self.begun = self._open_begun(config)
         self.switches = [self._build_switch(config, i) for i in range(len(config.switches))]
         try:
             self.server = OutboundServer(
@@ -116,7 +127,9 @@ class Node:
             )
         # Without a key of the operator's no PIN outlives this process; a configured DISA needs none to.
         self._pin_key = config.pin_key or secrets.token_hex(32)
-        self.cards = CardStore(self._redis, config.pin_key, plan, config.accounts)
+        self.cards = CardStore(
+            self._redis, config.pin_key, plan, config.accounts, stale=self._stale
+        )
         self._rules: tuple[Rules, DisaDefaults] | None = None
         self._trust = [ipaddress.ip_network(text) for text in config.trust]
 
@@ -158,6 +171,12 @@ class Node:
         except OSError as error:
             raise ConfigError(f"the outbox can't be opened: {error}", "node.state_dir") from None
         return result
+
+    def _open_begun(self, config: Config) -> Begun:
+        try:
+            return Begun(state_folder(config), self._essences)
+        except OSError as error:
+            raise ConfigError(f"the begun calls can't be written: {error}", "node.state_dir") from None
 
     def _build_switch(self, config: Config, index: int) -> Switch:
         one = config.switches[index]
@@ -201,6 +220,7 @@ class Node:
         gevent.wait([gevent.spawn(switch.wait_up, 2.0) for switch in self.switches])
         self.breakers.start()
         self.usage.start()
+        self.adoption.start()
         self.outgoing.start()
         self.server.listen()
 
@@ -224,7 +244,12 @@ class Node:
             outbox.stop()
         self.usage.stop()
         self.breakers.stop()
+        self.adoption.stop()
         self.store.stop()
+        with suppress(*ERRORS):
+            # Now, and not before: what is still up is the other nodes' from here on, or this one's next run's.
+            self.roster.leave()
+        self.begun.close()
         for switch in self.switches:
             switch.stop()
         self.stopped.set()
@@ -278,6 +303,35 @@ class Node:
             # The next beat orders it again; a leg that is gone is what was wanted.
             with suppress(Unavailable, ReplyError):
                 switch.api(command)
+
+    def go_on_paying(self, attempt: Attempt) -> None:
+        """An attempt of a process that died: its legs cost what they cost."""
+        charges = []
+        for one in attempt.paid_for:
+            try:
+                levels = [self._level(name, attempt) for name in one["levels"]]
+                number = self.settings.plan.read(one["number"]) if one["number"] else None
+            except (Unaskable, NotDialable) as error:
+                log.error("a call is not paid for", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+                continue
+            charges.append(
+                Charge(attempt, levels, number, aleg=one["aleg"], owner=one["owner"], whole=one["whole"])
+            )
+        self.usage.adopt(*charges)
+        for charge in charges:
+            if attempt.state == cdr.BRIDGED or (charge.aleg and attempt.answered_at is not None):
+                charge.talk()
+
+    def _level(self, name: str, attempt: Attempt) -> Level:
+        """As it is configured now. :raises Unaskable: an imported account, and Redis is away."""
+        kind, _, id = name.partition(":")
+        if kind == "integrator" and id in self.clients:
+            return next(one for one in self.clients[id].levels if one.name == name)
+        if kind == "account" and (account := self.cards.account(id)) is not None:
+            return account_level(account)
+        if kind == "card":
+            return Level(name, self.cards.card_limits(attempt.account_id or ""))
+        return self.system if name == SYSTEM else Level(name)
 
     # What the applications ask ------------------------------------------------------------------------
 
@@ -375,7 +429,7 @@ class Node:
     # Records ------------------------------------------------------------------------------------------
 
     def _on_moment(self, attempt: Attempt, moment: Moment) -> None:
-        self.store.save(attempt.call_ref, lambda: {**snapshot(attempt), "node": self.settings.node})
+        self._on_save(attempt)
         if moment.what in (cdr.AGENT_RINGING, cdr.CALLEE_RINGING) and len(attempt.timeline) <= 3:
             self.metrics.time_to_ring.labels(attempt.app).observe(max(0.0, moment.at - attempt.queued_at))
         log.info(
@@ -385,6 +439,25 @@ class Node:
         live = self.calls.live.get(attempt.call_ref)
         if live is not None:
             live.switch.post_raw(state_event(attempt, moment))
+
+    def _on_save(self, attempt: Attempt) -> None:
+        ref = attempt.call_ref
+        live = self.calls.live.get(ref)
+        if not attempt.ended:
+            self.begun.note(essence(attempt, live.core_uuid if live else None))
+
+        def take() -> tuple[dict[str, Any], Essence | None]:
+            return snapshot(attempt), None if attempt.ended else essence(attempt, live.core_uuid if live else None)
+
+        self.store.save(ref, take)
+
+    def _save_all(self) -> None:
+        """Redis is back, and may have forgotten the calls that are up."""
+        for live in list(self.calls.live.values()):
+            self._on_save(live.attempt)
+
+    def _essences(self) -> list[Essence]:
+        return [essence(live.attempt, live.core_uuid) for live in self.calls.live.values()]
 
     def _on_record(self, attempt: Attempt) -> None:
         record = attempt.record
@@ -400,6 +473,7 @@ class Node:
         one = self.config.integrator(record.integrator) if record.integrator else None
         for item in cdr_lists.entries(record, one):
             outbox.push(item)
+        self.begun.ended(attempt.call_ref)
         log.info(
             "record",
             extra={

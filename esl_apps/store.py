@@ -17,6 +17,7 @@ import msgspec
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
+from esl_apps.calls import Essence
 from esl_apps.redisclient import ERRORS, Client
 
 log = logging.getLogger(__name__)
@@ -31,23 +32,37 @@ PING_AWAY = 0.2
 
 _CALL = "esl_apps:call:"
 _CALLS = "esl_apps:calls:"
-_LIVE = "esl_apps:live"
+#: A process's live calls: hash, call_ref -> its essence. A process that dies leaves them to the others.
+_LIVE = "esl_apps:live:"
 _IDEMPOTENCY = "esl_apps:idempotency:"
 
 
-Snapshot = Callable[[], dict[str, Any]]
+# KEYS: an idempotency key. ARGV: the claim that it must have, the new one, seconds.
+_RECLAIM = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+
+Snapshot = Callable[[], tuple[dict[str, Any], Essence | None]]
+"""A call as clients see it; and its essence, None once it has ended."""
 
 
 class Claim(msgspec.Struct):
-    """Who took an idempotency key: the request's body, as a hash, and the call that it made."""
+    """Who took an idempotency key: the request's body, as a hash, the call that it made, and in which process."""
 
     body: str
     call_ref: str
+    boot: str
 
 
 class Store:
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, boot: str = "", on_back: Callable[[], None] = lambda: None) -> None:
+        """``boot``: this process's own name in ``roster``, under which its live calls stand. ``on_back`` is called
+        when Redis is back, perhaps without what was not on its disk yet."""
         self._client = client
+        self._boot = boot
+        self._on_back = on_back
         self._pending: dict[str, Snapshot] = {}
         self._on_its_way: dict[str, Snapshot] = {}
         self._wake = Flag()
@@ -68,7 +83,9 @@ class Store:
     def check(self) -> bool:
         try:
             self._client.ping()
-            self.healthy = True
+            if not self.healthy:
+                self.healthy = True
+                self._on_back()
         except ERRORS as error:
             self._away(error)
         return self.healthy
@@ -133,17 +150,17 @@ class Store:
         try:
             pipeline = self._client.pipeline(transaction=False)
             for ref, take in pending.items():
-                snapshot = take()
+                snapshot, essence = take()
                 index = _CALLS + (snapshot["integrator"] or "")
                 pipeline.set(_CALL + ref, msgspec.json.encode(snapshot), ex=KEEP)
                 pipeline.zadd(index, {ref: 0})
-                if snapshot["state"] == "ended":
-                    pipeline.srem(_LIVE, ref)
+                if essence is None:
+                    pipeline.hdel(_LIVE + self._boot, ref)
                     # References sort by time: what lies before a day ago goes by name.
                     oldest = f"{int((time.time() - KEEP) * 1000):012x}"
                     pipeline.zremrangebylex(index, "-", f"({oldest[:8]}-{oldest[8:]}")
                 else:
-                    pipeline.sadd(_LIVE, ref)
+                    pipeline.hset(_LIVE + self._boot, ref, msgspec.json.encode(essence))
             pipeline.execute()
         except ERRORS:
             for ref, take in pending.items():
@@ -157,7 +174,7 @@ class Store:
         """:raises redis.RedisError: Redis is away."""
         take = self._pending.get(ref) or self._on_its_way.get(ref)
         if take is not None:
-            return take()
+            return take()[0]
         raw = self._client.get(_CALL + ref)
         return None if raw is None else msgspec.json.decode(raw)
 
@@ -188,10 +205,49 @@ class Store:
                             return found, ref
         return found, top[1:]
 
-    def live(self) -> list[dict[str, Any]]:
-        """Every node's live calls. :raises redis.RedisError: Redis is away."""
-        refs = sorted(self._client.smembers(_LIVE))
-        return [msgspec.json.decode(value) for value in self._values(refs) if value is not None]
+    def live(self, boots: Iterable[str]) -> dict[str, list[Essence]]:
+        """The live calls of processes, by process. :raises redis.RedisError: Redis is away."""
+        listed = list(boots)
+        pipeline = self._client.pipeline(transaction=False)
+        for boot in listed:
+            pipeline.hvals(_LIVE + boot)
+        return {
+            boot: [msgspec.json.decode(raw, type=Essence) for raw in found]
+            for boot, found in zip(listed, pipeline.execute(), strict=True)
+        }
+
+    def essence(self, ref: str, boots: Iterable[str]) -> tuple[str, Essence] | None:
+        """A live call's process and essence. :raises redis.RedisError: Redis is away."""
+        listed = list(boots)
+        pipeline = self._client.pipeline(transaction=False)
+        for boot in listed:
+            pipeline.hget(_LIVE + boot, ref)
+        for boot, raw in zip(listed, pipeline.execute(), strict=True):
+            if raw is not None:
+                return boot, msgspec.json.decode(raw, type=Essence)
+        return None
+
+    def has(self, ref: str) -> bool:
+        """Whether a call is this process's. :raises redis.RedisError: Redis is away."""
+        if ref in self._pending or ref in self._on_its_way:
+            return True
+        return bool(self._client.hexists(_LIVE + self._boot, ref))
+
+    def forget(self, ref: str) -> None:
+        """A call that was taken over had ended. :raises redis.RedisError: Redis is away."""
+        self._client.hdel(_LIVE + self._boot, ref)
+
+    def take_over(self, call: Essence, boot: str) -> bool:
+        """Make a dead process's call this one's; False where another process was faster.
+
+        One that dies between the two steps leaves the call to both, and a record that is pushed twice is one.
+        :raises redis.RedisError: Redis is away.
+        """
+        self._client.hset(_LIVE + self._boot, call.call_ref, msgspec.json.encode(call))
+        if self._client.hdel(_LIVE + boot, call.call_ref):
+            return True
+        self._client.hdel(_LIVE + self._boot, call.call_ref)
+        return False
 
     def _values(self, refs: Iterable[bytes]) -> list[bytes | None]:
         # Not MGET: in a cluster the calls stand on many slots.
@@ -207,11 +263,20 @@ class Store:
 
         :raises redis.RedisError: Redis is away: nobody may dial on a guess.
         """
-        claim = Claim(hashlib.sha256(body).hexdigest(), call_ref)
+        claim = Claim(hashlib.sha256(body).hexdigest(), call_ref, self._boot)
         raw = self._client.set(
             self._idempotency(integrator, key), msgspec.json.encode(claim), nx=True, get=True, ex=KEEP
         )
         return None if raw is None else msgspec.json.decode(raw, type=Claim)
+
+    def reclaim(self, integrator: str, key: str, claim: Claim, call_ref: str) -> bool:
+        """Take a key whose process died before it dialled; False where another request was faster.
+
+        :raises redis.RedisError: Redis is away.
+        """
+        fresh = Claim(claim.body, call_ref, self._boot)
+        name = self._idempotency(integrator, key)
+        return bool(self._client.eval(_RECLAIM, 1, name, msgspec.json.encode(claim), msgspec.json.encode(fresh), KEEP))
 
     def release(self, integrator: str, key: str) -> None:
         """Give a key back whose request was refused. Best effort: it ends by itself."""

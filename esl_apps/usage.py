@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -93,7 +94,7 @@ local function left(an_hour, a_day)
     why = 'minutes_per_day'
   end
   if an_hour ~= '' then
-    -- An hour, the minute that has begun, and one for what was paid ahead of its talk.
+    -- An hour, the minute that has begun, and one for what was paid ahead of its talk (FRESH + AHEAD).
     local fields = {}
     for i = 0, 61 do fields[i + 1] = 'm' .. string.format('%d', minute - i) end
     local talked = 0
@@ -267,6 +268,14 @@ class UsageStore:
             self._held.add((holder, call_ref))
         return counted
 
+    def hold(self, holder: str, call_ref: str) -> None:
+        """Go on with a place that a node which died had."""
+        self._held.add((holder, call_ref))
+
+    def let_go(self, holder: str, call_ref: str) -> None:
+        """Another node has the place now: renew it no more."""
+        self._held.discard((holder, call_ref))
+
     def leave(self, holder: str, call_ref: str) -> None:
         self._held.discard((holder, call_ref))
         try:
@@ -284,6 +293,16 @@ class UsageStore:
                 charge.open(self._seconds, self._on_change)
                 self._charges.add(charge)
         return refusal
+
+    def adopt(self, *charges: Charge) -> None:
+        """Calls that are up already, of a node that died: counted there, and paid for here from now on."""
+        for charge in charges:
+            charge.adopted = True
+            for ticket in charge.tickets:
+                # Until Redis has been asked, nobody knows of an end to it.
+                ticket.left = math.inf
+            charge.open(self._seconds, self._on_change)
+            self._charges.add(charge)
 
     def check(self, *charges: Charge) -> Refusal | None:
         refusal = self._tripped(charges)
@@ -361,7 +380,10 @@ class UsageStore:
 
     def _on_change(self, charge: Charge) -> None:
         if not charge.ended:
-            self._arm(charge)
+            if charge.stale:
+                self._timers[charge] = gevent.spawn(self._run_out, charge)
+            else:
+                self._arm(charge)
             return
         self._charges.discard(charge)
         self._disarm(charge)
@@ -408,20 +430,21 @@ class UsageStore:
                 for ticket in charge.tickets:
                     if not ticket.timed:
                         continue
-                    unused = ticket.unused(spent) if charge.ended else []
+                    unused = ticket.unused(spent) if charge.ended or charge.stale else []
                     if unused:
                         back.append(_give_back(ticket, "0", unused, new=False))
                     wanted = 0.0 if charge.ended else ticket.wanted(spent, AHEAD)
                     if (owed := ticket.owed(spent)) or wanted:
                         asked.setdefault(ticket.bound.key, []).append((ticket, owed, wanted))
+                charge.stale = False
+            for i in range(0, len(back), _BATCH):
+                self._many(back[i : i + _BATCH])
             found = list(asked.values())
             taking = [self._taking(one) for one in found]
             for i in range(0, len(taking), _BATCH):
                 answers = self._many(taking[i : i + _BATCH])
                 for one, answer in zip(found[i : i + _BATCH], answers, strict=True):
                     self._share(one, *(value.decode() for value in answer))
-            for i in range(0, len(back), _BATCH):
-                self._many(back[i : i + _BATCH])
 
     def _taking(self, asked: list[tuple[Ticket, float, float]]) -> _Command:
         # After a reload some may have an older limit: the least of them is what holds.

@@ -110,7 +110,7 @@ def test_a_library_is_imported_by_its_edge_alone(library: str) -> None:
 
 
 #: What must not wait, and so has nothing to do with gevent: decisions, formats, and what is read at the start.
-WAITLESS = ("core", "config", "cdr_lists", "dialplan", "prompts", "logs", "metrics", "redisclient", "esl.wire")
+WAITLESS = ("core", "config", "cdr_lists", "dialplan", "prompts", "logs", "redisclient", "esl.wire")
 
 
 @pytest.mark.parametrize("module", [name for name in outside_sandbox() if within(name, *WAITLESS)])

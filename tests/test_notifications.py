@@ -32,6 +32,7 @@ from esl_apps.notifications import Entry, Journal, Outbox, entry
 from tests.cluster import cluster_of_one
 from tests.node import CDRS, RedisServer
 from tests.ports import free_port
+from tests.sentinel import SentinelServer
 
 LIST = "enigma:notifications:cdr"
 
@@ -56,6 +57,7 @@ def mortal() -> Iterator[RedisServer]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notifications, "BACKOFF_FIRST", 0.01)
     monkeypatch.setattr(notifications, "BACKOFF_LAST", 0.05)
+    monkeypatch.setattr(notifications, "LOOK_EVERY", 0.1)
 
 
 def client(port: int, timeout: float = 0.3) -> redispy.Redis:
@@ -347,6 +349,109 @@ def test_redis_killed_again_and_again(mortal: RedisServer, outboxes: Any, tmp_pa
             mortal.start()
     assert outbox.drain(10)
     assert popped(mortal) == expected(300)
+
+
+@pytest.fixture
+def forgetful() -> Iterator[RedisServer]:
+    """A Redis that keeps nothing over a kill."""
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+def until(done: Callable[[], object], within: float = 10.0) -> None:
+    """As ``eventually``, while this process's greenlets run."""
+    end = time.monotonic() + within
+    while not done():
+        assert time.monotonic() < end
+        sleep(0.02)
+
+
+def looked(outbox: Outbox) -> None:
+    """Let the outbox look at what its Redis holds."""
+    outbox._look()
+
+
+def test_what_redis_lost_is_pushed_again_what_the_client_took_is_not(
+    forgetful: RedisServer, outboxes: Any, tmp_path: Path
+) -> None:
+    outbox = outboxes(tmp_path, forgetful.port)
+    for number in range(1, 6):
+        outbox.push(item(number))
+    assert outbox.drain(5)
+    assert [json.loads(forgetful.client.rpop(LIST))["payload"]["seq"] for _ in range(2)] == [1, 2]
+    looked(outbox)
+    forgetful.kill()
+    outbox.push(item(6))
+    forgetful.start()
+    assert outbox.drain(5)
+    until(lambda: forgetful.client.llen(LIST) == 4)
+    assert sorted(ref for ref, _seq in popped(forgetful)) == ["id-3", "id-4", "id-5", "id-6"]
+
+
+def test_what_redis_lost_unnoticed_is_pushed_again(forgetful: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    """Nothing was pushed while it was away: nobody met an error."""
+    outbox = outboxes(tmp_path, forgetful.port)
+    for number in range(1, 4):
+        outbox.push(item(number))
+    assert outbox.drain(5)
+    looked(outbox)
+    forgetful.kill()
+    forgetful.start()
+    until(lambda: forgetful.client.llen(LIST) == 3)
+    assert popped(forgetful) == expected(3)
+
+
+def test_what_redis_kept_is_not_pushed_again(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, mortal.port)
+    for number in range(1, 4):
+        outbox.push(item(number))
+    assert outbox.drain(5)
+    looked(outbox)
+    before = outbox._run_ids
+    mortal.kill()
+    mortal.start()
+    until(lambda: outbox._run_ids != before)
+    assert popped(mortal) == expected(3)
+
+
+def test_what_is_on_disk_or_was_taken_is_let_go(
+    mortal: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = outboxes(tmp_path, mortal.port)
+    outbox.push(item(1))
+    assert outbox.drain(5)
+    looked(outbox)
+    assert len(outbox._kept[LIST]) == 1
+    monkeypatch.setattr(notifications, "SYNCED", 0.0)
+    looked(outbox)
+    assert not outbox._kept[LIST]
+
+
+def test_a_replica_that_becomes_the_master_is_given_what_it_never_had(outboxes: Any, tmp_path: Path) -> None:
+    servers = SentinelServer()
+    try:
+        outbox = Outbox("test", tmp_path, redisclient.connect(servers.url))
+        outbox.start()
+        outbox.push(item(1))
+        assert outbox.drain(5)
+        looked(outbox)
+        until(lambda: servers.replica.client.llen(LIST) == 1)
+        # The replica hears no more, and the master's answer is all that there is.
+        assert servers.replica.process is not None
+        servers.replica.process.send_signal(signal.SIGSTOP)
+        servers.master.client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        for number in range(2, 5):
+            outbox.push(item(number))
+        assert outbox.drain(5)
+        servers.master.kill()
+        servers.replica.process.send_signal(signal.SIGCONT)
+        servers.fail_over()
+        until(lambda: servers.replica.client.llen(LIST) == 4, within=20)
+        assert popped(servers.replica) == expected(4)
+        outbox.stop()
+    finally:
+        servers.close()
 
 
 def test_a_redis_that_does_not_answer_for_a_while(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:

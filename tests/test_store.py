@@ -10,6 +10,7 @@ import gevent
 import pytest
 
 from esl_apps import redisclient
+from esl_apps.calls import Essence
 from esl_apps.core.cdr import new_ref
 from esl_apps.store import Store, same_body
 from tests.cluster import cluster_of_one
@@ -28,7 +29,10 @@ def store(request: pytest.FixtureRequest, redis: RedisServer) -> Store:
     url = redis.url if request.param == "redis" else request.getfixturevalue("cluster_url")
     client = redisclient.connect(url)
     client.flushall()
-    return Store(client)
+    return Store(client, BOOT)
+
+
+BOOT = "boot-of-a-process"
 
 
 def call(
@@ -38,8 +42,15 @@ def call(
 
 
 def save(store: Store, one: dict[str, Any]) -> dict[str, Any]:
-    store.save(one["call_ref"], lambda: dict(one))
+    store.save(one["call_ref"], lambda: (dict(one), None if one["state"] == "ended" else essence_of(one)))
     return one
+
+
+def essence_of(one: dict[str, Any]) -> Essence:
+    return Essence(
+        call_ref=one["call_ref"], session_ref=one["call_ref"], contact_ref="", app="click-dial", queued_at=1.0,
+        state=one["state"], call_dir="outbound",
+    )  # fmt: skip
 
 
 def test_a_call_is_found_by_its_reference_before_and_after_it_is_written(store: Store) -> None:
@@ -78,11 +89,37 @@ def test_a_filter_that_matches_little_ends_each_page_and_tells_where_to_go_on(
 def test_live_calls_are_those_that_have_not_ended(store: Store) -> None:
     one, other = save(store, call("bridged")), save(store, call("queued"))
     store.stop()
-    assert sorted(found["call_ref"] for found in store.live()) == sorted([one["call_ref"], other["call_ref"]])
+    assert {found.call_ref for found in store.live([BOOT])[BOOT]} == {one["call_ref"], other["call_ref"]}
+    assert store.live(["another"]) == {"another": []}
+    assert store.essence(one["call_ref"], ["another", BOOT]) == (BOOT, essence_of(one))
     one["state"] = "ended"
     save(store, one)
     store.stop()
-    assert store.live() == [other]
+    assert store.live([BOOT]) == {BOOT: [essence_of(other)]}
+    assert store.essence(one["call_ref"], [BOOT]) is None
+
+
+def test_a_key_whose_process_died_is_taken_by_one(store: Store) -> None:
+    assert store.claim("acme", "k", b"{}", "ref-1") is None
+    claim = store.claim("acme", "k", b"{}", "ref-2")
+    assert claim is not None
+    assert claim.boot == BOOT
+    others = [Store(store._client, boot) for boot in ("first", "second")]
+    assert [other.reclaim("acme", "k", claim, f"ref-{n}") for n, other in enumerate(others, 3)] == [True, False]
+    found = store.claim("acme", "k", b"{}", "ref-5")
+    assert found is not None
+    assert (found.call_ref, found.boot) == ("ref-3", "first")
+
+
+def test_a_dead_process_call_is_taken_by_one(store: Store) -> None:
+    one = save(store, call("bridged"))
+    store.stop()
+    others = [Store(store._client, boot) for boot in ("first", "second")]
+    essence = essence_of(one)
+    assert [other.take_over(essence, BOOT) for other in others] == [True, False]
+    assert [other.has(one["call_ref"]) for other in (store, *others)] == [False, True, False]
+    others[0].forget(one["call_ref"])
+    assert not others[0].has(one["call_ref"])
 
 
 def test_calls_of_the_day_before_go(store: Store) -> None:

@@ -115,11 +115,19 @@ class Attempt:
     hold_time: int = 0
     cancelled_by: str | None = None
     recording_url: str | None = None
+    holder: str | None = None
+    """Whose place among the concurrent calls its session has."""
+    order: dict[str, Any] | None = None
+    """What another process needs to go on with it, by its application."""
     timeline: list[Moment] = field(default_factory=list)
     record: Record | None = None
     on_change: Callable[[Attempt, Moment], None] | None = None
     charges: list[Charge] = field(default_factory=list)
     """What its legs are paid from."""
+    paid_for: list[dict[str, Any]] = field(default_factory=list)
+    """The same, for another process: ``Charge.essence``."""
+    on_save: Callable[[Attempt], None] | None = None
+    """Called where something is known that is to outlive this process, and no state has changed."""
 
     def __post_init__(self) -> None:
         self.session_ref = self.session_ref or self.call_ref
@@ -159,6 +167,11 @@ class Attempt:
         if len(self.timeline) < 200:
             self.timeline.append(Moment(time.time() if at is None else at, what, detail))
 
+    def save(self) -> None:
+        """What is known of it now outlives this process."""
+        if self.on_save is not None:
+            self.on_save(self)
+
     def end(self, reason: str, code: int, hung_up_by: str, at: float) -> bool:
         """End the attempt, once: False, and nothing changed, where it had ended before."""
         if self.record is not None:
@@ -190,7 +203,9 @@ class Attempt:
             if not charge.outlives:
                 # The switch's own times: the leg's answer may have been learnt long after it.
                 began_at = self.answered_at if charge.aleg else self.bridged_at
-                charge.end(0.0 if began_at is None else self.record.ended_at - began_at)
+                talked = 0.0 if began_at is None else self.record.ended_at - began_at
+                # What the process that died had paid for, is.
+                charge.end(None if charge.adopted else talked)
         self._moment(Moment(at, ENDED, f"{reason} {self.record.end_code}"))
         return True
 

@@ -15,7 +15,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esl_apps.core import causes
 from esl_apps.core.numbers import HIGH_RISK, Number
@@ -32,6 +32,8 @@ BREAKER = "breaker"
 
 _DESTINATION = re.compile(r"country:(?:[A-Z]{2}|001)|class:[A-Za-z0-9._-]+|prefix:\+[1-9][0-9]{0,14}|high_risk")
 _LEVEL = re.compile(r"system|(?:account|integrator|card):[A-Za-z0-9._-]{1,64}")
+#: Seconds for which what was paid ahead may wait for its talk: the hour is counted with so much to spare.
+FRESH = 50.0
 DESTINATION_EXPECTED = "expected country:XX (ISO 3166), class:NAME, prefix:+DIGITS or high_risk"
 SCOPE_EXPECTED = (
     "expected system, account:NAME, integrator:NAME or card:ID, alone or with a destination behind a slash: "
@@ -274,7 +276,10 @@ class Charge:
         self.levels = tuple(level.name for level in levels)
         self.number = number
         self.aleg = aleg
+        self.owner = owner
         self.whole = whole
+        self.adopted = False
+        """Of a process that died: it was counted, and is paid for from now on."""
         found = list(bounds(levels, number, attempt.call_ref, aleg=aleg, owner=owner))
         lengths = [bound.limits.longest_call for bound in found]
         self.longest: float | None = min((length for length in lengths if length is not None), default=None)
@@ -283,6 +288,9 @@ class Charge:
         """Why it is ended, where it is."""
         self.outlives = False
         self.since: float | None = None
+        self.stale = False
+        """It rang so long that what it had paid ahead is of another hour: to be given back, and paid anew."""
+        self._opened = 0.0
         self._talked: float | None = None
         self._clock: Callable[[], float] | None = None
         self._on_change: Callable[[Charge], None] | None = None
@@ -290,7 +298,21 @@ class Charge:
     def open(self, clock: Callable[[], float], on_change: Callable[[Charge], None]) -> None:
         """It may be dialled, and its attempt knows it. ``on_change`` is told when it talks, and when it has ended."""
         self._clock, self._on_change = clock, on_change
+        self._opened = clock()
         self.attempt.charges.append(self)
+        if not self.adopted:
+            self.attempt.paid_for.append(self.essence)
+
+    @property
+    def essence(self) -> dict[str, Any]:
+        """What it takes to go on with it in another process, in JSON's own types."""
+        return {
+            "levels": list(self.levels),
+            "number": self.number.dialled if self.number is not None else None,
+            "aleg": self.aleg,
+            "owner": self.owner,
+            "whole": self.whole,
+        }
 
     @property
     def ended(self) -> bool:
@@ -300,6 +322,7 @@ class Charge:
         """Its leg has answered, ``ago`` seconds since."""
         if self.since is None and not self.ended and self._clock is not None and self._on_change is not None:
             self.since = self._clock() - ago
+            self.stale = self.since - self._opened > FRESH
             self._on_change(self)
 
     def end(self, talked: float | None = None) -> None:

@@ -276,6 +276,13 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         if was_up:
             self._call_back(self._on_down, self)
 
+    def also_hear(self, text: str) -> None:
+        """One more filter, ``Header value``, now and after each reconnect."""
+        if text not in self._filters:
+            self._filters += (text,)
+            with suppress(NotConnectedError):
+                self.send(f"filter {text}")
+
     # Commands -----------------------------------------------------------------------------------------
 
     def _write(self, raw: bytes) -> AsyncResult[Event]:

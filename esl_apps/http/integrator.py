@@ -106,18 +106,28 @@ class _Port:
         except ERRORS:
             raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
         if claim is None:
-            try:
-                return self.place(fields, ref)
-            except Exception:
-                # Nothing was dialled: the key is as if it had not come.
-                self.node.store.release(self.name, key)
-                raise
+            return self._place_claimed(fields, ref, key)
         if not same_body(claim, raw):
             raise problem(409, "key_reused", "this key came with another body before", "Idempotency-Key")
         call = self.find(claim.call_ref)
         if call is None:
+            try:
+                # Killed between the claim and the call: nobody will ever answer for that request.
+                mine = self.node.roster.is_dead(claim.boot) and self.node.store.reclaim(self.name, key, claim, ref)
+            except ERRORS:
+                raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
+            if mine:
+                return self._place_claimed(fields, ref, key)
             raise problem(409, "in_progress", "the first request with this key is still running", "Idempotency-Key")
         return {field: call[field] for field in ("call_ref", "contact_ref", "state")}
+
+    def _place_claimed(self, fields: dict[str, Any], ref: str, key: str) -> dict[str, Any]:
+        try:
+            return self.place(fields, ref)
+        except Exception:
+            # Nothing was dialled: the key is as if it had not come.
+            self.node.store.release(self.name, key)
+            raise
 
     def find(self, ref: str) -> dict[str, Any] | None:
         """A call of this integrator, live or recent; None for unknown and for other integrators' alike."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -129,6 +130,12 @@ def hupall(switch: Switch, argument: str) -> str:
 def uuid_exists(switch: Switch, argument: str) -> str:
     """Whether a leg is there."""
     return "true" if _channel(switch, argument) else "false"
+
+
+@command("file_exists")
+def file_exists(switch: Switch, argument: str) -> str:
+    """Whether the switch can read a file."""
+    return "true" if os.path.exists(argument) else "false"
 
 
 @command("uuid_answer")

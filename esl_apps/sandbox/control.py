@@ -40,7 +40,7 @@ POST   /routes         {"number": "...", "path": "disa/acme/front", "node": "127
 POST   /gateways/NAME  {"fails": "NETWORK_OUT_OF_ORDER" | 38 | null, "down": false}
 DELETE /gateways/NAME
 POST   /tick           {"milliseconds": 0}
-POST   /drop-sockets                        cut every event-socket connection, calls stay up
+POST   /drop-sockets   {"share": 1.0}       cut every event-socket connection, or a share of them; calls stay up
 POST   /reset                               hang all up; forget routes, outside phones, calls
 
 Script: answer_after (0.1; null: rings for ever), ring_after (0; null: no 180), early_media, reject (SIP
@@ -149,7 +149,8 @@ class ControlServer:
                 switch.tick = float(body["milliseconds"]) / 1000
                 return {}
             case ("POST", "drop-sockets"):
-                dropped = list(switch.listeners)
+                share = float(body.get("share", 1.0))
+                dropped = [one for one in switch.listeners if switch.random.random() < share]
                 for listener in dropped:
                     listener.cut()
                 return {"dropped": len(dropped)}

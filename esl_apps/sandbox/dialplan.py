@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -18,12 +20,69 @@ UNAVAILABLE: Actions = [
 ]
 
 
+def _filled(data: str, match: re.Match[str]) -> str:
+    """``$1`` and its like, from what an expression found."""
+    return re.sub(r"\$(\d)", lambda digit: match[int(digit[1])] or "", data)
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """``<condition>``: an empty field always holds."""
+
+    field: str
+    expression: re.Pattern[str]
+    actions: Actions
+    anti_actions: Actions
+    stops_on: bool | None
+    """The outcome that ends the extension (``break``); None: none does."""
+
+
+class _Extension:
+    """``<extension>`` of a dialplan in XML: what mod_dialplan_xml makes of the conditions that DIDs need."""
+
+    def __init__(self, element: ElementTree.Element) -> None:
+        self.goes_on = element.get("continue") == "true"
+        self.conditions = [
+            _Condition(
+                one.get("field") or "",
+                re.compile(one.get("expression") or ""),
+                [(action.get("application") or "", action.get("data") or "") for action in one.findall("action")],
+                [(action.get("application") or "", action.get("data") or "") for action in one.findall("anti-action")],
+                {"never": None, "on-true": True}.get(one.get("break") or "", False),
+            )
+            for one in element.findall("condition")
+        ]
+
+    def actions(self, channel: Channel) -> tuple[bool, Actions]:
+        """Whether the last condition that was looked at held, and what is to run."""
+        held, found = False, []
+        for condition in self.conditions:
+            field = condition.field
+            value = channel.expand(field) if "${" in field else channel.lookup(field) if field else ""
+            match = condition.expression.search(value or "")
+            held = match is not None
+            for app, data in condition.actions if held else condition.anti_actions:
+                found.append((app, _filled(data, match) if match else data))
+            if held is condition.stops_on:
+                break
+        return held, found
+
+
 class Dialplan:
-    """Context → number → actions. A number may be a regular expression, written ``^…$``."""
+    """Context → number → actions. A number may be a regular expression, written ``^…$``.
+
+    Beside it a context may have extensions in XML, as they stand in a FreeSWITCH's folder: they come first.
+    """
 
     def __init__(self) -> None:
         self.routes: dict[str, dict[str, Actions]] = {}
+        self._extensions: dict[str, list[_Extension]] = {}
         self.reset()
+
+    def load(self, context: str, text: str) -> None:
+        """Add the ``<extension>``s of a file. :raises ElementTree.ParseError: it is no XML."""
+        elements = ElementTree.fromstring(text).iter("extension")  # noqa: S314 - the operator's own file
+        self._extensions.setdefault(context, []).extend(map(_Extension, elements))
 
     def reset(self) -> None:
         """Only what is always there."""
@@ -55,9 +114,15 @@ class Dialplan:
 
     def lookup(self, channel: Channel, context: str, number: str) -> Actions | None:
         """The actions for a channel; None: no route."""
+        found_in_xml: Actions = []
+        for extension in self._extensions.get(context, ()):
+            held, more = extension.actions(channel)
+            found_in_xml += more
+            if held and not extension.goes_on:
+                return found_in_xml
         routes = self.routes.get(context)
         if routes is None:
-            return None
+            return found_in_xml or None
         found = routes.get(number)
         if found is None:
             for pattern, actions in routes.items():
@@ -66,8 +131,7 @@ class Dialplan:
                         groups = [match[0], *(one or "" for one in match.groups())]
                         channel.set("DP_MATCH", "ARRAY::" + "|:".join(groups))
                     found = [
-                        (app, re.sub(r"\$(\d)", lambda m, g=match: g[int(m[1])] or "", data))  # type: ignore[misc]
-                        for app, data in actions
+                        (app, _filled(data, match)) for app, data in actions
                     ]
                     break
         if found is None and context == "default" and channel.switch.directory_has(number):

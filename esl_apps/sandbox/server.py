@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import gevent
 from gevent import socket
@@ -18,6 +19,7 @@ from gevent.event import Event as Flag
 from gevent.server import StreamServer
 
 from .control import ControlServer
+from .legs import Legs
 from .listener import Listener
 from .sleeper import at_most
 from .switch import Switch
@@ -46,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--control", type=_address, help="JSON over HTTP, HOST:PORT; port 0: any, printed")
     parser.add_argument("--recordings", type=Path, help="folder that ${recordings_dir} names")
     parser.add_argument("--spool", type=Path, help="folder for one JSON CDR a leg")
+    parser.add_argument("--legs", type=Path, help="file for one line of JSON a leg that ended: what the switch saw")
+    parser.add_argument(
+        "--dialplan", action="append", default=[], metavar="CONTEXT=FILE",
+        help="extensions in XML for a context (public, default), as `esl-apps dialplan` prints them; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--empty", action="store_true", help="no extensions and no numbers but those defined")
     parser.add_argument("--verbose", action="store_true", help="log what the switch does")
     return parser
@@ -106,8 +113,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         tick=options.tick / 1000,
         recordings=recordings,
         spool=options.spool,
+        legs=Legs(options.legs) if options.legs else None,
         defaults=not options.empty,
     )
+    try:
+        for text in options.dialplan:
+            context, _, file = text.partition("=")
+            switch.load_dialplan(context, Path(file))
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        print(f"--dialplan {text}: {error}", file=sys.stderr)
+        return 1
     try:
         events = EventSocketServer(switch, host, port)
         control = ControlServer(switch, *options.control) if options.control else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import re
 import socket as stdlib_socket
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from .bindings import DigitMachine
 from .channel import Channel, State
 from .dialplan import Dialplan
 from .events import Bus, Event
+from .legs import Legs
 from .originate import bridge
 from .phones import Dialog, Phone, Script
 from .profile import CallerProfile
@@ -52,12 +54,14 @@ class Switch:
         tick: float = 0.02,
         recordings: Path | None = None,
         spool: Path | None = None,
+        legs: Legs | None = None,
         defaults: bool = False,
     ) -> None:
         self.password = password
         self.tick = tick
         self.recordings = recordings
         self.spool = spool
+        self.legs = legs
         self.domain = "127.0.0.1"
         self.log = logging.getLogger("esl_apps.sandbox")
         self.random = random.Random()  # noqa: S311 - UUIDs of a stand-in guard nothing
@@ -139,6 +143,16 @@ class Switch:
         """Run a command on its own, its answer dropped."""
         gevent.spawn(self.api, command, argument)
 
+    def load_dialplan(self, context: str, file: Path) -> None:
+        """Extensions in XML, ``$${…}`` replaced as FreeSWITCH does when it reads them.
+
+        :raises ValueError: another context than the two that there are.
+        """
+        if context not in self.dialplan.routes:
+            raise ValueError(f"expected {' or '.join(self.dialplan.routes)} = FILE")
+        text = re.sub(r"\$\$\{(\w+)\}", lambda match: self.globals.get(match[1], ""), file.read_text())
+        self.dialplan.load(context, text)
+
     def _heartbeat(self) -> None:
         later(HEARTBEAT_SECONDS, self._heartbeat)
         up = int(time.time() - self.started)
@@ -165,7 +179,9 @@ class Switch:
         )
 
     def write_cdr(self, channel: Channel) -> None:
-        """mod_json_cdr's file, if a spool is set."""
+        """mod_json_cdr's file, if a spool is set, and the witness's line."""
+        if self.legs is not None:
+            self.legs.write(channel)
         if self.spool is not None:
             try:
                 cdr.write(channel, self.spool)

@@ -84,3 +84,49 @@ def test_a_talk_whose_socket_or_node_dies_has_its_record(
     assert (second["end_reason"], second["hung_up_by"]) == ("answered", "agent")
     assert second["call_ref"] != first["call_ref"]
     assert second["session_ref"] == first["session_ref"]
+
+
+def restart(node: Node) -> None:
+    assert node.process is not None
+    node.process.kill()
+    node.process.wait()
+    node.start()
+
+
+def test_a_node_that_dies_while_b_rings_leaves_bs_own_end(
+    stage: tuple[FreeswitchRig, Node], redis: RedisServer
+) -> None:
+    rig, node = stage
+    callee = rig.outside(E164, Script(answer_after=2.5, reject=486))
+    leg = rig.outside(CALLER).dial(DISA)
+    eventually(lambda: leg.leg.answered_at is not None)
+    time.sleep(0.3)
+    leg.digits(PIN + CALLEE + "#")
+    eventually(lambda: callee.calls, within=10)
+    restart(node)
+    first = redis.pop(timeout=15)
+    assert (first["end_reason"], first["end_code"], first["number"]) == ("callee_busy", 17, "+27820001234")
+    leg.hangup()
+    second = redis.pop(timeout=15)
+    assert (second["end_reason"], second["number"]) == ("abandoned", None)
+    assert second["session_ref"] == first["session_ref"]
+
+
+def test_a_node_that_dies_while_the_caller_keys_costs_no_second_record(
+    stage: tuple[FreeswitchRig, Node], redis: RedisServer
+) -> None:
+    rig, node = stage
+    leg = rig.outside(CALLER).dial(DISA)
+    eventually(lambda: leg.leg.answered_at is not None)
+    time.sleep(0.3)
+    leg.digits(PIN[:3])
+    time.sleep(0.5)
+    restart(node)
+    time.sleep(2.0)
+    leg.digits(PIN + "#")
+    time.sleep(1.5)
+    leg.hangup()
+    record = redis.pop(timeout=15)
+    assert (record["end_reason"], record["number"]) == ("abandoned", None)
+    time.sleep(2.0)
+    assert redis.client.llen("enigma:notifications:cdr") == 0

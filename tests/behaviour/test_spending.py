@@ -191,6 +191,23 @@ def test_a_conference_ends_when_its_accounts_minutes_do(rig: Rig, node: Node, re
     assert (refused.status, list(refused.json["data"]["limits"])) == (429, ["limit_reached"])
 
 
+def test_a_call_whose_node_was_killed_ends_when_its_minutes_do(rig: Rig, node: Node, redis: RedisServer) -> None:
+    leave(redis, "integrator:acme", 14)
+    rig.phone("1000", Script(answer_after=0.1))
+    rig.phone("1001", Script(answer_after=0.1))
+    ref = node.call("1000", "1001")
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    assert node.process is not None
+    node.process.kill()
+    node.process.wait()
+    node.start()
+    # Ten seconds were paid when it died; the four that are left are talked, and no more.
+    record = redis.pop(timeout=40)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "system"), record
+    eventually(lambda: rig.live_channels() == 0)
+    assert node.post("1000", "1001").status == 429
+
+
 @on_a_real_switch
 def test_two_accounts_conferences_of_one_name_are_two(rig: Rig, node: Node, redis: RedisServer) -> None:
     a, b = rig.outside(A_E164, Script(answer_after=0.1)), rig.outside("27833334444", Script(answer_after=0.1))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from esl_apps.cards import CardStore, IdTaken, hash_pin
+from esl_apps.cards import CardStore, IdTaken, Stale, hash_pin
 from esl_apps.config import Rule
 from esl_apps.core.apps.click2dial import Refused
 from esl_apps.core.cards import Limits, Unavailable
@@ -435,3 +435,59 @@ def test_what_is_stored_is_small(cards: CardStore, server: RedisServer) -> None:
     made = cards.create("acme", {"pin": PIN, "active": True, "user_id": "u1"})
     document = server.client.hget("esl_apps:{cards}", "p" + hash_pin(PIN_KEY, PIN))
     assert json.loads(document) == [made.id, "acme", "u1", True, False, 1, ""]
+
+
+# While Redis is away --------------------------------------------------------------------------------------
+
+
+def test_a_card_seen_before_opens_for_a_while_where_the_operator_allows_it() -> None:
+    now = [1000.0]
+    server = RedisServer(persistent=True)
+    try:
+        client = connect(server.url)
+        cards = CardStore(client, PIN_KEY, PLAN, {}, stale=Stale(60, lambda: now[0]))
+        closed = CardStore(client, PIN_KEY, PLAN, {})
+        for store in (cards, closed):
+            store.put_account("imported", name="", realm="", caller_id=None, caller_id_name=None, call_restriction={})
+        one = cards.create("imported", {"cid": "27820001234", "active": True})
+        gone = cards.create("imported", {"pin": PIN, "active": True})
+        other = cards.create("imported", {"pin": "123456789", "active": True})
+        for store in (cards, closed):
+            assert store.by_number("27820001234") == one
+            assert store.by_pin(PIN) == gone
+            assert store.account("imported") is not None
+        cards.delete("imported", gone.id)
+        assert cards.by_pin(PIN) is None
+        server.kill()
+        assert cards.by_number("27820001234") == one
+        assert cards.get("imported", one.id) == one
+        assert cards.account("imported") is not None
+        cards.set_last_number(one.id, "27820001235")
+        for ask in (
+            lambda: cards.by_pin(PIN),
+            lambda: cards.by_pin("123456789"),
+            lambda: cards.get("imported", other.id),
+            lambda: closed.by_number("27820001234"),
+            lambda: closed.set_last_number(one.id, "27820001235"),
+        ):
+            with pytest.raises(Unavailable):
+                ask()
+        now[0] += 61
+        with pytest.raises(Unavailable):
+            cards.by_number("27820001234")
+    finally:
+        server.close()
+
+
+def test_what_is_kept_for_a_redis_that_is_away_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esl_apps.cards._STALE_MOST", 3)
+    stale = Stale(60)
+    for number in range(5):
+        stale.ask(str(number), lambda number=number: number)  # type: ignore[misc]
+
+    def away() -> int:
+        raise Unavailable("away")
+
+    with pytest.raises(Unavailable):
+        stale.ask("1", away)
+    assert stale.ask("2", away) == 2

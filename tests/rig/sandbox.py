@@ -133,7 +133,10 @@ class SandboxRig:
 
     name = "sandbox"
 
-    def __init__(self, *, tick: float = 20.0, arguments: Iterable[str] = (), start: bool = True) -> None:
+    def __init__(
+        self, *, tick: float = 20.0, arguments: Iterable[str] = (), start: bool = True, cdrs: bool = True
+    ) -> None:
+        """``cdrs``: whether it writes a JSON CDR a leg: some 25 KB each, a load run's fill a disk."""
         self.folder = Path(tempfile.mkdtemp(prefix="esl-sandbox-"))
         self.recordings = self.folder / "recordings"
         self.spool = self.folder / "json_cdr"
@@ -147,7 +150,7 @@ class SandboxRig:
             "external": ["sofia/gateway/pstn/{number}"],
         }
         self.tick = tick
-        self._arguments = list(arguments)
+        self._arguments = [*arguments, *([f"--spool={self.spool}"] if cdrs else [])]
         self._process: subprocess.Popen[bytes] | None = None
         self._phones: dict[str, SandboxPhone] = {}
         self._routes: list[dict[str, object]] = []
@@ -168,7 +171,7 @@ class SandboxRig:
                 [
                     sys.executable, "-m", "esl_apps.sandbox", "--empty", f"--listen={self.esl_address}",
                     f"--password={self.esl_password}", f"--control={HOST}:{self.control_port}",
-                    f"--tick={self.tick}", f"--recordings={self.recordings}", f"--spool={self.spool}",
+                    f"--tick={self.tick}", f"--recordings={self.recordings}",
                     *self._arguments,
                 ],
                 stdin=subprocess.DEVNULL,

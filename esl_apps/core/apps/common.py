@@ -13,6 +13,9 @@ from esl_apps.core.cdr import Attempt
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.numbers import NumberPlan
 
+#: Seconds by which the switch's own timers come behind the application's, of which they are the net.
+_NET = 5
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -70,11 +73,16 @@ def bleg_variables(
         "outbound_redirect_fatal": "true",
         "ignore_early_media": "false",
         # A net under the application's own time-out, which fires first (hazard 19).
-        "originate_timeout": str(int(timeout) + 5),
+        "originate_timeout": str(int(timeout) + _NET),
     }
     if recording is not None:
         result.update(recording_variables(recording))
     return result
+
+
+def bounded(leg: dict[str, str], longest: float) -> dict[str, str]:
+    """A B-leg that the switch itself ends, a moment after the application would have: it may not live so long."""
+    return {**leg, "execute_on_answer_2": f"sched_hangup:+{int(longest) + _NET}"}
 
 
 def recording_variables(recording: str) -> dict[str, str]:
@@ -112,7 +120,7 @@ def ring_aleg(
     """
     deadline = time.monotonic() + timeout
     # A net under the application's own time-out, which fires first (hazard 19).
-    leg = {**leg, "originate_timeout": str(int(timeout) + 5)}
+    leg = {**leg, "originate_timeout": str(int(timeout) + _NET)}
     rang = Rang("failed", 38)
     for endpoint in endpoints:
         attempt.dialled(time.time())
@@ -161,6 +169,7 @@ def join(
     longest: float,
 ) -> Bridged:
     """Dial B, endpoint after endpoint while gateways fail; one time-out over all of them."""
+    leg = bounded(leg, longest)
     deadline: float | None = None
 
     def progress(what: str, at: float, _leg: Leg | None) -> None:
@@ -178,6 +187,7 @@ def join(
         if now >= deadline:
             return Bridged(False, causes.Q850["NO_ANSWER"], "NO_ANSWER", timed_out=True)
         attempt.note("dial", endpoint.partition("/")[0] + "/…")
+        attempt.save()
         bridged = call.bridge(leg, [(endpoint, None)], deadline - now, longest, progress)
         if not bridged.gateway_failed:
             return bridged

@@ -137,7 +137,8 @@ class Session:
         self.card = card
         if not self.usage.enter(card.holder, card.max_concurrent_calls_per_user, self.attempt.session_ref):
             raise Refused("too_many_channels", causes.USER_BUSY, note="over max_concurrent_calls_per_user")
-        self._held = card.holder
+        self._held = self.attempt.holder = card.holder
+        self.attempt.save()
 
     def release(self) -> None:
         if self._held is not None:
@@ -234,10 +235,12 @@ class Session:
                 call_dir=last.call_dir,
                 session_ref=last.session_ref,
                 contact_ref=last.contact_ref,
+                holder=last.holder,
             )
             self.attempt.aleg_uuid = self.call.uuid
             if self._aleg is not None:
                 self.attempt.charges.append(self._aleg)
+                self.attempt.paid_for.append(self._aleg.essence)
             self.begin(self.attempt)
             self.attempt.enter(cdr.AGENT_ANSWERED, time.time())
             self.call.set({"esl_call_ref": self.attempt.call_ref})

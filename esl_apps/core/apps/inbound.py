@@ -11,6 +11,7 @@ from esl_apps.core.apps.common import (
     Settings,
     aleg_variables,
     bleg_variables,
+    bounded,
     conclude,
     recording_name,
     recording_path,
@@ -101,7 +102,7 @@ def run(
     end = call.ended()
     if end.bleg is not None and end.bleg.answered_at is not None and attempt.bridged_at is None:
         # The caller left in the instant of the answer, or the socket did not live to see it.
-        _answered(attempt, end.bleg.answered_at, end.bleg, announce)
+        answered(attempt, end.bleg.answered_at, end.bleg, announce)
     conclude(attempt, end, None if bridged is None or bridged.answered else bridged, cdr.AGENT)
 
 
@@ -126,12 +127,13 @@ def _ring(
         if what == "ringing":
             attempt.enter(cdr.AGENT_RINGING, at)
         elif what == "answered":
-            _answered(attempt, at, bleg, announce)
+            answered(attempt, at, bleg, announce)
 
-    return call.bridge(leg, endpoints, queue.ring_timeout, queue.longest, progress)
+    return call.bridge(bounded(leg, queue.longest), endpoints, queue.ring_timeout, queue.longest, progress)
 
 
-def _answered(attempt: Attempt, at: float, bleg: Leg | None, announce: Callable[[Attempt, str, int], None]) -> None:
+def answered(attempt: Attempt, at: float, bleg: Leg | None, announce: Callable[[Attempt, str, int], None]) -> None:
+    """An agent has answered: the client has waited as long as it had."""
     if bleg is not None and bleg.user:
         attempt.extension = bleg.user
     attempt.answered_at = at

@@ -1,0 +1,337 @@
+"""A node that is killed at any point of a call loses none: its next run, or another node, sees the call to its end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.node import ADMIN_TOKEN, Node, RedisServer, configuration, request
+from tests.rig.base import Rig, Script, eventually
+
+AGENT, CALLEE, E164 = "1000", "0820001234", "27820001234"
+
+
+@pytest.fixture
+def stage(rig: Rig, redis: RedisServer) -> Iterator[Callable[..., Node]]:
+    rig.reset()
+    redis.client.flushdb()
+    nodes: list[Node] = []
+
+    def start(**more: Any) -> Node:
+        config = configuration(rig, redis, record=True)
+        config.update(more)
+        nodes.append(Node(config))
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.stop()
+        assert "Traceback" not in node.log.read_text(), node.log.read_text()
+    rig.reset()
+
+
+def kill(node: Node) -> None:
+    assert node.process is not None
+    node.process.send_signal(signal.SIGKILL)
+    node.process.wait()
+
+
+def metric(node: Node, name: str) -> float:
+    text = request(node.admin, "GET", "/metrics").body.decode()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+
+
+def talking(rig: Rig, node: Node) -> tuple[str, Any, Any]:
+    agent = rig.phone(AGENT, Script(answer_after=0.1))
+    callee = rig.outside(CALLEE, Script(answer_after=0.2))
+    ref = node.call(AGENT, CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "bridged", within=10)
+    return ref, agent, callee
+
+
+def test_it_ended_while_no_node_ran(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    node = stage()
+    ref, _agent, callee = talking(rig, node)
+    kill(node)
+    time.sleep(1.0)
+    callee.calls[0].hangup()
+    hung_up = time.time()
+    eventually(lambda: callee.calls[0].leg.ended_at is not None)
+    time.sleep(1.0)
+    assert redis.client.llen("enigma:notifications:cdr") == 0
+    node.start()
+    record = redis.pop(timeout=10)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
+    assert record["end_code"] == 16
+    assert abs(record["ended_at"] - hung_up) < 0.5
+    assert record["recording_url"] == f"{ref}.wav"
+    assert node.get(ref)["state"] == "ended"
+    eventually(lambda: metric(node, "esl_apps_live_calls") == 0)
+    time.sleep(0.5)
+    assert redis.client.llen("enigma:notifications:cdr") == 0
+
+
+def test_they_talk_on_and_the_next_run_sees_the_end(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    node = stage()
+    ref, agent, callee = talking(rig, node)
+    kill(node)
+    node.start()
+    eventually(lambda: metric(node, "esl_apps_live_calls") == 1, within=10)
+    assert node.get(ref)["state"] == "bridged"
+    assert callee.calls[0].leg.ended_at is None
+    assert redis.client.llen("enigma:notifications:cdr") == 0
+    agent.calls[0].hangup()
+    record = redis.pop(timeout=10)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "agent")
+
+
+def test_an_adopted_call_can_be_cancelled(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    node = stage()
+    ref, _agent, callee = talking(rig, node)
+    kill(node)
+    node.start()
+    assert node.delete(ref).status == 202
+    record = redis.pop(timeout=10)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "api")
+    eventually(lambda: callee.calls[0].leg.ended_at is not None)
+
+
+def test_another_node_takes_it_at_once(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    node, other = stage(), stage()
+    ref, _agent, callee = talking(rig, node)
+    kill(node)
+    eventually(lambda: metric(other, "esl_apps_calls_adopted_total") == 1, within=10)
+    callee.calls[0].hangup()
+    record = redis.pop(timeout=10)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
+    node.start()
+    time.sleep(1.5)
+    assert redis.client.llen("enigma:notifications:cdr") == 0
+
+
+def test_the_agent_answers_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    """The answered leg goes to the next node, which dials the callee."""
+    other, node = stage(), stage()
+    # Each has heard of the other.
+    time.sleep(1.5)
+    agent = rig.phone(AGENT, Script(answer_after=1.5))
+    callee = rig.outside(CALLEE, Script(answer_after=0.2, hangup_after=0.5))
+    ref = node.call(AGENT, CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "agent_ringing")
+    kill(node)
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at, within=10)
+    record = redis.pop(timeout=10)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
+    assert len(agent.calls) == 1
+    assert request(other.api, "GET", f"/click2dial/calls/{ref}").json["state"] == "ended"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "code"),
+    [(Script(answer_after=1.0, reject=486), "agent_busy", 17), (Script(answer_after=1.0), "lost", 31)],
+    ids=["rejected", "answered"],
+)
+def test_nobody_was_there_when_the_agent_decided(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node], script: Script, reason: str, code: int
+) -> None:
+    """Rejected late: the agent's own cause. Answered with no node to go to: lost."""
+    node = stage()
+    rig.phone(AGENT, script)
+    ref = node.call(AGENT, CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "agent_ringing")
+    kill(node)
+    time.sleep(1.5)
+    node.start()
+    record = redis.pop(timeout=10)
+    assert (record["call_ref"], record["end_reason"], record["end_code"]) == (ref, reason, code)
+
+
+def test_the_callee_answers_after_the_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    node = stage()
+    rig.phone(AGENT, Script(answer_after=0.1))
+    callee = rig.outside(CALLEE, Script(answer_after=1.5, hangup_after=0.5))
+    ref = node.call(AGENT, CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "callee_ringing", within=10)
+    kill(node)
+    eventually(lambda: callee.calls[0].leg.ended_at is not None, within=10)
+    node.start()
+    record = redis.pop(timeout=10)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
+    assert record["bridged_at"] is not None
+    assert record["recording_url"] == f"{ref}.wav"
+
+
+# Cards -----------------------------------------------------------------------------------------------------
+
+CB, CC, HOLDER = "0115552000", "0115552001", "27825556666"
+CARDS: dict[str, Any] = {
+    "pin_key": "key-for-tests",
+    "cccp": {
+        "cccp_cb_number": CB, "cccp_cc_number": CC, "callback_delay": 0.2, "prompt_delay": 0.1, "cid_trust": "any",
+    },
+    "callback": {"retries": 1, "retry_after": 0.5, "cool_down": 60},
+    "accounts": {"acme": {"caller_id": {"number": "+27115550000"}}},
+}  # fmt: skip
+
+
+def card(node: Node, **fields: Any) -> None:
+    body = {"data": {"active": True, **fields}}
+    assert request(node.admin, "PUT", "/v2/accounts/acme/cccps", body, token=ADMIN_TOKEN).status == 201
+
+
+def live(nodes: list[Node]) -> list[Node]:
+    return [node for node in nodes if metric(node, "esl_apps_live_calls") > 0]
+
+
+def test_a_callback_is_answered_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    """Another node takes the answered leg, and nobody rings the number a second time."""
+    nodes = [stage(**CARDS), stage(**CARDS)]
+    time.sleep(1.5)
+    rig.route(CB, "callback", nodes[0].config["node"]["listen"])
+    card(nodes[0], cid=HOLDER)
+    back = rig.outside(HOLDER, Script(answer_after=2.0))
+    callee = rig.outside(E164, Script(answer_after=0.1))
+    leg = rig.outside("0825556666").dial(CB)
+    eventually(lambda: leg.leg.ended_at is not None)
+    eventually(lambda: back.calls, within=10)
+    (placing,) = live(nodes)
+    kill(placing)
+    eventually(lambda: back.calls[0].leg.answered_at is not None)
+    time.sleep(0.8)
+    back.calls[0].digits(CALLEE + "#")
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None, within=10)
+    callee.calls[0].hangup()
+    record = redis.pop(timeout=15)
+    assert (record["end_reason"], record["ref"], record["number"]) == ("answered", "callback", "+27820001234")
+    assert not redis.client.exists("esl_apps:{callbacks}:pending")
+    back.calls[0].hangup()
+    assert len(back.calls) == 1
+
+
+def test_a_callback_whose_node_died_is_refused_and_tried_again(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
+    node = stage(**CARDS)
+    rig.route(CB, "callback", node.config["node"]["listen"])
+    card(node, cid=HOLDER)
+    back = rig.outside(HOLDER, Script(answer_after=1.0, reject=486))
+    leg = rig.outside("0825556666").dial(CB)
+    eventually(lambda: leg.leg.ended_at is not None)
+    eventually(lambda: back.calls, within=10)
+    kill(node)
+    eventually(lambda: back.calls[0].leg.ended_at is not None)
+    node.start()
+    for _ in range(2):
+        record = redis.pop(timeout=15)
+        assert (record["end_reason"], record["end_code"], record["ref"]) == ("agent_busy", 17, "callback")
+    eventually(lambda: not redis.client.exists("esl_apps:{callbacks}:pending"))
+    assert len(back.calls) == 2
+
+
+def test_an_autodial_is_answered_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    other, node = stage(**CARDS), stage(**CARDS)
+    time.sleep(1.5)
+    first = rig.outside("27831112222", Script(answer_after=1.5))
+    second = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.5))
+    data = {"data": {"a_leg_number": "0831112222", "b_leg_number": CALLEE, "callback_delay": 0}}
+    answer = request(node.admin, "PUT", "/v2/accounts/acme/cccps/autodial", data, token=ADMIN_TOKEN)
+    assert answer.status in (200, 201, 202), answer.body
+    eventually(lambda: first.calls, within=10)
+    kill(node)
+    eventually(lambda: second.calls and second.calls[0].leg.answered_at is not None, within=10)
+    record = redis.pop(timeout=15)
+    assert (record["end_reason"], record["ref"]) == ("answered", "autodial")
+    assert metric(other, "esl_apps_calls_adopted_total") <= 1
+
+
+def test_a_killed_nodes_limit_is_held_while_they_talk_and_given_back_at_the_end(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
+    node = stage(**CARDS)
+    rig.route(CC, "dialthrough", node.config["node"]["listen"])
+    card(node, cid=HOLDER)
+    callee = rig.outside(E164, Script(answer_after=0.1))
+    caller = rig.outside("0825556666").dial(CC)
+    eventually(lambda: caller.leg.answered_at is not None)
+    time.sleep(0.5)
+    caller.digits(CALLEE + "#")
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None, within=10)
+    eventually(lambda: redis.client.keys("esl_apps:concurrent:*"))
+    time.sleep(0.3)
+    kill(node)
+    node.start()
+    eventually(lambda: metric(node, "esl_apps_calls_adopted_total") == 1)
+    assert redis.client.keys("esl_apps:concurrent:*")
+    callee.calls[0].hangup()
+    caller.hangup()
+    record = redis.pop(timeout=15)
+    assert (record["end_reason"], record["number"]) == ("answered", "+27820001234")
+    eventually(lambda: not redis.client.keys("esl_apps:concurrent:*"))
+
+
+def test_a_talk_is_as_long_as_it_may_be_though_no_node_lives(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
+    node = stage()
+    node.config["integrators"][0]["max_duration"] = 1
+    assert node.stop() == 0
+    node.start()
+    ref, agent, _callee = talking(rig, node)
+    kill(node)
+    # The application would have ended it after a second; the switch's own timer is the net under it.
+    eventually(lambda: agent.calls[0].leg.ended_at is not None, within=12)
+    node.start()
+    record = redis.pop(timeout=15)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "system")
+
+
+# The switch, too -------------------------------------------------------------------------------------------
+
+
+def test_the_switch_was_killed_while_no_node_ran(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    node = stage()
+    ref, _agent, _callee = talking(rig, node)
+    kill(node)
+    rig.kill()
+    rig.start()
+    node.start()
+    record = redis.pop(timeout=15)
+    assert (record["call_ref"], record["end_reason"], record["end_code"]) == (ref, "lost", 31)
+
+
+def test_a_node_that_stops_leaves_what_outlives_its_time_to_another(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
+    node, other = stage(), stage()
+    node.config["node"]["drain_timeout"] = 0.5
+    assert node.stop() == 0
+    node.start()
+    ref, _agent, callee = talking(rig, node)
+    assert node.stop() == 0
+    eventually(lambda: metric(other, "esl_apps_live_calls") == 1, within=10)
+    assert callee.calls[0].leg.ended_at is None
+    callee.calls[0].hangup()
+    record = redis.pop(timeout=10)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
+
+
+def test_redis_forgot_the_call_that_is_up(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    """What was not on its disk yet is written again; a node that is killed after that loses nothing either."""
+    own = RedisServer()
+    try:
+        node = stage(redis={"url": own.url})
+        ref, agent, _callee = talking(rig, node)
+        own.kill()
+        own.start()
+        eventually(lambda: own.client.get(f"esl_apps:call:{ref}"), within=10)
+        kill(node)
+        node.start()
+        agent.calls[0].hangup()
+        record = own.pop(timeout=10)
+        assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "agent")
+    finally:
+        own.close()

@@ -1,0 +1,307 @@
+"""The comparison: what the switches saw against the records that came out of Redis.
+
+Everything here is a pure function of the two accounts, so that a test can forge them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.load import CALLBACK, Asked
+from tests.chaos.witness import Leg, by_uuid
+
+MISSING, DOUBLED, WRONG, LEFT_OVER = "missing", "doubled", "wrong outcome", "left-over limits"
+
+#: Seconds by which a time of a record may differ from the switch's own.
+TOLERANCE = 1.5
+#: What happens within this many seconds happens at once: either of two ends may be the first.
+AT_ONCE = 0.25
+
+NO_ANSWER = frozenset({18, 19, 102})
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that does not add up."""
+
+    kind: str
+    app: str
+    text: str
+    refs: tuple[str, ...] = ()
+    uuids: tuple[str, ...] = ()
+    at: float = 0.0
+    """When the call began."""
+    until: float = 0.0
+
+
+@dataclass
+class Accounts:
+    legs: list[Leg]
+    records: list[Record]
+    """Payloads of ``enigma:notifications:cdr``, as they were popped."""
+    asked: list[Asked]
+    missed: dict[str, float] = field(default_factory=dict)
+    """E.164 digits → when it rang for a callback."""
+    no_callback: Callable[[float], bool] = lambda at: False
+    """Whether something happened at that time that excuses a callback which nobody scheduled."""
+    findings: list[Finding] = field(default_factory=list)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(application, end_reason or what became of a call that no node took) → how many."""
+
+    def __post_init__(self) -> None:
+        self.by_uuid = by_uuid(self.legs)
+        self.by_ref: dict[str, list[Record]] = defaultdict(list)
+        self.by_session: dict[str, list[Record]] = defaultdict(list)
+        for record in self.records:
+            self.by_ref[record["call_ref"]].append(record)
+            self.by_session[record["session_ref"]].append(record)
+        self.alegs: dict[str, list[Leg]] = defaultdict(list)
+        self.blegs: dict[str, list[Leg]] = defaultdict(list)
+        for leg in self.legs:
+            if leg.is_b:
+                self.blegs[leg.ref or ""].append(leg)
+            else:
+                for ref in leg.refs:
+                    self.alegs[ref].append(leg)
+        self.asked_by_ref = {one.call_ref: one for one in self.asked if one.call_ref}
+
+    def compare(self) -> list[Finding]:
+        """All that does not add up, in the order of time."""
+        seen: set[str] = set()
+        for ref in self._due():
+            seen.add(ref)
+            self._one_record(ref)
+        self._sessions()
+        self._callers()
+        self._callbacks()
+        self._rung_once()
+        for ref, records in self.by_ref.items():
+            for record in records:
+                self.outcomes[record["ref"], record["end_reason"]] += 1
+            if ref not in seen and len(records) > 1:
+                self._find(DOUBLED, records[0]["ref"], f"{len(records)} records", [ref])
+            if ref not in seen and ref not in self.alegs and any(one["bridged_at"] for one in records):
+                self._find(WRONG, records[0]["ref"], "a talk in the records that no switch saw", [ref])
+        self.findings.sort(key=lambda finding: finding.at)
+        return self.findings
+
+    def _find(self, kind: str, app: str, text: str, refs: Iterable[str] = (), legs: Iterable[Leg] = ()) -> None:
+        refs = tuple(refs)
+        all_legs = [*legs, *(leg for ref in refs for leg in self.legs_of(ref))]
+        begin = min((leg.created for leg in all_legs), default=0.0)
+        if not begin:
+            begin = next((self.asked_by_ref[ref].at for ref in refs if ref in self.asked_by_ref), 0.0)
+        end = max((leg.ended for leg in all_legs), default=begin)
+        self.findings.append(Finding(kind, app, text, refs, tuple(leg.uuid for leg in legs), begin, end))
+
+    def legs_of(self, ref: str) -> list[Leg]:
+        return [*self.alegs.get(ref, ()), *self.blegs.get(ref, ())]
+
+    # Each attempt --------------------------------------------------------------------------------------
+
+    def _due(self) -> list[str]:
+        """The attempts that owe a record: what a request was accepted for, every leg that a node placed."""
+        due = dict.fromkeys(ref for ref in self.blegs if ref)
+        due.update(dict.fromkeys(ref for ref, legs in self.alegs.items() if any(_placed(leg) for leg in legs)))
+        due.update(dict.fromkeys(self.asked_by_ref))
+        return list(due)
+
+    def _app_of(self, ref: str) -> str:
+        legs = self.legs_of(ref)
+        return legs[0].app if legs else self.asked_by_ref[ref].app
+
+    def _one_record(self, ref: str) -> None:
+        records, app = self.by_ref.get(ref, []), self._app_of(ref)
+        if not records:
+            self._find(MISSING, app, self._what_happened(ref), [ref])
+            return
+        if len(records) > 1:
+            self._find(DOUBLED, app, f"{len(records)} records", [ref])
+        for wrong in self._wrong(ref, records[0]):
+            self._find(WRONG, app, wrong, [ref])
+
+    def _what_happened(self, ref: str) -> str:
+        talk = self._talk(ref)
+        if talk is not None:
+            return f"no record of a talk of {talk.ended - (talk.answered or 0):.1f} s"
+        if not self.legs_of(ref):
+            return "no record, and no leg: accepted over HTTP"
+        return f"no record; expected {' or '.join(sorted(self._expected(ref))) or 'any'}"
+
+    def _talk(self, ref: str) -> Leg | None:
+        """The B-leg that was answered and joined to its A-leg."""
+        return next((leg for leg in self.blegs.get(ref, ()) if leg.answered and leg.bridged), None)
+
+    def _aleg(self, ref: str) -> Leg | None:
+        """The leg that B-legs of this attempt were rung from, or that was rung first."""
+        for leg in self.blegs.get(ref, ()):
+            if leg.other in self.by_uuid:
+                return self.by_uuid[leg.other]
+        alegs = self.alegs.get(ref, [])
+        return next((leg for leg in alegs if leg.answered), alegs[0] if alegs else None)
+
+    def _wrong(self, ref: str, record: Record) -> Iterable[str]:
+        talk, aleg = self._talk(ref), self._aleg(ref)
+        reason = record["end_reason"]
+        expected = self._expected(ref)
+        if expected and reason not in expected:
+            yield f"end_reason {reason} {record['end_code']}, expected {' or '.join(sorted(expected))}"
+        asked = self.asked_by_ref.get(ref)
+        if talk is not None and aleg is not None and reason == "answered":
+            for name, own, theirs in (
+                ("bridged_at", record["bridged_at"], talk.answered),
+                ("ended_at", record["ended_at"], min(talk.ended, aleg.ended)),
+            ):
+                if own is None or abs(own - (theirs or 0.0)) > TOLERANCE:
+                    off = "null" if own is None else f"{own - (theirs or 0.0):+.1f} s off"
+                    yield f"{name} is {off}"
+            by_hand = talk.ended_itself or aleg.ended_itself
+            if not by_hand and (asked is None or asked.cancelled_at is None):
+                yield "a talk that neither party ended"
+            who = record["hung_up_by"]
+            if by_hand and talk.ended_itself != aleg.ended_itself and (asked is None or asked.cancelled_at is None):
+                first, second = ("callee", "agent") if record["ref"] == "inbound" else ("agent", "callee")
+                true = second if talk.ended_itself else first
+                if who != true:
+                    yield f"hung_up_by {who}, expected {true}"
+        began = [leg.created for leg in self.legs_of(ref)]
+        # An inbound leg may have been through several attempts: only its first began with it.
+        if began and (aleg is None or len(aleg.refs) == 1) and abs(record["dialed_at"] - min(began)) > TOLERANCE + 1:
+            yield f"dialed_at is {record['dialed_at'] - min(began):+.1f} s off"
+
+    def _expected(self, ref: str) -> set[str]:
+        """The end reasons that what the switch saw can have; empty: it can't be said."""
+        blegs, aleg, asked = self.blegs.get(ref, []), self._aleg(ref), self.asked_by_ref.get(ref)
+        expected = self._by_switch(blegs, aleg)
+        if asked is not None and asked.cancelled_at is not None:
+            # Nobody was asked which came first.
+            expected |= {"cancelled", "answered"} if expected else {"cancelled"}
+        return expected
+
+    def _by_switch(self, blegs: list[Leg], aleg: Leg | None) -> set[str]:
+        if aleg is None:
+            return {"agent_failed"}
+        inbound = aleg.app == "inbound"
+        party = "agent" if inbound else "callee"
+        answered = [leg for leg in blegs if leg.answered]
+        joined = [leg for leg in answered if leg.bridged]
+        if any(min(leg.ended, aleg.ended) - (leg.answered or 0) > AT_ONCE for leg in joined):
+            return {"answered"}
+        ends: set[str] = set()
+        if answered:
+            # Answered in the instant in which it ended, or answered too late to be joined.
+            ends |= {"answered", "abandoned", f"{party}_no_answer"}
+        if _placed(aleg) and not aleg.answered:
+            return {f"agent_{_failure(aleg)}"}
+        if not blegs:
+            if not aleg.ended_itself:
+                # Refused, over a limit, or left without a node: the switch can't tell these apart.
+                return set()
+            return ends | {"abandoned", "rejected"}
+        last = max(leg.ended for leg in blegs)
+        if aleg.ended_itself and aleg.ended <= last + AT_ONCE:
+            ends.add("abandoned")
+        refused = [leg for leg in blegs if not leg.answered and leg.ended_itself]
+        ends |= {f"{party}_{_failure(leg)}" for leg in refused}
+        if not answered and any(not leg.ended_itself for leg in blegs) and "abandoned" not in ends:
+            ends.add(f"{party}_no_answer")
+        return ends
+
+    # Sessions -----------------------------------------------------------------------------------------
+
+    def _sessions(self) -> None:
+        """Callers of DISA, dialthrough and the rest: at least one record each, and one for each number dialled."""
+        for leg in self.legs:
+            if leg.is_b or not leg.refs:
+                continue
+            records = [one for ref in leg.refs for one in self.by_ref.get(ref, ())]
+            first = leg.refs[0]
+            in_session = {one["call_ref"]: one for one in [*records, *self.by_session.get(first, ())]}
+            if not in_session:
+                if not _placed(leg) and not any(ref in self.blegs for ref in leg.refs):
+                    self._find(MISSING, leg.app, "no record of a caller who dialled no number", leg.refs)
+                continue
+            dialled = [ref for ref in leg.refs if ref in self.blegs]
+            without = [ref for ref, one in in_session.items() if one["number"] is None and ref not in self.blegs]
+            if dialled and without and leg.app in ("disa", "dialthrough", "callback"):
+                self._find(WRONG, leg.app, "a record without a number beside those of the numbers dialled", leg.refs)
+            elif len(without) > 1:
+                self._find(WRONG, leg.app, f"{len(without)} records of a session that dialled nothing", leg.refs)
+            if len({one["session_ref"] for one in records}) > 1:
+                self._find(WRONG, leg.app, "several session_refs in one session", leg.refs)
+
+    def _callers(self) -> None:
+        """Callers whom no node took: that is no call, unless one was answered."""
+        for leg in self.legs:
+            if leg.direction != "inbound" or leg.refs or leg.number == CALLBACK:
+                continue
+            ran = [app for app, _, _ in leg.applications]
+            if "pre_answer" in ran:
+                self.outcomes[leg.app, "(heard unavailable)"] += 1
+            elif leg.ended_itself:
+                self.outcomes[leg.app, "(gone before a node took it)"] += 1
+            else:
+                self.outcomes[leg.app, f"(refused: {leg.cause})"] += 1
+            if leg.answered and "pre_answer" not in ran:
+                self._find(WRONG, leg.app, "answered, and no reference on it", legs=[leg])
+
+    # Callbacks ----------------------------------------------------------------------------------------
+
+    def _callbacks(self) -> None:
+        """Who was refused for a callback is called back; once, where that was answered."""
+        refused = {_digits(leg.caller): leg for leg in self.legs if leg.number == CALLBACK}
+        placed: dict[str, list[Leg]] = defaultdict(list)
+        for leg in self.legs:
+            if leg.app == "callback" and _placed(leg) and not leg.is_b:
+                placed[_digits(leg.number)].append(leg)
+        for number in self.missed:
+            leg, back = refused.get(number), placed.get(number, [])
+            if sum(one.answered is not None for one in back) > 1:
+                refs = [ref for one in back for ref in one.refs]
+                self._find(DOUBLED, "callback", f"called back {len(back)} times, answered more than once", refs)
+            if leg is None or leg.cause != "USER_BUSY" or leg.ended_itself:
+                self.outcomes["callback", "(its ring was not taken)"] += 1
+            elif not back:
+                if self.no_callback(leg.ended):
+                    self.outcomes["callback", "(not placed: a kill in that second)"] += 1
+                else:
+                    self._find(MISSING, "callback", "refused with 486 and never called back", legs=[leg])
+
+    # Requests -----------------------------------------------------------------------------------------
+
+    def _rung_once(self) -> None:
+        """A request that was repeated with its idempotency key rang one agent."""
+        by_contact: dict[str, set[str]] = defaultdict(set)
+        for leg in self.legs:
+            contact = leg.variables.get("esl_contact_ref", "")
+            if contact.startswith("chaos-") and _placed(leg) and leg.ref:
+                by_contact[contact].add(leg.ref)
+        for contact, refs in by_contact.items():
+            if len(refs) > 1:
+                self._find(DOUBLED, "click2dial", f"{contact} was placed {len(refs)} times", sorted(refs))
+        for one in self.asked:
+            if one.call_ref is None:
+                self.outcomes[one.app, f"(HTTP {one.status or 'no answer'})"] += 1
+
+
+def _placed(leg: Leg) -> bool:
+    """An A-leg that a node rang."""
+    return leg.direction == "outbound" and not leg.is_b
+
+
+def _failure(leg: Leg) -> str:
+    if not leg.ended_itself and not leg.answered:
+        return "no_answer"
+    if leg.q850 == 17:
+        return "busy"
+    return "no_answer" if leg.q850 in NO_ANSWER else "failed"
+
+
+def _digits(number: str) -> str:
+    number = number.removeprefix("+")
+    return "27" + number[1:] if number.startswith("0") else number

@@ -1,0 +1,209 @@
+"""What is done to the nodes, to Redis and to the connections, by a seeded schedule."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from tests.chaos.parts import NodeProcess, Process, Redis
+from tests.chaos.witness import clock
+
+
+@dataclass(frozen=True)
+class Deed:
+    """One thing done; ``until`` is when all was as before."""
+
+    kind: str
+    victim: str
+    at: float
+    until: float
+
+    def __str__(self) -> str:
+        return f"{clock(self.at)}-{clock(self.until)} {self.kind} {self.victim}"
+
+
+#: How often each is done, in relation to the others.
+WEIGHTS = {
+    "node killed": 8,
+    "all nodes killed": 1,
+    "node drained": 4,
+    "node stopped": 4,
+    "node reloaded": 3,
+    "redis killed": 3,
+    "redis stopped": 2,
+    "redis clients cut": 3,
+    "sockets dropped": 4,
+}
+
+
+@dataclass
+class Mischief:
+    """A deed every ``pause`` seconds, on average."""
+
+    nodes: list[NodeProcess]
+    redis: Redis
+    rigs: list[Any]
+    seed: int
+    pause: float
+    weights: dict[str, int] = field(default_factory=lambda: dict(WEIGHTS))
+    deeds: list[Deed] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """What a victim did that it never may: not stop, not start."""
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(f"mischief {self.seed}")
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._busy: list[threading.Thread] = []
+        self._deeds: dict[str, Callable[[random.Random], list[str]]] = {
+            "node killed": self._kill_node,
+            "all nodes killed": self._kill_all,
+            "node drained": self._drain,
+            "node stopped": self._stop_node,
+            "node reloaded": self._reload,
+            "redis killed": self._kill_redis,
+            "redis stopped": self._stop_redis,
+            "redis clients cut": self._cut_clients,
+            "sockets dropped": self._drop,
+        }
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No further deed; returns when all victims are up again."""
+        self._stopped.set()
+        self._thread.join()
+        for thread in self._busy:
+            thread.join()
+
+    def count(self) -> Counter[str]:
+        return Counter(deed.kind for deed in self.deeds)
+
+    def around(self, begin: float, end: float) -> list[Deed]:
+        """What happened in a call's life."""
+        return [deed for deed in self.deeds if deed.at < end + 1 and deed.until > begin - 1]
+
+    def _run(self) -> None:
+        names, weights = list(self.weights), list(self.weights.values())
+        while not self._stopped.wait(self._random.uniform(0.5, 1.5) * self.pause):
+            kind = self._random.choices(names, weights)[0]
+            # Each its own: what one of them draws changes nothing for the next.
+            chance = random.Random(self._random.random())
+            thread = threading.Thread(target=self._do, args=(kind, chance), daemon=True)
+            self._busy.append(thread)
+            thread.start()
+
+    def _do(self, kind: str, chance: random.Random) -> None:
+        begun = time.time()
+        try:
+            victims = self._deeds[kind](chance)
+        except Exception as error:
+            self.faults.append(f"{clock(time.time())} {kind}: {error!r}")
+            return
+        if victims:
+            self.deeds.append(Deed(kind, " ".join(victims), begun, time.time()))
+
+    def _take(self, victims: list[Any], chance: random.Random) -> Any:
+        """One that nothing is done to just now, locked; None where there is none."""
+        for victim in chance.sample(victims, len(victims)):
+            if victim.lock.acquire(blocking=False):
+                return victim
+        return None
+
+    def _kill_node(self, chance: random.Random) -> list[str]:
+        node = self._take(self.nodes, chance)
+        if node is None:
+            return []
+        try:
+            node.kill()
+            time.sleep(chance.choice((0.0, 0.5, 2.0, 4.0)))
+            node.start()
+        finally:
+            node.lock.release()
+        return [node.name]
+
+    def _kill_all(self, chance: random.Random) -> list[str]:
+        taken = [node for node in self.nodes if node.lock.acquire(blocking=False)]
+        try:
+            for node in taken:
+                node.kill()
+            time.sleep(chance.choice((0.0, 2.0, 5.0)))
+            for node in taken:
+                node.start()
+        finally:
+            for node in taken:
+                node.lock.release()
+        return [node.name for node in taken]
+
+    def _drain(self, chance: random.Random) -> list[str]:
+        node = self._take(self.nodes, chance)
+        if node is None:
+            return []
+        try:
+            if not node.terminate(node.drain + 20):
+                self.faults.append(f"{clock(time.time())} {node.name} did not stop on SIGTERM")
+            node.start()
+        finally:
+            node.lock.release()
+        return [node.name]
+
+    def _stop_node(self, chance: random.Random) -> list[str]:
+        return self._pause(self._take(self.nodes, chance), chance.choice((0.5, 2.0, 5.0, 10.0)))
+
+    def _stop_redis(self, chance: random.Random) -> list[str]:
+        return self._pause(self._take(self.redis.victims(), chance), chance.choice((0.3, 1.0, 3.0)))
+
+    def _pause(self, victim: Process | None, seconds: float) -> list[str]:
+        if victim is None:
+            return []
+        try:
+            victim.signal(signal.SIGSTOP)
+            time.sleep(seconds)
+            victim.signal(signal.SIGCONT)
+        finally:
+            victim.lock.release()
+        return [victim.name]
+
+    def _reload(self, chance: random.Random) -> list[str]:
+        node = self._take(self.nodes, chance)
+        if node is None:
+            return []
+        try:
+            node.signal(signal.SIGHUP)
+        finally:
+            node.lock.release()
+        return [node.name]
+
+    def _kill_redis(self, chance: random.Random) -> list[str]:
+        server = self._take(self.redis.victims(), chance)
+        if server is None:
+            return []
+        try:
+            server.kill()
+            time.sleep(chance.choice((0.0, 0.5, 2.0)))
+            server.start()
+        finally:
+            server.lock.release()
+        return [server.name]
+
+    def _cut_clients(self, chance: random.Random) -> list[str]:
+        server = chance.choice(self.redis.victims())
+        with suppress(redis.RedisError):
+            server.direct().client_kill_filter(_type="normal", skipme=True)
+            return [server.name]
+        return []
+
+    def _drop(self, chance: random.Random) -> list[str]:
+        rig = chance.choice(self.rigs)
+        rig.drop_sockets()
+        return [rig.name]

@@ -1,0 +1,327 @@
+"""What is killed: nodes and Redis, as processes that come back as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from esl_apps import redisclient
+from esl_apps.embedded import redis_server
+from tests.ports import free_port
+
+HOST = "127.0.0.1"
+
+
+def until(condition: Any, seconds: float, what: str) -> None:
+    """:raises RuntimeError: it did not come to be in that time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise RuntimeError(what)
+        time.sleep(0.02)
+
+
+class Process:
+    """One that is killed and started again. Whoever does something to it holds ``lock``."""
+
+    def __init__(self, name: str, command: list[str], log: Path) -> None:
+        self.name = name
+        self.command = command
+        self.log = log
+        self.lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def spawn(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def terminate(self, patience: float) -> bool:
+        """SIGTERM. False: it did not end in that time, and was killed."""
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return False
+        return True
+
+
+class NodeProcess(Process):
+    """``esl-apps serve``."""
+
+    def __init__(self, config: dict[str, Any], folder: Path) -> None:
+        name = config["node"]["name"]
+        self.config = config
+        self.file = folder / f"{name}.yml"
+        self.file.write_text(json.dumps(config))
+        command = [sys.executable, "-m", "esl_apps", "serve", "-c", str(self.file)]
+        super().__init__(name, command, folder / f"{name}.log")
+        self.api: str = config["integrators"][0]["listen"]
+        self.admin: str = config["admin"]["listen"]
+        self.lives = 0
+        self.drain: float = config["node"]["drain_timeout"]
+
+    def start(self) -> None:
+        """Until it is ready to serve; with Redis away that is when its ports are open."""
+        self.spawn()
+        self.lives += 1
+
+        def alive() -> bool:
+            if not self.runs:
+                raise RuntimeError(f"{self.name} did not start: {self.log}")
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return request(self.admin, "GET", "/healthz", timeout=2)[0] == 200
+            return False
+
+        until(alive, 60, f"{self.name} did not start: {self.log}")
+
+    def metrics(self) -> dict[str, float]:
+        """Sums over the labels."""
+        text = request(self.admin, "GET", "/metrics", timeout=10)[1].decode()
+        found: dict[str, float] = {}
+        for line in text.splitlines():
+            if not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                name = name.partition("{")[0]
+                found[name] = found.get(name, 0.0) + float(value)
+        return found
+
+    def figures(self) -> dict[str, float]:
+        return {**self.metrics(), **figures(self.pid)}
+
+    def connections(self) -> int:
+        """Connections to its event-socket port that it has open."""
+        return connections(self.pid, int(self.config["node"]["listen"].rpartition(":")[2]))
+
+
+def figures(pid: int) -> dict[str, float]:
+    """What a process holds: descriptors (``files`` that are no sockets, ``sockets``) and resident memory in KB."""
+    names = []
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            names.append(os.readlink(entry.path))
+    sockets = sum(name.startswith("socket:") for name in names)
+    status = Path(f"/proc/{pid}/status").read_text()
+    rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+    return {"files": len(names) - sockets, "sockets": sockets, "rss_kb": rss}
+
+
+def connections(pid: int, port: int) -> int:
+    """Of a process: TCP connections whose own end is this port."""
+    inodes = set()
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            name = os.readlink(entry.path)
+            if name.startswith("socket:["):
+                inodes.add(name[8:-1])
+    found = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        # State 0A is the listener.
+        found += int(words[1].rpartition(":")[2], 16) == port and words[3] != "0A" and words[9] in inodes
+    return found
+
+
+def request(
+    address: str,
+    method: str,
+    path: str,
+    body: object = None,
+    headers: dict[str, str] | None = None,
+    timeout: float = 15,
+) -> tuple[int, bytes]:
+    """Status and body. :raises OSError, http.client.HTTPException: no answer came."""
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
+    try:
+        data = None if body is None else json.dumps(body)
+        connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+class Redis:
+    """A Redis that forgets nothing which it acknowledged: killed, it comes back with its data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.servers = [self._server(folder, "redis")]
+        self.url = f"redis://{HOST}:{self.servers[0].port}/0"
+
+    def _server(self, folder: Path, name: str, *more: str) -> RedisServer:
+        return RedisServer(folder, name, *more)
+
+    def start(self) -> None:
+        for server in self.servers:
+            server.start()
+
+    def client(self) -> Any:
+        return redisclient.connect(self.url)
+
+    def victims(self) -> list[RedisServer]:
+        """What may be killed and stopped."""
+        return self.servers
+
+    def close(self) -> None:
+        for server in self.servers:
+            if server.runs:
+                server.kill()
+
+
+class RedisServer(Process):
+    def __init__(self, folder: Path, name: str, *more: str) -> None:
+        self.port = free_port()
+        directory = folder / name
+        directory.mkdir()
+        command = [
+            redis_server(), "--port", str(self.port), "--bind", HOST, "--dir", str(directory), "--save", "",
+            "--appendonly", "yes", "--appendfsync", "always", *more,
+        ]  # fmt: skip
+        super().__init__(name, command, folder / f"{name}.log")
+
+    def start(self) -> None:
+        self.spawn()
+        until(self.answers, 30, f"{self.name} did not start: {self.log}")
+
+    def answers(self) -> bool:
+        with contextlib.suppress(redis.RedisError):
+            return bool(self.direct().ping())
+        return False
+
+    def direct(self) -> redis.Redis:
+        """This very server, whatever it is to the others."""
+        return redis.Redis(port=self.port, socket_timeout=5, decode_responses=True)
+
+
+class Sentinels(Redis):
+    """A master, a replica, three sentinels: the replica takes over, the master comes back as its replica.
+
+    A write that the master acknowledged and the replica has not is lost with a fail-over, unless the master refuses
+    writes without a replica: ``min-replicas-to-write``. Only waiting for the replica (``WAIT``) closes that gap.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.servers = [self._server(folder, "redis1"), self._server(folder, "redis2")]
+        self._folder = folder
+        self._sentinels: list[Process] = []
+        self._ports = [free_port() for _ in range(3)]
+        self.url = f"redis+sentinel://{','.join(f'{HOST}:{port}' for port in self._ports)}/chaos/0"
+
+    def start(self) -> None:
+        super().start()
+        master, replica = self.servers
+        replica.direct().replicaof(HOST, master.port)
+        for port in self._ports:
+            file = self._folder / f"sentinel{port}.conf"
+            file.write_text(
+                f"port {port}\nbind {HOST}\ndir {self._folder}\n"
+                f"sentinel monitor chaos {HOST} {master.port} 2\n"
+                "sentinel down-after-milliseconds chaos 1000\nsentinel failover-timeout chaos 5000\n"
+            )
+            command = [redis_server(), str(file), "--sentinel"]
+            sentinel = Process(f"sentinel{port}", command, self._folder / "sentinel.log")
+            sentinel.spawn()
+            self._sentinels.append(sentinel)
+        until(self._agreed, 30, "the sentinels did not agree")
+
+    def _agreed(self) -> bool:
+        for port in self._ports:
+            try:
+                about = redis.Redis(port=port, socket_timeout=5, decode_responses=True).sentinel_master("chaos")
+            except redis.RedisError:
+                return False
+            if about["num-other-sentinels"] < 2 or about["num-slaves"] < 1:
+                return False
+        return True
+
+    def close(self) -> None:
+        super().close()
+        for sentinel in self._sentinels:
+            sentinel.kill()
+
+
+class Cluster(Redis):
+    """Three masters, each with the data of a third of the slots; one that is killed is away until it is back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.servers = [
+            self._server(
+                folder, f"redis{i}", "--cluster-enabled", "yes", "--cluster-port", str(free_port()),
+                "--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no",
+            )
+            for i in (1, 2, 3)
+        ]  # fmt: skip
+        self.url = f"redis+cluster://{HOST}:{self.servers[0].port}"
+
+    def start(self) -> None:
+        super().start()
+        bounds = (0, 5461, 10923, 16384)
+        first = self.servers[0]
+        for i, server in enumerate(self.servers):
+            server.direct().execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[i], bounds[i + 1] - 1)
+            bus = first.command[first.command.index("--cluster-port") + 1]
+            server.direct().execute_command("CLUSTER", "MEET", HOST, first.port, bus)
+        for server in self.servers:
+            until(lambda server=server: self._joined(server), 30, "the cluster did not form")
+
+    def _joined(self, server: RedisServer) -> bool:
+        info = str(server.direct().execute_command("CLUSTER", "INFO"))
+        return "cluster_state:ok" in info and "cluster_known_nodes:3" in info and "cluster_slots_ok:16384" in info
+
+
+REDIS = {"single": Redis, "sentinel": Sentinels, "cluster": Cluster}
+
+
+@contextlib.contextmanager
+def running(kind: str, folder: Path) -> Iterator[Redis]:
+    made = REDIS[kind](folder)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+def stop(process: Process) -> None:
+    """At the end, whatever state it is in."""
+    if process.runs:
+        process.signal(signal.SIGCONT)
+        if not process.terminate(process.drain + 15 if isinstance(process, NodeProcess) else 10):
+            raise RuntimeError(f"{process.name} did not stop on SIGTERM: {process.log}")
+
+
+def end_by_exit() -> None:
+    """SIGTERM to this process ends what it started, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

@@ -1,0 +1,420 @@
+"""One chaos run, from the first process to the verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+import esl_apps
+from esl_apps.dialplan import render
+from tests.chaos import parts, witness
+from tests.chaos.accounts import DOUBLED, LEFT_OVER, MISSING, WRONG, Accounts, Finding
+from tests.chaos.load import ADMIN_TOKEN, CALLBACK, CARD, DISA, OWN, PIN, QUEUES, TOKEN, Load
+from tests.chaos.mischief import WEIGHTS, Deed, Mischief
+from tests.chaos.parts import HOST, NodeProcess
+from tests.ports import free_port
+from tests.rig.sandbox import SandboxRig
+
+CDRS = "enigma:notifications:cdr"
+LEAK = "left on a node or a switch"
+#: Seconds. A limit's lease is 30: what is held longer is left over.
+LEASE = 30.0
+
+
+@dataclass(frozen=True)
+class Options:
+    seconds: float = 60.0
+    seed: int = 1
+    nodes: int = 2
+    switches: int = 1
+    redis: str = "single"
+    real: bool = False
+    rate: float = 12.0
+    """Calls a second."""
+    pause: float = 2.5
+    """Seconds between two deeds, on average."""
+    tick: float = 20.0
+    settle: float = 60.0
+    """Seconds for all to come to rest when nothing is done any more; more of them are no help."""
+    weights: dict[str, int] = field(default_factory=lambda: dict(WEIGHTS))
+    keep: Path | None = None
+    """Where logs and stories go; a folder that is gone afterwards where None and all is well."""
+
+
+@dataclass
+class Report:
+    options: Options
+    findings: list[Finding]
+    outcomes: Counter[tuple[str, str]]
+    deeds: Counter[str]
+    begun: int
+    records: int
+    legs: int
+    trouble: Counter[str]
+    seconds: float
+    stories: list[str]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        found = Counter(finding.kind for finding in self.findings)
+        return {kind: found[kind] for kind in (MISSING, DOUBLED, LEFT_OVER, WRONG, LEAK)}
+
+    @property
+    def good(self) -> bool:
+        return not self.findings
+
+    def table(self) -> str:
+        options = self.options
+        lines = [
+            f"seed {options.seed}  nodes {options.nodes}  switches {options.switches}  redis {options.redis}  "
+            f"{'a real FreeSWITCH' if options.real else 'sandbox'}  {self.seconds:.0f} s",
+            "",
+            f"calls begun {self.begun}   records {self.records}   legs {self.legs}",
+            "",
+            f"{'application':<18} {'outcome':<44} {'calls':>6}",
+        ]
+        lines += [f"{app:<18} {outcome:<44} {count:>6}" for (app, outcome), count in sorted(self.outcomes.items())]
+        lines += ["", f"{'done to them':<63} {'times':>6}"]
+        lines += [f"{kind:<63} {count:>6}" for kind, count in sorted(self.deeds.items())]
+        lines += [f"{'in all':<63} {self.deeds.total():>6}", ""]
+        lines += [f"{kind:<63} {count:>6}" for kind, count in self.counts.items()]
+        by_text = Counter((finding.kind, finding.app, _shape(finding.text)) for finding in self.findings)
+        lines += [f"  {kind}: {app}: {text:<60} {count}" for (kind, app, text), count in by_text.most_common()]
+        if self.trouble:
+            lines += ["", "the load could not:"]
+            lines += [f"  {count:>5} {what}" for what, count in self.trouble.most_common(10)]
+        return "\n".join(lines)
+
+
+def _shape(text: str) -> str:
+    """Without its names and figures, so that like counts as like."""
+    return re.sub(r"\d+", "#", re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}", "…", text))[:100]
+
+
+def run(options: Options) -> Report:
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stage = _Stage(options, folder, stack)
+        report = stage.play()
+    if report.good and options.keep is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    return report
+
+
+class _Stage:
+    def __init__(self, options: Options, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.options, self.folder = options, folder
+        self.began = time.monotonic()
+        self.redis = stack.enter_context(parts.running(options.redis, folder))
+        listens = [f"{HOST}:{free_port()}" for _ in range(options.nodes)]
+        self.rigs, self.witnesses = self._switches(self._dialplan(listens), stack)
+        self.nodes = [NodeProcess(self._config(i, listens), folder) for i in range(options.nodes)]
+        for node in self.nodes:
+            stack.callback(parts.stop, node)
+            node.start()
+
+    # What is built ------------------------------------------------------------------------------------
+
+    def _plain(self, listens: list[str]) -> dict[str, Any]:
+        return {
+            "dialplan": {"nodes": listens},
+            "cccp": {
+                "cccp_cc_number": CARD, "cccp_cb_number": CALLBACK, "callback_delay": 0.5, "prompt_delay": 0.2,
+                "default_caller_id_number": f"+{OWN}",
+            },
+            "accounts": {
+                "acme": {
+                    "integrator": "acme",
+                    "caller_id": {"number": f"+{OWN}"},
+                    "disa": {"front": {"pin": PIN, "numbers": [DISA], "interdigit": 1500}},
+                }
+            },
+            "inbound": {
+                did: {"integrator": "acme", "agents": agents, "ring_timeout": 3} for did, agents in QUEUES.items()
+            },
+            "prompts": {"dir": str(Path(esl_apps.__file__).parent / "prompts")},
+        }  # fmt: skip
+
+    def _dialplan(self, listens: list[str]) -> dict[str, Path]:
+        files = {}
+        for name, text in render(self._plain(listens)).items():
+            context = "public" if "public" in name else "default"
+            files[context] = self.folder / name
+            files[context].write_text(text)
+        return files
+
+    def _switches(
+        self, dialplan: dict[str, Path], stack: contextlib.ExitStack
+    ) -> tuple[list[Any], list[witness.SandboxLegs | witness.JsonCdrs]]:
+        rigs: list[Any] = []
+        # One folder for all switches, as `spool.dir` is one.
+        self.spool = spool = self.folder / "json_cdr"
+        spool.mkdir()
+        witnesses: list[witness.SandboxLegs | witness.JsonCdrs] = []
+        for i in range(self.options.switches):
+            if self.options.real:
+                from tests.rig.freeswitch import FreeswitchRig
+
+                real = FreeswitchRig(dialplan_files=sorted(dialplan.values()))
+                stack.callback(real.close)
+                rigs.append(real)
+                witnesses.append(witness.JsonCdrs(real.spool, spool))
+                stack.callback(witnesses[-1].close)
+                continue
+            legs = self.folder / f"fs{i + 1}.legs"
+            rig = SandboxRig(
+                tick=self.options.tick,
+                arguments=[
+                    f"--legs={legs}", f"--spool={spool}",
+                    *(f"--dialplan={context}={file}" for context, file in dialplan.items()),
+                ],
+                start=False,
+                cdrs=False,
+            )
+            rig.spool = spool
+            rig.log = self.folder / f"fs{i + 1}.log"
+            stack.callback(rig.close)
+            rig.start()
+            rigs.append(rig)
+            witnesses.append(witness.SandboxLegs(legs))
+        for i, rig in enumerate(rigs):
+            rig.name = f"fs{i + 1}"
+        return rigs, witnesses
+
+    def _config(self, index: int, listens: list[str]) -> dict[str, Any]:
+        return {
+            **self._plain(listens),
+            "node": {
+                "name": f"chaos{index + 1}", "listen": listens[index], "drain_timeout": 4,
+                "state_dir": str(self.folder / f"state{index + 1}"),
+            },
+            "redis": {"url": self.redis.url},
+            "pin_key": "key-of-chaos",
+            "switches": [
+                {"name": rig.name, "address": rig.esl_address, "password": rig.esl_password} for rig in self.rigs
+            ],
+            "dial": {"region": "ZA", **self.rigs[0].dial},
+            "admin": {"listen": f"{HOST}:{free_port()}", "token": ADMIN_TOKEN},
+            "recordings": {"dir": str(self.rigs[0].recordings)},
+            "spool": {"dir": str(self.spool)},
+            "integrators": [
+                {
+                    "name": "acme", "listen": f"{HOST}:{free_port()}", "token": TOKEN, "caller_ids": [OWN],
+                    "agent_timeout": 3, "callee_timeout": 3,
+                }
+            ],
+        }  # fmt: skip
+
+    # What is done -------------------------------------------------------------------------------------
+
+    def _say(self, what: str) -> None:
+        print(f"{time.monotonic() - self.began:6.1f} s  {what}", file=sys.stderr, flush=True)
+
+    def play(self) -> Report:
+        options = self.options
+        callbacks = int(options.seconds * options.rate * 0.13) + 10
+        callers = 20 if options.real else 50 if options.seconds < 90 else 200
+        load = Load(self.rigs, self.nodes, options.seed, options.rate, callers, callbacks)
+        load.prepare()
+        self._say("prepared")
+        self._warm_up(load)
+        self._say("warm")
+        mischief = Mischief(
+            self.nodes, self.redis, self.rigs, options.seed, options.pause, weights=options.weights
+        )
+        load.start()
+        mischief.start()
+        time.sleep(options.seconds)
+        mischief.stop()
+        load.stop()
+        self._say(f"{load.begun} calls begun, {len(mischief.deeds)} deeds; waiting for rest")
+        findings = self._settle()
+        self._say("at rest")
+        findings += [Finding(LEAK, "-", fault) for fault in mischief.faults]
+        legs = [leg for one in self.witnesses for leg in one.read()]
+        accounts = Accounts(
+            legs, self._pop(), load.asked, load.missed,
+            lambda at: any("dropped" not in deed.kind for deed in mischief.around(at - 1, at + 1)),
+        )  # fmt: skip
+        findings = [*accounts.compare(), *findings]
+        return Report(
+            options=options,
+            findings=findings,
+            outcomes=accounts.outcomes,
+            deeds=mischief.count(),
+            begun=load.begun,
+            records=len(accounts.records),
+            legs=len(legs),
+            trouble=load.trouble,
+            seconds=time.monotonic() - self.began,
+            stories=self._stories(accounts, findings, mischief),
+        )
+
+    def _warm_up(self, load: Load) -> None:
+        """A call through each node, so that what is made once is made before anything is counted."""
+        for node in self.nodes:
+            load.nodes = [node]
+            load.one_call()
+        load.nodes = self.nodes
+        self._wait(lambda: not self._channels() and self._quiet(), 20)
+        self.at_rest = [node.figures() for node in self.nodes]
+
+    def _channels(self) -> int:
+        return sum(rig.live_channels() for rig in self.rigs)
+
+    def _wait(self, quiet: Any, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while not quiet():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.2)
+        return True
+
+    def _settle(self) -> list[Finding]:
+        """Wait until all is at rest; what never comes to it."""
+        findings: list[Finding] = []
+        deadline = time.monotonic() + self.options.settle
+        if not self._wait(lambda: not self._channels(), self.options.settle):
+            shown = [rig.api("show channels") for rig in self.rigs]
+            findings.append(Finding(LEAK, "-", f"{self._channels()} channels still up: {shown}"[:2000]))
+            for rig in self.rigs:
+                rig.api("hupall")
+        client = self.redis.client()
+
+        self._say("no channel is up")
+
+        def at_rest() -> bool:
+            return not any(self._left(client)) and self._quiet()
+
+        self._wait(at_rest, max(LEASE + 5, deadline - time.monotonic()))
+        self._wait(self._pushed, 10)
+        limits, live, pending = self._left(client)
+        findings += [Finding(LEFT_OVER, "-", f"{key} {members}") for key, members in limits.items()]
+        findings += [Finding(LEAK, "-", f"in esl_apps:live: {ref}", (ref,)) for ref in live]
+        findings += [Finding(LEAK, "callback", f"still pending: {one}") for one in pending]
+        for node in self.nodes:
+            findings += [Finding(LEAK, "-", f"{node.name}: {text}") for text in _leaks(node, self.at_rest)]
+        return findings
+
+    def _left(self, client: Any) -> tuple[dict[str, list[str]], list[str], list[str]]:
+        """Limits that are held, references that are live, callbacks that wait."""
+        try:
+            limits = {
+                key.decode(): [one.decode() for one in client.zrange(key, 0, -1)]
+                for key in client.scan_iter(match="esl_apps:concurrent:*", count=1000)
+            }
+            live = [one.decode() for one in client.smembers("esl_apps:live")]
+            pending = [one.decode() for one in client.zrange("esl_apps:{callbacks}:due", 0, -1)]
+        except redis.RedisError as error:
+            return {"redis": [str(error)]}, [], []
+        return limits, live, pending
+
+    def _quiet(self) -> bool:
+        """No node works at anything: no call, and nothing that is not in Redis."""
+        for node in self.nodes:
+            with contextlib.suppress(OSError):
+                now = node.metrics()
+                if now["esl_apps_live_calls"] or now["esl_apps_outbound_sockets"] or now["esl_apps_outbox_depth"]:
+                    return False
+        return True
+
+    def _pushed(self) -> bool:
+        return all(not node.metrics()["esl_apps_outbox_depth"] for node in self.nodes)
+
+    def _pop(self) -> list[dict[str, Any]]:
+        client = self.redis.client()
+        records = []
+        while (body := client.rpop(CDRS)) is not None:
+            records.append(json.loads(body)["payload"])
+        return records
+
+    # What went wrong ----------------------------------------------------------------------------------
+
+    def _stories(self, accounts: Accounts, findings: list[Finding], mischief: Mischief) -> list[str]:
+        """Everything that is known of each call that does not add up."""
+        if not findings:
+            return []
+        logs = _Logs([node.log for node in self.nodes])
+        client = self.redis.client()
+        return ["\n".join(self._story(one, accounts, mischief, logs, client)) for one in findings]
+
+    def _story(
+        self, finding: Finding, accounts: Accounts, mischief: Mischief, logs: _Logs, client: Any
+    ) -> Iterator[str]:
+        yield f"=== {finding.kind}: {finding.app}: {finding.text}"
+        legs = {uuid: accounts.by_uuid[uuid] for uuid in finding.uuids}
+        refs = list(finding.refs)
+        # The whole session: the A-leg's other attempts belong to the story.
+        for ref in finding.refs:
+            for leg in accounts.legs_of(ref):
+                legs[leg.uuid] = leg
+                refs += [one for one in leg.refs if one not in refs]
+                other = accounts.by_uuid.get(leg.other or "")
+                if other is not None:
+                    legs[other.uuid] = other
+        for leg in sorted(legs.values(), key=lambda leg: leg.created):
+            yield from leg.lines()
+        for ref in refs:
+            asked = accounts.asked_by_ref.get(ref)
+            if asked is not None:
+                yield f"asked {witness.clock(asked.at)} {asked}"
+            for record in accounts.by_ref.get(ref, ()):
+                yield f"record {json.dumps(record)}"
+            with contextlib.suppress(redis.RedisError):
+                state = client.get(f"esl_apps:call:{ref}")
+                yield f"esl_apps:call:{ref} {state.decode() if state else '(nothing)'}"
+        if finding.at:
+            deeds: list[Deed] = mischief.around(finding.at, finding.until)
+            yield "meanwhile: " + ("; ".join(map(str, deeds)) or "nothing was done")
+        for line in logs.about([*refs, *legs]):
+            yield f"  {line}"
+
+
+class _Logs:
+    """The nodes' lines, by the references and UUIDs in them."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._lines: dict[str, list[str]] = {}
+        for file in files:
+            for line in file.read_text(errors="replace").splitlines():
+                if not line.startswith("{"):
+                    continue
+                row = json.loads(line)
+                for key in {row.get("call_ref"), row.get("uuid"), row.get("session_ref")} - {None}:
+                    self._lines.setdefault(key, []).append(f"{row['at'][11:]} {file.stem} {line}")
+
+    def about(self, names: list[str]) -> list[str]:
+        return sorted({line for name in names for line in self._lines.get(name, ())})
+
+
+def _leaks(node: NodeProcess, at_rest: list[dict[str, float]]) -> Iterator[str]:
+    """What a node holds that none held ``at_rest``, before anything was done."""
+    if not node.runs:
+        yield "is not up"
+        return
+    now = node.figures()
+    for name in ("esl_apps_live_calls", "esl_apps_outbound_sockets", "esl_apps_outbox_depth"):
+        if now[name]:
+            yield f"{name} is {now[name]:.0f}"
+    if (open_now := node.connections()) > 0:
+        yield f"{open_now} connections to its event socket"
+    # Of sockets to Redis a pool keeps as many as were once used at a time.
+    for name, allowed in (("files", 3), ("esl_apps_greenlets", 8), ("sockets", 64)):
+        before = max(one[name] for one in at_rest)
+        if now[name] > before + allowed:
+            yield f"{name} {now[name]:.0f}, {before:.0f} before"
+
+

@@ -1,0 +1,17 @@
+"""The chaos run in its short form: the same as ``make chaos``, in a minute."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.run import Options, run
+
+
+@pytest.mark.timeout(300)
+def test_what_dies_loses_and_doubles_nothing() -> None:
+    """Accounts are compared, not times: on a slow machine fewer calls are begun."""
+    report = run(Options(seconds=12, seed=7, rate=6, pause=1.5))
+    # Else nothing was tried.
+    assert report.begun > 20
+    assert report.deeds.total() >= 4
+    assert report.good, "\n\n".join([report.table(), *report.stories[:5]])
