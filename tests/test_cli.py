@@ -159,6 +159,15 @@ def test_check_says_ok_line_by_line(run: Any, settings: dict[str, Any], tmp_path
         assert sum(line[5:].startswith(what) for line in lines) == 1, what
 
 
+def test_check_says_what_bounds_a_fraud(run: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    ran = run("check", "-c", written(settings, tmp_path))
+    assert "ok   spending: no limit and no breaker" in ran.out
+    settings["spending"] = {"limits": {"calls_per_day": 100}}
+    settings["accounts"] = {"acme": {"breaker": {"high_risk_calls_per_hour": 3}}}
+    ran = run("check", "-c", written(settings, tmp_path))
+    assert "ok   spending: limits of spending, breaker account:acme; 1" in ran.out
+
+
 def failures(run: Any, settings: dict[str, Any], folder: Path) -> list[str]:
     ran = run("check", "-c", written(settings, folder))
     found = [line[5:] for line in ran.out.splitlines() if line.startswith("FAIL ")]
