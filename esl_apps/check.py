@@ -128,15 +128,26 @@ _EXAMPLE_PIN = "4821907356"
 
 def _entrances(config: Config) -> Iterator[Result]:
     """What stands between a stranger and the operator's bill."""
+    cccp = config.cccp
     meaning = {
         "any": "whoever shows an enrolled number dials, and a shown number proves nothing",
-        "national": "a caller known by number alone dials at home only",
-        "pin": "a number alone opens nothing; a PIN is asked",
-        "attested": "a number counts only where STIR/SHAKEN attested it",
+        "national": "a caller known by number alone dials at home only; who shows an enrolled number spends at home",
+        "pin": "a number alone opens nothing; everybody is asked for a PIN",
+        "attested": f"a number opens where {cccp.attest_header}, from an address of trust, says that STIR/SHAKEN "
+        f"verified it (level {cccp.attest_level} or better); everybody else is asked for a PIN",
     }
     yield _spending(config)
-    trust = config.cccp.cid_trust
-    yield Result("cccp.cid_trust", True, f"{trust}: {meaning[trust]}")
+    yield Result("cccp.cid_trust", True, f"{cccp.cid_trust}: {meaning[cccp.cid_trust]}")
+    if cccp.cid_trust == "attested" and not config.trust:
+        yield Result("trust", False, "empty: nobody's attestation is believed, and so everybody is asked for a PIN")
+    if cccp.pin_from == "enrolled":
+        yield Result("cccp.pin_from", True, "enrolled: a PIN opens only from a number enrolled with its account")
+    guard = config.pin_guard
+    yield Result(
+        "pin_guard", True,
+        f"in {guard.window:g} s, {guard.per_number} wrong PINs lock a caller and {guard.per_service} a service; "
+        f"first for {guard.lock:g} s, then twice as long each time",
+    )  # fmt: skip
     for account_id, account in config.accounts.items():
         for name, disa in account.disa.items():
             what = f"accounts.{account_id}.disa.{name}"

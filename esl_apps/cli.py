@@ -1,5 +1,5 @@
 """The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``import``, ``hash-pin``, ``calls``, ``trace``,
-``dialplan``, ``breaker``."""
+``locks``, ``dialplan``, ``breaker``."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ def main(argv: list[str]) -> int:
     command("check", "read the configuration and try everything that it names")
     command("calls", "the live calls of all nodes")
     command("trace", "one call's timeline, with every decision").add_argument("call_ref")
+    locking = command("locks", "what is locked because of wrong PINs, on all nodes")
+    locking.add_argument("--lift", metavar="KEY", help="open one, and forget the wrong PINs that led to it")
     importing = command("import", "load Kazoo's documents, as exported from CouchDB: JSON, one or many a file")
     importing.add_argument("files", nargs="+", metavar="FILE")
     command("hash-pin", "read a PIN from the terminal or standard input; print its keyed hash, for pin_hash")
@@ -77,6 +79,7 @@ def main(argv: list[str]) -> int:
             "check": _check,
             "calls": _calls,
             "trace": _trace,
+            "locks": _locks,
             "import": _import,
             "hash-pin": _hash_pin,
             "dialplan": _dialplan,
@@ -157,6 +160,23 @@ def _trace(config: Config, arguments: argparse.Namespace) -> int:
         print("esl-apps: no such call (calls are kept for a day)", file=sys.stderr)
         return 1
     print("\n".join(timeline(call)))
+    return 0
+
+
+def _locks(config: Config, arguments: argparse.Namespace) -> int:
+    from esl_apps.guard import Locks
+
+    locks = Locks(redisclient.connect(config.redis.url))
+    if arguments.lift is not None:
+        if locks.lift(arguments.lift):
+            print(f"lifted {arguments.lift}")
+            return 0
+        print(f"esl-apps: not locked: {arguments.lift} (`esl-apps locks` lists what is)", file=sys.stderr)
+        return 1
+    found = locks.list()
+    for lock in found:
+        print(f"{lock.name:<40} {lock.seconds:6d} s left")
+    print(f"{len(found)} locked", file=sys.stderr)
     return 0
 
 

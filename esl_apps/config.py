@@ -34,6 +34,9 @@ Name = Annotated[str, Meta(pattern=rf"^{_NAME.pattern}\Z", max_length=64)]
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
+#: Each counted one is kept in Redis until its window is over.
+Threshold = Annotated[int, Meta(ge=1, le=10_000)]
+LockSeconds = Annotated[float, Meta(ge=1, le=2_592_000)]
 
 
 class ConfigError(Exception):
@@ -219,6 +222,23 @@ class Cccp(_Section, frozen=True):
     callback_delay: Seconds = 3
     prompt_delay: Seconds = 1
     cid_trust: Literal["any", "national", "pin", "attested"] = "national"
+    pin_from: Literal["anywhere", "enrolled"] = "anywhere"
+    attest_header: str = "P-Asserted-Identity"
+    attest_level: Literal["A", "B", "C"] = "A"
+
+
+class PinGuard(_Section, frozen=True):
+    """Wrong PINs, counted over all nodes (``esl_apps/guard.py``)."""
+
+    window: Annotated[float, Meta(ge=1, le=604_800)] = 3600
+    per_number: Threshold = 10
+    per_address: Threshold = 50
+    per_card: Threshold = 10
+    per_service: Threshold = 50
+    overall: Threshold = 200
+    lock: LockSeconds = 300
+    longest_lock: LockSeconds = 86_400
+    longest_service_lock: LockSeconds = 3600
 
 
 class Callback(_Section, frozen=True):
@@ -300,6 +320,7 @@ class Config(_Section, frozen=True):
     spool: Spool = field(default_factory=Spool)
     integrators: list[Integrator] = field(default_factory=list)
     cccp: Cccp = field(default_factory=Cccp)
+    pin_guard: PinGuard = field(default_factory=PinGuard)
     callback: Callback = field(default_factory=Callback)
     callflow_disa: DisaDefaults = field(default_factory=DisaDefaults, name="callflow.disa")
     spending: Spending = field(default_factory=Spending)
@@ -753,7 +774,12 @@ def _check(config: Config, reader: _Reader) -> None:
             networks(one.legacy_get.allow, f"{path}.legacy_get.allow")
         restrictions.append((f"{path}.call_restriction", one.call_restriction))
 
+    guard = config.pin_guard
+    for key in ("longest_lock", "longest_service_lock"):
+        require(getattr(guard, key) >= guard.lock, f"pin_guard.{key}", "is shorter than lock, which is the first")
     cccp = config.cccp
+    header = re.fullmatch(r"From|[PX]-[A-Za-z0-9-]{1,62}", cccp.attest_header, re.IGNORECASE)
+    require(header, "cccp.attest_header", "expected From, or the name of a header that begins with P- or X-")
     if cccp.allowed_callee_regex is not None:
         regex(cccp.allowed_callee_regex, "cccp.allowed_callee_regex")
     for key in ("cccp_cb_number", "cccp_cc_number", "default_caller_id_number"):

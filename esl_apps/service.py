@@ -27,7 +27,7 @@ from esl_apps.callbacks import CallbackStore
 from esl_apps.calls import EVENTS, Calls, Essence, essence, snapshot, state_event
 from esl_apps.cards import CardStore, Stale, hash_pin
 from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, level, split_address, within
-from esl_apps.core import cdr, dialstring
+from esl_apps.core import cdr, dialstring, identity
 from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
 from esl_apps.core.apps.click2dial import Client
 from esl_apps.core.apps.common import Settings, recording_path
@@ -36,12 +36,14 @@ from esl_apps.core.cards import Account
 from esl_apps.core.cards import Unavailable as Unaskable
 from esl_apps.core.cdr import Attempt, Moment
 from esl_apps.core.dialstring import Endpoints
-from esl_apps.core.numbers import NotDialable, presented
+from esl_apps.core.guard import Source, source_of
+from esl_apps.core.numbers import NotDialable
 from esl_apps.core.spending import SYSTEM, Charge, Level
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, Unavailable
+from esl_apps.guard import GuardStore
 from esl_apps.incoming import Incoming
 from esl_apps.metrics import Metrics
 from esl_apps.notifications import Entry, Journal, Outbox
@@ -54,9 +56,6 @@ from esl_apps.store import Store
 from esl_apps.usage import UsageStore
 
 log = logging.getLogger(__name__)
-
-#: What in ``Privacy`` (RFC 3323) makes a number a withheld one.
-_WITHHELD = frozenset({"id", "user", "header", "full"})
 
 _Section = TypeVar("_Section", Cccp, DisaDefaults)
 
@@ -130,7 +129,8 @@ class Node:
         self.cards = CardStore(
             self._redis, config.pin_key, plan, config.accounts, stale=self._stale
         )
-        self._rules: tuple[Rules, DisaDefaults] | None = None
+        self.guard = GuardStore(self._redis, config.pin_guard, self.alerts.tell)
+        self._rules: tuple[Rules, DisaDefaults, tuple[str, str]] | None = None
         self._trust = [ipaddress.ip_network(text) for text in config.trust]
 
     def _client(self, one: Integrator) -> Client:
@@ -340,7 +340,7 @@ class Node:
         """:raises Unavailable: Redis is away, and with it what was imported: nobody dials by half of the rules."""
         return self._system()[0]
 
-    def _system(self) -> tuple[Rules, DisaDefaults]:
+    def _system(self) -> tuple[Rules, DisaDefaults, tuple[str, str]]:
         """The configuration's ``cccp`` and ``callflow.disa``, with what ``esl-apps import`` put before them."""
         if self._rules is None:
             config = self.config
@@ -356,13 +356,14 @@ class Node:
                 default_caller_id=cccp.default_caller_id_number,
                 allowed_callee=allowed.search if allowed else None,
                 cid_trust=cccp.cid_trust,
+                pin_from_enrolled=cccp.pin_from == "enrolled",
                 prompt_delay=cccp.prompt_delay,
                 callback_delay=cccp.callback_delay,
                 emergency=config.dial.emergency is not None,
                 system=self.system,
                 own_numbers=frozenset(self.settings.plan.read(did).e164 for did in dids if did),
             )
-            self._rules = rules, defaults
+            self._rules = rules, defaults, (cccp.attest_header, cccp.attest_level)
         return self._rules
 
     def _with_imported(self, name: str, section: _Section) -> _Section:
@@ -409,16 +410,19 @@ class Node:
             return text or inbound.ANONYMOUS
 
     def caller(self, channel: Channel) -> str | None:
-        """The caller's number: the From user, or what a trusted trunk asserts; a withheld one is none
-        (hazard 30: FreeSWITCH itself believes anybody's P-Asserted-Identity)."""
-        # FreeSWITCH goes by Remote-Party-ID and ``Privacy: id``; whoever asks for more (RFC 3323) asks for that, too.
-        privacy = re.split(r"[;,\s]+", (channel.variable("sip_Privacy") or "").lower())
-        if channel.header("Caller-Privacy-Hide-Number") == "true" or not _WITHHELD.isdisjoint(privacy):
-            return None
-        address = channel.variable("sip_network_ip") or channel.header("Caller-Network-Addr") or ""
-        if self.trusted(address) or channel.variable("sip_from_user") is None:
-            return presented(channel.header("Caller-Caller-ID-Number"))
-        return presented(channel.variable("sip_from_user"))
+        """The caller's number; None where it is withheld or none."""
+        return identity.caller_of(channel, self.trusted)
+
+    def attested(self, channel: Channel) -> bool:
+        """Whether STIR/SHAKEN vouches for the caller's number. :raises Unavailable: as :attr:`rules`."""
+        return identity.is_attested(channel, self.trusted, *self._system()[2])
+
+    def source(self, channel: Channel, entrance: str) -> Source:
+        """What wrong PINs of this call are counted against."""
+        dnis = channel.header("Caller-Destination-Number") or ""
+        return source_of(
+            self.caller(channel), identity.address_of(channel), dnis, entrance, self.settings.plan, self.trusted
+        )
 
     def trusted(self, address: str) -> bool:
         return within(address, self._trust)

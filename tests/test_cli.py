@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from esl_apps import __version__, check, cli
+from esl_apps import __version__, check, cli, redisclient
 from esl_apps.cards import hash_pin
-from esl_apps.config import load
+from esl_apps.config import PinGuard, load
+from esl_apps.core.guard import OPEN, Source
+from esl_apps.guard import GuardStore
 from tests.node import Node, RedisServer, configuration
 from tests.ports import free_port
 from tests.rig.base import Script, eventually
@@ -186,6 +188,35 @@ def test_check_goes_on_where_something_fails(run: Any, settings: dict[str, Any],
     assert {line.partition(": ")[0] for line in found} == {
         "switch fs2", "dial.external[0] on fs1", "integrators[0].redis.url", "recordings.dir",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("trust", "means"),
+    [
+        ("any", "a shown number proves nothing"),
+        ("national", "dials at home only"),
+        ("pin", "a number alone opens nothing"),
+        ("attested", "where X-Verstat, from an address of trust, says that STIR/SHAKEN verified it "),
+    ],
+)
+def test_check_says_what_a_callers_number_opens(
+    run: Any, settings: dict[str, Any], tmp_path: Path, trust: str, means: str
+) -> None:
+    settings["cccp"] = {"cid_trust": trust, "attest_header": "X-Verstat", "attest_level": "B", "pin_from": "enrolled"}
+    settings["trust"] = ["10.0.0.0/8"]
+    ran = run("check", "-c", written(settings, tmp_path))
+    assert ran.status == 0, ran.out
+    (line,) = [line for line in ran.out.splitlines() if "cccp.cid_trust" in line]
+    assert line.startswith(f"ok   cccp.cid_trust: {trust}: ")
+    assert means in line
+    assert "ok   cccp.pin_from: enrolled: " in ran.out
+    assert "ok   pin_guard: in 3600 s, 10 wrong PINs lock a caller and 50 a service; first for 300 s" in ran.out
+
+
+def test_check_says_that_nobody_can_be_attested(run: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["cccp"] = {"cid_trust": "attested"}
+    (line,) = failures(run, settings, tmp_path)
+    assert line.startswith("trust: empty: nobody's attestation is believed")
 
 
 def test_check_says_that_the_password_is_wrong(run: Any, settings: dict[str, Any], tmp_path: Path) -> None:
@@ -385,3 +416,33 @@ def test_sandbox_refuses_an_address_where_something_listens(sandbox: SandboxRig)
     )  # fmt: skip
     assert done.returncode == 1
     assert "something listens there already" in done.stderr
+
+
+# locks ---------------------------------------------------------------------------------------------------
+
+
+def test_locks_are_listed_and_lifted(run: Any, settings: dict[str, Any], redis: RedisServer, tmp_path: Path) -> None:
+    redis.client.flushdb()
+    file = written(settings, tmp_path)
+    empty = run("locks", "-c", file)
+    assert (empty.status, empty.out, empty.err) == (0, "", "0 locked\n")
+    guard = GuardStore(redisclient.connect(redis.url), PinGuard(per_number=2, lock=300), lambda kind, **_: None)
+    guesser = Source("27845550000", "", "dialthrough", "27115551000")
+    for _ in range(2):
+        guard.judge(guesser, False, "", guessed=True)
+    listed = run("locks", "-c", file)
+    assert listed.out.startswith("number:27845550000 ")
+    assert listed.out.endswith(" s left\n")
+    assert listed.err == "1 locked\n"
+    wrong = run("locks", "-c", file, "--lift", "number:0845550000")
+    assert (wrong.status, wrong.out) == (1, "")
+    assert "not locked: number:0845550000" in wrong.err
+    assert run("locks", "-c", file, "--lift", "number:27845550000").out == "lifted number:27845550000\n"
+    assert guard.judge(guesser, True, "", guessed=True) == OPEN
+
+
+def test_locks_without_redis_say_so(run: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["redis"]["url"] = f"redis://127.0.0.1:{free_port()}/0"
+    ran = run("locks", "-c", written(settings, tmp_path))
+    assert ran.status == 1
+    assert "Redis" in ran.err

@@ -97,6 +97,7 @@ def test_the_shipped_file_has_every_key() -> None:
         (config.Dial, shipped["dial"]),
         (config.Integrator, shipped["integrators"][0]),
         (config.Cccp, shipped["cccp"]),
+        (config.PinGuard, shipped["pin_guard"]),
         (config.Callback, shipped["callback"]),
         (config.DisaDefaults, shipped["callflow.disa"]),
         (config.Account, acme),
@@ -286,6 +287,24 @@ def test_an_unknown_key(more: str, told: str) -> None:
         (
             "cccp:\n  cid_trust: everybody\n",
             r"f\.yml:7: cccp\.cid_trust: invalid enum value 'everybody'; expected one of",
+        ),
+        ("cccp:\n  attest_level: D\n", r"f\.yml:7: cccp\.attest_level: invalid enum value 'D'; expected one of"),
+        (
+            "cccp:\n  attest_header: 'X-A: b'\n",
+            r"f\.yml:7: cccp\.attest_header: expected From, or the name of a header that begins with P- or X-",
+        ),
+        (
+            "cccp:\n  attest_header: Date\n",
+            r"f\.yml:7: cccp\.attest_header: expected From, or the name of a header that begins with P- or X-",
+        ),
+        ("cccp:\n  pin_from: home\n", r"f\.yml:7: cccp\.pin_from: invalid enum value 'home'; expected one of"),
+        ("pin_guard:\n  per_number: 0\n", r"f\.yml:7: pin_guard\.per_number: expected `int` >= 1"),
+        ("pin_guard:\n  overall: null\n", r"f\.yml:7: pin_guard\.overall: expected `int`, got `null`"),
+        ("pin_guard:\n  window: .nan\n", r"f\.yml:7: pin_guard\.window: expected `float` >= 1"),
+        ("pin_guard:\n  lock: .inf\n", r"f\.yml:7: pin_guard\.lock: expected `float` <= 2592000"),
+        (
+            "pin_guard:\n  lock: 7200\n",
+            r"f\.yml:6: pin_guard\.longest_service_lock: is shorter than lock, which is the first",
         ),
         ("prompts:\n  language: ../x\n", r"f\.yml:7: prompts\.language: .*matching regex"),
         (

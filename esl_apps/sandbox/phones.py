@@ -8,6 +8,7 @@ that FreeSWITCH has when a real phone behaves so.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -476,6 +477,10 @@ class Dialog:
         }
 
 
+#: Whom the switch takes for the caller before From, whoever sent it: the first of these.
+_IDENTITIES = ("p-preferred-identity", "p-asserted-identity", "remote-party-id")
+
+
 class _Invite:
     """An incoming INVITE: whose number the switch believes, and its variables."""
 
@@ -483,10 +488,10 @@ class _Invite:
         self.switch = switch
         self.phone = phone
         self.number = number
-        given = {name.lower(): value for name, value in headers.items()}
+        given = self.given = {name.lower(): value for name, value in headers.items()}
         # As FreeSWITCH reads them: from anybody.
         self.from_user, self.from_name = _address(given.get("from", ""), phone.number)
-        asserted = given.get("p-asserted-identity") or given.get("remote-party-id") or ""
+        asserted = next((given[name] for name in _IDENTITIES if given.get(name)), "")
         self.caller_number, self.caller_name = self.from_user, self.from_name or self.from_user
         if asserted:
             self.caller_number, self.caller_name = _address(asserted, self.from_user)
@@ -510,7 +515,7 @@ class _Invite:
             ("uuid", channel.uuid),
             ("call_uuid", channel.uuid),
             ("session_id", str(channel.session_id)),
-            ("sip_from_user", user),
+            ("sip_from_user", user + _parameters(self.given.get("from", ""))),
             ("sip_from_uri", f"{user}@{host}"),
             ("sip_from_host", host),
             ("video_media_flow", "disabled"),
@@ -551,12 +556,16 @@ class _Invite:
             ("recovery_profile_name", profile_name),
         ]
         for header, variable in (
-            ("p-asserted-identity", "sip_P-Asserted-Identity"),
-            ("privacy", "sip_Privacy"),
             ("remote-party-id", "sip_Remote-Party-ID"),
+            ("p-asserted-identity", "sip_P-Asserted-Identity"),
+            ("p-preferred-identity", "sip_P-Preferred-Identity"),
+            ("privacy", "sip_Privacy"),
         ):
-            value = next((text for name, text in self.headers.items() if name.lower() == header), "")
+            value = self.given.get(header, "")
             if value:
+                if header == "p-asserted-identity":
+                    # Of this one it keeps the user part alone, and of a tel: URI not even its parameters.
+                    value = _address(value, "")[0] + _parameters(value)
                 pairs.append((variable, value))
                 if header == "remote-party-id":
                     pairs.append(("sip_cid_type", "rpid"))
@@ -589,7 +598,9 @@ class _Invite:
         ]
         for name, value in self.headers.items():
             lower = name.lower()
-            if lower.startswith("x-") or lower in ("diversion", "alert-info", "history-info", "identity"):
+            if lower.startswith("x-") or lower in ("diversion", "identity", "user-to-user"):
+                pairs.append((f"sip_h_{'identity' if lower == 'identity' else name}", value))
+            elif lower.startswith("p-") and lower not in _IDENTITIES:
                 pairs.append((f"sip_h_{name}", value))
         pairs += [
             ("switch_r_sdp", _sdp(port)),
@@ -611,6 +622,12 @@ def _address(value: str, default: str) -> tuple[str, str]:
     address = address.removeprefix("sip:").removeprefix("sips:").removeprefix("tel:")
     user = address.split("@")[0].split(";")[0]
     return _decode(user), display.strip().strip('"') if bracket else ""
+
+
+def _parameters(value: str) -> str:
+    """Those of a sip: address's user part, with their semicolon."""
+    found = re.search(r"sips?:[^@>;]*(;[^@>]*)@", value)
+    return found[1] if found else ""
 
 
 def _decode(user: str) -> str:

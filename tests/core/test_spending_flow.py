@@ -17,6 +17,7 @@ from esl_apps.core.apps.dialin import Rules
 from esl_apps.core.call import Bridged, CallEnded, Leg, Progress
 from esl_apps.core.cards import Account, Card, Unavailable
 from esl_apps.core.cdr import Attempt
+from esl_apps.core.guard import Source
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.spending import BREAKER, CALLS_PER_HOUR, MINUTES_PER_DAY, Level, Limits, Refusal, read_destination
 from tests.core.scripted import SETTINGS, Purse, ScriptedCall, Step, ended, talks
@@ -28,6 +29,16 @@ CARD = Card("c1", "acme", "u1", "27825556666", active=True)
 RULES = Rules(emergency=True)
 CALLEE, HIGH_RISK = "0820001234", "0018765551234"
 OVER, TRIPPED = Refusal(CALLS_PER_HOUR, "account:acme"), Refusal(BREAKER, "account:acme")
+
+
+class NoPin:
+    """Nobody here is asked for a PIN."""
+
+    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
+        raise AssertionError("no PIN is asked for")
+
+
+NO_PIN, SOURCE = NoPin(), Source("27825556666", "192.0.2.1", "disa/acme/front", "27115550002")
 
 
 @dataclass(frozen=True)
@@ -78,13 +89,14 @@ class Answers:
             "front", self.account, None, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0
         )
         disa.run(
-            self.call, entrance, SETTINGS, RULES, usage, caller="0825556666", begin=self.begun.append, hash_pin=str
-        )
+            self.call, entrance, SETTINGS, RULES, usage, NO_PIN, caller="0825556666", source=SOURCE,
+            begin=self.begun.append, hash_pin=str,
+        )  # fmt: skip
 
     def dialthrough(self, usage: Purse) -> None:
         dialthrough.run(
-            self.call, SETTINGS, replace(RULES, cid_trust="any"), OneCard(self.account), usage,
-            caller="0825556666", begin=self.begun.append,
+            self.call, SETTINGS, replace(RULES, cid_trust="any"), OneCard(self.account), usage, NO_PIN,
+            caller="0825556666", attested=False, source=SOURCE, begin=self.begun.append,
         )  # fmt: skip
 
     def callback(self, usage: Purse) -> None:
@@ -183,8 +195,8 @@ def test_an_emergency_call_is_not_counted() -> None:
     one = Answers(talks(), keyed="112")
     entrance = disa.Entrance("front", ACCOUNT, None, 10, 1, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
     disa.run(
-        one.call, entrance, replace(SETTINGS, endpoints=settings), RULES, Purse(OVER),
-        caller=None, begin=one.begun.append, hash_pin=str,
+        one.call, entrance, replace(SETTINGS, endpoints=settings), RULES, Purse(OVER), NO_PIN,
+        caller=None, source=SOURCE, begin=one.begun.append, hash_pin=str,
     )  # fmt: skip
     assert len(one.call.did("bridge")) == 1
 

@@ -511,6 +511,12 @@ class RawCall:
     also twice the same. It offers PCMU at a port where nobody listens.
     """
 
+    content_type = "application/sdp"
+
+    def body(self, sdp: str) -> str:
+        """The INVITE's, of ``content_type``."""
+        return sdp
+
     def __init__(self, port: int, number: str, headers: Iterable[tuple[str, str]], sender: str) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((HOST, 0))
@@ -523,7 +529,7 @@ class RawCall:
         self.responses: list[tuple[int, dict[str, list[str]]]] = []
         offer = [f"v=0\r\no=- 1 1 IN IP4 {HOST}\r\ns=-\r\nc=IN IP4 {HOST}\r\nt=0 0\r\n"]
         offer += ["m=audio 9 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"]
-        self._send("INVITE", 1, headers, "".join(offer))
+        self._send("INVITE", 1, headers, self.body("".join(offer)))
 
     def _send(self, method: str, number: int, headers: Iterable[tuple[str, str]] = (), body: str = "") -> None:
         branch = 1 if method in ("ACK", "CANCEL") and self.status != 200 else number
@@ -537,7 +543,7 @@ class RawCall:
             f"CSeq: {number} {method}",
             f"Contact: <sip:raw@{self.here}>",
             *(f"{name}: {value}" for name, value in headers),
-            *(["Content-Type: application/sdp"] if body else []),
+            *([f"Content-Type: {self.content_type}"] if body else []),
             f"Content-Length: {len(body)}",
         ]
         self.socket.send(("\r\n".join(lines) + "\r\n\r\n" + body).encode("utf-8", "surrogateescape"))

@@ -363,7 +363,8 @@ def run_from_phone(
             number=presented(callee),
             dial_number=None,
             call_dir=cdr.direction(_party(settings.plan, agent), _party(settings.plan, callee)),
-            contact_ref=client.contact_ref(fields, []),
+            # A stranger's reference is not the client's.
+            contact_ref=client.contact_ref(fields, []) if agent is not None else "",
         )
         attempt.aleg_uuid = call.uuid
         begin(attempt)

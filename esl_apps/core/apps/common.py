@@ -55,6 +55,10 @@ def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str,
         "instant_ringback": "true",
         # B's RTP timestamps go back behind the ringback's, and a strict phone plays nothing until they have caught up.
         "rtp_rewrite_timestamps": "true",
+        # What A's INVITE says of itself (X-*, P-*, Diversion, Identity; bodies beside the SDP) is not ours to say to
+        # B. The switch asks A's leg alone: among B's own variables these two do nothing.
+        "sip_copy_custom_headers": "false",
+        "sip_copy_multipart": "false",
     }
 
 

@@ -15,6 +15,7 @@ from esl_apps.core.apps.common import Settings, aleg_variables, bleg_variables, 
 from esl_apps.core.call import Bridged, Call, CallEnded
 from esl_apps.core.cards import Account, Card, Unavailable, Usage
 from esl_apps.core.cdr import Attempt
+from esl_apps.core.guard import LOCKED, OPEN, Guard, Source
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import Rule, denied
 from esl_apps.core.spending import SYSTEM, Charge, Level, Limits, Refusal
@@ -34,6 +35,8 @@ class Rules:
     allowed_callee: Callable[[str], object] | None = None
     """A search of ``allowed_callee_regex`` in ``+E164``; None: every number."""
     cid_trust: str = "national"
+    pin_from_enrolled: bool = False
+    """A PIN opens only from a number that is enrolled with the same account."""
     prompt_delay: float = 1.0
     callback_delay: float = 3.0
     callee_timeout: float = 60.0
@@ -156,6 +159,16 @@ class Session:
     def collect_pin(self, audio: str, most: int, first: float, between: float) -> str:
         """As ``Call.collect_pin``. :raises Refused: the session's time is up."""
         return self._in_time(self.call.collect_pin(audio, most, first, between, self.left))
+
+    def admits(self, guard: Guard, source: Source, typed: str, right: bool, card_id: str = "") -> bool:
+        """Whether a typed PIN opens; a wrong one counts. A lock is told to whoever reads ``trace``, and to nobody else.
+
+        :raises Unavailable: nobody can say.
+        """
+        verdict = guard.judge(source, right, card_id, guessed=bool(typed))
+        if verdict == LOCKED:
+            self.attempt.note("pin_locked")
+        return verdict == OPEN
 
     def _in_time(self, keyed: str) -> str:
         if self.left <= 0:

@@ -11,6 +11,7 @@ from esl_apps.core.apps.dialin import Refused, Rules, Session, open_session, ses
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Card, Cards, Usage
 from esl_apps.core.cdr import AGENT_ANSWERED, Attempt
+from esl_apps.core.guard import Guard, Source
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import Rule
 
@@ -31,12 +32,16 @@ def run(
     rules: Rules,
     cards: Cards,
     usage: Usage,
+    guard: Guard,
     *,
     caller: str | None,
+    attested: bool,
+    source: Source,
     begin: Callable[[Attempt], None],
     session_ref: str = "",
 ) -> None:
-    """``caller``: the caller's number, None if it is withheld."""
+    """``caller``: the caller's number, None if it is withheld. ``attested``: STIR/SHAKEN vouches for it.
+    ``source``: what wrong PINs are counted against."""
     session = open_session(
         call, REF, settings, rules, begin, usage, caller=caller, account=None, session_ref=session_ref
     )
@@ -46,7 +51,7 @@ def run(
         call.set(session_variables(settings, session.attempt, ""))
         call.answer()
         session.attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
-        card, by_number = _authorise(session, cards)
+        card, by_number = _authorise(session, cards, guard, source, attested)
         take(session, cards, card)
         dial_on(session, cards, home_only=by_number and rules.cid_trust == "national")
 
@@ -96,19 +101,26 @@ def _ask_again(session: Session, cards: Cards, number: Number) -> None:
     session.card, session.account = card, account
 
 
-def _authorise(session: Session, cards: Cards) -> tuple[Card, bool]:
+def _authorise(
+    session: Session, cards: Cards, guard: Guard, source: Source, attested: bool
+) -> tuple[Card, bool]:
     """The caller's card, and whether its number alone was the proof. :raises Refused: no proof in three tries."""
-    trust = session.rules.cid_trust
-    if session.caller is not None and trust in ("any", "national"):
-        card = _by_number(session, cards)
-        if card is not None:
-            return card, True
-    call = session.call
+    rules, call = session.rules, session.call
+    enrolled = _by_number(session, cards)
+    if enrolled is not None and (attested if rules.cid_trust == "attested" else rules.cid_trust != "pin"):
+        return enrolled, True
     for attempt in range(TRIES):
         typed = session.collect_pin("enter_pin", PIN_MOST, FIRST_DIGIT, BETWEEN)
         # A PIN that can't be one is looked up all the same: the answer takes as long.
         card = cards.by_pin(typed)
-        if card is not None and card.active and PIN_LEAST <= len(typed) <= PIN_MOST:
+        right = (
+            card is not None
+            and card.active
+            and PIN_LEAST <= len(typed) <= PIN_MOST
+            and (not rules.pin_from_enrolled or (enrolled is not None and enrolled.account_id == card.account_id))
+        )
+        meant = card if card is not None else enrolled
+        if session.admits(guard, source, typed, right, meant.id if meant is not None else "") and card is not None:
             return card, False
         if attempt + 1 < TRIES:
             call.play("invalid_pin")
@@ -116,6 +128,7 @@ def _authorise(session: Session, cards: Cards) -> tuple[Card, bool]:
 
 
 def _by_number(session: Session, cards: Cards) -> Card | None:
+    """The active card that the caller's number is enrolled with; None where there is none, or no number."""
     try:
         number = session.settings.plan.read(session.caller or "")
     except NotDialable:

@@ -11,6 +11,7 @@ from esl_apps.core.apps.dialin import Refused, Rules, Session, open_session, ses
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account, Usage
 from esl_apps.core.cdr import AGENT_ANSWERED, Attempt
+from esl_apps.core.guard import Guard, Source
 from esl_apps.core.numbers import NotDialable
 from esl_apps.core.restrictions import Rule
 
@@ -50,13 +51,16 @@ def run(
     settings: Settings,
     rules: Rules,
     usage: Usage,
+    guard: Guard,
     *,
     caller: str | None,
+    source: Source,
     begin: Callable[[Attempt], None],
     hash_pin: Callable[[str], str],
     session_ref: str = "",
 ) -> None:
-    """``caller``: the caller's number, None if withheld. ``hash_pin``: the keyed hash of a typed PIN."""
+    """``caller``: the caller's number, None if withheld. ``source``: what wrong PINs are counted against.
+    ``hash_pin``: the keyed hash of a typed PIN."""
     session = open_session(
         call, REF, settings, rules, begin, usage, caller=caller, account=entrance.account, session_ref=session_ref
     )
@@ -67,18 +71,21 @@ def run(
         call.answer()
         session.attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
         if entrance.pin_hash is not None:
-            _authorise(session, entrance, hash_pin)
+            _authorise(session, entrance, guard, source, hash_pin)
         while session.left > 0:
             _dial_one(session, entrance)
 
     session.run(talk)
 
 
-def _authorise(session: Session, entrance: Entrance, hash_pin: Callable[[str], str]) -> None:
+def _authorise(
+    session: Session, entrance: Entrance, guard: Guard, source: Source, hash_pin: Callable[[str], str]
+) -> None:
     """:raises Refused: as many wrong PINs as there are tries."""
     for attempt in range(entrance.retries):
         typed = session.collect_pin("enter_pin", entrance.pin_length, FIRST_DIGIT, entrance.interdigit)
-        if hmac.compare_digest(hash_pin(typed), entrance.pin_hash or ""):
+        right = hmac.compare_digest(hash_pin(typed), entrance.pin_hash or "")
+        if session.admits(guard, source, typed, right):
             return
         if attempt + 1 < entrance.retries:
             session.call.play("invalid_pin")

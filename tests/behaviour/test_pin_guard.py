@@ -1,0 +1,112 @@
+"""Who guesses PINs by telephone is locked, and hears no difference; on the sandbox and on a real FreeSWITCH."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.behaviour.test_dialthrough import card
+from tests.behaviour.test_disa import DIALTONE
+from tests.node import Node, RedisServer, request
+from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.rig.freeswitch import EslClient, EventTap
+
+DISA, CC = "27115550002", "0115551000"
+GUESSER, HONEST, ENROLLED = "0845550000", "0835550000", "0825556666"
+PIN = "4821"
+
+
+def CONFIG(config: dict[str, Any]) -> None:
+    config["pin_key"] = "key-for-tests"
+    config["cccp"] = {"cccp_cc_number": CC}
+    config["pin_guard"] = {"per_number": 2, "per_service": 3, "overall": 3, "lock": 60}
+    config["callflow.disa"] = {"default_pin_length": 4}
+    config["accounts"] = {"acme": {"disa": {"front": {"pin": PIN, "interdigit": 700}}}}
+
+
+@pytest.fixture(autouse=True)
+def routed(rig: Rig, node: Node) -> None:
+    rig.route(DISA, "disa/acme/front", node.config["node"]["listen"])
+    rig.route(CC, "dialthrough", node.config["node"]["listen"])
+
+
+@pytest.fixture
+def tap(rig: Rig, node: Node) -> Iterator[EventTap]:
+    """The switch's ``esl_apps::alert`` events."""
+    port = int(rig.esl_address.rpartition(":")[2])
+    with EventTap(EslClient(port, rig.esl_password, 5), "CUSTOM esl_apps::alert") as listening:
+        yield listening
+
+
+def alerts_in_log(node: Node) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in node.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == "alert"]
+
+
+def metric(node: Node) -> float:
+    text = request(node.admin, "GET", "/metrics").body.decode()
+    lines = [line for line in text.splitlines() if line.startswith('esl_apps_alerts_total{alert="pin_lock"}')]
+    return float(lines[0].split()[1]) if lines else 0.0
+
+
+def dial(rig: Rig, number: str, did: str, *keys: str) -> PhoneLeg:
+    leg = rig.outside(number).dial(did)
+    eventually(lambda: leg.leg.answered_at is not None)
+    for digits in keys:
+        time.sleep(0.3)
+        leg.digits(digits)
+    return leg
+
+
+def test_the_second_wrong_pin_locks_the_caller_who_is_told_nothing(
+    rig: Rig, node: Node, redis: RedisServer, tap: EventTap
+) -> None:
+    told, counted = len(alerts_in_log(node)), metric(node)
+    leg = dial(rig, GUESSER, DISA, "1111", "2222", PIN)
+    eventually(lambda: leg.leg.ended_at is not None, within=20)
+    assert leg.leg.ended_by == "far"
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"], record["hung_up_by"]) == ("rejected", 21, "system")
+    assert record["number"] is None
+    alerts = alerts_in_log(node)[told:]
+    assert [(one["alert"], one["lock"], one["seconds"], one["level"]) for one in alerts] == [
+        ("pin_lock", "number:27845550000", 60, "warning")
+    ]
+    assert metric(node) - counted == 1
+    eventually(lambda: tap.events)
+    assert [event["esl_lock"] for event in tap.events] == ["number:27845550000"]
+    # Another caller's PIN is as good as ever.
+    leg = dial(rig, HONEST, DISA, PIN)
+    assert leg.hears(DIALTONE)
+    leg.hangup()
+    redis.pop()
+
+
+@pytest.mark.parametrize("rig", ["sandbox"], indirect=True)
+def test_who_changes_his_number_locks_the_service_but_not_whom_it_knows(
+    rig: Rig, node: Node, redis: RedisServer
+) -> None:
+    card(node, cid=ENROLLED)
+    callee = rig.outside("27820001234", Script(answer_after=0.1, tone=900))
+    told = len(alerts_in_log(node))
+    for i in range(1, 4):
+        leg = dial(rig, f"083111000{i}", DISA, "1#")
+        eventually(lambda i=i: redis.client.exists(f"esl_apps:{{pin_guard}}:wrong:number:2783111000{i}"))
+        leg.hangup()
+        redis.pop()
+    locked = {one["lock"] for one in alerts_in_log(node)[told:]}
+    assert locked == {"entrance:disa/acme/front", "dnis:27115550002", "all"}
+    leg = dial(rig, HONEST, DISA, PIN * 3)
+    eventually(lambda: leg.leg.ended_at is not None, within=20)
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 21, None)
+    # Whom its number lets in is asked for no PIN.
+    leg = dial(rig, ENROLLED, CC, "0820001234#")
+    assert leg.hears(900, within=8)
+    assert len(callee.calls) == 1
+    leg.hangup()
+    redis.pop()
