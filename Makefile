@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint bench fuzz clean
+.PHONY: demo test lint bench fuzz chaos soak clean
 
 demo: $(STAMP)
 	$(BIN)/esl-apps demo
@@ -22,6 +22,12 @@ bench: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600)
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) $(CHAOS_ARGS)
+
+soak: $(STAMP)
+	$(BIN)/python -m tests.chaos.soak --calls $(or $(CALLS),100000)
 
 $(STAMP): setup.cfg
 	$(PYTHON) -m venv $(VENV)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esl_apps import redisclient
-from esl_apps.config import Config, ConfigError, Limits, split_address
+from esl_apps.config import Config, ConfigError, Limits, is_loopback, sections, split_address
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, Unavailable
 from esl_apps.prompts import prompt_path
@@ -48,6 +48,7 @@ def run(config: Config) -> Iterator[Result]:
     yield from _redis(config)
     yield from _folders(config)
     yield from _entrances(config)
+    yield from _ports(config)
 
 
 def _dial_strings(config: Config, name: str, switch: Switch) -> Iterator[Result]:
@@ -171,6 +172,18 @@ def _spending(config: Config) -> Result:
         return Result("spending", True, "no limit and no breaker: a fraud ends when somebody sees the bill")
     found = ", ".join([*(f"limits of {name}" for name in limited), *(f"breaker {scope}" for scope in breakers)])
     return Result("spending", True, f"{found}; {len(config.high_risk())} high-risk ranges")
+
+
+def _ports(config: Config) -> Iterator[Result]:
+    """Which tokens others on the way can read."""
+    for path, section in sections(config):
+        if section.tls is not None:
+            message = f"TLS with {section.tls.cert}"
+        elif is_loopback(split_address(section.listen)[0]):
+            message = "plain HTTP, on this machine alone"
+        else:
+            message = "plain HTTP: who is on the way reads tokens and numbers; set tls, or put a proxy in front of it"
+        yield Result(f"{path}.listen", True, f"{section.listen}: {message}")
 
 
 #: Digits. Shorter ones fall to a dialler that tries three a call.

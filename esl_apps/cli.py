@@ -1,11 +1,13 @@
-"""The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``import``, ``hash-pin``, ``calls``, ``trace``,
-``locks``, ``dialplan``, ``breaker``."""
+"""The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``import``, ``hash-pin``, ``hash-token``, ``calls``,
+``trace``, ``locks``, ``dialplan``,
+``breaker``."""
 
 from __future__ import annotations
 
 import argparse
 import gc
 import os
+import re
 import signal
 import sys
 import time
@@ -15,7 +17,7 @@ import gevent
 
 from esl_apps import __version__, logs, redisclient, roster
 from esl_apps.calls import timeline
-from esl_apps.config import Config, ConfigError, load
+from esl_apps.config import Config, ConfigError, hash_token, load
 from esl_apps.core.cards import Unavailable
 from esl_apps.store import Store
 
@@ -59,6 +61,7 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     change.add_argument("--reset", metavar="KEY", help="let it be dialled again, and count from nothing")
     breaker.add_argument("--end-calls", action="store_true", help="with --trip: end the calls that are up, too")
+    command("hash-token", "read a token from the terminal or standard input; print its hash", config=False)
     dialplan = command("dialplan", "print the dialplan files with this configuration's numbers")
     dialplan.add_argument("-o", "--output", metavar="FOLDER", help="write them there instead")
     command("demo", "an embedded Redis, a sandbox and a node: one call through each application", config=False)
@@ -72,6 +75,8 @@ def main(argv: list[str]) -> int:
         from esl_apps import demo
 
         return demo.run()
+    if arguments.command == "hash-token":
+        return _hash_token()
     try:
         config = load(arguments.config)
         actions = {
@@ -272,6 +277,21 @@ def _who() -> str:
     except (KeyError, OSError):
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
+
+
+#: Characters. The hash of a shorter token is found by trying all of them.
+_SHORT_TOKEN = 16
+
+
+def _hash_token() -> int:
+    from getpass import getpass
+
+    token = getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    if len(token) < _SHORT_TOKEN or not re.fullmatch("[!-~]+", token):
+        print(f"esl-apps: expected {_SHORT_TOKEN} printable characters at least, no spaces", file=sys.stderr)
+        return 1
+    print(hash_token(token))
+    return 0
 
 
 def _dialplan(config: Config, arguments: argparse.Namespace) -> int:

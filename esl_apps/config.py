@@ -7,6 +7,7 @@ this module's, and so are the rules that hold between keys.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import ipaddress
 import os
 import re
@@ -14,14 +15,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import phonenumbers
 import yaml
 from msgspec import Meta, Struct, field, inspect
 
-from esl_apps import redisclient
+from esl_apps import redisclient, tls
 from esl_apps.core import spending
 from esl_apps.core.numbers import CLASSES, HIGH_RISK, NotDialable, NumberPlan, of_region
 from esl_apps.core.restrictions import denied
@@ -83,13 +84,66 @@ class Dial(_Section, frozen=True):
     ringback: str = "%(2000,4000,440,480)"
 
 
-class Admin(_Section, frozen=True):
-    listen: str = "127.0.0.1:8000"
+TokenHash = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+
+
+def hash_token(token: str) -> str:
+    """As a ``token_hash`` has it. No key and no salt: a token is long and random, and such a one is not found by
+    trying."""
+    return "sha256:" + hashlib.sha256(token.encode()).hexdigest()
+
+
+class Bearer(_Section, frozen=True):
+    """What has a token. ``parse`` leaves the hash alone: the token itself is not kept."""
+
     token: str | None = None
+    token_hash: TokenHash | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """Empty where there is no token."""
+        return bytes.fromhex((self.token_hash or "").removeprefix("sha256:"))
+
+
+class IntegratorToken(Bearer, frozen=True, kw_only=True):
+    name: Name
+    scopes: Annotated[list[Literal["call", "read", "record"]], Meta(min_length=1)]
+
+
+class CardsToken(Bearer, frozen=True, kw_only=True):
+    name: Name
+    scopes: Annotated[list[Literal["call", "read", "cards"]], Meta(min_length=1)]
+
+
+PerSecond = Annotated[float, Meta(gt=0, le=1e6)]
+
+
+class Rate(_Section, frozen=True):
+    """Requests a second on one port of one node; None: no bound."""
+
+    per_token: PerSecond | None = 300
+    per_address: PerSecond | None = 300
+    failed: PerSecond | None = 10
+    burst: Annotated[float, Meta(gt=0, le=3600)] = 10
+    connections: Positive = 500
+
+
+class Tls(_Section, frozen=True):
+    cert: str
+    key: str
+
+
+class Admin(Bearer, frozen=True):
+    listen: str = "127.0.0.1:8000"
+    tokens: list[CardsToken] = field(default_factory=list)
+    rate: Rate = field(default_factory=Rate)
+    tls: Tls | None = None
 
 
 class Recordings(_Section, frozen=True):
     dir: str = "/var/lib/esl_apps/recordings"
+    link_key: str | None = None
+    link_longest: Positive = 604800
 
 
 class Prompts(_Section, frozen=True):
@@ -190,10 +244,12 @@ class Patterns(_Section, frozen=True):
     contact_ref: str | None = None
 
 
-class Integrator(_Section, frozen=True):
+class Integrator(Bearer, frozen=True, kw_only=True):
     name: Name
     listen: str
-    token: str
+    tokens: list[IntegratorToken] = field(default_factory=list)
+    rate: Rate = field(default_factory=Rate)
+    tls: Tls | None = None
     redis: IntegratorRedis | None = None
     payload: Literal["v2", "v3"] = "v3"
     record: bool = False
@@ -279,8 +335,8 @@ class Disa(_Section, frozen=True):
     max_session: Annotated[float, Meta(gt=0)] = 3600
 
 
-class Account(_Section, frozen=True):
-    token: str | None = None
+class Account(Bearer, frozen=True):
+    tokens: list[CardsToken] = field(default_factory=list)
     realm: Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]*$", max_length=255)] = ""
     caller_id: CallerId | None = None
     integrator: str | None = None
@@ -363,6 +419,9 @@ HIGH_RISK_RANGES = Path(__file__).with_name("high_risk.yml")
 _PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
 _TEXT = "tag:yaml.org,2002:str"
 
+#: Characters of a key that strangers can try offline, on what it signed.
+_LEAST_KEY = 16
+
 #: Values in one file; 200 integrators and 10,000 accounts are fewer.
 _MAX_NODES = 1_000_000
 
@@ -397,7 +456,31 @@ def parse(text: str, environ: Mapping[str, str], file: str = "configuration") ->
     except msgspec.ValidationError as error:
         raise reader.explain(str(error), data) from None
     _check(config, reader)
-    return config
+    return _sealed(config)
+
+
+_Bearer = TypeVar("_Bearer", bound=Bearer)
+
+
+def _sealed(config: Config) -> Config:
+    """Without the tokens: what they are compared with is their hash."""
+
+    def seal(one: _Bearer) -> _Bearer:
+        changes: dict[str, Any] = {}
+        if one.token is not None:
+            # An empty one is none, and not the hash of nothing, which a request without a token has, too.
+            changes = {"token": None, "token_hash": hash_token(one.token) if one.token else None}
+        tokens = getattr(one, "tokens", None)
+        if tokens:
+            changes["tokens"] = [seal(inner) for inner in tokens]
+        return msgspec.structs.replace(one, **changes) if changes else one
+
+    return msgspec.structs.replace(
+        config,
+        admin=seal(config.admin),
+        integrators=[seal(one) for one in config.integrators],
+        accounts={name: seal(account) for name, account in config.accounts.items()},
+    )
 
 
 @lru_cache(maxsize=8)
@@ -549,6 +632,8 @@ class _Reader:
             text += f"; expected one of {', '.join(_choices(kind))}"
         elif _NAME.pattern in text:
             text = _NAME_EXPECTED
+        elif "sha256:" in text:
+            text = "expected sha256: and 64 hex digits, as `esl-apps hash-token` prints it"
         return self.error(path, text)
 
 
@@ -687,12 +772,42 @@ def _check(config: Config, reader: _Reader) -> None:
         require(at not in ports or at[1] == 0, path, f"{text} is {ports.get(at)}'s already")
         ports[at] = path
 
+    def bearer(one: Bearer, path: str, known: dict[bytes, str], missing: str = "", shared: str = "") -> None:
+        """A token, and one that none of ``known`` is but ``shared``: with two of a kind nobody could say which scopes
+        it has."""
+        both = one.token is not None and one.token_hash is not None
+        require(not both, f"{path}.token_hash", "expected token or token_hash, not both")
+        require(one.token or one.token_hash or not missing, f"{path}.token", missing)
+        require(one.token_hash != hash_token(""), f"{path}.token_hash", "is the hash of nothing")
+        if one.token:
+            # What a header can carry; anything else would never be the right one.
+            require(re.fullmatch(r"[!-~]+", one.token), f"{path}.token", "expected printable characters, no spaces")
+        digest = hashlib.sha256(one.token.encode()).digest() if one.token else one.digest
+        if digest:
+            key = "token_hash" if one.token_hash else "token"
+            require(known.get(digest) in (None, shared), f"{path}.{key}", f"is {known.get(digest)}'s already")
+            known[digest] = path
+        names: set[str] = set()
+        for i, inner in enumerate(getattr(one, "tokens", ())):
+            require(inner.name not in names, f"{path}.tokens[{i}].name", "a token of this name stands above")
+            names.add(inner.name)
+            bearer(inner, f"{path}.tokens[{i}]", known, "missing secret; expected token or token_hash")
+
+    def certificate(files: Tls | None, path: str) -> None:
+        if files is not None:
+            try:
+                tls.context(files.cert, files.key)
+            except tls.Unusable as error:
+                raise reader.error(f"{path}.tls.{error.key}", str(error)) from None
+
     require(config.switches, "switches", "expected at least one switch")
     port(config.node.listen, "node.listen")
     if config.node.advertise:
         address(config.node.advertise, "node.advertise")
-    require(config.admin.token, "admin.token", "missing; the admin port has no default token")
+    admins: dict[bytes, str] = {}
+    bearer(config.admin, "admin", admins, "missing; the admin port has no default token")
     port(config.admin.listen, "admin.listen")
+    certificate(config.admin.tls, "admin")
     redis_url(config.redis.url, "redis.url")
     names: set[str] = set()
     addresses: set[tuple[str, int]] = set()
@@ -702,7 +817,7 @@ def _check(config: Config, reader: _Reader) -> None:
         require((host, at_port) not in addresses, f"{path}.address", "a switch at this address stands above")
         addresses.add((host, at_port))
         require(
-            switch.password != _DEFAULT_PASSWORD or switch.allow_default_password or _is_loopback(host),
+            switch.password != _DEFAULT_PASSWORD or switch.allow_default_password or is_loopback(host),
             f"{path}.password",
             "is FreeSWITCH's default on an address that others reach; change it, or allow_default_password: true",
         )
@@ -730,6 +845,10 @@ def _check(config: Config, reader: _Reader) -> None:
         _RECORDINGS.fullmatch(config.recordings.dir), "recordings.dir",
         "expected an absolute path of letters, digits and - _ . ~ : + @: it goes through a dial string",
     )  # fmt: skip
+    require(
+        config.recordings.link_key is None or len(config.recordings.link_key) >= _LEAST_KEY, "recordings.link_key",
+        f"expected {_LEAST_KEY} characters at least: whoever finds it hears every recording",
+    )  # fmt: skip
     for i, text in enumerate(config.prompts.urls):
         # It becomes an argument of the switch's: nothing in it may be read as more (DESIGN.md, 15).
         require(
@@ -754,8 +873,9 @@ def _check(config: Config, reader: _Reader) -> None:
         path = f"integrators[{i}]"
         require(one.name not in integrators, f"{path}.name", "an integrator of this name stands above")
         integrators.add(one.name)
-        require(one.token, f"{path}.token", "missing secret")
+        bearer(one, path, {}, "missing secret; expected token or token_hash")
         port(one.listen, f"{path}.listen")
+        certificate(one.tls, path)
         for j, text in enumerate(one.caller_ids):
             number(text, f"{path}.caller_ids[{j}]")
         for name, numbers in one.campaigns.items():
@@ -794,6 +914,7 @@ def _check(config: Config, reader: _Reader) -> None:
     for name, account in config.accounts.items():
         path = f"accounts.{name}"
         require(_NAME.fullmatch(name), path, _NAME_EXPECTED)
+        bearer(account, path, dict(admins), shared="admin")
         known_integrator = account.integrator is None or account.integrator in integrators
         require(known_integrator, f"{path}.integrator", "no such integrator")
         if account.caller_id is not None:
@@ -872,7 +993,12 @@ def _check_template(text: str, path: str, require: Callable[[object, str, str], 
     require(re.fullmatch(r"[A-Za-z0-9_./:;=@*-]+", rest), path, "expected one endpoint, as sofia/gateway/pstn/{number}")
 
 
-def _is_loopback(host: str) -> bool:
+def sections(config: Config) -> list[tuple[str, Admin | Integrator]]:
+    """What has an HTTP port, the operator's first, and its place in the configuration."""
+    return [("admin", config.admin), *[(f"integrators[{i}]", one) for i, one in enumerate(config.integrators)]]
+
+
+def is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 
 import gevent
-from gevent.pywsgi import WSGIServer
+from gevent import ssl
 
-from esl_apps.config import Config, ConfigError, load, split_address
+from esl_apps import tls
+from esl_apps.config import Config, ConfigError, is_loopback, load, sections, split_address
 from esl_apps.http import admin, integrator
-from esl_apps.http.server import serve
+from esl_apps.http.server import Bounds, Server, Wsgi, serve
 from esl_apps.service import Node
 
 log = logging.getLogger(__name__)
@@ -18,28 +19,35 @@ log = logging.getLogger(__name__)
 class Ports:
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._servers: list[WSGIServer] = []
+        #: In the order of ``sections``.
+        self._servers: list[Server] = []
         self._stopping = False
 
     def open(self) -> None:
-        """:raises ConfigError: an address can't be listened on."""
+        """:raises ConfigError: an address can't be listened on, a certificate can't be used."""
         config = self._node.config
-        apps = [("admin.listen", config.admin.listen, admin.build(self._node))]
-        apps += [
-            (f"integrators[{i}].listen", one.listen, integrator.build(self._node, one.name))
-            for i, one in enumerate(config.integrators)
-        ]
-        for path, listen, app in apps:
+        contexts = _contexts(config)
+        apps: list[Wsgi] = [admin.build(self._node)]
+        apps += [integrator.build(self._node, one.name) for one in config.integrators]
+        for (path, section), context, app in zip(sections(config), contexts, apps, strict=True):
+            address = split_address(section.listen)
+            bounds = Bounds(per_address=section.rate.connections)
             try:
-                self._servers.append(serve(split_address(listen), app))
+                server = serve(address, app, bounds=bounds, tls=context, on_refused=self._node.refused)
             except OSError as error:
-                raise ConfigError(f"can't listen on {listen}: {error.strerror}", path) from None
+                message = f"can't listen on {section.listen}: {error.strerror}"
+                raise ConfigError(message, f"{path}.listen") from None
+            self._servers.append(server)
+        for path, section in sections(config):
+            if section.tls is None and not is_loopback(split_address(section.listen)[0]):
+                log.warning("plain HTTP", extra={"key": f"{path}.listen", "listen": section.listen})
 
     def reload(self, file: str) -> None:
         """The whole file or nothing of it; calls that are up keep what they began with."""
         try:
             config = load(file)
             _same_ports(self._node.config, config)
+            contexts = _contexts(config)
         except ConfigError as error:
             log.error("reload refused", extra={"reason": str(error)})
             return
@@ -51,6 +59,10 @@ class Ports:
             log.exception("reload refused", extra={"reason": "it could not be applied"})
             self._node.apply(before)
             return
+        for server, context, (_path, section) in zip(self._servers, contexts, sections(config), strict=True):
+            # For connections to come; those that are up keep the certificate that they began with.
+            server.tls = context
+            server.bounds.per_address = section.rate.connections
         log.info("reloaded", extra={"file": file})
 
     def shut_down(self) -> None:
@@ -63,6 +75,20 @@ class Ports:
         gevent.joinall([gevent.spawn(server.stop, 1.0) for server in self._servers], timeout=2.0)
 
 
+def _contexts(config: Config) -> list[ssl.SSLContext | None]:
+    """The TLS of each of them, None where it has none.
+
+    :raises ConfigError: it could be used when the file was read, and now it can't.
+    """
+    made: list[ssl.SSLContext | None] = []
+    for path, section in sections(config):
+        try:
+            made.append(tls.context(section.tls.cert, section.tls.key, ssl.SSLContext) if section.tls else None)
+        except tls.Unusable as error:
+            raise ConfigError(str(error), f"{path}.tls.{error.key}") from None
+    return made
+
+
 def _same_ports(old: Config, new: Config) -> None:
     """:raises ConfigError: something changed that only a start can change."""
     fixed = [
@@ -70,10 +96,11 @@ def _same_ports(old: Config, new: Config) -> None:
         ("redis", old.redis, new.redis),
         ("switches", old.switches, new.switches),
         ("admin.listen", old.admin.listen, new.admin.listen),
+        ("admin.tls", old.admin.tls is None, new.admin.tls is None),
         (
             "integrators",
-            [(one.name, one.listen, one.redis) for one in old.integrators],
-            [(one.name, one.listen, one.redis) for one in new.integrators],
+            [(one.name, one.listen, one.redis, one.tls is None) for one in old.integrators],
+            [(one.name, one.listen, one.redis, one.tls is None) for one in new.integrators],
         ),
     ]
     for path, before, after in fixed:

@@ -269,6 +269,10 @@ class Node:
 
     # What the ports ask ------------------------------------------------------------------------------
 
+    def refused(self, status: int) -> None:
+        """A request was answered with this status, and nothing was done."""
+        self.metrics.refused.labels(str(status)).inc()
+
     def cancel(self, call: dict[str, Any]) -> None:
         """Hang a call up, this node's or (by its snapshot) one that another node left on a switch of ours."""
         ref = str(call["call_ref"])

@@ -20,6 +20,8 @@ import redis as redispy
 from tests.ports import free_port
 
 TOKEN, ADMIN_TOKEN = "acme-token-for-tests", "admin-token-for-tests"
+#: A suite asks more than a busy client does; tests of the rates set their own.
+UNBOUNDED = {"per_token": None, "per_address": None, "failed": None}
 CDRS = "enigma:notifications:cdr"
 
 
@@ -167,7 +169,7 @@ def configuration(rig: Any, redis: RedisServer, **integrator: Any) -> dict[str, 
         "redis": {"url": redis.url},
         "switches": [{"name": "fs1", "address": rig.esl_address, "password": rig.esl_password}],
         "dial": {"region": "ZA", **rig.dial},
-        "admin": {"listen": f"127.0.0.1:{port()}", "token": ADMIN_TOKEN},
+        "admin": {"listen": f"127.0.0.1:{port()}", "token": ADMIN_TOKEN, "rate": UNBOUNDED},
         "recordings": {"dir": str(rig.recordings)},
         "spool": {"dir": str(rig.spool)},
         "integrators": [
@@ -175,6 +177,7 @@ def configuration(rig: Any, redis: RedisServer, **integrator: Any) -> dict[str, 
                 "name": "acme",
                 "listen": f"127.0.0.1:{port()}",
                 "token": TOKEN,
+                "rate": UNBOUNDED,
                 "caller_ids": ["27115550000"],
                 "campaigns": {"spring": "27115550001"},
                 "agent_timeout": 5,

@@ -412,7 +412,7 @@ def test_version(run: Any) -> None:
 def test_sandbox_refuses_an_address_where_something_listens(sandbox: SandboxRig) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "esl_apps", "sandbox", f"--listen={sandbox.esl_address}"],
-        capture_output=True, text=True, timeout=10, check=False,
+        capture_output=True, text=True, timeout=40, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "something listens there already" in done.stderr

@@ -771,7 +771,8 @@ def test_metrics_count_calls_by_application_and_outcome(node: Node) -> None:
     assert metric(node, 'esl_apps_live_calls{app="click-dial"}') == 0
     for wanted in (
         "esl_apps_time_to_ring_seconds_count", "esl_apps_esl_round_trip_seconds_count", "esl_apps_outbox_depth",
-        "esl_apps_switch_reconnects_total", "esl_apps_switch_up",
+        "esl_apps_switch_reconnects_total", "esl_apps_switch_up", "esl_apps_greenlets", "process_open_fds",
+        "process_resident_memory_bytes",
     ):  # fmt: skip
         assert wanted in request(node.admin, "GET", "/metrics", token=None).body.decode()
     assert metric(node, "esl_apps_switch_up") == 1

@@ -7,18 +7,21 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from esl_apps.core.apps.click2dial import Client
 from esl_apps.http import crossbar
+from esl_apps.http.access import Door
 from esl_apps.http.common import answer, application
 from esl_apps.http.openapi import describe
+from esl_apps.http.server import Wsgi
 from esl_apps.service import Node
 
 
-def build(node: Node) -> crossbar.Wsgi:
-    app = application("the request")
+def build(node: Node) -> Wsgi:
+    door = Door(lambda: node.config.admin.rate, node.refused)
+    app = application("the request", door)
     app.add_route("/healthz", _Health())
     app.add_route("/readyz", _Ready(node))
     app.add_route("/metrics", _Metrics(node))
     app.add_route("/openapi.json", _OpenApi(node))
-    return crossbar.mount(app, node)
+    return crossbar.mount(app, node, door)
 
 
 class _Health:

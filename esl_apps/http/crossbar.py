@@ -16,18 +16,20 @@ import falcon
 
 from esl_apps.calls import Full
 from esl_apps.cards import CARD_ID, COMMENT_LENGTH, MOST_CONCURRENT_CALLS, NAME, PIN
+from esl_apps.config import Config
 from esl_apps.core.apps.autodial import AutodialOrder
 from esl_apps.core.apps.click2dial import Fault, Refused
 from esl_apps.core.cards import Account, Card, Unavailable
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import denied
-from esl_apps.http.common import Problem, Token, answer, application, problem, read_json, spent
+from esl_apps.http.access import CALL, CARDS, READ, Door, Holder, holders
+from esl_apps.http.common import Problem, answer, application, problem, read_json, spent
+from esl_apps.http.server import Wsgi
 from esl_apps.outgoing import Spent
 from esl_apps.prompts import prompt_path
 from esl_apps.service import Node
 
 _T = TypeVar("_T")
-Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _PREFIX = "/v2/"
 _CARDS = "/v2/accounts/{account_id}/cccps"
@@ -44,19 +46,20 @@ _RETRY_AFTER = {"Retry-After": "5"}
 _MESSAGES = {
     400: "validation error",
     401: "invalid_credentials",
+    403: "forbidden",
     404: "bad_identifier",
     405: "method not allowed",
     413: "request entity too large",
     415: "unsupported media type",
-    429: "too many requests",
+    429: "too_many_requests",
     500: "unspecified_fault",
     503: "datastore_unreachable",
 }
 
 
-def mount(app: Wsgi, node: Node) -> Wsgi:
+def mount(app: Wsgi, node: Node, door: Door) -> Wsgi:
     """``app``, with everything under ``/v2/`` answered here, in Kazoo's form to the last error."""
-    crossbar = build(node)
+    crossbar = build(node, door)
 
     def by_path(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         return (crossbar if environ["PATH_INFO"].startswith(_PREFIX) else app)(environ, start_response)
@@ -64,12 +67,12 @@ def mount(app: Wsgi, node: Node) -> Wsgi:
     return by_path
 
 
-def build(node: Node) -> falcon.App[falcon.Request, falcon.Response]:
-    app = application("the request", _kazoo_form)
-    door = _Door(node)
-    app.add_route(_CARDS, _Cards(door))
-    app.add_route(_CARDS + "/{card_id}", _Card(door))
-    app.add_route(_CARDS + "/autodial", _Autodial(door))
+def build(node: Node, door: Door) -> falcon.App[falcon.Request, falcon.Response]:
+    app = application("the request", door, _kazoo_form)
+    desk = _Desk(node, door)
+    app.add_route(_CARDS, _Cards(desk))
+    app.add_route(_CARDS + "/{card_id}", _Card(desk))
+    app.add_route(_CARDS + "/autodial", _Autodial(desk))
     return app
 
 
@@ -113,34 +116,38 @@ def _shown(card: Card) -> dict[str, Any]:
     return shown
 
 
-class _Door:
-    """Who may come in, what they bring, and what the cards make of it."""
+class _Desk:
+    """Whose account it is, what they bring, and what the cards make of it."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, door: Door) -> None:
         self.node = node
+        self._door = door
+        #: The tokens of a configuration, by account; a reload brings another one, and with it others.
+        self._known: tuple[Config, dict[str | None, list[Holder]]] | None = None
 
-    def open(self, req: falcon.Request, account_id: str) -> Account:
+    def open(self, req: falcon.Request, account_id: str, *scopes: str) -> Account:
         """The account of a request that may see it.
 
-        :raises Problem: 401 no token, or one of another account; 404 no such account; 503 Redis is away.
+        :raises Problem: as ``Door.check``, a token of another account being a wrong one; 404 no such account; 503 Redis
+            is away.
         """
-        config = self.node.config
-        own = config.accounts.get(account_id)
-        tokens = [config.admin.token, own.token if own else None]
-        refusal: Problem | None = None
-        for token in tokens:
-            if token:
-                try:
-                    Token(token).check(req)
-                    break
-                except Problem as error:
-                    refusal = error
-        else:
-            raise refusal or problem(401, "unauthorized", "this port has no token")
+        self._door.check(req, self._holders(account_id), *scopes)
         account = self.ask(lambda: self.node.cards.account(account_id)) if NAME.fullmatch(account_id) else None
         if account is None:
             raise problem(404, "not_found", "no such account", "account_id")
         return account
+
+    def _holders(self, account_id: str) -> list[Holder]:
+        config = self.node.config
+        if self._known is None or self._known[0] is not config:
+            self._known = config, {None: holders(config.admin, config.admin.tokens)}
+        known = self._known[1]
+        own = config.accounts.get(account_id)
+        if own is None:
+            return known[None]
+        if account_id not in known:
+            known[account_id] = known[None] + holders(own, own.tokens)
+        return known[account_id]
 
     def data(self, req: falcon.Request) -> dict[str, Any]:
         """``data`` of the body. :raises Problem: as ``read_json``; 400 no ``data``."""
@@ -170,11 +177,11 @@ def _refused(faults: list[Fault]) -> Problem:
 
 
 class _Cards:
-    def __init__(self, door: _Door) -> None:
-        self._door = door
+    def __init__(self, desk: _Desk) -> None:
+        self._desk = desk
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, account_id: str) -> None:
-        account = self._door.open(req, account_id)
+        account = self._desk.open(req, account_id, READ, CARDS)
         after = req.get_param("start_key")
         if after is not None and not CARD_ID.fullmatch(after):
             raise problem(400, "pattern", "expected an earlier answer's next_start_key", "start_key")
@@ -182,26 +189,26 @@ class _Cards:
             size = req.get_param_as_int("page_size", min_value=1, max_value=_MOST, default=_PAGE)
         except falcon.HTTPBadRequest:
             raise problem(400, "range", f"expected a number from 1 to {_MOST}", "page_size") from None
-        cards, following = self._door.ask(lambda: self._door.node.cards.page(account.id, size, after))
+        cards, following = self._desk.ask(lambda: self._desk.node.cards.page(account.id, size, after))
         shown = [_shown(card) for card in cards]
         more = {"next_start_key": following} if following else {}
         _succeed(req, resp, 200, shown, page_size=len(shown), **more)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, account_id: str) -> None:
-        account = self._door.open(req, account_id)
-        data = self._door.data(req)
-        card = self._door.ask(lambda: self._door.node.cards.create(account.id, data))
+        account = self._desk.open(req, account_id, CARDS)
+        data = self._desk.data(req)
+        card = self._desk.ask(lambda: self._desk.node.cards.create(account.id, data))
         _succeed(req, resp, 201, _shown(card))
         resp.location = f"{_CARDS.format(account_id=account.id)}/{card.id}"
 
 
 class _Card:
-    def __init__(self, door: _Door) -> None:
-        self._door = door
+    def __init__(self, desk: _Desk) -> None:
+        self._desk = desk
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, account_id: str, card_id: str) -> None:
-        account = self._door.open(req, account_id)
-        self._show(req, resp, card_id, lambda: self._door.node.cards.get(account.id, card_id))
+        account = self._desk.open(req, account_id, READ, CARDS)
+        self._show(req, resp, card_id, lambda: self._desk.node.cards.get(account.id, card_id))
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, account_id: str, card_id: str) -> None:
         self._update(req, resp, account_id, card_id, merge=False)
@@ -210,21 +217,21 @@ class _Card:
         self._update(req, resp, account_id, card_id, merge=True)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, account_id: str, card_id: str) -> None:
-        account = self._door.open(req, account_id)
-        self._show(req, resp, card_id, lambda: self._door.node.cards.delete(account.id, card_id))
+        account = self._desk.open(req, account_id, CARDS)
+        self._show(req, resp, card_id, lambda: self._desk.node.cards.delete(account.id, card_id))
 
     def _update(
         self, req: falcon.Request, resp: falcon.Response, account_id: str, card_id: str, *, merge: bool
     ) -> None:
-        account = self._door.open(req, account_id)
-        data = self._door.data(req)
-        cards = self._door.node.cards
+        account = self._desk.open(req, account_id, CARDS)
+        data = self._desk.data(req)
+        cards = self._desk.node.cards
         self._show(req, resp, card_id, lambda: cards.update(account.id, card_id, data, merge=merge))
 
     def _show(
         self, req: falcon.Request, resp: falcon.Response, card_id: str, question: Callable[[], Card | None]
     ) -> None:
-        card = self._door.ask(question) if CARD_ID.fullmatch(card_id) else None
+        card = self._desk.ask(question) if CARD_ID.fullmatch(card_id) else None
         if card is None:
             raise problem(404, "not_found", "no such card", "id")
         _succeed(req, resp, 200, _shown(card))
@@ -234,16 +241,16 @@ class _Card:
 
 
 class _Autodial:
-    def __init__(self, door: _Door) -> None:
-        self._door = door
+    def __init__(self, desk: _Desk) -> None:
+        self._desk = desk
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, account_id: str) -> None:
-        node = self._door.node
-        account = self._door.open(req, account_id)
-        data = self._door.data(req)
-        order = self._door.ask(lambda: read_order(node, account, data))
+        node = self._desk.node
+        account = self._desk.open(req, account_id, CALL)
+        data = self._desk.data(req)
+        order = self._desk.ask(lambda: read_order(node, account, data))
         try:
-            attempt = self._door.ask(lambda: node.outgoing.autodial(account, order))
+            attempt = self._desk.ask(lambda: node.outgoing.autodial(account, order))
         except Full as full:
             raise problem(503, "unavailable", str(full), headers=_RETRY_AFTER) from None
         except Spent as over:
@@ -434,9 +441,7 @@ def _operation(
             **({"page_size": {"type": "integer"}, "next_start_key": _ID} if paged else {}),
         },
     }
-    failures = (400, 401, 404, 503) if body is None else (400, 401, 404, 413, 415, 503)
-    if body == "Autodial":
-        failures = (*failures, 429)
+    failures = (400, 401, 403, 404, 429, 503) if body is None else (400, 401, 403, 404, 413, 415, 429, 503)
     result: dict[str, Any] = {
         "operationId": name,
         "summary": summary,

@@ -7,13 +7,14 @@ import logging
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import falcon
 
 from esl_apps.calls import Full, snapshot
-from esl_apps.config import Integrator, within
+from esl_apps.config import Config, Integrator, within
 from esl_apps.core import cdr
 from esl_apps.core.apps import click2dial
 from esl_apps.core.apps.click2dial import PATTERNS, Order, Refused
@@ -21,7 +22,9 @@ from esl_apps.core.apps.common import recording_path
 from esl_apps.core.cards import Unavailable
 from esl_apps.core.cdr import Attempt, new_ref
 from esl_apps.core.spending import BREAKER, Charge
-from esl_apps.http.common import Problem, Token, answer, application, problem, read_json, spent
+from esl_apps.http.access import CALL, READ, RECORD, Door, Holder, holders
+from esl_apps.http.common import Problem, answer, application, problem, read_json, spent
+from esl_apps.http.links import Links
 from esl_apps.http.openapi import describe
 from esl_apps.outgoing import Spent
 from esl_apps.redisclient import ERRORS
@@ -31,6 +34,7 @@ from esl_apps.store import same_body
 log = logging.getLogger(__name__)
 
 _PREFIX = "/click2dial/calls"
+_RECORDINGS = "/click2dial/recordings"
 _REF = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _RECORDING = re.compile(_REF.pattern + r"\.wav")
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
@@ -40,16 +44,19 @@ _PAGE, _MOST = 50, 500
 #: Seconds that a client is asked to stay away: as long as a switch or a Redis takes to come back.
 _RETRY_AFTER = {"Retry-After": "5"}
 _CHUNK = 65536
+#: Seconds that a link to a recording is good for where nothing is said.
+_LINK = 3600
 
 
 def build(node: Node, name: str) -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application of the integrator of this name; its settings are read at each request, so a
     reload needs no new port."""
-    app = application("the request")
     port = _Port(node, name)
+    app = application("the request", port.door)
     app.add_route(_PREFIX, _Calls(port))
     app.add_route(_PREFIX + "/{ref}", _Call(port))
-    app.add_route("/click2dial/recordings/{name}", _Recording(port))
+    app.add_route(_RECORDINGS + "/{name}", _Recording(port))
+    app.add_route(_RECORDINGS + "/{name}/link", _Link(port))
     app.add_route("/call.php", _Legacy(port))
     app.add_route("/openapi.json", _OpenApi(port))
     return app
@@ -59,6 +66,9 @@ class _Port:
     def __init__(self, node: Node, name: str) -> None:
         self.node = node
         self.name = name
+        self.door = Door(lambda: self.settings.rate, node.refused)
+        #: The tokens of a configuration; a reload brings another one, and with it others.
+        self._known: tuple[Config, list[Holder]] | None = None
 
     @property
     def settings(self) -> Integrator:
@@ -66,8 +76,18 @@ class _Port:
         assert one is not None  # a reload keeps every port's integrator
         return one
 
-    def authorise(self, req: falcon.Request) -> None:
-        Token(self.settings.token).check(req)
+    def authorise(self, req: falcon.Request, scope: str) -> None:
+        """:raises Problem: as ``Door.check``."""
+        config = self.node.config
+        if self._known is None or self._known[0] is not config:
+            self._known = config, holders(self.settings, self.settings.tokens)
+        self.door.check(req, self._known[1], scope)
+
+    @property
+    def links(self) -> Links | None:
+        """None where links are off."""
+        key = self.node.config.recordings.link_key
+        return Links(key, self.name) if key else None
 
     # Calls --------------------------------------------------------------------------------------------
 
@@ -75,7 +95,7 @@ class _Port:
         try:
             return self.node.clients[self.name].read(fields, peek=peek)
         except Refused as refused:
-            self.node.metrics.refused.labels("422").inc()
+            self.node.refused(422)
             raise Problem(
                 422,
                 [{"field": fault.field, "code": fault.code, "message": fault.message} for fault in refused.faults],
@@ -85,7 +105,7 @@ class _Port:
         try:
             attempt = self.node.outgoing.click2dial(self.order(fields), self.node.clients[self.name], ref)
         except Full as full:
-            self.node.metrics.refused.labels("503").inc()
+            self.node.refused(503)
             raise problem(503, "unavailable", str(full), headers=_RETRY_AFTER) from None
         except Spent as over:
             refusal = spent(over.refusal)
@@ -183,7 +203,7 @@ class _Calls:
         self._port = port
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        self._port.authorise(req)
+        self._port.authorise(req, CALL)
         raw, fields = read_json(req)
         try:
             dry_run = req.get_param_as_bool("dry_run", blank_as_true=True)
@@ -198,7 +218,7 @@ class _Calls:
         resp.location = f"{_PREFIX}/{call['call_ref']}"
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        self._port.authorise(req)
+        self._port.authorise(req, READ)
         wanted = {field: value for field in _FILTERS if (value := req.get_param(field)) is not None}
         state = wanted.get("state")
         if state is not None and state not in cdr.STATES:
@@ -221,18 +241,18 @@ class _Call:
     def __init__(self, port: _Port) -> None:
         self._port = port
 
-    def _find(self, req: falcon.Request, ref: str) -> dict[str, Any]:
-        self._port.authorise(req)
+    def _find(self, req: falcon.Request, ref: str, scope: str) -> dict[str, Any]:
+        self._port.authorise(req, scope)
         call = self._port.find(ref)
         if call is None:
             raise problem(404, "not_found", "no such call")
         return call
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
-        answer(resp, 200, self._find(req, ref))
+        answer(resp, 200, self._find(req, ref, READ))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
-        call = self._find(req, ref)
+        call = self._find(req, ref, CALL)
         if call["state"] == cdr.ENDED:
             answer(resp, 200, call)
             return
@@ -251,7 +271,7 @@ class _Legacy:
         if not legacy:
             raise problem(404, "not_found", "no such resource")
         if not within(req.env.get("REMOTE_ADDR") or "", [ipaddress.ip_network(text) for text in legacy.allow]):
-            self._port.authorise(req)
+            self._port.authorise(req, CALL)
         for field, value in req.params.items():
             if not isinstance(value, str):
                 raise problem(422, "value", "expected one value", field[:40])
@@ -273,15 +293,9 @@ class _Recording:
         self._port = port
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        self._port.authorise(req)
-        # Only a name that we made reaches the file system, and only below this integrator's folder.
-        if not _RECORDING.fullmatch(name):
-            raise problem(404, "not_found", "no such recording")
-        path = recording_path(self._port.node.config.recordings.dir, self._port.name, name)
-        try:
-            stream = _open(path)
-        except OSError:
-            raise problem(404, "not_found", "no such recording") from None
+        if not self._linked(req, name):
+            self._port.authorise(req, RECORD)
+        stream = _recording(self._port, name)
         size = os.fstat(stream.fileno()).st_size
         part = _part(req.get_header("Range") or "", size)
         first, last = part or (0, size - 1)
@@ -296,6 +310,66 @@ class _Recording:
             resp.content_range = (first, last, size)
         stream.seek(first)
         resp.set_stream(_Slice(stream, last - first + 1), last - first + 1)
+
+    def _linked(self, req: falcon.Request, name: str) -> bool:
+        """Whether a signed link leads here; one that is no link of ours is as if it were not there.
+
+        :raises Problem: 403 it was one, and its time is over; 429 too many wrong ones came from this address.
+        """
+        signature = req.get_param("signature")
+        links = self._port.links
+        if signature is None or links is None:
+            return False
+        door = self._port.door
+        door.may_guess(req)
+        expires = links.expires(name, req.get_param("expires") or "", signature)
+        if expires is None:
+            door.guessed(req)
+            return False
+        if expires <= time.time():
+            self._port.node.refused(403)
+            raise problem(403, "expired", "this link is no longer good")
+        return True
+
+
+class _Link:
+    """``POST …/recordings/NAME/link``: an address of a recording that needs no token, for a time."""
+
+    def __init__(self, port: _Port) -> None:
+        self._port = port
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        self._port.authorise(req, RECORD)
+        links = self._port.links
+        if links is None:
+            raise problem(404, "not_found", "no such resource")
+        _raw, fields = read_json(req)
+        longest = self._port.node.config.recordings.link_longest
+        seconds = fields.get("expires_in", min(_LINK, longest))
+        errors = [
+            {"field": field[:64], "code": "unknown", "message": "expected expires_in alone"}
+            for field in fields
+            if field != "expires_in"
+        ]
+        if not isinstance(seconds, int) or isinstance(seconds, bool) or not 1 <= seconds <= longest:
+            message = f"expected whole seconds from 1 to {longest}"
+            errors.append({"field": "expires_in", "code": "range", "message": message})
+        if errors:
+            raise Problem(422, errors)
+        _recording(self._port, name).close()
+        expires = int(time.time()) + seconds
+        answer(resp, 200, {"url": f"{_RECORDINGS}/{name}?{links.query(name, expires)}", "expires_at": expires})
+
+
+def _recording(port: _Port, name: str) -> BinaryIO:
+    """:raises Problem: 404. Only a name that we made reaches the file system, and only below this integrator's
+    folder."""
+    if not _RECORDING.fullmatch(name):
+        raise problem(404, "not_found", "no such recording")
+    try:
+        return _open(recording_path(port.node.config.recordings.dir, port.name, name))
+    except OSError:
+        raise problem(404, "not_found", "no such recording") from None
 
 
 def _open(path: str) -> BinaryIO:

@@ -10,6 +10,12 @@ from esl_apps.core.apps.click2dial import CONTACT_REF_LENGTH, Client
 
 _REF = {"type": "string", "pattern": "^[0-9a-f-]{36}$", "description": "A call's reference: a UUID, version 7."}
 _JSON = "application/json"
+_RECORDING = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^[0-9a-f-]{36}\.wav$"},
+}
 
 
 def _response(description: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -24,6 +30,7 @@ def _errors(*statuses: int) -> dict[str, Any]:
     text = {
         400: "Not JSON, or a parameter that can't be read",
         401: "No token, or a wrong one",
+        403: "The token lacks the scope that this needs; message names it",
         404: "Not there, or another integrator's",
         405: "No such method",
         409: "The idempotency key came with another body, or its first request is still running",
@@ -31,10 +38,18 @@ def _errors(*statuses: int) -> dict[str, Any]:
         415: "Not application/json",
         416: "A range that the recording does not have",
         422: "A field is wrong: nothing was dialled",
-        429: "A limit is reached: nothing was dialled; Retry-After says when to ask again",
+        429: "Too many requests of this token or address, too many wrong tokens from it, or a limit "
+        "of calls or minutes is reached: nothing was dialled; Retry-After says in how many seconds to ask again",
         503: "No switch, no Redis, or a breaker has tripped; Retry-After says when to ask again",
     }
-    return {str(status): _response(text[status], _ref("Errors")) for status in statuses}
+    return {str(status): _response(text[status], _ref("Errors")) | _retry(status) for status in statuses}
+
+
+def _retry(status: int) -> dict[str, Any]:
+    if status not in (429, 503):
+        return {}
+    schema = {"type": "integer", "minimum": 1}
+    return {"headers": {"Retry-After": {"schema": schema, "description": "Whole seconds"}}}
 
 
 def describe(client: Client) -> dict[str, Any]:
@@ -76,7 +91,7 @@ def describe(client: Client) -> dict[str, Any]:
                     "responses": {
                         "200": _response("A dry run's verdicts", _ref("DryRun")),
                         "202": accepted,
-                        **_errors(400, 401, 409, 413, 415, 422, 429, 503),
+                        **_errors(400, 401, 403, 409, 413, 415, 422, 429, 503),
                     },
                 },
                 "get": {
@@ -93,7 +108,7 @@ def describe(client: Client) -> dict[str, Any]:
                         },
                         {"name": "before", "in": "query", "schema": _REF, "description": "`next` of the page before"},
                     ],
-                    "responses": {"200": _response("A page", _ref("Page")), **_errors(400, 401, 422, 503)},
+                    "responses": {"200": _response("A page", _ref("Page")), **_errors(400, 401, 403, 422, 429, 503)},
                 },
             },
             "/click2dial/calls/{ref}": {
@@ -101,7 +116,7 @@ def describe(client: Client) -> dict[str, Any]:
                     "operationId": "getCall",
                     "summary": "One call, with its timeline",
                     "parameters": [ref_parameter],
-                    "responses": {"200": _response("The call", _ref("Call")), **_errors(401, 404, 503)},
+                    "responses": {"200": _response("The call", _ref("Call")), **_errors(401, 403, 404, 429, 503)},
                 },
                 "delete": {
                     "operationId": "cancelCall",
@@ -110,7 +125,7 @@ def describe(client: Client) -> dict[str, Any]:
                     "responses": {
                         "200": _response("It had ended already: the record", _ref("Call")),
                         "202": _response("It is being ended", _ref("Accepted")),
-                        **_errors(401, 404, 503),
+                        **_errors(401, 403, 404, 429, 503),
                     },
                 },
             },
@@ -118,18 +133,32 @@ def describe(client: Client) -> dict[str, Any]:
                 "get": {
                     "operationId": "getRecording",
                     "summary": "A recording: stereo WAV, the agent left; Range is understood",
+                    "security": [{"bearer": []}, {"token": []}, {"link": []}],
                     "parameters": [
+                        _RECORDING,
                         {
-                            "name": "name",
-                            "in": "path",
-                            "required": True,
-                            "schema": {"type": "string", "pattern": r"^[0-9a-f-]{36}\.wav$"},
-                        }
+                            "name": "expires",
+                            "in": "query",
+                            "schema": {"type": "string", "pattern": "^[0-9]{1,12}$"},
+                            "description": "Of a signed link, with `signature`: until when it is good (Unix seconds)",
+                        },
                     ],
                     "responses": {
                         "200": {"description": "The whole", "content": {"audio/wav": {}}},
                         "206": {"description": "The range", "content": {"audio/wav": {}}},
-                        **_errors(401, 404, 416),
+                        **_errors(401, 403, 404, 416, 429),
+                    },
+                }
+            },
+            "/click2dial/recordings/{name}/link": {
+                "post": {
+                    "operationId": "createRecordingLink",
+                    "summary": "An address of a recording that needs no token, until it expires",
+                    "parameters": [_RECORDING],
+                    "requestBody": {"required": True, "content": {_JSON: {"schema": _ref("LinkOrder")}}},
+                    "responses": {
+                        "200": _response("The link", _ref("Link")),
+                        **_errors(400, 401, 403, 404, 413, 415, 422, 429),
                     },
                 }
             },
@@ -156,7 +185,7 @@ def _legacy(accepted: dict[str, Any]) -> dict[str, Any]:
             }
             for name in fields
         ],
-        "responses": {"202": accepted, **_errors(401, 404, 422, 429, 503)},
+        "responses": {"202": accepted, **_errors(401, 403, 404, 422, 429, 503)},
     }
 
 
@@ -173,7 +202,7 @@ _OPERATORS: dict[str, Any] = {
             "operationId": "getHealth",
             "summary": "Operator's port: this process answers",
             "security": [],
-            "responses": {"200": _status("Alive")},
+            "responses": {"200": _status("Alive"), **_errors(429)},
         }
     },
     "/readyz": {
@@ -181,7 +210,11 @@ _OPERATORS: dict[str, Any] = {
             "operationId": "getReadiness",
             "summary": "Operator's port: a switch and Redis can be reached, and the node is not draining",
             "security": [],
-            "responses": {"200": _status("Calls are taken"), "503": _status("No calls are taken; reasons says why")},
+            "responses": {
+                "200": _status("Calls are taken"),
+                "503": _status("No calls are taken; reasons says why"),
+                **_errors(429),
+            },
         }
     },
     "/metrics": {
@@ -189,7 +222,10 @@ _OPERATORS: dict[str, Any] = {
             "operationId": "getMetrics",
             "summary": "Operator's port: Prometheus",
             "security": [],
-            "responses": {"200": {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+            "responses": {
+                "200": {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}},
+                **_errors(429),
+            },
         }
     },
     "/openapi.json": {
@@ -197,7 +233,7 @@ _OPERATORS: dict[str, Any] = {
             "operationId": "getDescription",
             "summary": "This document",
             "security": [],
-            "responses": {"200": _response("OpenAPI 3.0", {"type": "object"})},
+            "responses": {"200": _response("OpenAPI 3.0", {"type": "object"}), **_errors(429)},
         }
     },
 }
@@ -205,6 +241,7 @@ _OPERATORS: dict[str, Any] = {
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
+    "link": {"type": "apiKey", "in": "query", "name": "signature", "description": "Of a signed link, with `expires`"},
 }
 
 
@@ -298,6 +335,25 @@ def _schemas(client: Client) -> dict[str, Any]:
             "properties": {
                 "calls": {"type": "array", "items": _ref("Call")},
                 "next": {**_REF, "nullable": True},
+            },
+        },
+        "LinkOrder": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "expires_in": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "description": "Seconds; an hour where nothing is said, recordings.link_longest at most",
+                }
+            },
+        },
+        "Link": {
+            "type": "object",
+            "required": ["url", "expires_at"],
+            "properties": {
+                "url": {"type": "string", "description": "Below this port"},
+                "expires_at": {"type": "integer", "description": "Unix seconds"},
             },
         },
         "Errors": {

@@ -42,7 +42,7 @@ CALLEES: list[Script] = [
     Script(answer_after=0.5, hangup_after=1.6),
     Script(answer_after=0.8, hangup_after=3.0, early_media=True),
     Script(answer_after=0.4, hangup_after=6.0),
-    Script(answer_after=0.2, hangup_after=20.0),
+    Script(answer_after=0.2, hangup_after=12.0),
     Script(reject=486, answer_after=0.3),
     Script(reject=404, answer_after=0.1),
     Script(answer_after=None),

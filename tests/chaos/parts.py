@@ -80,9 +80,10 @@ class Process:
 class NodeProcess(Process):
     """``esl-apps serve``."""
 
-    def __init__(self, config: dict[str, Any], folder: Path) -> None:
+    def __init__(self, config: dict[str, Any], folder: Path, redis_ports: list[int]) -> None:
         name = config["node"]["name"]
         self.config = config
+        self.redis_ports = redis_ports
         self.file = folder / f"{name}.yml"
         self.file.write_text(json.dumps(config))
         command = [sys.executable, "-m", "esl_apps", "serve", "-c", str(self.file)]
@@ -118,39 +119,38 @@ class NodeProcess(Process):
         return found
 
     def figures(self) -> dict[str, float]:
-        return {**self.metrics(), **figures(self.pid)}
+        """Its metrics, and what ``/proc`` says it holds: ``files`` that are no sockets, ``sockets`` that are neither to
+        Redis (``pool``) nor of its HTTP ports, ``connections`` to its event socket; ``rss_kb``."""
+        metrics = self.metrics()
+        names = []
+        for entry in os.scandir(f"/proc/{self.pid}/fd"):
+            with contextlib.suppress(OSError):
+                names.append(os.readlink(entry.path))
+        inodes = {name[8:-1] for name in names if name.startswith("socket:[")}
+        node, *http_ports = (_port(at) for at in (self.config["node"]["listen"], self.admin, self.api))
+        pool = connections = of_http = 0
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            words = line.split()
+            here, there = (_hex_port(word) for word in words[1:3])
+            # State 0A is a listener.
+            if words[9] in inodes and words[3] != "0A":
+                pool += there in self.redis_ports
+                connections += here == node
+                of_http += here in http_ports
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+        return {
+            **metrics, "files": len(names) - len(inodes), "sockets": len(inodes) - pool - of_http, "pool": pool,
+            "connections": connections, "rss_kb": rss,
+        }  # fmt: skip
 
-    def connections(self) -> int:
-        """Connections to its event-socket port that it has open."""
-        return connections(self.pid, int(self.config["node"]["listen"].rpartition(":")[2]))
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
-def figures(pid: int) -> dict[str, float]:
-    """What a process holds: descriptors (``files`` that are no sockets, ``sockets``) and resident memory in KB."""
-    names = []
-    for entry in os.scandir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            names.append(os.readlink(entry.path))
-    sockets = sum(name.startswith("socket:") for name in names)
-    status = Path(f"/proc/{pid}/status").read_text()
-    rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
-    return {"files": len(names) - sockets, "sockets": sockets, "rss_kb": rss}
-
-
-def connections(pid: int, port: int) -> int:
-    """Of a process: TCP connections whose own end is this port."""
-    inodes = set()
-    for entry in os.scandir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            name = os.readlink(entry.path)
-            if name.startswith("socket:["):
-                inodes.add(name[8:-1])
-    found = 0
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        words = line.split()
-        # State 0A is the listener.
-        found += int(words[1].rpartition(":")[2], 16) == port and words[3] != "0A" and words[9] in inodes
-    return found
+def _hex_port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
 
 
 def request(
@@ -186,6 +186,10 @@ class Redis:
     def start(self) -> None:
         for server in self.servers:
             server.start()
+
+    @property
+    def ports(self) -> list[int]:
+        return [server.port for server in self.servers]
 
     def client(self) -> Any:
         return redisclient.connect(self.url)
@@ -265,6 +269,10 @@ class Sentinels(Redis):
             if about["num-other-sentinels"] < 2 or about["num-slaves"] < 1:
                 return False
         return True
+
+    @property
+    def ports(self) -> list[int]:
+        return [*super().ports, *self._ports]
 
     def close(self) -> None:
         super().close()

@@ -1,0 +1,128 @@
+"""Who comes in at a port, and how often: tokens, their scopes, and rates.
+
+A token is kept and compared as its hash, in the same time whichever it is. Every request counts for its address, every
+token's for that token, every wrong token for its address once more: past a rate the answer is 429, before anything
+else is looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import falcon
+
+from esl_apps.config import Bearer, CardsToken, IntegratorToken, Rate
+from esl_apps.http.buckets import Buckets
+from esl_apps.http.common import Problem, problem
+from esl_apps.http.server import source_of
+
+CALL, READ, RECORD, CARDS = "call", "read", "record", "cards"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A token that opens a port, and what it may do there."""
+
+    digest: bytes
+    #: None: everything.
+    scopes: frozenset[str] | None
+
+
+def holders(main: Bearer, others: Iterable[CardsToken | IntegratorToken]) -> list[Holder]:
+    """The tokens of a section of the configuration: the full one, where it has one, and those with scopes."""
+    found = [Holder(main.digest, None)] if main.digest else []
+    return found + [Holder(one.digest, frozenset(one.scopes)) for one in others if one.digest]
+
+
+class Door:
+    """The one of a port, for as long as the port is open; rates are those of the configuration as it is now."""
+
+    def __init__(self, rate: Callable[[], Rate], on_refused: Callable[[int], None]) -> None:
+        """:param on_refused: is told of each 401, 403 and 429."""
+        self._rate = rate
+        self._on_refused = on_refused
+        self._of_address = Buckets()
+        self._of_token = Buckets()
+        self._wrong = Buckets()
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Falcon's hook: every request, known path or not. :raises Problem: 429."""
+        rate = self._rate()
+        if rate.per_address is not None:
+            wait = self._of_address.take(_source(req), rate.per_address, _capacity(rate.per_address, rate))
+            if wait:
+                raise self._too_many(wait, "requests of this address")
+
+    def check(self, req: falcon.Request, known: Sequence[Holder], *scopes: str) -> None:
+        """Let a request in whose token has one of the scopes.
+
+        :raises Problem: 401 no token or a wrong one; 403 it has none of the scopes; 429 too many wrong ones from this
+            address, or too many requests with this one.
+        """
+        given = _given(req)
+        if given:
+            self.may_guess(req)
+        digest = hashlib.sha256(given.encode()).digest()
+        found: Holder | None = None
+        for holder in known:
+            # All of them, so that no place in the list answers sooner than another.
+            if hmac.compare_digest(digest, holder.digest):
+                found = holder
+        if found is None or not given:
+            if given:
+                self.guessed(req)
+            raise self.unauthorized()
+        rate = self._rate()
+        if rate.per_token is not None:
+            wait = self._of_token.take(found.digest, rate.per_token, _capacity(rate.per_token, rate))
+            if wait:
+                raise self._too_many(wait, "requests with this token")
+        if found.scopes is not None and found.scopes.isdisjoint(scopes):
+            self._on_refused(403)
+            raise problem(403, "scope", f"this token lacks the scope {' or '.join(scopes)}")
+
+    def may_guess(self, req: falcon.Request) -> None:
+        """Before a secret is compared. :raises Problem: 429, too many wrong ones came from this address."""
+        # The right one is held back, too: let in, it would tell a guesser that it is right.
+        rate = self._rate()
+        if rate.failed is not None:
+            wait = self._wrong.wait(_source(req), rate.failed, _capacity(rate.failed, rate))
+            if wait:
+                raise self._too_many(wait, "wrong tokens from this address")
+
+    def guessed(self, req: falcon.Request) -> None:
+        """A wrong secret came from this address."""
+        rate = self._rate()
+        if rate.failed is not None:
+            self._wrong.take(_source(req), rate.failed, _capacity(rate.failed, rate))
+
+    def unauthorized(self) -> Problem:
+        self._on_refused(401)
+        return problem(
+            401, "unauthorized", "expected Authorization: Bearer TOKEN, or X-Auth-Token",
+            headers={"WWW-Authenticate": "Bearer"},
+        )  # fmt: skip
+
+    def _too_many(self, wait: float, what: str) -> Problem:
+        self._on_refused(429)
+        return problem(429, "too_many", f"too many {what}", headers={"Retry-After": str(max(1, math.ceil(wait)))})
+
+
+def _given(req: falcon.Request) -> str:
+    """The token of a request; empty where it has none."""
+    authorization = req.get_header("Authorization") or ""
+    if authorization[:7].lower() == "bearer ":
+        return authorization[7:].strip()
+    return req.get_header("X-Auth-Token") or ""
+
+
+def _source(req: falcon.Request) -> str:
+    return source_of(req.env["REMOTE_ADDR"])
+
+
+def _capacity(rate: float, of: Rate) -> float:
+    return max(1.0, rate * of.burst)

@@ -1,0 +1,38 @@
+"""The soak in its short form: the same as ``make soak``, with fewer calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.soak import Reading, Soak, soaking
+
+HALF = 650
+#: What is as it was, to the last one, when nobody calls.
+EXACT = ("files", "sockets", "connections", "esl_apps_greenlets")
+
+
+def rest(soak: Soak, first: Reading) -> Reading:
+    """A reading when the last connections have been closed, if they ever are."""
+    for _ in range(50):
+        reading = soak.read()
+        if all(reading[name] == first[name] for name in EXACT):
+            break
+        soak.pause()
+    return reading
+
+
+@pytest.mark.timeout(300)
+def test_a_node_holds_after_its_calls_what_it_held_before() -> None:
+    with soaking() as soak:
+        first = soak.warm_up()
+        soak.run(HALF)
+        middle = rest(soak, first)
+        soak.run(HALF)
+        last = rest(soak, first)
+        assert soak.live() == 0
+    for reading in (middle, last):
+        assert {name: reading[name] for name in EXACT} == {name: first[name] for name in EXACT}
+        assert reading.live == 0
+        assert reading.records == reading.calls
+    # What a call leaves, each of the second half leaves as well: 4 KB apiece would be seen.
+    assert last["rss_kb"] - middle["rss_kb"] < max(4 * HALF, middle["rss_kb"] - first["rss_kb"])
