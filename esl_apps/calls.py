@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import gevent
 import msgspec
@@ -389,11 +389,15 @@ def snapshot(attempt: Attempt) -> dict[str, Any]:
     return result
 
 
+#: What goes into commands to a switch: Redis is not ours alone.
+_Plain = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9.-]{1,64}\Z")]
+
+
 class Essence(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What it takes to end a call whose process died: which call it is, whose, and how far it had come."""
 
-    call_ref: str
-    session_ref: str
+    call_ref: _Plain
+    session_ref: _Plain
     contact_ref: str
     app: str
     queued_at: float
@@ -409,8 +413,8 @@ class Essence(msgspec.Struct, kw_only=True, omit_defaults=True):
     bridged_at: float | None = None
     hold_time: int = 0
     cancelled_by: str | None = None
-    recording_url: str | None = None
-    aleg_uuid: str | None = None
+    recording_url: _Plain | None = None
+    aleg_uuid: _Plain | None = None
     switch: str | None = None
     core_uuid: str | None = None
     """Of the FreeSWITCH process that had the call: where another one answers, the call is gone."""

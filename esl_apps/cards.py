@@ -155,13 +155,20 @@ class _AccountDocument(msgspec.Struct):
     call_restriction: dict[str, config.Rule] = msgspec.field(default_factory=dict)
 
 
+class Unreadable(Unavailable):
+    """What stands in Redis is not what was written there."""
+
+
 @contextmanager
 def asking_redis() -> Iterator[None]:
-    """What a Redis that is away raises becomes :class:`Unavailable`."""
+    """What a Redis that is away raises becomes :class:`Unavailable`; so does what in it is not as it was written:
+    what can't be read opens nothing."""
     try:
         yield
     except ERRORS as error:
         raise Unavailable(f"redis: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unreadable(f"redis: what is stored can't be read: {error}") from None
 
 
 class Script:
@@ -200,6 +207,10 @@ class Stale:
         """:raises Unavailable: Redis is away, and has not answered this in the last seconds."""
         try:
             found = ask()
+        except Unreadable:
+            # Redis is there, and what it says opens nothing.
+            self._kept.pop(key, None)
+            raise
         except Unavailable:
             at, kept = self._kept.get(key, (-math.inf, None))
             if self._clock() - at > self.seconds:
@@ -276,7 +287,7 @@ class CardStore:
     def last_number(self, card_id: str) -> str | None:
         with asking_redis():
             raw = self._client.hget(_LAST_NUMBER, card_id)
-        return None if raw is None else raw.decode()
+            return None if raw is None else raw.decode()
 
     def set_last_number(self, card_id: str, number: str) -> None:
         try:
@@ -295,21 +306,21 @@ class CardStore:
     def _imported(self, account_id: str) -> Account | None:
         with asking_redis():
             fields = self._client.hgetall(_ACCOUNT + account_id)
-        if b"account" not in fields:
-            return None
-        one = msgspec.json.decode(fields.pop(b"account"), type=_AccountDocument)
-        return Account(
-            id=account_id,
-            name=one.name,
-            realm=one.realm,
-            caller_id=one.caller_id,
-            caller_id_name=one.caller_id_name,
-            call_restriction=one.call_restriction,
-            users={
-                field.decode().removeprefix("user:"): msgspec.json.decode(rules, type=dict[str, config.Rule])
-                for field, rules in fields.items()
-            },
-        )
+            if b"account" not in fields:
+                return None
+            one = msgspec.json.decode(fields.pop(b"account"), type=_AccountDocument)
+            return Account(
+                id=account_id,
+                name=one.name,
+                realm=one.realm,
+                caller_id=one.caller_id,
+                caller_id_name=one.caller_id_name,
+                call_restriction=one.call_restriction,
+                users={
+                    field.decode().removeprefix("user:"): msgspec.json.decode(rules, type=dict[str, config.Rule])
+                    for field, rules in fields.items()
+                },
+            )
 
     def card_limits(self, account_id: str) -> Limits | None:
         """What each card of an account may dial; ``Account.limits`` is for all of them together."""
@@ -354,7 +365,7 @@ class CardStore:
             if found is None:
                 return None
             old_claim, old_raw = found
-            old = msgspec.json.decode(old_raw, type=_Document)
+            old = _document(old_raw)
             kept = old_claim if merge or old_claim.startswith("p") else None
             claim, document = self._draft(fields, old if merge else _Document(id, account_id), kept)
             raw = msgspec.json.encode(document)
@@ -368,20 +379,20 @@ class CardStore:
     def delete(self, account_id: str, id: str) -> Card | None:
         """Delete a card; what it was, or None where this account has none of this id."""
         found = self._delete([_CARDS, _IDS, _OF + account_id, _LAST_NUMBER], [id])
-        return _card(found[0].decode(), found[1]) if found else None
+        return _card(_text_of(found[0]), found[1]) if found else None
 
     def page(self, account_id: str, limit: int, after: str | None = None) -> tuple[list[Card], str | None]:
         """An account's cards in the order of their ids, which is that of their creation here, and after which
         id the next page begins (None: there is none)."""
         found = self._page([_CARDS, _IDS, _OF + account_id], [f"({after}" if after else "-", limit + 1])
-        cards = [_card(found[i].decode(), found[i + 1]) for i in range(0, len(found), 2)]
+        cards = [_card(_text_of(found[i]), found[i + 1]) for i in range(0, len(found), 2)]
         return cards[:limit], cards[limit - 1].id if len(cards) > limit else None
 
     def _find(self, account_id: str, id: str) -> tuple[str, bytes] | None:
         found = self._read([_CARDS, _IDS], [id])
-        if not found or msgspec.json.decode(found[1], type=_Document).account_id != account_id:
+        if not found or _document(found[1]).account_id != account_id:
             return None
-        return found[0].decode(), found[1]
+        return _text_of(found[0]), found[1]
 
     def _draft(self, fields: Mapping[str, Any], base: _Document, claim: str | None) -> tuple[str, _Document]:
         """``base`` with ``fields`` on top, and its claim: ``claim`` where the fields name none."""
@@ -469,7 +480,7 @@ class CardStore:
         def ask() -> dict[str, Any]:
             with asking_redis():
                 raw = self._client.hget(_SYSTEM_CONFIG, name)
-            return {} if raw is None else dict(msgspec.json.decode(raw))
+                return {} if raw is None else msgspec.json.decode(raw, type=dict[str, Any])
 
         return self._stale.ask("s" + name, ask)
 
@@ -478,8 +489,18 @@ class CardStore:
             self._client.hset(_SYSTEM_CONFIG, name, msgspec.json.encode(keys))
 
 
+def _document(raw: bytes) -> _Document:
+    with asking_redis():
+        return msgspec.json.decode(raw, type=_Document)
+
+
+def _text_of(raw: bytes) -> str:
+    with asking_redis():
+        return raw.decode()
+
+
 def _card(claim: str, raw: bytes) -> Card:
-    one = msgspec.json.decode(raw, type=_Document)
+    one = _document(raw)
     return Card(
         id=one.id,
         account_id=one.account_id,

@@ -23,6 +23,7 @@ from esl_apps.core.cdr import Attempt
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.spending import Charge, Refusal
 from esl_apps.esl.switch import Switch
+from esl_apps.prompts import is_media
 from esl_apps.redisclient import ERRORS
 
 if TYPE_CHECKING:
@@ -297,6 +298,14 @@ class Outgoing:
         try:
             a, b = node.settings.plan.read(one.a), node.settings.plan.read(one.b) if one.b else None
         except NotDialable:
+            return False
+        # From Redis, which anybody may have written to: what is no room and no prompt is nothing to execute.
+        if b is None and not autodial.CONFERENCE.fullmatch(one.conference or ""):
+            return False
+        prompts = node.config.prompts
+        if one.media_id is not None and not is_media(
+            one.media_id, prompts.dir, prompts.language, prompts.urls
+        ):
             return False
         order = AutodialOrder(a, b, one.conference, 0.0, one.retain_cid, one.media_id)
         node.go_on_paying(attempt)

@@ -17,6 +17,11 @@ TIMEOUT = 2.0
 
 Client = Any  # redis.Redis or redis.cluster.RedisCluster: one set of commands, no common base class.
 
+
+class Unreadable(redis.RedisError):
+    """What stands in Redis is not what was written there."""
+
+
 #: What a Redis that is away, loading, failing over or read-only raises.
 ERRORS = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 

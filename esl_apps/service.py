@@ -32,8 +32,7 @@ from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa
 from esl_apps.core.apps.click2dial import Client
 from esl_apps.core.apps.common import Settings, recording_path
 from esl_apps.core.apps.dialin import Rules, account_level
-from esl_apps.core.cards import Account
-from esl_apps.core.cards import Unavailable as Unaskable
+from esl_apps.core.cards import Account, Unavailable
 from esl_apps.core.cdr import Attempt, Moment
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.guard import Source, source_of
@@ -42,7 +41,8 @@ from esl_apps.core.spending import SYSTEM, Charge, Level
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, Unavailable
+from esl_apps.esl.switch import Switch
+from esl_apps.esl.switch import Unavailable as SwitchAway
 from esl_apps.guard import GuardStore
 from esl_apps.incoming import Incoming
 from esl_apps.metrics import Metrics
@@ -305,7 +305,7 @@ class Node:
     def _order(self, switch: Switch, commands: list[str]) -> None:
         for command in commands:
             # The next beat orders it again; a leg that is gone is what was wanted.
-            with suppress(Unavailable, ReplyError):
+            with suppress(SwitchAway, ReplyError):
                 switch.api(command)
 
     def go_on_paying(self, attempt: Attempt) -> None:
@@ -315,7 +315,7 @@ class Node:
             try:
                 levels = [self._level(name, attempt) for name in one["levels"]]
                 number = self.settings.plan.read(one["number"]) if one["number"] else None
-            except (Unaskable, NotDialable) as error:
+            except (Unavailable, NotDialable) as error:
                 log.error("a call is not paid for", extra={"call_ref": attempt.call_ref, "reason": str(error)})
                 continue
             charges.append(
@@ -327,7 +327,7 @@ class Node:
                 charge.talk()
 
     def _level(self, name: str, attempt: Attempt) -> Level:
-        """As it is configured now. :raises Unaskable: an imported account, and Redis is away."""
+        """As it is configured now. :raises Unavailable: an imported account, and Redis is away."""
         kind, _, id = name.partition(":")
         if kind == "integrator" and id in self.clients:
             return next(one for one in self.clients[id].levels if one.name == name)
@@ -341,7 +341,8 @@ class Node:
 
     @property
     def rules(self) -> Rules:
-        """:raises Unavailable: Redis is away, and with it what was imported: nobody dials by half of the rules."""
+        """:raises Unavailable: Redis is away, and with it what was imported, or that can't be read: nobody dials by
+        half of the rules."""
         return self._system()[0]
 
     def _system(self) -> tuple[Rules, DisaDefaults, tuple[str, str]]:
@@ -353,7 +354,11 @@ class Node:
             dids = [cccp.cccp_cb_number, cccp.cccp_cc_number, *config.inbound]
             for account in config.accounts.values():
                 dids += [did for one in account.disa.values() for did in one.numbers]
-            allowed = re.compile(cccp.allowed_callee_regex) if cccp.allowed_callee_regex else None
+            try:
+                allowed = re.compile(cccp.allowed_callee_regex) if cccp.allowed_callee_regex else None
+                own_numbers = frozenset(self.settings.plan.read(did).e164 for did in dids if did)
+            except (re.error, NotDialable) as error:
+                raise Unavailable(f"the imported cccp can't be used: {error}") from None
             rules = Rules(
                 redial_code=cccp.last_number_redial_code,
                 ensure_valid_caller_id=cccp.ensure_valid_caller_id,
@@ -365,7 +370,7 @@ class Node:
                 callback_delay=cccp.callback_delay,
                 emergency=config.dial.emergency is not None,
                 system=self.system,
-                own_numbers=frozenset(self.settings.plan.read(did).e164 for did in dids if did),
+                own_numbers=own_numbers,
             )
             self._rules = rules, defaults, (cccp.attest_header, cccp.attest_level)
         return self._rules
@@ -374,7 +379,10 @@ class Node:
         imported = self.cards.system_config(name)
         if not imported:
             return section
-        return msgspec.convert({**msgspec.to_builtins(section), **imported}, type(section))
+        try:
+            return msgspec.convert({**msgspec.to_builtins(section), **imported}, type(section))
+        except msgspec.ValidationError as error:
+            raise Unavailable(f"the imported {name} can't be read: {error}") from None
 
     def entrance(self, account_id: str, name: str) -> disa.Entrance | None:
         """A DISA as it is configured now; None where there is none of this name."""

@@ -18,7 +18,7 @@ from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
 from esl_apps.calls import Essence
-from esl_apps.redisclient import ERRORS, Client
+from esl_apps.redisclient import ERRORS, Client, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,35 @@ class Claim(msgspec.Struct):
     body: str
     call_ref: str
     boot: str
+
+
+class _Moment(msgspec.Struct):
+    at: float
+    detail: str
+    state: str = ""
+    what: str = ""
+
+
+class _Snapshot(msgspec.Struct):
+    """The types of what ``calls.snapshot`` makes: Redis is not ours alone."""
+
+    call_ref: str
+    integrator: str | None
+    state: str
+    contact_ref: str = ""
+    session_ref: str = ""
+    app: str = ""
+    agent: str | None = None
+    callee: str | None = None
+    outbound_id: str | None = None
+    call_dir: str = ""
+    switch: str | None = None
+    node: str = ""
+    dialed_at: float | None = None
+    answered_at: float | None = None
+    bridged_at: float | None = None
+    timeline: list[_Moment] = []
+    decisions: list[_Moment] = []
 
 
 class Store:
@@ -175,8 +204,7 @@ class Store:
         take = self._pending.get(ref) or self._on_its_way.get(ref)
         if take is not None:
             return take()[0]
-        raw = self._client.get(_CALL + ref)
-        return None if raw is None else msgspec.json.decode(raw)
+        return _read(self._client.get(_CALL + ref))
 
     def calls(
         self, integrator: str, wanted: dict[str, str], limit: int, before: str | None
@@ -195,14 +223,13 @@ class Store:
                 return found, None
             for raw, value in zip(refs, self._values(refs), strict=True):
                 scanned += 1
-                ref = raw.decode()
+                ref = raw.decode("utf-8", "replace")
                 top = f"({ref}"
-                if value is not None:
-                    call = msgspec.json.decode(value)
-                    if all(call.get(field) == text for field, text in wanted.items()):
-                        found.append(call)
-                        if len(found) == limit:
-                            return found, ref
+                call = _read(value)
+                if call is not None and all(call.get(field) == text for field, text in wanted.items()):
+                    found.append(call)
+                    if len(found) == limit:
+                        return found, ref
         return found, top[1:]
 
     def live(self, boots: Iterable[str]) -> dict[str, list[Essence]]:
@@ -212,7 +239,7 @@ class Store:
         for boot in listed:
             pipeline.hvals(_LIVE + boot)
         return {
-            boot: [msgspec.json.decode(raw, type=Essence) for raw in found]
+            boot: [one for raw in found if (one := _essence(raw)) is not None]
             for boot, found in zip(listed, pipeline.execute(), strict=True)
         }
 
@@ -223,8 +250,8 @@ class Store:
         for boot in listed:
             pipeline.hget(_LIVE + boot, ref)
         for boot, raw in zip(listed, pipeline.execute(), strict=True):
-            if raw is not None:
-                return boot, msgspec.json.decode(raw, type=Essence)
+            if raw is not None and (one := _essence(raw)) is not None:
+                return boot, one
         return None
 
     def has(self, ref: str) -> bool:
@@ -267,7 +294,12 @@ class Store:
         raw = self._client.set(
             self._idempotency(integrator, key), msgspec.json.encode(claim), nx=True, get=True, ex=KEEP
         )
-        return None if raw is None else msgspec.json.decode(raw, type=Claim)
+        if raw is None:
+            return None
+        try:
+            return msgspec.json.decode(raw, type=Claim)
+        except msgspec.DecodeError as error:
+            raise Unreadable(f"an idempotency key's claim: {error}") from None
 
     def reclaim(self, integrator: str, key: str, claim: Claim, call_ref: str) -> bool:
         """Take a key whose process died before it dialled; False where another request was faster.
@@ -289,6 +321,28 @@ class Store:
     def _idempotency(integrator: str, key: str) -> str:
         # A client's text names no key of ours: its hash does.
         return f"{_IDEMPOTENCY}{integrator}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _read(raw: bytes | None) -> dict[str, Any] | None:
+    """A call's snapshot; None where there is none, or (which is logged) what stands there is none of ours."""
+    if raw is None:
+        return None
+    try:
+        msgspec.json.decode(raw, type=_Snapshot)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("a call in Redis can't be read", extra={"reason": str(error)})
+        return None
+    call: dict[str, Any] = msgspec.json.decode(raw)
+    return call
+
+
+def _essence(raw: bytes) -> Essence | None:
+    """A live call as its process wrote it; None (which is logged) where what stands there is none."""
+    try:
+        return msgspec.json.decode(raw, type=Essence)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("a live call in Redis can't be read", extra={"reason": str(error)})
+        return None
 
 
 def same_body(claim: Claim, body: bytes) -> bool:

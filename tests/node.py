@@ -103,6 +103,8 @@ def request(
 class Node:
     """``esl-apps serve`` in a process of its own."""
 
+    program = "esl_apps"
+
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.folder = Path(tempfile.mkdtemp(prefix="node-"))
@@ -118,7 +120,7 @@ class Node:
         with self.log.open("ab") as log:
             before = self.log.stat().st_size
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "esl_apps", "serve", "-c", str(self.file)], stderr=log, stdout=log
+                [sys.executable, "-m", self.program, "serve", "-c", str(self.file)], stderr=log, stdout=log
             )
         end = time.monotonic() + 20
         while b" ready\n" not in self.log.read_bytes()[before:]:

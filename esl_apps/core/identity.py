@@ -37,6 +37,9 @@ def caller_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
     if call.header("Caller-Privacy-Hide-Number") == "true" or not _WITHHELD.isdisjoint(privacy):
         return None
     sender = call.variable("sip_from_user")
+    if sender is None and call.variable("sip_from_uri") is not None:
+        # ``<sip:%00@…>``: FreeSWITCH leaves a user that decodes to nothing out, and has the asserted number alone.
+        sender = ""
     if sender is None or call.header("Call-Direction") == "outbound":
         # No INVITE came: a leg of ours, or one of another kind.
         return presented(call.header("Caller-Caller-ID-Number"))

@@ -130,7 +130,10 @@ class Channel:
     # What the flow does -------------------------------------------------------------------------------
 
     def set(self, variables: Mapping[str, str]) -> None:
-        self._run(lambda: self._session.multiset(variables))
+        # FreeSWITCH expands ``${…}`` in whatever an application is given, and runs ``${system(…)}``: a value is
+        # encoded here as in a dial string.
+        encoded = {name: dialstring.encode(value) for name, value in variables.items()}
+        self._run(lambda: self._session.multiset(encoded))
 
     def ring(self) -> None:
         self._run(lambda: self._session.execute("ring_ready", lock=True))
@@ -223,6 +226,7 @@ class Channel:
 
     def respond(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
         variables: dict[str, str] = {}
+        # As they are: header texts are the application's own.
         for name, value in headers:
             key = f"sip_rh_{name}"
             while key in variables:
@@ -230,7 +234,7 @@ class Channel:
                 key += " "
             variables[key] = value
         if variables:
-            self.set(variables)
+            self._run(lambda: self._session.multiset(variables))
         self._run(lambda: self._session.execute("respond", str(status)))
         self._wait(lambda: self._session.hung_up, _QUICK)
 

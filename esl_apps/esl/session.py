@@ -9,11 +9,13 @@ Only the session's own greenlet may call its methods.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from gevent import socket
 from greenswitch.esl import OutboundSession as GreenswitchSession
@@ -29,6 +31,10 @@ log = logging.getLogger(__name__)
 REPLY_TIMEOUT = 10.0
 #: Seconds for which the switch keeps the socket after the hang-up: room for CHANNEL_HANGUP_COMPLETE of both legs.
 LINGER = 5
+#: The notice of a hang-up has the channel's name in it, a caller's From user and all, neither encoded nor (in its 512
+#: bytes) whole: the one place where a caller writes on this socket.
+NAME_LENGTH = 300
+_CONTROL = re.compile(rb"[\x00-\x1f]")
 
 
 class Gone(OutboundSessionHasGoneAway):  # type: ignore[misc]
@@ -88,6 +94,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         """Told of keys that ``bind_digit_action`` diverted: which, and whether they matched (hazards 27, 28)."""
         self.close_reason = ""
         self._lingering = False
+        self._named_fairly = True
         self._uuid = b""
         self._framer = Framer()
         self._replies: deque[_Reply] = deque()
@@ -111,6 +118,8 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self._uuid = data.raw(b"Unique-ID") or b""
         if not self._uuid:
             raise Gone("connect was not answered with a channel", hung_up=False)
+        name = unquote_to_bytes(data.raw(b"Channel-Name") or b"")
+        self._named_fairly = len(name) <= NAME_LENGTH and not _CONTROL.search(name)
         if data.raw(b"Answer-State") == b"hangup":
             self._lingering = True
         rest = [text.replace("{uuid}", self.uuid) for text in commands]
@@ -317,6 +326,10 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
                 completion.error = frame.data
         elif content_type == wire.DISCONNECT:
             self._lingering = self._lingering or frame.raw(b"Content-Disposition") == b"linger"
+            if not self._named_fairly:
+                # The caller wrote what follows: frames of his own, or half of the switch's next one. What the end
+                # was, the inbound connection says.
+                raise FramingError("a notice with a name in it that no phone has")
             self._tell(self.event_handlers.get("DISCONNECT", ()), frame)
 
     def _on_event(self, event: Event) -> None:

@@ -33,6 +33,8 @@ CONNECT_TIMEOUT = 5.0
 REPLY_TIMEOUT = 5.0
 PING_EVERY = 2.0
 BACKOFF_FIRST, BACKOFF_LAST = 0.1, 5.0
+#: Seconds of a connection that held: when it is lost, the next one is tried at once.
+SETTLED = 1.0
 
 
 class Unavailable(NotConnectedError):  # type: ignore[misc]
@@ -134,7 +136,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._lost("stopped")
 
     def _keep(self) -> None:
-        delay = BACKOFF_FIRST
+        delay = pause = BACKOFF_FIRST
         while not self._stopping:
             try:
                 self._connect()
@@ -147,6 +149,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 delay = min(delay * 2, BACKOFF_LAST)
                 continue
             delay = BACKOFF_FIRST
+            since = time.monotonic()
             log.info("switch connected", extra={"switch": self.name, "core_uuid": self.core_uuid})
             pinger = gevent.spawn(self._ping)
             try:
@@ -157,6 +160,12 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 log.warning("switch lost", extra={"switch": self.name, "reason": reason})
                 self.reconnects += 1
                 self._lost(reason)
+                if time.monotonic() - since > SETTLED:
+                    pause = BACKOFF_FIRST
+                    continue
+                # One that takes the password and then falls over each time must not be asked without a pause.
+                gevent.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+                pause = min(pause * 2, SETTLED)
 
     def _connect(self) -> None:
         sock = socket.create_connection((self.host, self.port), CONNECT_TIMEOUT)

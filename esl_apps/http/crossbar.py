@@ -6,7 +6,6 @@ differs from Kazoo: a PIN is never in an answer, and uniqueness holds on updates
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ import falcon
 from esl_apps.calls import Full
 from esl_apps.cards import CARD_ID, COMMENT_LENGTH, MOST_CONCURRENT_CALLS, NAME, PIN
 from esl_apps.config import Config
-from esl_apps.core.apps.autodial import AutodialOrder
+from esl_apps.core.apps.autodial import CONFERENCE, AutodialOrder
 from esl_apps.core.apps.click2dial import Fault, Refused
 from esl_apps.core.cards import Account, Card, Unavailable
 from esl_apps.core.numbers import NotDialable, Number
@@ -26,7 +25,7 @@ from esl_apps.http.access import CALL, CARDS, READ, Door, Holder, holders
 from esl_apps.http.common import Problem, answer, application, problem, read_json, spent
 from esl_apps.http.server import Wsgi
 from esl_apps.outgoing import Spent
-from esl_apps.prompts import prompt_path
+from esl_apps.prompts import is_media
 from esl_apps.service import Node
 
 _T = TypeVar("_T")
@@ -36,8 +35,6 @@ _CARDS = "/v2/accounts/{account_id}/cccps"
 #: Kazoo's own page.
 _PAGE, _MOST = 50, 500
 _LONGEST_DELAY = 3600.0
-_CONFERENCE = re.compile(r"conference:([A-Za-z0-9._-]{1,64})")
-_PROMPT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _AUTODIAL = ("a_leg_number", "b_leg_number", "callback_delay", "retain_cid", "media_id")
 _RETRY_AFTER = {"Retry-After": "5"}
@@ -272,9 +269,9 @@ def read_order(node: Node, account: Account, data: dict[str, Any]) -> AutodialOr
     b, conference = None, None
     wanted = data.get("b_leg_number")
     if isinstance(wanted, str) and wanted.startswith("conference:"):
-        named = _CONFERENCE.fullmatch(wanted)
-        if named:
-            conference = named[1]
+        named = wanted.removeprefix("conference:")
+        if CONFERENCE.fullmatch(named):
+            conference = named
         else:
             message = "expected conference: and 1 to 64 letters, digits, . _ -"
             faults.append(Fault("b_leg_number", "pattern", message))
@@ -288,8 +285,8 @@ def read_order(node: Node, account: Account, data: dict[str, Any]) -> AutodialOr
     retain_cid = data.get("retain_cid")
     if retain_cid is not None and not isinstance(retain_cid, bool):
         faults.append(Fault("retain_cid", "type", "expected true or false"))
-    media_id = data.get("media_id")
-    if media_id is not None and not _is_media(node, media_id):
+    media_id, prompts = data.get("media_id"), node.config.prompts
+    if media_id is not None and not is_media(media_id, prompts.dir, prompts.language, prompts.urls):
         message = "expected the name of a prompt without its .wav, or one of the configuration's prompts.urls"
         faults.append(Fault("media_id", "not_found", message))
     if faults:
@@ -322,17 +319,6 @@ def _leg(node: Node, account: Account, text: object, field: str, faults: list[Fa
     else:
         return number
     return None
-
-
-def _is_media(node: Node, media_id: object) -> bool:
-    """Whether it is a URL that the configuration lists, or a prompt whose file is there."""
-    prompts = node.config.prompts
-    if not isinstance(media_id, str):
-        return False
-    if media_id in prompts.urls:
-        return True
-    named = _PROMPT.fullmatch(media_id)
-    return named is not None and os.path.exists(prompt_path(prompts.dir, prompts.language, media_id, 8000))
 
 
 # For /openapi.json -----------------------------------------------------------------------------------

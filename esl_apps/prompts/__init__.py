@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 #: The package's own.
 PROMPTS = Path(__file__).parent
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def prompt_path(folder: str | None, language: str, name: str, rate: int) -> str:
@@ -22,3 +25,12 @@ def prompt_path(folder: str | None, language: str, name: str, rate: int) -> str:
                 return path
     ours = PROMPTS / (language if (PROMPTS / language).is_dir() else "en")
     return str(ours / rates[0] / f"{name}.wav")
+
+
+def is_media(media_id: object, folder: str | None, language: str, urls: Collection[str]) -> bool:
+    """Whether it is a URL that the configuration lists, or a prompt whose file is there."""
+    if not isinstance(media_id, str):
+        return False
+    if media_id in urls:
+        return True
+    return bool(_NAME.fullmatch(media_id)) and os.path.exists(prompt_path(folder, language, media_id, 8000))

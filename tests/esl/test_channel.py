@@ -210,12 +210,13 @@ def test_variables_go_as_one(call: Call) -> None:
     assert switch.executed == [("multiset", "^^|a=1|b=2")]
 
 
-def test_a_line_break_in_a_variable_is_refused(call: Call) -> None:
+def test_a_variables_value_begins_nothing_of_its_own(call: Call) -> None:
+    """No second command, no second variable, and nothing that the switch would expand or run."""
     made, switch = call
-    with pytest.raises(ValueError, match="line break"):
-        made.set({"a": "1\n\napi shutdown"})
+    made.set({"a": "1\n\napi shutdown", "b": "${system(id)}|c='2"})
     switch.settle()
-    assert switch.commands == []
+    assert switch.executed == [("multiset", "^^|a=1%0A%0Aapi%20shutdown|b=%24%7Bsystem%28id%29%7D%7Cc%3D%272")]
+    assert not any(command.startswith("api") for command in switch.commands)
 
 
 def test_a_hang_up_with_a_cause_ends_the_call(call: Call) -> None:

@@ -403,6 +403,21 @@ def test_after_a_good_connection_the_first_pause_is_short_again(
     assert pauses[tried] <= 0.15
 
 
+def test_a_switch_that_falls_over_each_time_is_not_asked_without_a_pause(
+    fake_switch: FakeSwitch, connect: Connect, pauses: list[float]
+) -> None:
+    def falls_over(peer: Peer, _command: str) -> bytes:
+        gevent.spawn_later(0.005, peer.say, b"nonsense\n\n")
+        return reply()
+
+    fake_switch.answers["event plain"] = falls_over
+    switch = connect(up=False)
+    eventually(lambda: len(pauses) >= 6)
+    assert switch.reconnects >= 6
+    assert pauses[0] <= 0.15
+    assert max(pauses) > 0.4
+
+
 def test_a_stopped_switch_is_noticed(
     fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -280,6 +280,10 @@ class RigLeg:
     def unhold(self) -> None:
         self.bank.ask("hold", call=self.ref, on=False)
 
+    def transfer(self, to: str) -> None:
+        """Ask the far side by REFER to call ``to`` (all of Refer-To)."""
+        self.bank.ask("transfer", call=self.ref, to=to)
+
     def hears(self, hz: int, within: float = 3.0) -> bool:
         reply = self.bank.ask("hears", timeout=within + 5, call=self.ref, hz=hz, within=within)
         return bool(reply["heard"])
@@ -508,7 +512,9 @@ class RawCall:
     """An INVITE written by hand, for what PJSIP would refuse to send or put right on its way.
 
     ``number`` stands in the request line and ``sender`` after ``From: `` as they are; ``headers`` are added,
-    also twice the same. It offers PCMU at a port where nobody listens.
+    also twice the same. ``instead`` has what stands in place of a line that every INVITE has (``To``,
+    ``Contact``, ``Call-ID``, ``Via``'s parameters, ``Content-Type``), ``payload`` in place of the offer of PCMU at a
+    port where nobody listens. Bytes that are no UTF-8 are written as surrogate escapes.
     """
 
     content_type = "application/sdp"
@@ -517,36 +523,60 @@ class RawCall:
         """The INVITE's, of ``content_type``."""
         return sdp
 
-    def __init__(self, port: int, number: str, headers: Iterable[tuple[str, str]], sender: str) -> None:
+    def __init__(
+        self,
+        port: int,
+        number: str,
+        headers: Iterable[tuple[str, str]],
+        sender: str,
+        *,
+        instead: Mapping[str, str] | None = None,
+        payload: str | None = None,
+    ) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((HOST, 0))
         self.socket.connect((HOST, port))
         self.here = f"{HOST}:{self.socket.getsockname()[1]}"
         self.uri = f"sip:{number}@{HOST}:{port}"
+        self.instead = dict(instead or {})
         self.ref = hashlib.sha1(os.urandom(8)).hexdigest()
         self.sender = f"{sender};tag={self.ref[:8]}"
         self.to = f"<{self.uri}>"
+        self.sent = 1
         self.responses: list[tuple[int, dict[str, list[str]]]] = []
+        self.text = ""
+        """All that came, as it came."""
         offer = [f"v=0\r\no=- 1 1 IN IP4 {HOST}\r\ns=-\r\nc=IN IP4 {HOST}\r\nt=0 0\r\n"]
         offer += ["m=audio 9 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"]
-        self._send("INVITE", 1, headers, self.body("".join(offer)))
+        self._send("INVITE", 1, headers, self.body("".join(offer)) if payload is None else payload)
 
-    def _send(self, method: str, number: int, headers: Iterable[tuple[str, str]] = (), body: str = "") -> None:
+    def _send(
+        self,
+        method: str,
+        number: int,
+        headers: Iterable[tuple[str, str]] = (),
+        body: str = "",
+        content_type: str = "",
+    ) -> None:
         branch = 1 if method in ("ACK", "CANCEL") and self.status != 200 else number
+        first = method == "INVITE" and number == 1
+        own = self.instead
+        kind = content_type or self.content_type
+        encoded = body.encode("utf-8", "surrogateescape")
         lines = [
             f"{method} {self.uri} SIP/2.0",
-            f"Via: SIP/2.0/UDP {self.here};rport;branch=z9hG4bK{self.ref[:12]}{branch}",
+            f"Via: SIP/2.0/UDP {self.here};rport;branch=z9hG4bK{self.ref[:12]}{branch}{own.get('Via', '')}",
             "Max-Forwards: 70",
             f"From: {self.sender}",
-            f"To: {self.to}",
-            f"Call-ID: {self.ref}",
+            f"To: {own.get('To', self.to) if first else self.to}",
+            f"Call-ID: {own.get('Call-ID', self.ref)}",
             f"CSeq: {number} {method}",
-            f"Contact: <sip:raw@{self.here}>",
+            f"Contact: {own.get('Contact', f'<sip:raw@{self.here}>')}",
             *(f"{name}: {value}" for name, value in headers),
-            *([f"Content-Type: {self.content_type}"] if body else []),
-            f"Content-Length: {len(body)}",
+            *([f"Content-Type: {own.get('Content-Type', kind) if first else kind}"] if body else []),
+            f"Content-Length: {len(encoded)}",
         ]
-        self.socket.send(("\r\n".join(lines) + "\r\n\r\n" + body).encode("utf-8", "surrogateescape"))
+        self.socket.send(("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape") + encoded)
 
     @property
     def status(self) -> int | None:
@@ -560,18 +590,38 @@ class RawCall:
             self.socket.settimeout(max(0.001, until - time.monotonic()))
             try:
                 message = self.socket.recv(65536).decode("utf-8", "replace")
-            except TimeoutError:
+            except (TimeoutError, ConnectionError):
                 return None
+            self.text += message
             headers = pjsip_phones.headers_of(message)
-            if message.startswith("SIP/2.0 ") and headers["cseq"] == ["1 INVITE"]:
+            if message.startswith("SIP/2.0 ") and headers.get("cseq") == ["1 INVITE"]:
                 self.responses.append((int(message[8:11]), headers))
-                self.to = headers["to"][0]
+                self.to = headers.get("to", [self.to])[0]
         self._send("ACK", 1)
         return self.status
 
+    def request(self, method: str, headers: Iterable[tuple[str, str]] = (), body: str = "", kind: str = "") -> None:
+        """One more request in the answered call, its answer not waited for. ``kind``: the body's Content-Type."""
+        self.sent += 1
+        self._send(method, self.sent, headers, body, kind)
+
+    def answer(self, within: float = 5.0) -> int | None:
+        """The final status of the last ``request``; None where none comes."""
+        until = time.monotonic() + within
+        while True:
+            self.socket.settimeout(max(0.001, until - time.monotonic()))
+            try:
+                message = self.socket.recv(65536).decode("utf-8", "replace")
+            except (TimeoutError, ConnectionError):
+                return None
+            self.text += message
+            number = pjsip_phones.headers_of(message).get("cseq", [""])[0].partition(" ")[0]
+            if re.match(r"SIP/2\.0 [2-6]", message) and number == str(self.sent):
+                return int(message[8:11])
+
     def hangup(self) -> None:
         if self.status == 200:
-            self._send("BYE", 2)
+            self._send("BYE", self.sent + 1)
         elif self.status is None or self.status < 200:
             self._send("CANCEL", 1)
         self.socket.close()
@@ -988,9 +1038,9 @@ class FreeswitchRig:
             raise RigError("status has no sessions")
         return int(match[1])
 
-    def raw_call(self, number: str, headers: Iterable[tuple[str, str]], *, sender: str) -> RawCall:
+    def raw_call(self, number: str, headers: Iterable[tuple[str, str]], *, sender: str, **more: Any) -> RawCall:
         """A call into the public context whose bytes are the test's: see ``RawCall``."""
-        return RawCall(self.external_port, number, headers, sender)
+        return RawCall(self.external_port, number, headers, sender, **more)
 
     def log_text(self, *, all_of_it: bool = False) -> str:
         """The switch's log at debug level, since the last ``reset``."""

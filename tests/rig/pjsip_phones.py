@@ -643,6 +643,10 @@ def build(pj: Any) -> type:
             self.calls[call].put_on_hold(on)
             reply()
 
+        def do_transfer(self, reply: Callable[..., None], call: str, to: str) -> None:
+            self.calls[call].xfer(to, pj.CallOpParam())
+            reply()
+
         def do_hears(self, reply: Callable[..., None], call: str, hz: int, within: float) -> None:
             if call in self.calls:
                 self.calls[call].listen(hz, within, lambda heard: reply(heard=heard))

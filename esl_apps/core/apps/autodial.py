@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from esl_apps.core.numbers import Number
 from esl_apps.core.spending import Charge
 
 REF = "autodial"
+CONFERENCE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""The name of a room."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,10 @@ class Settings:
     """The folder as the switch writes it."""
 
 
+#: The context that a leg is transferred to by its far side: there must be none of this name.
+NO_TRANSFER = "esl_apps_no_transfer"
+
+
 def leg_variables(attempt: Attempt, user: str) -> dict[str, str]:
     """What every leg carries, ringing ones included (contract §3)."""
     return {
@@ -38,6 +42,11 @@ def leg_variables(attempt: Attempt, user: str) -> dict[str, str]:
         "esl_contact_ref": attempt.contact_ref,
         "esl_account_id": attempt.account_id or attempt.integrator or "",
         "esl_user_id": user,
+        # A REFER of either party has the switch send the *other* one into the dialplan, to whatever number it names:
+        # out of our checks, limits and records. With Replaces it is refused; without, there is no variable that
+        # refuses it, and the leg goes to a context that no dialplan has, where it ends.
+        "deny_refer_requests": "true",
+        "force_transfer_context": NO_TRANSFER,
     }
 
 
@@ -244,8 +253,12 @@ def _who(attempt: Attempt, end: Ended, second: str) -> str:
     return cdr.SYSTEM
 
 
+#: Seconds. FreeSWITCH stamps each leg's end in that leg's thread: a B that takes A along may be stamped after it.
+_STAMPED_WITHIN = 0.25
+
+
 def _failed_first(end: Ended, bleg: Leg) -> bool:
     """Whether an unanswered B ended by itself before A did, and not because A had gone."""
     if end.lost or end.aleg.hung_up_itself or bleg.ended_at is None or bleg.q850 in (None, causes.NORMAL_CLEARING):
         return False
-    return end.aleg.ended_at is None or bleg.ended_at <= end.aleg.ended_at
+    return end.aleg.ended_at is None or bleg.ended_at <= end.aleg.ended_at + _STAMPED_WITHIN

@@ -1,0 +1,78 @@
+"""``python -m tests.attack [--frames N] [--requests N] [--seed N]``: the long form (``make attack``).
+
+Malformed frames and requests at a real node, in ten rounds; after each one it prints what the node holds.
+Ends with 1 where the node did not live, does not serve, or holds more than it did after the first round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+
+from tests.attack.malformed import Field, Figures, figures
+
+ROUNDS = 10
+#: Of memory that Python keeps for itself, from the first round to the last.
+_GROWTH_KB = 8192
+
+
+def grew(first: Figures, last: Figures) -> list[str]:
+    """What a node holds more of than it did."""
+    found = []
+    if last.rss_kb > first.rss_kb + _GROWTH_KB:
+        found.append(f"memory: {first.rss_kb} kB to {last.rss_kb} kB")
+    for name, slack in (("fds", 4), ("greenlets", 4), ("calls", 0), ("sockets", 0)):
+        before, after = getattr(first, name), getattr(last, name)
+        if after > before + slack:
+            found.append(f"{name}: {before} to {after}")
+    if last.objects > first.objects * 1.1 + 2000:
+        found.append(f"objects: {first.objects} to {last.objects}")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.attack", description=__doc__)
+    parser.add_argument("--frames", type=int, default=1_000_000, help="malformed ESL frames (1000000)")
+    parser.add_argument("--requests", type=int, default=100_000, help="malformed requests (100000)")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    field = Field(options.seed)
+    faults: list[str] = []
+    began = time.monotonic()
+    try:
+        if not field.serves():
+            faults.append("the node does not serve before it is attacked")
+        print(f"{'before':24} {figures(field.node)}", flush=True)
+        said, statuses, first = 0, Counter[str](), None
+        for turn in range(ROUNDS):
+            said += field.frames(options.frames // ROUNDS, 100)
+            statuses += field.requests(options.requests // ROUNDS)
+            field.settle()
+            now = figures(field.node)
+            print(f"{said:9} + {sum(statuses.values()):6} answers {now}", flush=True)
+            first = first or now
+            if turn == ROUNDS - 1:
+                faults += grew(first, now)
+        if field.dialled():
+            faults.append(f"dialled: {field.dialled()} calls")
+        if not field.serves():
+            faults.append("the node does not serve any more")
+        print(f"answers by status: {dict(sorted(statuses.items()))}")
+        print(f"connections of the hostile switch: {field.hostile.connections}, its frames {field.hostile.said}")
+        if any(status.startswith("5") and status != "503" for status in statuses):
+            faults.append("an answer that says the fault is the server's")
+    finally:
+        ended = field.close()
+    log = field.node.log.read_text()
+    if ended != 0:
+        faults.append(f"the node ended with {ended}")
+    if "Traceback" in log:
+        faults.append(f"a traceback in {field.node.log}")
+    print(f"{time.monotonic() - began:.0f} s; " + ("; ".join(faults) if faults else "nothing leaked, nothing broke"))
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Thousands of malformed frames and requests: the short form of ``python -m tests.attack``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.attack.__main__ import grew
+from tests.attack.malformed import Field, figures
+
+FRAMES, REQUESTS = 4000, 1200
+
+
+@pytest.fixture(scope="module")
+def field() -> Iterator[Field]:
+    made = Field()
+    assert made.serves()
+    yield made
+    assert made.close() == 0
+    log = made.node.log.read_text()
+    assert "Traceback" not in log, log[log.index("Traceback") - 200 :][:3000]
+
+
+def test_malformed_frames_both_ways_break_and_leak_nothing(field: Field) -> None:
+    field.frames(FRAMES // 4)
+    field.settle()
+    before = figures(field.node)
+    heard = field.hostile.said
+    said = field.frames(FRAMES)
+    assert said > FRAMES > said - (field.hostile.said - heard) > 0
+    field.settle()
+    assert not grew(before, figures(field.node))
+    assert not field.dialled()
+    assert field.serves()
+
+
+def test_malformed_requests_break_leak_and_dial_nothing(field: Field) -> None:
+    field.requests(REQUESTS // 4)
+    before = figures(field.node)
+    statuses = field.requests(REQUESTS)
+    assert sum(statuses.values()) > REQUESTS / 2
+    assert not [status for status in statuses if status.startswith("5")]
+    assert {"200", "400", "401", "404", "422"} <= statuses.keys()
+    assert not grew(before, figures(field.node))
+    assert not field.dialled()
+    assert field.serves()

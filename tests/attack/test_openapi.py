@@ -1,0 +1,86 @@
+"""schemathesis on ``/openapi.json`` of both ports: what it says is what comes, and nothing in it brings a 5xx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
+from tests.rig.sandbox import SandboxRig
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+#: What anybody may ask.
+OPEN = {"/openapi.json", "/healthz", "/readyz", "/metrics"}
+bounded = settings(
+    max_examples=10, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+
+
+@pytest.fixture(scope="module")
+def node(redis: RedisServer) -> Iterator[Node]:
+    with SandboxRig() as rig:
+        config = configuration(rig, redis, caller_ids=[])
+        config["pin_key"] = "key-for-tests"
+        config["accounts"] = {"acme": {"caller_id": {"number": "+27115550000"}}}
+        made = Node(config)
+        yield made
+        assert made.stop() == 0
+        assert "Traceback" not in made.log.read_text(), made.log.read_text()
+
+
+def described(address: str) -> Any:
+    schema = schemathesis.openapi.from_dict(request(address, "GET", "/openapi.json", token=None).json)
+    schema.config.update(base_url=f"http://{address}")
+    return schema
+
+
+def try_it(case: Any, token: str) -> None:
+    response = case.call(headers={"Authorization": f"Bearer {token}"}, timeout=20)
+    case.validate_response(response, checks=CHECKS)
+    if case.operation.path not in OPEN:
+        stranger = case.call(headers={"Authorization": "Bearer wrong"}, timeout=20)
+        # Where there is no such resource to be asked for, that is said to whoever asks.
+        assert stranger.status_code in {401, response.status_code} - set(range(200, 400)), stranger.status_code
+
+
+def try_all(address: str, token: str, prefixes: tuple[str, ...]) -> int:
+    """Every operation below one of the prefixes; how many there are."""
+    tried = 0
+    for found in described(address).get_all_operations():
+        operation = found.ok()
+        if not operation.path.startswith(prefixes):
+            continue
+
+        @bounded
+        @given(case=operation.as_strategy())
+        def one(case: Any) -> None:
+            try_it(case, token)
+
+        one()
+        tried += 1
+    return tried
+
+
+def test_the_integrators_port_is_as_it_says(node: Node) -> None:
+    assert try_all(node.api, TOKEN, ("/click2dial", "/call.php", "/openapi.json")) >= 6
+
+
+def test_the_operators_port_is_as_it_says(node: Node) -> None:
+    assert try_all(node.admin, ADMIN_TOKEN, ("/v2", "/healthz", "/readyz", "/metrics", "/openapi.json")) >= 8

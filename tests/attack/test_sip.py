@@ -1,0 +1,227 @@
+"""Header forging in every SIP field that a caller writes: real INVITEs, a real FreeSWITCH, the shipped dialplan."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.attack.forgeries import ATTACKER, CLAIMS, FROM, VICTIM, fields
+from tests.attack.stand import AGENT, DIDS, PREMIUM, Stand, spread
+from tests.rig.base import Script, eventually
+from tests.rig.freeswitch import find_freeswitch
+
+pytestmark = [
+    pytest.mark.freeswitch,
+    pytest.mark.skipif(
+        find_freeswitch() is None or importlib.util.find_spec("pjsua2") is None, reason="needs FreeSWITCH and pjsua2"
+    ),
+]
+
+CALLEE = "0820001234"
+CALLED = [DIDS[app] for app in ("dialthrough", "disa", "inbound")]
+ASKED = ["dialthrough", "disa", "inbound", "callback"]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[Stand]:
+    stand = Stand()
+    yield stand
+    stand.close()
+
+
+@pytest.fixture
+def stand(loaded: Stand) -> Stand:
+    loaded.reset()
+    return loaded
+
+
+def who(record: dict[str, Any]) -> str | None:
+    """The caller that a record names."""
+    name: str | None = record["number"] if record["ref"] == "inbound" else record["extension"]
+    return name
+
+
+def honest(records: list[dict[str, Any]], *, lied: bool) -> None:
+    """Each record of a caller who was nobody says so."""
+    assert records
+    for record in records:
+        assert who(record) == ATTACKER or (lied and re.fullmatch(r"\+?\d{1,32}", who(record) or "0")), record
+        assert who(record) != VICTIM
+        if record["ref"] == "inbound":
+            assert record["end_reason"] in ("abandoned", "agent_busy", "agent_no_answer")
+        else:
+            assert (record["number"], record["dial_number"]) == (None, None)
+            assert record["end_reason"] in ("abandoned", "rejected")
+
+
+def test_no_header_makes_a_caller_somebody_else(stand: Stand) -> None:
+    round = spread(CLAIMS, ["dialthrough"]) + spread(CLAIMS, ["callback"]) + spread(CLAIMS, ["disa", "inbound"])
+    records = stand.attack(round, talk=1.0)
+    honest(records, lied=True)
+    assert len([one for one in records if one["ref"] == "dialthrough"]) == len(CLAIMS)
+    stand.an_honest_caller_is_served()
+
+
+ROUNDS = 6
+
+
+@pytest.mark.parametrize("part", range(ROUNDS))
+def test_no_field_carries_more_than_text(stand: Stand, part: int) -> None:
+    """Every payload in every field; each round has one in so many of them."""
+    matrix = [one for payload in stand.payloads().values() for one in fields(payload) if not one.claims]
+    records = stand.attack(spread(matrix[part::ROUNDS], ASKED), talk=1.0)
+    honest(records, lied=False)
+    stand.an_honest_caller_is_served()
+
+
+def test_no_from_user_is_more_than_a_number(stand: Stand) -> None:
+    lies = [one for payload in stand.payloads().values() for one in fields(payload) if one.claims]
+    records = stand.attack([(lie, app) for lie in lies for app in ASKED], talk=1.0)
+    honest(records, lied=True)
+    stand.an_honest_caller_is_served()
+
+
+# The event socket's own text ------------------------------------------------------------------------------
+
+#: A second call's end, as a caller would write it: it was answered, an hour ago, and so is to be paid for.
+FRAMES = (
+    "x\n\nContent-Length: 149\nContent-Type: text/event-plain\n\nEvent-Name: CHANNEL_HANGUP_COMPLETE\nUnique-ID: 1\n"
+    "Caller-Channel-Answered-Time: 1700000000000000\nCaller-Channel-Hangup-Time: 1700003600000000\n\n"
+)
+
+
+@pytest.mark.parametrize(
+    "user",
+    [FRAMES, "x\nContent-Length: 100000", "x\n\nContent-Type: api/response\n\n", "9" * 330, "9" * 600],
+    ids=["event", "length", "reply", "long", "longer"],
+)
+def test_a_channels_name_writes_nothing_on_the_event_socket(stand: Stand, user: str) -> None:
+    """The notice of a hang-up has the From user in it, decoded (mod_event_socket): what stands in it is no frame."""
+    taken = stand.records_made()
+    calls = [stand.rig.raw_call(did, [], sender=f"<sip:{quote(user)}@127.0.0.1>") for did in CALLED]
+    for call in calls:
+        call.wait(0.7)
+    for call in calls:
+        call.hangup()
+    records = stand.records(taken)
+    assert sorted(record["ref"] for record in records) == ["dialthrough", "disa", "inbound"]
+    for record in records:
+        assert (record["end_reason"], record["bridged_at"]) == ("abandoned", None), record
+        assert record["end_code"] == 16
+        assert who(record) is None
+    stand.nobody_got_in()
+
+
+# In a call -----------------------------------------------------------------------------------------------
+
+
+def test_no_request_in_a_call_lets_its_sender_in(stand: Stand) -> None:
+    """INFO, UPDATE, MESSAGE, NOTIFY, REFER, re-INVITE, in a call that still waits for its PIN."""
+    taken = stand.records_made()
+    other = stand.rig.raw_call(DIDS["dialthrough"], [], sender=FROM)
+    call = stand.rig.raw_call(DIDS["dialthrough"], [], sender=FROM)
+    assert (other.wait(), call.wait()) == (200, 200)
+    claims = [("P-Asserted-Identity", f"<sip:{VICTIM}@127.0.0.1>"), ("Remote-Party-ID", f"<sip:{VICTIM}@127.0.0.1>")]
+    replaced = f"{other.ref}%3Bto-tag%3D{other.to.rpartition('tag=')[2]}%3Bfrom-tag%3D{other.ref[:8]}"
+    targets = [f"<sip:{PREMIUM}@127.0.0.1>", f"<sip:{PREMIUM}@127.0.0.1?Replaces={replaced}>", "<sip:${system(id)}@x>"]
+    for payload in stand.payloads().values():
+        call.request("INFO", [], f"Signal={payload}\r\nDuration=100\r\n", "application/dtmf-relay")
+        call.request("INFO", [("X-A", payload), *claims], payload, "application/x-www-form-urlencoded")
+    data = f"api: originate\napi-arg: sofia/gateway/pstn/{PREMIUM} &park\n\n"
+    for kind in ("freeswitch/data", "freeswitch/session-event", "application/broadsoft", "message/sipfrag"):
+        call.request("INFO", [("Record", "on"), *claims], data, kind)
+        call.request("MESSAGE", claims, data, kind)
+        call.request("NOTIFY", [("Event", "refer"), ("Subscription-State", "active")], data, kind)
+    call.request("UPDATE", claims)
+    call.request("INVITE", claims, "v=0\r\n", "application/sdp")
+    for target in targets:
+        call.request("REFER", [("Refer-To", target), ("Referred-By", f"<sip:{VICTIM}@127.0.0.1>")])
+    # The last of them has its answer: they are taken in their order.
+    assert call.answer(within=10) == 202
+    for one in (call, other):
+        one.hangup()
+    honest(stand.records(taken), lied=False)
+    stand.nobody_got_in()
+    stand.an_honest_caller_is_served()
+
+
+def test_a_refer_dials_nothing(stand: Stand) -> None:
+    """Of either party, while they talk: the switch would send the other one to whatever number the dialplan knows."""
+    for who_refers in ("caller", "callee", "agent", "agents-callee"):
+        stand.reset()
+        stand.agent.script(Script(answer_after=0.1))
+        taken = stand.records_made()
+        callee = stand.rig.outside(CALLEE if "agent" in who_refers else f"27{CALLEE[1:]}", Script(answer_after=0.1))
+        if "agent" in who_refers:
+            ref = stand.node.call("1000", CALLEE)
+            eventually(lambda ref=ref: stand.node.get(ref)["state"] == "bridged", within=10)
+            caller = stand.agent.calls[0]
+        else:
+            caller = stand.rig.outside(VICTIM, Script(digits=f",{CALLEE}#")).dial(DIDS["dialthrough"])
+            eventually(lambda callee=callee: callee.calls and callee.calls[0].leg.answered_at, within=15)
+        talks = caller if who_refers in ("caller", "agent") else callee.calls[0]
+        talks.transfer(f"<sip:{PREMIUM}@127.0.0.1>")
+        # The leg that was sent away ends: that it was tried is seen, and that nobody was dialled.
+        eventually(lambda: "esl_apps_no_transfer" in stand.rig.log_text(), within=10)
+        away = callee.calls[0] if who_refers in ("caller", "agent") else caller
+        eventually(lambda away=away: away.leg.ended_at is not None, within=10)
+        assert not stand.premium.calls
+        assert not stand.rig.stray_calls
+        stand.rig.api("hupall")
+        records = stand.records(taken)
+        assert [record["end_reason"] for record in records] == ["answered"], who_refers
+
+
+# Phones that dial with headers ---------------------------------------------------------------------------
+
+
+def test_no_header_of_a_phone_dials_more_than_its_number(stand: Stand) -> None:
+    """X-Teleforge-* of a phone that registered: each value is a number that passes, or a refusal."""
+    phone = stand.agent
+    taken = stand.records_made()
+    made = []
+    for name, payload in stand.payloads().items():
+        if any(mark in payload for mark in "\r\n\0") or not payload.isascii() or len(payload) > 500:
+            continue  # PJSIP writes none of these
+        headers = {"X-Teleforge-Outbound-ID": payload, "X-Teleforge-Contact-Ref": payload, "X-Teleforge-Error": "a"}
+        made.append((name, phone.dial(CALLEE, headers)))
+        if len(made) % 3 == 0:
+            eventually(lambda: all(leg.leg.ended_at for _name, leg in made), within=10)
+    eventually(lambda: all(leg.leg.ended_at for _name, leg in made), within=10)
+    for name, leg in made:
+        # 404: FreeSWITCH itself takes no value that it would expand, and without it the call is none of ours.
+        assert leg.leg.status in (400, 404), (name, leg.leg)
+    for record in stand.records(taken):
+        assert (record["end_reason"], record["extension"], record["number"]) == ("rejected", AGENT, CALLEE)
+    assert not stand.rig.stray_calls
+    assert not stand.canary.exists()
+
+
+def test_a_stranger_with_a_phones_headers_is_nobody(stand: Stand) -> None:
+    """A call from outside that says that it is registered, as whom, and what it wants."""
+    listen = stand.node.config["node"]["listen"]
+    stand.rig.extension("public", "0120001111", [("socket", f"{listen}/click2dial async full")])
+    wants = [("X-Teleforge-Outbound-ID", "27115550000"), ("X-Teleforge-Contact-Ref", "a")]
+    lies = [
+        [("X-sip_authorized", "true"), ("X-sip_auth_username", AGENT)],
+        [("P-Asserted-Identity", f"<sip:{AGENT}@127.0.0.1>")],
+        [("X-A", f"a%0Avariable_sip_authorized: true%0Avariable_sip_auth_username: {AGENT}")],
+        [("X-AUTH-IP", "127.0.0.1"), ("X-Forwarded-For", "127.0.0.1")],
+        [("Proxy-Require", "a"), ("Contact", f"<sip:{AGENT}@127.0.0.1>")],
+    ]
+    taken = stand.records_made()
+    for lie in lies:
+        for user in (AGENT, f"{AGENT}%0Avariable_sip_authorized%3A%20true"):
+            sender = f"<sip:{user}@127.0.0.1>"
+            call = stand.rig.raw_call("0120001111", [*wants, *lie], sender=sender)
+            assert call.wait() in (400, 407, 420), (lie, call.responses)
+            call.hangup()
+    records = stand.records(taken)
+    assert records
+    assert {record["end_reason"] for record in records} == {"rejected"}
+    stand.nobody_got_in()

@@ -1,0 +1,461 @@
+"""Injection: what comes over HTTP, and what stands in Redis, leaves on the event socket as a value or not at all.
+
+What leaves is taken apart by ``grammar``, which does as FreeSWITCH does, and must be the endpoints and variables
+that were meant. Values in Redis are as a broken-into or older one would have them: nothing has checked them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from esl_apps import cards as cards_module
+from esl_apps.cards import CardStore
+from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
+from esl_apps.core.apps.click2dial import Client, Refused
+from esl_apps.core.apps.common import Rang, Settings, ring_aleg
+from esl_apps.core.apps.dialin import Rules
+from esl_apps.core.cards import Account, Card, Unavailable
+from esl_apps.core.cdr import Attempt
+from esl_apps.core.dialstring import Endpoints
+from esl_apps.core.guard import OPEN, WRONG, Source, source_of
+from esl_apps.core.numbers import NotDialable, NumberPlan
+from esl_apps.http.common import Problem
+from esl_apps.http.crossbar import read_order
+from esl_apps.outgoing import Outgoing
+from tests.attack import grammar
+from tests.attack.switchboard import Switchboard, channel
+from tests.esl.peer import UUID
+
+PLAN = NumberPlan("ZA", r"^\d{3,4}$")
+SETTINGS = Settings(
+    node="app1",
+    plan=PLAN,
+    endpoints=Endpoints("user/{number}@127.0.0.1", ("sofia/gateway/pstn/{number}",)),
+    caller_id_format="as_given",
+    ringback="%(2000,4000,440,480)",
+    recordings="/recordings",
+)
+RULES = Rules(redial_code="*0", prompt_delay=0.0, cid_trust="any", default_caller_id="27115550000")
+CALLER, CALLEE, E164 = "0825556666", "0820001234", "27820001234"
+TARGET = f"sofia/gateway/pstn/{E164}"
+SOCKET = "socket(127.0.0.1:8084/click2dial async full)"
+
+ATTACKS = (
+    "'a}sofia/gateway/gw/0900123456 ", "a}[x=1]sofia/gateway/gw/0900", "},user/1001", "a|b=1", "a,b=1", "a:_:b",
+    "!b=2!c=3", "^^:a=1", "${system(id)}", "$${domain}", "\\'", '"', "'", "\n\napi hupall\n\n", "\r\n\r\n", "\0",
+    "<a=1>", "[leg_timeout=1]", "%7D", "%0A%0Aapi", "{", " &park()", "é\u2028", "=;", "~|!;", "+27900123456}",
+    "1000@evil", "^^|esl_app=x", "x\nexecute-app-name: system\nexecute-app-arg: id", "../../etc/passwd",
+    "tone_stream://%(1,1,1)", "0900123456,sofia/gateway/pstn/0900123456", "conference:x@default+flags{moderator}",
+    "tvc_x}", "-bleg", "9" * 400,
+)  # fmt: skip
+
+known = st.sampled_from(ATTACKS)
+hostile = st.one_of(known, st.text(max_size=40), st.builds("{}{}".format, known, st.text(max_size=9)))
+numbers = st.one_of(hostile, st.sampled_from([CALLER, "+27115550000", "1000", "112", "0900123456"]))
+few = settings(max_examples=150)
+
+
+# What leaves ---------------------------------------------------------------------------------------------
+
+_APIS = re.compile(
+    rf"api (sched_del {UUID}|uuid_break {UUID} all|uuid_setvar {UUID} last_matching_digits|"
+    r"hupall [A-Z_]+ esl_bleg [0-9a-f-]+)"
+)
+_OTHERS = re.compile(
+    rf"connect|linger 5|exit|divert_events on|filter Unique-ID {UUID}|filter variable_esl_bleg [0-9a-f-]+|"
+    r"event plain [A-Z_ ]+"
+)
+_PLAIN = {
+    "answer": r"", "hangup": r"[A-Z_]+", "playback": r"/prompts/[a-z0-9_-]+\.wav|tone_stream://[%(),0-9;a-z=]+",
+    "start_dtmf": "", "bind_digit_action": r"keys,[~^().$*]+,key,x", "clear_digit_action": "all", "ring_ready": "",
+    "pre_answer": "", "conference": r"[A-Za-z0-9._-]{1,64}@default",
+}  # fmt: skip
+
+
+def left(board: Switchboard) -> tuple[list[grammar.Attempt], list[dict[str, str]]]:
+    """What a flow dialled, and the variables that it set; whatever else it wrote is what such a flow writes."""
+    dialled: list[grammar.Attempt] = []
+    assigned: list[dict[str, str]] = []
+    for command in grammar.commands(board.sent):
+        if not command.startswith("sendmsg\n"):
+            assert _APIS.fullmatch(command) or _OTHERS.fullmatch(command), command
+            continue
+        headers = dict(line.split(": ", 1) for line in command.split("\n")[1:])
+        assert headers.keys() <= {"call-command", "execute-app-name", "Event-UUID", "event-lock", "execute-app-arg"}
+        app, argument = headers["execute-app-name"], headers.get("execute-app-arg", "")
+        if app == "bridge":
+            dialled += grammar.dialled(argument)
+        elif app == "multiset":
+            assigned.append(grammar.multiset(argument))
+        else:
+            assert re.fullmatch(_PLAIN[app], argument), command
+    return dialled, assigned
+
+
+def says(variables: Mapping[str, str], name: str, value: str | None) -> bool:
+    """Whether a variable is what was meant, or (there being nothing to say) is not set."""
+    return unquote(variables.get(name, "")) == (value or "")
+
+
+_OURS = {
+    "esl_app", "esl_call_ref", "esl_contact_ref", "esl_account_id", "esl_user_id", "esl_node", "esl_bleg",
+    "deny_refer_requests", "force_transfer_context", "origination_caller_id_number", "origination_caller_id_name",
+    "outbound_redirect_fatal", "ignore_early_media", "originate_timeout", "sip_h_Diversion", "hangup_after_bridge",
+    "continue_on_fail", "transfer_ringback", "instant_ringback", "rtp_rewrite_timestamps", "sensitive_dtmf",
+    "playback_terminators", "execute_on_answer", "RECORD_MIN_SEC", "RECORD_STEREO", "RECORD_STEREO_SWAP",
+    "esl_callee", "esl_outbound_id", "execute_on_answer_2", "sip_copy_custom_headers", "sip_copy_multipart",
+}  # fmt: skip
+
+
+def meant(board: Switchboard, target: str | None, **values: str | None) -> None:
+    """One endpoint was dialled, or none. B's leg carries these values, the caller's own these or (before it is known
+    whose it is) nothing, and nothing is set that is no variable of ours."""
+    dialled, assigned = left(board)
+    assert [one.endpoint for one in dialled] in ([target], [])
+    for variables in [*(one.variables for one in dialled), *assigned]:
+        assert variables.keys() <= _OURS, variables
+    for name, value in values.items():
+        assert all(says(one.variables, name, value) for one in dialled), (name, value, dialled)
+        assert all(says(one, name, value) or not one[name] for one in assigned if name in one), (name, value, assigned)
+
+
+class Line:
+    """The switch's inbound socket, as far as an originate goes."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+
+    def originate(self, command: str, _deadline: float) -> Rang:
+        self.commands.append(command)
+        return Rang("failed", 17)
+
+
+def originates(leg: dict[str, str], endpoints: tuple[str, ...], attempt: Attempt, **values: str | None) -> None:
+    """A-legs are rung at these endpoints alone, and answered by our application alone."""
+    line = Line()
+    ring_aleg(line, attempt, leg, endpoints, 30, SOCKET)
+    assert len(line.commands) == 1
+    attempts, application = grammar.originated(line.commands[0])
+    assert [one.endpoint for one in attempts] == list(endpoints)[:1]
+    assert application == SOCKET
+    assert attempts[0].variables.keys() <= _OURS
+    for name, value in values.items():
+        assert says(attempts[0].variables, name, value), (name, value)
+
+
+def test_the_grammar_sees_what_hazard_15_says() -> None:
+    """The judge is judged: strings that dial something else than they seem to."""
+    assert [one.endpoint for one in grammar.dialled("{n=a}user/1,user/2")] == ["user/1", "user/2"]
+    assert [one.endpoint for one in grammar.dialled("{a=1}x/1:_:{a=2}y/2|z/3")] == ["x/1", "y/2", "z/3"]
+    quoted = "{n='a}sofia/gateway/gw/900 '}user/1000"
+    for text in (quoted, "{n=${system(id)}}user/1", "{a=1", "user/1 &park()", "{n=a}b}user/1"):
+        with pytest.raises(grammar.NotUnderstood):
+            grammar.dialled(text)
+    with pytest.raises(grammar.NotUnderstood):
+        grammar.commands(b"api status\n\napi x\r\n\n")
+    assert grammar.multiset("^^|a=1|b=2") == {"a": "1", "b": "2"}
+
+
+# Redis ---------------------------------------------------------------------------------------------------
+
+
+class StoredCards:
+    """A Redis that has one card and one account, as it pleases."""
+
+    def __init__(self, card: object, account: object, last: bytes = b"") -> None:
+        self.card, self.account, self.last = msgspec.json.encode(card), msgspec.json.encode(account), last
+
+    def hget(self, key: str, _field: str) -> bytes | None:
+        return {cards_module._CARDS: self.card, cards_module._LAST_NUMBER: self.last or None}.get(key)
+
+    def hgetall(self, _key: str) -> dict[bytes, bytes]:
+        return {b"account": self.account, b"user:x": b"{}"}
+
+    def register_script(self, text: str) -> Callable[..., Any]:
+        def run(_keys: object, _args: object) -> object:
+            return [b"c" + E164.encode(), self.card] if text == cards_module._READ else 1
+
+        return run
+
+
+class Free:
+    """Limits that limit nothing."""
+
+    def enter(self, _holder: str, _limit: int, _ref: str) -> bool:
+        return True
+
+    def leave(self, _holder: str, _ref: str) -> None: ...
+
+    def begin_call(self, _keys: object, _ref: str) -> str | None:
+        return None
+
+    def seconds_left(self, _keys: object) -> float | None:
+        return None
+
+    def end_call(self, _keys: object, _seconds: float) -> None: ...
+
+
+class Open:
+    """A guard that nobody is locked out by."""
+
+    def judge(self, _source: Source, right: bool, _card_id: str, *, guessed: bool) -> str:
+        return OPEN if right else WRONG
+
+
+SOURCE = source_of(None, "127.0.0.1", "27115550000", "dialthrough", PLAN, lambda _address: False)
+
+accounts = st.fixed_dictionaries(
+    {"name": hostile, "realm": hostile, "caller_id": st.none() | numbers, "caller_id_name": st.none() | hostile}
+)
+stored_cards = st.tuples(hostile, hostile, st.none() | hostile, st.just(True), st.booleans(), st.just(1), hostile)
+
+
+def begin(_attempt: Attempt) -> None: ...
+
+
+@few
+@given(stored_cards, accounts, st.sampled_from([CALLEE, "*0"]), numbers)
+def test_a_stored_card_dials_what_is_keyed_and_nothing_else(
+    card: tuple[Any, ...], account: dict[str, Any], keyed: str, last: str
+) -> None:
+    """Every text of the card, of its account, and the number that it dialled last."""
+    redis = StoredCards(card, account, last.encode())
+    store = CardStore(redis, "key", PLAN, {})
+    board = Switchboard([keyed + "#", "", ""])
+    call = channel(board)
+    attempts: list[Attempt] = []
+    dialthrough.run(
+        call, SETTINGS, RULES, store, Free(), Open(), caller=CALLER, attested=False, source=SOURCE,
+        begin=attempts.append,
+    )  # fmt: skip
+    target: str | None = TARGET
+    if keyed == "*0":
+        try:
+            again = PLAN.read(last)
+            target = SETTINGS.endpoints.of(again, as_asked=False)[0] if not again.is_emergency else None
+        except NotDialable:
+            target = None
+    meant(board, target, esl_user_id=card[2], esl_account_id=card[1], esl_app="dialthrough")
+    assert attempts
+    for attempt in attempts:
+        assert attempt.record is not None
+        assert attempt.number is None or re.fullmatch(r"\+?\d{1,32}", attempt.number)
+    if keyed == CALLEE:
+        assert len(left(board)[0]) == 1
+
+
+@few
+@given(stored_cards, accounts)
+def test_a_stored_card_is_called_back_at_its_number_and_nowhere_else(
+    card: tuple[Any, ...], account: dict[str, Any]
+) -> None:
+    store = CardStore(StoredCards(card, account), "key", PLAN, {})
+    target = callback.whom_to_call("+" + E164, SETTINGS, RULES, store)
+    assert not isinstance(target, str)
+    number, found = target
+    shown = account["caller_id"] or "anonymous"
+    of = Account(id=card[1], caller_id=account["caller_id"])
+    attempt = callback.new_attempt(number, of, shown)
+    leg = callback.aleg(SETTINGS, attempt, found, shown)
+    endpoints = SETTINGS.endpoints.of(number, as_asked=False)
+    originates(leg, endpoints, attempt, esl_user_id=card[2], esl_account_id=card[1], origination_caller_id_number=shown)
+    assert endpoints == (TARGET,)
+
+
+@few
+@given(hostile, accounts, hostile, numbers)
+def test_an_accounts_texts_leave_a_disa_as_they_are(
+    name: str, account: dict[str, Any], integrator: str, caller: str
+) -> None:
+    of = Account(id=name, integrator=integrator, **account)
+    entrance = disa.Entrance(name, of, None, 10, 3, 3.0, 15, disa.DIALTONE, 10.0, False, True, 60.0)
+    board = Switchboard([CALLEE + "#", "", "", ""])
+    disa.run(
+        channel(board), entrance, SETTINGS, RULES, Free(), Open(), caller=caller, source=SOURCE, begin=begin,
+        hash_pin=str, session_ref="01a20000-0000-7000-8000-000000000000",
+    )  # fmt: skip
+    meant(board, TARGET, esl_account_id=name or integrator, esl_user_id="")
+    assert left(board)[0]
+
+
+@few
+@given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=20))
+def test_what_cannot_be_read_opens_nothing(card: bytes, account: bytes, last: bytes) -> None:
+    redis = StoredCards(0, 0, last)
+    redis.card, redis.account = card, account
+    store = CardStore(redis, "key", PLAN, {})
+    board = Switchboard([CALLEE + "#", "", ""])
+    made: list[Attempt] = []
+    dialthrough.run(
+        channel(board), SETTINGS, RULES, store, Free(), Open(), caller=CALLER, attested=False, source=SOURCE,
+        begin=made.append,
+    )  # fmt: skip
+    assert left(board)[0] == []
+    assert made[0].record is not None
+    assert made[0].record.end_reason == "rejected"
+    for question in (lambda: store.by_pin("1"), lambda: store.account("a"), lambda: store.get("a", "b")):
+        with pytest.raises(Unavailable):
+            question()
+
+
+# HTTP ----------------------------------------------------------------------------------------------------
+
+#: An integrator whose operator let everything pass.
+LOOSE = Client(
+    "acme", PLAN, patterns=dict.fromkeys(("agent", "callee", "outbound_id", "contact_ref"), r"(?s).*"),
+    campaigns={"x": "27115550000"}, record=True,
+)  # fmt: skip
+STRICT = Client("acme", PLAN, campaigns={"x": "27115550000"}, caller_ids=["27115550000"], record=True)
+fields = st.fixed_dictionaries(
+    {"agent": numbers, "callee": numbers, "outbound_id": numbers | st.just("tvc_x"), "contact_ref": hostile}
+)
+
+
+@pytest.mark.parametrize("client", [LOOSE, STRICT], ids=["loose", "strict"])
+@few
+@given(fields)
+def test_every_field_of_a_click2dial_is_a_number_or_a_value(client: Client, body: dict[str, str]) -> None:
+    """Through both legs, also where the configuration's patterns let everything pass."""
+    try:
+        order = client.read(body)
+    except Refused:
+        return
+    attempt = click2dial.new_attempt(client, order, SETTINGS)
+    endpoints = SETTINGS.endpoints.of(order.agent, as_asked=True)
+    leg = click2dial.aleg(attempt, order, client, SETTINGS)
+    ref = order.contact_ref or attempt.call_ref
+    originates(
+        leg, endpoints, attempt, esl_contact_ref=ref, esl_callee=body["callee"], esl_user_id=body["agent"],
+    )  # fmt: skip
+    assert endpoints[0] in (f"user/{body['agent']}@127.0.0.1", f"sofia/gateway/pstn/{body['agent']}")
+    again = click2dial.new_attempt(client, order, SETTINGS)
+    board = Switchboard([])
+    click2dial.run(channel(board), again, order, client, SETTINGS)
+    outside = f"sofia/gateway/pstn/{body['callee']}"
+    target = f"user/{body['callee']}@127.0.0.1" if order.callee.is_extension else outside
+    meant(board, target, esl_contact_ref=order.contact_ref or again.call_ref, esl_user_id=body["agent"])
+    assert left(board)[0]
+
+
+@few
+@given(fields)
+@example({"agent": "1000", "callee": CALLEE, "outbound_id": "27115550000", "contact_ref": "${system(id)}"})
+def test_every_field_of_a_click2dial_from_a_phone_is_a_number_or_a_value(body: dict[str, str]) -> None:
+    board = Switchboard([])
+    call = channel(board)
+    variables = {"sip_authorized": "true", "sip_auth_username": body["agent"]}
+    sip = {"x-teleforge-outbound-id": body["outbound_id"], "x-teleforge-contact-ref": body["contact_ref"]}
+    call.variable = variables.get  # type: ignore[method-assign]
+    call.sip_header = lambda name: sip.get(name.lower())  # type: ignore[method-assign]
+    call.header = {"Caller-Destination-Number": body["callee"]}.get  # type: ignore[method-assign]
+    made: list[Attempt] = []
+    click2dial.run_from_phone(call, LOOSE, SETTINGS, trusted=lambda _address: False, begin=made.append)
+    record = made[0].record
+    assert record is not None
+    if record.end_reason == "rejected":
+        assert b"execute-app-name: bridge" not in board.sent
+        for text in (record.extension, record.number):
+            assert text is None or re.fullmatch(r"\+?\d{1,32}", text)
+        return
+    target = f"sofia/gateway/pstn/{body['callee']}"
+    meant(board, target if len(body["callee"]) > 4 else f"user/{body['callee']}@127.0.0.1", esl_user_id=body["agent"])
+
+
+class AnAccount(SimpleNamespace):
+    """What ``read_order`` asks of a node."""
+
+
+NODE: Any = AnAccount(
+    settings=SETTINGS, rules=RULES,
+    config=SimpleNamespace(prompts=SimpleNamespace(urls=["https://prompts.example/a.wav"], dir=None, language="en")),
+)  # fmt: skip
+rooms = st.one_of(hostile.map("conference:{}".format), st.just("conference:room"))
+autodials = st.fixed_dictionaries(
+    {"a_leg_number": numbers, "b_leg_number": numbers | rooms},
+    optional={"media_id": hostile | st.just("announcement"), "callback_delay": st.floats(), "retain_cid": hostile},
+)
+
+
+@few
+@given(autodials, hostile, accounts)
+def test_every_field_of_an_autodial_is_a_number_a_room_or_a_prompt(
+    body: dict[str, Any], name: str, texts: dict[str, Any]
+) -> None:
+    account = Account(id=name, **texts)
+    try:
+        order = read_order(NODE, account, body)
+    except Problem:
+        return
+    attempt = autodial.new_attempt(order, account)
+    endpoints = SETTINGS.endpoints.of(order.a, as_asked=False)
+    originates(autodial.aleg(SETTINGS, RULES, attempt, account), endpoints, attempt, esl_account_id=name)
+    board = Switchboard([])
+    again = autodial.new_attempt(order, account)
+    autodial.run(channel(board), again, order, account, SETTINGS, RULES, Free(), begin=begin)
+    target = SETTINGS.endpoints.of(order.b, as_asked=False)[0] if order.b else None
+    meant(board, target, esl_account_id=name)
+    if order.media_id is not None:
+        assert re.search(rb"execute-app-arg: /prompts/[A-Za-z0-9_-]+\.wav\n", board.sent)
+
+
+@few
+@given(numbers, numbers)
+def test_an_inbound_caller_is_shown_as_a_number(caller: str, did: str) -> None:
+    queue = inbound.Queue(PLAN.read("27115550000"), "acme", (PLAN.read("1000"), PLAN.read("1001")), 20, 60, True)
+    board = Switchboard([])
+    call = channel(board)
+    call.header = {"Caller-Destination-Number": did}.get  # type: ignore[method-assign]
+    inbound.run(call, queue, caller, SETTINGS, begin=begin, announce=lambda *_what: None)
+    dialled, assigned = left(board)
+    assert [one.endpoint for one in dialled] == ["user/1000@127.0.0.1", "user/1001@127.0.0.1"]
+    assert all(one.variables.keys() <= _OURS for one in dialled)
+    assert all(variables.keys() <= _OURS for variables in assigned)
+
+
+@few
+@given(st.dictionaries(st.sampled_from(["pin", "cid", "user_id", "active", "retain_cid", "comment", "x"]), hostile))
+def test_a_cards_fields_are_stored_as_checked_or_not_at_all(body: dict[str, Any]) -> None:
+    store = CardStore(StoredCards(0, 0), "key", PLAN, {})
+    try:
+        card: Card = store.create("acme", body)
+    except Refused:
+        return
+    assert card.cid is None or re.fullmatch(r"\d{3,32}", card.cid)
+    assert card.user_id is None or re.fullmatch(r"[A-Za-z0-9._-]{1,64}", card.user_id)
+
+
+@few
+@given(numbers, st.none() | numbers, st.none() | hostile, st.none() | hostile)
+def test_an_order_that_is_taken_over_is_checked_again(
+    a: str, b: str | None, conference: str | None, media_id: str | None
+) -> None:
+    """What another process left of an autodial in Redis, where its A-leg answers here."""
+    account = Account(id="acme", caller_id="+27115550000")
+    node: Any = SimpleNamespace(
+        settings=SETTINGS, rules=RULES, usage=Free(), config=NODE.config,
+        cards=SimpleNamespace(account=lambda _id: account),
+    )  # fmt: skip
+    attempt = Attempt("autodial", None, "1000", None, None, "external", account_id="acme")
+    order = {"a": a, "b": b, "conference": conference, "retain_cid": False, "media_id": media_id}
+    attempt.order = order
+    board = Switchboard([])
+    try:
+        taken = Outgoing(node).go_on(channel(board), attempt, begin)
+    except msgspec.ValidationError:
+        taken = False
+    dialled, _assigned = left(board)
+    if not taken:
+        assert not dialled
+        return
+    assert b or re.fullmatch(r"[A-Za-z0-9._-]{1,64}", conference or "")
+    targets = list(SETTINGS.endpoints.of(PLAN.read(b), as_asked=False)) if b else []
+    assert [one.endpoint for one in dialled] in ([], targets)
