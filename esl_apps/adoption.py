@@ -136,6 +136,7 @@ class Adoption:
         live = node.calls.adopt(attempt, switch, call.core_uuid)
         if attempt.holder is not None:
             node.usage.hold(attempt.holder, attempt.session_ref)
+        node.go_on_paying(attempt)
         gevent.spawn(self._follow, live, call.switch == switch.name)
 
     # To their ends ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa
 from esl_apps.core.apps.common import conclude
 from esl_apps.core.call import CallEnded, Ended, Leg
 from esl_apps.core.cards import Unavailable
-from esl_apps.core.cdr import AGENT, CALLEE, ENDED, LOST, SYSTEM, Attempt
+from esl_apps.core.cdr import AGENT, CALLEE, ENDED, LOST, REJECTED, SYSTEM, Attempt
 from esl_apps.core.numbers import NotDialable
 from esl_apps.esl.channel import Channel, leg_of
 from esl_apps.esl.server import FULL
@@ -285,7 +285,9 @@ class Incoming:
         if client is None:
             visit.refuse("no such integrator")
             return
-        click2dial.run_from_phone(channel, client, node.settings, trusted=node.trusted, begin=visit.begin)
+        click2dial.run_from_phone(
+            channel, client, node.settings, trusted=node.trusted, begin=visit.begin, usage=node.usage
+        )
 
     def _adopt(self, visit: _Visit) -> None:
         """An answered A-leg that another process placed: go on with it, unless its call has ended meanwhile."""
@@ -309,6 +311,12 @@ class Incoming:
         attempt = click2dial.new_attempt(client, order, node.settings, ref)
         attempt.dialed_at = known["dialed_at"]
         visit.begin(attempt)
+        refusal = node.usage.begin(*click2dial.charges(attempt, order, client))
+        if refusal is not None:
+            attempt.note("refused", str(refusal))
+            visit.refuse(str(refusal), "NORMAL_CLEARING")
+            attempt.end(REJECTED, refusal.code, SYSTEM, time.time())
+            return
         click2dial.run(channel, attempt, order, client, node.settings)
 
     def _inbound(self, visit: _Visit) -> None:

@@ -141,11 +141,14 @@ def ring_aleg(
         rang = line.originate(dialstring.originate(leg, endpoint, application), deadline)
         if rang.outcome == "answered":
             return True
-        if attempt.cancelled_by is not None or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
+        ended = attempt.cancelled_by is not None or attempt.cut is not None
+        if ended or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
             break
         attempt.note("gateway_failed", f"cause {rang.code}")
     now = time.time()
-    if attempt.cancelled_by is not None:
+    if attempt.cut is not None:
+        attempt.end(cdr.REJECTED, attempt.cut.code, cdr.SYSTEM, now)
+    elif attempt.cancelled_by is not None:
         attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, now)
     elif rang.outcome == "timed_out":
         attempt.end("agent_no_answer", causes.Q850["NO_ANSWER"], cdr.SYSTEM, now)
@@ -224,6 +227,8 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
             return
         code = end.bleg.q850 if end.bleg is not None and end.bleg.q850 else causes.NORMAL_CLEARING
         attempt.end(cdr.ANSWERED, code, _who(attempt, end, party), end.at)
+    elif attempt.cut is not None:
+        attempt.end(cdr.REJECTED, attempt.cut.code, cdr.SYSTEM, end.at)
     elif attempt.cancelled_by is not None:
         attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, end.at)
     elif failed is not None:
@@ -238,6 +243,8 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
 
 def _who(attempt: Attempt, end: Ended, second: str) -> str:
     """Who hung an answered call up. ``second``: the party on the B-leg."""
+    if attempt.cut is not None:
+        return cdr.SYSTEM
     if attempt.cancelled_by is not None:
         return attempt.cancelled_by
     if end.aleg.hung_up_itself:
