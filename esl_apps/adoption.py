@@ -20,8 +20,8 @@ from gevent.lock import Semaphore
 from esl_apps.calls import AWAY, Essence, Live, restored
 from esl_apps.core import causes, cdr
 from esl_apps.core.apps import autodial, callback, click2dial, inbound
-from esl_apps.core.apps.common import conclude, recording_name
-from esl_apps.core.call import Ended, Leg
+from esl_apps.core.apps.common import conclude, end_of, recording_name
+from esl_apps.core.call import Leg
 from esl_apps.core.cards import Unavailable
 from esl_apps.core.cdr import Attempt
 from esl_apps.esl.channel import leg_of
@@ -136,6 +136,7 @@ class Adoption:
         live = node.calls.adopt(attempt, switch, call.core_uuid)
         if attempt.holder is not None:
             node.usage.hold(attempt.holder, attempt.session_ref)
+        node.go_on_paying(attempt)
         gevent.spawn(self._follow, live, call.switch == switch.name)
 
     # To their ends ------------------------------------------------------------------------------------
@@ -253,8 +254,13 @@ class Adoption:
             self._find_recording(attempt)
         if aleg is not None and attempt.app == click2dial.REF:
             attempt.hold_time = round(aleg.hold_seconds)
-        ends = [leg.ended_at for leg in (aleg, bleg) if leg is not None and leg.ended_at is not None]
-        at = max(ends, default=now)
+        if aleg is not None and attempt.app in _PLACED and attempt.answered_at is None:
+            attempt.answered_at = aleg.answered_at
+        if aleg is None and self._went_on(live):
+            # Its caller was handed to a node that could not be told from whom.
+            attempt.follows = True
+        end = end_of(aleg, bleg, now)
+        at = end.at
         if attempt.cancelled_by is not None and attempt.bridged_at is None:
             attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, at)
         elif aleg is None and bleg is None:
@@ -264,9 +270,20 @@ class Adoption:
             self._end_of_a(attempt, aleg, at)
         else:
             party = cdr.AGENT if attempt.app == inbound.REF else cdr.CALLEE
-            conclude(attempt, Ended(at, aleg or Leg(""), bleg), None, party)
+            conclude(attempt, end, None, party)
         if attempt.app == callback.REF:
             node.outgoing.settle_callback(attempt)
+
+    def _went_on(self, live: Live) -> bool:
+        """Whether the caller's leg carries another call by now."""
+        attempt, uuid = live.attempt, live.attempt.aleg_uuid
+        if uuid is None:
+            return False
+        try:
+            ref = live.switch.api(f"uuid_getvar {uuid} esl_call_ref").strip()
+        except (SwitchAway, ReplyError):
+            ref = self._node.spool.ref_of(uuid) or ""
+        return ref not in ("", "_undef_", attempt.call_ref)
 
     def _end_of_a(self, attempt: Attempt, aleg: Leg, at: float) -> None:
         """A alone, and it was not its own phone that hung up."""

@@ -125,6 +125,8 @@ class Calls:
     def release(self, live: Live) -> None:
         """Another process, or another flow of this one, has an adopted call now."""
         live.released = True
+        for charge in live.attempt.charges:
+            charge.end()
         if self.live.get(live.attempt.call_ref) is live:
             del self.live[live.attempt.call_ref]
         live.poke()
@@ -416,8 +418,11 @@ class Essence(msgspec.Struct, kw_only=True, omit_defaults=True):
     switch: str | None = None
     core_uuid: str | None = None
     """Of the FreeSWITCH process that had the call: where another one answers, the call is gone."""
+    follows: bool = False
     holder: str | None = None
     """Whose place among the concurrent calls it has."""
+    paid_for: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    """What its legs are paid from."""
     order: dict[str, Any] | None = None
     """What its application goes on by, where its answered leg comes to another process."""
 

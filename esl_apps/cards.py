@@ -37,9 +37,10 @@ import msgspec
 
 from esl_apps import config
 from esl_apps.core.apps.click2dial import Fault, Refused
-from esl_apps.core.cards import Account, Card, Limits, Unavailable
+from esl_apps.core.cards import Account, Card, Unavailable
 from esl_apps.core.cdr import new_ref
 from esl_apps.core.numbers import NotDialable, NumberPlan
+from esl_apps.core.spending import Breaker, Limits
 from esl_apps.redisclient import ERRORS, Client
 
 #: Kazoo asks its callers for so many (and a card with another length could never be used).
@@ -254,7 +255,7 @@ class CardStore:
         self._pin_key = pin_key
         self._plan = plan
         self._configured = {id: _configured(id, account) for id, account in accounts.items()}
-        self._card_limits = {id: _limits(account.card_limits) for id, account in accounts.items()}
+        self._card_limits = {id: _spent(account.card_limits.read(), Limits()) for id, account in accounts.items()}
         self._create = Script(client, _CREATE)
         self._replace = Script(client, _REPLACE)
         self._read = Script(client, _READ)
@@ -523,13 +524,14 @@ def _configured(id: str, account: config.Account) -> Account:
         call_restriction=account.call_restriction,
         users={user_id: user.call_restriction for user_id, user in account.users.items()},
         integrator=account.integrator,
-        limits=_limits(account.limits),
+        limits=_spent(account.limits.read(), Limits()),
+        breaker=_spent(account.breaker.read(), Breaker(Limits())),
     )
 
 
-def _limits(limits: config.Limits) -> Limits | None:
-    result = Limits(limits.calls_per_hour, limits.minutes_per_day, limits.longest_call)
-    return None if result == Limits() else result
+def _spent(configured: T, nothing: T) -> T | None:
+    """None for what bounds nothing."""
+    return None if configured == nothing else configured
 
 
 def _taken(claim: str) -> Refused:

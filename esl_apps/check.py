@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esl_apps import redisclient
-from esl_apps.config import Config, ConfigError, is_loopback, sections, split_address
+from esl_apps.config import Config, ConfigError, Limits, is_loopback, sections, split_address
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, Unavailable
 from esl_apps.prompts import prompt_path
 from esl_apps.service import state_folder
+from esl_apps.spending import thresholds
 
 _WAIT = 5.0
 
@@ -136,6 +137,7 @@ def _entrances(config: Config) -> Iterator[Result]:
         "attested": f"a number opens where {cccp.attest_header}, from an address of trust, says that STIR/SHAKEN "
         f"verified it (level {cccp.attest_level} or better); everybody else is asked for a PIN",
     }
+    yield _spending(config)
     yield Result("cccp.cid_trust", True, f"{cccp.cid_trust}: {meaning[cccp.cid_trust]}")
     if cccp.cid_trust == "attested" and not config.trust:
         yield Result("trust", False, "empty: nobody's attestation is believed, and so everybody is asked for a PIN")
@@ -158,6 +160,18 @@ def _entrances(config: Config) -> Iterator[Result]:
                 yield Result(what, False, f"its PIN is shorter than {_SHORT_PIN} digits: it is guessed in a night")
             else:
                 yield Result(what, True, "asks for a PIN")
+
+
+def _spending(config: Config) -> Result:
+    breakers = thresholds(config)
+    levels = [("spending", config.spending.limits)]
+    levels += [(f"integrator {one.name}", one.limits) for one in config.integrators]
+    levels += [(f"account {id}", account.limits) for id, account in config.accounts.items()]
+    limited = [name for name, limits in levels if limits != Limits()]
+    if not breakers and not limited:
+        return Result("spending", True, "no limit and no breaker: a fraud ends when somebody sees the bill")
+    found = ", ".join([*(f"limits of {name}" for name in limited), *(f"breaker {scope}" for scope in breakers)])
+    return Result("spending", True, f"{found}; {len(config.high_risk())} high-risk ranges")
 
 
 def _ports(config: Config) -> Iterator[Result]:

@@ -1,5 +1,6 @@
 """The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``import``, ``hash-pin``, ``hash-token``, ``calls``,
-``trace``, ``locks``, ``dialplan``."""
+``trace``, ``locks``, ``dialplan``,
+``breaker``."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import re
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import gevent
 
@@ -18,6 +20,9 @@ from esl_apps.calls import timeline
 from esl_apps.config import Config, ConfigError, hash_token, load
 from esl_apps.core.cards import Unavailable
 from esl_apps.store import Store
+
+if TYPE_CHECKING:
+    from esl_apps.breaker import Breakers
 
 _DEFAULT_CONFIG = "/etc/esl_apps/esl_apps.yml"
 
@@ -47,6 +52,15 @@ def main(argv: list[str]) -> int:
     importing = command("import", "load Kazoo's documents, as exported from CouchDB: JSON, one or many a file")
     importing.add_argument("files", nargs="+", metavar="FILE")
     command("hash-pin", "read a PIN from the terminal or standard input; print its keyed hash, for pin_hash")
+    breaker = command("breaker", "the breakers: which have tripped, and what would trip the others")
+    change = breaker.add_mutually_exclusive_group()
+    change.add_argument(
+        "--trip", metavar="KEY",
+        help="let nothing of KEY be dialled from now on: system, account:NAME, integrator:NAME or card:ID, alone or "
+        "with /country:XX, /class:NAME, /prefix:+DIGITS or /high_risk behind it",
+    )  # fmt: skip
+    change.add_argument("--reset", metavar="KEY", help="let it be dialled again, and count from nothing")
+    breaker.add_argument("--end-calls", action="store_true", help="with --trip: end the calls that are up, too")
     command("hash-token", "read a token from the terminal or standard input; print its hash", config=False)
     dialplan = command("dialplan", "print the dialplan files with this configuration's numbers")
     dialplan.add_argument("-o", "--output", metavar="FOLDER", help="write them there instead")
@@ -74,6 +88,7 @@ def main(argv: list[str]) -> int:
             "import": _import,
             "hash-pin": _hash_pin,
             "dialplan": _dialplan,
+            "breaker": _breaker,
         }
         return actions[arguments.command](config, arguments)
     except ConfigError as error:
@@ -195,6 +210,73 @@ def _hash_pin(config: Config, arguments: argparse.Namespace) -> int:
         return 1
     print(hash_pin(config.pin_key, pin))
     return 0
+
+
+def _breaker(config: Config, arguments: argparse.Namespace) -> int:
+    from esl_apps.breaker import Breakers
+    from esl_apps.spending import thresholds
+
+    client = redisclient.connect(config.redis.url)
+    breakers = Breakers(client, config.node.name)
+    if arguments.trip is not None:
+        return _trip(config, client, breakers, arguments)
+    if arguments.end_calls:
+        print("esl-apps: --end-calls goes with --trip", file=sys.stderr)
+        return 2
+    if arguments.reset is not None:
+        return _reset(client, breakers, arguments.reset)
+    tripped = breakers.tripped
+    for scope, trip in sorted(tripped.items()):
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(trip.at))
+        ends = ", its calls were ended" if trip.end_calls else ""
+        print(f"TRIPPED {scope}: {trip.why}, by {trip.by}, {at} UTC{ends}")
+    for scope, what in thresholds(config).items():
+        if scope not in tripped:
+            print(f"ok      {scope}: trips over {what}")
+    for line in breakers.log():
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(line.at))
+        print(f"log     {at} UTC  {line.scope} {line.what} by {line.by}{': ' + line.why if line.why else ''}")
+    return 0
+
+
+def _trip(config: Config, client: redisclient.Client, breakers: Breakers, arguments: argparse.Namespace) -> int:
+    from esl_apps.spending import names
+
+    try:
+        names(config, client, arguments.trip)
+    except ValueError as error:
+        print(f"esl-apps: {arguments.trip!r}: {error}", file=sys.stderr)
+        return 2
+    who = _who()
+    new = breakers.trip(arguments.trip, "by hand", by=who, end_calls=arguments.end_calls)
+    print(f"{arguments.trip}: tripped by {who}" if new else f"{arguments.trip}: has tripped already")
+    return 0 if new else 1
+
+
+def _reset(client: redisclient.Client, breakers: Breakers, scope: str) -> int:
+    from esl_apps.spending import forget
+
+    if scope not in breakers.tripped:
+        print(f"esl-apps: {scope}: has not tripped", file=sys.stderr)
+        return 1
+    # What it has counted goes first, or the next call would trip it again.
+    forget(client, scope)
+    who = _who()
+    breakers.reset(scope, by=who)
+    print(f"{scope}: reset by {who}")
+    return 0
+
+
+def _who() -> str:
+    """Who is at the keyboard: it stands in the breakers' log."""
+    import getpass
+    import socket
+
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 #: Characters. The hash of a shorter token is found by trying all of them.

@@ -12,6 +12,9 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -20,7 +23,8 @@ import yaml
 from msgspec import Meta, Struct, field, inspect
 
 from esl_apps import redisclient, tls
-from esl_apps.core.numbers import CLASSES, NotDialable, NumberPlan
+from esl_apps.core import spending
+from esl_apps.core.numbers import CLASSES, HIGH_RISK, NotDialable, NumberPlan, of_region
 from esl_apps.core.restrictions import denied
 
 #: Stands in paths of the event socket and of the file system: never ``.`` or ``..``.
@@ -159,6 +163,70 @@ class Rule(_Section, frozen=True):
 Restriction = dict[str, Rule]
 
 
+class DestinationLimits(_Section, frozen=True):
+    calls_per_hour: Count | None = None
+    calls_per_day: Count | None = None
+    minutes_per_hour: Count | None = None
+    minutes_per_day: Count | None = None
+    longest_call: Seconds | None = None
+
+    def read(self) -> spending.Limits:
+        return spending.Limits(
+            calls_per_hour=self.calls_per_hour,
+            calls_per_day=self.calls_per_day,
+            minutes_per_hour=self.minutes_per_hour,
+            minutes_per_day=self.minutes_per_day,
+            longest_call=self.longest_call,
+        )
+
+
+class Limits(DestinationLimits, frozen=True):
+    destinations: dict[str, DestinationLimits] = field(default_factory=dict)
+
+    def read(self) -> spending.Limits:
+        named = {spending.read_destination(text): one.read() for text, one in self.destinations.items()}
+        return replace(super().read(), destinations=named)
+
+
+class DestinationBreaker(_Section, frozen=True):
+    calls_per_hour: Count | None = None
+    calls_per_day: Count | None = None
+    minutes_per_hour: Count | None = None
+    minutes_per_day: Count | None = None
+
+    def thresholds(self) -> spending.Limits:
+        return spending.Limits(
+            calls_per_hour=self.calls_per_hour,
+            calls_per_day=self.calls_per_day,
+            minutes_per_hour=self.minutes_per_hour,
+            minutes_per_day=self.minutes_per_day,
+        )
+
+
+class Breaker(DestinationBreaker, frozen=True):
+    high_risk_calls_per_hour: Count | None = None
+    end_calls: bool = False
+    destinations: dict[str, DestinationBreaker] = field(default_factory=dict)
+
+    def read(self) -> spending.Breaker:
+        named = {spending.read_destination(text): one.thresholds() for text, one in self.destinations.items()}
+        return spending.Breaker(
+            replace(self.thresholds(), destinations=named), self.high_risk_calls_per_hour, self.end_calls
+        )
+
+
+def level(name: str, limits: Limits, breaker: Breaker) -> spending.Level:
+    return spending.Level(name, limits.read(), breaker.read())
+
+
+class Spending(_Section, frozen=True):
+    """What all calls of all integrators and accounts together may cost."""
+
+    high_risk: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    breaker: Breaker = field(default_factory=Breaker)
+
+
 class IntegratorRedis(_Section, frozen=True):
     url: str
 
@@ -196,6 +264,8 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     legacy_get: LegacyGet | Literal[False] = False
     legacy_c2d: bool = False
     max_duration: Annotated[float, Meta(gt=0)] = 14400
+    limits: Limits = field(default_factory=Limits)
+    breaker: Breaker = field(default_factory=Breaker)
 
 
 class Cccp(_Section, frozen=True):
@@ -250,12 +320,6 @@ class User(_Section, frozen=True):
     call_restriction: Restriction = field(default_factory=dict)
 
 
-class Limits(_Section, frozen=True):
-    calls_per_hour: Count | None = None
-    minutes_per_day: Count | None = None
-    longest_call: Seconds | None = None
-
-
 class Disa(_Section, frozen=True):
     pin: str | None = None
     pin_hash: str | None = None
@@ -281,6 +345,7 @@ class Account(Bearer, frozen=True):
     users: dict[str, User] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     card_limits: Limits = field(default_factory=Limits)
+    breaker: Breaker = field(default_factory=Breaker)
     disa: dict[str, Disa] = field(default_factory=dict)
 
 
@@ -314,12 +379,24 @@ class Config(_Section, frozen=True):
     pin_guard: PinGuard = field(default_factory=PinGuard)
     callback: Callback = field(default_factory=Callback)
     callflow_disa: DisaDefaults = field(default_factory=DisaDefaults, name="callflow.disa")
+    spending: Spending = field(default_factory=Spending)
     accounts: dict[str, Account] = field(default_factory=dict)
     inbound: dict[str, Inbound] = field(default_factory=dict)
     dialplan: Dialplan = field(default_factory=Dialplan)
 
     def plan(self) -> NumberPlan:
-        return NumberPlan(self.dial.region, self.dial.extensions, self.dial.classifiers)
+        """:raises ConfigError: the file of high-risk ranges can't be read."""
+        return NumberPlan(self.dial.region, self.dial.extensions, self.dial.classifiers, self.high_risk())
+
+    def high_risk(self) -> list[str]:
+        """The prefixes of ``spending.high_risk``. The package's own have none of this country's: what is far away for
+        most is next door here.
+
+        :raises ConfigError: they can't be read.
+        """
+        if self.spending.high_risk is not None:
+            return read_ranges(self.spending.high_risk)
+        return [prefix for prefix in read_ranges(str(HIGH_RISK_RANGES)) if not of_region(prefix, self.dial.region)]
 
     @property
     def advertise(self) -> str:
@@ -333,6 +410,14 @@ class Config(_Section, frozen=True):
 _RECORDINGS = re.compile(r"/[A-Za-z0-9/._~:+@-]*")
 #: What every FreeSWITCH is installed with.
 _DEFAULT_PASSWORD = "ClueCon"  # noqa: S105 - it is the one to refuse
+
+#: What a destination's country may be; 001: of no country.
+COUNTRIES = frozenset({*phonenumbers.SUPPORTED_REGIONS, "001"})
+
+#: Ranges that fraud dials, as they ship.
+HIGH_RISK_RANGES = Path(__file__).with_name("high_risk.yml")
+_PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
+_TEXT = "tag:yaml.org,2002:str"
 
 #: Characters of a key that strangers can try offline, on what it signed.
 _LEAST_KEY = 16
@@ -396,6 +481,36 @@ def _sealed(config: Config) -> Config:
         integrators=[seal(one) for one in config.integrators],
         accounts={name: seal(account) for name, account in config.accounts.items()},
     )
+
+
+@lru_cache(maxsize=8)
+def _ranges(path: str, _changed: float) -> list[str]:
+    # Not PyYAML's construction: what is wanted is a flat list, and where in it something is wrong.
+    try:
+        with open(path, encoding="utf-8") as stream:
+            root = yaml.compose(stream.read(), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(error), file=path) from None
+    except (yaml.YAMLError, RecursionError):
+        raise ConfigError("not YAML", file=path) from None
+    if root is None:
+        return []
+    if not isinstance(root, yaml.SequenceNode):
+        raise ConfigError("expected a list of prefixes", line=1, file=path)
+    for item in root.value:
+        if not (isinstance(item, yaml.ScalarNode) and item.tag == _TEXT and _PREFIX.fullmatch(item.value)):
+            message = 'expected a prefix in E.164, in quotes: "+53"'
+            raise ConfigError(message, line=item.start_mark.line + 1, file=path)
+    return [item.value for item in root.value]
+
+
+def read_ranges(path: str) -> list[str]:
+    """A file of high-risk ranges: a YAML list of E.164 prefixes. :raises ConfigError: with file and line."""
+    try:
+        changed = os.stat(path).st_mtime
+    except OSError as error:
+        raise ConfigError(str(error.strerror), file=path) from None
+    return _ranges(path, changed)
 
 
 class _Reader:
@@ -741,7 +856,10 @@ def _check(config: Config, reader: _Reader) -> None:
             "expected http:// or https://, then letters, digits and . _ ~ : / ? = & + -",
         )  # fmt: skip
 
-    plan = config.plan()
+    try:
+        plan = config.plan()
+    except ConfigError as error:
+        raise reader.error("spending.high_risk", str(error)) from None
 
     def number(text: str, path: str) -> None:
         try:
@@ -818,7 +936,30 @@ def _check(config: Config, reader: _Reader) -> None:
             for text in disa.numbers:
                 number(text, f"{at}.numbers")
             require(not disa.pin_hash or config.pin_key, f"{at}.pin_hash", "needs pin_key, which is missing")
-    known = {*CLASSES, *dial.classifiers}
+    spends: list[tuple[str, Limits | Breaker]] = [
+        ("spending.limits", config.spending.limits),
+        ("spending.breaker", config.spending.breaker),
+    ]
+    for i, one in enumerate(config.integrators):
+        spends += [(f"integrators[{i}].limits", one.limits), (f"integrators[{i}].breaker", one.breaker)]
+    for name, account in config.accounts.items():
+        path = f"accounts.{name}"
+        spends += [(f"{path}.{key}", getattr(account, key)) for key in ("limits", "card_limits", "breaker")]
+    classes = {*CLASSES, *dial.classifiers}
+    for path, section in spends:
+        for text in section.destinations:
+            at = f"{path}.destinations.{text}"
+            try:
+                destination = spending.read_destination(text)
+            except ValueError as error:
+                raise reader.error(at, str(error)) from None
+            if destination.kind == "class":
+                message = f"unknown class; expected one of {', '.join(sorted(classes))}"
+                require(destination.value in classes, at, message)
+            if destination.kind == "country":
+                message = "unknown country; expected an ISO 3166 code, or 001 for what is of no country"
+                require(destination.value in COUNTRIES, at, message)
+    known = {*classes, HIGH_RISK}
     for path, restriction in restrictions:
         for klass in restriction:
             require(klass in known, f"{path}.{klass}", f"unknown class; expected one of {', '.join(sorted(known))}")
@@ -837,8 +978,8 @@ def _check(config: Config, reader: _Reader) -> None:
         for j, text in enumerate(inbound.agents):
             number(text, f"{path}.agents[{j}]")
             agent = plan.read(text)
-            refused = agent.is_emergency or denied(agent, owner.call_restriction)
-            require(not refused, f"{path}.agents[{j}]", f"numbers of class {agent.klass} are not rung")
+            refused = agent.klass if agent.is_emergency else denied(agent, owner.call_restriction)
+            require(not refused, f"{path}.agents[{j}]", f"numbers of class {refused} are not rung")
 
 
 def _check_template(text: str, path: str, require: Callable[[object, str, str], None]) -> None:

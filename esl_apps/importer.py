@@ -21,7 +21,7 @@ import msgspec
 from esl_apps.cards import CARD_ID, FIELDS, NAME, SPELLINGS, CardStore, IdTaken, asking_redis
 from esl_apps.config import Cccp, Config, DisaDefaults, Rule
 from esl_apps.core.apps.click2dial import Refused
-from esl_apps.core.numbers import CLASSES, NotDialable, NumberPlan
+from esl_apps.core.numbers import CLASSES, HIGH_RISK, NotDialable, NumberPlan
 from esl_apps.redisclient import Client
 
 TOOK, SAME, LEFT, FAILED = "took", "same", "left", "FAILED"
@@ -281,7 +281,7 @@ class _Importer:
         return "its call_restriction" + self._unknown_classes(restriction)
 
     def _unknown_classes(self, restriction: Mapping[str, Rule]) -> str:
-        known = {*CLASSES, *self._config.dial.classifiers}
+        known = {*CLASSES, HIGH_RISK, *self._config.dial.classifiers}
         unknown = sorted(set(restriction) - known)
         return (
             f"; no number is of class {', '.join(unknown)} until dial.classifiers says which are" if unknown else ""

@@ -14,7 +14,7 @@ from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa
 from esl_apps.core.apps.common import conclude
 from esl_apps.core.call import CallEnded, Ended, Leg
 from esl_apps.core.cards import Unavailable
-from esl_apps.core.cdr import AGENT, CALLEE, ENDED, LOST, SYSTEM, Attempt
+from esl_apps.core.cdr import AGENT, CALLEE, ENDED, LOST, REJECTED, SYSTEM, Attempt
 from esl_apps.core.numbers import NotDialable
 from esl_apps.esl.channel import Channel, leg_of
 from esl_apps.esl.server import FULL
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 #: Seconds for an attempt to end once its end is known.
 _SETTLE = 2.0
 
+#: Applications in which one caller dials one number after another.
+_SESSIONS = frozenset({disa.REF, dialthrough.REF})
 #: Applications whose A-leg a node rings, and whose path no dialplan names.
 _RUNG = frozenset({autodial.REF, callback.REF})
 
@@ -52,6 +54,8 @@ class _Visit:
         self.carried = self.channel.variable("esl_call_ref") or ""
         self.session_ref = ""
         """Of the session that this channel was in before, where the dialplan handed it back."""
+        self.follows = False
+        """The session has its record: an attempt that dials nothing is none of its own."""
         self.goes_on: Attempt | None = None
         """The attempt that it was in, where that had dialled nothing yet."""
         core = self.channel.header("Core-UUID")
@@ -66,6 +70,8 @@ class _Visit:
             # One session that dials none has one record, however many nodes served it.
             attempt.call_ref, attempt.contact_ref = self.goes_on.call_ref, self.goes_on.contact_ref
             attempt.dialed_at = self.goes_on.dialed_at
+        if first and attempt.app in _SESSIONS:
+            attempt.follows = self.follows
         self.ref = attempt.call_ref
         live = self.node.calls.begin(attempt, self.switch)
         live.attached = True
@@ -94,7 +100,13 @@ class _Visit:
             return
         if live is not None:
             # Of this process: its flow waits for the channel's end, and this is all the end that there will be.
-            self.session_ref = live.attempt.session_ref
+            attempt = live.attempt
+            self.session_ref, self.follows = attempt.session_ref, attempt.follows
+            if attempt.app in _SESSIONS and attempt.number is None:
+                # It dialled nothing, and the caller goes on.
+                attempt.follows = True
+            else:
+                self.follows = True
             live.ends[self.channel.uuid] = data
             live.poke()
             live.wait(lambda: live.attempt.ended, time.monotonic() + _SETTLE)
@@ -107,11 +119,11 @@ class _Visit:
         """The call that this channel carries, from the process that had it; None where it has ended, or Redis is
         away: then it is followed to its end by whoever adopts it."""
         node = self.node
+        # Where nobody knows the call, the channel does; and who ended it, or will, gave the session its record.
+        self.session_ref, self.follows = self.channel.variable("esl_session_ref") or "", True
         try:
             found = node.store.essence(self.carried, node.roster.peers)
             if found is None:
-                ended = node.store.call(self.carried)
-                self.session_ref = ended["session_ref"] if ended is not None else ""
                 return None
             boot, known = found
             node.store.take_over(known, boot)
@@ -122,7 +134,7 @@ class _Visit:
 
     def _settle(self, known: Essence, ends: dict[str, Event]) -> None:
         """``ends``: of its legs, those that were heard of."""
-        self.session_ref = known.session_ref
+        self.session_ref, self.follows = known.session_ref, known.follows
         if known.holder is not None:
             # Who goes on takes a place again.
             self.node.usage.leave(known.holder, known.session_ref)
@@ -131,12 +143,17 @@ class _Visit:
         bleg = next((leg_of(end) for end in ends.values() if end.var("esl_bleg") is not None), None)
         if bleg is None and (known.number is not None or known.bridged_at is not None):
             bleg = self._bleg_of(known, now)
-        if bleg is None:
+        if bleg is None and (known.app not in _SESSIONS or known.number is None):
             # It had dialled nothing, and goes on.
             self.goes_on = restored(known)
             return
         attempt = restored(known)
+        self.follows = True
         self.node.calls.begin(attempt, self.switch)
+        if bleg is None:
+            # A number that the switch was about to be told.
+            attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, now)
+            return
         if bleg.answered_at is not None and attempt.app == inbound.REF and attempt.bridged_at is None:
             inbound.answered(attempt, bleg.answered_at, bleg, self.node.announce)
         conclude(attempt, Ended(now, leg_of(data), bleg), None, AGENT if attempt.app == inbound.REF else CALLEE)
@@ -268,7 +285,9 @@ class Incoming:
         if client is None:
             visit.refuse("no such integrator")
             return
-        click2dial.run_from_phone(channel, client, node.settings, trusted=node.trusted, begin=visit.begin)
+        click2dial.run_from_phone(
+            channel, client, node.settings, trusted=node.trusted, begin=visit.begin, usage=node.usage
+        )
 
     def _adopt(self, visit: _Visit) -> None:
         """An answered A-leg that another process placed: go on with it, unless its call has ended meanwhile."""
@@ -292,6 +311,12 @@ class Incoming:
         attempt = click2dial.new_attempt(client, order, node.settings, ref)
         attempt.dialed_at = known["dialed_at"]
         visit.begin(attempt)
+        refusal = node.usage.begin(*click2dial.charges(attempt, order, client))
+        if refusal is not None:
+            attempt.note("refused", str(refusal))
+            visit.refuse(str(refusal), "NORMAL_CLEARING")
+            attempt.end(REJECTED, refusal.code, SYSTEM, time.time())
+            return
         click2dial.run(channel, attempt, order, client, node.settings)
 
     def _inbound(self, visit: _Visit) -> None:

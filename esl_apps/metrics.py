@@ -43,6 +43,9 @@ class Metrics:
             "esl_apps_outbox_depth", "Notifications not yet in Redis", ["outbox"], registry=registry
         )
         self.pushed = Counter("esl_apps_notifications", "Notifications in Redis", ["list"], registry=registry)
+        self.breakers = Gauge(
+            "esl_apps_breakers_tripped", "Breakers that are tripped, as this node knows", registry=registry
+        )
         self.greenlets = Gauge("esl_apps_greenlets", "Greenlets, one or more a call", registry=registry)
         self.greenlets.set_function(_greenlets.__len__)
         ProcessCollector(registry=registry)

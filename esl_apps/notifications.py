@@ -91,6 +91,14 @@ def entry(id: str, list: str, body: dict[str, Any], side: str = "left", owner: s
     return Entry(id, list, side, msgspec.json.encode(body).decode(), "", owner)
 
 
+def _sync_and_close(fd: int) -> None:
+    """By one hand: who waits for the thread may be killed meanwhile, and must not close what it works on."""
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+
+
 class Journal:
     """Entries in files of about a megabyte, and how many of them are done. One process at a time."""
 
@@ -177,12 +185,14 @@ class Journal:
         if self._dirty:
             self._dirty = False
             fds.append(os.dup(self._fd))
-        try:
-            for fd in fds:
-                run(os.fdatasync, (fd,))
-        finally:
-            for fd in fds:
-                os.close(fd)
+        failed: OSError | None = None
+        for fd in fds:
+            try:
+                run(_sync_and_close, (fd,))
+            except OSError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     def close(self) -> None:
         for fd in [self._fd, *self._unsynced]:

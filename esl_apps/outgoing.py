@@ -21,6 +21,7 @@ from esl_apps.core.call import Call
 from esl_apps.core.cards import Account, Card, Unavailable
 from esl_apps.core.cdr import Attempt
 from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.spending import Charge, Refusal
 from esl_apps.esl.switch import Switch
 from esl_apps.prompts import is_media
 from esl_apps.redisclient import ERRORS
@@ -34,10 +35,20 @@ log = logging.getLogger(__name__)
 POLL = 0.25
 #: Seconds for which a node that took a callback has it; a dead node's go back then.
 LEASE = 120.0
+#: Seconds between two tries to tell Redis how a callback ended.
+_AGAIN = 0.5
 #: Other nodes that an answered leg is offered to: each name makes the originate longer.
 _NEXT = 2
 #: Seconds for which a number is rung back.
 RING = 45.0
+
+
+class Spent(Exception):
+    """A limit is reached, or a breaker has tripped: nothing is dialled."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
 
 
 class _Callback(msgspec.Struct):
@@ -87,10 +98,16 @@ class Outgoing:
     # Click-to-dial ------------------------------------------------------------------------------------
 
     def click2dial(self, order: Order, client: Client, ref: str) -> Attempt:
-        """Ring the agent of a call that will be called ``ref``; returns at once. :raises Full: nothing is dialled."""
+        """Ring the agent of a call that will be called ``ref``; returns at once.
+
+        :raises Full: nothing is dialled. :raises Spent: neither. :raises Unavailable: neither: Redis is away.
+        """
         switch = self._switch()
         settings = self._node.settings
         attempt = click2dial.new_attempt(client, order, settings, ref)
+        refusal = self._node.usage.begin(*click2dial.charges(attempt, order, client))
+        if refusal is not None:
+            raise Spent(refusal)
 
         def ring(line: Line) -> bool:
             return click2dial.ring_agent(line, attempt, order, client, settings, self._application("click2dial"))
@@ -104,12 +121,16 @@ class Outgoing:
     # Autodial -----------------------------------------------------------------------------------------
 
     def autodial(self, account: Account, order: AutodialOrder) -> Attempt:
-        """Ring A after the order's delay; returns at once. :raises Full: nothing is dialled."""
+        """Ring A after the order's delay; returns at once. :raises Full, Spent, Unavailable: nothing is dialled."""
         node = self._node
         switch = self._switch()
         attempt = autodial.new_attempt(order, account)
         attempt.order = msgspec.to_builtins(_Autodial(order.a.dialled, order.b.dialled if order.b else None,
                                                       order.conference, order.retain_cid, order.media_id))
+        charges = autodial.charges(attempt, order, node.rules, account)
+        refusal = node.usage.check(*charges)
+        if refusal is not None:
+            raise Spent(refusal)
         leg = autodial.aleg(node.settings, node.rules, attempt, account)
         endpoints = node.settings.endpoints.of(order.a, as_asked=False)
 
@@ -118,6 +139,9 @@ class Outgoing:
             if attempt.cancelled_by is not None:
                 attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, time.time())
                 return False
+            # What may be spent is asked again: the delay may have been an hour.
+            if not self._pay(attempt, charges):
+                return False
             return ring_aleg(line, attempt, leg, endpoints, RING, self._application("autodial"))
 
         def run(call: Call, begin: Begin) -> None:
@@ -125,6 +149,21 @@ class Outgoing:
 
         node.calls.place(attempt, switch, ring, run)
         return attempt
+
+    def _pay(self, attempt: Attempt, charges: list[Charge]) -> bool:
+        """Begin to pay for a first leg; False: it may not be rung, and the attempt is ended."""
+        try:
+            refusal = self._node.usage.begin(*charges)
+        except Unavailable as error:
+            attempt.note("unavailable", str(error))
+            attempt.end(cdr.REJECTED, causes.CALL_REJECTED, cdr.SYSTEM, time.time())
+            return False
+        if refusal is not None:
+            attempt.note("refused", str(refusal))
+            attempt.end(cdr.REJECTED, refusal.code, cdr.SYSTEM, time.time())
+        else:
+            attempt.save()
+        return refusal is None
 
     # Callbacks ----------------------------------------------------------------------------------------
 
@@ -190,7 +229,13 @@ class Outgoing:
         leg = callback.aleg(node.settings, attempt, card, shown)
         endpoints = node.settings.endpoints.of(number, as_asked=False)
 
+        charge = callback.charge(
+            attempt, number, node.rules, account, card, node.cards.card_limits(account.id)
+        )
+
         def ring(line: Line) -> bool:
+            if not self._pay(attempt, [charge]):
+                return False
             return ring_aleg(line, attempt, leg, endpoints, RING, self._application("callback"))
 
         def run(call: Call, begin: Begin) -> None:
@@ -204,15 +249,23 @@ class Outgoing:
 
     def settle_callback(self, attempt: Attempt) -> None:
         """A callback of a node that died has ended, or was answered here."""
-        if attempt.order is None:
-            return
-        try:
-            self._settle(attempt, Pending(**msgspec.convert(attempt.order, _Callback).pending))
-        except Unavailable as error:
-            # Its lease ends by itself.
-            log.warning("callback not settled", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+        if attempt.order is not None:
+            gevent.spawn(self._settle, attempt, Pending(**msgspec.convert(attempt.order, _Callback).pending))
 
     def _settle(self, attempt: Attempt, pending: Pending) -> None:
+        """Done, or to be tried again; told to Redis until it hears, or the number would be rung once more."""
+        until = time.monotonic() + LEASE
+        while True:
+            try:
+                self._tell(attempt, pending)
+                return
+            except Unavailable as error:
+                if time.monotonic() > until:
+                    log.error("callback not settled", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+                    return
+            gevent.sleep(_AGAIN)
+
+    def _tell(self, attempt: Attempt, pending: Pending) -> None:
         """:raises Unavailable: Redis is away."""
         node, record = self._node, attempt.record
         again = (
@@ -244,6 +297,7 @@ class Outgoing:
                 return False
             attempt.answered_at = time.time()
             self.settle_callback(attempt)
+            node.go_on_paying(attempt)
             begin(attempt)
             callback.run(
                 call, attempt, card, account, node.settings, node.rules, node.cards, node.usage,
@@ -264,6 +318,7 @@ class Outgoing:
         ):
             return False
         order = AutodialOrder(a, b, one.conference, 0.0, one.retain_cid, one.media_id)
+        node.go_on_paying(attempt)
         begin(attempt)
         autodial.run(call, attempt, order, account, node.settings, node.rules, node.usage, begin=begin)
         return True

@@ -25,6 +25,9 @@ class Unreadable(redis.RedisError):
 #: What a Redis that is away, loading, failing over or read-only raises.
 ERRORS = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 
+#: What a script raises that Redis does not know, or knows no more.
+NO_SCRIPT = redis.exceptions.NoScriptError
+
 
 class _Cluster:
     """A cluster's client asks its nodes when it is made; this one when it is used, so that a node starts while

@@ -22,23 +22,27 @@ from esl_apps import cdr_lists, redisclient
 from esl_apps.adoption import Adoption
 from esl_apps.alerts import Alerts
 from esl_apps.begun import Begun
+from esl_apps.breaker import Breakers, Trip
 from esl_apps.callbacks import CallbackStore
 from esl_apps.calls import EVENTS, Calls, Essence, essence, snapshot, state_event
 from esl_apps.cards import CardStore, Stale, hash_pin
-from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, split_address, within
+from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, level, split_address, within
 from esl_apps.core import cdr, dialstring, identity
 from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
 from esl_apps.core.apps.click2dial import Client
 from esl_apps.core.apps.common import Settings, recording_path
-from esl_apps.core.apps.dialin import Rules
+from esl_apps.core.apps.dialin import Rules, account_level
 from esl_apps.core.cards import Account, Unavailable
 from esl_apps.core.cdr import Attempt, Moment
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.guard import Source, source_of
 from esl_apps.core.numbers import NotDialable
+from esl_apps.core.spending import SYSTEM, Charge, Level
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
+from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
+from esl_apps.esl.switch import Unavailable as SwitchAway
 from esl_apps.guard import GuardStore
 from esl_apps.incoming import Incoming
 from esl_apps.metrics import Metrics
@@ -70,7 +74,8 @@ class Node:
         self.apply(config)
         self.roster = Roster(self._redis, config.node.name, self.config.advertise)
         self.store = Store(self._redis, self.roster.boot, self._save_all)
-        self.usage = UsageStore(self._redis, config.node.name)
+        self.breakers = Breakers(self._redis, config.node.name, tell=self.alerts.tell, on_trip=self._on_trip)
+        self.usage = UsageStore(self._redis, config.node.name, breakers=self.breakers, on_cut=self._cut)
         self.callbacks = CallbackStore(self._redis, config.node.name)
         self.outgoing = Outgoing(self)
         self.calls = Calls(self._on_moment, self._on_record, self._on_save)
@@ -104,6 +109,7 @@ class Node:
             ringback=dial.ringback,
             recordings=config.recordings.dir,
         )
+        self.system = level(SYSTEM, config.spending.limits, config.spending.breaker)
         self.clients = {one.name: self._client(one) for one in config.integrators}
         self.queues = {}
         for did, number in config.inbound.items():
@@ -145,6 +151,7 @@ class Node:
             callee_timeout=one.callee_timeout,
             longest=one.max_duration,
             record=one.record,
+            levels=(self.system, level(f"integrator:{one.name}", one.limits, one.breaker)),
         )
 
     def _build_outboxes(self, config: Config) -> dict[str | None, Outbox]:
@@ -202,6 +209,7 @@ class Node:
     def start(self) -> None:
         for app in (click2dial.REF, inbound.REF, disa.REF, dialthrough.REF, callback.REF, autodial.REF):
             self.metrics.live.labels(app).set_function(partial(self.calls.count, app))
+        self.metrics.breakers.set_function(lambda: self.breakers.count)
         self.store.start()
         for outbox in set(self.outboxes.values()):
             self.metrics.outbox.labels(outbox.name).set_function(partial(getattr, outbox, "depth"))
@@ -210,6 +218,7 @@ class Node:
             switch.start()
         # A request in the first instant finds its switch; one that is away does not hold the start up.
         gevent.wait([gevent.spawn(switch.wait_up, 2.0) for switch in self.switches])
+        self.breakers.start()
         self.usage.start()
         self.adoption.start()
         self.outgoing.start()
@@ -234,6 +243,7 @@ class Node:
         for outbox in outboxes:
             outbox.stop()
         self.usage.stop()
+        self.breakers.stop()
         self.adoption.stop()
         self.store.stop()
         with suppress(*ERRORS):
@@ -272,6 +282,61 @@ class Node:
         if switch is not None:
             self.calls.reap(switch, ref)
 
+    # Spending -----------------------------------------------------------------------------------------
+
+    def _on_trip(self, scope: str, trip: Trip) -> None:
+        if trip.end_calls:
+            self.usage.end_calls(scope)
+
+    def _cut(self, charge: Charge) -> None:
+        """End what a charge is for: the whole call, or B alone, whose caller then hears why."""
+        attempt = charge.attempt
+        switch = next((switch for switch in self.switches if switch.name == attempt.switch), None)
+        if switch is None:
+            return
+        commands = [f"hupall ALLOTTED_TIMEOUT esl_bleg {attempt.session_ref}"]
+        if charge.whole:
+            # A session's first leg has the reference of the number that it dials now, which may be another.
+            commands = [f"hupall ALLOTTED_TIMEOUT esl_call_ref {attempt.call_ref}"]
+            if attempt.aleg_uuid is not None:
+                commands.append(f"uuid_kill {attempt.aleg_uuid} ALLOTTED_TIMEOUT")
+        gevent.spawn(self._order, switch, commands)
+
+    def _order(self, switch: Switch, commands: list[str]) -> None:
+        for command in commands:
+            # The next beat orders it again; a leg that is gone is what was wanted.
+            with suppress(SwitchAway, ReplyError):
+                switch.api(command)
+
+    def go_on_paying(self, attempt: Attempt) -> None:
+        """An attempt of a process that died: its legs cost what they cost."""
+        charges = []
+        for one in attempt.paid_for:
+            try:
+                levels = [self._level(name, attempt) for name in one["levels"]]
+                number = self.settings.plan.read(one["number"]) if one["number"] else None
+            except (Unavailable, NotDialable) as error:
+                log.error("a call is not paid for", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+                continue
+            charges.append(
+                Charge(attempt, levels, number, aleg=one["aleg"], owner=one["owner"], whole=one["whole"])
+            )
+        self.usage.adopt(*charges)
+        for charge in charges:
+            if attempt.state == cdr.BRIDGED or (charge.aleg and attempt.answered_at is not None):
+                charge.talk()
+
+    def _level(self, name: str, attempt: Attempt) -> Level:
+        """As it is configured now. :raises Unavailable: an imported account, and Redis is away."""
+        kind, _, id = name.partition(":")
+        if kind == "integrator" and id in self.clients:
+            return next(one for one in self.clients[id].levels if one.name == name)
+        if kind == "account" and (account := self.cards.account(id)) is not None:
+            return account_level(account)
+        if kind == "card":
+            return Level(name, self.cards.card_limits(attempt.account_id or ""))
+        return self.system if name == SYSTEM else Level(name)
+
     # What the applications ask ------------------------------------------------------------------------
 
     @property
@@ -304,6 +369,7 @@ class Node:
                 prompt_delay=cccp.prompt_delay,
                 callback_delay=cccp.callback_delay,
                 emergency=config.dial.emergency is not None,
+                system=self.system,
                 own_numbers=own_numbers,
             )
             self._rules = rules, defaults, (cccp.attest_header, cccp.attest_level)
@@ -412,6 +478,10 @@ class Node:
     def _on_record(self, attempt: Attempt) -> None:
         record = attempt.record
         assert record is not None
+        if attempt.follows and record.number is None:
+            # Its session has its record: this was the caller's leaving, or what another node goes on with.
+            self.begun.ended(attempt.call_ref)
+            return
         self.metrics.calls.labels(attempt.app, record.end_reason).inc()
         if record.recording_url is not None:
             path = recording_path(self.config.recordings.dir, record.integrator or "", record.recording_url)

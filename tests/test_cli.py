@@ -161,6 +161,15 @@ def test_check_says_ok_line_by_line(run: Any, settings: dict[str, Any], tmp_path
         assert sum(line[5:].startswith(what) for line in lines) == 1, what
 
 
+def test_check_says_what_bounds_a_fraud(run: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    ran = run("check", "-c", written(settings, tmp_path))
+    assert "ok   spending: no limit and no breaker" in ran.out
+    settings["spending"] = {"limits": {"calls_per_day": 100}}
+    settings["accounts"] = {"acme": {"breaker": {"high_risk_calls_per_hour": 3}}}
+    ran = run("check", "-c", written(settings, tmp_path))
+    assert "ok   spending: limits of spending, breaker account:acme; 1" in ran.out
+
+
 def failures(run: Any, settings: dict[str, Any], folder: Path) -> list[str]:
     ran = run("check", "-c", written(settings, folder))
     found = [line[5:] for line in ran.out.splitlines() if line.startswith("FAIL ")]
@@ -337,6 +346,64 @@ def test_a_command_line_that_is_wrong(run: Any, argv: list[str]) -> None:
     assert "usage: esl-apps" in ran.err
 
 
+# Breakers -----------------------------------------------------------------------------------------------
+
+
+def test_breaker_trips_lists_and_resets_and_says_who(
+    run: Any, settings: dict[str, Any], redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis.client.flushdb()
+    monkeypatch.setenv("SUDO_USER", "jo")
+    cuba = {"country:CU": {"calls_per_day": 1}}
+    settings["accounts"] = {"acme": {"breaker": {"calls_per_hour": 40, "destinations": cuba}}}
+    file = written(settings, tmp_path)
+    listed = run("breaker", "-c", file)
+    assert listed.status == 0
+    assert "ok      account:acme: trips over calls_per_hour 40\n" in listed.out
+    assert "ok      account:acme/country:CU: trips over calls_per_day 1\n" in listed.out
+    assert run("breaker", "-c", file, "--trip", "account:acme", "--end-calls").status == 0
+    assert run("breaker", "-c", file, "--trip", "account:acme").status == 1
+    listed = run("breaker", "-c", file)
+    assert "TRIPPED account:acme: by hand, by jo@" in listed.out
+    assert "its calls were ended" in listed.out
+    assert run("breaker", "-c", file, "--reset", "account:acme").status == 0
+    again = run("breaker", "-c", file, "--reset", "account:acme")
+    assert (again.status, again.err) == (1, "esl-apps: account:acme: has not tripped\n")
+    listed = run("breaker", "-c", file)
+    assert "TRIPPED" not in listed.out
+    assert "account:acme reset by jo@" in listed.out
+    assert redis.client.hgetall("esl_apps:{breaker}:tripped") == {}
+
+
+@pytest.mark.parametrize(
+    ("scope", "told"),
+    [
+        ("acount:acme", "expected system, account:NAME"), ("account:acmee", "no such account"), ("", "expected system"),
+        ("account:acme/Cuba", "expected system"), ("account:acme/country:ZZ", "unknown country"),
+        ("account:acme/class:mobil", "unknown class"), ("integrator:none", "no such integrator"),
+        ("card:12", "expected a card's id"), ("system/", "expected system"), ("system\n", "expected system"),
+        ("account:a/../b", "expected system"),
+    ],
+)  # fmt: skip
+def test_a_breaker_that_is_misspelt_is_refused(
+    run: Any, settings: dict[str, Any], redis: RedisServer, tmp_path: Path, scope: str, told: str
+) -> None:
+    redis.client.flushdb()
+    settings["accounts"] = {"acme": {}}
+    ran = run("breaker", "-c", written(settings, tmp_path), "--trip", scope)
+    assert (ran.status, ran.out) == (2, "")
+    assert told in ran.err
+    assert list(redis.client.scan_iter("*breaker*")) == []
+
+
+def test_trip_and_reset_at_once_or_end_calls_alone_are_refused(
+    run: Any, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    file = written(settings, tmp_path)
+    assert run("breaker", "-c", file, "--trip", "system", "--reset", "system").status == 2
+    assert run("breaker", "-c", file, "--end-calls").status == 2
+
+
 def test_version(run: Any) -> None:
     ran = run("--version")
     assert (ran.status, ran.out) == (0, f"{__version__}\n")
@@ -345,7 +412,7 @@ def test_version(run: Any) -> None:
 def test_sandbox_refuses_an_address_where_something_listens(sandbox: SandboxRig) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "esl_apps", "sandbox", f"--listen={sandbox.esl_address}"],
-        capture_output=True, text=True, timeout=10, check=False,
+        capture_output=True, text=True, timeout=40, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "something listens there already" in done.stderr

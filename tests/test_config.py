@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esl_apps import config
-from esl_apps.config import Config, ConfigError, load, parse, within
+from esl_apps.config import HIGH_RISK_RANGES, Config, ConfigError, load, parse, read_ranges, within
 from tests.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
 from tests.rig.base import eventually
 from tests.rig.sandbox import SandboxRig
@@ -106,6 +106,9 @@ def test_the_shipped_file_has_every_key() -> None:
         (config.Account, acme),
         (config.Disa, acme["disa"]["front"]),
         (config.Inbound, shipped["inbound"]["27115550000"]),
+        (config.Spending, shipped["spending"]),
+        (config.Limits, shipped["spending"]["limits"]),
+        (config.Breaker, shipped["spending"]["breaker"]),
     ]
     missing = {
         f"{kind.__name__}.{one.encode_name}"
@@ -482,6 +485,32 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
             "accounts: {a: {users: {u: {call_restriction: {x: {action: deny}}}}}}\n",
             "f.yml:6: accounts.a.users.u.call_restriction.x: unknown class",
         ),
+        ("spending: {limits: {calls_per_hour: -1}}\n", "f.yml:6: spending.limits.calls_per_hour"),
+        ("spending: {limits: {calls_per_day: 1.5}}\n", "f.yml:6: spending.limits.calls_per_day"),
+        ("spending: {breaker: {minutes_per_hour: lots}}\n", "f.yml:6: spending.breaker.minutes_per_hour"),
+        ("spending: {limits: {high_risk_calls_per_hour: 1}}\n", "f.yml:6: spending.limits.high_risk_calls_per_hour"),
+        ("spending: {breaker: {longest_call: 1}}\n", "f.yml:6: spending.breaker.longest_call: unknown key"),
+        (
+            "spending: {limits: {destinations: {Cuba: {calls_per_day: 1}}}}\n",
+            "f.yml:6: spending.limits.destinations.Cuba: expected country:XX",
+        ),
+        (
+            "spending: {limits: {destinations: {'country:XX': {}}}}\n",
+            "f.yml:6: spending.limits.destinations.country:XX: unknown country",
+        ),
+        (
+            "spending: {breaker: {destinations: {'class:mobil': {}}}}\n",
+            "f.yml:6: spending.breaker.destinations.class:mobil: unknown class",
+        ),
+        (
+            "accounts: {a: {card_limits: {destinations: {'prefix:53': {}}}}}\n",
+            "f.yml:6: accounts.a.card_limits.destinations.prefix:53: expected country:XX",
+        ),
+        (
+            "accounts: {a: {limits: {destinations: {'country:CU': {destinations: {}}}}}}\n",
+            "f.yml:6: accounts.a.limits.destinations.country:CU.destinations: unknown key",
+        ),
+        ("spending: {high_risk: /nowhere.yml}\n", "f.yml:6: spending.high_risk: /nowhere.yml: No such file"),
         ("accounts: {a: {disa: {d: {}}}}\n", "f.yml:6: accounts.a.disa.d: no pin"),
         ("accounts: {a: {disa: {d: {pin: ''}}}}\n", "f.yml:6: accounts.a.disa.d: no pin"),
         ("accounts: {a: {disa: {d: {pin: 12ab}}}}\n", "f.yml:6: accounts.a.disa.d.pin: expected digits"),
@@ -540,6 +569,8 @@ def test_a_rule_that_does_not_hold(more: str, told: str) -> None:
         ),
         ("call_restriction: {mobil: {action: deny}}", "integrators[1].call_restriction.mobil: unknown class"),
         ("redis: {url: 'mysql://h'}", "integrators[1].redis.url: expected redis://"),
+        ("limits: {destinations: {x: {}}}", "integrators[1].limits.destinations.x: expected country:XX"),
+        ("breaker: {destinations: {'prefix:+': {}}}", "integrators[1].breaker.destinations.prefix:+: expected country"),
     ],
 )
 def test_an_integrators_rule_that_does_not_hold(line: str, told: str) -> None:
@@ -796,3 +827,71 @@ def test_aliases_of_aliases_end_with_an_error(monkeypatch: pytest.MonkeyPatch) -
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 6)]
     with pytest.raises(config.ConfigError, match="expected fewer values"):
         config.parse("\n".join(lines), {})
+
+
+# High-risk ranges ----------------------------------------------------------------------------------------
+
+
+def test_the_shipped_ranges_are_the_packages_and_each_says_why() -> None:
+    assert SHIPPED.with_name("high_risk.yml").read_text() == HIGH_RISK_RANGES.read_text()
+    ranges = read_ranges(str(HIGH_RISK_RANGES))
+    assert len(ranges) == len(set(ranges)) > 80
+    assert {"+870", "+881", "+882", "+883", "+53", "+252", "+232", "+220", "+243", "+371", "+375"} <= set(ranges)
+    assert {"+387", "+509", "+675", "+676", "+677", "+682", "+685", "+686", "+692"} <= set(ranges)
+    # What is honest everywhere is not among them.
+    plan = read().plan()
+    for text in ("+12125551234", "+442079460000", "+4915112345678", "+61412345678", "0820001234", "0115550000"):
+        assert not plan.read(text).high_risk, text
+
+
+def test_ranges_next_door_are_left_out_of_the_packages_and_held_from_your_own(tmp_path: Path) -> None:
+    latvia = "dial: {region: LV}\n"
+    assert "+371" in read().high_risk()
+    assert "+371" not in read(latvia).high_risk()
+    assert "+53" in read(latvia).high_risk()
+    # Jamaica's code is North America's.
+    assert "+1876" in read("dial: {region: US}\n").high_risk()
+    assert "+1876" not in read("dial: {region: JM}\n").high_risk()
+    own = tmp_path / "own.yml"
+    own.write_text('- "+371"\n')
+    assert read(latvia + f"spending: {{high_risk: {own}}}\n").high_risk() == ["+371"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("- +53\n", ":1: expected a prefix"),
+        ('- "+53"\n- "0053"\n', ":2: expected a prefix"),
+        ('- "+53 "\n', ":1: expected a prefix"),
+        ('- ["+53"]\n', ":1: expected a prefix"),
+        ('- "+"\n', ":1: expected a prefix"),
+        ("ranges: []\n", ":1: expected a list"),
+        ("'\n", "not YAML"),
+        ("[" * 5000, "not YAML"),
+    ],
+)
+def test_a_file_of_ranges_that_cant_be_read_stops_the_start(tmp_path: Path, text: str, told: str) -> None:
+    own = tmp_path / "own.yml"
+    own.write_text(text)
+    message = refusal(f"spending: {{high_risk: {own}}}\n")
+    assert message.startswith("f.yml:6: spending.high_risk: ")
+    assert told in message
+
+
+def test_an_empty_file_of_ranges_is_none(tmp_path: Path) -> None:
+    own = tmp_path / "own.yml"
+    own.write_text("# nothing\n")
+    assert read(f"spending: {{high_risk: {own}}}\n").high_risk() == []
+
+
+def test_limits_and_breakers_become_what_the_calls_are_asked_for() -> None:
+    made = read(
+        "spending:\n  limits: {calls_per_day: 9, destinations: {'country:CU': {minutes_per_hour: 2}}}\n"
+        + "  breaker: {high_risk_calls_per_hour: 1, end_calls: true, destinations: {high_risk: {calls_per_day: 3}}}\n"
+    )
+    limits = made.spending.limits.read()
+    assert (limits.calls_per_day, limits.calls_per_hour) == (9, None)
+    assert {str(one): own.minutes_per_hour for one, own in limits.destinations.items()} == {"country:CU": 2}
+    breaker = made.spending.breaker.read()
+    assert (breaker.high_risk_calls_per_hour, breaker.end_calls) == (1, True)
+    assert {str(one): own.calls_per_day for one, own in breaker.thresholds.destinations.items()} == {"high_risk": 3}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from esl_apps.core.restrictions import Rule
+from esl_apps.core.spending import Breaker, Charge, Limits, Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,7 @@ class Account:
     """A user's own ``call_restriction``, by user id."""
     integrator: str | None = None
     limits: Limits | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much may be dialled; None: no bound."""
-
-    calls_per_hour: int | None = None
-    minutes_per_day: int | None = None
-    longest_call: float | None = None
-    """Seconds."""
+    breaker: Breaker | None = None
 
 
 class Unavailable(Exception):
@@ -96,12 +88,12 @@ class Usage(Protocol):
     def leave(self, holder: str, call_ref: str) -> None:
         """Give it back. Never raises: a lease that is not renewed ends by itself."""
 
-    def begin_call(self, keys: Mapping[str, Limits], call_ref: str) -> str | None:
-        """Count a call about to be dialled against each key (``card:ID``, ``account:ID``); None where all allow
-        it, else the name of the first limit that is reached (``calls_per_hour``, ``minutes_per_day``)."""
+    def begin(self, *charges: Charge) -> Refusal | None:
+        """Count legs that are about to be dialled, each against all of its bounds; None where all allow them, else the
+        first that does not: nothing is counted then, and a breaker that says so has tripped.
 
-    def seconds_left(self, keys: Mapping[str, Limits]) -> float | None:
-        """How long a call may last now: the least of ``longest_call`` and what is left of the day's minutes."""
+        One round trip where there is something to count, none where there is not.
+        """
 
-    def end_call(self, keys: Mapping[str, Limits], seconds: float) -> None:
-        """Count the talk's seconds. Never raises."""
+    def check(self, *charges: Charge) -> Refusal | None:
+        """What ``begin`` would say; nothing is counted and nothing trips."""

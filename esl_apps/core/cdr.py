@@ -10,10 +10,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esl_apps.core import causes
 from esl_apps.core.numbers import Number
+
+if TYPE_CHECKING:
+    from esl_apps.core.spending import Charge, Refusal
 
 QUEUED, AGENT_RINGING, AGENT_ANSWERED = "queued", "agent_ringing", "agent_answered"
 CALLEE_RINGING, BRIDGED, ENDED = "callee_ringing", "bridged", "ended"
@@ -112,6 +115,8 @@ class Attempt:
     hold_time: int = 0
     cancelled_by: str | None = None
     recording_url: str | None = None
+    follows: bool = False
+    """Of a session that has its record: where this one dials nothing, it is no record of its own."""
     holder: str | None = None
     """Whose place among the concurrent calls its session has."""
     order: dict[str, Any] | None = None
@@ -119,6 +124,10 @@ class Attempt:
     timeline: list[Moment] = field(default_factory=list)
     record: Record | None = None
     on_change: Callable[[Attempt, Moment], None] | None = None
+    charges: list[Charge] = field(default_factory=list)
+    """What its legs are paid from."""
+    paid_for: list[dict[str, Any]] = field(default_factory=list)
+    """The same, for another process: ``Charge.essence``."""
     on_save: Callable[[Attempt], None] | None = None
     """Called where something is known that is to outlive this process, and no state has changed."""
 
@@ -130,6 +139,11 @@ class Attempt:
     @property
     def ended(self) -> bool:
         return self.record is not None
+
+    @property
+    def cut(self) -> Refusal | None:
+        """Why it is ended by us, where what it may spend is spent."""
+        return next((charge.cut for charge in self.charges if charge.cut is not None), None)
 
     def dialled(self, at: float) -> None:
         """The first INVITE, in or out; later ones (the next gateway) do not move it."""
@@ -145,6 +159,9 @@ class Attempt:
             self.answered_at = at
         elif state == BRIDGED:
             self.bridged_at = at
+        for charge in self.charges:
+            if state == (AGENT_ANSWERED if charge.aleg else BRIDGED):
+                charge.talk()
         self._moment(Moment(at, state, detail))
 
     def note(self, what: str, detail: str = "", at: float | None = None) -> None:
@@ -184,6 +201,13 @@ class Attempt:
             switch=self.switch,
         )
         self.state = ENDED
+        for charge in self.charges:
+            if not charge.outlives:
+                # The switch's own times: the leg's answer may have been learnt long after it.
+                began_at = self.answered_at if charge.aleg else self.bridged_at
+                talked = 0.0 if began_at is None else self.record.ended_at - began_at
+                # What the process that died had paid for, is.
+                charge.end(None if charge.adopted else talked)
         self._moment(Moment(at, ENDED, f"{reason} {self.record.end_code}"))
         return True
 

@@ -8,7 +8,7 @@ reads and classifies; an operator's own ``classifiers`` come first, as in Kazoo.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +18,8 @@ from phonenumbers import PhoneNumberType, shortnumberinfo
 EMERGENCY, TOLLFREE, PREMIUM, SHARED_COST, VOIP = "emergency", "tollfree", "premium", "shared_cost", "voip"
 MOBILE, FIXED, INTERNATIONAL, SATELLITE = "mobile", "fixed", "international", "satellite"
 EXTENSION, UNKNOWN = "extension", "unknown"
+#: Beside the class: a number of a range that fraud dials. Rules name it as they name a class.
+HIGH_RISK = "high_risk"
 CLASSES = (
     EMERGENCY, TOLLFREE, PREMIUM, SHARED_COST, VOIP, MOBILE, FIXED, INTERNATIONAL, SATELLITE, EXTENSION, UNKNOWN,
 )  # fmt: skip
@@ -62,6 +64,10 @@ class Number:
     """One of :data:`CLASSES`, or the name of an operator's classifier."""
     abroad: bool = False
     """A premium, shared-cost or freephone number of another country: what bars international calls bars it too."""
+    country: str = ""
+    """ISO 3166 alpha-2 (``ZA``), ``001`` for what is of no country; empty for extensions and emergency numbers."""
+    high_risk: bool = False
+    """Of a range that fraud dials (``spending.high_risk``)."""
 
     @property
     def is_extension(self) -> bool:
@@ -80,12 +86,20 @@ class Number:
 class NumberPlan:
     """How numbers are read at one place: its region, its extensions, its operator's own classes."""
 
-    def __init__(self, region: str, extensions: str, classifiers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        region: str,
+        extensions: str,
+        classifiers: Mapping[str, str] | None = None,
+        high_risk: Iterable[str] = (),
+    ) -> None:
         """``region``: ISO 3166 alpha-2 (``ZA``). ``extensions``: regex of a whole internal number.
-        ``classifiers``: class → regex read on ``+E164``, tried in order before ``phonenumbers``."""
+        ``classifiers``: class → regex read on ``+E164``, tried in order before ``phonenumbers``.
+        ``high_risk``: prefixes, as ``+53``."""
         self.region = region
         self._extensions = re.compile(extensions)
         self._classifiers = [(name, re.compile(regex)) for name, regex in (classifiers or {}).items()]
+        self._high_risk = tuple(prefix.removeprefix("+") for prefix in high_risk)
         # A dialler asks for the same few thousand numbers; parsing costs some 30 µs, a hit 0.1.
         self.read = lru_cache(maxsize=4096)(self._read)
 
@@ -110,7 +124,17 @@ class NumberPlan:
             # 00112, +112: country code 1, number 12. A gateway that is given E.164 would be given 112.
             return Number(text, e164, e164, EMERGENCY)
         national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
-        return Number(text, e164, re.sub(r"\D", "", national), *self._classify(parsed, e164))
+        code = parsed.country_code or 0
+        # A number that is none of its country costs what one there costs.
+        country = phonenumbers.region_code_for_number(parsed) or phonenumbers.region_code_for_country_code(code)
+        return Number(
+            text,
+            e164,
+            re.sub(r"\D", "", national),
+            *self._classify(parsed, e164),
+            country=country,
+            high_risk=e164.startswith(self._high_risk),
+        )
 
     def _classify(self, parsed: phonenumbers.PhoneNumber, e164: str) -> tuple[str, bool]:
         """``klass`` and ``abroad``."""
@@ -144,6 +168,23 @@ class NumberPlan:
             return self.read(one).e164 == self.read(other).e164
         except NotDialable:
             return False
+
+
+def of_region(prefix: str, region: str) -> bool:
+    """Whether an E.164 prefix is of a region's own numbers, where several share a country code too (+1, +7, +44)."""
+    code = phonenumbers.country_code_for_region(region)
+    if not prefix.startswith(f"+{code}"):
+        return False
+    rest = prefix.removeprefix(f"+{code}")
+    leading = {
+        one: metadata.leading_digits
+        for one in phonenumbers.region_codes_for_country_code(code)
+        if (metadata := phonenumbers.PhoneMetadata.metadata_for_region(one)) is not None and metadata.leading_digits
+    }
+    if region in leading:
+        return re.match(leading[region], rest) is not None
+    # The main country has what is none of the others'.
+    return not any(re.match(digits, rest) for digits in leading.values())
 
 
 def presented(text: str | None) -> str | None:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import falcon
 import msgspec
 
+from esl_apps.core.apps.click2dial import limit_fault
+from esl_apps.core.spending import BREAKER, Refusal
 from esl_apps.http.server import MAX_BODY
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,17 @@ def problem(
     status: int, code: str, message: str, field: str = "", headers: dict[str, str] | None = None
 ) -> Problem:
     return Problem(status, [{"field": field, "code": code, "message": message}], headers)
+
+
+#: Seconds: as long as it takes at the least until an hour's or a day's window has moved on, or a person has looked.
+_SPENT = {"Retry-After": "60"}
+
+
+def spent(refusal: Refusal) -> Problem:
+    """429 over a limit; 503 where a breaker has tripped, which no client can do anything about."""
+    fault = limit_fault(refusal)
+    status = 503 if fault.code == BREAKER else 429
+    return problem(status, fault.code, fault.message, fault.field, headers=_SPENT)
 
 
 def answer(resp: falcon.Response, status: int, body: Any) -> None:

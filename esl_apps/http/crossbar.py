@@ -22,8 +22,9 @@ from esl_apps.core.cards import Account, Card, Unavailable
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import denied
 from esl_apps.http.access import CALL, CARDS, READ, Door, Holder, holders
-from esl_apps.http.common import Problem, answer, application, problem, read_json
+from esl_apps.http.common import Problem, answer, application, problem, read_json, spent
 from esl_apps.http.server import Wsgi
+from esl_apps.outgoing import Spent
 from esl_apps.prompts import is_media
 from esl_apps.service import Node
 
@@ -249,6 +250,8 @@ class _Autodial:
             attempt = self._desk.ask(lambda: node.outgoing.autodial(account, order))
         except Full as full:
             raise problem(503, "unavailable", str(full), headers=_RETRY_AFTER) from None
+        except Spent as over:
+            raise spent(over.refusal) from None
         _succeed(req, resp, 201, {"call_ref": attempt.call_ref, "state": attempt.state})
 
 
@@ -311,8 +314,8 @@ def _leg(node: Node, account: Account, text: object, field: str, faults: list[Fa
         faults.append(Fault(field, "forbidden", "is a number of this installation"))
     elif rules.allowed_callee is not None and not rules.allowed_callee("+" + number.e164):
         faults.append(Fault(field, "forbidden", "is not allowed by allowed_callee_regex"))
-    elif denied(number, account.call_restriction):
-        faults.append(Fault(field, "restricted", f"class {number.klass} is denied"))
+    elif what := denied(number, account.call_restriction):
+        faults.append(Fault(field, "restricted", f"class {what} is denied"))
     else:
         return number
     return None

@@ -16,13 +16,17 @@ import falcon
 from esl_apps.calls import Full, snapshot
 from esl_apps.config import Config, Integrator, within
 from esl_apps.core import cdr
+from esl_apps.core.apps import click2dial
 from esl_apps.core.apps.click2dial import PATTERNS, Order, Refused
 from esl_apps.core.apps.common import recording_path
-from esl_apps.core.cdr import new_ref
+from esl_apps.core.cards import Unavailable
+from esl_apps.core.cdr import Attempt, new_ref
+from esl_apps.core.spending import BREAKER, Charge
 from esl_apps.http.access import CALL, READ, RECORD, Door, Holder, holders
-from esl_apps.http.common import Problem, answer, application, problem, read_json
+from esl_apps.http.common import Problem, answer, application, problem, read_json, spent
 from esl_apps.http.links import Links
 from esl_apps.http.openapi import describe
+from esl_apps.outgoing import Spent
 from esl_apps.redisclient import ERRORS
 from esl_apps.service import Node
 from esl_apps.store import same_body
@@ -103,6 +107,13 @@ class _Port:
         except Full as full:
             self.node.refused(503)
             raise problem(503, "unavailable", str(full), headers=_RETRY_AFTER) from None
+        except Spent as over:
+            refusal = spent(over.refusal)
+            self.node.metrics.refused.labels(str(refusal.status)).inc()
+            raise refusal from None
+        except Unavailable:
+            self.node.metrics.refused.labels("503").inc()
+            raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
         return {"call_ref": attempt.call_ref, "contact_ref": attempt.contact_ref, "state": attempt.state}
 
     def place_once(self, key: str, raw: bytes, fields: dict[str, Any]) -> dict[str, Any]:
@@ -152,8 +163,12 @@ class _Port:
     def dry_run(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Every check and its verdict; nothing is dialled and no campaign's turn is taken."""
         faults: list[Any] = []
+        client = self.node.clients[self.name]
+        # An order that can't be read is asked for as a call to nowhere: the limits may be reached all the same.
+        charges = [Charge(Attempt(click2dial.REF, self.name, None, None, None, "external"), client.levels, None)]
         try:
-            self.node.clients[self.name].read(fields, peek=True)
+            order = client.read(fields, peek=True)
+            charges = click2dial.charges(click2dial.new_attempt(client, order, self.node.settings), order, client)
         except Refused as refused:
             faults = refused.faults
         checks = [
@@ -164,9 +179,23 @@ class _Port:
             }
             for field in dict.fromkeys([*PATTERNS, *(fault.field for fault in faults)])
         ]
+        checks += self._spending(charges)
         reasons = self.node.not_ready()
         checks.append({"check": "ready", "ok": not reasons, "message": "; ".join(reasons) or "ok"})
         return {"dry_run": True, "ok": all(check["ok"] for check in checks), "checks": checks}
+
+
+    def _spending(self, charges: list[Charge]) -> list[dict[str, Any]]:
+        try:
+            refusal = self.node.usage.check(*charges)
+        except Unavailable:
+            return [{"check": "limits", "ok": False, "message": "redis: no answer"}]
+        tripped = refusal is not None and refusal.what == BREAKER
+        message = "ok" if refusal is None else refusal.message
+        return [
+            {"check": "limits", "ok": refusal is None or tripped, "message": "ok" if tripped else message},
+            {"check": "breaker", "ok": not tripped, "message": message if tripped else "ok"},
+        ]
 
 
 class _Calls:

@@ -38,9 +38,9 @@ def _errors(*statuses: int) -> dict[str, Any]:
         415: "Not application/json",
         416: "A range that the recording does not have",
         422: "A field is wrong: nothing was dialled",
-        429: "Too many requests of this token or address, or too many wrong tokens from it: nothing was dialled; "
-        "Retry-After says in how many seconds one is let in",
-        503: "No switch or no Redis; Retry-After says when to ask again",
+        429: "Too many requests of this token or address, too many wrong tokens from it, or a limit "
+        "of calls or minutes is reached: nothing was dialled; Retry-After says in how many seconds to ask again",
+        503: "No switch, no Redis, or a breaker has tripped; Retry-After says when to ask again",
     }
     return {str(status): _response(text[status], _ref("Errors")) | _retry(status) for status in statuses}
 

@@ -795,7 +795,8 @@ def socket(channel: Channel, data: str) -> None:
         channel.sleeper.sleep(None)
     # A connection that went before this point leaves the channel parked for ever: nobody is left to
     # end the park. That is FreeSWITCH's own behaviour.
-    channel.park()
+    if not (control.finished and control.served):
+        channel.park()
     channel.parse_events()
 
 

@@ -30,6 +30,8 @@ MAX_BACKLOG = 256 * 1024 * 1024
 """Bytes that a client may leave unread before it is cut off."""
 FIRST_COMMAND = 25.0
 """Seconds within which a client must say something."""
+PARKS_WITHIN = 0.005
+"""Seconds from ``connect`` to the channel's park."""
 LOG_LEVELS = ("console", "alert", "crit", "err", "warning", "notice", "info", "debug")
 
 
@@ -55,7 +57,11 @@ class Listener:
             channel.pins += 1
         self.connected = False
         """``connect`` was received."""
+        self.served = False
+        """A client that was connected for longer than it takes the channel to park has said something: the channel
+        would be parked by now, however late a busy sandbox comes to it."""
         self.finished = False
+        self._connected_at = 0.0
         self._outbound = channel is not None
         self._sock = sock
         self._authed = channel is not None
@@ -280,6 +286,8 @@ class Listener:
             return None
         if not self._authed:
             return self._auth(line, lower)
+        if self.connected and time.monotonic() - self._connected_at > PARKS_WITHIN:
+            self.served = True
         if lower.startswith("filter "):
             return self._filter(line[7:])
         if self.channel is not None and lower.startswith("resume"):
@@ -341,6 +349,7 @@ class Listener:
         )
         self._write(event.plain())
         self.connected = True
+        self._connected_at = time.monotonic()
         if self.switch.tick:
             # The channel looks every millisecond or so; a client that closes before then strands it.
             later(0.002, self._park)

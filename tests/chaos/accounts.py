@@ -266,8 +266,8 @@ class Accounts:
                 placed[_digits(leg.number)].append(leg)
         for number in self.missed:
             leg, back = refused.get(number), placed.get(number, [])
-            # A phone that answered and heard nothing, its node having died in that instant, may be rung again.
-            if sum(one.answered is not None and len(one.applications) > 1 for one in back) > 1:
+            # Who answered and was cut off, its node or its socket having died, may be rung again.
+            if sum(one.answered is not None and one.ended_itself for one in back) > 1:
                 refs = [ref for one in back for ref in one.refs]
                 self._find(DOUBLED, "callback", f"called back {len(back)} times, answered more than once", refs)
             if leg is None or leg.cause != "USER_BUSY" or leg.ended_itself:

@@ -11,6 +11,7 @@ from esl_apps.core.apps.common import Settings
 from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.numbers import NumberPlan
+from esl_apps.core.spending import Charge, Refusal
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
 SETTINGS = Settings(
@@ -21,6 +22,31 @@ SETTINGS = Settings(
     ringback="%(2000,4000,440,480)",
     recordings="/recordings",
 )
+
+
+class Purse:
+    """``Usage`` that refuses, and cuts, what it is told to."""
+
+    def __init__(self, refusal: Refusal | None = None) -> None:
+        self.refusal = refusal
+        self.now = 0.0
+        self.charges: list[Charge] = []
+
+    def enter(self, holder: str, limit: int, call_ref: str) -> bool:
+        return True
+
+    def leave(self, holder: str, call_ref: str) -> None: ...
+
+    def begin(self, *charges: Charge) -> Refusal | None:
+        if self.refusal is None:
+            for charge in charges:
+                charge.open(lambda: self.now, lambda _charge: None)
+                self.charges.append(charge)
+        return self.refusal
+
+    def check(self, *charges: Charge) -> Refusal | None:
+        return self.refusal
+
 
 #: What a bridge does: tells of its progress, then gives its outcome or raises CallEnded.
 Step = Callable[[Progress], Bridged]
@@ -40,6 +66,8 @@ class ScriptedCall:
     answered_at: float | None = 1002.0
     gone_at: str = ""
     """The first call of this method finds that the caller has left."""
+    keyed: list[str] = field(default_factory=list)
+    """What ``collect`` and ``collect_pin`` give, in turn."""
     log: list[tuple[Any, ...]] = field(default_factory=list)
 
     def _do(self, *what: Any) -> None:
@@ -64,6 +92,26 @@ class ScriptedCall:
 
     def ring(self) -> None:
         self._do("ring")
+
+    def answer(self) -> None:
+        self._do("answer")
+
+    def play(self, audio: str, timeout: float = 60.0) -> None:
+        self._do("play", audio)
+
+    def collect(self, audio: str | None, most: int, first: float, between: float, longest: float = 120.0) -> str:
+        self._do("collect", audio)
+        return self.keyed.pop(0) if self.keyed else ""
+
+    def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
+        self._do("collect_pin", audio)
+        return self.keyed.pop(0) if self.keyed else ""
+
+    def wait_for_hangup(self, seconds: float) -> None:
+        self._do("wait_for_hangup", seconds)
+
+    def conference(self, name: str, longest: float) -> None:
+        self._do("conference", name, longest)
 
     def bridge(
         self, leg: Mapping[str, str], endpoints: Sequence[Endpoint], timeout: float, longest: float, progress: Progress

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esl_apps.core import cdr
+from esl_apps.core.apps.common import conclude, end_of
+from esl_apps.core.call import Ended, Leg
 from esl_apps.core.cdr import Attempt, Moment, Record, c2d_payload, cdr_payload, direction, inbound_payload, new_ref
 from esl_apps.core.numbers import NumberPlan
 
@@ -280,3 +282,38 @@ def test_every_end_has_a_word_in_every_form(reason: str) -> None:
     assert c2d_payload(made)["notifications"][0]["disposition"] in {
         "ANSWER", "BUSY", "NOANSWER", "CANCEL", "CONGESTION", "CHANUNAVAIL",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("a", "reason"),
+    [
+        # The switch ended both, B for it had rung too long: its stamp may be the later one.
+        (Leg("a", ended_at=30.0, q850=16, disposition="send_bye"), "callee_no_answer"),
+        # The caller's own phone: B ended because of it.
+        (Leg("a", ended_at=30.0, q850=16, disposition="recv_bye"), "abandoned"),
+        # B rang on, and A had gone long before.
+        (Leg("a", ended_at=29.0, q850=16, disposition="send_bye"), "abandoned"),
+    ],
+)
+def test_who_failed_first_though_ends_are_stamped_leg_by_leg(a: Leg, reason: str) -> None:
+    one = attempt()
+    conclude(one, Ended(30.0, a, Leg("b", ended_at=30.005, q850=19, disposition="send_cancel")), None, cdr.CALLEE)
+    assert one.record is not None
+    assert one.record.end_reason == reason
+
+
+@pytest.mark.parametrize(
+    ("b_ended", "b", "by"),
+    [
+        (20.0, "recv_bye", "callee"),  # B left; the caller, who left at 30, was in the session's dial tone
+        (29.995, "send_bye", "agent"),  # the caller left, and B with it
+    ],
+)
+def test_a_talk_ends_with_b_though_the_caller_stays(b_ended: float, b: str, by: str) -> None:
+    one = attempt()
+    one.queued_at = 10.0
+    bleg = Leg("b", answered_at=12.0, ended_at=b_ended, q850=16, disposition=b)
+    conclude(one, end_of(Leg("a", ended_at=30.0, q850=16, disposition="recv_bye"), bleg, 99.0), None, cdr.CALLEE)
+    assert one.record is not None
+    assert (one.record.end_reason, one.record.hung_up_by) == ("answered", by)
+    assert abs(one.record.ended_at - b_ended) < 0.1

@@ -16,6 +16,7 @@ from esl_apps.core.cdr import Attempt, Record
 from tests.core.scripted import (
     PLAN,
     SETTINGS,
+    Purse,
     ScriptedCall,
     caller_leaves,
     ended,
@@ -374,7 +375,7 @@ def dial(call: ScriptedCall, *, trusted: bool = False) -> Attempt:
         assert not call.did("bridge"), "known before anything is dialled"
         begun.append(attempt)
 
-    click2dial.run_from_phone(call, CLIENT, SETTINGS, trusted=lambda _address: trusted, begin=begin)
+    click2dial.run_from_phone(call, CLIENT, SETTINGS, trusted=lambda _address: trusted, begin=begin, usage=Purse())
     (attempt,) = begun
     return attempt
 

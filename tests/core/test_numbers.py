@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esl_apps.core.numbers import CLASSES, NotDialable, NumberPlan, presented
+from esl_apps.core.numbers import CLASSES, NotDialable, NumberPlan, of_region, presented
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
 
@@ -183,3 +183,36 @@ def test_a_callers_number_is_presented_as_it_came(text: str) -> None:
 )  # fmt: skip
 def test_what_is_no_callers_number(text: str | None) -> None:
     assert presented(text) is None
+
+
+# Countries and high-risk ranges ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "country"),
+    [
+        ("0820001234", "ZA"), ("+5371234567", "CU"), ("+18765551234", "JM"), ("+12125551234", "US"),
+        ("+88216123456", "001"), ("+97912345678", "001"), ("1000", ""), ("112", ""),
+        # No number of Latvia's, but Latvia is what it would cost.
+        ("+37191234567", "LV"),
+    ],
+)  # fmt: skip
+def test_a_numbers_country(text: str, country: str) -> None:
+    assert PLAN.read(text).country == country
+
+
+@pytest.mark.parametrize(
+    ("prefix", "region", "own"),
+    [
+        ("+53", "CU", True), ("+53", "ZA", False), ("+1876", "JM", True), ("+1876", "US", False), ("+1658", "JM", True),
+        ("+1809", "DO", True), ("+4470", "GB", True), ("+3719", "LV", True), ("+7495", "RU", True), ("+77", "KZ", True),
+        ("+77", "RU", False),
+    ],
+)  # fmt: skip
+def test_whose_a_prefix_is(prefix: str, region: str, own: bool) -> None:
+    assert of_region(prefix, region) is own
+
+
+def test_an_extension_or_an_emergency_number_is_never_high_risk() -> None:
+    plan = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+1", "+53"])
+    assert [plan.read(text).high_risk for text in ("1000", "112", "531", "+5371234567")] == [False, False, False, True]

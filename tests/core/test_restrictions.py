@@ -21,7 +21,7 @@ class Rule:
 ALLOW, DENY, INHERIT = Rule("allow"), Rule("deny"), Rule("inherit")
 
 
-def is_denied(text: str, *levels: dict[str, Rule]) -> bool:
+def is_denied(text: str, *levels: dict[str, Rule]) -> str:
     return denied(PLAN.read(text), *levels)
 
 
@@ -74,3 +74,29 @@ def test_premium_allowed_at_home_is_not_premium_abroad_where_international_is_de
 
 def test_international_allowed_does_not_allow_premium_abroad() -> None:
     assert is_denied("+449012345678", {"international": ALLOW})
+
+
+# High-risk ranges ------------------------------------------------------------------------------------
+
+RISKY = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+53", "+881", "+3719"])
+CUBA, IRIDIUM, LATVIA = RISKY.read("+5371234567"), RISKY.read("+88161234567"), RISKY.read("+37120000000")
+
+
+def test_a_high_risk_number_is_denied_unless_allowed_whatever_its_class() -> None:
+    assert denied(CUBA) == "high_risk"
+    assert denied(CUBA, {"international": ALLOW}) == "high_risk"
+    assert denied(CUBA, {}, {"high_risk": ALLOW}) == ""
+    assert denied(CUBA, {"high_risk": DENY}, {"high_risk": ALLOW}) == "high_risk"
+    assert denied(CUBA, {"high_risk": ALLOW}, {"high_risk": DENY}) == "high_risk"
+    assert denied(CUBA, {"high_risk": INHERIT}) == "high_risk"
+    assert denied(LATVIA) == ""
+
+
+def test_high_risk_allowed_allows_no_class() -> None:
+    assert denied(CUBA, {"high_risk": ALLOW, "international": DENY}) == "international"
+    assert denied(IRIDIUM, {"high_risk": ALLOW}) == "satellite"
+
+
+def test_satellites_that_are_allowed_by_name_need_no_second_word() -> None:
+    assert denied(IRIDIUM, {"satellite": ALLOW}) == ""
+    assert denied(IRIDIUM, {"satellite": ALLOW, "high_risk": DENY}) == "high_risk"

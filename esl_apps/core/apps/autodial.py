@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from esl_apps.core import cdr, dialstring
 from esl_apps.core.apps.common import Settings, aleg_variables
-from esl_apps.core.apps.dialin import Rules, Session, shown_number
+from esl_apps.core.apps.dialin import Rules, Session, account_level, shown_number
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account, Usage
 from esl_apps.core.cdr import AGENT_ANSWERED, Attempt
 from esl_apps.core.numbers import Number
+from esl_apps.core.spending import Charge
 
 REF = "autodial"
 CONFERENCE = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -47,6 +48,13 @@ def new_attempt(order: AutodialOrder, account: Account) -> Attempt:
     )
 
 
+def charges(attempt: Attempt, order: AutodialOrder, rules: Rules, account: Account) -> list[Charge]:
+    """What is paid before A is rung. An extension costs nothing, but a conference has no other leg to pay for."""
+    if order.a.is_emergency or (order.a.is_extension and order.b is not None):
+        return []
+    return [Charge(attempt, [rules.system, account_level(account)], order.a, aleg=True)]
+
+
 def aleg(settings: Settings, rules: Rules, attempt: Attempt, account: Account) -> dict[str, str]:
     """The variables of A's leg: it is shown the account's number."""
     shown = account.caller_id or rules.default_caller_id or "anonymous"
@@ -72,6 +80,7 @@ def run(
     """A has answered: the announcement, then B."""
     session = Session(call, REF, settings, rules, begin, usage, attempt, account=account, caller=order.a.plus)
     session.longest = rules.max_session
+    session.own_aleg()
     attempt.aleg_uuid = call.uuid
 
     def talk() -> None:
@@ -80,7 +89,8 @@ def run(
             call.play(order.media_id)
         if order.b is None:
             attempt.enter(cdr.BRIDGED, time.time())
-            call.conference(order.conference or "", session.left)
+            # An account's conferences are its own: two accounts may both have a ``weekly``. No name has a ~.
+            call.conference(f"{account.id}~{order.conference}", session.talk_left)
             return
         session.check(order.b, account.call_restriction)
         shown, _ = shown_number(session, order.a.plus if order.retain_cid else None)

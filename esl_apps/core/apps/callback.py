@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from esl_apps.core.apps import dialthrough
 from esl_apps.core.apps.common import Settings, aleg_variables
-from esl_apps.core.apps.dialin import Refused, Rules, Session, session_variables
+from esl_apps.core.apps.dialin import Refused, Rules, Session, account_level, session_variables
 from esl_apps.core.call import Call, CallEnded
 from esl_apps.core.cards import Account, Card, Cards, Usage
 from esl_apps.core.cdr import AGENT_ANSWERED, Attempt
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import denied
+from esl_apps.core.spending import Charge, Level, Limits
 
 REF = "callback"
 #: Seconds for which an answered callback waits for the key that confirms it (``callback.confirm``).
@@ -55,8 +56,8 @@ def whom_to_call(caller: str | None, settings: Settings, rules: Rules, cards: Ca
     account = cards.account(card.account_id)
     if account is None:
         return "the card's account is not known"
-    if denied(number, account.call_restriction, account.users.get(card.user_id or "", {})):
-        return f"class {number.klass} is denied"
+    if what := denied(number, account.call_restriction, account.users.get(card.user_id or "", {})):
+        return f"class {what} is denied"
     return number, card
 
 
@@ -70,6 +71,15 @@ def new_attempt(number: Number, account: Account, caller_id: str) -> Attempt:
         number=None,
         dial_number=caller_id,
         call_dir="external",
+    )
+
+
+def charge(
+    attempt: Attempt, number: Number, rules: Rules, account: Account, card: Card, card_limits: Limits | None
+) -> Charge:
+    """What ringing back costs: as a call of the card's, to its own number."""
+    return Charge(
+        attempt, [rules.system, account_level(account), Level(f"card:{card.id}", card_limits)], number, aleg=True
     )
 
 
@@ -102,6 +112,7 @@ def run(
         call, REF, settings, rules, begin, usage, attempt, account=account, card=card, caller=attempt.extension
     )
     session.longest = rules.max_session
+    session.own_aleg()
     attempt.aleg_uuid = call.uuid
 
     def talk() -> None:

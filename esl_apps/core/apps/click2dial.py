@@ -26,9 +26,11 @@ from esl_apps.core.apps.common import (
     ring_aleg,
 )
 from esl_apps.core.call import Bridged, Call, CallEnded
+from esl_apps.core.cards import Unavailable, Usage
 from esl_apps.core.cdr import Attempt
 from esl_apps.core.numbers import NotDialable, Number, NumberPlan, presented
 from esl_apps.core.restrictions import Rule, denied
+from esl_apps.core.spending import BREAKER, Charge, Level, Refusal
 
 REF = "click-dial"
 
@@ -99,14 +101,16 @@ class Client:
         callee_timeout: float = 60,
         longest: float = 14400,
         record: bool = False,
+        levels: Sequence[Level] = (),
     ) -> None:
-        """``emergency``: an emergency dial string is configured. Times in seconds."""
+        """``emergency``: an emergency dial string is configured. ``levels``: who pays. Times in seconds."""
         self.name = name
         self.plan = plan
         self.agent_timeout = agent_timeout
         self.callee_timeout = callee_timeout
         self.longest = longest
         self.record = record
+        self.levels = tuple(levels)
         own = patterns or {}
         self._own = {field for field, regex in own.items() if regex}
         self.patterns = {field: own.get(field) or default for field, default in PATTERNS.items()}
@@ -165,8 +169,8 @@ class Client:
             return None
         if number.is_emergency and (field == "agent" or not self._emergency):
             faults.append(Fault(field, "restricted", "an emergency number is not dialled from here"))
-        elif denied(number, self._restriction):
-            faults.append(Fault(field, "restricted", f"numbers of class {number.klass} are not dialled from here"))
+        elif what := denied(number, self._restriction):
+            faults.append(Fault(field, "restricted", f"numbers of class {what} are not dialled from here"))
         return number
 
     def _outbound(self, value: object, faults: list[Fault], *, peek: bool) -> Number | None:
@@ -226,6 +230,16 @@ def new_attempt(client: Client, order: Order, settings: Settings, ref: str = "")
     )
 
 
+def charges(attempt: Attempt, order: Order, client: Client) -> list[Charge]:
+    """What a call's legs cost. An agent outside is paid for from its answer on, and with it the call."""
+    if order.callee.is_emergency:
+        return []
+    callee = Charge(attempt, client.levels, order.callee, owner=order.agent.is_extension)
+    if order.agent.is_extension:
+        return [callee]
+    return [Charge(attempt, client.levels, order.agent, aleg=True), callee]
+
+
 def aleg(attempt: Attempt, order: Order, client: Client, settings: Settings) -> dict[str, str]:
     """The variables of the agent's leg, enough to go on from where another process left."""
     # A phone inside shows whom it is about to talk to; a number outside is shown a number of the integrator's.
@@ -264,12 +278,13 @@ def order_of(call: Call, plan: NumberPlan) -> Order:
 
 
 def run(call: Call, attempt: Attempt, order: Order, client: Client, settings: Settings) -> None:
-    """The agent has answered: dial the callee, join the two, and see the call to its end."""
+    """The agent has answered, and what the call costs has begun to be paid (``charges``): dial the callee, join the
+    two, and see the call to its end."""
     attempt.aleg_uuid = call.uuid
     attempt.enter(cdr.AGENT_ANSWERED, call.answered_at or time.time())
     failed: Bridged | None = None
     try:
-        if attempt.cancelled_by is None:
+        if attempt.cancelled_by is None and attempt.cut is None:
             failed = _dial_callee(call, attempt, order, client, settings)
         call.hangup("NORMAL_CLEARING")
     except CallEnded as ended:
@@ -289,7 +304,8 @@ def _dial_callee(
         settings, attempt, order.agent.dialled, attempt.dial_number or "", client.callee_timeout, recording
     )
     endpoints = settings.endpoints.of(order.callee, as_asked=True)
-    bridged = join(call, attempt, leg, endpoints, client.callee_timeout, client.longest)
+    lengths = [charge.longest for charge in attempt.charges if charge.longest is not None]
+    bridged = join(call, attempt, leg, endpoints, client.callee_timeout, min([client.longest, *lengths]))
     return None if bridged.answered else bridged
 
 
@@ -312,6 +328,7 @@ def run_from_phone(
     *,
     trusted: Callable[[str], bool],
     begin: Callable[[Attempt], None],
+    usage: Usage,
 ) -> None:
     """A SIP or WebRTC phone dialled a callee with ``X-Teleforge-*`` headers.
 
@@ -358,6 +375,10 @@ def run_from_phone(
     attempt.aleg_uuid = call.uuid
     begin(attempt)
     attempt.dialled(call.created_at)
+    fault = _pay(usage, charges(attempt, order, client))
+    if fault is not None:
+        _refuse(call, attempt, [fault], family)
+        return
     failed: Bridged | None = None
     try:
         call.set(aleg_variables(settings, attempt, order.agent.dialled))
@@ -366,6 +387,18 @@ def run_from_phone(
     except CallEnded as ended:
         attempt.note("aleg_ended", str(ended))
     _finish(call, attempt, failed)
+
+
+def _pay(usage: Usage, charges: Sequence[Charge]) -> Fault | None:
+    try:
+        refusal = usage.begin(*charges)
+    except Unavailable:
+        return Fault("limits", "unavailable", "can't be asked now")
+    return None if refusal is None else limit_fault(refusal)
+
+
+def limit_fault(refusal: Refusal) -> Fault:
+    return Fault("limits", "breaker" if refusal.what == BREAKER else "limit_reached", refusal.message)
 
 
 def _party(plan: NumberPlan, text: str | None) -> Number | None:
@@ -387,10 +420,14 @@ def _agent_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
 
 def _refuse(call: Call, attempt: Attempt, faults: Sequence[Fault], family: str) -> None:
     """SIP 400, one ``X-…-Error: FIELD: message`` header a fault; one rejected record."""
-    restricted = any(fault.code == "restricted" for fault in faults)
+    codes = {fault.code for fault in faults}
     for fault in faults:
         attempt.note("refused", f"{fault.field}: {fault.message}")
     with suppress(CallEnded):
         call.respond(400, [(f"{family}-Error", f"{fault.field}: {fault.message}") for fault in faults])
-    code = causes.BEARER_NOT_AUTHORIZED if restricted else causes.CALL_REJECTED
+    code = causes.CALL_REJECTED
+    if "restricted" in codes:
+        code = causes.BEARER_NOT_AUTHORIZED
+    elif "limit_reached" in codes:
+        code = causes.USER_BUSY
     attempt.end(cdr.REJECTED, code, cdr.SYSTEM, call.ended().at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from esl_apps.core import causes, cdr, dialstring
@@ -55,6 +55,7 @@ def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str,
     return {
         **leg_variables(attempt, user),
         "esl_node": settings.node,
+        "esl_session_ref": attempt.session_ref,
         # A node that dies does not cut talking parties, and the bridge's end ends the call (hazard 11).
         "hangup_after_bridge": "true",
         "continue_on_fail": "true",
@@ -140,11 +141,14 @@ def ring_aleg(
         rang = line.originate(dialstring.originate(leg, endpoint, application), deadline)
         if rang.outcome == "answered":
             return True
-        if attempt.cancelled_by is not None or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
+        ended = attempt.cancelled_by is not None or attempt.cut is not None
+        if ended or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
             break
         attempt.note("gateway_failed", f"cause {rang.code}")
     now = time.time()
-    if attempt.cancelled_by is not None:
+    if attempt.cut is not None:
+        attempt.end(cdr.REJECTED, attempt.cut.code, cdr.SYSTEM, now)
+    elif attempt.cancelled_by is not None:
         attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, now)
     elif rang.outcome == "timed_out":
         attempt.end("agent_no_answer", causes.Q850["NO_ANSWER"], cdr.SYSTEM, now)
@@ -223,6 +227,8 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
             return
         code = end.bleg.q850 if end.bleg is not None and end.bleg.q850 else causes.NORMAL_CLEARING
         attempt.end(cdr.ANSWERED, code, _who(attempt, end, party), end.at)
+    elif attempt.cut is not None:
+        attempt.end(cdr.REJECTED, attempt.cut.code, cdr.SYSTEM, end.at)
     elif attempt.cancelled_by is not None:
         attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, end.at)
     elif failed is not None:
@@ -237,6 +243,8 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
 
 def _who(attempt: Attempt, end: Ended, second: str) -> str:
     """Who hung an answered call up. ``second``: the party on the B-leg."""
+    if attempt.cut is not None:
+        return cdr.SYSTEM
     if attempt.cancelled_by is not None:
         return attempt.cancelled_by
     if end.aleg.hung_up_itself:
@@ -246,8 +254,25 @@ def _who(attempt: Attempt, end: Ended, second: str) -> str:
     return cdr.SYSTEM
 
 
+#: Seconds. FreeSWITCH stamps each leg's end in that leg's thread: a B that takes A along may be stamped after it.
+_STAMPED_WITHIN = 0.25
+
+
+def end_of(aleg: Leg | None, bleg: Leg | None, now: float) -> Ended:
+    """The end of a call of which the legs are all that is known. ``now``: where neither says when it ended.
+
+    A caller's leg may live on in its session when a talk is over: the talk's end is then B's, and A had no part in it.
+    """
+    ends = [leg.ended_at for leg in (aleg, bleg) if leg is not None and leg.ended_at is not None]
+    if aleg is not None and bleg is not None and bleg.answered_at is not None and len(ends) == 2:
+        a_ended, b_ended = ends
+        if a_ended > b_ended + _STAMPED_WITHIN:
+            return Ended(b_ended, replace(aleg, ended_at=None, disposition=None), bleg)
+    return Ended(max(ends, default=now), aleg or Leg(""), bleg)
+
+
 def _failed_first(end: Ended, bleg: Leg) -> bool:
     """Whether an unanswered B ended by itself before A did, and not because A had gone."""
     if end.lost or end.aleg.hung_up_itself or bleg.ended_at is None or bleg.q850 in (None, causes.NORMAL_CLEARING):
         return False
-    return end.aleg.ended_at is None or bleg.ended_at <= end.aleg.ended_at
+    return end.aleg.ended_at is None or bleg.ended_at <= end.aleg.ended_at + _STAMPED_WITHIN

@@ -13,11 +13,12 @@ from typing import NoReturn
 from esl_apps.core import causes, cdr, dialstring
 from esl_apps.core.apps.common import Settings, aleg_variables, bleg_variables, conclude, join
 from esl_apps.core.call import Bridged, Call, CallEnded
-from esl_apps.core.cards import Account, Card, Limits, Unavailable, Usage
+from esl_apps.core.cards import Account, Card, Unavailable, Usage
 from esl_apps.core.cdr import Attempt
 from esl_apps.core.guard import LOCKED, OPEN, Guard, Source
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import Rule, denied
+from esl_apps.core.spending import SYSTEM, Charge, Level, Limits, Refusal
 
 #: What is said of a number that could not be reached (contract §4: a prompt a cause).
 _NO_SUCH_NUMBER = frozenset({1, 3, 22, 28})
@@ -44,6 +45,8 @@ class Rules:
     """An emergency dial string is configured."""
     own_numbers: frozenset[str] = frozenset()
     """The DIDs of this installation, E.164: never called back."""
+    system: Level = field(default=Level(SYSTEM))
+    """What the whole installation may spend."""
 
 
 class Refused(Exception):
@@ -77,6 +80,7 @@ class Session:
     """The caller may dial again after a call."""
     _started: float = field(default_factory=time.monotonic)
     _held: str | None = None
+    _aleg: Charge | None = None
 
     @property
     def user(self) -> str:
@@ -86,6 +90,12 @@ class Session:
     def left(self) -> float:
         """Seconds of the session that are left."""
         return max(0.0, self._started + self.longest - time.monotonic())
+
+    @property
+    def talk_left(self) -> float:
+        """Seconds that the first leg may talk now."""
+        longest = self._aleg.longest if self._aleg is not None else None
+        return self.left if longest is None else min(self.left, longest)
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -115,7 +125,12 @@ class Session:
             self.attempt.end(cdr.REJECTED, rejected, cdr.SYSTEM, end.at)
         else:
             conclude(self.attempt, end, None, cdr.CALLEE)
-            self._count(self.attempt)
+
+    def own_aleg(self) -> None:
+        """The first leg is one that we placed: what it costs goes on from number to number, to the session's end."""
+        self._aleg = next((charge for charge in self.attempt.charges if charge.aleg), None)
+        if self._aleg is not None:
+            self._aleg.outlives = True
 
     def hold_place(self, card: Card) -> None:
         """Count this call against the card's holder.
@@ -132,6 +147,8 @@ class Session:
         if self._held is not None:
             self.usage.leave(self._held, self.attempt.session_ref)
             self._held = None
+        if self._aleg is not None:
+            self._aleg.end()
 
     # Asking -------------------------------------------------------------------------------------------
 
@@ -165,8 +182,8 @@ class Session:
         if number.is_emergency:
             if not self.rules.emergency:
                 self.refuse(number, "an emergency number", "emergency_refused")
-        elif denied(number, *levels):
-            self.refuse(number, f"class {number.klass} is denied")
+        elif what := denied(number, *levels):
+            self.refuse(number, f"class {what} is denied")
 
     def refuse(self, number: Number, note: str, prompt: str = "unauthorized_call") -> NoReturn:
         """:raises Refused: with a record that says which number it was."""
@@ -176,17 +193,12 @@ class Session:
     def dial(self, number: Number, caller_id: str, extra: Mapping[str, str] | None = None) -> Bridged:
         """Join the caller with a number that has passed its checks.
 
-        :raises Refused: an hour's calls or a day's minutes are used up.
+        :raises Refused: what may be spent is spent, before it is dialled or while they talk.
         """
         self._name(number)
         attempt = self.attempt
         attempt.dial_number = caller_id
-        keys = self._limit_keys()
-        reached = self.usage.begin_call(keys, attempt.call_ref) if keys else None
-        if reached is not None:
-            raise Refused("limit_reached", causes.USER_BUSY, note=f"{reached} is reached")
-        left = self.usage.seconds_left(keys) if keys else None
-        longest = self.left if left is None else min(self.left, left)
+        longest = self._pay(number)
         leg = {
             **bleg_variables(self.settings, attempt, self.user, caller_id, self.rules.callee_timeout, None),
             **(extra or {}),
@@ -194,7 +206,20 @@ class Session:
         endpoints = self.settings.endpoints.of(number, as_asked=False)
         bridged = join(self.call, attempt, leg, endpoints, min(self.rules.callee_timeout, self.left), longest)
         self._conclude(bridged)
+        if attempt.cut is not None:
+            raise _spent(attempt.cut)
         return bridged
+
+    def _pay(self, number: Number) -> float:
+        """Begin to pay for B; how long the two may talk. :raises Refused: as ``dial``."""
+        if number.is_emergency:
+            # No bill is worth one of these.
+            return self.left
+        charge = Charge(self.attempt, self.levels, number, owner=self._aleg is None, whole=False)
+        refusal = self.usage.begin(charge)
+        if refusal is not None:
+            raise _spent(refusal)
+        return self.left if charge.longest is None else min(self.left, charge.longest)
 
     def tell(self, bridged: Bridged) -> None:
         """Say why the number was not reached: another prompt for each kind of cause."""
@@ -226,6 +251,9 @@ class Session:
                 holder=last.holder,
             )
             self.attempt.aleg_uuid = self.call.uuid
+            if self._aleg is not None:
+                self.attempt.charges.append(self._aleg)
+                self.attempt.paid_for.append(self._aleg.essence)
             self.begin(self.attempt)
             self.attempt.enter(cdr.AGENT_ANSWERED, time.time())
             self.call.set({"esl_call_ref": self.attempt.call_ref})
@@ -238,13 +266,15 @@ class Session:
         except NotDialable:
             return None
 
-    def _limit_keys(self) -> dict[str, Limits]:
-        keys: dict[str, Limits] = {}
-        if self.account is not None and self.account.limits is not None:
-            keys[f"account:{self.account.id}"] = self.account.limits
-        if self.card is not None and self.card_limits is not None:
-            keys[f"card:{self.card.id}"] = self.card_limits
-        return keys
+    @property
+    def levels(self) -> list[Level]:
+        """Who pays."""
+        levels = [self.rules.system]
+        if self.account is not None:
+            levels.append(account_level(self.account))
+        if self.card is not None:
+            levels.append(Level(f"card:{self.card.id}", self.card_limits))
+        return levels
 
     def _conclude(self, bridged: Bridged) -> None:
         """The A-leg goes on; this attempt is over."""
@@ -258,17 +288,21 @@ class Session:
             elif bleg is not None and bleg.hung_up_itself:
                 by = cdr.CALLEE
             attempt.end(cdr.ANSWERED, bridged.code, by, (bleg.ended_at if bleg else None) or now)
-            self._count(attempt)
+        elif attempt.cut is not None:
+            attempt.end(cdr.REJECTED, attempt.cut.code, cdr.SYSTEM, now)
         elif bridged.broken:
             attempt.end(cdr.ABANDONED, causes.NORMAL_CLEARING, cdr.AGENT, now)
         else:
             by = cdr.SYSTEM if bridged.timed_out else cdr.CALLEE
             attempt.end(f"callee_{causes.failure(bridged.code)}", bridged.code, by, now)
 
-    def _count(self, attempt: Attempt) -> None:
-        record = attempt.record
-        if record is not None and record.bridged_at is not None and (keys := self._limit_keys()):
-            self.usage.end_call(keys, record.ended_at - record.bridged_at)
+
+def account_level(account: Account) -> Level:
+    return Level(f"account:{account.id}", account.limits, account.breaker)
+
+
+def _spent(refusal: Refusal) -> Refused:
+    return Refused("limit_reached", refusal.code, note=str(refusal))
 
 
 def open_session(

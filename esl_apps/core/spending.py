@@ -1,0 +1,357 @@
+"""What may be spent: limits and breakers by card, account, integrator, installation and destination.
+
+A call is a :class:`Charge` against *bounds*: each limit and each breaker of each level that it belongs to, for all
+that the level dials and for the destinations that it names. Here is what a call is charged for and what it has
+used of it; ``esl_apps/usage.py`` counts, over all nodes.
+
+Minutes of a limit are **paid ahead**: a call takes the seconds that it is about to talk out of what is left, some at
+a time, before it talks them, and gives back what it has not used. So however many calls share a last minute, it is
+talked once. Minutes of a breaker are counted as they are talked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from esl_apps.core import causes
+from esl_apps.core.numbers import HIGH_RISK, Number
+
+if TYPE_CHECKING:
+    from esl_apps.core.cdr import Attempt
+
+#: The level that every call belongs to.
+SYSTEM = "system"
+
+CALLS_PER_HOUR, CALLS_PER_DAY = "calls_per_hour", "calls_per_day"
+MINUTES_PER_HOUR, MINUTES_PER_DAY = "minutes_per_hour", "minutes_per_day"
+BREAKER = "breaker"
+
+_DESTINATION = re.compile(r"country:(?:[A-Z]{2}|001)|class:[A-Za-z0-9._-]+|prefix:\+[1-9][0-9]{0,14}|high_risk")
+_LEVEL = re.compile(r"system|(?:account|integrator|card):[A-Za-z0-9._-]{1,64}")
+#: Seconds for which what was paid ahead may wait for its talk: the hour is counted with so much to spare.
+FRESH = 50.0
+DESTINATION_EXPECTED = "expected country:XX (ISO 3166), class:NAME, prefix:+DIGITS or high_risk"
+SCOPE_EXPECTED = (
+    "expected system, account:NAME, integrator:NAME or card:ID, alone or with a destination behind a slash: "
+    "account:NAME/country:XX, /class:NAME, /prefix:+DIGITS or /high_risk"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """``country:CU``, ``class:international``, ``prefix:+882``, ``high_risk``."""
+
+    kind: str
+    value: str = ""
+
+    def matches(self, number: Number) -> bool:
+        if self.kind == HIGH_RISK:
+            return number.high_risk
+        if self.kind == "country":
+            return number.country == self.value
+        if self.kind == "class":
+            return number.klass == self.value
+        return number.country != "" and number.plus.startswith(self.value)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}" if self.value else self.kind
+
+
+def read_destination(text: str) -> Destination:
+    """:raises ValueError: with what was expected."""
+    if not _DESTINATION.fullmatch(text):
+        raise ValueError(DESTINATION_EXPECTED)
+    kind, _, value = text.partition(":")
+    return Destination(kind, value)
+
+
+def read_scope(text: str) -> tuple[str, Destination | None]:
+    """What a breaker is called, as level and destination. :raises ValueError: with what was expected."""
+    level, slash, destination = text.partition("/")
+    try:
+        if _LEVEL.fullmatch(level):
+            return level, read_destination(destination) if slash else None
+    except ValueError:
+        pass
+    raise ValueError(SCOPE_EXPECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be dialled; None: no bound."""
+
+    calls_per_hour: int | None = None
+    minutes_per_day: int | None = None
+    longest_call: float | None = None
+    """Seconds."""
+    calls_per_day: int | None = None
+    minutes_per_hour: int | None = None
+    destinations: Mapping[Destination, Limits] = field(default_factory=dict)
+    """The same for what is dialled there alone."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether anything of a call has to be counted for it."""
+        return self.timed or self.calls_per_hour is not None or self.calls_per_day is not None
+
+    @property
+    def timed(self) -> bool:
+        return self.minutes_per_hour is not None or self.minutes_per_day is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """What trips it: more than this, and nothing of its scope is dialled until a person resets it."""
+
+    thresholds: Limits
+    high_risk_calls_per_hour: int | None = None
+    end_calls: bool = False
+    """Whether the calls that are up are ended, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Who pays: ``system``, ``integrator:NAME``, ``account:ID``, ``card:ID``."""
+
+    name: str
+    limits: Limits | None = None
+    breaker: Breaker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One thing that a leg is counted against."""
+
+    key: str
+    """What is counted: all that has this key, on all nodes."""
+    member: str
+    """Which call it is: one that is known by now counts no second time."""
+    limits: Limits
+    trips: str = ""
+    """The breaker that is tripped where this is used up; empty for a limit, which refuses and no more."""
+    end_calls: bool = False
+    timed: bool = True
+    """Whether this leg's seconds count. Those of a call count once where its other leg's do."""
+
+    @property
+    def scope(self) -> str:
+        return self.trips or self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call is not dialled, or is ended."""
+
+    what: str
+    """``calls_per_hour`` and its like, or ``breaker``."""
+    scope: str
+    """Whose, for the operator."""
+
+    @property
+    def code(self) -> int:
+        """Q.850 (contract §6): over a limit 17, otherwise rejected 21."""
+        return causes.CALL_REJECTED if self.what == BREAKER else causes.USER_BUSY
+
+    @property
+    def message(self) -> str:
+        """For a client, who need not know whose limit it is."""
+        return "the breaker has tripped" if self.what == BREAKER else f"{self.what} is reached"
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.scope}"
+
+
+def covers(scope: str, levels: Sequence[str], number: Number | None) -> bool:
+    """Whether a breaker's scope is of one of the levels, and of the number where it has a destination."""
+    try:
+        level, destination = read_scope(scope)
+    except ValueError:
+        # Written by a later version, or by hand: who can't read it, lets nothing through.
+        return True
+    if level not in levels:
+        return False
+    return destination is None or (number is not None and destination.matches(number))
+
+
+def bounds(levels: Sequence[Level], number: Number | None, ref: str, *, aleg: bool, owner: bool) -> Iterator[Bound]:
+    """What a leg to ``number`` counts against.
+
+    ``owner``: whether the levels' own minutes are this leg's; destinations' always are.
+    """
+    # A call with two legs is one call of its account; to a country that both are in, it is two.
+    leg_ref = f"{ref}/a" if aleg else ref
+    for level in levels:
+        named: list[tuple[str, str, Limits, bool]] = []
+        if level.limits is not None:
+            named.append(("", "", level.limits, False))
+        breaker = level.breaker
+        if breaker is not None:
+            named.append((f"{BREAKER}:", level.name, breaker.thresholds, breaker.end_calls))
+            if breaker.high_risk_calls_per_hour is not None and number is not None and number.high_risk:
+                risky = Limits(calls_per_hour=breaker.high_risk_calls_per_hour)
+                yield Bound(f"{BREAKER}:{level.name}/{HIGH_RISK}", leg_ref, risky, level.name, breaker.end_calls)
+        for prefix, trips, limits, end_calls in named:
+            yield Bound(prefix + level.name, ref, limits, trips, end_calls, timed=owner)
+            for destination, own in limits.destinations.items():
+                if number is not None and destination.matches(number):
+                    scope = f"{level.name}/{destination}"
+                    yield Bound(prefix + scope, leg_ref, own, scope if trips else "", end_calls)
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What one leg has taken out of one bound."""
+
+    bound: Bound
+    taken: float = 0.0
+    """Seconds, over all."""
+    left: float = 0.0
+    """Seconds that nobody had taken when this was last asked."""
+    why: str = ""
+    """What of the bound is used up first."""
+    slices: deque[tuple[float, str, str]] = field(default_factory=lambda: deque(maxlen=8))
+    """The latest: how many seconds, of which day and of which minute."""
+
+    @property
+    def ahead(self) -> bool:
+        """Whether its minutes are paid before they are talked."""
+        return not self.bound.trips
+
+    @property
+    def timed(self) -> bool:
+        return self.bound.timed and self.bound.limits.timed
+
+    def take(self, seconds: float, left: float, day: str, minute: str, why: str) -> None:
+        self.taken += seconds
+        self.left = left
+        self.why = why
+        if seconds > 0:
+            self.slices.append((seconds, day, minute))
+
+    def owed(self, spent: float) -> float:
+        """Seconds that were talked and not paid: always of a breaker, of a limit while Redis is away."""
+        return max(0.0, spent - self.taken)
+
+    def wanted(self, spent: float, ahead: float) -> float:
+        """Seconds that are missing to have ``ahead`` paid."""
+        return max(0.0, ahead - max(0.0, self.taken - spent)) if self.ahead else 0.0
+
+    def unused(self, spent: float) -> list[tuple[float, str, str]]:
+        """What goes back at the end: seconds, with the day and the minute that they were taken from."""
+        rest = self.taken - spent
+        back = []
+        while rest > 0 and self.slices:
+            seconds, day, minute = self.slices.pop()
+            part = min(rest, seconds)
+            rest -= part
+            self.taken -= part
+            back.append((part, day, minute))
+        return back
+
+
+class Charge:
+    """One leg that is paid for, from before it is dialled to its end.
+
+    It follows its attempt: the leg talks from the state on at which it has answered, and ends with the attempt
+    unless it ``outlives`` it (the leg of a caller who was rung back, and who dials one number after another).
+    """
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        levels: Sequence[Level],
+        number: Number | None,
+        *,
+        aleg: bool = False,
+        owner: bool = True,
+        whole: bool = True,
+    ) -> None:
+        """``number``: None where it is not known (a dry run), which counts against no destination. ``aleg``: it is the
+        first leg. ``owner``: as ``bounds``. ``whole``: where its money is spent the whole call ends, not B alone."""
+        self.attempt = attempt
+        self.levels = tuple(level.name for level in levels)
+        self.number = number
+        self.aleg = aleg
+        self.owner = owner
+        self.whole = whole
+        self.adopted = False
+        """Of a process that died: it was counted, and is paid for from now on."""
+        found = list(bounds(levels, number, attempt.call_ref, aleg=aleg, owner=owner))
+        lengths = [bound.limits.longest_call for bound in found]
+        self.longest: float | None = min((length for length in lengths if length is not None), default=None)
+        self.tickets = [Ticket(bound) for bound in found if bound.limits.counts]
+        self.cut: Refusal | None = None
+        """Why it is ended, where it is."""
+        self.outlives = False
+        self.since: float | None = None
+        self.stale = False
+        """It rang so long that what it had paid ahead is of another hour: to be given back, and paid anew."""
+        self._opened = 0.0
+        self._talked: float | None = None
+        self._clock: Callable[[], float] | None = None
+        self._on_change: Callable[[Charge], None] | None = None
+
+    def open(self, clock: Callable[[], float], on_change: Callable[[Charge], None]) -> None:
+        """It may be dialled, and its attempt knows it. ``on_change`` is told when it talks, and when it has ended."""
+        self._clock, self._on_change = clock, on_change
+        self._opened = clock()
+        self.attempt.charges.append(self)
+        if not self.adopted:
+            self.attempt.paid_for.append(self.essence)
+
+    @property
+    def essence(self) -> dict[str, Any]:
+        """What it takes to go on with it in another process, in JSON's own types."""
+        return {
+            "levels": list(self.levels),
+            "number": self.number.dialled if self.number is not None else None,
+            "aleg": self.aleg,
+            "owner": self.owner,
+            "whole": self.whole,
+        }
+
+    @property
+    def ended(self) -> bool:
+        return self._talked is not None
+
+    def talk(self, ago: float = 0.0) -> None:
+        """Its leg has answered, ``ago`` seconds since."""
+        if self.since is None and not self.ended and self._clock is not None and self._on_change is not None:
+            self.since = self._clock() - ago
+            self.stale = self.since - self._opened > FRESH
+            self._on_change(self)
+
+    def end(self, talked: float | None = None) -> None:
+        """``talked``: seconds; None: as many as were seen here."""
+        if not self.ended and self._clock is not None and self._on_change is not None:
+            self._talked = self.spent(self._clock()) if talked is None else max(0.0, talked)
+            self._on_change(self)
+
+    def spent(self, now: float) -> float:
+        """Seconds talked."""
+        if self._talked is not None:
+            return self._talked
+        return 0.0 if self.since is None else max(0.0, now - self.since)
+
+    def paid(self, *, away: bool = False) -> float | None:
+        """Seconds that may be talked in all with what is paid; None: as many as it likes. ``away``: with what was left
+        when Redis was last asked."""
+        least = self._least(away)
+        return None if least is None else _may(least, away)
+
+    def short(self, now: float, *, away: bool = False) -> Ticket | None:
+        """What has run out, if something has: within 50 ms, nobody asks again for less."""
+        least = self._least(away)
+        return least if least is not None and _may(least, away) - self.spent(now) < 0.05 else None
+
+    def _least(self, away: bool) -> Ticket | None:
+        ahead = [one for one in self.tickets if one.ahead and one.timed]
+        return min(ahead, key=lambda one: _may(one, away), default=None)
+
+
+def _may(ticket: Ticket, away: bool) -> float:
+    return ticket.taken + (ticket.left if away else 0.0)
