@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
+from urllib.parse import quote
 
 from esl_apps.core import causes, dialstring
 from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
@@ -208,7 +209,8 @@ class Channel:
         self._wait(lambda: False, seconds)
 
     def conference(self, name: str, longest: float) -> None:
-        completion = self._run(lambda: self._session.execute("conference", f"{name}@default"))
+        # An account's id may be in it, and that in Redis: no @, no +, nothing that the switch would expand.
+        completion = self._run(lambda: self._session.execute("conference", f"{quote(name, safe='')}@default"))
         self._wait(lambda: completion.done, longest)
 
     def hangup(self, cause: str) -> None:

@@ -77,7 +77,7 @@ _OTHERS = re.compile(
 _PLAIN = {
     "answer": r"", "hangup": r"[A-Z_]+", "playback": r"/prompts/[a-z0-9_-]+\.wav|tone_stream://[%(),0-9;a-z=]+",
     "start_dtmf": "", "bind_digit_action": r"keys,[~^().$*]+,key,x", "clear_digit_action": "all", "ring_ready": "",
-    "pre_answer": "", "conference": r"[A-Za-z0-9._-]{1,64}@default",
+    "pre_answer": "", "conference": r"[A-Za-z0-9._~%-]+@default",
 }  # fmt: skip
 
 
@@ -113,6 +113,7 @@ _OURS = {
     "continue_on_fail", "transfer_ringback", "instant_ringback", "rtp_rewrite_timestamps", "sensitive_dtmf",
     "playback_terminators", "execute_on_answer", "RECORD_MIN_SEC", "RECORD_STEREO", "RECORD_STEREO_SWAP",
     "esl_callee", "esl_outbound_id", "execute_on_answer_2", "sip_copy_custom_headers", "sip_copy_multipart",
+    "esl_session_ref",
 }  # fmt: skip
 
 
@@ -195,13 +196,11 @@ class Free:
 
     def leave(self, _holder: str, _ref: str) -> None: ...
 
-    def begin_call(self, _keys: object, _ref: str) -> str | None:
+    def begin(self, *_charges: object) -> None:
         return None
 
-    def seconds_left(self, _keys: object) -> float | None:
+    def check(self, *_charges: object) -> None:
         return None
-
-    def end_call(self, _keys: object, _seconds: float) -> None: ...
 
 
 class Open:
@@ -358,7 +357,7 @@ def test_every_field_of_a_click2dial_from_a_phone_is_a_number_or_a_value(body: d
     call.sip_header = lambda name: sip.get(name.lower())  # type: ignore[method-assign]
     call.header = {"Caller-Destination-Number": body["callee"]}.get  # type: ignore[method-assign]
     made: list[Attempt] = []
-    click2dial.run_from_phone(call, LOOSE, SETTINGS, trusted=lambda _address: False, begin=made.append)
+    click2dial.run_from_phone(call, LOOSE, SETTINGS, trusted=lambda _address: False, usage=Free(), begin=made.append)
     record = made[0].record
     assert record is not None
     if record.end_reason == "rejected":
@@ -442,7 +441,7 @@ def test_an_order_that_is_taken_over_is_checked_again(
     account = Account(id="acme", caller_id="+27115550000")
     node: Any = SimpleNamespace(
         settings=SETTINGS, rules=RULES, usage=Free(), config=NODE.config,
-        cards=SimpleNamespace(account=lambda _id: account),
+        cards=SimpleNamespace(account=lambda _id: account), go_on_paying=lambda _attempt: None,
     )  # fmt: skip
     attempt = Attempt("autodial", None, "1000", None, None, "external", account_id="acme")
     order = {"a": a, "b": b, "conference": conference, "retain_cid": False, "media_id": media_id}
