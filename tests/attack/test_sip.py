@@ -52,8 +52,10 @@ def honest(records: list[dict[str, Any]], *, lied: bool) -> None:
     for record in records:
         assert who(record) == ATTACKER or (lied and re.fullmatch(r"\+?\d{1,32}", who(record) or "0")), record
         assert who(record) != VICTIM
+        assert record["bridged_at"] is None, record
         if record["ref"] == "inbound":
-            assert record["end_reason"] in ("abandoned", "agent_busy", "agent_no_answer")
+            # However the ringing ended: nobody answered.
+            assert record["end_reason"] in ("abandoned", "agent_busy", "agent_no_answer", "agent_failed"), record
         else:
             assert (record["number"], record["dial_number"]) == (None, None)
             assert record["end_reason"] in ("abandoned", "rejected")
