@@ -58,7 +58,8 @@ def honest(records: list[dict[str, Any]], *, lied: bool) -> None:
             assert record["end_reason"] in ("abandoned", "agent_busy", "agent_no_answer", "agent_failed"), record
         else:
             assert (record["number"], record["dial_number"]) == (None, None)
-            assert record["end_reason"] in ("abandoned", "rejected")
+            # Lost: on a busy machine it had gone before its leg carried anything to find its end by.
+            assert record["end_reason"] in ("abandoned", "rejected", "lost"), record
 
 
 def test_no_header_makes_a_caller_somebody_else(stand: Stand) -> None:
