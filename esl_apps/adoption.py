@@ -31,14 +31,16 @@ from esl_apps.esl.switch import Unavailable as SwitchAway
 from esl_apps.esl.wire import EVENT_PLAIN, Event
 from esl_apps.redisclient import ERRORS
 from esl_apps.roster import BEAT
+from esl_apps.spool import FRESH, WRITTEN
 
 if TYPE_CHECKING:
     from esl_apps.service import Node
 
 log = logging.getLogger(__name__)
 
-#: Seconds for the file of a leg that has just ended to be whole.
-WRITTEN = 2.0
+#: Seconds for which an answered leg of ours may stand alone: its socket was lost before it was taken, and FreeSWITCH
+#: keeps it for ever (hazard 10).
+PARKED = 10.0
 #: Seconds after which a leg's end that was not heard of is asked for.
 ASK_EVERY = 15.0
 #: Seconds between two looks into the spool.
@@ -158,6 +160,7 @@ class Adoption:
     def _watch(self, live: Live) -> None:
         """Until the switch has no leg of the call any more, or it is no more the process that had it."""
         switch, ref, asked = live.switch, live.attempt.call_ref, time.monotonic()
+        parked_at = asked + PARKED
 
         def over() -> bool:
             return live.released or live.attempt.ended
@@ -174,6 +177,10 @@ class Adoption:
                 gevent.sleep(0.05)
                 continue
             self._picture(live, legs)
+            parked = live.attempt.app in _PLACED and live.attempt.state == cdr.AGENT_ANSWERED and len(legs) == 1
+            if parked and asked >= parked_at:
+                log.warning("a leg that nobody has is hung up", extra={"call_ref": ref})
+                self._node.calls.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
             alive = {leg.get("Unique-ID") or "" for leg in legs}
 
             def gone(alive: set[str] = alive) -> bool:
@@ -181,7 +188,8 @@ class Adoption:
 
             if gone():
                 return
-            live.wait(lambda: gone() or over() or not switch.connected, time.monotonic() + ASK_EVERY)
+            patience = PARKED if parked else ASK_EVERY
+            live.wait(lambda: gone() or over() or not switch.connected, time.monotonic() + patience)
             if gone():
                 # A and B end at about the same time, and each is told by itself.
                 live.wait(over, time.monotonic() + 0.3)
@@ -308,7 +316,7 @@ class Adoption:
                 found.setdefault(kept.leg.uuid, (kept.bleg, kept.leg))
             if any(not bleg for bleg, _leg in found.values()) or not spool.there or time.monotonic() > until:
                 break
-            gevent.sleep(0.1)
+            gevent.sleep(FRESH)
         return [leg for bleg, leg in found.values() if not bleg], [leg for bleg, leg in found.values() if bleg]
 
     def _find_recording(self, attempt: Attempt) -> None:

@@ -29,7 +29,9 @@ from esl_apps.esl.wire import Event
 log = logging.getLogger(__name__)
 
 #: What the inbound connection hears of A-legs: ringing, and ends that no socket sees.
-EVENTS = "BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE"
+EVENTS = "BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM esl_apps::cancel"
+#: Seconds for a call's own node to cancel it, once it was told to; then whoever was asked hangs its legs up.
+_TOLD = 0.5
 #: Seconds from an agent's answer to its leg's socket; FreeSWITCH connects at once.
 ATTACH = 5.0
 #: Seconds for a killed originate to report its end.
@@ -92,6 +94,8 @@ class Calls:
         on_save: Callable[[Attempt], None],
     ) -> None:
         self.live: dict[str, Live] = {}
+        self.closed = False
+        """This process ends: what is still up is another's."""
         self._on_save = on_save
         self._on_moment = on_moment
         self._on_record = on_record
@@ -139,6 +143,8 @@ class Calls:
         return sum(live.attempt.app == app for live in self.live.values())
 
     def _changed(self, attempt: Attempt, moment: Moment) -> None:
+        if self.closed:
+            return
         self._on_moment(attempt, moment)
         if attempt.ended:
             self.live.pop(attempt.call_ref, None)
@@ -205,6 +211,18 @@ class Calls:
             gevent.spawn(self._cancel, live)
         return True
 
+    def cancel_elsewhere(self, switch: Switch, ref: str, node: str) -> None:
+        """A call of another node, which is told by way of the switch that it is a cancel; returns at once."""
+
+        def tell() -> None:
+            # As the legs' events, it passes the filter of the node that it is for.
+            headers = {"variable_esl_node": node, "variable_esl_call_ref": ref}
+            switch.post_raw(wire.custom_event("esl_apps::cancel", headers))
+            gevent.sleep(_TOLD)
+            self.reap(switch, ref)
+
+        gevent.spawn(tell)
+
     def _cancel(self, live: Live) -> None:
         deadline = time.monotonic() + 30
         pause = 0.02
@@ -235,7 +253,9 @@ class Calls:
         if live is None:
             return
         attempt = live.attempt
-        if event.name == b"CHANNEL_HANGUP_COMPLETE":
+        if event.name == b"CUSTOM":
+            self.cancel(attempt.call_ref, cdr.API)
+        elif event.name == b"CHANNEL_HANGUP_COMPLETE":
             live.ends[event.get("Unique-ID") or ""] = event
         elif live.run is not None and not live.attached:
             leg = leg_of(event)

@@ -202,6 +202,14 @@ class _Visit:
         if live is None:
             return None
         end = self.node.calls.find_end(self.ref, uuid, self._core_uuids.get(live.switch.name))
+        if end is None and not live.switch.connected:
+            return None
+        if end is None:
+            # It ended while nobody listened.
+            end = self.node.spool.wait_for(self.ref, uuid)
+            for kept in self.node.spool.legs(self.ref):
+                if kept.bleg:
+                    live.ends.setdefault(kept.leg.uuid, kept.event)
         if end is not None:
             for bleg in self.node.calls.blegs_of(live, uuid):
                 self._tell(bleg)

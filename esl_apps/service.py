@@ -240,6 +240,7 @@ class Node:
         outboxes = set(self.outboxes.values())
         left = max(0.5, min(5.0, deadline - time.monotonic()))
         gevent.joinall([gevent.spawn(outbox.drain, left) for outbox in outboxes])
+        self.calls.closed = True
         for outbox in outboxes:
             outbox.stop()
         self.usage.stop()
@@ -274,13 +275,18 @@ class Node:
         self.metrics.refused.labels(str(status)).inc()
 
     def cancel(self, call: dict[str, Any]) -> None:
-        """Hang a call up, this node's or (by its snapshot) one that another node left on a switch of ours."""
+        """Hang a call up, this node's or (by its snapshot) another's on a switch of ours.
+
+        :raises redis.RedisError: Redis is away, and nobody knows whose it is.
+        """
         ref = str(call["call_ref"])
         if self.calls.cancel(ref, cdr.API):
             return
         switch = next((switch for switch in self.switches if switch.name == call["switch"]), None)
         if switch is not None:
-            self.calls.reap(switch, ref)
+            found = self.store.essence(ref, self.roster.peers)
+            node = self.roster.peers[found[0]].name if found is not None else ""
+            self.calls.cancel_elsewhere(switch, ref, node)
 
     # Spending -----------------------------------------------------------------------------------------
 
@@ -457,6 +463,8 @@ class Node:
             live.switch.post_raw(state_event(attempt, moment))
 
     def _on_save(self, attempt: Attempt) -> None:
+        if self.calls.closed:
+            return
         ref = attempt.call_ref
         live = self.calls.live.get(ref)
         if not attempt.ended:

@@ -1,5 +1,7 @@
 """What FreeSWITCH kept of legs that ended while nobody listened: the files of mod_json_cdr, one a leg (hazard 24).
 
+A file is read as the event that was missed, CHANNEL_HANGUP_COMPLETE, so that whoever goes by the one goes by the other.
+
 They are written in place: one that is not whole yet is read later. Files of legs that are not ours stay where they
 are; those of calls that have their record go.
 """
@@ -8,30 +10,30 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 import gevent
 import msgspec
 from gevent.lock import Semaphore
 
-from esl_apps.core import causes
 from esl_apps.core.call import Leg
+from esl_apps.esl.channel import leg_of
+from esl_apps.esl.wire import EVENT_PLAIN, Event
 
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".cdr.json"
+_LINE = re.compile(r"[^\x00-\x1f\x7f]*")
 #: A leg's file is some 20 KB; one of many more is none.
 _MOST = 4 << 20
 _BATCH = 50
+#: Seconds for the file of a leg that has just ended to be whole.
+WRITTEN = 2.0
 #: Seconds for which a look into the folder holds, for all who ask.
 FRESH = 0.1
-
-
-class _Profile(msgspec.Struct):
-    uuid: str = ""
 
 
 class _Times(msgspec.Struct):
@@ -45,13 +47,11 @@ class _Times(msgspec.Struct):
 
 class _Flow(msgspec.Struct):
     times: _Times = msgspec.field(default_factory=_Times)
-    caller_profile: _Profile = msgspec.field(default_factory=_Profile)
 
 
 class _Document(msgspec.Struct):
     variables: dict[str, str]
     callflow: list[_Flow] | _Flow = msgspec.field(default_factory=list)
-    core_uuid: str = msgspec.field(default="", name="core-uuid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,15 @@ class Kept:
     path: Path
     ref: str
     """Its ``esl_call_ref``; empty: no leg of ours."""
-    bleg: bool
-    leg: Leg
+    event: Event
+
+    @property
+    def bleg(self) -> bool:
+        return self.event.var("esl_bleg") is not None
+
+    @property
+    def leg(self) -> Leg:
+        return leg_of(self.event)
 
 
 def read(path: Path) -> Kept | None:
@@ -75,23 +82,23 @@ def read(path: Path) -> Kept | None:
         return None
     flows = one.callflow if isinstance(one.callflow, list) else [one.callflow]
     # A transfer begins a new flow, written first; created and answered once, the leg is as old as the oldest says.
-    times = [flow.times for flow in flows] or [_Times()]
-    variables = {name: unquote(value) for name, value in one.variables.items()}
-    cause = variables.get("hangup_cause")
-    q850 = _count(variables.get("hangup_cause_q850", ""))
-    leg = Leg(
-        uuid=variables.get("uuid") or path.name.removesuffix(_SUFFIX),
-        created_at=min((at for at in (_at(one.created_time) for one in times) if at), default=None),
-        ringing_at=_first(times, "progress_time") or _first(times, "progress_media_time"),
-        answered_at=_first(times, "answered_time"),
-        ended_at=max((at for at in (_at(one.hangup_time) for one in times) if at), default=None),
-        cause=cause,
-        q850=q850 or causes.q850(cause),
-        disposition=variables.get("sip_hangup_disposition"),
-        hold_seconds=sum(_count(one.hold_accum_time) for one in times) / 1e6,
-        user=variables.get("esl_user_id"),
-    )
-    return Kept(path, variables.get("esl_call_ref", ""), "esl_bleg" in variables, leg)
+    times = [flow.times for flow in flows]
+    headers = {
+        "Event-Name": "CHANNEL_HANGUP_COMPLETE",
+        "Unique-ID": one.variables.get("uuid") or path.name.removesuffix(_SUFFIX),
+        "Hangup-Cause": one.variables.get("hangup_cause", ""),
+        "Caller-Channel-Created-Time": min(filter(None, (_count(each.created_time) for each in times)), default=0),
+        "Caller-Channel-Progress-Time": _first(times, "progress_time"),
+        "Caller-Channel-Progress-Media-Time": _first(times, "progress_media_time"),
+        "Caller-Channel-Answered-Time": _first(times, "answered_time"),
+        "Caller-Channel-Hangup-Time": max((_count(each.hangup_time) for each in times), default=0),
+        "Caller-Channel-Hold-Accum": sum(_count(each.hold_accum_time) for each in times),
+        **{f"variable_{name}": value for name, value in one.variables.items()},
+    }
+    # The variables' values are percent-encoded, as an event's are; whatever else would be a line is none.
+    lines = [f"{name}: {value}" for name, value in headers.items() if _LINE.fullmatch(f"{name}: {value}")]
+    event = Event(b"", "\n".join(lines).encode("utf-8", "replace"), EVENT_PLAIN)
+    return Kept(path, event.var("esl_call_ref") or "", event)
 
 
 def _count(text: str) -> int:
@@ -99,12 +106,8 @@ def _count(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
-def _at(text: str) -> float | None:
-    return _count(text) / 1e6 or None
-
-
-def _first(times: list[_Times], name: str) -> float | None:
-    return min((at for at in (_at(getattr(one, name)) for one in times) if at), default=None)
+def _first(times: list[_Times], name: str) -> int:
+    return min(filter(None, (_count(getattr(one, name)) for one in times)), default=0)
 
 
 class Spool:
@@ -156,6 +159,16 @@ class Spool:
     def there(self) -> bool:
         """Whether there is such a folder."""
         return not self._away
+
+    def wait_for(self, ref: str, uuid: str) -> Event | None:
+        """The end of a leg that has just ended; None where the switch keeps none."""
+        until = time.monotonic() + WRITTEN
+        while True:
+            self.look()
+            found = next((kept.event for kept in self.legs(ref) if kept.leg.uuid == uuid), None)
+            if found is not None or not self.there or time.monotonic() > until:
+                return found
+            gevent.sleep(FRESH)
 
     def legs(self, ref: str) -> list[Kept]:
         """A call's legs, of those that were read."""

@@ -23,6 +23,8 @@ from esl_apps.core.spending import SYSTEM, Charge, Level, Limits, Refusal
 #: What is said of a number that could not be reached (contract §4: a prompt a cause).
 _NO_SUCH_NUMBER = frozenset({1, 3, 22, 28})
 _REFUSED = frozenset({21, 50, 52, 54, 57})
+#: Seconds by which A's hang-up may be told later than the end of the talk.
+_BEHIND = 0.3
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,9 @@ class Session:
         }
         endpoints = self.settings.endpoints.of(number, as_asked=False)
         bridged = join(self.call, attempt, leg, endpoints, min(self.rules.callee_timeout, self.left), longest)
+        if attempt.cut is None and bridged.answered and not bridged.broken and not _left(bridged):
+            # B did not hang up: where A did, its end may come behind B's, and says so.
+            self.call.wait_for_hangup(_BEHIND)
         self._conclude(bridged)
         if attempt.cut is not None:
             raise _spent(attempt.cut)
@@ -303,6 +308,11 @@ def account_level(account: Account) -> Level:
 
 def _spent(refusal: Refusal) -> Refused:
     return Refused("limit_reached", refusal.code, note=str(refusal))
+
+
+def _left(bridged: Bridged) -> bool:
+    """Whether it was B that hung up."""
+    return bridged.bleg is not None and bridged.bleg.hung_up_itself
 
 
 def open_session(
