@@ -12,7 +12,9 @@ import tempfile
 HOST = "127.0.0.1"
 # Below the range from which the kernel takes ports for outgoing connections: one of those must not take a port
 # between two lives of its server.
-_FIRST, _LONG_ROWS, _LAST = 10000, 20000, 32000
+_FIRST, _LONG_ROWS, _LAST = 10000, 15040, 32000
+#: A long row begins at a multiple of it: rows that begin anywhere leave gaps that are of no use to the next.
+_GRID = 64
 
 #: One byte a port, locked until it is given back or the process ends that has it: a server that is down keeps its port.
 _locks = os.open(os.path.join(tempfile.gettempdir(), "esl_apps-test-ports"), os.O_RDWR | os.O_CREAT, 0o666)
@@ -27,7 +29,10 @@ def free_port() -> int:
 def free_ports(count: int, *, step: int = 1) -> int:
     """The first of ``count`` ports in a row, a multiple of ``step``; free for UDP and TCP."""
     # Single ports all over the place would leave no room for a row of hundreds.
-    low, high = (_FIRST, _LONG_ROWS) if count < 10 else (_LONG_ROWS, _LAST)
+    if count < 10:
+        low, high, step = _FIRST, _LONG_ROWS, max(step, 1)
+    else:
+        low, high, step = _LONG_ROWS, _LAST, _GRID
     for _ in range(1000):
         first = _random.randrange(low, high - count) // step * step
         wanted = range(first, first + count)

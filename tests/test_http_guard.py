@@ -282,8 +282,9 @@ def test_what_a_scope_opens(node: Node, sandbox: SandboxRig, method: str, path: 
 
 def test_without_the_scope_nothing_is_dialled(node: Node, sandbox: SandboxRig) -> None:
     before = metric(node, 'esl_apps_requests_refused_total{status="403"}')
+    calls = request(node.api, "GET", CALLS).json["calls"]
     assert refused(request(node.api, "POST", CALLS, ORDER, token="wallboard-token"), 403)
-    assert request(node.api, "GET", CALLS).json["calls"] == []
+    assert request(node.api, "GET", CALLS).json["calls"] == calls
     assert metric(node, 'esl_apps_requests_refused_total{status="403"}') == before + 1
 
 

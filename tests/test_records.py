@@ -52,7 +52,7 @@ class Stage:
         self.sandbox.reset()
         eventually(lambda: live(self.node) == 0, within=8)
         time.sleep(0.05)
-        self.redis.client.flushall()
+        self.redis.flush()
 
     def close(self) -> None:
         self.stop(self.node)

@@ -48,6 +48,7 @@ class ClusterServer(RedisServer):
             "--save", "", "--cluster-enabled", "yes",
         ]  # fmt: skip
         self.process = None
+        self._killed = False
         self.start()
         self.client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
         end = time.monotonic() + 20
