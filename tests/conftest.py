@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +24,10 @@ REAL = pytest.param("freeswitch", marks=[pytest.mark.freeswitch, NO_FREESWITCH])
 
 #: For what the sandbox has not: a debug log, JSON CDRs of a real switch, SIP's finer points.
 on_a_real_switch = pytest.mark.parametrize("rig", [REAL], indirect=True)
+
+# Hundreds of nodes are started: what each compiles anew is a minute in all.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+os.environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir(), f"esl_apps-tests-{os.getuid()}"))
 
 # A slow machine is no wrong answer.
 settings.register_profile("suite", deadline=None)
