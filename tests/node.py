@@ -132,7 +132,7 @@ class Node:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.program, "serve", "-c", str(self.file)], stderr=log, stdout=log
             )
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while b" ready\n" not in self.log.read_bytes()[before:]:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < end, self.log.read_text()

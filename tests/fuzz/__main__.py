@@ -1,8 +1,8 @@
 """``python -m tests.fuzz [--seconds N] [--corpus DIR] [TARGET [FILE…]]``.
 
-Without TARGET: each, one after the other, N seconds each. With FILEs: those inputs alone, as when a finding
-is looked at. The corpus is kept (``build/fuzz/TARGET``), so that a search goes on where the last one ended;
-findings are written beside it.
+Without TARGET: each, one after the other, N seconds each; ``every``: all in one search, by an input's first byte.
+With FILEs: those inputs alone, as when a finding is looked at. The corpus is kept (``build/fuzz/TARGET``), so that a
+search goes on where the last one ended; findings are written beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from pathlib import Path
 
 import atheris
 
+#: All targets in one search: what it takes to start one is more than a short search itself.
+EVERY = "every"
+
 
 def run(target: str, seconds: int, corpus: Path, files: list[str]) -> None:
     """Search until the time is over or something is found; ends the process."""
@@ -22,14 +25,27 @@ def run(target: str, seconds: int, corpus: Path, files: list[str]) -> None:
         from tests.fuzz.targets import TARGETS
     from tests.fuzz.seeds import SEEDS, WORDS
 
+    names = sorted(TARGETS)
+    seeded: list[bytes] = []
+    if target == EVERY:
+        for number, name in enumerate(names):
+            seeded += [bytes([number]) + seed for seed in SEEDS[name]()]
+    else:
+        seeded += SEEDS[target]()
+    listed = [word for name in (names if target == EVERY else [target]) for word in WORDS[name]]
+
+    def any_of_them(data: bytes) -> None:
+        if data:
+            TARGETS[names[data[0] % len(names)]](data[1:])
+
     kept = corpus / target
     kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         seeds, words = Path(folder, "seeds"), Path(folder, "words")
         seeds.mkdir()
-        for number, seed in enumerate(SEEDS[target]()):
+        for number, seed in enumerate(seeded):
             Path(seeds, f"{number:03}").write_bytes(seed)
-        quoted = ("".join(f"\\x{byte:02x}" for byte in word.encode()) for word in WORDS[target])
+        quoted = ("".join(f"\\x{byte:02x}" for byte in word.encode()) for word in dict.fromkeys(listed))
         words.write_text("".join(f'"{word}"\n' for word in quoted))
         options = [
             f"-max_total_time={seconds}",
@@ -40,7 +56,8 @@ def run(target: str, seconds: int, corpus: Path, files: list[str]) -> None:
             "-rss_limit_mb=1024",
             f"-artifact_prefix={corpus}/{target}-",
         ]
-        atheris.Setup([sys.argv[0], *options, *(files or [str(kept), str(seeds)])], TARGETS[target])
+        search = any_of_them if target == EVERY else TARGETS[target]
+        atheris.Setup([sys.argv[0], *options, *(files or [str(kept), str(seeds)])], search)
         atheris.Fuzz()
 
 
@@ -50,7 +67,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="for each target (60)")
     parser.add_argument("--corpus", type=Path, default=Path("build/fuzz"), help="folder of what was found to matter")
-    parser.add_argument("target", nargs="?", choices=sorted(SEEDS), help="one only")
+    parser.add_argument("target", nargs="?", choices=[*sorted(SEEDS), EVERY], help="one only")
     parser.add_argument("files", nargs="*", help="inputs to try, in place of a search")
     options = parser.parse_args()
     options.corpus.mkdir(parents=True, exist_ok=True)

@@ -180,7 +180,7 @@ class SandboxRig:
                 cwd=Path(__file__).resolve().parents[2],
             )  # fmt: skip
         self._paused = False
-        eventually(self._is_up, within=10, message="the sandbox did not start; see " + str(self.log))
+        eventually(self._is_up, within=40, message="the sandbox did not start; see " + str(self.log))
         # What stands outside of the switch, or in its configuration, is there again when it is back.
         for phone in self._phones.values():
             phone.restore()
