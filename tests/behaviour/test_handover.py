@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,24 +24,33 @@ from tests.rig.freeswitch import FreeswitchRig
 pytestmark = [pytest.mark.freeswitch, NO_FREESWITCH]
 
 
-@pytest.fixture
-def stage(tmp_path: Path, redis: RedisServer) -> Iterator[tuple[FreeswitchRig, Node]]:
-    """A switch with the dialplan that ships, rendered for this node."""
-    redis.client.flushdb()
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FreeswitchRig, str]]:
+    """A switch with the dialplan that ships, rendered for a node at this address."""
+    folder = tmp_path_factory.mktemp("dialplan")
     listen = f"127.0.0.1:{free_port()}"
     plain: dict[str, Any] = msgspec.to_builtins(Config())
     plain["node"]["listen"] = listen
     plain["accounts"] = {"acme": {"disa": {"front": {"numbers": [DISA]}}}}
     for name, text in render(plain).items():
-        (tmp_path / name).write_text(text)
-    rig = FreeswitchRig(dialplan_files=sorted(tmp_path.glob("*.xml")))
+        (folder / name).write_text(text)
+    rig = FreeswitchRig(dialplan_files=sorted(folder.glob("*.xml")))
+    yield rig, listen
+    rig.close()
+
+
+@pytest.fixture
+def stage(shipped: tuple[FreeswitchRig, str], redis: RedisServer) -> Iterator[tuple[FreeswitchRig, Node]]:
+    """That switch, and a node of the test's own."""
+    rig, listen = shipped
+    rig.reset()
+    redis.client.flushdb()
     config = configuration(rig, redis)
     CONFIG(config)
     config["node"]["listen"] = listen
     node = Node(config)
     yield rig, node
     node.stop()
-    rig.close()
 
 
 def talking(rig: FreeswitchRig) -> tuple[PhoneLeg, Any]:
