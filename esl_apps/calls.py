@@ -28,8 +28,10 @@ from esl_apps.esl.wire import Event
 
 log = logging.getLogger(__name__)
 
-#: What the inbound connection hears of A-legs: ringing, and ends that no socket sees.
-EVENTS = "BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM esl_apps::cancel"
+#: By which a node tells another, over the switch, to cancel a call.
+_CANCEL = "esl_apps::cancel"
+#: What the inbound connection hears: A-legs that ring, ends that no socket sees, and other nodes' cancels.
+EVENTS = f"BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM {_CANCEL}"
 #: Seconds for a call's own node to cancel it, once it was told to; then whoever was asked hangs its legs up.
 _TOLD = 0.5
 #: Seconds from an agent's answer to its leg's socket; FreeSWITCH connects at once.
@@ -217,7 +219,7 @@ class Calls:
         def tell() -> None:
             # As the legs' events, it passes the filter of the node that it is for.
             headers = {"variable_esl_node": node, "variable_esl_call_ref": ref}
-            switch.post_raw(wire.custom_event("esl_apps::cancel", headers))
+            switch.post_raw(wire.custom_event(_CANCEL, headers))
             gevent.sleep(_TOLD)
             self.reap(switch, ref)
 
@@ -253,10 +255,10 @@ class Calls:
         if live is None:
             return
         attempt = live.attempt
-        if event.name == b"CUSTOM":
-            self.cancel(attempt.call_ref, cdr.API)
-        elif event.name == b"CHANNEL_HANGUP_COMPLETE":
+        if event.name == b"CHANNEL_HANGUP_COMPLETE":
             live.ends[event.get("Unique-ID") or ""] = event
+        elif event.get("Event-Subclass") == _CANCEL:
+            self.cancel(attempt.call_ref, cdr.API)
         elif live.run is not None and not live.attached:
             leg = leg_of(event)
             live.rang.add(leg.uuid)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from esl_apps.calls import Essence, Live, essence, restored
 from esl_apps.core import causes
 from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
-from esl_apps.core.apps.common import conclude
-from esl_apps.core.call import CallEnded, Ended, Leg
+from esl_apps.core.apps.common import conclude, end_of
+from esl_apps.core.call import CallEnded, Leg
 from esl_apps.core.cards import Unavailable
 from esl_apps.core.cdr import AGENT, CALLEE, ENDED, LOST, REJECTED, SYSTEM, Attempt
 from esl_apps.core.numbers import NotDialable
@@ -156,7 +156,8 @@ class _Visit:
             return
         if bleg.answered_at is not None and attempt.app == inbound.REF and attempt.bridged_at is None:
             inbound.answered(attempt, bleg.answered_at, bleg, self.node.announce)
-        conclude(attempt, Ended(now, leg_of(data), bleg), None, AGENT if attempt.app == inbound.REF else CALLEE)
+        party = AGENT if attempt.app == inbound.REF else CALLEE
+        conclude(attempt, end_of(leg_of(data), bleg, now), None, party)
 
     def _bleg_of(self, known: Essence, now: float) -> Leg | None:
         """How B ended, which nobody heard: by what the switch kept of it, else by what A carries of it."""
@@ -166,6 +167,10 @@ class _Visit:
         if kept:
             return max(kept, key=lambda leg: (leg.answered_at is not None, leg.ended_at or 0.0))
         data = self.channel.data
+        failed = data.var("originate_disposition")
+        if known.bridged_at is None and failed not in (None, "SUCCESS"):
+            # Before the bridge's own cause, which may be that of the number before.
+            return Leg("", ended_at=now, cause=failed, q850=causes.q850(failed))
         cause = data.var("last_bridge_hangup_cause")
         if known.bridged_at is not None or cause is not None:
             return Leg(
@@ -176,10 +181,7 @@ class _Visit:
                 q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
                 disposition="recv_bye",
             )
-        failed = data.var("originate_disposition")
-        if failed in (None, "SUCCESS"):
-            return None
-        return Leg("", ended_at=now, cause=failed, q850=causes.q850(failed))
+        return None
 
     def refuse(self, reason: str, cause: str = FULL) -> None:
         """Hang up with a cause: never just close (hazard 10)."""

@@ -100,6 +100,20 @@ def test_an_adopted_call_can_be_cancelled(rig: Rig, redis: RedisServer, stage: C
     eventually(lambda: callee.calls[0].leg.ended_at is not None)
 
 
+def test_any_node_cancels_a_call_of_any(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    node, other = stage(), stage()
+    eventually(lambda: request(other.admin, "GET", "/readyz").status == 200)
+    time.sleep(1.5)
+    agent = rig.phone(AGENT, Script(answer_after=None))
+    ref = node.call(AGENT, CALLEE)
+    eventually(lambda: agent.calls)
+    eventually(lambda: request(other.api, "GET", f"/click2dial/calls/{ref}").status == 200)
+    assert other.delete(ref).status == 202
+    record = redis.pop(timeout=10)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "cancelled", "api")
+    assert redis.client.llen("enigma:notifications:cdr") == 0
+
+
 def test_another_node_takes_it_at_once(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node, other = stage(), stage()
     ref, _agent, callee = talking(rig, node)
