@@ -25,6 +25,9 @@ REAL = pytest.param("freeswitch", marks=[pytest.mark.freeswitch, NO_FREESWITCH])
 #: For what the sandbox has not: a debug log, JSON CDRs of a real switch, SIP's finer points.
 on_a_real_switch = pytest.mark.parametrize("rig", [REAL], indirect=True)
 
+#: For what is the node's own, and the same whatever the switch.
+on_the_sandbox = pytest.mark.parametrize("rig", ["sandbox"], indirect=True)
+
 # Hundreds of nodes are started: what each compiles anew is a minute in all.
 os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 os.environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir(), f"esl_apps-tests-{os.getuid()}"))

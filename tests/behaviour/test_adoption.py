@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import on_the_sandbox
 from tests.node import ADMIN_TOKEN, Node, RedisServer, configuration, request
 from tests.rig.base import Rig, Script, eventually
 
@@ -75,6 +76,7 @@ def test_it_ended_while_no_node_ran(rig: Rig, redis: RedisServer, stage: Callabl
     assert redis.client.llen("enigma:notifications:cdr") == 0
 
 
+@on_the_sandbox
 def test_they_talk_on_and_the_next_run_sees_the_end(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node = stage()
     ref, agent, callee = talking(rig, node)
@@ -89,6 +91,7 @@ def test_they_talk_on_and_the_next_run_sees_the_end(rig: Rig, redis: RedisServer
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "agent")
 
 
+@on_the_sandbox
 def test_an_adopted_call_can_be_cancelled(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node = stage()
     ref, _agent, callee = talking(rig, node)
@@ -226,6 +229,7 @@ def test_a_callback_is_answered_after_its_node_died(rig: Rig, redis: RedisServer
     assert len(back.calls) == 1
 
 
+@on_the_sandbox
 def test_a_callback_whose_node_died_is_refused_and_tried_again(
     rig: Rig, redis: RedisServer, stage: Callable[..., Node]
 ) -> None:
@@ -246,6 +250,7 @@ def test_a_callback_whose_node_died_is_refused_and_tried_again(
     assert len(back.calls) == 2
 
 
+@on_the_sandbox
 def test_an_autodial_is_answered_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     other, node = stage(**CARDS), stage(**CARDS)
     time.sleep(1.5)
@@ -287,6 +292,7 @@ def test_a_killed_nodes_limit_is_held_while_they_talk_and_given_back_at_the_end(
     eventually(lambda: not redis.client.keys("esl_apps:concurrent:*"))
 
 
+@on_the_sandbox
 def test_a_talk_is_as_long_as_it_may_be_though_no_node_lives(
     rig: Rig, redis: RedisServer, stage: Callable[..., Node]
 ) -> None:
@@ -317,6 +323,7 @@ def test_the_switch_was_killed_while_no_node_ran(rig: Rig, redis: RedisServer, s
     assert (record["call_ref"], record["end_reason"], record["end_code"]) == (ref, "lost", 31)
 
 
+@on_the_sandbox
 def test_a_node_that_stops_leaves_what_outlives_its_time_to_another(
     rig: Rig, redis: RedisServer, stage: Callable[..., Node]
 ) -> None:
@@ -333,6 +340,7 @@ def test_a_node_that_stops_leaves_what_outlives_its_time_to_another(
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
 
 
+@on_the_sandbox
 def test_redis_forgot_the_call_that_is_up(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     """What was not on its disk yet is written again; a node that is killed after that loses nothing either."""
     own = RedisServer()
