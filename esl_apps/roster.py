@@ -101,6 +101,11 @@ class Roster:
             - {self._advertise}
         )
 
+    @property
+    def alone(self) -> bool:
+        """Whether, as far as Redis last said, no other process was there, dead or alive."""
+        return set(self.peers) == {self.boot}
+
     def forget(self, boot: str) -> None:
         """A process that left nothing behind. :raises redis.RedisError: Redis is away."""
         self._client.hdel(_NODES, boot)

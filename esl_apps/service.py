@@ -75,7 +75,10 @@ class Node:
         self.roster = Roster(self._redis, config.node.name, self.config.advertise)
         self.store = Store(self._redis, self.roster.boot, self._save_all)
         self.breakers = Breakers(self._redis, config.node.name, tell=self.alerts.tell, on_trip=self._on_trip)
-        self.usage = UsageStore(self._redis, config.node.name, breakers=self.breakers, on_cut=self._cut)
+        self.usage = UsageStore(
+            self._redis, config.node.name, breakers=self.breakers, on_cut=self._cut,
+            alone=lambda: config.redis.stale_cards > 0 and self.roster.alone,
+        )  # fmt: skip
         self.callbacks = CallbackStore(self._redis, config.node.name)
         self.outgoing = Outgoing(self)
         self.calls = Calls(self._on_moment, self._on_record, self._on_save)

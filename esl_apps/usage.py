@@ -220,15 +220,18 @@ class UsageStore:
         *,
         breakers: Breakers | None = None,
         on_cut: Callable[[Charge], None] = lambda _charge: None,
+        alone: Callable[[], bool] = lambda: False,
         lease: float = LEASE,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """``on_cut``: ends a call on its switch; asked again at each beat until it has ended. ``clock``: Unix seconds,
+        """``alone``: whether this is the only node, and may go by what it knows itself while Redis is away.
+        ``on_cut``: ends a call on its switch; asked again at each beat until it has ended. ``clock``: Unix seconds,
         for tests; None: Redis's own."""
         self._client = client
         self._node = node
         self._breakers = breakers
         self._on_cut = on_cut
+        self._alone = alone
         self._lease = lease
         self._clock = clock
         self._seconds = clock or time.monotonic
@@ -263,7 +266,14 @@ class UsageStore:
     # Concurrent calls ---------------------------------------------------------------------------------
 
     def enter(self, holder: str, limit: int, call_ref: str) -> bool:
-        counted = bool(self._enter([_concurrent(holder)], [self._now(), call_ref, self._lease, limit]))
+        try:
+            counted = bool(self._enter([_concurrent(holder)], [self._now(), call_ref, self._lease, limit]))
+        except Unavailable:
+            if not self._alone():
+                raise
+            # Nobody else gives places away, and this node knows those that it gave.
+            taken = [ref for name, ref in self._held if name == holder]
+            counted = call_ref in taken or len(taken) < limit
         if counted:
             self._held.add((holder, call_ref))
         return counted

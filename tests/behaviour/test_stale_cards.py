@@ -1,0 +1,67 @@
+"""``redis.stale_cards``: while Redis is away, who is known by number dials on; limits hold; what can't be asked is no."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.behaviour.test_adoption import CALLEE, CARDS, CC, E164, HOLDER, card
+from tests.conftest import on_the_sandbox
+from tests.node import Node, RedisServer, configuration, request
+from tests.rig.base import Rig, Script, eventually
+
+
+@pytest.fixture
+def own() -> Iterator[RedisServer]:
+    server = RedisServer(persistent=True)
+    yield server
+    server.close()
+
+
+def dial(rig: Rig) -> Any:
+    leg = rig.outside("0825556666").dial(CC)
+    eventually(lambda: leg.leg.answered_at is not None, within=10)
+    time.sleep(0.5)
+    return leg
+
+
+@on_the_sandbox
+@pytest.mark.parametrize(("seconds", "opens"), [(60, True), (0, False)])
+def test_a_card_that_was_known_opens_where_the_operator_allows_it(
+    rig: Rig, own: RedisServer, seconds: int, opens: bool
+) -> None:
+    config = {**configuration(rig, own), **CARDS}
+    config["redis"]["stale_cards"] = seconds
+    node = Node(config)
+    try:
+        rig.route(CC, "dialthrough", config["node"]["listen"])
+        card(node, cid=HOLDER)
+        callee = rig.outside(E164, Script(answer_after=0.1))
+        first = dial(rig)
+        first.digits(CALLEE + "#")
+        eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None, within=10)
+        own.kill()
+        eventually(lambda: request(node.admin, "GET", "/readyz").status == 503)
+        # The one place that the card has is taken, as this node knows.
+        second = dial(rig)
+        eventually(lambda: second.leg.ended_at is not None, within=20)
+        first.hangup()
+        eventually(lambda: first.leg.ended_at is not None)
+        third = dial(rig)
+        third.digits(CALLEE + "#")
+        if opens:
+            eventually(lambda: len(callee.calls) == 2 and callee.calls[1].leg.answered_at is not None, within=10)
+        else:
+            eventually(lambda: third.leg.ended_at is not None, within=20)
+        assert len(callee.calls) == (2 if opens else 1)
+        third.hangup()
+        own.start()
+        found = sorted((record["end_reason"], record["end_code"]) for record in (own.pop(timeout=15) for _ in range(3)))
+        refused = ("rejected", 17) if opens else ("rejected", 21)
+        assert found == sorted([("answered", 16), refused, ("answered", 16) if opens else ("rejected", 21)])
+    finally:
+        assert node.stop() == 0
+        rig.reset()
