@@ -1,4 +1,4 @@
-"""``redis.stale_cards``: while Redis is away, who is known by number dials on; limits hold; what can't be asked is no."""
+"""``redis.stale_cards``: with Redis away, who is known by number dials on; limits hold; what can't be asked is no."""
 
 from __future__ import annotations
 
