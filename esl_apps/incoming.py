@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import gevent
+
 from esl_apps.calls import Essence, Live, essence, restored
 from esl_apps.core import causes
 from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
@@ -22,12 +24,15 @@ from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import Event
 from esl_apps.redisclient import ERRORS
+from esl_apps.spool import FRESH
 
 if TYPE_CHECKING:
     from esl_apps.service import Node
 
 log = logging.getLogger(__name__)
 
+#: Seconds for what the switch keeps of a B-leg whose caller is here already.
+_KEPT = 1.0
 #: Seconds for an attempt to end once its end is known.
 _SETTLE = 2.0
 
@@ -58,6 +63,8 @@ class _Visit:
         """The session has its record: an attempt that dials nothing is none of its own."""
         self.goes_on: Attempt | None = None
         """The attempt that it was in, where that had dialled nothing yet."""
+        self._before: Live | None = None
+        """The same, where it is of this process: its flow waits for its channel's end."""
         core = self.channel.header("Core-UUID")
         self.switch: Switch = next(
             (switch for switch in node.switches if switch.core_uuid == core), node.switches[0]
@@ -75,6 +82,10 @@ class _Visit:
         self.ref = attempt.call_ref
         live = self.node.calls.begin(attempt, self.switch)
         live.attached = True
+        if self._before is not None and first:
+            self._before.attempt.follows = True
+            self._before.ends[self.channel.uuid] = self.channel.data
+            self._before.poke()
         if first:
             self.channel.begin(attempt.session_ref, watched=True)
 
@@ -103,10 +114,10 @@ class _Visit:
             attempt = live.attempt
             self.session_ref, self.follows = attempt.session_ref, attempt.follows
             if attempt.app in _SESSIONS and attempt.number is None:
-                # It dialled nothing, and the caller goes on.
-                attempt.follows = True
-            else:
-                self.follows = True
+                # It dialled nothing, and the caller goes on: once that has begun, and not before.
+                self._before = live
+                return
+            self.follows = True
             live.ends[self.channel.uuid] = data
             live.poke()
             live.wait(lambda: live.attempt.ended, time.monotonic() + _SETTLE)
@@ -162,26 +173,29 @@ class _Visit:
     def _bleg_of(self, known: Essence, now: float) -> Leg | None:
         """How B ended, which nobody heard: by what the switch kept of it, else by what A carries of it."""
         spool = self.node.spool
-        spool.look()
-        kept = [one.leg for one in spool.legs(known.call_ref) if one.bleg]
-        if kept:
-            return max(kept, key=lambda leg: (leg.answered_at is not None, leg.ended_at or 0.0))
+        until = time.monotonic() + _KEPT
+        while True:
+            spool.look()
+            kept = [one.leg for one in spool.legs(known.call_ref) if one.bleg]
+            if kept:
+                return max(kept, key=lambda leg: (leg.answered_at is not None, leg.ended_at or 0.0))
+            if not spool.there or time.monotonic() > until:
+                break
+            gevent.sleep(FRESH)
         data = self.channel.data
-        failed = data.var("originate_disposition")
-        if known.bridged_at is None and failed not in (None, "SUCCESS"):
-            # Before the bridge's own cause, which may be that of the number before.
-            return Leg("", ended_at=now, cause=failed, q850=causes.q850(failed))
         cause = data.var("last_bridge_hangup_cause")
-        if known.bridged_at is not None or cause is not None:
+        if known.bridged_at is not None:
             return Leg(
                 data.var("last_bridge_to") or "",
-                answered_at=known.bridged_at or now,
+                answered_at=known.bridged_at,
                 ended_at=now,
                 cause=cause,
                 q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
                 disposition="recv_bye",
             )
-        return None
+        # The dialling's own end before the bridge's, which may be that of the number before.
+        failed = next((one for one in (data.var("originate_disposition"), cause) if one not in (None, "SUCCESS")), None)
+        return Leg("", ended_at=now, cause=failed, q850=causes.q850(failed)) if failed else None
 
     def refuse(self, reason: str, cause: str = FULL) -> None:
         """Hang up with a cause: never just close (hazard 10)."""
