@@ -264,9 +264,6 @@ class Adoption:
             attempt.hold_time = round(aleg.hold_seconds)
         if aleg is not None and attempt.app in _PLACED and attempt.answered_at is None:
             attempt.answered_at = aleg.answered_at
-        if aleg is None and self._went_on(live):
-            # Its caller was handed to a node that could not be told from whom.
-            attempt.follows = True
         end = end_of(aleg, bleg, now)
         at = end.at
         if attempt.cancelled_by is not None and attempt.bridged_at is None:
@@ -281,17 +278,6 @@ class Adoption:
             conclude(attempt, end, None, party)
         if attempt.app == callback.REF:
             node.outgoing.settle_callback(attempt)
-
-    def _went_on(self, live: Live) -> bool:
-        """Whether the caller's leg carries another call by now."""
-        attempt, uuid = live.attempt, live.attempt.aleg_uuid
-        if uuid is None:
-            return False
-        try:
-            ref = live.switch.api(f"uuid_getvar {uuid} esl_call_ref").strip()
-        except (SwitchAway, ReplyError):
-            ref = self._node.spool.ref_of(uuid) or ""
-        return ref not in ("", "_undef_", attempt.call_ref)
 
     def _end_of_a(self, attempt: Attempt, aleg: Leg, at: float) -> None:
         """A alone, and it was not its own phone that hung up."""

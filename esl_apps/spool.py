@@ -174,10 +174,6 @@ class Spool:
         """A call's legs, of those that were read."""
         return list(self._calls.get(ref, ()))
 
-    def ref_of(self, uuid: str) -> str | None:
-        """The call that a leg carried at its end; None where its file was not read."""
-        return self._known.get(uuid + _SUFFIX)
-
     def calls(self) -> list[str]:
         return list(self._calls)
 
