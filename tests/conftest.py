@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +28,6 @@ on_the_sandbox = pytest.mark.parametrize("rig", ["sandbox"], indirect=True)
 
 # Hundreds of nodes are started: what each compiles anew is a minute in all.
 os.environ["PYTHONDONTWRITEBYTECODE"] = ""
-os.environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir(), f"esl_apps-tests-{os.getuid()}"))
 
 # A slow machine is no wrong answer.
 settings.register_profile("suite", deadline=None)

@@ -36,6 +36,5 @@ def test_a_node_holds_after_its_calls_what_it_held_before() -> None:
     for reading in (middle, last):
         assert {name: reading[name] for name in EXACT} == {name: first[name] for name in EXACT}
         assert reading.live == 0
-        # Each call that the node had; a caller whom an overloaded machine made hear "unavailable" was none.
-        assert reading.records == reading["esl_apps_calls_total"] - first["esl_apps_calls_total"] + first.records
-        assert reading.records > reading.calls * 0.9
+        # A caller whom an overloaded machine made hear "unavailable" was no call.
+        assert reading.calls * 0.9 < reading.records <= reading.calls
