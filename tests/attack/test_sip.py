@@ -55,7 +55,8 @@ def honest(records: list[dict[str, Any]], *, lied: bool) -> None:
         assert record["bridged_at"] is None, record
         if record["ref"] == "inbound":
             # However the ringing ended: nobody answered.
-            assert record["end_reason"] in ("abandoned", "agent_busy", "agent_no_answer", "agent_failed", "lost"), record
+            unanswered = ("abandoned", "agent_busy", "agent_no_answer", "agent_failed", "lost")
+            assert record["end_reason"] in unanswered, record
         else:
             assert (record["number"], record["dial_number"]) == (None, None)
             # Lost: on a busy machine it had gone before its leg carried anything to find its end by.
