@@ -51,7 +51,9 @@ class Result:
     message: str = ""
 
     def __str__(self) -> str:
-        return f"{self.outcome:<6} {self.what}{': ' if self.message else ''}{self.message}"
+        line = f"{self.outcome:<6} {self.what}{': ' if self.message else ''}{self.message}"
+        # What a document has in its id goes to a terminal.
+        return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in line)
 
 
 class _Bad(Exception):
