@@ -171,6 +171,16 @@ def asking_redis() -> Iterator[None]:
         raise Unreadable(f"redis: what is stored can't be read: {error}") from None
 
 
+#: How a script that is given ``clock``'s time in ARGV[1], or an empty text, knows what time it is: Redis's own.
+NOW = """
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] + time[2] / 1000000
+end
+"""
+
+
 class Script:
     """A script, in one step whatever others do. :raises Unavailable: Redis is away.
 

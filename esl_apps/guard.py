@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from esl_apps.cards import Script
+from esl_apps.cards import NOW, Script
 from esl_apps.config import PinGuard
 from esl_apps.core.cdr import new_ref
 from esl_apps.core.guard import ADDRESS, ALL, CARD, DNIS, ENTRANCE, LOCKED, NUMBER, OPEN, WRONG, Source
@@ -32,19 +32,11 @@ from esl_apps.redisclient import Client
 _PREFIX = "esl_apps:{pin_guard}:"
 _LOCKS = _PREFIX + "locks"
 
-# The time: ARGV[1] in tests, else Redis's own.
-_NOW = """
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] + time[2] / 1000000
-end
-"""
 # KEYS: the list of locks; then of each counter its tries and its lock. ARGV: time, the try ('': none to be counted),
 # window, first lock; then of each counter its name, its threshold and its longest lock ('' as name: it does not count).
 # The lock that holds, or of each that begins its name, its seconds and its threshold.
 _JUDGE = (
-    _NOW
+    NOW
     + """
 local window, first = tonumber(ARGV[3]), tonumber(ARGV[4])
 local count = (#KEYS - 1) / 2
@@ -86,7 +78,7 @@ return begun
 )
 # KEYS: the list of locks. ARGV: time. Name and seconds that are left of each.
 _LIST = (
-    _NOW
+    NOW
     + """
 local found = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.3f', now), '+inf', 'WITHSCORES')
 for i = 2, #found, 2 do found[i] = string.format('%d', math.ceil(tonumber(found[i]) - now)) end
@@ -95,7 +87,7 @@ return found
 )
 # KEYS: the list of locks, a counter's tries and its lock. ARGV: time, its name. 1: it was locked.
 _LIFT = (
-    _NOW
+    NOW
     + """
 local till = redis.call('HGET', KEYS[3], 'until')
 redis.call('ZREM', KEYS[1], ARGV[2])

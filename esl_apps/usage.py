@@ -34,7 +34,7 @@ from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
 from esl_apps.breaker import Breakers
-from esl_apps.cards import Script, asking_redis
+from esl_apps.cards import NOW, Script, asking_redis
 from esl_apps.core.cards import Unavailable
 from esl_apps.core.spending import BREAKER, Charge, Limits, Refusal, Ticket, covers
 from esl_apps.redisclient import NO_SCRIPT, Client
@@ -52,14 +52,6 @@ _USAGE = "esl_apps:usage:"
 #: Commands in one pipeline: a node with 5,000 calls renews them without holding Redis up.
 _BATCH = 500
 
-# The time: ARGV[1] in tests, else Redis's own.
-_NOW = """
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] + time[2] / 1000000
-end
-"""
 # Count a call until its lease ends; the key goes with the last of them.
 _LEASE = """
 redis.call('ZADD', KEYS[1], string.format('%.3f', now + ARGV[3]), ARGV[2])
@@ -69,7 +61,7 @@ return 1
 """
 # KEYS: the holder's calls. ARGV: time, call_ref, lease, limit. 1: counted (once, however often it is asked).
 _ENTER = (
-    _NOW
+    NOW
     + """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if not redis.call('ZSCORE', KEYS[1], ARGV[2]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then
@@ -79,10 +71,10 @@ end
     + _LEASE
 )
 # KEYS: a holder's calls. ARGV: time, call_ref, lease. A call that is up counts, though its lease had ended.
-_RENEW = _NOW + _LEASE
+_RENEW = NOW + _LEASE
 # The last of KEYS: what was talked. What is left of it, taking of it, and what is kept of it.
 _SUMS = (
-    _NOW
+    NOW
     + """
 local day = string.format('%d', math.floor(now / 86400))
 local minute = string.format('%d', math.floor(now / 60))

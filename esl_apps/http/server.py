@@ -509,7 +509,7 @@ class _Connection:
 
 
 def _no_write(_data: bytes) -> None:
-    raise NotImplementedError("WSGI's write() is for applications older than this server")
+    raise RuntimeError("WSGI's write() is not served here: an application returns its body")
 
 
 #: The second that it is, as HTTP writes it.
