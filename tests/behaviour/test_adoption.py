@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,17 @@ def kill(node: Node) -> None:
     assert node.process is not None
     node.process.send_signal(signal.SIGKILL)
     node.process.wait()
+
+
+def acquainted(redis: RedisServer, count: int) -> None:
+    """Wait until so many nodes have spoken, and each once more behind the last of them: each has heard of all."""
+
+    def said() -> dict[str, float]:
+        return {boot: float(json.loads(raw)[3]) for boot, raw in redis.client.hgetall("esl_apps:nodes").items()}
+
+    eventually(lambda: len(said()) >= count, within=10)
+    all_there = max(said().values())
+    eventually(lambda: min(said().values()) > all_there, within=10)
 
 
 def metric(node: Node, name: str) -> float:
@@ -105,8 +117,7 @@ def test_an_adopted_call_can_be_cancelled(rig: Rig, redis: RedisServer, stage: C
 
 def test_any_node_cancels_a_call_of_any(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node, other = stage(), stage()
-    eventually(lambda: request(other.admin, "GET", "/readyz").status == 200)
-    time.sleep(1.5)
+    acquainted(redis, 2)
     agent = rig.phone(AGENT, Script(answer_after=None))
     ref = node.call(AGENT, CALLEE)
     eventually(lambda: agent.calls)
@@ -133,8 +144,7 @@ def test_another_node_takes_it_at_once(rig: Rig, redis: RedisServer, stage: Call
 def test_the_agent_answers_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     """The answered leg goes to the next node, which dials the callee."""
     other, node = stage(), stage()
-    # Each has heard of the other.
-    time.sleep(1.5)
+    acquainted(redis, 2)
     agent = rig.phone(AGENT, Script(answer_after=1.5))
     callee = rig.outside(CALLEE, Script(answer_after=0.2, hangup_after=0.5))
     ref = node.call(AGENT, CALLEE)
@@ -207,7 +217,7 @@ def live(nodes: list[Node]) -> list[Node]:
 def test_a_callback_is_answered_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     """Another node takes the answered leg, and nobody rings the number a second time."""
     nodes = [stage(**CARDS), stage(**CARDS)]
-    time.sleep(1.5)
+    acquainted(redis, 2)
     rig.route(CB, "callback", nodes[0].config["node"]["listen"])
     card(nodes[0], cid=HOLDER)
     back = rig.outside(HOLDER, Script(answer_after=2.0))
@@ -253,7 +263,7 @@ def test_a_callback_whose_node_died_is_refused_and_tried_again(
 @on_the_sandbox
 def test_an_autodial_is_answered_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     other, node = stage(**CARDS), stage(**CARDS)
-    time.sleep(1.5)
+    acquainted(redis, 2)
     first = rig.outside("27831112222", Script(answer_after=1.5))
     second = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.5))
     data = {"data": {"a_leg_number": "0831112222", "b_leg_number": CALLEE, "callback_delay": 0}}
