@@ -45,7 +45,7 @@ from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch import Unavailable as SwitchAway
 from esl_apps.guard import GuardStore
 from esl_apps.incoming import Incoming
-from esl_apps.metrics import Metrics
+from esl_apps.metrics import Metrics, Scrapes
 from esl_apps.notifications import Entry, Journal, Outbox
 from esl_apps.outgoing import Outgoing
 from esl_apps.prompts import prompt_path
@@ -54,6 +54,7 @@ from esl_apps.roster import Roster
 from esl_apps.spool import Spool
 from esl_apps.store import Store
 from esl_apps.usage import UsageStore
+from esl_apps.workers import Share
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,17 @@ _Section = TypeVar("_Section", Cccp, DisaDefaults)
 class Node:
     """``esl-apps serve`` without its ports: they come from ``http`` and are handed this."""
 
-    def __init__(self, config: Config) -> None:
-        """:raises ConfigError: a folder or an address of the configuration can't be used."""
+    def __init__(self, config: Config, share: Share | None = None) -> None:
+        """``share``: what a worker has of a node; ``config`` is the node's.
+
+        :raises ConfigError: a folder or an address of the configuration can't be used.
+        """
+        own = split_address(config.node.listen)
+        if share is not None:
+            own, config = share.own_address(config), share.of(config)
+        self.share = share
         self.metrics = Metrics()
+        self.scrapes = None if share is None else Scrapes(self.metrics, share.number, share.scrapes)
         self.alerts = Alerts(self.metrics, lambda: self.switches)
         self.draining = False
         self.stopped = Flag()
@@ -89,13 +98,15 @@ class Node:
         self.switches = [self._build_switch(config, i) for i in range(len(config.switches))]
         try:
             self.server = OutboundServer(
-                split_address(config.node.listen),
+                own,
                 Incoming(self).handle,
                 config.node.max_calls,
+                shared=None if share is None else share.socket(config.node.listen),
                 on_count=self.metrics.sockets.set,
             )
         except OSError as error:
-            raise ConfigError(f"can't listen on {config.node.listen}: {error.strerror}", "node.listen") from None
+            key = "node.listen" if share is None else "node.worker_ports"
+            raise ConfigError(f"can't listen on {own[0]}:{own[1]}: {error.strerror}", key) from None
 
     # Configuration ------------------------------------------------------------------------------------
 
