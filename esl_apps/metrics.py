@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 
 import gevent
 import msgspec
@@ -41,6 +42,12 @@ class Metrics:
             buckets=_MILLISECONDS, registry=registry,
         )  # fmt: skip
         self.switch_up = Gauge("esl_apps_switch_up", "Whether a switch is connected", ["switch"], registry=registry)
+        self.switch_load = Gauge(
+            "esl_apps_switch_load", "Of a switch's sessions, the part that is taken", ["switch"], registry=registry
+        )
+        self.switch_out = Gauge(
+            "esl_apps_switch_out", "Whether a switch is taken out: its originates fail", ["switch"], registry=registry
+        )
         self.reconnects = Counter(
             "esl_apps_switch_reconnects", "Connections to a switch that were lost", ["switch"], registry=registry
         )
@@ -78,11 +85,16 @@ class Scrapes(Collector):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind("\0" + names[number - 1])
         listener.listen()
-        self._server = StreamServer(listener, lambda sock, _address: sock.sendall(msgspec.msgpack.encode(self._own())))
+        self._server = StreamServer(listener, self._answer)
         self._server.start()
 
     def stop(self) -> None:
         self._server.close()
+
+    def _answer(self, sock: socket.socket, _address: object) -> None:
+        # Who asked may have had no more patience.
+        with suppress(OSError):
+            sock.sendall(msgspec.msgpack.encode(self._own()))
 
     def _own(self) -> list[_Family]:
         return [

@@ -24,7 +24,7 @@ from esl_apps.alerts import Alerts
 from esl_apps.begun import Begun
 from esl_apps.breaker import Breakers, Trip
 from esl_apps.callbacks import CallbackStore
-from esl_apps.calls import EVENTS, Calls, Essence, essence, snapshot, state_event
+from esl_apps.calls import CANCEL, EVENTS, Calls, Essence, essence, snapshot, state_event
 from esl_apps.cards import CardStore, Stale, hash_pin
 from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, level, split_address, within
 from esl_apps.core import cdr, dialstring, identity
@@ -43,6 +43,7 @@ from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch import Unavailable as SwitchAway
+from esl_apps.fleet import Fleet
 from esl_apps.guard import GuardStore
 from esl_apps.incoming import Incoming
 from esl_apps.metrics import Metrics, Scrapes
@@ -90,12 +91,15 @@ class Node:
         )  # fmt: skip
         self.callbacks = CallbackStore(self._redis, config.node.name)
         self.outgoing = Outgoing(self)
-        self.calls = Calls(self._on_moment, self._on_record, self._on_save)
+        self.fleet = Fleet()
+        self.calls = Calls(self._on_moment, self._on_record, self._on_save, self.fleet)
         self.spool = Spool(config.spool.dir)
         self.adoption = Adoption(self)
         self.outboxes = self._build_outboxes(config)
         self.begun = self._open_begun(config)
         self.switches = [self._build_switch(config, i) for i in range(len(config.switches))]
+        for switch in self.switches:
+            self.fleet.add(switch)
         try:
             self.server = OutboundServer(
                 own,
@@ -211,7 +215,8 @@ class Node:
             split_address(one.address),
             one.password,
             events=EVENTS,
-            filters=("Event-Name BACKGROUND_JOB", f"variable_esl_node {config.node.name}"),
+            # Of cancels all: whose call it is, each knows for itself.
+            filters=("Event-Name BACKGROUND_JOB", f"variable_esl_node {config.node.name}", f"Event-Subclass {CANCEL}"),
             on_event=self.calls.on_event,
             on_up=on_up,
             on_down=on_down,
@@ -224,6 +229,9 @@ class Node:
         for app in (click2dial.REF, inbound.REF, disa.REF, dialthrough.REF, callback.REF, autodial.REF):
             self.metrics.live.labels(app).set_function(partial(self.calls.count, app))
         self.metrics.breakers.set_function(lambda: self.breakers.count)
+        for name, health in self.fleet.health.items():
+            self.metrics.switch_load.labels(name).set_function(partial(getattr, health, "load"))
+            self.metrics.switch_out.labels(name).set_function(partial(getattr, health, "out"))
         self.store.start()
         for outbox in set(self.outboxes.values()):
             self.metrics.outbox.labels(outbox.name).set_function(partial(getattr, outbox, "depth"))
@@ -289,18 +297,13 @@ class Node:
         self.metrics.refused.labels(str(status)).inc()
 
     def cancel(self, call: dict[str, Any]) -> None:
-        """Hang a call up, this node's or (by its snapshot) another's on a switch of ours.
-
-        :raises redis.RedisError: Redis is away, and nobody knows whose it is.
-        """
+        """Hang a call up, this node's or (by its snapshot) another's on a switch of ours."""
         ref = str(call["call_ref"])
         if self.calls.cancel(ref, cdr.API):
             return
         switch = next((switch for switch in self.switches if switch.name == call["switch"]), None)
         if switch is not None:
-            found = self.store.essence(ref, self.roster.peers)
-            node = self.roster.peers[found[0]].name if found is not None else ""
-            self.calls.cancel_elsewhere(switch, ref, node)
+            self.calls.cancel_elsewhere(switch, ref)
 
     # Spending -----------------------------------------------------------------------------------------
 

@@ -83,8 +83,8 @@ class Share(msgspec.Struct, frozen=True):
         return first + self.number - 1
 
     def socket(self, address: str) -> socket.socket:
-        """A common port's."""
-        return socket.socket(fileno=os.dup(self.sockets[address]))
+        """A common port's; once, for its closing must be this process's part in it."""
+        return socket.socket(fileno=self.sockets[address])
 
     def say_ready(self) -> None:
         with suppress(OSError):
