@@ -83,7 +83,7 @@ class Node:
         self._stale = Stale(config.redis.stale_cards)
         self.apply(config)
         self.roster = Roster(self._redis, config.node.name, self.config.advertise)
-        self.store = Store(self._redis, self.roster.boot, self._save_all)
+        self.store = Store(self._redis, self.roster.boot, self._save_all, self._make_known)
         self.breakers = Breakers(self._redis, config.node.name, tell=self.alerts.tell, on_trip=self._on_trip)
         self.usage = UsageStore(
             self._redis, config.node.name, breakers=self.breakers, on_cut=self._cut,
@@ -491,6 +491,11 @@ class Node:
             return snapshot(attempt), None if attempt.ended else essence(attempt, live.core_uuid if live else None)
 
         self.store.save(ref, take)
+
+    def _make_known(self) -> None:
+        """:raises Unavailable: Redis is away."""
+        if self.roster.boot not in self.roster.peers:
+            self.roster.say(draining=self.draining)
 
     def _save_all(self) -> None:
         """Redis is back, and may have forgotten the calls that are up."""
