@@ -179,7 +179,7 @@ class SandboxRig:
         self._paused = False
         eventually(self._is_up, within=40, message="the sandbox did not start; see " + str(self.log))
         # What stands outside of the switch, or in its configuration, is there again when it is back.
-        for phone in self._phones.values():
+        for phone in list(self._phones.values()):
             phone.restore()
         for route in self._routes:
             self.control("POST", "/routes", route)
@@ -199,7 +199,7 @@ class SandboxRig:
     def kill(self) -> None:
         assert self._process is not None
         if not self._paused:
-            for phone in self._phones.values():
+            for phone in list(self._phones.values()):
                 _ = phone.calls  # what they saw is known no more afterwards
         if self._paused:
             self._process.kill()
