@@ -58,7 +58,6 @@ BYE = (
     b"Content-Type: text/disconnect-notice\nContent-Length: 67\n\n"
     b"Disconnected, goodbye.\nSee you at ClueCon! http://www.cluecon.com/\n"
 )
-CORE_UUID = b"5e555e55-5e55-4e55-8e55-0c0e0c0e0c0e"
 
 _REF = re.compile(rb"esl_call_ref=([0-9a-f-]{36})")
 _NODE = re.compile(rb"esl_node=([A-Za-z0-9._-]+)")
@@ -152,6 +151,7 @@ class Script:
         #: Whether the node rings A.
         self.placed = any(text.startswith(b"bgapi originate") for _direction, text in inbound)
         self.caller = header(frames[0], b"Caller-Caller-ID-Number")
+        self.core_uuid = header(frames[0], b"Core-UUID")
         self._aleg = header(frames[0], b"Unique-ID")
         answers = [one for one in frames if header(one, b"Event-Name") == b"CHANNEL_ANSWER"]
         answer = next(one for one in answers if header(one, b"Unique-ID") != self._aleg)
@@ -647,7 +647,7 @@ class Exchange(Loop[Peer]):
         if verb == b"hostname":
             return b"vm"
         if verb == b"global_getvar":
-            return CORE_UUID
+            return self.scripts["disa"].core_uuid
         if verb == b"uuid_exists":
             return b"true" if any(rest[8:] == call.values[REST] for call in self.calls.values()) else b"false"
         if verb == b"show":

@@ -145,25 +145,28 @@ class Stand:
             raise NotPerformed(f"{what} {how}: the load generator died")
         result = json.loads(line)
         if result["failures"]:
-            raise NotPerformed(f"{what} {how}: not performed: {result['failures']}\n{self.node.log.read_text()[-3000:]}")
+            tail = self.node.log.read_text()[-3000:]
+            raise NotPerformed(f"{what} {how}: {result['failures']}\n{tail}")
         return dict(result)
 
-    def measured(self, mix: dict[str, int], calls: int, *, settle: float = 1.2, **how: Any) -> dict[str, float]:
-        """Perform calls and judge their records; seconds of CPU and of wall."""
+    def measured(self, mix: dict[str, int], calls: int, **how: Any) -> dict[str, float]:
+        """Perform calls and judge their records. Seconds of CPU (``running``: of the node's, while calls ran) and of
+        wall."""
         node, redis = process.cpu(self.pid), process.cpu(self.redis.pid)
         done = self.order("run", mix=mix, calls=calls, **how)
-        time.sleep(settle)  # what a node tidies up after a call belongs to the call
+        running = process.cpu(self.pid) - node
+        rest()  # what a node tidies up after a call belongs to the call
         node, redis = process.cpu(self.pid) - node, process.cpu(self.redis.pid) - redis
         self.judge(done["refs"])
         return {
             "calls": calls,
             "node": node,
+            "running": running,
             "redis": redis,
             "wall": done["wall"],
             "exchange": done["cpu"],
             "commands": done["commands"],
             "bytes": done["bytes"],
-            "rss_kb": process.memory(self.pid),
         }
 
     def judge(self, refs: list[str]) -> None:
@@ -183,6 +186,11 @@ class Stand:
         if records != expected:
             missing, more = expected - records, records - expected
             raise NotPerformed(f"records: {sum(missing.values())} missing, {sum(more.values())} doubled or unknown")
+
+
+def rest() -> None:
+    """What is written behind is written, and what was freed is given back."""
+    time.sleep(1.2)
 
 
 def _port(address: str) -> int:
