@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Annotated, Any
 
 import gevent
@@ -109,6 +110,7 @@ class Calls:
     def begin(self, attempt: Attempt, switch: Switch) -> Live:
         """Make a call known and tell of it."""
         live = self._add(attempt, switch)
+        # Which saves it.
         self._on_moment(attempt, attempt.timeline[0])
         return live
 
@@ -117,12 +119,12 @@ class Calls:
         attempt.on_change = self._changed
         attempt.on_save = self._on_save
         self.live[attempt.call_ref] = live = Live(attempt, switch, switch.core_uuid)
-        self._on_save(attempt)
         return live
 
     def adopt(self, attempt: Attempt, switch: Switch, core_uuid: str | None) -> Live:
         """A call of a process that died: heard of from here on, and told nobody that it knew already."""
         live = self._add(attempt, switch)
+        self._on_save(attempt)
         live.core_uuid = core_uuid
         live.attached = live.adopted = True
         attempt.note("adopted", "its node is gone")
@@ -163,6 +165,7 @@ class Calls:
         the answered leg, when its socket comes.
         """
         live = self._add(attempt, switch)
+        self._on_save(attempt)
         live.run = run
         placed = gevent.spawn(self._ring, live, ring)
         # The originate goes out now; whoever asked, and whoever listens, hears of it behind that.
@@ -257,7 +260,7 @@ class Calls:
         attempt = live.attempt
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
             live.ends[event.get("Unique-ID") or ""] = event
-        elif event.get("Event-Subclass") == _CANCEL:
+        elif event.name == b"CUSTOM" and event.get("Event-Subclass") == _CANCEL:
             self.cancel(attempt.call_ref, cdr.API)
         elif live.run is not None and not live.attached:
             leg = leg_of(event)
@@ -449,11 +452,13 @@ class Essence(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What its application goes on by, where its answered leg comes to another process."""
 
 
+#: What of an attempt is its essence: all fields in a row, but for the switch's process.
+_KEPT = tuple(name for name in Essence.__struct_fields__ if name != "core_uuid")
+_kept_of = attrgetter(*_KEPT)
+
+
 def essence(attempt: Attempt, core_uuid: str | None) -> Essence:
-    return Essence(
-        core_uuid=core_uuid,
-        **{name: getattr(attempt, name) for name in Essence.__struct_fields__ if name != "core_uuid"},
-    )
+    return Essence(core_uuid=core_uuid, **dict(zip(_KEPT, _kept_of(attempt), strict=True)))
 
 
 def restored(known: Essence) -> Attempt:
