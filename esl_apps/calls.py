@@ -51,7 +51,7 @@ class Full(Exception):
     """This node takes no further call: ``str()`` says why (full, draining, no switch, no Redis)."""
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Live:
     """A call that has not ended."""
 

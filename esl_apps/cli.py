@@ -111,6 +111,8 @@ def _serve(config: Config, arguments: argparse.Namespace) -> int:
     from esl_apps.service import Node
 
     logs.setup(arguments.log_level)
+    # Who spawned what is for debugging: it is looked for at each spawn, and kept with each greenlet.
+    gevent.config.track_greenlet_tree = False
     node = Node(config)
     ports = Ports(node)
     # First, so that a node whose ports are taken never takes a call; a request meanwhile gets 503.

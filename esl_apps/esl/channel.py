@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,13 +12,17 @@ from urllib.parse import quote
 from esl_apps.core import causes, dialstring
 from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
 from esl_apps.esl.session import Completion, Gone, OutboundSession, ReplyError
-from esl_apps.esl.wire import Event, decode
+from esl_apps.esl.wire import COMMAND_REPLY, Event, decode
 
 #: What a flow needs to hear of its two legs, and no more (hazard 7).
 EVENTS = (
     "CHANNEL_EXECUTE_COMPLETE CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER "
     "CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE"
 )
+#: What is asked of the channel's data once it has been bridged.
+_LASTING = (
+    b"Unique-ID", b"Caller-Channel-Created-Time", b"Caller-Channel-Answered-Time", b"Channel-Read-Codec-Rate",
+)  # fmt: skip
 #: How the variable of a header of the caller's INVITE begins.
 _SIP_HEADER = b"\nvariable_sip_h_"
 #: Seconds for an application that does no more than tell the switch something.
@@ -58,13 +61,15 @@ class Channel:
         self._killed = False
         self._by_bridge = False
         self._lost_at: float | None = None
-        self._keys: deque[str] = deque()
+        # Lists, here and in the session: an empty deque is as large as five calls' keys.
+        self._keys: list[str] = []
         self._full_until = 0.0
         self._secret = False
         self._hears_keys = False
         self._inband = False
         self._last_key = ("", 0.0)
         self._broken = False
+        self._lightened = False
         session.on_keys = self._on_keys
         started = time.monotonic()
         self._data = session.connect()
@@ -100,7 +105,9 @@ class Channel:
 
     @property
     def data(self) -> Event:
-        """What the switch said of the channel, as of ``connect`` or of the answer."""
+        """What the switch said of the channel, as of ``connect`` or of the answer; until the first bridge."""
+        if self._lightened:
+            raise RuntimeError("what the switch said of the channel is asked for before the first bridge")
         return self._data
 
     # What the flow reads ------------------------------------------------------------------------------
@@ -118,15 +125,15 @@ class Channel:
         return _seconds(self._data, "Caller-Channel-Answered-Time")
 
     def variable(self, name: str) -> str | None:
-        return self._data.var(name)
+        return self.data.var(name)
 
     def header(self, name: str) -> str | None:
-        return self._data.get(name)
+        return self.data.get(name)
 
     def sip_header(self, name: str) -> str | None:
         # Found by what all of them begin with, which most calls have none of: a search that ignores case over the
         # whole block takes as long as twenty of these.
-        block, wanted = self._data.block, name.lower().encode()
+        block, wanted = self.data.block, name.lower().encode()
         start = block.find(_SIP_HEADER)
         while start >= 0:
             start += len(_SIP_HEADER)
@@ -201,7 +208,7 @@ class Channel:
         digits = ""
         patience = first
         while self._wait(lambda: bool(keys), within(patience)):
-            key = keys.popleft()
+            key = keys.pop(0)
             if key == "#":
                 if not digits and time.monotonic() < self._full_until:
                     # The last digits were as many as asked for; a caller used to # pressed it all the same.
@@ -282,6 +289,7 @@ class Channel:
         longest: float,
         progress: Progress,
     ) -> Bridged:
+        self._lighten()
         progress("dialled", time.time(), None)
         self._by_bridge = len(endpoints) > 1
         if self._by_bridge:
@@ -306,6 +314,14 @@ class Channel:
             self._kill(completion, "NORMAL_CLEARING")
             return Bridged(False, causes.NORMAL_CLEARING, bleg=self._last_bleg(), broken=True)
         return self._failure(completion)
+
+    def _lighten(self) -> None:
+        """Let go of the channel's 140 headers, a third of what a call that talks for an hour would hold."""
+        if not self._lightened:
+            kept = [(name, self._data.raw(name)) for name in _LASTING]
+            block = b"".join([name + b": " + value + b"\n" for name, value in kept if value is not None])
+            self._data = self._session.session_data = Event(block, b"", COMMAND_REPLY)
+            self._lightened = True
 
     def ended(self) -> Ended:
         session = self._session

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -98,7 +97,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self._named_fairly = True
         self._uuid = b""
         self._framer = Framer()
-        self._replies: deque[_Reply] = deque()
+        self._replies: list[_Reply] = []
         self._completions: dict[bytes, Completion] = {}
         self._executes = 0
 
@@ -336,7 +335,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         elif content_type in (wire.COMMAND_REPLY, wire.API_RESPONSE):
             if not self._replies:
                 raise FramingError("a reply to nothing")
-            reply = self._replies.popleft()
+            reply = self._replies.pop(0)
             reply.event = frame
             completion = reply.completion
             if completion is not None and not frame.ok:
