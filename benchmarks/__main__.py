@@ -14,13 +14,14 @@ from benchmarks import process
 
 BENCHMARKS = {
     "esl": "the event-socket layer beside its peers: calls per CPU-second, memory of a held call",
+    "applications": "DISA, dialthrough and click-to-dial whole: calls per CPU-second of a node, memory of a held call",
     "cards": "a card's look-up by PIN and by number, with 10 cards and with 1,000,000",
     "ring": "from POST /click2dial/calls to the agent's INVITE, beside the same originate typed by hand",
 }
 
 
 def main() -> int:
-    listed = "\n".join(f"  {name:8} {what}" for name, what in BENCHMARKS.items())
+    listed = "\n".join(f"  {name:12} {what}" for name, what in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures this project beside its peers.",

@@ -20,6 +20,17 @@ def pin(pid: int, core: int) -> None:
     os.sched_setaffinity(pid, {cores[core % len(cores)]})
 
 
+@contextlib.contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """What is started here stays on one core, with all its threads."""
+    before = os.sched_getaffinity(0)
+    pin(0, core)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def cpu(pid: int) -> float:
     """User and system seconds of a process, all its threads, to the nanosecond: its CPU-time clock."""
     return time.clock_gettime((~pid << 3) | 2)

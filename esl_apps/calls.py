@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Annotated, Any
 
 import gevent
@@ -34,7 +35,7 @@ CANCEL = "esl_apps::cancel"
 #: What the inbound connection hears: A-legs that ring, ends that no socket sees, and other nodes' cancels.
 EVENTS = f"BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM {CANCEL}"
 #: Seconds for a call's own node to cancel it, once it was told to; then whoever was asked hangs its legs up.
-_TOLD = 1.0
+_TOLD = 3.0
 #: Seconds from an agent's answer to its leg's socket; FreeSWITCH connects at once.
 ATTACH = 5.0
 #: Seconds for a killed originate to report its end.
@@ -51,7 +52,7 @@ class Full(Exception):
     """This node takes no further call: ``str()`` says why (full, draining, no switch, no Redis)."""
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Live:
     """A call that has not ended."""
 
@@ -112,6 +113,7 @@ class Calls:
     def begin(self, attempt: Attempt, switch: Switch) -> Live:
         """Make a call known and tell of it."""
         live = self._add(attempt, switch)
+        # Which saves it.
         self._on_moment(attempt, attempt.timeline[0])
         return live
 
@@ -120,12 +122,12 @@ class Calls:
         attempt.on_change = self._changed
         attempt.on_save = self._on_save
         self.live[attempt.call_ref] = live = Live(attempt, switch, switch.core_uuid)
-        self._on_save(attempt)
         return live
 
     def adopt(self, attempt: Attempt, switch: Switch, core_uuid: str | None) -> Live:
         """A call of a process that died: heard of from here on, and told nobody that it knew already."""
         live = self._add(attempt, switch)
+        self._on_save(attempt)
         live.core_uuid = core_uuid
         live.attached = live.adopted = True
         attempt.note("adopted", "its node is gone")
@@ -166,6 +168,7 @@ class Calls:
         the answered leg, when its socket comes.
         """
         live = self._add(attempt, switch)
+        self._on_save(attempt)
         live.run = run
         placed = gevent.spawn(self._ring, live, ring)
         # The originate goes out now; whoever asked, and whoever listens, hears of it behind that.
@@ -258,13 +261,15 @@ class Calls:
         attempt = live.attempt
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
             live.ends[event.get("Unique-ID") or ""] = event
+        elif event.name.startswith(b"CHANNEL_PROGRESS"):
+            if live.run is not None and not live.attached:
+                leg = leg_of(event)
+                live.rang.add(leg.uuid)
+                attempt.aleg_uuid = leg.uuid
+                attempt.enter(cdr.AGENT_RINGING, leg.ringing_at or time.time())
         elif event.get("Event-Subclass") == CANCEL:
+            # Of CUSTOM events the name is not the first header.
             self.cancel(attempt.call_ref, cdr.API)
-        elif live.run is not None and not live.attached:
-            leg = leg_of(event)
-            live.rang.add(leg.uuid)
-            attempt.aleg_uuid = leg.uuid
-            attempt.enter(cdr.AGENT_RINGING, leg.ringing_at or time.time())
         live.poke()
 
     def on_up(self, switch: Switch) -> None:
@@ -474,11 +479,13 @@ class Essence(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What its application goes on by, where its answered leg comes to another process."""
 
 
+#: What of an attempt is its essence: all fields in a row, but for the switch's process.
+_KEPT = tuple(name for name in Essence.__struct_fields__ if name != "core_uuid")
+_kept_of = attrgetter(*_KEPT)
+
+
 def essence(attempt: Attempt, core_uuid: str | None) -> Essence:
-    return Essence(
-        core_uuid=core_uuid,
-        **{name: getattr(attempt, name) for name in Essence.__struct_fields__ if name != "core_uuid"},
-    )
+    return Essence(core_uuid=core_uuid, **dict(zip(_KEPT, _kept_of(attempt), strict=True)))
 
 
 def restored(known: Essence) -> Attempt:

@@ -125,6 +125,8 @@ def _serve(config: Config, arguments: argparse.Namespace) -> int:
     share = Share.inherited()
     if arguments.workers > 1 and share is None:
         return Supervisor(config, arguments.workers).run()
+    # Who spawned what is for debugging: it is looked for at each spawn, and kept with each greenlet.
+    gevent.config.track_greenlet_tree = False
     node = Node(config, share)
     ports = Ports(node)
     # First, so that a node whose ports are taken never takes a call; a request meanwhile gets 503.

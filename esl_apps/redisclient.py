@@ -14,6 +14,8 @@ from redis.connection import parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from esl_apps import redisline
+
 #: Seconds. A Redis that takes longer counts as away.
 TIMEOUT = 2.0
 
@@ -29,6 +31,11 @@ ERRORS = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 
 #: What a script raises that Redis does not know, or knows no more.
 NO_SCRIPT = redis.exceptions.NoScriptError
+
+
+class _Connection(redis.Connection):
+    def _connect(self) -> Any:
+        return redisline.line(super()._connect())  # type: ignore[no-untyped-call]
 
 
 class _Cluster:
@@ -131,5 +138,9 @@ def connect(url: str) -> Client:
             addresses, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT
         )
         return sentinel.master_for(service, db=database, **options, **login)  # type: ignore[no-untyped-call]
+    if redisline.is_patched():
+        options["queue_class"] = redisline.Free
+        if scheme == "redis":
+            options["connection_class"] = _Connection
     pool = redis.BlockingConnectionPool.from_url(url, max_connections=32, timeout=TIMEOUT, **options)
     return redis.Redis(connection_pool=pool)

@@ -50,8 +50,7 @@ class Stage:
 
     def clear(self) -> None:
         self.sandbox.reset()
-        eventually(lambda: live(self.node) == 0)
-        time.sleep(0.05)
+        eventually(lambda: live(self.node) == waiting(self.node) == 0)
         self.redis.flush()
 
     def close(self) -> None:
@@ -106,8 +105,17 @@ def start(stage: Stage) -> Iterator[Callable[..., Node]]:
 
 
 def live(node: Node) -> float:
+    return metric(node, "esl_apps_live_calls{")
+
+
+def waiting(node: Node) -> float:
+    """Notifications that are not in Redis yet."""
+    return metric(node, "esl_apps_outbox_depth{")
+
+
+def metric(node: Node, begin: str) -> float:
     text = request(node.admin, "GET", "/metrics", token=None).body.decode()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("esl_apps_live_calls{"))
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(begin))
 
 
 def ready(node: Node) -> bool:
