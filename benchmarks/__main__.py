@@ -16,6 +16,7 @@ BENCHMARKS = {
     "esl": "the event-socket layer beside its peers: calls per CPU-second, memory of a held call",
     "applications": "DISA, dialthrough and click-to-dial whole: calls per CPU-second of a node, memory of a held call",
     "cards": "a card's look-up by PIN and by number, with 10 cards and with 1,000,000",
+    "growth": "CPU and memory of a call as there are more calls, cards, integrators and calls to be listed",
     "ring": "from POST /click2dial/calls to the agent's INVITE, beside the same originate typed by hand",
 }
 

@@ -366,6 +366,7 @@ class Incoming:
         if entrance is None:
             visit.refuse("no such DISA", "UNALLOCATED_NUMBER")
             return
+        caller = node.caller(visit.channel)
         disa.run(
             visit.channel,
             entrance,
@@ -373,8 +374,8 @@ class Incoming:
             node.rules,
             node.usage,
             node.guard,
-            caller=node.caller(visit.channel),
-            source=node.source(visit.channel, "/".join(visit.path)),
+            caller=caller,
+            source=node.source(visit.channel, "/".join(visit.path), caller),
             begin=visit.begin,
             hash_pin=node.hash_pin,
             session_ref=visit.session_ref,
@@ -382,6 +383,7 @@ class Incoming:
 
     def _dialthrough(self, visit: _Visit) -> None:
         node = self._node
+        caller = node.caller(visit.channel)
         dialthrough.run(
             visit.channel,
             node.settings,
@@ -389,9 +391,9 @@ class Incoming:
             node.cards,
             node.usage,
             node.guard,
-            caller=node.caller(visit.channel),
+            caller=caller,
             attested=node.attested(visit.channel),
-            source=node.source(visit.channel, dialthrough.REF),
+            source=node.source(visit.channel, dialthrough.REF, caller),
             begin=visit.begin,
             session_ref=visit.session_ref,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from queue import Empty
 from threading import RLock
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -36,6 +37,37 @@ NO_SCRIPT = redis.exceptions.NoScriptError
 class _Connection(redis.Connection):
     def _connect(self) -> Any:
         return redisline.line(super()._connect())  # type: ignore[no-untyped-call]
+
+
+class _Pool(redis.BlockingConnectionPool):
+    """redis-py's, without what it does at each command for processes that fork while they use it."""
+
+    def get_connection(self, _command_name: Any = None, *_keys: Any, **_options: Any) -> Any:
+        try:
+            connection = self.pool.get(timeout=self.timeout)
+        except Empty:
+            raise redis.ConnectionError("no connection to Redis has come free") from None
+        try:
+            if connection is None:
+                connection = self.make_connection()  # type: ignore[no-untyped-call]
+            connection.connect()
+            try:
+                ready = not connection.can_read()
+            except (redis.ConnectionError, OSError):
+                ready = False
+            if not ready:
+                # It was closed meanwhile, or has an answer that somebody left behind.
+                connection.disconnect()
+                connection.connect()
+                if connection.can_read():
+                    raise redis.ConnectionError("a new connection to Redis is not silent")
+        except BaseException:
+            self.release(connection)
+            raise
+        return connection
+
+    def release(self, connection: Any) -> None:
+        self.pool.put_nowait(connection)
 
 
 class _Cluster:
@@ -142,5 +174,5 @@ def connect(url: str) -> Client:
         options["queue_class"] = redisline.Free
         if scheme == "redis":
             options["connection_class"] = _Connection
-    pool = redis.BlockingConnectionPool.from_url(url, max_connections=32, timeout=TIMEOUT, **options)
+    pool = _Pool.from_url(url, max_connections=32, timeout=TIMEOUT, **options)
     return redis.Redis(connection_pool=pool)

@@ -452,11 +452,11 @@ class Node:
         """Whether STIR/SHAKEN vouches for the caller's number. :raises Unavailable: as :attr:`rules`."""
         return identity.is_attested(channel, self.trusted, *self._system()[2])
 
-    def source(self, channel: Channel, entrance: str) -> Source:
-        """What wrong PINs of this call are counted against."""
+    def source(self, channel: Channel, entrance: str, caller: str | None) -> Source:
+        """What wrong PINs of this call are counted against. ``caller``: as :meth:`caller` says."""
         dnis = channel.header("Caller-Destination-Number") or ""
         return source_of(
-            self.caller(channel), identity.address_of(channel), dnis, entrance, self.settings.plan, self.trusted
+            caller, identity.address_of(channel), dnis, entrance, self.settings.plan, self.trusted
         )
 
     def trusted(self, address: str) -> bool:

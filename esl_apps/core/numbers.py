@@ -126,18 +126,19 @@ class NumberPlan:
         national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
         code = parsed.country_code or 0
         # A number that is none of its country costs what one there costs.
-        country = phonenumbers.region_code_for_number(parsed) or phonenumbers.region_code_for_country_code(code)
+        region = phonenumbers.region_code_for_number(parsed)
+        country = region or phonenumbers.region_code_for_country_code(code)
         return Number(
             text,
             e164,
             re.sub(r"\D", "", national),
-            *self._classify(parsed, e164),
+            *self._classify(parsed, e164, region),
             country=country,
             high_risk=e164.startswith(self._high_risk),
         )
 
-    def _classify(self, parsed: phonenumbers.PhoneNumber, e164: str) -> tuple[str, bool]:
-        """``klass`` and ``abroad``."""
+    def _classify(self, parsed: phonenumbers.PhoneNumber, e164: str, region: str | None) -> tuple[str, bool]:
+        """``klass`` and ``abroad``. ``region``: ``region_code_for_number``'s."""
         for name, regex in self._classifiers:
             if regex.search("+" + e164):
                 return name, False
@@ -146,11 +147,13 @@ class NumberPlan:
             return SATELLITE, False
         if country in _GLOBAL_CODES:
             return _GLOBAL_CODES[country], True
-        if not phonenumbers.is_valid_number(parsed):
+        found = phonenumbers.number_type(parsed)
+        if found == PhoneNumberType.UNKNOWN:
+            # Which is to say: not valid (``is_valid_number`` finds out by the same).
             return UNKNOWN, False
-        kind = _TYPES.get(phonenumbers.number_type(parsed), UNKNOWN)
-        # Not region_code_for_number: that gives a freephone number of all North America to the US alone.
-        abroad = not phonenumbers.is_valid_number_for_region(parsed, self.region)
+        kind = _TYPES.get(found, UNKNOWN)
+        # Not the region alone: a freephone number of all North America is given to the US.
+        abroad = region != self.region and not phonenumbers.is_valid_number_for_region(parsed, self.region)
         if kind in _CLASS_BEFORE_COUNTRY:
             return kind, abroad
         return (INTERNATIONAL if abroad else kind), False

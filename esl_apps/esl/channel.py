@@ -19,6 +19,8 @@ EVENTS = (
     "CHANNEL_EXECUTE_COMPLETE CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER "
     "CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE"
 )
+#: Events of a leg that has not ended.
+_LIVES = frozenset({b"CHANNEL_PROGRESS", b"CHANNEL_PROGRESS_MEDIA", b"CHANNEL_ANSWER"})
 #: What is asked of the channel's data once it has been bridged.
 _LASTING = (
     b"Unique-ID", b"Caller-Channel-Created-Time", b"Caller-Channel-Answered-Time", b"Channel-Read-Codec-Rate",
@@ -490,7 +492,7 @@ def leg_of(event: Event) -> Leg:
     """What an event says of its leg. The switch's own times, in microseconds, are what the record is made of."""
     ringing = _seconds(event, "Caller-Channel-Progress-Time") or _seconds(event, "Caller-Channel-Progress-Media-Time")
     hung_up = event.name == b"CHANNEL_HANGUP_COMPLETE"
-    # Of a leg that lives there is none: what is not there takes longest to find.
+    # Of a leg that lives there is no end: what is not there takes longest to find.
     q850 = event.int("variable_hangup_cause_q850") if hung_up else 0
     return Leg(
         uuid=event.get("Unique-ID") or "",
@@ -500,7 +502,7 @@ def leg_of(event: Event) -> Leg:
         ended_at=(_seconds(event, "Caller-Channel-Hangup-Time") or time.time()) if hung_up else None,
         cause=event.get("Hangup-Cause") if hung_up else None,
         q850=(q850 or causes.q850(event.get("Hangup-Cause"))) if hung_up else None,
-        disposition=event.var("sip_hangup_disposition"),
+        disposition=None if event.name in _LIVES else event.var("sip_hangup_disposition"),
         hold_seconds=event.int("Caller-Channel-Hold-Accum") / 1e6,
         user=event.var("esl_user_id"),
     )

@@ -1,0 +1,201 @@
+"""What a call costs as there is more of everything: calls that are up, cards, integrators, calls to be listed."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import http.client
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from benchmarks import process, stand, table
+from benchmarks.stand import OWN, TOKEN, Stand
+from esl_apps.calls import snapshot
+from esl_apps.core import cdr
+from esl_apps.core.apps import click2dial
+from esl_apps.core.cdr import Attempt
+from esl_apps.store import Store
+
+HELD = (10, 100, 1000, 10_000)
+CARDS = (10, 1000, 100_000, 1_000_000)
+INTEGRATORS = (1, 10, 50, 200)
+RECENT = (100, 1000, 10_000, 100_000)
+CALLS, ROUNDS, REQUESTS = 400, 5, 200
+PLOT = process.ROOT / "docs" / "benchmarks" / "growth.svg"
+NOTES = """\
+Each line is a node of its own with its Redis, as in the first table of applications.txt; calls are whole, saturated, 50
+at a time, and each has its record. "us CPU" is the node's, by call: the median of {rounds} runs of {calls} calls; "x"
+is beside the first line of its kind. "Redis us" is redis-server's CPU by call or request.
+Calls up: click-to-dial calls that are held in a bridge while others begin and end; KB is what each of them holds.
+Cards: dialthrough, by caller number, of cards taken in turn; KB is a card's in Redis. Integrators: click-to-dial over
+one connection to each one's port; KB is what each integrator's port adds to an idle node. Recent calls: 24 hours' of
+one integrator in Redis; a GET /click2dial/calls of 50, and a GET /click2dial/calls/REF, in ms as the client sees them
+(median of {requests}, one after the other) and in the node's CPU; KB is a call's in Redis."""
+
+
+@dataclasses.dataclass
+class Point:
+    """One line of the table."""
+
+    kind: str
+    count: int
+    cpu: float
+    """Microseconds of the node's CPU, by call or request."""
+    redis: float
+    kb: float
+    ms: float | None = None
+
+
+def run(options: argparse.Namespace) -> str:
+    machine = table.machine(["gevent", "redis", "hiredis"])
+    share = 10 if options.quick else 1
+    points: list[Point] = []
+    for measure, counts in ((held, HELD), (cards, CARDS), (integrators, INTEGRATORS), (recent, RECENT)):
+        for count in counts:
+            for point in measure(max(1, count // share), max(50, CALLS // share), 1 if options.quick else ROUNDS):
+                points.append(point)
+                print(f"{point.kind}, {point.count:,}: {point.cpu:,.0f} us", file=sys.stderr, flush=True)
+    if not options.quick:
+        plot(points)
+    first = {point.kind: point for point in reversed(points)}
+    rows = [
+        (
+            point.kind, point.count, f"{point.cpu:,.0f}", table.ratio(point.cpu, first[point.kind].cpu),
+            f"{point.redis:,.0f}", "-" if point.ms is None else f"{point.ms:.1f}", f"{point.kb:.2f}",
+        )
+        for point in points
+    ]  # fmt: skip
+    notes = NOTES.format(rounds=ROUNDS, calls=CALLS, requests=REQUESTS).splitlines()
+    columns = ["as there are more", "of them", "us CPU", "x", "Redis us", "ms", "KB each"]
+    return table.render("Cost of a call as work grows", columns, rows, [*notes, "", machine])
+
+
+def costs(one: Stand, mix: dict[str, int], calls: int, rounds: int) -> tuple[float, float]:
+    """Microseconds of CPU a call: the node's and Redis's."""
+    runs = [one.measured(mix, calls) for _ in range(rounds)]
+    node, redis = (statistics.median(each[name] / calls * 1e6 for each in runs) for name in ("node", "redis"))
+    return node, redis
+
+
+def held(count: int, calls: int, rounds: int) -> Iterator[Point]:
+    with stand.standing() as one:
+        one.start()
+        mix = {"click2dial": 1}
+        one.measured(mix, 200, concurrency=10)
+        before = process.memory(one.pid)
+        one.order("hold", mix=mix, calls=count, concurrency=10)
+        stand.rest()
+        kb = (process.memory(one.pid) - before) / count
+        node, redis = costs(one, mix, calls, rounds)
+        yield Point("calls up", count, node, redis, kb)
+        one.judge(one.order("release")["refs"])
+
+
+def cards(count: int, calls: int, rounds: int) -> Iterator[Point]:
+    with stand.standing() as one:
+        before = one.client.info("memory")["used_memory"]
+        one.cards(count)
+        kb = (one.client.info("memory")["used_memory"] - before) / 1024 / count
+        one.start(callers=count)
+        mix = {"dialthrough": 1}
+        one.measured(mix, 200)
+        node, redis = costs(one, mix, calls, rounds)
+        yield Point("cards", count, node, redis, kb)
+
+
+def integrators(count: int, calls: int, rounds: int) -> Iterator[Point]:
+    clients = [stand.integrator("acme", TOKEN)]
+    clients += [stand.integrator(f"client{i}", f"{TOKEN}-{i}") for i in range(1, count)]
+    with stand.standing() as least:
+        least.start()
+        alone = process.memory(least.pid)
+    with stand.standing(integrators=clients) as one:
+        one.start()
+        kb = (process.memory(one.pid) - alone) / (count - 1) if count > 1 else 0.0
+        mix = {"click2dial": 1}
+        one.measured(mix, max(200, 2 * count))
+        node, redis = costs(one, mix, calls, rounds)
+        yield Point("integrators", count, node, redis, kb)
+
+
+def recent(count: int, _calls: int, rounds: int) -> Iterator[Point]:
+    with stand.standing() as one:
+        before = one.client.info("memory")["used_memory"]
+        refs = remember(one, count)
+        kb = (one.client.info("memory")["used_memory"] - before) / 1024 / count
+        one.start()
+        host = one.node.config["integrators"][0]["listen"]
+        turns = iter(range(10**9))
+        turns = itertools.count()
+        for kind, path in (
+            ("recent calls, listed", lambda: "/click2dial/calls"),
+            ("recent calls, one", lambda: f"/click2dial/calls/{refs[next(turns) * 7919 % count]}"),
+        ):
+            runs = [asked(one, host, path) for _ in range(rounds)]
+            node, redis, ms = (statistics.median(each) for each in zip(*runs, strict=True))
+            yield Point(kind, count, node, redis, kb, ms)
+
+
+def remember(one: Stand, count: int) -> list[str]:
+    """Calls that have ended, as a node leaves them in Redis; their references."""
+    store = Store(one.client)
+    refs = []
+    for i in range(count):
+        now = time.time()
+        attempt = Attempt(click2dial.REF, "acme", "1000", "0820001234", OWN, "outbound", contact_ref=f"contact-{i}")
+        attempt.switch = "fs1"
+        attempt.dialled(now)
+        for state in (cdr.AGENT_RINGING, cdr.AGENT_ANSWERED, cdr.CALLEE_RINGING, cdr.BRIDGED):
+            attempt.enter(state, now)
+        attempt.end(cdr.ANSWERED, 16, cdr.CALLEE, now)
+        store.save(attempt.call_ref, lambda attempt=attempt: (snapshot(attempt), None))
+        refs.append(attempt.call_ref)
+        if i % 1000 == 999 or i + 1 == count:
+            store.stop()
+    assert one.client.zcard("esl_apps:calls:acme") == count
+    return refs
+
+
+def asked(one: Stand, address: str, path: Callable[[], str]) -> tuple[float, float, float]:
+    """Microseconds of the node's and of Redis's CPU a request, and the median in ms."""
+    connection = http.client.HTTPConnection(address, timeout=30)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    node, redis = process.cpu(one.pid), process.cpu(one.redis.pid)
+    times = []
+    for _ in range(REQUESTS):
+        began = time.perf_counter()
+        connection.request("GET", path(), headers=headers)
+        response = connection.getresponse()
+        body = response.read()
+        times.append(time.perf_counter() - began)
+        assert response.status == 200, body
+    node, redis = process.cpu(one.pid) - node, process.cpu(one.redis.pid) - redis
+    connection.close()
+    return node / REQUESTS * 1e6, redis / REQUESTS * 1e6, statistics.median(times) * 1e3
+
+
+def plot(points: Sequence[Point]) -> None:
+    """CPU a call or request, beside that of the least of each kind."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    # The same run draws the same file.
+    matplotlib.rcParams["svg.hashsalt"] = "esl_apps"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5))
+    for kind in dict.fromkeys(point.kind for point in points):
+        line = [point for point in points if point.kind == kind]
+        axes.plot([one.count for one in line], [one.cpu / line[0].cpu for one in line], marker="o", label=kind)
+    axes.set_xscale("log")
+    axes.set_ylim(0, None)
+    axes.axhline(1.0, color="grey", linewidth=0.5)
+    axes.set_xlabel("how many there are")
+    axes.set_ylabel("CPU a call or request, of the first")
+    axes.legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(PLOT, metadata={"Date": None})
+    pyplot.close(figure)
