@@ -16,6 +16,7 @@ BENCHMARKS = {
     "esl": "the event-socket layer beside its peers: calls per CPU-second, memory of a held call",
     "cards": "a card's look-up by PIN and by number, with 10 cards and with 1,000,000",
     "delay": "INVITE to 200, the last key to the B-leg, BYE to the record: a real FreeSWITCH under SIPp, beside peers",
+    "http": "POST /click2dial/calls with 100 clients; a client's times beside slow and huge ones",
     "ring": "from POST /click2dial/calls to the agent's INVITE, beside the same originate typed by hand",
 }
 
