@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import os
 import random
 import re
 import shutil
@@ -33,7 +34,7 @@ from tests.rig.freeswitch import FreeswitchRig, find_freeswitch
 
 #: Calls a second, and how many of them in one run: of calls that are answered and no more, and of those that dial on.
 #: A FreeSWITCH that has both legs to carry needs one of these two cores for 50 of them a second.
-RATES = {False: {10: 50, 50: 150, 100: 300}, True: {10: 50, 50: 150, 100: 100}}
+RATES = {False: {10: 40, 50: 150, 100: 300}, True: {10: 40, 50: 150, 100: 100}}
 ROUNDS = 2
 #: Enrolled callers, one for each call of a round.
 CALLERS = 4000
@@ -41,8 +42,11 @@ CALLERS = 4000
 RTP_PORTS = {"$${rig_rtp_start}": 61000, "$${rig_rtp_end}": 64998}
 FSCONF = process.ROOT / "tests" / "rig" / "fsconf"
 DISA, DIALTHROUGH, RESPONDER, DIALPLAN = "DISA", "dialthrough", "responder", "dialplan"
-NODE, PEERS = (DISA, DIALTHROUGH), (RESPONDER, DIALPLAN)
-DIDS = {DISA: "0115550002", DIALTHROUGH: "0115550003", RESPONDER: "0115550004", DIALPLAN: "0115550005"}
+PLAIN = "DISA, ordinary"
+NODE, PEERS = (DISA, DIALTHROUGH, PLAIN), (RESPONDER, DIALPLAN)
+DIDS = {
+    DISA: "0115550002", PLAIN: "0115550002", DIALTHROUGH: "0115550003", RESPONDER: "0115550004", DIALPLAN: "0115550005",
+}  # fmt: skip
 DIALTONE = "tone_stream://%(10000,0,350,440)"
 #: min, max, tries, time-out, terminator, file, file for a wrong one, variable, regex, time-out between digits
 COLLECT = f"2 17 1 10000 # {DIALTONE} silence_stream://10 got \\d+ 3000"
@@ -61,9 +65,11 @@ SIPp answers the B-leg. All times are the kernel's stamps on packets of loopback
 awake to take them. "DISA" (with no PIN) and "dialthrough" (a card by the caller's number) are a node with a real
 redis-server; "responder" a process that splits frames and no more, and answers connect with answer; "dialplan" has no
 socket: answer, play_and_get_digits, bridge. The record is in the list when Redis has answered the node's push.
-{rounds} rounds, all contenders and rates in a new order in each. "idle" is what the two cores, which have SIPp and
-FreeSWITCH to carry too, had left: without any, times are those of a queue, and calls that did not come to their end
-are "failed"."""
+FreeSWITCH, started as root, runs as a realtime process (SCHED_FIFO) and leaves to others on its machine what it does
+not need. So node, Redis and responder run as such, too (SCHED_RR, priority 1: docs/operating.rst); "{plain}" is the
+same node as an ordinary process. {rounds} rounds, all contenders and rates in a new order in each. "idle" is what the
+two cores, which have SIPp and FreeSWITCH to carry too, had left: without any, times are those of a queue, and calls
+that did not come to their end are "failed"."""
 
 
 @dataclass
@@ -140,11 +146,11 @@ def run(options: argparse.Namespace) -> str:
     ]  # fmt: skip
     rounds = 1 if options.quick else ROUNDS
     results = Results()
-    with roomy() as rig, set_up(rig) as (redis, target):
+    with roomy() as rig, set_up(rig) as stand:
         version = rig.api("version").strip().partition(" (")[0].partition("~")[0]
         for _ in range(rounds):
-            one_round(rig, redis, target, runs, results)
-    notes = NOTES.format(rounds=rounds, between=sipp.BETWEEN_KEYS[0], bye=sipp.BEFORE_BYE[0])
+            one_round(rig, stand, runs, results)
+    notes = NOTES.format(plain=PLAIN, rounds=rounds, between=sipp.BETWEEN_KEYS[0], bye=sipp.BEFORE_BYE[0])
     texts = [section(results, title, wanted, *what) for title, what in SECTIONS.items()]
     return "\n\n\n".join([*filter(None, texts), f"{notes}\n\n{machine}, {version}"])
 
@@ -155,6 +161,8 @@ def unable() -> str:
         return "no FreeSWITCH on this machine ($FREESWITCH names the binary)"
     if shutil.which("sipp") is None:
         return "no SIPp (Debian: sip-tester)"
+    if os.geteuid() != 0:
+        return "not root, as which it captures packets and makes realtime processes"
     if importlib.util.find_spec("pjsua2") is None:
         return "no phones for the rig (pip install -e '.[phones]')"
     return capture.missing()
@@ -190,6 +198,15 @@ def percentile(values: Sequence[float], percent: int) -> float:
 # The set-up -------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Stand:
+    redis: RedisServer
+    target: int
+    """The port of the B-legs."""
+    pids: dict[str, list[int]]
+    """Who answers, and whom they need, by contender."""
+
+
 @contextlib.contextmanager
 def roomy() -> Iterator[FreeswitchRig]:
     """The rig with more ports for RTP than tests need: some 250 legs are up at a time."""
@@ -204,8 +221,8 @@ def roomy() -> Iterator[FreeswitchRig]:
 
 
 @contextlib.contextmanager
-def set_up(rig: FreeswitchRig) -> Iterator[tuple[RedisServer, int]]:
-    """Everything that is called, on a switch that writes no debug log; Redis and the port of the B-legs."""
+def set_up(rig: FreeswitchRig) -> Iterator[Stand]:
+    """Everything that is called, on a switch that writes no debug log."""
     for bank in rig.outside_banks:  # no phone has a part in it
         bank.close()
     rig.api("fsctl loglevel warning")
@@ -220,7 +237,7 @@ def set_up(rig: FreeswitchRig) -> Iterator[tuple[RedisServer, int]]:
         port = process.free_port()
         endpoint = f"sofia/external/%s@{sipp.HOST}:{target}"
         command = process.python("benchmarks.apps.responder", port, endpoint, COLLECT)
-        stack.enter_context(process.running(command, port, core=None))
+        responder = stack.enter_context(process.running(command, port, core=None))
         address = node.config["node"]["listen"]
         rig.route(DIDS[DISA], "disa/acme/front", address)
         rig.route(DIDS[DIALTHROUGH], "dialthrough", address)
@@ -228,7 +245,10 @@ def set_up(rig: FreeswitchRig) -> Iterator[tuple[RedisServer, int]]:
         rig.extension("public", DIDS[DIALPLAN], [
             ("answer", ""), ("play_and_get_digits", COLLECT), ("bridge", endpoint % "${got}"),
         ])  # fmt: skip
-        yield redis, target
+        assert node.process is not None
+        assert redis.process is not None
+        pids = dict.fromkeys(NODE, [node.process.pid, redis.process.pid])
+        yield Stand(redis, target, pids | {RESPONDER: [responder.pid]})
 
 
 def configured(rig: FreeswitchRig, redis: RedisServer, target: int) -> dict[str, Any]:
@@ -272,16 +292,19 @@ _CALLER, _NUMBER = 4000000, 2000
 
 
 def one_round(
-    rig: FreeswitchRig, redis: RedisServer, target: int, wanted: Sequence[tuple[str, int, bool, int]], results: Results
+    rig: FreeswitchRig, stand: Stand, wanted: Sequence[tuple[str, int, bool, int]], results: Results
 ) -> None:
     """``wanted``: contender, calls a second, whether they dial on, and how many."""
     numbers = ((who, numbered(who).decode()) for who in map(caller, range(CALLERS)))
     runs = [Run(name, rate, dial, list(islice(numbers, count))) for name, rate, dial, count in wanted]
     random.shuffle(runs)
+    redis = stand.redis
     ports = f"udp port {rig.external_port} or tcp port {redis.port}"
     with capture.capturing(ports) as packets, tempfile.TemporaryDirectory(prefix="sipp-") as folder:
         for each in runs:
             did = DIDS[each.contender]
+            for pid in stand.pids.get(each.contender, ()):
+                process.realtime(pid, each.contender != PLAIN)
             idle, whole = processor()
             all_well = sipp.run(Path(folder), did, rig.external_port, each.rate, each.calls, dial=each.dial)
             idle_then, whole_then = processor()
@@ -292,7 +315,7 @@ def one_round(
             if all_well and records != (len(each.calls) if each.contender in NODE else 0):
                 raise RuntimeError(f"{each.contender}: {records} records of {len(each.calls)} calls")
             redis.client.delete(CDRS)
-    seen = read(packets, rig.external_port, target, redis.port)
+    seen = read(packets, rig.external_port, stand.target, redis.port)
     for each in runs:
         results.add(each, seen)
 
