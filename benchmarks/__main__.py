@@ -14,6 +14,7 @@ from benchmarks import process
 
 BENCHMARKS = {
     "esl": "the event-socket layer beside its peers: calls per CPU-second, memory of a held call",
+    "applications": "DISA, dialthrough and click-to-dial whole: calls per CPU-second of a node, memory of a held call",
     "cards": "a card's look-up by PIN and by number, with 10 cards and with 1,000,000",
     "delay": "INVITE to 200, the last key to the B-leg, BYE to the record: a real FreeSWITCH under SIPp, beside peers",
     "http": "POST /click2dial/calls with 100 clients; a client's times beside slow and huge ones",
@@ -22,7 +23,7 @@ BENCHMARKS = {
 
 
 def main() -> int:
-    listed = "\n".join(f"  {name:8} {what}" for name, what in BENCHMARKS.items())
+    listed = "\n".join(f"  {name:12} {what}" for name, what in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures this project beside its peers.",

@@ -18,18 +18,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import itertools
 import json
 import pathlib
 import re
-import select
 import socket
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 
 from benchmarks import process
+from benchmarks.loop import Failed, Loop, Peer
 
 FRAMES = pathlib.Path(__file__).parent / "frames"
 REST = b"-5e55-4e55-8e55-5e5510005e55"  # what the two legs' UUIDs share: the call's own part
@@ -80,10 +79,6 @@ BYE = (
 )
 
 
-class Failed(Exception):
-    """The application did not do what the script says."""
-
-
 class Frame:
     """One recorded frame: whose it is, what it is called, and its bytes."""
 
@@ -131,18 +126,17 @@ class Subscription:
         return found
 
 
-class Call:
+class Call(Peer):
     """One outbound connection: the switch's end of it."""
 
     __slots__ = (
-        "app_uuid", "b_leg", "buffer", "busy", "connected", "done", "events", "fd", "filters", "linger",
-        "names", "out", "queue", "rest", "sock", "started", "subscription",
+        "app_uuid", "b_leg", "busy", "connected", "done", "events", "filters", "linger", "names", "queue", "rest",
+        "started", "subscription",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, rest: bytes, now: float) -> None:
-        self.sock, self.fd, self.rest, self.started = sock, sock.fileno(), rest, now
-        self.buffer = b""
-        self.out = b""
+        super().__init__(sock)
+        self.rest, self.started = rest, now
         self.connected = self.events = self.filters = self.b_leg = False
         self.busy = ""  # the application that runs on the channel
         self.names: frozenset[str] = frozenset()
@@ -153,25 +147,18 @@ class Call:
         self.queue: deque[tuple[str, bytes]] = deque()  # executes that wait for the one that runs
 
 
-class Generator:
+class Generator(Loop[Call]):
     def __init__(
         self, port: int, concurrency: int, tick: float = 0.0, rate: float = 0.0, timeout: float = 30.0
     ) -> None:
-        self.port, self.concurrency, self.tick, self.timeout = port, concurrency, tick, timeout
+        super().__init__(tick)
+        self.port, self.concurrency, self.timeout = port, concurrency, timeout
         self.interval = 1 / rate if rate else 0.0
         self.frames = {path.stem: Frame(path) for path in FRAMES.glob("*.esl")}
         self.connect_frame = self.frames["connect"].raw.split(REST)
-        self.other = [self.frames["execute.answer"].raw, self.frames["complete.answer"].raw]
         self.subscriptions: dict[tuple[frozenset[str], bool, str], Subscription] = {}
-        self.epoll = select.epoll()
-        self.calls: dict[int, Call] = {}
         self.serial = itertools.count(1)
-        self.pending: deque[tuple[float, Call, str, int]] = deque()  # bursts due, in order of time
-        self.failures: Counter[str] = Counter()
         self.finished = 0
-        self.received = 0
-        self.sent_bytes = 0
-        self.sent_frames = 0
         self.holding = False
         self.held: list[Call] = []
 
@@ -184,7 +171,7 @@ class Generator:
         placed = 0
         swept = began
         while self.finished < target and not self.failures:
-            while placed < calls and len(self.calls) < self.concurrency:
+            while placed < calls and len(self.peers) < self.concurrency:
                 if self.interval and time.perf_counter() < began + placed * self.interval:
                     break
                 self.place()
@@ -202,7 +189,7 @@ class Generator:
         placed = 0
         swept = time.perf_counter()
         while len(self.held) < calls:
-            while placed < calls and len(self.calls) - len(self.held) < self.concurrency:
+            while placed < calls and len(self.peers) - len(self.held) < self.concurrency:
                 self.place()
                 placed += 1
             self.turn()
@@ -226,95 +213,25 @@ class Generator:
             self.turn()
             self.sweep(time.perf_counter())
 
-    def turn(self) -> None:
-        """One turn of the loop: read what came, then write the bursts that are due."""
-        pending = self.pending
-        wait = 0.0 if pending else self.interval or 0.5
-        if pending and self.tick:
-            wait = max(0.0, min(pending[0][0] - time.perf_counter(), self.interval or 0.5))
-        due = len(pending)  # what this turn's commands add comes in the next turn
-        for fd, flags in self.epoll.poll(wait):
-            call = self.calls.get(fd)
-            if call is None:
-                continue
-            try:
-                if flags & select.EPOLLOUT and call.out:
-                    self.flush(call)
-                if flags & ~select.EPOLLOUT:
-                    self.readable(call)
-            except (Failed, OSError) as error:
-                self.end(call, str(error) or type(error).__name__)
-        now = time.perf_counter() if self.tick else 0.0
-        for _ in range(due):
-            if self.tick and pending[0][0] > now:
-                break
-            _due, call, step, index = pending.popleft()
-            if call.fd in self.calls:
-                try:
-                    self.burst(call, step, index)
-                except (Failed, OSError) as error:
-                    self.end(call, str(error) or type(error).__name__)
-
     def sweep(self, now: float) -> None:
         held = set(map(id, self.held))
-        for call in [c for c in self.calls.values() if now - c.started > self.timeout and id(c) not in held]:
+        for call in [c for c in self.peers.values() if now - c.started > self.timeout and id(c) not in held]:
             self.end(call, f"no end after {self.timeout:.0f} s; did {call.done}, running {call.busy or 'nothing'}")
 
     # a call
 
     def place(self) -> None:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 19)
-        error = sock.connect_ex(("127.0.0.1", self.port))
-        if error not in (0, errno.EINPROGRESS):
-            raise OSError(error, "connect")
-        call = Call(sock, b"-%04x-4e55-8e55-%012x" % (self.port & 0xFFFF, next(self.serial)), time.perf_counter())
-        self.calls[call.fd] = call
-        self.epoll.register(call.fd, select.EPOLLIN)
+        rest = b"-%04x-4e55-8e55-%012x" % (self.port & 0xFFFF, next(self.serial))
+        self.add(Call(self.opened(self.port), rest, time.perf_counter()))
+
+    def closed(self, call: Call) -> str:
+        return f"closed by the application after {call.done}"
 
     def end(self, call: Call, failure: str = "") -> None:
-        if self.calls.pop(call.fd, None) is None:
-            return
-        self.epoll.unregister(call.fd)
-        call.sock.close()
-        self.finished += 1
-        if failure:
-            self.failures[failure] += 1
-
-    def send(self, call: Call, data: bytes) -> None:
-        self.sent_bytes += len(data)
-        if call.out:
-            call.out += data
-            return
-        try:
-            sent = call.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        if sent < len(data):
-            call.out = data[sent:]
-            self.epoll.modify(call.fd, select.EPOLLIN | select.EPOLLOUT)
-
-    def flush(self, call: Call) -> None:
-        call.out = call.out[call.sock.send(call.out) :]
-        if not call.out:
-            self.epoll.modify(call.fd, select.EPOLLIN)
-
-    def readable(self, call: Call) -> None:
-        data = call.sock.recv(65536)
-        if not data:
-            raise Failed(f"closed by the application after {call.done}")
-        if call.buffer:
-            data = call.buffer + data
-        start = 0
-        while (stop := data.find(b"\n\n", start)) >= 0:
-            self.received += 1
-            self.command(call, data[start:stop])
-            if call.fd not in self.calls:
-                return
-            start = stop + 2
-        call.buffer = data[start:]
+        if self.drop(call):
+            self.finished += 1
+            if failure:
+                self.failures[failure] += 1
 
     def command(self, call: Call, text: bytes) -> None:
         if text.startswith(b"sendmsg"):
@@ -396,10 +313,6 @@ class Generator:
             call.done.append(app)
         call.busy = app
         self.schedule(call, app, 0)
-
-    def schedule(self, call: Call, step: str, index: int) -> None:
-        # with a tick, FreeSWITCH looks every 20 ms: what it has to say comes at the next one
-        self.pending.append((time.perf_counter() + self.tick if self.tick else 0.0, call, step, index))
 
     def burst(self, call: Call, step: str, index: int) -> None:
         assert call.subscription is not None

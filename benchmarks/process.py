@@ -28,6 +28,17 @@ def realtime(pid: int, on: bool) -> None:
         os.sched_setscheduler(int(task), policy, os.sched_param(priority))
 
 
+@contextlib.contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """What is started here stays on one core, with all its threads."""
+    before = os.sched_getaffinity(0)
+    pin(0, core)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def cpu(pid: int) -> float:
     """User and system seconds of a process, all its threads, to the nanosecond: its CPU-time clock."""
     return time.clock_gettime((~pid << 3) | 2)

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Annotated, Any
 
 import gevent
@@ -25,15 +26,16 @@ from esl_apps.esl.channel import leg_of
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Job, Switch, Unavailable
 from esl_apps.esl.wire import Event
+from esl_apps.fleet import Fleet
 
 log = logging.getLogger(__name__)
 
 #: By which a node tells another, over the switch, to cancel a call.
-_CANCEL = "esl_apps::cancel"
+CANCEL = "esl_apps::cancel"
 #: What the inbound connection hears: A-legs that ring, ends that no socket sees, and other nodes' cancels.
-EVENTS = f"BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM {_CANCEL}"
+EVENTS = f"BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM {CANCEL}"
 #: Seconds for a call's own node to cancel it, once it was told to; then whoever was asked hangs its legs up.
-_TOLD = 0.5
+_TOLD = 3.0
 #: Seconds from an agent's answer to its leg's socket; FreeSWITCH connects at once.
 ATTACH = 5.0
 #: Seconds for a killed originate to report its end.
@@ -50,7 +52,7 @@ class Full(Exception):
     """This node takes no further call: ``str()`` says why (full, draining, no switch, no Redis)."""
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Live:
     """A call that has not ended."""
 
@@ -94,7 +96,9 @@ class Calls:
         on_moment: Callable[[Attempt, Moment], None],
         on_record: Callable[[Attempt], None],
         on_save: Callable[[Attempt], None],
+        fleet: Fleet,
     ) -> None:
+        self.fleet = fleet
         self.live: dict[str, Live] = {}
         self.closed = False
         """This process ends: what is still up is another's."""
@@ -109,6 +113,7 @@ class Calls:
     def begin(self, attempt: Attempt, switch: Switch) -> Live:
         """Make a call known and tell of it."""
         live = self._add(attempt, switch)
+        # Which saves it.
         self._on_moment(attempt, attempt.timeline[0])
         return live
 
@@ -117,12 +122,12 @@ class Calls:
         attempt.on_change = self._changed
         attempt.on_save = self._on_save
         self.live[attempt.call_ref] = live = Live(attempt, switch, switch.core_uuid)
-        self._on_save(attempt)
         return live
 
     def adopt(self, attempt: Attempt, switch: Switch, core_uuid: str | None) -> Live:
         """A call of a process that died: heard of from here on, and told nobody that it knew already."""
         live = self._add(attempt, switch)
+        self._on_save(attempt)
         live.core_uuid = core_uuid
         live.attached = live.adopted = True
         attempt.note("adopted", "its node is gone")
@@ -163,6 +168,7 @@ class Calls:
         the answered leg, when its socket comes.
         """
         live = self._add(attempt, switch)
+        self._on_save(attempt)
         live.run = run
         placed = gevent.spawn(self._ring, live, ring)
         # The originate goes out now; whoever asked, and whoever listens, hears of it behind that.
@@ -213,13 +219,11 @@ class Calls:
             gevent.spawn(self._cancel, live)
         return True
 
-    def cancel_elsewhere(self, switch: Switch, ref: str, node: str) -> None:
+    def cancel_elsewhere(self, switch: Switch, ref: str) -> None:
         """A call of another node, which is told by way of the switch that it is a cancel; returns at once."""
 
         def tell() -> None:
-            # As the legs' events, it passes the filter of the node that it is for.
-            headers = {"variable_esl_node": node, "variable_esl_call_ref": ref}
-            switch.post_raw(wire.custom_event(_CANCEL, headers))
+            switch.post_raw(wire.custom_event(CANCEL, {"variable_esl_call_ref": ref}))
             gevent.sleep(_TOLD)
             self.reap(switch, ref)
 
@@ -257,13 +261,15 @@ class Calls:
         attempt = live.attempt
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
             live.ends[event.get("Unique-ID") or ""] = event
-        elif event.get("Event-Subclass") == _CANCEL:
+        elif event.name.startswith(b"CHANNEL_PROGRESS"):
+            if live.run is not None and not live.attached:
+                leg = leg_of(event)
+                live.rang.add(leg.uuid)
+                attempt.aleg_uuid = leg.uuid
+                attempt.enter(cdr.AGENT_RINGING, leg.ringing_at or time.time())
+        elif event.get("Event-Subclass") == CANCEL:
+            # Of CUSTOM events the name is not the first header.
             self.cancel(attempt.call_ref, cdr.API)
-        elif live.run is not None and not live.attached:
-            leg = leg_of(event)
-            live.rang.add(leg.uuid)
-            attempt.aleg_uuid = leg.uuid
-            attempt.enter(cdr.AGENT_RINGING, leg.ringing_at or time.time())
         live.poke()
 
     def on_up(self, switch: Switch) -> None:
@@ -322,9 +328,33 @@ class _Line:
     def __init__(self, live: Live, calls: Calls) -> None:
         self._live = live
         self._calls = calls
+        self._tried: set[str] = set()
         self.answered_uuid = ""
 
+    def elsewhere(self) -> bool:
+        live = self._live
+        self._tried.add(live.switch.name)
+        switch = self._calls.fleet.best(self._tried)
+        if switch is None:
+            return False
+        live.switch, live.core_uuid = switch, switch.core_uuid
+        live.attempt.switch = switch.name
+        live.attempt.note("switch", f"{switch.name} is tried")
+        live.attempt.save()
+        return True
+
     def originate(self, command: str, deadline: float) -> Rang:
+        rang = self._originate(command, deadline)
+        health = self._calls.fleet.health[self._live.switch.name]
+        if rang.outcome == "answered":
+            health.told(0)
+        elif rang.outcome == "failed":
+            health.told(rang.code)
+        elif rang.outcome in ("lost", "away"):
+            health.told(None)
+        return rang
+
+    def _originate(self, command: str, deadline: float) -> Rang:
         live, switch = self._live, self._live.switch
         core_uuid = switch.core_uuid
         live.ends.clear()
@@ -333,7 +363,7 @@ class _Line:
             job = switch.bgapi(command)
         except Unavailable as error:
             live.attempt.note("switch_away", str(error))
-            return Rang("lost")
+            return Rang("away")
         job.notify(live.poke)
         if not live.wait(lambda: job.done, deadline):
             return self._give_up(job)
@@ -449,11 +479,13 @@ class Essence(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What its application goes on by, where its answered leg comes to another process."""
 
 
+#: What of an attempt is its essence: all fields in a row, but for the switch's process.
+_KEPT = tuple(name for name in Essence.__struct_fields__ if name != "core_uuid")
+_kept_of = attrgetter(*_KEPT)
+
+
 def essence(attempt: Attempt, core_uuid: str | None) -> Essence:
-    return Essence(
-        core_uuid=core_uuid,
-        **{name: getattr(attempt, name) for name in Essence.__struct_fields__ if name != "core_uuid"},
-    )
+    return Essence(core_uuid=core_uuid, **dict(zip(_KEPT, _kept_of(attempt), strict=True)))
 
 
 def restored(known: Essence) -> Attempt:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import RLock
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -11,6 +13,8 @@ from redis.cluster import RedisCluster
 from redis.connection import parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel
+
+from esl_apps import redisline
 
 #: Seconds. A Redis that takes longer counts as away.
 TIMEOUT = 2.0
@@ -29,19 +33,53 @@ ERRORS = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 NO_SCRIPT = redis.exceptions.NoScriptError
 
 
+class _Connection(redis.Connection):
+    def _connect(self) -> Any:
+        return redisline.line(super()._connect())  # type: ignore[no-untyped-call]
+
+
 class _Cluster:
     """A cluster's client asks its nodes when it is made; this one when it is used, so that a node starts while
-    its Redis is away."""
+    its Redis is away. And it asks them anew when one of them fails, for which redis-py lets all who meet the failure
+    change one table at a time, each while another reads it: here one asks, and the others take what it found."""
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         self._url = url
         self._options = options
         self._client: Any = None
+        self._making = RLock()
 
     def __getattr__(self, name: str) -> Any:
         if self._client is None:
-            self._client = RedisCluster.from_url(self._url, **self._options)
+            with self._making:
+                if self._client is None:
+                    client: Any = RedisCluster.from_url(self._url, **self._options)
+                    client.nodes_manager.initialize = _one_for_all(client.nodes_manager.initialize)
+                    self._client = client
         return getattr(self._client, name)
+
+
+def _one_for_all(initialize: Callable[..., None]) -> Callable[..., None]:
+    """Of those who call while one is at it, none does it again: what that one met, a fault too, is theirs."""
+    lock = RLock()
+    runs = 0
+    fault: Exception | None = None
+
+    def once(*arguments: Any, **named: Any) -> None:
+        nonlocal runs, fault
+        seen = runs
+        with lock:
+            if runs == seen:
+                try:
+                    fault = None
+                    initialize(*arguments, **named)
+                except Exception as error:
+                    fault = error
+                runs += 1
+            if fault is not None:
+                raise fault
+
+    return once
 
 
 def check(url: str) -> None:
@@ -100,5 +138,9 @@ def connect(url: str) -> Client:
             addresses, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT
         )
         return sentinel.master_for(service, db=database, **options, **login)  # type: ignore[no-untyped-call]
+    if redisline.is_patched():
+        options["queue_class"] = redisline.Free
+        if scheme == "redis":
+            options["connection_class"] = _Connection
     pool = redis.BlockingConnectionPool.from_url(url, max_connections=32, timeout=TIMEOUT, **options)
     return redis.Redis(connection_pool=pool)

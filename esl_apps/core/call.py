@@ -101,7 +101,8 @@ class Call(Protocol):
         """When the INVITE came, or went out."""
 
     def variable(self, name: str) -> str | None:
-        """A channel variable as it was when the call came to the application; decoded."""
+        """A channel variable as it was when the call came to the application; decoded. This, a header and a SIP header
+        are asked for before the first bridge."""
 
     def header(self, name: str) -> str | None:
         """A header of the channel's data, as ``Caller-Destination-Number``; decoded."""

@@ -17,6 +17,8 @@ from esl_apps.core.numbers import Number
 #: What a variable's value may hold as it is. No comma, quote, brace, bracket, pipe, dollar, space or backslash.
 _SAFE = "-_.~:+@/*#"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
+#: A value that encoding would not change, which most are.
+_PLAIN = re.compile(r"[A-Za-z0-9_.~+@/*#-]*")
 _DIGITS = re.compile(r"\+?[0-9]+")
 #: A whole endpoint, once its template is filled in.
 _ENDPOINT = re.compile(r"[A-Za-z0-9_./:;=@*+-]+")
@@ -37,7 +39,7 @@ class Raw(str):
 
 def encode(value: str) -> str:
     """A value that no tokeniser changes; ``decode`` gives it back."""
-    if isinstance(value, Raw):
+    if isinstance(value, Raw) or _PLAIN.fullmatch(value):
         return value
     # Inside the braces as well, FreeSWITCH takes these three for the end of one dial string.
     return quote(value, safe=_SAFE).replace(_TOGETHER, _TOGETHER[:2] + "%3A")

@@ -12,7 +12,6 @@ talked once. Minutes of a breaker are counted as they are talked.
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,8 @@ BREAKER = "breaker"
 
 _DESTINATION = re.compile(r"country:(?:[A-Z]{2}|001)|class:[A-Za-z0-9._-]+|prefix:\+[1-9][0-9]{0,14}|high_risk")
 _LEVEL = re.compile(r"system|(?:account|integrator|card):[A-Za-z0-9._-]{1,64}")
+#: What a call's end gives back is of its last beats: so many are kept of each bound.
+_SLICES = 8
 #: Seconds for which what was paid ahead may wait for its talk: the hour is counted with so much to spare.
 FRESH = 50.0
 DESTINATION_EXPECTED = "expected country:XX (ISO 3166), class:NAME, prefix:+DIGITS or high_risk"
@@ -213,8 +214,8 @@ class Ticket:
     """Seconds that nobody had taken when this was last asked."""
     why: str = ""
     """What of the bound is used up first."""
-    slices: deque[tuple[float, str, str]] = field(default_factory=lambda: deque(maxlen=8))
-    """The latest: how many seconds, of which day and of which minute."""
+    slices: list[tuple[float, str, str]] = field(default_factory=list)
+    """The latest, :data:`_SLICES` at the most: how many seconds, of which day and of which minute."""
 
     @property
     def ahead(self) -> bool:
@@ -231,6 +232,7 @@ class Ticket:
         self.why = why
         if seconds > 0:
             self.slices.append((seconds, day, minute))
+            del self.slices[:-_SLICES]
 
     def owed(self, spent: float) -> float:
         """Seconds that were talked and not paid: always of a breaker, of a limit while Redis is away."""
@@ -259,6 +261,11 @@ class Charge:
     It follows its attempt: the leg talks from the state on at which it has answered, and ends with the attempt
     unless it ``outlives`` it (the leg of a caller who was rung back, and who dials one number after another).
     """
+
+    __slots__ = (
+        "_clock", "_on_change", "_opened", "_talked", "adopted", "aleg", "attempt", "cut", "levels", "longest",
+        "number", "outlives", "owner", "since", "stale", "tickets", "whole",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -11,9 +11,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -93,11 +92,12 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self.on_keys: Callable[[str, bool], None] | None = None
         """Told of keys that ``bind_digit_action`` diverted: which, and whether they matched (hazards 27, 28)."""
         self.close_reason = ""
+        self._held: list[bytes] | None = None
         self._lingering = False
         self._named_fairly = True
         self._uuid = b""
         self._framer = Framer()
-        self._replies: deque[_Reply] = deque()
+        self._replies: list[_Reply] = []
         self._completions: dict[bytes, Completion] = {}
         self._executes = 0
 
@@ -209,6 +209,20 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
                 return done()
         return True
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent in here goes out in one write, at the end of the outermost: nothing in here may wait."""
+        if self._held is not None:
+            yield
+            return
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            if held:
+                self._write(b"".join(held))
+
     def leave(self) -> None:
         """``exit`` once the channel has ended, or to let it go on without us; then close."""
         if self.connected:
@@ -275,6 +289,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
     def _write(self, raw: bytes) -> None:
         if not self.connected:
             raise Gone(self.close_reason or "the socket is closed", hung_up=self.hung_up)
+        if self._held is not None:
+            self._held.append(raw)
+            return
         try:
             self.sock.send(raw, REPLY_TIMEOUT)
         except OSError as error:
@@ -318,7 +335,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         elif content_type in (wire.COMMAND_REPLY, wire.API_RESPONSE):
             if not self._replies:
                 raise FramingError("a reply to nothing")
-            reply = self._replies.popleft()
+            reply = self._replies.pop(0)
             reply.event = frame
             completion = reply.completion
             if completion is not None and not frame.ok:

@@ -56,6 +56,10 @@ class Stream:
             except BlockingIOError:
                 continue  # the timer's doing: is it this wait's?
 
+    def look(self) -> bytes:
+        """What has come. :raises BlockingIOError: nothing has. :raises OSError: the connection is broken."""
+        return self._sock.recv(_RECV)
+
     def send(self, data: bytes, timeout: float) -> None:
         """Write it whole. :raises OSError: the connection is broken, or took nothing for ``timeout`` seconds."""
         try:
@@ -64,6 +68,10 @@ class Stream:
             sent = 0
         if sent < len(data):
             self._send_rest(data[sent:], timeout)
+
+    def shutdown(self, how: int) -> None:
+        """:raises OSError: it is not connected."""
+        self._sock.shutdown(how)
 
     def close(self) -> None:
         if self._timer is not None:

@@ -75,6 +75,21 @@ class Job:
             raise Unavailable("no answer to a bgapi in time") from None
 
 
+class _Nobody:
+    """Who waits for the reply to what was posted."""
+
+    __slots__ = ()
+
+    def set(self, _frame: Event) -> None:
+        pass
+
+    def set_exception(self, _error: Exception) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
+
+
 class Switch(GreenswitchInbound):  # type: ignore[misc]
     """greenswitch's inbound connection, kept alive and with waits that end (hazards 2, 3 and 5)."""
 
@@ -105,6 +120,9 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self.reconnects = 0
         self.round_trip: float | None = None
         """Seconds of the last ping."""
+        self.status = ""
+        """What it last said of itself (``status``): ready or not, its sessions and how many it takes."""
+        self._asked_at: float | None = None
         self.last_error = "not connected yet"
         self._events = events
         self._filters = filters
@@ -112,7 +130,10 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._on_up = on_up or (lambda _switch: None)
         self._on_down = on_down or (lambda _switch: None)
         self._observe_ping = observe_ping or (lambda _seconds: None)
-        self._replies: deque[AsyncResult[Event]] = deque()
+        self._replies: deque[AsyncResult[Event] | _Nobody] = deque()
+        self._posted: list[bytes] = []
+        self._posting = Flag()
+        self._poster: gevent.Greenlet[[], None] | None = None
         self._jobs: dict[str, Job] = {}
         self._writing = Semaphore()
         self._up = Flag()
@@ -125,14 +146,16 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
     def start(self) -> None:
         """Connect, and stay connected until ``stop``."""
         self._keeper = gevent.spawn(self._keep)
+        self._poster = gevent.spawn(self._post)
 
     def wait_up(self, timeout: float | None = None) -> bool:
         return bool(self._up.wait(timeout))
 
     def stop(self) -> None:
         self._stopping = True
-        if self._keeper is not None:
-            self._keeper.kill()
+        for greenlet in (self._keeper, self._poster):
+            if greenlet is not None:
+                greenlet.kill()
         self._lost("stopped")
 
     def _keep(self) -> None:
@@ -253,12 +276,13 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         """A stopped FreeSWITCH keeps its connections open and says nothing: ask, and give up on silence."""
         while True:
             gevent.sleep(PING_EVERY)
-            start = time.monotonic()
+            self._asked_at = start = time.monotonic()
             answered = False
             # Where the switch's buffers are full, the ping waits to be written.
             with gevent.Timeout(REPLY_TIMEOUT, False), suppress(NotConnectedError):  # type: ignore[arg-type]
-                self.send("api hostname", REPLY_TIMEOUT)
+                self.status = self.send("api status", REPLY_TIMEOUT).data
                 answered = True
+            self._asked_at = None
             if not answered:
                 self.last_error = f"no answer within {REPLY_TIMEOUT:g} s"
                 if self.sock is not None:
@@ -269,6 +293,11 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             self.round_trip = time.monotonic() - start
             self._observe_ping(self.round_trip)
 
+    def silent_for(self) -> float:
+        """Seconds for which a ping has been without an answer."""
+        asked_at = self._asked_at
+        return 0.0 if asked_at is None else time.monotonic() - asked_at
+
     def _lost(self, reason: str) -> None:
         was_up, self.connected = self.connected, False
         self.last_error = reason
@@ -276,6 +305,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         if self.sock is not None:
             self.sock.close()
         error = Unavailable(f"switch {self.name}: {reason}")
+        self._posted = []
         replies, self._replies = self._replies, deque()
         for reply in replies:
             reply.set_exception(error)
@@ -306,12 +336,33 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                     # Lost while this waited for its turn: it was said to have failed, and must not be done.
                     raise Unavailable(f"switch {self.name}: {self.last_error or 'reconnected'}")
                 # In the lock: the replies come in the order of the writes.
+                posted = self._take_posted()
                 self._replies.append(reply)
-                sock.sendall(raw)
+                sock.sendall(posted + raw)
         except OSError as error:
             self.last_error = f"write failed: {error}"
             raise Unavailable(self.last_error) from None
         return reply
+
+    def _take_posted(self) -> bytes:
+        """What is to be written before anything else; their replies are expected from here on."""
+        posted, self._posted = self._posted, []
+        self._replies.extend([_NOBODY] * len(posted))
+        return b"".join(posted)
+
+    def _post(self) -> None:
+        """Write what was posted, and no command has taken along: what many calls post in one turn of the loop is one
+        write."""
+        while True:
+            self._posting.wait()
+            self._posting.clear()
+            with self._writing:
+                if self.connected and self._posted and self.sock is not None:
+                    try:
+                        self.sock.sendall(self._take_posted())
+                    except OSError as error:
+                        # Who reads the connection sees it end.
+                        self.last_error = f"write failed: {error}"
 
     def send(self, data: str, timeout: float = REPLY_TIMEOUT) -> Event:
         """One command, and its reply. :raises Unavailable: not connected, or no reply within ``timeout``."""
@@ -325,9 +376,11 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             raise Unavailable(f"switch {self.name}: no reply within {timeout:g} s") from None
 
     def post_raw(self, raw: bytes) -> None:
-        """A ready frame whose reply nobody waits for; nothing where the switch is away."""
-        with suppress(NotConnectedError):
-            self._write(raw)
+        """A ready frame whose reply nobody waits for, written in this turn of the loop; nothing where the switch is
+        away. Never waits."""
+        if self.connected:
+            self._posted.append(raw)
+            self._posting.set()
 
     def api(self, command: str, timeout: float = REPLY_TIMEOUT) -> str:
         """:raises ReplyError: the output begins with ``-ERR``. :raises Unavailable: as ``send``."""

@@ -9,6 +9,7 @@ decodes the whole block and then splits it, which lets a caller's ``%0A`` write 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from greenswitch.esl import ESLEvent
@@ -38,12 +39,14 @@ class Event(ESLEvent):  # type: ignore[misc]
     dict) and ``data`` are built when asked for.
     """
 
-    __slots__ = ("_block", "_headers", "content_type", "name", "payload")
+    __slots__ = ("_block", "_clear", "_headers", "content_type", "name", "payload")
 
     def __init__(self, head: bytes, body: bytes, content_type: bytes) -> None:
         self.content_type = content_type
         self.payload = body
         self._headers: dict[str, str] | None = None
+        #: Up to where the block is known to have no empty line in it.
+        self._clear = 0
         if content_type == EVENT_PLAIN:
             self._block = body
             # FreeSWITCH writes Event-Name first (switch_event_create adds it before anything else).
@@ -55,18 +58,24 @@ class Event(ESLEvent):  # type: ignore[misc]
 
     def raw(self, name: bytes) -> bytes | None:
         """The value's bytes, still percent-encoded; None where there is no such header."""
+        return self._find(name + b": ", b"\n" + name + b": ")
+
+    def _find(self, first: bytes, key: bytes) -> bytes | None:
         block = self._block
-        key = name + b": "
         # The block's first line has no line break before it, and comes before any other of its name.
-        if block.startswith(key):
-            start = len(key)
+        if block.startswith(first):
+            start = len(first)
         else:
-            start = block.find(b"\n" + key)
+            start = block.find(key)
+            if start < 0:
+                return None
             # An event can carry a body of its own (a job's output): headers end at the first empty line. That
             # is looked for behind the header, not first: two bytes in 5 KB cost more to find than a name.
-            if start < 0 or block.find(b"\n\n", 0, start + 1) >= 0:
-                return None
-            start += len(key) + 1
+            if start >= self._clear:
+                if block.find(b"\n\n", self._clear, start + 1) >= 0:
+                    return None
+                self._clear = start
+            start += len(key)
         stop = block.find(b"\n", start)
         return block[start:] if stop < 0 else block[start:stop]
 
@@ -82,17 +91,17 @@ class Event(ESLEvent):  # type: ignore[misc]
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The decoded value, e.g. ``get("Caller-Caller-ID-Number")``, ``get("variable_uuid")``."""
-        value = self.raw(name.encode())
+        value = self._find(*_keys(name))
         return default if value is None else decode(value)
 
     def var(self, name: str) -> str | None:
         """A channel variable; None where it is not set."""
-        value = self.raw(b"variable_" + name.encode())
+        value = self._find(*_keys("variable_" + name))
         return None if value is None else decode(value)
 
     def int(self, name: str) -> int:
         """A header that is a whole number; 0 where it is absent or is none."""
-        value = self.raw(name.encode())
+        value = self._find(*_keys(name))
         # A count or microseconds; int() itself refuses what has thousands of digits.
         return int(value) if value is not None and value.isdigit() and len(value) < 20 else 0
 
@@ -134,11 +143,25 @@ class Event(ESLEvent):  # type: ignore[misc]
         return f"<{(self.name or self.content_type).decode('latin-1')} {len(self._block)} bytes>"
 
 
+@lru_cache(maxsize=512)
+def _keys(name: str) -> tuple[bytes, bytes]:
+    """How a header begins in the first line of a block, and in the others."""
+    first = f"{name}: ".encode()
+    return first, b"\n" + first
+
+
 def decode(value: bytes) -> str:
     """One header's value: percent-decoded once, then UTF-8 (undecodable bytes replaced, never an error)."""
     if b"%" in value:
         value = unquote_to_bytes(value)
     return value.decode("utf-8", "replace")
+
+
+#: The two replies that most commands get, as they come, and as what.
+_OK = b"Content-Type: command/reply\nReply-Text: +OK\n\n"
+_API_OK = b"Content-Type: api/response\nContent-Length: 4\n\n+OK\n"
+OK = Event(_OK[:-2], b"", COMMAND_REPLY)
+API_OK = Event(_API_OK[: -len(b"\n\n+OK\n")], b"+OK\n", API_RESPONSE)
 
 
 class Framer:
@@ -189,6 +212,14 @@ class Framer:
                         self._missing = pos - size
                         self._body = [data[start:]]
                         return
+            elif data.startswith(_OK, pos):
+                pos += len(_OK)
+                yield OK
+                continue
+            elif data.startswith(_API_OK, pos):
+                pos += len(_API_OK)
+                yield API_OK
+                continue
             end = data.find(b"\n\n", pos)
             if end < 0:
                 if size - pos > MAX_HEAD:

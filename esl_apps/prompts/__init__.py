@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 
 #: The package's own.
@@ -23,8 +24,13 @@ def prompt_path(folder: str | None, language: str, name: str, rate: int) -> str:
             path = os.path.join(root, language, hz, f"{name}.wav")
             if os.path.exists(path):
                 return path
-    ours = PROMPTS / (language if (PROMPTS / language).is_dir() else "en")
-    return str(ours / rates[0] / f"{name}.wav")
+    return f"{_ours(language)}/{rates[0]}/{name}.wav"
+
+
+@lru_cache(maxsize=16)
+def _ours(language: str) -> Path:
+    """The package's own folder of a language, or of English."""
+    return PROMPTS / (language if (PROMPTS / language).is_dir() else "en")
 
 
 def is_media(media_id: object, folder: str | None, language: str, urls: Collection[str]) -> bool:

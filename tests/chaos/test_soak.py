@@ -1,40 +1,63 @@
-"""The soak in its short form: the same as ``make soak``, with fewer calls.
+"""The soak in its short form: the same as ``make soak``, with fewer calls; and what it says of a node that leaks.
 
-Memory is the long form's: in the first two thousand calls it grows to what it then stays at.
+Memory is the long form's: in the first thousands of calls it grows to what it then stays at.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.chaos.soak import Reading, Soak, soaking
+from tests.chaos import soak
+from tests.chaos.soak import EXACT, Reading, faults, soaking
 
 HALF = 150
-#: What is as it was, to the last one, when nobody calls.
-EXACT = ("files", "sockets", "connections", "esl_apps_greenlets")
-
-
-def rest(soak: Soak, first: Reading) -> Reading:
-    """A reading when the last connections have been closed, if they ever are."""
-    for _ in range(50):
-        reading = soak.read()
-        if all(reading[name] == first[name] for name in EXACT):
-            break
-        soak.pause()
-    return reading
 
 
 @pytest.mark.timeout(300)
 def test_a_node_holds_after_its_calls_what_it_held_before() -> None:
-    with soaking() as soak:
-        first = soak.warm_up()
-        soak.run(HALF)
-        middle = rest(soak, first)
-        soak.run(HALF)
-        last = rest(soak, first)
-        assert soak.live() == 0
+    with soaking() as running:
+        first = running.warm_up()
+        running.run(HALF)
+        middle = running.rest(first)
+        running.run(HALF)
+        last = running.rest(first)
+        assert running.live() == 0
     for reading in (middle, last):
         assert {name: reading[name] for name in EXACT} == {name: first[name] for name in EXACT}
         assert reading.live == 0
-        # A caller whom an overloaded machine made hear "unavailable" was no call.
-        assert reading.calls * 0.9 < reading.records <= reading.calls
+        assert reading.calls == reading.records == reading.answered
+    assert faults([first, middle, last]) == []
+
+
+def readings() -> list[Reading]:
+    """Of a run in which all is as it should be."""
+    figures = dict.fromkeys((*EXACT, "esl_apps_live_calls", "esl_apps_outbound_sockets", "esl_apps_outbox_depth"), 0.0)
+    calls = range(0, soak.ENOUGH + 1, soak.ENOUGH // 10)
+    return [Reading(count, float(count), {**figures, "rss_kb": 80_000.0}, count, count) for count in calls]
+
+
+def test_what_is_as_it_should_be_is_no_fault() -> None:
+    assert faults(readings()) == []
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_was_not_given_back_is_a_fault(name: str) -> None:
+    leaks = readings()
+    leaks[-1].figures[name] += 1
+    assert [text.partition(":")[0] for text in faults(leaks)] == [name]
+
+
+def test_memory_that_goes_on_growing_is_a_fault() -> None:
+    grows = readings()
+    for one in grows[8:]:
+        one.figures["rss_kb"] *= 1.03
+    assert [text.partition(":")[0] for text in faults(grows)] == ["memory"]
+
+
+def test_a_record_that_is_missing_and_a_call_that_is_left_are_faults() -> None:
+    lost = readings()
+    lost[-1] = replace(lost[-1], records=lost[-1].records - 1)
+    lost[-1].figures["esl_apps_live_calls"] = 1.0
+    assert len(faults(lost)) == 2

@@ -300,12 +300,16 @@ def _dial_callee(
     if client.record:
         attempt.recording_url = recording_name(attempt)
         recording = recording_path(settings.recordings, client.name, attempt.recording_url)
-    leg = bleg_variables(
-        settings, attempt, order.agent.dialled, attempt.dial_number or "", client.callee_timeout, recording
+    timeout = client.callee_timeout
+    bridged = join(
+        call,
+        attempt,
+        # Held by nobody while they talk.
+        bleg_variables(settings, attempt, order.agent.dialled, attempt.dial_number or "", timeout, recording),
+        settings.endpoints.of(order.callee, as_asked=True),
+        timeout,
+        min([client.longest, *(charge.longest for charge in attempt.charges if charge.longest is not None)]),
     )
-    endpoints = settings.endpoints.of(order.callee, as_asked=True)
-    lengths = [charge.longest for charge in attempt.charges if charge.longest is not None]
-    bridged = join(call, attempt, leg, endpoints, client.callee_timeout, min([client.longest, *lengths]))
     return None if bridged.answered else bridged
 
 

@@ -201,12 +201,16 @@ class Session:
         attempt = self.attempt
         attempt.dial_number = caller_id
         longest = self._pay(number)
-        leg = {
-            **bleg_variables(self.settings, attempt, self.user, caller_id, self.rules.callee_timeout, None),
-            **(extra or {}),
-        }
-        endpoints = self.settings.endpoints.of(number, as_asked=False)
-        bridged = join(self.call, attempt, leg, endpoints, min(self.rules.callee_timeout, self.left), longest)
+        timeout = self.rules.callee_timeout
+        bridged = join(
+            self.call,
+            attempt,
+            # Held by nobody while they talk.
+            bleg_variables(self.settings, attempt, self.user, caller_id, timeout, None) | dict(extra or {}),
+            self.settings.endpoints.of(number, as_asked=False),
+            min(timeout, self.left),
+            longest,
+        )
         if attempt.cut is None and bridged.answered and not bridged.broken and not _left(bridged):
             # B did not hang up: where A did, its end may come behind B's, and says so.
             self.call.wait_for_hangup(_BEHIND)

@@ -1,0 +1,832 @@
+"""Plays FreeSWITCH, its callers and the API's clients to a whole node, from another process on another core.
+
+The node finds an inbound event socket here and connects to it; each call comes to the node's outbound socket; the
+requests that begin calls are asked over keep-alive HTTP connections. What is said is what a FreeSWITCH 1.11.1 said to
+this node in the same call (``calls/``, by ``record.py``): the same frames with the same headers, in the same order,
+each when what it answers has come. Only what belongs to the call is put in: UUIDs, references, the caller's number,
+the times that a record is made of.
+
+A call counts only if all of it was performed: a caller who keys is asked first, B is dialled at the recorded endpoint,
+the socket is left after the end. What the node should not do (hang a call up, subscribe to something else) fails it.
+
+Told what to do by JSON lines on its standard input, one answer each on its standard output::
+
+    {"do": "run", "mix": {"disa": 1}, "calls": 3000, "concurrency": 50, "rate": 0}
+    {"do": "hold", "mix": {"click2dial": 1}, "calls": 5000, "concurrency": 50}
+    {"do": "release"}
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import operator
+import os
+import re
+import socket
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from benchmarks import process
+from benchmarks.loop import HOST, Failed, Loop, Peer
+
+CALLS = Path(__file__).parent / "calls"
+#: Seconds for one call, and for the node to connect.
+PATIENCE = 30.0
+
+OK = b"Content-Type: command/reply\nReply-Text: +OK\n\n"
+LINGER = b"Content-Type: command/reply\nReply-Text: +OK will linger %s seconds\n\n"
+EVENTS = b"Content-Type: command/reply\nReply-Text: +OK event listener enabled plain\n\n"
+DIVERTED = b"Content-Type: command/reply\nReply-Text: +OK events diverted\n\n"
+FILTER = b"Content-Type: command/reply\nReply-Text: +OK filter added. [%s]=[%s]\n\n"
+SENT = b"Content-Type: command/reply\nReply-Text: +OK 5e555e55-5e55-4e55-8e55-5e555e555e55\n\n"
+JOB = b"Content-Type: command/reply\nReply-Text: +OK Job-UUID: %b\nJob-UUID: %b\n\n"
+API = b"Content-Type: api/response\nContent-Length: %d\n\n%b"
+KEY = b"Content-Length: %d\nContent-Type: text/event-plain\n\n%b"
+AUTH = b"Content-Type: auth/request\n\n"
+ACCEPTED = b"Content-Type: command/reply\nReply-Text: +OK accepted\n\n"
+REFUSED = b"Content-Type: command/reply\nReply-Text: -ERR invalid\n\n"
+NOT_FOUND = b"Content-Type: command/reply\nReply-Text: -ERR command not found\n\n"
+BYE = (
+    b"Content-Type: command/reply\nReply-Text: +OK bye\n\n"
+    b"Content-Type: text/disconnect-notice\nContent-Length: 67\n\n"
+    b"Disconnected, goodbye.\nSee you at ClueCon! http://www.cluecon.com/\n"
+)
+
+_REF = re.compile(rb"esl_call_ref=([0-9a-f-]{36})")
+_NODE = re.compile(rb"esl_node=([A-Za-z0-9._-]+)")
+_SOCKET = re.compile(rb"'&socket\([\d.]+:(\d+)/")
+_JOB_UUID = re.compile(rb"\nJob-UUID: ([0-9a-f-]{36})")
+_CALL_REF = re.compile(rb'"call_ref":"([0-9a-f-]{36})"')
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
+
+#: The requests of applications that a request begins: method, path, the header that the token stands in, body.
+REQUESTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "click2dial": (
+        "POST", "/click2dial/calls", "Authorization: Bearer ",
+        {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"},
+    ),
+    "autodial": (
+        "PUT", "/v2/accounts/acme/cccps/autodial", "X-Auth-Token: ",
+        {"data": {"a_leg_number": "27820001235", "b_leg_number": "0820001234", "callback_delay": 0}},
+    ),
+}  # fmt: skip
+
+#: What it says of itself, as a FreeSWITCH 1.11.1 did.
+STATUS = (
+    b"UP 0 years, 0 days, 0 hours, 19 minutes, 28 seconds, 276 milliseconds, 992 microseconds\n"
+    b"FreeSWITCH (Version 1.11.1-release  64bit) is ready\n848 session(s) since startup\n"
+    b"%d session(s) - peak 43, last 5min 4 \n0 session(s) per Sec out of max 1000, peak 41, last 5min 4 \n"
+    b"50000 session(s) max\nmin idle cpu 0.00/97.00\nCurrent Stack Size/Max 240K/8192K\n"
+)
+
+# What a template's slots stand for, and how wide each is.
+REST, REF, CALLER, BEGUN, DIALLED, ENDED, APP_UUID, JOB_UUID = range(8)
+Values = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+
+
+class Template:
+    """A recorded frame with slots in it."""
+
+    def __init__(self, raw: bytes, slots: Callable[[bytes], Iterator[tuple[int, int, int]]]) -> None:
+        """``slots``: begin, end and kind of each, in order."""
+        self._raw = raw
+        self._slots = list(slots(raw))
+        self._by_length: dict[int, tuple[bytes, Callable[[Values], tuple[bytes, ...]]]] = {}
+        # Rendered with what stood in the slots, it is what was recorded.
+        assert self._compile(0)[0] % tuple(raw[a:b] for a, b, _kind in self._slots) == raw
+
+    def render(self, values: Values) -> bytes:
+        length = len(values[APP_UUID])
+        found = self._by_length.get(length)
+        if found is None:
+            widths = sum(length - (b - a) for a, b, kind in self._slots if kind == APP_UUID)
+            found = self._by_length[length] = self._compile(widths)
+        return found[0] % found[1](values)
+
+    def _compile(self, wider: int) -> tuple[bytes, Callable[[Values], tuple[bytes, ...]]]:
+        """``wider``: by how much the Application-UUID is longer than the recorded one."""
+        parts, at = [], 0
+        for begin, end, _kind in self._slots:
+            parts.append(self._raw[at:begin].replace(b"%", b"%%"))
+            at = end
+        parts.append(self._raw[at:].replace(b"%", b"%%"))
+        text = b"%b".join(parts)
+        if wider:
+            text = re.sub(rb"(?<=^Content-Length: )\d+", lambda m: b"%d" % (int(m[0]) + wider), text, count=1)
+        kinds = [kind for _begin, _end, kind in self._slots]
+        if len(kinds) == 1:
+            only = kinds[0]
+            return text, lambda values: (values[only],)
+        return text, operator.itemgetter(*kinds) if kinds else lambda _values: ()
+
+
+def chunks(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Direction and bytes of each frame and command of a recording."""
+    data = path.read_bytes()
+    at = 0
+    while at < len(data):
+        end = data.index(b"\n", at)
+        _, _, direction, length = data[at:end].decode().split(" ")
+        at = end + 1 + int(length) + 1
+        yield direction, data[end + 1 : at - 1]
+
+
+def header(frame: bytes, name: bytes) -> bytes:
+    found = re.search(rb"^" + re.escape(name) + rb": (.*)$", frame, re.M)
+    return found[1] if found else b""
+
+
+class Script:
+    """One application's recorded call: its frames by what they are, and what its parties do.
+
+    A frame's name: the leg and the event (``b.answer``), or ``complete.APPLICATION``; the n-th of a name is the n-th
+    that was recorded, and the last one where more are asked for.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        outbound = list(chunks(CALLS / f"{name}.outbound.esl"))
+        inbound = list(chunks(CALLS / f"{name}.inbound.esl"))
+        sent = [text for direction, text in outbound if direction == ">"]
+        frames = [frame for direction, frame in outbound if direction == "<"]
+        #: Whether the node rings A.
+        self.placed = any(text.startswith(b"bgapi originate") for _direction, text in inbound)
+        self.caller = header(frames[0], b"Caller-Caller-ID-Number")
+        self.core_uuid = header(frames[0], b"Core-UUID")
+        self._aleg = header(frames[0], b"Unique-ID")
+        answers = [one for one in frames if header(one, b"Event-Name") == b"CHANNEL_ANSWER"]
+        answer = next(one for one in answers if header(one, b"Unique-ID") != self._aleg)
+        self._bleg = header(answer, b"Unique-ID")
+        self._ref = header(answer, b"variable_esl_call_ref")
+        self._first = int(header(answer, b"Caller-Channel-Created-Time"))
+        self._answered = int(header(answer, b"Caller-Channel-Answered-Time"))
+        self._slots = re.compile(
+            b"|".join([self._aleg[8:], self._bleg[8:], self._ref, self.caller, rb"(?<!\d)1[67]\d{14}(?!\d)"])
+            + rb"|(?<=\nApplication-UUID: )\d+(?=\n)|(?<=\nJob-UUID: )[0-9a-f-]{36}"
+        )
+        #: What the node subscribes to, the endpoint that it bridges to, and the keys that were pressed, audio by audio.
+        self.events = next(text for text in sent if text.startswith(b"event plain"))[:-2]
+        self.endpoint = _endpoint(next(text for text in sent if b"execute-app-name: bridge\n" in text))
+        self.keys = self._pressed(outbound)
+        self.connect = self._template(frames[0])
+        self.outbound = self._by_name(frames[1:])
+        self.inbound = self._by_name([frame for direction, frame in inbound if direction == "<"])
+        #: Whether A outlives B, and goes on to the next number.
+        self.session = b"hangup_after_bridge=false" in b"".join(sent)
+        ends = ["b.hangup", "b.hangup_complete"]
+        leaves = ["complete.socket", "a.hangup_complete", "notice"]
+        # What a bridge brings, burst by burst; and the caller's leaving.
+        answered = ["b.answer", "complete.sched_hangup", "a.progress_media", "a.answer"]
+        dialled = [["b.progress"], [one for one in answered if one in self.outbound or one in self.inbound]]
+        if self.session:
+            self.bridge = [*dialled, ends, ["complete.bridge"]]
+        else:
+            self.bridge = [*dialled, [*ends, "a.hangup", "complete.bridge", *leaves]]
+        self.leaves = ["a.hangup", "complete.playback", *leaves]
+        # What else comes with an application's end.
+        self.with_it = {"answer": ["a.progress_media", "a.answer"], "ring_ready": ["a.progress"]}
+        if "a.progress_media" in dialled[1]:
+            self.with_it["answer"] = []
+
+    def _pressed(self, outbound: list[tuple[str, bytes]]) -> list[list[bytes]]:
+        found: list[list[bytes]] = []
+        for direction, data in outbound:
+            if direction == ">" and b"execute-app-name: playback\n" in data:
+                found.append([])
+            elif direction == "<" and (body := data.partition(b"\n\n")[2]).startswith(b"key: "):
+                found[-1].append(KEY % (len(body), body))
+        return found
+
+    def _by_name(self, frames: list[bytes]) -> dict[str, list[Template]]:
+        found: dict[str, list[Template]] = {}
+        for frame in frames:
+            event = header(frame, b"Event-Name").decode().removeprefix("CHANNEL_").lower()
+            if event == "execute_complete":
+                name = f"complete.{header(frame, b'Application').decode()}"
+            elif event == "background_job":
+                name = "job"
+            elif event:
+                name = f"{'a' if header(frame, b'Unique-ID') == self._aleg else 'b'}.{event}"
+            elif header(frame, b"Content-Disposition") == b"linger":
+                name = "notice"
+            else:
+                continue
+            found.setdefault(name, []).append(self._template(frame))
+        return found
+
+    def _template(self, frame: bytes) -> Template:
+        return Template(frame, self._find)
+
+    def _find(self, raw: bytes) -> Iterator[tuple[int, int, int]]:
+        kinds = {self._aleg[8:]: REST, self._bleg[8:]: REST, self._ref: REF, self.caller: CALLER}
+        for found in self._slots.finditer(raw):
+            text = found[0]
+            kind = kinds.get(text, -1)
+            if kind == CALLER and self.placed:
+                continue
+            if kind < 0 and len(text) == 36:
+                kind = JOB_UUID
+            elif kind < 0 and len(text) == 16:
+                at = int(text)
+                kind = BEGUN if at < self._first else DIALLED if at <= self._answered else ENDED
+            elif kind < 0:
+                kind = APP_UUID
+            yield found.start(), found.end(), kind
+
+
+def _endpoint(bridge: bytes) -> bytes:
+    return bridge.rpartition(b"}")[2].rstrip(b"\n")
+
+
+class Client(Peer):
+    """A keep-alive connection to one of the node's HTTP ports, and what it asks there."""
+
+    __slots__ = ("app", "asked", "port", "request")
+
+    def __init__(self, app: str, port: int, token: str) -> None:
+        super().__init__(None)
+        self.app, self.port, self.request = app, port, request(app, port, token)
+        self.asked = False
+
+
+def request(app: str, port: int, token: str) -> bytes:
+    method, path, header_, body = REQUESTS[app]
+    text = json.dumps(body)
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\n{header_}{token}\r\nAccept: application/json\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n{text}"
+    ).encode()
+
+
+def dealt(mix: dict[str, int]) -> list[str]:
+    """A round of a mix, its applications spread over it."""
+    each = [((i + 0.5) / count, app) for app, count in mix.items() for i in range(count)]
+    return [app for _at, app in sorted(each)]
+
+
+class Control(Peer):
+    """The node's connection to the inbound event socket."""
+
+    __slots__ = ("heard", "nodes", "trusted")
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.trusted = self.heard = False
+        self.nodes: set[bytes] = set()
+
+
+class Listener(Peer):
+    """The inbound event socket itself."""
+
+    __slots__ = ()
+
+
+class Orders(Peer):
+    """Standard input."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.fd = 0
+
+
+class Call(Peer):
+    """One call, from its first INVITE or its request to its end; as a peer, the socket of its A-leg."""
+
+    __slots__ = (
+        "accepted", "app_uuid", "busy", "counts", "done", "held", "job", "keys", "node", "playing", "queue", "ref",
+        "script", "serial", "started", "target", "times", "values",
+    )  # fmt: skip
+
+    def __init__(self, script: Script, serial: int, caller: bytes, now: float) -> None:
+        super().__init__(None)
+        self.script, self.serial, self.started = script, serial, now
+        self.target = 0  # the port that an answered leg goes to
+        self.ref = b""
+        self.node = b""
+        self.job = b""
+        self.accepted = not script.placed
+        self.busy = ""  # the application that runs on the channel
+        self.app_uuid = b""
+        self.playing = -1  # which of the audios it has come to
+        self.keys: deque[bytes] = deque()
+        self.queue: deque[tuple[str, bytes]] = deque()  # executes that wait for the one that runs
+        self.counts: Counter[str] = Counter()  # how often a frame was sent
+        self.done: list[str] = []
+        self.held = False
+        stamp = _stamp()
+        self.times = [stamp, stamp, stamp]
+        rest = b"-%04x-4e55-8e55-%012x" % (os.getpid() & 0xFFFF, serial)
+        self.values: Values = (rest, b"", caller, stamp, stamp, stamp, b"", b"")
+
+    def at(self, which: int) -> None:
+        """This is when it was dialled, or when it ended."""
+        self.times[which - BEGUN :] = [_stamp()] * (ENDED + 1 - which)
+
+
+def _stamp() -> bytes:
+    return b"%d" % (time.time() * 1e6)
+
+
+class Exchange(Loop[Peer]):
+    def __init__(self, port: int, password: str, apis: list[dict[str, Any]], admin: dict[str, Any]) -> None:
+        """``apis``: ``port`` and ``token`` of each integrator; ``admin``: the same of the admin port."""
+        super().__init__(0.0)
+        self.password = password.encode()
+        self.apis, self.admin = apis, admin
+        self.scripts = {name: Script(name) for name in ("disa", "dialthrough", "click2dial", "inbound", "autodial")}
+        self.node_port = 0
+        self.callers = 10_000
+        self.calls: dict[int, Call] = {}
+        """By their serial number: those that have not ended."""
+        self.by_ref: dict[bytes, Call] = {}
+        self.serials = itertools.count(1)
+        self.finished = 0
+        self.refs: list[str] = []
+        self.holding = False
+        self.held: list[Call] = []
+        self.controls: list[Control] = []
+        self.said: dict[Control, list[bytes]] = {}
+        """For the inbound connections, to be sent at the turn's end."""
+        self.idle: dict[str, deque[Client]] = {}
+        self.waiting: deque[Call] = deque()
+        """Calls whose request has no connection yet."""
+        self.nameless: dict[str, deque[Call]] = {app: deque() for app in REQUESTS}
+        """Calls that were asked for, and whose references are not known yet."""
+        self.orders: deque[dict[str, Any]] = deque()
+        sock = socket.create_server((HOST, port), backlog=128)
+        sock.setblocking(False)
+        self.add(Listener(sock))
+
+    # What it is told ----------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Until standard input ends."""
+        while True:
+            self.turn()
+            while self.orders:
+                order = self.orders.popleft()
+                before = self.received, self.sent_bytes, time.process_time()
+                began = time.perf_counter()
+                getattr(self, order.pop("do"))(**order)
+                result = {
+                    "wall": time.perf_counter() - began,
+                    "cpu": time.process_time() - before[2],
+                    "commands": self.received - before[0],
+                    "bytes": self.sent_bytes - before[1],
+                    "refs": self.refs,
+                    "failures": dict(self.failures),
+                }
+                self.refs = []
+                self.failures.clear()
+                print(json.dumps(result), flush=True)
+
+    def ready(self, port: int) -> None:
+        """Until the node, whose outbound socket is at ``port``, has subscribed."""
+        self.node_port = port
+        until = time.perf_counter() + PATIENCE
+        while not any(control.heard for control in self.controls):
+            if time.perf_counter() > until:
+                self.failures["the node does not connect"] += 1
+                return
+            self.turn()
+
+    def dial(self, callers: int = 10_000, tick: float = 0.0, connections: int = 16) -> None:
+        """How: from how many numbers, with which tick (seconds), over how many HTTP connections a port."""
+        self.callers, self.tick = callers, tick
+        for clients in self.idle.values():
+            for client in clients:
+                self.drop(client)
+        self.idle = {}
+        each = connections if len(self.apis) == 1 else 1
+        for app, ports, count in (("click2dial", self.apis, each), ("autodial", [self.admin], connections)):
+            for api in ports * count:
+                self.idle.setdefault(app, deque()).append(Client(app, **api))
+
+    def run(self, mix: dict[str, int], calls: int, concurrency: int = 50, rate: float = 0.0) -> None:
+        """Place so many calls, so many at a time, and see them end. ``mix``: how many of each, in a round."""
+        self.interval = 1 / rate if rate else 0.0
+        turns = itertools.cycle(dealt(mix))
+        began = swept = time.perf_counter()
+        target = self.finished + calls
+        placed = 0
+        while self.finished < target and not self.failures:
+            while placed < calls and len(self.calls) - len(self.held) < concurrency:
+                if self.interval and time.perf_counter() < began + placed * self.interval:
+                    break
+                self.place(next(turns))
+                placed += 1
+            self.turn()
+            swept = self.swept(swept)
+        self.interval = 0.0
+
+    def hold(self, mix: dict[str, int], calls: int, concurrency: int = 50) -> None:
+        """Bring so many more calls to where the two talk, and keep them there."""
+        self.holding = True
+        turns = itertools.cycle(dealt(mix))
+        target = len(self.held) + calls
+        swept = time.perf_counter()
+        while len(self.held) < target and not self.failures:
+            while len(self.calls) < min(target, len(self.held) + concurrency):
+                self.place(next(turns))
+            self.turn()
+            swept = self.swept(swept)
+        self.holding = False
+
+    def release(self) -> None:
+        """The callees of the held calls hang up; each goes on to its end."""
+        held, self.held = self.held, []
+        target = self.finished + len(held)
+        swept = time.perf_counter()
+        for i in range(0, len(held), 50):
+            for call in held[i : i + 50]:
+                call.held = False
+                call.started = time.perf_counter()
+                self.schedule(call, "bridge", 2)
+            while self.finished < target - len(held) + min(i + 50, len(held)) and not self.failures:
+                self.turn()
+                swept = self.swept(swept)
+
+    def swept(self, last: float) -> float:
+        now = time.perf_counter()
+        if now - last < 1:
+            return last
+        for call in [call for call in self.calls.values() if now - call.started > PATIENCE and not call.held]:
+            self.end(call, f"no end after {PATIENCE:.0f} s; did {call.done}, running {call.busy or 'nothing'}")
+        return now
+
+    # Calls --------------------------------------------------------------------------------------------
+
+    def place(self, app: str) -> None:
+        serial = next(self.serials)
+        script = self.scripts[app]
+        call = Call(script, serial, b"082%07d" % (serial % self.callers), time.perf_counter())
+        self.calls[serial] = call
+        if script.placed:
+            self.waiting.append(call)
+            self.ask()
+        else:
+            call.attach(self.opened(self.node_port))
+            self.add(call)
+
+    def ask(self) -> None:
+        """Send the requests for which there is a connection."""
+        for _ in range(len(self.waiting)):
+            call = self.waiting.popleft()
+            clients = self.idle[call.script.name]
+            if not clients:
+                self.waiting.append(call)
+                continue
+            client = clients.popleft()
+            self.nameless[call.script.name].append(call)
+            if client.fd < 0:
+                client.attach(self.opened(client.port))
+                self.add(client)
+            client.asked = True
+            self.send(client, client.request)
+
+    def end(self, peer: Peer, failure: str = "") -> None:
+        if not isinstance(peer, Call):
+            self.drop(peer)
+            if isinstance(peer, Control):
+                self.controls.remove(peer)
+            self.failures[failure or "a connection was lost"] += 1
+            return
+        if peer.fd >= 0:
+            self.drop(peer)
+        if self.calls.pop(peer.serial, None) is None:
+            return
+        self.by_ref.pop(peer.ref, None)
+        self.finished += 1
+        self.refs.append(peer.ref.decode())
+        if failure:
+            self.failures[f"{peer.script.name}: {failure}"] += 1
+
+    def closed(self, peer: Peer) -> str:
+        if isinstance(peer, Call):
+            return f"closed by the node after {peer.done}"
+        return f"{type(peer).__name__.lower()}: closed by the node"
+
+    def wrong(self, call: Call) -> str:
+        """Why this call is not all of its script, or nothing."""
+        if not call.accepted:
+            return "its request was not answered with 2xx"
+        if call.counts["a.hangup_complete"] != 1 or call.counts["b.hangup_complete"] != 1:
+            return f"left before its end, after {call.done}"
+        if any(call.keys) or (call.script.session and call.playing + 1 != len(call.script.keys)):
+            return f"the caller was asked {call.playing + 1} times; did {call.done}"
+        return ""
+
+    # What comes ---------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        super().turn()
+        if self.said:
+            for control, frames in self.said.items():
+                if control.fd in self.peers:
+                    self.send(control, b"".join(frames))
+            self.said.clear()
+
+    def readable(self, peer: Peer) -> None:
+        if isinstance(peer, Listener):
+            sock, _ = peer.sock.accept()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            control = Control(sock)
+            self.controls.append(control)
+            self.add(control)
+            self.send(control, AUTH)
+        elif isinstance(peer, Orders):
+            data = os.read(peer.fd, 65536)
+            if not data:
+                sys.exit(1)  # whoever tells us what to do is gone
+            *lines, peer.buffer = (peer.buffer + data).split(b"\n")
+            self.orders.extend(json.loads(line) for line in lines)
+        elif isinstance(peer, Client):
+            self.answered(peer)
+        else:
+            super().readable(peer)
+
+    def answered(self, client: Client) -> None:
+        data = client.buffer + client.sock.recv(65536)
+        if not data and not client.asked:
+            # A node does not keep a connection for ever that nobody asks anything on.
+            self.drop(client)
+            client.fd = -1
+            return
+        head = data.find(b"\r\n\r\n")
+        client.buffer = data
+        if head < 0 and data:
+            return
+        length = _CONTENT_LENGTH.search(data)
+        if not client.asked or length is None:
+            raise Failed("HTTP: closed by the node")
+        if len(data) < head + 4 + int(length[1]):
+            return
+        client.buffer = b""
+        client.asked = False
+        self.idle[client.app].append(client)
+        found = _CALL_REF.search(data, head)
+        if data[9:10] != b"2" or found is None:
+            first = data[:head].partition(b"\r")[0]
+            raise Failed(f"HTTP: {first.decode()} {data[head + 4 :].decode()[:200]}")
+        # The originate may have come before the answer.
+        call = self.by_ref.get(found[1]) or self.unnamed(client.app, found[1])
+        call.accepted = True
+        self.ask()
+
+    def unnamed(self, app: str, ref: bytes) -> Call:
+        """The call of a reference that is heard for the first time: requests are alike, and any that was asked for
+        will do."""
+        calls = self.nameless[app]
+        if not calls:
+            raise Failed(f"a call that nobody asked for: {app} {ref.decode()}")
+        call = calls.popleft()
+        self.known(call, ref)
+        return call
+
+    def known(self, call: Call, ref: bytes) -> None:
+        call.ref = ref
+        self.by_ref[ref] = call
+
+    def command(self, peer: Peer, text: bytes) -> None:
+        if isinstance(peer, Control):
+            self.control(peer, text)
+        else:
+            assert isinstance(peer, Call)
+            self.outbound(peer, text)
+
+    # The inbound event socket -------------------------------------------------------------------------
+
+    def control(self, peer: Control, text: bytes) -> None:
+        verb, _, rest = text.partition(b" ")
+        if verb == b"auth":
+            peer.trusted = rest == self.password
+            self.send(peer, ACCEPTED if peer.trusted else REFUSED)
+        elif not peer.trusted:
+            raise Failed("control: a command before auth")
+        elif verb == b"sendevent":
+            self.send(peer, SENT)
+        elif verb == b"api":
+            output = self.api(rest)
+            self.send(peer, API % (len(output), output))
+        elif verb == b"bgapi":
+            self.background(peer, rest)
+        elif verb == b"filter":
+            name, _, value = rest.partition(b" ")
+            if name == b"variable_esl_node":
+                peer.nodes.add(value)
+            self.send(peer, FILTER % (name, value))
+        elif verb == b"event":
+            peer.heard = True
+            self.send(peer, EVENTS)
+        else:
+            self.send(peer, NOT_FOUND)
+            raise Failed(f"control: command not found: {text[:60]!r}")
+
+    def background(self, peer: Control, text: bytes) -> None:
+        job = _JOB_UUID.search(text)
+        ref = _REF.search(text)
+        if not text.startswith(b"originate ") or job is None or ref is None:
+            raise Failed(f"control: bgapi {text[:60]!r}")
+        self.send(peer, JOB % (job[1], job[1]))
+        app = "autodial" if b"esl_app=autodial" in text else "click2dial"
+        call = self.by_ref.get(ref[1]) or self.unnamed(app, ref[1])
+        call.job = job[1]
+        call.node = (_NODE.search(text) or [b"", b""])[1]
+        call.done.append("originate")
+        target = _SOCKET.search(text)
+        if target is None:
+            raise Failed(f"control: an originate to no socket: {text[-80:]!r}")
+        call.target = int(target[1])
+        self.schedule(peer, "a.progress", call.serial)
+
+    def api(self, text: bytes) -> bytes:
+        """An api command's output."""
+        verb, _, rest = text.partition(b" ")
+        if verb == b"status":
+            return STATUS % len(self.calls)
+        if verb == b"global_getvar":
+            return self.scripts["disa"].core_uuid
+        if verb == b"uuid_exists":
+            return b"true" if any(rest[8:] == call.values[REST] for call in self.calls.values()) else b"false"
+        if verb == b"show":
+            return b'{"row_count":0}' if rest.endswith(b"as json") else b"\n0 total.\n"
+        if verb in (b"uuid_setvar", b"uuid_break", b"sched_del"):
+            return b"+OK\n"
+        # hupall and uuid_kill among them: these calls end by themselves.
+        raise Failed(f"api {text[:80].decode('latin-1')}")
+
+    # The outbound event socket ------------------------------------------------------------------------
+
+    def outbound(self, call: Call, text: bytes) -> None:
+        if text.startswith(b"sendmsg"):
+            self.sendmsg(call, text)
+            return
+        verb, _, rest = text.partition(b" ")
+        if verb == b"api":
+            output = self.api(rest)
+            self.send(call, API % (len(output), output))
+            if rest.startswith(b"uuid_break ") and call.busy == "playback":
+                self.schedule(call, "complete.playback", 0)
+        elif verb == b"connect":
+            self.stamped(call)
+            self.send(call, call.script.connect.render(call.values))
+        elif verb == b"linger":
+            self.send(call, LINGER % rest)
+        elif verb == b"filter":
+            name, _, value = rest.partition(b" ")
+            if name == b"variable_esl_bleg":
+                self.known(call, value)
+                self.stamped(call)
+            self.send(call, FILTER % (name, value))
+        elif verb == b"event":
+            if text != call.script.events:
+                raise Failed(f"{text.decode()}: not what was recorded (python -m benchmarks.record)")
+            self.send(call, EVENTS)
+        elif verb == b"divert_events":
+            self.send(call, DIVERTED)
+        elif verb == b"exit":
+            problem = self.wrong(call)
+            with suppress(ConnectionError):  # who said exit may close without waiting for the answer
+                self.send(call, BYE)
+            self.end(call, problem)
+        else:
+            self.send(call, NOT_FOUND)
+            raise Failed(f"command not found: {text[:60]!r}")
+
+    def sendmsg(self, call: Call, text: bytes) -> None:
+        headers = dict(line.partition(b": ")[::2] for line in text.split(b"\n")[1:])
+        self.send(call, OK)
+        app = headers[b"execute-app-name"].decode()
+        call.done.append(app)
+        if app == "bridge" and _endpoint(text) != call.script.endpoint:
+            raise Failed(f"bridge to {_endpoint(text).decode()}, not to {call.script.endpoint.decode()}")
+        if not call.node and app == "multiset":
+            call.node = (_NODE.search(text) or [b"", b""])[1]
+        if call.busy:
+            call.queue.append((app, headers[b"Event-UUID"]))
+        else:
+            self.execute(call, app, headers[b"Event-UUID"])
+
+    def execute(self, call: Call, app: str, app_uuid: bytes) -> None:
+        call.busy, call.app_uuid = app, app_uuid
+        if app == "bridge":
+            call.at(DIALLED)
+            self.schedule(call, "bridge", 0)
+        elif app == "playback":
+            call.playing += 1
+            keys = call.script.keys
+            if call.playing < len(keys) and keys[call.playing]:
+                call.keys.extend(keys[call.playing])
+                self.schedule(call, "key", 0)
+            elif call.script.session and call.playing == len(keys) - 1:
+                self.schedule(call, "leaves", 0)
+            else:
+                raise Failed(f"an audio that was not recorded, after {call.done}")
+        else:
+            self.schedule(call, f"complete.{app}", 0)
+
+    def burst(self, peer: Peer, step: str, index: int) -> None:
+        if isinstance(peer, Control):
+            self.ring(peer, step, index)
+            return
+        assert isinstance(peer, Call)
+        call, script = peer, peer.script
+        if step == "key":
+            self.send(call, call.keys.popleft())
+            if call.keys:
+                self.schedule(call, "key", 0)
+        elif step == "leaves":
+            call.busy = ""
+            self.say(call, script.leaves)
+        elif step == "bridge":
+            last = index + 1 == len(script.bridge)
+            if index == 2:
+                call.at(ENDED)
+            self.say(call, script.bridge[index])
+            if last:
+                self.completed(call)
+            elif index == 1 and self.holding:
+                call.held = True
+                self.held.append(call)
+            else:
+                self.schedule(call, "bridge", index + 1)
+        else:
+            assert step.startswith("complete.")
+            if call.busy != step[9:]:
+                return  # a second uuid_break
+            self.say(call, [*script.with_it.get(step[9:], ()), step])
+            self.completed(call)
+
+    def ring(self, control: Control, step: str, serial: int) -> None:
+        """An A-leg that the node placed rings; then it answers, and comes to its socket."""
+        call = self.calls.get(serial)
+        if call is None:
+            return
+        self.say(call, [step])
+        if step == "a.progress":
+            self.schedule(control, "job", serial)
+        else:
+            call.attach(self.opened(call.target))
+            self.add(call)
+
+    def completed(self, call: Call) -> None:
+        call.busy = ""
+        if call.queue:
+            self.execute(call, *call.queue.popleft())
+
+    def say(self, call: Call, names: list[str]) -> None:
+        """Frames, to the call's own socket and, those that it hears, to its node's inbound connection."""
+        self.stamped(call)
+        counts, script = call.counts, call.script
+        frames = []
+        for name in names:
+            at = counts[name]
+            counts[name] = at + 1
+            found = script.outbound.get(name)
+            if found is not None and call.fd >= 0:
+                frames.append(found[min(at, len(found) - 1)].render(call.values))
+            heard = script.inbound.get(name)
+            if heard is not None:
+                frame = heard[min(at, len(heard) - 1)].render(call.values)
+                for control in self.controls:
+                    if call.node in control.nodes:
+                        self.said.setdefault(control, []).append(frame)
+            if found is None and heard is None:
+                raise Failed(f"no {name} was recorded")
+        if frames:
+            self.send(call, b"".join(frames))
+
+    @staticmethod
+    def stamped(call: Call) -> None:
+        rest, _ref, caller = call.values[:3]
+        call.values = (rest, call.ref, caller, *call.times, call.app_uuid, call.job)  # type: ignore[assignment]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.exchange", description=__doc__.partition("\n")[0])
+    parser.add_argument("--port", type=int, required=True, help="of the inbound event socket")
+    parser.add_argument("--password", required=True)
+    parser.add_argument("--apis", type=json.loads, required=True, help="port and token of each integrator, as JSON")
+    parser.add_argument("--admin", type=json.loads, required=True, help="the same of the admin port")
+    parser.add_argument("--core", type=int, default=None)
+    options = parser.parse_args()
+    if options.core is not None:
+        process.pin(0, options.core)
+    exchange = Exchange(options.port, options.password, options.apis, options.admin)
+    exchange.add(Orders())
+    exchange.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

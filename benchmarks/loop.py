@@ -1,0 +1,160 @@
+"""One thread, epoll, sockets that do not block: what both load generators are made of."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import time
+from collections import Counter, deque
+from typing import Generic, TypeVar
+
+HOST = "127.0.0.1"
+
+
+class Failed(Exception):
+    """The application did not do what the script says."""
+
+
+class Peer:
+    """One connection of this end."""
+
+    __slots__ = ("buffer", "fd", "out", "sock")
+
+    def __init__(self, sock: socket.socket | None) -> None:
+        self.buffer = b""
+        self.out = b""
+        self.fd = -1
+        if sock is not None:
+            self.attach(sock)
+
+    def attach(self, sock: socket.socket) -> None:
+        self.sock, self.fd = sock, sock.fileno()
+
+
+P = TypeVar("P", bound=Peer)
+
+
+class Loop(Generic[P]):
+    """Peers, and what is to be said to them and when. ``tick``: seconds between two looks of FreeSWITCH at a channel;
+    0: what it has to say comes in the loop's next turn."""
+
+    def __init__(self, tick: float) -> None:
+        self.tick = tick
+        self.interval = 0.0
+        self.epoll = select.epoll()
+        self.peers: dict[int, P] = {}
+        self.pending: deque[tuple[float, P, str, int]] = deque()  # bursts due, in order of time
+        self.failures: Counter[str] = Counter()
+        self.received = 0
+        self.sent_bytes = 0
+
+    def turn(self) -> None:
+        """One turn of the loop: read what came, then write the bursts that are due."""
+        pending = self.pending
+        wait = 0.0 if pending else self.interval or 0.5
+        if pending and self.tick:
+            wait = max(0.0, min(pending[0][0] - time.perf_counter(), self.interval or 0.5))
+        due = len(pending)  # what this turn's commands add comes in the next turn
+        for fd, flags in self.epoll.poll(wait):
+            peer = self.peers.get(fd)
+            if peer is None:
+                continue
+            try:
+                if flags & select.EPOLLOUT and peer.out:
+                    self.flush(peer)
+                if flags & ~select.EPOLLOUT:
+                    self.readable(peer)
+            except (Failed, OSError) as error:
+                self.end(peer, str(error) or type(error).__name__)
+        now = time.perf_counter() if self.tick else 0.0
+        for _ in range(due):
+            if self.tick and pending[0][0] > now:
+                break
+            _due, peer, step, index = pending.popleft()
+            if peer.fd in self.peers:
+                try:
+                    self.burst(peer, step, index)
+                except (Failed, OSError) as error:
+                    self.end(peer, str(error) or type(error).__name__)
+
+    def schedule(self, peer: P, step: str, index: int) -> None:
+        # with a tick, FreeSWITCH looks every 20 ms: what it has to say comes at the next one
+        self.pending.append((time.perf_counter() + self.tick if self.tick else 0.0, peer, step, index))
+
+    # connections
+
+    @staticmethod
+    def opened(port: int) -> socket.socket:
+        """A connection under way."""
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 19)
+        error = sock.connect_ex((HOST, port))
+        if error not in (0, errno.EINPROGRESS):
+            raise OSError(error, "connect")
+        return sock
+
+    def add(self, peer: P) -> None:
+        self.peers[peer.fd] = peer
+        self.epoll.register(peer.fd, select.EPOLLIN)
+
+    def drop(self, peer: P) -> bool:
+        """Close it; False where that had been done."""
+        if self.peers.pop(peer.fd, None) is None:
+            return False
+        self.epoll.unregister(peer.fd)
+        peer.sock.close()
+        return True
+
+    def send(self, peer: P, data: bytes) -> None:
+        self.sent_bytes += len(data)
+        if peer.out:
+            peer.out += data
+            return
+        try:
+            sent = peer.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            peer.out = data[sent:]
+            self.epoll.modify(peer.fd, select.EPOLLIN | select.EPOLLOUT)
+
+    def flush(self, peer: P) -> None:
+        peer.out = peer.out[peer.sock.send(peer.out) :]
+        if not peer.out:
+            self.epoll.modify(peer.fd, select.EPOLLIN)
+
+    def readable(self, peer: P) -> None:
+        data = peer.sock.recv(65536)
+        if not data:
+            raise Failed(self.closed(peer))
+        if peer.buffer:
+            data = peer.buffer + data
+        start = 0
+        while (stop := data.find(b"\n\n", start)) >= 0:
+            self.received += 1
+            self.command(peer, data[start:stop])
+            if peer.fd not in self.peers:
+                return
+            start = stop + 2
+        peer.buffer = data[start:]
+
+    # what a generator says to this
+
+    def closed(self, peer: P) -> str:
+        """What it means that the application closed this connection."""
+        raise NotImplementedError
+
+    def command(self, peer: P, text: bytes) -> None:
+        """One command of the application's."""
+        raise NotImplementedError
+
+    def burst(self, peer: P, step: str, index: int) -> None:
+        """What was scheduled is due."""
+        raise NotImplementedError
+
+    def end(self, peer: P, failure: str = "") -> None:
+        """This connection is over."""
+        raise NotImplementedError

@@ -1,0 +1,212 @@
+"""A whole node under measurement: its configuration, its Redis, its process, and what came out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import process
+from benchmarks.cards import Bulk
+from esl_apps import redisclient
+from esl_apps.cards import CardStore
+from esl_apps.core.numbers import NumberPlan
+from esl_apps.embedded import redis_server
+from tests.chaos.parts import NodeProcess, stop
+
+HOST = "127.0.0.1"
+TOKEN, ADMIN_TOKEN, PIN, ESL_PASSWORD = "acme-token-of-bench", "admin-token-of-bench", "4821907356", "bench"
+PIN_KEY = "key-of-bench"
+OWN = "27115550000"
+MOST = "max_concurrent_calls_per_user"
+DISA, CARD, INBOUND = "27115550002", "27115550003", "27115550010"
+CDRS = "enigma:notifications:cdr"
+#: So many that none is reached: they are counted all the same.
+PLENTY = 1_000_000_000
+_LIMITS = dict.fromkeys(("calls_per_hour", "calls_per_day", "minutes_per_hour", "minutes_per_day"), PLENTY)
+_RATE = {"per_token": 1_000_000, "per_address": 1_000_000, "failed": 10, "connections": 500}
+
+
+def configuration(folder: Path, redis: str, switch: str, *, name: str = "bench", **more: Any) -> dict[str, Any]:
+    """A node's: all that a call is checked against and counted by is on.
+
+    :param switch: ``host:port`` of its inbound event socket. :param more: sections that replace those here.
+    """
+    return {
+        "node": {
+            "name": name, "listen": f"{HOST}:{process.free_port()}", "drain_timeout": 5, "max_calls": 20_000,
+            "state_dir": str(folder / "state"),
+        },
+        "redis": {"url": redis},
+        "pin_key": PIN_KEY,
+        "switches": [{"name": "fs1", "address": switch, "password": ESL_PASSWORD}],
+        "dial": {"region": "ZA", "extension": "user/{number}@127.0.0.1", "external": ["sofia/gateway/pstn/{number}"]},
+        "admin": {"listen": f"{HOST}:{process.free_port()}", "token": ADMIN_TOKEN, "rate": _RATE},
+        "recordings": {"dir": str(folder / "recordings")},
+        "spool": {"dir": str(folder / "spool")},
+        "integrators": [integrator("acme", TOKEN)],
+        "cccp": {"cccp_cc_number": CARD, "cccp_cb_number": "27115550004"},
+        "spending": {"limits": _LIMITS, "breaker": {"high_risk_calls_per_hour": 10}},
+        "accounts": {
+            "acme": {
+                "integrator": "acme", "caller_id": {"number": f"+{OWN}", "name": "Acme"},
+                "disa": {"front": {"pin": PIN}},
+                "call_restriction": {"premium": {"action": "deny"}, "international": {"action": "deny"}},
+                "limits": _LIMITS,
+            }
+        },
+        "inbound": {INBOUND: {"integrator": "acme", "agents": ["1001"]}},
+        **more,
+    }  # fmt: skip
+
+
+def integrator(name: str, token: str) -> dict[str, Any]:
+    return {
+        "name": name, "listen": f"{HOST}:{process.free_port()}", "token": token, "caller_ids": [OWN], "rate": _RATE,
+        "limits": _LIMITS,
+    }  # fmt: skip
+
+
+class NotPerformed(RuntimeError):
+    """A call was not what it should have been, or its record was not."""
+
+
+class Stand:
+    """A node on one core; its Redis and the load generator on the other."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack, **more: Any) -> None:
+        """:param more: sections of the configuration that replace the usual ones."""
+        redis_port, self._esl_port = process.free_port(), process.free_port()
+        data = folder / "redis"
+        data.mkdir()
+        command = [
+            redis_server(), "--port", str(redis_port), "--bind", HOST, "--save", "", "--dir", str(data),
+            "--appendonly", "yes", "--appendfsync", "everysec",
+        ]  # fmt: skip
+        self.redis = stack.enter_context(process.running(command, redis_port, 1))
+        url = f"redis://{HOST}:{redis_port}/0"
+        self.client: Any = redisclient.connect(url)
+        config = configuration(folder, url, f"{HOST}:{self._esl_port}", **more)
+        self.node = NodeProcess(config, folder, [redis_port])
+        self._stack = stack
+        self._exchange: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.node.pid
+
+    def cards(self, count: int) -> None:
+        """Cards that are known by their caller numbers, those that the generator calls from."""
+        bulk = Bulk(self.client)
+        store = CardStore(bulk, PIN_KEY, NumberPlan("ZA", r"\d{3,4}"), {})
+        for i in range(count):
+            # Two calls of one card at a time, where there are few: that is another benchmark's.
+            card = {"cid": f"+2782{i:07d}", "active": True, "user_id": f"{i:032x}", MOST: 10_000}
+            store.create("acme", card)
+        bulk.flush()
+
+    def start(self, **dial: Any) -> None:
+        """The generator, then the node. :param dial: as ``Exchange.dial``."""
+        config = self.node.config
+        apis = [{"port": _port(one["listen"]), "token": one["token"]} for one in config["integrators"]]
+        admin = {"port": _port(config["admin"]["listen"]), "token": ADMIN_TOKEN}
+        command = process.python(
+            "benchmarks.exchange", "--port", self._esl_port, "--password", ESL_PASSWORD, "--core", 1,
+            "--apis", json.dumps(apis), "--admin", json.dumps(admin),
+        )  # fmt: skip
+        environment = dict(os.environ, PYTHONPATH=str(process.ROOT))
+        self._exchange = subprocess.Popen(
+            command, cwd=process.ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._stack.callback(_stop, self._exchange)
+        self._stack.callback(stop, self.node)
+        with process.pinned(0):
+            self.node.start()
+        self.order("ready", port=_port(config["node"]["listen"]))
+        self.order("dial", **dial)
+
+    def order(self, what: str, **how: Any) -> dict[str, Any]:
+        """What the generator says it did. :raises NotPerformed: a call was not performed as it should be."""
+        assert self._exchange is not None
+        pipes = self._exchange.stdin, self._exchange.stdout
+        assert pipes[0] is not None
+        assert pipes[1] is not None
+        pipes[0].write(json.dumps({"do": what, **how}).encode() + b"\n")
+        pipes[0].flush()
+        line = pipes[1].readline()
+        if not line:
+            raise NotPerformed(f"{what} {how}: the load generator died")
+        result = json.loads(line)
+        if result["failures"]:
+            tail = self.node.log.read_text()[-3000:]
+            raise NotPerformed(f"{what} {how}: {result['failures']}\n{tail}")
+        return dict(result)
+
+    def measured(self, mix: dict[str, int], calls: int, **how: Any) -> dict[str, float]:
+        """Perform calls and judge their records. Seconds of CPU (``running``: of the node's, while calls ran) and of
+        wall."""
+        node, redis = process.cpu(self.pid), process.cpu(self.redis.pid)
+        done = self.order("run", mix=mix, calls=calls, **how)
+        running = process.cpu(self.pid) - node
+        rest()  # what a node tidies up after a call belongs to the call
+        node, redis = process.cpu(self.pid) - node, process.cpu(self.redis.pid) - redis
+        self.judge(done["refs"])
+        return {
+            "calls": calls,
+            "node": node,
+            "running": running,
+            "redis": redis,
+            "wall": done["wall"],
+            "exchange": done["cpu"],
+            "commands": done["commands"],
+            "bytes": done["bytes"],
+        }
+
+    def judge(self, refs: list[str]) -> None:
+        """Take the records out of Redis: one of each call, and that says it was answered. :raises NotPerformed: it is
+        not so."""
+        records: Counter[str] = Counter()
+        until = time.monotonic() + 15
+        while sum(records.values()) < len(refs) and time.monotonic() < until:
+            while popped := self.client.rpop(CDRS, 1000):
+                for body in popped:
+                    payload = json.loads(body)["payload"]
+                    if payload["end_reason"] != "answered":
+                        raise NotPerformed(f"a call was not answered: {payload}")
+                    records[payload["call_ref"]] += 1
+            time.sleep(0.02)
+        expected = Counter(refs)
+        if records != expected:
+            missing, more = expected - records, records - expected
+            raise NotPerformed(f"records: {sum(missing.values())} missing, {sum(more.values())} doubled or unknown")
+
+
+def rest() -> None:
+    """What is written behind is written, and what was freed is given back."""
+    time.sleep(1.2)
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(10)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+@contextlib.contextmanager
+def standing(**more: Any) -> Iterator[Stand]:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
+        yield Stand(Path(folder), stack, **more)

@@ -1,0 +1,66 @@
+"""A connection to Redis waited for on the loop itself, as a call's socket is (``esl/stream.py``).
+
+gevent's own socket tries to read before the answer can be there (a system call and an exception), makes a Timeout, a
+timer and a waiter for each wait, and asks for the size of its buffer at each write. A call asks Redis five to ten
+times.
+"""
+
+from __future__ import annotations
+
+import socket as plain
+import time
+from typing import Any
+
+from gevent import queue, socket
+
+from esl_apps.esl.stream import Stream
+
+#: Seconds; for who waits without an end.
+_LONG = 86400.0
+
+
+def is_patched() -> bool:
+    """Whether all sockets are gevent's: this process waits on a loop."""
+    return plain.socket is socket.socket
+
+
+#: A pool's free connections. ``queue.LifoQueue`` is made of locks, each of which is a semaphore here.
+Free = queue.LifoQueue
+
+
+class Line:
+    """A connected socket, with as much of a socket's interface as redis-py uses."""
+
+    __slots__ = ("_stream", "_timeout")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._timeout: float | None = sock.gettimeout()
+        self._stream = Stream(sock)
+
+    def settimeout(self, timeout: float | None) -> None:
+        self._timeout = timeout
+
+    def sendall(self, data: bytes) -> None:
+        self._stream.send(data, _LONG if self._timeout is None else self._timeout)
+
+    def recv_into(self, buffer: bytearray) -> int:
+        """:raises BlockingIOError: nothing has come, and the time-out is 0. :raises TimeoutError: nor within it."""
+        if self._timeout == 0:
+            data: bytes | None = self._stream.look()
+        else:
+            data = self._stream.recv(time.monotonic() + (_LONG if self._timeout is None else self._timeout))
+        if data is None:
+            raise TimeoutError("timed out")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def shutdown(self, how: int) -> None:
+        self._stream.shutdown(how)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def line(sock: Any) -> Any:
+    """The same socket; a :class:`Line` where it is gevent's, and not TLS."""
+    return Line(sock) if type(sock) is socket.socket else sock
