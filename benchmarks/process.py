@@ -20,6 +20,14 @@ def pin(pid: int, core: int) -> None:
     os.sched_setaffinity(pid, {cores[core % len(cores)]})
 
 
+def realtime(pid: int, on: bool) -> None:
+    """Make all threads of a process realtime ones (SCHED_RR, the lowest priority), or ordinary ones again. Takes root,
+    as FreeSWITCH does for the same."""
+    policy, priority = (os.SCHED_RR, 1) if on else (os.SCHED_OTHER, 0)
+    for task in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setscheduler(int(task), policy, os.sched_param(priority))
+
+
 @contextlib.contextmanager
 def pinned(core: int) -> Iterator[None]:
     """What is started here stays on one core, with all its threads."""
