@@ -33,7 +33,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks import process
 from benchmarks.loop import HOST, Failed, Loop, Peer
 
 CALLS = Path(__file__).parent / "calls"
@@ -343,7 +342,7 @@ class Exchange(Loop[Peer]):
         self.password = password.encode()
         self.apis, self.admin = apis, admin
         self.scripts = {name: Script(name) for name in ("disa", "dialthrough", "click2dial", "inbound", "autodial")}
-        self.node_port = 0
+        self.node_ports = itertools.cycle([0])
         self.callers = 10_000
         self.calls: dict[int, Call] = {}
         """By their serial number: those that have not ended."""
@@ -389,11 +388,11 @@ class Exchange(Loop[Peer]):
                 self.failures.clear()
                 print(json.dumps(result), flush=True)
 
-    def ready(self, port: int) -> None:
-        """Until the node, whose outbound socket is at ``port``, has subscribed."""
-        self.node_port = port
+    def ready(self, ports: list[int], connections: int) -> None:
+        """Until so many have subscribed; ``ports``: where callers come to, in turns."""
+        self.node_ports = itertools.cycle(ports)
         until = time.perf_counter() + PATIENCE
-        while not any(control.heard for control in self.controls):
+        while sum(control.heard for control in self.controls) < connections:
             if time.perf_counter() > until:
                 self.failures["the node does not connect"] += 1
                 return
@@ -474,7 +473,7 @@ class Exchange(Loop[Peer]):
             self.waiting.append(call)
             self.ask()
         else:
-            call.attach(self.opened(self.node_port))
+            call.attach(self.opened(next(self.node_ports)))
             self.add(call)
 
     def ask(self) -> None:
@@ -818,10 +817,7 @@ def main() -> int:
     parser.add_argument("--password", required=True)
     parser.add_argument("--apis", type=json.loads, required=True, help="port and token of each integrator, as JSON")
     parser.add_argument("--admin", type=json.loads, required=True, help="the same of the admin port")
-    parser.add_argument("--core", type=int, default=None)
     options = parser.parse_args()
-    if options.core is not None:
-        process.pin(0, options.core)
     exchange = Exchange(options.port, options.password, options.apis, options.admin)
     exchange.add(Orders())
     exchange.serve()

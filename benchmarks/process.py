@@ -58,6 +58,11 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that are still there."""
+    return [int(text) for text in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @contextlib.contextmanager
 def running(argv: list[str], port: int, core: int | None = 0) -> Iterator[subprocess.Popen[bytes]]:
     """A process that listens on `port`, pinned, ended when the block is left."""
