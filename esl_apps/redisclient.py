@@ -42,7 +42,7 @@ class _Connection(redis.Connection):
 class _Pool(redis.BlockingConnectionPool):
     """redis-py's, without what it does at each command for processes that fork while they use it."""
 
-    def get_connection(self, _command_name: Any = None, *_keys: Any, **_options: Any) -> Any:
+    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         try:
             connection = self.pool.get(timeout=self.timeout)
         except Empty:
