@@ -18,7 +18,8 @@ from esl_apps.calls import Essence
 
 log = logging.getLogger(__name__)
 
-#: Bytes after which the file is written anew, with what is live alone.
+#: Bytes after which the file is written anew, with what is live alone; where that is more than half of it, at twice
+#: what it was: with thousands of calls up, each change would write all of them.
 _REWRITE = 4 << 20
 
 
@@ -33,7 +34,7 @@ class Begun:
         self.left = self._read()
         """What an earlier run of this node left, oldest first."""
         self._fd = -1
-        self._size = 0
+        self._size = self._live_size = 0
         self._cut = False
         self._rewrite(self.left)
 
@@ -72,7 +73,7 @@ class Begun:
             # Behind a line that was cut, the next one begins anew: reading takes what is whole.
             self._cut = written < len(line)
             self._size += written
-            if self._size > _REWRITE:
+            if self._size > max(_REWRITE, 2 * self._live_size):
                 self._rewrite(self._live())
         except OSError as error:
             # The disk is full: Redis has it, too.
@@ -85,7 +86,8 @@ class Begun:
         os.replace(fresh, self._path)
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         self.close()
-        self._fd, self._size, self._cut = fd, len(text), False
+        self._fd, self._cut = fd, False
+        self._size = self._live_size = len(text)
 
     def close(self) -> None:
         if self._fd >= 0:
