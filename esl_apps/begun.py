@@ -81,13 +81,16 @@ class Begun:
 
     def _rewrite(self, live: Iterable[Essence]) -> None:
         fresh = self._path.with_suffix(".new")
-        text = b"".join(msgspec.json.encode(call) + b"\n" for call in live)
-        fresh.write_bytes(text)
+        with fresh.open("wb") as file:
+            # One after the other: all of them at once would be as many megabytes of memory.
+            for call in live:
+                file.write(msgspec.json.encode(call) + b"\n")
+            size = file.tell()
         os.replace(fresh, self._path)
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         self.close()
         self._fd, self._cut = fd, False
-        self._size = self._live_size = len(text)
+        self._size = self._live_size = size
 
     def close(self) -> None:
         if self._fd >= 0:
