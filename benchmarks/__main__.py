@@ -17,7 +17,10 @@ BENCHMARKS = {
     "applications": "DISA, dialthrough and click-to-dial whole: calls per CPU-second of a node, memory of a held call",
     "cards": "a card's look-up by PIN and by number, with 10 cards and with 1,000,000",
     "growth": "CPU and memory of a call as there are more calls, cards, integrators and calls to be listed",
+    "delay": "INVITE to 200, the last key to the B-leg, BYE to the record: a real FreeSWITCH under SIPp, beside peers",
+    "http": "POST /click2dial/calls with 100 clients; a client's times beside slow and huge ones",
     "ring": "from POST /click2dial/calls to the agent's INVITE, beside the same originate typed by hand",
+    "scaling": "what a second worker brings; one, two and four nodes beside what the model says they carry",
 }
 
 

@@ -33,7 +33,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks import process
 from benchmarks.loop import HOST, Failed, Loop, Peer
 
 CALLS = Path(__file__).parent / "calls"
@@ -77,6 +76,14 @@ REQUESTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         {"data": {"a_leg_number": "27820001235", "b_leg_number": "0820001234", "callback_delay": 0}},
     ),
 }  # fmt: skip
+
+#: What it says of itself, as a FreeSWITCH 1.11.1 did.
+STATUS = (
+    b"UP 0 years, 0 days, 0 hours, 19 minutes, 28 seconds, 276 milliseconds, 992 microseconds\n"
+    b"FreeSWITCH (Version 1.11.1-release  64bit) is ready\n848 session(s) since startup\n"
+    b"%d session(s) - peak 43, last 5min 4 \n0 session(s) per Sec out of max 1000, peak 41, last 5min 4 \n"
+    b"50000 session(s) max\nmin idle cpu 0.00/97.00\nCurrent Stack Size/Max 240K/8192K\n"
+)
 
 # What a template's slots stand for, and how wide each is.
 REST, REF, CALLER, BEGUN, DIALLED, ENDED, APP_UUID, JOB_UUID = range(8)
@@ -335,7 +342,7 @@ class Exchange(Loop[Peer]):
         self.password = password.encode()
         self.apis, self.admin = apis, admin
         self.scripts = {name: Script(name) for name in ("disa", "dialthrough", "click2dial", "inbound", "autodial")}
-        self.node_port = 0
+        self.node_ports = itertools.cycle([0])
         self.callers = 10_000
         self.calls: dict[int, Call] = {}
         """By their serial number: those that have not ended."""
@@ -381,11 +388,11 @@ class Exchange(Loop[Peer]):
                 self.failures.clear()
                 print(json.dumps(result), flush=True)
 
-    def ready(self, port: int) -> None:
-        """Until the node, whose outbound socket is at ``port``, has subscribed."""
-        self.node_port = port
+    def ready(self, ports: list[int], connections: int) -> None:
+        """Until so many have subscribed; ``ports``: where callers come to, in turns."""
+        self.node_ports = itertools.cycle(ports)
         until = time.perf_counter() + PATIENCE
-        while not any(control.heard for control in self.controls):
+        while sum(control.heard for control in self.controls) < connections:
             if time.perf_counter() > until:
                 self.failures["the node does not connect"] += 1
                 return
@@ -466,7 +473,7 @@ class Exchange(Loop[Peer]):
             self.waiting.append(call)
             self.ask()
         else:
-            call.attach(self.opened(self.node_port))
+            call.attach(self.opened(next(self.node_ports)))
             self.add(call)
 
     def ask(self) -> None:
@@ -644,8 +651,8 @@ class Exchange(Loop[Peer]):
     def api(self, text: bytes) -> bytes:
         """An api command's output."""
         verb, _, rest = text.partition(b" ")
-        if verb == b"hostname":
-            return b"vm"
+        if verb == b"status":
+            return STATUS % len(self.calls)
         if verb == b"global_getvar":
             return self.scripts["disa"].core_uuid
         if verb == b"uuid_exists":
@@ -810,10 +817,7 @@ def main() -> int:
     parser.add_argument("--password", required=True)
     parser.add_argument("--apis", type=json.loads, required=True, help="port and token of each integrator, as JSON")
     parser.add_argument("--admin", type=json.loads, required=True, help="the same of the admin port")
-    parser.add_argument("--core", type=int, default=None)
     options = parser.parse_args()
-    if options.core is not None:
-        process.pin(0, options.core)
     exchange = Exchange(options.port, options.password, options.apis, options.admin)
     exchange.add(Orders())
     exchange.serve()

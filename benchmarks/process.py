@@ -20,6 +20,14 @@ def pin(pid: int, core: int) -> None:
     os.sched_setaffinity(pid, {cores[core % len(cores)]})
 
 
+def realtime(pid: int, on: bool) -> None:
+    """Make all threads of a process realtime ones (SCHED_RR, the lowest priority), or ordinary ones again. Takes root,
+    as FreeSWITCH does for the same."""
+    policy, priority = (os.SCHED_RR, 1) if on else (os.SCHED_OTHER, 0)
+    for task in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setscheduler(int(task), policy, os.sched_param(priority))
+
+
 @contextlib.contextmanager
 def pinned(core: int) -> Iterator[None]:
     """What is started here stays on one core, with all its threads."""
@@ -48,6 +56,11 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that are still there."""
+    return [int(text) for text in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextlib.contextmanager

@@ -114,23 +114,33 @@ class Stand:
 
     def start(self, **dial: Any) -> None:
         """The generator, then the node. :param dial: as ``Exchange.dial``."""
-        config = self.node.config
-        apis = [{"port": _port(one["listen"]), "token": one["token"]} for one in config["integrators"]]
-        admin = {"port": _port(config["admin"]["listen"]), "token": ADMIN_TOKEN}
-        command = process.python(
-            "benchmarks.exchange", "--port", self._esl_port, "--password", ESL_PASSWORD, "--core", 1,
-            "--apis", json.dumps(apis), "--admin", json.dumps(admin),
-        )  # fmt: skip
-        environment = dict(os.environ, PYTHONPATH=str(process.ROOT))
-        self._exchange = subprocess.Popen(
-            command, cwd=process.ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        self._stack.callback(_stop, self._exchange)
+        self._exchange = self._generator([self.node.config])
+        process.pin(self._exchange.pid, 1)
         self._stack.callback(stop, self.node)
         with process.pinned(0):
             self.node.start()
-        self.order("ready", port=_port(config["node"]["listen"]))
+        self.order("ready", ports=[port_of(self.node.config["node"]["listen"])], connections=1)
         self.order("dial", **dial)
+
+    def _generator(self, configs: list[dict[str, Any]]) -> subprocess.Popen[bytes]:
+        """For nodes with these configurations."""
+        listed = [one for config in configs for one in config["integrators"]]
+        apis = [{"port": port_of(one["listen"]), "token": one["token"]} for one in listed]
+        admin = {"port": port_of(configs[0]["admin"]["listen"]), "token": ADMIN_TOKEN}
+        command = process.python(
+            "benchmarks.exchange", "--port", self._esl_port, "--password", ESL_PASSWORD,
+            "--apis", json.dumps(apis), "--admin", json.dumps(admin),
+        )  # fmt: skip
+        environment = dict(os.environ, PYTHONPATH=str(process.ROOT))
+        child = subprocess.Popen(
+            command, cwd=process.ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._stack.callback(_stop, child)
+        return child
+
+    def cpu(self) -> float:
+        """Of the node, seconds."""
+        return process.cpu(self.pid)
 
     def order(self, what: str, **how: Any) -> dict[str, Any]:
         """What the generator says it did. :raises NotPerformed: a call was not performed as it should be."""
@@ -152,11 +162,11 @@ class Stand:
     def measured(self, mix: dict[str, int], calls: int, **how: Any) -> dict[str, float]:
         """Perform calls and judge their records. Seconds of CPU (``running``: of the node's, while calls ran) and of
         wall."""
-        node, redis = process.cpu(self.pid), process.cpu(self.redis.pid)
+        node, redis = self.cpu(), process.cpu(self.redis.pid)
         done = self.order("run", mix=mix, calls=calls, **how)
-        running = process.cpu(self.pid) - node
+        running = self.cpu() - node
         rest()  # what a node tidies up after a call belongs to the call
-        node, redis = process.cpu(self.pid) - node, process.cpu(self.redis.pid) - redis
+        node, redis = self.cpu() - node, process.cpu(self.redis.pid) - redis
         self.judge(done["refs"])
         return {
             "calls": calls,
@@ -193,7 +203,7 @@ def rest() -> None:
     time.sleep(1.2)
 
 
-def _port(address: str) -> int:
+def port_of(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 

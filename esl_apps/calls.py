@@ -26,15 +26,16 @@ from esl_apps.esl.channel import leg_of
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Job, Switch, Unavailable
 from esl_apps.esl.wire import Event
+from esl_apps.fleet import Fleet
 
 log = logging.getLogger(__name__)
 
 #: By which a node tells another, over the switch, to cancel a call.
-_CANCEL = "esl_apps::cancel"
+CANCEL = "esl_apps::cancel"
 #: What the inbound connection hears: A-legs that ring, ends that no socket sees, and other nodes' cancels.
-EVENTS = f"BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM {_CANCEL}"
+EVENTS = f"BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM {CANCEL}"
 #: Seconds for a call's own node to cancel it, once it was told to; then whoever was asked hangs its legs up.
-_TOLD = 0.5
+_TOLD = 3.0
 #: Seconds from an agent's answer to its leg's socket; FreeSWITCH connects at once.
 ATTACH = 5.0
 #: Seconds for a killed originate to report its end.
@@ -95,7 +96,9 @@ class Calls:
         on_moment: Callable[[Attempt, Moment], None],
         on_record: Callable[[Attempt], None],
         on_save: Callable[[Attempt], None],
+        fleet: Fleet,
     ) -> None:
+        self.fleet = fleet
         self.live: dict[str, Live] = {}
         self.closed = False
         """This process ends: what is still up is another's."""
@@ -216,13 +219,11 @@ class Calls:
             gevent.spawn(self._cancel, live)
         return True
 
-    def cancel_elsewhere(self, switch: Switch, ref: str, node: str) -> None:
+    def cancel_elsewhere(self, switch: Switch, ref: str) -> None:
         """A call of another node, which is told by way of the switch that it is a cancel; returns at once."""
 
         def tell() -> None:
-            # As the legs' events, it passes the filter of the node that it is for.
-            headers = {"variable_esl_node": node, "variable_esl_call_ref": ref}
-            switch.post_raw(wire.custom_event(_CANCEL, headers))
+            switch.post_raw(wire.custom_event(CANCEL, {"variable_esl_call_ref": ref}))
             gevent.sleep(_TOLD)
             self.reap(switch, ref)
 
@@ -260,13 +261,15 @@ class Calls:
         attempt = live.attempt
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
             live.ends[event.get("Unique-ID") or ""] = event
-        elif event.name == b"CUSTOM" and event.get("Event-Subclass") == _CANCEL:
+        elif event.name.startswith(b"CHANNEL_PROGRESS"):
+            if live.run is not None and not live.attached:
+                leg = leg_of(event)
+                live.rang.add(leg.uuid)
+                attempt.aleg_uuid = leg.uuid
+                attempt.enter(cdr.AGENT_RINGING, leg.ringing_at or time.time())
+        elif event.get("Event-Subclass") == CANCEL:
+            # Of CUSTOM events the name is not the first header.
             self.cancel(attempt.call_ref, cdr.API)
-        elif live.run is not None and not live.attached:
-            leg = leg_of(event)
-            live.rang.add(leg.uuid)
-            attempt.aleg_uuid = leg.uuid
-            attempt.enter(cdr.AGENT_RINGING, leg.ringing_at or time.time())
         live.poke()
 
     def on_up(self, switch: Switch) -> None:
@@ -325,9 +328,33 @@ class _Line:
     def __init__(self, live: Live, calls: Calls) -> None:
         self._live = live
         self._calls = calls
+        self._tried: set[str] = set()
         self.answered_uuid = ""
 
+    def elsewhere(self) -> bool:
+        live = self._live
+        self._tried.add(live.switch.name)
+        switch = self._calls.fleet.best(self._tried)
+        if switch is None:
+            return False
+        live.switch, live.core_uuid = switch, switch.core_uuid
+        live.attempt.switch = switch.name
+        live.attempt.note("switch", f"{switch.name} is tried")
+        live.attempt.save()
+        return True
+
     def originate(self, command: str, deadline: float) -> Rang:
+        rang = self._originate(command, deadline)
+        health = self._calls.fleet.health[self._live.switch.name]
+        if rang.outcome == "answered":
+            health.told(0)
+        elif rang.outcome == "failed":
+            health.told(rang.code)
+        elif rang.outcome in ("lost", "away"):
+            health.told(None)
+        return rang
+
+    def _originate(self, command: str, deadline: float) -> Rang:
         live, switch = self._live, self._live.switch
         core_uuid = switch.core_uuid
         live.ends.clear()
@@ -336,7 +363,7 @@ class _Line:
             job = switch.bgapi(command)
         except Unavailable as error:
             live.attempt.note("switch_away", str(error))
-            return Rang("lost")
+            return Rang("away")
         job.notify(live.poke)
         if not live.wait(lambda: job.done, deadline):
             return self._give_up(job)

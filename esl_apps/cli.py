@@ -24,6 +24,7 @@ from esl_apps.store import Store
 if TYPE_CHECKING:
     from esl_apps.breaker import Breakers
 
+_MOST_WORKERS = 256
 _DEFAULT_CONFIG = "/etc/esl_apps/esl_apps.yml"
 
 
@@ -43,6 +44,9 @@ def main(argv: list[str]) -> int:
         return sub
 
     serve = command("serve", "run a node until SIGTERM; SIGHUP reloads the configuration")
+    serve.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="processes on the same ports: one a core (1)"
+    )
     serve.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     command("check", "read the configuration and try everything that it names")
     command("calls", "the live calls of all nodes")
@@ -106,14 +110,24 @@ def main(argv: list[str]) -> int:
         return 1
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to {_MOST_WORKERS}")
+    return int(text)
+
+
 def _serve(config: Config, arguments: argparse.Namespace) -> int:
     from esl_apps.ports import Ports
     from esl_apps.service import Node
+    from esl_apps.workers import Share, Supervisor
 
     logs.setup(arguments.log_level)
+    share = Share.inherited()
+    if arguments.workers > 1 and share is None:
+        return Supervisor(config, arguments.workers).run()
     # Who spawned what is for debugging: it is looked for at each spawn, and kept with each greenlet.
     gevent.config.track_greenlet_tree = False
-    node = Node(config)
+    node = Node(config, share)
     ports = Ports(node)
     # First, so that a node whose ports are taken never takes a call; a request meanwhile gets 503.
     ports.open()
@@ -132,7 +146,11 @@ def _serve(config: Config, arguments: argparse.Namespace) -> int:
     gevent.signal_handler(signal.SIGTERM, stop)
     gevent.signal_handler(signal.SIGINT, stop)
     gevent.signal_handler(signal.SIGHUP, reload)
-    print(f"esl-apps: node {config.node.name} ready", file=sys.stderr, flush=True)
+    if share is None:
+        print(f"esl-apps: node {config.node.name} ready", file=sys.stderr, flush=True)
+    else:
+        share.say_ready()
+        gevent.spawn(share.wait_alone).link(lambda _greenlet: stop())
     node.stopped.wait()
     return 0
 

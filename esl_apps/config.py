@@ -35,6 +35,7 @@ Name = Annotated[str, Meta(pattern=rf"^{_NAME.pattern}\Z", max_length=64)]
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 #: Each counted one is kept in Redis until its window is over.
 Threshold = Annotated[int, Meta(ge=1, le=10_000)]
 LockSeconds = Annotated[float, Meta(ge=1, le=2_592_000)]
@@ -58,6 +59,7 @@ class Node(_Section, frozen=True):
     advertise: str | None = None
     max_calls: Positive = 5000
     drain_timeout: Seconds = 30
+    worker_ports: Port | None = None
     state_dir: str | None = None
 
 

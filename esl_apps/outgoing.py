@@ -88,7 +88,10 @@ class Outgoing:
             raise Full("; ".join(reasons))
         if len(node.calls.live) >= node.config.node.max_calls:
             raise Full("this node is full")
-        return next(switch for switch in node.switches if switch.connected)
+        switch = node.fleet.best()
+        if switch is None:
+            raise Full("no switch is connected")
+        return switch
 
     def _application(self, path: str) -> str:
         """Where an answered leg goes: to this node or, where it died meanwhile, to another (hazard 9)."""

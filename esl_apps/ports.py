@@ -33,7 +33,8 @@ class Ports:
             address = split_address(section.listen)
             bounds = Bounds(per_address=section.rate.connections)
             try:
-                server = serve(address, app, bounds=bounds, tls=context, on_refused=self._node.refused)
+                listener = address if self._node.share is None else self._node.share.socket(section.listen)
+                server = serve(listener, app, bounds=bounds, tls=context, on_refused=self._node.refused)
             except OSError as error:
                 message = f"can't listen on {section.listen}: {error.strerror}"
                 raise ConfigError(message, f"{path}.listen") from None
@@ -46,6 +47,8 @@ class Ports:
         """The whole file or nothing of it; calls that are up keep what they began with."""
         try:
             config = load(file)
+            if self._node.share is not None:
+                config = self._node.share.of(config)
             _same_ports(self._node.config, config)
             contexts = _contexts(config)
         except ConfigError as error:

@@ -25,7 +25,7 @@ from esl_apps.alerts import Alerts
 from esl_apps.begun import Begun
 from esl_apps.breaker import Breakers, Trip
 from esl_apps.callbacks import CallbackStore
-from esl_apps.calls import EVENTS, Calls, Essence, essence, snapshot, state_event
+from esl_apps.calls import CANCEL, EVENTS, Calls, Essence, essence, snapshot, state_event
 from esl_apps.cards import CardStore, Stale, hash_pin
 from esl_apps.config import Cccp, Config, ConfigError, DisaDefaults, Integrator, level, split_address, within
 from esl_apps.core import cdr, dialstring, identity
@@ -44,9 +44,10 @@ from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch import Unavailable as SwitchAway
+from esl_apps.fleet import Fleet
 from esl_apps.guard import GuardStore
 from esl_apps.incoming import Incoming
-from esl_apps.metrics import Metrics
+from esl_apps.metrics import Metrics, Scrapes
 from esl_apps.notifications import Entry, Journal, Outbox
 from esl_apps.outgoing import Outgoing
 from esl_apps.prompts import prompt_path
@@ -55,6 +56,7 @@ from esl_apps.roster import Roster
 from esl_apps.spool import Spool
 from esl_apps.store import Store
 from esl_apps.usage import UsageStore
+from esl_apps.workers import Share
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +66,17 @@ _Section = TypeVar("_Section", Cccp, DisaDefaults)
 class Node:
     """``esl-apps serve`` without its ports: they come from ``http`` and are handed this."""
 
-    def __init__(self, config: Config) -> None:
-        """:raises ConfigError: a folder or an address of the configuration can't be used."""
+    def __init__(self, config: Config, share: Share | None = None) -> None:
+        """``share``: what a worker has of a node; ``config`` is the node's.
+
+        :raises ConfigError: a folder or an address of the configuration can't be used.
+        """
+        own = split_address(config.node.listen)
+        if share is not None:
+            own, config = share.own_address(config), share.of(config)
+        self.share = share
         self.metrics = Metrics()
+        self.scrapes = None if share is None else Scrapes(self.metrics, share.number, share.scrapes)
         self.alerts = Alerts(self.metrics, lambda: self.switches)
         self.draining = False
         self.stopped = Flag()
@@ -74,7 +84,7 @@ class Node:
         self._stale = Stale(config.redis.stale_cards)
         self.apply(config)
         self.roster = Roster(self._redis, config.node.name, self.config.advertise)
-        self.store = Store(self._redis, self.roster.boot, self._save_all)
+        self.store = Store(self._redis, self.roster.boot, self._save_all, self._make_known)
         self.breakers = Breakers(self._redis, config.node.name, tell=self.alerts.tell, on_trip=self._on_trip)
         self.usage = UsageStore(
             self._redis, config.node.name, breakers=self.breakers, on_cut=self._cut,
@@ -82,21 +92,26 @@ class Node:
         )  # fmt: skip
         self.callbacks = CallbackStore(self._redis, config.node.name)
         self.outgoing = Outgoing(self)
-        self.calls = Calls(self._on_moment, self._on_record, self._on_save)
+        self.fleet = Fleet()
+        self.calls = Calls(self._on_moment, self._on_record, self._on_save, self.fleet)
         self.spool = Spool(config.spool.dir)
         self.adoption = Adoption(self)
         self.outboxes = self._build_outboxes(config)
         self.begun = self._open_begun(config)
         self.switches = [self._build_switch(config, i) for i in range(len(config.switches))]
+        for switch in self.switches:
+            self.fleet.add(switch)
         try:
             self.server = OutboundServer(
-                split_address(config.node.listen),
+                own,
                 Incoming(self).handle,
                 config.node.max_calls,
+                shared=None if share is None else share.socket(config.node.listen),
                 on_count=self.metrics.sockets.set,
             )
         except OSError as error:
-            raise ConfigError(f"can't listen on {config.node.listen}: {error.strerror}", "node.listen") from None
+            key = "node.listen" if share is None else "node.worker_ports"
+            raise ConfigError(f"can't listen on {own[0]}:{own[1]}: {error.strerror}", key) from None
 
     # Configuration ------------------------------------------------------------------------------------
 
@@ -201,7 +216,8 @@ class Node:
             split_address(one.address),
             one.password,
             events=EVENTS,
-            filters=("Event-Name BACKGROUND_JOB", f"variable_esl_node {config.node.name}"),
+            # Of cancels all: whose call it is, each knows for itself.
+            filters=("Event-Name BACKGROUND_JOB", f"variable_esl_node {config.node.name}", f"Event-Subclass {CANCEL}"),
             on_event=self.calls.on_event,
             on_up=on_up,
             on_down=on_down,
@@ -214,6 +230,9 @@ class Node:
         for app in (click2dial.REF, inbound.REF, disa.REF, dialthrough.REF, callback.REF, autodial.REF):
             self.metrics.live.labels(app).set_function(partial(self.calls.count, app))
         self.metrics.breakers.set_function(lambda: self.breakers.count)
+        for name, health in self.fleet.health.items():
+            self.metrics.switch_load.labels(name).set_function(partial(getattr, health, "load"))
+            self.metrics.switch_out.labels(name).set_function(partial(getattr, health, "out"))
         self.store.start()
         for outbox in set(self.outboxes.values()):
             self.metrics.outbox.labels(outbox.name).set_function(partial(getattr, outbox, "depth"))
@@ -279,18 +298,13 @@ class Node:
         self.metrics.refused.labels(str(status)).inc()
 
     def cancel(self, call: dict[str, Any]) -> None:
-        """Hang a call up, this node's or (by its snapshot) another's on a switch of ours.
-
-        :raises redis.RedisError: Redis is away, and nobody knows whose it is.
-        """
+        """Hang a call up, this node's or (by its snapshot) another's on a switch of ours."""
         ref = str(call["call_ref"])
         if self.calls.cancel(ref, cdr.API):
             return
         switch = next((switch for switch in self.switches if switch.name == call["switch"]), None)
         if switch is not None:
-            found = self.store.essence(ref, self.roster.peers)
-            node = self.roster.peers[found[0]].name if found is not None else ""
-            self.calls.cancel_elsewhere(switch, ref, node)
+            self.calls.cancel_elsewhere(switch, ref)
 
     # Spending -----------------------------------------------------------------------------------------
 
@@ -478,6 +492,11 @@ class Node:
             return snapshot(attempt), None if attempt.ended else essence(attempt, live.core_uuid if live else None)
 
         self.store.save(ref, take)
+
+    def _make_known(self) -> None:
+        """:raises Unavailable: Redis is away."""
+        if self.roster.boot not in self.roster.peers:
+            self.roster.say(draining=self.draining)
 
     def _save_all(self) -> None:
         """Redis is back, and may have forgotten the calls that are up."""

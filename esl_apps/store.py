@@ -18,6 +18,7 @@ from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
 from esl_apps.calls import Essence
+from esl_apps.core.cards import Unavailable
 from esl_apps.redisclient import ERRORS, Client, Unreadable
 
 log = logging.getLogger(__name__)
@@ -86,12 +87,20 @@ class _Snapshot(msgspec.Struct):
 
 
 class Store:
-    def __init__(self, client: Client, boot: str = "", on_back: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        boot: str = "",
+        on_back: Callable[[], None] = lambda: None,
+        make_known: Callable[[], None] = lambda: None,
+    ) -> None:
         """``boot``: this process's own name in ``roster``, under which its live calls stand. ``on_back`` is called
-        when Redis is back, perhaps without what was not on its disk yet."""
+        when Redis is back, perhaps without what was not on its disk yet; ``make_known`` before a call is written:
+        nobody looks for the calls of a process that the roster does not know."""
         self._client = client
         self._boot = boot
         self._on_back = on_back
+        self._make_known = make_known
         self._pending: dict[str, Snapshot] = {}
         self._on_its_way: dict[str, Snapshot] = {}
         self._wake = Flag()
@@ -177,6 +186,7 @@ class Store:
         pending, self._pending = self._pending, {}
         self._on_its_way = pending
         try:
+            self._make_known()
             pipeline = self._client.pipeline(transaction=False)
             for ref, take in pending.items():
                 snapshot, essence = take()
@@ -191,7 +201,7 @@ class Store:
                 else:
                     pipeline.hset(_LIVE + self._boot, ref, msgspec.json.encode(essence))
             pipeline.execute()
-        except ERRORS:
+        except (Unavailable, *ERRORS):
             for ref, take in pending.items():
                 self._pending.setdefault(ref, take)
             return False

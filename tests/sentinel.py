@@ -19,7 +19,7 @@ class SentinelServer:
     def __init__(self) -> None:
         self.master, self.replica = RedisServer(), RedisServer()
         self.replica.client.replicaof("127.0.0.1", self.master.port)
-        eventually(lambda: self.replica.client.info("replication")["master_link_status"] == "up", within=20)
+        eventually(lambda: self.replica.client.info("replication")["master_link_status"] == "up")
         self.port = free_port()
         self.folder = tempfile.TemporaryDirectory(prefix="sentinel-")
         file = Path(self.folder.name, "sentinel.conf")

@@ -87,7 +87,7 @@ def node(served: Node, sandbox: SandboxRig, own_redis: RedisServer) -> Iterator[
     sandbox.reset()
     if own_redis.client.dbsize():
         # What the node still has to say of this test's calls is said before the next one begins.
-        eventually(lambda: metric(served, "esl_apps_live_calls") == 0, within=10)
+        eventually(lambda: metric(served, "esl_apps_live_calls") == 0)
         time.sleep(0.05)
         own_redis.flush()
 

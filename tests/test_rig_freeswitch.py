@@ -48,15 +48,15 @@ def rig(shared: FreeswitchRig) -> Iterator[FreeswitchRig]:
     shared.reset()
 
 
-def answered(leg: RigLeg, within: float = 3.0) -> None:
+def answered(leg: RigLeg, within: float = 30.0) -> None:
     eventually(lambda: leg.leg.answered_at, within, f"not answered: {leg}")
 
 
-def ended(leg: RigLeg, within: float = 5.0) -> None:
+def ended(leg: RigLeg, within: float = 30.0) -> None:
     eventually(lambda: leg.leg.ended_at, within, f"not ended: {leg}")
 
 
-def first_call(phone: object, within: float = 3.0) -> RigLeg:
+def first_call(phone: object, within: float = 30.0) -> RigLeg:
     eventually(lambda: phone.calls, within, "no call came")  # type: ignore[attr-defined]
     return phone.calls[0]  # type: ignore[attr-defined, no-any-return]
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gevent
 import pytest
+import redis
+import redis.cluster
 
 from esl_apps import redisclient
 from esl_apps.calls import Essence
+from esl_apps.core.cards import Unavailable
 from esl_apps.core.cdr import new_ref
 from esl_apps.store import Store, same_body
 from tests.cluster import cluster_of_one
@@ -231,3 +236,70 @@ def test_health_follows_redis() -> None:
     server.start()
     assert store.check()
     server.close()
+
+
+def test_no_call_is_written_for_a_process_that_nobody_knows(redis: RedisServer) -> None:
+    """Nobody would look for it when that process dies."""
+    client = redisclient.connect(redis.url)
+    client.flushall()
+    known = [False, True]
+
+    def make_known() -> None:
+        if not known.pop(0):
+            raise Unavailable("the part of the cluster that has the nodes is away")
+
+    store = Store(client, BOOT, make_known=make_known)
+    one = call("bridged")
+    store.save(one["call_ref"], lambda: (one, essence_of(one)))
+    assert not store._flush()
+    assert client.keys() == []
+    assert store._flush()
+    assert store.has(one["call_ref"])
+
+
+def test_a_cluster_is_asked_anew_by_one_of_those_who_meet_a_failure(
+    monkeypatch: pytest.MonkeyPatch, cluster_url: str
+) -> None:
+    """redis-py's client reads and changes one table in all of them; the reader's is "changed size during iteration"."""
+    inside: list[int] = []
+    runs: list[int] = []
+
+    asks = redis.cluster.NodesManager.initialize
+
+    def initialize(self: redis.cluster.NodesManager) -> None:
+        if not self.nodes_cache:
+            asks(self)
+            return
+        inside.append(1)
+        runs.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        if failing:
+            raise redis.ConnectionError("no node of it")
+
+    def all_at_once() -> set[str]:
+        began = threading.Barrier(20)
+
+        def one(_number: int) -> str:
+            began.wait()
+            try:
+                nodes.initialize()
+            except redis.ConnectionError as error:
+                return str(error)
+            return ""
+
+        with ThreadPoolExecutor(20) as pool:
+            return set(pool.map(one, range(20)))
+
+    failing = False
+    monkeypatch.setattr(redis.cluster.NodesManager, "initialize", initialize)
+    nodes = redisclient.connect(cluster_url).nodes_manager
+    assert all_at_once() == {""}
+    # Some may have come when it was over.
+    assert set(runs) == {1}
+    assert len(runs) < 20
+    failing = True
+    assert all_at_once() == {"no node of it"}
+    assert set(runs) == {1}
+    failing = False
+    assert all_at_once() == {""}

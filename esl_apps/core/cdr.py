@@ -41,6 +41,11 @@ def new_ref(now: float | None = None) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def began(ref: str) -> float:
+    """When a reference was made, by its own time."""
+    return int(ref[:8] + ref[9:13], 16) / 1000
+
+
 def direction(a: Number | None, b: Number | None) -> str:
     """``call_dir``: who is inside. A party without a readable number is outside."""
     a_inside = a is not None and a.is_extension

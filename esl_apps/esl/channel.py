@@ -83,17 +83,18 @@ class Channel:
 
     def begin(self, ref: str, *, watched: bool) -> None:
         """Hear of this channel and of its B-legs (``esl_bleg=ref``); ``watched``: the dialplan armed the watchdog
-        (hazard 9), which this takes off."""
+        (hazard 9), which this takes off. A caller who has left meanwhile is found gone by what the flow does next."""
         self._ref = ref
-        self._run(
-            lambda: self._session.post(
-                *([f"api sched_del {self.uuid}"] if watched else []),
-                f"filter Unique-ID {self.uuid}",
-                # Not esl_call_ref: an agent's other phones carry that too, and two may answer at one instant.
-                f"filter variable_esl_bleg {ref}",
-                f"event plain {EVENTS}",
+        with suppress(CallEnded):
+            self._run(
+                lambda: self._session.post(
+                    *([f"api sched_del {self.uuid}"] if watched else []),
+                    f"filter Unique-ID {self.uuid}",
+                    # Not esl_call_ref: an agent's other phones carry that too, and two may answer at one instant.
+                    f"filter variable_esl_bleg {ref}",
+                    f"event plain {EVENTS}",
+                )
             )
-        )
 
     def watch_only(self) -> None:
         """Hear of the hang-up alone: for a call that is refused."""

@@ -16,12 +16,15 @@ from gevent import socket
 from gevent.server import StreamServer
 from greenswitch.esl import OutboundESLServer as GreenswitchServer
 
+from esl_apps.esl.listening import listen
 from esl_apps.esl.session import Gone, OutboundSession
 
 log = logging.getLogger(__name__)
 
 #: ``switch equipment congestion``: what a caller gets when this node is full or draining (contract §3).
 FULL = "SWITCH_CONGESTION"
+#: Connections that wait to be accepted.
+_BACKLOG = 1024
 #: Connections that are being refused at one time; past it the log says so.
 _REFUSALS = 256
 #: Seconds for a switch to answer a call that is hung up.
@@ -37,11 +40,11 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
         application: Callable[[OutboundSession], None],
         max_connections: int,
         *,
-        backlog: int = 1024,
-        reuse_port: bool = False,
+        shared: socket.socket | None = None,
         on_count: Callable[[int], None] | None = None,
     ) -> None:
-        """``application`` runs in a greenlet of its own for each call; the session is closed after it.
+        """``application`` runs in a greenlet of its own for each call; the session is closed after it. ``shared``: a
+        listening socket of several processes, beside this one's own.
 
         :raises OSError: the address is in use or is not this machine's.
         """
@@ -52,22 +55,19 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
         self.draining = False
         self._on_count = on_count or (lambda _count: None)
         self._refusing = 0
-        listener = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
-        listener.listen(backlog)
-        self.server = StreamServer(listener, self._accept)
+        self.server = StreamServer(listen(address, _BACKLOG), self._accept)
+        self._servers = [self.server]
+        if shared is not None:
+            common = StreamServer(shared, self._accept)
+            # The next one is for whoever is free.
+            common.max_accept = 1
+            self._servers.append(common)
         self.bound_port = self.server.address[1]
 
     def listen(self) -> None:
         """Start to accept; returns at once."""
-        self.server.start()
+        for server in self._servers:
+            server.start()
 
     def close_listener(self) -> None:
         """Take no further connection. Calls go on; the switch gets "refused" and takes its next node.
@@ -78,10 +78,11 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
             return
         self.draining = True
         # No turn of the loop in here, and so no gap between the last one and the closing.
-        with suppress(OSError):
-            while self.server.started and (accepted := self.server.do_read()) is not None:
-                self.server.do_handle(*accepted)
-        self.server.close()
+        for server in self._servers:
+            with suppress(OSError):
+                while server.started and (accepted := server.do_read()) is not None:
+                    server.do_handle(*accepted)
+            server.close()
 
     def stop(self) -> None:
         self.close_listener()

@@ -120,6 +120,9 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self.reconnects = 0
         self.round_trip: float | None = None
         """Seconds of the last ping."""
+        self.status = ""
+        """What it last said of itself (``status``): ready or not, its sessions and how many it takes."""
+        self._asked_at: float | None = None
         self.last_error = "not connected yet"
         self._events = events
         self._filters = filters
@@ -273,12 +276,13 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         """A stopped FreeSWITCH keeps its connections open and says nothing: ask, and give up on silence."""
         while True:
             gevent.sleep(PING_EVERY)
-            start = time.monotonic()
+            self._asked_at = start = time.monotonic()
             answered = False
             # Where the switch's buffers are full, the ping waits to be written.
             with gevent.Timeout(REPLY_TIMEOUT, False), suppress(NotConnectedError):  # type: ignore[arg-type]
-                self.send("api hostname", REPLY_TIMEOUT)
+                self.status = self.send("api status", REPLY_TIMEOUT).data
                 answered = True
+            self._asked_at = None
             if not answered:
                 self.last_error = f"no answer within {REPLY_TIMEOUT:g} s"
                 if self.sock is not None:
@@ -288,6 +292,11 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 return
             self.round_trip = time.monotonic() - start
             self._observe_ping(self.round_trip)
+
+    def silent_for(self) -> float:
+        """Seconds for which a ping has been without an answer."""
+        asked_at = self._asked_at
+        return 0.0 if asked_at is None else time.monotonic() - asked_at
 
     def _lost(self, reason: str) -> None:
         was_up, self.connected = self.connected, False

@@ -46,7 +46,8 @@ class _Metrics:
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         resp.content_type = CONTENT_TYPE_LATEST
-        resp.data = generate_latest(self._node.metrics.registry)
+        # Of all workers, where there are several: which of them a scrape reaches is chance.
+        resp.data = generate_latest((self._node.scrapes or self._node.metrics).registry)
 
 
 class _OpenApi:

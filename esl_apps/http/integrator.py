@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import falcon
+import gevent
 
 from esl_apps.calls import Full, snapshot
 from esl_apps.config import Config, Integrator, within
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _PREFIX = "/click2dial/calls"
 _RECORDINGS = "/click2dial/recordings"
+#: Seconds in which a call of another node's may not be in Redis yet, and how often it is looked for meanwhile.
+_YOUNG, _YOUNG_TRIES = 0.5, 10
 _REF = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _RECORDING = re.compile(_REF.pattern + r"\.wav")
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
@@ -154,8 +157,13 @@ class _Port:
         if not _REF.fullmatch(ref):
             return None
         live = self.node.calls.live.get(ref)
+        # Another node that has just placed it says so a moment later: who asks this one is not told that there is none.
+        tries = _YOUNG_TRIES if abs(time.time() - cdr.began(ref)) < _YOUNG else 1
         try:
             call = snapshot(live.attempt) if live is not None else self.node.store.call(ref)
+            while call is None and (tries := tries - 1):
+                gevent.sleep(_YOUNG / _YOUNG_TRIES)
+                call = self.node.store.call(ref)
         except ERRORS:
             raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
         return call if call is not None and call["integrator"] == self.name else None

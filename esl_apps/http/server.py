@@ -28,6 +28,7 @@ from gevent import socket
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
+from esl_apps.esl.listening import listen
 from esl_apps.http.buckets import Buckets
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ MAX_HEADERS = 100
 #: Bytes around one chunk of a body in chunks: its size with what may stand behind that, or a trailer.
 _MAX_CHUNK_LINE = 1024
 _RECEIVE = 16384
+#: Connections that wait to be accepted.
+_BACKLOG = 512
 #: Bytes that a refused client may still have on its way to us; read, or it would never see why it was refused.
 _LINGER = 262144
 
@@ -549,28 +552,22 @@ def source_of(address: str) -> str:
 
 
 def serve(
-    address: tuple[str, int],
+    address: tuple[str, int] | socket.socket,
     app: Wsgi,
     *,
     bounds: Bounds | None = None,
     tls: SSLContext | None = None,
     on_refused: Callable[[int], None] = lambda _status: None,
-    backlog: int = 512,
 ) -> Server:
-    """Bind and start.
+    """Start to serve at an address, or from a socket that listens already.
 
     :param on_refused: is told the status of every answer that no application gave.
     :raises OSError: the address is in use or is not this machine's.
     """
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    listener.listen(backlog)
+    listener = listen(address, _BACKLOG) if isinstance(address, tuple) else address
     server = Server(listener, app, bounds or Bounds(), tls, on_refused)
+    if listener is address:
+        # Other processes accept from it, too: the next one is for whoever is free.
+        server.max_accept = 1
     server.start()
     return server

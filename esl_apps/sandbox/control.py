@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -41,6 +43,7 @@ POST   /gateways/NAME  {"fails": "NETWORK_OUT_OF_ORDER" | 38 | null, "down": fal
 DELETE /gateways/NAME
 POST   /tick           {"milliseconds": 0}
 POST   /drop-sockets   {"share": 1.0}       cut every event-socket connection, or a share of them; calls stay up
+POST   /die                                 as killed; --legs says which legs that took along
 POST   /reset                               hang all up; forget routes, outside phones, calls
 
 Script: answer_after (0.1; null: rings for ever), ring_after (0; null: no 180), early_media, reject (SIP
@@ -94,6 +97,13 @@ class ControlServer:
         start(status, [("Content-Type", kind), ("Content-Length", str(len(data)))])
         return [data]
 
+    def _die(self) -> None:
+        """As ``kill -9`` does, but that ``--legs`` says first which legs it took along."""
+        if self.switch.legs is not None:
+            for channel in self.switch.channels.values():
+                self.switch.legs.write(channel, killed=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
     def _handle(self, method: str, path: list[str], body: dict[str, Any], query: dict[str, str]) -> Any:
         switch = self.switch
         match (method, *path):
@@ -101,6 +111,8 @@ class ControlServer:
                 return USAGE
             case ("GET", "status"):
                 return self._status()
+            case ("POST", "die"):
+                return self._die()
             case ("GET", "channels"):
                 return json.loads(switch.api("show", "channels as json"))
             case ("POST", "api"):

@@ -7,6 +7,7 @@ Times are Unix seconds; None where the thing did not happen.
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,13 @@ class Legs:
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8", errors="surrogateescape", buffering=1)
 
-    def write(self, channel: Channel) -> None:
-        """A leg has ended."""
-        self._file.write(json.dumps(document(channel), separators=(",", ":")) + "\n")
+    def write(self, channel: Channel, *, killed: bool = False) -> None:
+        """A leg has ended; or its switch ends now."""
+        self._file.write(json.dumps(document(channel, killed=killed), separators=(",", ":")) + "\n")
 
 
-def document(channel: Channel) -> dict[str, Any]:
-    """One leg."""
+def document(channel: Channel, *, killed: bool = False) -> dict[str, Any]:
+    """One leg. ``killed``: it had not ended when its switch died."""
     times = channel.profile.times
     dialog = channel.endpoint if isinstance(channel.endpoint, Dialog) else None
     variables = dict(channel.variables())
@@ -45,7 +46,8 @@ def document(channel: Channel) -> dict[str, Any]:
         "ringing": times.progress / 1e6 or None,
         "answered": times.answered / 1e6 or None,
         "bridged": times.bridged / 1e6 or None,
-        "ended": times.hungup / 1e6,
+        "ended": time.time() if killed else times.hungup / 1e6,
+        "killed": killed,
         "cause": variables.get("hangup_cause"),
         "q850": int(variables.get("hangup_cause_q850") or 0),
         "ended_by": dialog.leg.ended_by if dialog else None,

@@ -11,13 +11,15 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import gevent
 from gevent import socket
@@ -36,7 +38,9 @@ _AT_ONCE = 40
 
 
 class WatchedNode(Node):
-    program = "tests.attack.watched"
+    def _spawn(self, log: BinaryIO) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.attack.watched", "serve", "-c", str(self.file)]
+        return subprocess.Popen(command, stderr=log, stdout=log)
 
     def held(self) -> dict[str, int]:
         """Greenlets and objects, as it counts them itself."""

@@ -142,9 +142,9 @@ class Stand:
 
     def records(self, before: int) -> list[dict[str, Any]]:
         """All of this round, read once the node has let go of its calls."""
-        eventually(lambda: self.live() == 0, within=10)
+        eventually(lambda: self.live() == 0)
         made = self.records_made() - before
-        eventually(lambda: self.redis.client.llen(CDRS) >= made, within=10)
+        eventually(lambda: self.redis.client.llen(CDRS) >= made)
         popped = [json.loads(text)["payload"] for text in self.redis.client.rpop(CDRS, made + 1) or []]
         assert len(popped) == made
         return popped
@@ -178,15 +178,15 @@ class Stand:
         call = self.rig.raw_call(DIDS["dialthrough"], [], sender=f"<sip:{VICTIM}@127.0.0.1>")
         assert call.wait() == 200
         # A place is held for whom a card was found.
-        eventually(lambda: list(self.redis.client.scan_iter("esl_apps:concurrent:*")), within=10)
+        eventually(lambda: list(self.redis.client.scan_iter("esl_apps:concurrent:*")))
         call.hangup()
 
         def told() -> bool:
             return any(what == "card" for state, what in self.decisions() if state == "ended")
 
         # What is told of it late would be found in the next round.
-        eventually(told, within=10)
-        eventually(lambda: self.live() == 0, within=10)
+        eventually(told)
+        eventually(lambda: self.live() == 0)
         self.redis.client.delete(CDRS)
 
     def decisions(self) -> list[tuple[str, str]]:

@@ -53,13 +53,13 @@ def test_no_caller_of_the_sandbox_is_more_than_a_number(field: tuple[SandboxRig,
     def taken(at_least: int) -> bool:
         return sum(line.get("event") == "call" for line in node.lines()) >= at_least
 
-    eventually(lambda: taken(len(calls)), within=20)
+    eventually(lambda: taken(len(calls)))
     for call in calls:
         if call.leg.ended_at is None:
             call.hangup()
-    eventually(lambda: rig.live_channels() == 0, within=15)
+    eventually(lambda: rig.live_channels() == 0)
     made = sum(line.get("event") == "record" for line in node.lines())
-    eventually(lambda: redis.client.llen(CDRS) >= made, within=10)
+    eventually(lambda: redis.client.llen(CDRS) >= made)
     records = [json.loads(text)["payload"] for text in redis.client.lrange(CDRS, 0, -1)]
     assert len(records) > len(calls) / 2
     for record in records:
@@ -74,5 +74,5 @@ def test_no_caller_of_the_sandbox_is_more_than_a_number(field: tuple[SandboxRig,
     assert request(node.admin, "GET", "/healthz", token=None).status == 200
     # It does open: for the victim's own call.
     honest = rig.outside(VICTIM).dial(DIDS["dialthrough"])
-    eventually(lambda: list(redis.client.scan_iter("esl_apps:concurrent:*")), within=10)
+    eventually(lambda: list(redis.client.scan_iter("esl_apps:concurrent:*")))
     honest.hangup()

@@ -163,17 +163,17 @@ def test_a_refer_dials_nothing(stand: Stand) -> None:
         callee = stand.rig.outside(CALLEE if "agent" in who_refers else f"27{CALLEE[1:]}", Script(answer_after=0.1))
         if "agent" in who_refers:
             ref = stand.node.call("1000", CALLEE)
-            eventually(lambda ref=ref: stand.node.get(ref)["state"] == "bridged", within=10)
+            eventually(lambda ref=ref: stand.node.get(ref)["state"] == "bridged")
             caller = stand.agent.calls[0]
         else:
             caller = stand.rig.outside(VICTIM, Script(digits=f",{CALLEE}#")).dial(DIDS["dialthrough"])
-            eventually(lambda callee=callee: callee.calls and callee.calls[0].leg.answered_at, within=15)
+            eventually(lambda callee=callee: callee.calls and callee.calls[0].leg.answered_at)
         talks = caller if who_refers in ("caller", "agent") else callee.calls[0]
         talks.transfer(f"<sip:{PREMIUM}@127.0.0.1>")
         # The leg that was sent away ends: that it was tried is seen, and that nobody was dialled.
-        eventually(lambda: "esl_apps_no_transfer" in stand.rig.log_text(), within=10)
+        eventually(lambda: "esl_apps_no_transfer" in stand.rig.log_text())
         away = callee.calls[0] if who_refers in ("caller", "agent") else caller
-        eventually(lambda away=away: away.leg.ended_at is not None, within=10)
+        eventually(lambda away=away: away.leg.ended_at is not None)
         assert not stand.premium.calls
         assert not stand.rig.stray_calls
         stand.rig.api("hupall")
@@ -195,8 +195,8 @@ def test_no_header_of_a_phone_dials_more_than_its_number(stand: Stand) -> None:
         headers = {"X-Teleforge-Outbound-ID": payload, "X-Teleforge-Contact-Ref": payload, "X-Teleforge-Error": "a"}
         made.append((name, phone.dial(CALLEE, headers)))
         if len(made) % 3 == 0:
-            eventually(lambda: all(leg.leg.ended_at for _name, leg in made), within=10)
-    eventually(lambda: all(leg.leg.ended_at for _name, leg in made), within=10)
+            eventually(lambda: all(leg.leg.ended_at for _name, leg in made))
+    eventually(lambda: all(leg.leg.ended_at for _name, leg in made))
     for name, leg in made:
         # 404: FreeSWITCH itself takes no value that it would expand, and without it the call is none of ours.
         assert leg.leg.status in (400, 404), (name, leg.leg)

@@ -135,6 +135,9 @@ class Line:
     def __init__(self) -> None:
         self.commands: list[str] = []
 
+    def elsewhere(self) -> bool:
+        return False
+
     def originate(self, command: str, _deadline: float) -> Rang:
         self.commands.append(command)
         return Rang("failed", 17)

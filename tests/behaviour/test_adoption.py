@@ -48,9 +48,9 @@ def acquainted(redis: RedisServer, count: int) -> None:
     def said() -> dict[str, float]:
         return {boot: float(json.loads(raw)[3]) for boot, raw in redis.client.hgetall("esl_apps:nodes").items()}
 
-    eventually(lambda: len(said()) >= count, within=10)
+    eventually(lambda: len(said()) >= count)
     all_there = max(said().values())
-    eventually(lambda: min(said().values()) > all_there, within=10)
+    eventually(lambda: min(said().values()) > all_there)
 
 
 def metric(node: Node, name: str) -> float:
@@ -62,7 +62,7 @@ def talking(rig: Rig, node: Node) -> tuple[str, Any, Any]:
     agent = rig.phone(AGENT, Script(answer_after=0.1))
     callee = rig.outside(CALLEE, Script(answer_after=0.2))
     ref = node.call(AGENT, CALLEE)
-    eventually(lambda: node.get(ref)["state"] == "bridged", within=10)
+    eventually(lambda: node.get(ref)["state"] == "bridged")
     return ref, agent, callee
 
 
@@ -94,7 +94,7 @@ def test_they_talk_on_and_the_next_run_sees_the_end(rig: Rig, redis: RedisServer
     ref, agent, callee = talking(rig, node)
     kill(node)
     node.start()
-    eventually(lambda: metric(node, "esl_apps_live_calls") == 1, within=10)
+    eventually(lambda: metric(node, "esl_apps_live_calls") == 1)
     assert node.get(ref)["state"] == "bridged"
     assert callee.calls[0].leg.ended_at is None
     assert redis.client.llen("enigma:notifications:cdr") == 0
@@ -132,7 +132,7 @@ def test_another_node_takes_it_at_once(rig: Rig, redis: RedisServer, stage: Call
     node, other = stage(), stage()
     ref, _agent, callee = talking(rig, node)
     kill(node)
-    eventually(lambda: metric(other, "esl_apps_calls_adopted_total") == 1, within=10)
+    eventually(lambda: metric(other, "esl_apps_calls_adopted_total") == 1)
     callee.calls[0].hangup()
     record = redis.pop(timeout=10)
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
@@ -150,7 +150,7 @@ def test_the_agent_answers_after_its_node_died(rig: Rig, redis: RedisServer, sta
     ref = node.call(AGENT, CALLEE)
     eventually(lambda: node.get(ref)["state"] == "agent_ringing")
     kill(node)
-    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at, within=10)
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
     record = redis.pop(timeout=10)
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
     assert len(agent.calls) == 1
@@ -182,9 +182,9 @@ def test_the_callee_answers_after_the_node_died(rig: Rig, redis: RedisServer, st
     rig.phone(AGENT, Script(answer_after=0.1))
     callee = rig.outside(CALLEE, Script(answer_after=1.5, hangup_after=0.5))
     ref = node.call(AGENT, CALLEE)
-    eventually(lambda: node.get(ref)["state"] == "callee_ringing", within=10)
+    eventually(lambda: node.get(ref)["state"] == "callee_ringing")
     kill(node)
-    eventually(lambda: callee.calls[0].leg.ended_at is not None, within=10)
+    eventually(lambda: callee.calls[0].leg.ended_at is not None)
     node.start()
     record = redis.pop(timeout=10)
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
@@ -224,13 +224,13 @@ def test_a_callback_is_answered_after_its_node_died(rig: Rig, redis: RedisServer
     callee = rig.outside(E164, Script(answer_after=0.1))
     leg = rig.outside("0825556666").dial(CB)
     eventually(lambda: leg.leg.ended_at is not None)
-    eventually(lambda: back.calls, within=10)
+    eventually(lambda: back.calls)
     (placing,) = live(nodes)
     kill(placing)
     eventually(lambda: back.calls[0].leg.answered_at is not None)
     time.sleep(0.8)
     back.calls[0].digits(CALLEE + "#")
-    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None, within=10)
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None)
     callee.calls[0].hangup()
     record = redis.pop(timeout=15)
     assert (record["end_reason"], record["ref"], record["number"]) == ("answered", "callback", "+27820001234")
@@ -249,7 +249,7 @@ def test_a_callback_whose_node_died_is_refused_and_tried_again(
     back = rig.outside(HOLDER, Script(answer_after=1.0, reject=486))
     leg = rig.outside("0825556666").dial(CB)
     eventually(lambda: leg.leg.ended_at is not None)
-    eventually(lambda: back.calls, within=10)
+    eventually(lambda: back.calls)
     kill(node)
     eventually(lambda: back.calls[0].leg.ended_at is not None)
     node.start()
@@ -269,9 +269,9 @@ def test_an_autodial_is_answered_after_its_node_died(rig: Rig, redis: RedisServe
     data = {"data": {"a_leg_number": "0831112222", "b_leg_number": CALLEE, "callback_delay": 0}}
     answer = request(node.admin, "PUT", "/v2/accounts/acme/cccps/autodial", data, token=ADMIN_TOKEN)
     assert answer.status in (200, 201, 202), answer.body
-    eventually(lambda: first.calls, within=10)
+    eventually(lambda: first.calls)
     kill(node)
-    eventually(lambda: second.calls and second.calls[0].leg.answered_at is not None, within=10)
+    eventually(lambda: second.calls and second.calls[0].leg.answered_at is not None)
     record = redis.pop(timeout=15)
     assert (record["end_reason"], record["ref"]) == ("answered", "autodial")
     assert metric(other, "esl_apps_calls_adopted_total") <= 1
@@ -288,7 +288,7 @@ def test_a_killed_nodes_limit_is_held_while_they_talk_and_given_back_at_the_end(
     eventually(lambda: caller.leg.answered_at is not None)
     time.sleep(0.5)
     caller.digits(CALLEE + "#")
-    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None, within=10)
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None)
     eventually(lambda: redis.client.keys("esl_apps:concurrent:*"))
     time.sleep(0.3)
     kill(node)
@@ -313,7 +313,7 @@ def test_a_talk_is_as_long_as_it_may_be_though_no_node_lives(
     ref, agent, _callee = talking(rig, node)
     kill(node)
     # The application would have ended it after a second; the switch's own timer is the net under it.
-    eventually(lambda: agent.calls[0].leg.ended_at is not None, within=12)
+    eventually(lambda: agent.calls[0].leg.ended_at is not None)
     node.start()
     record = redis.pop(timeout=15)
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "system")
@@ -343,7 +343,7 @@ def test_a_node_that_stops_leaves_what_outlives_its_time_to_another(
     node.start()
     ref, _agent, callee = talking(rig, node)
     assert node.stop() == 0
-    eventually(lambda: metric(other, "esl_apps_live_calls") == 1, within=10)
+    eventually(lambda: metric(other, "esl_apps_live_calls") == 1)
     assert callee.calls[0].leg.ended_at is None
     callee.calls[0].hangup()
     record = redis.pop(timeout=10)
@@ -359,7 +359,7 @@ def test_redis_forgot_the_call_that_is_up(rig: Rig, redis: RedisServer, stage: C
         ref, agent, _callee = talking(rig, node)
         own.kill()
         own.start()
-        eventually(lambda: own.client.get(f"esl_apps:call:{ref}"), within=10)
+        eventually(lambda: own.client.get(f"esl_apps:call:{ref}"))
         kill(node)
         node.start()
         agent.calls[0].hangup()

@@ -23,7 +23,7 @@ def own() -> Iterator[RedisServer]:
 
 def dial(rig: Rig) -> Any:
     leg = rig.outside("0825556666").dial(CC)
-    eventually(lambda: leg.leg.answered_at is not None, within=10)
+    eventually(lambda: leg.leg.answered_at is not None)
     time.sleep(0.5)
     return leg
 
@@ -42,20 +42,20 @@ def test_a_card_that_was_known_opens_where_the_operator_allows_it(
         callee = rig.outside(E164, Script(answer_after=0.1))
         first = dial(rig)
         first.digits(CALLEE + "#")
-        eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None, within=10)
+        eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None)
         own.kill()
         eventually(lambda: request(node.admin, "GET", "/readyz").status == 503)
         # The one place that the card has is taken, as this node knows.
         second = dial(rig)
-        eventually(lambda: second.leg.ended_at is not None, within=20)
+        eventually(lambda: second.leg.ended_at is not None)
         first.hangup()
         eventually(lambda: first.leg.ended_at is not None)
         third = dial(rig)
         third.digits(CALLEE + "#")
         if opens:
-            eventually(lambda: len(callee.calls) == 2 and callee.calls[1].leg.answered_at is not None, within=10)
+            eventually(lambda: len(callee.calls) == 2 and callee.calls[1].leg.answered_at is not None)
         else:
-            eventually(lambda: third.leg.ended_at is not None, within=20)
+            eventually(lambda: third.leg.ended_at is not None)
         assert len(callee.calls) == (2 if opens else 1)
         third.hangup()
         own.start()

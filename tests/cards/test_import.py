@@ -23,6 +23,7 @@ from esl_apps.config import parse
 from esl_apps.core.cards import Card
 from esl_apps.importer import FAILED, read, run
 from esl_apps.redisclient import connect
+from tests import zygote
 from tests.cards.conftest import everything
 from tests.node import RedisServer
 from tests.ports import free_port
@@ -72,10 +73,7 @@ class Operator:
 
     def types(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
         """``esl-apps`` in a process of its own."""
-        return subprocess.run(
-            [sys.executable, "-m", "esl_apps", *arguments, "-c", str(self.config)],
-            input=typed, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        return zygote.run([*arguments, "-c", str(self.config)], typed)
 
 
 @pytest.fixture(scope="module")

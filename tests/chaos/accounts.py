@@ -148,6 +148,9 @@ class Accounts:
         return next((leg for leg in alegs if leg.answered), alegs[0] if alegs else None)
 
     def _wrong(self, ref: str, record: Record) -> Iterable[str]:
+        if any(leg.killed for leg in self.legs_of(ref)):
+            # It ended with its switch, which told nobody how: ``lost``, or what had been told before.
+            return
         talk, aleg = self._talk(ref), self._aleg(ref)
         reason = record["end_reason"]
         expected = self._expected(ref)
@@ -246,6 +249,9 @@ class Accounts:
             if leg.direction != "inbound" or leg.refs or leg.number == CALLBACK:
                 continue
             ran = [app for app, _, _ in leg.applications]
+            if leg.killed:
+                self.outcomes[leg.app, "(its switch was killed)"] += 1
+                continue
             if "pre_answer" in ran:
                 self.outcomes[leg.app, "(heard unavailable)"] += 1
             elif leg.ended_itself:

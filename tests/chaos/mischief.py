@@ -42,6 +42,7 @@ WEIGHTS = {
     "redis stopped": 2,
     "redis clients cut": 3,
     "sockets dropped": 4,
+    "switch killed": 2,
 }
 
 
@@ -64,6 +65,7 @@ class Mischief:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._busy: list[threading.Thread] = []
+        self._at_switch = {rig.name: threading.Lock() for rig in self.rigs}
         self._deeds: dict[str, Callable[[random.Random], list[str]]] = {
             "node killed": self._kill_node,
             "all nodes killed": self._kill_all,
@@ -74,6 +76,7 @@ class Mischief:
             "redis stopped": self._stop_redis,
             "redis clients cut": self._cut_clients,
             "sockets dropped": self._drop,
+            "switch killed": self._kill_switch,
         }
 
     def start(self) -> None:
@@ -204,6 +207,22 @@ class Mischief:
         return []
 
     def _drop(self, chance: random.Random) -> list[str]:
+        return self._to_switch(chance, lambda rig: rig.drop_sockets())
+
+    def _kill_switch(self, chance: random.Random) -> list[str]:
+        def kill(rig: Any) -> None:
+            rig.kill()
+            time.sleep(chance.choice((0.0, 1.0, 4.0)))
+            rig.start()
+
+        return self._to_switch(chance, kill)
+
+    def _to_switch(self, chance: random.Random, deed: Callable[[Any], None]) -> list[str]:
         rig = chance.choice(self.rigs)
-        rig.drop_sockets()
+        if not self._at_switch[rig.name].acquire(blocking=False):
+            return []
+        try:
+            deed(rig)
+        finally:
+            self._at_switch[rig.name].release()
         return [rig.name]

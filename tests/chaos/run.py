@@ -241,9 +241,11 @@ class _Stage:
         self._say("prepared")
         self._warm_up(load)
         self._say("warm")
-        mischief = Mischief(
-            self.nodes, self.redis, self.rigs, options.seed, options.pause, weights=options.weights
-        )
+        weights = dict(options.weights)
+        if options.real:
+            # What it has not yet written of the legs that it takes along, nobody can say.
+            del weights["switch killed"]
+        mischief = Mischief(self.nodes, self.redis, self.rigs, options.seed, options.pause, weights=weights)
         load.start()
         mischief.start()
         time.sleep(options.seconds)
@@ -331,7 +333,8 @@ class _Stage:
                 key.decode(): [one.decode() for one in client.zrange(key, 0, -1)]
                 for key in client.scan_iter(match="esl_apps:concurrent:*", count=1000)
             }
-            live = [one.decode() for one in client.smembers("esl_apps:live")]
+            held = list(client.scan_iter(match="esl_apps:live:*", count=1000))
+            live = [ref.decode() for key in held for ref in client.hkeys(key)]
             pending = [one.decode() for one in client.zrange("esl_apps:{callbacks}:due", 0, -1)]
         except redis.RedisError as error:
             return {"redis": [str(error)]}, [], []

@@ -182,7 +182,7 @@ def test_the_sandbox_tells_of_each_leg(tmp_path: Path) -> None:
             f"originate {{esl_call_ref={REF}}}user/1000@127.0.0.1 "
             f"'&bridge({{esl_call_ref={REF},esl_bleg={REF}}}sofia/gateway/pstn/0820000001)'"
         )
-        eventually(lambda: not rig.live_channels() and len(list(rig.spool.iterdir())) == 2, within=20)
+        eventually(lambda: not rig.live_channels() and len(list(rig.spool.iterdir())) == 2)
         eventually(lambda: len(list(handed_on.iterdir())) == 2)
         for one in handed_on.iterdir():
             one.unlink()

@@ -43,6 +43,8 @@ class Leg:
     """The last leg that it was bridged to, or the A-leg of one that rang."""
     variables: dict[str, str]
     applications: list[tuple[str, str, float]]
+    killed: bool = False
+    """It was up when its switch was killed."""
     refs: list[str] = field(default_factory=list)
     """All values that its ``esl_call_ref`` had, the oldest first."""
 

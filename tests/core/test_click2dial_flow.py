@@ -273,6 +273,12 @@ class ScriptedLine:
         self.outcomes = list(outcomes)
         self.commands: list[str] = []
         self.deadlines: list[float] = []
+        self.others = 0
+        """Switches that were not tried."""
+
+    def elsewhere(self) -> bool:
+        self.others -= 1
+        return self.others >= 0
 
     def originate(self, command: str, deadline: float) -> Rang:
         self.commands.append(command)
@@ -340,6 +346,49 @@ def test_an_agent_outside_is_tried_over_the_next_gateway_within_one_time_out() -
     assert answered
     assert ["pstn" in line.commands[0], "spare" in line.commands[1]] == [True, True]
     assert line.deadlines[0] == line.deadlines[1]
+
+
+@pytest.mark.parametrize("first", [Rang("failed", 20), Rang("failed", 42), Rang("away")])
+def test_an_agent_whom_one_switch_cannot_ring_is_tried_over_the_next_within_one_time_out(first: Rang) -> None:
+    line = ScriptedLine(first, Rang("answered"))
+    line.others = 1
+    answered, _attempt = ring(line)
+    assert answered
+    assert line.commands[0] == line.commands[1]
+    assert line.deadlines[0] == line.deadlines[1]
+
+
+@pytest.mark.parametrize(
+    "rang", [*[Rang("failed", code) for code in (1, 16, 17, 18, 21)], Rang("timed_out", 19), Rang("lost")]
+)
+def test_an_agent_who_was_rung_is_not_rung_from_another_switch(rang: Rang) -> None:
+    line = ScriptedLine(rang)
+    line.others = 1
+    assert not ring(line)[0]
+    assert len(line.commands) == 1
+
+
+def test_an_agent_whom_no_switch_can_ring_has_failed() -> None:
+    line = ScriptedLine(Rang("failed", 20), Rang("away"))
+    line.others = 1
+    assert told(ring(line)[1]) == ("lost", 31, "system")
+    line = ScriptedLine(Rang("away"), Rang("failed", 20))
+    line.others = 1
+    assert told(ring(line)[1]) == ("agent_failed", 20, "agent")
+
+
+def test_no_other_switch_is_tried_after_a_cancel() -> None:
+    class Cancelled(ScriptedLine):
+        def originate(self, command: str, deadline: float) -> Rang:
+            attempts[0].cancelled_by = "api"
+            return super().originate(command, deadline)
+
+    order = CLIENT.read(FIELDS)
+    attempts = [click2dial.new_attempt(CLIENT, order, SETTINGS)]
+    line = Cancelled(Rang("failed", 20))
+    line.others = 1
+    assert not click2dial.ring_agent(line, attempts[0], order, CLIENT, SETTINGS, "socket(a:1/click2dial async full)")
+    assert told(attempts[0]) == ("cancelled", 16, "api")
 
 
 def test_an_agent_that_is_busy_is_not_tried_over_the_next_gateway() -> None:

@@ -171,7 +171,7 @@ class Peer:
         self.sock.close()
 
 
-def eventually(done: Callable[[], object], within: float = 3.0) -> None:
+def eventually(done: Callable[[], object], within: float = 30.0) -> None:
     """Poll until true, letting the other greenlets run (the rigs' own would stop the hub)."""
     deadline = time.monotonic() + within
     while not done():

@@ -408,6 +408,16 @@ def test_a_bridge_that_the_switch_refuses_is_our_fault_and_no_busy_phone(call: C
         bridge(made)
 
 
+def test_a_caller_who_left_before_the_flow_began_is_found_gone_by_its_first_step(elsewhere: Ends) -> None:
+    made, switch, session = new_call({}, elsewhere)
+    switch.greenlet.kill()
+    switch.peer.close()
+    made.begin("ref-1", watched=True)
+    with pytest.raises(CallEnded):
+        made.answer()
+    session.close("the test is over")
+
+
 def test_the_caller_who_leaves_while_b_rings_ends_the_call(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda _uuid: rings() + event("CHANNEL_HANGUP")

@@ -716,20 +716,26 @@ def stranded(sandbox: SandboxRig, call: SandboxCall) -> bool:
     return True
 
 
+def strands_one(sandbox: SandboxRig, port: int) -> bool:
+    """Of a few callers: on a busy machine what takes 5 ms may take the time in which the switch is safe."""
+    return any(stranded(sandbox, arrives(sandbox, port)) for _ in range(5))
+
+
 def test_hazard_10_a_caller_too_many_gets_a_cause_and_not_silence(
     sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
 ) -> None:
     def closes(peer: Peer) -> None:
         peer.close()
 
-    assert stranded(sandbox, arrives(sandbox, serve_naively(closes).port))
+    naively = serve_naively(closes).port
+    assert strands_one(sandbox, naively)
 
     port = free_port()
     full = greenswitch.OutboundESLServer("127.0.0.1", port, application=object, max_connections=0)
     naive = gevent.spawn(full.listen)
     gevent.sleep(0.01)
     # It sends ``connect`` and ``exit`` right behind.
-    assert stranded(sandbox, arrives(sandbox, port))
+    assert strands_one(sandbox, port)
     naive.kill()
 
     call = arrives(sandbox, serve(OutboundSession.connect, max_connections=0).bound_port)

@@ -12,6 +12,7 @@ import pytest
 from gevent import socket
 
 from esl_apps.esl import server as server_module
+from esl_apps.esl.listening import listen
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
 from esl_apps.esl.wire import Event
@@ -125,12 +126,28 @@ def test_an_address_that_is_in_use_is_an_error_at_once(serve: Serve) -> None:
         OutboundServer(("127.0.0.1", port), hold, 1)
 
 
-def test_two_processes_may_share_a_port() -> None:
-    first = OutboundServer(("127.0.0.1", 0), hold, 1, reuse_port=True)
-    second = OutboundServer(("127.0.0.1", first.bound_port), hold, 1, reuse_port=True)
-    assert first.bound_port == second.bound_port
+def test_servers_may_share_a_port_and_have_one_of_their_own(serve: Serve) -> None:
+    shared = listen(("127.0.0.1", 0), 16)
+    port = shared.getsockname()[1]
+    counts: dict[str, list[int]] = {"first": [], "second": []}
+    first = serve(hold, shared=shared, on_count=counts["first"].append)
+    second = serve(hold, shared=socket.socket(fileno=os.dup(shared.fileno())), on_count=counts["second"].append)
+    peers = [dial(port) for _ in range(8)]
+    for peer in peers:
+        connects(peer)
+    assert first.connection_count + second.connection_count == 8
+    own = dial(second.bound_port)
+    connects(own)
+    assert max(counts["second"]) > 0
+    # One that drains leaves the port to the other.
     first.stop()
+    late = dial(port)
+    connects(late)
+    for peer in (*peers, own, late):
+        caller_leaves(peer)
     second.stop()
+    with pytest.raises(OSError, match="refused"):
+        dial(port)
 
 
 def test_the_server_tells_how_many_calls_it_has(serve: Serve) -> None:

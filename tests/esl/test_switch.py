@@ -424,7 +424,7 @@ def test_a_stopped_switch_is_noticed(
     """SIGSTOP keeps the connection open and silent: only a ping tells."""
     monkeypatch.setattr(switch_module, "PING_EVERY", 0.02)
     monkeypatch.setattr(switch_module, "REPLY_TIMEOUT", 0.05)
-    fake_switch.stop_at("api hostname")
+    fake_switch.stop_at("api status")
     downs: list[str] = []
     connect(on_down=lambda switch: downs.append(switch.last_error))
     eventually(lambda: downs, within=1)

@@ -150,8 +150,9 @@ class Rig(Protocol):
     def close(self) -> None: ...
 
 
-def eventually(predicate: Callable[[], object], within: float = 5.0, message: str = "") -> None:
-    """Poll until true; AssertionError with the message after ``within`` seconds."""
+def eventually(predicate: Callable[[], object], within: float = 30.0, message: str = "") -> None:
+    """Poll until true; AssertionError with the message after ``within`` seconds: long, for a machine that is busy
+    with other tests; how soon something must be is read from its own times."""
     end = time.monotonic() + within
     while not predicate():
         if time.monotonic() > end:

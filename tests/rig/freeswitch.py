@@ -620,10 +620,13 @@ class RawCall:
                 return int(message[8:11])
 
     def hangup(self) -> None:
+        if self.status is None or self.status < 200:
+            self._send("CANCEL", 1)
+            if self.status is not None:
+                # An answer that crosses it is acknowledged, or the switch would wait for that for half a minute.
+                self.wait()
         if self.status == 200:
             self._send("BYE", self.sent + 1)
-        elif self.status is None or self.status < 200:
-            self._send("CANCEL", 1)
         self.socket.close()
 
 

@@ -11,7 +11,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests import zygote
 from tests.ports import free_port
 
 from .base import Leg, Script, eventually
@@ -151,7 +151,7 @@ class SandboxRig:
         }
         self.tick = tick
         self._arguments = [*arguments, *([f"--spool={self.spool}"] if cdrs else [])]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: zygote.Forked | None = None
         self._phones: dict[str, SandboxPhone] = {}
         self._routes: list[dict[str, object]] = []
         self._gateways: dict[str, dict[str, object]] = {}
@@ -167,22 +167,19 @@ class SandboxRig:
         if self._process is not None and self._process.poll() is None:
             return
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = zygote.start(
                 [
-                    sys.executable, "-m", "esl_apps.sandbox", "--empty", f"--listen={self.esl_address}",
+                    "sandbox", "--empty", f"--listen={self.esl_address}",
                     f"--password={self.esl_password}", f"--control={HOST}:{self.control_port}",
                     f"--tick={self.tick}", f"--recordings={self.recordings}",
                     *self._arguments,
                 ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=Path(__file__).resolve().parents[2],
+                log,
             )  # fmt: skip
         self._paused = False
         eventually(self._is_up, within=40, message="the sandbox did not start; see " + str(self.log))
         # What stands outside of the switch, or in its configuration, is there again when it is back.
-        for phone in self._phones.values():
+        for phone in list(self._phones.values()):
             phone.restore()
         for route in self._routes:
             self.control("POST", "/routes", route)
@@ -202,9 +199,14 @@ class SandboxRig:
     def kill(self) -> None:
         assert self._process is not None
         if not self._paused:
-            for phone in self._phones.values():
+            for phone in list(self._phones.values()):
                 _ = phone.calls  # what they saw is known no more afterwards
-        self._process.kill()
+        if self._paused:
+            self._process.kill()
+        else:
+            # It says first which legs it takes along, where somebody asked for that.
+            with contextlib.suppress(SandboxError):
+                self.control("POST", "/die")
         self._process.wait()
         self._paused = False
 

@@ -111,7 +111,8 @@ def recording_variables(recording: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Rang:
-    """One originate's end: ``answered``, ``failed`` (with its Q.850 code), ``timed_out`` or ``lost``."""
+    """One originate's end: ``answered``, ``failed`` (with its Q.850 code), ``timed_out``, ``lost``, or ``away``: the
+    switch was not reached, and nothing was dialled."""
 
     outcome: str
     code: int = causes.NORMAL_UNSPECIFIED
@@ -123,11 +124,19 @@ class Line(Protocol):
     def originate(self, command: str, deadline: float) -> Rang:
         """Place one A-leg and wait for its end, or for ``deadline`` (``time.monotonic``), when it is ended."""
 
+    def elsewhere(self) -> bool:
+        """Go to another switch; False: there is none that was not tried."""
+
+
+#: From another switch it may be rung: the gateways are this one's, or its phones registered elsewhere.
+_NOT_FROM_HERE = causes.GATEWAY_FAILED | {causes.NOT_REGISTERED}
+
 
 def ring_aleg(
     line: Line, attempt: Attempt, leg: dict[str, str], endpoints: Sequence[str], timeout: float, application: str
 ) -> bool:
-    """Ring A, endpoint after endpoint while gateways fail; one time-out over all of them.
+    """Ring A, endpoint after endpoint while gateways fail, switch after switch while it can't be rung from one (an
+    extension may be registered with one of them alone); one time-out over all of them.
 
     True: it answered, and its leg is on its way to ``application`` (``socket(host:port/path async full)``);
     else the attempt is ended.
@@ -135,16 +144,14 @@ def ring_aleg(
     deadline = time.monotonic() + timeout
     # A net under the application's own time-out, which fires first (hazard 19).
     leg = {**leg, "originate_timeout": str(int(timeout) + _NET)}
-    rang = Rang("failed", 38)
-    for endpoint in endpoints:
-        attempt.dialled(time.time())
-        rang = line.originate(dialstring.originate(leg, endpoint, application), deadline)
+    commands = [dialstring.originate(leg, endpoint, application) for endpoint in endpoints]
+    while True:
+        rang = _ring_from_here(line, attempt, commands, deadline)
         if rang.outcome == "answered":
             return True
-        ended = attempt.cancelled_by is not None or attempt.cut is not None
-        if ended or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
+        from_here = rang.outcome == "away" or (rang.outcome == "failed" and rang.code in _NOT_FROM_HERE)
+        if _is_over(attempt) or not from_here or time.monotonic() >= deadline or not line.elsewhere():
             break
-        attempt.note("gateway_failed", f"cause {rang.code}")
     now = time.time()
     if attempt.cut is not None:
         attempt.end(cdr.REJECTED, attempt.cut.code, cdr.SYSTEM, now)
@@ -152,11 +159,26 @@ def ring_aleg(
         attempt.end(cdr.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, now)
     elif rang.outcome == "timed_out":
         attempt.end("agent_no_answer", causes.Q850["NO_ANSWER"], cdr.SYSTEM, now)
-    elif rang.outcome == "lost":
+    elif rang.outcome in ("lost", "away"):
         attempt.end(cdr.LOST, causes.NORMAL_UNSPECIFIED, cdr.SYSTEM, now)
     else:
         attempt.end(f"agent_{causes.failure(rang.code)}", rang.code, cdr.AGENT, now)
     return False
+
+
+def _ring_from_here(line: Line, attempt: Attempt, commands: Sequence[str], deadline: float) -> Rang:
+    rang = Rang("failed", 38)
+    for command in commands:
+        attempt.dialled(time.time())
+        rang = line.originate(command, deadline)
+        if _is_over(attempt) or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
+            break
+        attempt.note("gateway_failed", f"cause {rang.code}")
+    return rang
+
+
+def _is_over(attempt: Attempt) -> bool:
+    return attempt.cancelled_by is not None or attempt.cut is not None
 
 
 def recording_name(attempt: Attempt) -> str:

@@ -1,0 +1,36 @@
+"""As much of a FreeSWITCH as an API's port needs behind it: a connection that takes every originate, and says busy.
+
+Nothing is kept of a call, so that its originate costs next to nothing; the node has the whole of it, from the request
+to the record.
+"""
+
+import re
+import sys
+
+from gevent.server import StreamServer
+
+OK = b"Content-Type: command/reply\nReply-Text: +OK\n\n"
+JOB = re.compile(rb"\nJob-UUID: ([^\n]+)")
+
+
+def handle(sock, _address):
+    sock.sendall(b"Content-Type: auth/request\n\n")
+    buffer = b""
+    while data := sock.recv(65536):
+        *commands, buffer = (buffer + data).split(b"\n\n")
+        sock.sendall(b"".join(map(answer, commands)))
+
+
+def answer(command):
+    if command.startswith(b"bgapi"):
+        job = JOB.search(command)[1]
+        body = b"Event-Name: BACKGROUND_JOB\nJob-UUID: %s\nContent-Length: 15\n\n-ERR USER_BUSY\n" % job
+        event = b"Content-Length: %d\nContent-Type: text/event-plain\n\n%s" % (len(body), body)
+        return b"Content-Type: command/reply\nReply-Text: +OK Job-UUID: %s\nJob-UUID: %s\n\n%s" % (job, job, event)
+    if command.startswith(b"api"):
+        return b"Content-Type: api/response\nContent-Length: 5\n\nbusy\n"
+    return OK
+
+
+if __name__ == "__main__":
+    StreamServer(("127.0.0.1", int(sys.argv[1])), handle).serve_forever()

@@ -1,0 +1,52 @@
+"""The least that such a port could do: a request's body decoded, one SET in Redis, 202. No token, no checks, no call.
+
+``PORT REDIS_PORT``, and ``falcon`` to have a falcon application in between, as ours has.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import itertools
+import json
+import sys
+
+import falcon
+import redis
+from gevent.pywsgi import WSGIServer
+
+CLIENT = redis.Redis(port=int(sys.argv[2]), max_connections=200)
+NUMBERS = itertools.count()
+PATH = "/click2dial/calls"
+
+
+def keep(body):
+    fields = json.loads(body)
+    ref = f"{next(NUMBERS):032x}"
+    CLIENT.set("peer:" + ref, json.dumps(fields), ex=600)
+    return json.dumps({"call_ref": ref, "state": "queued"}).encode()
+
+
+class Calls:
+    def on_post(self, req, resp):
+        resp.data = keep(req.bounded_stream.read())
+        resp.status = 202
+        resp.content_type = "application/json"
+
+
+def plain(environ, start_response):
+    body = keep(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    start_response("202 Accepted", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def with_falcon():
+    app = falcon.App()
+    app.add_route(PATH, Calls())
+    return app
+
+
+if __name__ == "__main__":
+    WSGIServer(
+        ("127.0.0.1", int(sys.argv[1])), with_falcon() if "falcon" in sys.argv else plain, log=None, backlog=512
+    ).serve_forever()

@@ -1,0 +1,40 @@
+"""The least that answers a real call: no event is filtered for more than is needed, nothing has a time-out.
+
+One greenlet a call on its raw socket. It answers `connect` with `answer` and nothing else; then, for the second half
+of the measurement, has FreeSWITCH collect a number and bridges to it at the template of the second argument.
+"""
+
+import sys
+
+from gevent.server import StreamServer
+
+from benchmarks.apps.floor import Call, EXECUTE
+
+EVENTS = b"event plain CHANNEL_EXECUTE_COMPLETE\n\n"
+
+
+def handle(sock, _address):
+    call = Call(sock)
+    data = call.reply(b"connect\n\n")
+    call.reply(EXECUTE % (b"answer", b""))
+    at = data.find(b"\nUnique-ID: ") + 12
+    call.reply(b"filter Unique-ID %s\n\n" % data[at : at + 36])
+    call.reply(EVENTS)
+    call.reply(EXECUTE % (b"play_and_get_digits", COLLECT))
+    try:
+        while True:
+            event = call.event(b"Event-Name: CHANNEL_EXECUTE_COMPLETE")
+            if b"\nApplication: play_and_get_digits" in event:
+                break
+        at = event.find(b"\nvariable_got: ") + 15
+        call.reply(EXECUTE % (b"bridge", BRIDGE % event[at : event.find(b"\n", at)]))
+        while True:
+            call.frame()
+    except EOFError:
+        pass
+
+
+COLLECT = BRIDGE = b""
+if __name__ == "__main__":
+    BRIDGE, COLLECT = sys.argv[2].encode(), sys.argv[3].encode()
+    StreamServer(("127.0.0.1", int(sys.argv[1])), handle, backlog=1024).serve_forever()

@@ -1,0 +1,139 @@
+"""HTTP clients, from a process of their own: many at once on one thread, each request timed.
+
+Run with a JSON object as its argument (``Plan``); prints the times of all requests, in seconds, as a JSON list. No
+library: a client that costs as much as the server would measure itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections import deque
+
+_LENGTH = b"content-length: "
+_HOST = "127.0.0.1"
+#: Bytes that a client with a huge body writes at a time.
+_PART = bytes(65536)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    port: int
+    requests: list[str]
+    """Whole, as text; taken in turn."""
+    seconds: float
+    clients: int = 100
+    status: int = 202
+    rate: float = 0.0
+    """Requests a second, of all clients together; 0: each client sends its next one at once."""
+    slow: int = 0
+    """Clients that send one byte a second: with no ``clients``, which they would keep from measuring."""
+    huge: int = 0
+    """Clients that send a request with a body of 100 MB, and when they are cut off come again: as ``slow``."""
+
+
+class Client:
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection((_HOST, port), 30)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = b""
+        self.began = 0.0
+
+    def begin(self, request: bytes, at: float) -> None:
+        """``at``: when it was due, which it may be behind."""
+        self.began = at
+        self.socket.sendall(request)
+
+    def read(self, status: bytes) -> float | None:
+        """The seconds that the request took, once its answer is whole."""
+        data = self.socket.recv(65536)
+        if not data:
+            raise RuntimeError(f"the server closed: {self.buffer[:300]!r}")
+        self.buffer += data
+        end = self.buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return None
+        head = self.buffer[:end].lower()
+        at = head.find(_LENGTH)
+        if len(self.buffer) < end + 4 + int(head[at + len(_LENGTH) :].split(b"\r", 1)[0]):
+            return None
+        if not self.buffer.startswith(b"HTTP/1.1 " + status):
+            raise RuntimeError(f"not {status.decode()}: {self.buffer[:300]!r}")
+        self.buffer = b""
+        return time.monotonic() - self.began
+
+
+def run(plan: Plan) -> list[float]:
+    requests = [text.encode() for text in plan.requests]
+    status = str(plan.status).encode()
+    clients = [Client(plan.port) for _ in range(plan.clients)]
+    selector = selectors.DefaultSelector()
+    for client in clients:
+        selector.register(client.socket, selectors.EVENT_READ, client)
+    idle: deque[Client] = deque(clients)
+    times: list[float] = []
+    began = due = time.monotonic()
+    sent = 0
+    while (now := time.monotonic()) < began + plan.seconds or len(idle) < len(clients):
+        while idle and due <= now < began + plan.seconds:
+            idle.popleft().begin(requests[sent % len(requests)], due if plan.rate else now)
+            sent += 1
+            if plan.rate:
+                # At random, as strangers come.
+                due += random.expovariate(plan.rate)
+        left = due - now if idle and plan.rate else 0.1
+        for key, _ in selector.select(max(0.0, min(left, 0.1))):
+            took = key.data.read(status)
+            if took is not None:
+                times.append(took)
+                idle.append(key.data)
+    return times
+
+
+def disturb(plan: Plan) -> None:
+    """The slow and the huge ones, for as long as it takes; nothing is timed."""
+    for target, count in ((slow, plan.slow), (huge, plan.huge)):
+        for _ in range(count):
+            threading.Thread(target=target, args=(plan,), daemon=True).start()
+    time.sleep(plan.seconds)
+
+
+def slow(plan: Plan) -> None:
+    request = plan.requests[0].encode()
+    while True:
+        with socket.create_connection((_HOST, plan.port), 30) as sock:
+            try:
+                for i in range(len(request)):
+                    sock.sendall(request[i : i + 1])
+                    time.sleep(1)
+            except OSError:
+                continue  # cut off: it took too long
+
+
+def huge(plan: Plan) -> None:
+    head = plan.requests[0].partition("\r\n\r\n")[0]
+    lines = [line for line in head.split("\r\n") if not line.lower().startswith("content-length")]
+    start = "\r\n".join([*lines, f"Content-Length: {100 << 20}", "", ""]).encode()
+    while True:
+        with socket.create_connection((_HOST, plan.port), 30) as sock:
+            try:
+                sock.sendall(start)
+                for _ in range((100 << 20) // len(_PART)):
+                    sock.sendall(_PART)
+                    time.sleep(0.001)
+            except OSError:
+                time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    given = Plan(**json.loads(sys.argv[1]))
+    if given.clients:
+        print(json.dumps(run(given)))
+    else:
+        disturb(given)

@@ -1,0 +1,132 @@
+"""As many as it takes: one process and two workers, one, two and four nodes; beside what the model says they carry."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import process, stand, table
+from benchmarks.stand import HOST, Stand
+from tests.ports import free_ports
+
+ROUNDS = 3
+CALLS = 2000
+MIX = {"click2dial": 2, "disa": 1, "dialthrough": 1}
+CARDS = 10_000
+TARGET = 1.8
+WORKERS = """\
+Half of the calls are click-to-dial, a quarter DISA, a quarter dialthrough, 60 at a time; the records are judged as in
+the benchmark of the whole applications. "one core" has all of it, the load generator and Redis too; so have "two
+cores": what the second core brings is what a second worker does (target: {target}).
+Each figure is the median of {rounds} runs."""
+MODEL = """\
+All on two cores. The model: a call costs what it costs in the first row, of the nodes, of Redis and of the generator,
+however many nodes there are; two cores carry 2 s of that a second. "of model" is what was carried, beside it. Each
+node has its own connection to the switch, and hears of its own calls alone."""
+
+
+class Group(Stand):
+    """``nodes`` nodes of ``workers`` processes each, their Redis and the generator, on so many cores together."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack, nodes: int, workers: int, cores: int) -> None:
+        self._cores = set(range(cores))
+        self._workers = workers
+        with self._pinned():
+            super().__init__(folder, stack)
+        os.sched_setaffinity(self.redis.pid, self._cores)
+        self.nodes = [self.node]
+        for number in range(2, nodes + 1):
+            config = stand.configuration(
+                folder, self.node.config["redis"]["url"], f"{HOST}:{self._esl_port}", name=f"bench{number}"
+            )
+            self.nodes.append(stand.NodeProcess(config, folder, self.node.redis_ports))
+        if workers > 1:
+            for node in self.nodes:
+                node.config["node"]["worker_ports"] = free_ports(workers)
+                node.file.write_text(json.dumps(node.config))
+                node.command += ["--workers", str(workers)]
+
+    def start(self, **dial: Any) -> None:
+        self._exchange = self._generator([node.config for node in self.nodes])
+        os.sched_setaffinity(self._exchange.pid, self._cores)
+        for node in self.nodes:
+            self._stack.callback(stand.stop, node)
+            with self._pinned():
+                node.start()
+        ports = [stand.port_of(node.config["node"]["listen"]) for node in self.nodes]
+        self.order("ready", ports=ports, connections=len(self.nodes) * self._workers)
+        self.order("dial", **dial)
+
+    @contextlib.contextmanager
+    def _pinned(self) -> Iterator[None]:
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self._cores)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def cpu(self) -> float:
+        """Of all nodes, seconds."""
+        return sum(process.cpu(pid) for node in self.nodes for pid in (node.pid, *process.children(node.pid)))
+
+
+def run(options: argparse.Namespace) -> str:
+    machine = table.machine(["gevent", "redis"])
+    calls = CALLS // (10 if options.quick else 1)
+    rounds = 1 if options.quick else ROUNDS
+    one = measure("one core, one process", calls, rounds, nodes=1, workers=1, cores=1)
+    two = measure("two cores, two workers", calls, rounds, nodes=1, workers=2, cores=2)
+    first = table.render(
+        "Workers: what a second core brings",
+        ["", "calls/s", "of one core", "us CPU/call", "Redis us/call", "generator us/call"],
+        [
+            line("one core, one process", one, one["calls/s"]),
+            line("two cores, --workers 2", two, one["calls/s"]),
+        ],
+        WORKERS.format(target=f"{TARGET:.1f}x", rounds=rounds).splitlines(),
+    )
+    rows = []
+    expected = 0.0
+    for nodes in (1, 2, 4):
+        found = measure(f"{nodes} nodes", calls, rounds, nodes=nodes, workers=2 if nodes == 1 else 1, cores=2)
+        expected = expected or 2e6 / (found["node"] + found["redis"] + found["exchange"])
+        what = "1 node, --workers 2" if nodes == 1 else f"{nodes} nodes"
+        rows.append((*line(what, found, expected),))
+    second = table.render(
+        "The model, and 1, 2 and 4 nodes",
+        ["", "calls/s", "of model", "us CPU/call", "Redis us/call", "generator us/call"],
+        rows,
+        [f"The model says {expected:,.0f} calls a second.", *MODEL.splitlines()],
+    )
+    return f"{first}\n\n\n{second}\n\n{machine}"
+
+
+def line(what: str, found: dict[str, float], base: float) -> tuple[str, ...]:
+    costs = [f"{found[name]:,.0f}" for name in ("node", "redis", "exchange")]
+    return (what, f"{found['calls/s']:,.0f}", table.ratio(found["calls/s"], base), *costs)
+
+
+def measure(what: str, calls: int, rounds: int, **group: int) -> dict[str, float]:
+    """Calls a second, and microseconds of CPU a call."""
+    found: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
+        one = Group(Path(folder), stack, **group)
+        one.cards(CARDS)
+        one.start()
+        one.measured(MIX, calls // 4)
+        for _ in range(rounds):
+            done = one.measured(MIX, calls, concurrency=60)
+            each = {name: done[name] / calls * 1e6 for name in ("node", "redis", "exchange")}
+            found.append({"calls/s": calls / done["wall"], **each})
+    result = {name: statistics.median(one[name] for one in found) for name in found[0]}
+    print(f"{what}: {result['calls/s']:,.0f} calls/s", file=sys.stderr, flush=True)
+    return result
