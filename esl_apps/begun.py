@@ -18,7 +18,8 @@ from esl_apps.calls import Essence
 
 log = logging.getLogger(__name__)
 
-#: Bytes after which the file is written anew, with what is live alone.
+#: Bytes after which the file is written anew, with what is live alone; where that is more than half of it, at twice
+#: what it was: with thousands of calls up, each change would write all of them.
 _REWRITE = 4 << 20
 
 
@@ -33,7 +34,7 @@ class Begun:
         self.left = self._read()
         """What an earlier run of this node left, oldest first."""
         self._fd = -1
-        self._size = 0
+        self._size = self._live_size = 0
         self._cut = False
         self._rewrite(self.left)
 
@@ -72,7 +73,7 @@ class Begun:
             # Behind a line that was cut, the next one begins anew: reading takes what is whole.
             self._cut = written < len(line)
             self._size += written
-            if self._size > _REWRITE:
+            if self._size > max(_REWRITE, 2 * self._live_size):
                 self._rewrite(self._live())
         except OSError as error:
             # The disk is full: Redis has it, too.
@@ -80,12 +81,16 @@ class Begun:
 
     def _rewrite(self, live: Iterable[Essence]) -> None:
         fresh = self._path.with_suffix(".new")
-        text = b"".join(msgspec.json.encode(call) + b"\n" for call in live)
-        fresh.write_bytes(text)
+        with fresh.open("wb") as file:
+            # One after the other: all of them at once would be as many megabytes of memory.
+            for call in live:
+                file.write(msgspec.json.encode(call) + b"\n")
+            size = file.tell()
         os.replace(fresh, self._path)
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         self.close()
-        self._fd, self._size, self._cut = fd, len(text), False
+        self._fd, self._cut = fd, False
+        self._size = self._live_size = size
 
     def close(self) -> None:
         if self._fd >= 0:

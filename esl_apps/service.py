@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -502,8 +503,8 @@ class Node:
         for live in list(self.calls.live.values()):
             self._on_save(live.attempt)
 
-    def _essences(self) -> list[Essence]:
-        return [essence(live.attempt, live.core_uuid) for live in self.calls.live.values()]
+    def _essences(self) -> Iterator[Essence]:
+        return (essence(live.attempt, live.core_uuid) for live in self.calls.live.values())
 
     def _on_record(self, attempt: Attempt) -> None:
         record = attempt.record

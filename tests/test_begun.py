@@ -80,6 +80,27 @@ def test_the_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.Mon
     assert refs(tmp_path) == ["kept"]
 
 
+def test_more_live_calls_than_the_file_should_hold_are_not_written_at_each_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(begun, "_REWRITE", 1000)
+    live: list[Essence] = []
+    asked = []
+
+    def all_of_them() -> list[Essence]:
+        asked.append(len(live))
+        return live
+
+    one = Begun(tmp_path, all_of_them)
+    for number in range(1000):
+        live.append(call(f"ref-{number}"))
+        one.note(live[-1])
+    one.close()
+    # Each time at twice what it was: a few times, not at each of the last 990.
+    assert 0 < len(asked) < 20
+    assert refs(tmp_path) == [f"ref-{number}" for number in range(1000)]
+
+
 def test_a_full_disk_stops_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Begun(tmp_path)
 
