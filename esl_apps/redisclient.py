@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from queue import Empty
 from threading import RLock
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
@@ -37,6 +37,13 @@ NO_SCRIPT = redis.exceptions.NoScriptError
 class _Connection(redis.Connection):
     def _connect(self) -> Any:
         return redisline.line(super()._connect())  # type: ignore[no-untyped-call]
+
+    def can_read(self, timeout: float = 0) -> Any:
+        """As redis-py 5 does it, by a read: later ones make a poll of gevent's for it, at each command."""
+        base, parser = cast(Any, super()), cast(Any, self._parser)
+        if not isinstance(self._sock, redisline.Line):
+            return base.can_read(timeout)
+        return parser._reader.has_data() or parser.read_from_socket(timeout=timeout, raise_on_timeout=False)
 
 
 class _Pool(redis.BlockingConnectionPool):
