@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/esl-apps demo
 
 test: lint
-	$(BIN)/python -m pytest -n $(or $(WORKERS),5) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(or $(WORKERS),6) $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check esl_apps tests benchmarks

@@ -31,7 +31,7 @@ _LINE = re.compile(r"[^\x00-\x1f\x7f]*")
 _MOST = 4 << 20
 _BATCH = 50
 #: Seconds for the file of a leg that has just ended to be whole.
-WRITTEN = 2.0
+WRITTEN = 3.0
 #: Seconds for which a look into the folder holds, for all who ask.
 FRESH = 0.1
 
