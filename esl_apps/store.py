@@ -201,10 +201,13 @@ class Store:
                 else:
                     pipeline.hset(_LIVE + self._boot, ref, msgspec.json.encode(essence))
             pipeline.execute()
-        except (Unavailable, *ERRORS):
+        except BaseException as error:
+            # Whatever it is, to be stopped among it: it is still to be written.
             for ref, take in pending.items():
                 self._pending.setdefault(ref, take)
-            return False
+            if isinstance(error, (Unavailable, *ERRORS)):
+                return False
+            raise
         finally:
             self._on_its_way = {}
         return True

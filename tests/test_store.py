@@ -303,3 +303,19 @@ def test_a_cluster_is_asked_anew_by_one_of_those_who_meet_a_failure(
     assert set(runs) == {1}
     failing = False
     assert all_at_once() == {""}
+
+
+def test_what_was_being_written_when_it_was_stopped_is_written(redis: RedisServer) -> None:
+    client = redisclient.connect(redis.url)
+    client.flushall()
+    def make_known() -> None:
+        gevent.sleep(0.02)
+
+    store = Store(client, BOOT, make_known=make_known)
+    one = save(store, call("bridged"))
+    writer = gevent.spawn(store._flush)
+    gevent.sleep(0.01)
+    writer.kill()
+    assert not store.has("another")
+    store.stop()
+    assert Store(client).call(one["call_ref"]) == one
