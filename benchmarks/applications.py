@@ -20,8 +20,8 @@ TARGET = 500
 #: The event-socket layers that stand beside, each with its own line of ``esl``'s table.
 BARE = ("esl_apps", "greenswitch", "genesis")
 NOTES = """\
-A node as "esl-apps serve" runs it, with a redis-server of its own (appendonly, fsync every second), on one core; the
-load generator and Redis on the other. Each call is the recorded one of a real FreeSWITCH 1.11.1 with this node
+A node as "esl-apps serve" runs it on one core; the load generator and a redis-server (appendonly, fsync every second,
+its file in memory) on the other. Each call is the recorded one of a real FreeSWITCH 1.11.1 with this node
 (benchmarks/calls), performed whole: its commands, the events of both legs with all their headers on the outbound
 socket, and on the inbound one; its log lines and its state, in Redis and on the switch, as it goes. Checked and
 counted: PIN or card, the caller's lock, class restrictions, the installation's and the account's or integrator's
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> str:
         one.order("dial", tick=0.02)
         for _ in range(rounds):
             for name in apps:
-                how = {"rate": RATE, "concurrency": 2000}
+                how = {"rate": RATE, "concurrency": 300}
                 ticking[name].append(said(f"{name}, tick", one.measured({name: 1}, 10 * RATE // share, **how)))
     memory = {name: held(name, HELD // share) for name in apps}
     peers = bare(options)
