@@ -77,8 +77,11 @@ class Adoption:
         """Say that this node lives, take what the dead left, tidy the spool. Never raises."""
         node = self._node
         try:
-            self._own()
-            node.roster.say(draining=node.draining)
+            try:
+                node.roster.say(draining=node.draining)
+            finally:
+                # Redis may be away: then whoever else follows one of them, too, has its record taken once.
+                self._own()
             if not node.draining:
                 for boot in node.roster.dead():
                     self._inherit(boot)
@@ -97,10 +100,21 @@ class Adoption:
     # Whose they were ----------------------------------------------------------------------------------
 
     def _own(self) -> None:
-        """What an earlier run of this node left in its own file: Redis is not asked, it may be away."""
-        left, self._node.begun.left = self._node.begun.left, []
+        """What an earlier run of this node left in its own file, but for what another has taken over meanwhile."""
+        node = self._node
+        left, node.begun.left = node.begun.left, []
         for call in left:
-            self._adopt(call, self._node.settings.node)
+            if self._is_followed(call.call_ref):
+                node.begun.ended(call.call_ref)
+            else:
+                self._adopt(call, node.settings.node)
+
+    def _is_followed(self, ref: str) -> bool:
+        """Whether another process that lives has the call; not, where Redis can't say."""
+        roster = self._node.roster
+        with suppress(*ERRORS):
+            return self._node.store.essence(ref, roster.living()) is not None
+        return False
 
     def _inherit(self, boot: str) -> None:
         """:raises redis.RedisError: Redis is away."""

@@ -94,6 +94,10 @@ class Roster:
     def dead(self) -> list[str]:
         return [boot for boot in self.peers if self.is_dead(boot)]
 
+    def living(self) -> list[str]:
+        """The other processes that are not dead."""
+        return [boot for boot in self.peers if boot != self.boot and not self.is_dead(boot)]
+
     def others(self) -> list[str]:
         """Where the other nodes that take calls are reached, in a steady order."""
         return sorted(

@@ -130,6 +130,13 @@ def records(redis: RedisServer, count: int, within: float = 10.0) -> list[dict[s
     return found
 
 
+def of_call(redis: RedisServer, ref: str) -> dict[str, Any]:
+    """Its record, of a Redis that has forgotten: what it took in the seconds before comes again, too."""
+    while (record := redis.pop())["call_ref"] != ref:
+        pass
+    return record
+
+
 def by_ref(found: list[dict[str, Any]]) -> dict[str, tuple[str, int]]:
     made = {record["call_ref"]: (record["end_reason"], record["end_code"]) for record in found}
     assert len(made) == len(found), "a call has two records"
@@ -195,14 +202,12 @@ def test_redis_that_comes_back_empty(node: Node, sandbox: SandboxRig, mortal: Re
     mortal.start()
     mortal.client.flushall()
     mortal.client.script_flush()
-    # What it took in the seconds before, and has forgotten with the rest, comes again, too.
-    while (record := mortal.pop())["call_ref"] != refs[0]:
-        pass
+    record = of_call(mortal, refs[0])
     assert (record["end_reason"], record["end_code"]) == ("answered", 16)
     eventually(lambda: ready(node))
     ref = node.call("1000", CALLEE)
     node.delete(ref)
-    assert mortal.pop()["call_ref"] == ref
+    of_call(mortal, ref)
 
 
 def test_a_redis_of_an_integrators_own_gets_its_records_and_the_other_none(
