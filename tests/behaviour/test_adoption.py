@@ -141,6 +141,22 @@ def test_another_node_takes_it_at_once(rig: Rig, redis: RedisServer, stage: Call
     assert redis.client.llen("enigma:notifications:cdr") == 0
 
 
+@on_the_sandbox
+def test_a_node_that_is_back_leaves_a_call_to_whom_has_it_now(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
+    node, other = stage(), stage()
+    ref, _agent, _callee = talking(rig, node)
+    kill(node)
+    eventually(lambda: metric(other, "esl_apps_live_calls") == 1)
+    node.start()
+    assert metric(node, "esl_apps_live_calls") == 0
+    # Whoever is asked: it is told to the one that follows the call.
+    assert node.delete(ref).status == 202
+    record = redis.pop(timeout=30)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "api")
+
+
 def test_the_agent_answers_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     """The answered leg goes to the next node, which dials the callee."""
     other, node = stage(), stage()
