@@ -13,7 +13,7 @@ from benchmarks.stand import Stand
 ROUNDS = 5
 HELD = 5000
 CARDS = 10_000
-RATE = 100
+RATE, AT_ONCE = 50, 100
 APPS = {"disa": "DISA", "dialthrough": "dialthrough", "click2dial": "click-to-dial"}
 CALLS = 1500
 TARGET = 500
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> str:
         one.order("dial", tick=0.02)
         for _ in range(rounds):
             for name in apps:
-                how = {"rate": RATE, "concurrency": 300}
+                how = {"rate": RATE, "concurrency": AT_ONCE}
                 ticking[name].append(said(f"{name}, tick", one.measured({name: 1}, 10 * RATE // share, **how)))
     memory = {name: held(name, HELD // share) for name in apps}
     peers = bare(options)

@@ -156,8 +156,8 @@ class Stand:
             raise NotPerformed(f"{what} {how}: the load generator died")
         result = json.loads(line)
         if result["failures"]:
-            tail = self.node.log.read_text()[-3000:]
-            raise NotPerformed(f"{what} {how}: {result['failures']}\n{tail}")
+            lines = [line for line in self.node.log.read_text().splitlines() if '"level":"info"' not in line]
+            raise NotPerformed("\n".join([f"{what} {how}: {result['failures']}", *lines[-20:]]))
         return dict(result)
 
     def measured(self, mix: dict[str, int], calls: int, **how: Any) -> dict[str, float]:
