@@ -260,6 +260,26 @@ def test_b_rings_answers_and_hangs_up(call: Call) -> None:
     assert (bridged.answered, bridged.code, bridged.bleg.uuid) == (True, 16, B)
 
 
+def test_from_a_bridge_on_a_call_keeps_what_is_asked_for_later_alone() -> None:
+    made, switch, session = new_call(
+        {"Channel-Read-Codec-Rate": 16000, "Caller-Channel-Answered-Time": at(2), "variable_esl_callee": "1000"}
+    )
+    made.begin("ref-1", watched=False)
+    assert made.variable("esl_callee") == "1000"
+    switch.scripts["bridge"] = lambda uuid: bridge_over(uuid, originate_disposition="USER_BUSY")
+    bridge(made)
+    for asked in (lambda: made.variable("esl_callee"), lambda: made.header("Unique-ID"), lambda: made.sip_header("X")):
+        # Silence would be taken for "not set".
+        with pytest.raises(RuntimeError, match="before the first bridge"):
+            asked()
+    assert (made.uuid, made.created_at, made.answered_at) == (UUID, AT, AT + 2)
+    made.play("callee_busy")
+    assert switch.executed[-1] == ("playback", "/prompts/16000/callee_busy.wav")
+    session.close("the test is over")
+    switch.peer.close()
+    switch.greenlet.kill()
+
+
 def test_b_is_dialled_with_its_variables(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: bridge_over(uuid, originate_disposition="USER_BUSY")

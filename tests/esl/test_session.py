@@ -131,6 +131,42 @@ def test_posted_commands_take_their_turn_among_the_replies(line: Line) -> None:
     assert session.send("mine").data == "+OK mine"
 
 
+def test_what_is_sent_together_is_one_write_in_its_order(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, peer = line
+    written: list[bytes] = []
+    send = session.sock.send
+
+    def watched(_sock: object, data: bytes, timeout: float) -> None:
+        written.append(data)
+        send(data, timeout)
+
+    monkeypatch.setattr(type(session.sock), "send", watched)
+    with session.together():
+        session.post("a", "b")
+        with session.together():
+            session.post_raw(b"c\n\n")
+        assert written == []
+    session.post("d")
+    assert written == [b"a\n\nb\n\nc\n\n", b"d\n\n"]
+    assert peer.pending() == ["a", "b", "c", "d"]
+
+
+def test_what_was_to_be_sent_together_goes_out_whatever_came_between(line: Line) -> None:
+    """Its replies are waited for in the order of what was said: none may be missing."""
+    session, peer = line
+
+    def say() -> None:
+        with session.together():
+            session.post("a")
+            session.post("b\nc")
+
+    with pytest.raises(ValueError, match="line break"):
+        say()
+    peer.say(reply("+OK a"), reply("+OK mine"))
+    assert session.send("mine").data == "+OK mine"
+    assert peer.pending() == ["a", "mine"]
+
+
 def test_events_between_a_command_and_its_reply_are_handled(line: Line) -> None:
     session, peer = line
     peer.say(event("CHANNEL_HANGUP"), reply("+OK"))

@@ -203,6 +203,37 @@ def test_a_posted_frames_reply_takes_its_turn(connect: Connect) -> None:
     assert switch.api("next") == "+OK next"
 
 
+def test_what_is_posted_goes_out_by_itself_and_before_what_is_asked_later(
+    fake_switch: FakeSwitch, connect: Connect
+) -> None:
+    switch = connect()
+    before = len(fake_switch.heard)
+    for number in range(100):
+        switch.post_raw(f"sendevent CUSTOM\nn: {number}\n\n".encode())
+    eventually(lambda: len(fake_switch.heard) == before + 100)
+    for number in range(100, 103):
+        switch.post_raw(f"sendevent CUSTOM\nn: {number}\n\n".encode())
+        assert switch.api(f"echo {number}") == f"+OK echo {number}"
+    said = fake_switch.heard[before:]
+    assert said[:100] == [f"sendevent CUSTOM\nn: {number}" for number in range(100)]
+    assert said[100:] == [
+        text for number in range(100, 103) for text in (f"sendevent CUSTOM\nn: {number}", f"api echo {number}")
+    ]
+
+
+def test_what_was_posted_to_a_connection_that_is_lost_is_not_told_on_the_next(
+    fake_switch: FakeSwitch, connect: Connect
+) -> None:
+    switch = connect()
+    switch.post_raw(b"sendevent CUSTOM\nold: 1\n\n")
+    switch._lost("the test says so")
+    switch.post_raw(b"sendevent CUSTOM\nold: 2\n\n")
+    fake_switch.drop()
+    eventually(lambda: switch.connected)
+    assert switch.api("echo new") == "+OK echo new"
+    assert not [text for text in fake_switch.heard if "old" in text]
+
+
 def test_where_the_switch_is_away_a_command_fails_and_a_post_does_nothing(connect: Connect) -> None:
     switch = connect("wrong", up=False)
     with pytest.raises(Unavailable):
