@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-from benchmarks import process
+from benchmarks import pages, process
 
 BENCHMARKS = {
     "esl": "the event-socket layer beside its peers: calls per CPU-second, memory of a held call",
@@ -49,6 +49,7 @@ def main() -> int:
             path = process.ROOT / "docs" / "benchmarks" / f"{name}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text + "\n")
+            pages.write()
     return 0
 
 
