@@ -40,8 +40,8 @@ The same calls as a FreeSWITCH with its 20 ms tick sends them, at a rate that th
 no longer come together, keys come one by one, and each wakes a process that slept."""
 PEERS = """\
 Bare layers: the scripted call of the first benchmark (docs/benchmarks/esl.txt), with no authorisation, no limits, no
-Redis and no record. The peers are those that are on PyPI and run on this Python; eslgo is Go's, modesl and esl are
-Node.js's, and none of the three is a PyPI package."""
+Redis and no record. The peers are those that are on PyPI and run on this Python. eslgo is Go's, for which there is no
+toolchain here; modesl and esl (Node.js) ask for events as JSON, and the recorded ones are plain."""
 
 
 def run(options: argparse.Namespace) -> str:
