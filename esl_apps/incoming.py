@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _KEPT = 1.0
 #: Seconds for an attempt to end once its end is known.
 _SETTLE = 2.0
+#: Seconds for which a missed call that Redis was not there for is remembered, and between two tries to write it down.
+_REMEMBER, _MISSED_AGAIN = 60.0, 0.5
 
 #: Applications in which one caller dials one number after another.
 _SESSIONS = frozenset({disa.REF, dialthrough.REF})
@@ -405,14 +407,29 @@ class Incoming:
         channel.watch_only()
         if callback.refuse(channel, node.config.callback.answer_after):
             visit.session.leave()
-            try:
-                target = callback.whom_to_call(caller, node.settings, node.rules, node.cards)
-                if isinstance(target, str):
-                    log.info("no callback", extra={"reason": target})
-                    return
-                number, card = target
-                node.outgoing.schedule_callback(number, card, dnis)
-            except Unavailable as error:
-                log.error("callback lost: Redis is away", extra={"reason": str(error)})
+            if not self._missed(caller, dnis):
+                gevent.spawn(self._missed_again, caller, dnis, time.monotonic() + _REMEMBER)
         else:
             self._dialthrough(visit)
+
+    def _missed(self, caller: str | None, dnis: str) -> bool:
+        """A call that was missed is to be returned, if its caller may be. False: Redis is away."""
+        node = self._node
+        try:
+            target = callback.whom_to_call(caller, node.settings, node.rules, node.cards)
+            if isinstance(target, str):
+                log.info("no callback", extra={"reason": target})
+            else:
+                number, card = target
+                node.outgoing.schedule_callback(number, card, dnis)
+        except Unavailable:
+            return False
+        return True
+
+    def _missed_again(self, caller: str | None, dnis: str, until: float) -> None:
+        """The caller was refused and will not ring again: what could not be written down is remembered for a while."""
+        while time.monotonic() < until and not self._node.stopped.is_set():
+            gevent.sleep(_MISSED_AGAIN)
+            if self._missed(caller, dnis):
+                return
+        log.error("callback lost: Redis is away", extra={"reason": f"for {_REMEMBER:g} s"})

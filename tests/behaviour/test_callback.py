@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Any
 
 import pytest
 
+from tests.conftest import on_the_sandbox
 from tests.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
 from tests.rig.base import Rig, Script, eventually
 
@@ -109,6 +111,25 @@ def test_killing_the_node_between_the_two_still_gives_one(rig: Rig, node: Node, 
     node.start()
     eventually(lambda: back.calls)
     time.sleep(1.5)
+    assert len(back.calls) == 1
+
+
+@on_the_sandbox
+def test_a_call_that_is_missed_while_redis_stands_still_is_called_back(
+    rig: Rig, node: Node, redis: RedisServer
+) -> None:
+    card(node, cid=CALLER)
+    back = rig.outside(CALLER_E164, Script(answer_after=0.1, hangup_after=0.3))
+    assert redis.process is not None
+    redis.process.send_signal(signal.SIGSTOP)
+    try:
+        missed_call(rig)
+        # Redis' time-out is 2 s: the node has given up asking, and remembers.
+        time.sleep(2.5)
+    finally:
+        redis.process.send_signal(signal.SIGCONT)
+    eventually(lambda: back.calls)
+    assert redis.pop(timeout=30)["end_reason"] in ("answered", "abandoned")
     assert len(back.calls) == 1
 
 
