@@ -29,7 +29,7 @@ AT_ONCE, CALLERS = 50, 1000
 #: By how much the memory of the last quarter may be above that of the second; and from how many calls on: in the first
 #: thousands it grows to what it then stays at.
 GROWTH, ENOUGH = 1.02, 20_000
-#: What is as it was, to the last one, when nobody calls.
+#: What is no more than it was, by not one, when nobody calls.
 EXACT = ("files", "sockets", "connections", "esl_apps_greenlets")
 
 
@@ -89,7 +89,7 @@ class Soak:
         """A reading when the last connections have been closed, if they ever are."""
         for _ in range(50):
             reading = self.read()
-            if all(reading[name] == first[name] for name in EXACT):
+            if all(reading[name] <= first[name] for name in EXACT):
                 break
             time.sleep(0.2)
         return reading
@@ -100,7 +100,12 @@ class Soak:
         self.read()
         self.calls = self.records = 0
         self.began = time.monotonic()
-        return self.read()
+        # The journal's file is open twice while it is synced: what is held is the least that is seen.
+        seen = []
+        for _ in range(10):
+            time.sleep(0.1)
+            seen.append(self.read())
+        return min(seen, key=lambda reading: sum(reading[name] for name in EXACT))
 
     def live(self) -> int:
         """Calls that Redis still holds for live, of whatever process."""
@@ -169,7 +174,7 @@ def faults(readings: list[Reading]) -> list[str]:
     found = [
         f"{name}: {last[name]:.0f}, {first[name]:.0f} at the start"
         for name in EXACT
-        if last[name] != first[name]
+        if last[name] > first[name]
     ]
     if last.live:
         found.append(f"{last.live:.0f} live on the node")
