@@ -52,15 +52,6 @@ AUTH = b"Content-Type: auth/request\n\n"
 ACCEPTED = b"Content-Type: command/reply\nReply-Text: +OK accepted\n\n"
 REFUSED = b"Content-Type: command/reply\nReply-Text: -ERR invalid\n\n"
 NOT_FOUND = b"Content-Type: command/reply\nReply-Text: -ERR command not found\n\n"
-STATUS = b"""UP 0 years, 0 days, 0 hours, 0 minutes, 18 seconds, 434 milliseconds, 611 microseconds
-FreeSWITCH (Version 1.11.1-release git c2c5964 2026-05-26 20:41:26Z 64bit) is ready
-8 session(s) since startup
-%d session(s) - peak %d, last 5min 2
-2 session(s) per Sec out of max 5000, peak 2, last 5min 2
-100000 session(s) max
-min idle cpu 0.00/69.40
-Current Stack Size/Max 240K/8192K
-"""
 BYE = (
     b"Content-Type: command/reply\nReply-Text: +OK bye\n\n"
     b"Content-Type: text/disconnect-notice\nContent-Length: 67\n\n"
@@ -662,8 +653,8 @@ class Exchange(Loop[Peer]):
         verb, _, rest = text.partition(b" ")
         if verb == b"status":
             return STATUS % len(self.calls)
-        if verb == b"status":
-            return STATUS % (2 * len(self.calls), 2 * len(self.calls))
+        if verb == b"hostname":
+            return b"vm"
         if verb == b"global_getvar":
             return self.scripts["disa"].core_uuid
         if verb == b"uuid_exists":

@@ -20,6 +20,7 @@ from esl_apps.cards import CardStore
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.embedded import redis_server
 from tests.chaos.parts import NodeProcess, stop
+from tests.ports import free_port
 
 HOST = "127.0.0.1"
 TOKEN, ADMIN_TOKEN, PIN, ESL_PASSWORD = "acme-token-of-bench", "admin-token-of-bench", "4821907356", "bench"
@@ -41,14 +42,14 @@ def configuration(folder: Path, redis: str, switch: str, *, name: str = "bench",
     """
     return {
         "node": {
-            "name": name, "listen": f"{HOST}:{process.free_port()}", "drain_timeout": 5, "max_calls": 20_000,
+            "name": name, "listen": f"{HOST}:{free_port()}", "drain_timeout": 5, "max_calls": 20_000,
             "state_dir": str(folder / "state"),
         },
         "redis": {"url": redis},
         "pin_key": PIN_KEY,
         "switches": [{"name": "fs1", "address": switch, "password": ESL_PASSWORD}],
         "dial": {"region": "ZA", "extension": "user/{number}@127.0.0.1", "external": ["sofia/gateway/pstn/{number}"]},
-        "admin": {"listen": f"{HOST}:{process.free_port()}", "token": ADMIN_TOKEN, "rate": _RATE},
+        "admin": {"listen": f"{HOST}:{free_port()}", "token": ADMIN_TOKEN, "rate": _RATE},
         "recordings": {"dir": str(folder / "recordings")},
         "spool": {"dir": str(folder / "spool")},
         "integrators": [integrator("acme", TOKEN)],
@@ -69,7 +70,7 @@ def configuration(folder: Path, redis: str, switch: str, *, name: str = "bench",
 
 def integrator(name: str, token: str) -> dict[str, Any]:
     return {
-        "name": name, "listen": f"{HOST}:{process.free_port()}", "token": token, "caller_ids": [OWN], "rate": _RATE,
+        "name": name, "listen": f"{HOST}:{free_port()}", "token": token, "caller_ids": [OWN], "rate": _RATE,
         "limits": _LIMITS,
     }  # fmt: skip
 
@@ -83,7 +84,7 @@ class Stand:
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack, **more: Any) -> None:
         """:param more: sections of the configuration that replace the usual ones."""
-        redis_port, self._esl_port = process.free_port(), process.free_port()
+        redis_port, self._esl_port = free_port(), free_port()
         # In memory where there is such a place: a Redis that waits for a busy disk is another benchmark's.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else folder
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-redis-", dir=memory))
@@ -157,8 +158,18 @@ class Stand:
         result = json.loads(line)
         if result["failures"]:
             lines = [line for line in self.node.log.read_text().splitlines() if '"level":"info"' not in line]
-            raise NotPerformed("\n".join([f"{what} {how}: {result['failures']}", *lines[-20:]]))
+            raise NotPerformed("\n".join([f"{what} {how}: {result['failures']}", *lines[-20:], *self._decisions()]))
         return dict(result)
+
+    def _decisions(self) -> list[str]:
+        """What was decided in calls that ended otherwise than they should have."""
+        rest()
+        told = []
+        for key in self.client.scan_iter("esl_apps:call:*", 1000):
+            call = json.loads(self.client.get(key))
+            if call.get("record", {}).get("end_reason", "answered") != "answered":
+                told.append(json.dumps({**call["record"], "decisions": call["decisions"]}))
+        return told[:5]
 
     def measured(self, mix: dict[str, int], calls: int, **how: Any) -> dict[str, float]:
         """Perform calls and judge their records. Seconds of CPU (``running``: of the node's, while calls ran) and of
