@@ -653,8 +653,6 @@ class Exchange(Loop[Peer]):
         verb, _, rest = text.partition(b" ")
         if verb == b"status":
             return STATUS % len(self.calls)
-        if verb == b"hostname":
-            return b"vm"
         if verb == b"global_getvar":
             return self.scripts["disa"].core_uuid
         if verb == b"uuid_exists":
