@@ -12,9 +12,11 @@ import tempfile
 HOST = "127.0.0.1"
 # Below the range from which the kernel takes ports for outgoing connections: one of those must not take a port
 # between two lives of its server.
-_FIRST, _LONG_ROWS, _LAST = 10000, 14016, 32000
-#: A long row begins at a multiple of it: rows that begin anywhere leave gaps that are of no use to the next.
-_GRID = 64
+_SINGLE = range(10000, 14016)
+#: Rows for media (UDP): phones' and switches' apart, each row a slot of its region. Rows that begin anywhere leave gaps
+#: that are of no use to the next.
+_PHONES = range(14016, 20032, 64)
+_SWITCHES = range(20032, 31808, 448)
 
 #: One byte a port, locked until it is given back or the process ends that has it: a server that is down keeps its port.
 _locks = os.open(os.path.join(tempfile.gettempdir(), "esl_apps-test-ports"), os.O_RDWR | os.O_CREAT, 0o666)
@@ -26,22 +28,29 @@ def free_port() -> int:
     return free_ports(1)
 
 
-def free_ports(count: int, *, step: int = 1) -> int:
-    """The first of ``count`` ports in a row, a multiple of ``step``; free for UDP and TCP."""
-    # Single ports all over the place would leave no room for a row of hundreds.
-    if count < 10:
-        low, high, step = _FIRST, _LONG_ROWS, max(step, 1)
-    else:
-        low, high, step = _LONG_ROWS, _LAST, _GRID
-    for _ in range(1000):
-        first = _random.randrange(low, high - count) // step * step
+def free_ports(count: int) -> int:
+    """The first of ``count`` ports in a row for servers, free for UDP and TCP."""
+    return _row(count, _SINGLE, (socket.SOCK_STREAM, socket.SOCK_DGRAM))
+
+
+def media_ports(count: int) -> int:
+    """The first, even, of ``count`` ports in a row, free for UDP: a phone (at most 64) has them, or a switch (448)."""
+    # A TCP connection on one that has just ended, or anybody's, is nothing to RTP.
+    if count <= _PHONES.step:
+        with contextlib.suppress(RuntimeError):
+            return _row(count, _PHONES, (socket.SOCK_DGRAM,))
+    return _row(count, _SWITCHES, (socket.SOCK_DGRAM,))
+
+
+def _row(count: int, starts: range, kinds: tuple[socket.SocketKind, ...]) -> int:
+    for first in _random.sample(starts, len(starts)):
         wanted = range(first, first + count)
         if _given.isdisjoint(wanted) and _take(first, count):
-            if all(map(_is_free, wanted)):
+            if all(_is_free(port, kinds) for port in wanted):
                 _given.update(wanted)
                 return first
             fcntl.lockf(_locks, fcntl.LOCK_UN, count, first)
-    raise RuntimeError("no free ports")
+    raise RuntimeError(f"no {count} free ports in {starts}")
 
 
 def give_back(first: int, count: int) -> None:
@@ -57,8 +66,8 @@ def _take(first: int, count: int) -> bool:
     return False
 
 
-def _is_free(port: int) -> bool:
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+def _is_free(port: int, kinds: tuple[socket.SocketKind, ...]) -> bool:
+    for kind in kinds:
         with socket.socket(socket.AF_INET, kind) as sock:
             try:
                 sock.bind((HOST, port))

@@ -34,7 +34,7 @@ GET    /phones/NUMBER                       its script and calls
 DELETE /phones/NUMBER                       unregister
 POST   /phones/NUMBER/dial {"number": "27115550000", "headers": {"X-A": "b"}, "context": null}
 GET    /calls/CALL                          one call of a phone
-GET    /calls/CALL/hears?hz=440&within=3    whether the tone reaches it
+GET    /calls/CALL/hears?hz=350,440&within=3    whether the tone reaches it; more than one: all at once
 POST   /calls/CALL/hangup | hold | unhold
 POST   /calls/CALL/digits {"digits": "12,3#", "method": "rfc2833|info|inband"}
 POST   /routes         {"number": "...", "path": "disa/acme/front", "node": "127.0.0.1:8084"}
@@ -138,7 +138,8 @@ class ControlServer:
             case ("GET", "calls", ref):
                 return self._call(ref).as_json()
             case ("GET", "calls", ref, "hears"):
-                return {"heard": self._hears(ref, int(query["hz"]), float(query.get("within", 3.0)))}
+                tones = [int(hz) for hz in query["hz"].split(",")]
+                return {"heard": self._hears(ref, tones, float(query.get("within", 3.0)))}
             case ("POST", "calls", ref, "hangup"):
                 self._call(ref).hang_up()
                 return {}
@@ -217,12 +218,13 @@ class ControlServer:
             raise ControlError("404 Not Found", f"no call {ref}")
         return dialog
 
-    def _hears(self, ref: str, hz: int, within: float) -> bool:
+    def _hears(self, ref: str, tones: list[int], within: float) -> bool:
         dialog = self._call(ref)
         end = time.monotonic() + within
         while True:
+            heard = dialog.hears()
             # What a real phone's analyser takes for one sine.
-            if any(abs(tone - hz) <= 5 for tone in dialog.hears()):
+            if all(any(abs(tone - hz) <= 5 for tone in heard) for hz in tones):
                 return True
             if time.monotonic() >= end or dialog.ended:
                 return False

@@ -14,10 +14,12 @@ from tests.rig.base import PhoneLeg, Rig, Script, eventually
 
 DISA, CALLER, CALLEE, E164 = "27115550002", "0825556666", "0820001234", "27820001234"
 PIN = "4821907356"
-DIALTONE, RINGBACK = 350, 440
+DIALTONE, RINGBACK = (350, 440), 440
 
 
 def CONFIG(config: dict[str, Any]) -> None:
+    # The node takes its calls' JSON CDRs out of its spool, soon after; two tests here read them.
+    config["spool"]["dir"] += "/none"
     config["accounts"] = {
         "acme": {
             "caller_id": {"number": "+27115550000", "name": "Acme"},

@@ -15,7 +15,7 @@ from tests.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 
 DISA, CALLER, CALLEE, E164 = "27115550002", "0825556666", "0820001234", "27820001234"
-PIN, DIALTONE = "4821907356", 350
+PIN, DIALTONE = "4821907356", (350, 440)
 A, A_E164 = "0831112222", "27831112222"
 
 

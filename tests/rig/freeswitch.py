@@ -37,7 +37,7 @@ from typing import Any
 from urllib.parse import unquote
 from xml.sax.saxutils import escape, quoteattr
 
-from tests.ports import free_ports, give_back
+from tests.ports import free_ports, give_back, media_ports
 
 from . import pjsip_phones
 from .base import Leg, Script, eventually
@@ -284,8 +284,9 @@ class RigLeg:
         """Ask the far side by REFER to call ``to`` (all of Refer-To)."""
         self.bank.ask("transfer", call=self.ref, to=to)
 
-    def hears(self, hz: int, within: float = 3.0) -> bool:
-        reply = self.bank.ask("hears", timeout=within + 5, call=self.ref, hz=hz, within=within)
+    def hears(self, hz: int | tuple[int, ...], within: float = 3.0) -> bool:
+        tones = hz if isinstance(hz, tuple) else (hz,)
+        reply = self.bank.ask("hears", timeout=within + 5, call=self.ref, hz=tones, within=within)
         return bool(reply["heard"])
 
     def __repr__(self) -> str:
@@ -310,7 +311,7 @@ class PhoneBank:
         self.accounts: set[str] = set()
         self.faults: list[str] = []
         self.port = free_ports(1)
-        self.rtp = free_ports(_RTP_PORTS, step=2)
+        self.rtp = media_ports(_RTP_PORTS)
         self.replies: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
         self.ids = itertools.count(1)
         self.ready = threading.Event()
@@ -671,7 +672,7 @@ class FreeswitchRig:
         self.phones_folder = self.folder / "phones"
         ports = free_ports(3)
         self.esl_port, self.internal_port, self.external_port = range(ports, ports + 3)
-        self.rtp_start = free_ports(_SWITCH_RTP_PORTS, step=2)
+        self.rtp_start = media_ports(_SWITCH_RTP_PORTS)
         self.esl_address = f"{HOST}:{self.esl_port}"
         self.esl_password = ESL_PASSWORD
         self.dial: dict[str, object] = {

@@ -77,6 +77,21 @@ def has_tone(pcm: Sequence[int], hz: float, rate: int) -> bool:
     return all(found > 1.5 * amplitude(samples, hz + d, rate) for d in (-aside, aside))
 
 
+def is_signal(pcm: Sequence[int], tones: Sequence[float], rate: int) -> bool:
+    """Whether these sines are there; more than one: and little else.
+
+    A synthetic voice has harmonics that stand for half a second, two of a dial tone's frequencies among them.
+    """
+    if not all(has_tone(pcm, hz, rate) for hz in tones):
+        return False
+    if len(tones) == 1:
+        return True
+    window = hann(len(pcm))
+    samples = [x * w for x, w in zip(pcm, window, strict=True)]
+    energy = sum(x * x for x in samples) / len(samples) / 32768**2
+    return sum(amplitude(samples, hz, rate) ** 2 for hz in tones) * 3 / 16 > 0.7 * energy
+
+
 # The wire.
 
 
@@ -305,7 +320,7 @@ def build(pj: Any) -> type:
                 param.opt.flag = pj.PJSUA_CALL_UNHOLD
                 self.reinvite(param)
 
-        def listen(self, hz: int, within: float, tell: Callable[[bool], None]) -> None:
+        def listen(self, tones: list[int], within: float, tell: Callable[[bool], None]) -> None:
             ear = self.bank.ear()
             self.ears.append(ear)
             if self.media:
@@ -319,7 +334,7 @@ def build(pj: Any) -> type:
                     pcm.frombytes(ear.frames.popleft())
                 heard = False
                 while len(pcm) >= size and not heard:
-                    heard = has_tone(pcm[:size], hz, RATE)
+                    heard = is_signal(pcm[:size], tones, RATE)
                     del pcm[:hop]
                 if heard or self.ended or time.monotonic() > until:
                     if not self.ended:
@@ -647,7 +662,7 @@ def build(pj: Any) -> type:
             self.calls[call].xfer(to, pj.CallOpParam())
             reply()
 
-        def do_hears(self, reply: Callable[..., None], call: str, hz: int, within: float) -> None:
+        def do_hears(self, reply: Callable[..., None], call: str, hz: list[int], within: float) -> None:
             if call in self.calls:
                 self.calls[call].listen(hz, within, lambda heard: reply(heard=heard))
             else:
