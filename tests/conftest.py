@@ -54,6 +54,8 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     made.close()
 
 
+# Before xdist's own, which names the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A module's tests on one rig stay together: they share a node, and most of their time is a phone's."""
     for item in items:

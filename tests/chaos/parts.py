@@ -128,15 +128,16 @@ class NodeProcess(Process):
                 names.append(os.readlink(entry.path))
         inodes = {name[8:-1] for name in names if name.startswith("socket:[")}
         node, *http_ports = (_port(at) for at in (self.config["node"]["listen"], self.admin, self.api))
-        pool = connections = of_http = 0
+        # By inode: a table that changes while it is read may have a line twice.
+        of = {}
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             words = line.split()
-            here, there = (_hex_port(word) for word in words[1:3])
             # State 0A is a listener.
             if words[9] in inodes and words[3] != "0A":
-                pool += there in self.redis_ports
-                connections += here == node
-                of_http += here in http_ports
+                of[words[9]] = [_hex_port(word) for word in words[1:3]]
+        pool = sum(there in self.redis_ports for _, there in of.values())
+        connections = sum(here == node for here, _ in of.values())
+        of_http = sum(here in http_ports for here, _ in of.values())
         status = Path(f"/proc/{self.pid}/status").read_text()
         rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
         return {
