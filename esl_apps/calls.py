@@ -62,7 +62,7 @@ class Live:
     """The FreeSWITCH process that has it."""
     ends: dict[str, Event] = field(default_factory=dict)
     """CHANNEL_HANGUP_COMPLETE of its A-legs, by UUID, from the inbound connection."""
-    rang: set[str] = field(default_factory=set)
+    rang: frozenset[str] = frozenset()
     """The A-legs that were seen to ring: several where an agent has several phones."""
     changed: Flag = field(default_factory=Flag)
     """Set at each of: socket attached, A-leg ended, job answered, switch up or down."""
@@ -264,7 +264,7 @@ class Calls:
         elif event.name.startswith(b"CHANNEL_PROGRESS"):
             if live.run is not None and not live.attached:
                 leg = leg_of(event)
-                live.rang.add(leg.uuid)
+                live.rang |= {leg.uuid}
                 attempt.aleg_uuid = leg.uuid
                 attempt.enter(cdr.AGENT_RINGING, leg.ringing_at or time.time())
         elif event.get("Event-Subclass") == CANCEL:
@@ -358,7 +358,7 @@ class _Line:
         live, switch = self._live, self._live.switch
         core_uuid = switch.core_uuid
         live.ends.clear()
-        live.rang.clear()
+        live.rang = frozenset()
         try:
             job = switch.bgapi(command)
         except Unavailable as error:

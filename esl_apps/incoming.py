@@ -54,7 +54,7 @@ class _Visit:
         self.node = node
         self.session = session
         self.ref = ""
-        self._core_uuids = {switch.name: switch.core_uuid for switch in node.switches}
+        self._core_uuids = tuple(switch.core_uuid for switch in node.switches)
         self.channel = Channel(session, node.prompt, self._find_end)
         self.path = (self.channel.variable("socket_path") or "").split("/")
         # Whatever carries it was placed by a node, or handed back by the dialplan when a node had died.
@@ -219,7 +219,8 @@ class _Visit:
         live = self.node.calls.live.get(self.ref)
         if live is None:
             return None
-        end = self.node.calls.find_end(self.ref, uuid, self._core_uuids.get(live.switch.name))
+        core_uuids = dict(zip(self.node.switches, self._core_uuids, strict=True))
+        end = self.node.calls.find_end(self.ref, uuid, core_uuids.get(live.switch))
         if end is None and not live.switch.connected:
             return None
         if end is None:
@@ -236,9 +237,9 @@ class _Visit:
     def _tell(self, bleg: Event) -> None:
         """What the socket did not live to hear: that B answered, and how it ended."""
         answered = bleg.int("Caller-Channel-Answered-Time") > 0
-        for name in ("CHANNEL_ANSWER", "CHANNEL_HANGUP_COMPLETE")[0 if answered else 1 :]:
-            for handler in self.session.event_handlers.get(name, ()):
-                handler(bleg)
+        if answered:
+            self.channel.tell(bleg, b"CHANNEL_ANSWER")
+        self.channel.tell(bleg, b"CHANNEL_HANGUP_COMPLETE")
 
 
 class Incoming:

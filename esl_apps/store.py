@@ -231,7 +231,7 @@ class Store:
         top = f"({before}" if before else "+"
         scanned = 0
         while scanned < SCAN:
-            refs = self._client.zrevrangebylex(_CALLS + integrator, top, "-", 0, 200)
+            refs = self._client.zrevrangebylex(_CALLS + integrator, top, "-", 0, 200 if wanted else limit)
             if not refs:
                 return found, None
             for raw, value in zip(refs, self._values(refs), strict=True):

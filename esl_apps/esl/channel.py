@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -21,6 +20,8 @@ EVENTS = (
 )
 #: Events of a leg that has not ended.
 _LIVES = frozenset({b"CHANNEL_PROGRESS", b"CHANNEL_PROGRESS_MEDIA", b"CHANNEL_ANSWER"})
+#: What is told of a leg.
+_OF_LEGS = _LIVES | {b"CHANNEL_HANGUP_COMPLETE"}
 #: What is asked of the channel's data once it has been bridged.
 _LASTING = (
     b"Unique-ID", b"Caller-Channel-Created-Time", b"Caller-Channel-Answered-Time", b"Channel-Read-Codec-Rate",
@@ -77,9 +78,7 @@ class Channel:
         self._data = session.connect()
         if on_command is not None:
             on_command(time.monotonic() - started)
-        for name in EVENTS.split():
-            if name not in ("CHANNEL_EXECUTE_COMPLETE", "CHANNEL_HANGUP"):
-                session.register_handle(name, partial(self._on_leg, name))
+        session.register_handle("*", self._on_leg)
 
     def begin(self, ref: str, *, watched: bool) -> None:
         """Hear of this channel and of its B-legs (``esl_bleg=ref``); ``watched``: the dialplan armed the watchdog
@@ -456,7 +455,12 @@ class Channel:
     def _last_bleg(self) -> Leg | None:
         return next(reversed(self._blegs.values()), None)
 
-    def _on_leg(self, name: str, event: Event) -> None:
+    def _on_leg(self, event: Event) -> None:
+        if event.name in _OF_LEGS:
+            self.tell(event, event.name)
+
+    def tell(self, event: Event, what: bytes) -> None:
+        """A B-leg's event says ``what`` (CHANNEL_ANSWER, …): what it is, or what must have been before it."""
         uuid = event.get("Unique-ID")
         if uuid is None or uuid == self.uuid:
             return
@@ -469,11 +473,11 @@ class Channel:
             self._answered = leg
         if self._killed or self._progress is None:
             return
-        if name == "CHANNEL_ANSWER" and not self._by_bridge:
+        if what == b"CHANNEL_ANSWER" and not self._by_bridge:
             self._joined(leg)
-        elif name == "CHANNEL_PROGRESS":
+        elif what == b"CHANNEL_PROGRESS":
             self._progress("ringing", leg.ringing_at or time.time(), leg)
-        elif name == "CHANNEL_PROGRESS_MEDIA":
+        elif what == b"CHANNEL_PROGRESS_MEDIA":
             self._progress("early_media", leg.ringing_at or time.time(), leg)
 
     def _on_bridge(self, event: Event) -> None:

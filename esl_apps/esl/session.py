@@ -355,6 +355,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             keys = event.get("digits")
             if keys and self.on_keys is not None:
                 self.on_keys(keys, event.raw(b"key") is not None)
+                return
         elif name == b"CHANNEL_EXECUTE_COMPLETE":
             # A B-leg that runs an application of its own counts from 1, too: this channel's alone.
             if event.raw(b"Unique-ID") == self._uuid:

@@ -213,6 +213,8 @@ def join(
             attempt.dialled(at)
         elif what == "answered":
             attempt.enter(cdr.BRIDGED, at)
+            # No endpoint is dialled after one that answered, and the two may talk for an hour.
+            leg.clear()
         elif what in ("ringing", "early_media"):
             attempt.enter(cdr.CALLEE_RINGING, at, "" if what == "ringing" else "early media")
 
