@@ -108,9 +108,9 @@ def test_a_channels_name_writes_nothing_on_the_event_socket(stand: Stand, user: 
     """The notice of a hang-up has the From user in it, decoded (mod_event_socket): what stands in it is no frame."""
     taken = stand.records_made()
     calls = [stand.rig.raw_call(did, [], sender=f"<sip:{quote(user)}@127.0.0.1>") for did in CALLED]
+    eventually(lambda: stand.live() == len(calls))
     for call in calls:
         call.wait(0.7)
-    for call in calls:
         call.hangup()
     records = stand.records(taken)
     assert sorted(record["ref"] for record in records) == ["dialthrough", "disa", "inbound"]
