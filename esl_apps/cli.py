@@ -11,11 +11,9 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import gevent
-from gevent._hub_local import get_hub_if_exists
 
 from esl_apps import __version__, logs, redisclient, roster
 from esl_apps.calls import timeline
@@ -118,21 +116,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _behind_the_turn(do: Callable[[], None]) -> bool:
-    """Have the loop call it when it has done what it is at; False where this thread has no loop."""
-    hub = get_hub_if_exists()
-    if hub is None:
-        return False
-    hub.loop.run_callback(do)
-    return True
-
-
 def _serve(config: Config, arguments: argparse.Namespace) -> int:
     from esl_apps.ports import Ports
     from esl_apps.service import Node
     from esl_apps.workers import Share, Supervisor
 
-    logs.setup(arguments.log_level, _behind_the_turn)
+    logs.setup(arguments.log_level)
     share = Share.inherited()
     if arguments.workers > 1 and share is None:
         return Supervisor(config, arguments.workers).run()

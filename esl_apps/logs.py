@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
 from itertools import islice
-from typing import Any, TextIO
+from typing import Any
 
 import msgspec
 
@@ -41,38 +40,9 @@ class JsonFormatter(logging.Formatter):
         return _ENCODER.encode(line).decode()
 
 
-class LineHandler(logging.Handler):
-    """Lines to a stream. What is no more than information waits for ``later``, which is given what writes it and
-    says whether it will be called: on a loop, one write for the lines of a turn, behind what the turn is for."""
-
-    def __init__(self, stream: TextIO, later: Callable[[Callable[[], None]], bool]) -> None:
-        super().__init__()
-        self._stream = stream
-        self._later = later
-        self._lines: list[str] = []
-
-    def createLock(self) -> None:
-        # Each step on the lines is one of the interpreter's: another thread's line is in no danger.
-        self.lock = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._lines.append(self.format(record))
-            if record.levelno > logging.INFO or (len(self._lines) == 1 and not self._later(self.flush)):
-                self.flush()
-        except Exception:
-            self.handleError(record)
-
-    def flush(self) -> None:
-        lines, self._lines = self._lines, []
-        if lines:
-            self._stream.write("\n".join(lines) + "\n")
-            self._stream.flush()
-
-
-def setup(level: str = "INFO", later: Callable[[Callable[[], None]], bool] = lambda write: False) -> None:
-    """JSON lines on standard error, where systemd and containers look for them. ``later``: as :class:`LineHandler`."""
-    handler = LineHandler(sys.stderr, later)
+def setup(level: str = "INFO") -> None:
+    """JSON lines on standard error, where systemd and containers look for them."""
+    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     # What no line has in it is not found out: the caller's place in the source costs most (logging's own
     # documentation, "Optimization").
