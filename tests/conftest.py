@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -13,12 +14,17 @@ from tests.node import Node, RedisServer, configuration
 from tests.rig.base import Rig, Script
 from tests.rig.freeswitch import find_freeswitch
 
-NO_FREESWITCH = pytest.mark.skipif(
-    find_freeswitch() is None, reason="no FreeSWITCH: set $FREESWITCH to its binary, or install it"
-)
+#: The marks of what needs a real switch: skipped, and said so, where there is none.
+ON_FREESWITCH = [
+    pytest.mark.freeswitch,
+    pytest.mark.skipif(
+        find_freeswitch() is None or importlib.util.find_spec("pjsua2") is None,
+        reason="no FreeSWITCH (set $FREESWITCH to its binary, or install it), or no pjsua2-python",
+    ),
+]
 
 
-REAL = pytest.param("freeswitch", marks=[pytest.mark.freeswitch, NO_FREESWITCH])
+REAL = pytest.param("freeswitch", marks=ON_FREESWITCH)
 
 #: For what the sandbox has not: a debug log, JSON CDRs of a real switch, SIP's finer points.
 on_a_real_switch = pytest.mark.parametrize("rig", [REAL], indirect=True)

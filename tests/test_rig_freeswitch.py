@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import threading
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ON_FREESWITCH
 from tests.ports import free_ports
 from tests.rig.base import Rig, Script, eventually
 from tests.rig.freeswitch import (
@@ -21,18 +21,11 @@ from tests.rig.freeswitch import (
     FreeswitchRig,
     RigLeg,
     extension,
-    find_freeswitch,
     tone_timeline,
     tones,
 )
 
-pytestmark = [
-    pytest.mark.freeswitch,
-    pytest.mark.skipif(
-        find_freeswitch() is None or importlib.util.find_spec("pjsua2") is None,
-        reason="needs FreeSWITCH and pjsua2",
-    ),
-]
+pytestmark = ON_FREESWITCH
 
 
 @pytest.fixture(scope="module")

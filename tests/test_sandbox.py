@@ -391,7 +391,7 @@ def test_a_socket_list_fails_over_on_refusal_and_names_the_path(rig: SandboxRig)
 def test_no_node_leaves_no_silence(rig: SandboxRig) -> None:
     rig.route("27115550000", "x", "127.0.0.1:1")
     call = rig.outside("27831112222").dial("27115550000")
-    assert call.hears(620, 1)
+    assert call.hears(620, within=1)
     eventually(lambda: call.leg.ended_at)
     assert (call.leg.status, call.leg.answered_at) == (503, None)
 
@@ -403,7 +403,7 @@ def test_a_stopped_node_is_left_by_the_watchdog(rig: SandboxRig) -> None:
                                   ("socket", f"{node.address}/x async full")])  # fmt: skip
     call = rig.outside("27831112222").dial("1")
     node.accept()
-    assert call.hears(620, 3)
+    assert call.hears(620, within=3)
 
 
 @pytest.mark.parametrize("say", ["", "connect\n\nexit\n\n"])
@@ -610,8 +610,8 @@ def test_ringback_is_heard_only_if_asked_for(rig: SandboxRig) -> None:
     caller = rig.outside("27831112222").dial("27115550000")
     eventually(lambda: caller.leg.answered_at)
     # A second of the clock, so up to one less.
-    silent = not caller.hears(440, 0.05)
-    assert caller.hears(440, 3)
+    silent = not caller.hears(440, within=0.05)
+    assert caller.hears(440, within=3)
     assert silent
     node.finish()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,15 +11,10 @@ import pytest
 
 from tests.attack.forgeries import ATTACKER, CLAIMS, FROM, VICTIM, fields
 from tests.attack.stand import AGENT, DIDS, PREMIUM, Stand, spread
+from tests.conftest import ON_FREESWITCH
 from tests.rig.base import Script, eventually
-from tests.rig.freeswitch import find_freeswitch
 
-pytestmark = [
-    pytest.mark.freeswitch,
-    pytest.mark.skipif(
-        find_freeswitch() is None or importlib.util.find_spec("pjsua2") is None, reason="needs FreeSWITCH and pjsua2"
-    ),
-]
+pytestmark = ON_FREESWITCH
 
 CALLEE = "0820001234"
 CALLED = [DIDS[app] for app in ("dialthrough", "disa", "inbound")]

@@ -50,7 +50,8 @@ def acquainted(redis: RedisServer, count: int) -> None:
 
     eventually(lambda: len(said()) >= count)
     all_there = max(said().values())
-    eventually(lambda: min(said().values()) > all_there)
+    # Not of those that are dead.
+    eventually(lambda: sum(at > all_there for at in said().values()) >= count)
 
 
 def metric(node: Node, name: str) -> float:
@@ -70,21 +71,21 @@ def test_it_ended_while_no_node_ran(rig: Rig, redis: RedisServer, stage: Callabl
     node = stage()
     ref, _agent, callee = talking(rig, node)
     kill(node)
-    time.sleep(1.0)
-    callee.calls[0].hangup()
     hung_up = time.time()
-    eventually(lambda: callee.calls[0].leg.ended_at is not None)
-    time.sleep(1.0)
+    callee.calls[0].hangup()
+    eventually(lambda: rig.live_channels() == 0)
+    over = time.time()
     assert redis.client.llen("enigma:notifications:cdr") == 0
     node.start()
     record = redis.pop(timeout=10)
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
     assert record["end_code"] == 16
-    assert abs(record["ended_at"] - hung_up) < 0.5
+    # The switch's time: not that of the node which found it.
+    assert hung_up - 0.05 <= record["ended_at"] <= over
     assert record["recording_url"] == f"{ref}.wav"
     assert node.get(ref)["state"] == "ended"
     eventually(lambda: metric(node, "esl_apps_live_calls") == 0)
-    time.sleep(0.5)
+    acquainted(redis, 1)
     assert redis.client.llen("enigma:notifications:cdr") == 0
 
 
@@ -137,7 +138,7 @@ def test_another_node_takes_it_at_once(rig: Rig, redis: RedisServer, stage: Call
     record = redis.pop(timeout=10)
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
     node.start()
-    time.sleep(1.5)
+    acquainted(redis, 2)
     assert redis.client.llen("enigma:notifications:cdr") == 0
 
 
@@ -187,7 +188,7 @@ def test_nobody_was_there_when_the_agent_decided(
     ref = node.call(AGENT, CALLEE)
     eventually(lambda: node.get(ref)["state"] == "agent_ringing")
     kill(node)
-    time.sleep(1.5)
+    eventually(lambda: rig.live_channels() == 0)
     node.start()
     record = redis.pop(timeout=10)
     assert (record["call_ref"], record["end_reason"], record["end_code"]) == (ref, reason, code)
@@ -226,6 +227,11 @@ def card(node: Node, **fields: Any) -> None:
     assert request(node.admin, "PUT", "/v2/accounts/acme/cccps", body, token=ADMIN_TOKEN).status == 201
 
 
+def live_in(redis: RedisServer) -> list[str]:
+    """What Redis knows of the calls that are live."""
+    return [raw for key in redis.client.scan_iter("esl_apps:live:*") for raw in redis.client.hvals(key)]
+
+
 def live(nodes: list[Node]) -> list[Node]:
     return [node for node in nodes if metric(node, "esl_apps_live_calls") > 0]
 
@@ -244,8 +250,8 @@ def test_a_callback_is_answered_after_its_node_died(rig: Rig, redis: RedisServer
     (placing,) = live(nodes)
     kill(placing)
     eventually(lambda: back.calls[0].leg.answered_at is not None)
-    time.sleep(0.8)
-    back.calls[0].digits(CALLEE + "#")
+    # Whoever is asked for a number takes the phone to his ear first.
+    back.calls[0].digits(",," + CALLEE + "#")
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None)
     callee.calls[0].hangup()
     record = redis.pop(timeout=15)
@@ -302,11 +308,10 @@ def test_a_killed_nodes_limit_is_held_while_they_talk_and_given_back_at_the_end(
     callee = rig.outside(E164, Script(answer_after=0.1))
     caller = rig.outside("0825556666").dial(CC)
     eventually(lambda: caller.leg.answered_at is not None)
-    time.sleep(0.5)
-    caller.digits(CALLEE + "#")
+    caller.digits("," + CALLEE + "#")
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None)
     eventually(lambda: redis.client.keys("esl_apps:concurrent:*"))
-    time.sleep(0.3)
+    eventually(lambda: any('"state":"bridged"' in one for one in live_in(redis)))
     kill(node)
     node.start()
     eventually(lambda: metric(node, "esl_apps_calls_adopted_total") == 1)

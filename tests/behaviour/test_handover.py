@@ -15,13 +15,13 @@ import pytest
 from esl_apps.config import Config
 from esl_apps.dialplan import render
 from tests.behaviour.test_disa import CALLEE, CALLER, CONFIG, DISA, E164, PIN
-from tests.conftest import NO_FREESWITCH
+from tests.conftest import ON_FREESWITCH
 from tests.node import Node, RedisServer, configuration
 from tests.ports import free_port
 from tests.rig.base import PhoneLeg, Script, eventually
 from tests.rig.freeswitch import FreeswitchRig
 
-pytestmark = [pytest.mark.freeswitch, NO_FREESWITCH]
+pytestmark = ON_FREESWITCH
 
 
 @pytest.fixture(scope="module")

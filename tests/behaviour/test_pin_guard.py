@@ -81,7 +81,7 @@ def test_the_second_wrong_pin_locks_the_caller_who_is_told_nothing(
     assert [event["esl_lock"] for event in tap.events] == ["number:27845550000"]
     # Another caller's PIN is as good as ever.
     leg = dial(rig, HONEST, DISA, PIN)
-    assert leg.hears(DIALTONE)
+    assert leg.hears(*DIALTONE)
     leg.hangup()
     redis.pop()
 

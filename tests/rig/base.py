@@ -79,9 +79,9 @@ class PhoneLeg(Protocol):
 
     def unhold(self) -> None: ...
 
-    def hears(self, hz: int | tuple[int, ...], within: float = 3.0) -> bool:
-        """Whether a sine of this frequency arrives within the time (real audio on the real switch); of a tuple,
-        these at once and little else: one that is strong may be a voice's, of a prompt for one."""
+    def hears(self, *hz: int, within: float = 3.0) -> bool:
+        """Whether a sine of this frequency arrives within the time (real audio on the real switch); of several:
+        all at once and little else. One that is strong may be a voice's, of a prompt for one."""
 
 
 class Phone(Protocol):

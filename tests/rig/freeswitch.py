@@ -284,9 +284,8 @@ class RigLeg:
         """Ask the far side by REFER to call ``to`` (all of Refer-To)."""
         self.bank.ask("transfer", call=self.ref, to=to)
 
-    def hears(self, hz: int | tuple[int, ...], within: float = 3.0) -> bool:
-        tones = hz if isinstance(hz, tuple) else (hz,)
-        reply = self.bank.ask("hears", timeout=within + 5, call=self.ref, hz=tones, within=within)
+    def hears(self, *hz: int, within: float = 3.0) -> bool:
+        reply = self.bank.ask("hears", timeout=within + 5, call=self.ref, hz=hz, within=within)
         return bool(reply["heard"])
 
     def __repr__(self) -> str:

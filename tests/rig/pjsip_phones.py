@@ -60,36 +60,27 @@ def amplitude(samples: Sequence[float], hz: float, rate: int) -> float:
 
 
 def has_tone(pcm: Sequence[int], hz: float, rate: int) -> bool:
-    """Whether a sine of ``hz`` is a notable part of the sound, and a peak of its own there.
-
-    Other tones may be louder (ringing is two at once, a recording may hold both parties); a click or a
-    neighbouring frequency is not enough.
-    """
-    window = hann(len(pcm))
-    samples = [x * w for x, w in zip(pcm, window, strict=True)]
-    found = amplitude(samples, hz, rate)
-    if found < 0.005:
-        return False
-    energy = sum(x * x for x in samples) / len(samples) / 32768**2  # a sine of amplitude a alone: a*a * 3/16
-    if found * found * 3 / 16 < 0.05 * energy:
-        return False
-    aside = 2.5 * rate / len(pcm)  # just off the window's main lobe, which is two bins to either side
-    return all(found > 1.5 * amplitude(samples, hz + d, rate) for d in (-aside, aside))
+    """Whether a sine of ``hz`` is a notable part of the sound: ``is_signal`` of it alone."""
+    return is_signal(pcm, [hz], rate)
 
 
 def is_signal(pcm: Sequence[int], tones: Sequence[float], rate: int) -> bool:
-    """Whether these sines are there; more than one: and little else.
+    """Whether each of these sines is a peak of its own, and one a notable part of the sound, several nearly all of it.
 
-    A synthetic voice has harmonics that stand for half a second, two of a dial tone's frequencies among them.
+    Beside one, other tones may be louder (ringing is two at once, a recording may hold both parties); a click or a
+    neighbouring frequency is not enough. A synthetic voice has harmonics that stand for half a second, two of a dial
+    tone's frequencies among them: but others, too.
     """
-    if not all(has_tone(pcm, hz, rate) for hz in tones):
-        return False
-    if len(tones) == 1:
-        return True
     window = hann(len(pcm))
     samples = [x * w for x, w in zip(pcm, window, strict=True)]
-    energy = sum(x * x for x in samples) / len(samples) / 32768**2
-    return sum(amplitude(samples, hz, rate) ** 2 for hz in tones) * 3 / 16 > 0.7 * energy
+    found = {hz: amplitude(samples, hz, rate) for hz in tones}
+    if min(found.values()) < 0.005:
+        return False
+    energy = sum(x * x for x in samples) / len(samples) / 32768**2  # a sine of amplitude a alone: a*a * 3/16
+    if sum(a * a for a in found.values()) * 3 / 16 < (0.05 if len(tones) == 1 else 0.7) * energy:
+        return False
+    aside = 2.5 * rate / len(pcm)  # just off the window's main lobe, which is two bins to either side
+    return all(a > 1.5 * amplitude(samples, hz + d, rate) for hz, a in found.items() for d in (-aside, aside))
 
 
 # The wire.

@@ -70,8 +70,8 @@ class SandboxCall:
     def unhold(self) -> None:
         self._rig.control("POST", f"/calls/{self.ref}/unhold")
 
-    def hears(self, hz: int | tuple[int, ...], within: float = 3.0) -> bool:
-        tones = ",".join(map(str, hz if isinstance(hz, tuple) else (hz,)))
+    def hears(self, *hz: int, within: float = 3.0) -> bool:
+        tones = ",".join(map(str, hz))
         answer = self._rig.control(
             "GET", f"/calls/{self.ref}/hears?hz={tones}&within={within}", timeout=within + 5
         )
