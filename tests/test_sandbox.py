@@ -592,18 +592,18 @@ def test_early_media_counts_as_answered_unless_ignored(rig: SandboxRig) -> None:
 
 def test_ringback_is_heard_only_if_asked_for(rig: SandboxRig) -> None:
     """Hazard 20."""
-    rig.outside("27820001234", Script(ring_after=0.2, answer_after=None))
+    callee = rig.outside("27820001234", Script(ring_after=0.2, answer_after=None))
+    heard = threading.Event()
 
     def steps(client: Client) -> None:
         client.begin()
         client.run("answer")
         client.run("set", "continue_on_fail=true")
         bridge = EXTERNAL + "27820001234"
-        client.execute("bridge", "{originate_timeout=1}" + bridge, uuid="silent")
-        client.until(lambda frame: frame.get("Application-UUID") == "silent", "CHANNEL_EXECUTE_COMPLETE")
+        client.run("bridge", bridge)
         client.run("multiset", "^^;transfer_ringback=%(2000,4000,440,480);instant_ringback=true")
         client.execute("bridge", bridge)
-        time.sleep(0.2)
+        heard.wait(30)
         client.execute("hangup")
         client.send("api hupall")
         client.until(kind="CHANNEL_HANGUP_COMPLETE")
@@ -611,11 +611,11 @@ def test_ringback_is_heard_only_if_asked_for(rig: SandboxRig) -> None:
     node = Node(steps)
     rig.route("27115550000", "x", node.address)
     caller = rig.outside("27831112222").dial("27115550000")
-    eventually(lambda: caller.leg.answered_at)
-    # A second of the clock, so up to one less.
-    silent = not caller.hears(440, within=0.05)
-    assert caller.hears(440, within=3)
-    assert silent
+    eventually(lambda: callee.calls and callee.calls[0].leg.ringing_at)
+    assert not caller.hears(440, within=0.05)
+    callee.calls[0].hangup()
+    assert caller.hears(440)
+    heard.set()
     node.finish()
 
 
@@ -670,6 +670,7 @@ def test_a_typed_pin_comes_to_its_own_socket_alone(rig: SandboxRig) -> None:
     tap = inbound(rig, "all")
     got: list[bytes] = []
     frames: list[Frame] = []
+    listening = [threading.Event(), threading.Event()]
 
     def steps(client: Client) -> None:
         client.begin()
@@ -678,6 +679,8 @@ def test_a_typed_pin_comes_to_its_own_socket_alone(rig: SandboxRig) -> None:
         client.ask("divert_events on")
         client.run("bind_digit_action", "pin,~^(.)$,key,x")
         client.execute("playback", "silence_stream://-1")
+        client.until(kind="PLAYBACK_START")
+        listening[0].set()
         while len(got) < 2:
             raw = client.read_raw()
             if b"key: x" in raw:
@@ -691,6 +694,8 @@ def test_a_typed_pin_comes_to_its_own_socket_alone(rig: SandboxRig) -> None:
         client.run("bind_digit_action", "call,**,key,star")
         client.ask("divert_events on")
         client.execute("playback", "silence_stream://-1")
+        client.until(kind="PLAYBACK_START")
+        listening[1].set()
         frames.append(client.until(lambda frame: frame.get("key") == "star" or frame.get("DTMF-Digit")))
         frames.append(client.until(lambda frame: frame.get("key") == "star"))
         client.ask("divert_events off")
@@ -700,11 +705,9 @@ def test_a_typed_pin_comes_to_its_own_socket_alone(rig: SandboxRig) -> None:
     node = Node(steps)
     rig.route("27115550000", "x", node.address)
     call = rig.outside("27831112222").dial("27115550000")
-    eventually(lambda: call.leg.answered_at)
-    time.sleep(0.3)
+    assert listening[0].wait(30)
     call.digits("48")
-    eventually(lambda: len(got) == 2)
-    time.sleep(0.3)
+    assert listening[1].wait(30)
     call.digits("*,**")  # the first goes its way after the digit time-out
     node.finish(12)
     envelope = b"Content-Length: 18\nContent-Type: text/event-plain\n\n"
