@@ -8,7 +8,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,17 +64,17 @@ class Bulk:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._pipeline = client.pipeline(transaction=False)
+        self._known = False
 
-    def register_script(self, text: str) -> Callable[[Sequence[str], Sequence[Any]], int]:
-        sha = self._client.script_load(text)
-
-        def queue(keys: Sequence[str], args: Sequence[Any]) -> int:
-            self._pipeline.evalsha(sha, len(keys), *keys, *args)
-            if len(self._pipeline) >= 1000:
-                self.flush()
-            return 1
-
-        return queue
+    def execute_command(self, *command: Any) -> Any:
+        if not self._known:
+            # What runs by its hash must be known before; the first is asked alone.
+            self._known = True
+            return self._client.execute_command(*command)
+        self._pipeline.execute_command(*command)
+        if len(self._pipeline) >= 1000:
+            self.flush()
+        return 1
 
     def flush(self) -> None:
         self._pipeline.execute()

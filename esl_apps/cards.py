@@ -29,8 +29,7 @@ import hmac
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -41,7 +40,7 @@ from esl_apps.core.cards import Account, Card, Unavailable
 from esl_apps.core.cdr import new_ref
 from esl_apps.core.numbers import NotDialable, NumberPlan
 from esl_apps.core.spending import Breaker, Limits
-from esl_apps.redisclient import ERRORS, Client
+from esl_apps.redisclient import ERRORS, NO_SCRIPT, Client
 
 #: Kazoo asks its callers for so many (and a card with another length could never be used).
 PIN = re.compile(r"[0-9]{9,12}")
@@ -159,16 +158,20 @@ class Unreadable(Unavailable):
     """What stands in Redis is not what was written there."""
 
 
-@contextmanager
-def asking_redis() -> Iterator[None]:
+class asking_redis:
     """What a Redis that is away raises becomes :class:`Unavailable`; so does what in it is not as it was written:
     what can't be read opens nothing."""
-    try:
-        yield
-    except ERRORS as error:
-        raise Unavailable(f"redis: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unreadable(f"redis: what is stored can't be read: {error}") from None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if isinstance(error, ERRORS):
+            raise Unavailable(f"redis: {error}") from None
+        if isinstance(error, (msgspec.DecodeError, UnicodeDecodeError)):
+            raise Unreadable(f"redis: what is stored can't be read: {error}") from None
 
 
 #: How a script that is given ``clock``'s time in ARGV[1], or an empty text, knows what time it is: Redis's own.
@@ -181,23 +184,28 @@ end
 """
 
 
-class Script:
-    """A script, in one step whatever others do. :raises Unavailable: Redis is away.
+def sha_of(script: str) -> str:
+    """By what Redis knows a script."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
-    It is registered when it is first run: a cluster's client connects for that, and a node starts while its
-    Redis is away.
-    """
+
+class Script:
+    """A script, in one step whatever others do. :raises Unavailable: Redis is away, or what it has can't be read."""
 
     def __init__(self, client: Client, text: str) -> None:
         self._client = client
         self._text = text
-        self._registered: Any = None
+        self._sha = sha_of(text)
 
     def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        with asking_redis():
-            if self._registered is None:
-                self._registered = self._client.register_script(self._text)
-            return self._registered(keys, args)
+        try:
+            try:
+                return self._client.execute_command("EVALSHA", self._sha, len(keys), *keys, *args)
+            except NO_SCRIPT:
+                # Redis was restarted, or has never seen it.
+                return self._client.execute_command("EVAL", self._text, len(keys), *keys, *args)
+        except ERRORS as error:
+            raise Unavailable(f"redis: {error}") from None
 
 
 def hash_pin(key: str, pin: str) -> str:

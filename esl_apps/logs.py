@@ -5,13 +5,35 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 import msgspec
 
-#: So many attributes logging puts on every record, before anything else; what stands behind them came by ``extra``.
-_STANDARD = len(vars(logging.makeLogRecord({})))
+
+class Record(logging.LogRecord):
+    """logging's, without what no line has in it and what costs most (logging's own documentation, "Optimization"):
+    the caller's place in the source, the thread, the process."""
+
+    def __init__(  # not super().__init__(): that finds all of it out
+        self, name: str, level: int, pathname: str, lineno: int, msg: object, args: Any, exc_info: Any, *_more: Any,
+        **_named: Any,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.msg = msg
+        # "%(name)s" of a mapping, as logging has it.
+        self.args = args[0] if args and len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args
+        self.levelname = logging.getLevelName(level)
+        self.levelno = level
+        self.exc_info = exc_info
+        self.exc_text = self.stack_info = None
+        self.created = now = time.time()
+        self.msecs = (now % 1) * 1000
+
+
+#: So many attributes every record has, before anything else; what stands behind them came by ``extra``.
+_STANDARD = len(vars(Record("", 0, "", 0, "", (), None)))
 #: What another formatter may have put there.
 _OTHERS = frozenset({"message", "asctime"})
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
@@ -40,14 +62,31 @@ class JsonFormatter(logging.Formatter):
         return _ENCODER.encode(line).decode()
 
 
+class Lines(logging.StreamHandler[Any]):
+    """One write a line, and no lock: all that logs is in one thread."""
+
+    def createLock(self) -> None:
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.stream.write(self.format(record) + "\n")
+            self.stream.flush()
+        except Exception:
+            self.handleError(record)
+
+
 def setup(level: str = "INFO") -> None:
     """JSON lines on standard error, where systemd and containers look for them."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Lines(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    # What no line has in it is not found out: the caller's place in the source costs most (logging's own
-    # documentation, "Optimization").
+    logging.setLogRecordFactory(Record)
+    # Nor is it looked for.
     logging._srcfile = None
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty
 from threading import RLock
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import hiredis
 import redis
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.connection import parse_url
@@ -34,16 +36,74 @@ ERRORS = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 NO_SCRIPT = redis.exceptions.NoScriptError
 
 
-class _Connection(redis.Connection):
+class _Asking:
+    """A connection of redis-py's over a :class:`redisline.Line`."""
+
+    _parser: Any
+    _sock: Any
+    disconnect: Callable[[], None]
+
     def _connect(self) -> Any:
-        return redisline.line(super()._connect())  # type: ignore[no-untyped-call]
+        return redisline.Line(super()._connect())  # type: ignore[misc]
 
     def can_read(self, timeout: float = 0) -> Any:
-        """As redis-py 5 does it, by a read: later ones make a poll of gevent's for it, at each command."""
-        base, parser = cast(Any, super()), cast(Any, self._parser)
-        if not isinstance(self._sock, redisline.Line):
-            return base.can_read(timeout)
-        return parser._reader.has_data() or parser.read_from_socket(timeout=timeout, raise_on_timeout=False)
+        """As redis-py 5 does it, by a read: later ones make a poll of gevent's for it."""
+        return self._parser._reader.has_data() or self._parser.read_from_socket(
+            timeout=timeout, raise_on_timeout=False
+        )
+
+    def silent(self) -> bool:
+        """Whether there is a connection on which nothing has come: neither an answer that somebody left behind, nor
+        its end."""
+        return self._sock is not None and not self._parser._reader.has_data() and self._sock.silent()
+
+    def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """What each of the commands answers, an error of its own included; sent in one write.
+
+        :raises redis.ConnectionError: the connection broke. :raises redis.TimeoutError: Redis did not answer in time.
+        :raises redis.DataError: a command has something in it that Redis does not take; nothing was sent.
+        """
+        try:
+            packed = b"".join([hiredis.pack_command(_words(command)) for command in commands])
+        except TypeError as error:
+            raise redis.DataError(str(error)) from None
+        line, reader = self._sock, self._parser._reader
+        try:
+            line.sendall(packed)
+            answers = []
+            for _ in commands:
+                while (answer := reader.gets()) is NOT_ENOUGH_DATA:
+                    data = line.recv()
+                    if not data:
+                        raise ConnectionError("Redis closed the connection")
+                    reader.feed(data)
+                if isinstance(answer, redis.ConnectionError):
+                    # It is loading, or wants a password: nothing is to be had here.
+                    raise answer
+                answers.append(answer)
+        except BaseException as error:
+            # What is still to come would be taken for the next command's answer.
+            self.disconnect()
+            if isinstance(error, TimeoutError):
+                raise redis.TimeoutError("Redis did not answer in time") from None
+            if isinstance(error, OSError):
+                raise redis.ConnectionError(f"the connection to Redis broke: {error}") from None
+            raise
+        return answers
+
+
+def _words(command: Sequence[Any]) -> tuple[Any, ...]:
+    """redis-py has names of two words (``SCRIPT LOAD``)."""
+    name = command[0]
+    return (*name.split(), *command[1:]) if " " in name else tuple(command)
+
+
+class _Connection(_Asking, redis.Connection):
+    pass
+
+
+class _UnixConnection(_Asking, redis.UnixDomainSocketConnection):
+    pass
 
 
 class _Pool(redis.BlockingConnectionPool):
@@ -57,13 +117,11 @@ class _Pool(redis.BlockingConnectionPool):
         try:
             if connection is None:
                 connection = self.make_connection()  # type: ignore[no-untyped-call]
-            connection.connect()
             try:
-                ready = not connection.can_read()
-            except (redis.ConnectionError, OSError):
+                ready = connection.silent()
+            except OSError:
                 ready = False
             if not ready:
-                # It was closed meanwhile, or has an answer that somebody left behind.
                 connection.disconnect()
                 connection.connect()
                 if connection.can_read():
@@ -75,6 +133,57 @@ class _Pool(redis.BlockingConnectionPool):
 
     def release(self, connection: Any) -> None:
         self.pool.put_nowait(connection)
+
+
+class _Redis(redis.Redis):
+    """redis-py's commands, by a short way: theirs from a command to its answer is 25 calls of functions (more with
+    what redis-py 8 counts), for retries, caches and protocols that are of no use here."""
+
+    def execute_command(self, *command: Any, **options: Any) -> Any:
+        pool = self.connection_pool
+        connection = pool.get_connection()
+        try:
+            (answer,) = connection.ask((command,))
+        finally:
+            pool.release(connection)
+        return _made_of(answer, command, options, self.response_callbacks)
+
+    def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
+        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)  # type: ignore[no-untyped-call]
+
+
+class _Pipeline(redis.client.Pipeline):
+    def execute(self, raise_on_error: bool = True) -> Any:
+        stack, self.command_stack = self.command_stack, []
+        if not stack:
+            return []
+        if cast(Any, self).transaction or self.watching or self.scripts:
+            raise NotImplementedError("several steps that are one are a script here")
+        connection = self.connection_pool.get_connection()
+        try:
+            answers = connection.ask([command for command, _options in stack])
+        finally:
+            self.connection_pool.release(connection)
+        made: list[Any] = []
+        for (command, options), answer in zip(stack, answers, strict=True):
+            try:
+                made.append(_made_of(answer, command, options, self.response_callbacks))
+            except redis.RedisError as error:
+                if raise_on_error:
+                    raise
+                made.append(error)
+        return made
+
+
+def _made_of(answer: Any, command: Sequence[Any], options: Mapping[str, Any], callbacks: dict[str, Any]) -> Any:
+    """What redis-py makes of an answer. :raises redis.RedisError: it is an error."""
+    if isinstance(answer, redis.RedisError):
+        raise answer
+    # redis-py's dictionary is one of any case; it sends upper case.
+    callback = dict.get(callbacks, command[0])
+    if callback is None:
+        return answer
+    return callback(answer, **{name: value for name, value in options.items() if name != "keys"})
 
 
 class _Cluster:
@@ -179,7 +288,9 @@ def connect(url: str) -> Client:
         return sentinel.master_for(service, db=database, **options, **login)  # type: ignore[no-untyped-call]
     if redisline.is_patched():
         options["queue_class"] = redisline.Free
-        if scheme == "redis":
-            options["connection_class"] = _Connection
-    pool = _Pool.from_url(url, max_connections=32, timeout=TIMEOUT, **options)
+        if scheme in ("redis", "unix"):
+            # Of the newer protocol there is nothing here that the older one has not.
+            options |= {"protocol": 2, "connection_class": _Connection if scheme == "redis" else _UnixConnection}
+            return _Redis(connection_pool=_Pool.from_url(url, max_connections=32, timeout=TIMEOUT, **options))
+    pool = redis.BlockingConnectionPool.from_url(url, max_connections=32, timeout=TIMEOUT, **options)
     return redis.Redis(connection_pool=pool)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket as plain
 import time
-from typing import Any
 
 from gevent import queue, socket
 
@@ -45,22 +44,27 @@ class Line:
 
     def recv_into(self, buffer: bytearray) -> int:
         """:raises BlockingIOError: nothing has come, and the time-out is 0. :raises TimeoutError: nor within it."""
-        if self._timeout == 0:
-            data: bytes | None = self._stream.look()
-        else:
-            data = self._stream.recv(time.monotonic() + (_LONG if self._timeout is None else self._timeout))
-        if data is None:
-            raise TimeoutError("timed out")
+        data = self._stream.look() if self._timeout == 0 else self.recv()
         buffer[: len(data)] = data
         return len(data)
+
+    def recv(self) -> bytes:
+        """What has come; ``b""`` at the end of the stream. :raises TimeoutError: nothing has, within the time-out."""
+        data = self._stream.recv(time.monotonic() + (_LONG if self._timeout is None else self._timeout))
+        if data is None:
+            raise TimeoutError("timed out")
+        return data
+
+    def silent(self) -> bool:
+        """Whether nothing has come, the end of the stream included. :raises OSError: the connection is broken."""
+        try:
+            self._stream.look()
+        except BlockingIOError:
+            return True
+        return False
 
     def shutdown(self, how: int) -> None:
         self._stream.shutdown(how)
 
     def close(self) -> None:
         self._stream.close()
-
-
-def line(sock: Any) -> Any:
-    """The same socket; a :class:`Line` where it is gevent's, and not TLS."""
-    return Line(sock) if type(sock) is socket.socket else sock

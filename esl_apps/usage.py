@@ -21,7 +21,6 @@ Redis is away, calls that are up talk on for what was left when it was last aske
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
@@ -34,7 +33,7 @@ from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
 from esl_apps.breaker import Breakers
-from esl_apps.cards import NOW, Script, asking_redis
+from esl_apps.cards import NOW, Script, asking_redis, sha_of
 from esl_apps.core.cards import Unavailable
 from esl_apps.core.spending import BREAKER, Charge, Limits, Refusal, Ticket, covers
 from esl_apps.redisclient import NO_SCRIPT, Client
@@ -185,7 +184,7 @@ end
 """
 
 
-_SHA = {text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for text in (_BEGIN, _TAKE, _GIVE_BACK)}
+_SHA = {text: sha_of(text) for text in (_BEGIN, _TAKE, _GIVE_BACK)}
 
 
 class _Command(NamedTuple):

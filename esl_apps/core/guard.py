@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from esl_apps.core.numbers import NotDialable, NumberPlan
@@ -65,6 +66,7 @@ def _number(text: str | None, plan: NumberPlan) -> str:
         return ""
 
 
+@lru_cache(maxsize=1024)  # a call comes from one of a few trunks
 def _network(address: str) -> str:
     """An IPv4 address; of IPv6 the /64, which one machine may use all of; empty for what is no address."""
     try:

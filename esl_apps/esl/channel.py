@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +27,9 @@ _OF_LEGS = _LIVES | {b"CHANNEL_HANGUP_COMPLETE"}
 _LASTING = (
     b"Unique-ID", b"Caller-Channel-Created-Time", b"Caller-Channel-Answered-Time", b"Channel-Read-Codec-Rate",
 )  # fmt: skip
+#: A leg's times in its events, in microseconds; and how many bytes they are at most, all ten in a row.
+_TIME = re.compile(rb"\nCaller-Channel-([A-Za-z-]+-(?:Time|Accum)): ([0-9]{1,19})(?=\n)")
+_TIMES = 600
 #: How the variable of a header of the caller's INVITE begins.
 _SIP_HEADER = b"\nvariable_sip_h_"
 #: Seconds for an application that does no more than tell the switch something.
@@ -388,23 +392,31 @@ class Channel:
     def _run(self, action: Callable[[], _T]) -> _T:
         try:
             return action()
-        except Gone as gone:
-            lost = not gone.hung_up
-            if lost:
-                self._lose()
-            raise CallEnded(str(gone), lost=lost) from None
-        except TimeoutError as error:
+        except (Gone, TimeoutError) as error:
+            raise self._end(error) from None
+
+    def _wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        # As ``_run``, without a call more: this is where a flow spends its life.
+        try:
+            return self._session.wait(done, timeout)
+        except (Gone, TimeoutError) as error:
+            raise self._end(error) from None
+
+    def _end(self, error: Gone | TimeoutError) -> CallEnded:
+        """The call's end for the flow, whichever way it showed."""
+        lost = True
+        if isinstance(error, Gone):
+            lost = not error.hung_up
+        else:
             # A switch that does not answer for this long is stopped: what it does next is not ours to know.
             self._session.close(str(error))
+        if lost:
             self._lose()
-            raise CallEnded(str(error), lost=True) from None
+        return CallEnded(str(error), lost=lost)
 
     def _lose(self) -> None:
         if self._lost_at is None:
             self._lost_at = time.time()
-
-    def _wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        return self._run(lambda: self._session.wait(done, timeout))
 
     def _kill(self, completion: Completion, cause: str) -> None:
         """End the B-legs, in whatever state they are, and see the bridge end."""
@@ -494,26 +506,35 @@ class Channel:
 
 def leg_of(event: Event) -> Leg:
     """What an event says of its leg. The switch's own times, in microseconds, are what the record is made of."""
-    ringing = _seconds(event, "Caller-Channel-Progress-Time") or _seconds(event, "Caller-Channel-Progress-Media-Time")
+    # They stand in a row: looked for once, not one by one.
+    block = event.block
+    start = block.find(b"\nCaller-Channel-Created-Time: ")
+    found = _TIME.findall(block, start, start + _TIMES) if start >= 0 else _TIME.findall(block)
+    times = {name: int(value) for name, value in reversed(found)}
+    ringing = times.get(b"Progress-Time") or times.get(b"Progress-Media-Time")
     hung_up = event.name == b"CHANNEL_HANGUP_COMPLETE"
     # Of a leg that lives there is no end: what is not there takes longest to find.
     q850 = event.int("variable_hangup_cause_q850") if hung_up else 0
     return Leg(
         uuid=event.get("Unique-ID") or "",
-        created_at=_seconds(event, "Caller-Channel-Created-Time"),
-        ringing_at=ringing,
-        answered_at=_seconds(event, "Caller-Channel-Answered-Time"),
-        ended_at=(_seconds(event, "Caller-Channel-Hangup-Time") or time.time()) if hung_up else None,
+        created_at=_of_us(times.get(b"Created-Time")),
+        ringing_at=_of_us(ringing),
+        answered_at=_of_us(times.get(b"Answered-Time")),
+        ended_at=(_of_us(times.get(b"Hangup-Time")) or time.time()) if hung_up else None,
         cause=event.get("Hangup-Cause") if hung_up else None,
         q850=(q850 or causes.q850(event.get("Hangup-Cause"))) if hung_up else None,
         disposition=None if event.name in _LIVES else event.var("sip_hangup_disposition"),
-        hold_seconds=event.int("Caller-Channel-Hold-Accum") / 1e6,
+        hold_seconds=times.get(b"Hold-Accum", 0) / 1e6,
         user=event.var("esl_user_id"),
     )
 
 
 def _seconds(event: Event, header: str) -> float | None:
-    value = event.int(header)
+    return _of_us(event.int(header))
+
+
+def _of_us(value: int | None) -> float | None:
+    """Seconds of microseconds; None of none and of 0, which is FreeSWITCH's for what has not been."""
     return value / 1e6 if value else None
 
 
