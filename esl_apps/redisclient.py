@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from queue import Empty
 from threading import RLock
 from typing import Any, cast
@@ -55,27 +56,42 @@ class _Asking:
     def silent(self) -> bool:
         """Whether there is a connection on which nothing has come: neither an answer that somebody left behind, nor
         its end."""
-        return self._sock is not None and not self._parser._reader.has_data() and self._sock.silent()
+        if self._sock is None or self._parser._reader.has_data():
+            return False
+        try:
+            self._sock.look()
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
-    def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    def ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What each of the commands answers, an error of its own included; sent in one write.
 
         :raises redis.ConnectionError: the connection broke. :raises redis.TimeoutError: Redis did not answer in time.
         :raises redis.DataError: a command has something in it that Redis does not take; nothing was sent.
         """
         try:
-            packed = b"".join([hiredis.pack_command(_words(command)) for command in commands])
+            # redis-py has names of two words (``SCRIPT LOAD``).
+            packed = b"".join(
+                [
+                    hiredis.pack_command(one if " " not in one[0] else (*one[0].split(), *one[1:]))
+                    for one in commands
+                ]
+            )
         except TypeError as error:
             raise redis.DataError(str(error)) from None
         line, reader = self._sock, self._parser._reader
         try:
-            line.sendall(packed)
+            line.send(packed, TIMEOUT)
+            deadline = time.monotonic() + TIMEOUT
             answers = []
             for _ in commands:
                 while (answer := reader.gets()) is NOT_ENOUGH_DATA:
-                    data = line.recv()
+                    data = line.recv(deadline)
                     if not data:
-                        raise ConnectionError("Redis closed the connection")
+                        raise TimeoutError if data is None else ConnectionError("it was closed")
                     reader.feed(data)
                 if isinstance(answer, redis.ConnectionError):
                     # It is loading, or wants a password: nothing is to be had here.
@@ -90,12 +106,6 @@ class _Asking:
                 raise redis.ConnectionError(f"the connection to Redis broke: {error}") from None
             raise
         return answers
-
-
-def _words(command: Sequence[Any]) -> tuple[Any, ...]:
-    """redis-py has names of two words (``SCRIPT LOAD``)."""
-    name = command[0]
-    return (*name.split(), *command[1:]) if " " in name else tuple(command)
 
 
 class _Connection(_Asking, redis.Connection):
@@ -117,11 +127,7 @@ class _Pool(redis.BlockingConnectionPool):
         try:
             if connection is None:
                 connection = self.make_connection()  # type: ignore[no-untyped-call]
-            try:
-                ready = connection.silent()
-            except OSError:
-                ready = False
-            if not ready:
+            if not connection.silent():
                 connection.disconnect()
                 connection.connect()
                 if connection.can_read():
@@ -146,7 +152,11 @@ class _Redis(redis.Redis):
             (answer,) = connection.ask((command,))
         finally:
             pool.release(connection)
-        return _made_of(answer, command, options, self.response_callbacks)
+        if isinstance(answer, redis.RedisError):
+            raise answer
+        # redis-py's dictionary takes names of any case, at a price; what it sends is upper case.
+        callback = dict.get(self.response_callbacks, command[0])
+        return answer if callback is None else callback(answer, **_for_callback(options))
 
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
         return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)  # type: ignore[no-untyped-call]
@@ -164,26 +174,24 @@ class _Pipeline(redis.client.Pipeline):
             answers = connection.ask([command for command, _options in stack])
         finally:
             self.connection_pool.release(connection)
-        made: list[Any] = []
-        for (command, options), answer in zip(stack, answers, strict=True):
-            try:
-                made.append(_made_of(answer, command, options, self.response_callbacks))
-            except redis.RedisError as error:
+        for i, (command, options) in enumerate(stack):
+            if isinstance(answers[i], redis.RedisError):
                 if raise_on_error:
-                    raise
-                made.append(error)
-        return made
+                    raise answers[i]
+            elif (callback := dict.get(self.response_callbacks, command[0])) is not None:
+                answers[i] = callback(answers[i], **_for_callback(options))
+        return answers
+
+    def execute_command(self, *command: Any, **options: Any) -> Any:
+        self.command_stack.append((command, options))
+        return self
 
 
-def _made_of(answer: Any, command: Sequence[Any], options: Mapping[str, Any], callbacks: dict[str, Any]) -> Any:
-    """What redis-py makes of an answer. :raises redis.RedisError: it is an error."""
-    if isinstance(answer, redis.RedisError):
-        raise answer
-    # redis-py's dictionary is one of any case; it sends upper case.
-    callback = dict.get(callbacks, command[0])
-    if callback is None:
-        return answer
-    return callback(answer, **{name: value for name, value in options.items() if name != "keys"})
+
+
+def _for_callback(options: dict[str, Any]) -> dict[str, Any]:
+    """Without what redis-py has there for its cache."""
+    return {name: value for name, value in options.items() if name != "keys"} if options else options
 
 
 class _Cluster:

@@ -27,44 +27,28 @@ def is_patched() -> bool:
 Free = queue.LifoQueue
 
 
-class Line:
+class Line(Stream):
     """A connected socket, with as much of a socket's interface as redis-py uses."""
 
-    __slots__ = ("_stream", "_timeout")
+    __slots__ = ("_timeout",)
 
     def __init__(self, sock: socket.socket) -> None:
         self._timeout: float | None = sock.gettimeout()
-        self._stream = Stream(sock)
+        super().__init__(sock)
 
     def settimeout(self, timeout: float | None) -> None:
         self._timeout = timeout
 
     def sendall(self, data: bytes) -> None:
-        self._stream.send(data, _LONG if self._timeout is None else self._timeout)
+        self.send(data, _LONG if self._timeout is None else self._timeout)
 
     def recv_into(self, buffer: bytearray) -> int:
         """:raises BlockingIOError: nothing has come, and the time-out is 0. :raises TimeoutError: nor within it."""
-        data = self._stream.look() if self._timeout == 0 else self.recv()
-        buffer[: len(data)] = data
-        return len(data)
-
-    def recv(self) -> bytes:
-        """What has come; ``b""`` at the end of the stream. :raises TimeoutError: nothing has, within the time-out."""
-        data = self._stream.recv(time.monotonic() + (_LONG if self._timeout is None else self._timeout))
+        if self._timeout == 0:
+            data: bytes | None = self.look()
+        else:
+            data = self.recv(time.monotonic() + (_LONG if self._timeout is None else self._timeout))
         if data is None:
             raise TimeoutError("timed out")
-        return data
-
-    def silent(self) -> bool:
-        """Whether nothing has come, the end of the stream included. :raises OSError: the connection is broken."""
-        try:
-            self._stream.look()
-        except BlockingIOError:
-            return True
-        return False
-
-    def shutdown(self, how: int) -> None:
-        self._stream.shutdown(how)
-
-    def close(self) -> None:
-        self._stream.close()
+        buffer[: len(data)] = data
+        return len(data)

@@ -50,12 +50,12 @@ decode = unquote
 
 def variables(values: Mapping[str, str]) -> str:
     """``{^^!a=1!b=2}``; empty values are left out (FreeSWITCH takes them for unset)."""
-    parts = []
-    for name, value in values.items():
+    for name in values:
         if not _NAME.fullmatch(name):
             raise ValueError(f"not a channel variable's name: {name!r}")
-        if value:
-            parts.append(f"{name}={encode(value)}")
+    # One look at all of them: most need no encoding.
+    plain = _PLAIN.fullmatch("".join(values.values())) is not None
+    parts = [f"{name}={value if plain else encode(value)}" for name, value in values.items() if value]
     return "{^^" + _BETWEEN + _BETWEEN.join(parts) + "}"
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import phonenumbers
 from phonenumbers import PhoneNumberType, shortnumberinfo
@@ -50,76 +50,46 @@ class NotDialable(ValueError):
     """The text is no number that could be dialled. ``str()`` says why, without the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Classed:
-    """What a number is; see :class:`Number`, which has the same."""
-
-    klass: str
-    abroad: bool = False
-    country: str = ""
-    high_risk: bool = False
-
-
 class Number:
     """A number that was read and checked. Its texts hold digits and ``+`` only.
 
-    What it is and how it is dialled at home is found out when it is first asked for: of most callers only E.164 is,
-    and the rest takes three times as long.
+    What it is, and how it is dialled at home, is found out when it is first asked for: of most callers only E.164 is,
+    and the rest takes twice as long as that.
     """
 
-    __slots__ = ("_classed", "_national", "dialled", "e164")
+    __slots__ = ("_find_out", "abroad", "country", "dialled", "e164", "high_risk", "klass", "national")
 
     dialled: str
     """As keyed or asked."""
     e164: str
     """Digits without ``+``; for an extension, an emergency or an unreadable number, the digits dialled."""
+    national: str
+    """As dialled inside its own country, with the trunk prefix, digits only."""
+    klass: str
+    """One of :data:`CLASSES`, or the name of an operator's classifier."""
+    abroad: bool
+    """A premium, shared-cost or freephone number of another country: what bars international calls bars it too."""
+    country: str
+    """ISO 3166 alpha-2 (``ZA``), ``001`` for what is of no country; empty for extensions and emergency numbers."""
+    high_risk: bool
+    """Of a range that fraud dials (``spending.high_risk``)."""
 
-    def __init__(
-        self,
-        dialled: str,
-        e164: str,
-        classed: Classed | Callable[[], Classed],
-        national: str | Callable[[], str] | None = None,
-    ) -> None:
-        """``national``: None where it is ``e164``."""
+    def __init__(self, dialled: str, e164: str, known: str | Callable[[Number, str], None]) -> None:
+        """``known``: its class, where it has no more to it (an extension, an emergency); else what sets the attribute
+        of a name, or more."""
         self.dialled = dialled
         self.e164 = e164
-        self._classed = classed
-        self._national = e164 if national is None else national
+        if isinstance(known, str):
+            self.national, self.klass, self.abroad, self.country, self.high_risk = e164, known, False, "", False
+        else:
+            self._find_out = known
 
-    def classed(self) -> Classed:
-        found = self._classed
-        if not isinstance(found, Classed):
-            found = self._classed = found()
-        return found
-
-    @property
-    def klass(self) -> str:
-        """One of :data:`CLASSES`, or the name of an operator's classifier."""
-        return self.classed().klass
-
-    @property
-    def abroad(self) -> bool:
-        """A premium, shared-cost or freephone number of another country: what bars international calls bars it too."""
-        return self.classed().abroad
-
-    @property
-    def country(self) -> str:
-        """ISO 3166 alpha-2 (``ZA``), ``001`` for what is of no country; empty for extensions and emergency numbers."""
-        return self.classed().country
-
-    @property
-    def high_risk(self) -> bool:
-        """Of a range that fraud dials (``spending.high_risk``)."""
-        return self.classed().high_risk
-
-    @property
-    def national(self) -> str:
-        """As dialled inside its own country, with the trunk prefix, digits only."""
-        found = self._national
-        if not isinstance(found, str):
-            found = self._national = found()
-        return found
+    def __getattr__(self, name: str) -> Any:
+        # What has no value yet.
+        if name not in Number.__slots__ or name == "_find_out":
+            raise AttributeError(name)
+        self._find_out(self, name)
+        return getattr(self, name)
 
     @property
     def is_extension(self) -> bool:
@@ -136,9 +106,6 @@ class Number:
 
     def __repr__(self) -> str:
         return f"<Number {self.e164} {self.klass}>"
-
-
-_EMERGENCY, _EXTENSION = Classed(EMERGENCY), Classed(EXTENSION)
 
 
 class NumberPlan:
@@ -158,6 +125,8 @@ class NumberPlan:
         self._extensions = re.compile(extensions)
         self._classifiers = [(name, re.compile(regex)) for name, regex in (classifiers or {}).items()]
         self._high_risk = tuple(prefix.removeprefix("+") for prefix in high_risk)
+        emergency = getattr(phonenumbers.PhoneMetadata.short_metadata_for_region(region), "emergency", None)
+        self._longest_emergency = max(emergency.possible_length, default=0) if emergency is not None else 0
         # A dialler asks for the same few thousand numbers; reading one costs some 15 µs and as much again to find out
         # what it is, a hit 0.1.
         self.read = lru_cache(maxsize=4096)(self._read)
@@ -166,30 +135,37 @@ class NumberPlan:
         """:raises NotDialable: other than digits and a leading ``+``, too long, or no number at all."""
         if not _DIALLABLE.fullmatch(text):
             raise NotDialable("expected digits, with an optional + before them")
-        if shortnumberinfo.is_emergency_number(text, self.region):
-            return Number(text, text, _EMERGENCY)
+        if self._is_emergency(text):
+            return Number(text, text, EMERGENCY)
         if self._extensions.fullmatch(text):
-            return Number(text, text, _EXTENSION)
+            return Number(text, text, EXTENSION)
         try:
             parsed = phonenumbers.parse(text, self.region)
         except phonenumbers.NumberParseException:
             raise NotDialable("not a telephone number") from None
         significant = phonenumbers.national_significant_number(parsed)
         at_home = parsed.country_code == phonenumbers.country_code_for_region(self.region)
-        if at_home and shortnumberinfo.is_emergency_number(significant, self.region):
-            return Number(text, text, _EMERGENCY)
+        if at_home and self._is_emergency(significant):
+            return Number(text, text, EMERGENCY)
         e164 = f"{parsed.country_code}{significant}"
-        if shortnumberinfo.is_emergency_number(e164, self.region):
+        if self._is_emergency(e164):
             # 00112, +112: country code 1, number 12. A gateway that is given E.164 would be given 112.
-            return Number(text, e164, _EMERGENCY)
-        return Number(text, e164, lambda: self._classed(parsed, e164), lambda: _national(parsed))
+            return Number(text, e164, EMERGENCY)
+        return Number(text, e164, lambda number, name: self._find_out(number, name, parsed))
 
-    def _classed(self, parsed: phonenumbers.PhoneNumber, e164: str) -> Classed:
+    def _is_emergency(self, digits: str) -> bool:
+        return len(digits) <= self._longest_emergency and shortnumberinfo.is_emergency_number(digits, self.region)
+
+    def _find_out(self, number: Number, name: str, parsed: phonenumbers.PhoneNumber) -> None:
+        if name == "national":
+            national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
+            number.national = re.sub(r"\D", "", national)
+            return
         # A number that is none of its country costs what one there costs.
         region = phonenumbers.region_code_for_number(parsed)
-        country = region or phonenumbers.region_code_for_country_code(parsed.country_code or 0)
-        klass, abroad = self._classify(parsed, e164, region)
-        return Classed(klass, abroad, country, e164.startswith(self._high_risk))
+        number.country = region or phonenumbers.region_code_for_country_code(parsed.country_code or 0)
+        number.high_risk = number.e164.startswith(self._high_risk)
+        number.klass, number.abroad = self._classify(parsed, number.e164, region)
 
     def _classify(self, parsed: phonenumbers.PhoneNumber, e164: str, region: str | None) -> tuple[str, bool]:
         """``klass`` and ``abroad``. ``region``: ``region_code_for_number``'s."""
@@ -225,10 +201,6 @@ class NumberPlan:
             return self.read(one).e164 == self.read(other).e164
         except NotDialable:
             return False
-
-
-def _national(parsed: phonenumbers.PhoneNumber) -> str:
-    return re.sub(r"\D", "", phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL))
 
 
 def of_region(prefix: str, region: str) -> bool:

@@ -82,7 +82,7 @@ class Channel:
         self._data = session.connect()
         if on_command is not None:
             on_command(time.monotonic() - started)
-        session.register_handle("*", self._on_leg)
+        session.on_event = self._on_leg
 
     def begin(self, ref: str, *, watched: bool) -> None:
         """Hear of this channel and of its B-legs (``esl_bleg=ref``); ``watched``: the dialplan armed the watchdog
@@ -213,7 +213,7 @@ class Channel:
                 self._stop_playback(completion)
         digits = ""
         patience = first
-        while self._wait(lambda: bool(keys), within(patience)):
+        while keys or self._wait(lambda: bool(keys), within(patience)):
             key = keys.pop(0)
             if key == "#":
                 if not digits and time.monotonic() < self._full_until:

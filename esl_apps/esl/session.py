@@ -97,6 +97,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
     ``uuid_break`` and ``register_handle`` keep their names and meaning.
     """
 
+    uuid: str = ""
+    """The channel's (greenswitch makes it a property of ``session_data``)."""
+
     def __init__(self, client_address: Any, sock: socket.socket) -> None:
         # Not super().__init__(): it starts two greenlets that read and poll.
         self.client_address = client_address
@@ -107,6 +110,8 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self.hangup_event: Event | None = None
         """CHANNEL_HANGUP of this channel, once it has come."""
         self.hangup_complete: Event | None = None
+        self.on_event: Callable[[Event], None] | None = None
+        """Told of every event, beside ``event_handlers``: what one call has one of costs no dictionary."""
         self.on_keys: Callable[[str, bool], None] | None = None
         """Told of keys that ``bind_digit_action`` diverted: which, and whether they matched (hazards 27, 28)."""
         self.close_reason = ""
@@ -115,7 +120,8 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self._named_fairly = True
         self._uuid = b""
         self._framer = Framer()
-        self._replies: list[_Reply] = []
+        self._replies: list[_Reply | None] = []
+        """Who waits for the replies that are to come, in their order; None: nobody."""
         self._completions: dict[bytes, Completion] = {}
         self._executes = 0
 
@@ -129,13 +135,13 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         about brings other calls' events until it is there (hazard 7).
         :raises Gone: the switch closed instead of answering.
         """
-        self._replies.append(reply := _Reply())
-        self._replies.append(_Reply())
+        self._replies += [reply := _Reply(), None]
         self._write(b"connect\n\nlinger %d\n\n" % LINGER)
         self.session_data = data = self._reply(reply, timeout)
         self._uuid = data.raw(b"Unique-ID") or b""
         if not self._uuid:
             raise Gone("connect was not answered with a channel", hung_up=False)
+        self.uuid = self._uuid.decode("latin-1")
         name = unquote_to_bytes(data.raw(b"Channel-Name") or b"")
         self._named_fairly = len(name) <= NAME_LENGTH and not _CONTROL.search(name)
         if data.raw(b"Answer-State") == b"hangup":
@@ -146,10 +152,6 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         if rest:
             self.post(*rest)
         return data
-
-    @property
-    def uuid(self) -> str:
-        return self._uuid.decode("latin-1")
 
     @property
     def hung_up(self) -> bool:
@@ -167,13 +169,13 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
 
     def post(self, *commands: str) -> None:
         """Commands whose replies nobody waits for, in one write."""
-        raw = b"".join([wire.command(text) for text in commands])
-        self._replies.extend([_Reply() for _ in commands])
+        raw = b"".join(map(wire.command, commands))
+        self._replies.extend([None] * len(commands))
         self._write(raw)
 
     def post_raw(self, raw: bytes) -> None:
         """One ready frame (``wire.custom_event``) whose reply nobody waits for."""
-        self._replies.append(_Reply())
+        self._replies.append(None)
         self._write(raw)
 
     def api(self, command: str, timeout: float = REPLY_TIMEOUT) -> str:
@@ -340,7 +342,10 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self._held = []
         try:
             for frame in self._framer.feed(data):
-                self._dispatch(frame)
+                if frame.content_type == wire.EVENT_PLAIN:
+                    self._on_event(frame)
+                else:
+                    self._on_other(frame)
         except FramingError as error:
             self._held = None
             self.close(f"framing: {error}")
@@ -349,14 +354,14 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             self._let_go()
         return True
 
-    def _dispatch(self, frame: Event) -> None:
+    def _on_other(self, frame: Event) -> None:
         content_type = frame.content_type
-        if content_type == wire.EVENT_PLAIN:
-            self._on_event(frame)
-        elif content_type in (wire.COMMAND_REPLY, wire.API_RESPONSE):
+        if content_type in (wire.COMMAND_REPLY, wire.API_RESPONSE):
             if not self._replies:
                 raise FramingError("a reply to nothing")
             reply = self._replies.pop(0)
+            if reply is None:
+                return
             reply.event = frame
             completion = reply.completion
             if completion is not None and not frame.ok:
@@ -389,6 +394,8 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         elif name == b"CHANNEL_HANGUP_COMPLETE" and event.raw(b"Unique-ID") == self._uuid:
             self.hangup_complete = event
             self._lingering = True
+        if self.on_event is not None:
+            self._tell((self.on_event,), event)
         handlers = self.event_handlers
         if handlers:
             key = (event.get("Event-Subclass") or "") if name == b"CUSTOM" else name.decode("latin-1")
@@ -396,7 +403,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
 
     def _tell(self, handlers: Sequence[Callable[[Event], None]], event: Event) -> None:
         # A copy: a handler may unregister itself. Its fault must not cost the frames behind this one.
-        for handler in tuple(handlers):
+        for handler in (*handlers,):
             try:
                 handler(event)
             except Exception:

@@ -22,6 +22,7 @@ AUTH_REQUEST = b"auth/request"
 COMMAND_REPLY = b"command/reply"
 API_RESPONSE = b"api/response"
 EVENT_PLAIN = b"text/event-plain"
+_REPLY = b"Content-Type: command/reply\n"
 _EVENT_HEAD = b"\nContent-Type: text/event-plain\n\n"
 DISCONNECT = b"text/disconnect-notice"
 REJECTION = b"text/rude-rejection"
@@ -243,6 +244,8 @@ class Framer:
 
 def _describe(head: bytes) -> tuple[bytes, int]:
     """Content-Type and Content-Length of a frame's head."""
+    if head.startswith(_REPLY) and b"Content-Length" not in head:
+        return COMMAND_REPLY, 0
     content_type = _line(head, b"Content-Type: ")
     if not content_type:
         raise FramingError("a frame without Content-Type")

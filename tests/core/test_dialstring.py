@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from esl_apps.core import dialstring
 from esl_apps.core.dialstring import Endpoints, Raw
-from esl_apps.core.numbers import Classed, NotDialable, Number, NumberPlan
+from esl_apps.core.numbers import NotDialable, Number, NumberPlan
 from esl_apps.sandbox.strings import brackets, separate
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
@@ -116,7 +116,7 @@ def test_an_emergency_number_goes_nowhere_but_to_its_own_dial_string() -> None:
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_endpoint_with_more_than_a_number_in_it_is_refused(attack: str) -> None:
     # No door lets such a Number in; if one ever did, it would stop here.
-    number = Number(attack, attack, Classed("mobile"))
+    number = Number(attack, attack, "mobile")
     with pytest.raises(ValueError, match="endpoint"):
         ENDPOINTS.of(number, as_asked=True)
 
