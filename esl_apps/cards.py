@@ -122,9 +122,12 @@ redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[4], ARGV[1])
 return {claim, document}
 """
-# KEYS: ids, last numbers. ARGV: id, number. A card that was deleted during its call leaves nothing behind.
-_SET_LAST_NUMBER = """
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then redis.call('HSET', KEYS[2], ARGV[1], ARGV[2]) end
+# KEYS: cards, ids, last numbers. ARGV: id, number. As _READ; a card that is there no more has no last number.
+_DIAL = """
+local claim = redis.call('HGET', KEYS[2], ARGV[1])
+if not claim then return {} end
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+return {claim, redis.call('HGET', KEYS[1], claim)}
 """
 
 
@@ -279,7 +282,7 @@ class CardStore:
         self._read = Script(client, _READ)
         self._page = Script(client, _PAGE)
         self._delete = Script(client, _DELETE)
-        self._set_last_number = Script(client, _SET_LAST_NUMBER)
+        self._dial = Script(client, _DIAL)
 
     # What a call asks ---------------------------------------------------------------------------------
 
@@ -306,14 +309,6 @@ class CardStore:
         with asking_redis():
             raw = self._client.hget(_LAST_NUMBER, card_id)
             return None if raw is None else raw.decode()
-
-    def set_last_number(self, card_id: str, number: str) -> None:
-        try:
-            self._set_last_number([_IDS, _LAST_NUMBER], [card_id, number])
-        except Unavailable:
-            if not self._stale.seconds:
-                raise
-            # A caller who may dial meanwhile does so; redial has what it had.
 
     def account(self, account_id: str) -> Account | None:
         """The account of the configuration, which takes no round trip, else the imported one."""
@@ -364,9 +359,14 @@ class CardStore:
     def get(self, account_id: str, id: str) -> Card | None:
         """A card of this account; another account's is as one that is not there."""
 
+        return self._stale.ask(_seen(account_id, id), lambda: _found(account_id, self._read([_CARDS, _IDS], [id])))
+
+    def dial(self, account_id: str, id: str, number: str) -> Card | None:
+        """As :meth:`get`, in the same round trip as the card's last number is noted. (While Redis is away, a caller
+        who may dial meanwhile does so, and redial has what it had.)"""
+
         def ask() -> Card | None:
-            found = self._find(account_id, id)
-            return None if found is None else _card(*found)
+            return _found(account_id, self._dial([_CARDS, _IDS, _LAST_NUMBER], [id, number]))
 
         return self._stale.ask(_seen(account_id, id), ask)
 
@@ -529,6 +529,13 @@ def _card(claim: str, raw: bytes) -> Card:
         max_concurrent_calls_per_user=one.max_concurrent_calls_per_user,
         comment=one.comment,
     )
+
+
+def _found(account_id: str, found: Sequence[bytes]) -> Card | None:
+    """What a script found; another account's is as one that is not there."""
+    if not found or (card := _card(_text_of(found[0]), found[1])).account_id != account_id:
+        return None
+    return card
 
 
 def _configured(id: str, account: config.Account) -> Account:

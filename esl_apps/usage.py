@@ -333,7 +333,7 @@ class UsageStore:
             elif isinstance(answer, bytes):
                 refused.append((ticket, answer))
             else:
-                seconds, left, day, minute, why = (value.decode() for value in answer[:5])
+                seconds, left, day, minute, why = [value.decode() for value in answer[:5]]
                 counted.append((ticket, float(seconds), float(left), day, minute, why, bool(answer[5])))
         if failed is None and not refused:
             for ticket, seconds, left, day, minute, why, _new in counted:

@@ -65,8 +65,9 @@ class Cards(Protocol):
 
     def by_number(self, e164: str) -> Card | None: ...
 
-    def get(self, account_id: str, id: str) -> Card | None:
-        """A card by its id, active or not."""
+    def dial(self, account_id: str, id: str, number: str) -> Card | None:
+        """A card by its id as it is now, active or not; ``number`` (E.164 digits, or an extension) is the last that it
+        dials. One round trip."""
 
     def account(self, account_id: str) -> Account | None: ...
 
@@ -75,8 +76,6 @@ class Cards(Protocol):
 
     def last_number(self, card_id: str) -> str | None:
         """The last number that passed this card's checks, as E.164 digits or an extension."""
-
-    def set_last_number(self, card_id: str, number: str) -> None: ...
 
 
 class Usage(Protocol):

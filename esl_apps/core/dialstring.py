@@ -48,14 +48,20 @@ def encode(value: str) -> str:
 decode = unquote
 
 
+def encoded(values: Mapping[str, str]) -> Mapping[str, str]:
+    """All of the values as :func:`encode` makes them."""
+    # One look at all of them: most need nothing.
+    if _PLAIN.fullmatch("".join(values.values())):
+        return values
+    return {name: encode(value) for name, value in values.items()}
+
+
 def variables(values: Mapping[str, str]) -> str:
     """``{^^!a=1!b=2}``; empty values are left out (FreeSWITCH takes them for unset)."""
     for name in values:
         if not _NAME.fullmatch(name):
             raise ValueError(f"not a channel variable's name: {name!r}")
-    # One look at all of them: most need no encoding.
-    plain = _PLAIN.fullmatch("".join(values.values())) is not None
-    parts = [f"{name}={value if plain else encode(value)}" for name, value in values.items() if value]
+    parts = [f"{name}={value}" for name, value in encoded(values).items() if value]
     return "{^^" + _BETWEEN + _BETWEEN.join(parts) + "}"
 
 

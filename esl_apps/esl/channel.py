@@ -155,7 +155,7 @@ class Channel:
     def set(self, variables: Mapping[str, str]) -> None:
         # FreeSWITCH expands ``${…}`` in whatever an application is given, and runs ``${system(…)}``: a value is
         # encoded here as in a dial string.
-        encoded = {name: dialstring.encode(value) for name, value in variables.items()}
+        encoded = dialstring.encoded(variables)
         self._run(lambda: self._session.multiset(encoded))
 
     def ring(self) -> None:
@@ -510,31 +510,28 @@ def leg_of(event: Event) -> Leg:
     block = event.block
     start = block.find(b"\nCaller-Channel-Created-Time: ")
     found = _TIME.findall(block, start, start + _TIMES) if start >= 0 else _TIME.findall(block)
-    times = {name: int(value) for name, value in reversed(found)}
-    ringing = times.get(b"Progress-Time") or times.get(b"Progress-Media-Time")
+    # In seconds; what has not been is 0.
+    times = {name: int(value) / 1e6 for name, value in reversed(found)}
     hung_up = event.name == b"CHANNEL_HANGUP_COMPLETE"
     # Of a leg that lives there is no end: what is not there takes longest to find.
     q850 = event.int("variable_hangup_cause_q850") if hung_up else 0
     return Leg(
         uuid=event.get("Unique-ID") or "",
-        created_at=_of_us(times.get(b"Created-Time")),
-        ringing_at=_of_us(ringing),
-        answered_at=_of_us(times.get(b"Answered-Time")),
-        ended_at=(_of_us(times.get(b"Hangup-Time")) or time.time()) if hung_up else None,
+        created_at=times.get(b"Created-Time") or None,
+        ringing_at=times.get(b"Progress-Time") or times.get(b"Progress-Media-Time") or None,
+        answered_at=times.get(b"Answered-Time") or None,
+        ended_at=(times.get(b"Hangup-Time") or time.time()) if hung_up else None,
         cause=event.get("Hangup-Cause") if hung_up else None,
         q850=(q850 or causes.q850(event.get("Hangup-Cause"))) if hung_up else None,
         disposition=None if event.name in _LIVES else event.var("sip_hangup_disposition"),
-        hold_seconds=times.get(b"Hold-Accum", 0) / 1e6,
+        hold_seconds=times.get(b"Hold-Accum", 0.0),
         user=event.var("esl_user_id"),
     )
 
 
 def _seconds(event: Event, header: str) -> float | None:
-    return _of_us(event.int(header))
-
-
-def _of_us(value: int | None) -> float | None:
-    """Seconds of microseconds; None of none and of 0, which is FreeSWITCH's for what has not been."""
+    """None of none and of 0, which is FreeSWITCH's for what has not been."""
+    value = event.int(header)
     return value / 1e6 if value else None
 
 

@@ -223,7 +223,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not done():
-            if not past_hangup and self.hung_up:
+            if not past_hangup and (self._lingering or self.hangup_event is not None):
                 raise Gone("the channel hung up", hung_up=True)
             if not self._receive(deadline):
                 return done()
@@ -395,7 +395,10 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             self.hangup_complete = event
             self._lingering = True
         if self.on_event is not None:
-            self._tell((self.on_event,), event)
+            try:
+                self.on_event(event)
+            except Exception:
+                log.exception("event handler failed", extra={"uuid": self.uuid})
         handlers = self.event_handlers
         if handlers:
             key = (event.get("Event-Subclass") or "") if name == b"CUSTOM" else name.decode("latin-1")
@@ -403,7 +406,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
 
     def _tell(self, handlers: Sequence[Callable[[Event], None]], event: Event) -> None:
         # A copy: a handler may unregister itself. Its fault must not cost the frames behind this one.
-        for handler in (*handlers,):
+        for handler in tuple(handlers):
             try:
                 handler(event)
             except Exception:

@@ -93,12 +93,13 @@ class Event(ESLEvent):  # type: ignore[misc]
     def get(self, name: str, default: str | None = None) -> str | None:
         """The decoded value, e.g. ``get("Caller-Caller-ID-Number")``, ``get("variable_uuid")``."""
         value = self._find(*_keys(name))
-        return default if value is None else decode(value)
+        if value is None:
+            return default
+        return decode(value) if b"%" in value else value.decode("utf-8", "replace")
 
     def var(self, name: str) -> str | None:
         """A channel variable; None where it is not set."""
-        value = self._find(*_keys("variable_" + name))
-        return None if value is None else decode(value)
+        return self.get("variable_" + name)
 
     def int(self, name: str) -> int:
         """A header that is a whole number; 0 where it is absent or is none."""

@@ -335,12 +335,12 @@ def test_a_number_never_finds_a_pins_card(cards: CardStore) -> None:
 def test_the_last_number_goes_with_its_card(cards: CardStore, server: RedisServer) -> None:
     card = cards.create("acme", {"pin": PIN})
     assert cards.last_number(card.id) is None
-    cards.set_last_number(card.id, "27820009999")
-    cards.set_last_number(card.id, "1001")
+    assert cards.dial("acme", card.id, "27820009999") == card
+    assert cards.dial("acme", card.id, "1001") == card
     assert cards.last_number(card.id) == "1001"
     cards.delete("acme", card.id)
-    # Its call goes on, and dials again.
-    cards.set_last_number(card.id, "27820009999")
+    # Its call goes on, and would dial again.
+    assert cards.dial("acme", card.id, "27820009999") is None
     assert cards.last_number(card.id) is None
     assert everything(server) == "[]"
 
@@ -401,7 +401,7 @@ def test_everything_says_so_when_redis_is_away(away: Any) -> None:
         lambda: cards.by_number("27820001234"),
         lambda: cards.account("kazoo"),
         lambda: cards.last_number("c"),
-        lambda: cards.set_last_number("c", "1"),
+        lambda: cards.dial("acme", "c", "1"),
         lambda: cards.create("acme", {"pin": PIN}),
         lambda: cards.update("acme", "c", {"pin": PIN}, merge=True),
         lambda: cards.get("acme", "c"),
@@ -462,13 +462,13 @@ def test_a_card_seen_before_opens_for_a_while_where_the_operator_allows_it() -> 
         assert cards.by_number("27820001234") == one
         assert cards.get("imported", one.id) == one
         assert cards.account("imported") is not None
-        cards.set_last_number(one.id, "27820001235")
+        assert cards.dial("imported", one.id, "27820001235") == one
         for ask in (
             lambda: cards.by_pin(PIN),
             lambda: cards.by_pin("123456789"),
             lambda: cards.get("imported", other.id),
             lambda: closed.by_number("27820001234"),
-            lambda: closed.set_last_number(one.id, "27820001235"),
+            lambda: closed.dial("imported", one.id, "27820001235"),
         ):
             with pytest.raises(Unavailable):
                 ask()

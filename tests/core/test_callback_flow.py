@@ -16,9 +16,6 @@ CARD = Card("c1", "acme", None, NUMBER, active=True)
 class Away:
     """Cards whose Redis is away."""
 
-    def get(self, account_id: str, id: str) -> Card | None:
-        raise Unavailable("redis: away")
-
     def by_pin(self, pin: str) -> Card | None:
         raise Unavailable("redis: away")
 
@@ -34,7 +31,7 @@ class Away:
     def last_number(self, card_id: str) -> str | None:
         raise Unavailable("redis: away")
 
-    def set_last_number(self, card_id: str, number: str) -> None:
+    def dial(self, account_id: str, id: str, number: str) -> Card | None:
         raise Unavailable("redis: away")
 
 

@@ -67,7 +67,7 @@ class Deck:
         self.asked.append("by_number")
         return self.numbers.get(e164)
 
-    def get(self, account_id: str, id: str) -> Card | None:
+    def dial(self, account_id: str, id: str, number: str) -> Card | None:
         return next(one for one in [*self.pins.values(), *self.numbers.values()] if one.id == id)
 
     def account(self, account_id: str) -> Account | None:
@@ -78,8 +78,6 @@ class Deck:
 
     def last_number(self, card_id: str) -> str | None:
         return None
-
-    def set_last_number(self, card_id: str, number: str) -> None: ...
 
 
 class Judge:

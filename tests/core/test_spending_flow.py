@@ -56,7 +56,7 @@ class OneCard:
     def by_number(self, e164: str) -> Card | None:
         return replace(CARD, cid=e164)
 
-    def get(self, account_id: str, id: str) -> Card | None:
+    def dial(self, account_id: str, id: str, number: str) -> Card | None:
         return CARD
 
     def account(self, account_id: str) -> Account | None:
@@ -67,8 +67,6 @@ class OneCard:
 
     def last_number(self, card_id: str) -> str | None:
         return None
-
-    def set_last_number(self, card_id: str, number: str) -> None: ...
 
 
 class Answers:

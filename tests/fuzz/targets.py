@@ -202,7 +202,9 @@ _NODE: Any = SimpleNamespace(
 _ACCOUNT = Account(id="acme", caller_id="+27115550000")
 
 
-_READING = {sha_of(text) for text in (cards_module._READ, cards_module._PAGE, cards_module._DELETE)}
+_READING = {
+    sha_of(text) for text in (cards_module._READ, cards_module._DIAL, cards_module._PAGE, cards_module._DELETE)
+}
 
 
 class _Redis:

@@ -78,27 +78,34 @@ def dial_on(session: Session, cards: Cards, *, home_only: bool) -> None:
     assert session.card is not None
     while session.left > 0:
         number = _ask_number(session, cards)
-        _ask_again(session, cards, number)
-        session.check(number, *_levels(session))
-        if home_only and not session.settings.plan.is_home(number):
-            session.refuse(number, "known by number alone: dials at home only")
-        cards.set_last_number(session.card.id, number.plus)
+        _check(session, number, home_only)
+        if _ask_again(session, cards, number):
+            _check(session, number, home_only)
         shown, own = shown_number(session, session.caller if session.card.retain_cid else None)
         session.tell(session.dial(number, shown, _diversion(session) if own else None))
 
 
-def _ask_again(session: Session, cards: Cards, number: Number) -> None:
+def _check(session: Session, number: Number, home_only: bool) -> None:
+    """:raises Refused: this card must not dial it."""
+    session.check(number, *_levels(session))
+    if home_only and not session.settings.plan.is_home(number):
+        session.refuse(number, "known by number alone: dials at home only")
+
+
+def _ask_again(session: Session, cards: Cards, number: Number) -> bool:
     """A session may last an hour: a card that was taken away in it dials no further number, and what the account
-    may dial is what it may now.
+    may dial is what it may now. Whether the account is another than it was; ``number`` is the card's last from here on.
 
     :raises Refused: the card or its account is there no more, or inactive.
     """
     assert session.card is not None
-    card = cards.get(session.card.account_id, session.card.id)
+    before = session.card.user_id, session.account
+    card = cards.dial(session.card.account_id, session.card.id, number.plus)
     account = cards.account(card.account_id) if card is not None and card.active else None
     if card is None or account is None:
         session.refuse(number, "the card is not active any more")
     session.card, session.account = card, account
+    return (card.user_id, account) != before
 
 
 def _authorise(
