@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -43,7 +44,9 @@ def machine(packages: Iterable[str] = ()) -> str:
         ),
         platform.machine(),
     )
-    versions = [f"Python {platform.python_version()}"]
+    # A distribution's interpreter is optimised by a profile; one built by default is a fifth to a third slower.
+    build = f" of {platform.freedesktop_os_release()['PRETTY_NAME']}" if sys.base_prefix == "/usr" else ""
+    versions = [f"Python {platform.python_version()}{build}"]
     versions += [f"{name} {importlib.metadata.version(name)}" for name in packages]
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (

@@ -116,3 +116,92 @@ plain.Redis(port=int(sys.argv[1])).execute_command("CLIENT", "KILL", "TYPE", "no
 print(watching.get(), time.monotonic() - began < 10)
 """
     assert run(server, code) == "closed True"
+
+
+def test_what_redis_py_makes_of_answers_is_what_comes(server: RedisServer) -> None:
+    code = """
+pipeline = client.pipeline(transaction=False)
+pipeline.set("a", "1").set("a", "2", nx=True).get("a").lpush("a", "x").hgetall("none").execute_command("EVALSHA", "0" * 40, 0)
+answers = pipeline.execute(raise_on_error=False)
+print(answers[:3], [type(one).__name__ for one in answers[3:]], pipeline.execute())
+print(client.set("a", "3", nx=True, get=True), client.zadd("z", {"m": 1.5}), client.zscore("z", "m"), len(client.script_load("return 1")))
+pipeline.set("b", "1").lpush("a", "x").set("c", "1")
+try:
+    pipeline.execute()
+except redis.ResponseError as error:
+    print(str(error).split()[0], client.get("c"))
+"""
+    told = run(server, code).splitlines()
+    assert told[0] == "[True, None, b'1'] ['ResponseError', 'dict', 'NoScriptError'] []"
+    assert told[1] == "b'1' 1 1.5 40"
+    # An error of one command is told once the others were answered.
+    assert told[2] == "WRONGTYPE b'1'"
+
+
+def test_what_redis_does_not_take_is_not_sent(server: RedisServer) -> None:
+    code = """
+pipeline = client.pipeline(transaction=False)
+pipeline.set("first", "1").set("second", object())
+try:
+    pipeline.execute()
+except redis.DataError:
+    print(client.get("first"))
+try:
+    client.pipeline().set("first", "1").execute()
+except NotImplementedError:
+    print(client.get("first"))
+"""
+    assert run(server, code).split() == ["None", "None"]
+
+
+#: In Redis's place, a server that answers with ``lines``, a byte at a time.
+SAYS = """
+from gevent.server import StreamServer
+def says(*lines):
+    left = list(lines)
+    def serve(sock, _address):
+        while data := sock.recv(65536):
+            if b"CLIENT" in data:
+                sock.sendall(b"+OK\\r\\n" * data.count(b"CLIENT"))
+                continue
+            for byte in left.pop(0) if left else b"+PONG\\r\\n":
+                sock.sendall(bytes([byte]))
+                gevent.sleep(0)
+    fake = StreamServer(("127.0.0.1", 0), serve)
+    fake.start()
+    return redisclient.connect(f"redis://127.0.0.1:{fake.server_port}/0")
+def tell(ask):
+    try:
+        print(ask())
+    except redis.RedisError as error:
+        print(type(error).__name__)
+"""
+
+
+def test_an_answer_that_comes_byte_by_byte(server: RedisServer) -> None:
+    code = """
+fake = says(b"*3\\r\\n$5\\r\\nhello\\r\\n:12\\r\\n*1\\r\\n$-1\\r\\n", b"$0\\r\\n\\r\\n")
+tell(lambda: fake.execute_command("EVALSHA", "x", 0))
+tell(lambda: fake.get("x"))
+"""
+    assert run(server, SAYS + code).splitlines() == ["[b'hello', 12, [None]]", "b''"]
+
+
+def test_a_redis_that_is_loading_is_away_and_asked_on_another_line(server: RedisServer) -> None:
+    code = """
+fake = says(b"-LOADING Redis is loading the dataset in memory\\r\\n", b"-READONLY You can't write\\r\\n", b"$1\\r\\nx\\r\\n")
+tell(lambda: fake.get("x"))
+print(fake.connection_pool.pool.queue[-1]._sock)
+tell(lambda: fake.get("x"))
+tell(lambda: fake.get("x"))
+"""
+    assert run(server, SAYS + code).splitlines() == ["BusyLoadingError", "None", "ReadOnlyError", "b'x'"]
+
+
+def test_what_is_no_redis_is_away(server: RedisServer) -> None:
+    code = """
+fake = says(b"HTTP/1.1 400 Bad Request\\r\\n\\r\\n")
+tell(lambda: fake.get("x"))
+tell(lambda: fake.ping())
+"""
+    assert run(server, SAYS + code).splitlines() == ["InvalidResponse", "True"]

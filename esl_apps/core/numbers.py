@@ -8,7 +8,7 @@ reads and classifies; an operator's own ``classifiers`` come first, as in Kazoo.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -57,7 +57,7 @@ class Number:
     and the rest takes twice as long as that.
     """
 
-    __slots__ = ("_find_out", "abroad", "country", "dialled", "e164", "high_risk", "klass", "national")
+    __slots__ = ("_read_by", "abroad", "country", "dialled", "e164", "high_risk", "klass", "national")
 
     dialled: str
     """As keyed or asked."""
@@ -74,21 +74,22 @@ class Number:
     high_risk: bool
     """Of a range that fraud dials (``spending.high_risk``)."""
 
-    def __init__(self, dialled: str, e164: str, known: str | Callable[[Number, str], None]) -> None:
-        """``known``: its class, where it has no more to it (an extension, an emergency); else what sets the attribute
-        of a name, or more."""
+    def __init__(self, dialled: str, e164: str, known: str | tuple[NumberPlan, phonenumbers.PhoneNumber]) -> None:
+        """``known``: its class, where it has no more to it (an extension, an emergency); else what is asked for the
+        rest."""
         self.dialled = dialled
         self.e164 = e164
         if isinstance(known, str):
             self.national, self.klass, self.abroad, self.country, self.high_risk = e164, known, False, "", False
         else:
-            self._find_out = known
+            self._read_by = known
 
     def __getattr__(self, name: str) -> Any:
         # What has no value yet.
-        if name not in Number.__slots__ or name == "_find_out":
+        if name not in Number.__slots__ or name == "_read_by":
             raise AttributeError(name)
-        self._find_out(self, name)
+        plan, parsed = self._read_by
+        plan.find_out(self, name, parsed)
         return getattr(self, name)
 
     @property
@@ -151,12 +152,13 @@ class NumberPlan:
         if self._is_emergency(e164):
             # 00112, +112: country code 1, number 12. A gateway that is given E.164 would be given 112.
             return Number(text, e164, EMERGENCY)
-        return Number(text, e164, lambda number, name: self._find_out(number, name, parsed))
+        return Number(text, e164, (self, parsed))
 
     def _is_emergency(self, digits: str) -> bool:
         return len(digits) <= self._longest_emergency and shortnumberinfo.is_emergency_number(digits, self.region)
 
-    def _find_out(self, number: Number, name: str, parsed: phonenumbers.PhoneNumber) -> None:
+    def find_out(self, number: Number, name: str, parsed: phonenumbers.PhoneNumber) -> None:
+        """Set what a number has under a name, and what comes with it."""
         if name == "national":
             national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
             number.national = re.sub(r"\D", "", national)
