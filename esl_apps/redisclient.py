@@ -156,7 +156,9 @@ class _Redis(redis.Redis):
             raise answer
         # redis-py's dictionary takes names of any case, at a price; what it sends is upper case.
         callback = dict.get(self.response_callbacks, command[0])
-        return answer if callback is None else callback(answer, **_for_callback(options))
+        # For redis-py's cache.
+        options.pop("keys", None)
+        return answer if callback is None else callback(answer, **options)
 
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
         return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)  # type: ignore[no-untyped-call]
@@ -179,7 +181,8 @@ class _Pipeline(redis.client.Pipeline):
                 if raise_on_error:
                     raise answers[i]
             elif (callback := dict.get(self.response_callbacks, command[0])) is not None:
-                answers[i] = callback(answers[i], **_for_callback(options))
+                options.pop("keys", None)
+                answers[i] = callback(answers[i], **options)
         return answers
 
     def execute_command(self, *command: Any, **options: Any) -> Any:
@@ -187,11 +190,6 @@ class _Pipeline(redis.client.Pipeline):
         return self
 
 
-
-
-def _for_callback(options: dict[str, Any]) -> dict[str, Any]:
-    """Without what redis-py has there for its cache."""
-    return {name: value for name, value in options.items() if name != "keys"} if options else options
 
 
 class _Cluster:

@@ -121,10 +121,12 @@ print(watching.get(), time.monotonic() - began < 10)
 def test_what_redis_py_makes_of_answers_is_what_comes(server: RedisServer) -> None:
     code = """
 pipeline = client.pipeline(transaction=False)
-pipeline.set("a", "1").set("a", "2", nx=True).get("a").lpush("a", "x").hgetall("none").execute_command("EVALSHA", "0" * 40, 0)
+pipeline.set("a", "1").set("a", "2", nx=True).get("a").lpush("a", "x").hgetall("none")
+pipeline.execute_command("EVALSHA", "0" * 40, 0)
 answers = pipeline.execute(raise_on_error=False)
 print(answers[:3], [type(one).__name__ for one in answers[3:]], pipeline.execute())
-print(client.set("a", "3", nx=True, get=True), client.zadd("z", {"m": 1.5}), client.zscore("z", "m"), len(client.script_load("return 1")))
+print(client.set("a", "3", nx=True, get=True), client.zadd("z", {"m": 1.5}), client.zscore("z", "m"))
+print(len(client.script_load("return 1")))
 pipeline.set("b", "1").lpush("a", "x").set("c", "1")
 try:
     pipeline.execute()
@@ -133,9 +135,9 @@ except redis.ResponseError as error:
 """
     told = run(server, code).splitlines()
     assert told[0] == "[True, None, b'1'] ['ResponseError', 'dict', 'NoScriptError'] []"
-    assert told[1] == "b'1' 1 1.5 40"
+    assert told[1:3] == ["b'1' 1 1.5", "40"]
     # An error of one command is told once the others were answered.
-    assert told[2] == "WRONGTYPE b'1'"
+    assert told[3] == "WRONGTYPE b'1'"
 
 
 def test_what_redis_does_not_take_is_not_sent(server: RedisServer) -> None:
@@ -189,7 +191,8 @@ tell(lambda: fake.get("x"))
 
 def test_a_redis_that_is_loading_is_away_and_asked_on_another_line(server: RedisServer) -> None:
     code = """
-fake = says(b"-LOADING Redis is loading the dataset in memory\\r\\n", b"-READONLY You can't write\\r\\n", b"$1\\r\\nx\\r\\n")
+loading, read_only = b"-LOADING Redis is loading the dataset in memory\\r\\n", b"-READONLY You can't write\\r\\n"
+fake = says(loading, read_only, b"$1\\r\\nx\\r\\n")
 tell(lambda: fake.get("x"))
 print(fake.connection_pool.pool.queue[-1]._sock)
 tell(lambda: fake.get("x"))

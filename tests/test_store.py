@@ -180,12 +180,10 @@ class SlowPipeline:
         self._client = client
         self._sets: dict[str, bytes] = {}
 
-    def set(self, key: str, value: bytes, *, ex: int) -> None:
-        assert ex == 86400
-        self._sets[key] = value
-
-    def __getattr__(self, _name: str) -> Any:
-        return lambda *_args: None
+    def execute_command(self, name: str, key: str, value: Any, *more: object) -> None:
+        if name == "SET":
+            assert more == ("EX", 86400)
+            self._sets[key] = value
 
     def execute(self) -> None:
         gevent.sleep(self._client.delays.pop(0))

@@ -50,10 +50,10 @@ decode = unquote
 
 def encoded(values: Mapping[str, str]) -> Mapping[str, str]:
     """All of the values as :func:`encode` makes them."""
-    # One look at all of them: most need nothing.
+    # One look at all of them: mostly they need nothing.
     if _PLAIN.fullmatch("".join(values.values())):
         return values
-    return {name: encode(value) for name, value in values.items()}
+    return {name: value if _PLAIN.fullmatch(value) else encode(value) for name, value in values.items()}
 
 
 def variables(values: Mapping[str, str]) -> str:

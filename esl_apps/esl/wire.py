@@ -99,7 +99,10 @@ class Event(ESLEvent):  # type: ignore[misc]
 
     def var(self, name: str) -> str | None:
         """A channel variable; None where it is not set."""
-        return self.get("variable_" + name)
+        value = self._find(*_keys("variable_" + name))
+        if value is None:
+            return None
+        return decode(value) if b"%" in value else value.decode("utf-8", "replace")
 
     def int(self, name: str) -> int:
         """A header that is a whole number; 0 where it is absent or is none."""
