@@ -146,7 +146,7 @@ class _Redis(redis.Redis):
     what redis-py 8 counts), for retries, caches and protocols that are of no use here."""
 
     def execute_command(self, *command: Any, **options: Any) -> Any:
-        pool = self.connection_pool
+        pool: Any = self.connection_pool
         connection = pool.get_connection()
         try:
             (answer,) = connection.ask((command,))
@@ -161,7 +161,8 @@ class _Redis(redis.Redis):
         return answer if callback is None else callback(answer, **options)
 
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
-        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)  # type: ignore[no-untyped-call]
+        made: Any = _Pipeline  # redis-py 5 has no types for it
+        return made(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
 class _Pipeline(redis.client.Pipeline):
@@ -171,11 +172,12 @@ class _Pipeline(redis.client.Pipeline):
             return []
         if cast(Any, self).transaction or self.watching or self.scripts:
             raise NotImplementedError("several steps that are one are a script here")
-        connection = self.connection_pool.get_connection()
+        pool: Any = self.connection_pool
+        connection = pool.get_connection()
         try:
             answers = connection.ask([command for command, _options in stack])
         finally:
-            self.connection_pool.release(connection)
+            pool.release(connection)
         for i, (command, options) in enumerate(stack):
             if isinstance(answers[i], redis.RedisError):
                 if raise_on_error:
