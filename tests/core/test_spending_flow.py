@@ -154,6 +154,62 @@ def test_what_can_t_be_asked_is_not_dialled(application: Callable[[Answers, Purs
     assert one.told() == [("rejected", 21, "system")]
 
 
+class Changing(OneCard):
+    """Who has authorised finds his card another, and its account, once he has keyed a number."""
+
+    def __init__(self, card: Card | None, account: Account | None) -> None:
+        super().__init__()
+        self.card, self.later = card, account
+        self.dialled: list[str] = []
+
+    def dial(self, account_id: str, id: str, number: str) -> Card | None:
+        self.dialled.append(number)
+        return self.card
+
+    def account(self, account_id: str) -> Account | None:
+        return self.later if self.dialled else ACCOUNT
+
+
+MOBILE_DENIED = {"mobile": Rule("deny")}
+
+
+@pytest.mark.parametrize(
+    ("card", "account", "code"),
+    [
+        (None, ACCOUNT, 57),
+        (replace(CARD, active=False), ACCOUNT, 57),
+        (CARD, None, 57),
+        (CARD, replace(ACCOUNT, call_restriction=MOBILE_DENIED), 57),
+        (CARD, replace(ACCOUNT, users={"u1": MOBILE_DENIED}), 57),
+        (replace(CARD, user_id="u2"), replace(ACCOUNT, users={"u2": MOBILE_DENIED}), 57),
+        (CARD, ACCOUNT, None),
+        (CARD, replace(ACCOUNT, users={"u2": MOBILE_DENIED}), None),
+    ],
+)
+def test_what_was_taken_away_in_a_session_dials_no_further_number(
+    card: Card | None, account: Account | None, code: int | None
+) -> None:
+    one, cards = Answers(talks()), Changing(card, account)
+    dialthrough.run(
+        one.call, SETTINGS, replace(RULES, cid_trust="any"), cards, Purse(), NO_PIN,
+        caller="0825556666", attested=False, source=SOURCE, begin=one.begun.append,
+    )  # fmt: skip
+    assert cards.dialled == ["+27820001234"]
+    assert len(one.call.did("bridge")) == (code is None)
+    if code is not None:
+        assert one.told() == [("rejected", code, "system")]
+
+
+def test_what_a_card_may_not_dial_is_not_its_last_number() -> None:
+    cards = Changing(CARD, ACCOUNT)
+    one = Answers(talks(), keyed=HIGH_RISK)
+    dialthrough.run(
+        one.call, SETTINGS, replace(RULES, cid_trust="any"), cards, Purse(), NO_PIN,
+        caller="0825556666", attested=False, source=SOURCE, begin=one.begun.append,
+    )  # fmt: skip
+    assert cards.dialled == one.call.did("bridge") == []
+
+
 @pytest.mark.parametrize("application", APPLICATIONS)
 def test_what_is_spent_while_they_talk_ends_the_call_and_its_session(
     application: Callable[[Answers, Purse], None],

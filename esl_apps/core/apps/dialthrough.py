@@ -93,8 +93,8 @@ def _check(session: Session, number: Number, home_only: bool) -> None:
 
 
 def _ask_again(session: Session, cards: Cards, number: Number) -> bool:
-    """A session may last an hour: a card that was taken away in it dials no further number, and what the account
-    may dial is what it may now. Whether the account is another than it was; ``number`` is the card's last from here on.
+    """A session may last an hour: a card that was taken away in it dials no further number. True: what it may dial is
+    not what it was, and ``number`` is to be checked again. ``number`` is the card's last from here on.
 
     :raises Refused: the card or its account is there no more, or inactive.
     """
