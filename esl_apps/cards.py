@@ -201,14 +201,12 @@ class Script:
         self._sha = sha_of(text)
 
     def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        try:
+        with asking_redis():
             try:
                 return self._client.execute_command("EVALSHA", self._sha, len(keys), *keys, *args)
             except NO_SCRIPT:
                 # Redis was restarted, or has never seen it.
                 return self._client.execute_command("EVAL", self._text, len(keys), *keys, *args)
-        except ERRORS as error:
-            raise Unavailable(f"redis: {error}") from None
 
 
 def hash_pin(key: str, pin: str) -> str:
@@ -359,14 +357,14 @@ class CardStore:
     def get(self, account_id: str, id: str) -> Card | None:
         """A card of this account; another account's is as one that is not there."""
 
-        return self._stale.ask(_seen(account_id, id), lambda: _found(account_id, self._read([_CARDS, _IDS], [id])))
+        return self._stale.ask(_seen(account_id, id), lambda: _card_of(self._find(account_id, id)))
 
     def dial(self, account_id: str, id: str, number: str) -> Card | None:
         """As :meth:`get`, in the same round trip as the card's last number is noted. (While Redis is away, a caller
         who may dial meanwhile does so, and redial has what it had.)"""
 
         def ask() -> Card | None:
-            return _found(account_id, self._dial([_CARDS, _IDS, _LAST_NUMBER], [id, number]))
+            return _card_of(_own(account_id, self._dial([_CARDS, _IDS, _LAST_NUMBER], [id, number])))
 
         return self._stale.ask(_seen(account_id, id), ask)
 
@@ -407,10 +405,7 @@ class CardStore:
         return cards[:limit], cards[limit - 1].id if len(cards) > limit else None
 
     def _find(self, account_id: str, id: str) -> tuple[str, bytes] | None:
-        found = self._read([_CARDS, _IDS], [id])
-        if not found or _document(found[1]).account_id != account_id:
-            return None
-        return _text_of(found[0]), found[1]
+        return _own(account_id, self._read([_CARDS, _IDS], [id]))
 
     def _draft(self, fields: Mapping[str, Any], base: _Document, claim: str | None) -> tuple[str, _Document]:
         """``base`` with ``fields`` on top, and its claim: ``claim`` where the fields name none."""
@@ -531,11 +526,15 @@ def _card(claim: str, raw: bytes) -> Card:
     )
 
 
-def _found(account_id: str, found: Sequence[bytes]) -> Card | None:
-    """What a script found; another account's is as one that is not there."""
-    if not found or (card := _card(_text_of(found[0]), found[1])).account_id != account_id:
+def _own(account_id: str, found: Sequence[bytes]) -> tuple[str, bytes] | None:
+    """Claim and document that a script found; another account's is as one that is not there."""
+    if not found or _document(found[1]).account_id != account_id:
         return None
-    return card
+    return _text_of(found[0]), found[1]
+
+
+def _card_of(found: tuple[str, bytes] | None) -> Card | None:
+    return None if found is None else _card(*found)
 
 
 def _configured(id: str, account: config.Account) -> Account:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from queue import Empty
 from threading import RLock
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
@@ -161,17 +161,19 @@ class _Redis(redis.Redis):
         return answer if callback is None else callback(answer, **options)
 
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
+        if transaction:
+            return super().pipeline(transaction, shard_hint)
         made: Any = _Pipeline  # redis-py 5 has no types for it
         return made(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
 class _Pipeline(redis.client.Pipeline):
+    """Commands in one write that are no transaction."""
+
     def execute(self, raise_on_error: bool = True) -> Any:
         stack, self.command_stack = self.command_stack, []
         if not stack:
             return []
-        if cast(Any, self).transaction or self.watching or self.scripts:
-            raise NotImplementedError("several steps that are one are a script here")
         pool: Any = self.connection_pool
         connection = pool.get_connection()
         try:
@@ -190,8 +192,6 @@ class _Pipeline(redis.client.Pipeline):
     def execute_command(self, *command: Any, **options: Any) -> Any:
         self.command_stack.append((command, options))
         return self
-
-
 
 
 class _Cluster:

@@ -69,6 +69,10 @@ class RedisServer:
         if keys:
             self.client.delete(*keys)
 
+    def live(self) -> list[str]:
+        """What it knows of the calls that are live, of all nodes."""
+        return [raw for key in self.client.scan_iter("esl_apps:live:*") for raw in self.client.hvals(key)]
+
     def pop(self, key: str = CDRS, timeout: float = 10.0) -> dict[str, Any]:
         """The oldest notification's payload; AssertionError where none comes."""
         got = self.client.brpop([key], timeout=timeout)

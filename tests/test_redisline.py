@@ -148,12 +148,12 @@ try:
     pipeline.execute()
 except redis.DataError:
     print(client.get("first"))
-try:
-    client.pipeline().set("first", "1").execute()
-except NotImplementedError:
-    print(client.get("first"))
 """
-    assert run(server, code).split() == ["None", "None"]
+    assert run(server, code) == "None"
+
+
+def test_a_transaction_is_redis_py_s(server: RedisServer) -> None:
+    assert run(server, 'print(client.pipeline().set("t", "1").get("t").execute())') == "[True, b'1']"
 
 
 #: In Redis's place, a server that answers with ``lines``, a byte at a time.

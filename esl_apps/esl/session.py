@@ -223,7 +223,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not done():
-            if not past_hangup and (self._lingering or self.hangup_event is not None):
+            if not past_hangup and self.hung_up:
                 raise Gone("the channel hung up", hung_up=True)
             if not self._receive(deadline):
                 return done()

@@ -227,11 +227,6 @@ def card(node: Node, **fields: Any) -> None:
     assert request(node.admin, "PUT", "/v2/accounts/acme/cccps", body, token=ADMIN_TOKEN).status == 201
 
 
-def live_in(redis: RedisServer) -> list[str]:
-    """What Redis knows of the calls that are live."""
-    return [raw for key in redis.client.scan_iter("esl_apps:live:*") for raw in redis.client.hvals(key)]
-
-
 def live(nodes: list[Node]) -> list[Node]:
     return [node for node in nodes if metric(node, "esl_apps_live_calls") > 0]
 
@@ -311,7 +306,7 @@ def test_a_killed_nodes_limit_is_held_while_they_talk_and_given_back_at_the_end(
     caller.digits("," + CALLEE + "#")
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None)
     eventually(lambda: redis.client.keys("esl_apps:concurrent:*"))
-    eventually(lambda: any('"state":"bridged"' in one for one in live_in(redis)))
+    eventually(lambda: any('"state":"bridged"' in one for one in redis.live()))
     kill(node)
     node.start()
     eventually(lambda: metric(node, "esl_apps_calls_adopted_total") == 1)
