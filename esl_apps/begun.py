@@ -59,9 +59,9 @@ class Begun:
             live[call.call_ref] = call
         return list(live.values())
 
-    def note(self, call: Essence) -> None:
-        """A call has begun, or changed."""
-        self._append(msgspec.json.encode(call) + b"\n")
+    def note(self, call: bytes) -> None:
+        """A call has begun, or changed. ``call``: its essence, as JSON."""
+        self._append(call + b"\n")
 
     def ended(self, ref: str) -> None:
         """Its record is in the outbox's journal, or it is another node's."""

@@ -127,8 +127,8 @@ class Calls:
     def adopt(self, attempt: Attempt, switch: Switch, core_uuid: str | None) -> Live:
         """A call of a process that died: heard of from here on, and told nobody that it knew already."""
         live = self._add(attempt, switch)
-        self._on_save(attempt)
         live.core_uuid = core_uuid
+        self._on_save(attempt)
         live.attached = live.adopted = True
         attempt.note("adopted", "its node is gone")
         return live
@@ -216,6 +216,7 @@ class Calls:
         if live.attempt.cancelled_by is None:
             live.attempt.cancelled_by = by
             live.attempt.note("cancel", f"by {by}")
+            live.attempt.save()
             gevent.spawn(self._cancel, live)
         return True
 
@@ -445,7 +446,7 @@ def snapshot(attempt: Attempt) -> dict[str, Any]:
 _Plain = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9.-]{1,64}\Z")]
 
 
-class Essence(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Essence(msgspec.Struct, omit_defaults=True):
     """What it takes to end a call whose process died: which call it is, whose, and how far it had come."""
 
     call_ref: _Plain
@@ -468,8 +469,6 @@ class Essence(msgspec.Struct, kw_only=True, omit_defaults=True):
     recording_url: _Plain | None = None
     aleg_uuid: _Plain | None = None
     switch: str | None = None
-    core_uuid: str | None = None
-    """Of the FreeSWITCH process that had the call: where another one answers, the call is gone."""
     follows: bool = False
     holder: str | None = None
     """Whose place among the concurrent calls it has."""
@@ -477,15 +476,17 @@ class Essence(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What its legs are paid from."""
     order: dict[str, Any] | None = None
     """What its application goes on by, where its answered leg comes to another process."""
+    core_uuid: str | None = None
+    """Of the FreeSWITCH process that had the call: where another one answers, the call is gone."""
 
 
-#: What of an attempt is its essence: all fields in a row, but for the switch's process.
-_KEPT = tuple(name for name in Essence.__struct_fields__ if name != "core_uuid")
-_kept_of = attrgetter(*_KEPT)
+#: What of an attempt is its essence: all fields in a row, but for the last, the switch's process.
+_kept_of = attrgetter(*Essence.__struct_fields__[:-1])
 
 
 def essence(attempt: Attempt, core_uuid: str | None) -> Essence:
-    return Essence(core_uuid=core_uuid, **dict(zip(_KEPT, _kept_of(attempt), strict=True)))
+    fields: tuple[Any, ...] = (*_kept_of(attempt), core_uuid)
+    return Essence(*fields)
 
 
 def restored(known: Essence) -> Attempt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 
 import gevent
 import msgspec
@@ -25,17 +26,22 @@ Greenlet.add_spawn_callback(_greenlets.add)
 class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.calls = Counter(
-            "esl_apps_calls", "Calls ended, by application and end_reason", ["app", "end_reason"], registry=registry
+        # What each call counts is looked up once for all of them.
+        self.calls = cache(
+            Counter(
+                "esl_apps_calls", "Calls ended, by application and end_reason", ["app", "end_reason"], registry=registry
+            ).labels
         )
         self.live = Gauge("esl_apps_live_calls", "Calls being handled", ["app"], registry=registry)
         self.sockets = Gauge("esl_apps_outbound_sockets", "Outbound event sockets open", registry=registry)
         self.refused = Counter(
             "esl_apps_requests_refused", "HTTP requests that dialled nothing", ["status"], registry=registry
         )
-        self.time_to_ring = Histogram(
-            "esl_apps_time_to_ring_seconds", "From a request to the first phone ringing", ["app"],
-            buckets=_RINGING, registry=registry,
+        self.time_to_ring = cache(
+            Histogram(
+                "esl_apps_time_to_ring_seconds", "From a request to the first phone ringing", ["app"],
+                buckets=_RINGING, registry=registry,
+            ).labels
         )  # fmt: skip
         self.round_trip = Histogram(
             "esl_apps_esl_round_trip_seconds", "An event-socket command and its reply", ["switch"],
@@ -51,10 +57,10 @@ class Metrics:
         self.reconnects = Counter(
             "esl_apps_switch_reconnects", "Connections to a switch that were lost", ["switch"], registry=registry
         )
-        self.outbox = Gauge(
-            "esl_apps_outbox_depth", "Notifications not yet in Redis", ["outbox"], registry=registry
+        self.outbox = Gauge("esl_apps_outbox_depth", "Notifications not yet in Redis", ["outbox"], registry=registry)
+        self.pushed = cache(
+            Counter("esl_apps_notifications", "Notifications in Redis", ["list"], registry=registry).labels
         )
-        self.pushed = Counter("esl_apps_notifications", "Notifications in Redis", ["list"], registry=registry)
         self.breakers = Gauge(
             "esl_apps_breakers_tripped", "Breakers that are tripped, as this node knows", registry=registry
         )

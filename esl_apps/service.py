@@ -145,9 +145,7 @@ class Node:
             )
         # Without a key of the operator's no PIN outlives this process; a configured DISA needs none to.
         self._pin_key = config.pin_key or secrets.token_hex(32)
-        self.cards = CardStore(
-            self._redis, config.pin_key, plan, config.accounts, stale=self._stale
-        )
+        self.cards = CardStore(self._redis, config.pin_key, plan, config.accounts, stale=self._stale)
         self.guard = GuardStore(self._redis, config.pin_guard, self.alerts.tell)
         self._rules: tuple[Rules, DisaDefaults, tuple[str, str]] | None = None
         trunks = [ipaddress.ip_network(text) for text in config.trust]
@@ -345,9 +343,7 @@ class Node:
             except (Unavailable, NotDialable) as error:
                 log.error("a call is not paid for", extra={"call_ref": attempt.call_ref, "reason": str(error)})
                 continue
-            charges.append(
-                Charge(attempt, levels, number, aleg=one["aleg"], owner=one["owner"], whole=one["whole"])
-            )
+            charges.append(Charge(attempt, levels, number, aleg=one["aleg"], owner=one["owner"], whole=one["whole"]))
         self.usage.adopt(*charges)
         for charge in charges:
             if attempt.state == cdr.BRIDGED or (charge.aleg and attempt.answered_at is not None):
@@ -459,9 +455,7 @@ class Node:
     def source(self, channel: Channel, entrance: str, caller: str | None) -> Source:
         """What wrong PINs of this call are counted against. ``caller``: as :meth:`caller` says."""
         dnis = channel.header("Caller-Destination-Number") or ""
-        return source_of(
-            caller, identity.address_of(channel), dnis, entrance, self.settings.plan, self.trusted
-        )
+        return source_of(caller, identity.address_of(channel), dnis, entrance, self.settings.plan, self.trusted)
 
     def prompt(self, name: str, rate: int) -> str:
         return prompt_path(self.config.prompts.dir, self.config.prompts.language, name, rate)
@@ -471,7 +465,7 @@ class Node:
     def _on_moment(self, attempt: Attempt, moment: Moment) -> None:
         self._on_save(attempt)
         if moment.what in (cdr.AGENT_RINGING, cdr.CALLEE_RINGING) and len(attempt.timeline) <= 3:
-            self.metrics.time_to_ring.labels(attempt.app).observe(max(0.0, moment.at - attempt.queued_at))
+            self.metrics.time_to_ring(attempt.app).observe(max(0.0, moment.at - attempt.queued_at))
         log.info(
             "call",
             extra={"call_ref": attempt.call_ref, "app": attempt.app, "state": moment.what, "detail": moment.detail},
@@ -484,14 +478,13 @@ class Node:
         if self.calls.closed:
             return
         ref = attempt.call_ref
-        live = self.calls.live.get(ref)
-        if not attempt.ended:
-            self.begun.note(essence(attempt, live.core_uuid if live else None))
-
-        def take() -> tuple[dict[str, Any], Essence | None]:
-            return snapshot(attempt), None if attempt.ended else essence(attempt, live.core_uuid if live else None)
-
-        self.store.save(ref, take)
+        if attempt.ended:
+            kept = None
+        else:
+            live = self.calls.live.get(ref)
+            kept = msgspec.json.encode(essence(attempt, live.core_uuid if live else None))
+            self.begun.note(kept)
+        self.store.save(ref, lambda: snapshot(attempt), kept)
 
     def _make_known(self) -> None:
         """:raises Unavailable: Redis is away."""
@@ -513,7 +506,7 @@ class Node:
             # Its session has its record: this was the caller's leaving, or what another node goes on with.
             self.begun.ended(attempt.call_ref)
             return
-        self.metrics.calls.labels(attempt.app, record.end_reason).inc()
+        self.metrics.calls(attempt.app, record.end_reason).inc()
         if record.recording_url is not None:
             path = recording_path(self.config.recordings.dir, record.integrator or "", record.recording_url)
             # RECORD_STOP comes for a file that never did (hazard 25): only the folder knows.
@@ -543,7 +536,7 @@ class Node:
         outbox.push(cdr_lists.answered(attempt, agent, hold_time, one))
 
     def _on_pushed(self, item: Entry) -> None:
-        self.metrics.pushed.labels(item.list).inc()
+        self.metrics.pushed(item.list).inc()
 
 
 def _folder_of(url: str) -> str:
@@ -587,4 +580,3 @@ def state_folder(config: Config) -> Path:
             return candidate / "outbox" / name
     tried = ", ".join(str(path) for path in candidates)
     raise ConfigError(f"no folder for the outbox can be written (tried {tried})", "node.state_dir")
-

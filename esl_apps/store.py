@@ -45,8 +45,8 @@ redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1
 """
 
-Snapshot = Callable[[], tuple[dict[str, Any], Essence | None]]
-"""A call as clients see it; and its essence, None once it has ended."""
+Snapshot = Callable[[], dict[str, Any]]
+"""A call as clients see it."""
 
 
 class Claim(msgspec.Struct):
@@ -101,8 +101,8 @@ class Store:
         self._boot = boot
         self._on_back = on_back
         self._make_known = make_known
-        self._pending: dict[str, Snapshot] = {}
-        self._on_its_way: dict[str, Snapshot] = {}
+        self._pending: dict[str, tuple[Snapshot, bytes | None]] = {}
+        self._on_its_way: dict[str, tuple[Snapshot, bytes | None]] = {}
         self._wake = Flag()
         # Two writers at once could leave a call's older state behind its newer one.
         self._writing = Semaphore()
@@ -161,9 +161,10 @@ class Store:
 
     # Calls --------------------------------------------------------------------------------------------
 
-    def save(self, ref: str, snapshot: Snapshot) -> None:
-        """A call has changed. ``snapshot`` is asked when it is written: changes in a burst are one write."""
-        self._pending[ref] = snapshot
+    def save(self, ref: str, snapshot: Snapshot, essence: bytes | None) -> None:
+        """A call has changed. ``snapshot`` is asked when it is written: changes in a burst are one write.
+        ``essence``: as JSON; None once the call has ended."""
+        self._pending[ref] = snapshot, essence
         self._wake.set()
 
     def _write(self) -> None:
@@ -188,8 +189,8 @@ class Store:
         try:
             self._make_known()
             pipeline = self._client.pipeline(transaction=False)
-            for ref, take in pending.items():
-                snapshot, essence = take()
+            for ref, (take, essence) in pending.items():
+                snapshot = take()
                 index = _CALLS + (snapshot["integrator"] or "")
                 # Not redis-py's methods: what they find out of their arguments costs more than the rest of it.
                 pipeline.execute_command("SET", _CALL + ref, msgspec.json.encode(snapshot), "EX", KEEP)
@@ -200,12 +201,12 @@ class Store:
                     oldest = f"{int((time.time() - KEEP) * 1000):012x}"
                     pipeline.execute_command("ZREMRANGEBYLEX", index, "-", f"({oldest[:8]}-{oldest[8:]}")
                 else:
-                    pipeline.execute_command("HSET", _LIVE + self._boot, ref, msgspec.json.encode(essence))
+                    pipeline.execute_command("HSET", _LIVE + self._boot, ref, essence)
             pipeline.execute()
         except BaseException as error:
             # Whatever it is, to be stopped among it: it is still to be written.
-            for ref, take in pending.items():
-                self._pending.setdefault(ref, take)
+            for ref, changed in pending.items():
+                self._pending.setdefault(ref, changed)
             if isinstance(error, (Unavailable, *ERRORS)):
                 return False
             raise
@@ -215,9 +216,9 @@ class Store:
 
     def call(self, ref: str) -> dict[str, Any] | None:
         """:raises redis.RedisError: Redis is away."""
-        take = self._pending.get(ref) or self._on_its_way.get(ref)
-        if take is not None:
-            return take()[0]
+        changed = self._pending.get(ref) or self._on_its_way.get(ref)
+        if changed is not None:
+            return changed[0]()
         return _read(self._client.get(_CALL + ref))
 
     def calls(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.json import encode
 
 from esl_apps import begun
 from esl_apps.begun import Begun
@@ -30,8 +31,8 @@ def test_what_has_not_ended_is_there_as_it_was_last(tmp_path: Path) -> None:
     one = Begun(tmp_path)
     assert one.left == []
     for ref in ("a", "b", "c"):
-        one.note(call(ref))
-    one.note(call("b", number="+27820001234", state="bridged", bridged_at=2.5))
+        one.note(encode(call(ref)))
+    one.note(encode(call("b", number="+27820001234", state="bridged", bridged_at=2.5)))
     one.ended("a")
     one.close()
     again = Begun(tmp_path)
@@ -46,7 +47,7 @@ def test_a_line_that_was_cut_costs_no_other(tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("begun")
     one = Begun(folder)
     for number in range(5):
-        one.note(call(f"ref-{number}"))
+        one.note(encode(call(f"ref-{number}")))
     one.close()
     file = folder / "begun.log"
     whole = file.read_bytes()
@@ -59,8 +60,8 @@ def test_a_line_that_was_cut_costs_no_other(tmp_path_factory: pytest.TempPathFac
 
 def test_a_damaged_line_costs_itself_alone(tmp_path: Path) -> None:
     one = Begun(tmp_path)
-    one.note(call("a"))
-    one.note(call("b"))
+    one.note(encode(call("a")))
+    one.note(encode(call("b")))
     one.close()
     file = tmp_path / "begun.log"
     file.write_bytes(file.read_bytes().replace(b'"a"', b"\xff\x00"))
@@ -71,9 +72,9 @@ def test_the_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(begun, "_REWRITE", 10_000)
     live = [call("kept")]
     one = Begun(tmp_path, lambda: live)
-    one.note(live[0])
+    one.note(encode(live[0]))
     for number in range(500):
-        one.note(call(f"ref-{number}"))
+        one.note(encode(call(f"ref-{number}")))
         one.ended(f"ref-{number}")
     one.close()
     assert (tmp_path / "begun.log").stat().st_size < 11_000
@@ -94,7 +95,7 @@ def test_more_live_calls_than_the_file_should_hold_are_not_written_at_each_chang
     one = Begun(tmp_path, all_of_them)
     for number in range(1000):
         live.append(call(f"ref-{number}"))
-        one.note(live[-1])
+        one.note(encode(live[-1]))
     one.close()
     # Each time at twice what it was: a few times, not at each of the last 990.
     assert 0 < len(asked) < 20
@@ -114,8 +115,8 @@ def test_a_full_disk_stops_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for fails in (full, nearly_full):
         with monkeypatch.context() as patch:
             patch.setattr(begun.os, "write", fails)
-            one.note(call("a"))
-    one.note(call("b"))
+            one.note(encode(call("a")))
+    one.note(encode(call("b")))
     one.close()
     assert refs(tmp_path) == ["b"]
 

@@ -12,6 +12,7 @@ import gevent
 import pytest
 import redis
 import redis.cluster
+from msgspec.json import encode
 
 from esl_apps import redisclient
 from esl_apps.calls import Essence
@@ -47,7 +48,7 @@ def call(
 
 
 def save(store: Store, one: dict[str, Any]) -> dict[str, Any]:
-    store.save(one["call_ref"], lambda: (dict(one), None if one["state"] == "ended" else essence_of(one)))
+    store.save(one["call_ref"], lambda: dict(one), None if one["state"] == "ended" else encode(essence_of(one)))
     return one
 
 
@@ -248,7 +249,7 @@ def test_no_call_is_written_for_a_process_that_nobody_knows(redis: RedisServer) 
 
     store = Store(client, BOOT, make_known=make_known)
     one = call("bridged")
-    store.save(one["call_ref"], lambda: (one, essence_of(one)))
+    store.save(one["call_ref"], lambda: one, encode(essence_of(one)))
     assert not store._flush()
     assert client.keys() == []
     assert store._flush()
@@ -306,6 +307,7 @@ def test_a_cluster_is_asked_anew_by_one_of_those_who_meet_a_failure(
 def test_what_was_being_written_when_it_was_stopped_is_written(redis: RedisServer) -> None:
     client = redisclient.connect(redis.url)
     client.flushall()
+
     def make_known() -> None:
         gevent.sleep(0.02)
 

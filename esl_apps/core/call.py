@@ -115,9 +115,9 @@ class Call(Protocol):
     def ring(self) -> None:
         """180 to the caller."""
 
-    def answer(self) -> None:
-        """Answer, and hear the caller's keys from now on: for the application alone, in no log, no event and
-        no variable (hazard 27)."""
+    def answer(self, variables: Mapping[str, str] | None = None) -> None:
+        """Answer, with these variables on it, and hear the caller's keys from now on: for the application alone, in no
+        log, no event and no variable (hazard 27)."""
 
     def play(self, audio: str, timeout: float = 60.0) -> None:
         """A prompt by name, a URL, or a tone, to its end or to the first key, which is kept for ``collect``."""

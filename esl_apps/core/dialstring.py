@@ -32,6 +32,10 @@ _BETWEEN = "!"
 #: first registration alone.
 _TOGETHER = ":_:"
 
+#: What an application is called (``app_uuid``, of the one that the channel executes next; an execute's ``Event-UUID``)
+#: whose CHANNEL_EXECUTE_COMPLETE is not asked for. FreeSWITCH's own are UUIDs.
+UNHEARD = "0"
+
 
 class Raw(str):
     """A value of the operator's, checked by the configuration, that goes as it is (a tone)."""

@@ -11,14 +11,13 @@ from urllib.parse import quote
 
 from esl_apps.core import causes, dialstring
 from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
+from esl_apps.esl import wire
 from esl_apps.esl.session import Completion, Gone, OutboundSession, ReplyError
 from esl_apps.esl.wire import COMMAND_REPLY, Event, decode
 
-#: What a flow needs to hear of its two legs, and no more (hazard 7).
-EVENTS = (
-    "CHANNEL_EXECUTE_COMPLETE CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER "
-    "CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE"
-)
+#: What a flow needs to hear of its own leg, and no more (hazard 7); of the B-legs beside, from the first bridge on.
+EVENTS = "CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE"
+OF_BLEGS = "CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
 #: Events of a leg that has not ended.
 _LIVES = frozenset({b"CHANNEL_PROGRESS", b"CHANNEL_PROGRESS_MEDIA", b"CHANNEL_ANSWER"})
 #: What is told of a leg.
@@ -73,6 +72,13 @@ class Channel:
         self._full_until = 0.0
         self._secret = False
         self._hears_keys = False
+        self._hears_blegs = False
+        #: The keys that the switch tells of now, as ``bind_digit_action`` has it.
+        self._bound = ""
+        #: What takes the switch's last key away from it.
+        self._forget = b""
+        #: What is heard, until it is told to stop.
+        self._audio: Completion | None = None
         self._inband = False
         self._last_key = ("", 0.0)
         self._broken = False
@@ -95,6 +101,8 @@ class Channel:
                     f"filter Unique-ID {self.uuid}",
                     # Not esl_call_ref: an agent's other phones carry that too, and two may answer at one instant.
                     f"filter variable_esl_bleg {ref}",
+                    # Nor the ends of applications that nobody waits for, half of all the bytes of a call.
+                    f"filter Application-UUID -{dialstring.UNHEARD}",
                     f"event plain {EVENTS}",
                 )
             )
@@ -159,17 +167,19 @@ class Channel:
         self._run(lambda: self._session.multiset(encoded))
 
     def ring(self) -> None:
-        self._run(lambda: self._session.execute("ring_ready", lock=True))
+        self._run(lambda: self._session.post_execute("ring_ready", lock=True))
 
-    def answer(self) -> None:
+    def answer(self, variables: Mapping[str, str] | None = None) -> None:
         session = self._session
+        # Before the answer: a digit typed at once must be in no log either. Until something else than a PIN is
+        # asked for, each may be a PIN's: also over "wrong PIN", and over the prompt that ends the call.
+        self._secret = True
+        self._forget = wire.command(f"api uuid_setvar {self.uuid} last_matching_digits")
+        first = {**dialstring.encoded(variables or {}), "sensitive_dtmf": "true", "playback_terminators": "none"}
 
         def start() -> Completion:
-            # Before the answer: a digit typed at once must be in no log either. Until something else than a PIN is
-            # asked for, each may be a PIN's: also over "wrong PIN", and over the prompt that ends the call.
-            self._secret = True
             with session.together():
-                session.multiset({"sensitive_dtmf": "true", "playback_terminators": "none"})
+                session.multiset(first)
                 completion = session.execute("answer", lock=True)
                 session.post("divert_events on")
                 self._bind(_EVERY_KEY)
@@ -183,7 +193,7 @@ class Channel:
         if completion.event.var("dtmf_type") != "rfc2833":
             # Beside telephone-event a detector hears every key twice (hazard 29); without it, it is all there is.
             self._inband = True
-            self._run(lambda: session.execute("start_dtmf", lock=True))
+            self._run(lambda: session.post_execute("start_dtmf", lock=True))
 
     def play(self, audio: str, timeout: float = 60.0) -> None:
         if self._keys:
@@ -211,6 +221,8 @@ class Channel:
             completion = self._start_playback(audio)
             if not self._wait(lambda: completion.done or bool(keys), within(60.0)) or keys:
                 self._stop_playback(completion)
+        else:
+            self._run(self._hear)
         digits = ""
         patience = first
         while keys or self._wait(lambda: bool(keys), within(patience)):
@@ -237,16 +249,14 @@ class Channel:
         self._wait(lambda: completion.done, longest)
 
     def hangup(self, cause: str) -> None:
-        self._run(lambda: self._session.execute("hangup", cause))
+        self._run(lambda: self._session.post_execute("hangup", cause))
         self._wait(lambda: self._session.hung_up, _QUICK)
         raise CallEnded(f"hung up with {cause}")
 
     def play_early(self, prompt: str, timeout: float) -> None:
         rate = self._data.int("Channel-Read-Codec-Rate")
-        self._run(lambda: self._session.execute("pre_answer", lock=True))
-        completion = self._run(
-            lambda: self._session.execute("playback", self._prompt_path(prompt, rate), lock=True)
-        )
+        self._run(lambda: self._session.post_execute("pre_answer", lock=True))
+        completion = self._run(lambda: self._session.execute("playback", self._prompt_path(prompt, rate), lock=True))
         self._wait(lambda: completion.done, timeout)
 
     def respond(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
@@ -260,7 +270,7 @@ class Channel:
             variables[key] = value
         if variables:
             self._run(lambda: self._session.multiset(variables))
-        self._run(lambda: self._session.execute("respond", str(status)))
+        self._run(lambda: self._session.post_execute("respond", str(status)))
         self._wait(lambda: self._session.hung_up, _QUICK)
 
     def bridge(
@@ -278,14 +288,11 @@ class Channel:
         self._progress = progress
         if not self._hears_keys:
             return self._bridge(leg, endpoints, timeout, longest, progress)
-        self._run(lambda: self._bind(_STAR_STAR))
         try:
             return self._bridge(leg, endpoints, timeout, longest, progress)
         finally:
             # What was keyed to the far side is not for the next prompt.
             self._keys.clear()
-            with suppress(CallEnded):
-                self._run(lambda: self._bind(_EVERY_KEY))
 
     def _bridge(
         self,
@@ -298,10 +305,7 @@ class Channel:
         self._lighten()
         progress("dialled", time.time(), None)
         self._by_bridge = len(endpoints) > 1
-        if self._by_bridge:
-            self._session.register_handle("CHANNEL_BRIDGE", self._on_bridge)
-            self._run(lambda: self._session.post("event plain CHANNEL_BRIDGE"))
-        completion = self._run(lambda: self._session.execute("bridge", dialstring.bridge(leg, endpoints)))
+        completion = self._run(lambda: self._dial(dialstring.bridge(leg, endpoints)))
         if not self._wait(lambda: completion.done or self._broken or self._answered is not None, timeout):
             self._kill(completion, "NO_ANSWER")
             return Bridged(False, causes.Q850["NO_ANSWER"], "NO_ANSWER", self._last_bleg(), timed_out=True)
@@ -320,6 +324,19 @@ class Channel:
             self._kill(completion, "NORMAL_CLEARING")
             return Bridged(False, causes.NORMAL_CLEARING, bleg=self._last_bleg(), broken=True)
         return self._failure(completion)
+
+    def _dial(self, target: str) -> Completion:
+        session = self._session
+        with session.together():
+            if self._hears_keys:
+                self._bind(_STAR_STAR)
+            if not self._hears_blegs:
+                self._hears_blegs = True
+                session.post(f"event plain {OF_BLEGS}")
+            if self._by_bridge:
+                session.register_handle("CHANNEL_BRIDGE", self._on_bridge)
+                session.post("event plain CHANNEL_BRIDGE")
+            return session.execute("bridge", target)
 
     def _lighten(self) -> None:
         """Let go of the channel's 140 headers, a third of what a call that talks for an hour would hold."""
@@ -354,12 +371,18 @@ class Channel:
     # Keys and sounds ----------------------------------------------------------------------------------
 
     def _bind(self, action: str) -> None:
-        if not self._hears_keys:
-            self._session.execute("bind_digit_action", action, lock=True)
+        """Hear these keys from now on, and no others; nothing where that is so."""
+        if self._bound == action:
             return
         with self._session.together():
-            self._session.execute("clear_digit_action", "all", lock=True)
-            self._session.execute("bind_digit_action", action, lock=True)
+            if self._bound:
+                self._session.post_execute("clear_digit_action", "all", lock=True)
+            self._session.post_execute("bind_digit_action", action, lock=True)
+        self._bound = action
+
+    def _hear(self) -> None:
+        if self._hears_keys:
+            self._bind(_EVERY_KEY)
 
     def _on_keys(self, keys: str, matched: bool) -> None:
         if keys == "**" and matched:
@@ -368,24 +391,39 @@ class Channel:
         if self._secret:
             # The switch notes the key that matched in a variable, which other clients would see with the next
             # event; an api tells nobody, and goes before the break that ends the prompt.
-            self._session.post(f"api uuid_setvar {self.uuid} last_matching_digits")
+            self._session.post_raw(self._forget)
         now = time.monotonic()
         for key in keys:
             if self._inband and self._last_key[0] == key and now - self._last_key[1] < _ECHO:
                 continue
             self._last_key = (key, now)
             self._keys.append(key)
+        if self._keys and self._audio is not None:
+            self._break()
 
     def _start_playback(self, audio: str) -> Completion:
         if "://" not in audio:
             audio = self._prompt_path(audio, self._data.int("Channel-Read-Codec-Rate"))
-        return self._run(lambda: self._session.execute("playback", audio, lock=False))
+
+        def start() -> Completion:
+            with self._session.together():
+                # After a bridge these are not yet heard again.
+                self._hear()
+                return self._session.execute("playback", audio)
+
+        self._audio = completion = self._run(start)
+        return completion
+
+    def _break(self) -> None:
+        """Silence what is heard, unless it has ended or was told to."""
+        audio, self._audio = self._audio, None
+        if audio is not None and not audio.done:
+            self._session.post(f"api uuid_break {self.uuid} all")
 
     def _stop_playback(self, completion: Completion) -> None:
-        if completion.done:
-            return
-        self._run(lambda: self._session.post(f"api uuid_break {self.uuid} all"))
-        self._wait(lambda: completion.done, 2.0)
+        if not completion.done:
+            self._run(self._break)
+            self._wait(lambda: completion.done, 2.0)
 
     # Within -------------------------------------------------------------------------------------------
 
@@ -513,17 +551,25 @@ def leg_of(event: Event) -> Leg:
     # In seconds; what has not been is 0.
     times = {name: int(value) / 1e6 for name, value in reversed(found)}
     hung_up = event.name == b"CHANNEL_HANGUP_COMPLETE"
+    cause = q850 = disposition = None
     # Of a leg that lives there is no end: what is not there takes longest to find.
-    q850 = event.int("variable_hangup_cause_q850") if hung_up else 0
+    if hung_up:
+        cause = event.get("Hangup-Cause")
+        code = event.last(b"variable_hangup_cause_q850")
+        q850 = int(code) if code is not None and code.isdigit() and len(code) < 4 else 0
+        q850 = q850 or causes.q850(cause)
+    if event.name not in _LIVES:
+        said = event.last(b"variable_sip_hangup_disposition")
+        disposition = decode(said) if said is not None else None
     return Leg(
         uuid=event.get("Unique-ID") or "",
         created_at=times.get(b"Created-Time") or None,
         ringing_at=times.get(b"Progress-Time") or times.get(b"Progress-Media-Time") or None,
         answered_at=times.get(b"Answered-Time") or None,
         ended_at=(times.get(b"Hangup-Time") or time.time()) if hung_up else None,
-        cause=event.get("Hangup-Cause") if hung_up else None,
-        q850=(q850 or causes.q850(event.get("Hangup-Cause"))) if hung_up else None,
-        disposition=None if event.name in _LIVES else event.var("sip_hangup_disposition"),
+        cause=cause,
+        q850=q850,
+        disposition=disposition,
         hold_seconds=times.get(b"Hold-Accum", 0.0),
         user=event.var("esl_user_id"),
     )

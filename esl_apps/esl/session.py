@@ -20,6 +20,7 @@ from gevent import socket
 from greenswitch.esl import OutboundSession as GreenswitchSession
 from greenswitch.esl import OutboundSessionHasGoneAway
 
+from esl_apps.core.dialstring import UNHEARD
 from esl_apps.esl import wire
 from esl_apps.esl.stream import Stream
 from esl_apps.esl.wire import Event, Framer, FramingError
@@ -33,6 +34,9 @@ LINGER = 5
 #: The notice of a hang-up has the channel's name in it, a caller's From user and all, neither encoded nor (in its 512
 #: bytes) whole: the one place where a caller writes on this socket.
 NAME_LENGTH = 300
+#: A key that was diverted, and matched (hazard 27): all of its frame but the key.
+_KEY = b"key: x\ndigits: "
+_ONE_KEY = len(_KEY + b"4\n\n")
 _CONTROL = re.compile(rb"[\x00-\x1f]")
 
 
@@ -202,6 +206,16 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self._write(raw)
         return completion
 
+    def post_execute(self, app: str, arg: str = "", *, lock: bool = False) -> None:
+        """An application whose end nobody waits for; after ``filter Application-UUID -0`` the switch does not even
+        tell of it, in an event of all the channel's headers.
+
+        :raises Gone: the channel has hung up.
+        """
+        if self.hung_up:
+            raise Gone("the channel hung up", hung_up=True)
+        self.post_raw(wire.execute(app, arg, UNHEARD, lock=lock))
+
     def finish(self, completion: Completion, timeout: float | None) -> Event:
         """Wait for an application's end.
 
@@ -267,7 +281,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
     def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
         self.execute("hangup", cause)
 
-    def multiset(self, variables: Mapping[str, str]) -> Completion:
+    def multiset(self, variables: Mapping[str, str]) -> None:
         """Many variables in one execute: a tick of the switch instead of one each (hazard 8).
 
         :raises ValueError: every separator stands in some value.
@@ -277,7 +291,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         if between is None:
             raise ValueError("no separator is left for these channel variables")
         pairs = between.join([f"{name}={value}" for name, value in variables.items()])
-        return self.execute("multiset", f"^^{between}{pairs}", lock=True)
+        self.post_execute("multiset", f"^^{between}{pairs}", lock=True)
 
     def myevents(self) -> None:
         self.send("myevents")
@@ -378,16 +392,19 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
     def _on_event(self, event: Event) -> None:
         name = event.name
         if not name:
-            keys = event.get("digits")
-            if keys and self.on_keys is not None:
-                self.on_keys(keys, event.raw(b"key") is not None)
-                return
+            if self.on_keys is not None:
+                frame = event.payload
+                if len(frame) == _ONE_KEY and frame.startswith(_KEY):
+                    self.on_keys(chr(frame[-3]), True)
+                    return
+                if keys := event.get("digits"):
+                    self.on_keys(keys, event.raw(b"key") is not None)
+                    return
         elif name == b"CHANNEL_EXECUTE_COMPLETE":
             # A B-leg that runs an application of its own counts from 1, too: this channel's alone.
-            if event.raw(b"Unique-ID") == self._uuid:
-                completion = self._completions.pop(event.last(b"Application-UUID") or b"", None)
-                if completion is not None:
-                    completion.event = event
+            uuid = event.last(b"Application-UUID") or b""
+            if uuid in self._completions and event.raw(b"Unique-ID") == self._uuid:
+                self._completions.pop(uuid).event = event
         elif name == b"CHANNEL_HANGUP":
             if event.raw(b"Unique-ID") == self._uuid:
                 self.hangup_event = event

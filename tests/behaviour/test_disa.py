@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from typing import Any
 
 import pytest
 
+from esl_apps.core.dialstring import UNHEARD
+from esl_apps.esl import wire
 from tests.conftest import on_a_real_switch
 from tests.node import Node, RedisServer
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
@@ -295,3 +298,38 @@ def test_a_session_ends_with_its_time_whatever_is_asked_then(rig: Rig, node: Nod
     assert 2.4 < leg.leg.ended_at - leg.leg.answered_at < 6
     record = redis.pop()
     assert (record["end_reason"], record["end_code"], record["hung_up_by"]) == ("rejected", 17, "system")
+
+
+def test_of_what_nobody_waits_for_the_switch_tells_nothing(rig: Rig, node: Node) -> None:
+    """What a call's socket asks for, byte for byte: an event has all headers of its channel, and half of them said
+    only that a variable was set or a key bound."""
+    rig.phone("1000", Script(answer_after=0.1, hangup_after=0.5))
+    rig.outside(CALLER, Script())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        rig.route("27115559999", "raw", f"127.0.0.1:{listener.getsockname()[1]}")
+        rig.outside(CALLER, Script()).dial("27115559999")
+        call, _ = listener.accept()
+    with call:
+        call.settimeout(30)
+        # Of B its first application is called so, too; its second has a name of the switch's.
+        bleg = "app_uuid=0,execute_on_answer_2=sched_hangup:+60,execute_on_answer_3=set:esl_test=1"
+        call.sendall(
+            b"connect\n\nlinger 5\n\nfilter Event-Name CHANNEL_EXECUTE_COMPLETE\n\n"
+            + f"filter Application-UUID -{UNHEARD}\n\nevent plain CHANNEL_EXECUTE_COMPLETE\n\n".encode()
+            + wire.execute("answer", "", "1", lock=True)
+            + wire.execute("multiset", "^^|a=1|b=2", UNHEARD, lock=True)
+            + wire.execute("set", "c=3", "2", lock=True)
+            + wire.execute("set", "continue_on_fail=true", UNHEARD, lock=True)
+            + wire.execute("set", "hangup_after_bridge=false", UNHEARD, lock=True)
+            + wire.execute("bridge", f"{{{bleg}}}user/1000@127.0.0.1", "3", lock=True)
+        )
+        heard = b""
+        while b"\nApplication-UUID: 3\n" not in heard:
+            data = call.recv(65536)
+            assert data, heard
+            heard += data
+        # The other settings were made all the same.
+        assert re.search(rb"\nvariable_b: 2\n", heard)
+        call.sendall(wire.execute("hangup", "NORMAL_CLEARING", UNHEARD) + b"exit\n\n")
+    assert re.findall(rb"^Application: (\S+)$", heard, re.M) == [b"answer", b"set", b"set", b"bridge"]

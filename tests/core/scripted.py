@@ -93,7 +93,9 @@ class ScriptedCall:
     def ring(self) -> None:
         self._do("ring")
 
-    def answer(self) -> None:
+    def answer(self, variables: Mapping[str, str] | None = None) -> None:
+        if variables:
+            self._do("set", dict(variables))
         self._do("answer")
 
     def play(self, audio: str, timeout: float = 60.0) -> None:

@@ -26,9 +26,6 @@ class Caller(ScriptedCall):
 
     pins: list[str] = field(default_factory=list)
 
-    def answer(self) -> None:
-        self._do("answer")
-
     def play(self, audio: str, timeout: float = 60.0) -> None:
         self._do("play", audio)
 

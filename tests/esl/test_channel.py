@@ -13,6 +13,7 @@ import pytest
 from gevent import socket
 
 from esl_apps.core.call import CallEnded, Ended, Leg
+from esl_apps.core.dialstring import UNHEARD
 from esl_apps.esl.channel import EVENTS, Channel, leg_of
 from esl_apps.esl.session import OutboundSession, ReplyError
 from esl_apps.esl.wire import Event, Framer
@@ -172,6 +173,7 @@ def test_a_call_begins_without_its_watchdog_and_hears_its_two_legs_alone() -> No
         f"api sched_del {UUID}",
         f"filter Unique-ID {UUID}",
         "filter variable_esl_bleg ref-1",
+        "filter Application-UUID -0",
         f"event plain {EVENTS}",
     ]
 
@@ -583,6 +585,73 @@ def test_keys_come_to_this_socket_alone_from_before_the_answer(call: Call) -> No
     assert "sensitive_dtmf=true" in dict(switch.executed)["multiset"]
     assert "divert_events on" in switch.commands
     assert not [text for text in switch.commands if text.startswith("event") and "DTMF" in text]
+
+
+def test_the_variables_of_an_answer_are_set_with_its_own_in_one_step(call: Call) -> None:
+    made, switch = call
+    made.answer({"esl_app": "disa", "esl_user_id": "${system(id)}"})
+    sets = [argument for name, argument in switch.executed if name == "multiset"]
+    encoded = "esl_user_id=%24%7Bsystem%28id%29%7D"
+    assert sets == [f"^^|esl_app=disa|{encoded}|sensitive_dtmf=true|playback_terminators=none"]
+
+
+def test_what_nobody_waits_for_has_the_name_that_is_filtered_out(answered: Call) -> None:
+    """An event has all headers of its channel: half of a call's bytes said that a variable was set."""
+    made, switch = answered
+    made.set({"a": "1"})
+    made.play("enter_number")
+    bridge(made)
+    named = [(application(text)[0], app_uuid(text) == UNHEARD) for text in switch.commands if "sendmsg" in text]
+    assert named == [
+        ("multiset", True), ("playback", False), ("clear_digit_action", True), ("bind_digit_action", True),
+        ("bridge", False),
+    ]  # fmt: skip
+
+
+def test_b_legs_are_heard_of_from_before_the_first_bridge_on(answered: Call) -> None:
+    made, switch = answered
+    bridge(made)
+    bridge(made)
+    asked = [text for text in switch.commands if text.startswith("event") or "app-name: bridge" in text]
+    assert asked[0] == "event plain CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
+    assert len(asked) == 3
+
+
+def test_while_two_talk_two_stars_are_heard_and_with_the_next_prompt_every_key(answered: Call) -> None:
+    made, switch = answered
+    bridge(made)
+    bridge(made)
+    made.play("enter_number")
+    made.play("enter_number")
+    every, stars = ("bind_digit_action", "keys,~^(.)$,key,x"), ("bind_digit_action", "keys,**,key,x")
+    clear = ("clear_digit_action", "all")
+    bound = [one for one in switch.executed if one[0].endswith("digit_action")]
+    assert bound == [clear, stars, clear, every]
+    names = [name for name, _ in switch.executed]
+    assert names.index("playback") == len(names) - 2
+    bridge(made)
+    made.collect(None, 1, 0.01, 0.01)
+    assert [one for one in switch.executed if one[0].endswith("digit_action")][4:] == [clear, stars, clear, every]
+
+
+def test_a_key_is_taken_from_the_switch_before_the_prompt_is_silenced_and_both_in_one_write(call: Call) -> None:
+    made, switch = call
+    made.answer()
+    switch.settle()
+    switch.commands.clear()
+    playing: list[str] = []
+
+    def prompt(uuid: str) -> bytes:
+        playing.append(uuid)
+        # Two keys came with one look of the switch.
+        return key("1") + key("2")
+
+    switch.scripts["playback"] = prompt
+    gevent.spawn_later(0.02, lambda: switch.say(complete("playback", playing[0])))
+    assert made.collect_pin("enter_pin", 2, 1, 1) == "12"
+    forget = f"api uuid_setvar {UUID} last_matching_digits"
+    asked = [text for text in switch.commands if text.startswith("api")]
+    assert asked == [forget, f"api uuid_break {UUID} all", forget]
 
 
 def test_typed_keys_are_collected(answered: Call) -> None:

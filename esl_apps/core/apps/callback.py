@@ -116,9 +116,8 @@ def run(
     attempt.aleg_uuid = call.uuid
 
     def talk() -> None:
-        call.answer()
+        call.answer(session_variables(settings, attempt, session.user))
         attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
-        call.set(session_variables(settings, attempt, session.user))
         call.wait_for_hangup(rules.prompt_delay)
         if confirm and not session.collect("confirm_callback", 1, CONFIRM, 1.0):
             # A mailbox answers and presses nothing.

@@ -15,6 +15,8 @@ from esl_apps.core.numbers import NumberPlan
 
 #: Seconds by which the switch's own timers come behind the application's, of which they are the net.
 _NET = 5
+#: The first application that a leg runs, which nobody waits for.
+_UNHEARD = {"app_uuid": dialstring.UNHEARD}
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def bleg_variables(
 
 def bounded(leg: dict[str, str], longest: float) -> dict[str, str]:
     """A B-leg that the switch itself ends, a moment after the application would have: it may not live so long."""
-    return {**leg, "execute_on_answer_2": f"sched_hangup:+{int(longest) + _NET}"}
+    return {**leg, "execute_on_answer_2": f"sched_hangup:+{int(longest) + _NET}", **_UNHEARD}
 
 
 def recording_variables(recording: str) -> dict[str, str]:
@@ -143,7 +145,7 @@ def ring_aleg(
     """
     deadline = time.monotonic() + timeout
     # A net under the application's own time-out, which fires first (hazard 19).
-    leg = {**leg, "originate_timeout": str(int(timeout) + _NET)}
+    leg = {**leg, "originate_timeout": str(int(timeout) + _NET), **_UNHEARD}
     commands = [dialstring.originate(leg, endpoint, application) for endpoint in endpoints]
     while True:
         rang = _ring_from_here(line, attempt, commands, deadline)

@@ -48,8 +48,7 @@ def run(
     session.longest = rules.max_session
 
     def talk() -> None:
-        call.set(session_variables(settings, session.attempt, ""))
-        call.answer()
+        call.answer(session_variables(settings, session.attempt, ""))
         session.attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
         card, by_number = _authorise(session, cards, guard, source, attested)
         take(session, cards, card)
@@ -108,9 +107,7 @@ def _ask_again(session: Session, cards: Cards, number: Number) -> bool:
     return (card.user_id, account) != before
 
 
-def _authorise(
-    session: Session, cards: Cards, guard: Guard, source: Source, attested: bool
-) -> tuple[Card, bool]:
+def _authorise(session: Session, cards: Cards, guard: Guard, source: Source, attested: bool) -> tuple[Card, bool]:
     """The caller's card, and whether its number alone was the proof. :raises Refused: no proof in three tries."""
     rules, call = session.rules, session.call
     enrolled = _by_number(session, cards)

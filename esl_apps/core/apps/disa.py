@@ -67,8 +67,7 @@ def run(
     session.longest = entrance.max_session
 
     def talk() -> None:
-        call.set(session_variables(settings, session.attempt, ""))
-        call.answer()
+        call.answer(session_variables(settings, session.attempt, ""))
         session.attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
         if entrance.pin_hash is not None:
             _authorise(session, entrance, guard, source, hash_pin)
