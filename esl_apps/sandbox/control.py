@@ -35,7 +35,8 @@ DELETE /phones/NUMBER                       unregister
 POST   /phones/NUMBER/dial {"number": "27115550000", "headers": {"X-A": "b"}, "context": null}
 GET    /calls/CALL                          one call of a phone
 GET    /calls/CALL/hears?hz=350,440&within=3    whether the tone reaches it; more than one: all at once
-POST   /calls/CALL/hangup | hold | unhold
+POST   /calls/CALL/hangup | hold | unhold | answer
+POST   /calls/CALL/reject {"status": 486}
 POST   /calls/CALL/digits {"digits": "12,3#", "method": "rfc2833|info|inband"}
 POST   /routes         {"number": "...", "path": "disa/acme/front", "node": "127.0.0.1:8084"}
                        or {"number": "...", "actions": [["answer", ""], ...], "contexts": ["public"]}
@@ -142,6 +143,12 @@ class ControlServer:
                 return {"heard": self._hears(ref, tones, float(query.get("within", 3.0)))}
             case ("POST", "calls", ref, "hangup"):
                 self._call(ref).hang_up()
+                return {}
+            case ("POST", "calls", ref, "answer"):
+                self._call(ref).pick_up()
+                return {}
+            case ("POST", "calls", ref, "reject"):
+                self._call(ref).reject(int(body["status"]))
                 return {}
             case ("POST", "calls", ref, "hold" | "unhold" as what):
                 self._call(ref).set_hold(what == "hold")

@@ -11,7 +11,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from . import causes, strings
@@ -192,6 +192,17 @@ class Dialog:
         channel.mark_pre_answered()
         channel.codec = codec
         self.switch.shape_changed(channel)
+
+    def pick_up(self) -> None:
+        """Answer a call that rings, whenever its script would have."""
+        if self.leg.direction == "in" and self.leg.answered_at is None:
+            self._answer()
+
+    def reject(self, status: int) -> None:
+        """Refuse a call that rings with this SIP status."""
+        if self.leg.direction == "in" and self.leg.answered_at is None:
+            self.script = replace(self.script, reject=status)
+            self._refuse()
 
     def _answer(self) -> None:
         channel = self.channel

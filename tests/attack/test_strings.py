@@ -72,7 +72,7 @@ _APIS = re.compile(
 )
 _OTHERS = re.compile(
     rf"connect|linger 5|exit|divert_events on|filter Unique-ID {UUID}|filter variable_esl_bleg [0-9a-f-]+|"
-    r"event plain [A-Z_ ]+"
+    r"filter Application-UUID -0|event plain [A-Z_ ]+"
 )
 _PLAIN = {
     "answer": r"", "hangup": r"[A-Z_]+", "playback": r"/prompts/[a-z0-9_-]+\.wav|tone_stream://[%(),0-9;a-z=]+",
@@ -112,7 +112,7 @@ _OURS = {
     "outbound_redirect_fatal", "ignore_early_media", "originate_timeout", "sip_h_Diversion", "hangup_after_bridge",
     "continue_on_fail", "transfer_ringback", "instant_ringback", "rtp_rewrite_timestamps", "sensitive_dtmf",
     "playback_terminators", "execute_on_answer", "RECORD_MIN_SEC", "RECORD_STEREO", "RECORD_STEREO_SWAP",
-    "esl_callee", "esl_outbound_id", "execute_on_answer_2", "sip_copy_custom_headers", "sip_copy_multipart",
+    "esl_callee", "esl_outbound_id", "execute_on_answer_2", "app_uuid", "sip_copy_custom_headers", "sip_copy_multipart",
     "esl_session_ref",
 }  # fmt: skip
 

@@ -6,15 +6,18 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.conftest import on_the_sandbox
 from tests.node import ADMIN_TOKEN, Node, RedisServer, configuration, request
-from tests.rig.base import Rig, Script, eventually
+from tests.rig.base import PhoneLeg, Rig, Script, eventually
 
 AGENT, CALLEE, E164 = "1000", "0820001234", "27820001234"
+#: Until the test says what it does.
+RINGS = Script(answer_after=None)
 
 
 @pytest.fixture
@@ -162,11 +165,12 @@ def test_the_agent_answers_after_its_node_died(rig: Rig, redis: RedisServer, sta
     """The answered leg goes to the next node, which dials the callee."""
     other, node = stage(), stage()
     acquainted(redis, 2)
-    agent = rig.phone(AGENT, Script(answer_after=1.5))
+    agent = rig.phone(AGENT, RINGS)
     callee = rig.outside(CALLEE, Script(answer_after=0.2, hangup_after=0.5))
     ref = node.call(AGENT, CALLEE)
     eventually(lambda: node.get(ref)["state"] == "agent_ringing")
     kill(node)
+    agent.calls[0].answer()
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
     record = redis.pop(timeout=10)
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
@@ -175,19 +179,20 @@ def test_the_agent_answers_after_its_node_died(rig: Rig, redis: RedisServer, sta
 
 
 @pytest.mark.parametrize(
-    ("script", "reason", "code"),
-    [(Script(answer_after=1.0, reject=486), "agent_busy", 17), (Script(answer_after=1.0), "lost", 31)],
+    ("decide", "reason", "code"),
+    [(lambda leg: leg.reject(486), "agent_busy", 17), (lambda leg: leg.answer(), "lost", 31)],
     ids=["rejected", "answered"],
 )
 def test_nobody_was_there_when_the_agent_decided(
-    rig: Rig, redis: RedisServer, stage: Callable[..., Node], script: Script, reason: str, code: int
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node], decide: Callable[[PhoneLeg], None], reason: str, code: int
 ) -> None:
     """Rejected late: the agent's own cause. Answered with no node to go to: lost."""
     node = stage()
-    rig.phone(AGENT, script)
+    agent = rig.phone(AGENT, RINGS)
     ref = node.call(AGENT, CALLEE)
     eventually(lambda: node.get(ref)["state"] == "agent_ringing")
     kill(node)
+    decide(agent.calls[0])
     eventually(lambda: rig.live_channels() == 0)
     node.start()
     record = redis.pop(timeout=10)
@@ -197,10 +202,11 @@ def test_nobody_was_there_when_the_agent_decided(
 def test_the_callee_answers_after_the_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node = stage()
     rig.phone(AGENT, Script(answer_after=0.1))
-    callee = rig.outside(CALLEE, Script(answer_after=1.5, hangup_after=0.5))
+    callee = rig.outside(CALLEE, replace(RINGS, hangup_after=0.5))
     ref = node.call(AGENT, CALLEE)
     eventually(lambda: node.get(ref)["state"] == "callee_ringing")
     kill(node)
+    callee.calls[0].answer()
     eventually(lambda: callee.calls[0].leg.ended_at is not None)
     node.start()
     record = redis.pop(timeout=10)
@@ -237,13 +243,14 @@ def test_a_callback_is_answered_after_its_node_died(rig: Rig, redis: RedisServer
     acquainted(redis, 2)
     rig.route(CB, "callback", nodes[0].config["node"]["listen"])
     card(nodes[0], cid=HOLDER)
-    back = rig.outside(HOLDER, Script(answer_after=2.0))
+    back = rig.outside(HOLDER, RINGS)
     callee = rig.outside(E164, Script(answer_after=0.1))
     leg = rig.outside("0825556666").dial(CB)
     eventually(lambda: leg.leg.ended_at is not None)
     eventually(lambda: back.calls)
     (placing,) = live(nodes)
     kill(placing)
+    back.calls[0].answer()
     eventually(lambda: back.calls[0].leg.answered_at is not None)
     # Whoever is asked for a number takes the phone to his ear first.
     back.calls[0].digits(",," + CALLEE + "#")
@@ -263,11 +270,13 @@ def test_a_callback_whose_node_died_is_refused_and_tried_again(
     node = stage(**CARDS)
     rig.route(CB, "callback", node.config["node"]["listen"])
     card(node, cid=HOLDER)
-    back = rig.outside(HOLDER, Script(answer_after=1.0, reject=486))
+    back = rig.outside(HOLDER, RINGS)
     leg = rig.outside("0825556666").dial(CB)
     eventually(lambda: leg.leg.ended_at is not None)
     eventually(lambda: back.calls)
     kill(node)
+    back.script(Script(reject=486))
+    back.calls[0].reject(486)
     eventually(lambda: back.calls[0].leg.ended_at is not None)
     node.start()
     for _ in range(2):
@@ -281,13 +290,14 @@ def test_a_callback_whose_node_died_is_refused_and_tried_again(
 def test_an_autodial_is_answered_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     other, node = stage(**CARDS), stage(**CARDS)
     acquainted(redis, 2)
-    first = rig.outside("27831112222", Script(answer_after=1.5))
+    first = rig.outside("27831112222", RINGS)
     second = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.5))
     data = {"data": {"a_leg_number": "0831112222", "b_leg_number": CALLEE, "callback_delay": 0}}
     answer = request(node.admin, "PUT", "/v2/accounts/acme/cccps/autodial", data, token=ADMIN_TOKEN)
     assert answer.status in (200, 201, 202), answer.body
-    eventually(lambda: first.calls)
+    eventually(lambda: first.calls and redis.client.keys("esl_apps:live:*"))
     kill(node)
+    first.calls[0].answer()
     eventually(lambda: second.calls and second.calls[0].leg.answered_at is not None)
     record = redis.pop(timeout=15)
     assert (record["end_reason"], record["ref"]) == ("answered", "autodial")

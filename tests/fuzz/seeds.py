@@ -34,7 +34,7 @@ def esl() -> list[bytes]:
 def session() -> list[bytes]:
     answered = complete("answer", "1", uuid="1")
     calls = [
-        [reply(), answered, api_response("true"), reply(), complete("multiset", "2", uuid="1")],
+        [reply(), answered, api_response("true"), reply(), reply(), complete("playback", "2", uuid="1")],
         [reply("-ERR invalid session id")],
         [reply(), event("CHANNEL_HANGUP", uuid="1"), linger_notice("1"), event("CHANNEL_HANGUP_COMPLETE", uuid="1")],
         [reply(), answered, api_response("-ERR No such channel!\n")],

@@ -121,7 +121,8 @@ def session(data: bytes) -> None:
     try:
         call.finish(call.execute("answer"), None)
         call.api("uuid_exists 1")
-        call.finish(call.multiset({"a": "b"}), None)
+        call.multiset({"a": "b"})
+        call.finish(call.execute("playback", "x"), None)
         call.wait(lambda: False, None)
     except (Gone, ReplyError):
         pass

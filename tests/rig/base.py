@@ -72,6 +72,12 @@ class PhoneLeg(Protocol):
 
     def hangup(self) -> None: ...
 
+    def answer(self) -> None:
+        """Pick up what rings; its script may have it ring for ever (``answer_after=None``)."""
+
+    def reject(self, status: int) -> None:
+        """Refuse what rings."""
+
     def digits(self, digits: str) -> None:
         """Send DTMF; ``,`` pauses half a second."""
 

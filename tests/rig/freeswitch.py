@@ -270,6 +270,12 @@ class RigLeg:
     def hangup(self) -> None:
         self.bank.ask("hangup", call=self.ref)
 
+    def answer(self) -> None:
+        self.bank.ask("answer", call=self.ref)
+
+    def reject(self, status: int) -> None:
+        self.bank.ask("reject", call=self.ref, status=status)
+
     def digits(self, digits: str, method: str = "rfc2833") -> None:
         """``method``: ``rfc2833``, ``info`` (SIP INFO) or ``inband`` (tones)."""
         self.bank.ask("digits", call=self.ref, digits=digits, method=method)

@@ -640,6 +640,16 @@ def build(pj: Any) -> type:
                 self.calls[call].end()
             reply()
 
+        def do_answer(self, reply: Callable[..., None], call: str) -> None:
+            if call in self.calls:
+                self.calls[call].pick_up()
+            reply()
+
+        def do_reject(self, reply: Callable[..., None], call: str, status: int) -> None:
+            if call in self.calls:
+                self.calls[call].refuse(status)
+            reply()
+
         def do_digits(self, reply: Callable[..., None], call: str, digits: str, method: str) -> None:
             if call in self.calls:
                 self.calls[call].dial_digits(digits, method)

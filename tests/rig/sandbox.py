@@ -60,6 +60,12 @@ class SandboxCall:
     def hangup(self) -> None:
         self._rig.control("POST", f"/calls/{self.ref}/hangup")
 
+    def answer(self) -> None:
+        self._rig.control("POST", f"/calls/{self.ref}/answer")
+
+    def reject(self, status: int) -> None:
+        self._rig.control("POST", f"/calls/{self.ref}/reject", {"status": status})
+
     def digits(self, digits: str, method: str = "rfc2833") -> None:
         """``method``: ``rfc2833``, ``info`` or ``inband``."""
         self._rig.control("POST", f"/calls/{self.ref}/digits", {"digits": digits, "method": method})
