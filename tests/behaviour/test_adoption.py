@@ -199,6 +199,19 @@ def test_nobody_was_there_when_the_agent_decided(
     assert (record["call_ref"], record["end_reason"], record["end_code"]) == (ref, reason, code)
 
 
+@on_the_sandbox
+def test_a_cancel_holds_though_its_node_dies_at_once(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+    node = stage()
+    rig.phone(AGENT, RINGS)
+    ref = node.call(AGENT, CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "agent_ringing")
+    assert node.delete(ref).status == 202
+    kill(node)
+    node.start()
+    record = redis.pop(timeout=15)
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "cancelled", "api")
+
+
 def test_the_callee_answers_after_the_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node = stage()
     rig.phone(AGENT, Script(answer_after=0.1))
