@@ -101,7 +101,7 @@ class Channel:
                     f"filter Unique-ID {self.uuid}",
                     # Not esl_call_ref: an agent's other phones carry that too, and two may answer at one instant.
                     f"filter variable_esl_bleg {ref}",
-                    # Nor the ends of applications that nobody waits for, half of all the bytes of a call.
+                    # Nor the ends of applications that nobody waits for, which were two fifths of a call's bytes.
                     f"filter Application-UUID -{dialstring.UNHEARD}",
                     f"event plain {EVENTS}",
                 )
