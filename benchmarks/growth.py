@@ -151,7 +151,7 @@ def remember(one: Stand, count: int) -> list[str]:
         for state in (cdr.AGENT_RINGING, cdr.AGENT_ANSWERED, cdr.CALLEE_RINGING, cdr.BRIDGED):
             attempt.enter(state, now)
         attempt.end(cdr.ANSWERED, 16, cdr.CALLEE, now)
-        store.save(attempt.call_ref, lambda attempt=attempt: (snapshot(attempt), None))
+        store.save(attempt.call_ref, lambda attempt=attempt: snapshot(attempt), None)
         refs.append(attempt.call_ref)
         if i % 1000 == 999 or i + 1 == count:
             store.stop()

@@ -275,6 +275,9 @@ class Incoming:
         if self._node.draining:
             visit.refuse("draining")
             return
+        if live is None and self._node.full:
+            visit.refuse("full")
+            return
         application = self._applications.get(visit.path[0])
         if visit.carried and visit.channel.variable("esl_app") in _RUNG and self._go_on(visit):
             return

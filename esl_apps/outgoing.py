@@ -86,7 +86,7 @@ class Outgoing:
         reasons = node.not_ready()
         if reasons:
             raise Full("; ".join(reasons))
-        if len(node.calls.live) >= node.config.node.max_calls:
+        if node.full:
             raise Full("this node is full")
         switch = node.fleet.best()
         if switch is None:

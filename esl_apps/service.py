@@ -105,7 +105,8 @@ class Node:
             self.server = OutboundServer(
                 own,
                 Incoming(self).handle,
-                config.node.max_calls,
+                # Who is one too many, ``Incoming`` says: a leg that was rung from here has had its place since.
+                2 * config.node.max_calls,
                 shared=None if share is None else share.socket(config.node.listen),
                 on_count=self.metrics.sockets.set,
             )
@@ -291,6 +292,12 @@ class Node:
         if not self.store.healthy:
             reasons.append("redis: no answer")
         return reasons
+
+    @property
+    def full(self) -> bool:
+        """Whether it has as many calls as it may, those among them whose first leg still rings."""
+        most = self.config.node.max_calls
+        return len(self.calls.live) >= most or self.server.connection_count > most
 
     # What the ports ask ------------------------------------------------------------------------------
 

@@ -105,13 +105,14 @@ def test_a_node_that_dies_while_b_rings_leaves_bs_own_end(
     stage: tuple[FreeswitchRig, Node], redis: RedisServer
 ) -> None:
     rig, node = stage
-    callee = rig.outside(E164, Script(answer_after=2.5, reject=486))
+    callee = rig.outside(E164, Script(answer_after=None))
     leg = rig.outside(CALLER).dial(DISA)
     eventually(lambda: leg.leg.answered_at is not None)
     time.sleep(0.3)
     leg.digits(PIN + CALLEE + "#")
     eventually(lambda: callee.calls)
     restart(node)
+    callee.calls[0].reject(486)
     first = redis.pop(timeout=15)
     assert (first["end_reason"], first["end_code"], first["number"]) == ("callee_busy", 17, "+27820001234")
     leg.hangup()

@@ -1,0 +1,64 @@
+"""A node that has as many calls as it may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.node import Node, RedisServer, configuration
+from tests.rig.base import Rig, Script, eventually
+
+AGENT, CALLEE, DISA, CALLER = "1000", "0820001234", "27115550002", "0825556666"
+
+
+@pytest.fixture
+def node(rig: Rig, redis: RedisServer) -> Iterator[Node]:
+    """One that takes one call."""
+    rig.reset()
+    redis.client.flushdb()
+    config = configuration(rig, redis)
+    config["node"]["max_calls"] = 1
+    config["accounts"] = {"acme": {"caller_id": {"number": "+27115550000"}, "disa": {"open": {"allow_no_pin": True}}}}
+    made = Node(config)
+    rig.route(DISA, "disa/acme/open", config["node"]["listen"])
+    yield made
+    assert made.stop() == 0
+    assert "Traceback" not in made.log.read_text(), made.log.read_text()
+    rig.reset()
+
+
+def refused(rig: Rig) -> int | None:
+    """The SIP status that a caller gets."""
+    leg = rig.outside(CALLER).dial(DISA)
+    eventually(lambda: leg.leg.ended_at is not None)
+    assert leg.leg.answered_at is None
+    return leg.leg.status
+
+
+def test_the_agent_who_was_rung_is_let_in_and_nobody_before_him(rig: Rig, redis: RedisServer, node: Node) -> None:
+    """The place is his from the request on: a caller who took it while his phone rang would have cost a sale."""
+    agent = rig.phone(AGENT, Script(answer_after=None))
+    callee = rig.outside(CALLEE, Script(answer_after=0.1))
+    ref = node.call(AGENT, CALLEE)
+    eventually(lambda: agent.calls)
+    assert refused(rig) == 503
+    agent.calls[0].answer()
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
+    assert refused(rig) == 503
+    assert node.post(AGENT, CALLEE, "27115550000").status == 503
+    callee.calls[0].hangup()
+    record = redis.pop()
+    assert (record["call_ref"], record["end_reason"]) == (ref, "answered")
+    assert redis.client.llen("enigma:notifications:cdr") == 0
+
+
+def test_a_caller_has_the_place_that_another_left(rig: Rig, redis: RedisServer, node: Node) -> None:
+    first = rig.outside(CALLER).dial(DISA)
+    eventually(lambda: first.leg.answered_at is not None)
+    assert refused(rig) == 503
+    first.hangup()
+    assert redis.pop()["end_reason"] == "abandoned"
+    second = rig.outside(CALLER).dial(DISA)
+    eventually(lambda: second.leg.answered_at is not None)
+    second.hangup()
