@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loop import HOST, Failed, Loop, Peer
-from esl_apps.core.dialstring import UNHEARD as _UNHEARD
+from esl_apps.core import dialstring
 
 CALLS = Path(__file__).parent / "calls"
 #: Seconds for one call, and for the node to connect.
@@ -59,7 +59,7 @@ BYE = (
     b"Disconnected, goodbye.\nSee you at ClueCon! http://www.cluecon.com/\n"
 )
 
-UNHEARD = _UNHEARD.encode()
+UNHEARD = dialstring.UNHEARD.encode()
 
 _REF = re.compile(rb"esl_call_ref=([0-9a-f-]{36})")
 _NODE = re.compile(rb"esl_node=([A-Za-z0-9._-]+)")

@@ -19,7 +19,7 @@ from esl_apps.esl.wire import COMMAND_REPLY, Event, decode
 EVENTS = "CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE"
 OF_BLEGS = "CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
 #: Events of a leg that has not ended.
-_LIVES = frozenset({b"CHANNEL_PROGRESS", b"CHANNEL_PROGRESS_MEDIA", b"CHANNEL_ANSWER"})
+_LIVES = frozenset(OF_BLEGS.encode().split())
 #: What is told of a leg.
 _OF_LEGS = _LIVES | {b"CHANNEL_HANGUP_COMPLETE"}
 #: What is asked of the channel's data once it has been bridged.

@@ -308,7 +308,7 @@ def test_an_autodial_is_answered_after_its_node_died(rig: Rig, redis: RedisServe
     data = {"data": {"a_leg_number": "0831112222", "b_leg_number": CALLEE, "callback_delay": 0}}
     answer = request(node.admin, "PUT", "/v2/accounts/acme/cccps/autodial", data, token=ADMIN_TOKEN)
     assert answer.status in (200, 201, 202), answer.body
-    eventually(lambda: first.calls and redis.client.keys("esl_apps:live:*"))
+    eventually(lambda: first.calls and redis.live())
     kill(node)
     first.calls[0].answer()
     eventually(lambda: second.calls and second.calls[0].leg.answered_at is not None)

@@ -116,8 +116,7 @@ def test_cancel_of_a_talk_is_answered_by_the_api(rig: Rig, node: Node, redis: Re
     agent = rig.phone("1000")
     callee = rig.outside(CALLEE)
     ref = node.call("1000", CALLEE)
-    eventually(lambda: node.get(ref)["state"] == "bridged")
-    time.sleep(0.5)
+    eventually(lambda: node.get(ref)["state"] == "bridged" and list(Path(rig.recordings).rglob(f"{ref}.wav")))
     assert node.delete(ref).status == 202
     record = ended(redis, ref, "answered", 16, "api")
     assert record["recording_url"] is not None

@@ -304,7 +304,6 @@ def test_of_what_nobody_waits_for_the_switch_tells_nothing(rig: Rig, node: Node)
     """What a call's socket asks for, byte for byte: an event has all headers of its channel, and half of them said
     only that a variable was set or a key bound."""
     rig.phone("1000", Script(answer_after=0.1, hangup_after=0.5))
-    rig.outside(CALLER, Script())
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
         rig.route("27115559999", "raw", f"127.0.0.1:{listener.getsockname()[1]}")
