@@ -262,6 +262,8 @@ class Incoming:
             # A fault of ours, or a socket that was lost before the flow had it: the call has its record all the same.
             visit.give_up()
             raise
+        finally:
+            visit.channel.let_go()
 
     def _serve(self, visit: _Visit) -> None:
         if visit.channel.header("Caller-Destination-Number") == UNAVAILABLE:

@@ -19,7 +19,7 @@ import gevent
 import msgspec
 from gevent.event import Event as Flag
 
-from esl_apps import cdr_lists, redisclient
+from esl_apps import cdr_lists, logs, redisclient
 from esl_apps.adoption import Adoption
 from esl_apps.alerts import Alerts
 from esl_apps.begun import Begun
@@ -473,9 +473,10 @@ class Node:
         self._on_save(attempt)
         if moment.what in (cdr.AGENT_RINGING, cdr.CALLEE_RINGING) and len(attempt.timeline) <= 3:
             self.metrics.time_to_ring(attempt.app).observe(max(0.0, moment.at - attempt.queued_at))
-        log.info(
+        logs.say(
+            log,
             "call",
-            extra={"call_ref": attempt.call_ref, "app": attempt.app, "state": moment.what, "detail": moment.detail},
+            {"call_ref": attempt.call_ref, "app": attempt.app, "state": moment.what, "detail": moment.detail},
         )
         live = self.calls.live.get(attempt.call_ref)
         if live is not None:
@@ -525,9 +526,10 @@ class Node:
         for item in cdr_lists.entries(record, one):
             outbox.push(item)
         self.begun.ended(attempt.call_ref)
-        log.info(
+        logs.say(
+            log,
             "record",
-            extra={
+            {
                 "call_ref": record.call_ref,
                 "app": record.app,
                 "end_reason": record.end_reason,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from esl_apps.core.numbers import Number
@@ -55,18 +56,23 @@ decode = unquote
 def encoded(values: Mapping[str, str]) -> Mapping[str, str]:
     """All of the values as :func:`encode` makes them."""
     # One look at all of them: mostly they need nothing.
-    if _PLAIN.fullmatch("".join(values.values())):
+    if _PLAIN.fullmatch("".join([value for value in values.values() if type(value) is not Raw])):
         return values
-    return {name: value if _PLAIN.fullmatch(value) else encode(value) for name, value in values.items()}
+    return {name: encode(value) for name, value in values.items()}
 
 
 def variables(values: Mapping[str, str]) -> str:
     """``{^^!a=1!b=2}``; empty values are left out (FreeSWITCH takes them for unset)."""
-    for name in values:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"not a channel variable's name: {name!r}")
+    _check_names(tuple(values))
     parts = [f"{name}={value}" for name, value in encoded(values).items() if value]
     return "{^^" + _BETWEEN + _BETWEEN.join(parts) + "}"
+
+
+@lru_cache(maxsize=256)  # a leg's are one of a few sets
+def _check_names(names: tuple[str, ...]) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not a channel variable's name: {name!r}")
 
 
 @dataclass(frozen=True)

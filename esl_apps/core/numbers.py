@@ -57,7 +57,10 @@ class Number:
     and the rest takes twice as long as that.
     """
 
-    __slots__ = ("_read_by", "abroad", "country", "dialled", "e164", "high_risk", "klass", "national")
+    __slots__ = (
+        "_read_by", "abroad", "country", "dialled", "e164", "high_risk", "is_emergency", "is_extension", "klass",
+        "national",
+    )  # fmt: skip
 
     dialled: str
     """As keyed or asked."""
@@ -73,6 +76,8 @@ class Number:
     """ISO 3166 alpha-2 (``ZA``), ``001`` for what is of no country; empty for extensions and emergency numbers."""
     high_risk: bool
     """Of a range that fraud dials (``spending.high_risk``)."""
+    is_extension: bool
+    is_emergency: bool
 
     def __init__(self, dialled: str, e164: str, known: str | tuple[NumberPlan, phonenumbers.PhoneNumber]) -> None:
         """``known``: its class, where it has no more to it (an extension, an emergency); else what is asked for the
@@ -81,8 +86,11 @@ class Number:
         self.e164 = e164
         if isinstance(known, str):
             self.national, self.klass, self.abroad, self.country, self.high_risk = e164, known, False, "", False
+            self.is_extension, self.is_emergency = known == EXTENSION, known == EMERGENCY
         else:
             self._read_by = known
+            if not known[0].has_own:
+                self.is_extension = self.is_emergency = False
 
     def __getattr__(self, name: str) -> Any:
         # What has no value yet.
@@ -93,17 +101,9 @@ class Number:
         return getattr(self, name)
 
     @property
-    def is_extension(self) -> bool:
-        return self.klass == EXTENSION
-
-    @property
-    def is_emergency(self) -> bool:
-        return self.klass == EMERGENCY
-
-    @property
     def plus(self) -> str:
         """``+`` and E.164; an extension stays as it is."""
-        return self.e164 if self.klass in (EXTENSION, EMERGENCY) else "+" + self.e164
+        return self.e164 if self.is_extension or self.is_emergency else "+" + self.e164
 
     def __repr__(self) -> str:
         return f"<Number {self.e164} {self.klass}>"
@@ -125,6 +125,8 @@ class NumberPlan:
         self.region = region
         self._extensions = re.compile(extensions)
         self._classifiers = [(name, re.compile(regex)) for name, regex in (classifiers or {}).items()]
+        self.has_own = any(name in (EXTENSION, EMERGENCY) for name, _regex in self._classifiers)
+        """Whether the operator has extensions or emergency numbers that only their class tells."""
         self._high_risk = tuple(prefix.removeprefix("+") for prefix in high_risk)
         emergency = getattr(phonenumbers.PhoneMetadata.short_metadata_for_region(region), "emergency", None)
         self._longest_emergency = max(emergency.possible_length, default=0) if emergency is not None else 0
@@ -168,6 +170,7 @@ class NumberPlan:
         number.country = region or phonenumbers.region_code_for_country_code(parsed.country_code or 0)
         number.high_risk = number.e164.startswith(self._high_risk)
         number.klass, number.abroad = self._classify(parsed, number.e164, region)
+        number.is_extension, number.is_emergency = number.klass == EXTENSION, number.klass == EMERGENCY
 
     def _classify(self, parsed: phonenumbers.PhoneNumber, e164: str, region: str | None) -> tuple[str, bool]:
         """``klass`` and ``abroad``. ``region``: ``region_code_for_number``'s."""

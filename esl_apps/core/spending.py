@@ -337,6 +337,8 @@ class Charge:
         if not self.ended and self._clock is not None and self._on_change is not None:
             self._talked = self.spent(self._clock()) if talked is None else max(0.0, talked)
             self._on_change(self)
+            # Nobody asks any more, and the attempt has this one in its list: a circle waits for the collector.
+            del self.attempt
 
     def spent(self, now: float) -> float:
         """Seconds talked."""

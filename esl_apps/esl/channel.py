@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,7 +26,12 @@ _LASTING = (
     b"Unique-ID", b"Caller-Channel-Created-Time", b"Caller-Channel-Answered-Time", b"Channel-Read-Codec-Rate",
 )  # fmt: skip
 #: A leg's times in its events, in microseconds; and how many bytes they are at most, all ten in a row.
-_TIME = re.compile(rb"\nCaller-Channel-([A-Za-z-]+-(?:Time|Accum)): ([0-9]{1,19})(?=\n)")
+_CREATED_TIME = b"\nCaller-Channel-Created-Time: "
+_ANSWERED_TIME = b"\nCaller-Channel-Answered-Time: "
+_PROGRESS_TIME = b"\nCaller-Channel-Progress-Time: "
+_MEDIA_TIME = b"\nCaller-Channel-Progress-Media-Time: "
+_HANGUP_TIME = b"\nCaller-Channel-Hangup-Time: "
+_HOLD_ACCUM = b"\nCaller-Channel-Hold-Accum: "
 _TIMES = 600
 #: How the variable of a header of the caller's INVITE begins.
 _SIP_HEADER = b"\nvariable_sip_h_"
@@ -65,7 +69,7 @@ class Channel:
         self._answered: Leg | None = None
         self._progress: Progress | None = None
         self._killed = False
-        self._by_bridge = False
+        self._by_bridge = self._by_user = False
         self._lost_at: float | None = None
         # Lists, here and in the session: an empty deque is as large as five calls' keys.
         self._keys: list[str] = []
@@ -305,6 +309,7 @@ class Channel:
         self._lighten()
         progress("dialled", time.time(), None)
         self._by_bridge = len(endpoints) > 1
+        self._by_user = any(user is not None for _endpoint, user in endpoints)
         completion = self._run(lambda: self._dial(dialstring.bridge(leg, endpoints)))
         if not self._wait(lambda: completion.done or self._broken or self._answered is not None, timeout):
             self._kill(completion, "NO_ANSWER")
@@ -360,13 +365,18 @@ class Channel:
         if last is None:
             # As far as anybody knows: how long the search for its end took is no part of the call.
             return Ended(self._lost_at or time.time(), Leg(self.uuid), bleg, lost=True)
-        aleg = leg_of(last)
+        aleg = leg_of(last, with_user=False)
         if len(self._blegs) > 1:
             # Two phones may answer in one tick: which of them talked, A's bridge says.
             bleg = self._blegs.get(last.var("last_bridge_to") or "", bleg)
         if self._lost_at is not None and bleg is None:
             bleg = _bleg_by_aleg(last)
         return Ended(aleg.ended_at or time.time(), aleg, bleg)
+
+    def let_go(self) -> None:
+        """Nobody asks this channel anything any more; those whom it asks hold it: a circle waits for the collector."""
+        self._find_end = _nobody_knows
+        self._progress = None
 
     # Keys and sounds ----------------------------------------------------------------------------------
 
@@ -515,7 +525,7 @@ class Channel:
         if uuid is None or uuid == self.uuid:
             return
         known = self._blegs.get(uuid)
-        leg = leg_of(event)
+        leg = leg_of(event, with_user=self._by_user)
         if known is not None and leg.user is None:
             leg.user = known.user
         self._blegs[uuid] = leg
@@ -542,37 +552,56 @@ class Channel:
             self._progress("answered", leg.answered_at or time.time(), leg)
 
 
-def leg_of(event: Event) -> Leg:
-    """What an event says of its leg. The switch's own times, in microseconds, are what the record is made of."""
-    # They stand in a row: looked for once, not one by one.
+def _nobody_knows(_uuid: str) -> None:
+    return None
+
+
+def leg_of(event: Event, *, with_user: bool = True) -> Leg:
+    """What an event says of its leg. The switch's own times, in microseconds, are what the record is made of.
+
+    ``with_user``: whose extension it rang, which stands far behind in the event, where it does.
+    """
+    # They stand in a row: each is looked for there, and not in the whole of the event.
     block = event.block
-    start = block.find(b"\nCaller-Channel-Created-Time: ")
-    found = _TIME.findall(block, start, start + _TIMES) if start >= 0 else _TIME.findall(block)
-    # In seconds; what has not been is 0.
-    times = {name: int(value) / 1e6 for name, value in reversed(found)}
+    start = block.find(_CREATED_TIME)
+    end = start + _TIMES if start >= 0 else len(block)
+    start = max(start, 0)
     hung_up = event.name == b"CHANNEL_HANGUP_COMPLETE"
-    cause = q850 = disposition = None
+    cause = q850 = disposition = ended_at = None
+    hold = 0.0
     # Of a leg that lives there is no end: what is not there takes longest to find.
     if hung_up:
         cause = event.get("Hangup-Cause")
         code = event.last(b"variable_hangup_cause_q850")
         q850 = int(code) if code is not None and code.isdigit() and len(code) < 4 else 0
         q850 = q850 or causes.q850(cause)
+        ended_at = _time(block, _HANGUP_TIME, start, end) or time.time()
+        hold = _time(block, _HOLD_ACCUM, start, end) or 0.0
     if event.name not in _LIVES:
         said = event.last(b"variable_sip_hangup_disposition")
         disposition = decode(said) if said is not None else None
     return Leg(
-        uuid=event.get("Unique-ID") or "",
-        created_at=times.get(b"Created-Time") or None,
-        ringing_at=times.get(b"Progress-Time") or times.get(b"Progress-Media-Time") or None,
-        answered_at=times.get(b"Answered-Time") or None,
-        ended_at=(times.get(b"Hangup-Time") or time.time()) if hung_up else None,
-        cause=cause,
-        q850=q850,
-        disposition=disposition,
-        hold_seconds=times.get(b"Hold-Accum", 0.0),
-        user=event.var("esl_user_id"),
+        event.get("Unique-ID") or "",
+        _time(block, _CREATED_TIME, start, end),
+        _time(block, _PROGRESS_TIME, start, end) or _time(block, _MEDIA_TIME, start, end),
+        _time(block, _ANSWERED_TIME, start, end),
+        ended_at,
+        cause,
+        q850,
+        disposition,
+        hold,
+        event.var("esl_user_id") if with_user else None,
     )
+
+
+def _time(block: bytes, name: bytes, start: int, end: int) -> float | None:
+    """Seconds of a header between two places; None of none and of 0, which is FreeSWITCH's for what has not been."""
+    found = block.find(name, start, end)
+    if found < 0:
+        return None
+    found += len(name)
+    value = block[found : block.find(b"\n", found)]
+    return (int(value) / 1e6 if value.isdigit() and len(value) < 20 else 0.0) or None
 
 
 def _seconds(event: Event, header: str) -> float | None:

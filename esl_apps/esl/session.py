@@ -263,6 +263,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             completion.error = reason
         self._completions.clear()
         self.sock.close()
+        # Whoever listened holds this session: a circle waits for the collector, with tens of KB of events in it.
+        self.on_event = self.on_keys = None
+        self.event_handlers = {}
 
     # greenswitch's names ------------------------------------------------------------------------------
 

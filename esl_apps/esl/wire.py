@@ -46,15 +46,16 @@ class Event(ESLEvent):  # type: ignore[misc]
         self.content_type = content_type
         self.payload = body
         self._headers: dict[str, str] | None = None
-        #: Up to where the block is known to have no empty line in it.
-        self._clear = 0
         if content_type == EVENT_PLAIN:
             self._block = body
+            #: Up to where the block is known to have no empty line in it.
+            self._clear = 0
             # FreeSWITCH writes Event-Name first (switch_event_create adds it before anything else).
             end = body.find(b"\n", 12)
             self.name = body[12 : end if end >= 0 else None] if body.startswith(b"Event-Name: ") else b""
         else:
             self._block = head
+            self._clear = len(head)
             self.name = b""
 
     def raw(self, name: bytes) -> bytes | None:
@@ -71,11 +72,15 @@ class Event(ESLEvent):  # type: ignore[misc]
             if start < 0:
                 return None
             # An event can carry a body of its own (a job's output): headers end at the first empty line. That
-            # is looked for behind the header, not first: two bytes in 5 KB cost more to find than a name.
+            # is looked for behind the header, not first: two bytes in 5 KB cost more to find than a name. Of the
+            # channel's events only that of ``hangup_complete_with_xml`` has one, which ends with a tag.
             if start >= self._clear:
-                if block.find(b"\n\n", self._clear, start + 1) >= 0:
+                if block.endswith(b"\n\n") and self.name.startswith(b"CHANNEL_"):
+                    self._clear = len(block)
+                elif block.find(b"\n\n", self._clear, start + 1) >= 0:
                     return None
-                self._clear = start
+                else:
+                    self._clear = start
             start += len(key)
         stop = block.find(b"\n", start)
         return block[start:] if stop < 0 else block[start:stop]
@@ -232,6 +237,10 @@ class Framer:
                     raise FramingError("a head without an end")
                 break
             head = data[pos:end]
+            if head.startswith(_REPLY) and b"Content-Length" not in head:
+                pos = end + 2
+                yield Event(head, b"", COMMAND_REPLY)
+                continue
             content_type, length = _describe(head)
             pos = end + 2
             if length == 0:
@@ -249,8 +258,6 @@ class Framer:
 
 def _describe(head: bytes) -> tuple[bytes, int]:
     """Content-Type and Content-Length of a frame's head."""
-    if head.startswith(_REPLY) and b"Content-Length" not in head:
-        return COMMAND_REPLY, 0
     content_type = _line(head, b"Content-Type: ")
     if not content_type:
         raise FramingError("a frame without Content-Type")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esl_apps.core.numbers import CLASSES, NotDialable, NumberPlan, of_region, presented
+from esl_apps.core.numbers import CLASSES, NotDialable, Number, NumberPlan, of_region, presented
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
 
@@ -216,3 +216,13 @@ def test_whose_a_prefix_is(prefix: str, region: str, own: bool) -> None:
 def test_an_extension_or_an_emergency_number_is_never_high_risk() -> None:
     plan = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+1", "+53"])
     assert [plan.read(text).high_risk for text in ("1000", "112", "531", "+5371234567")] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("text", ["0115550110", "+27115550110"])
+def test_an_operators_class_may_say_what_is_an_emergency_number_or_an_extension(text: str) -> None:
+    def read(name: str) -> Number:
+        return NumberPlan("ZA", r"^\d{3,4}$", {name: r"^\+2711555011\d$"}).read(text)
+
+    assert (read("emergency").is_emergency, read("emergency").plus) == (True, "27115550110")
+    assert (read("extension").is_extension, read("extension").plus) == (True, "27115550110")
+    assert (read("cell").is_extension, read("cell").is_emergency, read("cell").plus) == (False, False, "+27115550110")

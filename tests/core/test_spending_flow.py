@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,16 @@ from esl_apps.core.cards import Account, Card, Unavailable
 from esl_apps.core.cdr import Attempt
 from esl_apps.core.guard import Source
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.core.spending import BREAKER, CALLS_PER_HOUR, MINUTES_PER_DAY, Level, Limits, Refusal, read_destination
+from esl_apps.core.spending import (
+    BREAKER,
+    CALLS_PER_HOUR,
+    MINUTES_PER_DAY,
+    Charge,
+    Level,
+    Limits,
+    Refusal,
+    read_destination,
+)
 from tests.core.scripted import SETTINGS, Purse, ScriptedCall, Step, ended, talks
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+1876"])
@@ -443,3 +453,18 @@ def test_a_caller_who_leaves_pays_no_further() -> None:
     one.dialthrough(usage)
     assert [charge.spent(0.0) for charge in usage.charges] == [pytest.approx(5.0)]
     assert all(charge.ended for charge in usage.charges)
+
+
+def test_a_call_that_was_paid_for_is_freed_without_the_garbage_collector() -> None:
+    attempt = Attempt("disa", None, None, None, None, "external")
+    charge = Charge(attempt, [Level("system", Limits(calls_per_hour=5, minutes_per_day=60))], None)
+    charge.open(lambda: 0.0, lambda _charge: None)
+    attempt.enter("bridged", 1.0)
+    attempt.end("answered", 16, "callee", 2.0)
+    gc.collect()
+    gc.disable()
+    try:
+        del attempt, charge
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -116,6 +116,14 @@ def test_a_header_is_not_looked_for_in_an_events_body() -> None:
     assert found.data == "Job-UUID: forged\nMore: x\n"
 
 
+def test_a_header_is_not_looked_for_in_the_cdr_behind_a_hangup() -> None:
+    """``hangup_complete_with_xml``: an event of a channel that has a body."""
+    cdr = '<?xml version="1.0"?>\n<cdr><caller_id_name>\n\nvariable_esl_bleg: forged\n\n</caller_id_name></cdr>\n'
+    (found,) = frames(event("CHANNEL_HANGUP_COMPLETE", {"Hangup-Cause": "NORMAL_CLEARING"}, body=cdr))
+    assert found.get("Hangup-Cause") == "NORMAL_CLEARING"
+    assert found.var("esl_bleg") is None
+
+
 def test_a_name_matches_whole() -> None:
     (found,) = frames(event("X", {"Other-Leg-Unique-ID": "theirs", "variable_uuid_x": "1"}))
     assert found.get("Leg-Unique-ID") is None
