@@ -13,7 +13,9 @@ from benchmarks.stand import Stand
 ROUNDS = 5
 HELD = 5000
 CARDS = 10_000
-RATE, AT_ONCE = 50, 100
+#: With the tick, calls a second: one where the node mostly sleeps, and one where it has little time to.
+RATES = 50, 200
+AT_ONCE = 1000
 APPS = {"disa": "DISA", "dialthrough": "dialthrough", "click2dial": "click-to-dial"}
 CALLS = 1500
 TARGET = 500
@@ -38,6 +40,7 @@ SATURATED = "50 calls at a time, after a warm-up; each figure is the median of {
 TICKING = """\
 The same calls as a FreeSWITCH with its 20 ms tick sends them, at a rate that the node can take: replies and events
 no longer come together, keys come one by one, and each wakes a process that slept."""
+BUSY = "The same, at a rate that leaves the node less time to sleep."
 PEERS = """\
 Bare layers: the scripted call of the first benchmark (docs/benchmarks/esl.txt), with no authorisation, no limits, no
 Redis and no record. The peers are those that are on PyPI and run on this Python. eslgo is Go's, for which there is no
@@ -50,7 +53,7 @@ def run(options: argparse.Namespace) -> str:
     rounds = 1 if options.quick else ROUNDS
     apps = [name for name in APPS if not options.only or name in options.only]
     saturated: dict[str, list[dict[str, float]]] = {name: [] for name in apps}
-    ticking: dict[str, list[dict[str, float]]] = {name: [] for name in apps}
+    ticking: dict[int, dict[str, list[dict[str, float]]]] = {rate: {name: [] for name in apps} for rate in RATES}
     with stand.standing() as one:
         one.cards(CARDS)
         one.start()
@@ -62,9 +65,11 @@ def run(options: argparse.Namespace) -> str:
                 saturated[name].append(said(name, one.measured({name: 1}, CALLS // share)))
         one.order("dial", tick=0.02)
         for _ in range(rounds):
-            for name in apps:
-                how = {"rate": RATE, "concurrency": AT_ONCE}
-                ticking[name].append(said(f"{name}, tick", one.measured({name: 1}, 10 * RATE // share, **how)))
+            for rate in RATES:
+                for name in apps:
+                    how = {"rate": rate, "concurrency": AT_ONCE}
+                    what = f"{name}, tick, {rate} a second"
+                    ticking[rate][name].append(said(what, one.measured({name: 1}, 8 * rate // share, **how)))
     memory = {name: held(name, HELD // share) for name in apps}
     peers = bare(options)
     columns = ["application", "calls/CPU-s", "of target", "us CPU/call", "Redis us/call", "calls/s", "busy"]
@@ -81,19 +86,22 @@ def run(options: argparse.Namespace) -> str:
         ],
         notes.splitlines(),
     )
-    second = table.render(
-        f"With FreeSWITCH's tick, {RATE} calls a second",
-        columns,
-        [figures(name, ticking[name]) for name in apps],
-        TICKING.splitlines(),
-    )
+    with_tick = [
+        table.render(
+            f"With FreeSWITCH's tick, {rate} calls a second",
+            columns,
+            [figures(name, ticking[rate][name]) for name in apps],
+            text.splitlines(),
+        )
+        for rate, text in zip(RATES, (TICKING, BUSY), strict=True)
+    ]
     third = table.render(
         "Beside them, of the same run: bare event-socket layers, one scripted call",
         ["library", "calls/CPU-s"],
         [(name, f"{value:,.0f}") for name, value in peers.items()],
         PEERS.splitlines(),
     )
-    return f"{first}\n\n\n{second}\n\n\n{third}\n\n{machine}"
+    return "\n\n\n".join([first, *with_tick, third]) + f"\n\n{machine}"
 
 
 def said(what: str, figure: dict[str, float]) -> dict[str, float]:
