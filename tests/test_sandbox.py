@@ -932,6 +932,36 @@ def test_a_dialplan_in_xml_is_obeyed(tmp_path: Path) -> None:
         eventually(lambda: call.leg.status == 603)
 
 
+def test_a_leg_that_has_ended_is_told_of_once_though_its_switch_is_killed_while_its_socket_lingers(
+    tmp_path: Path,
+) -> None:
+    legs = tmp_path / "legs"
+    with SandboxRig(tick=0, arguments=[f"--legs={legs}"]) as rig:
+        node = Node()
+        rig.route("27115550000", "x", node.address)
+        caller = rig.outside("27831112222").dial("27115550000")
+        client = node.accept()
+        client.begin()
+        client.run("answer")
+        ringing = rig.outside("27820001234", Script(answer_after=None))
+        client.execute("bridge", EXTERNAL + "27820001234")
+        eventually(lambda: ringing.calls)
+        talking = rig.outside("27831113333").dial("27115550000")
+        other = node.accept()
+        other.begin()
+        other.run("answer")
+        caller.hangup()
+        eventually(lambda: len(legs.read_text().splitlines()) == 2)
+        assert rig.live_channels() == 2
+        assert talking.leg.ended_at is None
+        rig.kill()
+        told = [json.loads(line) for line in legs.read_text().splitlines()]
+        assert len({one["uuid"] for one in told}) == 3
+        assert [one["killed"] for one in told] == [False, False, True]
+        client.close()
+        other.close()
+
+
 def test_a_dialplan_that_is_none_stops_the_start(tmp_path: Path) -> None:
     file = tmp_path / "broken.xml"
     for text, option, expected in (

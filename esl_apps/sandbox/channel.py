@@ -179,7 +179,8 @@ class Channel:
         """Some ``execute_on_…`` or ``api_on_…`` variable is set."""
         self._running = False
         self._finished = False
-        self._reported = False
+        self.reported = False
+        """It has ended, and its CDR is written."""
         self._tasks: list[Handle] = []
 
     # -- variables ------------------------------------------------------------------------------------
@@ -559,12 +560,12 @@ class Channel:
         if not self.no_cdr:
             self.switch.write_cdr(self)
         self.fire("CHANNEL_HANGUP_COMPLETE", [("Hangup-Cause", cause)])
-        self._reported = True
+        self.reported = True
         self.release()
 
     def release(self) -> None:
         """CS_DESTROY, as soon as no socket lingers on the channel: until then it is still shown."""
-        if not self._reported or self.pins or self.state == State.DESTROY:
+        if not self.reported or self.pins or self.state == State.DESTROY:
             return
         self.state = State.DESTROY
         self.fire("CHANNEL_DESTROY")

@@ -102,7 +102,9 @@ class ControlServer:
         """As ``kill -9`` does, but that ``--legs`` says first which legs it took along."""
         if self.switch.legs is not None:
             for channel in self.switch.channels.values():
-                self.switch.legs.write(channel, killed=True)
+                # One that has ended is there until no socket lingers on it.
+                if not channel.reported:
+                    self.switch.legs.write(channel, killed=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _handle(self, method: str, path: list[str], body: dict[str, Any], query: dict[str, str]) -> Any:
