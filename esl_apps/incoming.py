@@ -137,10 +137,14 @@ class _Visit:
         try:
             found = node.store.essence(self.carried, node.roster.peers)
             if found is None:
+                # A process that is younger than our last look at the roster may have had it, and have died since.
+                node.roster.say(draining=node.draining)
+                found = node.store.essence(self.carried, node.roster.peers)
+            if found is None:
                 return None
             boot, known = found
             node.store.take_over(known, boot)
-        except ERRORS as error:
+        except (Unavailable, *ERRORS) as error:
             log.error("a call that was handed back is not known", extra={"reason": str(error)})
             return None
         return known
@@ -414,6 +418,7 @@ class Incoming:
         if callback.refuse(channel, node.config.callback.answer_after):
             visit.session.leave()
             if not self._missed(caller, dnis):
+                log.warning("callback not written yet", extra={"reason": "Redis is away", "uuid": channel.uuid})
                 gevent.spawn(self._missed_again, caller, dnis, time.monotonic() + _REMEMBER)
         else:
             self._dialthrough(visit)

@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 
 from esl_apps import incoming
+from esl_apps.calls import Essence
+from esl_apps.core.cards import Unavailable
 from esl_apps.core.cdr import Attempt
 from tests.esl.test_channel import UUID, new_call
+
+REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
+KNOWN = Essence(REF, REF, "contact", "disa", 1.0, "agent_answered", "external")
 
 
 def test_a_fault_in_an_application_costs_its_call_but_not_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,3 +69,45 @@ def test_a_calls_visit_is_freed_without_the_garbage_collector(monkeypatch: pytes
         gc.enable()
         switch.peer.close()
         switch.greenlet.kill()
+
+
+def handed_back(say: Any, kept: dict[str, Essence]) -> tuple[incoming._Visit, list[str]]:
+    """A channel that carries ``REF``. ``say`` is the roster's; ``kept``: what is in Redis, by process."""
+    taken: list[str] = []
+    visit = incoming._Visit.__new__(incoming._Visit)
+    visit.carried = REF
+    visit.channel = SimpleNamespace(variable=lambda _name: None)  # type: ignore[assignment]
+
+    def essence(ref: str, boots: Any) -> tuple[str, Essence] | None:
+        assert ref == REF
+        return next(((boot, kept[boot]) for boot in boots if boot in kept), None)
+
+    store = SimpleNamespace(essence=essence, take_over=lambda _known, boot: taken.append(boot))
+    roster = SimpleNamespace(peers={"ours": None})
+    roster.say = lambda *, draining: say(roster)
+    node: Any = SimpleNamespace(store=store, roster=roster, draining=False)
+    visit.node = node
+    return visit, taken
+
+
+
+def test_a_call_that_a_process_had_which_lived_for_less_than_a_beat_is_taken_over() -> None:
+    visit, taken = handed_back(lambda roster: roster.peers.update(young=None), {"young": KNOWN})
+    assert visit.take_over() is KNOWN
+    assert taken == ["young"]
+
+
+def test_a_call_that_nobody_has_is_not_taken_over() -> None:
+    visit, taken = handed_back(lambda _roster: None, {"unheard of": KNOWN})
+    assert visit.take_over() is None
+    assert taken == []
+
+
+def test_a_call_that_was_handed_back_while_redis_goes_away_is_none_of_ours() -> None:
+    def away(_roster: Any) -> None:
+        raise Unavailable("redis: away")
+
+    visit, taken = handed_back(away, {})
+    assert visit.take_over() is None
+    assert visit.follows
+    assert taken == []

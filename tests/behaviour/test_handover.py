@@ -14,7 +14,7 @@ import pytest
 
 from esl_apps.config import Config
 from esl_apps.dialplan import render
-from tests.behaviour.test_disa import CALLEE, CALLER, CONFIG, DISA, E164, PIN
+from tests.behaviour.test_disa import CALLEE, CALLER, CONFIG, DIALTONE, DISA, E164, PIN
 from tests.conftest import ON_FREESWITCH
 from tests.node import Node, RedisServer, configuration
 from tests.ports import free_port
@@ -117,8 +117,18 @@ def test_a_node_that_dies_while_b_rings_leaves_bs_own_end(
     assert (first["end_reason"], first["end_code"], first["number"]) == ("callee_busy", 17, "+27820001234")
     leg.hangup()
     # A session that has dialled has no record of dialling nothing.
-    time.sleep(2.0)
+    no_more_records(rig, node, redis)
+
+
+def no_more_records(rig: FreeswitchRig, node: Node, redis: RedisServer) -> None:
+    """Of calls that have ended: a node that stops has pushed what it had."""
+    eventually(lambda: rig.live_channels() == 0 and not redis.live())
+    assert node.stop() == 0
     assert redis.client.llen("enigma:notifications:cdr") == 0
+
+
+def times_answered(node: Node) -> int:
+    return sum(line.get("state") == "agent_answered" for line in node.lines())
 
 
 @pytest.mark.parametrize("dies", ["socket", "node"])
@@ -135,11 +145,11 @@ def test_what_dies_while_the_caller_keys_costs_no_second_record(
         rig.drop_sockets()
     else:
         restart(node)
-    time.sleep(2.0)
+    eventually(lambda: times_answered(node) == 2)
+    time.sleep(0.3)
     leg.digits(PIN + "#")
-    time.sleep(1.5)
+    assert leg.hears(*DIALTONE)
     leg.hangup()
     record = redis.pop(timeout=15)
     assert (record["end_reason"], record["number"]) == ("abandoned", None)
-    time.sleep(2.0)
-    assert redis.client.llen("enigma:notifications:cdr") == 0
+    no_more_records(rig, node, redis)
