@@ -600,7 +600,8 @@ def _time(block: bytes, name: bytes, start: int, end: int) -> float | None:
     if found < 0:
         return None
     found += len(name)
-    value = block[found : block.find(b"\n", found)]
+    stop = block.find(b"\n", found)
+    value = block[found : stop if stop >= 0 else None]
     return (int(value) / 1e6 if value.isdigit() and len(value) < 20 else 0.0) or None
 
 
