@@ -86,6 +86,8 @@ class _Visit:
         live.attached = True
         if self._before is not None and first:
             self._before.attempt.follows = True
+            # This process may be gone before that one has ended.
+            self._before.attempt.save()
             self._before.ends[self.channel.uuid] = self.channel.data
             self._before.poke()
         if first:

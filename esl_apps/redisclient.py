@@ -23,6 +23,9 @@ from esl_apps import redisline
 #: Seconds. A Redis that takes longer counts as away.
 TIMEOUT = 2.0
 
+#: How often a cluster's nodes are asked while their table changes.
+_TRIES = 5
+
 Client = Any  # redis.Redis or redis.cluster.RedisCluster: one set of commands, no common base class.
 
 
@@ -228,7 +231,7 @@ def _one_for_all(initialize: Callable[..., None]) -> Callable[..., None]:
             if runs == seen:
                 try:
                     fault = None
-                    initialize(*arguments, **named)
+                    _steadily(initialize, *arguments, **named)
                 except Exception as error:
                     fault = error
                 runs += 1
@@ -236,6 +239,21 @@ def _one_for_all(initialize: Callable[..., None]) -> Callable[..., None]:
                 raise fault
 
     return once
+
+
+def _steadily(initialize: Callable[..., None], *arguments: Any, **named: Any) -> None:
+    """redis-py 5 takes a node that fails out of the table of those that it asks, for all its callers: "dictionary
+    changed size during iteration" for the one who reads it.
+
+    :raises redis.ConnectionError: it changes without end.
+    """
+    for _ in range(_TRIES):
+        try:
+            initialize(*arguments, **named)
+            return
+        except RuntimeError as error:
+            fault = error
+    raise redis.ConnectionError(f"the cluster's nodes can't be asked: {fault}")
 
 
 def check(url: str) -> None:

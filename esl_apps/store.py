@@ -30,6 +30,8 @@ SCAN = 1000
 PING_EVERY = 1.0
 #: While Redis is away: how soon it is seen to be back.
 PING_AWAY = 0.2
+#: And how soon what could not be written is tried again.
+AGAIN = 0.5
 
 _CALL = "esl_apps:call:"
 _CALLS = "esl_apps:calls:"
@@ -135,8 +137,14 @@ class Store:
 
     def _watch(self) -> None:
         while True:
-            closed = self._wait()
-            self.check()
+            try:
+                closed = self._wait()
+                self.check()
+            except Exception as error:
+                # Whatever it was, Redis is watched on: nobody else sees it come back.
+                log.exception("Redis not watched")
+                self._away(error)
+                closed = True
             if closed:
                 # A Redis that closes every line at once is not asked without a pause.
                 gevent.sleep(PING_AWAY)
@@ -144,11 +152,14 @@ class Store:
     def _wait(self) -> bool:
         """Until the next look at Redis: a second, or until it closes an idle line (True). A Redis that was killed
         is so seen when it happens: a request right behind it dials nothing."""
-        pool = getattr(self._client, "connection_pool", None)
-        if pool is None or not self.healthy:
-            gevent.sleep(PING_EVERY if self.healthy else PING_AWAY)
+        if not self.healthy:
+            gevent.sleep(PING_AWAY)
             return False
         try:
+            pool = getattr(self._client, "connection_pool", None)
+            if pool is None:
+                gevent.sleep(PING_EVERY)
+                return False
             connection = pool.get_connection("PING")
             try:
                 connection.can_read(timeout=PING_EVERY)
@@ -171,8 +182,14 @@ class Store:
         while True:
             self._wake.wait()
             self._wake.clear()
-            if not self._flush():
-                gevent.sleep(0.5)
+            try:
+                written = self._flush()
+            except Exception:
+                # Whatever it was, what is written next is: without it no other node knows of this one's calls.
+                log.exception("calls not written")
+                written = False
+            if not written:
+                gevent.sleep(AGAIN)
                 self._wake.set()
             # Changes of one call come in bursts; a moment's wait makes one write of them.
             gevent.sleep(0.02)

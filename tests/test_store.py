@@ -319,3 +319,69 @@ def test_what_was_being_written_when_it_was_stopped_is_written(redis: RedisServe
     assert not store.has("another")
     store.stop()
     assert Store(client).call(one["call_ref"]) == one
+
+
+def test_a_cluster_whose_table_changes_while_it_is_asked_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, cluster_url: str
+) -> None:
+    """redis-py 5 takes a node that fails out of the table that another of its callers reads."""
+    asks = redis.cluster.NodesManager.initialize
+    faults = [RuntimeError("dictionary changed size during iteration")] * 2
+
+    def initialize(self: redis.cluster.NodesManager) -> None:
+        if self.nodes_cache and faults:
+            raise faults.pop()
+        asks(self)
+
+    monkeypatch.setattr(redis.cluster.NodesManager, "initialize", initialize)
+    nodes = redisclient.connect(cluster_url).nodes_manager
+    nodes.initialize()
+    assert faults == []
+    # Without end, it is a Redis that is away, as everybody who asks one is prepared for.
+    faults = [RuntimeError("dictionary changed size during iteration")] * 1000
+    with pytest.raises(redis.ConnectionError, match="changed"):
+        nodes.initialize()
+
+
+class FaultyClient(SlowClient):
+    """Raises what nobody foresaw, once for each thing that is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delays = [0.0] * 100
+        self.faults = {"ping", "pool", "pipeline"}
+        self.pings = 0
+
+    def _fault(self, what: str) -> None:
+        if what in self.faults:
+            self.faults.discard(what)
+            raise RuntimeError(f"a fault of {what}")
+
+    @property
+    def connection_pool(self) -> None:
+        self._fault("pool")
+
+    def ping(self) -> None:
+        self.pings += 1
+        if self.pings > 1:
+            self._fault("ping")
+
+    def pipeline(self, *, transaction: bool) -> SlowPipeline:
+        self._fault("pipeline")
+        return super().pipeline(transaction=transaction)
+
+
+def test_whatever_is_raised_calls_are_written_and_redis_is_watched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen in the chaos run: the one who writes was gone, and no other node knew of this one's calls from then on."""
+    monkeypatch.setattr("esl_apps.store.PING_EVERY", 0.01)
+    monkeypatch.setattr("esl_apps.store.PING_AWAY", 0.01)
+    monkeypatch.setattr("esl_apps.store.AGAIN", 0.01)
+    client = FaultyClient()
+    store = Store(client)
+    store.start()
+    one = save(store, call("bridged"))
+    with gevent.Timeout(10):
+        while client.faults or not store.healthy or f"esl_apps:call:{one['call_ref']}" not in client.stored:
+            gevent.sleep(0.01)
+    assert not any(greenlet.dead for greenlet in store._greenlets)
+    store.stop()
