@@ -15,7 +15,7 @@ from benchmarks import process, table
 ROUNDS = 3
 HELD = 1000
 TICK = 20.0  # ms between two looks of FreeSWITCH at a channel
-MOST = 1200
+MOST = 1200  # calls a second with the tick, where an application has little time to sleep
 
 Runs = dict[str, list[dict[str, float]]]
 
@@ -27,13 +27,13 @@ class App:
     arguments: tuple[str, ...] = ()
     calls: int = 3000  # fewer for a slow one: a run is then still some seconds of CPU
     rate: int = 300  # calls a second with the tick, where no application is to be saturated
-    most: int = 0  # calls a second with the tick, where it has little time to sleep; 0: it can't take so many
+    many: bool = False  # it can take MOST
 
 
 APPS = [
-    App("floor", "floor", most=MOST),
-    App("floor, myevents", "floor", ("myevents",), most=MOST),
-    App("esl_apps", "esl_apps_app", most=MOST),
+    App("floor", "floor", many=True),
+    App("floor, myevents", "floor", ("myevents",), many=True),
+    App("esl_apps", "esl_apps_app", many=True),
     App("greenswitch", "greenswitch_app"),
     App("genesis", "genesis_app", calls=600, rate=60),
 ]
@@ -69,12 +69,12 @@ def run(options: argparse.Namespace) -> str:
     load = ["--hold", held, "--warmup", 100, "--concurrency", 10]
     memory = {app.name: measure(app, load)["kb_per_call"] for app in apps}
     ticking: Runs = {app.name: [] for app in apps}
-    busy: Runs = {app.name: [] for app in apps if app.most}
+    busy: Runs = {app.name: [] for app in apps if app.many}
     for _ in range(rounds):
         for app in apps:
             ticking[app.name].append(measure(app, with_tick(app.rate, share)))
-            if app.most:
-                busy[app.name].append(measure(app, with_tick(app.most, share)))
+            if app.many:
+                busy[app.name].append(measure(app, with_tick(MOST, share)))
 
     columns = ["application", "calls/CPU-s", "of floor", "of greenswitch", "us CPU/call", "calls/s", "busy"]
     first = table.render(

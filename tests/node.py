@@ -85,6 +85,12 @@ class RedisServer:
         self.folder.cleanup()
 
 
+def asks(rig: Any, redis: RedisServer, prompt: str) -> bool:
+    """Whether a caller hears this prompt, and his keys are heard: they are bound before it is played."""
+    uuids = [json.loads(raw).get("aleg_uuid") for raw in redis.live()]
+    return any(f"/{prompt}." in rig.api(f"uuid_getvar {uuid} current_application_data") for uuid in uuids if uuid)
+
+
 class Answer:
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.status, self.headers, self.body = status, headers, body

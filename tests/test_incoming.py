@@ -90,7 +90,6 @@ def handed_back(say: Any, kept: dict[str, Essence]) -> tuple[incoming._Visit, li
     return visit, taken
 
 
-
 def test_a_call_that_a_process_had_which_lived_for_less_than_a_beat_is_taken_over() -> None:
     visit, taken = handed_back(lambda roster: roster.peers.update(young=None), {"young": KNOWN})
     assert visit.take_over() is KNOWN

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 
 from tests.behaviour.test_callback import CALLEE, CALLER, CALLER_E164, CB, E164, card
-from tests.node import Node, RedisServer
+from tests.node import Node, RedisServer, asks
 from tests.rig.base import Rig, Script, eventually
 
 
@@ -31,7 +30,7 @@ def test_a_caller_who_stays_is_answered_as_dialthrough(rig: Rig, node: Node, red
     eventually(lambda: leg.leg.ringing_at is not None)
     eventually(lambda: leg.leg.answered_at is not None)
     assert leg.leg.answered_at - leg.leg.started_at > 0.9
-    time.sleep(0.3)
+    eventually(lambda: asks(rig, redis, "enter_number"))
     leg.digits(CALLEE + "#")
     assert leg.hears(900, within=8)
     leg.hangup()
@@ -46,9 +45,9 @@ def test_a_caller_who_leaves_is_rung_back_and_confirms(rig: Rig, node: Node, red
     eventually(lambda: leg.leg.ringing_at is not None)
     leg.hangup()
     eventually(lambda: back.calls and back.calls[0].leg.answered_at)
-    time.sleep(0.5)
+    eventually(lambda: asks(rig, redis, "confirm_callback"))
     back.calls[0].digits("1")
-    time.sleep(0.6)
+    eventually(lambda: asks(rig, redis, "enter_number"))
     back.calls[0].digits(CALLEE + "#")
     assert back.calls[0].hears(900, within=8)
     back.calls[0].hangup()
