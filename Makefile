@@ -13,8 +13,9 @@ test: lint
 	$(BIN)/python -m pytest -n $(or $(WORKERS),6) $(PYTEST_ARGS)
 
 lint: $(STAMP)
-	$(BIN)/ruff check esl_apps tests benchmarks
+	$(BIN)/ruff check esl_apps tests benchmarks tools
 	$(BIN)/mypy
+	$(BIN)/python tools/style.py --quiet
 
 bench: $(STAMP)
 	$(BIN)/pip install -q -e '.[bench]'
