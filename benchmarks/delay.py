@@ -292,9 +292,7 @@ _CALLER, _NUMBER = 4000000, 2000
 # The calls --------------------------------------------------------------------------------------------
 
 
-def one_round(
-    rig: FreeswitchRig, stand: Stand, wanted: Sequence[tuple[str, int, bool, int]], results: Results
-) -> None:
+def one_round(rig: FreeswitchRig, stand: Stand, wanted: Sequence[tuple[str, int, bool, int]], results: Results) -> None:
     """``wanted``: contender, calls a second, whether they dial on, and how many."""
     numbers = ((who, numbered(who).decode()) for who in map(caller, range(CALLERS)))
     runs = [Run(name, rate, dial, list(islice(numbers, count))) for name, rate, dial, count in wanted]
@@ -313,13 +311,19 @@ def one_round(
             eventually(lambda: rig.live_channels() == 0, within=20)
             expected = len(each.calls) if each.contender in NODE else 0
             eventually(Settled(redis, expected), within=60)
-            records = int(redis.client.llen(CDRS))
+            records = recorded(redis)
             if all_well and records < expected:
                 raise RuntimeError(f"{each.contender}: {records} records of {expected} calls")
             redis.client.delete(CDRS)
     seen = read(packets, rig.external_port, stand.target, redis.port)
     for each in runs:
         results.add(each, seen)
+
+
+def recorded(redis: RedisServer) -> int:
+    """How many records the list in Redis has."""
+    client: Any = redis.client
+    return int(client.llen(CDRS))
 
 
 class Settled:
@@ -331,7 +335,7 @@ class Settled:
         self._count, self._since = -1, 0.0
 
     def __call__(self) -> bool:
-        count, now = int(self._redis.client.llen(CDRS)), time.monotonic()
+        count, now = recorded(self._redis), time.monotonic()
         if count != self._count:
             self._count, self._since = count, now
         return count == self._expected or now - self._since > 3.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import http.client
 import itertools
 import statistics
@@ -128,7 +129,6 @@ def recent(count: int, _calls: int, rounds: int) -> Iterator[Point]:
         kb = (one.client.info("memory")["used_memory"] - before) / 1024 / count
         one.start()
         host = one.node.config["integrators"][0]["listen"]
-        turns = iter(range(10**9))
         turns = itertools.count()
         for kind, path in (
             ("recent calls, listed", lambda: "/click2dial/calls"),
@@ -151,7 +151,7 @@ def remember(one: Stand, count: int) -> list[str]:
         for state in (cdr.AGENT_RINGING, cdr.AGENT_ANSWERED, cdr.CALLEE_RINGING, cdr.BRIDGED):
             attempt.enter(state, now)
         attempt.end(cdr.ANSWERED, 16, cdr.CALLEE, now)
-        store.save(attempt.call_ref, lambda attempt=attempt: snapshot(attempt), None)
+        store.save(attempt.call_ref, functools.partial(snapshot, attempt), None)
         refs.append(attempt.call_ref)
         if i % 1000 == 999 or i + 1 == count:
             store.stop()

@@ -101,9 +101,7 @@ def spread(one: Times) -> tuple[str, str]:
 
 def percentile(one: Times, percent: int) -> float:
     """The median of the rounds': what else a machine did in one of them is not the server's."""
-    return statistics.median(
-        statistics.quantiles(each, n=100, method="inclusive")[percent - 1] for each in one.rounds
-    )
+    return statistics.median(statistics.quantiles(each, n=100, method="inclusive")[percent - 1] for each in one.rounds)
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ def load(server: Server, seconds: float, into: Times) -> None:
 @contextlib.contextmanager
 def disturbed(server: Server, by: dict[str, int]) -> Iterator[None]:
     """With those clients connected, in a process of their own."""
-    plan = dataclasses.replace(server.plan, clients=0, seconds=600.0, **by)
+    plan = dataclasses.replace(server.plan, clients=0, seconds=600.0, slow=by.get("slow", 0), huge=by.get("huge", 0))
     command = process.python("benchmarks.clients", json.dumps(dataclasses.asdict(plan)))
     with subprocess.Popen(command, cwd=process.ROOT) as child:
         try:

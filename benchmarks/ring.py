@@ -170,6 +170,9 @@ def commands(config: dict[str, Any]) -> Callable[[], str]:
             self.command = command
             return Rang("failed")
 
+        def elsewhere(self) -> bool:
+            return False
+
     def command() -> str:
         line = Paper()
         attempt = click2dial.new_attempt(client, order, settings)

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import process, stand, table
 from benchmarks.stand import HOST, Stand
+from tests.chaos.parts import NodeProcess, stop
 from tests.ports import free_ports
 
 ROUNDS = 3
@@ -47,7 +48,7 @@ class Group(Stand):
             config = stand.configuration(
                 folder, self.node.config["redis"]["url"], f"{HOST}:{self._esl_port}", name=f"bench{number}"
             )
-            self.nodes.append(stand.NodeProcess(config, folder, self.node.redis_ports))
+            self.nodes.append(NodeProcess(config, folder, self.node.redis_ports))
         if workers > 1:
             for node in self.nodes:
                 node.config["node"]["worker_ports"] = free_ports(workers)
@@ -58,7 +59,7 @@ class Group(Stand):
         self._exchange = self._generator([node.config for node in self.nodes])
         os.sched_setaffinity(self._exchange.pid, self._cores)
         for node in self.nodes:
-            self._stack.callback(stand.stop, node)
+            self._stack.callback(stop, node)
             with self._pinned():
                 node.start()
         ports = [stand.port_of(node.config["node"]["listen"]) for node in self.nodes]

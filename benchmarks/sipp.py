@@ -119,9 +119,7 @@ def answering(folder: Path) -> Iterator[int]:
     """A SIPp that answers whoever calls its port; the port."""
     port = process.free_port()
     command = ["sipp", "-sn", "uas", "-i", HOST, "-p", str(port), "-nostdin", "-timer_resol", "1"]
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as child:
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
         try:
             until = time.monotonic() + 10
             while f":{port:04X} " not in Path("/proc/net/udp").read_text():

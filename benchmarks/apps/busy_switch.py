@@ -5,6 +5,7 @@ to the record.
 """
 
 import re
+import socket
 import sys
 
 from gevent.server import StreamServer
@@ -13,7 +14,7 @@ OK = b"Content-Type: command/reply\nReply-Text: +OK\n\n"
 JOB = re.compile(rb"\nJob-UUID: ([^\n]+)")
 
 
-def handle(sock, _address):
+def handle(sock: socket.socket, _address: object) -> None:
     sock.sendall(b"Content-Type: auth/request\n\n")
     buffer = b""
     while data := sock.recv(65536):
@@ -21,12 +22,17 @@ def handle(sock, _address):
         sock.sendall(b"".join(map(answer, commands)))
 
 
-def answer(command):
+def answer(command: bytes) -> bytes:
     if command.startswith(b"bgapi"):
-        job = JOB.search(command)[1]
-        body = b"Event-Name: BACKGROUND_JOB\nJob-UUID: %s\nContent-Length: 15\n\n-ERR USER_BUSY\n" % job
+        job = JOB.search(command)
+        assert job is not None
+        body = b"Event-Name: BACKGROUND_JOB\nJob-UUID: %s\nContent-Length: 15\n\n-ERR USER_BUSY\n" % job[1]
         event = b"Content-Length: %d\nContent-Type: text/event-plain\n\n%s" % (len(body), body)
-        return b"Content-Type: command/reply\nReply-Text: +OK Job-UUID: %s\nJob-UUID: %s\n\n%s" % (job, job, event)
+        return b"Content-Type: command/reply\nReply-Text: +OK Job-UUID: %s\nJob-UUID: %s\n\n%s" % (
+            job[1],
+            job[1],
+            event,
+        )
     if command.startswith(b"api"):
         return b"Content-Type: api/response\nContent-Length: 5\n\nbusy\n"
     return OK

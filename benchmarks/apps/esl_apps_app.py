@@ -9,6 +9,7 @@ import sys
 import gevent
 
 from esl_apps.esl.server import OutboundServer
+from esl_apps.esl.session import OutboundSession
 
 EVENTS = (
     "CHANNEL_EXECUTE_COMPLETE DTMF CHANNEL_ANSWER CHANNEL_BRIDGE CHANNEL_UNBRIDGE "
@@ -17,9 +18,9 @@ EVENTS = (
 WELCOME = "/usr/share/freeswitch/sounds/en/us/callie/ivr/8000/ivr-welcome.wav"
 
 
-def application(session):
-    digits = []
-    session.register_handle("DTMF", lambda event: digits.append(event.get("DTMF-Digit")))
+def application(session: OutboundSession) -> None:
+    digits: list[str] = []
+    session.register_handle("DTMF", lambda event: digits.append(event.get("DTMF-Digit", "")))
     session.connect(events=EVENTS)
     session.finish(session.execute("answer"), 10)
     session.finish(session.execute("playback", WELCOME), 60)

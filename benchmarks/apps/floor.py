@@ -5,6 +5,7 @@ a caller who hangs up is not noticed, nothing has a time-out: no application cou
 `myevents` as the second argument it reads those instead of the events that it needs.
 """
 
+import socket
 import sys
 
 from gevent.server import StreamServer
@@ -16,10 +17,10 @@ WELCOME = b"/usr/share/freeswitch/sounds/en/us/callie/ivr/8000/ivr-welcome.wav"
 
 
 class Call:
-    def __init__(self, sock):
+    def __init__(self, sock: socket.socket) -> None:
         self.sock, self.buffer = sock, b""
 
-    def frame(self):
+    def frame(self) -> tuple[bytes, bytes]:
         """The next frame: its header's bytes and its body's."""
         while True:
             end = self.buffer.find(b"\n\n")
@@ -36,33 +37,33 @@ class Call:
         self.buffer = self.buffer[end + length :]
         return header, body
 
-    def fill(self):
+    def fill(self) -> None:
         data = self.sock.recv(65536)
         if not data:
             raise EOFError
         self.buffer += data
 
-    def reply(self, command):
+    def reply(self, command: bytes) -> bytes:
         self.sock.sendall(command)
         while True:
             header, _ = self.frame()
             if b"/reply" in header or b"/response" in header:
                 return header
 
-    def event(self, name):
+    def event(self, name: bytes) -> bytes:
         while True:
             _, body = self.frame()
             if body.startswith(name):
                 return body
 
-    def execute(self, app, arg=b""):
+    def execute(self, app: bytes, arg: bytes = b"") -> None:
         self.reply(EXECUTE % (app, arg))
 
-    def complete(self):
+    def complete(self) -> None:
         self.event(b"Event-Name: CHANNEL_EXECUTE_COMPLETE")
 
 
-def handle(sock, _address):
+def handle(sock: socket.socket, _address: object) -> None:
     call = Call(sock)
     data = call.reply(b"connect\n\n")
     at = data.find(b"\nUnique-ID: ") + 12

@@ -2,23 +2,24 @@
 
 import asyncio
 import sys
+from typing import Any
 
 from genesis import Outbound
 
 WELCOME = "/usr/share/freeswitch/sounds/en/us/callie/ivr/8000/ivr-welcome.wav"
 
 
-async def handle(session):
-    digits = []
+async def handle(session: Any) -> None:
+    digits: list[str] = []
     entered, ended = asyncio.Event(), asyncio.Event()
 
-    @session.channel.on_dtmf()
-    async def on_dtmf(digit):
+    @session.channel.on_dtmf()  # type: ignore[untyped-decorator]
+    async def on_dtmf(digit: str) -> None:
         digits.append(digit)
         if len(digits) == 4:
             entered.set()
 
-    async def on_hangup_complete(_event):
+    async def on_hangup_complete(_event: object) -> None:
         ended.set()
 
     session.on("CHANNEL_HANGUP_COMPLETE", on_hangup_complete)

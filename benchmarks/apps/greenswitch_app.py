@@ -5,6 +5,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import sys
+from typing import Any
 
 import gevent.event
 import greenswitch
@@ -13,21 +14,21 @@ WELCOME = "/usr/share/freeswitch/sounds/en/us/callie/ivr/8000/ivr-welcome.wav"
 
 
 class Application:
-    def __init__(self, session):
+    def __init__(self, session: Any) -> None:
         self.session = session
         self.digits = ""
         self.entered = gevent.event.Event()
         self.ended = gevent.event.Event()
 
-    def on_dtmf(self, event):
+    def on_dtmf(self, event: Any) -> None:
         self.digits += event.headers["DTMF-Digit"]
         if len(self.digits) == 4:
             self.entered.set()
 
-    def on_hangup_complete(self, _event):
+    def on_hangup_complete(self, _event: object) -> None:
         self.ended.set()
 
-    def run(self):
+    def run(self) -> None:
         session = self.session
         session.register_handle("DTMF", self.on_dtmf)
         session.register_handle("CHANNEL_HANGUP_COMPLETE", self.on_hangup_complete)
@@ -35,7 +36,7 @@ class Application:
         session.linger()
         session.call_command("answer", block=True)
         session.playback(WELCOME)
-        played = gevent.event.AsyncResult()
+        played: gevent.event.AsyncResult[object] = gevent.event.AsyncResult()
         session.register_expected_event("CHANNEL_EXECUTE_COMPLETE", "current_application", "playback", played)
         session.playback(WELCOME, block=False)
         self.entered.wait()

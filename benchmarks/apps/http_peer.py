@@ -10,6 +10,8 @@ monkey.patch_all()
 import itertools
 import json
 import sys
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import falcon
 import redis
@@ -20,7 +22,7 @@ NUMBERS = itertools.count()
 PATH = "/click2dial/calls"
 
 
-def keep(body):
+def keep(body: bytes) -> bytes:
     fields = json.loads(body)
     ref = f"{next(NUMBERS):032x}"
     CLIENT.set("peer:" + ref, json.dumps(fields), ex=600)
@@ -28,19 +30,19 @@ def keep(body):
 
 
 class Calls:
-    def on_post(self, req, resp):
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.data = keep(req.bounded_stream.read())
         resp.status = 202
         resp.content_type = "application/json"
 
 
-def plain(environ, start_response):
+def plain(environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], object]) -> Iterable[bytes]:
     body = keep(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
     start_response("202 Accepted", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 
 
-def with_falcon():
+def with_falcon() -> falcon.App[falcon.Request, falcon.Response]:
     app = falcon.App()
     app.add_route(PATH, Calls())
     return app

@@ -4,6 +4,7 @@ One greenlet a call on its raw socket. It answers `connect` with `answer` and no
 of the measurement, has FreeSWITCH collect a number and bridges to it at the template of the second argument.
 """
 
+import socket
 import sys
 
 from gevent.server import StreamServer
@@ -13,7 +14,7 @@ from benchmarks.apps.floor import Call, EXECUTE
 EVENTS = b"event plain CHANNEL_EXECUTE_COMPLETE\n\n"
 
 
-def handle(sock, _address):
+def handle(sock: socket.socket, _address: object) -> None:
     call = Call(sock)
     data = call.reply(b"connect\n\n")
     call.reply(EXECUTE % (b"answer", b""))
