@@ -14,6 +14,7 @@ test: lint
 
 lint: $(STAMP)
 	$(BIN)/ruff check esl_apps tests benchmarks tools
+	$(BIN)/ruff format --check -q esl_apps tests benchmarks tools
 	$(BIN)/mypy
 	$(BIN)/python tools/style.py --quiet
 

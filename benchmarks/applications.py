@@ -74,9 +74,7 @@ def run(options: argparse.Namespace) -> str:
     peers = bare(options)
     columns = ["application", "calls/CPU-s", "of target", "us CPU/call", "Redis us/call", "calls/s", "busy"]
     greenswitch = peers.get("greenswitch", 0.0)
-    notes = NOTES.format(
-        cards=CARDS, held=HELD // share, idle=idle / 1024, saturated=SATURATED.format(rounds=rounds)
-    )  # fmt: skip
+    notes = NOTES.format(cards=CARDS, held=HELD // share, idle=idle / 1024, saturated=SATURATED.format(rounds=rounds))
     first = table.render(
         "Whole applications: calls handled per CPU-second of the node",
         [*columns, "of greenswitch, bare", "held KB/call"],

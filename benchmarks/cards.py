@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import process, table
-from esl_apps import redisclient
-from esl_apps.cards import CardStore
+from esl_apps.store import redis_client
+from esl_apps.store.cards import CardStore
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.embedded import redis_server
+from esl_apps.cli.embedded_redis import redis_server
 
 FEW, MANY = 10, 1_000_000
 ROUNDS, LOOK_UPS = 100, 300
@@ -114,8 +114,13 @@ def measure(*, quick: bool) -> str:
         memory = f"{full.kb_per_card:.2f} KB a card in Redis, with its account's index, at {full.count:,} cards"
         server = f"redis-server {full.client.info('server')['redis_version']}"
     columns = [
-        "look-up by", f"{FEW} cards, us", f"{many:,} cards, us", "ratio", f"in Redis, {FEW}", f"in Redis, {many:,}",
-    ]  # fmt: skip
+        "look-up by",
+        f"{FEW} cards, us",
+        f"{many:,} cards, us",
+        "ratio",
+        f"in Redis, {FEW}",
+        f"in Redis, {many:,}",
+    ]
     notes = [f"{machine}, {server}", "", memory, "", *NOTES.format(rounds=rounds, look_ups=LOOK_UPS).splitlines()]
     return table.render("Cards: what a look-up costs", columns, rows, notes)
 
@@ -151,7 +156,7 @@ def opened(count: int) -> Iterator[Shop]:
     with tempfile.TemporaryDirectory(prefix="cards-") as folder:
         command = [redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         with process.running(command, port):
-            client = redisclient.connect(f"redis://127.0.0.1:{port}/0")
+            client = redis_client.connect(f"redis://127.0.0.1:{port}/0")
             yield Shop(count, client, CardStore(client, PIN_KEY, PLAN, {}))
 
 

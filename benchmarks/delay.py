@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import capture, process, sipp, table
-from esl_apps import redisclient
-from esl_apps.cards import CardStore
+from esl_apps.store import redis_client
+from esl_apps.store.cards import CardStore
 from esl_apps.core.numbers import NumberPlan
-from tests.node import CDRS, Node, RedisServer, configuration
+from tests.support.node import CDRS, Node, RedisServer, configuration
 from tests.rig.base import eventually
 from tests.rig.freeswitch import FreeswitchRig, find_freeswitch
 
@@ -45,8 +45,12 @@ DISA, DIALTHROUGH, RESPONDER, DIALPLAN = "DISA", "dialthrough", "responder", "di
 PLAIN = "DISA, ordinary"
 NODE, PEERS = (DISA, DIALTHROUGH, PLAIN), (RESPONDER, DIALPLAN)
 DIDS = {
-    DISA: "0115550002", PLAIN: "0115550002", DIALTHROUGH: "0115550003", RESPONDER: "0115550004", DIALPLAN: "0115550005",
-}  # fmt: skip
+    DISA: "0115550002",
+    PLAIN: "0115550002",
+    DIALTHROUGH: "0115550003",
+    RESPONDER: "0115550004",
+    DIALPLAN: "0115550005",
+}
 DIALTONE = "tone_stream://%(10000,0,350,440)"
 #: min, max, tries, time-out, terminator, file, file for a wrong one, variable, regex, time-out between digits
 COLLECT = f"2 17 1 10000 # {DIALTONE} silence_stream://10 got \\d+ 3000"
@@ -142,8 +146,10 @@ def run(options: argparse.Namespace) -> str:
     wanted = [name for name in DIDS if not options.only or name in options.only]
     runs = [
         (name, rate, dial, count // 10 if options.quick else count)
-        for dial, rates in RATES.items() for name in wanted for rate, count in rates.items()
-    ]  # fmt: skip
+        for dial, rates in RATES.items()
+        for name in wanted
+        for rate, count in rates.items()
+    ]
     rounds = 1 if options.quick else ROUNDS
     results = Results()
     with roomy() as rig, set_up(rig) as stand:
@@ -178,12 +184,18 @@ def section(results: Results, title: str, contenders: Sequence[str], name: str, 
         }
         for who, median in medians.items():
             times = results.waits[who, rate, dial, name]
-            rows.append((
-                who, rate, len(times), results.failed[who, rate, dial], f"{median:.1f}",
-                *(f"{percentile(times, percent):.1f}" for percent in (90, 99)),
-                *(table.ratio(median, medians.get(peer, 0.0)) for peer in PEERS if name != RECORD),
-                f"{statistics.mean(results.idle[who, rate, dial]):.0f} %",
-            ))  # fmt: skip
+            rows.append(
+                (
+                    who,
+                    rate,
+                    len(times),
+                    results.failed[who, rate, dial],
+                    f"{median:.1f}",
+                    *(f"{percentile(times, percent):.1f}" for percent in (90, 99)),
+                    *(table.ratio(median, medians.get(peer, 0.0)) for peer in PEERS if name != RECORD),
+                    f"{statistics.mean(results.idle[who, rate, dial]):.0f} %",
+                )
+            )
     if not rows:
         return ""
     columns = ["", "calls/s", "calls", "failed", "median ms", "p90 ms", "p99 ms"]
@@ -242,9 +254,15 @@ def set_up(rig: FreeswitchRig) -> Iterator[Stand]:
         rig.route(DIDS[DISA], "disa/acme/front", address)
         rig.route(DIDS[DIALTHROUGH], "dialthrough", address)
         rig.route(DIDS[RESPONDER], "", f"{sipp.HOST}:{port}")
-        rig.extension("public", DIDS[DIALPLAN], [
-            ("answer", ""), ("play_and_get_digits", COLLECT), ("bridge", endpoint % "${got}"),
-        ])  # fmt: skip
+        rig.extension(
+            "public",
+            DIDS[DIALPLAN],
+            [
+                ("answer", ""),
+                ("play_and_get_digits", COLLECT),
+                ("bridge", endpoint % "${got}"),
+            ],
+        )
         assert node.process is not None
         assert redis.process is not None
         ours = [node.process.pid, redis.process.pid]
@@ -256,8 +274,10 @@ def configured(rig: FreeswitchRig, redis: RedisServer, target: int) -> dict[str,
     config = configuration(rig, redis)
     config["dial"] |= {"extension": f"sofia/external/{{number}}@{sipp.HOST}:{target}"}
     config["cccp"] = {
-        "cccp_cb_number": "5142223333", "cccp_cc_number": DIDS[DIALTHROUGH], "allowed_callee_regex": "^",
-    }  # fmt: skip
+        "cccp_cb_number": "5142223333",
+        "cccp_cc_number": DIDS[DIALTHROUGH],
+        "allowed_callee_regex": "^",
+    }
     config["accounts"] = {
         "acme": {
             "token": "account-token-for-benchmarks",
@@ -271,7 +291,7 @@ def configured(rig: FreeswitchRig, redis: RedisServer, target: int) -> dict[str,
 
 def enrol(redis: RedisServer) -> None:
     """A card for each caller."""
-    client = redisclient.connect(redis.url)
+    client = redis_client.connect(redis.url)
     store = CardStore(client, None, NumberPlan("ZA", r"\d{3,4}"), {})
     for i in range(CALLERS):
         store.create("acme", {"cid": "+" + caller(i), "active": True})

@@ -71,14 +71,18 @@ _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 #: The requests of applications that a request begins: method, path, the header that the token stands in, body.
 REQUESTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "click2dial": (
-        "POST", "/click2dial/calls", "Authorization: Bearer ",
+        "POST",
+        "/click2dial/calls",
+        "Authorization: Bearer ",
         {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"},
     ),
     "autodial": (
-        "PUT", "/v2/accounts/acme/cccps/autodial", "X-Auth-Token: ",
+        "PUT",
+        "/v2/accounts/acme/cccps/autodial",
+        "X-Auth-Token: ",
         {"data": {"a_leg_number": "27820001235", "b_leg_number": "0820001234", "callback_delay": 0}},
     ),
-}  # fmt: skip
+}
 
 #: What it says of itself, as a FreeSWITCH 1.11.1 did.
 STATUS = (
@@ -307,9 +311,25 @@ class Call(Peer):
     """One call, from its first INVITE or its request to its end; as a peer, the socket of its A-leg."""
 
     __slots__ = (
-        "accepted", "app_uuid", "busy", "counts", "done", "held", "job", "keys", "node", "playing", "queue", "ref",
-        "script", "serial", "started", "target", "times", "values",
-    )  # fmt: skip
+        "accepted",
+        "app_uuid",
+        "busy",
+        "counts",
+        "done",
+        "held",
+        "job",
+        "keys",
+        "node",
+        "playing",
+        "queue",
+        "ref",
+        "script",
+        "serial",
+        "started",
+        "target",
+        "times",
+        "values",
+    )
 
     def __init__(self, script: Script, serial: int, caller: bytes, now: float) -> None:
         super().__init__(None)

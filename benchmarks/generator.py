@@ -130,9 +130,20 @@ class Call(Peer):
     """One outbound connection: the switch's end of it."""
 
     __slots__ = (
-        "app_uuid", "b_leg", "busy", "connected", "done", "events", "filters", "linger", "names", "queue", "rest",
-        "started", "subscription",
-    )  # fmt: skip
+        "app_uuid",
+        "b_leg",
+        "busy",
+        "connected",
+        "done",
+        "events",
+        "filters",
+        "linger",
+        "names",
+        "queue",
+        "rest",
+        "started",
+        "subscription",
+    )
 
     def __init__(self, sock: socket.socket, rest: bytes, now: float) -> None:
         super().__init__(sock)

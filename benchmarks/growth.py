@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks import process, stand, table
 from benchmarks.stand import OWN, TOKEN, Stand
-from esl_apps.calls import snapshot
-from esl_apps.core import cdr
-from esl_apps.core.apps import click2dial
-from esl_apps.core.cdr import Attempt
-from esl_apps.store import Store
+from esl_apps.node.snapshot import snapshot
+from esl_apps.apps import click2dial
+from esl_apps.core.attempt import Attempt
+from esl_apps.store.calls import Store
+from esl_apps.core import terms
 
 HELD = (10, 100, 1000, 10_000)
 CARDS = (10, 1000, 100_000, 1_000_000)
@@ -64,11 +64,16 @@ def run(options: argparse.Namespace) -> str:
     first = {point.kind: point for point in reversed(points)}
     rows = [
         (
-            point.kind, point.count, f"{point.cpu:,.0f}", table.ratio(point.cpu, first[point.kind].cpu),
-            f"{point.redis:,.0f}", "-" if point.ms is None else f"{point.ms:.1f}", f"{point.kb:.2f}",
+            point.kind,
+            point.count,
+            f"{point.cpu:,.0f}",
+            table.ratio(point.cpu, first[point.kind].cpu),
+            f"{point.redis:,.0f}",
+            "-" if point.ms is None else f"{point.ms:.1f}",
+            f"{point.kb:.2f}",
         )
         for point in points
-    ]  # fmt: skip
+    ]
     notes = NOTES.format(rounds=ROUNDS, calls=CALLS, requests=REQUESTS).splitlines()
     columns = ["as there are more", "of them", "us CPU", "x", "Redis us", "ms", "KB each"]
     return table.render("Cost of a call as work grows", columns, rows, [*notes, "", machine])
@@ -148,9 +153,9 @@ def remember(one: Stand, count: int) -> list[str]:
         attempt = Attempt(click2dial.REF, "acme", "1000", "0820001234", OWN, "outbound", contact_ref=f"contact-{i}")
         attempt.switch = "fs1"
         attempt.dialled(now)
-        for state in (cdr.AGENT_RINGING, cdr.AGENT_ANSWERED, cdr.CALLEE_RINGING, cdr.BRIDGED):
+        for state in (terms.AGENT_RINGING, terms.AGENT_ANSWERED, terms.CALLEE_RINGING, terms.BRIDGED):
             attempt.enter(state, now)
-        attempt.end(cdr.ANSWERED, 16, cdr.CALLEE, now)
+        attempt.end(terms.ANSWERED, 16, terms.CALLEE, now)
         store.save(attempt.call_ref, functools.partial(snapshot, attempt), None)
         refs.append(attempt.call_ref)
         if i % 1000 == 999 or i + 1 == count:

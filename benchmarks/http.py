@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from benchmarks import clients, process, table
-from tests.node import TOKEN, Node, RedisServer, configuration
+from tests.support.node import TOKEN, Node, RedisServer, configuration
 
 SECONDS, ROUNDS, CLIENTS = 3.0, 5, 100
 #: Of the measurement with others beside: requests a second, of so many clients, for so long.
@@ -75,11 +75,17 @@ def run(options: argparse.Namespace) -> str:
                     plan = dataclasses.replace(servers[POST].plan, clients=FEW, rate=RATE)
                     load(dataclasses.replace(servers[POST], plan=plan), LONG / quick, beside[name])
     rows = [
-        (name, int(statistics.median(one.rates)), *spread(one),
-         f"{statistics.median(one.cpu) * 1e6:,.0f}",
-         table.ratio(statistics.median(one.rates), statistics.median(times[FALCON].rates)) if FALCON in times else "-")
+        (
+            name,
+            int(statistics.median(one.rates)),
+            *spread(one),
+            f"{statistics.median(one.cpu) * 1e6:,.0f}",
+            table.ratio(statistics.median(one.rates), statistics.median(times[FALCON].rates))
+            if FALCON in times
+            else "-",
+        )
         for name, one in times.items()
-    ]  # fmt: skip
+    ]
     columns = ["", "requests/s", "median ms", "p99 ms", "us CPU", "of peer"]
     notes = [machine, "", *NOTES.format(clients=CLIENTS, rounds=rounds, seconds=SECONDS / quick).splitlines()]
     first = table.render(f"HTTP: {CLIENTS} clients", columns, rows, notes)
@@ -87,7 +93,7 @@ def run(options: argparse.Namespace) -> str:
     rows_beside = [
         (name, sum(map(len, one.rounds)), *spread(one), table.ratio(percentile(one, 99), base))
         for name, one in beside.items()
-    ]  # fmt: skip
+    ]
     columns = ["beside", "requests", "median ms", "p99 ms", "p99 of alone"]
     notes = BESIDE_NOTES.format(few=FEW, rate=RATE, rounds=rounds, long=LONG / quick).splitlines()
     second = table.render("HTTP: a client's times while others are connected", columns, rows_beside, notes)

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import process, stand
 from benchmarks.stand import CARD, DISA, HOST, INBOUND, OWN, PIN, TOKEN
-from tests.node import Node, RedisServer, request
+from tests.support.node import Node, RedisServer, request
 from tests.rig.base import Script, eventually
 from tests.rig.freeswitch import FreeswitchRig
 

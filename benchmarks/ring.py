@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import table
-from esl_apps.core.apps import click2dial
-from esl_apps.core.apps.common import Rang, Settings
+from esl_apps.apps import click2dial
+from esl_apps.apps.ringing import Rang
+from esl_apps.apps.settings import Settings
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.numbers import NumberPlan
-from tests.node import TOKEN, Node, RedisServer, configuration
+from tests.support.node import TOKEN, Node, RedisServer, configuration
 from tests.rig.base import Script, eventually
 from tests.rig.freeswitch import EslClient, FreeswitchRig, find_freeswitch
+from esl_apps.core import order as order_module
 
 ROUNDS = 60
 AGENT = "1000"
@@ -57,10 +59,15 @@ def run(options: argparse.Namespace) -> str:
         version = rig.api("version").strip().partition(" (")[0].partition("~")[0]
     base = statistics.median(times[POST])
     rows = [
-        (name, ms(statistics.median(each)), ms(percentile(each, 90)), ms(min(each)),
-         table.ratio(base, statistics.median(each)))
+        (
+            name,
+            ms(statistics.median(each)),
+            ms(percentile(each, 90)),
+            ms(min(each)),
+            table.ratio(base, statistics.median(each)),
+        )
         for name, each in times.items()
-    ]  # fmt: skip
+    ]
     columns = ["begun by", "median ms", "p90 ms", "least ms", "POST is"]
     notes = [f"{machine}, {version}", "", *NOTES.format(rounds=rounds).splitlines()]
     return table.render("From a request to the agent's INVITE", columns, rows, notes)
@@ -160,7 +167,7 @@ def commands(config: dict[str, Any]) -> Callable[[], str]:
         recordings=config["recordings"]["dir"],
     )
     one = config["integrators"][0]
-    client = click2dial.Client(one["name"], plan, agent_timeout=one["agent_timeout"])
+    client = order_module.Client(one["name"], plan, agent_timeout=one["agent_timeout"])
     order = client.read(REQUEST)
 
     class Paper:

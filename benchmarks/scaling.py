@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import process, stand, table
 from benchmarks.stand import HOST, Stand
 from tests.chaos.parts import NodeProcess, stop
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 ROUNDS = 3
 CALLS = 2000

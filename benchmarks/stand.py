@@ -15,12 +15,12 @@ from typing import Any
 
 from benchmarks import process
 from benchmarks.cards import Bulk
-from esl_apps import redisclient
-from esl_apps.cards import CardStore
+from esl_apps.store import redis_client
+from esl_apps.store.cards import CardStore
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.embedded import redis_server
+from esl_apps.cli.embedded_redis import redis_server
 from tests.chaos.parts import NodeProcess, stop
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
 TOKEN, ADMIN_TOKEN, PIN, ESL_PASSWORD = "acme-token-of-bench", "admin-token-of-bench", "4821907356", "bench"
@@ -42,7 +42,10 @@ def configuration(folder: Path, redis: str, switch: str, *, name: str = "bench",
     """
     return {
         "node": {
-            "name": name, "listen": f"{HOST}:{free_port()}", "drain_timeout": 5, "max_calls": 20_000,
+            "name": name,
+            "listen": f"{HOST}:{free_port()}",
+            "drain_timeout": 5,
+            "max_calls": 20_000,
             "state_dir": str(folder / "state"),
         },
         "redis": {"url": redis},
@@ -57,7 +60,8 @@ def configuration(folder: Path, redis: str, switch: str, *, name: str = "bench",
         "spending": {"limits": _LIMITS, "breaker": {"high_risk_calls_per_hour": 10}},
         "accounts": {
             "acme": {
-                "integrator": "acme", "caller_id": {"number": f"+{OWN}", "name": "Acme"},
+                "integrator": "acme",
+                "caller_id": {"number": f"+{OWN}", "name": "Acme"},
                 "disa": {"front": {"pin": PIN}},
                 "call_restriction": {"premium": {"action": "deny"}, "international": {"action": "deny"}},
                 "limits": _LIMITS,
@@ -65,14 +69,18 @@ def configuration(folder: Path, redis: str, switch: str, *, name: str = "bench",
         },
         "inbound": {INBOUND: {"integrator": "acme", "agents": ["1001"]}},
         **more,
-    }  # fmt: skip
+    }
 
 
 def integrator(name: str, token: str) -> dict[str, Any]:
     return {
-        "name": name, "listen": f"{HOST}:{free_port()}", "token": token, "caller_ids": [OWN], "rate": _RATE,
+        "name": name,
+        "listen": f"{HOST}:{free_port()}",
+        "token": token,
+        "caller_ids": [OWN],
+        "rate": _RATE,
         "limits": _LIMITS,
-    }  # fmt: skip
+    }
 
 
 class NotPerformed(RuntimeError):
@@ -89,12 +97,23 @@ class Stand:
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else folder
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-redis-", dir=memory))
         command = [
-            redis_server(), "--port", str(redis_port), "--bind", HOST, "--save", "", "--dir", data,
-            "--appendonly", "yes", "--appendfsync", "everysec",
-        ]  # fmt: skip
+            redis_server(),
+            "--port",
+            str(redis_port),
+            "--bind",
+            HOST,
+            "--save",
+            "",
+            "--dir",
+            data,
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "everysec",
+        ]
         self.redis = stack.enter_context(process.running(command, redis_port, 1))
         url = f"redis://{HOST}:{redis_port}/0"
-        self.client: Any = redisclient.connect(url)
+        self.client: Any = redis_client.connect(url)
         config = configuration(folder, url, f"{HOST}:{self._esl_port}", **more)
         self.node = NodeProcess(config, folder, [redis_port])
         self._stack = stack
@@ -130,9 +149,16 @@ class Stand:
         apis = [{"port": port_of(one["listen"]), "token": one["token"]} for one in listed]
         admin = {"port": port_of(configs[0]["admin"]["listen"]), "token": ADMIN_TOKEN}
         command = process.python(
-            "benchmarks.exchange", "--port", self._esl_port, "--password", ESL_PASSWORD,
-            "--apis", json.dumps(apis), "--admin", json.dumps(admin),
-        )  # fmt: skip
+            "benchmarks.exchange",
+            "--port",
+            self._esl_port,
+            "--password",
+            ESL_PASSWORD,
+            "--apis",
+            json.dumps(apis),
+            "--admin",
+            json.dumps(admin),
+        )
         environment = dict(os.environ, PYTHONPATH=str(process.ROOT))
         child = subprocess.Popen(
             command, cwd=process.ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -7,7 +7,7 @@ monkey.patch_all()
 
 import sys
 
-from esl_apps import cli
+from esl_apps.cli import main as cli
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.node import Node, RedisServer, configuration
 from tests.rig.base import Rig, Script
 from tests.rig.freeswitch import find_freeswitch
+from tests.support.node import Node, RedisServer, configuration
 
 #: The marks of what needs a real switch: skipped, and said so, where there is none.
 ON_FREESWITCH = [

@@ -1,2 +1,2 @@
 """What the applications know and decide. Nothing in here opens a socket, and nothing imports gevent,
-redis or greenswitch (``tests/test_layers.py`` holds that), so all of it runs in a test with no wait."""
+redis or greenswitch (``tests/unit/test_layers.py`` holds that), so all of it runs in a test with no wait."""

@@ -1,4 +1,4 @@
-"""Cards and accounts: who may dial through, as what, and how much. Values only; ``esl_apps/cards.py`` keeps them."""
+"""Cards and accounts: who may dial through, as what, and how much. Values only: ``store/cards.py`` keeps them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import Breaker, Limits, Refusal
 from esl_apps.core.restrictions import Rule
-from esl_apps.core.spending import Breaker, Charge, Limits, Refusal
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,18 @@ EXTENSION, UNKNOWN = "extension", "unknown"
 #: Beside the class: a number of a range that fraud dials. Rules name it as they name a class.
 HIGH_RISK = "high_risk"
 CLASSES = (
-    EMERGENCY, TOLLFREE, PREMIUM, SHARED_COST, VOIP, MOBILE, FIXED, INTERNATIONAL, SATELLITE, EXTENSION, UNKNOWN,
-)  # fmt: skip
+    EMERGENCY,
+    TOLLFREE,
+    PREMIUM,
+    SHARED_COST,
+    VOIP,
+    MOBILE,
+    FIXED,
+    INTERNATIONAL,
+    SATELLITE,
+    EXTENSION,
+    UNKNOWN,
+)
 
 #: ITU-T E.164 country codes of satellite systems: Inmarsat, GMSS (Iridium, Globalstar, …), global networks.
 _SATELLITE_CODES = {870, 881, 882, 883}
@@ -58,9 +68,17 @@ class Number:
     """
 
     __slots__ = (
-        "_read_by", "abroad", "country", "dialled", "e164", "high_risk", "is_emergency", "is_extension", "klass",
+        "_read_by",
+        "abroad",
+        "country",
+        "dialled",
+        "e164",
+        "high_risk",
+        "is_emergency",
+        "is_extension",
+        "klass",
         "national",
-    )  # fmt: skip
+    )
 
     dialled: str
     """As keyed or asked."""
@@ -232,3 +250,12 @@ def presented(text: str | None) -> str | None:
     a newline or an escape in it: hazard 1) is no number and is never passed on.
     """
     return text if text and _DIALLABLE.fullmatch(text) else None
+
+
+def direction(a: Number | None, b: Number | None) -> str:
+    """``call_dir``: who is inside. A party without a readable number is outside."""
+    a_inside = a is not None and a.is_extension
+    b_inside = b is not None and b.is_extension
+    if a_inside:
+        return "internal" if b_inside else "outbound"
+    return "inbound" if b_inside else "external"

@@ -11,28 +11,21 @@ from urllib.parse import quote
 from esl_apps.core import causes, dialstring
 from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
 from esl_apps.esl import wire
+from esl_apps.esl.legs import _LIVES, OF_BLEGS, _bleg_by_aleg, _seconds, leg_of
 from esl_apps.esl.session import Completion, Gone, OutboundSession, ReplyError
 from esl_apps.esl.wire import COMMAND_REPLY, Event, decode
 
 #: What a flow needs to hear of its own leg, and no more (hazard 7); of the B-legs beside, from the first bridge on.
 EVENTS = "CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE"
-OF_BLEGS = "CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
-#: Events of a leg that has not ended.
-_LIVES = frozenset(OF_BLEGS.encode().split())
 #: What is told of a leg.
 _OF_LEGS = _LIVES | {b"CHANNEL_HANGUP_COMPLETE"}
 #: What is asked of the channel's data once it has been bridged.
 _LASTING = (
-    b"Unique-ID", b"Caller-Channel-Created-Time", b"Caller-Channel-Answered-Time", b"Channel-Read-Codec-Rate",
-)  # fmt: skip
-#: A leg's times in its events, in microseconds; and how many bytes they are at most, all ten in a row.
-_CREATED_TIME = b"\nCaller-Channel-Created-Time: "
-_ANSWERED_TIME = b"\nCaller-Channel-Answered-Time: "
-_PROGRESS_TIME = b"\nCaller-Channel-Progress-Time: "
-_MEDIA_TIME = b"\nCaller-Channel-Progress-Media-Time: "
-_HANGUP_TIME = b"\nCaller-Channel-Hangup-Time: "
-_HOLD_ACCUM = b"\nCaller-Channel-Hold-Accum: "
-_TIMES = 600
+    b"Unique-ID",
+    b"Caller-Channel-Created-Time",
+    b"Caller-Channel-Answered-Time",
+    b"Channel-Read-Codec-Rate",
+)
 #: How the variable of a header of the caller's INVITE begins.
 _SIP_HEADER = b"\nvariable_sip_h_"
 #: Seconds for an application that does no more than tell the switch something.
@@ -554,77 +547,3 @@ class Channel:
 
 def _nobody_knows(_uuid: str) -> None:
     return None
-
-
-def leg_of(event: Event, *, with_user: bool = True) -> Leg:
-    """What an event says of its leg. The switch's own times, in microseconds, are what the record is made of.
-
-    ``with_user``: whose extension it rang, which stands far behind in the event, where it does.
-    """
-    # They stand in a row: each is looked for there, and not in the whole of the event.
-    block = event.block
-    start = block.find(_CREATED_TIME)
-    end = start + _TIMES if start >= 0 else len(block)
-    start = max(start, 0)
-    hung_up = event.name == b"CHANNEL_HANGUP_COMPLETE"
-    cause = q850 = disposition = ended_at = None
-    hold = 0.0
-    # Of a leg that lives there is no end: what is not there takes longest to find.
-    if hung_up:
-        cause = event.get("Hangup-Cause")
-        code = event.last(b"variable_hangup_cause_q850")
-        q850 = int(code) if code is not None and code.isdigit() and len(code) < 4 else 0
-        q850 = q850 or causes.q850(cause)
-        ended_at = _time(block, _HANGUP_TIME, start, end) or time.time()
-        hold = _time(block, _HOLD_ACCUM, start, end) or 0.0
-    if event.name not in _LIVES:
-        said = event.last(b"variable_sip_hangup_disposition")
-        disposition = decode(said) if said is not None else None
-    return Leg(
-        event.get("Unique-ID") or "",
-        _time(block, _CREATED_TIME, start, end),
-        _time(block, _PROGRESS_TIME, start, end) or _time(block, _MEDIA_TIME, start, end),
-        _time(block, _ANSWERED_TIME, start, end),
-        ended_at,
-        cause,
-        q850,
-        disposition,
-        hold,
-        event.var("esl_user_id") if with_user else None,
-    )
-
-
-def _time(block: bytes, name: bytes, start: int, end: int) -> float | None:
-    """Seconds of a header between two places; None of none and of 0, which is FreeSWITCH's for what has not been."""
-    found = block.find(name, start, end)
-    if found < 0:
-        return None
-    found += len(name)
-    stop = block.find(b"\n", found)
-    value = block[found : stop if stop >= 0 else None]
-    return (int(value) / 1e6 if value.isdigit() and len(value) < 20 else 0.0) or None
-
-
-def _seconds(event: Event, header: str) -> float | None:
-    """None of none and of 0, which is FreeSWITCH's for what has not been."""
-    value = event.int(header)
-    return value / 1e6 if value else None
-
-
-def _bleg_by_aleg(event: Event) -> Leg | None:
-    """What an A-leg's end tells of a B-leg that nobody watched: it was bridged, and how that ended."""
-    bridged_at = event.int("variable_bridge_uepoch") / 1e6
-    if not bridged_at:
-        return None
-    cause = event.var("last_bridge_hangup_cause")
-    return Leg(
-        uuid=event.var("last_bridge_to") or "",
-        answered_at=bridged_at,
-        ended_at=_seconds(event, "Caller-Channel-Hangup-Time"),
-        cause=cause,
-        q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
-        # We sent A the BYE, and nobody had ordered it: B had hung up.
-        disposition="recv_bye"
-        if event.var("sip_hangup_disposition") == "send_bye" and cause == "NORMAL_CLEARING"
-        else None,
-    )

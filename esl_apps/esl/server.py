@@ -16,8 +16,8 @@ from gevent import socket
 from gevent.server import StreamServer
 from greenswitch.esl import OutboundESLServer as GreenswitchServer
 
-from esl_apps.esl.listening import listen
 from esl_apps.esl.session import Gone, OutboundSession
+from esl_apps.net.listening import listen
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from greenswitch.esl import OutboundSessionHasGoneAway
 
 from esl_apps.core.dialstring import UNHEARD
 from esl_apps.esl import wire
-from esl_apps.esl.stream import Stream
 from esl_apps.esl.wire import Event, Framer, FramingError
+from esl_apps.net.stream import Stream
 
 log = logging.getLogger(__name__)
 

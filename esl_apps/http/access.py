@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import falcon
 
-from esl_apps.config import Bearer, CardsToken, IntegratorToken, Rate
-from esl_apps.http.buckets import Buckets
-from esl_apps.http.common import Problem, problem
+from esl_apps.config.model import Rate
+from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken
+from esl_apps.http.errors import Problem, problem
+from esl_apps.http.rate_limit import Buckets
 from esl_apps.http.server import source_of
 
 CALL, READ, RECORD, CARDS = "call", "read", "record", "cards"
@@ -103,9 +104,11 @@ class Door:
     def unauthorized(self) -> Problem:
         self._on_refused(401)
         return problem(
-            401, "unauthorized", "expected Authorization: Bearer TOKEN, or X-Auth-Token",
+            401,
+            "unauthorized",
+            "expected Authorization: Bearer TOKEN, or X-Auth-Token",
             headers={"WWW-Authenticate": "Bearer"},
-        )  # fmt: skip
+        )
 
     def _too_many(self, wait: float, what: str) -> Problem:
         self._on_refused(429)

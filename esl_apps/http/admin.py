@@ -5,13 +5,13 @@ from __future__ import annotations
 import falcon
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from esl_apps.core.apps.click2dial import Client
-from esl_apps.http import crossbar
+from esl_apps.core.order import Client
+from esl_apps.http import crossbar, crossbar_openapi
 from esl_apps.http.access import Door
-from esl_apps.http.common import answer, application
+from esl_apps.http.errors import answer, application
 from esl_apps.http.openapi import describe
 from esl_apps.http.server import Wsgi
-from esl_apps.service import Node
+from esl_apps.node.node import Node
 
 
 def build(node: Node) -> Wsgi:
@@ -57,7 +57,7 @@ class _OpenApi:
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         clients = self._node.clients
         document = describe(next(iter(clients.values()), None) or Client("none", self._node.settings.plan))
-        cards = crossbar.describe()
+        cards = crossbar_openapi.describe()
         document["paths"].update(cards["paths"])
         document["components"]["schemas"].update(cards["schemas"])
         answer(resp, 200, document)

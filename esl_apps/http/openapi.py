@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from esl_apps import __version__
-from esl_apps.core import cdr
-from esl_apps.core.apps.click2dial import CONTACT_REF_LENGTH, Client
+from esl_apps.core import terms
+from esl_apps.core.order import CONTACT_REF_LENGTH, Client
 
 _REF = {"type": "string", "pattern": "^[0-9a-f-]{36}$", "description": "A call's reference: a UUID, version 7."}
 _JSON = "application/json"
@@ -98,7 +98,7 @@ def describe(client: Client) -> dict[str, Any]:
                     "operationId": "listCalls",
                     "summary": "Live and recent calls, newest first",
                     "parameters": [
-                        {"name": "state", "in": "query", "schema": {"type": "string", "enum": list(cdr.STATES)}},
+                        {"name": "state", "in": "query", "schema": {"type": "string", "enum": list(terms.STATES)}},
                         {"name": "agent", "in": "query", "schema": {"type": "string"}},
                         {"name": "contact_ref", "in": "query", "schema": {"type": "string"}},
                         {
@@ -276,7 +276,7 @@ def _schemas(client: Client) -> dict[str, Any]:
             "properties": {
                 "call_ref": _REF,
                 "contact_ref": {"type": "string"},
-                "state": {"type": "string", "enum": list(cdr.STATES)},
+                "state": {"type": "string", "enum": list(terms.STATES)},
             },
         },
         "DryRun": {
@@ -305,7 +305,7 @@ def _schemas(client: Client) -> dict[str, Any]:
             "properties": {
                 "call_ref": _REF,
                 "contact_ref": {"type": "string"},
-                "state": {"type": "string", "enum": list(cdr.STATES)},
+                "state": {"type": "string", "enum": list(terms.STATES)},
                 "agent": string,
                 "callee": string,
                 "outbound_id": string,
@@ -320,7 +320,7 @@ def _schemas(client: Client) -> dict[str, Any]:
                         "type": "object",
                         "required": ["state", "at"],
                         "properties": {
-                            "state": {"type": "string", "enum": list(cdr.STATES)},
+                            "state": {"type": "string", "enum": list(terms.STATES)},
                             "at": {"type": "number"},
                             "detail": {"type": "string"},
                         },

@@ -28,8 +28,8 @@ from gevent import socket
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from esl_apps.esl.listening import listen
-from esl_apps.http.buckets import Buckets
+from esl_apps.http.rate_limit import Buckets
+from esl_apps.net.listening import listen
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,6 @@ from collections.abc import Sequence
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run a sandbox until SIGTERM or SIGINT; the exit status."""
-    from .server import main
+    from esl_apps.sandbox.doors.server import main
 
     return main(argv)

@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from . import causes, strings
-from .channel import Channel, State
-from .events import Event
-from .profile import CallerProfile
-from .sleeper import Handle, later
+from esl_apps.sandbox.leg.channel import Channel, State
+from esl_apps.sandbox.leg.profile import CallerProfile
+from esl_apps.sandbox.run.sleeper import Handle, later
+from esl_apps.sandbox.wire import causes, strings
+from esl_apps.sandbox.wire.events import Event
 
 if TYPE_CHECKING:
-    from .switch import Switch
+    from esl_apps.sandbox.switch import Switch
 
 DIGIT_SECONDS = 0.1
 """One key: pressed and let go; it counts at its release."""
@@ -104,13 +104,9 @@ class Phone:
     def contacts(self) -> list[str]:
         """Dial strings of the phone's registrations."""
         base = 20000 + (strings.number(self.number) % 1000) * 10
-        return [
-            f"sofia/internal/sip:{self.number}@127.0.0.1:{base + n};ob" for n in range(self.registrations)
-        ]
+        return [f"sofia/internal/sip:{self.number}@127.0.0.1:{base + n};ob" for n in range(self.registrations)]
 
-    def dial(
-        self, number: str, headers: Mapping[str, str] | None = None, *, context: str | None = None
-    ) -> Dialog:
+    def dial(self, number: str, headers: Mapping[str, str] | None = None, *, context: str | None = None) -> Dialog:
         """Call a number through the switch."""
         dialog = Dialog(self.switch, self, self.script, "out", number)
         self.note(dialog)
@@ -123,9 +119,7 @@ class Dialog:
 
     kind = "sofia"
 
-    def __init__(
-        self, switch: Switch, phone: Phone | None, script: Script, direction: str, number: str
-    ) -> None:
+    def __init__(self, switch: Switch, phone: Phone | None, script: Script, direction: str, number: str) -> None:
         self.switch = switch
         self.phone = phone
         self.script = script

@@ -13,21 +13,25 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from . import api, applications, causes, cdr, loopback
-from .bindings import DigitMachine
-from .channel import Channel, State
-from .dialplan import Dialplan
-from .events import Bus, Event
-from .legs import Legs
-from .originate import bridge
-from .phones import Dialog, Phone, Script
-from .profile import CallerProfile
-from .scheduler import Scheduler
-from .sleeper import later
+from esl_apps.sandbox.applications import media
+from esl_apps.sandbox.commands import calls
+from esl_apps.sandbox.leg import loopback
+from esl_apps.sandbox.leg.bindings import DigitMachine
+from esl_apps.sandbox.leg.channel import Channel, State
+from esl_apps.sandbox.leg.profile import CallerProfile
+from esl_apps.sandbox.phones import Dialog, Phone, Script
+from esl_apps.sandbox.report import cdr
+from esl_apps.sandbox.report.legs import Legs
+from esl_apps.sandbox.run.dialplan import Dialplan
+from esl_apps.sandbox.run.originate import bridge
+from esl_apps.sandbox.run.scheduler import Scheduler
+from esl_apps.sandbox.run.sleeper import later
+from esl_apps.sandbox.wire import causes
+from esl_apps.sandbox.wire.events import Bus, Event
 
 if TYPE_CHECKING:
-    from .applications import Application
-    from .listener import Listener
+    from esl_apps.sandbox.applications.media import Application
+    from esl_apps.sandbox.doors.listener import Listener
 
 HEARTBEAT_SECONDS = 20.0
 VERSION = "1.11.1-release"
@@ -81,7 +85,7 @@ class Switch:
             "hostname": self.bus.hostname,
             "core_uuid": self.bus.core_uuid,
         }
-        self.applications: dict[str, Application] = applications.table()
+        self.applications: dict[str, Application] = media.table()
         self.gateways: dict[str, Gateway] = {"pstn": Gateway("pstn"), "pstn2": Gateway("pstn2")}
         self.extensions: dict[str, Phone] = {}
         self.outside: dict[str, Phone] = {}
@@ -133,7 +137,7 @@ class Switch:
 
     def api(self, command: str, argument: str) -> str:
         """What ``fs_cli -x`` would print."""
-        return api.execute(self, command, argument)
+        return calls.execute(self, command, argument)
 
     def api_text(self, command: str, argument: str) -> str:
         """The same, without the line's end, for ``${…}``."""
@@ -161,7 +165,7 @@ class Switch:
                 "HEARTBEAT",
                 after=[
                     ("Event-Info", "System Ready"),
-                    ("Up-Time", api.up_time(time.time() - self.started)),
+                    ("Up-Time", calls.up_time(time.time() - self.started)),
                     ("FreeSWITCH-Version", f"{VERSION}~64bit"),
                     ("Uptime-msec", str(up * 1000)),
                     ("Session-Count", str(len(self.channels))),
@@ -334,8 +338,13 @@ class Switch:
             leg = Channel(self, self.make_uuid(), "N/A", "outbound", profile, Dialog(self, None, Script(), "in", ""))
             leg.running_state = State.NONE
             leg.bare = True
-            for name, value in (("direction", "outbound"), ("is_outbound", "true"), ("uuid", leg.uuid),
-                                ("call_uuid", leg.uuid), ("session_id", str(leg.session_id))):  # fmt: skip
+            for name, value in (
+                ("direction", "outbound"),
+                ("is_outbound", "true"),
+                ("uuid", leg.uuid),
+                ("call_uuid", leg.uuid),
+                ("session_id", str(leg.session_id)),
+            ):
                 leg.set(name, value)
             leg.fire("CHANNEL_DESTROY")
             leg.run_state(State.DESTROY)

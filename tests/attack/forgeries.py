@@ -47,7 +47,6 @@ class Forgery:
     """It lies about the From user itself: the record may have the attacker's number, or none."""
 
 
-
 def fields(payload: str) -> Iterator[Forgery]:
     """The payload in every field that a caller writes."""
     token = payload.replace(" ", "%20")
@@ -67,10 +66,22 @@ def fields(payload: str) -> Iterator[Forgery]:
         more = ";party=calling;screen=yes;privacy=off" if name == "Remote-Party-ID" else ""
         yield Forgery(name.lower(), headers=[(name, address + more)])
     for name in (
-        "Identity", "Subject", "User-Agent", "Privacy", "X-Attack", "X-Teleforge-Contact-Ref", "P-Key-Flags",
-        "Call-Info", "Alert-Info", "Supported", "Accept-Language", "Organization", "Reason", "Date",
+        "Identity",
+        "Subject",
+        "User-Agent",
+        "Privacy",
+        "X-Attack",
+        "X-Teleforge-Contact-Ref",
+        "P-Key-Flags",
+        "Call-Info",
+        "Alert-Info",
+        "Supported",
+        "Accept-Language",
+        "Organization",
+        "Reason",
+        "Date",
         f"X-A{token.replace(':', '%3A')[:60]}",
-    ):  # fmt: skip
+    ):
         yield Forgery(name[:24].lower(), headers=[(name, payload)])
     yield Forgery("content-type", instead={"Content-Type": payload})
     sdp = f"v=0\r\no={token} 1 1 IN IP4 127.0.0.1\r\ns={token}\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
@@ -92,12 +103,16 @@ CLAIMS = [
     *(
         Forgery(f"from-{name}", [("P-Asserted-Identity", f"<sip:{VICTIM}@127.0.0.1>")], sender=sender, claims=True)
         for name, sender in (
-            ("nul", "<sip:%00@127.0.0.1>"), ("nobody", "<sip:127.0.0.1>"), ("empty", "<sip:@127.0.0.1>"),
-            ("blank", "<sip:%20@127.0.0.1>"), ("urn", "<urn:service:sos>"),
-            ("anonymous", "<sip:anonymous@anonymous.invalid>"), ("nul-tel", "<tel:%00>"),
+            ("nul", "<sip:%00@127.0.0.1>"),
+            ("nobody", "<sip:127.0.0.1>"),
+            ("empty", "<sip:@127.0.0.1>"),
+            ("blank", "<sip:%20@127.0.0.1>"),
+            ("urn", "<urn:service:sos>"),
+            ("anonymous", "<sip:anonymous@anonymous.invalid>"),
+            ("nul-tel", "<tel:%00>"),
         )
     ),
     Forgery("x-auth", [("X-AUTH-IP", "10.99.99.99"), ("X-sip_authorized", "true"), ("X-FS-Channel-Name", VICTIM)]),
     Forgery("x-ours", [("X-esl_call_ref", "a"), ("X-variable_esl_call_ref", "a"), ("P-esl_node", "a")]),
     Forgery("replaces", [("Replaces", "a;from-tag=b;to-tag=c")]),
-]  # fmt: skip
+]

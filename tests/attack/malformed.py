@@ -27,10 +27,10 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from tests.attack.forgeries import PAYLOADS
-from tests.esl.peer import api_response, channel_data, complete, event, goodbye, linger_notice, raw_event, reply
-from tests.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
 from tests.rig.base import Script
 from tests.rig.sandbox import SandboxRig
+from tests.support.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
+from tests.support.peer import api_response, channel_data, complete, event, goodbye, linger_notice, raw_event, reply
 
 UUID = "eb43d895-1f07-4a4e-93fc-ba8febf183b8"
 PATHS = ("disa/acme/front", "dialthrough", "callback", "inbound", "click2dial", "click2dial/acme", "nowhere", "")
@@ -101,9 +101,12 @@ def valid_frames(chance: random.Random) -> list[bytes]:
         *(complete(app, number, uuid=UUID) for app in ("playback", "bridge", "answer")),
         *(event(name, leg, uuid="b") for name in ("CHANNEL_ANSWER", "CHANNEL_HANGUP_COMPLETE", "CHANNEL_PROGRESS")),
         *(event(name, uuid=UUID) for name in ("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE")),
-        event("BACKGROUND_JOB", body="x"), event("CUSTOM", {"Event-Subclass": "a::b"}),
-        raw_event(b"key: x\ndigits: 4\n\n"), linger_notice(UUID), goodbye(),
-    ]  # fmt: skip
+        event("BACKGROUND_JOB", body="x"),
+        event("CUSTOM", {"Event-Subclass": "a::b"}),
+        raw_event(b"key: x\ndigits: 4\n\n"),
+        linger_notice(UUID),
+        goodbye(),
+    ]
 
 
 #: Frames that are none, or that say of themselves what is not so: they end a connection, rightly.
@@ -201,10 +204,13 @@ def as_a_switch(address: str, source: Source, chance: random.Random, count: int)
                 return said
             caller = chance.choice([*PAYLOADS.values(), "27825556666"]).encode("utf-8", "replace").decode()
             head = {
-                "variable_socket_path": chance.choice(PATHS), "variable_sip_from_user": caller,
-                "variable_sip_from_uri": caller, "Caller-Destination-Number": chance.choice(["27115550000", caller]),
-                "Channel-Name": f"sofia/external/{caller}@x", "variable_sip_h_X-Teleforge-Contact-Ref": caller,
-            }  # fmt: skip
+                "variable_socket_path": chance.choice(PATHS),
+                "variable_sip_from_user": caller,
+                "variable_sip_from_uri": caller,
+                "Caller-Destination-Number": chance.choice(["27115550000", caller]),
+                "Channel-Name": f"sofia/external/{caller}@x",
+                "variable_sip_h_X-Teleforge-Contact-Ref": caller,
+            }
             hello = channel_data(head, uuid=UUID) + reply("+OK will linger 5 seconds")
             sock.sendall(damage(chance, hello) if chance.random() < 0.1 else hello)
             # Some answers, so that the flow goes on; then what the stream has.
@@ -276,14 +282,29 @@ class HostileSwitch:
 _NAMES = ("agent", "callee", "outbound_id", "contact_ref", "call_ref", "data", "pin", "cid", "a_leg_number", "\0", "é")
 _PATHS = (
     (
-        "/click2dial/calls", "/click2dial/calls", "/click2dial/calls?dry_run=1", "/click2dial/calls/x", "/openapi.json",
-        "/click2dial/recordings/..%2f..%2fetc", "/call.php?agent=1000", "/%ff%fe", "//", "*",
+        "/click2dial/calls",
+        "/click2dial/calls",
+        "/click2dial/calls?dry_run=1",
+        "/click2dial/calls/x",
+        "/openapi.json",
+        "/click2dial/recordings/..%2f..%2fetc",
+        "/call.php?agent=1000",
+        "/%ff%fe",
+        "//",
+        "*",
     ),
     (
-        "/v2/accounts/acme/cccps", "/v2/accounts/acme/cccps/autodial", "/v2/accounts/acme/cccps/" + "a" * 32,
-        "/v2/accounts/%00/cccps", "/healthz", "/readyz", "/metrics", "/openapi.json", "/click2dial/calls",
+        "/v2/accounts/acme/cccps",
+        "/v2/accounts/acme/cccps/autodial",
+        "/v2/accounts/acme/cccps/" + "a" * 32,
+        "/v2/accounts/%00/cccps",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/click2dial/calls",
     ),
-)  # fmt: skip
+)
 _TOKENS = (TOKEN, ADMIN_TOKEN)
 
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from esl_apps import dialplan
+from esl_apps.cli import dialplan
 from tests.attack.forgeries import PAYLOADS, VICTIM, Forgery
-from tests.node import ADMIN_TOKEN, CDRS, Node, RedisServer, configuration, request
-from tests.ports import free_ports
 from tests.rig.base import Script, eventually
 from tests.rig.freeswitch import PASSWORD, FreeswitchRig, RawCall
+from tests.support.node import ADMIN_TOKEN, CDRS, Node, RedisServer, configuration, request
+from tests.support.ports import free_ports
 
 CARD_PIN, DISA_PIN = "482190735", "4821907356"
 DIDS = {"dialthrough": "5141115555", "disa": "27115550002", "callback": "5142223333", "inbound": "27115550000"}
@@ -113,9 +113,12 @@ class Stand:
 
     def invite(self, forgery: Forgery, did: str) -> RawCall:
         return self.rig.raw_call(
-            forgery.number.replace("{did}", did), forgery.headers, sender=forgery.sender,
-            instead=forgery.instead, payload=forgery.body,
-        )  # fmt: skip
+            forgery.number.replace("{did}", did),
+            forgery.headers,
+            sender=forgery.sender,
+            instead=forgery.instead,
+            payload=forgery.body,
+        )
 
     def attack(self, round: Sequence[tuple[Forgery, str]], *, talk: float = 0.6) -> list[dict[str, Any]]:
         """Send all (each to the DID of an application); hang them up after a while; the records of those that a node
@@ -201,4 +204,3 @@ class Stand:
 def spread(forgeries: Iterable[Forgery], apps: Sequence[str]) -> list[tuple[Forgery, str]]:
     """Each forgery at one of the applications, in turn."""
     return [(forgery, apps[number % len(apps)]) for number, forgery in enumerate(forgeries)]
-

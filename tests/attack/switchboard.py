@@ -9,7 +9,7 @@ from unittest import mock
 from esl_apps.esl import session as session_module
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.session import OutboundSession
-from tests.esl.peer import OTHER_UUID, UUID, api_response, channel_data, complete, event, raw_event, reply
+from tests.support.peer import OTHER_UUID, UUID, api_response, channel_data, complete, event, raw_event, reply
 
 
 class Switchboard:

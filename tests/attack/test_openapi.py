@@ -16,8 +16,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
 from tests.rig.sandbox import SandboxRig
+from tests.support.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
 
 CHECKS = [
     not_a_server_error,

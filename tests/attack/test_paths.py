@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from esl_apps.core.apps.common import recording_path
-from esl_apps.core.cdr import new_ref
-from tests.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
-from tests.ports import free_port
+from esl_apps.apps.legs import recording_path
+from esl_apps.core.reference import new_ref
 from tests.rig.base import Script
 from tests.rig.sandbox import SandboxRig
+from tests.support.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
+from tests.support.ports import free_port
 
 SECRET = b"RIFF what nobody may read"
 OTHERS_TOKEN = "beta-token-for-tests"
@@ -70,9 +70,24 @@ def raw_get(address: str, path: bytes, token: str = TOKEN) -> tuple[int, bytes]:
 def spellings(path: str) -> Iterator[bytes]:
     """One way up and down, in all the ways in which servers were made to read it."""
     for up in (
-        "../", "..%2f", "%2e%2e/", "%2e%2e%2f", "%252e%252e%252f", "..%252f", "..%c0%af", "%c0%ae%c0%ae/", "..%5c",
-        "..\\", "....//", "..;/", "..%00/", "..%ef%bc%8f", "%uff0e%uff0e/", "./.././", "/",
-    ):  # fmt: skip
+        "../",
+        "..%2f",
+        "%2e%2e/",
+        "%2e%2e%2f",
+        "%252e%252e%252f",
+        "..%252f",
+        "..%c0%af",
+        "%c0%ae%c0%ae/",
+        "..%5c",
+        "..\\",
+        "....//",
+        "..;/",
+        "..%00/",
+        "..%ef%bc%8f",
+        "%uff0e%uff0e/",
+        "./.././",
+        "/",
+    ):
         for depth in (1, 3, 6):
             yield (RECORDINGS + up * depth + path).encode()
             yield (RECORDINGS + up * depth + path.replace("/", "%2f")).encode()
@@ -110,13 +125,27 @@ def test_another_integrators_recording_is_none(stand: tuple[SandboxRig, Node], f
 @pytest.mark.parametrize(
     "name",
     [
-        "{}%00", "{}%00.wav", "%00{}", "{}/", "{}/.", "./{}", "{}.bak", "{}%0a", "{}%20", "{}?x=/etc/passwd", "{}#",
-        "{}::$DATA", "/{}", "{}%2e", "%7b{}%7d", "*", "?", "{}\u00a0",
+        "{}%00",
+        "{}%00.wav",
+        "%00{}",
+        "{}/",
+        "{}/.",
+        "./{}",
+        "{}.bak",
+        "{}%0a",
+        "{}%20",
+        "{}?x=/etc/passwd",
+        "{}#",
+        "{}::$DATA",
+        "/{}",
+        "{}%2e",
+        "%7b{}%7d",
+        "*",
+        "?",
+        "{}\u00a0",
     ],
-)  # fmt: skip
-def test_a_name_with_something_beside_it_is_no_name(
-    stand: tuple[SandboxRig, Node], folder: Path, name: str
-) -> None:
+)
+def test_a_name_with_something_beside_it_is_no_name(stand: tuple[SandboxRig, Node], folder: Path, name: str) -> None:
     path = (RECORDINGS + name.format(recorded(folder))).encode()
     status, body = raw_get(stand[1].api, path)
     if name in ("{}?x=/etc/passwd", "{}/", "{}#"):
@@ -151,16 +180,40 @@ def test_what_is_no_file_of_its_own_is_not_followed(stand: tuple[SandboxRig, Nod
 @pytest.mark.parametrize(
     "media_id",
     [
-        "../enter_pin", "enter_pin.wav", "/etc/passwd", "..%2fenter_pin", "%2e%2e%2fenter_pin", "enter_pin\0",
-        "enter_pin\n", "\u2024\u2024/enter_pin", "\uff0e\uff0e\uff0fenter_pin", "en/8000/enter_pin", ".", "..", "", " ",
-        "enter_pin ", "a" * 5000,
-        "file:///etc/passwd", "http://127.0.0.1:1/a.wav", "https://prompts.example/a.wav?x",
+        "../enter_pin",
+        "enter_pin.wav",
+        "/etc/passwd",
+        "..%2fenter_pin",
+        "%2e%2e%2fenter_pin",
+        "enter_pin\0",
+        "enter_pin\n",
+        "\u2024\u2024/enter_pin",
+        "\uff0e\uff0e\uff0fenter_pin",
+        "en/8000/enter_pin",
+        ".",
+        "..",
+        "",
+        " ",
+        "enter_pin ",
+        "a" * 5000,
+        "file:///etc/passwd",
+        "http://127.0.0.1:1/a.wav",
+        "https://prompts.example/a.wav?x",
         "https://prompts.example/../a.wav",
-        "tone_stream://%(1000,0,350)", "say:enter_pin", "shout://x", "${system(id)}", "local_stream://moh",
+        "tone_stream://%(1000,0,350)",
+        "say:enter_pin",
+        "shout://x",
+        "${system(id)}",
+        "local_stream://moh",
         "enter_pin,x",
-        "enter_pin!x", "@before=a", ["announcement"], {"a": "b"}, 5, True,
+        "enter_pin!x",
+        "@before=a",
+        ["announcement"],
+        {"a": "b"},
+        5,
+        True,
     ],
-)  # fmt: skip
+)
 def test_a_media_id_is_a_prompt_or_a_listed_url(stand: tuple[SandboxRig, Node], media_id: Any) -> None:
     rig, node = stand
     body = {"data": {"a_leg_number": "1000", "b_leg_number": "1001", "media_id": media_id, "callback_delay": 0}}

@@ -11,9 +11,9 @@ import pytest
 
 from tests.attack.forgeries import ATTACKER, PAYLOADS, VICTIM
 from tests.attack.stand import DIDS, PREMIUM, enrol, open_as_can_be
-from tests.node import CDRS, Node, RedisServer, configuration, request
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
+from tests.support.node import CDRS, Node, RedisServer, configuration, request
 
 APPS = {"dialthrough": "dialthrough", "disa": "disa/acme/front", "callback": "callback", "inbound": "inbound"}
 #: As it comes over the control port, which is no SIP: what FreeSWITCH would have decoded is decoded.

@@ -17,23 +17,26 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from esl_apps import cards as cards_module
-from esl_apps.cards import CardStore, sha_of
-from esl_apps.core.apps import autodial, callback, click2dial, dialthrough, disa, inbound
-from esl_apps.core.apps.click2dial import Client, Refused
-from esl_apps.core.apps.common import Rang, Settings, ring_aleg
-from esl_apps.core.apps.dialin import Rules
+from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
+from esl_apps.apps.ringing import Rang, ring_aleg
+from esl_apps.apps.session import Rules
+from esl_apps.apps.settings import Settings
+from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account, Card, Unavailable
-from esl_apps.core.cdr import Attempt
 from esl_apps.core.dialstring import Endpoints
-from esl_apps.core.guard import OPEN, WRONG, Source, source_of
+from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import NotDialable, NumberPlan
-from esl_apps.http.common import Problem
-from esl_apps.http.crossbar import read_order
-from esl_apps.outgoing import Outgoing
+from esl_apps.core.order import Client
+from esl_apps.core.pins import OPEN, WRONG, Source, source_of
+from esl_apps.http.autodial import read_order
+from esl_apps.http.errors import Problem
+from esl_apps.node.outgoing import Outgoing
+from esl_apps.store import cards as cards_module
+from esl_apps.store.cards import CardStore
+from esl_apps.store.script import sha_of
 from tests.attack import grammar
 from tests.attack.switchboard import Switchboard, channel
-from tests.esl.peer import UUID
+from tests.support.peer import UUID
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
 SETTINGS = Settings(
@@ -50,13 +53,43 @@ TARGET = f"sofia/gateway/pstn/{E164}"
 SOCKET = "socket(127.0.0.1:8084/click2dial async full)"
 
 ATTACKS = (
-    "'a}sofia/gateway/gw/0900123456 ", "a}[x=1]sofia/gateway/gw/0900", "},user/1001", "a|b=1", "a,b=1", "a:_:b",
-    "!b=2!c=3", "^^:a=1", "${system(id)}", "$${domain}", "\\'", '"', "'", "\n\napi hupall\n\n", "\r\n\r\n", "\0",
-    "<a=1>", "[leg_timeout=1]", "%7D", "%0A%0Aapi", "{", " &park()", "é\u2028", "=;", "~|!;", "+27900123456}",
-    "1000@evil", "^^|esl_app=x", "x\nexecute-app-name: system\nexecute-app-arg: id", "../../etc/passwd",
-    "tone_stream://%(1,1,1)", "0900123456,sofia/gateway/pstn/0900123456", "conference:x@default+flags{moderator}",
-    "tvc_x}", "-bleg", "9" * 400,
-)  # fmt: skip
+    "'a}sofia/gateway/gw/0900123456 ",
+    "a}[x=1]sofia/gateway/gw/0900",
+    "},user/1001",
+    "a|b=1",
+    "a,b=1",
+    "a:_:b",
+    "!b=2!c=3",
+    "^^:a=1",
+    "${system(id)}",
+    "$${domain}",
+    "\\'",
+    '"',
+    "'",
+    "\n\napi hupall\n\n",
+    "\r\n\r\n",
+    "\0",
+    "<a=1>",
+    "[leg_timeout=1]",
+    "%7D",
+    "%0A%0Aapi",
+    "{",
+    " &park()",
+    "é\u2028",
+    "=;",
+    "~|!;",
+    "+27900123456}",
+    "1000@evil",
+    "^^|esl_app=x",
+    "x\nexecute-app-name: system\nexecute-app-arg: id",
+    "../../etc/passwd",
+    "tone_stream://%(1,1,1)",
+    "0900123456,sofia/gateway/pstn/0900123456",
+    "conference:x@default+flags{moderator}",
+    "tvc_x}",
+    "-bleg",
+    "9" * 400,
+)
 
 known = st.sampled_from(ATTACKS)
 hostile = st.one_of(known, st.text(max_size=40), st.builds("{}{}".format, known, st.text(max_size=9)))
@@ -75,10 +108,16 @@ _OTHERS = re.compile(
     r"filter Application-UUID -0|event plain [A-Z_ ]+"
 )
 _PLAIN = {
-    "answer": r"", "hangup": r"[A-Z_]+", "playback": r"/prompts/[a-z0-9_-]+\.wav|tone_stream://[%(),0-9;a-z=]+",
-    "start_dtmf": "", "bind_digit_action": r"keys,[~^().$*]+,key,x", "clear_digit_action": "all", "ring_ready": "",
-    "pre_answer": "", "conference": r"[A-Za-z0-9._~%-]+@default",
-}  # fmt: skip
+    "answer": r"",
+    "hangup": r"[A-Z_]+",
+    "playback": r"/prompts/[a-z0-9_-]+\.wav|tone_stream://[%(),0-9;a-z=]+",
+    "start_dtmf": "",
+    "bind_digit_action": r"keys,[~^().$*]+,key,x",
+    "clear_digit_action": "all",
+    "ring_ready": "",
+    "pre_answer": "",
+    "conference": r"[A-Za-z0-9._~%-]+@default",
+}
 
 
 def left(board: Switchboard) -> tuple[list[grammar.Attempt], list[dict[str, str]]]:
@@ -107,14 +146,40 @@ def says(variables: Mapping[str, str], name: str, value: str | None) -> bool:
 
 
 _OURS = {
-    "esl_app", "esl_call_ref", "esl_contact_ref", "esl_account_id", "esl_user_id", "esl_node", "esl_bleg",
-    "deny_refer_requests", "force_transfer_context", "origination_caller_id_number", "origination_caller_id_name",
-    "outbound_redirect_fatal", "ignore_early_media", "originate_timeout", "sip_h_Diversion", "hangup_after_bridge",
-    "continue_on_fail", "transfer_ringback", "instant_ringback", "rtp_rewrite_timestamps", "sensitive_dtmf",
-    "playback_terminators", "execute_on_answer", "RECORD_MIN_SEC", "RECORD_STEREO", "RECORD_STEREO_SWAP",
-    "esl_callee", "esl_outbound_id", "execute_on_answer_2", "app_uuid", "sip_copy_custom_headers", "sip_copy_multipart",
+    "esl_app",
+    "esl_call_ref",
+    "esl_contact_ref",
+    "esl_account_id",
+    "esl_user_id",
+    "esl_node",
+    "esl_bleg",
+    "deny_refer_requests",
+    "force_transfer_context",
+    "origination_caller_id_number",
+    "origination_caller_id_name",
+    "outbound_redirect_fatal",
+    "ignore_early_media",
+    "originate_timeout",
+    "sip_h_Diversion",
+    "hangup_after_bridge",
+    "continue_on_fail",
+    "transfer_ringback",
+    "instant_ringback",
+    "rtp_rewrite_timestamps",
+    "sensitive_dtmf",
+    "playback_terminators",
+    "execute_on_answer",
+    "RECORD_MIN_SEC",
+    "RECORD_STEREO",
+    "RECORD_STEREO_SWAP",
+    "esl_callee",
+    "esl_outbound_id",
+    "execute_on_answer_2",
+    "app_uuid",
+    "sip_copy_custom_headers",
+    "sip_copy_multipart",
     "esl_session_ref",
-}  # fmt: skip
+}
 
 
 def meant(board: Switchboard, target: str | None, **values: str | None) -> None:
@@ -236,9 +301,17 @@ def test_a_stored_card_dials_what_is_keyed_and_nothing_else(
     call = channel(board)
     attempts: list[Attempt] = []
     dialthrough.run(
-        call, SETTINGS, RULES, store, Free(), Open(), caller=CALLER, attested=False, source=SOURCE,
+        call,
+        SETTINGS,
+        RULES,
+        store,
+        Free(),
+        Open(),
+        caller=CALLER,
+        attested=False,
+        source=SOURCE,
         begin=attempts.append,
-    )  # fmt: skip
+    )
     target: str | None = TARGET
     if keyed == "*0":
         try:
@@ -282,9 +355,18 @@ def test_an_accounts_texts_leave_a_disa_as_they_are(
     entrance = disa.Entrance(name, of, None, 10, 3, 3.0, 15, disa.DIALTONE, 10.0, False, True, 60.0)
     board = Switchboard([CALLEE + "#", "", "", ""])
     disa.run(
-        channel(board), entrance, SETTINGS, RULES, Free(), Open(), caller=caller, source=SOURCE, begin=begin,
-        hash_pin=str, session_ref="01a20000-0000-7000-8000-000000000000",
-    )  # fmt: skip
+        channel(board),
+        entrance,
+        SETTINGS,
+        RULES,
+        Free(),
+        Open(),
+        caller=caller,
+        source=SOURCE,
+        begin=begin,
+        hash_pin=str,
+        session_ref="01a20000-0000-7000-8000-000000000000",
+    )
     meant(board, TARGET, esl_account_id=name or integrator, esl_user_id="")
     assert left(board)[0]
 
@@ -298,9 +380,17 @@ def test_what_cannot_be_read_opens_nothing(card: bytes, account: bytes, last: by
     board = Switchboard([CALLEE + "#", "", ""])
     made: list[Attempt] = []
     dialthrough.run(
-        channel(board), SETTINGS, RULES, store, Free(), Open(), caller=CALLER, attested=False, source=SOURCE,
+        channel(board),
+        SETTINGS,
+        RULES,
+        store,
+        Free(),
+        Open(),
+        caller=CALLER,
+        attested=False,
+        source=SOURCE,
         begin=made.append,
-    )  # fmt: skip
+    )
     assert left(board)[0] == []
     assert made[0].record is not None
     assert made[0].record.end_reason == "rejected"
@@ -313,9 +403,12 @@ def test_what_cannot_be_read_opens_nothing(card: bytes, account: bytes, last: by
 
 #: An integrator whose operator let everything pass.
 LOOSE = Client(
-    "acme", PLAN, patterns=dict.fromkeys(("agent", "callee", "outbound_id", "contact_ref"), r"(?s).*"),
-    campaigns={"x": "27115550000"}, record=True,
-)  # fmt: skip
+    "acme",
+    PLAN,
+    patterns=dict.fromkeys(("agent", "callee", "outbound_id", "contact_ref"), r"(?s).*"),
+    campaigns={"x": "27115550000"},
+    record=True,
+)
 STRICT = Client("acme", PLAN, campaigns={"x": "27115550000"}, caller_ids=["27115550000"], record=True)
 fields = st.fixed_dictionaries(
     {"agent": numbers, "callee": numbers, "outbound_id": numbers | st.just("tvc_x"), "contact_ref": hostile}
@@ -336,8 +429,13 @@ def test_every_field_of_a_click2dial_is_a_number_or_a_value(client: Client, body
     leg = click2dial.aleg(attempt, order, client, SETTINGS)
     ref = order.contact_ref or attempt.call_ref
     originates(
-        leg, endpoints, attempt, esl_contact_ref=ref, esl_callee=body["callee"], esl_user_id=body["agent"],
-    )  # fmt: skip
+        leg,
+        endpoints,
+        attempt,
+        esl_contact_ref=ref,
+        esl_callee=body["callee"],
+        esl_user_id=body["agent"],
+    )
     assert endpoints[0] in (f"user/{body['agent']}@127.0.0.1", f"sofia/gateway/pstn/{body['agent']}")
     again = click2dial.new_attempt(client, order, SETTINGS)
     board = Switchboard([])
@@ -377,9 +475,10 @@ class AnAccount(SimpleNamespace):
 
 
 NODE: Any = AnAccount(
-    settings=SETTINGS, rules=RULES,
+    settings=SETTINGS,
+    rules=RULES,
     config=SimpleNamespace(prompts=SimpleNamespace(urls=["https://prompts.example/a.wav"], dir=None, language="en")),
-)  # fmt: skip
+)
 rooms = st.one_of(hostile.map("conference:{}".format), st.just("conference:room"))
 autodials = st.fixed_dictionaries(
     {"a_leg_number": numbers, "b_leg_number": numbers | rooms},
@@ -443,9 +542,13 @@ def test_an_order_that_is_taken_over_is_checked_again(
     """What another process left of an autodial in Redis, where its A-leg answers here."""
     account = Account(id="acme", caller_id="+27115550000")
     node: Any = SimpleNamespace(
-        settings=SETTINGS, rules=RULES, usage=Free(), config=NODE.config,
-        cards=SimpleNamespace(account=lambda _id: account), go_on_paying=lambda _attempt: None,
-    )  # fmt: skip
+        settings=SETTINGS,
+        rules=RULES,
+        usage=Free(),
+        config=NODE.config,
+        cards=SimpleNamespace(account=lambda _id: account),
+        go_on_paying=lambda _attempt: None,
+    )
     attempt = Attempt("autodial", None, "1000", None, None, "external", account_id="acme")
     order = {"a": a, "b": b, "conference": conference, "retain_cid": False, "media_id": media_id}
     attempt.order = order

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import on_the_sandbox
-from tests.node import ADMIN_TOKEN, Node, RedisServer, configuration, request
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.support.node import ADMIN_TOKEN, Node, RedisServer, configuration, request
 
 AGENT, CALLEE, E164 = "1000", "0820001234", "27820001234"
 #: Until the test says what it does.
@@ -234,11 +234,15 @@ CB, CC, HOLDER = "0115552000", "0115552001", "27825556666"
 CARDS: dict[str, Any] = {
     "pin_key": "key-for-tests",
     "cccp": {
-        "cccp_cb_number": CB, "cccp_cc_number": CC, "callback_delay": 0.2, "prompt_delay": 0.1, "cid_trust": "any",
+        "cccp_cb_number": CB,
+        "cccp_cc_number": CC,
+        "callback_delay": 0.2,
+        "prompt_delay": 0.1,
+        "cid_trust": "any",
     },
     "callback": {"retries": 1, "retry_after": 0.5, "cool_down": 60},
     "accounts": {"acme": {"caller_id": {"number": "+27115550000"}}},
-}  # fmt: skip
+}
 
 
 def card(node: Node, **fields: Any) -> None:

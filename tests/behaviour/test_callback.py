@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import on_the_sandbox
-from tests.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
 from tests.rig.base import Rig, Script, eventually
+from tests.support.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
 
 CB, CALLER, STRANGER = "0115552000", "0825556666", "0845550000"
 CALLER_E164, CALLEE, E164 = "27825556666", "0820001234", "27820001234"

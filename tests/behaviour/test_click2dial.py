@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.node import Node, RedisServer, request
 from tests.rig.base import Rig, Script, eventually
+from tests.support.node import Node, RedisServer, request
 
 CALLEE = "0820001234"
 
@@ -201,9 +201,7 @@ def test_hold_time_is_the_clients(rig: Rig, node: Node, redis: RedisServer) -> N
     ],
     ids=lambda value: str(getattr(value, "reject", "")),
 )
-def test_agent_that_refuses(
-    rig: Rig, node: Node, redis: RedisServer, script: Script, reason: str, code: int
-) -> None:
+def test_agent_that_refuses(rig: Rig, node: Node, redis: RedisServer, script: Script, reason: str, code: int) -> None:
     rig.phone("1000", script)
     callee = rig.outside(CALLEE)
     record = ended(redis, node.call("1000", CALLEE), reason, code, "agent")
@@ -242,9 +240,7 @@ def test_agent_that_is_not_registered_fails_at_once(rig: Rig, node: Node, redis:
     ],
     ids=lambda value: str(getattr(value, "reject", "")),
 )
-def test_callee_that_refuses(
-    rig: Rig, node: Node, redis: RedisServer, script: Script, reason: str, code: int
-) -> None:
+def test_callee_that_refuses(rig: Rig, node: Node, redis: RedisServer, script: Script, reason: str, code: int) -> None:
     agent = rig.phone("1000", Script(answer_after=0.1))
     rig.outside(CALLEE, script)
     record = ended(redis, node.call("1000", CALLEE), reason, code, "callee")
@@ -341,9 +337,7 @@ def test_internal_call(rig: Rig, node: Node, redis: RedisServer) -> None:
     assert callee.calls[0].leg.caller_number == "27115550000"
 
 
-def test_external_call_shows_an_agent_outside_the_integrators_number(
-    rig: Rig, node: Node, redis: RedisServer
-) -> None:
+def test_external_call_shows_an_agent_outside_the_integrators_number(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.outside("0831112222", Script(answer_after=0.1))
     rig.outside(CALLEE, Script(answer_after=0.1, hangup_after=0.5))
     record = ended(redis, node.call("0831112222", CALLEE), "answered", 16, "callee")

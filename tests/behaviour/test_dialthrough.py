@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import on_a_real_switch
-from tests.node import ADMIN_TOKEN, Node, RedisServer, request
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.support.node import ADMIN_TOKEN, Node, RedisServer, request
 
 CC, CALLER, STRANGER = "5141115555", "0825556666", "0845550000"
 CALLEE, E164 = "0820001234", "27820001234"
@@ -223,9 +223,7 @@ def test_a_failed_number_and_then_another(
     assert one["session_ref"] == two["session_ref"]
 
 
-def test_a_card_that_is_taken_away_during_its_call_dials_nothing_more(
-    rig: Rig, node: Node, redis: RedisServer
-) -> None:
+def test_a_card_that_is_taken_away_during_its_call_dials_nothing_more(rig: Rig, node: Node, redis: RedisServer) -> None:
     made = card(node, cid=CALLER)
     callee = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.3))
     leg = dial_in(rig)

@@ -12,8 +12,8 @@ import pytest
 from esl_apps.core.dialstring import UNHEARD
 from esl_apps.esl import wire
 from tests.conftest import on_a_real_switch
-from tests.node import Node, RedisServer
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.support.node import Node, RedisServer
 
 DISA, CALLER, CALLEE, E164 = "27115550002", "0825556666", "0820001234", "27820001234"
 PIN = "4821907356"

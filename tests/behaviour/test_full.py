@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.node import Node, RedisServer, configuration
 from tests.rig.base import Rig, Script, eventually
+from tests.support.node import Node, RedisServer, configuration
 
 AGENT, CALLEE, DISA, CALLER = "1000", "0820001234", "27115550002", "0825556666"
 

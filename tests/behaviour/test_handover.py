@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from esl_apps.config import Config
-from esl_apps.dialplan import render
+from esl_apps.cli.dialplan import render
+from esl_apps.config.model import Config
 from tests.behaviour.test_disa import CALLEE, CALLER, CONFIG, DIALTONE, DISA, E164, PIN
 from tests.conftest import ON_FREESWITCH
-from tests.node import Node, RedisServer, configuration
-from tests.ports import free_port
 from tests.rig.base import PhoneLeg, Script, eventually
 from tests.rig.freeswitch import FreeswitchRig
+from tests.support.node import Node, RedisServer, configuration
+from tests.support.ports import free_port
 
 pytestmark = ON_FREESWITCH
 

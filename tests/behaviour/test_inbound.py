@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.node import Node, RedisServer
 from tests.rig.base import Rig, Script, eventually
+from tests.support.node import Node, RedisServer
 
 DID = "27115550000"
 CALLER = "0825556666"

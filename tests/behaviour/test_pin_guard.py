@@ -11,9 +11,9 @@ import pytest
 
 from tests.behaviour.test_dialthrough import card
 from tests.behaviour.test_disa import DIALTONE
-from tests.node import Node, RedisServer, request
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.rig.freeswitch import EslClient, EventTap
+from tests.support.node import Node, RedisServer, request
 
 DISA, CC = "27115550002", "0115551000"
 GUESSER, HONEST, ENROLLED = "0845550000", "0835550000", "0825556666"

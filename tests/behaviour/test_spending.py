@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests import zygote
 from tests.behaviour.test_disa import DIALTONE
 from tests.conftest import on_a_real_switch
-from tests.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.support import zygote
+from tests.support.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
 
 DISA, CALLER, CALLEE, E164 = "27115550002", "0825556666", "0820001234", "27820001234"
 PIN = "4821907356"
@@ -134,9 +134,7 @@ def test_a_destination_has_its_own_limit(rig: Rig, node: Node, redis: RedisServe
     redis.pop()
 
 
-def test_a_breaker_ends_what_is_up_and_stays_until_a_person_resets_it(
-    rig: Rig, node: Node, redis: RedisServer
-) -> None:
+def test_a_breaker_ends_what_is_up_and_stays_until_a_person_resets_it(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(answer_after=0.1))
     rig.phone("1001", Script(answer_after=0.1))
     rig.phone("1002", Script(reject=486))
@@ -185,8 +183,10 @@ def test_a_conference_ends_when_its_accounts_minutes_do(rig: Rig, node: Node, re
     eventually(lambda: a.calls[0].leg.ended_at)
     record = redis.pop()
     assert (record["end_reason"], record["hung_up_by"], record["number"]) == (
-        "answered", "system", "conference:weekly",
-    ), record  # fmt: skip
+        "answered",
+        "system",
+        "conference:weekly",
+    ), record
     refused = autodial(node, a_leg_number=A, b_leg_number="conference:weekly")
     assert (refused.status, list(refused.json["data"]["limits"])) == (429, ["limit_reached"])
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.behaviour.test_adoption import CALLEE, CARDS, CC, E164, HOLDER, card
 from tests.conftest import on_the_sandbox
-from tests.node import Node, RedisServer, configuration, request
 from tests.rig.base import Rig, Script, eventually
+from tests.support.node import Node, RedisServer, configuration, request
 
 
 @pytest.fixture

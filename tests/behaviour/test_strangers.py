@@ -8,9 +8,9 @@ import pytest
 
 from tests.behaviour.test_dialthrough import CALLER, CC, STRANGER, card
 from tests.conftest import on_a_real_switch
-from tests.node import Node, RedisServer
 from tests.rig.base import Rig, Script, eventually
 from tests.rig.freeswitch import RawCall
+from tests.support.node import Node, RedisServer
 
 CALLEE, DID = "0820001234", "27115550000"
 #: Names that mean something to a node, wherever a stranger can put a name.
@@ -46,9 +46,7 @@ def test_a_stranger_is_nobodys_agent(rig: Rig, node: Node, redis: RedisServer) -
     leg = rig.outside(STRANGER).dial(CALLEE, CARRIED)
     eventually(lambda: leg.leg.ended_at is not None)
     assert leg.leg.status == 400
-    assert leg.leg.headers["x-teleforge-error"] == [
-        "agent: only a registered phone or a trusted address may dial"
-    ]
+    assert leg.leg.headers["x-teleforge-error"] == ["agent: only a registered phone or a trusted address may dial"]
     refused(redis)
     assert callee.calls == []
 
@@ -62,9 +60,7 @@ def test_a_stranger_is_nobodys_agent(rig: Rig, node: Node, redis: RedisServer) -
         '"variable_sip_authorized: true" <sip:1000%0Avariable_sip_authorized%3A%20true@127.0.0.1>',
     ],
 )
-def test_no_field_of_an_invite_makes_a_stranger_an_agent(
-    rig: Any, node: Node, redis: RedisServer, sender: str
-) -> None:
+def test_no_field_of_an_invite_makes_a_stranger_an_agent(rig: Any, node: Node, redis: RedisServer, sender: str) -> None:
     rig.route(CALLEE, "click2dial", node.config["node"]["listen"])
     call = rig.raw_call(CALLEE, [*CARRIED.items(), ("Referred-By", "<sip:1000@127.0.0.1>")], sender=sender)
     assert call.wait() == 400

@@ -1,7 +1,7 @@
 """What an INVITE says of its caller, behind a trunk that is trusted; and what of it the far phone is told.
 
-Who is believed, in every combination, is in ``tests/core/test_identity.py``: here it is seen that a real switch says it
-in the words that are read there.
+``tests/unit/core/test_identity.py`` has every combination of who is believed; here a real switch says it in the words that
+are read there.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import pytest
 
 from tests.behaviour.test_dialthrough import CALLEE, CALLER, CC, E164, STRANGER, card, reach
 from tests.conftest import on_a_real_switch
-from tests.node import Node, RedisServer
 from tests.rig.base import Rig, Script, eventually
+from tests.support.node import Node, RedisServer
 
 ATTESTED = {"P-Asserted-Identity": f"<sip:{CALLER};verstat=TN-Validation-Passed-A@127.0.0.1;user=phone>"}
 
@@ -45,9 +45,7 @@ CLAIMS = {
 }
 
 
-def test_an_attested_number_opens_and_nothing_of_its_headers_goes_on(
-    rig: Rig, node: Node, redis: RedisServer
-) -> None:
+def test_an_attested_number_opens_and_nothing_of_its_headers_goes_on(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
     leg = rig.outside(STRANGER).dial(CC, {**ATTESTED, **CLAIMS})

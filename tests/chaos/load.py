@@ -137,11 +137,12 @@ class Load:
             scripts = {
                 f"0830000{i:03}": Script(digits=digits, digits_after=0.5, hangup_after=stays),
                 f"0840000{i:03}": Script(
-                    digits=f"{callee(chance.randrange(len(CALLEES)))}#", digits_after=0.6,
+                    digits=f"{callee(chance.randrange(len(CALLEES)))}#",
+                    digits_after=0.6,
                     hangup_after=chance.choice((1.0, 3.5, 5.0, 12.0)),
                 ),
                 f"0860000{i:03}": Script(hangup_after=chance.choice((None, 0.5, 2.0, 8.0))),
-            }  # fmt: skip
+            }
             for number, script in scripts.items():
                 self._phones[number] = [rig.outside(number, script) for rig in self.rigs]
         cards = [f"0840000{i:03}" for i in range(self.callers)] + [self._ringer(i) for i in range(self.callbacks)]

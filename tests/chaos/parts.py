@@ -17,9 +17,9 @@ from typing import Any
 
 import redis
 
-from esl_apps import redisclient
-from esl_apps.embedded import redis_server
-from tests.ports import free_port
+from esl_apps.cli.embedded_redis import redis_server
+from esl_apps.store import redis_client
+from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
 
@@ -141,9 +141,13 @@ class NodeProcess(Process):
         status = Path(f"/proc/{self.pid}/status").read_text()
         rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
         return {
-            **metrics, "files": len(names) - len(inodes), "sockets": len(inodes) - pool - of_http, "pool": pool,
-            "connections": connections, "rss_kb": rss,
-        }  # fmt: skip
+            **metrics,
+            "files": len(names) - len(inodes),
+            "sockets": len(inodes) - pool - of_http,
+            "pool": pool,
+            "connections": connections,
+            "rss_kb": rss,
+        }
 
 
 def _port(address: str) -> int:
@@ -193,7 +197,7 @@ class Redis:
         return [server.port for server in self.servers]
 
     def client(self) -> Any:
-        return redisclient.connect(self.url)
+        return redis_client.connect(self.url)
 
     def victims(self) -> list[RedisServer]:
         """What may be killed and stopped."""
@@ -211,9 +215,21 @@ class RedisServer(Process):
         directory = folder / name
         directory.mkdir()
         command = [
-            redis_server(), "--port", str(self.port), "--bind", HOST, "--dir", str(directory), "--save", "",
-            "--appendonly", "yes", "--appendfsync", "always", *more,
-        ]  # fmt: skip
+            redis_server(),
+            "--port",
+            str(self.port),
+            "--bind",
+            HOST,
+            "--dir",
+            str(directory),
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            *more,
+        ]
         super().__init__(name, command, folder / f"{name}.log")
 
     def start(self) -> None:
@@ -287,11 +303,19 @@ class Cluster(Redis):
     def __init__(self, folder: Path) -> None:
         self.servers = [
             self._server(
-                folder, f"redis{i}", "--cluster-enabled", "yes", "--cluster-port", str(free_port()),
-                "--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no",
+                folder,
+                f"redis{i}",
+                "--cluster-enabled",
+                "yes",
+                "--cluster-port",
+                str(free_port()),
+                "--cluster-node-timeout",
+                "2000",
+                "--cluster-require-full-coverage",
+                "no",
             )
             for i in (1, 2, 3)
-        ]  # fmt: skip
+        ]
         self.url = f"redis+cluster://{HOST}:{self.servers[0].port}"
 
     def start(self) -> None:

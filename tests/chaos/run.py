@@ -18,14 +18,14 @@ from typing import Any
 import redis
 
 import esl_apps
-from esl_apps.dialplan import render
+from esl_apps.cli.dialplan import render
 from tests.chaos import parts, witness
 from tests.chaos.accounts import DOUBLED, LEFT_OVER, MISSING, WRONG, Accounts, Finding
 from tests.chaos.load import ADMIN_TOKEN, CALLBACK, CARD, DISA, OWN, PIN, QUEUES, TOKEN, Load
 from tests.chaos.mischief import WEIGHTS, Deed, Mischief
 from tests.chaos.parts import HOST, NodeProcess
-from tests.ports import free_port
 from tests.rig.sandbox import SandboxRig
+from tests.support.ports import free_port
 
 CDRS = "enigma:notifications:cdr"
 LEAK = "left on a node or a switch"
@@ -136,7 +136,10 @@ class _Stage:
         return {
             "dialplan": {"nodes": listens},
             "cccp": {
-                "cccp_cc_number": CARD, "cccp_cb_number": CALLBACK, "callback_delay": 0.5, "prompt_delay": 0.2,
+                "cccp_cc_number": CARD,
+                "cccp_cb_number": CALLBACK,
+                "callback_delay": 0.5,
+                "prompt_delay": 0.2,
                 "default_caller_id_number": f"+{OWN}",
             },
             # Tried again while the run lasts, not a minute later.
@@ -152,7 +155,7 @@ class _Stage:
                 did: {"integrator": "acme", "agents": agents, "ring_timeout": _RING} for did, agents in QUEUES.items()
             },
             "prompts": {"dir": str(Path(esl_apps.__file__).parent / "prompts")},
-        }  # fmt: skip
+        }
 
     def _dialplan(self, listens: list[str]) -> dict[str, Path]:
         files = {}
@@ -184,7 +187,8 @@ class _Stage:
             rig = SandboxRig(
                 tick=self.options.tick,
                 arguments=[
-                    f"--legs={legs}", f"--spool={spool}",
+                    f"--legs={legs}",
+                    f"--spool={spool}",
                     *(f"--dialplan={context}={file}" for context, file in dialplan.items()),
                 ],
                 start=False,
@@ -204,7 +208,9 @@ class _Stage:
         return {
             **self._plain(listens),
             "node": {
-                "name": f"chaos{index + 1}", "listen": listens[index], "drain_timeout": 4,
+                "name": f"chaos{index + 1}",
+                "listen": listens[index],
+                "drain_timeout": 4,
                 "state_dir": str(self.folder / f"state{index + 1}"),
             },
             "redis": {"url": self.redis.url},
@@ -221,11 +227,15 @@ class _Stage:
             "spool": {"dir": str(self.spool)},
             "integrators": [
                 {
-                    "name": "acme", "listen": f"{HOST}:{free_port()}", "token": TOKEN, "caller_ids": [OWN],
-                    "agent_timeout": _RING, "callee_timeout": _RING,
+                    "name": "acme",
+                    "listen": f"{HOST}:{free_port()}",
+                    "token": TOKEN,
+                    "caller_ids": [OWN],
+                    "agent_timeout": _RING,
+                    "callee_timeout": _RING,
                 }
             ],
-        }  # fmt: skip
+        }
 
     # What is done -------------------------------------------------------------------------------------
 
@@ -257,9 +267,12 @@ class _Stage:
         findings += [Finding(LEAK, "-", fault) for fault in mischief.faults]
         legs = [leg for one in self.witnesses for leg in one.read()]
         accounts = Accounts(
-            legs, self._pop(), load.asked, load.missed,
+            legs,
+            self._pop(),
+            load.asked,
+            load.missed,
             lambda at: any("dropped" not in deed.kind for deed in mischief.around(at - 1, at + 1)),
-        )  # fmt: skip
+        )
         findings = [*accounts.compare(), *findings]
         return Report(
             options=options,
@@ -432,5 +445,3 @@ def _leaks(node: NodeProcess, at_rest: list[dict[str, float]]) -> Iterator[str]:
         before = max(one[name] for one in at_rest)
         if now[name] > before + allowed:
             yield f"{name} {now[name]:.0f}, {before:.0f} before"
-
-

@@ -171,11 +171,7 @@ def main() -> int:
 def faults(readings: list[Reading]) -> list[str]:
     """What is not as it was, or as it should be."""
     first, last = readings[0], readings[-1]
-    found = [
-        f"{name}: {last[name]:.0f}, {first[name]:.0f} at the start"
-        for name in EXACT
-        if last[name] > first[name]
-    ]
+    found = [f"{name}: {last[name]:.0f}, {first[name]:.0f} at the start" for name in EXACT if last[name] > first[name]]
     if last.live:
         found.append(f"{last.live:.0f} live on the node")
     if last.records != last.calls:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from esl_apps.core.cdr import new_ref
+from esl_apps.core.reference import new_ref
 from tests.chaos.accounts import DOUBLED, MISSING, WRONG, Accounts
 from tests.chaos.load import CALLBACK, Asked
 from tests.chaos.witness import JsonCdrs, Leg, SandboxLegs
@@ -22,29 +22,54 @@ def leg(uuid: str, ref: str | None = None, **fields: Any) -> Leg:
     """An A-leg that a node rang, answered after a second, ended by its phone after five."""
     variables = {"esl_app": "click-dial", **({"esl_call_ref": ref} if ref else {}), **fields.pop("variables", {})}
     values: dict[str, Any] = {
-        "direction": "outbound", "number": "1000", "caller": "0820000000", "created": BEGAN, "ringing": BEGAN,
-        "answered": BEGAN + 1, "bridged": None, "ended": BEGAN + 5, "cause": "NORMAL_CLEARING", "q850": 16,
-        "ended_by": "far", "other": None, "applications": [], **fields,
-    }  # fmt: skip
+        "direction": "outbound",
+        "number": "1000",
+        "caller": "0820000000",
+        "created": BEGAN,
+        "ringing": BEGAN,
+        "answered": BEGAN + 1,
+        "bridged": None,
+        "ended": BEGAN + 5,
+        "cause": "NORMAL_CLEARING",
+        "q850": 16,
+        "ended_by": "far",
+        "other": None,
+        "applications": [],
+        **fields,
+    }
     return Leg(uuid=uuid, variables=variables, **values)
 
 
 def bleg(uuid: str, ref: str, aleg: str = "a", **fields: Any) -> Leg:
     """Its B-leg: dialled at one, answered at two, hung up by its phone at five."""
     values = {
-        "number": "0820000000", "created": BEGAN + 1, "answered": BEGAN + 2, "bridged": BEGAN + 2,
-        "ended_by": "phone", "other": aleg, **fields,
-    }  # fmt: skip
+        "number": "0820000000",
+        "created": BEGAN + 1,
+        "answered": BEGAN + 2,
+        "bridged": BEGAN + 2,
+        "ended_by": "phone",
+        "other": aleg,
+        **fields,
+    }
     return leg(uuid, ref, variables={"esl_bleg": ref}, **values)
 
 
 def record(call_ref: str, **fields: Any) -> dict[str, Any]:
     """What such a call owes."""
     return {
-        "call_ref": call_ref, "session_ref": call_ref, "ref": "click-dial", "number": "0820000000",
-        "dialed_at": int(BEGAN), "answered_at": BEGAN + 1, "bridged_at": BEGAN + 2, "ended_at": BEGAN + 5,
-        "end_reason": "answered", "end_code": 16, "hung_up_by": "callee", **fields,
-    }  # fmt: skip
+        "call_ref": call_ref,
+        "session_ref": call_ref,
+        "ref": "click-dial",
+        "number": "0820000000",
+        "dialed_at": int(BEGAN),
+        "answered_at": BEGAN + 1,
+        "bridged_at": BEGAN + 2,
+        "ended_at": BEGAN + 5,
+        "end_reason": "answered",
+        "end_code": 16,
+        "hung_up_by": "callee",
+        **fields,
+    }
 
 
 REF, OTHER = new_ref(BEGAN), new_ref(BEGAN + 1)
@@ -121,10 +146,13 @@ def test_a_repeated_request_that_rang_twice() -> None:
 def session(*refs: str) -> Leg:
     """A caller of DISA whose leg carried these references."""
     return leg(
-        "a", direction="inbound", number="27115550002", ended_by="phone",
+        "a",
+        direction="inbound",
+        number="27115550002",
+        ended_by="phone",
         variables={"esl_app": "disa", "esl_call_ref": refs[-1]},
         applications=[("multiset", f"^^|esl_app=disa|esl_call_ref={ref}", BEGAN) for ref in refs],
-    )  # fmt: skip
+    )
 
 
 def null(ref: str, first: str = "") -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
-from tests.esl.peer import (
+from tests.support import DOCUMENTS, ROOT
+from tests.support.peer import (
     CAPTURES,
     api_response,
     complete,
@@ -18,8 +18,6 @@ from tests.esl.peer import (
     rejection,
     reply,
 )
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def esl() -> list[bytes]:
@@ -99,7 +97,7 @@ def stored() -> list[bytes]:
 
 
 def kazoo() -> list[bytes]:
-    folder = ROOT / "tests" / "cards" / "documents"
+    folder = DOCUMENTS
     shown = {"external": {"number": "+27115550000"}}
     account = {"_id": "acme", "pvt_type": "account", "realm": "a.b", "caller_id": shown}
     card = {"_id": "a" * 32, "pvt_type": "cccp", "pvt_account_id": "acme", "pin": "123456789", "active": True}
@@ -132,10 +130,23 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
 
 
 _ESL_WORDS = (
-    "\n\n", "Content-Type: ", "Content-Length: ", "text/event-plain", "command/reply", "api/response", "-ERR ",
-    "text/disconnect-notice", "Content-Disposition: linger", "Event-Name: ", "Unique-ID: 1", "%0A", "CHANNEL_HANGUP",
-    "CHANNEL_EXECUTE_COMPLETE", "Application-UUID: 1", "Reply-Text: ",
-)  # fmt: skip
+    "\n\n",
+    "Content-Type: ",
+    "Content-Length: ",
+    "text/event-plain",
+    "command/reply",
+    "api/response",
+    "-ERR ",
+    "text/disconnect-notice",
+    "Content-Disposition: linger",
+    "Event-Name: ",
+    "Unique-ID: 1",
+    "%0A",
+    "CHANNEL_HANGUP",
+    "CHANNEL_EXECUTE_COMPLETE",
+    "Application-UUID: 1",
+    "Reply-Text: ",
+)
 
 #: What a search may put in whole.
 WORDS: dict[str, tuple[str, ...]] = {
@@ -143,14 +154,35 @@ WORDS: dict[str, tuple[str, ...]] = {
     "session": _ESL_WORDS,
     "config": ("switches:", "integrators:", "dial:", "cccp:", "accounts:", "callflow.disa:", "${FS_PASSWORD}", "null"),
     "body": (
-        '"agent":', '"callee":', '"outbound_id":', '"contact_ref":', '"call_ref":', '"27820001234"', '"1000"',
-        '"tvc_spring"', '"112"', "\\u0000", "\\n", "}", "sofia/gateway/",
+        '"agent":',
+        '"callee":',
+        '"outbound_id":',
+        '"contact_ref":',
+        '"call_ref":',
+        '"27820001234"',
+        '"1000"',
+        '"tvc_spring"',
+        '"112"',
+        "\\u0000",
+        "\\n",
+        "}",
+        "sofia/gateway/",
     ),
     "operators_body": (
-        '"a_leg_number":', '"b_leg_number":', '"media_id":', '"callback_delay":', '"conference:', '"pin":', '"cid":',
-        '"user_id":', '"active":', "1e999", "null", "\\ud800",
+        '"a_leg_number":',
+        '"b_leg_number":',
+        '"media_id":',
+        '"callback_delay":',
+        '"conference:',
+        '"pin":',
+        '"cid":',
+        '"user_id":',
+        '"active":',
+        "1e999",
+        "null",
+        "\\ud800",
     ),
     "stored": ('"call_ref":', '"timeline":', '"integrator":', '"state":', '"call_restriction":', "null", "[", "1e400"),
     "kazoo": ('"_id":', '"pvt_type":', '"pvt_account_id":', '"docs":', '"rows":', '"doc":', '"default":', "[[", "\n{"),
     "spool": ('"variables":', '"callflow":', '"times":', '"hangup_time":', "%0A", "null", "{}"),
-}  # fmt: skip
+}

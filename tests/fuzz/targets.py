@@ -17,27 +17,34 @@ from unittest import mock
 
 import msgspec
 
-from esl_apps import cards as cards_module
-from esl_apps import config as config_module
-from esl_apps import importer, redisclient
-from esl_apps import spool as spool_module
-from esl_apps import store as store_module
-from esl_apps.cards import NAME, CardStore, sha_of
+from esl_apps.apps.autodial import CONFERENCE
+from esl_apps.apps.click2dial import aleg, new_attempt
+from esl_apps.apps.session import Rules
+from esl_apps.apps.settings import Settings
+from esl_apps.cli import kazoo_import
+from esl_apps.config import parse
+from esl_apps.config.fields import ConfigError
+from esl_apps.config.model import Config
 from esl_apps.core import dialstring
-from esl_apps.core.apps.autodial import CONFERENCE
-from esl_apps.core.apps.click2dial import CONTACT_REF_LENGTH, Client, Refused, aleg, new_attempt
-from esl_apps.core.apps.common import Settings
-from esl_apps.core.apps.dialin import Rules
 from esl_apps.core.cards import Account, Unavailable
 from esl_apps.core.dialstring import Endpoints
+from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import NumberPlan
+from esl_apps.core.order import CONTACT_REF_LENGTH, Client
 from esl_apps.esl import session as session_module
+from esl_apps.esl import switch_cdr as spool_module
 from esl_apps.esl import wire
 from esl_apps.esl.session import Gone, OutboundSession, ReplyError
 from esl_apps.esl.wire import Event, Framer, FramingError
-from esl_apps.http.common import Problem
-from esl_apps.http.crossbar import read_order
-from esl_apps.store import Store
+from esl_apps.http.autodial import read_order
+from esl_apps.http.errors import Problem
+from esl_apps.store import calls as store_module
+from esl_apps.store import cards as cards_module
+from esl_apps.store import redis_client
+from esl_apps.store.calls import Store
+from esl_apps.store.card_fields import NAME
+from esl_apps.store.cards import CardStore
+from esl_apps.store.script import sha_of
 
 # The event socket -------------------------------------------------------------------------------------
 
@@ -146,8 +153,8 @@ def config(data: bytes) -> None:
     """A text is a configuration, or a ConfigError that says where."""
     refusal = ""
     try:
-        config_module.parse(data.decode("utf-8", "replace"), ENVIRONMENT, "esl_apps.yml")
-    except config_module.ConfigError as error:
+        parse(data.decode("utf-8", "replace"), ENVIRONMENT, "esl_apps.yml")
+    except ConfigError as error:
         refusal = str(error)
     assert refusal == "" or refusal.startswith("esl_apps.yml")
 
@@ -197,15 +204,14 @@ def body(data: bytes) -> None:
 # The operator's bodies ---------------------------------------------------------------------------------
 
 _NODE: Any = SimpleNamespace(
-    settings=SETTINGS, rules=Rules(),
+    settings=SETTINGS,
+    rules=Rules(),
     config=SimpleNamespace(prompts=SimpleNamespace(urls=["https://prompts.example/a.wav"], dir=None, language="en")),
-)  # fmt: skip
+)
 _ACCOUNT = Account(id="acme", caller_id="+27115550000")
 
 
-_READING = {
-    sha_of(text) for text in (cards_module._READ, cards_module._DIAL, cards_module._PAGE, cards_module._DELETE)
-}
+_READING = {sha_of(text) for text in (cards_module._READ, cards_module._DIAL, cards_module._PAGE, cards_module._DELETE)}
 
 
 class _Redis:
@@ -271,22 +277,27 @@ def stored(data: bytes) -> None:
     """A document in Redis is what it should be, or it is said to be unreadable; never anything else."""
     cards = _cards(_Redis(data))
     for ask in (
-        lambda: cards.by_pin("123456789"), lambda: cards.by_number("27820001234"), lambda: cards.last_number("a"),
-        lambda: cards.account("imported"), lambda: cards.system_config("cccp"), lambda: cards.get("acme", "a"),
-        lambda: cards.page("acme", 1), lambda: cards.delete("acme", "a"),
-    ):  # fmt: skip
+        lambda: cards.by_pin("123456789"),
+        lambda: cards.by_number("27820001234"),
+        lambda: cards.last_number("a"),
+        lambda: cards.account("imported"),
+        lambda: cards.system_config("cccp"),
+        lambda: cards.get("acme", "a"),
+        lambda: cards.page("acme", 1),
+        lambda: cards.delete("acme", "a"),
+    ):
         with suppress(Unavailable):
             ask()
     store = Store(_Redis(data))
     call = store.call("a")
     assert call is None or (isinstance(call["call_ref"], str) and isinstance(call["state"], str))
-    with suppress(redisclient.Unreadable):
+    with suppress(redis_client.Unreadable):
         store.claim("acme", "key", b"", "ref")
     essence = store_module._essence(data)
     assert essence is None or re.fullmatch(r"[A-Za-z0-9.-]{1,64}", essence.call_ref)
 
 
-_CONFIG = config_module.Config(pin_key="key-for-tests")
+_CONFIG = Config(pin_key="key-for-tests")
 
 
 def kazoo(data: bytes) -> None:
@@ -296,7 +307,7 @@ def kazoo(data: bytes) -> None:
         file.flush()
         redis = _Redis(b'["a","acme"]')
         try:
-            results = [str(one) for one in importer.run([file.name], _CONFIG, redis)]
+            results = [str(one) for one in kazoo_import.run([file.name], _CONFIG, redis)]
         except Unavailable:
             # What it finds in this Redis is no account.
             return

@@ -37,10 +37,9 @@ from typing import Any
 from urllib.parse import unquote
 from xml.sax.saxutils import escape, quoteattr
 
-from tests.ports import free_ports, give_back, media_ports
-
-from . import pjsip_phones
-from .base import Leg, Script, eventually
+from tests.rig import pjsip_phones
+from tests.rig.base import Leg, Script, eventually
+from tests.support.ports import free_ports, give_back, media_ports
 
 HOST = "127.0.0.1"
 CONTEXTS = ("public", "default")

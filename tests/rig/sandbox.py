@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tests import zygote
-from tests.ports import free_port
-
-from .base import Leg, Script, eventually
+from tests.rig.base import Leg, Script, eventually
+from tests.support import zygote
+from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
 PASSWORD = "ClueCon"
@@ -78,9 +77,7 @@ class SandboxCall:
 
     def hears(self, *hz: int, within: float = 3.0) -> bool:
         tones = ",".join(map(str, hz))
-        answer = self._rig.control(
-            "GET", f"/calls/{self.ref}/hears?hz={tones}&within={within}", timeout=within + 5
-        )
+        answer = self._rig.control("GET", f"/calls/{self.ref}/hears?hz={tones}&within={within}", timeout=within + 5)
         return bool(answer["heard"])
 
 
@@ -176,13 +173,17 @@ class SandboxRig:
         with self.log.open("ab") as log:
             self._process = zygote.start(
                 [
-                    "sandbox", "--empty", f"--listen={self.esl_address}",
-                    f"--password={self.esl_password}", f"--control={HOST}:{self.control_port}",
-                    f"--tick={self.tick}", f"--recordings={self.recordings}",
+                    "sandbox",
+                    "--empty",
+                    f"--listen={self.esl_address}",
+                    f"--password={self.esl_password}",
+                    f"--control={HOST}:{self.control_port}",
+                    f"--tick={self.tick}",
+                    f"--recordings={self.recordings}",
                     *self._arguments,
                 ],
                 log,
-            )  # fmt: skip
+            )
         self._paused = False
         eventually(self._is_up, within=40, message="the sandbox did not start; see " + str(self.log))
         # What stands outside of the switch, or in its configuration, is there again when it is back.

@@ -1,0 +1,249 @@
+"""Click-to-dial: ring the agent; when the agent answers, dial the callee.
+
+Two ways in. Over HTTP a request makes the agent's phone ring (``ring_agent``), and the answered A-leg comes
+to ``run``. From a SIP or WebRTC phone the agent *is* the caller (``run_from_phone``), and the same values
+come as ``X-Teleforge-*`` headers. What is asked is read by one function, ``read``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from esl_apps.apps.ending import conclude
+from esl_apps.apps.legs import aleg_variables, bleg_variables, join, recording_name, recording_path
+from esl_apps.apps.ringing import Line, ring_aleg
+from esl_apps.apps.settings import Settings
+from esl_apps.core import causes, dialstring, numbers, reference, terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Bridged, Call, CallEnded
+from esl_apps.core.cards import Unavailable, Usage
+from esl_apps.core.charges import Charge
+from esl_apps.core.faults import Fault, Refused
+from esl_apps.core.limits import BREAKER, Refusal
+from esl_apps.core.numbers import NotDialable, Number, NumberPlan, presented
+from esl_apps.core.order import Client, Order
+
+REF = "click-dial"
+
+
+# Over HTTP ---------------------------------------------------------------------------------------------
+
+
+def new_attempt(client: Client, order: Order, settings: Settings, ref: str = "") -> Attempt:
+    return Attempt(
+        app=REF,
+        integrator=client.name,
+        extension=order.agent.dialled,
+        number=order.callee.dialled,
+        dial_number=dialstring.caller_id(order.outbound, settings.caller_id_format),
+        call_dir=numbers.direction(order.agent, order.callee),
+        contact_ref=order.contact_ref,
+        call_ref=ref or reference.new_ref(),
+    )
+
+
+def charges(attempt: Attempt, order: Order, client: Client) -> list[Charge]:
+    """What a call's legs cost. An agent outside is paid for from its answer on, and with it the call."""
+    if order.callee.is_emergency:
+        return []
+    callee = Charge(attempt, client.levels, order.callee, owner=order.agent.is_extension)
+    if order.agent.is_extension:
+        return [callee]
+    return [Charge(attempt, client.levels, order.agent, aleg=True), callee]
+
+
+def aleg(attempt: Attempt, order: Order, client: Client, settings: Settings) -> dict[str, str]:
+    """The variables of the agent's leg, enough to go on from where another process left."""
+    # A phone inside shows whom it is about to talk to; a number outside is shown a number of the integrator's.
+    shown = order.callee.dialled if order.agent.is_extension else attempt.dial_number or ""
+    return {
+        **aleg_variables(settings, attempt, order.agent.dialled),
+        "esl_callee": order.callee.dialled,
+        "esl_outbound_id": order.outbound.dialled,
+        "origination_caller_id_number": shown,
+        "origination_caller_id_name": shown,
+        # A 183 from the agent's mobile is no answer: the callee would be rung for nobody (hazard 18).
+        "ignore_early_media": "true",
+    }
+
+
+def ring_agent(
+    line: Line, attempt: Attempt, order: Order, client: Client, settings: Settings, application: str
+) -> bool:
+    """Ring the agent. True: it answered, and its leg is on its way to ``run``; else the attempt is ended.
+
+    ``application``: ``socket(host:port/click2dial async full)``, where an answered leg goes.
+    """
+    leg = aleg(attempt, order, client, settings)
+    endpoints = settings.endpoints.of(order.agent, as_asked=True)
+    return ring_aleg(line, attempt, leg, endpoints, client.agent_timeout, application)
+
+
+def order_of(call: Call, plan: NumberPlan) -> Order:
+    """The order that an A-leg carries. :raises NotDialable: it carries none."""
+    return Order(
+        agent=plan.read(call.variable("esl_user_id") or ""),
+        callee=plan.read(call.variable("esl_callee") or ""),
+        outbound=plan.read(call.variable("esl_outbound_id") or ""),
+        contact_ref=dialstring.decode(call.variable("esl_contact_ref") or ""),
+    )
+
+
+def run(call: Call, attempt: Attempt, order: Order, client: Client, settings: Settings) -> None:
+    """The agent has answered, and what the call costs has begun to be paid (``charges``): dial the callee, join the
+    two, and see the call to its end."""
+    attempt.aleg_uuid = call.uuid
+    attempt.enter(terms.AGENT_ANSWERED, call.answered_at or time.time())
+    failed: Bridged | None = None
+    try:
+        if attempt.cancelled_by is None and attempt.cut is None:
+            failed = _dial_callee(call, attempt, order, client, settings)
+        call.hangup("NORMAL_CLEARING")
+    except CallEnded as ended:
+        attempt.note("aleg_ended", str(ended))
+    _finish(call, attempt, failed)
+
+
+def _dial_callee(call: Call, attempt: Attempt, order: Order, client: Client, settings: Settings) -> Bridged | None:
+    """B's outcome where it did not answer; None once the two have talked."""
+    recording = None
+    if client.record:
+        attempt.recording_url = recording_name(attempt)
+        recording = recording_path(settings.recordings, client.name, attempt.recording_url)
+    timeout = client.callee_timeout
+    bridged = join(
+        call,
+        attempt,
+        # Held by nobody while they talk.
+        bleg_variables(settings, attempt, order.agent.dialled, attempt.dial_number or "", timeout, recording),
+        settings.endpoints.of(order.callee, as_asked=True),
+        timeout,
+        min([client.longest, *(charge.longest for charge in attempt.charges if charge.longest is not None)]),
+    )
+    return None if bridged.answered else bridged
+
+
+def _finish(call: Call, attempt: Attempt, failed: Bridged | None) -> None:
+    end = call.ended()
+    attempt.hold_time = round(end.aleg.hold_seconds)
+    conclude(attempt, end, failed, terms.CALLEE)
+
+
+# From a phone ------------------------------------------------------------------------------------------
+
+#: Header families, newest first: the refusal's header has the prefix of the request's.
+_FAMILIES = ("X-Teleforge", "X-Platforma")
+
+
+def run_from_phone(
+    call: Call,
+    client: Client,
+    settings: Settings,
+    *,
+    trusted: Callable[[str], bool],
+    begin: Callable[[Attempt], None],
+    usage: Usage,
+) -> None:
+    """A SIP or WebRTC phone dialled a callee with ``X-Teleforge-*`` headers.
+
+    Its authenticated user is the agent; a packet of a ``trust`` address may name one in From. ``begin`` makes
+    the attempt known before anything is dialled.
+    """
+    family = next((name for name in _FAMILIES if call.sip_header(f"{name}-Outbound-ID") is not None), _FAMILIES[0])
+    agent = _agent_of(call, trusted)
+    callee = call.header("Caller-Destination-Number") or ""
+    fields: dict[str, object] = {
+        "agent": agent or "",
+        "callee": callee,
+        "outbound_id": call.sip_header(f"{family}-Outbound-ID") or "",
+    }
+    contact_ref = call.sip_header(f"{family}-Contact-Ref")
+    if contact_ref:
+        fields["contact_ref"] = contact_ref
+    order: Order | None = None
+    faults: list[Fault] = []
+    if agent is None:
+        faults = [Fault("agent", "not_registered", "only a registered phone or a trusted address may dial")]
+    else:
+        try:
+            order = client.read(fields)
+        except Refused as refused:
+            faults = refused.faults
+    if order is None:
+        attempt = Attempt(
+            app=REF,
+            integrator=client.name,
+            extension=presented(agent),
+            number=presented(callee),
+            dial_number=None,
+            call_dir=numbers.direction(_party(settings.plan, agent), _party(settings.plan, callee)),
+            # A stranger's reference is not the client's.
+            contact_ref=client.contact_ref(fields, []) if agent is not None else "",
+        )
+        attempt.aleg_uuid = call.uuid
+        begin(attempt)
+        attempt.dialled(call.created_at)
+        _refuse(call, attempt, faults, family)
+        return
+    attempt = new_attempt(client, order, settings)
+    attempt.aleg_uuid = call.uuid
+    begin(attempt)
+    attempt.dialled(call.created_at)
+    fault = _pay(usage, charges(attempt, order, client))
+    if fault is not None:
+        _refuse(call, attempt, [fault], family)
+        return
+    failed: Bridged | None = None
+    try:
+        call.set(aleg_variables(settings, attempt, order.agent.dialled))
+        failed = _dial_callee(call, attempt, order, client, settings)
+        call.hangup(failed.cause if failed is not None else "NORMAL_CLEARING")
+    except CallEnded as ended:
+        attempt.note("aleg_ended", str(ended))
+    _finish(call, attempt, failed)
+
+
+def _pay(usage: Usage, charges: Sequence[Charge]) -> Fault | None:
+    try:
+        refusal = usage.begin(*charges)
+    except Unavailable:
+        return Fault("limits", "unavailable", "can't be asked now")
+    return None if refusal is None else limit_fault(refusal)
+
+
+def limit_fault(refusal: Refusal) -> Fault:
+    return Fault("limits", "breaker" if refusal.what == BREAKER else "limit_reached", refusal.message)
+
+
+def _party(plan: NumberPlan, text: str | None) -> Number | None:
+    try:
+        return plan.read(text or "")
+    except NotDialable:
+        return None
+
+
+def _agent_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
+    """Who dials: the user that authenticated, or the From user of an address that is believed."""
+    if call.variable("sip_authorized") == "true":
+        user = call.variable("sip_auth_username") or call.variable("user_name")
+        if user:
+            return user
+    address = call.variable("sip_network_ip") or call.header("Caller-Network-Addr")
+    return call.variable("sip_from_user") if address and trusted(address) else None
+
+
+def _refuse(call: Call, attempt: Attempt, faults: Sequence[Fault], family: str) -> None:
+    """SIP 400, one ``X-…-Error: FIELD: message`` header a fault; one rejected record."""
+    codes = {fault.code for fault in faults}
+    for fault in faults:
+        attempt.note("refused", f"{fault.field}: {fault.message}")
+    with suppress(CallEnded):
+        call.respond(400, [(f"{family}-Error", f"{fault.field}: {fault.message}") for fault in faults])
+    code = causes.CALL_REJECTED
+    if "restricted" in codes:
+        code = causes.BEARER_NOT_AUTHORIZED
+    elif "limit_reached" in codes:
+        code = causes.USER_BUSY
+    attempt.end(terms.REJECTED, code, terms.SYSTEM, call.ended().at)

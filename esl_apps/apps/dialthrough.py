@@ -1,0 +1,189 @@
+"""Dialthrough, the calling card: known by its number or by a PIN, a caller dials out (Kazoo's ``cccp``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from esl_apps.apps.session import Refused, Rules, Session, open_session, session_variables, shown_number
+from esl_apps.apps.settings import Settings
+from esl_apps.core import dialstring
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Call
+from esl_apps.core.cards import Card, Cards, Usage
+from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.pins import Guard, Source
+from esl_apps.core.restrictions import Rule
+from esl_apps.core.terms import AGENT_ANSWERED
+
+REF = "dialthrough"
+
+# Kazoo's cccp: PIN of 9 to 12 digits and number of 2 to 17, three tries each, first digit within 5 s, 2 s between.
+TRIES = 3
+PIN_LEAST, PIN_MOST = 9, 12
+NUMBER_LEAST, NUMBER_MOST = 2, 17
+FIRST_DIGIT, BETWEEN = 5.0, 2.0
+
+_REALM = re.compile(r"[A-Za-z0-9.-]+")
+
+
+def run(
+    call: Call,
+    settings: Settings,
+    rules: Rules,
+    cards: Cards,
+    usage: Usage,
+    guard: Guard,
+    *,
+    caller: str | None,
+    attested: bool,
+    source: Source,
+    begin: Callable[[Attempt], None],
+    session_ref: str = "",
+) -> None:
+    """``caller``: the caller's number, None if it is withheld. ``attested``: STIR/SHAKEN vouches for it.
+    ``source``: what wrong PINs are counted against."""
+    session = open_session(
+        call, REF, settings, rules, begin, usage, caller=caller, account=None, session_ref=session_ref
+    )
+    session.longest = rules.max_session
+
+    def talk() -> None:
+        call.answer(session_variables(settings, session.attempt, ""))
+        session.attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
+        card, by_number = _authorise(session, cards, guard, source, attested)
+        take(session, cards, card)
+        dial_on(session, cards, home_only=by_number and rules.cid_trust == "national")
+
+    session.run(talk)
+
+
+def take(session: Session, cards: Cards, card: Card) -> None:
+    """Go on as this card. :raises Refused: its account is unknown, or it has too many calls."""
+    account = cards.account(card.account_id)
+    if account is None:
+        raise Refused("unauthorized_call", note="the card's account is not known")
+    session.card, session.account = card, account
+    session.card_limits = cards.card_limits(account.id)
+    attempt = session.attempt
+    attempt.account_id, attempt.integrator = account.id, account.integrator
+    attempt.extension = session.caller or card.id
+    attempt.note("card", card.id)
+    session.hold_place(card)
+    session.call.set(session_variables(session.settings, attempt, session.user))
+
+
+def dial_on(session: Session, cards: Cards, *, home_only: bool) -> None:
+    """Number after number, until the caller leaves or the session's time is up."""
+    assert session.card is not None
+    while session.left > 0:
+        number = _ask_number(session, cards)
+        _check(session, number, home_only)
+        if _ask_again(session, cards, number):
+            _check(session, number, home_only)
+        shown, own = shown_number(session, session.caller if session.card.retain_cid else None)
+        session.tell(session.dial(number, shown, _diversion(session) if own else None))
+
+
+def _check(session: Session, number: Number, home_only: bool) -> None:
+    """:raises Refused: this card must not dial it."""
+    session.check(number, *_levels(session))
+    if home_only and not session.settings.plan.is_home(number):
+        session.refuse(number, "known by number alone: dials at home only")
+
+
+def _ask_again(session: Session, cards: Cards, number: Number) -> bool:
+    """A session may last an hour: a card that was taken away in it dials no further number. True: what it may dial is
+    not what it was, and ``number`` is to be checked again. ``number`` is the card's last from here on.
+
+    :raises Refused: the card or its account is there no more, or inactive.
+    """
+    assert session.card is not None
+    before = session.card.user_id, session.account
+    card = cards.dial(session.card.account_id, session.card.id, number.plus)
+    account = cards.account(card.account_id) if card is not None and card.active else None
+    if card is None or account is None:
+        session.refuse(number, "the card is not active any more")
+    session.card, session.account = card, account
+    return (card.user_id, account) != before
+
+
+def _authorise(session: Session, cards: Cards, guard: Guard, source: Source, attested: bool) -> tuple[Card, bool]:
+    """The caller's card, and whether its number alone was the proof. :raises Refused: no proof in three tries."""
+    rules, call = session.rules, session.call
+    enrolled = _by_number(session, cards)
+    if enrolled is not None and (attested if rules.cid_trust == "attested" else rules.cid_trust != "pin"):
+        return enrolled, True
+    for attempt in range(TRIES):
+        typed = session.collect_pin("enter_pin", PIN_MOST, FIRST_DIGIT, BETWEEN)
+        # A PIN that can't be one is looked up all the same: the answer takes as long.
+        card = cards.by_pin(typed)
+        right = (
+            card is not None
+            and card.active
+            and PIN_LEAST <= len(typed) <= PIN_MOST
+            and (not rules.pin_from_enrolled or (enrolled is not None and enrolled.account_id == card.account_id))
+        )
+        meant = card if card is not None else enrolled
+        if session.admits(guard, source, typed, right, meant.id if meant is not None else "") and card is not None:
+            return card, False
+        if attempt + 1 < TRIES:
+            call.play("invalid_pin")
+    raise Refused("retries_exceeded", note="wrong PIN")
+
+
+def _by_number(session: Session, cards: Cards) -> Card | None:
+    """The active card that the caller's number is enrolled with; None where there is none, or no number."""
+    try:
+        number = session.settings.plan.read(session.caller or "")
+    except NotDialable:
+        return None
+    card = cards.by_number(number.e164)
+    return card if card is not None and card.active else None
+
+
+def _ask_number(session: Session, cards: Cards) -> Number:
+    """:raises Refused: no number that may be dialled in three tries."""
+    assert session.card is not None
+    call, rules, plan = session.call, session.rules, session.settings.plan
+    for _ in range(TRIES):
+        typed = session.collect("enter_number", NUMBER_MOST, FIRST_DIGIT, BETWEEN)
+        if rules.redial_code and typed == rules.redial_code:
+            last = cards.last_number(session.card.id)
+            if last is None:
+                call.play("no_last_number")
+                continue
+            typed = last
+        elif len(typed) < NUMBER_LEAST:
+            call.play("invalid_extension")
+            continue
+        try:
+            number = plan.read(typed)
+        except NotDialable:
+            call.play("invalid_extension")
+            continue
+        if number.is_emergency or rules.allowed_callee is None or rules.allowed_callee("+" + number.e164):
+            return number
+        session.attempt.note("callee_not_allowed", "allowed_callee_regex")
+        call.play("invalid_extension")
+    raise Refused("retries_exceeded", note="no number that could be dialled")
+
+
+def _levels(session: Session) -> list[Mapping[str, Rule]]:
+    account = session.account
+    assert account is not None
+    return [account.call_restriction, account.users.get(session.user, {})]
+
+
+def _diversion(session: Session) -> dict[str, str] | None:
+    """Whose call it is that shows another's number: ``Diversion``, as Kazoo writes it (RFC 5806)."""
+    account = session.account
+    if account is None or not account.caller_id:
+        return None
+    try:
+        number = session.settings.plan.read(account.caller_id)
+    except NotDialable:
+        return None
+    realm = account.realm if _REALM.fullmatch(account.realm) else "localhost"
+    value = f"<sip:{number.plus}@{realm}>;reason=unconditional"
+    return {"sip_h_Diversion": dialstring.Raw(value)}

@@ -1,0 +1,78 @@
+"""Read from a call's legs how it ended, and end its attempt with that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from esl_apps.core import causes, terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Bridged, Ended, Leg
+
+
+def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -> None:
+    """End the attempt by what the switch said. ``party``: whose failure a failed B is (``callee``, ``agent``).
+
+    ``failed``: B's outcome where the two were not joined and B is the reason; None where the A-leg left first.
+    """
+    if failed is None and end.bleg is not None:
+        if end.bleg.answered_at is not None:
+            # The order of events is not the order of what happened: B's own answer time is.
+            attempt.enter(terms.BRIDGED, end.bleg.answered_at)
+        elif _failed_first(end, end.bleg):
+            # With early media the two were bridged, and the bridge's end took the A-leg along.
+            failed = Bridged(False, end.bleg.q850 or causes.NORMAL_UNSPECIFIED, bleg=end.bleg)
+    if attempt.bridged_at is not None:
+        if end.lost:
+            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, end.at)
+            return
+        code = end.bleg.q850 if end.bleg is not None and end.bleg.q850 else causes.NORMAL_CLEARING
+        attempt.end(terms.ANSWERED, code, _who(attempt, end, party), end.at)
+    elif attempt.cut is not None:
+        attempt.end(terms.REJECTED, attempt.cut.code, terms.SYSTEM, end.at)
+    elif attempt.cancelled_by is not None:
+        attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, end.at)
+    elif failed is not None:
+        by = terms.SYSTEM if failed.timed_out else party
+        attempt.end(f"{party}_{causes.failure(failed.code)}", failed.code, by, end.at)
+    elif end.lost:
+        attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, end.at)
+    else:
+        first = terms.AGENT if party == terms.CALLEE else terms.CALLEE
+        attempt.end(terms.ABANDONED, causes.NORMAL_CLEARING, first, end.at)
+
+
+def _who(attempt: Attempt, end: Ended, second: str) -> str:
+    """Who hung an answered call up. ``second``: the party on the B-leg."""
+    if attempt.cut is not None:
+        return terms.SYSTEM
+    if attempt.cancelled_by is not None:
+        return attempt.cancelled_by
+    if end.aleg.hung_up_itself:
+        return terms.AGENT if second == terms.CALLEE else terms.CALLEE
+    if end.bleg is not None and end.bleg.hung_up_itself:
+        return second
+    return terms.SYSTEM
+
+
+#: Seconds. FreeSWITCH stamps each leg's end in that leg's thread: a B that takes A along may be stamped after it.
+_STAMPED_WITHIN = 0.25
+
+
+def end_of(aleg: Leg | None, bleg: Leg | None, now: float) -> Ended:
+    """The end of a call of which the legs are all that is known. ``now``: where neither says when it ended.
+
+    A caller's leg may live on in its session when a talk is over: the talk's end is then B's, and A had no part in it.
+    """
+    ends = [leg.ended_at for leg in (aleg, bleg) if leg is not None and leg.ended_at is not None]
+    if aleg is not None and bleg is not None and bleg.answered_at is not None and len(ends) == 2:
+        a_ended, b_ended = ends
+        if a_ended > b_ended + _STAMPED_WITHIN:
+            return Ended(b_ended, replace(aleg, ended_at=None, disposition=None), bleg)
+    return Ended(max(ends, default=now), aleg or Leg(""), bleg)
+
+
+def _failed_first(end: Ended, bleg: Leg) -> bool:
+    """Whether an unanswered B ended by itself before A did, and not because A had gone."""
+    if end.lost or end.aleg.hung_up_itself or bleg.ended_at is None or bleg.q850 in (None, causes.NORMAL_CLEARING):
+        return False
+    return end.aleg.ended_at is None or bleg.ended_at <= end.aleg.ended_at + _STAMPED_WITHIN

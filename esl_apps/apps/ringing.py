@@ -1,0 +1,84 @@
+"""Ring the A-leg of a call that a node places, until it answers or fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from esl_apps.apps.legs import _NET, _UNHEARD
+from esl_apps.core import causes, dialstring, terms
+from esl_apps.core.attempt import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Rang:
+    """One originate's end: ``answered``, ``failed`` (with its Q.850 code), ``timed_out``, ``lost``, or ``away``: the
+    switch was not reached, and nothing was dialled."""
+
+    outcome: str
+    code: int = causes.NORMAL_UNSPECIFIED
+
+
+class Line(Protocol):
+    """A switch, as far as ringing an A-leg goes."""
+
+    def originate(self, command: str, deadline: float) -> Rang:
+        """Place one A-leg and wait for its end, or for ``deadline`` (``time.monotonic``), when it is ended."""
+
+    def elsewhere(self) -> bool:
+        """Go to another switch; False: there is none that was not tried."""
+
+
+#: From another switch it may be rung: the gateways are this one's, or its phones registered elsewhere.
+_NOT_FROM_HERE = causes.GATEWAY_FAILED | {causes.NOT_REGISTERED}
+
+
+def ring_aleg(
+    line: Line, attempt: Attempt, leg: dict[str, str], endpoints: Sequence[str], timeout: float, application: str
+) -> bool:
+    """Ring A, endpoint after endpoint while gateways fail, switch after switch while it can't be rung from one (an
+    extension may be registered with one of them alone); one time-out over all of them.
+
+    True: it answered, and its leg is on its way to ``application`` (``socket(host:port/path async full)``);
+    else the attempt is ended.
+    """
+    deadline = time.monotonic() + timeout
+    # A net under the application's own time-out, which fires first (hazard 19).
+    leg = {**leg, "originate_timeout": str(int(timeout) + _NET), **_UNHEARD}
+    commands = [dialstring.originate(leg, endpoint, application) for endpoint in endpoints]
+    while True:
+        rang = _ring_from_here(line, attempt, commands, deadline)
+        if rang.outcome == "answered":
+            return True
+        from_here = rang.outcome == "away" or (rang.outcome == "failed" and rang.code in _NOT_FROM_HERE)
+        if _is_over(attempt) or not from_here or time.monotonic() >= deadline or not line.elsewhere():
+            break
+    now = time.time()
+    if attempt.cut is not None:
+        attempt.end(terms.REJECTED, attempt.cut.code, terms.SYSTEM, now)
+    elif attempt.cancelled_by is not None:
+        attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, now)
+    elif rang.outcome == "timed_out":
+        attempt.end("agent_no_answer", causes.Q850["NO_ANSWER"], terms.SYSTEM, now)
+    elif rang.outcome in ("lost", "away"):
+        attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, now)
+    else:
+        attempt.end(f"agent_{causes.failure(rang.code)}", rang.code, terms.AGENT, now)
+    return False
+
+
+def _ring_from_here(line: Line, attempt: Attempt, commands: Sequence[str], deadline: float) -> Rang:
+    rang = Rang("failed", 38)
+    for command in commands:
+        attempt.dialled(time.time())
+        rang = line.originate(command, deadline)
+        if _is_over(attempt) or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
+            break
+        attempt.note("gateway_failed", f"cause {rang.code}")
+    return rang
+
+
+def _is_over(attempt: Attempt) -> bool:
+    return attempt.cancelled_by is not None or attempt.cut is not None

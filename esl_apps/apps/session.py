@@ -1,0 +1,381 @@
+"""What DISA, dialthrough, callback and autodial share: a session that dials one number after another.
+
+One attempt to join two parties is one record; a session that dials none has one too, with no number in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from esl_apps.apps.ending import conclude
+from esl_apps.apps.legs import aleg_variables, bleg_variables, join
+from esl_apps.apps.settings import Settings
+from esl_apps.core import causes, dialstring, numbers, terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Bridged, Call, CallEnded
+from esl_apps.core.cards import Account, Card, Unavailable, Usage
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import SYSTEM, Level, Limits, Refusal
+from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.pins import LOCKED, OPEN, Guard, Source
+from esl_apps.core.restrictions import Rule, denied
+
+#: What is said of a number that could not be reached (contract §4: a prompt a cause).
+_NO_SUCH_NUMBER = frozenset({1, 3, 22, 28})
+_REFUSED = frozenset({21, 50, 52, 54, 57})
+#: Seconds by which A's hang-up may be told later than the end of the talk.
+_BEHIND = 0.3
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What may be dialled through, from the configuration: the keys of Kazoo's ``system_config/cccp``."""
+
+    redial_code: str | None = None
+    ensure_valid_caller_id: bool = True
+    default_caller_id: str | None = None
+    allowed_callee: Callable[[str], object] | None = None
+    """A search of ``allowed_callee_regex`` in ``+E164``; None: every number."""
+    cid_trust: str = "national"
+    pin_from_enrolled: bool = False
+    """A PIN opens only from a number that is enrolled with the same account."""
+    prompt_delay: float = 1.0
+    callback_delay: float = 3.0
+    callee_timeout: float = 60.0
+    max_session: float = 3600.0
+    emergency: bool = False
+    """An emergency dial string is configured."""
+    own_numbers: frozenset[str] = frozenset()
+    """The DIDs of this installation, E.164: never called back."""
+    system: Level = field(default=Level(SYSTEM))
+    """What the whole installation may spend."""
+
+
+class Refused(Exception):
+    """The session ends with a prompt and a rejected record."""
+
+    def __init__(self, prompt: str, code: int = causes.CALL_REJECTED, *, note: str = "") -> None:
+        super().__init__(note or prompt)
+        self.prompt = prompt
+        self.code = code
+
+
+@dataclass
+class Session:
+    """A caller who has been answered, from the first prompt to the hang-up."""
+
+    call: Call
+    app: str
+    settings: Settings
+    rules: Rules
+    begin: Callable[[Attempt], None]
+    usage: Usage
+    attempt: Attempt
+    """The current one, or the last that ended."""
+    account: Account | None = None
+    card: Card | None = None
+    card_limits: Limits | None = None
+    caller: str | None = None
+    """The caller's number, None where it is withheld."""
+    longest: float = 3600.0
+    keep_talking: bool = True
+    """The caller may dial again after a call."""
+    _started: float = field(default_factory=time.monotonic)
+    _held: str | None = None
+    _aleg: Charge | None = None
+
+    @property
+    def user(self) -> str:
+        return (self.card.user_id if self.card else None) or ""
+
+    @property
+    def left(self) -> float:
+        """Seconds of the session that are left."""
+        return max(0.0, self._started + self.longest - time.monotonic())
+
+    @property
+    def talk_left(self) -> float:
+        """Seconds that the first leg may talk now."""
+        longest = self._aleg.longest if self._aleg is not None else None
+        return self.left if longest is None else min(self.left, longest)
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    def run(self, talk: Callable[[], None]) -> None:
+        """Run a flow to its end, whatever that is: the one place where the caller's leaving is caught."""
+        rejected: int | None = None
+        try:
+            try:
+                talk()
+            except Refused as refused:
+                rejected = refused.code
+                self.attempt.note("refused", str(refused))
+                self.call.play(refused.prompt)
+            except Unavailable as error:
+                rejected = causes.CALL_REJECTED
+                self.attempt.note("unavailable", str(error))
+                self.call.play("unavailable")
+            self.call.hangup("NORMAL_CLEARING")
+        except CallEnded as ended:
+            self.attempt.note("aleg_ended", str(ended))
+        finally:
+            self.release()
+        end = self.call.ended()
+        if self.attempt.ended:
+            return
+        if rejected is not None:
+            self.attempt.end(terms.REJECTED, rejected, terms.SYSTEM, end.at)
+        else:
+            conclude(self.attempt, end, None, terms.CALLEE)
+
+    def own_aleg(self) -> None:
+        """The first leg is one that we placed: what it costs goes on from number to number, to the session's end."""
+        self._aleg = next((charge for charge in self.attempt.charges if charge.aleg), None)
+        if self._aleg is not None:
+            self._aleg.outlives = True
+
+    def hold_place(self, card: Card) -> None:
+        """Count this call against the card's holder.
+
+        :raises Refused: it has as many as it may. :raises Unavailable: nobody can say.
+        """
+        self.card = card
+        if not self.usage.enter(card.holder, card.max_concurrent_calls_per_user, self.attempt.session_ref):
+            raise Refused("too_many_channels", causes.USER_BUSY, note="over max_concurrent_calls_per_user")
+        self._held = self.attempt.holder = card.holder
+        self.attempt.save()
+
+    def release(self) -> None:
+        if self._held is not None:
+            self.usage.leave(self._held, self.attempt.session_ref)
+            self._held = None
+        if self._aleg is not None:
+            self._aleg.end()
+
+    # Asking -------------------------------------------------------------------------------------------
+
+    def collect(self, audio: str, most: int, first: float, between: float) -> str:
+        """As ``Call.collect``. :raises Refused: the session's time is up."""
+        return self._in_time(self.call.collect(audio, most, first, between, self.left))
+
+    def collect_pin(self, audio: str, most: int, first: float, between: float) -> str:
+        """As ``Call.collect_pin``. :raises Refused: the session's time is up."""
+        return self._in_time(self.call.collect_pin(audio, most, first, between, self.left))
+
+    def admits(self, guard: Guard, source: Source, typed: str, right: bool, card_id: str = "") -> bool:
+        """Whether a typed PIN opens; a wrong one counts. A lock is told to whoever reads ``trace``, and to nobody else.
+
+        :raises Unavailable: nobody can say.
+        """
+        verdict = guard.judge(source, right, card_id, guessed=bool(typed))
+        if verdict == LOCKED:
+            self.attempt.note("pin_locked")
+        return verdict == OPEN
+
+    def _in_time(self, keyed: str) -> str:
+        if self.left <= 0:
+            raise Refused("time_is_up", causes.USER_BUSY, note="max_session is used up")
+        return keyed
+
+    # Dialling -----------------------------------------------------------------------------------------
+
+    def check(self, number: Number, *levels: Mapping[str, Rule]) -> None:
+        """:raises Refused: an emergency number, or a class that is denied."""
+        if number.is_emergency:
+            if not self.rules.emergency:
+                self.refuse(number, "an emergency number", "emergency_refused")
+        elif what := denied(number, *levels):
+            self.refuse(number, f"class {what} is denied")
+
+    def refuse(self, number: Number, note: str, prompt: str = "unauthorized_call") -> NoReturn:
+        """:raises Refused: with a record that says which number it was."""
+        self._name(number)
+        raise Refused(prompt, causes.BEARER_NOT_AUTHORIZED, note=note)
+
+    def dial(self, number: Number, caller_id: str, extra: Mapping[str, str] | None = None) -> Bridged:
+        """Join the caller with a number that has passed its checks.
+
+        :raises Refused: what may be spent is spent, before it is dialled or while they talk.
+        """
+        self._name(number)
+        attempt = self.attempt
+        attempt.dial_number = caller_id
+        longest = self._pay(number)
+        timeout = self.rules.callee_timeout
+        bridged = join(
+            self.call,
+            attempt,
+            # Held by nobody while they talk.
+            bleg_variables(self.settings, attempt, self.user, caller_id, timeout, None) | dict(extra or {}),
+            self.settings.endpoints.of(number, as_asked=False),
+            min(timeout, self.left),
+            longest,
+        )
+        if attempt.cut is None and bridged.answered and not bridged.broken and not _left(bridged):
+            # B did not hang up: where A did, its end may come behind B's, and says so.
+            self.call.wait_for_hangup(_BEHIND)
+        self._conclude(bridged)
+        if attempt.cut is not None:
+            raise _spent(attempt.cut)
+        return bridged
+
+    def _pay(self, number: Number) -> float:
+        """Begin to pay for B; how long the two may talk. :raises Refused: as ``dial``."""
+        if number.is_emergency:
+            # No bill is worth one of these.
+            return self.left
+        charge = Charge(self.attempt, self.levels, number, owner=self._aleg is None, whole=False)
+        refusal = self.usage.begin(charge)
+        if refusal is not None:
+            raise _spent(refusal)
+        return self.left if charge.longest is None else min(self.left, charge.longest)
+
+    def tell(self, bridged: Bridged) -> None:
+        """Say why the number was not reached: another prompt for each kind of cause."""
+        if bridged.answered or bridged.broken:
+            return
+        kind = causes.failure(bridged.code)
+        if bridged.code in _NO_SUCH_NUMBER:
+            prompt = "callee_no_such_number"
+        elif bridged.code in _REFUSED:
+            prompt = "callee_refused"
+        else:
+            prompt = f"callee_{kind}"
+        self.call.play(prompt)
+
+    def _name(self, number: Number) -> None:
+        """Make the current attempt one for this number: a new one, where the last has ended."""
+        if self.attempt.ended:
+            last = self.attempt
+            self.attempt = Attempt(
+                app=self.app,
+                integrator=last.integrator,
+                account_id=last.account_id,
+                extension=last.extension,
+                number=None,
+                dial_number=None,
+                call_dir=last.call_dir,
+                session_ref=last.session_ref,
+                contact_ref=last.contact_ref,
+                holder=last.holder,
+            )
+            self.attempt.aleg_uuid = self.call.uuid
+            if self._aleg is not None:
+                self.attempt.charges.append(self._aleg)
+                self.attempt.paid_for.append(self._aleg.essence)
+            self.begin(self.attempt)
+            self.attempt.enter(terms.AGENT_ANSWERED, time.time())
+            self.call.set({"esl_call_ref": self.attempt.call_ref})
+        self.attempt.number = number.dialled if number.is_extension or number.is_emergency else number.plus
+        self.attempt.call_dir = numbers.direction(self._party(), number)
+
+    def _party(self) -> Number | None:
+        try:
+            return self.settings.plan.read(self.caller) if self.caller else None
+        except NotDialable:
+            return None
+
+    @property
+    def levels(self) -> list[Level]:
+        """Who pays."""
+        levels = [self.rules.system]
+        if self.account is not None:
+            levels.append(account_level(self.account))
+        if self.card is not None:
+            levels.append(Level(f"card:{self.card.id}", self.card_limits))
+        return levels
+
+    def _conclude(self, bridged: Bridged) -> None:
+        """The A-leg goes on; this attempt is over."""
+        attempt = self.attempt
+        bleg = bridged.bleg
+        now = time.time()
+        if bridged.answered:
+            by = terms.SYSTEM
+            if bridged.broken:
+                by = terms.AGENT
+            elif bleg is not None and bleg.hung_up_itself:
+                by = terms.CALLEE
+            attempt.end(terms.ANSWERED, bridged.code, by, (bleg.ended_at if bleg else None) or now)
+        elif attempt.cut is not None:
+            attempt.end(terms.REJECTED, attempt.cut.code, terms.SYSTEM, now)
+        elif bridged.broken:
+            attempt.end(terms.ABANDONED, causes.NORMAL_CLEARING, terms.AGENT, now)
+        else:
+            by = terms.SYSTEM if bridged.timed_out else terms.CALLEE
+            attempt.end(f"callee_{causes.failure(bridged.code)}", bridged.code, by, now)
+
+
+def account_level(account: Account) -> Level:
+    return Level(f"account:{account.id}", account.limits, account.breaker)
+
+
+def _spent(refusal: Refusal) -> Refused:
+    return Refused("limit_reached", refusal.code, note=str(refusal))
+
+
+def _left(bridged: Bridged) -> bool:
+    """Whether it was B that hung up."""
+    return bridged.bleg is not None and bridged.bleg.hung_up_itself
+
+
+def open_session(
+    call: Call,
+    app: str,
+    settings: Settings,
+    rules: Rules,
+    begin: Callable[[Attempt], None],
+    usage: Usage,
+    *,
+    caller: str | None,
+    account: Account | None,
+    session_ref: str = "",
+) -> Session:
+    """Make the call known, before it is answered."""
+    attempt = Attempt(
+        app=app,
+        integrator=account.integrator if account else None,
+        account_id=account.id if account else None,
+        extension=caller,
+        number=None,
+        dial_number=None,
+        call_dir="external",
+        session_ref=session_ref,
+    )
+    attempt.aleg_uuid = call.uuid
+    begin(attempt)
+    # A session that goes on after its socket or its node had died begins its next attempt now.
+    attempt.dialled(time.time() if session_ref else call.created_at)
+    return Session(call, app, settings, rules, begin, usage, attempt, account=account, caller=caller)
+
+
+def session_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, str]:
+    """The A-leg's variables: unlike one call's, it outlives its B-legs."""
+    return {**aleg_variables(settings, attempt, user), "hangup_after_bridge": "false"}
+
+
+def shown_number(session: Session, own: str | None) -> tuple[str, bool]:
+    """The CLI that B is shown, and whether it is the caller's own.
+
+    ``own``: the caller's number where it is to be shown, None where the account's is. With
+    ``ensure_valid_caller_id`` a number that the account may not present becomes its own, or the system's
+    default where it has none.
+    """
+    account, rules, plan = session.account, session.rules, session.settings.plan
+    theirs = account.caller_id if account else None
+    if own is not None:
+        may = [*(account.caller_ids if account else ()), *([theirs] if theirs else [])]
+        if not rules.ensure_valid_caller_id or any(plan.same(own, text) for text in may):
+            return _format(session, own), True
+    number = theirs or rules.default_caller_id
+    return (_format(session, number) if number else "anonymous"), False
+
+
+def _format(session: Session, text: str) -> str:
+    try:
+        return dialstring.caller_id(session.settings.plan.read(text), session.settings.caller_id_format)
+    except NotDialable:
+        return text

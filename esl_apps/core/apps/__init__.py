@@ -1,1 +1,0 @@
-"""The applications: each a plain function over a :class:`~esl_apps.core.call.Call` that reads top to bottom."""

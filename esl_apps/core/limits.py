@@ -1,0 +1,186 @@
+"""What may be spent: destinations, limits, breakers, and the refusals that follow from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from esl_apps.core import causes
+from esl_apps.core.numbers import HIGH_RISK, Number
+
+#: The level that every call belongs to.
+SYSTEM = "system"
+
+CALLS_PER_HOUR, CALLS_PER_DAY = "calls_per_hour", "calls_per_day"
+MINUTES_PER_HOUR, MINUTES_PER_DAY = "minutes_per_hour", "minutes_per_day"
+BREAKER = "breaker"
+
+_DESTINATION = re.compile(r"country:(?:[A-Z]{2}|001)|class:[A-Za-z0-9._-]+|prefix:\+[1-9][0-9]{0,14}|high_risk")
+_LEVEL = re.compile(r"system|(?:account|integrator|card):[A-Za-z0-9._-]{1,64}")
+DESTINATION_EXPECTED = "expected country:XX (ISO 3166), class:NAME, prefix:+DIGITS or high_risk"
+SCOPE_EXPECTED = (
+    "expected system, account:NAME, integrator:NAME or card:ID, alone or with a destination behind a slash: "
+    "account:NAME/country:XX, /class:NAME, /prefix:+DIGITS or /high_risk"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """``country:CU``, ``class:international``, ``prefix:+882``, ``high_risk``."""
+
+    kind: str
+    value: str = ""
+
+    def matches(self, number: Number) -> bool:
+        if self.kind == HIGH_RISK:
+            return number.high_risk
+        if self.kind == "country":
+            return number.country == self.value
+        if self.kind == "class":
+            return number.klass == self.value
+        return number.country != "" and number.plus.startswith(self.value)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}" if self.value else self.kind
+
+
+def read_destination(text: str) -> Destination:
+    """:raises ValueError: with what was expected."""
+    if not _DESTINATION.fullmatch(text):
+        raise ValueError(DESTINATION_EXPECTED)
+    kind, _, value = text.partition(":")
+    return Destination(kind, value)
+
+
+def read_scope(text: str) -> tuple[str, Destination | None]:
+    """What a breaker is called, as level and destination. :raises ValueError: with what was expected."""
+    level, slash, destination = text.partition("/")
+    try:
+        if _LEVEL.fullmatch(level):
+            return level, read_destination(destination) if slash else None
+    except ValueError:
+        pass
+    raise ValueError(SCOPE_EXPECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be dialled; None: no bound."""
+
+    calls_per_hour: int | None = None
+    minutes_per_day: int | None = None
+    longest_call: float | None = None
+    """Seconds."""
+    calls_per_day: int | None = None
+    minutes_per_hour: int | None = None
+    destinations: Mapping[Destination, Limits] = field(default_factory=dict)
+    """The same for what is dialled there alone."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether anything of a call has to be counted for it."""
+        return self.timed or self.calls_per_hour is not None or self.calls_per_day is not None
+
+    @property
+    def timed(self) -> bool:
+        return self.minutes_per_hour is not None or self.minutes_per_day is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """What trips it: more than this, and nothing of its scope is dialled until a person resets it."""
+
+    thresholds: Limits
+    high_risk_calls_per_hour: int | None = None
+    end_calls: bool = False
+    """Whether the calls that are up are ended, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Who pays: ``system``, ``integrator:NAME``, ``account:ID``, ``card:ID``."""
+
+    name: str
+    limits: Limits | None = None
+    breaker: Breaker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One thing that a leg is counted against."""
+
+    key: str
+    """What is counted: all that has this key, on all nodes."""
+    member: str
+    """Which call it is: one that is known by now counts no second time."""
+    limits: Limits
+    trips: str = ""
+    """The breaker that is tripped where this is used up; empty for a limit, which refuses and no more."""
+    end_calls: bool = False
+    timed: bool = True
+    """Whether this leg's seconds count. Those of a call count once where its other leg's do."""
+
+    @property
+    def scope(self) -> str:
+        return self.trips or self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call is not dialled, or is ended."""
+
+    what: str
+    """``calls_per_hour`` and its like, or ``breaker``."""
+    scope: str
+    """Whose, for the operator."""
+
+    @property
+    def code(self) -> int:
+        """Q.850 (contract §6): over a limit 17, otherwise rejected 21."""
+        return causes.CALL_REJECTED if self.what == BREAKER else causes.USER_BUSY
+
+    @property
+    def message(self) -> str:
+        """For a client, who need not know whose limit it is."""
+        return "the breaker has tripped" if self.what == BREAKER else f"{self.what} is reached"
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.scope}"
+
+
+def covers(scope: str, levels: Sequence[str], number: Number | None) -> bool:
+    """Whether a breaker's scope is of one of the levels, and of the number where it has a destination."""
+    try:
+        level, destination = read_scope(scope)
+    except ValueError:
+        # Written by a later version, or by hand: who can't read it, lets nothing through.
+        return True
+    if level not in levels:
+        return False
+    return destination is None or (number is not None and destination.matches(number))
+
+
+def bounds(levels: Sequence[Level], number: Number | None, ref: str, *, aleg: bool, owner: bool) -> Iterator[Bound]:
+    """What a leg to ``number`` counts against.
+
+    ``owner``: whether the levels' own minutes are this leg's; destinations' always are.
+    """
+    # A call with two legs is one call of its account; to a country that both are in, it is two.
+    leg_ref = f"{ref}/a" if aleg else ref
+    for level in levels:
+        named: list[tuple[str, str, Limits, bool]] = []
+        if level.limits is not None:
+            named.append(("", "", level.limits, False))
+        breaker = level.breaker
+        if breaker is not None:
+            named.append((f"{BREAKER}:", level.name, breaker.thresholds, breaker.end_calls))
+            if breaker.high_risk_calls_per_hour is not None and number is not None and number.high_risk:
+                risky = Limits(calls_per_hour=breaker.high_risk_calls_per_hour)
+                yield Bound(f"{BREAKER}:{level.name}/{HIGH_RISK}", leg_ref, risky, level.name, breaker.end_calls)
+        for prefix, trips, limits, end_calls in named:
+            yield Bound(prefix + level.name, ref, limits, trips, end_calls, timed=owner)
+            for destination, own in limits.destinations.items():
+                if number is not None and destination.matches(number):
+                    scope = f"{level.name}/{destination}"
+                    yield Bound(prefix + scope, leg_ref, own, scope if trips else "", end_calls)

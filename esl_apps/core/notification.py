@@ -1,0 +1,110 @@
+"""How a record reads in Redis: the lists and the payload of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.record import Record
+from esl_apps.core.terms import ABANDONED, AGENT, ANSWERED, CALLEE, CANCELLED
+
+CDR_LIST = "enigma:notifications:cdr"
+INBOUND_LIST = "enigma:notifications:inbound"
+C2D_LIST = "enigma:notifications:c2d"
+
+
+def cdr_payload(record: Record, *, payload: str = "v3", dispositions: str = "esl_apps") -> dict[str, Any]:
+    """A record as ``enigma:notifications:cdr`` carries it, without its ``seq``."""
+    result: dict[str, Any] = {
+        "extension": record.extension,
+        "number": record.number,
+        "dial_number": record.dial_number,
+        "call_ref": record.call_ref,
+        "contact_ref": record.contact_ref,
+        "session_ref": record.session_ref,
+        "dialed_at": int(record.dialed_at),
+        "end_reason": record.end_reason,
+        "end_code": record.end_code,
+        "call_time": record.call_time,
+        "hold_time": record.hold_time,
+        "call_dir": record.call_dir,
+        "recording_url": record.recording_url,
+        "ref": record.app,
+        "answered_at": _stamp(record.answered_at),
+        "bridged_at": _stamp(record.bridged_at),
+        "ended_at": _stamp(record.ended_at),
+        "hung_up_by": record.hung_up_by,
+        "switch": record.switch,
+    }
+    if payload == "v2":
+        result["ref"] = result.pop("number")
+    if dispositions == "teleforge":
+        result["outcome"] = record.end_reason
+        result["end_reason"] = _teleforge(record)
+    return {"type": "cdr", "payload": result}
+
+
+def inbound_payload(attempt: Attempt, agent: str, hold_time: int, *, payload: str = "v3") -> dict[str, Any]:
+    """The notification of an answered inbound call."""
+    result: dict[str, Any] = {
+        "number": attempt.number,
+        "dial_number": attempt.dial_number,
+        "hold_time": hold_time,
+        "call_ref": attempt.call_ref,
+        "contact_ref": attempt.contact_ref,
+        "call_dir": "inbound",
+        "ref": agent,
+    }
+    if payload == "v2":
+        del result["call_dir"]
+        result["campaign_ref"] = "inbound"
+    return {"type": "call", "payload": result}
+
+
+def c2d_payload(record: Record) -> dict[str, Any]:
+    """The deprecated ``enigma:notifications:c2d``."""
+    return {
+        "notifications": [
+            {
+                "extension": record.extension,
+                "disposition": _raw_disposition(record),
+                "recording_url": record.recording_url,
+                "call_ref": record.call_ref,
+                "end_code": record.end_code,
+            }
+        ]
+    }
+
+
+def _stamp(at: float | None) -> float | None:
+    return None if at is None else round(at, 3)
+
+
+def _teleforge(record: Record) -> str:
+    """Teleforge's word for an end (contract §6)."""
+    reason = record.end_reason
+    if reason == ANSWERED:
+        return {CALLEE: "callee_hungup", AGENT: "agent_hungup"}.get(record.hung_up_by, "hungup")
+    if reason.endswith("_busy"):
+        return "busy"
+    if reason.endswith("_no_answer"):
+        return "timeout"
+    if reason in (CANCELLED, ABANDONED):
+        return "hungup"
+    if reason.endswith("_failed") and record.end_code in (21, 22):
+        return "reject"
+    return "error"
+
+
+def _raw_disposition(record: Record) -> str:
+    """``c2d``'s word, Asterisk's ``DIALSTATUS``."""
+    words: Mapping[str, str] = {ANSWERED: "ANSWER", CANCELLED: "CANCEL", ABANDONED: "CANCEL"}
+    reason = record.end_reason
+    if reason in words:
+        return words[reason]
+    if reason.endswith("_busy"):
+        return "BUSY"
+    if reason.endswith("_no_answer"):
+        return "NOANSWER"
+    return "CONGESTION" if record.end_code in (34, 41, 42) else "CHANUNAVAIL"

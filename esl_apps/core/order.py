@@ -1,0 +1,170 @@
+"""Read a click-to-dial order: the fields of a request against an integrator's patterns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from esl_apps.core.faults import Fault, Refused
+from esl_apps.core.limits import Level
+from esl_apps.core.numbers import NotDialable, Number, NumberPlan
+from esl_apps.core.restrictions import Rule, denied
+
+#: The accepted forms (contract §4, Teleforge's API); each a whole match. An integrator elsewhere replaces them.
+PATTERNS = {
+    "agent": r"\d{3,4}|0\d{9}|27\d{9}|00\d{11,14}",
+    "callee": r"\d{3,4}|0\d{9}|27\d{9}|00\d{11,14}",
+    "outbound_id": r"0\d{9}|27\d{9}|tvc_[A-Za-z0-9._-]+",
+    "contact_ref": r"[A-Za-z0-9.\-_~:]+",
+}
+_EXPECTED = {
+    "agent": "3 or 4 digits, or as callee",
+    "callee": "10 digits from 0; 11 digits from 27; 13 to 16 digits from 00; or 3 or 4 digits",
+    "outbound_id": "10 digits from 0; 11 digits from 27; or tvc_NAME of a campaign",
+    "contact_ref": "letters, digits and .-_~:",
+}
+#: Longer references are cut, not refused (Teleforge's rule).
+CONTACT_REF_LENGTH = 230
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that may be dialled."""
+
+    agent: Number
+    callee: Number
+    outbound: Number
+    """The CLI that the callee is shown."""
+    contact_ref: str
+    """Empty where the client gave none."""
+
+
+class Client:
+    """One integrator's rules, ready to read requests: its patterns, caller IDs, campaigns and restrictions."""
+
+    def __init__(
+        self,
+        name: str,
+        plan: NumberPlan,
+        *,
+        patterns: Mapping[str, str | None] | None = None,
+        caller_ids: list[str] | None = None,
+        campaigns: Mapping[str, str | list[str]] | None = None,
+        call_restriction: Mapping[str, Rule] | None = None,
+        emergency: bool = False,
+        agent_timeout: float = 30,
+        callee_timeout: float = 60,
+        longest: float = 14400,
+        record: bool = False,
+        levels: Sequence[Level] = (),
+    ) -> None:
+        """``emergency``: an emergency dial string is configured. ``levels``: who pays. Times in seconds."""
+        self.name = name
+        self.plan = plan
+        self.agent_timeout = agent_timeout
+        self.callee_timeout = callee_timeout
+        self.longest = longest
+        self.record = record
+        self.levels = tuple(levels)
+        own = patterns or {}
+        self._own = {field for field, regex in own.items() if regex}
+        self.patterns = {field: own.get(field) or default for field, default in PATTERNS.items()}
+        self._patterns = {field: re.compile(regex) for field, regex in self.patterns.items()}
+        self._campaigns = {key: _listed(numbers) for key, numbers in (campaigns or {}).items()}
+        self._turns = dict.fromkeys(self._campaigns, 0)
+        self._caller_ids = {plan.read(text).e164 for text in caller_ids or []}
+        if self._caller_ids:
+            # A campaign's numbers are the integrator's own (contract §2).
+            for numbers in self._campaigns.values():
+                self._caller_ids.update(plan.read(text).e164 for text in numbers)
+        self._restriction = call_restriction or {}
+        self._emergency = emergency
+
+    def expected(self, field: str) -> str:
+        return f"a match of {self.patterns[field]}" if field in self._own else _EXPECTED[field]
+
+    def read(self, fields: Mapping[str, object], *, peek: bool = False) -> Order:
+        """A request's fields as an order. ``peek``: a campaign's turn is not taken (dry run).
+
+        ``call_ref`` stands for ``contact_ref`` in the pre-v3 form.
+        :raises Refused: with every fault, not the first alone.
+        """
+        faults: list[Fault] = []
+        for name in fields:
+            if name not in PATTERNS and name != "call_ref":
+                faults.append(Fault(str(name)[:40], "unknown", f"unknown field; expected {', '.join(PATTERNS)}"))
+        agent = self._number("agent", fields.get("agent"), faults)
+        callee = self._number("callee", fields.get("callee"), faults)
+        contact_ref = self.contact_ref(fields, faults)
+        # Last: a request with a fault takes no campaign's turn.
+        outbound = self._outbound(fields.get("outbound_id"), faults, peek=peek)
+        if faults or agent is None or callee is None or outbound is None:
+            raise Refused(faults)
+        return Order(agent, callee, outbound, contact_ref)
+
+    def _text(self, field: str, value: object, faults: list[Fault]) -> str | None:
+        if value is None or value == "":
+            faults.append(Fault(field, "required", f"missing; expected {self.expected(field)}"))
+        elif not isinstance(value, str):
+            faults.append(Fault(field, "type", f"expected a string: {self.expected(field)}"))
+        elif not self._patterns[field].fullmatch(value):
+            faults.append(Fault(field, "pattern", f"expected {self.expected(field)}"))
+        else:
+            return value
+        return None
+
+    def _number(self, field: str, value: object, faults: list[Fault]) -> Number | None:
+        text = self._text(field, value, faults)
+        if text is None:
+            return None
+        try:
+            number = self.plan.read(text)
+        except NotDialable as error:
+            faults.append(Fault(field, "not_dialable", str(error)))
+            return None
+        if number.is_emergency and (field == "agent" or not self._emergency):
+            faults.append(Fault(field, "restricted", "an emergency number is not dialled from here"))
+        elif what := denied(number, self._restriction):
+            faults.append(Fault(field, "restricted", f"numbers of class {what} are not dialled from here"))
+        return number
+
+    def _outbound(self, value: object, faults: list[Fault], *, peek: bool) -> Number | None:
+        text = self._text("outbound_id", value, faults)
+        if text is None:
+            return None
+        if text.startswith("tvc_"):
+            campaign = text[4:]
+            numbers = self._campaigns.get(campaign)
+            if numbers is None:
+                faults.append(Fault("outbound_id", "unknown_campaign", "no campaign of this name is configured"))
+                return None
+            turn = self._turns[campaign]
+            text = numbers[turn % len(numbers)]
+            if not peek and not faults:
+                self._turns[campaign] = turn + 1
+        try:
+            number = self.plan.read(text)
+        except NotDialable as error:
+            faults.append(Fault("outbound_id", "not_dialable", str(error)))
+            return None
+        if self._caller_ids and number.e164 not in self._caller_ids:
+            faults.append(Fault("outbound_id", "not_yours", "this number is not one of the integrator's caller_ids"))
+        return number
+
+    def contact_ref(self, fields: Mapping[str, object], faults: list[Fault]) -> str:
+        """The client's reference, cut; empty where there is none or (with a fault more) where it is wrong."""
+        field = "contact_ref" if fields.get("contact_ref") is not None else "call_ref"
+        value = fields.get(field)
+        if value is None or value == "":
+            return ""
+        if isinstance(value, str):
+            value = value[:CONTACT_REF_LENGTH]
+            if self._patterns["contact_ref"].fullmatch(value):
+                return value
+        faults.append(Fault(field, "pattern", f"expected {self.expected('contact_ref')}"))
+        return ""
+
+
+def _listed(numbers: str | list[str]) -> list[str]:
+    return [numbers] if isinstance(numbers, str) else list(numbers)

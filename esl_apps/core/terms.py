@@ -1,0 +1,12 @@
+"""The words that a call's state, its end and its parties have in records, status and logs."""
+
+from __future__ import annotations
+
+QUEUED, AGENT_RINGING, AGENT_ANSWERED = "queued", "agent_ringing", "agent_answered"
+CALLEE_RINGING, BRIDGED, ENDED = "callee_ringing", "bridged", "ended"
+STATES = (QUEUED, AGENT_RINGING, AGENT_ANSWERED, CALLEE_RINGING, BRIDGED, ENDED)
+
+ANSWERED, CANCELLED, ABANDONED = "answered", "cancelled", "abandoned"
+REJECTED, LOST = "rejected", "lost"
+
+AGENT, CALLEE, API, SYSTEM = "agent", "callee", "api", "system"

@@ -1,0 +1,107 @@
+"""Autodial over HTTP: ring A, then bridge to B or a conference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon
+
+from esl_apps.apps.autodial import CONFERENCE, AutodialOrder
+from esl_apps.core.cards import Account
+from esl_apps.core.faults import Fault
+from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.restrictions import denied
+from esl_apps.http.access import CALL
+from esl_apps.http.desk import _RETRY_AFTER, _Desk, _refused, _succeed
+from esl_apps.http.errors import problem, spent
+from esl_apps.node.live import Full
+from esl_apps.node.node import Node
+from esl_apps.node.outgoing import Spent
+from esl_apps.prompts import is_media
+
+_LONGEST_DELAY = 3600.0
+_AUTODIAL = ("a_leg_number", "b_leg_number", "callback_delay", "retain_cid", "media_id")
+
+
+class _Autodial:
+    def __init__(self, desk: _Desk) -> None:
+        self._desk = desk
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, account_id: str) -> None:
+        node = self._desk.node
+        account = self._desk.open(req, account_id, CALL)
+        data = self._desk.data(req)
+        order = self._desk.ask(lambda: read_order(node, account, data))
+        try:
+            attempt = self._desk.ask(lambda: node.outgoing.autodial(account, order))
+        except Full as full:
+            raise problem(503, "unavailable", str(full), headers=_RETRY_AFTER) from None
+        except Spent as over:
+            raise spent(over.refusal) from None
+        _succeed(req, resp, 201, {"call_ref": attempt.call_ref, "state": attempt.state})
+
+
+def read_order(node: Node, account: Account, data: dict[str, Any]) -> AutodialOrder:
+    """A request to dial two numbers, each checked as what a caller would have keyed.
+
+    :raises Problem: 400, with every field that is wrong. :raises Unavailable: Redis is away.
+    """
+    faults = [
+        Fault(name[:64], "additionalProperties", f"unknown; expected one of {', '.join(_AUTODIAL)}")
+        for name in data
+        if name not in _AUTODIAL
+    ]
+    a = _leg(node, account, data.get("a_leg_number"), "a_leg_number", faults)
+    b, conference = None, None
+    wanted = data.get("b_leg_number")
+    if isinstance(wanted, str) and wanted.startswith("conference:"):
+        named = wanted.removeprefix("conference:")
+        if CONFERENCE.fullmatch(named):
+            conference = named
+        else:
+            message = "expected conference: and 1 to 64 letters, digits, . _ -"
+            faults.append(Fault("b_leg_number", "pattern", message))
+    else:
+        b = _leg(node, account, wanted, "b_leg_number", faults)
+    delay = data.get("callback_delay")
+    if delay is None:
+        delay = node.rules.callback_delay
+    if not isinstance(delay, (int, float)) or isinstance(delay, bool) or not 0 <= delay <= _LONGEST_DELAY:
+        faults.append(Fault("callback_delay", "range", f"expected seconds from 0 to {_LONGEST_DELAY:g}"))
+    retain_cid = data.get("retain_cid")
+    if retain_cid is not None and not isinstance(retain_cid, bool):
+        faults.append(Fault("retain_cid", "type", "expected true or false"))
+    media_id, prompts = data.get("media_id"), node.config.prompts
+    if media_id is not None and not is_media(media_id, prompts.dir, prompts.language, prompts.urls):
+        message = "expected the name of a prompt without its .wav, or one of the configuration's prompts.urls"
+        faults.append(Fault("media_id", "not_found", message))
+    if faults:
+        raise _refused(faults)
+    assert a is not None
+    return AutodialOrder(a, b, conference, float(delay), bool(retain_cid), media_id)
+
+
+def _leg(node: Node, account: Account, text: object, field: str, faults: list[Fault]) -> Number | None:
+    """A leg's number, which passes what dialthrough would ask of it; else None, and a fault."""
+    if text is None:
+        faults.append(Fault(field, "required", "missing"))
+        return None
+    try:
+        number = node.settings.plan.read(text if isinstance(text, str) else "")
+    except NotDialable as error:
+        faults.append(Fault(field, "pattern", str(error)))
+        return None
+    rules = node.rules
+    if number.is_emergency:
+        if rules.emergency:
+            return number
+        faults.append(Fault(field, "forbidden", "is an emergency number"))
+    elif number.e164 in rules.own_numbers:
+        faults.append(Fault(field, "forbidden", "is a number of this installation"))
+    elif rules.allowed_callee is not None and not rules.allowed_callee("+" + number.e164):
+        faults.append(Fault(field, "forbidden", "is not allowed by allowed_callee_regex"))
+    elif what := denied(number, account.call_restriction):
+        faults.append(Fault(field, "restricted", f"class {what} is denied"))
+    else:
+        return number
+    return None

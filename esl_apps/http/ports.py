@@ -1,0 +1,114 @@
+"""A node's HTTP ports, and what a signal does to a node: reload, drain, stop."""
+
+from __future__ import annotations
+
+import logging
+
+import gevent
+from gevent import ssl
+
+from esl_apps.config import load
+from esl_apps.config.fields import ConfigError
+from esl_apps.config.model import Config, sections
+from esl_apps.http import admin, integrator
+from esl_apps.http.server import Bounds, Server, Wsgi, serve
+from esl_apps.net import tls
+from esl_apps.net.address import is_loopback, split_address
+from esl_apps.node.node import Node
+
+log = logging.getLogger(__name__)
+
+
+class Ports:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        #: In the order of ``sections``.
+        self._servers: list[Server] = []
+        self._stopping = False
+
+    def open(self) -> None:
+        """:raises ConfigError: an address can't be listened on, a certificate can't be used."""
+        config = self._node.config
+        contexts = _contexts(config)
+        apps: list[Wsgi] = [admin.build(self._node)]
+        apps += [integrator.build(self._node, one.name) for one in config.integrators]
+        for (path, section), context, app in zip(sections(config), contexts, apps, strict=True):
+            address = split_address(section.listen)
+            bounds = Bounds(per_address=section.rate.connections)
+            try:
+                listener = address if self._node.share is None else self._node.share.socket(section.listen)
+                server = serve(listener, app, bounds=bounds, tls=context, on_refused=self._node.refused)
+            except OSError as error:
+                message = f"can't listen on {section.listen}: {error.strerror}"
+                raise ConfigError(message, f"{path}.listen") from None
+            self._servers.append(server)
+        for path, section in sections(config):
+            if section.tls is None and not is_loopback(split_address(section.listen)[0]):
+                log.warning("plain HTTP", extra={"key": f"{path}.listen", "listen": section.listen})
+
+    def reload(self, file: str) -> None:
+        """The whole file or nothing of it; calls that are up keep what they began with."""
+        try:
+            config = load(file)
+            if self._node.share is not None:
+                config = self._node.share.of(config)
+            _same_ports(self._node.config, config)
+            contexts = _contexts(config)
+        except ConfigError as error:
+            log.error("reload refused", extra={"reason": str(error)})
+            return
+        before = self._node.config
+        try:
+            self._node.apply(config)
+        except Exception:
+            # A fault of ours, past all checks: half of a file is no configuration.
+            log.exception("reload refused", extra={"reason": "it could not be applied"})
+            self._node.apply(before)
+            return
+        for server, context, (_path, section) in zip(self._servers, contexts, sections(config), strict=True):
+            # For connections to come; those that are up keep the certificate that they began with.
+            server.tls = context
+            server.bounds.per_address = section.rate.connections
+        log.info("reloaded", extra={"file": file})
+
+    def shut_down(self) -> None:
+        """Refuse new work (HTTP answers 503, the event socket's listener closes), let calls end, stop."""
+        if self._stopping:
+            return
+        self._stopping = True
+        log.info("draining", extra={"live": len(self._node.calls.live)})
+        self._node.stop()
+        gevent.joinall([gevent.spawn(server.stop, 1.0) for server in self._servers], timeout=2.0)
+
+
+def _contexts(config: Config) -> list[ssl.SSLContext | None]:
+    """The TLS of each of them, None where it has none.
+
+    :raises ConfigError: it could be used when the file was read, and now it can't.
+    """
+    made: list[ssl.SSLContext | None] = []
+    for path, section in sections(config):
+        try:
+            made.append(tls.context(section.tls.cert, section.tls.key, ssl.SSLContext) if section.tls else None)
+        except tls.Unusable as error:
+            raise ConfigError(str(error), f"{path}.tls.{error.key}") from None
+    return made
+
+
+def _same_ports(old: Config, new: Config) -> None:
+    """:raises ConfigError: something changed that only a start can change."""
+    fixed = [
+        ("node", old.node, new.node),
+        ("redis", old.redis, new.redis),
+        ("switches", old.switches, new.switches),
+        ("admin.listen", old.admin.listen, new.admin.listen),
+        ("admin.tls", old.admin.tls is None, new.admin.tls is None),
+        (
+            "integrators",
+            [(one.name, one.listen, one.redis, one.tls is None) for one in old.integrators],
+            [(one.name, one.listen, one.redis, one.tls is None) for one in new.integrators],
+        ),
+    ]
+    for path, before, after in fixed:
+        if before != after:
+            raise ConfigError("changes a name, port or connection, which takes a restart", path)

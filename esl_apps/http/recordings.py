@@ -1,0 +1,153 @@
+"""Serve recordings of calls, with ranges and signed links."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import falcon
+
+from esl_apps.apps.legs import recording_path
+from esl_apps.http.access import RECORD
+from esl_apps.http.calls_port import _REF, _Port
+from esl_apps.http.errors import Problem, answer, problem, read_json
+
+_RECORDINGS = "/click2dial/recordings"
+_RECORDING = re.compile(_REF.pattern + r"\.wav")
+_RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
+_CHUNK = 65536
+#: Seconds that a link to a recording is good for where nothing is said.
+_LINK = 3600
+
+
+class _Recording:
+    def __init__(self, port: _Port) -> None:
+        self._port = port
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        if not self._linked(req, name):
+            self._port.authorise(req, RECORD)
+        stream = _recording(self._port, name)
+        size = os.fstat(stream.fileno()).st_size
+        part = _part(req.get_header("Range") or "", size)
+        first, last = part or (0, size - 1)
+        if part and first > last:
+            stream.close()
+            headers = {"Content-Range": f"bytes */{size}"}
+            raise problem(416, "range", f"expected a range within {size} bytes", headers=headers)
+        resp.set_header("Accept-Ranges", "bytes")
+        resp.content_type = "audio/wav"
+        if part:
+            resp.status = 206
+            resp.content_range = (first, last, size)
+        stream.seek(first)
+        resp.set_stream(_Slice(stream, last - first + 1), last - first + 1)
+
+    def _linked(self, req: falcon.Request, name: str) -> bool:
+        """Whether a signed link leads here; one that is no link of ours is as if it were not there.
+
+        :raises Problem: 403 it was one, and its time is over; 429 too many wrong ones came from this address.
+        """
+        signature = req.get_param("signature")
+        links = self._port.links
+        if signature is None or links is None:
+            return False
+        door = self._port.door
+        door.may_guess(req)
+        expires = links.expires(name, req.get_param("expires") or "", signature)
+        if expires is None:
+            door.guessed(req)
+            return False
+        if expires <= time.time():
+            self._port.node.refused(403)
+            raise problem(403, "expired", "this link is no longer good")
+        return True
+
+
+class _Link:
+    """``POST …/recordings/NAME/link``: an address of a recording that needs no token, for a time."""
+
+    def __init__(self, port: _Port) -> None:
+        self._port = port
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        self._port.authorise(req, RECORD)
+        links = self._port.links
+        if links is None:
+            raise problem(404, "not_found", "no such resource")
+        _raw, fields = read_json(req)
+        longest = self._port.node.config.recordings.link_longest
+        seconds = fields.get("expires_in", min(_LINK, longest))
+        errors = [
+            {"field": field[:64], "code": "unknown", "message": "expected expires_in alone"}
+            for field in fields
+            if field != "expires_in"
+        ]
+        if not isinstance(seconds, int) or isinstance(seconds, bool) or not 1 <= seconds <= longest:
+            message = f"expected whole seconds from 1 to {longest}"
+            errors.append({"field": "expires_in", "code": "range", "message": message})
+        if errors:
+            raise Problem(422, errors)
+        _recording(self._port, name).close()
+        expires = int(time.time()) + seconds
+        answer(resp, 200, {"url": f"{_RECORDINGS}/{name}?{links.query(name, expires)}", "expires_at": expires})
+
+
+def _recording(port: _Port, name: str) -> BinaryIO:
+    """:raises Problem: 404. Only a name that we made reaches the file system, and only below this integrator's
+    folder."""
+    if not _RECORDING.fullmatch(name):
+        raise problem(404, "not_found", "no such recording")
+    try:
+        return _open(recording_path(port.node.config.recordings.dir, port.name, name))
+    except OSError:
+        raise problem(404, "not_found", "no such recording") from None
+
+
+def _open(path: str) -> BinaryIO:
+    """A file, and no folder, device or link to something else. :raises OSError: it is none."""
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise FileNotFoundError(path)
+    return stream
+
+
+def _part(text: str, size: int) -> tuple[int, int] | None:
+    """First and last byte that a Range header asks for, first behind last where the file has none of it.
+
+    None: no range, several, or one that makes no sense; all of the file is the answer then (RFC 9110, 14.2).
+    """
+    found = _RANGE.fullmatch(text)
+    if found is None or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        return (max(0, size - int(found[2])), size - 1) if int(found[2]) else (size, size - 1)
+    first = int(found[1])
+    if found[2] and int(found[2]) < first:
+        return None
+    return first, min(int(found[2]), size - 1) if found[2] else size - 1
+
+
+class _Slice:
+    """A part of an open file, as WSGI streams it."""
+
+    def __init__(self, stream: Any, length: int) -> None:
+        self._stream = stream
+        self._left = length
+
+    def read(self, size: int = _CHUNK) -> bytes:
+        data: bytes = self._stream.read(min(size if size > 0 else _CHUNK, self._left))
+        self._left -= len(data)
+        return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self.read():
+            yield data
+
+    def close(self) -> None:
+        self._stream.close()

@@ -1,0 +1,349 @@
+"""Calls whose node died: found again, followed to their ends, and given their records.
+
+What a node had stands in a file of its own (``begun``) for its next run, and in Redis for the others, which take it
+over as soon as it is silent (``roster``). How the calls ended is what the switch says: of a leg that lives, its
+end when it comes; of one that ended while nobody listened, the file that mod_json_cdr wrote (``spool``). Two that
+follow one call push the same record, which Redis takes once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import gevent
+import msgspec
+from gevent.lock import Semaphore
+
+from esl_apps.apps import autodial, callback, click2dial, inbound
+from esl_apps.apps.ending import conclude, end_of
+from esl_apps.apps.legs import recording_name
+from esl_apps.core import causes, terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Leg
+from esl_apps.core.cards import Unavailable
+from esl_apps.esl.legs import leg_of
+from esl_apps.esl.session import ReplyError
+from esl_apps.esl.switch import Switch
+from esl_apps.esl.switch import Unavailable as SwitchAway
+from esl_apps.esl.switch_cdr import FRESH, WRITTEN
+from esl_apps.esl.wire import EVENT_PLAIN, Event
+from esl_apps.node.live import AWAY, Live
+from esl_apps.store.essence import Essence, restored
+from esl_apps.store.membership import BEAT
+from esl_apps.store.redis_client import ERRORS
+
+if TYPE_CHECKING:
+    from esl_apps.node.node import Node
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which an answered leg of ours may stand alone: its socket was lost before it was taken, and FreeSWITCH
+#: keeps it for ever (hazard 10).
+PARKED = 10.0
+#: Seconds after which a leg's end that was not heard of is asked for.
+ASK_EVERY = 15.0
+#: Seconds between two looks into the spool.
+LOOK_EVERY = 5.0
+
+#: Applications whose A-leg a node rang by itself.
+_PLACED = frozenset({click2dial.REF, autodial.REF, callback.REF})
+
+
+class Adoption:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._censuses: dict[str, tuple[float, dict[str, list[Event]]]] = {}
+        self._counting = Semaphore()
+        self._looked = 0.0
+        self._strangers: set[str] = set()
+        self._away = False
+
+    def start(self) -> None:
+        self.beat()
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(BEAT)
+            self.beat()
+
+    def beat(self) -> None:
+        """Say that this node lives, take what the dead left, tidy the spool. Never raises."""
+        node = self._node
+        try:
+            try:
+                node.roster.say(draining=node.draining)
+            finally:
+                # Redis may be away: then whoever else follows one of them, too, has its record taken once.
+                self._own()
+            if not node.draining:
+                for boot in node.roster.dead():
+                    self._inherit(boot)
+            if time.monotonic() - self._looked > LOOK_EVERY:
+                self._looked = time.monotonic()
+                self._tidy()
+            self._away = False
+        except (Unavailable, *ERRORS) as error:
+            if not self._away:
+                log.warning("nodes not heard of", extra={"reason": str(error)})
+            self._away = True
+        except Exception:
+            # Whatever it was, the next beat tries again: a silent node would lose its calls to the others.
+            log.exception("beat failed")
+
+    # Whose they were ----------------------------------------------------------------------------------
+
+    def _own(self) -> None:
+        """What an earlier run of this node left in its own file, but for what another has taken over meanwhile."""
+        node = self._node
+        left, node.begun.left = node.begun.left, []
+        for call in left:
+            if self._is_followed(call.call_ref):
+                node.begun.ended(call.call_ref)
+            else:
+                self._adopt(call, node.settings.node)
+
+    def _is_followed(self, ref: str) -> bool:
+        """Whether another process that lives has the call; not, where Redis can't say."""
+        roster = self._node.roster
+        with suppress(*ERRORS):
+            return self._node.store.essence(ref, roster.living()) is not None
+        return False
+
+    def _inherit(self, boot: str) -> None:
+        """:raises redis.RedisError: Redis is away."""
+        node = self._node
+        left = node.store.live([boot])[boot]
+        if not left:
+            node.roster.forget(boot)
+            return
+        name = node.roster.peers[boot].name
+        for call in left:
+            if not any(switch.name == call.switch for switch in node.switches) and name != node.settings.node:
+                # Another node has that switch; and where none has, its own next run says so.
+                continue
+            if node.store.take_over(call, boot):
+                self._adopt(call, name)
+
+    def _adopt(self, call: Essence, name: str) -> None:
+        node = self._node
+        ref = call.call_ref
+        if ref in node.calls.live:
+            return
+        with suppress(*ERRORS):
+            # Where Redis is away, it may get one more record, which Redis takes once.
+            known = node.store.call(ref)
+            if known is not None and known["state"] == terms.ENDED:
+                node.begun.ended(ref)
+                node.store.forget(ref)
+                return
+        log.warning("call adopted", extra={"call_ref": ref, "app": call.app, "from": name})
+        node.metrics.adopted.inc()
+        switch = next((one for one in node.switches if one.name == call.switch), node.switches[0])
+        if switch.name == call.switch:
+            switch.also_hear(f"variable_esl_node {name}")
+        attempt = restored(call)
+        live = node.calls.adopt(attempt, switch, call.core_uuid)
+        if attempt.holder is not None:
+            node.usage.hold(attempt.holder, attempt.session_ref)
+        node.go_on_paying(attempt)
+        gevent.spawn(self._follow, live, call.switch == switch.name)
+
+    # To their ends ------------------------------------------------------------------------------------
+
+    def _follow(self, live: Live, reachable: bool) -> None:
+        attempt = live.attempt
+        try:
+            if reachable:
+                self._watch(live)
+            if not live.released and not attempt.ended:
+                self._end(live)
+        except Exception:
+            log.exception("following failed", extra={"call_ref": attempt.call_ref})
+            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, time.time())
+        finally:
+            if attempt.holder is not None and not live.released:
+                self._node.usage.leave(attempt.holder, attempt.session_ref)
+
+    def _watch(self, live: Live) -> None:
+        """Until the switch has no leg of the call any more, or it is no more the process that had it."""
+        switch, ref, asked = live.switch, live.attempt.call_ref, time.monotonic()
+        parked_at = asked + PARKED
+
+        def over() -> bool:
+            return live.released or live.attempt.ended
+
+        while not over():
+            if not live.wait(lambda: switch.connected or over(), time.monotonic() + AWAY):
+                return
+            if live.core_uuid is not None and switch.core_uuid != live.core_uuid:
+                return
+            try:
+                legs = self._census(switch, asked).get(ref, [])
+            except (SwitchAway, ReplyError):
+                # As in ``Calls.find_end``: who reads the connection must come to run.
+                gevent.sleep(0.05)
+                continue
+            self._picture(live, legs)
+            parked = live.attempt.app in _PLACED and live.attempt.state == terms.AGENT_ANSWERED and len(legs) == 1
+            if parked and asked >= parked_at:
+                log.warning("a leg that nobody has is hung up", extra={"call_ref": ref})
+                self._node.calls.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
+            alive = {leg.get("Unique-ID") or "" for leg in legs}
+
+            def gone(alive: set[str] = alive) -> bool:
+                return alive <= live.ends.keys()
+
+            if gone():
+                return
+            patience = PARKED if parked else ASK_EVERY
+            live.wait(lambda: gone() or over() or not switch.connected, time.monotonic() + patience)
+            if gone():
+                # A and B end at about the same time, and each is told by itself.
+                live.wait(over, time.monotonic() + 0.3)
+            asked = time.monotonic()
+
+    def _census(self, switch: Switch, asked: float) -> dict[str, list[Event]]:
+        """All legs of a switch that carry a reference, by it; not older than ``asked``. One for all who ask at
+        about the same time: it costs a command a leg.
+
+        :raises SwitchAway: :raises ReplyError:
+        """
+        with self._counting:
+            counted, found = self._censuses.get(switch.name, (-1.0, {}))
+            if counted >= asked:
+                return found
+            counted, found = time.monotonic(), {}
+            listed = msgspec.json.decode(switch.api("show channels as json"))
+            for row in listed.get("rows", ()):
+                try:
+                    text = switch.api(f"uuid_dump {row['uuid']}")
+                except ReplyError:
+                    continue
+                leg = Event(b"", text.encode(), EVENT_PLAIN)
+                ref = leg.var("esl_call_ref")
+                if ref:
+                    found.setdefault(ref, []).append(leg)
+            self._censuses[switch.name] = counted, found
+            return found
+
+    def _picture(self, live: Live, legs: list[Event]) -> None:
+        """What the legs that live say of how far the call has come."""
+        attempt = live.attempt
+        for event in legs:
+            leg = leg_of(event)
+            if event.var("esl_bleg") is None:
+                attempt.aleg_uuid = leg.uuid
+                if leg.answered_at is not None and attempt.app in _PLACED:
+                    attempt.enter(terms.AGENT_ANSWERED, leg.answered_at)
+            elif leg.answered_at is not None:
+                self._joined(attempt, leg)
+
+    def _joined(self, attempt: Attempt, bleg: Leg) -> None:
+        at = bleg.answered_at
+        assert at is not None
+        if attempt.app == inbound.REF and attempt.bridged_at is None:
+            inbound.answered(attempt, at, bleg, self._node.announce)
+        else:
+            attempt.enter(terms.BRIDGED, at)
+
+    # Their records ------------------------------------------------------------------------------------
+
+    def _end(self, live: Live) -> None:
+        node, attempt = self._node, live.attempt
+        with suppress(*ERRORS):
+            if not node.store.has(attempt.call_ref):
+                # Taken over by the node that its caller was handed to.
+                node.calls.release(live)
+                if attempt.holder is not None:
+                    node.usage.let_go(attempt.holder, attempt.session_ref)
+                node.begun.ended(attempt.call_ref)
+                return
+        alegs, blegs = self._legs(live)
+        aleg, bleg = _chosen(alegs), _chosen(blegs)
+        now = time.time()
+        if attempt.dialed_at is None:
+            attempt.dialed_at = min((leg.created_at for leg in alegs + blegs if leg.created_at), default=None)
+        if bleg is not None and bleg.answered_at is not None:
+            self._joined(attempt, bleg)
+        if attempt.bridged_at is not None:
+            self._find_recording(attempt)
+        if aleg is not None and attempt.app == click2dial.REF:
+            attempt.hold_time = round(aleg.hold_seconds)
+        if aleg is not None and attempt.app in _PLACED and attempt.answered_at is None:
+            attempt.answered_at = aleg.answered_at
+        end = end_of(aleg, bleg, now)
+        at = end.at
+        if attempt.cancelled_by is not None and attempt.bridged_at is None:
+            attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, at)
+        elif aleg is None and bleg is None:
+            # Not a word of it: its switch was killed, or keeps nothing.
+            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, now)
+        elif bleg is None and attempt.bridged_at is None and aleg is not None and not aleg.hung_up_itself:
+            self._end_of_a(attempt, aleg, at)
+        else:
+            party = terms.AGENT if attempt.app == inbound.REF else terms.CALLEE
+            conclude(attempt, end, None, party)
+        if attempt.app == callback.REF:
+            node.outgoing.settle_callback(attempt)
+
+    def _end_of_a(self, attempt: Attempt, aleg: Leg, at: float) -> None:
+        """A alone, and it was not its own phone that hung up."""
+        code = aleg.q850 or causes.NORMAL_UNSPECIFIED
+        if attempt.app in _PLACED and aleg.answered_at is None and code != causes.NORMAL_CLEARING:
+            attempt.end(f"agent_{causes.failure(code)}", code, terms.AGENT, at)
+        else:
+            # It had nobody to go on with it, and the switch let it go.
+            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, at)
+
+    def _legs(self, live: Live) -> tuple[list[Leg], list[Leg]]:
+        """The call's A-legs and its B-legs: heard of, or read from the spool."""
+        ref = live.attempt.call_ref
+        found: dict[str, tuple[bool, Leg]] = {
+            uuid: (event.var("esl_bleg") is not None, leg_of(event)) for uuid, event in live.ends.items()
+        }
+        spool = self._node.spool
+        until = time.monotonic() + WRITTEN
+        while True:
+            spool.look()
+            for kept in spool.legs(ref):
+                found.setdefault(kept.leg.uuid, (kept.bleg, kept.leg))
+            if any(not bleg for bleg, _leg in found.values()) or not spool.there or time.monotonic() > until:
+                break
+            gevent.sleep(FRESH)
+        return [leg for bleg, leg in found.values() if not bleg], [leg for bleg, leg in found.values() if bleg]
+
+    def _find_recording(self, attempt: Attempt) -> None:
+        one = self._node.config.integrator(attempt.integrator or "")
+        if one is not None and one.record and attempt.app in (click2dial.REF, inbound.REF):
+            attempt.recording_url = recording_name(attempt)
+
+    # The spool ----------------------------------------------------------------------------------------
+
+    def _tidy(self) -> None:
+        """The files of calls that have their record go. :raises redis.RedisError: Redis is away."""
+        node, spool = self._node, self._node.spool
+        spool.look()
+        for ref in spool.calls():
+            if ref in node.calls.live:
+                continue
+            known = node.store.call(ref)
+            if known is not None and known["state"] == terms.ENDED:
+                spool.remove(ref)
+            elif known is None and ref not in self._strangers:
+                # Left for a person: Redis and the node's own file have both forgotten it.
+                self._strangers.add(ref)
+                log.error("the switch kept a call that nobody knows", extra={"call_ref": ref})
+
+
+def _chosen(legs: list[Leg]) -> Leg | None:
+    """Of several phones that rang, the one that answered, else the last that gave up."""
+    return max(legs, key=lambda leg: (leg.answered_at is not None, leg.ended_at or 0.0), default=None)

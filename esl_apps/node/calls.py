@@ -1,0 +1,272 @@
+"""The calls of this node: placed, taken over, cancelled, found again, and ended into records.
+
+Between the flows of ``core`` and the edges: here a call's two ways of being heard (its own socket, and the
+switch's inbound connection) come together.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import gevent
+
+from esl_apps.apps.ending import conclude
+from esl_apps.apps.ringing import Line
+from esl_apps.core import causes, terms
+from esl_apps.core.attempt import Attempt, Moment
+from esl_apps.core.call import Call, Ended
+from esl_apps.esl import wire
+from esl_apps.esl.legs import leg_of
+from esl_apps.esl.session import ReplyError
+from esl_apps.esl.switch import Switch, Unavailable
+from esl_apps.esl.wire import Event
+from esl_apps.node.line import SwitchLine
+from esl_apps.node.live import ATTACH, AWAY, Begin, Live
+from esl_apps.node.switch_pool import Fleet
+
+log = logging.getLogger(__name__)
+
+#: By which a node tells another, over the switch, to cancel a call.
+CANCEL = "esl_apps::cancel"
+#: What the inbound connection hears: A-legs that ring, ends that no socket sees, and other nodes' cancels.
+EVENTS = f"BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM {CANCEL}"
+#: Seconds for a call's own node to cancel it, once it was told to; then whoever was asked hangs its legs up.
+_TOLD = 3.0
+
+
+class Calls:
+    """``on_record`` gets each ended attempt, once; ``on_moment`` every change of state; ``on_save`` what is to
+    outlive the process, before anything is dialled and whenever it changes."""
+
+    def __init__(
+        self,
+        on_moment: Callable[[Attempt, Moment], None],
+        on_record: Callable[[Attempt], None],
+        on_save: Callable[[Attempt], None],
+        fleet: Fleet,
+    ) -> None:
+        self.fleet = fleet
+        self.live: dict[str, Live] = {}
+        self.closed = False
+        """This process ends: what is still up is another's."""
+        self._on_save = on_save
+        self._on_moment = on_moment
+        self._on_record = on_record
+        # Calls that ended while their switch was away: whatever is left of them is hung up when it is back.
+        self._to_reap: dict[str, set[str]] = {}
+
+    # Life of a call -----------------------------------------------------------------------------------
+
+    def begin(self, attempt: Attempt, switch: Switch) -> Live:
+        """Make a call known and tell of it."""
+        live = self._add(attempt, switch)
+        # Which saves it.
+        self._on_moment(attempt, attempt.timeline[0])
+        return live
+
+    def _add(self, attempt: Attempt, switch: Switch) -> Live:
+        attempt.switch = switch.name
+        attempt.on_change = self._changed
+        attempt.on_save = self._on_save
+        self.live[attempt.call_ref] = live = Live(attempt, switch, switch.core_uuid)
+        return live
+
+    def adopt(self, attempt: Attempt, switch: Switch, core_uuid: str | None) -> Live:
+        """A call of a process that died: heard of from here on, and told nobody that it knew already."""
+        live = self._add(attempt, switch)
+        live.core_uuid = core_uuid
+        self._on_save(attempt)
+        live.attached = live.adopted = True
+        attempt.note("adopted", "its node is gone")
+        return live
+
+    def release(self, live: Live) -> None:
+        """Another process, or another flow of this one, has an adopted call now."""
+        live.released = True
+        for charge in live.attempt.charges:
+            charge.end()
+        if self.live.get(live.attempt.call_ref) is live:
+            del self.live[live.attempt.call_ref]
+        live.poke()
+
+    def expected(self) -> int:
+        """Legs that this node rang and whose answer would bring them here."""
+        return sum(live.run is not None and not live.attached for live in self.live.values())
+
+    def count(self, app: str) -> int:
+        return sum(live.attempt.app == app for live in self.live.values())
+
+    def _changed(self, attempt: Attempt, moment: Moment) -> None:
+        if self.closed:
+            return
+        self._on_moment(attempt, moment)
+        if attempt.ended:
+            self.live.pop(attempt.call_ref, None)
+            self._on_record(attempt)
+
+    # Placing ------------------------------------------------------------------------------------------
+
+    def place(
+        self, attempt: Attempt, switch: Switch, ring: Callable[[Line], bool], run: Callable[[Call, Begin], None]
+    ) -> gevent.Greenlet[..., bool]:
+        """Place an A-leg; returns at once, with what will say whether it answered.
+
+        ``ring`` rings it, in a greenlet of its own, and ends the attempt where it does not answer; ``run`` takes
+        the answered leg, when its socket comes.
+        """
+        live = self._add(attempt, switch)
+        self._on_save(attempt)
+        live.run = run
+        placed = gevent.spawn(self._ring, live, ring)
+        # The originate goes out now; whoever asked, and whoever listens, hears of it behind that.
+        gevent.sleep(0)
+        if not attempt.ended:
+            self._on_moment(attempt, attempt.timeline[0])
+        return placed
+
+    def _ring(self, live: Live, ring: Callable[[Line], bool]) -> bool:
+        attempt = live.attempt
+        line = SwitchLine(live, self.fleet, self.reap)
+        try:
+            if not ring(line):
+                return False
+            # The answered leg's socket comes now; a phone that hangs up in this instant leaves none. (Of several
+            # phones that rang, those that lost the race have ended too: theirs is no news.)
+            answered = line.answered_uuid
+            live.wait(lambda: live.attached or answered in live.ends or attempt.ended, time.monotonic() + ATTACH)
+            if live.attached or attempt.ended:
+                return True
+            if answered not in live.ends:
+                self.reap(live.switch, attempt.call_ref)
+                attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, time.time())
+                return True
+            aleg = leg_of(live.ends[answered])
+            attempt.enter(terms.AGENT_ANSWERED, aleg.answered_at or time.time())
+            conclude(attempt, Ended(aleg.ended_at or time.time(), aleg, None), None, terms.CALLEE)
+        except Exception:
+            log.exception("ringing failed", extra={"call_ref": attempt.call_ref})
+            self.reap(live.switch, attempt.call_ref)
+            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, time.time())
+        return True
+
+    # Cancelling ---------------------------------------------------------------------------------------
+
+    def cancel(self, ref: str, by: str) -> bool:
+        """Hang a call up in any state; False where this node has no such live call.
+
+        It is repeated until the call has ended: a leg that is not there yet (an originate under way, the next
+        gateway's) is one that a single hang-up would miss.
+        """
+        live = self.live.get(ref)
+        if live is None:
+            return False
+        if live.attempt.cancelled_by is None:
+            live.attempt.cancelled_by = by
+            live.attempt.note("cancel", f"by {by}")
+            live.attempt.save()
+            gevent.spawn(self._cancel, live)
+        return True
+
+    def cancel_elsewhere(self, switch: Switch, ref: str) -> None:
+        """A call of another node, which is told by way of the switch that it is a cancel; returns at once."""
+
+        def tell() -> None:
+            switch.post_raw(wire.custom_event(CANCEL, {"variable_esl_call_ref": ref}))
+            gevent.sleep(_TOLD)
+            self.reap(switch, ref)
+
+        gevent.spawn(tell)
+
+    def _cancel(self, live: Live) -> None:
+        deadline = time.monotonic() + 30
+        pause = 0.02
+        while not live.attempt.ended and time.monotonic() < deadline:
+            self.reap(live.switch, live.attempt.call_ref)
+            live.poke()
+            gevent.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def reap(self, switch: Switch, ref: str, cause: str = "NORMAL_CLEARING") -> None:
+        """Hang up whatever legs a call has; if the switch is away, when it is back."""
+        try:
+            switch.api(f"hupall {cause} esl_call_ref {ref}")
+        except Unavailable:
+            self._to_reap.setdefault(switch.name, set()).add(ref)
+        except ReplyError as error:
+            log.warning("hupall refused", extra={"call_ref": ref, "reason": str(error)})
+
+    def _reap_all(self, switch: Switch, refs: set[str]) -> None:
+        for ref in refs:
+            self.reap(switch, ref)
+
+    # What the switch says -----------------------------------------------------------------------------
+
+    def on_event(self, switch: Switch, event: Event) -> None:
+        ref = event.var("esl_call_ref")
+        live = self.live.get(ref) if ref else None
+        if live is None:
+            return
+        attempt = live.attempt
+        if event.name == b"CHANNEL_HANGUP_COMPLETE":
+            live.ends[event.get("Unique-ID") or ""] = event
+        elif event.name.startswith(b"CHANNEL_PROGRESS"):
+            if live.run is not None and not live.attached:
+                leg = leg_of(event)
+                live.rang |= {leg.uuid}
+                attempt.aleg_uuid = leg.uuid
+                attempt.enter(terms.AGENT_RINGING, leg.ringing_at or time.time())
+        elif event.get("Event-Subclass") == CANCEL:
+            # Of CUSTOM events the name is not the first header.
+            self.cancel(attempt.call_ref, terms.API)
+        live.poke()
+
+    def on_up(self, switch: Switch) -> None:
+        refs = self._to_reap.pop(switch.name, set())
+        if refs:
+            gevent.spawn(self._reap_all, switch, refs)
+        self._poke_all(switch)
+
+    def on_down(self, switch: Switch) -> None:
+        self._poke_all(switch)
+
+    def _poke_all(self, switch: Switch) -> None:
+        for live in list(self.live.values()):
+            if live.switch is switch:
+                live.poke()
+
+    def find_end(self, ref: str, uuid: str, core_uuid: str | None) -> Event | None:
+        """The end of an A-leg whose socket was lost: waited for while the switch says that the leg lives.
+
+        None: its FreeSWITCH is gone (another process answers, or nobody does), or does not know the leg.
+        """
+        live = self.live.get(ref)
+        if live is None:
+            return None
+        switch = live.switch
+        live.attempt.note("socket_lost", "the call goes on without its socket, if it lives")
+        while True:
+            if uuid in live.ends:
+                return live.ends[uuid]
+            if not live.wait(lambda: switch.connected, time.monotonic() + AWAY):
+                return None
+            if switch.core_uuid != core_uuid:
+                return None
+            try:
+                alive = switch.api(f"uuid_exists {uuid}").strip() == "true"
+            except (Unavailable, ReplyError):
+                # A write to a connection that has just broken fails without a wait, and whoever reads it has not
+                # run yet: without a pause here it never would.
+                gevent.sleep(0.05)
+                continue
+            if not alive:
+                # Its last event may be on its way still.
+                live.wait(lambda: uuid in live.ends, time.monotonic() + 1.0)
+                return live.ends.get(uuid)
+            live.wait(lambda: uuid in live.ends or not switch.connected, time.monotonic() + 30)
+
+    def blegs_of(self, live: Live, aleg_uuid: str) -> list[Event]:
+        """The ends of a call's B-legs, in their order; ``aleg_uuid`` has ended. They come at about the same time."""
+        live.wait(lambda: len(live.ends) > 1, time.monotonic() + 0.5)
+        return [event for uuid, event in live.ends.items() if uuid != aleg_uuid]

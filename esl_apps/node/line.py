@@ -1,0 +1,102 @@
+"""A node's way to place a call's first leg on a switch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from esl_apps.apps.ringing import Rang
+from esl_apps.core import causes
+from esl_apps.esl.legs import leg_of
+from esl_apps.esl.switch import Job, Switch, Unavailable
+from esl_apps.node.live import AWAY, KILLED, Live
+from esl_apps.node.switch_pool import Fleet
+
+
+class SwitchLine:
+    """``ringing.Line`` on a switch: a background job, its answer, and what to do if that doesn't come.
+
+    ``reap(switch, call_ref, cause)`` ends all of a call's legs on a switch.
+    """
+
+    def __init__(self, live: Live, fleet: Fleet, reap: Callable[[Switch, str, str], None]) -> None:
+        self._live = live
+        self._fleet = fleet
+        self._reap = reap
+        self._tried: set[str] = set()
+        self.answered_uuid = ""
+
+    def elsewhere(self) -> bool:
+        live = self._live
+        self._tried.add(live.switch.name)
+        switch = self._fleet.best(self._tried)
+        if switch is None:
+            return False
+        live.switch, live.core_uuid = switch, switch.core_uuid
+        live.attempt.switch = switch.name
+        live.attempt.note("switch", f"{switch.name} is tried")
+        live.attempt.save()
+        return True
+
+    def originate(self, command: str, deadline: float) -> Rang:
+        rang = self._originate(command, deadline)
+        health = self._fleet.health[self._live.switch.name]
+        if rang.outcome == "answered":
+            health.told(0)
+        elif rang.outcome == "failed":
+            health.told(rang.code)
+        elif rang.outcome in ("lost", "away"):
+            health.told(None)
+        return rang
+
+    def _originate(self, command: str, deadline: float) -> Rang:
+        live, switch = self._live, self._live.switch
+        core_uuid = switch.core_uuid
+        live.ends.clear()
+        live.rang = frozenset()
+        try:
+            job = switch.bgapi(command)
+        except Unavailable as error:
+            live.attempt.note("switch_away", str(error))
+            return Rang("away")
+        job.notify(live.poke)
+        if not live.wait(lambda: job.done, deadline):
+            return self._give_up(job)
+        try:
+            output = job.result()
+        except Unavailable:
+            return self._without_job(deadline, core_uuid)
+        # ``+OK UUID`` of the leg that answered, or ``-ERR CAUSE``.
+        verdict, _, rest = output.strip().partition(" ")
+        if verdict == "+OK":
+            self.answered_uuid = rest.strip()
+            return Rang("answered")
+        return Rang("failed", causes.q850(rest.strip()))
+
+    def _give_up(self, job: Job) -> Rang:
+        live = self._live
+        self._reap(live.switch, live.attempt.call_ref, "NO_ANSWER")
+        live.wait(lambda: job.done, time.monotonic() + KILLED)
+        return Rang("timed_out", causes.Q850["NO_ANSWER"])
+
+    def _without_job(self, deadline: float, core_uuid: str | None) -> Rang:
+        """The connection broke while the phone rang. The same FreeSWITCH, back in time, goes on ringing it."""
+        live, switch = self._live, self._live.switch
+        live.attempt.note("switch_lost", "while ringing")
+        if not live.wait(lambda: switch.connected or live.attached, min(deadline, time.monotonic() + AWAY)):
+            self._reap(switch, live.attempt.call_ref, "NORMAL_CLEARING")
+            return Rang("lost")
+        if switch.core_uuid != core_uuid:
+            return Rang("lost")
+
+        def all_ended() -> bool:
+            return bool(live.ends) and live.rang <= live.ends.keys()
+
+        live.wait(lambda: live.attached or all_ended() or live.attempt.cancelled_by is not None, deadline)
+        if live.attached:
+            return Rang("answered")
+        if all_ended():
+            leg = leg_of(next(iter(live.ends.values())))
+            return Rang("failed", leg.q850 or causes.NORMAL_UNSPECIFIED)
+        self._reap(switch, live.attempt.call_ref, "NO_ANSWER")
+        return Rang("timed_out", causes.Q850["NO_ANSWER"])

@@ -1,0 +1,72 @@
+"""A live call as status and events show it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from esl_apps.core import notification, terms
+from esl_apps.core.attempt import Attempt, Moment
+from esl_apps.esl import wire
+
+
+def snapshot(attempt: Attempt) -> dict[str, Any]:
+    """A call as clients and operators see it."""
+    record = attempt.record
+    result: dict[str, Any] = {
+        "call_ref": attempt.call_ref,
+        "contact_ref": attempt.contact_ref,
+        "session_ref": attempt.session_ref,
+        "app": attempt.app,
+        "integrator": attempt.integrator,
+        "state": attempt.state,
+        "agent": attempt.extension,
+        "callee": attempt.number,
+        "outbound_id": attempt.dial_number,
+        "call_dir": attempt.call_dir,
+        "switch": attempt.switch,
+        "dialed_at": attempt.dialed_at,
+        "answered_at": attempt.answered_at,
+        "bridged_at": attempt.bridged_at,
+        "timeline": [
+            {"state": moment.what, "at": round(moment.at, 3), "detail": moment.detail}
+            for moment in attempt.timeline
+            if moment.what in terms.STATES
+        ],
+        "decisions": [
+            {"what": moment.what, "at": round(moment.at, 3), "detail": moment.detail}
+            for moment in attempt.timeline
+            if moment.what not in terms.STATES
+        ],
+    }
+    if record is not None:
+        result["record"] = notification.cdr_payload(record)["payload"]
+    return result
+
+
+def timeline(call: dict[str, Any]) -> list[str]:
+    """A call's snapshot as lines: states and decisions, in the order of time."""
+    lines = [
+        f"{call['call_ref']}  {call['app']}  {call['agent'] or '-'} -> {call['callee'] or '-'}"
+        f"  shown {call['outbound_id'] or '-'}  contact_ref {call['contact_ref']}"
+    ]
+    moments = [(one["at"], one["state"], one["detail"]) for one in call["timeline"]]
+    moments += [(one["at"], f"  {one['what']}", one["detail"]) for one in call["decisions"]]
+    start = call["timeline"][0]["at"]
+    for at, what, detail in sorted(moments, key=lambda moment: moment[0]):
+        lines.append(f"{at - start:9.3f}  {what:<18} {detail}".rstrip())
+    return lines
+
+
+def state_event(attempt: Attempt, moment: Moment) -> bytes:
+    """``CUSTOM esl_apps::call``: what ``fs_cli`` shows of what the application thinks (contract §3)."""
+    headers = {
+        "esl_call_ref": attempt.call_ref,
+        "esl_leg_uuid": attempt.aleg_uuid or "",
+        "esl_app": attempt.app,
+        "esl_state": moment.what,
+        "esl_at": f"{moment.at:.3f}",
+    }
+    if attempt.record is not None:
+        headers["esl_end_reason"] = attempt.record.end_reason
+        headers["esl_end_code"] = str(attempt.record.end_code)
+    return wire.custom_event("esl_apps::call", headers)

@@ -1,0 +1,31 @@
+"""The folder in which a node keeps what must outlive it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from esl_apps.config.fields import ConfigError
+from esl_apps.config.model import Config
+
+
+def state_folder(config: Config) -> Path:
+    """Where the outbox's files stand: ``node.state_dir``, else the first of the usual places that can be written.
+
+    :raises ConfigError: none can.
+    """
+    name = config.node.name
+    if config.node.state_dir:
+        candidates = [Path(config.node.state_dir)]
+    else:
+        candidates = [Path(text) for text in [os.environ.get("STATE_DIRECTORY", "")] if text]
+        candidates += [Path("/var/lib/esl_apps"), Path.home() / ".local/state/esl_apps"]
+    for candidate in candidates:
+        try:
+            (candidate / "outbox" / name).mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(candidate / "outbox" / name, os.W_OK):
+            return candidate / "outbox" / name
+    tried = ", ".join(str(path) for path in candidates)
+    raise ConfigError(f"no folder for the outbox can be written (tried {tried})", "node.state_dir")

@@ -1,0 +1,242 @@
+"""One channel that came to the event socket, from connect to hang-up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import gevent
+
+from esl_apps.apps import dialthrough, disa, inbound
+from esl_apps.apps.ending import conclude, end_of
+from esl_apps.core import causes
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import CallEnded, Leg
+from esl_apps.core.cards import Unavailable
+from esl_apps.core.terms import AGENT, CALLEE, LOST, SYSTEM
+from esl_apps.esl.channel import Channel
+from esl_apps.esl.legs import leg_of
+from esl_apps.esl.server import FULL
+from esl_apps.esl.session import Gone, OutboundSession
+from esl_apps.esl.switch import Switch
+from esl_apps.esl.switch_cdr import FRESH
+from esl_apps.esl.wire import Event
+from esl_apps.node.live import Live
+from esl_apps.store.essence import Essence, essence, restored
+from esl_apps.store.redis_client import ERRORS
+
+if TYPE_CHECKING:
+    from esl_apps.node.node import Node
+
+
+log = logging.getLogger(__name__)
+
+
+#: Seconds for what the switch keeps of a B-leg whose caller is here already.
+_KEPT = 1.0
+#: Seconds for an attempt to end once its end is known.
+_SETTLE = 2.0
+
+#: Applications in which one caller dials one number after another.
+_SESSIONS = frozenset({disa.REF, dialthrough.REF})
+
+
+class _Visit:
+    """One socket: its channel, and the call that it turns out to be."""
+
+    def __init__(self, node: Node, session: OutboundSession) -> None:
+        self.node = node
+        self.session = session
+        self.ref = ""
+        self._core_uuids = tuple(switch.core_uuid for switch in node.switches)
+        self.channel = Channel(session, node.prompt, self._find_end)
+        self.path = (self.channel.variable("socket_path") or "").split("/")
+        # Whatever carries it was placed by a node, or handed back by the dialplan when a node had died.
+        self.carried = self.channel.variable("esl_call_ref") or ""
+        self.session_ref = ""
+        """Of the session that this channel was in before, where the dialplan handed it back."""
+        self.follows = False
+        """The session has its record: an attempt that dials nothing is none of its own."""
+        self.goes_on: Attempt | None = None
+        """The attempt that it was in, where that had dialled nothing yet."""
+        self._before: Live | None = None
+        """The same, where it is of this process: its flow waits for its channel's end."""
+        core = self.channel.header("Core-UUID")
+        self.switch: Switch = next((switch for switch in node.switches if switch.core_uuid == core), node.switches[0])
+
+    def begin(self, attempt: Attempt) -> None:
+        """``begin`` of the flows: the call is known from here on."""
+        first = not self.ref
+        if self.goes_on is not None and first:
+            # One session that dials none has one record, however many nodes served it.
+            attempt.call_ref, attempt.contact_ref = self.goes_on.call_ref, self.goes_on.contact_ref
+            attempt.dialed_at = self.goes_on.dialed_at
+        if first and attempt.app in _SESSIONS:
+            attempt.follows = self.follows
+        self.ref = attempt.call_ref
+        live = self.node.calls.begin(attempt, self.switch)
+        live.attached = True
+        if self._before is not None and first:
+            self._before.attempt.follows = True
+            # This process may be gone before that one has ended.
+            self._before.attempt.save()
+            self._before.ends[self.channel.uuid] = self.channel.data
+            self._before.poke()
+        if first:
+            self.channel.begin(attempt.session_ref, watched=True)
+
+    def resume(self, live: Live) -> None:
+        """A leg that this process placed has answered."""
+        self.ref = live.attempt.call_ref
+        live.attached = True
+        live.poke()
+        self.channel.begin(live.attempt.session_ref, watched=False)
+        assert live.run is not None
+        live.run(self.channel, self.begin)
+
+    def settle(self) -> None:
+        """A channel that the dialplan handed back, its socket or its node having died: end the attempt that it was
+        in, by what it carries of it. What it does from now on is another one of the same session; or the same one,
+        where that had dialled nothing yet."""
+        calls = self.node.calls
+        data = self.channel.data
+        live = calls.live.get(self.carried)
+        if live is not None and live.adopted:
+            calls.release(live)
+            self._settle(essence(live.attempt, live.core_uuid), live.ends)
+            return
+        if live is not None:
+            # Of this process: its flow waits for the channel's end, and this is all the end that there will be.
+            attempt = live.attempt
+            self.session_ref, self.follows = attempt.session_ref, attempt.follows
+            if attempt.app in _SESSIONS and attempt.number is None:
+                # It dialled nothing, and the caller goes on: once that has begun, and not before.
+                self._before = live
+                return
+            self.follows = True
+            live.ends[self.channel.uuid] = data
+            live.poke()
+            live.wait(lambda: live.attempt.ended, time.monotonic() + _SETTLE)
+            return
+        known = self.take_over()
+        if known is not None:
+            self._settle(known, {})
+
+    def take_over(self) -> Essence | None:
+        """The call that this channel carries, from the process that had it; None where it has ended, or Redis is
+        away: then it is followed to its end by whoever adopts it."""
+        node = self.node
+        # Where nobody knows the call, the channel does; and who ended it, or will, gave the session its record.
+        self.session_ref, self.follows = self.channel.variable("esl_session_ref") or "", True
+        try:
+            found = node.store.essence(self.carried, node.roster.peers)
+            if found is None:
+                # A process that is younger than our last look at the roster may have had it, and have died since.
+                node.roster.say(draining=node.draining)
+                found = node.store.essence(self.carried, node.roster.peers)
+            if found is None:
+                return None
+            boot, known = found
+            node.store.take_over(known, boot)
+        except (Unavailable, *ERRORS) as error:
+            log.error("a call that was handed back is not known", extra={"reason": str(error)})
+            return None
+        return known
+
+    def _settle(self, known: Essence, ends: dict[str, Event]) -> None:
+        """``ends``: of its legs, those that were heard of."""
+        self.session_ref, self.follows = known.session_ref, known.follows
+        if known.holder is not None:
+            # Who goes on takes a place again.
+            self.node.usage.leave(known.holder, known.session_ref)
+        data = self.channel.data
+        now = time.time()
+        bleg = next((leg_of(end) for end in ends.values() if end.var("esl_bleg") is not None), None)
+        if bleg is None and (known.number is not None or known.bridged_at is not None):
+            bleg = self._bleg_of(known, now)
+        if bleg is None and (known.app not in _SESSIONS or known.number is None):
+            # It had dialled nothing, and goes on.
+            self.goes_on = restored(known)
+            return
+        attempt = restored(known)
+        self.follows = True
+        self.node.calls.begin(attempt, self.switch)
+        if bleg is None:
+            # A number that the switch was about to be told.
+            attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, now)
+            return
+        if bleg.answered_at is not None and attempt.app == inbound.REF and attempt.bridged_at is None:
+            inbound.answered(attempt, bleg.answered_at, bleg, self.node.announce)
+        party = AGENT if attempt.app == inbound.REF else CALLEE
+        conclude(attempt, end_of(leg_of(data), bleg, now), None, party)
+
+    def _bleg_of(self, known: Essence, now: float) -> Leg | None:
+        """How B ended, which nobody heard: by what the switch kept of it, else by what A carries of it."""
+        spool = self.node.spool
+        until = time.monotonic() + _KEPT
+        while True:
+            spool.look()
+            kept = [one.leg for one in spool.legs(known.call_ref) if one.bleg]
+            if kept:
+                return max(kept, key=lambda leg: (leg.answered_at is not None, leg.ended_at or 0.0))
+            if not spool.there or time.monotonic() > until:
+                break
+            gevent.sleep(FRESH)
+        data = self.channel.data
+        cause = data.var("last_bridge_hangup_cause")
+        if known.bridged_at is not None:
+            return Leg(
+                data.var("last_bridge_to") or "",
+                answered_at=known.bridged_at,
+                ended_at=now,
+                cause=cause,
+                q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
+                disposition="recv_bye",
+            )
+        # The dialling's own end before the bridge's, which may be that of the number before.
+        failed = next((one for one in (data.var("originate_disposition"), cause) if one not in (None, "SUCCESS")), None)
+        return Leg("", ended_at=now, cause=failed, q850=causes.q850(failed)) if failed else None
+
+    def refuse(self, reason: str, cause: str = FULL) -> None:
+        """Hang up with a cause: never just close (hazard 10)."""
+        log.warning("call refused", extra={"reason": reason, "uuid": self.session.uuid})
+        with suppress(Gone, CallEnded, TimeoutError):
+            self.session.post(
+                f"api sched_del {self.session.uuid}",
+                f"filter Unique-ID {self.session.uuid}",
+                "event plain CHANNEL_HANGUP",
+            )
+            self.channel.hangup(cause)
+
+    def give_up(self) -> None:
+        live = self.node.calls.live.get(self.ref)
+        if live is not None:
+            live.attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, time.time())
+
+    def _find_end(self, uuid: str) -> Event | None:
+        live = self.node.calls.live.get(self.ref)
+        if live is None:
+            return None
+        core_uuids = dict(zip(self.node.switches, self._core_uuids, strict=True))
+        end = self.node.calls.find_end(self.ref, uuid, core_uuids.get(live.switch))
+        if end is None and not live.switch.connected:
+            return None
+        if end is None:
+            # It ended while nobody listened.
+            end = self.node.spool.wait_for(self.ref, uuid)
+            for kept in self.node.spool.legs(self.ref):
+                if kept.bleg:
+                    live.ends.setdefault(kept.leg.uuid, kept.event)
+        if end is not None:
+            for bleg in self.node.calls.blegs_of(live, uuid):
+                self._tell(bleg)
+        return end
+
+    def _tell(self, bleg: Event) -> None:
+        """What the socket did not live to hear: that B answered, and how it ended."""
+        answered = bleg.int("Caller-Channel-Answered-Time") > 0
+        if answered:
+            self.channel.tell(bleg, b"CHANNEL_ANSWER")
+        self.channel.tell(bleg, b"CHANNEL_HANGUP_COMPLETE")

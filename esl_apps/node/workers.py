@@ -1,0 +1,213 @@
+"""``serve --workers N``: N processes on the same ports, and the supervisor that keeps them.
+
+The supervisor opens the ports and hands them down, so that a port has one queue, which whoever is free serves: a
+worker that is killed takes nobody along who waits in it, and while it is away the others answer. Each worker is a
+node of its own: its name is the node's with its number behind (``app1-2``), and so what it was at when it died is
+its next run's, or another's (``adoption``). What a worker rings must come back to it: it has an event-socket port of
+its own beside the common one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from contextlib import suppress
+
+import gevent
+import msgspec
+from gevent import os as gevent_os
+from gevent import socket, subprocess
+from gevent.event import Event as Flag
+
+from esl_apps.config.fields import ConfigError
+from esl_apps.config.model import Config, sections
+from esl_apps.net.address import split_address
+from esl_apps.net.listening import listen
+
+log = logging.getLogger(__name__)
+
+#: Where a worker finds its :class:`Share`, as JSON.
+VARIABLE = "ESL_APPS_WORKER"
+#: Connections that wait in a common port's queue until a worker takes them.
+_BACKLOG = 1024
+#: Seconds before a worker that died young is started again, doubled each time; and how long none is young.
+_AGAIN_FIRST, _AGAIN_LAST, _YOUNG = 0.25, 5.0, 10.0
+#: The exit status of a configuration that can't be used.
+_UNUSABLE = 2
+
+
+class Share(msgspec.Struct, frozen=True):
+    """A worker's part of a node."""
+
+    number: int
+    """From 1."""
+    sockets: dict[str, int]
+    """The common ports, by address as it is configured: inherited, and listening."""
+    ready: int
+    """A pipe in which it says that it takes calls."""
+    alive: int
+    """A pipe that ends when the supervisor does."""
+    scrapes: list[str]
+    """Where the workers ask each other for their metrics: names of the abstract space, by number."""
+
+    @classmethod
+    def inherited(cls) -> Share | None:
+        """This process's; None where it is no worker."""
+        text = os.environ.pop(VARIABLE, None)
+        if text is None:
+            return None
+        share = msgspec.json.decode(text, type=cls)
+        for fd in (*share.sockets.values(), share.ready, share.alive):
+            os.set_inheritable(fd, False)
+        return share
+
+    def of(self, config: Config) -> Config:
+        """The node's configuration as this worker has it."""
+        host, port = split_address(config.advertise)
+        node = config.node
+        # By the distance of its own port from the common one, so that what forwards one port forwards all.
+        port += self._own_port(config) - split_address(node.listen)[1]
+        return msgspec.structs.replace(
+            config,
+            node=msgspec.structs.replace(node, name=f"{node.name}-{self.number}", advertise=_join(host, port)),
+        )
+
+    def own_address(self, config: Config) -> tuple[str, int]:
+        """Where what this worker rang comes back to."""
+        return split_address(config.node.listen)[0], self._own_port(config)
+
+    def _own_port(self, config: Config) -> int:
+        first = config.node.worker_ports or split_address(config.node.listen)[1] + 1
+        return first + self.number - 1
+
+    def socket(self, address: str) -> socket.socket:
+        """A common port's; once, for its closing must be this process's part in it."""
+        return socket.socket(fileno=self.sockets[address])
+
+    def say_ready(self) -> None:
+        with suppress(OSError):
+            os.write(self.ready, b"1")
+
+    def wait_alone(self) -> None:
+        """Return when the supervisor is gone."""
+        gevent_os.make_nonblocking(self.alive)
+        while gevent_os.nb_read(self.alive, 1):
+            pass
+
+
+class Supervisor:
+    """Starts the workers, starts those again that die, and hands signals on."""
+
+    def __init__(self, config: Config, count: int) -> None:
+        """:raises ConfigError: an address can't be listened on."""
+        self._config = config
+        self._count = count
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._stopping = False
+        self._unusable = False
+        self._all_ready = Flag()
+        self._was_ready: set[int] = set()
+        self._alive = os.pipe()
+        prefix = f"esl_apps.{secrets.token_hex(8)}"
+        self._scrapes = [f"{prefix}.{number}" for number in range(1, count + 1)]
+        self._sockets: dict[str, socket.socket] = {}
+        listed = [("node", config.node.listen), *((path, one.listen) for path, one in sections(config))]
+        for path, address in listed:
+            try:
+                self._sockets[address] = listen(split_address(address), _BACKLOG)
+            except OSError as error:
+                raise ConfigError(f"can't listen on {address}: {error.strerror}", f"{path}.listen") from None
+
+    def run(self) -> int:
+        """Until SIGTERM, or until a worker says at its first start that it can't be; the exit status."""
+        gevent.signal_handler(signal.SIGTERM, self._stop)
+        gevent.signal_handler(signal.SIGINT, self._stop)
+        gevent.signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
+        keepers = [gevent.spawn(self._keep, number) for number in range(1, self._count + 1)]
+        teller = gevent.spawn(self._tell)
+        gevent.joinall(keepers)
+        teller.kill()
+        return _UNUSABLE if self._unusable else max((abs(keeper.value or 0) for keeper in keepers), default=0)
+
+    def _tell(self) -> None:
+        self._all_ready.wait()
+        print(f"esl-apps: node {self._config.node.name} ready", file=sys.stderr, flush=True)
+
+    def _stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        # Theirs close as they drain; with this one open, a switch would still be taken, and answered by nobody.
+        for one in self._sockets.values():
+            one.close()
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        for child in self._children.values():
+            # One that has ended is started again with the file as it is, or is not wanted any more.
+            with suppress(ProcessLookupError):
+                child.send_signal(number)
+
+    def _keep(self, number: int) -> int:
+        """A worker, again and again; the exit status of its last run."""
+        pause = _AGAIN_FIRST
+        while True:
+            began = time.monotonic()
+            status = self._run(number)
+            if self._stopping:
+                return status
+            if status == _UNUSABLE and number not in self._was_ready:
+                # It said why. A node that begins with some of its workers would hide it.
+                self._unusable = True
+                self._stop()
+                return status
+            lived = time.monotonic() - began
+            pause = _AGAIN_FIRST if lived > _YOUNG else min(pause * 2, _AGAIN_LAST)
+            log.error("worker ended", extra={"worker": number, "status": status, "again in": pause})
+            gevent.sleep(pause)
+            if self._stopping:
+                return status
+
+    def _run(self, number: int) -> int:
+        heard, told = os.pipe()
+        try:
+            share = Share(
+                number,
+                {address: one.fileno() for address, one in self._sockets.items()},
+                told,
+                self._alive[0],
+                self._scrapes,
+            )
+            child = subprocess.Popen(
+                [sys.executable, *sys.orig_argv[1:]],
+                pass_fds=[*share.sockets.values(), told, self._alive[0]],
+                env={**os.environ, VARIABLE: msgspec.json.encode(share).decode()},
+            )
+        finally:
+            os.close(told)
+        self._children[number] = child
+        if self._stopping:
+            child.terminate()
+        listener = gevent.spawn(self._hear, number, heard)
+        try:
+            return int(child.wait())
+        finally:
+            del self._children[number]
+            listener.join()
+            os.close(heard)
+
+    def _hear(self, number: int, heard: int) -> None:
+        """Until it says that it takes calls, or ends."""
+        gevent_os.make_nonblocking(heard)
+        if gevent_os.nb_read(heard, 1):
+            self._was_ready.add(number)
+            if len(self._was_ready) == self._count:
+                self._all_ready.set()
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,150 @@
+"""What a node counts, for Prometheus. One registry a node, so that two in one process do not mix."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+
+import gevent
+import msgspec
+from gevent import Greenlet, socket
+from gevent.server import StreamServer
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
+from prometheus_client.registry import Collector
+
+_MILLISECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_RINGING = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 12, 20, 30, 60)
+
+
+#: All greenlets of this process that somebody still holds: what grows here without calls is a leak.
+_greenlets: weakref.WeakSet[Greenlet[..., object]] = weakref.WeakSet()
+Greenlet.add_spawn_callback(_greenlets.add)
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        # What each call counts is looked up once for all of them.
+        self.calls = cache(
+            Counter(
+                "esl_apps_calls", "Calls ended, by application and end_reason", ["app", "end_reason"], registry=registry
+            ).labels
+        )
+        self.live = Gauge("esl_apps_live_calls", "Calls being handled", ["app"], registry=registry)
+        self.sockets = Gauge("esl_apps_outbound_sockets", "Outbound event sockets open", registry=registry)
+        self.refused = Counter(
+            "esl_apps_requests_refused", "HTTP requests that dialled nothing", ["status"], registry=registry
+        )
+        self.time_to_ring = cache(
+            Histogram(
+                "esl_apps_time_to_ring_seconds",
+                "From a request to the first phone ringing",
+                ["app"],
+                buckets=_RINGING,
+                registry=registry,
+            ).labels
+        )
+        self.round_trip = Histogram(
+            "esl_apps_esl_round_trip_seconds",
+            "An event-socket command and its reply",
+            ["switch"],
+            buckets=_MILLISECONDS,
+            registry=registry,
+        )
+        self.switch_up = Gauge("esl_apps_switch_up", "Whether a switch is connected", ["switch"], registry=registry)
+        self.switch_load = Gauge(
+            "esl_apps_switch_load", "Of a switch's sessions, the part that is taken", ["switch"], registry=registry
+        )
+        self.switch_out = Gauge(
+            "esl_apps_switch_out", "Whether a switch is taken out: its originates fail", ["switch"], registry=registry
+        )
+        self.reconnects = Counter(
+            "esl_apps_switch_reconnects", "Connections to a switch that were lost", ["switch"], registry=registry
+        )
+        self.outbox = Gauge("esl_apps_outbox_depth", "Notifications not yet in Redis", ["outbox"], registry=registry)
+        self.pushed = cache(
+            Counter("esl_apps_notifications", "Notifications in Redis", ["list"], registry=registry).labels
+        )
+        self.breakers = Gauge(
+            "esl_apps_breakers_tripped", "Breakers that are tripped, as this node knows", registry=registry
+        )
+        self.greenlets = Gauge("esl_apps_greenlets", "Greenlets, one or more a call", registry=registry)
+        self.greenlets.set_function(_greenlets.__len__)
+        ProcessCollector(registry=registry)
+        self.adopted = Counter("esl_apps_calls_adopted", "Calls taken over from a node that died", registry=registry)
+        self.alerts = Counter("esl_apps_alerts", "Alerts raised, by kind", ["alert"], registry=registry)
+
+
+#: Seconds for another worker to say what it counts.
+_PATIENCE = 1.0
+
+_Sample = tuple[str, dict[str, str], float]
+_Family = tuple[str, str, str, list[_Sample]]
+
+
+class Scrapes(Collector):
+    """The metrics of all workers of a node, each with the label ``worker``: whichever of them is asked."""
+
+    def __init__(self, metrics: Metrics, number: int, names: list[str]) -> None:
+        """``number``: this worker's, from 1; ``names``: where each answers the others."""
+        self._registry = metrics.registry
+        self._number = number
+        self._names = names
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind("\0" + names[number - 1])
+        listener.listen()
+        self._server = StreamServer(listener, self._answer)
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.close()
+
+    def _answer(self, sock: socket.socket, _address: object) -> None:
+        # Who asked may have had no more patience.
+        with suppress(OSError):
+            sock.sendall(msgspec.msgpack.encode(self._own()))
+
+    def _own(self) -> list[_Family]:
+        return [
+            (one.name, one.documentation, one.type, [(s.name, s.labels, s.value) for s in one.samples])
+            for one in self._registry.collect()
+        ]
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: a registry that this joins asks nobody before a scrape."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        asked = [gevent.spawn(self._of, number) for number in range(1, len(self._names) + 1)]
+        gevent.joinall(asked)
+        up = Metric("esl_apps_worker_up", "Whether a worker answers", "gauge")
+        families = {up.name: up}
+        for number, found in enumerate(asked, 1):
+            worker = {"worker": str(number)}
+            up.add_sample(up.name, worker, float(found.value is not None))
+            for name, documentation, type, samples in found.value or ():
+                family = families.setdefault(name, Metric(name, documentation, type))
+                for sample, labels, value in samples:
+                    family.add_sample(sample, {**labels, **worker}, value)
+        return families.values()
+
+    def _of(self, number: int) -> list[_Family] | None:
+        """A worker's; None where it does not answer."""
+        if number == self._number:
+            return self._own()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with gevent.Timeout(_PATIENCE, OSError("no answer in time")):
+                sock.connect("\0" + self._names[number - 1])
+                data = bytearray()
+                while part := sock.recv(1 << 16):
+                    data += part
+            return msgspec.msgpack.decode(data, type=list[_Family])
+        except (OSError, msgspec.DecodeError):
+            return None
+        finally:
+            sock.close()

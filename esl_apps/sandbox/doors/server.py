@@ -1,0 +1,152 @@
+"""Running the sandbox: its ports, its options, its end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import socket as stdlib_socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import gevent
+from gevent import socket
+from gevent.event import Event as Flag
+from gevent.server import StreamServer
+
+from esl_apps.sandbox.doors.control import ControlServer
+from esl_apps.sandbox.doors.listener import Listener
+from esl_apps.sandbox.report.legs import Legs
+from esl_apps.sandbox.run.sleeper import at_most
+from esl_apps.sandbox.switch import Switch
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="esl-apps sandbox",
+        description="A stand-in for FreeSWITCH: event socket, scripted phones, no PBX.",
+        epilog="Extensions 1000-1019 are registered and answer after a second. Numbers behind the gateway "
+        "`pstn` answer, too; those that end in 486, 603, 404, 480 or 503 are refused so, 408 never answers, 183 "
+        "has early media, 302 redirects, 777 sends digits. With --control, see GET / there.",
+    )
+    parser.add_argument(
+        "--listen", type=_address, default=("127.0.0.1", 8021), help="event socket, HOST:PORT (127.0.0.1:8021)"
+    )
+    parser.add_argument("--password", default="ClueCon", help="of the event socket")
+    parser.add_argument("--tick", type=float, default=20.0, help="milliseconds of a frame; 0: none (20)")
+    parser.add_argument("--control", type=_address, help="JSON over HTTP, HOST:PORT; port 0: any, printed")
+    parser.add_argument("--recordings", type=Path, help="folder that ${recordings_dir} names")
+    parser.add_argument("--spool", type=Path, help="folder for one JSON CDR a leg")
+    parser.add_argument("--legs", type=Path, help="file for one line of JSON a leg that ended: what the switch saw")
+    parser.add_argument(
+        "--dialplan",
+        action="append",
+        default=[],
+        metavar="CONTEXT=FILE",
+        help="extensions in XML for a context (public, default), as `esl-apps dialplan` prints them; may be repeated",
+    )
+    parser.add_argument("--empty", action="store_true", help="no extensions and no numbers but those defined")
+    parser.add_argument("--verbose", action="store_true", help="log what the switch does")
+    return parser
+
+
+def _listening(host: str, port: int) -> bool:
+    """Whether something answers there already; binding alone would not tell (SO_REUSEADDR)."""
+    if not port:
+        return False
+    try:
+        with socket.create_connection((host, port), timeout=0.5):
+            return True
+    except OSError:
+        return False
+
+
+class EventSocketServer:
+    """Accepts inbound event-socket connections for a switch."""
+
+    def __init__(self, switch: Switch, host: str, port: int) -> None:
+        self.switch = switch
+        self.server = StreamServer((host, port), self._accepted, backlog=512)
+        self.server.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        return str(self.server.address[0]), int(self.server.address[1])
+
+    def _accepted(self, sock: Any, address: Any) -> None:
+        del address
+        sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+        Listener(self.switch, sock).serve()
+
+    def stop(self) -> None:
+        """Accept no more."""
+        self.server.stop()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until told to stop."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.ERROR,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    host, port = options.listen
+    if _listening(host, port):
+        print(f"{host}:{port}: something listens there already", file=sys.stderr)
+        return 1
+    recordings = options.recordings or Path(tempfile.gettempdir())
+    for folder in (recordings, options.spool):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    switch = Switch(
+        password=options.password,
+        tick=options.tick / 1000,
+        recordings=recordings,
+        spool=options.spool,
+        legs=Legs(options.legs) if options.legs else None,
+        defaults=not options.empty,
+    )
+    try:
+        for text in options.dialplan:
+            context, _, file = text.partition("=")
+            switch.load_dialplan(context, Path(file))
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        print(f"--dialplan {text}: {error}", file=sys.stderr)
+        return 1
+    try:
+        events = EventSocketServer(switch, host, port)
+        control = ControlServer(switch, *options.control) if options.control else None
+    except OSError as error:
+        print(f"cannot listen: {error}", file=sys.stderr)
+        return 1
+    shown, shown_port = events.address
+    print(f"sandbox: event socket on {shown}:{shown_port}", flush=True)
+    if control is not None:
+        print(f"sandbox: control on http://{control.address[0]}:{control.address[1]}/", flush=True)
+    stopped = Flag()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, stopped.set)
+    stopped.wait()
+    events.stop()
+    for channel in list(switch.channels.values()):
+        channel.hangup("SYSTEM_SHUTDOWN")
+    # Long enough for the CDRs of the last legs.
+    with at_most(1.0):
+        while switch.channels:
+            gevent.sleep(0.01)
+    for listener in list(switch.listeners):
+        listener.cut()
+    return 0

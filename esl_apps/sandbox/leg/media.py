@@ -1,0 +1,228 @@
+"""Audio without audio: how long a file or tone lasts, which frequencies it has, and WAV files written."""
+
+from __future__ import annotations
+
+import array
+import itertools
+import math
+import re
+import time
+import wave
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esl_apps.sandbox.wire import strings
+
+if TYPE_CHECKING:
+    from esl_apps.sandbox.leg.channel import Channel
+
+RATE = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What a playback plays: one round's length, its tones, and how often (-1: for ever)."""
+
+    seconds: float
+    tones: frozenset[int] = frozenset()
+    loops: int = 1
+
+
+_TONE = re.compile(r"%\(([^)]*)\)")
+
+
+@lru_cache(maxsize=512)
+def tone_stream(spec: str) -> Sound:
+    """The length and frequencies of a TGML string such as ``%(2000,4000,440,480);loops=2``."""
+    loops = 1
+    match = re.search(r"loops=(-?\d+)", spec)
+    if match:
+        loops = int(match[1])
+    repeat = re.search(r"(?:^|;)L=(\d+)", spec)
+    if repeat:
+        loops = loops * int(repeat[1]) if loops > 0 else loops
+    seconds = 0.0
+    tones: set[int] = set()
+    for part in _TONE.findall(spec):
+        numbers = [strings.number(number) for number in part.split(",")]
+        on = numbers[0] if numbers else 0
+        off = numbers[1] if len(numbers) > 1 else 0
+        seconds += (on + off) / 1000
+        tones.update(hz for hz in numbers[2:] if hz > 0)
+    return Sound(seconds, frozenset(tones), loops)
+
+
+def sound(path: str, sounds: Path | None = None) -> Sound | None:
+    """What a playback argument stands for; None if there is no such file."""
+    path = re.sub(r"^\{[^}]*\}", "", path)
+    if path.startswith("file_string://"):
+        parts = [sound(part, sounds) for part in path[len("file_string://") :].split("!")]
+        known = [part for part in parts if part is not None]
+        if not known:
+            return None
+        return Sound(sum(part.seconds * max(1, part.loops) for part in known), known[0].tones)
+    if path.startswith("tone_stream://"):
+        return tone_stream(path[len("tone_stream://") :])
+    if path.startswith("silence_stream://"):
+        milliseconds = strings.number(path[len("silence_stream://") :].split(",")[0])
+        return Sound(milliseconds / 1000, loops=-1 if milliseconds < 0 else 1)
+    if path.startswith(("say:", "phrase:", "local_stream://")):
+        return Sound(1.0, loops=-1 if path.startswith("local_stream") else 1)
+    file = Path(path)
+    if not file.is_absolute() and sounds is not None:
+        file = sounds / path
+    try:
+        stat = file.stat()
+    except (OSError, ValueError):
+        return None
+    return _wav(str(file), stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _wav(path: str, changed: int, size: int) -> Sound | None:
+    try:
+        with wave.open(path) as file:
+            seconds = file.getnframes() / (file.getframerate() or RATE)
+            return Sound(seconds, _strongest(file))
+    except (OSError, EOFError, wave.Error):
+        return Sound(size / (RATE * 2)) if size else None
+
+
+def _strongest(file: wave.Wave_read) -> frozenset[int]:
+    """The tone of a file that is one (tests play such): its zero crossings in the first fifth of a second."""
+    rate = file.getframerate() or RATE
+    if file.getsampwidth() != 2 or file.getnchannels() != 1:
+        return frozenset()
+    samples = array.array("h", file.readframes(rate // 5))
+    if len(samples) < rate // 10 or max(samples, default=0) < 500:
+        return frozenset()
+    crossings = sum(1 for a, b in itertools.pairwise(samples) if a < 0 <= b)
+    return frozenset({round(crossings * rate / len(samples))})
+
+
+RINGBACKS = {"us-ring": (440, 480), "uk-ring": (400, 450), "za-ring": (400, 33), "sit": (914, 1371, 1777)}
+
+
+def ringback_tones(value: str) -> set[int]:
+    """What a ``ringback`` variable sounds like: TGML, a ``tone_stream``, a file or a name."""
+    if value.startswith("%("):
+        return set(tone_stream(value).tones)
+    found = sound(value)
+    return set(found.tones) if found else set()
+
+
+class Recording:
+    """A ``record_session``: the file grows in the mind only and is written when the recording stops.
+
+    Each channel of a stereo file gets the tone that its side sent at the end, or silence, so that a test
+    which reads the file finds who was on which side.
+    """
+
+    def __init__(self, channel: Channel, path: str, limit: float | None) -> None:
+        self.channel = channel
+        folder = channel.switch.recordings
+        self.path = path if folder is None or path.startswith("/") else str(folder / path)
+        self.started = time.monotonic()
+        self._spans: list[tuple[float, int, int]] = []
+        self._stopped = False
+        stereo = channel.true("RECORD_STEREO")
+        self.swap = channel.true("RECORD_STEREO_SWAP")
+        self.channels = 2 if stereo else 1
+        if limit:
+            channel.at(limit, self.stop)
+        try:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            self._write(b"")
+            self.written = True
+        except OSError as error:
+            channel.switch.log.error("Error opening %s: %s", path, error)
+            self.written = False
+        channel.fire("RECORD_START", (), [("Record-File-Path", self.path)])
+        channel.fire("MEDIA_BUG_START", self._bug())
+        self.watch()
+
+    def _bug(self) -> list[tuple[str, str]]:
+        return [("Media-Bug-Function", "session_record"), ("Media-Bug-Target", self.path)]
+
+    def watch(self) -> None:
+        """Note what is heard from now on; called whenever the call's shape changes."""
+        switch = self.channel.switch
+        own = min(switch.tones_from(self.channel), default=0)
+        heard = min(self.channel.tones(), default=0)
+        span = (time.monotonic(), own, heard)
+        if not self._spans or self._spans[-1][1:] != span[1:]:
+            self._spans.append(span)
+
+    def stop(self) -> None:
+        """Write the file and say so."""
+        if self._stopped:
+            return
+        self._stopped = True
+        channel = self.channel
+        for name, one in list(channel.recordings.items()):
+            if one is self:
+                del channel.recordings[name]
+        seconds = time.monotonic() - self.started
+        if self.written:
+            try:
+                self._write(self._audio(seconds))
+            except OSError as error:
+                channel.switch.log.error("Error writing %s: %s", self.path, error)
+        cause = "success-silence" if channel.down else "success-maxtime"
+        samples = int(seconds * RATE)
+        for name, value in (
+            ("record_file_size", str(44 + samples * 2 * self.channels)),
+            ("record_samples", str(samples)),
+            ("record_seconds", str(int(seconds))),
+            ("record_ms", str(int(seconds * 1000))),
+            ("record_completion_cause", cause),
+        ):
+            channel.set(name, value)
+        marks = [("Record-File-Path", self.path), ("Record-Completion-Cause", cause)]
+        channel.fire("RECORD_STOP", (), marks)
+        channel.fire("MEDIA_BUG_STOP", self._bug())
+
+    def _audio(self, seconds: float) -> bytes:
+        total = int(seconds * RATE)
+        out = array.array("h")
+        ends = [start for start, _, _ in self._spans[1:]] + [self.started + seconds]
+        for (_, own, heard), end in zip(self._spans, ends, strict=True):
+            want = min(total, int((end - self.started) * RATE)) - len(out) // self.channels
+            left, right = (heard, own) if self.swap else (own, heard)
+            if want <= 0:
+                continue
+            if self.channels == 1:
+                out.extend(_mix(own, heard, want))
+            else:
+                pair = array.array("h", bytes(want * 4))
+                pair[0::2] = _sine(left, want)
+                pair[1::2] = _sine(right, want)
+                out.extend(pair)
+        return out.tobytes()
+
+    def _write(self, frames: bytes) -> None:
+        with Path(self.path).open("wb") as raw, wave.open(raw, "wb") as file:
+            file.setnchannels(self.channels)
+            file.setsampwidth(2)
+            file.setframerate(RATE)
+            file.writeframes(frames)
+
+
+@lru_cache(maxsize=64)
+def _second(hz: int) -> array.array[int]:
+    return array.array("h", (int(8000 * math.sin(2 * math.pi * hz * n / RATE)) for n in range(RATE)))
+
+
+def _sine(hz: int, samples: int) -> array.array[int]:
+    if not hz:
+        return array.array("h", bytes(samples * 2))
+    one = _second(hz)
+    return (one * (samples // RATE + 1))[:samples]
+
+
+def _mix(a: int, b: int, samples: int) -> array.array[int]:
+    if a and b:
+        return array.array("h", (x + y for x, y in zip(_sine(a, samples), _sine(b, samples), strict=True)))
+    return _sine(a or b, samples)

@@ -1,0 +1,89 @@
+"""mod_json_cdr with a ``log-dir`` and no ``url``: one file a leg."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esl_apps.sandbox.leg.profile import CallerProfile
+from esl_apps.sandbox.wire.wire import url_encode
+
+if TYPE_CHECKING:
+    from esl_apps.sandbox.leg.channel import Channel
+
+
+def _profile(profile: CallerProfile) -> dict[str, Any]:
+    return {
+        "username": profile.username,
+        "dialplan": profile.dialplan,
+        "caller_id_name": profile.caller_id_name,
+        "ani": profile.ani,
+        "aniii": profile.aniii,
+        "caller_id_number": profile.caller_id_number,
+        "network_addr": profile.network_addr,
+        "rdnis": profile.rdnis,
+        "destination_number": profile.destination_number,
+        "uuid": profile.uuid,
+        "source": profile.source,
+        "context": profile.context,
+        "chan_name": profile.chan_name,
+    }
+
+
+def document(channel: Channel) -> dict[str, Any]:
+    """The CDR of a leg in FreeSWITCH's shape: the variables' values are escaped, all else is not."""
+    times = channel.profile.times
+    profile = _profile(channel.profile)
+    if channel.other is not None:
+        kind, other = channel.other
+        profile[kind] = {f"{kind}_caller_profiles": [_profile(other)]}
+    flow: dict[str, Any] = {
+        "dialplan": channel.profile.dialplan,
+        "profile_index": channel.profile.profile_index,
+        "caller_profile": profile,
+        "times": {
+            "created_time": str(times.created),
+            "profile_created_time": str(times.profile_created),
+            "progress_time": str(times.progress),
+            "progress_media_time": str(times.progress_media),
+            "answered_time": str(times.answered),
+            "bridged_time": str(times.bridged),
+            "last_hold_time": str(times.last_hold),
+            "hold_accum_time": str(times.hold_accum),
+            "hangup_time": str(times.hungup),
+            "resurrect_time": str(times.resurrected),
+            "transfer_time": str(times.transferred),
+        },
+    }
+    body: dict[str, Any] = {
+        "core-uuid": channel.switch.bus.core_uuid,
+        "switchname": channel.switch.bus.switchname,
+        "channel_data": {
+            "state": "CS_REPORTING",
+            "direction": channel.direction,
+            "state_number": "11",
+            "flags": "0=1",
+            "caps": "1=1",
+        },
+        "callStats": {"audio": {"inbound": {}, "outbound": {}}},
+        "variables": {name: url_encode(value) for name, value in channel.variables()},
+    }
+    if channel.applications:
+        body["app_log"] = {
+            "applications": [
+                {"app_name": one.app, **({"app_data": one.data} if one.data else {}), "app_stamp": str(one.stamp)}
+                for one in channel.applications
+            ]
+        }
+    if channel.hold_record:
+        body["hold-record"] = [{"on": on, "off": off} for on, off in channel.hold_record]
+    body["callflow"] = [flow]
+    return body
+
+
+def write(channel: Channel, spool: Path) -> None:
+    """Write it in place, as the module does."""
+    text = json.dumps(document(channel), ensure_ascii=False, separators=(",", ":"))
+    path = spool / f"{channel.uuid}.cdr.json"
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")

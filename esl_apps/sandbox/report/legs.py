@@ -1,0 +1,60 @@
+"""What the switch saw, one line of JSON a leg that has ended: a witness that no application writes or reads.
+
+Unlike mod_json_cdr's folder it is small, nobody takes lines out of it, and it knows the phone's side too.
+Times are Unix seconds; None where the thing did not happen.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esl_apps.sandbox.phones import Dialog
+
+if TYPE_CHECKING:
+    from esl_apps.sandbox.leg.channel import Channel
+
+_LONGEST_ARGUMENT = 400
+
+
+class Legs:
+    """The file, appended to. A line is whole once it is there: the switch may be killed."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", errors="surrogateescape", buffering=1)
+
+    def write(self, channel: Channel, *, killed: bool = False) -> None:
+        """A leg has ended; or its switch ends now."""
+        self._file.write(json.dumps(document(channel, killed=killed), separators=(",", ":")) + "\n")
+
+
+def document(channel: Channel, *, killed: bool = False) -> dict[str, Any]:
+    """One leg. ``killed``: it had not ended when its switch died."""
+    times = channel.profile.times
+    dialog = channel.endpoint if isinstance(channel.endpoint, Dialog) else None
+    variables = dict(channel.variables())
+    return {
+        "uuid": channel.uuid,
+        "switch": channel.switch.bus.core_uuid,
+        "direction": channel.direction,
+        "number": dialog.leg.number if dialog else channel.profile.destination_number,
+        "caller": dialog.leg.caller_number if dialog and dialog.leg.direction == "in" else channel.profile.ani,
+        "phone": dialog.phone.number if dialog and dialog.phone else None,
+        "created": times.created / 1e6,
+        "ringing": times.progress / 1e6 or None,
+        "answered": times.answered / 1e6 or None,
+        "bridged": times.bridged / 1e6 or None,
+        "ended": time.time() if killed else times.hungup / 1e6,
+        "killed": killed,
+        "cause": variables.get("hangup_cause"),
+        "q850": int(variables.get("hangup_cause_q850") or 0),
+        "ended_by": dialog.leg.ended_by if dialog else None,
+        "status": dialog.leg.status if dialog else None,
+        "other": channel.other[1].uuid if channel.other else None,
+        "variables": {
+            name: value for name, value in variables.items() if name.startswith(("esl_", "socket_", "last_bridge"))
+        },
+        "applications": [[one.app, one.data[:_LONGEST_ARGUMENT], one.stamp / 1e6] for one in channel.applications],
+    }

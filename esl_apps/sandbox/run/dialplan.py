@@ -1,0 +1,136 @@
+"""Routes, in the shape of the shipped dialplan, and the extension that speaks when no node does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from esl_apps.sandbox.leg.channel import Channel
+
+Actions = list[tuple[str, str]]
+
+UNAVAILABLE: Actions = [
+    ("pre_answer", ""),
+    ("playback", "tone_stream://%(1500,0,620)"),
+    ("hangup", "NORMAL_TEMPORARY_FAILURE"),
+]
+
+
+def _filled(data: str, match: re.Match[str]) -> str:
+    """``$1`` and its like, from what an expression found."""
+    return re.sub(r"\$(\d)", lambda digit: match[int(digit[1])] or "", data)
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """``<condition>``: an empty field always holds."""
+
+    field: str
+    expression: re.Pattern[str]
+    actions: Actions
+    anti_actions: Actions
+    stops_on: bool | None
+    """The outcome that ends the extension (``break``); None: none does."""
+
+
+class _Extension:
+    """``<extension>`` of a dialplan in XML: what mod_dialplan_xml makes of the conditions that DIDs need."""
+
+    def __init__(self, element: ElementTree.Element) -> None:
+        self.goes_on = element.get("continue") == "true"
+        self.conditions = [
+            _Condition(
+                one.get("field") or "",
+                re.compile(one.get("expression") or ""),
+                [(action.get("application") or "", action.get("data") or "") for action in one.findall("action")],
+                [(action.get("application") or "", action.get("data") or "") for action in one.findall("anti-action")],
+                {"never": None, "on-true": True}.get(one.get("break") or "", False),
+            )
+            for one in element.findall("condition")
+        ]
+
+    def actions(self, channel: Channel) -> tuple[bool, Actions]:
+        """Whether the last condition that was looked at held, and what is to run."""
+        held, found = False, []
+        for condition in self.conditions:
+            field = condition.field
+            value = channel.expand(field) if "${" in field else channel.lookup(field) if field else ""
+            match = condition.expression.search(value or "")
+            held = match is not None
+            for app, data in condition.actions if held else condition.anti_actions:
+                found.append((app, _filled(data, match) if match else data))
+            if held is condition.stops_on:
+                break
+        return held, found
+
+
+class Dialplan:
+    """Context → number → actions. A number may be a regular expression, written ``^…$``.
+
+    Beside it a context may have extensions in XML, as they stand in a FreeSWITCH's folder: they come first.
+    """
+
+    def __init__(self) -> None:
+        self.routes: dict[str, dict[str, Actions]] = {}
+        self._extensions: dict[str, list[_Extension]] = {}
+        self.reset()
+
+    def load(self, context: str, text: str) -> None:
+        """Add the ``<extension>``s of a file. :raises ElementTree.ParseError: it is no XML."""
+        elements = ElementTree.fromstring(text).iter("extension")  # noqa: S314 - the operator's own file
+        self._extensions.setdefault(context, []).extend(map(_Extension, elements))
+
+    def reset(self) -> None:
+        """Only what is always there."""
+        self.routes = {context: {"esl_apps_unavailable": list(UNAVAILABLE)} for context in ("public", "default")}
+
+    def add(self, context: str, number: str, actions: Iterable[tuple[str, str]]) -> None:
+        """Route a number; a later route for the same number replaces it."""
+        if number.startswith("^"):
+            re.compile(number)
+        self.routes.setdefault(context, {})[number] = [(app, data) for app, data in actions]
+
+    def socket(self, number: str, path: str, node: str, contexts: Iterable[str] = ("public", "default")) -> None:
+        """Route a number to an application as the shipped dialplan does: the watchdog before, the
+        unavailable extension after."""
+        targets = "|".join(f"{one}/{path.lstrip('/')}" for one in node.split("|"))
+        for context in contexts:
+            self.add(
+                context,
+                number,
+                [
+                    ("sched_transfer", f"+8 esl_apps_unavailable XML {context}"),
+                    ("socket", f"{targets} async full"),
+                    ("sched_cancel", ""),
+                    ("transfer", f"esl_apps_unavailable XML {context}"),
+                ],
+            )
+
+    def lookup(self, channel: Channel, context: str, number: str) -> Actions | None:
+        """The actions for a channel; None: no route."""
+        found_in_xml: Actions = []
+        for extension in self._extensions.get(context, ()):
+            held, more = extension.actions(channel)
+            found_in_xml += more
+            if held and not extension.goes_on:
+                return found_in_xml
+        routes = self.routes.get(context)
+        if routes is None:
+            return found_in_xml or None
+        found = routes.get(number)
+        if found is None:
+            for pattern, actions in routes.items():
+                if pattern.startswith("^") and (match := re.search(pattern, number)):
+                    if match.groups():
+                        groups = [match[0], *(one or "" for one in match.groups())]
+                        channel.set("DP_MATCH", "ARRAY::" + "|:".join(groups))
+                    found = [(app, _filled(data, match)) for app, data in actions]
+                    break
+        if found is None and context == "default" and channel.switch.directory_has(number):
+            # The stock dialplan's local extensions.
+            return [("set", "hangup_after_bridge=true"), ("bridge", f"user/{number}@{channel.switch.domain}")]
+        return found

@@ -1,0 +1,502 @@
+"""Events: what they carry, how they are written, and which listener gets which.
+
+An event is written only when somebody listens, once for each format. Headers of a channel change rarely
+and are many, so their text is kept by the channel (see `channel`) and joined here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from esl_apps.sandbox.wire import wire
+
+if TYPE_CHECKING:
+    from esl_apps.sandbox.leg.channel import Channel
+
+NAMES = frozenset(
+    {
+        "CUSTOM",
+        "CLONE",
+        "CHANNEL_CREATE",
+        "CHANNEL_DESTROY",
+        "CHANNEL_STATE",
+        "CHANNEL_CALLSTATE",
+        "CHANNEL_ANSWER",
+        "CHANNEL_HANGUP",
+        "CHANNEL_HANGUP_COMPLETE",
+        "CHANNEL_EXECUTE",
+        "CHANNEL_EXECUTE_COMPLETE",
+        "CHANNEL_HOLD",
+        "CHANNEL_UNHOLD",
+        "CHANNEL_BRIDGE",
+        "CHANNEL_UNBRIDGE",
+        "CHANNEL_PROGRESS",
+        "CHANNEL_PROGRESS_MEDIA",
+        "CHANNEL_OUTGOING",
+        "CHANNEL_PARK",
+        "CHANNEL_UNPARK",
+        "CHANNEL_APPLICATION",
+        "CHANNEL_ORIGINATE",
+        "CHANNEL_UUID",
+        "API",
+        "LOG",
+        "INBOUND_CHAN",
+        "OUTBOUND_CHAN",
+        "STARTUP",
+        "SHUTDOWN",
+        "PUBLISH",
+        "UNPUBLISH",
+        "TALK",
+        "NOTALK",
+        "SESSION_CRASH",
+        "MODULE_LOAD",
+        "MODULE_UNLOAD",
+        "DTMF",
+        "MESSAGE",
+        "PRESENCE_IN",
+        "NOTIFY_IN",
+        "PRESENCE_OUT",
+        "PRESENCE_PROBE",
+        "MESSAGE_WAITING",
+        "MESSAGE_QUERY",
+        "ROSTER",
+        "CODEC",
+        "BACKGROUND_JOB",
+        "DETECTED_SPEECH",
+        "DETECTED_TONE",
+        "PRIVATE_COMMAND",
+        "HEARTBEAT",
+        "TRAP",
+        "ADD_SCHEDULE",
+        "DEL_SCHEDULE",
+        "EXE_SCHEDULE",
+        "RE_SCHEDULE",
+        "RELOADXML",
+        "NOTIFY",
+        "PHONE_FEATURE",
+        "PHONE_FEATURE_SUBSCRIBE",
+        "SEND_MESSAGE",
+        "RECV_MESSAGE",
+        "REQUEST_PARAMS",
+        "CHANNEL_DATA",
+        "GENERAL",
+        "COMMAND",
+        "SESSION_HEARTBEAT",
+        "CLIENT_DISCONNECTED",
+        "SERVER_DISCONNECTED",
+        "SEND_INFO",
+        "RECV_INFO",
+        "RECV_RTCP_MESSAGE",
+        "SEND_RTCP_MESSAGE",
+        "CALL_SECURE",
+        "NAT",
+        "RECORD_START",
+        "RECORD_STOP",
+        "PLAYBACK_START",
+        "PLAYBACK_STOP",
+        "CALL_UPDATE",
+        "FAILURE",
+        "SOCKET_DATA",
+        "MEDIA_BUG_START",
+        "MEDIA_BUG_STOP",
+        "CONFERENCE_DATA_QUERY",
+        "CONFERENCE_DATA",
+        "CALL_SETUP_REQ",
+        "CALL_SETUP_RESULT",
+        "CALL_DETAIL",
+        "DEVICE_STATE",
+        "TEXT",
+        "SHUTDOWN_REQUESTED",
+        "CERT_RELOAD",
+        "ALL",
+    }
+)
+
+MYEVENTS = frozenset(
+    {
+        "CHANNEL_ANSWER",
+        "CHANNEL_APPLICATION",
+        "CHANNEL_BRIDGE",
+        "CHANNEL_CREATE",
+        "CHANNEL_DATA",
+        "CHANNEL_DESTROY",
+        "CHANNEL_EXECUTE",
+        "CHANNEL_EXECUTE_COMPLETE",
+        "CHANNEL_HANGUP",
+        "CHANNEL_HANGUP_COMPLETE",
+        "CHANNEL_ORIGINATE",
+        "CHANNEL_UUID",
+        "CHANNEL_OUTGOING",
+        "CHANNEL_PARK",
+        "CHANNEL_PROGRESS",
+        "CHANNEL_PROGRESS_MEDIA",
+        "CHANNEL_STATE",
+        "CHANNEL_UNBRIDGE",
+        "CHANNEL_UNPARK",
+        "DETECTED_SPEECH",
+        "DTMF",
+        "NOTALK",
+        "TALK",
+    }
+)
+"""What ``myevents`` subscribes to: no RECORD_*, no PLAYBACK_*, no CUSTOM."""
+
+WITH_VARIABLES = frozenset(
+    {
+        "CHANNEL_CREATE",
+        "CHANNEL_ORIGINATE",
+        "CHANNEL_UUID",
+        "CHANNEL_ANSWER",
+        "CHANNEL_PARK",
+        "CHANNEL_UNPARK",
+        "CHANNEL_BRIDGE",
+        "CHANNEL_UNBRIDGE",
+        "CHANNEL_PROGRESS",
+        "CHANNEL_PROGRESS_MEDIA",
+        "CHANNEL_HANGUP",
+        "CHANNEL_HANGUP_COMPLETE",
+        "REQUEST_PARAMS",
+        "CHANNEL_DATA",
+        "CHANNEL_EXECUTE",
+        "CHANNEL_EXECUTE_COMPLETE",
+        "CHANNEL_DESTROY",
+        "SESSION_HEARTBEAT",
+        "API",
+        "RECORD_START",
+        "RECORD_STOP",
+        "PLAYBACK_START",
+        "PLAYBACK_STOP",
+        "CALL_UPDATE",
+        "MEDIA_BUG_START",
+        "MEDIA_BUG_STOP",
+        "CHANNEL_HOLD",
+        "CHANNEL_UNHOLD",
+        "TEXT",
+        "CUSTOM",
+    }
+)
+"""The events that carry the channel's variables; the others only its state and profile."""
+
+Headers = list[tuple[str, str]]
+
+# Where FreeSWITCH 1.11.1 says that it fires each event.
+_SOURCES: dict[str, tuple[str, str, int]] = {
+    "CHANNEL_DATA": ("mod_event_socket.c", "parse_command", 2018),
+    "CHANNEL_CREATE": ("switch_core_state_machine.c", "switch_core_session_run", 626),
+    "CHANNEL_ORIGINATE": ("switch_core_state_machine.c", "switch_core_session_run", 632),
+    "CHANNEL_OUTGOING": ("switch_core_session.c", "switch_core_session_outgoing_channel", 809),
+    "CHANNEL_STATE": ("switch_channel.c", "switch_channel_perform_set_running_state", 2411),
+    "CHANNEL_CALLSTATE": ("switch_channel.c", "switch_channel_perform_set_callstate", 317),
+    "CHANNEL_PROGRESS": ("switch_channel.c", "switch_channel_perform_mark_ring_ready_value", 3508),
+    "CHANNEL_PROGRESS_MEDIA": ("switch_channel.c", "switch_channel_perform_mark_pre_answered", 3562),
+    "CHANNEL_ANSWER": ("switch_channel.c", "switch_channel_perform_mark_answered", 3848),
+    "CHANNEL_HANGUP": ("switch_channel.c", "switch_channel_perform_hangup", 3447),
+    "CHANNEL_HANGUP_COMPLETE": (
+        "switch_core_state_machine.c",
+        "switch_core_session_reporting_state",
+        943,
+    ),
+    "CHANNEL_DESTROY": ("switch_core_session.c", "switch_core_session_perform_destroy", 1562),
+    "CHANNEL_EXECUTE": ("switch_core_session.c", "switch_core_session_exec", 2943),
+    "CHANNEL_EXECUTE_COMPLETE": ("switch_core_session.c", "switch_core_session_exec", 2972),
+    "CHANNEL_BRIDGE": ("switch_ivr_bridge.c", "switch_ivr_multi_threaded_bridge", 1689),
+    "CHANNEL_UNBRIDGE": ("switch_ivr_bridge.c", "switch_ivr_multi_threaded_bridge", 1879),
+    "CHANNEL_PARK": ("switch_ivr.c", "switch_ivr_park", 992),
+    "CHANNEL_UNPARK": ("switch_ivr.c", "switch_ivr_park", 1246),
+    "CHANNEL_HOLD": ("switch_channel.c", "switch_channel_mark_hold", 5463),
+    "CHANNEL_UNHOLD": ("switch_channel.c", "switch_channel_mark_hold", 5463),
+    "DTMF": ("switch_channel.c", "switch_channel_dequeue_dtmf", 743),
+    "PLAYBACK_START": ("switch_ivr_play_say.c", "switch_ivr_play_file", 1697),
+    "PLAYBACK_STOP": ("switch_ivr_play_say.c", "switch_ivr_play_file", 2027),
+    "RECORD_START": ("switch_ivr_async.c", "record_callback", 1255),
+    "RECORD_STOP": ("switch_ivr_async.c", "send_record_stop_event", 1177),
+    "BACKGROUND_JOB": ("mod_event_socket.c", "api_exec", 1569),
+    "HEARTBEAT": ("switch_core.c", "send_heartbeat", 89),
+    "CUSTOM": ("sofia_reg.c", "sofia_reg_handle_register_token", 2041),
+    "PRIVATE_COMMAND": ("switch_ivr.c", "switch_ivr_parse_next_event", 790),
+}
+
+
+class Event:
+    """One event on its way: named headers, and a channel whose state belongs between them."""
+
+    __slots__ = ("_frames", "_lookup", "after", "before", "body", "channel", "head", "name", "subclass")
+
+    def __init__(
+        self,
+        name: str,
+        channel: Channel | None = None,
+        before: Iterable[tuple[str, str]] = (),
+        after: Iterable[tuple[str, str]] = (),
+        *,
+        subclass: str = "",
+        body: str = "",
+    ) -> None:
+        self.name = name
+        self.channel = channel
+        self.before = before
+        """Headers that stand before the channel's."""
+        self.after = after
+        """Headers that stand after the channel's."""
+        self.subclass = subclass
+        self.body = body
+        self.head: Headers = []
+        """The headers of every event; `Bus.stamp` appends them to what a client's own event begins with."""
+        self._frames: dict[str, bytes] = {}
+        self._lookup: dict[str, str] | None = None
+
+    def headers(self) -> Headers:
+        """All headers, in order, unescaped."""
+        channel = self.channel.headers(self.name in WITH_VARIABLES) if self.channel else []
+        return [*self.head, *self.before, *channel, *self.after]
+
+    def get(self, name: str) -> str | None:
+        """A header's value in any case of its name; ``name`` is lower case."""
+        if self._lookup is None:
+            if self.channel is not None:
+                # What filters ask for, without gathering 150 headers.
+                if name == "unique-id":
+                    return self.channel.uuid
+                if name.startswith("variable_"):
+                    if self.name not in WITH_VARIABLES:
+                        return None
+                    return self.channel.get(name[9:])
+                if name == "channel-name":
+                    return self.channel.name
+            self._lookup = {}
+            for key, value in self.headers():
+                self._lookup.setdefault(key.lower(), value)
+        return self._lookup.get(name)
+
+    def plain(self) -> bytes:
+        """The event as text, header by header, values escaped."""
+        encode = wire.url_encode
+        lines = [f"{name}: {encode(value)}\n" for name, value in self.head]
+        lines += [f"{name}: {encode(value)}\n" for name, value in self.before]
+        if self.channel is not None:
+            lines.append(self.channel.rendered(self.name in WITH_VARIABLES))
+        lines += [f"{name}: {encode(value)}\n" for name, value in self.after]
+        if self.body:
+            body = wire.raw(self.body)
+            return wire.raw("".join(lines)) + b"Content-Length: %d\n\n%s" % (len(body), body)
+        lines.append("\n")
+        return wire.raw("".join(lines))
+
+    def json(self) -> bytes:
+        """The event as one JSON object of strings."""
+        fields: dict[str, object] = {}
+        for name, value in self.headers():
+            fields[name] = value[7:].split("|:") if value.startswith("ARRAY::") else value
+        if self.body:
+            fields["Content-Length"] = str(len(wire.raw(self.body)))
+            fields["_body"] = self.body
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+    def frame(self, kind: str) -> bytes:
+        """The whole frame for listeners of a format; made once."""
+        frame = self._frames.get(kind)
+        if frame is None:
+            frame = wire.event_frame(kind, self.json() if kind == "json" else self.plain())
+            self._frames[kind] = frame
+        return frame
+
+
+class Subscriber(Protocol):
+    """A connection that may want events."""
+
+    subscription: Subscription
+
+    def deliver(self, event: Event) -> None:
+        """Queue the event for the client; must not block."""
+
+
+class Subscription:
+    """What one listener asked for: names, filters, ``myevents``."""
+
+    __slots__ = ("enabled", "filters", "format", "names", "own", "subclasses", "uuid")
+
+    def __init__(self, uuid: str | None = None) -> None:
+        self.names: set[str] = set()
+        self.subclasses: set[str] = set()
+        self.filters: list[tuple[str, str]] = []
+        self.format = "plain"
+        self.enabled = False
+        self.own = False
+        """``myevents``."""
+        self.uuid = uuid
+        """The session that the listener controls, if any."""
+
+    def wants(self, event: Event) -> bool:
+        """FreeSWITCH's own decision: names, then filters (positive ones are ORed), then myevents."""
+        if not self.enabled:
+            return False
+        if "ALL" not in self.names:
+            if event.name not in self.names:
+                return False
+            if event.name == "CUSTOM" and event.subclass and event.subclass not in self.subclasses:
+                return False
+        if self.filters and not self._passes(event):
+            return False
+        if self.own and event.get("unique-id") != self.uuid:
+            return bool(self.uuid) and event.get("job-owner-uuid") == self.uuid
+        return True
+
+    def _passes(self, event: Event) -> bool:
+        send = False
+        for name, value in self.filters:
+            actual = event.get(name.lower())
+            if actual is None:
+                continue
+            wanted = value.lstrip("+- ")
+            signs = value[: len(value) - len(wanted)]
+            positive = not (signs.strip(" ") and signs.strip(" ")[-1] == "-")
+            if send and positive:
+                continue
+            match = bool(_regex(wanted).search(actual)) if value.startswith("/") else actual.lower() == wanted.lower()
+            if match:
+                if not positive:
+                    return False
+                send = True
+        return send
+
+    def keys(self) -> set[tuple[str, str]] | None:
+        """Pairs of which an event must have one to be wanted; None if that cannot be said."""
+        if self.filters:
+            if any(value[:1] in ("/", "-", "+", " ", "") for _, value in self.filters):
+                return None
+            return {(name.lower(), value.lower()) for name, value in self.filters}
+        if self.own and self.uuid:
+            return {("unique-id", self.uuid), ("job-owner-uuid", self.uuid)}
+        return None
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    match = re.fullmatch(r"/(.*)/(\w*)", pattern, re.DOTALL)
+    source, flags = (match[1], match[2]) if match else (pattern, "")
+    try:
+        return re.compile(source, re.IGNORECASE if "i" in flags else 0)
+    except re.error:
+        return re.compile(r"(?!)")
+
+
+class Bus:
+    """Every event passes here on its way to the listeners."""
+
+    def __init__(self, hostname: str, switchname: str, core_uuid: str) -> None:
+        self.sequence = 0
+        self.core_uuid = core_uuid
+        self.hostname = hostname
+        self.switchname = switchname
+        self.clock: Callable[[], float] = time.time
+        self._constant: Headers = [
+            ("Core-UUID", core_uuid),
+            ("FreeSWITCH-Hostname", hostname),
+            ("FreeSWITCH-Switchname", switchname),
+            ("FreeSWITCH-IPv4", "127.0.0.1"),
+            ("FreeSWITCH-IPv6", "::1"),
+        ]
+        self._wanted: Counter[str] = Counter()
+        self._open: list[Subscriber] = []
+        self._keyed: dict[str, dict[str, list[Subscriber]]] = {}
+        self._places: dict[Subscriber, tuple[frozenset[str], frozenset[tuple[str, str]] | None]] = {}
+        self._second = (0, "", "")
+
+    def subscribe(self, listener: Subscriber) -> None:
+        """Take a listener in, or take note that its subscription changed."""
+        self.unsubscribe(listener)
+        subscription = listener.subscription
+        if not subscription.enabled:
+            return
+        names = frozenset(subscription.names)
+        keys = subscription.keys()
+        self._places[listener] = (names, frozenset(keys) if keys is not None else None)
+        self._wanted.update(names)
+        if keys is None:
+            self._open.append(listener)
+        else:
+            for name, value in keys:
+                self._keyed.setdefault(name, {}).setdefault(value, []).append(listener)
+
+    def unsubscribe(self, listener: Subscriber) -> None:
+        """Forget a listener."""
+        place = self._places.pop(listener, None)
+        if place is None:
+            return
+        names, keys = place
+        self._wanted.subtract(names)
+        if keys is None:
+            self._open.remove(listener)
+            return
+        for name, value in keys:
+            values = self._keyed[name]
+            values[value].remove(listener)
+            if not values[value]:
+                del values[value]
+            if not values:
+                del self._keyed[name]
+
+    def wanted(self, name: str) -> bool:
+        """Whether any listener asked for this name; if not, an event need not be made."""
+        return self._wanted[name] > 0 or self._wanted["ALL"] > 0
+
+    def stamp(self, event: Event, source: tuple[str, str, int] | None = None) -> Event:
+        """Give an event the headers that all events begin with."""
+        self.sequence += 1
+        now = self.clock()
+        second = int(now)
+        if second != self._second[0]:
+            local, utc = time.localtime(second), time.gmtime(second)
+            self._second = (
+                second,
+                time.strftime("%Y-%m-%d %H:%M:%S", local),
+                time.strftime("%a, %d %b %Y %H:%M:%S GMT", utc),
+            )
+        _, local_text, gmt_text = self._second
+        file, function, line = source or _SOURCES.get(event.name, ("switch_core.c", "sandbox", 1))
+        subclass = [("Event-Subclass", event.subclass)] if event.subclass else []
+        event.head = [
+            *event.head,
+            *subclass,
+            ("Event-Name", event.name),
+            *self._constant,
+            ("Event-Date-Local", local_text),
+            ("Event-Date-GMT", gmt_text),
+            ("Event-Date-Timestamp", str(int(now * 1_000_000))),
+            ("Event-Calling-File", file),
+            ("Event-Calling-Function", function),
+            ("Event-Calling-Line-Number", str(line)),
+            ("Event-Sequence", str(self.sequence)),
+        ]
+        return event
+
+    def fire(self, event: Event, source: tuple[str, str, int] | None = None) -> None:
+        """Deliver to whoever wants it."""
+        if not self.wanted(event.name):
+            self.sequence += 1
+            return
+        self.stamp(event, source)
+        self.publish(event)
+
+    def publish(self, event: Event) -> None:
+        """Deliver an event that has its headers."""
+        for listener in self._candidates(event):
+            if listener.subscription.wants(event):
+                listener.deliver(event)
+
+    def _candidates(self, event: Event) -> list[Subscriber]:
+        found = list(self._open)
+        seen: set[int] = set()
+        for name, values in self._keyed.items():
+            value = event.get(name)
+            if value is None:
+                continue
+            for listener in values.get(value.lower(), ()):
+                if id(listener) not in seen:
+                    seen.add(id(listener))
+                    found.append(listener)
+        return found

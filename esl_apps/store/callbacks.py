@@ -1,0 +1,169 @@
+"""Pending callbacks in Redis: whichever node is up when one is due places it, and no two do.
+
+A number has one pending callback at most, however often it rings. A node takes the earliest that is due by a
+lease; one that dies loses it to another, and what it does afterwards with its old claim changes nothing.
+
+Keys, all with the hash tag ``{callbacks}``, so that each script's keys stand on one slot of a cluster:
+
+======================================  ===================================================================
+``esl_apps:{callbacks}:due``            sorted set: number → when it is due or, while taken, the lease's end
+``esl_apps:{callbacks}:pending``        hash: NUMBER → document, NUMBER:attempt, NUMBER:claim
+``esl_apps:{callbacks}:past:NUMBER``    hash: ``ended`` (when the last one did), ``day``, ``count``, ``keep``
+======================================  ===================================================================
+
+Times are Unix seconds of the nodes' clocks, which are expected to agree within seconds (NTP): a clock that is off by
+a lease makes two nodes of one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from esl_apps.core.reference import new_ref
+from esl_apps.store.redis_client import Client
+from esl_apps.store.script import Script, asking_redis
+
+DAY = 86400
+#: Seconds until a callback that was given back untried is due: a node that is full is not asked again at once.
+RELEASE_FOR = 1.0
+
+_DUE = "esl_apps:{callbacks}:due"
+_PENDING = "esl_apps:{callbacks}:pending"
+_PAST = "esl_apps:{callbacks}:past:"
+
+# KEYS: due, pending, the number's past. ARGV: number, document, when due, cool-down, cap of a day, now, day.
+_SCHEDULE = """
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return 'pending' end
+local past = redis.call('HMGET', KEYS[3], 'ended', 'day', 'count')
+if past[1] and tonumber(ARGV[6]) < past[1] + ARGV[4] then return 'cool_down' end
+local count = past[2] == ARGV[7] and tonumber(past[3]) or 0
+if count >= tonumber(ARGV[5]) then return 'per_day' end
+local keep = math.max(86400, math.ceil(ARGV[4]))
+redis.call('HSET', KEYS[3], 'day', ARGV[7], 'count', count + 1, 'keep', keep)
+redis.call('EXPIRE', KEYS[3], keep)
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
+return false
+"""
+# KEYS: due, pending. ARGV: now, lease's end, claim. Document and attempt of the earliest that is due.
+_CLAIM = """
+local number = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, 1)[1]
+if not number then return false end
+redis.call('ZADD', KEYS[1], ARGV[2], number)
+redis.call('HSET', KEYS[2], number .. ':claim', ARGV[3])
+return {redis.call('HGET', KEYS[2], number), redis.call('HINCRBY', KEYS[2], number .. ':attempt', 1)}
+"""
+# KEYS: due, pending. ARGV: number, claim, when due, what the attempts change by.
+_GIVE_BACK = """
+if redis.call('HGET', KEYS[2], ARGV[1] .. ':claim') ~= ARGV[2] then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
+redis.call('HINCRBY', KEYS[2], ARGV[1] .. ':attempt', ARGV[4])
+redis.call('HDEL', KEYS[2], ARGV[1] .. ':claim')
+return 1
+"""
+# KEYS: due, pending, the number's past. ARGV: number, claim, now.
+_DONE = """
+if redis.call('HGET', KEYS[2], ARGV[1] .. ':claim') ~= ARGV[2] then return 0 end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1], ARGV[1] .. ':attempt', ARGV[1] .. ':claim')
+redis.call('HSET', KEYS[3], 'ended', ARGV[3])
+redis.call('EXPIRE', KEYS[3], redis.call('HGET', KEYS[3], 'keep') or 86400)
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """Whether a callback was scheduled; as a bool, too."""
+
+    refused: str | None = None
+    """Why nothing was: ``pending`` (the number has one), ``cool_down``, ``per_day``; None where it was."""
+
+    def __bool__(self) -> bool:
+        return self.refused is None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A callback that this node has taken and now places."""
+
+    id: str
+    """The same at every attempt, on whatever node."""
+    number: str
+    """Whom to call: E.164 digits, or an extension."""
+    card_id: str
+    dnis: str
+    """The number that was rung."""
+    attempt: int
+    """1 at the first; one that a dead node had begun counts."""
+    claim: str
+    """What this node shows that it still has it."""
+
+
+class _Document(msgspec.Struct, array_like=True):
+    id: str
+    number: str
+    card_id: str
+    dnis: str
+
+
+class CallbackStore:
+    """Every method raises :class:`esl_apps.core.cards.Unavailable` when Redis is away."""
+
+    def __init__(self, client: Client, node: str) -> None:
+        self._client = client
+        self._node = node
+        self._schedule = Script(client, _SCHEDULE)
+        self._claim = Script(client, _CLAIM)
+        self._give_back = Script(client, _GIVE_BACK)
+        self._done = Script(client, _DONE)
+
+    def schedule(
+        self, number: str, card_id: str, due_at: float, *, dnis: str, cool_down: float, per_day: int, now: float
+    ) -> Scheduled:
+        """A missed call: a callback to ``number`` at ``due_at``, unless it has one already, had one that ended
+        less than ``cool_down`` seconds ago, or had ``per_day`` in this day (UTC; retries are part of one)."""
+        document = _Document(new_ref(now), number, card_id, dnis)
+        refused = self._schedule(
+            [_DUE, _PENDING, _PAST + number],
+            [number, msgspec.json.encode(document), due_at, cool_down, per_day, now, int(now // DAY)],
+        )
+        return Scheduled(None if refused is None else refused.decode())
+
+    def next_due(self) -> float | None:
+        """When the next one is due, or a taken one's lease ends; None: nothing is pending."""
+        with asking_redis():
+            found = self._client.zrange(_DUE, 0, 0, withscores=True)
+        return float(found[0][1]) if found else None
+
+    def claim_due(self, now: float, lease: float) -> Pending | None:
+        """Take the earliest that is due. Unless it is retried, done or released within ``lease`` seconds,
+        another node takes it."""
+        claim = f"{self._node}:{secrets.token_hex(8)}"
+        found = self._claim([_DUE, _PENDING], [now, now + lease, claim])
+        if found is None:
+            return None
+        one = msgspec.json.decode(found[0], type=_Document)
+        return Pending(one.id, one.number, one.card_id, one.dnis, found[1], claim)
+
+    def retry(self, pending: Pending, due_at: float) -> bool:
+        """It was not answered: try again at ``due_at``, on whatever node. False: another node has it by now."""
+        return self._given_back(pending, due_at, 0)
+
+    def release(self, pending: Pending, now: float | None = None) -> bool:
+        """Give it back untried, to whatever node takes it first in a second; the attempt does not count. False:
+        another node has it by now."""
+        return self._given_back(pending, (time.time() if now is None else now) + RELEASE_FOR, -1)
+
+    def done(self, pending: Pending, now: float | None = None) -> bool:
+        """It was answered, or is given up: the number may ring for another after its cool-down. False: another
+        node has it by now."""
+        at = time.time() if now is None else now
+        return bool(self._done([_DUE, _PENDING, _PAST + pending.number], [pending.number, pending.claim, at]))
+
+    def _given_back(self, pending: Pending, due_at: float, attempts: int) -> bool:
+        return bool(self._give_back([_DUE, _PENDING], [pending.number, pending.claim, due_at, attempts]))

@@ -1,0 +1,382 @@
+"""What the nodes share in Redis: calls, live and recent, and idempotency keys.
+
+Calls are written behind: a call's latest state is kept until the writer has taken it, so a slow Redis makes
+the picture late, never a call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gevent
+import msgspec
+from gevent.event import Event as Flag
+from gevent.lock import Semaphore
+
+from esl_apps.core.cards import Unavailable
+from esl_apps.store.essence import Essence
+from esl_apps.store.redis_client import ERRORS, Client, Unreadable
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which an ended call can be asked for, and an idempotency key holds (contract §5).
+KEEP = 86400
+#: Entries looked at for one page of a filtered list: a rare filter costs pages, not the server.
+SCAN = 1000
+PING_EVERY = 1.0
+#: While Redis is away: how soon it is seen to be back.
+PING_AWAY = 0.2
+#: And how soon what could not be written is tried again.
+AGAIN = 0.5
+
+_CALL = "esl_apps:call:"
+_CALLS = "esl_apps:calls:"
+#: A process's live calls: hash, call_ref -> its essence. A process that dies leaves them to the others.
+_LIVE = "esl_apps:live:"
+_IDEMPOTENCY = "esl_apps:idempotency:"
+
+
+# KEYS: an idempotency key. ARGV: the claim that it must have, the new one, seconds.
+_RECLAIM = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+
+Snapshot = Callable[[], dict[str, Any]]
+"""A call as clients see it."""
+
+
+class Claim(msgspec.Struct):
+    """Who took an idempotency key: the request's body, as a hash, the call that it made, and in which process."""
+
+    body: str
+    call_ref: str
+    boot: str
+
+
+class _Moment(msgspec.Struct):
+    at: float
+    detail: str
+    state: str = ""
+    what: str = ""
+
+
+class _Snapshot(msgspec.Struct):
+    """The types of what ``calls.snapshot`` makes: Redis is not ours alone."""
+
+    call_ref: str
+    integrator: str | None
+    state: str
+    contact_ref: str = ""
+    session_ref: str = ""
+    app: str = ""
+    agent: str | None = None
+    callee: str | None = None
+    outbound_id: str | None = None
+    call_dir: str = ""
+    switch: str | None = None
+    node: str = ""
+    dialed_at: float | None = None
+    answered_at: float | None = None
+    bridged_at: float | None = None
+    timeline: list[_Moment] = []
+    decisions: list[_Moment] = []
+
+
+class Store:
+    def __init__(
+        self,
+        client: Client,
+        boot: str = "",
+        on_back: Callable[[], None] = lambda: None,
+        make_known: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``boot``: this process's own name in ``roster``, under which its live calls stand. ``on_back`` is called
+        when Redis is back, perhaps without what was not on its disk yet; ``make_known`` before a call is written:
+        nobody looks for the calls of a process that the roster does not know."""
+        self._client = client
+        self._boot = boot
+        self._on_back = on_back
+        self._make_known = make_known
+        self._pending: dict[str, tuple[Snapshot, bytes | None]] = {}
+        self._on_its_way: dict[str, tuple[Snapshot, bytes | None]] = {}
+        self._wake = Flag()
+        # Two writers at once could leave a call's older state behind its newer one.
+        self._writing = Semaphore()
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self.healthy = False
+        """Whether Redis answered last time it was asked, a second ago at most, and has kept its line open since."""
+
+    def start(self) -> None:
+        self.check()
+        self._greenlets = [gevent.spawn(self._write), gevent.spawn(self._watch)]
+
+    def stop(self) -> None:
+        gevent.killall(self._greenlets)
+        self._flush()
+
+    def check(self) -> bool:
+        try:
+            self._client.ping()
+            if not self.healthy:
+                self.healthy = True
+                self._on_back()
+        except ERRORS as error:
+            self._away(error)
+        return self.healthy
+
+    def _away(self, error: Exception) -> None:
+        if self.healthy:
+            log.warning("Redis away", extra={"reason": str(error)})
+        self.healthy = False
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                closed = self._wait()
+                self.check()
+            except Exception as error:
+                # Whatever it was, Redis is watched on: nobody else sees it come back.
+                log.exception("Redis not watched")
+                self._away(error)
+                closed = True
+            if closed:
+                # A Redis that closes every line at once is not asked without a pause.
+                gevent.sleep(PING_AWAY)
+
+    def _wait(self) -> bool:
+        """Until the next look at Redis: a second, or until it closes an idle line (True). A Redis that was killed
+        is so seen when it happens: a request right behind it dials nothing."""
+        if not self.healthy:
+            gevent.sleep(PING_AWAY)
+            return False
+        try:
+            pool = getattr(self._client, "connection_pool", None)
+            if pool is None:
+                gevent.sleep(PING_EVERY)
+                return False
+            connection = pool.get_connection("PING")
+            try:
+                connection.can_read(timeout=PING_EVERY)
+            finally:
+                pool.release(connection)
+        except ERRORS as error:
+            self._away(error)
+            return True
+        return False
+
+    # Calls --------------------------------------------------------------------------------------------
+
+    def save(self, ref: str, snapshot: Snapshot, essence: bytes | None) -> None:
+        """A call has changed. ``snapshot`` is asked when it is written: changes in a burst are one write.
+        ``essence``: as JSON; None once the call has ended."""
+        self._pending[ref] = snapshot, essence
+        self._wake.set()
+
+    def _write(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            try:
+                written = self._flush()
+            except Exception:
+                # Whatever it was, what is written next is: without it no other node knows of this one's calls.
+                log.exception("calls not written")
+                written = False
+            if not written:
+                gevent.sleep(AGAIN)
+                self._wake.set()
+            # Changes of one call come in bursts; a moment's wait makes one write of them.
+            gevent.sleep(0.02)
+
+    def _flush(self) -> bool:
+        with self._writing:
+            return self._write_pending()
+
+    def _write_pending(self) -> bool:
+        if not self._pending:
+            return True
+        pending, self._pending = self._pending, {}
+        self._on_its_way = pending
+        try:
+            self._make_known()
+            pipeline = self._client.pipeline(transaction=False)
+            for ref, (take, essence) in pending.items():
+                snapshot = take()
+                index = _CALLS + (snapshot["integrator"] or "")
+                # Not redis-py's methods: what they find out of their arguments costs more than the rest of it.
+                pipeline.execute_command("SET", _CALL + ref, msgspec.json.encode(snapshot), "EX", KEEP)
+                pipeline.execute_command("ZADD", index, 0, ref)
+                if essence is None:
+                    pipeline.execute_command("HDEL", _LIVE + self._boot, ref)
+                    # References sort by time: what lies before a day ago goes by name.
+                    oldest = f"{int((time.time() - KEEP) * 1000):012x}"
+                    pipeline.execute_command("ZREMRANGEBYLEX", index, "-", f"({oldest[:8]}-{oldest[8:]}")
+                else:
+                    pipeline.execute_command("HSET", _LIVE + self._boot, ref, essence)
+            pipeline.execute()
+        except BaseException as error:
+            # Whatever it is, to be stopped among it: it is still to be written.
+            for ref, changed in pending.items():
+                self._pending.setdefault(ref, changed)
+            if isinstance(error, (Unavailable, *ERRORS)):
+                return False
+            raise
+        finally:
+            self._on_its_way = {}
+        return True
+
+    def call(self, ref: str) -> dict[str, Any] | None:
+        """:raises redis.RedisError: Redis is away."""
+        changed = self._pending.get(ref) or self._on_its_way.get(ref)
+        if changed is not None:
+            return changed[0]()
+        return _read(self._client.get(_CALL + ref))
+
+    def calls(
+        self, integrator: str, wanted: dict[str, str], limit: int, before: str | None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Newest first, and where the next page begins (None: there is none).
+
+        ``wanted``: field → value that must be equal. :raises redis.RedisError: Redis is away.
+        """
+        self._flush()
+        found: list[dict[str, Any]] = []
+        top = f"({before}" if before else "+"
+        scanned = 0
+        while scanned < SCAN:
+            refs = self._client.zrevrangebylex(_CALLS + integrator, top, "-", 0, 200 if wanted else limit)
+            if not refs:
+                return found, None
+            for raw, value in zip(refs, self._values(refs), strict=True):
+                scanned += 1
+                ref = raw.decode("utf-8", "replace")
+                top = f"({ref}"
+                call = _read(value)
+                if call is not None and all(call.get(field) == text for field, text in wanted.items()):
+                    found.append(call)
+                    if len(found) == limit:
+                        return found, ref
+        return found, top[1:]
+
+    def live(self, boots: Iterable[str]) -> dict[str, list[Essence]]:
+        """The live calls of processes, by process. :raises redis.RedisError: Redis is away."""
+        listed = list(boots)
+        pipeline = self._client.pipeline(transaction=False)
+        for boot in listed:
+            pipeline.hvals(_LIVE + boot)
+        return {
+            boot: [one for raw in found if (one := _essence(raw)) is not None]
+            for boot, found in zip(listed, pipeline.execute(), strict=True)
+        }
+
+    def essence(self, ref: str, boots: Iterable[str]) -> tuple[str, Essence] | None:
+        """A live call's process and essence. :raises redis.RedisError: Redis is away."""
+        listed = list(boots)
+        pipeline = self._client.pipeline(transaction=False)
+        for boot in listed:
+            pipeline.hget(_LIVE + boot, ref)
+        for boot, raw in zip(listed, pipeline.execute(), strict=True):
+            if raw is not None and (one := _essence(raw)) is not None:
+                return boot, one
+        return None
+
+    def has(self, ref: str) -> bool:
+        """Whether a call is this process's. :raises redis.RedisError: Redis is away."""
+        if ref in self._pending or ref in self._on_its_way:
+            return True
+        return bool(self._client.hexists(_LIVE + self._boot, ref))
+
+    def forget(self, ref: str) -> None:
+        """A call that was taken over had ended. :raises redis.RedisError: Redis is away."""
+        self._client.hdel(_LIVE + self._boot, ref)
+
+    def take_over(self, call: Essence, boot: str) -> bool:
+        """Make a dead process's call this one's; False where another process was faster.
+
+        One that dies between the two steps leaves the call to both, and a record that is pushed twice is one.
+        :raises redis.RedisError: Redis is away.
+        """
+        self._client.hset(_LIVE + self._boot, call.call_ref, msgspec.json.encode(call))
+        if self._client.hdel(_LIVE + boot, call.call_ref):
+            return True
+        self._client.hdel(_LIVE + self._boot, call.call_ref)
+        return False
+
+    def _values(self, refs: Iterable[bytes]) -> list[bytes | None]:
+        # Not MGET: in a cluster the calls stand on many slots.
+        pipeline = self._client.pipeline(transaction=False)
+        for ref in refs:
+            pipeline.get(_CALL.encode() + ref)
+        return list(pipeline.execute())
+
+    # Idempotency --------------------------------------------------------------------------------------
+
+    def claim(self, integrator: str, key: str, body: bytes, call_ref: str) -> Claim | None:
+        """Take an idempotency key for a call; None where it is now ours, else whose it was.
+
+        :raises redis.RedisError: Redis is away: nobody may dial on a guess.
+        """
+        claim = Claim(hashlib.sha256(body).hexdigest(), call_ref, self._boot)
+        raw = self._client.set(
+            self._idempotency(integrator, key), msgspec.json.encode(claim), nx=True, get=True, ex=KEEP
+        )
+        if raw is None:
+            return None
+        try:
+            return msgspec.json.decode(raw, type=Claim)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unreadable(f"an idempotency key's claim: {error}") from None
+
+    def reclaim(self, integrator: str, key: str, claim: Claim, call_ref: str) -> bool:
+        """Take a key whose process died before it dialled; False where another request was faster.
+
+        :raises redis.RedisError: Redis is away.
+        """
+        fresh = Claim(claim.body, call_ref, self._boot)
+        name = self._idempotency(integrator, key)
+        return bool(self._client.eval(_RECLAIM, 1, name, msgspec.json.encode(claim), msgspec.json.encode(fresh), KEEP))
+
+    def release(self, integrator: str, key: str) -> None:
+        """Give a key back whose request was refused. Best effort: it ends by itself."""
+        try:
+            self._client.delete(self._idempotency(integrator, key))
+        except ERRORS as error:
+            log.warning("idempotency key not released", extra={"reason": str(error)})
+
+    @staticmethod
+    def _idempotency(integrator: str, key: str) -> str:
+        # A client's text names no key of ours: its hash does.
+        return f"{_IDEMPOTENCY}{integrator}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _read(raw: bytes | None) -> dict[str, Any] | None:
+    """A call's snapshot; None where there is none, or (which is logged) what stands there is none of ours."""
+    if raw is None:
+        return None
+    try:
+        msgspec.json.decode(raw, type=_Snapshot)
+        # Read whole: what the type does not name is passed over there, and may be no text.
+        call: dict[str, Any] = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("a call in Redis can't be read", extra={"reason": str(error)})
+        return None
+    return call
+
+
+def _essence(raw: bytes) -> Essence | None:
+    """A live call as its process wrote it; None (which is logged) where what stands there is none."""
+    try:
+        return msgspec.json.decode(raw, type=Essence)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("a live call in Redis can't be read", extra={"reason": str(error)})
+        return None
+
+
+def same_body(claim: Claim, body: bytes) -> bool:
+    return claim.body == hashlib.sha256(body).hexdigest()

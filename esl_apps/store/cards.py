@@ -1,0 +1,461 @@
+"""Cards and accounts in Redis, shared by all nodes.
+
+A card is found by its *claim*: the keyed hash of its PIN, or its caller number. One hash holds every card's
+document under its claim, so a look-up is one HGET whatever is asked for and however many cards there are, and
+a claim is unique over all accounts because a field of a hash is. The PIN itself is nowhere: not in the
+document, not in the claim (HMAC-SHA256, whose key stands in the configuration only), in no answer and no log.
+
+Keys, all with the hash tag ``{cards}``, so that each script's keys stand on one slot of a cluster:
+
+===================================  ======================================================================
+``esl_apps:{cards}``                 hash: claim → document (``p`` + hash of the PIN, or ``c`` + E.164 digits)
+``esl_apps:{cards}:ids``             hash: card id → claim
+``esl_apps:{cards}:of:ACCOUNT``      sorted set of an account's card ids, for pages in the order of creation
+``esl_apps:{cards}:last_number``     hash: card id → the last number that it dialled
+``esl_apps:account:ID``              hash of an imported account: ``account`` → document, ``user:ID`` → its rules
+``esl_apps:system_config``           hash: ``cccp``, ``callflow.disa`` → the keys that were imported
+===================================  ======================================================================
+
+Why one slot: moving a card from one PIN to another takes the new claim, gives the old one back and turns the
+id's pointer, and no two nodes may do half of it. Spread over slots that is three steps with a repair for every
+way to die between them, and what a half-moved card costs is somebody's telephone bill. One slot holds some
+half a gigabyte at a million cards and answers 100,000 look-ups a second, of which a call takes one or two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from esl_apps.config import model
+from esl_apps.core.cards import Account, Card, Unavailable
+from esl_apps.core.faults import Fault, Refused
+from esl_apps.core.limits import Breaker, Limits
+from esl_apps.core.numbers import NotDialable, NumberPlan
+from esl_apps.core.reference import new_ref
+from esl_apps.store.card_fields import _CHECKS, PIN, _spelled
+from esl_apps.store.redis_client import Client
+from esl_apps.store.script import Script, asking_redis
+from esl_apps.store.stale import Stale, T
+
+_CARDS = "esl_apps:{cards}"
+_IDS = "esl_apps:{cards}:ids"
+_OF = "esl_apps:{cards}:of:"
+_LAST_NUMBER = "esl_apps:{cards}:last_number"
+_ACCOUNT = "esl_apps:account:"
+_SYSTEM_CONFIG = "esl_apps:system_config"
+
+#: How often an update is tried when others change the same card at the same time.
+_TRIES = 20
+
+# KEYS: cards, ids, the account's ids. ARGV: claim, id, document. 1: made; 0: the claim is taken; -1: the id is.
+_CREATE = """
+if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 1 then return -1 end
+if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3]) == 0 then return 0 end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[1])
+redis.call('ZADD', KEYS[3], 0, ARGV[2])
+return 1
+"""
+# KEYS: cards, ids. ARGV: id, old claim, old document, claim, document.
+# 1: changed; 0: the claim is taken; -1: the card is no longer what was read.
+_REPLACE = """
+if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] or redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then
+  return -1
+end
+if ARGV[4] == ARGV[2] then
+  redis.call('HSET', KEYS[1], ARGV[4], ARGV[5])
+else
+  if redis.call('HSETNX', KEYS[1], ARGV[4], ARGV[5]) == 0 then return 0 end
+  redis.call('HDEL', KEYS[1], ARGV[2])
+  redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])
+end
+return 1
+"""
+# KEYS: cards, ids. ARGV: ids. Claim and document of each that is there, in turn.
+_READ = """
+local found = {}
+for _, id in ipairs(ARGV) do
+  local claim = redis.call('HGET', KEYS[2], id)
+  if claim then
+    found[#found + 1] = claim
+    found[#found + 1] = redis.call('HGET', KEYS[1], claim)
+  end
+end
+return found
+"""
+# KEYS: cards, ids, the account's ids. ARGV: after which id, how many. As _READ.
+_PAGE = """
+local found = {}
+for _, id in ipairs(redis.call('ZRANGEBYLEX', KEYS[3], ARGV[1], '+', 'LIMIT', 0, ARGV[2])) do
+  local claim = redis.call('HGET', KEYS[2], id)
+  found[#found + 1] = claim
+  found[#found + 1] = redis.call('HGET', KEYS[1], claim)
+end
+return found
+"""
+# KEYS: cards, ids, the account's ids, last numbers. ARGV: id. As _READ, of what is there no more.
+_DELETE = """
+if redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then return {} end
+local claim = redis.call('HGET', KEYS[2], ARGV[1])
+local document = redis.call('HGET', KEYS[1], claim)
+redis.call('HDEL', KEYS[1], claim)
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[4], ARGV[1])
+return {claim, document}
+"""
+# KEYS: cards, ids, last numbers. ARGV: id, number. As _READ; a card that is there no more has no last number.
+_DIAL = """
+local claim = redis.call('HGET', KEYS[2], ARGV[1])
+if not claim then return {} end
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+return {claim, redis.call('HGET', KEYS[1], claim)}
+"""
+
+
+class IdTaken(Exception):
+    """A card of this id is there already."""
+
+
+class _Document(msgspec.Struct, array_like=True):
+    """A card as it is stored: its claim is not in it."""
+
+    id: str
+    account_id: str
+    user_id: str | None = None
+    active: bool = False
+    retain_cid: bool = False
+    max_concurrent_calls_per_user: int = 1
+    comment: str = ""
+
+
+class _AccountDocument(msgspec.Struct):
+    """An imported account as it is stored, without its users."""
+
+    name: str = ""
+    realm: str = ""
+    caller_id: str | None = None
+    caller_id_name: str | None = None
+    call_restriction: dict[str, model.Rule] = msgspec.field(default_factory=dict)
+
+
+def hash_pin(key: str, pin: str) -> str:
+    """The keyed hash of a PIN (HMAC-SHA256, 64 hex digits), as it is stored and as ``pin_hash`` of a DISA."""
+    return hmac.digest(key.encode(), pin.encode(), hashlib.sha256).hex()
+
+
+def _seen(account_id: str, id: str) -> str:
+    return f"i{account_id}/{id}"
+
+
+class CardStore:
+    """Cards, accounts and imported settings. Every method raises :class:`Unavailable` when Redis is away."""
+
+    def __init__(
+        self,
+        client: Client,
+        pin_key: str | None,
+        plan: NumberPlan,
+        accounts: Mapping[str, model.Account],
+        *,
+        stale: Stale | None = None,
+    ) -> None:
+        """``pin_key``: None where there are no PINs: none is found and none can be set. ``accounts``: those
+        of the configuration, which go before imported ones of the same id. ``stale``: what is gone by while Redis
+        is away; None: nothing, and nobody gets in."""
+        self._stale = stale or Stale(0)
+        self._client = client
+        self._pin_key = pin_key
+        self._plan = plan
+        self._configured = {id: _configured(id, account) for id, account in accounts.items()}
+        self._card_limits = {id: _spent(account.card_limits.read(), Limits()) for id, account in accounts.items()}
+        self._create = Script(client, _CREATE)
+        self._replace = Script(client, _REPLACE)
+        self._read = Script(client, _READ)
+        self._page = Script(client, _PAGE)
+        self._delete = Script(client, _DELETE)
+        self._dial = Script(client, _DIAL)
+
+    # What a call asks ---------------------------------------------------------------------------------
+
+    def by_pin(self, pin: str) -> Card | None:
+        """The card of a PIN, active or not. One HGET, the same for a PIN that exists and one that does not."""
+        return None if self._pin_key is None else self._by_claim("p" + hash_pin(self._pin_key, pin))
+
+    def by_number(self, e164: str) -> Card | None:
+        """The card of a caller number (E.164 digits, or an extension), active or not. One HGET."""
+        return self._by_claim("c" + e164)
+
+    def _by_claim(self, claim: str) -> Card | None:
+        def ask() -> Card | None:
+            with asking_redis():
+                raw = self._client.hget(_CARDS, claim)
+            return None if raw is None else _card(claim, raw)
+
+        card = self._stale.ask(claim, ask)
+        if card is not None:
+            self._stale.keep(_seen(card.account_id, card.id), card)
+        return card
+
+    def last_number(self, card_id: str) -> str | None:
+        with asking_redis():
+            raw = self._client.hget(_LAST_NUMBER, card_id)
+            return None if raw is None else raw.decode()
+
+    def account(self, account_id: str) -> Account | None:
+        """The account of the configuration, which takes no round trip, else the imported one."""
+        if account_id in self._configured:
+            return self._configured[account_id]
+        return self._stale.ask("a" + account_id, lambda: self._imported(account_id))
+
+    def _imported(self, account_id: str) -> Account | None:
+        with asking_redis():
+            fields = self._client.hgetall(_ACCOUNT + account_id)
+            if b"account" not in fields:
+                return None
+            one = msgspec.json.decode(fields.pop(b"account"), type=_AccountDocument)
+            return Account(
+                id=account_id,
+                name=one.name,
+                realm=one.realm,
+                caller_id=one.caller_id,
+                caller_id_name=one.caller_id_name,
+                call_restriction=one.call_restriction,
+                users={
+                    field.decode().removeprefix("user:"): msgspec.json.decode(rules, type=dict[str, model.Rule])
+                    for field, rules in fields.items()
+                },
+            )
+
+    def card_limits(self, account_id: str) -> Limits | None:
+        """What each card of an account may dial; ``Account.limits`` is for all of them together."""
+        return self._card_limits.get(account_id)
+
+    # What an operator does ----------------------------------------------------------------------------
+
+    def create(self, account_id: str, fields: Mapping[str, Any], id: str | None = None) -> Card:
+        """A new card from a document's ``fields`` (contract §5); ``id``: the one that it had in Kazoo.
+
+        :raises Refused: a field is wrong, or (``cccp``, ``unique``) another card of whatever account has its
+            PIN or number. :raises IdTaken: the id.
+        """
+        claim, document = self._draft(fields, _Document(id or new_ref().replace("-", ""), account_id), None)
+        raw = msgspec.json.encode(document)
+        made = self._create([_CARDS, _IDS, _OF + account_id], [claim, document.id, raw])
+        if made < 0:
+            raise IdTaken(document.id)
+        if not made:
+            raise _taken(claim)
+        return _card(claim, raw)
+
+    def get(self, account_id: str, id: str) -> Card | None:
+        """A card of this account; another account's is as one that is not there."""
+
+        return self._stale.ask(_seen(account_id, id), lambda: _card_of(self._find(account_id, id)))
+
+    def dial(self, account_id: str, id: str, number: str) -> Card | None:
+        """As :meth:`get`, in the same round trip as the card's last number is noted. (While Redis is away, a caller
+        who may dial meanwhile does so, and redial has what it had.)"""
+
+        def ask() -> Card | None:
+            return _card_of(_own(account_id, self._dial([_CARDS, _IDS, _LAST_NUMBER], [id, number])))
+
+        return self._stale.ask(_seen(account_id, id), ask)
+
+    def update(self, account_id: str, id: str, fields: Mapping[str, Any], *, merge: bool) -> Card | None:
+        """Change a card; None where this account has none of this id.
+
+        ``merge``: what ``fields`` does not name stays (PATCH); else it gets its default (POST). A PIN is never
+        shown and so can't be sent back: it stays until ``pin`` or ``cid`` is named, which takes its place.
+
+        :raises Refused: as :meth:`create`.
+        """
+        for _ in range(_TRIES):
+            found = self._find(account_id, id)
+            if found is None:
+                return None
+            old_claim, old_raw = found
+            old = _document(old_raw)
+            kept = old_claim if merge or old_claim.startswith("p") else None
+            claim, document = self._draft(fields, old if merge else _Document(id, account_id), kept)
+            raw = msgspec.json.encode(document)
+            done = self._replace([_CARDS, _IDS], [id, old_claim, old_raw, claim, raw])
+            if done > 0:
+                return _card(claim, raw)
+            if not done:
+                raise _taken(claim)
+        raise Unavailable("the card is being changed by others without end")
+
+    def delete(self, account_id: str, id: str) -> Card | None:
+        """Delete a card; what it was, or None where this account has none of this id."""
+        found = self._delete([_CARDS, _IDS, _OF + account_id, _LAST_NUMBER], [id])
+        return _card(_text_of(found[0]), found[1]) if found else None
+
+    def page(self, account_id: str, limit: int, after: str | None = None) -> tuple[list[Card], str | None]:
+        """An account's cards in the order of their ids, which is that of their creation here, and after which
+        id the next page begins (None: there is none)."""
+        found = self._page([_CARDS, _IDS, _OF + account_id], [f"({after}" if after else "-", limit + 1])
+        cards = [_card(_text_of(found[i]), found[i + 1]) for i in range(0, len(found), 2)]
+        return cards[:limit], cards[limit - 1].id if len(cards) > limit else None
+
+    def _find(self, account_id: str, id: str) -> tuple[str, bytes] | None:
+        return _own(account_id, self._read([_CARDS, _IDS], [id]))
+
+    def _draft(self, fields: Mapping[str, Any], base: _Document, claim: str | None) -> tuple[str, _Document]:
+        """``base`` with ``fields`` on top, and its claim: ``claim`` where the fields name none."""
+        faults: list[Fault] = []
+        given = _spelled(fields, faults)
+        if "pin" in given or "cid" in given:
+            claim = self._claim(given, claim, faults)
+        if claim is None and not faults:
+            faults.append(Fault("cccp", "required", "expected pin or cid"))
+        changes = {
+            name: check(given[name], name, faults) for name, check in _CHECKS.items() if given.get(name) is not None
+        }
+        # null is what a client sends to take a value away.
+        defaults = _Document(base.id, base.account_id)
+        changes |= {name: getattr(defaults, name) for name in _CHECKS if name in given and given[name] is None}
+        if faults:
+            raise Refused(faults)
+        assert claim is not None
+        return claim, msgspec.structs.replace(base, **changes)
+
+    def _claim(self, given: Mapping[str, Any], old: str | None, faults: list[Fault]) -> str | None:
+        pin, cid = given.get("pin"), given.get("cid")
+        if pin is not None and cid is not None:
+            faults.append(Fault("cccp", "oneOf", "expected pin or cid, not both"))
+        elif pin is not None:
+            if not isinstance(pin, str) or not PIN.fullmatch(pin):
+                faults.append(Fault("pin", "pattern", "expected 9 to 12 digits in quotes"))
+            elif self._pin_key is None:
+                faults.append(Fault("pin", "forbidden", "the configuration has no pin_key to hash it with"))
+            else:
+                return "p" + hash_pin(self._pin_key, pin)
+        elif cid is not None:
+            try:
+                number = self._plan.read(cid if isinstance(cid, str) else "")
+            except NotDialable as error:
+                faults.append(Fault("cid", "pattern", str(error)))
+            else:
+                if not number.is_emergency:
+                    return "c" + number.e164
+                faults.append(Fault("cid", "forbidden", "is an emergency number"))
+        elif old is not None and ("pin" if old.startswith("p") else "cid") not in given:
+            return old
+        return None
+
+    # What an import brings ----------------------------------------------------------------------------
+
+    def is_configured(self, account_id: str) -> bool:
+        """Whether the configuration has this account, so that an imported one would never be read."""
+        return account_id in self._configured
+
+    def put_account(
+        self,
+        account_id: str,
+        *,
+        name: str,
+        realm: str,
+        caller_id: str | None,
+        caller_id_name: str | None,
+        call_restriction: dict[str, model.Rule],
+    ) -> None:
+        """Keep an imported account, in place of an earlier one; its users stay."""
+        document = _AccountDocument(name, realm, caller_id, caller_id_name, call_restriction)
+        with asking_redis():
+            self._client.hset(_ACCOUNT + account_id, "account", msgspec.json.encode(document))
+
+    def close_account(self, account_id: str) -> bool:
+        """From now on the imported account is not known, and none of its cards opens anything; its users' rules
+        stay for the day that it is imported again. False: there was none."""
+        with asking_redis():
+            return bool(self._client.hdel(_ACCOUNT + account_id, "account"))
+
+    def put_user(self, account_id: str, user_id: str, call_restriction: Mapping[str, model.Rule]) -> None:
+        """Keep a user's rules; none: forget the user."""
+        with asking_redis():
+            if call_restriction:
+                raw = msgspec.json.encode(call_restriction)
+                self._client.hset(_ACCOUNT + account_id, f"user:{user_id}", raw)
+            else:
+                self._client.hdel(_ACCOUNT + account_id, f"user:{user_id}")
+
+    def system_config(self, name: str) -> dict[str, Any]:
+        """The imported keys of ``cccp`` or ``callflow.disa``, which go before the configuration file's; empty
+        where none were imported. Checked when they came."""
+
+        def ask() -> dict[str, Any]:
+            with asking_redis():
+                raw = self._client.hget(_SYSTEM_CONFIG, name)
+                return {} if raw is None else msgspec.json.decode(raw, type=dict[str, Any])
+
+        return self._stale.ask("s" + name, ask)
+
+    def put_system_config(self, name: str, keys: Mapping[str, Any]) -> None:
+        with asking_redis():
+            self._client.hset(_SYSTEM_CONFIG, name, msgspec.json.encode(keys))
+
+
+def _document(raw: bytes) -> _Document:
+    with asking_redis():
+        return msgspec.json.decode(raw, type=_Document)
+
+
+def _text_of(raw: bytes) -> str:
+    with asking_redis():
+        return raw.decode()
+
+
+def _card(claim: str, raw: bytes) -> Card:
+    one = _document(raw)
+    return Card(
+        id=one.id,
+        account_id=one.account_id,
+        user_id=one.user_id,
+        cid=claim[1:] if claim.startswith("c") else None,
+        active=one.active,
+        retain_cid=one.retain_cid,
+        max_concurrent_calls_per_user=one.max_concurrent_calls_per_user,
+        comment=one.comment,
+    )
+
+
+def _own(account_id: str, found: Sequence[bytes]) -> tuple[str, bytes] | None:
+    """Claim and document that a script found; another account's is as one that is not there."""
+    if not found or _document(found[1]).account_id != account_id:
+        return None
+    return _text_of(found[0]), found[1]
+
+
+def _card_of(found: tuple[str, bytes] | None) -> Card | None:
+    return None if found is None else _card(*found)
+
+
+def _configured(id: str, account: model.Account) -> Account:
+    return Account(
+        id=id,
+        name=id,
+        realm=account.realm,
+        caller_id=account.caller_id.number if account.caller_id else None,
+        caller_id_name=account.caller_id.name if account.caller_id else None,
+        caller_ids=tuple(account.caller_ids),
+        call_restriction=account.call_restriction,
+        users={user_id: user.call_restriction for user_id, user in account.users.items()},
+        integrator=account.integrator,
+        limits=_spent(account.limits.read(), Limits()),
+        breaker=_spent(account.breaker.read(), Breaker(Limits())),
+    )
+
+
+def _spent(configured: T, nothing: T) -> T | None:
+    """None for what bounds nothing."""
+    return None if configured == nothing else configured
+
+
+def _taken(claim: str) -> Refused:
+    # Whose it is, is not said: a PIN that is known to exist is half guessed.
+    what = "PIN" if claim.startswith("p") else "CID"
+    return Refused([Fault("cccp", "unique", f"{what} already exists")])

@@ -1,0 +1,183 @@
+"""PIN guessing counted in Redis, over all nodes: :class:`esl_apps.core.guard.Guard`.
+
+One script looks at all counters of a typed PIN, and where it is a wrong one counts it: two nodes never both
+find that a threshold was not reached, and of two tries that reach it together one locks. Who locks tells.
+All keys have the hash tag ``{pin_guard}``, so that one script may take them on a cluster. A service has a few
+wrong PINs a minute; under attack the locks themselves keep the rate down.
+
+================================================  =========================================================
+``esl_apps:{pin_guard}:wrong:KIND:WHAT``          sorted set: try → when, of the last ``window`` seconds
+``esl_apps:{pin_guard}:lock:KIND:WHAT``           hash: ``until`` (Unix seconds), ``level`` (how often in a row)
+``esl_apps:{pin_guard}:locks``                    sorted set: ``KIND:WHAT`` → until, for who asks which there are
+================================================  =========================================================
+
+Every key expires. What is typed while something is locked counts nowhere, so a caller who invents a new number for
+every call makes no more of them than ``overall`` in a window before the whole system is locked.
+
+Time is Redis's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from esl_apps.config.model import PinGuard
+from esl_apps.core.pins import ADDRESS, ALL, CARD, DNIS, ENTRANCE, LOCKED, NUMBER, OPEN, WRONG, Source
+from esl_apps.core.reference import new_ref
+from esl_apps.store.redis_client import Client
+from esl_apps.store.script import NOW, Script
+
+_PREFIX = "esl_apps:{pin_guard}:"
+_LOCKS = _PREFIX + "locks"
+
+# KEYS: the list of locks; then of each counter its tries and its lock. ARGV: time, the try ('': none to be counted),
+# window, first lock; then of each counter its name, its threshold and its longest lock ('' as name: it does not count).
+# The lock that holds, or of each that begins its name, its seconds and its threshold.
+_JUDGE = (
+    NOW
+    + """
+local window, first = tonumber(ARGV[3]), tonumber(ARGV[4])
+local count = (#KEYS - 1) / 2
+for i = 1, count do
+  local till = redis.call('HGET', KEYS[2 * i + 1], 'until')
+  if till and tonumber(till) > now then return {ARGV[3 * i + 2]} end
+end
+local begun = {}
+if ARGV[2] == '' then return begun end
+for i = 1, count do
+  local tries, lock = KEYS[2 * i], KEYS[2 * i + 1]
+  local name, threshold, longest = ARGV[3 * i + 2], tonumber(ARGV[3 * i + 3]), tonumber(ARGV[3 * i + 4])
+  if name ~= '' then
+    redis.call('ZREMRANGEBYSCORE', tries, '-inf', string.format('%.3f', now - window))
+    redis.call('ZADD', tries, string.format('%.3f', now), ARGV[2])
+    redis.call('PEXPIRE', tries, math.ceil(window * 1000))
+    if redis.call('ZCARD', tries) >= threshold then
+      -- After it has been open for a window, one level less; and so on.
+      local was = redis.call('HMGET', lock, 'until', 'level')
+      local level = 0
+      if was[1] then level = math.max(0, tonumber(was[2]) - math.floor((now - tonumber(was[1])) / window)) end
+      local seconds = math.min(first * 2 ^ level, longest)
+      if seconds < longest then level = level + 1 end
+      redis.call('DEL', tries)
+      redis.call('HSET', lock, 'until', string.format('%.3f', now + seconds), 'level', level)
+      redis.call('PEXPIRE', lock, math.ceil((seconds + (level + 1) * window) * 1000))
+      redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.3f', now))
+      redis.call('ZADD', KEYS[1], string.format('%.3f', now + seconds), name)
+      local ms = math.ceil(seconds * 1000)
+      if redis.call('PTTL', KEYS[1]) < ms then redis.call('PEXPIRE', KEYS[1], ms) end
+      begun[#begun + 1] = name
+      begun[#begun + 1] = string.format('%d', math.ceil(seconds))
+      begun[#begun + 1] = string.format('%d', threshold)
+    end
+  end
+end
+return begun
+"""
+)
+# KEYS: the list of locks. ARGV: time. Name and seconds that are left of each.
+_LIST = (
+    NOW
+    + """
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.3f', now), '+inf', 'WITHSCORES')
+for i = 2, #found, 2 do found[i] = string.format('%d', math.ceil(tonumber(found[i]) - now)) end
+return found
+"""
+)
+# KEYS: the list of locks, a counter's tries and its lock. ARGV: time, its name. 1: it was locked.
+_LIFT = (
+    NOW
+    + """
+local till = redis.call('HGET', KEYS[3], 'until')
+redis.call('ZREM', KEYS[1], ARGV[2])
+redis.call('DEL', KEYS[2], KEYS[3])
+return (till and tonumber(till) > now) and 1 or 0
+"""
+)
+
+
+class Tell(Protocol):
+    def __call__(self, kind: str, **details: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    name: str
+    """``KIND:WHAT``, as ``number:27825556666``; ``all``: everybody."""
+    seconds: int
+    """That are left."""
+
+
+class GuardStore:
+    """:class:`esl_apps.core.guard.Guard`."""
+
+    def __init__(
+        self, client: Client, limits: PinGuard, tell: Tell, *, clock: Callable[[], float] | None = None
+    ) -> None:
+        """``tell``: an alert's, called once a lock over all nodes. ``clock``: Unix seconds, for tests; None:
+        Redis's own."""
+        self._limits = limits
+        self._tell = tell
+        self._clock = clock
+        self._judge = Script(client, _JUDGE)
+        source, service = limits.longest_lock, limits.longest_service_lock
+        self._bounds = {
+            NUMBER: (limits.per_number, source),
+            ADDRESS: (limits.per_address, source),
+            CARD: (limits.per_card, source),
+            ENTRANCE: (limits.per_service, service),
+            DNIS: (limits.per_service, service),
+            ALL: (limits.overall, service),
+        }
+
+    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
+        keys = [_LOCKS]
+        arguments: list[Any] = []
+        for kind, what in source.counters(card_id).items():
+            name = _name(kind, what)
+            keys += _keys(name)
+            arguments += [name if what else "", *self._bounds[kind]]
+        counted = new_ref() if guessed and not right else ""
+        answer = [
+            part.decode()
+            for part in self._judge(keys, [self._now(), counted, self._limits.window, self._limits.lock, *arguments])
+        ]
+        if len(answer) == 1:
+            return LOCKED
+        for i in range(0, len(answer), 3):
+            self._tell("pin_lock", lock=answer[i], seconds=int(answer[i + 1]), wrong_pins=int(answer[i + 2]))
+        return OPEN if right else WRONG
+
+    def _now(self) -> Any:
+        return "" if self._clock is None else self._clock()
+
+
+class Locks:
+    """What is locked, for an operator. Both methods raise ``Unavailable`` when Redis is away."""
+
+    def __init__(self, client: Client, *, clock: Callable[[], float] | None = None) -> None:
+        """``clock``: as :class:`GuardStore`'s."""
+        self._clock = clock
+        self._list = Script(client, _LIST)
+        self._lift = Script(client, _LIFT)
+
+    def list(self) -> list[Lock]:
+        """What is locked now, the soonest to open first."""
+        found = [part.decode() for part in self._list([_LOCKS], [self._now()])]
+        return [Lock(name, int(seconds)) for name, seconds in zip(found[::2], found[1::2], strict=True)]
+
+    def lift(self, name: str) -> bool:
+        """Open a lock, and forget what led to it. False: there was none of this name."""
+        return bool(self._lift([_LOCKS, *_keys(name)], [self._now(), name]))
+
+    def _now(self) -> Any:
+        return "" if self._clock is None else self._clock()
+
+
+def _name(kind: str, what: str) -> str:
+    return ALL if kind == ALL else f"{kind}:{what}"
+
+
+def _keys(name: str) -> list[str]:
+    return [f"{_PREFIX}wrong:{name}", f"{_PREFIX}lock:{name}"]

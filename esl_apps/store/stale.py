@@ -1,0 +1,52 @@
+"""Answers to fall back on while Redis is down."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from esl_apps.core.cards import Unavailable
+from esl_apps.store.script import Unreadable
+
+#: Answers kept for a Redis that is away (``redis.stale_cards``).
+_STALE_MOST = 10000
+
+T = TypeVar("T")
+
+
+class Stale:
+    """What Redis said last, for ``redis.stale_cards`` seconds while it is away: bounded in time and in number."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._kept: dict[str, tuple[float, Any]] = {}
+
+    def ask(self, key: str, ask: Callable[[], T]) -> T:
+        """:raises Unavailable: Redis is away, and has not answered this in the last seconds."""
+        try:
+            found = ask()
+        except Unreadable:
+            # Redis is there, and what it says opens nothing.
+            self._kept.pop(key, None)
+            raise
+        except Unavailable:
+            at, kept = self._kept.get(key, (-math.inf, None))
+            if self._clock() - at > self.seconds:
+                raise
+            return cast(T, kept)
+        if found is None:
+            # What was taken away opens nothing from then on.
+            self._kept.pop(key, None)
+        else:
+            self.keep(key, found)
+        return found
+
+    def keep(self, key: str, found: Any) -> None:
+        if self.seconds:
+            self._kept.pop(key, None)
+            self._kept[key] = self._clock(), found
+            if len(self._kept) > _STALE_MOST:
+                del self._kept[next(iter(self._kept))]

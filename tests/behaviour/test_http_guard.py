@@ -1,0 +1,718 @@
+"""Who comes in at the HTTP ports, and how often: tokens, scopes, rates, TLS, links to recordings."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import falcon
+import pytest
+from falcon.testing import create_environ
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esl_apps.cli import check, main
+from esl_apps.config import parse
+from esl_apps.config.fields import ConfigError
+from esl_apps.config.model import Config, Rate
+from esl_apps.config.tokens import hash_token
+from esl_apps.core.reference import new_ref
+from esl_apps.http import access
+from esl_apps.http.access import Door, Holder
+from esl_apps.http.errors import Problem
+from esl_apps.http.rate_limit import Buckets
+from esl_apps.http.server import source_of
+from esl_apps.http.signed_links import Links
+from tests.behaviour.test_http import CALLS, NO_CALL, ORDER, RECORDINGS, check_answer, metric, refused, write_recording
+from tests.rig.base import eventually
+from tests.rig.sandbox import SandboxRig
+from tests.support import TLS
+from tests.support.node import ADMIN_TOKEN, TOKEN, UNBOUNDED, Answer, Node, RedisServer, configuration, request
+
+LINK_KEY = "a-key-for-links-in-tests"
+CARDS = "/v2/accounts/acme/cccps"
+ACCOUNT_TOKEN = "account-token-for-tests"
+#: name → (token, scopes), of the integrator's port and of the operator's.
+SCOPED = {"caller": ["call"], "wallboard": ["read"], "archive": ["record"], "both": ["read", "record"]}
+OPERATORS = {"crm": ["cards"], "viewer": ["read"], "dialler": ["call"]}
+
+
+def scoped(kinds: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """Every second one by its hash."""
+    return [
+        {"name": name, "scopes": scopes}
+        | ({"token": f"{name}-token"} if i % 2 else {"token_hash": hash_token(f"{name}-token")})
+        for i, (name, scopes) in enumerate(kinds.items())
+    ]
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxRig]:
+    with SandboxRig() as rig:
+        yield rig
+
+
+@pytest.fixture(scope="module")
+def served(sandbox: SandboxRig, redis: RedisServer) -> Iterator[Node]:
+    config = configuration(sandbox, redis, tokens=scoped(SCOPED))
+    config["integrators"][0]["token_hash"] = hash_token(config["integrators"][0].pop("token"))
+    config["admin"]["tokens"] = scoped(OPERATORS)
+    config["pin_key"] = "pin-key-for-tests"
+    config["recordings"]["link_key"] = LINK_KEY
+    config["accounts"] = {"acme": {"token": ACCOUNT_TOKEN, "tokens": scoped({"clerk": ["read"]})}, "other": {}}
+    node = Node(config)
+    yield node
+    assert node.stop() == 0
+    assert "Traceback" not in node.log.read_text(), node.log.read_text()
+
+
+@pytest.fixture
+def node(served: Node) -> Iterator[Node]:
+    """The module's; what a test changes of its configuration is taken back."""
+    before = json.dumps(served.config)
+    yield served
+    if json.dumps(served.config) != before:
+        served.config = json.loads(before)
+        reload(served)
+
+
+def reload(node: Node, wanted: str = "reloaded") -> None:
+    seen = len([line for line in node.lines() if line["event"] in ("reloaded", "reload refused")])
+    node.file.write_text(json.dumps(node.config))
+    assert node.process is not None
+    node.process.send_signal(signal.SIGHUP)
+
+    def told() -> list[dict[str, Any]]:
+        return [line for line in node.lines() if line["event"] in ("reloaded", "reload refused")][seen:]
+
+    eventually(told)
+    assert told()[0]["event"] == wanted, told()
+
+
+# Tokens ---------------------------------------------------------------------------------------------------
+
+LEAST = """\
+switches: [{name: fs1, address: "127.0.0.1:8021", password: s3cret}]
+admin: {token: t0ken}
+integrators:
+  - {name: acme, listen: "127.0.0.1:8300", token: t0ken}
+"""
+
+
+def read(**changes: str) -> Config:
+    """The least configuration with one text in it replaced by another."""
+    text = LEAST
+    for old, new in changes.items():
+        old = {"admin": "admin: {token: t0ken}", "acme": '"127.0.0.1:8300", token: t0ken}\n'}[old]
+        assert old in text
+        text = text.replace(old, new if old.startswith("admin") else f'"127.0.0.1:8300", {new}')
+    return parse(text, {}, "f.yml")
+
+
+def refusal(**changes: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(**changes)
+    return str(caught.value)
+
+
+def test_no_token_is_kept_but_as_its_hash() -> None:
+    config = parse(
+        LEAST.replace("{token: t0ken}", "{token: 0perator, tokens: [{name: a, token: s3cond, scopes: [read]}]}")
+        + "accounts: {acme: {token: th1rd, tokens: [{name: b, token: f0urth, scopes: [cards]}]}}\n",
+        {},
+    )
+    assert not re.search("t0ken|0perator|s3cond|th1rd|f0urth", repr(config))
+    assert config.integrators[0].token_hash == "sha256:" + hashlib.sha256(b"t0ken").hexdigest()
+    assert config.accounts["acme"].tokens[0].digest == hashlib.sha256(b"f0urth").digest()
+
+
+HASH = hash_token("another")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"acme": f"token: t, token_hash: '{HASH}'}}\n"}, "f.yml:4: integrators[0].token_hash: expected token or"),
+        ({"admin": f"admin: {{token: t, token_hash: '{HASH}'}}"}, "f.yml:2: admin.token_hash: expected token or"),
+        ({"acme": f"token_hash: '{hash_token('')}'}}\n"}, "integrators[0].token_hash: is the hash of nothing"),
+        ({"acme": "token_hash: 'md5:aa'}\n"}, "f.yml:4: integrators[0].token_hash: expected sha256: and 64 hex digits"),
+        ({"acme": f"token_hash: '{HASH.upper()}'}}\n"}, "integrators[0].token_hash: expected sha256:"),
+        ({"acme": "token: 'a b'}\n"}, "integrators[0].token: expected printable characters"),
+        ({"acme": "token: 'é'}\n"}, "integrators[0].token: expected printable characters"),
+        ({"acme": "token: t, tokens: [{name: a, scopes: [call]}]}\n"}, "integrators[0].tokens[0].token: missing"),
+        ({"acme": "token: t, tokens: [{name: a, token: b, scopes: []}]}\n"}, "integrators[0].tokens[0].scopes: "),
+        ({"acme": "token: t, tokens: [{name: a, token: b}]}\n"}, "integrators[0].tokens[0].scopes: missing"),
+        (
+            {"acme": "token: t, tokens: [{name: a, token: b, scopes: [cards]}]}\n"},
+            "integrators[0].tokens[0].scopes[0]: invalid enum value 'cards'; expected one of call, read, record",
+        ),
+        (
+            {"admin": "admin: {token: t, tokens: [{name: a, token: b, scopes: [record]}]}"},
+            "admin.tokens[0].scopes[0]: invalid enum value 'record'; expected one of call, cards, read",
+        ),
+        ({"acme": "token: t, tokens: [{name: a, token: t, scopes: [read]}]}\n"}, "is integrators[0]'s already"),
+        (
+            {"acme": "token: t, tokens: [{name: a, token: b, scopes: [read]}, {name: a, token: c, scopes: [read]}]}\n"},
+            "integrators[0].tokens[1].name: a token of this name stands above",
+        ),
+        (
+            {"acme": "token: t}\naccounts: {a: {tokens: [{name: x, token: t0ken, scopes: [read]}]}}\n"},
+            "accounts.a.tokens[0].token: is admin's already",
+        ),
+        ({"acme": "token: t, rate: {per_token: 0}}\n"}, "integrators[0].rate.per_token: "),
+        ({"acme": "token: t, rate: {per_second: 1}}\n"}, "integrators[0].rate.per_second: unknown key"),
+        ({"acme": "token: t}\nrecordings: {link_key: short}\n"}, "recordings.link_key: expected 16 characters"),
+    ],
+)
+def test_what_is_wrong_with_a_token_is_told(changes: dict[str, str], told: str) -> None:
+    assert told in refusal(**changes)
+
+
+def test_an_empty_token_of_an_account_is_none() -> None:
+    config = parse(LEAST + "accounts: {a: {token: ''}, b: {}}\n", {})
+    assert access.holders(config.accounts["a"], []) == access.holders(config.accounts["b"], []) == []
+
+
+def test_no_token_is_never_the_right_one() -> None:
+    door = Door(Rate, lambda _status: None)
+    for token in ("", " ", None):
+        with pytest.raises(Problem) as caught:
+            door.check(asking(token), [Holder(hashlib.sha256(b"").digest(), None)], "read")
+        assert caught.value.status == 401
+
+
+def test_a_token_is_hashed_on_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(text: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        return (main.main(["hash-token"]), *capsys.readouterr())
+
+    token = "a-long-and-random-token"
+    assert run(token + "\n") == (0, hash_token(token) + "\n", "")
+    for text in ("short\n", "", "a long one with spaces\n", "é" * 20):
+        status, out, err = run(text)
+        assert (status, out) == (1, "")
+        assert "expected 16 printable characters" in err
+
+
+def test_every_token_is_compared_in_full_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[int, int]] = []
+    original = access.hmac.compare_digest
+
+    def counted(a: bytes, b: bytes) -> bool:
+        compared.append((len(a), len(b)))
+        return original(a, b)
+
+    monkeypatch.setattr(access.hmac, "compare_digest", counted)
+    known = [Holder(hashlib.sha256(text).digest(), None) for text in (b"first", b"second", b"third")]
+    door = Door(lambda: Rate(failed=None), lambda _status: None)
+    for text in ("first", "third"):
+        compared.clear()
+        door.check(asking(text), known, "read")
+        assert compared == [(32, 32)] * 3
+    for text in ("", "firs", "x" * 5000):
+        compared.clear()
+        with pytest.raises(Problem):
+            door.check(asking(text), known, "read")
+        assert compared == [(32, 32)] * 3
+
+
+def test_a_token_by_its_hash_opens(node: Node) -> None:
+    assert request(node.api, "GET", CALLS).status == 200
+    assert request(node.api, "GET", CALLS, token=node.config["integrators"][0]["token_hash"]).status == 401
+
+
+def test_a_reload_takes_a_token_away_at_once(node: Node) -> None:
+    host, _, port = node.api.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+
+    def ask(token: str) -> int:
+        connection.request("GET", CALLS, headers={"Authorization": f"Bearer {token}"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    assert (ask("wallboard-token"), ask("new-token")) == (200, 401)
+    tokens = node.config["integrators"][0]["tokens"]
+    tokens[:] = [one for one in tokens if one["name"] != "wallboard"]
+    tokens.append({"name": "new", "token": "new-token", "scopes": ["read"]})
+    next(one for one in tokens if one["name"] == "both")["scopes"] = ["record"]
+    reload(node)
+    # On the connection that is open, too.
+    assert (ask("wallboard-token"), ask("new-token"), ask("both-token")) == (401, 200, 403)
+    connection.close()
+
+
+# Scopes ---------------------------------------------------------------------------------------------------
+
+NEEDS = [
+    ("POST", CALLS, "call"),
+    ("POST", f"{CALLS}?dry_run=1", "call"),
+    ("DELETE", f"{CALLS}/{NO_CALL}", "call"),
+    ("GET", CALLS, "read"),
+    ("GET", f"{CALLS}/{NO_CALL}", "read"),
+    ("GET", f"{RECORDINGS}/{NO_CALL}.wav", "record"),
+    ("POST", f"{RECORDINGS}/{NO_CALL}.wav/link", "record"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), NEEDS)
+@pytest.mark.parametrize("name", SCOPED)
+def test_what_a_scope_opens(node: Node, sandbox: SandboxRig, method: str, path: str, scope: str, name: str) -> None:
+    # A body that is refused once the token is let in: nothing is dialled by either.
+    answer = request(node.api, method, path, {} if method == "POST" else None, token=f"{name}-token")
+    if scope in SCOPED[name]:
+        assert answer.status not in (401, 403)
+    else:
+        assert refused(answer, 403) == [("", "scope")]
+        assert answer.json["errors"][0]["message"] == f"this token lacks the scope {scope}"
+    assert sandbox.live_channels() == 0
+
+
+def test_without_the_scope_nothing_is_dialled(node: Node, sandbox: SandboxRig) -> None:
+    before = metric(node, 'esl_apps_requests_refused_total{status="403"}')
+    calls = request(node.api, "GET", CALLS).json["calls"]
+    assert refused(request(node.api, "POST", CALLS, ORDER, token="wallboard-token"), 403)
+    assert request(node.api, "GET", CALLS).json["calls"] == calls
+    assert metric(node, 'esl_apps_requests_refused_total{status="403"}') == before + 1
+
+
+OPERATORS_NEED = [
+    ("GET", CARDS, {"cards", "read"}),
+    ("GET", f"{CARDS}/{'0' * 32}", {"cards", "read"}),
+    ("PUT", CARDS, {"cards"}),
+    ("POST", f"{CARDS}/{'0' * 32}", {"cards"}),
+    ("PATCH", f"{CARDS}/{'0' * 32}", {"cards"}),
+    ("DELETE", f"{CARDS}/{'0' * 32}", {"cards"}),
+    ("PUT", f"{CARDS}/autodial", {"call"}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "scopes"), OPERATORS_NEED)
+def test_what_a_scope_opens_on_the_operators_port(node: Node, method: str, path: str, scopes: set[str]) -> None:
+    for token, has in [*((f"{name}-token", has) for name, has in OPERATORS.items()), ("clerk-token", ["read"])]:
+        answer = request(node.admin, method, path, {"data": {}} if method[0] == "P" else None, token=token)
+        if scopes & set(has):
+            assert answer.status not in (401, 403), token
+        else:
+            assert answer.status == 403, token
+            message = f"this token lacks the scope {' or '.join(sorted(scopes, reverse=True))}"
+            assert answer.json["data"] == {"request": {"scope": {"message": message}}}
+            assert (answer.json["error"], answer.json["message"]) == ("403", "forbidden")
+
+
+def test_an_accounts_tokens_open_that_account_alone(node: Node) -> None:
+    for token in (ACCOUNT_TOKEN, "clerk-token"):
+        assert request(node.admin, "GET", CARDS, token=token).status == 200
+        assert request(node.admin, "GET", CARDS.replace("acme", "other"), token=token).status == 401
+        assert request(node.api, "GET", CALLS, token=token).status == 401
+    for token in (ADMIN_TOKEN, "viewer-token"):
+        assert request(node.admin, "GET", CARDS.replace("acme", "other"), token=token).status == 200
+    assert request(node.admin, "GET", CARDS.replace("acme", "nobody"), token="viewer-token").status == 404
+    assert request(node.admin, "GET", CARDS.replace("acme", "nobody"), token=ACCOUNT_TOKEN).status == 401
+
+
+# Rates ----------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+STEPS = st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=60)
+
+
+@given(st.floats(0.01, 1000), st.floats(1, 5000), STEPS)
+def test_what_a_bucket_says_is_so(rate: float, capacity: float, steps: list[tuple[float, bool]]) -> None:
+    clock = Clock()
+    buckets = Buckets(clock=clock)
+    taken, began = 0, clock.now
+    for pause, patient in steps:
+        clock.now += pause
+        wait = buckets.take("a", rate, capacity)
+        if not wait:
+            taken += 1
+        elif patient:
+            # A client that comes back when it was told to is let in, and no sooner.
+            clock.now += wait * 0.99
+            assert buckets.wait("a", rate, capacity) > 0
+            clock.now += wait * 0.01
+            assert buckets.take("a", rate, capacity) == 0
+            taken += 1
+    assert taken <= capacity + (clock.now - began) * rate + 1e-3
+
+
+def test_buckets_are_bounded_and_those_in_use_stay() -> None:
+    clock = Clock()
+    buckets = Buckets(most=100, clock=clock)
+    assert buckets.take("guesser", 0.001, 1) == 0
+    for number in range(10_000):
+        buckets.take(f"a{number}", 1, 1)
+        if not number % 50:
+            assert buckets.take("guesser", 0.001, 1) > 0
+    assert len(buckets) == 100
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("10.0.0.1", "10.0.0.2", False),
+        ("10.0.0.1", "::ffff:10.0.0.1", True),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
+        ("::1", "127.0.0.1", False),
+    ],
+)
+def test_whose_requests_are_counted_together(one: str, other: str, same: bool) -> None:
+    assert (source_of(one) == source_of(other)) is same
+
+
+def asking(token: str | None, address: str = "10.0.0.1") -> falcon.Request:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return falcon.Request(create_environ(headers=headers, remote_addr=address))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(access, "Buckets", lambda: Buckets(clock=made))
+    return made
+
+
+KNOWN = [Holder(hashlib.sha256(text).digest(), None) for text in (b"right", b"other")]
+
+
+def outcome(door: Door, token: str | None, address: str = "10.0.0.1") -> tuple[int, int]:
+    """The status, and what Retry-After says."""
+    request = asking(token, address)
+    try:
+        door.process_request(request, falcon.Response())
+        door.check(request, KNOWN, "read")
+    except Problem as refusal:
+        problem = refusal
+    else:
+        return 200, 0
+    assert ("Retry-After" in problem.headers) is (problem.status == 429)
+    return problem.status, int(problem.headers.get("Retry-After", 0))
+
+
+def test_a_tokens_rate(clock: Clock) -> None:
+    door = Door(lambda: Rate(per_token=0.25, per_address=None, burst=8), lambda _status: None)
+    assert [outcome(door, "right")[0] for _ in range(3)] == [200, 200, 429]
+    assert outcome(door, "right") == (429, 4)
+    assert outcome(door, "right", "10.0.0.2") == (429, 4)
+    assert outcome(door, "other") == (200, 0)
+    clock.now += 3
+    assert outcome(door, "right") == (429, 1)
+    clock.now += 1
+    assert outcome(door, "right") == (200, 0)
+
+
+def test_an_addresss_rate(clock: Clock) -> None:
+    counted: list[int] = []
+    door = Door(lambda: Rate(per_token=None, per_address=2, burst=1), counted.append)
+    assert [outcome(door, token)[0] for token in ("right", "other", None, "right")] == [200, 200, 429, 429]
+    assert outcome(door, "right") == (429, 1)
+    assert outcome(door, "right", "10.0.0.2") == (200, 0)
+    assert counted == [429, 429, 429]
+    clock.now += 1
+    assert outcome(door, "right") == (200, 0)
+
+
+def test_wrong_tokens_hold_their_address_back_right_ones_too(clock: Clock) -> None:
+    door = Door(lambda: Rate(failed=0.1, burst=50), lambda _status: None)
+    assert [outcome(door, f"guess-{number}")[0] for number in range(7)] == [401] * 5 + [429] * 2
+    # Else a guesser would see which guess is the right one.
+    assert outcome(door, "right") == outcome(door, "wrong") == (429, 10)
+    assert outcome(door, None) == (401, 0)
+    assert outcome(door, "right", "10.0.0.2") == (200, 0)
+    clock.now += 10
+    assert [outcome(door, "right")[0] for _ in range(20)] == [200] * 20
+    assert outcome(door, "guess")[0] == 401
+    assert outcome(door, "right") == (429, 10)
+
+
+def test_a_new_rate_holds_at_once(clock: Clock) -> None:
+    rate = Rate(per_token=1, burst=1)
+    door = Door(lambda: rate, lambda _status: None)
+    assert [outcome(door, "right")[0] for _ in range(2)] == [200, 429]
+    rate = Rate(per_token=None)
+    assert outcome(door, "right") == (200, 0)
+
+
+def test_too_many_requests_over_http_dial_nothing(node: Node, sandbox: SandboxRig) -> None:
+    node.config["integrators"][0]["rate"] = {"per_token": 0.001, "per_address": 0.5, "burst": 10, "failed": None}
+    node.config["admin"]["rate"] = {**UNBOUNDED, "per_token": 0.001}
+    reload(node)
+    document = request(node.admin, "GET", "/openapi.json", token=None).json
+    before = metric(node, 'esl_apps_requests_refused_total{status="429"}')
+    assert request(node.api, "GET", CALLS).status == 200
+    answer = request(node.api, "POST", CALLS, ORDER)
+    assert refused(answer, 429) == [("", "too_many")]
+    assert 980 <= int(answer.headers["retry-after"]) <= 1000
+    check_answer(document, CALLS, "post", answer)
+    check_answer(document, CALLS, "post", request(node.api, "POST", CALLS, ORDER, token="wallboard-token"))
+    # Two of the address' five are left; then even what needs no token is refused.
+    assert [request(node.api, "GET", "/nothing", token=None).status for _ in range(3)] == [404, 404, 429]
+    assert metric(node, 'esl_apps_requests_refused_total{status="429"}') == before + 2
+    assert sandbox.live_channels() == 0
+    assert request(node.admin, "GET", CARDS, token=ADMIN_TOKEN).status == 200
+    theirs = request(node.admin, "GET", CARDS, token=ADMIN_TOKEN)
+    assert theirs.status == 429
+    assert int(theirs.headers["retry-after"]) >= 980
+    assert theirs.json["data"] == {"request": {"too_many": {"message": "too many requests with this token"}}}
+    check_answer(document, "/v2/accounts/{account_id}/cccps", "get", theirs)
+    assert request(node.admin, "GET", "/healthz", token=None).status == 200
+
+
+def test_a_client_that_waits_as_it_was_told_is_let_in(node: Node) -> None:
+    node.config["integrators"][0]["rate"] = {**UNBOUNDED, "per_token": 1, "burst": 1}
+    reload(node)
+    # Not the token of the test before: a bucket that it emptied is still empty.
+    answers = [request(node.api, "GET", CALLS, token="both-token") for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 429]
+    time.sleep(int(answers[1].headers["retry-after"]))
+    assert request(node.api, "GET", CALLS, token="both-token").status == 200
+
+
+def test_a_busy_client_meets_no_rate_by_default() -> None:
+    rate = Rate()
+    assert rate.per_token is not None
+    assert rate.per_address is not None
+    assert rate.failed is not None
+    # A hundred clients on one token behind one address, each once a second, all at nine o'clock.
+    assert min(rate.per_token, rate.per_address) >= 100
+    assert min(rate.per_token, rate.per_address) * rate.burst >= 1000
+    assert rate.failed * 10 <= rate.per_address
+    assert rate.connections >= 200
+
+
+# Links ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded(sandbox: SandboxRig, node: Node) -> tuple[str, bytes]:
+    return write_recording(sandbox, "acme")
+
+
+def link(node: Node, name: str, body: object, token: str = "archive-token") -> Answer:
+    return request(node.api, "POST", f"{RECORDINGS}/{name}/link", body, token=token)
+
+
+def test_a_link_opens_its_recording_until_it_expires(node: Node, recorded: tuple[str, bytes]) -> None:
+    name, whole = recorded
+    answer = link(node, name, {"expires_in": 60})
+    assert answer.status == 200
+    assert abs(answer.json["expires_at"] - time.time() - 60) < 10
+    assert int(parse_qs(urlsplit(answer.json["url"]).query)["expires"][0]) == answer.json["expires_at"]
+    url = answer.json["url"]
+    assert request(node.api, "GET", url, token=None).body == whole
+    assert request(node.api, "GET", url, token=None, Range="bytes=0-3").body == whole[:4]
+    check_answer(request(node.api, "GET", "/openapi.json").json, f"{RECORDINGS}/{{name}}/link", "post", answer)
+    assert request(node.api, "GET", url.partition("?")[0], token=None).status == 401
+
+
+def test_a_link_whose_time_is_over(node: Node, recorded: tuple[str, bytes]) -> None:
+    query = Links(LINK_KEY, "acme").query(recorded[0], int(time.time()) - 1)
+    answer = request(node.api, "GET", f"{RECORDINGS}/{recorded[0]}?{query}", token=None)
+    assert refused(answer, 403) == [("", "expired")]
+
+
+def test_a_link_that_was_changed_is_none(node: Node, sandbox: SandboxRig, recorded: tuple[str, bytes]) -> None:
+    name, other = recorded[0], write_recording(sandbox, "acme")[0]
+    at = int(time.time()) + 60
+    good = parse_qs(Links(LINK_KEY, "acme").query(name, at))["signature"][0]
+    foreign = parse_qs(Links(LINK_KEY, "beta").query(name, at))["signature"][0]
+    another_key = parse_qs(Links(LINK_KEY + "x", "acme").query(name, at))["signature"][0]
+    without = request(node.api, "GET", f"{RECORDINGS}/{name}", token=None)
+    assert without.status == 401
+    for path, expires, signature in [
+        (name, at + 1, good),
+        (name, f"0{at}", good[:-1]),
+        (name, f"{at}.0", good),
+        (name, "", good),
+        (name, f"+{at}", good),
+        (name, f"{at}%0A", good),
+        (name, "9" * 5000, good),
+        (name, at, ""),
+        (name, at, "0" * 64),
+        (name, at, good[:63]),
+        (name, at, good + "0"),
+        (name, at, good.upper()),
+        (name, at, "%C3%A9"),
+        (name, at, "%FF"),
+        (name, at, foreign),
+        (name, at, another_key),
+        (other, at, good),
+    ]:
+        query = f"?expires={expires}&signature={signature}"
+        answer = request(node.api, "GET", f"{RECORDINGS}/{path}{query}", token=None)
+        assert (answer.status, answer.body) == (401, without.body), query
+    # It opens no other method and no other resource; a token opens whatever stands beside it.
+    query = f"?expires={at}&signature={good}"
+    assert request(node.api, "GET", f"{RECORDINGS}/{name}{query}", token=None).status == 200
+    assert request(node.api, "POST", f"{RECORDINGS}/{name}/link{query}", {}, token=None).status == 401
+    assert request(node.api, "GET", f"{CALLS}{query}", token=None).status == 401
+    assert request(node.api, "GET", f"{RECORDINGS}/{name}?expires=1&signature=x", token="archive-token").status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ({"expires_in": 0}, ("expires_in", "range")),
+        ({"expires_in": -1}, ("expires_in", "range")),
+        ({"expires_in": 604801}, ("expires_in", "range")),
+        ({"expires_in": 1.5}, ("expires_in", "range")),
+        ({"expires_in": True}, ("expires_in", "range")),
+        ({"expires_in": "60"}, ("expires_in", "range")),
+        ({"expires_in": None}, ("expires_in", "range")),
+        ({"expires": 5}, ("expires", "unknown")),
+        ([], ("", "type")),
+    ],
+)
+def test_a_link_that_is_asked_for_wrongly(
+    node: Node, recorded: tuple[str, bytes], body: object, fault: tuple[str, str]
+) -> None:
+    data = body if isinstance(body, dict) else json.dumps(body).encode()
+    assert refused(link(node, recorded[0], data), 422) == [fault]
+
+
+def test_there_is_a_link_to_what_is_there_alone(node: Node) -> None:
+    for name in (f"{NO_CALL}.wav", "..", "%2e%2e%2fx", f"{new_ref()}.wav"):
+        assert refused(link(node, name, {}), 404) == [("", "not_found")]
+
+
+def test_guessed_signatures_count_as_wrong_tokens(node: Node, recorded: tuple[str, bytes]) -> None:
+    node.config["integrators"][0]["rate"] = {**UNBOUNDED, "failed": 0.001, "burst": 3000}
+    reload(node)
+    query = Links(LINK_KEY, "acme").query(recorded[0], int(time.time()) + 60)
+    guess = f"{RECORDINGS}/{recorded[0]}?expires=9999999999&signature={'0' * 64}"
+    assert [request(node.api, "GET", guess, token=None).status for _ in range(5)] == [401, 401, 401, 429, 429]
+    assert request(node.api, "GET", f"{RECORDINGS}/{recorded[0]}?{query}", token=None).status == 429
+
+
+def test_without_a_key_there_are_no_links(node: Node, recorded: tuple[str, bytes]) -> None:
+    url = link(node, recorded[0], {}).json["url"]
+    assert request(node.api, "GET", url, token=None).status == 200
+    del node.config["recordings"]["link_key"]
+    reload(node)
+    assert refused(link(node, recorded[0], {}), 404) == [("", "not_found")]
+    assert request(node.api, "GET", url, token=None).status == 401
+
+
+# TLS ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "told"),
+    [
+        ("one.pem", "two.key", "integrators[0].tls.key: is not the certificate's"),
+        ("none.pem", "one.key", "integrators[0].tls.cert: no such file"),
+        ("one.pem", "none.key", "integrators[0].tls.key: no such file"),
+        ("one.key", "one.key", "integrators[0].tls.cert: expected a certificate in PEM"),
+        ("one.pem", "one.pem", "integrators[0].tls.key: expected a private key in PEM"),
+        ("one.pem", "locked.key", "integrators[0].tls.key: expected a private key in PEM, without a password"),
+        (".", "one.key", "integrators[0].tls.cert: no such file"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_stops_the_start(cert: str, key: str, told: str) -> None:
+    files = json.dumps({"cert": str(TLS / cert), "key": str(TLS / key)})
+    assert refusal(acme=f"token: t,\n     tls: {files}}}\n").startswith(f"f.yml:5: {told}")
+
+
+def test_a_certificate_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret, read = TLS / "one.key", Path.read_bytes
+
+    def closed(path: Path) -> bytes:
+        # Not by its mode: root reads everything.
+        if path == secret:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    files = json.dumps({"cert": str(TLS / "one.pem"), "key": str(secret)})
+    assert "integrators[0].tls.key: can't be read: Permission denied" in refusal(acme=f"token: t, tls: {files}}}\n")
+
+
+def test_plain_http_is_told_of() -> None:
+    config = parse(
+        LEAST.replace("127.0.0.1:8300", "0.0.0.0:8300")
+        + f"  - {{name: b, listen: '[::]:8301', token: u, tls: {{cert: {TLS}/one.pem, key: {TLS}/one.key}}}}\n",
+        {},
+    )
+    results = list(check._ports(config))
+    assert [(one.what, one.message.partition(": ")[2][:15]) for one in results] == [
+        ("admin.listen", "plain HTTP, on "),
+        ("integrators[0].listen", "plain HTTP: who"),
+        ("integrators[1].listen", f"TLS with {TLS}"[:15]),
+    ]
+
+
+def secure(node: Node, trusted: str) -> ssl.SSLSocket:
+    host, _, port = node.api.rpartition(":")
+    context = ssl.create_default_context(cafile=str(TLS / f"{trusted}.pem"))
+    return context.wrap_socket(socket.create_connection((host, int(port)), 10), server_hostname="localhost")
+
+
+def ask(sock: socket.socket) -> int:
+    sock.sendall(f"GET {CALLS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+    answer = http.client.HTTPResponse(sock)
+    answer.begin()
+    # Whole, or the next answer begins with the rest of this one.
+    assert b'"calls"' in answer.read()
+    return answer.status
+
+
+def test_a_nodes_tls_and_a_renewed_certificate(sandbox: SandboxRig, redis: RedisServer, tmp_path: Path) -> None:
+    files = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+
+    def renew(cert: str, key: str) -> None:
+        Path(files["cert"]).write_bytes((TLS / f"{cert}.pem").read_bytes())
+        Path(files["key"]).write_bytes((TLS / f"{key}.key").read_bytes())
+
+    renew("one", "one")
+    config = configuration(sandbox, redis, tls=files)
+    port = config["admin"]["listen"].rpartition(":")[2]
+    config["admin"]["listen"] = f"0.0.0.0:{port}"
+    node = Node(config)
+    try:
+        with secure(node, "one") as old:
+            assert ask(old) == 200
+            renew("two", "one")
+            reload(node, "reload refused")
+            with secure(node, "one") as still:
+                assert ask(still) == 200
+            renew("two", "two")
+            reload(node)
+            with secure(node, "two") as new:
+                assert ask(new) == 200
+            with pytest.raises(ssl.SSLCertVerificationError):
+                secure(node, "one")
+            # The connection that was up before knows nothing of it.
+            assert ask(old) == 200
+        del node.config["integrators"][0]["tls"]
+        reload(node, "reload refused")
+        warned = [(line["key"], line["listen"]) for line in node.lines() if line["event"] == "plain HTTP"]
+        assert warned == [("admin.listen", f"0.0.0.0:{port}")]
+    finally:
+        assert node.stop() == 0

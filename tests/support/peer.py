@@ -1,0 +1,261 @@
+"""The switch's end of an event socket, played by a test: frames as FreeSWITCH writes them, and who says them when.
+
+Nothing here is shared with ``esl_apps.esl``: what is tested must not build its own questions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import quote
+
+import gevent
+from gevent import socket
+from gevent.event import Event as Flag
+from gevent.server import StreamServer
+
+from tests.support import CAPTURES
+
+UUID = "eb43d895-1f07-4a4e-93fc-ba8febf183b8"
+OTHER_UUID = "11111111-2222-4333-8444-555555555555"
+PASSWORD = "secret"
+
+# Frames -----------------------------------------------------------------------------------------------
+
+AUTH_REQUEST = b"Content-Type: auth/request\n\n"
+
+
+def reply(text: str = "+OK") -> bytes:
+    return f"Content-Type: command/reply\nReply-Text: {text}\n\n".encode()
+
+
+def api_response(body: str) -> bytes:
+    return b"Content-Type: api/response\nContent-Length: %d\n\n%s" % (len(body.encode()), body.encode())
+
+
+def raw_event(block: bytes) -> bytes:
+    return b"Content-Length: %d\nContent-Type: text/event-plain\n\n%s" % (len(block), block)
+
+
+def lines(headers: Mapping[str, object]) -> bytes:
+    return "".join(f"{name}: {quote(str(value), safe='/:;')}\n" for name, value in headers.items()).encode()
+
+
+def event(name: str, headers: Mapping[str, object] | None = None, *, uuid: str = UUID, body: str = "") -> bytes:
+    """An event of a channel. ``body``: as BACKGROUND_JOB has one."""
+    head = {"Event-Name": name, "Core-UUID": "core-1", "Unique-ID": uuid, **(headers or {})}
+    if not body:
+        return raw_event(lines(head) + b"\n")
+    return raw_event(lines({**head, "Content-Length": len(body.encode())}) + b"\n" + body.encode())
+
+
+def complete(app: str, app_uuid: str, headers: Mapping[str, object] | None = None, *, uuid: str = UUID) -> bytes:
+    """CHANNEL_EXECUTE_COMPLETE of one application."""
+    names = {"Application": app, "variable_current_application": app, "Application-UUID": app_uuid}
+    return event("CHANNEL_EXECUTE_COMPLETE", {**names, **(headers or {})}, uuid=uuid)
+
+
+def channel_data(headers: Mapping[str, object] | None = None, *, uuid: str = UUID) -> bytes:
+    """What answers ``connect``: the channel, as the head of a reply."""
+    head = {
+        "Event-Name": "CHANNEL_DATA",
+        "Unique-ID": uuid,
+        "Answer-State": "ringing",
+        "Caller-Caller-ID-Number": "27820001234",
+        "variable_uuid": uuid,
+        **(headers or {}),
+    }
+    return lines(head) + b"Content-Type: command/reply\nReply-Text: %2BOK%0A\nSocket-Mode: async\nControl: full\n\n"
+
+
+def linger_notice(uuid: str = UUID) -> bytes:
+    """The channel hung up, and its socket stays for a while."""
+    return (
+        f"Content-Type: text/disconnect-notice\nControlled-Session-UUID: {uuid}\nContent-Disposition: linger\n"
+        "Channel-Name: sofia/internal/1000\nLinger-Time: 5\nContent-Length: 0\n\n"
+    ).encode()
+
+
+def goodbye() -> bytes:
+    """The switch's last words before it closes."""
+    text = b"Disconnected, goodbye.\nSee you at ClueCon! http://www.cluecon.com/\n"
+    return b"Content-Type: text/disconnect-notice\nContent-Length: %d\n\n%s" % (len(text), text)
+
+
+def rejection() -> bytes:
+    """What an address outside the switch's ACL gets."""
+    return b"Content-Type: text/rude-rejection\nContent-Length: 24\n\nAccess Denied, go away.\n"
+
+
+# Captures ---------------------------------------------------------------------------------------------
+
+
+def recorded(name: str, direction: str = "<") -> list[bytes]:
+    """The writes of one direction in a capture: ``### SECONDS DIRECTION LENGTH``, the bytes, a newline."""
+    data, found = (CAPTURES / name).read_bytes(), []
+    while data:
+        mark, _, data = data.partition(b"\n")
+        hashes, _seconds, way, length = mark.split()
+        assert hashes == b"###"
+        if way == direction.encode():
+            found.append(data[: int(length)])
+        data = data[int(length) + 1 :].lstrip(b"\n")
+    return found
+
+
+# The peer ---------------------------------------------------------------------------------------------
+
+
+class Peer:
+    """One connection's other end: reads commands, says frames."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._unread = b""
+
+    def say(self, *frames: bytes) -> None:
+        """Write frames, together."""
+        self.sock.sendall(b"".join(frames))
+
+    def command(self) -> str:
+        """The next command, without its empty line; EOFError at the end."""
+        while b"\n\n" not in self._unread:
+            data = self.sock.recv(1 << 20)
+            if not data:
+                raise EOFError
+            self._unread += data
+        command, _, self._unread = self._unread.partition(b"\n\n")
+        return command.decode()
+
+    def commands(self) -> Iterator[str]:
+        """All that come, to the end of the connection."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                yield self.command()
+
+    def expect(self, start: str) -> str:
+        command = self.command()
+        assert command.startswith(start), command
+        return command
+
+    def expect_end(self) -> None:
+        """The other side closes, and says nothing more."""
+        try:
+            command = self.command()
+        except (EOFError, ConnectionError):
+            return
+        raise AssertionError(f"unexpected command: {command}")
+
+    def pending(self) -> list[str]:
+        """The commands that are there now, without waiting."""
+        gevent.sleep(0)
+        while True:
+            try:
+                data = self.sock.recv(1 << 20) if self.readable() else b""
+            except OSError:
+                data = b""
+            if not data:
+                break
+            self._unread += data
+        *whole, self._unread = self._unread.split(b"\n\n")
+        return [command.decode() for command in whole]
+
+    def readable(self) -> bool:
+        """Whether something has come, or the end."""
+        return bool(select.select([self.sock.fileno()], [], [], 0)[0])
+
+    def close(self) -> None:
+        """A bare FIN, as when the process at the other end is gone."""
+        self.sock.close()
+
+
+def eventually(done: Callable[[], object], within: float = 30.0) -> None:
+    """Poll until true, letting the other greenlets run (the rigs' own would stop the hub)."""
+    deadline = time.monotonic() + within
+    while not done():
+        assert time.monotonic() < deadline, "not in time"
+        gevent.sleep(0.002)
+
+
+def app_uuid(execute: str) -> str:
+    """The ``Event-UUID`` of an execute, which comes back as ``Application-UUID``."""
+    return next(line[12:] for line in execute.split("\n") if line.startswith("Event-UUID: "))
+
+
+def dial(port: int) -> Peer:
+    """A switch that runs ``socket 127.0.0.1:port``."""
+    return Peer(socket.create_connection(("127.0.0.1", port), timeout=5))
+
+
+Answer = bytes | Callable[[Peer, str], bytes]
+
+
+class FakeSwitch:
+    """A FreeSWITCH's inbound event socket: obedient but for what a test puts into ``answers``."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.core_uuid = "core-1"
+        #: By the beginning of a command; a function is called with the connection and the command.
+        self.answers: dict[str, Answer] = {}
+        self.hello = AUTH_REQUEST
+        self.connections: list[Peer] = []
+        self.heard: list[str] = []
+        self.server = StreamServer(("127.0.0.1", port), self._serve)
+        self.server.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return ("127.0.0.1", self.server.server_port)
+
+    def _serve(self, sock: socket.socket, _address: object) -> None:
+        peer = Peer(sock)
+        self.connections.append(peer)
+        with contextlib.suppress(OSError):
+            peer.say(self.hello)
+            for command in peer.commands():
+                self.heard.append(command)
+                peer.say(self._answer(peer, command))
+
+    def _answer(self, peer: Peer, command: str) -> bytes:
+        for start, answer in self.answers.items():
+            if command.startswith(start):
+                return answer if isinstance(answer, bytes) else answer(peer, command)
+        return self.obey(command)
+
+    def obey(self, command: str) -> bytes:
+        if command.startswith("auth "):
+            return reply("+OK accepted" if command == f"auth {PASSWORD}" else "-ERR invalid")
+        if command == "api global_getvar core_uuid":
+            return api_response(self.core_uuid)
+        if command.startswith("api "):
+            return api_response(f"+OK {command[4:]}")
+        return reply()
+
+    def stop_at(self, start: str) -> Flag:
+        """Be stopped (SIGSTOP: nothing is read or said) by a command, until the flag is set."""
+        resumed = Flag()
+
+        def stopped(_peer: Peer, command: str) -> bytes:
+            resumed.wait()
+            return self.obey(command)
+
+        self.answers[start] = stopped
+        return resumed
+
+    def drop(self) -> None:
+        """Cut every connection without a goodbye."""
+        for peer in self.connections:
+            with contextlib.suppress(OSError):
+                peer.sock.shutdown(socket.SHUT_RDWR)
+
+    def say(self, *frames: bytes) -> None:
+        """To the connection that came last."""
+        self.connections[-1].say(*frames)
+
+    def close(self) -> None:
+        self.server.stop()
+        self.drop()
+        for peer in self.connections:
+            peer.close()

@@ -1,0 +1,178 @@
+"""A ``Call`` that follows a script: what B does, when the caller leaves. No socket, no sleep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from esl_apps.apps.settings import Settings
+from esl_apps.core import causes
+from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
+from esl_apps.core.charges import Charge
+from esl_apps.core.dialstring import Endpoints
+from esl_apps.core.limits import Refusal
+from esl_apps.core.numbers import NumberPlan
+
+PLAN = NumberPlan("ZA", r"^\d{3,4}$")
+SETTINGS = Settings(
+    node="app1",
+    plan=PLAN,
+    endpoints=Endpoints("user/{number}@127.0.0.1", ("sofia/gateway/pstn/{number}", "sofia/gateway/spare/{number}")),
+    caller_id_format="as_given",
+    ringback="%(2000,4000,440,480)",
+    recordings="/recordings",
+)
+
+
+class Purse:
+    """``Usage`` that refuses, and cuts, what it is told to."""
+
+    def __init__(self, refusal: Refusal | None = None) -> None:
+        self.refusal = refusal
+        self.now = 0.0
+        self.charges: list[Charge] = []
+
+    def enter(self, holder: str, limit: int, call_ref: str) -> bool:
+        return True
+
+    def leave(self, holder: str, call_ref: str) -> None: ...
+
+    def begin(self, *charges: Charge) -> Refusal | None:
+        if self.refusal is None:
+            for charge in charges:
+                charge.open(lambda: self.now, lambda _charge: None)
+                self.charges.append(charge)
+        return self.refusal
+
+    def check(self, *charges: Charge) -> Refusal | None:
+        return self.refusal
+
+
+#: What a bridge does: tells of its progress, then gives its outcome or raises CallEnded.
+Step = Callable[[Progress], Bridged]
+
+
+@dataclass
+class ScriptedCall:
+    """``bridges`` are taken in turn; ``end`` is what ``ended()`` tells."""
+
+    bridges: list[Step] = field(default_factory=list)
+    end: Ended = field(default_factory=lambda: Ended(1010.0, Leg("A", ended_at=1010.0), None))
+    variables: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    sip: dict[str, str] = field(default_factory=dict)
+    uuid: str = "A"
+    created_at: float = 1000.0
+    answered_at: float | None = 1002.0
+    gone_at: str = ""
+    """The first call of this method finds that the caller has left."""
+    keyed: list[str] = field(default_factory=list)
+    """What ``collect`` and ``collect_pin`` give, in turn."""
+    log: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def _do(self, *what: Any) -> None:
+        self.log.append(what)
+        if what[0] == self.gone_at:
+            raise CallEnded("the channel hung up")
+
+    def did(self, name: str) -> list[tuple[Any, ...]]:
+        return [entry[1:] for entry in self.log if entry[0] == name]
+
+    def variable(self, name: str) -> str | None:
+        return self.variables.get(name)
+
+    def header(self, name: str) -> str | None:
+        return self.headers.get(name)
+
+    def sip_header(self, name: str) -> str | None:
+        return next((value for key, value in self.sip.items() if key.lower() == name.lower()), None)
+
+    def set(self, variables: Mapping[str, str]) -> None:
+        self._do("set", dict(variables))
+
+    def ring(self) -> None:
+        self._do("ring")
+
+    def answer(self, variables: Mapping[str, str] | None = None) -> None:
+        if variables:
+            self._do("set", dict(variables))
+        self._do("answer")
+
+    def play(self, audio: str, timeout: float = 60.0) -> None:
+        self._do("play", audio)
+
+    def collect(self, audio: str | None, most: int, first: float, between: float, longest: float = 120.0) -> str:
+        self._do("collect", audio)
+        return self.keyed.pop(0) if self.keyed else ""
+
+    def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
+        self._do("collect_pin", audio)
+        return self.keyed.pop(0) if self.keyed else ""
+
+    def wait_for_hangup(self, seconds: float) -> None:
+        self._do("wait_for_hangup", seconds)
+
+    def conference(self, name: str, longest: float) -> None:
+        self._do("conference", name, longest)
+
+    def bridge(
+        self, leg: Mapping[str, str], endpoints: Sequence[Endpoint], timeout: float, longest: float, progress: Progress
+    ) -> Bridged:
+        self._do("bridge", dict(leg), list(endpoints), timeout, longest)
+        progress("dialled", 1003.0, None)
+        return self.bridges.pop(0)(progress)
+
+    def play_early(self, prompt: str, timeout: float) -> None:
+        self._do("play_early", prompt)
+
+    def respond(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self._do("respond", status, list(headers))
+
+    def hangup(self, cause: str) -> None:
+        self._do("hangup", cause)
+        raise CallEnded(f"hung up with {cause}")
+
+    def ended(self) -> Ended:
+        return self.end
+
+
+def talks(bleg: Leg | None = None) -> Step:
+    """B rings, answers and hangs up."""
+    leg = bleg or Leg("B", ringing_at=1003.5, answered_at=1005.0)
+
+    def step(progress: Progress) -> Bridged:
+        progress("ringing", 1003.5, leg)
+        progress("answered", leg.answered_at or 1005.0, leg)
+        return Bridged(True, 16, bleg=leg)
+
+    return step
+
+
+def fails(cause: str, *, timed_out: bool = False) -> Step:
+    def step(_progress: Progress) -> Bridged:
+        code = causes.q850(cause)
+        return Bridged(False, code, cause, Leg("B", ended_at=1005.0, cause=cause, q850=code), timed_out=timed_out)
+
+    return step
+
+
+def caller_leaves(*, ringing: bool = True) -> Step:
+    def step(progress: Progress) -> Bridged:
+        if ringing:
+            progress("ringing", 1003.5, None)
+        raise CallEnded("the channel hung up")
+
+    return step
+
+
+def socket_lost(progress: Progress) -> Bridged:
+    progress("ringing", 1003.5, None)
+    raise CallEnded("the switch closed the socket", lost=True)
+
+
+def ended(
+    *, a_by: str | None = None, b: Leg | None = None, at: float = 1010.0, hold: float = 0.0, lost: bool = False
+) -> Ended:
+    """``a_by``: A's ``sip_hangup_disposition``."""
+    return Ended(at, Leg("A", ended_at=at, disposition=a_by, hold_seconds=hold), b, lost=lost)

@@ -1,0 +1,545 @@
+"""Click-to-dial's flow by script: who did what, and the one record that says so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from esl_apps.apps import click2dial
+from esl_apps.apps.ringing import Rang
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Leg
+from esl_apps.core.order import Client
+from esl_apps.core.record import Record
+from tests.support.scripted import PLAN, SETTINGS, Purse, ScriptedCall, caller_leaves, ended, fails, socket_lost, talks
+
+CLIENT = Client("acme", PLAN, agent_timeout=30, callee_timeout=60, record=True)
+FIELDS = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000", "contact_ref": "lead-7"}
+GATEWAYS = ["sofia/gateway/pstn/0820001234", "sofia/gateway/spare/0820001234"]
+
+
+def run(call: ScriptedCall, *, client: Client = CLIENT, **fields: str) -> Attempt:
+    """The agent has answered."""
+    order = client.read({**FIELDS, **fields})
+    attempt = click2dial.new_attempt(client, order, SETTINGS)
+    attempt.dialled(1000.0)
+    click2dial.run(call, attempt, order, client, SETTINGS)
+    return attempt
+
+
+def record(attempt: Attempt) -> Record:
+    assert attempt.record is not None
+    return attempt.record
+
+
+def told(attempt: Attempt) -> tuple[str, int, str]:
+    made = record(attempt)
+    return made.end_reason, made.end_code, made.hung_up_by
+
+
+def bleg(disposition: str | None = None, q850: int | None = 16, answered_at: float | None = 1005.0) -> Leg:
+    return Leg("B", answered_at=answered_at, ended_at=1010.0, q850=q850, disposition=disposition)
+
+
+# Joined --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("a_by", "b_by", "who"),
+    [
+        ("recv_bye", "send_bye", "agent"),
+        ("send_bye", "recv_bye", "callee"),
+        ("send_bye", "send_bye", "system"),
+        (None, None, "system"),
+    ],
+)
+def test_who_hung_up(a_by: str | None, b_by: str | None, who: str) -> None:
+    call = ScriptedCall([talks()], ended(a_by=a_by, b=bleg(b_by)))
+    assert told(run(call)) == ("answered", 16, who)
+
+
+def test_an_answered_call_has_its_times_and_its_recording() -> None:
+    attempt = run(ScriptedCall([talks()], ended(b=bleg("recv_bye"), hold=2.4)))
+    made = record(attempt)
+    assert (made.answered_at, made.bridged_at, made.ended_at) == (1002.0, 1005.0, 1010.0)
+    assert (made.call_time, made.hold_time) == (10, 2)
+    assert made.recording_url == f"{attempt.call_ref}.wav"
+    states = ["agent_answered", "callee_ringing", "bridged", "ended"]
+    assert [moment.what for moment in attempt.timeline if moment.what in states] == states
+
+
+def test_the_code_of_an_answered_call_is_the_callees() -> None:
+    assert told(run(ScriptedCall([talks()], ended(b=bleg(q850=102))))) == ("answered", 102, "system")
+
+
+def test_the_callees_leg_carries_the_call() -> None:
+    call = ScriptedCall([talks()], ended(b=bleg()))
+    attempt = run(call)
+    ((leg, endpoints, timeout, longest),) = call.did("bridge")
+    assert endpoints == [(GATEWAYS[0], None)]
+    assert timeout == pytest.approx(60, abs=0.5)
+    assert longest == CLIENT.longest
+    assert leg["esl_app"] == "click-dial"
+    assert leg["esl_call_ref"] == leg["esl_bleg"] == attempt.call_ref
+    assert leg["esl_contact_ref"] == "lead-7"
+    assert leg["esl_account_id"] == "acme"
+    assert leg["esl_user_id"] == "1000"
+    assert leg["origination_caller_id_number"] == leg["origination_caller_id_name"] == "27115550000"
+    assert leg["outbound_redirect_fatal"] == "true"
+    assert leg["ignore_early_media"] == "false"
+    assert leg["RECORD_STEREO"] == leg["RECORD_STEREO_SWAP"] == "true"
+    assert leg["execute_on_answer"].startswith("record_session:/recordings/acme/")
+    assert leg["execute_on_answer"].endswith(f"/{attempt.call_ref}.wav")
+
+
+def test_nothing_is_recorded_where_the_integrator_does_not_record() -> None:
+    call = ScriptedCall([talks()], ended(b=bleg()))
+    made = record(run(call, client=Client("acme", PLAN)))
+    assert made.recording_url is None
+    leg = call.did("bridge")[0][0]
+    assert not [name for name, value in leg.items() if "record" in f"{name}={value}".lower()]
+
+
+# B does not answer ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason", "code"),
+    [
+        ("USER_BUSY", "callee_busy", 17),
+        ("NO_USER_RESPONSE", "callee_no_answer", 18),
+        ("RECOVERY_ON_TIMER_EXPIRE", "callee_no_answer", 102),
+        ("CALL_REJECTED", "callee_failed", 21),
+        ("UNALLOCATED_NUMBER", "callee_failed", 1),
+        ("NUMBER_CHANGED", "callee_failed", 22),
+        ("USER_NOT_REGISTERED", "callee_failed", 20),
+        ("INCOMPATIBLE_DESTINATION", "callee_failed", 88),
+    ],
+)
+def test_a_callee_that_refuses(cause: str, reason: str, code: int) -> None:
+    call = ScriptedCall([fails(cause)], ended(a_by="send_bye"))
+    attempt = run(call)
+    assert told(attempt) == (reason, code, "callee")
+    assert record(attempt).recording_url is None
+    assert call.did("hangup") == [("NORMAL_CLEARING",)]
+
+
+def test_a_callee_that_does_not_answer_in_time_was_ended_by_the_system() -> None:
+    attempt = run(ScriptedCall([fails("NO_ANSWER", timed_out=True)], ended(a_by="send_bye")))
+    assert told(attempt) == ("callee_no_answer", 19, "system")
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "NORMAL_CIRCUIT_CONGESTION",
+        "NETWORK_OUT_OF_ORDER",
+        "NORMAL_TEMPORARY_FAILURE",
+        "SWITCH_CONGESTION",
+        "REQUESTED_CHAN_UNAVAIL",
+    ],
+)
+def test_the_next_gateway_is_tried_when_one_fails(cause: str) -> None:
+    call = ScriptedCall([fails(cause), talks()], ended(a_by="recv_bye", b=bleg()))
+    assert told(run(call)) == ("answered", 16, "agent")
+    assert [endpoints for _leg, endpoints, *_ in call.did("bridge")] == [[(text, None)] for text in GATEWAYS]
+
+
+@pytest.mark.parametrize("cause", ["UNALLOCATED_NUMBER", "USER_BUSY", "CALL_REJECTED", "NO_ANSWER", "NORMAL_CLEARING"])
+def test_the_next_gateway_is_not_tried_when_the_callee_failed(cause: str) -> None:
+    call = ScriptedCall([fails(cause)], ended(a_by="send_bye"))
+    run(call)
+    assert len(call.did("bridge")) == 1
+
+
+def test_one_time_out_over_all_gateways(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def slow(progress: Any) -> Any:
+        now[0] += 59
+        return fails("NETWORK_OUT_OF_ORDER")(progress)
+
+    call = ScriptedCall([slow, talks()], ended(b=bleg()))
+    run(call)
+    assert [timeout for _leg, _endpoints, timeout, _longest in call.did("bridge")] == [60, 1]
+
+
+def test_no_gateway_is_tried_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def slow(progress: Any) -> Any:
+        now[0] += 61
+        return fails("NETWORK_OUT_OF_ORDER")(progress)
+
+    call = ScriptedCall([slow], ended(a_by="send_bye"))
+    assert told(run(call)) == ("callee_no_answer", 19, "system")
+
+
+def test_every_gateway_failing_is_the_last_ones_cause() -> None:
+    call = ScriptedCall([fails("NETWORK_OUT_OF_ORDER"), fails("SWITCH_CONGESTION")], ended(a_by="send_bye"))
+    assert told(run(call)) == ("callee_failed", 42, "callee")
+
+
+def test_an_extension_has_one_endpoint_and_no_second_try() -> None:
+    call = ScriptedCall([fails("NETWORK_OUT_OF_ORDER")], ended(a_by="send_bye"))
+    attempt = run(call, callee="1001")
+    assert told(attempt) == ("callee_failed", 38, "callee")
+    assert [endpoints for _leg, endpoints, *_ in call.did("bridge")] == [[("user/1001@127.0.0.1", None)]]
+    assert attempt.call_dir == "internal"
+
+
+# Somebody leaves -----------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_hangs_up_while_the_callee_rings_abandons() -> None:
+    call = ScriptedCall([caller_leaves()], ended(a_by="recv_bye", b=bleg(q850=16, answered_at=None)))
+    assert told(run(call)) == ("abandoned", 16, "agent")
+
+
+def test_an_answer_seen_only_in_the_end_is_an_answer() -> None:
+    call = ScriptedCall([caller_leaves()], ended(a_by="recv_bye", b=bleg()))
+    attempt = run(call)
+    assert told(attempt) == ("answered", 16, "agent")
+    assert record(attempt).bridged_at == 1005.0
+
+
+def test_busy_after_early_media_is_busy_though_the_bridge_took_the_agent_along() -> None:
+    leg = Leg("B", ended_at=1009.0, q850=17)
+    call = ScriptedCall([caller_leaves()], ended(a_by="send_bye", b=leg))
+    assert told(run(call)) == ("callee_busy", 17, "callee")
+
+
+def test_a_cancel_before_the_agents_leg_came_dials_no_callee() -> None:
+    order = CLIENT.read(FIELDS)
+    attempt = click2dial.new_attempt(CLIENT, order, SETTINGS)
+    attempt.dialled(1000.0)
+    attempt.cancelled_by = "api"
+    call = ScriptedCall([], ended(a_by="send_bye"))
+    click2dial.run(call, attempt, order, CLIENT, SETTINGS)
+    assert call.did("bridge") == []
+    assert told(attempt) == ("cancelled", 16, "api")
+
+
+def cancelled(step: Callable[..., Any], end: Any) -> Attempt:
+    order = CLIENT.read(FIELDS)
+    attempt = click2dial.new_attempt(CLIENT, order, SETTINGS)
+    attempt.dialled(1000.0)
+
+    def cancel(progress: Any) -> Any:
+        attempt.cancelled_by = "api"
+        return step(progress)
+
+    click2dial.run(ScriptedCall([cancel], end), attempt, order, CLIENT, SETTINGS)
+    return attempt
+
+
+def test_a_cancel_while_the_callee_rings() -> None:
+    leg = bleg(answered_at=None)
+    assert told(cancelled(caller_leaves(), ended(a_by="send_bye", b=leg))) == ("cancelled", 16, "api")
+    assert told(cancelled(fails("NORMAL_CLEARING"), ended(a_by="send_bye", b=leg))) == ("cancelled", 16, "api")
+
+
+def test_a_cancel_of_a_talk_is_answered_and_hung_up_by_the_api() -> None:
+    assert told(cancelled(talks(), ended(a_by="send_bye", b=bleg("send_bye")))) == ("answered", 16, "api")
+
+
+def test_a_lost_switch_is_a_lost_call() -> None:
+    assert told(run(ScriptedCall([socket_lost], ended(lost=True)))) == ("lost", 31, "system")
+
+
+def test_a_switch_lost_while_they_talked_is_lost_too() -> None:
+    def step(progress: Any) -> Any:
+        talks()(progress)
+        return socket_lost(progress)
+
+    attempt = run(ScriptedCall([step], ended(lost=True)))
+    assert told(attempt) == ("lost", 31, "system")
+
+
+def test_a_cancel_of_a_lost_call_that_was_not_joined_is_cancelled() -> None:
+    assert told(cancelled(socket_lost, ended(lost=True))) == ("cancelled", 16, "api")
+
+
+# Ringing the agent ---------------------------------------------------------------------------------------
+
+
+class ScriptedLine:
+    def __init__(self, *outcomes: Rang) -> None:
+        self.outcomes = list(outcomes)
+        self.commands: list[str] = []
+        self.deadlines: list[float] = []
+        self.others = 0
+        """Switches that were not tried."""
+
+    def elsewhere(self) -> bool:
+        self.others -= 1
+        return self.others >= 0
+
+    def originate(self, command: str, deadline: float) -> Rang:
+        self.commands.append(command)
+        self.deadlines.append(deadline)
+        return self.outcomes.pop(0)
+
+
+def ring(line: ScriptedLine, **fields: str) -> tuple[bool, Attempt]:
+    order = CLIENT.read({**FIELDS, **fields})
+    attempt = click2dial.new_attempt(CLIENT, order, SETTINGS)
+    application = "socket(127.0.0.1:8084/click2dial async full)"
+    return click2dial.ring_agent(line, attempt, order, CLIENT, SETTINGS, application), attempt
+
+
+def test_an_agent_that_answers_has_no_record_yet() -> None:
+    line = ScriptedLine(Rang("answered"))
+    answered, attempt = ring(line)
+    assert answered
+    assert attempt.record is None
+    assert attempt.dialed_at is not None
+    (command,) = line.commands
+    assert command.startswith("originate {^^!esl_app=click-dial!esl_call_ref=")
+    assert command.endswith("}user/1000@127.0.0.1 '&socket(127.0.0.1:8084/click2dial async full)'")
+    assert "!ignore_early_media=true" in command
+
+
+def test_an_extension_is_shown_the_callee_and_an_outside_agent_the_integrators_number() -> None:
+    inside, outside = ScriptedLine(Rang("answered")), ScriptedLine(Rang("answered"))
+    ring(inside)
+    ring(outside, agent="0831112222")
+    assert "!origination_caller_id_number=0820001234!" in inside.commands[0]
+    assert "!origination_caller_id_number=27115550000!" in outside.commands[0]
+
+
+def test_the_agents_leg_carries_the_order() -> None:
+    line = ScriptedLine(Rang("answered"))
+    _answered, attempt = ring(line)
+    variables = dict(pair.split("=", 1) for pair in line.commands[0].partition("{^^!")[2].partition("}")[0].split("!"))
+    order = click2dial.order_of(ScriptedCall(variables=variables), PLAN)
+    assert order == CLIENT.read(FIELDS)
+    assert variables["esl_call_ref"] == attempt.call_ref
+    assert variables["esl_node"] == "app1"
+
+
+@pytest.mark.parametrize(
+    ("rang", "expected"),
+    [
+        (Rang("failed", 17), ("agent_busy", 17, "agent")),
+        (Rang("failed", 18), ("agent_no_answer", 18, "agent")),
+        (Rang("failed", 20), ("agent_failed", 20, "agent")),
+        (Rang("failed", 21), ("agent_failed", 21, "agent")),
+        (Rang("timed_out", 19), ("agent_no_answer", 19, "system")),
+        (Rang("lost"), ("lost", 31, "system")),
+    ],
+)
+def test_an_agent_that_does_not_answer(rang: Rang, expected: tuple[str, int, str]) -> None:
+    answered, attempt = ring(ScriptedLine(rang))
+    assert not answered
+    assert told(attempt) == expected
+
+
+def test_an_agent_outside_is_tried_over_the_next_gateway_within_one_time_out() -> None:
+    line = ScriptedLine(Rang("failed", 41), Rang("answered"))
+    answered, _attempt = ring(line, agent="0831112222")
+    assert answered
+    assert ["pstn" in line.commands[0], "spare" in line.commands[1]] == [True, True]
+    assert line.deadlines[0] == line.deadlines[1]
+
+
+@pytest.mark.parametrize("first", [Rang("failed", 20), Rang("failed", 42), Rang("away")])
+def test_an_agent_whom_one_switch_cannot_ring_is_tried_over_the_next_within_one_time_out(first: Rang) -> None:
+    line = ScriptedLine(first, Rang("answered"))
+    line.others = 1
+    answered, _attempt = ring(line)
+    assert answered
+    assert line.commands[0] == line.commands[1]
+    assert line.deadlines[0] == line.deadlines[1]
+
+
+@pytest.mark.parametrize(
+    "rang", [*[Rang("failed", code) for code in (1, 16, 17, 18, 21)], Rang("timed_out", 19), Rang("lost")]
+)
+def test_an_agent_who_was_rung_is_not_rung_from_another_switch(rang: Rang) -> None:
+    line = ScriptedLine(rang)
+    line.others = 1
+    assert not ring(line)[0]
+    assert len(line.commands) == 1
+
+
+def test_an_agent_whom_no_switch_can_ring_has_failed() -> None:
+    line = ScriptedLine(Rang("failed", 20), Rang("away"))
+    line.others = 1
+    assert told(ring(line)[1]) == ("lost", 31, "system")
+    line = ScriptedLine(Rang("away"), Rang("failed", 20))
+    line.others = 1
+    assert told(ring(line)[1]) == ("agent_failed", 20, "agent")
+
+
+def test_no_other_switch_is_tried_after_a_cancel() -> None:
+    class Cancelled(ScriptedLine):
+        def originate(self, command: str, deadline: float) -> Rang:
+            attempts[0].cancelled_by = "api"
+            return super().originate(command, deadline)
+
+    order = CLIENT.read(FIELDS)
+    attempts = [click2dial.new_attempt(CLIENT, order, SETTINGS)]
+    line = Cancelled(Rang("failed", 20))
+    line.others = 1
+    assert not click2dial.ring_agent(line, attempts[0], order, CLIENT, SETTINGS, "socket(a:1/click2dial async full)")
+    assert told(attempts[0]) == ("cancelled", 16, "api")
+
+
+def test_an_agent_that_is_busy_is_not_tried_over_the_next_gateway() -> None:
+    line = ScriptedLine(Rang("failed", 17))
+    assert told(ring(line, agent="0831112222")[1]) == ("agent_busy", 17, "agent")
+
+
+def test_no_gateway_is_tried_after_a_cancel() -> None:
+    order = CLIENT.read({**FIELDS, "agent": "0831112222"})
+    attempt = click2dial.new_attempt(CLIENT, order, SETTINGS)
+
+    class Line(ScriptedLine):
+        def originate(self, command: str, deadline: float) -> Rang:
+            attempt.cancelled_by = "api"
+            return super().originate(command, deadline)
+
+    line = Line(Rang("failed", 41))
+    assert not click2dial.ring_agent(line, attempt, order, CLIENT, SETTINGS, "socket(x)")
+    assert told(attempt) == ("cancelled", 16, "api")
+
+
+# From a phone --------------------------------------------------------------------------------------------
+
+REGISTERED = {"sip_authorized": "true", "sip_auth_username": "1000", "sip_network_ip": "10.0.0.9"}
+DIALLED = {"Caller-Destination-Number": "0820001234"}
+HEADERS = {"X-Teleforge-Outbound-ID": "27115550000", "X-Teleforge-Contact-Ref": "web-1"}
+
+
+def dial(call: ScriptedCall, *, trusted: bool = False) -> Attempt:
+    begun: list[Attempt] = []
+
+    def begin(attempt: Attempt) -> None:
+        assert not call.did("bridge"), "known before anything is dialled"
+        begun.append(attempt)
+
+    click2dial.run_from_phone(call, CLIENT, SETTINGS, trusted=lambda _address: trusted, begin=begin, usage=Purse())
+    (attempt,) = begun
+    return attempt
+
+
+def phone(*steps: Any, **changes: Any) -> ScriptedCall:
+    end = changes.pop("end", None) or ended(a_by="recv_bye", b=bleg("send_bye"))
+    given: dict[str, Any] = {"variables": REGISTERED, "headers": DIALLED, "sip": HEADERS, **changes}
+    return ScriptedCall(list(steps), end, **given)
+
+
+def errors(call: ScriptedCall) -> list[tuple[str, str]]:
+    ((status, headers),) = call.did("respond")
+    assert status == 400
+    return headers
+
+
+def test_a_registered_phone_dials() -> None:
+    call = phone(talks())
+    attempt = dial(call)
+    assert told(attempt) == ("answered", 16, "agent")
+    made = record(attempt)
+    assert (made.extension, made.number, made.dial_number) == ("1000", "0820001234", "27115550000")
+    assert (made.contact_ref, made.call_dir) == ("web-1", "outbound")
+    assert made.dialed_at == 1000.0
+    assert call.did("set")[0][0]["esl_call_ref"] == attempt.call_ref
+
+
+def test_header_names_are_read_in_any_case() -> None:
+    call = phone(talks(), sip={name.upper(): value for name, value in HEADERS.items()})
+    assert told(dial(call)) == ("answered", 16, "agent")
+
+
+def test_the_older_headers_are_read_and_answered_in_kind() -> None:
+    old = {name.replace("Teleforge", "Platforma"): value for name, value in HEADERS.items()}
+    assert record(dial(phone(talks(), sip=old))).contact_ref == "web-1"
+    call = phone(sip=old, headers={"Caller-Destination-Number": "12345"}, end=ended())
+    dial(call)
+    assert [name for name, _value in errors(call)] == ["X-Platforma-Error"]
+
+
+def test_each_fault_has_a_header_of_its_own() -> None:
+    call = phone(
+        headers={"Caller-Destination-Number": "12345"},
+        sip={"X-Teleforge-Outbound-ID": "x", "X-Teleforge-Contact-Ref": "a b"},
+        end=ended(),
+    )
+    attempt = dial(call)
+    assert {name for name, _value in errors(call)} == {"X-Teleforge-Error"}
+    assert sorted(value.partition(": ")[0] for _name, value in errors(call)) == ["callee", "contact_ref", "outbound_id"]
+    assert told(attempt) == ("rejected", 21, "system")
+    assert call.did("bridge") == []
+
+
+def test_a_restricted_class_is_57() -> None:
+    call = phone(headers={"Caller-Destination-Number": "0900123456"}, end=ended())
+    assert told(dial(call)) == ("rejected", 57, "system")
+
+
+def test_without_an_outbound_id_nothing_is_dialled() -> None:
+    call = phone(sip={}, end=ended())
+    assert told(dial(call)) == ("rejected", 21, "system")
+    assert [value.partition(": ")[0] for _name, value in errors(call)] == ["outbound_id"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"sip_from_user": "1000", "sip_network_ip": "203.0.113.9"},
+        {"sip_authorized": "false", "sip_auth_username": "1000"},
+        {"sip_authorized": "true"},
+        {"sip_auth_username": "1000", "user_name": "1000"},
+    ],
+)
+def test_a_stranger_may_not_dial_whatever_it_says_it_is(variables: dict[str, str]) -> None:
+    call = phone(variables=variables, end=ended())
+    assert told(dial(call)) == ("rejected", 21, "system")
+    assert [value.partition(": ")[0] for _name, value in errors(call)] == ["agent"]
+
+
+def test_a_trusted_address_names_the_agent_in_from() -> None:
+    call = phone(talks(), variables={"sip_from_user": "1001", "sip_network_ip": "10.0.0.9"})
+    assert record(dial(call, trusted=True)).extension == "1001"
+
+
+def test_an_authenticated_user_counts_more_than_its_from() -> None:
+    call = phone(talks(), variables={**REGISTERED, "sip_from_user": "0900123456"})
+    assert record(dial(call, trusted=True)).extension == "1000"
+
+
+@pytest.mark.parametrize("callee", ["0820001234\n\napi hupall", "0820001234}x", "sip:1001", ""])
+def test_a_hostile_callee_stands_in_no_record(callee: str) -> None:
+    call = phone(headers={"Caller-Destination-Number": callee}, end=ended())
+    made = record(dial(call))
+    assert made.number is None
+    assert made.end_reason == "rejected"
+
+
+def test_a_refused_phones_record_says_who_it_was_and_what_it_was_about() -> None:
+    made = record(dial(phone(headers={"Caller-Destination-Number": "12345"}, end=ended())))
+    assert (made.call_dir, made.extension, made.number, made.contact_ref) == ("outbound", "1000", "12345", "web-1")
+
+
+def test_the_callees_cause_goes_back_to_the_phone() -> None:
+    call = phone(fails("USER_BUSY"), end=ended(a_by="send_refuse"))
+    assert told(dial(call)) == ("callee_busy", 17, "callee")
+    assert call.did("hangup") == [("USER_BUSY",)]
+
+
+def test_a_phone_that_gives_up_while_the_callee_rings_abandons() -> None:
+    call = phone(caller_leaves(), end=ended(a_by="recv_cancel", b=bleg(answered_at=None)))
+    assert told(dial(call)) == ("abandoned", 16, "agent")
+
+
+def test_a_phone_that_has_gone_before_anything_was_dialled_has_one_record() -> None:
+    call = phone(gone_at="set", end=ended(a_by="recv_cancel"))
+    assert told(dial(call)) == ("abandoned", 16, "agent")
+    assert call.did("bridge") == []

@@ -1,0 +1,198 @@
+"""An inbound call's flow by script: who rings, what the caller is told, what is recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esl_apps.apps import inbound
+from esl_apps.apps.inbound import Queue
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Ended, Leg
+from esl_apps.core.record import Record
+from tests.support.scripted import PLAN, SETTINGS, ScriptedCall, caller_leaves, ended, fails, socket_lost, talks
+
+DID, CALLER = "27115550000", "0825556666"
+QUEUE = Queue(
+    did=PLAN.read(DID),
+    integrator="acme",
+    agents=(PLAN.read("1000"), PLAN.read("1001")),
+    ring_timeout=20,
+    longest=3600,
+    record=True,
+)
+
+
+class Run:
+    """What one run told: its record, its notifications."""
+
+    def __init__(self, call: ScriptedCall, *, queue: Queue | None = QUEUE, caller: str | None = CALLER) -> None:
+        self.call = call
+        self.begun: list[Attempt] = []
+        self.announced: list[tuple[str, int]] = []
+        call.headers.setdefault("Caller-Destination-Number", DID)
+        inbound.run(
+            call,
+            queue,
+            caller,
+            SETTINGS,
+            begin=self.begun.append,
+            announce=lambda _attempt, agent, hold_time: self.announced.append((agent, hold_time)),
+        )
+        (self.attempt,) = self.begun
+
+    @property
+    def record(self) -> Record:
+        assert self.attempt.record is not None
+        return self.attempt.record
+
+    @property
+    def told(self) -> tuple[str, int, str]:
+        return self.record.end_reason, self.record.end_code, self.record.hung_up_by
+
+
+def agent(user: str = "1001", disposition: str | None = None) -> Leg:
+    return Leg("B", answered_at=1004.4, ended_at=1010.0, q850=16, disposition=disposition, user=user)
+
+
+def joined(a_by: str | None = "recv_bye", b_by: str | None = "send_bye", user: str = "1001") -> ScriptedCall:
+    return ScriptedCall([talks(agent(user))], ended(a_by=a_by, b=agent(user, b_by)))
+
+
+def test_all_agents_ring_at_once_each_under_its_own_name() -> None:
+    call = joined()
+    Run(call)
+    ((leg, endpoints, timeout, longest),) = call.did("bridge")
+    assert endpoints == [("user/1000@127.0.0.1", "1000"), ("user/1001@127.0.0.1", "1001")]
+    assert (timeout, longest) == (20, 3600)
+    assert leg["origination_caller_id_number"] == CALLER
+    assert leg["ignore_early_media"] == "true"
+    assert leg["esl_app"] == "inbound"
+
+
+def test_the_caller_hears_ringing_and_is_not_answered_before_an_agent() -> None:
+    call = joined()
+    Run(call)
+    assert [entry[0] for entry in call.log] == ["set", "ring", "bridge", "hangup"]
+
+
+def test_the_record_of_an_answered_call() -> None:
+    run = Run(joined())
+    assert run.told == ("answered", 16, "callee")
+    made = run.record
+    assert (made.extension, made.number, made.dial_number) == ("1001", CALLER, DID)
+    assert (made.app, made.integrator, made.call_dir) == ("inbound", "acme", "inbound")
+    assert made.recording_url == f"{made.call_ref}.wav"
+
+
+def test_hold_time_is_from_arrival_to_answer() -> None:
+    run = Run(joined())
+    assert (run.record.dialed_at, run.record.answered_at, run.record.hold_time) == (1000.0, 1004.4, 4)
+
+
+def test_the_integrator_is_told_of_the_answer_once_with_the_agent_and_the_wait() -> None:
+    assert Run(joined()).announced == [("1001", 4)]
+
+
+def test_nobody_is_told_of_a_call_that_was_not_answered() -> None:
+    assert Run(ScriptedCall([fails("USER_BUSY")], ended(a_by="send_refuse"))).announced == []
+
+
+@pytest.mark.parametrize(
+    ("a_by", "b_by", "who"),
+    [("recv_bye", "send_bye", "callee"), ("send_bye", "recv_bye", "agent"), (None, None, "system")],
+)
+def test_who_hung_up(a_by: str | None, b_by: str | None, who: str) -> None:
+    assert Run(joined(a_by, b_by)).told == ("answered", 16, who)
+
+
+def test_the_agents_own_voice_is_left() -> None:
+    call = joined()
+    Run(call)
+    # On the caller's leg, its own voice right: two agents who answer at once would write into one file.
+    aleg = call.did("set")[0][0]
+    assert aleg["execute_on_answer"].startswith("record_session:/recordings/acme/")
+    assert (aleg["RECORD_STEREO"], aleg["RECORD_STEREO_SWAP"]) == ("true", "true")
+    assert "execute_on_answer" not in call.did("bridge")[0][0]
+
+
+# Not answered --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "told", "cause", "message"),
+    [
+        (fails("USER_NOT_REGISTERED"), ("agent_failed", 20, "agent"), "USER_NOT_REGISTERED", False),
+        (fails("SUBSCRIBER_ABSENT"), ("agent_failed", 20, "agent"), "USER_NOT_REGISTERED", False),
+        (fails("USER_BUSY"), ("agent_busy", 17, "agent"), "USER_BUSY", False),
+        (fails("NO_ANSWER", timed_out=True), ("agent_no_answer", 19, "system"), "NO_ANSWER", True),
+        (fails("NO_USER_RESPONSE"), ("agent_no_answer", 18, "agent"), "NO_ANSWER", True),
+        (fails("CALL_REJECTED"), ("agent_failed", 21, "agent"), "NO_ANSWER", False),
+    ],
+)
+def test_what_the_caller_gets(step: Any, told: tuple[str, int, str], cause: str, message: bool) -> None:
+    call = ScriptedCall([step], ended(a_by="send_refuse"))
+    assert Run(call).told == told
+    assert call.did("hangup") == [(cause,)]
+    assert bool(call.did("play_early")) is message
+
+
+def test_a_caller_who_leaves_while_agents_ring() -> None:
+    run = Run(ScriptedCall([caller_leaves()], ended(a_by="recv_cancel")))
+    assert run.told == ("abandoned", 16, "callee")
+    assert run.record.recording_url is None
+
+
+def test_a_caller_who_leaves_in_the_message_was_not_answered() -> None:
+    call = ScriptedCall([fails("NO_ANSWER", timed_out=True)], ended(a_by="recv_cancel"), gone_at="play_early")
+    assert Run(call).told == ("agent_no_answer", 19, "system")
+
+
+@pytest.mark.parametrize("gone_at", ["set", "ring", "bridge"])
+def test_a_caller_who_has_gone_already_has_one_record(gone_at: str) -> None:
+    run = Run(ScriptedCall([], ended(a_by="recv_cancel"), gone_at=gone_at))
+    assert run.told == ("abandoned", 16, "callee")
+
+
+def test_a_lost_switch_is_a_lost_call() -> None:
+    assert Run(ScriptedCall([socket_lost], ended(lost=True))).told == ("lost", 31, "system")
+
+
+# Who calls -----------------------------------------------------------------------------------------------
+
+
+def test_a_withheld_number_is_not_passed_on() -> None:
+    call = joined()
+    run = Run(call, caller=None)
+    assert run.record.number is None
+    assert run.record.call_dir == "inbound"
+    leg = call.did("bridge")[0][0]
+    assert leg["origination_caller_id_number"] == leg["origination_caller_id_name"] == "anonymous"
+
+
+def test_a_caller_inside_is_an_internal_call() -> None:
+    assert Run(joined(), caller="1005").record.call_dir == "internal"
+
+
+@pytest.mark.parametrize("dnis", ["27115550000\n\napi hupall", "२७११५५५००००", "", "+"])
+def test_a_hostile_dialled_number_stands_in_no_record(dnis: str) -> None:
+    call = joined()
+    call.headers["Caller-Destination-Number"] = dnis
+    assert Run(call).record.dial_number == DID
+
+
+def test_a_number_that_is_not_configured_is_refused() -> None:
+    call = ScriptedCall([], ended(a_by="send_refuse"), headers={"Caller-Destination-Number": "27115559999"})
+    run = Run(call, queue=None)
+    assert call.did("hangup") == [("UNALLOCATED_NUMBER",)]
+    assert run.told == ("rejected", 21, "system")
+    assert (run.record.number, run.record.dial_number) == (CALLER, "27115559999")
+
+
+def test_an_answer_that_only_the_end_tells_of_is_recorded_and_announced_like_any_other() -> None:
+    end = Ended(1010.0, Leg("A", ended_at=1010.0), agent("1001", "recv_bye"))
+    run = Run(ScriptedCall([caller_leaves(ringing=False)], end))
+    assert run.told == ("answered", 16, "agent")
+    assert (run.record.extension, run.record.answered_at, run.record.hold_time) == ("1001", 1004.4, 4)
+    assert run.announced == [("1001", 4)]

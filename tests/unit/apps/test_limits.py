@@ -1,0 +1,514 @@
+"""Every leg that is placed is asked for first, and what is spent ends the call: by script, in each application."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa
+from esl_apps.apps.autodial import AutodialOrder
+from esl_apps.apps.callback import whom_to_call
+from esl_apps.apps.ringing import Rang, ring_aleg
+from esl_apps.apps.session import Rules
+from esl_apps.core import faults
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Bridged, CallEnded, Leg, Progress
+from esl_apps.core.cards import Account, Card, Unavailable
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import BREAKER, CALLS_PER_HOUR, MINUTES_PER_DAY, Level, Limits, Refusal, read_destination
+from esl_apps.core.numbers import NumberPlan
+from esl_apps.core.order import Client
+from esl_apps.core.pins import Source
+from tests.support.scripted import SETTINGS, Purse, ScriptedCall, Step, ended, talks
+
+PLAN = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+1876"])
+SETTINGS = replace(SETTINGS, plan=PLAN)
+ACCOUNT = Account("acme", caller_id="+27115550000", limits=Limits(calls_per_hour=1))
+CARD = Card("c1", "acme", "u1", "27825556666", active=True)
+RULES = Rules(emergency=True)
+CALLEE, HIGH_RISK = "0820001234", "0018765551234"
+OVER, TRIPPED = Refusal(CALLS_PER_HOUR, "account:acme"), Refusal(BREAKER, "account:acme")
+
+
+class NoPin:
+    """Nobody here is asked for a PIN."""
+
+    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
+        raise AssertionError("no PIN is asked for")
+
+
+NO_PIN, SOURCE = NoPin(), Source("27825556666", "192.0.2.1", "disa/acme/front", "27115550002")
+
+
+@dataclass(frozen=True)
+class Rule:
+    action: str
+
+
+class OneCard:
+    def __init__(self, account: Account = ACCOUNT) -> None:
+        self.known = account
+
+    def by_pin(self, pin: str) -> Card | None:
+        return CARD
+
+    def by_number(self, e164: str) -> Card | None:
+        return replace(CARD, cid=e164)
+
+    def dial(self, account_id: str, id: str, number: str) -> Card | None:
+        return CARD
+
+    def account(self, account_id: str) -> Account | None:
+        return self.known
+
+    def card_limits(self, account_id: str) -> Limits | None:
+        return None
+
+    def last_number(self, card_id: str) -> str | None:
+        return None
+
+
+class Answers:
+    """One caller, who keys what is asked for, through one application."""
+
+    def __init__(self, *steps: Step, keyed: str = CALLEE, account: Account = ACCOUNT) -> None:
+        self.begun: list[Attempt] = []
+        self.call = ScriptedCall(list(steps), ended(), keyed=[keyed], answered_at=1002.0)
+        self.account = account
+
+    def told(self) -> list[tuple[str, int, str]]:
+        records = [attempt.record for attempt in self.begun]
+        assert None not in records
+        return [(one.end_reason, one.end_code, one.hung_up_by) for one in records if one is not None]
+
+    def disa(self, usage: Purse) -> None:
+        entrance = disa.Entrance("front", self.account, None, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
+        disa.run(
+            self.call,
+            entrance,
+            SETTINGS,
+            RULES,
+            usage,
+            NO_PIN,
+            caller="0825556666",
+            source=SOURCE,
+            begin=self.begun.append,
+            hash_pin=str,
+        )
+
+    def dialthrough(self, usage: Purse) -> None:
+        dialthrough.run(
+            self.call,
+            SETTINGS,
+            replace(RULES, cid_trust="any"),
+            OneCard(self.account),
+            usage,
+            NO_PIN,
+            caller="0825556666",
+            attested=False,
+            source=SOURCE,
+            begin=self.begun.append,
+        )
+
+    def callback(self, usage: Purse) -> None:
+        attempt = callback.new_attempt(PLAN.read("0825556666"), self.account, "27115550000")
+        self.begun.append(attempt)
+        callback.run(
+            self.call,
+            attempt,
+            CARD,
+            self.account,
+            SETTINGS,
+            RULES,
+            OneCard(self.account),
+            usage,
+            confirm=False,
+            begin=self.begun.append,
+        )
+
+    def autodial(self, usage: Purse) -> None:
+        order = AutodialOrder(PLAN.read("0831112222"), PLAN.read(self.call.keyed[0]), None, 0.0, False, None)
+        attempt = autodial.new_attempt(order, self.account)
+        self.begun.append(attempt)
+        autodial.run(self.call, attempt, order, self.account, SETTINGS, RULES, usage, begin=self.begun.append)
+
+
+APPLICATIONS = [Answers.disa, Answers.dialthrough, Answers.callback, Answers.autodial]
+
+
+def cut(usage: Purse, refusal: Refusal, *, answered: bool = True) -> Step:
+    """What is left is talked, and B is ended by us."""
+
+    def step(progress: Progress) -> Bridged:
+        leg = Leg("B", answered_at=1005.0 if answered else None, ended_at=1008.0, disposition="send_bye", q850=19)
+        if answered:
+            progress("answered", 1005.0, leg)
+        usage.charges[-1].cut = refusal
+        return Bridged(answered, 19, "ALLOTTED_TIMEOUT", bleg=leg)
+
+    return step
+
+
+@pytest.mark.parametrize("application", APPLICATIONS)
+@pytest.mark.parametrize(("refusal", "code"), [(OVER, 17), (TRIPPED, 21)])
+def test_what_is_refused_is_not_dialled(
+    application: Callable[[Answers, Purse], None], refusal: Refusal, code: int
+) -> None:
+    one = Answers(talks())
+    application(one, Purse(refusal))
+    assert one.call.did("bridge") == []
+    assert one.call.did("play")[-1] == ("limit_reached",)
+    assert one.told() == [("rejected", code, "system")]
+
+
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_what_can_t_be_asked_is_not_dialled(application: Callable[[Answers, Purse], None]) -> None:
+    class Away(Purse):
+        def begin(self, *charges: Any) -> Refusal | None:
+            raise Unavailable("redis: away")
+
+    one = Answers(talks())
+    application(one, Away())
+    assert one.call.did("bridge") == []
+    assert one.told() == [("rejected", 21, "system")]
+
+
+class Changing(OneCard):
+    """Who has authorised finds his card another, and its account, once he has keyed a number."""
+
+    def __init__(self, card: Card | None, account: Account | None) -> None:
+        super().__init__()
+        self.card, self.later = card, account
+        self.dialled: list[str] = []
+
+    def dial(self, account_id: str, id: str, number: str) -> Card | None:
+        self.dialled.append(number)
+        return self.card
+
+    def account(self, account_id: str) -> Account | None:
+        return self.later if self.dialled else ACCOUNT
+
+
+MOBILE_DENIED = {"mobile": Rule("deny")}
+
+
+@pytest.mark.parametrize(
+    ("card", "account", "code"),
+    [
+        (None, ACCOUNT, 57),
+        (replace(CARD, active=False), ACCOUNT, 57),
+        (CARD, None, 57),
+        (CARD, replace(ACCOUNT, call_restriction=MOBILE_DENIED), 57),
+        (CARD, replace(ACCOUNT, users={"u1": MOBILE_DENIED}), 57),
+        (replace(CARD, user_id="u2"), replace(ACCOUNT, users={"u2": MOBILE_DENIED}), 57),
+        (CARD, ACCOUNT, None),
+        (CARD, replace(ACCOUNT, users={"u2": MOBILE_DENIED}), None),
+    ],
+)
+def test_what_was_taken_away_in_a_session_dials_no_further_number(
+    card: Card | None, account: Account | None, code: int | None
+) -> None:
+    one, cards = Answers(talks()), Changing(card, account)
+    dialthrough.run(
+        one.call,
+        SETTINGS,
+        replace(RULES, cid_trust="any"),
+        cards,
+        Purse(),
+        NO_PIN,
+        caller="0825556666",
+        attested=False,
+        source=SOURCE,
+        begin=one.begun.append,
+    )
+    assert cards.dialled == ["+27820001234"]
+    assert len(one.call.did("bridge")) == (code is None)
+    if code is not None:
+        assert one.told() == [("rejected", code, "system")]
+
+
+def test_what_a_card_may_not_dial_is_not_its_last_number() -> None:
+    cards = Changing(CARD, ACCOUNT)
+    one = Answers(talks(), keyed=HIGH_RISK)
+    dialthrough.run(
+        one.call,
+        SETTINGS,
+        replace(RULES, cid_trust="any"),
+        cards,
+        Purse(),
+        NO_PIN,
+        caller="0825556666",
+        attested=False,
+        source=SOURCE,
+        begin=one.begun.append,
+    )
+    assert cards.dialled == one.call.did("bridge") == []
+
+
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_what_is_spent_while_they_talk_ends_the_call_and_its_session(
+    application: Callable[[Answers, Purse], None],
+) -> None:
+    usage = Purse()
+    one = Answers(cut(usage, Refusal(MINUTES_PER_DAY, "account:acme")), talks())
+    application(one, usage)
+    assert one.told()[0][::2] == ("answered", "system")
+    assert len(one.told()) == 1
+    assert one.call.did("play")[-1] == ("limit_reached",)
+    assert all(charge.ended for charge in usage.charges)
+
+
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_a_breaker_that_ends_calls_ends_one_that_rings(application: Callable[[Answers, Purse], None]) -> None:
+    usage = Purse()
+    one = Answers(cut(usage, TRIPPED, answered=False), talks())
+    application(one, usage)
+    assert one.told() == [("rejected", 21, "system")]
+
+
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_a_high_risk_number_is_refused_and_an_account_may_allow_it(
+    application: Callable[[Answers, Purse], None],
+) -> None:
+    one = Answers(talks(), keyed=HIGH_RISK)
+    application(one, Purse())
+    assert one.call.did("bridge") == []
+    assert one.told() == [("rejected", 57, "system")]
+    allowed = Answers(talks(), keyed=HIGH_RISK, account=replace(ACCOUNT, call_restriction={"high_risk": Rule("allow")}))
+    application(allowed, Purse())
+    assert len(allowed.call.did("bridge")) == 1
+
+
+def test_an_emergency_call_is_not_counted() -> None:
+    settings = replace(SETTINGS.endpoints, emergency="sofia/gateway/pstn/{number}")
+    one = Answers(talks(), keyed="112")
+    entrance = disa.Entrance("front", ACCOUNT, None, 10, 1, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
+    disa.run(
+        one.call,
+        entrance,
+        replace(SETTINGS, endpoints=settings),
+        RULES,
+        Purse(OVER),
+        NO_PIN,
+        caller=None,
+        source=SOURCE,
+        begin=one.begun.append,
+        hash_pin=str,
+    )
+    assert len(one.call.did("bridge")) == 1
+
+
+def test_the_talk_is_what_is_charged() -> None:
+    usage = Purse()
+    leg = Leg("B", answered_at=1005.0, ended_at=1047.5, disposition="recv_bye", q850=16)
+    one = Answers(talks(leg))
+    one.disa(usage)
+    (charge,) = usage.charges
+    assert charge.spent(0.0) == pytest.approx(42.5)
+    assert [ticket.bound.key for ticket in charge.tickets] == ["account:acme"]
+
+
+def test_ringing_back_goes_on_costing_from_number_to_number() -> None:
+    usage = Purse()
+    number = PLAN.read("0825556666")
+    one = Answers(talks(), talks())
+    one.call.keyed = [CALLEE, "0820009999"]
+    attempt = callback.new_attempt(number, ACCOUNT, "27115550000")
+    one.begun.append(attempt)
+    aleg = callback.charge(attempt, number, RULES, ACCOUNT, CARD, Limits(minutes_per_day=9))
+    assert usage.begin(aleg) is None
+    callback.run(
+        one.call,
+        attempt,
+        CARD,
+        ACCOUNT,
+        SETTINGS,
+        RULES,
+        OneCard(),
+        usage,
+        confirm=False,
+        begin=one.begun.append,
+    )
+    assert len(one.call.did("bridge")) == 2
+    # It was up from its answer to the hang-up, whatever was dialled meanwhile; B's minutes are not its account's again.
+    assert aleg.since is not None
+    assert aleg.ended
+    own = [ticket for charge in usage.charges[1:] for ticket in charge.tickets if ticket.timed]
+    assert own == []
+
+
+def test_a_caller_rung_back_is_cut_while_it_is_asked_for_a_number() -> None:
+    usage = Purse()
+    number = PLAN.read("0825556666")
+    one = Answers()
+    one.call.gone_at = "collect"
+    attempt = callback.new_attempt(number, ACCOUNT, "27115550000")
+    one.begun.append(attempt)
+    aleg = callback.charge(attempt, number, RULES, ACCOUNT, CARD, Limits(minutes_per_day=9))
+    assert usage.begin(aleg) is None
+    aleg.cut = OVER
+    callback.run(
+        one.call, attempt, CARD, ACCOUNT, SETTINGS, RULES, OneCard(), usage, confirm=False, begin=one.begun.append
+    )
+    assert one.told() == [("rejected", 17, "system")]
+
+
+def test_a_high_risk_number_is_not_rung_back() -> None:
+    target = whom_to_call("+18765551234", SETTINGS, RULES, OneCard())
+    assert target == "class high_risk is denied"
+    allowing = OneCard(replace(ACCOUNT, call_restriction={"high_risk": Rule("allow")}))
+    assert not isinstance(whom_to_call("+18765551234", SETTINGS, RULES, allowing), str)
+
+
+def test_a_conference_is_its_accounts_own_and_is_paid_for() -> None:
+    for name in ("acme", "other"):
+        account = replace(ACCOUNT, id=name, limits=Limits(longest_call=90))
+        one = Answers()
+        order = AutodialOrder(PLAN.read("0831112222"), None, "weekly", 0.0, False, None)
+        attempt = autodial.new_attempt(order, account)
+        usage = Purse()
+        assert usage.begin(*autodial.charges(attempt, order, RULES, account)) is None
+        autodial.run(one.call, attempt, order, account, SETTINGS, RULES, usage, begin=one.begun.append)
+        assert one.call.did("conference") == [(f"{name}~weekly", 90)]
+        assert attempt.record is not None
+        assert attempt.record.number == "conference:weekly"
+        assert usage.charges[0].since is not None
+        assert usage.charges[0].ended
+
+
+# Click-to-dial ---------------------------------------------------------------------------------------
+
+LEVELS = (Level("system"), Level("integrator:acme", Limits(calls_per_hour=1)))
+FIELDS = {"agent": "1000", "callee": CALLEE, "outbound_id": "27115550000"}
+
+
+def client(**more: Any) -> Client:
+    return Client("acme", PLAN, levels=LEVELS, **more)
+
+
+def test_both_legs_of_a_click_are_paid_for_where_both_cost() -> None:
+    one = client()
+    order = one.read(FIELDS)
+    attempt = click2dial.new_attempt(one, order, SETTINGS)
+    assert [(charge.aleg, charge.number) for charge in click2dial.charges(attempt, order, one)] == [
+        (False, order.callee)
+    ]
+    order = one.read({**FIELDS, "agent": "0831112222"})
+    attempt = click2dial.new_attempt(one, order, SETTINGS)
+    legs = click2dial.charges(attempt, order, one)
+    assert [(charge.aleg, charge.number) for charge in legs] == [(True, order.agent), (False, order.callee)]
+    # It is one call of the integrator's, and its minutes are counted once.
+    owners = [ticket for leg in legs for ticket in leg.tickets if ticket.bound.key == "integrator:acme"]
+    assert [(ticket.bound.member, ticket.bound.timed) for ticket in owners] == [
+        (attempt.call_ref, True),
+        (attempt.call_ref, False),
+    ]
+
+
+@pytest.mark.parametrize("field", ["agent", "callee"])
+def test_a_high_risk_number_is_no_leg_of_a_click(field: str) -> None:
+    with pytest.raises(faults.Refused) as refused:
+        client().read({**FIELDS, field: HIGH_RISK})
+    assert [(fault.field, fault.code) for fault in refused.value.faults] == [(field, "restricted")]
+    assert "high_risk" in refused.value.faults[0].message
+    client(call_restriction={"high_risk": Rule("allow")}).read({**FIELDS, field: HIGH_RISK})
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code", "header"), [(OVER, 17, "calls_per_hour is reached"), (TRIPPED, 21, "the breaker has tripped")]
+)
+def test_a_phone_that_may_not_spend_gets_a_refusal_and_a_record(refusal: Refusal, code: int, header: str) -> None:
+    call = ScriptedCall(
+        [talks()],
+        ended(a_by="recv_bye"),
+        variables={"sip_authorized": "true", "sip_auth_username": "1000"},
+        headers={"Caller-Destination-Number": CALLEE},
+        sip={"X-Teleforge-Outbound-ID": "27115550000"},
+    )
+    begun: list[Attempt] = []
+    click2dial.run_from_phone(
+        call, client(), SETTINGS, trusted=lambda _address: False, begin=begun.append, usage=Purse(refusal)
+    )
+    assert call.did("respond") == [(400, [("X-Teleforge-Error", f"limits: {header}")])]
+    assert call.did("bridge") == []
+    (record,) = [attempt.record for attempt in begun]
+    assert record is not None
+    assert (record.end_reason, record.end_code) == ("rejected", code)
+
+
+def test_a_click_whose_money_ends_is_answered_and_ended_by_the_system() -> None:
+    one, usage = client(), Purse()
+    order = one.read(FIELDS)
+    attempt = click2dial.new_attempt(one, order, SETTINGS)
+    assert usage.begin(*click2dial.charges(attempt, order, one)) is None
+    call = ScriptedCall([cut(usage, OVER)], ended(a_by="send_bye", b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
+    click2dial.run(call, attempt, order, one, SETTINGS)
+    assert attempt.record is not None
+    assert (attempt.record.end_reason, attempt.record.hung_up_by) == ("answered", "system")
+    assert all(charge.ended for charge in usage.charges)
+
+
+def test_a_click_may_last_as_long_as_its_destination() -> None:
+    limits = Limits(destinations={read_destination("class:mobile"): Limits(longest_call=75)})
+    one = Client("acme", PLAN, levels=[Level("integrator:acme", limits)])
+    order, usage = one.read(FIELDS), Purse()
+    attempt = click2dial.new_attempt(one, order, SETTINGS)
+    assert usage.begin(*click2dial.charges(attempt, order, one)) is None
+    call = ScriptedCall([talks()], ended(b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
+    click2dial.run(call, attempt, order, one, SETTINGS)
+    assert call.did("bridge")[0][3] == 75
+
+
+def test_a_first_leg_that_rings_is_ended_as_rejected() -> None:
+    one, usage = client(), Purse()
+    order = one.read({**FIELDS, "agent": "0831112222"})
+    attempt = click2dial.new_attempt(one, order, SETTINGS)
+    assert usage.begin(*click2dial.charges(attempt, order, one)) is None
+
+    class Line:
+        rung = 0
+
+        def originate(self, command: str, deadline: float) -> Rang:
+            self.rung += 1
+            usage.charges[0].cut = TRIPPED
+            # The cause that would make it try the next gateway.
+            return Rang("failed", 41)
+
+    line = Line()
+    assert not ring_aleg(line, attempt, {}, ["sofia/gateway/a/1", "sofia/gateway/b/1"], 30, "socket(x)")
+    assert line.rung == 1
+    assert attempt.record is not None
+    assert (attempt.record.end_reason, attempt.record.end_code) == ("rejected", 21)
+
+
+def test_a_caller_who_leaves_pays_no_further() -> None:
+    usage = Purse()
+
+    def leaves(progress: Progress) -> Bridged:
+        progress("answered", 1005.0, Leg("B", answered_at=1005.0))
+        raise CallEnded("the channel hung up")
+
+    one = Answers(leaves)
+    one.call.end = ended(a_by="recv_bye", b=Leg("B", answered_at=1005.0, ended_at=1010.0))
+    one.dialthrough(usage)
+    assert [charge.spent(0.0) for charge in usage.charges] == [pytest.approx(5.0)]
+    assert all(charge.ended for charge in usage.charges)
+
+
+def test_a_call_that_was_paid_for_is_freed_without_the_garbage_collector() -> None:
+    attempt = Attempt("disa", None, None, None, None, "external")
+    charge = Charge(attempt, [Level("system", Limits(calls_per_hour=5, minutes_per_day=60))], None)
+    charge.open(lambda: 0.0, lambda _charge: None)
+    attempt.enter("bridged", 1.0)
+    attempt.end("answered", 16, "callee", 2.0)
+    gc.collect()
+    gc.disable()
+    try:
+        del attempt, charge
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

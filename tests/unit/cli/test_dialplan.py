@@ -1,0 +1,783 @@
+"""The dialplan, the prompts, and the configuration that ships: as files, and on a real switch.
+
+The nodes here are a few lines of socket each, not esl_apps: what is tested is what FreeSWITCH does with the
+files when a node is there, is not, is stopped, or dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import wave
+from array import array
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+import yaml
+
+from esl_apps import config
+from esl_apps.cli import dialplan
+from esl_apps.config.model import Config
+from esl_apps.prompts import make_prompts
+from tests.conftest import ON_FREESWITCH
+from tests.rig.base import eventually
+from tests.rig.freeswitch import FreeswitchRig, read_wav, tone_timeline
+from tests.support import ROOT
+from tests.support.ports import free_ports
+
+PROMPTS = ROOT / "esl_apps" / "prompts"
+YAML = ROOT / "conf" / "esl_apps.yml"
+CONTEXT = {dialplan.PUBLIC: "public", dialplan.DEFAULT: "default"}
+
+
+def shipped() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(YAML.read_text())
+    return loaded
+
+
+def extensions(text: str) -> list[ElementTree.Element]:
+    return ElementTree.fromstring(text).findall("extension")
+
+
+def expression(text: str, name: str) -> str:
+    (found,) = [e for e in extensions(text) if e.get("name") == name]
+    condition = found.find("condition")
+    assert condition is not None
+    return condition.get("expression", "")
+
+
+# As files
+
+
+@pytest.mark.parametrize("name", CONTEXT)
+def test_shipped_is_what_the_shipped_configuration_renders(name: str) -> None:
+    path, rendered = ROOT / "dialplan" / name, dialplan.render(shipped())[name]
+    if os.environ.get("UPDATE_DIALPLAN"):
+        path.write_text(rendered)
+    assert path.read_text() == rendered, "run this with UPDATE_DIALPLAN=1"
+
+
+def test_nothing_else_ships() -> None:
+    assert {path.name for path in (ROOT / "dialplan").iterdir()} == set(CONTEXT)
+
+
+@pytest.mark.parametrize("name", CONTEXT)
+def test_bare_extensions_before_the_stock_files(name: str) -> None:
+    text = (ROOT / "dialplan" / name).read_text()
+    root = ElementTree.fromstring(text)
+    assert root.tag == "include"
+    assert {child.tag for child in root} == {"extension"}
+    assert "<context" not in text
+    # public/ and default/ are read in the order of names; these are the first there
+    stock = ["00_inbound_did.xml", "00_pizza_demo.xml", "01_example.com.xml"]
+    assert sorted([name, *stock])[0] == name
+
+
+@pytest.mark.parametrize(("name", "context"), CONTEXT.items())
+def test_each_socket_is_armed_and_followed(name: str, context: str) -> None:
+    armed = 0
+    for extension in extensions((ROOT / "dialplan" / name).read_text()):
+        actions = [(a.get("application"), a.get("data")) for a in extension.iter("action")]
+        if "socket" not in [application for application, _ in actions]:
+            continue
+        (watchdog, socket_, after) = actions
+        assert watchdog == ("sched_transfer", f"+8 esl_apps_unavailable XML {context}")
+        assert re.fullmatch(r"127\.0\.0\.1:8084/[a-z0-9/]+ async full", socket_[1] or "")
+        assert after == ("transfer", f"esl_apps_unavailable XML {context}")
+        armed += 1
+    assert armed == {"public": 4, "default": 1}[context]
+    names = [e.get("name") for e in extensions((ROOT / "dialplan" / name).read_text())]
+    assert len(names) == len(set(names))
+    assert names.index("esl_apps_unavailable") < min(
+        names.index(n) for n in names if n in ("esl_apps_click2dial", "esl_apps_dialthrough")
+    )
+
+
+def test_every_application_and_every_node_is_there() -> None:
+    plan = shipped()
+    plan["dialplan"]["nodes"] = ["10.0.0.1:8084", "fs-node.example.net:9000"]
+    text = "".join(dialplan.render(plan).values())
+    for path in ("dialthrough", "callback", "disa/acme/front", "inbound", "click2dial"):
+        assert f'"10.0.0.1:8084/{path}|fs-node.example.net:9000/{path} async full"' in text
+
+
+ZA = {"+27115550000", "27115550000", "0027115550000", "0115550000"}
+
+
+@pytest.mark.parametrize(
+    ("number", "region", "expected"),
+    [
+        ("27115550000", "ZA", ZA),
+        ("+27 11 555 0000", "ZA", ZA),
+        ("0115550000", "ZA", ZA),
+        ("0027115550000", "ZA", ZA),
+        ("27115550000", "GB", {"+27115550000", "27115550000", "0027115550000"}),
+        ("5141115555", "US", {"+5141115555", "5141115555", "005141115555"}),  # 111: no number there
+        (
+            "5142223333",
+            "CA",
+            {"+15142223333", "15142223333", "0015142223333", "01115142223333", "5142223333"},
+        ),
+        ("5142223333", "ZA", {"+5142223333", "5142223333", "005142223333"}),
+        ("+390212345678", "IT", {"+390212345678", "390212345678", "00390212345678", "0212345678"}),
+        ("1000", "ZA", {"1000"}),
+        ("info.desk", "ZA", {"info.desk"}),
+    ],
+)
+def test_forms(number: str, region: str, expected: set[str]) -> None:
+    assert set(dialplan.forms(number, region)) == expected
+
+
+def test_the_expression_matches_all_forms_and_nothing_else() -> None:
+    pattern = re.compile(expression(dialplan.render(shipped())[dialplan.PUBLIC], "esl_apps_inbound_27115550000"))
+    for form in ZA:
+        assert pattern.search(form), form
+        others = [
+            form + "1",
+            "1" + form,
+            form[:-1],
+            form[1:],
+            form + "\n",
+            "x\n" + form,
+            form + ";x",
+            form + " ",
+        ]
+        others += [form.replace("555", "55a"), "+" + form, form.upper() + "#", f"sip:{form}", form + "@x", ""]
+        for other in others:
+            assert other in ZA or not pattern.search(other), other
+    assert not pattern.search("115550000")
+    assert not pattern.search("+0115550000")
+
+
+def test_a_number_leads_to_one_application() -> None:
+    plan = shipped()
+    plan["inbound"]["0115550002"] = {}
+    with pytest.raises(ValueError, match=r"accounts\.acme\.disa\.front\.numbers already"):
+        dialplan.render(plan)
+    plan = shipped()
+    plan["cccp"]["cccp_cb_number"] = "+5141115555"
+    with pytest.raises(ValueError, match=r"cccp\.cccp_cc_number already"):
+        dialplan.render(plan)
+
+
+def test_a_disa_may_have_several_numbers() -> None:
+    plan = shipped()
+    plan["accounts"]["acme"]["disa"]["front"]["numbers"] = ["27115550002", "0115550003"]
+    pattern = re.compile(expression(dialplan.render(plan)[dialplan.PUBLIC], "esl_apps_disa_acme_front"))
+    assert all(pattern.search(form) for form in ("0115550002", "+27115550003"))
+    assert not pattern.search("27115550001")
+
+
+HOSTILE = [
+    '1" application="system',
+    "1000)|(.*",
+    "${system(id)}",
+    "$${x}",
+    "1000 XML default",
+    "a|b",
+    "1\n2",
+    "&#36;{x}",
+    "a&b",
+    "<x>",
+    "'",
+    "\\",
+    "]]>",
+    "-->",
+    "{{x}}",
+    "é",
+    "1000;x",
+    "1,2",
+    "%0a",
+]
+
+
+def at(plan: dict[str, Any], path: str, value: str) -> dict[str, Any]:
+    plan = deepcopy(plan)
+    *way, last = path.split("/")
+    inner: Any = plan
+    for key in way:
+        inner = inner[key]
+    if last == "KEY":
+        inner[value] = inner.pop(next(iter(inner)))
+    else:
+        inner[last] = [value] if isinstance(inner[last], list) else value
+    return plan
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "cccp/cccp_cc_number",
+        "cccp/cccp_cb_number",
+        "inbound/KEY",
+        "accounts/KEY",
+        "accounts/acme/disa/KEY",
+        "accounts/acme/disa/front/numbers",
+        "dialplan/nodes",
+        "prompts/dir",
+        "prompts/language",
+        "dial/region",
+    ],
+)
+def test_hostile_values_are_refused_or_stay_values(path: str, value: str) -> None:
+    plan = at(shipped(), path, value)
+    if path in ("prompts/dir", "dial/region"):
+        with contextlib.suppress(ValueError):  # harmless there, then: nothing but values differs from what ships
+            assert shape(dialplan.render(plan)) == shape(dialplan.render(shipped()))
+    else:
+        section = path.split("/", maxsplit=1)[0]
+        with pytest.raises(ValueError, match=section):
+            dialplan.render(plan)
+
+
+def shape(rendered: dict[str, str]) -> list[list[str | None]]:
+    return [
+        [element.tag if element.tag != "action" else element.get("application") for element in extension.iter()]
+        for text in rendered.values()
+        for extension in extensions(text)
+    ]
+
+
+@pytest.mark.parametrize("number", ["1.2", "*9#", "x_y-z"])
+def test_what_an_expression_could_read_is_escaped(number: str) -> None:
+    plan = at(shipped(), "cccp/cccp_cc_number", number)
+    pattern = re.compile(expression(dialplan.render(plan)[dialplan.PUBLIC], "esl_apps_dialthrough"))
+    assert pattern.search(number)
+    for other in ("1x2", "12", "9#", "99#", "x_yz", "x_"):
+        assert not pattern.search(other)
+
+
+def test_a_node_must_be_one_that_a_switch_reaches() -> None:
+    plan = shipped()
+    plan["node"] = {"listen": "0.0.0.0:8084", "advertise": None}
+    with pytest.raises(ValueError, match=r"node\.advertise"):
+        dialplan.render(plan)
+
+
+def test_kazoos_own_form_and_missing_sections() -> None:
+    plan = shipped()
+    whole = dialplan.render(plan)
+    plan["cccp"] = {"_id": "cccp", "default": plan["cccp"]}
+    assert dialplan.render(plan) == whole
+    bare = dialplan.render({"node": {"listen": "127.0.0.1:8084"}})
+    assert [e.get("name") for e in extensions(bare[dialplan.PUBLIC])] == [
+        "esl_apps_handover_1",
+        "esl_apps_handover_2",
+        "esl_apps_unavailable",
+    ]
+
+
+# The configuration that ships
+
+
+def secrets() -> dict[str, str]:
+    names = re.findall(r"\$\{(\w+)\}", "\n".join(line.partition("#")[0] for line in YAML.read_text().splitlines()))
+    return dict.fromkeys(names, "4821907356")
+
+
+def test_the_environment_example_has_every_secret() -> None:
+    text = (ROOT / "conf" / "esl_apps.env.example").read_text()
+    assert set(re.findall(r"(?m)^(\w+)=$", text)) == set(secrets())
+
+
+def test_the_configuration_is_one() -> None:
+    assert config.load(str(YAML), secrets())
+
+
+def test_the_configuration_has_every_key() -> None:
+    """Of the contract and of ours: all that ``Config`` knows."""
+    missing = sorted(unnamed(Config, shipped(), ""))
+    assert not missing, f"not in conf/esl_apps.yml: {missing}"
+
+
+def unnamed(kind: Any, data: Any, path: str) -> Iterator[str]:
+    for field in msgspec.structs.fields(kind):
+        here = f"{path}.{field.encode_name}".lstrip(".")
+        if field.encode_name not in data:
+            yield here
+            continue
+        inside, found = struct_in(field.type), data[field.encode_name]
+        if inside is None or not found:
+            continue
+        several = found if isinstance(found, list) else [found]
+        names = {f.encode_name for f in msgspec.structs.fields(inside)}
+        if isinstance(found, dict) and not names & set(found):
+            several = list(found.values())  # a mapping of names
+        for one in several:
+            if isinstance(one, dict) and (names & set(one) or path == ""):
+                yield from unnamed(inside, one, here)
+
+
+def struct_in(kind: Any) -> Any:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    inside = (struct_in(argument) for argument in getattr(kind, "__args__", ()))
+    return next((found for found in inside if found is not None), None)
+
+
+CONTRACT = """
+node: name listen advertise max_calls drain_timeout
+redis: url stale_cards
+switches[]: name address password
+dial: region extensions extension external caller_id_format emergency classifiers
+admin: listen token
+recordings: dir
+prompts: dir language
+spool: dir
+integrators[]: name listen token redis payload record caller_ids campaigns agent_timeout callee_timeout
+    patterns call_restriction dispositions push legacy_get legacy_c2d
+cccp: cccp_cb_number cccp_cc_number last_number_redial_code ensure_valid_caller_id default_caller_id_number
+    allowed_callee_regex callback_delay prompt_delay cid_trust
+callback: retries retry_after cool_down per_day answer_after confirm
+callflow.disa: default_use_account_caller_id default_pin_length
+accounts{}: token caller_id integrator caller_ids call_restriction users disa
+inbound{}: integrator agents ring_timeout
+"""
+
+
+def test_the_configuration_has_the_contracts_keys() -> None:
+    plan = shipped()
+    assert {"pin_key", "trust"} <= set(plan)
+    for line in re.sub(r"\n +", " ", CONTRACT).strip().splitlines():
+        section, _, keys = line.partition(": ")
+        found = plan[section.rstrip("[]{}")]
+        found = found[0] if section.endswith("[]") else found
+        found = next(iter(found.values())) if section.endswith("{}") else found
+        assert set(keys.split()) <= set(found), section
+    disa = "pin retries interdigit max_digits preconnect_audio ring_repeat_count use_account_caller_id"
+    assert set(disa.split()) | {"enforce_call_restriction"} <= set(plan["accounts"]["acme"]["disa"]["front"])
+
+
+def test_no_secret_ships_and_every_key_is_told() -> None:
+    for line in YAML.read_text().splitlines():
+        key, _, value = line.partition("#")[0].strip().lstrip("- ").partition(":")
+        if key in ("token", "token_hash", "link_key", "password", "pin", "pin_key", "pin_hash"):
+            # The contract's example PIN stands there in clear: `esl-apps check` fails until it is changed.
+            assert re.fullmatch(r'"\$\{\w+\}"|null|"4821907356"', value.strip()), line
+        if value.strip() and not value.strip().startswith("{") and key != "enforce_call_restriction":
+            assert "#" in line, f"no comment: {line}"
+
+
+def test_the_unit_waits_for_the_drain() -> None:
+    unit = (ROOT / "conf" / "systemd" / "esl-apps.service").read_text()
+    settings = dict(re.findall(r"(?m)^(\w+)=(.*)$", unit))
+    assert float(settings["TimeoutStopSec"]) > shipped()["node"]["drain_timeout"] + 5
+    assert settings["KillMode"] == "mixed"
+    assert settings["Restart"] == "always"
+    assert settings["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    for hardened in ("NoNewPrivileges=true", "ProtectSystem=strict", "ReadWritePaths=", "EnvironmentFile="):
+        assert f"\n{hardened}" in unit
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "freeswitch").glob("*.xml")), ids=lambda path: path.name)
+def test_the_switchs_files_are_of_their_names(path: Path) -> None:
+    root = ElementTree.parse(path).getroot()
+    assert root.tag == "configuration"
+    assert path.name == f"{root.get('name')}.xml"
+    values = {param.get("name"): param.get("value") for param in root.iter("param")}
+    if path.name == "json_cdr.conf.xml":
+        assert values["log-dir"] == shipped()["spool"]["dir"]
+        assert not {"url", "queue-capacity"} & set(values)
+    if path.name == "event_socket.conf.xml":
+        assert f"{values['listen-ip']}:{values['listen-port']}" == shipped()["switches"][0]["address"]
+
+
+# Prompts
+
+NEEDED = """
+enter_pin invalid_pin retries_exceeded enter_number invalid_extension unauthorized_call too_many_channels
+emergency_refused callee_busy callee_no_answer callee_no_such_number callee_refused callee_failed unavailable
+agents_unavailable confirm_callback goodbye announcement please_hold
+"""
+
+
+def test_every_prompt_is_there_in_both_rates() -> None:
+    names = {f"{name}.wav" for name in (*make_prompts.SPOKEN, *make_prompts.TONES)}
+    assert {f"{name}.wav" for name in NEEDED.split()} <= names
+    for rate in make_prompts.RATES:
+        assert {path.name for path in (PROMPTS / "en" / str(rate)).iterdir()} == names
+    assert sum(path.stat().st_size for path in PROMPTS.rglob("*.wav")) < 3_000_000
+
+
+@pytest.mark.parametrize("path", sorted(PROMPTS.rglob("*.wav")), ids=lambda path: f"{path.stem}-{path.parent.name}")
+def test_a_prompt_is_heard_well(path: Path) -> None:
+    rate = int(path.parent.name)
+    with wave.open(str(path), "rb") as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (rate, 1, 2)
+        samples = array("h", file.readframes(file.getnframes()))
+    assert 0.15 < len(samples) / rate < 6
+    with wave.open(str(PROMPTS / "en" / "8000" / path.name), "rb") as file:
+        assert abs(file.getnframes() / 8000 - len(samples) / rate) < 0.05  # the same words
+    loud = envelope(samples, rate)
+    threshold = max(loud) / 30
+    speech = [one for one in loud if one > threshold]
+    level = 20 * math.log10(math.sqrt(sum(one * one for one in speech) / len(speech)) / 32767)
+    assert -22 < level < -16
+    assert max(abs(sample) for sample in samples) < 32767
+    # it begins and ends at once: at most 0.1 s of silence
+    assert max(loud[:6]) > threshold
+    assert max(loud[-8:]) > threshold / 3
+
+
+def envelope(samples: array[int], rate: int, size: float = 0.02, hop: float = 0.02) -> list[float]:
+    """How loud it is over time."""
+    length, step = round(size * rate), round(hop * rate)
+    parts = (samples[n : n + length] for n in range(0, len(samples) - length + 1, step))
+    return [math.sqrt(sum(sample * sample for sample in part) / length) for part in parts]
+
+
+# On a real switch
+
+
+def freeswitch(test: Callable[..., None]) -> Callable[..., None]:
+    for mark in ON_FREESWITCH:
+        test = mark(test)
+    return test
+
+
+WATCHDOG = 1
+"""In place of 8, so that a test does not wait: fires 0.5 to 2 s after it is set."""
+
+
+class Node:
+    """A node of the few words that matter here. ``flow`` is what it does with a call."""
+
+    def __init__(self, port: int, flow: Callable[[Node, Any, dict[str, str]], None]) -> None:
+        self.flow = flow
+        self.calls: list[dict[str, str]] = []
+        self.sockets: list[socket.socket] = []
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=50)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.sockets.append(connection)
+                threading.Thread(target=self._run, args=(connection,), daemon=True).start()
+
+    def _run(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            file = connection.makefile("rwb")
+            headers = self.ask(file, "connect")
+            self.ask(file, f"api sched_del {headers['Unique-ID']}")
+            self.calls.append(headers)
+            self.flow(self, file, headers)
+
+    @staticmethod
+    def ask(file: Any, command: str) -> dict[str, str]:
+        file.write(command.encode() + b"\n\n")
+        file.flush()
+        headers: dict[str, str] = {}
+        while (line := file.readline()) != b"\n":
+            if not line:
+                raise ConnectionError
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            headers[name] = unquote(value)
+        file.read(int(headers.get("Content-Length", 0)))
+        return headers
+
+    @classmethod
+    def run(cls, file: Any, application: str, data: str = "") -> None:
+        command = "sendmsg\ncall-command: execute\nevent-lock: true"
+        cls.ask(file, f"{command}\nexecute-app-name: {application}\nexecute-app-arg: {data}")
+
+    def die(self) -> None:
+        """As a killed process: the listener and every connection, with no goodbye."""
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self.sockets:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def take(node: Node, file: Any, headers: dict[str, str]) -> None:
+    node.run(file, "set", f"esl_call_ref=ref-{len(node.calls)}")
+    node.run(file, "answer")
+
+
+def refuse(node: Node, file: Any, headers: dict[str, str]) -> None:
+    node.run(file, "respond", "486")
+
+
+STOPPED = """
+import os, signal, socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=50)
+print("ready", flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@contextlib.contextmanager
+def stopped_node(port: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that listens and is stopped: the kernel takes connections for it, nobody says a word."""
+    with subprocess.Popen([sys.executable, "-c", STOPPED, str(port)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        process.stdout.readline()
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.send_signal(signal.SIGCONT)
+
+
+class Stand:
+    """The switch with our files, and two addresses for nodes."""
+
+    def __init__(self, folder: Path) -> None:
+        first = free_ports(2)
+        self.ports = (first, first + 1)
+        self.plan = shipped()
+        self.plan["dialplan"]["nodes"] = [f"127.0.0.1:{port}" for port in self.ports]
+        files = []
+        for name, text in dialplan.render(self.plan, watchdog=WATCHDOG, prompts=str(PROMPTS)).items():
+            (folder / name).write_text(text)
+            files.append((CONTEXT[name], folder / name))
+        conf = []
+        for name in ("event_socket.conf.xml", "json_cdr.conf.xml"):
+            text = (ROOT / "conf" / "freeswitch" / name).read_text()
+            text = text.replace("8021", "$${rig_esl_port}").replace("ClueCon", "$${rig_esl_password}")
+            (folder / name).write_text(text.replace("/var/log/freeswitch/json_cdr", "$${rig_spool}"))
+            conf.append(folder / name)
+        self.rig = FreeswitchRig(dialplan_files=files, conf_files=conf)
+
+    def load(self, **how: Any) -> None:
+        for name, text in dialplan.render(self.plan, **how).items():
+            (self.rig.conf / "dialplan" / CONTEXT[name] / name).write_text(text)
+        self.rig.reload_xml()
+
+    def ended(self, call: Any, within: float = 30.0) -> Any:
+        eventually(lambda: call.leg.ended_at is not None, within=within, message=f"it does not end: {call!r}")
+        return call.leg
+
+    def gone(self, within: float = 30.0) -> None:
+        eventually(lambda: self.rig.live_channels() == 0, within=within, message="a channel that does not end")
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    stand = Stand(tmp_path_factory.mktemp("dialplan"))
+    with stand.rig:
+        yield stand
+
+
+@pytest.fixture
+def stand(loaded: Stand) -> Iterator[Stand]:
+    loaded.load(watchdog=WATCHDOG, prompts=str(PROMPTS))
+    yield loaded
+    loaded.rig.reset()
+
+
+CAUSE = 'Q.850;cause=41;text="NORMAL_TEMPORARY_FAILURE"'
+DIALTHROUGH, CALLBACK, INBOUND, DISA = "5141115555", "5142223333", "0115550000", "+27115550002"
+
+
+def heard_the_message(call: Any) -> None:
+    """The three tones, then the prompt: its loudness over time is found in what the phone received."""
+    tones = [one for _, some in tone_timeline(call.recording, (950, 1400, 1800)) for one in sorted(some)]
+    assert [one for n, one in enumerate(tones) if n == 0 or tones[n - 1] != one][:3] == [950, 1400, 1800]
+    rate, (samples, *_) = read_wav(call.recording)
+    with wave.open(str(PROMPTS / "en" / "8000" / "unavailable.wav"), "rb") as file:
+        prompt = envelope(array("h", file.readframes(file.getnframes())), 8000, 0.05, 0.01)
+    heard = envelope(samples, rate, 0.05, 0.01)
+    places = range(0, len(heard) - len(prompt) + 1, 2)
+    fits = [correlation(prompt, heard[n : n + len(prompt)]) for n in places]
+    assert max(fits, default=0) > 0.5
+
+
+def correlation(one: list[float], other: list[float]) -> float:
+    mean, mean_ = sum(one) / len(one), sum(other) / len(other)
+    both = sum((a - mean) * (b - mean_) for a, b in zip(one, other, strict=True))
+    size = math.sqrt(sum((a - mean) ** 2 for a in one) * sum((b - mean_) ** 2 for b in other))
+    return both / size if size else 0.0
+
+
+@freeswitch
+def test_loads_without_a_warning(loaded: Stand) -> None:
+    loaded.rig.reload_xml()
+    lines = loaded.rig.log_text(all_of_it=True).splitlines()
+    warnings = [line for line in lines if re.search(r"\[(WARNING|ERR|CRIT|ALERT)\]", line)]
+    assert not [line for line in warnings if "MSG Thread 0 Started" not in line]  # sofia, at each start
+    assert loaded.rig.api("module_exists mod_json_cdr").strip() == "true"
+
+
+@freeswitch
+def test_no_node_gives_a_message_and_a_cause(stand: Stand) -> None:
+    phone = stand.rig.outside("27820001234")
+    calls = [phone.dial(did) for did in (DIALTHROUGH, INBOUND, DISA, "0027115550000")]
+    calls.append(stand.rig.phone("1000").dial("0820001234", {"X-Teleforge-Outbound-ID": "27115550000"}))
+    for call in calls:
+        leg = stand.ended(call)
+        assert leg.early_media_at is not None
+        assert leg.early_media_at - leg.started_at < 1
+        assert (leg.status, leg.headers["reason"], leg.answered_at) == (503, [CAUSE], None)
+        heard_the_message(call)
+    stand.gone()
+
+
+@freeswitch
+def test_no_node_and_no_prompt_gives_tones(stand: Stand) -> None:
+    stand.load(watchdog=WATCHDOG, prompts="/nowhere")
+    call = stand.rig.outside("27820001234").dial(DIALTHROUGH)
+    leg = stand.ended(call)
+    assert (leg.status, leg.headers["reason"]) == (503, [CAUSE])
+    first = [at for at, heard in tone_timeline(call.recording, (950,)) if heard]
+    assert len(first) == 3
+
+
+@freeswitch
+def test_no_node_on_the_callback_number_is_a_cause_and_nothing_else(stand: Stand) -> None:
+    leg = stand.ended(stand.rig.outside("27820001234").dial(CALLBACK))
+    assert (leg.status, leg.headers["reason"]) == (503, [CAUSE])
+    assert leg.early_media_at is None
+    assert leg.answered_at is None
+    assert leg.ended_at - leg.started_at < 1
+
+
+@freeswitch
+@pytest.mark.parametrize("did", ["+271155500001", "115550000", "27115550000%0A", "+27115550000%0aX", "2711555000"])
+def test_another_number_is_none_of_ours(stand: Stand, did: str) -> None:
+    leg = stand.ended(stand.rig.outside("27820001234").dial(did))
+    assert leg.early_media_at is None
+    assert leg.headers.get("reason") != [CAUSE]
+    assert "socket(127.0.0.1" not in stand.rig.log_text()
+
+
+@freeswitch
+def test_a_stopped_node_leaves_nobody_in_silence(stand: Stand) -> None:
+    with stopped_node(stand.ports[0]):
+        phone = stand.rig.outside("27820001234")
+        calls = [phone.dial(INBOUND), phone.dial(CALLBACK)]
+        inbound, callback = (stand.ended(call) for call in calls)
+        assert inbound.early_media_at is not None
+        assert inbound.early_media_at - inbound.started_at < WATCHDOG + 1.5
+        assert callback.ended_at - callback.started_at < WATCHDOG + 1.5
+        assert callback.early_media_at is None
+        for leg in (inbound, callback):
+            assert (leg.status, leg.headers["reason"], leg.answered_at) == (503, [CAUSE], None)
+        heard_the_message(calls[0])
+    stand.gone()
+
+
+@freeswitch
+def test_a_node_that_answers_takes_the_watchdog_off(stand: Stand) -> None:
+    node = Node(stand.ports[0], take)
+    try:
+        call = stand.rig.outside("27820001234").dial(DISA)
+        eventually(lambda: call.leg.answered_at is not None)
+        assert node.calls[0]["variable_socket_path"] == "disa/acme/front"
+        time.sleep(WATCHDOG + 2)
+        assert call.leg.ended_at is None
+        call.hangup()
+        stand.gone()
+    finally:
+        node.die()
+
+
+@freeswitch
+def test_the_second_node_takes_what_the_first_refuses(stand: Stand) -> None:
+    node = Node(stand.ports[1], refuse)
+    try:
+        leg = stand.ended(stand.rig.outside("27820001234").dial(CALLBACK))
+        assert (leg.status, leg.early_media_at, len(node.calls)) == (486, None, 1)
+        assert leg.ended_at - leg.started_at < 1
+    finally:
+        node.die()
+
+
+@freeswitch
+def test_a_call_whose_node_dies_goes_to_another(stand: Stand) -> None:
+    first, second = Node(stand.ports[0], take), Node(stand.ports[1], take)
+    try:
+        call = stand.rig.outside("27820001234").dial(DISA)
+        eventually(lambda: call.leg.answered_at is not None)
+        time.sleep(0.5)
+        first.die()
+        eventually(lambda: second.calls, message="nobody took it")
+        taken = second.calls[0]
+        assert taken["variable_esl_call_ref"] == "ref-1"
+        assert taken["variable_esl_apps_handover"] == "x"
+        assert taken["variable_socket_path"] == "disa/acme/front"
+        assert taken["Caller-Destination-Number"] == DISA
+        assert taken["Unique-ID"] == first.calls[0]["Unique-ID"]
+        time.sleep(WATCHDOG + 1.5)
+        assert call.leg.ended_at is None
+        call.hangup()
+        stand.gone()
+    finally:
+        second.die()
+
+
+@freeswitch
+def test_a_call_whose_node_comes_back_goes_to_it(stand: Stand) -> None:
+    first = Node(stand.ports[0], take)
+    call = stand.rig.outside("27820001234").dial(DISA)
+    eventually(lambda: call.leg.answered_at is not None)
+    time.sleep(0.5)
+    first.die()
+    time.sleep(1)
+    again = Node(stand.ports[0], take)
+    try:
+        eventually(lambda: again.calls, message="nobody took it")
+        assert again.calls[0]["variable_esl_apps_handover"] == "xx"
+        assert call.leg.ended_at is None
+    finally:
+        again.die()
+
+
+@freeswitch
+def test_a_call_that_nobody_takes_over_hears_the_message(stand: Stand) -> None:
+    node = Node(stand.ports[0], take)
+    call = stand.rig.outside("27820001234").dial(DISA)
+    eventually(lambda: call.leg.answered_at is not None)
+    time.sleep(0.5)
+    node.die()
+    leg = stand.ended(call)
+    assert (leg.status, leg.ended_by) == (200, "far")
+    heard_the_message(call)
+    stand.gone()
+
+
+@freeswitch
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Teleforge-Outbound-ID",
+        "X-Platforma-Outbound-ID",
+        "x-teleforge-contact-ref",
+        "X-Platforma-Contact-Ref",
+    ],
+)
+def test_a_phones_header_leads_to_click2dial(stand: Stand, header: str) -> None:
+    node = Node(stand.ports[0], refuse)
+    try:
+        phone = stand.rig.phone("1000")
+        leg = stand.ended(phone.dial("0820001234", {header: "27115550000"}))
+        assert leg.status == 486
+        assert node.calls[0]["variable_socket_path"] == "click2dial"
+        assert node.calls[0]["Caller-Destination-Number"] == "0820001234"
+    finally:
+        node.die()
+
+
+@freeswitch
+def test_a_phone_without_the_headers_dials_as_before(stand: Stand) -> None:
+    leg = stand.ended(stand.rig.phone("1000").dial("0820001234"))
+    assert leg.headers.get("reason") != [CAUSE]
+    assert "socket(127.0.0.1" not in stand.rig.log_text()

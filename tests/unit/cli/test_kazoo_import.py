@@ -1,0 +1,447 @@
+"""``esl-apps import`` and ``hash-pin``, as an operator runs them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esl_apps.cli.kazoo_import import FAILED, read, run
+from esl_apps.cli.main import main
+from esl_apps.config import parse
+from esl_apps.core.cards import Card
+from esl_apps.store.cards import CardStore, hash_pin
+from esl_apps.store.redis_client import connect
+from tests.support import DOCUMENTS, zygote
+from tests.support.node import RedisServer
+from tests.support.ports import free_port
+from tests.unit.store.conftest import everything
+
+ACCOUNT, USER = "a" * 32, "b" * 32
+PIN, PIN_KEY = "482190735", "key-for-tests"
+
+
+class Operator:
+    """Who has a configuration, a Redis, and files."""
+
+    def __init__(self, redis: RedisServer, folder: Path) -> None:
+        self.redis = redis
+        self.folder = folder
+        self.config = folder / "esl_apps.yml"
+        self.configure()
+        self._files = 0
+
+    def configure(self, **more: Any) -> None:
+        sections = {
+            "redis": {"url": self.redis.url},
+            "pin_key": PIN_KEY,
+            "switches": [{"name": "fs1", "address": "127.0.0.1:8021", "password": "secret"}],
+            "admin": {"token": "t"},
+            "accounts": {"acme": {}},
+            **more,
+        }
+        self.config.write_text(json.dumps(sections))
+        self.settings = parse(self.config.read_text(), {})
+
+    @property
+    def cards(self) -> CardStore:
+        return CardStore(connect(self.redis.url), PIN_KEY, self.settings.plan(), self.settings.accounts)
+
+    def file(self, *documents: object, text: str | None = None) -> str:
+        self._files += 1
+        path = self.folder / f"export{self._files}.json"
+        path.write_text("\n".join(map(json.dumps, documents)) if text is None else text)
+        return str(path)
+
+    def imports(self, *files: str) -> tuple[int, list[str]]:
+        """The exit status and the lines."""
+        results = list(run(files, self.settings, connect(self.redis.url)))
+        assert PIN not in str(results)
+        return int(any(result.outcome == FAILED for result in results)), [str(result) for result in results]
+
+    def types(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        """``esl-apps`` in a process of its own."""
+        return zygote.run([*arguments, "-c", str(self.config)], typed)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def operator(redis: RedisServer, tmp_path: Path) -> Operator:
+    redis.client.flushall()
+    return Operator(redis, tmp_path)
+
+
+def account(**more: Any) -> dict[str, Any]:
+    return {
+        "_id": ACCOUNT,
+        "_rev": "3-1",
+        "name": "Kazoo's own",
+        "realm": "kazoo.example",
+        "caller_id": {"external": {"number": "+27117770000", "name": "K"}, "internal": {"number": "1000"}},
+        "call_restriction": {"international": {"action": "deny"}, "tollfree_us": {"action": "deny"}},
+        "pvt_type": "account",
+        "pvt_account_id": ACCOUNT,
+        **more,
+    }
+
+
+def user(**more: Any) -> dict[str, Any]:
+    return {
+        "_id": USER,
+        "username": "joe",
+        "call_restriction": {"mobile": {"action": "deny"}, "emergency": {"action": "inherit"}},
+        "pvt_type": "user",
+        "pvt_account_id": ACCOUNT,
+        **more,
+    }
+
+
+def card(**more: Any) -> dict[str, Any]:
+    return {
+        "_id": "c" * 32,
+        "_rev": "1-2",
+        "pin": PIN,
+        "active": True,
+        "user_id": USER,
+        "max_concurent_calls_per_user": 2,
+        "pvt_type": "cccp",
+        "pvt_account_id": ACCOUNT,
+        "pvt_created": 63598679846,
+        **more,
+    }
+
+
+# The reference's documents ---------------------------------------------------------------------------
+
+
+def test_the_references_documents_import_verbatim(operator: Operator) -> None:
+    files = [str(DOCUMENTS / name) for name in ("cccp.json", "callflow.disa.json")]
+    done = operator.types("import", *files)
+    assert done.returncode == 0
+    assert done.stderr == "2 took, 0 same, 0 left, 0 FAILED\n"
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["took", "system_config/cccp"],
+        ["took", "system_config/callflow.disa"],
+    ]
+    for key in ("cccp_cb_number", "allowed_callee_regex", "callback_delay", "last_number_redial_code"):
+        assert key in lines[0]
+    assert all("SIGHUP" in line for line in lines)
+    assert operator.cards.system_config("cccp") == {
+        "cccp_cb_number": "5142223333",
+        "cccp_cc_number": "5141115555",
+        "last_number_redial_code": "*0",
+        "ensure_valid_caller_id": True,
+        "default_caller_id_number": "+15140000000",
+        "allowed_callee_regex": r"^\+?\d{11,}$",
+        "callback_delay": 3,
+    }
+    assert operator.cards.system_config("callflow.disa") == {
+        "default_use_account_caller_id": True,
+        "default_pin_length": 10,
+    }
+
+
+@pytest.mark.parametrize(
+    ("default", "fault"),
+    [
+        ({"cccp_cb_number": "5142223333", "cccp_cc_number": "+275142223333"}, "a number each"),
+        ({"allowed_callee_regex": "("}, "not a regular expression"),
+        ({"callback_delay": "soon"}, "callback_delay"),
+        ({"callback_delay": 1e400}, "not JSON"),
+        ({"cccp_cc_number": "the usual one"}, "cccp_cc_number: expected digits"),
+        ({"default_caller_id_number": "+1514000%0A"}, "default_caller_id_number: expected digits"),
+        ({"nothing": "known"}, "none of"),
+        ([], "expected an object"),
+        (None, "expected an object"),
+    ],
+)
+def test_a_system_config_that_no_node_could_run_by_is_refused(operator: Operator, default: object, fault: str) -> None:
+    status, [line] = operator.imports(operator.file({"_id": "cccp", "default": default, "pvt_type": "config"}))
+    assert status == 1
+    assert line.startswith("FAILED")
+    assert fault in line
+    assert operator.cards.system_config("cccp") == {}
+
+
+def test_it_says_which_keys_it_left(operator: Operator) -> None:
+    document = {"_id": "cccp", "default": {"callback_delay": 5, "mystery": 1}, "kazoo@node": {"callback_delay": 9}}
+    status, [line] = operator.imports(operator.file(document))
+    assert status == 0
+    assert "nothing here reads them: mystery" in line
+    assert "single nodes of Kazoo: kazoo@node" in line
+    assert operator.cards.system_config("cccp") == {"callback_delay": 5}
+
+
+# Cards, accounts, users ------------------------------------------------------------------------------
+
+
+def test_a_whole_kazoo_in_whatever_order(operator: Operator) -> None:
+    status, lines = operator.imports(operator.file(card(), user(), account()))
+    assert status == 0, lines
+    assert [line.split()[1].split("/")[0] for line in lines] == ["account", "user", "cccp"]
+    assert "class tollfree_us until dial.classifiers" in lines[0]
+    cards = operator.cards
+    assert cards.by_pin(PIN) == Card(
+        id="c" * 32, account_id=ACCOUNT, user_id=USER, cid=None, active=True, max_concurrent_calls_per_user=2
+    )
+    found = cards.account(ACCOUNT)
+    assert found is not None
+    assert (found.name, found.realm, found.caller_id) == ("Kazoo's own", "kazoo.example", "+27117770000")
+    assert found.call_restriction["international"].action == "deny"
+    assert {klass: rule.action for klass, rule in found.users[USER].items()} == {"mobile": "deny"}
+    assert PIN not in everything(operator.redis)
+
+
+def test_importing_twice_changes_nothing(operator: Operator) -> None:
+    file = operator.file(account(), user(), card(), card(_id="d" * 32, pin=None, cid="0820001234"))
+    assert operator.imports(file)[0] == 0
+    before = everything(operator.redis)
+    status, lines = operator.imports(file)
+    assert (status, [line.split()[0] for line in lines]) == (0, ["same"] * 4)
+    assert everything(operator.redis) == before
+    # Nor does it undo what was done since: a card that was stopped stays so, one that was deleted stays away.
+    cards = operator.cards
+    cards.update(ACCOUNT, "c" * 32, {"active": False}, merge=True)
+    cards.delete(ACCOUNT, "d" * 32)
+    before = everything(operator.redis)
+    operator.imports(file)
+    assert everything(operator.redis) == before
+
+
+def test_what_is_remembered_of_a_document_gives_no_pin_away(operator: Operator) -> None:
+    def remembered(key: str) -> str:
+        operator.redis.client.flushall()
+        operator.configure(pin_key=key)
+        operator.imports(operator.file(account(), card()))
+        return str(operator.redis.client.hget("esl_apps:imported", f"cccp:{'c' * 32}"))
+
+    # Whoever has the document but for its PIN, and not the key, can't try PINs on it.
+    assert remembered(PIN_KEY) != remembered("another-key")
+
+
+def test_a_document_that_changed_in_kazoo_is_taken_again(operator: Operator) -> None:
+    operator.imports(operator.file(account(), card()))
+    status, lines = operator.imports(operator.file(account(_rev="4-1"), card(active=False, pin="111222333444")))
+    assert (status, [line.split()[0] for line in lines]) == (0, ["same", "took"])
+    assert operator.cards.by_pin(PIN) is None
+    found = operator.cards.by_pin("111222333444")
+    assert found is not None
+    assert (found.id, found.active) == ("c" * 32, False)
+
+
+def test_what_kazoo_deleted_or_disabled_opens_nothing(operator: Operator) -> None:
+    operator.imports(operator.file(account(), user(), card()))
+    status, [line] = operator.imports(operator.file(card(pvt_deleted=True)))
+    assert status == 0
+    assert "deleted here, too" in line
+    assert operator.cards.by_pin(PIN) is None
+    operator.imports(operator.file(card(comment="again")))
+    closed = operator.file(account(enabled=False), card(comment="and again"))
+    status, lines = operator.imports(closed)
+    assert (status, [line.split()[0] for line in lines]) == (0, ["took", "left"])
+    assert operator.cards.account(ACCOUNT) is None
+    status, lines = operator.imports(closed)
+    assert (status, [line.split()[0] for line in lines]) == (0, ["same", "left"])
+    # It opens again, as it was.
+    operator.imports(operator.file(account()))
+    back = operator.cards.account(ACCOUNT)
+    assert back is not None
+    assert USER in back.users
+
+
+def test_bad_documents_are_named_and_the_others_taken(operator: Operator) -> None:
+    operator.imports(operator.file(account(), card(_id="e" * 32, pin="999888777666")))
+    bad = {
+        "short PIN": card(_id="1" * 32, pin="1234"),
+        "both": card(_id="2" * 32, cid="0820001234"),
+        "neither": card(_id="3" * 32, pin=None),
+        "taken": card(_id="4" * 32, pin="999888777666"),
+        "no account": card(_id="5" * 32, pvt_account_id="f" * 32),
+        "no account id": card(_id="6" * 32, pvt_account_id=None),
+        "an id that is none": card(_id="../../7"),
+        "an id that is no card's": card(_id="7"),
+        "a restriction that can't be read": user(_id="8" * 32, call_restriction={"mobile": {"action": "DENY"}}),
+        "a realm that is none": account(_id="9" * 32, realm="a\r\nb"),
+        "a caller ID that is none": account(_id="0" * 32, caller_id={"external": {"number": "x"}}),
+        "no id": {"pin": PIN},
+        "no text": card(_id="1" * 31 + "2", active="yes"),
+    }
+    status, lines = operator.imports(operator.file(*bad.values(), card()))
+    assert status == 1
+    assert sum(line.startswith("FAILED") for line in lines) == len(bad), lines
+    assert sum(line.startswith("took") for line in lines) == 1
+    assert operator.cards.by_pin(PIN) is not None
+    assert len(operator.cards.page(ACCOUNT, 100)[0]) == 2
+
+
+def test_what_is_not_ours_is_left_and_no_fault(operator: Operator) -> None:
+    file = operator.file(
+        {"_id": "_design/cccps", "views": {}},
+        {"_id": "1" * 32, "pvt_type": "device", "pvt_account_id": ACCOUNT},
+        {"_id": "2" * 32, "pvt_type": "\x1b[2Jevil"},
+        {"_id": "3" * 32, "_deleted": True},
+        {"_id": "acme", "pvt_type": "account", "name": "another acme"},
+        {"_id": USER, "pvt_type": "user", "pvt_account_id": "acme"},
+    )
+    status, lines = operator.imports(file)
+    assert (status, [line.split()[0] for line in lines]) == (0, ["left"] * 6)
+    assert "\x1b" not in "".join(lines)
+    assert everything(operator.redis) == "[]"
+
+
+def test_fields_that_nothing_reads_are_said(operator: Operator) -> None:
+    status, lines = operator.imports(operator.file(account(), card(outbound_cid="0820001234", ui_metadata={})))
+    assert status == 0
+    assert lines[-1].endswith("left, as nothing here reads them: outbound_cid")
+
+
+_TEXT = st.text(max_size=12) | st.sampled_from([ACCOUNT, USER, "0820001234", "\x1b[2J", "\ud800", "deny"])
+_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+_FIELDS = [*card(), *user(), *account(), "default", "_deleted", "pvt_deleted", "enabled", "rows", "docs", "comment"]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([card(), user(), account(), {"_id": "cccp", "default": {"callback_delay": 3}}]),
+    st.dictionaries(st.sampled_from(_FIELDS), _VALUE, max_size=3),
+)
+def test_no_document_stops_an_import(operator: Operator, document: dict[str, Any], wrong: dict[str, Any]) -> None:
+    _status, lines = operator.imports(operator.file({**document, **wrong}, account(_id="9" * 32)))
+    for line in lines:
+        assert line.isprintable()
+        line.encode()
+    assert any(line.split()[1] == f"account/{'9' * 32}" for line in lines)
+
+
+# Files -----------------------------------------------------------------------------------------------
+
+
+ONE, TWO = {"_id": "1"}, {"_id": "2"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"_id": "1"}{"_id": "2"}',
+        '{"_id": "1"}\n{"_id": "2"}\n',
+        '[{"_id": "1"}, {"_id": "2"}]',
+        '[{"_id": "1"}]\n[{"_id": "2"}]',
+        '{"docs": [{"_id": "1"}, {"_id": "2"}]}',
+        '{"total_rows": 2, "rows": [\n{"id": "1", "doc": {"_id": "1"}},\n{"id": "2", "doc": {"_id": "2"}}\n]}',
+        '{\n  "_id": "1"\n},\n{\n  "_id": "2"\n}',
+    ],
+)
+def test_forms_of_a_file(text: str) -> None:
+    assert [one for _line, one in read(text)] == [ONE, TWO]
+
+
+def test_a_broken_document_is_named_and_the_next_is_read() -> None:
+    found = list(read('{"_id": "1"}\n{"_id": oops}\n{"_id": "2"}\n'))
+    assert [found[0], found[2]] == [(1, ONE), (3, TWO)]
+    assert found[1][0] == 2
+    assert "not JSON" in str(found[1][1])
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"rows": [{"id": "x"}]}', "7", '"x"', "{", '[["x"]]'])
+def test_what_is_no_document(text: str) -> None:
+    [(line, found)] = read(text)
+    assert line == 1
+    assert isinstance(found, str)
+
+
+def test_empty_files_have_nothing() -> None:
+    assert list(read("")) == list(read(" \n ")) == []
+
+
+def test_files_that_can_not_be_read_are_failures(operator: Operator) -> None:
+    binary = operator.folder / "binary"
+    binary.write_bytes(b"\xff\x00")
+    status, lines = operator.imports(str(operator.folder / "nowhere"), str(binary))
+    assert (status, [line.split()[0] for line in lines]) == (1, ["FAILED", "FAILED"])
+
+
+def test_redis_away_is_said(operator: Operator) -> None:
+    operator.configure(redis={"url": f"redis://127.0.0.1:{free_port()}/0"})
+    done = operator.types("import", operator.file(account()))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("esl-apps: Redis: ")
+
+
+def test_one_that_failed_is_the_exit_status(operator: Operator) -> None:
+    done = operator.types("import", operator.file(account(), card(pin="1")))
+    assert done.returncode == 1
+    assert done.stderr == "1 took, 0 same, 0 left, 1 FAILED\n"
+
+
+# hash-pin --------------------------------------------------------------------------------------------
+
+
+def test_hash_pin_reads_standard_input(operator: Operator) -> None:
+    done = operator.types("hash-pin", typed=PIN + "\n")
+    assert (done.returncode, done.stdout) == (0, hash_pin(PIN_KEY, PIN) + "\n")
+
+
+def test_hash_pin_takes_no_pin_as_an_argument(operator: Operator) -> None:
+    done = operator.types("hash-pin", PIN)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("typed", ["", "\n", "abc\n", "\uff14\uff18\uff12\n"])
+def test_hash_pin_wants_digits(
+    operator: Operator, typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    assert main(["hash-pin", "-c", str(operator.config)]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_hash_pin_without_a_key_says_so(operator: Operator, capsys: pytest.CaptureFixture[str]) -> None:
+    operator.configure(pin_key=None)
+    assert main(["hash-pin", "-c", str(operator.config)]) == 2
+    assert "pin_key" in capsys.readouterr().err
+
+
+def test_a_pin_typed_at_a_terminal_is_not_shown(operator: Operator) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "esl_apps", "hash-pin", "-c", str(operator.config)],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    while b"PIN:" not in shown:
+        shown += os.read(ours, 100)
+    os.write(ours, PIN.encode() + b"\n")
+    assert process.stdout is not None
+    assert process.stdout.read().decode().strip() == hash_pin(PIN_KEY, PIN)
+    assert process.wait() == 0
+    os.set_blocking(ours, False)
+    with contextlib.suppress(OSError):
+        shown += os.read(ours, 1000)
+    os.close(ours)
+    assert PIN.encode() not in shown

@@ -1,0 +1,178 @@
+"""Who a SIP header says is calling, and whether it was verified."""
+
+from __future__ import annotations
+
+import pytest
+
+from esl_apps.core import identity
+from tests.support.scripted import ScriptedCall
+
+TRUNK, STRANGER = "10.0.0.1", "192.0.2.1"
+
+
+def trusted(address: str) -> bool:
+    return address == TRUNK
+
+
+def invite(address: str, sip: dict[str, str] | None = None, hidden: str = "false", **variables: str) -> ScriptedCall:
+    """As FreeSWITCH 1.11.1 shows one whose From user is 0845550000. ``variables``: without ``sip_``; ``_`` is ``-``."""
+    given = {"sip_" + name.replace("__", "-"): value for name, value in variables.items()}
+    return ScriptedCall(
+        variables={"sip_from_user": "0845550000", "sip_network_ip": address, **given},
+        headers={
+            "Call-Direction": "inbound",
+            # Whatever anybody asserted or preferred: the first of them is here.
+            "Caller-Caller-ID-Number": "0820000000",
+            "Caller-Privacy-Hide-Number": hidden,
+        },
+        sip=sip or {},
+    )
+
+
+PAI, RPID = "P__Asserted__Identity", "Remote__Party__ID"
+
+
+@pytest.mark.parametrize(
+    ("said", "by_trunk"),
+    [
+        ({}, "0845550000"),
+        ({PAI: "0825556666"}, "0825556666"),
+        ({PAI: "+27825556666;verstat=TN-Validation-Passed"}, "+27825556666"),
+        ({RPID: '"x" <sip:0825556666@h>;party=calling'}, "0825556666"),
+        ({RPID: "<sip:0825556666@h>;party=called"}, "0845550000"),
+        ({RPID: '"<sip:0825556666@h>" <sip:0830000000@h>'}, "0830000000"),
+        ({PAI: "0825556666", RPID: "<sip:0830000000@h>"}, "0825556666"),
+        ({"P__Preferred__Identity": "<sip:0825556666@h>"}, "0845550000"),
+        ({PAI: "anonymous", RPID: "<sip:0825556666@h>"}, None),
+        ({PAI: "0825556666\n"}, None),
+        ({PAI: "0825556666\nsip_from_user: 0830000000"}, None),
+        ({"from_user": "+27845550000;verstat=TN-Validation-Failed"}, "+27845550000"),
+        ({"from_user": "0825556666\nx"}, None),
+        ({"from_user": "alice"}, None),
+        ({"Privacy": "id;critical", PAI: "0825556666"}, None),
+        ({"Privacy": "none", PAI: "0825556666"}, "0825556666"),
+    ],
+)
+def test_who_is_calling(said: dict[str, str], by_trunk: str | None) -> None:
+    assert identity.caller_of(invite(TRUNK, **said), trusted) == by_trunk
+    # From a stranger nothing but its own From and its wish for privacy counts.
+    own = {name: value for name, value in said.items() if name in ("from_user", "Privacy")}
+    assert identity.caller_of(invite(STRANGER, **said), trusted) == identity.caller_of(invite(TRUNK, **own), trusted)
+
+
+def test_a_hidden_number_is_none_and_an_address_that_is_none_is_a_strangers() -> None:
+    assert identity.caller_of(invite(TRUNK, hidden="true", **{PAI: "0825556666"}), trusted) is None
+    assert identity.caller_of(invite("", **{PAI: "0825556666"}), trusted) == "0845550000"
+
+
+def test_a_leg_of_ours_has_the_far_partys_number() -> None:
+    call = invite(STRANGER)
+    call.headers["Call-Direction"] = "outbound"
+    assert identity.caller_of(call, trusted) == "0820000000"
+
+
+@pytest.mark.parametrize(
+    ("header", "said", "sip", "verified"),
+    [
+        ("P-Asserted-Identity", {PAI: "0825556666;verstat=TN-Validation-Passed-A"}, {}, True),
+        ("p-asserted-identity", {PAI: "0825556666;verstat=TN-Validation-Passed"}, {}, True),
+        ("P-Asserted-Identity", {PAI: "0825556666;verstat=TN-Validation-Passed-B"}, {}, False),
+        ("P-Asserted-Identity", {PAI: "0825556666;verstat=TN-Validation-Failed"}, {}, False),
+        ("P-Asserted-Identity", {PAI: "0825556666"}, {}, False),
+        ("P-Asserted-Identity", {}, {"P-Asserted-Identity": "<sip:1;verstat=TN-Validation-Passed@h>"}, False),
+        ("From", {"from_user": "0845550000;verstat=TN-Validation-Passed-A"}, {}, True),
+        # Verified is From; who calls, by the trunk's own word, is another.
+        ("From", {"from_user": "0845550000;verstat=TN-Validation-Passed-A", PAI: "0825556666"}, {}, False),
+        ("X-Verstat", {}, {"X-Verstat": "TN-Validation-Passed-A"}, True),
+        ("X-Verstat", {PAI: "0825556666"}, {"x-verstat": "TN-Validation-Passed-A"}, True),
+        ("X-Verstat", {}, {"X-Verstat": "TN-Validation-Passed-C"}, False),
+        ("X-Verstat", {}, {"X-Other": "TN-Validation-Passed-A"}, False),
+        ("X-Verstat", {}, {"X-Verstat": "<sip:0825556666@h>;verstat=TN-Validation-Passed-A"}, False),
+        ("X-Verstat", {}, {"X-Verstat": "<sip:0845550000@h>;verstat=TN-Validation-Passed-A"}, True),
+        ("X-Verstat", {"Privacy": "id"}, {"X-Verstat": "TN-Validation-Passed-A"}, False),
+        ("X-Verstat", {"from_user": "alice"}, {"X-Verstat": "TN-Validation-Passed-A"}, False),
+    ],
+)
+def test_is_attested(header: str, said: dict[str, str], sip: dict[str, str], verified: bool) -> None:
+    assert identity.is_attested(invite(TRUNK, sip, **said), trusted, header, "A") is verified
+    assert not identity.is_attested(invite(STRANGER, sip, **said), trusted, header, "C")
+
+
+@pytest.mark.parametrize(
+    ("header", "user"),
+    [
+        ("<sip:+27825556666@127.0.0.1>", "+27825556666"),
+        ('"Name" <sip:0825556666@host;user=phone>;party=calling', "0825556666"),
+        ("<tel:+27825556666;verstat=TN-Validation-Passed>", "+27825556666"),
+        ("<sip:+27825556666;verstat=TN-Validation-Passed-A@host;user=phone>", "+27825556666"),
+        ("sip:0825556666@host;party=calling", "0825556666"),
+        # As FreeSWITCH keeps P-Asserted-Identity.
+        ("+27825556666;verstat=TN-Validation-Passed", "+27825556666"),
+        ("+27825556666", "+27825556666"),
+        # A display name is the caller's own.
+        ('"<sip:0825556666@a>" <sip:0845550000@b>', "0845550000"),
+        ('"sip:0825556666@a\\" <sip:0825556666@a>" <sip:0845550000@b>', "0845550000"),
+        ("<sip:anonymous@anonymous.invalid>", "anonymous"),
+        ("27825556666\n", "27825556666\n"),
+        ("", ""),
+    ],
+)
+def test_user_of(header: str, user: str) -> None:
+    assert identity.user_of(header) == user
+
+
+@pytest.mark.parametrize(
+    ("header", "calling"),
+    [
+        ("<sip:1@a>;party=calling;privacy=off", True),
+        ("<sip:1@a>", True),
+        ("<sip:1@a>;party=called", False),
+        ('"x;party=calling" <sip:1@a>; party=called', False),
+        ('"x;party=called" <sip:1@a>;party=calling', True),
+    ],
+)
+def test_is_calling_party(header: str, calling: bool) -> None:
+    assert identity.is_calling_party(header) is calling
+
+
+@pytest.mark.parametrize(
+    ("header", "levels"),
+    [
+        ("TN-Validation-Passed", "ABC"),
+        ("TN-Validation-Passed-A", "ABC"),
+        ("tn-validation-passed-b", "BC"),
+        ("TN-Validation-Passed-C", "C"),
+        ("verstat=TN-Validation-Passed-A", "ABC"),
+        ("+27825556666;verstat=TN-Validation-Passed-B", "BC"),
+        ("<sip:+27825556666;verstat=TN-Validation-Passed-A@host;user=phone>", "ABC"),
+        ("<sip:+27825556666@host>;verstat=TN-Validation-Passed", "ABC"),
+        ("TN-Validation-Failed", ""),
+        ("TN-Validation-Failed-A", ""),
+        ("No-TN-Validation", ""),
+        ("TN-Validation-Passed-D", ""),
+        ("TN-Validation-Passed-AA", ""),
+        ("A", ""),
+        ("true", ""),
+        ("", ""),
+        ("+27825556666", ""),
+        ('"x;verstat=TN-Validation-Passed-A" <sip:+27825556666@host>', ""),
+        ('"x;verstat=TN-Validation-Passed-A" <sip:+27825556666;verstat=TN-Validation-Failed@host>', ""),
+        ("<sip:+27825556666;noverstat=TN-Validation-Passed@host>", ""),
+    ],
+)
+def test_passed(header: str, levels: str) -> None:
+    assert "".join(level for level in "ABC" if identity.passed(header, level)) == levels
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("TN-Validation-Passed-A", False),
+        ("verstat=TN-Validation-Passed", False),
+        ("+27825556666;verstat=TN-Validation-Passed", True),
+        ("<sip:alice;verstat=TN-Validation-Passed@host>", True),
+        ('"TN" <tel:+27825556666>', True),
+    ],
+)
+def test_names_somebody(header: str, names: bool) -> None:
+    assert identity.names_somebody(header) is names

@@ -1,0 +1,273 @@
+"""What text becomes a number, and of which class; South Africa is the region unless a test says otherwise."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esl_apps.core.numbers import CLASSES, NotDialable, Number, NumberPlan, of_region, presented
+
+PLAN = NumberPlan("ZA", r"^\d{3,4}$")
+
+
+@pytest.mark.parametrize("written", ["0820001234", "27820001234", "0027820001234", "+27820001234"])
+def test_one_number_however_it_is_written(written: str) -> None:
+    number = PLAN.read(written)
+    assert (number.e164, number.plus, number.national) == ("27820001234", "+27820001234", "0820001234")
+    assert number.dialled == written
+
+
+@pytest.mark.parametrize(
+    ("text", "klass"),
+    [
+        ("0820001234", "mobile"),
+        ("0115550000", "fixed"),
+        ("0800123456", "tollfree"),
+        ("0860123456", "shared_cost"),
+        ("0871234567", "voip"),
+        ("0900123456", "premium"),
+        ("0027900123456", "premium"),
+        ("27900123456", "premium"),
+        ("+447012345678", "premium"),
+        ("+442079460000", "international"),
+        ("00442079460000", "international"),
+        ("+15142223333", "international"),
+        ("+88161234567", "satellite"),
+        ("+870773111632", "satellite"),
+        ("+8835100123456", "satellite"),
+        ("+97912345678", "premium"),
+        ("+80012345678", "tollfree"),
+        ("1000", "extension"),
+        ("911", "extension"),
+        ("112", "emergency"),
+        ("10111", "emergency"),
+        ("0000000000", "unknown"),
+        ("12345", "unknown"),
+    ],
+)
+def test_class(text: str, klass: str) -> None:
+    assert PLAN.read(text).klass == klass
+
+
+@pytest.mark.parametrize("text", ["+27112", "0027112", "+2710111"])
+def test_an_emergency_number_behind_the_country_code_is_one_still(text: str) -> None:
+    assert PLAN.read(text).is_emergency
+
+
+@pytest.mark.parametrize("text", ["00112", "+112", "0010111"])
+def test_a_number_whose_e164_is_an_emergency_number_is_one(text: str) -> None:
+    # Country code 1, number 12: a gateway that is given E.164 would dial 112.
+    assert PLAN.read(text).is_emergency
+
+
+def test_a_number_that_another_country_shares_the_code_with_is_not_at_home() -> None:
+    plan = NumberPlan("US", r"^\d{3,4}$")
+    assert plan.is_home(plan.read("2125550123"))
+    assert not plan.is_home(plan.read("+18765123456"))
+
+
+def test_an_emergency_number_is_no_extension_though_it_looks_like_one() -> None:
+    number = PLAN.read("112")
+    assert number.is_emergency
+    assert not number.is_extension
+    assert number.plus == "112"
+
+
+def test_emergency_numbers_are_the_regions() -> None:
+    assert NumberPlan("US", r"^\d{3,4}$").read("911").is_emergency
+    assert NumberPlan("GB", r"^\d{3,4}$").read("999").is_emergency
+
+
+def test_extensions_are_a_whole_match_though_the_operators_regex_has_no_anchors() -> None:
+    plan = NumberPlan("ZA", r"\d{3,4}")
+    assert plan.read("1000").is_extension
+    assert plan.read("0820001234").klass == "mobile"
+
+
+def test_an_extension_is_dialled_as_it_is() -> None:
+    number = PLAN.read("1000")
+    assert (number.e164, number.plus, number.national) == ("1000", "1000", "1000")
+
+
+def test_operators_classes_come_first_and_in_their_order() -> None:
+    plan = NumberPlan("ZA", r"^\d{3,4}$", {"cell": r"^\+2782", "home": r"^\+27", "other": "."})
+    assert [plan.read(text).klass for text in ("0820001234", "0115550000", "+442079460000")] == [
+        "cell",
+        "home",
+        "other",
+    ]
+
+
+def test_operators_classes_do_not_make_an_extension_or_an_emergency_number_something_else() -> None:
+    plan = NumberPlan("ZA", r"^\d{3,4}$", {"all": "."})
+    assert plan.read("1000").is_extension
+    assert plan.read("112").is_emergency
+
+
+def test_a_freephone_or_shared_cost_number_abroad_is_known_to_be_abroad() -> None:
+    assert PLAN.read("+18005551234").abroad
+    assert PLAN.read("+447012345678").abroad
+    assert not PLAN.read("0800123456").abroad
+    assert not PLAN.read("0900123456").abroad
+
+
+def test_a_freephone_number_of_north_america_is_at_home_in_canada() -> None:
+    canada = NumberPlan("CA", r"^\d{3,4}$")
+    assert not canada.read("+18005551234").abroad
+    assert canada.read("+15142223333").klass == "fixed"
+    assert canada.read("+12125550123").klass == "international"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "+",
+        "++27820001234",
+        "27820001234+",
+        "082 000 1234",
+        "082-000-1234",
+        "0820001234\n",
+        "\n0820001234",
+        "0820001234;phone-context=x",
+        "sip:1000",
+        "1000@evil",
+        "tel:+27820001234",
+        "0800FLOWERS",
+        "*0",
+        "0820001234#",
+        "٠٨٢٠٠٠١٢٣٤",
+        "\uff11\uff10\uff10\uff10",
+        "1" * 33,
+        "0",
+        "+27",
+        "+999123456789",
+        "%0A",
+        "0820001234\0",
+        "0820001234%0A",
+    ],
+)
+def test_what_is_no_number(text: str) -> None:
+    with pytest.raises(NotDialable):
+        PLAN.read(text)
+
+
+def test_the_refusal_does_not_repeat_the_text() -> None:
+    with pytest.raises(NotDialable) as caught:
+        PLAN.read("secret-text")
+    assert "secret-text" not in str(caught.value)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_number_of_digits_or_is_refused(text: str) -> None:
+    try:
+        number = PLAN.read(text)
+    except NotDialable:
+        return
+    assert re.fullmatch(r"\+?[0-9]+", number.dialled)
+    assert re.fullmatch(r"[0-9]+", number.e164)
+    assert re.fullmatch(r"[0-9]+", number.national)
+    assert number.klass in CLASSES
+
+
+@given(st.from_regex(r"\A\+?[0-9]{1,32}\Z"))
+def test_any_digits_are_a_number_of_a_known_class_or_are_refused(text: str) -> None:
+    try:
+        number = PLAN.read(text)
+    except NotDialable:
+        return
+    assert number.dialled == text
+    assert re.fullmatch(r"[0-9]+", number.e164)
+    assert re.fullmatch(r"[0-9]+", number.national)
+    assert number.klass in CLASSES
+
+
+def test_numbers_are_compared_as_e164() -> None:
+    assert PLAN.same("0820001234", "+27820001234")
+    assert not PLAN.same("0820001234", "0820001235")
+    assert not PLAN.same("garbage", "garbage")
+
+
+@pytest.mark.parametrize("text", ["0820001234", "+27820001234", "1000"])
+def test_a_callers_number_is_presented_as_it_came(text: str) -> None:
+    assert presented(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "anonymous",
+        "Anonymous",
+        "unknown",
+        "0820001234\nCaller-Caller-ID-Number: 0",
+        "0820001234 ",
+        "+",
+        "08200%3012",
+        "1" * 33,
+        "٠٨٢",
+    ],
+)
+def test_what_is_no_callers_number(text: str | None) -> None:
+    assert presented(text) is None
+
+
+# Countries and high-risk ranges ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "country"),
+    [
+        ("0820001234", "ZA"),
+        ("+5371234567", "CU"),
+        ("+18765551234", "JM"),
+        ("+12125551234", "US"),
+        ("+88216123456", "001"),
+        ("+97912345678", "001"),
+        ("1000", ""),
+        ("112", ""),
+        # No number of Latvia's, but Latvia is what it would cost.
+        ("+37191234567", "LV"),
+    ],
+)
+def test_a_numbers_country(text: str, country: str) -> None:
+    assert PLAN.read(text).country == country
+
+
+@pytest.mark.parametrize(
+    ("prefix", "region", "own"),
+    [
+        ("+53", "CU", True),
+        ("+53", "ZA", False),
+        ("+1876", "JM", True),
+        ("+1876", "US", False),
+        ("+1658", "JM", True),
+        ("+1809", "DO", True),
+        ("+4470", "GB", True),
+        ("+3719", "LV", True),
+        ("+7495", "RU", True),
+        ("+77", "KZ", True),
+        ("+77", "RU", False),
+    ],
+)
+def test_whose_a_prefix_is(prefix: str, region: str, own: bool) -> None:
+    assert of_region(prefix, region) is own
+
+
+def test_an_extension_or_an_emergency_number_is_never_high_risk() -> None:
+    plan = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+1", "+53"])
+    assert [plan.read(text).high_risk for text in ("1000", "112", "531", "+5371234567")] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("text", ["0115550110", "+27115550110"])
+def test_an_operators_class_may_say_what_is_an_emergency_number_or_an_extension(text: str) -> None:
+    def read(name: str) -> Number:
+        return NumberPlan("ZA", r"^\d{3,4}$", {name: r"^\+2711555011\d$"}).read(text)
+
+    assert (read("emergency").is_emergency, read("emergency").plus) == (True, "27115550110")
+    assert (read("extension").is_extension, read("extension").plus) == (True, "27115550110")
+    assert (read("cell").is_extension, read("cell").is_emergency, read("cell").plus) == (False, False, "+27115550110")

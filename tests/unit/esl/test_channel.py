@@ -1,0 +1,728 @@
+"""A call's A-leg as the flows see it: what each step sends, and what the switch's answers come to.
+
+``Switch`` plays the switch: it answers every command and runs every application to its end at once, except
+those for which a test has a script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+from gevent import socket
+
+from esl_apps.core.call import CallEnded, Ended, Leg
+from esl_apps.core.dialstring import UNHEARD
+from esl_apps.esl.channel import EVENTS, Channel
+from esl_apps.esl.legs import leg_of
+from esl_apps.esl.session import OutboundSession, ReplyError
+from esl_apps.esl.wire import Event, Framer
+from tests.support.peer import (
+    UUID,
+    Peer,
+    api_response,
+    app_uuid,
+    channel_data,
+    complete,
+    event,
+    linger_notice,
+    raw_event,
+    recorded,
+    reply,
+)
+
+B, C = "bbbbbbbb-2222-4333-8444-555555555555", "cccccccc-2222-4333-8444-555555555555"
+AT = 1_700_000_000
+"""Seconds: when the call came."""
+
+Reaction = Callable[[str], bytes]
+"""An application's ``Event-UUID`` → the frames that follow its reply."""
+
+
+def at(seconds: float) -> int:
+    """An instant of the call as the switch writes it."""
+    return int((AT + seconds) * 1_000_000)
+
+
+class Switch:
+    """The other end of one call's socket."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.commands: list[str] = []
+        self.scripts: dict[str, Reaction] = {}
+        """By application."""
+        self.answers: dict[str, bytes] = {}
+        """By the beginning of a command: instead of its ``+OK``."""
+        self.greenlet = gevent.spawn(self._obey)
+
+    def _obey(self) -> None:
+        for command in self.peer.commands():
+            self.commands.append(command)
+            answer = api_response("+OK") if command.startswith("api") else reply()
+            refusals = (text for start, text in self.answers.items() if command.startswith(start))
+            self.peer.say(next(refusals, answer))
+            if command.startswith("sendmsg") and "call-command: execute" in command:
+                app, uuid = application(command)[0], app_uuid(command)
+                self.peer.say(self.scripts.get(app, lambda uuid, app=app: complete(app, uuid))(uuid))
+            elif command.startswith("api hupall"):
+                self.peer.say(self.scripts.get("hupall", lambda _uuid: b"")(""))
+
+    def say(self, *frames: bytes) -> None:
+        self.peer.say(*frames)
+
+    @property
+    def executed(self) -> list[tuple[str, str]]:
+        """The applications and their arguments, in order."""
+        return [application(command) for command in self.commands if command.startswith("sendmsg")]
+
+    def settle(self) -> None:
+        gevent.sleep(0.01)
+
+
+def application(command: str) -> tuple[str, str]:
+    fields = dict(line.split(": ", 1) for line in command.split("\n")[1:])
+    return fields["execute-app-name"], fields.get("execute-app-arg", "")
+
+
+Ends = dict[str, Event]
+Call = tuple[Channel, Switch]
+
+
+@pytest.fixture
+def elsewhere() -> Ends:
+    """What the inbound connection knows of A-legs that ended without their socket."""
+    return {}
+
+
+@pytest.fixture
+def call(elsewhere: Ends) -> Iterator[Call]:
+    """A call that has come and begun."""
+    made, switch, session = new_call({"Channel-Read-Codec-Rate": 8000}, elsewhere)
+    made.begin("ref-1", watched=True)
+    switch.settle()
+    switch.commands.clear()
+    yield made, switch
+    session.close("the test is over")
+    switch.peer.close()
+    switch.greenlet.kill()
+
+
+def new_call(headers: dict[str, object], elsewhere: Ends | None = None) -> tuple[Channel, Switch, OutboundSession]:
+    ours, theirs = socket.socketpair()
+    peer = Peer(theirs)
+    peer.say(channel_data({"Caller-Channel-Created-Time": at(0), **headers}), reply())
+    session = OutboundSession(("test", 0), ours)
+    known = {} if elsewhere is None else elsewhere
+    made = Channel(session, lambda name, rate: f"/prompts/{rate}/{name}.wav", known.get)
+    assert peer.pending() == ["connect", "linger 5"]
+    return made, Switch(peer), session
+
+
+Seen = list[tuple[str, float, str | None]]
+
+
+def bridge(
+    call: Channel, seen: Seen | None = None, *, timeout: float = 5, longest: float = 60, to: tuple[str, ...] = ("1000",)
+) -> object:
+    """Dial extensions; ``seen`` gets what was told of their legs."""
+
+    def progress(what: str, when: float, leg: Leg | None) -> None:
+        if seen is not None:
+            seen.append((what, when - AT, leg.uuid if leg else None))
+
+    several = len(to) > 1
+    endpoints = [(f"user/{number}", number if several else None) for number in to]
+    return call.bridge({"esl_bleg": "ref-1"}, endpoints, timeout, longest, progress)
+
+
+def rings(uuid: str = B, **more: object) -> bytes:
+    return event("CHANNEL_PROGRESS", {"Caller-Channel-Progress-Time": at(1), **more}, uuid=uuid)
+
+
+def answers(uuid: str = B, **more: object) -> bytes:
+    times = {"Caller-Channel-Progress-Time": at(1), "Caller-Channel-Answered-Time": at(3)}
+    return event("CHANNEL_ANSWER", {**times, **more}, uuid=uuid)
+
+
+def ends(cause: str, q850: int, *, uuid: str = B, when: float = 9, answered: bool = False, **more: object) -> bytes:
+    head: dict[str, object] = {
+        "Hangup-Cause": cause,
+        "variable_hangup_cause_q850": q850,
+        "Caller-Channel-Hangup-Time": at(when),
+        **more,
+    }
+    if answered:
+        head["Caller-Channel-Answered-Time"] = at(3)
+    return event("CHANNEL_HANGUP_COMPLETE", head, uuid=uuid)
+
+
+def bridge_over(uuid: str, **variables: object) -> bytes:
+    named = {f"variable_{name}": value for name, value in variables.items()}
+    return complete("bridge", uuid, {"Answer-State": "answered", **named})
+
+
+# Beginning --------------------------------------------------------------------------------------------
+
+
+def test_a_call_begins_without_its_watchdog_and_hears_its_two_legs_alone() -> None:
+    made, switch, _session = new_call({})
+    made.begin("ref-1", watched=True)
+    switch.settle()
+    assert switch.commands == [
+        f"api sched_del {UUID}",
+        f"filter Unique-ID {UUID}",
+        "filter variable_esl_bleg ref-1",
+        "filter Application-UUID -0",
+        f"event plain {EVENTS}",
+    ]
+
+
+def test_a_call_that_we_placed_has_no_watchdog() -> None:
+    made, switch, _session = new_call({})
+    made.begin("ref-1", watched=False)
+    switch.settle()
+    assert switch.commands[0] == f"filter Unique-ID {UUID}"
+
+
+def test_what_a_flow_reads_of_its_call() -> None:
+    made, _switch, _session = new_call(
+        {
+            "Caller-Destination-Number": "27115550000",
+            "variable_esl_callee": "27820001234",
+            "variable_sip_h_X-Teleforge-Outbound-ID": "tvc_a%20b",
+        }
+    )
+    assert made.uuid == UUID
+    assert made.header("Caller-Destination-Number") == "27115550000"
+    assert made.variable("esl_callee") == "27820001234"
+    assert made.variable("absent") is None
+    assert made.sip_header("x-teleforge-OUTBOUND-id") == "tvc_a%20b"
+    assert made.sip_header("X-Teleforge-Outbound") is None
+    assert (made.created_at, made.answered_at) == (AT, None)
+
+
+# Telling ----------------------------------------------------------------------------------------------
+
+
+def test_variables_go_as_one(call: Call) -> None:
+    made, switch = call
+    made.set({"a": "1", "b": "2"})
+    switch.settle()
+    assert switch.executed == [("multiset", "^^|a=1|b=2")]
+
+
+def test_a_variables_value_begins_nothing_of_its_own(call: Call) -> None:
+    """No second command, no second variable, and nothing that the switch would expand or run."""
+    made, switch = call
+    made.set({"a": "1\n\napi shutdown", "b": "${system(id)}|c='2"})
+    switch.settle()
+    assert switch.executed == [("multiset", "^^|a=1%0A%0Aapi%20shutdown|b=%24%7Bsystem%28id%29%7D%7Cc%3D%272")]
+    assert not any(command.startswith("api") for command in switch.commands)
+
+
+def test_a_hang_up_with_a_cause_ends_the_call(call: Call) -> None:
+    made, switch = call
+    switch.scripts["hangup"] = lambda _uuid: event("CHANNEL_HANGUP")
+    with pytest.raises(CallEnded) as caught:
+        made.hangup("USER_BUSY")
+    assert not caught.value.lost
+    assert switch.executed == [("hangup", "USER_BUSY")]
+
+
+def test_a_refusal_carries_a_header_of_one_name_twice(call: Call) -> None:
+    """By spaces behind the variable's name: a name that is set twice keeps the last (hazard 31)."""
+    made, switch = call
+    switch.scripts["respond"] = lambda _uuid: event("CHANNEL_HANGUP")
+    made.respond(400, [("X-Error", "agent: missing"), ("X-Error", "callee: missing")])
+    assert switch.executed == [
+        ("multiset", "^^|sip_rh_X-Error=agent: missing|sip_rh_X-Error =callee: missing"),
+        ("respond", "400"),
+    ]
+
+
+def test_early_media_is_played_unanswered(call: Call) -> None:
+    made, switch = call
+    made.play_early("unavailable", 5)
+    assert switch.executed == [("pre_answer", ""), ("playback", "/prompts/8000/unavailable.wav")]
+
+
+# Bridging ---------------------------------------------------------------------------------------------
+
+
+def test_b_rings_answers_and_hangs_up(call: Call) -> None:
+    made, switch = call
+    switch.scripts["bridge"] = lambda uuid: b"".join(
+        [rings(), answers(), bridge_over(uuid), ends("NORMAL_CLEARING", 16, answered=True)]
+    )
+    seen: Seen = []
+    bridged = bridge(made, seen)
+    assert [(what, uuid) for what, _, uuid in seen] == [("dialled", None), ("ringing", B), ("answered", B)]
+    assert [when for _, when, _ in seen[1:]] == [1.0, 3.0]
+    assert (bridged.answered, bridged.code, bridged.bleg.uuid) == (True, 16, B)
+
+
+def test_from_a_bridge_on_a_call_keeps_what_is_asked_for_later_alone() -> None:
+    made, switch, session = new_call(
+        {"Channel-Read-Codec-Rate": 16000, "Caller-Channel-Answered-Time": at(2), "variable_esl_callee": "1000"}
+    )
+    made.begin("ref-1", watched=False)
+    assert made.variable("esl_callee") == "1000"
+    switch.scripts["bridge"] = lambda uuid: bridge_over(uuid, originate_disposition="USER_BUSY")
+    bridge(made)
+    for asked in (lambda: made.variable("esl_callee"), lambda: made.header("Unique-ID"), lambda: made.sip_header("X")):
+        # Silence would be taken for "not set".
+        with pytest.raises(RuntimeError, match="before the first bridge"):
+            asked()
+    assert (made.uuid, made.created_at, made.answered_at) == (UUID, AT, AT + 2)
+    made.play("callee_busy")
+    assert switch.executed[-1] == ("playback", "/prompts/16000/callee_busy.wav")
+    session.close("the test is over")
+    switch.peer.close()
+    switch.greenlet.kill()
+
+
+def test_b_is_dialled_with_its_variables(call: Call) -> None:
+    made, switch = call
+    switch.scripts["bridge"] = lambda uuid: bridge_over(uuid, originate_disposition="USER_BUSY")
+    bridge(made)
+    assert switch.executed == [("bridge", "{^^!esl_bleg=ref-1}user/1000")]
+
+
+def test_early_media_is_no_answer(call: Call) -> None:
+    """Nor is the bridge that FreeSWITCH makes of it (hazard 19)."""
+    made, switch = call
+    media = event("CHANNEL_PROGRESS_MEDIA", {"Caller-Channel-Progress-Media-Time": at(2)}, uuid=B)
+    switch.scripts["bridge"] = lambda uuid: b"".join([media, ends("USER_BUSY", 17), bridge_over(uuid)])
+    seen: Seen = []
+    bridged = bridge(made, seen)
+    assert seen[1:] == [("early_media", 2.0, B)]
+    assert (bridged.answered, bridged.code) == (False, 17)
+
+
+@pytest.mark.parametrize(
+    ("cause", "q850"),
+    [("USER_BUSY", 17), ("CALL_REJECTED", 21), ("UNALLOCATED_NUMBER", 1), ("NORMAL_TEMPORARY_FAILURE", 41)],
+)
+def test_why_b_did_not_answer_is_bs_own_word(call: Call, cause: str, q850: int) -> None:
+    made, switch = call
+    switch.scripts["bridge"] = lambda uuid: b"".join(
+        # What A says may be something else (hazard 23).
+        [ends(cause, q850), bridge_over(uuid, originate_disposition="NORMAL_CLEARING")]
+    )
+    bridged = bridge(made)
+    assert (bridged.answered, bridged.code, bridged.cause) == (False, q850, cause)
+
+
+def test_a_code_that_the_far_end_gave_is_kept(call: Call) -> None:
+    """A ``Reason`` header overrides what the cause's name would give."""
+    made, switch = call
+    switch.scripts["bridge"] = lambda uuid: ends("CALL_REJECTED", 55) + bridge_over(uuid)
+    assert bridge(made).code == 55
+
+
+@pytest.mark.parametrize(
+    ("capture", "cause", "q850"),
+    [
+        ("outbound-bridge-unregistered.esl", "USER_NOT_REGISTERED", 20),
+        # Through a loopback channel, which keeps the 486 to itself.
+        ("outbound-bridge-busy.esl", "NORMAL_CLEARING", 16),
+        ("outbound-bridge-no-answer.esl", "NO_ANSWER", 19),
+    ],
+)
+def test_where_b_said_nothing_a_recorded_bridge_tells_why(call: Call, capture: str, cause: str, q850: int) -> None:
+    made, switch = call
+    frames = [frame for data in recorded(capture) for frame in Framer().feed(data)]
+    (over,) = [
+        frame for frame in frames if frame.name == b"CHANNEL_EXECUTE_COMPLETE" and frame.get("Application") == "bridge"
+    ]
+
+    def as_ours(uuid: str) -> bytes:
+        block = over.block.replace(over.raw(b"Unique-ID") or b"", UUID.encode())
+        return raw_event(block.replace(over.raw(b"Application-UUID") or b"", uuid.encode()))
+
+    switch.scripts["bridge"] = as_ours
+    bridged = bridge(made)
+    assert (bridged.answered, bridged.cause, bridged.code) == (False, cause, q850)
+
+
+def test_nobody_answers_in_time(call: Call) -> None:
+    """The application's time-out, on the leg itself: the switch's own do not hold in early media (hazard 19)."""
+    made, switch = call
+    bridging: list[str] = []
+    switch.scripts["bridge"] = lambda uuid: bridging.append(uuid) or rings()  # type: ignore[func-returns-value]
+    switch.scripts["hupall"] = lambda _: ends("NO_ANSWER", 19) + bridge_over(bridging[0])
+    bridged = bridge(made, timeout=0.03)
+    assert "api hupall NO_ANSWER esl_bleg ref-1" in switch.commands
+    assert (bridged.answered, bridged.timed_out, bridged.code) == (False, True, 19)
+
+
+def test_an_answer_that_crosses_the_time_out_joins_nobody(call: Call) -> None:
+    made, switch = call
+    bridging: list[str] = []
+    switch.scripts["bridge"] = lambda uuid: bridging.append(uuid) or rings()  # type: ignore[func-returns-value]
+    switch.scripts["hupall"] = lambda _: b"".join(
+        [answers(), ends("NO_ANSWER", 19, answered=True), bridge_over(bridging[0])]
+    )
+    seen: Seen = []
+    bridged = bridge(made, seen, timeout=0.03)
+    assert bridged.timed_out
+    assert "answered" not in [what for what, _, _ in seen]
+
+
+def test_a_call_has_a_longest_time(call: Call) -> None:
+    made, switch = call
+    bridging: list[str] = []
+    switch.scripts["bridge"] = lambda uuid: bridging.append(uuid) or answers()  # type: ignore[func-returns-value]
+    switch.scripts["hupall"] = lambda _: ends("ALLOTTED_TIMEOUT", 0, answered=True) + bridge_over(bridging[0])
+    assert bridge(made, longest=0.03).answered
+    assert "api hupall ALLOTTED_TIMEOUT esl_bleg ref-1" in switch.commands
+
+
+def test_of_several_phones_the_one_that_a_is_bridged_with_is_b(call: Call) -> None:
+    made, switch = call
+    switch.scripts["bridge"] = lambda uuid: b"".join(
+        [
+            rings(B, variable_esl_user_id="1000"),
+            rings(C, variable_esl_user_id="1001"),
+            # Both answer in one tick.
+            answers(B, variable_esl_user_id="1000"),
+            answers(C, variable_esl_user_id="1001"),
+            event("CHANNEL_BRIDGE", {"Other-Leg-Unique-ID": C}),
+            ends("LOSE_RACE", 502),
+            bridge_over(uuid),
+        ]
+    )
+    bridged = bridge(made, to=("1000", "1001"))
+    assert (bridged.answered, bridged.bleg.uuid, bridged.bleg.user) == (True, C, "1001")
+    assert switch.executed[0][1] == (
+        "{^^!esl_bleg=ref-1!esl_user_id=1000}user/1000:_:{^^!esl_bleg=ref-1!esl_user_id=1001}user/1001"
+    )
+
+
+def test_of_several_phones_that_failed_the_switchs_summary_counts(call: Call) -> None:
+    made, switch = call
+    switch.scripts["bridge"] = lambda uuid: b"".join(
+        [
+            ends("USER_BUSY", 17, uuid=B),
+            ends("CALL_REJECTED", 21, uuid=C),
+            bridge_over(uuid, originate_disposition="USER_BUSY"),
+        ]
+    )
+    assert bridge(made, to=("1000", "1001")).code == 17
+
+
+def test_a_second_bridge_knows_nothing_of_the_first(call: Call) -> None:
+    made, switch = call
+    switch.scripts["bridge"] = lambda uuid: ends("NETWORK_OUT_OF_ORDER", 38) + bridge_over(uuid)
+    assert bridge(made).gateway_failed
+    switch.scripts["bridge"] = lambda uuid: bridge_over(uuid, originate_disposition="USER_BUSY")
+    assert bridge(made).code == 17
+
+
+def test_a_bridge_that_the_switch_refuses_is_our_fault_and_no_busy_phone(call: Call) -> None:
+    made, switch = call
+    switch.answers["sendmsg"] = reply("-ERR invalid session id")
+    switch.scripts["bridge"] = lambda _uuid: b""
+    with pytest.raises(ReplyError):
+        bridge(made)
+
+
+def test_a_caller_who_left_before_the_flow_began_is_found_gone_by_its_first_step(elsewhere: Ends) -> None:
+    made, switch, session = new_call({}, elsewhere)
+    switch.greenlet.kill()
+    switch.peer.close()
+    made.begin("ref-1", watched=True)
+    with pytest.raises(CallEnded):
+        made.answer()
+    session.close("the test is over")
+
+
+def test_the_caller_who_leaves_while_b_rings_ends_the_call(call: Call) -> None:
+    made, switch = call
+    switch.scripts["bridge"] = lambda _uuid: rings() + event("CHANNEL_HANGUP")
+    with pytest.raises(CallEnded) as caught:
+        bridge(made)
+    assert not caught.value.lost
+
+
+def test_a_bridge_whose_end_overtakes_the_callers_hang_up_is_no_failure_of_b(call: Call) -> None:
+    made, switch = call
+    switch.scripts["bridge"] = lambda uuid: b"".join(
+        [
+            ends("ORIGINATOR_CANCEL", 487),
+            complete("bridge", uuid, {"Answer-State": "hangup"}),
+            event("CHANNEL_HANGUP"),
+        ]
+    )
+    with pytest.raises(CallEnded):
+        bridge(made)
+
+
+def test_a_talk_whose_end_overtakes_the_callers_hang_up_was_not_ended_by_us(call: Call) -> None:
+    made, switch = call
+    # As after ``answer``: this A-leg is to outlive its B-legs.
+    made._hears_keys = True
+    switch.scripts["bridge"] = lambda uuid: b"".join(
+        [answers(), complete("bridge", uuid, {"Answer-State": "hangup"}), event("CHANNEL_HANGUP")]
+    )
+    with pytest.raises(CallEnded):
+        bridge(made)
+
+
+# The end ----------------------------------------------------------------------------------------------
+
+
+def leaves(call: Channel, switch: Switch, *frames: bytes) -> Ended:
+    """Say how the call ends, and what is known of it then."""
+    switch.say(*frames)
+    with pytest.raises(CallEnded):
+        call.wait_for_hangup(2)
+    return call.ended()
+
+
+def test_how_a_call_ended(call: Call) -> None:
+    made, switch = call
+    last = ends("NORMAL_CLEARING", 16, uuid=UUID, variable_sip_hangup_disposition="recv_bye")
+    end = leaves(made, switch, event("CHANNEL_HANGUP"), linger_notice(), last)
+    assert (end.at, end.lost, end.bleg) == (AT + 9, False, None)
+    assert (end.aleg.cause, end.aleg.q850, end.aleg.hung_up_itself) == ("NORMAL_CLEARING", 16, True)
+
+
+def test_bs_own_end_is_waited_for(call: Call) -> None:
+    made, switch = call
+    switch.scripts["bridge"] = lambda _uuid: answers() + event("CHANNEL_HANGUP")
+    with pytest.raises(CallEnded):
+        bridge(made)
+    switch.say(ends("NORMAL_CLEARING", 16, uuid=UUID))
+    gevent.spawn_later(0.02, switch.say, ends("NORMAL_CLEARING", 16, answered=True, when=10))
+    end = made.ended()
+    assert end.bleg is not None
+    assert (end.bleg.ended_at, end.bleg.answered_at) == (AT + 10, AT + 3)
+
+
+def test_a_lost_socket_is_asked_after_elsewhere(call: Call, elsewhere: Ends) -> None:
+    made, switch = call
+    (elsewhere[UUID],) = Framer().feed(ends("NORMAL_CLEARING", 16, uuid=UUID))
+    switch.peer.close()
+    with pytest.raises(CallEnded) as caught:
+        made.wait_for_hangup(1)
+    assert caught.value.lost
+    assert made.ended().at == AT + 9
+
+
+def test_what_nobody_knows_the_end_of_is_lost(call: Call) -> None:
+    made, switch = call
+    switch.peer.close()
+    with pytest.raises(CallEnded):
+        made.wait_for_hangup(1)
+    end = made.ended()
+    assert end.lost
+    assert end.aleg == Leg(UUID)
+
+
+def test_of_a_b_that_nobody_watched_the_a_legs_end_tells(call: Call, elsewhere: Ends) -> None:
+    made, switch = call
+    last = ends(
+        "NORMAL_CLEARING",
+        16,
+        uuid=UUID,
+        variable_bridge_uepoch=at(3),
+        variable_last_bridge_to=B,
+        variable_last_bridge_hangup_cause="NORMAL_CLEARING",
+    )
+    (elsewhere[UUID],) = Framer().feed(last)
+    switch.peer.close()
+    with pytest.raises(CallEnded):
+        made.wait_for_hangup(1)
+    bleg = made.ended().bleg
+    assert bleg is not None
+    assert (bleg.uuid, bleg.answered_at, bleg.ended_at, bleg.q850) == (B, AT + 3, AT + 9, 16)
+
+
+@pytest.mark.parametrize(
+    ("cause", "q850", "expected"), [("CALL_REJECTED", 55, 55), ("CALL_REJECTED", 0, 21), ("NO_SUCH_NAME", 0, 31)]
+)
+def test_a_legs_code_is_the_switchs_number_or_its_causes(cause: str, q850: int, expected: int) -> None:
+    (last,) = Framer().feed(ends(cause, q850))
+    assert leg_of(last).q850 == expected
+
+
+def test_a_leg_that_lives_has_no_cause() -> None:
+    (progress,) = Framer().feed(rings())
+    leg = leg_of(progress)
+    assert (leg.ended_at, leg.cause, leg.q850, leg.ringing_at) == (None, None, None, AT + 1)
+
+
+# Keys -------------------------------------------------------------------------------------------------
+
+
+def key(digit: str) -> bytes:
+    """A key as ``bind_digit_action`` diverts it: to this socket, and in no log (hazard 27)."""
+    return raw_event(f"key: x\ndigits: {digit}\n\n".encode())
+
+
+@pytest.fixture
+def answered(call: Call) -> Call:
+    """A call that was answered, by a phone that sends its keys as RFC 2833."""
+    made, switch = call
+    switch.scripts["answer"] = lambda uuid: complete("answer", uuid, {"variable_dtmf_type": "rfc2833"})
+    made.answer()
+    switch.settle()
+    switch.commands.clear()
+    return made, switch
+
+
+def test_keys_come_to_this_socket_alone_from_before_the_answer(call: Call) -> None:
+    made, switch = call
+    switch.scripts["answer"] = lambda uuid: complete("answer", uuid, {"variable_dtmf_type": "rfc2833"})
+    made.answer()
+    switch.settle()
+    names = [name for name, _ in switch.executed]
+    assert names.index("multiset") < names.index("answer")
+    assert "sensitive_dtmf=true" in dict(switch.executed)["multiset"]
+    assert "divert_events on" in switch.commands
+    assert not [text for text in switch.commands if text.startswith("event") and "DTMF" in text]
+
+
+def test_the_variables_of_an_answer_are_set_with_its_own_in_one_step(call: Call) -> None:
+    made, switch = call
+    made.answer({"esl_app": "disa", "esl_user_id": "${system(id)}"})
+    sets = [argument for name, argument in switch.executed if name == "multiset"]
+    encoded = "esl_user_id=%24%7Bsystem%28id%29%7D"
+    assert sets == [f"^^|esl_app=disa|{encoded}|sensitive_dtmf=true|playback_terminators=none"]
+
+
+def test_what_nobody_waits_for_has_the_name_that_is_filtered_out(answered: Call) -> None:
+    """An event has all headers of its channel: half of a call's bytes said that a variable was set."""
+    made, switch = answered
+    made.set({"a": "1"})
+    made.play("enter_number")
+    bridge(made)
+    named = [(application(text)[0], app_uuid(text) == UNHEARD) for text in switch.commands if "sendmsg" in text]
+    assert named == [
+        ("multiset", True),
+        ("playback", False),
+        ("clear_digit_action", True),
+        ("bind_digit_action", True),
+        ("bridge", False),
+    ]
+
+
+def test_b_legs_are_heard_of_from_before_the_first_bridge_on(answered: Call) -> None:
+    made, switch = answered
+    bridge(made)
+    bridge(made)
+    asked = [text for text in switch.commands if text.startswith("event") or "app-name: bridge" in text]
+    assert asked[0] == "event plain CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
+    assert len(asked) == 3
+
+
+def test_while_two_talk_two_stars_are_heard_and_with_the_next_prompt_every_key(answered: Call) -> None:
+    made, switch = answered
+    bridge(made)
+    bridge(made)
+    made.play("enter_number")
+    made.play("enter_number")
+    every, stars = ("bind_digit_action", "keys,~^(.)$,key,x"), ("bind_digit_action", "keys,**,key,x")
+    clear = ("clear_digit_action", "all")
+    bound = [one for one in switch.executed if one[0].endswith("digit_action")]
+    assert bound == [clear, stars, clear, every]
+    names = [name for name, _ in switch.executed]
+    assert names.index("playback") == len(names) - 2
+    bridge(made)
+    made.collect(None, 1, 0.01, 0.01)
+    assert [one for one in switch.executed if one[0].endswith("digit_action")][4:] == [clear, stars, clear, every]
+
+
+def test_a_key_is_taken_from_the_switch_before_the_prompt_is_silenced_and_both_in_one_write(call: Call) -> None:
+    made, switch = call
+    made.answer()
+    switch.settle()
+    switch.commands.clear()
+    playing: list[str] = []
+
+    def prompt(uuid: str) -> bytes:
+        playing.append(uuid)
+        # Two keys came with one look of the switch.
+        return key("1") + key("2")
+
+    switch.scripts["playback"] = prompt
+    gevent.spawn_later(0.02, lambda: switch.say(complete("playback", playing[0])))
+    assert made.collect_pin("enter_pin", 2, 1, 1) == "12"
+    forget = f"api uuid_setvar {UUID} last_matching_digits"
+    asked = [text for text in switch.commands if text.startswith("api")]
+    assert asked == [forget, f"api uuid_break {UUID} all", forget]
+
+
+def test_typed_keys_are_collected(answered: Call) -> None:
+    made, switch = answered
+    switch.say(*(key(digit) for digit in "1234"))
+    assert made.collect(None, 4, 1, 1) == "1234"
+
+
+def test_a_hash_ends_what_is_typed(answered: Call) -> None:
+    made, switch = answered
+    switch.say(*(key(digit) for digit in "12#"))
+    assert made.collect(None, 9, 1, 1) == "12"
+
+
+def test_nothing_typed_is_nothing(answered: Call) -> None:
+    made, _switch = answered
+    assert made.collect(None, 4, 0.02, 0.02) == ""
+
+
+def test_a_pause_ends_what_is_typed(answered: Call) -> None:
+    made, switch = answered
+    switch.say(key("1"), key("2"))
+    assert made.collect(None, 4, 1, 0.02) == "12"
+
+
+def test_the_first_key_stops_the_prompt(answered: Call) -> None:
+    made, switch = answered
+    playing: list[str] = []
+
+    def prompt(uuid: str) -> bytes:
+        playing.append(uuid)
+        return key("1")
+
+    switch.scripts["playback"] = prompt
+    gevent.spawn_later(0.02, lambda: switch.say(complete("playback", playing[0])))
+    assert made.collect("enter_number", 1, 1, 1) == "1"
+    assert f"api uuid_break {UUID} all" in switch.commands
+
+
+@pytest.mark.parametrize(("dtmf_type", "detects"), [("rfc2833", False), ("info", True), (None, True)])
+def test_tones_are_listened_for_only_where_no_telephone_event_comes(
+    call: Call, dtmf_type: str | None, detects: bool
+) -> None:
+    """Hazard 29: beside telephone-event a detector hears every key of a leaky gateway twice."""
+    made, switch = call
+    variables = {"variable_dtmf_type": dtmf_type} if dtmf_type else {}
+    switch.scripts["answer"] = lambda uuid: complete("answer", uuid, variables)
+    made.answer()
+    switch.settle()
+    assert ("start_dtmf" in [name for name, _ in switch.executed]) is detects
+
+
+def test_a_key_heard_in_the_speech_and_told_by_info_is_one_key(call: Call) -> None:
+    made, switch = call
+    switch.scripts["answer"] = lambda uuid: complete("answer", uuid, {"variable_dtmf_type": "info"})
+    made.answer()
+    switch.settle()
+    switch.say(*(key(digit) for digit in "11223#"))
+    assert made.collect(None, 9, 1, 1) == "123"
+
+
+def test_a_key_pressed_twice_counts_twice_where_telephone_event_tells(answered: Call) -> None:
+    made, switch = answered
+    switch.say(*(key(digit) for digit in "11223#"))
+    assert made.collect(None, 9, 1, 1) == "11223"
+
+
+def test_a_caller_who_leaves_while_typing_ends_the_call(answered: Call) -> None:
+    made, switch = answered
+    switch.say(key("1"), event("CHANNEL_HANGUP"))
+    with pytest.raises(CallEnded):
+        made.collect(None, 4, 1, 1)

@@ -1,0 +1,950 @@
+"""DESIGN.md's hazards 1 to 14, each twice: first what the unmodified greenswitch 0.0.19, or the naive way, makes of
+the same bytes or the same switch; then what this package does.
+
+The wire is a socket pair whose other end the test speaks (``line``, ``their_line``), a scripted switch, or the
+sandbox, which strands, reverses and pins as FreeSWITCH does.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import gevent
+import pytest
+from gevent import socket
+from gevent.event import Event as Flag
+from greenswitch import esl as greenswitch
+
+from esl_apps.core import dialstring
+from esl_apps.core.call import CallEnded, Leg
+from esl_apps.core.numbers import presented
+from esl_apps.esl import session as session_module
+from esl_apps.esl import switch as switch_module
+from esl_apps.esl import wire
+from esl_apps.esl.channel import Channel
+from esl_apps.esl.server import OutboundServer
+from esl_apps.esl.session import Gone, OutboundSession, ReplyError
+from esl_apps.esl.switch import Switch
+from esl_apps.esl.wire import Event, Framer
+from tests.rig.base import Script
+from tests.rig.sandbox import SandboxCall, SandboxRig
+from tests.support.peer import (
+    OTHER_UUID,
+    UUID,
+    FakeSwitch,
+    Peer,
+    app_uuid,
+    channel_data,
+    complete,
+    dial,
+    event,
+    eventually,
+    raw_event,
+    recorded,
+    reply,
+)
+from tests.support.ports import free_port
+from tests.unit.esl.conftest import NaiveServer
+
+Line = tuple[OutboundSession, Peer]
+TheirLine = tuple[greenswitch.OutboundSession, Peer]
+Serve = Callable[..., OutboundServer]
+ServeNaively = Callable[[Callable[[Peer], None]], NaiveServer]
+
+
+def as_greenswitch_reads(block: bytes) -> dict[str, str]:
+    return dict(greenswitch.ESLEvent(block.decode()).headers)
+
+
+def as_we_read(frame: bytes) -> Event:
+    (found,) = Framer().feed(frame)
+    return found
+
+
+def never_returns(waiting: gevent.Greenlet[..., object], within: float = 0.05) -> bool:
+    """Whether it still waits when everything that it could wait for has long come."""
+    try:
+        waiting.get(timeout=within)
+    except gevent.Timeout:
+        return True
+    finally:
+        waiting.kill()
+    return False
+
+
+@contextmanager
+def no_tracebacks() -> Iterator[None]:
+    """A reader that dies prints its stack; where that is the point, once is enough."""
+    hub = gevent.get_hub()
+    stream, hub.exception_stream = hub.exception_stream, None
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        hub.exception_stream = stream
+
+
+# 1. Header forging ------------------------------------------------------------------------------------
+
+HOSTILE = recorded("outbound-hostile-caller-id.esl")[0]
+"""A real FreeSWITCH's answer to ``connect``, for an INVITE from
+``sip:27820001234%0ACaller-Caller-ID-Number%3A%2027999999999@…``."""
+
+
+def test_hazard_01_a_caller_cannot_write_his_own_caller_id() -> None:
+    assert as_greenswitch_reads(HOSTILE)["Caller-Caller-ID-Number"].startswith("27999999999")
+
+    channel = as_we_read(HOSTILE)
+    number = channel.get("Caller-Caller-ID-Number")
+    assert number == "27820001234\nCaller-Caller-ID-Number: 27999999999"
+    # Something else than digits and + is no number.
+    assert presented(number) is None
+
+
+def test_hazard_01_the_raw_bytes_are_kept() -> None:
+    channel = as_we_read(HOSTILE)
+    assert channel.raw(b"Caller-Caller-ID-Number") == b"27820001234%0ACaller-Caller-ID-Number%3A%2027999999999"
+
+
+def test_hazard_01_an_escape_that_the_caller_wrote_himself_forges_nothing() -> None:
+    """FreeSWITCH passes an upper-case ``%XX`` through as it is: it is not its own encoding that is decoded."""
+    written_by_caller = b"Event-Name: CHANNEL_DATA\nCaller-Caller-ID-Name: x%0AUnique-ID: forged\nUnique-ID: mine\n\n"
+    assert as_greenswitch_reads(written_by_caller.replace(b"\nUnique-ID: mine", b""))["Unique-ID"] == "forged"
+
+    assert as_we_read(raw_event(written_by_caller)).get("Unique-ID") == "mine"
+
+
+def test_hazard_01_a_sip_header_cannot_type_a_pin() -> None:
+    typed = event("CHANNEL_EXECUTE_COMPLETE", {"variable_sip_h_X-A": "a\nvariable_digits: 6666"})
+    assert as_greenswitch_reads(as_we_read(typed).block)["variable_digits"] == "6666"
+
+    assert as_we_read(typed).var("digits") is None
+
+
+def test_hazard_01_a_sip_header_cannot_press_a_key() -> None:
+    pressed = event("CHANNEL_PROGRESS", {"variable_sip_h_X-A": "a\nEvent-Name: DTMF\nDTMF-Digit: 6"})
+    forged = as_greenswitch_reads(as_we_read(pressed).block)
+    assert (forged["Event-Name"], forged["DTMF-Digit"]) == ("DTMF", "6")
+
+    ours = as_we_read(pressed)
+    assert (ours.name, ours.get("Event-Name"), ours.get("DTMF-Digit")) == (
+        b"CHANNEL_PROGRESS",
+        "CHANNEL_PROGRESS",
+        None,
+    )
+
+
+def test_hazard_01_a_forged_hang_up_ends_no_call(line: Line) -> None:
+    forged = {"Caller-Caller-ID-Name": f"x\nEvent-Name: CHANNEL_HANGUP\nUnique-ID: {UUID}"}
+    frame = event("CHANNEL_PROGRESS", forged, uuid=OTHER_UUID)
+    theirs = as_greenswitch_reads(as_we_read(frame).block)
+    assert (theirs["Event-Name"], theirs["Unique-ID"]) == ("CHANNEL_HANGUP", UUID)
+
+    session, peer = line
+    peer.say(frame)
+    session.wait(lambda: False, 0.02)
+    assert not session.hung_up
+
+
+# 2. Completion ----------------------------------------------------------------------------------------
+
+
+def test_hazard_02_of_two_playbacks_the_right_one_wakes(line: Line, their_line: TheirLine) -> None:
+    session, peer = their_line
+    playing = gevent.spawn(session.playback, "long.wav")
+    peer.expect("sendmsg")
+    peer.say(reply(), complete("playback", "another playback's"))
+    assert playing.get(timeout=1).headers["Application-UUID"] == "another playback's"
+
+    ours, peer = line
+    first, second = ours.execute("playback", "short.wav"), ours.execute("playback", "long.wav")
+    uuids = [app_uuid(peer.expect("sendmsg")) for _ in range(2)]
+    peer.say(reply(), reply(), complete("playback", uuids[0]))
+    ours.finish(first, 1)
+    assert not second.done
+
+
+def test_hazard_02_a_late_completion_of_the_dialplans_wakes_nobody(line: Line, their_line: TheirLine) -> None:
+    session, peer = their_line
+    answering = gevent.spawn(session.call_command, "answer", block=True)
+    peer.expect("sendmsg")
+    peer.say(reply(), complete("answer", "the dialplan's, from before socket"))
+    assert answering.get(timeout=1) is not None
+
+    ours, peer = line
+    completion = ours.execute("answer")
+    peer.say(reply(), complete("answer", "the dialplan's, from before socket"))
+    with pytest.raises(TimeoutError):
+        ours.finish(completion, 0.02)
+
+
+def test_hazard_02_a_nested_applications_name_does_not_hide_an_end(line: Line, their_line: TheirLine) -> None:
+    """What a bridge runs on its way overwrites ``variable_current_application``."""
+    session, peer = their_line
+    bridging = gevent.spawn(session.bridge, "user/1000")
+    peer.expect("sendmsg")
+    peer.say(reply(), complete("bridge", "x", {"variable_current_application": "playback"}))
+    assert never_returns(bridging)
+
+    ours, peer = line
+    completion = ours.execute("bridge", "user/1000")
+    uuid = app_uuid(peer.expect("sendmsg"))
+    peer.say(reply(), complete("bridge", uuid, {"variable_current_application": "playback"}))
+    assert ours.finish(completion, 1).get("Application") == "bridge"
+
+
+def test_hazard_02_another_channels_completion_wakes_nobody(line: Line) -> None:
+    """The naive match is by ``Application-UUID`` alone; a B-leg under a session of its own counts from 1, too."""
+    session, peer = line
+    completion = session.execute("playback", "x")
+    uuid = app_uuid(peer.expect("sendmsg"))
+    peer.say(reply(), complete("playback", uuid, uuid=OTHER_UUID))
+    with pytest.raises(TimeoutError):
+        session.finish(completion, 0.02)
+
+
+def test_hazard_02_an_error_fails_the_waiter_with_its_text(line: Line, their_line: TheirLine) -> None:
+    session, peer = their_line
+    bridging = gevent.spawn(session.bridge, "user/1000")
+    peer.expect("sendmsg")
+    peer.say(reply("-ERR invalid session id"))
+    assert never_returns(bridging)
+
+    ours, peer = line
+    peer.say(reply("-ERR invalid session id"))
+    with pytest.raises(ReplyError, match="invalid session id"):
+        ours.bridge("user/1000")
+
+
+def test_hazard_02_a_hang_up_fails_the_waiter(line: Line, their_line: TheirLine) -> None:
+    session, peer = their_line
+    playing = gevent.spawn(session.playback, "x")
+    peer.expect("sendmsg")
+    with no_tracebacks():
+        peer.say(reply(), event("CHANNEL_HANGUP"))
+        assert never_returns(playing)
+
+    ours, peer = line
+    peer.say(reply(), event("CHANNEL_HANGUP"))
+    with pytest.raises(Gone, match="hung up"):
+        ours.playback("x")
+
+
+def test_hazard_02_a_reply_whose_waiter_gave_up_still_takes_its_turn(line: Line) -> None:
+    """The naive way forgets who gave up, and gives each command the reply of the one before."""
+    session, peer = line
+    with pytest.raises(TimeoutError):
+        session.send("api slow", timeout=0.02)
+    peer.say(reply("+OK slow"), reply("+OK quick"))
+    assert session.send("api quick").data == "+OK quick"
+
+
+def test_hazard_02_a_completion_whose_waiter_gave_up_is_dropped(line: Line) -> None:
+    session, peer = line
+    slow = session.execute("playback", "slow")
+    uuid = app_uuid(peer.expect("sendmsg"))
+    peer.say(reply())
+    with pytest.raises(TimeoutError):
+        session.finish(slow, 0.02)
+    quick = session.execute("playback", "quick")
+    peer.say(complete("playback", uuid), reply(), complete("playback", app_uuid(peer.expect("sendmsg"))))
+    session.finish(quick, 1)
+    assert not slow.done
+
+
+# 3. Waits without end ---------------------------------------------------------------------------------
+
+
+def test_hazard_03_a_bare_fin_releases_who_waits(line: Line, their_line: TheirLine) -> None:
+    session, peer = their_line
+    asking = gevent.spawn(session.send, "api status")
+    peer.expect("api status")
+    peer.close()
+    assert never_returns(asking)
+
+    ours, peer = line
+    peer.close()
+    with pytest.raises(Gone, match="the switch closed the socket"):
+        ours.wait(lambda: False, None)
+
+
+def test_hazard_03_a_switch_that_does_not_answer_is_not_waited_for_without_end(
+    line: Line, their_line: TheirLine
+) -> None:
+    session, peer = their_line
+    asking = gevent.spawn(session.send, "api status")
+    peer.expect("api status")
+    assert never_returns(asking)
+
+    ours, _peer = line
+    with pytest.raises(TimeoutError):
+        ours.send("api status", timeout=0.02)
+
+
+def test_hazard_03_leaving_takes_no_second(line: Line, their_line: TheirLine) -> None:
+    session, peer = their_line
+    gevent.spawn(lambda: (peer.expect("exit"), peer.say(reply("+OK bye")), peer.close()))
+    started = time.monotonic()
+    session.stop()
+    assert time.monotonic() - started > 0.3
+
+    started = time.monotonic()
+    line[0].stop()
+    assert time.monotonic() - started < 0.1
+
+
+def running_timers() -> int:
+    """Of gevent, and of the loop below it."""
+    kind = type(gevent.get_hub().loop.timer(1))
+    return sum(
+        (isinstance(one, gevent.Timeout) and one.pending) or (isinstance(one, kind) and one.active)
+        for one in gc.get_objects()
+    )
+
+
+def test_hazard_03_an_idle_session_has_no_timer_of_its_own() -> None:
+    """At 2,000 idle calls a timer of one second each is a tenth of a core."""
+    before = running_timers()
+    naive, naive_end = socket.socketpair()
+    session = greenswitch.OutboundSession(("test", 0), naive)
+    gevent.sleep(0)
+    assert running_timers() > before
+    gevent.killall([session._receive_events_greenlet, session._process_events_greenlet])
+
+    ours, our_end = socket.socketpair()
+    waiting = gevent.spawn(OutboundSession(("test", 0), ours).wait, lambda: False, None)
+    gevent.sleep(0)
+    assert running_timers() == before
+    waiting.kill()
+    for sock in (naive, naive_end, ours, our_end):
+        sock.close()
+
+
+def test_hazard_03_a_session_has_no_greenlet_of_its_own(line: Line, their_line: TheirLine) -> None:
+    """The flow that waits is the one that reads."""
+    theirs = [one for one in vars(their_line[0]).values() if isinstance(one, gevent.Greenlet)]
+    assert len(theirs) == 2
+
+    ours = [one for one in vars(line[0]).values() if isinstance(one, gevent.Greenlet)]
+    assert ours == []
+
+
+def test_hazard_03_a_call_is_accepted_at_once(serve: Serve) -> None:
+    def typical_delay(port: int) -> float:
+        delays = []
+        for _ in range(3):
+            started = time.monotonic()
+            peer = dial(port)
+            peer.expect("connect")
+            delays.append(time.monotonic() - started)
+            peer.close()
+        return statistics.median(delays)
+
+    port = free_port()
+    naive = gevent.spawn(greenswitch.OutboundESLServer("127.0.0.1", port, application=object).listen)
+    gevent.sleep(0.01)
+    with no_tracebacks():
+        assert typical_delay(port) > 0.03
+    naive.kill()
+
+    assert typical_delay(serve(OutboundSession.connect).bound_port) < 0.03
+
+
+def test_hazard_03_a_silent_peer_holds_up_no_connection_for_ever(
+    fake_switch: FakeSwitch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_switch.hello = b""
+    naive = greenswitch.InboundESL(*fake_switch.address, "secret", timeout=0.05)
+    assert never_returns(gevent.spawn(naive.connect))
+    gevent.killall([naive._receive_events_greenlet, naive._process_events_greenlet])
+
+    monkeypatch.setattr(switch_module, "CONNECT_TIMEOUT", 0.05)
+    switch = Switch("fs1", fake_switch.address, "secret")
+    switch.start()
+    gevent.sleep(0.2)
+    assert switch.last_error == "timed out"
+    switch.stop()
+
+
+# 4. A newline is a second command ---------------------------------------------------------------------
+
+
+def test_hazard_04_a_newline_in_an_argument_is_no_second_command(line: Line, their_line: TheirLine) -> None:
+    session, peer = their_line
+    gevent.spawn(session.call_command, "bridge", "user/1000\n\napi hupall NORMAL_CLEARING")
+    assert peer.command().endswith("execute-app-arg: user/1000")
+    assert peer.command() == "api hupall NORMAL_CLEARING"
+
+    ours, peer = line
+    for arg in ("user/1000\n\napi hupall", "user/1000\nexecute-app-name: system", "user/1000\rx"):
+        with pytest.raises(ValueError, match="line break"):
+            ours.execute("bridge", arg)
+    assert peer.pending() == []
+
+
+def test_hazard_04_a_refused_command_leaves_no_one_waiting(line: Line) -> None:
+    session, peer = line
+    for refused in (
+        lambda: session.send("a\nb"),
+        lambda: session.post("good", "a\nb"),
+        lambda: session.execute("a\nb"),
+        lambda: session.multiset({"a": "b\nc"}),
+    ):
+        with pytest.raises(ValueError, match="line break"):
+            refused()
+    peer.say(reply("+OK mine"))
+    assert session.send("x").data == "+OK mine"
+    assert peer.pending() == ["x"]
+
+
+def test_hazard_04_a_long_command_arrives_whole(line: Line, their_line: TheirLine) -> None:
+    """More than the socket's buffer takes at once."""
+    long = "x" * 5_000_000
+    session, peer = their_line
+    asking = gevent.spawn(session.send, long)
+    gevent.sleep(0.05)
+    received = len(peer.sock.recv(10_000_000))
+    while select_readable(peer):
+        received += len(peer.sock.recv(10_000_000))
+    assert received < len(long)
+    asking.kill()
+
+    ours, peer = line
+    reading = gevent.spawn(peer.command)
+    ours.post(long)
+    assert reading.get(timeout=5) == long
+
+
+def select_readable(peer: Peer) -> bool:
+    gevent.sleep(0.01)
+    return peer.readable()
+
+
+# 5. Bytes that are no event socket --------------------------------------------------------------------
+
+FAULTS = {
+    "no Content-Type": b"Content-Length: 3\n\nabc",
+    "no length": b"Content-Length: three\nContent-Type: text/event-plain\n\nabc",
+    "nonsense": b"\xff\xfe\xfd\n\n",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_hazard_05_a_fault_fails_who_waits(line: Line, their_line: TheirLine, fault: str) -> None:
+    session, peer = their_line
+    asking = gevent.spawn(session.send, "api status")
+    peer.expect("api status")
+    with no_tracebacks():
+        peer.say(FAULTS[fault])
+        assert never_returns(asking)
+
+    ours, peer = line
+    peer.say(FAULTS[fault])
+    with pytest.raises(Gone, match="framing"):
+        ours.send("api status")
+
+
+def test_hazard_05_text_that_is_not_utf8_is_no_fault(line: Line, their_line: TheirLine) -> None:
+    latin1 = raw_event(b"Event-Name: CHANNEL_ANSWER\nUnique-ID: other\nCaller-Caller-ID-Name: Ren\xe9\n\n")
+    session, peer = their_line
+    asking = gevent.spawn(session.send, "api status")
+    peer.expect("api status")
+    with no_tracebacks():
+        peer.say(latin1, reply("+OK"))
+        assert never_returns(asking)
+
+    ours, peer = line
+    names: list[str | None] = []
+    ours.register_handle("CHANNEL_ANSWER", lambda one: names.append(one.get("Caller-Caller-ID-Name")))
+    peer.say(latin1, reply("+OK"))
+    assert ours.send("api status").ok
+    assert names == ["Ren\ufffd"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_hazard_05_a_fault_touches_no_other_call(serve: Serve, fault: str) -> None:
+    def application(session: OutboundSession) -> None:
+        session.connect()
+        session.answer()
+        session.wait(lambda: False, None)
+
+    server = serve(application)
+    good, bad = dial(server.bound_port), dial(server.bound_port)
+    for peer in (good, bad):
+        peer.expect("connect")
+        peer.expect("linger")
+        peer.say(channel_data(), reply())
+    execute = good.expect("sendmsg")
+    bad.expect("sendmsg")
+    bad.say(FAULTS[fault])
+    bad.expect_end()
+    good.say(reply(), complete("answer", app_uuid(execute)))
+    gevent.sleep(0.01)
+    assert server.connection_count == 1
+    good.say(event("CHANNEL_HANGUP"))
+    good.expect("exit")
+
+
+# 6. Lingering -----------------------------------------------------------------------------------------
+
+
+def is_shown(sandbox: SandboxRig, number: str) -> bool:
+    """Whether the switch still has the channel of a call to a number."""
+    return number in sandbox.api("show channels")
+
+
+DID, SECOND_DID = "27115550000", "27115550001"
+
+
+def arrives(
+    sandbox: SandboxRig, port: int, flags: str = "async full", *, number: str = DID, before: str = ""
+) -> SandboxCall:
+    """An outside caller whose call runs ``socket 127.0.0.1:port``; ``before``: an application before it."""
+    actions = [(before, "")] if before else []
+    sandbox.extension("public", number, [*actions, ("socket", f"127.0.0.1:{port} {flags}")])
+    return sandbox.outside(f"2782{number[-7:]}", Script()).dial(number)
+
+
+def test_hazard_06_a_lingering_client_does_not_pin_the_channel_for_ever(
+    sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that forgets to leave: its application hangs in something else when the caller goes."""
+
+    def forgetful(peer: Peer) -> None:
+        peer.say(b"connect\n\nlinger\n\n")
+        gevent.sleep(60)
+
+    monkeypatch.setattr(session_module, "LINGER", 1)
+
+    def equally_forgetful(session: OutboundSession) -> None:
+        session.connect()
+        Flag().wait(10)
+
+    calls = [
+        arrives(sandbox, serve_naively(forgetful).port),
+        arrives(sandbox, serve(equally_forgetful).bound_port, number=SECOND_DID),
+    ]
+    gevent.sleep(0.1)
+    for call in calls:
+        call.hangup()
+    gevent.sleep(0.1)
+    assert is_shown(sandbox, DID)
+    assert is_shown(sandbox, SECOND_DID)
+    eventually(lambda: not is_shown(sandbox, SECOND_DID))
+    assert is_shown(sandbox, DID)
+
+
+def test_hazard_06_linger_has_a_number(line: Line, their_line: TheirLine) -> None:
+    session, peer = their_line
+    gevent.spawn(session.linger)
+    assert peer.command() == "linger"
+
+    ours, peer = line
+    peer.say(reply())
+    ours.linger()
+    assert peer.command() == "linger 5"
+
+
+def test_hazard_06_with_exit_the_channel_is_gone_at_once(sandbox: SandboxRig, serve: Serve) -> None:
+    ended: list[Event | None] = []
+
+    def application(session: OutboundSession) -> None:
+        session.connect(events="CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE")
+        session.wait(lambda: session.hangup_complete is not None, 5, past_hangup=True)
+        ended.append(session.hangup_complete)
+
+    call = arrives(sandbox, serve(application).bound_port)
+    gevent.sleep(0.05)
+    call.hangup()
+    eventually(lambda: not is_shown(sandbox, DID), within=1.0)
+    assert [one.get("Hangup-Cause") for one in ended if one] == ["ORIGINATOR_CANCEL"]
+
+
+# 7. Own events ----------------------------------------------------------------------------------------
+
+
+def test_hazard_07_other_calls_events_are_not_heard(
+    sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
+) -> None:
+    naively: list[str] = []
+    ours: list[Event] = []
+
+    def subscribes_first(peer: Peer) -> None:
+        peer.say(b"connect\n\nevent plain CHANNEL_CREATE CHANNEL_HANGUP\n\n")
+        while data := peer.sock.recv(1 << 20):
+            naively.append(data.decode())
+
+    def application(session: OutboundSession) -> None:
+        session.connect(events="CHANNEL_CREATE CHANNEL_HANGUP")
+        session.register_handle("*", ours.append)
+        session.wait(lambda: False, 5)
+
+    calls = [
+        arrives(sandbox, serve_naively(subscribes_first).port),
+        arrives(sandbox, serve(application).bound_port, number=SECOND_DID),
+    ]
+    gevent.sleep(0.1)
+    sandbox.outside("27820009999", Script()).dial("27115559999")
+    eventually(lambda: "27820009999" in "".join(naively))
+    calls[1].hangup()
+    eventually(lambda: ours)
+    assert [one.get("Caller-Destination-Number") for one in ours] == [SECOND_DID]
+
+
+def test_hazard_07_a_flow_hears_a_third_of_what_myevents_brings() -> None:
+    """Of one recorded call."""
+    from esl_apps.esl.channel import EVENTS
+
+    heard = [frame for data in recorded("outbound-disa-myevents.esl") for frame in Framer().feed(data)]
+    events = [frame for frame in heard if frame.content_type == wire.EVENT_PLAIN]
+    needed = [frame for frame in events if frame.name.decode() in EVENTS.split()]
+    assert len(events) >= 25
+    assert len(needed) <= len(events) / 3
+
+
+# 8. The tick ------------------------------------------------------------------------------------------
+
+
+def test_hazard_08_many_variables_cost_one_look_of_the_switch(
+    sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
+) -> None:
+    """FreeSWITCH looks at a socket every 20 ms: an execute each costs a tick each."""
+    variables = {f"esl_test_{i}": str(i) for i in range(10)}
+    took: dict[str, float] = {}
+
+    def naive(peer: Peer) -> None:
+        session = greenswitch.OutboundSession(("test", 0), peer.sock)
+        session.connect()
+        session.myevents()
+        started = time.monotonic()
+        for name, value in variables.items():
+            session.call_command("set", f"{name}={value}", block=True)
+        took["naive"] = time.monotonic() - started
+        gevent.killall([session._receive_events_greenlet, session._process_events_greenlet])
+
+    def application(session: OutboundSession) -> None:
+        session.connect(events="CHANNEL_EXECUTE_COMPLETE")
+        started = time.monotonic()
+        session.multiset(variables)
+        session.finish(session.execute("set", "esl_test_last=1", lock=True), 5)
+        took["ours"] = time.monotonic() - started
+
+    for port in (serve_naively(naive).port, serve(application).bound_port):
+        arrives(sandbox, port, before="answer")
+        gevent.sleep(0.01)
+    eventually(lambda: len(took) == 2)
+    assert took["ours"] < took["naive"] / 3
+
+
+def test_hazard_08_connect_and_linger_are_one_write() -> None:
+    """Each write is a wake-up of the switch. On this kind of socket each stays a message of its own."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    naive = greenswitch.OutboundSession(("test", 0), ours)
+    for step in (naive.connect, lambda: naive.linger(5)):
+        gevent.spawn(step)
+    assert [theirs.recv(100), theirs.recv(100)] == [b"connect\n\n", b"linger 5\n\n"]
+    gevent.killall([naive._receive_events_greenlet, naive._process_events_greenlet])
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.send(channel_data() + reply())
+    OutboundSession(("test", 0), ours).connect()
+    assert theirs.recv(100) == b"connect\n\nlinger 5\n\n"
+
+
+# 9. The failover list ---------------------------------------------------------------------------------
+
+
+def test_hazard_09_a_draining_node_lets_the_switch_go_to_the_next(
+    sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
+) -> None:
+    """Only a refused connection does: one that is accepted and not served holds the caller for ever."""
+    taken: list[str] = []
+
+    def application(session: OutboundSession) -> None:
+        taken.append(session.connect().var("socket_path") or "")
+        session.wait(lambda: False, 5)
+
+    second = serve(application)
+
+    naive = serve_naively(lambda _peer: None)
+    naive.server.stop_accepting()
+    calls_through_list(sandbox, naive.port, second.bound_port)
+    assert taken == []
+
+    ours = serve(application)
+    ours.close_listener()
+    calls_through_list(sandbox, ours.bound_port, second.bound_port)
+    assert taken == ["disa/acme/front"]
+
+
+def calls_through_list(sandbox: SandboxRig, first: int, second: int) -> None:
+    """One call whose ``socket`` names two nodes."""
+    path = "disa/acme/front"
+    nodes = f"127.0.0.1:{first}/{path}|127.0.0.1:{second}/{path}"
+    sandbox.extension("public", "27115550000", [("socket", f"{nodes} async full")])
+    call = sandbox.outside("27820001234", Script()).dial("27115550000")
+    gevent.sleep(0.1)
+    call.hangup()
+
+
+def test_hazard_09_the_watchdog_is_the_first_thing_taken_off(line: Line) -> None:
+    """The dialplan arms ``sched_transfer +8`` before ``socket``, for the node that never gets as far as this."""
+    session, peer = line
+    peer.say(channel_data(), reply())
+    channel = Channel(session, lambda name, _rate: name, lambda _uuid: None)
+    peer.pending()
+    channel.begin("ref", watched=True)
+    assert peer.command() == f"api sched_del {UUID}"
+
+
+# 10. Entering and leaving -----------------------------------------------------------------------------
+
+
+def stranded(sandbox: SandboxRig, call: SandboxCall) -> bool:
+    """Whether the caller is left in silence: neither served nor hung up."""
+    for _ in range(6):
+        gevent.sleep(0.05)
+        if call.leg.ended_at is not None:
+            return False
+    call.hangup()
+    return True
+
+
+def strands_one(sandbox: SandboxRig, port: int) -> bool:
+    """Of a few callers: on a busy machine what takes 5 ms may take the time in which the switch is safe."""
+    return any(stranded(sandbox, arrives(sandbox, port)) for _ in range(5))
+
+
+def test_hazard_10_a_caller_too_many_gets_a_cause_and_not_silence(
+    sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
+) -> None:
+    def closes(peer: Peer) -> None:
+        peer.close()
+
+    naively = serve_naively(closes).port
+    assert strands_one(sandbox, naively)
+
+    port = free_port()
+    full = greenswitch.OutboundESLServer("127.0.0.1", port, application=object, max_connections=0)
+    naive = gevent.spawn(full.listen)
+    gevent.sleep(0.01)
+    # It sends ``connect`` and ``exit`` right behind.
+    assert strands_one(sandbox, port)
+    naive.kill()
+
+    call = arrives(sandbox, serve(OutboundSession.connect, max_connections=0).bound_port)
+    assert not stranded(sandbox, call)
+    assert call.leg.status == 503
+
+
+def test_hazard_10_admission_is_counted_when_a_call_is_accepted(serve: Serve) -> None:
+    """Counted later, a burst passes a limit of one."""
+    port = free_port()
+
+    class App:
+        def __init__(self, _session: object) -> None: ...
+
+        def run(self) -> None:
+            gevent.sleep(0.05)
+
+    def burst(port: int) -> list[Peer]:
+        peers = [dial(port) for _ in range(5)]
+        for peer in peers:
+            peer.expect("connect")
+        return peers
+
+    full = greenswitch.OutboundESLServer("127.0.0.1", port, application=App, max_connections=1)
+    naive = gevent.spawn(full.listen)
+    gevent.sleep(0.01)
+    for peer in (theirs := burst(port)):
+        peer.say(channel_data())
+    gevent.sleep(0.05)
+    assert full.connection_count == 5
+    naive.kill()
+    with no_tracebacks():
+        for peer in theirs:
+            peer.close()
+        gevent.sleep(0.1)
+
+    server = serve(lambda session: session.wait(lambda: session.connect() is None, 1), max_connections=1)
+    peers = burst(server.bound_port)
+    assert server.connection_count == 1
+    for peer in peers:
+        peer.close()
+
+
+def test_hazard_10_a_drain_strands_nobody_who_has_connected(serve_naively: ServeNaively, serve: Serve) -> None:
+    def knock(port: int) -> Peer:
+        """A connection that the kernel has accepted, and nobody else has."""
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(("127.0.0.1", port))
+        sock.setblocking(True)
+        return Peer(sock)
+
+    naive = serve_naively(lambda peer: peer.say(b"connect\n\n"))
+    peer = knock(naive.port)
+    naive.server.close()
+    with pytest.raises((ConnectionError, EOFError)):
+        peer.command()
+
+    ours = serve(OutboundSession.connect)
+    peer = knock(ours.bound_port)
+    ours.close_listener()
+    peer.expect("connect")
+    peer.expect("linger")
+    peer.say(channel_data(), reply())
+    assert peer.command().endswith("execute-app-arg: SWITCH_CONGESTION")
+
+
+# 11. When the socket drops ----------------------------------------------------------------------------
+
+
+def test_hazard_11_a_bridge_outlives_the_socket_and_its_end_is_asked_for_elsewhere(
+    their_line: TheirLine,
+) -> None:
+    session, peer = their_line
+    bridging = gevent.spawn(session.bridge, "user/1000")
+    peer.expect("sendmsg")
+    peer.say(reply(), event("CHANNEL_ANSWER", uuid=OTHER_UUID))
+    peer.close()
+    assert never_returns(bridging)
+
+    last = as_we_read(
+        event(
+            "CHANNEL_HANGUP_COMPLETE",
+            {
+                "Hangup-Cause": "NORMAL_CLEARING",
+                "variable_hangup_cause_q850": 16,
+                "Caller-Channel-Hangup-Time": 1_700_000_060_000_000,
+            },
+        )
+    )
+    ours, theirs = socket.socketpair()
+    peer = Peer(theirs)
+    peer.say(channel_data(), reply())
+    asked: list[str] = []
+
+    def find_end(uuid: str) -> Event:
+        asked.append(uuid)
+        return last
+
+    channel = Channel(OutboundSession(("test", 0), ours), lambda name, _rate: name, find_end)
+    channel.begin("ref", watched=False)
+    peer.say(reply(), reply(), reply(), reply(), event("CHANNEL_ANSWER", uuid=OTHER_UUID))
+    peer.close()
+
+    def progress(_what: str, _at: float, _leg: Leg | None) -> None: ...
+
+    with pytest.raises(CallEnded) as caught:
+        channel.bridge({}, [("user/1000", None)], 5, 60, progress)
+    assert caught.value.lost
+    end = channel.ended()
+    assert asked == [UUID]
+    assert (end.lost, end.at, end.aleg.q850) == (False, 1_700_000_060.0, 16)
+
+
+# 12. Order --------------------------------------------------------------------------------------------
+
+
+def test_hazard_12_executes_sent_at_once_run_in_their_order(
+    sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
+) -> None:
+    order: dict[str, list[str]] = {}
+
+    def naive(peer: Peer) -> None:
+        execute = "call-command: execute\nexecute-app-name: playback\nexecute-app-arg: silence_stream://60"
+        both = [f"sendmsg\n{execute}\nEvent-UUID: {name}\n\n".encode() for name in ("first", "second")]
+        peer.say(b"connect\n\nmyevents\n\n", *both)
+        gevent.sleep(0.3)
+        heard = peer.sock.recv(1 << 20).decode()
+        order["naive"] = re.findall(r"Event-Name: CHANNEL_EXECUTE_COMPLETE\n.*?Application-UUID: (\w+)", heard, re.S)
+
+    def application(session: OutboundSession) -> None:
+        session.connect(events="CHANNEL_EXECUTE_COMPLETE")
+        ended = order.setdefault("ours", [])
+        session.register_handle("CHANNEL_EXECUTE_COMPLETE", lambda one: ended.append(one.get("Application-UUID") or ""))
+        session.execute("playback", "silence_stream://60", lock=True)
+        session.finish(session.execute("playback", "silence_stream://60", lock=True), 5)
+
+    for port in (serve_naively(naive).port, serve(application).bound_port):
+        arrives(sandbox, port, before="answer")
+        gevent.sleep(0.01)
+    eventually(lambda: all(len(order.get(which, ())) == 2 for which in ("naive", "ours")))
+    assert order == {"naive": ["second", "first"], "ours": ["1", "2"]}
+
+
+# 13. Quoting ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sandbox_switch(sandbox: SandboxRig) -> Iterator[Switch]:
+    """The sandbox' inbound event socket."""
+    switch = switch_to(sandbox)
+    yield switch
+    switch.stop()
+
+
+def switch_to(sandbox: SandboxRig, **more: object) -> Switch:
+    host, _, port = sandbox.esl_address.rpartition(":")
+    switch = Switch("sandbox", (host, int(port)), sandbox.esl_password, **more)  # type: ignore[arg-type]
+    switch.start()
+    assert switch.wait_up(5)
+    return switch
+
+
+def test_hazard_13_the_quotes_keep_async_full_together(
+    sandbox: SandboxRig, sandbox_switch: Switch, serve: Serve
+) -> None:
+    sandbox.phone("1000", Script(answer_after=0.0))
+    entered: list[tuple[str | None, bool]] = []
+
+    def application(session: OutboundSession) -> None:
+        control = session.connect().get("Control")
+        # Without ``full`` these are refused: nothing is heard, and nothing kept after the hang-up.
+        entered.append((control, session.send("event plain CHANNEL_HANGUP").ok))
+
+    server = serve(application)
+    socket_app = f"socket(127.0.0.1:{server.bound_port}/click2dial async full)"
+    assert sandbox_switch.bgapi(f"originate user/1000 &{socket_app}").result(5).startswith("+OK")
+    eventually(lambda: entered)
+    assert entered == [("single-channel", False)]
+
+    entered.clear()
+    assert sandbox_switch.bgapi(dialstring.originate({}, "user/1000", socket_app)).result(5).startswith("+OK")
+    eventually(lambda: entered)
+    assert entered == [("full", True)]
+
+
+# 14. Events for others --------------------------------------------------------------------------------
+
+
+def test_hazard_14_a_custom_event_reaches_the_switchs_listeners(sandbox: SandboxRig, serve: Serve) -> None:
+    """With the ``Unique-ID`` of a live channel it would go to that channel instead."""
+    heard: list[str | None] = []
+    listener = switch_to(
+        sandbox, events="CUSTOM esl_apps::call", on_event=lambda _switch, one: heard.append(one.get("state"))
+    )
+
+    def application(session: OutboundSession) -> None:
+        session.connect()
+        session.execute("playback", "silence_stream://-1")
+        gevent.sleep(0.1)
+        naive = f"sendevent CUSTOM\nEvent-Subclass: esl_apps::call\nUnique-ID: {session.uuid}\nstate: naive"
+        session.post_raw(f"{naive}\n\n".encode())
+        session.post_raw(wire.custom_event("esl_apps::call", {"esl_leg_uuid": session.uuid, "state": "ours"}))
+        session.wait(lambda: False, 5)
+
+    call = arrives(sandbox, serve(application).bound_port, before="answer")
+    eventually(lambda: "ours" in heard)
+    gevent.sleep(0.1)
+    assert heard == ["ours"]
+    call.hangup()
+    listener.stop()

@@ -1,0 +1,289 @@
+"""The port that FreeSWITCH's ``socket`` application connects to: who is let in, who is refused, and how it ends."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Callable
+
+import gevent
+import pytest
+from gevent import socket
+
+from esl_apps.esl import server as server_module
+from esl_apps.esl.server import OutboundServer
+from esl_apps.esl.session import OutboundSession
+from esl_apps.esl.wire import Event
+from esl_apps.net.listening import listen
+from tests.support.peer import Peer, app_uuid, channel_data, complete, dial, event, linger_notice, reply
+
+Serve = Callable[..., OutboundServer]
+
+
+def hold(session: OutboundSession) -> None:
+    """An application that keeps its call until the caller hangs up."""
+    session.connect()
+    session.wait(lambda: False, None)
+
+
+def connects(peer: Peer) -> None:
+    peer.expect("connect")
+    peer.expect("linger 5")
+    peer.say(channel_data(), reply("+OK will linger 5 seconds"))
+
+
+def is_hung_up_with(peer: Peer, cause: str) -> None:
+    """The peer's caller is taken, hung up with a cause, and left only then."""
+    connects(peer)
+    assert f"execute-app-name: hangup\nEvent-UUID: 1\nexecute-app-arg: {cause}" in peer.expect("sendmsg")
+    peer.say(reply(), linger_notice())
+    peer.expect("exit")
+    peer.expect_end()
+
+
+def caller_leaves(peer: Peer) -> None:
+    peer.say(event("CHANNEL_HANGUP"), linger_notice())
+    peer.expect("exit")
+    peer.expect_end()
+    peer.close()
+
+
+# Calls ------------------------------------------------------------------------------------------------
+
+
+def test_a_call_runs_its_application_and_is_left(serve: Serve) -> None:
+    heard: list[str] = []
+
+    def application(session: OutboundSession) -> None:
+        session.connect()
+        heard.append(session.answer().get("Application") or "")
+
+    peer = dial(serve(application).bound_port)
+    connects(peer)
+    peer.say(reply(), complete("answer", app_uuid(peer.expect("sendmsg"))))
+    peer.expect("exit")
+    peer.expect_end()
+    assert heard == ["answer"]
+
+
+def test_the_callers_hang_up_ends_the_application(serve: Serve) -> None:
+    server = serve(hold)
+    peer = dial(server.bound_port)
+    connects(peer)
+    assert server.connection_count == 1
+    caller_leaves(peer)
+    assert server.connection_count == 0
+
+
+def test_an_application_with_a_fault_hangs_its_caller_up(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def application(session: OutboundSession) -> None:
+        session.connect()
+        raise ZeroDivisionError
+
+    peer = dial(serve(application).bound_port)
+    with caplog.at_level(logging.ERROR):
+        is_hung_up_with(peer, "NORMAL_TEMPORARY_FAILURE")
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_fault_before_connect_leaves_no_caller_stranded(serve: Serve) -> None:
+    """Closing before ``connect`` would park the channel for ever (hazard 10)."""
+
+    def application(_session: OutboundSession) -> None:
+        raise ZeroDivisionError
+
+    is_hung_up_with(dial(serve(application).bound_port), "NORMAL_TEMPORARY_FAILURE")
+
+
+def test_a_call_that_ends_with_a_fault_gives_its_place_back(serve: Serve) -> None:
+    def application(session: OutboundSession) -> None:
+        session.connect()
+        raise ZeroDivisionError
+
+    server = serve(application, max_connections=1)
+    for _ in range(3):
+        is_hung_up_with(dial(server.bound_port), "NORMAL_TEMPORARY_FAILURE")
+    assert server.connection_count == 0
+
+
+@pytest.mark.parametrize("garbage", [b"nonsense\n\n", b"Content-Length: x\n\n", b"\xff" * 100 + b"\n\n"])
+def test_a_connection_that_speaks_something_else_is_closed_alone(serve: Serve, garbage: bytes) -> None:
+    server = serve(hold)
+    good, bad = dial(server.bound_port), dial(server.bound_port)
+    connects(good)
+    bad.expect("connect")
+    bad.say(garbage)
+    bad.expect("linger")
+    bad.expect_end()
+    assert server.connection_count == 1
+    caller_leaves(good)
+
+
+def test_an_address_that_is_in_use_is_an_error_at_once(serve: Serve) -> None:
+    port = serve(hold).bound_port
+    with pytest.raises(OSError, match="Address already in use"):
+        OutboundServer(("127.0.0.1", port), hold, 1)
+
+
+def test_servers_may_share_a_port_and_have_one_of_their_own(serve: Serve) -> None:
+    shared = listen(("127.0.0.1", 0), 16)
+    port = shared.getsockname()[1]
+    counts: dict[str, list[int]] = {"first": [], "second": []}
+    first = serve(hold, shared=shared, on_count=counts["first"].append)
+    second = serve(hold, shared=socket.socket(fileno=os.dup(shared.fileno())), on_count=counts["second"].append)
+    peers = [dial(port) for _ in range(8)]
+    for peer in peers:
+        connects(peer)
+    assert first.connection_count + second.connection_count == 8
+    own = dial(second.bound_port)
+    connects(own)
+    assert max(counts["second"]) > 0
+    # One that drains leaves the port to the other.
+    first.stop()
+    late = dial(port)
+    connects(late)
+    for peer in (*peers, own, late):
+        caller_leaves(peer)
+    second.stop()
+    with pytest.raises(OSError, match="refused"):
+        dial(port)
+
+
+def test_the_server_tells_how_many_calls_it_has(serve: Serve) -> None:
+    counts: list[int] = []
+    server = serve(hold, on_count=counts.append)
+    peers = [dial(server.bound_port) for _ in range(2)]
+    for peer in peers:
+        connects(peer)
+    for peer in peers:
+        caller_leaves(peer)
+    assert counts == [1, 2, 1, 0]
+
+
+# Full -------------------------------------------------------------------------------------------------
+
+
+def test_a_call_too_many_is_hung_up_with_a_cause(serve: Serve) -> None:
+    server = serve(hold, max_connections=1)
+    first = dial(server.bound_port)
+    connects(first)
+    is_hung_up_with(dial(server.bound_port), "SWITCH_CONGESTION")
+    assert server.connection_count == 1
+    caller_leaves(first)
+
+
+def test_a_place_that_is_free_again_is_given_again(serve: Serve) -> None:
+    server = serve(hold, max_connections=1)
+    for _ in range(3):
+        peer = dial(server.bound_port)
+        connects(peer)
+        caller_leaves(peer)
+
+
+def test_a_refused_caller_that_leaves_by_himself_is_not_waited_for(serve: Serve) -> None:
+    server = serve(hold, max_connections=0)
+    peer = dial(server.bound_port)
+    peer.expect("connect")
+    peer.say(channel_data({"Answer-State": "hangup"}), reply())
+    peer.expect("linger")
+    peer.expect("exit")
+    peer.expect_end()
+
+
+def test_a_stopped_switch_finds_the_hang_up_when_it_goes_on(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_PATIENCE", 0.05)
+    peer = dial(serve(hold, max_connections=0).bound_port)
+    gevent.sleep(0.1)
+    peer.expect("connect")
+    peer.expect("linger")
+    assert peer.expect("sendmsg").endswith("execute-app-arg: SWITCH_CONGESTION")
+    peer.expect_end()
+
+
+# Draining ---------------------------------------------------------------------------------------------
+
+
+def test_a_draining_server_refuses_connections_and_keeps_its_calls(serve: Serve) -> None:
+    server = serve(hold)
+    peer = dial(server.bound_port)
+    connects(peer)
+    server.close_listener()
+    # What makes the switch go to the next node of its list.
+    with pytest.raises(ConnectionRefusedError):
+        dial(server.bound_port)
+    assert server.connection_count == 1
+    caller_leaves(peer)
+    assert server.connection_count == 0
+
+
+def test_what_waits_to_be_accepted_when_draining_begins_is_served(serve: Serve) -> None:
+    """FreeSWITCH takes these for connected: a reset would strand their callers (hazard 10)."""
+    server = serve(hold)
+    waiting = []
+    for _ in range(250):
+        # Without a turn for the server between them.
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(("127.0.0.1", server.bound_port))
+        sock.setblocking(True)
+        waiting.append(Peer(sock))
+    server.close_listener()
+    for peer in waiting:
+        is_hung_up_with(peer, "SWITCH_CONGESTION")
+
+
+def test_draining_twice_is_draining_once(serve: Serve) -> None:
+    server = serve(hold)
+    server.close_listener()
+    server.close_listener()
+    server.stop()
+
+
+# Nothing left -----------------------------------------------------------------------------------------
+
+
+def census() -> dict[str, int]:
+    gevent.sleep(0.02)
+    gc.collect()
+    kinds = {"greenlets": gevent.Greenlet, "sessions": OutboundSession, "frames": Event}
+    counts = dict.fromkeys(kinds, 0)
+    for one in gc.get_objects():
+        for name, kind in kinds.items():
+            counts[name] += isinstance(one, kind)
+    return {**counts, "descriptors": len(os.listdir("/proc/self/fd"))}
+
+
+def test_a_thousand_calls_leave_nothing_behind(serve: Serve) -> None:
+    def application(session: OutboundSession) -> None:
+        session.connect(events="CHANNEL_HANGUP")
+        session.register_handle("CHANNEL_ANSWER", lambda _event: session.uuid)
+        session.answer()
+        session.wait(lambda: False, 5)
+
+    def call(ending: int) -> None:
+        peer = dial(server.bound_port)
+        connects(peer)
+        peer.expect("filter")
+        peer.expect("event")
+        peer.say(reply(), reply())
+        peer.say(reply(), event("CHANNEL_ANSWER"), complete("answer", app_uuid(peer.expect("sendmsg"))))
+        # A hang-up, a bare FIN, and garbage.
+        if ending == 0:
+            peer.say(event("CHANNEL_HANGUP"), linger_notice())
+            peer.expect("exit")
+        elif ending == 1:
+            peer.sock.shutdown(socket.SHUT_WR)
+        else:
+            peer.say(b"nonsense\n\n")
+        peer.expect_end()
+        peer.close()
+
+    server = serve(application)
+    gevent.joinall([gevent.spawn(call, ending) for ending in range(3)], raise_error=True)
+    before = census()
+    for _ in range(20):
+        gevent.joinall([gevent.spawn(call, i % 3) for i in range(50)], raise_error=True)
+    after = census()
+    assert server.connection_count == 0
+    assert {name: count for name, count in after.items() if count > before[name]} == {}

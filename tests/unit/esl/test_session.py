@@ -1,0 +1,516 @@
+"""One call's socket, against a scripted switch.
+
+What the switch will say is often written to the socket before the session asks: a session reads only while
+it waits, so the order of the test is the order of the wire.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+import weakref
+
+import gevent
+import pytest
+from gevent import socket
+from greenswitch.esl import OutboundSession as GreenswitchSession
+from greenswitch.esl import OutboundSessionHasGoneAway
+
+from esl_apps.esl.session import Gone, OutboundSession, ReplyError
+from esl_apps.esl.wire import Event
+from tests.support.peer import (
+    OTHER_UUID,
+    UUID,
+    Peer,
+    api_response,
+    app_uuid,
+    channel_data,
+    complete,
+    event,
+    goodbye,
+    linger_notice,
+    reply,
+)
+
+Line = tuple[OutboundSession, Peer]
+
+
+def new_line() -> Line:
+    ours, theirs = socket.socketpair()
+    return OutboundSession(("test", 0), ours), Peer(theirs)
+
+
+# Connecting -------------------------------------------------------------------------------------------
+
+
+def test_connect_gives_the_channel() -> None:
+    session, peer = new_line()
+    peer.say(channel_data({"Caller-Destination-Number": "27115550000"}), reply())
+    data = session.connect()
+    assert session.uuid == UUID
+    assert data.get("Caller-Destination-Number") == "27115550000"
+    assert session.caller_id_number == "27820001234"
+    assert not session.hung_up
+
+
+def test_connect_subscribes_behind_its_filter() -> None:
+    session, peer = new_line()
+    peer.say(channel_data())
+    session.connect("api sched_del {uuid}", events="CHANNEL_ANSWER CHANNEL_HANGUP")
+    assert peer.pending() == [
+        "connect",
+        "linger 5",
+        f"api sched_del {UUID}",
+        f"filter Unique-ID {UUID}",
+        "event plain CHANNEL_ANSWER CHANNEL_HANGUP",
+    ]
+
+
+def test_connect_to_a_channel_that_has_hung_up_already() -> None:
+    session, peer = new_line()
+    peer.say(channel_data({"Answer-State": "hangup"}), reply())
+    session.connect()
+    assert session.hung_up
+    with pytest.raises(Gone) as caught:
+        session.execute("answer")
+    assert caught.value.hung_up
+
+
+def test_a_connect_that_is_answered_with_an_error() -> None:
+    session, peer = new_line()
+    peer.say(reply("-ERR command not found"))
+    with pytest.raises(Gone, match="not answered with a channel"):
+        session.connect()
+
+
+def test_a_switch_that_closes_instead_of_answering() -> None:
+    session, peer = new_line()
+    peer.close()
+    with pytest.raises(Gone) as caught:
+        session.connect()
+    assert not caught.value.hung_up
+
+
+def test_a_switch_that_says_nothing() -> None:
+    session, _peer = new_line()
+    with pytest.raises(TimeoutError):
+        session.connect(timeout=0.02)
+
+
+# Commands ---------------------------------------------------------------------------------------------
+
+
+def test_a_command_gets_its_reply(line: Line) -> None:
+    session, peer = line
+    for word in ("one", "two"):
+        peer.say(reply(f"+OK {word}"))
+        assert session.send(word).data == f"+OK {word}"
+    assert peer.pending() == ["one", "two"]
+
+
+def test_an_apis_output(line: Line) -> None:
+    session, peer = line
+    peer.say(api_response("true"))
+    assert session.api("uuid_exists x") == "true"
+    assert peer.pending() == ["api uuid_exists x"]
+
+
+def test_an_apis_error_is_raised_with_its_text(line: Line) -> None:
+    session, peer = line
+    peer.say(api_response("-ERR No such channel!\n"))
+    with pytest.raises(ReplyError, match=r"^-ERR No such channel!$"):
+        session.api("uuid_kill x")
+
+
+def test_posted_commands_take_their_turn_among_the_replies(line: Line) -> None:
+    session, peer = line
+    peer.say(reply("+OK a"), reply("-ERR b"), reply("+OK c"), reply("+OK mine"))
+    session.post("a", "b")
+    session.post_raw(b"sendevent CUSTOM\n\n")
+    assert session.send("mine").data == "+OK mine"
+
+
+def test_what_is_sent_together_is_one_write_in_its_order(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, peer = line
+    written: list[bytes] = []
+    send = session.sock.send
+
+    def watched(_sock: object, data: bytes, timeout: float) -> None:
+        written.append(data)
+        send(data, timeout)
+
+    monkeypatch.setattr(type(session.sock), "send", watched)
+    with session.together():
+        session.post("a", "b")
+        with session.together():
+            session.post_raw(b"c\n\n")
+        assert written == []
+    session.post("d")
+    assert written == [b"a\n\nb\n\nc\n\n", b"d\n\n"]
+    assert peer.pending() == ["a", "b", "c", "d"]
+
+
+def test_what_was_to_be_sent_together_goes_out_whatever_came_between(line: Line) -> None:
+    """Its replies are waited for in the order of what was said: none may be missing."""
+    session, peer = line
+
+    def say() -> None:
+        with session.together():
+            session.post("a")
+            session.post("b\nc")
+
+    with pytest.raises(ValueError, match="line break"):
+        say()
+    peer.say(reply("+OK a"), reply("+OK mine"))
+    assert session.send("mine").data == "+OK mine"
+    assert peer.pending() == ["a", "mine"]
+
+
+def test_events_between_a_command_and_its_reply_are_handled(line: Line) -> None:
+    session, peer = line
+    peer.say(event("CHANNEL_HANGUP"), reply("+OK"))
+    session.send("api x")
+    assert session.hung_up
+
+
+def test_a_reply_that_nobody_asked_for_ends_the_session(line: Line) -> None:
+    session, peer = line
+    peer.say(reply("+OK"))
+    with pytest.raises(Gone, match="framing: a reply to nothing"):
+        session.wait(lambda: False, 1)
+
+
+def test_a_write_to_a_lost_socket(line: Line) -> None:
+    session, peer = line
+    peer.close()
+    with pytest.raises(Gone, match="write failed") as caught:
+        session.post(*["api x"] * 100_000)
+    assert not caught.value.hung_up
+
+
+def test_after_its_end_a_session_says_why_it_ended(line: Line) -> None:
+    session, peer = line
+    peer.close()
+    for _ in range(2):
+        with pytest.raises(Gone, match="the switch closed the socket"):
+            session.wait(lambda: False, 1)
+    with pytest.raises(Gone, match="the switch closed the socket"):
+        session.send("api x")
+
+
+def test_a_switch_that_stops_reading_blocks_a_write_for_so_long_and_no_longer(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, _peer = line
+    monkeypatch.setattr("esl_apps.esl.session.REPLY_TIMEOUT", 0.05)
+    with pytest.raises(Gone, match="write failed: timed out"):
+        session.post("api " + "x" * 50_000_000)
+
+
+# Applications -----------------------------------------------------------------------------------------
+
+
+def test_an_application_and_its_end(line: Line) -> None:
+    session, peer = line
+    completion = session.execute("playback", "tone_stream://x")
+    uuid = app_uuid(peer.expect("sendmsg"))
+    assert not completion.done
+    peer.say(reply(), complete("playback", uuid, {"variable_playback_ms": "20"}))
+    assert session.finish(completion, 1).var("playback_ms") == "20"
+
+
+def test_an_application_that_takes_too_long(line: Line) -> None:
+    session, peer = line
+    peer.say(reply())
+    with pytest.raises(TimeoutError, match="playback did not complete"):
+        session.finish(session.execute("playback", "x"), 0.02)
+
+
+def test_an_application_that_the_switch_refuses(line: Line) -> None:
+    session, peer = line
+    peer.say(reply("-ERR invalid session id"))
+    with pytest.raises(ReplyError, match=r"^-ERR invalid session id$"):
+        session.finish(session.execute("playback", "x"), 1)
+
+
+def test_a_hang_up_while_an_application_runs(line: Line) -> None:
+    session, peer = line
+    peer.say(reply(), event("CHANNEL_HANGUP", {"Hangup-Cause": "NORMAL_CLEARING"}))
+    with pytest.raises(Gone) as caught:
+        session.finish(session.execute("playback", "x"), 1)
+    assert caught.value.hung_up
+    assert session.hangup_event is not None
+    assert session.hangup_event.get("Hangup-Cause") == "NORMAL_CLEARING"
+
+
+def test_a_lost_socket_fails_all_that_was_started_with_its_reason(line: Line) -> None:
+    session, peer = line
+    started = [session.execute("playback", "x") for _ in range(2)]
+    peer.close()
+    with pytest.raises(Gone):
+        session.finish(started[0], 1)
+    assert session.close_reason
+    assert [one.error for one in started] == [session.close_reason] * 2
+
+
+def test_what_came_with_the_hang_up_still_counts(line: Line) -> None:
+    session, peer = line
+    completion = session.execute("playback", "x")
+    uuid = app_uuid(peer.expect("sendmsg"))
+    peer.say(reply(), complete("playback", uuid), event("CHANNEL_HANGUP"))
+    assert session.finish(completion, 1) is completion.event
+
+
+def test_a_lingering_socket_is_a_hang_up(line: Line) -> None:
+    session, peer = line
+    peer.say(linger_notice())
+    with pytest.raises(Gone) as caught:
+        session.wait(lambda: False, 1)
+    assert caught.value.hung_up
+
+
+def test_a_goodbye_without_linger_is_a_lost_socket_and_no_hang_up(line: Line) -> None:
+    session, peer = line
+    peer.say(goodbye())
+    peer.close()
+    with pytest.raises(Gone) as caught:
+        session.wait(lambda: False, 1)
+    assert not caught.value.hung_up
+
+
+def test_past_the_hang_up_the_last_event_can_be_waited_for(line: Line) -> None:
+    session, peer = line
+    peer.say(event("CHANNEL_HANGUP"), linger_notice())
+    gevent.spawn_later(0.02, peer.say, event("CHANNEL_HANGUP_COMPLETE", {"variable_hangup_cause_q850": "16"}))
+    assert session.wait(lambda: session.hangup_complete is not None, 1, past_hangup=True)
+    assert session.hangup_complete is not None
+    assert session.hangup_complete.int("variable_hangup_cause_q850") == 16
+
+
+def test_the_hang_up_of_another_channel_is_not_ours(line: Line) -> None:
+    session, peer = line
+    peer.say(
+        event("CHANNEL_HANGUP", uuid=OTHER_UUID),
+        event("CHANNEL_HANGUP_COMPLETE", uuid=OTHER_UUID),
+    )
+    assert not session.wait(lambda: False, 0.02)
+    assert not session.hung_up
+
+
+def test_many_variables_go_in_one_execute(line: Line) -> None:
+    session, peer = line
+    session.multiset({"a": "1", "b": "x|y", "c": ""})
+    assert "execute-app-name: multiset" in (command := peer.expect("sendmsg"))
+    assert command.endswith("execute-app-arg: ^^~a=1~b=x|y~c=")
+
+
+def test_variables_that_leave_no_separator_are_refused(line: Line) -> None:
+    session, peer = line
+    with pytest.raises(ValueError, match="separator"):
+        session.multiset({"a": "|~", "b": "!;"})
+    assert peer.pending() == []
+
+
+# Handlers ---------------------------------------------------------------------------------------------
+
+
+def test_a_handler_hears_the_events_of_its_name(line: Line) -> None:
+    session, peer = line
+    heard: list[Event] = []
+    session.register_handle("CHANNEL_ANSWER", heard.append)
+    peer.say(event("CHANNEL_ANSWER", uuid=OTHER_UUID), event("CHANNEL_PROGRESS"))
+    session.wait(lambda: False, 0.02)
+    assert [one.get("Unique-ID") for one in heard] == [OTHER_UUID]
+
+
+def test_a_handler_of_custom_events_is_named_by_their_subclass(line: Line) -> None:
+    session, peer = line
+    heard: list[Event] = []
+    session.register_handle("sofia::register", heard.append)
+    peer.say(event("CUSTOM", {"Event-Subclass": "sofia::register"}), event("CUSTOM", {"Event-Subclass": "other"}))
+    session.wait(lambda: False, 0.02)
+    assert len(heard) == 1
+
+
+def test_a_handler_of_everything_hears_what_no_other_does(line: Line) -> None:
+    session, peer = line
+    named: list[Event] = []
+    others: list[Event] = []
+    session.register_handle("CHANNEL_ANSWER", named.append)
+    session.register_handle("*", others.append)
+    peer.say(event("CHANNEL_ANSWER"), event("CHANNEL_PROGRESS"))
+    session.wait(lambda: False, 0.02)
+    assert ([one.name for one in named], [one.name for one in others]) == ([b"CHANNEL_ANSWER"], [b"CHANNEL_PROGRESS"])
+
+
+def test_a_handlers_fault_costs_no_other_event(line: Line, caplog: pytest.LogCaptureFixture) -> None:
+    session, peer = line
+
+    def broken(_event: Event) -> None:
+        raise ZeroDivisionError
+
+    session.register_handle("CHANNEL_ANSWER", broken)
+    completion = session.execute("bridge", "user/1000")
+    uuid = app_uuid(peer.expect("sendmsg"))
+    peer.say(reply(), event("CHANNEL_ANSWER", uuid=OTHER_UUID), complete("bridge", uuid))
+    with caplog.at_level(logging.ERROR):
+        session.finish(completion, 1)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_handler_may_leave_while_it_is_called(line: Line) -> None:
+    session, peer = line
+    heard: list[str] = []
+
+    def once(_event: Event) -> None:
+        heard.append("once")
+        session.unregister_handle("CHANNEL_ANSWER", once)
+
+    session.register_handle("CHANNEL_ANSWER", once)
+    session.register_handle("CHANNEL_ANSWER", lambda _event: heard.append("always"))
+    peer.say(event("CHANNEL_ANSWER"), event("CHANNEL_ANSWER"))
+    session.wait(lambda: False, 0.02)
+    assert heard == ["once", "always", "always"]
+
+
+# Leaving ----------------------------------------------------------------------------------------------
+
+
+def test_leaving_says_exit_and_closes(line: Line) -> None:
+    session, peer = line
+    session.leave()
+    peer.expect("exit")
+    peer.expect_end()
+
+
+def test_closing_from_elsewhere_releases_who_waits(line: Line) -> None:
+    session, _peer = line
+    waiting = gevent.spawn(session.wait, lambda: False, None)
+    gevent.sleep(0)
+    session.close("the node stops")
+    with pytest.raises(Gone):
+        waiting.get(timeout=1)
+
+
+def test_a_wait_can_be_killed_and_the_session_goes_on(line: Line) -> None:
+    session, peer = line
+    waiting = gevent.spawn(session.wait, lambda: False, None)
+    gevent.sleep(0)
+    waiting.kill()
+    peer.say(reply("+OK mine"))
+    assert session.send("x").data == "+OK mine"
+
+
+def test_a_short_wait_after_a_long_one_is_short_and_a_long_one_after_it_is_long(line: Line) -> None:
+    """Whatever is kept of one deadline must not move another."""
+    session, peer = line
+    gevent.spawn_later(0.01, peer.say, event("CHANNEL_PROGRESS"))
+    heard: list[Event] = []
+    session.register_handle("*", heard.append)
+    assert session.wait(lambda: bool(heard), 60)
+    started = time.monotonic()
+    assert not session.wait(lambda: False, 0.02)
+    assert 0.015 < time.monotonic() - started < 0.5
+    started = time.monotonic()
+    assert not session.wait(lambda: False, 0.1)
+    assert 0.09 < time.monotonic() - started < 0.6
+
+
+def test_a_deadline_that_has_passed_does_not_wake_a_wait_without_one(line: Line) -> None:
+    session, peer = line
+    assert not session.wait(lambda: False, 0.01)
+    gevent.spawn_later(0.04, peer.say, event("CHANNEL_HANGUP"))
+    assert session.wait(lambda: session.hung_up, None, past_hangup=True)
+
+
+def test_leaving_twice_is_leaving_once(line: Line) -> None:
+    session, peer = line
+    session.leave()
+    session.leave()
+    assert peer.pending() == ["exit"]
+
+
+def test_a_wait_that_ends_leaves_nothing_behind(line: Line) -> None:
+    """No timer, no greenlet, no handler: a session at rest is a socket and a few fields."""
+    session, peer = line
+    completion = session.execute("playback", "x")
+    peer.say(reply(), complete("playback", app_uuid(peer.expect("sendmsg"))))
+    session.finish(completion, 1)
+    assert not session._replies
+    assert not session._completions
+    assert session.event_handlers == {}
+
+
+def test_a_session_is_freed_without_the_garbage_collector() -> None:
+    session, peer = new_line()
+    peer.say(channel_data(), reply())
+    session.connect()
+    session.close("done")
+    left = weakref.ref(session)
+    gc.disable()
+    try:
+        del session
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+# greenswitch's names ----------------------------------------------------------------------------------
+
+
+def test_answer_waits_for_its_end(line: Line) -> None:
+    session, peer = line
+    gevent.spawn(lambda: peer.say(reply(), complete("answer", app_uuid(peer.expect("sendmsg")))))
+    assert session.answer().name == b"CHANNEL_EXECUTE_COMPLETE"
+
+
+def test_a_blocking_command_waits_and_another_does_not(line: Line) -> None:
+    session, peer = line
+    session.playback("x", block=False)
+    peer.expect("sendmsg")
+    gevent.spawn(lambda: peer.say(reply(), reply(), complete("bridge", app_uuid(peer.expect("sendmsg")))))
+    assert session.bridge("user/1000").get("Application") == "bridge"
+
+
+def test_uuid_break_names_the_channel(line: Line) -> None:
+    session, peer = line
+    peer.say(api_response("+OK"))
+    session.uuid_break()
+    peer.expect(f"api uuid_break {UUID}")
+
+
+def test_whether_the_caller_is_still_there(line: Line) -> None:
+    session, peer = line
+    session.raise_if_disconnected()
+    peer.say(event("CHANNEL_HANGUP"))
+    session.wait(lambda: session.hung_up, 1, past_hangup=True)
+    with pytest.raises(OutboundSessionHasGoneAway):
+        session.raise_if_disconnected()
+    with pytest.raises(OutboundSessionHasGoneAway), session.while_connected():
+        pass
+
+
+def test_what_a_newer_greenswitch_adds_is_noticed() -> None:
+    """Each of its public names is ours, or only calls what is ours, or is known not to be carried over."""
+    own = set(vars(OutboundSession))
+    # Tried one by one above.
+    inherited = {"bridge", "park", "uuid_break", "raise_if_disconnected", "while_connected"}
+    inherited |= {"register_handle", "unregister_handle", "call_uuid", "caller_id_number"}
+    # Its reader and its matching, which nothing here starts or calls.
+    machinery = {"start_event_handlers", "receive_events", "handle_event", "process_events"}
+    machinery |= {"on_event", "on_hangup", "on_disconnect", "register_expected_event"}
+    # It leaves a PIN in channel variables (hazard 27); no flow speaks numbers.
+    left_out = {"play_and_get_digits", "say"}
+    public = {name for name in dir(GreenswitchSession) if not name.startswith("_")}
+    assert public <= own | inherited | machinery | left_out
+
+
+def test_a_session_waits_no_longer_than_it_was_told(line: Line) -> None:
+    session, peer = line
+    # Something that comes all the while must not move the deadline.
+    chatter = gevent.spawn(lambda: [(peer.say(event("CHANNEL_PROGRESS")), gevent.sleep(0.005)) for _ in range(100)])
+    started = time.monotonic()
+    assert not session.wait(lambda: False, 0.05)
+    assert time.monotonic() - started < 0.3
+    chatter.kill()

@@ -1,0 +1,547 @@
+"""The inbound connection to one switch: how it comes up, what it carries, and how it comes back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import gevent
+import pytest
+
+from esl_apps.esl import switch as switch_module
+from esl_apps.esl.session import ReplyError
+from esl_apps.esl.switch import Switch, Unavailable
+from esl_apps.esl.wire import Event
+from tests.support.peer import (
+    PASSWORD,
+    FakeSwitch,
+    Peer,
+    api_response,
+    event,
+    eventually,
+    goodbye,
+    raw_event,
+    rejection,
+    reply,
+)
+
+Connect = Callable[..., Switch]
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back-offs of milliseconds; pings only where a test asks for them."""
+    monkeypatch.setattr(switch_module, "BACKOFF_FIRST", 0.005)
+    monkeypatch.setattr(switch_module, "BACKOFF_LAST", 0.02)
+    monkeypatch.setattr(switch_module, "PING_EVERY", 60.0)
+
+
+@pytest.fixture
+def connect(fake_switch: FakeSwitch) -> Iterator[Connect]:
+    """Starts a connection to ``fake_switch``, by default one that is up."""
+    started: list[Switch] = []
+
+    def start(password: str = PASSWORD, *, up: bool = True, **more: object) -> Switch:
+        switch = Switch("fs1", fake_switch.address, password, **more)  # type: ignore[arg-type]
+        started.append(switch)
+        switch.start()
+        if up:
+            assert switch.wait_up(3)
+        return switch
+
+    yield start
+    for switch in started:
+        switch.stop()
+
+
+def job_uuid(command: str) -> str:
+    return next(line[10:] for line in command.split("\n") if line.startswith("Job-UUID: "))
+
+
+def job_done(uuid: str, output: str) -> bytes:
+    return event("BACKGROUND_JOB", {"Job-UUID": uuid}, body=output)
+
+
+# Coming up --------------------------------------------------------------------------------------------
+
+
+def test_it_authenticates_asks_who_is_there_and_subscribes(fake_switch: FakeSwitch, connect: Connect) -> None:
+    switch = connect(events="BACKGROUND_JOB CHANNEL_ANSWER", filters=("A 1", "B 2"))
+    assert sorted(fake_switch.heard) == sorted(
+        [
+            f"auth {PASSWORD}",
+            "filter A 1",
+            "filter B 2",
+            "event plain BACKGROUND_JOB CHANNEL_ANSWER",
+            "api global_getvar core_uuid",
+        ]
+    )
+    assert switch.connected
+    assert switch.core_uuid == "core-1"
+
+
+def test_the_filters_stand_before_the_events_begin(fake_switch: FakeSwitch, connect: Connect) -> None:
+    """The other way about, other nodes' calls would be heard in between (hazard 7)."""
+    connect(filters=("A 1",))
+    heard = fake_switch.heard
+    assert heard.index("filter A 1") < heard.index("event plain BACKGROUND_JOB")
+
+
+def test_no_event_of_the_first_moment_is_lost(fake_switch: FakeSwitch, connect: Connect) -> None:
+    """Not even one that comes in the same packet as the subscription's reply."""
+    fake_switch.answers["event plain"] = reply() + event("CHANNEL_HANGUP_COMPLETE")
+    heard: list[Event] = []
+    connect(on_event=lambda _switch, one: heard.append(one))
+    eventually(lambda: len(heard) == 1)
+
+
+def test_a_wrong_password_is_not_up_and_says_why(fake_switch: FakeSwitch, connect: Connect) -> None:
+    switch = connect("wrong", up=False)
+    eventually(lambda: len(fake_switch.connections) > 1)
+    assert not switch.connected
+    assert switch.last_error == "the switch refused the password"
+
+
+def test_an_address_that_the_switchs_acl_refuses_is_told_so(fake_switch: FakeSwitch, connect: Connect) -> None:
+    fake_switch.hello = rejection()
+    switch = connect(up=False)
+    eventually(lambda: len(fake_switch.connections) > 1)
+    assert not switch.connected
+    assert switch.last_error == "refused by the switch's ACL: Access Denied, go away."
+
+
+def test_a_refused_subscription_is_not_up(fake_switch: FakeSwitch, connect: Connect) -> None:
+    fake_switch.answers["event plain"] = reply("-ERR no keywords supplied")
+    switch = connect(up=False)
+    eventually(lambda: len(fake_switch.connections) > 1)
+    assert switch.last_error == "the switch refused the subscription"
+
+
+def test_a_peer_that_is_no_switch_is_not_up(fake_switch: FakeSwitch, connect: Connect) -> None:
+    fake_switch.hello = b"220 mail ESMTP\r\n\n\n"
+    switch = connect(up=False)
+    eventually(lambda: len(fake_switch.connections) > 1)
+    assert switch.last_error == "a frame without Content-Type"
+
+
+def test_a_peer_that_accepts_and_says_nothing_is_given_up(
+    fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switch_module, "CONNECT_TIMEOUT", 0.02)
+    fake_switch.hello = b""
+    switch = connect(up=False)
+    eventually(lambda: len(fake_switch.connections) > 1)
+    assert "timed out" in switch.last_error
+
+
+def test_a_goodbye_in_the_first_moment_is_one_more_reason_to_come_back(
+    fake_switch: FakeSwitch, connect: Connect
+) -> None:
+    connections = fake_switch.connections
+    fake_switch.answers["event plain"] = lambda _peer, _text: reply() + (goodbye() if len(connections) == 1 else b"")
+    switch = connect(up=False)
+    eventually(lambda: len(connections) == 2 and switch.connected)
+
+
+def test_the_log_tells_of_an_unreachable_switch_once(
+    fake_switch: FakeSwitch, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        connect("wrong", up=False)
+        eventually(lambda: len(fake_switch.connections) > 3)
+    assert caplog.messages.count("switch not reachable") == 1
+
+
+# Commands and replies ---------------------------------------------------------------------------------
+
+
+def test_a_commands_reply(connect: Connect) -> None:
+    assert connect().send("linger").data == "+OK"
+
+
+def test_an_apis_output(connect: Connect) -> None:
+    assert connect().api("uuid_exists x") == "+OK uuid_exists x"
+
+
+def test_an_apis_error_is_raised_with_its_text(fake_switch: FakeSwitch, connect: Connect) -> None:
+    fake_switch.answers["api uuid_kill"] = api_response("-ERR No such channel!\n")
+    with pytest.raises(ReplyError, match=r"^-ERR No such channel!$"):
+        connect().api("uuid_kill x")
+
+
+@pytest.mark.parametrize("text", ["a\n\napi shutdown", "a\rb", "a\0b"])
+def test_a_line_break_is_refused_and_nothing_is_sent(fake_switch: FakeSwitch, connect: Connect, text: str) -> None:
+    switch = connect()
+    before = len(fake_switch.heard)
+    for method in (switch.send, switch.api, switch.bgapi):
+        with pytest.raises(ValueError, match="line break"):
+            method(text)
+    assert switch.api("still there") == "+OK still there"
+    assert len(fake_switch.heard) == before + 1
+
+
+def test_replies_come_to_who_asked_when_many_ask_at_once(connect: Connect) -> None:
+    switch = connect()
+    asking = [gevent.spawn(switch.api, f"echo {i}") for i in range(200)]
+    gevent.joinall(asking, raise_error=True)
+    assert [one.value for one in asking] == [f"+OK echo {i}" for i in range(200)]
+
+
+def test_a_reply_that_nobody_waited_for_is_not_the_next_commands(fake_switch: FakeSwitch, connect: Connect) -> None:
+    resumed = fake_switch.stop_at("api slow")
+    switch = connect()
+    with pytest.raises(Unavailable, match="no reply within"):
+        switch.api("slow", timeout=0.02)
+    resumed.set()
+    assert switch.api("next") == "+OK next"
+
+
+def test_a_posted_frames_reply_takes_its_turn(connect: Connect) -> None:
+    switch = connect()
+    switch.post_raw(b"sendevent CUSTOM\nEvent-Subclass: esl_apps::call\n\n")
+    assert switch.api("next") == "+OK next"
+
+
+def test_what_is_posted_goes_out_by_itself_and_before_what_is_asked_later(
+    fake_switch: FakeSwitch, connect: Connect
+) -> None:
+    switch = connect()
+    before = len(fake_switch.heard)
+    for number in range(100):
+        switch.post_raw(f"sendevent CUSTOM\nn: {number}\n\n".encode())
+    eventually(lambda: len(fake_switch.heard) == before + 100)
+    for number in range(100, 103):
+        switch.post_raw(f"sendevent CUSTOM\nn: {number}\n\n".encode())
+        assert switch.api(f"echo {number}") == f"+OK echo {number}"
+    said = fake_switch.heard[before:]
+    assert said[:100] == [f"sendevent CUSTOM\nn: {number}" for number in range(100)]
+    assert said[100:] == [
+        text for number in range(100, 103) for text in (f"sendevent CUSTOM\nn: {number}", f"api echo {number}")
+    ]
+
+
+def test_what_was_posted_to_a_connection_that_is_lost_is_not_told_on_the_next(
+    fake_switch: FakeSwitch, connect: Connect
+) -> None:
+    switch = connect()
+    switch.post_raw(b"sendevent CUSTOM\nold: 1\n\n")
+    switch._lost("the test says so")
+    switch.post_raw(b"sendevent CUSTOM\nold: 2\n\n")
+    fake_switch.drop()
+    eventually(lambda: switch.connected)
+    assert switch.api("echo new") == "+OK echo new"
+    assert not [text for text in fake_switch.heard if "old" in text]
+
+
+def test_where_the_switch_is_away_a_command_fails_and_a_post_does_nothing(connect: Connect) -> None:
+    switch = connect("wrong", up=False)
+    with pytest.raises(Unavailable):
+        switch.api("x")
+    with pytest.raises(Unavailable):
+        switch.bgapi("originate x")
+    switch.post_raw(b"sendevent CUSTOM\n\n")
+
+
+def test_a_reply_to_nothing_is_a_new_connection(fake_switch: FakeSwitch, connect: Connect) -> None:
+    switch = connect()
+    fake_switch.say(reply())
+    eventually(lambda: switch.reconnects == 1 and switch.connected)
+
+
+def test_a_stalled_writer_and_another_do_not_interleave(fake_switch: FakeSwitch, connect: Connect) -> None:
+    """A large command blocks half-way; what others send meanwhile comes behind it, whole."""
+    resumed = fake_switch.stop_at("api pause")
+    switch = connect()
+    pausing = gevent.spawn(switch.api, "pause", 10)
+    eventually(lambda: "api pause" in fake_switch.heard)
+    large = "x" * 20_000_000
+    senders = [gevent.spawn(switch.api, text, 10) for text in (large, "small 1", "small 2")]
+    gevent.sleep(0.02)
+    resumed.set()
+    gevent.joinall([pausing, *senders], raise_error=True)
+    assert [one[:14] for one in fake_switch.heard[-3:]] == ["api " + "x" * 10, "api small 1", "api small 2"]
+    assert senders[0].value == f"+OK {large}"
+
+
+# Jobs -------------------------------------------------------------------------------------------------
+
+
+def test_a_jobs_answer(fake_switch: FakeSwitch, connect: Connect) -> None:
+    fake_switch.answers["bgapi"] = lambda _peer, text: reply() + job_done(job_uuid(text), "+OK 1234\n")
+    assert connect().bgapi("originate user/1000 &park").result(1) == "+OK 1234\n"
+
+
+def test_a_jobs_answer_that_overtakes_its_reply(fake_switch: FakeSwitch, connect: Connect) -> None:
+    fake_switch.answers["bgapi"] = lambda _peer, text: job_done(job_uuid(text), "+OK 1234\n") + reply()
+    assert connect().bgapi("originate user/1000 &park").result(1) == "+OK 1234\n"
+
+
+def test_a_job_is_answered_once(fake_switch: FakeSwitch, connect: Connect) -> None:
+    def twice(_peer: Peer, text: str) -> bytes:
+        return reply() + job_done(job_uuid(text), "first") + job_done(job_uuid(text), "second")
+
+    fake_switch.answers["bgapi"] = twice
+    told: list[str] = []
+    switch = connect()
+    job = switch.bgapi("x")
+    job.notify(lambda: told.append("told"))
+    assert job.result(1) == "first"
+    switch.api("behind both")
+    assert (job.result(), told) == ("first", ["told"])
+
+
+def test_a_refused_job_is_answered_with_the_refusal(fake_switch: FakeSwitch, connect: Connect) -> None:
+    fake_switch.answers["bgapi"] = reply("-ERR permission denied")
+    assert connect().bgapi("originate x").result(1) == "-ERR permission denied"
+
+
+def test_a_job_is_lost_with_the_connection(fake_switch: FakeSwitch, connect: Connect) -> None:
+    switch = connect()
+    job = switch.bgapi("originate user/1000 &park")
+    told: list[bool] = []
+    job.notify(lambda: told.append(job.done))
+    switch.api("behind it")
+    fake_switch.drop()
+    with pytest.raises(Unavailable):
+        job.result(1)
+    eventually(lambda: told == [True])
+
+
+def test_a_job_that_is_not_answered_in_time(connect: Connect) -> None:
+    with pytest.raises(Unavailable, match="in time"):
+        connect().bgapi("originate x").result(0.02)
+
+
+def test_another_clients_job_is_nobodys(fake_switch: FakeSwitch, connect: Connect) -> None:
+    switch = connect()
+    job = switch.bgapi("x")
+    fake_switch.say(job_done("another", "+OK"), raw_event(b"Event-Name: BACKGROUND_JOB\n\n"))
+    switch.api("behind them")
+    assert not job.done
+
+
+def test_jobs_that_ended_are_forgotten(fake_switch: FakeSwitch, connect: Connect) -> None:
+    def answers(_peer: Peer, text: str) -> bytes:
+        return reply() + job_done(job_uuid(text), "+OK") if "good" in text else reply("-ERR")
+
+    fake_switch.answers["bgapi"] = answers
+    switch = connect()
+    for command in ("good", "refused"):
+        switch.bgapi(command).result(1)
+    assert switch._jobs == {}
+
+
+# Events -----------------------------------------------------------------------------------------------
+
+
+def test_a_fault_in_the_listener_costs_no_event(fake_switch: FakeSwitch, connect: Connect) -> None:
+    heard: list[str | None] = []
+
+    def on_event(_switch: Switch, one: Event) -> None:
+        heard.append(one.get("Unique-ID"))
+        raise ZeroDivisionError
+
+    switch = connect(on_event=on_event)
+    fake_switch.say(event("CHANNEL_ANSWER", uuid="a"), event("CHANNEL_ANSWER", uuid="b"))
+    switch.api("behind them")
+    assert heard == ["a", "b"]
+    assert switch.reconnects == 0
+
+
+# Going and coming back --------------------------------------------------------------------------------
+
+
+def test_it_comes_back_and_subscribes_again(fake_switch: FakeSwitch, connect: Connect) -> None:
+    history: list[str] = []
+    switch = connect(
+        filters=("A 1",), on_up=lambda _switch: history.append("up"), on_down=lambda _switch: history.append("down")
+    )
+    first = list(fake_switch.heard)
+    fake_switch.drop()
+    eventually(lambda: history == ["up", "down", "up"])
+    assert fake_switch.heard == first * 2
+    assert switch.reconnects == 1
+    assert switch.api("works") == "+OK works"
+
+
+def test_another_process_of_the_switch_is_told_by_its_core_uuid(fake_switch: FakeSwitch, connect: Connect) -> None:
+    switch = connect()
+    fake_switch.core_uuid = "core-2"
+    fake_switch.drop()
+    eventually(lambda: switch.core_uuid == "core-2")
+
+
+def test_half_a_frame_of_the_old_connection_is_no_part_of_the_new_one(
+    fake_switch: FakeSwitch, connect: Connect
+) -> None:
+    switch = connect()
+    fake_switch.say(event("CHANNEL_ANSWER")[:-10])
+    gevent.sleep(0.01)
+    fake_switch.drop()
+    eventually(lambda: switch.reconnects == 1 and switch.connected)
+    assert len(fake_switch.connections) == 2
+    assert switch.api("works") == "+OK works"
+
+
+def test_who_waits_for_a_reply_is_told_of_the_loss(fake_switch: FakeSwitch, connect: Connect) -> None:
+    fake_switch.answers["api slow"] = b""
+    switch = connect()
+    asking = gevent.spawn(switch.api, "slow", 10)
+    eventually(lambda: "api slow" in fake_switch.heard)
+    fake_switch.drop()
+    with pytest.raises(Unavailable):
+        asking.get(timeout=1)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Between tries: seconds that would have been slept."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        if seconds != switch_module.PING_EVERY:
+            slept.append(seconds)
+            seconds = 0
+        gevent.sleep(seconds)
+
+    monkeypatch.setattr(switch_module, "gevent", SimpleNamespace(**{**vars(gevent), "sleep": sleep}))
+    monkeypatch.setattr(switch_module, "BACKOFF_FIRST", 0.1)
+    monkeypatch.setattr(switch_module, "BACKOFF_LAST", 1.6)
+    return slept
+
+
+def test_it_waits_longer_each_time_and_never_quite_as_long(connect: Connect, pauses: list[float]) -> None:
+    """Back-off with jitter: a hundred nodes do not come back in the same instant."""
+    connect("wrong", up=False)
+    eventually(lambda: len(pauses) >= 40)
+    steps = [0.1, 0.2, 0.4, 0.8, *[1.6] * 36]
+    assert all(0.5 * step <= actual <= 1.5 * step for actual, step in zip(pauses, steps, strict=False))
+    assert len({round(actual, 6) for actual in pauses[4:40]}) > 30
+
+
+def test_after_a_good_connection_the_first_pause_is_short_again(
+    fake_switch: FakeSwitch, connect: Connect, pauses: list[float]
+) -> None:
+    switch = connect("wrong", up=False)
+    eventually(lambda: len(pauses) >= 8)
+    switch.password = PASSWORD
+    assert switch.wait_up(3)
+    tried = len(pauses)
+    switch.password = "wrong"
+    fake_switch.drop()
+    eventually(lambda: len(pauses) > tried)
+    assert pauses[tried] <= 0.15
+
+
+def test_a_switch_that_falls_over_each_time_is_not_asked_without_a_pause(
+    fake_switch: FakeSwitch, connect: Connect, pauses: list[float]
+) -> None:
+    def falls_over(peer: Peer, _command: str) -> bytes:
+        gevent.spawn_later(0.005, peer.say, b"nonsense\n\n")
+        return reply()
+
+    fake_switch.answers["event plain"] = falls_over
+    switch = connect(up=False)
+    eventually(lambda: len(pauses) >= 6)
+    assert switch.reconnects >= 6
+    assert pauses[0] <= 0.15
+    assert max(pauses) > 0.4
+
+
+def test_a_stopped_switch_is_noticed(
+    fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGSTOP keeps the connection open and silent: only a ping tells."""
+    monkeypatch.setattr(switch_module, "PING_EVERY", 0.02)
+    monkeypatch.setattr(switch_module, "REPLY_TIMEOUT", 0.05)
+    fake_switch.stop_at("api status")
+    downs: list[str] = []
+    connect(on_down=lambda switch: downs.append(switch.last_error))
+    eventually(lambda: downs, within=1)
+    assert downs[0] == "no answer within 0.05 s"
+
+
+def test_a_stopped_switch_is_noticed_by_a_writer_that_it_blocks(
+    fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its buffers are full: the ping itself can't be written."""
+    monkeypatch.setattr(switch_module, "PING_EVERY", 0.05)
+    monkeypatch.setattr(switch_module, "REPLY_TIMEOUT", 0.05)
+    fake_switch.stop_at("api stop")
+    switch = connect()
+    switch.post_raw(b"api stop\n\n")
+    writing = [gevent.spawn(switch.post_raw, b"api " + b"x" * 20_000_000 + b"\n\n") for _ in range(2)]
+    eventually(lambda: switch.reconnects == 1 and switch.connected, within=2)
+    gevent.joinall(writing, timeout=1, raise_error=True)
+    assert all(one.ready() for one in writing)
+
+
+def test_a_command_that_waited_for_its_turn_is_not_sent_on_the_next_connection(
+    fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller was told that it failed: done all the same, a phone would ring for nobody."""
+    fake_switch.stop_at("api stop")
+    switch = connect()
+    switch.post_raw(b"api stop\n\n")
+    gevent.spawn(switch.post_raw, b"api " + b"x" * 20_000_000 + b"\n\n")
+    gevent.sleep(0.02)
+    ringing = gevent.spawn(switch.bgapi, "originate user/1000 &park")
+    gevent.sleep(0.02)
+    del fake_switch.answers["api stop"]
+    fake_switch.drop()
+    with pytest.raises(Unavailable):
+        ringing.get(timeout=1).result(1)
+    eventually(lambda: switch.reconnects == 1 and switch.connected)
+    # Nor is its place in the line of replies left behind.
+    assert switch.api("works", timeout=0.5) == "+OK works"
+    assert not [text for text in fake_switch.heard if text.startswith("bgapi")]
+
+
+def test_a_ping_measures_the_round_trip(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switch_module, "PING_EVERY", 0.01)
+    observed: list[float] = []
+    switch = connect(observe_ping=observed.append)
+    eventually(lambda: len(observed) > 1)
+    assert switch.round_trip is not None
+    assert 0 < switch.round_trip < 1
+
+
+@pytest.mark.parametrize("which", ["on_up", "on_down"])
+def test_a_fault_in_a_callback_does_not_end_the_connection_for_good(
+    fake_switch: FakeSwitch, connect: Connect, which: str
+) -> None:
+    def broken(_switch: Switch) -> None:
+        raise ZeroDivisionError
+
+    switch = connect(**{which: broken})
+    fake_switch.drop()
+    eventually(lambda: switch.reconnects == 1 and switch.connected)
+    assert switch.api("works") == "+OK works"
+
+
+def test_stopping_ends_all_that_waits(fake_switch: FakeSwitch, connect: Connect) -> None:
+    fake_switch.answers["api slow"] = b""
+    downs: list[str] = []
+    switch = connect(on_down=lambda one: downs.append(one.last_error))
+    asking = gevent.spawn(switch.api, "slow", 10)
+    job = switch.bgapi("originate x")
+    eventually(lambda: "api slow" in fake_switch.heard)
+    switch.stop()
+    with pytest.raises(Unavailable, match="stopped"):
+        asking.get(timeout=1)
+    with pytest.raises(Unavailable, match="stopped"):
+        job.result(1)
+    assert downs == ["stopped"]
+    gevent.sleep(0.03)
+    assert len(fake_switch.connections) == 1
+
+
+def test_stopping_while_it_tries_to_connect(fake_switch: FakeSwitch, connect: Connect) -> None:
+    switch = connect("wrong", up=False)
+    eventually(lambda: len(fake_switch.connections) > 1)
+    switch.stop()
+    tried = len(fake_switch.connections)
+    gevent.sleep(0.05)
+    assert len(fake_switch.connections) <= tried + 1
+    assert not switch.connected

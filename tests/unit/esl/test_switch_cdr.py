@@ -1,0 +1,166 @@
+"""The files of mod_json_cdr: read when they are whole, kept while a call may need them, and nobody else's touched."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from esl_apps.core.call import Leg
+from esl_apps.esl import switch_cdr
+from esl_apps.esl.switch_cdr import Spool, read
+
+A, B = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+TIMES = {
+    "created_time": "1700000000000000",
+    "profile_created_time": "1700000000000000",
+    "progress_time": "1700000000500000",
+    "progress_media_time": "0",
+    "answered_time": "1700000001250000",
+    "bridged_time": "0",
+    "hangup_time": "1700000009000000",
+    "hold_accum_time": "1500000",
+}
+
+
+@pytest.fixture(autouse=True)
+def each_look_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switch_cdr, "FRESH", -1.0)
+
+
+def document(uuid: str, ref: str | None = "ref-1", **more: str) -> dict[str, Any]:
+    variables = {"uuid": uuid, "hangup_cause": "USER_BUSY", "hangup_cause_q850": "17", "esl_user_id": "10%2200", **more}
+    if ref is not None:
+        variables["esl_call_ref"] = ref
+    return {"core-uuid": "core", "variables": variables, "callflow": [{"times": TIMES, "caller_profile": {}}]}
+
+
+def write(folder: Path, uuid: str, ref: str | None = "ref-1", **more: str) -> Path:
+    path = folder / f"{uuid}.cdr.json"
+    path.write_text(json.dumps(document(uuid, ref, **more)))
+    return path
+
+
+def test_a_legs_file_says_what_its_events_would_have(tmp_path: Path) -> None:
+    kept = read(write(tmp_path, B, esl_bleg="session", sip_hangup_disposition="recv_bye"))
+    assert kept is not None
+    assert (kept.ref, kept.bleg) == ("ref-1", True)
+    assert kept.leg == Leg(
+        uuid=B,
+        created_at=1700000000.0,
+        ringing_at=1700000000.5,
+        answered_at=1700000001.25,
+        ended_at=1700000009.0,
+        cause="USER_BUSY",
+        q850=17,
+        disposition="recv_bye",
+        hold_seconds=1.5,
+        user='10"00',
+    )
+
+
+def test_a_leg_that_was_transferred_is_as_old_as_its_first_flow(tmp_path: Path) -> None:
+    path = write(tmp_path, A)
+    one = json.loads(path.read_text())
+    later = {"times": {**TIMES, "created_time": "1700000005000000", "answered_time": "1700000001250000"}}
+    first = {"times": {**TIMES, "hangup_time": "0"}}
+    path.write_text(json.dumps({**one, "callflow": [later, first]}))
+    kept = read(path)
+    assert kept is not None
+    assert (kept.leg.created_at, kept.leg.ended_at) == (1700000000.0, 1700000009.0)
+
+
+def test_a_file_that_is_not_whole_is_read_later(tmp_path: Path) -> None:
+    path = write(tmp_path, A)
+    whole = path.read_bytes()
+    one = Spool(str(tmp_path))
+    for size in (0, 1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        one.look()
+        assert one.legs("ref-1") == []
+    path.write_bytes(whole)
+    one.look()
+    assert [kept.leg.uuid for kept in one.legs("ref-1")] == [A]
+
+
+def test_what_has_its_record_goes_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+    ours, other, foreign = write(tmp_path, A), write(tmp_path, B, "ref-2"), write(tmp_path, "3" * 36, None)
+    (tmp_path / "notes.txt").write_text("an operator's")
+    one = Spool(str(tmp_path))
+    one.look()
+    assert sorted(one.calls()) == ["ref-1", "ref-2"]
+    one.remove("ref-1")
+    one.remove("unknown")
+    assert not ours.exists()
+    assert other.exists()
+    assert foreign.exists()
+    assert (tmp_path / "notes.txt").exists()
+    other.unlink()
+    one.look()
+    assert one.calls() == []
+
+
+def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    folder = tmp_path / "json_cdr"
+    one = Spool(str(folder))
+    one.look()
+    assert not one.there
+    folder.mkdir()
+    write(folder, A)
+    one.look()
+    assert one.there
+    assert one.calls() == ["ref-1"]
+
+
+def test_a_folder_is_looked_into_once_for_all_who_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switch_cdr, "FRESH", 60.0)
+    one = Spool(str(tmp_path))
+    one.look()
+    write(tmp_path, A)
+    one.look()
+    assert one.calls() == []
+
+
+def test_a_symlink_or_a_folder_of_that_name_is_no_file_of_ours(tmp_path: Path) -> None:
+    (tmp_path / f"{A}.cdr.json").mkdir()
+    os.symlink("/nowhere", tmp_path / f"{B}.cdr.json")
+    one = Spool(str(tmp_path))
+    one.look()
+    assert one.calls() == []
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(
+    variables=st.dictionaries(
+        st.sampled_from(["uuid", "hangup_cause", "hangup_cause_q850", "esl_call_ref", "esl_bleg", "x"]),
+        st.text(max_size=8),
+    ),
+    times=st.dictionaries(st.sampled_from(sorted(TIMES)), st.text("0123456789-x", max_size=25)),
+)
+@example(variables={"hangup_cause_q850": "²"}, times={"created_time": "²"})
+def test_whatever_a_leg_carries_reads_as_a_leg(
+    tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str], times: dict[str, str]
+) -> None:
+    path = tmp_path_factory.mktemp("spool") / f"{A}.cdr.json"
+    path.write_text(json.dumps({"variables": variables, "callflow": [{"times": times}]}))
+    kept = read(path)
+    assert kept is not None
+    assert kept.leg.ended_at is None or kept.leg.ended_at > 0
+
+
+@given(_JSON)
+def test_whatever_stands_in_a_file_harms_nobody(tmp_path_factory: pytest.TempPathFactory, body: Any) -> None:
+    path = tmp_path_factory.mktemp("spool") / f"{A}.cdr.json"
+    path.write_text(json.dumps(body))
+    read(path)

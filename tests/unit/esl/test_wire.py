@@ -1,0 +1,333 @@
+"""Frames in, commands out: on recorded traffic, on examples, and by property."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterable
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from esl_apps.esl import wire
+from esl_apps.esl.wire import Event, Framer, FramingError
+from tests.support.peer import CAPTURES, api_response, channel_data, event, raw_event, recorded, reply
+
+ALL_CAPTURES = sorted(path.name for path in CAPTURES.glob("*.esl"))
+
+
+def frames(*chunks: bytes) -> list[Event]:
+    framer = Framer()
+    return [frame for chunk in chunks for frame in framer.feed(chunk)]
+
+
+def seen(found: Iterable[Event]) -> list[tuple[bytes, bytes, bytes]]:
+    return [(frame.content_type, frame.block, frame.payload) for frame in found]
+
+
+def one_byte_at_a_time(data: bytes) -> list[bytes]:
+    return [data[i : i + 1] for i in range(len(data))]
+
+
+def plainly_read(data: bytes) -> list[tuple[dict[bytes, bytes], bytes]]:
+    """Heads and bodies as the simplest reader would have them: a second opinion."""
+    stream, found = io.BytesIO(data), []
+    while line := stream.readline():
+        head = {}
+        while line != b"\n":
+            name, _, value = line.rstrip(b"\n").partition(b": ")
+            head.setdefault(name, value)
+            line = stream.readline()
+        found.append((head, stream.read(int(head.get(b"Content-Length", 0)))))
+    return found
+
+
+# Captures ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL_CAPTURES)
+def test_a_recording_is_read_as_it_was_written(name: str) -> None:
+    data = b"".join(recorded(name))
+    expected = plainly_read(data)
+    found = frames(data)
+    assert [frame.content_type for frame in found] == [head[b"Content-Type"] for head, _ in expected]
+    assert [frame.payload for frame in found] == [body for _, body in expected]
+
+
+@pytest.mark.parametrize("name", ALL_CAPTURES)
+def test_a_recording_reads_alike_one_byte_at_a_time(name: str) -> None:
+    data = b"".join(recorded(name))
+    assert seen(frames(*one_byte_at_a_time(data))) == seen(frames(data))
+
+
+@pytest.mark.parametrize("name", ALL_CAPTURES)
+def test_each_header_of_a_recording_is_found_and_decoded_once(name: str) -> None:
+    for frame in frames(*recorded(name)):
+        block = frame.block.partition(b"\n\n")[0]
+        for text in block.split(b"\n"):
+            header, colon, value = text.partition(b": ")
+            if colon:
+                assert frame.raw(header) == value, header
+                assert frame.get(header.decode()) == unquote(value.decode()) == frame.headers[header.decode()]
+
+
+@pytest.mark.parametrize("name", ALL_CAPTURES)
+def test_an_event_names_itself_in_its_first_line(name: str) -> None:
+    """What ``Event.name`` relies on, so that it need not search."""
+    for frame in frames(*recorded(name)):
+        if frame.content_type == wire.EVENT_PLAIN and b"Event-Name" in frame.block:
+            assert frame.name.decode() == frame.get("Event-Name")
+
+
+def test_a_recorded_job_gives_its_output() -> None:
+    jobs = [frame for frame in frames(*recorded("inbound-originate-busy.esl")) if frame.name == b"BACKGROUND_JOB"]
+    assert [job.data for job in jobs] == ["-ERR NORMAL_CLEARING\n"]
+
+
+def test_the_frame_of_a_diverted_digit_has_no_name() -> None:
+    """Hazard 27's frame: 18 bytes that are no event of a channel."""
+    (digit,) = frames(raw_event(b"key: x\ndigits: 4\n\n"))
+    assert digit.name == b""
+    assert digit.get("digits") == "4"
+
+
+# Headers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", ["Event-Name", "Unique-ID"])
+def test_of_a_header_that_comes_twice_the_first_counts(header: str) -> None:
+    forged = b"Event-Name: CHANNEL_ANSWER\nUnique-ID: mine\nEvent-Name: DTMF\nUnique-ID: theirs\n\n"
+    (found,) = frames(raw_event(forged))
+    first = {"Event-Name": "CHANNEL_ANSWER", "Unique-ID": "mine"}
+    assert found.get(header) == found.headers[header] == first[header]
+
+
+def test_the_first_counts_where_the_value_is_percent_encoded_too() -> None:
+    (found,) = frames(raw_event(b"A: 1%0AB: 2\nB: 3\n\n"))
+    assert (found.get("A"), found.get("B")) == ("1\nB: 2", "3")
+
+
+def test_a_header_is_not_looked_for_in_an_events_body() -> None:
+    (found,) = frames(event("BACKGROUND_JOB", body="Job-UUID: forged\nMore: x\n"))
+    assert found.get("Job-UUID") is None
+    assert found.get("More") is None
+    assert found.data == "Job-UUID: forged\nMore: x\n"
+
+
+def test_a_header_is_not_looked_for_in_the_cdr_behind_a_hangup() -> None:
+    """``hangup_complete_with_xml``: an event of a channel that has a body."""
+    cdr = '<?xml version="1.0"?>\n<cdr><caller_id_name>\n\nvariable_esl_bleg: forged\n\n</caller_id_name></cdr>\n'
+    (found,) = frames(event("CHANNEL_HANGUP_COMPLETE", {"Hangup-Cause": "NORMAL_CLEARING"}, body=cdr))
+    assert found.get("Hangup-Cause") == "NORMAL_CLEARING"
+    assert found.var("esl_bleg") is None
+
+
+def test_a_name_matches_whole() -> None:
+    (found,) = frames(event("X", {"Other-Leg-Unique-ID": "theirs", "variable_uuid_x": "1"}))
+    assert found.get("Leg-Unique-ID") is None
+    assert found.var("uuid") is None
+
+
+def test_a_value_that_is_not_utf8_is_replaced_and_kept_raw() -> None:
+    (found,) = frames(raw_event(b"Event-Name: X\nCaller-Caller-ID-Name: Ren\xe9%E9\n\n"))
+    assert found.get("Caller-Caller-ID-Name") == "Ren\ufffd\ufffd"
+    assert found.raw(b"Caller-Caller-ID-Name") == b"Ren\xe9%E9"
+
+
+def test_a_missing_header_is_none_or_the_default() -> None:
+    (found,) = frames(event("X"))
+    assert found.get("Absent") is None
+    assert found.get("Absent", "-") == "-"
+    assert found.var("absent") is None
+    assert found.int("Absent") == 0
+
+
+@pytest.mark.parametrize("value", ["", "-1", "1.5", "٣", "1e3", "9" * 5000])
+def test_what_is_no_whole_number_counts_as_zero(value: str) -> None:
+    (found,) = frames(event("X", {"Caller-Channel-Hangup-Time": value}))
+    assert found.int("Caller-Channel-Hangup-Time") == 0
+
+
+def test_an_event_whose_last_line_has_no_end_keeps_its_name() -> None:
+    (found,) = frames(raw_event(b"Event-Name: HEARTBEAT"))
+    assert found.name == b"HEARTBEAT"
+
+
+# Replies ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frame", "ok", "data"),
+    [
+        (reply("+OK will linger"), True, "+OK will linger"),
+        (reply("-ERR no such channel"), False, "-ERR no such channel"),
+        (api_response("true"), True, "true"),
+        (api_response("-ERR NO_ROUTE_DESTINATION\n"), False, "-ERR NO_ROUTE_DESTINATION\n"),
+        (api_response(""), True, ""),
+        (channel_data(), True, "+OK\n"),
+    ],
+)
+def test_a_reply_says_whether_it_is_an_error(frame: bytes, ok: bool, data: str) -> None:
+    (found,) = frames(frame)
+    assert (found.ok, found.data) == (ok, data)
+
+
+# Faults -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 5",
+        b"Content-Type: \nContent-Length: 5",
+        b"Content-Length: x\nContent-Type: text/event-plain",
+        b"Content-Length: -1\nContent-Type: text/event-plain",
+        b"Content-Length: 999999999\nContent-Type: text/event-plain",
+        b"Content-Type: text/event-plain\nContent-Length: 999999999",
+        b"Content-Length: 99999999999999999999\nContent-Type: text/event-plain",
+        b"Content-Length: \xd9\xa3\nContent-Type: text/event-plain",
+        b"GET / HTTP/1.1\r\nHost: x",
+    ],
+)
+def test_what_is_no_frame_is_refused(head: bytes) -> None:
+    with pytest.raises(FramingError):
+        frames(head + b"\n\n")
+
+
+def test_a_head_without_an_end_is_refused_and_not_kept_for_ever() -> None:
+    endless = itertools.repeat(b"x" * 65536, wire.MAX_HEAD // 65536 + 2)
+    with pytest.raises(FramingError, match="without an end"):
+        frames(*endless)
+
+
+def test_what_came_before_a_fault_is_delivered() -> None:
+    found = Framer().feed(reply("first") + b"nonsense\n\n" + reply("second"))
+    assert next(found).data == "first"
+    with pytest.raises(FramingError):
+        next(found)
+
+
+# By property ------------------------------------------------------------------------------------------
+
+names = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,12}", fullmatch=True).filter(lambda name: name != "Content-Length")
+values = st.text(max_size=20)
+headers = st.lists(st.tuples(names, values), max_size=8)
+
+
+def written(pairs: list[tuple[str, str]]) -> bytes:
+    """As FreeSWITCH writes a block: each value percent-encoded, here wholly so."""
+    return "".join(f"{name}: {''.join(f'%{byte:02X}' for byte in value.encode())}\n" for name, value in pairs).encode()
+
+
+some_frames = st.lists(
+    st.one_of(
+        st.builds(lambda pairs: raw_event(written(pairs) + b"\n"), headers),
+        st.builds(lambda pairs, text: event("X", dict(pairs), body=text), headers, values),
+        st.builds(api_response, values),
+        st.builds(lambda pairs: written(pairs) + b"Content-Type: command/reply\n\n", headers),
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=50)
+@given(some_frames, st.data())
+def test_frames_do_not_depend_on_how_the_network_cuts_them(parts: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(parts)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=10)) | {0, len(stream)})
+    found = frames(*(stream[a:b] for a, b in itertools.pairwise(cuts)))
+    assert seen(found) == seen(frames(stream))
+    assert len(found) == len(parts)
+
+
+@given(headers)
+def test_each_lookup_agrees_with_the_first_of_its_name(pairs: list[tuple[str, str]]) -> None:
+    (found,) = frames(raw_event(written(pairs) + b"\n"))
+    first: dict[str, str] = {}
+    for name, value in pairs:
+        first.setdefault(name, value)
+    assert found.headers == first
+    assert {name: found.get(name) for name in first} == first
+
+
+@given(headers, names, values)
+def test_no_value_can_write_a_header(pairs: list[tuple[str, str]], name: str, value: str) -> None:
+    """Whatever a caller puts into a value, the names of the block stay those that the switch wrote."""
+    hostile = [(key, f"{text}\n{name}: {value}\n\n{name}: {value}") for key, text in pairs]
+    (found,) = frames(raw_event(written(hostile) + b"\n"))
+    assert set(found.headers) == {key for key, _ in pairs}
+    if name not in found.headers:
+        assert found.get(name) is None
+
+
+@given(st.lists(st.binary(max_size=60), max_size=6), st.booleans())
+def test_any_bytes_are_frames_or_a_framing_error(chunks: list[bytes], as_event: bool) -> None:
+    if as_event:
+        chunks = [raw_event(b"".join(chunks))]
+    try:
+        found = frames(*chunks)
+    except FramingError:
+        return
+    for frame in found:
+        # Nothing that is read of a frame raises.
+        repr((frame.headers, frame.data, frame.ok, frame.name, frame.get("Unique-ID"), frame.int("x"), repr(frame)))
+
+
+# Commands ---------------------------------------------------------------------------------------------
+
+LINE_BREAKS = ["\n", "\r", "\r\n", "\n\n", "\0"]
+
+
+def test_a_command_on_the_wire() -> None:
+    assert wire.command("api status") == b"api status\n\n"
+
+
+def test_an_execute_on_the_wire() -> None:
+    assert wire.execute("playback", "tone_stream://x", "7", lock=True) == (
+        b"sendmsg\ncall-command: execute\nexecute-app-name: playback\nEvent-UUID: 7\n"
+        b"event-lock: true\nexecute-app-arg: tone_stream://x\n\n"
+    )
+
+
+def test_an_execute_without_an_argument_sends_none() -> None:
+    assert wire.execute("answer", "", "1") == (
+        b"sendmsg\ncall-command: execute\nexecute-app-name: answer\nEvent-UUID: 1\n\n"
+    )
+
+
+def test_a_custom_event_on_the_wire() -> None:
+    assert wire.custom_event("esl_apps::call", {"esl_call_ref": "r", "state": "é"}) == (
+        "sendevent CUSTOM\nEvent-Subclass: esl_apps::call\nesl_call_ref: r\nstate: é\n\n".encode()
+    )
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_whatever_the_text_it_is_one_command_or_refused(first: str, second: str) -> None:
+    for make in (
+        lambda: wire.command(first + second),
+        lambda: wire.execute(first, second, "1"),
+        lambda: wire.custom_event("esl_apps::call", {"a": first, "b": second}),
+    ):
+        try:
+            raw = make()
+        except ValueError:
+            continue
+        assert raw.count(b"\n\n") == 1
+        assert raw.endswith(b"\n\n")
+
+
+@pytest.mark.parametrize("mark", LINE_BREAKS)
+@pytest.mark.parametrize("where", ["app", "arg"])
+def test_an_execute_with_a_line_break_is_refused(mark: str, where: str) -> None:
+    with pytest.raises(ValueError, match="line break"):
+        wire.execute(**{"app": "playback", "arg": "x", "event_uuid": "1", where: f"a{mark}b"})
+
+
+@pytest.mark.parametrize("mark", LINE_BREAKS)
+@pytest.mark.parametrize("where", ["subclass", "name", "value"])
+def test_a_custom_event_with_a_line_break_is_refused(mark: str, where: str) -> None:
+    parts = {"subclass": "esl_apps::call", "name": "a", "value": "b", where: f"a{mark}b"}
+    with pytest.raises(ValueError, match="line break"):
+        wire.custom_event(parts["subclass"], {parts["name"]: parts["value"]})

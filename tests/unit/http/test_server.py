@@ -1,0 +1,558 @@
+"""A port against clients that are slow, huge, broken, many, or that would like to be read twice: raw bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rig.base import eventually
+from tests.support import ROOT, TLS
+from tests.support.http_server import BIG
+
+#: A byte later than this is too late; what is waited for is waited for 10 s.
+SOON = {"head": 0.6, "body": 0.6, "idle": 0.6, "handshake": 0.6, "linger": 0.6, "write": 0.6, "look": 0.05}
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Port:
+    def __init__(self, *files: Path, **bounds: Any) -> None:
+        command = [sys.executable, "-m", "tests.support.http_server", json.dumps(bounds), *map(str, files)]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert self.process.stdout is not None
+        self.number = int(self.process.stdout.readline())
+
+    def connect(self, source: str = "127.0.0.1") -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.number), 10, (source, 0))
+
+    def say(self, data: bytes) -> bytes:
+        """All that comes back, until the port closes; the client closes its own direction."""
+        with self.connect() as sock, contextlib.suppress(ConnectionError):
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            return rest(sock)
+        return b""
+
+    def asked(self) -> int:
+        """How many requests the application has seen, with this one."""
+        return int(body(self.say(GET))["asked"])
+
+    def wait_for_asked(self) -> None:
+        """Until the application has a ``/slow``."""
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"asked\n"
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def close(self) -> str:
+        """What stands on standard error."""
+        _out, err = self.process.communicate(timeout=10)
+        return err.decode()
+
+
+def rest(sock: socket.socket) -> bytes:
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := sock.recv(65536):
+            found += chunk
+    return found
+
+
+def one(sock: socket.socket) -> bytes:
+    """One answer with a length."""
+    found = b""
+    while b"\r\n\r\n" not in found:
+        chunk = sock.recv(65536)
+        assert chunk, found
+        found += chunk
+    head, _, begun = found.partition(b"\r\n\r\n")
+    length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
+    while len(begun) < length:
+        begun += sock.recv(65536)
+    return head + b"\r\n\r\n" + begun
+
+
+def body(answer: bytes) -> Any:
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+@contextlib.contextmanager
+def a_port(*files: Path, **bounds: Any) -> Iterator[Port]:
+    made = Port(*files, **bounds)
+    try:
+        yield made
+    finally:
+        said = made.close()
+    assert not said or "a secret of the stack" in said or "a line break in a header" in said, said
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[Port]:
+    with a_port(**SOON) as made:
+        yield made
+
+
+# What is read ---------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_read_as_it_is(port: Port) -> None:
+    answer = port.say(b"POST /a%20b?c=%20d HTTP/1.1\r\nHost: x\r\nX-A:  1 \r\nX-A: 2\r\nContent-Length: 3\r\n\r\nabc")
+    asked = body(answer)
+    environ = asked["environ"]
+    assert (environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"]) == ("POST", "/a b", "c=%20d")
+    assert (environ["HTTP_X_A"], environ["CONTENT_LENGTH"], asked["body"]) == ("1,2", "3", "abc")
+    assert environ["REMOTE_ADDR"] == "127.0.0.1"
+
+
+def test_requests_one_behind_the_other(port: Port) -> None:
+    first = b"POST /1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    first += b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n"
+    answers = port.say(first + b"\r\n" + GET.replace(b"/", b"/2", 1) + GET.replace(b"/", b"/3", 1))
+    paths = re.findall(rb'"PATH_INFO": "(/\d)"', answers)
+    assert paths == [b"/1", b"/2", b"/3"]
+    assert b'"body": "abcde"' in answers
+
+
+def test_a_body_that_is_waited_for_with_100_continue(port: Port) -> None:
+    with port.connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        assert sock.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"abc")
+        assert body(one(sock))["body"] == "abc"
+
+
+def test_http_1_0_and_close_end_the_connection(port: Port) -> None:
+    for head in (b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Close, x\r\n\r\n"):
+        with port.connect() as sock:
+            sock.sendall(head)
+            answer = rest(sock)
+        assert status(answer) == 200
+        assert b"\r\nconnection: close\r\n" in answer
+    with port.connect() as sock:
+        for _ in range(2):
+            sock.sendall(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert b"\r\nconnection: keep-alive\r\n" in one(sock)
+
+
+#: Read in two ways by two readers, each of these is two requests to one of them (request smuggling).
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Length: 0\r\nContent-Length: 5",
+        b"Content-Length: 5, 5",
+        b"Content-Length: +0",
+        b"Content-Length: 0_0",
+        b"Content-Length: 0x0",
+        b"Content-Length: -1",
+        b"Content-Length:",
+        b"Content-Length: 0\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 0",
+        b"Transfer-Encoding: gzip, chunked",
+        b"Transfer-Encoding: xchunked",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+        b"Transfer-Encoding: \x0bchunked",
+        b"Transfer-Encoding : chunked",
+        b" Transfer-Encoding: chunked",
+        b"X: y\r\n Transfer-Encoding: chunked",
+        b"X: y\rTransfer-Encoding: chunked",
+        b"X: y\nContent-Length: 5",
+        b"X: \x00",
+        b"X y",
+        b": x",
+        b"Host: y",
+    ],
+)
+def test_a_request_that_could_be_read_in_two_ways(port: Port, headers: bytes) -> None:
+    before = port.asked()
+    answer = port.say(b"POST / HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n\r\n" + SMUGGLED)
+    assert status(answer) == 400
+    assert body(answer)["errors"][0].keys() == {"field", "code", "message"}
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert port.asked() == before + 1
+
+
+@pytest.mark.parametrize(
+    "rest_of_it",
+    [
+        b"g\r\n",
+        b"-1\r\n",
+        b"\r\n",
+        b"5\r\nabcdeXX",
+        b"5\nabcde\r\n",
+        b"100000000\r\n",
+        b"1;\x00\r\n",
+        b"0\r\nnothing\r\n\r\n",
+        b"0" * 2000,
+        b"5",
+        b"5\r\nab",
+        b"0\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+    ],
+)
+def test_chunks_that_are_none(port: Port, rest_of_it: bytes) -> None:
+    before = port.asked()
+    answer = port.say(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + rest_of_it)
+    assert status(answer) == 400
+    assert port.asked() == before + 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /",
+        b"GET / HTTP/1",
+        b"GET / HTTP/0.9",
+        b"GET / HTTP/2.0",
+        b"GET / HTTP/1.1 x",
+        b"GET  / HTTP/1.1",
+        b"GET / http/1.1",
+        b"GET x HTTP/1.1",
+        b"GET /\xff HTTP/1.1",
+        b"GET /a b HTTP/1.1",
+        b"G\x00T / HTTP/1.1",
+        b"CONNECT x:1 HTTP/1.1",
+        b"PRI * HTTP/2.0",
+        b"\x80",
+        b"GET /\t HTTP/1.1",
+    ],
+)
+def test_a_first_line_that_is_none(port: Port, line: bytes) -> None:
+    answer = port.say(line + b"\r\nHost: x\r\n\r\n")
+    assert status(answer) == 400
+    assert not re.search(rb"(?i)server:|gevent|python|traceback", answer)
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\nHost: x\n\n", b"\x16\x03\x01\x02\x00\x01\x00\x01", b"\x00" * 20])
+def test_what_is_plainly_not_http_is_told_at_once(port: Port, data: bytes) -> None:
+    with port.connect() as sock:
+        sock.sendall(data)
+        assert status(rest(sock)) == 400
+
+
+def test_an_upgrade_that_nobody_offers_reads_nothing_more(port: Port) -> None:
+    # pywsgi hands the application the bare socket then, and a POST with no length waits for the next request.
+    with port.connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
+        assert body(one(sock))["body"] == ""
+
+
+def test_names_with_underscores_are_no_names_with_dashes(port: Port) -> None:
+    answer = port.say(b"GET / HTTP/1.1\r\nHost: x\r\nX_Auth_Token: t\r\nContent_Length: 5\r\n\r\n")
+    assert not {"HTTP_X_AUTH_TOKEN", "CONTENT_LENGTH"} & set(body(answer)["environ"])
+
+
+def test_another_hosts_path_is_a_path(port: Port) -> None:
+    assert body(port.say(b"GET http://h:1/p?q HTTP/1.1\r\nHost: h\r\n\r\n"))["environ"]["PATH_INFO"] == "/p"
+
+
+# Sizes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (b"GET /" + b"a" * 8300 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET /" + b"a" * 20_000_000, 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 20000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 101 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: aaaaaaaaaaaaaa\r\n" * 1_000_000, 431),
+    ],
+    ids=["line", "endless line", "header", "headers", "endless headers"],
+)
+def test_a_head_that_is_too_large_is_not_read_on(port: Port, data: bytes, wanted: int) -> None:
+    with port.connect() as sock:
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(data)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            answer = sock.recv(1000)
+    # A client that never stops to look may find its connection broken before it sees why.
+    assert not answer or status(answer) == wanted
+    assert len(data) > 1_000_000 or answer
+
+
+def test_a_line_of_the_longest_length(port: Port) -> None:
+    line = b"GET /" + b"a" * (8192 - 14) + b" HTTP/1.1"
+    assert len(line) == 8192
+    assert status(port.say(line + b"\r\nHost: x\r\n\r\n")) == 200
+
+
+@pytest.mark.parametrize("declared", [65537, 99999999999])
+def test_a_body_that_is_too_large_is_not_waited_for_nor_read(port: Port, declared: int) -> None:
+    with port.connect() as sock:
+        sock.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {declared}\r\n\r\n".encode() + SMUGGLED)
+        answer = rest(sock)
+    assert b'"body": ""' in answer
+    # What follows is a part of that body, whatever it looks like.
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+def test_chunks_that_are_too_large_together(port: Port) -> None:
+    chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
+    with port.connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 8)
+        answer = rest(sock)
+    assert body(answer)["environ"]["CONTENT_LENGTH"] == "65537"
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+# Slow -----------------------------------------------------------------------------------------------------
+
+
+def drip(sock: socket.socket, piece: bytes) -> float:
+    """Send a byte every now and then until the port has enough; the seconds that it took."""
+    began = time.monotonic()
+    sock.settimeout(0.05)
+    while time.monotonic() < began + 10:
+        with contextlib.suppress(TimeoutError):
+            sock.sendall(piece)
+            if sock.recv(1000) is not None:
+                break
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("begun", "piece"),
+    [
+        (b"GET / HTTP/1.1\r\nX: ", b"a"),
+        (b"GET ", b"/"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", b"a"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+    ],
+    ids=["header", "line", "body", "chunks", "trailers"],
+)
+def test_a_byte_now_and_then_does_not_keep_a_connection(port: Port, begun: bytes, piece: bytes) -> None:
+    with port.connect() as sock:
+        sock.sendall(begun)
+        with contextlib.suppress(ConnectionError):
+            assert drip(sock, piece) < 8
+
+
+def test_who_is_too_slow_is_told(port: Port) -> None:
+    for begun in (b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\na"):
+        with port.connect() as sock:
+            sock.sendall(begun)
+            answer = rest(sock)
+        assert status(answer) == 408
+        assert body(answer)["errors"][0]["code"] == "timeout"
+
+
+def test_an_idle_connection_is_closed_without_a_word(port: Port) -> None:
+    with port.connect() as fresh, port.connect() as used:
+        used.sendall(GET)
+        assert status(one(used)) == 200
+        assert rest(fresh) == rest(used) == b""
+
+
+def test_a_client_that_does_not_read_its_answer(port: Port) -> None:
+    before = port.descriptors()
+    with port.connect() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        sock.sendall(GET.replace(b"/", b"/big", 1))
+        eventually(lambda: port.descriptors() == before + 1)
+        assert port.asked()
+        # The write's time-out, and nothing that the client does, ends it.
+        eventually(lambda: port.descriptors() == before)
+
+
+def test_an_application_may_take_its_time() -> None:
+    with a_port(**SOON) as port, port.connect() as sock:
+        sock.sendall(GET.replace(b"/", b"/slow", 1))
+        port.wait_for_asked()
+        # Longer than any client may.
+        time.sleep(1)
+        port.process.send_signal(signal.SIGUSR1)
+        assert status(one(sock)) == 200
+
+
+def test_a_large_answer_is_whole(port: Port) -> None:
+    answer = port.say(GET.replace(b"/", b"/big", 1))
+    assert len(answer.partition(b"\r\n\r\n")[2]) == BIG
+
+
+# Faults ---------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_shorter_than_it_said_ends_the_connection(port: Port) -> None:
+    # Else the beginning of the next answer would be the end of this one.
+    with port.connect() as sock:
+        sock.sendall(GET.replace(b"/", b"/short", 1) + GET)
+        assert rest(sock).endswith(b"\r\n\r\n" + b"x" * 10)
+
+
+@pytest.mark.parametrize("path", [b"/fault", b"/split"])
+def test_a_fault_of_ours_tells_nothing(port: Port, path: bytes) -> None:
+    answer = port.say(GET.replace(b"/", path, 1))
+    assert status(answer) == 500
+    assert body(answer) == {
+        "errors": [{"field": "", "code": "internal", "message": "the request failed; its log says why"}]
+    }
+    assert not re.search(rb"(?i)server:|gevent|python|traceback|secret|x-c", answer)
+
+
+# Many -----------------------------------------------------------------------------------------------------
+
+
+def test_one_address_has_its_share_of_connections() -> None:
+    with a_port(per_address=5) as port:
+        held = [port.connect() for _ in range(5)]
+        for sock in held:
+            sock.sendall(GET)
+            assert status(one(sock)) == 200
+        with port.connect() as sixth:
+            answer = rest(sixth)
+        assert status(answer) == 429
+        assert b"\r\nretry-after: 1\r\n" in answer
+        with port.connect("127.0.0.2") as other:
+            other.sendall(GET)
+            assert status(one(other)) == 200
+        held.pop().close()
+
+        def again() -> bool:
+            with port.connect() as sock:
+                sock.sendall(GET)
+                return sock.recv(12).endswith(b"200")
+
+        eventually(again)
+        for sock in held:
+            sock.close()
+
+
+def test_a_full_port_drops_who_waits_longest_of_the_address_that_has_most() -> None:
+    with a_port(connections=10, per_address=8) as port:
+        friend = port.connect("127.0.0.2")
+        friend.sendall(GET)
+        one(friend)
+        hoard = [port.connect() for _ in range(8)]
+        for sock in hoard:
+            sock.sendall(b"GET / HTTP/1.1\r\nX: slow")
+        more = [port.connect(f"127.0.0.{10 + n}") for n in range(4)]
+        for sock in more:
+            sock.sendall(GET)
+            assert status(one(sock)) == 200
+        friend.sendall(GET)
+        assert status(one(friend)) == 200
+        # Nine were there, ten may be: three had to go, and it is none of those that were answered.
+        eventually(lambda: len(select.select(hoard, [], [], 0)[0]) == 3)
+        for sock in [friend, *hoard, *more]:
+            sock.close()
+
+
+def test_a_port_full_of_working_applications_says_so() -> None:
+    with a_port(connections=2) as port:
+        busy = [port.connect() for _ in range(2)]
+        for sock in busy:
+            sock.sendall(GET.replace(b"/", b"/slow", 1))
+            port.wait_for_asked()
+        with port.connect() as third:
+            answer = rest(third)
+        assert status(answer) == 503
+        assert b"\r\nretry-after: " in answer
+        port.process.send_signal(signal.SIGUSR1)
+        assert [status(one(sock)) for sock in busy] == [200, 200]
+        for sock in busy:
+            sock.close()
+
+
+def test_slow_clients_hold_neither_accept_nor_others_up() -> None:
+    with a_port(connections=300, per_address=200) as port:
+        slow = [port.connect() for _ in range(200)]
+        for sock in slow:
+            sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
+        with port.connect("127.0.0.2") as sock:
+            sock.sendall(GET)
+            assert status(one(sock)) == 200
+        for sock in slow:
+            sock.close()
+        eventually(lambda: port.descriptors() < 30)
+
+
+# TLS ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tls_port() -> Iterator[Port]:
+    with a_port(TLS / "one.pem", TLS / "one.key", **SOON) as made:
+        yield made
+
+
+def trusting(name: str = "one") -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(TLS / f"{name}.pem"))
+
+
+def test_tls(tls_port: Port) -> None:
+    with trusting().wrap_socket(tls_port.connect(), server_hostname="localhost") as sock:
+        for _ in range(2):
+            sock.sendall(GET)
+            answer = one(sock)
+            assert body(answer)["environ"]["wsgi.url_scheme"] == "https"
+        assert sock.version() in ("TLSv1.2", "TLSv1.3")
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+def test_old_tls_is_refused(tls_port: Port) -> None:
+    context = trusting()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(OSError), tls_port.connect() as sock:
+        context.wrap_socket(sock, server_hostname="localhost")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with context.wrap_socket(tls_port.connect(), server_hostname="localhost") as sock:
+        assert sock.version() == "TLSv1.2"
+
+
+def test_a_handshake_that_stalls_holds_nobody_up_and_ends(tls_port: Port) -> None:
+    before = tls_port.descriptors()
+    stalled = [tls_port.connect() for _ in range(20)]
+    for sock in stalled[:10]:
+        sock.sendall(b"\x16\x03\x01\x02\x00\x01")
+    with trusting().wrap_socket(tls_port.connect(), server_hostname="localhost") as sock:
+        sock.sendall(GET)
+        assert status(one(sock)) == 200
+    for sock in stalled:
+        assert rest(sock) == b""
+        sock.close()
+    eventually(lambda: tls_port.descriptors() <= before)
+
+
+def test_a_tls_client_that_drips_is_cut_off(tls_port: Port) -> None:
+    with trusting().wrap_socket(tls_port.connect(), server_hostname="localhost") as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n")
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            assert drip(sock, b"X") < 8
+
+
+def test_plain_http_on_a_tls_port(tls_port: Port) -> None:
+    with tls_port.connect() as sock:
+        sock.sendall(GET)
+        assert b"HTTP/1.1 200" not in rest(sock)

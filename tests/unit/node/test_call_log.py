@@ -1,0 +1,142 @@
+"""What a node has begun, as its next run finds it: whatever instant the first one was killed at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.json import encode
+
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.terms import BRIDGED
+from esl_apps.node import call_log
+from esl_apps.node.call_log import Begun
+from esl_apps.store.essence import Essence, essence, restored
+
+
+def call(ref: str, **more: object) -> Essence:
+    fields = {"session_ref": ref, "contact_ref": "c", "app": "disa", "queued_at": 1.5, "state": "queued"}
+    return Essence(call_ref=ref, call_dir="external", **{**fields, **more})  # type: ignore[arg-type]
+
+
+def refs(folder: Path) -> list[str]:
+    again = Begun(folder)
+    again.close()
+    return [one.call_ref for one in again.left]
+
+
+def test_what_has_not_ended_is_there_as_it_was_last(tmp_path: Path) -> None:
+    one = Begun(tmp_path)
+    assert one.left == []
+    for ref in ("a", "b", "c"):
+        one.note(encode(call(ref)))
+    one.note(encode(call("b", number="+27820001234", state="bridged", bridged_at=2.5)))
+    one.ended("a")
+    one.close()
+    again = Begun(tmp_path)
+    assert again.left == [call("b", number="+27820001234", state="bridged", bridged_at=2.5), call("c")]
+    again.ended("b")
+    again.close()
+    assert refs(tmp_path) == ["c"]
+
+
+@given(cut=st.integers(0, 2000))
+def test_a_line_that_was_cut_costs_no_other(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    folder = tmp_path_factory.mktemp("begun")
+    one = Begun(folder)
+    for number in range(5):
+        one.note(encode(call(f"ref-{number}")))
+    one.close()
+    file = folder / "begun.log"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:cut])
+    complete = whole[:cut].count(b"\n")
+    left = refs(folder)
+    assert left[:complete] == [f"ref-{number}" for number in range(complete)]
+    assert len(left) <= complete + 1
+
+
+def test_a_damaged_line_costs_itself_alone(tmp_path: Path) -> None:
+    one = Begun(tmp_path)
+    one.note(encode(call("a")))
+    one.note(encode(call("b")))
+    one.close()
+    file = tmp_path / "begun.log"
+    file.write_bytes(file.read_bytes().replace(b'"a"', b"\xff\x00"))
+    assert refs(tmp_path) == ["b"]
+
+
+def test_the_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_log, "_REWRITE", 10_000)
+    live = [call("kept")]
+    one = Begun(tmp_path, lambda: live)
+    one.note(encode(live[0]))
+    for number in range(500):
+        one.note(encode(call(f"ref-{number}")))
+        one.ended(f"ref-{number}")
+    one.close()
+    assert (tmp_path / "begun.log").stat().st_size < 11_000
+    assert refs(tmp_path) == ["kept"]
+
+
+def test_more_live_calls_than_the_file_should_hold_are_not_written_at_each_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_log, "_REWRITE", 1000)
+    live: list[Essence] = []
+    asked = []
+
+    def all_of_them() -> list[Essence]:
+        asked.append(len(live))
+        return live
+
+    one = Begun(tmp_path, all_of_them)
+    for number in range(1000):
+        live.append(call(f"ref-{number}"))
+        one.note(encode(live[-1]))
+    one.close()
+    # Each time at twice what it was: a few times, not at each of the last 990.
+    assert 0 < len(asked) < 20
+    assert refs(tmp_path) == [f"ref-{number}" for number in range(1000)]
+
+
+def test_a_full_disk_stops_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Begun(tmp_path)
+
+    def full(_fd: int, _line: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    def nearly_full(fd: int, line: bytes) -> int:
+        return write(fd, line[:10])
+
+    write = os.write
+    for fails in (full, nearly_full):
+        with monkeypatch.context() as patch:
+            patch.setattr(call_log.os, "write", fails)
+            one.note(encode(call("a")))
+    one.note(encode(call("b")))
+    one.close()
+    assert refs(tmp_path) == ["b"]
+
+
+def test_an_attempt_comes_back_as_it_was() -> None:
+    attempt = Attempt(
+        app="dialthrough",
+        integrator=None,
+        extension="+27820001234",
+        number="+27820001235",
+        dial_number="+27115550000",
+        call_dir="external",
+        account_id="acme",
+    )
+    attempt.holder, attempt.order, attempt.aleg_uuid, attempt.switch = "card:1", {"card": "1"}, "uuid", "fs1"
+    attempt.dialled(5.0)
+    attempt.enter(BRIDGED, 7.0)
+    attempt.cancelled_by = "api"
+    known = essence(attempt, "core")
+    again = restored(known)
+    assert essence(again, "core") == known
+    assert again.timeline[0].at == attempt.queued_at

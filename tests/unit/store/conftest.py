@@ -1,0 +1,139 @@
+"""A Redis alone and a Redis Cluster: whatever is stored must behave alike on both."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis as redispy
+
+from esl_apps.cli.embedded_redis import redis_server
+from esl_apps.config.model import Account, CallerId, Limits, Rule, User
+from esl_apps.core.numbers import NumberPlan
+from esl_apps.store import redis_client
+from esl_apps.store.cards import CardStore
+from tests.support.node import RedisServer
+from tests.support.ports import free_port
+
+PIN_KEY = "key-for-tests"
+PLAN = NumberPlan("ZA", r"\d{3,4}")
+ACCOUNTS = {
+    "acme": Account(
+        token="acme-cards-token",
+        realm="acme.example",
+        caller_id=CallerId("+27115550000", "Acme"),
+        caller_ids=["+27115550001"],
+        call_restriction={"international": Rule("deny")},
+        users={"u1": User({"mobile": Rule("deny")})},
+        limits=Limits(calls_per_hour=100),
+        card_limits=Limits(longest_call=600),
+    ),
+    "other": Account(token="other-cards-token"),
+}
+
+
+class ClusterServer(RedisServer):
+    """A Redis Cluster of one node: it refuses what reaches over slots, as one of many does."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        while self.port > 55535:  # its bus listens 10,000 higher
+            self.port = free_port()
+        self.folder = tempfile.TemporaryDirectory(prefix="redis-")
+        self._command = [
+            redis_server(),
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            self.folder.name,
+            "--save",
+            "",
+            "--cluster-enabled",
+            "yes",
+        ]
+        self.process = None
+        self._killed = False
+        self.start()
+        self.client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        end = time.monotonic() + 20
+        while self.client.cluster("info")["cluster_state"] != "ok":
+            assert time.monotonic() < end, "the cluster did not come up"
+            time.sleep(0.02)
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://127.0.0.1:{self.port}"
+
+
+@pytest.fixture(scope="session")
+def alone() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RedisServer]:
+    server = ClusterServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["alone", "cluster"])
+def server(request: pytest.FixtureRequest) -> RedisServer:
+    found: RedisServer = request.getfixturevalue(request.param)
+    found.client.flushall()
+    # Scripts are lost when Redis restarts or fails over: every test begins so.
+    found.client.script_flush()
+    return found
+
+
+@pytest.fixture
+def connect(server: RedisServer) -> Callable[[], Any]:
+    """Another client of the server, as another node would have."""
+    return lambda: redis_client.connect(server.url)
+
+
+@pytest.fixture
+def client(connect: Callable[[], Any]) -> Any:
+    return connect()
+
+
+@pytest.fixture
+def cards(client: Any) -> CardStore:
+    return CardStore(client, PIN_KEY, PLAN, ACCOUNTS)
+
+
+@pytest.fixture
+def away() -> Any:
+    """A client whose Redis is not there."""
+    return redis_client.connect(f"redis://127.0.0.1:{free_port()}/0")
+
+
+def everything(server: RedisServer) -> str:
+    """All keys, members, fields and values of a Redis, as one text."""
+    found: list[Any] = []
+    client = server.client
+    readers = {
+        "string": client.get,
+        "hash": client.hgetall,
+        "set": client.smembers,
+        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+        "list": lambda key: client.lrange(key, 0, -1),
+    }
+    for key in sorted(client.scan_iter()):
+        found.append((key, readers[client.type(key)](key)))
+    return repr(found)
+
+
+def commands(server: RedisServer, ask: Callable[[], object]) -> int:
+    """How many commands Redis was sent."""
+    client = redispy.Redis(port=server.port)
+    before = client.info("stats")["total_commands_processed"]
+    ask()
+    return int(client.info("stats")["total_commands_processed"]) - before - 1

@@ -1,0 +1,186 @@
+"""Pending callbacks: one a number, placed by one node, whoever rings and whoever dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from esl_apps.core.cards import Unavailable
+from esl_apps.store import redis_client
+from esl_apps.store.callbacks import RELEASE_FOR, CallbackStore, Pending
+from tests.support.node import RedisServer
+from tests.unit.store.test_cards import at_once
+
+NUMBER, CARD, DNIS = "27820001234", "c" * 32, "5142223333"
+#: A Monday, 23:00 UTC.
+EVENING = 1_700_002_800.0
+RULES: dict[str, Any] = {"dnis": DNIS, "cool_down": 60, "per_day": 10}
+
+
+@pytest.fixture
+def callbacks(client: Any) -> CallbackStore:
+    return CallbackStore(client, "one")
+
+
+@pytest.fixture
+def other(connect: Callable[[], Any]) -> CallbackStore:
+    """Another node."""
+    return CallbackStore(connect(), "two")
+
+
+def schedule(callbacks: CallbackStore, now: float = EVENING, number: str = NUMBER, **rules: Any) -> str | None:
+    """Ring once; why no callback comes of it."""
+    scheduled = callbacks.schedule(number, CARD, now + 3, now=now, **{**RULES, **rules})
+    assert bool(scheduled) == (scheduled.refused is None)
+    return scheduled.refused
+
+
+def take(callbacks: CallbackStore, now: float) -> Pending:
+    pending = callbacks.claim_due(now, 30)
+    assert pending is not None
+    return pending
+
+
+def test_ringing_fifty_times_at_once_gives_one_callback(connect: Callable[[], Any], callbacks: CallbackStore) -> None:
+    nodes = [CallbackStore(connect(), f"node{i}") for i in range(50)]
+    results = at_once([lambda i=i: schedule(nodes[i]) for i in range(50)])
+    assert sorted(results, key=str) == [None] + ["pending"] * 49
+    take(callbacks, EVENING + 3)
+    assert callbacks.claim_due(EVENING + 4, 30) is None
+
+
+def test_each_callback_is_taken_by_one_node(connect: Callable[[], Any], callbacks: CallbackStore) -> None:
+    for i in range(100):
+        assert schedule(callbacks, number=str(27820000000 + i)) is None
+
+    def poll(node: CallbackStore) -> list[str]:
+        taken = []
+        while (pending := node.claim_due(EVENING + 3, 30)) is not None:
+            taken.append(pending.number)
+        return taken
+
+    nodes = [CallbackStore(connect(), f"node{i}") for i in range(4)]
+    results = at_once([lambda node=node: poll(node) for node in nodes])
+    taken = [number for result in results for number in result]  # type: ignore[attr-defined]
+    assert sorted(taken) == [str(27820000000 + i) for i in range(100)]
+
+
+def test_a_callback_comes_when_it_is_due_and_not_before(callbacks: CallbackStore) -> None:
+    assert callbacks.next_due() is None
+    schedule(callbacks)
+    assert callbacks.next_due() == EVENING + 3
+    assert callbacks.claim_due(EVENING + 2.9, 30) is None
+    pending = take(callbacks, EVENING + 3)
+    assert (pending.number, pending.card_id, pending.dnis, pending.attempt) == (NUMBER, CARD, DNIS, 1)
+    assert callbacks.next_due() == EVENING + 33
+
+
+def test_the_earliest_comes_first(callbacks: CallbackStore) -> None:
+    schedule(callbacks, EVENING + 5, "27820000002")
+    schedule(callbacks, EVENING, "27820000001")
+    assert take(callbacks, EVENING + 60).number == "27820000001"
+    assert take(callbacks, EVENING + 60).number == "27820000002"
+
+
+def test_a_dead_nodes_callback_goes_to_another_once(callbacks: CallbackStore, other: CallbackStore) -> None:
+    schedule(callbacks)
+    lost = take(callbacks, EVENING + 3)
+    assert other.claim_due(EVENING + 32, 30) is None
+    found = take(other, EVENING + 33)
+    assert (found.id, found.attempt) == (lost.id, 2)
+    # The first was not dead but stopped, and wakes up: nothing that it says counts.
+    assert not callbacks.done(lost, EVENING + 34)
+    assert not callbacks.retry(lost, EVENING + 34)
+    assert not callbacks.release(lost, EVENING + 34)
+    assert callbacks.claim_due(EVENING + 40, 30) is None
+    assert other.done(found, EVENING + 40)
+    assert callbacks.next_due() is None
+    assert not other.done(found, EVENING + 40)
+
+
+def test_retries_are_the_same_callback(callbacks: CallbackStore, other: CallbackStore) -> None:
+    schedule(callbacks)
+    first = take(callbacks, EVENING + 3)
+    assert callbacks.retry(first, EVENING + 100)
+    assert callbacks.claim_due(EVENING + 99, 30) is None
+    # It rings meanwhile: that is no second one.
+    assert schedule(callbacks, EVENING + 50) == "pending"
+    second = take(other, EVENING + 100)
+    assert (second.id, second.attempt) == (first.id, 2)
+    assert not callbacks.retry(first, EVENING + 200)
+
+
+def test_what_is_given_back_untried_does_not_count_as_tried(callbacks: CallbackStore, other: CallbackStore) -> None:
+    schedule(callbacks)
+    assert callbacks.release(take(callbacks, EVENING + 3), EVENING + 3)
+    # A node that is full does not ask itself again at once.
+    assert callbacks.claim_due(EVENING + 3, 30) is None
+    assert take(other, EVENING + 3 + RELEASE_FOR).attempt == 1
+
+
+def test_cool_down(callbacks: CallbackStore) -> None:
+    schedule(callbacks)
+    callbacks.done(take(callbacks, EVENING + 3), EVENING + 20)
+    assert schedule(callbacks, EVENING + 79) == "cool_down"
+    assert schedule(callbacks, EVENING + 79, "27820009999") is None
+    assert schedule(callbacks, EVENING + 80) is None
+
+
+def test_a_cool_down_longer_than_a_day_is_remembered(callbacks: CallbackStore, server: RedisServer) -> None:
+    schedule(callbacks, cool_down=200_000)
+    callbacks.done(take(callbacks, EVENING + 3), EVENING + 20)
+    assert server.client.ttl(f"esl_apps:{{callbacks}}:past:{NUMBER}") > 199_000
+    assert schedule(callbacks, EVENING + 200_000, cool_down=200_000) == "cool_down"
+
+
+def test_a_days_cap(callbacks: CallbackStore) -> None:
+    now = EVENING
+    for _ in range(2):
+        assert schedule(callbacks, now, per_day=2, cool_down=0) is None
+        callbacks.done(take(callbacks, now + 3), now + 3)
+        now += 10
+    assert schedule(callbacks, now, per_day=2, cool_down=0) == "per_day"
+    assert schedule(callbacks, EVENING + 3599, per_day=2, cool_down=0) == "per_day"
+    # Midnight UTC.
+    assert schedule(callbacks, EVENING + 3600, per_day=2, cool_down=0) is None
+    assert schedule(callbacks, number="27820009999", per_day=0) == "per_day"
+
+
+def test_nothing_is_left_but_what_the_rules_need(callbacks: CallbackStore, server: RedisServer) -> None:
+    schedule(callbacks)
+    callbacks.done(take(callbacks, EVENING + 3), EVENING + 20)
+    [key] = list(server.client.scan_iter())
+    assert key == f"esl_apps:{{callbacks}}:past:{NUMBER}"
+    assert 0 < server.client.ttl(key) <= 86400
+    # One that took longer than what was remembered of its number lasts leaves nothing for ever, either.
+    schedule(callbacks, EVENING + 80)
+    server.client.delete(key)
+    callbacks.done(take(callbacks, EVENING + 83), EVENING + 84)
+    assert 0 < server.client.ttl(key) <= 86400
+
+
+def test_a_callback_outlives_redis_and_its_node() -> None:
+    server = RedisServer(persistent=True)
+    schedule(CallbackStore(redis_client.connect(server.url), "one"))
+    server.kill()
+    server.start()
+    assert take(CallbackStore(redis_client.connect(server.url), "two"), EVENING + 3).number == NUMBER
+    server.close()
+
+
+def test_everything_says_so_when_redis_is_away(away: Any) -> None:
+    callbacks = CallbackStore(away, "one")
+    pending = Pending("id", NUMBER, CARD, DNIS, 1, "one:1")
+    asked: list[Callable[[], object]] = [
+        lambda: schedule(callbacks),
+        lambda: callbacks.claim_due(EVENING, 30),
+        callbacks.next_due,
+        lambda: callbacks.retry(pending, EVENING),
+        lambda: callbacks.release(pending),
+        lambda: callbacks.done(pending),
+    ]
+    for ask in asked:
+        with pytest.raises(Unavailable):
+            ask()

@@ -1,0 +1,392 @@
+"""What the nodes keep of calls in Redis: the newest state wins, and a claim is one's own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import gevent
+import pytest
+import redis
+import redis.cluster
+from msgspec.json import encode
+
+from esl_apps.core.cards import Unavailable
+from esl_apps.core.reference import new_ref
+from esl_apps.store import redis_client
+from esl_apps.store.calls import Store, same_body
+from esl_apps.store.essence import Essence
+from tests.support.cluster import cluster_of_one
+from tests.support.node import RedisServer
+from tests.support.ports import free_port
+
+
+@pytest.fixture(scope="module")
+def cluster_url() -> Iterator[str]:
+    with cluster_of_one() as port:
+        yield f"redis+cluster://127.0.0.1:{port}"
+
+
+@pytest.fixture(params=["redis", "cluster"])
+def store(request: pytest.FixtureRequest, redis: RedisServer) -> Store:
+    url = redis.url if request.param == "redis" else request.getfixturevalue("cluster_url")
+    client = redis_client.connect(url)
+    client.flushall()
+    return Store(client, BOOT)
+
+
+BOOT = "boot-of-a-process"
+
+
+def call(
+    state: str = "queued", *, ref: str = "", agent: str = "1000", integrator: str | None = "acme"
+) -> dict[str, Any]:
+    return {"call_ref": ref or new_ref(), "state": state, "agent": agent, "integrator": integrator}
+
+
+def save(store: Store, one: dict[str, Any]) -> dict[str, Any]:
+    store.save(one["call_ref"], lambda: dict(one), None if one["state"] == "ended" else encode(essence_of(one)))
+    return one
+
+
+def essence_of(one: dict[str, Any]) -> Essence:
+    return Essence(
+        call_ref=one["call_ref"],
+        session_ref=one["call_ref"],
+        contact_ref="",
+        app="click-dial",
+        queued_at=1.0,
+        state=one["state"],
+        call_dir="outbound",
+    )
+
+
+def test_a_call_is_found_by_its_reference_before_and_after_it_is_written(store: Store) -> None:
+    one = save(store, call())
+    assert store.call(one["call_ref"]) == one
+    store.stop()
+    assert store.call(one["call_ref"]) == one
+    assert store.call(new_ref()) is None
+
+
+def test_calls_of_one_integrator_newest_first(store: Store) -> None:
+    made = [save(store, call(ref=new_ref(1.7e9 + number))) for number in range(3)]
+    save(store, call(integrator="beta"))
+    save(store, call(integrator=None))
+    assert store.calls("acme", {}, 10, None) == (made[::-1], None)
+    assert store.calls("acme", {}, 1, made[2]["call_ref"])[0] == [made[1]]
+
+
+def test_a_filter_that_matches_little_ends_each_page_and_tells_where_to_go_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esl_apps.store.calls.SCAN", 10)
+    wanted = save(store, call(ref=new_ref(1.7e9), agent="1001"))
+    for number in range(1, 450):
+        save(store, call(ref=new_ref(1.7e9 + number)))
+    found, before = store.calls("acme", {"agent": "1001"}, 10, None)
+    assert found == []
+    pages = 1
+    while before is not None and not found:
+        found, before = store.calls("acme", {"agent": "1001"}, 10, before)
+        pages += 1
+    assert found == [wanted]
+    assert pages == 3
+
+
+def test_live_calls_are_those_that_have_not_ended(store: Store) -> None:
+    one, other = save(store, call("bridged")), save(store, call("queued"))
+    store.stop()
+    assert {found.call_ref for found in store.live([BOOT])[BOOT]} == {one["call_ref"], other["call_ref"]}
+    assert store.live(["another"]) == {"another": []}
+    assert store.essence(one["call_ref"], ["another", BOOT]) == (BOOT, essence_of(one))
+    one["state"] = "ended"
+    save(store, one)
+    store.stop()
+    assert store.live([BOOT]) == {BOOT: [essence_of(other)]}
+    assert store.essence(one["call_ref"], [BOOT]) is None
+
+
+def test_a_key_whose_process_died_is_taken_by_one(store: Store) -> None:
+    assert store.claim("acme", "k", b"{}", "ref-1") is None
+    claim = store.claim("acme", "k", b"{}", "ref-2")
+    assert claim is not None
+    assert claim.boot == BOOT
+    others = [Store(store._client, boot) for boot in ("first", "second")]
+    assert [other.reclaim("acme", "k", claim, f"ref-{n}") for n, other in enumerate(others, 3)] == [True, False]
+    found = store.claim("acme", "k", b"{}", "ref-5")
+    assert found is not None
+    assert (found.call_ref, found.boot) == ("ref-3", "first")
+
+
+def test_a_dead_process_call_is_taken_by_one(store: Store) -> None:
+    one = save(store, call("bridged"))
+    store.stop()
+    others = [Store(store._client, boot) for boot in ("first", "second")]
+    essence = essence_of(one)
+    assert [other.take_over(essence, BOOT) for other in others] == [True, False]
+    assert [other.has(one["call_ref"]) for other in (store, *others)] == [False, True, False]
+    others[0].forget(one["call_ref"])
+    assert not others[0].has(one["call_ref"])
+
+
+def test_calls_of_the_day_before_go(store: Store) -> None:
+    old, new = save(store, call(ref=new_ref(1000.0))), save(store, call())
+    store.stop()
+    new["state"] = "ended"
+    save(store, new)
+    store.stop()
+    assert old["call_ref"] not in str(store.calls("acme", {}, 10, None))
+
+
+def test_a_key_is_claimed_once(store: Store) -> None:
+    assert store.claim("acme", "k", b"{}", "ref-1") is None
+    claim = store.claim("acme", "k", b"{}", "ref-2")
+    assert claim is not None
+    assert claim.call_ref == "ref-1"
+    assert same_body(claim, b"{}")
+    assert not same_body(claim, b"{ }")
+    assert store.claim("beta", "k", b"{}", "ref-3") is None
+    store.release("acme", "k")
+    assert store.claim("acme", "k", b"{}", "ref-4") is None
+
+
+def test_a_key_that_fifty_claim_at_once_is_one_s(redis: RedisServer) -> None:
+    redis.client.flushall()
+    store = Store(redis_client.connect(redis.url))
+    with ThreadPoolExecutor(50) as pool:
+        claims = list(pool.map(lambda number: store.claim("acme", "k", b"{}", f"ref-{number}"), range(50)))
+    assert claims.count(None) == 1
+    assert len({claim.call_ref for claim in claims if claim is not None}) == 1
+
+
+class SlowClient:
+    """Redis's answers come late: in the order in which they were asked for, or not."""
+
+    def __init__(self) -> None:
+        self.delays = [0.05, 0.0]
+        self.stored: dict[str, bytes] = {}
+
+    def pipeline(self, *, transaction: bool) -> SlowPipeline:
+        assert not transaction
+        return SlowPipeline(self)
+
+    def get(self, key: str) -> bytes | None:
+        return self.stored.get(key)
+
+    def zrevrangebylex(self, *_args: object) -> list[bytes]:
+        return []
+
+
+class SlowPipeline:
+    def __init__(self, client: SlowClient) -> None:
+        self._client = client
+        self._sets: dict[str, bytes] = {}
+
+    def execute_command(self, name: str, key: str, value: Any, *more: object) -> None:
+        if name == "SET":
+            assert more == ("EX", 86400)
+            self._sets[key] = value
+
+    def execute(self) -> None:
+        gevent.sleep(self._client.delays.pop(0))
+        self._client.stored.update(self._sets)
+
+
+def test_an_older_state_that_is_still_on_its_way_does_not_overwrite_a_newer_one() -> None:
+    client = SlowClient()
+    store = Store(client)
+    one = save(store, call("bridged"))
+    first = gevent.spawn(store.calls, "acme", {}, 1, None)
+    gevent.sleep(0.01)
+    one["state"] = "ended"
+    save(store, one)
+    second = gevent.spawn(store.calls, "acme", {}, 1, None)
+    gevent.joinall([first, second], raise_error=True)
+    assert b'"ended"' in client.stored[f"esl_apps:call:{one['call_ref']}"]
+
+
+def test_a_call_whose_state_is_on_its_way_is_found() -> None:
+    client = SlowClient()
+    store = Store(client)
+    one = save(store, call("ended"))
+    writing = gevent.spawn(store.calls, "acme", {}, 1, None)
+    gevent.sleep(0.01)
+    assert store.call(one["call_ref"]) == one
+    writing.join()
+    assert store.call(one["call_ref"]) == one
+
+
+def test_what_could_not_be_written_is_kept(redis: RedisServer) -> None:
+    away = redis_client.connect(f"redis://127.0.0.1:{free_port()}/0")
+    store = Store(away)
+    one = save(store, call())
+    store.stop()
+    assert store.call(one["call_ref"]) == one
+    store._client = redis_client.connect(redis.url)
+    store.stop()
+    assert Store(redis_client.connect(redis.url)).call(one["call_ref"]) == one
+
+
+def test_health_follows_redis() -> None:
+    server = RedisServer()
+    store = Store(redis_client.connect(server.url))
+    assert store.check()
+    server.kill()
+    assert not store.check()
+    server.start()
+    assert store.check()
+    server.close()
+
+
+def test_no_call_is_written_for_a_process_that_nobody_knows(redis: RedisServer) -> None:
+    """Nobody would look for it when that process dies."""
+    client = redis_client.connect(redis.url)
+    client.flushall()
+    known = [False, True]
+
+    def make_known() -> None:
+        if not known.pop(0):
+            raise Unavailable("the part of the cluster that has the nodes is away")
+
+    store = Store(client, BOOT, make_known=make_known)
+    one = call("bridged")
+    store.save(one["call_ref"], lambda: one, encode(essence_of(one)))
+    assert not store._flush()
+    assert client.keys() == []
+    assert store._flush()
+    assert store.has(one["call_ref"])
+
+
+def test_a_cluster_is_asked_anew_by_one_of_those_who_meet_a_failure(
+    monkeypatch: pytest.MonkeyPatch, cluster_url: str
+) -> None:
+    """redis-py's client reads and changes one table in all of them; the reader's is "changed size during iteration"."""
+    inside: list[int] = []
+    runs: list[int] = []
+
+    asks = redis.cluster.NodesManager.initialize
+
+    def initialize(self: redis.cluster.NodesManager) -> None:
+        if not self.nodes_cache:
+            asks(self)
+            return
+        inside.append(1)
+        runs.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        if failing:
+            raise redis.ConnectionError("no node of it")
+
+    def all_at_once() -> set[str]:
+        began = threading.Barrier(20)
+
+        def one(_number: int) -> str:
+            began.wait()
+            try:
+                nodes.initialize()
+            except redis.ConnectionError as error:
+                return str(error)
+            return ""
+
+        with ThreadPoolExecutor(20) as pool:
+            return set(pool.map(one, range(20)))
+
+    failing = False
+    monkeypatch.setattr(redis.cluster.NodesManager, "initialize", initialize)
+    nodes = redis_client.connect(cluster_url).nodes_manager
+    assert all_at_once() == {""}
+    # Some may have come when it was over.
+    assert set(runs) == {1}
+    assert len(runs) < 20
+    failing = True
+    assert all_at_once() == {"no node of it"}
+    assert set(runs) == {1}
+    failing = False
+    assert all_at_once() == {""}
+
+
+def test_what_was_being_written_when_it_was_stopped_is_written(redis: RedisServer) -> None:
+    client = redis_client.connect(redis.url)
+    client.flushall()
+
+    def make_known() -> None:
+        gevent.sleep(0.02)
+
+    store = Store(client, BOOT, make_known=make_known)
+    one = save(store, call("bridged"))
+    writer = gevent.spawn(store._flush)
+    gevent.sleep(0.01)
+    writer.kill()
+    assert not store.has("another")
+    store.stop()
+    assert Store(client).call(one["call_ref"]) == one
+
+
+def test_a_cluster_whose_table_changes_while_it_is_asked_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, cluster_url: str
+) -> None:
+    """redis-py 5 takes a node that fails out of the table that another of its callers reads."""
+    asks = redis.cluster.NodesManager.initialize
+    faults = [RuntimeError("dictionary changed size during iteration")] * 2
+
+    def initialize(self: redis.cluster.NodesManager) -> None:
+        if self.nodes_cache and faults:
+            raise faults.pop()
+        asks(self)
+
+    monkeypatch.setattr(redis.cluster.NodesManager, "initialize", initialize)
+    nodes = redis_client.connect(cluster_url).nodes_manager
+    nodes.initialize()
+    assert faults == []
+    # Without end, it is a Redis that is away, as everybody who asks one is prepared for.
+    faults = [RuntimeError("dictionary changed size during iteration")] * 1000
+    with pytest.raises(redis.ConnectionError, match="changed"):
+        nodes.initialize()
+
+
+class FaultyClient(SlowClient):
+    """Raises what nobody foresaw, once for each thing that is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delays = [0.0] * 100
+        self.faults = {"ping", "pool", "pipeline"}
+        self.pings = 0
+
+    def _fault(self, what: str) -> None:
+        if what in self.faults:
+            self.faults.discard(what)
+            raise RuntimeError(f"a fault of {what}")
+
+    @property
+    def connection_pool(self) -> None:
+        self._fault("pool")
+
+    def ping(self) -> None:
+        self.pings += 1
+        if self.pings > 1:
+            self._fault("ping")
+
+    def pipeline(self, *, transaction: bool) -> SlowPipeline:
+        self._fault("pipeline")
+        return super().pipeline(transaction=transaction)
+
+
+def test_whatever_is_raised_calls_are_written_and_redis_is_watched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen in the chaos run: the one who writes was gone, and no other node knew of this one's calls from then on."""
+    monkeypatch.setattr("esl_apps.store.calls.PING_EVERY", 0.01)
+    monkeypatch.setattr("esl_apps.store.calls.PING_AWAY", 0.01)
+    monkeypatch.setattr("esl_apps.store.calls.AGAIN", 0.01)
+    client = FaultyClient()
+    store = Store(client)
+    store.start()
+    one = save(store, call("bridged"))
+    with gevent.Timeout(10):
+        while client.faults or not store.healthy or f"esl_apps:call:{one['call_ref']}" not in client.stored:
+            gevent.sleep(0.01)
+    assert not any(greenlet.dead for greenlet in store._greenlets)
+    store.stop()

@@ -1,0 +1,497 @@
+"""Cards in Redis: unique over all accounts whoever writes at once, found in one step, a PIN never readable."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from esl_apps.config.model import Rule
+from esl_apps.core.cards import Limits, Unavailable
+from esl_apps.core.faults import Refused
+from esl_apps.store.cards import CardStore, IdTaken, hash_pin
+from esl_apps.store.redis_client import connect
+from esl_apps.store.stale import Stale
+from tests.support.node import RedisServer
+from tests.support.ports import free_port
+from tests.unit.store.conftest import ACCOUNTS, PIN_KEY, PLAN, commands, everything
+
+PIN, OTHER_PIN = "482190735", "111222333444"
+#: Digits to str.isdigit(), and to no telephone.
+FULLWIDTH = "\uff14\uff18\uff12\uff11\uff19\uff10\uff17\uff13\uff15"
+
+
+def refusal(action: Callable[[], object]) -> list[tuple[str, str]]:
+    """The (field, code) pairs that something is refused for."""
+    with pytest.raises(Refused) as refused:
+        action()
+    return [(fault.field, fault.code) for fault in refused.value.faults]
+
+
+def at_once(actions: list[Callable[[], object]]) -> list[object]:
+    """Run all at the same time; what each returned or raised."""
+    results: list[object] = [None] * len(actions)
+    barrier = threading.Barrier(len(actions))
+
+    def run(i: int) -> None:
+        barrier.wait()
+        try:
+            results[i] = actions[i]()
+        except Exception as error:
+            results[i] = error
+
+    threads = [threading.Thread(target=run, args=[i]) for i in range(len(actions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def stores(connect: Callable[[], Any], count: int) -> list[CardStore]:
+    return [CardStore(connect(), PIN_KEY, PLAN, ACCOUNTS) for _ in range(count)]
+
+
+# Unique, whoever writes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claim", [{"pin": PIN}, {"cid": "0820001234"}])
+def test_of_50_that_create_one_claim_at_once_exactly_one_does(
+    connect: Callable[[], Any], claim: dict[str, str]
+) -> None:
+    nodes = stores(connect, 50)
+    accounts = ["acme", "other"]
+    results = at_once([lambda i=i: nodes[i].create(accounts[i % 2], claim) for i in range(50)])
+    refused = [result for result in results if isinstance(result, Refused)]
+    assert len(refused) == 49, results
+    assert all(fault.field == "cccp" and fault.code == "unique" for one in refused for fault in one.faults)
+    assert sum(len(nodes[0].page(account, 100)[0]) for account in accounts) == 1
+
+
+def test_of_50_cards_that_take_one_pin_at_once_exactly_one_does(connect: Callable[[], Any], cards: CardStore) -> None:
+    made = [cards.create("acme", {"pin": str(900000000 + i)}) for i in range(50)]
+    nodes = stores(connect, 50)
+    results = at_once([lambda i=i: nodes[i].update("acme", made[i].id, {"pin": PIN}, merge=True) for i in range(50)])
+    winners = [result for result in results if not isinstance(result, Refused)]
+    assert len(winners) == 1, results
+    winner = cards.by_pin(PIN)
+    assert winner == winners[0]
+    # The others have what they had; the winner's old PIN is free again.
+    for i, card in enumerate(made):
+        assert cards.by_pin(str(900000000 + i)) == (None if card.id == winner.id else card)
+
+
+def test_a_card_that_two_change_at_once_has_both_changes(connect: Callable[[], Any], cards: CardStore) -> None:
+    card = cards.create("acme", {"pin": PIN})
+    changes: list[dict[str, Any]] = [{"active": True}, {"retain_cid": True}, {"comment": "c"}, {"user_id": "u1"}]
+    nodes = stores(connect, 4)
+    at_once([lambda i=i: nodes[i].update("acme", card.id, changes[i], merge=True) for i in range(4)])
+    found = cards.by_pin(PIN)
+    assert found is not None
+    assert (found.active, found.retain_cid, found.comment, found.user_id) == (True, True, "c", "u1")
+
+
+def test_a_pin_moved_away_from_a_card_while_it_changes_stays_moved(
+    connect: Callable[[], Any], cards: CardStore
+) -> None:
+    card = cards.create("acme", {"pin": PIN})
+    one, two = stores(connect, 2)
+    for _ in range(50):
+        at_once(
+            [
+                lambda: one.update("acme", card.id, {"pin": OTHER_PIN}, merge=True),
+                lambda: two.update("acme", card.id, {"active": True}, merge=True),
+            ]
+        )
+        assert cards.by_pin(PIN) is None
+        assert cards.by_pin(OTHER_PIN) is not None
+        cards.update("acme", card.id, {"pin": PIN, "active": False}, merge=True)
+
+
+@pytest.mark.parametrize("text", ["0820001234", "+27820001234", "27820001234"])
+def test_a_number_is_one_however_it_is_written(cards: CardStore, text: str) -> None:
+    first = cards.create("acme", {"cid": "0820001234"})
+    assert first.cid == "27820001234"
+    assert refusal(lambda: cards.create("other", {"cid": text})) == [("cccp", "unique")]
+    second = cards.create("other", {"pin": PIN})
+    assert refusal(lambda: cards.update("other", second.id, {"cid": text}, merge=True)) == [("cccp", "unique")]
+    assert refusal(lambda: cards.update("other", second.id, {"cid": text}, merge=False)) == [("cccp", "unique")]
+    # Written anew as what it is, it is no other's.
+    assert cards.update("acme", first.id, {"cid": text, "active": True}, merge=False) is not None
+
+
+def test_a_refusal_does_not_say_whose_the_claim_is(cards: CardStore) -> None:
+    card = cards.create("acme", {"pin": PIN, "comment": "the boss"})
+    with pytest.raises(Refused) as refused:
+        cards.create("other", {"pin": PIN})
+    for secret in (PIN, card.id, "acme", "boss"):
+        assert secret not in f"{refused.value} {refused.value.faults}"
+
+
+def test_a_deleted_cards_claim_is_free(cards: CardStore) -> None:
+    card = cards.create("acme", {"pin": PIN})
+    assert cards.delete("acme", card.id) == card
+    assert cards.delete("acme", card.id) is None
+    assert cards.by_pin(PIN) is None
+    assert cards.create("other", {"pin": PIN}).account_id == "other"
+
+
+# The PIN ---------------------------------------------------------------------------------------------
+
+
+def test_a_pin_is_nowhere(cards: CardStore, server: RedisServer) -> None:
+    made = cards.create("acme", {"pin": PIN, "active": True})
+    cards.update("acme", made.id, {"pin": OTHER_PIN, "comment": "x"}, merge=True)
+    found = cards.by_pin(OTHER_PIN)
+    shown = f"{made} {found} {cards.page('acme', 10)} {cards.get('acme', made.id)}"
+    for pin in (PIN, OTHER_PIN):
+        assert pin not in everything(server)
+        assert pin not in shown
+        assert hash_pin(PIN_KEY, pin) not in shown
+    assert hash_pin(PIN_KEY, OTHER_PIN) in everything(server)
+    assert hash_pin(PIN_KEY, PIN) not in everything(server)
+
+
+def test_another_key_opens_nothing(cards: CardStore, client: Any) -> None:
+    cards.create("acme", {"pin": PIN})
+    assert CardStore(client, "another-key", PLAN, ACCOUNTS).by_pin(PIN) is None
+
+
+def test_without_a_key_there_are_no_pins(client: Any) -> None:
+    cards = CardStore(client, None, PLAN, ACCOUNTS)
+    assert refusal(lambda: cards.create("acme", {"pin": PIN})) == [("pin", "forbidden")]
+    assert cards.by_pin(PIN) is None
+    assert cards.create("acme", {"cid": "0820001234"}).cid == "27820001234"
+
+
+def test_the_keyed_hash_is_the_one_of_rfc_4231() -> None:
+    # Test case 2 of RFC 4231: what other programs compute, too.
+    assert hash_pin("Jefe", "what do ya want for nothing?") == (
+        "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+    )
+
+
+# Fields ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({}, ("cccp", "required")),
+        ({"pin": None}, ("cccp", "required")),
+        ({"pin": PIN, "cid": "0820001234"}, ("cccp", "oneOf")),
+        ({"pin": "12345678"}, ("pin", "pattern")),
+        ({"pin": "1234567890123"}, ("pin", "pattern")),
+        ({"pin": FULLWIDTH}, ("pin", "pattern")),
+        ({"pin": PIN + "\n"}, ("pin", "pattern")),
+        ({"pin": 482190735}, ("pin", "pattern")),
+        ({"pin": True}, ("pin", "pattern")),
+        ({"cid": "anonymous"}, ("cid", "pattern")),
+        ({"cid": "0820001234\n"}, ("cid", "pattern")),
+        ({"cid": "+27820001234%0A"}, ("cid", "pattern")),
+        ({"cid": 27820001234}, ("cid", "pattern")),
+        ({"cid": ""}, ("cid", "pattern")),
+        ({"cid": "112"}, ("cid", "forbidden")),
+        ({"pin": PIN, "user_id": "a b"}, ("user_id", "pattern")),
+        ({"pin": PIN, "user_id": "u\n"}, ("user_id", "pattern")),
+        ({"pin": PIN, "user_id": "}{"}, ("user_id", "pattern")),
+        ({"pin": PIN, "user_id": 7}, ("user_id", "pattern")),
+        ({"pin": PIN, "active": "yes"}, ("active", "type")),
+        ({"pin": PIN, "active": 1}, ("active", "type")),
+        ({"pin": PIN, "retain_cid": "true"}, ("retain_cid", "type")),
+        ({"pin": PIN, "max_concurrent_calls_per_user": -1}, ("max_concurrent_calls_per_user", "minimum")),
+        ({"pin": PIN, "max_concurrent_calls_per_user": 1.5}, ("max_concurrent_calls_per_user", "minimum")),
+        ({"pin": PIN, "max_concurrent_calls_per_user": True}, ("max_concurrent_calls_per_user", "minimum")),
+        ({"pin": PIN, "max_concurent_calls_per_user": 1 << 70}, ("max_concurrent_calls_per_user", "minimum")),
+        ({"pin": PIN, "comment": "x" * 256}, ("comment", "maxLength")),
+        ({"pin": PIN, "comment": ["x"]}, ("comment", "maxLength")),
+        ({"pin": PIN, "actve": True}, ("actve", "additionalProperties")),
+    ],
+)
+def test_a_card_that_is_wrong_is_refused_and_not_stored(
+    cards: CardStore, server: RedisServer, fields: dict[str, Any], fault: tuple[str, str]
+) -> None:
+    assert refusal(lambda: cards.create("acme", fields)) == [fault]
+    assert everything(server) == "[]"
+
+
+def test_every_fault_is_named(cards: CardStore) -> None:
+    faults = refusal(lambda: cards.create("acme", {"pin": "1", "active": "x", "comment": 1}))
+    assert faults == [("pin", "pattern"), ("active", "type"), ("comment", "maxLength")]
+
+
+def test_defaults(cards: CardStore) -> None:
+    card = cards.create("acme", {"pin": PIN})
+    assert (card.active, card.retain_cid, card.max_concurrent_calls_per_user) == (False, False, 1)
+    assert (card.user_id, card.cid, card.comment) == (None, None, "")
+    assert len(card.id) == 32
+    assert cards.by_pin(PIN) == cards.get("acme", card.id) == card
+
+
+def test_kazoos_spellings(cards: CardStore) -> None:
+    card = cards.create("acme", {"cid": "0820001234", "max_concurent_calls_per_user": 4, "cid_retain": True})
+    assert (card.max_concurrent_calls_per_user, card.retain_cid) == (4, True)
+    both = {"max_concurent_calls_per_user": 4, "max_concurrent_calls_per_user": 2}
+    changed = cards.update("acme", card.id, both, merge=True)
+    assert changed is not None
+    assert changed.max_concurrent_calls_per_user == 2
+
+
+def test_patch_merges_and_null_takes_away(cards: CardStore) -> None:
+    card = cards.create("acme", {"cid": "0820001234", "active": True, "user_id": "u1", "comment": "c"})
+    changed = cards.update("acme", card.id, {"comment": None, "max_concurrent_calls_per_user": 0}, merge=True)
+    assert changed is not None
+    assert (changed.active, changed.user_id, changed.comment) == (True, "u1", "")
+    assert changed.max_concurrent_calls_per_user == 0
+    assert changed.cid == "27820001234"
+    assert cards.by_number("27820001234") == changed
+    assert refusal(lambda: cards.update("acme", card.id, {"cid": None}, merge=True)) == [("cccp", "required")]
+
+
+def test_post_replaces_but_a_pin_that_is_never_shown_stays(cards: CardStore) -> None:
+    card = cards.create("acme", {"pin": PIN, "active": True, "user_id": "u1"})
+    changed = cards.update("acme", card.id, {"comment": "new"}, merge=False)
+    assert changed is not None
+    assert (changed.active, changed.user_id, changed.comment) == (False, None, "new")
+    assert cards.by_pin(PIN) == changed
+    known = cards.create("acme", {"cid": "0820001234"})
+    assert refusal(lambda: cards.update("acme", known.id, {"active": True}, merge=False)) == [("cccp", "required")]
+
+
+def test_a_card_goes_from_pin_to_number_and_back(cards: CardStore) -> None:
+    card = cards.create("acme", {"pin": PIN})
+    cards.update("acme", card.id, {"cid": "0820001234"}, merge=True)
+    assert cards.by_pin(PIN) is None
+    found = cards.by_number("27820001234")
+    assert found is not None
+    assert found.id == card.id
+    cards.update("acme", card.id, {"pin": OTHER_PIN, "cid": None}, merge=True)
+    assert cards.by_number("27820001234") is None
+    assert cards.by_pin(OTHER_PIN) == cards.get("acme", card.id)
+
+
+def test_another_accounts_card_is_not_there(cards: CardStore) -> None:
+    card = cards.create("acme", {"pin": PIN})
+    assert cards.get("other", card.id) is None
+    assert cards.update("other", card.id, {"active": True}, merge=True) is None
+    assert cards.delete("other", card.id) is None
+    assert cards.page("other", 10) == ([], None)
+    assert cards.by_pin(PIN) == card
+
+
+def test_pages_have_each_card_once_in_the_order_of_creation(cards: CardStore) -> None:
+    made = []
+    for i in range(7):
+        made.append(cards.create("acme", {"pin": str(100000000 + i)}))
+        time.sleep(0.002)
+    seen, after = [], None
+    while True:
+        some, after = cards.page("acme", 3, after)
+        seen += some
+        if after is None:
+            break
+    assert seen == made
+
+
+def test_an_id_is_given_once(cards: CardStore) -> None:
+    id = "0" * 31 + "a"
+    assert cards.create("acme", {"pin": PIN}, id).id == id
+    with pytest.raises(IdTaken):
+        cards.create("other", {"pin": OTHER_PIN}, id)
+    assert cards.by_pin(OTHER_PIN) is None
+
+
+# Looking up ------------------------------------------------------------------------------------------
+
+
+def test_a_look_up_is_one_command_found_or_not(alone: RedisServer) -> None:
+    alone.client.flushall()
+    cards = CardStore(connect(alone.url), PIN_KEY, PLAN, ACCOUNTS)
+    cards.create("acme", {"pin": PIN})
+    cards.create("acme", {"cid": "0820001234"})
+    for ask in (
+        lambda: cards.by_pin(PIN),
+        lambda: cards.by_pin(OTHER_PIN),
+        lambda: cards.by_number("27820001234"),
+        lambda: cards.by_number("27820009999"),
+    ):
+        assert commands(alone, ask) == 1
+    assert commands(alone, lambda: cards.account("acme")) == 0
+
+
+@pytest.mark.parametrize("typed", ["", "#", "4821907", "*" * 40, "482190735 ", "p" * 64])
+def test_what_is_no_pin_finds_nothing(cards: CardStore, typed: str) -> None:
+    cards.create("acme", {"pin": PIN})
+    assert cards.by_pin(typed) is None
+
+
+def test_a_number_never_finds_a_pins_card(cards: CardStore) -> None:
+    cards.create("acme", {"pin": PIN})
+    assert cards.by_number(hash_pin(PIN_KEY, PIN)) is None
+    assert cards.by_number(PIN) is None
+
+
+def test_the_last_number_goes_with_its_card(cards: CardStore, server: RedisServer) -> None:
+    card = cards.create("acme", {"pin": PIN})
+    assert cards.last_number(card.id) is None
+    assert cards.dial("acme", card.id, "27820009999") == card
+    assert cards.dial("acme", card.id, "1001") == card
+    assert cards.last_number(card.id) == "1001"
+    cards.delete("acme", card.id)
+    # Its call goes on, and would dial again.
+    assert cards.dial("acme", card.id, "27820009999") is None
+    assert cards.last_number(card.id) is None
+    assert everything(server) == "[]"
+
+
+# Accounts and settings -------------------------------------------------------------------------------
+
+
+def test_an_account_of_the_configuration_goes_before_an_imported_one(cards: CardStore) -> None:
+    cards.put_account("acme", name="x", realm="x", caller_id="+27110000000", caller_id_name=None, call_restriction={})
+    acme = cards.account("acme")
+    assert acme is not None
+    assert (acme.caller_id, acme.caller_id_name, acme.caller_ids) == ("+27115550000", "Acme", ("+27115550001",))
+    assert acme.realm == "acme.example"
+    assert acme.call_restriction["international"].action == "deny"
+    assert acme.users["u1"]["mobile"].action == "deny"
+    assert acme.limits == Limits(calls_per_hour=100)
+    assert cards.card_limits("acme") == Limits(longest_call=600)
+    assert cards.card_limits("other") is None
+    assert cards.account("nobody") is None
+
+
+def test_an_imported_account(cards: CardStore) -> None:
+    denied = {"premium": Rule("deny")}
+    # A user may come before its account.
+    cards.put_user("kazoo", "u1", denied)
+    assert cards.account("kazoo") is None
+    cards.put_account(
+        "kazoo", name="K", realm="k.example", caller_id="+27110000000", caller_id_name="Kay", call_restriction=denied
+    )
+    found = cards.account("kazoo")
+    assert found is not None
+    assert (found.name, found.realm, found.caller_id, found.caller_id_name) == (
+        "K",
+        "k.example",
+        "+27110000000",
+        "Kay",
+    )
+    assert found.call_restriction == denied
+    assert found.users == {"u1": denied}
+    cards.put_user("kazoo", "u1", {})
+    assert cards.account("kazoo").users == {}  # type: ignore[union-attr]
+    cards.close_account("kazoo")
+    assert cards.account("kazoo") is None
+
+
+def test_system_config(cards: CardStore) -> None:
+    assert cards.system_config("cccp") == {}
+    cards.put_system_config("cccp", {"callback_delay": 5})
+    assert cards.system_config("cccp") == {"callback_delay": 5}
+
+
+# Redis away ------------------------------------------------------------------------------------------
+
+
+def test_everything_says_so_when_redis_is_away(away: Any) -> None:
+    cards = CardStore(away, PIN_KEY, PLAN, ACCOUNTS)
+    asked: list[Callable[[], object]] = [
+        lambda: cards.by_pin(PIN),
+        lambda: cards.by_number("27820001234"),
+        lambda: cards.account("kazoo"),
+        lambda: cards.last_number("c"),
+        lambda: cards.dial("acme", "c", "1"),
+        lambda: cards.create("acme", {"pin": PIN}),
+        lambda: cards.update("acme", "c", {"pin": PIN}, merge=True),
+        lambda: cards.get("acme", "c"),
+        lambda: cards.delete("acme", "c"),
+        lambda: cards.page("acme", 1),
+        lambda: cards.system_config("cccp"),
+    ]
+    for ask in asked:
+        with pytest.raises(Unavailable) as error:
+            ask()
+        assert PIN not in str(error.value)
+    # What the configuration says is known all the same.
+    assert cards.account("acme") is not None
+
+
+def test_a_node_starts_while_its_redis_is_away() -> None:
+    from esl_apps.store.callbacks import CallbackStore
+    from esl_apps.store.usage import UsageStore
+
+    client = connect(f"redis+cluster://127.0.0.1:{free_port()}")
+    cards = CardStore(client, PIN_KEY, PLAN, ACCOUNTS)
+    UsageStore(client, "one")
+    CallbackStore(client, "one")
+    with pytest.raises(Unavailable):
+        cards.by_pin(PIN)
+    with pytest.raises(Unavailable):
+        cards.create("acme", {"pin": PIN})
+
+
+def test_what_is_stored_is_small(cards: CardStore, server: RedisServer) -> None:
+    made = cards.create("acme", {"pin": PIN, "active": True, "user_id": "u1"})
+    document = server.client.hget("esl_apps:{cards}", "p" + hash_pin(PIN_KEY, PIN))
+    assert json.loads(document) == [made.id, "acme", "u1", True, False, 1, ""]
+
+
+# While Redis is away --------------------------------------------------------------------------------------
+
+
+def test_a_card_seen_before_opens_for_a_while_where_the_operator_allows_it() -> None:
+    now = [1000.0]
+    server = RedisServer(persistent=True)
+    try:
+        client = connect(server.url)
+        cards = CardStore(client, PIN_KEY, PLAN, {}, stale=Stale(60, lambda: now[0]))
+        closed = CardStore(client, PIN_KEY, PLAN, {})
+        for store in (cards, closed):
+            store.put_account("imported", name="", realm="", caller_id=None, caller_id_name=None, call_restriction={})
+        one = cards.create("imported", {"cid": "27820001234", "active": True})
+        gone = cards.create("imported", {"pin": PIN, "active": True})
+        other = cards.create("imported", {"pin": "123456789", "active": True})
+        for store in (cards, closed):
+            assert store.by_number("27820001234") == one
+            assert store.by_pin(PIN) == gone
+            assert store.account("imported") is not None
+        cards.delete("imported", gone.id)
+        assert cards.by_pin(PIN) is None
+        server.kill()
+        assert cards.by_number("27820001234") == one
+        assert cards.get("imported", one.id) == one
+        assert cards.account("imported") is not None
+        assert cards.dial("imported", one.id, "27820001235") == one
+        for ask in (
+            lambda: cards.by_pin(PIN),
+            lambda: cards.by_pin("123456789"),
+            lambda: cards.get("imported", other.id),
+            lambda: closed.by_number("27820001234"),
+            lambda: closed.dial("imported", one.id, "27820001235"),
+        ):
+            with pytest.raises(Unavailable):
+                ask()
+        now[0] += 61
+        with pytest.raises(Unavailable):
+            cards.by_number("27820001234")
+    finally:
+        server.close()
+
+
+def test_what_is_kept_for_a_redis_that_is_away_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esl_apps.store.stale._STALE_MOST", 3)
+    stale = Stale(60)
+    for number in range(5):
+        stale.ask(str(number), lambda number=number: number)  # type: ignore[misc]
+
+    def away() -> int:
+        raise Unavailable("away")
+
+    with pytest.raises(Unavailable):
+        stale.ask("1", away)
+    assert stale.ask("2", away) == 2

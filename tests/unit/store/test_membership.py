@@ -1,0 +1,110 @@
+"""Who is alive, by Redis's own clock; judged only after Redis has been heard for as long as silence takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from esl_apps.core.cards import Unavailable
+from esl_apps.store import membership, redis_client
+from esl_apps.store.membership import DEAD, Roster, boots
+from tests.support.cluster import cluster_of_one
+from tests.support.node import RedisServer
+
+
+@pytest.fixture(scope="module")
+def cluster_url() -> Iterator[str]:
+    with cluster_of_one() as port:
+        yield f"redis+cluster://127.0.0.1:{port}"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=["redis", "cluster"])
+def url(request: pytest.FixtureRequest, redis: RedisServer) -> str:
+    url: str = redis.url if request.param == "redis" else request.getfixturevalue("cluster_url")
+    redis_client.connect(url).flushall()
+    return url
+
+
+def silent(one: Roster, seconds: float) -> None:
+    """As if a process had last spoken so long ago."""
+    text = [one.name, "host:1", False, f"{time.time() - seconds:.3f}"]
+    one._client.hset("esl_apps:nodes", one.boot, msgspec.json.encode(text))
+
+
+def test_a_silent_process_is_dead_and_one_that_speaks_is_not(url: str) -> None:
+    client, clock = redis_client.connect(url), Clock()
+    one = Roster(client, "one", "host:1", clock)
+    two, three = (Roster(client, name, f"host:{name}") for name in ("two", "three"))
+    for each in (two, three, one):
+        each.say()
+    clock.now += DEAD + 1
+    one.say()
+    assert one.dead() == []
+    assert one.others() == ["host:three", "host:two"]
+    silent(two, DEAD + 1)
+    three.say(draining=True)
+    one.say()
+    assert one.dead() == [two.boot]
+    assert one.others() == []
+    two.say()
+    one.say()
+    assert one.dead() == []
+
+
+def test_a_node_that_is_back_is_another_process(url: str) -> None:
+    client = redis_client.connect(url)
+    before = Roster(client, "one", "host:1")
+    before.say()
+    after = Roster(client, "one", "host:1")
+    after.say()
+    # At once: nobody else has this name.
+    assert after.dead() == [before.boot]
+    after.forget(before.boot)
+    assert boots(client) == [after.boot]
+
+
+def test_one_that_left_is_dead_at_once(url: str) -> None:
+    client = redis_client.connect(url)
+    one, two = Roster(client, "one", "host:1"), Roster(client, "two", "host:2")
+    two.say()
+    two.leave()
+    one.say()
+    assert one.dead() == [two.boot]
+
+
+def test_nobody_is_judged_by_what_redis_did_not_hear(url: str, redis: RedisServer) -> None:
+    """Redis was away for a minute, and with it everybody's word."""
+    clock = Clock()
+    one = Roster(redis_client.connect(url), "one", "host:1", clock)
+    two = Roster(redis_client.connect(url), "two", "host:2")
+    two.say()
+    one.say()
+    one._say._client, client = redis_client.connect("redis://127.0.0.1:1/0"), one._say._client
+    one._say._registered = None
+    clock.now += 60
+    with pytest.raises(Unavailable):
+        one.say()
+    one._say._client, one._say._registered = client, None
+    silent(two, 60)
+    one.say()
+    assert not one.is_dead(two.boot)
+    assert not one.is_dead("never heard of")
+    clock.now += DEAD + 1
+    assert one.is_dead(two.boot)
+    assert one.is_dead("never heard of")
+    assert not one.is_dead(one.boot)
+
+
+def test_a_beat_is_well_within_what_counts_as_silence() -> None:
+    assert membership.BEAT * 3 < DEAD

@@ -1,0 +1,760 @@
+"""The outbox against a real Redis that is away, slow, killed, emptied or cut off: in order, and each once."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redispy
+from gevent import sleep
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from esl_apps.config.model import Integrator
+from esl_apps.core import notification, terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.node import notification_lists
+from esl_apps.store import journal as journal_module
+from esl_apps.store import outbox as outbox_module
+from esl_apps.store import redis_client
+from esl_apps.store.journal import Entry, Journal, entry
+from esl_apps.store.outbox import Outbox
+from tests.support.cluster import cluster_of_one
+from tests.support.node import CDRS, RedisServer
+from tests.support.ports import free_port
+from tests.support.sentinel import SentinelServer
+
+LIST = "enigma:notifications:cdr"
+
+
+@pytest.fixture
+def store(redis: RedisServer) -> RedisServer:
+    """The session's Redis, empty."""
+    redis.client.flushall()
+    redis.client.script_flush()
+    return redis
+
+
+@pytest.fixture
+def mortal() -> Iterator[RedisServer]:
+    """A Redis of the test's own, that keeps its data over a kill."""
+    server = RedisServer(persistent=True)
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(outbox_module, "BACKOFF_LAST", 0.05)
+    monkeypatch.setattr(outbox_module, "LOOK_EVERY", 0.1)
+
+
+def client(port: int, timeout: float = 0.3) -> redispy.Redis:
+    return redispy.Redis(port=port, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0))
+
+
+@pytest.fixture
+def outboxes() -> Iterator[Callable[..., Outbox]]:
+    """Makes and starts outboxes; they are stopped with the test."""
+    made: list[Outbox] = []
+
+    def make(folder: Path, port: int, *, start: bool = True, on_pushed: Any = None, timeout: float = 0.3) -> Outbox:
+        outbox = Outbox("test", folder, client(port, timeout), on_pushed)
+        made.append(outbox)
+        if start:
+            outbox.start()
+        return outbox
+
+    yield make
+    for outbox in made:
+        with contextlib.suppress(OSError):
+            outbox.stop()
+
+
+def item(number: int, list: str = LIST, side: str = "left") -> Entry:
+    return entry(f"id-{number}", list, {"type": "cdr", "payload": {"call_ref": f"id-{number}"}}, side)
+
+
+def popped(server: RedisServer, list: str = LIST) -> list[tuple[str, int]]:
+    """(call_ref, seq) in the order of BRPOP."""
+    found = []
+    while raw := server.client.rpop(list):
+        payload = json.loads(raw)["payload"]
+        found.append((payload["call_ref"], payload["seq"]))
+    return found
+
+
+def expected(count: int, first: int = 1) -> list[tuple[str, int]]:
+    return [(f"id-{number}", number) for number in range(first, first + count)]
+
+
+# One notification ----------------------------------------------------------------------------------------
+
+
+def test_seq_is_a_number_in_the_payload_beside_what_it_held(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    body = {"type": "cdr", "payload": {"number": None, "text": 'a"b\\u0000{"seq":0}}é', "seq_of": "x"}}
+    outbox = outboxes(tmp_path, store.port)
+    outbox.push(entry("one", LIST, body))
+    assert outbox.drain(5)
+    assert json.loads(store.client.rpop(LIST)) == {"type": "cdr", "payload": {**body["payload"], "seq": 1}}
+
+
+def test_a_body_without_a_payload_goes_as_it_is(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    body = {"notifications": [{"extension": "1000"}]}
+    outbox = outboxes(tmp_path, store.port)
+    outbox.push(entry("one", "enigma:notifications:c2d", body))
+    assert outbox.drain(5)
+    assert json.loads(store.client.rpop("enigma:notifications:c2d")) == body
+
+
+def ended() -> Attempt:
+    one = Attempt("click-dial", "acme", "1000", "0820001234", "27115550000", "outbound", contact_ref="c")
+    one.dialled(1000.0)
+    one.enter(terms.BRIDGED, 1005.0)
+    one.end("answered", 16, "callee", 1010.0)
+    return one
+
+
+def integrator(**more: Any) -> Integrator:
+    return Integrator(name="acme", listen="127.0.0.1:1", token="t", **more)
+
+
+@pytest.mark.parametrize(
+    ("one", "lists"),
+    [
+        (None, {LIST}),
+        (integrator(), {LIST}),
+        (integrator(legacy_c2d=True), {LIST, "enigma:notifications:c2d"}),
+    ],
+)
+def test_the_lists_that_a_record_goes_to(one: Integrator | None, lists: set[str]) -> None:
+    record = ended().record
+    assert record is not None
+    assert {made.list for made in notification_lists.entries(record, one)} == lists
+
+
+def test_an_integrators_form_words_and_side_reach_its_list(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    record = ended().record
+    assert record is not None
+    outbox = outboxes(tmp_path, store.port)
+    one = integrator(payload="v2", dispositions="teleforge", push="right", legacy_c2d=True)
+    for made in notification_lists.entries(record, one):
+        outbox.push(made)
+    assert outbox.drain(5)
+    payload = json.loads(store.client.lpop(LIST))["payload"]
+    assert (payload["ref"], payload["end_reason"], payload["outcome"]) == ("0820001234", "callee_hungup", "answered")
+    assert "number" not in payload
+    assert json.loads(store.client.lpop("enigma:notifications:c2d"))["notifications"][0]["disposition"] == "ANSWER"
+
+
+@pytest.mark.parametrize(("payload", "field"), [("v3", "call_dir"), ("v2", "campaign_ref")])
+def test_the_inbound_notification_has_the_integrators_form(payload: Any, field: str) -> None:
+    made = notification_lists.answered(ended(), "1001", 4, integrator(payload=payload, push="right"))
+    assert (made.list, made.side) == ("enigma:notifications:inbound", "right")
+    assert json.loads(f"{made.head}7{made.tail}")["payload"][field] == "inbound"
+
+
+# Order ---------------------------------------------------------------------------------------------------
+
+
+def test_brpop_reads_the_oldest_first_and_seq_counts_them(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    for number in range(1, 1001):
+        outbox.push(item(number))
+    assert outbox.drain(10)
+    assert popped(store) == expected(1000)
+
+
+def test_blpop_reads_the_oldest_first_where_it_is_pushed_right(
+    store: RedisServer, outboxes: Any, tmp_path: Path
+) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    for number in range(1, 11):
+        outbox.push(item(number, side="right"))
+    assert outbox.drain(5)
+    assert popped(store) == expected(10)[::-1]
+
+
+def test_each_list_has_a_seq_of_its_own(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    for number in range(1, 7):
+        outbox.push(item(number, list=f"list-{number % 2}"))
+    assert outbox.drain(5)
+    assert popped(store, "list-1") == [("id-1", 1), ("id-3", 2), ("id-5", 3)]
+    assert popped(store, "list-0") == [("id-2", 1), ("id-4", 2), ("id-6", 3)]
+
+
+def test_one_that_redis_refuses_holds_back_those_behind_it(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    # The mark of id-2 alone may not be written: the others of its batch could go through.
+    allowed = [f"~*:done:id-{number}" for number in (1, 3, 4, 5)]
+    store.client.execute_command("ACL", "SETUSER", "default", "resetkeys", "~enigma:*", "~*:seq", *allowed)
+    try:
+        outbox = outboxes(tmp_path, store.port, start=False)
+        for number in range(1, 6):
+            outbox.push(item(number))
+        outbox.start()
+        assert not outbox.drain(0.2)
+    finally:
+        store.client.execute_command("ACL", "SETUSER", "default", "allkeys")
+    assert outbox.drain(5)
+    assert popped(store) == expected(5)
+
+
+# Exactly once --------------------------------------------------------------------------------------------
+
+
+class CuttingProxy:
+    """Between a client and Redis: forwards a push, and cuts the line before its answer comes back."""
+
+    def __init__(self, port: int, cuts: int) -> None:
+        self._target = port
+        self.cuts = cuts
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _address = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                threading.Thread(target=self._serve, args=(near, far), daemon=True).start()
+
+    def _serve(self, near: socket.socket, far: socket.socket) -> None:
+        with near, far, contextlib.suppress(OSError):
+            while data := near.recv(1 << 20):
+                far.sendall(data)
+                answer = far.recv(1 << 20)
+                if b"EVALSHA" in data and self.cuts > 0:
+                    self.cuts -= 1
+                    return
+                near.sendall(answer)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_a_push_whose_answer_was_lost_is_no_second_push(
+    store: RedisServer, outboxes: Any, tmp_path: Path, count: int
+) -> None:
+    with contextlib.closing(CuttingProxy(store.port, cuts=3)) as proxy:
+        outbox = outboxes(tmp_path, proxy.port, start=False, timeout=2.0)
+        for number in range(1, count + 1):
+            outbox.push(item(number))
+        outbox.start()
+        assert outbox.drain(10)
+    assert proxy.cuts == 0
+    assert popped(store) == expected(count)
+
+
+def test_two_nodes_that_push_one_record_push_it_once(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    both = [outboxes(tmp_path / name, store.port) for name in ("one", "other")]
+    for number in range(1, 101):
+        for outbox in both:
+            outbox.push(item(number))
+        sleep(0)
+    assert all(outbox.drain(5) for outbox in both)
+    assert popped(store) == expected(100)
+
+
+def test_a_record_popped_meanwhile_does_not_come_again(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        outbox = outboxes(tmp_path / name, store.port)
+        outbox.push(item(1))
+        assert outbox.drain(5)
+        if name == "one":
+            assert popped(store) == expected(1)
+    assert popped(store) == []
+
+
+def test_one_id_may_go_to_several_lists(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    for name in ("a", "b"):
+        outbox.push(item(1, list=name))
+    assert outbox.drain(5)
+    assert popped(store, "a") == popped(store, "b") == expected(1)
+
+
+def test_a_forgotten_script_is_sent_again(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    for number in range(1, 31):
+        outbox.push(item(number))
+        if number % 10 == 5:
+            assert outbox.drain(5)
+            store.client.script_flush()
+    assert outbox.drain(5)
+    assert popped(store) == expected(30)
+
+
+def test_a_list_of_the_wrong_type_loses_nothing(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    store.client.set(LIST, "somebody's")
+    outbox = outboxes(tmp_path, store.port)
+    outbox.push(item(1))
+    outbox.push(item(2))
+    assert not outbox.drain(0.2)
+    store.client.delete(LIST)
+    assert outbox.drain(5)
+    assert popped(store) == expected(2)
+
+
+def test_a_fault_of_who_is_told_stops_no_record(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    def told(_item: Entry) -> None:
+        raise ValueError("a fault")
+
+    outbox = outboxes(tmp_path, store.port, on_pushed=told)
+    for number in range(1, 4):
+        outbox.push(item(number))
+        outbox.drain(1)
+    assert outbox.drain(5)
+    assert popped(store) == expected(3)
+
+
+# Redis away ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_pushed_while_redis_is_away_comes_in_order(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, mortal.port)
+    outbox.push(item(1))
+    assert outbox.drain(5)
+    mortal.kill()
+    for number in range(2, 101):
+        outbox.push(item(number))
+    assert not outbox.drain(0.2)
+    assert outbox.failing_since is not None
+    mortal.start()
+    assert outbox.drain(5)
+    assert outbox.failing_since is None
+    assert popped(mortal) == expected(100)
+
+
+def test_redis_killed_again_and_again(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, mortal.port)
+    for number in range(1, 301):
+        outbox.push(item(number))
+        if number % 100 == 50:
+            sleep(0.002)
+            mortal.kill()
+            mortal.start()
+    assert outbox.drain(10)
+    assert popped(mortal) == expected(300)
+
+
+@pytest.fixture
+def forgetful() -> Iterator[RedisServer]:
+    """A Redis that keeps nothing over a kill."""
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+def until(done: Callable[[], object], within: float = 10.0) -> None:
+    """As ``eventually``, while this process's greenlets run."""
+    end = time.monotonic() + within
+    while not done():
+        assert time.monotonic() < end
+        sleep(0.02)
+
+
+def looked(outbox: Outbox) -> None:
+    """Let the outbox look at what its Redis holds."""
+    outbox._look()
+
+
+def test_what_redis_lost_is_pushed_again_what_the_client_took_is_not(
+    forgetful: RedisServer, outboxes: Any, tmp_path: Path
+) -> None:
+    outbox = outboxes(tmp_path, forgetful.port)
+    for number in range(1, 6):
+        outbox.push(item(number))
+    assert outbox.drain(5)
+    assert [json.loads(forgetful.client.rpop(LIST))["payload"]["seq"] for _ in range(2)] == [1, 2]
+    looked(outbox)
+    forgetful.kill()
+    outbox.push(item(6))
+    forgetful.start()
+    assert outbox.drain(5)
+    until(lambda: forgetful.client.llen(LIST) == 4)
+    assert sorted(ref for ref, _seq in popped(forgetful)) == ["id-3", "id-4", "id-5", "id-6"]
+
+
+def test_what_redis_lost_unnoticed_is_pushed_again(forgetful: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    """Nothing was pushed while it was away: nobody met an error."""
+    outbox = outboxes(tmp_path, forgetful.port)
+    for number in range(1, 4):
+        outbox.push(item(number))
+    assert outbox.drain(5)
+    looked(outbox)
+    forgetful.kill()
+    forgetful.start()
+    until(lambda: forgetful.client.llen(LIST) == 3)
+    assert popped(forgetful) == expected(3)
+
+
+def test_what_redis_kept_is_not_pushed_again(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, mortal.port)
+    for number in range(1, 4):
+        outbox.push(item(number))
+    assert outbox.drain(5)
+    looked(outbox)
+    before = outbox._run_ids
+    mortal.kill()
+    mortal.start()
+    until(lambda: outbox._run_ids != before)
+    assert popped(mortal) == expected(3)
+
+
+def test_what_is_on_disk_or_was_taken_is_let_go(
+    mortal: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = outboxes(tmp_path, mortal.port)
+    outbox.push(item(1))
+    assert outbox.drain(5)
+    looked(outbox)
+    assert len(outbox._kept[LIST]) == 1
+    monkeypatch.setattr(outbox_module, "SYNCED", 0.0)
+    looked(outbox)
+    assert not outbox._kept[LIST]
+
+
+def test_a_replica_that_becomes_the_master_is_given_what_it_never_had(outboxes: Any, tmp_path: Path) -> None:
+    servers = SentinelServer()
+    try:
+        outbox = Outbox("test", tmp_path, redis_client.connect(servers.url))
+        outbox.start()
+        outbox.push(item(1))
+        assert outbox.drain(5)
+        looked(outbox)
+        until(lambda: servers.replica.client.llen(LIST) == 1)
+        # The replica hears no more, and the master's answer is all that there is.
+        assert servers.replica.process is not None
+        servers.replica.process.send_signal(signal.SIGSTOP)
+        servers.master.client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        for number in range(2, 5):
+            outbox.push(item(number))
+        assert outbox.drain(5)
+        servers.master.kill()
+        servers.replica.process.send_signal(signal.SIGCONT)
+        servers.fail_over()
+        until(lambda: servers.replica.client.llen(LIST) == 4, within=20)
+        assert popped(servers.replica) == expected(4)
+        outbox.stop()
+    finally:
+        servers.close()
+
+
+def test_a_redis_that_does_not_answer_for_a_while(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    assert mortal.process is not None
+    outbox = outboxes(tmp_path, mortal.port, timeout=0.1)
+    outbox.push(item(1))
+    assert outbox.drain(5)
+    mortal.process.send_signal(signal.SIGSTOP)
+    for number in range(2, 51):
+        outbox.push(item(number))
+    assert not outbox.drain(0.5)
+    mortal.process.send_signal(signal.SIGCONT)
+    assert outbox.drain(5)
+    assert popped(mortal) == expected(50)
+
+
+def test_a_redis_that_is_read_only_for_a_while(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    store.client.replicaof("127.0.0.1", free_port())
+    try:
+        for number in range(1, 11):
+            outbox.push(item(number))
+        assert not outbox.drain(0.2)
+    finally:
+        store.client.replicaof("NO", "ONE")
+    assert outbox.drain(5)
+    assert popped(store) == expected(10)
+
+
+def test_a_redis_that_is_full_for_a_while(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    store.client.config_set("maxmemory", 1)
+    try:
+        for number in range(1, 11):
+            outbox.push(item(number))
+        assert not outbox.drain(0.2)
+    finally:
+        store.client.config_set("maxmemory", 0)
+    assert outbox.drain(5)
+    assert popped(store) == expected(10)
+
+
+def test_push_does_not_wait_for_redis(outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, free_port())
+    began = time.monotonic()
+    for number in range(1, 1001):
+        outbox.push(item(number))
+    assert time.monotonic() - began < 1
+    assert outbox.depth == 1000
+
+
+# This process ends ---------------------------------------------------------------------------------------
+
+_DYING = """
+import os, signal, sys
+from gevent import monkey
+monkey.patch_all()
+from pathlib import Path
+from esl_apps.store import redis_client
+from esl_apps.store.journal import Journal
+from esl_apps.store.outbox import Outbox
+from tests.unit.store.test_outbox import item
+when, folder, port = sys.argv[1:]
+outbox = Outbox("test", Path(folder), redis_client.connect(f"redis://127.0.0.1:{port}/0"))
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+if when == "pushed":
+    Journal.finish = die
+elif when == "sent":
+    Outbox._send = die
+for number in range(1, 11):
+    outbox.push(item(number))
+if when == "written":
+    die()
+outbox.start()
+outbox.drain(10)
+"""
+
+
+@pytest.mark.parametrize("when", ["written", "sent", "pushed"])
+def test_a_node_killed_before_or_after_its_push_leaves_each_record_once(
+    store: RedisServer, outboxes: Any, tmp_path: Path, when: str
+) -> None:
+    dead = subprocess.run([sys.executable, "-c", _DYING, when, str(tmp_path), str(store.port)], check=False, timeout=30)
+    assert dead.returncode == -signal.SIGKILL
+    assert store.client.llen(LIST) == (10 if when == "pushed" else 0)
+    outbox = outboxes(tmp_path, store.port)
+    outbox.push(item(11))
+    assert outbox.drain(5)
+    assert popped(store) == expected(11)
+
+
+def test_what_was_done_is_not_pushed_again_though_redis_has_forgotten(
+    store: RedisServer, outboxes: Any, tmp_path: Path
+) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    outbox.push(item(1))
+    assert outbox.drain(5)
+    outbox.stop()
+    store.client.flushall()
+    assert outboxes(tmp_path, store.port).drain(5)
+    assert popped(store) == []
+
+
+def test_a_second_process_of_the_same_name_is_refused(outboxes: Any, tmp_path: Path) -> None:
+    outboxes(tmp_path, free_port())
+    with pytest.raises(BlockingIOError, match="another process"):
+        Journal(tmp_path)
+
+
+# The disk ------------------------------------------------------------------------------------------------
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, *, short: bool) -> None:
+    write = os.write
+
+    def refuse(fd: int, data: bytes) -> int:
+        if short:
+            return write(fd, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(journal_module.os, "write", refuse)
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_a_full_disk_loses_no_record_of_a_living_node(
+    store: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: bool
+) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    for number in range(1, 31):
+        with monkeypatch.context() as within:
+            if 10 < number <= 20:
+                full_disk(within, short=short)
+            outbox.push(item(number))
+    assert outbox.drain(5)
+    assert popped(store) == expected(30)
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_after_a_full_disk_the_journal_holds_again(
+    store: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: bool
+) -> None:
+    journal = Journal(tmp_path)
+    journal.open()
+    for number in range(1, 31):
+        with monkeypatch.context() as within:
+            if 10 < number <= 20:
+                full_disk(within, short=short)
+            with contextlib.suppress(OSError):
+                journal.append(item(number))
+    journal.finish(25)
+    journal.close()
+    reopened = Journal(tmp_path)
+    assert [one.id for one in reopened.open()] == [f"id-{number}" for number in range(26, 31)]
+    reopened.close()
+
+
+def test_a_line_cut_by_a_power_loss_harms_none_that_comes_after_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.open()
+    journal.append(item(1))
+    journal.close()
+    (segment,) = tmp_path.glob("*.log")
+    os.truncate(segment, segment.stat().st_size - 5)
+    journal = Journal(tmp_path)
+    assert journal.open() == []
+    journal.append(item(2))
+    journal.close()
+    journal = Journal(tmp_path)
+    assert [one.id for one in journal.open()] == ["id-2"]
+    journal.close()
+
+
+def test_a_line_that_a_disk_spoiled_costs_that_line_alone(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.open()
+    for number in range(1, 4):
+        journal.append(item(number))
+    journal.close()
+    (segment,) = tmp_path.glob("*.log")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    segment.write_bytes(lines[0] + b"\0" * (len(lines[1]) - 1) + b"\n" + lines[2])
+    journal = Journal(tmp_path)
+    assert [one.id for one in journal.open()] == ["id-1", "id-3"]
+    journal.close()
+
+
+def test_every_file_is_synced_those_that_are_full_already_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    monkeypatch.setattr(journal_module, "SEGMENT", 300)
+    monkeypatch.setattr(journal_module.os, "fdatasync", lambda fd: synced.add(os.fstat(fd).st_ino))
+    journal = Journal(tmp_path)
+    journal.open()
+    for number in range(1, 31):
+        journal.append(item(number))
+    journal.sync()
+    files = [path for path in tmp_path.glob("*.log") if path.stat().st_size]
+    assert len(files) > 3
+    assert synced == {path.stat().st_ino for path in files}
+    journal.close()
+
+
+def test_files_that_are_done_go(
+    store: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SEGMENT", 2000)
+    outbox = outboxes(tmp_path, store.port)
+    for number in range(1, 501):
+        outbox.push(item(number))
+        if number % 50 == 0:
+            assert outbox.drain(5)
+    assert len(list(tmp_path.glob("*.log"))) <= 2
+    assert popped(store) == expected(500)
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(1, 8)),
+        st.tuples(st.just("finish"), st.integers(1, 8)),
+        st.tuples(st.just("reopen"), st.booleans()),
+        st.tuples(st.just("fail"), st.booleans()),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=steps)
+def test_a_journal_gives_back_what_is_not_done_in_order(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]
+) -> None:
+    """``undone``: what was written and not finished. What the disk refused may be missing, and no more."""
+    folder = tmp_path_factory.mktemp("journal")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal_module, "SEGMENT", 300)
+        journal = Journal(folder)
+        journal.open()
+        undone: list[tuple[str, bool]] = []
+        count = 0
+        for what, how in steps:
+            if what == "append":
+                for _ in range(how):
+                    count += 1
+                    journal.append(item(count))
+                    undone.append((f"id-{count}", True))
+            elif what == "fail":
+                count += 1
+                with patch.context() as within, contextlib.suppress(OSError):
+                    full_disk(within, short=how)
+                    journal.append(item(count))
+                undone.append((f"id-{count}", False))
+            elif what == "finish":
+                done = min(how, len(undone))
+                journal.finish(done)
+                del undone[:done]
+            else:
+                journal.close()
+                if how:
+                    # A power loss in the middle of a line.
+                    newest = max(folder.glob("*.log"), key=lambda path: int(path.stem))
+                    with newest.open("ab") as file:
+                        file.write(b'["half a li')
+                journal = Journal(folder)
+                left = [one.id for one in journal.open()]
+                assert left == [name for name, written in undone if written]
+                undone = [(name, True) for name in left]
+        journal.close()
+
+
+# A cluster -----------------------------------------------------------------------------------------------
+
+
+def test_lists_of_a_cluster_wherever_they_stand(tmp_path: Path) -> None:
+    with cluster_of_one() as port:
+        push_to_cluster(port, tmp_path)
+
+
+def push_to_cluster(cluster: int, tmp_path: Path) -> None:
+    outbox = Outbox("test", tmp_path / "outbox", redis_client.connect(f"redis+cluster://127.0.0.1:{cluster}"))
+    lists = ["enigma:notifications:cdr", "enigma:notifications:inbound", "enigma:notifications:c2d"]
+    for number in range(1, 31):
+        outbox.push(item(number, list=lists[number % 3]))
+    outbox.start()
+    assert outbox.drain(5)
+    outbox.push(item(31, list=lists[1]))
+    assert outbox.drain(5)
+    outbox.stop()
+    control = redispy.RedisCluster("127.0.0.1", cluster)
+    assert [control.llen(name) for name in lists] == [10, 11, 10]
+
+
+def test_a_cluster_that_is_away_holds_no_start_up(tmp_path: Path) -> None:
+    made = redis_client.connect(f"redis+cluster://127.0.0.1:{free_port()}")
+    with pytest.raises(redis_client.ERRORS):
+        made.ping()
+
+
+def test_the_list_name_is_the_contracts() -> None:
+    assert CDRS == notification.CDR_LIST == "enigma:notifications:cdr"
+    assert (notification.INBOUND_LIST, notification.C2D_LIST) == (
+        "enigma:notifications:inbound",
+        "enigma:notifications:c2d",
+    )

@@ -1,0 +1,334 @@
+"""Wrong PINs, counted across calls and nodes: who is locked, for how long, and that it is told once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from esl_apps.config.model import PinGuard
+from esl_apps.core.cards import Unavailable
+from esl_apps.core.pins import LOCKED, OPEN, WRONG, Source
+from esl_apps.store import redis_client
+from esl_apps.store.cards import CardStore
+from esl_apps.store.pin_guard import GuardStore, Lock, Locks
+from tests.support.node import RedisServer
+from tests.unit.store.conftest import everything
+
+LIMITS = PinGuard(
+    window=600,
+    per_number=3,
+    per_address=6,
+    per_card=5,
+    per_service=8,
+    overall=12,
+    lock=60,
+    longest_lock=500,
+    longest_service_lock=100,
+)
+NOON = 1_700_000_000.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = NOON
+
+    def __call__(self) -> float:
+        return self.at
+
+
+class Alerts:
+    """What would be told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int, int]] = []
+
+    def __call__(self, kind: str, **details: object) -> None:
+        assert kind == "pin_lock"
+        self.told.append((str(details["lock"]), int(str(details["seconds"])), int(str(details["wrong_pins"]))))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def alerts() -> Alerts:
+    return Alerts()
+
+
+@pytest.fixture
+def guard(client: Any, clock: Clock, alerts: Alerts) -> GuardStore:
+    return GuardStore(client, LIMITS, alerts, clock=clock)
+
+
+@pytest.fixture
+def numbers_only(client: Any, clock: Clock, alerts: Alerts) -> GuardStore:
+    """Nothing else is ever locked."""
+    return GuardStore(client, msgspec.structs.replace(LIMITS, per_service=10_000, overall=10_000), alerts, clock=clock)
+
+
+@pytest.fixture
+def other(connect: Callable[[], Any], clock: Clock, alerts: Alerts) -> GuardStore:
+    """Another node."""
+    return GuardStore(connect(), LIMITS, alerts, clock=clock)
+
+
+@pytest.fixture
+def locks(client: Any, clock: Clock) -> Locks:
+    return Locks(client, clock=clock)
+
+
+def source(
+    number: str = "27825556666", address: str = "", entrance: str = "dialthrough", dnis: str = "27115551000"
+) -> Source:
+    return Source(number, address, entrance, dnis)
+
+
+def wrong(guard: GuardStore, times: int, where: Source | None = None, card: str = "") -> str:
+    """The last verdict."""
+    said = ""
+    for _ in range(times):
+        said = guard.judge(where or source(), False, card, guessed=True)
+    return said
+
+
+def right(guard: GuardStore, where: Source | None = None, card: str = "") -> str:
+    return guard.judge(where or source(), True, card, guessed=True)
+
+
+def test_some_wrong_pins_lock_nobody(guard: GuardStore, clock: Clock, alerts: Alerts, locks: Locks) -> None:
+    for _ in range(20):
+        assert wrong(guard, 2) == WRONG
+        assert right(guard) == OPEN
+        clock.at += 601
+    assert alerts.told == []
+    assert locks.list() == []
+
+
+def test_the_window_slides(guard: GuardStore, clock: Clock) -> None:
+    wrong(guard, 1)
+    clock.at += 400
+    wrong(guard, 1)
+    clock.at += 201  # the first is out, the second is not
+    wrong(guard, 1)
+    assert right(guard) == OPEN
+    wrong(guard, 1)
+    assert right(guard) == LOCKED
+
+
+def test_the_third_locks_the_number_on_all_nodes_even_for_the_right_pin(
+    guard: GuardStore, other: GuardStore, clock: Clock, alerts: Alerts, locks: Locks
+) -> None:
+    assert wrong(guard, 1) == WRONG
+    assert wrong(other, 1) == WRONG
+    assert wrong(guard, 1) == WRONG
+    assert alerts.told == [("number:27825556666", 60, 3)]
+    for node in (guard, other):
+        assert right(node) == LOCKED
+        assert wrong(node, 5) == LOCKED
+    assert right(guard, source("27830000000")) == OPEN
+    assert locks.list() == [Lock("number:27825556666", 60)]
+    assert len(alerts.told) == 1
+    clock.at += 60.1
+    assert right(other) == OPEN
+    assert locks.list() == []
+
+
+def test_nothing_typed_is_no_guess(guard: GuardStore, alerts: Alerts, server: RedisServer) -> None:
+    for _ in range(50):
+        assert guard.judge(source(), False, "", guessed=False) == WRONG
+    assert alerts.told == []
+    assert everything(server) == "[]"
+
+
+def test_a_lock_grows_up_to_its_longest_and_what_was_forgotten_is_short_again(
+    numbers_only: GuardStore, clock: Clock, alerts: Alerts
+) -> None:
+    def seconds() -> int:
+        wrong(numbers_only, 3)
+        locked = alerts.told[-1][1]
+        clock.at += locked + 1
+        return locked
+
+    assert [seconds() for _ in range(6)] == [60, 120, 240, 480, 500, 500]
+    # One level less for each window in which it was open.
+    clock.at += 600
+    assert seconds() == 480
+    clock.at += 600 * 10
+    assert seconds() == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "vary"),
+    [
+        ("address:192.0.2.1", 6, lambda i: source(f"2782000{i:04}", "192.0.2.1", f"disa/a/{i}", f"2711{i:07}")),
+        ("entrance:dialthrough", 8, lambda i: source(f"2782000{i:04}", f"198.51.100.{i}", dnis=f"2711{i:07}")),
+        ("dnis:27115551000", 8, lambda i: source(f"2782000{i:04}", f"198.51.100.{i}", f"disa/a/{i}")),
+        ("all", 12, lambda i: source(f"2782000{i:04}", f"198.51.100.{i}", f"disa/a/{i}", f"2711{i:07}")),
+    ],
+)
+def test_who_changes_all_but_one_thing_is_caught_by_that(
+    guard: GuardStore, alerts: Alerts, locks: Locks, name: str, threshold: int, vary: Callable[[int], Source]
+) -> None:
+    for i in range(threshold - 1):
+        assert wrong(guard, 1, vary(i)) == WRONG
+    assert right(guard, vary(100)) == OPEN
+    wrong(guard, 1, vary(threshold))
+    assert alerts.told == [(name, 60, threshold)]
+    assert [lock.name for lock in locks.list()] == [name]
+    assert right(guard, vary(101)) == LOCKED
+
+
+def test_a_card_is_locked_for_whoever_has_its_pin(guard: GuardStore, alerts: Alerts) -> None:
+    for i in range(5):
+        wrong(guard, 1, source(f"2782000000{i}"), card="c1")
+    assert alerts.told == [("card:c1", 60, 5)]
+    assert right(guard, source("27830000000"), card="c1") == LOCKED
+    assert right(guard, source("27830000000"), card="c2") == OPEN
+
+
+def test_a_service_is_locked_for_no_longer_than_its_own_longest(client: Any, clock: Clock, alerts: Alerts) -> None:
+    guard = GuardStore(client, msgspec.structs.replace(LIMITS, overall=10_000), alerts, clock=clock)
+    for turn in range(4):
+        for i in range(8):
+            wrong(guard, 1, source(f"2782{turn:03}{i:04}", entrance=f"disa/a/{turn}{i}"))
+        clock.at += alerts.told[-1][1] + 1
+    services = [(name, seconds) for name, seconds, _ in alerts.told if name.startswith("dnis:")]
+    assert services == [("dnis:27115551000", seconds) for seconds in (60, 100, 100, 100)]
+
+
+def test_one_right_pin_forgets_no_wrong_ones(guard: GuardStore, alerts: Alerts) -> None:
+    for i in range(8):
+        wrong(guard, 1, source(f"2782000000{i}"))
+        right(guard, source(f"2782000000{i}"))
+    assert {name for name, *_ in alerts.told} == {"dnis:27115551000", "entrance:dialthrough"}
+
+
+def test_what_a_locked_caller_types_counts_nowhere(guard: GuardStore, alerts: Alerts) -> None:
+    """Or one caller would lock everybody out, by dialling on."""
+    wrong(guard, 100)
+    assert [name for name, *_ in alerts.told] == ["number:27825556666"]
+    assert right(guard, source("27830000000")) == OPEN
+
+
+def test_a_flood_of_invented_numbers_is_caught_and_leaves_little(
+    guard: GuardStore, alerts: Alerts, server: RedisServer
+) -> None:
+    for i in range(1000):
+        wrong(guard, 1, source(f"2782{i:07}", f"2001:db8:{i:x}::/64", f"disa/a/{i}", f"2711{i:07}"))
+    assert [name for name, *_ in alerts.told] == ["all"]
+    keys = list(server.client.scan_iter(count=10_000))
+    assert len(keys) <= 12 * 4 + 3
+    assert min(server.client.ttl(key) for key in keys) > 0
+    assert max(server.client.ttl(key) for key in keys) <= 1300
+
+
+def test_keys_of_a_lock_expire_and_are_bounded(guard: GuardStore, server: RedisServer) -> None:
+    wrong(guard, 3, card="c1")
+    assert sorted(server.client.scan_iter()) == [
+        f"esl_apps:{{pin_guard}}:{key}"
+        for key in (
+            "lock:number:27825556666",
+            "locks",
+            "wrong:all",
+            "wrong:card:c1",
+            "wrong:dnis:27115551000",
+            "wrong:entrance:dialthrough",
+        )
+    ]
+    assert all(0 < server.client.ttl(key) <= 60 + 2 * 600 for key in server.client.scan_iter())
+
+
+def test_an_operator_lifts_a_lock_and_what_led_to_it(
+    numbers_only: GuardStore, locks: Locks, clock: Clock, alerts: Alerts
+) -> None:
+    wrong(numbers_only, 3)
+    clock.at += 61
+    wrong(numbers_only, 3)
+    assert locks.list() == [Lock("number:27825556666", 120)]
+    assert locks.lift("number:27825556666")
+    assert not locks.lift("number:27825556666")
+    assert not locks.lift("nonsense")
+    assert locks.list() == []
+    assert right(numbers_only) == OPEN
+    assert wrong(numbers_only, 2) == WRONG
+    assert right(numbers_only) == OPEN
+    wrong(numbers_only, 1)
+    assert [seconds for _, seconds, _ in alerts.told] == [60, 120, 60]
+
+
+def test_redis_away_is_no_answer(away: Any, alerts: Alerts) -> None:
+    guard, locks = GuardStore(away, LIMITS, alerts), Locks(away)
+    for ask in (lambda: right(guard), lambda: wrong(guard, 1), locks.list, lambda: locks.lift("all")):
+        with pytest.raises(Unavailable):
+            ask()
+
+
+def test_the_time_is_redis_own(client: Any, alerts: Alerts) -> None:
+    guard = GuardStore(client, LIMITS, alerts)
+    wrong(guard, 3)
+    assert right(guard) == LOCKED
+    assert [(lock.name, 55 < lock.seconds <= 60) for lock in Locks(client).list()] == [("number:27825556666", True)]
+
+
+@pytest.mark.parametrize("server", ["alone"], indirect=True)
+def test_a_pin_costs_the_same_whether_it_exists_or_not(
+    guard: GuardStore, cards: CardStore, server: RedisServer
+) -> None:
+    """Commands, and not time: what differs by microseconds differs by less than the network does."""
+    cards.create("acme", {"pin": "482190735", "active": True})
+    cards.create("acme", {"pin": "482190736", "active": False})
+
+    def cost(typed: str) -> dict[str, int]:
+        def ask() -> None:
+            card = cards.by_pin(typed)
+            opens = card is not None and card.active
+            guard.judge(source(), opens, card.id if card else "", guessed=True)
+
+        server.client.config_resetstat()
+        ask()
+        stats = server.client.info("commandstats")
+        # What the client sent: the commands inside of the script are the script's, and the caller waits for none.
+        return {name: stats[name]["calls"] for name in ("cmdstat_hget", "cmdstat_evalsha") if name in stats}
+
+    right(guard, source("1"))  # the script is there
+    held = {typed: cost(typed) for typed in ("482190735", "482190736", "999999999")}
+    # One look-up; in the script, one look at each of six locks.
+    assert set(map(repr, held.values())) == {repr({"cmdstat_hget": 7, "cmdstat_evalsha": 1})}
+    wrong(guard, 3)
+    locked = {typed: cost(typed) for typed in ("482190735", "482190736", "999999999")}
+    assert set(map(repr, locked.values())) == {repr({"cmdstat_hget": 2, "cmdstat_evalsha": 1})}
+
+
+def _guess(url: str, barrier: Any, told: Any) -> None:
+    def tell(kind: str, **details: object) -> None:
+        told.value += 1
+
+    guard = GuardStore(redis_client.connect(url), PinGuard(per_number=5), tell)
+    guard.judge(source("1"), True, "", guessed=True)
+    for trial in range(100):
+        barrier.wait(60)
+        for _ in range(5):
+            guard.judge(source(f"27{trial}", dnis=str(trial), entrance=str(trial)), False, "", guessed=True)
+        if guard.judge(source(f"27{trial}"), True, "", guessed=True) == LOCKED and trial == 39:
+            return  # 40 locks of 5 wrong PINs are 200: `all` is next
+
+
+@pytest.mark.parametrize("server", ["alone"], indirect=True)
+def test_of_two_nodes_that_reach_a_threshold_together_one_tells(server: RedisServer) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    barrier, told = spawn.Barrier(2), [spawn.Value("i", 0) for _ in range(2)]
+    nodes = [spawn.Process(target=_guess, args=(server.url, barrier, one)) for one in told]
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        node.join(60)
+        assert node.exitcode == 0
+    # Forty callers, and at the two hundredth wrong PIN of all: everybody.
+    assert told[0].value + told[1].value == 41
+    assert [lock.name for lock in Locks(redis_client.connect(server.url)).list()].count("all") == 1

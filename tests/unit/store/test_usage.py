@@ -1,0 +1,859 @@
+"""Limits across nodes: never one call too many, and given back however a call or a node ends."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gevent
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esl_apps.cli.breakers import forget
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.cards import Unavailable
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import (
+    CALLS_PER_DAY,
+    CALLS_PER_HOUR,
+    MINUTES_PER_DAY,
+    MINUTES_PER_HOUR,
+    Breaker,
+    Level,
+    Limits,
+    read_destination,
+)
+from esl_apps.core.numbers import Number, NumberPlan
+from esl_apps.store import redis_client
+from esl_apps.store.breakers import Breakers, Trip
+from esl_apps.store.usage import AHEAD, BEAT, UsageStore
+from tests.support.node import RedisServer
+from tests.unit.store.conftest import everything
+
+HOLDER, KEY = "user:acme:u1", "card:1"
+TRIALS = 1000
+#: A Monday, 23:00 UTC.
+EVENING = 1_700_002_800.0
+
+
+class Clock:
+    def __init__(self, at: float = EVENING) -> None:
+        self.at = at
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def usage(client: Any, clock: Clock) -> UsageStore:
+    return UsageStore(client, "one", clock=clock)
+
+
+@pytest.fixture
+def other(connect: Callable[[], Any], clock: Clock) -> UsageStore:
+    """Another node."""
+    return UsageStore(connect(), "two", clock=clock)
+
+
+# Concurrent calls ------------------------------------------------------------------------------------
+
+
+def _enter_at_each_trial(url: str, name: str, barrier: Any, passed: Any) -> None:
+    usage = UsageStore(redis_client.connect(url), name)
+    usage.enter("warm-up", 2, name)
+    for trial in range(TRIALS):
+        barrier.wait(60)
+        passed[trial] += usage.enter(f"card:{trial}", 1, f"{name}-{trial}")
+
+
+@pytest.mark.parametrize("server", ["alone"], indirect=True)
+def test_of_two_calls_at_the_same_instant_one_passes_at_every_trial(server: RedisServer) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(2)
+    passed = [spawn.Array("i", TRIALS, lock=False) for _ in range(2)]
+    nodes = [
+        spawn.Process(target=_enter_at_each_trial, args=(server.url, f"node{i}", barrier, passed[i])) for i in range(2)
+    ]
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        node.join(60)
+        assert node.exitcode == 0
+    assert [one + two for one, two in zip(*passed, strict=True)] == [1] * TRIALS
+    # It was a race: neither of them won them all.
+    assert 0 < sum(passed[0]) < TRIALS
+
+
+def test_a_limit_of_none_lets_nobody_in(usage: UsageStore, server: RedisServer) -> None:
+    assert not usage.enter(HOLDER, 0, "a")
+    assert everything(server) == "[]"
+
+
+def test_a_call_counts_once_and_is_given_back(usage: UsageStore, other: UsageStore) -> None:
+    assert usage.enter(HOLDER, 2, "a")
+    assert usage.enter(HOLDER, 2, "a")
+    assert other.enter(HOLDER, 2, "b")
+    assert not other.enter(HOLDER, 2, "c")
+    assert other.enter("user:acme:u2", 1, "c")
+    usage.leave(HOLDER, "a")
+    usage.leave(HOLDER, "a")
+    assert other.enter(HOLDER, 2, "c")
+    assert not usage.enter(HOLDER, 2, "a")
+
+
+def test_a_dead_nodes_calls_are_given_back(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+    assert usage.enter(HOLDER, 1, "a")
+    clock.at += 29
+    assert not other.enter(HOLDER, 1, "b")
+    clock.at += 2
+    assert other.enter(HOLDER, 1, "b")
+
+
+def test_a_live_nodes_calls_are_not(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+    assert usage.enter(HOLDER, 1, "a")
+    for _ in range(5):
+        clock.at += 10
+        usage.renew()
+        assert not other.enter(HOLDER, 1, "b")
+
+
+def test_a_call_that_is_up_counts_again_after_redis_came_back_empty(
+    usage: UsageStore, other: UsageStore, server: RedisServer
+) -> None:
+    assert usage.enter(HOLDER, 1, "a")
+    server.client.flushall()
+    usage.renew()
+    assert not other.enter(HOLDER, 1, "b")
+
+
+def test_a_call_that_ends_while_it_is_renewed_is_given_back(
+    usage: UsageStore, other: UsageStore, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert usage.enter(HOLDER, 1, "a")
+    pipeline = client.pipeline
+
+    def slow(**options: Any) -> Any:
+        # The call ends between the moment when renew looked and the moment when Redis hears of it.
+        usage.leave(HOLDER, "a")
+        return pipeline(**options)
+
+    monkeypatch.setattr(client, "pipeline", slow)
+    usage.renew()
+    assert other.enter(HOLDER, 1, "b")
+
+
+def test_the_heartbeat_renews_until_it_stops(client: Any, connect: Callable[[], Any]) -> None:
+    usage, other = UsageStore(client, "one", lease=0.3), UsageStore(connect(), "two", lease=0.3)
+    usage.start()
+    assert usage.enter(HOLDER, 1, "a")
+    gevent.sleep(0.7)
+    assert not other.enter(HOLDER, 1, "b")
+    usage.stop()
+    time.sleep(0.35)
+    assert other.enter(HOLDER, 1, "b")
+
+
+@pytest.mark.parametrize("server", ["alone"], indirect=True)
+def test_a_killed_process_loses_its_calls_and_only_those(server: RedisServer, client: Any) -> None:
+    program = f"""
+import gevent.monkey; gevent.monkey.patch_all()
+import gevent
+from esl_apps.store.redis_client import connect
+from esl_apps.store.usage import UsageStore
+usage = UsageStore(connect({server.url!r}), "doomed", lease=1.0)
+usage.start()
+print(usage.enter({HOLDER!r}, 2, "theirs"), flush=True)
+gevent.sleep(60)
+"""
+    mine = UsageStore(client, "mine", lease=30)
+    assert mine.enter(HOLDER, 2, "mine")
+    node = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert node.stdout is not None
+    assert node.stdout.readline() == b"True\n"
+    time.sleep(1.2)
+    assert not mine.enter(HOLDER, 2, "next")
+    node.kill()
+    node.wait()
+    assert not mine.enter(HOLDER, 2, "next")
+    time.sleep(1.1)
+    assert mine.enter(HOLDER, 2, "next")
+    assert not mine.enter(HOLDER, 2, "one too many")
+
+
+def test_leases_go_by_redis_own_clock(client: Any, server: RedisServer) -> None:
+    UsageStore(client, "one", lease=30).enter(HOLDER, 1, "a")
+    [(_call, ends)] = server.client.zrange(f"esl_apps:concurrent:{{{HOLDER}}}", 0, -1, withscores=True)
+    assert abs(ends - time.time() - 30) < 1
+    assert 28000 < server.client.pttl(f"esl_apps:concurrent:{{{HOLDER}}}") <= 30000
+
+
+# Calls -----------------------------------------------------------------------------------------------
+
+PLAN = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+53", "+252"])
+HOME, CUBA, LONDON = PLAN.read("0820001234"), PLAN.read("+5371234567"), PLAN.read("+442079460000")
+
+
+def charge(ref: str, limits: Limits, number: Number = HOME, level: str = KEY) -> Charge:
+    return of(ref, Level(level, limits), number=number)
+
+
+def of(ref: str, *levels: Level, number: Number = HOME, **more: Any) -> Charge:
+    return Charge(Attempt("disa", None, None, None, None, "external", call_ref=ref), levels, number, **more)
+
+
+def begins(usage: UsageStore, *charges: Charge) -> str | None:
+    """None where it may be dialled, else what is used up."""
+    refusal = usage.begin(*charges)
+    return None if refusal is None else refusal.what
+
+
+def talks(usage: UsageStore, one: Charge, clock: Clock, seconds: float) -> None:
+    """A call's talk, with the heartbeats that come in it."""
+    one.talk()
+    while seconds > 0:
+        step = min(seconds, BEAT)
+        clock.at += step
+        seconds -= step
+        usage.accrue()
+    one.end()
+    usage.settle()
+
+
+def taken(server: RedisServer, field: str, key: str = KEY) -> float:
+    """What Redis has counted; ``field`` begins with n (calls of a day), d (seconds of one) or m (of a minute)."""
+    sums = server.client.hgetall(f"esl_apps:usage:{{{key}}}:sums")
+    return sum(float(value) for name, value in sums.items() if name.startswith(field))
+
+
+def test_in_any_hour_no_more_than_the_limit(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+    two = Limits(calls_per_hour=2)
+    assert begins(usage, charge("a", two)) is None
+    clock.at += 1800
+    assert begins(other, charge("b", two)) is None
+    assert begins(usage, charge("c", two)) == CALLS_PER_HOUR
+    clock.at += 1799
+    assert begins(usage, charge("c", two)) == CALLS_PER_HOUR
+    clock.at += 2
+    assert begins(usage, charge("c", two)) is None
+    assert begins(usage, charge("d", two)) == CALLS_PER_HOUR
+
+
+def test_a_days_calls_end_at_midnight(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+    one = Limits(calls_per_day=1)
+    assert begins(usage, charge("a", one)) is None
+    clock.at += 3599
+    assert begins(other, charge("b", one)) == CALLS_PER_DAY
+    clock.at += 2
+    assert begins(other, charge("b", one)) is None
+    assert begins(usage, charge("c", one)) == CALLS_PER_DAY
+
+
+def test_the_same_call_counts_once(usage: UsageStore) -> None:
+    one = Limits(calls_per_hour=1, calls_per_day=1)
+    assert begins(usage, charge("a", one)) is None
+    assert begins(usage, charge("a", one)) is None
+    assert begins(usage, charge("b", one)) == CALLS_PER_HOUR
+
+
+def test_two_legs_are_one_call_of_their_account_and_two_to_their_country(
+    usage: UsageStore, server: RedisServer
+) -> None:
+    cuba = read_destination("country:CU")
+    level = Level("account:acme", Limits(calls_per_day=9, destinations={cuba: Limits(calls_per_day=9)}))
+    attempt = Attempt("callback", None, None, None, None, "external", call_ref="a")
+    legs = Charge(attempt, [level], CUBA, aleg=True), Charge(attempt, [level], CUBA, owner=False)
+    assert begins(usage, *legs) is None
+    assert taken(server, "n", "account:acme") == 1
+    assert taken(server, "n", "account:acme/country:CU") == 2
+
+
+def test_a_call_that_one_limit_refuses_counts_against_none(usage: UsageStore, server: RedisServer) -> None:
+    levels = Level(KEY, Limits(calls_per_hour=2, minutes_per_day=5)), Level("account:acme", Limits(calls_per_hour=1))
+    assert begins(usage, of("a", *levels)) is None
+    for i in range(5):
+        assert begins(usage, of(f"b{i}", *levels)) == CALLS_PER_HOUR
+    # Only "a" was dialled: the card has one left, and its minutes.
+    assert taken(server, "d") == AHEAD
+    assert begins(usage, of("c", levels[0])) is None
+    assert begins(usage, of("d", levels[0])) == CALLS_PER_HOUR
+
+
+def test_what_has_no_bound_asks_nobody(away: Any) -> None:
+    usage = UsageStore(away, "one")
+    free = of("a", Level(KEY, Limits()), Level("account:acme", Limits(longest_call=60)))
+    assert begins(usage, free) is None
+    assert free.longest == 60
+    free.talk()
+    usage.accrue()
+    free.end()
+    usage.settle()
+
+
+def test_one_round_trip_however_many_bounds(usage: UsageStore, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = Limits(calls_per_hour=9, calls_per_day=9, minutes_per_hour=9, minutes_per_day=9)
+    levels = [Level(name, every) for name in ("system", "account:acme", KEY)]
+    assert begins(usage, of("warm", *levels)) is None
+    trips = []
+    send = usage._send
+
+    def counted(commands: Any, how: str) -> Any:
+        trips.append(len(commands))
+        return send(commands, how)
+
+    monkeypatch.setattr(usage, "_send", counted)
+    assert begins(usage, of("a", *levels)) is None
+    assert trips == [3]
+
+
+# Destinations ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", ["country:CU", "class:international", "prefix:+537", "high_risk"])
+def test_a_destinations_limit_is_its_own(usage: UsageStore, named: str) -> None:
+    one = Limits(calls_per_day=2, destinations={read_destination(named): Limits(calls_per_day=1)})
+    assert begins(usage, charge("a", one, CUBA)) is None
+    assert begins(usage, charge("b", one, CUBA)) == CALLS_PER_DAY
+    assert begins(usage, charge("b", one, HOME)) is None
+    # And what went there is of the account's all the same.
+    assert begins(usage, charge("c", one, HOME)) == CALLS_PER_DAY
+
+
+def test_who_named_a_destination_named_no_other(usage: UsageStore) -> None:
+    none = Limits(destinations={read_destination("country:CU"): Limits(calls_per_day=0)})
+    assert begins(usage, charge("a", none, LONDON)) is None
+    assert begins(usage, charge("b", none, CUBA)) == CALLS_PER_DAY
+
+
+# Minutes ---------------------------------------------------------------------------------------------
+
+
+def test_a_days_minutes_are_counted_over_nodes_and_end_at_midnight(
+    usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer
+) -> None:
+    two = Limits(minutes_per_day=2)
+    first = charge("a", two)
+    assert begins(usage, first) is None
+    talks(usage, first, clock, 50.5)
+    assert taken(server, "d") == pytest.approx(50.5)
+    second = charge("b", two)
+    assert begins(other, second) is None
+    talks(other, second, clock, 69.5)
+    assert taken(server, "d") == pytest.approx(120)
+    assert begins(usage, charge("c", two)) == MINUTES_PER_DAY
+    clock.at = EVENING + 3599
+    assert begins(usage, charge("c", two)) == MINUTES_PER_DAY
+    clock.at += 2
+    assert begins(usage, charge("c", two)) is None
+
+
+def test_an_hours_minutes_come_back_after_an_hour(usage: UsageStore, clock: Clock) -> None:
+    one = Limits(minutes_per_hour=1)
+    first = charge("a", one)
+    assert begins(usage, first) is None
+    talks(usage, first, clock, 60)
+    assert begins(usage, charge("b", one)) == MINUTES_PER_HOUR
+    clock.at += 3595
+    assert begins(usage, charge("b", one)) == MINUTES_PER_HOUR
+    clock.at += 125
+    assert begins(usage, charge("b", one)) is None
+
+
+def test_what_was_paid_long_before_the_answer_is_paid_anew(
+    usage: UsageStore, clock: Clock, server: RedisServer
+) -> None:
+    one = charge("a", Limits(minutes_per_hour=2))
+    assert begins(usage, one) is None
+    clock.at += 400
+    one.talk()
+    usage._run_out(one)
+    assert taken(server, "m") == AHEAD
+    minute = int(clock.at // 60)
+    assert float(server.client.hget(f"esl_apps:usage:{{{KEY}}}:sums", f"m{minute}")) == AHEAD
+    assert one.cut is None
+
+
+def test_a_call_that_nobody_answers_gives_its_seconds_back(usage: UsageStore, server: RedisServer) -> None:
+    one = charge("a", Limits(minutes_per_day=5, minutes_per_hour=5))
+    assert begins(usage, one) is None
+    assert (taken(server, "d"), taken(server, "m")) == (AHEAD, AHEAD)
+    one.attempt.end("callee_no_answer", 19, "system", time.time())
+    usage.settle()
+    assert (taken(server, "d"), taken(server, "m")) == (0, 0)
+    assert usage._charges == set()
+
+
+def test_the_record_says_how_long_they_talked(usage: UsageStore, server: RedisServer) -> None:
+    one = charge("a", Limits(minutes_per_day=5))
+    assert begins(usage, one) is None
+    # Its answer is learnt at its end: the socket was lost.
+    one.attempt.dialled(1000.0)
+    one.attempt.enter("bridged", 1010.0)
+    one.attempt.end("answered", 16, "callee", 1052.5)
+    usage.settle()
+    assert taken(server, "d") == pytest.approx(42.5)
+
+
+def test_fifty_calls_do_not_each_talk_the_same_last_minute(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+    one = Limits(minutes_per_day=1)
+    calls = [charge(f"c{i}", one) for i in range(50)]
+    up = [call for i, call in enumerate(calls) if (usage, other)[i % 2].begin(call) is None]
+    # A minute is six times what a call pays ahead.
+    assert len(up) == 60 / AHEAD
+    for call in up:
+        call.talk()
+    clock.at += AHEAD - 0.01
+    usage.accrue()
+    other.accrue()
+    clock.at += 0.01
+    for node in (usage, other):
+        for call in list(node._charges):
+            node._run_out(call)
+    assert all(call.cut is not None and call.cut.what == MINUTES_PER_DAY for call in up)
+    assert sum(call.spent(clock.at) for call in up) == pytest.approx(60)
+
+
+def test_a_call_that_may_talk_is_not_cut(usage: UsageStore, clock: Clock) -> None:
+    one = charge("a", Limits(minutes_per_day=5, minutes_per_hour=3))
+    assert begins(usage, one) is None
+    one.talk()
+    for _ in range(30):
+        clock.at += BEAT
+        assert one.short(clock.at) is None
+        usage.accrue()
+    assert usage._timers == {}
+    clock.at += 25
+    usage.accrue()
+    assert list(usage._timers) == [one]
+    clock.at += 5
+    usage._run_out(one)
+    assert one.cut is not None
+    assert one.cut.what == MINUTES_PER_HOUR
+
+
+def test_a_call_is_cut_when_its_money_ends_and_not_a_beat_later(client: Any) -> None:
+    cut: list[Charge] = []
+    usage = UsageStore(client, "one", on_cut=cut.append)
+    long = charge("b", Limits(minutes_per_day=1))
+    for i in range(5):
+        assert begins(usage, charge(f"a{i}", Limits(minutes_per_day=1))) is None
+    # Nine of the last ten seconds are talked, too: one second is left, which it may talk.
+    usage._many([usage._taking([(long.tickets[0], 8.5, 0.0)])])
+    assert begins(usage, long) is None
+    began = time.monotonic()
+    long.talk()
+    end = time.monotonic() + 10
+    while not cut:
+        assert time.monotonic() < end
+        gevent.sleep(0.02)
+    assert 1.3 < time.monotonic() - began < 5
+    assert cut == [long]
+    assert "minutes_per_day" in str(long.cut)
+
+
+def test_a_call_may_last_as_the_least_of_all_limits_lets_it() -> None:
+    cuba = {read_destination("country:CU"): Limits(longest_call=30)}
+    levels = Level(KEY, Limits(longest_call=90)), Level("account:acme", Limits(longest_call=300, destinations=cuba))
+    assert of("a", *levels).longest == 90
+    assert of("a", *levels, number=CUBA).longest == 30
+
+
+def test_what_a_killed_node_let_talk_is_counted(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+    """Its last heartbeat has paid for more than was talked by then."""
+    two = Limits(minutes_per_day=2)
+    lost = charge("a", two)
+    assert begins(usage, lost) is None
+    lost.talk()
+    for _ in range(20):
+        clock.at += BEAT
+        usage.accrue()
+    # 100 s and what is paid ahead: less than a call's share is left.
+    rest = charge("b", two)
+    assert begins(other, rest) is None
+    assert rest.paid() == pytest.approx(120 - 100 - AHEAD)
+
+
+def test_a_call_of_a_node_that_died_is_paid_for_and_counted_once(
+    usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer
+) -> None:
+    two = Limits(minutes_per_day=2, calls_per_day=1)
+    lost = charge("a", two)
+    assert begins(usage, lost) is None
+    lost.talk()
+    clock.at += BEAT
+    usage.accrue()
+    # It dies, and 15 s are paid. The other one has the call ten seconds later.
+    clock.at += AHEAD
+    heir = charge("a", two)
+    other.adopt(heir)
+    heir.talk()
+    other.accrue()
+    assert heir.cut is None
+    for _ in range(4):
+        clock.at += BEAT
+        assert heir.short(clock.at) is None
+        other.accrue()
+    heir.attempt.end("answered", 16, "callee", time.time())
+    other.settle()
+    assert taken(server, "n") == 1
+    assert taken(server, "d") == pytest.approx(15 + 20)
+
+
+def test_a_call_that_is_adopted_while_redis_is_away_talks_on(away: Any, clock: Clock) -> None:
+    usage = UsageStore(away, "one", clock=clock)
+    heir = charge("a", Limits(minutes_per_day=1))
+    usage.adopt(heir)
+    heir.talk()
+    clock.at += 600
+    usage._run_out(heir)
+    assert heir.cut is None
+
+
+def test_what_is_kept_of_a_charge_makes_the_same_one() -> None:
+    cuba = {read_destination("country:CU"): Limits(calls_per_day=1)}
+    levels = [Level("system"), Level("account:acme", Limits(minutes_per_day=1, destinations=cuba))]
+    usage = UsageStore(None, "one")
+    first = of("a", *levels, number=CUBA, aleg=True, owner=False, whole=False)
+    usage.adopt(first)
+    kept = json.loads(json.dumps(first.essence))
+    again = Charge(
+        first.attempt, levels, PLAN.read(kept["number"]), aleg=kept["aleg"], owner=kept["owner"], whole=kept["whole"]
+    )
+    assert kept["levels"] == ["system", "account:acme"]
+    assert [ticket.bound for ticket in again.tickets] == [ticket.bound for ticket in first.tickets]
+    assert (again.aleg, again.whole) == (first.aleg, first.whole)
+
+
+# Over two nodes, whatever they do --------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ring"), st.integers(0, 1)),
+        st.tuples(st.just("call"), st.integers(0, 1)),
+        st.tuples(st.just("answer"), st.integers(0, 20)),
+        st.tuples(st.just("end"), st.integers(0, 20)),
+        st.tuples(st.just("pass"), st.sampled_from([0.4, 3.0, 17.0, 60.0, 400.0, 3420.0, 3590.0])),
+    ),
+    min_size=8,
+    max_size=40,
+)
+
+
+@pytest.mark.parametrize("server", ["alone"], indirect=True)
+@given(steps=STEPS)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_sequence_talks_more_than_its_limit(server: RedisServer, client: Any, steps: list[tuple[str, Any]]) -> None:
+    server.client.flushall()
+    clock = Clock(EVENING - 20 * 3600)
+    nodes = [UsageStore(client, name, clock=clock) for name in ("one", "two")]
+    limits = Limits(minutes_per_day=10, minutes_per_hour=2)
+    calls: list[tuple[int, Charge]] = []
+    talked: list[tuple[float, float]] = []
+
+    def advance(seconds: float) -> None:
+        """Time, with what happens in it: heartbeats, and calls whose money ends."""
+        until = clock.at + seconds
+        while clock.at < until:
+            up = [(node, one) for node, one in calls if one.since is not None and not one.ended]
+            if not up:
+                clock.at = until
+                break
+            ends = [one.since + (one.paid() or 0.0) for _node, one in up if one.since is not None]
+            at = min([until, clock.at + BEAT, *(end for end in ends if end > clock.at)])
+            for _node, _one in up:
+                talked.append((clock.at, at))
+            clock.at = at
+            for node, one in up:
+                if one.short(clock.at) is not None:
+                    nodes[node]._run_out(one)
+                if one.cut is not None:
+                    one.end()
+            for node in nodes:
+                node.accrue()
+                node.settle()
+
+    def answer(node: UsageStore, one: Charge) -> None:
+        one.talk()
+        if one in node._timers:
+            node._run_out(one)
+
+    for what, value in steps:
+        open_calls = [(node, one) for node, one in calls if not one.ended]
+        if what in ("ring", "call"):
+            one = charge(f"c{len(calls)}", limits)
+            if nodes[value].begin(one) is None:
+                calls.append((value, one))
+                if what == "call":
+                    answer(nodes[value], one)
+        elif what == "pass":
+            advance(value)
+        elif open_calls:
+            node, one = open_calls[value % len(open_calls)]
+            if what == "answer":
+                answer(nodes[node], one)
+            else:
+                one.end()
+                nodes[node].settle()
+
+    def within(start: float, end: float) -> float:
+        return sum(max(0.0, min(b, end) - max(a, start)) for a, b in talked)
+
+    days = {int(a // 86400) for a, _b in talked}
+    # What is paid ahead over midnight is of the day before.
+    assert all(within(day * 86400 + 60, (day + 1) * 86400) <= 600 + 0.1 for day in days)
+    assert all(within(b - 3600, b) <= 120 + 0.1 for _a, b in talked)
+
+
+# Breakers --------------------------------------------------------------------------------------------
+
+
+class Told:
+    """Two nodes with breakers on one Redis, and what was told of them."""
+
+    def __init__(self, connect: Callable[[], Any], clock: Clock) -> None:
+        self.alerts: list[dict[str, Any]] = []
+        self.cut: list[Charge] = []
+        self.nodes: list[UsageStore] = []
+        self.breakers: list[Breakers] = []
+        for i, name in enumerate(("one", "two")):
+            client = connect()
+            breakers = Breakers(client, name, tell=self.tell, on_trip=partial(self.tripped, i))
+            self.breakers.append(breakers)
+            self.nodes.append(UsageStore(client, name, breakers=breakers, on_cut=self.cut.append, clock=clock))
+
+    def tripped(self, node: int, scope: str, trip: Trip) -> None:
+        if trip.end_calls:
+            self.nodes[node].end_calls(scope)
+
+    def tell(self, kind: str, **details: Any) -> None:
+        self.alerts.append({"kind": kind, **details})
+
+
+@pytest.fixture
+def told(connect: Callable[[], Any], clock: Clock) -> Told:
+    return Told(connect, clock)
+
+
+def level(name: str = "account:acme", **thresholds: Any) -> Level:
+    end_calls, high_risk = thresholds.pop("end_calls", False), thresholds.pop("high_risk", None)
+    return Level(name, None, Breaker(Limits(**thresholds), high_risk, end_calls))
+
+
+def test_a_breaker_trips_once_over_all_nodes_and_stays_tripped(told: Told, clock: Clock) -> None:
+    one, two = told.nodes
+    acme = level(calls_per_hour=2)
+    assert begins(one, of("a", acme)) is None
+    assert begins(two, of("b", acme)) is None
+    assert begins(one, of("c", acme)) == "breaker"
+    # The other node sees the count at once, and the trip within a second.
+    assert begins(two, of("c", acme)) == "breaker"
+    assert [alert["scope"] for alert in told.alerts] == ["account:acme"]
+    assert told.alerts[0]["kind"] == "breaker"
+    for breakers in told.breakers:
+        breakers.refresh()
+    clock.at += 7200
+    assert begins(one, of("d", acme)) == "breaker"
+    assert begins(two, of("d", acme)) == "breaker"
+    # Another account, and one that has no threshold of its own, go on.
+    assert begins(two, of("e", Level("account:other"))) is None
+    assert begins(two, of("f", Level("account:acme"))) == "breaker"
+    assert len(told.alerts) == 1
+
+
+def test_a_reset_counts_from_nothing_and_says_who(told: Told, client: Any) -> None:
+    one, two = told.nodes
+    acme = level(calls_per_hour=1, high_risk=1)
+    assert begins(one, of("a", acme)) is None
+    assert begins(one, of("b", acme)) == "breaker"
+    forget(client, "account:acme")
+    assert told.breakers[1].reset("account:acme", by="jo@desk")
+    assert not told.breakers[1].reset("account:acme", by="jo@desk")
+    for breakers in told.breakers:
+        breakers.refresh()
+    assert begins(two, of("c", acme)) is None
+    assert begins(one, of("d", acme)) == "breaker"
+    assert len(told.alerts) == 2
+    log = told.breakers[0].log()
+    assert [(line.what, line.by) for line in log] == [
+        ("tripped", "node one"),
+        ("reset", "jo@desk"),
+        ("tripped", "node one"),
+    ]
+
+
+def test_high_risk_calls_trip_it_and_others_do_not(told: Told) -> None:
+    acme = level(high_risk=1)
+    one = told.nodes[0]
+    for i in range(3):
+        assert begins(one, of(f"a{i}", acme, number=LONDON)) is None
+    assert begins(one, of("b", acme, number=CUBA)) is None
+    assert begins(one, of("c", acme, number=CUBA)) == "breaker"
+    assert begins(one, of("d", acme, number=HOME)) == "breaker"
+
+
+def test_a_destinations_breaker_is_for_that_destination(told: Told) -> None:
+    system = level("system", destinations={read_destination("country:CU"): Limits(calls_per_hour=0)})
+    one = told.nodes[0]
+    assert begins(one, of("a", system, number=CUBA)) == "breaker"
+    assert told.alerts[0]["scope"] == "system/country:CU"
+    assert begins(one, of("b", system, number=HOME)) is None
+    told.breakers[1].refresh()
+    assert begins(told.nodes[1], of("c", Level("system"), number=CUBA)) == "breaker"
+
+
+@pytest.mark.parametrize("end_calls", [False, True])
+def test_minutes_trip_it_while_calls_are_up(told: Told, clock: Clock, end_calls: bool) -> None:
+    acme = level(minutes_per_hour=1, end_calls=end_calls)
+    one, two = told.nodes
+    calls = [of("a", acme), of("b", acme)]
+    assert begins(one, calls[0]) is None
+    assert begins(two, calls[1]) is None
+    for call in calls:
+        call.talk()
+    for _ in range(5):
+        clock.at += BEAT
+        one.accrue()
+        two.accrue()
+    assert told.alerts == []
+    clock.at += BEAT
+    one.accrue()
+    two.accrue()
+    assert len(told.alerts) == 1
+    for breakers in told.breakers:
+        breakers.refresh()
+    assert set(told.cut) == (set(calls) if end_calls else set())
+    assert begins(one, of("c", acme)) == "breaker"
+
+
+def test_a_trip_that_redis_lost_is_put_back(told: Told, server: RedisServer) -> None:
+    one, two = told.breakers
+    assert one.trip("system", "by hand", by="jo@desk")
+    two.refresh()
+    server.client.flushall()
+    two.refresh()
+    one.refresh()
+    assert begins(told.nodes[0], of("a", Level("system"))) == "breaker"
+    assert one.tripped["system"].by == "jo@desk"
+    assert len(told.alerts) == 1
+
+
+@pytest.mark.parametrize("server", ["alone"], indirect=True)
+def test_a_trip_survives_a_restart_of_redis_and_of_all_nodes(server: RedisServer) -> None:
+    persistent = RedisServer(persistent=True)
+    Breakers(redis_client.connect(persistent.url), "one").trip("account:acme", "by hand")
+    persistent.kill()
+    persistent.start()
+    again = Breakers(redis_client.connect(persistent.url), "two")
+    usage = UsageStore(redis_client.connect(persistent.url), "two", breakers=again)
+    assert begins(usage, of("a", Level("account:acme"))) == "breaker"
+    persistent.close()
+
+
+def test_a_look_counts_nothing_and_trips_nothing(told: Told, server: RedisServer) -> None:
+    one = told.nodes[0]
+    acme = level(calls_per_hour=0)
+    assert one.check(of("a", acme)) is not None
+    assert one.check(charge("a", Limits(calls_per_day=1, minutes_per_day=1))) is None
+    assert (told.alerts, everything(server)) == ([], "[]")
+
+
+def test_a_breaker_that_cant_be_read_lets_nobody_dial(away: Any) -> None:
+    usage = UsageStore(away, "one", breakers=Breakers(away, "one"))
+    with pytest.raises(Unavailable):
+        usage.begin(of("a", Level("account:acme")))
+
+
+def test_a_node_that_knows_its_breakers_dials_what_has_no_limits_while_redis_is_away() -> None:
+    server = RedisServer()
+    client = redis_client.connect(server.url)
+    usage = UsageStore(client, "one", breakers=(breakers := Breakers(client, "one")))
+    breakers.trip("account:other", "by hand")
+    breakers.refresh()
+    server.kill()
+    assert begins(usage, of("a", Level("account:acme"))) is None
+    assert begins(usage, of("b", Level("account:other"))) == "breaker"
+    server.close()
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", b"nonsense"])
+def test_an_unreadable_trip_is_a_trip(told: Told, server: RedisServer, raw: bytes) -> None:
+    server.client.hset("esl_apps:{breaker}:tripped", "account:acme", raw)
+    assert begins(told.nodes[0], of("a", Level("account:acme"))) == "breaker"
+
+
+# Redis away ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(calls_per_hour=5), Limits(calls_per_day=5), Limits(minutes_per_hour=5), Limits(minutes_per_day=5)],
+)
+def test_limits_fail_closed(away: Any, limits: Limits) -> None:
+    usage = UsageStore(away, "one")
+    for ask in (
+        lambda: usage.enter(HOLDER, 5, "a"),
+        lambda: usage.begin(charge("a", limits)),
+        lambda: usage.check(charge("a", limits)),
+        lambda: usage.begin(of("a", Level(KEY, None, Breaker(limits)))),
+    ):
+        with pytest.raises(Unavailable):
+            ask()
+
+
+def test_a_call_that_is_up_talks_on_for_what_was_left_and_is_counted_when_redis_is_back(clock: Clock) -> None:
+    server = RedisServer(persistent=True)
+    usage = UsageStore(redis_client.connect(server.url), "one", clock=clock)
+    assert usage.enter(HOLDER, 1, "a")
+    calls = [charge("a", Limits(minutes_per_day=2)), charge("b", Limits(minutes_per_day=10), level="card:2")]
+    for call in calls:
+        assert begins(usage, call) is None
+        call.talk()
+    server.kill()
+    usage.leave(HOLDER, "a")
+    clock.at += 119
+    with pytest.raises(Unavailable):
+        usage.accrue()
+    clock.at += 1
+    for call in calls:
+        usage._run_out(call)
+    assert [call.cut is not None for call in calls] == [True, False]
+    for call in calls:
+        call.end()
+    with pytest.raises(Unavailable):
+        usage.settle()
+    server.start()
+    usage.settle()
+    assert (taken(server, "d"), taken(server, "d", "card:2")) == (120, 120)
+    usage.settle()
+    assert taken(server, "d") == 120
+    assert usage.enter(HOLDER, 1, "b")
+    server.close()
+
+
+def test_a_settlement_that_redis_was_away_for_is_made_up_for() -> None:
+    server = RedisServer(persistent=True)
+    usage = UsageStore(redis_client.connect(server.url), "one")
+    one = charge("a", Limits(minutes_per_day=10))
+    assert begins(usage, one) is None
+    usage.start()
+    server.kill()
+    one.end(90.0)
+    gevent.sleep(0.1)
+    server.start()
+    end = time.monotonic() + 10
+    while taken(server, "d") != 90:
+        assert time.monotonic() < end
+        gevent.sleep(0.05)
+    usage.stop()
+    server.close()

