@@ -1,7 +1,7 @@
 """What an INVITE says of its caller, behind a trunk that is trusted; and what of it the far phone is told.
 
-``tests/unit/core/test_identity.py`` has every combination of who is believed; here a real switch says it in the words that
-are read there.
+Every combination of who is believed is in ``tests/unit/core/test_identity.py``; here a real switch says it in the
+words that are read there.
 """
 
 from __future__ import annotations
