@@ -1,1 +1,1 @@
-"""What this project costs, measured beside its peers: ``python -m benchmarks [name …]``."""
+"""Measure what calls cost with this project and with its peers: ``python -m benchmarks [NAME …]``."""

@@ -1,4 +1,4 @@
-"""The whole applications: a node with authorisation, limits, Redis and records, beside the bare layers of the peers."""
+"""Complete applications on a node with authorisation, limits, Redis and records, next to bare event-socket layers."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from benchmarks.stand import Stand
 ROUNDS = 5
 HELD = 5000
 CARDS = 10_000
-#: With the tick, calls a second: one where the node mostly sleeps, and one where it has little time to.
+#: Calls a second with the tick: at the first rate the node mostly sleeps, at the second it rarely does.
 RATES = 50, 200
 AT_ONCE = 1000
 APPS = {"disa": "DISA", "dialthrough": "dialthrough", "click2dial": "click-to-dial"}
 CALLS = 1500
 TARGET = 500
-#: The event-socket layers that stand beside, each with its own line of ``esl``'s table.
+#: The bare event-socket layers to compare with; each also has a line in ``esl``'s table.
 BARE = ("esl_apps", "greenswitch", "genesis")
 NOTES = """\
-A node as "esl-apps serve" runs it on one core; the load generator and a redis-server (appendonly, fsync every second,
-its file in memory) on the other. Each call is the recorded one of a real FreeSWITCH 1.11.1 with this node
-(benchmarks/calls), performed whole: its commands, the events of both legs with all their headers on the outbound
-socket, and on the inbound one; its log lines and its state, in Redis and on the switch, as it goes. Checked and
-counted: PIN or card, the caller's lock, class restrictions, the installation's and the account's or integrator's
-calls and minutes an hour and a day (high limits, none reached), concurrent calls of the card. At the end of each run
-the CDRs are taken out of the Redis list: exactly one of each call, "answered", or the run fails.
-DISA: PIN, dial tone, number, bridge, the callee ends, dial tone, the caller ends. Dialthrough: known by number, one of
-{cards:,} cards. Click-to-dial: POST over 16 keep-alive connections, the agent's leg, the callee, record.
+A node, run as "esl-apps serve" runs it, has one core. The load generator and a redis-server (appendonly, fsync every
+second, its file in memory) share the other. Every call replays the recording of a call between a real FreeSWITCH 1.11.1
+and this node (benchmarks/calls), complete: its commands, the events of both legs with all headers on the outbound and
+the inbound socket, its log lines, and its state in Redis and on the switch. The node checks and counts: PIN or card,
+lock-out of the caller, class restrictions, calls and minutes per hour and per day of the installation and of the
+account or integrator (limits too high to be reached), concurrent calls of the card. After each run the CDRs are taken
+from the Redis list; the run fails unless there is exactly one per call, "answered".
+DISA: PIN, dial tone, number, bridge, callee hangs up, dial tone, caller hangs up. Dialthrough: the caller is recognised
+by number, among {cards:,} cards. Click-to-dial: POST over 16 keep-alive connections, agent's leg, callee, record.
 {saturated}
-CPU is user and system of the process. "busy" is the share of a core that the node used while calls ran: where it
-is near 100 %, the node did not wait for the generator.
-"held" is the growth of the resident set over {held:,} calls held in a bridge, by call (target: 25 KB at the most).
-A node with no call: {idle:.0f} MB resident (target: less than 60)."""
-SATURATED = "50 calls at a time, after a warm-up; each figure is the median of {rounds} runs, taken in turns."
+CPU is user plus system time of the process. "busy" is the share of a core that the node used while calls ran; near
+100 %, it did not wait for the generator.
+"held" is the growth of the resident set per call, over {held:,} calls held in a bridge (target: at most 25 KB).
+A node without calls: {idle:.0f} MB resident (target: less than 60)."""
+SATURATED = "50 calls at a time, after a warm-up; each figure is the median of {rounds} runs. Applications take turns."
 TICKING = """\
-The same calls as a FreeSWITCH with its 20 ms tick sends them, at a rate that the node can take: replies and events
-no longer come together, keys come one by one, and each wakes a process that slept."""
-BUSY = "The same, at a rate that leaves the node less time to sleep."
+The same calls, paced by FreeSWITCH's 20 ms tick, at a rate the node can handle. Replies and events no longer arrive
+together, and keys arrive one by one; each of them wakes a sleeping process."""
+BUSY = "The same at a rate that leaves the node less time to sleep."
 PEERS = """\
-Bare layers: the scripted call of the first benchmark (docs/benchmarks/esl.txt), with no authorisation, no limits, no
-Redis and no record. The peers are those that are on PyPI and run on this Python. eslgo is Go's, for which there is no
-toolchain here; modesl and esl (Node.js) ask for events as JSON, and the recorded ones are plain."""
+Bare layers: the scripted call of the event-socket benchmark (docs/benchmarks/esl.txt), without authorisation, limits,
+Redis or a record. The peers are those on PyPI that run on this Python. Not included: eslgo, which needs a Go toolchain,
+and modesl and esl (Node.js), which ask for JSON events while the recorded ones are plain."""
 
 
 def run(options: argparse.Namespace) -> str:
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> str:
         for rate, text in zip(RATES, (TICKING, BUSY), strict=True)
     ]
     third = table.render(
-        "Beside them, of the same run: bare event-socket layers, one scripted call",
+        "For comparison, from the same run: bare event-socket layers, one scripted call",
         ["library", "calls/CPU-s"],
         [(name, f"{value:,.0f}") for name, value in peers.items()],
         PEERS.splitlines(),
@@ -109,7 +109,7 @@ def said(what: str, figure: dict[str, float]) -> dict[str, float]:
 
 
 def median(runs: Sequence[dict[str, float]]) -> float:
-    """Calls per CPU-second of the node."""
+    """Return the median of calls per CPU-second of the node."""
     return statistics.median(one["calls"] / one["node"] for one in runs)
 
 
@@ -130,8 +130,8 @@ def figures(name: str, runs: Sequence[dict[str, float]]) -> tuple[str, ...]:
 
 
 def held(name: str, calls: int) -> float:
-    """KB of resident memory by held call, of a node of its own: what other calls left free would be taken for
-    nothing."""
+    """Return KB of resident memory per held call. Uses a fresh node: held calls would fill memory that earlier calls
+    have freed, and the growth would not show."""
     with stand.standing() as one:
         one.cards(CARDS)
         one.start()
@@ -143,7 +143,7 @@ def held(name: str, calls: int) -> float:
 
 
 def hold(one: Stand, name: str, calls: int) -> float:
-    # Few at a time, or what they leave free would be taken for nothing.
+    # Few at a time, or the memory they free would hide the growth.
     one.measured({name: 1}, 200, concurrency=10)
     before = process.memory(one.pid)
     one.order("hold", mix={name: 1}, calls=calls, concurrency=10)
@@ -152,7 +152,7 @@ def hold(one: Stand, name: str, calls: int) -> float:
 
 
 def bare(options: argparse.Namespace) -> dict[str, float]:
-    """Calls per CPU-second of the event-socket layers alone, saturated: our own and the peers'."""
+    """Return calls per CPU-second of the bare event-socket layers under full load: ours and the peers'."""
     rounds = 1 if options.quick else 3
     found = {}
     for app in esl.APPS:

@@ -1,6 +1,6 @@
-"""Packets on loopback as the kernel stamps them: no process of the measurement has to be awake to read a clock.
+"""Capture loopback packets with the kernel's timestamps, so that no measured process has to wake up to read a clock.
 
-``dumpcap`` (of Wireshark; it takes root, or its capability) writes them.
+Uses ``dumpcap`` from Wireshark, which needs root or the capability cap_net_raw.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PROBE = b"is anybody there?"
 
 
 class Packet(NamedTuple):
-    """Ports and payload of a UDP or TCP packet over IPv4; ``at``: seconds since 1970."""
+    """A UDP or TCP packet over IPv4; ``at`` is in seconds since 1970."""
 
     at: float
     tcp: bool
@@ -32,21 +32,21 @@ class Packet(NamedTuple):
 
 
 def missing() -> str:
-    """Why nothing can be captured here; empty: it can."""
+    """Return why packets can't be captured on this machine, or an empty string if they can."""
     if shutil.which("dumpcap") is None:
-        return "no dumpcap (Debian: tshark)"
+        return "dumpcap is not installed (Debian package: tshark)"
     tried = subprocess.run(
         ["dumpcap", "-q", "-i", "lo", "-a", "duration:1", "-w", "/dev/null"], capture_output=True, check=False
     )
-    return "" if tried.returncode == 0 else "dumpcap may not capture on lo (root, or cap_net_raw on it)"
+    return "" if tried.returncode == 0 else "dumpcap may not capture on lo: run as root, or give it cap_net_raw"
 
 
 @contextlib.contextmanager
 def capturing(expression: str) -> Iterator[list[Packet]]:
-    """The packets of loopback that ``expression`` (as tcpdump's) lets through; the list is filled when the block is
-    left.
+    """Capture the loopback packets that match ``expression``, a tcpdump filter. The list is filled at the end of the
+    block.
 
-    :raises RuntimeError: not all of them were seen.
+    :raises RuntimeError: some packets were lost.
     """
     found: list[Packet] = []
     with tempfile.TemporaryDirectory(prefix="capture-") as folder, socket.socket(type=socket.SOCK_DGRAM) as probe:
@@ -71,18 +71,18 @@ def capturing(expression: str) -> Iterator[list[Packet]]:
 
 
 def _until_seen(probe: socket.socket, port: int, file: Path, child: subprocess.Popen[str]) -> None:
-    """Until a packet that is sent now stands in the file, and with it all that were sent before."""
+    """Send probes until one shows up in the file. All packets sent before it are in the file then, too."""
     until = time.monotonic() + 10
     before = file.stat().st_size if file.exists() else 0
     while not (file.exists() and file.stat().st_size > before and _PROBE in file.read_bytes()[before:]):
         if child.poll() is not None or time.monotonic() > until:
-            raise RuntimeError("dumpcap does not capture")
+            raise RuntimeError("dumpcap captured no probe within 10 s")
         probe.sendto(_PROBE, ("127.0.0.1", port))
         time.sleep(0.05)
 
 
 def _packets(file: Path) -> Iterator[Packet]:
-    """What was captured, in its order; packets without a payload are left out."""
+    """Yield the captured packets that have a payload, in order."""
     data = file.read_bytes()
     scale = _MAGIC[struct.unpack_from("<I", data)[0]]
     at = 24

@@ -1,11 +1,11 @@
-"""Cards: a look-up by PIN and by caller number with ten cards and with a million, side by side."""
+"""Compare looking up a card by PIN and by caller number with ten cards and with a million."""
 
 from __future__ import annotations
 
 import sys
 
 if __name__ == "__main__":
-    # As a node is: how it waits for Redis is most of what a look-up costs.
+    # As in a node: most of the cost of a look-up is how the process waits for Redis.
     from gevent import monkey
 
     monkey.patch_all()
@@ -32,16 +32,16 @@ ROUNDS, LOOK_UPS = 100, 300
 PIN_KEY = "key-for-benchmarks"
 PLAN = NumberPlan("ZA", r"\d{3,4}")
 NOTES = """\
-Half of the cards have a PIN, half a caller number, all are one account's. A look-up is CardStore's, as a call
-makes it: the PIN's HMAC, one round trip to a redis-server of its own on the other core, the card decoded. Each
-figure is the median of {rounds} rounds of {look_ups:,} look-ups of cards taken at random, rounds with few and many
-in turns. "in Redis" is the server's own count of what its one command took, over all of those rounds. "none" asks
-for what no card has."""
+Half of the cards have a PIN, half a caller number; all belong to one account. A look-up is a call of CardStore, as in a
+real call: the HMAC of the PIN, one round trip to a dedicated redis-server on the other core, decoding the card. Each
+figure is the median of {rounds} rounds of {look_ups:,} look-ups of random cards; rounds with few and with many cards
+alternate. "in Redis" is the time per command that the server itself reports, over all of those rounds. "none" looks for
+a PIN or number that no card has."""
 
 
 @dataclass
 class Shop:
-    """A Redis with so many cards in it."""
+    """A Redis that holds `count` cards."""
 
     count: int
     client: Any
@@ -68,7 +68,7 @@ class Shop:
 
 
 class Bulk:
-    """In a client's place while cards are loaded: what CardStore runs is sent by the thousand."""
+    """Stand-in for a Redis client that sends the commands of CardStore in batches of a thousand, to load many cards."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -77,7 +77,7 @@ class Bulk:
 
     def execute_command(self, *command: Any) -> Any:
         if not self._known:
-            # What runs by its hash must be known before; the first is asked alone.
+            # CardStore runs its scripts by hash. Running the first by itself loads the script.
             self._known = True
             return self._client.execute_command(*command)
         self._pipeline.execute_command(*command)
@@ -90,7 +90,7 @@ class Bulk:
 
 
 def run(options: argparse.Namespace) -> str:
-    """In a process of its own, which waits as a node does."""
+    """Run the benchmark in a process of its own, patched by gevent like a node."""
     command = process.python("benchmarks.cards", *(["--quick"] if options.quick else []))
     return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, cwd=process.ROOT).stdout.rstrip()
 
@@ -111,7 +111,7 @@ def measure(*, quick: bool) -> str:
                 "number, none": lambda shop, i: shop.store.by_number(shop.number(i + shop.count)) is None,
             }.items()
         ]
-        memory = f"{full.kb_per_card:.2f} KB a card in Redis, with its account's index, at {full.count:,} cards"
+        memory = f"{full.kb_per_card:.2f} KB per card in Redis, with its account's index, at {full.count:,} cards"
         server = f"redis-server {full.client.info('server')['redis_version']}"
     columns = [
         "look-up by",
@@ -122,7 +122,7 @@ def measure(*, quick: bool) -> str:
         f"in Redis, {many:,}",
     ]
     notes = [f"{machine}, {server}", "", memory, "", *NOTES.format(rounds=rounds, look_ups=LOOK_UPS).splitlines()]
-    return table.render("Cards: what a look-up costs", columns, rows, notes)
+    return table.render("Cards: the cost of a look-up", columns, rows, notes)
 
 
 def row(
@@ -141,7 +141,7 @@ def row(
 
 
 def once(shop: Shop, ask: Callable[[Shop, int], bool]) -> float:
-    """Microseconds a look-up, over a round of them."""
+    """Return microseconds per look-up, over one round."""
     wanted = [random.randrange(shop.count // 2) for _ in range(LOOK_UPS)]
     began = time.perf_counter()
     right = sum(ask(shop, i) for i in wanted)

@@ -1,7 +1,7 @@
-"""HTTP clients, from a process of their own: many at once on one thread, each request timed.
+"""HTTP clients in a process of their own: many at once in one thread, with each request timed.
 
-Run with a JSON object as its argument (``Plan``); prints the times of all requests, in seconds, as a JSON list. No
-library: a client that costs as much as the server would measure itself.
+Takes a ``Plan`` as JSON on the command line and prints the times of all requests, in seconds, as a JSON list. It uses
+no HTTP library: a client as expensive as the server would measure itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections import deque
 
 _LENGTH = b"content-length: "
 _HOST = "127.0.0.1"
-#: Bytes that a client with a huge body writes at a time.
+#: Written at a time by a client with a huge body.
 _PART = bytes(65536)
 
 
@@ -26,16 +26,16 @@ _PART = bytes(65536)
 class Plan:
     port: int
     requests: list[str]
-    """Whole, as text; taken in turn."""
+    """Complete requests as text, sent in turn."""
     seconds: float
     clients: int = 100
     status: int = 202
     rate: float = 0.0
-    """Requests a second, of all clients together; 0: each client sends its next one at once."""
+    """Requests a second, all clients together. 0: each client sends the next as soon as it has an answer."""
     slow: int = 0
-    """Clients that send one byte a second: with no ``clients``, which they would keep from measuring."""
+    """Clients that send one byte a second. Only without ``clients``, whose times they would disturb."""
     huge: int = 0
-    """Clients that send a request with a body of 100 MB, and when they are cut off come again: as ``slow``."""
+    """Clients that send a body of 100 MB and start over when they are cut off. Only without ``clients``."""
 
 
 class Client:
@@ -46,12 +46,12 @@ class Client:
         self.began = 0.0
 
     def begin(self, request: bytes, at: float) -> None:
-        """``at``: when it was due, which it may be behind."""
+        """Send a request. Its time counts from ``at``, when it was due, even if it is sent late."""
         self.began = at
         self.socket.sendall(request)
 
     def read(self, status: bytes) -> float | None:
-        """The seconds that the request took, once its answer is whole."""
+        """Read from the socket. Returns the seconds since the request began if the answer is complete, else None."""
         data = self.socket.recv(65536)
         if not data:
             raise RuntimeError(f"the server closed: {self.buffer[:300]!r}")
@@ -85,7 +85,7 @@ def run(plan: Plan) -> list[float]:
             idle.popleft().begin(requests[sent % len(requests)], due if plan.rate else now)
             sent += 1
             if plan.rate:
-                # At random, as strangers come.
+                # At random intervals, as with clients that know nothing of each other.
                 due += random.expovariate(plan.rate)
         left = due - now if idle and plan.rate else 0.1
         for key, _ in selector.select(max(0.0, min(left, 0.1))):
@@ -97,7 +97,7 @@ def run(plan: Plan) -> list[float]:
 
 
 def disturb(plan: Plan) -> None:
-    """The slow and the huge ones, for as long as it takes; nothing is timed."""
+    """Run the slow clients and those with huge bodies for the planned time, without timing them."""
     for target, count in ((slow, plan.slow), (huge, plan.huge)):
         for _ in range(count):
             threading.Thread(target=target, args=(plan,), daemon=True).start()
@@ -113,7 +113,7 @@ def slow(plan: Plan) -> None:
                     sock.sendall(request[i : i + 1])
                     time.sleep(1)
             except OSError:
-                continue  # cut off: it took too long
+                continue  # the server cut it off for taking too long
 
 
 def huge(plan: Plan) -> None:

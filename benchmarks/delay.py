@@ -1,8 +1,8 @@
-"""What a call waits for: a real FreeSWITCH, SIPp's calls, and when their packets passed.
+"""The delays that a call adds, on a real FreeSWITCH with calls from SIPp, taken from the times of their packets.
 
-One scenario has all three waits in it: the caller's INVITE to our 200, the last key to the B-leg's INVITE, the caller's
-BYE to the record in Redis. The same calls go to a node, to the least program that could answer them, and to a
-dialplan that needs none. Every time is the kernel's stamp on a packet of loopback (``capture``).
+A call has three delays: from the caller's INVITE to our 200, from the last key to the B-leg's INVITE, and from the
+caller's BYE to the record in Redis. The same calls go to a node, to the smallest program that can answer them, and to a
+dialplan without a socket. All times are the kernel's timestamps of loopback packets (``capture``).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tests.support.node import CDRS, Node, RedisServer, configuration
 from tests.rig.base import eventually
 from tests.rig.freeswitch import FreeswitchRig, find_freeswitch
 
-#: Calls a second, and how many of them in one run: of calls that are answered and no more, and of those that dial on.
-#: A FreeSWITCH that has both legs to carry needs one of these two cores for 50 of them a second.
+#: Calls a second -> calls in one run. False: the call is only answered. True: the caller dials on to a B-leg; carrying
+#: both legs of 50 such calls a second takes FreeSWITCH one of the two cores.
 RATES = {False: {10: 40, 50: 150, 100: 300}, True: {10: 40, 50: 150, 100: 100}}
 ROUNDS = 2
-#: Enrolled callers, one for each call of a round.
+#: Enrolled callers: each call of a round has its own.
 CALLERS = 4000
-#: Above those that the kernel gives to outgoing connections; FreeSWITCH passes over one that is taken.
+#: Above the kernel's range for outgoing connections. FreeSWITCH skips a port that is in use.
 RTP_PORTS = {"$${rig_rtp_start}": 61000, "$${rig_rtp_end}": 64998}
 FSCONF = process.ROOT / "tests" / "rig" / "fsconf"
 DISA, DIALTHROUGH, RESPONDER, DIALPLAN = "DISA", "dialthrough", "responder", "dialplan"
@@ -52,33 +52,33 @@ DIDS = {
     DIALPLAN: "0115550005",
 }
 DIALTONE = "tone_stream://%(10000,0,350,440)"
-#: min, max, tries, time-out, terminator, file, file for a wrong one, variable, regex, time-out between digits
+#: min, max, tries, time-out, terminator, prompt, prompt after wrong input, variable, regex, time-out between digits
 COLLECT = f"2 17 1 10000 # {DIALTONE} silence_stream://10 got \\d+ 3000"
 ANSWER, DIAL, RECORD = "INVITE to 200", "the last key to the B-leg's INVITE", "BYE to the record"
-#: What is shown, and of which calls: those that dial on, or those that are answered and no more.
+#: Title of a table -> its delay, and whether it is about calls that dial on.
 SECTIONS = {
     "From INVITE to 200": (ANSWER, False),
     "From the last key to the B-leg's INVITE": (DIAL, True),
-    "From BYE to the record, of a talk": (RECORD, True),
-    "From BYE to the record, of a caller who dialled nothing": (RECORD, False),
+    "From BYE to the record, after a bridged call": (RECORD, True),
+    "From BYE to the record, of a caller who didn't dial": (RECORD, False),
 }
 NOTES = """\
-SIPp calls a FreeSWITCH through the shipped dialplan's extension and hangs up {bye} ms after the answer; or it keys
-four digits and # as SIP INFO, some {between} ms from key to key, and hangs up {bye} ms after the last one, and another
-SIPp answers the B-leg. All times are the kernel's stamps on packets of loopback, from one capture: no process has to be
-awake to take them. "DISA" (with no PIN) and "dialthrough" (a card by the caller's number) are a node with a real
-redis-server; "responder" a process that splits frames and no more, and answers connect with answer; "dialplan" has no
-socket: answer, play_and_get_digits, bridge. The record is in the list when Redis has answered the node's push.
-FreeSWITCH, started as root, runs as a realtime process (SCHED_FIFO) and leaves to others on its machine what it does
-not need. So node, Redis and responder run as such, too (SCHED_RR, priority 1: docs/operating.rst); "{plain}" is the
-same node as an ordinary process. {rounds} rounds, all contenders and rates in a new order in each. "idle" is what the
-two cores, which have SIPp and FreeSWITCH to carry too, had left: without any, times are those of a queue, and calls
-that did not come to their end are "failed"."""
+SIPp calls a FreeSWITCH through the extension of the shipped dialplan and hangs up {bye} ms after the answer. Or it keys
+four digits and # as SIP INFO, {between} ms apart, a second SIPp answers the B-leg, and the first hangs up {bye} ms
+after the last key. All times are the kernel's timestamps of loopback packets, from one capture; no process has to wake
+up to take them. "DISA" (without a PIN) and "dialthrough" (card found by the caller's number) are a node with a real
+redis-server. "responder" is a process that only splits frames and answers connect with answer. "dialplan" has no
+socket: answer, play_and_get_digits, bridge. The record counts as written when Redis has answered the node's push.
+FreeSWITCH, started as root, runs as a realtime process (SCHED_FIFO); other processes get what it leaves. So node, Redis
+and responder run in realtime, too (SCHED_RR, priority 1: docs/operating.rst). "{plain}" is the same node as an ordinary
+process. {rounds} rounds, each with all contenders and rates in a new random order. "idle" is the idle share of the two
+cores, which also run SIPp and FreeSWITCH. With none left, the times show a queue. "failed" calls did not reach their
+end."""
 
 
 @dataclass
 class Seen:
-    """One call, as its packets tell: seconds since 1970, each the first of its kind."""
+    """The times of a call's packets, in seconds since 1970: the first packet of each kind."""
 
     invite: float
     answered: float | None = None
@@ -115,13 +115,13 @@ class Run:
 
 @dataclass
 class Results:
-    """By contender, rate, and whether the calls dial on."""
+    """Results by contender, rate, and whether the calls dial on."""
 
     waits: dict[tuple[str, int, bool, str], list[float]] = field(default_factory=dict)
-    """Milliseconds; and by which wait."""
+    """Milliseconds; the key's last part names the delay."""
     idle: dict[tuple[str, int, bool], list[float]] = field(default_factory=dict)
     failed: Counter[tuple[str, int, bool]] = field(default_factory=Counter)
-    """Calls that did not come to their end."""
+    """How many calls did not reach their end."""
 
     def add(self, run: Run, seen: dict[str, Seen]) -> None:
         self.idle.setdefault(run.key, []).append(run.idle)
@@ -162,15 +162,15 @@ def run(options: argparse.Namespace) -> str:
 
 
 def unable() -> str:
-    """Why this machine can't run it; empty: it can."""
+    """Return why the benchmark can't run on this machine, or an empty string if it can."""
     if find_freeswitch() is None:
-        return "no FreeSWITCH on this machine ($FREESWITCH names the binary)"
+        return "FreeSWITCH not found (set $FREESWITCH to its binary)"
     if shutil.which("sipp") is None:
-        return "no SIPp (Debian: sip-tester)"
+        return "SIPp is not installed (Debian package: sip-tester)"
     if os.geteuid() != 0:
-        return "not root, as which it captures packets and makes realtime processes"
+        return "needs root, to capture packets and to make processes realtime"
     if importlib.util.find_spec("pjsua2") is None:
-        return "no phones for the rig (pip install -e '.[phones]')"
+        return "the rig's phones are not installed (pip install -e '.[phones]')"
     return capture.missing()
 
 
@@ -214,14 +214,14 @@ def percentile(values: Sequence[float], percent: int) -> float:
 class Stand:
     redis: RedisServer
     target: int
-    """The port of the B-legs."""
+    """The port that answers B-legs."""
     pids: dict[str, list[int]]
-    """Who answers, and whom they need, by contender."""
+    """The processes of each contender: the one that answers, and those that it needs."""
 
 
 @contextlib.contextmanager
 def roomy() -> Iterator[FreeswitchRig]:
-    """The rig with more ports for RTP than tests need: some 250 legs are up at a time."""
+    """Start the rig with more RTP ports than the tests need, as about 250 legs are up at a time."""
     text = (FSCONF / "autoload_configs" / "switch.conf.xml").read_text()
     for name, port in RTP_PORTS.items():
         text = text.replace(name, str(port))
@@ -234,8 +234,8 @@ def roomy() -> Iterator[FreeswitchRig]:
 
 @contextlib.contextmanager
 def set_up(rig: FreeswitchRig) -> Iterator[Stand]:
-    """Everything that is called, on a switch that writes no debug log."""
-    for bank in rig.outside_banks:  # no phone has a part in it
+    """Start all contenders, on a switch that writes no debug log."""
+    for bank in rig.outside_banks:  # the phones take no part
         bank.close()
     rig.api("fsctl loglevel warning")
     with contextlib.ExitStack() as stack:
@@ -290,7 +290,7 @@ def configured(rig: FreeswitchRig, redis: RedisServer, target: int) -> dict[str,
 
 
 def enrol(redis: RedisServer) -> None:
-    """A card for each caller."""
+    """Create a card for each caller."""
     client = redis_client.connect(redis.url)
     store = CardStore(client, None, NumberPlan("ZA", r"\d{3,4}"), {})
     for i in range(CALLERS):
@@ -302,7 +302,7 @@ def caller(i: int) -> str:
 
 
 def numbered(caller: str) -> bytes:
-    """The number that this caller dials."""
+    """Return the number that `caller` dials."""
     return str(_NUMBER + int(caller[4:]) - _CALLER).encode()
 
 
@@ -313,7 +313,7 @@ _CALLER, _NUMBER = 4000000, 2000
 
 
 def one_round(rig: FreeswitchRig, stand: Stand, wanted: Sequence[tuple[str, int, bool, int]], results: Results) -> None:
-    """``wanted``: contender, calls a second, whether they dial on, and how many."""
+    """Run each of ``wanted`` once: contender, calls a second, whether they dial on, how many."""
     numbers = ((who, numbered(who).decode()) for who in map(caller, range(CALLERS)))
     runs = [Run(name, rate, dial, list(islice(numbers, count))) for name, rate, dial, count in wanted]
     random.shuffle(runs)
@@ -341,13 +341,13 @@ def one_round(rig: FreeswitchRig, stand: Stand, wanted: Sequence[tuple[str, int,
 
 
 def recorded(redis: RedisServer) -> int:
-    """How many records the list in Redis has."""
+    """Return how many records the list in Redis has."""
     client: Any = redis.client
     return int(client.llen(CDRS))
 
 
 class Settled:
-    """Whether no more records come: they are as many as expected, or none has come for three seconds."""
+    """True once no more records are due: all expected ones are there, or none has arrived for three seconds."""
 
     def __init__(self, redis: RedisServer, expected: int) -> None:
         self._redis = redis
@@ -362,7 +362,7 @@ class Settled:
 
 
 def processor() -> tuple[float, float]:
-    """Ticks of all cores: idle, and all."""
+    """Return clock ticks of all cores together: idle, and total."""
     ticks = [int(text) for text in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
 
@@ -373,7 +373,7 @@ _EXTENSION = re.compile(rb'"extension":"(\d+)"')
 
 
 def read(packets: Sequence[capture.Packet], switch: int, target: int, redis: int) -> dict[str, Seen]:
-    """The calls, by their callers."""
+    """Return the times of each call, by its caller."""
     found: dict[str, Seen] = {}
     by_id: dict[bytes, Seen] = {}
     by_number: dict[bytes, Seen] = {}
@@ -387,7 +387,7 @@ def read(packets: Sequence[capture.Packet], switch: int, target: int, redis: int
             elif b"EVALSHA" in data and CDRS.encode() in data:
                 pushes[packet.source] = [found[who.decode()] for who in _EXTENSION.findall(data)]
         elif packet.target == target:
-            # Where a key was lost it is a number that nobody dialled.
+            # If a key was lost, no caller was to dial this number.
             if data.startswith(b"INVITE sip:") and (bleg := by_number.get(data[11:15])) is not None:
                 bleg.bleg = bleg.bleg or packet.at
         elif packet.source != target and (name := _CALL_ID.search(data)) is not None:

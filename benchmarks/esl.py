@@ -1,4 +1,4 @@
-"""The event-socket layer: one scripted call, the same for every library, beside a hand-written floor."""
+"""Compare event-socket layers: every library performs the same scripted call, and so does a hand-written floor."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from benchmarks import process, table
 
 ROUNDS = 3
 HELD = 1000
-TICK = 20.0  # ms between two looks of FreeSWITCH at a channel
-MOST = 1200  # calls a second with the tick, where an application has little time to sleep
+TICK = 20.0  # ms: how often FreeSWITCH serves a channel
+MOST = 1200  # calls a second with the tick; leaves an application little time to sleep
 
 Runs = dict[str, list[dict[str, float]]]
 
@@ -25,9 +25,9 @@ class App:
     name: str
     module: str
     arguments: tuple[str, ...] = ()
-    calls: int = 3000  # fewer for a slow one: a run is then still some seconds of CPU
-    rate: int = 300  # calls a second with the tick, where no application is to be saturated
-    many: bool = False  # it can take MOST
+    calls: int = 3000  # fewer for a slow library; enough for some seconds of CPU
+    rate: int = 300  # calls a second with the tick; below what the library can handle
+    many: bool = False  # can handle MOST
 
 
 APPS = [
@@ -39,20 +39,20 @@ APPS = [
 ]
 PACKAGES = ["gevent", "greenlet", "greenswitch", "genesis"]
 SATURATED = """\
-One call: connect, linger, own events, answer, playback, a second playback with four digits and uuid_break,
-bridge until the callee ends it, hangup, wait for its completion, exit. A call that is not performed wholly and
-in order fails the run. 50 calls at a time from a generator on the other core, after a warm-up; CPU is user and
-system of the application's process; each figure is the median of {rounds} runs, taken in turns. "floor" only
-splits frames (no Event-UUID, no hang-up, no time-out): no application can be written on it; with myevents it
-reads half as many bytes again with one command less. "busy" is the share of a core that the application used
-while calls ran: near 100 %, it did not wait for the generator (greenswitch waits for its own 0.1 s accept poll).
-"held" is the growth of the resident set over {held:,} calls held in a bridge, by call."""
+One call: connect, linger, subscribe to its own events, answer, playback, a second playback with four digits and
+uuid_break, bridge until the callee hangs up, hangup, wait for its completion, exit. A call that is incomplete or out of
+order fails the run. A generator on the other core keeps 50 calls up, after a warm-up. CPU is user plus system time of
+the application's process; each figure is the median of {rounds} runs, with the libraries in turns. "floor" only splits
+frames: no Event-UUID, no hang-ups, no time-outs, so no application could be built on it. With myevents it sends one
+command less and reads half as many bytes again. "busy" is the share of a core that the application used while calls
+ran; near 100 %, it did not wait for the generator (greenswitch waits for its own accept poll of 0.1 s). "held" is the
+growth of the resident set per call, over {held:,} calls held in a bridge."""
 TICKING = """\
-The same calls as a FreeSWITCH with its 20 ms tick sends them, at a rate below what any of these can do: replies
-and events no longer come together, and each wakes a process that slept."""
+The same calls, paced by FreeSWITCH's 20 ms tick, at a rate that all of these can handle. Replies and events no longer
+arrive together, and each of them wakes a sleeping process."""
 BUSY = """\
-The same, at a rate that leaves an application little time to sleep: what it takes when it has much to do. The
-others can't take so many."""
+The same at a rate that leaves an application little time to sleep: the cost of a call under load. The other libraries
+can't handle this rate."""
 
 
 def run(options: argparse.Namespace) -> str:
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> str:
         for app in apps:
             saturated[app.name].append(measure(app, ["--calls", app.calls // share]))
     held = HELD // share
-    # few at a time before, or what they leave free would be taken for nothing
+    # Few at a time in the warm-up, or the memory they free would hide the growth.
     load = ["--hold", held, "--warmup", 100, "--concurrency", 10]
     memory = {app.name: measure(app, load)["kb_per_call"] for app in apps}
     ticking: Runs = {app.name: [] for app in apps}
@@ -108,13 +108,13 @@ def run(options: argparse.Namespace) -> str:
 
 
 def with_tick(rate: int, share: int) -> list[object]:
-    """Five seconds of calls."""
+    """Return the generator's options for five seconds of calls with the tick."""
     load = ["--tick", TICK, "--rate", rate, "--concurrency", 2000, "--calls", 5 * rate // share]
     return [*load, "--warmup", 300]
 
 
 def figures(runs: Runs, name: str) -> Sequence[str]:
-    """An application's line: medians, beside the floor's and greenswitch's."""
+    """Return an application's row: its medians, and their ratios to the floor's and greenswitch's."""
     own = median(runs, name, "calls_per_cpu_second")
     floor = median(runs, APPS[0].name, "calls_per_cpu_second")
     greenswitch = median(runs, "greenswitch", "calls_per_cpu_second")
@@ -134,15 +134,15 @@ def median(runs: Runs, name: str, field: str) -> float:
 
 
 def measure(app: App, arguments: list[object]) -> dict[str, float]:
-    """One run: the application on core 0, the generator on core 1."""
+    """Run the application on core 0 and the generator on core 1, once."""
     port = process.free_port()
     with process.running(process.python(f"benchmarks.apps.{app.module}", port, *app.arguments), port) as child:
         command = process.python("benchmarks.generator", "--port", port, "--pid", child.pid, "--core", 1, *arguments)
         done = subprocess.run(command, stdout=subprocess.PIPE, cwd=process.ROOT, check=False)
-        result = json.loads(done.stdout or b'{"failures": "it printed nothing"}')
+        result = json.loads(done.stdout or b'{"failures": "the generator printed nothing"}')
         if done.returncode:
-            sys.exit(f"{app.name}: the script was not performed: {result['failures']}")
-        what = f"{result['kb_per_call']:.1f} KB a held call" if "held" in result else ""
+            sys.exit(f"{app.name} did not perform the call: {result['failures']}")
+        what = f"{result['kb_per_call']:.1f} KB per held call" if "held" in result else ""
         what = what or f"{result['calls_per_cpu_second']:,.0f} calls per CPU-second"
         print(f"{app.name}: {what}", file=sys.stderr, flush=True)
         return dict(result)

@@ -1,17 +1,18 @@
-"""Plays FreeSWITCH to the application under test, from another process on another core.
+"""Play FreeSWITCH to the application under test, from a process on another core.
 
-Many calls at a time connect to the application's outbound event socket. To each command it answers with
-what FreeSWITCH 1.11.1 sends (``frames/``), as FreeSWITCH does: the reply at once, the events of an application
-in one burst a moment later, only those that were subscribed to. Digits come one by one while the second
-playback runs, which ends on ``uuid_break``; the callee ends the bridge. A call counts only if the whole script
-was performed, in order.
+Many calls at a time connect to the application's outbound event socket. Each command gets the answer of FreeSWITCH
+1.11.1 (``frames/``) in the same way: the reply at once, then the events of an application in one burst, and only those
+that were subscribed to. Digits arrive one by one during the second playback, which ends with ``uuid_break``. The callee
+ends the bridge. A call counts only if the application performed the whole script, in order.
 
-One thread, epoll, frames rendered once for each kind of subscription: what is left to do for a burst is to
-join its pieces around the call's UUID. Two thirds of its time are the kernel's.
+One thread with epoll. Frames are rendered once per kind of subscription, so that a burst only has to be joined around
+the call's UUID. Two thirds of the time are spent in the kernel.
+
+::
 
     python -m benchmarks.generator --port 9000 --pid 4711 --calls 3000
 
-prints one JSON object; the exit code is 1 if any call failed.
+prints one JSON object. The exit code is 1 if a call failed.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from benchmarks import process
 from benchmarks.loop import Failed, Loop, Peer
 
 FRAMES = pathlib.Path(__file__).parent / "frames"
-REST = b"-5e55-4e55-8e55-5e5510005e55"  # what the two legs' UUIDs share: the call's own part
+REST = b"-5e55-4e55-8e55-5e5510005e55"  # the part that the UUIDs of both legs share; it identifies the call
 A_LEG = b"0a0a0a0a"
-APP_UUID = b"eeeeeeee-eeee-4eee-8eee-eeeeeeeeeeee"  # a UUID of FreeSWITCH's own, where the client sent no Event-UUID
+APP_UUID = b"eeeeeeee-eeee-4eee-8eee-eeeeeeeeeeee"  # FreeSWITCH's own UUID, if the client sent no Event-UUID
 
-# What follows an `execute`, burst by burst: FreeSWITCH writes the events of one tick together.
+# The events after an `execute`, by burst: FreeSWITCH writes all events of one tick together.
 BURSTS: dict[str, list[list[str]]] = {
     "answer": [["park", "execute.answer", "callstate.answer", "answer", "complete.answer"]],
     "playback": [["execute.playback", "playback_start"], ["playback_stop", "complete.playback"]],
@@ -80,7 +81,7 @@ BYE = (
 
 
 class Frame:
-    """One recorded frame: whose it is, what it is called, and its bytes."""
+    """A recorded frame: its bytes, its event's name, and whether it is the A-leg's."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.raw = path.read_bytes()
@@ -89,7 +90,7 @@ class Frame:
         self.a_leg = b"\nUnique-ID: " + A_LEG in self.raw or not name
 
     def for_app_uuid(self, length: int) -> bytes:
-        """The frame, its Content-Length right for an Application-UUID of this length."""
+        """Return the frame with its Content-Length adjusted for an Application-UUID of this length."""
         extra = self.raw.count(APP_UUID) * (length - len(APP_UUID))
         if not extra:
             return self.raw
@@ -97,7 +98,7 @@ class Frame:
 
 
 class Subscription:
-    """What one set of `event`, `myevents` and `filter` commands lets through; bursts compiled for it."""
+    """The events that a set of `event`, `myevents` and `filter` commands lets through, and its compiled bursts."""
 
     def __init__(self, frames: dict[str, Frame], key: tuple[frozenset[str], bool, str]) -> None:
         self.frames, (self.names, self.b_leg, self.linger) = frames, key
@@ -113,7 +114,7 @@ class Subscription:
         return "ALL" in self.names or frame.name in self.names
 
     def bursts(self, step: str, app_uuid: bytes) -> list[list[list[bytes]]]:
-        """For each burst: pieces around the Application-UUID, each in pieces around the call's UUID."""
+        """Return each burst split at the Application-UUID, with each piece split at the call's UUID."""
         key = (step, len(app_uuid))
         found = self.compiled.get(key)
         if found is None:
@@ -127,7 +128,7 @@ class Subscription:
 
 
 class Call(Peer):
-    """One outbound connection: the switch's end of it."""
+    """The switch's end of an outbound connection."""
 
     __slots__ = (
         "app_uuid",
@@ -149,13 +150,13 @@ class Call(Peer):
         super().__init__(sock)
         self.rest, self.started = rest, now
         self.connected = self.events = self.filters = self.b_leg = False
-        self.busy = ""  # the application that runs on the channel
+        self.busy = ""  # the application running on the channel
         self.names: frozenset[str] = frozenset()
         self.linger = ""
         self.subscription: Subscription | None = None
         self.app_uuid = b""
         self.done: list[str] = []
-        self.queue: deque[tuple[str, bytes]] = deque()  # executes that wait for the one that runs
+        self.queue: deque[tuple[str, bytes]] = deque()  # executes that wait for the running one
 
 
 class Generator(Loop[Call]):
@@ -176,7 +177,7 @@ class Generator(Loop[Call]):
     # running
 
     def run(self, calls: int) -> float:
-        """Place so many calls, so many at a time; returns the wall time."""
+        """Place `calls` calls, `concurrency` at a time. Returns the wall time in seconds."""
         began = time.perf_counter()
         target = self.finished + calls
         placed = 0
@@ -195,7 +196,7 @@ class Generator(Loop[Call]):
         return time.perf_counter() - began
 
     def hold(self, calls: int) -> None:
-        """Bring so many calls into a bridge and keep them there."""
+        """Bring `calls` calls into a bridge and keep them there."""
         self.holding = True
         placed = 0
         swept = time.perf_counter()
@@ -212,7 +213,7 @@ class Generator(Loop[Call]):
                 return
 
     def release(self) -> None:
-        """The callees of the held calls hang up; each call goes on to its end."""
+        """Let the callees of the held calls hang up, and wait until the calls have ended."""
         self.holding = False
         now = time.perf_counter()
         held, self.held = self.held, []
@@ -227,7 +228,7 @@ class Generator(Loop[Call]):
     def sweep(self, now: float) -> None:
         held = set(map(id, self.held))
         for call in [c for c in self.peers.values() if now - c.started > self.timeout and id(c) not in held]:
-            self.end(call, f"no end after {self.timeout:.0f} s; did {call.done}, running {call.busy or 'nothing'}")
+            self.end(call, f"not over after {self.timeout:.0f} s; did {call.done}, running {call.busy or 'nothing'}")
 
     # a call
 
@@ -261,11 +262,11 @@ class Generator(Loop[Call]):
             self.send(call, call.rest.join(self.connect_frame))
         elif verb == b"exit":
             call.done.append("exit")
-            with contextlib.suppress(ConnectionError):  # who said exit may close without waiting for the answer
+            with contextlib.suppress(ConnectionError):  # after exit a client may close without waiting for the answer
                 self.send(call, BYE)
             problem = self.wrong(call)
             if call.out:
-                problem = problem or "the application does not read"
+                problem = problem or "the application stopped reading"
             self.end(call, problem)
         elif verb == b"linger":
             call.linger = rest.decode() or "-1"
@@ -276,13 +277,13 @@ class Generator(Loop[Call]):
         elif verb == b"event":
             kind, *names = rest.decode().upper().split()
             if kind != "PLAIN":
-                raise Failed(f"event {kind}: only plain is played here")
+                raise Failed(f"event {kind}: only plain is supported")
             call.events, call.names = True, call.names.union(names)
             self.send(call, EVENTS)
         elif verb == b"filter":
             name, _, value = rest.partition(b" ")
             call.filters = True
-            call.b_leg |= name.lower() != b"unique-id"  # Other-Leg-Unique-ID, an exported variable: the B-leg too
+            call.b_leg |= name.lower() != b"unique-id"  # Other-Leg-Unique-ID or an exported variable: the B-leg, too
             self.send(call, FILTER % (name, value))
         elif verb in {b"divert_events", b"noevents", b"nixevent", b"nolinger"}:
             self.send(call, OK)
@@ -340,13 +341,13 @@ class Generator(Loop[Call]):
             self.held.append(call)
         elif not last:
             self.schedule(call, step, index + 1)
-        elif step != "collect":  # that goes on until uuid_break
+        elif step != "collect":  # which goes on until uuid_break
             call.busy = ""
             if call.queue:
                 self.execute(call, *call.queue.popleft())
 
     def any_app(self, call: Call, app: str) -> list[list[bytes]]:
-        """The events of an application that the script does not name (set, multiset, export …)."""
+        """Return the events of an application that isn't in the script (set, multiset, export …)."""
         assert call.subscription is not None
         burst = b""
         for name in BURSTS["other"][0]:
@@ -358,7 +359,7 @@ class Generator(Loop[Call]):
         return [burst.split(REST)] if burst else []
 
     def wrong(self, call: Call) -> str:
-        """Why this call is not the script, or nothing."""
+        """Return how this call deviates from the script, or an empty string."""
         if call.done != SCRIPT:
             return f"did {call.done}"
         if call.busy:
@@ -366,21 +367,21 @@ class Generator(Loop[Call]):
         if not call.connected or not call.linger or not call.events:
             return "no connect, linger or events"
         if "MYEVENTS" not in call.names and not call.filters:
-            return "no filter: this call would read other calls' events"
+            return "no filter: this call would get other calls' events"
         return ""
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.generator", description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--pid", type=int, required=True, help="the application's process, whose CPU is read")
+    parser.add_argument("--pid", type=int, required=True, help="process of the application, whose CPU time is measured")
     parser.add_argument("--calls", type=int, default=3000)
     parser.add_argument("--warmup", type=int, default=300)
     parser.add_argument("--concurrency", type=int, default=50)
-    parser.add_argument("--hold", type=int, default=0, help="hold so many bridged calls and read the memory instead")
-    parser.add_argument("--tick", type=float, default=0.0, metavar="MS", help="FreeSWITCH's tick, 20 on a real one")
-    parser.add_argument("--rate", type=float, default=0.0, help="calls a second (as many as the concurrency allows)")
-    parser.add_argument("--settle", type=float, default=1.2, help="quiet seconds before each reading")
+    parser.add_argument("--hold", type=int, default=0, help="measure memory instead, with this many bridged calls")
+    parser.add_argument("--tick", type=float, default=0.0, metavar="MS", help="FreeSWITCH's tick (a real one: 20)")
+    parser.add_argument("--rate", type=float, default=0.0, help="calls a second; 0 (default): no limit")
+    parser.add_argument("--settle", type=float, default=1.2, help="seconds without calls before each reading")
     parser.add_argument("--core", type=int, default=None)
     options = parser.parse_args(argv)
     if options.core is not None:
@@ -404,7 +405,7 @@ def main(argv: list[str] | None = None) -> int:
         bytes_before, commands_before = generator.sent_bytes, generator.received
         wall = generator.run(options.calls)
         own = time.process_time() - own
-        time.sleep(options.settle)  # a library's own tidying up after a call belongs to the call
+        time.sleep(options.settle)  # a library's clean-up after a call is part of its cost
         app = process.cpu(options.pid) - app
         result = {
             "calls": options.calls,

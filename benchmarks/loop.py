@@ -1,4 +1,4 @@
-"""One thread, epoll, sockets that do not block: what both load generators are made of."""
+"""The event loop of both load generators: one thread, epoll and non-blocking sockets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ HOST = "127.0.0.1"
 
 
 class Failed(Exception):
-    """The application did not do what the script says."""
+    """The application deviated from the script."""
 
 
 class Peer:
-    """One connection of this end."""
+    """A connection of the load generator."""
 
     __slots__ = ("buffer", "fd", "out", "sock")
 
@@ -36,26 +36,28 @@ P = TypeVar("P", bound=Peer)
 
 
 class Loop(Generic[P]):
-    """Peers, and what is to be said to them and when. ``tick``: seconds between two looks of FreeSWITCH at a channel;
-    0: what it has to say comes in the loop's next turn."""
+    """Reads commands from peers and sends them bursts when they are due.
+
+    ``tick`` is FreeSWITCH's, in seconds. With 0, a burst is sent in the loop's next turn.
+    """
 
     def __init__(self, tick: float) -> None:
         self.tick = tick
         self.interval = 0.0
         self.epoll = select.epoll()
         self.peers: dict[int, P] = {}
-        self.pending: deque[tuple[float, P, str, int]] = deque()  # bursts due, in order of time
+        self.pending: deque[tuple[float, P, str, int]] = deque()  # scheduled bursts, in order of time
         self.failures: Counter[str] = Counter()
         self.received = 0
         self.sent_bytes = 0
 
     def turn(self) -> None:
-        """One turn of the loop: read what came, then write the bursts that are due."""
+        """Run one turn of the loop: read what has arrived, then write the bursts that are due."""
         pending = self.pending
         wait = 0.0 if pending else self.interval or 0.5
         if pending and self.tick:
             wait = max(0.0, min(pending[0][0] - time.perf_counter(), self.interval or 0.5))
-        due = len(pending)  # what this turn's commands add comes in the next turn
+        due = len(pending)  # bursts that this turn's commands add have to wait for the next
         for fd, flags in self.epoll.poll(wait):
             peer = self.peers.get(fd)
             if peer is None:
@@ -79,14 +81,14 @@ class Loop(Generic[P]):
                     self.end(peer, str(error) or type(error).__name__)
 
     def schedule(self, peer: P, step: str, index: int) -> None:
-        # with a tick, FreeSWITCH looks every 20 ms: what it has to say comes at the next one
+        # FreeSWITCH serves a channel once per tick: the events come with the next one.
         self.pending.append((time.perf_counter() + self.tick if self.tick else 0.0, peer, step, index))
 
     # connections
 
     @staticmethod
     def opened(port: int) -> socket.socket:
-        """A connection under way."""
+        """Return a socket that is connecting to `port`."""
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -101,7 +103,7 @@ class Loop(Generic[P]):
         self.epoll.register(peer.fd, select.EPOLLIN)
 
     def drop(self, peer: P) -> bool:
-        """Close it; False where that had been done."""
+        """Close the connection. Returns False if it was closed already."""
         if self.peers.pop(peer.fd, None) is None:
             return False
         self.epoll.unregister(peer.fd)
@@ -141,20 +143,20 @@ class Loop(Generic[P]):
             start = stop + 2
         peer.buffer = data[start:]
 
-    # what a generator says to this
+    # for subclasses
 
     def closed(self, peer: P) -> str:
-        """What it means that the application closed this connection."""
+        """Return the failure message for a connection that the application closed."""
         raise NotImplementedError
 
     def command(self, peer: P, text: bytes) -> None:
-        """One command of the application's."""
+        """Handle a command of the application."""
         raise NotImplementedError
 
     def burst(self, peer: P, step: str, index: int) -> None:
-        """What was scheduled is due."""
+        """Send a scheduled burst, now that it is due."""
         raise NotImplementedError
 
     def end(self, peer: P, failure: str = "") -> None:
-        """This connection is over."""
+        """End a connection; `failure` says what went wrong, if anything did."""
         raise NotImplementedError

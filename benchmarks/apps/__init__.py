@@ -1,1 +1,1 @@
-"""The programs under test: each plays the same call, given its port as the one argument."""
+"""The programs under test. Each takes a port as its first argument and performs the same call there."""

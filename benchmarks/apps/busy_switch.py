@@ -1,6 +1,6 @@
-"""As much of a FreeSWITCH as an API's port needs behind it: a connection that takes every originate, and says busy.
+"""A stub of FreeSWITCH for the HTTP benchmark: its event socket accepts every originate and reports the callee busy.
 
-Nothing is kept of a call, so that its originate costs next to nothing; the node has the whole of it, from the request
+It keeps no state of calls, so an originate costs it next to nothing. The node still does all its work, from the request
 to the record.
 """
 

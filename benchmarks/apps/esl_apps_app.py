@@ -1,4 +1,4 @@
-"""This project's event-socket layer: hang-ups noticed at every wait, every wait with an end, Event-UUID matched."""
+"""This project's event-socket layer: each wait notices hang-ups and has a time-out; events match by Event-UUID."""
 
 from gevent import monkey
 

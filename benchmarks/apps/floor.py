@@ -1,8 +1,8 @@
-"""The floor: what gevent and Python cost before any library. It splits frames and looks no further.
+"""The floor: the cost of gevent and Python without any library. It splits the stream into frames and no more.
 
-One greenlet a call reads its own socket; a frame's name is looked for in its bytes. No Event-UUID is matched,
-a caller who hangs up is not noticed, nothing has a time-out: no application could be written so. With
-`myevents` as the second argument it reads those instead of the events that it needs.
+One greenlet per call reads its socket and looks for an event's name in the bytes of the frame. It doesn't match
+Event-UUIDs, doesn't notice a hang-up, and has no time-outs, so no real application could be written like this. With
+``myevents`` as the second argument it subscribes to those instead of only the events that it needs.
 """
 
 import socket
@@ -21,7 +21,7 @@ class Call:
         self.sock, self.buffer = sock, b""
 
     def frame(self) -> tuple[bytes, bytes]:
-        """The next frame: its header's bytes and its body's."""
+        """Return the header and the body of the next frame."""
         while True:
             end = self.buffer.find(b"\n\n")
             if end >= 0:

@@ -1,4 +1,4 @@
-"""genesis' outbound server and session, used as its documentation does."""
+"""genesis' outbound server and session, used as in its documentation."""
 
 import asyncio
 import sys

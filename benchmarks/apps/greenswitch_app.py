@@ -1,4 +1,4 @@
-"""greenswitch's outbound server and session, used as its README does."""
+"""greenswitch's outbound server and session, used as in its README."""
 
 from gevent import monkey
 

@@ -1,6 +1,6 @@
-"""The least that such a port could do: a request's body decoded, one SET in Redis, 202. No token, no checks, no call.
+"""The least that an HTTP port could do: decode the body, SET a key in Redis, answer 202. No token, checks or call.
 
-``PORT REDIS_PORT``, and ``falcon`` to have a falcon application in between, as ours has.
+Arguments: ``PORT REDIS_PORT [falcon]``. With ``falcon``, a falcon application handles the request, as in our node.
 """
 
 from gevent import monkey

@@ -1,7 +1,9 @@
-"""The least that answers a real call: no event is filtered for more than is needed, nothing has a time-out.
+"""The least that can answer a real call: it subscribes to only the events it needs and has no time-outs.
 
-One greenlet a call on its raw socket. It answers `connect` with `answer` and nothing else; then, for the second half
-of the measurement, has FreeSWITCH collect a number and bridges to it at the template of the second argument.
+One greenlet per call reads the raw socket. After ``connect`` it sends ``answer``. For the second half of the
+measurement it then has FreeSWITCH collect a number and bridges the call to it.
+
+Arguments: ``PORT ENDPOINT COLLECT``: the endpoint with ``%s`` for the number, and the argument of play_and_get_digits.
 """
 
 import socket
