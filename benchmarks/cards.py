@@ -68,7 +68,7 @@ class Shop:
 
 
 class Bulk:
-    """Stand-in for a Redis client that sends the commands of CardStore in batches of a thousand, to load many cards."""
+    """Acts as the Redis client of a CardStore while many cards are loaded: sends its commands in batches of 1,000."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

@@ -1,15 +1,16 @@
-"""Plays FreeSWITCH, its callers and the API's clients to a whole node, from another process on another core.
+"""Play FreeSWITCH, its callers and the API's clients to a complete node, from a process on another core.
 
-The node finds an inbound event socket here and connects to it; each call comes to the node's outbound socket; the
-requests that begin calls are asked over keep-alive HTTP connections. What is said is what a FreeSWITCH 1.11.1 said to
-this node in the same call (``calls/``, by ``record.py``): the same frames with the same headers, in the same order,
-each when what it answers has come. Only what belongs to the call is put in: UUIDs, references, the caller's number,
-the times that a record is made of.
+The node connects to an inbound event socket here. Each call connects to the node's outbound socket. Requests that begin
+calls go over keep-alive HTTP connections. The frames are those that a FreeSWITCH 1.11.1 sent to this node in the same
+call (``calls/``, recorded by ``record.py``), with the same headers and in the same order, each once the node has sent
+what it answers. Only the call's own values are filled in: UUIDs, references, the caller's number, and the times that go
+into the record.
 
-A call counts only if all of it was performed: a caller who keys is asked first, B is dialled at the recorded endpoint,
-the socket is left after the end. What the node should not do (hang a call up, subscribe to something else) fails it.
+A call counts only if the node performed all of it: it prompts the caller before they key, dials B at the recorded
+endpoint, and leaves the socket after the end. A call fails if the node does anything else, such as hanging it up or
+subscribing to other events.
 
-Told what to do by JSON lines on its standard input, one answer each on its standard output::
+Orders arrive as JSON lines on standard input; each gets one line of JSON on standard output::
 
     {"do": "run", "mix": {"disa": 1}, "calls": 3000, "concurrency": 50, "rate": 0}
     {"do": "hold", "mix": {"click2dial": 1}, "calls": 5000, "concurrency": 50}
@@ -37,7 +38,7 @@ from benchmarks.loop import HOST, Failed, Loop, Peer
 from esl_apps.core import dialstring
 
 CALLS = Path(__file__).parent / "calls"
-#: Seconds for one call, and for the node to connect.
+#: Seconds within which a call must end, and the node must connect.
 PATIENCE = 30.0
 
 OK = b"Content-Type: command/reply\nReply-Text: +OK\n\n"
@@ -68,7 +69,7 @@ _JOB_UUID = re.compile(rb"\nJob-UUID: ([0-9a-f-]{36})")
 _CALL_REF = re.compile(rb'"call_ref":"([0-9a-f-]{36})"')
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 
-#: The requests of applications that a request begins: method, path, the header that the token stands in, body.
+#: The requests that begin calls: method, path, header of the token, body.
 REQUESTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "click2dial": (
         "POST",
@@ -84,7 +85,7 @@ REQUESTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     ),
 }
 
-#: What it says of itself, as a FreeSWITCH 1.11.1 did.
+#: The output of `status`, from a FreeSWITCH 1.11.1.
 STATUS = (
     b"UP 0 years, 0 days, 0 hours, 19 minutes, 28 seconds, 276 milliseconds, 992 microseconds\n"
     b"FreeSWITCH (Version 1.11.1-release  64bit) is ready\n848 session(s) since startup\n"
@@ -92,7 +93,7 @@ STATUS = (
     b"50000 session(s) max\nmin idle cpu 0.00/97.00\nCurrent Stack Size/Max 240K/8192K\n"
 )
 
-# What a template's slots stand for, and how wide each is.
+# The kinds of slots in a template; also the index of each kind's value in `Values`.
 REST, REF, CALLER, BEGUN, DIALLED, ENDED, APP_UUID, JOB_UUID = range(8)
 Values = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
 
@@ -101,11 +102,11 @@ class Template:
     """A recorded frame with slots in it."""
 
     def __init__(self, raw: bytes, slots: Callable[[bytes], Iterator[tuple[int, int, int]]]) -> None:
-        """``slots``: begin, end and kind of each, in order."""
+        """``slots`` yields begin, end and kind of each slot, in order."""
         self._raw = raw
         self._slots = list(slots(raw))
         self._by_length: dict[int, tuple[bytes, Callable[[Values], tuple[bytes, ...]]]] = {}
-        # Rendered with what stood in the slots, it is what was recorded.
+        # Filled with the recorded values, the template has to give the recorded frame.
         assert self._compile(0)[0] % tuple(raw[a:b] for a, b, _kind in self._slots) == raw
 
     def render(self, values: Values) -> bytes:
@@ -117,7 +118,7 @@ class Template:
         return found[0] % found[1](values)
 
     def _compile(self, wider: int) -> tuple[bytes, Callable[[Values], tuple[bytes, ...]]]:
-        """``wider``: by how much the Application-UUID is longer than the recorded one."""
+        """Return format and values for Application-UUIDs that make the frame ``wider`` by so many bytes in all."""
         parts, at = [], 0
         for begin, end, _kind in self._slots:
             parts.append(self._raw[at:begin].replace(b"%", b"%%"))
@@ -134,7 +135,7 @@ class Template:
 
 
 def chunks(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Direction and bytes of each frame and command of a recording."""
+    """Yield direction and bytes of each frame and command of a recording."""
     data = path.read_bytes()
     at = 0
     while at < len(data):
@@ -150,10 +151,10 @@ def header(frame: bytes, name: bytes) -> bytes:
 
 
 class Script:
-    """One application's recorded call: its frames by what they are, and what its parties do.
+    """The recorded call of an application: its frames by name, and the actions of its parties.
 
-    A frame's name: the leg and the event (``b.answer``), or ``complete.APPLICATION``; the n-th of a name is the n-th
-    that was recorded, and the last one where more are asked for.
+    A frame is named after its leg and event (``b.answer``), or ``complete.APPLICATION``. Several frames of one name are
+    sent in the order of the recording; the last is repeated if the node needs more.
     """
 
     def __init__(self, name: str) -> None:
@@ -162,7 +163,7 @@ class Script:
         inbound = list(chunks(CALLS / f"{name}.inbound.esl"))
         sent = [text for direction, text in outbound if direction == ">"]
         frames = [frame for direction, frame in outbound if direction == "<"]
-        #: Whether the node rings A.
+        #: Whether the node places the A-leg.
         self.placed = any(text.startswith(b"bgapi originate") for _direction, text in inbound)
         self.caller = header(frames[0], b"Caller-Caller-ID-Number")
         self.core_uuid = header(frames[0], b"Core-UUID")
@@ -177,16 +178,16 @@ class Script:
             b"|".join([self._aleg[8:], self._bleg[8:], self._ref, self.caller, rb"(?<!\d)1[67]\d{14}(?!\d)"])
             + rb"|(?<=\nApplication-UUID: )\d+(?=\n)|(?<=\nJob-UUID: )[0-9a-f-]{36}"
         )
-        #: What the node subscribes to, the endpoint that it bridges to, and the keys that were pressed, audio by audio.
+        #: The node's subscriptions, the endpoint that it bridges to, and the keys pressed during each playback.
         self.events = {text[:-2] for text in sent if text.startswith(b"event plain")}
         self.endpoint = _endpoint(next(text for text in sent if b"execute-app-name: bridge\n" in text))
         self.keys = self._pressed(outbound)
         self.connect = self._template(frames[0])
         self.outbound = self._by_name(frames[1:])
         self.inbound = self._by_name([frame for direction, frame in inbound if direction == "<"])
-        #: Whether A outlives B, and goes on to the next number.
+        #: Whether A stays up after B has hung up, and can dial another number.
         self.session = b"hangup_after_bridge=false" in b"".join(sent)
-        # What a bridge brings, burst by burst; and the caller's leaving.
+        # The frames of a bridge, by burst, and those of the caller hanging up.
         ends = ["b.hangup", "b.hangup_complete"]
         leaves = self._told("complete.socket", "a.hangup_complete", "notice")
         dialled = [["b.progress"], self._told("b.answer", "a.progress_media", "a.answer")]
@@ -195,13 +196,13 @@ class Script:
         else:
             self.bridge = [*dialled, [*ends, "a.hangup", "complete.bridge", *leaves]]
         self.leaves = ["a.hangup", "complete.playback", *leaves]
-        # What else comes with an application's end.
+        # Frames that come together with an application's completion.
         self.with_it = {"answer": self._told("a.progress_media", "a.answer"), "ring_ready": ["a.progress"]}
         if "a.progress_media" in dialled[1]:
             self.with_it["answer"] = []
 
     def _told(self, *names: str) -> list[str]:
-        """Those of them that the node was told of."""
+        """Return those names of which the recording has a frame."""
         return [one for one in names if one in self.outbound or one in self.inbound]
 
     def _pressed(self, outbound: list[tuple[str, bytes]]) -> list[list[bytes]]:
@@ -255,7 +256,7 @@ def _endpoint(bridge: bytes) -> bytes:
 
 
 class Client(Peer):
-    """A keep-alive connection to one of the node's HTTP ports, and what it asks there."""
+    """A keep-alive connection to an HTTP port of the node, and the request that it sends there."""
 
     __slots__ = ("app", "asked", "port", "request")
 
@@ -275,7 +276,7 @@ def request(app: str, port: int, token: str) -> bytes:
 
 
 def dealt(mix: dict[str, int]) -> list[str]:
-    """A round of a mix, its applications spread over it."""
+    """Return the applications of one round of `mix`, evenly interleaved."""
     each = [((i + 0.5) / count, app) for app, count in mix.items() for i in range(count)]
     return [app for _at, app in sorted(each)]
 
@@ -308,7 +309,7 @@ class Orders(Peer):
 
 
 class Call(Peer):
-    """One call, from its first INVITE or its request to its end; as a peer, the socket of its A-leg."""
+    """A call, from its INVITE or request to its end. As a peer, it is the socket of the A-leg."""
 
     __slots__ = (
         "accepted",
@@ -334,17 +335,17 @@ class Call(Peer):
     def __init__(self, script: Script, serial: int, caller: bytes, now: float) -> None:
         super().__init__(None)
         self.script, self.serial, self.started = script, serial, now
-        self.target = 0  # the port that an answered leg goes to
+        self.target = 0  # the port to connect to when the leg answers
         self.ref = b""
         self.node = b""
         self.job = b""
         self.accepted = not script.placed
-        self.busy = ""  # the application that runs on the channel
+        self.busy = ""  # the application running on the channel
         self.app_uuid = b""
-        self.playing = -1  # which of the audios it has come to
+        self.playing = -1  # index of the current playback
         self.keys: deque[bytes] = deque()
-        self.queue: deque[tuple[str, bytes]] = deque()  # executes that wait for the one that runs
-        self.counts: Counter[str] = Counter()  # how often a frame was sent
+        self.queue: deque[tuple[str, bytes]] = deque()  # executes that wait for the running one
+        self.counts: Counter[str] = Counter()  # how many frames of each name were sent
         self.done: list[str] = []
         self.held = False
         stamp = _stamp()
@@ -353,7 +354,7 @@ class Call(Peer):
         self.values: Values = (rest, b"", caller, stamp, stamp, stamp, b"", b"")
 
     def at(self, which: int) -> None:
-        """This is when it was dialled, or when it ended."""
+        """Set the time of DIALLED or ENDED, and of what follows it, to now."""
         self.times[which - BEGUN :] = [_stamp()] * (ENDED + 1 - which)
 
 
@@ -363,7 +364,7 @@ def _stamp() -> bytes:
 
 class Exchange(Loop[Peer]):
     def __init__(self, port: int, password: str, apis: list[dict[str, Any]], admin: dict[str, Any]) -> None:
-        """``apis``: ``port`` and ``token`` of each integrator; ``admin``: the same of the admin port."""
+        """``apis`` has ``port`` and ``token`` of each integrator, ``admin`` those of the admin port."""
         super().__init__(0.0)
         self.password = password.encode()
         self.apis, self.admin = apis, admin
@@ -371,7 +372,7 @@ class Exchange(Loop[Peer]):
         self.node_ports = itertools.cycle([0])
         self.callers = 10_000
         self.calls: dict[int, Call] = {}
-        """By their serial number: those that have not ended."""
+        """Calls that have not ended, by serial number."""
         self.by_ref: dict[bytes, Call] = {}
         self.serials = itertools.count(1)
         self.finished = 0
@@ -380,21 +381,21 @@ class Exchange(Loop[Peer]):
         self.held: list[Call] = []
         self.controls: list[Control] = []
         self.said: dict[Control, list[bytes]] = {}
-        """For the inbound connections, to be sent at the turn's end."""
+        """Frames for the inbound connections, to be sent at the end of the turn."""
         self.idle: dict[str, deque[Client]] = {}
         self.waiting: deque[Call] = deque()
-        """Calls whose request has no connection yet."""
+        """Calls whose request waits for a connection."""
         self.nameless: dict[str, deque[Call]] = {app: deque() for app in REQUESTS}
-        """Calls that were asked for, and whose references are not known yet."""
+        """Calls that were requested, but whose call_ref the node hasn't told yet."""
         self.orders: deque[dict[str, Any]] = deque()
         sock = socket.create_server((HOST, port), backlog=128)
         sock.setblocking(False)
         self.add(Listener(sock))
 
-    # What it is told ----------------------------------------------------------------------------------
+    # Orders -------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Until standard input ends."""
+        """Carry out orders until standard input ends."""
         while True:
             self.turn()
             while self.orders:
@@ -415,17 +416,17 @@ class Exchange(Loop[Peer]):
                 print(json.dumps(result), flush=True)
 
     def ready(self, ports: list[int], connections: int) -> None:
-        """Until so many have subscribed; ``ports``: where callers come to, in turns."""
+        """Wait until `connections` inbound connections have subscribed. Callers connect to `ports` in turn."""
         self.node_ports = itertools.cycle(ports)
         until = time.perf_counter() + PATIENCE
         while sum(control.heard for control in self.controls) < connections:
             if time.perf_counter() > until:
-                self.failures["the node does not connect"] += 1
+                self.failures["the node did not connect"] += 1
                 return
             self.turn()
 
     def dial(self, callers: int = 10_000, tick: float = 0.0, connections: int = 16) -> None:
-        """How: from how many numbers, with which tick (seconds), over how many HTTP connections a port."""
+        """Set how many caller numbers, which tick (in seconds) and how many HTTP connections per port to use."""
         self.callers, self.tick = callers, tick
         for clients in self.idle.values():
             for client in clients:
@@ -437,7 +438,7 @@ class Exchange(Loop[Peer]):
                 self.idle.setdefault(app, deque()).append(Client(app, **api))
 
     def run(self, mix: dict[str, int], calls: int, concurrency: int = 50, rate: float = 0.0) -> None:
-        """Place so many calls, so many at a time, and see them end. ``mix``: how many of each, in a round."""
+        """Place `calls` calls, `concurrency` at a time, and wait for their ends. `mix` has each application's share."""
         self.interval = 1 / rate if rate else 0.0
         turns = itertools.cycle(dealt(mix))
         began = swept = time.perf_counter()
@@ -454,7 +455,7 @@ class Exchange(Loop[Peer]):
         self.interval = 0.0
 
     def hold(self, mix: dict[str, int], calls: int, concurrency: int = 50) -> None:
-        """Bring so many more calls to where the two talk, and keep them there."""
+        """Bring `calls` more calls into a bridge and keep them there."""
         self.holding = True
         turns = itertools.cycle(dealt(mix))
         target = len(self.held) + calls
@@ -467,7 +468,7 @@ class Exchange(Loop[Peer]):
         self.holding = False
 
     def release(self) -> None:
-        """The callees of the held calls hang up; each goes on to its end."""
+        """Let the callees of the held calls hang up, and wait until the calls have ended."""
         held, self.held = self.held, []
         target = self.finished + len(held)
         swept = time.perf_counter()
@@ -485,7 +486,7 @@ class Exchange(Loop[Peer]):
         if now - last < 1:
             return last
         for call in [call for call in self.calls.values() if now - call.started > PATIENCE and not call.held]:
-            self.end(call, f"no end after {PATIENCE:.0f} s; did {call.done}, running {call.busy or 'nothing'}")
+            self.end(call, f"not over after {PATIENCE:.0f} s; did {call.done}, running {call.busy or 'nothing'}")
         return now
 
     # Calls --------------------------------------------------------------------------------------------
@@ -503,7 +504,7 @@ class Exchange(Loop[Peer]):
             self.add(call)
 
     def ask(self) -> None:
-        """Send the requests for which there is a connection."""
+        """Send waiting requests, as far as there are connections."""
         for _ in range(len(self.waiting)):
             call = self.waiting.popleft()
             clients = self.idle[call.script.name]
@@ -541,16 +542,16 @@ class Exchange(Loop[Peer]):
         return f"{type(peer).__name__.lower()}: closed by the node"
 
     def wrong(self, call: Call) -> str:
-        """Why this call is not all of its script, or nothing."""
+        """Return how this call deviates from its script, or an empty string."""
         if not call.accepted:
-            return "its request was not answered with 2xx"
+            return "its request got no 2xx"
         if call.counts["a.hangup_complete"] != 1 or call.counts["b.hangup_complete"] != 1:
-            return f"left before its end, after {call.done}"
+            return f"the node left the call before its end, after {call.done}"
         if any(call.keys) or (call.script.session and call.playing + 1 != len(call.script.keys)):
-            return f"the caller was asked {call.playing + 1} times; did {call.done}"
+            return f"the caller was prompted {call.playing + 1} times; did {call.done}"
         return ""
 
-    # What comes ---------------------------------------------------------------------------------------
+    # Input --------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
         super().turn()
@@ -572,7 +573,7 @@ class Exchange(Loop[Peer]):
         elif isinstance(peer, Orders):
             data = os.read(peer.fd, 65536)
             if not data:
-                sys.exit(1)  # whoever tells us what to do is gone
+                sys.exit(1)  # the benchmark that gives the orders is gone
             *lines, peer.buffer = (peer.buffer + data).split(b"\n")
             self.orders.extend(json.loads(line) for line in lines)
         elif isinstance(peer, Client):
@@ -583,7 +584,7 @@ class Exchange(Loop[Peer]):
     def answered(self, client: Client) -> None:
         data = client.buffer + client.sock.recv(65536)
         if not data and not client.asked:
-            # A node does not keep a connection for ever that nobody asks anything on.
+            # The node closes idle connections after a while.
             self.drop(client)
             client.fd = -1
             return
@@ -603,17 +604,16 @@ class Exchange(Loop[Peer]):
         if data[9:10] != b"2" or found is None:
             first = data[:head].partition(b"\r")[0]
             raise Failed(f"HTTP: {first.decode()} {data[head + 4 :].decode()[:200]}")
-        # The originate may have come before the answer.
+        # The originate may have arrived before the HTTP answer.
         call = self.by_ref.get(found[1]) or self.unnamed(client.app, found[1])
         call.accepted = True
         self.ask()
 
     def unnamed(self, app: str, ref: bytes) -> Call:
-        """The call of a reference that is heard for the first time: requests are alike, and any that was asked for
-        will do."""
+        """Return the call for a new call_ref. Requests are all alike: take the oldest that has no call_ref yet."""
         calls = self.nameless[app]
         if not calls:
-            raise Failed(f"a call that nobody asked for: {app} {ref.decode()}")
+            raise Failed(f"a call that was not requested: {app} {ref.decode()}")
         call = calls.popleft()
         self.known(call, ref)
         return call
@@ -675,7 +675,7 @@ class Exchange(Loop[Peer]):
         self.schedule(peer, "a.progress", call.serial)
 
     def api(self, text: bytes) -> bytes:
-        """An api command's output."""
+        """Return the output of an api command."""
         verb, _, rest = text.partition(b" ")
         if verb == b"status":
             return STATUS % len(self.calls)
@@ -687,7 +687,7 @@ class Exchange(Loop[Peer]):
             return b'{"row_count":0}' if rest.endswith(b"as json") else b"\n0 total.\n"
         if verb in (b"uuid_setvar", b"uuid_break", b"sched_del"):
             return b"+OK\n"
-        # hupall and uuid_kill among them: these calls end by themselves.
+        # hupall and uuid_kill fail, too: these calls end without the node's help.
         raise Failed(f"api {text[:80].decode('latin-1')}")
 
     # The outbound event socket ------------------------------------------------------------------------
@@ -715,13 +715,13 @@ class Exchange(Loop[Peer]):
             self.send(call, FILTER % (name, value))
         elif verb == b"event":
             if text not in call.script.events:
-                raise Failed(f"{text.decode()}: not what was recorded (python -m benchmarks.record)")
+                raise Failed(f"{text.decode()}: not in the recording; make a new one: python -m benchmarks.record")
             self.send(call, EVENTS)
         elif verb == b"divert_events":
             self.send(call, DIVERTED)
         elif verb == b"exit":
             problem = self.wrong(call)
-            with suppress(ConnectionError):  # who said exit may close without waiting for the answer
+            with suppress(ConnectionError):  # after exit the node may close without waiting for the answer
                 self.send(call, BYE)
             self.end(call, problem)
         else:
@@ -756,7 +756,7 @@ class Exchange(Loop[Peer]):
             elif call.script.session and call.playing == len(keys) - 1:
                 self.schedule(call, "leaves", 0)
             else:
-                raise Failed(f"an audio that was not recorded, after {call.done}")
+                raise Failed(f"a playback that is not in the recording, after {call.done}")
         else:
             self.schedule(call, f"complete.{app}", 0)
 
@@ -789,12 +789,12 @@ class Exchange(Loop[Peer]):
             assert step.startswith("complete.")
             if call.busy != step[9:]:
                 return  # a second uuid_break
-            # Of those that it does not wait for, it asked not to be told.
+            # The node asks for no completion event of an application that it doesn't wait for.
             self.say(call, [*script.with_it.get(step[9:], ()), *([] if call.app_uuid == UNHEARD else [step])])
             self.completed(call)
 
     def ring(self, control: Control, step: str, serial: int) -> None:
-        """An A-leg that the node placed rings; then it answers, and comes to its socket."""
+        """Let an A-leg that the node placed ring, then answer and connect to the node."""
         call = self.calls.get(serial)
         if call is None:
             return
@@ -811,7 +811,7 @@ class Exchange(Loop[Peer]):
             self.execute(call, *call.queue.popleft())
 
     def say(self, call: Call, names: list[str]) -> None:
-        """Frames, to the call's own socket and, those that it hears, to its node's inbound connection."""
+        """Send frames to the call's socket, and to its node's inbound connection as far as that has them."""
         self.stamped(call)
         counts, script = call.counts, call.script
         frames = []
@@ -828,7 +828,7 @@ class Exchange(Loop[Peer]):
                     if call.node in control.nodes:
                         self.said.setdefault(control, []).append(frame)
             if found is None and heard is None:
-                raise Failed(f"no {name} was recorded")
+                raise Failed(f"no {name} in the recording")
         if frames:
             self.send(call, b"".join(frames))
 
@@ -840,10 +840,10 @@ class Exchange(Loop[Peer]):
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exchange", description=__doc__.partition("\n")[0])
-    parser.add_argument("--port", type=int, required=True, help="of the inbound event socket")
+    parser.add_argument("--port", type=int, required=True, help="port of the inbound event socket")
     parser.add_argument("--password", required=True)
     parser.add_argument("--apis", type=json.loads, required=True, help="port and token of each integrator, as JSON")
-    parser.add_argument("--admin", type=json.loads, required=True, help="the same of the admin port")
+    parser.add_argument("--admin", type=json.loads, required=True, help="port and token of the admin port, as JSON")
     options = parser.parse_args()
     exchange = Exchange(options.port, options.password, options.apis, options.admin)
     exchange.add(Orders())

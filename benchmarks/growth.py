@@ -1,4 +1,4 @@
-"""What a call costs as there is more of everything: calls that are up, cards, integrators, calls to be listed."""
+"""Measure the cost of a call as the numbers of live calls, cards, integrators and recent calls grow."""
 
 from __future__ import annotations
 
@@ -27,24 +27,26 @@ RECENT = (100, 1000, 10_000, 100_000)
 CALLS, ROUNDS, REQUESTS = 400, 5, 200
 PLOT = process.ROOT / "docs" / "benchmarks" / "growth.svg"
 NOTES = """\
-Each line is a node of its own with its Redis, as in the first table of applications.txt; calls are whole, saturated, 50
-at a time, and each has its record. "us CPU" is the node's, by call: the median of {rounds} runs of {calls} calls; "x"
-is beside the first line of its kind. "Redis us" is redis-server's CPU by call or request.
-Calls up: click-to-dial calls that are held in a bridge while others begin and end; KB is what each of them holds.
-Cards: dialthrough, by caller number, of cards taken in turn; KB is a card's in Redis. Integrators: click-to-dial over
-one connection to each one's port; KB is what each integrator's port adds to an idle node. Recent calls: 24 hours' of
-one integrator in Redis; a GET /click2dial/calls of 50, and a GET /click2dial/calls/REF, in ms as the client sees them
-(median of {requests}, one after the other) and in the node's CPU; KB is a call's in Redis."""
+Each row is a fresh node with its own Redis, as in the first table of applications.txt. Calls are complete, 50 at a time
+under full load, and each has its record. "us CPU" is the node's CPU time per call: the median of {rounds} runs of
+{calls} calls. "x" compares it with the first row of the same kind. "Redis us" is redis-server's CPU time per call or
+request.
+Calls up: click-to-dial calls held in a bridge while others begin and end; KB is the node's memory per held call.
+Cards: dialthrough by caller number, with cards in turn; KB is the memory of a card in Redis.
+Integrators: click-to-dial over one connection to the port of each; KB is what each port adds to an idle node.
+Recent calls: the calls of one integrator in the last 24 hours, in Redis. GET /click2dial/calls lists 50 of them, GET
+/click2dial/calls/REF returns one; "ms" is the client's time (median of {requests} requests in sequence); KB is the
+memory of a call in Redis."""
 
 
 @dataclasses.dataclass
 class Point:
-    """One line of the table."""
+    """A row of the table."""
 
     kind: str
     count: int
     cpu: float
-    """Microseconds of the node's CPU, by call or request."""
+    """Microseconds of the node's CPU per call or request."""
     redis: float
     kb: float
     ms: float | None = None
@@ -75,12 +77,12 @@ def run(options: argparse.Namespace) -> str:
         for point in points
     ]
     notes = NOTES.format(rounds=ROUNDS, calls=CALLS, requests=REQUESTS).splitlines()
-    columns = ["as there are more", "of them", "us CPU", "x", "Redis us", "ms", "KB each"]
-    return table.render("Cost of a call as work grows", columns, rows, [*notes, "", machine])
+    columns = ["growing number of", "number", "us CPU", "x", "Redis us", "ms", "KB each"]
+    return table.render("Cost of a call as the load grows", columns, rows, [*notes, "", machine])
 
 
 def costs(one: Stand, mix: dict[str, int], calls: int, rounds: int) -> tuple[float, float]:
-    """Microseconds of CPU a call: the node's and Redis's."""
+    """Return microseconds of CPU per call, of the node and of Redis."""
     runs = [one.measured(mix, calls) for _ in range(rounds)]
     node, redis = (statistics.median(each[name] / calls * 1e6 for each in runs) for name in ("node", "redis"))
     return node, redis
@@ -145,7 +147,7 @@ def recent(count: int, _calls: int, rounds: int) -> Iterator[Point]:
 
 
 def remember(one: Stand, count: int) -> list[str]:
-    """Calls that have ended, as a node leaves them in Redis; their references."""
+    """Write `count` ended calls to Redis, as a node would. Returns their references."""
     store = Store(one.client)
     refs = []
     for i in range(count):
@@ -165,7 +167,7 @@ def remember(one: Stand, count: int) -> list[str]:
 
 
 def asked(one: Stand, address: str, path: Callable[[], str]) -> tuple[float, float, float]:
-    """Microseconds of the node's and of Redis's CPU a request, and the median in ms."""
+    """Return microseconds of the node's and of Redis's CPU per request, and the median time in ms."""
     connection = http.client.HTTPConnection(address, timeout=30)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     node, redis = process.cpu(one.pid), process.cpu(one.redis.pid)
@@ -183,11 +185,11 @@ def asked(one: Stand, address: str, path: Callable[[], str]) -> tuple[float, flo
 
 
 def plot(points: Sequence[Point]) -> None:
-    """CPU a call or request, beside that of the least of each kind."""
+    """Draw the CPU time per call or request, relative to the first point of each kind."""
     import matplotlib
 
     matplotlib.use("svg")
-    # The same run draws the same file.
+    # The same figures have to give the same file.
     matplotlib.rcParams["svg.hashsalt"] = "esl_apps"
     from matplotlib import pyplot
 
@@ -198,8 +200,8 @@ def plot(points: Sequence[Point]) -> None:
     axes.set_xscale("log")
     axes.set_ylim(0, None)
     axes.axhline(1.0, color="grey", linewidth=0.5)
-    axes.set_xlabel("how many there are")
-    axes.set_ylabel("CPU a call or request, of the first")
+    axes.set_xlabel("number")
+    axes.set_ylabel("CPU per call or request, relative to the first")
     axes.legend(fontsize="small")
     figure.tight_layout()
     figure.savefig(PLOT, metadata={"Date": None})

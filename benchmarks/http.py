@@ -1,4 +1,4 @@
-"""HTTP: requests a second of ``POST /click2dial/calls``, and what slow and huge clients do to the others' times."""
+"""HTTP: requests a second of ``POST /click2dial/calls``, and the effect of slow clients and huge bodies on others."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from benchmarks import clients, process, table
 from tests.support.node import TOKEN, Node, RedisServer, configuration
 
 SECONDS, ROUNDS, CLIENTS = 3.0, 5, 100
-#: Of the measurement with others beside: requests a second, of so many clients, for so long.
+#: While slow or huge clients are connected: requests a second, clients, seconds.
 RATE, FEW, LONG = 50.0, 10, 5.0
 SLOW, HUGE = 50, 10
 POST, GET = "POST /click2dial/calls", "GET /click2dial/calls/REF"
 FALCON, PYWSGI = "peer: pywsgi, falcon, one SET", "peer: pywsgi, one SET"
-ALONE = "nobody else"
+ALONE = "no other clients"
 BESIDE: dict[str, dict[str, int]] = {
     ALONE: {},
-    f"{SLOW} that send a byte a second": {"slow": SLOW},
-    f"{HUGE} that send bodies of 100 MB": {"huge": HUGE},
+    f"{SLOW} clients that send a byte a second": {"slow": SLOW},
+    f"{HUGE} clients that send bodies of 100 MB": {"huge": HUGE},
 }
 NOTES = """\
-{clients} clients on keep-alive connections, each with its next request as soon as it has its answer; {rounds} rounds of
-{seconds:g} s, in a new order in each. The server has one core, clients, Redis and the switch the other. The node
-authorises, checks the fields, makes a call and its originate string, writes it down and tells Redis and the switch; the
-switch is a stub that says busy at once, so each call also ends and has its record pushed within the run. "peer" does
-nothing but decode the body and SET one key: no token, no check, no call. "us CPU" is the server's, for each request.
-Each figure is the median of the rounds'."""
+{clients} clients on keep-alive connections; each sends its next request as soon as it has an answer. {rounds} rounds of
+{seconds:g} s, each in a new random order. The server has one core; clients, Redis and the switch share the other. The
+node authorises the request, checks its fields, creates a call and its originate string, logs it, and tells Redis and
+the switch. The switch is a stub that reports busy at once, so each call also ends within the run, and its record is
+pushed. "peer" only decodes the body and SETs one key: no token, no checks, no call. "us CPU" is the server's CPU time
+per request. Each figure is the median over the rounds."""
 BESIDE_NOTES = """\
-{few} clients with {rate:g} POSTs a second together, at random, while others are connected; {rounds} rounds of
-{long:g} s each, in a new order in each, and of their figures the median. The slow ones are cut off and come again; so
-do those with a body of 100 MB (as fast as the port takes it, 64 KB a millisecond at the most), which is refused once
-its length is known."""
+{few} clients send {rate:g} POSTs a second together, at random intervals, while other clients are connected. Figures are
+the median of {rounds} rounds of {long:g} s, each in a new random order. The server cuts slow clients off, and they
+connect again. So do those with a body of 100 MB (sent as fast as the port reads, at most 64 KB per millisecond); the
+server refuses it as soon as it knows the length."""
 
 
 @dataclass
 class Times:
-    """Of one kind of request, over the rounds."""
+    """The figures of one kind of request, by round."""
 
     rounds: list[list[float]] = field(default_factory=list)
-    """Seconds of each request."""
+    """Seconds that each request took."""
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    """CPU seconds of the server for each request."""
+    """CPU seconds of the server per request."""
 
 
 def run(options: argparse.Namespace) -> str:
@@ -94,19 +94,19 @@ def run(options: argparse.Namespace) -> str:
         (name, sum(map(len, one.rounds)), *spread(one), table.ratio(percentile(one, 99), base))
         for name, one in beside.items()
     ]
-    columns = ["beside", "requests", "median ms", "p99 ms", "p99 of alone"]
+    columns = ["other clients", "requests", "median ms", "p99 ms", "p99 of none"]
     notes = BESIDE_NOTES.format(few=FEW, rate=RATE, rounds=rounds, long=LONG / quick).splitlines()
-    second = table.render("HTTP: a client's times while others are connected", columns, rows_beside, notes)
+    second = table.render("HTTP: response times while other clients are connected", columns, rows_beside, notes)
     return f"{first}\n\n\n{second}"
 
 
 def spread(one: Times) -> tuple[str, str]:
-    """Milliseconds: the median, and the 99th percentile."""
+    """Return the median and the 99th percentile, in milliseconds."""
     return f"{percentile(one, 50) * 1000:.1f}", f"{percentile(one, 99) * 1000:.1f}"
 
 
 def percentile(one: Times, percent: int) -> float:
-    """The median of the rounds': what else a machine did in one of them is not the server's."""
+    """Return the median of the rounds' percentiles, so that a disturbance of the machine in one round has no effect."""
     return statistics.median(statistics.quantiles(each, n=100, method="inclusive")[percent - 1] for each in one.rounds)
 
 
@@ -117,7 +117,7 @@ class Server:
 
 
 def load(server: Server, seconds: float, into: Times) -> None:
-    """Run its clients, in a process of their own on the other core."""
+    """Run the server's clients in a process on the other core, and add their figures to ``into``."""
     plan = dataclasses.replace(server.plan, seconds=seconds)
     command = process.python("benchmarks.clients", json.dumps(dataclasses.asdict(plan)))
     before = process.cpu(server.pid)
@@ -126,7 +126,7 @@ def load(server: Server, seconds: float, into: Times) -> None:
         assert child.stdout is not None
         out = child.stdout.read()
     if child.returncode != 0:
-        raise RuntimeError("the clients failed")
+        raise RuntimeError("the HTTP clients failed; see their traceback above")
     found = json.loads(out)
     into.rounds.append(found)
     into.rates.append(len(found) / seconds)
@@ -135,13 +135,13 @@ def load(server: Server, seconds: float, into: Times) -> None:
 
 @contextlib.contextmanager
 def disturbed(server: Server, by: dict[str, int]) -> Iterator[None]:
-    """With those clients connected, in a process of their own."""
+    """Keep slow or huge clients connected during the block, in a process of their own."""
     plan = dataclasses.replace(server.plan, clients=0, seconds=600.0, slow=by.get("slow", 0), huge=by.get("huge", 0))
     command = process.python("benchmarks.clients", json.dumps(dataclasses.asdict(plan)))
     with subprocess.Popen(command, cwd=process.ROOT) as child:
         try:
             process.pin(child.pid, 1)
-            time.sleep(2)  # until they are all there
+            time.sleep(2)  # until all of them are connected
             yield
         finally:
             child.kill()
@@ -149,7 +149,7 @@ def disturbed(server: Server, by: dict[str, int]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def set_up() -> Iterator[dict[str, Server]]:
-    """The servers under test, by what is asked of them."""
+    """Start the servers under test. Yields them by name."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="http-")))
         redis = RedisServer()

@@ -1,4 +1,4 @@
-"""Processes under measurement: starting them, pinning them to a core, reading their CPU time and memory."""
+"""Start processes, pin them to a core, and read their CPU time and memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def pin(pid: int, core: int) -> None:
-    """Keep a process on one core (where there is but one, on that)."""
+    """Keep a process on one core. Cores are counted modulo the machine's."""
     cores = sorted(os.sched_getaffinity(0) | set(range(os.cpu_count() or 1)))
     os.sched_setaffinity(pid, {cores[core % len(cores)]})
 
 
 def realtime(pid: int, on: bool) -> None:
-    """Make all threads of a process realtime ones (SCHED_RR, the lowest priority), or ordinary ones again. Takes root,
-    as FreeSWITCH does for the same."""
+    """Make all threads of a process realtime (SCHED_RR, lowest priority), or ordinary again. Needs root."""
     policy, priority = (os.SCHED_RR, 1) if on else (os.SCHED_OTHER, 0)
     for task in os.listdir(f"/proc/{pid}/task"):
         os.sched_setscheduler(int(task), policy, os.sched_param(priority))
@@ -30,7 +29,7 @@ def realtime(pid: int, on: bool) -> None:
 
 @contextlib.contextmanager
 def pinned(core: int) -> Iterator[None]:
-    """What is started here stays on one core, with all its threads."""
+    """Keep processes that are started in the block on one core, with all their threads."""
     before = os.sched_getaffinity(0)
     pin(0, core)
     try:
@@ -40,12 +39,12 @@ def pinned(core: int) -> Iterator[None]:
 
 
 def cpu(pid: int) -> float:
-    """User and system seconds of a process, all its threads, to the nanosecond: its CPU-time clock."""
+    """Return user plus system seconds of a process with all its threads, from its CPU-time clock (nanoseconds)."""
     return time.clock_gettime((~pid << 3) | 2)
 
 
 def memory(pid: int) -> int:
-    """Resident memory in KB."""
+    """Return the resident memory of a process in KB."""
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
@@ -59,13 +58,13 @@ def free_port() -> int:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started and that are still there."""
+    """Return the pids of a process's living children."""
     return [int(text) for text in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextlib.contextmanager
 def running(argv: list[str], port: int, core: int | None = 0) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that listens on `port`, pinned, ended when the block is left."""
+    """Start a process, pinned to a core, and wait until it listens on `port`. It ends with the block."""
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT, env=environment)
     try:
@@ -75,7 +74,7 @@ def running(argv: list[str], port: int, core: int | None = 0) -> Iterator[subpro
         while not listening(port):
             if child.poll() is not None or time.monotonic() > deadline:
                 child.kill()
-                raise RuntimeError(f"{' '.join(argv)} does not listen: {child.communicate()[1][-2000:].decode()}")
+                raise RuntimeError(f"{' '.join(argv)} doesn't listen: {child.communicate()[1][-2000:].decode()}")
             time.sleep(0.05)
         yield child
     finally:
@@ -88,7 +87,7 @@ def running(argv: list[str], port: int, core: int | None = 0) -> Iterator[subpro
 
 
 def listening(port: int) -> bool:
-    """Whether a socket of this machine listens there; asked of the kernel: the application sees nothing."""
+    """Whether a socket of this machine listens on `port`. Asks the kernel, so the application sees no connection."""
     wanted = f":{port:04X}"
     for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, *_ = line.split()

@@ -1,8 +1,8 @@
-"""Records the calls that the load generator plays: a real FreeSWITCH and a node, with a relay on either connection.
+"""Record the calls that the load generator plays: a real FreeSWITCH and a node, with a relay on each connection.
 
-``python -m benchmarks.record`` writes ``benchmarks/calls/APPLICATION.outbound.esl`` and ``….inbound.esl``, in the form
-of ``tests/captures``: one call each, as the node of this commit performs it. To be done again where the node says
-something else to the switch than it did, or another FreeSWITCH is to be played.
+``python -m benchmarks.record`` writes ``benchmarks/calls/APPLICATION.outbound.esl`` and ``….inbound.esl``, one call
+each, as the node of this commit performs it, in the format of ``tests/support/captures``. Record again when the node
+sends the switch other commands than before, or to play another version of FreeSWITCH.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from tests.rig.freeswitch import FreeswitchRig
 
 CALLS = Path(__file__).parent / "calls"
 AGENT, QUEUED, CALLER, CALLEE, E164, A_PARTY = "1000", "1001", "0825556666", "0820001234", "27820001234", "27820001235"
-#: What stands for the path to this project, of the same length: each frame says its own.
+#: Replaces the path to this project. It has the same length, as each frame states its own.
 _SOMEWHERE = b"/opt/esl_apps".ljust(len(str(process.ROOT)), b"/")[: len(str(process.ROOT))]
 _LENGTH = re.compile(rb"^Content-Length: (\d+)$", re.M)
 
 
 class Relay:
-    """Takes connections to ``port`` on to ``target``, and writes down what goes through, frame by frame."""
+    """Forward connections from ``port`` to ``target`` and record the frames that pass."""
 
     def __init__(self, target: Callable[[], int]) -> None:
         self._target = target
@@ -51,7 +51,7 @@ class Relay:
             threading.Thread(target=self._carry, args=(far, near), daemon=True).start()
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        """Which side is the switch is told from its first bytes: replies have a Content-Type."""
+        """Forward data in one direction, and record it."""
         rest = b""
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
@@ -75,7 +75,7 @@ class Relay:
         return data
 
     def take(self, file: Path) -> None:
-        """Write the file, and begin anew."""
+        """Write the recorded frames to a file and forget them."""
         with self._lock:
             chunks, self.chunks = self.chunks, []
         began = chunks[0][0] if chunks else 0.0
@@ -120,7 +120,7 @@ def main() -> None:
                     time.sleep(1.0)
                     leg.digits(part)
                 if digits:
-                    # The callee's end, and what is heard then.
+                    # The callee has hung up; let the prompt that follows begin.
                     eventually(lambda: redis.client.llen(stand.CDRS) == 1, 20)
                     time.sleep(0.5)
                     leg.hangup()
@@ -144,7 +144,7 @@ def main() -> None:
         }
         for name, call in calls.items():
             for relay in (outbound, inbound):
-                # The first has the connection's own beginning.
+                # The first recording of the inbound relay is the beginning of its connection.
                 relay.take(CALLS / (f"{name}.none" if relay is outbound or name != "disa" else "connection.esl"))
             call()
             record = redis.pop()

@@ -1,6 +1,6 @@
-"""From a request to the agent's INVITE: ``POST /click2dial/calls`` beside the same ``originate`` typed by hand.
+"""The time from a request to the agent's INVITE: ``POST /click2dial/calls`` compared with an ``originate`` by hand.
 
-A real FreeSWITCH and a real phone (``tests/rig``); without them there is nothing to measure.
+Needs a real FreeSWITCH and a real phone (``tests/rig``).
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ AGENT = "1000"
 REQUEST = {"agent": AGENT, "callee": "0820001234", "outbound_id": "27115550000"}
 POST, FS_CLI, API, BGAPI = "POST", "fs_cli -x", "event socket, api", "event socket, bgapi"
 NOTES = """\
-From just before the request is written to the phone's INVITE, as the phone's own process stamps it. The same
-phone rings each time and answers 486. POST: a keep-alive HTTP connection to a node with Redis, both on this
-machine. The others send the originate that the node sends (its variables, its 'socket' application; a call_ref of
-its own each, and another node's name, so that the node has no part in it): by a new fs_cli, its start included;
-typed in a connected event socket, as "api" and as "bgapi", which is the node's way. {rounds} rounds, the four in a new
-order in each, after a warm-up call of each and a random pause of 30 to 70 ms."""
+The time from just before the request is written until the phone's process gets the INVITE. The same phone rings each
+time and answers 486. POST: over a keep-alive HTTP connection to a node with Redis, all on this machine. The others send
+the node's originate (its variables, its 'socket' application), each with a call_ref of its own and another node's name,
+so that the node takes no part: with a new fs_cli, including its start; and over a connected event socket, as "api" and
+as "bgapi", which the node uses. {rounds} rounds after a warm-up call of each, with the four in a new random order and a
+random pause of 30 to 70 ms before each call."""
 
 
 def run(options: argparse.Namespace) -> str:
     binary = find_freeswitch()
     fs_cli = binary.with_name("fs_cli") if binary else None
     if binary is None or fs_cli is None or not os.access(fs_cli, os.X_OK):
-        print("ring: skipped: no FreeSWITCH with its fs_cli on this machine ($FREESWITCH names the binary)")
+        print("ring: skipped: FreeSWITCH with fs_cli not found (set $FREESWITCH to its binary)")
         return ""
     if importlib.util.find_spec("pjsua2") is None:
-        print("ring: skipped: no phone (pip install -e '.[phones]')")
+        print("ring: skipped: the rig's phones are not installed (pip install -e '.[phones]')")
         return ""
     machine = table.machine()
     rounds = ROUNDS // 10 if options.quick else ROUNDS
@@ -68,13 +68,13 @@ def run(options: argparse.Namespace) -> str:
         )
         for name, each in times.items()
     ]
-    columns = ["begun by", "median ms", "p90 ms", "least ms", "POST is"]
+    columns = ["request", "median ms", "p90 ms", "least ms", "POST is"]
     notes = [f"{machine}, {version}", "", *NOTES.format(rounds=rounds).splitlines()]
     return table.render("From a request to the agent's INVITE", columns, rows, notes)
 
 
 def measure(rig: FreeswitchRig, fs_cli: Path, rounds: int) -> dict[str, list[float]]:
-    """Seconds from each beginning to the INVITE, by who began."""
+    """Return the seconds from request to INVITE, by kind of request."""
     phone = rig.phone(AGENT, Script(reject=486))
     with started(rig) as (node, redis), contextlib.closing(event_socket(rig)) as client:
         host, _, port = node.api.rpartition(":")
@@ -104,7 +104,7 @@ def measure(rig: FreeswitchRig, fs_cli: Path, rounds: int) -> dict[str, list[flo
             return client.read
 
         def ways() -> dict[str, Callable[[], Callable[[], object]]]:
-            """Each begins a call and gives what is to be done after it; made ready before the clock starts."""
+            """Return a function per kind of request. It begins a call and returns a function to clean up after it."""
             text = command()
             return {
                 POST: post,
@@ -155,7 +155,7 @@ def event_socket(rig: FreeswitchRig) -> EslClient:
 
 
 def commands(config: dict[str, Any]) -> Callable[[], str]:
-    """What the node would send for ``REQUEST``: its own flow, over a line that writes down what it is given."""
+    """Return a function that makes the originate for ``REQUEST`` with the node's own code, without sending it."""
     dial, name = config["dial"], config["node"]["name"]
     plan = NumberPlan(dial["region"], r"\d{3,4}")
     settings = Settings(

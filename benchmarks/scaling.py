@@ -1,4 +1,4 @@
-"""As many as it takes: one process and two workers, one, two and four nodes; beside what the model says they carry."""
+"""Measure how a deployment scales: one process and two workers; one, two and four nodes compared with the model."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ MIX = {"click2dial": 2, "disa": 1, "dialthrough": 1}
 CARDS = 10_000
 TARGET = 1.8
 WORKERS = """\
-Half of the calls are click-to-dial, a quarter DISA, a quarter dialthrough, 60 at a time; the records are judged as in
-the benchmark of the whole applications. "one core" has all of it, the load generator and Redis too; so have "two
-cores": what the second core brings is what a second worker does (target: {target}).
+Half of the calls are click-to-dial, a quarter DISA, a quarter dialthrough, 60 at a time. Records are checked as in the
+benchmark of complete applications. "one core" runs everything, including the load generator and Redis, and so do "two
+cores": the gain of the second core is the gain of a second worker (target: {target}).
 Each figure is the median of {rounds} runs."""
 MODEL = """\
-All on two cores. The model: a call costs what it costs in the first row, of the nodes, of Redis and of the generator,
-however many nodes there are; two cores carry 2 s of that a second. "of model" is what was carried, beside it. Each
-node has its own connection to the switch, and hears of its own calls alone."""
+Everything runs on two cores. The model: however many nodes there are, a call costs the nodes, Redis and the generator
+what it costs them in the first row, and two cores have 2 s of CPU per second. "of model" compares the measured rate
+with it. Each node has its own connection to the switch, with only the events of its own calls."""
 
 
 class Group(Stand):
-    """``nodes`` nodes of ``workers`` processes each, their Redis and the generator, on so many cores together."""
+    """``nodes`` nodes with ``workers`` processes each, their Redis and the generator, all sharing ``cores`` cores."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack, nodes: int, workers: int, cores: int) -> None:
         self._cores = set(range(cores))
@@ -76,7 +76,7 @@ class Group(Stand):
             os.sched_setaffinity(0, before)
 
     def cpu(self) -> float:
-        """Of all nodes, seconds."""
+        """Return the CPU seconds of all nodes together."""
         return sum(process.cpu(pid) for node in self.nodes for pid in (node.pid, *process.children(node.pid)))
 
 
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> str:
     one = measure("one core, one process", calls, rounds, nodes=1, workers=1, cores=1)
     two = measure("two cores, two workers", calls, rounds, nodes=1, workers=2, cores=2)
     first = table.render(
-        "Workers: what a second core brings",
+        "Workers: the gain of a second core",
         ["", "calls/s", "of one core", "us CPU/call", "Redis us/call", "generator us/call"],
         [
             line("one core, one process", one, one["calls/s"]),
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> str:
         "The model, and 1, 2 and 4 nodes",
         ["", "calls/s", "of model", "us CPU/call", "Redis us/call", "generator us/call"],
         rows,
-        [f"The model says {expected:,.0f} calls a second.", *MODEL.splitlines()],
+        [f"The model predicts {expected:,.0f} calls a second.", *MODEL.splitlines()],
     )
     return f"{first}\n\n\n{second}\n\n{machine}"
 
@@ -117,7 +117,7 @@ def line(what: str, found: dict[str, float], base: float) -> tuple[str, ...]:
 
 
 def measure(what: str, calls: int, rounds: int, **group: int) -> dict[str, float]:
-    """Calls a second, and microseconds of CPU a call."""
+    """Return calls a second, and microseconds of CPU per call."""
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
         one = Group(Path(folder), stack, **group)

@@ -1,4 +1,4 @@
-"""SIPp as the caller and as the called: scenarios written from parts, and runs of them."""
+"""Run SIPp as caller and as callee, with generated scenarios."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from benchmarks import process
 
 HOST = "127.0.0.1"
 _SOME_FAILED = 1
-#: Milliseconds, the least and the most, from the answer to the first key, from key to key, and from the last one to
-#: the BYE (or from the answer, where there are no keys). They vary by all of a 20 ms frame, or every call would meet
-#: the switch's clock at the same point.
+#: Least and most milliseconds from the answer to the first key, between keys, and from the last key (without keys: the
+#: answer) to the BYE. Each range covers a 20 ms frame; otherwise all calls would hit the same phase of the switch's
+#: clock.
 BEFORE_KEYS, BETWEEN_KEYS, BEFORE_BYE = (150, 170), (40, 60), (300, 320)
 
 _INVITE = """\
@@ -66,9 +66,9 @@ Duration=100
 
 
 def caller(did: str, keys: int) -> str:
-    """A scenario: call ``did``, key ``keys`` digits and ``#`` (nothing, where there are none), hang up.
+    """Return a scenario that calls ``did``, keys ``keys`` digits and ``#`` (nothing for 0), and hangs up.
 
-    Its fields: the caller's number, the number to be keyed, and its digits.
+    Its fields are the caller's number, the number to key, and the digits of that number.
     """
     pressed = [*(f"[field{i + 2}]" for i in range(keys)), "#"] if keys else []
     parts = [_INVITE.format(did=did), _sent("ACK", did, 1, "")]
@@ -91,14 +91,14 @@ def _pause(least_most: tuple[int, int]) -> str:
 
 
 def fields(calls: Sequence[tuple[str, str]]) -> str:
-    """The injected fields of ``caller``, from each call's two numbers."""
+    """Return the file of fields for ``caller``, from the two numbers of each call."""
     return "\n".join(["SEQUENTIAL", *(";".join([who, number, *number]) for who, number in calls), ""])
 
 
 def run(folder: Path, did: str, target: int, rate: int, calls: Sequence[tuple[str, str]], *, dial: bool) -> bool:
-    """Place the calls, so many a second; whether all of them went as the scenario says.
+    """Place ``calls`` at ``rate`` a second. Returns whether all of them followed the scenario.
 
-    ``calls``: each one's caller, and the number that it keys where it does (``dial``).
+    Each call is a caller and the number to key, which is only used if ``dial`` is true.
 
     :raises RuntimeError: SIPp itself failed.
     """
@@ -116,7 +116,7 @@ def run(folder: Path, did: str, target: int, rate: int, calls: Sequence[tuple[st
 
 @contextlib.contextmanager
 def answering(folder: Path) -> Iterator[int]:
-    """A SIPp that answers whoever calls its port; the port."""
+    """Run a SIPp that answers all calls. Yields its port."""
     port = process.free_port()
     command = ["sipp", "-sn", "uas", "-i", HOST, "-p", str(port), "-nostdin", "-timer_resol", "1"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
@@ -124,7 +124,7 @@ def answering(folder: Path) -> Iterator[int]:
             until = time.monotonic() + 10
             while f":{port:04X} " not in Path("/proc/net/udp").read_text():
                 if child.poll() is not None or time.monotonic() > until:
-                    raise RuntimeError("sipp does not answer calls")
+                    raise RuntimeError("sipp didn't open its port within 10 s")
                 time.sleep(0.05)
             yield port
         finally:

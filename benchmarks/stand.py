@@ -1,4 +1,4 @@
-"""A whole node under measurement: its configuration, its Redis, its process, and what came out of it."""
+"""A complete node under measurement: its configuration, its Redis, its process and its records."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ OWN = "27115550000"
 MOST = "max_concurrent_calls_per_user"
 DISA, CARD, INBOUND = "27115550002", "27115550003", "27115550010"
 CDRS = "enigma:notifications:cdr"
-#: So many that none is reached: they are counted all the same.
+#: Too high to be reached; the node still counts them.
 PLENTY = 1_000_000_000
 _LIMITS = dict.fromkeys(("calls_per_hour", "calls_per_day", "minutes_per_hour", "minutes_per_day"), PLENTY)
 _RATE = {"per_token": 1_000_000, "per_address": 1_000_000, "failed": 10, "connections": 500}
 
 
 def configuration(folder: Path, redis: str, switch: str, *, name: str = "bench", **more: Any) -> dict[str, Any]:
-    """A node's: all that a call is checked against and counted by is on.
+    """Return a node's configuration, with all checks and counters of calls enabled.
 
-    :param switch: ``host:port`` of its inbound event socket. :param more: sections that replace those here.
+    :param switch: ``host:port`` of the switch's event socket. :param more: sections that replace those here.
     """
     return {
         "node": {
@@ -84,16 +84,16 @@ def integrator(name: str, token: str) -> dict[str, Any]:
 
 
 class NotPerformed(RuntimeError):
-    """A call was not what it should have been, or its record was not."""
+    """A call or its record was not as it should have been."""
 
 
 class Stand:
-    """A node on one core; its Redis and the load generator on the other."""
+    """A node on one core, with its Redis and the load generator on the other."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack, **more: Any) -> None:
-        """:param more: sections of the configuration that replace the usual ones."""
+        """:param more: sections of the configuration that replace the defaults."""
         redis_port, self._esl_port = free_port(), free_port()
-        # In memory where there is such a place: a Redis that waits for a busy disk is another benchmark's.
+        # In memory if possible: this doesn't measure how Redis waits for a busy disk.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else folder
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-redis-", dir=memory))
         command = [
@@ -124,17 +124,17 @@ class Stand:
         return self.node.pid
 
     def cards(self, count: int) -> None:
-        """Cards that are known by their caller numbers, those that the generator calls from."""
+        """Create a card for each of the caller numbers that the generator calls from."""
         bulk = Bulk(self.client)
         store = CardStore(bulk, PIN_KEY, NumberPlan("ZA", r"\d{3,4}"), {})
         for i in range(count):
-            # Two calls of one card at a time, where there are few: that is another benchmark's.
+            # With few cards, several calls at a time use the same one: don't run into its limit.
             card = {"cid": f"+2782{i:07d}", "active": True, "user_id": f"{i:032x}", MOST: 10_000}
             store.create("acme", card)
         bulk.flush()
 
     def start(self, **dial: Any) -> None:
-        """The generator, then the node. :param dial: as ``Exchange.dial``."""
+        """Start the generator, then the node. :param dial: arguments of ``Exchange.dial``."""
         self._exchange = self._generator([self.node.config])
         process.pin(self._exchange.pid, 1)
         self._stack.callback(stop, self.node)
@@ -144,7 +144,7 @@ class Stand:
         self.order("dial", **dial)
 
     def _generator(self, configs: list[dict[str, Any]]) -> subprocess.Popen[bytes]:
-        """For nodes with these configurations."""
+        """Start the load generator for nodes with these configurations."""
         listed = [one for config in configs for one in config["integrators"]]
         apis = [{"port": port_of(one["listen"]), "token": one["token"]} for one in listed]
         admin = {"port": port_of(configs[0]["admin"]["listen"]), "token": ADMIN_TOKEN}
@@ -167,11 +167,11 @@ class Stand:
         return child
 
     def cpu(self) -> float:
-        """Of the node, seconds."""
+        """Return the CPU seconds of the node."""
         return process.cpu(self.pid)
 
     def order(self, what: str, **how: Any) -> dict[str, Any]:
-        """What the generator says it did. :raises NotPerformed: a call was not performed as it should be."""
+        """Send the generator an order and return its report. :raises NotPerformed: a call was not as it should be."""
         assert self._exchange is not None
         pipes = self._exchange.stdin, self._exchange.stdout
         assert pipes[0] is not None
@@ -188,7 +188,7 @@ class Stand:
         return dict(result)
 
     def _decisions(self) -> list[str]:
-        """What was decided in calls that ended otherwise than they should have."""
+        """Return records and decisions of calls that didn't end as they should, five at most."""
         rest()
         told = []
         for key in self.client.scan_iter("esl_apps:call:*", 1000):
@@ -198,12 +198,12 @@ class Stand:
         return told[:5]
 
     def measured(self, mix: dict[str, int], calls: int, **how: Any) -> dict[str, float]:
-        """Perform calls and judge their records. Seconds of CPU (``running``: of the node's, while calls ran) and of
-        wall."""
+        """Perform calls and check their records. Returns CPU and wall seconds; ``running`` is the node's CPU time while
+        calls ran."""
         node, redis = self.cpu(), process.cpu(self.redis.pid)
         done = self.order("run", mix=mix, calls=calls, **how)
         running = self.cpu() - node
-        rest()  # what a node tidies up after a call belongs to the call
+        rest()  # a node's clean-up after a call is part of its cost
         node, redis = self.cpu() - node, process.cpu(self.redis.pid) - redis
         self.judge(done["refs"])
         return {
@@ -218,8 +218,10 @@ class Stand:
         }
 
     def judge(self, refs: list[str]) -> None:
-        """Take the records out of Redis: one of each call, and that says it was answered. :raises NotPerformed: it is
-        not so."""
+        """Take the records from Redis: exactly one for each call, of an answered call.
+
+        :raises NotPerformed: any other record is there, or one is missing.
+        """
         records: Counter[str] = Counter()
         until = time.monotonic() + 15
         while sum(records.values()) < len(refs) and time.monotonic() < until:
@@ -233,11 +235,11 @@ class Stand:
         expected = Counter(refs)
         if records != expected:
             missing, more = expected - records, records - expected
-            raise NotPerformed(f"records: {sum(missing.values())} missing, {sum(more.values())} doubled or unknown")
+            raise NotPerformed(f"records: {sum(missing.values())} missing, {sum(more.values())} duplicate or unknown")
 
 
 def rest() -> None:
-    """What is written behind is written, and what was freed is given back."""
+    """Wait until delayed writes are done and freed memory is returned."""
     time.sleep(1.2)
 
 

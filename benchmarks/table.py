@@ -1,4 +1,4 @@
-"""Tables as they are printed and as they stand in the documentation."""
+"""Render tables as plain text, for the terminal and the documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 
 def render(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], notes: Sequence[str] = ()) -> str:
-    """A title, a table (first column to the left, numbers to the right), notes under it."""
+    """Return a title, a table with its first column to the left and the others to the right, and notes."""
     cells = [
         list(columns),
         *([cell if isinstance(cell, str) else f"{cell:,}" for cell in row] for row in rows),
@@ -35,7 +35,7 @@ def ratio(value: float, base: float) -> str:
 
 
 def machine(packages: Iterable[str] = ()) -> str:
-    """What the numbers were measured on, and when."""
+    """Return the date, the machine and the versions behind a measurement."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -44,7 +44,7 @@ def machine(packages: Iterable[str] = ()) -> str:
         ),
         platform.machine(),
     )
-    # A distribution's interpreter is optimised by a profile; one built by default is a fifth to a third slower.
+    # Distributions build Python with profile-guided optimisation; a default build is a fifth to a third slower.
     build = f" of {platform.freedesktop_os_release()['PRETTY_NAME']}" if sys.base_prefix == "/usr" else ""
     versions = [f"Python {platform.python_version()}{build}"]
     versions += [f"{name} {importlib.metadata.version(name)}" for name in packages]
