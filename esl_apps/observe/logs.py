@@ -79,6 +79,10 @@ class Lines(logging.StreamHandler[Any]):
     def createLock(self) -> None:
         self.lock = None
 
+    def flush(self) -> None:
+        # logging's own uses the lock as a context manager from Python 3.13 on.
+        self.stream.flush()
+
     def handle(self, record: logging.LogRecord) -> bool:
         self.emit(record)
         return True
