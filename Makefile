@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint bench fuzz attack chaos soak clean
+.PHONY: demo test lint golden bench fuzz attack chaos soak clean
 
 demo: $(STAMP)
 	$(BIN)/esl-apps demo
@@ -17,6 +17,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check -q esl_apps tests benchmarks tools
 	$(BIN)/mypy
 	$(BIN)/python tools/style.py --quiet
+
+golden: $(STAMP)
+	GOLDEN=write $(BIN)/python -m pytest -q tests/golden
 
 bench: $(STAMP)
 	$(BIN)/pip install -q -e '.[bench]'
