@@ -1,4 +1,4 @@
-"""The spoken prompts. ``make_prompts.py`` makes the package's; ``prompts.dir`` replaces any of them."""
+"""The spoken prompts. ``tools/make_prompts.py`` makes the package's; ``prompts.dir`` replaces any of them."""
 
 from __future__ import annotations
 

@@ -32,12 +32,12 @@ import yaml
 from esl_apps import config
 from esl_apps.cli import dialplan
 from esl_apps.config.model import Config
-from esl_apps.prompts import make_prompts
 from tests.conftest import ON_FREESWITCH
 from tests.rig.base import eventually
 from tests.rig.freeswitch import FreeswitchRig, read_wav, tone_timeline
 from tests.support import ROOT
 from tests.support.ports import free_ports
+from tools import make_prompts
 
 PROMPTS = ROOT / "esl_apps" / "prompts"
 YAML = ROOT / "conf" / "esl_apps.yml"

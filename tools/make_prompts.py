@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes the prompts of this folder: ``LANGUAGE/8000/NAME.wav`` and ``LANGUAGE/16000/NAME.wav``.
+"""Makes the prompts of esl_apps/prompts: ``LANGUAGE/8000/NAME.wav`` and ``LANGUAGE/16000/NAME.wav``.
 
-    python esl_apps/prompts/make_prompts.py [--voice VOICE] [FOLDER]
+    python tools/make_prompts.py [--voice VOICE] [FOLDER]
 
 Needs espeak-ng and sox (``apt-get install espeak-ng sox``). The same versions of both give the same bytes.
 To replace a prompt, record it, and name its folder in ``prompts.dir``; to replace them all, translate
@@ -24,6 +24,7 @@ from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
+PROMPTS = Path(__file__).resolve().parent.parent / "esl_apps" / "prompts"
 RATES = (8000, 16000)
 LEVEL = -20.0
 """Of the speech while there is speech: its rms in dB under full scale. What recorded prompts have."""
@@ -71,7 +72,7 @@ TONES: dict[str, tuple[tuple[tuple[int, ...], float, float], ...]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Makes the prompts.")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent)
+    parser.add_argument("folder", nargs="?", type=Path, default=PROMPTS)
     parser.add_argument("--language", default="en", help="the folder in it (en)")
     parser.add_argument("--voice", default="en-gb", help="of espeak-ng --voices (en-gb)")
     options = parser.parse_args(arguments)
