@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Makes the prompts of esl_apps/prompts: ``LANGUAGE/8000/NAME.wav`` and ``LANGUAGE/16000/NAME.wav``.
+"""Make the prompts of esl_apps/prompts: ``LANGUAGE/8000/NAME.wav`` and ``LANGUAGE/16000/NAME.wav``.
 
-    python tools/make_prompts.py [--voice VOICE] [FOLDER]
+::
 
-Needs espeak-ng and sox (``apt-get install espeak-ng sox``). The same versions of both give the same bytes.
-To replace a prompt, record it, and name its folder in ``prompts.dir``; to replace them all, translate
-``SPOKEN``, and run this with another ``--voice`` and ``--language``.
+    python tools/make_prompts.py [--language LANGUAGE] [--voice VOICE] [FOLDER]
 
-FreeSWITCH is given ``…/en/NAME.wav`` and finds the folder of the call's own rate by itself; where that one
-is missing it takes the highest. Wide-band calls hear 16 kHz, all others 8 kHz with nothing to resample.
+Needs espeak-ng and sox (``apt-get install espeak-ng sox``). The same versions of both give the same bytes. To replace a
+prompt, record it and name its folder in ``prompts.dir``. To replace all of them, translate ``SPOKEN`` and run this
+program with another ``--voice`` and ``--language``.
+
+Wide-band calls play the files with 16 kHz; other calls play those with 8 kHz, without resampling. Given
+``…/LANGUAGE/NAME.wav``, FreeSWITCH itself picks the folder with the call's rate, or else the one with the highest rate.
 """
 
 from __future__ import annotations
@@ -27,27 +29,27 @@ from pathlib import Path
 PROMPTS = Path(__file__).resolve().parent.parent / "esl_apps" / "prompts"
 RATES = (8000, 16000)
 LEVEL = -20.0
-"""Of the speech while there is speech: its rms in dB under full scale. What recorded prompts have."""
+"""RMS of the speech without its pauses, in dB relative to full scale; the level of recorded prompts."""
 PEAK = -1.0
 EDGE = 0.06
-"""Silence kept before and after, seconds."""
+"""Seconds of silence before and after the speech."""
 
-SPOKEN = {  # "PIN" would be spelled
-    # Asking
+SPOKEN = {  # "pin" in lower case: espeak-ng would spell out "PIN"
+    # Questions
     "enter_pin": "Please enter your pin, then press the hash key.",
     "enter_number": "Please enter the number, then press the hash key.",
     "confirm_callback": "This is your call back. Press any key to continue.",
-    # What was entered
+    # Wrong input
     "invalid_pin": "That pin is not valid.",
     "invalid_extension": "That number is not valid.",
     "no_last_number": "There is no last number to dial.",
     "retries_exceeded": "Too many attempts. Goodbye.",
-    # What is not allowed
+    # Refusals
     "unauthorized_call": "You are not allowed to call this number.",
     "emergency_refused": "Emergency calls are not possible here. Hang up, and dial the number directly.",
     "too_many_channels": "Too many calls are in progress on your account.",
     "limit_reached": "Your calling limit has been reached.",
-    # How a call went
+    # Outcome of a call
     "please_hold": "Please hold.",
     "callee_busy": "The number is busy.",
     "callee_no_answer": "There is no answer.",
@@ -57,10 +59,10 @@ SPOKEN = {  # "PIN" would be spelled
     "one_minute_left": "You have one minute left.",
     "time_is_up": "Your time is up.",
     "goodbye": "Goodbye.",
-    # Nobody there
+    # Out of service
     "unavailable": "The service is not available at the moment. Please try again later.",
     "agents_unavailable": "All our agents are busy. Please call again later.",
-    # To be replaced by the operator's own
+    # A placeholder for the operator's own
     "announcement": "Please hold while we connect your call.",
 }
 
@@ -71,14 +73,14 @@ TONES: dict[str, tuple[tuple[tuple[int, ...], float, float], ...]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Makes the prompts.")
+    parser = argparse.ArgumentParser(description="Make the prompts.")
     parser.add_argument("folder", nargs="?", type=Path, default=PROMPTS)
-    parser.add_argument("--language", default="en", help="the folder in it (en)")
-    parser.add_argument("--voice", default="en-gb", help="of espeak-ng --voices (en-gb)")
+    parser.add_argument("--language", default="en", help="language, which names the folder of the files (default: en)")
+    parser.add_argument("--voice", default="en-gb", help="voice, one of `espeak-ng --voices` (default: en-gb)")
     options = parser.parse_args(arguments)
     missing = [tool for tool in ("espeak-ng", "sox") if shutil.which(tool) is None]
     if missing:
-        print(f"not found: {', '.join(missing)}", file=sys.stderr)
+        print(f"not found: {', '.join(missing)}; install with: apt-get install {' '.join(missing)}", file=sys.stderr)
         return 1
     for rate in RATES:
         folder = options.folder / options.language / str(rate)
@@ -93,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
 def spoken(text: str, voice: str, rate: int) -> array[int]:
     with tempfile.TemporaryDirectory() as folder:
         raw, wav = f"{folder}/raw.wav", f"{folder}/ready.wav"
-        # a little slower than it speaks by itself: a telephone takes the consonants away
+        # Slower than its default, as a telephone swallows consonants.
         subprocess.run(["espeak-ng", "-v", voice, "-s", "155", "-g", "2", "-w", raw, text], check=True)
         trim = ["silence", "1", "0.01", "-45d", "reverse"] * 2
         sox = ["sox", "-R", raw, "-D", "-b", "16", "-c", "1", "-r", str(rate), wav, "gain", "-3"]
@@ -106,11 +108,11 @@ def spoken(text: str, voice: str, rate: int) -> array[int]:
 
 
 def levelled(samples: array[int], rate: int) -> array[int]:
-    """At LEVEL while there is speech, no sample above PEAK, silence of EDGE at both ends."""
+    """Return speech with a level of LEVEL, no sample above PEAK, and silence of EDGE at both ends."""
     window = rate // 50
     windows = (samples[at : at + window] for at in range(0, len(samples) - window, window))
     powers = [sum(sample * sample for sample in part) / window for part in windows]
-    threshold = max(powers) / 1000  # 30 dB under the loudest: a pause
+    threshold = max(powers) / 1000  # quieter than the loudest by 30 dB: a pause
     speech = [power for power in powers if power > threshold]
     loud = math.sqrt(sum(speech) / len(speech))
     gain = min(full_scale(LEVEL) / loud, full_scale(PEAK) / max(map(abs, samples)))
@@ -123,7 +125,7 @@ def tones(parts: Iterable[tuple[tuple[int, ...], float, float]], rate: int) -> a
     for pitches, on, off in parts:
         length, ramp = round(on * rate), rate // 200
         for n in range(length):
-            volume = min(1.0, n / ramp, (length - n) / ramp)  # no click
+            volume = min(1.0, n / ramp, (length - n) / ramp)  # a ramp, to avoid clicks
             wave_ = sum(math.sin(2 * math.pi * hz * n / rate) for hz in pitches) / len(pitches)
             samples.append(round(full_scale(LEVEL + 3) * math.sqrt(2) * volume * wave_))
         samples.extend([0] * round(off * rate))

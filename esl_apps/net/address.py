@@ -1,4 +1,4 @@
-"""Host and port in one text, loopback addresses, networks."""
+"""Parse ``host:port``, and tell loopback addresses and those of given networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_loopback(host: str) -> bool:
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """``host:port`` → (host, port). :raises ValueError: with what was expected."""
+    """Split ``host:port``. :raises ValueError: the text has another form; the message is for the operator."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise ValueError("expected host:port")
@@ -22,8 +22,10 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def within(address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    """Whether an address is of one of the networks; an IPv4 address that a port of both families writes as
-    ``::ffff:10.0.0.1`` is what it is. Text that is no address is of none."""
+    """Whether `address` is in one of the networks. False for text that isn't an address.
+
+    A port that serves both IP families gives an IPv4 address as ``::ffff:10.0.0.1``: it counts as IPv4.
+    """
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

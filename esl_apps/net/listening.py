@@ -1,4 +1,4 @@
-"""Listening sockets: one way to open them."""
+"""Open listening sockets."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from gevent import socket
 
 
 def listen(address: tuple[str, int], backlog: int) -> socket.socket:
-    """Bound, and listening: what comes waits in its queue, ``backlog`` long, until somebody accepts.
+    """Return a listening socket. At most ``backlog`` connections wait to be accepted.
 
-    :raises OSError: the address is in use, or is not this machine's.
+    :raises OSError: the address is in use or doesn't belong to this machine.
     """
     one = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,14 +1,14 @@
-"""One call's socket, waited for on the loop itself.
+"""The socket of a call, which waits directly on gevent's event loop.
 
-gevent's ``recv`` tries to read first (nearly always in vain: a system call and an exception), then makes a
-Timeout, a timer and a Waiter for each wait. Here the loop's watcher switches to the session's greenlet, which reads
-once, and one timer does for all the deadlines of a session: it is armed for the nearest one and, gone off too early,
-armed again. That halves the cost of a call (``docs/performance.rst``).
+gevent's own ``recv`` first tries to read, which nearly always fails and costs a system call and an exception. Then it
+creates a Timeout, a timer and a Waiter for each wait. Here a watcher of the loop switches to the session's greenlet,
+which reads once. A session has one timer for all its deadlines: it is set to the nearest one, and set again if it fires
+too early. This halves the cost of a call (``docs/performance.rst``).
 """
 
 from __future__ import annotations
 
-import _socket  # the plain one: ``socket.socket`` is gevent's once it has patched
+import _socket  # the plain socket; ``socket.socket`` is gevent's after patching
 import errno
 import time
 from typing import Any
@@ -19,13 +19,13 @@ _RECV = 65536
 
 
 class Stream:
-    """A connected socket that one greenlet reads and writes; ``close`` may come from another."""
+    """A connected socket. Only one greenlet reads and writes it; another one may call ``close``."""
 
     __slots__ = ("_due", "_hub", "_read", "_sock", "_timer", "_waiter")
 
     def __init__(self, sock: socket.socket) -> None:
-        """Takes the descriptor out of gevent's socket, which is of no use after."""
-        # All four given: asked for the descriptor alone, Python spends three system calls on finding them out.
+        """Take over the descriptor of `sock`, which can't be used afterwards."""
+        # Given only the descriptor, Python would make three system calls to find out the rest.
         self._sock = _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
         self._hub: Any = get_hub()
         self._read: Any = self._hub.loop.io(self._sock.fileno(), 1)
@@ -34,9 +34,9 @@ class Stream:
         self._waiter: Any = None
 
     def recv(self, deadline: float | None) -> bytes | None:
-        """What has come; ``b""`` at the end of the stream; None where ``deadline`` (monotonic) passed first.
+        """Wait for data. Returns ``b""`` at the end of the stream, None if ``deadline`` (monotonic) passes first.
 
-        :raises OSError: the connection is broken, or was closed from elsewhere.
+        :raises OSError: the connection is broken, or another greenlet has closed it.
         """
         while True:
             if deadline is not None and (self._timer is None or deadline < self._due):
@@ -54,14 +54,14 @@ class Stream:
             try:
                 return self._sock.recv(_RECV)
             except BlockingIOError:
-                continue  # the timer's doing: is it this wait's?
+                continue  # the timer fired: check whether this deadline has passed
 
     def look(self) -> bytes:
-        """What has come. :raises BlockingIOError: nothing has. :raises OSError: the connection is broken."""
+        """Read without waiting. :raises BlockingIOError: no data. :raises OSError: the connection is broken."""
         return self._sock.recv(_RECV)
 
     def send(self, data: bytes, timeout: float) -> None:
-        """Write it whole. :raises OSError: the connection is broken, or took nothing for ``timeout`` seconds."""
+        """Write all of `data`. :raises OSError: the connection is broken, or took no data for ``timeout`` seconds."""
         try:
             sent = self._sock.send(data)
         except BlockingIOError:
@@ -70,7 +70,7 @@ class Stream:
             self._send_rest(data[sent:], timeout)
 
     def shutdown(self, how: int) -> None:
-        """:raises OSError: it is not connected."""
+        """:raises OSError: the socket isn't connected."""
         self._sock.shutdown(how)
 
     def close(self) -> None:

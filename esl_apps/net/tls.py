@@ -1,4 +1,4 @@
-"""The TLS of a port: a certificate and its key, and what a client must at least speak."""
+"""The TLS context of a port: its certificate and key, and the lowest version for clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Unusable(Exception):
-    """What is wrong with which of the two files: ``key`` is ``cert`` or ``key``."""
+    """A file can't be used. ``key`` is the configuration key that names it, ``cert`` or ``key``."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -16,14 +16,14 @@ class Unusable(Exception):
 
 
 def context(cert: str, key: str, kind: Callable[[int], ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
-    """A server's context for a certificate (with its chain) and its key, both PEM files.
+    """Return a server's context for a certificate (with its chain) and its key, both PEM files.
 
-    :param kind: the class of it; gevent has its own.
-    :raises Unusable: a file can't be read, is no PEM, or the two do not belong together.
+    :param kind: the class of the context; gevent has its own.
+    :raises Unusable: a file can't be read or isn't PEM, or the two don't belong together.
     """
     made = kind(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A client that asks for handshake after handshake on one connection costs us, not itself.
+    # Each renegotiation costs the server much more than the client that asks for it.
     made.options |= ssl.OP_NO_RENEGOTIATION
     made.set_alpn_protocols(["http/1.1"])
     for name, path in (("cert", cert), ("key", key)):
@@ -34,11 +34,11 @@ def context(cert: str, key: str, kind: Callable[[int], ssl.SSLContext] = ssl.SSL
         except (OSError, ValueError) as error:
             raise Unusable(name, f"can't be read: {getattr(error, 'strerror', None) or error}: {path}") from None
     try:
-        # A password, so that a key that has one is refused here and not asked for on a terminal that nobody watches.
+        # With a password given, an encrypted key fails here; without, OpenSSL would prompt on the terminal.
         made.load_cert_chain(cert, key, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise Unusable("key", f"is not the certificate's: {key}") from None
+            raise Unusable("key", f"doesn't belong to the certificate: {key}") from None
         if not _is_certificate(cert):
             raise Unusable("cert", f"expected a certificate in PEM: {cert}") from None
         raise Unusable("key", f"expected a private key in PEM, without a password: {key}") from None

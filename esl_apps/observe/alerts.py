@@ -1,6 +1,7 @@
-"""What a person should hear of now: one log line, one metric, one ``CUSTOM esl_apps::alert`` event on the switch.
+"""Alerts for a person: each is a log line, a metric and a ``CUSTOM esl_apps::alert`` event on a switch.
 
-Whoever raises an alert says it once: where several nodes see the same thing, a script in Redis says who tells.
+Callers must raise an alert only once. If several nodes notice the same thing, a script in Redis picks the one that
+raises it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from esl_apps.observe.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-#: What of a value goes on the wire: it may hold what a caller sent.
+#: Replaced in values before they go on the wire, as they may contain text from a caller.
 _UNSAFE = re.compile(r"[^ -~]")
 
 
@@ -25,13 +26,16 @@ class Alerts:
         self._switches = switches
 
     def tell(self, kind: str, **details: object) -> None:
-        """``kind``: a word for what happened (``pin_lock``, ``breaker``); ``details``: what the operator needs to find
-        it. Never a PIN. Never raises, and waits for nobody."""
+        """Raise an alert. Never raises an exception and never waits.
+
+        :param kind: the kind of event: ``pin_lock``, ``breaker`` …
+        :param details: facts that the operator needs to find the cause; never a PIN.
+        """
         self._metrics.alerts.labels(kind).inc()
         log.warning("alert", extra={"alert": kind, **details})
         headers = {"esl_alert": kind} | {f"esl_{name}": _UNSAFE.sub("?", str(value)) for name, value in details.items()}
         event = wire.custom_event("esl_apps::alert", headers)
-        # One event, so that who listens to all switches counts one.
+        # On one switch only: a listener to all of them must see one event.
         for switch in self._switches():
             if switch.connected:
                 switch.post_raw(event)

@@ -1,4 +1,4 @@
-"""One JSON line a log event, with ``call_ref`` in each that belongs to a call."""
+"""Log one JSON line per event, with ``call_ref`` in each that belongs to a call."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import msgspec
 
 
 class Record(logging.LogRecord):
-    """logging's, without what no line has in it and what costs most (logging's own documentation, "Optimization"):
-    the caller's place in the source, the thread, the process."""
+    """A log record without source line, thread and process: no line shows them, and they cost the most to find out
+    (section "Optimization" of the logging documentation)."""
 
-    def __init__(  # not super().__init__(): that finds all of it out
+    def __init__(  # without super().__init__(), which would find out all of these
         self,
         name: str,
         level: int,
@@ -30,7 +30,7 @@ class Record(logging.LogRecord):
     ) -> None:
         self.name = name
         self.msg = msg
-        # "%(name)s" of a mapping, as logging has it.
+        # As in logging: a single mapping fills in "%(name)s".
         self.args = args[0] if args and len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args
         self.levelname = logging.getLevelName(level)
         self.levelno = level
@@ -40,9 +40,9 @@ class Record(logging.LogRecord):
         self.msecs = (now % 1) * 1000
 
 
-#: So many attributes every record has, before anything else; what stands behind them came by ``extra``.
+#: How many attributes a record has by itself. Those after them are from ``extra``.
 _STANDARD = len(vars(Record("", 0, "", 0, "", (), None)))
-#: What another formatter may have put there.
+#: Attributes that other formatters add to a record.
 _OTHERS = frozenset({"message", "asctime"})
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
@@ -74,7 +74,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class Lines(logging.StreamHandler[Any]):
-    """One write a line, and no lock: all that logs is in one thread."""
+    """Writes each line at once, without a lock: a node logs from a single thread."""
 
     def createLock(self) -> None:
         self.lock = None
@@ -95,7 +95,7 @@ class Lines(logging.StreamHandler[Any]):
             self.handleError(record)
 
     def say(self, logger: str, event: str, fields: Mapping[str, Any]) -> None:
-        """A line of level ``info``, without a record of logging's."""
+        """Write a line of level ``info`` without creating a log record."""
         formatter = self.formatter
         assert isinstance(formatter, JsonFormatter)
         line = {"at": formatter.at(time.time()), "level": "info", "event": event, "logger": logger, **fields}
@@ -107,8 +107,10 @@ class Lines(logging.StreamHandler[Any]):
 
 
 def say(log: logging.Logger, event: str, fields: Mapping[str, Any]) -> None:
-    """``log.info(event, extra=fields)``, for what is said several times a call: at half its cost where :func:`setup`'s
-    is the only handler."""
+    """Do the same as ``log.info(event, extra=fields)`` at half the cost, for events that each call logs several times.
+
+    It is only cheaper if the handler of `setup` is the only one.
+    """
     if log.isEnabledFor(logging.INFO):
         handlers = logging.root.handlers
         if len(handlers) == 1 and type(handlers[0]) is Lines:
@@ -118,11 +120,11 @@ def say(log: logging.Logger, event: str, fields: Mapping[str, Any]) -> None:
 
 
 def setup(level: str = "INFO") -> None:
-    """JSON lines on standard error, where systemd and containers look for them."""
+    """Log JSON lines to standard error, where systemd and containers collect them."""
     handler = Lines(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.setLogRecordFactory(Record)
-    # Nor is it looked for.
+    # Stops logging from walking the stack for the source line.
     logging._srcfile = None
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -1,4 +1,4 @@
-"""What a node counts, for Prometheus. One registry a node, so that two in one process do not mix."""
+"""A node's metrics for Prometheus. Each node has its own registry, so that two in one process don't mix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MILLISECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 
 _RINGING = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 12, 20, 30, 60)
 
 
-#: All greenlets of this process that somebody still holds: what grows here without calls is a leak.
+#: All living greenlets of this process. If their number grows without calls, there is a leak.
 _greenlets: weakref.WeakSet[Greenlet[..., object]] = weakref.WeakSet()
 Greenlet.add_spawn_callback(_greenlets.add)
 
@@ -26,7 +26,7 @@ Greenlet.add_spawn_callback(_greenlets.add)
 class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        # What each call counts is looked up once for all of them.
+        # Metrics of every call: cached, as looking up the labels is expensive.
         self.calls = cache(
             Counter(
                 "esl_apps_calls", "Calls ended, by application and end_reason", ["app", "end_reason"], registry=registry
@@ -35,12 +35,12 @@ class Metrics:
         self.live = Gauge("esl_apps_live_calls", "Calls being handled", ["app"], registry=registry)
         self.sockets = Gauge("esl_apps_outbound_sockets", "Outbound event sockets open", registry=registry)
         self.refused = Counter(
-            "esl_apps_requests_refused", "HTTP requests that dialled nothing", ["status"], registry=registry
+            "esl_apps_requests_refused", "HTTP requests refused, which placed no call", ["status"], registry=registry
         )
         self.time_to_ring = cache(
             Histogram(
                 "esl_apps_time_to_ring_seconds",
-                "From a request to the first phone ringing",
+                "Time from a request until the first phone rings",
                 ["app"],
                 buckets=_RINGING,
                 registry=registry,
@@ -48,36 +48,34 @@ class Metrics:
         )
         self.round_trip = Histogram(
             "esl_apps_esl_round_trip_seconds",
-            "An event-socket command and its reply",
+            "Time from an event-socket command to its reply",
             ["switch"],
             buckets=_MILLISECONDS,
             registry=registry,
         )
         self.switch_up = Gauge("esl_apps_switch_up", "Whether a switch is connected", ["switch"], registry=registry)
         self.switch_load = Gauge(
-            "esl_apps_switch_load", "Of a switch's sessions, the part that is taken", ["switch"], registry=registry
+            "esl_apps_switch_load", "Share of a switch's sessions in use, 0 to 1", ["switch"], registry=registry
         )
         self.switch_out = Gauge(
-            "esl_apps_switch_out", "Whether a switch is taken out: its originates fail", ["switch"], registry=registry
+            "esl_apps_switch_out", "Whether a switch is skipped: its originates fail", ["switch"], registry=registry
         )
         self.reconnects = Counter(
             "esl_apps_switch_reconnects", "Connections to a switch that were lost", ["switch"], registry=registry
         )
         self.outbox = Gauge("esl_apps_outbox_depth", "Notifications not yet in Redis", ["outbox"], registry=registry)
         self.pushed = cache(
-            Counter("esl_apps_notifications", "Notifications in Redis", ["list"], registry=registry).labels
+            Counter("esl_apps_notifications", "Notifications pushed to Redis", ["list"], registry=registry).labels
         )
-        self.breakers = Gauge(
-            "esl_apps_breakers_tripped", "Breakers that are tripped, as this node knows", registry=registry
-        )
-        self.greenlets = Gauge("esl_apps_greenlets", "Greenlets, one or more a call", registry=registry)
+        self.breakers = Gauge("esl_apps_breakers_tripped", "Tripped breakers known to this node", registry=registry)
+        self.greenlets = Gauge("esl_apps_greenlets", "Living greenlets; a call has one or more", registry=registry)
         self.greenlets.set_function(_greenlets.__len__)
         ProcessCollector(registry=registry)
         self.adopted = Counter("esl_apps_calls_adopted", "Calls taken over from a node that died", registry=registry)
         self.alerts = Counter("esl_apps_alerts", "Alerts raised, by kind", ["alert"], registry=registry)
 
 
-#: Seconds for another worker to say what it counts.
+#: Seconds to wait for the metrics of another worker.
 _PATIENCE = 1.0
 
 _Sample = tuple[str, dict[str, str], float]
@@ -85,10 +83,10 @@ _Family = tuple[str, str, str, list[_Sample]]
 
 
 class Scrapes(Collector):
-    """The metrics of all workers of a node, each with the label ``worker``: whichever of them is asked."""
+    """The metrics of all workers of a node, each with the label ``worker``. A scrape may reach any worker."""
 
     def __init__(self, metrics: Metrics, number: int, names: list[str]) -> None:
-        """``number``: this worker's, from 1; ``names``: where each answers the others."""
+        """:param number: this worker's, from 1. :param names: the abstract Unix socket of each worker."""
         self._registry = metrics.registry
         self._number = number
         self._names = names
@@ -104,7 +102,7 @@ class Scrapes(Collector):
         self._server.close()
 
     def _answer(self, sock: socket.socket, _address: object) -> None:
-        # Who asked may have had no more patience.
+        # The worker that asked may have given up by now.
         with suppress(OSError):
             sock.sendall(msgspec.msgpack.encode(self._own()))
 
@@ -115,7 +113,7 @@ class Scrapes(Collector):
         ]
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: a registry that this joins asks nobody before a scrape."""
+        """Return nothing, so that registering this asks no other worker."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
@@ -133,7 +131,7 @@ class Scrapes(Collector):
         return families.values()
 
     def _of(self, number: int) -> list[_Family] | None:
-        """A worker's; None where it does not answer."""
+        """Return the metrics of a worker, or None if it doesn't answer."""
         if number == self._number:
             return self._own()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

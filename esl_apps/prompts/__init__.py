@@ -1,4 +1,4 @@
-"""The spoken prompts. ``tools/make_prompts.py`` makes the package's; ``prompts.dir`` replaces any of them."""
+"""The spoken prompts. ``tools/make_prompts.py`` makes those of the package; ``prompts.dir`` can replace any of them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
-#: The package's own.
+#: The folder of the package's own prompts.
 PROMPTS = Path(__file__).parent
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def prompt_path(folder: str | None, language: str, name: str, rate: int) -> str:
-    """The file to play: ``FOLDER/LANGUAGE/RATE/NAME.wav`` of the operator where it is there, else ours.
+    """Return the file to play: the operator's ``FOLDER/LANGUAGE/RATE/NAME.wav`` if it exists, else the package's.
 
-    ``rate``: the channel's, in Hz; files come in 8000 and 16000, and the switch resamples what is left.
+    :param rate: the channel's sampling rate in Hz. Files have 8000 or 16000; the switch resamples for other rates.
     """
     rates = ("16000", "8000") if rate >= 16000 else ("8000", "16000")
     for root in [folder] if folder else []:
@@ -29,12 +29,12 @@ def prompt_path(folder: str | None, language: str, name: str, rate: int) -> str:
 
 @lru_cache(maxsize=16)
 def _ours(language: str) -> Path:
-    """The package's own folder of a language, or of English."""
+    """Return the package's folder of a language, or of English if there is none."""
     return PROMPTS / (language if (PROMPTS / language).is_dir() else "en")
 
 
 def is_media(media_id: object, folder: str | None, language: str, urls: Collection[str]) -> bool:
-    """Whether it is a URL that the configuration lists, or a prompt whose file is there."""
+    """Whether `media_id` is a URL listed in the configuration, or a prompt that exists."""
     if not isinstance(media_id, str):
         return False
     if media_id in urls:

@@ -626,7 +626,7 @@ def test_without_a_key_there_are_no_links(node: Node, recorded: tuple[str, bytes
 @pytest.mark.parametrize(
     ("cert", "key", "told"),
     [
-        ("one.pem", "two.key", "integrators[0].tls.key: is not the certificate's"),
+        ("one.pem", "two.key", "integrators[0].tls.key: doesn't belong to the certificate"),
         ("none.pem", "one.key", "integrators[0].tls.cert: no such file"),
         ("one.pem", "none.key", "integrators[0].tls.key: no such file"),
         ("one.key", "one.key", "integrators[0].tls.cert: expected a certificate in PEM"),
