@@ -32,7 +32,7 @@ class Alerts:
         :param details: facts that the operator needs to find the cause; never a PIN.
         """
         self._metrics.alerts.labels(kind).inc()
-        log.warning("alert", extra={"alert": kind, **details})
+        log.warning("alert_raised", extra={"alert": kind, **details})
         headers = {"esl_alert": kind} | {f"esl_{name}": _UNSAFE.sub("?", str(value)) for name, value in details.items()}
         event = wire.custom_event("esl_apps::alert", headers)
         # On one switch only: a listener to all of them must see one event.

@@ -44,7 +44,7 @@ def tap(rig: Rig, node: Node) -> Iterator[EventTap]:
 
 def alerts_in_log(node: Node) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in node.log.read_text().splitlines() if line.startswith("{")]
-    return [line for line in lines if line["event"] == "alert"]
+    return [line for line in lines if line["event"] == "alert_raised"]
 
 
 def metric(node: Node) -> float:

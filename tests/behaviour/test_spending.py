@@ -143,14 +143,14 @@ def test_a_breaker_ends_what_is_up_and_stays_until_a_person_resets_it(rig: Rig, 
     for _ in range(2):
         node.call("1002", "1001")
         assert redis.pop()["end_reason"] == "agent_busy"
-    seen = len(logged(node, "alert"))
+    seen = len(logged(node, "alert_raised"))
     for _ in range(2):
         refused = node.post("1002", "1001")
         assert (refused.status, refused.json["errors"][0]["code"]) == (503, "breaker"), refused.body
         assert "retry-after" in refused.headers
     record = redis.pop()
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (up, "answered", "system"), record
-    alerts = logged(node, "alert")[seen:]
+    alerts = logged(node, "alert_raised")[seen:]
     assert [(line["alert"], line["scope"]) for line in alerts] == [("breaker", "integrator:acme")]
     listed = breaker(node)
     assert "TRIPPED integrator:acme: calls_per_hour 3 of integrator:acme" in listed.stdout, listed
