@@ -162,7 +162,7 @@ def _serve(config: Config, arguments: argparse.Namespace) -> int:
     else:
         share.say_ready()
         gevent.spawn(share.wait_alone).link(lambda _greenlet: stop())
-    node.stopped.wait()
+    node.services.readiness.stopped.wait()
     return 0
 
 

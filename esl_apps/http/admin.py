@@ -15,7 +15,7 @@ from esl_apps.node.node import Node
 
 
 def build(node: Node) -> Wsgi:
-    door = Door(lambda: node.config.admin.rate, node.refused)
+    door = Door(lambda: node.services.policy.config.admin.rate, node.services.refused)
     app = application("the request", door)
     app.add_route("/healthz", _Health())
     app.add_route("/readyz", _Ready(node))
@@ -36,7 +36,7 @@ class _Ready:
         self._node = node
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        reasons = self._node.not_ready()
+        reasons = self._node.services.readiness.reasons()
         answer(resp, 503 if reasons else 200, {"status": "not ready" if reasons else "ok", "reasons": reasons})
 
 
@@ -47,7 +47,7 @@ class _Metrics:
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         resp.content_type = CONTENT_TYPE_LATEST
         # Of all workers, where there are several: which of them a scrape reaches is chance.
-        resp.data = generate_latest((self._node.scrapes or self._node.metrics).registry)
+        resp.data = generate_latest((self._node.scrapes or self._node.services.metrics).registry)
 
 
 class _OpenApi:
@@ -55,8 +55,8 @@ class _OpenApi:
         self._node = node
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        clients = self._node.clients
-        document = describe(next(iter(clients.values()), None) or Client("none", self._node.settings.plan))
+        policy = self._node.services.policy
+        document = describe(next(iter(policy.clients.values()), None) or Client("none", policy.settings.plan))
         cards = crossbar_openapi.describe()
         document["paths"].update(cards["paths"])
         document["components"]["schemas"].update(cards["schemas"])

@@ -65,13 +65,13 @@ def read_order(node: Node, account: Account, data: dict[str, Any]) -> AutodialOr
         b = _leg(node, account, wanted, "b_leg_number", faults)
     delay = data.get("callback_delay")
     if delay is None:
-        delay = node.rules.callback_delay
+        delay = node.services.policy.rules.callback_delay
     if not isinstance(delay, (int, float)) or isinstance(delay, bool) or not 0 <= delay <= _LONGEST_DELAY:
         faults.append(Fault("callback_delay", "range", f"expected seconds from 0 to {_LONGEST_DELAY:g}"))
     retain_cid = data.get("retain_cid")
     if retain_cid is not None and not isinstance(retain_cid, bool):
         faults.append(Fault("retain_cid", "type", "expected true or false"))
-    media_id, prompts = data.get("media_id"), node.config.prompts
+    media_id, prompts = data.get("media_id"), node.services.policy.config.prompts
     if media_id is not None and not is_media(media_id, prompts.dir, prompts.language, prompts.urls):
         message = "expected the name of a prompt without its .wav, or one of the configuration's prompts.urls"
         faults.append(Fault("media_id", "not_found", message))
@@ -87,11 +87,11 @@ def _leg(node: Node, account: Account, text: object, field: str, faults: list[Fa
         faults.append(Fault(field, "required", "missing"))
         return None
     try:
-        number = node.settings.plan.read(text if isinstance(text, str) else "")
+        number = node.services.policy.settings.plan.read(text if isinstance(text, str) else "")
     except NotDialable as error:
         faults.append(Fault(field, "pattern", str(error)))
         return None
-    rules = node.rules
+    rules = node.services.policy.rules
     if number.is_emergency:
         if rules.emergency:
             return number

@@ -41,19 +41,19 @@ class _Port:
     def __init__(self, node: Node, name: str) -> None:
         self.node = node
         self.name = name
-        self.door = Door(lambda: self.settings.rate, node.refused)
+        self.door = Door(lambda: self.settings.rate, node.services.refused)
         #: The tokens of a configuration; a reload brings another one, and with it others.
         self._known: tuple[Config, list[Holder]] | None = None
 
     @property
     def settings(self) -> Integrator:
-        one = self.node.config.integrator(self.name)
+        one = self.node.services.policy.config.integrator(self.name)
         assert one is not None  # a reload keeps every port's integrator
         return one
 
     def authorise(self, req: falcon.Request, scope: str) -> None:
         """:raises Problem: as ``Door.check``."""
-        config = self.node.config
+        config = self.node.services.policy.config
         if self._known is None or self._known[0] is not config:
             self._known = config, holders(self.settings, self.settings.tokens)
         self.door.check(req, self._known[1], scope)
@@ -61,16 +61,16 @@ class _Port:
     @property
     def links(self) -> Links | None:
         """None where links are off."""
-        key = self.node.config.recordings.link_key
+        key = self.node.services.policy.config.recordings.link_key
         return Links(key, self.name) if key else None
 
     # Calls --------------------------------------------------------------------------------------------
 
     def order(self, fields: dict[str, Any], *, peek: bool = False) -> Order:
         try:
-            return self.node.clients[self.name].read(fields, peek=peek)
+            return self.node.services.policy.clients[self.name].read(fields, peek=peek)
         except Refused as refused:
-            self.node.refused(422)
+            self.node.services.refused(422)
             raise Problem(
                 422,
                 [{"field": fault.field, "code": fault.code, "message": fault.message} for fault in refused.faults],
@@ -78,16 +78,18 @@ class _Port:
 
     def place(self, fields: dict[str, Any], ref: str) -> dict[str, Any]:
         try:
-            attempt = self.node.outgoing.click2dial(self.order(fields), self.node.clients[self.name], ref)
+            attempt = self.node.outgoing.click2dial(
+                self.order(fields), self.node.services.policy.clients[self.name], ref
+            )
         except Full as full:
-            self.node.refused(503)
+            self.node.services.refused(503)
             raise problem(503, "unavailable", str(full), headers=_RETRY_AFTER) from None
         except Spent as over:
             refusal = spent(over.refusal)
-            self.node.metrics.refused.labels(str(refusal.status)).inc()
+            self.node.services.metrics.refused.labels(str(refusal.status)).inc()
             raise refusal from None
         except Unavailable:
-            self.node.metrics.refused.labels("503").inc()
+            self.node.services.metrics.refused.labels("503").inc()
             raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
         return {"call_ref": attempt.call_ref, "contact_ref": attempt.contact_ref, "state": attempt.state}
 
@@ -97,7 +99,7 @@ class _Port:
             raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
         ref = new_ref()
         try:
-            claim = self.node.store.claim(self.name, key, raw, ref)
+            claim = self.node.services.store.claim(self.name, key, raw, ref)
         except ERRORS:
             raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
         if claim is None:
@@ -108,7 +110,9 @@ class _Port:
         if call is None:
             try:
                 # Killed between the claim and the call: nobody will ever answer for that request.
-                mine = self.node.roster.is_dead(claim.boot) and self.node.store.reclaim(self.name, key, claim, ref)
+                mine = self.node.services.membership.is_dead(claim.boot) and self.node.services.store.reclaim(
+                    self.name, key, claim, ref
+                )
             except ERRORS:
                 raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
             if mine:
@@ -121,21 +125,21 @@ class _Port:
             return self.place(fields, ref)
         except Exception:
             # Nothing was dialled: the key is as if it had not come.
-            self.node.store.release(self.name, key)
+            self.node.services.store.release(self.name, key)
             raise
 
     def find(self, ref: str) -> dict[str, Any] | None:
         """A call of this integrator, live or recent; None for unknown and for other integrators' alike."""
         if not _REF.fullmatch(ref):
             return None
-        live = self.node.calls.live.get(ref)
+        live = self.node.services.calls.live.get(ref)
         # Another node that has just placed it says so a moment later: who asks this one is not told that there is none.
         tries = _YOUNG_TRIES if abs(time.time() - reference.began(ref)) < _YOUNG else 1
         try:
-            call = snapshot(live.attempt) if live is not None else self.node.store.call(ref)
+            call = snapshot(live.attempt) if live is not None else self.node.services.store.call(ref)
             while call is None and (tries := tries - 1):
                 gevent.sleep(_YOUNG / _YOUNG_TRIES)
-                call = self.node.store.call(ref)
+                call = self.node.services.store.call(ref)
         except ERRORS:
             raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
         return call if call is not None and call["integrator"] == self.name else None
@@ -143,12 +147,14 @@ class _Port:
     def dry_run(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Every check and its verdict; nothing is dialled and no campaign's turn is taken."""
         faults: list[Any] = []
-        client = self.node.clients[self.name]
+        client = self.node.services.policy.clients[self.name]
         # An order that can't be read is asked for as a call to nowhere: the limits may be reached all the same.
         charges = [Charge(Attempt(click2dial.REF, self.name, None, None, None, "external"), client.levels, None)]
         try:
             order = client.read(fields, peek=True)
-            charges = click2dial.charges(click2dial.new_attempt(client, order, self.node.settings), order, client)
+            charges = click2dial.charges(
+                click2dial.new_attempt(client, order, self.node.services.policy.settings), order, client
+            )
         except Refused as refused:
             faults = refused.faults
         checks = [
@@ -160,13 +166,13 @@ class _Port:
             for field in dict.fromkeys([*PATTERNS, *(fault.field for fault in faults)])
         ]
         checks += self._spending(charges)
-        reasons = self.node.not_ready()
+        reasons = self.node.services.readiness.reasons()
         checks.append({"check": "ready", "ok": not reasons, "message": "; ".join(reasons) or "ok"})
         return {"dry_run": True, "ok": all(check["ok"] for check in checks), "checks": checks}
 
     def _spending(self, charges: list[Charge]) -> list[dict[str, Any]]:
         try:
-            refusal = self.node.usage.check(*charges)
+            refusal = self.node.services.usage.check(*charges)
         except Unavailable:
             return [{"check": "limits", "ok": False, "message": "redis: no answer"}]
         tripped = refusal is not None and refusal.what == BREAKER

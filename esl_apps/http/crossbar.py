@@ -71,7 +71,7 @@ class _Cards:
             size = req.get_param_as_int("page_size", min_value=1, max_value=_MOST, default=_PAGE)
         except falcon.HTTPBadRequest:
             raise problem(400, "range", f"expected a number from 1 to {_MOST}", "page_size") from None
-        cards, following = self._desk.ask(lambda: self._desk.node.cards.page(account.id, size, after))
+        cards, following = self._desk.ask(lambda: self._desk.node.services.policy.cards.page(account.id, size, after))
         shown = [_shown(card) for card in cards]
         more = {"next_start_key": following} if following else {}
         _succeed(req, resp, 200, shown, page_size=len(shown), **more)
@@ -79,7 +79,7 @@ class _Cards:
     def on_put(self, req: falcon.Request, resp: falcon.Response, account_id: str) -> None:
         account = self._desk.open(req, account_id, CARDS)
         data = self._desk.data(req)
-        card = self._desk.ask(lambda: self._desk.node.cards.create(account.id, data))
+        card = self._desk.ask(lambda: self._desk.node.services.policy.cards.create(account.id, data))
         _succeed(req, resp, 201, _shown(card))
         resp.location = f"{_CARDS.format(account_id=account.id)}/{card.id}"
 
@@ -90,7 +90,7 @@ class _Card:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, account_id: str, card_id: str) -> None:
         account = self._desk.open(req, account_id, READ, CARDS)
-        self._show(req, resp, card_id, lambda: self._desk.node.cards.get(account.id, card_id))
+        self._show(req, resp, card_id, lambda: self._desk.node.services.policy.cards.get(account.id, card_id))
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, account_id: str, card_id: str) -> None:
         self._update(req, resp, account_id, card_id, merge=False)
@@ -100,14 +100,14 @@ class _Card:
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, account_id: str, card_id: str) -> None:
         account = self._desk.open(req, account_id, CARDS)
-        self._show(req, resp, card_id, lambda: self._desk.node.cards.delete(account.id, card_id))
+        self._show(req, resp, card_id, lambda: self._desk.node.services.policy.cards.delete(account.id, card_id))
 
     def _update(
         self, req: falcon.Request, resp: falcon.Response, account_id: str, card_id: str, *, merge: bool
     ) -> None:
         account = self._desk.open(req, account_id, CARDS)
         data = self._desk.data(req)
-        cards = self._desk.node.cards
+        cards = self._desk.node.services.policy.cards
         self._show(req, resp, card_id, lambda: cards.update(account.id, card_id, data, merge=merge))
 
     def _show(

@@ -82,13 +82,17 @@ class _Desk:
             is away.
         """
         self._door.check(req, self._holders(account_id), *scopes)
-        account = self.ask(lambda: self.node.cards.account(account_id)) if NAME.fullmatch(account_id) else None
+        account = (
+            self.ask(lambda: self.node.services.policy.cards.account(account_id))
+            if NAME.fullmatch(account_id)
+            else None
+        )
         if account is None:
             raise problem(404, "not_found", "no such account", "account_id")
         return account
 
     def _holders(self, account_id: str) -> list[Holder]:
-        config = self.node.config
+        config = self.node.services.policy.config
         if self._known is None or self._known[0] is not config:
             self._known = config, {None: holders(config.admin, config.admin.tokens)}
         known = self._known[1]

@@ -73,7 +73,7 @@ class _Calls:
         except falcon.HTTPBadRequest:
             raise problem(422, "value", f"expected a number from 1 to {_MOST}", "limit") from None
         try:
-            calls, following = self._port.node.store.calls(self._port.name, wanted, limit, before)
+            calls, following = self._port.node.services.store.calls(self._port.name, wanted, limit, before)
         except ERRORS:
             raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
         answer(resp, 200, {"calls": calls, "next": following})
@@ -98,7 +98,7 @@ class _Call:
         if call["state"] == terms.ENDED:
             answer(resp, 200, call)
             return
-        self._port.node.cancel(call)
+        self._port.node.services.calls.cancel_anywhere(call)
         answer(resp, 202, {field: call[field] for field in ("call_ref", "contact_ref", "state")})
 
 
@@ -127,4 +127,4 @@ class _OpenApi:
         self._port = port
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        answer(resp, 200, describe(self._port.node.clients[self._port.name]))
+        answer(resp, 200, describe(self._port.node.services.policy.clients[self._port.name]))

@@ -28,7 +28,7 @@ class Ports:
 
     def open(self) -> None:
         """:raises ConfigError: an address can't be listened on, a certificate can't be used."""
-        config = self._node.config
+        config = self._node.services.policy.config
         contexts = _contexts(config)
         apps: list[Wsgi] = [admin.build(self._node)]
         apps += [integrator.build(self._node, one.name) for one in config.integrators]
@@ -37,7 +37,7 @@ class Ports:
             bounds = Bounds(per_address=section.rate.connections)
             try:
                 listener = address if self._node.share is None else self._node.share.socket(section.listen)
-                server = serve(listener, app, bounds=bounds, tls=context, on_refused=self._node.refused)
+                server = serve(listener, app, bounds=bounds, tls=context, on_refused=self._node.services.refused)
             except OSError as error:
                 message = f"can't listen on {section.listen}: {error.strerror}"
                 raise ConfigError(message, f"{path}.listen") from None
@@ -52,18 +52,16 @@ class Ports:
             config = load(file)
             if self._node.share is not None:
                 config = self._node.share.of(config)
-            _same_ports(self._node.config, config)
+            _same_ports(self._node.services.policy.config, config)
             contexts = _contexts(config)
         except ConfigError as error:
             log.error("reload refused", extra={"reason": str(error)})
             return
-        before = self._node.config
         try:
             self._node.apply(config)
         except Exception:
-            # A fault of ours, past all checks: half of a file is no configuration.
+            # Our own fault, past all checks. The policy before stays in force, whole.
             log.exception("reload refused", extra={"reason": "it could not be applied"})
-            self._node.apply(before)
             return
         for server, context, (_path, section) in zip(self._servers, contexts, sections(config), strict=True):
             # For connections to come; those that are up keep the certificate that they began with.
@@ -76,7 +74,7 @@ class Ports:
         if self._stopping:
             return
         self._stopping = True
-        log.info("draining", extra={"live": len(self._node.calls.live)})
+        log.info("draining", extra={"live": len(self._node.services.calls.live)})
         self._node.stop()
         gevent.joinall([gevent.spawn(server.stop, 1.0) for server in self._servers], timeout=2.0)
 

@@ -63,7 +63,7 @@ class _Recording:
             door.guessed(req)
             return False
         if expires <= time.time():
-            self._port.node.refused(403)
+            self._port.node.services.refused(403)
             raise problem(403, "expired", "this link is no longer good")
         return True
 
@@ -80,7 +80,7 @@ class _Link:
         if links is None:
             raise problem(404, "not_found", "no such resource")
         _raw, fields = read_json(req)
-        longest = self._port.node.config.recordings.link_longest
+        longest = self._port.node.services.policy.config.recordings.link_longest
         seconds = fields.get("expires_in", min(_LINK, longest))
         errors = [
             {"field": field[:64], "code": "unknown", "message": "expected expires_in alone"}
@@ -103,7 +103,7 @@ def _recording(port: _Port, name: str) -> BinaryIO:
     if not _RECORDING.fullmatch(name):
         raise problem(404, "not_found", "no such recording")
     try:
-        return _open(recording_path(port.node.config.recordings.dir, port.name, name))
+        return _open(recording_path(port.node.services.policy.config.recordings.dir, port.name, name))
     except OSError:
         raise problem(404, "not_found", "no such recording") from None
 

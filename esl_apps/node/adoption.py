@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import gevent
 import msgspec
@@ -30,13 +29,12 @@ from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch import Unavailable as SwitchAway
 from esl_apps.esl.switch_cdr import FRESH, WRITTEN
 from esl_apps.esl.wire import EVENT_PLAIN, Event
+from esl_apps.node.callback_poller import CallbackPoller
 from esl_apps.node.live import AWAY, Live
+from esl_apps.node.services import Services
 from esl_apps.store.essence import Essence, restored
 from esl_apps.store.membership import BEAT
 from esl_apps.store.redis_client import ERRORS
-
-if TYPE_CHECKING:
-    from esl_apps.node.node import Node
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +51,9 @@ _PLACED = frozenset({click2dial.REF, autodial.REF, callback.REF})
 
 
 class Adoption:
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, services: Services, callbacks: CallbackPoller) -> None:
+        self._services = services
+        self._callbacks = callbacks
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._censuses: dict[str, tuple[float, dict[str, list[Event]]]] = {}
         self._counting = Semaphore()
@@ -77,15 +76,15 @@ class Adoption:
 
     def beat(self) -> None:
         """Say that this node lives, take what the dead left, tidy the spool. Never raises."""
-        node = self._node
+        services = self._services
         try:
             try:
-                node.roster.say(draining=node.draining)
+                services.membership.say(draining=services.readiness.draining)
             finally:
                 # Redis may be away: then whoever else follows one of them, too, has its record taken once.
                 self._own()
-            if not node.draining:
-                for boot in node.roster.dead():
+            if not services.readiness.draining:
+                for boot in services.membership.dead():
                     self._inherit(boot)
             if time.monotonic() - self._looked > LOOK_EVERY:
                 self._looked = time.monotonic()
@@ -103,58 +102,61 @@ class Adoption:
 
     def _own(self) -> None:
         """What an earlier run of this node left in its own file, but for what another has taken over meanwhile."""
-        node = self._node
-        left, node.begun.left = node.begun.left, []
+        services = self._services
+        left, services.call_log.left = services.call_log.left, []
         for call in left:
             if self._is_followed(call.call_ref):
-                node.begun.ended(call.call_ref)
+                services.call_log.ended(call.call_ref)
             else:
-                self._adopt(call, node.settings.node)
+                self._adopt(call, services.policy.settings.node)
 
     def _is_followed(self, ref: str) -> bool:
         """Whether another process that lives has the call; not, where Redis can't say."""
-        roster = self._node.roster
+        roster = self._services.membership
         with suppress(*ERRORS):
-            return self._node.store.essence(ref, roster.living()) is not None
+            return self._services.store.essence(ref, roster.living()) is not None
         return False
 
     def _inherit(self, boot: str) -> None:
         """:raises redis.RedisError: Redis is away."""
-        node = self._node
-        left = node.store.live([boot])[boot]
+        services = self._services
+        left = services.store.live([boot])[boot]
         if not left:
-            node.roster.forget(boot)
+            services.membership.forget(boot)
             return
-        name = node.roster.peers[boot].name
+        name = services.membership.peers[boot].name
         for call in left:
-            if not any(switch.name == call.switch for switch in node.switches) and name != node.settings.node:
+            if (
+                not any(switch.name == call.switch for switch in services.switches)
+                and name != services.policy.settings.node
+            ):
                 # Another node has that switch; and where none has, its own next run says so.
                 continue
-            if node.store.take_over(call, boot):
+            if services.store.take_over(call, boot):
                 self._adopt(call, name)
 
     def _adopt(self, call: Essence, name: str) -> None:
-        node = self._node
+        services = self._services
         ref = call.call_ref
-        if ref in node.calls.live:
+        if ref in services.calls.live:
             return
         with suppress(*ERRORS):
             # Where Redis is away, it may get one more record, which Redis takes once.
-            known = node.store.call(ref)
+            known = services.store.call(ref)
             if known is not None and known["state"] == terms.ENDED:
-                node.begun.ended(ref)
-                node.store.forget(ref)
+                services.call_log.ended(ref)
+                services.store.forget(ref)
                 return
         log.warning("call adopted", extra={"call_ref": ref, "app": call.app, "from": name})
-        node.metrics.adopted.inc()
-        switch = next((one for one in node.switches if one.name == call.switch), node.switches[0])
+        services.metrics.adopted.inc()
+        switch = next((one for one in services.switches if one.name == call.switch), services.switches[0])
         if switch.name == call.switch:
             switch.also_hear(f"variable_esl_node {name}")
         attempt = restored(call)
-        live = node.calls.adopt(attempt, switch, call.core_uuid)
+        live = services.calls.adopt(attempt, switch, call.core_uuid)
         if attempt.holder is not None:
-            node.usage.hold(attempt.holder, attempt.session_ref)
-        node.go_on_paying(attempt)
+            services.usage.hold(attempt.holder, attempt.session_ref)
+        services.charging.resume(attempt)
         gevent.spawn(self._follow, live, call.switch == switch.name)
 
     # To their ends ------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ class Adoption:
             attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, time.time())
         finally:
             if attempt.holder is not None and not live.released:
-                self._node.usage.leave(attempt.holder, attempt.session_ref)
+                self._services.usage.leave(attempt.holder, attempt.session_ref)
 
     def _watch(self, live: Live) -> None:
         """Until the switch has no leg of the call any more, or it is no more the process that had it."""
@@ -196,7 +198,7 @@ class Adoption:
             parked = live.attempt.app in _PLACED and live.attempt.state == terms.AGENT_ANSWERED and len(legs) == 1
             if parked and asked >= parked_at:
                 log.warning("a leg that nobody has is hung up", extra={"call_ref": ref})
-                self._node.calls.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
+                self._services.calls.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
             alive = {leg.get("Unique-ID") or "" for leg in legs}
 
             def gone(alive: set[str] = alive) -> bool:
@@ -251,21 +253,21 @@ class Adoption:
         at = bleg.answered_at
         assert at is not None
         if attempt.app == inbound.REF and attempt.bridged_at is None:
-            inbound.answered(attempt, at, bleg, self._node.announce)
+            inbound.answered(attempt, at, bleg, self._services.records.announce)
         else:
             attempt.enter(terms.BRIDGED, at)
 
     # Their records ------------------------------------------------------------------------------------
 
     def _end(self, live: Live) -> None:
-        node, attempt = self._node, live.attempt
+        services, attempt = self._services, live.attempt
         with suppress(*ERRORS):
-            if not node.store.has(attempt.call_ref):
+            if not services.store.has(attempt.call_ref):
                 # Taken over by the node that its caller was handed to.
-                node.calls.release(live)
+                services.calls.release(live)
                 if attempt.holder is not None:
-                    node.usage.let_go(attempt.holder, attempt.session_ref)
-                node.begun.ended(attempt.call_ref)
+                    services.usage.let_go(attempt.holder, attempt.session_ref)
+                services.call_log.ended(attempt.call_ref)
                 return
         alegs, blegs = self._legs(live)
         aleg, bleg = _chosen(alegs), _chosen(blegs)
@@ -293,7 +295,7 @@ class Adoption:
             party = terms.AGENT if attempt.app == inbound.REF else terms.CALLEE
             conclude(attempt, end, None, party)
         if attempt.app == callback.REF:
-            node.outgoing.settle_callback(attempt)
+            self._callbacks.settle(attempt)
 
     def _end_of_a(self, attempt: Attempt, aleg: Leg, at: float) -> None:
         """A alone, and it was not its own phone that hung up."""
@@ -310,7 +312,7 @@ class Adoption:
         found: dict[str, tuple[bool, Leg]] = {
             uuid: (event.var("esl_bleg") is not None, leg_of(event)) for uuid, event in live.ends.items()
         }
-        spool = self._node.spool
+        spool = self._services.switch_cdr
         until = time.monotonic() + WRITTEN
         while True:
             spool.look()
@@ -322,7 +324,7 @@ class Adoption:
         return [leg for bleg, leg in found.values() if not bleg], [leg for bleg, leg in found.values() if bleg]
 
     def _find_recording(self, attempt: Attempt) -> None:
-        one = self._node.config.integrator(attempt.integrator or "")
+        one = self._services.policy.config.integrator(attempt.integrator or "")
         if one is not None and one.record and attempt.app in (click2dial.REF, inbound.REF):
             attempt.recording_url = recording_name(attempt)
 
@@ -330,12 +332,12 @@ class Adoption:
 
     def _tidy(self) -> None:
         """The files of calls that have their record go. :raises redis.RedisError: Redis is away."""
-        node, spool = self._node, self._node.spool
+        services, spool = self._services, self._services.switch_cdr
         spool.look()
         for ref in spool.calls():
-            if ref in node.calls.live:
+            if ref in services.calls.live:
                 continue
-            known = node.store.call(ref)
+            known = services.store.call(ref)
             if known is not None and known["state"] == terms.ENDED:
                 spool.remove(ref)
             elif known is None and ref not in self._strangers:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import gevent
 
@@ -24,6 +25,7 @@ from esl_apps.esl.switch import Switch, Unavailable
 from esl_apps.esl.wire import Event
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import ATTACH, AWAY, Begin, Live
+from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import Fleet
 
 log = logging.getLogger(__name__)
@@ -37,23 +39,12 @@ _TOLD = 3.0
 
 
 class Calls:
-    """``on_record`` gets each ended attempt, once; ``on_moment`` every change of state; ``on_save`` what is to
-    outlive the process, before anything is dialled and whenever it changes."""
+    """``live``: the calls that are up, by call_ref, shared with ``records``, which hears of each change."""
 
-    def __init__(
-        self,
-        on_moment: Callable[[Attempt, Moment], None],
-        on_record: Callable[[Attempt], None],
-        on_save: Callable[[Attempt], None],
-        fleet: Fleet,
-    ) -> None:
-        self.fleet = fleet
-        self.live: dict[str, Live] = {}
-        self.closed = False
-        """This process ends: what is still up is another's."""
-        self._on_save = on_save
-        self._on_moment = on_moment
-        self._on_record = on_record
+    def __init__(self, live: dict[str, Live], records: Records, fleet: Fleet) -> None:
+        self.live = live
+        self._records = records
+        self._fleet = fleet
         # Calls that ended while their switch was away: whatever is left of them is hung up when it is back.
         self._to_reap: dict[str, set[str]] = {}
 
@@ -63,13 +54,13 @@ class Calls:
         """Make a call known and tell of it."""
         live = self._add(attempt, switch)
         # Which saves it.
-        self._on_moment(attempt, attempt.timeline[0])
+        self._records.moment(attempt, attempt.timeline[0])
         return live
 
     def _add(self, attempt: Attempt, switch: Switch) -> Live:
         attempt.switch = switch.name
         attempt.on_change = self._changed
-        attempt.on_save = self._on_save
+        attempt.on_save = self._records.save
         self.live[attempt.call_ref] = live = Live(attempt, switch, switch.core_uuid)
         return live
 
@@ -77,7 +68,7 @@ class Calls:
         """A call of a process that died: heard of from here on, and told nobody that it knew already."""
         live = self._add(attempt, switch)
         live.core_uuid = core_uuid
-        self._on_save(attempt)
+        self._records.save(attempt)
         live.attached = live.adopted = True
         attempt.note("adopted", "its node is gone")
         return live
@@ -99,12 +90,12 @@ class Calls:
         return sum(live.attempt.app == app for live in self.live.values())
 
     def _changed(self, attempt: Attempt, moment: Moment) -> None:
-        if self.closed:
+        if self._records.closed:
             return
-        self._on_moment(attempt, moment)
+        self._records.moment(attempt, moment)
         if attempt.ended:
             self.live.pop(attempt.call_ref, None)
-            self._on_record(attempt)
+            self._records.record(attempt)
 
     # Placing ------------------------------------------------------------------------------------------
 
@@ -117,18 +108,18 @@ class Calls:
         the answered leg, when its socket comes.
         """
         live = self._add(attempt, switch)
-        self._on_save(attempt)
+        self._records.save(attempt)
         live.run = run
         placed = gevent.spawn(self._ring, live, ring)
         # The originate goes out now; whoever asked, and whoever listens, hears of it behind that.
         gevent.sleep(0)
         if not attempt.ended:
-            self._on_moment(attempt, attempt.timeline[0])
+            self._records.moment(attempt, attempt.timeline[0])
         return placed
 
     def _ring(self, live: Live, ring: Callable[[Line], bool]) -> bool:
         attempt = live.attempt
-        line = SwitchLine(live, self.fleet, self.reap)
+        line = SwitchLine(live, self._fleet, self.reap)
         try:
             if not ring(line):
                 return False
@@ -168,6 +159,12 @@ class Calls:
             live.attempt.save()
             gevent.spawn(self._cancel, live)
         return True
+
+    def cancel_anywhere(self, call: Mapping[str, Any]) -> None:
+        """Hang up a call, this node's or (by its snapshot) another's on one of our switches; returns at once."""
+        ref = str(call["call_ref"])
+        if not self.cancel(ref, terms.API) and (health := self._fleet.health.get(call["switch"])) is not None:
+            self.cancel_elsewhere(health.switch, ref)
 
     def cancel_elsewhere(self, switch: Switch, ref: str) -> None:
         """A call of another node, which is told by way of the switch that it is a cancel; returns at once."""

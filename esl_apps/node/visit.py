@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import gevent
 
@@ -24,12 +23,9 @@ from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_cdr import FRESH
 from esl_apps.esl.wire import Event
 from esl_apps.node.live import Live
+from esl_apps.node.services import Services
 from esl_apps.store.essence import Essence, essence, restored
 from esl_apps.store.redis_client import ERRORS
-
-if TYPE_CHECKING:
-    from esl_apps.node.node import Node
-
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +39,15 @@ _SETTLE = 2.0
 _SESSIONS = frozenset({disa.REF, dialthrough.REF})
 
 
-class _Visit:
+class Visit:
     """One socket: its channel, and the call that it turns out to be."""
 
-    def __init__(self, node: Node, session: OutboundSession) -> None:
-        self.node = node
+    def __init__(self, services: Services, session: OutboundSession) -> None:
+        self.services = services
         self.session = session
         self.ref = ""
-        self._core_uuids = tuple(switch.core_uuid for switch in node.switches)
-        self.channel = Channel(session, node.prompt, self._find_end)
+        self._core_uuids = tuple(switch.core_uuid for switch in services.switches)
+        self.channel = Channel(session, services.policy.prompt, self._find_end)
         self.path = (self.channel.variable("socket_path") or "").split("/")
         # Whatever carries it was placed by a node, or handed back by the dialplan when a node had died.
         self.carried = self.channel.variable("esl_call_ref") or ""
@@ -64,7 +60,9 @@ class _Visit:
         self._before: Live | None = None
         """The same, where it is of this process: its flow waits for its channel's end."""
         core = self.channel.header("Core-UUID")
-        self.switch: Switch = next((switch for switch in node.switches if switch.core_uuid == core), node.switches[0])
+        self.switch: Switch = next(
+            (switch for switch in services.switches if switch.core_uuid == core), services.switches[0]
+        )
 
     def begin(self, attempt: Attempt) -> None:
         """``begin`` of the flows: the call is known from here on."""
@@ -76,7 +74,7 @@ class _Visit:
         if first and attempt.app in _SESSIONS:
             attempt.follows = self.follows
         self.ref = attempt.call_ref
-        live = self.node.calls.begin(attempt, self.switch)
+        live = self.services.calls.begin(attempt, self.switch)
         live.attached = True
         if self._before is not None and first:
             self._before.attempt.follows = True
@@ -100,7 +98,7 @@ class _Visit:
         """A channel that the dialplan handed back, its socket or its node having died: end the attempt that it was
         in, by what it carries of it. What it does from now on is another one of the same session; or the same one,
         where that had dialled nothing yet."""
-        calls = self.node.calls
+        calls = self.services.calls
         data = self.channel.data
         live = calls.live.get(self.carried)
         if live is not None and live.adopted:
@@ -127,19 +125,19 @@ class _Visit:
     def take_over(self) -> Essence | None:
         """The call that this channel carries, from the process that had it; None where it has ended, or Redis is
         away: then it is followed to its end by whoever adopts it."""
-        node = self.node
+        services = self.services
         # Where nobody knows the call, the channel does; and who ended it, or will, gave the session its record.
         self.session_ref, self.follows = self.channel.variable("esl_session_ref") or "", True
         try:
-            found = node.store.essence(self.carried, node.roster.peers)
+            found = services.store.essence(self.carried, services.membership.peers)
             if found is None:
                 # A process that is younger than our last look at the roster may have had it, and have died since.
-                node.roster.say(draining=node.draining)
-                found = node.store.essence(self.carried, node.roster.peers)
+                services.membership.say(draining=services.readiness.draining)
+                found = services.store.essence(self.carried, services.membership.peers)
             if found is None:
                 return None
             boot, known = found
-            node.store.take_over(known, boot)
+            services.store.take_over(known, boot)
         except (Unavailable, *ERRORS) as error:
             log.error("a call that was handed back is not known", extra={"reason": str(error)})
             return None
@@ -150,7 +148,7 @@ class _Visit:
         self.session_ref, self.follows = known.session_ref, known.follows
         if known.holder is not None:
             # Who goes on takes a place again.
-            self.node.usage.leave(known.holder, known.session_ref)
+            self.services.usage.leave(known.holder, known.session_ref)
         data = self.channel.data
         now = time.time()
         bleg = next((leg_of(end) for end in ends.values() if end.var("esl_bleg") is not None), None)
@@ -162,19 +160,19 @@ class _Visit:
             return
         attempt = restored(known)
         self.follows = True
-        self.node.calls.begin(attempt, self.switch)
+        self.services.calls.begin(attempt, self.switch)
         if bleg is None:
             # A number that the switch was about to be told.
             attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, now)
             return
         if bleg.answered_at is not None and attempt.app == inbound.REF and attempt.bridged_at is None:
-            inbound.answered(attempt, bleg.answered_at, bleg, self.node.announce)
+            inbound.answered(attempt, bleg.answered_at, bleg, self.services.records.announce)
         party = AGENT if attempt.app == inbound.REF else CALLEE
         conclude(attempt, end_of(leg_of(data), bleg, now), None, party)
 
     def _bleg_of(self, known: Essence, now: float) -> Leg | None:
         """How B ended, which nobody heard: by what the switch kept of it, else by what A carries of it."""
-        spool = self.node.spool
+        spool = self.services.switch_cdr
         until = time.monotonic() + _KEPT
         while True:
             spool.look()
@@ -211,26 +209,26 @@ class _Visit:
             self.channel.hangup(cause)
 
     def give_up(self) -> None:
-        live = self.node.calls.live.get(self.ref)
+        live = self.services.calls.live.get(self.ref)
         if live is not None:
             live.attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, time.time())
 
     def _find_end(self, uuid: str) -> Event | None:
-        live = self.node.calls.live.get(self.ref)
+        live = self.services.calls.live.get(self.ref)
         if live is None:
             return None
-        core_uuids = dict(zip(self.node.switches, self._core_uuids, strict=True))
-        end = self.node.calls.find_end(self.ref, uuid, core_uuids.get(live.switch))
+        core_uuids = dict(zip(self.services.switches, self._core_uuids, strict=True))
+        end = self.services.calls.find_end(self.ref, uuid, core_uuids.get(live.switch))
         if end is None and not live.switch.connected:
             return None
         if end is None:
             # It ended while nobody listened.
-            end = self.node.spool.wait_for(self.ref, uuid)
-            for kept in self.node.spool.legs(self.ref):
+            end = self.services.switch_cdr.wait_for(self.ref, uuid)
+            for kept in self.services.switch_cdr.legs(self.ref):
                 if kept.bleg:
                     live.ends.setdefault(kept.leg.uuid, kept.event)
         if end is not None:
-            for bleg in self.node.calls.blegs_of(live, uuid):
+            for bleg in self.services.calls.blegs_of(live, uuid):
                 self._tell(bleg)
         return end
 

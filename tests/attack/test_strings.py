@@ -541,20 +541,19 @@ def test_an_order_that_is_taken_over_is_checked_again(
 ) -> None:
     """What another process left of an autodial in Redis, where its A-leg answers here."""
     account = Account(id="acme", caller_id="+27115550000")
-    node: Any = SimpleNamespace(
+    policy = SimpleNamespace(
         settings=SETTINGS,
         rules=RULES,
-        usage=Free(),
-        config=NODE.config,
+        config=NODE.services.policy.config,
         cards=SimpleNamespace(account=lambda _id: account),
-        go_on_paying=lambda _attempt: None,
     )
+    services: Any = SimpleNamespace(policy=policy, usage=Free(), charging=SimpleNamespace(resume=lambda _attempt: None))
     attempt = Attempt("autodial", None, "1000", None, None, "external", account_id="acme")
     order = {"a": a, "b": b, "conference": conference, "retain_cid": False, "media_id": media_id}
     attempt.order = order
     board = Switchboard([])
     try:
-        taken = Outgoing(node).go_on(channel(board), attempt, begin)
+        taken = Outgoing(services).go_on(channel(board), attempt, begin)
     except msgspec.ValidationError:
         taken = False
     dialled, _assigned = left(board)

@@ -22,16 +22,17 @@ KNOWN = Essence(REF, REF, "contact", "disa", 1.0, "agent_answered", "external")
 
 def test_a_fault_in_an_application_costs_its_call_but_not_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = Attempt("disa", None, "0820000000", None, None, "external")
-    node: Any = SimpleNamespace(calls=SimpleNamespace(live={attempt.call_ref: SimpleNamespace(attempt=attempt)}))
-    visit = visit_module._Visit.__new__(visit_module._Visit)
-    visit.node, visit.ref = node, attempt.call_ref
+    live = {attempt.call_ref: SimpleNamespace(attempt=attempt)}
+    services: Any = SimpleNamespace(calls=SimpleNamespace(live=live))
+    visit = visit_module.Visit.__new__(visit_module.Visit)
+    visit.services, visit.ref = services, attempt.call_ref
     visit.channel = SimpleNamespace(let_go=lambda: None)  # type: ignore[assignment]
-    incomings = incoming.Incoming(node)
+    incomings = incoming.Incoming(services, SimpleNamespace(go_on=None), SimpleNamespace(go_on=None))  # type: ignore[arg-type]
 
     def fault(_visit: object) -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(incoming, "_Visit", lambda _node, _session: visit)
+    monkeypatch.setattr(incoming, "Visit", lambda _node, _session: visit)
     monkeypatch.setattr(incomings, "_serve", fault)
     with pytest.raises(RuntimeError):
         incomings.handle(SimpleNamespace())  # type: ignore[arg-type]
@@ -48,7 +49,7 @@ def test_a_calls_visit_is_freed_without_the_garbage_collector(monkeypatch: pytes
         (channel := made.pop())._find_end = find_end
         return channel
 
-    def serve(visit: visit_module._Visit) -> None:
+    def serve(visit: visit_module.Visit) -> None:
         visit.channel.begin("ref-1", watched=False)
         freed.append(weakref.ref(visit))
         assert visit.channel.uuid == UUID
@@ -56,8 +57,9 @@ def test_a_calls_visit_is_freed_without_the_garbage_collector(monkeypatch: pytes
     made = [channel]
     freed: list[Any] = [weakref.ref(channel), weakref.ref(session)]
     monkeypatch.setattr(visit_module, "Channel", opened)
-    node: Any = SimpleNamespace(switches=[SimpleNamespace(core_uuid="core")], prompt=None)
-    incomings = incoming.Incoming(node)
+    policy = SimpleNamespace(prompt=None)
+    services: Any = SimpleNamespace(switches=[SimpleNamespace(core_uuid="core")], policy=policy)
+    incomings = incoming.Incoming(services, SimpleNamespace(go_on=None), SimpleNamespace(go_on=None))  # type: ignore[arg-type]
     monkeypatch.setattr(incomings, "_serve", serve)
     gc.disable()
     try:
@@ -72,10 +74,10 @@ def test_a_calls_visit_is_freed_without_the_garbage_collector(monkeypatch: pytes
         switch.greenlet.kill()
 
 
-def handed_back(say: Any, kept: dict[str, Essence]) -> tuple[visit_module._Visit, list[str]]:
+def handed_back(say: Any, kept: dict[str, Essence]) -> tuple[visit_module.Visit, list[str]]:
     """A channel that carries ``REF``. ``say`` is the roster's; ``kept``: what is in Redis, by process."""
     taken: list[str] = []
-    visit = visit_module._Visit.__new__(visit_module._Visit)
+    visit = visit_module.Visit.__new__(visit_module.Visit)
     visit.carried = REF
     visit.channel = SimpleNamespace(variable=lambda _name: None)  # type: ignore[assignment]
 
@@ -86,8 +88,9 @@ def handed_back(say: Any, kept: dict[str, Essence]) -> tuple[visit_module._Visit
     store = SimpleNamespace(essence=essence, take_over=lambda _known, boot: taken.append(boot))
     roster = SimpleNamespace(peers={"ours": None})
     roster.say = lambda *, draining: say(roster)
-    node: Any = SimpleNamespace(store=store, roster=roster, draining=False)
-    visit.node = node
+    readiness = SimpleNamespace(draining=False)
+    services: Any = SimpleNamespace(store=store, membership=roster, readiness=readiness)
+    visit.services = services
     return visit, taken
 
 

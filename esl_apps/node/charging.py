@@ -1,0 +1,87 @@
+"""Charges of a node's calls: ended on the switch when they are cut, taken up again for calls that were adopted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import gevent
+
+from esl_apps.apps.session import account_level
+from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.cards import Unavailable
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import SYSTEM, Level
+from esl_apps.core.numbers import NotDialable
+from esl_apps.esl.session import ReplyError
+from esl_apps.esl.switch import Switch
+from esl_apps.esl.switch import Unavailable as SwitchAway
+from esl_apps.node.policy import Policies, Policy
+from esl_apps.store.usage import UsageStore
+
+log = logging.getLogger(__name__)
+
+
+def cut_on(switches: Sequence[Switch]) -> Callable[[Charge], None]:
+    """What ends a charge's legs on their switch: the whole call, or B alone, whose caller then hears why."""
+
+    def cut(charge: Charge) -> None:
+        attempt = charge.attempt
+        switch = next((switch for switch in switches if switch.name == attempt.switch), None)
+        if switch is None:
+            return
+        commands = [f"hupall ALLOTTED_TIMEOUT esl_bleg {attempt.session_ref}"]
+        if charge.whole:
+            # The reference of a session's first leg is that of the number dialled now, which may be another.
+            commands = [f"hupall ALLOTTED_TIMEOUT esl_call_ref {attempt.call_ref}"]
+            if attempt.aleg_uuid is not None:
+                commands.append(f"uuid_kill {attempt.aleg_uuid} ALLOTTED_TIMEOUT")
+        gevent.spawn(_order, switch, commands)
+
+    return cut
+
+
+def _order(switch: Switch, commands: list[str]) -> None:
+    for command in commands:
+        # The next beat repeats it, and a leg that is already gone needs no hang-up.
+        with suppress(SwitchAway, ReplyError):
+            switch.api(command)
+
+
+class Charging:
+    """Takes up the charges of calls whose process died."""
+
+    def __init__(self, policies: Policies, usage: UsageStore) -> None:
+        self._policies = policies
+        self._usage = usage
+
+    def resume(self, attempt: Attempt) -> None:
+        """Go on charging an attempt for what its legs cost, at today's levels."""
+        policy = self._policies.now
+        charges = []
+        for paid in attempt.paid_for:
+            try:
+                levels = [_level(policy, name, attempt) for name in paid["levels"]]
+                number = policy.settings.plan.read(paid["number"]) if paid["number"] else None
+            except (Unavailable, NotDialable) as error:
+                log.error("a call is not paid for", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+                continue
+            charges.append(Charge(attempt, levels, number, aleg=paid["aleg"], owner=paid["owner"], whole=paid["whole"]))
+        self._usage.adopt(*charges)
+        for charge in charges:
+            if attempt.state == terms.BRIDGED or (charge.aleg and attempt.answered_at is not None):
+                charge.talk()
+
+
+def _level(policy: Policy, name: str, attempt: Attempt) -> Level:
+    """A level as configured now. :raises Unavailable: an imported account while Redis is down."""
+    kind, _, id = name.partition(":")
+    if kind == "integrator" and id in policy.clients:
+        return next(level for level in policy.clients[id].levels if level.name == name)
+    if kind == "account" and (account := policy.cards.account(id)) is not None:
+        return account_level(account)
+    if kind == "card":
+        return Level(name, policy.cards.card_limits(attempt.account_id or ""))
+    return policy.system if name == SYSTEM else Level(name)

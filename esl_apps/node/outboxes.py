@@ -1,0 +1,73 @@
+"""A node's outboxes: one for each Redis that records go to."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gevent
+
+from esl_apps.config.fields import ConfigError
+from esl_apps.config.model import Config
+from esl_apps.store import redis_client
+from esl_apps.store.journal import Entry, Journal
+from esl_apps.store.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+
+class Outboxes:
+    def __init__(self, config: Config, folder: Path, on_pushed: Callable[[Entry], None]) -> None:
+        """``folder``: the node's state folder. ``on_pushed`` is called with each entry that its Redis has taken.
+
+        :raises ConfigError: a journal can't be opened.
+        """
+        by_url: dict[str, Outbox] = {}
+        self._by_integrator: dict[str | None, Outbox] = {}
+        targets: list[tuple[str | None, str]] = [(None, config.redis.url)]
+        targets += [(one.name, one.redis.url if one.redis else config.redis.url) for one in config.integrators]
+        try:
+            for name, url in targets:
+                if url not in by_url:
+                    journal = folder / _folder_of(url)
+                    by_url[url] = Outbox(name or "main", journal, redis_client.connect(url), on_pushed)
+                self._by_integrator[name] = by_url[url]
+            self._push_leftovers(folder, {_folder_of(url) for url in by_url})
+        except OSError as error:
+            raise ConfigError(f"the outbox can't be opened: {error}", "node.state_dir") from None
+
+    def __iter__(self) -> Iterator[Outbox]:
+        """Each outbox once."""
+        return iter(set(self._by_integrator.values()))
+
+    def of(self, integrator: str | None) -> Outbox:
+        """The outbox of an integrator's records, or of calls that belong to none."""
+        return self._by_integrator.get(integrator) or self._by_integrator[None]
+
+    def drain(self, seconds: float) -> None:
+        """Wait until every Redis has taken its records; each has ``seconds``, all at the same time."""
+        gevent.joinall([gevent.spawn(outbox.drain, seconds) for outbox in self])
+
+    def _push_leftovers(self, folder: Path, used: set[str]) -> None:
+        """Send records for a Redis that is no longer configured to their integrator's, or to the top-level one.
+
+        :raises OSError: a journal can't be read.
+        """
+        for path in sorted(folder.iterdir()):
+            if path.name in used or not path.is_dir():
+                continue
+            journal = Journal(path)
+            left = journal.open()
+            if left:
+                log.warning("records for a Redis that is no more", extra={"folder": str(path), "records": len(left)})
+            for item in left:
+                self.of(item.owner).push(item)
+            journal.finish(len(left))
+            journal.close()
+
+
+def _folder_of(url: str) -> str:
+    """The name of a Redis's journal folder. It depends on the URL alone, so a renamed integrator finds its records."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]

@@ -1,0 +1,248 @@
+"""What the configuration says, read once: everything that a reload may change.
+
+A :class:`Policy` never changes. A reload builds another one and puts it into :class:`Policies` whole, so that no call
+ever sees half of a file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from esl_apps.apps import disa, inbound
+from esl_apps.apps.session import Rules
+from esl_apps.apps.settings import Settings
+from esl_apps.config.fields import ConfigError
+from esl_apps.config.model import Cccp, Config, DisaDefaults, Integrator, level
+from esl_apps.core import dialstring, identity
+from esl_apps.core.call import Call
+from esl_apps.core.cards import Account, Unavailable
+from esl_apps.core.dialstring import Endpoints
+from esl_apps.core.limits import SYSTEM, Level
+from esl_apps.core.numbers import NotDialable, NumberPlan
+from esl_apps.core.order import Client
+from esl_apps.core.pins import Source, source_of
+from esl_apps.net.address import within
+from esl_apps.prompts import prompt_path
+from esl_apps.store import redis_client
+from esl_apps.store.cards import CardStore, hash_pin
+from esl_apps.store.pin_guard import GuardStore
+from esl_apps.store.stale import Stale
+
+_Section = TypeVar("_Section", Cccp, DisaDefaults)
+
+#: Trunk addresses whose verdict is remembered: a call asks two or three times, and most come from a few trunks.
+_TRUNKS_REMEMBERED = 1024
+
+
+class _System(NamedTuple):
+    """Sections that ``esl-apps import`` may override."""
+
+    rules: Rules
+    disa: DisaDefaults
+    attest: tuple[str, str]
+    """The header and the level by which STIR/SHAKEN vouches for a number."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    config: Config
+    settings: Settings
+    system: Level
+    """What the whole installation may spend."""
+    clients: Mapping[str, Client]
+    """By integrator."""
+    queues: Mapping[str, inbound.Queue]
+    """Inbound numbers, by E.164."""
+    cards: CardStore
+    guard: GuardStore
+    trusted: Callable[[str], bool]
+    """Whether to believe what a packet from this address says of its caller."""
+    pin_key: str
+
+    # Rules --------------------------------------------------------------------------------------------
+
+    @property
+    def rules(self) -> Rules:
+        """:raises Unavailable: Redis is down or holds rules that can't be read; nobody dials by half of them."""
+        return self._system.rules
+
+    @cached_property
+    def _system(self) -> _System:
+        """``cccp`` and ``callflow.disa`` of the file, overridden by imported documents.
+
+        :raises Unavailable: as :attr:`rules`; the next call asks again.
+        """
+        config = self.config
+        cccp = self._with_imported("cccp", config.cccp)
+        defaults = self._with_imported("callflow.disa", config.callflow_disa)
+        dids = [cccp.cccp_cb_number, cccp.cccp_cc_number, *config.inbound]
+        for account in config.accounts.values():
+            dids += [did for entrance in account.disa.values() for did in entrance.numbers]
+        try:
+            allowed = re.compile(cccp.allowed_callee_regex) if cccp.allowed_callee_regex else None
+            own_numbers = frozenset(self.settings.plan.read(did).e164 for did in dids if did)
+        except (re.error, NotDialable) as error:
+            raise Unavailable(f"the imported cccp can't be used: {error}") from None
+        rules = Rules(
+            redial_code=cccp.last_number_redial_code,
+            ensure_valid_caller_id=cccp.ensure_valid_caller_id,
+            default_caller_id=cccp.default_caller_id_number,
+            allowed_callee=allowed.search if allowed else None,
+            cid_trust=cccp.cid_trust,
+            pin_from_enrolled=cccp.pin_from == "enrolled",
+            prompt_delay=cccp.prompt_delay,
+            callback_delay=cccp.callback_delay,
+            emergency=config.dial.emergency is not None,
+            system=self.system,
+            own_numbers=own_numbers,
+        )
+        return _System(rules, defaults, (cccp.attest_header, cccp.attest_level))
+
+    def _with_imported(self, name: str, section: _Section) -> _Section:
+        imported = self.cards.system_config(name)
+        if not imported:
+            return section
+        try:
+            return msgspec.convert({**msgspec.to_builtins(section), **imported}, type(section))
+        except msgspec.ValidationError as error:
+            raise Unavailable(f"the imported {name} can't be read: {error}") from None
+
+    # DISA ---------------------------------------------------------------------------------------------
+
+    def entrance(self, account_id: str, name: str) -> disa.Entrance | None:
+        """A DISA as configured now, or None if there is none of this name. :raises Unavailable: Redis is down."""
+        configured = self.config.accounts.get(account_id)
+        entrance = configured.disa.get(name) if configured else None
+        account = self.cards.account(account_id) if entrance else None
+        if entrance is None or account is None:
+            return None
+        defaults = self._system.disa
+        hashed = self.hash_pin(entrance.pin) if entrance.pin else entrance.pin_hash
+        own = entrance.use_account_caller_id
+        rings = entrance.preconnect_audio == "ringing"
+        return disa.Entrance(
+            name=name,
+            account=account,
+            pin_hash=hashed,
+            pin_length=max(defaults.default_pin_length, len(entrance.pin or "")),
+            retries=entrance.retries,
+            interdigit=entrance.interdigit / 1000,
+            max_digits=entrance.max_digits,
+            preconnect_audio=disa.RINGING.format(count=entrance.ring_repeat_count) if rings else disa.DIALTONE,
+            preconnect_seconds=disa.RINGING_SECONDS * entrance.ring_repeat_count if rings else disa.DIALTONE_SECONDS,
+            use_account_caller_id=defaults.default_use_account_caller_id if own is None else own,
+            enforce_call_restriction=entrance.enforce_call_restriction,
+            max_session=entrance.max_session,
+        )
+
+    def hash_pin(self, pin: str) -> str:
+        """The keyed hash of a typed PIN."""
+        return hash_pin(self.pin_key, pin)
+
+    # Callers ------------------------------------------------------------------------------------------
+
+    def caller(self, call: Call) -> str | None:
+        """The caller's number, or None if it is withheld or no number."""
+        return identity.caller_of(call, self.trusted)
+
+    def attested(self, call: Call) -> bool:
+        """Whether STIR/SHAKEN vouches for the caller's number. :raises Unavailable: as :attr:`rules`."""
+        return identity.is_attested(call, self.trusted, *self._system.attest)
+
+    def source(self, call: Call, entrance: str, caller: str | None) -> Source:
+        """What wrong PINs of this call are counted against. ``caller``: as :meth:`caller` says."""
+        dnis = call.header("Caller-Destination-Number") or ""
+        return source_of(caller, identity.address_of(call), dnis, entrance, self.settings.plan, self.trusted)
+
+    def caller_id_of(self, account: Account) -> str:
+        """The number that an account's own calls show. :raises Unavailable: as :attr:`rules`."""
+        text = account.caller_id or self.rules.default_caller_id
+        try:
+            return dialstring.caller_id(self.settings.plan.read(text or ""), self.settings.caller_id_format)
+        except NotDialable:
+            return text or inbound.ANONYMOUS
+
+    def prompt(self, name: str, rate: int) -> str:
+        """The file of a prompt, for a channel of this sample rate (Hz)."""
+        return prompt_path(self.config.prompts.dir, self.config.prompts.language, name, rate)
+
+
+class Policies:
+    """The policy in force."""
+
+    def __init__(self, now: Policy) -> None:
+        self.now = now
+
+
+def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert: Callable[..., None]) -> Policy:
+    """:raises ConfigError: an inbound number's integrator isn't configured."""
+    plan, dial = config.plan(), config.dial
+    system = level(SYSTEM, config.spending.limits, config.spending.breaker)
+    trunks = [ipaddress.ip_network(text) for text in config.trust]
+    return Policy(
+        config=config,
+        settings=Settings(
+            node=config.node.name,
+            plan=plan,
+            endpoints=Endpoints(dial.extension, tuple(dial.external), dial.emergency),
+            caller_id_format=dial.caller_id_format,
+            ringback=dial.ringback,
+            recordings=config.recordings.dir,
+        ),
+        system=system,
+        clients={integrator.name: _client(config, plan, integrator, system) for integrator in config.integrators},
+        queues=_queues(config, plan),
+        cards=CardStore(redis, config.pin_key, plan, config.accounts, stale=stale),
+        guard=GuardStore(redis, config.pin_guard, alert),
+        trusted=lru_cache(maxsize=_TRUNKS_REMEMBERED)(lambda address: within(address, trunks)),
+        # Without a key of the operator's no card's PIN outlives this process; a configured DISA needs none to.
+        pin_key=config.pin_key or secrets.token_hex(32),
+    )
+
+
+def _client(config: Config, plan: NumberPlan, integrator: Integrator, system: Level) -> Client:
+    return Client(
+        integrator.name,
+        plan,
+        patterns={
+            "agent": integrator.patterns.agent,
+            "callee": integrator.patterns.callee,
+            "outbound_id": integrator.patterns.outbound_id,
+            "contact_ref": integrator.patterns.contact_ref,
+        },
+        caller_ids=integrator.caller_ids,
+        campaigns=integrator.campaigns,
+        call_restriction=integrator.call_restriction,
+        emergency=config.dial.emergency is not None,
+        agent_timeout=integrator.agent_timeout,
+        callee_timeout=integrator.callee_timeout,
+        longest=integrator.max_duration,
+        record=integrator.record,
+        levels=(system, level(f"integrator:{integrator.name}", integrator.limits, integrator.breaker)),
+    )
+
+
+def _queues(config: Config, plan: NumberPlan) -> dict[str, inbound.Queue]:
+    queues = {}
+    for did, number in config.inbound.items():
+        integrator = config.integrator(number.integrator)
+        if integrator is None:
+            raise ConfigError(f"no integrator is named {number.integrator}", f"inbound.{did}.integrator")
+        read = plan.read(did)
+        queues[read.e164] = inbound.Queue(
+            did=read,
+            integrator=integrator.name,
+            agents=tuple(plan.read(agent) for agent in number.agents),
+            ring_timeout=number.ring_timeout,
+            longest=integrator.max_duration,
+            record=integrator.record,
+        )
+    return queues

@@ -1,0 +1,39 @@
+"""Whether a node takes calls, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gevent.event import Event as Flag
+
+from esl_apps.esl.switch import Switch
+from esl_apps.node.live import Live
+from esl_apps.store.calls import Store
+
+
+class Readiness:
+    def __init__(self, switches: Sequence[Switch], store: Store, live: Mapping[str, Live], max_calls: int) -> None:
+        self._switches = switches
+        self._store = store
+        self._live = live
+        self._max_calls = max_calls
+        self.draining = False
+        self.stopped = Flag()
+        self.sockets = 0
+        """Connections on the event socket, as its server counts them."""
+
+    def reasons(self) -> list[str]:
+        """Why this node takes no calls; empty if it does."""
+        reasons = []
+        if self.draining:
+            reasons.append("draining")
+        if not any(switch.connected for switch in self._switches):
+            reasons += [f"switch {switch.name}: {switch.last_error}" for switch in self._switches]
+        if not self._store.healthy:
+            reasons.append("redis: no answer")
+        return reasons
+
+    @property
+    def full(self) -> bool:
+        """Whether ``max_calls`` are up, counting those whose first leg still rings."""
+        return len(self._live) >= self._max_calls or self.sockets > self._max_calls

@@ -1,0 +1,118 @@
+"""What a call leaves behind: saved while it lives, told of at each state, recorded at its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from esl_apps.apps.legs import recording_path
+from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt, Moment
+from esl_apps.node import notification_lists
+from esl_apps.node.call_log import Begun
+from esl_apps.node.live import Live
+from esl_apps.node.outboxes import Outboxes
+from esl_apps.node.policy import Policies
+from esl_apps.node.snapshot import snapshot, state_event
+from esl_apps.observe import logs
+from esl_apps.observe.metrics import Metrics
+from esl_apps.store.calls import Store
+from esl_apps.store.essence import essence
+
+log = logging.getLogger(__name__)
+
+
+class Records:
+    """Told of every change of every call of this node."""
+
+    def __init__(
+        self,
+        live: Mapping[str, Live],
+        store: Store,
+        call_log: Begun,
+        outboxes: Outboxes,
+        policies: Policies,
+        metrics: Metrics,
+    ) -> None:
+        self._live = live
+        self._store = store
+        self._call_log = call_log
+        self._outboxes = outboxes
+        self._policies = policies
+        self._metrics = metrics
+        self.closed = False
+        """This process ends: calls that are still up belong to another one."""
+
+    def save(self, attempt: Attempt) -> None:
+        """Write down what must outlive this process: to the call log at once, to Redis a moment later."""
+        if self.closed:
+            return
+        ref = attempt.call_ref
+        if attempt.ended:
+            kept = None
+        else:
+            live = self._live.get(ref)
+            kept = msgspec.json.encode(essence(attempt, live.core_uuid if live else None))
+            self._call_log.note(kept)
+        self._store.save(ref, lambda: snapshot(attempt), kept)
+
+    def save_all(self) -> None:
+        """Redis is back and may have forgotten the calls that are up."""
+        for live in list(self._live.values()):
+            self.save(live.attempt)
+
+    def moment(self, attempt: Attempt, moment: Moment) -> None:
+        """A call has entered a state."""
+        self.save(attempt)
+        if moment.what in (terms.AGENT_RINGING, terms.CALLEE_RINGING) and len(attempt.timeline) <= 3:
+            self._metrics.time_to_ring(attempt.app).observe(max(0.0, moment.at - attempt.queued_at))
+        logs.say(
+            log,
+            "call",
+            {"call_ref": attempt.call_ref, "app": attempt.app, "state": moment.what, "detail": moment.detail},
+        )
+        live = self._live.get(attempt.call_ref)
+        if live is not None:
+            live.switch.post_raw(state_event(attempt, moment))
+
+    def record(self, attempt: Attempt) -> None:
+        """A call has ended: its notifications go to the outbox, and only then is it struck from the call log."""
+        record = attempt.record
+        assert record is not None
+        if attempt.follows and record.number is None:
+            # Its session has its record already: here the caller left, or another node goes on with the call.
+            self._call_log.ended(attempt.call_ref)
+            return
+        config = self._policies.now.config
+        self._metrics.calls(attempt.app, record.end_reason).inc()
+        if record.recording_url is not None:
+            path = recording_path(config.recordings.dir, record.integrator or "", record.recording_url)
+            # RECORD_STOP comes for a file that never did (hazard 25): only the folder knows.
+            if not os.path.exists(path):
+                log.error("recording missing", extra={"call_ref": record.call_ref, "path": path})
+                record.recording_url = None
+        integrator = config.integrator(record.integrator) if record.integrator else None
+        outbox = self._outboxes.of(record.integrator)
+        for entry in notification_lists.entries(record, integrator):
+            outbox.push(entry)
+        self._call_log.ended(attempt.call_ref)
+        logs.say(
+            log,
+            "record",
+            {
+                "call_ref": record.call_ref,
+                "app": record.app,
+                "end_reason": record.end_reason,
+                "end_code": record.end_code,
+                "call_time": record.call_time,
+                "hung_up_by": record.hung_up_by,
+            },
+        )
+
+    def announce(self, attempt: Attempt, agent: str, hold_time: int) -> None:
+        """Push the notification of an inbound call that an agent has answered. ``hold_time``: seconds."""
+        integrator = self._policies.now.config.integrator(attempt.integrator or "")
+        self._outboxes.of(attempt.integrator).push(notification_lists.answered(attempt, agent, hold_time, integrator))

@@ -1,0 +1,176 @@
+"""What a node is built of: its stores, its switches, its calls. Built once, never replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from esl_apps.config.fields import ConfigError
+from esl_apps.config.model import Config
+from esl_apps.esl.switch import Switch
+from esl_apps.esl.switch_cdr import Spool
+from esl_apps.net.address import split_address
+from esl_apps.node.call_log import Begun
+from esl_apps.node.calls import CANCEL, EVENTS, Calls
+from esl_apps.node.charging import Charging, cut_on
+from esl_apps.node.live import Live
+from esl_apps.node.outboxes import Outboxes
+from esl_apps.node.policy import Policies, Policy, read_policy
+from esl_apps.node.readiness import Readiness
+from esl_apps.node.records import Records
+from esl_apps.node.state_folder import state_folder
+from esl_apps.node.switch_pool import Fleet
+from esl_apps.observe.alerts import Alerts
+from esl_apps.observe.metrics import Metrics
+from esl_apps.store import redis_client
+from esl_apps.store.breakers import Breakers, Trip
+from esl_apps.store.callbacks import CallbackStore
+from esl_apps.store.calls import Store
+from esl_apps.store.essence import Essence, essence
+from esl_apps.store.journal import Entry
+from esl_apps.store.membership import Roster
+from esl_apps.store.stale import Stale
+from esl_apps.store.usage import UsageStore
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    metrics: Metrics
+    switches: Sequence[Switch]
+    fleet: Fleet
+    membership: Roster
+    store: Store
+    breakers: Breakers
+    usage: UsageStore
+    charging: Charging
+    callbacks: CallbackStore
+    calls: Calls
+    records: Records
+    outboxes: Outboxes
+    call_log: Begun
+    switch_cdr: Spool
+    readiness: Readiness
+    policies: Policies
+    """The policy in force."""
+    alerts: Alerts
+    redis: redis_client.Client
+    stale: Stale
+
+    @property
+    def policy(self) -> Policy:
+        return self.policies.now
+
+    def refused(self, status: int) -> None:
+        """Count a request that was answered with this HTTP status and had no effect."""
+        self.metrics.refused.labels(str(status)).inc()
+
+    def read_policy(self, config: Config) -> Policy:
+        """:raises ConfigError: as ``policy.read_policy``."""
+        return read_policy(config, self.redis, self.stale, self.alerts.tell)
+
+
+def build_services(config: Config) -> Services:
+    """Build everything and connect to nothing yet.
+
+    :raises ConfigError: a folder or an address of the configuration can't be used.
+    """
+    name = config.node.name
+    metrics = Metrics()
+    switches: list[Switch] = []
+    live: dict[str, Live] = {}
+    fleet = Fleet()
+    alerts = Alerts(metrics, lambda: switches)
+    redis = redis_client.connect(config.redis.url)
+    stale = Stale(config.redis.stale_cards)
+    policies = Policies(read_policy(config, redis, stale, alerts.tell))
+    membership = Roster(redis, name, config.advertise)
+
+    def say_alive() -> None:
+        if membership.boot not in membership.peers:
+            membership.say(draining=readiness.draining)
+
+    def save_all() -> None:
+        records.save_all()
+
+    store = Store(redis, membership.boot, save_all, say_alive)
+    readiness = Readiness(switches, store, live, config.node.max_calls)
+
+    def trip(scope: str, tripped: Trip) -> None:
+        if tripped.end_calls:
+            usage.end_calls(scope)
+
+    breakers = Breakers(redis, name, tell=alerts.tell, on_trip=trip)
+    usage = UsageStore(
+        redis,
+        name,
+        breakers=breakers,
+        on_cut=cut_on(switches),
+        alone=lambda: config.redis.stale_cards > 0 and membership.alone,
+    )
+
+    def pushed(entry: Entry) -> None:
+        metrics.pushed(entry.list).inc()
+
+    outboxes = Outboxes(config, state_folder(config), pushed)
+
+    def essences() -> Iterator[Essence]:
+        return (essence(call.attempt, call.core_uuid) for call in live.values())
+
+    try:
+        call_log = Begun(state_folder(config), essences)
+    except OSError as error:
+        raise ConfigError(f"the call log can't be written: {error}", "node.state_dir") from None
+    records = Records(live, store, call_log, outboxes, policies, metrics)
+    calls = Calls(live, records, fleet)
+    for index in range(len(config.switches)):
+        switches.append(_build_switch(config, index, calls, metrics))
+        fleet.add(switches[-1])
+    return Services(
+        metrics=metrics,
+        switches=switches,
+        fleet=fleet,
+        membership=membership,
+        store=store,
+        breakers=breakers,
+        usage=usage,
+        charging=Charging(policies, usage),
+        callbacks=CallbackStore(redis, name),
+        calls=calls,
+        records=records,
+        outboxes=outboxes,
+        call_log=call_log,
+        switch_cdr=Spool(config.spool.dir),
+        readiness=readiness,
+        policies=policies,
+        alerts=alerts,
+        redis=redis,
+        stale=stale,
+    )
+
+
+def _build_switch(config: Config, index: int, calls: Calls, metrics: Metrics) -> Switch:
+    configured = config.switches[index]
+    up = metrics.switch_up.labels(configured.name)
+    lost = metrics.reconnects.labels(configured.name)
+
+    def on_up(switch: Switch) -> None:
+        up.set(1)
+        calls.on_up(switch)
+
+    def on_down(switch: Switch) -> None:
+        up.set(0)
+        lost.inc()
+        calls.on_down(switch)
+
+    return Switch(
+        configured.name,
+        split_address(configured.address),
+        configured.password,
+        events=EVENTS,
+        # Subscribe to every cancel; each node ignores calls that aren't its own.
+        filters=("Event-Name BACKGROUND_JOB", f"variable_esl_node {config.node.name}", f"Event-Subclass {CANCEL}"),
+        on_event=calls.on_event,
+        on_up=on_up,
+        on_down=on_down,
+        observe_ping=metrics.round_trip.labels(configured.name).observe,
+    )
