@@ -15,8 +15,8 @@ from esl_apps.http.access import CALL
 from esl_apps.http.desk import _RETRY_AFTER, _Desk, _refused, _succeed
 from esl_apps.http.errors import problem, spent
 from esl_apps.node.live import Full
-from esl_apps.node.node import Node
 from esl_apps.node.outgoing import Spent
+from esl_apps.node.policy import Policy
 from esl_apps.prompts import is_media
 
 _LONGEST_DELAY = 3600.0
@@ -31,7 +31,7 @@ class _Autodial:
         node = self._desk.node
         account = self._desk.open(req, account_id, CALL)
         data = self._desk.data(req)
-        order = self._desk.ask(lambda: read_order(node, account, data))
+        order = self._desk.ask(lambda: read_order(node.services.policy, account, data))
         try:
             attempt = self._desk.ask(lambda: node.outgoing.autodial(account, order))
         except Full as full:
@@ -41,7 +41,7 @@ class _Autodial:
         _succeed(req, resp, 201, {"call_ref": attempt.call_ref, "state": attempt.state})
 
 
-def read_order(node: Node, account: Account, data: dict[str, Any]) -> AutodialOrder:
+def read_order(policy: Policy, account: Account, data: dict[str, Any]) -> AutodialOrder:
     """A request to dial two numbers, each checked as what a caller would have keyed.
 
     :raises Problem: 400, with every field that is wrong. :raises Unavailable: Redis is away.
@@ -51,7 +51,7 @@ def read_order(node: Node, account: Account, data: dict[str, Any]) -> AutodialOr
         for name in data
         if name not in _AUTODIAL
     ]
-    a = _leg(node, account, data.get("a_leg_number"), "a_leg_number", faults)
+    a = _leg(policy, account, data.get("a_leg_number"), "a_leg_number", faults)
     b, conference = None, None
     wanted = data.get("b_leg_number")
     if isinstance(wanted, str) and wanted.startswith("conference:"):
@@ -62,16 +62,16 @@ def read_order(node: Node, account: Account, data: dict[str, Any]) -> AutodialOr
             message = "expected conference: and 1 to 64 letters, digits, . _ -"
             faults.append(Fault("b_leg_number", "pattern", message))
     else:
-        b = _leg(node, account, wanted, "b_leg_number", faults)
+        b = _leg(policy, account, wanted, "b_leg_number", faults)
     delay = data.get("callback_delay")
     if delay is None:
-        delay = node.services.policy.rules.callback_delay
+        delay = policy.rules.callback_delay
     if not isinstance(delay, (int, float)) or isinstance(delay, bool) or not 0 <= delay <= _LONGEST_DELAY:
         faults.append(Fault("callback_delay", "range", f"expected seconds from 0 to {_LONGEST_DELAY:g}"))
     retain_cid = data.get("retain_cid")
     if retain_cid is not None and not isinstance(retain_cid, bool):
         faults.append(Fault("retain_cid", "type", "expected true or false"))
-    media_id, prompts = data.get("media_id"), node.services.policy.config.prompts
+    media_id, prompts = data.get("media_id"), policy.config.prompts
     if media_id is not None and not is_media(media_id, prompts.dir, prompts.language, prompts.urls):
         message = "expected the name of a prompt without its .wav, or one of the configuration's prompts.urls"
         faults.append(Fault("media_id", "not_found", message))
@@ -81,17 +81,17 @@ def read_order(node: Node, account: Account, data: dict[str, Any]) -> AutodialOr
     return AutodialOrder(a, b, conference, float(delay), bool(retain_cid), media_id)
 
 
-def _leg(node: Node, account: Account, text: object, field: str, faults: list[Fault]) -> Number | None:
+def _leg(policy: Policy, account: Account, text: object, field: str, faults: list[Fault]) -> Number | None:
     """A leg's number, which passes what dialthrough would ask of it; else None, and a fault."""
     if text is None:
         faults.append(Fault(field, "required", "missing"))
         return None
     try:
-        number = node.services.policy.settings.plan.read(text if isinstance(text, str) else "")
+        number = policy.settings.plan.read(text if isinstance(text, str) else "")
     except NotDialable as error:
         faults.append(Fault(field, "pattern", str(error)))
         return None
-    rules = node.services.policy.rules
+    rules = policy.rules
     if number.is_emergency:
         if rules.emergency:
             return number

@@ -470,11 +470,7 @@ def test_every_field_of_a_click2dial_from_a_phone_is_a_number_or_a_value(body: d
     meant(board, target if len(body["callee"]) > 4 else f"user/{body['callee']}@127.0.0.1", esl_user_id=body["agent"])
 
 
-class AnAccount(SimpleNamespace):
-    """What ``read_order`` asks of a node."""
-
-
-NODE: Any = AnAccount(
+POLICY: Any = SimpleNamespace(
     settings=SETTINGS,
     rules=RULES,
     config=SimpleNamespace(prompts=SimpleNamespace(urls=["https://prompts.example/a.wav"], dir=None, language="en")),
@@ -493,7 +489,7 @@ def test_every_field_of_an_autodial_is_a_number_a_room_or_a_prompt(
 ) -> None:
     account = Account(id=name, **texts)
     try:
-        order = read_order(NODE, account, body)
+        order = read_order(POLICY, account, body)
     except Problem:
         return
     attempt = autodial.new_attempt(order, account)
@@ -544,7 +540,7 @@ def test_an_order_that_is_taken_over_is_checked_again(
     policy = SimpleNamespace(
         settings=SETTINGS,
         rules=RULES,
-        config=NODE.services.policy.config,
+        config=POLICY.config,
         cards=SimpleNamespace(account=lambda _id: account),
     )
     services: Any = SimpleNamespace(policy=policy, usage=Free(), charging=SimpleNamespace(resume=lambda _attempt: None))
