@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-from benchmarks import pages, process
+from benchmarks import process
 
 BENCHMARKS = {
     "esl": "the event-socket layer compared with its peers: calls per CPU-second, memory per held call",
@@ -49,7 +49,6 @@ def main() -> int:
             path = process.ROOT / "docs" / "benchmarks" / f"{name}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text + "\n")
-            pages.write()
     return 0
 
 

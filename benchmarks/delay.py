@@ -69,11 +69,11 @@ after the last key. All times are the kernel's timestamps of loopback packets, f
 up to take them. "DISA" (without a PIN) and "dialthrough" (card found by the caller's number) are a node with a real
 redis-server. "responder" is a process that only splits frames and answers connect with answer. "dialplan" has no
 socket: answer, play_and_get_digits, bridge. The record counts as written when Redis has answered the node's push.
-FreeSWITCH, started as root, runs as a realtime process (SCHED_FIFO); other processes get what it leaves. So node, Redis
-and responder run in realtime, too (SCHED_RR, priority 1: docs/operating.rst). "{plain}" is the same node as an ordinary
-process. {rounds} rounds, each with all contenders and rates in a new random order. "idle" is the idle share of the two
-cores, which also run SIPp and FreeSWITCH. With none left, the times show a queue. "failed" calls did not reach their
-end."""
+FreeSWITCH, started as root, runs as a realtime process (SCHED_FIFO); other processes get what it leaves. So node,
+Redis and responder run in realtime, too (SCHED_RR, priority 1: the docs' page "Size a machine"). "{plain}" is the same
+node as an ordinary process. {rounds} rounds, each with all contenders and rates in a new random order. "idle" is the
+idle share of the two cores, which also run SIPp and FreeSWITCH. With none left, the times show a queue. "failed" calls
+did not reach their end."""
 
 
 @dataclass

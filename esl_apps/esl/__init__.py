@@ -1,1 +1,1 @@
-"""The event socket: greenswitch's classes, made right and fast (see ``docs/architecture.rst``)."""
+"""The event socket: greenswitch's classes, made right and fast (see ``docs/explanation/architecture.rst``)."""

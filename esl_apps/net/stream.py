@@ -3,7 +3,7 @@
 gevent's own ``recv`` first tries to read, which nearly always fails and costs a system call and an exception. Then it
 creates a Timeout, a timer and a Waiter for each wait. Here a watcher of the loop switches to the session's greenlet,
 which reads once. A session has one timer for all its deadlines: it is set to the nearest one, and set again if it fires
-too early. This halves the cost of a call (``docs/performance.rst``).
+too early. This halves the cost of a call (``docs/explanation/tuning-log.rst``).
 """
 
 from __future__ import annotations

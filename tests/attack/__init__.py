@@ -1,4 +1,6 @@
-"""The product attacked from every side that a stranger has; ``docs/security.rst`` has each test beside its promise.
+"""Attack the product from every side that a stranger can reach.
+
+``docs/explanation/security.rst`` lists each test with its promise.
 
 ``python -m tests.attack`` (``make attack``) is the long form: more INVITEs, a million frames, 100,000 requests.
 """

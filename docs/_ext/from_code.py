@@ -1,0 +1,453 @@
+"""Reference pages that are read from the code: configuration, metrics, HTTP, command line, records.
+
+Each directive writes reStructuredText and has Sphinx parse it. A difference between the code and a data file of
+``reference/`` is a warning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import yaml
+from docutils import nodes
+from repository import ROOT
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+_log = logging.getLogger(__name__)
+
+
+def text(plain: str) -> str:
+    """Plain text, with `code` in backticks, as reStructuredText."""
+    parts = plain.split("`")
+    marked = [
+        re.sub(r"([*|_\\])", r"\\\1", part) if number % 2 == 0 else f"``{part}``" for number, part in enumerate(parts)
+    ]
+    return "".join(marked)
+
+
+def table(headings: list[str], rows: list[list[str]], widths: str = "auto") -> list[str]:
+    """A list-table; a cell is one line of reStructuredText."""
+    lines = ["", ".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", ""]
+    for row in [headings, *rows]:
+        lines += [f"   {'* -' if number == 0 else '  -'} {cell}".rstrip() for number, cell in enumerate(row)]
+    return [*lines, ""]
+
+
+def heading(title: str, underline: str) -> list[str]:
+    return ["", title, underline * max(4, len(title)), ""]
+
+
+class Generated(SphinxDirective):
+    """A directive whose content is lines of reStructuredText."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_reread()  # the code is no file of the site: look each time
+        return self.parse_text_to_nodes("\n".join(self.lines()), allow_section_headings=True)
+
+    def lines(self) -> Iterator[str]:
+        raise NotImplementedError
+
+
+# Configuration ------------------------------------------------------------------------------------
+
+
+#: What a key of a mapping by name is called in a path.
+_NAMES = {
+    "accounts": "ACCOUNT",
+    "users": "USER",
+    "disa": "NAME",
+    "inbound": "NUMBER",
+    "destinations": "DESTINATION",
+}
+#: Sections that are the same in several places, and the place where they are described.
+_SHARED = {
+    "Rate": "admin.rate",
+    "Tls": "admin.tls",
+    "Limits": "spending.limits",
+    "DestinationLimits": "spending.limits",
+    "Breaker": "spending.breaker",
+    "DestinationBreaker": "spending.breaker",
+}
+
+
+class ConfigKeys(Generated):
+    """Every key: type and default from the code's types, meaning from the comment in conf/esl_apps.yml."""
+
+    def lines(self) -> Iterator[str]:
+        from esl_apps.config.model import Config
+
+        self._source = (ROOT / "conf" / "esl_apps.yml").read_text().split("\n")
+        document = yaml.compose("\n".join(self._source))
+        self._rows: list[list[str]] = []
+        for name, value, note, item in self._fields(msgspec.inspect.type_info(Config), document):
+            self._rows = []
+            self._add(name, value, note, item)
+            yield f".. _config-{re.sub(r'[^a-z]+', '-', name)}:"
+            yield from heading(name, "~")
+            if note and isinstance(self._struct(item.type)[0], msgspec.inspect.StructType):
+                yield text(note[0].upper() + note[1:]) + "."
+            rows = [row for row in self._rows if row[1] or len(self._rows) == 1]
+            yield from table(["Key", "Type and default", "Meaning"], rows, "34 24 42")
+
+    def _fields(self, struct: msgspec.inspect.StructType, node: yaml.Node | None) -> Iterator[tuple[Any, ...]]:
+        given = {}
+        if isinstance(node, yaml.MappingNode):
+            given = {key.value: (value, self._comment(key)) for key, value in node.value}
+        for item in struct.fields:
+            value, note = given.pop(item.encode_name, (None, ""))
+            yield item.encode_name, value, note, item
+        for name in given:
+            _log.warning("conf/esl_apps.yml has a key that the configuration doesn't know: %s", name)
+
+    def _comment(self, key: yaml.Node) -> str:
+        """The comment behind the key, or on the lines after it if they are nothing else."""
+        line = key.start_mark.line
+        match = re.search(r"(?:^|\s)#\s(.*)$", self._source[line])
+        found = [match[1]] if match else []
+        for further in self._source[line + 1 :]:
+            if not (match := re.match(r"\s{20,}#\s(.*)$", further)):
+                break
+            found.append(match[1])
+        return " ".join(found)
+
+    def _struct(self, kind: Any) -> tuple[Any, str]:
+        """What a key holds, and how its path goes on: ``[]`` in a list, ``.NAME`` in a mapping by name."""
+        if isinstance(kind, msgspec.inspect.UnionType):
+            kinds = [one for one in kind.types if isinstance(one, msgspec.inspect.StructType)]
+            return (kinds[0], "") if kinds else (kind, "")
+        if isinstance(kind, msgspec.inspect.ListType):
+            return (kind.item_type, "[]") if isinstance(kind.item_type, msgspec.inspect.StructType) else (kind, "")
+        if isinstance(kind, msgspec.inspect.DictType):
+            return (kind.value_type, ".") if isinstance(kind.value_type, msgspec.inspect.StructType) else (kind, "")
+        return kind, ""
+
+    def _add(self, path: str, node: yaml.Node | None, note: str, item: Any) -> None:
+        kind, step = self._struct(item.type)
+        last = path.rpartition(".")[2]
+        if not isinstance(kind, msgspec.inspect.StructType):
+            self._rows.append([f"``{path}``", self._kind(item), text(note)])
+            return
+        shared = _SHARED.get(kind.cls.__name__, path)
+        if (shared != path and not path.startswith("admin.tls")) or kind.cls.__name__ == "Rule":
+            meaning = text(note)
+            shown = self._kind(item) if kind.cls.__name__ == "Rule" or "tls" in path else f"as ``{shared}``"
+            self._rows.append([f"``{path}``", shown, meaning])
+            return
+        if isinstance(node, yaml.SequenceNode) and node.value:
+            node = node.value[0]
+        elif step == "." and isinstance(node, yaml.MappingNode) and node.value:
+            node = node.value[0][1]
+        self._rows.append(
+            [
+                f"``{path}``",
+                "" if step == "" and item.required is False and not self._optional(item) else self._kind(item),
+                text(note),
+            ]
+        )
+        if step == ".":
+            step = "." + _NAMES.get(last, "NAME")
+        for name, value, inner, field in self._fields(kind, node):
+            self._add(f"{path}{step}.{name}", value, inner, field)
+
+    @staticmethod
+    def _optional(item: Any) -> bool:
+        return isinstance(item.type, msgspec.inspect.UnionType)
+
+    def _kind(self, item: Any) -> str:
+        kind = self._type(item.type)
+        if item.required:
+            return f"{kind}, required"
+        default = item.default if item.default is not msgspec.NODEFAULT else item.default_factory
+        if callable(default):
+            default = default()
+        if isinstance(default, msgspec.Struct) or default in ([], {}):
+            return kind if isinstance(default, msgspec.Struct) else f"{kind}; empty"
+        shown = "null" if default is None else json.dumps(default, ensure_ascii=False).strip('"')
+        return f"{kind}; ``{shown}``" if shown else f"{kind}; empty"
+
+    def _type(self, kind: Any) -> str:
+        i = msgspec.inspect
+        match kind:
+            case i.BoolType():
+                return "true or false"
+            case i.IntType() | i.FloatType():
+                name = "integer" if isinstance(kind, i.IntType) else "number"
+                low = f"{kind.ge:g}" if kind.ge is not None else f"over {kind.gt:g}" if kind.gt is not None else ""
+                if kind.le is not None:
+                    return f"{name}, {low or 'at most'}{' to ' if low else ' '}{kind.le:g}"
+                return f"{name}, {low}{'' if low.startswith('over') else ' or more'}" if low else name
+            case i.StrType():
+                return "text"
+            case i.LiteralType():
+                return " or ".join("false" if value is False else f"``{value}``" for value in kind.values)
+            case i.NoneType():
+                return "null"
+            case i.UnionType():
+                return " or ".join(
+                    dict.fromkeys(self._type(one) for one in kind.types if not isinstance(one, i.NoneType))
+                )
+            case i.ListType():
+                return "list" if isinstance(kind.item_type, i.StructType) else f"list of {self._type(kind.item_type)}"
+            case i.DictType():
+                return "mapping"
+            case i.StructType():
+                return "``{" + ", ".join(field.encode_name for field in kind.fields) + "}``"
+        return type(kind).__name__
+
+
+# Metrics ------------------------------------------------------------------------------------------
+
+
+class MetricsTable(Generated):
+    def lines(self) -> Iterator[str]:
+        from esl_apps.observe.metrics import Metrics
+
+        rows = []
+        for collector in Metrics().registry._collector_to_names:
+            name = getattr(collector, "_name", None)
+            if name is None:  # the process's own, which prometheus_client documents
+                continue
+            kind = collector._type
+            rows.append([
+                f"``{name}{'_total' if kind == 'counter' else ''}``",
+                kind,
+                ", ".join(f"``{label}``" for label in collector._labelnames),
+                text(collector._documentation) + ".",
+            ])  # fmt: skip
+        yield from table(["Metric", "Type", "Labels", "Meaning"], sorted(rows), "38 12 16 34")
+
+
+# Command line -------------------------------------------------------------------------------------
+
+
+class _Captured(Exception):
+    pass
+
+
+def _parser(main: Any, argv: list[str]) -> argparse.ArgumentParser:
+    """The parser that ``main`` makes, taken when it is about to read ``argv``."""
+    whole = argparse.ArgumentParser.parse_args
+
+    def capture(self: argparse.ArgumentParser, *_args: object) -> None:
+        raise _Captured(self)
+
+    argparse.ArgumentParser.parse_args = capture  # type: ignore[assignment]
+    try:
+        main(argv)
+    except _Captured as caught:
+        return caught.args[0]  # type: ignore[no-any-return]
+    finally:
+        argparse.ArgumentParser.parse_args = whole  # type: ignore[method-assign]
+    raise AssertionError("no parser")
+
+
+class CommandLine(Generated):
+    def lines(self) -> Iterator[str]:
+        from esl_apps.cli.main import main
+        from esl_apps.sandbox import run
+
+        parser = _parser(main, ["check"])
+        commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        for name, listed in commands.choices.items():
+            sub = _parser(run, []) if name == "sandbox" else listed
+            yield f".. _command-{name}:"
+            yield from heading(f"esl-apps {name}", "~")
+            yield text((sub.description or "")[:1].upper() + (sub.description or "")[1:]).rstrip(".") + "."
+            yield from self._usage(sub)
+            rows = [row for action in sub._actions if (row := self._row(action))]
+            if rows:
+                yield from table(["Argument", "Meaning"], rows, "35 65")
+
+    def _usage(self, sub: argparse.ArgumentParser) -> Iterator[str]:
+        usage = " ".join(sub.format_usage().removeprefix("usage: ").replace(" [-h]", "").split())
+        yield from ["", ".. code-block:: none", "", f"   {usage}", ""]
+
+    @staticmethod
+    def _row(action: argparse.Action) -> list[str] | None:
+        if isinstance(action, argparse._HelpAction):
+            return None
+        value = action.metavar or (
+            None if action.nargs == 0 else (action.dest if not action.option_strings else action.dest.upper())
+        )
+        if action.choices is not None:
+            value = "|".join(map(str, action.choices))
+        shown = ", ".join(f"{option} {value}" if value else option for option in action.option_strings) or str(value)
+        default = "" if action.default in (None, False, argparse.SUPPRESS) else str(action.default)
+        if action.dest == "config":
+            default = "/etc/esl_apps/esl_apps.yml"  # of no environment in particular
+        meaning = (action.help or "").replace("%(default)s", default)
+        if default and default not in meaning:
+            meaning += f" (default: `{default}`)"
+        meaning = re.sub(r"(?<![\w`/:])(\$?[A-Z_]{2,}:[A-Z]+|--[a-z-]+)(?![\w`])", r"`\1`", meaning)
+        return [f"``{shown}``", text(meaning[:1].upper() + meaning[1:]) + "."]
+
+
+# HTTP ---------------------------------------------------------------------------------------------
+
+
+def documents() -> dict[str, dict[str, Any]]:
+    """The OpenAPI documents of an integrator's port and of the admin port, with the default patterns."""
+    from esl_apps.core.numbers import NumberPlan
+    from esl_apps.core.order import Client
+    from esl_apps.http import crossbar_openapi, openapi
+
+    whole = openapi.describe(Client("acme", NumberPlan("ZA", r"^\d{3,4}$", {}, [])))
+    cards = crossbar_openapi.describe()
+    schemas = whole["components"]["schemas"]
+    own = {path: item for path, item in whole["paths"].items() if path not in openapi._OPERATORS}
+    return {
+        "integrator": {"paths": own, "schemas": schemas},
+        "admin": {"paths": {**openapi._OPERATORS, **cards["paths"]}, "schemas": {**schemas, **cards["schemas"]}},
+    }
+
+
+class OpenApi(Generated):
+    """``.. openapi:: integrator``: each request of that port."""
+
+    required_arguments = 1
+
+    def lines(self) -> Iterator[str]:
+        document = documents()[self.arguments[0]]
+        self._schemas = document["schemas"]
+        for path, item in document["paths"].items():
+            for method, operation in item.items():
+                if method == "parameters":
+                    continue
+                yield from heading(f"{method.upper()} {path}", "~")
+                yield text(operation["summary"]) + "."
+                if operation.get("deprecated"):
+                    yield from ["", "*Deprecated.*", ""]
+                parameters = [*item.get("parameters", []), *operation.get("parameters", [])]
+                rows = [
+                    self._field(
+                        one["name"],
+                        one["schema"],
+                        one.get("description", ""),
+                        f"{one['in']}{', required' if one.get('required') else ''}",
+                    )
+                    for one in parameters
+                ]
+                if body := operation.get("requestBody"):
+                    rows += self._body(body["content"]["application/json"]["schema"])
+                if rows:
+                    yield from table(["Name", "In", "Accepted"], rows, "24 20 56")
+                answers = [
+                    [f"``{status}``", text(answer["description"]), self._shape(answer)]
+                    for status, answer in operation["responses"].items()
+                ]
+                yield from table(["Status", "When", "Body"], answers, "10 52 38")
+
+    def _resolve(self, schema: dict[str, Any]) -> dict[str, Any]:
+        if "$ref" in schema:
+            found: Any = self._schemas
+            for part in schema["$ref"].split("/")[3:]:
+                found = found[part]
+            return found  # type: ignore[no-any-return]
+        return schema
+
+    def _body(self, schema: dict[str, Any], prefix: str = "") -> list[list[str]]:
+        schema = self._resolve(schema)
+        properties = schema.get("properties", {})
+        if set(properties) == {"data"}:
+            return self._body(properties["data"], "data.")
+        required = schema.get("required", [])
+        return [
+            self._field(
+                prefix + name, one, one.get("description", ""), "body, required" if name in required else "body"
+            )
+            for name, one in properties.items()
+        ]
+
+    def _field(self, name: str, schema: dict[str, Any], note: str, where: str) -> list[str]:
+        schema = self._resolve(schema)
+        note = note or schema.get("description", "")
+        kind = schema.get("type", "")
+        said = [text(note)] if note else []
+        if "enum" in schema:
+            said.append(", ".join(f"``{value}``" for value in schema["enum"]))
+        elif "pattern" in schema:
+            said.append(f"``{schema['pattern']}``")
+        elif kind and kind != "string":
+            low, high = schema.get("minimum"), schema.get("maximum")
+            bounds = (
+                f" from {low} to {high}"
+                if low is not None and high is not None
+                else f", {low} or more"
+                if low is not None
+                else ""
+            )
+            said.append(kind + bounds)
+        if "default" in schema and schema["default"] != "":
+            said.append(f"default ``{json.dumps(schema['default'])}``")
+        return [f"``{name}``", where, "; ".join(said)]
+
+    def _shape(self, answer: dict[str, Any]) -> str:
+        for kind, content in answer.get("content", {}).items():
+            schema = content.get("schema", {})
+            if "$ref" in schema:
+                return f":ref:`schema-{schema['$ref'].rpartition('/')[2].lower()}`"
+            names = schema.get("properties", {}).get("data", {})
+            if "$ref" in names:
+                return f"``data``: :ref:`schema-{names['$ref'].rpartition('/')[2].lower()}`"
+            if "$ref" in names.get("items", {}):
+                return f"``data``: list of :ref:`schema-{names['items']['$ref'].rpartition('/')[2].lower()}`"
+            return "JSON" if kind == "application/json" else f"``{kind}``"
+        return ""
+
+
+class OpenApiSchemas(Generated):
+    """The bodies that answers name."""
+
+    def lines(self) -> Iterator[str]:
+        merged = {name: schema for one in documents().values() for name, schema in one["schemas"].items()}
+        for name, schema in merged.items():
+            yield f".. _schema-{name.lower()}:"
+            yield from heading(name, "~")
+            if schema.get("description"):
+                yield text(schema["description"]) + "."
+            yield from ["", ".. code-block:: json", ""]
+            yield from (f"   {line}" for line in json.dumps(schema, indent=2, ensure_ascii=False).split("\n"))
+            yield ""
+
+
+# Records ------------------------------------------------------------------------------------------
+
+
+def _sample_record() -> dict[str, Any]:
+    from esl_apps.core.notification import cdr_payload
+    from esl_apps.core.record import Record
+
+    filled = {
+        item: 0 if "int" in str(kind) or "float" in str(kind) else "x" for item, kind in Record.__annotations__.items()
+    }
+    return cdr_payload(Record(**filled))["payload"]  # type: ignore[no-any-return]
+
+
+class RecordFields(Generated):
+    """The fields of a CDR; ``reference/record_fields.csv`` says what each is."""
+
+    def lines(self) -> Iterator[str]:
+        with (ROOT / "docs/reference/record_fields.csv").open(encoding="utf-8") as file:
+            meanings = {row["field"]: row["meaning"] for row in csv.DictReader(file)}
+        fields = [*_sample_record(), "seq"]
+        for missing in set(fields) ^ set(meanings):
+            _log.warning("reference/record_fields.csv and the record differ: %s", missing)
+        yield from table(["Field", "Meaning"], [[f"``{name}``", meanings.get(name, "")] for name in fields], "24 76")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("config-keys", ConfigKeys)
+    app.add_directive("metrics-table", MetricsTable)
+    app.add_directive("command-line", CommandLine)
+    app.add_directive("openapi", OpenApi)
+    app.add_directive("openapi-schemas", OpenApiSchemas)
+    app.add_directive("record-fields", RecordFields)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,73 @@
+"""Roles for what is in the repository: ``:repo:`conf/esl_apps.yml``` and ``:test:`test_name```.
+
+All of them are checked at the start of each build, also in pages that Sphinx doesn't read again. A file or a test that
+is gone, or has another name now, is a warning, and the build turns warnings into errors.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxRole
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+_log = logging.getLogger(__name__)
+
+
+@cache
+def tests() -> dict[str, list[str]]:
+    """Every test function's name, and the files that have it."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    return found
+
+
+class File(SphinxRole):
+    """A file or folder of the repository, by its path from the root."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        return [nodes.literal(self.rawtext, self.text, classes=["file"])], []
+
+
+class Test(SphinxRole):
+    """A test, by the name of its function alone."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        return [nodes.literal(self.rawtext, self.text, classes=["test"])], []
+
+
+def uses(srcdir: Path, role: str) -> Iterator[tuple[str, str]]:
+    """Where a role is used (``PAGE:LINE``), and with which text."""
+    pattern = re.compile(rf":{role}:`([^`]+)`")
+    for page in sorted(srcdir.rglob("*.rst")):
+        for number, line in enumerate(page.read_text(encoding="utf-8").split("\n"), 1):
+            for match in pattern.finditer(line):
+                yield f"{page.relative_to(srcdir)}:{number}", match[1]
+
+
+def _check(app: Sphinx) -> None:
+    for place, path in uses(Path(app.srcdir), "repo"):
+        if not (ROOT / path).exists():
+            _log.warning("%s: no such file in the repository: %s", place, path)
+    for place, name in uses(Path(app.srcdir), "test"):
+        if name not in tests():
+            close = difflib.get_close_matches(name, tests(), 1, 0.3)
+            _log.warning("%s: no such test: %s (closest: %s)", place, name, *close or ["none"])
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_role("repo", File())
+    app.add_role("test", Test())
+    app.connect("builder-inited", _check)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
