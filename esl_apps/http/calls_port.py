@@ -113,7 +113,7 @@ class _Port:
                 mine = self.node.services.membership.is_dead(claim.boot) and self.node.services.store.reclaim(
                     self.name, key, claim, ref
                 )
-            except ERRORS:
+            except (Unavailable, *ERRORS):
                 raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
             if mine:
                 return self._place_claimed(fields, ref, key)

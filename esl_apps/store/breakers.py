@@ -32,34 +32,6 @@ LOG_LINES = 1000
 
 _TRIPPED = "esl_apps:{breaker}:tripped"
 _LOG = "esl_apps:{breaker}:log"
-# Times are Redis's own: a reset comes after its trip, whoever's clock is wrong.
-_LINE = """
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-local function note(what)
-  redis.call('LPUSH', KEYS[2], cjson.encode({at=now, scope=ARGV[1], what=what, why=ARGV[2], by=ARGV[3]}))
-  redis.call('LTRIM', KEYS[2], 0, 999)
-end
-"""
-# KEYS: tripped, log. ARGV: scope, why, by, whether calls are ended ('1'). The trip, where it was not tripped before.
-_TRIP = (
-    _LINE
-    + """
-local trip = cjson.encode({at=now, why=ARGV[2], by=ARGV[3], end_calls=ARGV[4] == '1'})
-if redis.call('HSETNX', KEYS[1], ARGV[1], trip) == 0 then return false end
-note('tripped')
-return trip
-"""
-)
-# KEYS and ARGV as _TRIP. 1: it was tripped.
-_RESET = (
-    _LINE
-    + """
-if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-note('reset')
-return 1
-"""
-)
 
 
 class Trip(msgspec.Struct, frozen=True):
@@ -97,8 +69,8 @@ class Breakers:
         self._node = node
         self._tell = tell
         self._told = on_trip
-        self._trip = Script(client, _TRIP)
-        self._reset = Script(client, _RESET)
+        self._trip = Script(client, "breaker_trip")
+        self._reset = Script(client, "breaker_reset")
         self._tripped: dict[str, Trip] | None = None
         self._poller: gevent.Greenlet[[], None] | None = None
 

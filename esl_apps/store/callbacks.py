@@ -35,46 +35,6 @@ _DUE = "esl_apps:{callbacks}:due"
 _PENDING = "esl_apps:{callbacks}:pending"
 _PAST = "esl_apps:{callbacks}:past:"
 
-# KEYS: due, pending, the number's past. ARGV: number, document, when due, cool-down, cap of a day, now, day.
-_SCHEDULE = """
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return 'pending' end
-local past = redis.call('HMGET', KEYS[3], 'ended', 'day', 'count')
-if past[1] and tonumber(ARGV[6]) < past[1] + ARGV[4] then return 'cool_down' end
-local count = past[2] == ARGV[7] and tonumber(past[3]) or 0
-if count >= tonumber(ARGV[5]) then return 'per_day' end
-local keep = math.max(86400, math.ceil(ARGV[4]))
-redis.call('HSET', KEYS[3], 'day', ARGV[7], 'count', count + 1, 'keep', keep)
-redis.call('EXPIRE', KEYS[3], keep)
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
-return false
-"""
-# KEYS: due, pending. ARGV: now, lease's end, claim. Document and attempt of the earliest that is due.
-_CLAIM = """
-local number = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, 1)[1]
-if not number then return false end
-redis.call('ZADD', KEYS[1], ARGV[2], number)
-redis.call('HSET', KEYS[2], number .. ':claim', ARGV[3])
-return {redis.call('HGET', KEYS[2], number), redis.call('HINCRBY', KEYS[2], number .. ':attempt', 1)}
-"""
-# KEYS: due, pending. ARGV: number, claim, when due, what the attempts change by.
-_GIVE_BACK = """
-if redis.call('HGET', KEYS[2], ARGV[1] .. ':claim') ~= ARGV[2] then return 0 end
-redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
-redis.call('HINCRBY', KEYS[2], ARGV[1] .. ':attempt', ARGV[4])
-redis.call('HDEL', KEYS[2], ARGV[1] .. ':claim')
-return 1
-"""
-# KEYS: due, pending, the number's past. ARGV: number, claim, now.
-_DONE = """
-if redis.call('HGET', KEYS[2], ARGV[1] .. ':claim') ~= ARGV[2] then return 0 end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[2], ARGV[1], ARGV[1] .. ':attempt', ARGV[1] .. ':claim')
-redis.call('HSET', KEYS[3], 'ended', ARGV[3])
-redis.call('EXPIRE', KEYS[3], redis.call('HGET', KEYS[3], 'keep') or 86400)
-return 1
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
@@ -117,10 +77,10 @@ class CallbackStore:
     def __init__(self, client: Client, node: str) -> None:
         self._client = client
         self._node = node
-        self._schedule = Script(client, _SCHEDULE)
-        self._claim = Script(client, _CLAIM)
-        self._give_back = Script(client, _GIVE_BACK)
-        self._done = Script(client, _DONE)
+        self._schedule = Script(client, "callback_schedule")
+        self._claim = Script(client, "callback_claim")
+        self._give_back = Script(client, "callback_give_back")
+        self._done = Script(client, "callback_done")
 
     def schedule(
         self, number: str, card_id: str, due_at: float, *, dnis: str, cool_down: float, per_day: int, now: float

@@ -20,6 +20,7 @@ from gevent.lock import Semaphore
 from esl_apps.core.cards import Unavailable
 from esl_apps.store.essence import Essence
 from esl_apps.store.redis_client import ERRORS, Client, Unreadable
+from esl_apps.store.script import Script
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +40,6 @@ _CALLS = "esl_apps:calls:"
 _LIVE = "esl_apps:live:"
 _IDEMPOTENCY = "esl_apps:idempotency:"
 
-
-# KEYS: an idempotency key. ARGV: the claim that it must have, the new one, seconds.
-_RECLAIM = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-return 1
-"""
 
 Snapshot = Callable[[], dict[str, Any]]
 """A call as clients see it."""
@@ -101,6 +95,7 @@ class Store:
         nobody looks for the calls of a process that the roster does not know."""
         self._client = client
         self._boot = boot
+        self._reclaim = Script(client, "idempotency_reclaim")
         self._on_back = on_back
         self._make_known = make_known
         self._pending: dict[str, tuple[Snapshot, bytes | None]] = {}
@@ -340,7 +335,7 @@ class Store:
         """
         fresh = Claim(claim.body, call_ref, self._boot)
         name = self._idempotency(integrator, key)
-        return bool(self._client.eval(_RECLAIM, 1, name, msgspec.json.encode(claim), msgspec.json.encode(fresh), KEEP))
+        return bool(self._reclaim([name], [msgspec.json.encode(claim), msgspec.json.encode(fresh), KEEP]))
 
     def release(self, integrator: str, key: str) -> None:
         """Give a key back whose request was refused. Best effort: it ends by itself."""

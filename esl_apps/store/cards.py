@@ -52,69 +52,6 @@ _SYSTEM_CONFIG = "esl_apps:system_config"
 #: How often an update is tried when others change the same card at the same time.
 _TRIES = 20
 
-# KEYS: cards, ids, the account's ids. ARGV: claim, id, document. 1: made; 0: the claim is taken; -1: the id is.
-_CREATE = """
-if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 1 then return -1 end
-if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3]) == 0 then return 0 end
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[1])
-redis.call('ZADD', KEYS[3], 0, ARGV[2])
-return 1
-"""
-# KEYS: cards, ids. ARGV: id, old claim, old document, claim, document.
-# 1: changed; 0: the claim is taken; -1: the card is no longer what was read.
-_REPLACE = """
-if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] or redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then
-  return -1
-end
-if ARGV[4] == ARGV[2] then
-  redis.call('HSET', KEYS[1], ARGV[4], ARGV[5])
-else
-  if redis.call('HSETNX', KEYS[1], ARGV[4], ARGV[5]) == 0 then return 0 end
-  redis.call('HDEL', KEYS[1], ARGV[2])
-  redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])
-end
-return 1
-"""
-# KEYS: cards, ids. ARGV: ids. Claim and document of each that is there, in turn.
-_READ = """
-local found = {}
-for _, id in ipairs(ARGV) do
-  local claim = redis.call('HGET', KEYS[2], id)
-  if claim then
-    found[#found + 1] = claim
-    found[#found + 1] = redis.call('HGET', KEYS[1], claim)
-  end
-end
-return found
-"""
-# KEYS: cards, ids, the account's ids. ARGV: after which id, how many. As _READ.
-_PAGE = """
-local found = {}
-for _, id in ipairs(redis.call('ZRANGEBYLEX', KEYS[3], ARGV[1], '+', 'LIMIT', 0, ARGV[2])) do
-  local claim = redis.call('HGET', KEYS[2], id)
-  found[#found + 1] = claim
-  found[#found + 1] = redis.call('HGET', KEYS[1], claim)
-end
-return found
-"""
-# KEYS: cards, ids, the account's ids, last numbers. ARGV: id. As _READ, of what is there no more.
-_DELETE = """
-if redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then return {} end
-local claim = redis.call('HGET', KEYS[2], ARGV[1])
-local document = redis.call('HGET', KEYS[1], claim)
-redis.call('HDEL', KEYS[1], claim)
-redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('HDEL', KEYS[4], ARGV[1])
-return {claim, document}
-"""
-# KEYS: cards, ids, last numbers. ARGV: id, number. As _READ; a card that is there no more has no last number.
-_DIAL = """
-local claim = redis.call('HGET', KEYS[2], ARGV[1])
-if not claim then return {} end
-redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
-return {claim, redis.call('HGET', KEYS[1], claim)}
-"""
-
 
 class IdTaken(Exception):
     """A card of this id is there already."""
@@ -172,12 +109,12 @@ class CardStore:
         self._plan = plan
         self._configured = {id: _configured(id, account) for id, account in accounts.items()}
         self._card_limits = {id: _spent(account.card_limits.read(), Limits()) for id, account in accounts.items()}
-        self._create = Script(client, _CREATE)
-        self._replace = Script(client, _REPLACE)
-        self._read = Script(client, _READ)
-        self._page = Script(client, _PAGE)
-        self._delete = Script(client, _DELETE)
-        self._dial = Script(client, _DIAL)
+        self._create = Script(client, "card_create")
+        self._replace = Script(client, "card_replace")
+        self._read = Script(client, "cards_read")
+        self._page = Script(client, "cards_page")
+        self._delete = Script(client, "card_delete")
+        self._dial = Script(client, "card_dial")
 
     # What a call asks ---------------------------------------------------------------------------------
 

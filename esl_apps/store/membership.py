@@ -26,20 +26,6 @@ DEAD = 4.0
 
 _NODES = "esl_apps:nodes"
 
-# KEYS: the nodes. ARGV: boot, name, advertise, draining. All that are known, with the seconds since their last word.
-_SAY = """
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-redis.call('HSET', KEYS[1], ARGV[1], cjson.encode({ARGV[2], ARGV[3], ARGV[4] == '1', string.format('%.3f', now)}))
-local all = redis.call('HGETALL', KEYS[1])
-for i = 2, #all, 2 do
-  local one = cjson.decode(all[i])
-  if tonumber(one[4]) >= 0 then one[4] = string.format('%.3f', now - tonumber(one[4])) end
-  all[i] = cjson.encode(one)
-end
-return all
-"""
-
 
 class Peer(msgspec.Struct, array_like=True):
     name: str
@@ -60,7 +46,7 @@ class Roster:
         self._advertise = advertise
         self._client = client
         self._clock = clock
-        self._say = Script(client, _SAY)
+        self._say = Script(client, "node_beat")
         self._heard_since: float | None = None
         """Since when Redis has answered without a break: others were as silent as it was."""
         self.peers: dict[str, Peer] = {}

@@ -17,15 +17,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gevent
 import msgspec
-import redis
 from gevent.event import Event as Flag
 
+from esl_apps.core.cards import Unavailable
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.redis_client import ERRORS, Client
+from esl_apps.store.script import Script
 
 log = logging.getLogger(__name__)
 
@@ -40,28 +40,6 @@ LOOK_EVERY = 1.0
 SYNCED = 3.0
 #: Entries a list that are kept for a Redis that loses them: where nothing is ever saved, and no client takes them.
 KEPT = 10000
-
-# One list's records, in order, all in one step. KEYS: the list, its counter, a mark for each record's id. ARGV: the
-# seconds to remember a mark, then of each record the text before its seq, the text after it, and the side.
-# What can fail is done before the first write: a record is pushed and marked, or neither. The seqs of all of them,
-# of those that were pushed before, too.
-_SCRIPT = """
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'list' and kind ~= 'none' then return redis.error_reply('WRONGTYPE ' .. KEYS[1] .. ' is a ' .. kind) end
-local seqs = {}
-for i = 3, #KEYS do
-  local seq = redis.call('GET', KEYS[i])
-  if not seq then
-    local head, tail, side = ARGV[3 * i - 7], ARGV[3 * i - 6], ARGV[3 * i - 5]
-    seq = redis.call('INCR', KEYS[2])
-    if tail ~= '' then head = head .. seq .. tail end
-    redis.call(side == 'right' and 'RPUSH' or 'LPUSH', KEYS[1], head)
-    redis.call('SET', KEYS[i], seq, 'EX', ARGV[1])
-  end
-  seqs[i - 2] = tonumber(seq)
-end
-return seqs
-"""
 
 
 class _Kept(msgspec.Struct):
@@ -107,7 +85,7 @@ class Outbox:
         self._idle = Flag()
         self._on_pushed = on_pushed or (lambda _entry: None)
         self._greenlets: list[gevent.Greenlet[..., None]] = []
-        self._script: Any = None
+        self._push = Script(client, "outbox_push")
         self._kept: dict[str, deque[_Kept]] = {}
         """What was pushed and may be lost with its Redis, by list, in the order of its ``seq``."""
         self._run_ids: tuple[str, ...] = ()
@@ -159,7 +137,7 @@ class Outbox:
                 # Whatever it is, the records are still to be delivered.
                 if self.failing_since is None:
                     self.failing_since = time.time()
-                    unforeseen = None if isinstance(error, ERRORS) else error
+                    unforeseen = None if isinstance(error, (Unavailable, *ERRORS)) else error
                     log.warning("Redis away", extra={"outbox": self.name, "reason": str(error)}, exc_info=unforeseen)
                 gevent.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, BACKOFF_LAST)
@@ -189,18 +167,11 @@ class Outbox:
         for item in batch:
             lists.setdefault(item.list, []).append(item)
         for name, items in lists.items():
-            if self._script is None:
-                self._script = self._client.script_load(_SCRIPT)
             # One hash tag: all keys stand on the list's own slot of a cluster.
             tag = f"esl_apps:{{{name}}}"
             keys = [name, f"{tag}:seq", *(f"{tag}:done:{item.id}" for item in items)]
             texts = [text for item in items for text in (item.head, item.tail, item.side)]
-            try:
-                seqs = self._client.evalsha(self._script, len(keys), *keys, REMEMBER, *texts)
-            except redis.exceptions.NoScriptError:
-                # Redis came back without it, or another master of the cluster never had it.
-                self._script = None
-                raise
+            seqs = self._push(keys, [REMEMBER, *texts])
             now = time.monotonic()
             pushed += [_Kept(item, seq, now) for item, seq in zip(items, seqs, strict=True)]
         return pushed
@@ -217,7 +188,7 @@ class Outbox:
             if (any(self._kept.values()) or not self._run_ids) and self.failing_since is None:
                 try:
                     self._look()
-                except ERRORS:
+                except (Unavailable, *ERRORS):
                     # Away: the next look is at whatever comes back.
                     pass
                 except Exception:

@@ -27,74 +27,10 @@ from esl_apps.config.model import PinGuard
 from esl_apps.core.pins import ADDRESS, ALL, CARD, DNIS, ENTRANCE, LOCKED, NUMBER, OPEN, WRONG, Source
 from esl_apps.core.reference import new_ref
 from esl_apps.store.redis_client import Client
-from esl_apps.store.script import NOW, Script
+from esl_apps.store.script import Script
 
 _PREFIX = "esl_apps:{pin_guard}:"
 _LOCKS = _PREFIX + "locks"
-
-# KEYS: the list of locks; then of each counter its tries and its lock. ARGV: time, the try ('': none to be counted),
-# window, first lock; then of each counter its name, its threshold and its longest lock ('' as name: it does not count).
-# The lock that holds, or of each that begins its name, its seconds and its threshold.
-_JUDGE = (
-    NOW
-    + """
-local window, first = tonumber(ARGV[3]), tonumber(ARGV[4])
-local count = (#KEYS - 1) / 2
-for i = 1, count do
-  local till = redis.call('HGET', KEYS[2 * i + 1], 'until')
-  if till and tonumber(till) > now then return {ARGV[3 * i + 2]} end
-end
-local begun = {}
-if ARGV[2] == '' then return begun end
-for i = 1, count do
-  local tries, lock = KEYS[2 * i], KEYS[2 * i + 1]
-  local name, threshold, longest = ARGV[3 * i + 2], tonumber(ARGV[3 * i + 3]), tonumber(ARGV[3 * i + 4])
-  if name ~= '' then
-    redis.call('ZREMRANGEBYSCORE', tries, '-inf', string.format('%.3f', now - window))
-    redis.call('ZADD', tries, string.format('%.3f', now), ARGV[2])
-    redis.call('PEXPIRE', tries, math.ceil(window * 1000))
-    if redis.call('ZCARD', tries) >= threshold then
-      -- After it has been open for a window, one level less; and so on.
-      local was = redis.call('HMGET', lock, 'until', 'level')
-      local level = 0
-      if was[1] then level = math.max(0, tonumber(was[2]) - math.floor((now - tonumber(was[1])) / window)) end
-      local seconds = math.min(first * 2 ^ level, longest)
-      if seconds < longest then level = level + 1 end
-      redis.call('DEL', tries)
-      redis.call('HSET', lock, 'until', string.format('%.3f', now + seconds), 'level', level)
-      redis.call('PEXPIRE', lock, math.ceil((seconds + (level + 1) * window) * 1000))
-      redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.3f', now))
-      redis.call('ZADD', KEYS[1], string.format('%.3f', now + seconds), name)
-      local ms = math.ceil(seconds * 1000)
-      if redis.call('PTTL', KEYS[1]) < ms then redis.call('PEXPIRE', KEYS[1], ms) end
-      begun[#begun + 1] = name
-      begun[#begun + 1] = string.format('%d', math.ceil(seconds))
-      begun[#begun + 1] = string.format('%d', threshold)
-    end
-  end
-end
-return begun
-"""
-)
-# KEYS: the list of locks. ARGV: time. Name and seconds that are left of each.
-_LIST = (
-    NOW
-    + """
-local found = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.3f', now), '+inf', 'WITHSCORES')
-for i = 2, #found, 2 do found[i] = string.format('%d', math.ceil(tonumber(found[i]) - now)) end
-return found
-"""
-)
-# KEYS: the list of locks, a counter's tries and its lock. ARGV: time, its name. 1: it was locked.
-_LIFT = (
-    NOW
-    + """
-local till = redis.call('HGET', KEYS[3], 'until')
-redis.call('ZREM', KEYS[1], ARGV[2])
-redis.call('DEL', KEYS[2], KEYS[3])
-return (till and tonumber(till) > now) and 1 or 0
-"""
-)
 
 
 class Tell(Protocol):
@@ -120,7 +56,7 @@ class GuardStore:
         self._limits = limits
         self._tell = tell
         self._clock = clock
-        self._judge = Script(client, _JUDGE)
+        self._judge = Script(client, "pin_judge")
         source, service = limits.longest_lock, limits.longest_service_lock
         self._bounds = {
             NUMBER: (limits.per_number, source),
@@ -159,8 +95,8 @@ class Locks:
     def __init__(self, client: Client, *, clock: Callable[[], float] | None = None) -> None:
         """``clock``: as :class:`GuardStore`'s."""
         self._clock = clock
-        self._list = Script(client, _LIST)
-        self._lift = Script(client, _LIFT)
+        self._list = Script(client, "pin_locks")
+        self._lift = Script(client, "pin_unlock")
 
     def list(self) -> list[Lock]:
         """What is locked now, the soonest to open first."""

@@ -26,7 +26,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 from gevent.event import Event as Flag
@@ -36,8 +36,8 @@ from esl_apps.core.cards import Unavailable
 from esl_apps.core.charges import Charge, Ticket
 from esl_apps.core.limits import BREAKER, Limits, Refusal, covers
 from esl_apps.store.breakers import Breakers
-from esl_apps.store.redis_client import NO_SCRIPT, Client
-from esl_apps.store.script import NOW, Script, asking_redis, sha_of
+from esl_apps.store.redis_client import Client
+from esl_apps.store.script import Run, Script, asking_redis, run_all
 
 log = logging.getLogger(__name__)
 
@@ -51,149 +51,6 @@ _CONCURRENT = "esl_apps:concurrent:"
 _USAGE = "esl_apps:usage:"
 #: Commands in one pipeline: a node with 5,000 calls renews them without holding Redis up.
 _BATCH = 500
-
-# Count a call until its lease ends; the key goes with the last of them.
-_LEASE = """
-redis.call('ZADD', KEYS[1], string.format('%.3f', now + ARGV[3]), ARGV[2])
-local ms = math.ceil(ARGV[3] * 1000)
-if redis.call('PTTL', KEYS[1]) < ms then redis.call('PEXPIRE', KEYS[1], ms) end
-return 1
-"""
-# KEYS: the holder's calls. ARGV: time, call_ref, lease, limit. 1: counted (once, however often it is asked).
-_ENTER = (
-    NOW
-    + """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if not redis.call('ZSCORE', KEYS[1], ARGV[2]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then
-  return 0
-end
-"""
-    + _LEASE
-)
-# KEYS: a holder's calls. ARGV: time, call_ref, lease. A call that is up counts, though its lease had ended.
-_RENEW = NOW + _LEASE
-# The last of KEYS: what was talked. What is left of it, taking of it, and what is kept of it.
-_SUMS = (
-    NOW
-    + """
-local day = string.format('%d', math.floor(now / 86400))
-local minute = string.format('%d', math.floor(now / 60))
-local sums = KEYS[#KEYS]
-local function left(an_hour, a_day)
-  local rest, why = math.huge, nil
-  if a_day ~= '' then
-    rest = tonumber(a_day) - tonumber(redis.call('HGET', sums, 'd' .. day) or 0)
-    why = 'minutes_per_day'
-  end
-  if an_hour ~= '' then
-    -- An hour, the minute that has begun, and one for what was paid ahead of its talk (FRESH + AHEAD).
-    local fields = {}
-    for i = 0, 61 do fields[i + 1] = 'm' .. string.format('%d', minute - i) end
-    local talked = 0
-    for _, seconds in ipairs(redis.call('HMGET', sums, unpack(fields))) do
-      talked = talked + tonumber(seconds or 0)
-    end
-    if tonumber(an_hour) - talked < rest then
-      rest = tonumber(an_hour) - talked
-      why = 'minutes_per_hour'
-    end
-  end
-  return rest, why
-end
-local function take(seconds, an_hour)
-  if seconds <= 0 then return end
-  redis.call('HINCRBYFLOAT', sums, 'd' .. day, string.format('%.3f', seconds))
-  if an_hour ~= '' then redis.call('HINCRBYFLOAT', sums, 'm' .. minute, string.format('%.3f', seconds)) end
-end
-local function keep()
-  if redis.call('EXISTS', sums) == 0 then return end
-  redis.call('EXPIRE', sums, 90000)
-  if redis.call('HLEN', sums) < 100 then return end
-  for _, field in ipairs(redis.call('HKEYS', sums)) do
-    local from = string.sub(field, 1, 1) == 'm' and minute - 61 or tonumber(day)
-    if tonumber(string.sub(field, 2)) < from then redis.call('HDEL', sums, field) end
-  end
-end
-local function answer(seconds, rest, why)
-  return {string.format('%.3f', seconds), string.format('%.3f', math.min(rest, 1e9)), day, minute, why or ''}
-end
-"""
-)
-# KEYS: calls and sums of what is limited. ARGV: time, call, calls an hour, calls a day, seconds an hour, seconds a day
-# ('': no bound), seconds to take, whether to look only ('1'). The name of what is used up; else what was taken, what
-# is left then, day, minute, what will be used up first, whether the call is a new one here.
-_BEGIN = (
-    _SUMS
-    + """
-local rest, why = left(ARGV[5], ARGV[6])
-if rest < 1 then return why end
-local new = false
-if ARGV[3] ~= '' or ARGV[4] ~= '' then
-  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.3f', now - 3600))
-  new = not redis.call('ZSCORE', KEYS[1], ARGV[2])
-end
-if new then
-  if ARGV[3] ~= '' and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 'calls_per_hour' end
-  if ARGV[4] ~= '' and tonumber(redis.call('HGET', sums, 'n' .. day) or 0) >= tonumber(ARGV[4]) then
-    return 'calls_per_day'
-  end
-end
-local seconds = math.min(tonumber(ARGV[7]), rest)
-if ARGV[8] ~= '1' then
-  if new then
-    redis.call('ZADD', KEYS[1], string.format('%.3f', now), ARGV[2])
-    redis.call('EXPIRE', KEYS[1], 3601)
-    redis.call('HINCRBY', sums, 'n' .. day, 1)
-  end
-  take(seconds, ARGV[5])
-  keep()
-end
-local result = answer(seconds, rest - seconds, why)
-result[6] = new and 1 or 0
-return result
-"""
-)
-# KEYS: sums. ARGV: time, seconds an hour, seconds a day, seconds that were talked already, seconds to take of what
-# is left. What was taken, what is left then, day, minute, what will be used up first.
-_TAKE = (
-    _SUMS
-    + """
-take(tonumber(ARGV[4]), ARGV[2])
-local rest, why = left(ARGV[2], ARGV[3])
-local seconds = math.max(0, math.min(tonumber(ARGV[5]), rest))
-take(seconds, ARGV[2])
-keep()
-return answer(seconds, rest - seconds, why)
-"""
-)
-# KEYS: calls, sums. ARGV: the call that does not count after all ('': it does), day, then seconds, day and minute
-# of each part that goes back. Never below nothing: a Redis that came back empty has none of it.
-_GIVE_BACK = """
-local function less(field, by)
-  local value = redis.call('HGET', KEYS[2], field)
-  if value then redis.call('HSET', KEYS[2], field, string.format('%.3f', math.max(0, value - by))) end
-end
-if ARGV[1] ~= '' and redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then
-  if tonumber(redis.call('HGET', KEYS[2], 'n' .. ARGV[2]) or 0) > 0 then
-    redis.call('HINCRBY', KEYS[2], 'n' .. ARGV[2], -1)
-  end
-end
-for i = 3, #ARGV, 3 do
-  less('d' .. ARGV[i + 1], ARGV[i])
-  less('m' .. ARGV[i + 2], ARGV[i])
-end
-"""
-
-
-_SHA = {text: sha_of(text) for text in (_BEGIN, _TAKE, _GIVE_BACK)}
-
-
-class _Command(NamedTuple):
-    """One script on its keys, all of one slot."""
-
-    script: str
-    keys: tuple[str, ...]
-    args: tuple[Any, ...]
 
 
 class UsageStore:
@@ -239,7 +96,11 @@ class UsageStore:
         self._paying = Semaphore()
         self._away = False
         self._greenlets: list[gevent.Greenlet[..., None]] = []
-        self._enter = Script(client, _ENTER)
+        self._enter = Script(client, "concurrent_enter")
+        self._renew = Script(client, "concurrent_renew")
+        self._begin = Script(client, "usage_begin")
+        self._take = Script(client, "usage_take")
+        self._give_back = Script(client, "usage_give_back")
 
     def start(self) -> None:
         """Renew this node's leases and pay for its calls until :meth:`stop`."""
@@ -311,7 +172,7 @@ class UsageStore:
         if refusal is not None:
             return refusal
         tickets = [ticket for charge in charges for ticket in charge.tickets]
-        answers = self._many([self._asking(ticket, look=True) for ticket in tickets])
+        answers = run_all(self._client, [self._asking(ticket, look=True) for ticket in tickets])
         return next(
             (_refusal(one, answer) for one, answer in zip(tickets, answers, strict=True) if isinstance(answer, bytes)),
             None,
@@ -324,7 +185,7 @@ class UsageStore:
         return next((Refusal(BREAKER, scope) for scope in scopes if scope is not None), None)
 
     def _count(self, tickets: list[Ticket]) -> Refusal | None:
-        answers = self._many([self._asking(ticket) for ticket in tickets], strict=False)
+        answers = run_all(self._client, [self._asking(ticket) for ticket in tickets], strict=False)
         refused: list[tuple[Ticket, bytes]] = []
         counted: list[tuple[Ticket, float, float, str, str, str, bool]] = []
         failed: Exception | None = None
@@ -343,11 +204,11 @@ class UsageStore:
         # It is not dialled, so it counts nowhere. Each key stands on a slot of its own: no one script could have
         # asked all.
         undo = [
-            _give_back(ticket, day, [(seconds, day, minute)] if seconds else [], new=new)
+            self._returning(ticket, day, [(seconds, day, minute)] if seconds else [], new=new)
             for ticket, seconds, _left, day, minute, _why, new in counted
         ]
         with suppress(Unavailable):
-            self._many(undo)
+            run_all(self._client, undo)
         if failed is not None:
             raise Unavailable(f"redis: {failed}")
         tripped = [one for one in refused if one[0].bound.trips]
@@ -355,10 +216,9 @@ class UsageStore:
             self._trip(ticket, answer.decode())
         return _refusal(*(tripped or refused)[0])
 
-    def _asking(self, ticket: Ticket, *, look: bool = False) -> _Command:
+    def _asking(self, ticket: Ticket, *, look: bool = False) -> Run:
         bound, limits = ticket.bound, ticket.bound.limits
-        return _Command(
-            _BEGIN,
+        return self._begin.on(
             (_calls(bound.key), _sums(bound.key)),
             (
                 self._now(),
@@ -432,7 +292,7 @@ class UsageStore:
         with self._paying:
             # One question a key: the calls of one account ask together.
             asked: dict[str, list[tuple[Ticket, float, float]]] = {}
-            back: list[_Command] = []
+            back: list[Run] = []
             for charge in charges:
                 spent = charge.spent(self._seconds())
                 for ticket in charge.tickets:
@@ -440,28 +300,33 @@ class UsageStore:
                         continue
                     unused = ticket.unused(spent) if charge.ended or charge.stale else []
                     if unused:
-                        back.append(_give_back(ticket, "0", unused, new=False))
+                        back.append(self._returning(ticket, "0", unused, new=False))
                     wanted = 0.0 if charge.ended else ticket.wanted(spent, AHEAD)
                     if (owed := ticket.owed(spent)) or wanted:
                         asked.setdefault(ticket.bound.key, []).append((ticket, owed, wanted))
                 charge.stale = False
             for i in range(0, len(back), _BATCH):
-                self._many(back[i : i + _BATCH])
+                run_all(self._client, back[i : i + _BATCH])
             found = list(asked.values())
             taking = [self._taking(one) for one in found]
             for i in range(0, len(taking), _BATCH):
-                answers = self._many(taking[i : i + _BATCH])
+                answers = run_all(self._client, taking[i : i + _BATCH])
                 for one, answer in zip(found[i : i + _BATCH], answers, strict=True):
                     self._share(one, *(value.decode() for value in answer))
 
-    def _taking(self, asked: list[tuple[Ticket, float, float]]) -> _Command:
+    def _taking(self, asked: list[tuple[Ticket, float, float]]) -> Run:
         # After a reload some may have an older limit: the least of them is what holds.
         limits = [ticket.bound.limits for ticket, _owed, _wanted in asked]
         owed, wanted = sum(one[1] for one in asked), sum(one[2] for one in asked)
         key = asked[0][0].bound.key
         an_hour = min((value for one in limits if (value := _an_hour(one)) != ""), default="")
         a_day = min((value for one in limits if (value := _a_day(one)) != ""), default="")
-        return _Command(_TAKE, (_sums(key),), (self._now(), an_hour, a_day, f"{owed:.3f}", f"{wanted:.3f}"))
+        return self._take.on((_sums(key),), (self._now(), an_hour, a_day, f"{owed:.3f}", f"{wanted:.3f}"))
+
+    def _returning(self, ticket: Ticket, day: str, parts: Sequence[tuple[float, str, str]], *, new: bool) -> Run:
+        flat = [value for seconds, of_day, minute in parts for value in (f"{seconds:.3f}", of_day, minute)]
+        bound = ticket.bound
+        return self._give_back.on(counters(bound.key), (bound.member if new else "", day, *flat))
 
     def _share(
         self, asked: list[tuple[Ticket, float, float]], seconds: str, left: str, day: str, minute: str, why: str
@@ -523,33 +388,6 @@ class UsageStore:
         log.warning("call cut", extra={"call_ref": charge.attempt.call_ref, "reason": str(refusal)})
         self._on_cut(charge)
 
-    # Asking -------------------------------------------------------------------------------------------
-
-    def _many(self, commands: Sequence[_Command], *, strict: bool = True) -> list[Any]:
-        """What each script answers: one round trip. :raises Unavailable: Redis is away or, where ``strict``, one of
-        them failed; else that one's answer is the exception."""
-        if not commands:
-            return []
-        with asking_redis():
-            answers = self._send(commands, "EVALSHA")
-            lost = [i for i, answer in enumerate(answers) if isinstance(answer, NO_SCRIPT)]
-            if lost:
-                # Redis was restarted, or has never seen them.
-                again = self._send([commands[i] for i in lost], "EVAL")
-                for i, answer in zip(lost, again, strict=True):
-                    answers[i] = answer
-        failed = next((answer for answer in answers if isinstance(answer, Exception)), None)
-        if strict and failed is not None:
-            raise Unavailable(f"redis: {failed}")
-        return answers
-
-    def _send(self, commands: Sequence[_Command], how: str) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for script, keys, args in commands:
-            # redis-py has neither eval() nor evalsha() in a cluster's pipeline, though each is of one slot.
-            pipeline.execute_command(how, script if how == "EVAL" else _SHA[script], len(keys), *keys, *args)
-        return list(pipeline.execute(raise_on_error=False))
-
     # Leases -------------------------------------------------------------------------------------------
 
     def _every(self, seconds: float, do: Callable[[], None], failure: str) -> None:
@@ -586,12 +424,13 @@ class UsageStore:
         held = list(self._held)
         for i in range(0, len(held), _BATCH):
             batch = held[i : i + _BATCH]
-            with asking_redis():
-                renewals = self._client.pipeline(transaction=False)
-                for holder, call_ref in batch:
-                    # redis-py has neither eval() nor evalsha() in a cluster's pipeline, though each is of one slot.
-                    renewals.execute_command("EVAL", _RENEW, 1, _concurrent(holder), self._now(), call_ref, self._lease)
-                renewals.execute()
+            run_all(
+                self._client,
+                [
+                    self._renew.on((_concurrent(holder),), (self._now(), call_ref, self._lease))
+                    for holder, call_ref in batch
+                ],
+            )
             # A call that ended meanwhile may have been renewed after it was given back.
             for holder, call_ref in batch:
                 if (holder, call_ref) not in self._held:
@@ -628,12 +467,6 @@ def _a_day(limits: Limits) -> int | str:
 
 def _or_empty(value: int | None) -> int | str:
     return "" if value is None else value
-
-
-def _give_back(ticket: Ticket, day: str, parts: Sequence[tuple[float, str, str]], *, new: bool) -> _Command:
-    flat = [value for seconds, of_day, minute in parts for value in (f"{seconds:.3f}", of_day, minute)]
-    bound = ticket.bound
-    return _Command(_GIVE_BACK, counters(bound.key), (bound.member if new else "", day, *flat))
 
 
 def _refusal(ticket: Ticket, answer: bytes) -> Refusal:

@@ -33,7 +33,7 @@ from esl_apps.http.errors import Problem
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.store import cards as cards_module
 from esl_apps.store.cards import CardStore
-from esl_apps.store.script import sha_of
+from esl_apps.store.script import sha_of, text_of
 from tests.attack import grammar
 from tests.attack.switchboard import Switchboard, channel
 from tests.support.peer import UUID
@@ -237,7 +237,7 @@ def test_the_grammar_sees_what_hazard_15_says() -> None:
 # Redis ---------------------------------------------------------------------------------------------------
 
 
-_READING = {sha_of(cards_module._READ), sha_of(cards_module._DIAL)}
+_READING = {sha_of(text_of(name)) for name in ("cards_read", "card_dial")}
 
 
 class StoredCards:

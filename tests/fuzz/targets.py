@@ -39,12 +39,11 @@ from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.http.autodial import read_order
 from esl_apps.http.errors import Problem
 from esl_apps.store import calls as store_module
-from esl_apps.store import cards as cards_module
 from esl_apps.store import redis_client
 from esl_apps.store.calls import Store
 from esl_apps.store.card_fields import NAME
 from esl_apps.store.cards import CardStore
-from esl_apps.store.script import sha_of
+from esl_apps.store.script import sha_of, text_of
 
 # The event socket -------------------------------------------------------------------------------------
 
@@ -211,7 +210,7 @@ _NODE: Any = SimpleNamespace(
 _ACCOUNT = Account(id="acme", caller_id="+27115550000")
 
 
-_READING = {sha_of(text) for text in (cards_module._READ, cards_module._DIAL, cards_module._PAGE, cards_module._DELETE)}
+_READING = {sha_of(text_of(name)) for name in ("cards_read", "card_dial", "cards_page", "card_delete")}
 
 
 class _Redis:

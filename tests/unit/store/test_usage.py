@@ -31,7 +31,7 @@ from esl_apps.core.limits import (
     read_destination,
 )
 from esl_apps.core.numbers import Number, NumberPlan
-from esl_apps.store import redis_client
+from esl_apps.store import redis_client, script
 from esl_apps.store.breakers import Breakers, Trip
 from esl_apps.store.usage import AHEAD, BEAT, UsageStore
 from tests.support.node import RedisServer
@@ -301,18 +301,18 @@ def test_what_has_no_bound_asks_nobody(away: Any) -> None:
     usage.settle()
 
 
-def test_one_round_trip_however_many_bounds(usage: UsageStore, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_round_trip_however_many_bounds(usage: UsageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     every = Limits(calls_per_hour=9, calls_per_day=9, minutes_per_hour=9, minutes_per_day=9)
     levels = [Level(name, every) for name in ("system", "account:acme", KEY)]
     assert begins(usage, of("warm", *levels)) is None
     trips = []
-    send = usage._send
+    send = script._send
 
-    def counted(commands: Any, how: str) -> Any:
+    def counted(client: Any, commands: Any) -> Any:
         trips.append(len(commands))
-        return send(commands, how)
+        return send(client, commands)
 
-    monkeypatch.setattr(usage, "_send", counted)
+    monkeypatch.setattr(script, "_send", counted)
     assert begins(usage, of("a", *levels)) is None
     assert trips == [3]
 
@@ -449,7 +449,7 @@ def test_a_call_is_cut_when_its_money_ends_and_not_a_beat_later(client: Any) -> 
     for i in range(5):
         assert begins(usage, charge(f"a{i}", Limits(minutes_per_day=1))) is None
     # Nine of the last ten seconds are talked, too: one second is left, which it may talk.
-    usage._many([usage._taking([(long.tickets[0], 8.5, 0.0)])])
+    script.run_all(usage._client, [usage._taking([(long.tickets[0], 8.5, 0.0)])])
     assert begins(usage, long) is None
     began = time.monotonic()
     long.talk()

@@ -1,0 +1,10 @@
+-- Take the earliest callback that is due. The fields' names are built here because the number is found here.
+-- KEYS: due, pending.
+-- ARGV: now, when the lease ends, claim.
+-- Returns {document, attempt}, or nil.
+
+local number = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, 1)[1]
+if not number then return false end
+redis.call('ZADD', KEYS[1], ARGV[2], number)
+redis.call('HSET', KEYS[2], number .. ':claim', ARGV[3])
+return {redis.call('HGET', KEYS[2], number), redis.call('HINCRBY', KEYS[2], number .. ':attempt', 1)}

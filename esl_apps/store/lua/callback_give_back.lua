@@ -1,0 +1,10 @@
+-- Give a callback back, if this claim still holds it.
+-- KEYS: due, pending.
+-- ARGV: number, claim, when due, by how much the attempts change.
+-- Returns 1, or 0 if another node has it.
+
+if redis.call('HGET', KEYS[2], ARGV[1] .. ':claim') ~= ARGV[2] then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
+redis.call('HINCRBY', KEYS[2], ARGV[1] .. ':attempt', ARGV[4])
+redis.call('HDEL', KEYS[2], ARGV[1] .. ':claim')
+return 1

@@ -1,0 +1,16 @@
+-- Change a card, and move it if its claim changes.
+-- KEYS: cards, ids.
+-- ARGV: id, old claim, old document, claim, document.
+-- Returns 1; 0 if the claim is taken; -1 if the card has changed since it was read.
+
+if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] or redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then
+  return -1
+end
+if ARGV[4] == ARGV[2] then
+  redis.call('HSET', KEYS[1], ARGV[4], ARGV[5])
+else
+  if redis.call('HSETNX', KEYS[1], ARGV[4], ARGV[5]) == 0 then return 0 end
+  redis.call('HDEL', KEYS[1], ARGV[2])
+  redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])
+end
+return 1

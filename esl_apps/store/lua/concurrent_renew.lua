@@ -1,0 +1,5 @@
+-- Renew a call's lease. A call that is up counts even if its lease had ended.
+-- KEYS: the holder's calls.
+-- ARGV: time, call, lease in seconds.
+-- include: now
+-- include: lease

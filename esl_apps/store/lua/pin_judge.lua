@@ -1,0 +1,43 @@
+-- Judge a typed PIN: refuse it if a lock holds; count it if it is wrong, and lock what reaches its threshold.
+-- KEYS: the list of locks; then each counter's tries and its lock.
+-- ARGV: time, the try ('': count nothing), window in seconds, first lock in seconds; then each counter's name,
+-- threshold and longest lock in seconds. A counter named '' doesn't count.
+-- Returns {name} of a lock that holds, or name, seconds and threshold of each lock that begins now.
+-- include: now
+
+local window, first = tonumber(ARGV[3]), tonumber(ARGV[4])
+local count = (#KEYS - 1) / 2
+for i = 1, count do
+  local till = redis.call('HGET', KEYS[2 * i + 1], 'until')
+  if till and tonumber(till) > now then return {ARGV[3 * i + 2]} end
+end
+local begun = {}
+if ARGV[2] == '' then return begun end
+for i = 1, count do
+  local tries, lock = KEYS[2 * i], KEYS[2 * i + 1]
+  local name, threshold, longest = ARGV[3 * i + 2], tonumber(ARGV[3 * i + 3]), tonumber(ARGV[3 * i + 4])
+  if name ~= '' then
+    redis.call('ZREMRANGEBYSCORE', tries, '-inf', string.format('%.3f', now - window))
+    redis.call('ZADD', tries, string.format('%.3f', now), ARGV[2])
+    redis.call('PEXPIRE', tries, math.ceil(window * 1000))
+    if redis.call('ZCARD', tries) >= threshold then
+      -- The level drops by one for each window since the last lock ended.
+      local was = redis.call('HMGET', lock, 'until', 'level')
+      local level = 0
+      if was[1] then level = math.max(0, tonumber(was[2]) - math.floor((now - tonumber(was[1])) / window)) end
+      local seconds = math.min(first * 2 ^ level, longest)
+      if seconds < longest then level = level + 1 end
+      redis.call('DEL', tries)
+      redis.call('HSET', lock, 'until', string.format('%.3f', now + seconds), 'level', level)
+      redis.call('PEXPIRE', lock, math.ceil((seconds + (level + 1) * window) * 1000))
+      redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.3f', now))
+      redis.call('ZADD', KEYS[1], string.format('%.3f', now + seconds), name)
+      local ms = math.ceil(seconds * 1000)
+      if redis.call('PTTL', KEYS[1]) < ms then redis.call('PEXPIRE', KEYS[1], ms) end
+      begun[#begun + 1] = name
+      begun[#begun + 1] = string.format('%d', math.ceil(seconds))
+      begun[#begun + 1] = string.format('%d', threshold)
+    end
+  end
+end
+return begun

@@ -1,0 +1,72 @@
+"""Scripts are files, say what they take, and run wherever Redis has forgotten them."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from esl_apps.core.cards import Unavailable
+from esl_apps.store.script import Script, run_all, sha_of, text_of
+
+NAMES = sorted(
+    entry.name.removesuffix(".lua")
+    for entry in resources.files("esl_apps.store").joinpath("lua").iterdir()
+    if entry.name.endswith(".lua")
+)
+HEAD = re.compile(r"\A-- [A-Z][^\n]*\n(?:-- [^\n]*\n)*?-- KEYS: (?:-- |[^\n]*\n)*?-- ARGV: ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_says_what_keys_and_argv_are(name: str) -> None:
+    assert HEAD.match(text_of(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_is_complete_lua_with_its_includes(name: str, client: Any) -> None:
+    text = text_of(name)
+    assert "-- include:" not in text
+    found = client.script_load(text)
+    assert (found.decode() if isinstance(found, bytes) else found) == sha_of(text)
+
+
+@pytest.fixture
+def both(client: Any) -> tuple[Script, Script]:
+    return Script(client, "callback_done"), Script(client, "concurrent_renew")
+
+
+def test_script_redis_never_saw_runs(both: tuple[Script, Script]) -> None:
+    done, _renew = both
+    keys = ["{a}due", "{a}pending", "{a}past"]
+    assert done(keys, ["number", "claim", 1]) == 0
+    assert done(keys, ["number", "claim", 1]) == 0
+
+
+def test_run_all_sends_again_what_redis_never_saw(client: Any, both: tuple[Script, Script]) -> None:
+    done, renew = both
+    renew(["{c}"], [1, "call", 30])
+    keys = ["{a}due", "{a}pending", "{a}past"]
+    runs = [renew.on(["{c}"], [1, "call", 30]), done.on(keys, ["n", "c", 1]), renew.on(["{d}"], [1, "call", 30])]
+    assert run_all(client, runs) == [1, 0, 1]
+    assert run_all(client, []) == []
+
+
+def test_run_all_tells_a_failure_as_asked(client: Any, both: tuple[Script, Script]) -> None:
+    _done, renew = both
+    client.set("{text}", "x")
+    runs = [renew.on(["{c}"], [1, "call", 30]), renew.on(["{text}"], [1, "call", 30])]
+    answers = run_all(client, runs, strict=False)
+    assert answers[0] == 1
+    assert isinstance(answers[1], Exception)
+    with pytest.raises(Unavailable, match="WRONGTYPE"):
+        run_all(client, runs)
+
+
+def test_script_of_a_redis_that_is_away_raises(away: Any) -> None:
+    done = Script(away, "callback_done")
+    with pytest.raises(Unavailable):
+        done(["{a}due", "{a}pending", "{a}past"], ["number", "claim", 1])
+    with pytest.raises(Unavailable):
+        run_all(away, [done.on(["{a}due", "{a}pending", "{a}past"], ["number", "claim", 1])])
