@@ -54,7 +54,7 @@ def charges(attempt: Attempt, order: AutodialOrder, rules: Rules, account: Accou
     """What is paid before A is rung. An extension costs nothing, but a conference has no other leg to pay for."""
     if order.a.is_emergency or (order.a.is_extension and order.b is not None):
         return []
-    return [Charge(attempt, [rules.system, account_level(account)], order.a, aleg=True)]
+    return [Charge(attempt.call_ref, [rules.system, account_level(account)], order.a, aleg=True)]
 
 
 def aleg(settings: Settings, rules: Rules, attempt: Attempt, account: Account) -> dict[str, str]:

@@ -82,7 +82,10 @@ def charge(
 ) -> Charge:
     """What ringing back costs: as a call of the card's, to its own number."""
     return Charge(
-        attempt, [rules.system, account_level(account), Level(f"card:{card.id}", card_limits)], number, aleg=True
+        attempt.call_ref,
+        [rules.system, account_level(account), Level(f"card:{card.id}", card_limits)],
+        number,
+        aleg=True,
     )
 
 

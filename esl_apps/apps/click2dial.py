@@ -48,10 +48,10 @@ def charges(attempt: Attempt, order: Order, client: Client) -> list[Charge]:
     """What a call's legs cost. An agent outside is paid for from its answer on, and with it the call."""
     if order.callee.is_emergency:
         return []
-    callee = Charge(attempt, client.levels, order.callee, owner=order.agent.is_extension)
+    callee = Charge(attempt.call_ref, client.levels, order.callee, owner=order.agent.is_extension)
     if order.agent.is_extension:
         return [callee]
-    return [Charge(attempt, client.levels, order.agent, aleg=True), callee]
+    return [Charge(attempt.call_ref, client.levels, order.agent, aleg=True), callee]
 
 
 def aleg(attempt: Attempt, order: Order, client: Client, settings: Settings) -> dict[str, str]:
@@ -191,7 +191,7 @@ def run_from_phone(
     attempt.aleg_uuid = call.uuid
     begin(attempt)
     attempt.dialled(call.created_at)
-    fault = _pay(usage, charges(attempt, order, client))
+    fault = _pay(usage, attempt, charges(attempt, order, client))
     if fault is not None:
         _refuse(call, attempt, [fault], family)
         return
@@ -205,12 +205,15 @@ def run_from_phone(
     _finish(call, attempt, failed)
 
 
-def _pay(usage: Usage, charges: Sequence[Charge]) -> Fault | None:
+def _pay(usage: Usage, attempt: Attempt, charges: Sequence[Charge]) -> Fault | None:
     try:
         refusal = usage.begin(*charges)
     except Unavailable:
         return Fault("limits", "unavailable", "can't be asked now")
-    return None if refusal is None else limit_fault(refusal)
+    if refusal is not None:
+        return limit_fault(refusal)
+    attempt.pay(*charges)
+    return None
 
 
 def limit_fault(refusal: Refusal) -> Fault:

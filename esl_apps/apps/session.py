@@ -135,7 +135,7 @@ class Session:
         """The first leg is one that we placed: what it costs goes on from number to number, to the session's end."""
         self._aleg = next((charge for charge in self.attempt.charges if charge.aleg), None)
         if self._aleg is not None:
-            self._aleg.outlives = True
+            self._aleg.outlive(self.attempt.switch, self.call.uuid)
 
     def hold_place(self, card: Card) -> None:
         """Count this call against the card's holder.
@@ -227,10 +227,11 @@ class Session:
         if number.is_emergency:
             # No bill is worth one of these.
             return self.left
-        charge = Charge(self.attempt, self.levels, number, owner=self._aleg is None, whole=False)
+        charge = Charge(self.attempt.call_ref, self.levels, number, owner=self._aleg is None, whole=False)
         refusal = self.usage.begin(charge)
         if refusal is not None:
             raise _spent(refusal)
+        self.attempt.pay(charge)
         return self.left if charge.longest is None else min(self.left, charge.longest)
 
     def tell(self, bridged: Bridged) -> None:
@@ -264,8 +265,7 @@ class Session:
             )
             self.attempt.aleg_uuid = self.call.uuid
             if self._aleg is not None:
-                self.attempt.charges.append(self._aleg)
-                self.attempt.paid_for.append(self._aleg.essence)
+                self.attempt.pay(self._aleg)
             self.begin(self.attempt)
             self.attempt.enter(terms.AGENT_ANSWERED, time.time())
             self.call.set({"esl_call_ref": self.attempt.call_ref})

@@ -9,16 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from esl_apps.core import causes
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import Refusal
 from esl_apps.core.record import Record
 from esl_apps.core.reference import new_ref
 from esl_apps.core.terms import AGENT_ANSWERED, BRIDGED, ENDED, QUEUED, STATES
-
-if TYPE_CHECKING:
-    from esl_apps.core.charges import Charge
-    from esl_apps.core.limits import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +83,19 @@ class Attempt:
     def cut(self) -> Refusal | None:
         """Why it is ended by us, where what it may spend is spent."""
         return next((charge.cut for charge in self.charges if charge.cut is not None), None)
+
+    def pay(self, *charges: Charge) -> None:
+        """Take charges on: they talk, end and are adopted with this attempt from here on.
+
+        ``Usage.begin`` has counted them, or they go on from the attempt before, in a session.
+        """
+        for charge in charges:
+            charge.call_ref = self.call_ref
+            self.charges.append(charge)
+            essence = charge.essence
+            # An adopted attempt has them among its fields already.
+            if essence not in self.paid_for:
+                self.paid_for.append(essence)
 
     def dialled(self, at: float) -> None:
         """The first INVITE, in or out; later ones (the next gateway) do not move it."""

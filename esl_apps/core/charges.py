@@ -13,13 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from esl_apps.core.limits import Bound, Level, Refusal, bounds
 from esl_apps.core.numbers import Number
 
-if TYPE_CHECKING:
-    from esl_apps.core.attempt import Attempt
 #: What a call's end gives back is of its last beats: so many are kept of each bound.
 _SLICES = 8
 #: Seconds for which what was paid ahead may wait for its talk: the hour is counted with so much to spare.
@@ -81,8 +79,8 @@ class Ticket:
 class Charge:
     """One leg that is paid for, from before it is dialled to its end.
 
-    It follows its attempt: the leg talks from the state on at which it has answered, and ends with the attempt
-    unless it ``outlives`` it (the leg of a caller who was rung back, and who dials one number after another).
+    ``Attempt.pay`` hands it to its attempt, which tells it when the leg answers and when the attempt ends. It knows
+    the attempt by ``call_ref`` alone, so an ended call is freed by its last reference.
     """
 
     __slots__ = (
@@ -92,7 +90,8 @@ class Charge:
         "_talked",
         "adopted",
         "aleg",
-        "attempt",
+        "aleg_uuid",
+        "call_ref",
         "cut",
         "levels",
         "longest",
@@ -101,13 +100,14 @@ class Charge:
         "owner",
         "since",
         "stale",
+        "switch",
         "tickets",
         "whole",
     )
 
     def __init__(
         self,
-        attempt: Attempt,
+        call_ref: str,
         levels: Sequence[Level],
         number: Number | None,
         *,
@@ -115,9 +115,15 @@ class Charge:
         owner: bool = True,
         whole: bool = True,
     ) -> None:
-        """``number``: None where it is not known (a dry run), which counts against no destination. ``aleg``: it is the
-        first leg. ``owner``: as ``bounds``. ``whole``: where its money is spent the whole call ends, not B alone."""
-        self.attempt = attempt
+        """
+        :param call_ref: The attempt that it belongs to.
+        :param number: None where it is not known (a dry run), which counts against no destination.
+        :param aleg: It is the first leg.
+        :param owner: As :func:`bounds`.
+        :param whole: When its money is spent, the whole call ends, not B alone.
+        """
+        self.call_ref = call_ref
+        """The attempt that it belongs to now."""
         self.levels = tuple(level.name for level in levels)
         self.number = number
         self.aleg = aleg
@@ -125,13 +131,17 @@ class Charge:
         self.whole = whole
         self.adopted = False
         """Of a process that died: it was counted, and is paid for from now on."""
-        found = list(bounds(levels, number, attempt.call_ref, aleg=aleg, owner=owner))
+        found = list(bounds(levels, number, call_ref, aleg=aleg, owner=owner))
         lengths = [bound.limits.longest_call for bound in found]
         self.longest: float | None = min((length for length in lengths if length is not None), default=None)
         self.tickets = [Ticket(bound) for bound in found if bound.limits.counts]
         self.cut: Refusal | None = None
         """Why it is ended, where it is."""
         self.outlives = False
+        """It goes on when its attempt ends: a caller who was rung back dials one number after another."""
+        self.switch: str | None = None
+        self.aleg_uuid: str | None = None
+        """Where its leg is, if it outlives its attempt."""
         self.since: float | None = None
         self.stale = False
         """It rang so long that what it had paid ahead is of another hour: to be given back, and paid anew."""
@@ -141,12 +151,14 @@ class Charge:
         self._on_change: Callable[[Charge], None] | None = None
 
     def open(self, clock: Callable[[], float], on_change: Callable[[Charge], None]) -> None:
-        """It may be dialled, and its attempt knows it. ``on_change`` is told when it talks, and when it has ended."""
+        """Its leg may be dialled. ``on_change`` is called when it talks, and when it has ended."""
         self._clock, self._on_change = clock, on_change
         self._opened = clock()
-        self.attempt.charges.append(self)
-        if not self.adopted:
-            self.attempt.paid_for.append(self.essence)
+
+    def outlive(self, switch: str | None, aleg_uuid: str) -> None:
+        """Go on when the attempt ends. ``switch``, ``aleg_uuid``: where its leg can be hung up between two attempts."""
+        self.outlives = True
+        self.switch, self.aleg_uuid = switch, aleg_uuid
 
     @property
     def essence(self) -> dict[str, Any]:
@@ -175,8 +187,6 @@ class Charge:
         if not self.ended and self._clock is not None and self._on_change is not None:
             self._talked = self.spent(self._clock()) if talked is None else max(0.0, talked)
             self._on_change(self)
-            # Nobody asks any more, and the attempt has this one in its list: a circle waits for the collector.
-            del self.attempt
 
     def spent(self, now: float) -> float:
         """Seconds talked."""

@@ -12,7 +12,6 @@ import gevent
 from esl_apps.apps import click2dial
 from esl_apps.config.model import Config, Integrator
 from esl_apps.core import reference
-from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Unavailable
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Refused
@@ -149,7 +148,7 @@ class _Port:
         faults: list[Any] = []
         client = self.node.services.policy.clients[self.name]
         # An order that can't be read is asked for as a call to nowhere: the limits may be reached all the same.
-        charges = [Charge(Attempt(click2dial.REF, self.name, None, None, None, "external"), client.levels, None)]
+        charges = [Charge("", client.levels, None)]
         try:
             order = client.read(fields, peek=True)
             charges = click2dial.charges(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import gevent
@@ -18,26 +18,34 @@ from esl_apps.core.numbers import NotDialable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch import Unavailable as SwitchAway
+from esl_apps.node.live import Live
 from esl_apps.node.policy import Policies, Policy
 from esl_apps.store.usage import UsageStore
 
 log = logging.getLogger(__name__)
 
 
-def cut_on(switches: Sequence[Switch]) -> Callable[[Charge], None]:
+def cut_on(switches: Sequence[Switch], calls: Mapping[str, Live]) -> Callable[[Charge], None]:
     """What ends a charge's legs on their switch: the whole call, or B alone, whose caller then hears why."""
 
     def cut(charge: Charge) -> None:
-        attempt = charge.attempt
-        switch = next((switch for switch in switches if switch.name == attempt.switch), None)
+        live = calls.get(charge.call_ref)
+        attempt = None if live is None else live.attempt
+        if attempt is not None and not any(moment.what == "cut" for moment in attempt.timeline):
+            attempt.note("cut", str(charge.cut))
+        # Between two numbers of a session there is no attempt, only its first leg.
+        name = charge.switch if attempt is None else attempt.switch
+        switch = next((switch for switch in switches if switch.name == name), None)
         if switch is None:
             return
-        commands = [f"hupall ALLOTTED_TIMEOUT esl_bleg {attempt.session_ref}"]
+        commands = []
         if charge.whole:
-            # The reference of a session's first leg is that of the number dialled now, which may be another.
-            commands = [f"hupall ALLOTTED_TIMEOUT esl_call_ref {attempt.call_ref}"]
-            if attempt.aleg_uuid is not None:
-                commands.append(f"uuid_kill {attempt.aleg_uuid} ALLOTTED_TIMEOUT")
+            commands = [f"hupall ALLOTTED_TIMEOUT esl_call_ref {charge.call_ref}"]
+            aleg_uuid = charge.aleg_uuid if attempt is None else attempt.aleg_uuid
+            if aleg_uuid is not None:
+                commands.append(f"uuid_kill {aleg_uuid} ALLOTTED_TIMEOUT")
+        elif attempt is not None:
+            commands = [f"hupall ALLOTTED_TIMEOUT esl_bleg {attempt.session_ref}"]
         gevent.spawn(_order, switch, commands)
 
     return cut
@@ -68,8 +76,12 @@ class Charging:
             except (Unavailable, NotDialable) as error:
                 log.error("a call is not paid for", extra={"call_ref": attempt.call_ref, "reason": str(error)})
                 continue
-            charges.append(Charge(attempt, levels, number, aleg=paid["aleg"], owner=paid["owner"], whole=paid["whole"]))
+            charge = Charge(
+                attempt.call_ref, levels, number, aleg=paid["aleg"], owner=paid["owner"], whole=paid["whole"]
+            )
+            charges.append(charge)
         self._usage.adopt(*charges)
+        attempt.pay(*charges)
         for charge in charges:
             if attempt.state == terms.BRIDGED or (charge.aleg and attempt.answered_at is not None):
                 charge.talk()

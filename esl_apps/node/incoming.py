@@ -138,12 +138,14 @@ class Incoming:
         attempt = click2dial.new_attempt(client, order, policy.settings, ref)
         attempt.dialed_at = known["dialed_at"]
         visit.begin(attempt)
-        refusal = services.usage.begin(*click2dial.charges(attempt, order, client))
+        charges = click2dial.charges(attempt, order, client)
+        refusal = services.usage.begin(*charges)
         if refusal is not None:
             attempt.note("refused", str(refusal))
             visit.refuse(str(refusal), "NORMAL_CLEARING")
             attempt.end(REJECTED, refusal.code, SYSTEM, time.time())
             return
+        attempt.pay(*charges)
         click2dial.run(channel, attempt, order, client, policy.settings)
 
     def _inbound(self, visit: Visit) -> None:

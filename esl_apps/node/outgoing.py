@@ -83,9 +83,11 @@ class Outgoing:
         switch = self.switch()
         settings = policy.settings
         attempt = click2dial.new_attempt(client, order, settings, ref)
-        refusal = self._services.usage.begin(*click2dial.charges(attempt, order, client))
+        charges = click2dial.charges(attempt, order, client)
+        refusal = self._services.usage.begin(*charges)
         if refusal is not None:
             raise Spent(refusal)
+        attempt.pay(*charges)
 
         def ring(line: Line) -> bool:
             return click2dial.ring_agent(line, attempt, order, client, settings, self.application("click2dial"))
@@ -156,6 +158,7 @@ class Outgoing:
             attempt.note("refused", str(refusal))
             attempt.end(terms.REJECTED, refusal.code, terms.SYSTEM, time.time())
         else:
+            attempt.pay(*charges)
             attempt.save()
         return refusal is None
 

@@ -104,7 +104,7 @@ def build_services(config: Config) -> Services:
         redis,
         name,
         breakers=breakers,
-        on_cut=cut_on(switches),
+        on_cut=cut_on(switches, live),
         alone=lambda: config.redis.stale_cards > 0 and membership.alone,
     )
 

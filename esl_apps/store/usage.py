@@ -384,8 +384,7 @@ class UsageStore:
             return
         charge.cut = refusal
         self._disarm(charge)
-        charge.attempt.note("cut", str(refusal))
-        log.warning("call cut", extra={"call_ref": charge.attempt.call_ref, "reason": str(refusal)})
+        log.warning("call cut", extra={"call_ref": charge.call_ref, "reason": str(refusal)})
         self._on_cut(charge)
 
     # Leases -------------------------------------------------------------------------------------------

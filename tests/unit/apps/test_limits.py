@@ -321,6 +321,7 @@ def test_ringing_back_goes_on_costing_from_number_to_number() -> None:
     one.begun.append(attempt)
     aleg = callback.charge(attempt, number, RULES, ACCOUNT, CARD, Limits(minutes_per_day=9))
     assert usage.begin(aleg) is None
+    attempt.pay(aleg)
     callback.run(
         one.call,
         attempt,
@@ -350,6 +351,7 @@ def test_a_caller_rung_back_is_cut_while_it_is_asked_for_a_number() -> None:
     one.begun.append(attempt)
     aleg = callback.charge(attempt, number, RULES, ACCOUNT, CARD, Limits(minutes_per_day=9))
     assert usage.begin(aleg) is None
+    attempt.pay(aleg)
     aleg.cut = OVER
     callback.run(
         one.call, attempt, CARD, ACCOUNT, SETTINGS, RULES, OneCard(), usage, confirm=False, begin=one.begun.append
@@ -371,7 +373,9 @@ def test_a_conference_is_its_accounts_own_and_is_paid_for() -> None:
         order = AutodialOrder(PLAN.read("0831112222"), None, "weekly", 0.0, False, None)
         attempt = autodial.new_attempt(order, account)
         usage = Purse()
-        assert usage.begin(*autodial.charges(attempt, order, RULES, account)) is None
+        charges = autodial.charges(attempt, order, RULES, account)
+        assert usage.begin(*charges) is None
+        attempt.pay(*charges)
         autodial.run(one.call, attempt, order, account, SETTINGS, RULES, usage, begin=one.begun.append)
         assert one.call.did("conference") == [(f"{name}~weekly", 90)]
         assert attempt.record is not None
@@ -444,7 +448,9 @@ def test_a_click_whose_money_ends_is_answered_and_ended_by_the_system() -> None:
     one, usage = client(), Purse()
     order = one.read(FIELDS)
     attempt = click2dial.new_attempt(one, order, SETTINGS)
-    assert usage.begin(*click2dial.charges(attempt, order, one)) is None
+    charges = click2dial.charges(attempt, order, one)
+    assert usage.begin(*charges) is None
+    attempt.pay(*charges)
     call = ScriptedCall([cut(usage, OVER)], ended(a_by="send_bye", b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
     click2dial.run(call, attempt, order, one, SETTINGS)
     assert attempt.record is not None
@@ -457,7 +463,9 @@ def test_a_click_may_last_as_long_as_its_destination() -> None:
     one = Client("acme", PLAN, levels=[Level("integrator:acme", limits)])
     order, usage = one.read(FIELDS), Purse()
     attempt = click2dial.new_attempt(one, order, SETTINGS)
-    assert usage.begin(*click2dial.charges(attempt, order, one)) is None
+    charges = click2dial.charges(attempt, order, one)
+    assert usage.begin(*charges) is None
+    attempt.pay(*charges)
     call = ScriptedCall([talks()], ended(b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
     click2dial.run(call, attempt, order, one, SETTINGS)
     assert call.did("bridge")[0][3] == 75
@@ -467,7 +475,9 @@ def test_a_first_leg_that_rings_is_ended_as_rejected() -> None:
     one, usage = client(), Purse()
     order = one.read({**FIELDS, "agent": "0831112222"})
     attempt = click2dial.new_attempt(one, order, SETTINGS)
-    assert usage.begin(*click2dial.charges(attempt, order, one)) is None
+    charges = click2dial.charges(attempt, order, one)
+    assert usage.begin(*charges) is None
+    attempt.pay(*charges)
 
     class Line:
         rung = 0
@@ -501,8 +511,9 @@ def test_a_caller_who_leaves_pays_no_further() -> None:
 
 def test_a_call_that_was_paid_for_is_freed_without_the_garbage_collector() -> None:
     attempt = Attempt("disa", None, None, None, None, "external")
-    charge = Charge(attempt, [Level("system", Limits(calls_per_hour=5, minutes_per_day=60))], None)
+    charge = Charge(attempt.call_ref, [Level("system", Limits(calls_per_hour=5, minutes_per_day=60))], None)
     charge.open(lambda: 0.0, lambda _charge: None)
+    attempt.pay(charge)
     attempt.enter("bridged", 1.0)
     attempt.end("answered", 16, "callee", 2.0)
     gc.collect()
@@ -512,3 +523,26 @@ def test_a_call_that_was_paid_for_is_freed_without_the_garbage_collector() -> No
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_charge_of_a_first_leg_follows_its_session_to_the_next_attempt() -> None:
+    first = Attempt("callback", None, None, None, None, "external", switch="fs1")
+    charge = Charge(first.call_ref, [Level("system", Limits(minutes_per_day=60))], None, aleg=True)
+    charge.open(lambda: 7.0, lambda _charge: None)
+    first.pay(charge)
+    charge.outlive(first.switch, "A")
+    first.end("callee_busy", 17, "callee", 2.0)
+    assert not charge.ended
+    assert (charge.switch, charge.aleg_uuid) == ("fs1", "A")
+    second = Attempt("callback", None, None, None, None, "external")
+    second.pay(charge)
+    assert charge.call_ref == second.call_ref
+    assert second.charges == [charge]
+    assert second.paid_for == [charge.essence]
+
+
+def test_attempt_that_is_adopted_does_not_note_its_charges_twice() -> None:
+    charge = Charge("a", [Level("system")], None)
+    again = Attempt("disa", None, None, None, None, "external", call_ref="a", paid_for=[charge.essence])
+    again.pay(charge)
+    assert again.paid_for == [charge.essence]
