@@ -11,7 +11,7 @@ import msgspec
 
 from esl_apps.apps.click2dial import limit_fault
 from esl_apps.core.limits import BREAKER, Refusal
-from esl_apps.http.server import MAX_BODY
+from esl_apps.http.request import MAX_BODY
 
 log = logging.getLogger(__name__)
 

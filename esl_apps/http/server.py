@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -20,7 +19,6 @@ from io import BytesIO
 from ipaddress import IPv6Address
 from ssl import SSLContext
 from typing import Any
-from urllib.parse import unquote
 
 import gevent
 import msgspec
@@ -29,35 +27,18 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from esl_apps.http.rate_limit import Buckets
+from esl_apps.http.request import Need, Parser, Refused, Request
 from esl_apps.net.listening import listen
 
 log = logging.getLogger(__name__)
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-#: Bytes of a request's body; the largest that makes sense is a few hundred.
-MAX_BODY = 65536
-#: Bytes of a request's first line, and of all before its body; and how many headers.
-MAX_LINE = 8192
-MAX_HEAD = 16384
-MAX_HEADERS = 100
-#: Bytes around one chunk of a body in chunks: its size with what may stand behind that, or a trailer.
-_MAX_CHUNK_LINE = 1024
 _RECEIVE = 16384
 #: Connections that wait to be accepted.
 _BACKLOG = 512
 #: Bytes that a refused client may still have on its way to us; read, or it would never see why it was refused.
 _LINGER = 262144
-
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-_REQUEST = re.compile(rb"(" + _TOKEN + rb"{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
-_HEADER = re.compile(rb"(" + _TOKEN + rb"+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
-_ABSOLUTE = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
-_LENGTH = re.compile(r"[0-9]{1,18}")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
-_TRAILER = re.compile(_TOKEN + rb"+:[^\x00-\x08\x0a-\x1f\x7f]*")
-#: Headers that decide where a request ends, or whom it is for: twice is once too often.
-_ONCE = frozenset({"CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_HOST"})
 
 _REASONS = {
     400: "Bad Request",
@@ -88,14 +69,6 @@ class Bounds:
     linger: float = 2.0
     #: How often the deadlines are looked at: one look at all connections costs less than a timer each.
     look: float = 0.5
-
-
-class _Refused(Exception):
-    """A request that no application sees."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
 
 
 class _Gone(Exception):
@@ -224,7 +197,7 @@ class _Connection:
         self._bounds = server.bounds
         self._socket = sock
         self._address = address
-        self._buffer = bytearray()
+        self._parser = Parser()
 
     def cut(self) -> None:
         """End the reading, from another greenlet; an answer may still be written."""
@@ -256,11 +229,10 @@ class _Connection:
             self._server.forget(self)
 
     def _serve(self) -> bool:
-        """One request; whether the next one may come on this connection."""
+        """Answer one request; return whether the connection can carry another."""
         try:
-            environ, keep = self._head()
-            whole = self._body(environ)
-        except _Refused as refused:
+            request = self._read()
+        except Refused as refused:
             self.deadline = None
             self._server.say(str(refused), str(self._address[0]))
             self._server.on_refused(refused.status)
@@ -268,8 +240,8 @@ class _Connection:
             self._linger()
             return False
         self.deadline = None
-        keep = self._answer(environ, keep and whole)
-        if not whole:
+        keep = self._answer(request)
+        if not request.whole:
             self._linger()
         return keep
 
@@ -279,8 +251,26 @@ class _Connection:
         self.since = time.monotonic()
         self.deadline = self.since + seconds
 
+    def _read(self) -> Request:
+        """Return the next request.
+
+        :raises Refused: it is answered by the port itself. :raises _Gone: there is none.
+        """
+        parser, bounds = self._parser, self._bounds
+        waiting: Need | None = None
+        while isinstance(found := parser.next(), Need):
+            if found is Need.CONTINUE:
+                self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                continue
+            if found is not waiting:
+                # Set once for each part of a request: a byte now and then doesn't move it.
+                waiting = found
+                self._wait(bounds.idle if found is Need.REQUEST else bounds.head if found is Need.HEAD else bounds.body)
+            self._receive()
+        return found
+
     def _receive(self) -> None:
-        """More into the buffer. :raises _Gone: no more comes. :raises _Refused: it came too late."""
+        """Feed the parser. :raises _Gone: no more comes. :raises Refused: it came too late, or ends within a body."""
         try:
             data = self._socket.recv(_RECEIVE)
         except OSError as error:
@@ -289,172 +279,19 @@ class _Connection:
                 raise
             data = b""
         if self.late:
-            if not self._buffer:
+            if not self._parser.begun:
                 raise _Gone
-            raise _Refused(408, "timeout", "the request took too long")
+            raise Refused(408, "timeout", "the request took too long")
         if not data:
-            raise _Gone
-        self._buffer += data
-
-    def _head(self) -> tuple[dict[str, Any], bool]:
-        """Everything before the body, as WSGI has it, and whether the client would like to go on after it."""
-        buffer = self._buffer
-        if not buffer:
-            self._wait(self._bounds.idle)
-            self._receive()
-        self._wait(self._bounds.head)
-        looked = 0
-        while True:
-            while buffer.startswith(b"\r\n"):
-                # Some clients end a body with a line of its own (RFC 9112, 2.2).
-                del buffer[:2]
-            if (end := buffer.find(b"\r\n\r\n", max(0, looked - 3), MAX_HEAD)) >= 0:
-                break
-            if buffer and not re.match(_TOKEN, buffer):
-                raise _Refused(400, "bad_request", "expected HTTP/1.1")
-            if b"\n\n" in buffer:
-                raise _Refused(400, "bad_request", "expected lines that end with CR LF")
-            if len(buffer) >= MAX_LINE and b"\r\n" not in buffer:
-                raise _Refused(414, "too_long", f"expected a first line of {MAX_LINE} bytes at most")
-            if len(buffer) >= MAX_HEAD:
-                raise _Refused(431, "too_large", f"expected headers of {MAX_HEAD} bytes at most")
-            looked = len(buffer)
-            self._receive()
-        lines = bytes(buffer[:end]).split(b"\r\n")
-        del buffer[: end + 4]
-        return self._parse(lines)
-
-    def _parse(self, lines: list[bytes]) -> tuple[dict[str, Any], bool]:
-        if len(lines[0]) > MAX_LINE:
-            raise _Refused(414, "too_long", f"expected a first line of {MAX_LINE} bytes at most")
-        first = _REQUEST.fullmatch(lines[0])
-        if first is None:
-            raise _Refused(400, "bad_request", "expected METHOD PATH HTTP/1.1")
-        if first[3] != b"1":
-            raise _Refused(400, "bad_request", "expected HTTP/1.1")
-        target = first[2].decode("ascii")
-        if not target.startswith("/"):
-            origin = _ABSOLUTE.match(target)
-            if origin is None:
-                raise _Refused(400, "bad_request", "expected a path")
-            target = target[origin.end() :] or "/"
-        path, _, query = target.partition("?")
-        if len(lines) > MAX_HEADERS + 1:
-            raise _Refused(431, "too_many", f"expected {MAX_HEADERS} headers at most")
-        environ = {
-            **self._server.base,
-            "REQUEST_METHOD": first[1].decode("ascii"),
-            "PATH_INFO": unquote(path, "latin-1"),
-            "QUERY_STRING": query,
-            "SERVER_PROTOCOL": "HTTP/1.1" if first[4] != b"0" else "HTTP/1.0",
-            "REMOTE_ADDR": str(self._address[0]),
-            "REMOTE_PORT": str(self._address[1]),
-        }
-        for line in lines[1:]:
-            found = _HEADER.fullmatch(line)
-            if found is None:
-                raise _Refused(400, "bad_request", "expected NAME: VALUE in each header line")
-            name = found[1].decode("ascii")
-            if "_" in name:
-                # Looks like the same name with a dash, once it stands in ``environ``.
-                continue
-            key = name.upper().replace("-", "_")
-            if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-                key = f"HTTP_{key}"
-            value = found[2].decode("latin-1").rstrip(" \t")
-            if key not in environ:
-                environ[key] = value
-            elif key in _ONCE:
-                raise _Refused(400, "bad_request", f"expected one {name}")
-            else:
-                environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + value
-        wishes = [one.strip() for one in environ.get("HTTP_CONNECTION", "").lower().split(",")]
-        return environ, "close" not in wishes and (environ["SERVER_PROTOCOL"] == "HTTP/1.1" or "keep-alive" in wishes)
-
-    def _body(self, environ: dict[str, Any]) -> bool:
-        """The body, into ``environ``; whether it is all of it. One that is too large is not read on: what there is
-        of it says so to the application."""
-        length = environ.get("CONTENT_LENGTH")
-        coding = environ.get("HTTP_TRANSFER_ENCODING")
-        body = b""
-        whole = True
-        if coding is not None:
-            if length is not None or environ["SERVER_PROTOCOL"] == "HTTP/1.0":
-                raise _Refused(400, "bad_request", "expected Content-Length or Transfer-Encoding")
-            if coding.lower() != "chunked":
-                raise _Refused(400, "bad_request", "expected Transfer-Encoding: chunked, or none")
-            self._begin_body(environ)
-            body, whole = self._chunks()
-            environ["CONTENT_LENGTH"] = str(len(body))
-        elif length is not None:
-            if not _LENGTH.fullmatch(length):
-                raise _Refused(400, "bad_request", "expected a number in Content-Length")
-            count = int(length)
-            whole = count <= MAX_BODY
-            if whole and count:
-                if len(self._buffer) < count:
-                    self._begin_body(environ)
-                body = self._take(count)
-        environ["wsgi.input"] = BytesIO(body)
-        return whole
-
-    def _begin_body(self, environ: dict[str, Any]) -> None:
-        self._wait(self._bounds.body)
-        if environ.get("HTTP_EXPECT", "").lower() == "100-continue" and not self._buffer:
-            self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _take(self, count: int) -> bytes:
-        while len(self._buffer) < count:
-            self._receive_body()
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return taken
-
-    def _line(self) -> bytes:
-        while (end := self._buffer.find(b"\r\n", 0, _MAX_CHUNK_LINE)) < 0:
-            if len(self._buffer) >= _MAX_CHUNK_LINE:
-                raise _Refused(400, "bad_request", "expected a body in chunks")
-            self._receive_body()
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 2]
-        return line
-
-    def _receive_body(self) -> None:
-        try:
-            self._receive()
-        except _Gone:
-            if self.late:
-                raise _Refused(408, "timeout", "the request took too long") from None
             # It may have closed its own direction only, and still be listening.
-            raise _Refused(400, "not_json", "expected the whole body") from None
-
-    def _chunks(self) -> tuple[bytes, bool]:
-        """A body in chunks, or, where it is too large, as much of it as shows that; and whether it is whole."""
-        body = bytearray()
-        while True:
-            found = _CHUNK.fullmatch(self._line())
-            if found is None:
-                raise _Refused(400, "bad_request", "expected a body in chunks")
-            size = int(found[1], 16)
-            if not size:
-                break
-            if len(body) + size > MAX_BODY:
-                return bytes(body) + bytes(MAX_BODY + 1 - len(body)), False
-            body += self._take(size)
-            if self._take(2) != b"\r\n":
-                raise _Refused(400, "bad_request", "expected a body in chunks")
-        trailers = 0
-        while line := self._line():
-            trailers += 1
-            if trailers > MAX_HEADERS or not _TRAILER.fullmatch(line):
-                raise _Refused(400, "bad_request", "expected a body in chunks")
-        return bytes(body), True
+            self._parser.close()
+            raise _Gone
+        self._parser.feed(data)
 
     def _linger(self) -> None:
         """Take what is still on its way: closed over it, the client would be told of a broken connection in place
         of our answer."""
         self._wait(self._bounds.linger)
-        del self._buffer[:]
         left = _LINGER
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_WR)
@@ -463,8 +300,20 @@ class _Connection:
 
     # Answering ----------------------------------------------------------------------------------------
 
-    def _answer(self, environ: dict[str, Any], keep: bool) -> bool:
-        """Ask the application, send what it says; whether the connection can go on."""
+    def _answer(self, request: Request) -> bool:
+        """Ask the application and send its answer; return whether the connection can carry another request."""
+        keep = request.keep_alive and request.whole
+        environ = {
+            **self._server.base,
+            **request.headers,
+            "REQUEST_METHOD": request.method,
+            "PATH_INFO": request.path,
+            "QUERY_STRING": request.query,
+            "SERVER_PROTOCOL": request.version,
+            "REMOTE_ADDR": str(self._address[0]),
+            "REMOTE_PORT": str(self._address[1]),
+            "wsgi.input": BytesIO(request.body),
+        }
         started: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[..., Any]:
@@ -482,7 +331,7 @@ class _Connection:
                     declared = sum(map(len, result))
                     headers = [*headers, ("content-length", str(declared))]
                 keep = keep and declared is not None
-                data = _head_of(status, headers, environ["SERVER_PROTOCOL"], keep)
+                data = _head_of(status, headers, request.version, keep)
                 length = 0
                 for part in result:
                     data += part
@@ -495,7 +344,7 @@ class _Connection:
                 if data:
                     self._socket.sendall(data)
                 # Fewer bytes than were said: only the connection's end can tell the client where the answer ends.
-                return keep and (length == declared or environ["REQUEST_METHOD"] == "HEAD")
+                return keep and (length == declared or request.method == "HEAD")
             finally:
                 close = getattr(result, "close", None)
                 if close is not None:
@@ -503,9 +352,9 @@ class _Connection:
         except OSError:
             if sent:
                 raise
-            log.exception("request failed", extra={"path": environ["PATH_INFO"][:80]})
+            log.exception("request failed", extra={"path": request.path[:80]})
         except Exception:
-            log.exception("request failed", extra={"path": environ["PATH_INFO"][:80]})
+            log.exception("request failed", extra={"path": request.path[:80]})
         if not sent:
             self._socket.sendall(_answer(500, "internal", "the request failed; its log says why"))
         return False

@@ -1,0 +1,108 @@
+"""The parser alone, fed from the files in ``requests/``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esl_apps.http.request import MAX_HEAD, Need, Parser, Refused, Request
+
+REQUESTS = sorted((Path(__file__).parent / "requests").glob("*.http"))
+
+
+def shown(request: Request) -> dict[str, Any]:
+    """A request as the files write it."""
+    length = len(request.body)
+    body = request.body.decode("latin-1") if length <= 100 else f"{length} bytes"
+    return {**dataclasses.asdict(request), "body": body}
+
+
+def read(pieces: Iterable[bytes]) -> list[dict[str, Any]]:
+    """What the parser makes of one connection's bytes, which arrive in these pieces."""
+    parser, result = Parser(), []
+    try:
+        for piece in pieces:
+            parser.feed(piece)
+            while not isinstance(found := parser.next(), Need) or found is Need.CONTINUE:
+                if isinstance(found, Request):
+                    result.append(shown(found))
+                    if not found.whole:
+                        return result
+        parser.close()
+    except Refused as refused:
+        result.append({"status": refused.status, "code": refused.code, "reason": str(refused)})
+    return result
+
+
+@pytest.mark.parametrize("file", REQUESTS, ids=lambda file: file.stem)
+def test_parser_with_a_file_gives_what_is_expected(file: Path) -> None:
+    data = file.read_bytes()
+    expected = json.loads(file.with_suffix(".expected").read_text())
+    assert read([data]) == expected
+    assert read(bytes([byte]) for byte in data) == expected
+    for cut in range(1, len(data)):
+        assert read([data[:cut], data[cut:]]) == expected, f"cut at byte {cut}"
+
+
+def test_every_request_has_both_its_files() -> None:
+    folder = Path(__file__).parent / "requests"
+    assert {file.stem for file in REQUESTS} == {file.stem for file in folder.glob("*.expected")}
+    assert REQUESTS
+
+
+def test_parser_says_what_it_waits_for() -> None:
+    parser = Parser()
+    assert parser.next() is Need.REQUEST
+    assert not parser.begun
+    parser.feed(b"POST / HTTP/1.1\r\n")
+    assert parser.next() is Need.HEAD
+    assert parser.begun
+    parser.feed(b"Expect: 100-Continue\r\nContent-Length: 2\r\n\r\n")
+    assert parser.next() is Need.CONTINUE
+    assert parser.next() is Need.BODY
+    assert parser.begun
+    parser.feed(b"{}GET")
+    request = parser.next()
+    assert isinstance(request, Request)
+    assert request.body == b"{}"
+    assert parser.next() is Need.HEAD
+
+
+def test_parser_expecting_continue_with_the_body_there_waits_for_nothing() -> None:
+    parser = Parser()
+    parser.feed(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}")
+    assert isinstance(parser.next(), Request)
+
+
+def test_parser_after_empty_lines_waits_for_a_head() -> None:
+    """Not for a new request, whose deadline would begin again with each empty line."""
+    parser = Parser()
+    assert parser.next() is Need.REQUEST
+    for _ in range(3):
+        parser.feed(b"\r\n")
+        assert parser.next() is Need.HEAD
+        assert not parser.begun
+
+
+@pytest.mark.parametrize("line", [b"X: aaaaaaaaaaaaaa\r\n", b"a" * 1000])
+def test_parser_fed_without_end_keeps_a_bounded_buffer(line: bytes) -> None:
+    parser = Parser()
+    parser.feed(b"GET / HTTP/1.1\r\n")
+    fed = 0
+
+    def feed_on() -> None:
+        nonlocal fed
+        while fed < 10 * MAX_HEAD:
+            parser.feed(line)
+            fed += len(line)
+            parser.next()
+
+    with pytest.raises(Refused) as refused:
+        feed_on()
+    assert refused.value.status == 431
+    assert fed < MAX_HEAD + len(line)
