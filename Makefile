@@ -1,4 +1,4 @@
-# Each target does its own set-up: Python 3.11 or newer and make are all that it takes.
+# Each target installs what it needs. Requires only make and Python 3.11 or newer.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin

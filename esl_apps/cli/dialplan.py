@@ -38,38 +38,38 @@ _SIT = "tone_stream://%(330,30,950);%(330,30,1400);%(330,1000,1800)"
 """The three rising tones of a special information signal (ITU-T E.180)."""
 
 _ABOUT_PUBLIC = """
-  esl_apps: the numbers that outside callers dial. Goes to dialplan/public/ of a stock FreeSWITCH; the name
-  makes it load before the stock files there. `esl-apps dialplan -c FILE` prints it with your numbers in it.
+  esl_apps: the numbers that outside callers dial. Install in dialplan/public/ of a stock FreeSWITCH; with this name
+  it loads before the stock files there. `esl-apps dialplan -c FILE` makes it with your numbers.
 
   No caller is left in silence. Each extension
-    1. sets a watchdog, for a node that takes the connection and does not answer (stopped, overloaded) would
-       hold the caller for ever. The node's first command, `api sched_del UUID`, takes it off.
-    2. calls the nodes of its list in turn (a|b|c): FreeSWITCH goes on to the next one when one refuses. Name
-       every node, the nearest first. A machine that does not answer at all is waited for as long as the
-       kernel waits, watchdog or not: see conf/freeswitch/90-esl_apps.sysctl.conf.
-    3. goes to esl_apps_unavailable, when no node took the call, or when the node that had it died.
+    1. sets a watchdog. Otherwise a node that accepts the connection but does not answer (stopped, overloaded) would
+       hold the caller for ever. The node's first command, `api sched_del UUID`, cancels the watchdog.
+    2. connects to the nodes of its list in turn (a|b|c): FreeSWITCH tries the next one if one refuses. List every
+       node, the nearest first. For a machine that does not answer at all it waits as long as the kernel does, in
+       spite of the watchdog: see conf/freeswitch/90-esl_apps.sysctl.conf.
+    3. goes to esl_apps_unavailable if no node took the call, or if its node died.
 
-  The expressions end in $(?!\\n): $ alone lets a newline through, which FreeSWITCH makes of a %0A.
+  The expressions end in $(?!\\n), as $ alone also matches before a newline, which FreeSWITCH makes from %0A.
 """
 _ABOUT_DEFAULT = """
-  esl_apps: registered phones that dial with X-Teleforge-* headers. Goes to dialplan/default/ of a stock
-  FreeSWITCH; the name makes it load before the stock files there. The stock default.xml has extensions of its
-  own in front of that folder (1000 to 1019, 30xx, 8xx, 9xxx): for internal click2dial calls to those see
-  conf/freeswitch/README.rst. `esl-apps dialplan -c FILE` prints it with your nodes in it.
+  esl_apps: registered phones that dial with X-Teleforge-* headers. Install in dialplan/default/ of a stock
+  FreeSWITCH; with this name it loads before the stock files there. The stock default.xml handles 1000 to 1019, 30xx,
+  8xx and 9xxx before that folder: for internal click2dial calls to those see conf/freeswitch/README.rst.
+  `esl-apps dialplan -c FILE` makes it with your nodes.
 
-  What an extension does, and why, is told in 00_esl_apps_public.xml. Here the headers outlive a transfer, so
-  esl_apps_unavailable stands in front of the extension that looks at them.
+  00_esl_apps_public.xml explains the steps of an extension. Here the headers survive a transfer, so
+  esl_apps_unavailable comes before the extension that checks them.
 """
 _ABOUT_HANDOVER = """
-  A node had this call (it set esl_call_ref) and is gone. The call goes back to its number, and so to the
-  nodes that are left, with all its variables; twice at most: at once, then after the time that a
-  node takes to come back. A caller who was answered and heard nothing more would be stranded here.
+  The node of this call (it set esl_call_ref) has died. The call is sent to its number again, and so to the remaining
+  nodes, with all its variables. This happens twice at most: at once, then after the time that a node takes to
+  restart. Without it, a caller who has been answered would be stranded here.
 """
 _ABOUT_REFUSED = """
-  On the callback number: no answer, no media, no charge; the caller's network says that it did not work.
+  For the callback number: no answer, no media, no charge. The caller's network tells them that the call failed.
 """
 _ABOUT_UNAVAILABLE = """
-  What remains: a message by early media (or in the call, where it was answered), and cause 41.
+  All other calls: a message as early media (or in the call, if it was answered), then cause 41.
 """
 
 
