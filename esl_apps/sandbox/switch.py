@@ -8,42 +8,50 @@ import random
 import re
 import socket as stdlib_socket
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import gevent
 
-from esl_apps.sandbox.applications import media
-from esl_apps.sandbox.commands import calls
 from esl_apps.sandbox.leg import loopback
-from esl_apps.sandbox.leg.bindings import DigitMachine
-from esl_apps.sandbox.leg.channel import Channel, State
+from esl_apps.sandbox.leg.channel import Application, Channel
 from esl_apps.sandbox.leg.profile import CallerProfile
-from esl_apps.sandbox.phones import Dialog, Phone, Script
+from esl_apps.sandbox.leg.state import State
+from esl_apps.sandbox.phones import sofia
+from esl_apps.sandbox.phones.phone import Dialog, Gateway, Phone
+from esl_apps.sandbox.phones.script import Script
+from esl_apps.sandbox.protocols import Door, Leg
 from esl_apps.sandbox.report import cdr
 from esl_apps.sandbox.report.legs import Legs
+from esl_apps.sandbox.run.bridge import bridge
 from esl_apps.sandbox.run.dialplan import Dialplan
-from esl_apps.sandbox.run.originate import bridge
 from esl_apps.sandbox.run.scheduler import Scheduler
 from esl_apps.sandbox.run.sleeper import later
-from esl_apps.sandbox.wire import causes
 from esl_apps.sandbox.wire.events import Bus, Event
-
-if TYPE_CHECKING:
-    from esl_apps.sandbox.applications.media import Application
-    from esl_apps.sandbox.doors.listener import Listener
 
 HEARTBEAT_SECONDS = 20.0
 VERSION = "1.11.1-release"
 
 
-class Gateway:
-    """A trunk: its name, and a cause with which it fails every call, if it is set to."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.fails: str | None = None
-        self.down = False
+def up_time(seconds: float) -> str:
+    """A span as ``status`` says it."""
+    micro = int(seconds * 1_000_000)
+    seconds_, micro = divmod(micro, 1_000_000)
+    milli, micro = divmod(micro, 1000)
+    minutes, seconds_ = divmod(seconds_, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    years, days = divmod(days, 365)
+    parts = [
+        (years, "year"),
+        (days, "day"),
+        (hours, "hour"),
+        (minutes, "minute"),
+        (seconds_, "second"),
+        (milli, "millisecond"),
+        (micro, "microsecond"),
+    ]
+    return ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for n, name in parts)
 
 
 class Switch:
@@ -53,6 +61,8 @@ class Switch:
 
     def __init__(
         self,
+        applications: Mapping[str, Application],
+        commands: Mapping[str, Command],
         *,
         password: str = "ClueCon",  # noqa: S107 - FreeSWITCH's own default, as the sandbox is FreeSWITCH
         tick: float = 0.02,
@@ -62,6 +72,7 @@ class Switch:
         defaults: bool = False,
     ) -> None:
         self.password = password
+        self.commands = dict(commands)
         self.tick = tick
         self.recordings = recordings
         self.spool = spool
@@ -72,7 +83,7 @@ class Switch:
         self.started = time.time()
         self.bus = Bus(stdlib_socket.gethostname(), "sandbox", self.make_uuid())
         self.channels: dict[str, Channel] = {}
-        self.listeners: set[Listener] = set()
+        self.listeners: set[Door] = set()
         self.scheduler = Scheduler()
         self.dialplan = Dialplan()
         self.globals: dict[str, str] = {
@@ -85,7 +96,7 @@ class Switch:
             "hostname": self.bus.hostname,
             "core_uuid": self.bus.core_uuid,
         }
-        self.applications: dict[str, Application] = media.table()
+        self.applications: dict[str, Application] = dict(applications)
         self.gateways: dict[str, Gateway] = {"pstn": Gateway("pstn"), "pstn2": Gateway("pstn2")}
         self.extensions: dict[str, Phone] = {}
         self.outside: dict[str, Phone] = {}
@@ -137,7 +148,19 @@ class Switch:
 
     def api(self, command: str, argument: str) -> str:
         """What ``fs_cli -x`` would print."""
-        return calls.execute(self, command, argument)
+        if self.bus.wanted("API"):
+            headers = [("API-Command", command)]
+            if argument:
+                headers.append(("API-Command-Argument", argument))
+            self.bus.fire(Event("API", after=headers))
+        function = self.commands.get(command.lower())
+        if function is None:
+            return f"-ERR {command} Command not found!\n"
+        try:
+            return function(self, argument)
+        except Exception as error:
+            self.report(f"api {command}", error)
+            return f"-ERR {error}\n"
 
     def api_text(self, command: str, argument: str) -> str:
         """The same, without the line's end, for ``${…}``."""
@@ -165,7 +188,7 @@ class Switch:
                 "HEARTBEAT",
                 after=[
                     ("Event-Info", "System Ready"),
-                    ("Up-Time", calls.up_time(time.time() - self.started)),
+                    ("Up-Time", up_time(time.time() - self.started)),
                     ("FreeSWITCH-Version", f"{VERSION}~64bit"),
                     ("Uptime-msec", str(up * 1000)),
                     ("Session-Count", str(len(self.channels))),
@@ -274,7 +297,7 @@ class Switch:
         phone.calls = []
         return phone
 
-    def _default_script(self, number: str) -> Script | None:
+    def default_script(self, number: str) -> Script | None:
         """What an outside number does that nobody defined: by its last three digits, as ``--help`` says."""
         if not self.answer_anyone:
             return None
@@ -320,7 +343,7 @@ class Switch:
         if kind == "loopback":
             leg, cause = loopback.dial(self, data, uuid, profile, "origination_uuid" in variables)
         elif kind == "sofia":
-            leg, cause = self._sofia(data, uuid, profile, caller)
+            leg, cause = sofia.dial(self, data, uuid, profile, caller)
         else:
             return None, "DESTINATION_OUT_OF_ORDER"
         if leg is not None:
@@ -329,94 +352,8 @@ class Switch:
             leg.running_state = State.NONE
             leg.state = State.INIT
         elif kind == "sofia":
-            self._unborn(profile)
+            sofia.unborn(self, profile)
         return leg, cause
-
-    def _unborn(self, profile: CallerProfile) -> None:
-        """A leg that sofia gave up while making it: two events, and no other trace."""
-        if self.bus.wanted("CHANNEL_DESTROY") or self.bus.wanted("CHANNEL_STATE"):
-            leg = Channel(self, self.make_uuid(), "N/A", "outbound", profile, Dialog(self, None, Script(), "in", ""))
-            leg.running_state = State.NONE
-            leg.bare = True
-            for name, value in (
-                ("direction", "outbound"),
-                ("is_outbound", "true"),
-                ("uuid", leg.uuid),
-                ("call_uuid", leg.uuid),
-                ("session_id", str(leg.session_id)),
-            ):
-                leg.set(name, value)
-            leg.fire("CHANNEL_DESTROY")
-            leg.run_state(State.DESTROY)
-
-    def _sofia(
-        self, data: str, uuid: str, profile: CallerProfile, caller: Channel | None
-    ) -> tuple[Channel | None, str]:
-        profile_name, _, dest = data.partition("/")
-        gateway: Gateway | None = None
-        phone: Phone | None = None
-        script: Script | None = None
-        if profile_name == "gateway":
-            name, slash, dest = dest.partition("/")
-            if not slash:
-                return None, "INVALID_URL"
-            gateway = self.gateways.get(name)
-            if gateway is None:
-                return None, "INVALID_GATEWAY"
-            if gateway.down:
-                return None, "GATEWAY_DOWN"
-            number = dest.split("@")[0].split(";")[0]
-            phone = self.outside.get(number)
-            script = phone.script if phone else self._default_script(number)
-            if gateway.fails:
-                script = Script(reject=causes.to_sip(gateway.fails), answer_after=None)
-                script.reason = f"Q.850;cause={causes.q850(gateway.fails)}"
-            channel_name, used = f"sofia/external/{dest}", "external"
-            destination = f"sip:{dest}@127.0.0.1:5090"
-        else:
-            if profile_name not in ("internal", "external", self.domain):
-                return None, "INVALID_PROFILE"
-            address = dest.removeprefix("sip:")
-            number = address.split("@")[0].split(";")[0].split("%")[0]
-            phone = self.extensions.get(number)
-            if ("@" not in address or "%" in address) and (phone is None or not phone.registrations):
-                return None, "USER_NOT_REGISTERED"
-            phone = phone or self.outside.get(number)
-            script = phone.script if phone else self._default_script(number)
-            used = "external" if profile_name == "external" else "internal"
-            channel_name = f"sofia/{used}/{address.split(';')[0]}"
-            destination = f"sip:{address}"
-        if script is None:
-            script = Script(reject=404, answer_after=None)
-        dialog = Dialog(self, phone, script, "in", number)
-        if profile.destination_number != number:
-            profile.destination_number = number
-        if caller is None:
-            profile.source = "src/switch_ivr_originate.c"
-            profile.dialplan = ""
-        profile.touch()
-        leg = Channel(self, uuid, channel_name, "outbound", profile, dialog)
-        dialog.channel = leg
-        for name, value in (
-            ("direction", "outbound"),
-            ("is_outbound", "true"),
-            ("uuid", uuid),
-            ("call_uuid", "" if caller else uuid),
-            ("session_id", str(leg.session_id)),
-            ("sip_gateway_name", gateway.name if gateway else ""),
-            ("sip_local_network_addr", "127.0.0.1"),
-            ("sip_profile_name", "gateway" if gateway else used),
-            ("video_media_flow", "disabled"),
-            ("text_media_flow", "disabled"),
-            ("channel_name", channel_name),
-            ("sip_destination_url", destination),
-        ):
-            leg.set(name, value)
-        if caller is not None and (caller.get("sip_copy_custom_headers") or "").lower() != "false":
-            for name, value in caller.variables():
-                if name.startswith("sip_h_"):
-                    leg.set(name, value)
-        return leg, "SUCCESS"
 
     def start_leg(self, leg: Channel) -> None:
         """Send the INVITE."""
@@ -426,7 +363,7 @@ class Switch:
         leg.state = State.ROUTING
         endpoint = leg.endpoint
         if isinstance(endpoint, Dialog):
-            self._invite(leg, endpoint)
+            sofia.invite(self, leg, endpoint)
         leg.fire("CHANNEL_CREATE")
         leg.fire("CHANNEL_ORIGINATE")
         leg.run_state(State.ROUTING)
@@ -437,63 +374,9 @@ class Switch:
         else:
             loopback.start(leg)
 
-    def _invite(self, leg: Channel, dialog: Dialog) -> None:
-        profile = leg.profile
-        for name, value in (
-            ("rtp_use_codec_string", "PCMU,PCMA"),
-            ("local_media_ip", "127.0.0.1"),
-            ("local_media_port", "16384"),
-            ("advertised_media_ip", "127.0.0.1"),
-            ("audio_media_flow", "sendrecv"),
-            ("rtp_local_sdp_str", "v=0\r\n"),
-            ("sip_outgoing_contact_uri", "<sip:mod_sofia@127.0.0.1:5060>"),
-            ("sip_req_uri", (leg.get("sip_destination_url") or "").removeprefix("sip:")),
-            ("sip_to_host", "127.0.0.1"),
-            ("sip_from_host", "127.0.0.1"),
-        ):
-            leg.set(name, value)
-        used = leg.name.split("/")[1]
-        for name in ("sofia_profile_name", "recovery_profile_name"):
-            leg.set(name, used)
-        leg.set("sofia_profile_url", "sip:mod_sofia@127.0.0.1:5060")
-        hidden = profile.hide_number
-        number = profile.caller_id_number
-        shown = dialog.leg
-        # A withheld number stands in From all the same, as on the real switch with a stock gateway.
-        shown.caller_number = number
-        shown.caller_name = profile.caller_id_name
-        display = f'"{shown.caller_name}" ' if shown.caller_name else ""
-        headers: dict[str, list[str]] = {
-            "from": [f"{display}<sip:{shown.caller_number}@127.0.0.1>"],
-            "to": [f"<sip:{shown.number}@127.0.0.1>"],
-            "call-id": [leg.uuid.replace("-", "")],
-            "x-fs-support": ["update_display,send_info"],
-        }
-        privacy = "full" if hidden else "name" if profile.hide_name else "off"
-        screen = "yes" if profile.screen else "no"
-        kind = (leg.get("sip_cid_type") or "rpid").lower()
-        if kind == "pid":
-            headers["p-asserted-identity"] = [f"{display}<sip:{number}@127.0.0.1>"]
-            if hidden:
-                headers["privacy"] = ["id"]
-        elif kind != "none":
-            headers["remote-party-id"] = [
-                f"{display}<sip:{number}@127.0.0.1>;party=calling;screen={screen};privacy={privacy}"
-            ]
-        for name, value in leg.variables():
-            if name.lower().startswith("sip_h_"):
-                headers.setdefault(name[6:].rstrip(" ").lower(), []).append(value)
-        shown.headers = headers
-        self.call_began(dialog)
-        if dialog.phone is not None:
-            dialog.phone.note(dialog)
-        else:
-            self.stray_calls.append(dialog)
-            del self.stray_calls[:-100]
-
     # -- audio ----------------------------------------------------------------------------------------
 
-    def tones_from(self, channel: Channel) -> set[int]:
+    def tones_from(self, channel: Leg) -> set[int]:
         """The frequencies that a leg's far end sends."""
         endpoint = channel.endpoint
         if channel.down:
@@ -530,12 +413,6 @@ class Switch:
             # On with its dialplan, if there is any left.
             channel.state = State.EXECUTE
 
-    def bind_digits(self, channel: Channel) -> DigitMachine:
-        """The channel's digit machine, made at the first binding."""
-        if channel.machine is None:
-            channel.machine = DigitMachine(channel)
-        return channel.machine
-
     # -- between tests ----------------------------------------------------------------------------------
 
     def reset(self) -> None:
@@ -550,3 +427,7 @@ class Switch:
             gateway.fails, gateway.down = None, False
         for phone in self.extensions.values():
             phone.calls = []
+
+
+#: An API command: its answer, as ``fs_cli -x`` prints it.
+Command = Callable[[Switch, str], str]

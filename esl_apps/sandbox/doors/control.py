@@ -15,7 +15,8 @@ from urllib.parse import parse_qs, unquote
 import gevent
 from gevent.pywsgi import WSGIServer
 
-from esl_apps.sandbox.phones import Dialog, Phone, Script
+from esl_apps.sandbox.phones.phone import Dialog, Gateway, Phone
+from esl_apps.sandbox.phones.script import Script
 from esl_apps.sandbox.run.sleeper import at_most
 from esl_apps.sandbox.switch import Switch
 from esl_apps.sandbox.wire import causes
@@ -249,8 +250,6 @@ class ControlServer:
         return {}
 
     def _gateway(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        from esl_apps.sandbox.switch import Gateway
-
         gateway = self.switch.gateways.setdefault(name, Gateway(name))
         fails = body.get("fails")
         if fails is not None:

@@ -18,6 +18,7 @@ from gevent import socket
 from gevent.event import Event as Flag
 from gevent.server import StreamServer
 
+from esl_apps.sandbox import applications, commands
 from esl_apps.sandbox.doors.control import ControlServer
 from esl_apps.sandbox.doors.listener import Listener
 from esl_apps.sandbox.report.legs import Legs
@@ -112,6 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     switch = Switch(
+        applications.table(),
+        commands.table(),
         password=options.password,
         tick=options.tick / 1000,
         recordings=recordings,

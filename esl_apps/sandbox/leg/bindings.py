@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from esl_apps.sandbox.protocols import Leg
 from esl_apps.sandbox.run.sleeper import Handle, later
 from esl_apps.sandbox.wire import strings
 from esl_apps.sandbox.wire.events import Event
-
-if TYPE_CHECKING:
-    from esl_apps.sandbox.leg.channel import Channel
 
 
 @dataclass(slots=True)
@@ -37,7 +34,7 @@ class DigitMachine:
     of a longer match waits for the digit time-out (1.5 s): a single ``*`` reaches the far side a little late.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Leg) -> None:
         self.channel = channel
         self.bindings: list[Binding] = []
         self.realm = ""
@@ -118,7 +115,7 @@ class DigitMachine:
                 return
         self._run(channel, binding, digits)
 
-    def _run(self, channel: Channel, binding: Binding, digits: str) -> None:
+    def _run(self, channel: Leg, binding: Binding, digits: str) -> None:
         channel.set("last_matching_digits", digits)
         action = binding.action
         execute = re.fullmatch(r"exec(?:\[(?P<flags>[^\]]*)\])?:(?P<app>.*)", action, re.IGNORECASE)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from esl_apps.sandbox.leg.channel import Channel, State
+from esl_apps.sandbox.leg.channel import Channel, Switchboard
 from esl_apps.sandbox.leg.profile import CallerProfile
-
-if TYPE_CHECKING:
-    from esl_apps.sandbox.switch import Switch
+from esl_apps.sandbox.leg.state import State
 
 L16 = ("L16", "8000", "128000")
 
@@ -60,7 +56,7 @@ class LoopbackEnd:
         """No music for oneself."""
 
 
-def dial(switch: Switch, data: str, uuid: str, profile: CallerProfile, given: bool) -> tuple[Channel | None, str]:
+def dial(switch: Switchboard, data: str, uuid: str, profile: CallerProfile, given: bool) -> tuple[Channel | None, str]:
     """The outer leg; the inner one begins with `start`. ``given``: the UUID is the dial string's."""
     extension, _, rest = data.partition("/")
     context, _, dialplan = rest.partition("/")

@@ -11,12 +11,9 @@ import wave
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from esl_apps.sandbox.protocols import Leg
 from esl_apps.sandbox.wire import strings
-
-if TYPE_CHECKING:
-    from esl_apps.sandbox.leg.channel import Channel
 
 RATE = 8000
 
@@ -120,7 +117,7 @@ class Recording:
     which reads the file finds who was on which side.
     """
 
-    def __init__(self, channel: Channel, path: str, limit: float | None) -> None:
+    def __init__(self, channel: Leg, path: str, limit: float | None) -> None:
         self.channel = channel
         folder = channel.switch.recordings
         self.path = path if folder is None or path.startswith("/") else str(folder / path)
@@ -161,9 +158,7 @@ class Recording:
             return
         self._stopped = True
         channel = self.channel
-        for name, one in list(channel.recordings.items()):
-            if one is self:
-                del channel.recordings[name]
+        channel.drop_recording(self)
         seconds = time.monotonic() - self.started
         if self.written:
             try:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from esl_apps.sandbox.leg.profile import CallerProfile
+from esl_apps.sandbox.protocols import Leg
 from esl_apps.sandbox.wire.wire import url_encode
-
-if TYPE_CHECKING:
-    from esl_apps.sandbox.leg.channel import Channel
 
 
 def _profile(profile: CallerProfile) -> dict[str, Any]:
@@ -31,7 +29,7 @@ def _profile(profile: CallerProfile) -> dict[str, Any]:
     }
 
 
-def document(channel: Channel) -> dict[str, Any]:
+def document(channel: Leg) -> dict[str, Any]:
     """The CDR of a leg in FreeSWITCH's shape: the variables' values are escaped, all else is not."""
     times = channel.profile.times
     profile = _profile(channel.profile)
@@ -82,7 +80,7 @@ def document(channel: Channel) -> dict[str, Any]:
     return body
 
 
-def write(channel: Channel, spool: Path) -> None:
+def write(channel: Leg, spool: Path) -> None:
     """Write it in place, as the module does."""
     text = json.dumps(document(channel), ensure_ascii=False, separators=(",", ":"))
     path = spool / f"{channel.uuid}.cdr.json"

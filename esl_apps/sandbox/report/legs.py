@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from esl_apps.sandbox.phones import Dialog
-
-if TYPE_CHECKING:
-    from esl_apps.sandbox.leg.channel import Channel
+from esl_apps.sandbox.phones.phone import Dialog
+from esl_apps.sandbox.protocols import Leg
 
 _LONGEST_ARGUMENT = 400
 
@@ -25,12 +23,12 @@ class Legs:
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8", errors="surrogateescape", buffering=1)
 
-    def write(self, channel: Channel, *, killed: bool = False) -> None:
+    def write(self, channel: Leg, *, killed: bool = False) -> None:
         """A leg has ended; or its switch ends now."""
         self._file.write(json.dumps(document(channel, killed=killed), separators=(",", ":")) + "\n")
 
 
-def document(channel: Channel, *, killed: bool = False) -> dict[str, Any]:
+def document(channel: Leg, *, killed: bool = False) -> dict[str, Any]:
     """One leg. ``killed``: it had not ended when its switch died."""
     times = channel.profile.times
     dialog = channel.endpoint if isinstance(channel.endpoint, Dialog) else None

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-if TYPE_CHECKING:
-    from esl_apps.sandbox.leg.channel import Channel
+from esl_apps.sandbox.protocols import Leg
 
 Actions = list[tuple[str, str]]
 
@@ -53,7 +51,7 @@ class _Extension:
             for one in element.findall("condition")
         ]
 
-    def actions(self, channel: Channel) -> tuple[bool, Actions]:
+    def actions(self, channel: Leg) -> tuple[bool, Actions]:
         """Whether the last condition that was looked at held, and what is to run."""
         held, found = False, []
         for condition in self.conditions:
@@ -110,7 +108,7 @@ class Dialplan:
                 ],
             )
 
-    def lookup(self, channel: Channel, context: str, number: str) -> Actions | None:
+    def lookup(self, channel: Leg, context: str, number: str) -> Actions | None:
         """The actions for a channel; None: no route."""
         found_in_xml: Actions = []
         for extension in self._extensions.get(context, ()):

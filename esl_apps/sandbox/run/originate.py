@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import gevent
 
 from esl_apps.sandbox.leg import media
-from esl_apps.sandbox.leg.channel import Channel, State
+from esl_apps.sandbox.leg.channel import Channel, Switchboard
 from esl_apps.sandbox.leg.profile import CallerProfile
+from esl_apps.sandbox.run.dial_string import split
+from esl_apps.sandbox.run.profiles import new_profile, other_leg
 from esl_apps.sandbox.run.sleeper import Sleeper
 from esl_apps.sandbox.wire import causes, strings
-
-if TYPE_CHECKING:
-    from esl_apps.sandbox.switch import Switch
 
 INHERITED = (
     "group_confirm_key",
@@ -62,7 +60,7 @@ class Outcome:
 class Attempt:
     """One dial string being dialled."""
 
-    switch: Switch
+    switch: Switchboard
     caller: Channel | None
     dial_string: str
     timeout: int = 0
@@ -108,7 +106,7 @@ class Attempt:
         self._vars = variables
         timeout = strings.number(variables.get("originate_timeout")) or timeout
         outcome = Outcome("DESTINATION_OUT_OF_ORDER")
-        alternatives = _split(data, "|")
+        alternatives = split(data, "|")
         if self.no_block:
             alternatives = alternatives[:1]
         for alternative in alternatives:
@@ -190,7 +188,7 @@ class Attempt:
     def _alternative(self, text: str, timeout: int, more: bool) -> Outcome:
         caller = self.caller
         self._legs = []
-        parts = _split(text, ",")
+        parts = split(text, ",")
         if self.no_block:
             parts = parts[:1]
         sleeper = caller.sleeper if caller is not None else Sleeper(self.switch.tick)
@@ -201,7 +199,6 @@ class Attempt:
             or strings.true(self._vars.get("bridge_early_media"))
         )
         reason = ""
-        answered: Channel | None = None
         for part in parts:
             if caller is not None and not caller.ready:
                 break
@@ -227,30 +224,34 @@ class Attempt:
         if not self._legs:
             cancelled = caller is not None and not caller.ready
             return self._done("ORIGINATOR_CANCEL" if cancelled else reason or "DESTINATION_OUT_OF_ORDER")
+        answered, verdict = self._ring(sleeper, early_ok, timeout)
+        for leg in self._legs:
+            leg.watcher = None
+        return self._decide(answered, verdict, reason)
+
+    def _ring(self, sleeper: Sleeper, early_ok: bool, timeout: int) -> tuple[Channel | None, str]:
+        """Wait for one of the legs: the one that answered, or why no more is waited (``cancel``, ``timeout``)."""
+        caller = self.caller
         # Whole seconds of the clock, so up to one early.
         deadline = int(time.time()) + timeout
         instant = strings.true(self._vars.get("instant_ringback"))
-        verdict = ""
         tones = self._ringback()
         sounding = False
         try:
             while True:
                 if caller is not None and not caller.ready:
-                    verdict = "cancel"
-                    break
+                    return None, "cancel"
                 answered = self._winner(early_ok)
                 if answered is not None:
-                    break
+                    return answered, ""
                 live = [leg for leg in self._legs if not leg.down and leg.originating]
                 if not live:
-                    break
+                    return None, ""
                 if strings.true(self._vars.get("fail_on_single_reject")) and len(live) < len(self._legs):
-                    verdict = "timeout"
-                    break
+                    return None, "timeout"
                 now = time.time()
                 if now >= deadline:
-                    verdict = "timeout"
-                    break
+                    return None, "timeout"
                 ringing = any(leg.ring_ready or leg.early_media for leg in live)
                 if caller is not None and not tones and self._tells_ringing(live):
                     if len(self._legs) == 1:
@@ -266,9 +267,6 @@ class Attempt:
         finally:
             if sounding and caller is not None:
                 caller.heard.pop()
-        for leg in self._legs:
-            leg.watcher = None
-        return self._decide(answered, verdict, reason)
 
     def _tells_ringing(self, live: list[Channel]) -> bool:
         """Whether the caller is to be told that a callee rings."""
@@ -362,7 +360,7 @@ class Attempt:
         return Outcome(cause, leg)
 
     def _joined(self, caller: Channel, leg: Channel) -> None:
-        caller.other = ("originatee", _other(leg.profile, "inbound"))
+        caller.other = ("originatee", other_leg(leg.profile, "inbound"))
         caller.set("originate_signal_bond", None)
         caller.set("signal_bond", leg.uuid)
 
@@ -375,7 +373,7 @@ class Attempt:
         if not slash or not data:
             return None, "DESTINATION_OUT_OF_ORDER" if kind not in self.switch.endpoint_kinds else "INVALID_URL"
         variables = {**self._vars, **local}
-        profile = self._new_profile(variables, data)
+        profile = new_profile(self.profile, self.caller, variables, data)
         self._vars["originate_early_media"] = "true" if early_ok else "false"
         if kind == "error":
             return None, causes.parse(data, "DESTINATION_OUT_OF_ORDER")
@@ -394,44 +392,6 @@ class Attempt:
             self.switch.start_leg(leg)
         return leg, "SUCCESS"
 
-    def _new_profile(self, variables: dict[str, str], data: str) -> CallerProfile:
-        caller = self.caller
-        if self.profile is not None:
-            profile = self.profile.clone()
-        elif caller is not None:
-            profile = caller.profile.clone()
-        else:
-            profile = CallerProfile(caller_id_number="0000000000", ani="", context="default", dialplan="XML")
-        profile.direction = "outbound"
-        profile.logical_direction = "outbound"
-        profile.uuid = profile.chan_name = profile.profile_index = profile.transfer_source = ""
-        profile.destination_number = data
-        if variables.get("origination_caller_id_number"):
-            profile.caller_id_number = variables["origination_caller_id_number"]
-        elif caller is not None and caller.get("effective_caller_id_number"):
-            profile.caller_id_number = caller.get("effective_caller_id_number") or ""
-        if "origination_caller_id_name" in variables:
-            profile.caller_id_name = variables["origination_caller_id_name"]
-        elif caller is not None and caller.get("effective_caller_id_name"):
-            profile.caller_id_name = caller.get("effective_caller_id_name") or ""
-        if caller is None:
-            profile.orig_caller_id_name = profile.caller_id_name
-            profile.orig_caller_id_number = profile.caller_id_number
-        if not profile.ani:
-            profile.ani = profile.caller_id_number
-        privacy = variables.get("origination_privacy")
-        if privacy is not None:
-            profile.screen = "screen" in privacy
-            profile.hide_name = "hide_name" in privacy
-            profile.hide_number = "hide_number" in privacy
-        profile.callee_id_name = variables.get("origination_callee_id_name", "Outbound Call")
-        profile.callee_id_number = variables.get("origination_callee_id_number", _number_of(data))
-        times = profile.times
-        for what in vars(times):
-            setattr(times, what, 0)
-        profile.touch()
-        return profile
-
     def _bond(self, leg: Channel) -> None:
         """The marks that the core leaves on both legs as soon as the new one is made."""
         caller = self.caller
@@ -446,7 +406,7 @@ class Attempt:
         leg.set("originator", caller.uuid)
         leg.set("signal_bond", caller.uuid)
         caller.set("originate_signal_bond", leg.uuid)
-        leg.other = ("originator", _other(caller.profile, "inbound"))
+        leg.other = ("originator", other_leg(caller.profile, "inbound"))
 
     def _install(self, leg: Channel, local: dict[str, str], kind: str) -> None:
         """The dial string's variables, and the legs' names for each other."""
@@ -515,173 +475,3 @@ class Attempt:
             # Only now: a ``user/`` in a fork is made by the inner attempt and rung by the outer.
             self.switch.start_leg(leg)
         return leg, "SUCCESS"
-
-
-def _other(profile: CallerProfile, logical: str) -> CallerProfile:
-    clone = profile.clone()
-    clone.profile_index = ""
-    clone.logical_direction = logical
-    return clone
-
-
-def _number_of(data: str) -> str:
-    """What the callee's number looks like: the last part of the address."""
-    user = data.split("@", maxsplit=1)[0].split(";", maxsplit=1)[0]
-    user = user.rsplit("/", 1)[-1]
-    return user.removeprefix("sip:")
-
-
-def _split(text: str, delimiter: str) -> list[str]:
-    """Alternatives or legs; a delimiter inside ``[…]`` belongs to the variables."""
-    parts: list[str] = []
-    start = depth = 0
-    quoted = False
-    for index, char in enumerate(text):
-        if char == "[":
-            depth += 1
-        elif char == "]" and depth:
-            depth -= 1
-        elif char == "'" and not depth:
-            quoted = not quoted and "'" in text[index + 1 :]
-        elif char == delimiter and not depth and not quoted:
-            parts.append(text[start:index])
-            start = index + 1
-    parts.append(text[start:])
-    return [part for part in parts if part.strip(" ")]
-
-
-def bridge(caller: Channel, leg: Channel) -> None:
-    """Join two legs until one of them goes, in the caller's greenlet."""
-    switch = caller.switch
-    caller.bridge_originator, leg.bridge_originator = True, False
-    if leg.answered and not caller.answered:
-        caller.answer()
-    if not caller.ready:
-        leg.hangup(caller.hangup_cause or "ORIGINATOR_CANCEL")
-        return
-    leg.originating = False
-    leg.set("call_uuid", caller.uuid)
-    now = int(time.time() * 1_000_000)
-    caller.profile.stamp("bridged", now)
-    leg.profile.stamp("bridged", now)
-    marks = [("Bridge-A-Unique-ID", caller.uuid), ("Bridge-B-Unique-ID", leg.uuid)]
-    caller.fire("CHANNEL_BRIDGE", marks)
-    caller.set("bridge_to", leg.uuid)
-    leg.set("bridge_to", caller.uuid)
-    caller.set("last_bridge_to", leg.uuid)
-    leg.set("last_bridge_to", caller.uuid)
-    caller.set("bridge_channel", leg.name)
-    caller.set("bridge_uuid", leg.uuid)
-    caller.set("signal_bond", leg.uuid)
-    leg.set("bridge_channel", caller.name)
-    leg.set("bridge_uuid", caller.uuid)
-    leg.set("signal_bond", caller.uuid)
-    if not leg.down:
-        leg.enter(State.EXCHANGE_MEDIA)
-    caller.partner, leg.partner = leg, caller
-    outer, leg.watcher = leg.watcher, caller.sleeper
-    switch.shape_changed(caller, leg)
-    caller.execute_on("execute_on_bridge")
-    try:
-        _exchange(caller, leg)
-    finally:
-        leg.watcher = outer
-        caller.bridge_originator = False
-        caller.partner = leg.partner = None
-        switch.shape_changed(caller, leg)
-    _unbridge(caller, leg, marks)
-
-
-def _exchange(caller: Channel, leg: Channel) -> None:
-    # An unanswered caller is given up after bridge_answer_timeout, in whole seconds.
-    seconds = strings.number(caller.get("bridge_answer_timeout"))
-    limit = int(time.time()) + seconds + 1 if seconds else None
-    shown = False
-    while caller.ready and not leg.down and leg.state == State.EXCHANGE_MEDIA:
-        if leg.answered and not caller.answered:
-            caller.answer()
-        if not shown and leg.answered and caller.answered:
-            # Each party's display is told whom it talks to.
-            shown = True
-            leg.set("last_sent_callee_id_name", leg.profile.caller_id_name)
-            leg.set("last_sent_callee_id_number", leg.profile.caller_id_number)
-            caller.set("last_sent_callee_id_name", leg.profile.callee_id_name)
-            caller.set("last_sent_callee_id_number", leg.profile.callee_id_number)
-        for near, far in ((caller, leg), (leg, caller)):
-            while near.digits:
-                dtmf = near.dequeue_digit()
-                if dtmf is not None:
-                    far.endpoint.digit(dtmf.digit)
-        deadline = None
-        if limit is not None and not (caller.answered and leg.answered):
-            left = limit - time.time()
-            if left <= 0:
-                if caller.true("continue_on_answer_timeout"):
-                    return
-                caller.hangup("ALLOTTED_TIMEOUT")
-                return
-            deadline = time.monotonic() + left
-        caller.drain_events()
-        leg.drain_events()
-        caller.idle(deadline)
-
-
-def _unbridge(caller: Channel, leg: Channel, marks: list[tuple[str, str]]) -> None:
-    caller.set("bridge_to", None)
-    leg.set("bridge_to", None)
-    if leg.state == State.EXCHANGE_MEDIA:
-        _release(leg)
-    if caller.down:
-        leg.set("bridge_hangup_cause", caller.hangup_cause)
-    if leg.down:
-        caller.set("bridge_hangup_cause", leg.hangup_cause)
-    leg.set("call_uuid", leg.uuid)
-    caller.fire("CHANNEL_UNBRIDGE", marks)
-    cause = leg.hangup_cause or "NORMAL_CLEARING"
-    if caller.down or caller.transferring:
-        return
-    if not leg.answered:
-        handle_cause(caller, cause)
-    hangup_after = caller.get("hangup_after_bridge")
-    if (hangup_after or "").lower() == "explicit":
-        caller.hangup(cause)
-    if (leg.answered or leg.early_media) and not caller.down:
-        if leg.answered and caller.true("park_after_bridge"):
-            caller.move(State.PARK)
-        elif leg.answered and (where := caller.get("transfer_after_bridge")):
-            caller.set("transfer_after_bridge", None)
-            parts = ([*where.split(":"), "", ""])[:3]
-            caller.transfer(*parts)
-        elif leg.answered and strings.true(hangup_after):
-            caller.hangup(cause)
-
-
-def _release(leg: Channel) -> None:
-    """The other party of a bridge that ended: parked, transferred, or hung up."""
-    if leg.true("park_after_bridge"):
-        leg.move(State.PARK)
-    elif where := leg.get("transfer_after_bridge"):
-        leg.set("transfer_after_bridge", None)
-        parts = ([*where.split(":"), "", ""])[:3]
-        leg.transfer(*parts)
-    else:
-        leg.hangup()
-
-
-def handle_cause(channel: Channel, cause: str) -> None:
-    """A dial that failed: go on, or hang up with its cause."""
-    if channel.down:
-        return
-    if cause != "ATTENDED_TRANSFER":
-        keys = (cause.lower(), str(causes.NUMBERS.get(cause, 0)))
-        proceed = channel.get("continue_on_fail")
-        failures = channel.get("failure_causes")
-        if proceed or failures:
-            if failures and not any(part.strip().lower() in keys for part in failures.split(",")):
-                return
-            if proceed and (strings.true(proceed) or any(part.strip().lower() in keys for part in proceed.split(","))):
-                return
-        elif cause in ("NO_ANSWER", "NO_USER_RESPONSE", "ORIGINATOR_CANCEL"):
-            # No answer is always a reason to go on.
-            return
-    channel.hangup(cause)

@@ -11,215 +11,28 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from esl_apps.sandbox.wire import wire
-
-if TYPE_CHECKING:
-    from esl_apps.sandbox.leg.channel import Channel
-
-NAMES = frozenset(
-    {
-        "CUSTOM",
-        "CLONE",
-        "CHANNEL_CREATE",
-        "CHANNEL_DESTROY",
-        "CHANNEL_STATE",
-        "CHANNEL_CALLSTATE",
-        "CHANNEL_ANSWER",
-        "CHANNEL_HANGUP",
-        "CHANNEL_HANGUP_COMPLETE",
-        "CHANNEL_EXECUTE",
-        "CHANNEL_EXECUTE_COMPLETE",
-        "CHANNEL_HOLD",
-        "CHANNEL_UNHOLD",
-        "CHANNEL_BRIDGE",
-        "CHANNEL_UNBRIDGE",
-        "CHANNEL_PROGRESS",
-        "CHANNEL_PROGRESS_MEDIA",
-        "CHANNEL_OUTGOING",
-        "CHANNEL_PARK",
-        "CHANNEL_UNPARK",
-        "CHANNEL_APPLICATION",
-        "CHANNEL_ORIGINATE",
-        "CHANNEL_UUID",
-        "API",
-        "LOG",
-        "INBOUND_CHAN",
-        "OUTBOUND_CHAN",
-        "STARTUP",
-        "SHUTDOWN",
-        "PUBLISH",
-        "UNPUBLISH",
-        "TALK",
-        "NOTALK",
-        "SESSION_CRASH",
-        "MODULE_LOAD",
-        "MODULE_UNLOAD",
-        "DTMF",
-        "MESSAGE",
-        "PRESENCE_IN",
-        "NOTIFY_IN",
-        "PRESENCE_OUT",
-        "PRESENCE_PROBE",
-        "MESSAGE_WAITING",
-        "MESSAGE_QUERY",
-        "ROSTER",
-        "CODEC",
-        "BACKGROUND_JOB",
-        "DETECTED_SPEECH",
-        "DETECTED_TONE",
-        "PRIVATE_COMMAND",
-        "HEARTBEAT",
-        "TRAP",
-        "ADD_SCHEDULE",
-        "DEL_SCHEDULE",
-        "EXE_SCHEDULE",
-        "RE_SCHEDULE",
-        "RELOADXML",
-        "NOTIFY",
-        "PHONE_FEATURE",
-        "PHONE_FEATURE_SUBSCRIBE",
-        "SEND_MESSAGE",
-        "RECV_MESSAGE",
-        "REQUEST_PARAMS",
-        "CHANNEL_DATA",
-        "GENERAL",
-        "COMMAND",
-        "SESSION_HEARTBEAT",
-        "CLIENT_DISCONNECTED",
-        "SERVER_DISCONNECTED",
-        "SEND_INFO",
-        "RECV_INFO",
-        "RECV_RTCP_MESSAGE",
-        "SEND_RTCP_MESSAGE",
-        "CALL_SECURE",
-        "NAT",
-        "RECORD_START",
-        "RECORD_STOP",
-        "PLAYBACK_START",
-        "PLAYBACK_STOP",
-        "CALL_UPDATE",
-        "FAILURE",
-        "SOCKET_DATA",
-        "MEDIA_BUG_START",
-        "MEDIA_BUG_STOP",
-        "CONFERENCE_DATA_QUERY",
-        "CONFERENCE_DATA",
-        "CALL_SETUP_REQ",
-        "CALL_SETUP_RESULT",
-        "CALL_DETAIL",
-        "DEVICE_STATE",
-        "TEXT",
-        "SHUTDOWN_REQUESTED",
-        "CERT_RELOAD",
-        "ALL",
-    }
-)
-
-MYEVENTS = frozenset(
-    {
-        "CHANNEL_ANSWER",
-        "CHANNEL_APPLICATION",
-        "CHANNEL_BRIDGE",
-        "CHANNEL_CREATE",
-        "CHANNEL_DATA",
-        "CHANNEL_DESTROY",
-        "CHANNEL_EXECUTE",
-        "CHANNEL_EXECUTE_COMPLETE",
-        "CHANNEL_HANGUP",
-        "CHANNEL_HANGUP_COMPLETE",
-        "CHANNEL_ORIGINATE",
-        "CHANNEL_UUID",
-        "CHANNEL_OUTGOING",
-        "CHANNEL_PARK",
-        "CHANNEL_PROGRESS",
-        "CHANNEL_PROGRESS_MEDIA",
-        "CHANNEL_STATE",
-        "CHANNEL_UNBRIDGE",
-        "CHANNEL_UNPARK",
-        "DETECTED_SPEECH",
-        "DTMF",
-        "NOTALK",
-        "TALK",
-    }
-)
-"""What ``myevents`` subscribes to: no RECORD_*, no PLAYBACK_*, no CUSTOM."""
-
-WITH_VARIABLES = frozenset(
-    {
-        "CHANNEL_CREATE",
-        "CHANNEL_ORIGINATE",
-        "CHANNEL_UUID",
-        "CHANNEL_ANSWER",
-        "CHANNEL_PARK",
-        "CHANNEL_UNPARK",
-        "CHANNEL_BRIDGE",
-        "CHANNEL_UNBRIDGE",
-        "CHANNEL_PROGRESS",
-        "CHANNEL_PROGRESS_MEDIA",
-        "CHANNEL_HANGUP",
-        "CHANNEL_HANGUP_COMPLETE",
-        "REQUEST_PARAMS",
-        "CHANNEL_DATA",
-        "CHANNEL_EXECUTE",
-        "CHANNEL_EXECUTE_COMPLETE",
-        "CHANNEL_DESTROY",
-        "SESSION_HEARTBEAT",
-        "API",
-        "RECORD_START",
-        "RECORD_STOP",
-        "PLAYBACK_START",
-        "PLAYBACK_STOP",
-        "CALL_UPDATE",
-        "MEDIA_BUG_START",
-        "MEDIA_BUG_STOP",
-        "CHANNEL_HOLD",
-        "CHANNEL_UNHOLD",
-        "TEXT",
-        "CUSTOM",
-    }
-)
-"""The events that carry the channel's variables; the others only its state and profile."""
+from esl_apps.sandbox.wire.event_names import SOURCES, WITH_VARIABLES
 
 Headers = list[tuple[str, str]]
 
-# Where FreeSWITCH 1.11.1 says that it fires each event.
-_SOURCES: dict[str, tuple[str, str, int]] = {
-    "CHANNEL_DATA": ("mod_event_socket.c", "parse_command", 2018),
-    "CHANNEL_CREATE": ("switch_core_state_machine.c", "switch_core_session_run", 626),
-    "CHANNEL_ORIGINATE": ("switch_core_state_machine.c", "switch_core_session_run", 632),
-    "CHANNEL_OUTGOING": ("switch_core_session.c", "switch_core_session_outgoing_channel", 809),
-    "CHANNEL_STATE": ("switch_channel.c", "switch_channel_perform_set_running_state", 2411),
-    "CHANNEL_CALLSTATE": ("switch_channel.c", "switch_channel_perform_set_callstate", 317),
-    "CHANNEL_PROGRESS": ("switch_channel.c", "switch_channel_perform_mark_ring_ready_value", 3508),
-    "CHANNEL_PROGRESS_MEDIA": ("switch_channel.c", "switch_channel_perform_mark_pre_answered", 3562),
-    "CHANNEL_ANSWER": ("switch_channel.c", "switch_channel_perform_mark_answered", 3848),
-    "CHANNEL_HANGUP": ("switch_channel.c", "switch_channel_perform_hangup", 3447),
-    "CHANNEL_HANGUP_COMPLETE": (
-        "switch_core_state_machine.c",
-        "switch_core_session_reporting_state",
-        943,
-    ),
-    "CHANNEL_DESTROY": ("switch_core_session.c", "switch_core_session_perform_destroy", 1562),
-    "CHANNEL_EXECUTE": ("switch_core_session.c", "switch_core_session_exec", 2943),
-    "CHANNEL_EXECUTE_COMPLETE": ("switch_core_session.c", "switch_core_session_exec", 2972),
-    "CHANNEL_BRIDGE": ("switch_ivr_bridge.c", "switch_ivr_multi_threaded_bridge", 1689),
-    "CHANNEL_UNBRIDGE": ("switch_ivr_bridge.c", "switch_ivr_multi_threaded_bridge", 1879),
-    "CHANNEL_PARK": ("switch_ivr.c", "switch_ivr_park", 992),
-    "CHANNEL_UNPARK": ("switch_ivr.c", "switch_ivr_park", 1246),
-    "CHANNEL_HOLD": ("switch_channel.c", "switch_channel_mark_hold", 5463),
-    "CHANNEL_UNHOLD": ("switch_channel.c", "switch_channel_mark_hold", 5463),
-    "DTMF": ("switch_channel.c", "switch_channel_dequeue_dtmf", 743),
-    "PLAYBACK_START": ("switch_ivr_play_say.c", "switch_ivr_play_file", 1697),
-    "PLAYBACK_STOP": ("switch_ivr_play_say.c", "switch_ivr_play_file", 2027),
-    "RECORD_START": ("switch_ivr_async.c", "record_callback", 1255),
-    "RECORD_STOP": ("switch_ivr_async.c", "send_record_stop_event", 1177),
-    "BACKGROUND_JOB": ("mod_event_socket.c", "api_exec", 1569),
-    "HEARTBEAT": ("switch_core.c", "send_heartbeat", 89),
-    "CUSTOM": ("sofia_reg.c", "sofia_reg_handle_register_token", 2041),
-    "PRIVATE_COMMAND": ("switch_ivr.c", "switch_ivr_parse_next_event", 790),
-}
+
+class Source(Protocol):
+    """The channel of an event: its state becomes headers."""
+
+    uuid: str
+    name: str
+
+    def get(self, name: str) -> str | None:
+        """A channel variable, in any case."""
+
+    def headers(self, variables: bool) -> Headers:
+        """The channel's headers, with its variables or without."""
+
+    def rendered(self, variables: bool) -> str:
+        """The same as text."""
 
 
 class Event:
@@ -230,7 +43,7 @@ class Event:
     def __init__(
         self,
         name: str,
-        channel: Channel | None = None,
+        channel: Source | None = None,
         before: Iterable[tuple[str, str]] = (),
         after: Iterable[tuple[str, str]] = (),
         *,
@@ -457,7 +270,7 @@ class Bus:
                 time.strftime("%a, %d %b %Y %H:%M:%S GMT", utc),
             )
         _, local_text, gmt_text = self._second
-        file, function, line = source or _SOURCES.get(event.name, ("switch_core.c", "sandbox", 1))
+        file, function, line = source or SOURCES.get(event.name, ("switch_core.c", "sandbox", 1))
         subclass = [("Event-Subclass", event.subclass)] if event.subclass else []
         event.head = [
             *event.head,

@@ -125,6 +125,16 @@ def _length(command: Command) -> int:
     return max(0, min(int(match[1]), MAX_COMMAND)) if match else 0
 
 
+def execute_command(app: str, data: str, *, lock: bool = False) -> Command:
+    """The command that runs an application, as ``uuid_broadcast`` queues it."""
+    headers = [("call-command", "execute"), ("execute-app-name", app)]
+    if data:
+        headers.append(("execute-app-arg", data))
+    if lock:
+        headers.append(("event-lock", "true"))
+    return Command("sendmsg", headers)
+
+
 def reply(reply_text: str, *more: tuple[str, str]) -> bytes:
     """A ``command/reply``."""
     lines = "".join(f"{name}: {value}\n" for name, value in more)

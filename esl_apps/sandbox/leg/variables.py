@@ -1,0 +1,70 @@
+"""Channel variables: a list in the order in which they were set, found in any case, and their text in events."""
+
+from __future__ import annotations
+
+from esl_apps.sandbox.wire import strings
+from esl_apps.sandbox.wire.wire import url_encode
+
+
+class Variables:
+    """The variables of one channel."""
+
+    def __init__(self) -> None:
+        self._variables: dict[str, tuple[str, str]] = {}
+        self._lines: dict[str, str] = {}
+        """The variables' lines in events, as far as they were needed; in no order."""
+        self._variables_text: str | None = None
+        self._hooked = False
+        """Some ``execute_on_…`` or ``api_on_…`` variable is set."""
+
+    def get(self, name: str) -> str | None:
+        """A channel variable, in any case."""
+        found = self._variables.get(name.lower())
+        return found[1] if found else None
+
+    def set(self, name: str, value: str | None) -> None:
+        """Set a variable, to the end of the list as the switch does; None removes it."""
+        key = name.lower()
+        existed = self._variables.pop(key, None)
+        if value:
+            pair = (name, value)
+            self._variables[key] = pair
+            if key.startswith(("execute_on", "api_on")):
+                self._hooked = True
+            if pair != existed:
+                self._lines.pop(key, None)
+        elif existed is None:
+            return
+        else:
+            self._lines.pop(key, None)
+        self._variables_text = None
+
+    def push(self, name: str, value: str) -> None:
+        """Add to a variable that is a list."""
+        old = self.get(name)
+        if old is None:
+            self.set(name, value)
+            return
+        # A list keeps its place.
+        value = (old if old.startswith("ARRAY::") else f"ARRAY::{old}") + f"|:{value}"
+        self._variables[name.lower()] = (name, value)
+        self._lines.pop(name.lower(), None)
+        self._variables_text = None
+
+    def variables(self) -> list[tuple[str, str]]:
+        """All variables in order."""
+        return list(self._variables.values())
+
+    def true(self, name: str) -> bool:
+        """Whether a variable says yes."""
+        return strings.true(self.get(name))
+
+    def variables_text(self) -> str:
+        """All variables as lines of an event, kept until one changes."""
+        if self._variables_text is None:
+            lines = self._lines
+            for key, (name, value) in self._variables.items():
+                if key not in lines:
+                    lines[key] = f"variable_{name}: {url_encode(value)}\n"
+            self._variables_text = "".join([lines[key] for key in self._variables])
+        return self._variables_text

@@ -1,0 +1,59 @@
+"""What a phone does when it is called, and what it has seen of its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class Script:
+    """How a phone behaves when it is called, and once it is connected. Times are seconds."""
+
+    answer_after: float | None = 0.1
+    """From the INVITE to the 200; None: it rings for ever."""
+    ring_after: float | None = 0.0
+    """To the 180; None: no 180."""
+    early_media: bool = False
+    """183 with the phone's tone in place of the 180."""
+    reject: int | None = None
+    """A final SIP status in place of an answer, after ``answer_after`` (None: at once)."""
+    redirect: str | None = None
+    """With ``reject`` 302: the Contact."""
+    hangup_after: float | None = None
+    """From the answer to this phone's BYE."""
+    tone: int | None = None
+    """Hz of the sine that it plays while it has media."""
+    digits: str = ""
+    """DTMF sent ``digits_after`` seconds after the answer; ``,`` pauses half a second."""
+    digits_after: float = 0.3
+    reason: str | None = None
+    """With ``reject``: a Reason header, such as ``Q.850;cause=34``, whose cause counts."""
+
+    @staticmethod
+    def parse(values: Mapping[str, Any]) -> Script:
+        """A script from JSON; unknown keys are an error that names the known ones."""
+        known = {one.name for one in fields(Script)}
+        unknown = set(values) - known
+        if unknown:
+            raise ValueError(f"unknown script keys {sorted(unknown)}; known are {sorted(known)}")
+        return Script(**values)
+
+
+@dataclass
+class Leg:
+    """One call as the phone saw it; instants are ``time.time()``."""
+
+    direction: str
+    number: str
+    caller_number: str = ""
+    caller_name: str = ""
+    headers: dict[str, list[str]] = field(default_factory=dict)
+    started_at: float = 0.0
+    ringing_at: float | None = None
+    early_media_at: float | None = None
+    answered_at: float | None = None
+    ended_at: float | None = None
+    status: int | None = None
+    ended_by: str | None = None
