@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import process, table
+from esl_apps.store import keys
 from esl_apps.store import redis_client
 from esl_apps.store.cards import CardStore
 from esl_apps.core.numbers import NumberPlan
@@ -63,7 +64,7 @@ class Shop:
             store.create("acme", {"pin": self.pin(i), "active": True, "user_id": user})
             store.create("acme", {"cid": "+" + self.number(i), "active": True, "user_id": user})
         bulk.flush()
-        assert self.client.hlen("esl_apps:{cards}") == self.count
+        assert self.client.hlen(keys.CARDS) == self.count
         self.kb_per_card = (self.client.info("memory")["used_memory"] - before) / 1024 / self.count
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks import process, stand, table
 from benchmarks.stand import OWN, TOKEN, Stand
+from esl_apps.store import keys
 from esl_apps.node.snapshot import snapshot
 from esl_apps.apps import click2dial
 from esl_apps.core.attempt import Attempt
@@ -162,7 +163,7 @@ def remember(one: Stand, count: int) -> list[str]:
         refs.append(attempt.call_ref)
         if i % 1000 == 999 or i + 1 == count:
             store.stop()
-    assert one.client.zcard("esl_apps:calls:acme") == count
+    assert one.client.zcard(keys.calls("acme")) == count
     return refs
 
 

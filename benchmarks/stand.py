@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import process
 from benchmarks.cards import Bulk
+from esl_apps.store import keys
 from esl_apps.store import redis_client
 from esl_apps.store.cards import CardStore
 from esl_apps.core.numbers import NumberPlan
@@ -191,7 +192,7 @@ class Stand:
         """Return records and decisions of calls that didn't end as they should, five at most."""
         rest()
         told = []
-        for key in self.client.scan_iter("esl_apps:call:*", 1000):
+        for key in self.client.scan_iter(keys.call("*"), 1000):
             call = json.loads(self.client.get(key))
             if call.get("record", {}).get("end_reason", "answered") != "answered":
                 told.append(json.dumps({**call["record"], "decisions": call["decisions"]}))

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from esl_apps.config.model import COUNTRIES, Breaker, Config, DestinationBreaker
 from esl_apps.core.limits import BREAKER, SYSTEM, read_scope
 from esl_apps.core.numbers import CLASSES, HIGH_RISK
+from esl_apps.store import keys
 from esl_apps.store.card_fields import CARD_ID
 from esl_apps.store.cards import CardStore
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import asking_redis
-from esl_apps.store.usage import counters
 
 _THRESHOLDS = ("calls_per_hour", "calls_per_day", "minutes_per_hour", "minutes_per_day", "high_risk_calls_per_hour")
 
@@ -64,7 +64,7 @@ def _words(breaker: Breaker | DestinationBreaker) -> str:
 def forget(client: Client, scope: str) -> None:
     """A breaker counts from nothing. :raises Unavailable: Redis is away."""
     with asking_redis():
-        for key in (scope, f"{scope}/{HIGH_RISK}"):
-            # One at a time: in a cluster each stands on a slot of its own.
-            for name in counters(f"{BREAKER}:{key}"):
-                client.delete(name)
+        for counted in (f"{BREAKER}:{scope}", f"{BREAKER}:{scope}/{HIGH_RISK}"):
+            # One at a time: in a cluster they are on different slots.
+            client.delete(keys.usage_calls(counted))
+            client.delete(keys.usage_sums(counted))

@@ -21,6 +21,7 @@ import msgspec
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Rule
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import CLASSES, HIGH_RISK, NotDialable, NumberPlan
+from esl_apps.store import keys
 from esl_apps.store.card_fields import CARD_ID, FIELDS, NAME, SPELLINGS
 from esl_apps.store.cards import CardStore, IdTaken
 from esl_apps.store.redis_client import Client
@@ -29,7 +30,6 @@ from esl_apps.store.script import asking_redis
 TOOK, SAME, LEFT, FAILED = "took", "same", "left", "FAILED"
 
 _SYSTEM_CONFIG: dict[str, type[msgspec.Struct]] = {"cccp": Cccp, "callflow.disa": DisaDefaults}
-_IMPORTED = "esl_apps:imported"
 _GAP = re.compile(r"[\s,\x1e]*")
 _REALM = re.compile(r"[A-Za-z0-9.-]{1,255}")
 
@@ -177,7 +177,7 @@ class _Importer:
         what = f"{kind}/{id} ({where})"
         key, fingerprint = f"{kind}:{id}", self._fingerprint(document)
         with asking_redis():
-            before = self._client.hget(_IMPORTED, key)
+            before = self._client.hget(keys.IMPORTED, key)
         if before is not None and before.decode() == fingerprint:
             return Result(SAME, what)
         try:
@@ -191,7 +191,7 @@ class _Importer:
         except UnicodeEncodeError:
             return Result(FAILED, what, "a text with half a surrogate pair in it")
         with asking_redis():
-            self._client.hset(_IMPORTED, key, fingerprint)
+            self._client.hset(keys.IMPORTED, key, fingerprint)
         return Result(TOOK, what, message)
 
     def _fingerprint(self, document: Document) -> str:
@@ -209,21 +209,21 @@ class _Importer:
             raise _Bad("expected an object under default")
         kind = _SYSTEM_CONFIG[id]
         known = {field.encode_name for field in msgspec.structs.fields(kind)}
-        keys = {name: value for name, value in section.items() if name in known}
-        if not keys:
+        settings = {name: value for name, value in section.items() if name in known}
+        if not settings:
             raise _Bad(f"default has none of {', '.join(sorted(known))}")
         try:
             # As a node will read it: what JSON can't hold is null there.
-            stored = msgspec.json.decode(msgspec.json.encode(keys))
+            stored = msgspec.json.decode(msgspec.json.encode(settings))
             checked = msgspec.convert({**msgspec.to_builtins(self._configured(id)), **stored}, kind)
         except msgspec.ValidationError as error:
             raise _Bad(_printable(str(error))) from None
         if isinstance(checked, Cccp):
             self._check_cccp(checked)
-        self._cards.put_system_config(id, keys)
+        self._cards.put_system_config(id, settings)
         return (
-            f"{', '.join(sorted(keys))}: they go before the configuration file's {id}, on every node that uses this "
-            "Redis, from its next start or SIGHUP" + _unread(section, known) + _other_sections(document)
+            f"{', '.join(sorted(settings))}: they go before the configuration file's {id}, on every node that uses "
+            "this Redis, from its next start or SIGHUP" + _unread(section, known) + _other_sections(document)
         )
 
     def _configured(self, id: str) -> Cccp | DisaDefaults:

@@ -2,11 +2,6 @@
 
 A node reads them once a second, so that a call asks its memory and not Redis. A node that has not read them
 since its start lets nobody dial. What trips one is counted in ``usage.py``.
-
-=======================================  ==================================================================
-``esl_apps:{breaker}:tripped``           hash: scope → when, why and by whom it was tripped
-``esl_apps:{breaker}:log``               list: the latest trips and resets, newest first
-=======================================  ==================================================================
 """
 
 from __future__ import annotations
@@ -20,6 +15,7 @@ import msgspec
 from esl_apps.core.cards import Unavailable
 from esl_apps.core.limits import covers
 from esl_apps.core.numbers import Number
+from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script, asking_redis
 
@@ -29,9 +25,6 @@ log = logging.getLogger(__name__)
 POLL = 1.0
 #: What is kept of the log.
 LOG_LINES = 1000
-
-_TRIPPED = "esl_apps:{breaker}:tripped"
-_LOG = "esl_apps:{breaker}:log"
 
 
 class Trip(msgspec.Struct, frozen=True):
@@ -113,7 +106,7 @@ class Breakers:
         return first
 
     def _write(self, scope: str, why: str, by: str, end_calls: bool) -> bool:
-        raw = self._trip([_TRIPPED, _LOG], [scope, why, by, "1" if end_calls else "0"])
+        raw = self._trip([keys.TRIPPED, keys.BREAKER_LOG], [scope, why, by, "1" if end_calls else "0"])
         if self._tripped is not None:
             # Another was first: when, the next look at Redis says.
             self._tripped[scope] = _read(raw) if raw is not None else Trip(1.0, why, by, end_calls)
@@ -121,18 +114,18 @@ class Breakers:
 
     def reset(self, scope: str, *, by: str) -> bool:
         """False: it is not tripped."""
-        return bool(self._reset([_TRIPPED, _LOG], [scope, "", by]))
+        return bool(self._reset([keys.TRIPPED, keys.BREAKER_LOG], [scope, "", by]))
 
     def log(self, count: int = 20) -> list[Line]:
         """The latest trips and resets, newest first."""
         with asking_redis():
-            raw = self._client.lrange(_LOG, 0, count - 1)
+            raw = self._client.lrange(keys.BREAKER_LOG, 0, count - 1)
         return [msgspec.json.decode(line, type=Line) for line in raw]
 
     def refresh(self) -> None:
         """Read what is tripped."""
         with asking_redis():
-            raw = self._client.hgetall(_TRIPPED)
+            raw = self._client.hgetall(keys.TRIPPED)
         found = {scope.decode(): _read(value) for scope, value in raw.items()}
         before = self._tripped or {}
         for scope in [scope for scope in before if scope not in found]:

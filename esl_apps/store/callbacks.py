@@ -3,14 +3,6 @@
 A number has one pending callback at most, however often it rings. A node takes the earliest that is due by a
 lease; one that dies loses it to another, and what it does afterwards with its old claim changes nothing.
 
-Keys, all with the hash tag ``{callbacks}``, so that each script's keys stand on one slot of a cluster:
-
-======================================  ===================================================================
-``esl_apps:{callbacks}:due``            sorted set: number → when it is due or, while taken, the lease's end
-``esl_apps:{callbacks}:pending``        hash: NUMBER → document, NUMBER:attempt, NUMBER:claim
-``esl_apps:{callbacks}:past:NUMBER``    hash: ``ended`` (when the last one did), ``day``, ``count``, ``keep``
-======================================  ===================================================================
-
 Times are Unix seconds of the nodes' clocks, which are expected to agree within seconds (NTP): a clock that is off by
 a lease makes two nodes of one.
 """
@@ -24,6 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from esl_apps.core.reference import new_ref
+from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script, asking_redis
 
@@ -31,9 +24,7 @@ DAY = 86400
 #: Seconds until a callback that was given back untried is due: a node that is full is not asked again at once.
 RELEASE_FOR = 1.0
 
-_DUE = "esl_apps:{callbacks}:due"
-_PENDING = "esl_apps:{callbacks}:pending"
-_PAST = "esl_apps:{callbacks}:past:"
+_SCHEDULE = (keys.CALLBACKS_DUE, keys.CALLBACKS_PENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +80,7 @@ class CallbackStore:
         less than ``cool_down`` seconds ago, or had ``per_day`` in this day (UTC; retries are part of one)."""
         document = _Document(new_ref(now), number, card_id, dnis)
         refused = self._schedule(
-            [_DUE, _PENDING, _PAST + number],
+            [*_SCHEDULE, keys.callbacks_past(number)],
             [number, msgspec.json.encode(document), due_at, cool_down, per_day, now, int(now // DAY)],
         )
         return Scheduled(None if refused is None else refused.decode())
@@ -97,14 +88,14 @@ class CallbackStore:
     def next_due(self) -> float | None:
         """When the next one is due, or a taken one's lease ends; None: nothing is pending."""
         with asking_redis():
-            found = self._client.zrange(_DUE, 0, 0, withscores=True)
+            found = self._client.zrange(keys.CALLBACKS_DUE, 0, 0, withscores=True)
         return float(found[0][1]) if found else None
 
     def claim_due(self, now: float, lease: float) -> Pending | None:
         """Take the earliest that is due. Unless it is retried, done or released within ``lease`` seconds,
         another node takes it."""
         claim = f"{self._node}:{secrets.token_hex(8)}"
-        found = self._claim([_DUE, _PENDING], [now, now + lease, claim])
+        found = self._claim(_SCHEDULE, [now, now + lease, claim])
         if found is None:
             return None
         one = msgspec.json.decode(found[0], type=_Document)
@@ -123,7 +114,12 @@ class CallbackStore:
         """It was answered, or is given up: the number may ring for another after its cool-down. False: another
         node has it by now."""
         at = time.time() if now is None else now
-        return bool(self._done([_DUE, _PENDING, _PAST + pending.number], [pending.number, pending.claim, at]))
+        return bool(
+            self._done(
+                [keys.CALLBACKS_DUE, keys.CALLBACKS_PENDING, keys.callbacks_past(pending.number)],
+                [pending.number, pending.claim, at],
+            )
+        )
 
     def _given_back(self, pending: Pending, due_at: float, attempts: int) -> bool:
-        return bool(self._give_back([_DUE, _PENDING], [pending.number, pending.claim, due_at, attempts]))
+        return bool(self._give_back(_SCHEDULE, [pending.number, pending.claim, due_at, attempts]))

@@ -18,6 +18,7 @@ from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
 from esl_apps.core.cards import Unavailable
+from esl_apps.store import keys
 from esl_apps.store.essence import Essence
 from esl_apps.store.redis_client import ERRORS, Client, Unreadable
 from esl_apps.store.script import Script
@@ -33,12 +34,6 @@ PING_EVERY = 1.0
 PING_AWAY = 0.2
 #: And how soon what could not be written is tried again.
 AGAIN = 0.5
-
-_CALL = "esl_apps:call:"
-_CALLS = "esl_apps:calls:"
-#: A process's live calls: hash, call_ref -> its essence. A process that dies leaves them to the others.
-_LIVE = "esl_apps:live:"
-_IDEMPOTENCY = "esl_apps:idempotency:"
 
 
 Snapshot = Callable[[], dict[str, Any]]
@@ -95,6 +90,7 @@ class Store:
         nobody looks for the calls of a process that the roster does not know."""
         self._client = client
         self._boot = boot
+        self._live = keys.live(boot)
         self._reclaim = Script(client, "idempotency_reclaim")
         self._on_back = on_back
         self._make_known = make_known
@@ -203,17 +199,17 @@ class Store:
             pipeline = self._client.pipeline(transaction=False)
             for ref, (take, essence) in pending.items():
                 snapshot = take()
-                index = _CALLS + (snapshot["integrator"] or "")
+                index = keys.calls(snapshot["integrator"] or "")
                 # Not redis-py's methods: what they find out of their arguments costs more than the rest of it.
-                pipeline.execute_command("SET", _CALL + ref, msgspec.json.encode(snapshot), "EX", KEEP)
+                pipeline.execute_command("SET", keys.call(ref), msgspec.json.encode(snapshot), "EX", KEEP)
                 pipeline.execute_command("ZADD", index, 0, ref)
                 if essence is None:
-                    pipeline.execute_command("HDEL", _LIVE + self._boot, ref)
+                    pipeline.execute_command("HDEL", self._live, ref)
                     # References sort by time: what lies before a day ago goes by name.
                     oldest = f"{int((time.time() - KEEP) * 1000):012x}"
                     pipeline.execute_command("ZREMRANGEBYLEX", index, "-", f"({oldest[:8]}-{oldest[8:]}")
                 else:
-                    pipeline.execute_command("HSET", _LIVE + self._boot, ref, essence)
+                    pipeline.execute_command("HSET", self._live, ref, essence)
             pipeline.execute()
         except BaseException as error:
             # Whatever it is, to be stopped among it: it is still to be written.
@@ -231,7 +227,7 @@ class Store:
         changed = self._pending.get(ref) or self._on_its_way.get(ref)
         if changed is not None:
             return changed[0]()
-        return _read(self._client.get(_CALL + ref))
+        return _read(self._client.get(keys.call(ref)))
 
     def calls(
         self, integrator: str, wanted: dict[str, str], limit: int, before: str | None
@@ -245,7 +241,7 @@ class Store:
         top = f"({before}" if before else "+"
         scanned = 0
         while scanned < SCAN:
-            refs = self._client.zrevrangebylex(_CALLS + integrator, top, "-", 0, 200 if wanted else limit)
+            refs = self._client.zrevrangebylex(keys.calls(integrator), top, "-", 0, 200 if wanted else limit)
             if not refs:
                 return found, None
             for raw, value in zip(refs, self._values(refs), strict=True):
@@ -264,7 +260,7 @@ class Store:
         listed = list(boots)
         pipeline = self._client.pipeline(transaction=False)
         for boot in listed:
-            pipeline.hvals(_LIVE + boot)
+            pipeline.hvals(keys.live(boot))
         return {
             boot: [one for raw in found if (one := _essence(raw)) is not None]
             for boot, found in zip(listed, pipeline.execute(), strict=True)
@@ -275,7 +271,7 @@ class Store:
         listed = list(boots)
         pipeline = self._client.pipeline(transaction=False)
         for boot in listed:
-            pipeline.hget(_LIVE + boot, ref)
+            pipeline.hget(keys.live(boot), ref)
         for boot, raw in zip(listed, pipeline.execute(), strict=True):
             if raw is not None and (one := _essence(raw)) is not None:
                 return boot, one
@@ -285,11 +281,11 @@ class Store:
         """Whether a call is this process's. :raises redis.RedisError: Redis is away."""
         if ref in self._pending or ref in self._on_its_way:
             return True
-        return bool(self._client.hexists(_LIVE + self._boot, ref))
+        return bool(self._client.hexists(self._live, ref))
 
     def forget(self, ref: str) -> None:
         """A call that was taken over had ended. :raises redis.RedisError: Redis is away."""
-        self._client.hdel(_LIVE + self._boot, ref)
+        self._client.hdel(self._live, ref)
 
     def take_over(self, call: Essence, boot: str) -> bool:
         """Make a dead process's call this one's; False where another process was faster.
@@ -297,17 +293,17 @@ class Store:
         One that dies between the two steps leaves the call to both, and a record that is pushed twice is one.
         :raises redis.RedisError: Redis is away.
         """
-        self._client.hset(_LIVE + self._boot, call.call_ref, msgspec.json.encode(call))
-        if self._client.hdel(_LIVE + boot, call.call_ref):
+        self._client.hset(self._live, call.call_ref, msgspec.json.encode(call))
+        if self._client.hdel(keys.live(boot), call.call_ref):
             return True
-        self._client.hdel(_LIVE + self._boot, call.call_ref)
+        self._client.hdel(self._live, call.call_ref)
         return False
 
     def _values(self, refs: Iterable[bytes]) -> list[bytes | None]:
         # Not MGET: in a cluster the calls stand on many slots.
         pipeline = self._client.pipeline(transaction=False)
         for ref in refs:
-            pipeline.get(_CALL.encode() + ref)
+            pipeline.get(keys.call(ref.decode("utf-8", "replace")))
         return list(pipeline.execute())
 
     # Idempotency --------------------------------------------------------------------------------------
@@ -347,7 +343,7 @@ class Store:
     @staticmethod
     def _idempotency(integrator: str, key: str) -> str:
         # A client's text names no key of ours: its hash does.
-        return f"{_IDEMPOTENCY}{integrator}:{hashlib.sha256(key.encode()).hexdigest()}"
+        return keys.idempotency(integrator, hashlib.sha256(key.encode()).hexdigest())
 
 
 def _read(raw: bytes | None) -> dict[str, Any] | None:

@@ -5,18 +5,8 @@ document under its claim, so a look-up is one HGET whatever is asked for and how
 a claim is unique over all accounts because a field of a hash is. The PIN itself is nowhere: not in the
 document, not in the claim (HMAC-SHA256, whose key stands in the configuration only), in no answer and no log.
 
-Keys, all with the hash tag ``{cards}``, so that each script's keys stand on one slot of a cluster:
-
-===================================  ======================================================================
-``esl_apps:{cards}``                 hash: claim → document (``p`` + hash of the PIN, or ``c`` + E.164 digits)
-``esl_apps:{cards}:ids``             hash: card id → claim
-``esl_apps:{cards}:of:ACCOUNT``      sorted set of an account's card ids, for pages in the order of creation
-``esl_apps:{cards}:last_number``     hash: card id → the last number that it dialled
-``esl_apps:account:ID``              hash of an imported account: ``account`` → document, ``user:ID`` → its rules
-``esl_apps:system_config``           hash: ``cccp``, ``callflow.disa`` → the keys that were imported
-===================================  ======================================================================
-
-Why one slot: moving a card from one PIN to another takes the new claim, gives the old one back and turns the
+The keys of cards have one hash tag, so that each script's keys are on one slot of a cluster. Why one slot:
+moving a card from one PIN to another takes the new claim, gives the old one back and turns the
 id's pointer, and no two nodes may do half of it. Spread over slots that is three steps with a repair for every
 way to die between them, and what a half-moved card costs is somebody's telephone bill. One slot holds some
 half a gigabyte at a million cards and answers 100,000 look-ups a second, of which a call takes one or two.
@@ -37,17 +27,11 @@ from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import Breaker, Limits
 from esl_apps.core.numbers import NotDialable, NumberPlan
 from esl_apps.core.reference import new_ref
+from esl_apps.store import keys
 from esl_apps.store.card_fields import _CHECKS, PIN, _spelled
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script, asking_redis
 from esl_apps.store.stale import Stale, T
-
-_CARDS = "esl_apps:{cards}"
-_IDS = "esl_apps:{cards}:ids"
-_OF = "esl_apps:{cards}:of:"
-_LAST_NUMBER = "esl_apps:{cards}:last_number"
-_ACCOUNT = "esl_apps:account:"
-_SYSTEM_CONFIG = "esl_apps:system_config"
 
 #: How often an update is tried when others change the same card at the same time.
 _TRIES = 20
@@ -129,7 +113,7 @@ class CardStore:
     def _by_claim(self, claim: str) -> Card | None:
         def ask() -> Card | None:
             with asking_redis():
-                raw = self._client.hget(_CARDS, claim)
+                raw = self._client.hget(keys.CARDS, claim)
             return None if raw is None else _card(claim, raw)
 
         card = self._stale.ask(claim, ask)
@@ -139,7 +123,7 @@ class CardStore:
 
     def last_number(self, card_id: str) -> str | None:
         with asking_redis():
-            raw = self._client.hget(_LAST_NUMBER, card_id)
+            raw = self._client.hget(keys.LAST_NUMBERS, card_id)
             return None if raw is None else raw.decode()
 
     def account(self, account_id: str) -> Account | None:
@@ -150,7 +134,7 @@ class CardStore:
 
     def _imported(self, account_id: str) -> Account | None:
         with asking_redis():
-            fields = self._client.hgetall(_ACCOUNT + account_id)
+            fields = self._client.hgetall(keys.account(account_id))
             if b"account" not in fields:
                 return None
             one = msgspec.json.decode(fields.pop(b"account"), type=_AccountDocument)
@@ -181,7 +165,7 @@ class CardStore:
         """
         claim, document = self._draft(fields, _Document(id or new_ref().replace("-", ""), account_id), None)
         raw = msgspec.json.encode(document)
-        made = self._create([_CARDS, _IDS, _OF + account_id], [claim, document.id, raw])
+        made = self._create([keys.CARDS, keys.CARD_IDS, keys.cards_of(account_id)], [claim, document.id, raw])
         if made < 0:
             raise IdTaken(document.id)
         if not made:
@@ -198,7 +182,7 @@ class CardStore:
         who may dial meanwhile does so, and redial has what it had.)"""
 
         def ask() -> Card | None:
-            return _card_of(_own(account_id, self._dial([_CARDS, _IDS, _LAST_NUMBER], [id, number])))
+            return _card_of(_own(account_id, self._dial([keys.CARDS, keys.CARD_IDS, keys.LAST_NUMBERS], [id, number])))
 
         return self._stale.ask(_seen(account_id, id), ask)
 
@@ -219,7 +203,7 @@ class CardStore:
             kept = old_claim if merge or old_claim.startswith("p") else None
             claim, document = self._draft(fields, old if merge else _Document(id, account_id), kept)
             raw = msgspec.json.encode(document)
-            done = self._replace([_CARDS, _IDS], [id, old_claim, old_raw, claim, raw])
+            done = self._replace([keys.CARDS, keys.CARD_IDS], [id, old_claim, old_raw, claim, raw])
             if done > 0:
                 return _card(claim, raw)
             if not done:
@@ -228,18 +212,20 @@ class CardStore:
 
     def delete(self, account_id: str, id: str) -> Card | None:
         """Delete a card; what it was, or None where this account has none of this id."""
-        found = self._delete([_CARDS, _IDS, _OF + account_id, _LAST_NUMBER], [id])
+        found = self._delete([keys.CARDS, keys.CARD_IDS, keys.cards_of(account_id), keys.LAST_NUMBERS], [id])
         return _card(_text_of(found[0]), found[1]) if found else None
 
     def page(self, account_id: str, limit: int, after: str | None = None) -> tuple[list[Card], str | None]:
         """An account's cards in the order of their ids, which is that of their creation here, and after which
         id the next page begins (None: there is none)."""
-        found = self._page([_CARDS, _IDS, _OF + account_id], [f"({after}" if after else "-", limit + 1])
+        found = self._page(
+            [keys.CARDS, keys.CARD_IDS, keys.cards_of(account_id)], [f"({after}" if after else "-", limit + 1]
+        )
         cards = [_card(_text_of(found[i]), found[i + 1]) for i in range(0, len(found), 2)]
         return cards[:limit], cards[limit - 1].id if len(cards) > limit else None
 
     def _find(self, account_id: str, id: str) -> tuple[str, bytes] | None:
-        return _own(account_id, self._read([_CARDS, _IDS], [id]))
+        return _own(account_id, self._read([keys.CARDS, keys.CARD_IDS], [id]))
 
     def _draft(self, fields: Mapping[str, Any], base: _Document, claim: str | None) -> tuple[str, _Document]:
         """``base`` with ``fields`` on top, and its claim: ``claim`` where the fields name none."""
@@ -303,22 +289,22 @@ class CardStore:
         """Keep an imported account, in place of an earlier one; its users stay."""
         document = _AccountDocument(name, realm, caller_id, caller_id_name, call_restriction)
         with asking_redis():
-            self._client.hset(_ACCOUNT + account_id, "account", msgspec.json.encode(document))
+            self._client.hset(keys.account(account_id), "account", msgspec.json.encode(document))
 
     def close_account(self, account_id: str) -> bool:
         """From now on the imported account is not known, and none of its cards opens anything; its users' rules
         stay for the day that it is imported again. False: there was none."""
         with asking_redis():
-            return bool(self._client.hdel(_ACCOUNT + account_id, "account"))
+            return bool(self._client.hdel(keys.account(account_id), "account"))
 
     def put_user(self, account_id: str, user_id: str, call_restriction: Mapping[str, model.Rule]) -> None:
         """Keep a user's rules; none: forget the user."""
         with asking_redis():
             if call_restriction:
                 raw = msgspec.json.encode(call_restriction)
-                self._client.hset(_ACCOUNT + account_id, f"user:{user_id}", raw)
+                self._client.hset(keys.account(account_id), f"user:{user_id}", raw)
             else:
-                self._client.hdel(_ACCOUNT + account_id, f"user:{user_id}")
+                self._client.hdel(keys.account(account_id), f"user:{user_id}")
 
     def system_config(self, name: str) -> dict[str, Any]:
         """The imported keys of ``cccp`` or ``callflow.disa``, which go before the configuration file's; empty
@@ -326,14 +312,14 @@ class CardStore:
 
         def ask() -> dict[str, Any]:
             with asking_redis():
-                raw = self._client.hget(_SYSTEM_CONFIG, name)
+                raw = self._client.hget(keys.SYSTEM_CONFIG, name)
                 return {} if raw is None else msgspec.json.decode(raw, type=dict[str, Any])
 
         return self._stale.ask("s" + name, ask)
 
-    def put_system_config(self, name: str, keys: Mapping[str, Any]) -> None:
+    def put_system_config(self, name: str, settings: Mapping[str, Any]) -> None:
         with asking_redis():
-            self._client.hset(_SYSTEM_CONFIG, name, msgspec.json.encode(keys))
+            self._client.hset(keys.SYSTEM_CONFIG, name, msgspec.json.encode(settings))
 
 
 def _document(raw: bytes) -> _Document:

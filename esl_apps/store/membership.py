@@ -3,7 +3,7 @@
 A process is known by its *boot*, a name that it makes at its start: a node that was killed and is back is another
 process, and what the first one had is nobody's until somebody takes it over.
 
-``esl_apps:nodes`` is a hash, boot → name, where switches reach it, and when it last said so. Time is Redis's own.
+Time is Redis's own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from esl_apps.core.cards import Unavailable
+from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
@@ -23,8 +24,6 @@ BEAT = 1.0
 #: Seconds of silence. A node that was only slow loses nothing: who takes its calls over waits for their ends, as it
 #: does itself, and a call's record is one, whoever pushes it.
 DEAD = 4.0
-
-_NODES = "esl_apps:nodes"
 
 
 class Peer(msgspec.Struct, array_like=True):
@@ -55,7 +54,7 @@ class Roster:
     def say(self, *, draining: bool = False) -> None:
         """Say that this process lives, and hear who else does. :raises Unavailable: Redis is away."""
         try:
-            flat: list[Any] = self._say([_NODES], [self.boot, self.name, self._advertise, int(draining)])
+            flat: list[Any] = self._say([keys.NODES], [self.boot, self.name, self._advertise, int(draining)])
         except Unavailable:
             self._heard_since = None
             raise
@@ -96,14 +95,14 @@ class Roster:
 
     def forget(self, boot: str) -> None:
         """A process that left nothing behind. :raises redis.RedisError: Redis is away."""
-        self._client.hdel(_NODES, boot)
+        self._client.hdel(keys.NODES, boot)
 
     def leave(self) -> None:
         """This process ends: what it leaves is the others' at once. :raises redis.RedisError: Redis is away."""
         gone = msgspec.json.encode([self.name, self._advertise, True, "-1"])
-        self._client.hset(_NODES, self.boot, gone)
+        self._client.hset(keys.NODES, self.boot, gone)
 
 
 def boots(client: Client) -> list[str]:
     """All processes that are known, for the command line. :raises redis.RedisError: Redis is away."""
-    return [boot.decode() for boot in client.hkeys(_NODES)]
+    return [boot.decode() for boot in client.hkeys(keys.NODES)]

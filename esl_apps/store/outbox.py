@@ -23,6 +23,7 @@ import msgspec
 from gevent.event import Event as Flag
 
 from esl_apps.core.cards import Unavailable
+from esl_apps.store import keys
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.redis_client import ERRORS, Client
 from esl_apps.store.script import Script
@@ -168,10 +169,9 @@ class Outbox:
             lists.setdefault(item.list, []).append(item)
         for name, items in lists.items():
             # One hash tag: all keys stand on the list's own slot of a cluster.
-            tag = f"esl_apps:{{{name}}}"
-            keys = [name, f"{tag}:seq", *(f"{tag}:done:{item.id}" for item in items)]
+            names = [name, keys.seq(name), *(keys.pushed(name, item.id) for item in items)]
             texts = [text for item in items for text in (item.head, item.tail, item.side)]
-            seqs = self._push(keys, [REMEMBER, *texts])
+            seqs = self._push(names, [REMEMBER, *texts])
             now = time.monotonic()
             pushed += [_Kept(item, seq, now) for item, seq in zip(items, seqs, strict=True)]
         return pushed
@@ -214,7 +214,7 @@ class Outbox:
             if not kept:
                 continue
             pipeline = self._client.pipeline(transaction=False)
-            pipeline.get(f"esl_apps:{{{name}}}:seq")
+            pipeline.get(keys.seq(name))
             pipeline.llen(name)
             seq, length = pipeline.execute()
             # A client takes the oldest first: what is older than all that is there was taken.

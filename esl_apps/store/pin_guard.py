@@ -5,12 +5,6 @@ find that a threshold was not reached, and of two tries that reach it together o
 All keys have the hash tag ``{pin_guard}``, so that one script may take them on a cluster. A service has a few
 wrong PINs a minute; under attack the locks themselves keep the rate down.
 
-================================================  =========================================================
-``esl_apps:{pin_guard}:wrong:KIND:WHAT``          sorted set: try → when, of the last ``window`` seconds
-``esl_apps:{pin_guard}:lock:KIND:WHAT``           hash: ``until`` (Unix seconds), ``level`` (how often in a row)
-``esl_apps:{pin_guard}:locks``                    sorted set: ``KIND:WHAT`` → until, for who asks which there are
-================================================  =========================================================
-
 Every key expires. What is typed while something is locked counts nowhere, so a caller who invents a new number for
 every call makes no more of them than ``overall`` in a window before the whole system is locked.
 
@@ -26,11 +20,9 @@ from typing import Any, Protocol
 from esl_apps.config.model import PinGuard
 from esl_apps.core.pins import ADDRESS, ALL, CARD, DNIS, ENTRANCE, LOCKED, NUMBER, OPEN, WRONG, Source
 from esl_apps.core.reference import new_ref
+from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
-
-_PREFIX = "esl_apps:{pin_guard}:"
-_LOCKS = _PREFIX + "locks"
 
 
 class Tell(Protocol):
@@ -68,16 +60,16 @@ class GuardStore:
         }
 
     def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
-        keys = [_LOCKS]
+        names = [keys.PIN_LOCKS]
         arguments: list[Any] = []
         for kind, what in source.counters(card_id).items():
             name = _name(kind, what)
-            keys += _keys(name)
+            names += _keys(name)
             arguments += [name if what else "", *self._bounds[kind]]
         counted = new_ref() if guessed and not right else ""
         answer = [
             part.decode()
-            for part in self._judge(keys, [self._now(), counted, self._limits.window, self._limits.lock, *arguments])
+            for part in self._judge(names, [self._now(), counted, self._limits.window, self._limits.lock, *arguments])
         ]
         if len(answer) == 1:
             return LOCKED
@@ -100,12 +92,12 @@ class Locks:
 
     def list(self) -> list[Lock]:
         """What is locked now, the soonest to open first."""
-        found = [part.decode() for part in self._list([_LOCKS], [self._now()])]
+        found = [part.decode() for part in self._list([keys.PIN_LOCKS], [self._now()])]
         return [Lock(name, int(seconds)) for name, seconds in zip(found[::2], found[1::2], strict=True)]
 
     def lift(self, name: str) -> bool:
         """Open a lock, and forget what led to it. False: there was none of this name."""
-        return bool(self._lift([_LOCKS, *_keys(name)], [self._now(), name]))
+        return bool(self._lift([keys.PIN_LOCKS, *_keys(name)], [self._now(), name]))
 
     def _now(self) -> Any:
         return "" if self._clock is None else self._clock()
@@ -116,4 +108,4 @@ def _name(kind: str, what: str) -> str:
 
 
 def _keys(name: str) -> list[str]:
-    return [f"{_PREFIX}wrong:{name}", f"{_PREFIX}lock:{name}"]
+    return [keys.pin_tries(name), keys.pin_lock(name)]

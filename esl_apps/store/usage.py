@@ -4,13 +4,6 @@ Each is counted by one script on keys of one hash tag (what is counted), so that
 and any number of nodes counts as one; all that a call is counted against is one pipeline. Time is Redis's own, the
 same for all nodes: a node with a wrong clock ends nobody's lease.
 
-================================================  =========================================================
-``esl_apps:concurrent:{HOLDER}``                  sorted set: call_ref → when its lease ends
-``esl_apps:usage:{KEY}:calls``                    sorted set: call → when it was dialled, of the last hour
-``esl_apps:usage:{KEY}:sums``                     hash: ``n`` + day (since 1970, UTC) → calls, ``d`` + day and
-                                                  ``m`` + minute → seconds that were taken
-================================================  =========================================================
-
 KEY is a level (``account:acme``), a level and a destination (``account:acme/country:CU``), or one of these behind
 ``breaker:``: a breaker's own count, which its reset forgets.
 
@@ -35,6 +28,7 @@ from gevent.lock import Semaphore
 from esl_apps.core.cards import Unavailable
 from esl_apps.core.charges import Charge, Ticket
 from esl_apps.core.limits import BREAKER, Limits, Refusal, covers
+from esl_apps.store import keys
 from esl_apps.store.breakers import Breakers
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Run, Script, asking_redis, run_all
@@ -47,8 +41,6 @@ LEASE = 30.0
 BEAT = 5.0
 AHEAD = 2 * BEAT
 
-_CONCURRENT = "esl_apps:concurrent:"
-_USAGE = "esl_apps:usage:"
 #: Commands in one pipeline: a node with 5,000 calls renews them without holding Redis up.
 _BATCH = 500
 
@@ -120,7 +112,7 @@ class UsageStore:
 
     def enter(self, holder: str, limit: int, call_ref: str) -> bool:
         try:
-            counted = bool(self._enter([_concurrent(holder)], [self._now(), call_ref, self._lease, limit]))
+            counted = bool(self._enter([keys.concurrent(holder)], [self._now(), call_ref, self._lease, limit]))
         except Unavailable:
             if not self._alone():
                 raise
@@ -143,7 +135,7 @@ class UsageStore:
         self._held.discard((holder, call_ref))
         try:
             with asking_redis():
-                self._client.zrem(_concurrent(holder), call_ref)
+                self._client.zrem(keys.concurrent(holder), call_ref)
         except Unavailable as error:
             log.warning("limit not given back", extra={"call_ref": call_ref, "reason": str(error)})
 
@@ -219,7 +211,7 @@ class UsageStore:
     def _asking(self, ticket: Ticket, *, look: bool = False) -> Run:
         bound, limits = ticket.bound, ticket.bound.limits
         return self._begin.on(
-            (_calls(bound.key), _sums(bound.key)),
+            (keys.usage_calls(bound.key), keys.usage_sums(bound.key)),
             (
                 self._now(),
                 bound.member,
@@ -321,12 +313,14 @@ class UsageStore:
         key = asked[0][0].bound.key
         an_hour = min((value for one in limits if (value := _an_hour(one)) != ""), default="")
         a_day = min((value for one in limits if (value := _a_day(one)) != ""), default="")
-        return self._take.on((_sums(key),), (self._now(), an_hour, a_day, f"{owed:.3f}", f"{wanted:.3f}"))
+        return self._take.on((keys.usage_sums(key),), (self._now(), an_hour, a_day, f"{owed:.3f}", f"{wanted:.3f}"))
 
     def _returning(self, ticket: Ticket, day: str, parts: Sequence[tuple[float, str, str]], *, new: bool) -> Run:
         flat = [value for seconds, of_day, minute in parts for value in (f"{seconds:.3f}", of_day, minute)]
         bound = ticket.bound
-        return self._give_back.on(counters(bound.key), (bound.member if new else "", day, *flat))
+        return self._give_back.on(
+            (keys.usage_calls(bound.key), keys.usage_sums(bound.key)), (bound.member if new else "", day, *flat)
+        )
 
     def _share(
         self, asked: list[tuple[Ticket, float, float]], seconds: str, left: str, day: str, minute: str, why: str
@@ -426,7 +420,7 @@ class UsageStore:
             run_all(
                 self._client,
                 [
-                    self._renew.on((_concurrent(holder),), (self._now(), call_ref, self._lease))
+                    self._renew.on((keys.concurrent(holder),), (self._now(), call_ref, self._lease))
                     for holder, call_ref in batch
                 ],
             )
@@ -437,23 +431,6 @@ class UsageStore:
 
     def _now(self) -> Any:
         return "" if self._clock is None else self._clock()
-
-
-def _concurrent(holder: str) -> str:
-    return f"{_CONCURRENT}{{{holder}}}"
-
-
-def _calls(key: str) -> str:
-    return f"{_USAGE}{{{key}}}:calls"
-
-
-def _sums(key: str) -> str:
-    return f"{_USAGE}{{{key}}}:sums"
-
-
-def counters(key: str) -> tuple[str, str]:
-    """The keys in which a key's calls and minutes are counted."""
-    return _calls(key), _sums(key)
 
 
 def _an_hour(limits: Limits) -> int | str:

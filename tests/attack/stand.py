@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from esl_apps.cli import dialplan
+from esl_apps.store import keys
 from tests.attack.forgeries import PAYLOADS, VICTIM, Forgery
 from tests.rig.base import Script, eventually
 from tests.rig.freeswitch import PASSWORD, FreeswitchRig, RawCall
@@ -181,7 +182,7 @@ class Stand:
         call = self.rig.raw_call(DIDS["dialthrough"], [], sender=f"<sip:{VICTIM}@127.0.0.1>")
         assert call.wait() == 200
         # A place is held for whom a card was found.
-        eventually(lambda: list(self.redis.client.scan_iter("esl_apps:concurrent:*")))
+        eventually(lambda: list(self.redis.client.scan_iter(keys.concurrent("*"))))
         call.hangup()
 
         def told() -> bool:
@@ -195,7 +196,7 @@ class Stand:
     def decisions(self) -> list[tuple[str, str]]:
         """Every decision that calls' snapshots tell of, with the state that its call is in."""
         found = []
-        for key in self.redis.client.scan_iter("esl_apps:call:*"):
+        for key in self.redis.client.scan_iter(keys.call("*")):
             one = json.loads(self.redis.client.get(key) or "{}")
             found += [(one["state"], decision["what"]) for decision in one.get("decisions", [])]
         return found

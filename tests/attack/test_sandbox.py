@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from esl_apps.store import keys
 from tests.attack.forgeries import ATTACKER, PAYLOADS, VICTIM
 from tests.attack.stand import DIDS, PREMIUM, enrol, open_as_can_be
 from tests.rig.base import Script, eventually
@@ -70,9 +71,9 @@ def test_no_caller_of_the_sandbox_is_more_than_a_number(field: tuple[SandboxRig,
         assert record["end_reason"] in ("abandoned", "rejected", "agent_busy", "agent_no_answer")
     assert not premium.calls
     assert not victim.calls
-    assert not list(redis.client.scan_iter("esl_apps:concurrent:*"))
+    assert not list(redis.client.scan_iter(keys.concurrent("*")))
     assert request(node.admin, "GET", "/healthz", token=None).status == 200
     # It does open: for the victim's own call.
     honest = rig.outside(VICTIM).dial(DIDS["dialthrough"])
-    eventually(lambda: list(redis.client.scan_iter("esl_apps:concurrent:*")))
+    eventually(lambda: list(redis.client.scan_iter(keys.concurrent("*"))))
     honest.hangup()

@@ -31,7 +31,7 @@ from esl_apps.core.pins import OPEN, WRONG, Source, source_of
 from esl_apps.http.autodial import read_order
 from esl_apps.http.errors import Problem
 from esl_apps.node.outgoing import Outgoing
-from esl_apps.store import cards as cards_module
+from esl_apps.store import keys
 from esl_apps.store.cards import CardStore
 from esl_apps.store.script import sha_of, text_of
 from tests.attack import grammar
@@ -247,7 +247,7 @@ class StoredCards:
         self.card, self.account, self.last = msgspec.json.encode(card), msgspec.json.encode(account), last
 
     def hget(self, key: str, _field: str) -> bytes | None:
-        return {cards_module._CARDS: self.card, cards_module._LAST_NUMBER: self.last or None}.get(key)
+        return {keys.CARDS: self.card, keys.LAST_NUMBERS: self.last or None}.get(key)
 
     def hgetall(self, _key: str) -> dict[bytes, bytes]:
         return {b"account": self.account, b"user:x": b"{}"}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from esl_apps.store import keys
 from tests.conftest import on_the_sandbox
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.support.node import ADMIN_TOKEN, Node, RedisServer, configuration, request
@@ -49,7 +50,7 @@ def acquainted(redis: RedisServer, count: int) -> None:
     """Wait until so many nodes have spoken, and each once more behind the last of them: each has heard of all."""
 
     def said() -> dict[str, float]:
-        return {boot: float(json.loads(raw)[3]) for boot, raw in redis.client.hgetall("esl_apps:nodes").items()}
+        return {boot: float(json.loads(raw)[3]) for boot, raw in redis.client.hgetall(keys.NODES).items()}
 
     eventually(lambda: len(said()) >= count)
     all_there = max(said().values())
@@ -275,7 +276,7 @@ def test_a_callback_is_answered_after_its_node_died(rig: Rig, redis: RedisServer
     callee.calls[0].hangup()
     record = redis.pop(timeout=15)
     assert (record["end_reason"], record["ref"], record["number"]) == ("answered", "callback", "+27820001234")
-    assert not redis.client.exists("esl_apps:{callbacks}:pending")
+    assert not redis.client.exists(keys.CALLBACKS_PENDING)
     back.calls[0].hangup()
     assert len(back.calls) == 1
 
@@ -299,7 +300,7 @@ def test_a_callback_whose_node_died_is_refused_and_tried_again(
     for _ in range(2):
         record = redis.pop(timeout=15)
         assert (record["end_reason"], record["end_code"], record["ref"]) == ("agent_busy", 17, "callback")
-    eventually(lambda: not redis.client.exists("esl_apps:{callbacks}:pending"))
+    eventually(lambda: not redis.client.exists(keys.CALLBACKS_PENDING))
     assert len(back.calls) == 2
 
 
@@ -332,17 +333,17 @@ def test_a_killed_nodes_limit_is_held_while_they_talk_and_given_back_at_the_end(
     eventually(lambda: caller.leg.answered_at is not None)
     caller.digits("," + CALLEE + "#")
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None)
-    eventually(lambda: redis.client.keys("esl_apps:concurrent:*"))
+    eventually(lambda: redis.client.keys(keys.concurrent("*")))
     eventually(lambda: any('"state":"bridged"' in one for one in redis.live()))
     kill(node)
     node.start()
     eventually(lambda: metric(node, "esl_apps_calls_adopted_total") == 1)
-    assert redis.client.keys("esl_apps:concurrent:*")
+    assert redis.client.keys(keys.concurrent("*"))
     callee.calls[0].hangup()
     caller.hangup()
     record = redis.pop(timeout=15)
     assert (record["end_reason"], record["number"]) == ("answered", "+27820001234")
-    eventually(lambda: not redis.client.keys("esl_apps:concurrent:*"))
+    eventually(lambda: not redis.client.keys(keys.concurrent("*")))
 
 
 @on_the_sandbox
@@ -402,7 +403,7 @@ def test_redis_forgot_the_call_that_is_up(rig: Rig, redis: RedisServer, stage: C
         ref, agent, _callee = talking(rig, node)
         own.kill()
         own.start()
-        eventually(lambda: own.client.get(f"esl_apps:call:{ref}"))
+        eventually(lambda: own.client.get(keys.call(ref)))
         kill(node)
         node.start()
         agent.calls[0].hangup()

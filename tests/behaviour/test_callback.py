@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from esl_apps.store import keys
 from tests.conftest import on_the_sandbox
 from tests.rig.base import Rig, Script, eventually
 from tests.support.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
@@ -54,7 +55,7 @@ def refusals(node: Node) -> int:
 
 def scheduled(redis: RedisServer) -> bool:
     """Whether a callback is still to come, or under way."""
-    return bool(redis.client.exists("esl_apps:{callbacks}:pending"))
+    return bool(redis.client.exists(keys.CALLBACKS_PENDING))
 
 
 def test_refused_rung_back_and_connected(rig: Rig, node: Node, redis: RedisServer) -> None:
@@ -114,7 +115,7 @@ def test_killing_the_node_between_the_two_still_gives_one(rig: Rig, node: Node, 
     card(node, cid=CALLER)
     back = rig.outside(CALLER_E164, Script(answer_after=0.1, hangup_after=0.3))
     missed_call(rig)
-    eventually(lambda: list(redis.client.scan_iter("esl_apps:*callback*")))
+    eventually(lambda: list(redis.client.scan_iter("*callback*")))
     assert node.process is not None
     node.process.kill()
     node.process.wait()

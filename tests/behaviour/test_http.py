@@ -23,6 +23,7 @@ from openapi_spec_validator import OpenAPIV30SpecValidator
 from esl_apps.apps.legs import recording_path
 from esl_apps.core.reference import new_ref
 from esl_apps.core.terms import STATES
+from esl_apps.store import keys
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
 from tests.support.node import ADMIN_TOKEN, TOKEN, Answer, Node, RedisServer, configuration, request
@@ -982,7 +983,7 @@ def test_no_switch(node: Node, sandbox: SandboxRig) -> None:
 
 
 def test_a_refused_request_leaves_nothing_in_redis(node: Node, own_redis: RedisServer) -> None:
-    def keys(pattern: str) -> set[str]:
+    def found(pattern: str) -> set[str]:
         return set(own_redis.client.scan_iter(pattern))
 
     # An earlier test's call may still be written: the node writes its records behind.
@@ -990,12 +991,12 @@ def test_a_refused_request_leaves_nothing_in_redis(node: Node, own_redis: RedisS
     mark = node.call("1000", CALLEE)
     node.delete(mark)
     # In Redis, not in the node: what was to be written before it is there, too.
-    eventually(lambda: '"state":"ended"' in (own_redis.client.get(f"esl_apps:call:{mark}") or ""))
-    before = keys("*call*")
+    eventually(lambda: '"state":"ended"' in (own_redis.client.get(keys.call(mark)) or ""))
+    before = found("*call*")
     post(node, {})
     post(node, {**ORDER, "callee": "x"}, Idempotency_Key="k")
     last = node.call("1000", CALLEE)
-    eventually(lambda: f"esl_apps:call:{last}" in keys("*call*"))
-    assert keys("*idempotency*") == set()
+    eventually(lambda: keys.call(last) in found("*call*"))
+    assert found("*idempotency*") == set()
     # What was written behind the refused ones is there; of theirs there is nothing.
-    assert {key for key in keys("*call*") - before if last not in key} == set()
+    assert {key for key in found("*call*") - before if last not in key} == set()

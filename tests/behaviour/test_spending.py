@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from esl_apps.store import keys
 from tests.behaviour.test_disa import DIALTONE
 from tests.conftest import on_a_real_switch
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
@@ -38,7 +39,7 @@ def reset(rig: Rig, node: Node, redis: RedisServer) -> Iterator[None]:
     rig.route(DISA, "disa/acme/front", node.config["node"]["listen"])
     yield
     # The node remembers what has tripped, whatever becomes of Redis.
-    for scope in redis.client.hkeys("esl_apps:{breaker}:tripped"):
+    for scope in redis.client.hkeys(keys.TRIPPED):
         put_back(node, scope)
 
 
@@ -62,7 +63,7 @@ def put_back(node: Node, scope: str) -> None:
 def leave(redis: RedisServer, key: str, seconds: float) -> None:
     """As if the rest of 30 minutes had been talked today."""
     day = int(time.time() // 86400)
-    redis.client.hset(f"esl_apps:usage:{{{key}}}:sums", f"d{day}", f"{1800 - seconds:.3f}")
+    redis.client.hset(keys.usage_sums(key), f"d{day}", f"{1800 - seconds:.3f}")
 
 
 def dial_in(rig: Rig) -> PhoneLeg:

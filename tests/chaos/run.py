@@ -19,6 +19,7 @@ import redis
 
 import esl_apps
 from esl_apps.cli.dialplan import render
+from esl_apps.store import keys
 from tests.chaos import parts, witness
 from tests.chaos.accounts import DOUBLED, LEFT_OVER, MISSING, WRONG, Accounts, Finding
 from tests.chaos.load import ADMIN_TOKEN, CALLBACK, CARD, DISA, OWN, PIN, QUEUES, TOKEN, Load
@@ -333,7 +334,7 @@ class _Stage:
         self._wait(at_rest, LEASE + 5)
         limits, live, pending = self._left(client)
         findings += [Finding(LEFT_OVER, "-", f"{key} {members}") for key, members in limits.items()]
-        findings += [Finding(LEAK, "-", f"in esl_apps:live: {ref}", (ref,)) for ref in live]
+        findings += [Finding(LEAK, "-", f"in {keys.live('*')}: {ref}", (ref,)) for ref in live]
         findings += [Finding(LEAK, "callback", f"still pending: {one}") for one in pending]
         for node in self.nodes:
             findings += [Finding(LEAK, "-", f"{node.name}: {text}") for text in _leaks(node, self.at_rest)]
@@ -344,11 +345,11 @@ class _Stage:
         try:
             limits = {
                 key.decode(): [one.decode() for one in client.zrange(key, 0, -1)]
-                for key in client.scan_iter(match="esl_apps:concurrent:*", count=1000)
+                for key in client.scan_iter(match=keys.concurrent("*"), count=1000)
             }
-            held = list(client.scan_iter(match="esl_apps:live:*", count=1000))
+            held = list(client.scan_iter(match=keys.live("*"), count=1000))
             live = [ref.decode() for key in held for ref in client.hkeys(key)]
-            pending = [one.decode() for one in client.zrange("esl_apps:{callbacks}:due", 0, -1)]
+            pending = [one.decode() for one in client.zrange(keys.CALLBACKS_DUE, 0, -1)]
         except redis.RedisError as error:
             return {"redis": [str(error)]}, [], []
         return limits, live, pending
@@ -402,9 +403,9 @@ class _Stage:
             for record in accounts.by_ref.get(ref, ()):
                 yield f"record {json.dumps(record)}"
             with contextlib.suppress(redis.RedisError):
-                state = json.loads(client.get(f"esl_apps:call:{ref}") or "{}")
+                state = json.loads(client.get(keys.call(ref)) or "{}")
                 # The record stands above.
-                yield f"esl_apps:call:{ref} {json.dumps({**state, 'record': None}) if state else '(nothing)'}"
+                yield f"{keys.call(ref)} {json.dumps({**state, 'record': None}) if state else '(nothing)'}"
         if finding.at:
             deeds: list[Deed] = mischief.around(finding.at, finding.until)
             yield "meanwhile: " + ("; ".join(map(str, deeds)) or "nothing was done")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.stand import Stand
+from esl_apps.store import keys
 from tests.chaos import parts
 
 #: Of each ten calls.
@@ -110,7 +111,7 @@ class Soak:
     def live(self) -> int:
         """Calls that Redis still holds for live, of whatever process."""
         client = self.stand.client
-        return sum(client.hlen(key) for key in client.scan_iter("esl_apps:live:*"))
+        return sum(client.hlen(key) for key in client.scan_iter(keys.live("*")))
 
 
 @contextlib.contextmanager

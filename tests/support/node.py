@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import redis as redispy
 
+from esl_apps.store import keys
 from tests.support import zygote
 from tests.support.ports import free_port
 
@@ -78,13 +79,13 @@ class RedisServer:
     def flush(self) -> None:
         """Empty, for the next test, but for what was pushed and how often: a node that sees this Redis come back asks
         whether it still has what it was given a moment ago, and would give it again to one that forgot."""
-        keys = [key for key in self.client.scan_iter(count=1000) if ":done:" not in key and not key.endswith("}:seq")]
-        if keys:
-            self.client.delete(*keys)
+        left = [key for key in self.client.scan_iter(count=1000) if ":done:" not in key and not key.endswith("}:seq")]
+        if left:
+            self.client.delete(*left)
 
     def live(self) -> list[str]:
         """What it knows of the calls that are live, of all nodes."""
-        return [raw for key in self.client.scan_iter("esl_apps:live:*") for raw in self.client.hvals(key)]
+        return [raw for key in self.client.scan_iter(keys.live("*")) for raw in self.client.hvals(key)]
 
     def pop(self, key: str = CDRS, timeout: float = 10.0) -> dict[str, Any]:
         """The oldest notification's payload; AssertionError where none comes."""

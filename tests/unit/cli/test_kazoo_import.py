@@ -21,6 +21,7 @@ from esl_apps.cli.kazoo_import import FAILED, read, run
 from esl_apps.cli.main import main
 from esl_apps.config import parse
 from esl_apps.core.cards import Card
+from esl_apps.store import keys
 from esl_apps.store.cards import CardStore, hash_pin
 from esl_apps.store.redis_client import connect
 from tests.support import DOCUMENTS, zygote
@@ -231,7 +232,7 @@ def test_what_is_remembered_of_a_document_gives_no_pin_away(operator: Operator) 
         operator.redis.client.flushall()
         operator.configure(pin_key=key)
         operator.imports(operator.file(account(), card()))
-        return str(operator.redis.client.hget("esl_apps:imported", f"cccp:{'c' * 32}"))
+        return str(operator.redis.client.hget(keys.IMPORTED, f"cccp:{'c' * 32}"))
 
     # Whoever has the document but for its PIN, and not the key, can't try PINs on it.
     assert remembered(PIN_KEY) != remembered("another-key")

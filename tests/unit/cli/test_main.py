@@ -21,7 +21,7 @@ from esl_apps.cli import check, main
 from esl_apps.config import load
 from esl_apps.config.model import PinGuard
 from esl_apps.core.pins import OPEN, Source
-from esl_apps.store import redis_client
+from esl_apps.store import keys, redis_client
 from esl_apps.store.cards import hash_pin
 from esl_apps.store.pin_guard import GuardStore
 from tests.rig.base import Script, eventually
@@ -382,7 +382,7 @@ def test_breaker_trips_lists_and_resets_and_says_who(
     listed = run("breaker", "-c", file)
     assert "TRIPPED" not in listed.out
     assert "account:acme reset by jo@" in listed.out
-    assert redis.client.hgetall("esl_apps:{breaker}:tripped") == {}
+    assert redis.client.hgetall(keys.TRIPPED) == {}
 
 
 @pytest.mark.parametrize(

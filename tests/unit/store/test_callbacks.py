@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from esl_apps.core.cards import Unavailable
-from esl_apps.store import redis_client
+from esl_apps.store import keys, redis_client
 from esl_apps.store.callbacks import RELEASE_FOR, CallbackStore, Pending
 from tests.support.node import RedisServer
 from tests.unit.store.test_cards import at_once
@@ -131,7 +131,7 @@ def test_cool_down(callbacks: CallbackStore) -> None:
 def test_a_cool_down_longer_than_a_day_is_remembered(callbacks: CallbackStore, server: RedisServer) -> None:
     schedule(callbacks, cool_down=200_000)
     callbacks.done(take(callbacks, EVENING + 3), EVENING + 20)
-    assert server.client.ttl(f"esl_apps:{{callbacks}}:past:{NUMBER}") > 199_000
+    assert server.client.ttl(keys.callbacks_past(NUMBER)) > 199_000
     assert schedule(callbacks, EVENING + 200_000, cool_down=200_000) == "cool_down"
 
 
@@ -152,7 +152,7 @@ def test_nothing_is_left_but_what_the_rules_need(callbacks: CallbackStore, serve
     schedule(callbacks)
     callbacks.done(take(callbacks, EVENING + 3), EVENING + 20)
     [key] = list(server.client.scan_iter())
-    assert key == f"esl_apps:{{callbacks}}:past:{NUMBER}"
+    assert key == keys.callbacks_past(NUMBER)
     assert 0 < server.client.ttl(key) <= 86400
     # One that took longer than what was remembered of its number lasts leaves nothing for ever, either.
     schedule(callbacks, EVENING + 80)

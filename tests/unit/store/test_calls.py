@@ -16,7 +16,7 @@ from msgspec.json import encode
 
 from esl_apps.core.cards import Unavailable
 from esl_apps.core.reference import new_ref
-from esl_apps.store import redis_client
+from esl_apps.store import keys, redis_client
 from esl_apps.store.calls import Store, same_body
 from esl_apps.store.essence import Essence
 from tests.support.cluster import cluster_of_one
@@ -206,7 +206,7 @@ def test_an_older_state_that_is_still_on_its_way_does_not_overwrite_a_newer_one(
     save(store, one)
     second = gevent.spawn(store.calls, "acme", {}, 1, None)
     gevent.joinall([first, second], raise_error=True)
-    assert b'"ended"' in client.stored[f"esl_apps:call:{one['call_ref']}"]
+    assert b'"ended"' in client.stored[keys.call(one["call_ref"])]
 
 
 def test_a_call_whose_state_is_on_its_way_is_found() -> None:
@@ -386,7 +386,7 @@ def test_whatever_is_raised_calls_are_written_and_redis_is_watched_on(monkeypatc
     store.start()
     one = save(store, call("bridged"))
     with gevent.Timeout(10):
-        while client.faults or not store.healthy or f"esl_apps:call:{one['call_ref']}" not in client.stored:
+        while client.faults or not store.healthy or keys.call(one["call_ref"]) not in client.stored:
             gevent.sleep(0.01)
     assert not any(greenlet.dead for greenlet in store._greenlets)
     store.stop()

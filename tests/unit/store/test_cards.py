@@ -13,6 +13,7 @@ import pytest
 from esl_apps.config.model import Rule
 from esl_apps.core.cards import Limits, Unavailable
 from esl_apps.core.faults import Refused
+from esl_apps.store import keys
 from esl_apps.store.cards import CardStore, IdTaken, hash_pin
 from esl_apps.store.redis_client import connect
 from esl_apps.store.stale import Stale
@@ -437,7 +438,7 @@ def test_a_node_starts_while_its_redis_is_away() -> None:
 
 def test_what_is_stored_is_small(cards: CardStore, server: RedisServer) -> None:
     made = cards.create("acme", {"pin": PIN, "active": True, "user_id": "u1"})
-    document = server.client.hget("esl_apps:{cards}", "p" + hash_pin(PIN_KEY, PIN))
+    document = server.client.hget(keys.CARDS, "p" + hash_pin(PIN_KEY, PIN))
     assert json.loads(document) == [made.id, "acme", "u1", True, False, 1, ""]
 
 

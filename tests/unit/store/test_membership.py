@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from esl_apps.core.cards import Unavailable
-from esl_apps.store import membership, redis_client
+from esl_apps.store import keys, membership, redis_client
 from esl_apps.store.membership import DEAD, Roster, boots
 from tests.support.cluster import cluster_of_one
 from tests.support.node import RedisServer
@@ -39,7 +39,7 @@ def url(request: pytest.FixtureRequest, redis: RedisServer) -> str:
 def silent(one: Roster, seconds: float) -> None:
     """As if a process had last spoken so long ago."""
     text = [one.name, "host:1", False, f"{time.time() - seconds:.3f}"]
-    one._client.hset("esl_apps:nodes", one.boot, msgspec.json.encode(text))
+    one._client.hset(keys.NODES, one.boot, msgspec.json.encode(text))
 
 
 def test_a_silent_process_is_dead_and_one_that_speaks_is_not(url: str) -> None:

@@ -31,7 +31,7 @@ from esl_apps.core.limits import (
     read_destination,
 )
 from esl_apps.core.numbers import Number, NumberPlan
-from esl_apps.store import redis_client, script
+from esl_apps.store import keys, redis_client, script
 from esl_apps.store.breakers import Breakers, Trip
 from esl_apps.store.usage import AHEAD, BEAT, UsageStore
 from tests.support.node import RedisServer
@@ -194,9 +194,9 @@ gevent.sleep(60)
 
 def test_leases_go_by_redis_own_clock(client: Any, server: RedisServer) -> None:
     UsageStore(client, "one", lease=30).enter(HOLDER, 1, "a")
-    [(_call, ends)] = server.client.zrange(f"esl_apps:concurrent:{{{HOLDER}}}", 0, -1, withscores=True)
+    [(_call, ends)] = server.client.zrange(keys.concurrent(HOLDER), 0, -1, withscores=True)
     assert abs(ends - time.time() - 30) < 1
-    assert 28000 < server.client.pttl(f"esl_apps:concurrent:{{{HOLDER}}}") <= 30000
+    assert 28000 < server.client.pttl(keys.concurrent(HOLDER)) <= 30000
 
 
 # Calls -----------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def talks(usage: UsageStore, one: Charge, clock: Clock, seconds: float) -> None:
 
 def taken(server: RedisServer, field: str, key: str = KEY) -> float:
     """What Redis has counted; ``field`` begins with n (calls of a day), d (seconds of one) or m (of a minute)."""
-    sums = server.client.hgetall(f"esl_apps:usage:{{{key}}}:sums")
+    sums = server.client.hgetall(keys.usage_sums(key))
     return sum(float(value) for name, value in sums.items() if name.startswith(field))
 
 
@@ -386,7 +386,7 @@ def test_what_was_paid_long_before_the_answer_is_paid_anew(
     usage._run_out(one)
     assert taken(server, "m") == AHEAD
     minute = int(clock.at // 60)
-    assert float(server.client.hget(f"esl_apps:usage:{{{KEY}}}:sums", f"m{minute}")) == AHEAD
+    assert float(server.client.hget(keys.usage_sums(KEY), f"m{minute}")) == AHEAD
     assert one.cut is None
 
 
@@ -793,7 +793,7 @@ def test_a_node_that_knows_its_breakers_dials_what_has_no_limits_while_redis_is_
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", b"nonsense"])
 def test_an_unreadable_trip_is_a_trip(told: Told, server: RedisServer, raw: bytes) -> None:
-    server.client.hset("esl_apps:{breaker}:tripped", "account:acme", raw)
+    server.client.hset(keys.TRIPPED, "account:acme", raw)
     assert begins(told.nodes[0], of("a", Level("account:acme"))) == "breaker"
 
 

@@ -1,0 +1,124 @@
+"""The names of all keys in Redis: nothing else in the package, its tests or its benchmarks spells one out.
+
+In a cluster, the part in braces (the *hash tag*) decides on which node a key is. Keys that one script or one
+transaction uses together share their tag.
+"""
+
+from __future__ import annotations
+
+# Calls ------------------------------------------------------------------------------------------------
+
+#: Hash: a process's boot → its name, its address and its last beat.
+NODES = "esl_apps:nodes"
+
+
+def call(ref: str) -> str:
+    """String: a call as clients see it."""
+    return f"esl_apps:call:{ref}"
+
+
+def calls(integrator: str) -> str:
+    """Sorted set: the references of an integrator's calls of the last day ('': those of no integrator)."""
+    return f"esl_apps:calls:{integrator}"
+
+
+def live(boot: str) -> str:
+    """Hash: the references of a process's live calls → their essences. Outlives the process that wrote it."""
+    return f"esl_apps:live:{boot}"
+
+
+def idempotency(integrator: str, digest: str) -> str:
+    """String: the claim of an idempotency key. ``digest``: the key's SHA-256 in hex."""
+    return f"esl_apps:idempotency:{integrator}:{digest}"
+
+
+# Cards and accounts -----------------------------------------------------------------------------------
+
+#: Hash: claim (``p`` + keyed hash of the PIN, or ``c`` + E.164 digits) → card.
+CARDS = "esl_apps:{cards}"
+#: Hash: card id → claim.
+CARD_IDS = "esl_apps:{cards}:ids"
+#: Hash: card id → the last number that it dialled.
+LAST_NUMBERS = "esl_apps:{cards}:last_number"
+
+
+def cards_of(account_id: str) -> str:
+    """Sorted set: the ids of an account's cards, in the order of creation."""
+    return f"esl_apps:{{cards}}:of:{account_id}"
+
+
+def account(account_id: str) -> str:
+    """Hash of an imported account: ``account`` → the account, ``user:ID`` → the user's rules."""
+    return f"esl_apps:account:{account_id}"
+
+
+#: Hash: ``cccp`` or ``callflow.disa`` → the settings that were imported.
+SYSTEM_CONFIG = "esl_apps:system_config"
+#: Hash: an imported document → its fingerprint.
+IMPORTED = "esl_apps:imported"
+
+
+# Limits -----------------------------------------------------------------------------------------------
+
+
+def concurrent(holder: str) -> str:
+    """Sorted set: the references of a holder's calls that are up → when their leases end."""
+    return f"esl_apps:concurrent:{{{holder}}}"
+
+
+def usage_calls(counted: str) -> str:
+    """Sorted set: calls of the last hour → when they were dialled. ``counted``: as ``account:acme/country:CU``."""
+    return f"esl_apps:usage:{{{counted}}}:calls"
+
+
+def usage_sums(counted: str) -> str:
+    """Hash: ``n`` + day (since 1970, UTC) → calls; ``d`` + day and ``m`` + minute → seconds taken."""
+    return f"esl_apps:usage:{{{counted}}}:sums"
+
+
+#: Hash: a tripped breaker's scope → when, why and by whom it was tripped.
+TRIPPED = "esl_apps:{breaker}:tripped"
+#: List: the latest trips and resets, newest first.
+BREAKER_LOG = "esl_apps:{breaker}:log"
+
+
+# PIN guard --------------------------------------------------------------------------------------------
+
+#: Sorted set: the names of locks → until when they hold.
+PIN_LOCKS = "esl_apps:{pin_guard}:locks"
+
+
+def pin_tries(counter: str) -> str:
+    """Sorted set: wrong PINs → when they were typed. ``counter``: as ``number:27825556666``, or ``all``."""
+    return f"esl_apps:{{pin_guard}}:wrong:{counter}"
+
+
+def pin_lock(counter: str) -> str:
+    """Hash: ``until`` (Unix seconds) and ``level`` (how many locks in a row)."""
+    return f"esl_apps:{{pin_guard}}:lock:{counter}"
+
+
+# Callbacks --------------------------------------------------------------------------------------------
+
+#: Sorted set: number → when its callback is due or, once taken, when the lease ends.
+CALLBACKS_DUE = "esl_apps:{callbacks}:due"
+#: Hash: NUMBER → document, NUMBER:attempt, NUMBER:claim.
+CALLBACKS_PENDING = "esl_apps:{callbacks}:pending"
+
+
+def callbacks_past(number: str) -> str:
+    """Hash: ``ended`` (when the last callback did), ``day``, ``count``, ``keep``."""
+    return f"esl_apps:{{callbacks}}:past:{number}"
+
+
+# Records ----------------------------------------------------------------------------------------------
+
+
+def seq(notifications: str) -> str:
+    """String: the last ``seq`` given to an entry of a list. The list's name is the tag: both are on one slot."""
+    return f"esl_apps:{{{notifications}}}:seq"
+
+
+def pushed(notifications: str, id: str) -> str:
+    """String: the ``seq`` of an entry that was pushed to a list."""
+    return f"esl_apps:{{{notifications}}}:done:{id}"

@@ -1,0 +1,57 @@
+"""The text of every key, as it is in the Redis of every installation: none may change without a migration."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from esl_apps.store import keys
+from tests.support import ROOT
+
+GOLDEN = {
+    keys.NODES: "esl_apps:nodes",
+    keys.call("REF"): "esl_apps:call:REF",
+    keys.calls("acme"): "esl_apps:calls:acme",
+    keys.calls(""): "esl_apps:calls:",
+    keys.live("BOOT"): "esl_apps:live:BOOT",
+    keys.idempotency("acme", "DIGEST"): "esl_apps:idempotency:acme:DIGEST",
+    keys.CARDS: "esl_apps:{cards}",
+    keys.CARD_IDS: "esl_apps:{cards}:ids",
+    keys.LAST_NUMBERS: "esl_apps:{cards}:last_number",
+    keys.cards_of("acme"): "esl_apps:{cards}:of:acme",
+    keys.account("acme"): "esl_apps:account:acme",
+    keys.SYSTEM_CONFIG: "esl_apps:system_config",
+    keys.IMPORTED: "esl_apps:imported",
+    keys.concurrent("user:acme:u1"): "esl_apps:concurrent:{user:acme:u1}",
+    keys.usage_calls("account:acme/country:CU"): "esl_apps:usage:{account:acme/country:CU}:calls",
+    keys.usage_sums("breaker:system"): "esl_apps:usage:{breaker:system}:sums",
+    keys.TRIPPED: "esl_apps:{breaker}:tripped",
+    keys.BREAKER_LOG: "esl_apps:{breaker}:log",
+    keys.PIN_LOCKS: "esl_apps:{pin_guard}:locks",
+    keys.pin_tries("number:27825556666"): "esl_apps:{pin_guard}:wrong:number:27825556666",
+    keys.pin_lock("all"): "esl_apps:{pin_guard}:lock:all",
+    keys.CALLBACKS_DUE: "esl_apps:{callbacks}:due",
+    keys.CALLBACKS_PENDING: "esl_apps:{callbacks}:pending",
+    keys.callbacks_past("27825556666"): "esl_apps:{callbacks}:past:27825556666",
+    keys.seq("enigma:notifications:cdr"): "esl_apps:{enigma:notifications:cdr}:seq",
+    keys.pushed("enigma:notifications:cdr", "ID"): "esl_apps:{enigma:notifications:cdr}:done:ID",
+}
+
+
+@pytest.mark.parametrize(("key", "text"), GOLDEN.items())
+def test_key_has_the_text_it_always_had(key: str, text: str) -> None:
+    assert key == text
+
+
+def test_every_key_of_the_module_is_golden() -> None:
+    public = {name for name in vars(keys) if not name.startswith("_") and name != "annotations"}
+    source = (ROOT / "tests/unit/store/test_keys.py").read_text()
+    assert {name for name in public if f"keys.{name}" not in source} == set()
+
+
+def test_no_other_module_spells_a_key_out() -> None:
+    spelled = re.compile(r"""["']esl_apps:(?!:)""")
+    files = [path for folder in ("esl_apps", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    found = {path.relative_to(ROOT).as_posix() for path in files if spelled.search(path.read_text())}
+    assert found == {"esl_apps/store/keys.py", "tests/unit/store/test_keys.py"}
