@@ -14,9 +14,9 @@ import pytest
 from esl_apps.store import keys
 from tests.conftest import on_the_sandbox
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.support.callers import AGENT, CALLEE, CALLER_E164, CARDS, CB, CC_NATIONAL, E164, card
 from tests.support.node import ADMIN_TOKEN, Node, RedisServer, configuration, request
 
-AGENT, CALLEE, E164 = "1000", "0820001234", "27820001234"
 #: Until the test says what it does.
 RINGS = Script(answer_after=None)
 
@@ -231,25 +231,6 @@ def test_the_callee_answers_after_the_node_died(rig: Rig, redis: RedisServer, st
 
 # Cards -----------------------------------------------------------------------------------------------------
 
-CB, CC, HOLDER = "0115552000", "0115552001", "27825556666"
-CARDS: dict[str, Any] = {
-    "pin_key": "key-for-tests",
-    "cccp": {
-        "cccp_cb_number": CB,
-        "cccp_cc_number": CC,
-        "callback_delay": 0.2,
-        "prompt_delay": 0.1,
-        "cid_trust": "any",
-    },
-    "callback": {"retries": 1, "retry_after": 0.5, "cool_down": 60},
-    "accounts": {"acme": {"caller_id": {"number": "+27115550000"}}},
-}
-
-
-def card(node: Node, **fields: Any) -> None:
-    body = {"data": {"active": True, **fields}}
-    assert request(node.admin, "PUT", "/v2/accounts/acme/cccps", body, token=ADMIN_TOKEN).status == 201
-
 
 def live(nodes: list[Node]) -> list[Node]:
     return [node for node in nodes if metric(node, "esl_apps_live_calls") > 0]
@@ -260,8 +241,8 @@ def test_a_callback_is_answered_after_its_node_died(rig: Rig, redis: RedisServer
     nodes = [stage(**CARDS), stage(**CARDS)]
     acquainted(redis, 2)
     rig.route(CB, "callback", nodes[0].config["node"]["listen"])
-    card(nodes[0], cid=HOLDER)
-    back = rig.outside(HOLDER, RINGS)
+    card(nodes[0], cid=CALLER_E164)
+    back = rig.outside(CALLER_E164, RINGS)
     callee = rig.outside(E164, Script(answer_after=0.1))
     leg = rig.outside("0825556666").dial(CB)
     eventually(lambda: leg.leg.ended_at is not None)
@@ -287,8 +268,8 @@ def test_a_callback_whose_node_died_is_refused_and_tried_again(
 ) -> None:
     node = stage(**CARDS)
     rig.route(CB, "callback", node.config["node"]["listen"])
-    card(node, cid=HOLDER)
-    back = rig.outside(HOLDER, RINGS)
+    card(node, cid=CALLER_E164)
+    back = rig.outside(CALLER_E164, RINGS)
     leg = rig.outside("0825556666").dial(CB)
     eventually(lambda: leg.leg.ended_at is not None)
     eventually(lambda: back.calls)
@@ -326,10 +307,10 @@ def test_a_killed_nodes_limit_is_held_while_they_talk_and_given_back_at_the_end(
     rig: Rig, redis: RedisServer, stage: Callable[..., Node]
 ) -> None:
     node = stage(**CARDS)
-    rig.route(CC, "dialthrough", node.config["node"]["listen"])
-    card(node, cid=HOLDER)
+    rig.route(CC_NATIONAL, "dialthrough", node.config["node"]["listen"])
+    card(node, cid=CALLER_E164)
     callee = rig.outside(E164, Script(answer_after=0.1))
-    caller = rig.outside("0825556666").dial(CC)
+    caller = rig.outside("0825556666").dial(CC_NATIONAL)
     eventually(lambda: caller.leg.answered_at is not None)
     caller.digits("," + CALLEE + "#")
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None)

@@ -11,10 +11,8 @@ import pytest
 from esl_apps.store import keys
 from tests.conftest import on_the_sandbox
 from tests.rig.base import Rig, Script, eventually
+from tests.support.callers import CALLEE, CALLER, CALLER_E164, CB, E164, STRANGER, card
 from tests.support.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
-
-CB, CALLER, STRANGER = "0115552000", "0825556666", "0845550000"
-CALLER_E164, CALLEE, E164 = "27825556666", "0820001234", "27820001234"
 
 
 def CONFIG(config: dict[str, Any]) -> None:
@@ -32,11 +30,6 @@ def CONFIG(config: dict[str, Any]) -> None:
 @pytest.fixture(autouse=True)
 def routed(rig: Rig, node: Node) -> None:
     rig.route(CB, "callback", node.config["node"]["listen"])
-
-
-def card(node: Node, **fields: Any) -> None:
-    body = {"data": {"active": True, **fields}}
-    assert request(node.admin, "PUT", "/v2/accounts/acme/cccps", body, token=ADMIN_TOKEN).status == 201
 
 
 def missed_call(rig: Rig, number: str = CALLER) -> float:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.test_callback import CALLEE, CALLER, CALLER_E164, CB, E164, card
 from tests.rig.base import Rig, Script, eventually
+from tests.support.callers import CALLEE, CALLER, CALLER_E164, CB, E164, card
 from tests.support.node import Node, RedisServer, asks
 
 

@@ -10,10 +10,9 @@ import pytest
 
 from tests.conftest import on_a_real_switch
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.support.callers import CALLEE, CALLER, CC, E164, STRANGER, card, reach
 from tests.support.node import ADMIN_TOKEN, Node, RedisServer, request
 
-CC, CALLER, STRANGER = "5141115555", "0825556666", "0845550000"
-CALLEE, E164 = "0820001234", "27820001234"
 PIN = "482190735"
 
 
@@ -41,25 +40,11 @@ def routed(rig: Rig, node: Node) -> None:
     rig.route(CC, "dialthrough", node.config["node"]["listen"])
 
 
-def card(node: Node, account: str = "acme", **fields: Any) -> dict[str, Any]:
-    """A card, through the API that an operator uses."""
-    answer = request(
-        node.admin, "PUT", f"/v2/accounts/{account}/cccps", {"data": {"active": True, **fields}}, token=ADMIN_TOKEN
-    )
-    assert answer.status == 201, answer.body
-    return dict(answer.json["data"])
-
-
 def dial_in(rig: Rig, number: str = CALLER, **script: Any) -> PhoneLeg:
     leg = rig.outside(number, Script(**script)).dial(CC)
     eventually(lambda: leg.leg.answered_at is not None)
     time.sleep(0.3)
     return leg
-
-
-def reach(leg: PhoneLeg, digits: str, hz: int) -> None:
-    leg.digits(digits)
-    assert leg.hears(hz, within=8)
 
 
 def test_known_by_number(rig: Rig, node: Node, redis: RedisServer) -> None:

@@ -13,29 +13,13 @@ from esl_apps.core.dialstring import UNHEARD
 from esl_apps.esl import wire
 from tests.conftest import on_a_real_switch
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.support.callers import CALLEE, CALLER, DIALTONE, DISA, DISA_PIN, E164, disa_config
 from tests.support.node import Node, RedisServer
 
-DISA, CALLER, CALLEE, E164 = "27115550002", "0825556666", "0820001234", "27820001234"
-PIN = "4821907356"
-DIALTONE, RINGBACK = (350, 440), 440
+RINGBACK = 440
 
 
-def CONFIG(config: dict[str, Any]) -> None:
-    # The node takes its calls' JSON CDRs out of its spool, soon after; two tests here read them.
-    config["spool"]["dir"] += "/none"
-    config["accounts"] = {
-        "acme": {
-            "caller_id": {"number": "+27115550000", "name": "Acme"},
-            "integrator": "acme",
-            "call_restriction": {"international": {"action": "deny"}},
-            "disa": {
-                "front": {"pin": PIN, "interdigit": 700, "use_account_caller_id": True},
-                "own": {"pin": PIN, "interdigit": 700, "use_account_caller_id": False},
-                "short": {"pin": PIN, "interdigit": 700, "max_session": 2.5},
-                "open": {"allow_no_pin": True, "interdigit": 700, "preconnect_audio": "ringing"},
-            },
-        }
-    }
+CONFIG = disa_config
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +37,7 @@ def dial_in(rig: Rig, did: str = DISA, **script: Any) -> PhoneLeg:
 def test_right_pin_a_number_and_two_way_audio(rig: Rig, node: Node, redis: RedisServer) -> None:
     callee = rig.outside(E164, Script(answer_after=0.3, tone=900))
     leg = dial_in(rig, tone=500)
-    leg.digits(PIN)
+    leg.digits(DISA_PIN)
     assert leg.hears(*DIALTONE)
     leg.digits(CALLEE + "#")
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
@@ -72,7 +56,7 @@ def test_right_pin_a_number_and_two_way_audio(rig: Rig, node: Node, redis: Redis
 
 def test_the_first_digit_stops_the_dial_tone(rig: Rig, node: Node, redis: RedisServer) -> None:
     leg = dial_in(rig)
-    leg.digits(PIN)
+    leg.digits(DISA_PIN)
     assert leg.hears(*DIALTONE)
     leg.digits("0")
     time.sleep(0.2)
@@ -96,9 +80,9 @@ def test_three_wrong_pins_end_the_call(rig: Rig, node: Node, redis: RedisServer)
 
 def test_a_short_pin_with_hash_is_a_wrong_one(rig: Rig, node: Node, redis: RedisServer) -> None:
     leg = dial_in(rig)
-    leg.digits(PIN[:4] + "#")
+    leg.digits(DISA_PIN[:4] + "#")
     assert not leg.hears(*DIALTONE, within=1.0)
-    leg.digits(PIN + "#")
+    leg.digits(DISA_PIN + "#")
     assert leg.hears(*DIALTONE)
     leg.hangup()
     redis.pop()
@@ -106,9 +90,9 @@ def test_a_short_pin_with_hash_is_a_wrong_one(rig: Rig, node: Node, redis: Redis
 
 def test_empty_entry_counts_as_a_try(rig: Rig, node: Node, redis: RedisServer) -> None:
     leg = dial_in(rig)
-    leg.digits(PIN)
+    leg.digits(DISA_PIN)
     assert leg.hears(*DIALTONE)
-    # A # right behind the PIN would be the PIN's.
+    # A # right behind the DISA_PIN would be the DISA_PIN's.
     time.sleep(0.8)
     for _ in range(3):
         leg.digits("#")
@@ -120,7 +104,7 @@ def test_empty_entry_counts_as_a_try(rig: Rig, node: Node, redis: RedisServer) -
 def test_a_denied_class_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
     premium = rig.outside("27900123456")
     leg = dial_in(rig)
-    leg.digits(PIN + "0900123456#")
+    leg.digits(DISA_PIN + "0900123456#")
     eventually(lambda: leg.leg.ended_at is not None)
     record = redis.pop()
     assert (record["end_reason"], record["end_code"]) == ("rejected", 57)
@@ -130,7 +114,7 @@ def test_a_denied_class_is_refused(rig: Rig, node: Node, redis: RedisServer) -> 
 
 def test_an_emergency_number_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
     leg = dial_in(rig)
-    leg.digits(PIN + "112#")
+    leg.digits(DISA_PIN + "112#")
     eventually(lambda: leg.leg.ended_at is not None)
     record = redis.pop()
     assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 57, "112")
@@ -140,7 +124,7 @@ def test_star_star_ends_a_talk_and_a_second_number_is_dialled(rig: Rig, node: No
     first = rig.outside(E164, Script(answer_after=0.1, tone=900))
     second = rig.outside("27831112222", Script(answer_after=0.1, tone=1300))
     leg = dial_in(rig)
-    leg.digits(PIN + CALLEE + "#")
+    leg.digits(DISA_PIN + CALLEE + "#")
     assert leg.hears(900, within=5)
     leg.digits("*")
     time.sleep(0.3)
@@ -166,7 +150,7 @@ def test_busy_and_then_another_number(rig: Rig, node: Node, redis: RedisServer) 
     busy = rig.outside(E164, Script(reject=486))
     rig.outside("27831112222", Script(answer_after=0.1, tone=900))
     leg = dial_in(rig)
-    leg.digits(PIN + CALLEE + "#")
+    leg.digits(DISA_PIN + CALLEE + "#")
     eventually(lambda: busy.calls)
     assert leg.hears(*DIALTONE, within=8)
     leg.digits("0831112222#")
@@ -181,7 +165,7 @@ def test_callers_own_number_is_shown(rig: Rig, node: Node, redis: RedisServer) -
     rig.route("27115550003", "disa/acme/own", node.config["node"]["listen"])
     callee = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.3))
     leg = dial_in(rig, "27115550003")
-    leg.digits(PIN + CALLEE + "#")
+    leg.digits(DISA_PIN + CALLEE + "#")
     eventually(lambda: callee.calls)
     # ensure_valid_caller_id: the account may not present a stranger's number, so its own is shown.
     assert callee.calls[0].leg.caller_number == "+27115550000"
@@ -203,7 +187,7 @@ def test_ringing_before_the_dial_tone_and_no_pin(rig: Rig, node: Node, redis: Re
 def test_digits_by_sip_info(rig: Rig, node: Node, redis: RedisServer) -> None:
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
     leg = dial_in(rig)
-    leg.digits(PIN + CALLEE + "#", method="info")
+    leg.digits(DISA_PIN + CALLEE + "#", method="info")
     eventually(lambda: callee.calls)
     assert leg.hears(900, within=8)
     leg.hangup()
@@ -215,7 +199,7 @@ def test_hang_up_in_each_state_leaves_nothing(rig: Rig, node: Node, redis: Redis
     callee = rig.outside(E164, Script(answer_after=None))
     leg = dial_in(rig)
     if when != "pin":
-        leg.digits(PIN)
+        leg.digits(DISA_PIN)
         assert leg.hears(*DIALTONE)
     if when == "number":
         leg.digits("082")
@@ -241,7 +225,7 @@ def test_no_typed_pin_is_left_anywhere(rig: Rig, node: Node, redis: RedisServer)
     tap = rig.listen_events("all")
     rig.outside(E164, Script(answer_after=0.1, hangup_after=0.5))
     leg = dial_in(rig)
-    leg.digits(PIN)
+    leg.digits(DISA_PIN)
     assert leg.hears(*DIALTONE)
     # Not one digit of it, in any event that another client got.
     assert not re.search(rb"(last_matching_digits|DTMF-Digit)\W+\d", tap.raw)
@@ -262,7 +246,7 @@ def test_no_typed_pin_is_left_anywhere(rig: Rig, node: Node, redis: RedisServer)
         redis.client.get(key) or "" for key in keys if redis.client.type(key) == "string"
     )
     for place, text in places.items():
-        assert PIN not in text, place
+        assert DISA_PIN not in text, place
         assert "RECV DTMF" not in text, place
         assert not re.search(r"digits_dialed\W+\d", text), place
     tap.close()
@@ -273,7 +257,7 @@ def test_a_pin_typed_over_another_prompt_is_in_no_event(rig: Rig, node: Node, re
     tap = rig.listen_events("all")
     leg = dial_in(rig)
     for _ in range(3):
-        # Wrong, and the next one begins while "wrong PIN" plays: the prompt before the last is that of the end.
+        # Wrong, and the next one begins while "wrong DISA_PIN" plays: the prompt before the last is that of the end.
         leg.digits("111#")
         time.sleep(1.0)
     leg.digits("4")
@@ -289,7 +273,7 @@ def test_a_pin_typed_over_another_prompt_is_in_no_event(rig: Rig, node: Node, re
 def test_a_session_ends_with_its_time_whatever_is_asked_then(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route("27115550006", "disa/acme/short", node.config["node"]["listen"])
     leg = dial_in(rig, "27115550006")
-    leg.digits(PIN)
+    leg.digits(DISA_PIN)
     assert leg.hears(*DIALTONE)
     eventually(lambda: leg.leg.ended_at is not None)
     assert leg.leg.answered_at is not None

@@ -14,10 +14,10 @@ import pytest
 
 from esl_apps.cli.dialplan import render
 from esl_apps.config.model import Config
-from tests.behaviour.test_disa import CALLEE, CALLER, CONFIG, DIALTONE, DISA, E164, PIN
 from tests.conftest import ON_FREESWITCH
 from tests.rig.base import PhoneLeg, Script, eventually
 from tests.rig.freeswitch import FreeswitchRig
+from tests.support.callers import CALLEE, CALLER, DIALTONE, DISA, DISA_PIN, E164, disa_config
 from tests.support.node import Node, RedisServer, configuration
 from tests.support.ports import free_port
 
@@ -46,7 +46,7 @@ def stage(shipped: tuple[FreeswitchRig, str], redis: RedisServer) -> Iterator[tu
     rig.reset()
     redis.client.flushdb()
     config = configuration(rig, redis)
-    CONFIG(config)
+    disa_config(config)
     config["node"]["listen"] = listen
     node = Node(config)
     yield rig, node
@@ -59,7 +59,7 @@ def talking(rig: FreeswitchRig) -> tuple[PhoneLeg, Any]:
     leg = rig.outside(CALLER).dial(DISA)
     eventually(lambda: leg.leg.answered_at is not None)
     time.sleep(0.3)
-    leg.digits(PIN + CALLEE + "#")
+    leg.digits(DISA_PIN + CALLEE + "#")
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
     time.sleep(0.5)
     return leg, callee
@@ -83,8 +83,8 @@ def test_a_talk_whose_socket_or_node_dies_has_its_record(
     callee.calls[0].hangup()
     first = redis.pop(timeout=15)
     assert (first["end_reason"], first["hung_up_by"], first["number"]) == ("answered", "callee", "+27820001234")
-    # The caller is asked for the PIN again, and may dial on: another attempt of the same session.
-    leg.digits(PIN + CALLEE + "#")
+    # The caller is asked for the DISA_PIN again, and may dial on: another attempt of the same session.
+    leg.digits(DISA_PIN + CALLEE + "#")
     eventually(lambda: len(callee.calls) == 2 and callee.calls[1].leg.answered_at)
     time.sleep(0.5)
     leg.hangup()
@@ -109,7 +109,7 @@ def test_a_node_that_dies_while_b_rings_leaves_bs_own_end(
     leg = rig.outside(CALLER).dial(DISA)
     eventually(lambda: leg.leg.answered_at is not None)
     time.sleep(0.3)
-    leg.digits(PIN + CALLEE + "#")
+    leg.digits(DISA_PIN + CALLEE + "#")
     eventually(lambda: callee.calls)
     restart(node)
     callee.calls[0].reject(486)
@@ -139,7 +139,7 @@ def test_what_dies_while_the_caller_keys_costs_no_second_record(
     leg = rig.outside(CALLER).dial(DISA)
     eventually(lambda: leg.leg.answered_at is not None)
     time.sleep(0.3)
-    leg.digits(PIN[:3])
+    leg.digits(DISA_PIN[:3])
     time.sleep(0.5)
     if dies == "socket":
         rig.drop_sockets()
@@ -147,7 +147,7 @@ def test_what_dies_while_the_caller_keys_costs_no_second_record(
         restart(node)
     eventually(lambda: times_answered(node) == 2)
     time.sleep(0.3)
-    leg.digits(PIN + "#")
+    leg.digits(DISA_PIN + "#")
     assert leg.hears(*DIALTONE)
     leg.hangup()
     record = redis.pop(timeout=15)

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from esl_apps.store import keys
-from tests.behaviour.test_dialthrough import card
-from tests.behaviour.test_disa import DIALTONE
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.rig.freeswitch import EslClient, EventTap
+from tests.support.callers import DIALTONE, card
 from tests.support.node import Node, RedisServer, request
 
 DISA, CC = "27115550002", "0115551000"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from esl_apps.store import keys
-from tests.behaviour.test_disa import DIALTONE
 from tests.conftest import on_a_real_switch
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.support import zygote
+from tests.support.callers import DIALTONE
 from tests.support.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
 
 DISA, CALLER, CALLEE, E164 = "27115550002", "0825556666", "0820001234", "27820001234"

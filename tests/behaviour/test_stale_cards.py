@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.test_adoption import CALLEE, CARDS, CC, E164, HOLDER, card
 from tests.conftest import on_the_sandbox
 from tests.rig.base import Rig, Script, eventually
+from tests.support.callers import CALLEE, CALLER_E164, CARDS, CC_NATIONAL, E164, card
 from tests.support.node import Node, RedisServer, configuration, request
 
 
@@ -22,7 +22,7 @@ def own() -> Iterator[RedisServer]:
 
 
 def dial(rig: Rig) -> Any:
-    leg = rig.outside("0825556666").dial(CC)
+    leg = rig.outside("0825556666").dial(CC_NATIONAL)
     eventually(lambda: leg.leg.answered_at is not None)
     time.sleep(0.5)
     return leg
@@ -37,8 +37,8 @@ def test_a_card_that_was_known_opens_where_the_operator_allows_it(
     config["redis"]["stale_cards"] = seconds
     node = Node(config)
     try:
-        rig.route(CC, "dialthrough", config["node"]["listen"])
-        card(node, cid=HOLDER)
+        rig.route(CC_NATIONAL, "dialthrough", config["node"]["listen"])
+        card(node, cid=CALLER_E164)
         callee = rig.outside(E164, Script(answer_after=0.1))
         first = dial(rig)
         first.digits(CALLEE + "#")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.test_dialthrough import CALLER, CC, STRANGER, card
 from tests.conftest import on_a_real_switch
 from tests.rig.base import Rig, Script, eventually
 from tests.rig.freeswitch import RawCall
+from tests.support.callers import CALLER, CC, STRANGER, card
 from tests.support.node import Node, RedisServer
 
 CALLEE, DID = "0820001234", "27115550000"

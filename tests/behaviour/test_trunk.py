@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.test_dialthrough import CALLEE, CALLER, CC, E164, STRANGER, card, reach
 from tests.conftest import on_a_real_switch
 from tests.rig.base import Rig, Script, eventually
+from tests.support.callers import CALLEE, CALLER, CC, E164, STRANGER, card, reach
 from tests.support.node import Node, RedisServer
 
 ATTESTED = {"P-Asserted-Identity": f"<sip:{CALLER};verstat=TN-Validation-Passed-A@127.0.0.1;user=phone>"}
