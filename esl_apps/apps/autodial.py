@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from esl_apps.apps.application import Application
 from esl_apps.apps.legs import aleg_variables
 from esl_apps.apps.session import Rules, Session, account_level, shown_number
 from esl_apps.apps.settings import Settings
@@ -19,6 +20,9 @@ from esl_apps.core.numbers import Number
 from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "autodial"
+APPLICATION = Application(
+    ref=REF, path="autodial", title="One HTTP request joins two numbers, or a number and a conference.", placed=True
+)
 CONFERENCE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """The name of a room."""
 

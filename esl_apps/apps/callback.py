@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from esl_apps.apps import dialthrough
+from esl_apps.apps.application import Application
 from esl_apps.apps.legs import aleg_variables
 from esl_apps.apps.session import Refused, Rules, Session, account_level, session_variables
 from esl_apps.apps.settings import Settings
@@ -18,6 +19,9 @@ from esl_apps.core.restrictions import denied
 from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "callback"
+APPLICATION = Application(
+    ref=REF, path="callback", title="A missed call is returned, then goes on as a calling card.", placed=True
+)
 #: Seconds for which an answered callback waits for the key that confirms it (``callback.confirm``).
 CONFIRM = 10.0
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from esl_apps.apps.application import Application
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import aleg_variables, bleg_variables, join, recording_name, recording_path
 from esl_apps.apps.ringing import Line, ring_aleg
@@ -26,6 +27,13 @@ from esl_apps.core.numbers import NotDialable, Number, NumberPlan, presented
 from esl_apps.core.order import Client, Order
 
 REF = "click-dial"
+APPLICATION = Application(
+    ref=REF,
+    path="click2dial",
+    title="A client asks over HTTP, or a phone dials: ring the agent, then the customer.",
+    placed=True,
+    recorded=True,
+)
 
 
 # Over HTTP ---------------------------------------------------------------------------------------------

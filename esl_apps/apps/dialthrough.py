@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from esl_apps.apps.application import Application
 from esl_apps.apps.session import Refused, Rules, Session, open_session, session_variables, shown_number
 from esl_apps.apps.settings import Settings
 from esl_apps.core import dialstring
@@ -17,6 +18,9 @@ from esl_apps.core.restrictions import Rule
 from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "dialthrough"
+APPLICATION = Application(
+    ref=REF, path="dialthrough", title="A calling card: known by number or PIN, the caller dials out.", session=True
+)
 
 # Kazoo's cccp: PIN of 9 to 12 digits and number of 2 to 17, three tries each, first digit within 5 s, 2 s between.
 TRIES = 3

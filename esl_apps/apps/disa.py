@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from esl_apps.apps.application import Application
 from esl_apps.apps.session import Refused, Rules, Session, open_session, session_variables, shown_number
 from esl_apps.apps.settings import Settings
 from esl_apps.core.attempt import Attempt
@@ -17,6 +18,9 @@ from esl_apps.core.restrictions import Rule
 from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "disa"
+APPLICATION = Application(
+    ref=REF, path="disa", title="A caller with a PIN gets a dial tone and dials out as the account.", session=True
+)
 
 #: 350 and 440 Hz, and 440 and 480 Hz with two seconds on and four off: the contract's tones (North America's).
 DIALTONE = "tone_stream://%(10000,0,350,440)"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from esl_apps.apps.application import Application
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import (
     aleg_variables,
@@ -22,6 +23,13 @@ from esl_apps.core.call import Bridged, Call, CallEnded, Leg
 from esl_apps.core.numbers import NotDialable, Number, presented
 
 REF = "inbound"
+APPLICATION = Application(
+    ref=REF,
+    path="inbound",
+    title="A customer calls an integrator's number: ring its agents, answer with the first who does.",
+    recorded=True,
+    second_party=terms.AGENT,
+)
 #: What a caller whose number is withheld or unreadable is shown as.
 ANONYMOUS = "anonymous"
 

@@ -16,7 +16,7 @@ import gevent
 import msgspec
 from gevent.lock import Semaphore
 
-from esl_apps.apps import autodial, callback, click2dial, inbound
+from esl_apps.apps import application, callback, click2dial, inbound
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.apps.legs import recording_name
 from esl_apps.core import causes, terms
@@ -45,9 +45,6 @@ PARKED = 10.0
 ASK_EVERY = 15.0
 #: Seconds between two looks into the spool.
 LOOK_EVERY = 5.0
-
-#: Applications whose A-leg a node rang by itself.
-_PLACED = frozenset({click2dial.REF, autodial.REF, callback.REF})
 
 
 class Adoption:
@@ -195,7 +192,9 @@ class Adoption:
                 gevent.sleep(0.05)
                 continue
             self._picture(live, legs)
-            parked = live.attempt.app in _PLACED and live.attempt.state == terms.AGENT_ANSWERED and len(legs) == 1
+            parked = (
+                application(live.attempt.app).placed and live.attempt.state == terms.AGENT_ANSWERED and len(legs) == 1
+            )
             if parked and asked >= parked_at:
                 log.warning("a leg that nobody has is hung up", extra={"call_ref": ref})
                 self._services.calls.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
@@ -244,7 +243,7 @@ class Adoption:
             leg = leg_of(event)
             if event.var("esl_bleg") is None:
                 attempt.aleg_uuid = leg.uuid
-                if leg.answered_at is not None and attempt.app in _PLACED:
+                if leg.answered_at is not None and application(attempt.app).placed:
                     attempt.enter(terms.AGENT_ANSWERED, leg.answered_at)
             elif leg.answered_at is not None:
                 self._joined(attempt, leg)
@@ -280,7 +279,7 @@ class Adoption:
             self._find_recording(attempt)
         if aleg is not None and attempt.app == click2dial.REF:
             attempt.hold_time = round(aleg.hold_seconds)
-        if aleg is not None and attempt.app in _PLACED and attempt.answered_at is None:
+        if aleg is not None and application(attempt.app).placed and attempt.answered_at is None:
             attempt.answered_at = aleg.answered_at
         end = end_of(aleg, bleg, now)
         at = end.at
@@ -292,7 +291,7 @@ class Adoption:
         elif bleg is None and attempt.bridged_at is None and aleg is not None and not aleg.hung_up_itself:
             self._end_of_a(attempt, aleg, at)
         else:
-            party = terms.AGENT if attempt.app == inbound.REF else terms.CALLEE
+            party = application(attempt.app).second_party
             conclude(attempt, end, None, party)
         if attempt.app == callback.REF:
             self._callbacks.settle(attempt)
@@ -300,7 +299,7 @@ class Adoption:
     def _end_of_a(self, attempt: Attempt, aleg: Leg, at: float) -> None:
         """A alone, and it was not its own phone that hung up."""
         code = aleg.q850 or causes.NORMAL_UNSPECIFIED
-        if attempt.app in _PLACED and aleg.answered_at is None and code != causes.NORMAL_CLEARING:
+        if application(attempt.app).placed and aleg.answered_at is None and code != causes.NORMAL_CLEARING:
             attempt.end(f"agent_{causes.failure(code)}", code, terms.AGENT, at)
         else:
             # It had nobody to go on with it, and the switch let it go.
@@ -325,7 +324,7 @@ class Adoption:
 
     def _find_recording(self, attempt: Attempt) -> None:
         one = self._services.policy.config.integrator(attempt.integrator or "")
-        if one is not None and one.record and attempt.app in (click2dial.REF, inbound.REF):
+        if one is not None and one.record and application(attempt.app).recorded:
             attempt.recording_url = recording_name(attempt)
 
     # The spool ----------------------------------------------------------------------------------------

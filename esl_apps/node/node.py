@@ -8,7 +8,7 @@ from functools import partial
 
 import gevent
 
-from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
+from esl_apps.apps import APPLICATIONS
 from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config
 from esl_apps.esl.server import OutboundServer
@@ -82,7 +82,7 @@ class Node:
     def _watch(self) -> None:
         """Let a scrape of the metrics read what is known only now."""
         services, metrics = self.services, self.services.metrics
-        for app in (click2dial.REF, inbound.REF, disa.REF, dialthrough.REF, callback.REF, autodial.REF):
+        for app in APPLICATIONS:
             metrics.live.labels(app).set_function(partial(services.calls.count, app))
         metrics.breakers.set_function(lambda: services.breakers.count)
         for name, health in services.fleet.health.items():

@@ -8,13 +8,13 @@ from contextlib import suppress
 
 import gevent
 
-from esl_apps.apps import dialthrough, disa, inbound
+from esl_apps.apps import application, inbound
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.core import causes
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded, Leg
 from esl_apps.core.cards import Unavailable
-from esl_apps.core.terms import AGENT, CALLEE, LOST, SYSTEM
+from esl_apps.core.terms import LOST, SYSTEM
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.server import FULL
@@ -34,9 +34,6 @@ log = logging.getLogger(__name__)
 _KEPT = 1.0
 #: Seconds for an attempt to end once its end is known.
 _SETTLE = 2.0
-
-#: Applications in which one caller dials one number after another.
-_SESSIONS = frozenset({disa.REF, dialthrough.REF})
 
 
 class Visit:
@@ -71,7 +68,7 @@ class Visit:
             # One session that dials none has one record, however many nodes served it.
             attempt.call_ref, attempt.contact_ref = self.goes_on.call_ref, self.goes_on.contact_ref
             attempt.dialed_at = self.goes_on.dialed_at
-        if first and attempt.app in _SESSIONS:
+        if first and application(attempt.app).session:
             attempt.follows = self.follows
         self.ref = attempt.call_ref
         live = self.services.calls.begin(attempt, self.switch)
@@ -109,7 +106,7 @@ class Visit:
             # Of this process: its flow waits for the channel's end, and this is all the end that there will be.
             attempt = live.attempt
             self.session_ref, self.follows = attempt.session_ref, attempt.follows
-            if attempt.app in _SESSIONS and attempt.number is None:
+            if application(attempt.app).session and attempt.number is None:
                 # It dialled nothing, and the caller goes on: once that has begun, and not before.
                 self._before = live
                 return
@@ -154,7 +151,7 @@ class Visit:
         bleg = next((leg_of(end) for end in ends.values() if end.var("esl_bleg") is not None), None)
         if bleg is None and (known.number is not None or known.bridged_at is not None):
             bleg = self._bleg_of(known, now)
-        if bleg is None and (known.app not in _SESSIONS or known.number is None):
+        if bleg is None and (not application(known.app).session or known.number is None):
             # It had dialled nothing, and goes on.
             self.goes_on = restored(known)
             return
@@ -167,7 +164,7 @@ class Visit:
             return
         if bleg.answered_at is not None and attempt.app == inbound.REF and attempt.bridged_at is None:
             inbound.answered(attempt, bleg.answered_at, bleg, self.services.records.announce)
-        party = AGENT if attempt.app == inbound.REF else CALLEE
+        party = application(attempt.app).second_party
         conclude(attempt, end_of(leg_of(data), bleg, now), None, party)
 
     def _bleg_of(self, known: Essence, now: float) -> Leg | None:
