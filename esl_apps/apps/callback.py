@@ -47,7 +47,7 @@ def whom_to_call(caller: str | None, settings: Settings, rules: Rules, cards: Ca
     """The number to ring and its card, or why there is none.
 
     Never an own DID, a class that is denied, or a number that is not enrolled.
-    :raises Unavailable: Redis is away: that is no answer, and no reason to forget a callback.
+    :raises StoreUnavailable: Redis is away: that is no answer, and no reason to forget a callback.
     """
     if caller is None:
         return "the number is withheld"

@@ -19,12 +19,13 @@ from esl_apps.apps.settings import Settings
 from esl_apps.core import causes, dialstring, numbers, reference, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded
-from esl_apps.core.cards import Unavailable, Usage
+from esl_apps.core.cards import Usage
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import BREAKER, Refusal
 from esl_apps.core.numbers import NotDialable, Number, NumberPlan, presented
 from esl_apps.core.order import Client, Order
+from esl_apps.core.unavailable import StoreUnavailable
 
 REF = "click-dial"
 APPLICATION = Application(
@@ -216,7 +217,7 @@ def run_from_phone(
 def _pay(usage: Usage, attempt: Attempt, charges: Sequence[Charge]) -> Fault | None:
     try:
         refusal = usage.begin(*charges)
-    except Unavailable:
+    except StoreUnavailable:
         return Fault("limits", "unavailable", "can't be asked now")
     if refusal is not None:
         return limit_fault(refusal)

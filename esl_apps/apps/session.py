@@ -16,12 +16,13 @@ from esl_apps.apps.settings import Settings
 from esl_apps.core import causes, dialstring, numbers, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded
-from esl_apps.core.cards import Account, Card, Unavailable, Usage
+from esl_apps.core.cards import Account, Card, Usage
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import SYSTEM, Level, Limits, Refusal
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.pins import LOCKED, OPEN, Guard, Source
 from esl_apps.core.restrictions import Rule, denied
+from esl_apps.core.unavailable import StoreUnavailable
 
 #: What is said of a number that could not be reached (contract §4: a prompt a cause).
 _NO_SUCH_NUMBER = frozenset({1, 3, 22, 28})
@@ -114,7 +115,7 @@ class Session:
                 rejected = refused.code
                 self.attempt.note("refused", str(refused))
                 self.call.play(refused.prompt)
-            except Unavailable as error:
+            except StoreUnavailable as error:
                 rejected = causes.CALL_REJECTED
                 self.attempt.note("unavailable", str(error))
                 self.call.play("unavailable")
@@ -140,7 +141,7 @@ class Session:
     def hold_place(self, card: Card) -> None:
         """Count this call against the card's holder.
 
-        :raises Refused: it has as many as it may. :raises Unavailable: nobody can say.
+        :raises Refused: it has as many as it may. :raises StoreUnavailable: nobody can say.
         """
         self.card = card
         if not self.usage.enter(card.holder, card.max_concurrent_calls_per_user, self.attempt.session_ref):
@@ -168,7 +169,7 @@ class Session:
     def admits(self, guard: Guard, source: Source, typed: str, right: bool, card_id: str = "") -> bool:
         """Whether a typed PIN opens; a wrong one counts. A lock is told to whoever reads ``trace``, and to nobody else.
 
-        :raises Unavailable: nobody can say.
+        :raises StoreUnavailable: nobody can say.
         """
         verdict = guard.judge(source, right, card_id, guessed=bool(typed))
         if verdict == LOCKED:

@@ -19,7 +19,7 @@ _THRESHOLDS = ("calls_per_hour", "calls_per_day", "minutes_per_hour", "minutes_p
 def names(config: Config, client: Client, scope: str) -> None:
     """Whether there is what a breaker would be for: one that is misspelt would stop nobody.
 
-    :raises ValueError: there is not. :raises Unavailable: Redis is away.
+    :raises ValueError: there is not. :raises StoreUnavailable: Redis is away.
     """
     level, destination = read_scope(scope)
     kind, _, name = level.partition(":")
@@ -62,7 +62,7 @@ def _words(breaker: Breaker | DestinationBreaker) -> str:
 
 
 def forget(client: Client, scope: str) -> None:
-    """A breaker counts from nothing. :raises Unavailable: Redis is away."""
+    """A breaker counts from nothing. :raises StoreUnavailable: Redis is away."""
     with asking_redis():
         for counted in (f"{BREAKER}:{scope}", f"{BREAKER}:{scope}/{HIGH_RISK}"):
             # One at a time: in a cluster they are on different slots.

@@ -69,7 +69,7 @@ class _Left(Exception):
 def run(files: Iterable[str], config: Config, client: Client) -> Iterator[Result]:
     """Import files; the results, as they come in.
 
-    :raises esl_apps.core.cards.Unavailable: Redis is away; what was taken so far is, and the next run goes on.
+    :raises StoreUnavailable: Redis is down; what was imported so far stays, and the next run continues.
     """
     documents: list[tuple[str, Document]] = []
     for file in files:

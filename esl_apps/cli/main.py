@@ -20,7 +20,7 @@ from esl_apps.config import load
 from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config
 from esl_apps.config.tokens import hash_token
-from esl_apps.core.cards import Unavailable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.snapshot import timeline
 from esl_apps.observe import logs
 from esl_apps.store import membership, redis_client
@@ -114,7 +114,7 @@ def main(argv: list[str]) -> int:
         # ``esl-apps calls | head``: the reader has what it wanted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (Unavailable, *redis_client.ERRORS) as error:
+    except (StoreUnavailable, *redis_client.ERRORS) as error:
         print(f"esl-apps: Redis: {error}", file=sys.stderr)
         return 1
 

@@ -54,12 +54,8 @@ class Account:
     breaker: Breaker | None = None
 
 
-class Unavailable(Exception):
-    """The cards, the limits or the accounts can't be asked now. Nobody dials on a guess: the answer is no."""
-
-
 class Cards(Protocol):
-    """Every method raises :class:`Unavailable` when Redis is away."""
+    """Every method raises :class:`StoreUnavailable` when Redis is away."""
 
     def by_pin(self, pin: str) -> Card | None:
         """One round trip, the same for a PIN that exists and one that does not."""
@@ -80,7 +76,7 @@ class Cards(Protocol):
 
 
 class Usage(Protocol):
-    """Limits across all nodes. Methods raise :class:`Unavailable` when Redis is away."""
+    """Limits across all nodes. Methods raise :class:`StoreUnavailable` when Redis is away."""
 
     def enter(self, holder: str, limit: int, call_ref: str) -> bool:
         """Count one concurrent call; False, and nothing counted, where ``holder`` has ``limit`` already."""

@@ -86,5 +86,5 @@ class Guard(Protocol):
 
         One round trip, the same whatever was typed. ``card_id``: the card that the PIN is of, or was meant for;
         empty where nobody knows. ``guessed``: something was typed: silence is no guess and does not count.
-        :raises Unavailable: Redis is away: nobody gets in.
+        :raises StoreUnavailable: Redis is away: nobody gets in.
         """

@@ -44,7 +44,7 @@ class _Autodial:
 def read_order(policy: Policy, account: Account, data: dict[str, Any]) -> AutodialOrder:
     """A request to dial two numbers, each checked as what a caller would have keyed.
 
-    :raises Problem: 400, with every field that is wrong. :raises Unavailable: Redis is away.
+    :raises Problem: 400, with every field that is wrong. :raises StoreUnavailable: Redis is away.
     """
     faults = [
         Fault(name[:64], "additionalProperties", f"unknown; expected one of {', '.join(_AUTODIAL)}")

@@ -12,12 +12,12 @@ import gevent
 from esl_apps.apps import click2dial
 from esl_apps.config.model import Config, Integrator
 from esl_apps.core import reference
-from esl_apps.core.cards import Unavailable
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Refused
 from esl_apps.core.limits import BREAKER
 from esl_apps.core.order import PATTERNS, Order
 from esl_apps.core.reference import new_ref
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.access import Door, Holder, holders
 from esl_apps.http.errors import Problem, problem, spent
 from esl_apps.http.signed_links import Links
@@ -87,7 +87,7 @@ class _Port:
             refusal = spent(over.refusal)
             self.node.services.metrics.refused.labels(str(refusal.status)).inc()
             raise refusal from None
-        except Unavailable:
+        except StoreUnavailable:
             self.node.services.metrics.refused.labels("503").inc()
             raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
         return {"call_ref": attempt.call_ref, "contact_ref": attempt.contact_ref, "state": attempt.state}
@@ -112,7 +112,7 @@ class _Port:
                 mine = self.node.services.membership.is_dead(claim.boot) and self.node.services.store.reclaim(
                     self.name, key, claim, ref
                 )
-            except (Unavailable, *ERRORS):
+            except (StoreUnavailable, *ERRORS):
                 raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
             if mine:
                 return self._place_claimed(fields, ref, key)
@@ -172,7 +172,7 @@ class _Port:
     def _spending(self, charges: list[Charge]) -> list[dict[str, Any]]:
         try:
             refusal = self.node.services.usage.check(*charges)
-        except Unavailable:
+        except StoreUnavailable:
             return [{"check": "limits", "ok": False, "message": "redis: no answer"}]
         tripped = refusal is not None and refusal.what == BREAKER
         message = "ok" if refusal is None else refusal.message

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import falcon
 
 from esl_apps.config.model import Config
-from esl_apps.core.cards import Account, Unavailable
+from esl_apps.core.cards import Account
 from esl_apps.core.faults import Fault, Refused
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.access import Door, Holder, holders
 from esl_apps.http.errors import Problem, answer, problem, read_json
 from esl_apps.node.node import Node
@@ -117,7 +118,7 @@ class _Desk:
             return question()
         except Refused as refused:
             raise _refused(refused.faults) from None
-        except Unavailable:
+        except StoreUnavailable:
             raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
 
 

@@ -22,7 +22,7 @@ from esl_apps.apps.legs import recording_name
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
-from esl_apps.core.cards import Unavailable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
@@ -87,7 +87,7 @@ class Adoption:
                 self._looked = time.monotonic()
                 self._tidy()
             self._away = False
-        except (Unavailable, *ERRORS) as error:
+        except (StoreUnavailable, *ERRORS) as error:
             if not self._away:
                 log.warning("nodes not heard of", extra={"reason": str(error)})
             self._away = True

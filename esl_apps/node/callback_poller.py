@@ -15,8 +15,9 @@ from esl_apps.apps.ringing import Line, ring_aleg
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
-from esl_apps.core.cards import Account, Card, Unavailable
+from esl_apps.core.cards import Account, Card
 from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.live import Begin, Full
 from esl_apps.node.outgoing import RING, Outgoing
 from esl_apps.node.services import Services
@@ -56,7 +57,7 @@ class CallbackPoller:
     def schedule(self, number: Number, card: Card, dnis: str) -> None:
         """Ring a number back in ``callback_delay`` seconds, unless one is pending, or it had its share.
 
-        :raises Unavailable: Redis is away.
+        :raises StoreUnavailable: Redis is away.
         """
         services = self._services
         rules = services.policy.config.callback
@@ -80,7 +81,7 @@ class CallbackPoller:
             try:
                 while (pending := self._services.callbacks.claim_due(time.time(), LEASE)) is not None:
                     gevent.spawn(self._call_back, pending)
-            except Unavailable:
+            except StoreUnavailable:
                 continue
             except Exception:
                 log.exception("callbacks not polled")
@@ -88,10 +89,10 @@ class CallbackPoller:
     def _call_back(self, pending: Pending) -> None:
         try:
             self._place_callback(pending)
-        except (Full, Unavailable, *ERRORS) as error:
+        except (Full, StoreUnavailable, *ERRORS) as error:
             # Not this node, not now: it goes back, and whoever can takes it.
             log.warning("callback put back", extra={"reason": str(error)})
-            with suppress(Unavailable):
+            with suppress(StoreUnavailable):
                 # Where Redis can't be told, the lease ends by itself.
                 self._services.callbacks.release(pending, time.time())
 
@@ -140,14 +141,14 @@ class CallbackPoller:
             try:
                 self._tell(attempt, pending)
                 return
-            except Unavailable as error:
+            except StoreUnavailable as error:
                 if time.monotonic() > until:
                     log.error("callback not settled", extra={"call_ref": attempt.call_ref, "reason": str(error)})
                     return
             gevent.sleep(_AGAIN)
 
     def _tell(self, attempt: Attempt, pending: Pending) -> None:
-        """:raises Unavailable: Redis is away."""
+        """:raises StoreUnavailable: Redis is away."""
         services, record = self._services, attempt.record
         again = (
             attempt.answered_at is None
@@ -165,7 +166,7 @@ class CallbackPoller:
     def go_on(self, call: Call, attempt: Attempt, begin: Begin) -> bool:
         """Go on with a callback that another process rang and that has answered here.
 
-        False: it carries no order, or its account or card is gone. :raises Unavailable: Redis is down.
+        False: it carries no order, or its account or card is gone. :raises StoreUnavailable: Redis is down.
         """
         cards = self._services.policy.cards
         account = cards.account(attempt.account_id or "")

@@ -11,10 +11,10 @@ import gevent
 from esl_apps.apps.session import account_level
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.cards import Unavailable
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.numbers import NotDialable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch import Unavailable as SwitchAway
@@ -73,7 +73,7 @@ class Charging:
             try:
                 levels = [_level(policy, name, attempt) for name in paid["levels"]]
                 number = policy.settings.plan.read(paid["number"]) if paid["number"] else None
-            except (Unavailable, NotDialable) as error:
+            except (StoreUnavailable, NotDialable) as error:
                 log.error("a call is not paid for", extra={"call_ref": attempt.call_ref, "reason": str(error)})
                 continue
             charge = Charge(
@@ -88,7 +88,7 @@ class Charging:
 
 
 def _level(policy: Policy, name: str, attempt: Attempt) -> Level:
-    """A level as configured now. :raises Unavailable: an imported account while Redis is down."""
+    """A level as configured now. :raises StoreUnavailable: an imported account while Redis is down."""
     kind, _, id = name.partition(":")
     if kind == "integrator" and id in policy.clients:
         return next(level for level in policy.clients[id].levels if level.name == name)

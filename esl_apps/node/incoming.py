@@ -9,9 +9,9 @@ from collections.abc import Callable
 import gevent
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
-from esl_apps.core.cards import Unavailable
 from esl_apps.core.numbers import NotDialable
 from esl_apps.core.terms import ENDED, REJECTED, SYSTEM
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import OutboundSession
 from esl_apps.node.callback_poller import CallbackPoller
 from esl_apps.node.outgoing import Outgoing
@@ -78,7 +78,7 @@ class Incoming:
         else:
             try:
                 application(visit)
-            except Unavailable as error:
+            except StoreUnavailable as error:
                 visit.refuse(str(error), "NORMAL_TEMPORARY_FAILURE")
 
     def _go_on(self, visit: Visit) -> bool:
@@ -226,7 +226,7 @@ class Incoming:
             else:
                 number, card = target
                 self._callbacks.schedule(number, card, dnis)
-        except Unavailable:
+        except StoreUnavailable:
             return False
         return True
 

@@ -14,11 +14,12 @@ from esl_apps.apps.ringing import Line, ring_aleg
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
-from esl_apps.core.cards import Account, Unavailable
+from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.numbers import NotDialable
 from esl_apps.core.order import Client, Order
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.switch import Switch
 from esl_apps.node.live import Begin, Full
 from esl_apps.node.services import Services
@@ -77,7 +78,7 @@ class Outgoing:
     def click2dial(self, order: Order, client: Client, ref: str) -> Attempt:
         """Ring the agent of a call that will be called ``ref``; returns at once.
 
-        :raises Full: nothing is dialled. :raises Spent: neither. :raises Unavailable: neither: Redis is away.
+        :raises Full: nothing is dialled. :raises Spent: neither. :raises StoreUnavailable: neither: Redis is away.
         """
         policy = self._services.policy
         switch = self.switch()
@@ -101,7 +102,10 @@ class Outgoing:
     # Autodial -----------------------------------------------------------------------------------------
 
     def autodial(self, account: Account, order: AutodialOrder) -> Attempt:
-        """Ring A after the order's delay; returns at once. :raises Full, Spent, Unavailable: nothing is dialled."""
+        """Ring A after the order's delay, and return at once.
+
+        :raises Full, Spent, StoreUnavailable: nothing is dialled.
+        """
         services, policy = self._services, self._services.policy
         switch = self.switch()
         attempt = autodial.new_attempt(order, account)
@@ -150,7 +154,7 @@ class Outgoing:
         """Begin to pay for a first leg; False: it may not be rung, and the attempt is ended."""
         try:
             refusal = self._services.usage.begin(*charges)
-        except Unavailable as error:
+        except StoreUnavailable as error:
             attempt.note("unavailable", str(error))
             attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, time.time())
             return False
@@ -165,7 +169,7 @@ class Outgoing:
     def go_on(self, call: Call, attempt: Attempt, begin: Begin) -> bool:
         """Go on with an autodial that another process rang and that has answered here.
 
-        False: it carries no order, or what it needs is gkept. :raises Unavailable: Redis is down.
+        False: it carries no order, or what it needs is gone. :raises StoreUnavailable: Redis is down.
         """
         services, policy = self._services, self._services.policy
         account = policy.cards.account(attempt.account_id or "")

@@ -23,12 +23,13 @@ from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Integrator, level
 from esl_apps.core import dialstring, identity
 from esl_apps.core.call import Call
-from esl_apps.core.cards import Account, Unavailable
+from esl_apps.core.cards import Account
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.numbers import NotDialable, NumberPlan
 from esl_apps.core.order import Client
 from esl_apps.core.pins import Source, source_of
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.net.address import within
 from esl_apps.prompts import prompt_path
 from esl_apps.store import redis_client
@@ -71,14 +72,14 @@ class Policy:
 
     @property
     def rules(self) -> Rules:
-        """:raises Unavailable: Redis is down or holds rules that can't be read; nobody dials by half of them."""
+        """:raises StoreUnavailable: Redis is down or holds rules that can't be read; nobody dials by half of them."""
         return self._system.rules
 
     @cached_property
     def _system(self) -> _System:
         """``cccp`` and ``callflow.disa`` of the file, overridden by imported documents.
 
-        :raises Unavailable: as :attr:`rules`; the next call asks again.
+        :raises StoreUnavailable: as :attr:`rules`; the next call asks again.
         """
         config = self.config
         cccp = self._with_imported("cccp", config.cccp)
@@ -90,7 +91,7 @@ class Policy:
             allowed = re.compile(cccp.allowed_callee_regex) if cccp.allowed_callee_regex else None
             own_numbers = frozenset(self.settings.plan.read(did).e164 for did in dids if did)
         except (re.error, NotDialable) as error:
-            raise Unavailable(f"the imported cccp can't be used: {error}") from None
+            raise StoreUnavailable(f"the imported cccp can't be used: {error}") from None
         rules = Rules(
             redial_code=cccp.last_number_redial_code,
             ensure_valid_caller_id=cccp.ensure_valid_caller_id,
@@ -113,12 +114,12 @@ class Policy:
         try:
             return msgspec.convert({**msgspec.to_builtins(section), **imported}, type(section))
         except msgspec.ValidationError as error:
-            raise Unavailable(f"the imported {name} can't be read: {error}") from None
+            raise StoreUnavailable(f"the imported {name} can't be read: {error}") from None
 
     # DISA ---------------------------------------------------------------------------------------------
 
     def entrance(self, account_id: str, name: str) -> disa.Entrance | None:
-        """A DISA as configured now, or None if there is none of this name. :raises Unavailable: Redis is down."""
+        """A DISA as configured now, or None if there is none of this name. :raises StoreUnavailable: Redis is down."""
         configured = self.config.accounts.get(account_id)
         entrance = configured.disa.get(name) if configured else None
         account = self.cards.account(account_id) if entrance else None
@@ -154,7 +155,7 @@ class Policy:
         return identity.caller_of(call, self.trusted)
 
     def attested(self, call: Call) -> bool:
-        """Whether STIR/SHAKEN vouches for the caller's number. :raises Unavailable: as :attr:`rules`."""
+        """Whether STIR/SHAKEN vouches for the caller's number. :raises StoreUnavailable: as :attr:`rules`."""
         return identity.is_attested(call, self.trusted, *self._system.attest)
 
     def source(self, call: Call, entrance: str, caller: str | None) -> Source:
@@ -163,7 +164,7 @@ class Policy:
         return source_of(caller, identity.address_of(call), dnis, entrance, self.settings.plan, self.trusted)
 
     def caller_id_of(self, account: Account) -> str:
-        """The number that an account's own calls show. :raises Unavailable: as :attr:`rules`."""
+        """The number that an account's own calls show. :raises StoreUnavailable: as :attr:`rules`."""
         text = account.caller_id or self.rules.default_caller_id
         try:
             return dialstring.caller_id(self.settings.plan.read(text or ""), self.settings.caller_id_format)

@@ -13,8 +13,8 @@ from esl_apps.apps.ending import conclude, end_of
 from esl_apps.core import causes
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded, Leg
-from esl_apps.core.cards import Unavailable
 from esl_apps.core.terms import LOST, SYSTEM
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.server import FULL
@@ -135,7 +135,7 @@ class Visit:
                 return None
             boot, known = found
             services.store.take_over(known, boot)
-        except (Unavailable, *ERRORS) as error:
+        except (StoreUnavailable, *ERRORS) as error:
             log.error("a call that was handed back is not known", extra={"reason": str(error)})
             return None
         return known

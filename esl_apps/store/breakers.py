@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 import gevent
 import msgspec
 
-from esl_apps.core.cards import Unavailable
 from esl_apps.core.limits import covers
 from esl_apps.core.numbers import Number
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script, asking_redis
@@ -47,7 +47,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Breakers:
-    """``trip``, ``reset``, ``log`` and ``refresh`` raise :class:`Unavailable` when Redis is away."""
+    """``trip``, ``reset``, ``log`` and ``refresh`` raise :class:`StoreUnavailable` when Redis is away."""
 
     def __init__(
         self,
@@ -82,14 +82,14 @@ class Breakers:
 
     @property
     def tripped(self) -> dict[str, Trip]:
-        """As last read. :raises Unavailable: they never were."""
+        """As last read. :raises StoreUnavailable: they never were."""
         if self._tripped is None:
             self.refresh()
         assert self._tripped is not None
         return self._tripped
 
     def covering(self, levels: Iterable[str], number: Number | None) -> str | None:
-        """The scope of a tripped breaker that refuses a call; None: there is none. :raises Unavailable."""
+        """The scope of a tripped breaker that refuses a call; None: there is none. :raises StoreUnavailable."""
         names = tuple(levels)
         return next((scope for scope in self.tripped if covers(scope, names, number)), None)
 
@@ -154,7 +154,7 @@ class Breakers:
     def _look(self) -> None:
         try:
             self.refresh()
-        except Unavailable:
+        except StoreUnavailable:
             # What was tripped is so still; a limit that has to be asked for fails closed by itself.
             pass
         except Exception:

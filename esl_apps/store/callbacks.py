@@ -63,7 +63,7 @@ class _Document(msgspec.Struct, array_like=True):
 
 
 class CallbackStore:
-    """Every method raises :class:`esl_apps.core.cards.Unavailable` when Redis is away."""
+    """Every method raises :class:`esl_apps.core.unavailable.StoreUnavailable` when Redis is away."""
 
     def __init__(self, client: Client, node: str) -> None:
         self._client = client

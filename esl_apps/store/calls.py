@@ -17,7 +17,7 @@ import msgspec
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
-from esl_apps.core.cards import Unavailable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.essence import Essence
 from esl_apps.store.redis_client import ERRORS, Client, Unreadable
@@ -215,7 +215,7 @@ class Store:
             # Whatever it is, to be stopped among it: it is still to be written.
             for ref, changed in pending.items():
                 self._pending.setdefault(ref, changed)
-            if isinstance(error, (Unavailable, *ERRORS)):
+            if isinstance(error, (StoreUnavailable, *ERRORS)):
                 return False
             raise
         finally:

@@ -22,11 +22,12 @@ from typing import Any
 import msgspec
 
 from esl_apps.config import model
-from esl_apps.core.cards import Account, Card, Unavailable
+from esl_apps.core.cards import Account, Card
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import Breaker, Limits
 from esl_apps.core.numbers import NotDialable, NumberPlan
 from esl_apps.core.reference import new_ref
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.card_fields import _CHECKS, PIN, _spelled
 from esl_apps.store.redis_client import Client
@@ -73,7 +74,7 @@ def _seen(account_id: str, id: str) -> str:
 
 
 class CardStore:
-    """Cards, accounts and imported settings. Every method raises :class:`Unavailable` when Redis is away."""
+    """Cards, accounts and imported settings. Every method raises :class:`StoreUnavailable` when Redis is away."""
 
     def __init__(
         self,
@@ -208,7 +209,7 @@ class CardStore:
                 return _card(claim, raw)
             if not done:
                 raise _taken(claim)
-        raise Unavailable("the card is being changed by others without end")
+        raise StoreUnavailable("the card is being changed by others without end")
 
     def delete(self, account_id: str, id: str) -> Card | None:
         """Delete a card; what it was, or None where this account has none of this id."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from esl_apps.core.cards import Unavailable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
@@ -52,10 +52,10 @@ class Roster:
         """By boot, this process included; as of the last ``say``."""
 
     def say(self, *, draining: bool = False) -> None:
-        """Say that this process lives, and hear who else does. :raises Unavailable: Redis is away."""
+        """Say that this process lives, and hear who else does. :raises StoreUnavailable: Redis is away."""
         try:
             flat: list[Any] = self._say([keys.NODES], [self.boot, self.name, self._advertise, int(draining)])
-        except Unavailable:
+        except StoreUnavailable:
             self._heard_since = None
             raise
         if self._heard_since is None:

@@ -22,7 +22,7 @@ import gevent
 import msgspec
 from gevent.event import Event as Flag
 
-from esl_apps.core.cards import Unavailable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.redis_client import ERRORS, Client
@@ -138,7 +138,7 @@ class Outbox:
                 # Whatever it is, the records are still to be delivered.
                 if self.failing_since is None:
                     self.failing_since = time.time()
-                    unforeseen = None if isinstance(error, (Unavailable, *ERRORS)) else error
+                    unforeseen = None if isinstance(error, (StoreUnavailable, *ERRORS)) else error
                     log.warning("Redis away", extra={"outbox": self.name, "reason": str(error)}, exc_info=unforeseen)
                 gevent.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, BACKOFF_LAST)
@@ -188,7 +188,7 @@ class Outbox:
             if (any(self._kept.values()) or not self._run_ids) and self.failing_since is None:
                 try:
                     self._look()
-                except (Unavailable, *ERRORS):
+                except (StoreUnavailable, *ERRORS):
                     # Away: the next look is at whatever comes back.
                     pass
                 except Exception:

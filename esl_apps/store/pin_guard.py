@@ -82,7 +82,7 @@ class GuardStore:
 
 
 class Locks:
-    """What is locked, for an operator. Both methods raise ``Unavailable`` when Redis is away."""
+    """What is locked, for an operator. Both methods raise ``StoreUnavailable`` when Redis is away."""
 
     def __init__(self, client: Client, *, clock: Callable[[], float] | None = None) -> None:
         """``clock``: as :class:`GuardStore`'s."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from esl_apps.core.cards import Unavailable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store.redis_client import ERRORS, NO_SCRIPT, Client
 
 #: A line that stands for the text of ``lua/include/NAME.lua``. Redis has no modules for scripts (functions need
@@ -18,12 +18,12 @@ from esl_apps.store.redis_client import ERRORS, NO_SCRIPT, Client
 _INCLUDE = "-- include: "
 
 
-class Unreadable(Unavailable):
+class Unreadable(StoreUnavailable):
     """What stands in Redis is not what was written there."""
 
 
 class asking_redis:
-    """What a Redis that is away raises becomes :class:`Unavailable`; so does what in it is not as it was written:
+    """What a Redis that is away raises becomes :class:`StoreUnavailable`; so does what in it is not as it was written:
     what can't be read opens nothing."""
 
     def __enter__(self) -> None:
@@ -33,7 +33,7 @@ class asking_redis:
         if error is None:
             return
         if isinstance(error, ERRORS):
-            raise Unavailable(f"redis: {error}") from None
+            raise StoreUnavailable(f"redis: {error}") from None
         if isinstance(error, (msgspec.DecodeError, UnicodeDecodeError)):
             raise Unreadable(f"redis: what is stored can't be read: {error}") from None
 
@@ -71,7 +71,7 @@ class Script:
         self.sha = sha_of(self.text)
 
     def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """:raises Unavailable: Redis is down, or refuses."""
+        """:raises StoreUnavailable: Redis is down, or refuses."""
         with asking_redis():
             try:
                 return self._client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
@@ -87,7 +87,8 @@ class Script:
 def run_all(client: Client, runs: Sequence[Run], *, strict: bool = True) -> list[Any]:
     """Run scripts in one round trip, each on a slot of its own, and return their answers.
 
-    :raises Unavailable: Redis is down or, if ``strict``, one of them failed; otherwise that one's answer is the error.
+    :raises StoreUnavailable: Redis is down or, if ``strict``, one of them failed; otherwise that one's answer is the
+        error.
     """
     if not runs:
         return []
@@ -100,7 +101,7 @@ def run_all(client: Client, runs: Sequence[Run], *, strict: bool = True) -> list
                 answers[i] = answer
     failed = next((answer for answer in answers if isinstance(answer, Exception)), None)
     if strict and failed is not None:
-        raise Unavailable(f"redis: {failed}")
+        raise StoreUnavailable(f"redis: {failed}")
     return answers
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from esl_apps.core.cards import Unavailable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store.script import Unreadable
 
 #: Answers kept for a Redis that is away (``redis.stale_cards``).
@@ -25,14 +25,14 @@ class Stale:
         self._kept: dict[str, tuple[float, Any]] = {}
 
     def ask(self, key: str, ask: Callable[[], T]) -> T:
-        """:raises Unavailable: Redis is away, and has not answered this in the last seconds."""
+        """:raises StoreUnavailable: Redis is away, and has not answered this in the last seconds."""
         try:
             found = ask()
         except Unreadable:
             # Redis is there, and what it says opens nothing.
             self._kept.pop(key, None)
             raise
-        except Unavailable:
+        except StoreUnavailable:
             at, kept = self._kept.get(key, (-math.inf, None))
             if self._clock() - at > self.seconds:
                 raise

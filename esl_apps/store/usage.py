@@ -25,9 +25,9 @@ import gevent
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
-from esl_apps.core.cards import Unavailable
 from esl_apps.core.charges import Charge, Ticket
 from esl_apps.core.limits import BREAKER, Limits, Refusal, covers
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.breakers import Breakers
 from esl_apps.store.redis_client import Client
@@ -105,7 +105,7 @@ class UsageStore:
     def stop(self) -> None:
         """Renew no more. The calls that are up keep their leases for as long as those last."""
         gevent.killall(self._greenlets)
-        with suppress(Unavailable):
+        with suppress(StoreUnavailable):
             self.settle()
 
     # Concurrent calls ---------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class UsageStore:
     def enter(self, holder: str, limit: int, call_ref: str) -> bool:
         try:
             counted = bool(self._enter([keys.concurrent(holder)], [self._now(), call_ref, self._lease, limit]))
-        except Unavailable:
+        except StoreUnavailable:
             if not self._alone():
                 raise
             # Nobody else gives places away, and this node knows those that it gave.
@@ -136,7 +136,7 @@ class UsageStore:
         try:
             with asking_redis():
                 self._client.zrem(keys.concurrent(holder), call_ref)
-        except Unavailable as error:
+        except StoreUnavailable as error:
             log.warning("limit not given back", extra={"call_ref": call_ref, "reason": str(error)})
 
     # Calls and minutes --------------------------------------------------------------------------------
@@ -199,10 +199,10 @@ class UsageStore:
             self._returning(ticket, day, [(seconds, day, minute)] if seconds else [], new=new)
             for ticket, seconds, _left, day, minute, _why, new in counted
         ]
-        with suppress(Unavailable):
+        with suppress(StoreUnavailable):
             run_all(self._client, undo)
         if failed is not None:
-            raise Unavailable(f"redis: {failed}")
+            raise StoreUnavailable(f"redis: {failed}")
         tripped = [one for one in refused if one[0].bound.trips]
         for ticket, answer in tripped:
             self._trip(ticket, answer.decode())
@@ -232,7 +232,7 @@ class UsageStore:
         try:
             if bound.trips not in self._breakers.tripped:
                 self._breakers.trip(bound.trips, why, end_calls=bound.end_calls)
-        except Unavailable as error:
+        except StoreUnavailable as error:
             # It is tripped here, and Redis hears of it when it is back.
             log.warning("breaker not written yet", extra={"scope": bound.trips, "reason": str(error)})
 
@@ -254,7 +254,7 @@ class UsageStore:
     def accrue(self) -> None:
         """Pay for what this node's calls have talked and, of limits, for what they are about to; end those that can't.
 
-        :raises Unavailable: Redis is away: they talk on for what was left.
+        :raises StoreUnavailable: Redis is away: they talk on for what was left.
         """
         for charge in list(self._charges):
             if charge.cut is not None:
@@ -262,7 +262,7 @@ class UsageStore:
         talking = [charge for charge in self._charges if charge.since is not None and charge.cut is None]
         try:
             self._pay(talking)
-        except Unavailable:
+        except StoreUnavailable:
             for charge in talking:
                 self._arm(charge, away=True)
             raise
@@ -270,7 +270,7 @@ class UsageStore:
             self._arm(charge)
 
     def settle(self) -> None:
-        """Give back what calls that have ended did not use. :raises Unavailable: Redis is away: once it is back."""
+        """Give back what ended calls did not use. :raises StoreUnavailable: Redis is down; tried again later."""
         ended, self._ended = self._ended, []
         try:
             self._pay(ended)
@@ -359,7 +359,7 @@ class UsageStore:
         try:
             # Others may have given back meanwhile.
             self._pay([charge])
-        except Unavailable:
+        except StoreUnavailable:
             away = True
         short = charge.short(self._seconds(), away=away)
         if short is not None:
@@ -389,7 +389,7 @@ class UsageStore:
             gevent.sleep(seconds)
             try:
                 do()
-            except Unavailable as error:
+            except StoreUnavailable as error:
                 if not away:
                     log.warning(failure, extra={"node": self._node, "reason": str(error)})
                 away = True
@@ -405,7 +405,7 @@ class UsageStore:
             self._wake.clear()
             try:
                 self.settle()
-            except Unavailable as error:
+            except StoreUnavailable as error:
                 log.warning("minutes not counted yet", extra={"node": self._node, "reason": str(error)})
                 gevent.sleep(1.0)
                 self._wake.set()
@@ -413,7 +413,7 @@ class UsageStore:
                 log.exception("minutes not counted yet")
 
     def renew(self) -> None:
-        """Renew the leases of all of this node's calls. :raises Unavailable: Redis is away."""
+        """Renew the leases of all of this node's calls. :raises StoreUnavailable: Redis is away."""
         held = list(self._held)
         for i in range(0, len(held), _BATCH):
             batch = held[i : i + _BATCH]

@@ -22,12 +22,13 @@ from esl_apps.apps.ringing import Rang, ring_aleg
 from esl_apps.apps.session import Rules
 from esl_apps.apps.settings import Settings
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.cards import Account, Card, Unavailable
+from esl_apps.core.cards import Account, Card
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import NotDialable, NumberPlan
 from esl_apps.core.order import Client
 from esl_apps.core.pins import OPEN, WRONG, Source, source_of
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.autodial import read_order
 from esl_apps.http.errors import Problem
 from esl_apps.node.outgoing import Outgoing
@@ -395,7 +396,7 @@ def test_what_cannot_be_read_opens_nothing(card: bytes, account: bytes, last: by
     assert made[0].record is not None
     assert made[0].record.end_reason == "rejected"
     for question in (lambda: store.by_pin("1"), lambda: store.account("a"), lambda: store.get("a", "b")):
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             question()
 
 

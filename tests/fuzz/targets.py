@@ -26,11 +26,12 @@ from esl_apps.config import parse
 from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config
 from esl_apps.core import dialstring
-from esl_apps.core.cards import Account, Unavailable
+from esl_apps.core.cards import Account
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import CONTACT_REF_LENGTH, Client
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import session as session_module
 from esl_apps.esl import switch_cdr as spool_module
 from esl_apps.esl import wire
@@ -285,7 +286,7 @@ def stored(data: bytes) -> None:
         lambda: cards.page("acme", 1),
         lambda: cards.delete("acme", "a"),
     ):
-        with suppress(Unavailable):
+        with suppress(StoreUnavailable):
             ask()
     store = Store(_Redis(data))
     call = store.call("a")
@@ -307,7 +308,7 @@ def kazoo(data: bytes) -> None:
         redis = _Redis(b'["a","acme"]')
         try:
             results = [str(one) for one in kazoo_import.run([file.name], _CONFIG, redis)]
-        except Unavailable:
+        except StoreUnavailable:
             # What it finds in this Redis is no account.
             return
     assert all("\x1b" not in line and "\n" not in line for line in results)

@@ -6,7 +6,8 @@ import pytest
 
 from esl_apps.apps.callback import whom_to_call
 from esl_apps.apps.session import Rules
-from esl_apps.core.cards import Account, Card, Limits, Unavailable
+from esl_apps.core.cards import Account, Card, Limits
+from esl_apps.core.unavailable import StoreUnavailable
 from tests.support.scripted import SETTINGS
 
 NUMBER = "27825556666"
@@ -17,22 +18,22 @@ class Away:
     """Cards whose Redis is away."""
 
     def by_pin(self, pin: str) -> Card | None:
-        raise Unavailable("redis: away")
+        raise StoreUnavailable("redis: away")
 
     def by_number(self, e164: str) -> Card | None:
-        raise Unavailable("redis: away")
+        raise StoreUnavailable("redis: away")
 
     def account(self, account_id: str) -> Account | None:
-        raise Unavailable("redis: away")
+        raise StoreUnavailable("redis: away")
 
     def card_limits(self, account_id: str) -> Limits | None:
         return None
 
     def last_number(self, card_id: str) -> str | None:
-        raise Unavailable("redis: away")
+        raise StoreUnavailable("redis: away")
 
     def dial(self, account_id: str, id: str, number: str) -> Card | None:
-        raise Unavailable("redis: away")
+        raise StoreUnavailable("redis: away")
 
 
 class Known(Away):
@@ -71,5 +72,5 @@ def test_who_is_not_rung_back(caller: str | None, why: str) -> None:
 
 
 def test_a_redis_that_is_away_is_no_reason_to_drop_a_callback() -> None:
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         whom_to_call("0825556666", SETTINGS, Rules(), Away())

@@ -17,12 +17,13 @@ from esl_apps.apps.session import Rules
 from esl_apps.core import faults
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, CallEnded, Leg, Progress
-from esl_apps.core.cards import Account, Card, Unavailable
+from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import BREAKER, CALLS_PER_HOUR, MINUTES_PER_DAY, Level, Limits, Refusal, read_destination
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import Client
 from esl_apps.core.pins import Source
+from esl_apps.core.unavailable import StoreUnavailable
 from tests.support.scripted import SETTINGS, Purse, ScriptedCall, Step, ended, talks
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+1876"])
@@ -169,7 +170,7 @@ def test_what_is_refused_is_not_dialled(
 def test_what_can_t_be_asked_is_not_dialled(application: Callable[[Answers, Purse], None]) -> None:
     class Away(Purse):
         def begin(self, *charges: Any) -> Refusal | None:
-            raise Unavailable("redis: away")
+            raise StoreUnavailable("redis: away")
 
     one = Answers(talks())
     application(one, Away())

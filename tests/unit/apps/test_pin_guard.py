@@ -11,8 +11,9 @@ from esl_apps.apps import dialthrough, disa
 from esl_apps.apps.session import Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded
-from esl_apps.core.cards import Account, Card, Limits, Unavailable
+from esl_apps.core.cards import Account, Card, Limits
 from esl_apps.core.pins import LOCKED, OPEN, WRONG, Source, source_of
+from esl_apps.core.unavailable import StoreUnavailable
 from tests.support.scripted import PLAN, SETTINGS, ScriptedCall
 
 RIGHT, NOBODYS, INACTIVE = "482190735", "111111111", "333333333"
@@ -88,7 +89,7 @@ class Judge:
         assert source == SOURCE
         self.judged.append((right, card_id, guessed))
         if self.away:
-            raise Unavailable("redis: gone")
+            raise StoreUnavailable("redis: gone")
         return LOCKED if self.locked else OPEN if right else WRONG
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.cards import Unavailable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node import incoming
 from esl_apps.node import visit as visit_module
 from esl_apps.store.essence import Essence
@@ -108,7 +108,7 @@ def test_a_call_that_nobody_has_is_not_taken_over() -> None:
 
 def test_a_call_that_was_handed_back_while_redis_goes_away_is_none_of_ours() -> None:
     def away(_roster: Any) -> None:
-        raise Unavailable("redis: away")
+        raise StoreUnavailable("redis: away")
 
     visit, taken = handed_back(away, {})
     assert visit.take_over() is None

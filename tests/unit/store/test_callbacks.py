@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from esl_apps.core.cards import Unavailable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
 from esl_apps.store.callbacks import RELEASE_FOR, CallbackStore, Pending
 from tests.support.node import RedisServer
@@ -182,5 +182,5 @@ def test_everything_says_so_when_redis_is_away(away: Any) -> None:
         lambda: callbacks.done(pending),
     ]
     for ask in asked:
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             ask()

@@ -14,8 +14,8 @@ import redis
 import redis.cluster
 from msgspec.json import encode
 
-from esl_apps.core.cards import Unavailable
 from esl_apps.core.reference import new_ref
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
 from esl_apps.store.calls import Store, same_body
 from esl_apps.store.essence import Essence
@@ -250,7 +250,7 @@ def test_no_call_is_written_for_a_process_that_nobody_knows(redis: RedisServer) 
 
     def make_known() -> None:
         if not known.pop(0):
-            raise Unavailable("the part of the cluster that has the nodes is away")
+            raise StoreUnavailable("the part of the cluster that has the nodes is away")
 
     store = Store(client, BOOT, make_known=make_known)
     one = call("bridged")

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from esl_apps.config.model import Rule
-from esl_apps.core.cards import Limits, Unavailable
+from esl_apps.core.cards import Limits
 from esl_apps.core.faults import Refused
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.cards import CardStore, IdTaken, hash_pin
 from esl_apps.store.redis_client import connect
@@ -415,7 +416,7 @@ def test_everything_says_so_when_redis_is_away(away: Any) -> None:
         lambda: cards.system_config("cccp"),
     ]
     for ask in asked:
-        with pytest.raises(Unavailable) as error:
+        with pytest.raises(StoreUnavailable) as error:
             ask()
         assert PIN not in str(error.value)
     # What the configuration says is known all the same.
@@ -430,9 +431,9 @@ def test_a_node_starts_while_its_redis_is_away() -> None:
     cards = CardStore(client, PIN_KEY, PLAN, ACCOUNTS)
     UsageStore(client, "one")
     CallbackStore(client, "one")
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         cards.by_pin(PIN)
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         cards.create("acme", {"pin": PIN})
 
 
@@ -475,10 +476,10 @@ def test_a_card_seen_before_opens_for_a_while_where_the_operator_allows_it() -> 
             lambda: closed.by_number("27820001234"),
             lambda: closed.dial("imported", one.id, "27820001235"),
         ):
-            with pytest.raises(Unavailable):
+            with pytest.raises(StoreUnavailable):
                 ask()
         now[0] += 61
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             cards.by_number("27820001234")
     finally:
         server.close()
@@ -491,8 +492,8 @@ def test_what_is_kept_for_a_redis_that_is_away_is_bounded(monkeypatch: pytest.Mo
         stale.ask(str(number), lambda number=number: number)  # type: ignore[misc]
 
     def away() -> int:
-        raise Unavailable("away")
+        raise StoreUnavailable("away")
 
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         stale.ask("1", away)
     assert stale.ask("2", away) == 2

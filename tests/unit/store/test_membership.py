@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from esl_apps.core.cards import Unavailable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, membership, redis_client
 from esl_apps.store.membership import DEAD, Roster, boots
 from tests.support.cluster import cluster_of_one
@@ -93,7 +93,7 @@ def test_nobody_is_judged_by_what_redis_did_not_hear(url: str, redis: RedisServe
     one._say._client, client = redis_client.connect("redis://127.0.0.1:1/0"), one._say._client
     one._say._registered = None
     clock.now += 60
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         one.say()
     one._say._client, one._say._registered = client, None
     silent(two, 60)

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from esl_apps.config.model import PinGuard
-from esl_apps.core.cards import Unavailable
 from esl_apps.core.pins import LOCKED, OPEN, WRONG, Source
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
 from esl_apps.store.cards import CardStore
 from esl_apps.store.pin_guard import GuardStore, Lock, Locks
@@ -262,7 +262,7 @@ def test_an_operator_lifts_a_lock_and_what_led_to_it(
 def test_redis_away_is_no_answer(away: Any, alerts: Alerts) -> None:
     guard, locks = GuardStore(away, LIMITS, alerts), Locks(away)
     for ask in (lambda: right(guard), lambda: wrong(guard, 1), locks.list, lambda: locks.lift("all")):
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             ask()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from esl_apps.core.cards import Unavailable
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store.script import Script, run_all, sha_of, text_of
 
 NAMES = sorted(
@@ -60,13 +60,13 @@ def test_run_all_tells_a_failure_as_asked(client: Any, both: tuple[Script, Scrip
     answers = run_all(client, runs, strict=False)
     assert answers[0] == 1
     assert isinstance(answers[1], Exception)
-    with pytest.raises(Unavailable, match="WRONGTYPE"):
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         run_all(client, runs)
 
 
 def test_script_of_a_redis_that_is_away_raises(away: Any) -> None:
     done = Script(away, "callback_done")
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         done(["{a}due", "{a}pending", "{a}past"], ["number", "claim", 1])
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         run_all(away, [done.on(["{a}due", "{a}pending", "{a}past"], ["number", "claim", 1])])

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from esl_apps.cli.breakers import forget
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.cards import Unavailable
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import (
     CALLS_PER_DAY,
@@ -31,6 +30,7 @@ from esl_apps.core.limits import (
     read_destination,
 )
 from esl_apps.core.numbers import Number, NumberPlan
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client, script
 from esl_apps.store.breakers import Breakers, Trip
 from esl_apps.store.usage import AHEAD, BEAT, UsageStore
@@ -775,7 +775,7 @@ def test_a_look_counts_nothing_and_trips_nothing(told: Told, server: RedisServer
 
 def test_a_breaker_that_cant_be_read_lets_nobody_dial(away: Any) -> None:
     usage = UsageStore(away, "one", breakers=Breakers(away, "one"))
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         usage.begin(of("a", Level("account:acme")))
 
 
@@ -812,7 +812,7 @@ def test_limits_fail_closed(away: Any, limits: Limits) -> None:
         lambda: usage.check(charge("a", limits)),
         lambda: usage.begin(of("a", Level(KEY, None, Breaker(limits)))),
     ):
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             ask()
 
 
@@ -827,7 +827,7 @@ def test_a_call_that_is_up_talks_on_for_what_was_left_and_is_counted_when_redis_
     server.kill()
     usage.leave(HOLDER, "a")
     clock.at += 119
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         usage.accrue()
     clock.at += 1
     for call in calls:
@@ -835,7 +835,7 @@ def test_a_call_that_is_up_talks_on_for_what_was_left_and_is_counted_when_redis_
     assert [call.cut is not None for call in calls] == [True, False]
     for call in calls:
         call.end()
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         usage.settle()
     server.start()
     usage.settle()
