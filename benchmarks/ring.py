@@ -27,7 +27,8 @@ from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.numbers import NumberPlan
 from tests.support.node import TOKEN, Node, RedisServer, configuration
 from tests.rig.base import Script, eventually
-from tests.rig.freeswitch import EslClient, FreeswitchRig, find_freeswitch
+from tests.rig.event_socket import EslClient
+from tests.rig.freeswitch import FreeswitchRig, find_freeswitch
 from esl_apps.core import order as order_module
 
 ROUNDS = 60

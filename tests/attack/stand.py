@@ -15,7 +15,9 @@ from esl_apps.cli import dialplan
 from esl_apps.store import keys
 from tests.attack.forgeries import PAYLOADS, VICTIM, Forgery
 from tests.rig.base import Script, eventually
-from tests.rig.freeswitch import PASSWORD, FreeswitchRig, RawCall
+from tests.rig.freeswitch import FreeswitchRig
+from tests.rig.phones import PASSWORD
+from tests.rig.raw_call import RawCall
 from tests.support.node import ADMIN_TOKEN, CDRS, Node, RedisServer, configuration, request
 from tests.support.ports import free_ports
 

@@ -83,7 +83,7 @@ def test_recording_has_the_agent_left_and_the_callee_right(rig: Rig, node: Node,
     record = ended(redis, node.call("1000", CALLEE), "answered", 16, "callee")
     path = recording(rig, record)
     if rig.name == "freeswitch":
-        from tests.rig.freeswitch import tones
+        from tests.rig.tones import tones
 
         def share(hz: int, channel: int) -> float:
             found = tones(path, hz, channel)

@@ -11,7 +11,7 @@ import pytest
 
 from esl_apps.store import keys
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
-from tests.rig.freeswitch import EslClient, EventTap
+from tests.rig.event_socket import EslClient, EventTap
 from tests.support.callers import DIALTONE, card
 from tests.support.node import Node, RedisServer, request
 

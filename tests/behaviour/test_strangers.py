@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import on_a_real_switch
 from tests.rig.base import Rig, Script, eventually
-from tests.rig.freeswitch import RawCall
+from tests.rig.raw_call import RawCall
 from tests.support.callers import CALLER, CC, STRANGER, card
 from tests.support.node import Node, RedisServer
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+HOST = "127.0.0.1"
+
 
 @dataclass(frozen=True)
 class Script:
@@ -88,6 +90,10 @@ class PhoneLeg(Protocol):
     def hears(self, *hz: int, within: float = 3.0) -> bool:
         """Whether a sine of this frequency arrives within the time (real audio on the real switch); of several:
         all at once and little else. One that is strong may be a voice's, of a prompt for one."""
+
+
+class RigError(Exception):
+    """The rig itself is at fault or was asked for what it cannot do; not the thing under test."""
 
 
 class Phone(Protocol):

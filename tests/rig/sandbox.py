@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tests.rig.base import Leg, Script, eventually
+from tests.rig.base import HOST, Leg, Script, eventually
 from tests.support import zygote
 from tests.support.ports import free_port
 
-HOST = "127.0.0.1"
 PASSWORD = "ClueCon"
 
 

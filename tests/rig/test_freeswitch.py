@@ -12,17 +12,11 @@ import pytest
 
 from tests.conftest import ON_FREESWITCH
 from tests.rig.base import Rig, Script, eventually
-from tests.rig.freeswitch import (
-    ESL_PASSWORD,
-    MOH_HZ,
-    UNAVAILABLE_HZ,
-    EslClient,
-    FreeswitchRig,
-    RigLeg,
-    extension,
-    tone_timeline,
-    tones,
-)
+from tests.rig.event_socket import EslClient
+from tests.rig.freeswitch import ESL_PASSWORD, FreeswitchRig
+from tests.rig.fs_configuration import MOH_HZ, UNAVAILABLE_HZ, extension
+from tests.rig.phones import RigLeg
+from tests.rig.tones import tone_timeline, tones
 from tests.support.ports import free_ports
 
 pytestmark = ON_FREESWITCH

@@ -34,7 +34,8 @@ from esl_apps.cli import dialplan
 from esl_apps.config.model import Config
 from tests.conftest import ON_FREESWITCH
 from tests.rig.base import eventually
-from tests.rig.freeswitch import FreeswitchRig, read_wav, tone_timeline
+from tests.rig.freeswitch import FreeswitchRig
+from tests.rig.tones import read_wav, tone_timeline
 from tests.support import ROOT
 from tests.support.ports import free_ports
 from tools import make_prompts

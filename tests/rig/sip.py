@@ -1,0 +1,30 @@
+"""Read a SIP message."""
+
+from __future__ import annotations
+
+import re
+
+
+def headers_of(message: str) -> dict[str, list[str]]:
+    """Headers of a SIP message, names in lower case, repeated ones in order. ``:start`` is its first line."""
+    head = re.sub(r"\r\n[ \t]+", " ", message).partition("\r\n\r\n")[0]
+    lines = head.split("\r\n")
+    found: dict[str, list[str]] = {":start": [lines[0]]}
+    for line in lines[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            found.setdefault(name.strip().lower(), []).append(value.strip())
+    return found
+
+
+def user_of(uri: str) -> str:
+    """The user part of the first URI in a header's value or a request line, as it stands."""
+    match = re.search(r"(?:sips?|tel):([^@;>\s]*)", uri)
+    return match[1] if match else ""
+
+
+def display_name(value: str) -> str:
+    match = re.match(r'\s*"((?:[^"\\]|\\.)*)"\s*<', value)
+    if match:
+        return re.sub(r"\\(.)", r"\1", match[1])
+    return value.partition("<")[0].strip() if "<" in value else ""
