@@ -49,7 +49,7 @@ class Generated(SphinxDirective):
     """A directive whose content is lines of reStructuredText."""
 
     def run(self) -> list[nodes.Node]:
-        self.env.note_reread()  # the code is no file of the site: look each time
+        self.env.note_reread()  # the code isn't a file of the site, so look each time
         return self.parse_text_to_nodes("\n".join(self.lines()), allow_section_headings=True)
 
     def lines(self) -> Iterator[str]:
@@ -59,7 +59,7 @@ class Generated(SphinxDirective):
 # Configuration ------------------------------------------------------------------------------------
 
 
-#: What a key of a mapping by name is called in a path.
+#: The placeholder in a path for a key of a mapping by name.
 _NAMES = {
     "accounts": "ACCOUNT",
     "users": "USER",
@@ -93,7 +93,7 @@ class ConfigKeys(Generated):
             yield f".. _config-{re.sub(r'[^a-z]+', '-', name)}:"
             yield from heading(name, "~")
             if note and isinstance(self._struct(item.type)[0], msgspec.inspect.StructType):
-                yield text(note[0].upper() + note[1:]) + "."
+                yield self._sentence(note)
             rows = [row for row in self._rows if row[1] or len(self._rows) == 1]
             yield from table(["Key", "Type and default", "Meaning"], rows, "34 24 42")
 
@@ -118,8 +118,12 @@ class ConfigKeys(Generated):
             found.append(match[1])
         return " ".join(found)
 
+    @staticmethod
+    def _sentence(note: str) -> str:
+        return text(note[:1].upper() + note[1:]) + ("." if note else "")
+
     def _struct(self, kind: Any) -> tuple[Any, str]:
-        """What a key holds, and how its path goes on: ``[]`` in a list, ``.NAME`` in a mapping by name."""
+        """Return the type that a key holds, and how its path goes on: ``[]`` in a list, ``.NAME`` in a mapping by name."""
         if isinstance(kind, msgspec.inspect.UnionType):
             kinds = [one for one in kind.types if isinstance(one, msgspec.inspect.StructType)]
             return (kinds[0], "") if kinds else (kind, "")
@@ -133,11 +137,11 @@ class ConfigKeys(Generated):
         kind, step = self._struct(item.type)
         last = path.rpartition(".")[2]
         if not isinstance(kind, msgspec.inspect.StructType):
-            self._rows.append([f"``{path}``", self._kind(item), text(note)])
+            self._rows.append([f"``{path}``", self._kind(item), self._sentence(note)])
             return
         shared = _SHARED.get(kind.cls.__name__, path)
         if (shared != path and not path.startswith("admin.tls")) or kind.cls.__name__ == "Rule":
-            meaning = text(note)
+            meaning = self._sentence(note)
             shown = self._kind(item) if kind.cls.__name__ == "Rule" or "tls" in path else f"as ``{shared}``"
             self._rows.append([f"``{path}``", shown, meaning])
             return
@@ -149,7 +153,7 @@ class ConfigKeys(Generated):
             [
                 f"``{path}``",
                 "" if step == "" and item.required is False and not self._optional(item) else self._kind(item),
-                text(note),
+                self._sentence(note),
             ]
         )
         if step == ".":

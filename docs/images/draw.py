@@ -65,7 +65,7 @@ class Drawing:
 
 
 class Sequence(Drawing):
-    """Who says what to whom, from top to bottom."""
+    """Messages between actors, from top to bottom."""
 
     TOP, STEP = 62, 33
 
