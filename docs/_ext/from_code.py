@@ -447,7 +447,21 @@ class RecordFields(Generated):
         yield from table(["Field", "Meaning"], [[f"``{name}``", meanings.get(name, "")] for name in fields], "24 76")
 
 
+class Notification(Generated):
+    """``.. notification:: cdr_v3/click-dial-answered-internal``: a golden file of the tests, broken into lines."""
+
+    required_arguments = 1
+
+    def lines(self) -> Iterator[str]:
+        golden = (ROOT / "tests" / "golden" / f"{self.arguments[0]}.json").read_text()
+        yield from [".. code-block:: json", ""]
+        for line in golden.splitlines():
+            yield from (f"   {part}" for part in json.dumps(json.loads(line), indent=2, ensure_ascii=False).split("\n"))
+        yield ""
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("notification", Notification)
     app.add_directive("config-keys", ConfigKeys)
     app.add_directive("metrics-table", MetricsTable)
     app.add_directive("command-line", CommandLine)
