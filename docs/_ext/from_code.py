@@ -123,7 +123,7 @@ class ConfigKeys(Generated):
         return text(note[:1].upper() + note[1:]) + ("." if note else "")
 
     def _struct(self, kind: Any) -> tuple[Any, str]:
-        """Return the type that a key holds, and how its path goes on: ``[]`` in a list, ``.NAME`` in a mapping by name."""
+        """Return the type that a key holds, and the next step of its path: ``[]`` in a list, ``.NAME`` in a mapping."""
         if isinstance(kind, msgspec.inspect.UnionType):
             kinds = [one for one in kind.types if isinstance(one, msgspec.inspect.StructType)]
             return (kinds[0], "") if kinds else (kind, "")
