@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from typing import Any
 
 import gevent
 import msgspec
@@ -21,8 +20,8 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.live import Begin, Full
 from esl_apps.node.outgoing import RING, Outgoing
 from esl_apps.node.services import Services
-from esl_apps.store.callbacks import Pending
 from esl_apps.store.redis_client import ERRORS
+from esl_apps.store.timed_calls import Limits, TimedCall
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ class _Order(msgspec.Struct):
     """What an answered callback needs, in whatever process its leg arrives."""
 
     card: str
-    pending: dict[str, Any]
+    pending: TimedCall
 
 
 class CallbackPoller:
@@ -64,12 +63,10 @@ class CallbackPoller:
         now = time.time()
         taken = services.callbacks.schedule(
             number.e164,
-            card.id,
+            [card.id, dnis],
             now + services.policy.rules.callback_delay,
-            dnis=dnis,
-            cool_down=rules.cool_down,
-            per_day=rules.per_day,
             now=now,
+            limits=Limits(rules.cool_down, rules.per_day),
         )
         log.info("callback" if taken else "no callback", extra={"card": card.id, "scheduled": bool(taken)})
 
@@ -86,7 +83,7 @@ class CallbackPoller:
             except Exception:
                 log.exception("callbacks not polled")
 
-    def _call_back(self, pending: Pending) -> None:
+    def _call_back(self, pending: TimedCall) -> None:
         try:
             self._place_callback(pending)
         except (Full, StoreUnavailable, *ERRORS) as error:
@@ -96,7 +93,7 @@ class CallbackPoller:
                 # Where Redis can't be told, the lease ends by itself.
                 self._services.callbacks.release(pending, time.time())
 
-    def _place_callback(self, pending: Pending) -> None:
+    def _place_callback(self, pending: TimedCall) -> None:
         services, policy = self._services, self._services.policy
         target = callback.whom_to_call("+" + pending.number, policy.settings, policy.rules, policy.cards)
         if isinstance(target, str):
@@ -112,7 +109,7 @@ class CallbackPoller:
         switch = self._outgoing.switch()
         shown = policy.caller_id_of(account)
         attempt = callback.new_attempt(number, account, shown)
-        attempt.order = msgspec.to_builtins(_Order(card.id, msgspec.to_builtins(pending)))
+        attempt.order = msgspec.to_builtins(_Order(card.id, pending))
         leg = callback.aleg(policy.settings, attempt, card, shown)
         endpoints = policy.settings.endpoints.of(number, as_asked=False)
 
@@ -132,9 +129,9 @@ class CallbackPoller:
     def settle(self, attempt: Attempt) -> None:
         """A callback of a node that died has ended, or was answered here."""
         if attempt.order is not None:
-            gevent.spawn(self._settle, attempt, Pending(**msgspec.convert(attempt.order, _Order).pending))
+            gevent.spawn(self._settle, attempt, msgspec.convert(attempt.order, _Order).pending)
 
-    def _settle(self, attempt: Attempt, pending: Pending) -> None:
+    def _settle(self, attempt: Attempt, pending: TimedCall) -> None:
         """Done, or to be tried again; told to Redis until it hears, or the number would be rung once more."""
         until = time.monotonic() + LEASE
         while True:
@@ -147,7 +144,7 @@ class CallbackPoller:
                     return
             gevent.sleep(_AGAIN)
 
-    def _tell(self, attempt: Attempt, pending: Pending) -> None:
+    def _tell(self, attempt: Attempt, pending: TimedCall) -> None:
         """:raises StoreUnavailable: Redis is away."""
         services, record = self._services, attempt.record
         again = (

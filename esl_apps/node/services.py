@@ -24,12 +24,12 @@ from esl_apps.observe.alerts import Alerts
 from esl_apps.observe.metrics import Metrics
 from esl_apps.store import redis_client
 from esl_apps.store.breakers import Breakers, Trip
-from esl_apps.store.callbacks import CallbackStore
 from esl_apps.store.calls import Store
 from esl_apps.store.essence import Essence, essence
 from esl_apps.store.journal import Entry
 from esl_apps.store.membership import Roster
 from esl_apps.store.stale import Stale
+from esl_apps.store.timed_calls import TimedCalls
 from esl_apps.store.usage import UsageStore
 
 
@@ -43,7 +43,7 @@ class Services:
     breakers: Breakers
     usage: UsageStore
     charging: Charging
-    callbacks: CallbackStore
+    callbacks: TimedCalls
     calls: Calls
     records: Records
     outboxes: Outboxes
@@ -134,7 +134,7 @@ def build_services(config: Config) -> Services:
         breakers=breakers,
         usage=usage,
         charging=Charging(policies, usage),
-        callbacks=CallbackStore(redis, name),
+        callbacks=TimedCalls(redis, name, "callbacks"),
         calls=calls,
         records=records,
         outboxes=outboxes,

@@ -100,15 +100,20 @@ def pin_lock(counter: str) -> str:
 
 # Callbacks --------------------------------------------------------------------------------------------
 
-#: Sorted set: number → when its callback is due or, once taken, when the lease ends.
-CALLBACKS_DUE = "esl_apps:{callbacks}:due"
-#: Hash: NUMBER → document, NUMBER:attempt, NUMBER:claim.
-CALLBACKS_PENDING = "esl_apps:{callbacks}:pending"
+
+def timed_due(name: str) -> str:
+    """Sorted set: number → when its call is due or, once taken, when the lease ends."""
+    return f"esl_apps:{{{name}}}:due"
 
 
-def callbacks_past(number: str) -> str:
-    """Hash: ``ended`` (when the last callback did), ``day``, ``count``, ``keep``."""
-    return f"esl_apps:{{callbacks}}:past:{number}"
+def timed_pending(name: str) -> str:
+    """Hash: number → its timed call, and who has taken it."""
+    return f"esl_apps:{{{name}}}:pending"
+
+
+def timed_past(name: str, number: str) -> str:
+    """Hash: ``ended`` (when the last call did), ``day``, ``count``, ``keep``."""
+    return f"esl_apps:{{{name}}}:past:{number}"
 
 
 # Records ----------------------------------------------------------------------------------------------

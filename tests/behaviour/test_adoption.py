@@ -257,7 +257,7 @@ def test_a_callback_is_answered_after_its_node_died(rig: Rig, redis: RedisServer
     callee.calls[0].hangup()
     record = redis.pop(timeout=15)
     assert (record["end_reason"], record["ref"], record["number"]) == ("answered", "callback", "+27820001234")
-    assert not redis.client.exists(keys.CALLBACKS_PENDING)
+    assert not redis.client.exists(keys.timed_pending("callbacks"))
     back.calls[0].hangup()
     assert len(back.calls) == 1
 
@@ -281,7 +281,7 @@ def test_a_callback_whose_node_died_is_refused_and_tried_again(
     for _ in range(2):
         record = redis.pop(timeout=15)
         assert (record["end_reason"], record["end_code"], record["ref"]) == ("agent_busy", 17, "callback")
-    eventually(lambda: not redis.client.exists(keys.CALLBACKS_PENDING))
+    eventually(lambda: not redis.client.exists(keys.timed_pending("callbacks")))
     assert len(back.calls) == 2
 
 

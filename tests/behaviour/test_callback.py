@@ -48,7 +48,7 @@ def refusals(node: Node) -> int:
 
 def scheduled(redis: RedisServer) -> bool:
     """Whether a callback is still to come, or under way."""
-    return bool(redis.client.exists(keys.CALLBACKS_PENDING))
+    return bool(redis.client.exists(keys.timed_pending("callbacks")))
 
 
 def test_refused_rung_back_and_connected(rig: Rig, node: Node, redis: RedisServer) -> None:

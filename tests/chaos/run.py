@@ -349,7 +349,7 @@ class _Stage:
             }
             held = list(client.scan_iter(match=keys.live("*"), count=1000))
             live = [ref.decode() for key in held for ref in client.hkeys(key)]
-            pending = [one.decode() for one in client.zrange(keys.CALLBACKS_DUE, 0, -1)]
+            pending = [one.decode() for one in client.zrange(keys.timed_due("callbacks"), 0, -1)]
         except redis.RedisError as error:
             return {"redis": [str(error)]}, [], []
         return limits, live, pending

@@ -425,6 +425,7 @@ def test_everything_says_so_when_redis_is_away(away: Any) -> None:
 
 def test_a_node_starts_while_its_redis_is_away() -> None:
     from esl_apps.store.callbacks import CallbackStore
+
     from esl_apps.store.usage import UsageStore
 
     client = connect(f"redis+cluster://127.0.0.1:{free_port()}")

@@ -31,9 +31,9 @@ GOLDEN = {
     keys.PIN_LOCKS: "esl_apps:{pin_guard}:locks",
     keys.pin_tries("number:27825556666"): "esl_apps:{pin_guard}:wrong:number:27825556666",
     keys.pin_lock("all"): "esl_apps:{pin_guard}:lock:all",
-    keys.CALLBACKS_DUE: "esl_apps:{callbacks}:due",
-    keys.CALLBACKS_PENDING: "esl_apps:{callbacks}:pending",
-    keys.callbacks_past("27825556666"): "esl_apps:{callbacks}:past:27825556666",
+    keys.timed_due("callbacks"): "esl_apps:{callbacks}:due",
+    keys.timed_pending("callbacks"): "esl_apps:{callbacks}:pending",
+    keys.timed_past("callbacks", "27825556666"): "esl_apps:{callbacks}:past:27825556666",
     keys.seq("enigma:notifications:cdr"): "esl_apps:{enigma:notifications:cdr}:seq",
     keys.pushed("enigma:notifications:cdr", "ID"): "esl_apps:{enigma:notifications:cdr}:done:ID",
 }

@@ -1,6 +1,6 @@
--- Schedule a callback, unless the number has one, is cooling down, or had as many today as it may.
+-- Schedule a call, unless the number has one, is cooling down, or had as many today as it may.
 -- KEYS: due, pending, the number's past.
--- ARGV: number, document, when due, cool-down in seconds, callbacks per day, now, day.
+-- ARGV: number, document, when due, cool-down in seconds, calls per day, now, day.
 -- Returns the reason for a refusal, or nil.
 
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return 'pending' end

@@ -1,4 +1,4 @@
--- Take the earliest callback that is due. The fields' names are built here because the number is found here.
+-- Take the earliest call that is due. The fields' names are built here because the number is found here.
 -- KEYS: due, pending.
 -- ARGV: now, when the lease ends, claim.
 -- Returns {document, attempt}, or nil.

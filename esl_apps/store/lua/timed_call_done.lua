@@ -1,4 +1,4 @@
--- End a callback, if this claim still holds it.
+-- End a timed call, if this claim still holds it.
 -- KEYS: due, pending, the number's past.
 -- ARGV: number, claim, now.
 -- Returns 1, or 0 if another node has it.

@@ -1,4 +1,4 @@
--- Give a callback back, if this claim still holds it.
+-- Give a timed call back, if this claim still holds it.
 -- KEYS: due, pending.
 -- ARGV: number, claim, when due, by how much the attempts change.
 -- Returns 1, or 0 if another node has it.

@@ -9,82 +9,82 @@ import pytest
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
-from esl_apps.store.callbacks import RELEASE_FOR, CallbackStore, Pending
+from esl_apps.store.timed_calls import RELEASE_FOR, Limits, TimedCall, TimedCalls
 from tests.support.node import RedisServer
 from tests.unit.store.test_cards import at_once
 
 NUMBER, CARD, DNIS = "27820001234", "c" * 32, "5142223333"
 #: A Monday, 23:00 UTC.
 EVENING = 1_700_002_800.0
-RULES: dict[str, Any] = {"dnis": DNIS, "cool_down": 60, "per_day": 10}
+RULES: dict[str, Any] = {"cool_down": 60, "per_day": 10}
 
 
 @pytest.fixture
-def callbacks(client: Any) -> CallbackStore:
-    return CallbackStore(client, "one")
+def callbacks(client: Any) -> TimedCalls:
+    return TimedCalls(client, "one", "callbacks")
 
 
 @pytest.fixture
-def other(connect: Callable[[], Any]) -> CallbackStore:
+def other(connect: Callable[[], Any]) -> TimedCalls:
     """Another node."""
-    return CallbackStore(connect(), "two")
+    return TimedCalls(connect(), "two", "callbacks")
 
 
-def schedule(callbacks: CallbackStore, now: float = EVENING, number: str = NUMBER, **rules: Any) -> str | None:
+def schedule(callbacks: TimedCalls, now: float = EVENING, number: str = NUMBER, **rules: Any) -> str | None:
     """Ring once; why no callback comes of it."""
-    scheduled = callbacks.schedule(number, CARD, now + 3, now=now, **{**RULES, **rules})
+    scheduled = callbacks.schedule(number, [CARD, DNIS], now + 3, now=now, limits=Limits(**{**RULES, **rules}))
     assert bool(scheduled) == (scheduled.refused is None)
     return scheduled.refused
 
 
-def take(callbacks: CallbackStore, now: float) -> Pending:
+def take(callbacks: TimedCalls, now: float) -> TimedCall:
     pending = callbacks.claim_due(now, 30)
     assert pending is not None
     return pending
 
 
-def test_ringing_fifty_times_at_once_gives_one_callback(connect: Callable[[], Any], callbacks: CallbackStore) -> None:
-    nodes = [CallbackStore(connect(), f"node{i}") for i in range(50)]
+def test_ringing_fifty_times_at_once_gives_one_callback(connect: Callable[[], Any], callbacks: TimedCalls) -> None:
+    nodes = [TimedCalls(connect(), f"node{i}", "callbacks") for i in range(50)]
     results = at_once([lambda i=i: schedule(nodes[i]) for i in range(50)])
     assert sorted(results, key=str) == [None] + ["pending"] * 49
     take(callbacks, EVENING + 3)
     assert callbacks.claim_due(EVENING + 4, 30) is None
 
 
-def test_each_callback_is_taken_by_one_node(connect: Callable[[], Any], callbacks: CallbackStore) -> None:
+def test_each_callback_is_taken_by_one_node(connect: Callable[[], Any], callbacks: TimedCalls) -> None:
     for i in range(100):
         assert schedule(callbacks, number=str(27820000000 + i)) is None
 
-    def poll(node: CallbackStore) -> list[str]:
+    def poll(node: TimedCalls) -> list[str]:
         taken = []
         while (pending := node.claim_due(EVENING + 3, 30)) is not None:
             taken.append(pending.number)
         return taken
 
-    nodes = [CallbackStore(connect(), f"node{i}") for i in range(4)]
+    nodes = [TimedCalls(connect(), f"node{i}", "callbacks") for i in range(4)]
     results = at_once([lambda node=node: poll(node) for node in nodes])
     taken = [number for result in results for number in result]  # type: ignore[attr-defined]
     assert sorted(taken) == [str(27820000000 + i) for i in range(100)]
 
 
-def test_a_callback_comes_when_it_is_due_and_not_before(callbacks: CallbackStore) -> None:
+def test_a_callback_comes_when_it_is_due_and_not_before(callbacks: TimedCalls) -> None:
     assert callbacks.next_due() is None
     schedule(callbacks)
     assert callbacks.next_due() == EVENING + 3
     assert callbacks.claim_due(EVENING + 2.9, 30) is None
     pending = take(callbacks, EVENING + 3)
-    assert (pending.number, pending.card_id, pending.dnis, pending.attempt) == (NUMBER, CARD, DNIS, 1)
+    assert (pending.number, pending.data, pending.attempt) == (NUMBER, (CARD, DNIS), 1)
     assert callbacks.next_due() == EVENING + 33
 
 
-def test_the_earliest_comes_first(callbacks: CallbackStore) -> None:
+def test_the_earliest_comes_first(callbacks: TimedCalls) -> None:
     schedule(callbacks, EVENING + 5, "27820000002")
     schedule(callbacks, EVENING, "27820000001")
     assert take(callbacks, EVENING + 60).number == "27820000001"
     assert take(callbacks, EVENING + 60).number == "27820000002"
 
 
-def test_a_dead_nodes_callback_goes_to_another_once(callbacks: CallbackStore, other: CallbackStore) -> None:
+def test_a_dead_nodes_callback_goes_to_another_once(callbacks: TimedCalls, other: TimedCalls) -> None:
     schedule(callbacks)
     lost = take(callbacks, EVENING + 3)
     assert other.claim_due(EVENING + 32, 30) is None
@@ -100,7 +100,7 @@ def test_a_dead_nodes_callback_goes_to_another_once(callbacks: CallbackStore, ot
     assert not other.done(found, EVENING + 40)
 
 
-def test_retries_are_the_same_callback(callbacks: CallbackStore, other: CallbackStore) -> None:
+def test_retries_are_the_same_callback(callbacks: TimedCalls, other: TimedCalls) -> None:
     schedule(callbacks)
     first = take(callbacks, EVENING + 3)
     assert callbacks.retry(first, EVENING + 100)
@@ -112,7 +112,7 @@ def test_retries_are_the_same_callback(callbacks: CallbackStore, other: Callback
     assert not callbacks.retry(first, EVENING + 200)
 
 
-def test_what_is_given_back_untried_does_not_count_as_tried(callbacks: CallbackStore, other: CallbackStore) -> None:
+def test_what_is_given_back_untried_does_not_count_as_tried(callbacks: TimedCalls, other: TimedCalls) -> None:
     schedule(callbacks)
     assert callbacks.release(take(callbacks, EVENING + 3), EVENING + 3)
     # A node that is full does not ask itself again at once.
@@ -120,7 +120,7 @@ def test_what_is_given_back_untried_does_not_count_as_tried(callbacks: CallbackS
     assert take(other, EVENING + 3 + RELEASE_FOR).attempt == 1
 
 
-def test_cool_down(callbacks: CallbackStore) -> None:
+def test_cool_down(callbacks: TimedCalls) -> None:
     schedule(callbacks)
     callbacks.done(take(callbacks, EVENING + 3), EVENING + 20)
     assert schedule(callbacks, EVENING + 79) == "cool_down"
@@ -128,14 +128,14 @@ def test_cool_down(callbacks: CallbackStore) -> None:
     assert schedule(callbacks, EVENING + 80) is None
 
 
-def test_a_cool_down_longer_than_a_day_is_remembered(callbacks: CallbackStore, server: RedisServer) -> None:
+def test_a_cool_down_longer_than_a_day_is_remembered(callbacks: TimedCalls, server: RedisServer) -> None:
     schedule(callbacks, cool_down=200_000)
     callbacks.done(take(callbacks, EVENING + 3), EVENING + 20)
-    assert server.client.ttl(keys.callbacks_past(NUMBER)) > 199_000
+    assert server.client.ttl(keys.timed_past("callbacks", NUMBER)) > 199_000
     assert schedule(callbacks, EVENING + 200_000, cool_down=200_000) == "cool_down"
 
 
-def test_a_days_cap(callbacks: CallbackStore) -> None:
+def test_a_days_cap(callbacks: TimedCalls) -> None:
     now = EVENING
     for _ in range(2):
         assert schedule(callbacks, now, per_day=2, cool_down=0) is None
@@ -148,11 +148,11 @@ def test_a_days_cap(callbacks: CallbackStore) -> None:
     assert schedule(callbacks, number="27820009999", per_day=0) == "per_day"
 
 
-def test_nothing_is_left_but_what_the_rules_need(callbacks: CallbackStore, server: RedisServer) -> None:
+def test_nothing_is_left_but_what_the_rules_need(callbacks: TimedCalls, server: RedisServer) -> None:
     schedule(callbacks)
     callbacks.done(take(callbacks, EVENING + 3), EVENING + 20)
     [key] = list(server.client.scan_iter())
-    assert key == keys.callbacks_past(NUMBER)
+    assert key == keys.timed_past("callbacks", NUMBER)
     assert 0 < server.client.ttl(key) <= 86400
     # One that took longer than what was remembered of its number lasts leaves nothing for ever, either.
     schedule(callbacks, EVENING + 80)
@@ -163,16 +163,16 @@ def test_nothing_is_left_but_what_the_rules_need(callbacks: CallbackStore, serve
 
 def test_a_callback_outlives_redis_and_its_node() -> None:
     server = RedisServer(persistent=True)
-    schedule(CallbackStore(redis_client.connect(server.url), "one"))
+    schedule(TimedCalls(redis_client.connect(server.url), "one", "callbacks"))
     server.kill()
     server.start()
-    assert take(CallbackStore(redis_client.connect(server.url), "two"), EVENING + 3).number == NUMBER
+    assert take(TimedCalls(redis_client.connect(server.url), "two", "callbacks"), EVENING + 3).number == NUMBER
     server.close()
 
 
 def test_everything_says_so_when_redis_is_away(away: Any) -> None:
-    callbacks = CallbackStore(away, "one")
-    pending = Pending("id", NUMBER, CARD, DNIS, 1, "one:1")
+    callbacks = TimedCalls(away, "one", "callbacks")
+    pending = TimedCall("id", NUMBER, (CARD, DNIS), 1, "one:1")
     asked: list[Callable[[], object]] = [
         lambda: schedule(callbacks),
         lambda: callbacks.claim_due(EVENING, 30),
