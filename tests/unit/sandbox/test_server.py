@@ -1,0 +1,52 @@
+"""The process: its ports, its options, its end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.rig.sandbox import SandboxRig
+from tests.support import ROOT
+from tests.support.event_socket import EXTERNAL, inbound
+
+
+def test_the_switch_pauses_dies_and_comes_back(rig: SandboxRig) -> None:
+    phone, outside = rig.phone("1000"), rig.outside("27820001234")
+    rig.api("originate user/1000@127.0.0.1 &park()")
+    client = inbound(rig)
+    rig.pause()
+    client.send("api status")
+    client.sock.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        client.read()
+    rig.resume()
+    rig.kill()
+    began = time.monotonic()
+    rig.start()
+    assert time.monotonic() - began < 2
+    assert rig.api("originate user/1000@127.0.0.1 &park()").startswith("+OK")
+    assert rig.api("originate " + EXTERNAL + "27820001234 &park()").startswith("+OK")
+    assert (len(phone.calls), len(outside.calls)) == (2, 1)
+    assert phone.calls[0].leg.answered_at
+
+
+def test_it_refuses_a_port_that_is_taken(rig: SandboxRig) -> None:
+    command = [sys.executable, "-m", "esl_apps.sandbox", f"--listen={rig.esl_address}"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=10, cwd=ROOT)
+    assert run.returncode == 1
+    assert "something listens there already" in run.stderr
+
+
+def test_the_control_port_says_what_is_wrong(rig: SandboxRig) -> None:
+    base = f"http://127.0.0.1:{rig.control_port}"
+    assert b"/phones/NUMBER" in urllib.request.urlopen(base + "/").read()
+    request = urllib.request.Request(base + "/phones/1000", b'{"script": {"anser_after": 1}}', method="POST")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request)
+    assert caught.value.code == 400
+    assert b"anser_after" in caught.value.read()
