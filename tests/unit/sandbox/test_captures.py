@@ -192,18 +192,18 @@ def replayed(switches: tuple[SandboxRig, SandboxRig]) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
-def test_an_outbound_call_is_as_captured(replayed: dict[str, list[str]], name: str) -> None:
+def test_capture_of_an_outbound_call_replays_alike(replayed: dict[str, list[str]], name: str) -> None:
     assert_same(replayed[name])
 
 
 @pytest.mark.parametrize("name", captures.names("inbound-"))
-def test_an_inbound_connection_is_as_captured(paced: SandboxRig, name: str) -> None:
+def test_capture_of_an_inbound_connection_replays_alike(paced: SandboxRig, name: str) -> None:
     probe_dialplan(paced)
     host, port = paced.esl_address.split(":")
     assert_same(replay(name, Client(socket.create_connection((host, int(port)), 5))))
 
 
-def test_a_hostile_caller_is_as_captured(rig: SandboxRig) -> None:
+def test_capture_of_a_hostile_caller_replays_alike(rig: SandboxRig) -> None:
     """Hazard 1: an escaped newline in From arrives as one, escaped anew; a literal ``%0A`` passes as it is."""
     wanted = captures.frame(next(c for c in captures.read("outbound-hostile-caller-id") if c.direction == "<").data)
     node = Node()

@@ -11,7 +11,7 @@ from tests.rig.base import eventually
 from tests.rig.sandbox import SandboxRig
 
 
-def test_a_dialplan_in_xml_is_obeyed(tmp_path: Path) -> None:
+def test_dialplan_in_xml_is_obeyed(tmp_path: Path) -> None:
     """Conditions with fields, variables and API commands, their breaks, what they found, and the extensions' order."""
     there = tmp_path / "there.wav"
     there.write_bytes(b"")
@@ -47,7 +47,7 @@ def test_a_dialplan_in_xml_is_obeyed(tmp_path: Path) -> None:
         eventually(lambda: call.leg.status == 603)
 
 
-def test_a_dialplan_that_is_none_stops_the_start(tmp_path: Path) -> None:
+def test_dialplan_that_is_broken_stops_the_start(tmp_path: Path) -> None:
     file = tmp_path / "broken.xml"
     for text, option, expected in (
         ("<include>", f"public={file}", "no element found"),

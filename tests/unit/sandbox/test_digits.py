@@ -9,7 +9,7 @@ from tests.support.captures import Frame
 from tests.support.event_socket import Client, Node, inbound
 
 
-def test_a_typed_pin_comes_to_its_own_socket_alone(rig: SandboxRig) -> None:
+def test_diverted_pin_reaches_its_own_socket_alone(rig: SandboxRig) -> None:
     """Hazard 27: 18 bytes a digit, and nothing else anywhere; hazard 28: ``**``, and a lone star late."""
     tap = inbound(rig, "all")
     got: list[bytes] = []

@@ -10,7 +10,7 @@ from tests.rig.sandbox import SandboxRig
 from tests.support.event_socket import EXTERNAL, Client, inbound
 
 
-def test_sendevent_reaches_listeners_unless_it_names_a_channel(rig: SandboxRig) -> None:
+def test_sendevent_with_a_channel_reaches_no_listener(rig: SandboxRig) -> None:
     """Hazard 14."""
     listener, other = inbound(rig, "CUSTOM esl_apps::call"), inbound(rig)
     rig.phone("1000")
@@ -24,7 +24,7 @@ def test_sendevent_reaches_listeners_unless_it_names_a_channel(rig: SandboxRig) 
     assert frames[1].body == b"hello"
 
 
-def test_one_client_s_nonsense_is_its_own(rig: SandboxRig) -> None:
+def test_listener_with_nonsense_disturbs_no_other(rig: SandboxRig) -> None:
     good = inbound(rig)
     for nonsense in (
         b"\x00\xff" * 500 + b"\n\n",
@@ -41,7 +41,7 @@ def test_one_client_s_nonsense_is_its_own(rig: SandboxRig) -> None:
     assert good.ask("api uuid_exists x").body == b"false"
 
 
-def test_a_stalled_client_stalls_nobody(rig: SandboxRig) -> None:
+def test_listener_that_stalls_delays_no_other(rig: SandboxRig) -> None:
     stalled = inbound(rig, "all")
     rig.outside("27820001234", Script(hangup_after=0.0, answer_after=0.0))
     for _ in range(40):
@@ -52,7 +52,7 @@ def test_a_stalled_client_stalls_nobody(rig: SandboxRig) -> None:
     stalled.close()
 
 
-def test_filters_are_or_ed_and_a_minus_takes_away(rig: SandboxRig) -> None:
+def test_filters_are_ored_and_a_minus_excludes(rig: SandboxRig) -> None:
     client = inbound(rig, "CUSTOM x::y")
     for command in ("filter A 1", "filter B /^2/", "filter C -3"):
         assert client.ask(command).get("Reply-Text").startswith("+OK filter added")
@@ -62,7 +62,7 @@ def test_filters_are_or_ed_and_a_minus_takes_away(rig: SandboxRig) -> None:
     assert [client.until(kind="CUSTOM").get("N") for _ in "123"] == ["1", "22", "last"]
 
 
-def test_a_share_of_the_sockets_is_dropped(rig: SandboxRig) -> None:
+def test_control_port_drops_a_share_of_the_sockets(rig: SandboxRig) -> None:
     clients = [socket.create_connection(("127.0.0.1", rig.esl_port), timeout=10) for _ in range(20)]
     eventually(lambda: rig.control("GET", "/status")["listeners"] == 20)
     dropped = rig.control("POST", "/drop-sockets", {"share": 0.5})["dropped"]

@@ -14,7 +14,7 @@ from tests.support.captures import Frame
 from tests.support.event_socket import EXTERNAL, Client, Node, inbound
 
 
-def test_brackets_end_inside_quotes(rig: SandboxRig) -> None:
+def test_originate_ends_brackets_inside_quotes(rig: SandboxRig) -> None:
     """Hazard 15."""
     stolen, asked = rig.outside("900"), rig.outside("27820001234")
     reply = rig.api("originate {n='a}" + EXTERNAL + "900,'}" + EXTERNAL + "27820001234 &park()")
@@ -28,7 +28,7 @@ def test_brackets_end_inside_quotes(rig: SandboxRig) -> None:
     assert strings.brackets("[^^:a=1:b=2,3]rest", "[", "]", ",") == ({"a": "1", "b": "2,3"}, "rest")
 
 
-def test_a_forked_origination_uuid_rings_the_first_phone_only(rig: SandboxRig) -> None:
+def test_forked_origination_uuid_rings_the_first_phone_only(rig: SandboxRig) -> None:
     """Hazard 16, and that without it all registrations ring."""
     phone = rig.phone("1001", Script(answer_after=0.2), registrations=2)
     uuid = "6f1c2a52-0c7e-4a55-9a5e-000000000009"
@@ -116,7 +116,7 @@ def test_ringback_is_heard_only_if_asked_for(rig: SandboxRig) -> None:
     node.finish()
 
 
-def test_an_unregistered_phone_makes_no_channel_and_no_event(rig: SandboxRig) -> None:
+def test_unregistered_phone_makes_no_channel_and_no_event(rig: SandboxRig) -> None:
     """Hazard 22."""
     listener = inbound(rig, "all")
     phone = rig.phone("1000")
@@ -148,7 +148,9 @@ def test_an_unregistered_phone_makes_no_channel_and_no_event(rig: SandboxRig) ->
     ],
     ids=lambda value: str(value.reject) if isinstance(value, Script) else None,
 )
-def test_a_failed_leg_says_why(rig: SandboxRig, script: Script, q850: int, cause: str, disposition: str) -> None:
+def test_failed_leg_has_its_cause_and_disposition(
+    rig: SandboxRig, script: Script, q850: int, cause: str, disposition: str
+) -> None:
     """Hazard 23."""
     rig.outside("27820001234", Script(**{**vars(script), "answer_after": script.answer_after and 0.02}))
     listener = inbound(rig, "CHANNEL_HANGUP_COMPLETE")

@@ -11,7 +11,7 @@ from tests.rig.sandbox import SandboxRig
 from tests.support.event_socket import EXTERNAL, Client, Node
 
 
-def test_a_socket_list_fails_over_on_refusal_and_names_the_path(rig: SandboxRig) -> None:
+def test_socket_list_fails_over_on_refusal_and_names_the_path(rig: SandboxRig) -> None:
     """Hazard 9."""
     node = Node()
     caller = rig.outside("27831112222")
@@ -24,7 +24,7 @@ def test_a_socket_list_fails_over_on_refusal_and_names_the_path(rig: SandboxRig)
     assert data.get("Control") == "full"
 
 
-def test_no_node_leaves_no_silence(rig: SandboxRig) -> None:
+def test_socket_without_a_node_plays_a_tone_and_hangs_up(rig: SandboxRig) -> None:
     rig.route("27115550000", "x", "127.0.0.1:1")
     call = rig.outside("27831112222").dial("27115550000")
     assert call.hears(620, within=1)
@@ -32,7 +32,7 @@ def test_no_node_leaves_no_silence(rig: SandboxRig) -> None:
     assert (call.leg.status, call.leg.answered_at) == (503, None)
 
 
-def test_a_stopped_node_is_left_by_the_watchdog(rig: SandboxRig) -> None:
+def test_watchdog_leaves_a_stopped_node(rig: SandboxRig) -> None:
     """Hazard 9: it accepts and says nothing."""
     node = Node()
     rig.extension(
@@ -46,7 +46,7 @@ def test_a_stopped_node_is_left_by_the_watchdog(rig: SandboxRig) -> None:
 
 
 @pytest.mark.parametrize("say", ["", "connect\n\nexit\n\n"])
-def test_closing_at_once_strands_the_caller(rig: SandboxRig, say: str) -> None:
+def test_socket_closed_at_once_strands_the_caller(rig: SandboxRig, say: str) -> None:
     """Hazard 10: parked, and the dialplan does not go on."""
     node = Node()
     rig.extension("public", "1", [("socket", f"{node.address}/x async full"), ("hangup", "USER_BUSY")])
@@ -61,7 +61,7 @@ def test_closing_at_once_strands_the_caller(rig: SandboxRig, say: str) -> None:
     assert rig.live_channels() == 1
 
 
-def test_a_dropped_socket_lets_the_dialplan_go_on_after_what_plays(rig: SandboxRig) -> None:
+def test_dropped_socket_lets_playback_end_then_dialplan_go_on(rig: SandboxRig) -> None:
     """Hazard 11."""
     second = Node()
 
@@ -87,7 +87,7 @@ def test_a_dropped_socket_lets_the_dialplan_go_on_after_what_plays(rig: SandboxR
     eventually(lambda: call.leg.ended_at)
 
 
-def test_a_dropped_socket_does_not_cut_a_bridge(rig: SandboxRig) -> None:
+def test_dropped_socket_does_not_cut_a_bridge(rig: SandboxRig) -> None:
     """Hazard 11: and ``hangup_after_bridge`` ends the call with the bridge's cause."""
     callee = rig.outside("27820001234", Script(hangup_after=0.7, tone=600))
 
@@ -110,7 +110,7 @@ def test_a_dropped_socket_does_not_cut_a_bridge(rig: SandboxRig) -> None:
     assert ended_at - answered_at > 0.5
 
 
-def test_two_executes_run_in_reverse_without_a_lock(rig: SandboxRig) -> None:
+def test_two_executes_without_a_lock_run_in_reverse(rig: SandboxRig) -> None:
     """Hazard 12."""
     order: dict[bool, list[str]] = {}
 
@@ -130,7 +130,7 @@ def test_two_executes_run_in_reverse_without_a_lock(rig: SandboxRig) -> None:
     assert order == {False: ["second", "first"], True: ["first", "second"]}
 
 
-def test_without_full_a_socket_may_little(rig: SandboxRig) -> None:
+def test_socket_without_full_refuses_most_commands(rig: SandboxRig) -> None:
     """Hazard 13."""
     node = Node()
     rig.phone("1000")

@@ -7,7 +7,7 @@ from tests.rig.sandbox import SandboxRig
 from tests.support.event_socket import Client, Node
 
 
-def test_a_refusal_carries_its_headers_twice_if_asked(rig: SandboxRig) -> None:
+def test_refusal_carries_one_header_twice(rig: SandboxRig) -> None:
     """Hazard 31."""
 
     def steps(client: Client) -> None:
@@ -25,7 +25,7 @@ def test_a_refusal_carries_its_headers_twice_if_asked(rig: SandboxRig) -> None:
     assert call.leg.headers["x-teleforge-error"] == ["callee: bad", "agent: bad"]
 
 
-def test_a_registered_phone_is_known_by_its_variables(rig: SandboxRig) -> None:
+def test_registered_phone_sets_its_variables(rig: SandboxRig) -> None:
     node = Node()
     rig.route("0820001234", "click2dial", node.address)
     rig.phone("1000").dial("0820001234", {"X-Teleforge-Contact-Ref": "c1"})
@@ -41,7 +41,7 @@ def test_a_registered_phone_is_known_by_its_variables(rig: SandboxRig) -> None:
         assert data.get(f"variable_{name}") == value
 
 
-def test_an_asserted_identity_is_believed_from_anybody(rig: SandboxRig) -> None:
+def test_asserted_identity_of_any_caller_is_believed(rig: SandboxRig) -> None:
     """Hazard 30."""
     node = Node()
     rig.route("27115550000", "x", node.address)

@@ -16,7 +16,7 @@ from tests.rig.sandbox import SandboxRig
 from tests.support.event_socket import EXTERNAL, Client, Node
 
 
-def test_a_recording_has_its_length_and_its_sides(rig: SandboxRig) -> None:
+def test_recording_has_its_length_and_its_sides(rig: SandboxRig) -> None:
     path = rig.recordings / "call.wav"
     rig.phone("1000", Script(tone=440))
     rig.outside("27820001234", Script(tone=600, hangup_after=1.0))
@@ -43,7 +43,7 @@ def test_a_recording_has_its_length_and_its_sides(rig: SandboxRig) -> None:
         assert crossings / (len(one) / 8000) == pytest.approx(hz, rel=0.05)
 
 
-def test_each_leg_leaves_a_cdr(rig: SandboxRig) -> None:
+def test_leg_that_ended_leaves_a_cdr(rig: SandboxRig) -> None:
     for file in rig.spool.glob("*"):
         file.unlink()
     rig.outside("27820001234", Script(hangup_after=0.1))
@@ -64,7 +64,7 @@ def test_each_leg_leaves_a_cdr(rig: SandboxRig) -> None:
     assert document["callflow"][0]["times"]["answered_time"] != "0"
 
 
-def test_a_leg_that_has_ended_is_told_of_once_though_its_switch_is_killed_while_its_socket_lingers(
+def test_lingering_leg_is_reported_once_when_the_switch_dies(
     tmp_path: Path,
 ) -> None:
     legs = tmp_path / "legs"

@@ -15,7 +15,7 @@ from tests.support import ROOT
 from tests.support.event_socket import EXTERNAL, inbound
 
 
-def test_the_switch_pauses_dies_and_comes_back(rig: SandboxRig) -> None:
+def test_process_pauses_dies_and_comes_back(rig: SandboxRig) -> None:
     phone, outside = rig.phone("1000"), rig.outside("27820001234")
     rig.api("originate user/1000@127.0.0.1 &park()")
     client = inbound(rig)
@@ -35,14 +35,14 @@ def test_the_switch_pauses_dies_and_comes_back(rig: SandboxRig) -> None:
     assert phone.calls[0].leg.answered_at
 
 
-def test_it_refuses_a_port_that_is_taken(rig: SandboxRig) -> None:
+def test_server_refuses_a_port_that_is_taken(rig: SandboxRig) -> None:
     command = [sys.executable, "-m", "esl_apps.sandbox", f"--listen={rig.esl_address}"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=10, cwd=ROOT)
     assert run.returncode == 1
     assert "something listens there already" in run.stderr
 
 
-def test_the_control_port_says_what_is_wrong(rig: SandboxRig) -> None:
+def test_control_port_names_an_unknown_script_key(rig: SandboxRig) -> None:
     base = f"http://127.0.0.1:{rig.control_port}"
     assert b"/phones/NUMBER" in urllib.request.urlopen(base + "/").read()
     request = urllib.request.Request(base + "/phones/1000", b'{"script": {"anser_after": 1}}', method="POST")

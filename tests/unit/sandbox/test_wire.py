@@ -5,7 +5,7 @@ from __future__ import annotations
 from esl_apps.sandbox.wire import wire
 
 
-def test_what_the_wire_escapes() -> None:
+def test_wire_escapes_headers_and_splits_commands() -> None:
     assert wire.url_encode("a b/c:d;e@f\n\u00e4'\"~") == "a%20b/c%3Ad%3Be%40f%0A%C3%A4'%22~"
     assert wire.url_encode("100% %0A %0a") == "100%25%20%0A%20%250a"
     reader = wire.CommandReader()
