@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esl_apps.cli.breakers import thresholds
-from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config, Limits, sections
+from esl_apps.config.problems import ConfigError
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, Unavailable
 from esl_apps.net.address import is_loopback, split_address

@@ -17,8 +17,8 @@ import gevent
 
 from esl_apps import __version__
 from esl_apps.config import load
-from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config
+from esl_apps.config.problems import ConfigError
 from esl_apps.config.tokens import hash_token
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.snapshot import timeline
@@ -106,9 +106,11 @@ def main(argv: list[str]) -> int:
         return actions[arguments.command](config, arguments)
     except ConfigError as error:
         if arguments.command == "check":
-            print(f"FAIL configuration: {error}")
+            for problem in error.problems:
+                print(f"FAIL configuration: {problem}")
             return 1
-        print(f"esl-apps: {error}", file=sys.stderr)
+        for problem in error.problems:
+            print(f"esl-apps: {problem}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # ``esl-apps calls | head``: the reader has what it wanted.

@@ -4,66 +4,83 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from esl_apps.config.fields import ConfigError
+from esl_apps.config import decode, reader, rules
 from esl_apps.config.model import Config
-from esl_apps.config.reader import _Reader
-from esl_apps.config.rules import _check
-from esl_apps.config.tokens import _Bearer, hash_token
+from esl_apps.config.problems import ConfigError
+from esl_apps.config.tokens import Bearer, hash_token
 
-#: Sections that Kazoo exports as documents: what stands under ``default`` is the section.
-_KAZOO_DOCUMENTS = {"cccp", "callflow.disa"}
+#: Sections that Kazoo exports as documents: what is under ``default`` is the section.
+_KAZOO_DOCUMENTS = ("cccp", "callflow.disa")
 
 
 def load(path: str, environ: Mapping[str, str] | None = None) -> Config:
     """Read, check and freeze a configuration file.
 
-    :raises ConfigError: with file, line, key and what was expected; nothing of the file applies then.
+    :raises ConfigError: with every problem's file, line, key and what was expected; nothing of the file applies then.
     """
     try:
-        with open(path, encoding="utf-8") as stream:
-            text = stream.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(error), file=path) from None
-    return parse(text, os.environ if environ is None else environ, path)
+        with open(path, "rb") as stream:
+            content = stream.read()
+    except OSError as error:
+        raise ConfigError(_unopened(error), file=path) from None
+    return parse(_decoded(content, path), os.environ if environ is None else environ, path)
 
 
 def parse(text: str, environ: Mapping[str, str], file: str = "configuration") -> Config:
     """``load`` on a text. :raises ConfigError: as ``load``."""
-    reader = _Reader(environ, file)
-    data = reader.read(text)
+    document = reader.read(text, environ, file)
     for section in _KAZOO_DOCUMENTS:
-        document = data.get(section)
-        if isinstance(document, dict) and "default" in document and document.get("_id") == section:
-            reader.alias(section, f"{section}.default")
-            data[section] = document["default"]
+        value = document.data.get(section)
+        if isinstance(value, dict) and "default" in value and value.get("_id") == section:
+            document.move(section, f"{section}.default")
+            document.data[section] = value["default"]
+    draft = decode.decode(document)
+    rules.check(draft, document)
+    if document.problems:
+        raise ConfigError.of(sorted(document.problems, key=lambda problem: problem.line or 0))
+    return _without_tokens(draft.config)
+
+
+def _unopened(error: OSError) -> str:
+    if isinstance(error, IsADirectoryError):
+        return "is a folder; expected a file"
+    return f"can't be read: {error.strerror}"
+
+
+def _decoded(content: bytes, file: str) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError("is in UTF-16; save it as UTF-8", line=1, file=file)
     try:
-        config = msgspec.convert(data, Config)
-    except msgspec.ValidationError as error:
-        raise reader.explain(str(error), data) from None
-    _check(config, reader)
-    return _sealed(config)
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start]
+        raise ConfigError(f"the byte 0x{byte:02x} isn't UTF-8; save the file as UTF-8", line=line, file=file) from None
 
 
-def _sealed(config: Config) -> Config:
-    """Without the tokens: what they are compared with is their hash."""
+_Bearer = TypeVar("_Bearer", bound=Bearer)
 
-    def seal(one: _Bearer) -> _Bearer:
+
+def _without_tokens(config: Config) -> Config:
+    """The configuration with each token replaced by its hash, which is all that a token is compared with."""
+
+    def seal(bearer: _Bearer) -> _Bearer:
         changes: dict[str, Any] = {}
-        if one.token is not None:
-            # An empty one is none, and not the hash of nothing, which a request without a token has, too.
-            changes = {"token": None, "token_hash": hash_token(one.token) if one.token else None}
-        tokens = getattr(one, "tokens", None)
+        if bearer.token is not None:
+            # An empty token means none. Its hash would let in a request without a token.
+            changes = {"token": None, "token_hash": hash_token(bearer.token) if bearer.token else None}
+        tokens = getattr(bearer, "tokens", None)
         if tokens:
             changes["tokens"] = [seal(inner) for inner in tokens]
-        return msgspec.structs.replace(one, **changes) if changes else one
+        return msgspec.structs.replace(bearer, **changes) if changes else bearer
 
     return msgspec.structs.replace(
         config,
         admin=seal(config.admin),
-        integrators=[seal(one) for one in config.integrators],
+        integrators=[seal(integrator) for integrator in config.integrators],
         accounts={name: seal(account) for name, account in config.accounts.items()},
     )

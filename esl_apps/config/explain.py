@@ -1,103 +1,182 @@
-"""Turn a decoding error into file, line, key and what was expected."""
+"""Say in plain words what a place of the configuration takes, and what is wrong with a value there."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from typing import Any
+from dataclasses import dataclass
+from datetime import date
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
-from msgspec import inspect
 
-from esl_apps.config.model import Config
-
-_Step = str | int
-_STEP = re.compile(r"\.(callflow\.disa|[^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
+from esl_apps.config.fields import Section
 
 
-def _resolve(where: str, data: Any) -> list[_Step]:
-    """msgspec's path as steps. It writes ``[...]`` for whichever key of a mapping: that is the first one that,
-    alone in its mapping, gives an error at the same place."""
-    template: list[_Step | None] = [
-        name or (int(index) if index else None) for name, index, _any in _STEP.findall(where.removeprefix("$"))
-    ]
-    steps: list[_Step] = []
-    for depth, step in enumerate(template):
-        if step is not None:
-            steps.append(step)
-            continue
-        mapping = _at(data, steps)
-        for key in mapping:
-            alone = _replaced(data, steps, {key: mapping[key]})
-            found = _error_path(alone)
-            if found is not None and found.startswith(_upto(where, depth + 1)):
-                data = alone
-                steps.append(key)
-                break
-        else:
-            break
-    return steps
+def alternatives(kind: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type alone."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
-def _upto(where: str, count: int) -> str:
-    """The first steps of msgspec's path."""
-    ends = [found.end() for found in _STEP.finditer(where)]
-    return where[: ends[count - 1]]
+def bare(kind: Any) -> Any:
+    """A type without its constraints."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
-def _error_path(data: Any) -> str | None:
-    try:
-        msgspec.convert(data, Config)
-    except msgspec.ValidationError as error:
-        return str(error).partition(" - at ")[2].strip("`")
-    return None
+def is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
-def _at(data: Any, steps: list[_Step]) -> Any:
-    for step in steps:
-        data = data[step]
-    return data
+def fields(section: Any) -> dict[str, msgspec.structs.FieldInfo]:
+    """The fields of a section by the keys that the file has for them."""
+    return {field.encode_name: field for field in msgspec.structs.fields(section) if field.encode_name != "notes"}
 
 
-def _replaced(data: Any, steps: list[_Step], value: Any) -> Any:
-    """A copy of the data with another value at a place; what lies beside it is shared."""
-    if not steps:
-        return value
-    copy = data.copy()
-    copy[steps[0]] = _replaced(data[steps[0]], steps[1:], value)
-    return copy
+#: How types are called.
+_NAMES: dict[Any, str] = {
+    dict: "a mapping",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    NoneType: "nothing",
+}
 
 
-def _kind_at(steps: list[_Step]) -> Any:
-    """The type of a place, as ``msgspec.inspect`` has it."""
-    kind: Any = inspect.type_info(Config)
-    for step in steps:
-        for one in _alternatives(kind):
-            if isinstance(one, inspect.StructType):
-                found = [entry.type for entry in one.fields if entry.encode_name == step]
-                if found:
-                    kind = found[0]
-            elif isinstance(one, inspect.DictType):
-                kind = one.value_type
-            elif isinstance(one, inspect.ListType):
-                kind = one.item_type
-    return kind
+# What is expected -----------------------------------------------------------------------------------------
 
 
-def _alternatives(kind: Any) -> tuple[Any, ...]:
-    return kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+def expected(kind: Any) -> str:
+    """What a place takes: ``a number of seconds, 0 or more``, ``left or right``, ``a list``."""
+    return " or ".join(_expected(one) for one in alternatives(kind) if one is not NoneType)
 
 
-def _known_keys(kind: Any) -> list[str]:
-    structs = [one for one in _alternatives(kind) if isinstance(one, inspect.StructType)]
-    return [entry.encode_name for one in structs for entry in one.fields]
+def _expected(kind: Any) -> str:
+    inner = bare(kind)
+    if inner is not kind:
+        meta = _constraints(kind)
+        return meta.get("expected") or _expected(inner) + _bounds(meta)
+    origin = get_origin(kind)
+    if origin is Literal:
+        return _listed([str(word).lower() if isinstance(word, bool) else str(word) for word in get_args(kind)])
+    if is_section(kind):
+        return "a mapping of " + ", ".join(fields(kind))
+    return _NAMES.get(origin or kind, "a number")
 
 
-def _choices(kind: Any) -> list[str]:
-    """What may stand at a place that takes words: ``left``, ``right``, or a mapping."""
-    found: list[str] = []
-    for one in _alternatives(kind):
-        if isinstance(one, inspect.LiteralType):
-            found += [str(value).lower() if isinstance(value, bool) else str(value) for value in one.values]
-        elif isinstance(one, inspect.StructType):
-            found.append("a mapping of " + ", ".join(entry.encode_name for entry in one.fields))
+def _listed(words: list[str]) -> str:
+    return ", ".join(words[:-1]) + " or " + words[-1] if len(words) > 1 else words[0]
+
+
+def _constraints(kind: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for meta in kind.__metadata__:
+        found |= meta.extra or {}
+        found |= {name: getattr(meta, name) for name in ("ge", "le", "min_length")}
     return found
+
+
+def _bounds(meta: dict[str, Any]) -> str:
+    if meta["min_length"] is not None:
+        return f" of at least {meta['min_length']}"
+    if meta["le"] is not None:
+        return f" from {meta['ge']} to {meta['le']}"
+    return f", {meta['ge']} or more"
+
+
+# What was found -------------------------------------------------------------------------------------------
+
+
+def wrong(kind: Any, value: Any, spelled: str | None, from_environment: bool) -> str:
+    """What is wrong with a value, without the value, which could be a secret."""
+    return f"expected {expected(kind)}{_found(kind, value)}{_hint(kind, value, spelled, from_environment)}"
+
+
+def _found(kind: Any, value: Any) -> str:
+    name = _kind_of(value)
+    kinds = {_kind_of_type(one) for one in alternatives(kind)}
+    # It is of the right kind: what is expected says the bounds.
+    return "" if name in kinds or (name == "a number" and "a whole number" in kinds) else f", got {name}"
+
+
+def _kind_of(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true or false"
+    for types, name in (
+        (dict, "a mapping"),
+        (list, "a list"),
+        (str, "text"),
+        ((int, float), "a number"),
+        (date, "a date"),
+    ):
+        if isinstance(value, types):
+            return name
+    return "something else"
+
+
+def _kind_of_type(kind: Any) -> str:
+    kind = bare(kind)
+    if get_origin(kind) is Literal:
+        return _kind_of(get_args(kind)[0])
+    if is_section(kind):
+        return "a mapping"
+    return _NAMES.get(get_origin(kind) or kind, "a number")
+
+
+def _hint(kind: Any, value: Any, spelled: str | None, from_environment: bool) -> str:
+    kinds = {_kind_of_type(one) for one in alternatives(kind)}
+    if "text" in kinds and isinstance(value, bool):
+        if spelled is not None:
+            return f"; without quotes, YAML reads {spelled} as {str(value).lower()}: put it in quotes"
+        return "; put it in quotes if it is a text"
+    if "text" in kinds and isinstance(value, int | float):
+        return "; put the number in quotes"
+    if "text" in kinds and isinstance(value, date):
+        return "; put it in quotes"
+    if isinstance(value, str) and kinds & {"a number", "a whole number", "true or false"}:
+        if from_environment:
+            return "; what an environment variable holds is always text"
+        if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?|true|false", value):
+            return "; remove the quotes"
+    if "a list" in kinds and not isinstance(value, dict | list) and value is not None:
+        return "; write [A, B], or each item in a line of its own, behind -"
+    if "a mapping" in kinds and isinstance(value, list):
+        return "; remove the - or the brackets"
+    return ""
+
+
+# Unknown keys ---------------------------------------------------------------------------------------------
+
+_HARMLESS = re.compile(r"[A-Za-z_.-]{1,40}")
+
+
+@dataclass(frozen=True)
+class UnknownKey:
+    """A key that a section doesn't have."""
+
+    shown: str
+    """The key, or the harmless part of it."""
+    message: str
+    meant: str = ""
+    """The key that was probably meant."""
+
+
+def unknown(key: str, value: Any, known: list[str]) -> UnknownKey:
+    """Say what is wrong with a key. Neither it nor its value is shown if it could be a secret."""
+    name, colon, _value = key.partition(":")
+    if colon and name in known:
+        return UnknownKey(name, "expected a space behind the colon", name)
+    if key == "<<":
+        return UnknownKey(key, "unknown key; merged mappings (<<) are not supported")
+    word, *others = key.split() or [""]
+    # A key alone, without a colon, could be the secret that stands where its key is missing.
+    near = difflib.get_close_matches(word, known, 1, 0.6 if value is not None else 0.85)
+    if near and others:
+        return UnknownKey(word, "expected a colon and a space behind the key", near[0])
+    if near:
+        return UnknownKey(word, f"unknown key; did you mean {near[0]}?", near[0])
+    shown = key if _HARMLESS.fullmatch(key) and value is not None else ""
+    return UnknownKey(shown, f"unknown key; expected {_listed(sorted(known))}")

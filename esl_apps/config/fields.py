@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-#: Stands in paths of the event socket and of the file system: never ``.`` or ``..``.
-_NAME = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]+")
-_NAME_EXPECTED = "expected letters, digits, . _ -"
 
-Name = Annotated[str, Meta(pattern=rf"^{_NAME.pattern}\Z", max_length=64)]
-Seconds = Annotated[float, Meta(ge=0)]
+def described(expected: str, **constraints: Any) -> Meta:
+    """Constraints of a value, and the words that say what is expected of it."""
+    return Meta(extra={"expected": expected}, **constraints)
+
+
+#: Part of paths of the event socket and of the file system, so never ``.`` or ``..``.
+NAME = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]+")
+NAME_EXPECTED = "expected letters, digits, . _ - (at most 64)"
+_NAME_WORDS = NAME_EXPECTED.removeprefix("expected ")
+
+Name = Annotated[str, described(_NAME_WORDS, pattern=rf"^{NAME.pattern}\Z", max_length=64)]
+Seconds = Annotated[float, described("a number of seconds, 0 or more", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
-Port = Annotated[int, Meta(ge=1, le=65535)]
-#: Each counted one is kept in Redis until its window is over.
+Port = Annotated[int, described("a port, 1 to 65535", ge=1, le=65535)]
+#: Redis keeps each one that is counted until its window is over.
 Threshold = Annotated[int, Meta(ge=1, le=10_000)]
-LockSeconds = Annotated[float, Meta(ge=1, le=2_592_000)]
+LockSeconds = Annotated[float, described("a number of seconds, 1 to 2592000", ge=1, le=2_592_000)]
+PerSecond = Annotated[float, described("a number of requests a second, above 0", gt=0, le=1e6)]
+Timeout = Annotated[float, described("a number of seconds, above 0, 3600 at most", gt=0, le=3600)]
+Duration = Annotated[float, described("a number of seconds, above 0", gt=0)]
 
 
-class ConfigError(Exception):
-    """What is wrong, where, and what was expected; ``str()`` is for the operator."""
-
-    def __init__(self, message: str, path: str = "", line: int | None = None, file: str = "") -> None:
-        where = f"{file}:{line}" if line else file
-        super().__init__(": ".join(part for part in (where, path, message) if part))
-
-
-class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-PerSecond = Annotated[float, Meta(gt=0, le=1e6)]
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A mapping with fixed keys."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from esl_apps.config.fields import ConfigError
+from esl_apps.config.problems import ConfigError
 
 #: Ranges that fraud dials, as they ship.
 HIGH_RISK_RANGES = Path(__file__).with_name("high_risk.yml")

@@ -12,14 +12,27 @@ from typing import Annotated, Literal
 import phonenumbers
 from msgspec import Meta, field
 
-from esl_apps.config.fields import Count, LockSeconds, Name, PerSecond, Port, Positive, Seconds, Threshold, _Section
+from esl_apps.config.fields import (
+    Count,
+    Duration,
+    LockSeconds,
+    Name,
+    PerSecond,
+    Port,
+    Positive,
+    Seconds,
+    Section,
+    Threshold,
+    Timeout,
+    described,
+)
 from esl_apps.config.high_risk import HIGH_RISK_RANGES, read_ranges
 from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken
 from esl_apps.core import limits as limits_module
 from esl_apps.core.numbers import NumberPlan, of_region
 
 
-class Node(_Section, frozen=True):
+class Node(Section, frozen=True):
     name: Name = "app1"
     listen: str = "127.0.0.1:8084"
     advertise: str | None = None
@@ -29,20 +42,20 @@ class Node(_Section, frozen=True):
     state_dir: str | None = None
 
 
-class Redis(_Section, frozen=True):
+class Redis(Section, frozen=True):
     url: str = "redis://127.0.0.1:6379/0"
     stale_cards: Seconds = 0
 
 
-class SwitchConfig(_Section, frozen=True):
+class SwitchConfig(Section, frozen=True):
     name: Name
     address: str
     password: str
     allow_default_password: bool = False
 
 
-class Dial(_Section, frozen=True):
-    region: Annotated[str, Meta(pattern="^[A-Z]{2}$")] = "ZA"
+class Dial(Section, frozen=True):
+    region: Annotated[str, described("an ISO 3166 country code, as ZA", pattern=r"^[A-Z]{2}\Z")] = "ZA"
     extensions: str = r"^\d{3,4}$"
     extension: str = "user/{number}@127.0.0.1"
     external: list[str] = field(default_factory=lambda: ["sofia/gateway/pstn/{number}"])
@@ -52,17 +65,17 @@ class Dial(_Section, frozen=True):
     ringback: str = "%(2000,4000,440,480)"
 
 
-class Rate(_Section, frozen=True):
+class Rate(Section, frozen=True):
     """Requests a second on one port of one node; None: no bound."""
 
     per_token: PerSecond | None = 300
     per_address: PerSecond | None = 300
     failed: PerSecond | None = 10
-    burst: Annotated[float, Meta(gt=0, le=3600)] = 10
+    burst: Timeout = 10
     connections: Positive = 500
 
 
-class Tls(_Section, frozen=True):
+class Tls(Section, frozen=True):
     cert: str
     key: str
 
@@ -74,30 +87,30 @@ class Admin(Bearer, frozen=True):
     tls: Tls | None = None
 
 
-class Recordings(_Section, frozen=True):
+class Recordings(Section, frozen=True):
     dir: str = "/var/lib/esl_apps/recordings"
     link_key: str | None = None
     link_longest: Positive = 604800
 
 
-class Prompts(_Section, frozen=True):
+class Prompts(Section, frozen=True):
     dir: str | None = None
     language: Name = "en"
     urls: list[str] = field(default_factory=list)
 
 
-class Spool(_Section, frozen=True):
+class Spool(Section, frozen=True):
     dir: str = "/var/log/freeswitch/json_cdr"
 
 
-class Rule(_Section, frozen=True):
+class Rule(Section, frozen=True):
     action: Literal["deny", "allow", "inherit"]
 
 
 Restriction = dict[str, Rule]
 
 
-class DestinationLimits(_Section, frozen=True):
+class DestinationLimits(Section, frozen=True):
     calls_per_hour: Count | None = None
     calls_per_day: Count | None = None
     minutes_per_hour: Count | None = None
@@ -122,7 +135,7 @@ class Limits(DestinationLimits, frozen=True):
         return replace(super().read(), destinations=named)
 
 
-class DestinationBreaker(_Section, frozen=True):
+class DestinationBreaker(Section, frozen=True):
     calls_per_hour: Count | None = None
     calls_per_day: Count | None = None
     minutes_per_hour: Count | None = None
@@ -153,7 +166,7 @@ def level(name: str, limits: Limits, breaker: Breaker) -> limits_module.Level:
     return limits_module.Level(name, limits.read(), breaker.read())
 
 
-class Spending(_Section, frozen=True):
+class Spending(Section, frozen=True):
     """What all calls of all integrators and accounts together may cost."""
 
     high_risk: str | None = None
@@ -161,15 +174,15 @@ class Spending(_Section, frozen=True):
     breaker: Breaker = field(default_factory=Breaker)
 
 
-class IntegratorRedis(_Section, frozen=True):
+class IntegratorRedis(Section, frozen=True):
     url: str
 
 
-class LegacyGet(_Section, frozen=True):
+class LegacyGet(Section, frozen=True):
     allow: list[str]
 
 
-class Patterns(_Section, frozen=True):
+class Patterns(Section, frozen=True):
     """The defaults are Teleforge's (contract §4); another country replaces them."""
 
     agent: str | None = None
@@ -189,20 +202,20 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     record: bool = False
     caller_ids: list[str] = field(default_factory=list)
     campaigns: dict[str, str | list[str]] = field(default_factory=dict)
-    agent_timeout: Annotated[float, Meta(gt=0, le=3600)] = 30
-    callee_timeout: Annotated[float, Meta(gt=0, le=3600)] = 60
+    agent_timeout: Timeout = 30
+    callee_timeout: Timeout = 60
     patterns: Patterns = field(default_factory=Patterns)
     call_restriction: Restriction = field(default_factory=dict)
     dispositions: Literal["esl_apps", "teleforge"] = "esl_apps"
     push: Literal["left", "right"] = "left"
     legacy_get: LegacyGet | Literal[False] = False
     legacy_c2d: bool = False
-    max_duration: Annotated[float, Meta(gt=0)] = 14400
+    max_duration: Duration = 14400
     limits: Limits = field(default_factory=Limits)
     breaker: Breaker = field(default_factory=Breaker)
 
 
-class Cccp(_Section, frozen=True):
+class Cccp(Section, frozen=True):
     cccp_cb_number: str | None = None
     cccp_cc_number: str | None = None
     last_number_redial_code: str | None = None
@@ -217,10 +230,10 @@ class Cccp(_Section, frozen=True):
     attest_level: Literal["A", "B", "C"] = "A"
 
 
-class PinGuard(_Section, frozen=True):
+class PinGuard(Section, frozen=True):
     """Wrong PINs, counted over all nodes (``esl_apps/store/pin_guard.py``)."""
 
-    window: Annotated[float, Meta(ge=1, le=604_800)] = 3600
+    window: Annotated[float, described("a number of seconds, 1 to 604800", ge=1, le=604_800)] = 3600
     per_number: Threshold = 10
     per_address: Threshold = 50
     per_card: Threshold = 10
@@ -231,7 +244,7 @@ class PinGuard(_Section, frozen=True):
     longest_service_lock: LockSeconds = 3600
 
 
-class Callback(_Section, frozen=True):
+class Callback(Section, frozen=True):
     retries: Count = 2
     retry_after: Seconds = 60
     cool_down: Seconds = 60
@@ -240,21 +253,21 @@ class Callback(_Section, frozen=True):
     confirm: bool = False
 
 
-class DisaDefaults(_Section, frozen=True):
+class DisaDefaults(Section, frozen=True):
     default_use_account_caller_id: bool = True
     default_pin_length: Positive = 10
 
 
-class CallerId(_Section, frozen=True):
+class CallerId(Section, frozen=True):
     number: str
     name: str | None = None
 
 
-class User(_Section, frozen=True):
+class User(Section, frozen=True):
     call_restriction: Restriction = field(default_factory=dict)
 
 
-class Disa(_Section, frozen=True):
+class Disa(Section, frozen=True):
     pin: str | None = None
     pin_hash: str | None = None
     numbers: list[str] = field(default_factory=list)
@@ -266,12 +279,12 @@ class Disa(_Section, frozen=True):
     ring_repeat_count: Positive = 1
     use_account_caller_id: bool | None = None
     enforce_call_restriction: bool = True
-    max_session: Annotated[float, Meta(gt=0)] = 3600
+    max_session: Duration = 3600
 
 
 class Account(Bearer, frozen=True):
     tokens: list[CardsToken] = field(default_factory=list)
-    realm: Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]*$", max_length=255)] = ""
+    realm: Annotated[str, described("a host name", pattern=r"^[A-Za-z0-9.-]*\Z", max_length=255)] = ""
     caller_id: CallerId | None = None
     integrator: str | None = None
     caller_ids: list[str] = field(default_factory=list)
@@ -283,19 +296,19 @@ class Account(Bearer, frozen=True):
     disa: dict[str, Disa] = field(default_factory=dict)
 
 
-class Inbound(_Section, frozen=True):
+class Inbound(Section, frozen=True):
     integrator: str
     agents: Annotated[list[str], Meta(min_length=1)]
-    ring_timeout: Annotated[float, Meta(gt=0, le=3600)] = 20
+    ring_timeout: Timeout = 20
 
 
-class Dialplan(_Section, frozen=True):
+class Dialplan(Section, frozen=True):
     """For ``esl-apps dialplan``: the nodes that the switch tries, in order; none: this one."""
 
     nodes: list[str] = field(default_factory=list)
 
 
-class Config(_Section, frozen=True):
+class Config(Section, frozen=True):
     """One node's configuration: every key of the contract's §2, its default, and nothing else."""
 
     node: Node = field(default_factory=Node)

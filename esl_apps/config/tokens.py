@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from esl_apps.config.fields import Name, _Section
+from esl_apps.config.fields import Name, Section, described
 
-TokenHash = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+TokenHash = Annotated[
+    str, described("sha256: and 64 hex digits, as `esl-apps hash-token` prints it", pattern=r"^sha256:[0-9a-f]{64}\Z")
+]
 
 
 def hash_token(token: str) -> str:
@@ -18,7 +20,7 @@ def hash_token(token: str) -> str:
     return "sha256:" + hashlib.sha256(token.encode()).hexdigest()
 
 
-class Bearer(_Section, frozen=True):
+class Bearer(Section, frozen=True):
     """What has a token. ``parse`` leaves the hash alone: the token itself is not kept."""
 
     token: str | None = None
@@ -40,4 +42,6 @@ class CardsToken(Bearer, frozen=True, kw_only=True):
     scopes: Annotated[list[Literal["call", "read", "cards"]], Meta(min_length=1)]
 
 
-_Bearer = TypeVar("_Bearer", bound=Bearer)
+def digest_of(bearer: Bearer) -> bytes:
+    """The digest of a token that ``parse`` hasn't hashed yet, too."""
+    return hashlib.sha256(bearer.token.encode()).digest() if bearer.token else bearer.digest

@@ -8,8 +8,8 @@ import gevent
 from gevent import ssl
 
 from esl_apps.config import load
-from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config, sections
+from esl_apps.config.problems import ConfigError
 from esl_apps.http import admin, integrator
 from esl_apps.http.server import Bounds, Server, Wsgi, serve
 from esl_apps.net import tls

@@ -9,8 +9,8 @@ from functools import partial
 import gevent
 
 from esl_apps.apps import APPLICATIONS
-from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config
+from esl_apps.config.problems import ConfigError
 from esl_apps.esl.server import OutboundServer
 from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption

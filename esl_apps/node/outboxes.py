@@ -9,8 +9,8 @@ from pathlib import Path
 
 import gevent
 
-from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config
+from esl_apps.config.problems import ConfigError
 from esl_apps.store import redis_client
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.outbox import Outbox

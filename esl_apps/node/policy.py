@@ -19,8 +19,8 @@ import msgspec
 from esl_apps.apps import disa, inbound
 from esl_apps.apps.session import Rules
 from esl_apps.apps.settings import Settings
-from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Integrator, level
+from esl_apps.config.problems import ConfigError
 from esl_apps.core import dialstring, identity
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config
+from esl_apps.config.problems import ConfigError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_cdr import Spool
 from esl_apps.net.address import split_address

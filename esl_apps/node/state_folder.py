@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config
+from esl_apps.config.problems import ConfigError
 
 
 def state_folder(config: Config) -> Path:

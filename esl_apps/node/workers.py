@@ -23,8 +23,8 @@ from gevent import os as gevent_os
 from gevent import socket, subprocess
 from gevent.event import Event as Flag
 
-from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config, sections
+from esl_apps.config.problems import ConfigError
 from esl_apps.net.address import split_address
 from esl_apps.net.listening import listen
 

@@ -23,8 +23,8 @@ from esl_apps.apps.session import Rules
 from esl_apps.apps.settings import Settings
 from esl_apps.cli import kazoo_import
 from esl_apps.config import parse
-from esl_apps.config.fields import ConfigError
 from esl_apps.config.model import Config
+from esl_apps.config.problems import ConfigError
 from esl_apps.core import dialstring
 from esl_apps.core.cards import Account
 from esl_apps.core.dialstring import Endpoints

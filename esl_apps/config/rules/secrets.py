@@ -1,0 +1,156 @@
+"""Rules for tokens, passwords and keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import urlsplit
+
+from esl_apps.config.model import Account, Admin, Integrator
+from esl_apps.config.rules.context import Context, Finding
+from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken, digest_of, hash_token
+from esl_apps.net.address import is_loopback, split_address
+
+_Holder = Admin | Integrator | Account
+
+#: Every FreeSWITCH is installed with it.
+_DEFAULT_PASSWORD = "ClueCon"  # noqa: S105 - it is the one to refuse
+
+#: Characters of a key that strangers can try offline, on what it signed.
+_LEAST_KEY = 16
+
+#: ``$NAME`` where ``${NAME}`` was meant. Names of variables are in capitals; ``$ecret`` may be a password.
+_BARE_VARIABLE = re.compile(r"\$[A-Z_][A-Z0-9_]*")
+
+
+def secrets_are_read_from_the_environment(c: Context) -> Iterator[Finding]:
+    for path, secret in _secrets(c):
+        if secret is not None and _BARE_VARIABLE.fullmatch(secret):
+            yield path, "expected ${NAME}, with braces: $NAME alone isn't read from the environment"
+
+
+def _secrets(c: Context) -> Iterator[tuple[str, str | None]]:
+    config = c.config
+    yield "pin_key", config.pin_key
+    yield "recordings.link_key", config.recordings.link_key
+    for path, switch in c.draft.switches:
+        yield f"{path}.password", switch.password
+    for path, holder in _holders(c):
+        yield f"{path}.token", holder.token
+        for inner_path, inner in _inner(path, holder):
+            yield f"{inner_path}.token", inner.token
+    urls = [("redis.url", config.redis.url)]
+    urls += [(f"{path}.redis.url", one.redis.url) for path, one in c.draft.integrators if one.redis is not None]
+    for path, url in urls:
+        yield path, _password_of(url)
+
+
+def _password_of(url: str) -> str | None:
+    try:
+        # The hosts of a cluster or of sentinels are a list, which urlsplit takes for one host.
+        return urlsplit(url).netloc.rpartition("@")[0].rpartition(":")[2]
+    except ValueError:
+        return None
+
+
+def _holders(c: Context) -> list[tuple[str, _Holder]]:
+    accounts = [(f"accounts.{name}", account) for name, account in c.config.accounts.items()]
+    return [("admin", c.config.admin), *c.draft.integrators, *accounts]
+
+
+def _inner(path: str, holder: _Holder) -> Iterable[tuple[str, IntegratorToken | CardsToken]]:
+    tokens: Sequence[IntegratorToken | CardsToken] = holder.tokens
+    return [(f"{path}.tokens[{i}]", token) for i, token in enumerate(tokens)]
+
+
+def ports_have_tokens(c: Context) -> Iterator[Finding]:
+    needed: list[tuple[str, Bearer, str]] = []
+    if c.is_readable("admin"):
+        needed.append(("admin", c.config.admin, "missing; the admin port has no default token"))
+    others: list[tuple[str, Bearer]] = [*c.draft.integrators]
+    for path, holder in _holders(c):
+        others += _inner(path, holder)
+    needed += [(path, bearer, "missing secret; expected token or token_hash") for path, bearer in others]
+    for path, bearer, message in needed:
+        if not bearer.token and not bearer.token_hash:
+            yield f"{path}.token", message
+
+
+def tokens_can_be_sent(c: Context) -> Iterator[Finding]:
+    for path, holder in _holders(c):
+        for token_path, token in [(path, holder), *_inner(path, holder)]:
+            if token.token is not None and token.token_hash is not None:
+                yield f"{token_path}.token_hash", "expected token or token_hash, not both"
+            if token.token_hash == hash_token(""):
+                yield f"{token_path}.token_hash", "is the hash of nothing"
+            # A header can't carry anything else.
+            if token.token and not re.fullmatch(r"[!-~]+", token.token):
+                yield f"{token_path}.token", "expected printable characters, no spaces"
+
+
+def tokens_of_a_port_differ(c: Context) -> Iterator[Finding]:
+    """Nobody could say which scopes a token has that is there twice. An account's may be the operator's, who may do
+    everything."""
+    admins: dict[bytes, str] = {}
+    yield from _differ("admin", c.config.admin, admins)
+    for path, integrator in c.draft.integrators:
+        yield from _differ(path, integrator, {})
+    for name, account in c.config.accounts.items():
+        yield from _differ(f"accounts.{name}", account, dict(admins), shared="admin")
+
+
+def _differ(path: str, holder: _Holder, known: dict[bytes, str], shared: str = "") -> Iterator[Finding]:
+    for token_path, token in [(path, holder), *_inner(path, holder)]:
+        digest = digest_of(token)
+        if digest:
+            if known.get(digest) not in (None, shared):
+                key = "token_hash" if token.token_hash else "token"
+                yield f"{token_path}.{key}", f"is {known[digest]}'s already"
+            known[digest] = token_path
+        shared = ""
+
+
+def names_of_tokens_differ(c: Context) -> Iterator[Finding]:
+    for path, holder in _holders(c):
+        names: set[str] = set()
+        for inner_path, inner in _inner(path, holder):
+            if inner.name in names:
+                yield f"{inner_path}.name", "a token above has this name"
+            names.add(inner.name)
+
+
+def switches_have_passwords(c: Context) -> Iterator[Finding]:
+    for path, switch in c.draft.switches:
+        if not switch.password:
+            yield f"{path}.password", "missing secret"
+        elif switch.password == _DEFAULT_PASSWORD and not switch.allow_default_password:
+            try:
+                host, _port = split_address(switch.address)
+            except ValueError:
+                continue
+            if not is_loopback(host):
+                yield (
+                    f"{path}.password",
+                    "is FreeSWITCH's default on an address that others reach; change it, or set "
+                    "allow_default_password: true",
+                )
+
+
+def link_key_is_long_enough(c: Context) -> Iterator[Finding]:
+    key = c.config.recordings.link_key
+    if key is not None and len(key) < _LEAST_KEY:
+        yield (
+            "recordings.link_key",
+            f"expected {_LEAST_KEY} characters at least: anyone who finds it hears every recording",
+        )
+
+
+RULES = (
+    secrets_are_read_from_the_environment,
+    ports_have_tokens,
+    tokens_can_be_sent,
+    tokens_of_a_port_differ,
+    names_of_tokens_differ,
+    switches_have_passwords,
+    link_key_is_long_enough,
+)

@@ -1,0 +1,115 @@
+"""SIGHUP: a node applies its configuration file whole, or refuses it whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.rig.base import eventually
+from tests.rig.sandbox import SandboxRig
+from tests.support.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxRig]:
+    with SandboxRig() as rig:
+        yield rig
+
+
+@pytest.fixture(scope="module")
+def reloadable(sandbox: SandboxRig, redis: RedisServer) -> Iterator[Node]:
+    node = Node(configuration(sandbox, redis))
+    yield node
+    assert node.stop() == 0
+    assert "Traceback" not in node.log.read_text()
+
+
+@pytest.fixture
+def node(reloadable: Node) -> Iterator[Node]:
+    before = json.dumps(reloadable.config)
+    yield reloadable
+    reloadable.config = json.loads(before)
+    reload(reloadable, before)
+
+
+def reload(node: Node, text: str) -> str:
+    """SIGHUP with this file; the log's line about it."""
+    seen = sum(line["event"] in ("reloaded", "reload refused") for line in node.lines())
+    node.file.write_text(text)
+    assert node.process is not None
+    node.process.send_signal(signal.SIGHUP)
+
+    def told() -> list[dict[str, Any]]:
+        return [line for line in node.lines() if line["event"] in ("reloaded", "reload refused")][seen:]
+
+    eventually(told)
+    (line,) = told()
+    return line["event"] + (": " + line["reason"] if "reason" in line else "")
+
+
+def dry_run(node: Node, **fields: str) -> Any:
+    return request(node.api, "POST", "/click2dial/calls?dry_run=1", {"agent": "1000", "callee": "0820001234", **fields})
+
+
+def test_reload_applies_patterns_tokens_and_caller_ids(node: Node) -> None:
+    acme = node.config["integrators"][0]
+    acme.update(token="new-token", caller_ids=["27115559999"], patterns={"agent": "7\\d{3}"})
+    assert reload(node, json.dumps(node.config)) == "reloaded"
+    body = {"agent": "7000", "callee": "0820001234", "outbound_id": "27115559999"}
+    answer = request(node.api, "POST", "/click2dial/calls?dry_run=1", body, token="new-token")
+    assert answer.json["ok"], answer.json
+    assert request(node.api, "GET", "/click2dial/calls", token=TOKEN).status == 401
+
+
+def test_reload_with_one_mistake_changes_nothing(node: Node) -> None:
+    acme = node.config["integrators"][0]
+    acme.update(token="new-token", caller_ids=["27115559999"])
+    node.config["inbound"] = {"27115550000": {"integrator": "nobody", "agents": ["1000"]}}
+    told = reload(node, json.dumps(node.config, indent=1))
+    assert re.match(r"reload refused: .*esl_apps\.yml:\d+: inbound\.27115550000\.integrator: no such integrator", told)
+    assert dry_run(node, outbound_id="27115550000").json["ok"]
+    assert not dry_run(node, outbound_id="27115559999").json["ok"]
+
+
+@pytest.mark.parametrize("text", ["", "node: [", "\x00"])
+def test_reload_of_a_file_that_is_not_yaml_changes_nothing(node: Node, text: str) -> None:
+    assert reload(node, text).startswith("reload refused: ")
+    assert dry_run(node, outbound_id="27115550000").json["ok"]
+
+
+@pytest.mark.parametrize("section", ["node", "redis", "switches", "admin"])
+def test_reload_that_needs_a_restart_names_the_key(node: Node, section: str) -> None:
+    node.config["integrators"][0]["token"] = "new-token"
+    if section == "switches":
+        node.config["switches"][0]["password"] = "other"
+    else:
+        key = {"node": "listen", "redis": "url", "admin": "listen"}[section]
+        node.config[section][key] = "redis://127.0.0.1:1/0" if section == "redis" else "127.0.0.1:1"
+    told = reload(node, json.dumps(node.config))
+    assert told.startswith(f"reload refused: {section}"), told
+    assert request(node.api, "GET", "/click2dial/calls", token=TOKEN).status == 200
+
+
+def test_reload_drops_no_call(node: Node, sandbox: SandboxRig, redis: RedisServer) -> None:
+    redis.client.flushdb()
+    sandbox.phone("1000")
+    callee = sandbox.outside("0820001234")
+    ref = node.call("1000", "0820001234")
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    node.config["integrators"][0]["dispositions"] = "teleforge"
+    assert reload(node, json.dumps(node.config)) == "reloaded"
+    time.sleep(0.1)
+    assert node.get(ref)["state"] == "bridged"
+    callee.calls[0].hangup()
+    assert redis.pop()["call_ref"] == ref
+
+
+def test_admin_port_answers_after_a_refused_reload(node: Node) -> None:
+    reload(node, "{")
+    assert request(node.admin, "GET", "/readyz", token=ADMIN_TOKEN).status == 200
