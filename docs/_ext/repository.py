@@ -1,4 +1,5 @@
-"""Roles for what is in the repository: ``:repo:`conf/esl_apps.yml``` and ``:test:`test_name```.
+"""Roles for what is in the repository: ``:repo:`conf/esl_apps.yml```, ``:test:`test_name``` and
+``:src:`node/outgoing.py Outgoing.click2dial``` (a function, method or class of the package).
 
 All of them are checked at the start of each build, also in pages that Sphinx doesn't read again. A file or a test that
 is gone, or has another name now, is a warning, and the build turns warnings into errors.
@@ -33,11 +34,40 @@ def tests() -> dict[str, list[str]]:
     return found
 
 
+@cache
+def names_of(module: str) -> frozenset[str]:
+    """The functions, classes and methods (``Class.method``) of a module of the package."""
+    path = ROOT / "esl_apps" / module
+    if not path.is_file():
+        return frozenset()
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{item.name}" for item in node.body if isinstance(item, ast.FunctionDef)}
+    return frozenset(found)
+
+
 class File(SphinxRole):
     """A file or folder of the repository, by its path from the root."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         return [nodes.literal(self.rawtext, self.text, classes=["file"])], []
+
+
+class Source(SphinxRole):
+    """A function, method or class: shown as its name, with the module behind it."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        module, _, name = self.text.partition(" ")
+        shown = [
+            nodes.literal("", name),
+            nodes.Text(" ("),
+            nodes.literal("", module, classes=["file"]),
+            nodes.Text(")"),
+        ]
+        return shown, []
 
 
 class Test(SphinxRole):
@@ -60,6 +90,11 @@ def _check(app: Sphinx) -> None:
     for place, path in uses(Path(app.srcdir), "repo"):
         if not (ROOT / path).exists():
             _log.warning("%s: no such file in the repository: %s", place, path)
+    for place, source in uses(Path(app.srcdir), "src"):
+        module, _, name = source.partition(" ")
+        if name not in names_of(module):
+            close = difflib.get_close_matches(name, names_of(module), 1, 0.3)
+            _log.warning("%s: no %s in esl_apps/%s (closest: %s)", place, name, module, *close or ["none"])
     for place, name in uses(Path(app.srcdir), "test"):
         if name not in tests():
             close = difflib.get_close_matches(name, tests(), 1, 0.3)
@@ -68,6 +103,7 @@ def _check(app: Sphinx) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_role("repo", File())
+    app.add_role("src", Source())
     app.add_role("test", Test())
     app.connect("builder-inited", _check)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
