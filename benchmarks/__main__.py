@@ -25,11 +25,11 @@ BENCHMARKS = {
 
 
 def main() -> int:
-    listed = "\n".join(f"  {name:12} {what}" for name, what in BENCHMARKS.items())
+    lines = "\n".join(f"  {name:12} {summary}" for name, summary in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure this project and compare it with its peers.",
-        epilog=f"benchmarks:\n{listed}",
+        epilog=f"benchmarks:\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmark to run (default: all)")
@@ -39,13 +39,13 @@ def main() -> int:
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
-    whole = not (options.quick or options.only)
+    complete = not (options.quick or options.only)
     for name in options.names or BENCHMARKS:
         text = importlib.import_module(f"benchmarks.{name}").run(options)
         if not text:  # skipped: it has printed the reason
             continue
         print(text, flush=True)
-        if whole:  # a partial run must not replace the documented table
+        if complete:  # a partial run must not replace the documented table
             path = process.ROOT / "docs" / "benchmarks" / f"{name}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text + "\n")

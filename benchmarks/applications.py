@@ -7,8 +7,8 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from benchmarks import esl, process, stand, table
-from benchmarks.stand import Stand
+from benchmarks import esl, process, node_bench, table
+from benchmarks.node_bench import NodeBench
 
 ROUNDS = 5
 HELD = 5000
@@ -54,22 +54,24 @@ def run(options: argparse.Namespace) -> str:
     apps = [name for name in APPS if not options.only or name in options.only]
     saturated: dict[str, list[dict[str, float]]] = {name: [] for name in apps}
     ticking: dict[int, dict[str, list[dict[str, float]]]] = {rate: {name: [] for name in apps} for rate in RATES}
-    with stand.standing() as one:
-        one.cards(CARDS)
-        one.start()
-        idle = process.memory(one.pid)
+    with node_bench.opened() as bench:
+        bench.create_cards(CARDS)
+        bench.start()
+        idle = process.memory(bench.pid)
         for name in apps:
-            one.measured({name: 1}, CALLS // 5)
+            bench.measure_calls({name: 1}, CALLS // 5)
         for _ in range(rounds):
             for name in apps:
-                saturated[name].append(said(name, one.measured({name: 1}, CALLS // share)))
-        one.order("dial", tick=0.02)
+                saturated[name].append(reported(name, bench.measure_calls({name: 1}, CALLS // share)))
+        bench.order("dial", tick=0.02)
         for _ in range(rounds):
             for rate in RATES:
                 for name in apps:
-                    how = {"rate": rate, "concurrency": AT_ONCE}
-                    what = f"{name}, tick, {rate} a second"
-                    ticking[rate][name].append(said(what, one.measured({name: 1}, 8 * rate // share, **how)))
+                    load = {"rate": rate, "concurrency": AT_ONCE}
+                    label = f"{name}, tick, {rate} a second"
+                    ticking[rate][name].append(
+                        reported(label, bench.measure_calls({name: 1}, 8 * rate // share, **load))
+                    )
     memory = {name: held(name, HELD // share) for name in apps}
     peers = bare(options)
     columns = ["application", "calls/CPU-s", "of target", "us CPU/call", "Redis us/call", "calls/s", "busy"]
@@ -102,61 +104,61 @@ def run(options: argparse.Namespace) -> str:
     return "\n\n\n".join([first, *with_tick, third]) + f"\n\n{machine}"
 
 
-def said(what: str, figure: dict[str, float]) -> dict[str, float]:
+def reported(label: str, figure: dict[str, float]) -> dict[str, float]:
     rate = figure["calls"] / figure["node"]
-    print(f"{what}: {rate:,.0f} calls per CPU-second of the node", file=sys.stderr, flush=True)
+    print(f"{label}: {rate:,.0f} calls per CPU-second of the node", file=sys.stderr, flush=True)
     return figure
 
 
 def median(runs: Sequence[dict[str, float]]) -> float:
     """Return the median of calls per CPU-second of the node."""
-    return statistics.median(one["calls"] / one["node"] for one in runs)
+    return statistics.median(run["calls"] / run["node"] for run in runs)
 
 
 def figures(name: str, runs: Sequence[dict[str, float]]) -> tuple[str, ...]:
-    def each(field: str) -> float:
-        return statistics.median(one[field] / one["calls"] for one in runs)
+    def per_call(field: str) -> float:
+        return statistics.median(run[field] / run["calls"] for run in runs)
 
     rate = median(runs)
     return (
         APPS[name],
         f"{rate:,.0f}",
         table.ratio(rate, TARGET),
-        f"{each('node') * 1e6:,.0f}",
-        f"{each('redis') * 1e6:,.0f}",
-        f"{1 / each('wall'):,.0f}",
-        f"{100 * statistics.median(one['running'] / one['wall'] for one in runs):.0f} %",
+        f"{per_call('node') * 1e6:,.0f}",
+        f"{per_call('redis') * 1e6:,.0f}",
+        f"{1 / per_call('wall'):,.0f}",
+        f"{100 * statistics.median(run['running'] / run['wall'] for run in runs):.0f} %",
     )
 
 
 def held(name: str, calls: int) -> float:
     """Return KB of resident memory per held call. Uses a fresh node: held calls would fill memory that earlier calls
     have freed, and the growth would not show."""
-    with stand.standing() as one:
-        one.cards(CARDS)
-        one.start()
-        growth = hold(one, name, calls)
-        done = one.order("release")
-        one.judge(done["refs"])
+    with node_bench.opened() as bench:
+        bench.create_cards(CARDS)
+        bench.start()
+        growth = hold(bench, name, calls)
+        report = bench.order("release")
+        bench.check_records(report["refs"])
     print(f"{name}: {growth:.1f} KB a held call", file=sys.stderr, flush=True)
     return growth
 
 
-def hold(one: Stand, name: str, calls: int) -> float:
+def hold(bench: NodeBench, name: str, calls: int) -> float:
     # Few at a time, or the memory they free would hide the growth.
-    one.measured({name: 1}, 200, concurrency=10)
-    before = process.memory(one.pid)
-    one.order("hold", mix={name: 1}, calls=calls, concurrency=10)
-    stand.rest()
-    return (process.memory(one.pid) - before) / calls
+    bench.measure_calls({name: 1}, 200, concurrency=10)
+    before = process.memory(bench.pid)
+    bench.order("hold", mix={name: 1}, calls=calls, concurrency=10)
+    node_bench.settle()
+    return (process.memory(bench.pid) - before) / calls
 
 
 def bare(options: argparse.Namespace) -> dict[str, float]:
     """Return calls per CPU-second of the bare event-socket layers under full load: ours and the peers'."""
     rounds = 1 if options.quick else 3
-    found = {}
+    rates = {}
     for app in esl.APPS:
         if app.name in BARE:
             runs = [esl.measure(app, ["--calls", app.calls // (10 if options.quick else 1)]) for _ in range(rounds)]
-            found[app.name] = statistics.median(one["calls_per_cpu_second"] for one in runs)
-    return found
+            rates[app.name] = statistics.median(run["calls_per_cpu_second"] for run in runs)
+    return rates

@@ -31,7 +31,7 @@ class Packet(NamedTuple):
     data: bytes
 
 
-def missing() -> str:
+def obstacle() -> str:
     """Return why packets can't be captured on this machine, or an empty string if they can."""
     if shutil.which("dumpcap") is None:
         return "dumpcap is not installed (Debian package: tshark)"
@@ -48,7 +48,7 @@ def capturing(expression: str) -> Iterator[list[Packet]]:
 
     :raises RuntimeError: some packets were lost.
     """
-    found: list[Packet] = []
+    packets: list[Packet] = []
     with tempfile.TemporaryDirectory(prefix="capture-") as folder, socket.socket(type=socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -58,16 +58,16 @@ def capturing(expression: str) -> Iterator[list[Packet]]:
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
             try:
                 _until_seen(probe, port, file, child)
-                yield found
+                yield packets
                 _until_seen(probe, port, file, child)
             finally:
                 child.terminate()
-                _, said = child.communicate(timeout=10)
-        lost = said.partition("received/dropped on interface")[2].partition("/")[2].partition(": ")[2]
+                _, output = child.communicate(timeout=10)
+        lost = output.partition("received/dropped on interface")[2].partition("/")[2].partition(": ")[2]
         lost = lost.partition("/")[2].partition(" ")[0]
         if lost not in ("", "0"):
             raise RuntimeError(f"dumpcap lost {lost} packets")
-        found += _packets(file)
+        packets += _packets(file)
 
 
 def _until_seen(probe: socket.socket, port: int, file: Path, child: subprocess.Popen[str]) -> None:

@@ -41,7 +41,7 @@ a PIN or number that no card has."""
 
 
 @dataclass
-class Shop:
+class CardRedis:
     """A Redis that holds `count` cards."""
 
     count: int
@@ -98,67 +98,74 @@ def run(options: argparse.Namespace) -> str:
 
 def measure(*, quick: bool) -> str:
     machine = table.machine(["redis", "hiredis"])
-    many = MANY // 10 if quick else MANY
+    count = MANY // 10 if quick else MANY
     rounds = 10 if quick else ROUNDS
-    with opened(FEW) as few, opened(many) as full:
-        for shop in (few, full):
-            shop.load()
+    with opened(FEW) as few, opened(count) as many:
+        for redis in (few, many):
+            redis.load()
         rows = [
-            row(name, few, full, rounds, ask)
+            row(name, few, many, rounds, ask)
             for name, ask in {
-                "PIN": lambda shop, i: shop.store.by_pin(shop.pin(i)) is not None,
-                "PIN, none": lambda shop, i: shop.store.by_pin(shop.pin(i + shop.count)) is None,
-                "number": lambda shop, i: shop.store.by_number(shop.number(i)) is not None,
-                "number, none": lambda shop, i: shop.store.by_number(shop.number(i + shop.count)) is None,
+                "PIN": lambda redis, i: redis.store.by_pin(redis.pin(i)) is not None,
+                "PIN, none": lambda redis, i: redis.store.by_pin(redis.pin(i + redis.count)) is None,
+                "number": lambda redis, i: redis.store.by_number(redis.number(i)) is not None,
+                "number, none": lambda redis, i: redis.store.by_number(redis.number(i + redis.count)) is None,
             }.items()
         ]
-        memory = f"{full.kb_per_card:.2f} KB per card in Redis, with its account's index, at {full.count:,} cards"
-        server = f"redis-server {full.client.info('server')['redis_version']}"
+        memory = f"{many.kb_per_card:.2f} KB per card in Redis, with its account's index, at {many.count:,} cards"
+        server = f"redis-server {many.client.info('server')['redis_version']}"
     columns = [
         "look-up by",
         f"{FEW} cards, us",
-        f"{many:,} cards, us",
+        f"{count:,} cards, us",
         "ratio",
         f"in Redis, {FEW}",
-        f"in Redis, {many:,}",
+        f"in Redis, {count:,}",
     ]
     notes = [f"{machine}, {server}", "", memory, "", *NOTES.format(rounds=rounds, look_ups=LOOK_UPS).splitlines()]
     return table.render("Cards: the cost of a look-up", columns, rows, notes)
 
 
 def row(
-    name: str, few: Shop, full: Shop, rounds: int, ask: Callable[[Shop, int], bool]
+    name: str, few: CardRedis, many: CardRedis, rounds: int, ask: Callable[[CardRedis, int], bool]
 ) -> tuple[str, str, str, str, str, str]:
-    times: dict[int, list[float]] = {few.count: [], full.count: []}
-    for shop in (few, full):
-        once(shop, ask)
-        shop.client.config_resetstat()
+    times: dict[int, list[float]] = {few.count: [], many.count: []}
+    for redis in (few, many):
+        round_us(redis, ask)
+        redis.client.config_resetstat()
     for _ in range(rounds):
-        for shop in (few, full):
-            times[shop.count].append(once(shop, ask))
-    one, other = statistics.median(times[few.count]), statistics.median(times[full.count])
-    inside = [shop.client.info("commandstats")["cmdstat_hget"]["usec_per_call"] for shop in (few, full)]
-    return name, f"{one:.1f}", f"{other:.1f}", table.ratio(other, one), f"{inside[0]:.2f}", f"{inside[1]:.2f}"
+        for redis in (few, many):
+            times[redis.count].append(round_us(redis, ask))
+    few_us, many_us = statistics.median(times[few.count]), statistics.median(times[many.count])
+    in_redis = [redis.client.info("commandstats")["cmdstat_hget"]["usec_per_call"] for redis in (few, many)]
+    return (
+        name,
+        f"{few_us:.1f}",
+        f"{many_us:.1f}",
+        table.ratio(many_us, few_us),
+        f"{in_redis[0]:.2f}",
+        f"{in_redis[1]:.2f}",
+    )
 
 
-def once(shop: Shop, ask: Callable[[Shop, int], bool]) -> float:
+def round_us(redis: CardRedis, ask: Callable[[CardRedis, int], bool]) -> float:
     """Return microseconds per look-up, over one round."""
-    wanted = [random.randrange(shop.count // 2) for _ in range(LOOK_UPS)]
+    cards = [random.randrange(redis.count // 2) for _ in range(LOOK_UPS)]
     began = time.perf_counter()
-    right = sum(ask(shop, i) for i in wanted)
+    hits = sum(ask(redis, i) for i in cards)
     took = time.perf_counter() - began
-    assert right == LOOK_UPS
+    assert hits == LOOK_UPS
     return took / LOOK_UPS * 1e6
 
 
 @contextlib.contextmanager
-def opened(count: int) -> Iterator[Shop]:
+def opened(count: int) -> Iterator[CardRedis]:
     port = process.free_port()
     with tempfile.TemporaryDirectory(prefix="cards-") as folder:
         command = [redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         with process.running(command, port):
             client = redis_client.connect(f"redis://127.0.0.1:{port}/0")
-            yield Shop(count, client, CardStore(client, PIN_KEY, PLAN, {}))
+            yield CardRedis(count, client, CardStore(client, PIN_KEY, PLAN, {}))
 
 
 if __name__ == "__main__":

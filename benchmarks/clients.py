@@ -87,8 +87,8 @@ def run(plan: Plan) -> list[float]:
             if plan.rate:
                 # At random intervals, as with clients that know nothing of each other.
                 due += random.expovariate(plan.rate)
-        left = due - now if idle and plan.rate else 0.1
-        for key, _ in selector.select(max(0.0, min(left, 0.1))):
+        until_due = due - now if idle and plan.rate else 0.1
+        for key, _ in selector.select(max(0.0, min(until_due, 0.1))):
             took = key.data.read(status)
             if took is not None:
                 times.append(took)

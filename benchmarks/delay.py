@@ -77,7 +77,7 @@ did not reach their end."""
 
 
 @dataclass
-class Seen:
+class Timeline:
     """The times of a call's packets, in seconds since 1970: the first packet of each kind."""
 
     invite: float
@@ -123,14 +123,14 @@ class Results:
     failed: Counter[tuple[str, int, bool]] = field(default_factory=Counter)
     """How many calls did not reach their end."""
 
-    def add(self, run: Run, seen: dict[str, Seen]) -> None:
+    def add(self, run: Run, timelines: dict[str, Timeline]) -> None:
         self.idle.setdefault(run.key, []).append(run.idle)
-        wanted = {ANSWER}
-        wanted |= {DIAL} if run.dial else set()
-        wanted |= {RECORD} if run.contender in NODE else set()
-        for who, _ in run.calls:
-            waits = seen[who].waits() if who in seen else {}
-            if waits.keys() < wanted:
+        delays = {ANSWER}
+        delays |= {DIAL} if run.dial else set()
+        delays |= {RECORD} if run.contender in NODE else set()
+        for number, _ in run.calls:
+            waits = timelines[number].waits() if number in timelines else {}
+            if waits.keys() < delays:
                 self.failed[run.key] += 1
                 continue
             for name, ms in waits.items():
@@ -138,30 +138,30 @@ class Results:
 
 
 def run(options: argparse.Namespace) -> str:
-    why = unable()
-    if why:
-        print(f"delay: skipped: {why}")
+    reason = obstacle()
+    if reason:
+        print(f"delay: skipped: {reason}")
         return ""
     machine = table.machine()
-    wanted = [name for name in DIDS if not options.only or name in options.only]
+    contenders = [name for name in DIDS if not options.only or name in options.only]
     runs = [
         (name, rate, dial, count // 10 if options.quick else count)
         for dial, rates in RATES.items()
-        for name in wanted
+        for name in contenders
         for rate, count in rates.items()
     ]
     rounds = 1 if options.quick else ROUNDS
     results = Results()
-    with roomy() as rig, set_up(rig) as stand:
+    with roomy() as rig, set_up(rig) as setup:
         version = rig.api("version").strip().partition(" (")[0].partition("~")[0]
         for _ in range(rounds):
-            one_round(rig, stand, runs, results)
+            run_round(rig, setup, runs, results)
     notes = NOTES.format(plain=PLAIN, rounds=rounds, between=sipp.BETWEEN_KEYS[0], bye=sipp.BEFORE_BYE[0])
-    texts = [section(results, title, wanted, *what) for title, what in SECTIONS.items()]
+    texts = [section(results, title, contenders, *delay) for title, delay in SECTIONS.items()]
     return "\n\n\n".join([*filter(None, texts), f"{notes}\n\n{machine}, {version}"])
 
 
-def unable() -> str:
+def obstacle() -> str:
     """Return why the benchmark can't run on this machine, or an empty string if it can."""
     if find_freeswitch() is None:
         return "FreeSWITCH not found (set $FREESWITCH to its binary)"
@@ -171,29 +171,29 @@ def unable() -> str:
         return "needs root, to capture packets and to make processes realtime"
     if importlib.util.find_spec("pjsua2") is None:
         return "the rig's phones are not installed (pip install -e '.[phones]')"
-    return capture.missing()
+    return capture.obstacle()
 
 
 def section(results: Results, title: str, contenders: Sequence[str], name: str, dial: bool) -> str:
     rows = []
     for rate in RATES[dial]:
         medians = {
-            who: statistics.median(times)
-            for who in contenders
-            if (times := results.waits.get((who, rate, dial, name))) is not None
+            contender: statistics.median(times)
+            for contender in contenders
+            if (times := results.waits.get((contender, rate, dial, name))) is not None
         }
-        for who, median in medians.items():
-            times = results.waits[who, rate, dial, name]
+        for contender, median in medians.items():
+            times = results.waits[contender, rate, dial, name]
             rows.append(
                 (
-                    who,
+                    contender,
                     rate,
                     len(times),
-                    results.failed[who, rate, dial],
+                    results.failed[contender, rate, dial],
                     f"{median:.1f}",
                     *(f"{percentile(times, percent):.1f}" for percent in (90, 99)),
                     *(table.ratio(median, medians.get(peer, 0.0)) for peer in PEERS if name != RECORD),
-                    f"{statistics.mean(results.idle[who, rate, dial]):.0f} %",
+                    f"{statistics.mean(results.idle[contender, rate, dial]):.0f} %",
                 )
             )
     if not rows:
@@ -211,7 +211,7 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 
 @dataclass(frozen=True)
-class Stand:
+class Contenders:
     redis: RedisServer
     target: int
     """The port that answers B-legs."""
@@ -233,7 +233,7 @@ def roomy() -> Iterator[FreeswitchRig]:
 
 
 @contextlib.contextmanager
-def set_up(rig: FreeswitchRig) -> Iterator[Stand]:
+def set_up(rig: FreeswitchRig) -> Iterator[Contenders]:
     """Start all contenders, on a switch that writes no debug log."""
     for bank in rig.outside_banks:  # the phones take no part
         bank.close()
@@ -265,9 +265,9 @@ def set_up(rig: FreeswitchRig) -> Iterator[Stand]:
         )
         assert node.process is not None
         assert redis.process is not None
-        ours = [node.process.pid, redis.process.pid]
-        pids = dict.fromkeys(NODE, ours) | {RESPONDER: [responder.pid]}
-        yield Stand(redis, target, pids)
+        node_pids = [node.process.pid, redis.process.pid]
+        pids = dict.fromkeys(NODE, node_pids) | {RESPONDER: [responder.pid]}
+        yield Contenders(redis, target, pids)
 
 
 def configured(rig: FreeswitchRig, redis: RedisServer, target: int) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def caller(i: int) -> str:
     return f"2711{_CALLER + i}"
 
 
-def numbered(caller: str) -> bytes:
+def callee(caller: str) -> bytes:
     """Return the number that `caller` dials."""
     return str(_NUMBER + int(caller[4:]) - _CALLER).encode()
 
@@ -312,32 +312,34 @@ _CALLER, _NUMBER = 4000000, 2000
 # The calls --------------------------------------------------------------------------------------------
 
 
-def one_round(rig: FreeswitchRig, stand: Stand, wanted: Sequence[tuple[str, int, bool, int]], results: Results) -> None:
+def run_round(
+    rig: FreeswitchRig, contenders: Contenders, plan: Sequence[tuple[str, int, bool, int]], results: Results
+) -> None:
     """Run each of ``wanted`` once: contender, calls a second, whether they dial on, how many."""
-    numbers = ((who, numbered(who).decode()) for who in map(caller, range(CALLERS)))
-    runs = [Run(name, rate, dial, list(islice(numbers, count))) for name, rate, dial, count in wanted]
+    numbers = ((number, callee(number).decode()) for number in map(caller, range(CALLERS)))
+    runs = [Run(name, rate, dial, list(islice(numbers, count))) for name, rate, dial, count in plan]
     random.shuffle(runs)
-    redis = stand.redis
+    redis = contenders.redis
     ports = f"udp port {rig.external_port} or tcp port {redis.port}"
     with capture.capturing(ports) as packets, tempfile.TemporaryDirectory(prefix="sipp-") as folder:
-        for each in runs:
-            did = DIDS[each.contender]
-            for pid in stand.pids.get(each.contender, ()):
-                process.realtime(pid, each.contender != PLAIN)
-            idle, whole = processor()
-            all_well = sipp.run(Path(folder), did, rig.external_port, each.rate, each.calls, dial=each.dial)
-            idle_then, whole_then = processor()
-            each.idle = (idle_then - idle) / (whole_then - whole) * 100
+        for run in runs:
+            did = DIDS[run.contender]
+            for pid in contenders.pids.get(run.contender, ()):
+                process.realtime(pid, run.contender != PLAIN)
+            idle, total = cpu_ticks()
+            succeeded = sipp.run(Path(folder), did, rig.external_port, run.rate, run.calls, dial=run.dial)
+            idle_then, total_then = cpu_ticks()
+            run.idle = (idle_then - idle) / (total_then - total) * 100
             eventually(lambda: rig.live_channels() == 0, within=20)
-            expected = len(each.calls) if each.contender in NODE else 0
+            expected = len(run.calls) if run.contender in NODE else 0
             eventually(Settled(redis, expected), within=60)
             records = recorded(redis)
-            if all_well and records < expected:
-                raise RuntimeError(f"{each.contender}: {records} records of {expected} calls")
+            if succeeded and records < expected:
+                raise RuntimeError(f"{run.contender}: {records} records of {expected} calls")
             redis.client.delete(CDRS)
-    seen = read(packets, rig.external_port, stand.target, redis.port)
-    for each in runs:
-        results.add(each, seen)
+    timelines = read(packets, rig.external_port, contenders.target, redis.port)
+    for run in runs:
+        results.add(run, timelines)
 
 
 def recorded(redis: RedisServer) -> int:
@@ -361,7 +363,7 @@ class Settled:
         return count == self._expected or now - self._since > 3.0
 
 
-def processor() -> tuple[float, float]:
+def cpu_ticks() -> tuple[float, float]:
     """Return clock ticks of all cores together: idle, and total."""
     ticks = [int(text) for text in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
@@ -372,40 +374,42 @@ _FROM = re.compile(rb"\r\nFrom: <sip:(\d+)@")
 _EXTENSION = re.compile(rb'"extension":"(\d+)"')
 
 
-def read(packets: Sequence[capture.Packet], switch: int, target: int, redis: int) -> dict[str, Seen]:
+def read(packets: Sequence[capture.Packet], switch: int, target: int, redis: int) -> dict[str, Timeline]:
     """Return the times of each call, by its caller."""
-    found: dict[str, Seen] = {}
-    by_id: dict[bytes, Seen] = {}
-    by_number: dict[bytes, Seen] = {}
-    pushes: dict[int, list[Seen]] = {}
+    timelines: dict[str, Timeline] = {}
+    by_id: dict[bytes, Timeline] = {}
+    by_number: dict[bytes, Timeline] = {}
+    pushes: dict[int, list[Timeline]] = {}
     for packet in packets:
         data = packet.data
         if packet.tcp:
             if packet.source == redis:
-                for seen in pushes.pop(packet.target, ()):
-                    seen.recorded = seen.recorded or packet.at
+                for timeline in pushes.pop(packet.target, ()):
+                    timeline.recorded = timeline.recorded or packet.at
             elif b"EVALSHA" in data and CDRS.encode() in data:
-                pushes[packet.source] = [found[who.decode()] for who in _EXTENSION.findall(data)]
+                pushes[packet.source] = [timelines[sender.decode()] for sender in _EXTENSION.findall(data)]
         elif packet.target == target:
             # If a key was lost, no caller was to dial this number.
             if data.startswith(b"INVITE sip:") and (bleg := by_number.get(data[11:15])) is not None:
                 bleg.bleg = bleg.bleg or packet.at
         elif packet.source != target and (name := _CALL_ID.search(data)) is not None:
             if data.startswith(b"INVITE") and name[1] not in by_id:
-                who = _FROM.search(data)
-                assert who is not None
-                by_id[name[1]] = by_number[numbered(who[1].decode())] = found[who[1].decode()] = Seen(packet.at)
+                sender = _FROM.search(data)
+                assert sender is not None
+                by_id[name[1]] = by_number[callee(sender[1].decode())] = timelines[sender[1].decode()] = Timeline(
+                    packet.at
+                )
             else:
                 _read_aleg(packet, by_id[name[1]], from_switch=packet.source == switch)
-    return found
+    return timelines
 
 
-def _read_aleg(packet: capture.Packet, seen: Seen, *, from_switch: bool) -> None:
+def _read_aleg(packet: capture.Packet, timeline: Timeline, *, from_switch: bool) -> None:
     data = packet.data
     if from_switch:
         if data.startswith(b"SIP/2.0 200") and b" INVITE\r\n" in data:
-            seen.answered = seen.answered or packet.at
+            timeline.answered = timeline.answered or packet.at
     elif data.startswith(b"INFO") and b"\r\nSignal=#" in data:
-        seen.last_key = seen.last_key or packet.at
+        timeline.last_key = timeline.last_key or packet.at
     elif data.startswith(b"BYE"):
-        seen.bye = seen.bye or packet.at
+        timeline.bye = timeline.bye or packet.at

@@ -138,11 +138,11 @@ def measure(app: App, arguments: list[object]) -> dict[str, float]:
     port = process.free_port()
     with process.running(process.python(f"benchmarks.apps.{app.module}", port, *app.arguments), port) as child:
         command = process.python("benchmarks.generator", "--port", port, "--pid", child.pid, "--core", 1, *arguments)
-        done = subprocess.run(command, stdout=subprocess.PIPE, cwd=process.ROOT, check=False)
-        result = json.loads(done.stdout or b'{"failures": "the generator printed nothing"}')
-        if done.returncode:
+        generator = subprocess.run(command, stdout=subprocess.PIPE, cwd=process.ROOT, check=False)
+        result = json.loads(generator.stdout or b'{"failures": "the generator printed nothing"}')
+        if generator.returncode:
             sys.exit(f"{app.name} did not perform the call: {result['failures']}")
-        what = f"{result['kb_per_call']:.1f} KB per held call" if "held" in result else ""
-        what = what or f"{result['calls_per_cpu_second']:,.0f} calls per CPU-second"
-        print(f"{app.name}: {what}", file=sys.stderr, flush=True)
+        figure = f"{result['kb_per_call']:.1f} KB per held call" if "held" in result else ""
+        figure = figure or f"{result['calls_per_cpu_second']:,.0f} calls per CPU-second"
+        print(f"{app.name}: {figure}", file=sys.stderr, flush=True)
         return dict(result)

@@ -111,11 +111,11 @@ class Template:
 
     def render(self, values: Values) -> bytes:
         length = len(values[APP_UUID])
-        found = self._by_length.get(length)
-        if found is None:
+        compiled = self._by_length.get(length)
+        if compiled is None:
             widths = sum(length - (b - a) for a, b, kind in self._slots if kind == APP_UUID)
-            found = self._by_length[length] = self._compile(widths)
-        return found[0] % found[1](values)
+            compiled = self._by_length[length] = self._compile(widths)
+        return compiled[0] % compiled[1](values)
 
     def _compile(self, wider: int) -> tuple[bytes, Callable[[Values], tuple[bytes, ...]]]:
         """Return format and values for Application-UUIDs that make the frame ``wider`` by so many bytes in all."""
@@ -146,8 +146,8 @@ def chunks(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def header(frame: bytes, name: bytes) -> bytes:
-    found = re.search(rb"^" + re.escape(name) + rb": (.*)$", frame, re.M)
-    return found[1] if found else b""
+    match = re.search(rb"^" + re.escape(name) + rb": (.*)$", frame, re.M)
+    return match[1] if match else b""
 
 
 class Script:
@@ -168,8 +168,8 @@ class Script:
         self.caller = header(frames[0], b"Caller-Caller-ID-Number")
         self.core_uuid = header(frames[0], b"Core-UUID")
         self._aleg = header(frames[0], b"Unique-ID")
-        answers = [one for one in frames if header(one, b"Event-Name") == b"CHANNEL_ANSWER"]
-        answer = next(one for one in answers if header(one, b"Unique-ID") != self._aleg)
+        answers = [frame for frame in frames if header(frame, b"Event-Name") == b"CHANNEL_ANSWER"]
+        answer = next(frame for frame in answers if header(frame, b"Unique-ID") != self._aleg)
         self._bleg = header(answer, b"Unique-ID")
         self._ref = header(answer, b"variable_esl_call_ref")
         self._first = int(header(answer, b"Caller-Channel-Created-Time"))
@@ -189,33 +189,33 @@ class Script:
         self.session = b"hangup_after_bridge=false" in b"".join(sent)
         # The frames of a bridge, by burst, and those of the caller hanging up.
         ends = ["b.hangup", "b.hangup_complete"]
-        leaves = self._told("complete.socket", "a.hangup_complete", "notice")
-        dialled = [["b.progress"], self._told("b.answer", "a.progress_media", "a.answer")]
+        leaves = self._recorded("complete.socket", "a.hangup_complete", "notice")
+        dialled = [["b.progress"], self._recorded("b.answer", "a.progress_media", "a.answer")]
         if self.session:
             self.bridge = [*dialled, ends, ["complete.bridge"]]
         else:
             self.bridge = [*dialled, [*ends, "a.hangup", "complete.bridge", *leaves]]
         self.leaves = ["a.hangup", "complete.playback", *leaves]
         # Frames that come together with an application's completion.
-        self.with_it = {"answer": self._told("a.progress_media", "a.answer"), "ring_ready": ["a.progress"]}
+        self.along_with = {"answer": self._recorded("a.progress_media", "a.answer"), "ring_ready": ["a.progress"]}
         if "a.progress_media" in dialled[1]:
-            self.with_it["answer"] = []
+            self.along_with["answer"] = []
 
-    def _told(self, *names: str) -> list[str]:
+    def _recorded(self, *names: str) -> list[str]:
         """Return those names of which the recording has a frame."""
-        return [one for one in names if one in self.outbound or one in self.inbound]
+        return [name for name in names if name in self.outbound or name in self.inbound]
 
     def _pressed(self, outbound: list[tuple[str, bytes]]) -> list[list[bytes]]:
-        found: list[list[bytes]] = []
+        keys: list[list[bytes]] = []
         for direction, data in outbound:
             if direction == ">" and b"execute-app-name: playback\n" in data:
-                found.append([])
+                keys.append([])
             elif direction == "<" and (body := data.partition(b"\n\n")[2]).startswith(b"key: "):
-                found[-1].append(KEY % (len(body), body))
-        return found
+                keys[-1].append(KEY % (len(body), body))
+        return keys
 
     def _by_name(self, frames: list[bytes]) -> dict[str, list[Template]]:
-        found: dict[str, list[Template]] = {}
+        templates: dict[str, list[Template]] = {}
         for frame in frames:
             event = header(frame, b"Event-Name").decode().removeprefix("CHANNEL_").lower()
             if event == "execute_complete":
@@ -228,16 +228,16 @@ class Script:
                 name = "notice"
             else:
                 continue
-            found.setdefault(name, []).append(self._template(frame))
-        return found
+            templates.setdefault(name, []).append(self._template(frame))
+        return templates
 
     def _template(self, frame: bytes) -> Template:
         return Template(frame, self._find)
 
     def _find(self, raw: bytes) -> Iterator[tuple[int, int, int]]:
         kinds = {self._aleg[8:]: REST, self._bleg[8:]: REST, self._ref: REF, self.caller: CALLER}
-        for found in self._slots.finditer(raw):
-            text = found[0]
+        for match in self._slots.finditer(raw):
+            text = match[0]
             kind = kinds.get(text, -1)
             if kind == CALLER and self.placed:
                 continue
@@ -248,7 +248,7 @@ class Script:
                 kind = BEGUN if at < self._first else DIALLED if at <= self._answered else ENDED
             elif kind < 0:
                 kind = APP_UUID
-            yield found.start(), found.end(), kind
+            yield match.start(), match.end(), kind
 
 
 def _endpoint(bridge: bytes) -> bytes:
@@ -275,20 +275,20 @@ def request(app: str, port: int, token: str) -> bytes:
     ).encode()
 
 
-def dealt(mix: dict[str, int]) -> list[str]:
+def interleaved(mix: dict[str, int]) -> list[str]:
     """Return the applications of one round of `mix`, evenly interleaved."""
-    each = [((i + 0.5) / count, app) for app, count in mix.items() for i in range(count)]
-    return [app for _at, app in sorted(each)]
+    positions = [((i + 0.5) / count, app) for app, count in mix.items() for i in range(count)]
+    return [app for _at, app in sorted(positions)]
 
 
 class Control(Peer):
     """The node's connection to the inbound event socket."""
 
-    __slots__ = ("heard", "nodes", "trusted")
+    __slots__ = ("authenticated", "nodes", "subscribed")
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
-        self.trusted = self.heard = False
+        self.authenticated = self.subscribed = False
         self.nodes: set[bytes] = set()
 
 
@@ -380,12 +380,12 @@ class Exchange(Loop[Peer]):
         self.holding = False
         self.held: list[Call] = []
         self.controls: list[Control] = []
-        self.said: dict[Control, list[bytes]] = {}
+        self.unsent: dict[Control, list[bytes]] = {}
         """Frames for the inbound connections, to be sent at the end of the turn."""
         self.idle: dict[str, deque[Client]] = {}
         self.waiting: deque[Call] = deque()
         """Calls whose request waits for a connection."""
-        self.nameless: dict[str, deque[Call]] = {app: deque() for app in REQUESTS}
+        self.without_ref: dict[str, deque[Call]] = {app: deque() for app in REQUESTS}
         """Calls that were requested, but whose call_ref the node hasn't told yet."""
         self.orders: deque[dict[str, Any]] = deque()
         sock = socket.create_server((HOST, port), backlog=128)
@@ -419,7 +419,7 @@ class Exchange(Loop[Peer]):
         """Wait until `connections` inbound connections have subscribed. Callers connect to `ports` in turn."""
         self.node_ports = itertools.cycle(ports)
         until = time.perf_counter() + PATIENCE
-        while sum(control.heard for control in self.controls) < connections:
+        while sum(control.subscribed for control in self.controls) < connections:
             if time.perf_counter() > until:
                 self.failures["the node did not connect"] += 1
                 return
@@ -432,16 +432,16 @@ class Exchange(Loop[Peer]):
             for client in clients:
                 self.drop(client)
         self.idle = {}
-        each = connections if len(self.apis) == 1 else 1
-        for app, ports, count in (("click2dial", self.apis, each), ("autodial", [self.admin], connections)):
+        per_integrator = connections if len(self.apis) == 1 else 1
+        for app, ports, count in (("click2dial", self.apis, per_integrator), ("autodial", [self.admin], connections)):
             for api in ports * count:
                 self.idle.setdefault(app, deque()).append(Client(app, **api))
 
     def run(self, mix: dict[str, int], calls: int, concurrency: int = 50, rate: float = 0.0) -> None:
         """Place `calls` calls, `concurrency` at a time, and wait for their ends. `mix` has each application's share."""
         self.interval = 1 / rate if rate else 0.0
-        turns = itertools.cycle(dealt(mix))
-        began = swept = time.perf_counter()
+        turns = itertools.cycle(interleaved(mix))
+        began = sweep = time.perf_counter()
         target = self.finished + calls
         placed = 0
         while self.finished < target and not self.failures:
@@ -451,27 +451,27 @@ class Exchange(Loop[Peer]):
                 self.place(next(turns))
                 placed += 1
             self.turn()
-            swept = self.swept(swept)
+            sweep = self.sweep(sweep)
         self.interval = 0.0
 
     def hold(self, mix: dict[str, int], calls: int, concurrency: int = 50) -> None:
         """Bring `calls` more calls into a bridge and keep them there."""
         self.holding = True
-        turns = itertools.cycle(dealt(mix))
+        turns = itertools.cycle(interleaved(mix))
         target = len(self.held) + calls
-        swept = time.perf_counter()
+        sweep = time.perf_counter()
         while len(self.held) < target and not self.failures:
             while len(self.calls) < min(target, len(self.held) + concurrency):
                 self.place(next(turns))
             self.turn()
-            swept = self.swept(swept)
+            sweep = self.sweep(sweep)
         self.holding = False
 
     def release(self) -> None:
         """Let the callees of the held calls hang up, and wait until the calls have ended."""
         held, self.held = self.held, []
         target = self.finished + len(held)
-        swept = time.perf_counter()
+        sweep = time.perf_counter()
         for i in range(0, len(held), 50):
             for call in held[i : i + 50]:
                 call.held = False
@@ -479,9 +479,9 @@ class Exchange(Loop[Peer]):
                 self.schedule(call, "bridge", 2)
             while self.finished < target - len(held) + min(i + 50, len(held)) and not self.failures:
                 self.turn()
-                swept = self.swept(swept)
+                sweep = self.sweep(sweep)
 
-    def swept(self, last: float) -> float:
+    def sweep(self, last: float) -> float:
         now = time.perf_counter()
         if now - last < 1:
             return last
@@ -498,12 +498,12 @@ class Exchange(Loop[Peer]):
         self.calls[serial] = call
         if script.placed:
             self.waiting.append(call)
-            self.ask()
+            self.send_requests()
         else:
             call.attach(self.opened(next(self.node_ports)))
             self.add(call)
 
-    def ask(self) -> None:
+    def send_requests(self) -> None:
         """Send waiting requests, as far as there are connections."""
         for _ in range(len(self.waiting)):
             call = self.waiting.popleft()
@@ -512,7 +512,7 @@ class Exchange(Loop[Peer]):
                 self.waiting.append(call)
                 continue
             client = clients.popleft()
-            self.nameless[call.script.name].append(call)
+            self.without_ref[call.script.name].append(call)
             if client.fd < 0:
                 client.attach(self.opened(client.port))
                 self.add(client)
@@ -541,7 +541,7 @@ class Exchange(Loop[Peer]):
             return f"closed by the node after {peer.done}"
         return f"{type(peer).__name__.lower()}: closed by the node"
 
-    def wrong(self, call: Call) -> str:
+    def deviation(self, call: Call) -> str:
         """Return how this call deviates from its script, or an empty string."""
         if not call.accepted:
             return "its request got no 2xx"
@@ -555,11 +555,11 @@ class Exchange(Loop[Peer]):
 
     def turn(self) -> None:
         super().turn()
-        if self.said:
-            for control, frames in self.said.items():
+        if self.unsent:
+            for control, frames in self.unsent.items():
                 if control.fd in self.peers:
                     self.send(control, b"".join(frames))
-            self.said.clear()
+            self.unsent.clear()
 
     def readable(self, peer: Peer) -> None:
         if isinstance(peer, Listener):
@@ -577,11 +577,11 @@ class Exchange(Loop[Peer]):
             *lines, peer.buffer = (peer.buffer + data).split(b"\n")
             self.orders.extend(json.loads(line) for line in lines)
         elif isinstance(peer, Client):
-            self.answered(peer)
+            self.read_answer(peer)
         else:
             super().readable(peer)
 
-    def answered(self, client: Client) -> None:
+    def read_answer(self, client: Client) -> None:
         data = client.buffer + client.sock.recv(65536)
         if not data and not client.asked:
             # The node closes idle connections after a while.
@@ -600,25 +600,25 @@ class Exchange(Loop[Peer]):
         client.buffer = b""
         client.asked = False
         self.idle[client.app].append(client)
-        found = _CALL_REF.search(data, head)
-        if data[9:10] != b"2" or found is None:
+        match = _CALL_REF.search(data, head)
+        if data[9:10] != b"2" or match is None:
             first = data[:head].partition(b"\r")[0]
             raise Failed(f"HTTP: {first.decode()} {data[head + 4 :].decode()[:200]}")
         # The originate may have arrived before the HTTP answer.
-        call = self.by_ref.get(found[1]) or self.unnamed(client.app, found[1])
+        call = self.by_ref.get(match[1]) or self.call_for(client.app, match[1])
         call.accepted = True
-        self.ask()
+        self.send_requests()
 
-    def unnamed(self, app: str, ref: bytes) -> Call:
+    def call_for(self, app: str, ref: bytes) -> Call:
         """Return the call for a new call_ref. Requests are all alike: take the oldest that has no call_ref yet."""
-        calls = self.nameless[app]
+        calls = self.without_ref[app]
         if not calls:
             raise Failed(f"a call that was not requested: {app} {ref.decode()}")
         call = calls.popleft()
-        self.known(call, ref)
+        self.assign_ref(call, ref)
         return call
 
-    def known(self, call: Call, ref: bytes) -> None:
+    def assign_ref(self, call: Call, ref: bytes) -> None:
         call.ref = ref
         self.by_ref[ref] = call
 
@@ -634,9 +634,9 @@ class Exchange(Loop[Peer]):
     def control(self, peer: Control, text: bytes) -> None:
         verb, _, rest = text.partition(b" ")
         if verb == b"auth":
-            peer.trusted = rest == self.password
-            self.send(peer, ACCEPTED if peer.trusted else REFUSED)
-        elif not peer.trusted:
+            peer.authenticated = rest == self.password
+            self.send(peer, ACCEPTED if peer.authenticated else REFUSED)
+        elif not peer.authenticated:
             raise Failed("control: a command before auth")
         elif verb == b"sendevent":
             self.send(peer, SENT)
@@ -651,7 +651,7 @@ class Exchange(Loop[Peer]):
                 peer.nodes.add(value)
             self.send(peer, FILTER % (name, value))
         elif verb == b"event":
-            peer.heard = True
+            peer.subscribed = True
             self.send(peer, EVENTS)
         else:
             self.send(peer, NOT_FOUND)
@@ -664,7 +664,7 @@ class Exchange(Loop[Peer]):
             raise Failed(f"control: bgapi {text[:60]!r}")
         self.send(peer, JOB % (job[1], job[1]))
         app = "autodial" if b"esl_app=autodial" in text else "click2dial"
-        call = self.by_ref.get(ref[1]) or self.unnamed(app, ref[1])
+        call = self.by_ref.get(ref[1]) or self.call_for(app, ref[1])
         call.job = job[1]
         call.node = (_NODE.search(text) or [b"", b""])[1]
         call.done.append("originate")
@@ -703,15 +703,15 @@ class Exchange(Loop[Peer]):
             if rest.startswith(b"uuid_break ") and call.busy == "playback":
                 self.schedule(call, "complete.playback", 0)
         elif verb == b"connect":
-            self.stamped(call)
+            self.update_values(call)
             self.send(call, call.script.connect.render(call.values))
         elif verb == b"linger":
             self.send(call, LINGER % rest)
         elif verb == b"filter":
             name, _, value = rest.partition(b" ")
             if name == b"variable_esl_bleg":
-                self.known(call, value)
-                self.stamped(call)
+                self.assign_ref(call, value)
+                self.update_values(call)
             self.send(call, FILTER % (name, value))
         elif verb == b"event":
             if text not in call.script.events:
@@ -720,7 +720,7 @@ class Exchange(Loop[Peer]):
         elif verb == b"divert_events":
             self.send(call, DIVERTED)
         elif verb == b"exit":
-            problem = self.wrong(call)
+            problem = self.deviation(call)
             with suppress(ConnectionError):  # after exit the node may close without waiting for the answer
                 self.send(call, BYE)
             self.end(call, problem)
@@ -772,12 +772,12 @@ class Exchange(Loop[Peer]):
                 self.schedule(call, "key", 0)
         elif step == "leaves":
             call.busy = ""
-            self.say(call, script.leaves)
+            self.send_frames(call, script.leaves)
         elif step == "bridge":
             last = index + 1 == len(script.bridge)
             if index == 2:
                 call.at(ENDED)
-            self.say(call, script.bridge[index])
+            self.send_frames(call, script.bridge[index])
             if last:
                 self.completed(call)
             elif index == 1 and self.holding:
@@ -790,7 +790,9 @@ class Exchange(Loop[Peer]):
             if call.busy != step[9:]:
                 return  # a second uuid_break
             # The node asks for no completion event of an application that it doesn't wait for.
-            self.say(call, [*script.with_it.get(step[9:], ()), *([] if call.app_uuid == UNHEARD else [step])])
+            self.send_frames(
+                call, [*script.along_with.get(step[9:], ()), *([] if call.app_uuid == UNHEARD else [step])]
+            )
             self.completed(call)
 
     def ring(self, control: Control, step: str, serial: int) -> None:
@@ -798,7 +800,7 @@ class Exchange(Loop[Peer]):
         call = self.calls.get(serial)
         if call is None:
             return
-        self.say(call, [step])
+        self.send_frames(call, [step])
         if step == "a.progress":
             self.schedule(control, "job", serial)
         else:
@@ -810,30 +812,30 @@ class Exchange(Loop[Peer]):
         if call.queue:
             self.execute(call, *call.queue.popleft())
 
-    def say(self, call: Call, names: list[str]) -> None:
+    def send_frames(self, call: Call, names: list[str]) -> None:
         """Send frames to the call's socket, and to its node's inbound connection as far as that has them."""
-        self.stamped(call)
+        self.update_values(call)
         counts, script = call.counts, call.script
         frames = []
         for name in names:
-            at = counts[name]
-            counts[name] = at + 1
-            found = script.outbound.get(name)
-            if found is not None and call.fd >= 0:
-                frames.append(found[min(at, len(found) - 1)].render(call.values))
-            heard = script.inbound.get(name)
-            if heard is not None:
-                frame = heard[min(at, len(heard) - 1)].render(call.values)
+            index = counts[name]
+            counts[name] = index + 1
+            templates = script.outbound.get(name)
+            if templates is not None and call.fd >= 0:
+                frames.append(templates[min(index, len(templates) - 1)].render(call.values))
+            inbound = script.inbound.get(name)
+            if inbound is not None:
+                frame = inbound[min(index, len(inbound) - 1)].render(call.values)
                 for control in self.controls:
                     if call.node in control.nodes:
-                        self.said.setdefault(control, []).append(frame)
-            if found is None and heard is None:
+                        self.unsent.setdefault(control, []).append(frame)
+            if templates is None and inbound is None:
                 raise Failed(f"no {name} in the recording")
         if frames:
             self.send(call, b"".join(frames))
 
     @staticmethod
-    def stamped(call: Call) -> None:
+    def update_values(call: Call) -> None:
         rest, _ref, caller = call.values[:3]
         call.values = (rest, call.ref, caller, *call.times, call.app_uuid, call.job)  # type: ignore[assignment]
 

@@ -116,15 +116,15 @@ class Subscription:
     def bursts(self, step: str, app_uuid: bytes) -> list[list[list[bytes]]]:
         """Return each burst split at the Application-UUID, with each piece split at the call's UUID."""
         key = (step, len(app_uuid))
-        found = self.compiled.get(key)
-        if found is None:
-            found = []
+        compiled = self.compiled.get(key)
+        if compiled is None:
+            compiled = []
             for names in BURSTS[step]:
-                wanted = [self.frames[n].for_app_uuid(len(app_uuid)) for n in names if self.wants(self.frames[n])]
-                burst = b"".join(wanted).replace(b"Linger-Time: -1", b"Linger-Time: " + self.linger.encode())
-                found.append([piece.split(REST) for piece in burst.split(APP_UUID)] if burst else [])
-            self.compiled[key] = found
-        return found
+                frames = [self.frames[n].for_app_uuid(len(app_uuid)) for n in names if self.wants(self.frames[n])]
+                burst = b"".join(frames).replace(b"Linger-Time: -1", b"Linger-Time: " + self.linger.encode())
+                compiled.append([piece.split(REST) for piece in burst.split(APP_UUID)] if burst else [])
+            self.compiled[key] = compiled
+        return compiled
 
 
 class Call(Peer):
@@ -264,7 +264,7 @@ class Generator(Loop[Call]):
             call.done.append("exit")
             with contextlib.suppress(ConnectionError):  # after exit a client may close without waiting for the answer
                 self.send(call, BYE)
-            problem = self.wrong(call)
+            problem = self.deviation(call)
             if call.out:
                 problem = problem or "the application stopped reading"
             self.end(call, problem)
@@ -358,7 +358,7 @@ class Generator(Loop[Call]):
                 burst += b"Content-Length: %d\nContent-Type: text/event-plain\n\n%s" % (len(body), body)
         return [burst.split(REST)] if burst else []
 
-    def wrong(self, call: Call) -> str:
+    def deviation(self, call: Call) -> str:
         """Return how this call deviates from the script, or an empty string."""
         if call.done != SCRIPT:
             return f"did {call.done}"

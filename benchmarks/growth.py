@@ -12,8 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks import process, stand, table
-from benchmarks.stand import OWN, TOKEN, Stand
+from benchmarks import process, node_bench, table
+from benchmarks.node_bench import OWN, TOKEN, NodeBench
 from esl_apps.store import keys
 from esl_apps.node.snapshot import snapshot
 from esl_apps.apps import click2dial
@@ -82,74 +82,74 @@ def run(options: argparse.Namespace) -> str:
     return table.render("Cost of a call as the load grows", columns, rows, [*notes, "", machine])
 
 
-def costs(one: Stand, mix: dict[str, int], calls: int, rounds: int) -> tuple[float, float]:
+def costs(bench: NodeBench, mix: dict[str, int], calls: int, rounds: int) -> tuple[float, float]:
     """Return microseconds of CPU per call, of the node and of Redis."""
-    runs = [one.measured(mix, calls) for _ in range(rounds)]
-    node, redis = (statistics.median(each[name] / calls * 1e6 for each in runs) for name in ("node", "redis"))
+    runs = [bench.measure_calls(mix, calls) for _ in range(rounds)]
+    node, redis = (statistics.median(run[name] / calls * 1e6 for run in runs) for name in ("node", "redis"))
     return node, redis
 
 
 def held(count: int, calls: int, rounds: int) -> Iterator[Point]:
-    with stand.standing() as one:
-        one.start()
+    with node_bench.opened() as bench:
+        bench.start()
         mix = {"click2dial": 1}
-        one.measured(mix, 200, concurrency=10)
-        before = process.memory(one.pid)
-        one.order("hold", mix=mix, calls=count, concurrency=10)
-        stand.rest()
-        kb = (process.memory(one.pid) - before) / count
-        node, redis = costs(one, mix, calls, rounds)
+        bench.measure_calls(mix, 200, concurrency=10)
+        before = process.memory(bench.pid)
+        bench.order("hold", mix=mix, calls=count, concurrency=10)
+        node_bench.settle()
+        kb = (process.memory(bench.pid) - before) / count
+        node, redis = costs(bench, mix, calls, rounds)
         yield Point("calls up", count, node, redis, kb)
-        one.judge(one.order("release")["refs"])
+        bench.check_records(bench.order("release")["refs"])
 
 
 def cards(count: int, calls: int, rounds: int) -> Iterator[Point]:
-    with stand.standing() as one:
-        before = one.client.info("memory")["used_memory"]
-        one.cards(count)
-        kb = (one.client.info("memory")["used_memory"] - before) / 1024 / count
-        one.start(callers=count)
+    with node_bench.opened() as bench:
+        before = bench.client.info("memory")["used_memory"]
+        bench.create_cards(count)
+        kb = (bench.client.info("memory")["used_memory"] - before) / 1024 / count
+        bench.start(callers=count)
         mix = {"dialthrough": 1}
-        one.measured(mix, 200)
-        node, redis = costs(one, mix, calls, rounds)
+        bench.measure_calls(mix, 200)
+        node, redis = costs(bench, mix, calls, rounds)
         yield Point("cards", count, node, redis, kb)
 
 
 def integrators(count: int, calls: int, rounds: int) -> Iterator[Point]:
-    clients = [stand.integrator("acme", TOKEN)]
-    clients += [stand.integrator(f"client{i}", f"{TOKEN}-{i}") for i in range(1, count)]
-    with stand.standing() as least:
-        least.start()
-        alone = process.memory(least.pid)
-    with stand.standing(integrators=clients) as one:
-        one.start()
-        kb = (process.memory(one.pid) - alone) / (count - 1) if count > 1 else 0.0
+    clients = [node_bench.integrator("acme", TOKEN)]
+    clients += [node_bench.integrator(f"client{i}", f"{TOKEN}-{i}") for i in range(1, count)]
+    with node_bench.opened() as smallest:
+        smallest.start()
+        baseline = process.memory(smallest.pid)
+    with node_bench.opened(integrators=clients) as bench:
+        bench.start()
+        kb = (process.memory(bench.pid) - baseline) / (count - 1) if count > 1 else 0.0
         mix = {"click2dial": 1}
-        one.measured(mix, max(200, 2 * count))
-        node, redis = costs(one, mix, calls, rounds)
+        bench.measure_calls(mix, max(200, 2 * count))
+        node, redis = costs(bench, mix, calls, rounds)
         yield Point("integrators", count, node, redis, kb)
 
 
 def recent(count: int, _calls: int, rounds: int) -> Iterator[Point]:
-    with stand.standing() as one:
-        before = one.client.info("memory")["used_memory"]
-        refs = remember(one, count)
-        kb = (one.client.info("memory")["used_memory"] - before) / 1024 / count
-        one.start()
-        host = one.node.config["integrators"][0]["listen"]
+    with node_bench.opened() as bench:
+        before = bench.client.info("memory")["used_memory"]
+        refs = write_calls(bench, count)
+        kb = (bench.client.info("memory")["used_memory"] - before) / 1024 / count
+        bench.start()
+        host = bench.node.config["integrators"][0]["listen"]
         turns = itertools.count()
         for kind, path in (
             ("recent calls, listed", lambda: "/click2dial/calls"),
             ("recent calls, one", lambda: f"/click2dial/calls/{refs[next(turns) * 7919 % count]}"),
         ):
-            runs = [asked(one, host, path) for _ in range(rounds)]
-            node, redis, ms = (statistics.median(each) for each in zip(*runs, strict=True))
+            runs = [request_costs(bench, host, path) for _ in range(rounds)]
+            node, redis, ms = (statistics.median(values) for values in zip(*runs, strict=True))
             yield Point(kind, count, node, redis, kb, ms)
 
 
-def remember(one: Stand, count: int) -> list[str]:
+def write_calls(bench: NodeBench, count: int) -> list[str]:
     """Write `count` ended calls to Redis, as a node would. Returns their references."""
-    store = Store(one.client)
+    store = Store(bench.client)
     refs = []
     for i in range(count):
         now = time.time()
@@ -163,15 +163,15 @@ def remember(one: Stand, count: int) -> list[str]:
         refs.append(attempt.call_ref)
         if i % 1000 == 999 or i + 1 == count:
             store.stop()
-    assert one.client.zcard(keys.calls("acme")) == count
+    assert bench.client.zcard(keys.calls("acme")) == count
     return refs
 
 
-def asked(one: Stand, address: str, path: Callable[[], str]) -> tuple[float, float, float]:
+def request_costs(bench: NodeBench, address: str, path: Callable[[], str]) -> tuple[float, float, float]:
     """Return microseconds of the node's and of Redis's CPU per request, and the median time in ms."""
     connection = http.client.HTTPConnection(address, timeout=30)
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    node, redis = process.cpu(one.pid), process.cpu(one.redis.pid)
+    node, redis = process.cpu(bench.pid), process.cpu(bench.redis.pid)
     times = []
     for _ in range(REQUESTS):
         began = time.perf_counter()
@@ -180,7 +180,7 @@ def asked(one: Stand, address: str, path: Callable[[], str]) -> tuple[float, flo
         body = response.read()
         times.append(time.perf_counter() - began)
         assert response.status == 200, body
-    node, redis = process.cpu(one.pid) - node, process.cpu(one.redis.pid) - redis
+    node, redis = process.cpu(bench.pid) - node, process.cpu(bench.redis.pid) - redis
     connection.close()
     return node / REQUESTS * 1e6, redis / REQUESTS * 1e6, statistics.median(times) * 1e3
 
@@ -197,7 +197,7 @@ def plot(points: Sequence[Point]) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
     for kind in dict.fromkeys(point.kind for point in points):
         line = [point for point in points if point.kind == kind]
-        axes.plot([one.count for one in line], [one.cpu / line[0].cpu for one in line], marker="o", label=kind)
+        axes.plot([point.count for point in line], [point.cpu / line[0].cpu for point in line], marker="o", label=kind)
     axes.set_xscale("log")
     axes.set_ylim(0, None)
     axes.axhline(1.0, color="grey", linewidth=0.5)

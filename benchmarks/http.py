@@ -58,7 +58,7 @@ class Times:
 
 def run(options: argparse.Namespace) -> str:
     machine = table.machine(["gevent", "falcon", "redis", "hiredis"])
-    quick = 10 if options.quick else 1
+    share = 10 if options.quick else 1
     rounds = 1 if options.quick else ROUNDS
     with set_up() as servers:
         names = [name for name in servers if not options.only or name in options.only]
@@ -67,47 +67,49 @@ def run(options: argparse.Namespace) -> str:
             load(servers[name], 1.0, Times())
         for _ in range(rounds):
             for name in random.sample(names, len(names)):
-                load(servers[name], SECONDS / quick, times[name])
-        beside: dict[str, Times] = {name: Times() for name in BESIDE}
+                load(servers[name], SECONDS / share, times[name])
+        disturbed_times: dict[str, Times] = {name: Times() for name in BESIDE}
         for _ in range(rounds):
             for name in random.sample(list(BESIDE), len(BESIDE)):
                 with disturbed(servers[POST], BESIDE[name]):
                     plan = dataclasses.replace(servers[POST].plan, clients=FEW, rate=RATE)
-                    load(dataclasses.replace(servers[POST], plan=plan), LONG / quick, beside[name])
+                    load(dataclasses.replace(servers[POST], plan=plan), LONG / share, disturbed_times[name])
     rows = [
         (
             name,
-            int(statistics.median(one.rates)),
-            *spread(one),
-            f"{statistics.median(one.cpu) * 1e6:,.0f}",
-            table.ratio(statistics.median(one.rates), statistics.median(times[FALCON].rates))
+            int(statistics.median(figures.rates)),
+            *spread(figures),
+            f"{statistics.median(figures.cpu) * 1e6:,.0f}",
+            table.ratio(statistics.median(figures.rates), statistics.median(times[FALCON].rates))
             if FALCON in times
             else "-",
         )
-        for name, one in times.items()
+        for name, figures in times.items()
     ]
     columns = ["", "requests/s", "median ms", "p99 ms", "us CPU", "of peer"]
-    notes = [machine, "", *NOTES.format(clients=CLIENTS, rounds=rounds, seconds=SECONDS / quick).splitlines()]
+    notes = [machine, "", *NOTES.format(clients=CLIENTS, rounds=rounds, seconds=SECONDS / share).splitlines()]
     first = table.render(f"HTTP: {CLIENTS} clients", columns, rows, notes)
-    base = percentile(beside[ALONE], 99)
+    undisturbed = percentile(disturbed_times[ALONE], 99)
     rows_beside = [
-        (name, sum(map(len, one.rounds)), *spread(one), table.ratio(percentile(one, 99), base))
-        for name, one in beside.items()
+        (name, sum(map(len, figures.rounds)), *spread(figures), table.ratio(percentile(figures, 99), undisturbed))
+        for name, figures in disturbed_times.items()
     ]
     columns = ["other clients", "requests", "median ms", "p99 ms", "p99 of none"]
-    notes = BESIDE_NOTES.format(few=FEW, rate=RATE, rounds=rounds, long=LONG / quick).splitlines()
+    notes = BESIDE_NOTES.format(few=FEW, rate=RATE, rounds=rounds, long=LONG / share).splitlines()
     second = table.render("HTTP: response times while other clients are connected", columns, rows_beside, notes)
     return f"{first}\n\n\n{second}"
 
 
-def spread(one: Times) -> tuple[str, str]:
+def spread(times: Times) -> tuple[str, str]:
     """Return the median and the 99th percentile, in milliseconds."""
-    return f"{percentile(one, 50) * 1000:.1f}", f"{percentile(one, 99) * 1000:.1f}"
+    return f"{percentile(times, 50) * 1000:.1f}", f"{percentile(times, 99) * 1000:.1f}"
 
 
-def percentile(one: Times, percent: int) -> float:
+def percentile(times: Times, percent: int) -> float:
     """Return the median of the rounds' percentiles, so that a disturbance of the machine in one round has no effect."""
-    return statistics.median(statistics.quantiles(each, n=100, method="inclusive")[percent - 1] for each in one.rounds)
+    return statistics.median(
+        statistics.quantiles(seconds, n=100, method="inclusive")[percent - 1] for seconds in times.rounds
+    )
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Server:
     plan: clients.Plan
 
 
-def load(server: Server, seconds: float, into: Times) -> None:
+def load(server: Server, seconds: float, result: Times) -> None:
     """Run the server's clients in a process on the other core, and add their figures to ``into``."""
     plan = dataclasses.replace(server.plan, seconds=seconds)
     command = process.python("benchmarks.clients", json.dumps(dataclasses.asdict(plan)))
@@ -127,16 +129,18 @@ def load(server: Server, seconds: float, into: Times) -> None:
         out = child.stdout.read()
     if child.returncode != 0:
         raise RuntimeError("the HTTP clients failed; see their traceback above")
-    found = json.loads(out)
-    into.rounds.append(found)
-    into.rates.append(len(found) / seconds)
-    into.cpu.append((process.cpu(server.pid) - before) / len(found))
+    seconds_taken = json.loads(out)
+    result.rounds.append(seconds_taken)
+    result.rates.append(len(seconds_taken) / seconds)
+    result.cpu.append((process.cpu(server.pid) - before) / len(seconds_taken))
 
 
 @contextlib.contextmanager
-def disturbed(server: Server, by: dict[str, int]) -> Iterator[None]:
+def disturbed(server: Server, others: dict[str, int]) -> Iterator[None]:
     """Keep slow or huge clients connected during the block, in a process of their own."""
-    plan = dataclasses.replace(server.plan, clients=0, seconds=600.0, slow=by.get("slow", 0), huge=by.get("huge", 0))
+    plan = dataclasses.replace(
+        server.plan, clients=0, seconds=600.0, slow=others.get("slow", 0), huge=others.get("huge", 0)
+    )
     command = process.python("benchmarks.clients", json.dumps(dataclasses.asdict(plan)))
     with subprocess.Popen(command, cwd=process.ROOT) as child:
         try:
@@ -177,9 +181,9 @@ def set_up() -> Iterator[dict[str, Server]]:
                 clients.Plan(port, [request("GET", f"/click2dial/calls/{ref}")], SECONDS, CLIENTS, status=200),
             ),
         }
-        for name, more in ((FALCON, ["falcon"]), (PYWSGI, [])):
+        for name, options in ((FALCON, ["falcon"]), (PYWSGI, [])):
             port = process.free_port()
-            command = process.python("benchmarks.apps.http_peer", port, redis.port, *more)
+            command = process.python("benchmarks.apps.http_peer", port, redis.port, *options)
             peer = stack.enter_context(process.running(command, port))
             result[name] = Server(peer.pid, clients.Plan(port, [post], SECONDS, CLIENTS))
         yield result

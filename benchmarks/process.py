@@ -88,10 +88,10 @@ def running(argv: list[str], port: int, core: int | None = 0) -> Iterator[subpro
 
 def listening(port: int) -> bool:
     """Whether a socket of this machine listens on `port`. Asks the kernel, so the application sees no connection."""
-    wanted = f":{port:04X}"
+    suffix = f":{port:04X}"
     for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, *_ = line.split()
-        if local.endswith(wanted) and state == "0A":
+        if local.endswith(suffix) and state == "0A":
             return True
     return False
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import process, stand
-from benchmarks.stand import CARD, DISA, HOST, INBOUND, OWN, PIN, TOKEN
+from benchmarks import process, node_bench
+from benchmarks.node_bench import CARD, DISA, HOST, INBOUND, OWN, PIN, TOKEN
 from tests.support.node import Node, RedisServer, request
 from tests.rig.base import Script, eventually
 from tests.rig.freeswitch import FreeswitchRig
@@ -93,14 +93,16 @@ def main() -> None:
         redis = RedisServer()
         stack.callback(redis.close)
         inbound = Relay(lambda: rig.esl_port)
-        config = stand.configuration(folder, redis.url, f"{HOST}:{inbound.port}", dial={"region": "ZA", **rig.dial})
+        config = node_bench.configuration(
+            folder, redis.url, f"{HOST}:{inbound.port}", dial={"region": "ZA", **rig.dial}
+        )
         config["switches"][0]["password"] = rig.esl_password
         listen = int(config["node"]["listen"].rpartition(":")[2])
         outbound = Relay(lambda: listen)
         config["node"]["advertise"] = f"{HOST}:{outbound.port}"
         node = Node(config)
         stack.callback(node.stop)
-        headers: dict[str, Any] = {"token": stand.ADMIN_TOKEN}
+        headers: dict[str, Any] = {"token": node_bench.ADMIN_TOKEN}
         card = {"data": {"active": True, "cid": CALLER, "user_id": "u1"}}
         assert request(node.admin, "PUT", "/v2/accounts/acme/cccps", card, **headers).status == 201
         for did, path in ((DISA, "disa/acme/front"), (CARD, "dialthrough"), (INBOUND, "inbound")):
@@ -121,7 +123,7 @@ def main() -> None:
                     leg.digits(part)
                 if digits:
                     # The callee has hung up; let the prompt that follows begin.
-                    eventually(lambda: redis.client.llen(stand.CDRS) == 1, 20)
+                    eventually(lambda: redis.client.llen(node_bench.CDRS) == 1, 20)
                     time.sleep(0.5)
                     leg.hangup()
 

@@ -62,12 +62,12 @@ def run(options: argparse.Namespace) -> str:
     rows = [
         (
             name,
-            ms(statistics.median(each)),
-            ms(percentile(each, 90)),
-            ms(min(each)),
-            table.ratio(base, statistics.median(each)),
+            ms(statistics.median(seconds)),
+            ms(percentile(seconds, 90)),
+            ms(min(seconds)),
+            table.ratio(base, statistics.median(seconds)),
         )
-        for name, each in times.items()
+        for name, seconds in times.items()
     ]
     columns = ["request", "median ms", "p90 ms", "least ms", "POST is"]
     notes = [f"{machine}, {version}", "", *NOTES.format(rounds=rounds).splitlines()]
@@ -82,19 +82,19 @@ def measure(rig: FreeswitchRig, fs_cli: Path, rounds: int) -> dict[str, list[flo
         connection = http.client.HTTPConnection(host, int(port), timeout=10)
         body = json.dumps(REQUEST).encode()
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-        command = commands(node.config)
+        command = originates(node.config)
         shell = [str(fs_cli), "-H", "127.0.0.1", "-P", str(rig.esl_port), "-p", rig.esl_password, "-x"]
 
         def post() -> Callable[[], object]:
             connection.request("POST", "/click2dial/calls", body, headers)
 
-            def after() -> None:
+            def clean_up() -> None:
                 response = connection.getresponse()
                 assert response.status == 202, response.status
                 response.read()
                 redis.pop()
 
-            return after
+            return clean_up
 
         def by_fs_cli(text: str) -> Callable[[], object]:
             child = subprocess.Popen([*shell, text], stdout=subprocess.DEVNULL)
@@ -104,7 +104,7 @@ def measure(rig: FreeswitchRig, fs_cli: Path, rounds: int) -> dict[str, list[flo
             client.socket.sendall(text)
             return client.read
 
-        def ways() -> dict[str, Callable[[], Callable[[], object]]]:
+        def requests() -> dict[str, Callable[[], Callable[[], object]]]:
             """Return a function per kind of request. It begins a call and returns a function to clean up after it."""
             text = command()
             return {
@@ -115,16 +115,16 @@ def measure(rig: FreeswitchRig, fs_cli: Path, rounds: int) -> dict[str, list[flo
             }
 
         def once(name: str) -> float:
-            begin = ways()[name]
-            seen = len(phone.calls)
+            begin = requests()[name]
+            calls_before = len(phone.calls)
             time.sleep(random.uniform(0.03, 0.07))
             began = time.time()
-            after = begin()
-            eventually(lambda: len(phone.calls) > seen and phone.calls[seen].leg.ended_at)
-            after()
+            clean_up = begin()
+            eventually(lambda: len(phone.calls) > calls_before and phone.calls[calls_before].leg.ended_at)
+            clean_up()
             eventually(lambda: rig.live_channels() == 0)
-            assert len(phone.calls) == seen + 1
-            return phone.calls[seen].leg.started_at - began
+            assert len(phone.calls) == calls_before + 1
+            return phone.calls[calls_before].leg.started_at - began
 
         times: dict[str, list[float]] = {name: [] for name in (POST, FS_CLI, API, BGAPI)}
         for name in times:
@@ -155,7 +155,7 @@ def event_socket(rig: FreeswitchRig) -> EslClient:
     return EslClient(rig.esl_port, rig.esl_password, 10)
 
 
-def commands(config: dict[str, Any]) -> Callable[[], str]:
+def originates(config: dict[str, Any]) -> Callable[[], str]:
     """Return a function that makes the originate for ``REQUEST`` with the node's own code, without sending it."""
     dial, name = config["dial"], config["node"]["name"]
     plan = NumberPlan(dial["region"], r"\d{3,4}")
@@ -167,11 +167,11 @@ def commands(config: dict[str, Any]) -> Callable[[], str]:
         ringback="%(2000,4000,440,480)",
         recordings=config["recordings"]["dir"],
     )
-    one = config["integrators"][0]
-    client = order_module.Client(one["name"], plan, agent_timeout=one["agent_timeout"])
+    integrator = config["integrators"][0]
+    client = order_module.Client(integrator["name"], plan, agent_timeout=integrator["agent_timeout"])
     order = client.read(REQUEST)
 
-    class Paper:
+    class NotingLine:
         command = ""
 
         def originate(self, command: str, _deadline: float) -> Rang:
@@ -182,7 +182,7 @@ def commands(config: dict[str, Any]) -> Callable[[], str]:
             return False
 
     def command() -> str:
-        line = Paper()
+        line = NotingLine()
         attempt = click2dial.new_attempt(client, order, settings)
         application = f"socket({config['node']['listen']}/click2dial async full)"
         click2dial.ring_agent(line, attempt, order, client, settings, application)

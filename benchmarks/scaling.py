@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import process, stand, table
-from benchmarks.stand import HOST, Stand
+from benchmarks import process, node_bench, table
+from benchmarks.node_bench import HOST, NodeBench
 from tests.chaos.parts import NodeProcess, stop
 from tests.support.ports import free_ports
 
@@ -34,7 +34,7 @@ what it costs them in the first row, and two cores have 2 s of CPU per second. "
 with it. Each node has its own connection to the switch, with only the events of its own calls."""
 
 
-class Group(Stand):
+class Group(NodeBench):
     """``nodes`` nodes with ``workers`` processes each, their Redis and the generator, all sharing ``cores`` cores."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack, nodes: int, workers: int, cores: int) -> None:
@@ -45,7 +45,7 @@ class Group(Stand):
         os.sched_setaffinity(self.redis.pid, self._cores)
         self.nodes = [self.node]
         for number in range(2, nodes + 1):
-            config = stand.configuration(
+            config = node_bench.configuration(
                 folder, self.node.config["redis"]["url"], f"{HOST}:{self._esl_port}", name=f"bench{number}"
             )
             self.nodes.append(NodeProcess(config, folder, self.node.redis_ports))
@@ -62,7 +62,7 @@ class Group(Stand):
             self._stack.callback(stop, node)
             with self._pinned():
                 node.start()
-        ports = [stand.port_of(node.config["node"]["listen"]) for node in self.nodes]
+        ports = [node_bench.port_of(node.config["node"]["listen"]) for node in self.nodes]
         self.order("ready", ports=ports, connections=len(self.nodes) * self._workers)
         self.order("dial", **dial)
 
@@ -98,10 +98,10 @@ def run(options: argparse.Namespace) -> str:
     rows = []
     expected = 0.0
     for nodes in (1, 2, 4):
-        found = measure(f"{nodes} nodes", calls, rounds, nodes=nodes, workers=2 if nodes == 1 else 1, cores=2)
-        expected = expected or 2e6 / (found["node"] + found["redis"] + found["exchange"])
-        what = "1 node, --workers 2" if nodes == 1 else f"{nodes} nodes"
-        rows.append((*line(what, found, expected),))
+        figures = measure(f"{nodes} nodes", calls, rounds, nodes=nodes, workers=2 if nodes == 1 else 1, cores=2)
+        expected = expected or 2e6 / (figures["node"] + figures["redis"] + figures["exchange"])
+        label = "1 node, --workers 2" if nodes == 1 else f"{nodes} nodes"
+        rows.append((*line(label, figures, expected),))
     second = table.render(
         "The model, and 1, 2 and 4 nodes",
         ["", "calls/s", "of model", "us CPU/call", "Redis us/call", "generator us/call"],
@@ -111,23 +111,23 @@ def run(options: argparse.Namespace) -> str:
     return f"{first}\n\n\n{second}\n\n{machine}"
 
 
-def line(what: str, found: dict[str, float], base: float) -> tuple[str, ...]:
-    costs = [f"{found[name]:,.0f}" for name in ("node", "redis", "exchange")]
-    return (what, f"{found['calls/s']:,.0f}", table.ratio(found["calls/s"], base), *costs)
+def line(label: str, figures: dict[str, float], base: float) -> tuple[str, ...]:
+    costs = [f"{figures[name]:,.0f}" for name in ("node", "redis", "exchange")]
+    return (label, f"{figures['calls/s']:,.0f}", table.ratio(figures["calls/s"], base), *costs)
 
 
-def measure(what: str, calls: int, rounds: int, **group: int) -> dict[str, float]:
+def measure(label: str, calls: int, rounds: int, **size: int) -> dict[str, float]:
     """Return calls a second, and microseconds of CPU per call."""
-    found: list[dict[str, float]] = []
+    runs: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
-        one = Group(Path(folder), stack, **group)
-        one.cards(CARDS)
-        one.start()
-        one.measured(MIX, calls // 4)
+        group = Group(Path(folder), stack, **size)
+        group.create_cards(CARDS)
+        group.start()
+        group.measure_calls(MIX, calls // 4)
         for _ in range(rounds):
-            done = one.measured(MIX, calls, concurrency=60)
-            each = {name: done[name] / calls * 1e6 for name in ("node", "redis", "exchange")}
-            found.append({"calls/s": calls / done["wall"], **each})
-    result = {name: statistics.median(one[name] for one in found) for name in found[0]}
-    print(f"{what}: {result['calls/s']:,.0f} calls/s", file=sys.stderr, flush=True)
+            report = group.measure_calls(MIX, calls, concurrency=60)
+            costs = {name: report[name] / calls * 1e6 for name in ("node", "redis", "exchange")}
+            runs.append({"calls/s": calls / report["wall"], **costs})
+    result = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    print(f"{label}: {result['calls/s']:,.0f} calls/s", file=sys.stderr, flush=True)
     return result

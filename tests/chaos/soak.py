@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.stand import Stand
+from benchmarks.node_bench import NodeBench
 from esl_apps.store import keys
 from tests.chaos import parts
 
@@ -59,21 +59,21 @@ class Soak:
     """One node, one switch, one Redis."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
-        self.stand = Stand(folder, stack)
-        self.stand.cards(CALLERS)
-        self.stand.start(callers=CALLERS, connections=8)
+        self.bench = NodeBench(folder, stack)
+        self.bench.create_cards(CALLERS)
+        self.bench.start(callers=CALLERS, connections=8)
         self.calls = self.records = 0
         self.began = time.monotonic()
         self._refs: list[str] = []
 
     def run(self, calls: int) -> None:
         """So many more, all ended when it returns. :raises NotPerformed: one was not performed as it should be."""
-        self._refs += self.stand.order("run", mix=MIX, calls=calls, concurrency=AT_ONCE)["refs"]
+        self._refs += self.bench.order("run", mix=MIX, calls=calls, concurrency=AT_ONCE)["refs"]
         self.calls += calls
         parts.until(self._ended, 180, "the calls did not end")
 
     def _ended(self) -> bool:
-        now = self.stand.node.metrics()
+        now = self.bench.node.metrics()
         return not (now["esl_apps_live_calls"] or now["esl_apps_outbound_sockets"] or now["esl_apps_outbox_depth"])
 
     # Readings -----------------------------------------------------------------------------------------
@@ -81,10 +81,10 @@ class Soak:
     def read(self) -> Reading:
         """Take the records out, one of each call, and look at the node. :raises NotPerformed: they are not."""
         refs, self._refs = self._refs, []
-        self.stand.judge(refs)
+        self.bench.check_records(refs)
         self.records += len(refs)
         at = time.monotonic() - self.began
-        return Reading(self.calls, at, self.stand.node.figures(), self.records, self.records)
+        return Reading(self.calls, at, self.bench.node.figures(), self.records, self.records)
 
     def rest(self, first: Reading) -> Reading:
         """A reading when the last connections have been closed, if they ever are."""
@@ -110,7 +110,7 @@ class Soak:
 
     def live(self) -> int:
         """Calls that Redis still holds for live, of whatever process."""
-        client = self.stand.client
+        client = self.bench.client
         return sum(client.hlen(key) for key in client.scan_iter(keys.live("*")))
 
 

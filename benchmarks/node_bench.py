@@ -88,7 +88,7 @@ class NotPerformed(RuntimeError):
     """A call or its record was not as it should have been."""
 
 
-class Stand:
+class NodeBench:
     """A node on one core, with its Redis and the load generator on the other."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack, **more: Any) -> None:
@@ -124,7 +124,7 @@ class Stand:
     def pid(self) -> int:
         return self.node.pid
 
-    def cards(self, count: int) -> None:
+    def create_cards(self, count: int) -> None:
         """Create a card for each of the caller numbers that the generator calls from."""
         bulk = Bulk(self.client)
         store = CardStore(bulk, PIN_KEY, NumberPlan("ZA", r"\d{3,4}"), {})
@@ -146,8 +146,8 @@ class Stand:
 
     def _generator(self, configs: list[dict[str, Any]]) -> subprocess.Popen[bytes]:
         """Start the load generator for nodes with these configurations."""
-        listed = [one for config in configs for one in config["integrators"]]
-        apis = [{"port": port_of(one["listen"]), "token": one["token"]} for one in listed]
+        integrators = [integrator for config in configs for integrator in config["integrators"]]
+        apis = [{"port": port_of(integrator["listen"]), "token": integrator["token"]} for integrator in integrators]
         admin = {"port": port_of(configs[0]["admin"]["listen"]), "token": ADMIN_TOKEN}
         command = process.python(
             "benchmarks.exchange",
@@ -171,54 +171,56 @@ class Stand:
         """Return the CPU seconds of the node."""
         return process.cpu(self.pid)
 
-    def order(self, what: str, **how: Any) -> dict[str, Any]:
+    def order(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Send the generator an order and return its report. :raises NotPerformed: a call was not as it should be."""
         assert self._exchange is not None
         pipes = self._exchange.stdin, self._exchange.stdout
         assert pipes[0] is not None
         assert pipes[1] is not None
-        pipes[0].write(json.dumps({"do": what, **how}).encode() + b"\n")
+        pipes[0].write(json.dumps({"do": name, **arguments}).encode() + b"\n")
         pipes[0].flush()
         line = pipes[1].readline()
         if not line:
-            raise NotPerformed(f"{what} {how}: the load generator died")
+            raise NotPerformed(f"{name} {arguments}: the load generator died")
         result = json.loads(line)
         if result["failures"]:
             lines = [line for line in self.node.log.read_text().splitlines() if '"level":"info"' not in line]
-            raise NotPerformed("\n".join([f"{what} {how}: {result['failures']}", *lines[-20:], *self._decisions()]))
+            raise NotPerformed(
+                "\n".join([f"{name} {arguments}: {result['failures']}", *lines[-20:], *self._decisions()])
+            )
         return dict(result)
 
     def _decisions(self) -> list[str]:
         """Return records and decisions of calls that didn't end as they should, five at most."""
-        rest()
-        told = []
+        settle()
+        lines = []
         for key in self.client.scan_iter(keys.call("*"), 1000):
             call = json.loads(self.client.get(key))
             if call.get("record", {}).get("end_reason", "answered") != "answered":
-                told.append(json.dumps({**call["record"], "decisions": call["decisions"]}))
-        return told[:5]
+                lines.append(json.dumps({**call["record"], "decisions": call["decisions"]}))
+        return lines[:5]
 
-    def measured(self, mix: dict[str, int], calls: int, **how: Any) -> dict[str, float]:
+    def measure_calls(self, mix: dict[str, int], calls: int, **arguments: Any) -> dict[str, float]:
         """Perform calls and check their records. Returns CPU and wall seconds; ``running`` is the node's CPU time while
         calls ran."""
         node, redis = self.cpu(), process.cpu(self.redis.pid)
-        done = self.order("run", mix=mix, calls=calls, **how)
+        report = self.order("run", mix=mix, calls=calls, **arguments)
         running = self.cpu() - node
-        rest()  # a node's clean-up after a call is part of its cost
+        settle()  # a node's clean-up after a call is part of its cost
         node, redis = self.cpu() - node, process.cpu(self.redis.pid) - redis
-        self.judge(done["refs"])
+        self.check_records(report["refs"])
         return {
             "calls": calls,
             "node": node,
             "running": running,
             "redis": redis,
-            "wall": done["wall"],
-            "exchange": done["cpu"],
-            "commands": done["commands"],
-            "bytes": done["bytes"],
+            "wall": report["wall"],
+            "exchange": report["cpu"],
+            "commands": report["commands"],
+            "bytes": report["bytes"],
         }
 
-    def judge(self, refs: list[str]) -> None:
+    def check_records(self, refs: list[str]) -> None:
         """Take the records from Redis: exactly one for each call, of an answered call.
 
         :raises NotPerformed: any other record is there, or one is missing.
@@ -235,11 +237,13 @@ class Stand:
             time.sleep(0.02)
         expected = Counter(refs)
         if records != expected:
-            missing, more = expected - records, records - expected
-            raise NotPerformed(f"records: {sum(missing.values())} missing, {sum(more.values())} duplicate or unknown")
+            missing, surplus = expected - records, records - expected
+            raise NotPerformed(
+                f"records: {sum(missing.values())} missing, {sum(surplus.values())} duplicate or unknown"
+            )
 
 
-def rest() -> None:
+def settle() -> None:
     """Wait until delayed writes are done and freed memory is returned."""
     time.sleep(1.2)
 
@@ -258,6 +262,6 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def standing(**more: Any) -> Iterator[Stand]:
+def opened(**more: Any) -> Iterator[NodeBench]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
-        yield Stand(Path(folder), stack, **more)
+        yield NodeBench(Path(folder), stack, **more)
