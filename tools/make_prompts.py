@@ -126,8 +126,8 @@ def tones(parts: Iterable[tuple[tuple[int, ...], float, float]], rate: int) -> a
         length, ramp = round(on * rate), rate // 200
         for n in range(length):
             volume = min(1.0, n / ramp, (length - n) / ramp)  # a ramp, to avoid clicks
-            wave_ = sum(math.sin(2 * math.pi * hz * n / rate) for hz in pitches) / len(pitches)
-            samples.append(round(full_scale(LEVEL + 3) * math.sqrt(2) * volume * wave_))
+            amplitude = sum(math.sin(2 * math.pi * hz * n / rate) for hz in pitches) / len(pitches)
+            samples.append(round(full_scale(LEVEL + 3) * math.sqrt(2) * volume * amplitude))
         samples.extend([0] * round(off * rate))
     return samples
 

@@ -10,12 +10,12 @@ def listen(address: tuple[str, int], backlog: int) -> socket.socket:
 
     :raises OSError: the address is in use or doesn't belong to this machine.
     """
-    one = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        one.bind(address)
-        one.listen(backlog)
+        sock.bind(address)
+        sock.listen(backlog)
     except OSError:
-        one.close()
+        sock.close()
         raise
-    return one
+    return sock

@@ -21,11 +21,11 @@ def context(cert: str, key: str, kind: Callable[[int], ssl.SSLContext] = ssl.SSL
     :param kind: the class of the context; gevent has its own.
     :raises Unusable: a file can't be read or isn't PEM, or the two don't belong together.
     """
-    made = kind(ssl.PROTOCOL_TLS_SERVER)
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    server = kind(ssl.PROTOCOL_TLS_SERVER)
+    server.minimum_version = ssl.TLSVersion.TLSv1_2
     # Each renegotiation costs the server much more than the client that asks for it.
-    made.options |= ssl.OP_NO_RENEGOTIATION
-    made.set_alpn_protocols(["http/1.1"])
+    server.options |= ssl.OP_NO_RENEGOTIATION
+    server.set_alpn_protocols(["http/1.1"])
     for name, path in (("cert", cert), ("key", key)):
         try:
             if not Path(path).is_file():
@@ -35,7 +35,7 @@ def context(cert: str, key: str, kind: Callable[[int], ssl.SSLContext] = ssl.SSL
             raise Unusable(name, f"can't be read: {getattr(error, 'strerror', None) or error}: {path}") from None
     try:
         # With a password given, an encrypted key fails here; without, OpenSSL would prompt on the terminal.
-        made.load_cert_chain(cert, key, password="")
+        server.load_cert_chain(cert, key, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise Unusable("key", f"doesn't belong to the certificate: {key}") from None
@@ -44,7 +44,7 @@ def context(cert: str, key: str, kind: Callable[[int], ssl.SSLContext] = ssl.SSL
         raise Unusable("key", f"expected a private key in PEM, without a password: {key}") from None
     except (OSError, ValueError) as error:
         raise Unusable("key", f"can't be used: {error}") from None
-    return made
+    return server
 
 
 def _is_certificate(path: str) -> bool:

@@ -41,9 +41,9 @@ class Record(logging.LogRecord):
 
 
 #: How many attributes a record has by itself. Those after them are from ``extra``.
-_STANDARD = len(vars(Record("", 0, "", 0, "", (), None)))
+_OWN_ATTRIBUTES = len(vars(Record("", 0, "", 0, "", (), None)))
 #: Attributes that other formatters add to a record.
-_OTHERS = frozenset({"message", "asctime"})
+_FORMATTER_ATTRIBUTES = frozenset({"message", "asctime"})
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
@@ -65,8 +65,8 @@ class JsonFormatter(logging.Formatter):
             "event": record.getMessage(),
             "logger": record.name,
         }
-        for key, value in islice(vars(record).items(), _STANDARD, None):
-            if key not in _OTHERS:
+        for key, value in islice(vars(record).items(), _OWN_ATTRIBUTES, None):
+            if key not in _FORMATTER_ATTRIBUTES:
                 line[key] = value
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

@@ -95,21 +95,26 @@ class Scrapes(Collector):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind("\0" + names[number - 1])
         listener.listen()
-        self._server = StreamServer(listener, self._answer)
+        self._server = StreamServer(listener, self._serve)
         self._server.start()
 
     def stop(self) -> None:
         self._server.close()
 
-    def _answer(self, sock: socket.socket, _address: object) -> None:
+    def _serve(self, sock: socket.socket, _address: object) -> None:
         # The worker that asked may have given up by now.
         with suppress(OSError):
-            sock.sendall(msgspec.msgpack.encode(self._own()))
+            sock.sendall(msgspec.msgpack.encode(self._own_families()))
 
-    def _own(self) -> list[_Family]:
+    def _own_families(self) -> list[_Family]:
         return [
-            (one.name, one.documentation, one.type, [(s.name, s.labels, s.value) for s in one.samples])
-            for one in self._registry.collect()
+            (
+                metric.name,
+                metric.documentation,
+                metric.type,
+                [(sample.name, sample.labels, sample.value) for sample in metric.samples],
+            )
+            for metric in self._registry.collect()
         ]
 
     def describe(self) -> Iterable[Metric]:
@@ -117,23 +122,23 @@ class Scrapes(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        asked = [gevent.spawn(self._of, number) for number in range(1, len(self._names) + 1)]
-        gevent.joinall(asked)
+        answers = [gevent.spawn(self._ask, number) for number in range(1, len(self._names) + 1)]
+        gevent.joinall(answers)
         up = Metric("esl_apps_worker_up", "Whether a worker answers", "gauge")
         families = {up.name: up}
-        for number, found in enumerate(asked, 1):
+        for number, answer in enumerate(answers, 1):
             worker = {"worker": str(number)}
-            up.add_sample(up.name, worker, float(found.value is not None))
-            for name, documentation, type, samples in found.value or ():
+            up.add_sample(up.name, worker, float(answer.value is not None))
+            for name, documentation, type, samples in answer.value or ():
                 family = families.setdefault(name, Metric(name, documentation, type))
                 for sample, labels, value in samples:
                     family.add_sample(sample, {**labels, **worker}, value)
         return families.values()
 
-    def _of(self, number: int) -> list[_Family] | None:
+    def _ask(self, number: int) -> list[_Family] | None:
         """Return the metrics of a worker, or None if it doesn't answer."""
         if number == self._number:
-            return self._own()
+            return self._own_families()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with gevent.Timeout(_PATIENCE, OSError("no answer in time")):
