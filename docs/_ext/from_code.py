@@ -91,6 +91,7 @@ class ConfigKeys(Generated):
             self._rows = []
             self._add(name, value, note, item)
             yield f".. _config-{re.sub(r'[^a-z]+', '-', name)}:"
+            yield from ["", f".. index:: pair: configuration; {name}", ""]
             yield from heading(name, "~")
             if note and isinstance(self._struct(item.type)[0], msgspec.inspect.StructType):
                 yield self._sentence(note)
@@ -180,6 +181,8 @@ class ConfigKeys(Generated):
     def _type(self, kind: Any) -> str:
         i = msgspec.inspect
         match kind:
+            case i.Metadata():
+                return self._type(kind.type)
             case i.BoolType():
                 return "true or false"
             case i.IntType() | i.FloatType():
@@ -263,6 +266,7 @@ class CommandLine(Generated):
         for name, listed in commands.choices.items():
             sub = _parser(run, []) if name == "sandbox" else listed
             yield f".. _command-{name}:"
+            yield from ["", f".. index:: pair: command; {name}", ""]
             yield from heading(f"esl-apps {name}", "~")
             yield text((sub.description or "")[:1].upper() + (sub.description or "")[1:]).rstrip(".") + "."
             yield from self._usage(sub)
@@ -422,6 +426,28 @@ class OpenApiSchemas(Generated):
             yield ""
 
 
+# Applications -------------------------------------------------------------------------------------
+
+
+class ApplicationsTable(Generated):
+    """The registry, as other parts of esl_apps read it."""
+
+    def lines(self) -> Iterator[str]:
+        from esl_apps.apps import APPLICATIONS
+
+        rows = []
+        for ref, one in APPLICATIONS.items():
+            traits = [
+                "placed by a node" if one.placed else "begun by a caller",
+                *(["several numbers, a record for each"] if one.session else []),
+                *(["recorded if the integrator asks for it"] if one.recorded else []),
+            ]
+            rows.append(
+                [f":ref:`application-{ref}`", f"``{ref}``", f"``/{one.path}``", text(one.title), "; ".join(traits)]
+            )
+        yield from table(["Application", "``ref``", "Path", "What it does", "Traits"], rows, "14 14 16 30 26")
+
+
 # Records ------------------------------------------------------------------------------------------
 
 
@@ -462,6 +488,7 @@ class Notification(Generated):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("notification", Notification)
+    app.add_directive("applications-table", ApplicationsTable)
     app.add_directive("config-keys", ConfigKeys)
     app.add_directive("metrics-table", MetricsTable)
     app.add_directive("command-line", CommandLine)

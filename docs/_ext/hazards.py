@@ -61,7 +61,18 @@ class Hazard(SphinxDirective):
         heading = f"{number}: {title}"
         covered = covering().get(int(number), [])
         listed = ", ".join(f":repo:`{name}`" if "/" in name else f":test:`{name}`" for name in covered)
-        lines = [f".. _hazard-{number}:", "", heading, "~" * len(heading), "", *self.content, ""]
+        plain = title.replace("`", "")
+        lines = [
+            f".. _hazard-{number}:",
+            "",
+            f".. index:: single: hazard; {number}: {plain}",
+            "",
+            heading,
+            "~" * len(heading),
+            "",
+            *self.content,
+            "",
+        ]
         if listed:
             lines += [f".. rst-class:: tests\n\nTests: {listed}.", ""]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
