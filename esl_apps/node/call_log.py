@@ -1,9 +1,8 @@
-"""What this node has begun and not ended, in a file of its own: where it is killed, its next run finds it there.
+"""The calls that this node has begun and not ended, in a file: if the node is killed, its next run finds them there.
 
-Redis has the same a moment later, for the other nodes; this one has it before anything is dialled, and while Redis
-is away. A line a change, into the file's buffer cache, which outlives the process; a power cut takes the switch's
-calls along.
-"""
+Redis holds the same a moment later, for the other nodes. This file has it before anything is dialled, and while Redis
+is down. Each change is one line, written to the page cache: that survives the process, and a power cut also ends the
+switch's calls."""
 
 from __future__ import annotations
 
@@ -18,21 +17,21 @@ from esl_apps.store.essence import Essence
 
 log = logging.getLogger(__name__)
 
-#: Bytes after which the file is written anew, with what is live alone; where that is more than half of it, at twice
-#: what it was: with thousands of calls up, each change would write all of them.
+#: Bytes after which the file is rewritten with the live calls alone. If those take more than half of it, it is
+#: rewritten at twice their size instead: with thousands of calls up, each change would otherwise write all of them.
 _REWRITE = 4 << 20
 
 
-class Begun:
+class CallLog:
     def __init__(self, folder: Path, live: Callable[[], Iterable[Essence]] = lambda: ()) -> None:
-        """``live``: all calls that are, for the day that the file has grown too long.
+        """``live``: yields all live calls, for a rewrite of the file.
 
         :raises OSError: the folder can't be written.
         """
         self._live = live
         self._path = folder / "begun.log"
         self.left = self._read()
-        """What an earlier run of this node left, oldest first."""
+        """Calls that an earlier run of this node left, oldest first."""
         self._fd = -1
         self._size = self._live_size = 0
         self._cut = False
@@ -53,36 +52,36 @@ class Begun:
             try:
                 call = msgspec.json.decode(line, type=Essence)
             except (msgspec.DecodeError, UnicodeDecodeError):
-                # The last line of a process that was killed while it wrote, or a damaged disk.
-                log.warning("a begun call's line is unreadable", extra={"file": str(self._path)})
+                # The process was killed while it wrote its last line, or the disk is damaged.
+                log.warning("call_log_line_unreadable", extra={"file": str(self._path)})
                 continue
             live[call.call_ref] = call
         return list(live.values())
 
     def note(self, call: bytes) -> None:
-        """A call has begun, or changed. ``call``: its essence, as JSON."""
+        """Note a call that has begun or changed. ``call``: its essence, as JSON."""
         self._append(call + b"\n")
 
     def ended(self, ref: str) -> None:
-        """Its record is in the outbox's journal, or it is another node's."""
+        """Strike a call: its record is in the outbox's journal, or another node has it."""
         self._append(b"-%s\n" % ref.encode())
 
     def _append(self, line: bytes) -> None:
         try:
             written = os.write(self._fd, b"\n" + line if self._cut else line)
-            # Behind a line that was cut, the next one begins anew: reading takes what is whole.
+            # After a line that was cut short, start on a new one: reading skips what isn't whole.
             self._cut = written < len(line)
             self._size += written
             if self._size > max(_REWRITE, 2 * self._live_size):
                 self._rewrite(self._live())
         except OSError as error:
-            # The disk is full: Redis has it, too.
-            log.error("a begun call is not written down", extra={"reason": str(error)})
+            # The disk is full. Redis still has the call.
+            log.error("call_log_write_failed", extra={"reason": str(error)})
 
     def _rewrite(self, live: Iterable[Essence]) -> None:
         fresh = self._path.with_suffix(".new")
         with fresh.open("wb") as file:
-            # One after the other: all of them at once would be as many megabytes of memory.
+            # One at a time: encoding all of them at once would take megabytes.
             for call in live:
                 file.write(msgspec.json.encode(call) + b"\n")
             size = file.tell()

@@ -1,7 +1,6 @@
-"""The calls of this node: placed, taken over, cancelled, found again, and ended into records.
+"""The live calls of this node: placed, adopted, cancelled, found again after their socket is lost.
 
-Between the flows of ``core`` and the edges: here a call's two ways of being heard (its own socket, and the
-switch's inbound connection) come together.
+A call is heard in two ways, on its own socket and on the switch's inbound connection. They come together here.
 """
 
 from __future__ import annotations
@@ -26,34 +25,33 @@ from esl_apps.esl.wire import Event
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import ATTACH, AWAY, Begin, Live
 from esl_apps.node.records import Records
-from esl_apps.node.switch_pool import Fleet
+from esl_apps.node.switch_pool import SwitchPool
 
 log = logging.getLogger(__name__)
 
-#: By which a node tells another, over the switch, to cancel a call.
+#: The event by which one node tells another, through the switch, to cancel a call.
 CANCEL = "esl_apps::cancel"
-#: What the inbound connection hears: A-legs that ring, ends that no socket sees, and other nodes' cancels.
+#: Events of the inbound connection: A-legs that ring, ends that no socket sees, and other nodes' cancels.
 EVENTS = f"BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM {CANCEL}"
-#: Seconds for a call's own node to cancel it, once it was told to; then whoever was asked hangs its legs up.
+#: Seconds that a call's own node has to cancel it, before the node that was asked hangs up its legs.
 _TOLD = 3.0
 
 
 class Calls:
     """``live``: the calls that are up, by call_ref, shared with ``records``, which hears of each change."""
 
-    def __init__(self, live: dict[str, Live], records: Records, fleet: Fleet) -> None:
+    def __init__(self, live: dict[str, Live], records: Records, switch_pool: SwitchPool) -> None:
         self.live = live
         self._records = records
-        self._fleet = fleet
-        # Calls that ended while their switch was away: whatever is left of them is hung up when it is back.
+        self._fleet = switch_pool
+        # Calls that ended while their switch was unreachable, by its name: their legs are hung up when it is back.
         self._to_reap: dict[str, set[str]] = {}
 
     # Life of a call -----------------------------------------------------------------------------------
 
     def begin(self, attempt: Attempt, switch: Switch) -> Live:
-        """Make a call known and tell of it."""
+        """Make a call known: saved, logged, and announced on its switch."""
         live = self._add(attempt, switch)
-        # Which saves it.
         self._records.moment(attempt, attempt.timeline[0])
         return live
 
@@ -65,7 +63,7 @@ class Calls:
         return live
 
     def adopt(self, attempt: Attempt, switch: Switch, core_uuid: str | None) -> Live:
-        """A call of a process that died: heard of from here on, and told nobody that it knew already."""
+        """Follow a call of a process that died. Its earlier states are not announced again."""
         live = self._add(attempt, switch)
         live.core_uuid = core_uuid
         self._records.save(attempt)
@@ -74,7 +72,7 @@ class Calls:
         return live
 
     def release(self, live: Live) -> None:
-        """Another process, or another flow of this one, has an adopted call now."""
+        """Stop following an adopted call: another process, or another flow of this one, has it now."""
         live.released = True
         for charge in live.attempt.charges:
             charge.end()
@@ -83,7 +81,7 @@ class Calls:
         live.poke()
 
     def expected(self) -> int:
-        """Legs that this node rang and whose answer would bring them here."""
+        """How many legs ring for this node and will come here when they answer."""
         return sum(live.run is not None and not live.attached for live in self.live.values())
 
     def count(self, app: str) -> int:
@@ -102,16 +100,16 @@ class Calls:
     def place(
         self, attempt: Attempt, switch: Switch, ring: Callable[[Line], bool], run: Callable[[Call, Begin], None]
     ) -> gevent.Greenlet[..., bool]:
-        """Place an A-leg; returns at once, with what will say whether it answered.
+        """Place an A-leg. Returns at once a greenlet whose value says whether it answered.
 
-        ``ring`` rings it, in a greenlet of its own, and ends the attempt where it does not answer; ``run`` takes
-        the answered leg, when its socket comes.
+        ``ring`` rings it, in a greenlet of its own, and ends the attempt if it doesn't answer; ``run`` takes the
+        answered leg when its socket comes.
         """
         live = self._add(attempt, switch)
         self._records.save(attempt)
         live.run = run
         placed = gevent.spawn(self._ring, live, ring)
-        # The originate goes out now; whoever asked, and whoever listens, hears of it behind that.
+        # Let the originate go out first; the client and the listeners are told after it.
         gevent.sleep(0)
         if not attempt.ended:
             self._records.moment(attempt, attempt.timeline[0])
@@ -123,8 +121,8 @@ class Calls:
         try:
             if not ring(line):
                 return False
-            # The answered leg's socket comes now; a phone that hangs up in this instant leaves none. (Of several
-            # phones that rang, those that lost the race have ended too: theirs is no news.)
+            # The answered leg's socket comes now, unless the phone hangs up at this moment. If several phones rang,
+            # those that lost the race have ended too, so look at the answered leg only.
             answered = line.answered_uuid
             live.wait(lambda: live.attached or answered in live.ends or attempt.ended, time.monotonic() + ATTACH)
             if live.attached or attempt.ended:
@@ -137,7 +135,7 @@ class Calls:
             attempt.enter(terms.AGENT_ANSWERED, aleg.answered_at or time.time())
             conclude(attempt, Ended(aleg.ended_at or time.time(), aleg, None), None, terms.CALLEE)
         except Exception:
-            log.exception("ringing failed", extra={"call_ref": attempt.call_ref})
+            log.exception("ringing_failed", extra={"call_ref": attempt.call_ref})
             self.reap(live.switch, attempt.call_ref)
             attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, time.time())
         return True
@@ -145,10 +143,10 @@ class Calls:
     # Cancelling ---------------------------------------------------------------------------------------
 
     def cancel(self, ref: str, by: str) -> bool:
-        """Hang a call up in any state; False where this node has no such live call.
+        """Hang up a call in any state. False: this node has no such live call.
 
-        It is repeated until the call has ended: a leg that is not there yet (an originate under way, the next
-        gateway's) is one that a single hang-up would miss.
+        Repeated until the call has ended, because a single hang-up would miss a leg that doesn't exist yet (an
+        originate under way, the next gateway's).
         """
         live = self.live.get(ref)
         if live is None:
@@ -167,7 +165,7 @@ class Calls:
             self.cancel_elsewhere(health.switch, ref)
 
     def cancel_elsewhere(self, switch: Switch, ref: str) -> None:
-        """A call of another node, which is told by way of the switch that it is a cancel; returns at once."""
+        """Have another node cancel its call, by an event through the switch; returns at once."""
 
         def tell() -> None:
             switch.post_raw(wire.custom_event(CANCEL, {"variable_esl_call_ref": ref}))
@@ -186,19 +184,19 @@ class Calls:
             pause = min(pause * 2, 1.0)
 
     def reap(self, switch: Switch, ref: str, cause: str = "NORMAL_CLEARING") -> None:
-        """Hang up whatever legs a call has; if the switch is away, when it is back."""
+        """Hang up all legs of a call; if the switch is unreachable, once it is back."""
         try:
             switch.api(f"hupall {cause} esl_call_ref {ref}")
         except Unavailable:
             self._to_reap.setdefault(switch.name, set()).add(ref)
         except ReplyError as error:
-            log.warning("hupall refused", extra={"call_ref": ref, "reason": str(error)})
+            log.warning("hupall_refused", extra={"call_ref": ref, "reason": str(error)})
 
     def _reap_all(self, switch: Switch, refs: set[str]) -> None:
         for ref in refs:
             self.reap(switch, ref)
 
-    # What the switch says -----------------------------------------------------------------------------
+    # Events of the switch -----------------------------------------------------------------------------
 
     def on_event(self, switch: Switch, event: Event) -> None:
         ref = event.var("esl_call_ref")
@@ -215,7 +213,7 @@ class Calls:
                 attempt.aleg_uuid = leg.uuid
                 attempt.enter(terms.AGENT_RINGING, leg.ringing_at or time.time())
         elif event.get("Event-Subclass") == CANCEL:
-            # Of CUSTOM events the name is not the first header.
+            # The name isn't the first header of a CUSTOM event, so ``name`` is empty here.
             self.cancel(attempt.call_ref, terms.API)
         live.poke()
 
@@ -234,9 +232,9 @@ class Calls:
                 live.poke()
 
     def find_end(self, ref: str, uuid: str, core_uuid: str | None) -> Event | None:
-        """The end of an A-leg whose socket was lost: waited for while the switch says that the leg lives.
+        """The end of an A-leg whose socket was lost. Waits as long as the switch says that the leg lives.
 
-        None: its FreeSWITCH is gone (another process answers, or nobody does), or does not know the leg.
+        None: its FreeSWITCH process is gone, or doesn't know the leg.
         """
         live = self.live.get(ref)
         if live is None:
@@ -253,17 +251,18 @@ class Calls:
             try:
                 alive = switch.api(f"uuid_exists {uuid}").strip() == "true"
             except (Unavailable, ReplyError):
-                # A write to a connection that has just broken fails without a wait, and whoever reads it has not
-                # run yet: without a pause here it never would.
+                # Writing to a connection that has just broken fails at once. Pause, or the greenlet that reads the
+                # connection never runs to notice the break.
                 gevent.sleep(0.05)
                 continue
             if not alive:
-                # Its last event may be on its way still.
+                # Its last event may still be on its way.
                 live.wait(lambda: uuid in live.ends, time.monotonic() + 1.0)
                 return live.ends.get(uuid)
             live.wait(lambda: uuid in live.ends or not switch.connected, time.monotonic() + 30)
 
     def blegs_of(self, live: Live, aleg_uuid: str) -> list[Event]:
-        """The ends of a call's B-legs, in their order; ``aleg_uuid`` has ended. They come at about the same time."""
+        """The ends of a call's B-legs, in order. They arrive at about the same time as that of ``aleg_uuid``, which has
+        ended."""
         live.wait(lambda: len(live.ends) > 1, time.monotonic() + 0.5)
         return [event for uuid, event in live.ends.items() if uuid != aleg_uuid]

@@ -10,7 +10,7 @@ from esl_apps.core import causes
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.switch import Job, Switch, Unavailable
 from esl_apps.node.live import AWAY, KILLED, Live
-from esl_apps.node.switch_pool import Fleet
+from esl_apps.node.switch_pool import SwitchPool
 
 
 class SwitchLine:
@@ -19,9 +19,9 @@ class SwitchLine:
     ``reap(switch, call_ref, cause)`` ends all of a call's legs on a switch.
     """
 
-    def __init__(self, live: Live, fleet: Fleet, reap: Callable[[Switch, str, str], None]) -> None:
+    def __init__(self, live: Live, switch_pool: SwitchPool, reap: Callable[[Switch, str, str], None]) -> None:
         self._live = live
-        self._fleet = fleet
+        self._fleet = switch_pool
         self._reap = reap
         self._tried: set[str] = set()
         self.answered_uuid = ""

@@ -1,4 +1,4 @@
-"""A live call: its attempt, its legs' ends, and who waits for them."""
+"""A live call: its attempt, its legs' ends, and a flag to wait on."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from esl_apps.esl.wire import Event
 ATTACH = 5.0
 #: Seconds for a killed originate to report its end.
 KILLED = 3.0
-#: Seconds for which a switch may be away before the calls whose sockets it dropped are given up.
+#: Seconds for which a switch may be unreachable before calls whose sockets it dropped are given up.
 AWAY = 5.0
 
 
-#: Makes an attempt known; given to flows that begin further ones.
+#: Makes an attempt known. Flows get it to begin further ones.
 Begin = Callable[[Attempt], None]
 
 
 class Full(Exception):
-    """This node takes no further call: ``str()`` says why (full, draining, no switch, no Redis)."""
+    """This node takes no further calls; ``str()`` says why (full, draining, no switch, no Redis)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,20 +36,20 @@ class Live:
     attempt: Attempt
     switch: Switch
     core_uuid: str | None = None
-    """The FreeSWITCH process that has it."""
+    """The FreeSWITCH process that carries it."""
     ends: dict[str, Event] = field(default_factory=dict)
     """CHANNEL_HANGUP_COMPLETE of its A-legs, by UUID, from the inbound connection."""
     rang: frozenset[str] = frozenset()
-    """The A-legs that were seen to ring: several where an agent has several phones."""
+    """UUIDs of A-legs that have rung: several if an agent has several phones."""
     changed: Flag = field(default_factory=Flag)
-    """Set at each of: socket attached, A-leg ended, job answered, switch up or down."""
+    """Set when a socket attaches, an A-leg ends, a job is answered, the switch goes up or down."""
     attached: bool = False
     adopted: bool = False
-    """Of a process that died; nobody's flow runs it."""
+    """Taken over from a process that died: no flow runs it here."""
     released: bool = False
-    """Adopted no more: whoever follows it stops."""
+    """No longer adopted: another process or flow has it, so following it stops."""
     run: Callable[[Call, Begin], None] | None = None
-    """What takes the answered leg, of a call that this process placed."""
+    """For a call that this process placed: runs the application on the answered leg."""
 
     def poke(self) -> None:
         self.changed.set()

@@ -85,7 +85,7 @@ class Node:
         for app in APPLICATIONS:
             metrics.live.labels(app).set_function(partial(services.calls.count, app))
         metrics.breakers.set_function(lambda: services.breakers.count)
-        for name, health in services.fleet.health.items():
+        for name, health in services.switch_pool.health.items():
             metrics.switch_load.labels(name).set_function(partial(getattr, health, "load"))
             metrics.switch_out.labels(name).set_function(partial(getattr, health, "out"))
         for outbox in services.outboxes:

@@ -63,7 +63,7 @@ class Outgoing:
             raise Full("; ".join(reasons))
         if services.readiness.full:
             raise Full("this node is full")
-        switch = services.fleet.best()
+        switch = services.switch_pool.best()
         if switch is None:
             raise Full("no switch is connected")
         return switch

@@ -12,7 +12,7 @@ from esl_apps.apps.legs import recording_path
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.node import notification_lists
-from esl_apps.node.call_log import Begun
+from esl_apps.node.call_log import CallLog
 from esl_apps.node.live import Live
 from esl_apps.node.outboxes import Outboxes
 from esl_apps.node.policy import Policies
@@ -32,7 +32,7 @@ class Records:
         self,
         live: Mapping[str, Live],
         store: Store,
-        call_log: Begun,
+        call_log: CallLog,
         outboxes: Outboxes,
         policies: Policies,
         metrics: Metrics,

@@ -10,7 +10,7 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_cdr import Spool
 from esl_apps.net.address import split_address
-from esl_apps.node.call_log import Begun
+from esl_apps.node.call_log import CallLog
 from esl_apps.node.calls import CANCEL, EVENTS, Calls
 from esl_apps.node.charging import Charging, cut_on
 from esl_apps.node.live import Live
@@ -19,7 +19,7 @@ from esl_apps.node.policy import Policies, Policy, read_policy
 from esl_apps.node.readiness import Readiness
 from esl_apps.node.records import Records
 from esl_apps.node.state_folder import state_folder
-from esl_apps.node.switch_pool import Fleet
+from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.observe.alerts import Alerts
 from esl_apps.observe.metrics import Metrics
 from esl_apps.store import redis_client
@@ -37,7 +37,7 @@ from esl_apps.store.usage import UsageStore
 class Services:
     metrics: Metrics
     switches: Sequence[Switch]
-    fleet: Fleet
+    switch_pool: SwitchPool
     membership: Roster
     store: Store
     breakers: Breakers
@@ -47,7 +47,7 @@ class Services:
     calls: Calls
     records: Records
     outboxes: Outboxes
-    call_log: Begun
+    call_log: CallLog
     switch_cdr: Spool
     readiness: Readiness
     policies: Policies
@@ -78,7 +78,7 @@ def build_services(config: Config) -> Services:
     metrics = Metrics()
     switches: list[Switch] = []
     live: dict[str, Live] = {}
-    fleet = Fleet()
+    switch_pool = SwitchPool()
     alerts = Alerts(metrics, lambda: switches)
     redis = redis_client.connect(config.redis.url)
     stale = Stale(config.redis.stale_cards)
@@ -117,18 +117,18 @@ def build_services(config: Config) -> Services:
         return (essence(call.attempt, call.core_uuid) for call in live.values())
 
     try:
-        call_log = Begun(state_folder(config), essences)
+        call_log = CallLog(state_folder(config), essences)
     except OSError as error:
         raise ConfigError(f"the call log can't be written: {error}", "node.state_dir") from None
     records = Records(live, store, call_log, outboxes, policies, metrics)
-    calls = Calls(live, records, fleet)
+    calls = Calls(live, records, switch_pool)
     for index in range(len(config.switches)):
         switches.append(_build_switch(config, index, calls, metrics))
-        fleet.add(switches[-1])
+        switch_pool.add(switches[-1])
     return Services(
         metrics=metrics,
         switches=switches,
-        fleet=fleet,
+        switch_pool=switch_pool,
         membership=membership,
         store=store,
         breakers=breakers,

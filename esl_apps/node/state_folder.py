@@ -1,4 +1,4 @@
-"""The folder in which a node keeps what must outlive it."""
+"""The folder for files that must outlive a node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from esl_apps.config.problems import ConfigError
 
 
 def state_folder(config: Config) -> Path:
-    """Where the outbox's files stand: ``node.state_dir``, else the first of the usual places that can be written.
+    """The folder of the outbox's files: ``node.state_dir``, or the first of the usual places that can be written.
 
     :raises ConfigError: none can.
     """

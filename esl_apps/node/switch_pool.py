@@ -1,14 +1,13 @@
-"""The switches of a node: which of them places the next call.
+"""Choose the switch that places the next call.
 
-The one with the most room: its sessions, as it last said itself (``status``, with each ping) and with what this node
-has begun there since, beside its ``max_sessions``. Several nodes so spread over several switches without a word to
-each other: what one begins, the others see.
+The choice is the switch with the most room: its sessions relative to its ``max_sessions``, as it reported them with the
+last ping (``status``), plus the calls that this node has placed there since. So several nodes spread their calls over
+several switches without talking to each other.
 
-One that is sick is taken out: not connected, not ready (``fsctl pause``, a shutdown under way), late with its answer
-to a ping, or failing originate after originate by causes that are its own or its gateways', never the callee's. After a
-while it gets one call again, and all of them once that went well. Where all are sick, the least sick: a call that
-fails is no worse than none.
-"""
+A sick switch is taken out: it isn't connected, isn't ready (``fsctl pause``, shutting down), answers pings late, or
+fails one originate after another for reasons that are its own or its gateways', never the callee's. After a while it
+gets one call to try, and all of them again once that went well. If all switches are sick, the least sick one is chosen:
+a call that may fail is better than one that isn't placed."""
 
 from __future__ import annotations
 
@@ -23,19 +22,19 @@ from esl_apps.esl.switch import Switch
 
 log = logging.getLogger(__name__)
 
-#: Originates in a row that failed by the switch's fault, before it is taken out.
+#: Failed originates in a row, by the switch's fault, before it is taken out.
 FAULTS = 3
-#: Seconds for which it is, doubled each time that the one call that tries it fails, too.
+#: Seconds for which it is out, doubled up to the second value each time that the call which tries it fails too.
 OUT_FIRST, OUT_LAST = 5.0, 60.0
-#: Seconds of silence to a ping: a switch that is stopped takes calls and answers nothing.
+#: Seconds without an answer to a ping. A switch that is stopped (SIGSTOP) still accepts connections.
 LATE = 1.0
-#: ``max_sessions`` of a switch that does not say; FreeSWITCH's own default.
+#: ``max_sessions`` of a switch that doesn't report it: FreeSWITCH's own default.
 _SESSIONS = 1000
 _STATUS = re.compile(r"^(\d+) session\(s\) - peak.*?^(\d+) session\(s\) max", re.MULTILINE | re.DOTALL)
 
 
 class Health:
-    """One switch, as far as placing calls on it goes."""
+    """How fit one switch is for placing calls."""
 
     def __init__(self, switch: Switch, clock: Callable[[], float] = time.monotonic) -> None:
         self.switch = switch
@@ -44,14 +43,14 @@ class Health:
         self._out_for = 0.0
         self._out_until = 0.0
         self._tried = False
-        """Whether the one call is under way that says how it is."""
+        """Whether the call that tries it is under way."""
         self._sessions, self._most = 0, _SESSIONS
         self._read = ""
         self._begun = 0
 
     @property
     def load(self) -> float:
-        """The part of its sessions that is taken: 0.0 to 1.0, or somewhat more."""
+        """The share of its sessions in use: 0.0 to 1.0, or slightly more."""
         status = self.switch.status
         if status is not self._read:
             self._read, self._begun = status, 0
@@ -65,46 +64,46 @@ class Health:
 
     @property
     def out(self) -> bool:
-        """Taken out by its faults."""
+        """Whether its faults have taken it out."""
         return self._out_for > 0
 
     def rank(self) -> tuple[int, float, float]:
-        """The lower, the better: how sick, until when, how full."""
+        """How sick, until when, how full; lower is better."""
         now = self._clock()
         if not self.ready or self.switch.silent_for() > LATE:
             return 3, 0.0, self.load
         if self.out and (self._tried or now < self._out_until):
             return 2, self._out_until, self.load
-        # One whose time is over is tried at once, and by one call, however full it is: only that says how it is.
+        # One whose time is over gets the next call, however full it is: only a call shows whether it works again.
         return (0 if self.out else 1), 0.0, self.load
 
     def takes(self) -> None:
-        """A call is placed on it."""
+        """Count a call that is placed on it."""
         self._begun += 1
         if self.out:
             self._tried = True
 
     def told(self, code: int | None) -> None:
-        """How an originate ended: the Q.850 cause that it failed with; None: the switch itself said nothing, or 0
-        where the leg was answered."""
+        """Note how an originate ended: the Q.850 cause it failed with, 0 if the leg was answered, None if the switch
+        didn't answer."""
         if code is not None and code not in causes.GATEWAY_FAILED:
             if self.out:
-                log.info("switch let back in", extra={"switch": self.switch.name})
+                log.info("switch_restored", extra={"switch": self.switch.name})
             self._faults, self._out_for, self._tried = 0, 0.0, False
             return
         self._faults += 1
         if self._faults < FAULTS and not self._tried:
             return
         if self.out and not self._tried:
-            # One of those that were under way when it was taken out.
+            # It was under way when the switch was taken out.
             return
         self._out_for = min(self._out_for * 2, OUT_LAST) if self.out else OUT_FIRST
         self._out_until = self._clock() + self._out_for
         self._tried = False
-        log.warning("switch taken out", extra={"switch": self.switch.name, "seconds": self._out_for, "cause": code})
+        log.warning("switch_taken_out", extra={"switch": self.switch.name, "seconds": self._out_for, "cause": code})
 
 
-class Fleet:
+class SwitchPool:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.health: dict[str, Health] = {}
@@ -114,10 +113,10 @@ class Fleet:
         self.health[switch.name] = Health(switch, self._clock)
 
     def best(self, tried: Collection[str] = ()) -> Switch | None:
-        """Where the next call is placed, of those whose names are not among ``tried``; None where none is
-        connected. The call counts as begun there."""
+        """The switch for the next call, not one named in ``tried``; None if none is connected. The call counts as
+        placed there."""
         there = [one for one in self.health.values() if one.switch.connected and one.switch.name not in tried]
-        # Of equals any: nodes that were started together must not all choose the first.
+        # Break ties at random, so that nodes started together don't all pick the same switch.
         random.shuffle(there)
         best = min(there, key=Health.rank, default=None)
         if best is None:

@@ -1,10 +1,10 @@
 """``serve --workers N``: N processes on the same ports, and the supervisor that keeps them.
 
-The supervisor opens the ports and hands them down, so that a port has one queue, which whoever is free serves: a
-worker that is killed takes nobody along who waits in it, and while it is away the others answer. Each worker is a
-node of its own: its name is the node's with its number behind (``app1-2``), and so what it was at when it died is
-its next run's, or another's (``adoption``). What a worker rings must come back to it: it has an event-socket port of
-its own beside the common one.
+The supervisor opens the ports and hands them down, so that each port has one queue and any free worker serves it. If a
+worker is killed, connections waiting in the queue survive and the other workers answer them. Each worker is a node of
+its own, named after the node with its number (``app1-2``), so its next run or another node adopts the calls it had
+(``adoption``). Legs that a worker rings must come back to the same worker, so each also has an event-socket port of its
+own.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from esl_apps.net.listening import listen
 
 log = logging.getLogger(__name__)
 
-#: Where a worker finds its :class:`Share`, as JSON.
+#: The environment variable that holds a worker's :class:`Share`, as JSON.
 VARIABLE = "ESL_APPS_WORKER"
-#: Connections that wait in a common port's queue until a worker takes them.
+#: Connections that may wait in a common port's queue until a worker accepts them.
 _BACKLOG = 1024
-#: Seconds before a worker that died young is started again, doubled each time; and how long none is young.
+#: Seconds before a worker that died young is restarted, doubled each time up to the second value; a worker that lived
+#: for the third value isn't young.
 _AGAIN_FIRST, _AGAIN_LAST, _YOUNG = 0.25, 5.0, 10.0
 #: The exit status of a configuration that can't be used.
 _UNUSABLE = 2
@@ -48,15 +49,15 @@ class Share(msgspec.Struct, frozen=True):
     sockets: dict[str, int]
     """The common ports, by address as it is configured: inherited, and listening."""
     ready: int
-    """A pipe in which it says that it takes calls."""
+    """A pipe to write to once this worker takes calls."""
     alive: int
     """A pipe that ends when the supervisor does."""
     scrapes: list[str]
-    """Where the workers ask each other for their metrics: names of the abstract space, by number."""
+    """Abstract Unix sockets on which workers ask each other for metrics, by number."""
 
     @classmethod
     def inherited(cls) -> Share | None:
-        """This process's; None where it is no worker."""
+        """This process's share, or None if it isn't a worker."""
         text = os.environ.pop(VARIABLE, None)
         if text is None:
             return None
@@ -69,7 +70,7 @@ class Share(msgspec.Struct, frozen=True):
         """The node's configuration as this worker has it."""
         host, port = split_address(config.advertise)
         node = config.node
-        # By the distance of its own port from the common one, so that what forwards one port forwards all.
+        # Offset by the distance of its own port from the common one, so that one forwarding rule can cover all ports.
         port += self._own_port(config) - split_address(node.listen)[1]
         return msgspec.structs.replace(
             config,
@@ -77,7 +78,7 @@ class Share(msgspec.Struct, frozen=True):
         )
 
     def own_address(self, config: Config) -> tuple[str, int]:
-        """Where what this worker rang comes back to."""
+        """The address to which legs rung by this worker come back."""
         return split_address(config.node.listen)[0], self._own_port(config)
 
     def _own_port(self, config: Config) -> int:
@@ -85,7 +86,7 @@ class Share(msgspec.Struct, frozen=True):
         return first + self.number - 1
 
     def socket(self, address: str) -> socket.socket:
-        """A common port's; once, for its closing must be this process's part in it."""
+        """A common port's socket. Call it once: closing it must close this process's part."""
         return socket.socket(fileno=self.sockets[address])
 
     def say_ready(self) -> None:
@@ -93,14 +94,14 @@ class Share(msgspec.Struct, frozen=True):
             os.write(self.ready, b"1")
 
     def wait_alone(self) -> None:
-        """Return when the supervisor is gone."""
+        """Return once the supervisor has ended."""
         gevent_os.make_nonblocking(self.alive)
         while gevent_os.nb_read(self.alive, 1):
             pass
 
 
 class Supervisor:
-    """Starts the workers, starts those again that die, and hands signals on."""
+    """Starts the workers, restarts those that die, and passes signals on."""
 
     def __init__(self, config: Config, count: int) -> None:
         """:raises ConfigError: an address can't be listened on."""
@@ -123,7 +124,7 @@ class Supervisor:
                 raise ConfigError(f"can't listen on {address}: {error.strerror}", f"{path}.listen") from None
 
     def run(self) -> int:
-        """Until SIGTERM, or until a worker says at its first start that it can't be; the exit status."""
+        """Run until SIGTERM, or until a worker's first start fails for good; return the exit status."""
         gevent.signal_handler(signal.SIGTERM, self._stop)
         gevent.signal_handler(signal.SIGINT, self._stop)
         gevent.signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
@@ -141,19 +142,19 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
-        # Theirs close as they drain; with this one open, a switch would still be taken, and answered by nobody.
+        # The workers close theirs as they drain. Left open here, the port would accept switches that no worker answers.
         for one in self._sockets.values():
             one.close()
         self._signal(signal.SIGTERM)
 
     def _signal(self, number: int) -> None:
         for child in self._children.values():
-            # One that has ended is started again with the file as it is, or is not wanted any more.
+            # A worker that has just ended is restarted and reads the new file then, or is not wanted any more.
             with suppress(ProcessLookupError):
                 child.send_signal(number)
 
     def _keep(self, number: int) -> int:
-        """A worker, again and again; the exit status of its last run."""
+        """Run one worker again and again; return the exit status of its last run."""
         pause = _AGAIN_FIRST
         while True:
             began = time.monotonic()
@@ -161,13 +162,13 @@ class Supervisor:
             if self._stopping:
                 return status
             if status == _UNUSABLE and number not in self._was_ready:
-                # It said why. A node that begins with some of its workers would hide it.
+                # It has logged why. Starting with fewer workers would hide the fault.
                 self._unusable = True
                 self._stop()
                 return status
             lived = time.monotonic() - began
             pause = _AGAIN_FIRST if lived > _YOUNG else min(pause * 2, _AGAIN_LAST)
-            log.error("worker ended", extra={"worker": number, "status": status, "again in": pause})
+            log.error("worker_ended", extra={"worker": number, "status": status, "again in": pause})
             gevent.sleep(pause)
             if self._stopping:
                 return status
@@ -201,7 +202,7 @@ class Supervisor:
             os.close(heard)
 
     def _hear(self, number: int, heard: int) -> None:
-        """Until it says that it takes calls, or ends."""
+        """Wait until a worker says that it takes calls, or ends."""
         gevent_os.make_nonblocking(heard)
         if gevent_os.nb_read(heard, 1):
             self._was_ready.add(number)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from esl_apps.node.switch_pool import FAULTS, LATE, OUT_FIRST, OUT_LAST, Fleet
+from esl_apps.node.switch_pool import FAULTS, LATE, OUT_FIRST, OUT_LAST, SwitchPool
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
 from tests.support.node import CDRS, Node, RedisServer, configuration, request
@@ -45,7 +45,7 @@ class Stand:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.fleet = Fleet(lambda: self.now)
+        self.fleet = SwitchPool(lambda: self.now)
         self.a, self.b, self.c = self.switches = [FakeSwitch(name) for name in "abc"]
         for one in self.switches:
             self.fleet.add(one)  # type: ignore[arg-type]
@@ -321,6 +321,6 @@ def test_a_switch_whose_originates_fail_is_taken_out_and_told_of(two: Two, redis
             assert (found["end_reason"], found["switch"]) == ("answered", "fs2")
             if metric(two.node, 'esl_apps_switch_out{switch="fs1"}') == 1:
                 break
-        assert [line["switch"] for line in two.node.lines() if line["event"] == "switch taken out"] == ["fs1"]
+        assert [line["switch"] for line in two.node.lines() if line["event"] == "switch_taken_out"] == ["fs1"]
     finally:
         two.first.gateway("pstn")

@@ -162,7 +162,7 @@ def test_one_that_is_killed_is_there_again_and_the_other_never_left(
     assert first not in node.workers()
     assert len(node.workers()) == COUNT
     assert rig.live_channels() == 16
-    assert [line["worker"] for line in node.lines() if line["event"] == "worker ended"] == [1]
+    assert [line["worker"] for line in node.lines() if line["event"] == "worker_ended"] == [1]
     for ref in refs:
         assert node.delete(ref).status == 202
     found = records(redis, refs)

@@ -13,7 +13,7 @@ from msgspec.json import encode
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.terms import BRIDGED
 from esl_apps.node import call_log
-from esl_apps.node.call_log import Begun
+from esl_apps.node.call_log import CallLog
 from esl_apps.store.essence import Essence, essence, restored
 
 
@@ -23,20 +23,20 @@ def call(ref: str, **more: object) -> Essence:
 
 
 def refs(folder: Path) -> list[str]:
-    again = Begun(folder)
+    again = CallLog(folder)
     again.close()
     return [one.call_ref for one in again.left]
 
 
 def test_what_has_not_ended_is_there_as_it_was_last(tmp_path: Path) -> None:
-    one = Begun(tmp_path)
+    one = CallLog(tmp_path)
     assert one.left == []
     for ref in ("a", "b", "c"):
         one.note(encode(call(ref)))
     one.note(encode(call("b", number="+27820001234", state="bridged", bridged_at=2.5)))
     one.ended("a")
     one.close()
-    again = Begun(tmp_path)
+    again = CallLog(tmp_path)
     assert again.left == [call("b", number="+27820001234", state="bridged", bridged_at=2.5), call("c")]
     again.ended("b")
     again.close()
@@ -46,7 +46,7 @@ def test_what_has_not_ended_is_there_as_it_was_last(tmp_path: Path) -> None:
 @given(cut=st.integers(0, 2000))
 def test_a_line_that_was_cut_costs_no_other(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     folder = tmp_path_factory.mktemp("begun")
-    one = Begun(folder)
+    one = CallLog(folder)
     for number in range(5):
         one.note(encode(call(f"ref-{number}")))
     one.close()
@@ -60,7 +60,7 @@ def test_a_line_that_was_cut_costs_no_other(tmp_path_factory: pytest.TempPathFac
 
 
 def test_a_damaged_line_costs_itself_alone(tmp_path: Path) -> None:
-    one = Begun(tmp_path)
+    one = CallLog(tmp_path)
     one.note(encode(call("a")))
     one.note(encode(call("b")))
     one.close()
@@ -72,7 +72,7 @@ def test_a_damaged_line_costs_itself_alone(tmp_path: Path) -> None:
 def test_the_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_log, "_REWRITE", 10_000)
     live = [call("kept")]
-    one = Begun(tmp_path, lambda: live)
+    one = CallLog(tmp_path, lambda: live)
     one.note(encode(live[0]))
     for number in range(500):
         one.note(encode(call(f"ref-{number}")))
@@ -93,7 +93,7 @@ def test_more_live_calls_than_the_file_should_hold_are_not_written_at_each_chang
         asked.append(len(live))
         return live
 
-    one = Begun(tmp_path, all_of_them)
+    one = CallLog(tmp_path, all_of_them)
     for number in range(1000):
         live.append(call(f"ref-{number}"))
         one.note(encode(live[-1]))
@@ -104,7 +104,7 @@ def test_more_live_calls_than_the_file_should_hold_are_not_written_at_each_chang
 
 
 def test_a_full_disk_stops_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Begun(tmp_path)
+    one = CallLog(tmp_path)
 
     def full(_fd: int, _line: bytes) -> int:
         raise OSError(28, "No space left on device")
