@@ -305,15 +305,12 @@ def documents() -> dict[str, dict[str, Any]]:
     """The OpenAPI documents of an integrator's port and of the admin port, with the default patterns."""
     from esl_apps.core.numbers import NumberPlan
     from esl_apps.core.order import Client
-    from esl_apps.http import crossbar_openapi, openapi
+    from esl_apps.http import admin, integrator, openapi, schemas
 
-    whole = openapi.describe(Client("acme", NumberPlan("ZA", r"^\d{3,4}$", {}, [])))
-    cards = crossbar_openapi.describe()
-    schemas = whole["components"]["schemas"]
-    own = {path: item for path, item in whole["paths"].items() if path not in openapi._OPERATORS}
+    client = Client("acme", NumberPlan("ZA", r"^\d{3,4}$", {}, []))
     return {
-        "integrator": {"paths": own, "schemas": schemas},
-        "admin": {"paths": {**openapi._OPERATORS, **cards["paths"]}, "schemas": {**schemas, **cards["schemas"]}},
+        "integrator": openapi.document(integrator.API, {"Order": schemas.order(client)}),
+        "admin": openapi.document(admin.API),
     }
 
 
@@ -324,7 +321,7 @@ class OpenApi(Generated):
 
     def lines(self) -> Iterator[str]:
         document = documents()[self.arguments[0]]
-        self._schemas = document["schemas"]
+        self._schemas = document["components"]["schemas"]
         for path, item in document["paths"].items():
             for method, operation in item.items():
                 if method == "parameters":
@@ -415,7 +412,7 @@ class OpenApiSchemas(Generated):
     """The bodies that answers name."""
 
     def lines(self) -> Iterator[str]:
-        merged = {name: schema for one in documents().values() for name, schema in one["schemas"].items()}
+        merged = {name: schema for one in documents().values() for name, schema in one["components"]["schemas"].items()}
         for name, schema in merged.items():
             yield f".. _schema-{name.lower()}:"
             yield from heading(name, "~")

@@ -1,63 +1,107 @@
-"""The operator's port: health, metrics, the description of the API, and the cards in Kazoo's form."""
+"""The operator's port: health, metrics, the description of the API, the cards in Kazoo's form, and autodial."""
 
 from __future__ import annotations
 
 import falcon
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from esl_apps.core.order import Client
-from esl_apps.http import crossbar, crossbar_openapi
-from esl_apps.http.access import Door
-from esl_apps.http.errors import answer, application
-from esl_apps.http.openapi import describe
+from esl_apps.http import autodial, crossbar, openapi
+from esl_apps.http.body import answer
+from esl_apps.http.desk import KAZOO, PREFIX, Desk
+from esl_apps.http.routes import Answer, Api, Operation, Route, serve
+from esl_apps.http.schemas import Status
 from esl_apps.http.server import Wsgi
-from esl_apps.node.node import Node
+from esl_apps.node.outgoing import Outgoing
+from esl_apps.node.services import Services
 
 
-def build(node: Node) -> Wsgi:
-    door = Door(lambda: node.services.policy.config.admin.rate, node.services.refused)
-    app = application("the request", door)
-    app.add_route("/healthz", _Health())
-    app.add_route("/readyz", _Ready(node))
-    app.add_route("/metrics", _Metrics(node))
-    app.add_route("/openapi.json", _OpenApi(node))
-    return crossbar.mount(app, node, door)
+class AdminPort(Desk):
+    def __init__(self, services: Services, outgoing: Outgoing, registry: CollectorRegistry) -> None:
+        super().__init__(services, outgoing)
+        self.registry = registry
 
 
-class _Health:
+def build(services: Services, outgoing: Outgoing, registry: CollectorRegistry) -> Wsgi:
+    """:param registry: what a scrape reads; with several workers, the metrics of all of them."""
+    return serve(API, AdminPort(services, outgoing, registry))
+
+
+# Handlers -------------------------------------------------------------------------------------------------
+
+
+def get_health(_port: AdminPort, _req: falcon.Request, resp: falcon.Response) -> None:
     """Alive: this process answers. Nothing else is asked, so that a dead Redis restarts no node."""
-
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        answer(resp, 200, {"status": "ok"})
+    answer(resp, 200, Status("ok"))
 
 
-class _Ready:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        reasons = self._node.services.readiness.reasons()
-        answer(resp, 503 if reasons else 200, {"status": "not ready" if reasons else "ok", "reasons": reasons})
+def get_readiness(port: AdminPort, _req: falcon.Request, resp: falcon.Response) -> None:
+    reasons = port.services.readiness.reasons()
+    answer(resp, 503 if reasons else 200, Status("not ready" if reasons else "ok", reasons))
 
 
-class _Metrics:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        resp.content_type = CONTENT_TYPE_LATEST
-        # Of all workers, where there are several: which of them a scrape reaches is chance.
-        resp.data = generate_latest((self._node.scrapes or self._node.services.metrics).registry)
+def get_metrics(port: AdminPort, _req: falcon.Request, resp: falcon.Response) -> None:
+    resp.content_type = CONTENT_TYPE_LATEST
+    resp.data = generate_latest(port.registry)
 
 
-class _OpenApi:
-    def __init__(self, node: Node) -> None:
-        self._node = node
+def describe(_port: AdminPort, _req: falcon.Request, resp: falcon.Response) -> None:
+    answer(resp, 200, openapi.document(API))
 
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        policy = self._node.services.policy
-        document = describe(next(iter(policy.clients.values()), None) or Client("none", policy.settings.plan))
-        cards = crossbar_openapi.describe()
-        document["paths"].update(cards["paths"])
-        document["components"]["schemas"].update(cards["schemas"])
-        answer(resp, 200, document)
+
+# Routes ---------------------------------------------------------------------------------------------------
+
+_ROUTES = (
+    Route(
+        "/healthz",
+        (
+            Operation(
+                "GET",
+                "getHealth",
+                "Operator's port: this process answers",
+                get_health,
+                scopes=None,
+                answers={200: Answer("Alive", Status)},
+                errors=(429,),
+            ),
+        ),
+    ),
+    Route(
+        "/readyz",
+        (
+            Operation(
+                "GET",
+                "getReadiness",
+                "Operator's port: a switch and Redis can be reached, and the node is not draining",
+                get_readiness,
+                scopes=None,
+                answers={
+                    200: Answer("Calls are taken", Status),
+                    503: Answer("No calls are taken; reasons says why", Status),
+                },
+                errors=(429,),
+            ),
+        ),
+    ),
+    Route(
+        "/metrics",
+        (
+            Operation(
+                "GET",
+                "getMetrics",
+                "Operator's port: Prometheus",
+                get_metrics,
+                scopes=None,
+                answers={200: Answer("Text", {"type": "string"}, media="text/plain")},
+                errors=(429,),
+            ),
+        ),
+    ),
+    Route("/openapi.json", (openapi.describing(describe),)),
+)
+
+API = Api(
+    "esl_apps for operators",
+    "Health, metrics, cards in the form of Kazoo's Crossbar, and autodial.",
+    (*_ROUTES, *crossbar.ROUTES, *autodial.ROUTES),
+    forms={PREFIX: KAZOO},
+)

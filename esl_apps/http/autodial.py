@@ -8,48 +8,34 @@ import falcon
 
 from esl_apps.apps.autodial import CONFERENCE, AutodialOrder
 from esl_apps.core.cards import Account
-from esl_apps.core.faults import Fault
+from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import denied
 from esl_apps.http.access import CALL
-from esl_apps.http.desk import _RETRY_AFTER, _Desk, _refused, _succeed
-from esl_apps.http.errors import problem, spent
-from esl_apps.node.live import Full
-from esl_apps.node.outgoing import Spent
+from esl_apps.http.desk import ACCOUNT_ID, CARDS_PATH, Desk, operation, read_data, succeed
+from esl_apps.http.routes import Route
+from esl_apps.http.schemas import LONGEST_DELAY, Autodial, Autodialled
 from esl_apps.node.policy import Policy
 from esl_apps.prompts import is_media
 
-_LONGEST_DELAY = 3600.0
-_AUTODIAL = ("a_leg_number", "b_leg_number", "callback_delay", "retain_cid", "media_id")
+_FIELDS = Autodial.__struct_fields__
 
 
-class _Autodial:
-    def __init__(self, desk: _Desk) -> None:
-        self._desk = desk
-
-    def on_put(self, req: falcon.Request, resp: falcon.Response, account_id: str) -> None:
-        node = self._desk.node
-        account = self._desk.open(req, account_id, CALL)
-        data = self._desk.data(req)
-        order = self._desk.ask(lambda: read_order(node.services.policy, account, data))
-        try:
-            attempt = self._desk.ask(lambda: node.outgoing.autodial(account, order))
-        except Full as full:
-            raise problem(503, "unavailable", str(full), headers=_RETRY_AFTER) from None
-        except Spent as over:
-            raise spent(over.refusal) from None
-        _succeed(req, resp, 201, {"call_ref": attempt.call_ref, "state": attempt.state})
+def place_autodial(desk: Desk, req: falcon.Request, resp: falcon.Response, account: Account) -> None:
+    order = read_order(desk.services.policy, account, read_data(req))
+    attempt = desk.outgoing.autodial(account, order)
+    succeed(req, resp, 201, Autodialled(attempt.call_ref, attempt.state))
 
 
 def read_order(policy: Policy, account: Account, data: dict[str, Any]) -> AutodialOrder:
     """A request to dial two numbers, each checked as what a caller would have keyed.
 
-    :raises Problem: 400, with every field that is wrong. :raises StoreUnavailable: Redis is away.
+    :raises Refused: every field that is wrong. :raises StoreUnavailable: Redis is away.
     """
     faults = [
-        Fault(name[:64], "additionalProperties", f"unknown; expected one of {', '.join(_AUTODIAL)}")
+        Fault(name[:64], "additionalProperties", f"unknown; expected one of {', '.join(_FIELDS)}")
         for name in data
-        if name not in _AUTODIAL
+        if name not in _FIELDS
     ]
     a = _leg(policy, account, data.get("a_leg_number"), "a_leg_number", faults)
     b, conference = None, None
@@ -66,8 +52,8 @@ def read_order(policy: Policy, account: Account, data: dict[str, Any]) -> Autodi
     delay = data.get("callback_delay")
     if delay is None:
         delay = policy.rules.callback_delay
-    if not isinstance(delay, (int, float)) or isinstance(delay, bool) or not 0 <= delay <= _LONGEST_DELAY:
-        faults.append(Fault("callback_delay", "range", f"expected seconds from 0 to {_LONGEST_DELAY:g}"))
+    if not isinstance(delay, (int, float)) or isinstance(delay, bool) or not 0 <= delay <= LONGEST_DELAY:
+        faults.append(Fault("callback_delay", "range", f"expected seconds from 0 to {LONGEST_DELAY}"))
     retain_cid = data.get("retain_cid")
     if retain_cid is not None and not isinstance(retain_cid, bool):
         faults.append(Fault("retain_cid", "type", "expected true or false"))
@@ -76,7 +62,7 @@ def read_order(policy: Policy, account: Account, data: dict[str, Any]) -> Autodi
         message = "expected the name of a prompt without its .wav, or one of the configuration's prompts.urls"
         faults.append(Fault("media_id", "not_found", message))
     if faults:
-        raise _refused(faults)
+        raise Refused(faults)
     assert a is not None
     return AutodialOrder(a, b, conference, float(delay), bool(retain_cid), media_id)
 
@@ -105,3 +91,23 @@ def _leg(policy: Policy, account: Account, text: object, field: str, faults: lis
     else:
         return number
     return None
+
+
+ROUTES = (
+    Route(
+        CARDS_PATH + "/autodial",
+        (
+            operation(
+                "PUT",
+                "autodial",
+                "Ring A, then join it with B",
+                place_autodial,
+                scopes=(CALL,),
+                status=201,
+                data=Autodialled,
+                body=Autodial,
+            ),
+        ),
+        parameters=(ACCOUNT_ID,),
+    ),
+)

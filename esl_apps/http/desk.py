@@ -1,31 +1,29 @@
-"""Cards and accounts as Kazoo's Crossbar shows them."""
+"""The operator's port: which account a token opens, and bodies in the form of Kazoo's Crossbar."""
 
 from __future__ import annotations
 
 import re
 import secrets
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import falcon
+import msgspec
 
 from esl_apps.config.model import Config
-from esl_apps.core.cards import Account
-from esl_apps.core.faults import Fault, Refused
-from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.access import Door, Holder, holders
-from esl_apps.http.errors import Problem, answer, problem, read_json
-from esl_apps.node.node import Node
+from esl_apps.http.body import answer, read_json
+from esl_apps.http.errors import ErrorForm, Problem, problem
+from esl_apps.http.parameters import in_path, in_query
+from esl_apps.http.routes import Answer, Body, Operation
+from esl_apps.http.schemas import AccountId, CardId, CrossbarErrors
+from esl_apps.node.outgoing import Outgoing
+from esl_apps.node.services import Services
 from esl_apps.store.card_fields import NAME
 
-_T = TypeVar("_T")
-
-_PREFIX = "/v2/"
-_CARDS = "/v2/accounts/{account_id}/cccps"
-#: Kazoo's own page.
-_PAGE, _MOST = 50, 500
+PREFIX = "/v2/"
+CARDS_PATH = "/v2/accounts/{account_id}/cccps"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_RETRY_AFTER = {"Retry-After": "5"}
 
 #: Kazoo's words for a status.
 _MESSAGES = {
@@ -42,7 +40,23 @@ _MESSAGES = {
 }
 
 
-def _kazoo_form(req: falcon.Request, error: Problem) -> tuple[int, Any]:
+# Bodies ---------------------------------------------------------------------------------------------------
+
+
+def succeed(req: falcon.Request, resp: falcon.Response, status: int, data: Any, **more: Any) -> None:
+    answer(resp, status, {"data": data, **more, "status": "success", "request_id": _request_id(req)})
+
+
+def read_data(req: falcon.Request) -> dict[str, Any]:
+    """``data`` of the body. :raises Problem: as ``read_json``; 400 no ``data``."""
+    _raw, body = read_json(req)
+    data = body.get("data")
+    if not isinstance(data, dict):
+        raise problem(400, "required", "expected an object", "data")
+    return data
+
+
+def _write(req: falcon.Request, error: Problem) -> tuple[int, Any]:
     # Kazoo knows no 422: a body that is wrong in whatever way is a 400.
     status = 400 if error.status == 422 else error.status
     data: dict[str, dict[str, dict[str, str]]] = {}
@@ -57,43 +71,44 @@ def _kazoo_form(req: falcon.Request, error: Problem) -> tuple[int, Any]:
     }
 
 
+KAZOO = ErrorForm(CrossbarErrors, _MESSAGES, _write)
+
+
 def _request_id(req: falcon.Request) -> str:
     """The client's ``X-Request-ID``, else one of ours."""
     given = req.get_header("X-Request-ID") or ""
     return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
-def _succeed(req: falcon.Request, resp: falcon.Response, status: int, data: Any, **more: Any) -> None:
-    answer(resp, status, {"data": data, **more, "status": "success", "request_id": _request_id(req)})
+# The port -------------------------------------------------------------------------------------------------
 
 
-class _Desk:
-    """Whose account it is, what they bring, and what the cards make of it."""
+class Desk:
+    """Whose account it is; handlers get it as ``account``."""
 
-    def __init__(self, node: Node, door: Door) -> None:
-        self.node = node
-        self._door = door
+    def __init__(self, services: Services, outgoing: Outgoing) -> None:
+        self.services = services
+        self.outgoing = outgoing
+        self.door = Door(lambda: services.policy.config.admin.rate, services.refused)
+        self.count = services.refused
         #: The tokens of a configuration, by account; a reload brings another one, and with it others.
         self._known: tuple[Config, dict[str | None, list[Holder]]] | None = None
 
-    def open(self, req: falcon.Request, account_id: str, *scopes: str) -> Account:
-        """The account of a request that may see it.
+    def admit(self, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
+        """Put the account in place of its id.
 
-        :raises Problem: as ``Door.check``, a token of another account being a wrong one; 404 no such account; 503 Redis
-            is away.
+        :raises Problem: as ``Door.check``, a token of another account being a wrong one; 404 no such account.
+        :raises StoreUnavailable: Redis is down.
         """
-        self._door.check(req, self._holders(account_id), *scopes)
-        account = (
-            self.ask(lambda: self.node.services.policy.cards.account(account_id))
-            if NAME.fullmatch(account_id)
-            else None
-        )
+        account_id = params.pop("account_id")
+        self.door.check(req, self._holders(account_id), *scopes)
+        account = self.services.policy.cards.account(account_id) if NAME.fullmatch(account_id) else None
         if account is None:
             raise problem(404, "not_found", "no such account", "account_id")
-        return account
+        params["account"] = account
 
     def _holders(self, account_id: str) -> list[Holder]:
-        config = self.node.services.policy.config
+        config = self.services.policy.config
         if self._known is None or self._known[0] is not config:
             self._known = config, {None: holders(config.admin, config.admin.tokens)}
         known = self._known[1]
@@ -104,23 +119,53 @@ class _Desk:
             known[account_id] = known[None] + holders(own, own.tokens)
         return known[account_id]
 
-    def data(self, req: falcon.Request) -> dict[str, Any]:
-        """``data`` of the body. :raises Problem: as ``read_json``; 400 no ``data``."""
-        _raw, body = read_json(req)
-        data = body.get("data")
-        if not isinstance(data, dict):
-            raise problem(400, "required", "expected an object", "data")
-        return data
 
-    def ask(self, question: Callable[[], _T]) -> _T:
-        """What the cards answer. :raises Problem: 400 the fields are wrong; 503 Redis is away."""
-        try:
-            return question()
-        except Refused as refused:
-            raise _refused(refused.faults) from None
-        except StoreUnavailable:
-            raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
+# Its routes -----------------------------------------------------------------------------------------------
+
+#: Kazoo's own page.
+PAGE, LARGEST_PAGE = 50, 500
+ACCOUNT_ID = in_path("account_id", AccountId)
+CARD_ID = in_path("card_id", CardId)
+_PAGING = (
+    in_query("start_key", CardId, "`next_start_key` of the page before"),
+    in_query("page_size", {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE}),
+)
 
 
-def _refused(faults: list[Fault]) -> Problem:
-    return Problem(400, [{"field": fault.field, "code": fault.code, "message": fault.message} for fault in faults])
+def operation(
+    method: str,
+    name: str,
+    summary: str,
+    handler: Callable[..., None],
+    *,
+    scopes: tuple[str, ...],
+    data: Body,
+    status: int = 200,
+    body: type[msgspec.Struct] | None = None,
+    paged: bool = False,
+) -> Operation:
+    """A method whose bodies wrap what they carry in ``data``.
+
+    :param data: what the answer carries. :param body: what the request carries.
+    """
+    envelope = {
+        "type": "object",
+        "required": ["data", "status", "request_id"],
+        "properties": {
+            "data": data,
+            "status": {"type": "string", "enum": ["success"]},
+            "request_id": {"type": "string"},
+            **({"page_size": {"type": "integer"}, "next_start_key": CARD_ID["schema"]} if paged else {}),
+        },
+    }
+    return Operation(
+        method,
+        name,
+        summary,
+        handler,
+        scopes=scopes,
+        answers={status: Answer("Done", envelope)},
+        errors=(400, 401, 403, 404, 429, 503) if body is None else (400, 401, 403, 404, 413, 415, 429, 503),
+        body=body and {"type": "object", "required": ["data"], "properties": {"data": body}},
+        parameters=_PAGING if paged else (),
+    )

@@ -3,128 +3,224 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 from typing import Any
 
 import falcon
 
 from esl_apps.core import terms
 from esl_apps.core.reference import new_ref
+from esl_apps.http import openapi, recordings, schemas
 from esl_apps.http.access import CALL, READ
-from esl_apps.http.calls_port import _REF, _RETRY_AFTER, _Port
-from esl_apps.http.errors import answer, application, problem, read_json
-from esl_apps.http.openapi import describe
-from esl_apps.http.recordings import _RECORDINGS, _Link, _Recording
+from esl_apps.http.body import answer, read_json
+from esl_apps.http.calls_port import REF, CallsPort
+from esl_apps.http.errors import problem
+from esl_apps.http.parameters import in_header, in_path, in_query
+from esl_apps.http.routes import TOKEN, Answer, Api, Component, Operation, Route, serve
+from esl_apps.http.schemas import Accepted, Call, DryRun, Page
+from esl_apps.http.server import Wsgi
 from esl_apps.net.address import within
-from esl_apps.node.node import Node
-from esl_apps.store.redis_client import ERRORS
+from esl_apps.node.outgoing import Outgoing
+from esl_apps.node.services import Services
+from esl_apps.store.script import asking_redis
 
-log = logging.getLogger(__name__)
-
-_PREFIX = "/click2dial/calls"
+_CALLS = "/click2dial/calls"
 _FILTERS = ("state", "agent", "contact_ref")
 _PAGE, _MOST = 50, 500
+_ORDER = Component("Order")
+#: Fields of an order in the deprecated form, and whether each is required.
+_LEGACY = {"agent": True, "callee": True, "outbound_id": True, "contact_ref": False, "call_ref": False}
 
 
-def build(node: Node, name: str) -> falcon.App[falcon.Request, falcon.Response]:
+def build(services: Services, outgoing: Outgoing, name: str) -> Wsgi:
     """The WSGI application of the integrator of this name; its settings are read at each request, so a
     reload needs no new port."""
-    port = _Port(node, name)
-    app = application("the request", port.door)
-    app.add_route(_PREFIX, _Calls(port))
-    app.add_route(_PREFIX + "/{ref}", _Call(port))
-    app.add_route(_RECORDINGS + "/{name}", _Recording(port))
-    app.add_route(_RECORDINGS + "/{name}/link", _Link(port))
-    app.add_route("/call.php", _Legacy(port))
-    app.add_route("/openapi.json", _OpenApi(port))
-    return app
+    return serve(API, CallsPort(services, outgoing, name))
 
 
-class _Calls:
-    def __init__(self, port: _Port) -> None:
-        self._port = port
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        self._port.authorise(req, CALL)
-        raw, fields = read_json(req)
-        try:
-            dry_run = req.get_param_as_bool("dry_run", blank_as_true=True)
-        except falcon.HTTPBadRequest:
-            raise problem(422, "value", "expected 1 or 0", "dry_run") from None
-        if dry_run:
-            answer(resp, 200, self._port.dry_run(fields))
-            return
-        key = req.get_header("Idempotency-Key")
-        call = self._port.place(fields, new_ref()) if key is None else self._port.place_once(key, raw, fields)
-        answer(resp, 202, call)
-        resp.location = f"{_PREFIX}/{call['call_ref']}"
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        self._port.authorise(req, READ)
-        wanted = {field: value for field in _FILTERS if (value := req.get_param(field)) is not None}
-        state = wanted.get("state")
-        if state is not None and state not in terms.STATES:
-            raise problem(422, "value", f"expected one of {', '.join(terms.STATES)}", "state")
-        before = req.get_param("before")
-        if before is not None and not _REF.fullmatch(before):
-            raise problem(422, "value", "expected the value of an earlier answer's next", "before")
-        try:
-            limit = req.get_param_as_int("limit", min_value=1, max_value=_MOST, default=_PAGE)
-        except falcon.HTTPBadRequest:
-            raise problem(422, "value", f"expected a number from 1 to {_MOST}", "limit") from None
-        try:
-            calls, following = self._port.node.services.store.calls(self._port.name, wanted, limit, before)
-        except ERRORS:
-            raise problem(503, "unavailable", "redis: no answer", headers=_RETRY_AFTER) from None
-        answer(resp, 200, {"calls": calls, "next": following})
+# Handlers -------------------------------------------------------------------------------------------------
 
 
-class _Call:
-    def __init__(self, port: _Port) -> None:
-        self._port = port
-
-    def _find(self, req: falcon.Request, ref: str, scope: str) -> dict[str, Any]:
-        self._port.authorise(req, scope)
-        call = self._port.find(ref)
-        if call is None:
-            raise problem(404, "not_found", "no such call")
-        return call
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
-        answer(resp, 200, self._find(req, ref, READ))
-
-    def on_delete(self, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
-        call = self._find(req, ref, CALL)
-        if call["state"] == terms.ENDED:
-            answer(resp, 200, call)
-            return
-        self._port.node.services.calls.cancel_anywhere(call)
-        answer(resp, 202, {field: call[field] for field in ("call_ref", "contact_ref", "state")})
+def create_call(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
+    raw, fields = read_json(req)
+    try:
+        dry_run = req.get_param_as_bool("dry_run", blank_as_true=True)
+    except falcon.HTTPBadRequest:
+        raise problem(422, "value", "expected 1 or 0", "dry_run") from None
+    if dry_run:
+        answer(resp, 200, port.dry_run(fields))
+        return
+    key = req.get_header("Idempotency-Key")
+    _accept(resp, port.place(fields, new_ref()) if key is None else port.place_once(key, raw, fields))
 
 
-class _Legacy:
+def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
+    wanted = {field: value for field in _FILTERS if (value := req.get_param(field)) is not None}
+    state = wanted.get("state")
+    if state is not None and state not in terms.STATES:
+        raise problem(422, "value", f"expected one of {', '.join(terms.STATES)}", "state")
+    before = req.get_param("before")
+    if before is not None and not REF.fullmatch(before):
+        raise problem(422, "value", "expected the value of an earlier answer's next", "before")
+    try:
+        limit = req.get_param_as_int("limit", min_value=1, max_value=_MOST, default=_PAGE)
+    except falcon.HTTPBadRequest:
+        raise problem(422, "value", f"expected a number from 1 to {_MOST}", "limit") from None
+    with asking_redis():
+        calls, following = port.services.store.calls(port.name, wanted, limit, before)
+    answer(resp, 200, {"calls": calls, "next": following})
+
+
+def get_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, ref: str) -> None:
+    answer(resp, 200, _found(port, ref))
+
+
+def cancel_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, ref: str) -> None:
+    call = _found(port, ref)
+    if call["state"] == terms.ENDED:
+        answer(resp, 200, call)
+        return
+    port.services.calls.cancel_anywhere(call)
+    answer(resp, 202, Accepted(call["call_ref"], call["contact_ref"], call["state"]))
+
+
+def create_call_legacy(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
     """``GET /call.php``: Click2Dial's first form. Off unless ``legacy_get`` lists who may use it."""
-
-    def __init__(self, port: _Port) -> None:
-        self._port = port
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        legacy = self._port.settings.legacy_get
-        if not legacy:
-            raise problem(404, "not_found", "no such resource")
-        if not within(req.env.get("REMOTE_ADDR") or "", [ipaddress.ip_network(text) for text in legacy.allow]):
-            self._port.authorise(req, CALL)
-        for field, value in req.params.items():
-            if not isinstance(value, str):
-                raise problem(422, "value", "expected one value", field[:40])
-        call = self._port.place(dict(req.params), new_ref())
-        answer(resp, 202, call)
-        resp.location = f"{_PREFIX}/{call['call_ref']}"
+    for field, value in req.params.items():
+        if not isinstance(value, str):
+            raise problem(422, "value", "expected one value", field[:40])
+    _accept(resp, port.place(dict(req.params), new_ref()))
 
 
-class _OpenApi:
-    def __init__(self, port: _Port) -> None:
-        self._port = port
+def describe(port: CallsPort, _req: falcon.Request, resp: falcon.Response) -> None:
+    answer(resp, 200, openapi.document(API, {_ORDER.name: schemas.order(port.client)}))
 
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        answer(resp, 200, describe(self._port.node.services.policy.clients[self._port.name]))
+
+def _accept(resp: falcon.Response, call: Accepted) -> None:
+    answer(resp, 202, call)
+    resp.location = f"{_CALLS}/{call.call_ref}"
+
+
+def _found(port: CallsPort, ref: str) -> dict[str, Any]:
+    call = port.find(ref)
+    if call is None:
+        raise problem(404, "not_found", "no such call")
+    return call
+
+
+def admit_listed_address(port: CallsPort, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
+    """An address that ``legacy_get`` lists needs no token."""
+    legacy = port.settings.legacy_get
+    if not legacy:
+        raise problem(404, "not_found", "no such resource")
+    if not within(req.env.get("REMOTE_ADDR") or "", [ipaddress.ip_network(text) for text in legacy.allow]):
+        port.admit(req, scopes, params)
+
+
+# Routes ---------------------------------------------------------------------------------------------------
+
+_LOCATED = Answer(
+    "Accepted", Accepted, headers={"Location": {"schema": {"type": "string"}, "description": "The call's resource"}}
+)
+
+_ROUTES = (
+    Route(
+        _CALLS,
+        (
+            Operation(
+                "POST",
+                "createCall",
+                "Ring the agent; when it answers, dial the callee",
+                create_call,
+                scopes=(CALL,),
+                parameters=(
+                    in_header(
+                        "Idempotency-Key",
+                        {"type": "string", "pattern": "^[!-~]{1,200}$"},
+                        "Again within 24 hours: the same call, none dialled",
+                    ),
+                    in_query(
+                        "dry_run",
+                        {"type": "string", "enum": ["1", "true"]},
+                        "Every check and its verdict; nothing is dialled",
+                    ),
+                ),
+                body=_ORDER,
+                answers={200: Answer("A dry run's verdicts", DryRun), 202: _LOCATED},
+                errors=(400, 401, 403, 409, 413, 415, 422, 429, 503),
+            ),
+            Operation(
+                "GET",
+                "listCalls",
+                "Live and recent calls, newest first",
+                list_calls,
+                scopes=(READ,),
+                parameters=(
+                    in_query("state", schemas.State),
+                    in_query("agent", str),
+                    in_query("contact_ref", str),
+                    in_query("limit", {"type": "integer", "minimum": 1, "maximum": _MOST, "default": _PAGE}),
+                    in_query("before", schemas.Ref, "`next` of the page before"),
+                ),
+                answers={200: Answer("A page", Page)},
+                errors=(400, 401, 403, 422, 429, 503),
+            ),
+        ),
+    ),
+    Route(
+        _CALLS + "/{ref}",
+        (
+            Operation(
+                "GET",
+                "getCall",
+                "One call, with its timeline",
+                get_call,
+                scopes=(READ,),
+                parameters=(in_path("ref", schemas.Ref),),
+                answers={200: Answer("The call", Call)},
+                errors=(401, 403, 404, 429, 503),
+            ),
+            Operation(
+                "DELETE",
+                "cancelCall",
+                "Cancel or hang up, in any state",
+                cancel_call,
+                scopes=(CALL,),
+                parameters=(in_path("ref", schemas.Ref),),
+                answers={
+                    200: Answer("It had ended already: the record", Call),
+                    202: Answer("It is being ended", Accepted),
+                },
+                errors=(401, 403, 404, 429, 503),
+            ),
+        ),
+    ),
+    *recordings.ROUTES,
+    Route(
+        "/call.php",
+        (
+            Operation(
+                "GET",
+                "createCallLegacy",
+                "The deprecated form of createCall: off unless the integrator's legacy_get lists who may use it",
+                create_call_legacy,
+                scopes=(CALL,),
+                admit=admit_listed_address,
+                security=({}, *TOKEN),
+                deprecated=True,
+                parameters=tuple(
+                    in_query(name, {"$ref": f"#/components/schemas/Order/properties/{name}"}, required=required)
+                    for name, required in _LEGACY.items()
+                ),
+                answers={202: _LOCATED},
+                errors=(401, 403, 404, 422, 429, 503),
+            ),
+        ),
+    ),
+    Route("/openapi.json", (openapi.describing(describe),)),
+)
+
+API = Api(
+    "esl_apps click-to-dial",
+    "Ring an agent's phone and connect it to a callee. Each call's record arrives in a Redis list.",
+    _ROUTES,
+)

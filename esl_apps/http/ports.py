@@ -30,8 +30,9 @@ class Ports:
         """:raises ConfigError: an address can't be listened on, a certificate can't be used."""
         config = self._node.services.policy.config
         contexts = _contexts(config)
-        apps: list[Wsgi] = [admin.build(self._node)]
-        apps += [integrator.build(self._node, one.name) for one in config.integrators]
+        services, outgoing = self._node.services, self._node.outgoing
+        apps: list[Wsgi] = [admin.build(services, outgoing, (self._node.scrapes or services.metrics).registry)]
+        apps += [integrator.build(services, outgoing, one.name) for one in config.integrators]
         for (path, section), context, app in zip(sections(config), contexts, apps, strict=True):
             address = split_address(section.listen)
             bounds = Bounds(per_address=section.rate.connections)

@@ -12,98 +12,98 @@ from typing import Any, BinaryIO
 import falcon
 
 from esl_apps.apps.legs import recording_path
+from esl_apps.core.faults import Fault, Refused
 from esl_apps.http.access import RECORD
-from esl_apps.http.calls_port import _REF, _Port
-from esl_apps.http.errors import Problem, answer, problem, read_json
+from esl_apps.http.body import answer, read_json
+from esl_apps.http.calls_port import REF, CallsPort
+from esl_apps.http.errors import problem
+from esl_apps.http.parameters import in_path, in_query
+from esl_apps.http.routes import TOKEN, Answer, Operation, Route
+from esl_apps.http.schemas import Link, LinkOrder
 
 _RECORDINGS = "/click2dial/recordings"
-_RECORDING = re.compile(_REF.pattern + r"\.wav")
+_RECORDING = re.compile(REF.pattern + r"\.wav")
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 _CHUNK = 65536
 #: Seconds that a link to a recording is good for where nothing is said.
 _LINK = 3600
 
 
-class _Recording:
-    def __init__(self, port: _Port) -> None:
-        self._port = port
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        if not self._linked(req, name):
-            self._port.authorise(req, RECORD)
-        stream = _recording(self._port, name)
-        size = os.fstat(stream.fileno()).st_size
-        part = _part(req.get_header("Range") or "", size)
-        first, last = part or (0, size - 1)
-        if part and first > last:
-            stream.close()
-            headers = {"Content-Range": f"bytes */{size}"}
-            raise problem(416, "range", f"expected a range within {size} bytes", headers=headers)
-        resp.set_header("Accept-Ranges", "bytes")
-        resp.content_type = "audio/wav"
-        if part:
-            resp.status = 206
-            resp.content_range = (first, last, size)
-        stream.seek(first)
-        resp.set_stream(_Slice(stream, last - first + 1), last - first + 1)
-
-    def _linked(self, req: falcon.Request, name: str) -> bool:
-        """Whether a signed link leads here; one that is no link of ours is as if it were not there.
-
-        :raises Problem: 403 it was one, and its time is over; 429 too many wrong ones came from this address.
-        """
-        signature = req.get_param("signature")
-        links = self._port.links
-        if signature is None or links is None:
-            return False
-        door = self._port.door
-        door.may_guess(req)
-        expires = links.expires(name, req.get_param("expires") or "", signature)
-        if expires is None:
-            door.guessed(req)
-            return False
-        if expires <= time.time():
-            self._port.node.services.refused(403)
-            raise problem(403, "expired", "this link is no longer good")
-        return True
+# Handlers -------------------------------------------------------------------------------------------------
 
 
-class _Link:
-    """``POST …/recordings/NAME/link``: an address of a recording that needs no token, for a time."""
-
-    def __init__(self, port: _Port) -> None:
-        self._port = port
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        self._port.authorise(req, RECORD)
-        links = self._port.links
-        if links is None:
-            raise problem(404, "not_found", "no such resource")
-        _raw, fields = read_json(req)
-        longest = self._port.node.services.policy.config.recordings.link_longest
-        seconds = fields.get("expires_in", min(_LINK, longest))
-        errors = [
-            {"field": field[:64], "code": "unknown", "message": "expected expires_in alone"}
-            for field in fields
-            if field != "expires_in"
-        ]
-        if not isinstance(seconds, int) or isinstance(seconds, bool) or not 1 <= seconds <= longest:
-            message = f"expected whole seconds from 1 to {longest}"
-            errors.append({"field": "expires_in", "code": "range", "message": message})
-        if errors:
-            raise Problem(422, errors)
-        _recording(self._port, name).close()
-        expires = int(time.time()) + seconds
-        answer(resp, 200, {"url": f"{_RECORDINGS}/{name}?{links.query(name, expires)}", "expires_at": expires})
+def get_recording(port: CallsPort, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+    stream = _recording(port, name)
+    size = os.fstat(stream.fileno()).st_size
+    part = _part(req.get_header("Range") or "", size)
+    first, last = part or (0, size - 1)
+    if part and first > last:
+        stream.close()
+        headers = {"Content-Range": f"bytes */{size}"}
+        raise problem(416, "range", f"expected a range within {size} bytes", headers=headers)
+    resp.set_header("Accept-Ranges", "bytes")
+    resp.content_type = "audio/wav"
+    if part:
+        resp.status = 206
+        resp.content_range = (first, last, size)
+    stream.seek(first)
+    resp.set_stream(_Slice(stream, last - first + 1), last - first + 1)
 
 
-def _recording(port: _Port, name: str) -> BinaryIO:
+def create_link(port: CallsPort, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+    """An address of a recording that needs no token, for a time."""
+    links = port.links
+    if links is None:
+        raise problem(404, "not_found", "no such resource")
+    _raw, fields = read_json(req)
+    longest = port.services.policy.config.recordings.link_longest
+    seconds = fields.get("expires_in", min(_LINK, longest))
+    faults = [Fault(field[:64], "unknown", "expected expires_in alone") for field in fields if field != "expires_in"]
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or not 1 <= seconds <= longest:
+        faults.append(Fault("expires_in", "range", f"expected whole seconds from 1 to {longest}"))
+    if faults:
+        raise Refused(faults)
+    _recording(port, name).close()
+    expires = int(time.time()) + seconds
+    answer(resp, 200, Link(f"{_RECORDINGS}/{name}?{links.query(name, expires)}", expires))
+
+
+def admit_link_or_token(port: CallsPort, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
+    """A signed link opens its recording without a token."""
+    if not _linked(port, req, params["name"]):
+        port.admit(req, scopes, params)
+
+
+def _linked(port: CallsPort, req: falcon.Request, name: str) -> bool:
+    """Whether a signed link leads here; one that is no link of ours is as if it were not there.
+
+    :raises Problem: 403 it was one, and its time is over; 429 too many wrong ones came from this address.
+    """
+    signature = req.get_param("signature")
+    links = port.links
+    if signature is None or links is None:
+        return False
+    port.door.may_guess(req)
+    expires = links.expires(name, req.get_param("expires") or "", signature)
+    if expires is None:
+        port.door.guessed(req)
+        return False
+    if expires <= time.time():
+        port.count(403)
+        raise problem(403, "expired", "this link is no longer good")
+    return True
+
+
+# Files ----------------------------------------------------------------------------------------------------
+
+
+def _recording(port: CallsPort, name: str) -> BinaryIO:
     """:raises Problem: 404. Only a name that we made reaches the file system, and only below this integrator's
     folder."""
     if not _RECORDING.fullmatch(name):
         raise problem(404, "not_found", "no such recording")
     try:
-        return _open(recording_path(port.node.services.policy.config.recordings.dir, port.name, name))
+        return _open(recording_path(port.services.policy.config.recordings.dir, port.name, name))
     except OSError:
         raise problem(404, "not_found", "no such recording") from None
 
@@ -151,3 +151,54 @@ class _Slice:
 
     def close(self) -> None:
         self._stream.close()
+
+
+# Routes ---------------------------------------------------------------------------------------------------
+
+_NAME = in_path("name", {"type": "string", "pattern": r"^[0-9a-f-]{36}\.wav$"})
+
+ROUTES = (
+    Route(
+        _RECORDINGS + "/{name}",
+        (
+            Operation(
+                "GET",
+                "getRecording",
+                "A recording: stereo WAV, the agent left; Range is understood",
+                get_recording,
+                scopes=(RECORD,),
+                admit=admit_link_or_token,
+                security=(*TOKEN, {"link": []}),
+                parameters=(
+                    _NAME,
+                    in_query(
+                        "expires",
+                        {"type": "string", "pattern": "^[0-9]{1,12}$"},
+                        "Of a signed link, with `signature`: until when it is good (Unix seconds)",
+                    ),
+                ),
+                answers={
+                    200: Answer("The whole", media="audio/wav"),
+                    206: Answer("The range", media="audio/wav"),
+                },
+                errors=(401, 403, 404, 416, 429),
+            ),
+        ),
+    ),
+    Route(
+        _RECORDINGS + "/{name}/link",
+        (
+            Operation(
+                "POST",
+                "createRecordingLink",
+                "An address of a recording that needs no token, until it expires",
+                create_link,
+                scopes=(RECORD,),
+                parameters=(_NAME,),
+                body=LinkOrder,
+                answers={200: Answer("The link", Link)},
+                errors=(400, 401, 403, 404, 413, 415, 422, 429),
+            ),
+        ),
+    ),
+)

@@ -7,7 +7,7 @@ The rules:
 * A request that two readers could take for two different requests is refused, never repaired: bare line feeds, folded
   headers, a space before a colon, two lengths, a length together with chunks (RFC 9112, sections 6.3 and 11.2).
 * Every part has a limit, checked while it arrives, so that a client can't make the buffer grow.
-* After a :class:`Refused`, or a request that isn't ``whole``, the rest of the stream has no meaning. The caller ends
+* After a :class:`BadRequest`, or a request that isn't ``whole``, the rest of the stream has no meaning. The caller ends
   the connection.
 """
 
@@ -51,7 +51,7 @@ class Need(Enum):
     BODY = "the rest of the body"
 
 
-class Refused(Exception):
+class BadRequest(Exception):
     """A request that no application sees: its status, a code, and ``str()`` says what was expected."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -94,7 +94,7 @@ class Parser:
     def next(self) -> Request | Need:
         """Return the next request, or what is missing of it.
 
-        :raises Refused: the request is not to be answered by an application. Don't call again.
+        :raises BadRequest: the request is not to be answered by an application. Don't call again.
         """
         found = next(self._requests)
         self._need = found if isinstance(found, Need) else Need.REQUEST
@@ -103,10 +103,10 @@ class Parser:
     def close(self) -> None:
         """The client sends no more.
 
-        :raises Refused: it sent only part of a body. It may still listen, so tell it.
+        :raises BadRequest: it sent only part of a body. It may still listen, so tell it.
         """
         if self._need in (Need.CONTINUE, Need.BODY):
-            raise Refused(400, "not_json", "expected the whole body")
+            raise BadRequest(400, "not_json", "expected the whole body")
 
     @property
     def begun(self) -> bool:
@@ -122,15 +122,15 @@ def _requests(buffer: bytearray) -> Generator[Need | Request, None, None]:
         length = request.headers.get("CONTENT_LENGTH")
         if coding is not None:
             if length is not None or request.version == "HTTP/1.0":
-                raise Refused(400, "bad_request", "expected Content-Length or Transfer-Encoding")
+                raise BadRequest(400, "bad_request", "expected Content-Length or Transfer-Encoding")
             if coding.lower() != "chunked":
-                raise Refused(400, "bad_request", "expected Transfer-Encoding: chunked, or none")
+                raise BadRequest(400, "bad_request", "expected Transfer-Encoding: chunked, or none")
             yield from _ask_for_body(request, buffer)
             request.body, request.whole = yield from _chunks(buffer)
             request.headers["CONTENT_LENGTH"] = str(len(request.body))
         elif length is not None:
             if not _LENGTH.fullmatch(length):
-                raise Refused(400, "bad_request", "expected a number in Content-Length")
+                raise BadRequest(400, "bad_request", "expected a number in Content-Length")
             count = int(length)
             if count > MAX_BODY:
                 request.whole = False
@@ -158,13 +158,13 @@ def _head(buffer: bytearray) -> Generator[Need, None, bytes]:
             return head
         # What can't become a request is refused now, and not when the client's time is up.
         if buffer and buffer != b"\r" and not _BEGINNING.match(buffer):
-            raise Refused(400, "bad_request", "expected METHOD PATH HTTP/1.1")
+            raise BadRequest(400, "bad_request", "expected METHOD PATH HTTP/1.1")
         if buffer.find(b"\n\n", max(0, looked - 1)) >= 0:
-            raise Refused(400, "bad_request", "expected lines that end with CR LF")
+            raise BadRequest(400, "bad_request", "expected lines that end with CR LF")
         if len(buffer) >= MAX_LINE + len(b"\r\n") and b"\r\n" not in buffer:
-            raise Refused(414, "too_long", f"expected a first line of {MAX_LINE} bytes at most")
+            raise BadRequest(414, "too_long", f"expected a first line of {MAX_LINE} bytes at most")
         if len(buffer) >= MAX_HEAD:
-            raise Refused(431, "too_large", f"expected headers of {MAX_HEAD} bytes at most")
+            raise BadRequest(431, "too_large", f"expected headers of {MAX_HEAD} bytes at most")
         looked = len(buffer)
         yield Need.HEAD
 
@@ -173,11 +173,11 @@ def _parse(head: bytes) -> Request:
     lines = head.decode("latin-1").split("\r\n")
     method, path, query, version = _request_line(lines[0])
     if len(lines) > MAX_HEADERS + 1:
-        raise Refused(431, "too_many", f"expected {MAX_HEADERS} headers at most")
+        raise BadRequest(431, "too_many", f"expected {MAX_HEADERS} headers at most")
     # One pass in C over all lines. What it leaves are the line ends, unless a control character or a bare CR or LF is
     # among them.
     if head.translate(None, _TEXT) != b"\r\n" * (len(lines) - 1):
-        raise Refused(400, "bad_request", "expected NAME: VALUE in each header line")
+        raise BadRequest(400, "bad_request", "expected NAME: VALUE in each header line")
     del lines[0]
     headers: dict[str, str] = {}
     for line in lines:
@@ -185,18 +185,18 @@ def _parse(head: bytes) -> Request:
         key = _KEYS.get(name)
         if key is None:
             if not colon or not _NAME.fullmatch(name):
-                raise Refused(400, "bad_request", "expected NAME: VALUE in each header line")
+                raise BadRequest(400, "bad_request", "expected NAME: VALUE in each header line")
             if "_" in name:
                 # In WSGI's names it would look like the same name with a dash.
                 continue
             key = _key(name)
         elif not colon:
-            raise Refused(400, "bad_request", "expected NAME: VALUE in each header line")
+            raise BadRequest(400, "bad_request", "expected NAME: VALUE in each header line")
         value = value.strip(" \t")
         if key not in headers:
             headers[key] = value
         elif key in _ONCE:
-            raise Refused(400, "bad_request", f"expected one {name}")
+            raise BadRequest(400, "bad_request", f"expected one {name}")
         else:
             headers[key] += ("; " if key == "HTTP_COOKIE" else ",") + value
     keep_alive = version == "HTTP/1.1"
@@ -209,17 +209,17 @@ def _parse(head: bytes) -> Request:
 def _request_line(line: str) -> tuple[str, str, str, str]:
     """Return method, path, query and version."""
     if len(line) > MAX_LINE:
-        raise Refused(414, "too_long", f"expected a first line of {MAX_LINE} bytes at most")
+        raise BadRequest(414, "too_long", f"expected a first line of {MAX_LINE} bytes at most")
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
-        raise Refused(400, "bad_request", "expected METHOD PATH HTTP/1.1")
+        raise BadRequest(400, "bad_request", "expected METHOD PATH HTTP/1.1")
     method, target, major, minor = match.groups()
     if major != "1":
-        raise Refused(400, "bad_request", "expected HTTP/1.1")
+        raise BadRequest(400, "bad_request", "expected HTTP/1.1")
     if not target.startswith("/"):
         origin = _ORIGIN.match(target)
         if origin is None:
-            raise Refused(400, "bad_request", "expected a path")
+            raise BadRequest(400, "bad_request", "expected a path")
         target = target[origin.end() :] or "/"
     path, _, query = target.partition("?")
     if "%" in path:
@@ -280,7 +280,7 @@ def _take(buffer: bytearray, count: int) -> Generator[Need, None, bytes]:
 def _line(buffer: bytearray) -> Generator[Need, None, bytes]:
     while (end := buffer.find(b"\r\n", 0, MAX_CHUNK_LINE)) < 0:
         if len(buffer) >= MAX_CHUNK_LINE:
-            raise Refused(400, "bad_request", "expected a body in chunks")
+            raise BadRequest(400, "bad_request", "expected a body in chunks")
         yield Need.BODY
     line = bytes(buffer[:end])
     del buffer[: end + 2]
@@ -293,7 +293,7 @@ def _chunks(buffer: bytearray) -> Generator[Need, None, tuple[bytes, bool]]:
     while True:
         match = _CHUNK.fullmatch((yield from _line(buffer)))
         if match is None:
-            raise Refused(400, "bad_request", "expected a body in chunks")
+            raise BadRequest(400, "bad_request", "expected a body in chunks")
         size = int(match[1], 16)
         if not size:
             break
@@ -301,10 +301,10 @@ def _chunks(buffer: bytearray) -> Generator[Need, None, tuple[bytes, bool]]:
             return bytes(body) + bytes(MAX_BODY + 1 - len(body)), False
         body += yield from _take(buffer, size)
         if (yield from _take(buffer, 2)) != b"\r\n":
-            raise Refused(400, "bad_request", "expected a body in chunks")
+            raise BadRequest(400, "bad_request", "expected a body in chunks")
     trailers = 0
     while line := (yield from _line(buffer)):
         trailers += 1
         if trailers > MAX_HEADERS or not _TRAILER.fullmatch(line):
-            raise Refused(400, "bad_request", "expected a body in chunks")
+            raise BadRequest(400, "bad_request", "expected a body in chunks")
     return bytes(body), True

@@ -27,7 +27,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from esl_apps.http.rate_limit import Buckets
-from esl_apps.http.request import Need, Parser, Refused, Request
+from esl_apps.http.request import BadRequest, Need, Parser, Request
 from esl_apps.net.listening import listen
 
 log = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ class _Connection:
         """Answer one request; return whether the connection can carry another."""
         try:
             request = self._read()
-        except Refused as refused:
+        except BadRequest as refused:
             self.deadline = None
             self._server.say(str(refused), str(self._address[0]))
             self._server.on_refused(refused.status)
@@ -254,7 +254,7 @@ class _Connection:
     def _read(self) -> Request:
         """Return the next request.
 
-        :raises Refused: it is answered by the port itself. :raises _Gone: there is none.
+        :raises BadRequest: it is answered by the port itself. :raises _Gone: there is none.
         """
         parser, bounds = self._parser, self._bounds
         waiting: Need | None = None
@@ -270,7 +270,10 @@ class _Connection:
         return found
 
     def _receive(self) -> None:
-        """Feed the parser. :raises _Gone: no more comes. :raises Refused: it came too late, or ends within a body."""
+        """Feed the parser.
+
+        :raises _Gone: no more comes. :raises BadRequest: it came too late, or ends within a body.
+        """
         try:
             data = self._socket.recv(_RECEIVE)
         except OSError as error:
@@ -281,7 +284,7 @@ class _Connection:
         if self.late:
             if not self._parser.begun:
                 raise _Gone
-            raise Refused(408, "timeout", "the request took too long")
+            raise BadRequest(408, "timeout", "the request took too long")
         if not data:
             # It may have closed its own direction only, and still be listening.
             self._parser.close()

@@ -14,8 +14,8 @@ import pytest
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.apps.session import Rules
 from esl_apps.config import parse
+from esl_apps.core.faults import Refused
 from esl_apps.http.autodial import read_order
-from esl_apps.http.errors import Problem
 from esl_apps.store.cards import CardStore
 from esl_apps.store.redis_client import connect
 from tests.support.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
@@ -361,10 +361,9 @@ def test_an_order_that_is_right(asked: Any) -> None:
     ],
 )
 def test_a_leg_that_may_not_be_dialled(asked: Any, leg: str, number: object, code: str) -> None:
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(Refused) as refusal:
         asked(**{"a_leg_number": A, "b_leg_number": B, leg: number})
-    assert problem.value.status == 400
-    assert [(one["field"], one["code"]) for one in problem.value.errors] == [(leg, code)]
+    assert [(fault.field, fault.code) for fault in refusal.value.faults] == [(leg, code)]
 
 
 @pytest.mark.parametrize(
@@ -393,9 +392,9 @@ def test_a_leg_that_may_not_be_dialled(asked: Any, leg: str, number: object, cod
     ],
 )
 def test_an_order_with_a_wrong_field(asked: Any, field: str, value: object) -> None:
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(Refused) as refusal:
         asked(**{"a_leg_number": A, "b_leg_number": B, field: value})
-    assert [one["field"] for one in problem.value.errors] == [field]
+    assert [fault.field for fault in refusal.value.faults] == [field]
 
 
 def test_every_fault_of_an_order_is_named_over_http(door: Door) -> None:

@@ -38,7 +38,6 @@ from esl_apps.esl import wire
 from esl_apps.esl.session import Gone, OutboundSession, ReplyError
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.http.autodial import read_order
-from esl_apps.http.errors import Problem
 from esl_apps.store import calls as store_module
 from esl_apps.store import redis_client
 from esl_apps.store.calls import Store
@@ -255,8 +254,8 @@ def operators_body(data: bytes) -> None:
         return
     try:
         order = read_order(_NODE, _ACCOUNT, fields)
-    except Problem as problem:
-        msgspec.json.encode(problem.errors)
+    except Refused as refused:
+        msgspec.json.encode(refused.faults)
     else:
         assert _NUMBER.fullmatch(order.a.dialled)
         assert order.b is not None or CONFERENCE.fullmatch(order.conference or "")

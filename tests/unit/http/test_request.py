@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from esl_apps.http.request import MAX_HEAD, Need, Parser, Refused, Request
+from esl_apps.http.request import MAX_HEAD, BadRequest, Need, Parser, Request
 
 REQUESTS = sorted((Path(__file__).parent / "requests").glob("*.http"))
 
@@ -34,7 +34,7 @@ def read(pieces: Iterable[bytes]) -> list[dict[str, Any]]:
                     if not found.whole:
                         return result
         parser.close()
-    except Refused as refused:
+    except BadRequest as refused:
         result.append({"status": refused.status, "code": refused.code, "reason": str(refused)})
     return result
 
@@ -102,7 +102,7 @@ def test_parser_fed_without_end_keeps_a_bounded_buffer(line: bytes) -> None:
             fed += len(line)
             parser.next()
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(BadRequest) as refused:
         feed_on()
     assert refused.value.status == 431
     assert fed < MAX_HEAD + len(line)

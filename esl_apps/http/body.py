@@ -1,0 +1,38 @@
+"""JSON bodies: read a request's, write an answer's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon
+import msgspec
+
+from esl_apps.http.errors import problem
+from esl_apps.http.request import MAX_BODY
+
+
+def answer(resp: falcon.Response, status: int, body: Any) -> None:
+    resp.status = status
+    resp.data = msgspec.json.encode(body)
+    resp.content_type = "application/json"
+
+
+def read_json(req: falcon.Request) -> tuple[bytes, dict[str, Any]]:
+    """The body, raw and decoded.
+
+    :raises Problem: 413 too large, 415 another type, 400 not JSON, 422 not an object.
+    """
+    media = (req.content_type or "application/json").partition(";")[0].strip().lower()
+    if media != "application/json" and not media.endswith("+json"):
+        raise problem(415, "media_type", "expected application/json")
+    if (req.content_length or 0) > MAX_BODY:
+        raise problem(413, "too_large", f"expected {MAX_BODY} bytes at most")
+    # The server has read all of it: this doesn't wait for the client.
+    raw = req.bounded_stream.read()
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise problem(400, "not_json", "expected a JSON object") from None
+    if not isinstance(body, dict):
+        raise problem(422, "type", "expected a JSON object")
+    return raw, body

@@ -1,0 +1,196 @@
+"""The bodies of requests and answers. Each is declared here once: it is encoded, and it is described."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from esl_apps.core import terms
+from esl_apps.core.order import CONTACT_REF_LENGTH, Client
+from esl_apps.store.card_fields import CARD_ID, COMMENT_LENGTH, MOST_CONCURRENT_CALLS, NAME, PIN
+
+Ref = Annotated[str, Meta(pattern="^[0-9a-f-]{36}$", description="A call's reference: a UUID, version 7.")]
+State = Annotated[str, Meta(extra_json_schema={"enum": list(terms.STATES)})]
+Time = Annotated[float | None, Meta(description="Unix seconds")]
+
+# Errors ---------------------------------------------------------------------------------------------------
+
+
+class Error(Struct):
+    field: str
+    code: str
+    message: str
+
+
+class Errors(Struct):
+    errors: list[Error]
+
+
+class CrossbarErrors(Struct):
+    """An error in the form of Kazoo's Crossbar."""
+
+    data: Annotated[dict[str, Any], Meta(description="Field, in it a code, in it a message")]
+    error: str
+    message: str
+    status: Annotated[str, Meta(extra_json_schema={"enum": ["error"]})]
+    request_id: str
+
+
+# Calls ----------------------------------------------------------------------------------------------------
+
+
+class Accepted(Struct):
+    call_ref: Ref
+    contact_ref: str
+    state: State
+
+
+class Check(Struct):
+    check: str
+    ok: bool
+    message: str
+
+
+class DryRun(Struct):
+    dry_run: bool
+    ok: bool
+    checks: list[Check]
+
+
+class TimelineEntry(Struct):
+    state: State
+    at: float
+    detail: str = ""
+
+
+class Call(Struct):
+    call_ref: Ref
+    contact_ref: str
+    state: State
+    timeline: list[TimelineEntry]
+    agent: str | None = None
+    callee: str | None = None
+    outbound_id: str | None = None
+    call_dir: str | UnsetType = UNSET
+    switch: str | None = None
+    dialed_at: Time = None
+    answered_at: Time = None
+    bridged_at: Time = None
+    record: Annotated[dict[str, Any], Meta(description="The CDR, once the call has ended")] | UnsetType = UNSET
+
+
+class Page(Struct):
+    calls: list[Call]
+    next: Ref | None
+
+
+def order(client: Client) -> dict[str, Any]:
+    """The schema of an order. Each integrator has its own patterns, so no Struct can say it."""
+
+    def text(field: str) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^(?:{client.patterns[field]})$", "description": client.expected(field)}
+
+    contact_ref = text("contact_ref")
+    contact_ref["description"] += f"; cut at {CONTACT_REF_LENGTH} characters; made when absent"
+    return {
+        "type": "object",
+        "required": ["agent", "callee", "outbound_id"],
+        "additionalProperties": False,
+        "properties": {
+            "agent": text("agent"),
+            "callee": text("callee"),
+            "outbound_id": text("outbound_id"),
+            "contact_ref": contact_ref,
+            "call_ref": {**contact_ref, "description": "contact_ref in the form before v3.0.0"},
+        },
+    }
+
+
+# Recordings -----------------------------------------------------------------------------------------------
+
+
+class LinkOrder(Struct, forbid_unknown_fields=True):
+    expires_in: (
+        Annotated[
+            int, Meta(ge=1, description="Seconds; an hour where nothing is said, recordings.link_longest at most")
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class Link(Struct):
+    url: Annotated[str, Meta(description="Below this port")]
+    expires_at: Annotated[int, Meta(description="Unix seconds")]
+
+
+# Cards ----------------------------------------------------------------------------------------------------
+
+CardId = Annotated[str, Meta(pattern=f"^{CARD_ID.pattern}$")]
+AccountId = Annotated[str, Meta(pattern=f"^{NAME.pattern}$")]
+UserId = Annotated[str, Meta(pattern=f"^{NAME.pattern}$")]
+Concurrent = Annotated[int, Meta(ge=0, le=MOST_CONCURRENT_CALLS)]
+Comment = Annotated[str, Meta(max_length=COMMENT_LENGTH)]
+RetainCid = Annotated[bool, Meta(description="Show the caller's own number")]
+Cid = Annotated[str, Meta(description="The caller number that it is known by; unique over all accounts")]
+
+
+class CardFields(Struct):
+    """Exactly one of pin and cid"""
+
+    user_id: UserId | None = None
+    active: bool = False
+    retain_cid: RetainCid = False
+    max_concurrent_calls_per_user: Concurrent = 1
+    comment: Comment = ""
+    cid: Cid | UnsetType = UNSET
+    pin: (
+        Annotated[
+            str,
+            Meta(
+                pattern=f"^{PIN.pattern}$",
+                description="Unique over all accounts, and never shown",
+                extra_json_schema={"writeOnly": True},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class Card(Struct):
+    """A card as it is shown: without its PIN."""
+
+    id: CardId
+    user_id: UserId | None
+    active: bool
+    retain_cid: RetainCid
+    max_concurrent_calls_per_user: Concurrent
+    comment: Comment
+    cid: Cid | UnsetType = UNSET
+
+
+# Autodial -------------------------------------------------------------------------------------------------
+
+#: Seconds.
+LONGEST_DELAY = 3600
+
+
+class Autodial(Struct):
+    a_leg_number: str
+    b_leg_number: Annotated[str, Meta(description="A number, or conference:NAME")]
+    callback_delay: Annotated[float, Meta(ge=0, le=LONGEST_DELAY)] | UnsetType = UNSET
+    retain_cid: bool = False
+    media_id: Annotated[str, Meta(description="What A hears first: a prompt, or a listed URL")] | UnsetType = UNSET
+
+
+class Autodialled(Struct):
+    call_ref: str
+    state: str
+
+
+# The operator's port --------------------------------------------------------------------------------------
+
+
+class Status(Struct, omit_defaults=True):
+    status: str
+    reasons: list[str] | UnsetType = UNSET

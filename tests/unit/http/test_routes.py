@@ -1,0 +1,245 @@
+"""A table of routes is served and described by one and the same declaration."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+import falcon
+import msgspec
+import pytest
+from openapi_spec_validator import OpenAPIV30SpecValidator
+
+from esl_apps.config.model import Rate
+from esl_apps.core.faults import Fault, Refused
+from esl_apps.core.numbers import NumberPlan
+from esl_apps.core.order import Client
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.http import admin, integrator, openapi, schemas
+from esl_apps.http.access import Door, Holder
+from esl_apps.http.body import answer
+from esl_apps.http.errors import ANSWERS, ErrorForm, Problem
+from esl_apps.http.parameters import in_path
+from esl_apps.http.routes import Answer, Api, Component, Operation, Route, serve
+from esl_apps.node.live import Full
+from tests.support.http_client import HttpClient
+
+TOKEN = {"Authorization": "Bearer right"}
+
+
+class Greeting(msgspec.Struct):
+    text: str
+    of: str | None = None
+
+
+class Port:
+    """A port with one token, whose scope is "read"."""
+
+    def __init__(self) -> None:
+        self.counted: list[int] = []
+        self.door = Door(Rate, self.count)
+        self.raises: Exception | None = None
+
+    def count(self, status: int) -> None:
+        self.counted.append(status)
+
+    def admit(self, req: falcon.Request, scopes: tuple[str, ...], _params: dict[str, Any]) -> None:
+        self.door.check(req, [holder("right", "read")], *scopes)
+
+    def greet(self, _req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        if self.raises is not None:
+            raise self.raises
+        answer(resp, 200, Greeting(f"hello {name}"))
+
+
+def holder(token: str, *scopes: str) -> Holder:
+    return Holder(hashlib.sha256(token.encode()).digest(), frozenset(scopes))
+
+
+def greeting(path: str = "/greetings/{name}", **changes: Any) -> Route:
+    declared: dict[str, Any] = {
+        "scopes": ("read",),
+        "parameters": (in_path("name", str),),
+        "answers": {200: Answer("A greeting", Greeting)},
+        "errors": (401, 503),
+        **changes,
+    }
+    return Route(path, (Operation("GET", "greet", "Greet somebody", Port.greet, **declared),))
+
+
+def api(*routes: Route, **more: Any) -> Api:
+    return Api("greetings", "For tests", routes, **more)
+
+
+def client(made: Api, port: Port | None = None) -> HttpClient:
+    return HttpClient(serve(made, port or Port()))
+
+
+# One table, two readers -----------------------------------------------------------------------------------
+
+
+def test_a_route_that_is_added_is_served_and_described() -> None:
+    made = api(greeting())
+    result = client(made).simulate_get("/greetings/ann", headers=TOKEN)
+    assert (result.status_code, result.json) == (200, {"text": "hello ann", "of": None})
+    document = openapi.document(made)
+    OpenAPIV30SpecValidator(document).validate()
+    described = document["paths"]["/greetings/{name}"]["get"]
+    assert described["operationId"] == "greet"
+    assert described["x-scopes"] == ["read"]
+    assert described["responses"].keys() == {"200", "401", "503"}
+    schema = described["responses"]["200"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/Greeting"}
+    assert document["components"]["schemas"]["Greeting"]["properties"] == {
+        "text": {"type": "string"},
+        "of": {"type": "string", "nullable": True, "default": None},
+    }
+
+
+def integrators_document() -> dict[str, Any]:
+    known = Client("acme", NumberPlan("ZA", r"^\d{3,4}$", {}, []))
+    return openapi.document(integrator.API, {"Order": schemas.order(known)})
+
+
+PORTS = [
+    pytest.param(integrator.API, integrators_document(), id="integrator"),
+    pytest.param(admin.API, openapi.document(admin.API), id="admin"),
+]
+
+
+@pytest.mark.parametrize(("made", "document"), PORTS)
+def test_a_ports_description_is_valid_and_whole(made: Api, document: dict[str, Any]) -> None:
+    OpenAPIV30SpecValidator(document).validate()
+    operations = [operation for route in made.routes for operation in route.operations]
+    assert len({operation.name for operation in operations}) == len(operations)
+    assert {route.path for route in made.routes} == document["paths"].keys()
+    text = msgspec.json.encode(document).decode()
+    for name in document["components"]["schemas"]:
+        assert f'"#/components/schemas/{name}' in text, f"{name} is described and not used"
+
+
+@pytest.mark.parametrize(("made", "document"), PORTS)
+def test_a_ports_paths_describe_their_parameters(made: Api, document: dict[str, Any]) -> None:
+    for route in made.routes:
+        for operation in route.operations:
+            described = [*route.parameters, *operation.parameters]
+            names = {parameter["name"] for parameter in described if parameter["in"] == "path"}
+            assert names == set(re.findall(r"\{(\w+)\}", route.path)), route.path
+
+
+@pytest.mark.parametrize(("made", "document"), PORTS)
+def test_a_ports_operations_describe_what_their_scopes_bring(made: Api, document: dict[str, Any]) -> None:
+    for route in made.routes:
+        for operation in route.operations:
+            assert 429 in operation.errors, operation.name
+            if operation.scopes is not None:
+                assert {401, 403} <= set(operation.errors), operation.name
+            if operation.body is not None:
+                assert {400, 413, 415} <= set(operation.errors), operation.name
+
+
+def test_a_component_that_the_port_gives_is_described() -> None:
+    made = api(greeting(body=Component("Wish"), errors=(401,)))
+    document = openapi.document(made, {"Wish": {"type": "object"}})
+    body = document["paths"]["/greetings/{name}"]["get"]["requestBody"]
+    assert body["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Wish"}
+    assert document["components"]["schemas"]["Wish"] == {"type": "object"}
+
+
+# Ways in --------------------------------------------------------------------------------------------------
+
+
+def test_a_route_with_scopes_needs_a_token_that_has_one() -> None:
+    port = Port()
+    made = client(api(greeting(), greeting("/other/{name}", scopes=("call",))), port)
+    assert made.simulate_get("/greetings/ann").status_code == 401
+    assert made.simulate_get("/greetings/ann", headers={"X-Auth-Token": "wrong"}).status_code == 401
+    assert made.simulate_get("/other/ann", headers=TOKEN).status_code == 403
+    assert port.counted == [401, 401, 403]
+
+
+def test_an_open_route_needs_no_token_and_says_so() -> None:
+    made = api(greeting(scopes=None))
+    assert client(made).simulate_get("/greetings/ann").status_code == 200
+    assert openapi.document(made)["paths"]["/greetings/{name}"]["get"]["security"] == []
+
+
+def test_a_route_with_its_own_way_in_uses_it() -> None:
+    def by_name(port: Port, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
+        if params["name"] != "friend":
+            port.admit(req, scopes, params)
+
+    made = client(api(greeting(admit=by_name)))
+    assert made.simulate_get("/greetings/friend").status_code == 200
+    assert made.simulate_get("/greetings/ann").status_code == 401
+
+
+# Errors ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "errors", "retry"),
+    [
+        (Full("switch fs1: no route"), 503, [("", "unavailable", "switch fs1: no route")], "5"),
+        (StoreUnavailable("redis: refused"), 503, [("", "unavailable", "redis: no answer")], "5"),
+        (Refused([Fault("a", "type", "b"), Fault("c", "d", "e")]), 422, [("a", "type", "b"), ("c", "d", "e")], None),
+    ],
+)
+def test_an_exception_of_the_program_has_one_answer(
+    error: Exception, status: int, errors: list[tuple[str, str, str]], retry: str | None
+) -> None:
+    port = Port()
+    port.raises = error
+    result = client(api(greeting()), port).simulate_get("/greetings/ann", headers=TOKEN)
+    assert result.status_code == status
+    assert [(one["field"], one["code"], one["message"]) for one in result.json["errors"]] == errors
+    assert result.headers.get("retry-after") == retry
+    assert port.counted == [status]
+
+
+def test_an_exception_below_a_mapped_one_has_its_answer() -> None:
+    class Unreadable(StoreUnavailable):
+        pass
+
+    port = Port()
+    port.raises = Unreadable("x")
+    assert client(api(greeting()), port).simulate_get("/greetings/ann", headers=TOKEN).status_code == 503
+    assert StoreUnavailable in ANSWERS
+
+
+def test_an_unexpected_exception_is_500_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    port = Port()
+    port.raises = RuntimeError("a secret")
+    result = client(api(greeting()), port).simulate_get("/greetings/ann", headers=TOKEN)
+    assert result.status_code == 500
+    assert result.json["errors"] == [
+        {"field": "", "code": "internal", "message": "the request failed; its log says why"}
+    ]
+    assert "a secret" in caplog.text
+
+
+def test_an_unknown_path_or_method_is_answered_in_json() -> None:
+    made = client(api(greeting()))
+    unknown = made.simulate_get("/nothing")
+    assert (unknown.status_code, unknown.json["errors"][0]["code"]) == (404, "not_found")
+    method = made.simulate_post("/greetings/ann")
+    assert (method.status_code, method.json["errors"][0]["code"]) == (405, "method_not_allowed")
+    assert method.headers["allow"] == "GET, OPTIONS"
+    assert made.simulate_get("/greetings/ann/", headers=TOKEN).status_code == 200
+
+
+def test_a_prefix_with_its_own_form_of_errors_keeps_it_for_all_of_them() -> None:
+    def write(_req: falcon.Request, error: Problem) -> tuple[int, Any]:
+        return 400, {"wrong": error.status}
+
+    form = ErrorForm(Greeting, {401: "No", 503: "Later"}, write)
+    made = api(greeting(), greeting("/v2/{name}"), forms={"/v2/": form})
+    caller = client(made)
+    for path in ("/v2/ann", "/v2/ann/nothing", "/v2/"):
+        result = caller.simulate_get(path)
+        assert (result.status_code, result.json.keys()) == (400, {"wrong"})
+    assert caller.simulate_get("/greetings/ann").json.keys() == {"errors"}
+    described = openapi.document(made)["paths"]["/v2/{name}"]["get"]["responses"]["401"]
+    assert described["description"] == "No"
+    assert described["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Greeting"}
