@@ -182,7 +182,8 @@ class ConfigKeys(Generated):
         i = msgspec.inspect
         match kind:
             case i.Metadata():
-                return self._type(kind.type)
+                expected = (kind.extra or {}).get("expected")
+                return text(expected) if expected else self._type(kind.type)
             case i.BoolType():
                 return "true or false"
             case i.IntType() | i.FloatType():
@@ -280,7 +281,7 @@ class CommandLine(Generated):
 
     @staticmethod
     def _row(action: argparse.Action) -> list[str] | None:
-        if isinstance(action, argparse._HelpAction):
+        if isinstance(action, argparse._HelpAction) or action.dest == "config":  # the page describes -c once
             return None
         value = action.metavar or (
             None if action.nargs == 0 else (action.dest if not action.option_strings else action.dest.upper())
@@ -289,11 +290,9 @@ class CommandLine(Generated):
             value = "|".join(map(str, action.choices))
         shown = ", ".join(f"{option} {value}" if value else option for option in action.option_strings) or str(value)
         default = "" if action.default in (None, False, argparse.SUPPRESS) else str(action.default)
-        if action.dest == "config":
-            default = "/etc/esl_apps/esl_apps.yml"  # of no environment in particular
         meaning = (action.help or "").replace("%(default)s", default)
         if default and default not in meaning:
-            meaning += f" (default: `{default}`)"
+            meaning = f"{meaning} (default: `{default}`)" if meaning else f"default: `{default}`"
         meaning = re.sub(r"(?<![\w`/:])(\$?[A-Z_]{2,}:[A-Z]+|--[a-z-]+)(?![\w`])", r"`\1`", meaning)
         return [f"``{shown}``", text(meaning[:1].upper() + meaning[1:]) + "."]
 
@@ -344,11 +343,13 @@ class OpenApi(Generated):
                     rows += self._body(body["content"]["application/json"]["schema"])
                 if rows:
                     yield from table(["Name", "In", "Accepted"], rows, "24 20 56")
+                fine = {status: one for status, one in operation["responses"].items() if status < "400"}
                 answers = [
-                    [f"``{status}``", text(answer["description"]), self._shape(answer)]
-                    for status, answer in operation["responses"].items()
+                    [f"``{status}``", text(one["description"]), self._shape(one)] for status, one in fine.items()
                 ]
                 yield from table(["Status", "When", "Body"], answers, "10 52 38")
+                if errors := [f"``{status}``" for status in operation["responses"] if status >= "400"]:
+                    yield from ["", f":ref:`Errors <http-errors>`: {', '.join(errors)}.", ""]
 
     def _resolve(self, schema: dict[str, Any]) -> dict[str, Any]:
         if "$ref" in schema:
