@@ -1,9 +1,9 @@
-"""Calls whose node died: found again, followed to their ends, and given their records.
+"""Adopt calls whose node died: find them, follow them to their ends, write their records.
 
-What a node had stands in a file of its own (``begun``) for its next run, and in Redis for the others, which take it
-over as soon as it is silent (``roster``). How the calls ended is what the switch says: of a leg that lives, its
-end when it comes; of one that ended while nobody listened, the file that mod_json_cdr wrote (``spool``). Two that
-follow one call push the same record, which Redis takes once.
+A node's calls are in its call log for its next run, and in Redis for the other nodes, which take them over once it
+falls silent (``store.membership``). The switch says how they ended: for a leg that is still up, by its end when it
+comes; for one that ended meanwhile, by the file that mod_json_cdr wrote (``esl.switch_cdr``). If two processes follow
+one call, both push the same record and Redis takes it once.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from esl_apps.store.redis_client import ERRORS
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which an answered leg of ours may stand alone: its socket was lost before it was taken, and FreeSWITCH
-#: keeps it for ever (hazard 10).
+#: Seconds for which an answered leg of ours may be alone. Its socket was lost before an application took it, and
+#: FreeSWITCH keeps such a leg for ever (hazard 10).
 PARKED = 10.0
-#: Seconds after which a leg's end that was not heard of is asked for.
+#: Seconds after which to ask the switch for a leg whose end was not heard.
 ASK_EVERY = 15.0
-#: Seconds between two looks into the spool.
+#: Seconds between two looks for new CDR files.
 LOOK_EVERY = 5.0
 
 
@@ -72,13 +72,13 @@ class Adoption:
             self.beat()
 
     def beat(self) -> None:
-        """Say that this node lives, take what the dead left, tidy the spool. Never raises."""
+        """Say that this node is alive, adopt calls of dead nodes, tidy the switch's CDR files. Never raises."""
         services = self._services
         try:
             try:
                 services.membership.say(draining=services.readiness.draining)
             finally:
-                # Redis may be away: then whoever else follows one of them, too, has its record taken once.
+                # Even if Redis is down: should another process follow one of them too, Redis takes its record once.
                 self._own()
             if not services.readiness.draining:
                 for boot in services.membership.dead():
@@ -89,16 +89,16 @@ class Adoption:
             self._away = False
         except (StoreUnavailable, *ERRORS) as error:
             if not self._away:
-                log.warning("nodes not heard of", extra={"reason": str(error)})
+                log.warning("membership_unreachable", extra={"reason": str(error)})
             self._away = True
         except Exception:
-            # Whatever it was, the next beat tries again: a silent node would lose its calls to the others.
-            log.exception("beat failed")
+            # Keep beating whatever happened: a silent node loses its calls to the others.
+            log.exception("beat_failed")
 
-    # Whose they were ----------------------------------------------------------------------------------
+    # Finding calls ------------------------------------------------------------------------------------
 
     def _own(self) -> None:
-        """What an earlier run of this node left in its own file, but for what another has taken over meanwhile."""
+        """Adopt what an earlier run of this node left in its call log, unless another process has it by now."""
         services = self._services
         left, services.call_log.left = services.call_log.left, []
         for call in left:
@@ -108,7 +108,7 @@ class Adoption:
                 self._adopt(call, services.policy.settings.node)
 
     def _is_followed(self, ref: str) -> bool:
-        """Whether another process that lives has the call; not, where Redis can't say."""
+        """Whether another live process has the call. False if Redis can't say."""
         roster = self._services.membership
         with suppress(*ERRORS):
             return self._services.store.essence(ref, roster.living()) is not None
@@ -127,7 +127,7 @@ class Adoption:
                 not any(switch.name == call.switch for switch in services.switches)
                 and name != services.policy.settings.node
             ):
-                # Another node has that switch; and where none has, its own next run says so.
+                # Leave it to a node that has this switch or, if none has, to the dead node's next run.
                 continue
             if services.store.take_over(call, boot):
                 self._adopt(call, name)
@@ -138,13 +138,13 @@ class Adoption:
         if ref in services.calls.live:
             return
         with suppress(*ERRORS):
-            # Where Redis is away, it may get one more record, which Redis takes once.
+            # If Redis is down the call may get a second record, of which Redis takes one.
             known = services.store.call(ref)
             if known is not None and known["state"] == terms.ENDED:
                 services.call_log.ended(ref)
                 services.store.forget(ref)
                 return
-        log.warning("call adopted", extra={"call_ref": ref, "app": call.app, "from": name})
+        log.warning("call_adopted", extra={"call_ref": ref, "app": call.app, "from": name})
         services.metrics.adopted.inc()
         switch = next((one for one in services.switches if one.name == call.switch), services.switches[0])
         if switch.name == call.switch:
@@ -166,14 +166,14 @@ class Adoption:
             if not live.released and not attempt.ended:
                 self._end(live)
         except Exception:
-            log.exception("following failed", extra={"call_ref": attempt.call_ref})
+            log.exception("following_failed", extra={"call_ref": attempt.call_ref})
             attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, time.time())
         finally:
             if attempt.holder is not None and not live.released:
                 self._services.usage.leave(attempt.holder, attempt.session_ref)
 
     def _watch(self, live: Live) -> None:
-        """Until the switch has no leg of the call any more, or it is no more the process that had it."""
+        """Return once the switch has no leg of the call left, or is another process than the one that carried it."""
         switch, ref, asked = live.switch, live.attempt.call_ref, time.monotonic()
         parked_at = asked + PARKED
 
@@ -188,7 +188,7 @@ class Adoption:
             try:
                 legs = self._census(switch, asked).get(ref, [])
             except (SwitchAway, ReplyError):
-                # As in ``Calls.find_end``: who reads the connection must come to run.
+                # Let the greenlet that reads the connection run, as in ``Calls.find_end``.
                 gevent.sleep(0.05)
                 continue
             self._picture(live, legs)
@@ -196,7 +196,7 @@ class Adoption:
                 application(live.attempt.app).placed and live.attempt.state == terms.AGENT_ANSWERED and len(legs) == 1
             )
             if parked and asked >= parked_at:
-                log.warning("a leg that nobody has is hung up", extra={"call_ref": ref})
+                log.warning("orphaned_leg_hung_up", extra={"call_ref": ref})
                 self._services.calls.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
             alive = {leg.get("Unique-ID") or "" for leg in legs}
 
@@ -208,13 +208,13 @@ class Adoption:
             patience = PARKED if parked else ASK_EVERY
             live.wait(lambda: gone() or over() or not switch.connected, time.monotonic() + patience)
             if gone():
-                # A and B end at about the same time, and each is told by itself.
+                # A and B end at about the same time, in events of their own.
                 live.wait(over, time.monotonic() + 0.3)
             asked = time.monotonic()
 
     def _census(self, switch: Switch, asked: float) -> dict[str, list[Event]]:
-        """All legs of a switch that carry a reference, by it; not older than ``asked``. One for all who ask at
-        about the same time: it costs a command a leg.
+        """All legs of a switch that carry a reference, by it; not older than ``asked``. Calls that ask at about the
+        same time share one census, which costs a command per leg.
 
         :raises SwitchAway: :raises ReplyError:
         """
@@ -237,7 +237,7 @@ class Adoption:
             return found
 
     def _picture(self, live: Live, legs: list[Event]) -> None:
-        """What the legs that live say of how far the call has come."""
+        """Bring the attempt to the state that the live legs show."""
         attempt = live.attempt
         for event in legs:
             leg = leg_of(event)
@@ -262,7 +262,7 @@ class Adoption:
         services, attempt = self._services, live.attempt
         with suppress(*ERRORS):
             if not services.store.has(attempt.call_ref):
-                # Taken over by the node that its caller was handed to.
+                # The node to which the caller was handed has taken it over.
                 services.calls.release(live)
                 if attempt.holder is not None:
                     services.usage.let_go(attempt.holder, attempt.session_ref)
@@ -286,7 +286,7 @@ class Adoption:
         if attempt.cancelled_by is not None and attempt.bridged_at is None:
             attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, at)
         elif aleg is None and bleg is None:
-            # Not a word of it: its switch was killed, or keeps nothing.
+            # Nothing is known of its legs: the switch was killed, or keeps no CDR files.
             attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, now)
         elif bleg is None and attempt.bridged_at is None and aleg is not None and not aleg.hung_up_itself:
             self._end_of_a(attempt, aleg, at)
@@ -297,27 +297,27 @@ class Adoption:
             self._callbacks.settle(attempt)
 
     def _end_of_a(self, attempt: Attempt, aleg: Leg, at: float) -> None:
-        """A alone, and it was not its own phone that hung up."""
+        """End a call of which only A is known, and A didn't hang up itself."""
         code = aleg.q850 or causes.NORMAL_UNSPECIFIED
         if application(attempt.app).placed and aleg.answered_at is None and code != causes.NORMAL_CLEARING:
             attempt.end(f"agent_{causes.failure(code)}", code, terms.AGENT, at)
         else:
-            # It had nobody to go on with it, and the switch let it go.
+            # No node went on with it, and the switch gave it up.
             attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, at)
 
     def _legs(self, live: Live) -> tuple[list[Leg], list[Leg]]:
-        """The call's A-legs and its B-legs: heard of, or read from the spool."""
+        """The call's A-legs and B-legs, from events and from the switch's CDR files."""
         ref = live.attempt.call_ref
         found: dict[str, tuple[bool, Leg]] = {
             uuid: (event.var("esl_bleg") is not None, leg_of(event)) for uuid, event in live.ends.items()
         }
-        spool = self._services.switch_cdr
+        switch_cdr = self._services.switch_cdr
         until = time.monotonic() + WRITTEN
         while True:
-            spool.look()
-            for kept in spool.legs(ref):
+            switch_cdr.look()
+            for kept in switch_cdr.legs(ref):
                 found.setdefault(kept.leg.uuid, (kept.bleg, kept.leg))
-            if any(not bleg for bleg, _leg in found.values()) or not spool.there or time.monotonic() > until:
+            if any(not bleg for bleg, _leg in found.values()) or not switch_cdr.there or time.monotonic() > until:
                 break
             gevent.sleep(FRESH)
         return [leg for bleg, leg in found.values() if not bleg], [leg for bleg, leg in found.values() if bleg]
@@ -327,24 +327,24 @@ class Adoption:
         if one is not None and one.record and application(attempt.app).recorded:
             attempt.recording_url = recording_name(attempt)
 
-    # The spool ----------------------------------------------------------------------------------------
+    # The switch's CDR files ---------------------------------------------------------------------------
 
     def _tidy(self) -> None:
-        """The files of calls that have their record go. :raises redis.RedisError: Redis is away."""
-        services, spool = self._services, self._services.switch_cdr
-        spool.look()
-        for ref in spool.calls():
+        """Remove the CDR files of calls that have their record. :raises redis.RedisError: Redis is away."""
+        services, switch_cdr = self._services, self._services.switch_cdr
+        switch_cdr.look()
+        for ref in switch_cdr.calls():
             if ref in services.calls.live:
                 continue
             known = services.store.call(ref)
             if known is not None and known["state"] == terms.ENDED:
-                spool.remove(ref)
+                switch_cdr.remove(ref)
             elif known is None and ref not in self._strangers:
-                # Left for a person: Redis and the node's own file have both forgotten it.
+                # Left for a person to look at: neither Redis nor the call log knows this call.
                 self._strangers.add(ref)
-                log.error("the switch kept a call that nobody knows", extra={"call_ref": ref})
+                log.error("unknown_call_in_switch_cdrs", extra={"call_ref": ref})
 
 
 def _chosen(legs: list[Leg]) -> Leg | None:
-    """Of several phones that rang, the one that answered, else the last that gave up."""
+    """The leg that counts if several phones rang: the one that answered, otherwise the last that gave up."""
     return max(legs, key=lambda leg: (leg.answered_at is not None, leg.ended_at or 0.0), default=None)

@@ -30,9 +30,9 @@ from esl_apps.store.redis_client import ERRORS
 log = logging.getLogger(__name__)
 
 
-#: Seconds for what the switch keeps of a B-leg whose caller is here already.
+#: Seconds to wait for the CDR file of a B-leg whose caller is already here.
 _KEPT = 1.0
-#: Seconds for an attempt to end once its end is known.
+#: Seconds that a flow has to end its attempt once it was told of the end.
 _SETTLE = 2.0
 
 
@@ -46,26 +46,26 @@ class Visit:
         self._core_uuids = tuple(switch.core_uuid for switch in services.switches)
         self.channel = Channel(session, services.policy.prompt, self._find_end)
         self.path = (self.channel.variable("socket_path") or "").split("/")
-        # Whatever carries it was placed by a node, or handed back by the dialplan when a node had died.
+        # A channel that carries a reference was placed by a node, or handed back by the dialplan after a node died.
         self.carried = self.channel.variable("esl_call_ref") or ""
         self.session_ref = ""
-        """Of the session that this channel was in before, where the dialplan handed it back."""
+        """The session that this channel was in before the dialplan handed it back."""
         self.follows = False
-        """The session has its record: an attempt that dials nothing is none of its own."""
+        """The session already has a record: an attempt that dials nothing needs none of its own."""
         self.goes_on: Attempt | None = None
-        """The attempt that it was in, where that had dialled nothing yet."""
+        """The attempt that this channel was in, if that had dialled nothing yet."""
         self._before: Live | None = None
-        """The same, where it is of this process: its flow waits for its channel's end."""
+        """The same attempt if it is this process's, whose flow waits for its channel's end."""
         core = self.channel.header("Core-UUID")
         self.switch: Switch = next(
             (switch for switch in services.switches if switch.core_uuid == core), services.switches[0]
         )
 
     def begin(self, attempt: Attempt) -> None:
-        """``begin`` of the flows: the call is known from here on."""
+        """Make an attempt known. The flows call this as ``host.begin``."""
         first = not self.ref
         if self.goes_on is not None and first:
-            # One session that dials none has one record, however many nodes served it.
+            # A session that dials nothing has one record, however many nodes served it.
             attempt.call_ref, attempt.contact_ref = self.goes_on.call_ref, self.goes_on.contact_ref
             attempt.dialed_at = self.goes_on.dialed_at
         if first and application(attempt.app).session:
@@ -75,7 +75,7 @@ class Visit:
         live.attached = True
         if self._before is not None and first:
             self._before.attempt.follows = True
-            # This process may be gone before that one has ended.
+            # This process may die before that attempt has ended.
             self._before.attempt.save()
             self._before.ends[self.channel.uuid] = self.channel.data
             self._before.poke()
@@ -83,7 +83,7 @@ class Visit:
             self.channel.begin(attempt.session_ref, watched=True)
 
     def resume(self, live: Live) -> None:
-        """A leg that this process placed has answered."""
+        """Go on with a leg that this process placed and that has answered."""
         self.ref = live.attempt.call_ref
         live.attached = True
         live.poke()
@@ -92,9 +92,9 @@ class Visit:
         live.run(self.channel, self.begin)
 
     def settle(self) -> None:
-        """A channel that the dialplan handed back, its socket or its node having died: end the attempt that it was
-        in, by what it carries of it. What it does from now on is another one of the same session; or the same one,
-        where that had dialled nothing yet."""
+        """Settle a channel that the dialplan handed back because its socket or its node died: end the attempt that it
+        was in by what the channel knows of it. From now on it is in another attempt of the same session, or in the same
+        one if that had dialled nothing yet."""
         calls = self.services.calls
         data = self.channel.data
         live = calls.live.get(self.carried)
@@ -103,11 +103,11 @@ class Visit:
             self._settle(essence(live.attempt, live.core_uuid), live.ends)
             return
         if live is not None:
-            # Of this process: its flow waits for the channel's end, and this is all the end that there will be.
+            # This process's own: its flow waits for the channel's end, and no other end will come.
             attempt = live.attempt
             self.session_ref, self.follows = attempt.session_ref, attempt.follows
             if application(attempt.app).session and attempt.number is None:
-                # It dialled nothing, and the caller goes on: once that has begun, and not before.
+                # It dialled nothing and the caller goes on. End it once that has begun, not before.
                 self._before = live
                 return
             self.follows = True
@@ -120,15 +120,16 @@ class Visit:
             self._settle(known, {})
 
     def take_over(self) -> Essence | None:
-        """The call that this channel carries, from the process that had it; None where it has ended, or Redis is
-        away: then it is followed to its end by whoever adopts it."""
+        """Take the call that this channel carries from the process that had it. None: it has ended, or Redis is down;
+        then the node that adopts it follows it to its end."""
         services = self.services
-        # Where nobody knows the call, the channel does; and who ended it, or will, gave the session its record.
+        # If no process knows the call, the channel still does; and the process that ended or will end it writes the
+        # session's record.
         self.session_ref, self.follows = self.channel.variable("esl_session_ref") or "", True
         try:
             found = services.store.essence(self.carried, services.membership.peers)
             if found is None:
-                # A process that is younger than our last look at the roster may have had it, and have died since.
+                # A process that started after our last beat may have had it and died since.
                 services.membership.say(draining=services.readiness.draining)
                 found = services.store.essence(self.carried, services.membership.peers)
             if found is None:
@@ -136,15 +137,15 @@ class Visit:
             boot, known = found
             services.store.take_over(known, boot)
         except (StoreUnavailable, *ERRORS) as error:
-            log.error("a call that was handed back is not known", extra={"reason": str(error)})
+            log.error("handed_back_call_unknown", extra={"reason": str(error)})
             return None
         return known
 
     def _settle(self, known: Essence, ends: dict[str, Event]) -> None:
-        """``ends``: of its legs, those that were heard of."""
+        """``ends``: the ends of its legs that have been heard."""
         self.session_ref, self.follows = known.session_ref, known.follows
         if known.holder is not None:
-            # Who goes on takes a place again.
+            # The caller takes a place again when they go on.
             self.services.usage.leave(known.holder, known.session_ref)
         data = self.channel.data
         now = time.time()
@@ -152,14 +153,14 @@ class Visit:
         if bleg is None and (known.number is not None or known.bridged_at is not None):
             bleg = self._bleg_of(known, now)
         if bleg is None and (not application(known.app).session or known.number is None):
-            # It had dialled nothing, and goes on.
+            # It had dialled nothing and goes on.
             self.goes_on = restored(known)
             return
         attempt = restored(known)
         self.follows = True
         self.services.calls.begin(attempt, self.switch)
         if bleg is None:
-            # A number that the switch was about to be told.
+            # The switch was about to be told to dial this number.
             attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, now)
             return
         if bleg.answered_at is not None and attempt.app == inbound.REF and attempt.bridged_at is None:
@@ -168,15 +169,15 @@ class Visit:
         conclude(attempt, end_of(leg_of(data), bleg, now), None, party)
 
     def _bleg_of(self, known: Essence, now: float) -> Leg | None:
-        """How B ended, which nobody heard: by what the switch kept of it, else by what A carries of it."""
-        spool = self.services.switch_cdr
+        """How B ended, if no process heard it: from the switch's CDR file, otherwise from A's variables."""
+        switch_cdr = self.services.switch_cdr
         until = time.monotonic() + _KEPT
         while True:
-            spool.look()
-            kept = [one.leg for one in spool.legs(known.call_ref) if one.bleg]
+            switch_cdr.look()
+            kept = [one.leg for one in switch_cdr.legs(known.call_ref) if one.bleg]
             if kept:
                 return max(kept, key=lambda leg: (leg.answered_at is not None, leg.ended_at or 0.0))
-            if not spool.there or time.monotonic() > until:
+            if not switch_cdr.there or time.monotonic() > until:
                 break
             gevent.sleep(FRESH)
         data = self.channel.data
@@ -190,13 +191,13 @@ class Visit:
                 q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
                 disposition="recv_bye",
             )
-        # The dialling's own end before the bridge's, which may be that of the number before.
+        # The originate's own outcome first: the bridge's may be that of the number before.
         failed = next((one for one in (data.var("originate_disposition"), cause) if one not in (None, "SUCCESS")), None)
         return Leg("", ended_at=now, cause=failed, q850=causes.q850(failed)) if failed else None
 
     def refuse(self, reason: str, cause: str = FULL) -> None:
-        """Hang up with a cause: never just close (hazard 10)."""
-        log.warning("call refused", extra={"reason": reason, "uuid": self.session.uuid})
+        """Hang up with a cause; never just close, which strands the caller (hazard 10)."""
+        log.warning("call_refused", extra={"reason": reason, "uuid": self.session.uuid})
         with suppress(Gone, CallEnded, TimeoutError):
             self.session.post(
                 f"api sched_del {self.session.uuid}",
@@ -219,7 +220,7 @@ class Visit:
         if end is None and not live.switch.connected:
             return None
         if end is None:
-            # It ended while nobody listened.
+            # It ended while no connection was up.
             end = self.services.switch_cdr.wait_for(self.ref, uuid)
             for kept in self.services.switch_cdr.legs(self.ref):
                 if kept.bleg:
@@ -230,7 +231,7 @@ class Visit:
         return end
 
     def _tell(self, bleg: Event) -> None:
-        """What the socket did not live to hear: that B answered, and how it ended."""
+        """Pass on what the lost socket didn't hear: that B answered, and how it ended."""
         answered = bleg.int("Caller-Channel-Answered-Time") > 0
         if answered:
             self.channel.tell(bleg, b"CHANNEL_ANSWER")
