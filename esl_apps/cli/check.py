@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esl_apps.cli.breakers import thresholds
+from esl_apps.config import warnings
 from esl_apps.config.model import Config, Limits, sections
 from esl_apps.config.problems import ConfigError
 from esl_apps.esl.session import ReplyError
@@ -26,11 +27,14 @@ class Result:
     what: str
     ok: bool
     message: str
+    warning: bool = False
 
 
 def run(config: Config) -> Iterator[Result]:
     """The results, as they come in."""
     yield Result("configuration", True, "read")
+    for problem in warnings(config):
+        yield Result(problem.key, True, problem.message, warning=True)
     for one in config.switches:
         switch = Switch(one.name, split_address(one.address), one.password)
         switch.start()
@@ -139,7 +143,7 @@ def _entrances(config: Config) -> Iterator[Result]:
         "attested": f"a number opens where {cccp.attest_header}, from an address of trust, says that STIR/SHAKEN "
         f"verified it (level {cccp.attest_level} or better); everybody else is asked for a PIN",
     }
-    yield _spending(config)
+    yield from _spending(config)
     yield Result("cccp.cid_trust", True, f"{cccp.cid_trust}: {meaning[cccp.cid_trust]}")
     if cccp.cid_trust == "attested" and not config.trust:
         yield Result("trust", False, "empty: nobody's attestation is believed, and so everybody is asked for a PIN")
@@ -165,16 +169,16 @@ def _entrances(config: Config) -> Iterator[Result]:
                 yield Result(what, True, "asks for a PIN")
 
 
-def _spending(config: Config) -> Result:
+def _spending(config: Config) -> Iterator[Result]:
     breakers = thresholds(config)
     levels = [("spending", config.spending.limits)]
     levels += [(f"integrator {one.name}", one.limits) for one in config.integrators]
     levels += [(f"account {id}", account.limits) for id, account in config.accounts.items()]
     limited = [name for name, limits in levels if limits != Limits()]
     if not breakers and not limited:
-        return Result("spending", True, "no limit and no breaker: a fraud ends when somebody sees the bill")
+        return  # A warning of the configuration says so.
     found = ", ".join([*(f"limits of {name}" for name in limited), *(f"breaker {scope}" for scope in breakers)])
-    return Result("spending", True, f"{found}; {len(config.high_risk())} high-risk ranges")
+    yield Result("spending", True, f"{found}; {len(config.high_risk())} high-risk ranges")
 
 
 def _ports(config: Config) -> Iterator[Result]:
@@ -185,7 +189,7 @@ def _ports(config: Config) -> Iterator[Result]:
         elif is_loopback(split_address(section.listen)[0]):
             message = "plain HTTP, on this machine alone"
         else:
-            message = "plain HTTP: who is on the way reads tokens and numbers; set tls, or put a proxy in front of it"
+            continue  # A warning of the configuration says so.
         yield Result(f"{path}.listen", True, f"{section.listen}: {message}")
 
 

@@ -174,7 +174,8 @@ def _check(config: Config, _arguments: argparse.Namespace) -> int:
     failed = False
     for result in run(config):
         failed = failed or not result.ok
-        print(f"{'ok  ' if result.ok else 'FAIL'} {result.what}: {result.message}")
+        word = "WARN" if result.warning else "ok  " if result.ok else "FAIL"
+        print(f"{word} {result.what}: {result.message}")
     return 1 if failed else 0
 
 

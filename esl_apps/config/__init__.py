@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from esl_apps.config import decode, reader, rules
-from esl_apps.config.model import Config
-from esl_apps.config.problems import ConfigError
+from esl_apps.config.model import Config, ReadConfig
+from esl_apps.config.problems import ConfigError, Problem
 from esl_apps.config.tokens import Bearer, hash_token
 
 #: Sections that Kazoo exports as documents: what is under ``default`` is the section.
@@ -42,7 +42,13 @@ def parse(text: str, environ: Mapping[str, str], file: str = "configuration") ->
     rules.check(draft, document)
     if document.problems:
         raise ConfigError.of(sorted(document.problems, key=lambda problem: problem.line or 0))
-    return _without_tokens(draft.config)
+    sections = {name: getattr(draft.config, name) for name in Config.__struct_fields__}
+    return _without_tokens(ReadConfig(**sections, notes=tuple(rules.warn(draft, document))))
+
+
+def warnings(config: Config) -> Sequence[Problem]:
+    """What the file of a configuration should not have, and may: dangers, and probable mistakes."""
+    return config.notes if isinstance(config, ReadConfig) else ()
 
 
 def _unopened(error: OSError) -> str:

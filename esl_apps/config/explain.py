@@ -30,7 +30,7 @@ def is_section(kind: Any) -> bool:
 
 def fields(section: Any) -> dict[str, msgspec.structs.FieldInfo]:
     """The fields of a section by the keys that the file has for them."""
-    return {field.encode_name: field for field in msgspec.structs.fields(section) if field.encode_name != "notes"}
+    return {field.encode_name: field for field in msgspec.structs.fields(section)}
 
 
 #: How types are called.

@@ -27,6 +27,7 @@ from esl_apps.config.fields import (
     described,
 )
 from esl_apps.config.high_risk import HIGH_RISK_RANGES, read_ranges
+from esl_apps.config.problems import Problem
 from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken
 from esl_apps.core import limits as limits_module
 from esl_apps.core.numbers import NumberPlan, of_region
@@ -352,6 +353,13 @@ class Config(Section, frozen=True):
 
     def integrator(self, name: str) -> Integrator | None:
         return next((one for one in self.integrators if one.name == name), None)
+
+
+class ReadConfig(Config, frozen=True):
+    """A configuration that was read from a file, with the file's warnings. Files can't set them: they are decoded as
+    `Config`."""
+
+    notes: tuple[Problem, ...] = ()
 
 
 #: What a destination's country may be; 001: of no country.

@@ -7,13 +7,13 @@ import logging
 import gevent
 from gevent import ssl
 
-from esl_apps.config import load
+from esl_apps.config import load, warnings
 from esl_apps.config.model import Config, sections
 from esl_apps.config.problems import ConfigError
 from esl_apps.http import admin, integrator
 from esl_apps.http.server import Bounds, Server, Wsgi, serve
 from esl_apps.net import tls
-from esl_apps.net.address import is_loopback, split_address
+from esl_apps.net.address import split_address
 from esl_apps.node.node import Node
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,15 @@ class Ports:
                 message = f"can't listen on {section.listen}: {error.strerror}"
                 raise ConfigError(message, f"{path}.listen") from None
             self._servers.append(server)
-        for path, section in sections(config):
-            if section.tls is None and not is_loopback(split_address(section.listen)[0]):
-                log.warning("plain HTTP", extra={"key": f"{path}.listen", "listen": section.listen})
+        self._log_warnings(config)
+
+    def _log_warnings(self, config: Config) -> None:
+        # Of several workers, the first speaks for all.
+        if self._node.share is None or self._node.share.number == 1:
+            for problem in warnings(config):
+                log.warning(
+                    "config_warning", extra={"key": problem.key, "line": problem.line, "reason": problem.message}
+                )
 
     def reload(self, file: str) -> None:
         """The whole file or nothing of it; calls that are up keep what they began with."""
@@ -69,6 +75,7 @@ class Ports:
             server.tls = context
             server.bounds.per_address = section.rate.connections
         log.info("reloaded", extra={"file": file})
+        self._log_warnings(config)
 
     def shut_down(self) -> None:
         """Refuse new work (HTTP answers 503, the event socket's listener closes), let calls end, stop."""

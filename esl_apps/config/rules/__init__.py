@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from esl_apps.config.decode import Draft
-from esl_apps.config.problems import ConfigError
+from esl_apps.config.problems import ConfigError, Problem
 from esl_apps.config.reader import Document
 from esl_apps.config.rules import accounts, callers, dial, inbound, integrators, ports, secrets, spending, switches
 from esl_apps.config.rules.context import Context, Rule
+from esl_apps.config.rules.warnings import WARNINGS
 from esl_apps.core.numbers import NumberPlan
 
 #: These need no reading of numbers, and say whether numbers can be read.
@@ -35,6 +36,13 @@ def check(draft: Draft, document: Document) -> None:
     context = Context(draft, None)
     _apply(_FIRST, context, document)
     _apply(_THEN, replace(context, plan=_plan(context, document)), document)
+
+
+def warn(draft: Draft, document: Document) -> list[Problem]:
+    """What a whole configuration, with no problem in it, should not have."""
+    context = Context(draft, None)
+    found = [document.problem(path, message) for rule in WARNINGS for path, message in rule(context)]
+    return sorted(found, key=lambda problem: problem.line or 0)
 
 
 def _apply(rules: tuple[Rule, ...], context: Context, document: Document) -> None:

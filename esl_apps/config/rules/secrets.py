@@ -35,9 +35,9 @@ def _secrets(c: Context) -> Iterator[tuple[str, str | None]]:
     yield "recordings.link_key", config.recordings.link_key
     for path, switch in c.draft.switches:
         yield f"{path}.password", switch.password
-    for path, holder in _holders(c):
+    for path, holder in holders(c):
         yield f"{path}.token", holder.token
-        for inner_path, inner in _inner(path, holder):
+        for inner_path, inner in inner_tokens(path, holder):
             yield f"{inner_path}.token", inner.token
     urls = [("redis.url", config.redis.url)]
     urls += [(f"{path}.redis.url", one.redis.url) for path, one in c.draft.integrators if one.redis is not None]
@@ -53,12 +53,12 @@ def _password_of(url: str) -> str | None:
         return None
 
 
-def _holders(c: Context) -> list[tuple[str, _Holder]]:
+def holders(c: Context) -> list[tuple[str, _Holder]]:
     accounts = [(f"accounts.{name}", account) for name, account in c.config.accounts.items()]
     return [("admin", c.config.admin), *c.draft.integrators, *accounts]
 
 
-def _inner(path: str, holder: _Holder) -> Iterable[tuple[str, IntegratorToken | CardsToken]]:
+def inner_tokens(path: str, holder: _Holder) -> Iterable[tuple[str, IntegratorToken | CardsToken]]:
     tokens: Sequence[IntegratorToken | CardsToken] = holder.tokens
     return [(f"{path}.tokens[{i}]", token) for i, token in enumerate(tokens)]
 
@@ -68,8 +68,8 @@ def ports_have_tokens(c: Context) -> Iterator[Finding]:
     if c.is_readable("admin"):
         needed.append(("admin", c.config.admin, "missing; the admin port has no default token"))
     others: list[tuple[str, Bearer]] = [*c.draft.integrators]
-    for path, holder in _holders(c):
-        others += _inner(path, holder)
+    for path, holder in holders(c):
+        others += inner_tokens(path, holder)
     needed += [(path, bearer, "missing secret; expected token or token_hash") for path, bearer in others]
     for path, bearer, message in needed:
         if not bearer.token and not bearer.token_hash:
@@ -77,8 +77,8 @@ def ports_have_tokens(c: Context) -> Iterator[Finding]:
 
 
 def tokens_can_be_sent(c: Context) -> Iterator[Finding]:
-    for path, holder in _holders(c):
-        for token_path, token in [(path, holder), *_inner(path, holder)]:
+    for path, holder in holders(c):
+        for token_path, token in [(path, holder), *inner_tokens(path, holder)]:
             if token.token is not None and token.token_hash is not None:
                 yield f"{token_path}.token_hash", "expected token or token_hash, not both"
             if token.token_hash == hash_token(""):
@@ -100,7 +100,7 @@ def tokens_of_a_port_differ(c: Context) -> Iterator[Finding]:
 
 
 def _differ(path: str, holder: _Holder, known: dict[bytes, str], shared: str = "") -> Iterator[Finding]:
-    for token_path, token in [(path, holder), *_inner(path, holder)]:
+    for token_path, token in [(path, holder), *inner_tokens(path, holder)]:
         digest = digest_of(token)
         if digest:
             if known.get(digest) not in (None, shared):
@@ -111,9 +111,9 @@ def _differ(path: str, holder: _Holder, known: dict[bytes, str], shared: str = "
 
 
 def names_of_tokens_differ(c: Context) -> Iterator[Finding]:
-    for path, holder in _holders(c):
+    for path, holder in holders(c):
         names: set[str] = set()
-        for inner_path, inner in _inner(path, holder):
+        for inner_path, inner in inner_tokens(path, holder):
             if inner.name in names:
                 yield f"{inner_path}.name", "a token above has this name"
             names.add(inner.name)

@@ -1,0 +1,117 @@
+"""Warnings: what a configuration that works should not have. Certain mistakes are refused instead."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from esl_apps.config.model import Breaker, Limits, sections
+from esl_apps.config.rules.context import Context, Finding, Rule
+from esl_apps.config.rules.secrets import holders, inner_tokens
+from esl_apps.config.tokens import digest_of
+from esl_apps.net.address import is_loopback, split_address
+
+#: Characters. A shorter token is found by trying.
+SHORT_TOKEN = 16
+
+
+def tokens_are_short(c: Context) -> Iterator[Finding]:
+    for path, holder in holders(c):
+        for token_path, bearer in [(path, holder), *inner_tokens(path, holder)]:
+            if bearer.token and len(bearer.token) < SHORT_TOKEN:
+                yield (
+                    f"{token_path}.token",
+                    f"shorter than {SHORT_TOKEN} characters, so it can be guessed; `openssl rand -hex 24` makes one",
+                )
+
+
+def one_token_opens_several_things(c: Context) -> Iterator[Finding]:
+    seen: dict[bytes, str] = {}
+    for path, holder in holders(c):
+        for token_path, bearer in [(path, holder), *inner_tokens(path, holder)]:
+            digest = digest_of(bearer)
+            if not digest:
+                continue
+            key = "token_hash" if bearer.token_hash else "token"
+            if digest in seen:
+                yield f"{token_path}.{key}", f"the same as that of {seen[digest]}: its holder can use both"
+            seen.setdefault(digest, token_path)
+
+
+def cards_have_no_pin_key(c: Context) -> Iterator[Finding]:
+    if not c.config.pin_key and (c.config.accounts or c.config.cccp.cccp_cc_number):
+        yield "pin_key", "missing: no card's PIN opens anything, and none can be set; every node needs the same key"
+
+
+def http_is_plain(c: Context) -> Iterator[Finding]:
+    for path, section in sections(c.config):
+        if section.tls is None and not is_loopback(split_address(section.listen)[0]):
+            yield (
+                f"{path}.listen",
+                "plain HTTP: tokens and numbers can be read on the way; set tls, or put a TLS proxy in front of it",
+            )
+
+
+def event_socket_listens_everywhere(c: Context) -> Iterator[Finding]:
+    node = c.config.node
+    host, _port = split_address(node.listen)
+    if not _is_unspecified(host):
+        return
+    yield (
+        "node.listen",
+        "every network reaches it, and the event socket has no password: anyone can pose as a switch; "
+        "listen on the switches' network only, or keep others out with a firewall",
+    )
+    if not node.advertise:
+        yield "node.advertise", f"missing: switches are told to connect to {host}, which is themselves"
+
+
+def _is_unspecified(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def nothing_limits_spending(c: Context) -> Iterator[Finding]:
+    config = c.config
+    limits = [config.spending.limits, *(integrator.limits for integrator in config.integrators)]
+    breakers = [config.spending.breaker, *(integrator.breaker for integrator in config.integrators)]
+    for account in config.accounts.values():
+        limits += [account.limits, account.card_limits]
+        breakers.append(account.breaker)
+    if all(one == Limits() for one in limits) and all(one == Breaker(end_calls=one.end_calls) for one in breakers):
+        yield "spending", "no limit and no breaker: nothing stops a fraud before the bill comes"
+
+
+def everyone_is_trusted(c: Context) -> Iterator[Finding]:
+    for i, text in enumerate(c.config.trust):
+        if ipaddress.ip_network(text).prefixlen == 0:
+            yield f"trust[{i}]", "every address: anyone can claim to be any caller"
+    for path, integrator in c.draft.integrators:
+        for i, text in enumerate(integrator.legacy_get.allow if integrator.legacy_get else []):
+            if ipaddress.ip_network(text).prefixlen == 0:
+                yield f"{path}.legacy_get.allow[{i}]", "every address: anyone can place calls, with no token"
+
+
+def redis_database_is_not_a_number(c: Context) -> Iterator[Finding]:
+    urls = [("redis.url", c.config.redis.url)]
+    urls += [(f"{path}.redis.url", one.redis.url) for path, one in c.draft.integrators if one.redis is not None]
+    for path, url in urls:
+        parts = urlsplit(url)
+        database = parts.path.strip("/")
+        if parts.scheme in ("redis", "rediss") and database and not database.isdigit():
+            yield path, "the database behind the last / is not a number; 0 is used"
+
+
+WARNINGS: tuple[Rule, ...] = (
+    tokens_are_short,
+    one_token_opens_several_things,
+    cards_have_no_pin_key,
+    http_is_plain,
+    event_socket_listens_everywhere,
+    nothing_limits_spending,
+    everyone_is_trusted,
+    redis_database_is_not_a_number,
+)
