@@ -17,11 +17,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from benchmarks import table
 from esl_apps.apps import click2dial
-from esl_apps.apps.ringing import Rang
+from esl_apps.apps.ringing import Rang, ring_aleg
 from esl_apps.apps.settings import Settings
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.numbers import NumberPlan
@@ -167,6 +168,7 @@ def originates(config: dict[str, Any]) -> Callable[[], str]:
         ringback="%(2000,4000,440,480)",
         recordings=config["recordings"]["dir"],
     )
+    policy: Any = SimpleNamespace(settings=settings)
     integrator = config["integrators"][0]
     client = order_module.Client(integrator["name"], plan, agent_timeout=integrator["agent_timeout"])
     order = client.read(REQUEST)
@@ -183,9 +185,9 @@ def originates(config: dict[str, Any]) -> Callable[[], str]:
 
     def command() -> str:
         line = NotingLine()
-        attempt = click2dial.new_attempt(client, order, settings)
+        click = click2dial.new_call(order, client, settings)
         application = f"socket({config['node']['listen']}/click2dial async full)"
-        click2dial.ring_agent(line, attempt, order, client, settings, application)
+        ring_aleg(line, click.attempt, click2dial.aleg(click, policy, application))
         return line.command
 
     return command

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from esl_apps.apps.application import Application
+from esl_apps.apps.context import AppPolicy, Host
 from esl_apps.apps.legs import aleg_variables
-from esl_apps.apps.session import Rules, Session, account_level, shown_number
-from esl_apps.apps.settings import Settings
+from esl_apps.apps.ringing import Aleg
+from esl_apps.apps.session import Session, account_level, shown_number
 from esl_apps.core import dialstring, numbers, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
-from esl_apps.core.cards import Account, Usage
+from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
-from esl_apps.core.numbers import Number
+from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "autodial"
@@ -42,52 +44,86 @@ class AutodialOrder:
     """What A hears first: a prompt by name, or a URL that the configuration lists."""
 
 
-def new_attempt(order: AutodialOrder, account: Account) -> Attempt:
-    return Attempt(
+class _Kept(msgspec.Struct):
+    """An order as it is kept for another process."""
+
+    a: str
+    b: str | None
+    conference: str | None
+    retain_cid: bool
+    media_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AutodialCall:
+    """A call from an order to its end."""
+
+    attempt: Attempt
+    order: AutodialOrder
+    account: Account
+
+
+def new_call(order: AutodialOrder, account: Account) -> AutodialCall:
+    b = order.b.dialled if order.b else None
+    attempt = Attempt(
         app=REF,
         integrator=account.integrator,
         account_id=account.id,
         extension=order.a.dialled,
-        number=order.b.dialled if order.b else f"conference:{order.conference}",
+        number=b or f"conference:{order.conference}",
         dial_number=None,
         call_dir=numbers.direction(order.a, order.b),
+        order=msgspec.to_builtins(_Kept(order.a.dialled, b, order.conference, order.retain_cid, order.media_id)),
     )
+    return AutodialCall(attempt, order, account)
 
 
-def charges(attempt: Attempt, order: AutodialOrder, rules: Rules, account: Account) -> list[Charge]:
+def restore(attempt: Attempt, policy: AppPolicy) -> AutodialCall | None:
+    """A call of another process; None if what it needs is gone. :raises StoreUnavailable: Redis is down."""
+    account = policy.cards.account(attempt.account_id or "")
+    if attempt.order is None or account is None:
+        return None
+    plan = policy.settings.plan
+    try:
+        kept = msgspec.convert(attempt.order, _Kept)
+        a, b = plan.read(kept.a), plan.read(kept.b) if kept.b else None
+    except (msgspec.ValidationError, NotDialable):
+        return None
+    # It comes from Redis, which others may write to: execute nothing that is not a room or a prompt.
+    if b is None and not CONFERENCE.fullmatch(kept.conference or ""):
+        return None
+    if kept.media_id is not None and not policy.is_media(kept.media_id):
+        return None
+    return AutodialCall(attempt, AutodialOrder(a, b, kept.conference, 0.0, kept.retain_cid, kept.media_id), account)
+
+
+def charges(autodial: AutodialCall, policy: AppPolicy) -> list[Charge]:
     """What is paid before A is rung. An extension costs nothing, but a conference has no other leg to pay for."""
+    order = autodial.order
     if order.a.is_emergency or (order.a.is_extension and order.b is not None):
         return []
-    return [Charge(attempt.call_ref, [rules.system, account_level(account)], order.a, aleg=True)]
+    levels = [policy.rules.system, account_level(autodial.account)]
+    return [Charge(autodial.attempt.call_ref, levels, order.a, aleg=True)]
 
 
-def aleg(settings: Settings, rules: Rules, attempt: Attempt, account: Account) -> dict[str, str]:
-    """The variables of A's leg: it is shown the account's number."""
-    shown = account.caller_id or rules.default_caller_id or "anonymous"
-    return {
-        **aleg_variables(settings, attempt, ""),
+def aleg(autodial: AutodialCall, policy: AppPolicy, application: str) -> Aleg:
+    """How A is rung: it is shown the account's number."""
+    settings, account = policy.settings, autodial.account
+    shown = account.caller_id or policy.rules.default_caller_id or "anonymous"
+    variables = {
+        **aleg_variables(settings, autodial.attempt, ""),
         "origination_caller_id_number": shown,
         "origination_caller_id_name": dialstring.encode(account.caller_id_name or shown),
         "ignore_early_media": "true",
     }
+    return Aleg(variables, settings.endpoints.of(autodial.order.a, as_asked=False), application)
 
 
-def run(
-    call: Call,
-    attempt: Attempt,
-    order: AutodialOrder,
-    account: Account,
-    settings: Settings,
-    rules: Rules,
-    usage: Usage,
-    *,
-    begin: Callable[[Attempt], None],
-) -> None:
+def answered(call: Call, autodial: AutodialCall, policy: AppPolicy, host: Host) -> None:
     """A has answered: the announcement, then B."""
-    session = Session(call, REF, settings, rules, begin, usage, attempt, account=account, caller=order.a.plus)
-    session.longest = rules.max_session
-    session.own_aleg()
-    attempt.aleg_uuid = call.uuid
+    attempt, order, account = autodial.attempt, autodial.order, autodial.account
+    session = Session.of_answered(call, attempt, policy, host, account)
+    session.caller = order.a.plus
 
     def talk() -> None:
         attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from esl_apps.apps import dialthrough
 from esl_apps.apps.application import Application
+from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.legs import aleg_variables
-from esl_apps.apps.session import Refused, Rules, Session, account_level, session_variables
-from esl_apps.apps.settings import Settings
+from esl_apps.apps.ringing import Aleg
+from esl_apps.apps.session import Session, SessionRefused, account_level, session_variables
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call, CallEnded
-from esl_apps.core.cards import Account, Card, Cards, Usage
+from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
-from esl_apps.core.limits import Level, Limits
+from esl_apps.core.limits import Level
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import denied
 from esl_apps.core.terms import AGENT_ANSWERED
@@ -24,6 +25,16 @@ APPLICATION = Application(
 )
 #: Seconds for which an answered callback waits for the key that confirms it (``callback.confirm``).
 CONFIRM = 10.0
+
+
+def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
+    """A caller has come to the callback number: refused unanswered and perhaps rung back later."""
+    caller = policy.caller(call)
+    dnis = call.header("Caller-Destination-Number") or ""
+    if refuse(call, policy.settings.callback_answer_after):
+        host.missed(caller, dnis)
+    else:
+        dialthrough.arrive(call, arrival, policy, host)
 
 
 def refuse(call: Call, answer_after: float) -> bool:
@@ -43,12 +54,13 @@ def refuse(call: Call, answer_after: float) -> bool:
     return True
 
 
-def whom_to_call(caller: str | None, settings: Settings, rules: Rules, cards: Cards) -> tuple[Number, Card] | str:
+def whom_to_call(caller: str | None, policy: AppPolicy) -> tuple[Number, Card] | str:
     """The number to ring and its card, or why there is none.
 
     Never an own DID, a class that is denied, or a number that is not enrolled.
     :raises StoreUnavailable: Redis is away: that is no answer, and no reason to forget a callback.
     """
+    settings, rules, cards = policy.settings, policy.rules, policy.cards
     if caller is None:
         return "the number is withheld"
     try:
@@ -68,71 +80,81 @@ def whom_to_call(caller: str | None, settings: Settings, rules: Rules, cards: Ca
     return number, card
 
 
-def new_attempt(number: Number, account: Account, caller_id: str) -> Attempt:
-    """A try at ringing back; ``extension`` is the number that is called back."""
-    return Attempt(
+@dataclass(frozen=True, slots=True)
+class RingBack:
+    """One try at ringing a caller back."""
+
+    attempt: Attempt
+    number: Number
+    card: Card
+    account: Account
+
+
+def new_call(number: Number, card: Card, account: Account, policy: AppPolicy) -> RingBack:
+    """``extension`` is the number that is called back."""
+    attempt = Attempt(
         app=REF,
         integrator=account.integrator,
         account_id=account.id,
         extension=number.plus,
         number=None,
-        dial_number=caller_id,
+        dial_number=policy.caller_id_of(account),
         call_dir="external",
+        order={"card": card.id},
     )
+    return RingBack(attempt, number, card, account)
 
 
-def charge(
-    attempt: Attempt, number: Number, rules: Rules, account: Account, card: Card, card_limits: Limits | None
-) -> Charge:
-    """What ringing back costs: as a call of the card's, to its own number."""
-    return Charge(
-        attempt.call_ref,
-        [rules.system, account_level(account), Level(f"card:{card.id}", card_limits)],
-        number,
-        aleg=True,
-    )
+def restore(attempt: Attempt, policy: AppPolicy) -> RingBack | None:
+    """A try of another process; None if what it needs is gone. :raises StoreUnavailable: Redis is down."""
+    account = policy.cards.account(attempt.account_id or "")
+    if attempt.order is None or account is None:
+        return None
+    card = policy.cards.get(account.id, str(attempt.order.get("card")))
+    if card is None or not card.active:
+        return None
+    try:
+        number = policy.settings.plan.read(attempt.extension or "")
+    except NotDialable:
+        return None
+    return RingBack(attempt, number, card, account)
 
 
-def aleg(settings: Settings, attempt: Attempt, card: Card, caller_id: str) -> dict[str, str]:
-    """The variables of the leg that rings back."""
-    return {
-        **aleg_variables(settings, attempt, card.user_id or ""),
+def charges(ring_back: RingBack, policy: AppPolicy) -> list[Charge]:
+    """What ringing back costs: as a call of the card's, to its own number. :raises StoreUnavailable: Redis is down."""
+    account = ring_back.account
+    card_level = Level(f"card:{ring_back.card.id}", policy.cards.card_limits(account.id))
+    levels = [policy.rules.system, account_level(account), card_level]
+    return [Charge(ring_back.attempt.call_ref, levels, ring_back.number, aleg=True)]
+
+
+def aleg(ring_back: RingBack, policy: AppPolicy, application: str) -> Aleg:
+    """How the number is rung back."""
+    settings, shown = policy.settings, ring_back.attempt.dial_number or ""
+    variables = {
+        **aleg_variables(settings, ring_back.attempt, ring_back.card.user_id or ""),
         "hangup_after_bridge": "false",
-        "origination_caller_id_number": caller_id,
-        "origination_caller_id_name": caller_id,
+        "origination_caller_id_number": shown,
+        "origination_caller_id_name": shown,
         "ignore_early_media": "true",
     }
+    return Aleg(variables, settings.endpoints.of(ring_back.number, as_asked=False), application)
 
 
-def run(
-    call: Call,
-    attempt: Attempt,
-    card: Card,
-    account: Account,
-    settings: Settings,
-    rules: Rules,
-    cards: Cards,
-    usage: Usage,
-    *,
-    confirm: bool,
-    begin: Callable[[Attempt], None],
-) -> None:
+def answered(call: Call, ring_back: RingBack, policy: AppPolicy, host: Host) -> None:
     """The number called back has answered: as dialthrough, from asking for the number."""
-    session = Session(
-        call, REF, settings, rules, begin, usage, attempt, account=account, card=card, caller=attempt.extension
-    )
-    session.longest = rules.max_session
-    session.own_aleg()
-    attempt.aleg_uuid = call.uuid
+    attempt, card, settings = ring_back.attempt, ring_back.card, policy.settings
+    session = Session.of_answered(call, attempt, policy, host, ring_back.account, card)
+    session.caller = attempt.extension
 
     def talk() -> None:
         call.answer(session_variables(settings, attempt, session.user))
         attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
-        call.wait_for_hangup(rules.prompt_delay)
-        if confirm and not session.collect("confirm_callback", 1, CONFIRM, 1.0):
+        call.wait_for_hangup(session.rules.prompt_delay)
+        if settings.callback_confirm and not session.collect("confirm_callback", 1, CONFIRM, 1.0):
             # A mailbox answers and presses nothing.
-            raise Refused("goodbye", note="nobody pressed a key")
-        dialthrough.take(session, cards, card)
-        dialthrough.dial_on(session, cards, home_only=False)
+            raise SessionRefused("goodbye", note="nobody pressed a key")
+        dialthrough.take(session, card)
+        dialthrough.dial_on(session, home_only=False)
 
     session.run(talk)

@@ -1,8 +1,8 @@
 """Click-to-dial: ring the agent; when the agent answers, dial the callee.
 
-Two ways in. Over HTTP a request makes the agent's phone ring (``ring_agent``), and the answered A-leg comes
-to ``run``. From a SIP or WebRTC phone the agent *is* the caller (``run_from_phone``), and the same values
-come as ``X-Teleforge-*`` headers. What is asked is read by one function, ``read``.
+Two ways in. Over HTTP a request makes the agent's phone ring (:func:`aleg`), and the answered A-leg comes
+to :func:`answered`. From a SIP or WebRTC phone the agent *is* the caller (:func:`arrive`), and the same values
+come as ``X-Teleforge-*`` headers. ``Client.read`` reads both.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from esl_apps.apps.application import Application
+from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
 from esl_apps.apps.ending import conclude
-from esl_apps.apps.legs import aleg_variables, bleg_variables, join, recording_name, recording_path
-from esl_apps.apps.ringing import Line, ring_aleg
+from esl_apps.apps.legs import Bleg, aleg_variables, join, recording_name, recording_path
+from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Settings
 from esl_apps.core import causes, dialstring, numbers, reference, terms
 from esl_apps.core.attempt import Attempt
@@ -40,8 +42,18 @@ APPLICATION = Application(
 # Over HTTP ---------------------------------------------------------------------------------------------
 
 
-def new_attempt(client: Client, order: Order, settings: Settings, ref: str = "") -> Attempt:
-    return Attempt(
+@dataclass(frozen=True, slots=True)
+class ClickCall:
+    """A call from an order to its end."""
+
+    attempt: Attempt
+    order: Order
+    client: Client
+
+
+def new_call(order: Order, client: Client, settings: Settings, ref: str = "") -> ClickCall:
+    """``ref``: the call's reference, if it has one already."""
+    attempt = Attempt(
         app=REF,
         integrator=client.name,
         extension=order.agent.dialled,
@@ -51,23 +63,26 @@ def new_attempt(client: Client, order: Order, settings: Settings, ref: str = "")
         contact_ref=order.contact_ref,
         call_ref=ref or reference.new_ref(),
     )
+    return ClickCall(attempt, order, client)
 
 
-def charges(attempt: Attempt, order: Order, client: Client) -> list[Charge]:
+def charges(click: ClickCall, policy: AppPolicy) -> list[Charge]:
     """What a call's legs cost. An agent outside is paid for from its answer on, and with it the call."""
+    ref, order, levels = click.attempt.call_ref, click.order, click.client.levels
     if order.callee.is_emergency:
         return []
-    callee = Charge(attempt.call_ref, client.levels, order.callee, owner=order.agent.is_extension)
+    callee = Charge(ref, levels, order.callee, owner=order.agent.is_extension)
     if order.agent.is_extension:
         return [callee]
-    return [Charge(attempt.call_ref, client.levels, order.agent, aleg=True), callee]
+    return [Charge(ref, levels, order.agent, aleg=True), callee]
 
 
-def aleg(attempt: Attempt, order: Order, client: Client, settings: Settings) -> dict[str, str]:
-    """The variables of the agent's leg, enough to go on from where another process left."""
+def aleg(click: ClickCall, policy: AppPolicy, application: str) -> Aleg:
+    """How the agent is rung. The leg carries enough to go on from where another process left."""
+    attempt, order, settings = click.attempt, click.order, policy.settings
     # A phone inside shows whom it is about to talk to; a number outside is shown a number of the integrator's.
     shown = order.callee.dialled if order.agent.is_extension else attempt.dial_number or ""
-    return {
+    variables = {
         **aleg_variables(settings, attempt, order.agent.dialled),
         "esl_callee": order.callee.dialled,
         "esl_outbound_id": order.outbound.dialled,
@@ -76,18 +91,8 @@ def aleg(attempt: Attempt, order: Order, client: Client, settings: Settings) -> 
         # A 183 from the agent's mobile is no answer: the callee would be rung for nobody (hazard 18).
         "ignore_early_media": "true",
     }
-
-
-def ring_agent(
-    line: Line, attempt: Attempt, order: Order, client: Client, settings: Settings, application: str
-) -> bool:
-    """Ring the agent. True: it answered, and its leg is on its way to ``run``; else the attempt is ended.
-
-    ``application``: ``socket(host:port/click2dial async full)``, where an answered leg goes.
-    """
-    leg = aleg(attempt, order, client, settings)
     endpoints = settings.endpoints.of(order.agent, as_asked=True)
-    return ring_aleg(line, attempt, leg, endpoints, client.agent_timeout, application)
+    return Aleg(variables, endpoints, application, click.client.agent_timeout)
 
 
 def order_of(call: Call, plan: NumberPlan) -> Order:
@@ -100,37 +105,37 @@ def order_of(call: Call, plan: NumberPlan) -> Order:
     )
 
 
-def run(call: Call, attempt: Attempt, order: Order, client: Client, settings: Settings) -> None:
-    """The agent has answered, and what the call costs has begun to be paid (``charges``): dial the callee, join the
-    two, and see the call to its end."""
+def answered(call: Call, click: ClickCall, policy: AppPolicy, host: Host) -> None:
+    """The agent has answered, and what the call costs has begun to be paid (:func:`charges`): dial the callee, join
+    the two, and see the call to its end."""
+    attempt = click.attempt
     attempt.aleg_uuid = call.uuid
     attempt.enter(terms.AGENT_ANSWERED, call.answered_at or time.time())
     failed: Bridged | None = None
     try:
         if attempt.cancelled_by is None and attempt.cut is None:
-            failed = _dial_callee(call, attempt, order, client, settings)
+            failed = _dial_callee(call, click, policy)
         call.hangup("NORMAL_CLEARING")
     except CallEnded as ended:
         attempt.note("aleg_ended", str(ended))
     _finish(call, attempt, failed)
 
 
-def _dial_callee(call: Call, attempt: Attempt, order: Order, client: Client, settings: Settings) -> Bridged | None:
-    """B's outcome where it did not answer; None once the two have talked."""
+def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | None:
+    """B's outcome if it did not answer; None once the two have talked."""
+    attempt, order, client, settings = click.attempt, click.order, click.client, policy.settings
     recording = None
     if client.record:
         attempt.recording_url = recording_name(attempt)
         recording = recording_path(settings.recordings, client.name, attempt.recording_url)
-    timeout = client.callee_timeout
-    bridged = join(
-        call,
-        attempt,
-        # Held by nobody while they talk.
-        bleg_variables(settings, attempt, order.agent.dialled, attempt.dial_number or "", timeout, recording),
-        settings.endpoints.of(order.callee, as_asked=True),
-        timeout,
-        min([client.longest, *(charge.longest for charge in attempt.charges if charge.longest is not None)]),
+    bleg = Bleg(
+        caller_id=attempt.dial_number or "",
+        timeout=client.callee_timeout,
+        longest=min([client.longest, *(charge.longest for charge in attempt.charges if charge.longest is not None)]),
+        user=order.agent.dialled,
+        recording=recording,
     )
+    bridged = join(call, attempt, settings, bleg, settings.endpoints.of(order.callee, as_asked=True))
     return None if bridged.answered else bridged
 
 
@@ -146,22 +151,19 @@ def _finish(call: Call, attempt: Attempt, failed: Bridged | None) -> None:
 _FAMILIES = ("X-Teleforge", "X-Platforma")
 
 
-def run_from_phone(
-    call: Call,
-    client: Client,
-    settings: Settings,
-    *,
-    trusted: Callable[[str], bool],
-    begin: Callable[[Attempt], None],
-    usage: Usage,
-) -> None:
-    """A SIP or WebRTC phone dialled a callee with ``X-Teleforge-*`` headers.
+def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
+    """A SIP or WebRTC phone dialled a callee with ``X-Teleforge-*`` headers, to ``click2dial[/INTEGRATOR]``.
 
-    Its authenticated user is the agent; a packet of a ``trust`` address may name one in From. ``begin`` makes
-    the attempt known before anything is dialled.
+    Its authenticated user is the agent; a packet of a ``trust`` address may name one in From.
+
+    :raises NotServed: There is no such integrator.
     """
+    clients, settings = policy.clients, policy.settings
+    client = clients.get(arrival.path[1]) if len(arrival.path) > 1 else next(iter(clients.values()), None)
+    if client is None:
+        raise NotServed("no such integrator", "SWITCH_CONGESTION")
     family = next((name for name in _FAMILIES if call.sip_header(f"{name}-Outbound-ID") is not None), _FAMILIES[0])
-    agent = _agent_of(call, trusted)
+    agent = _agent_of(call, policy.trusted)
     callee = call.header("Caller-Destination-Number") or ""
     fields: dict[str, object] = {
         "agent": agent or "",
@@ -192,22 +194,23 @@ def run_from_phone(
             contact_ref=client.contact_ref(fields, []) if agent is not None else "",
         )
         attempt.aleg_uuid = call.uuid
-        begin(attempt)
+        host.begin(attempt)
         attempt.dialled(call.created_at)
         _refuse(call, attempt, faults, family)
         return
-    attempt = new_attempt(client, order, settings)
+    click = new_call(order, client, settings)
+    attempt = click.attempt
     attempt.aleg_uuid = call.uuid
-    begin(attempt)
+    host.begin(attempt)
     attempt.dialled(call.created_at)
-    fault = _pay(usage, attempt, charges(attempt, order, client))
+    fault = _pay(host.usage, attempt, charges(click, policy))
     if fault is not None:
         _refuse(call, attempt, [fault], family)
         return
     failed: Bridged | None = None
     try:
         call.set(aleg_variables(settings, attempt, order.agent.dialled))
-        failed = _dial_callee(call, attempt, order, client, settings)
+        failed = _dial_callee(call, click, policy)
         call.hangup(failed.cause if failed is not None else "NORMAL_CLEARING")
     except CallEnded as ended:
         attempt.note("aleg_ended", str(ended))

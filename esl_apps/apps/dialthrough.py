@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from esl_apps.apps.application import Application
-from esl_apps.apps.session import Refused, Rules, Session, open_session, session_variables, shown_number
-from esl_apps.apps.settings import Settings
+from esl_apps.apps.context import AppPolicy, Arrival, Host
+from esl_apps.apps.session import Session, SessionRefused, session_variables, shown_number
 from esl_apps.core import dialstring
-from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
-from esl_apps.core.cards import Card, Cards, Usage
+from esl_apps.core.cards import Card
 from esl_apps.core.numbers import NotDialable, Number
-from esl_apps.core.pins import Guard, Source
 from esl_apps.core.restrictions import Rule
 from esl_apps.core.terms import AGENT_ANSWERED
 
@@ -31,42 +29,27 @@ FIRST_DIGIT, BETWEEN = 5.0, 2.0
 _REALM = re.compile(r"[A-Za-z0-9.-]+")
 
 
-def run(
-    call: Call,
-    settings: Settings,
-    rules: Rules,
-    cards: Cards,
-    usage: Usage,
-    guard: Guard,
-    *,
-    caller: str | None,
-    attested: bool,
-    source: Source,
-    begin: Callable[[Attempt], None],
-    session_ref: str = "",
-) -> None:
-    """``caller``: the caller's number, None if it is withheld. ``attested``: STIR/SHAKEN vouches for it.
-    ``source``: what wrong PINs are counted against."""
-    session = open_session(
-        call, REF, settings, rules, begin, usage, caller=caller, account=None, session_ref=session_ref
-    )
-    session.longest = rules.max_session
+def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
+    """A caller has come with a card: known by their number, or by a PIN."""
+    attested = policy.attested(call)
+    session = Session.open(call, REF, arrival, policy, host)
 
     def talk() -> None:
-        call.answer(session_variables(settings, session.attempt, ""))
+        call.answer(session_variables(policy.settings, session.attempt, ""))
         session.attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
-        card, by_number = _authorise(session, cards, guard, source, attested)
-        take(session, cards, card)
-        dial_on(session, cards, home_only=by_number and rules.cid_trust == "national")
+        card, by_number = _authorise(session, attested)
+        take(session, card)
+        dial_on(session, home_only=by_number and session.rules.cid_trust == "national")
 
     session.run(talk)
 
 
-def take(session: Session, cards: Cards, card: Card) -> None:
-    """Go on as this card. :raises Refused: its account is unknown, or it has too many calls."""
+def take(session: Session, card: Card) -> None:
+    """Go on as this card. :raises SessionRefused: its account is unknown, or it has too many calls."""
+    cards = session.policy.cards
     account = cards.account(card.account_id)
     if account is None:
-        raise Refused("unauthorized_call", note="the card's account is not known")
+        raise SessionRefused("unauthorized_call", note="the card's account is not known")
     session.card, session.account = card, account
     session.card_limits = cards.card_limits(account.id)
     attempt = session.attempt
@@ -77,32 +60,33 @@ def take(session: Session, cards: Cards, card: Card) -> None:
     session.call.set(session_variables(session.settings, attempt, session.user))
 
 
-def dial_on(session: Session, cards: Cards, *, home_only: bool) -> None:
+def dial_on(session: Session, *, home_only: bool) -> None:
     """Number after number, until the caller leaves or the session's time is up."""
     assert session.card is not None
     while session.left > 0:
-        number = _ask_number(session, cards)
+        number = _ask_number(session)
         _check(session, number, home_only)
-        if _ask_again(session, cards, number):
+        if _ask_again(session, number):
             _check(session, number, home_only)
         shown, own = shown_number(session, session.caller if session.card.retain_cid else None)
         session.tell(session.dial(number, shown, _diversion(session) if own else None))
 
 
 def _check(session: Session, number: Number, home_only: bool) -> None:
-    """:raises Refused: this card must not dial it."""
+    """:raises SessionRefused: this card must not dial it."""
     session.check(number, *_levels(session))
     if home_only and not session.settings.plan.is_home(number):
         session.refuse(number, "known by number alone: dials at home only")
 
 
-def _ask_again(session: Session, cards: Cards, number: Number) -> bool:
+def _ask_again(session: Session, number: Number) -> bool:
     """A session may last an hour: a card that was taken away in it dials no further number. True: what it may dial is
     not what it was, and ``number`` is to be checked again. ``number`` is the card's last from here on.
 
-    :raises Refused: the card or its account is there no more, or inactive.
+    :raises SessionRefused: the card or its account is there no more, or inactive.
     """
     assert session.card is not None
+    cards = session.policy.cards
     before = session.card.user_id, session.account
     card = cards.dial(session.card.account_id, session.card.id, number.plus)
     account = cards.account(card.account_id) if card is not None and card.active else None
@@ -112,10 +96,13 @@ def _ask_again(session: Session, cards: Cards, number: Number) -> bool:
     return (card.user_id, account) != before
 
 
-def _authorise(session: Session, cards: Cards, guard: Guard, source: Source, attested: bool) -> tuple[Card, bool]:
-    """The caller's card, and whether its number alone was the proof. :raises Refused: no proof in three tries."""
-    rules, call = session.rules, session.call
-    enrolled = _by_number(session, cards)
+def _authorise(session: Session, attested: bool) -> tuple[Card, bool]:
+    """The caller's card, and whether its number alone was the proof.
+
+    :raises SessionRefused: no proof in three tries.
+    """
+    rules, call, cards = session.rules, session.call, session.policy.cards
+    enrolled = _by_number(session)
     if enrolled is not None and (attested if rules.cid_trust == "attested" else rules.cid_trust != "pin"):
         return enrolled, True
     for attempt in range(TRIES):
@@ -129,31 +116,31 @@ def _authorise(session: Session, cards: Cards, guard: Guard, source: Source, att
             and (not rules.pin_from_enrolled or (enrolled is not None and enrolled.account_id == card.account_id))
         )
         meant = card if card is not None else enrolled
-        if session.admits(guard, source, typed, right, meant.id if meant is not None else "") and card is not None:
+        if session.admits(typed, right, meant.id if meant is not None else "") and card is not None:
             return card, False
         if attempt + 1 < TRIES:
             call.play("invalid_pin")
-    raise Refused("retries_exceeded", note="wrong PIN")
+    raise SessionRefused("retries_exceeded", note="wrong PIN")
 
 
-def _by_number(session: Session, cards: Cards) -> Card | None:
+def _by_number(session: Session) -> Card | None:
     """The active card that the caller's number is enrolled with; None where there is none, or no number."""
     try:
         number = session.settings.plan.read(session.caller or "")
     except NotDialable:
         return None
-    card = cards.by_number(number.e164)
+    card = session.policy.cards.by_number(number.e164)
     return card if card is not None and card.active else None
 
 
-def _ask_number(session: Session, cards: Cards) -> Number:
-    """:raises Refused: no number that may be dialled in three tries."""
+def _ask_number(session: Session) -> Number:
+    """:raises SessionRefused: no number that may be dialled in three tries."""
     assert session.card is not None
     call, rules, plan = session.call, session.rules, session.settings.plan
     for _ in range(TRIES):
         typed = session.collect("enter_number", NUMBER_MOST, FIRST_DIGIT, BETWEEN)
         if rules.redial_code and typed == rules.redial_code:
-            last = cards.last_number(session.card.id)
+            last = session.policy.cards.last_number(session.card.id)
             if last is None:
                 call.play("no_last_number")
                 continue
@@ -170,7 +157,7 @@ def _ask_number(session: Session, cards: Cards) -> Number:
             return number
         session.attempt.note("callee_not_allowed", "allowed_callee_regex")
         call.play("invalid_extension")
-    raise Refused("retries_exceeded", note="no number that could be dialled")
+    raise SessionRefused("retries_exceeded", note="no number that could be dialled")
 
 
 def _levels(session: Session) -> list[Mapping[str, Rule]]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from esl_apps.apps.application import Application
-from esl_apps.apps.session import Refused, Rules, Session, open_session, session_variables, shown_number
-from esl_apps.apps.settings import Settings
-from esl_apps.core.attempt import Attempt
+from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
+from esl_apps.apps.session import Session, SessionRefused, session_variables, shown_number
+from esl_apps.apps.settings import Entrance
 from esl_apps.core.call import Call
-from esl_apps.core.cards import Account, Usage
 from esl_apps.core.numbers import NotDialable
-from esl_apps.core.pins import Guard, Source
 from esl_apps.core.restrictions import Rule
 from esl_apps.core.terms import AGENT_ANSWERED
 
@@ -30,74 +27,38 @@ RINGING_SECONDS = 6.0
 FIRST_DIGIT = 10.0
 
 
-@dataclass(frozen=True)
-class Entrance:
-    """One DISA of an account. Times in seconds."""
-
-    name: str
-    account: Account
-    pin_hash: str | None
-    """None: whoever calls may dial, which the configuration had to say twice."""
-    pin_length: int
-    """Digits to collect at the most."""
-    retries: int
-    interdigit: float
-    max_digits: int
-    preconnect_audio: str
-    preconnect_seconds: float
-    use_account_caller_id: bool
-    enforce_call_restriction: bool
-    max_session: float
-
-
-def run(
-    call: Call,
-    entrance: Entrance,
-    settings: Settings,
-    rules: Rules,
-    usage: Usage,
-    guard: Guard,
-    *,
-    caller: str | None,
-    source: Source,
-    begin: Callable[[Attempt], None],
-    hash_pin: Callable[[str], str],
-    session_ref: str = "",
-) -> None:
-    """``caller``: the caller's number, None if withheld. ``source``: what wrong PINs are counted against.
-    ``hash_pin``: the keyed hash of a typed PIN."""
-    session = open_session(
-        call, REF, settings, rules, begin, usage, caller=caller, account=entrance.account, session_ref=session_ref
-    )
-    session.longest = entrance.max_session
+def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
+    """A caller has come to ``disa/ACCOUNT/NAME``. :raises NotServed: There is no such DISA."""
+    entrance = policy.entrance(arrival.path[1], arrival.path[2]) if len(arrival.path) == 3 else None
+    if entrance is None:
+        raise NotServed("no such DISA", "UNALLOCATED_NUMBER")
+    session = Session.open(call, REF, arrival, policy, host, entrance)
 
     def talk() -> None:
-        call.answer(session_variables(settings, session.attempt, ""))
+        call.answer(session_variables(policy.settings, session.attempt, ""))
         session.attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
         if entrance.pin_hash is not None:
-            _authorise(session, entrance, guard, source, hash_pin)
+            _authorise(session, entrance)
         while session.left > 0:
             _dial_one(session, entrance)
 
     session.run(talk)
 
 
-def _authorise(
-    session: Session, entrance: Entrance, guard: Guard, source: Source, hash_pin: Callable[[str], str]
-) -> None:
-    """:raises Refused: as many wrong PINs as there are tries."""
+def _authorise(session: Session, entrance: Entrance) -> None:
+    """:raises SessionRefused: as many wrong PINs as there are tries."""
     for attempt in range(entrance.retries):
         typed = session.collect_pin("enter_pin", entrance.pin_length, FIRST_DIGIT, entrance.interdigit)
-        right = hmac.compare_digest(hash_pin(typed), entrance.pin_hash or "")
-        if session.admits(guard, source, typed, right):
+        right = hmac.compare_digest(session.policy.hash_pin(typed), entrance.pin_hash or "")
+        if session.admits(typed, right):
             return
         if attempt + 1 < entrance.retries:
             session.call.play("invalid_pin")
-    raise Refused("retries_exceeded", note="wrong PIN")
+    raise SessionRefused("retries_exceeded", note="wrong PIN")
 
 
 def _dial_one(session: Session, entrance: Entrance) -> None:
-    """A dial tone, a number, a call. :raises Refused: the tries or the session are used up, or it is denied."""
+    """A dial tone, a number, a call. :raises SessionRefused: the tries or the session are used up, or it is denied."""
     call, plan = session.call, session.settings.plan
     # The tone asks for the digits: their time runs with it, not after it.
     first = max(0.0, FIRST_DIGIT - entrance.preconnect_seconds)
@@ -113,7 +74,7 @@ def _dial_one(session: Session, entrance: Entrance) -> None:
         shown, _ = shown_number(session, own)
         session.tell(session.dial(number, shown))
         return
-    raise Refused("retries_exceeded", note="no number that could be dialled")
+    raise SessionRefused("retries_exceeded", note="no number that could be dialled")
 
 
 def _levels(entrance: Entrance) -> list[Mapping[str, Rule]]:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from esl_apps.apps.application import Application
+from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import (
+    Bleg,
     aleg_variables,
     bleg_variables,
-    bounded,
     recording_name,
     recording_path,
     recording_variables,
 )
-from esl_apps.apps.settings import Settings
+from esl_apps.apps.settings import Queue
 from esl_apps.core import causes, numbers, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Leg
-from esl_apps.core.numbers import NotDialable, Number, presented
+from esl_apps.core.numbers import NotDialable, presented
 
 REF = "inbound"
 APPLICATION = Application(
@@ -34,40 +34,21 @@ APPLICATION = Application(
 ANONYMOUS = "anonymous"
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """One number of ``inbound``."""
-
-    did: Number
-    integrator: str
-    agents: tuple[Number, ...]
-    ring_timeout: float
-    longest: float
-    record: bool
-
-
-def run(
-    call: Call,
-    queue: Queue | None,
-    caller: str | None,
-    settings: Settings,
-    *,
-    begin: Callable[[Attempt], None],
-    announce: Callable[[Attempt, str, int], None],
-    session_ref: str = "",
-) -> None:
-    """``queue``: None where the dialled number is not configured. ``caller``: the caller's number, None if it
-    is withheld. ``announce`` pushes the inbound notification: the attempt, the agent, the seconds waited."""
+def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
+    """A call has come to a number of ``inbound``, or to one that isn't configured: that one gets a record too."""
+    caller = policy.caller(call)
     dnis = call.header("Caller-Destination-Number") or ""
+    queue = _queue_of(dnis, policy)
     if queue is None:
         attempt = Attempt(REF, None, None, caller, presented(dnis), "external")
-        begin(attempt)
+        host.begin(attempt)
         attempt.dialled(call.created_at)
         attempt.note("refused", "the number is not in the configuration's inbound")
         with suppress(CallEnded):
             call.hangup("UNALLOCATED_NUMBER")
         attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, call.ended().at)
         return
+    settings = policy.settings
     try:
         from_whom = settings.plan.read(caller) if caller else None
     except NotDialable:
@@ -79,10 +60,10 @@ def run(
         number=caller,
         dial_number=presented(dnis) or queue.did.e164,
         call_dir=numbers.direction(from_whom, queue.agents[0]),
-        session_ref=session_ref,
+        session_ref=arrival.session_ref,
     )
     attempt.aleg_uuid = call.uuid
-    begin(attempt)
+    host.begin(attempt)
     attempt.dialled(call.created_at)
     bridged: Bridged | None = None
     try:
@@ -95,7 +76,7 @@ def run(
             variables.update(recording_variables(path))
         call.set(variables)
         call.ring()
-        bridged = _ring(call, attempt, queue, caller, settings, announce)
+        bridged = _ring(call, attempt, queue, policy, host)
         if bridged.answered:
             call.hangup("NORMAL_CLEARING")
         elif bridged.timed_out or causes.failure(bridged.code) == "no_answer":
@@ -110,37 +91,44 @@ def run(
     end = call.ended()
     if end.bleg is not None and end.bleg.answered_at is not None and attempt.bridged_at is None:
         # The caller left in the instant of the answer, or the socket did not live to see it.
-        answered(attempt, end.bleg.answered_at, end.bleg, announce)
+        agent_answered(attempt, end.bleg.answered_at, end.bleg, host.announce)
     conclude(attempt, end, None if bridged is None or bridged.answered else bridged, terms.AGENT)
 
 
-def _ring(
-    call: Call,
-    attempt: Attempt,
-    queue: Queue,
-    caller: str | None,
-    settings: Settings,
-    announce: Callable[[Attempt, str, int], None],
-) -> Bridged:
-    leg = bleg_variables(settings, attempt, "", caller or ANONYMOUS, queue.ring_timeout, None)
-    # One agent's early media is not the caller's business while the others ring.
-    leg["ignore_early_media"] = "true"
+def _queue_of(dnis: str, policy: AppPolicy) -> Queue | None:
+    try:
+        return policy.queues.get(policy.settings.plan.read(dnis).e164)
+    except NotDialable:
+        return None
+
+
+def _ring(call: Call, attempt: Attempt, queue: Queue, policy: AppPolicy, host: Host) -> Bridged:
+    bleg = Bleg(
+        caller_id=attempt.number or ANONYMOUS,
+        timeout=queue.ring_timeout,
+        longest=queue.longest,
+        # One agent's early media is not the caller's business while the others ring.
+        variables={"ignore_early_media": "true"},
+    )
+    leg = bleg_variables(policy.settings, attempt, bleg)
     endpoints = [
         (endpoint, agent.dialled)
         for agent in queue.agents
-        for endpoint in settings.endpoints.of(agent, as_asked=True)[:1]
+        for endpoint in policy.settings.endpoints.of(agent, as_asked=True)[:1]
     ]
 
-    def progress(what: str, at: float, bleg: Leg | None) -> None:
+    def progress(what: str, at: float, leg: Leg | None) -> None:
         if what == "ringing":
             attempt.enter(terms.AGENT_RINGING, at)
         elif what == "answered":
-            answered(attempt, at, bleg, announce)
+            agent_answered(attempt, at, leg, host.announce)
 
-    return call.bridge(bounded(leg, queue.longest), endpoints, queue.ring_timeout, queue.longest, progress)
+    return call.bridge(leg, endpoints, queue.ring_timeout, queue.longest, progress)
 
 
-def answered(attempt: Attempt, at: float, bleg: Leg | None, announce: Callable[[Attempt, str, int], None]) -> None:
+def agent_answered(
+    attempt: Attempt, at: float, bleg: Leg | None, announce: Callable[[Attempt, str, int], None]
+) -> None:
     """An agent has answered: the client has waited as long as it had."""
     if bleg is not None and bleg.user:
         attempt.extension = bleg.user

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from esl_apps.apps.settings import Settings
 from esl_apps.core import causes, dialstring, terms
@@ -11,9 +12,9 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, Leg
 
 #: Seconds by which the switch's own timers come behind the application's, of which they are the net.
-_NET = 5
+NET = 5
 #: The first application that a leg runs, which nobody waits for.
-_UNHEARD = {"app_uuid": dialstring.UNHEARD}
+UNHEARD = {"app_uuid": dialstring.UNHEARD}
 
 
 #: The context that a leg is transferred to by its far side: there must be none of this name.
@@ -58,31 +59,46 @@ def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str,
     }
 
 
-def bleg_variables(
-    settings: Settings, attempt: Attempt, user: str, caller_id: str, timeout: float, recording: str | None
-) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Bleg:
+    """How B is dialled. Times in seconds."""
+
+    caller_id: str
+    """The number that B is shown."""
+    timeout: float
+    """From the first INVITE to an answer."""
+    longest: float
+    """The two may talk for as long."""
+    user: str = ""
+    """The ``esl_user_id`` of the leg."""
+    recording: str | None = None
+    """The file on the switch; None: the talk is not recorded."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Further channel variables."""
+
+
+def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str, str]:
     """What a B-leg carries. The caller ID is explicit, or the callee sees "Outbound Call" (hazard 21)."""
     result = {
-        **leg_variables(attempt, user),
+        **leg_variables(attempt, bleg.user),
         # Its end is told on the switch's inbound connection, too: the A-leg's socket may not live to hear of it.
         "esl_node": settings.node,
         # One for all that a session dials: the socket is told once which legs are its.
         "esl_bleg": attempt.session_ref,
-        "origination_caller_id_number": caller_id,
-        "origination_caller_id_name": caller_id,
+        "origination_caller_id_number": bleg.caller_id,
+        "origination_caller_id_name": bleg.caller_id,
         "outbound_redirect_fatal": "true",
         "ignore_early_media": "false",
         # A net under the application's own time-out, which fires first (hazard 19).
-        "originate_timeout": str(int(timeout) + _NET),
+        "originate_timeout": str(int(bleg.timeout) + NET),
     }
-    if recording is not None:
-        result.update(recording_variables(recording))
+    if bleg.recording is not None:
+        result.update(recording_variables(bleg.recording))
+    result.update(bleg.variables)
+    # The switch ends the leg a moment after the application would have, if the application is gone by then.
+    result["execute_on_answer_2"] = f"sched_hangup:+{int(bleg.longest) + NET}"
+    result.update(UNHEARD)
     return result
-
-
-def bounded(leg: dict[str, str], longest: float) -> dict[str, str]:
-    """A B-leg that the switch itself ends, a moment after the application would have: it may not live so long."""
-    return {**leg, "execute_on_answer_2": f"sched_hangup:+{int(longest) + _NET}", **_UNHEARD}
 
 
 def recording_variables(recording: str) -> dict[str, str]:
@@ -110,16 +126,9 @@ def recording_path(folder: str, integrator: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{integrator}/{day}/{name}"
 
 
-def join(
-    call: Call,
-    attempt: Attempt,
-    leg: dict[str, str],
-    endpoints: Sequence[str],
-    timeout: float,
-    longest: float,
-) -> Bridged:
+def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints: Sequence[str]) -> Bridged:
     """Dial B, endpoint after endpoint while gateways fail; one time-out over all of them."""
-    leg = bounded(leg, longest)
+    leg = bleg_variables(settings, attempt, bleg)
     deadline: float | None = None
 
     def progress(what: str, at: float, _leg: Leg | None) -> None:
@@ -135,12 +144,12 @@ def join(
     bridged = Bridged(False, 38, "NETWORK_OUT_OF_ORDER")
     for endpoint in endpoints:
         now = time.monotonic()
-        deadline = deadline if deadline is not None else now + timeout
+        deadline = deadline if deadline is not None else now + bleg.timeout
         if now >= deadline:
             return Bridged(False, causes.Q850["NO_ANSWER"], "NO_ANSWER", timed_out=True)
         attempt.note("dial", endpoint.partition("/")[0] + "/…")
         attempt.save()
-        bridged = call.bridge(leg, [(endpoint, None)], deadline - now, longest, progress)
+        bridged = call.bridge(leg, [(endpoint, None)], deadline - now, bleg.longest, progress)
         if not bridged.gateway_failed:
             return bridged
         attempt.note("gateway_failed", f"cause {bridged.code}")

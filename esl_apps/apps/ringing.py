@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from esl_apps.apps.legs import _NET, _UNHEARD
+from esl_apps.apps.legs import NET, UNHEARD
 from esl_apps.core import causes, dialstring, terms
 from esl_apps.core.attempt import Attempt
+
+#: Seconds for which a number outside is rung, unless its application says otherwise.
+RING = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Aleg:
+    """How A is rung."""
+
+    variables: Mapping[str, str]
+    endpoints: Sequence[str]
+    """Tried in turn while gateways fail."""
+    application: str
+    """``socket(host:port/path async full)``: where the answered leg goes."""
+    timeout: float = RING
+    """Seconds to an answer, over all endpoints and switches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +51,16 @@ class Line(Protocol):
 _NOT_FROM_HERE = causes.GATEWAY_FAILED | {causes.NOT_REGISTERED}
 
 
-def ring_aleg(
-    line: Line, attempt: Attempt, leg: dict[str, str], endpoints: Sequence[str], timeout: float, application: str
-) -> bool:
+def ring_aleg(line: Line, attempt: Attempt, aleg: Aleg) -> bool:
     """Ring A, endpoint after endpoint while gateways fail, switch after switch while it can't be rung from one (an
     extension may be registered with one of them alone); one time-out over all of them.
 
-    True: it answered, and its leg is on its way to ``application`` (``socket(host:port/path async full)``);
-    else the attempt is ended.
+    True: it answered, and its leg is on its way to its application; else the attempt is ended.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + aleg.timeout
     # A net under the application's own time-out, which fires first (hazard 19).
-    leg = {**leg, "originate_timeout": str(int(timeout) + _NET), **_UNHEARD}
-    commands = [dialstring.originate(leg, endpoint, application) for endpoint in endpoints]
+    leg = {**aleg.variables, "originate_timeout": str(int(aleg.timeout) + NET), **UNHEARD}
+    commands = [dialstring.originate(leg, endpoint, aleg.application) for endpoint in aleg.endpoints]
     while True:
         rang = _ring_from_here(line, attempt, commands, deadline)
         if rang.outcome == "answered":

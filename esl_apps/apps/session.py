@@ -10,17 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.ending import conclude
-from esl_apps.apps.legs import aleg_variables, bleg_variables, join
-from esl_apps.apps.settings import Settings
+from esl_apps.apps.legs import Bleg, aleg_variables, join
+from esl_apps.apps.settings import Entrance, Rules, Settings
 from esl_apps.core import causes, dialstring, numbers, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded
-from esl_apps.core.cards import Account, Card, Usage
+from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
-from esl_apps.core.limits import SYSTEM, Level, Limits, Refusal
+from esl_apps.core.limits import Level, Limits, Refusal
 from esl_apps.core.numbers import NotDialable, Number
-from esl_apps.core.pins import LOCKED, OPEN, Guard, Source
+from esl_apps.core.pins import LOCKED, OPEN, Source
 from esl_apps.core.restrictions import Rule, denied
 from esl_apps.core.unavailable import StoreUnavailable
 
@@ -31,31 +32,7 @@ _REFUSED = frozenset({21, 50, 52, 54, 57})
 _BEHIND = 0.3
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What may be dialled through, from the configuration: the keys of Kazoo's ``system_config/cccp``."""
-
-    redial_code: str | None = None
-    ensure_valid_caller_id: bool = True
-    default_caller_id: str | None = None
-    allowed_callee: Callable[[str], object] | None = None
-    """A search of ``allowed_callee_regex`` in ``+E164``; None: every number."""
-    cid_trust: str = "national"
-    pin_from_enrolled: bool = False
-    """A PIN opens only from a number that is enrolled with the same account."""
-    prompt_delay: float = 1.0
-    callback_delay: float = 3.0
-    callee_timeout: float = 60.0
-    max_session: float = 3600.0
-    emergency: bool = False
-    """An emergency dial string is configured."""
-    own_numbers: frozenset[str] = frozenset()
-    """The DIDs of this installation, E.164: never called back."""
-    system: Level = field(default=Level(SYSTEM))
-    """What the whole installation may spend."""
-
-
-class Refused(Exception):
+class SessionRefused(Exception):
     """The session ends with a prompt and a rejected record."""
 
     def __init__(self, prompt: str, code: int = causes.CALL_REJECTED, *, note: str = "") -> None:
@@ -70,23 +47,66 @@ class Session:
 
     call: Call
     app: str
-    settings: Settings
-    rules: Rules
-    begin: Callable[[Attempt], None]
-    usage: Usage
+    policy: AppPolicy
+    host: Host
     attempt: Attempt
     """The current one, or the last that ended."""
+    rules: Rules
+    longest: float
+    """Seconds that it may last in all."""
     account: Account | None = None
     card: Card | None = None
     card_limits: Limits | None = None
     caller: str | None = None
     """The caller's number, None where it is withheld."""
-    longest: float = 3600.0
-    keep_talking: bool = True
-    """The caller may dial again after a call."""
+    source: Source | None = None
+    """What wrong PINs are counted against, if a PIN is asked for."""
     _started: float = field(default_factory=time.monotonic)
     _held: str | None = None
     _aleg: Charge | None = None
+
+    @classmethod
+    def open(
+        cls, call: Call, app: str, arrival: Arrival, policy: AppPolicy, host: Host, entrance: Entrance | None = None
+    ) -> Session:
+        """Make a call known that the dialplan sent, before it is answered. :raises StoreUnavailable: Redis is down."""
+        rules = policy.rules
+        account = entrance.account if entrance is not None else None
+        caller = policy.caller(call)
+        source = policy.source(call, "/".join(arrival.path) if entrance is not None else app, caller)
+        attempt = Attempt(
+            app=app,
+            integrator=account.integrator if account else None,
+            account_id=account.id if account else None,
+            extension=caller,
+            number=None,
+            dial_number=None,
+            call_dir="external",
+            session_ref=arrival.session_ref,
+        )
+        attempt.aleg_uuid = call.uuid
+        host.begin(attempt)
+        # A session that goes on after its socket or its node had died begins its next attempt now.
+        attempt.dialled(time.time() if arrival.session_ref else call.created_at)
+        longest = entrance.max_session if entrance is not None else rules.max_session
+        return cls(call, app, policy, host, attempt, rules, longest, account, caller=caller, source=source)
+
+    @classmethod
+    def of_answered(
+        cls, call: Call, attempt: Attempt, policy: AppPolicy, host: Host, account: Account, card: Card | None = None
+    ) -> Session:
+        """Take a leg over that a node rang: what it costs goes on from number to number, to the session's end."""
+        rules = policy.rules
+        session = cls(call, attempt.app, policy, host, attempt, rules, rules.max_session, account, card)
+        session._aleg = next((charge for charge in attempt.charges if charge.aleg), None)
+        if session._aleg is not None:
+            session._aleg.outlive(attempt.switch, call.uuid)
+        attempt.aleg_uuid = call.uuid
+        return session
+
+    @property
+    def settings(self) -> Settings:
+        return self.policy.settings
 
     @property
     def user(self) -> str:
@@ -111,7 +131,7 @@ class Session:
         try:
             try:
                 talk()
-            except Refused as refused:
+            except SessionRefused as refused:
                 rejected = refused.code
                 self.attempt.note("refused", str(refused))
                 self.call.play(refused.prompt)
@@ -132,26 +152,20 @@ class Session:
         else:
             conclude(self.attempt, end, None, terms.CALLEE)
 
-    def own_aleg(self) -> None:
-        """The first leg is one that we placed: what it costs goes on from number to number, to the session's end."""
-        self._aleg = next((charge for charge in self.attempt.charges if charge.aleg), None)
-        if self._aleg is not None:
-            self._aleg.outlive(self.attempt.switch, self.call.uuid)
-
     def hold_place(self, card: Card) -> None:
         """Count this call against the card's holder.
 
-        :raises Refused: it has as many as it may. :raises StoreUnavailable: nobody can say.
+        :raises SessionRefused: it has as many as it may. :raises StoreUnavailable: nobody can say.
         """
         self.card = card
-        if not self.usage.enter(card.holder, card.max_concurrent_calls_per_user, self.attempt.session_ref):
-            raise Refused("too_many_channels", causes.USER_BUSY, note="over max_concurrent_calls_per_user")
+        if not self.host.usage.enter(card.holder, card.max_concurrent_calls_per_user, self.attempt.session_ref):
+            raise SessionRefused("too_many_channels", causes.USER_BUSY, note="over max_concurrent_calls_per_user")
         self._held = self.attempt.holder = card.holder
         self.attempt.save()
 
     def release(self) -> None:
         if self._held is not None:
-            self.usage.leave(self._held, self.attempt.session_ref)
+            self.host.usage.leave(self._held, self.attempt.session_ref)
             self._held = None
         if self._aleg is not None:
             self._aleg.end()
@@ -159,32 +173,33 @@ class Session:
     # Asking -------------------------------------------------------------------------------------------
 
     def collect(self, audio: str, most: int, first: float, between: float) -> str:
-        """As ``Call.collect``. :raises Refused: the session's time is up."""
+        """As ``Call.collect``. :raises SessionRefused: the session's time is up."""
         return self._in_time(self.call.collect(audio, most, first, between, self.left))
 
     def collect_pin(self, audio: str, most: int, first: float, between: float) -> str:
-        """As ``Call.collect_pin``. :raises Refused: the session's time is up."""
+        """As ``Call.collect_pin``. :raises SessionRefused: the session's time is up."""
         return self._in_time(self.call.collect_pin(audio, most, first, between, self.left))
 
-    def admits(self, guard: Guard, source: Source, typed: str, right: bool, card_id: str = "") -> bool:
+    def admits(self, typed: str, right: bool, card_id: str = "") -> bool:
         """Whether a typed PIN opens; a wrong one counts. A lock is told to whoever reads ``trace``, and to nobody else.
 
         :raises StoreUnavailable: nobody can say.
         """
-        verdict = guard.judge(source, right, card_id, guessed=bool(typed))
+        assert self.source is not None
+        verdict = self.policy.guard.judge(self.source, right, card_id, guessed=bool(typed))
         if verdict == LOCKED:
             self.attempt.note("pin_locked")
         return verdict == OPEN
 
     def _in_time(self, keyed: str) -> str:
         if self.left <= 0:
-            raise Refused("time_is_up", causes.USER_BUSY, note="max_session is used up")
+            raise SessionRefused("time_is_up", causes.USER_BUSY, note="max_session is used up")
         return keyed
 
     # Dialling -----------------------------------------------------------------------------------------
 
     def check(self, number: Number, *levels: Mapping[str, Rule]) -> None:
-        """:raises Refused: an emergency number, or a class that is denied."""
+        """:raises SessionRefused: an emergency number, or a class that is denied."""
         if number.is_emergency:
             if not self.rules.emergency:
                 self.refuse(number, "an emergency number", "emergency_refused")
@@ -192,29 +207,27 @@ class Session:
             self.refuse(number, f"class {what} is denied")
 
     def refuse(self, number: Number, note: str, prompt: str = "unauthorized_call") -> NoReturn:
-        """:raises Refused: with a record that says which number it was."""
+        """:raises SessionRefused: with a record that says which number it was."""
         self._name(number)
-        raise Refused(prompt, causes.BEARER_NOT_AUTHORIZED, note=note)
+        raise SessionRefused(prompt, causes.BEARER_NOT_AUTHORIZED, note=note)
 
     def dial(self, number: Number, caller_id: str, extra: Mapping[str, str] | None = None) -> Bridged:
         """Join the caller with a number that has passed its checks.
 
-        :raises Refused: what may be spent is spent, before it is dialled or while they talk.
+        :raises SessionRefused: what may be spent is spent, before it is dialled or while they talk.
         """
         self._name(number)
         attempt = self.attempt
         attempt.dial_number = caller_id
         longest = self._pay(number)
-        timeout = self.rules.callee_timeout
-        bridged = join(
-            self.call,
-            attempt,
-            # Held by nobody while they talk.
-            bleg_variables(self.settings, attempt, self.user, caller_id, timeout, None) | dict(extra or {}),
-            self.settings.endpoints.of(number, as_asked=False),
-            min(timeout, self.left),
-            longest,
+        bleg = Bleg(
+            caller_id=caller_id,
+            timeout=min(self.rules.callee_timeout, self.left),
+            longest=longest,
+            user=self.user,
+            variables=extra or {},
         )
+        bridged = join(self.call, attempt, self.settings, bleg, self.settings.endpoints.of(number, as_asked=False))
         if attempt.cut is None and bridged.answered and not bridged.broken and not _left(bridged):
             # B did not hang up: where A did, its end may come behind B's, and says so.
             self.call.wait_for_hangup(_BEHIND)
@@ -224,12 +237,12 @@ class Session:
         return bridged
 
     def _pay(self, number: Number) -> float:
-        """Begin to pay for B; how long the two may talk. :raises Refused: as ``dial``."""
+        """Begin to pay for B; how long the two may talk. :raises SessionRefused: as ``dial``."""
         if number.is_emergency:
             # No bill is worth one of these.
             return self.left
         charge = Charge(self.attempt.call_ref, self.levels, number, owner=self._aleg is None, whole=False)
-        refusal = self.usage.begin(charge)
+        refusal = self.host.usage.begin(charge)
         if refusal is not None:
             raise _spent(refusal)
         self.attempt.pay(charge)
@@ -267,7 +280,7 @@ class Session:
             self.attempt.aleg_uuid = self.call.uuid
             if self._aleg is not None:
                 self.attempt.pay(self._aleg)
-            self.begin(self.attempt)
+            self.host.begin(self.attempt)
             self.attempt.enter(terms.AGENT_ANSWERED, time.time())
             self.call.set({"esl_call_ref": self.attempt.call_ref})
         self.attempt.number = number.dialled if number.is_extension or number.is_emergency else number.plus
@@ -314,43 +327,13 @@ def account_level(account: Account) -> Level:
     return Level(f"account:{account.id}", account.limits, account.breaker)
 
 
-def _spent(refusal: Refusal) -> Refused:
-    return Refused("limit_reached", refusal.code, note=str(refusal))
+def _spent(refusal: Refusal) -> SessionRefused:
+    return SessionRefused("limit_reached", refusal.code, note=str(refusal))
 
 
 def _left(bridged: Bridged) -> bool:
     """Whether it was B that hung up."""
     return bridged.bleg is not None and bridged.bleg.hung_up_itself
-
-
-def open_session(
-    call: Call,
-    app: str,
-    settings: Settings,
-    rules: Rules,
-    begin: Callable[[Attempt], None],
-    usage: Usage,
-    *,
-    caller: str | None,
-    account: Account | None,
-    session_ref: str = "",
-) -> Session:
-    """Make the call known, before it is answered."""
-    attempt = Attempt(
-        app=app,
-        integrator=account.integrator if account else None,
-        account_id=account.id if account else None,
-        extension=caller,
-        number=None,
-        dial_number=None,
-        call_dir="external",
-        session_ref=session_ref,
-    )
-    attempt.aleg_uuid = call.uuid
-    begin(attempt)
-    # A session that goes on after its socket or its node had died begins its next attempt now.
-    attempt.dialled(time.time() if session_ref else call.created_at)
-    return Session(call, app, settings, rules, begin, usage, attempt, account=account, caller=caller)
 
 
 def session_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, str]:

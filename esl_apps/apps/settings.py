@@ -1,16 +1,19 @@
-"""What every application needs of the configuration."""
+"""What the configuration says to the applications, read and checked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from esl_apps.core.cards import Account
 from esl_apps.core.dialstring import Endpoints
-from esl_apps.core.numbers import NumberPlan
+from esl_apps.core.limits import SYSTEM, Level
+from esl_apps.core.numbers import Number, NumberPlan
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the flows need of the configuration."""
+    """What every application needs. It comes from the file alone, so it can be read while Redis is down."""
 
     node: str
     plan: NumberPlan
@@ -19,3 +22,63 @@ class Settings:
     ringback: str
     recordings: str
     """The folder as the switch writes it."""
+    callback_answer_after: float = 0.0
+    """Seconds after which a missed call is answered instead of refused; 0: never."""
+    callback_confirm: bool = False
+    """Whether someone who is called back must press a key first."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What may be dialled through: the keys of Kazoo's ``system_config/cccp``."""
+
+    redial_code: str | None = None
+    ensure_valid_caller_id: bool = True
+    default_caller_id: str | None = None
+    allowed_callee: Callable[[str], object] | None = None
+    """A search of ``allowed_callee_regex`` in ``+E164``; None: every number."""
+    cid_trust: str = "national"
+    pin_from_enrolled: bool = False
+    """A PIN opens only from a number that is enrolled with the same account."""
+    prompt_delay: float = 1.0
+    callback_delay: float = 3.0
+    callee_timeout: float = 60.0
+    max_session: float = 3600.0
+    emergency: bool = False
+    """An emergency dial string is configured."""
+    own_numbers: frozenset[str] = frozenset()
+    """The DIDs of this installation, E.164: never called back."""
+    system: Level = field(default=Level(SYSTEM))
+    """What the whole installation may spend."""
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """One DISA of an account. Times in seconds."""
+
+    name: str
+    account: Account
+    pin_hash: str | None
+    """None: any caller may dial, which the configuration had to say twice."""
+    pin_length: int
+    """Digits to collect at most."""
+    retries: int
+    interdigit: float
+    max_digits: int
+    preconnect_audio: str
+    preconnect_seconds: float
+    use_account_caller_id: bool
+    enforce_call_restriction: bool
+    max_session: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One number of ``inbound``. Times in seconds."""
+
+    did: Number
+    integrator: str
+    agents: tuple[Number, ...]
+    ring_timeout: float
+    longest: float
+    record: bool

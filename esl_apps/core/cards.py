@@ -62,6 +62,9 @@ class Cards(Protocol):
 
     def by_number(self, e164: str) -> Card | None: ...
 
+    def get(self, account_id: str, id: str) -> Card | None:
+        """A card by its id; a card of another account is not found."""
+
     def dial(self, account_id: str, id: str, number: str) -> Card | None:
         """A card by its id as it is now, active or not; ``number`` (E.164 digits, or an extension) is the last that it
         dials. One round trip."""

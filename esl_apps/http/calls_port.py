@@ -133,13 +133,12 @@ class CallsPort:
     def dry_run(self, fields: dict[str, Any]) -> DryRun:
         """Every check and its verdict; nothing is dialled and no campaign's turn is taken."""
         faults: list[Fault] = []
-        client = self.client
+        client, policy = self.client, self.services.policy
         # An order that can't be read is asked for as a call to nowhere: the limits may be reached all the same.
         charges = [Charge("", client.levels, None)]
         try:
             order = client.read(fields, peek=True)
-            attempt = click2dial.new_attempt(client, order, self.services.policy.settings)
-            charges = click2dial.charges(attempt, order, client)
+            charges = click2dial.charges(click2dial.new_call(order, client, policy.settings), policy)
         except Refused as refused:
             faults = refused.faults
         checks = [_check_field(field, faults) for field in dict.fromkeys([*PATTERNS, *(one.field for one in faults)])]

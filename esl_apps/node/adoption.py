@@ -252,7 +252,7 @@ class Adoption:
         at = bleg.answered_at
         assert at is not None
         if attempt.app == inbound.REF and attempt.bridged_at is None:
-            inbound.answered(attempt, at, bleg, self._services.records.announce)
+            inbound.agent_answered(attempt, at, bleg, self._services.records.announce)
         else:
             attempt.enter(terms.BRIDGED, at)
 

@@ -10,15 +10,16 @@ import gevent
 import msgspec
 
 from esl_apps.apps import callback
+from esl_apps.apps.context import Host
 from esl_apps.apps.ringing import Line, ring_aleg
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
-from esl_apps.core.cards import Account, Card
+from esl_apps.core.cards import Card
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.live import Begin, Full
-from esl_apps.node.outgoing import RING, Outgoing
+from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
 from esl_apps.store.redis_client import ERRORS
 from esl_apps.store.timed_calls import Limits, TimedCall
@@ -95,7 +96,7 @@ class CallbackPoller:
 
     def _place_callback(self, pending: TimedCall) -> None:
         services, policy = self._services, self._services.policy
-        target = callback.whom_to_call("+" + pending.number, policy.settings, policy.rules, policy.cards)
+        target = callback.whom_to_call("+" + pending.number, policy)
         if isinstance(target, str):
             log.warning("callback dropped", extra={"reason": target})
             services.callbacks.done(pending, time.time())
@@ -107,21 +108,18 @@ class CallbackPoller:
             services.callbacks.done(pending, time.time())
             return
         switch = self._outgoing.switch()
-        shown = policy.caller_id_of(account)
-        attempt = callback.new_attempt(number, account, shown)
+        ring_back = callback.new_call(number, card, account, policy)
+        attempt = ring_back.attempt
         attempt.order = msgspec.to_builtins(_Order(card.id, pending))
-        leg = callback.aleg(policy.settings, attempt, card, shown)
-        endpoints = policy.settings.endpoints.of(number, as_asked=False)
-
-        charge = callback.charge(attempt, number, policy.rules, account, card, policy.cards.card_limits(account.id))
+        charges = callback.charges(ring_back, policy)
 
         def ring(line: Line) -> bool:
-            if not self._outgoing.pay(attempt, [charge]):
+            if not self._outgoing.pay(attempt, charges):
                 return False
-            return ring_aleg(line, attempt, leg, endpoints, RING, self._outgoing.application("callback"))
+            return ring_aleg(line, attempt, callback.aleg(ring_back, policy, self._outgoing.application("callback")))
 
         def run(call: Call, begin: Begin) -> None:
-            self._run(call, attempt, card, account, begin)
+            callback.answered(call, ring_back, policy, Host(begin, services.usage))
 
         services.calls.place(attempt, switch, ring, run).get()
         self._settle(attempt, pending)
@@ -165,34 +163,16 @@ class CallbackPoller:
 
         False: it carries no order, or its account or card is gone. :raises StoreUnavailable: Redis is down.
         """
-        cards = self._services.policy.cards
-        account = cards.account(attempt.account_id or "")
-        if attempt.order is None or account is None:
-            return False
-        card = cards.get(account.id, msgspec.convert(attempt.order, _Order).card)
-        if card is None or not card.active:
+        services, policy = self._services, self._services.policy
+        ring_back = callback.restore(attempt, policy)
+        if ring_back is None:
             return False
         attempt.answered_at = time.time()
         self.settle(attempt)
-        self._services.charging.resume(attempt)
+        services.charging.resume(attempt)
         begin(attempt)
-        self._run(call, attempt, card, account, begin)
+        callback.answered(call, ring_back, policy, Host(begin, services.usage))
         return True
-
-    def _run(self, call: Call, attempt: Attempt, card: Card, account: Account, begin: Begin) -> None:
-        services, policy = self._services, self._services.policy
-        callback.run(
-            call,
-            attempt,
-            card,
-            account,
-            policy.settings,
-            policy.rules,
-            policy.cards,
-            services.usage,
-            confirm=policy.config.callback.confirm,
-            begin=begin,
-        )
 
     def _is_up(self, number: Number) -> bool:
         """Whether a call with this number is up already, on any node: two phones would ring for one caller."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import gevent
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
+from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
+from esl_apps.core.call import Call
 from esl_apps.core.numbers import NotDialable
 from esl_apps.core.terms import ENDED, REJECTED, SYSTEM
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import OutboundSession
 from esl_apps.node.callback_poller import CallbackPoller
 from esl_apps.node.outgoing import Outgoing
+from esl_apps.node.policy import Policy
 from esl_apps.node.services import Services
 from esl_apps.node.visit import Visit
 from esl_apps.store.essence import Essence, essence, restored
@@ -35,10 +39,10 @@ class Incoming:
         self._go_on_by_app = {autodial.REF: outgoing.go_on, callback.REF: callbacks.go_on}
         self._applications: dict[str, Callable[[Visit], None]] = {
             "click2dial": self._click2dial,
-            "inbound": self._inbound,
-            "dialthrough": self._dialthrough,
+            "inbound": self._arrive(inbound.arrive),
+            "dialthrough": self._arrive(dialthrough.arrive),
             "callback": self._callback,
-            "disa": self._disa,
+            "disa": self._arrive(disa.arrive),
         }
 
     def handle(self, session: OutboundSession) -> None:
@@ -78,8 +82,18 @@ class Incoming:
         else:
             try:
                 application(visit)
+            except NotServed as error:
+                visit.refuse(str(error), error.cause)
             except StoreUnavailable as error:
                 visit.refuse(str(error), "NORMAL_TEMPORARY_FAILURE")
+
+    def _arrive(self, handler: Callable[[Call, Arrival, AppPolicy, Host], None]) -> Callable[[Visit], None]:
+        return lambda visit: handler(visit.channel, *self._context(visit))
+
+    def _context(self, visit: Visit) -> tuple[Arrival, Policy, Host]:
+        services = self._services
+        arrival = Arrival(tuple(visit.path), visit.session_ref)
+        return arrival, services.policy, Host(visit.begin, services.usage, services.records.announce)
 
     def _go_on(self, visit: Visit) -> bool:
         """An A-leg of an autodial or a callback that another process rang. False: it has been served before."""
@@ -98,22 +112,10 @@ class Incoming:
         return True
 
     def _click2dial(self, visit: Visit) -> None:
-        services, policy, channel = self._services, self._services.policy, visit.channel
         if visit.carried:
             self._adopt(visit)
             return
-        client = policy.clients.get(visit.path[1]) if len(visit.path) > 1 else next(iter(policy.clients.values()), None)
-        if client is None:
-            visit.refuse("no such integrator")
-            return
-        click2dial.run_from_phone(
-            channel,
-            client,
-            policy.settings,
-            trusted=policy.trusted,
-            begin=visit.begin,
-            usage=services.usage,
-        )
+        click2dial.arrive(visit.channel, *self._context(visit))
 
     def _adopt(self, visit: Visit) -> None:
         """An answered A-leg that another process placed: go on with it, unless its call has ended meanwhile."""
@@ -135,10 +137,11 @@ class Incoming:
         except NotDialable as error:
             visit.refuse(f"an A-leg that carries no call: {error}", "INVALID_MSG_UNSPECIFIED")
             return
-        attempt = click2dial.new_attempt(client, order, policy.settings, ref)
+        click = click2dial.new_call(order, client, policy.settings, ref)
+        attempt = click.attempt
         attempt.dialed_at = known["dialed_at"]
         visit.begin(attempt)
-        charges = click2dial.charges(attempt, order, client)
+        charges = click2dial.charges(click, policy)
         refusal = services.usage.begin(*charges)
         if refusal is not None:
             attempt.note("refused", str(refusal))
@@ -146,81 +149,25 @@ class Incoming:
             attempt.end(REJECTED, refusal.code, SYSTEM, time.time())
             return
         attempt.pay(*charges)
-        click2dial.run(channel, attempt, order, client, policy.settings)
-
-    def _inbound(self, visit: Visit) -> None:
-        services, policy, channel = self._services, self._services.policy, visit.channel
-        try:
-            did = policy.settings.plan.read(channel.header("Caller-Destination-Number") or "")
-            queue = policy.queues.get(did.e164)
-        except NotDialable:
-            queue = None
-        inbound.run(
-            channel,
-            queue,
-            policy.caller(channel),
-            policy.settings,
-            begin=visit.begin,
-            announce=services.records.announce,
-            session_ref=visit.session_ref,
-        )
-
-    def _disa(self, visit: Visit) -> None:
-        services, policy = self._services, self._services.policy
-        entrance = policy.entrance(visit.path[1], visit.path[2]) if len(visit.path) == 3 else None
-        if entrance is None:
-            visit.refuse("no such DISA", "UNALLOCATED_NUMBER")
-            return
-        caller = policy.caller(visit.channel)
-        disa.run(
-            visit.channel,
-            entrance,
-            policy.settings,
-            policy.rules,
-            services.usage,
-            policy.guard,
-            caller=caller,
-            source=policy.source(visit.channel, "/".join(visit.path), caller),
-            begin=visit.begin,
-            hash_pin=policy.hash_pin,
-            session_ref=visit.session_ref,
-        )
-
-    def _dialthrough(self, visit: Visit) -> None:
-        services, policy = self._services, self._services.policy
-        caller = policy.caller(visit.channel)
-        dialthrough.run(
-            visit.channel,
-            policy.settings,
-            policy.rules,
-            policy.cards,
-            services.usage,
-            policy.guard,
-            caller=caller,
-            attested=policy.attested(visit.channel),
-            source=policy.source(visit.channel, dialthrough.REF, caller),
-            begin=visit.begin,
-            session_ref=visit.session_ref,
-        )
+        click2dial.answered(channel, click, policy, self._context(visit)[2])
 
     def _callback(self, visit: Visit) -> None:
-        policy, channel = self._services.policy, visit.channel
-        caller = policy.caller(channel)
-        dnis = channel.header("Caller-Destination-Number") or ""
-        channel.watch_only()
-        if callback.refuse(channel, policy.config.callback.answer_after):
+        visit.channel.watch_only()
+
+        def missed(caller: str | None, dnis: str) -> None:
             visit.session.leave()
             if not self._missed(caller, dnis):
-                log.warning("callback not written yet", extra={"reason": "Redis is away", "uuid": channel.uuid})
+                log.warning("callback not written yet", extra={"reason": "Redis is away", "uuid": visit.channel.uuid})
                 gevent.spawn(self._missed_again, caller, dnis, time.monotonic() + _REMEMBER)
-        else:
-            self._dialthrough(visit)
+
+        arrival, policy, host = self._context(visit)
+        callback.arrive(visit.channel, arrival, policy, replace(host, missed=missed))
 
     def _missed(self, caller: str | None, dnis: str) -> bool:
         """A call that was missed is to be returned, if its caller may be. False: Redis is away."""
         policy = self._services.policy
         try:
-            target = callback.whom_to_call(caller, policy.settings, policy.rules, policy.cards)
+            target = callback.whom_to_call(caller, policy)
             if isinstance(target, str):
                 log.info("no callback", extra={"reason": target})
             else:

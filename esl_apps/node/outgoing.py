@@ -6,10 +6,10 @@ import logging
 import time
 
 import gevent
-import msgspec
 
 from esl_apps.apps import autodial, click2dial
 from esl_apps.apps.autodial import AutodialOrder
+from esl_apps.apps.context import Host
 from esl_apps.apps.ringing import Line, ring_aleg
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt
@@ -17,20 +17,16 @@ from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
-from esl_apps.core.numbers import NotDialable
 from esl_apps.core.order import Client, Order
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.switch import Switch
 from esl_apps.node.live import Begin, Full
 from esl_apps.node.services import Services
-from esl_apps.prompts import is_media
 
 log = logging.getLogger(__name__)
 
 #: Other nodes that an answered leg is offered to: each name makes the originate longer.
 _NEXT = 2
-#: Seconds for which a number is rung back.
-RING = 45.0
 
 
 class Spent(Exception):
@@ -39,16 +35,6 @@ class Spent(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
-
-
-class _Autodial(msgspec.Struct):
-    """What an answered autodial needs, in whatever process its leg arrives."""
-
-    a: str
-    b: str | None
-    conference: str | None
-    retain_cid: bool
-    media_id: str | None
 
 
 class Outgoing:
@@ -80,23 +66,23 @@ class Outgoing:
 
         :raises Full: nothing is dialled. :raises Spent: neither. :raises StoreUnavailable: neither: Redis is away.
         """
-        policy = self._services.policy
+        services, policy = self._services, self._services.policy
         switch = self.switch()
-        settings = policy.settings
-        attempt = click2dial.new_attempt(client, order, settings, ref)
-        charges = click2dial.charges(attempt, order, client)
-        refusal = self._services.usage.begin(*charges)
+        click = click2dial.new_call(order, client, policy.settings, ref)
+        attempt = click.attempt
+        charges = click2dial.charges(click, policy)
+        refusal = services.usage.begin(*charges)
         if refusal is not None:
             raise Spent(refusal)
         attempt.pay(*charges)
 
         def ring(line: Line) -> bool:
-            return click2dial.ring_agent(line, attempt, order, client, settings, self.application("click2dial"))
+            return ring_aleg(line, attempt, click2dial.aleg(click, policy, self.application("click2dial")))
 
-        def run(call: Call, _begin: Begin) -> None:
-            click2dial.run(call, attempt, order, client, settings)
+        def run(call: Call, begin: Begin) -> None:
+            click2dial.answered(call, click, policy, Host(begin, services.usage))
 
-        self._services.calls.place(attempt, switch, ring, run)
+        services.calls.place(attempt, switch, ring, run)
         return attempt
 
     # Autodial -----------------------------------------------------------------------------------------
@@ -108,22 +94,12 @@ class Outgoing:
         """
         services, policy = self._services, self._services.policy
         switch = self.switch()
-        attempt = autodial.new_attempt(order, account)
-        attempt.order = msgspec.to_builtins(
-            _Autodial(
-                order.a.dialled,
-                order.b.dialled if order.b else None,
-                order.conference,
-                order.retain_cid,
-                order.media_id,
-            )
-        )
-        charges = autodial.charges(attempt, order, policy.rules, account)
+        autodial_call = autodial.new_call(order, account)
+        attempt = autodial_call.attempt
+        charges = autodial.charges(autodial_call, policy)
         refusal = services.usage.check(*charges)
         if refusal is not None:
             raise Spent(refusal)
-        leg = autodial.aleg(policy.settings, policy.rules, attempt, account)
-        endpoints = policy.settings.endpoints.of(order.a, as_asked=False)
 
         def ring(line: Line) -> bool:
             gevent.sleep(order.delay)
@@ -133,19 +109,10 @@ class Outgoing:
             # What may be spent is asked again: the delay may have been an hour.
             if not self.pay(attempt, charges):
                 return False
-            return ring_aleg(line, attempt, leg, endpoints, RING, self.application("autodial"))
+            return ring_aleg(line, attempt, autodial.aleg(autodial_call, policy, self.application("autodial")))
 
         def run(call: Call, begin: Begin) -> None:
-            autodial.run(
-                call,
-                attempt,
-                order,
-                account,
-                policy.settings,
-                policy.rules,
-                services.usage,
-                begin=begin,
-            )
+            autodial.answered(call, autodial_call, policy, Host(begin, services.usage))
 
         services.calls.place(attempt, switch, ring, run)
         return attempt
@@ -172,22 +139,10 @@ class Outgoing:
         False: it carries no order, or what it needs is gone. :raises StoreUnavailable: Redis is down.
         """
         services, policy = self._services, self._services.policy
-        account = policy.cards.account(attempt.account_id or "")
-        if attempt.order is None or account is None:
+        call_again = autodial.restore(attempt, policy)
+        if call_again is None:
             return False
-        kept = msgspec.convert(attempt.order, _Autodial)
-        try:
-            a, b = policy.settings.plan.read(kept.a), policy.settings.plan.read(kept.b) if kept.b else None
-        except NotDialable:
-            return False
-        # From Redis, which anybody may have written to: what is no room and no prompt is nothing to execute.
-        if b is None and not autodial.CONFERENCE.fullmatch(kept.conference or ""):
-            return False
-        prompts = policy.config.prompts
-        if kept.media_id is not None and not is_media(kept.media_id, prompts.dir, prompts.language, prompts.urls):
-            return False
-        order = AutodialOrder(a, b, kept.conference, 0.0, kept.retain_cid, kept.media_id)
         services.charging.resume(attempt)
         begin(attempt)
-        autodial.run(call, attempt, order, account, policy.settings, policy.rules, services.usage, begin=begin)
+        autodial.answered(call, call_again, policy, Host(begin, services.usage))
         return True

@@ -17,8 +17,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from esl_apps.apps import disa, inbound
-from esl_apps.apps.session import Rules
-from esl_apps.apps.settings import Settings
+from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Integrator, level
 from esl_apps.config.problems import ConfigError
 from esl_apps.core import dialstring, identity
@@ -31,7 +30,7 @@ from esl_apps.core.order import Client
 from esl_apps.core.pins import Source, source_of
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.net.address import within
-from esl_apps.prompts import prompt_path
+from esl_apps.prompts import is_media, prompt_path
 from esl_apps.store import redis_client
 from esl_apps.store.cards import CardStore, hash_pin
 from esl_apps.store.pin_guard import GuardStore
@@ -60,7 +59,7 @@ class Policy:
     """What the whole installation may spend."""
     clients: Mapping[str, Client]
     """By integrator."""
-    queues: Mapping[str, inbound.Queue]
+    queues: Mapping[str, Queue]
     """Inbound numbers, by E.164."""
     cards: CardStore
     guard: GuardStore
@@ -118,7 +117,7 @@ class Policy:
 
     # DISA ---------------------------------------------------------------------------------------------
 
-    def entrance(self, account_id: str, name: str) -> disa.Entrance | None:
+    def entrance(self, account_id: str, name: str) -> Entrance | None:
         """A DISA as configured now, or None if there is none of this name. :raises StoreUnavailable: Redis is down."""
         configured = self.config.accounts.get(account_id)
         entrance = configured.disa.get(name) if configured else None
@@ -129,7 +128,7 @@ class Policy:
         hashed = self.hash_pin(entrance.pin) if entrance.pin else entrance.pin_hash
         own = entrance.use_account_caller_id
         rings = entrance.preconnect_audio == "ringing"
-        return disa.Entrance(
+        return Entrance(
             name=name,
             account=account,
             pin_hash=hashed,
@@ -175,6 +174,11 @@ class Policy:
         """The file of a prompt, for a channel of this sample rate (Hz)."""
         return prompt_path(self.config.prompts.dir, self.config.prompts.language, name, rate)
 
+    def is_media(self, name: str) -> bool:
+        """Whether this is a prompt that there is, or a URL that the configuration lists."""
+        prompts = self.config.prompts
+        return is_media(name, prompts.dir, prompts.language, prompts.urls)
+
 
 class Policies:
     """The policy in force."""
@@ -197,6 +201,8 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
             caller_id_format=dial.caller_id_format,
             ringback=dial.ringback,
             recordings=config.recordings.dir,
+            callback_answer_after=config.callback.answer_after,
+            callback_confirm=config.callback.confirm,
         ),
         system=system,
         clients={integrator.name: _client(config, plan, integrator, system) for integrator in config.integrators},
@@ -231,14 +237,14 @@ def _client(config: Config, plan: NumberPlan, integrator: Integrator, system: Le
     )
 
 
-def _queues(config: Config, plan: NumberPlan) -> dict[str, inbound.Queue]:
+def _queues(config: Config, plan: NumberPlan) -> dict[str, Queue]:
     queues = {}
     for did, number in config.inbound.items():
         integrator = config.integrator(number.integrator)
         if integrator is None:
             raise ConfigError(f"no integrator is named {number.integrator}", f"inbound.{did}.integrator")
         read = plan.read(did)
-        queues[read.e164] = inbound.Queue(
+        queues[read.e164] = Queue(
             did=read,
             integrator=integrator.name,
             agents=tuple(plan.read(agent) for agent in number.agents),

@@ -164,7 +164,7 @@ class Visit:
             attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, now)
             return
         if bleg.answered_at is not None and attempt.app == inbound.REF and attempt.bridged_at is None:
-            inbound.answered(attempt, bleg.answered_at, bleg, self.services.records.announce)
+            inbound.agent_answered(attempt, bleg.answered_at, bleg, self.services.records.announce)
         party = application(attempt.app).second_party
         conclude(attempt, end_of(leg_of(data), bleg, now), None, party)
 

@@ -18,16 +18,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
-from esl_apps.apps.ringing import Rang, ring_aleg
-from esl_apps.apps.session import Rules
-from esl_apps.apps.settings import Settings
+from esl_apps.apps.context import Arrival, Host
+from esl_apps.apps.ringing import Aleg, Rang, ring_aleg
+from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import NotDialable, NumberPlan
 from esl_apps.core.order import Client
-from esl_apps.core.pins import OPEN, WRONG, Source, source_of
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.autodial import read_order
 from esl_apps.node.outgoing import Outgoing
@@ -37,6 +36,7 @@ from esl_apps.store.script import sha_of, text_of
 from tests.attack import grammar
 from tests.attack.switchboard import Switchboard, channel
 from tests.support.peer import UUID
+from tests.support.scripted import ScriptedPolicy
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
 SETTINGS = Settings(
@@ -208,13 +208,13 @@ class Line:
         return Rang("failed", 17)
 
 
-def originates(leg: dict[str, str], endpoints: tuple[str, ...], attempt: Attempt, **values: str | None) -> None:
+def originates(aleg: Aleg, attempt: Attempt, **values: str | None) -> None:
     """A-legs are rung at these endpoints alone, and answered by our application alone."""
     line = Line()
-    ring_aleg(line, attempt, leg, endpoints, 30, SOCKET)
+    ring_aleg(line, attempt, aleg)
     assert len(line.commands) == 1
     attempts, application = grammar.originated(line.commands[0])
-    assert [one.endpoint for one in attempts] == list(endpoints)[:1]
+    assert [one.endpoint for one in attempts] == list(aleg.endpoints)[:1]
     assert application == SOCKET
     assert attempts[0].variables.keys() <= _OURS
     for name, value in values.items():
@@ -271,15 +271,6 @@ class Free:
         return None
 
 
-class Open:
-    """A guard that nobody is locked out by."""
-
-    def judge(self, _source: Source, right: bool, _card_id: str, *, guessed: bool) -> str:
-        return OPEN if right else WRONG
-
-
-SOURCE = source_of(None, "127.0.0.1", "27115550000", "dialthrough", PLAN, lambda _address: False)
-
 accounts = st.fixed_dictionaries(
     {"name": hostile, "realm": hostile, "caller_id": st.none() | numbers, "caller_id_name": st.none() | hostile}
 )
@@ -300,18 +291,8 @@ def test_a_stored_card_dials_what_is_keyed_and_nothing_else(
     board = Switchboard([keyed + "#", "", ""])
     call = channel(board)
     attempts: list[Attempt] = []
-    dialthrough.run(
-        call,
-        SETTINGS,
-        RULES,
-        store,
-        Free(),
-        Open(),
-        caller=CALLER,
-        attested=False,
-        source=SOURCE,
-        begin=attempts.append,
-    )
+    policy = ScriptedPolicy(SETTINGS, RULES, cards=store, number=CALLER)
+    dialthrough.arrive(call, Arrival(("dialthrough",)), policy, Host(attempts.append, Free()))
     target: str | None = TARGET
     if keyed == "*0":
         try:
@@ -334,16 +315,16 @@ def test_a_stored_card_is_called_back_at_its_number_and_nowhere_else(
     card: tuple[Any, ...], account: dict[str, Any]
 ) -> None:
     store = CardStore(StoredCards(card, account), "key", PLAN, {})
-    target = callback.whom_to_call("+" + E164, SETTINGS, RULES, store)
+    target = callback.whom_to_call("+" + E164, ScriptedPolicy(SETTINGS, RULES, cards=store))
     assert not isinstance(target, str)
     number, found = target
-    shown = account["caller_id"] or "anonymous"
     of = Account(id=card[1], caller_id=account["caller_id"])
-    attempt = callback.new_attempt(number, of, shown)
-    leg = callback.aleg(SETTINGS, attempt, found, shown)
-    endpoints = SETTINGS.endpoints.of(number, as_asked=False)
-    originates(leg, endpoints, attempt, esl_user_id=card[2], esl_account_id=card[1], origination_caller_id_number=shown)
-    assert endpoints == (TARGET,)
+    policy = ScriptedPolicy(SETTINGS, RULES)
+    shown = policy.caller_id_of(of)
+    ring_back = callback.new_call(number, found, of, policy)
+    aleg = callback.aleg(ring_back, policy, SOCKET)
+    originates(aleg, ring_back.attempt, esl_user_id=card[2], esl_account_id=card[1], origination_caller_id_number=shown)
+    assert aleg.endpoints == (TARGET,)
 
 
 @few
@@ -352,21 +333,11 @@ def test_an_accounts_texts_leave_a_disa_as_they_are(
     name: str, account: dict[str, Any], integrator: str, caller: str
 ) -> None:
     of = Account(id=name, integrator=integrator, **account)
-    entrance = disa.Entrance(name, of, None, 10, 3, 3.0, 15, disa.DIALTONE, 10.0, False, True, 60.0)
+    entrance = Entrance(name, of, None, 10, 3, 3.0, 15, disa.DIALTONE, 10.0, False, True, 60.0)
     board = Switchboard([CALLEE + "#", "", "", ""])
-    disa.run(
-        channel(board),
-        entrance,
-        SETTINGS,
-        RULES,
-        Free(),
-        Open(),
-        caller=caller,
-        source=SOURCE,
-        begin=begin,
-        hash_pin=str,
-        session_ref="01a20000-0000-7000-8000-000000000000",
-    )
+    policy = ScriptedPolicy(SETTINGS, RULES, number=caller, entrances={("acme", "front"): entrance})
+    arrival = Arrival(("disa", "acme", "front"), "01a20000-0000-7000-8000-000000000000")
+    disa.arrive(channel(board), arrival, policy, Host(begin, Free()))
     meant(board, TARGET, esl_account_id=name or integrator, esl_user_id="")
     assert left(board)[0]
 
@@ -379,18 +350,8 @@ def test_what_cannot_be_read_opens_nothing(card: bytes, account: bytes, last: by
     store = CardStore(redis, "key", PLAN, {})
     board = Switchboard([CALLEE + "#", "", ""])
     made: list[Attempt] = []
-    dialthrough.run(
-        channel(board),
-        SETTINGS,
-        RULES,
-        store,
-        Free(),
-        Open(),
-        caller=CALLER,
-        attested=False,
-        source=SOURCE,
-        begin=made.append,
-    )
+    policy = ScriptedPolicy(SETTINGS, RULES, cards=store, number=CALLER)
+    dialthrough.arrive(channel(board), Arrival(("dialthrough",)), policy, Host(made.append, Free()))
     assert left(board)[0] == []
     assert made[0].record is not None
     assert made[0].record.end_reason == "rejected"
@@ -424,25 +385,24 @@ def test_every_field_of_a_click2dial_is_a_number_or_a_value(client: Client, body
         order = client.read(body)
     except Refused:
         return
-    attempt = click2dial.new_attempt(client, order, SETTINGS)
-    endpoints = SETTINGS.endpoints.of(order.agent, as_asked=True)
-    leg = click2dial.aleg(attempt, order, client, SETTINGS)
-    ref = order.contact_ref or attempt.call_ref
+    click = click2dial.new_call(order, client, SETTINGS)
+    aleg = click2dial.aleg(click, ScriptedPolicy(SETTINGS), SOCKET)
+    endpoints = aleg.endpoints
+    ref = order.contact_ref or click.attempt.call_ref
     originates(
-        leg,
-        endpoints,
-        attempt,
+        aleg,
+        click.attempt,
         esl_contact_ref=ref,
         esl_callee=body["callee"],
         esl_user_id=body["agent"],
     )
     assert endpoints[0] in (f"user/{body['agent']}@127.0.0.1", f"sofia/gateway/pstn/{body['agent']}")
-    again = click2dial.new_attempt(client, order, SETTINGS)
+    again = click2dial.new_call(order, client, SETTINGS)
     board = Switchboard([])
-    click2dial.run(channel(board), again, order, client, SETTINGS)
+    click2dial.answered(channel(board), again, ScriptedPolicy(SETTINGS), Host(begin, Free()))
     outside = f"sofia/gateway/pstn/{body['callee']}"
     target = f"user/{body['callee']}@127.0.0.1" if order.callee.is_extension else outside
-    meant(board, target, esl_contact_ref=order.contact_ref or again.call_ref, esl_user_id=body["agent"])
+    meant(board, target, esl_contact_ref=order.contact_ref or again.attempt.call_ref, esl_user_id=body["agent"])
     assert left(board)[0]
 
 
@@ -458,7 +418,8 @@ def test_every_field_of_a_click2dial_from_a_phone_is_a_number_or_a_value(body: d
     call.sip_header = lambda name: sip.get(name.lower())  # type: ignore[method-assign]
     call.header = {"Caller-Destination-Number": body["callee"]}.get  # type: ignore[method-assign]
     made: list[Attempt] = []
-    click2dial.run_from_phone(call, LOOSE, SETTINGS, trusted=lambda _address: False, usage=Free(), begin=made.append)
+    policy = ScriptedPolicy(SETTINGS, clients={"acme": LOOSE})
+    click2dial.arrive(call, Arrival(("click2dial",)), policy, Host(made.append, Free()))
     record = made[0].record
     assert record is not None
     if record.end_reason == "rejected":
@@ -492,12 +453,11 @@ def test_every_field_of_an_autodial_is_a_number_a_room_or_a_prompt(
         order = read_order(POLICY, account, body)
     except Refused:
         return
-    attempt = autodial.new_attempt(order, account)
-    endpoints = SETTINGS.endpoints.of(order.a, as_asked=False)
-    originates(autodial.aleg(SETTINGS, RULES, attempt, account), endpoints, attempt, esl_account_id=name)
+    made, policy = autodial.new_call(order, account), ScriptedPolicy(SETTINGS, RULES)
+    originates(autodial.aleg(made, policy, SOCKET), made.attempt, esl_account_id=name)
     board = Switchboard([])
-    again = autodial.new_attempt(order, account)
-    autodial.run(channel(board), again, order, account, SETTINGS, RULES, Free(), begin=begin)
+    again = autodial.new_call(order, account)
+    autodial.answered(channel(board), again, policy, Host(begin, Free()))
     target = SETTINGS.endpoints.of(order.b, as_asked=False)[0] if order.b else None
     meant(board, target, esl_account_id=name)
     if order.media_id is not None:
@@ -507,11 +467,16 @@ def test_every_field_of_an_autodial_is_a_number_a_room_or_a_prompt(
 @few
 @given(numbers, numbers)
 def test_an_inbound_caller_is_shown_as_a_number(caller: str, did: str) -> None:
-    queue = inbound.Queue(PLAN.read("27115550000"), "acme", (PLAN.read("1000"), PLAN.read("1001")), 20, 60, True)
+    try:
+        e164 = PLAN.read(did).e164
+    except NotDialable:
+        return
+    queue = Queue(PLAN.read("27115550000"), "acme", (PLAN.read("1000"), PLAN.read("1001")), 20, 60, True)
     board = Switchboard([])
     call = channel(board)
     call.header = {"Caller-Destination-Number": did}.get  # type: ignore[method-assign]
-    inbound.run(call, queue, caller, SETTINGS, begin=begin, announce=lambda *_what: None)
+    policy = ScriptedPolicy(SETTINGS, queues={e164: queue}, number=caller)
+    inbound.arrive(call, Arrival(("inbound",)), policy, Host(begin, Free(), lambda *_what: None))
     dialled, assigned = left(board)
     assert [one.endpoint for one in dialled] == ["user/1000@127.0.0.1", "user/1001@127.0.0.1"]
     assert all(one.variables.keys() <= _OURS for one in dialled)

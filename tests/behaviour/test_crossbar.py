@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from esl_apps.apps.autodial import AutodialOrder
-from esl_apps.apps.session import Rules
+from esl_apps.apps.settings import Rules
 from esl_apps.config import parse
 from esl_apps.core.faults import Refused
 from esl_apps.http.autodial import read_order

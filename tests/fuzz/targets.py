@@ -18,9 +18,8 @@ from unittest import mock
 import msgspec
 
 from esl_apps.apps.autodial import CONFERENCE
-from esl_apps.apps.click2dial import aleg, new_attempt
-from esl_apps.apps.session import Rules
-from esl_apps.apps.settings import Settings
+from esl_apps.apps.click2dial import aleg, new_call
+from esl_apps.apps.settings import Rules, Settings
 from esl_apps.cli import kazoo_import
 from esl_apps.config import parse
 from esl_apps.config.model import Config
@@ -194,9 +193,9 @@ def body(data: bytes) -> None:
     for number in (order.agent, order.callee, order.outbound):
         assert _NUMBER.fullmatch(number.dialled)
     assert _REF.fullmatch(order.contact_ref)
-    leg = aleg(new_attempt(CLIENT, order, SETTINGS), order, CLIENT, SETTINGS)
-    for endpoint in SETTINGS.endpoints.of(order.agent, as_asked=True):
-        command = wire.command("bgapi " + dialstring.originate(leg, endpoint, "socket(x)"))
+    rung = aleg(new_call(order, CLIENT, SETTINGS), _NODE, "socket(x)")
+    for endpoint in rung.endpoints:
+        command = wire.command("bgapi " + dialstring.originate(rung.variables, endpoint, rung.application))
         assert _ORIGINATE.fullmatch(command), command
 
 

@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
 from esl_apps.apps.autodial import AutodialOrder
-from esl_apps.apps.inbound import Queue
-from esl_apps.apps.ringing import Rang
-from esl_apps.apps.session import Rules
+from esl_apps.apps.click2dial import ClickCall
+from esl_apps.apps.context import Arrival, Host
+from esl_apps.apps.ringing import Rang, ring_aleg
+from esl_apps.apps.settings import Entrance, Queue
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Leg
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.limits import CALLS_PER_HOUR, Limits, Refusal
 from esl_apps.core.order import Client
-from esl_apps.core.pins import OPEN, WRONG, Source
+from esl_apps.core.pins import Source
 from esl_apps.core.record import Record
 from tests.support.scripted import (
     PLAN,
     SETTINGS,
     Purse,
     ScriptedCall,
+    ScriptedPolicy,
     Step,
     caller_leaves,
     ended,
@@ -55,6 +57,9 @@ class Told:
     def announce(self, attempt: Attempt, agent: str, hold_time: int) -> None:
         self.answers.append((attempt, agent, hold_time))
 
+    def host(self, usage: Purse | None = None) -> Host:
+        return Host(self.attempts.append, usage or Purse(), self.announce)
+
     @property
     def records(self) -> list[Record]:
         records = [attempt.record for attempt in self.attempts]
@@ -63,16 +68,16 @@ class Told:
 
 
 class Desk:
-    """Cards, limits and PIN guard: one card, one PIN, and ``room`` for its calls."""
-
-    def __init__(self, *, room: bool = True) -> None:
-        self.room = room
+    """``Cards``: one card, one PIN."""
 
     def by_pin(self, pin: str) -> Card | None:
         return CARD if pin == PIN else None
 
     def by_number(self, e164: str) -> Card | None:
         return None
+
+    def get(self, account_id: str, id: str) -> Card | None:
+        return CARD
 
     def dial(self, account_id: str, id: str, number: str) -> Card | None:
         return CARD
@@ -86,8 +91,10 @@ class Desk:
     def last_number(self, card_id: str) -> str | None:
         return None
 
-    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
-        return OPEN if right else WRONG
+
+POLICY = ScriptedPolicy(
+    clients={"acme": CLIENT}, queues={"27115550000": QUEUE}, cards=Desk(), number=CALLER, pin_source=SOURCE
+)
 
 
 class Roomless(Purse):
@@ -125,13 +132,13 @@ def left(a_by: str | None = "recv_bye", **more: Any) -> Any:
 # Click-to-dial -----------------------------------------------------------------------------------------
 
 
-def _clicked(**fields: str) -> tuple[Attempt, Any]:
+def _clicked(**fields: str) -> ClickCall:
     order = CLIENT.read(
         {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000", "contact_ref": "lead-7", **fields}
     )
-    attempt = click2dial.new_attempt(CLIENT, order, SETTINGS)
-    attempt.switch = "fs1"
-    return attempt, order
+    click = click2dial.new_call(order, CLIENT, SETTINGS)
+    click.attempt.switch = "fs1"
+    return click
 
 
 def click(
@@ -142,25 +149,26 @@ def click(
     **fields: str,
 ) -> Told:
     """A call over HTTP whose agent has answered."""
-    attempt, order = _clicked(**fields)
-    attempt.dialled(1000.0)
+    made = _clicked(**fields)
+    made.attempt.dialled(1000.0)
     if cancelled:
-        attempt.cancelled_by = terms.API
-    before(attempt)
-    click2dial.run(ScriptedCall(list(steps), end or ends("recv_bye")), attempt, order, CLIENT, SETTINGS)
-    return Told([attempt])
+        made.attempt.cancelled_by = terms.API
+    before(made.attempt)
+    told = Told([made.attempt])
+    click2dial.answered(ScriptedCall(list(steps), end or ends("recv_bye")), made, POLICY, told.host())
+    return told
 
 
 def unanswered(outcome: str, code: int = 31, *, cancelled: bool = False) -> Told:
     """A call over HTTP whose agent does not answer."""
-    attempt, order = _clicked()
+    made = _clicked()
 
     def cancel() -> None:
         if cancelled:
-            attempt.cancelled_by = terms.API
+            made.attempt.cancelled_by = terms.API
 
-    assert not click2dial.ring_agent(Phone(outcome, code, cancel), attempt, order, CLIENT, SETTINGS, "socket(x)")
-    return Told([attempt])
+    assert not ring_aleg(Phone(outcome, code, cancel), made.attempt, click2dial.aleg(made, POLICY, "socket(x)"))
+    return Told([made.attempt])
 
 
 def dialled_by_phone(*steps: Step, usage: Purse | None = None, callee: str = "0820001234", known: bool = True) -> Told:
@@ -172,14 +180,7 @@ def dialled_by_phone(*steps: Step, usage: Purse | None = None, callee: str = "08
         headers={"Caller-Destination-Number": callee},
         sip={"X-Teleforge-Outbound-ID": "27115550000", "X-Teleforge-Contact-Ref": "lead-8"},
     )
-    click2dial.run_from_phone(
-        call,
-        CLIENT,
-        SETTINGS,
-        trusted=lambda _address: False,
-        begin=told.attempts.append,
-        usage=usage or Purse(),
-    )
+    click2dial.arrive(call, Arrival(("click2dial",)), POLICY, told.host(usage))
     return told
 
 
@@ -197,10 +198,11 @@ def cancelled_while_talking() -> Told:
 # Inbound -----------------------------------------------------------------------------------------------
 
 
-def arrived(*steps: Step, end: Any = None, queue: Queue | None = QUEUE, caller: str | None = CALLER) -> Told:
+def arrived(*steps: Step, end: Any = None, known: bool = True, caller: str | None = CALLER) -> Told:
     told = Told()
     call = ScriptedCall(list(steps), end or left(), headers={"Caller-Destination-Number": "27115550000"})
-    inbound.run(call, queue, caller, SETTINGS, begin=told.attempts.append, announce=told.announce)
+    policy = replace(POLICY, number=caller, queues=POLICY.queues if known else {})
+    inbound.arrive(call, Arrival(("inbound",)), policy, told.host())
     return told
 
 
@@ -209,57 +211,27 @@ def arrived(*steps: Step, end: Any = None, queue: Queue | None = QUEUE, caller: 
 
 def disa_session(*steps: Step, keyed: list[str], pin: str | None = None) -> Told:
     told = Told()
-    entrance = disa.Entrance("front", ACCOUNT, pin, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
+    entrance = Entrance("front", ACCOUNT, pin, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
     call = ScriptedCall(list(steps), left(), keyed=keyed)
-    disa.run(
-        call,
-        entrance,
-        SETTINGS,
-        Rules(),
-        Purse(),
-        Desk(),
-        caller=CALLER,
-        source=SOURCE,
-        begin=told.attempts.append,
-        hash_pin=str,
-    )
+    policy = replace(POLICY, entrances={("acme", "front"): entrance})
+    disa.arrive(call, Arrival(("disa", "acme", "front")), policy, told.host())
     return told
 
 
 def card_session(*steps: Step, keyed: list[str], usage: Purse | None = None, caller: str | None = CALLER) -> Told:
     told = Told()
     call = ScriptedCall(list(steps), left(), keyed=keyed)
-    dialthrough.run(
-        call,
-        SETTINGS,
-        Rules(),
-        Desk(),
-        usage or Purse(),
-        Desk(),
-        caller=caller,
-        attested=False,
-        source=SOURCE,
-        begin=told.attempts.append,
-    )
+    dialthrough.arrive(call, Arrival(("dialthrough",)), replace(POLICY, number=caller), told.host(usage))
     return told
 
 
 def rung_back(*steps: Step, keyed: list[str]) -> Told:
-    attempt = callback.new_attempt(PLAN.read(CALLER), ACCOUNT, "27115550000")
-    attempt.dialled(1000.0)
-    told = Told([attempt])
-    callback.run(
-        ScriptedCall(list(steps), left(), keyed=keyed),
-        attempt,
-        CARD,
-        ACCOUNT,
-        SETTINGS,
-        Rules(),
-        Desk(),
-        Purse(),
-        confirm=False,
-        begin=told.attempts.append,
-    )
+    ring_back = callback.new_call(PLAN.read(CALLER), CARD, ACCOUNT, POLICY)
+    ring_back.attempt.order = None
+    ring_back.attempt.dial_number = "27115550000"
+    ring_back.attempt.dialled(1000.0)
+    told = Told([ring_back.attempt])
+    callback.answered(ScriptedCall(list(steps), left(), keyed=keyed), ring_back, POLICY, told.host())
     return told
 
 
@@ -267,11 +239,10 @@ def joined(*steps: Step, b: str | None = "0820001234", end: Any = None) -> Told:
     order = AutodialOrder(
         PLAN.read(CALLER), PLAN.read(b) if b else None, None if b else "weekly", 0.0, retain_cid=False, media_id=None
     )
-    attempt = autodial.new_attempt(order, ACCOUNT)
-    attempt.dialled(1000.0)
-    told = Told([attempt])
-    call = ScriptedCall(list(steps), end or left())
-    autodial.run(call, attempt, order, ACCOUNT, SETTINGS, Rules(), Purse(), begin=told.attempts.append)
+    made = autodial.new_call(order, ACCOUNT)
+    made.attempt.dialled(1000.0)
+    told = Told([made.attempt])
+    autodial.answered(ScriptedCall(list(steps), end or left()), made, POLICY, told.host())
     return told
 
 
@@ -325,7 +296,7 @@ CASES: dict[str, Callable[[], Told]] = {
     "inbound/agent-busy": lambda: arrived(fails("USER_BUSY"), end=left("send_bye")),
     "inbound/agent-not-registered": lambda: arrived(fails("USER_NOT_REGISTERED"), end=left("send_bye")),
     "inbound/abandoned": lambda: arrived(caller_leaves()),
-    "inbound/unknown-number": lambda: arrived(queue=None),
+    "inbound/unknown-number": lambda: arrived(known=False),
     "disa/answered": lambda: disa_session(ANSWERS, keyed=["0820001234"]),
     "disa/two-numbers": lambda: disa_session(fails("USER_BUSY"), hangs_up, keyed=["0820001234", "1001"]),
     "disa/wrong-pin": lambda: disa_session(keyed=["1", "2", "3"], pin="4821907356"),

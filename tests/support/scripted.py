@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from esl_apps.apps.settings import Settings
+from esl_apps.apps.context import Host
+from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.core import causes
-from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Bridged, Call, CallEnded, Ended, Endpoint, Leg, Progress
+from esl_apps.core.cards import Account, Cards
 from esl_apps.core.charges import Charge
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import Refusal
 from esl_apps.core.numbers import NumberPlan
+from esl_apps.core.order import Client
+from esl_apps.core.pins import OPEN, WRONG, Guard, Source
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
 SETTINGS = Settings(
@@ -23,6 +28,64 @@ SETTINGS = Settings(
     ringback="%(2000,4000,440,480)",
     recordings="/recordings",
 )
+
+
+SOURCE = Source("27825556666", "192.0.2.1", "dialthrough", "27115551000")
+
+
+class OpenGuard:
+    """``Guard`` that locks nobody out."""
+
+    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
+        return OPEN if right else WRONG
+
+
+@dataclass
+class ScriptedPolicy:
+    """``AppPolicy`` of fixed answers."""
+
+    settings: Settings = SETTINGS
+    rules: Rules = field(default_factory=Rules)
+    clients: Mapping[str, Client] = field(default_factory=dict)
+    queues: Mapping[str, Queue] = field(default_factory=dict)
+    cards: Cards = field(default=None)  # type: ignore[assignment]
+    guard: Guard = field(default_factory=OpenGuard)
+    entrances: Mapping[tuple[str, str], Entrance] = field(default_factory=dict)
+    number: str | None = None
+    """The caller's."""
+    is_attested: bool = False
+    media: frozenset[str] = frozenset({"announcement"})
+    trusts: bool = False
+    pin_source: Source = SOURCE
+
+    def entrance(self, account_id: str, name: str) -> Entrance | None:
+        return self.entrances.get((account_id, name))
+
+    def trusted(self, address: str, /) -> bool:
+        return self.trusts
+
+    def caller(self, call: Call) -> str | None:
+        return self.number
+
+    def attested(self, call: Call) -> bool:
+        return self.is_attested
+
+    def source(self, call: Call, entrance: str, caller: str | None) -> Source:
+        return self.pin_source
+
+    def hash_pin(self, pin: str) -> str:
+        return f"#{pin}"
+
+    def caller_id_of(self, account: Account) -> str:
+        return account.caller_id or self.rules.default_caller_id or "anonymous"
+
+    def is_media(self, name: str) -> bool:
+        return name in self.media
+
+
+def host(begun: list[Attempt], usage: Purse | None = None, **more: Any) -> Host:
+    """A node that collects the attempts it is told of."""
+    return Host(begun.append, usage or Purse(), **more)
 
 
 class Purse:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from esl_apps.apps.callback import whom_to_call
-from esl_apps.apps.session import Rules
+from esl_apps.apps.settings import Rules
 from esl_apps.core.cards import Account, Card, Limits
 from esl_apps.core.unavailable import StoreUnavailable
-from tests.support.scripted import SETTINGS
+from tests.support.scripted import ScriptedPolicy
 
 NUMBER = "27825556666"
 CARD = Card("c1", "acme", None, NUMBER, active=True)
@@ -21,6 +21,9 @@ class Away:
         raise StoreUnavailable("redis: away")
 
     def by_number(self, e164: str) -> Card | None:
+        raise StoreUnavailable("redis: away")
+
+    def get(self, account_id: str, id: str) -> Card | None:
         raise StoreUnavailable("redis: away")
 
     def account(self, account_id: str) -> Account | None:
@@ -47,7 +50,7 @@ class Known(Away):
 
 
 def test_an_enrolled_number_is_rung_back() -> None:
-    target = whom_to_call("0825556666", SETTINGS, Rules(), Known())
+    target = whom_to_call("0825556666", ScriptedPolicy(rules=Rules(), cards=Known()))
     assert not isinstance(target, str)
     number, card = target
     assert (number.e164, card) == (NUMBER, CARD)
@@ -66,11 +69,11 @@ def test_an_enrolled_number_is_rung_back() -> None:
 )
 def test_who_is_not_rung_back(caller: str | None, why: str) -> None:
     rules = Rules(own_numbers=frozenset({"27115552000"}))
-    target = whom_to_call(caller, SETTINGS, rules, Known())
+    target = whom_to_call(caller, ScriptedPolicy(rules=rules, cards=Known()))
     assert isinstance(target, str)
     assert why in target
 
 
 def test_a_redis_that_is_away_is_no_reason_to_drop_a_callback() -> None:
     with pytest.raises(StoreUnavailable):
-        whom_to_call("0825556666", SETTINGS, Rules(), Away())
+        whom_to_call("0825556666", ScriptedPolicy(rules=Rules(), cards=Away()))

@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from esl_apps.apps import click2dial
-from esl_apps.apps.ringing import Rang
+from esl_apps.apps.context import Arrival, Host
+from esl_apps.apps.ringing import Rang, ring_aleg
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
 from esl_apps.core.order import Client
 from esl_apps.core.record import Record
-from tests.support.scripted import PLAN, SETTINGS, Purse, ScriptedCall, caller_leaves, ended, fails, socket_lost, talks
+from tests.support.scripted import (
+    PLAN,
+    SETTINGS,
+    Purse,
+    ScriptedCall,
+    ScriptedPolicy,
+    caller_leaves,
+    ended,
+    fails,
+    host,
+    socket_lost,
+    talks,
+)
 
 CLIENT = Client("acme", PLAN, agent_timeout=30, callee_timeout=60, record=True)
 FIELDS = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000", "contact_ref": "lead-7"}
+POLICY = ScriptedPolicy(clients={"acme": CLIENT})
 GATEWAYS = ["sofia/gateway/pstn/0820001234", "sofia/gateway/spare/0820001234"]
 
 
 def run(call: ScriptedCall, *, client: Client = CLIENT, **fields: str) -> Attempt:
     """The agent has answered."""
     order = client.read({**FIELDS, **fields})
-    attempt = click2dial.new_attempt(client, order, SETTINGS)
-    attempt.dialled(1000.0)
-    click2dial.run(call, attempt, order, client, SETTINGS)
-    return attempt
+    click = click2dial.new_call(order, client, SETTINGS)
+    click.attempt.dialled(1000.0)
+    click2dial.answered(call, click, POLICY, host([]))
+    return click.attempt
 
 
 def record(attempt: Attempt) -> Record:
@@ -216,25 +231,27 @@ def test_busy_after_early_media_is_busy_though_the_bridge_took_the_agent_along()
 
 def test_a_cancel_before_the_agents_leg_came_dials_no_callee() -> None:
     order = CLIENT.read(FIELDS)
-    attempt = click2dial.new_attempt(CLIENT, order, SETTINGS)
+    click = click2dial.new_call(order, CLIENT, SETTINGS)
+    attempt = click.attempt
     attempt.dialled(1000.0)
     attempt.cancelled_by = "api"
     call = ScriptedCall([], ended(a_by="send_bye"))
-    click2dial.run(call, attempt, order, CLIENT, SETTINGS)
+    click2dial.answered(call, click, POLICY, host([]))
     assert call.did("bridge") == []
     assert told(attempt) == ("cancelled", 16, "api")
 
 
 def cancelled(step: Callable[..., Any], end: Any) -> Attempt:
     order = CLIENT.read(FIELDS)
-    attempt = click2dial.new_attempt(CLIENT, order, SETTINGS)
+    click = click2dial.new_call(order, CLIENT, SETTINGS)
+    attempt = click.attempt
     attempt.dialled(1000.0)
 
     def cancel(progress: Any) -> Any:
         attempt.cancelled_by = "api"
         return step(progress)
 
-    click2dial.run(ScriptedCall([cancel], end), attempt, order, CLIENT, SETTINGS)
+    click2dial.answered(ScriptedCall([cancel], end), click, POLICY, host([]))
     return attempt
 
 
@@ -288,9 +305,10 @@ class ScriptedLine:
 
 def ring(line: ScriptedLine, **fields: str) -> tuple[bool, Attempt]:
     order = CLIENT.read({**FIELDS, **fields})
-    attempt = click2dial.new_attempt(CLIENT, order, SETTINGS)
+    click = click2dial.new_call(order, CLIENT, SETTINGS)
+    attempt = click.attempt
     application = "socket(127.0.0.1:8084/click2dial async full)"
-    return click2dial.ring_agent(line, attempt, order, CLIENT, SETTINGS, application), attempt
+    return ring_aleg(line, attempt, click2dial.aleg(click, POLICY, application)), attempt
 
 
 def test_an_agent_that_answers_has_no_record_yet() -> None:
@@ -384,10 +402,11 @@ def test_no_other_switch_is_tried_after_a_cancel() -> None:
             return super().originate(command, deadline)
 
     order = CLIENT.read(FIELDS)
-    attempts = [click2dial.new_attempt(CLIENT, order, SETTINGS)]
+    click = click2dial.new_call(order, CLIENT, SETTINGS)
+    attempts = [click.attempt]
     line = Cancelled(Rang("failed", 20))
     line.others = 1
-    assert not click2dial.ring_agent(line, attempts[0], order, CLIENT, SETTINGS, "socket(a:1/click2dial async full)")
+    assert not ring_aleg(line, attempts[0], click2dial.aleg(click, POLICY, "socket(x)"))
     assert told(attempts[0]) == ("cancelled", 16, "api")
 
 
@@ -398,7 +417,8 @@ def test_an_agent_that_is_busy_is_not_tried_over_the_next_gateway() -> None:
 
 def test_no_gateway_is_tried_after_a_cancel() -> None:
     order = CLIENT.read({**FIELDS, "agent": "0831112222"})
-    attempt = click2dial.new_attempt(CLIENT, order, SETTINGS)
+    click = click2dial.new_call(order, CLIENT, SETTINGS)
+    attempt = click.attempt
 
     class Line(ScriptedLine):
         def originate(self, command: str, deadline: float) -> Rang:
@@ -406,7 +426,7 @@ def test_no_gateway_is_tried_after_a_cancel() -> None:
             return super().originate(command, deadline)
 
     line = Line(Rang("failed", 41))
-    assert not click2dial.ring_agent(line, attempt, order, CLIENT, SETTINGS, "socket(x)")
+    assert not ring_aleg(line, attempt, click2dial.aleg(click, POLICY, "socket(x)"))
     assert told(attempt) == ("cancelled", 16, "api")
 
 
@@ -424,7 +444,8 @@ def dial(call: ScriptedCall, *, trusted: bool = False) -> Attempt:
         assert not call.did("bridge"), "known before anything is dialled"
         begun.append(attempt)
 
-    click2dial.run_from_phone(call, CLIENT, SETTINGS, trusted=lambda _address: trusted, begin=begin, usage=Purse())
+    policy = replace(POLICY, trusts=trusted)
+    click2dial.arrive(call, Arrival(("click2dial",)), policy, Host(begin, Purse()))
     (attempt,) = begun
     return attempt
 

@@ -7,11 +7,22 @@ from typing import Any
 import pytest
 
 from esl_apps.apps import inbound
-from esl_apps.apps.inbound import Queue
+from esl_apps.apps.context import Arrival
+from esl_apps.apps.settings import Queue
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Ended, Leg
 from esl_apps.core.record import Record
-from tests.support.scripted import PLAN, SETTINGS, ScriptedCall, caller_leaves, ended, fails, socket_lost, talks
+from tests.support.scripted import (
+    PLAN,
+    ScriptedCall,
+    ScriptedPolicy,
+    caller_leaves,
+    ended,
+    fails,
+    host,
+    socket_lost,
+    talks,
+)
 
 DID, CALLER = "27115550000", "0825556666"
 QUEUE = Queue(
@@ -32,14 +43,9 @@ class Run:
         self.begun: list[Attempt] = []
         self.announced: list[tuple[str, int]] = []
         call.headers.setdefault("Caller-Destination-Number", DID)
-        inbound.run(
-            call,
-            queue,
-            caller,
-            SETTINGS,
-            begin=self.begun.append,
-            announce=lambda _attempt, agent, hold_time: self.announced.append((agent, hold_time)),
-        )
+        policy = ScriptedPolicy(queues={} if queue is None else {DID: queue}, number=caller)
+        announce = lambda _attempt, agent, hold_time: self.announced.append((agent, hold_time))  # noqa: E731
+        inbound.arrive(call, Arrival(("inbound",)), policy, host(self.begun, announce=announce))
         (self.attempt,) = self.begun
 
     @property
@@ -179,7 +185,10 @@ def test_a_caller_inside_is_an_internal_call() -> None:
 def test_a_hostile_dialled_number_stands_in_no_record(dnis: str) -> None:
     call = joined()
     call.headers["Caller-Destination-Number"] = dnis
-    assert Run(call).record.dial_number == DID
+    run = Run(call)
+    assert run.record.dial_number is None
+    assert run.told == ("rejected", 21, "system")
+    assert call.did("bridge") == []
 
 
 def test_a_number_that_is_not_configured_is_refused() -> None:

@@ -11,20 +11,21 @@ import pytest
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa
 from esl_apps.apps.autodial import AutodialOrder
-from esl_apps.apps.callback import whom_to_call
-from esl_apps.apps.ringing import Rang, ring_aleg
-from esl_apps.apps.session import Rules
+from esl_apps.apps.callback import RingBack, whom_to_call
+from esl_apps.apps.context import Arrival
+from esl_apps.apps.ringing import Aleg, Rang, ring_aleg
+from esl_apps.apps.settings import Entrance, Rules
 from esl_apps.core import faults
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, CallEnded, Leg, Progress
-from esl_apps.core.cards import Account, Card
+from esl_apps.core.cards import Account, Card, Cards
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import BREAKER, CALLS_PER_HOUR, MINUTES_PER_DAY, Level, Limits, Refusal, read_destination
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import Client
 from esl_apps.core.pins import Source
 from esl_apps.core.unavailable import StoreUnavailable
-from tests.support.scripted import SETTINGS, Purse, ScriptedCall, Step, ended, talks
+from tests.support.scripted import SETTINGS, Purse, ScriptedCall, ScriptedPolicy, Step, ended, host, talks
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+1876"])
 SETTINGS = replace(SETTINGS, plan=PLAN)
@@ -42,7 +43,8 @@ class NoPin:
         raise AssertionError("no PIN is asked for")
 
 
-NO_PIN, SOURCE = NoPin(), Source("27825556666", "192.0.2.1", "disa/acme/front", "27115550002")
+NO_PIN = NoPin()
+POLICY = ScriptedPolicy(SETTINGS, RULES)
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,17 @@ class Rule:
 
 
 class OneCard:
-    def __init__(self, account: Account = ACCOUNT) -> None:
-        self.known = account
+    def __init__(self, account: Account = ACCOUNT, limits: Limits | None = None) -> None:
+        self.known, self.limits = account, limits
 
     def by_pin(self, pin: str) -> Card | None:
         return CARD
 
     def by_number(self, e164: str) -> Card | None:
         return replace(CARD, cid=e164)
+
+    def get(self, account_id: str, id: str) -> Card | None:
+        return CARD
 
     def dial(self, account_id: str, id: str, number: str) -> Card | None:
         return CARD
@@ -67,7 +72,7 @@ class OneCard:
         return self.known
 
     def card_limits(self, account_id: str) -> Limits | None:
-        return None
+        return self.limits
 
     def last_number(self, card_id: str) -> str | None:
         return None
@@ -86,56 +91,36 @@ class Answers:
         assert None not in records
         return [(one.end_reason, one.end_code, one.hung_up_by) for one in records if one is not None]
 
-    def disa(self, usage: Purse) -> None:
-        entrance = disa.Entrance("front", self.account, None, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
-        disa.run(
-            self.call,
-            entrance,
-            SETTINGS,
-            RULES,
-            usage,
-            NO_PIN,
-            caller="0825556666",
-            source=SOURCE,
-            begin=self.begun.append,
-            hash_pin=str,
-        )
-
-    def dialthrough(self, usage: Purse) -> None:
-        dialthrough.run(
-            self.call,
+    def policy(self, **more: Any) -> ScriptedPolicy:
+        entrance = Entrance("front", self.account, None, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
+        return ScriptedPolicy(
             SETTINGS,
             replace(RULES, cid_trust="any"),
-            OneCard(self.account),
-            usage,
-            NO_PIN,
-            caller="0825556666",
-            attested=False,
-            source=SOURCE,
-            begin=self.begun.append,
+            guard=NO_PIN,
+            number="0825556666",
+            entrances={("acme", "front"): entrance},
+            **{"cards": OneCard(self.account), **more},
         )
 
+    def disa(self, usage: Purse) -> None:
+        disa.arrive(self.call, Arrival(("disa", "acme", "front")), self.policy(), host(self.begun, usage))
+
+    def dialthrough(self, usage: Purse, cards: Cards | None = None) -> None:
+        policy = self.policy(cards=cards or OneCard(self.account))
+        dialthrough.arrive(self.call, Arrival(("dialthrough",)), policy, host(self.begun, usage))
+
     def callback(self, usage: Purse) -> None:
-        attempt = callback.new_attempt(PLAN.read("0825556666"), self.account, "27115550000")
-        self.begun.append(attempt)
-        callback.run(
-            self.call,
-            attempt,
-            CARD,
-            self.account,
-            SETTINGS,
-            RULES,
-            OneCard(self.account),
-            usage,
-            confirm=False,
-            begin=self.begun.append,
-        )
+        self.rung_back(callback.new_call(PLAN.read("0825556666"), CARD, self.account, self.policy()), usage)
+
+    def rung_back(self, ring_back: RingBack, usage: Purse) -> None:
+        self.begun.append(ring_back.attempt)
+        callback.answered(self.call, ring_back, self.policy(), host(self.begun, usage))
 
     def autodial(self, usage: Purse) -> None:
         order = AutodialOrder(PLAN.read("0831112222"), PLAN.read(self.call.keyed[0]), None, 0.0, False, None)
-        attempt = autodial.new_attempt(order, self.account)
-        self.begun.append(attempt)
-        autodial.run(self.call, attempt, order, self.account, SETTINGS, RULES, usage, begin=self.begun.append)
+        made = autodial.new_call(order, self.account)
+        self.begun.append(made.attempt)
+        autodial.answered(self.call, made, self.policy(), host(self.begun, usage))
 
 
 APPLICATIONS = [Answers.disa, Answers.dialthrough, Answers.callback, Answers.autodial]
@@ -214,18 +199,7 @@ def test_what_was_taken_away_in_a_session_dials_no_further_number(
     card: Card | None, account: Account | None, code: int | None
 ) -> None:
     one, cards = Answers(talks()), Changing(card, account)
-    dialthrough.run(
-        one.call,
-        SETTINGS,
-        replace(RULES, cid_trust="any"),
-        cards,
-        Purse(),
-        NO_PIN,
-        caller="0825556666",
-        attested=False,
-        source=SOURCE,
-        begin=one.begun.append,
-    )
+    one.dialthrough(Purse(), cards)
     assert cards.dialled == ["+27820001234"]
     assert len(one.call.did("bridge")) == (code is None)
     if code is not None:
@@ -235,18 +209,7 @@ def test_what_was_taken_away_in_a_session_dials_no_further_number(
 def test_what_a_card_may_not_dial_is_not_its_last_number() -> None:
     cards = Changing(CARD, ACCOUNT)
     one = Answers(talks(), keyed=HIGH_RISK)
-    dialthrough.run(
-        one.call,
-        SETTINGS,
-        replace(RULES, cid_trust="any"),
-        cards,
-        Purse(),
-        NO_PIN,
-        caller="0825556666",
-        attested=False,
-        source=SOURCE,
-        begin=one.begun.append,
-    )
+    one.dialthrough(Purse(), cards)
     assert cards.dialled == one.call.did("bridge") == []
 
 
@@ -287,19 +250,8 @@ def test_a_high_risk_number_is_refused_and_an_account_may_allow_it(
 def test_an_emergency_call_is_not_counted() -> None:
     settings = replace(SETTINGS.endpoints, emergency="sofia/gateway/pstn/{number}")
     one = Answers(talks(), keyed="112")
-    entrance = disa.Entrance("front", ACCOUNT, None, 10, 1, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
-    disa.run(
-        one.call,
-        entrance,
-        replace(SETTINGS, endpoints=settings),
-        RULES,
-        Purse(OVER),
-        NO_PIN,
-        caller=None,
-        source=SOURCE,
-        begin=one.begun.append,
-        hash_pin=str,
-    )
+    policy = replace(one.policy(), settings=replace(SETTINGS, endpoints=settings))
+    disa.arrive(one.call, Arrival(("disa", "acme", "front")), policy, host(one.begun, Purse(OVER)))
     assert len(one.call.did("bridge")) == 1
 
 
@@ -318,23 +270,12 @@ def test_ringing_back_goes_on_costing_from_number_to_number() -> None:
     number = PLAN.read("0825556666")
     one = Answers(talks(), talks())
     one.call.keyed = [CALLEE, "0820009999"]
-    attempt = callback.new_attempt(number, ACCOUNT, "27115550000")
-    one.begun.append(attempt)
-    aleg = callback.charge(attempt, number, RULES, ACCOUNT, CARD, Limits(minutes_per_day=9))
+    ring_back = callback.new_call(number, CARD, ACCOUNT, one.policy())
+    attempt = ring_back.attempt
+    (aleg,) = callback.charges(ring_back, one.policy(cards=OneCard(limits=Limits(minutes_per_day=9))))
     assert usage.begin(aleg) is None
     attempt.pay(aleg)
-    callback.run(
-        one.call,
-        attempt,
-        CARD,
-        ACCOUNT,
-        SETTINGS,
-        RULES,
-        OneCard(),
-        usage,
-        confirm=False,
-        begin=one.begun.append,
-    )
+    one.rung_back(ring_back, usage)
     assert len(one.call.did("bridge")) == 2
     # It was up from its answer to the hang-up, whatever was dialled meanwhile; B's minutes are not its account's again.
     assert aleg.since is not None
@@ -348,23 +289,21 @@ def test_a_caller_rung_back_is_cut_while_it_is_asked_for_a_number() -> None:
     number = PLAN.read("0825556666")
     one = Answers()
     one.call.gone_at = "collect"
-    attempt = callback.new_attempt(number, ACCOUNT, "27115550000")
-    one.begun.append(attempt)
-    aleg = callback.charge(attempt, number, RULES, ACCOUNT, CARD, Limits(minutes_per_day=9))
+    ring_back = callback.new_call(number, CARD, ACCOUNT, one.policy())
+    attempt = ring_back.attempt
+    (aleg,) = callback.charges(ring_back, one.policy(cards=OneCard(limits=Limits(minutes_per_day=9))))
     assert usage.begin(aleg) is None
     attempt.pay(aleg)
     aleg.cut = OVER
-    callback.run(
-        one.call, attempt, CARD, ACCOUNT, SETTINGS, RULES, OneCard(), usage, confirm=False, begin=one.begun.append
-    )
+    one.rung_back(ring_back, usage)
     assert one.told() == [("rejected", 17, "system")]
 
 
 def test_a_high_risk_number_is_not_rung_back() -> None:
-    target = whom_to_call("+18765551234", SETTINGS, RULES, OneCard())
+    target = whom_to_call("+18765551234", ScriptedPolicy(SETTINGS, RULES, cards=OneCard()))
     assert target == "class high_risk is denied"
     allowing = OneCard(replace(ACCOUNT, call_restriction={"high_risk": Rule("allow")}))
-    assert not isinstance(whom_to_call("+18765551234", SETTINGS, RULES, allowing), str)
+    assert not isinstance(whom_to_call("+18765551234", ScriptedPolicy(SETTINGS, RULES, cards=allowing)), str)
 
 
 def test_a_conference_is_its_accounts_own_and_is_paid_for() -> None:
@@ -372,12 +311,12 @@ def test_a_conference_is_its_accounts_own_and_is_paid_for() -> None:
         account = replace(ACCOUNT, id=name, limits=Limits(longest_call=90))
         one = Answers()
         order = AutodialOrder(PLAN.read("0831112222"), None, "weekly", 0.0, False, None)
-        attempt = autodial.new_attempt(order, account)
-        usage = Purse()
-        charges = autodial.charges(attempt, order, RULES, account)
+        made = autodial.new_call(order, account)
+        attempt, usage = made.attempt, Purse()
+        charges = autodial.charges(made, one.policy())
         assert usage.begin(*charges) is None
         attempt.pay(*charges)
-        autodial.run(one.call, attempt, order, account, SETTINGS, RULES, usage, begin=one.begun.append)
+        autodial.answered(one.call, made, one.policy(), host(one.begun, usage))
         assert one.call.did("conference") == [(f"{name}~weekly", 90)]
         assert attempt.record is not None
         assert attempt.record.number == "conference:weekly"
@@ -398,13 +337,11 @@ def client(**more: Any) -> Client:
 def test_both_legs_of_a_click_are_paid_for_where_both_cost() -> None:
     one = client()
     order = one.read(FIELDS)
-    attempt = click2dial.new_attempt(one, order, SETTINGS)
-    assert [(charge.aleg, charge.number) for charge in click2dial.charges(attempt, order, one)] == [
-        (False, order.callee)
-    ]
+    click = click2dial.new_call(order, one, SETTINGS)
+    assert [(charge.aleg, charge.number) for charge in click2dial.charges(click, POLICY)] == [(False, order.callee)]
     order = one.read({**FIELDS, "agent": "0831112222"})
-    attempt = click2dial.new_attempt(one, order, SETTINGS)
-    legs = click2dial.charges(attempt, order, one)
+    click = click2dial.new_call(order, one, SETTINGS)
+    attempt, legs = click.attempt, click2dial.charges(click, POLICY)
     assert [(charge.aleg, charge.number) for charge in legs] == [(True, order.agent), (False, order.callee)]
     # It is one call of the integrator's, and its minutes are counted once.
     owners = [ticket for leg in legs for ticket in leg.tickets if ticket.bound.key == "integrator:acme"]
@@ -435,9 +372,8 @@ def test_a_phone_that_may_not_spend_gets_a_refusal_and_a_record(refusal: Refusal
         sip={"X-Teleforge-Outbound-ID": "27115550000"},
     )
     begun: list[Attempt] = []
-    click2dial.run_from_phone(
-        call, client(), SETTINGS, trusted=lambda _address: False, begin=begun.append, usage=Purse(refusal)
-    )
+    policy = replace(POLICY, clients={"acme": client()})
+    click2dial.arrive(call, Arrival(("click2dial",)), policy, host(begun, Purse(refusal)))
     assert call.did("respond") == [(400, [("X-Teleforge-Error", f"limits: {header}")])]
     assert call.did("bridge") == []
     (record,) = [attempt.record for attempt in begun]
@@ -448,12 +384,12 @@ def test_a_phone_that_may_not_spend_gets_a_refusal_and_a_record(refusal: Refusal
 def test_a_click_whose_money_ends_is_answered_and_ended_by_the_system() -> None:
     one, usage = client(), Purse()
     order = one.read(FIELDS)
-    attempt = click2dial.new_attempt(one, order, SETTINGS)
-    charges = click2dial.charges(attempt, order, one)
+    click = click2dial.new_call(order, one, SETTINGS)
+    attempt, charges = click.attempt, click2dial.charges(click, POLICY)
     assert usage.begin(*charges) is None
     attempt.pay(*charges)
     call = ScriptedCall([cut(usage, OVER)], ended(a_by="send_bye", b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
-    click2dial.run(call, attempt, order, one, SETTINGS)
+    click2dial.answered(call, click, POLICY, host([], usage))
     assert attempt.record is not None
     assert (attempt.record.end_reason, attempt.record.hung_up_by) == ("answered", "system")
     assert all(charge.ended for charge in usage.charges)
@@ -463,20 +399,20 @@ def test_a_click_may_last_as_long_as_its_destination() -> None:
     limits = Limits(destinations={read_destination("class:mobile"): Limits(longest_call=75)})
     one = Client("acme", PLAN, levels=[Level("integrator:acme", limits)])
     order, usage = one.read(FIELDS), Purse()
-    attempt = click2dial.new_attempt(one, order, SETTINGS)
-    charges = click2dial.charges(attempt, order, one)
+    click = click2dial.new_call(order, one, SETTINGS)
+    attempt, charges = click.attempt, click2dial.charges(click, POLICY)
     assert usage.begin(*charges) is None
     attempt.pay(*charges)
     call = ScriptedCall([talks()], ended(b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
-    click2dial.run(call, attempt, order, one, SETTINGS)
+    click2dial.answered(call, click, POLICY, host([], usage))
     assert call.did("bridge")[0][3] == 75
 
 
 def test_a_first_leg_that_rings_is_ended_as_rejected() -> None:
     one, usage = client(), Purse()
     order = one.read({**FIELDS, "agent": "0831112222"})
-    attempt = click2dial.new_attempt(one, order, SETTINGS)
-    charges = click2dial.charges(attempt, order, one)
+    click = click2dial.new_call(order, one, SETTINGS)
+    attempt, charges = click.attempt, click2dial.charges(click, POLICY)
     assert usage.begin(*charges) is None
     attempt.pay(*charges)
 
@@ -490,7 +426,7 @@ def test_a_first_leg_that_rings_is_ended_as_rejected() -> None:
             return Rang("failed", 41)
 
     line = Line()
-    assert not ring_aleg(line, attempt, {}, ["sofia/gateway/a/1", "sofia/gateway/b/1"], 30, "socket(x)")
+    assert not ring_aleg(line, attempt, Aleg({}, ["sofia/gateway/a/1", "sofia/gateway/b/1"], "socket(x)", 30))
     assert line.rung == 1
     assert attempt.record is not None
     assert (attempt.record.end_reason, attempt.record.end_code) == ("rejected", 21)

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from esl_apps.apps import dialthrough, disa
-from esl_apps.apps.session import Rules
+from esl_apps.apps.context import Arrival, Host
+from esl_apps.apps.settings import Entrance, Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded
 from esl_apps.core.cards import Account, Card, Limits
 from esl_apps.core.pins import LOCKED, OPEN, WRONG, Source, source_of
 from esl_apps.core.unavailable import StoreUnavailable
-from tests.support.scripted import PLAN, SETTINGS, ScriptedCall
+from tests.support.scripted import PLAN, ScriptedCall, ScriptedPolicy
 
 RIGHT, NOBODYS, INACTIVE = "482190735", "111111111", "333333333"
 CALLER, STRANGER = "0825556666", "0845550000"
@@ -65,6 +66,9 @@ class Deck:
         self.asked.append("by_number")
         return self.numbers.get(e164)
 
+    def get(self, account_id: str, id: str) -> Card | None:
+        return None
+
     def dial(self, account_id: str, id: str, number: str) -> Card | None:
         return next(one for one in [*self.pins.values(), *self.numbers.values()] if one.id == id)
 
@@ -109,38 +113,18 @@ def through(
     **rules: Any,
 ) -> tuple[Caller, Attempt]:
     call, attempts = Caller(pins=list(pins)), []
-    dialthrough.run(
-        call,
-        SETTINGS,
-        Rules(**rules),
-        deck or Deck(),
-        Free(),
-        judge,
-        caller=caller,
-        attested=attested,
-        source=SOURCE,
-        begin=attempts.append,
+    policy = ScriptedPolicy(
+        rules=Rules(**rules), cards=deck or Deck(), guard=judge, number=caller, is_attested=attested, pin_source=SOURCE
     )
+    dialthrough.arrive(call, Arrival(("dialthrough",)), policy, Host(attempts.append, Free()))
     return call, attempts[0]
 
 
 def disa_with(judge: Judge, *pins: str) -> tuple[Caller, Attempt]:
     call, attempts = Caller(pins=list(pins)), []
-    entrance = disa.Entrance(
-        "front", Account("acme"), f"#{RIGHT}", 10, 3, 3.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0
-    )
-    disa.run(
-        call,
-        entrance,
-        SETTINGS,
-        Rules(),
-        Free(),
-        judge,
-        caller=STRANGER,
-        source=SOURCE,
-        begin=attempts.append,
-        hash_pin=lambda pin: f"#{pin}",
-    )
+    entrance = Entrance("front", Account("acme"), f"#{RIGHT}", 10, 3, 3.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
+    policy = ScriptedPolicy(guard=judge, number=STRANGER, entrances={("acme", "front"): entrance}, pin_source=SOURCE)
+    disa.arrive(call, Arrival(("disa", "acme", "front")), policy, Host(attempts.append, Free()))
     return call, attempts[0]
 
 

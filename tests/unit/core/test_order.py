@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from esl_apps.apps.click2dial import aleg, new_attempt
-from esl_apps.apps.legs import bleg_variables
+from esl_apps.apps.click2dial import aleg, new_call
+from esl_apps.apps.legs import Bleg, bleg_variables
 from esl_apps.apps.settings import Settings
 from esl_apps.core import dialstring
 from esl_apps.core.dialstring import Endpoints
@@ -20,6 +20,7 @@ from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import Client, Order
 from esl_apps.sandbox.wire.strings import brackets, separate
+from tests.support.scripted import ScriptedPolicy
 from tests.unit.core.test_dialstring import ATTACKS
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
@@ -238,7 +239,7 @@ def test_the_newer_name_wins() -> None:
 @pytest.mark.parametrize("value", [None, ""])
 def test_an_absent_contact_ref_is_the_calls_own_reference(value: object) -> None:
     order = read({"contact_ref": value})
-    made = new_attempt(client(), order, SETTINGS)
+    made = new_call(order, client(), SETTINGS).attempt
     assert made.contact_ref == made.call_ref
 
 
@@ -306,8 +307,8 @@ def test_nothing_in_a_request_gets_out_of_its_place_in_a_dial_string(
         order = ANYTHING.read(fields)
     except Refused:
         return
-    attempt = new_attempt(ANYTHING, order, SETTINGS)
-    variables = aleg(attempt, order, ANYTHING, SETTINGS)
+    click = new_call(order, ANYTHING, SETTINGS)
+    attempt, variables = click.attempt, aleg(click, ScriptedPolicy(SETTINGS), "socket(x)").variables
     (endpoint,) = SETTINGS.endpoints.of(order.agent, as_asked=True)
     words = separate(dialstring.originate(variables, endpoint, APPLICATION), " ")
     assert len(words) == 3
@@ -317,7 +318,7 @@ def test_nothing_in_a_request_gets_out_of_its_place_in_a_dial_string(
     assert found[0].keys() == {name for name, value in variables.items() if value}
     assert re.fullmatch(ENDPOINT, found[1])
 
-    leg = bleg_variables(SETTINGS, attempt, order.agent.dialled, attempt.dial_number or "", 60, "/r/x.wav")
+    leg = bleg_variables(SETTINGS, attempt, Bleg(attempt.dial_number or "", 60, 60, order.agent.dialled, "/r/x.wav"))
     (endpoint,) = SETTINGS.endpoints.of(order.callee, as_asked=True)
     found = brackets(dialstring.bridge(leg, [(endpoint, None)]), "{", "}", ",")
     assert found is not None

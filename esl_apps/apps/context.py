@@ -1,0 +1,108 @@
+"""What an application is given to run a call: ``(call, arrival, policy, host)``, in this order, in each of them.
+
+- ``call``: the A-leg, a :class:`esl_apps.core.call.Call`.
+- ``arrival``: how the dialplan sent it here. For a leg that a node rang, the application's own order instead.
+- ``policy``: what the configuration says.
+- ``host``: what the node does for the flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Call
+from esl_apps.core.cards import Account, Cards, Usage
+from esl_apps.core.order import Client
+from esl_apps.core.pins import Guard, Source
+
+
+class NotServed(Exception):
+    """The call is hung up with ``cause`` (FreeSWITCH's name) before it has a record."""
+
+    def __init__(self, reason: str, cause: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A call that the dialplan sent to an application."""
+
+    path: tuple[str, ...]
+    """Of the event socket, as ``("disa", "acme", "front")``."""
+    session_ref: str = ""
+    """The session that this caller was in before its node died; empty: a new one begins."""
+
+
+def _nowhere(attempt: Attempt, agent: str, hold_time: int) -> None:
+    raise NotImplementedError("this host announces no inbound calls")
+
+
+def _unscheduled(caller: str | None, dnis: str) -> None:
+    raise NotImplementedError("this host returns no missed calls")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a node does for one flow."""
+
+    begin: Callable[[Attempt], None]
+    """Make an attempt known: call it before anything is dialled or answered for it."""
+    usage: Usage
+    announce: Callable[[Attempt, str, int], None] = field(default=_nowhere)
+    """Push the notification of an answered inbound call: the attempt, the agent, the seconds waited."""
+    missed: Callable[[str | None, str], None] = field(default=_unscheduled)
+    """A call was refused unanswered and may be returned: the caller's number, and the number dialled."""
+
+
+class AppPolicy(Protocol):
+    """What the configuration says, as long as this call lasts: a reload makes a new one."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def rules(self) -> Rules:
+        """:raises StoreUnavailable: Redis is down or holds rules that can't be read; nobody dials by half of them."""
+
+    @property
+    def clients(self) -> Mapping[str, Client]:
+        """By integrator, in the configuration's order."""
+
+    @property
+    def queues(self) -> Mapping[str, Queue]:
+        """Inbound numbers, by E.164 digits."""
+
+    @property
+    def cards(self) -> Cards: ...
+
+    @property
+    def guard(self) -> Guard: ...
+
+    def entrance(self, account_id: str, name: str) -> Entrance | None:
+        """A DISA, or None if there is none of this name. :raises StoreUnavailable: Redis is down."""
+
+    def trusted(self, address: str, /) -> bool:
+        """Whether to believe what a packet from this address says of its caller."""
+
+    def caller(self, call: Call) -> str | None:
+        """The caller's number, or None if it is withheld or no number."""
+
+    def attested(self, call: Call) -> bool:
+        """Whether STIR/SHAKEN vouches for the caller's number. :raises StoreUnavailable: as :attr:`rules`."""
+
+    def source(self, call: Call, entrance: str, caller: str | None) -> Source:
+        """What wrong PINs of this call are counted against. ``caller``: as :meth:`caller` says."""
+
+    def hash_pin(self, pin: str) -> str:
+        """The keyed hash of a typed PIN."""
+
+    def caller_id_of(self, account: Account) -> str:
+        """The number that an account's own calls show. :raises StoreUnavailable: as :attr:`rules`."""
+
+    def is_media(self, name: str) -> bool:
+        """Whether a caller may hear this: a prompt that there is, or a URL that the configuration lists."""
