@@ -18,8 +18,7 @@ import falcon
 from esl_apps.config.model import Rate
 from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken
 from esl_apps.http.errors import Problem, problem
-from esl_apps.http.rate_limit import Buckets
-from esl_apps.http.server import source_of
+from esl_apps.http.rate_limit import Buckets, source_of
 
 CALL, READ, RECORD, CARDS = "call", "read", "record", "cards"
 

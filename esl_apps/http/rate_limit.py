@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
+from ipaddress import IPv6Address
 
 
 class Buckets:
@@ -47,3 +48,11 @@ class Buckets:
 
 #: One, but for what is lost in adding fractions: who waited as long as he was told is let in.
 _ONE = 1.0 - 1e-6
+
+
+def source_of(address: str) -> str:
+    """Whose requests and connections are counted together: an address; of IPv6 the network of one customer."""
+    if ":" not in address:
+        return address
+    ip = IPv6Address(address.partition("%")[0])
+    return str(ip.ipv4_mapped) if ip.ipv4_mapped else ip.packed[:8].hex()

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from ipaddress import IPv6Address
 from ssl import SSLContext
 from typing import Any
 
@@ -26,7 +25,7 @@ from gevent import socket
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from esl_apps.http.rate_limit import Buckets
+from esl_apps.http.rate_limit import Buckets, source_of
 from esl_apps.http.request import BadRequest, Need, Parser, Request
 from esl_apps.net.listening import listen
 
@@ -133,6 +132,10 @@ class Server(StreamServer):
 
     def handle(self, _sock: socket.socket, connection: _Connection) -> None:
         connection.run()
+
+    @property
+    def connection_count(self) -> int:
+        return len(self._open)
 
     def forget(self, connection: _Connection) -> None:
         del self._open[connection]
@@ -393,14 +396,6 @@ def _answer(status: int, code: str, message: str) -> bytes:
     if status in (429, 503):
         headers.append(("retry-after", "1"))
     return _head_of(f"{status} {_REASONS[status]}", headers, "HTTP/1.1", keep=False) + body
-
-
-def source_of(address: str) -> str:
-    """Whose requests and connections are counted together: an address; of IPv6 the network of one customer."""
-    if ":" not in address:
-        return address
-    ip = IPv6Address(address.partition("%")[0])
-    return str(ip.ipv4_mapped) if ip.ipv4_mapped else ip.packed[:8].hex()
 
 
 def serve(

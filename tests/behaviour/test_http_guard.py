@@ -19,23 +19,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import falcon
 import pytest
-from falcon.testing import create_environ
-from hypothesis import given
-from hypothesis import strategies as st
 
 from esl_apps.cli import check, main
 from esl_apps.config import parse
-from esl_apps.config.model import Config, Rate
+from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.config.tokens import hash_token
 from esl_apps.core.reference import new_ref
-from esl_apps.http import access
-from esl_apps.http.access import Door, Holder
-from esl_apps.http.errors import Problem
-from esl_apps.http.rate_limit import Buckets
-from esl_apps.http.server import source_of
 from esl_apps.http.signed_links import Links
 from tests.behaviour.test_http import CALLS, NO_CALL, ORDER, RECORDINGS, check_answer, metric, refused, write_recording
 from tests.rig.base import eventually
@@ -182,19 +173,6 @@ def test_what_is_wrong_with_a_token_is_told(changes: dict[str, str], told: str) 
     assert told in refusal(**changes)
 
 
-def test_an_empty_token_of_an_account_is_none() -> None:
-    config = parse(LEAST + "accounts: {a: {token: ''}, b: {}}\n", {})
-    assert access.holders(config.accounts["a"], []) == access.holders(config.accounts["b"], []) == []
-
-
-def test_no_token_is_never_the_right_one() -> None:
-    door = Door(Rate, lambda _status: None)
-    for token in ("", " ", None):
-        with pytest.raises(Problem) as caught:
-            door.check(asking(token), [Holder(hashlib.sha256(b"").digest(), None)], "read")
-        assert caught.value.status == 401
-
-
 def test_a_token_is_hashed_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,28 +186,6 @@ def test_a_token_is_hashed_on_the_command_line(
         status, out, err = run(text)
         assert (status, out) == (1, "")
         assert "expected 16 printable characters" in err
-
-
-def test_every_token_is_compared_in_full_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared: list[tuple[int, int]] = []
-    original = access.hmac.compare_digest
-
-    def counted(a: bytes, b: bytes) -> bool:
-        compared.append((len(a), len(b)))
-        return original(a, b)
-
-    monkeypatch.setattr(access.hmac, "compare_digest", counted)
-    known = [Holder(hashlib.sha256(text).digest(), None) for text in (b"first", b"second", b"third")]
-    door = Door(lambda: Rate(failed=None), lambda _status: None)
-    for text in ("first", "third"):
-        compared.clear()
-        door.check(asking(text), known, "read")
-        assert compared == [(32, 32)] * 3
-    for text in ("", "firs", "x" * 5000):
-        compared.clear()
-        with pytest.raises(Problem):
-            door.check(asking(text), known, "read")
-        assert compared == [(32, 32)] * 3
 
 
 def test_a_token_by_its_hash_opens(node: Node) -> None:
@@ -330,136 +286,6 @@ def test_an_accounts_tokens_open_that_account_alone(node: Node) -> None:
 # Rates ----------------------------------------------------------------------------------------------------
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-STEPS = st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=60)
-
-
-@given(st.floats(0.01, 1000), st.floats(1, 5000), STEPS)
-def test_what_a_bucket_says_is_so(rate: float, capacity: float, steps: list[tuple[float, bool]]) -> None:
-    clock = Clock()
-    buckets = Buckets(clock=clock)
-    taken, began = 0, clock.now
-    for pause, patient in steps:
-        clock.now += pause
-        wait = buckets.take("a", rate, capacity)
-        if not wait:
-            taken += 1
-        elif patient:
-            # A client that comes back when it was told to is let in, and no sooner.
-            clock.now += wait * 0.99
-            assert buckets.wait("a", rate, capacity) > 0
-            clock.now += wait * 0.01
-            assert buckets.take("a", rate, capacity) == 0
-            taken += 1
-    assert taken <= capacity + (clock.now - began) * rate + 1e-3
-
-
-def test_buckets_are_bounded_and_those_in_use_stay() -> None:
-    clock = Clock()
-    buckets = Buckets(most=100, clock=clock)
-    assert buckets.take("guesser", 0.001, 1) == 0
-    for number in range(10_000):
-        buckets.take(f"a{number}", 1, 1)
-        if not number % 50:
-            assert buckets.take("guesser", 0.001, 1) > 0
-    assert len(buckets) == 100
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("10.0.0.1", "10.0.0.2", False),
-        ("10.0.0.1", "::ffff:10.0.0.1", True),
-        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
-        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
-        ("fe80::1%eth0", "fe80::2", True),
-        ("::1", "127.0.0.1", False),
-    ],
-)
-def test_whose_requests_are_counted_together(one: str, other: str, same: bool) -> None:
-    assert (source_of(one) == source_of(other)) is same
-
-
-def asking(token: str | None, address: str = "10.0.0.1") -> falcon.Request:
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    return falcon.Request(create_environ(headers=headers, remote_addr=address))
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(access, "Buckets", lambda: Buckets(clock=made))
-    return made
-
-
-KNOWN = [Holder(hashlib.sha256(text).digest(), None) for text in (b"right", b"other")]
-
-
-def outcome(door: Door, token: str | None, address: str = "10.0.0.1") -> tuple[int, int]:
-    """The status, and what Retry-After says."""
-    request = asking(token, address)
-    try:
-        door.process_request(request, falcon.Response())
-        door.check(request, KNOWN, "read")
-    except Problem as refusal:
-        problem = refusal
-    else:
-        return 200, 0
-    assert ("Retry-After" in problem.headers) is (problem.status == 429)
-    return problem.status, int(problem.headers.get("Retry-After", 0))
-
-
-def test_a_tokens_rate(clock: Clock) -> None:
-    door = Door(lambda: Rate(per_token=0.25, per_address=None, burst=8), lambda _status: None)
-    assert [outcome(door, "right")[0] for _ in range(3)] == [200, 200, 429]
-    assert outcome(door, "right") == (429, 4)
-    assert outcome(door, "right", "10.0.0.2") == (429, 4)
-    assert outcome(door, "other") == (200, 0)
-    clock.now += 3
-    assert outcome(door, "right") == (429, 1)
-    clock.now += 1
-    assert outcome(door, "right") == (200, 0)
-
-
-def test_an_addresss_rate(clock: Clock) -> None:
-    counted: list[int] = []
-    door = Door(lambda: Rate(per_token=None, per_address=2, burst=1), counted.append)
-    assert [outcome(door, token)[0] for token in ("right", "other", None, "right")] == [200, 200, 429, 429]
-    assert outcome(door, "right") == (429, 1)
-    assert outcome(door, "right", "10.0.0.2") == (200, 0)
-    assert counted == [429, 429, 429]
-    clock.now += 1
-    assert outcome(door, "right") == (200, 0)
-
-
-def test_wrong_tokens_hold_their_address_back_right_ones_too(clock: Clock) -> None:
-    door = Door(lambda: Rate(failed=0.1, burst=50), lambda _status: None)
-    assert [outcome(door, f"guess-{number}")[0] for number in range(7)] == [401] * 5 + [429] * 2
-    # Else a guesser would see which guess is the right one.
-    assert outcome(door, "right") == outcome(door, "wrong") == (429, 10)
-    assert outcome(door, None) == (401, 0)
-    assert outcome(door, "right", "10.0.0.2") == (200, 0)
-    clock.now += 10
-    assert [outcome(door, "right")[0] for _ in range(20)] == [200] * 20
-    assert outcome(door, "guess")[0] == 401
-    assert outcome(door, "right") == (429, 10)
-
-
-def test_a_new_rate_holds_at_once(clock: Clock) -> None:
-    rate = Rate(per_token=1, burst=1)
-    door = Door(lambda: rate, lambda _status: None)
-    assert [outcome(door, "right")[0] for _ in range(2)] == [200, 429]
-    rate = Rate(per_token=None)
-    assert outcome(door, "right") == (200, 0)
-
-
 def test_too_many_requests_over_http_dial_nothing(node: Node, sandbox: SandboxRig) -> None:
     document, operators = (
         request(address, "GET", "/openapi.json", token=None).json for address in (node.api, node.admin)
@@ -495,18 +321,6 @@ def test_a_client_that_waits_as_it_was_told_is_let_in(node: Node) -> None:
     assert [answer.status for answer in answers] == [200, 429]
     time.sleep(int(answers[1].headers["retry-after"]))
     assert request(node.api, "GET", CALLS, token="both-token").status == 200
-
-
-def test_a_busy_client_meets_no_rate_by_default() -> None:
-    rate = Rate()
-    assert rate.per_token is not None
-    assert rate.per_address is not None
-    assert rate.failed is not None
-    # A hundred clients on one token behind one address, each once a second, all at nine o'clock.
-    assert min(rate.per_token, rate.per_address) >= 100
-    assert min(rate.per_token, rate.per_address) * rate.burst >= 1000
-    assert rate.failed * 10 <= rate.per_address
-    assert rate.connections >= 200
 
 
 # Links ----------------------------------------------------------------------------------------------------

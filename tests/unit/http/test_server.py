@@ -4,43 +4,96 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import logging
 import re
-import select
-import signal
-import socket
-import ssl
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
+from gevent import select, socket, ssl
+from gevent.event import Event
 
-from tests.rig.base import eventually
-from tests.support import ROOT, TLS
-from tests.support.http_server import BIG
+from esl_apps.http.server import Bounds, serve
+from esl_apps.net import tls
+from esl_apps.net.listening import listen
+from tests.support import TLS
+from tests.support.peer import eventually
 
 #: A byte later than this is too late; what is waited for is waited for 10 s.
-SOON = {"head": 0.6, "body": 0.6, "idle": 0.6, "handshake": 0.6, "linger": 0.6, "write": 0.6, "look": 0.05}
+SOON: dict[str, Any] = {
+    "head": 0.6,
+    "body": 0.6,
+    "idle": 0.6,
+    "handshake": 0.6,
+    "linger": 0.6,
+    "write": 0.6,
+    "look": 0.05,
+}
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+BIG = 8 * 1024 * 1024
+
+
+class Application:
+    """Answers in JSON with what it was asked, and counts. ``/slow`` waits for ``go``, ``/big`` is 8 MB, ``/short`` says
+    more than it has, ``/split`` tries a line break in a header, ``/fault`` fails."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.slow = 0
+        self.go = Event()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self.asked += 1
+        path = environ["PATH_INFO"]
+        if path == "/fault":
+            raise RuntimeError("a secret of the stack")
+        if path == "/split":
+            start_response("200 OK", [("x-a", "b\r\nx-c: d")])
+            return [b""]
+        if path == "/write":
+            start_response("200 OK", [])(b"x")
+        if path == "/log":
+            environ["wsgi.errors"].writelines(["told to ", "the log\n", "\n"])
+            environ["wsgi.errors"].flush()
+        if path == "/slow":
+            self.slow += 1
+            self.go.wait(20)
+        if path == "/big":
+            start_response("200 OK", [("content-length", str(BIG))])
+            return iter([b"x" * 65536] * (BIG // 65536))
+        if path in ("/short", "/oserror"):
+            start_response("200 OK", [("content-length", "100")])
+            return iter([b"x" * 10]) if path == "/short" else breaking()
+        body = environ["wsgi.input"].read()
+        shown = {name: value for name, value in environ.items() if isinstance(value, str)}
+        data = json.dumps({"asked": self.asked, "environ": shown, "body": body.decode("latin-1")}).encode()
+        start_response("200 OK", [("content-type", "application/json")])
+        return [data]
+
+
+def breaking() -> Iterator[bytes]:
+    raise OSError("a secret of the disk")
+    yield b""
 
 
 class Port:
-    def __init__(self, *files: Path, **bounds: Any) -> None:
-        command = [sys.executable, "-m", "tests.support.http_server", json.dumps(bounds), *map(str, files)]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+    """A port, and its application behind it, in this process."""
+
+    def __init__(self, certificate: str | None = None, **bounds: Any) -> None:
+        """:param certificate: its name among ``TLS``; None for a port without TLS."""
+        self.application = Application()
+        self.refused: list[int] = []
+        context = None
+        if certificate is not None:
+            files = [str(TLS / f"{certificate}.{kind}") for kind in ("pem", "key")]
+            context = tls.context(files[0], files[1], ssl.SSLContext)
+        self.server = serve(
+            ("127.0.0.1", 0), self.application, bounds=Bounds(**bounds), tls=context, on_refused=self.refused.append
         )
-        assert self.process.stdout is not None
-        self.number = int(self.process.stdout.readline())
+        self.number = self.server.address[1]
 
     def connect(self, source: str = "127.0.0.1") -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.number), 10, (source, 0))
@@ -53,22 +106,12 @@ class Port:
             return rest(sock)
         return b""
 
-    def asked(self) -> int:
-        """How many requests the application has seen, with this one."""
-        return int(body(self.say(GET))["asked"])
+    def wait_for_slow(self, count: int = 1) -> None:
+        """Until the application has so many ``/slow``."""
+        eventually(lambda: self.application.slow == count)
 
-    def wait_for_asked(self) -> None:
-        """Until the application has a ``/slow``."""
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"asked\n"
-
-    def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
-    def close(self) -> str:
-        """What stands on standard error."""
-        _out, err = self.process.communicate(timeout=10)
-        return err.decode()
+    def close(self) -> None:
+        self.server.stop(1)
 
 
 def rest(sock: socket.socket) -> bytes:
@@ -102,13 +145,12 @@ def status(answer: bytes) -> int:
 
 
 @contextlib.contextmanager
-def a_port(*files: Path, **bounds: Any) -> Iterator[Port]:
-    made = Port(*files, **bounds)
+def a_port(certificate: str | None = None, **bounds: Any) -> Iterator[Port]:
+    made = Port(certificate, **bounds)
     try:
         yield made
     finally:
-        said = made.close()
-    assert not said or "a secret of the stack" in said or "a line break in a header" in said, said
+        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +217,7 @@ def refused_files() -> list[Any]:
 
 @pytest.mark.parametrize(("data", "wanted", "code"), refused_files())
 def test_a_refused_request_is_answered_once_and_not_served(port: Port, data: bytes, wanted: int, code: str) -> None:
-    before = port.asked()
+    before = port.application.asked
     answer = port.say(data).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert status(answer) == wanted
     (error,) = body(answer)["errors"]
@@ -183,7 +225,7 @@ def test_a_refused_request_is_answered_once_and_not_served(port: Port, data: byt
     assert error["code"] == code
     assert answer.count(b"HTTP/1.1 ") == 1
     assert not re.search(rb"(?i)server:|gevent|python|traceback", answer)
-    assert port.asked() == before + 1
+    assert port.application.asked == before
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\nHost: x\n\n", b"\x16\x03\x01\x02\x00\x01\x00\x01", b"\x00" * 20])
@@ -311,23 +353,22 @@ def test_an_idle_connection_is_closed_without_a_word(port: Port) -> None:
 
 
 def test_a_client_that_does_not_read_its_answer(port: Port) -> None:
-    before = port.descriptors()
+    before = port.server.connection_count
     with port.connect() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         sock.sendall(GET.replace(b"/", b"/big", 1))
-        eventually(lambda: port.descriptors() == before + 1)
-        assert port.asked()
+        eventually(lambda: port.server.connection_count == before + 1)
         # The write's time-out, and nothing that the client does, ends it.
-        eventually(lambda: port.descriptors() == before)
+        eventually(lambda: port.server.connection_count == before)
 
 
 def test_an_application_may_take_its_time() -> None:
     with a_port(**SOON) as port, port.connect() as sock:
         sock.sendall(GET.replace(b"/", b"/slow", 1))
-        port.wait_for_asked()
+        port.wait_for_slow()
         # Longer than any client may.
-        time.sleep(1)
-        port.process.send_signal(signal.SIGUSR1)
+        gevent.sleep(1)
+        port.application.go.set()
         assert status(one(sock)) == 200
 
 
@@ -346,14 +387,31 @@ def test_an_answer_shorter_than_it_said_ends_the_connection(port: Port) -> None:
         assert rest(sock).endswith(b"\r\n\r\n" + b"x" * 10)
 
 
-@pytest.mark.parametrize("path", [b"/fault", b"/split"])
-def test_a_fault_of_ours_tells_nothing(port: Port, path: bytes) -> None:
+@pytest.mark.parametrize("path", [b"/fault", b"/split", b"/write", b"/oserror"])
+def test_a_fault_of_ours_tells_nothing(port: Port, path: bytes, caplog: pytest.LogCaptureFixture) -> None:
     answer = port.say(GET.replace(b"/", path, 1))
     assert status(answer) == 500
     assert body(answer) == {
         "errors": [{"field": "", "code": "internal", "message": "the request failed; its log says why"}]
     }
     assert not re.search(rb"(?i)server:|gevent|python|traceback|secret|x-c", answer)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.__dict__["path"] == path.decode()
+
+
+def test_an_applications_errors_are_logged(port: Port, caplog: pytest.LogCaptureFixture) -> None:
+    assert status(port.say(GET.replace(b"/", b"/log", 1))) == 200
+    assert [record.__dict__["reason"] for record in caplog.records] == ["told to", "the log"]
+
+
+def test_refusals_are_counted_and_logged_a_few_at_a_time(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with a_port(**SOON) as port:
+        for _ in range(40):
+            port.say(b"\x00")
+        assert port.refused == [400] * 40
+    assert 0 < len(caplog.records) < 40
 
 
 # Many -----------------------------------------------------------------------------------------------------
@@ -409,12 +467,12 @@ def test_a_port_full_of_working_applications_says_so() -> None:
         busy = [port.connect() for _ in range(2)]
         for sock in busy:
             sock.sendall(GET.replace(b"/", b"/slow", 1))
-            port.wait_for_asked()
+        port.wait_for_slow(2)
         with port.connect() as third:
             answer = rest(third)
         assert status(answer) == 503
         assert b"\r\nretry-after: " in answer
-        port.process.send_signal(signal.SIGUSR1)
+        port.application.go.set()
         assert [status(one(sock)) for sock in busy] == [200, 200]
         for sock in busy:
             sock.close()
@@ -430,7 +488,19 @@ def test_slow_clients_hold_neither_accept_nor_others_up() -> None:
             assert status(one(sock)) == 200
         for sock in slow:
             sock.close()
-        eventually(lambda: port.descriptors() < 30)
+        eventually(lambda: port.server.connection_count == 0)
+
+
+def test_a_port_may_be_served_from_a_listening_socket() -> None:
+    """As the workers of a node do, which share one."""
+    listener = listen(("127.0.0.1", 0), 10)
+    server = serve(listener, Application())
+    try:
+        with socket.create_connection(listener.getsockname(), 10) as sock:
+            sock.sendall(GET)
+            assert status(one(sock)) == 200
+    finally:
+        server.stop(1)
 
 
 # TLS ------------------------------------------------------------------------------------------------------
@@ -438,12 +508,14 @@ def test_slow_clients_hold_neither_accept_nor_others_up() -> None:
 
 @pytest.fixture(scope="module")
 def tls_port() -> Iterator[Port]:
-    with a_port(TLS / "one.pem", TLS / "one.key", **SOON) as made:
+    with a_port("one", **SOON) as made:
         yield made
 
 
 def trusting(name: str = "one") -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(TLS / f"{name}.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(TLS / f"{name}.pem")
+    return context
 
 
 def test_tls(tls_port: Port) -> None:
@@ -469,7 +541,7 @@ def test_old_tls_is_refused(tls_port: Port) -> None:
 
 
 def test_a_handshake_that_stalls_holds_nobody_up_and_ends(tls_port: Port) -> None:
-    before = tls_port.descriptors()
+    before = tls_port.server.connection_count
     stalled = [tls_port.connect() for _ in range(20)]
     for sock in stalled[:10]:
         sock.sendall(b"\x16\x03\x01\x02\x00\x01")
@@ -479,7 +551,7 @@ def test_a_handshake_that_stalls_holds_nobody_up_and_ends(tls_port: Port) -> Non
     for sock in stalled:
         assert rest(sock) == b""
         sock.close()
-    eventually(lambda: tls_port.descriptors() <= before)
+    eventually(lambda: tls_port.server.connection_count <= before)
 
 
 def test_a_tls_client_that_drips_is_cut_off(tls_port: Port) -> None:

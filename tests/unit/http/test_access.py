@@ -1,0 +1,138 @@
+"""The door of a port: tokens, scopes and rates."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import falcon
+import pytest
+from falcon.testing import create_environ
+
+from esl_apps.config.model import Rate
+from esl_apps.http import access
+from esl_apps.http.access import Door, Holder
+from esl_apps.http.errors import Problem
+from esl_apps.http.rate_limit import Buckets
+from tests.support.clock import Clock
+from tests.support.configurations import read
+
+
+def test_an_empty_token_of_an_account_is_none() -> None:
+    config = read("accounts: {a: {token: ''}, b: {}}\n")
+    assert access.holders(config.accounts["a"], []) == access.holders(config.accounts["b"], []) == []
+
+
+def test_no_token_is_never_the_right_one() -> None:
+    door = Door(Rate, lambda _status: None)
+    for token in ("", " ", None):
+        with pytest.raises(Problem) as caught:
+            door.check(asking(token), [Holder(hashlib.sha256(b"").digest(), None)], "read")
+        assert caught.value.status == 401
+
+
+def test_every_token_is_compared_in_full_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[int, int]] = []
+    original = hmac.compare_digest
+
+    def counted(a: bytes, b: bytes) -> bool:
+        compared.append((len(a), len(b)))
+        return original(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", counted)
+    known = [Holder(hashlib.sha256(text).digest(), None) for text in (b"first", b"second", b"third")]
+    door = Door(lambda: Rate(failed=None), lambda _status: None)
+    for text in ("first", "third"):
+        compared.clear()
+        door.check(asking(text), known, "read")
+        assert compared == [(32, 32)] * 3
+    for text in ("", "firs", "x" * 5000):
+        compared.clear()
+        with pytest.raises(Problem):
+            door.check(asking(text), known, "read")
+        assert compared == [(32, 32)] * 3
+
+
+def asking(token: str | None, address: str = "10.0.0.1") -> falcon.Request:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return falcon.Request(create_environ(headers=headers, remote_addr=address))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(access, "Buckets", lambda: Buckets(clock=made))
+    return made
+
+
+KNOWN = [Holder(hashlib.sha256(text).digest(), None) for text in (b"right", b"other")]
+
+
+def outcome(door: Door, token: str | None, address: str = "10.0.0.1") -> tuple[int, int]:
+    """The status, and what Retry-After says."""
+    request = asking(token, address)
+    try:
+        door.process_request(request, falcon.Response())
+        door.check(request, KNOWN, "read")
+    except Problem as refusal:
+        problem = refusal
+    else:
+        return 200, 0
+    assert ("Retry-After" in problem.headers) is (problem.status == 429)
+    return problem.status, int(problem.headers.get("Retry-After", 0))
+
+
+def test_a_tokens_rate(clock: Clock) -> None:
+    door = Door(lambda: Rate(per_token=0.25, per_address=None, burst=8), lambda _status: None)
+    assert [outcome(door, "right")[0] for _ in range(3)] == [200, 200, 429]
+    assert outcome(door, "right") == (429, 4)
+    assert outcome(door, "right", "10.0.0.2") == (429, 4)
+    assert outcome(door, "other") == (200, 0)
+    clock.now += 3
+    assert outcome(door, "right") == (429, 1)
+    clock.now += 1
+    assert outcome(door, "right") == (200, 0)
+
+
+def test_an_addresss_rate(clock: Clock) -> None:
+    counted: list[int] = []
+    door = Door(lambda: Rate(per_token=None, per_address=2, burst=1), counted.append)
+    assert [outcome(door, token)[0] for token in ("right", "other", None, "right")] == [200, 200, 429, 429]
+    assert outcome(door, "right") == (429, 1)
+    assert outcome(door, "right", "10.0.0.2") == (200, 0)
+    assert counted == [429, 429, 429]
+    clock.now += 1
+    assert outcome(door, "right") == (200, 0)
+
+
+def test_wrong_tokens_hold_their_address_back_right_ones_too(clock: Clock) -> None:
+    door = Door(lambda: Rate(failed=0.1, burst=50), lambda _status: None)
+    assert [outcome(door, f"guess-{number}")[0] for number in range(7)] == [401] * 5 + [429] * 2
+    # Else a guesser would see which guess is the right one.
+    assert outcome(door, "right") == outcome(door, "wrong") == (429, 10)
+    assert outcome(door, None) == (401, 0)
+    assert outcome(door, "right", "10.0.0.2") == (200, 0)
+    clock.now += 10
+    assert [outcome(door, "right")[0] for _ in range(20)] == [200] * 20
+    assert outcome(door, "guess")[0] == 401
+    assert outcome(door, "right") == (429, 10)
+
+
+def test_a_new_rate_holds_at_once(clock: Clock) -> None:
+    rate = Rate(per_token=1, burst=1)
+    door = Door(lambda: rate, lambda _status: None)
+    assert [outcome(door, "right")[0] for _ in range(2)] == [200, 429]
+    rate = Rate(per_token=None)
+    assert outcome(door, "right") == (200, 0)
+
+
+def test_a_busy_client_meets_no_rate_by_default() -> None:
+    rate = Rate()
+    assert rate.per_token is not None
+    assert rate.per_address is not None
+    assert rate.failed is not None
+    # A hundred clients on one token behind one address, each once a second, all at nine o'clock.
+    assert min(rate.per_token, rate.per_address) >= 100
+    assert min(rate.per_token, rate.per_address) * rate.burst >= 1000
+    assert rate.failed * 10 <= rate.per_address
+    assert rate.connections >= 200
