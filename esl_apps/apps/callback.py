@@ -57,7 +57,7 @@ def refuse(call: Call, answer_after: float) -> bool:
 def whom_to_call(caller: str | None, policy: AppPolicy) -> tuple[Number, Card] | str:
     """The number to ring and its card, or why there is none.
 
-    Never an own DID, a class that is denied, or a number that is not enrolled.
+    Never an own DID, a class that is denied, a number that is not enrolled, or one without a dial string.
     :raises StoreUnavailable: Redis is away: that is no answer, and no reason to forget a callback.
     """
     settings, rules, cards = policy.settings, policy.rules, policy.cards
@@ -77,6 +77,8 @@ def whom_to_call(caller: str | None, policy: AppPolicy) -> tuple[Number, Card] |
         return "the card's account is not known"
     if what := denied(number, account.call_restriction, account.users.get(card.user_id or "", {})):
         return f"class {what} is denied"
+    if not policy.settings.endpoints.reaches(number):
+        return "dial.external is empty"
     return number, card
 
 

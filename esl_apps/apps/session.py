@@ -199,12 +199,14 @@ class Session:
     # Dialling -----------------------------------------------------------------------------------------
 
     def check(self, number: Number, *levels: Mapping[str, Rule]) -> None:
-        """:raises SessionRefused: an emergency number, or a class that is denied."""
+        """:raises SessionRefused: an emergency number, a class that is denied, a number without a dial string."""
         if number.is_emergency:
             if not self.rules.emergency:
                 self.refuse(number, "an emergency number", "emergency_refused")
         elif what := denied(number, *levels):
             self.refuse(number, f"class {what} is denied")
+        elif not self.settings.endpoints.reaches(number):
+            self.refuse(number, "dial.external is empty")
 
     def refuse(self, number: Number, note: str, prompt: str = "unauthorized_call") -> NoReturn:
         """:raises SessionRefused: with a record that says which number it was."""

@@ -87,14 +87,8 @@ class Endpoints:
         """The endpoints to try in order.
 
         ``as_asked``: ``{number}`` is the number as it was asked (click2dial), else its E.164 digits.
-        Empty where an emergency number has no dial string.
+        Empty if the configuration has no dial string for it.
         """
-        if number.is_extension:
-            templates: Iterable[str] = (self.extension,)
-        elif number.is_emergency:
-            templates = (self.emergency,) if self.emergency else ()
-        else:
-            templates = self.external
         values = {
             "e164": number.e164,
             "plus": number.plus,
@@ -102,7 +96,18 @@ class Endpoints:
             "dialled": number.dialled,
             "number": number.dialled if as_asked or number.is_extension else number.e164,
         }
-        return tuple(_fill(template, values) for template in templates)
+        return tuple(_fill(template, values) for template in self._templates(number))
+
+    def reaches(self, number: Number) -> bool:
+        """Whether the configuration has a dial string for a number."""
+        return bool(self._templates(number))
+
+    def _templates(self, number: Number) -> tuple[str, ...]:
+        if number.is_extension:
+            return (self.extension,)
+        if number.is_emergency:
+            return (self.emergency,) if self.emergency else ()
+        return self.external
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:

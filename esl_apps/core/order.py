@@ -53,13 +53,15 @@ class Client:
         campaigns: Mapping[str, str | list[str]] | None = None,
         call_restriction: Mapping[str, Rule] | None = None,
         emergency: bool = False,
+        outside: bool = True,
         agent_timeout: float = 30,
         callee_timeout: float = 60,
         longest: float = 14400,
         record: bool = False,
         levels: Sequence[Level] = (),
     ) -> None:
-        """``emergency``: an emergency dial string is configured. ``levels``: who pays. Times in seconds."""
+        """``emergency``: an emergency dial string is configured. ``outside``: numbers outside have one, too
+        (``dial.external``). ``levels``: who pays. Times in seconds."""
         self.name = name
         self.plan = plan
         self.agent_timeout = agent_timeout
@@ -80,6 +82,7 @@ class Client:
                 self._caller_ids.update(plan.read(text).e164 for text in numbers)
         self._restriction = call_restriction or {}
         self._emergency = emergency
+        self._outside = outside
 
     def expected(self, field: str) -> str:
         return f"a match of {self.patterns[field]}" if field in self._own else _EXPECTED[field]
@@ -125,6 +128,8 @@ class Client:
             return None
         if number.is_emergency and (field == "agent" or not self._emergency):
             faults.append(Fault(field, "restricted", "an emergency number is not dialled from here"))
+        elif not (self._outside or number.is_extension or number.is_emergency):
+            faults.append(Fault(field, "restricted", "only extensions are dialled from here: dial.external is empty"))
         elif what := denied(number, self._restriction):
             faults.append(Fault(field, "restricted", f"numbers of class {what} are not dialled from here"))
         return number

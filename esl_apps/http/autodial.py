@@ -88,6 +88,8 @@ def _leg(policy: Policy, account: Account, text: object, field: str, faults: lis
         faults.append(Fault(field, "forbidden", "is not allowed by allowed_callee_regex"))
     elif what := denied(number, account.call_restriction):
         faults.append(Fault(field, "restricted", f"class {what} is denied"))
+    elif not policy.settings.endpoints.reaches(number):
+        faults.append(Fault(field, "restricted", "only extensions are dialled from here: dial.external is empty"))
     else:
         return number
     return None

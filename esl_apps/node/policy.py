@@ -229,6 +229,7 @@ def _client(config: Config, plan: NumberPlan, integrator: Integrator, system: Le
         campaigns=integrator.campaigns,
         call_restriction=integrator.call_restriction,
         emergency=config.dial.emergency is not None,
+        outside=bool(config.dial.external),
         agent_timeout=integrator.agent_timeout,
         callee_timeout=integrator.callee_timeout,
         longest=integrator.max_duration,

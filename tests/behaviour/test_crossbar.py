@@ -14,6 +14,7 @@ import pytest
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.apps.settings import Rules
 from esl_apps.config import parse
+from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.faults import Refused
 from esl_apps.http.autodial import read_order
 from esl_apps.store.cards import CardStore
@@ -315,8 +316,14 @@ def asked() -> Any:
         allowed_callee=re.compile(config.cccp.allowed_callee_regex or "").search,
         own_numbers=frozenset([plan.read(OWN_DID).e164]),
     )
-    node = SimpleNamespace(config=config, settings=SimpleNamespace(plan=plan), rules=rules)
-    return lambda **data: read_order(node, cards.account("acme"), data)  # type: ignore[arg-type]
+    external = tuple(config.dial.external)
+
+    def read(external: tuple[str, ...] = external, **data: Any) -> AutodialOrder:
+        settings = SimpleNamespace(plan=plan, endpoints=Endpoints(config.dial.extension, external))
+        policy = SimpleNamespace(config=config, settings=settings, rules=rules)
+        return read_order(policy, cards.account("acme"), data)  # type: ignore[arg-type]
+
+    return read
 
 
 A, B = "0820001111", "0112223333"
@@ -364,6 +371,15 @@ def test_a_leg_that_may_not_be_dialled(asked: Any, leg: str, number: object, cod
     with pytest.raises(Refused) as refusal:
         asked(**{"a_leg_number": A, "b_leg_number": B, leg: number})
     assert [(fault.field, fault.code) for fault in refusal.value.faults] == [(leg, code)]
+
+
+def test_autodial_without_a_gateway_is_refused(asked: Any) -> None:
+    with pytest.raises(Refused) as refusal:
+        asked(external=(), a_leg_number=A, b_leg_number=B)
+    assert [(fault.field, fault.code) for fault in refusal.value.faults] == [
+        ("a_leg_number", "restricted"),
+        ("b_leg_number", "restricted"),
+    ]
 
 
 @pytest.mark.parametrize(

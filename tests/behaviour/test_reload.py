@@ -96,6 +96,16 @@ def test_reload_that_needs_a_restart_names_the_key(node: Node, section: str) -> 
     assert request(node.api, "GET", "/click2dial/calls", token=TOKEN).status == 200
 
 
+def test_reload_without_a_gateway_refuses_numbers_outside(node: Node) -> None:
+    node.config["dial"] = {**node.config.get("dial", {}), "external": []}
+    assert reload(node, json.dumps(node.config)) == "reloaded"
+    body = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
+    answer = request(node.api, "POST", "/click2dial/calls", body)
+    assert answer.status == 422, answer.json
+    assert "dial.external is empty" in json.dumps(answer.json)
+    assert dry_run(node, callee="1001", outbound_id="27115550000").json["ok"]
+
+
 def test_reload_drops_no_call(node: Node, sandbox: SandboxRig, redis: RedisServer) -> None:
     redis.client.flushdb()
     sandbox.phone("1000")

@@ -50,11 +50,6 @@ def _template(text: str, path: str) -> Iterator[Finding]:
         yield path, "expected one endpoint, as sofia/gateway/pstn/{number}"
 
 
-def there_is_a_gateway(c: Context) -> Iterator[Finding]:
-    if not c.config.dial.external and c.is_readable("dial"):
-        yield "dial.external", "expected at least one dial string"
-
-
 def ringback_is_a_tone(c: Context) -> Iterator[Finding]:
     if not _TONE.fullmatch(c.config.dial.ringback):
         yield "dial.ringback", "expected a tone, as %(2000,4000,440,480)"
@@ -82,7 +77,6 @@ RULES = (
     region_is_a_country,
     patterns_are_regexes,
     templates_are_endpoints,
-    there_is_a_gateway,
     ringback_is_a_tone,
     recordings_folder_fits_a_dial_string,
     prompt_urls_fit_an_argument,

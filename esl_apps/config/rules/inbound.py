@@ -54,6 +54,8 @@ def _agents(c: Context, did: str, inbound: Inbound) -> Iterator[Finding]:
         refused = agent.klass if agent.is_emergency else denied(agent, owner.call_restriction)
         if refused:
             yield f"inbound.{did}.agents[{i}]", f"numbers of class {refused} are not rung"
+        elif not agent.is_extension and not c.config.dial.external:
+            yield f"inbound.{did}.agents[{i}]", "is not an extension, and dial.external is empty: nothing can ring it"
 
 
 RULES = (numbers_are_numbers, numbers_differ, integrators_exist, agents_may_be_rung)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from esl_apps.apps.callback import whom_to_call
 from esl_apps.apps.settings import Rules
 from esl_apps.core.cards import Account, Card, Limits
+from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.unavailable import StoreUnavailable
-from tests.support.scripted import ScriptedPolicy
+from tests.support.scripted import SETTINGS, ScriptedPolicy
 
 NUMBER = "27825556666"
 CARD = Card("c1", "acme", None, NUMBER, active=True)
@@ -72,6 +75,12 @@ def test_who_is_not_rung_back(caller: str | None, why: str) -> None:
     target = whom_to_call(caller, ScriptedPolicy(rules=rules, cards=Known()))
     assert isinstance(target, str)
     assert why in target
+
+
+def test_number_without_a_gateway_is_not_rung_back() -> None:
+    settings = replace(SETTINGS, endpoints=Endpoints("user/{number}", ()))
+    policy = ScriptedPolicy(settings, Rules(), cards=Known())
+    assert whom_to_call("0825556666", policy) == "dial.external is empty"
 
 
 def test_a_redis_that_is_away_is_no_reason_to_drop_a_callback() -> None:

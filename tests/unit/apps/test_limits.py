@@ -255,6 +255,14 @@ def test_an_emergency_call_is_not_counted() -> None:
     assert len(one.call.did("bridge")) == 1
 
 
+def test_number_without_a_gateway_is_refused() -> None:
+    one = Answers(talks())
+    policy = replace(one.policy(), settings=replace(SETTINGS, endpoints=replace(SETTINGS.endpoints, external=())))
+    disa.arrive(one.call, Arrival(("disa", "acme", "front")), policy, host(one.begun, Purse()))
+    assert one.call.did("bridge") == []
+    assert one.told() == [("rejected", 57, "system")]
+
+
 def test_the_talk_is_what_is_charged() -> None:
     usage = Purse()
     leg = Leg("B", answered_at=1005.0, ended_at=1047.5, disposition="recv_bye", q850=16)

@@ -41,6 +41,10 @@ def test_prompt_url_with_other_characters_is_refused(url: str) -> None:
     assert told.startswith("f.yml:6: prompts.urls[1]: expected http:// or https://")
 
 
+def test_no_gateway_at_all_is_accepted() -> None:
+    assert read("dial: {external: []}\n").dial.external == []
+
+
 def test_own_class_may_be_restricted() -> None:
     text = "dial: {classifiers: {gulf: '^\\+971'}}\naccounts: {a: {call_restriction: {gulf: {action: deny}}}}\n"
     assert read(text).accounts["a"].call_restriction["gulf"].action == "deny"

@@ -30,6 +30,13 @@ def test_wrong_inbound_value_is_refused(more: str, told: str) -> None:
     assert refusal(f"inbound: {{{more}}}\n").startswith(f"f.yml:6: inbound.{told}")
 
 
+def test_agent_that_nothing_can_ring_is_refused() -> None:
+    inbound = "inbound: {'27115550000': {integrator: acme, agents: ['1000', '0820001234']}}\n"
+    assert refusal("dial: {external: []}\n" + inbound) == (
+        "f.yml:7: inbound.27115550000.agents[1]: is not an extension, and dial.external is empty: nothing can ring it"
+    )
+
+
 def test_number_in_two_spellings_is_refused() -> None:
     told = problems_of(
         LEAST

@@ -142,6 +142,13 @@ def test_an_emergency_number_goes_nowhere_but_to_its_own_dial_string() -> None:
     assert endpoints.of(number, as_asked=True) == ("sofia/gateway/sos/112",)
 
 
+def test_endpoints_without_a_gateway_reach_extensions_only() -> None:
+    endpoints = Endpoints("user/{number}", ())
+    assert endpoints.of(PLAN.read("0820001234"), as_asked=True) == ()
+    assert [endpoints.reaches(PLAN.read(text)) for text in ("1000", "0820001234", "112")] == [True, False, False]
+    assert ENDPOINTS.reaches(PLAN.read("0820001234"))
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_endpoint_with_more_than_a_number_in_it_is_refused(attack: str) -> None:
     # No door lets such a Number in; if one ever did, it would stop here.

@@ -159,6 +159,13 @@ def test_an_emergency_dial_string_lets_a_callee_be_one_but_no_agent() -> None:
     assert faults_of(one, agent="112") == [("agent", "restricted")]
 
 
+def test_client_without_a_gateway_refuses_numbers_outside() -> None:
+    inside = client(outside=False, emergency=True)
+    assert faults_of(inside, agent="0115550000") == [("agent", "restricted"), ("callee", "restricted")]
+    assert read({"callee": "1001"}, inside).callee.is_extension
+    assert read({"callee": "112"}, inside).callee.is_emergency
+
+
 # outbound_id ---------------------------------------------------------------------------------------------
 
 
