@@ -1,7 +1,7 @@
 """Run all benchmarks, or those named on the command line.
 
-A benchmark is a module of this package with an entry in ``BENCHMARKS`` and a function ``run(options) -> str``, which
-returns its table. The table is printed and written to ``docs/benchmarks/NAME.txt``.
+A benchmark is a module of ``benchmarks.suites`` with an entry in ``BENCHMARKS`` and a function ``run(options) -> str``,
+which returns its table. The table is printed and written to ``docs/benchmarks/NAME.txt``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> int:
         parser.error(f"no such benchmark: {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
     complete = not (options.quick or options.only)
     for name in options.names or BENCHMARKS:
-        text = importlib.import_module(f"benchmarks.{name}").run(options)
+        text = importlib.import_module(f"benchmarks.suites.{name}").run(options)
         if not text:  # skipped: it has printed the reason
             continue
         print(text, flush=True)

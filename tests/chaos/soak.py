@@ -1,8 +1,8 @@
 """The soak: many calls through one node, and what the node holds at the start, on the way and at the end.
 
 ``python -m tests.chaos.soak --calls 100000``; ``make soak CALLS=100000``. The benchmarks' load generator plays the
-switch (``benchmarks/exchange.py``): a sandbox would take ten times as long. Before each reading all calls have ended,
-so that what is read is what stays.
+switch (``benchmarks/load/exchange.py``): a sandbox would take ten times as long. Before each reading all calls have
+ended, so that what is read is what stays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.node_bench import NodeBench
+from benchmarks.load.node_bench import NodeBench
 from esl_apps.store import keys
 from tests.chaos import parts
 

@@ -136,8 +136,10 @@ def median(runs: Runs, name: str, field: str) -> float:
 def measure(app: App, arguments: list[object]) -> dict[str, float]:
     """Run the application on core 0 and the generator on core 1, once."""
     port = process.free_port()
-    with process.running(process.python(f"benchmarks.apps.{app.module}", port, *app.arguments), port) as child:
-        command = process.python("benchmarks.generator", "--port", port, "--pid", child.pid, "--core", 1, *arguments)
+    with process.running(process.python(f"benchmarks.peers.{app.module}", port, *app.arguments), port) as child:
+        command = process.python(
+            "benchmarks.load.generator", "--port", port, "--pid", child.pid, "--core", 1, *arguments
+        )
         generator = subprocess.run(command, stdout=subprocess.PIPE, cwd=process.ROOT, check=False)
         result = json.loads(generator.stdout or b'{"failures": "the generator printed nothing"}')
         if generator.returncode:

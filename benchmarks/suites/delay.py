@@ -24,13 +24,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks import capture, process, sipp, table
+from benchmarks import process, table
+from benchmarks.load import capture, sipp
+from esl_apps.core.numbers import NumberPlan
 from esl_apps.store import redis_client
 from esl_apps.store.cards import CardStore
-from esl_apps.core.numbers import NumberPlan
-from tests.support.node import CDRS, Node, RedisServer, configuration
 from tests.rig.base import eventually
 from tests.rig.freeswitch import FreeswitchRig, find_freeswitch
+from tests.support.node import CDRS, Node, RedisServer, configuration
 
 #: Calls a second -> calls in one run. False: the call is only answered. True: the caller dials on to a B-leg; carrying
 #: both legs of 50 such calls a second takes FreeSWITCH one of the two cores.
@@ -248,7 +249,7 @@ def set_up(rig: FreeswitchRig) -> Iterator[Contenders]:
         stack.callback(node.stop)
         port = process.free_port()
         endpoint = f"sofia/external/%s@{sipp.HOST}:{target}"
-        command = process.python("benchmarks.apps.responder", port, endpoint, COLLECT)
+        command = process.python("benchmarks.peers.responder", port, endpoint, COLLECT)
         responder = stack.enter_context(process.running(command, port, core=None))
         address = node.config["node"]["listen"]
         rig.route(DIDS[DISA], "disa/acme/front", address)

@@ -1,16 +1,16 @@
 """Play FreeSWITCH to the application under test, from a process on another core.
 
 Many calls at a time connect to the application's outbound event socket. Each command gets the answer of FreeSWITCH
-1.11.1 (``frames/``) in the same way: the reply at once, then the events of an application in one burst, and only those
-that were subscribed to. Digits arrive one by one during the second playback, which ends with ``uuid_break``. The callee
-ends the bridge. A call counts only if the application performed the whole script, in order.
+1.11.1 (``recordings/frames``) in the same way: the reply at once, then the events of an application in one burst, and
+only those that were subscribed to. Digits arrive one by one during the second playback, which ends with ``uuid_break``.
+The callee ends the bridge. A call counts only if the application performed the whole script, in order.
 
 One thread with epoll. Frames are rendered once per kind of subscription, so that a burst only has to be joined around
 the call's UUID. Two thirds of the time are spent in the kernel.
 
 ::
 
-    python -m benchmarks.generator --port 9000 --pid 4711 --calls 3000
+    python -m benchmarks.load.generator --port 9000 --pid 4711 --calls 3000
 
 prints one JSON object. The exit code is 1 if a call failed.
 """
@@ -29,9 +29,9 @@ import time
 from collections import deque
 
 from benchmarks import process
-from benchmarks.loop import Failed, Loop, Peer
+from benchmarks.load.loop import Failed, Loop, Peer
 
-FRAMES = pathlib.Path(__file__).parent / "frames"
+FRAMES = process.ROOT / "benchmarks" / "recordings" / "frames"
 REST = b"-5e55-4e55-8e55-5e5510005e55"  # the part that the UUIDs of both legs share; it identifies the call
 A_LEG = b"0a0a0a0a"
 APP_UUID = b"eeeeeeee-eeee-4eee-8eee-eeeeeeeeeeee"  # FreeSWITCH's own UUID, if the client sent no Event-UUID
@@ -372,7 +372,7 @@ class Generator(Loop[Call]):
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generator", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load.generator", description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--pid", type=int, required=True, help="process of the application, whose CPU time is measured")
     parser.add_argument("--calls", type=int, default=3000)

@@ -7,8 +7,10 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from benchmarks import esl, process, node_bench, table
-from benchmarks.node_bench import NodeBench
+from benchmarks import process, table
+from benchmarks.load import node_bench
+from benchmarks.load.node_bench import NodeBench
+from benchmarks.suites import esl
 
 ROUNDS = 5
 HELD = 5000
@@ -24,9 +26,9 @@ BARE = ("esl_apps", "greenswitch", "genesis")
 NOTES = """\
 A node, run as "esl-apps serve" runs it, has one core. The load generator and a redis-server (appendonly, fsync every
 second, its file in memory) share the other. Every call replays the recording of a call between a real FreeSWITCH 1.11.1
-and this node (benchmarks/calls), complete: its commands, the events of both legs with all headers on the outbound and
-the inbound socket, its log lines, and its state in Redis and on the switch. The node checks and counts: PIN or card,
-lock-out of the caller, class restrictions, calls and minutes per hour and per day of the installation and of the
+and this node (benchmarks/recordings), complete: its commands, the events of both legs with all headers on the outbound
+and the inbound socket, its log lines, and its state in Redis and on the switch. The node checks and counts: PIN or
+card, lock-out of the caller, class restrictions, calls and minutes per hour and per day of the installation and of the
 account or integrator (limits too high to be reached), concurrent calls of the card. After each run the CDRs are taken
 from the Redis list; the run fails unless there is exactly one per call, "answered".
 DISA: PIN, dial tone, number, bridge, callee hangs up, dial tone, caller hangs up. Dialthrough: the caller is recognised

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import process
-from benchmarks.cards import Bulk
-from esl_apps.store import keys
-from esl_apps.store import redis_client
-from esl_apps.store.cards import CardStore
-from esl_apps.core.numbers import NumberPlan
+from benchmarks.load.bulk_client import BulkClient
 from esl_apps.cli.embedded_redis import redis_server
+from esl_apps.core.numbers import NumberPlan
+from esl_apps.store import keys, redis_client
+from esl_apps.store.cards import CardStore
 from tests.chaos.parts import NodeProcess, stop
 from tests.support.ports import free_port
 
@@ -126,7 +125,7 @@ class NodeBench:
 
     def create_cards(self, count: int) -> None:
         """Create a card for each of the caller numbers that the generator calls from."""
-        bulk = Bulk(self.client)
+        bulk = BulkClient(self.client)
         store = CardStore(bulk, PIN_KEY, NumberPlan("ZA", r"\d{3,4}"), {})
         for i in range(count):
             # With few cards, several calls at a time use the same one: don't run into its limit.
@@ -150,7 +149,7 @@ class NodeBench:
         apis = [{"port": port_of(integrator["listen"]), "token": integrator["token"]} for integrator in integrators]
         admin = {"port": port_of(configs[0]["admin"]["listen"]), "token": ADMIN_TOKEN}
         command = process.python(
-            "benchmarks.exchange",
+            "benchmarks.load.exchange",
             "--port",
             self._esl_port,
             "--password",

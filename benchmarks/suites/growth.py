@@ -12,14 +12,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks import process, node_bench, table
-from benchmarks.node_bench import OWN, TOKEN, NodeBench
-from esl_apps.store import keys
-from esl_apps.node.snapshot import snapshot
+from benchmarks import process, table
+from benchmarks.load import node_bench
+from benchmarks.load.node_bench import OWN, TOKEN, NodeBench
 from esl_apps.apps import click2dial
-from esl_apps.core.attempt import Attempt
-from esl_apps.store.calls import Store
 from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.node.snapshot import snapshot
+from esl_apps.store import keys
+from esl_apps.store.calls import Store
 
 HELD = (10, 100, 1000, 10_000)
 CARDS = (10, 1000, 100_000, 1_000_000)

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import process, node_bench, table
-from benchmarks.node_bench import HOST, NodeBench
+from benchmarks import process, table
+from benchmarks.load import node_bench
+from benchmarks.load.node_bench import HOST, NodeBench
 from tests.chaos.parts import NodeProcess, stop
 from tests.support.ports import free_ports
 

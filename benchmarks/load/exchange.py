@@ -2,7 +2,7 @@
 
 The node connects to an inbound event socket here. Each call connects to the node's outbound socket. Requests that begin
 calls go over keep-alive HTTP connections. The frames are those that a FreeSWITCH 1.11.1 sent to this node in the same
-call (``calls/``, recorded by ``record.py``), with the same headers and in the same order, each once the node has sent
+call (``benchmarks/recordings``), with the same headers and in the same order, each once the node has sent
 what it answers. Only the call's own values are filled in: UUIDs, references, the caller's number, and the times that go
 into the record.
 
@@ -34,10 +34,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.loop import HOST, Failed, Loop, Peer
+from benchmarks import process
+from benchmarks.load.loop import HOST, Failed, Loop, Peer
 from esl_apps.core import dialstring
 
-CALLS = Path(__file__).parent / "calls"
+CALLS = process.ROOT / "benchmarks" / "recordings" / "calls"
 #: Seconds within which a call must end, and the node must connect.
 PATIENCE = 30.0
 
@@ -715,7 +716,7 @@ class Exchange(Loop[Peer]):
             self.send(call, FILTER % (name, value))
         elif verb == b"event":
             if text not in call.script.events:
-                raise Failed(f"{text.decode()}: not in the recording; make a new one: python -m benchmarks.record")
+                raise Failed(f"{text.decode()}: not in the recording; make a new one: python -m benchmarks.recordings")
             self.send(call, EVENTS)
         elif verb == b"divert_events":
             self.send(call, DIVERTED)
@@ -841,7 +842,7 @@ class Exchange(Loop[Peer]):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.exchange", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load.exchange", description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True, help="port of the inbound event socket")
     parser.add_argument("--password", required=True)
     parser.add_argument("--apis", type=json.loads, required=True, help="port and token of each integrator, as JSON")

@@ -22,7 +22,7 @@ NUMBERS = itertools.count()
 PATH = "/click2dial/calls"
 
 
-def keep(body: bytes) -> bytes:
+def store_call(body: bytes) -> bytes:
     fields = json.loads(body)
     ref = f"{next(NUMBERS):032x}"
     CLIENT.set("peer:" + ref, json.dumps(fields), ex=600)
@@ -31,13 +31,13 @@ def keep(body: bytes) -> bytes:
 
 class Calls:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        resp.data = keep(req.bounded_stream.read())
+        resp.data = store_call(req.bounded_stream.read())
         resp.status = 202
         resp.content_type = "application/json"
 
 
 def plain(environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], object]) -> Iterable[bytes]:
-    body = keep(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    body = store_call(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
     start_response("202 Accepted", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 

@@ -1,6 +1,6 @@
 """Record the calls that the load generator plays: a real FreeSWITCH and a node, with a relay on each connection.
 
-``python -m benchmarks.record`` writes ``benchmarks/calls/APPLICATION.outbound.esl`` and ``….inbound.esl``, one call
+``python -m benchmarks.recordings`` writes ``calls/APPLICATION.outbound.esl`` and ``….inbound.esl``, one call
 each, as the node of this commit performs it, in the format of ``tests/support/captures``. Record again when the node
 sends the switch other commands than before, or to play another version of FreeSWITCH.
 """
@@ -17,11 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import process, node_bench
-from benchmarks.node_bench import CARD, DISA, HOST, INBOUND, OWN, PIN, TOKEN
-from tests.support.node import Node, RedisServer, request
+from benchmarks import process
+from benchmarks.load import node_bench
+from benchmarks.load.node_bench import CARD, DISA, HOST, INBOUND, OWN, PIN, TOKEN
 from tests.rig.base import Script, eventually
 from tests.rig.freeswitch import FreeswitchRig
+from tests.support.node import Node, RedisServer, request
 
 CALLS = Path(__file__).parent / "calls"
 AGENT, QUEUED, CALLER, CALLEE, E164, A_PARTY = "1000", "1001", "0825556666", "0820001234", "27820001234", "27820001235"

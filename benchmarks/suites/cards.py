@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import process, table
-from esl_apps.store import keys
-from esl_apps.store import redis_client
-from esl_apps.store.cards import CardStore
-from esl_apps.core.numbers import NumberPlan
+from benchmarks.load.bulk_client import BulkClient
 from esl_apps.cli.embedded_redis import redis_server
+from esl_apps.core.numbers import NumberPlan
+from esl_apps.store import keys, redis_client
+from esl_apps.store.cards import CardStore
 
 FEW, MANY = 10, 1_000_000
 ROUNDS, LOOK_UPS = 100, 300
@@ -57,7 +57,7 @@ class CardRedis:
 
     def load(self) -> None:
         before = self.client.info("memory")["used_memory"]
-        bulk = Bulk(self.client)
+        bulk = BulkClient(self.client)
         store = CardStore(bulk, PIN_KEY, PLAN, {})
         for i in range(self.count // 2):
             user = f"{i:032x}"
@@ -68,31 +68,9 @@ class CardRedis:
         self.kb_per_card = (self.client.info("memory")["used_memory"] - before) / 1024 / self.count
 
 
-class Bulk:
-    """Acts as the Redis client of a CardStore while many cards are loaded: sends its commands in batches of 1,000."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._pipeline = client.pipeline(transaction=False)
-        self._known = False
-
-    def execute_command(self, *command: Any) -> Any:
-        if not self._known:
-            # CardStore runs its scripts by hash. Running the first by itself loads the script.
-            self._known = True
-            return self._client.execute_command(*command)
-        self._pipeline.execute_command(*command)
-        if len(self._pipeline) >= 1000:
-            self.flush()
-        return 1
-
-    def flush(self) -> None:
-        self._pipeline.execute()
-
-
 def run(options: argparse.Namespace) -> str:
     """Run the benchmark in a process of its own, patched by gevent like a node."""
-    command = process.python("benchmarks.cards", *(["--quick"] if options.quick else []))
+    command = process.python("benchmarks.suites.cards", *(["--quick"] if options.quick else []))
     return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, cwd=process.ROOT).stdout.rstrip()
 
 

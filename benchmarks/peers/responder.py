@@ -11,7 +11,7 @@ import sys
 
 from gevent.server import StreamServer
 
-from benchmarks.apps.floor import Call, EXECUTE
+from benchmarks.peers.floor import EXECUTE, Call
 
 EVENTS = b"event plain CHANNEL_EXECUTE_COMPLETE\n\n"
 

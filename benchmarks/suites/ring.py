@@ -24,13 +24,13 @@ from benchmarks import table
 from esl_apps.apps import click2dial
 from esl_apps.apps.ringing import Rang, ring_aleg
 from esl_apps.apps.settings import Settings
+from esl_apps.core import order as order_module
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.numbers import NumberPlan
-from tests.support.node import TOKEN, Node, RedisServer, configuration
 from tests.rig.base import Script, eventually
 from tests.rig.event_socket import EslClient
 from tests.rig.freeswitch import FreeswitchRig, find_freeswitch
-from esl_apps.core import order as order_module
+from tests.support.node import TOKEN, Node, RedisServer, configuration
 
 ROUNDS = 60
 AGENT = "1000"

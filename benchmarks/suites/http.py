@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from benchmarks import clients, process, table
+from benchmarks import process, table
+from benchmarks.load import clients
 from tests.support.node import TOKEN, Node, RedisServer, configuration
 
 SECONDS, ROUNDS, CLIENTS = 3.0, 5, 100
@@ -121,7 +122,7 @@ class Server:
 def load(server: Server, seconds: float, result: Times) -> None:
     """Run the server's clients in a process on the other core, and add their figures to ``into``."""
     plan = dataclasses.replace(server.plan, seconds=seconds)
-    command = process.python("benchmarks.clients", json.dumps(dataclasses.asdict(plan)))
+    command = process.python("benchmarks.load.clients", json.dumps(dataclasses.asdict(plan)))
     before = process.cpu(server.pid)
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=process.ROOT) as child:
         process.pin(child.pid, 1)
@@ -141,7 +142,7 @@ def disturbed(server: Server, others: dict[str, int]) -> Iterator[None]:
     plan = dataclasses.replace(
         server.plan, clients=0, seconds=600.0, slow=others.get("slow", 0), huge=others.get("huge", 0)
     )
-    command = process.python("benchmarks.clients", json.dumps(dataclasses.asdict(plan)))
+    command = process.python("benchmarks.load.clients", json.dumps(dataclasses.asdict(plan)))
     with subprocess.Popen(command, cwd=process.ROOT) as child:
         try:
             process.pin(child.pid, 1)
@@ -161,7 +162,7 @@ def set_up() -> Iterator[dict[str, Server]]:
         assert redis.process is not None
         process.pin(redis.process.pid, 1)
         switch = process.free_port()
-        stack.enter_context(process.running(process.python("benchmarks.apps.busy_switch", switch), switch, core=1))
+        stack.enter_context(process.running(process.python("benchmarks.peers.busy_switch", switch), switch, core=1))
         address = f"127.0.0.1:{switch}"
         rig = SimpleNamespace(
             esl_address=address, esl_password="not-the-stock-one", dial={}, recordings=folder, spool=folder
@@ -183,7 +184,7 @@ def set_up() -> Iterator[dict[str, Server]]:
         }
         for name, options in ((FALCON, ["falcon"]), (PYWSGI, [])):
             port = process.free_port()
-            command = process.python("benchmarks.apps.http_peer", port, redis.port, *options)
+            command = process.python("benchmarks.peers.http_peer", port, redis.port, *options)
             peer = stack.enter_context(process.running(command, port))
             result[name] = Server(peer.pid, clients.Plan(port, [post], SECONDS, CLIENTS))
         yield result

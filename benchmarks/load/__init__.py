@@ -1,0 +1,1 @@
+"""Load for the programs under test: switches, callers and HTTP clients, and tools to time them."""
