@@ -15,7 +15,16 @@ author = "the esl_apps authors"
 copyright = "the esl_apps authors, MIT licence"
 version = release = __version__
 
-extensions = ["sphinx_copybutton", "repository", "hazards", "log_events", "from_code", "drawing", "link_check"]
+extensions = [
+    "sphinx_copybutton",
+    "repository",
+    "hazards",
+    "log_events",
+    "from_code",
+    "drawing",
+    "benchmark",
+    "link_check",
+]
 exclude_patterns = ["_ext", "_build"]
 nitpicky = True
 default_role = "any"

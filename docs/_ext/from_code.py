@@ -313,6 +313,14 @@ def documents() -> dict[str, dict[str, Any]]:
     }
 
 
+def _scopes(port: str) -> dict[str, tuple[str, ...] | None]:
+    """The scopes of each operation, by its name; None: open to everyone."""
+    from esl_apps.http import admin, integrator
+
+    api = {"integrator": integrator.API, "admin": admin.API}[port]
+    return {one.name: one.scopes for route in api.routes for one in route.operations}
+
+
 class OpenApi(Generated):
     """``.. openapi:: integrator``: each request of that port."""
 
@@ -320,13 +328,16 @@ class OpenApi(Generated):
 
     def lines(self) -> Iterator[str]:
         document = documents()[self.arguments[0]]
+        scopes = _scopes(self.arguments[0])
         self._schemas = document["components"]["schemas"]
         for path, item in document["paths"].items():
             for method, operation in item.items():
                 if method == "parameters":
                     continue
                 yield from heading(f"{method.upper()} {path}", "~")
-                yield text(operation["summary"]) + "."
+                needed = scopes[operation["operationId"]]
+                told = "No token" if needed is None else f"Scope: {' or '.join(f'``{scope}``' for scope in needed)}"
+                yield f"{text(operation['summary'])}. {told}."
                 if operation.get("deprecated"):
                     yield from ["", "*Deprecated.*", ""]
                 parameters = [*item.get("parameters", []), *operation.get("parameters", [])]

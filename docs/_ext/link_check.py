@@ -57,7 +57,7 @@ def _check(app: Sphinx, exception: Exception | None) -> None:
         _log.warning("broken link: %s", link)
     source = "".join(path.read_text() for path in Path(app.srcdir).rglob("*.rst"))
     for table in sorted((Path(app.srcdir) / "benchmarks").glob("*.txt")):
-        if not re.search(rf"literalinclude:: \S*benchmarks/{table.name}\b", source):
+        if not re.search(rf"benchmark:: {table.stem}\b", source):
             _log.warning("no page shows benchmarks/%s", table.name)
 
 
