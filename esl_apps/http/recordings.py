@@ -6,7 +6,6 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import falcon
@@ -140,14 +139,10 @@ class _Slice:
         self._stream = stream
         self._left = length
 
-    def read(self, size: int = _CHUNK) -> bytes:
-        data: bytes = self._stream.read(min(size if size > 0 else _CHUNK, self._left))
+    def read(self, size: int | None = None) -> bytes:
+        data: bytes = self._stream.read(min(size or _CHUNK, self._left))
         self._left -= len(data)
         return data
-
-    def __iter__(self) -> Iterator[bytes]:
-        while data := self.read():
-            yield data
 
     def close(self) -> None:
         self._stream.close()

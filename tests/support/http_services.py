@@ -1,0 +1,248 @@
+"""What HTTP's handlers ask of a node, each a small double: no switch, no Redis, no socket."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from esl_apps.apps.autodial import AutodialOrder
+from esl_apps.config import parse
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.cards import Account, Card
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import Refusal
+from esl_apps.core.order import Client, Order
+from esl_apps.http import admin, integrator
+from esl_apps.node.policy import read_policy
+from esl_apps.node.snapshot import snapshot
+from esl_apps.store.calls import Claim
+from esl_apps.store.redis_client import connect
+from esl_apps.store.stale import Stale
+from tests.support.http_client import HttpClient
+
+TOKEN, ADMIN_TOKEN, ACCOUNT_TOKEN = "the-integrators-token", "the-operators-token", "an-accounts-token"
+BOOT = "app1-1"
+LINK_KEY = "a-key-for-links-in-tests"
+#: The least that the handlers' tests need; ``{recordings}`` is a folder.
+CONFIGURATION = f"""\
+switches: [{{name: fs1, address: "127.0.0.1:8021", password: s3cret}}]
+node: {{name: app1}}
+admin: {{token: {ADMIN_TOKEN}, tokens: [{{name: viewer, token: the-viewers-token, scopes: [read]}}]}}
+integrators:
+  - name: acme
+    listen: "127.0.0.1:8300"
+    token: {TOKEN}
+    tokens: [{{name: wallboard, token: the-wallboards-token, scopes: [read]}}]
+    caller_ids: ["27115550000"]
+    legacy_get: {{allow: ["198.51.100.0/24"]}}
+recordings: {{dir: "{{recordings}}", link_key: {LINK_KEY}, link_longest: 7200}}
+prompts: {{urls: ["https://media.example/hello.wav"]}}
+cccp: {{cccp_cb_number: "0115550001", allowed_callee_regex: '^\\+27[0-9]+$'}}
+dial: {{emergency: "sofia/gateway/sos/{{number}}"}}
+pin_key: a-key-for-tests
+accounts:
+  acme: {{token: {ACCOUNT_TOKEN}, call_restriction: {{premium: {{action: deny}}}}}}
+"""
+
+
+class FakeStore:
+    """Calls and claims in memory. ``fails``: what every method raises."""
+
+    def __init__(self) -> None:
+        self.saved: dict[str, dict[str, Any]] = {}
+        self.claims: dict[str, Claim] = {}
+        self.released: list[str] = []
+        self.fails: Exception | None = None
+
+    def _ask(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+
+    def claim(self, _integrator: str, key: str, body: bytes, ref: str) -> Claim | None:
+        self._ask()
+        if key in self.claims:
+            return self.claims[key]
+        self.claims[key] = Claim(hashlib.sha256(body).hexdigest(), ref, BOOT)
+        return None
+
+    def reclaim(self, _integrator: str, key: str, claim: Claim, ref: str) -> bool:
+        self._ask()
+        if self.claims[key] != claim:
+            return False
+        self.claims[key] = Claim(claim.body, ref, BOOT)
+        return True
+
+    def release(self, _integrator: str, key: str) -> None:
+        self.released.append(key)
+        del self.claims[key]
+
+    def call(self, ref: str) -> dict[str, Any] | None:
+        self._ask()
+        return self.saved.get(ref)
+
+    def calls(
+        self, integrator: str, wanted: dict[str, str], limit: int, before: str | None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        self._ask()
+        self.asked = integrator, wanted, limit, before
+        found = list(self.saved.values())[:limit]
+        return found, found[-1]["call_ref"] if len(self.saved) > limit else None
+
+
+class FakeCards:
+    """The cards and accounts of one process. ``fails``: what every method raises."""
+
+    def __init__(self, *accounts: Account) -> None:
+        self._accounts = {account.id: account for account in accounts}
+        self.cards: dict[str, Card] = {}
+        self.fails: Exception | None = None
+
+    def _ask(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+
+    def account(self, account_id: str) -> Account | None:
+        self._ask()
+        return self._accounts.get(account_id)
+
+    def system_config(self, _name: str) -> None:
+        self._ask()
+
+    def page(self, _account_id: str, size: int, after: str | None) -> tuple[list[Card], str | None]:
+        self._ask()
+        ids = [card_id for card_id in sorted(self.cards) if after is None or card_id > after]
+        return [self.cards[card_id] for card_id in ids[:size]], ids[size - 1] if len(ids) > size else None
+
+    def create(self, account_id: str, fields: dict[str, Any]) -> Card:
+        self._ask()
+        cid = fields.get("cid")
+        card = Card(f"{len(self.cards):032x}", account_id, fields.get("user_id"), cid, fields.get("active", False))
+        self.cards[card.id] = card
+        return card
+
+    def get(self, _account_id: str, card_id: str) -> Card | None:
+        self._ask()
+        return self.cards.get(card_id)
+
+    def update(self, _account_id: str, card_id: str, fields: dict[str, Any], *, merge: bool) -> Card | None:
+        self._ask()
+        card = self.cards.get(card_id)
+        if card is None:
+            return None
+        base = card if merge else Card(card.id, card.account_id, None, card.cid, active=False)
+        self.cards[card_id] = dataclasses.replace(base, **fields)
+        return self.cards[card_id]
+
+    def delete(self, _account_id: str, card_id: str) -> Card | None:
+        self._ask()
+        return self.cards.pop(card_id, None)
+
+
+class FakeOutgoing:
+    """Places calls that stay queued. ``fails``: what is raised in place of that."""
+
+    def __init__(self, services: Any) -> None:
+        self._services = services
+        self.placed: list[Attempt] = []
+        self.fails: Exception | None = None
+
+    def _place(self, attempt: Attempt) -> Attempt:
+        if self.fails is not None:
+            raise self.fails
+        self.placed.append(attempt)
+        self._services.calls.live[attempt.call_ref] = SimpleNamespace(attempt=attempt)
+        return attempt
+
+    def click2dial(self, order: Order, client: Client, ref: str) -> Attempt:
+        attempt = Attempt("click-dial", client.name, order.agent.dialled, order.callee.dialled, None, "outbound")
+        attempt.contact_ref, attempt.call_ref = order.contact_ref, ref
+        return self._place(attempt)
+
+    def autodial(self, account: Account, order: AutodialOrder) -> Attempt:
+        callee = order.b.dialled if order.b else None
+        return self._place(Attempt("autodial", None, order.a.dialled, callee, None, "external", account.id))
+
+
+class FakeServices:
+    def __init__(self, recordings: str) -> None:
+        config = parse(CONFIGURATION.replace("{recordings}", recordings), {})
+        policy = read_policy(config, connect("redis://127.0.0.1:1/0"), Stale(0), lambda *_args: None)
+        self.cards = FakeCards(*filter(None, [policy.cards.account(name) for name in config.accounts]))
+        self.policies = SimpleNamespace(now=dataclasses.replace(policy, cards=self.cards))  # type: ignore[arg-type]
+        self.store = FakeStore()
+        self.dead: set[str] = set()
+        self.membership = SimpleNamespace(is_dead=lambda boot: boot in self.dead)
+        self.reasons: list[str] = []
+        self.readiness = SimpleNamespace(reasons=lambda: self.reasons)
+        self.spent: Refusal | Exception | None = None
+        self.usage = SimpleNamespace(check=self._check)
+        self.cancelled: list[str] = []
+        self.calls = SimpleNamespace(live={}, cancel_anywhere=lambda call: self.cancelled.append(call["call_ref"]))
+        self.metrics = SimpleNamespace(registry=CollectorRegistry())
+        self.counted: list[int] = []
+        """The statuses of refused requests."""
+
+    @property
+    def policy(self) -> Any:
+        return self.policies.now
+
+    def refused(self, status: int) -> None:
+        self.counted.append(status)
+
+    def _check(self, *charges: Charge) -> Refusal | None:
+        self.charged = charges
+        if isinstance(self.spent, Exception):
+            raise self.spent
+        return self.spent
+
+
+class World:
+    """Both ports of a node that has no node behind them."""
+
+    def __init__(self, recordings: str) -> None:
+        self.services: Any = FakeServices(recordings)
+        self.outgoing: Any = FakeOutgoing(self.services)
+        self.api = HttpClient(
+            integrator.build(self.services, self.outgoing, "acme"), headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        self.admin = HttpClient(
+            admin.build(self.services, self.outgoing, self.services.metrics.registry),
+            headers={"X-Auth-Token": ADMIN_TOKEN},
+        )
+
+    def configure(self, **sections: Any) -> None:
+        """Put another configuration in force, as a reload does: each section with some of its fields changed."""
+        policy = self.services.policy
+        changed = {}
+        for name, fields in sections.items():
+            section = getattr(policy.config, name)
+            if isinstance(section, list):
+                changed[name] = [msgspec.structs.replace(one, **fields) for one in section]
+            else:
+                changed[name] = msgspec.structs.replace(section, **fields)
+        config = msgspec.structs.replace(policy.config, **changed)
+        self.services.policies.now = dataclasses.replace(policy, config=config)
+
+    def end(self, attempt: Attempt) -> None:
+        """The call is over, and known from Redis alone."""
+        attempt.end("cancelled", 31, "api", attempt.queued_at + 1)
+        del self.services.calls.live[attempt.call_ref]
+        self.services.store.saved[attempt.call_ref] = snapshot(attempt)
+
+
+def errors(result: Any, status: int) -> list[tuple[str, str]]:
+    """Field and code of each error of an answer."""
+    assert result.status_code == status, result.text
+    return [(error["field"], error["code"]) for error in result.json["errors"]]
+
+
+def kazoo_errors(result: Any, status: int) -> dict[str, list[str]]:
+    """Codes by field, of an answer in the form of Kazoo's Crossbar."""
+    assert result.status_code == status, result.text
+    assert (result.json["error"], result.json["status"]) == (str(status), "error")
+    return {field: sorted(codes) for field, codes in result.json["data"].items()}

@@ -1,0 +1,288 @@
+"""Cards and autodial on the operator's port, in the form of Kazoo's Crossbar."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from esl_apps.core.cards import Account, Card
+from esl_apps.core.faults import Fault, Refused
+from esl_apps.core.limits import BREAKER, Refusal
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.http.autodial import read_order
+from esl_apps.node.live import Full
+from esl_apps.node.outgoing import Spent
+from tests.support.http_services import ACCOUNT_TOKEN, ADMIN_TOKEN, World, kazoo_errors
+
+CARDS = "/v2/accounts/acme/cccps"
+NO_CARD = "f" * 32
+A, B = "0820001111", "0112223333"
+
+
+def create(world: World, **fields: Any) -> dict[str, Any]:
+    result = world.admin.simulate_put(CARDS, json={"data": fields})
+    assert result.status_code == 201, result.text
+    assert result.headers["location"] == f"{CARDS}/{result.json['data']['id']}"
+    card: dict[str, Any] = result.json["data"]
+    return card
+
+
+# Who may --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", CARDS),
+        ("PUT", CARDS),
+        ("GET", f"{CARDS}/{NO_CARD}"),
+        ("POST", f"{CARDS}/{NO_CARD}"),
+        ("PATCH", f"{CARDS}/{NO_CARD}"),
+        ("DELETE", f"{CARDS}/{NO_CARD}"),
+        ("PUT", f"{CARDS}/autodial"),
+    ],
+)
+def test_a_card_route_needs_a_token_with_its_scope(world: World, method: str, path: str) -> None:
+    def ask(token: str) -> Any:
+        return world.admin.simulate_request(method, path, headers={"X-Auth-Token": token})
+
+    assert kazoo_errors(ask("wrong"), 401) == {"request": ["unauthorized"]}
+    for token in (ACCOUNT_TOKEN, ADMIN_TOKEN):
+        assert ask(token).status_code not in (401, 403)
+    if method == "GET":
+        assert ask("the-viewers-token").status_code != 403
+    else:
+        assert kazoo_errors(ask("the-viewers-token"), 403) == {"request": ["scope"]}
+
+
+@pytest.mark.parametrize("account", ["nobody", "a%20b"])
+def test_an_unknown_account_is_404_for_operators_alone(world: World, account: str) -> None:
+    path = CARDS.replace("acme", account)
+    assert kazoo_errors(world.admin.simulate_get(path), 404) == {"account_id": ["not_found"]}
+    result = world.admin.simulate_get(path, headers={"X-Auth-Token": ACCOUNT_TOKEN})
+    assert kazoo_errors(result, 401)
+
+
+def test_an_account_with_redis_down_is_503(world: World) -> None:
+    world.services.cards.fails = StoreUnavailable("redis: refused")
+    result = world.admin.simulate_get(CARDS)
+    assert kazoo_errors(result, 503) == {"request": ["unavailable"]}
+    assert (result.headers["retry-after"], result.json["message"]) == ("5", "datastore_unreachable")
+
+
+# Cards ----------------------------------------------------------------------------------------------------
+
+
+def test_a_card_is_created_shown_and_deleted(world: World) -> None:
+    card = create(world, cid="27820001234", user_id="ann", active=True)
+    assert card == {
+        "id": card["id"],
+        "user_id": "ann",
+        "active": True,
+        "retain_cid": False,
+        "max_concurrent_calls_per_user": 1,
+        "comment": "",
+        "cid": "+27820001234",
+    }
+    path = f"{CARDS}/{card['id']}"
+    shown = world.admin.simulate_get(path)
+    assert (shown.json["data"], shown.json["status"]) == (card, "success")
+    assert world.admin.simulate_delete(path).json["data"] == card
+    assert kazoo_errors(world.admin.simulate_get(path), 404) == {"id": ["not_found"]}
+
+
+def test_a_card_with_a_pin_is_shown_without_it(world: World) -> None:
+    card = create(world, pin="482190735")
+    assert not card.keys() & {"pin", "cid"}
+    assert "482190735" not in world.admin.simulate_get(CARDS).text
+
+
+def test_a_card_is_replaced_by_post_and_changed_by_patch(world: World) -> None:
+    card = create(world, cid="27820001234", user_id="ann", active=True)
+    path = f"{CARDS}/{card['id']}"
+    changed = world.admin.simulate_patch(path, json={"data": {"comment": "x"}}).json["data"]
+    assert changed == {**card, "comment": "x"}
+    replaced = world.admin.simulate_post(path, json={"data": {"comment": "y"}}).json["data"]
+    assert replaced == {**card, "comment": "y", "user_id": None, "active": False}
+
+
+@pytest.mark.parametrize("card_id", [NO_CARD, "x", NO_CARD.upper()])
+def test_a_card_that_is_not_there_is_404(world: World, card_id: str) -> None:
+    for method in ("GET", "POST", "PATCH", "DELETE"):
+        result = world.admin.simulate_request(method, f"{CARDS}/{card_id}", json={"data": {}})
+        assert kazoo_errors(result, 404) == {"id": ["not_found"]}
+
+
+def test_a_card_with_wrong_fields_is_400_and_names_them(world: World) -> None:
+    world.services.cards.create = refusing(Fault("pin", "pattern", "a"), Fault("cccp", "unique", "b"))
+    result = world.admin.simulate_put(CARDS, json={"data": {}})
+    assert kazoo_errors(result, 400) == {"pin": ["pattern"], "cccp": ["unique"]}
+    assert result.json["message"] == "validation error"
+    assert result.json["data"]["pin"] == {"pattern": {"message": "a"}}
+
+
+def refusing(*faults: Fault) -> Any:
+    def refuse(*_args: object) -> Card:
+        raise Refused(list(faults))
+
+    return refuse
+
+
+def test_list_cards_goes_page_by_page(world: World) -> None:
+    ids = [create(world, pin="482190735")["id"] for _ in range(5)]
+    found: list[str] = []
+    after: dict[str, str | None] = {}
+    for size in (2, 2, 1):
+        page = world.admin.simulate_get(CARDS, params={"page_size": 2, **after}).json
+        assert page["page_size"] == len(page["data"]) == size
+        found += [card["id"] for card in page["data"]]
+        after = {"start_key": page.get("next_start_key")}
+    assert found == ids
+    assert after == {"start_key": None}
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ({"page_size": 0}, {"page_size": ["range"]}),
+        ({"page_size": 501}, {"page_size": ["range"]}),
+        ({"page_size": "x"}, {"page_size": ["range"]}),
+        ({"start_key": "x"}, {"start_key": ["pattern"]}),
+    ],
+)
+def test_list_cards_with_a_wrong_parameter_is_400(
+    world: World, query: dict[str, object], fault: dict[str, list[str]]
+) -> None:
+    assert kazoo_errors(world.admin.simulate_get(CARDS, params=query), 400) == fault
+
+
+# Bodies ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "fault"),
+    [
+        (b"{", "application/json", 400, {"request": ["not_json"]}),
+        (b"[]", "application/json", 400, {"request": ["type"]}),
+        (b"{}", "application/json", 400, {"data": ["required"]}),
+        (b'{"data": []}', "application/json", 400, {"data": ["required"]}),
+        (b"{}", "text/plain", 415, {"request": ["media_type"]}),
+        (b" " * 65537, "application/json", 413, {"request": ["too_large"]}),
+    ],
+)
+def test_a_body_that_is_wrong_is_refused_in_kazoos_form(
+    world: World, body: bytes, kind: str, status: int, fault: dict[str, list[str]]
+) -> None:
+    assert kazoo_errors(world.admin.simulate_put(CARDS, body=body, content_type=kind), status) == fault
+
+
+def test_an_unknown_path_or_method_is_refused_in_kazoos_form(world: World) -> None:
+    assert kazoo_errors(world.admin.simulate_get("/v2/nothing"), 404) == {"request": ["not_found"]}
+    assert kazoo_errors(world.admin.simulate_delete(CARDS), 405) == {"request": ["method_not_allowed"]}
+
+
+def test_a_fault_of_ours_is_500_in_kazoos_form(world: World) -> None:
+    world.services.cards.fails = RuntimeError("a secret")
+    result = world.admin.simulate_get(CARDS)
+    assert kazoo_errors(result, 500) == {"request": ["internal"]}
+    assert result.json["message"] == "unspecified_fault"
+    assert "secret" not in result.text
+
+
+def test_a_request_id_of_the_client_is_given_back(world: World) -> None:
+    result = world.admin.simulate_get(CARDS, headers={"X-Request-ID": "abc-1"})
+    assert result.json["request_id"] == "abc-1"
+    for given in ("", "a b", "x" * 65):
+        made = world.admin.simulate_get(CARDS, headers={"X-Request-ID": given}).json["request_id"]
+        assert made != given
+        assert len(made) == 32
+
+
+# Autodial -------------------------------------------------------------------------------------------------
+
+
+def test_autodial_places_a_call(world: World) -> None:
+    order = {"a_leg_number": A, "b_leg_number": B}
+    result = world.admin.simulate_put(f"{CARDS}/autodial", json={"data": order})
+    (attempt,) = world.outgoing.placed
+    assert (result.status_code, result.json["data"]) == (201, {"call_ref": attempt.call_ref, "state": "queued"})
+    assert (attempt.extension, attempt.number, attempt.account_id) == (A, B, "acme")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "fault"),
+    [
+        (Full("switch fs1: refused"), 503, {"request": ["unavailable"]}),
+        (StoreUnavailable("x"), 503, {"request": ["unavailable"]}),
+        (Spent(Refusal("calls_per_hour", "account:acme")), 429, {"limits": ["limit_reached"]}),
+        (Spent(Refusal(BREAKER, "system")), 503, {"limits": ["breaker"]}),
+    ],
+)
+def test_autodial_that_can_not_be_placed_says_when_to_ask_again(
+    world: World, error: Exception, status: int, fault: dict[str, list[str]]
+) -> None:
+    world.outgoing.fails = error
+    result = world.admin.simulate_put(f"{CARDS}/autodial", json={"data": {"a_leg_number": A, "b_leg_number": B}})
+    assert kazoo_errors(result, status) == fault
+    assert int(result.headers["retry-after"]) > 0
+
+
+def read(world: World, **fields: object) -> Any:
+    account: Account = world.services.cards.account("acme")
+    return read_order(world.services.policy, account, {"a_leg_number": A, "b_leg_number": B, **fields})
+
+
+def test_an_autodial_order_is_read_with_its_defaults(world: World) -> None:
+    order = read(world)
+    assert (order.a.e164, order.b.e164) == ("27820001111", "27112223333")
+    assert (order.delay, order.retain_cid, order.media_id, order.conference) == (3.0, False, None, None)
+
+
+def test_an_autodial_order_is_read_whole(world: World) -> None:
+    hello = "https://media.example/hello.wav"
+    order = read(world, b_leg_number="conference:room-1", callback_delay=0, retain_cid=True, media_id=hello)
+    assert (order.b, order.conference, order.delay) == (None, "room-1", 0.0)
+    assert (order.retain_cid, order.media_id) == (True, hello)
+
+
+def test_an_autodial_order_may_ring_the_emergency_services(world: World) -> None:
+    assert read(world, b_leg_number="112").b.is_emergency
+
+
+@pytest.mark.parametrize(
+    ("fields", "faults"),
+    [
+        ({"a_leg_number": None}, [("a_leg_number", "required")]),
+        ({"a_leg_number": "x"}, [("a_leg_number", "pattern")]),
+        ({"b_leg_number": 5}, [("b_leg_number", "pattern")]),
+        ({"b_leg_number": "conference:"}, [("b_leg_number", "pattern")]),
+        ({"b_leg_number": "conference:a b"}, [("b_leg_number", "pattern")]),
+        ({"b_leg_number": "0115550001"}, [("b_leg_number", "forbidden")]),
+        ({"b_leg_number": "00441632960001"}, [("b_leg_number", "forbidden")]),
+        ({"b_leg_number": "0900123456"}, [("b_leg_number", "restricted")]),
+        ({"callback_delay": -1}, [("callback_delay", "range")]),
+        ({"callback_delay": 3601}, [("callback_delay", "range")]),
+        ({"callback_delay": True}, [("callback_delay", "range")]),
+        ({"callback_delay": "3"}, [("callback_delay", "range")]),
+        ({"retain_cid": "yes"}, [("retain_cid", "type")]),
+        ({"media_id": "https://elsewhere.example/a.wav"}, [("media_id", "not_found")]),
+        ({"media_id": "../x"}, [("media_id", "not_found")]),
+        ({"colour": "red", "a_leg_number": "x"}, [("colour", "additionalProperties"), ("a_leg_number", "pattern")]),
+    ],
+)
+def test_an_autodial_order_with_a_wrong_field_is_refused(
+    world: World, fields: dict[str, object], faults: list[tuple[str, str]]
+) -> None:
+    with pytest.raises(Refused) as refused:
+        read(world, **fields)
+    assert [(fault.field, fault.code) for fault in refused.value.faults] == faults
+
+
+def test_an_autodial_order_needs_an_emergency_endpoint(world: World) -> None:
+    policy = world.services.policy
+    policy.__dict__["_system"] = policy._system._replace(rules=dataclasses.replace(policy.rules, emergency=False))
+    with pytest.raises(Refused) as refused:
+        read(world, b_leg_number="112")
+    assert [(fault.field, fault.code) for fault in refused.value.faults] == [("b_leg_number", "forbidden")]

@@ -1,0 +1,188 @@
+"""Recordings over HTTP: ranges, signed links, and nothing else of the disk."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from esl_apps.apps.legs import recording_path
+from esl_apps.config.model import Rate
+from esl_apps.core.reference import new_ref
+from esl_apps.http.signed_links import Links
+from tests.support.http_services import LINK_KEY, World, errors
+
+RECORDINGS = "/click2dial/recordings"
+NO_RECORDING = "01900000-0000-7000-8000-000000000000.wav"
+WHOLE = bytes(range(256)) * 300
+STRANGER = {"Authorization": ""}
+
+
+def write(world: World, integrator: str = "acme", data: bytes = WHOLE) -> str:
+    """The name of a new recording."""
+    name = f"{new_ref()}.wav"
+    path = path_of(world, name, integrator)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return name
+
+
+def path_of(world: World, name: str, integrator: str = "acme") -> Path:
+    return Path(recording_path(world.services.policy.config.recordings.dir, integrator, name))
+
+
+def get(world: World, name: str, **options: Any) -> Any:
+    return world.api.simulate_get(f"{RECORDINGS}/{name}", **options)
+
+
+def test_get_recording_streams_it(world: World) -> None:
+    result = get(world, write(world))
+    assert (result.status_code, result.content) == (200, WHOLE)
+    assert result.headers["content-type"] == "audio/wav"
+    assert result.headers["accept-ranges"] == "bytes"
+    assert result.headers["content-length"] == str(len(WHOLE))
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=100-", 100, 76799),
+        ("bytes=-5", 76795, 76799),
+        ("bytes=76000-999999", 76000, 76799),
+        ("bytes=-999999", 0, 76799),
+    ],
+)
+def test_get_recording_with_a_range_is_206(world: World, text: str, first: int, last: int) -> None:
+    result = get(world, write(world), headers={"Range": text})
+    assert (result.status_code, result.content) == (206, WHOLE[first : last + 1])
+    assert result.headers["content-range"] == f"bytes {first}-{last}/{len(WHOLE)}"
+
+
+@pytest.mark.parametrize("text", ["bytes=999999-", "bytes=999999-9999999", "bytes=-0"])
+def test_get_recording_with_a_range_outside_is_416(world: World, text: str) -> None:
+    open_before = len(os.listdir("/proc/self/fd"))
+    result = get(world, write(world), headers={"Range": text})
+    assert errors(result, 416) == [("", "range")]
+    assert result.headers["content-range"] == f"bytes */{len(WHOLE)}"
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+@pytest.mark.parametrize("text", ["bytes=0-1,5-6", "bytes=5-2", "lines=1-2", "bytes=", "bytes=-", "bytes=--1"])
+def test_get_recording_with_a_range_that_makes_no_sense_is_200(world: World, text: str) -> None:
+    result = get(world, write(world), headers={"Range": text})
+    assert (result.status_code, result.content) == (200, WHOLE)
+
+
+def test_get_recording_that_is_empty_has_no_range(world: World) -> None:
+    name = write(world, data=b"")
+    assert (get(world, name).status_code, get(world, name).content) == (200, b"")
+    assert errors(get(world, name, headers={"Range": "bytes=0-"}), 416)
+
+
+@pytest.mark.parametrize(
+    "name", [NO_RECORDING, "x.wav", "..", "..%2f..%2fx.wav", "%2fetc%2fpasswd", f"{NO_RECORDING}%0A", "a" * 5000]
+)
+def test_get_recording_of_no_such_name_is_404(world: World, name: str) -> None:
+    assert errors(get(world, name), 404) == [("", "not_found")]
+
+
+def test_get_recording_of_another_integrator_is_404(world: World) -> None:
+    assert errors(get(world, write(world, "beta")), 404) == [("", "not_found")]
+
+
+def test_get_recording_that_is_no_file_is_404(world: World) -> None:
+    folder, link, pipe = (f"{new_ref()}.wav" for _ in range(3))
+    path_of(world, folder).mkdir(parents=True)
+    path_of(world, link).symlink_to("/etc/passwd")
+    os.mkfifo(path_of(world, pipe))
+    for name in (folder, link, pipe):
+        assert errors(get(world, name), 404) == [("", "not_found")]
+
+
+def test_get_recording_needs_the_scope(world: World) -> None:
+    name = write(world)
+    assert errors(get(world, name, headers=STRANGER), 401)
+    headers = {"Authorization": "Bearer the-wallboards-token"}
+    assert errors(get(world, name, headers=headers), 403) == [("", "scope")]
+
+
+# Links ----------------------------------------------------------------------------------------------------
+
+
+def link(world: World, name: str, body: object) -> Any:
+    return world.api.simulate_post(f"{RECORDINGS}/{name}/link", json=body)
+
+
+def test_a_link_opens_its_recording_alone(world: World) -> None:
+    name, other = write(world), write(world)
+    result = link(world, name, {"expires_in": 60})
+    assert result.status_code == 200
+    url = urlsplit(result.json["url"])
+    assert abs(result.json["expires_at"] - time.time() - 60) < 10
+    assert parse_qs(url.query)["expires"] == [str(result.json["expires_at"])]
+    assert world.api.simulate_get(url.path, query_string=url.query, headers=STRANGER).content == WHOLE
+    assert errors(get(world, other, query_string=url.query, headers=STRANGER), 401)
+    calls = world.api.simulate_get("/click2dial/calls", query_string=url.query, headers=STRANGER)
+    assert errors(calls, 401)
+
+
+def test_a_link_is_good_for_an_hour_if_nothing_is_said(world: World) -> None:
+    assert abs(link(world, write(world), {}).json["expires_at"] - time.time() - 3600) < 10
+
+
+def test_a_link_that_has_expired_is_403(world: World) -> None:
+    name = write(world)
+    query = Links(LINK_KEY, "acme").query(name, int(time.time()) - 1)
+    assert errors(get(world, name, query_string=query, headers=STRANGER), 403) == [("", "expired")]
+    assert world.services.counted == [403]
+
+
+@pytest.mark.parametrize("expires", ["", "1.0", "+1", "x", "9" * 13])
+def test_a_link_with_a_wrong_time_opens_nothing(world: World, expires: str) -> None:
+    params = {"expires": expires, "signature": "0" * 64}
+    assert errors(get(world, write(world), params=params, headers=STRANGER), 401)
+    assert get(world, write(world), params=params).status_code == 200
+
+
+def test_guessed_signatures_hold_their_address_back(world: World) -> None:
+    name = write(world)
+    world.configure(integrators={"rate": Rate(failed=0.001, burst=3000)})
+    guess = {"expires": "9999999999", "signature": "é" * 64}
+    statuses = [get(world, name, params=guess, headers=STRANGER).status_code for _ in range(4)]
+    assert statuses == [401, 401, 401, 429]
+    good = Links(LINK_KEY, "acme").query(name, int(time.time()) + 60)
+    assert get(world, name, query_string=good, headers=STRANGER).status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ({"expires_in": 0}, ("expires_in", "range")),
+        ({"expires_in": 7201}, ("expires_in", "range")),
+        ({"expires_in": 1.5}, ("expires_in", "range")),
+        ({"expires_in": True}, ("expires_in", "range")),
+        ({"expires_in": "60"}, ("expires_in", "range")),
+        ({"expires": 5}, ("expires", "unknown")),
+        ([], ("", "type")),
+    ],
+)
+def test_create_link_with_a_wrong_body_is_422(world: World, body: object, fault: tuple[str, str]) -> None:
+    assert errors(link(world, write(world), body), 422) == [fault]
+
+
+def test_create_link_to_no_recording_is_404(world: World) -> None:
+    for name in (NO_RECORDING, "x"):
+        assert errors(link(world, name, {}), 404) == [("", "not_found")]
+
+
+def test_without_a_key_there_are_no_links(world: World) -> None:
+    name = write(world)
+    query = Links(LINK_KEY, "acme").query(name, int(time.time()) + 60)
+    world.configure(recordings={"link_key": None})
+    assert errors(link(world, name, {}), 404) == [("", "not_found")]
+    assert errors(get(world, name, query_string=query, headers=STRANGER), 401)
