@@ -2,9 +2,9 @@
 
 The node connects to an inbound event socket here. Each call connects to the node's outbound socket. Requests that begin
 calls go over keep-alive HTTP connections. The frames are those that a FreeSWITCH 1.11.1 sent to this node in the same
-call (``benchmarks/recordings``), with the same headers and in the same order, each once the node has sent
-what it answers. Only the call's own values are filled in: UUIDs, references, the caller's number, and the times that go
-into the record.
+call (``benchmarks/recordings``), with the same headers and in the same order. Each frame follows as soon as the node
+has sent the command that it answers. Only the call's own values are filled in: UUIDs, references, the caller's number,
+and the times that go into the record.
 
 A call counts only if the node performed all of it: it prompts the caller before they key, dials B at the recorded
 endpoint, and leaves the socket after the end. A call fails if the node does anything else, such as hanging it up or

@@ -23,6 +23,6 @@ from esl_apps.net.address import within
         ("localhost", False),
     ],
 )
-def test_within_compares_addresses_not_texts(address: str, inside: bool) -> None:
+def test_within_compares_addresses_instead_of_text(address: str, inside: bool) -> None:
     networks = [ipaddress.ip_network(text) for text in ("10.0.0.0/8", "2001:db8::/32")]
     assert within(address, networks) is inside

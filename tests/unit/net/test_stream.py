@@ -1,4 +1,4 @@
-"""The session's socket: deadlines on one timer, a slow reader, a close from elsewhere."""
+"""The socket of a call: deadlines that share a timer, slow readers, and closing by another greenlet."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def waited(stream: Stream, seconds: float) -> float:
     return time.monotonic() - started
 
 
-def test_what_comes_is_read_and_an_end_is_no_timeout(pair: Pair) -> None:
+def test_recv_returns_data_then_empty_bytes_at_the_end(pair: Pair) -> None:
     stream, far = pair
     far.sendall(b"one")
     assert stream.recv(time.monotonic() + 1) == b"one"
@@ -39,19 +39,19 @@ def test_what_comes_is_read_and_an_end_is_no_timeout(pair: Pair) -> None:
     assert stream.recv(None) == b""
 
 
-def test_a_deadline_holds_whatever_the_last_one_was(pair: Pair) -> None:
+def test_recv_keeps_its_deadline_after_other_deadlines(pair: Pair) -> None:
     stream, far = pair
     assert 0.05 <= waited(stream, 0.05) < 0.5
     far.sendall(b"x")
-    assert stream.recv(time.monotonic() + 60) == b"x"  # leaves a timer for a minute from now
+    assert stream.recv(time.monotonic() + 60) == b"x"  # leaves a timer that fires in a minute
     assert 0.05 <= waited(stream, 0.05) < 0.5
     far.sendall(b"x")
-    assert stream.recv(time.monotonic() + 0.05) == b"x"  # leaves one that goes off in the next wait
+    assert stream.recv(time.monotonic() + 0.05) == b"x"  # leaves a timer that fires during the next wait
     assert 0.2 <= waited(stream, 0.2) < 0.5
     assert stream.recv(time.monotonic() - 1) is None
 
 
-def test_an_old_timer_does_not_end_a_wait_without_deadline(pair: Pair) -> None:
+def test_recv_without_deadline_outlasts_an_old_timer(pair: Pair) -> None:
     stream, far = pair
     far.sendall(b"x")
     assert stream.recv(time.monotonic() + 0.02) == b"x"
@@ -59,7 +59,7 @@ def test_an_old_timer_does_not_end_a_wait_without_deadline(pair: Pair) -> None:
     assert stream.recv(None) == b"later"
 
 
-def test_an_old_timer_leaves_a_greenlet_alone_that_waits_for_something_else(pair: Pair) -> None:
+def test_old_timer_does_not_wake_a_sleeping_greenlet(pair: Pair) -> None:
     stream, far = pair
     far.sendall(b"x")
     assert stream.recv(time.monotonic() + 0.02) == b"x"
@@ -68,7 +68,7 @@ def test_an_old_timer_leaves_a_greenlet_alone_that_waits_for_something_else(pair
     assert time.monotonic() - started >= 0.1
 
 
-def test_a_write_is_whole_or_fails(pair: Pair) -> None:
+def test_send_with_slow_reader_writes_everything(pair: Pair) -> None:
     stream, far = pair
     data = bytes(range(256)) * 8192
     got = gevent.spawn(lambda: b"".join(iter(lambda: far.recv(65536), b"")))
@@ -77,7 +77,7 @@ def test_a_write_is_whole_or_fails(pair: Pair) -> None:
     assert got.get(timeout=5) == data
 
 
-def test_a_reader_that_stopped_holds_a_write_for_its_timeout(pair: Pair) -> None:
+def test_send_with_stopped_reader_times_out(pair: Pair) -> None:
     stream, _far = pair
     started = time.monotonic()
     with pytest.raises(TimeoutError):
@@ -85,14 +85,14 @@ def test_a_reader_that_stopped_holds_a_write_for_its_timeout(pair: Pair) -> None
     assert time.monotonic() - started < 1
 
 
-def test_a_close_from_elsewhere_ends_the_wait(pair: Pair) -> None:
+def test_recv_raises_when_another_greenlet_closes(pair: Pair) -> None:
     stream, _far = pair
     gevent.spawn_later(0.02, stream.close)
     with gevent.Timeout(2), pytest.raises(OSError, match="closed"):
         stream.recv(None)
 
 
-def test_a_gevent_timeout_around_a_wait_leaves_the_stream_of_use(pair: Pair) -> None:
+def test_stream_works_after_a_gevent_timeout_in_recv(pair: Pair) -> None:
     stream, far = pair
     with gevent.Timeout(0.02, False):
         stream.recv(None)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 
-def test_process_that_logs_ends_without_a_traceback() -> None:
+def test_logging_process_exits_without_a_traceback() -> None:
     code = "import logging; from esl_apps.observe import logs; logs.setup(); logging.info('tested', extra={'a': 1})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (line,) = done.stderr.splitlines()
