@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from esl_apps.config.model import COUNTRIES, Breaker, Config, DestinationBreaker
+from esl_apps.config.model import Config
+from esl_apps.config.spending import COUNTRIES, Breaker, DestinationBreaker
 from esl_apps.core.limits import BREAKER, SYSTEM, read_scope
 from esl_apps.core.numbers import CLASSES, HIGH_RISK
 from esl_apps.store import keys

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from esl_apps.cli.breakers import thresholds
 from esl_apps.config import warnings
-from esl_apps.config.model import Config, Limits, sections
+from esl_apps.config.model import Config, sections
 from esl_apps.config.problems import ConfigError
+from esl_apps.config.spending import Limits
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, Unavailable
 from esl_apps.net.address import is_loopback, split_address

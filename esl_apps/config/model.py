@@ -6,10 +6,8 @@ this module's, and so are the rules that hold between keys.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Literal
 
-import phonenumbers
 from msgspec import Meta, field
 
 from esl_apps.config.fields import (
@@ -28,309 +26,403 @@ from esl_apps.config.fields import (
 )
 from esl_apps.config.high_risk import HIGH_RISK_RANGES, read_ranges
 from esl_apps.config.problems import Problem
+from esl_apps.config.spending import Breaker, Limits, Spending
 from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken
-from esl_apps.core import limits as limits_module
 from esl_apps.core.numbers import NumberPlan, of_region
 
 
 class Node(Section, frozen=True):
     name: Name = "app1"
+    """Unique among the nodes that share a Redis; appears in logs and metrics."""
     listen: str = "127.0.0.1:8084"
+    """Event socket that FreeSWITCH's `socket` application connects to; reachable only from the network of the
+    switches, never from the internet."""
     advertise: str | None = None
+    """The same address as the switches reach it; used in originates and in the dialplan."""
     max_calls: Positive = 5000
+    """Above this number a caller is hung up with cause 42, and HTTP answers 503."""
     drain_timeout: Seconds = 30
+    """How long live calls may continue after SIGTERM."""
     worker_ports: Port | None = None
+    """For `serve --workers N`: the first of N event-socket ports, one per worker, that the switches must reach;
+    null: the ports after the one in listen."""
     state_dir: str | None = None
+    """Folder for data that Redis has not taken yet, kept across restarts; null: /var/lib/esl_apps, or a folder that
+    this user can write."""
 
 
 class Redis(Section, frozen=True):
     url: str = "redis://127.0.0.1:6379/0"
+    """Cards, limits and pending calls, shared by all nodes; redis+sentinel:// and redis+cluster:// work, too."""
     stale_cards: Seconds = 0
+    """Seconds for which a card that this node has looked up still opens while Redis is away, if this is the only
+    node; PINs, and cards with limits per hour or day, are still refused."""
 
 
 class SwitchConfig(Section, frozen=True):
     name: Name
+    """Shown in CDRs as `switch`."""
     address: str
+    """Its mod_event_socket."""
     password: str
+    """The password of its mod_event_socket."""
     allow_default_password: bool = False
+    """True: accept the well-known ClueCon on an address that others can reach."""
 
 
 class Dial(Section, frozen=True):
     region: Annotated[str, described("an ISO 3166 country code, as ZA", pattern=r"^[A-Z]{2}\Z")] = "ZA"
+    """Country whose dialling rules apply to numbers without + (ISO 3166)."""
     extensions: str = r"^\d{3,4}$"
+    """Which numbers are extensions instead of telephone numbers."""
     extension: str = "user/{number}@127.0.0.1"
+    """Dial string of an extension; use the domain that the phones register with."""
     external: list[str] = field(default_factory=lambda: ["sofia/gateway/pstn/{number}"])
+    """Gateways in the order to try them: {number}, {e164}, {plus}, {national}, {dialled}; []: only extensions are
+    dialled."""
     caller_id_format: Literal["as_given", "e164", "plus", "national"] = "as_given"
+    """Form of the caller ID that the trunk wants: as_given, e164, plus or national."""
     emergency: str | None = None
+    """Dial string for emergency calls, with {number}; null refuses them with a prompt of their own."""
     classifiers: dict[str, str] = field(default_factory=dict)
+    """Your own number classes, name -> regex on +E164, tried before the built-in ones."""
     ringback: str = "%(2000,4000,440,480)"
+    """Tone that an answered party hears while the other one rings (a FreeSWITCH tone)."""
 
 
 class Rate(Section, frozen=True):
     """Requests a second on one port of one node; None: no bound."""
 
     per_token: PerSecond | None = 300
+    """Requests a second with one token."""
     per_address: PerSecond | None = 300
+    """Requests a second from one address (IPv6: one /64)."""
     failed: PerSecond | None = 10
+    """Wrong tokens a second from one address; above it, all requests from there are refused."""
     burst: Timeout = 10
+    """How many seconds' worth of each may arrive at once."""
     connections: Positive = 500
+    """Open connections from one address."""
 
 
 class Tls(Section, frozen=True):
     cert: str
+    """File of the certificate in PEM, with its chain."""
     key: str
+    """File of its private key in PEM, without a password."""
 
 
 class Admin(Bearer, frozen=True):
     listen: str = "127.0.0.1:8000"
+    """Cards, /metrics, /healthz, /readyz."""
     tokens: list[CardsToken] = field(default_factory=list)
+    """Further tokens with fewer rights: [{name: crm, token: ..., scopes: [read, cards, call]}]; call means autodial."""
     rate: Rate = field(default_factory=Rate)
+    """Limits of this port on this node; above them 429 with Retry-After; null: no limit."""
     tls: Tls | None = None
+    """{cert: FILE, key: FILE} in PEM, with the chain in cert; SIGHUP reads them again."""
 
 
 class Recordings(Section, frozen=True):
     dir: str = "/var/lib/esl_apps/recordings"
+    """Folder as the switch writes to it; the node reads the same path (same machine, or a mount)."""
     link_key: str | None = None
+    """Key for signed links to recordings, the same on all nodes; null: no links; changing it makes all links
+    invalid."""
     link_longest: Positive = 604800
+    """Longest validity of a link."""
 
 
 class Prompts(Section, frozen=True):
     dir: str | None = None
+    """Folder with LANGUAGE/8000/*.wav and LANGUAGE/16000/*.wav, as the switch reads it; null: the prompts of the
+    package."""
     language: Name = "en"
+    """The folder of the language in it."""
     urls: list[str] = field(default_factory=list)
+    """Audio elsewhere (http, https) that the media_id of an autodial may name."""
 
 
 class Spool(Section, frozen=True):
     dir: str = "/var/log/freeswitch/json_cdr"
+    """Folder that mod_json_cdr writes (conf/freeswitch/json_cdr.conf.xml): gives the records of calls that ended
+    while no node ran."""
 
 
 class Rule(Section, frozen=True):
     action: Literal["deny", "allow", "inherit"]
+    """Deny, allow, or inherit: as without this rule."""
 
 
 Restriction = dict[str, Rule]
 
 
-class DestinationLimits(Section, frozen=True):
-    calls_per_hour: Count | None = None
-    calls_per_day: Count | None = None
-    minutes_per_hour: Count | None = None
-    minutes_per_day: Count | None = None
-    longest_call: Seconds | None = None
-
-    def read(self) -> limits_module.Limits:
-        return limits_module.Limits(
-            calls_per_hour=self.calls_per_hour,
-            calls_per_day=self.calls_per_day,
-            minutes_per_hour=self.minutes_per_hour,
-            minutes_per_day=self.minutes_per_day,
-            longest_call=self.longest_call,
-        )
-
-
-class Limits(DestinationLimits, frozen=True):
-    destinations: dict[str, DestinationLimits] = field(default_factory=dict)
-
-    def read(self) -> limits_module.Limits:
-        named = {limits_module.read_destination(text): one.read() for text, one in self.destinations.items()}
-        return replace(super().read(), destinations=named)
-
-
-class DestinationBreaker(Section, frozen=True):
-    calls_per_hour: Count | None = None
-    calls_per_day: Count | None = None
-    minutes_per_hour: Count | None = None
-    minutes_per_day: Count | None = None
-
-    def thresholds(self) -> limits_module.Limits:
-        return limits_module.Limits(
-            calls_per_hour=self.calls_per_hour,
-            calls_per_day=self.calls_per_day,
-            minutes_per_hour=self.minutes_per_hour,
-            minutes_per_day=self.minutes_per_day,
-        )
-
-
-class Breaker(DestinationBreaker, frozen=True):
-    high_risk_calls_per_hour: Count | None = None
-    end_calls: bool = False
-    destinations: dict[str, DestinationBreaker] = field(default_factory=dict)
-
-    def read(self) -> limits_module.Breaker:
-        named = {limits_module.read_destination(text): one.thresholds() for text, one in self.destinations.items()}
-        return limits_module.Breaker(
-            replace(self.thresholds(), destinations=named), self.high_risk_calls_per_hour, self.end_calls
-        )
-
-
-def level(name: str, limits: Limits, breaker: Breaker) -> limits_module.Level:
-    return limits_module.Level(name, limits.read(), breaker.read())
-
-
-class Spending(Section, frozen=True):
-    """What all calls of all integrators and accounts together may cost."""
-
-    high_risk: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    breaker: Breaker = field(default_factory=Breaker)
-
-
 class IntegratorRedis(Section, frozen=True):
     url: str
+    """Its notifications; without this, the top-level Redis."""
 
 
 class LegacyGet(Section, frozen=True):
     allow: list[str]
+    """Addresses (CIDR) that may call GET /call.php without a token."""
 
 
 class Patterns(Section, frozen=True):
     """The defaults are Teleforge's (contract §4); another country replaces them."""
 
     agent: str | None = None
+    """Regex on agent; null: 3 or 4 digits, or as callee."""
     callee: str | None = None
+    """Regex on callee; null: 10 digits from 0, 11 from 27, 13 to 16 from 00, or 3 or 4 digits."""
     outbound_id: str | None = None
+    """Regex on outbound_id; null: 10 digits from 0, 11 from 27, or tvc_NAME of a campaign."""
     contact_ref: str | None = None
+    """Regex on contact_ref; null: letters, digits and . - _ ~ :"""
 
 
 class Integrator(Bearer, frozen=True, kw_only=True):
     name: Name
+    """Letters, digits, ._-."""
     listen: str
+    """Port of this integrator alone."""
     tokens: list[IntegratorToken] = field(default_factory=list)
+    """Further tokens with fewer rights: [{name: wallboard, token: ..., scopes: [read]}]; scopes are call, read,
+    record."""
     rate: Rate = field(default_factory=Rate)
+    """As admin.rate."""
     tls: Tls | None = None
+    """As admin.tls."""
     redis: IntegratorRedis | None = None
+    """The Redis of its notifications."""
     payload: Literal["v2", "v3"] = "v3"
+    """Or v2: notifications as they were before v3.0.0."""
     record: bool = False
+    """True: record from the callee's answer to the end, in stereo, with the agent on the left."""
     caller_ids: list[str] = field(default_factory=list)
+    """The numbers that it may show as caller ID; empty: any valid number."""
     campaigns: dict[str, str | list[str]] = field(default_factory=dict)
+    """Campaign -> what is shown if outbound_id is tvc_CAMPAIGN: a number, or a list used in turn."""
     agent_timeout: Timeout = 30
+    """From the agent's INVITE."""
     callee_timeout: Timeout = 60
+    """From the callee's INVITE."""
     patterns: Patterns = field(default_factory=Patterns)
+    """Regexes that replace the defaults for agent, callee, outbound_id and contact_ref."""
     call_restriction: Restriction = field(default_factory=dict)
+    """Class -> {action: deny | allow}; premium, satellite, unknown and high_risk are denied unless allowed."""
     dispositions: Literal["esl_apps", "teleforge"] = "esl_apps"
+    """Or teleforge: whose words end_reason uses."""
     push: Literal["left", "right"] = "left"
+    """Left: LPUSH, for clients that BRPOP; right: RPUSH, for clients that BLPOP."""
     legacy_get: LegacyGet | Literal[False] = False
+    """Or {allow: [CIDR]}: addresses that may call GET /call.php without a token."""
     legacy_c2d: bool = False
+    """True: also push to enigma:notifications:c2d."""
     max_duration: Duration = 14400
+    """Longest duration of a call."""
     limits: Limits = field(default_factory=Limits)
+    """As spending.limits, for all calls of this integrator on all nodes."""
     breaker: Breaker = field(default_factory=Breaker)
+    """As spending.breaker."""
 
 
 class Cccp(Section, frozen=True):
     cccp_cb_number: str | None = None
+    """Number to ring and hang up on, to be called back."""
     cccp_cc_number: str | None = None
+    """Number to dial through."""
     last_number_redial_code: str | None = None
+    """Dials the last number of the card again."""
     ensure_valid_caller_id: bool = True
+    """True: a caller number that the account may not show is replaced by the account's own, or:"""
     default_caller_id_number: str | None = None
+    """Shown if the account has no number of its own."""
     allowed_callee_regex: str | None = None
+    """Matched against +E164."""
     callback_delay: Seconds = 3
+    """From the missed call to the callback."""
     prompt_delay: Seconds = 1
+    """From the answer to the first prompt."""
     cid_trust: Literal["any", "national", "pin", "attested"] = "national"
+    """What a caller number alone opens: any (all that the card may dial), national (calls within the country), pin
+    (nothing without a PIN), attested (all, if STIR/SHAKEN attests the number)."""
     pin_from: Literal["anywhere", "enrolled"] = "anywhere"
+    """Or enrolled: a PIN only opens from a number that is enrolled with the same account."""
     attest_header: str = "P-Asserted-Identity"
+    """Where a trunk of `trust` reports verstat=TN-Validation-Passed…: P-Asserted-Identity, From, or its own X-… or
+    P-…"""
     attest_level: Literal["A", "B", "C"] = "A"
+    """Lowest attestation that counts: A (the number is the caller's), B or C; a verdict without a level counts."""
 
 
 class PinGuard(Section, frozen=True):
     """Wrong PINs, counted over all nodes (``esl_apps/store/pin_guard.py``)."""
 
     window: Annotated[float, described("a number of seconds, 1 to 604800", ge=1, le=604_800)] = 3600
+    """Time over which wrong PINs are counted."""
     per_number: Threshold = 10
+    """Wrong PINs from one caller number before it is locked; withheld numbers of one address count as one number."""
     per_address: Threshold = 50
+    """From one address that is not in `trust`."""
     per_card: Threshold = 10
+    """For one card."""
     per_service: Threshold = 50
+    """At one DISA, at dialthrough, or at one dialled number, before all of it is locked."""
     overall: Threshold = 200
+    """Everywhere, before everything is locked."""
     lock: LockSeconds = 300
+    """Duration of the first lock; each further lock lasts twice as long, and each window without one takes back a
+    doubling."""
     longest_lock: LockSeconds = 86_400
+    """Limit for a number, an address or a card."""
     longest_service_lock: LockSeconds = 3600
+    """Limit for a service and for everything: such a lock also hits honest callers."""
 
 
 class Callback(Section, frozen=True):
     retries: Count = 2
+    """Further attempts if the callback is not answered."""
     retry_after: Seconds = 60
+    """Between attempts."""
     cool_down: Seconds = 60
+    """Per number: missed calls within this time after a callback are only refused."""
     per_day: Count = 10
+    """Callbacks to one number."""
     answer_after: Seconds = 0
+    """A caller who lets it ring this long gets dialthrough; 0: never answered, never charged."""
     confirm: bool = False
+    """True: the person called back must press a key before dialling; for numbers with voicemail."""
 
 
 class DisaDefaults(Section, frozen=True):
     default_use_account_caller_id: bool = True
+    """For a DISA without use_account_caller_id."""
     default_pin_length: Positive = 10
+    """Minimum number of digits collected, unless # ends them."""
 
 
 class CallerId(Section, frozen=True):
     number: str
+    """Shown if the caller's own number is not."""
     name: str | None = None
+    """The name shown with it."""
 
 
 class User(Section, frozen=True):
     call_restriction: Restriction = field(default_factory=dict)
+    """The same for one user; a class is refused if system, account or user denies it."""
 
 
 class Disa(Section, frozen=True):
     pin: str | None = None
+    """The caller must enter it; CHANGE IT (`esl-apps check` reminds you)."""
     pin_hash: str | None = None
+    """The output of `esl-apps hash-pin`, instead of pin."""
     numbers: list[str] = field(default_factory=list)
+    """The numbers that lead to it; only used by `esl-apps dialplan`."""
     allow_no_pin: bool = False
+    """True: the DISA works without a PIN."""
     retries: Positive = 3
+    """Attempts at the PIN, and at the number."""
     interdigit: Positive = 3000
+    """Milliseconds between digits."""
     max_digits: Positive = 15
+    """Maximum length of a number."""
     preconnect_audio: Literal["dialtone", "ringing"] = "dialtone"
+    """Or ringing."""
     ring_repeat_count: Positive = 1
+    """How often it rings, with ringing."""
     use_account_caller_id: bool | None = None
+    """False: show the caller's own number."""
     enforce_call_restriction: bool = True
+    """False: refuse only the classes that are denied for the whole system."""
     max_session: Duration = 3600
+    """From answer to hang-up, with all calls of the session."""
 
 
 class Account(Bearer, frozen=True):
     tokens: list[CardsToken] = field(default_factory=list)
+    """Further tokens with fewer rights: as admin.tokens."""
     realm: Annotated[str, described("a host name", pattern=r"^[A-Za-z0-9.-]*\Z", max_length=255)] = ""
+    """Its SIP realm, for the Diversion header of calls that show the caller's own number; empty: localhost."""
     caller_id: CallerId | None = None
+    """What is shown if the caller's own number is not."""
     integrator: str | None = None
+    """Whose Redis gets the account's records; without this, the top-level one."""
     caller_ids: list[str] = field(default_factory=list)
+    """Numbers that it may show as caller ID."""
     call_restriction: Restriction = field(default_factory=dict)
+    """Class -> {action: deny | allow}, for all users."""
     users: dict[str, User] = field(default_factory=dict)
+    """User -> restrictions of that user."""
     limits: Limits = field(default_factory=Limits)
+    """As spending.limits, for all its calls together, on all nodes."""
     card_limits: Limits = field(default_factory=Limits)
+    """The same for each of its cards."""
     breaker: Breaker = field(default_factory=Breaker)
+    """As spending.breaker."""
     disa: dict[str, Disa] = field(default_factory=dict)
+    """Name -> a DISA, reached by `socket NODE/disa/ACCOUNT/NAME async full`."""
 
 
 class Inbound(Section, frozen=True):
     integrator: str
+    """Who is notified."""
     agents: Annotated[list[str], Meta(min_length=1)]
+    """Extensions, all rung at once."""
     ring_timeout: Timeout = 20
+    """Then the caller hears a message and gets 480."""
 
 
 class Dialplan(Section, frozen=True):
     """For ``esl-apps dialplan``: the nodes that the switch tries, in order; none: this one."""
 
     nodes: list[str] = field(default_factory=list)
+    """Host:port of all nodes, the nearest first; empty: only this node."""
 
 
 class Config(Section, frozen=True):
     """One node's configuration: every key of the contract's §2, its default, and nothing else."""
 
     node: Node = field(default_factory=Node)
+    """This node: where it listens, how many calls it takes."""
     redis: Redis = field(default_factory=Redis)
+    """The Redis that all nodes share."""
     pin_key: str | None = None
+    """Key for hashing PINs, the same on all nodes; if it is lost, all PINs are lost."""
     switches: list[SwitchConfig] = field(default_factory=list)
+    """Every FreeSWITCH that sends calls to this node or gets calls from it."""
     dial: Dial = field(default_factory=Dial)
+    """How numbers are read and dialled."""
     trust: list[str] = field(default_factory=list)
+    """Addresses (CIDR) of trunks whose P-Asserted-Identity and Remote-Party-ID are trusted."""
     admin: Admin = field(default_factory=Admin)
+    """The operator's HTTP port."""
     recordings: Recordings = field(default_factory=Recordings)
+    """Where recordings are, and links to them."""
     prompts: Prompts = field(default_factory=Prompts)
+    """What callers hear."""
     spool: Spool = field(default_factory=Spool)
+    """The call records that the switch itself writes."""
     integrators: list[Integrator] = field(default_factory=list)
+    """The clients of the click2dial API."""
     cccp: Cccp = field(default_factory=Cccp)
+    """Calling cards and callback; the keys are those of Kazoo's system_config/cccp."""
     pin_guard: PinGuard = field(default_factory=PinGuard)
+    """Locks after wrong PINs at DISA and dialthrough, counted over all nodes; a locked caller hears "wrong PIN" for
+    any entry."""
     callback: Callback = field(default_factory=Callback)
+    """Rules for ringing a caller back."""
     callflow_disa: DisaDefaults = field(default_factory=DisaDefaults, name="callflow.disa")
+    """The keys are those of Kazoo's system_config/callflow.disa."""
     spending: Spending = field(default_factory=Spending)
+    """Limits for the whole installation: all integrators and accounts, on all nodes."""
     accounts: dict[str, Account] = field(default_factory=dict)
+    """Account -> its caller IDs, tokens, limits and DISAs."""
     inbound: dict[str, Inbound] = field(default_factory=dict)
+    """Numbers that ring agents."""
     dialplan: Dialplan = field(default_factory=Dialplan)
+    """Further input of `esl-apps dialplan`."""
 
     def plan(self) -> NumberPlan:
         """:raises ConfigError: the file of high-risk ranges can't be read."""
@@ -360,10 +452,6 @@ class ReadConfig(Config, frozen=True):
     `Config`."""
 
     notes: tuple[Problem, ...] = ()
-
-
-#: What a destination's country may be; 001: of no country.
-COUNTRIES = frozenset({*phonenumbers.SUPPORTED_REGIONS, "001"})
 
 
 def sections(config: Config) -> list[tuple[str, Admin | Integrator]]:

@@ -24,7 +24,9 @@ class Bearer(Section, frozen=True):
     """What has a token. ``parse`` leaves the hash alone: the token itself is not kept."""
 
     token: str | None = None
+    """The bearer token."""
     token_hash: TokenHash | None = None
+    """The output of `esl-apps hash-token`, instead of token."""
 
     @property
     def digest(self) -> bytes:
@@ -34,12 +36,16 @@ class Bearer(Section, frozen=True):
 
 class IntegratorToken(Bearer, frozen=True, kw_only=True):
     name: Name
+    """Name of the token, for logs."""
     scopes: Annotated[list[Literal["call", "read", "record"]], Meta(min_length=1)]
+    """What it may be used for: call, read, record."""
 
 
 class CardsToken(Bearer, frozen=True, kw_only=True):
     name: Name
+    """Name of the token, for logs."""
     scopes: Annotated[list[Literal["call", "read", "cards"]], Meta(min_length=1)]
+    """What it may be used for: call (autodial), read, cards."""
 
 
 def digest_of(bearer: Bearer) -> bytes:

@@ -18,8 +18,9 @@ import msgspec
 
 from esl_apps.apps import disa, inbound
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
-from esl_apps.config.model import Cccp, Config, DisaDefaults, Integrator, level
+from esl_apps.config.model import Cccp, Config, DisaDefaults, Integrator
 from esl_apps.config.problems import ConfigError
+from esl_apps.config.spending import level
 from esl_apps.core import dialstring, identity
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account

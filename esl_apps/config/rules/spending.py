@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from esl_apps.config.model import COUNTRIES, Breaker, Limits, Restriction
+from esl_apps.config.model import Restriction
 from esl_apps.config.rules.context import Context, Finding
+from esl_apps.config.spending import COUNTRIES, Breaker, Limits
 from esl_apps.core import limits
 from esl_apps.core.numbers import HIGH_RISK
 

@@ -6,9 +6,10 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from esl_apps.config.model import Breaker, Limits, sections
+from esl_apps.config.model import sections
 from esl_apps.config.rules.context import Context, Finding, Rule
 from esl_apps.config.rules.secrets import holders, inner_tokens
+from esl_apps.config.spending import Breaker, Limits
 from esl_apps.config.tokens import digest_of
 from esl_apps.net.address import is_loopback, split_address
 

@@ -11,7 +11,8 @@ import pytest
 import redis as redispy
 
 from esl_apps.cli.embedded_redis import redis_server
-from esl_apps.config.model import Account, CallerId, Limits, Rule, User
+from esl_apps.config.model import Account, CallerId, Rule, User
+from esl_apps.config.spending import Limits
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.store import redis_client
 from esl_apps.store.cards import CardStore
