@@ -50,6 +50,18 @@ def covering() -> dict[int, list[str]]:
     return {number: sorted(names) for number, names in found.items()}
 
 
+@cache
+def met_in() -> dict[int, list[str]]:
+    """The modules whose comments or docstrings refer to each hazard, by their path in the package."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for path in sorted((ROOT / "esl_apps").rglob("*.py")):
+        module = path.relative_to(ROOT / "esl_apps")
+        if module.parts[0] != "sandbox":
+            for number in sorted(_numbers(path.read_text())):
+                found[number].append(str(module))
+    return found
+
+
 class Hazard(SphinxDirective):
     required_arguments = 1
     final_argument_whitespace = True
@@ -73,6 +85,8 @@ class Hazard(SphinxDirective):
             *self.content,
             "",
         ]
+        if modules := met_in().get(int(number)):
+            lines += [f".. rst-class:: tests\n\nIn the code: {', '.join(f'``{module}``' for module in modules)}.", ""]
         if listed:
             lines += [f".. rst-class:: tests\n\nTests: {listed}.", ""]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
