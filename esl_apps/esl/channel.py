@@ -12,7 +12,7 @@ from esl_apps.core import causes, dialstring
 from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
 from esl_apps.esl import wire
 from esl_apps.esl.legs import _LIVES, OF_BLEGS, _bleg_by_aleg, _seconds, leg_of
-from esl_apps.esl.session import Completion, Gone, OutboundSession, ReplyError
+from esl_apps.esl.session import Completion, Gone, OutboundSession
 from esl_apps.esl.wire import COMMAND_REPLY, Event, decode
 
 #: What a flow needs to hear of its own leg, and no more (hazard 7); of the B-legs beside, from the first bridge on.
@@ -105,14 +105,15 @@ class Channel:
             )
 
     def watch_only(self) -> None:
-        """Hear of the hang-up alone: for a call that is refused."""
-        self._run(
-            lambda: self._session.post(
-                f"api sched_del {self.uuid}",
-                f"filter Unique-ID {self.uuid}",
-                "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE",
+        """Hear of the hang-up alone: for a call that is refused. As ``begin``, where the caller has left."""
+        with suppress(CallEnded):
+            self._run(
+                lambda: self._session.post(
+                    f"api sched_del {self.uuid}",
+                    f"filter Unique-ID {self.uuid}",
+                    "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE",
+                )
             )
-        )
 
     @property
     def data(self) -> Event:
@@ -184,7 +185,7 @@ class Channel:
 
         completion = self._run(start)
         if not self._wait(lambda: completion.done, _QUICK) or completion.event is None:
-            raise ReplyError(completion.error or "no answer to answer")
+            raise self._unfinished(completion)
         self._data = completion.event
         self._hears_keys = True
         if completion.event.var("dtmf_type") != "rfc2833":
@@ -247,7 +248,7 @@ class Channel:
 
     def hangup(self, cause: str) -> None:
         self._run(lambda: self._session.post_execute("hangup", cause))
-        self._wait(lambda: self._session.hung_up, _QUICK)
+        self._see_hangup()
         raise CallEnded(f"hung up with {cause}")
 
     def play_early(self, prompt: str, timeout: float) -> None:
@@ -268,7 +269,7 @@ class Channel:
         if variables:
             self._run(lambda: self._session.multiset(variables))
         self._run(lambda: self._session.post_execute("respond", str(status)))
-        self._wait(lambda: self._session.hung_up, _QUICK)
+        self._see_hangup()
 
     def bridge(
         self,
@@ -426,7 +427,9 @@ class Channel:
     def _stop_playback(self, completion: Completion) -> None:
         if not completion.done:
             self._run(self._break)
-            self._wait(lambda: completion.done, 2.0)
+            if not self._wait(lambda: completion.done, 2.0):
+                # The break may have come before the playback had begun, which then never ends.
+                self._ask_switch()
 
     # Within -------------------------------------------------------------------------------------------
 
@@ -455,6 +458,21 @@ class Channel:
             self._lose()
         return CallEnded(str(error), lost=lost)
 
+    def _ask_switch(self) -> None:
+        """What was ordered has not happened. :raises CallEnded: the switch answers nothing at all."""
+        self._run(lambda: self._session.send(f"api uuid_exists {self.uuid}"))
+
+    def _see_hangup(self) -> None:
+        """:raises CallEnded: the channel hung up, or its switch is silent."""
+        if not self._wait(lambda: self._session.hung_up, _QUICK):
+            raise self._end(TimeoutError(f"no hang-up within {_QUICK:g} s"))
+
+    def _unfinished(self, completion: Completion) -> CallEnded:
+        """The call's end for the flow where an application has none: the switch refused it, is silent, or is gone."""
+        reason = completion.error or f"{completion.app} did not complete in time"
+        self._session.close(reason)
+        return self._end(Gone(reason, hung_up=self._session.hung_up))
+
     def _lose(self) -> None:
         if self._lost_at is None:
             self._lost_at = time.time()
@@ -464,7 +482,8 @@ class Channel:
         self._killed = True
         try:
             self._run(lambda: self._session.post(f"api hupall {cause} esl_bleg {self._ref}"))
-            self._wait(lambda: completion.done, _KILL)
+            if not self._wait(lambda: completion.done, _KILL):
+                self._ask_switch()
         except CallEnded as ended:
             if ended.lost:
                 raise
@@ -479,7 +498,7 @@ class Channel:
     def _failure(self, completion: Completion) -> Bridged:
         """Why B did not answer (hazard 23): by B's own word, else by what A knows of it."""
         if completion.error is not None:
-            raise ReplyError(completion.error)
+            raise self._unfinished(completion)
         self._raise_if_left(completion)
         event = completion.event
         assert event is not None

@@ -16,7 +16,8 @@ from gevent import socket
 from gevent.server import StreamServer
 from greenswitch.esl import OutboundESLServer as GreenswitchServer
 
-from esl_apps.esl.session import Gone, OutboundSession
+from esl_apps.core.call import CallEnded
+from esl_apps.esl.session import Gone, OutboundSession, Silent
 from esl_apps.net.listening import listen
 
 log = logging.getLogger(__name__)
@@ -96,8 +97,11 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
         self._on_count(self.connection_count)
         try:
             self.application(session)
-        except Gone as gone:
+        except (Gone, CallEnded) as gone:
             log.info("call gone", extra={"reason": str(gone)})
+        except Silent as silent:
+            log.warning("switch_silent", extra={"uuid": session.uuid, "reason": str(silent)})
+            _hang_up(session, "NORMAL_TEMPORARY_FAILURE")
         except Exception:
             # A fault here is ours; the caller must not pay for it with silence.
             log.exception("application failed")
@@ -129,7 +133,7 @@ def _hang_up(session: OutboundSession, cause: str) -> None:
         session.leave()
     except Gone:
         session.close("gone")
-    except TimeoutError:
+    except Silent:
         # A stopped switch reads it when it goes on; ``connect`` alone would strand the caller then.
         with suppress(Gone):
             session.hangup(cause)

@@ -48,6 +48,10 @@ class Gone(OutboundSessionHasGoneAway):  # type: ignore[misc]
         self.hung_up = hung_up
 
 
+class Silent(TimeoutError):
+    """The switch did not reply in time: it is stopped, or gone."""
+
+
 class ReplyError(Exception):
     """The switch answered ``-ERR``. ``str()`` is its text."""
 
@@ -137,7 +141,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
 
         Nothing waits for the second write's replies. The filter goes before the subscription: the other way
         about brings other calls' events until it is there (hazard 7).
-        :raises Gone: the switch closed instead of answering.
+        :raises Gone: the switch closed instead of answering. :raises Silent: it did not answer in time.
         """
         self._replies += [reply := _Reply(), None]
         self._write(b"connect\n\nlinger %d\n\n" % LINGER)
@@ -164,7 +168,8 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
     def send(self, data: str, timeout: float = REPLY_TIMEOUT) -> Event:
         """One command, and its reply.
 
-        :raises Gone: the socket closed before the reply. :raises ValueError: a line break in the command.
+        :raises Gone: the socket closed before the reply. :raises Silent: none came in time. :raises ValueError: a line
+            break in the command.
         """
         raw = wire.command(data)
         self._replies.append(reply := _Reply())
@@ -336,7 +341,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         while reply.event is None:
             if not self._receive(deadline):
                 # The slot keeps its turn: a late reply must not be taken for the next command's (hazard 2).
-                raise TimeoutError(f"no reply within {timeout} s")
+                raise Silent(f"no reply within {timeout:g} s")
         return reply.event
 
     def _receive(self, deadline: float | None) -> bool:

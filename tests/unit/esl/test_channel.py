@@ -1,29 +1,34 @@
-"""A call's A-leg as the flows see it: what each step sends, and what the switch's answers come to.
-
-``Switch`` plays the switch: it answers every command and runs every application to its end at once, except
-those for which a test has a script.
-"""
+"""A call's A-leg as the flows see it: what each step sends, and what the switch's answers come to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import gevent
 import pytest
-from gevent import socket
 
-from esl_apps.core.call import CallEnded, Ended, Leg
+from esl_apps.core.call import Bridged, CallEnded, Ended, Leg
 from esl_apps.core.dialstring import UNHEARD
 from esl_apps.esl.channel import EVENTS, Channel
 from esl_apps.esl.legs import leg_of
-from esl_apps.esl.session import OutboundSession, ReplyError
-from esl_apps.esl.wire import Event, Framer
+from esl_apps.esl.wire import Framer
+from tests.support.call_switch import (
+    AT,
+    B,
+    C,
+    CallSwitch,
+    Ends,
+    answers,
+    application,
+    at,
+    bridge_over,
+    ends,
+    new_call,
+    rings,
+)
 from tests.support.peer import (
     UUID,
-    Peer,
-    api_response,
     app_uuid,
-    channel_data,
     complete,
     event,
     linger_notice,
@@ -32,62 +37,7 @@ from tests.support.peer import (
     reply,
 )
 
-B, C = "bbbbbbbb-2222-4333-8444-555555555555", "cccccccc-2222-4333-8444-555555555555"
-AT = 1_700_000_000
-"""Seconds: when the call came."""
-
-Reaction = Callable[[str], bytes]
-"""An application's ``Event-UUID`` → the frames that follow its reply."""
-
-
-def at(seconds: float) -> int:
-    """An instant of the call as the switch writes it."""
-    return int((AT + seconds) * 1_000_000)
-
-
-class Switch:
-    """The other end of one call's socket."""
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.commands: list[str] = []
-        self.scripts: dict[str, Reaction] = {}
-        """By application."""
-        self.answers: dict[str, bytes] = {}
-        """By the beginning of a command: instead of its ``+OK``."""
-        self.greenlet = gevent.spawn(self._obey)
-
-    def _obey(self) -> None:
-        for command in self.peer.commands():
-            self.commands.append(command)
-            answer = api_response("+OK") if command.startswith("api") else reply()
-            refusals = (text for start, text in self.answers.items() if command.startswith(start))
-            self.peer.say(next(refusals, answer))
-            if command.startswith("sendmsg") and "call-command: execute" in command:
-                app, uuid = application(command)[0], app_uuid(command)
-                self.peer.say(self.scripts.get(app, lambda uuid, app=app: complete(app, uuid))(uuid))
-            elif command.startswith("api hupall"):
-                self.peer.say(self.scripts.get("hupall", lambda _uuid: b"")(""))
-
-    def say(self, *frames: bytes) -> None:
-        self.peer.say(*frames)
-
-    @property
-    def executed(self) -> list[tuple[str, str]]:
-        """The applications and their arguments, in order."""
-        return [application(command) for command in self.commands if command.startswith("sendmsg")]
-
-    def settle(self) -> None:
-        gevent.sleep(0.01)
-
-
-def application(command: str) -> tuple[str, str]:
-    fields = dict(line.split(": ", 1) for line in command.split("\n")[1:])
-    return fields["execute-app-name"], fields.get("execute-app-arg", "")
-
-
-Ends = dict[str, Event]
-Call = tuple[Channel, Switch]
+Call = tuple[Channel, CallSwitch]
 
 
 @pytest.fixture
@@ -109,23 +59,12 @@ def call(elsewhere: Ends) -> Iterator[Call]:
     switch.greenlet.kill()
 
 
-def new_call(headers: dict[str, object], elsewhere: Ends | None = None) -> tuple[Channel, Switch, OutboundSession]:
-    ours, theirs = socket.socketpair()
-    peer = Peer(theirs)
-    peer.say(channel_data({"Caller-Channel-Created-Time": at(0), **headers}), reply())
-    session = OutboundSession(("test", 0), ours)
-    known = {} if elsewhere is None else elsewhere
-    made = Channel(session, lambda name, rate: f"/prompts/{rate}/{name}.wav", known.get)
-    assert peer.pending() == ["connect", "linger 5"]
-    return made, Switch(peer), session
-
-
 Seen = list[tuple[str, float, str | None]]
 
 
 def bridge(
     call: Channel, seen: Seen | None = None, *, timeout: float = 5, longest: float = 60, to: tuple[str, ...] = ("1000",)
-) -> object:
+) -> Bridged:
     """Dial extensions; ``seen`` gets what was told of their legs."""
 
     def progress(what: str, when: float, leg: Leg | None) -> None:
@@ -135,32 +74,6 @@ def bridge(
     several = len(to) > 1
     endpoints = [(f"user/{number}", number if several else None) for number in to]
     return call.bridge({"esl_bleg": "ref-1"}, endpoints, timeout, longest, progress)
-
-
-def rings(uuid: str = B, **more: object) -> bytes:
-    return event("CHANNEL_PROGRESS", {"Caller-Channel-Progress-Time": at(1), **more}, uuid=uuid)
-
-
-def answers(uuid: str = B, **more: object) -> bytes:
-    times = {"Caller-Channel-Progress-Time": at(1), "Caller-Channel-Answered-Time": at(3)}
-    return event("CHANNEL_ANSWER", {**times, **more}, uuid=uuid)
-
-
-def ends(cause: str, q850: int, *, uuid: str = B, when: float = 9, answered: bool = False, **more: object) -> bytes:
-    head: dict[str, object] = {
-        "Hangup-Cause": cause,
-        "variable_hangup_cause_q850": q850,
-        "Caller-Channel-Hangup-Time": at(when),
-        **more,
-    }
-    if answered:
-        head["Caller-Channel-Answered-Time"] = at(3)
-    return event("CHANNEL_HANGUP_COMPLETE", head, uuid=uuid)
-
-
-def bridge_over(uuid: str, **variables: object) -> bytes:
-    named = {f"variable_{name}": value for name, value in variables.items()}
-    return complete("bridge", uuid, {"Answer-State": "answered", **named})
 
 
 # Beginning --------------------------------------------------------------------------------------------
@@ -421,12 +334,14 @@ def test_a_second_bridge_knows_nothing_of_the_first(call: Call) -> None:
     assert bridge(made).code == 17
 
 
-def test_a_bridge_that_the_switch_refuses_is_our_fault_and_no_busy_phone(call: Call) -> None:
+def test_a_bridge_that_the_switch_refuses_is_a_lost_call_and_no_busy_phone(call: Call) -> None:
     made, switch = call
     switch.answers["sendmsg"] = reply("-ERR invalid session id")
     switch.scripts["bridge"] = lambda _uuid: b""
-    with pytest.raises(ReplyError):
+    with pytest.raises(CallEnded, match="invalid session id") as ended:
         bridge(made)
+    assert ended.value.lost
+    assert made.ended().lost
 
 
 def test_a_caller_who_left_before_the_flow_began_is_found_gone_by_its_first_step(elsewhere: Ends) -> None:
@@ -474,7 +389,7 @@ def test_a_talk_whose_end_overtakes_the_callers_hang_up_was_not_ended_by_us(call
 # The end ----------------------------------------------------------------------------------------------
 
 
-def leaves(call: Channel, switch: Switch, *frames: bytes) -> Ended:
+def leaves(call: Channel, switch: CallSwitch, *frames: bytes) -> Ended:
     """Say how the call ends, and what is known of it then."""
     switch.say(*frames)
     with pytest.raises(CallEnded):

@@ -14,7 +14,8 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node import incoming
 from esl_apps.node import visit as visit_module
 from esl_apps.store.essence import Essence
-from tests.unit.esl.test_channel import UUID, new_call
+from tests.support.call_switch import new_call
+from tests.support.peer import UUID
 
 REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
 KNOWN = Essence(REF, REF, "contact", "disa", 1.0, "agent_answered", "external")
