@@ -187,7 +187,7 @@ def originates(config: dict[str, Any]) -> Callable[[], str]:
         line = NotingLine()
         click = click2dial.new_call(order, client, settings)
         application = f"socket({config['node']['listen']}/click2dial async full)"
-        ring_aleg(line, click.attempt, click2dial.aleg(click, policy, application))
+        ring_aleg(line, click.attempt, click.aleg(policy, application))
         return line.command
 
     return command

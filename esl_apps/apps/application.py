@@ -2,9 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import msgspec
+
+from esl_apps.apps.context import AppPolicy, Arrival, Host, Placed
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Call, Leg
 from esl_apps.core.terms import CALLEE
+from esl_apps.core.timed_call import TimedCall
+
+Arrive = Callable[[Call, Arrival, AppPolicy, Host], None]
+Restore = Callable[[Attempt, Call, AppPolicy], Placed | None]
+Due = Callable[[TimedCall, AppPolicy], Placed | str]
+RetryIn = Callable[[Attempt, TimedCall, AppPolicy], float | None]
+Joined = Callable[[Attempt, float, Leg, Callable[[Attempt, str, int], None]], None]
+
+
+class Extension(NamedTuple):
+    """One extension of the dialplan: these numbers reach this path."""
+
+    name: str
+    """As in ``esl_apps_NAME``."""
+    numbers: Sequence[str]
+    path: str
+    key: str
+    """Where the configuration has the numbers, for errors."""
+
+
+def _no_retry(_attempt: Attempt, _timed: TimedCall, _policy: AppPolicy) -> float | None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timed:
+    """An application that calls back later."""
+
+    due: Due
+    """A call is due: the call to place, or why it is dropped."""
+    store: str
+    """The name of its store in Redis."""
+    retry_in: RetryIn = field(default=_no_retry)
+    """Seconds until the next try after one that has ended; None: no more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,11 +56,31 @@ class Application:
     """The first part of its path on the event socket."""
     title: str
     """One line for people: what its callers get."""
-    placed: bool = False
-    """A node rings the A-leg. An answered leg that no node takes is hung up; another node goes on with the call."""
+    arrive: Arrive | None = None
+    """Serves a caller whom the dialplan sends to ``path``. None: the dialplan sends none."""
+    restore: Restore | None = None
+    """Reads a call whose A-leg another process rang; None if what it needs is gone. An application has this if nodes
+    ring its A-legs: then a leg that answered and that no node takes is hung up, and another node goes on with the
+    call."""
+    timed: Timed | None = None
+    extensions: Callable[[Any], Sequence[Extension]] | None = None
+    """The dialplan's extensions for a configuration of the type ``settings``, or of the whole file if that is None."""
+    settings: type[msgspec.Struct] | None = None
+    """Its own section of the configuration, ``applications.REF``."""
+    refuses: bool = False
+    """Its callers are refused unanswered, so that only their hang-up needs to be heard."""
     session: bool = False
     """One caller dials several numbers, each with a record of its own."""
     recorded: bool = False
     """The talk is recorded if its integrator asks for that."""
+    holds: bool = False
+    """``hold_time`` is the time for which A was on hold."""
     second_party: str = CALLEE
     """The party on the B-leg: ``callee``, or ``agent`` if the caller rang the agents."""
+    joined: Joined | None = None
+    """Notes that B has answered, at this time on this leg, and announces it."""
+
+    @property
+    def placed(self) -> bool:
+        """Whether nodes ring its A-legs."""
+        return self.restore is not None

@@ -22,9 +22,6 @@ from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "autodial"
-APPLICATION = Application(
-    ref=REF, path="autodial", title="One HTTP request joins two numbers, or a number and a conference.", placed=True
-)
 CONFERENCE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """The name of a room."""
 
@@ -62,6 +59,47 @@ class AutodialCall:
     order: AutodialOrder
     account: Account
 
+    def charges(self, policy: AppPolicy) -> list[Charge]:
+        """What is paid before A is rung. An extension costs nothing, but a conference has no other leg to pay for."""
+        order = self.order
+        if order.a.is_emergency or (order.a.is_extension and order.b is not None):
+            return []
+        levels = [policy.rules.system, account_level(self.account)]
+        return [Charge(self.attempt.call_ref, levels, order.a, aleg=True)]
+
+    def aleg(self, policy: AppPolicy, application: str) -> Aleg:
+        """How A is rung: it is shown the account's number."""
+        settings, account = policy.settings, self.account
+        shown = account.caller_id or policy.rules.default_caller_id or "anonymous"
+        variables = {
+            **aleg_variables(settings, self.attempt, ""),
+            "origination_caller_id_number": shown,
+            "origination_caller_id_name": dialstring.encode(account.caller_id_name or shown),
+            "ignore_early_media": "true",
+        }
+        return Aleg(variables, settings.endpoints.of(self.order.a, as_asked=False), application)
+
+    def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
+        """A has answered: the announcement, then B."""
+        attempt, order, account = self.attempt, self.order, self.account
+        session = Session.of_answered(call, attempt, policy, host, account)
+        session.caller = order.a.plus
+
+        def talk() -> None:
+            attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
+            if order.media_id is not None:
+                call.play(order.media_id)
+            if order.b is None:
+                attempt.enter(terms.BRIDGED, time.time())
+                # An account's conferences are its own: two accounts may both have a ``weekly``. No name has a ~.
+                call.conference(f"{account.id}~{order.conference}", session.talk_left)
+                return
+            session.check(order.b, account.call_restriction)
+            shown, _ = shown_number(session, order.a.plus if order.retain_cid else None)
+            session.dial(order.b, shown)
+
+        session.run(talk)
+
 
 def new_call(order: AutodialOrder, account: Account) -> AutodialCall:
     b = order.b.dialled if order.b else None
@@ -78,7 +116,7 @@ def new_call(order: AutodialOrder, account: Account) -> AutodialCall:
     return AutodialCall(attempt, order, account)
 
 
-def restore(attempt: Attempt, policy: AppPolicy) -> AutodialCall | None:
+def restore(attempt: Attempt, _call: Call, policy: AppPolicy) -> AutodialCall | None:
     """A call of another process; None if what it needs is gone. :raises StoreUnavailable: Redis is down."""
     account = policy.cards.account(attempt.account_id or "")
     if attempt.order is None or account is None:
@@ -97,45 +135,9 @@ def restore(attempt: Attempt, policy: AppPolicy) -> AutodialCall | None:
     return AutodialCall(attempt, AutodialOrder(a, b, kept.conference, 0.0, kept.retain_cid, kept.media_id), account)
 
 
-def charges(autodial: AutodialCall, policy: AppPolicy) -> list[Charge]:
-    """What is paid before A is rung. An extension costs nothing, but a conference has no other leg to pay for."""
-    order = autodial.order
-    if order.a.is_emergency or (order.a.is_extension and order.b is not None):
-        return []
-    levels = [policy.rules.system, account_level(autodial.account)]
-    return [Charge(autodial.attempt.call_ref, levels, order.a, aleg=True)]
-
-
-def aleg(autodial: AutodialCall, policy: AppPolicy, application: str) -> Aleg:
-    """How A is rung: it is shown the account's number."""
-    settings, account = policy.settings, autodial.account
-    shown = account.caller_id or policy.rules.default_caller_id or "anonymous"
-    variables = {
-        **aleg_variables(settings, autodial.attempt, ""),
-        "origination_caller_id_number": shown,
-        "origination_caller_id_name": dialstring.encode(account.caller_id_name or shown),
-        "ignore_early_media": "true",
-    }
-    return Aleg(variables, settings.endpoints.of(autodial.order.a, as_asked=False), application)
-
-
-def answered(call: Call, autodial: AutodialCall, policy: AppPolicy, host: Host) -> None:
-    """A has answered: the announcement, then B."""
-    attempt, order, account = autodial.attempt, autodial.order, autodial.account
-    session = Session.of_answered(call, attempt, policy, host, account)
-    session.caller = order.a.plus
-
-    def talk() -> None:
-        attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
-        if order.media_id is not None:
-            call.play(order.media_id)
-        if order.b is None:
-            attempt.enter(terms.BRIDGED, time.time())
-            # An account's conferences are its own: two accounts may both have a ``weekly``. No name has a ~.
-            call.conference(f"{account.id}~{order.conference}", session.talk_left)
-            return
-        session.check(order.b, account.call_restriction)
-        shown, _ = shown_number(session, order.a.plus if order.retain_cid else None)
-        session.dial(order.b, shown)
-
-    session.run(talk)
+APPLICATION = Application(
+    ref=REF,
+    path="autodial",
+    title="One HTTP request joins two numbers, or a number and a conference.",
+    restore=restore,
+)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass
 
 from esl_apps.apps import dialthrough
-from esl_apps.apps.application import Application
+from esl_apps.apps.application import Application, Timed
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.legs import aleg_variables
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.session import Session, SessionRefused, account_level, session_variables
+from esl_apps.core import causes
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call, CallEnded
 from esl_apps.core.cards import Account, Card
@@ -17,12 +20,12 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import denied
-from esl_apps.core.terms import AGENT_ANSWERED
+from esl_apps.core.terms import AGENT_ANSWERED, LOST
+from esl_apps.core.timed_call import TimedCall
+
+log = logging.getLogger(__name__)
 
 REF = "callback"
-APPLICATION = Application(
-    ref=REF, path="callback", title="A missed call is returned, then goes on as a calling card.", placed=True
-)
 #: Seconds for which an answered callback waits for the key that confirms it (``callback.confirm``).
 CONFIRM = 10.0
 
@@ -32,9 +35,43 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     caller = policy.caller(call)
     dnis = call.header("Caller-Destination-Number") or ""
     if refuse(call, policy.settings.callback_answer_after):
-        host.missed(caller, dnis)
+        host.afterwards(lambda: _schedule(caller, dnis, policy, host))
     else:
         dialthrough.arrive(call, arrival, policy, host)
+
+
+def _schedule(caller: str | None, dnis: str, policy: AppPolicy, host: Host) -> None:
+    """Have the caller rung back, if they may be. :raises StoreUnavailable: Redis is down."""
+    target = whom_to_call(caller, policy)
+    if isinstance(target, str):
+        log.info("callback_refused", extra={"reason": target})
+        return
+    number, card = target
+    due_at = time.time() + policy.rules.callback_delay
+    scheduled = host.schedule(number.e164, [card.id, dnis], due_at, policy.settings.callback_frequency)
+    if scheduled:
+        log.info("callback_scheduled", extra={"card": card.id})
+    else:
+        log.info("callback_refused", extra={"card": card.id, "reason": scheduled.refused})
+
+
+def due(timed: TimedCall, policy: AppPolicy) -> RingBack | str:
+    """A callback is due: check again whether it may be placed. :raises StoreUnavailable: Redis is down."""
+    target = whom_to_call("+" + timed.number, policy)
+    if isinstance(target, str):
+        return target
+    number, card = target
+    account = policy.cards.account(card.account_id)
+    return "the card's account is not known" if account is None else new_call(number, card, account, policy)
+
+
+def retry_in(attempt: Attempt, timed: TimedCall, policy: AppPolicy) -> float | None:
+    """Seconds until the number is rung again; None if it was reached, or was rung as often as it may be."""
+    record, settings = attempt.record, policy.settings
+    if attempt.answered_at is not None or record is None or timed.attempt > settings.callback_retries:
+        return None
+    unreached = record.end_reason in ("agent_no_answer", "agent_busy", LOST) or record.end_code in causes.GATEWAY_FAILED
+    return settings.callback_retry_after if unreached else None
 
 
 def refuse(call: Call, answer_after: float) -> bool:
@@ -91,6 +128,44 @@ class RingBack:
     card: Card
     account: Account
 
+    def charges(self, policy: AppPolicy) -> list[Charge]:
+        """What ringing back costs: as a call of the card's, to its own number. :raises StoreUnavailable: Redis is
+        down."""
+        account = self.account
+        card_level = Level(f"card:{self.card.id}", policy.cards.card_limits(account.id))
+        levels = [policy.rules.system, account_level(account), card_level]
+        return [Charge(self.attempt.call_ref, levels, self.number, aleg=True)]
+
+    def aleg(self, policy: AppPolicy, application: str) -> Aleg:
+        """How the number is rung back."""
+        settings, shown = policy.settings, self.attempt.dial_number or ""
+        variables = {
+            **aleg_variables(settings, self.attempt, self.card.user_id or ""),
+            "hangup_after_bridge": "false",
+            "origination_caller_id_number": shown,
+            "origination_caller_id_name": shown,
+            "ignore_early_media": "true",
+        }
+        return Aleg(variables, settings.endpoints.of(self.number, as_asked=False), application)
+
+    def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
+        """The number called back has answered: as dialthrough, from asking for the number."""
+        attempt, card, settings = self.attempt, self.card, policy.settings
+        session = Session.of_answered(call, attempt, policy, host, self.account, card)
+        session.caller = attempt.extension
+
+        def talk() -> None:
+            call.answer(session_variables(settings, attempt, session.user))
+            attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
+            call.wait_for_hangup(session.rules.prompt_delay)
+            if settings.callback_confirm and not session.collect("confirm_callback", 1, CONFIRM, 1.0):
+                # A mailbox answers and presses nothing.
+                raise SessionRefused("goodbye", note="nobody pressed a key")
+            dialthrough.take(session, card)
+            dialthrough.dial_on(session, home_only=False)
+
+        session.run(talk)
+
 
 def new_call(number: Number, card: Card, account: Account, policy: AppPolicy) -> RingBack:
     """``extension`` is the number that is called back."""
@@ -107,7 +182,7 @@ def new_call(number: Number, card: Card, account: Account, policy: AppPolicy) ->
     return RingBack(attempt, number, card, account)
 
 
-def restore(attempt: Attempt, policy: AppPolicy) -> RingBack | None:
+def restore(attempt: Attempt, _call: Call, policy: AppPolicy) -> RingBack | None:
     """A try of another process; None if what it needs is gone. :raises StoreUnavailable: Redis is down."""
     account = policy.cards.account(attempt.account_id or "")
     if attempt.order is None or account is None:
@@ -122,41 +197,12 @@ def restore(attempt: Attempt, policy: AppPolicy) -> RingBack | None:
     return RingBack(attempt, number, card, account)
 
 
-def charges(ring_back: RingBack, policy: AppPolicy) -> list[Charge]:
-    """What ringing back costs: as a call of the card's, to its own number. :raises StoreUnavailable: Redis is down."""
-    account = ring_back.account
-    card_level = Level(f"card:{ring_back.card.id}", policy.cards.card_limits(account.id))
-    levels = [policy.rules.system, account_level(account), card_level]
-    return [Charge(ring_back.attempt.call_ref, levels, ring_back.number, aleg=True)]
-
-
-def aleg(ring_back: RingBack, policy: AppPolicy, application: str) -> Aleg:
-    """How the number is rung back."""
-    settings, shown = policy.settings, ring_back.attempt.dial_number or ""
-    variables = {
-        **aleg_variables(settings, ring_back.attempt, ring_back.card.user_id or ""),
-        "hangup_after_bridge": "false",
-        "origination_caller_id_number": shown,
-        "origination_caller_id_name": shown,
-        "ignore_early_media": "true",
-    }
-    return Aleg(variables, settings.endpoints.of(ring_back.number, as_asked=False), application)
-
-
-def answered(call: Call, ring_back: RingBack, policy: AppPolicy, host: Host) -> None:
-    """The number called back has answered: as dialthrough, from asking for the number."""
-    attempt, card, settings = ring_back.attempt, ring_back.card, policy.settings
-    session = Session.of_answered(call, attempt, policy, host, ring_back.account, card)
-    session.caller = attempt.extension
-
-    def talk() -> None:
-        call.answer(session_variables(settings, attempt, session.user))
-        attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
-        call.wait_for_hangup(session.rules.prompt_delay)
-        if settings.callback_confirm and not session.collect("confirm_callback", 1, CONFIRM, 1.0):
-            # A mailbox answers and presses nothing.
-            raise SessionRefused("goodbye", note="nobody pressed a key")
-        dialthrough.take(session, card)
-        dialthrough.dial_on(session, home_only=False)
-
-    session.run(talk)
+APPLICATION = Application(
+    ref=REF,
+    path="callback",
+    title="A missed call is returned, then goes on as a calling card.",
+    arrive=arrive,
+    restore=restore,
+    timed=Timed(due=due, store="callbacks", retry_in=retry_in),
+    refuses=True,
+)

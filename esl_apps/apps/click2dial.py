@@ -30,13 +30,6 @@ from esl_apps.core.order import Client, Order
 from esl_apps.core.unavailable import StoreUnavailable
 
 REF = "click-dial"
-APPLICATION = Application(
-    ref=REF,
-    path="click2dial",
-    title="A client asks over HTTP, or a phone dials: ring the agent, then the customer.",
-    placed=True,
-    recorded=True,
-)
 
 
 # Over HTTP ---------------------------------------------------------------------------------------------
@@ -49,6 +42,48 @@ class ClickCall:
     attempt: Attempt
     order: Order
     client: Client
+
+    def charges(self, policy: AppPolicy) -> list[Charge]:
+        """What a call's legs cost. An agent outside is paid for from its answer on, and with it the call."""
+        ref, order, levels = self.attempt.call_ref, self.order, self.client.levels
+        if order.callee.is_emergency:
+            return []
+        callee = Charge(ref, levels, order.callee, owner=order.agent.is_extension)
+        if order.agent.is_extension:
+            return [callee]
+        return [Charge(ref, levels, order.agent, aleg=True), callee]
+
+    def aleg(self, policy: AppPolicy, application: str) -> Aleg:
+        """How the agent is rung. The leg carries enough to go on from where another process left."""
+        attempt, order, settings = self.attempt, self.order, policy.settings
+        # A phone inside shows whom it is about to talk to; a number outside is shown a number of the integrator's.
+        shown = order.callee.dialled if order.agent.is_extension else attempt.dial_number or ""
+        variables = {
+            **aleg_variables(settings, attempt, order.agent.dialled),
+            "esl_callee": order.callee.dialled,
+            "esl_outbound_id": order.outbound.dialled,
+            "origination_caller_id_number": shown,
+            "origination_caller_id_name": shown,
+            # A 183 from the agent's mobile is no answer: the callee would be rung for nobody (hazard 18).
+            "ignore_early_media": "true",
+        }
+        endpoints = settings.endpoints.of(order.agent, as_asked=True)
+        return Aleg(variables, endpoints, application, self.client.agent_timeout)
+
+    def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
+        """The agent has answered, and what the call costs has begun to be paid (:func:`charges`): dial the callee, join
+        the two, and see the call to its end."""
+        attempt = self.attempt
+        attempt.aleg_uuid = call.uuid
+        attempt.enter(terms.AGENT_ANSWERED, call.answered_at or time.time())
+        failed: Bridged | None = None
+        try:
+            if attempt.cancelled_by is None and attempt.cut is None:
+                failed = _dial_callee(call, self, policy)
+            call.hangup("NORMAL_CLEARING")
+        except CallEnded as ended:
+            attempt.note("aleg_ended", str(ended))
+        _finish(call, attempt, failed)
 
 
 def new_call(order: Order, client: Client, settings: Settings, ref: str = "") -> ClickCall:
@@ -66,33 +101,15 @@ def new_call(order: Order, client: Client, settings: Settings, ref: str = "") ->
     return ClickCall(attempt, order, client)
 
 
-def charges(click: ClickCall, policy: AppPolicy) -> list[Charge]:
-    """What a call's legs cost. An agent outside is paid for from its answer on, and with it the call."""
-    ref, order, levels = click.attempt.call_ref, click.order, click.client.levels
-    if order.callee.is_emergency:
-        return []
-    callee = Charge(ref, levels, order.callee, owner=order.agent.is_extension)
-    if order.agent.is_extension:
-        return [callee]
-    return [Charge(ref, levels, order.agent, aleg=True), callee]
-
-
-def aleg(click: ClickCall, policy: AppPolicy, application: str) -> Aleg:
-    """How the agent is rung. The leg carries enough to go on from where another process left."""
-    attempt, order, settings = click.attempt, click.order, policy.settings
-    # A phone inside shows whom it is about to talk to; a number outside is shown a number of the integrator's.
-    shown = order.callee.dialled if order.agent.is_extension else attempt.dial_number or ""
-    variables = {
-        **aleg_variables(settings, attempt, order.agent.dialled),
-        "esl_callee": order.callee.dialled,
-        "esl_outbound_id": order.outbound.dialled,
-        "origination_caller_id_number": shown,
-        "origination_caller_id_name": shown,
-        # A 183 from the agent's mobile is no answer: the callee would be rung for nobody (hazard 18).
-        "ignore_early_media": "true",
-    }
-    endpoints = settings.endpoints.of(order.agent, as_asked=True)
-    return Aleg(variables, endpoints, application, click.client.agent_timeout)
+def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> ClickCall | None:
+    """A call of another process, read from what its A-leg carries; None if that or its integrator is gone."""
+    client = policy.clients.get(attempt.integrator or "")
+    if client is None:
+        return None
+    try:
+        return ClickCall(attempt, order_of(call, policy.settings.plan), client)
+    except NotDialable:
+        return None
 
 
 def order_of(call: Call, plan: NumberPlan) -> Order:
@@ -103,22 +120,6 @@ def order_of(call: Call, plan: NumberPlan) -> Order:
         outbound=plan.read(call.variable("esl_outbound_id") or ""),
         contact_ref=dialstring.decode(call.variable("esl_contact_ref") or ""),
     )
-
-
-def answered(call: Call, click: ClickCall, policy: AppPolicy, host: Host) -> None:
-    """The agent has answered, and what the call costs has begun to be paid (:func:`charges`): dial the callee, join
-    the two, and see the call to its end."""
-    attempt = click.attempt
-    attempt.aleg_uuid = call.uuid
-    attempt.enter(terms.AGENT_ANSWERED, call.answered_at or time.time())
-    failed: Bridged | None = None
-    try:
-        if attempt.cancelled_by is None and attempt.cut is None:
-            failed = _dial_callee(call, click, policy)
-        call.hangup("NORMAL_CLEARING")
-    except CallEnded as ended:
-        attempt.note("aleg_ended", str(ended))
-    _finish(call, attempt, failed)
 
 
 def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | None:
@@ -203,7 +204,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     attempt.aleg_uuid = call.uuid
     host.begin(attempt)
     attempt.dialled(call.created_at)
-    fault = _pay(host.usage, attempt, charges(click, policy))
+    fault = _pay(host.usage, attempt, click.charges(policy))
     if fault is not None:
         _refuse(call, attempt, [fault], family)
         return
@@ -262,3 +263,14 @@ def _refuse(call: Call, attempt: Attempt, faults: Sequence[Fault], family: str) 
     elif "limit_reached" in codes:
         code = causes.USER_BUSY
     attempt.end(terms.REJECTED, code, terms.SYSTEM, call.ended().at)
+
+
+APPLICATION = Application(
+    ref=REF,
+    path="click2dial",
+    title="A client asks over HTTP, or a phone dials: ring the agent, then the customer.",
+    recorded=True,
+    arrive=arrive,
+    restore=restore,
+    holds=True,
+)

@@ -8,16 +8,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account, Cards, Usage
+from esl_apps.core.charges import Charge
 from esl_apps.core.order import Client
 from esl_apps.core.pins import Guard, Source
+from esl_apps.core.timed_call import Frequency, Scheduled
 
 
 class NotServed(Exception):
@@ -42,8 +45,12 @@ def _nowhere(attempt: Attempt, agent: str, hold_time: int) -> None:
     raise NotImplementedError("this host announces no inbound calls")
 
 
-def _unscheduled(caller: str | None, dnis: str) -> None:
-    raise NotImplementedError("this host returns no missed calls")
+def _unscheduled(number: str, data: Sequence[str], due_at: float, frequency: Frequency) -> Scheduled:
+    raise NotImplementedError("this host schedules no calls")
+
+
+def _at_once(task: Callable[[], None]) -> None:
+    task()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +62,27 @@ class Host:
     usage: Usage
     announce: Callable[[Attempt, str, int], None] = field(default=_nowhere)
     """Push the notification of an answered inbound call: the attempt, the agent, the seconds waited."""
-    missed: Callable[[str | None, str], None] = field(default=_unscheduled)
-    """A call was refused unanswered and may be returned: the caller's number, and the number dialled."""
+    schedule: Callable[[str, Sequence[str], float, Frequency], Scheduled] = field(default=_unscheduled)
+    """Have a node call a number later: the number, the application's data, when (Unix seconds), how often it may be
+    called. :raises StoreUnavailable: Redis is down."""
+    afterwards: Callable[[Callable[[], None]], None] = field(default=_at_once)
+    """Do something once the caller has left. If Redis is down, it is tried again for a minute."""
+
+
+class Placed(Protocol):
+    """A call whose A-leg a node rings."""
+
+    @property
+    def attempt(self) -> Attempt: ...
+
+    def charges(self, policy: AppPolicy) -> list[Charge]:
+        """What its legs cost. :raises StoreUnavailable: Redis is down."""
+
+    def aleg(self, policy: AppPolicy, application: str) -> Aleg:
+        """How A is rung. ``application``: where the answered leg goes."""
+
+    def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
+        """A has answered: run the call to its end."""
 
 
 class AppPolicy(Protocol):

@@ -16,9 +16,6 @@ from esl_apps.core.restrictions import Rule
 from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "dialthrough"
-APPLICATION = Application(
-    ref=REF, path="dialthrough", title="A calling card: known by number or PIN, the caller dials out.", session=True
-)
 
 # Kazoo's cccp: PIN of 9 to 12 digits and number of 2 to 17, three tries each, first digit within 5 s, 2 s between.
 TRIES = 3
@@ -178,3 +175,12 @@ def _diversion(session: Session) -> dict[str, str] | None:
     realm = account.realm if _REALM.fullmatch(account.realm) else "localhost"
     value = f"<sip:{number.plus}@{realm}>;reason=unconditional"
     return {"sip_h_Diversion": dialstring.Raw(value)}
+
+
+APPLICATION = Application(
+    ref=REF,
+    path="dialthrough",
+    title="A calling card: known by number or PIN, the caller dials out.",
+    session=True,
+    arrive=arrive,
+)

@@ -15,9 +15,6 @@ from esl_apps.core.restrictions import Rule
 from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "disa"
-APPLICATION = Application(
-    ref=REF, path="disa", title="A caller with a PIN gets a dial tone and dials out as the account.", session=True
-)
 
 #: 350 and 440 Hz, and 440 and 480 Hz with two seconds on and four off: the contract's tones (North America's).
 DIALTONE = "tone_stream://%(10000,0,350,440)"
@@ -83,3 +80,12 @@ def _levels(entrance: Entrance) -> list[Mapping[str, Rule]]:
         return [levels]
     # Even unenforced, what fraud dials takes an account that allows it by name.
     return [{klass: rule for klass, rule in levels.items() if rule.action == "allow"}]
+
+
+APPLICATION = Application(
+    ref=REF,
+    path="disa",
+    title="A caller with a PIN gets a dial tone and dials out as the account.",
+    session=True,
+    arrive=arrive,
+)

@@ -23,13 +23,6 @@ from esl_apps.core.call import Bridged, Call, CallEnded, Leg
 from esl_apps.core.numbers import NotDialable, presented
 
 REF = "inbound"
-APPLICATION = Application(
-    ref=REF,
-    path="inbound",
-    title="A customer calls an integrator's number: ring its agents, answer with the first who does.",
-    recorded=True,
-    second_party=terms.AGENT,
-)
 #: What a caller whose number is withheld or unreadable is shown as.
 ANONYMOUS = "anonymous"
 
@@ -136,3 +129,14 @@ def agent_answered(
     attempt.hold_time = round(at - (attempt.dialed_at or at))
     attempt.enter(terms.BRIDGED, at)
     announce(attempt, attempt.extension or "", attempt.hold_time)
+
+
+APPLICATION = Application(
+    ref=REF,
+    path="inbound",
+    title="A customer calls an integrator's number: ring its agents, answer with the first who does.",
+    recorded=True,
+    second_party=terms.AGENT,
+    arrive=arrive,
+    joined=agent_answered,
+)

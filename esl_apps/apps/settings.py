@@ -9,6 +9,7 @@ from esl_apps.core.cards import Account
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.numbers import Number, NumberPlan
+from esl_apps.core.timed_call import Frequency
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Settings:
     """The folder as the switch writes it."""
     callback_answer_after: float = 0.0
     """Seconds after which a missed call is answered instead of refused; 0: never."""
+    callback_frequency: Frequency = Frequency()  # noqa: RUF009 - it is frozen
+    """How often one number is called back."""
+    callback_retries: int = 2
+    callback_retry_after: float = 60.0
+    """Seconds."""
     callback_confirm: bool = False
     """Whether someone who is called back must press a key first."""
 

@@ -138,7 +138,7 @@ class CallsPort:
         charges = [Charge("", client.levels, None)]
         try:
             order = client.read(fields, peek=True)
-            charges = click2dial.charges(click2dial.new_call(order, client, policy.settings), policy)
+            charges = click2dial.new_call(order, client, policy.settings).charges(policy)
         except Refused as refused:
             faults = refused.faults
         checks = [_check_field(field, faults) for field in dict.fromkeys([*PATTERNS, *(one.field for one in faults)])]

@@ -16,7 +16,7 @@ import gevent
 import msgspec
 from gevent.lock import Semaphore
 
-from esl_apps.apps import application, callback, click2dial, inbound
+from esl_apps.apps import application
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.apps.legs import recording_name
 from esl_apps.core import causes, terms
@@ -29,9 +29,9 @@ from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch import Unavailable as SwitchAway
 from esl_apps.esl.switch_cdr import FRESH, WRITTEN
 from esl_apps.esl.wire import EVENT_PLAIN, Event
-from esl_apps.node.callback_poller import CallbackPoller
 from esl_apps.node.live import AWAY, Live
 from esl_apps.node.services import Services
+from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.store.essence import Essence, restored
 from esl_apps.store.membership import BEAT
 from esl_apps.store.redis_client import ERRORS
@@ -48,9 +48,10 @@ LOOK_EVERY = 5.0
 
 
 class Adoption:
-    def __init__(self, services: Services, callbacks: CallbackPoller) -> None:
+    def __init__(self, services: Services, pollers: dict[str, TimedCallPoller]) -> None:
+        """``pollers``: those of applications that place timed calls, by ``ref``."""
         self._services = services
-        self._callbacks = callbacks
+        self._pollers = pollers
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._censuses: dict[str, tuple[float, dict[str, list[Event]]]] = {}
         self._counting = Semaphore()
@@ -251,8 +252,9 @@ class Adoption:
     def _joined(self, attempt: Attempt, bleg: Leg) -> None:
         at = bleg.answered_at
         assert at is not None
-        if attempt.app == inbound.REF and attempt.bridged_at is None:
-            inbound.agent_answered(attempt, at, bleg, self._services.records.announce)
+        joined = application(attempt.app).joined
+        if joined is not None and attempt.bridged_at is None:
+            joined(attempt, at, bleg, self._services.records.announce)
         else:
             attempt.enter(terms.BRIDGED, at)
 
@@ -277,7 +279,7 @@ class Adoption:
             self._joined(attempt, bleg)
         if attempt.bridged_at is not None:
             self._find_recording(attempt)
-        if aleg is not None and attempt.app == click2dial.REF:
+        if aleg is not None and application(attempt.app).holds:
             attempt.hold_time = round(aleg.hold_seconds)
         if aleg is not None and application(attempt.app).placed and attempt.answered_at is None:
             attempt.answered_at = aleg.answered_at
@@ -293,8 +295,8 @@ class Adoption:
         else:
             party = application(attempt.app).second_party
             conclude(attempt, end, None, party)
-        if attempt.app == callback.REF:
-            self._callbacks.settle(attempt)
+        if attempt.app in self._pollers:
+            self._pollers[attempt.app].settle(attempt)
 
     def _end_of_a(self, attempt: Attempt, aleg: Leg, at: float) -> None:
         """End a call of which only A is known, and A didn't hang up itself."""

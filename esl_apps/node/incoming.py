@@ -1,4 +1,4 @@
-"""Calls that come over the outbound event socket: which application a path is, and what it needs to run."""
+"""Calls that come over the outbound event socket: which application serves them."""
 
 from __future__ import annotations
 
@@ -9,49 +9,38 @@ from dataclasses import replace
 
 import gevent
 
-from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
-from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
-from esl_apps.core.call import Call
-from esl_apps.core.numbers import NotDialable
-from esl_apps.core.terms import ENDED, REJECTED, SYSTEM
+from esl_apps.apps import APPLICATIONS, application
+from esl_apps.apps.application import Application
+from esl_apps.apps.context import Arrival, NotServed
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import OutboundSession
-from esl_apps.node.callback_poller import CallbackPoller
-from esl_apps.node.outgoing import Outgoing
-from esl_apps.node.policy import Policy
 from esl_apps.node.services import Services
+from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.node.visit import Visit
 from esl_apps.store.essence import Essence, essence, restored
-from esl_apps.store.redis_client import ERRORS
 
 log = logging.getLogger(__name__)
-#: Seconds for which a missed call that Redis was not there for is remembered, and between two tries to write it down.
-_REMEMBER, _MISSED_AGAIN = 60.0, 0.5
+#: Seconds for which what Redis couldn't take is tried again after its caller has left, and between two tries.
+_TRY_FOR, _AGAIN = 60.0, 0.5
 
-#: The dialplan's extension for callers whom no node serves (contract §3).
+#: The dialplan's extension for callers whom no node serves.
 UNAVAILABLE = "esl_apps_unavailable"
 
 
 class Incoming:
-    def __init__(self, services: Services, outgoing: Outgoing, callbacks: CallbackPoller) -> None:
+    def __init__(self, services: Services, pollers: dict[str, TimedCallPoller]) -> None:
+        """``pollers``: those of applications that place timed calls, by ``ref``."""
         self._services = services
-        self._callbacks = callbacks
-        self._go_on_by_app = {autodial.REF: outgoing.go_on, callback.REF: callbacks.go_on}
-        self._applications: dict[str, Callable[[Visit], None]] = {
-            "click2dial": self._click2dial,
-            "inbound": self._arrive(inbound.arrive),
-            "dialthrough": self._arrive(dialthrough.arrive),
-            "callback": self._callback,
-            "disa": self._arrive(disa.arrive),
-        }
+        self._pollers = pollers
+        self._by_path = {app.path: app for app in APPLICATIONS.values()}
 
     def handle(self, session: OutboundSession) -> None:
-        """One call, from its socket to its end; runs in the call's own greenlet."""
+        """Serve one call, from its socket to its end. Runs in the call's own greenlet."""
         visit = Visit(self._services, session)
         try:
             self._serve(visit)
         except Exception:
-            # A fault of ours, or a socket that was lost before the flow had it: the call has its record all the same.
+            # A fault of ours, or a socket that was lost before the flow had it: write the call's record all the same.
             visit.give_up()
             raise
         finally:
@@ -59,44 +48,47 @@ class Incoming:
 
     def _serve(self, visit: Visit) -> None:
         if visit.channel.header("Caller-Destination-Number") == UNAVAILABLE:
-            # The watchdog was faster than we were: the caller hears that message now, and is not ours.
+            # The dialplan's watchdog was faster than this node: the caller hears that message now.
             log.warning("taken over too late", extra={"uuid": visit.session.uuid})
             return
         live = self._services.calls.live.get(visit.carried) if visit.carried else None
         if live is not None and live.run is not None and not live.attached:
             visit.resume(live)
-            return
-        if self._services.readiness.draining:
+        elif self._services.readiness.draining:
             visit.refuse("draining")
-            return
-        if live is None and self._services.readiness.full:
+        elif live is None and self._services.readiness.full:
             visit.refuse("full")
-            return
-        application = self._applications.get(visit.path[0])
-        if visit.carried and visit.channel.variable("esl_app") in self._go_on_by_app and self._go_on(visit):
-            return
-        if visit.carried and visit.path[0] != "click2dial":
-            visit.settle()
-        if application is None:
-            visit.refuse(f"no application at {'/'.join(visit.path)[:60]}")
         else:
-            try:
-                application(visit)
-            except NotServed as error:
-                visit.refuse(str(error), error.cause)
-            except StoreUnavailable as error:
-                visit.refuse(str(error), "NORMAL_TEMPORARY_FAILURE")
+            self._serve_by_path(visit)
 
-    def _arrive(self, handler: Callable[[Call, Arrival, AppPolicy, Host], None]) -> Callable[[Visit], None]:
-        return lambda visit: handler(visit.channel, *self._context(visit))
+    def _serve_by_path(self, visit: Visit) -> None:
+        path = "/".join(visit.path)[:60]
+        app = self._by_path.get(visit.path[0])
+        try:
+            if visit.carried and (placed := application(visit.channel.variable("esl_app") or "")).placed:
+                self._go_on(visit, placed)
+            elif app is None or app.arrive is None:
+                visit.settle()
+                visit.refuse(f"no application at {path}")
+            else:
+                visit.settle()
+                self._arrive(visit, app, app.arrive)
+        except NotServed as error:
+            visit.refuse(str(error), error.cause)
+        except StoreUnavailable as error:
+            visit.refuse(str(error), "NORMAL_TEMPORARY_FAILURE")
 
-    def _context(self, visit: Visit) -> tuple[Arrival, Policy, Host]:
+    def _arrive(self, visit: Visit, app: Application, arrive: Callable[..., None]) -> None:
+        """Serve a caller whom the dialplan sent. :raises NotServed, StoreUnavailable: before the call has a record."""
+        if app.refuses:
+            visit.channel.watch_only()
         services = self._services
-        arrival = Arrival(tuple(visit.path), visit.session_ref)
-        return arrival, services.policy, Host(visit.begin, services.usage, services.records.announce)
+        host = replace(services.host(visit.begin, app.ref), afterwards=lambda task: self._afterwards(visit, task))
+        arrive(visit.channel, Arrival(tuple(visit.path), visit.session_ref), services.policy, host)
 
-    def _go_on(self, visit: Visit) -> bool:
-        """An A-leg of an autodial or a callback that another process rang. False: it has been served before."""
+    def _go_on(self, visit: Visit, app: Application) -> None:
+        """Go on with a leg that another process rang, and that has answered here. :raises StoreUnavailable: Redis is
+        down."""
         services = self._services
         live = services.calls.live.get(visit.carried)
         if live is not None and live.adopted:
@@ -104,83 +96,39 @@ class Incoming:
             known: Essence | None = essence(live.attempt, live.core_uuid)
         else:
             known = visit.take_over() if live is None else None
-        if known is None or known.answered_at is not None:
-            return False
-        go_on = self._go_on_by_app.get(known.app)
-        if go_on is None or not go_on(visit.channel, restored(known), visit.begin):
-            visit.refuse("what its call needs is there no more", "NORMAL_CLEARING")
-        return True
-
-    def _click2dial(self, visit: Visit) -> None:
-        if visit.carried:
-            self._adopt(visit)
-            return
-        click2dial.arrive(visit.channel, *self._context(visit))
-
-    def _adopt(self, visit: Visit) -> None:
-        """An answered A-leg that another process placed: go on with it, unless its call has ended meanwhile."""
-        services, policy = self._services, self._services.policy
-        channel, ref = visit.channel, visit.carried
-        try:
-            known = services.store.call(ref)
-        except ERRORS as error:
-            visit.refuse(f"Redis: {error}", "NORMAL_TEMPORARY_FAILURE")
-            return
-        if known is None or known["state"] == ENDED:
+        if known is None:
             visit.refuse("its call has ended", "NORMAL_CLEARING")
             return
-        client = policy.clients.get(channel.variable("esl_account_id") or "")
-        try:
-            if client is None:
-                raise NotDialable("its integrator is not configured")
-            order = click2dial.order_of(channel, policy.settings.plan)
-        except NotDialable as error:
-            visit.refuse(f"an A-leg that carries no call: {error}", "INVALID_MSG_UNSPECIFIED")
+        attempt = restored(known)
+        placed = app.restore(attempt, visit.channel, services.policy) if app.restore else None
+        if placed is None or known.answered_at is not None:
+            visit.abandon(attempt, "what its call needs is gone")
             return
-        click = click2dial.new_call(order, client, policy.settings, ref)
-        attempt = click.attempt
-        attempt.dialed_at = known["dialed_at"]
+        if app.ref in self._pollers:
+            attempt.answered_at = time.time()
+            self._pollers[app.ref].settle(attempt)
+        services.charging.resume(attempt)
         visit.begin(attempt)
-        charges = click2dial.charges(click, policy)
-        refusal = services.usage.begin(*charges)
-        if refusal is not None:
-            attempt.note("refused", str(refusal))
-            visit.refuse(str(refusal), "NORMAL_CLEARING")
-            attempt.end(REJECTED, refusal.code, SYSTEM, time.time())
-            return
-        attempt.pay(*charges)
-        click2dial.answered(channel, click, policy, self._context(visit)[2])
+        placed.answered(visit.channel, services.policy, services.host(visit.begin, app.ref))
 
-    def _callback(self, visit: Visit) -> None:
-        visit.channel.watch_only()
+    def _afterwards(self, visit: Visit, task: Callable[[], None]) -> None:
+        """``host.afterwards``. The caller will not ring again, so what Redis can't take now is remembered."""
+        visit.session.leave()
+        if not _done(task):
+            log.warning("task_postponed", extra={"reason": "Redis is down", "uuid": visit.channel.uuid})
+            gevent.spawn(self._try_again, task, time.monotonic() + _TRY_FOR)
 
-        def missed(caller: str | None, dnis: str) -> None:
-            visit.session.leave()
-            if not self._missed(caller, dnis):
-                log.warning("callback not written yet", extra={"reason": "Redis is away", "uuid": visit.channel.uuid})
-                gevent.spawn(self._missed_again, caller, dnis, time.monotonic() + _REMEMBER)
-
-        arrival, policy, host = self._context(visit)
-        callback.arrive(visit.channel, arrival, policy, replace(host, missed=missed))
-
-    def _missed(self, caller: str | None, dnis: str) -> bool:
-        """A call that was missed is to be returned, if its caller may be. False: Redis is away."""
-        policy = self._services.policy
-        try:
-            target = callback.whom_to_call(caller, policy)
-            if isinstance(target, str):
-                log.info("no callback", extra={"reason": target})
-            else:
-                number, card = target
-                self._callbacks.schedule(number, card, dnis)
-        except StoreUnavailable:
-            return False
-        return True
-
-    def _missed_again(self, caller: str | None, dnis: str, until: float) -> None:
-        """The caller was refused and will not ring again: what could not be written down is remembered for a while."""
+    def _try_again(self, task: Callable[[], None], until: float) -> None:
         while time.monotonic() < until and not self._services.readiness.stopped.is_set():
-            gevent.sleep(_MISSED_AGAIN)
-            if self._missed(caller, dnis):
+            gevent.sleep(_AGAIN)
+            if _done(task):
                 return
-        log.error("callback lost: Redis is away", extra={"reason": f"for {_REMEMBER:g} s"})
+        log.error("task_lost", extra={"reason": f"Redis was down for {_TRY_FOR:g} s"})
+
+
+def _done(task: Callable[[], None]) -> bool:
+    try:
+        task()
+    except StoreUnavailable:
+        return False
+    return True

@@ -14,10 +14,10 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.esl.server import OutboundServer
 from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption
-from esl_apps.node.callback_poller import CallbackPoller
 from esl_apps.node.incoming import Incoming
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services, build_services
+from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.node.workers import Share
 from esl_apps.observe.metrics import Scrapes
 from esl_apps.store.redis_client import ERRORS
@@ -39,8 +39,12 @@ class Node:
         metrics, readiness = self.services.metrics, self.services.readiness
         self.scrapes = None if share is None else Scrapes(metrics, share.number, share.scrapes)
         self.outgoing = Outgoing(self.services)
-        self._callbacks = CallbackPoller(self.services, self.outgoing)
-        self._adoption = Adoption(self.services, self._callbacks)
+        self._pollers = {
+            app.ref: TimedCallPoller(app, app.timed, self.services, self.outgoing)
+            for app in APPLICATIONS.values()
+            if app.timed is not None
+        }
+        self._adoption = Adoption(self.services, self._pollers)
 
         def count_sockets(count: int) -> None:
             readiness.sockets = count
@@ -49,7 +53,7 @@ class Node:
         try:
             self._server = OutboundServer(
                 own,
-                Incoming(self.services, self.outgoing, self._callbacks).handle,
+                Incoming(self.services, self._pollers).handle,
                 # Incoming enforces max_calls: legs this node placed already hold a slot.
                 2 * config.node.max_calls,
                 shared=None if share is None else share.socket(config.node.listen),
@@ -76,7 +80,8 @@ class Node:
         services.breakers.start()
         services.usage.start()
         self._adoption.start()
-        self._callbacks.start()
+        for poller in self._pollers.values():
+            poller.start()
         self._server.listen()
 
     def _watch(self) -> None:
@@ -95,7 +100,8 @@ class Node:
         """Drain for ``drain_timeout`` seconds, then leave: records go out or stay in the journal."""
         services = self.services
         services.readiness.draining = True
-        self._callbacks.stop()
+        for poller in self._pollers.values():
+            poller.stop()
         deadline = time.monotonic() + services.policy.config.node.drain_timeout
         # Legs that still ring for this node come to the event socket when they answer: it stays open for them alone
         # (Incoming refuses everyone else). Once it closes, switches go on to the next node of their list.

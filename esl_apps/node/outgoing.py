@@ -1,15 +1,16 @@
-"""Place the calls that clients ask for over HTTP: click-to-dial and autodial."""
+"""Place calls: ring A, pay for it, and run the application once A answers."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 import gevent
 
-from esl_apps.apps import autodial, click2dial
+from esl_apps.apps import application, autodial, click2dial
 from esl_apps.apps.autodial import AutodialOrder
-from esl_apps.apps.context import Host
+from esl_apps.apps.context import Placed
 from esl_apps.apps.ringing import Line, ring_aleg
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt
@@ -41,84 +42,89 @@ class Outgoing:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def switch(self) -> Switch:
-        """:raises Full: no switch, no Redis, no room, or this node is about to stop."""
-        services = self._services
-        reasons = services.readiness.reasons()
-        if reasons:
-            raise Full("; ".join(reasons))
-        if services.readiness.full:
-            raise Full("this node is full")
-        switch = services.switch_pool.best()
-        if switch is None:
-            raise Full("no switch is connected")
-        return switch
+    def place(
+        self,
+        placed: Placed,
+        switch: Switch | None = None,
+        *,
+        charges: Sequence[Charge] | None = None,
+        delay: float = 0.0,
+    ) -> gevent.Greenlet[..., bool]:
+        """Ring A and run its call once it answers. Returns at once a greenlet whose value says whether A answered.
 
-    def application(self, path: str) -> str:
-        """Where an answered leg goes: to this node or, where it died meanwhile, to another (hazard 9)."""
-        nodes = [self._services.policy.config.advertise, *self._services.membership.others()[:_NEXT]]
-        return f"socket({'|'.join(f'{node}/{path}' for node in nodes)} async full)"
+        ``switch``: the best one by default. ``charges``: what has been paid already; by default it is paid just before
+        A is rung. ``delay``: seconds before that.
 
-    # Click-to-dial ------------------------------------------------------------------------------------
+        :raises Full: nothing is dialled. :raises StoreUnavailable: neither; Redis is down.
+        """
+        services, policy, attempt = self._services, self._services.policy, placed.attempt
+        switch = switch or self._switch()
+        path = application(attempt.app).path
+        to_pay = placed.charges(policy) if charges is None else ()
+        attempt.pay(*(charges or ()))
+
+        def ring(line: Line) -> bool:
+            if delay:
+                gevent.sleep(delay)
+                if attempt.cancelled_by is not None:
+                    attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, time.time())
+                    return False
+            if charges is None and not self._pay(attempt, to_pay):
+                return False
+            return ring_aleg(line, attempt, placed.aleg(policy, self._application(path)))
+
+        def run(call: Call, begin: Begin) -> None:
+            placed.answered(call, policy, services.host(begin))
+
+        return services.calls.place(attempt, switch, ring, run)
 
     def click2dial(self, order: Order, client: Client, ref: str) -> Attempt:
         """Ring the agent of a call that will be called ``ref``; returns at once.
 
-        :raises Full: nothing is dialled. :raises Spent: neither. :raises StoreUnavailable: neither: Redis is away.
+        :raises Full, Spent, StoreUnavailable: nothing is dialled.
         """
-        services, policy = self._services, self._services.policy
-        switch = self.switch()
+        policy, switch = self._services.policy, self._switch()
         click = click2dial.new_call(order, client, policy.settings, ref)
-        attempt = click.attempt
-        charges = click2dial.charges(click, policy)
-        refusal = services.usage.begin(*charges)
+        charges = click.charges(policy)
+        refusal = self._services.usage.begin(*charges)
         if refusal is not None:
             raise Spent(refusal)
-        attempt.pay(*charges)
-
-        def ring(line: Line) -> bool:
-            return ring_aleg(line, attempt, click2dial.aleg(click, policy, self.application("click2dial")))
-
-        def run(call: Call, begin: Begin) -> None:
-            click2dial.answered(call, click, policy, Host(begin, services.usage))
-
-        services.calls.place(attempt, switch, ring, run)
-        return attempt
-
-    # Autodial -----------------------------------------------------------------------------------------
+        self.place(click, switch, charges=charges)
+        return click.attempt
 
     def autodial(self, account: Account, order: AutodialOrder) -> Attempt:
         """Ring A after the order's delay, and return at once.
 
         :raises Full, Spent, StoreUnavailable: nothing is dialled.
         """
-        services, policy = self._services, self._services.policy
-        switch = self.switch()
+        switch = self._switch()
         autodial_call = autodial.new_call(order, account)
-        attempt = autodial_call.attempt
-        charges = autodial.charges(autodial_call, policy)
-        refusal = services.usage.check(*charges)
+        # Checked now for the client's answer, and paid when A is rung: the delay may be an hour.
+        refusal = self._services.usage.check(*autodial_call.charges(self._services.policy))
         if refusal is not None:
             raise Spent(refusal)
+        self.place(autodial_call, switch, delay=order.delay)
+        return autodial_call.attempt
 
-        def ring(line: Line) -> bool:
-            gevent.sleep(order.delay)
-            if attempt.cancelled_by is not None:
-                attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, time.time())
-                return False
-            # What may be spent is asked again: the delay may have been an hour.
-            if not self.pay(attempt, charges):
-                return False
-            return ring_aleg(line, attempt, autodial.aleg(autodial_call, policy, self.application("autodial")))
+    def _switch(self) -> Switch:
+        """:raises Full: no switch, no Redis, no room, or this node is about to stop."""
+        reasons = self._services.readiness.reasons()
+        if reasons:
+            raise Full("; ".join(reasons))
+        if self._services.readiness.full:
+            raise Full("this node is full")
+        switch = self._services.switch_pool.best()
+        if switch is None:
+            raise Full("no switch is connected")
+        return switch
 
-        def run(call: Call, begin: Begin) -> None:
-            autodial.answered(call, autodial_call, policy, Host(begin, services.usage))
+    def _application(self, path: str) -> str:
+        """Where an answered leg goes: to this node or, if it died meanwhile, to another (hazard 9)."""
+        nodes = [self._services.policy.config.advertise, *self._services.membership.others()[:_NEXT]]
+        return f"socket({'|'.join(f'{node}/{path}' for node in nodes)} async full)"
 
-        services.calls.place(attempt, switch, ring, run)
-        return attempt
-
-    def pay(self, attempt: Attempt, charges: list[Charge]) -> bool:
-        """Begin to pay for a first leg; False: it may not be rung, and the attempt is ended."""
+    def _pay(self, attempt: Attempt, charges: Sequence[Charge]) -> bool:
+        """Begin to pay for a first leg. False: it may not be rung, and the attempt is ended."""
         try:
             refusal = self._services.usage.begin(*charges)
         except StoreUnavailable as error:
@@ -128,21 +134,7 @@ class Outgoing:
         if refusal is not None:
             attempt.note("refused", str(refusal))
             attempt.end(terms.REJECTED, refusal.code, terms.SYSTEM, time.time())
-        else:
-            attempt.pay(*charges)
-            attempt.save()
-        return refusal is None
-
-    def go_on(self, call: Call, attempt: Attempt, begin: Begin) -> bool:
-        """Go on with an autodial that another process rang and that has answered here.
-
-        False: it carries no order, or what it needs is gone. :raises StoreUnavailable: Redis is down.
-        """
-        services, policy = self._services, self._services.policy
-        call_again = autodial.restore(attempt, policy)
-        if call_again is None:
             return False
-        services.charging.resume(attempt)
-        begin(attempt)
-        autodial.answered(call, call_again, policy, Host(begin, services.usage))
+        attempt.pay(*charges)
+        attempt.save()
         return True

@@ -29,6 +29,7 @@ from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.numbers import NotDialable, NumberPlan
 from esl_apps.core.order import Client
 from esl_apps.core.pins import Source, source_of
+from esl_apps.core.timed_call import Frequency
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.net.address import within
 from esl_apps.prompts import is_media, prompt_path
@@ -203,6 +204,9 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
             ringback=dial.ringback,
             recordings=config.recordings.dir,
             callback_answer_after=config.callback.answer_after,
+            callback_frequency=Frequency(config.callback.cool_down, config.callback.per_day),
+            callback_retries=config.callback.retries,
+            callback_retry_after=config.callback.retry_after,
             callback_confirm=config.callback.confirm,
         ),
         system=system,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from esl_apps.apps import APPLICATIONS
+from esl_apps.apps.context import Host
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.core.timed_call import Frequency, Scheduled
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_cdr import Spool
 from esl_apps.net.address import split_address
 from esl_apps.node.call_log import CallLog
 from esl_apps.node.calls import CANCEL, EVENTS, Calls
 from esl_apps.node.charging import Charging, cut_on
-from esl_apps.node.live import Live
+from esl_apps.node.live import Begin, Live
 from esl_apps.node.outboxes import Outboxes
 from esl_apps.node.policy import Policies, Policy, read_policy
 from esl_apps.node.readiness import Readiness
@@ -43,7 +47,8 @@ class Services:
     breakers: Breakers
     usage: UsageStore
     charging: Charging
-    callbacks: TimedCalls
+    timed_calls: Mapping[str, TimedCalls]
+    """By application."""
     calls: Calls
     records: Records
     outboxes: Outboxes
@@ -59,6 +64,14 @@ class Services:
     @property
     def policy(self) -> Policy:
         return self.policies.now
+
+    def host(self, begin: Begin, application: str = "") -> Host:
+        """What this node does for one flow of an application."""
+
+        def schedule(number: str, data: Sequence[str], due_at: float, frequency: Frequency) -> Scheduled:
+            return self.timed_calls[application].schedule(number, data, due_at, now=time.time(), frequency=frequency)
+
+        return Host(begin, self.usage, self.records.announce, schedule)
 
     def refused(self, status: int) -> None:
         """Count a request that was answered with this HTTP status and had no effect."""
@@ -134,7 +147,11 @@ def build_services(config: Config) -> Services:
         breakers=breakers,
         usage=usage,
         charging=Charging(policies, usage),
-        callbacks=TimedCalls(redis, name, "callbacks"),
+        timed_calls={
+            application.ref: TimedCalls(redis, name, application.timed.store)
+            for application in APPLICATIONS.values()
+            if application.timed is not None
+        },
         calls=calls,
         records=records,
         outboxes=outboxes,

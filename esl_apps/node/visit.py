@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import gevent
 
-from esl_apps.apps import application, inbound
+from esl_apps.apps import application
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.core import causes
 from esl_apps.core.attempt import Attempt
@@ -95,6 +95,8 @@ class Visit:
         """Settle a channel that the dialplan handed back because its socket or its node died: end the attempt that it
         was in by what the channel knows of it. From now on it is in another attempt of the same session, or in the same
         one if that had dialled nothing yet."""
+        if not self.carried:
+            return
         calls = self.services.calls
         data = self.channel.data
         live = calls.live.get(self.carried)
@@ -163,8 +165,9 @@ class Visit:
             # The switch was about to be told to dial this number.
             attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, now)
             return
-        if bleg.answered_at is not None and attempt.app == inbound.REF and attempt.bridged_at is None:
-            inbound.agent_answered(attempt, bleg.answered_at, bleg, self.services.records.announce)
+        joined = application(attempt.app).joined
+        if bleg.answered_at is not None and joined is not None and attempt.bridged_at is None:
+            joined(attempt, bleg.answered_at, bleg, self.services.records.announce)
         party = application(attempt.app).second_party
         conclude(attempt, end_of(leg_of(data), bleg, now), None, party)
 
@@ -205,6 +208,12 @@ class Visit:
                 "event plain CHANNEL_HANGUP",
             )
             self.channel.hangup(cause)
+
+    def abandon(self, attempt: Attempt, reason: str) -> None:
+        """Hang up a leg whose call can't go on, and end the call as lost."""
+        self.begin(attempt)
+        self.refuse(reason, "NORMAL_CLEARING")
+        attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, time.time())
 
     def give_up(self) -> None:
         live = self.services.calls.live.get(self.ref)

@@ -13,12 +13,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
 
 from esl_apps.core.reference import new_ref
+from esl_apps.core.timed_call import Frequency, Scheduled, TimedCall
 from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script, asking_redis
@@ -31,42 +31,7 @@ _Document = Annotated[list[str], msgspec.Meta(min_length=2)]
 """The call's id, its number, and the application's data."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scheduled:
-    """Whether a call was scheduled; also as a bool."""
-
-    refused: str | None = None
-    """Why not: ``pending`` (the number has one), ``cool_down``, ``per_day``; None if it was."""
-
-    def __bool__(self) -> bool:
-        return self.refused is None
-
-
-@dataclass(frozen=True, slots=True)
-class TimedCall:
-    """A call that this node has taken and now places."""
-
-    id: str
-    """The same at every attempt, on whatever node."""
-    number: str
-    """Whom to call: E.164 digits, or an extension."""
-    data: tuple[str, ...]
-    """What the application gave with it."""
-    attempt: int
-    """1 at the first; an attempt that a dead node had begun counts."""
-    claim: str
-    """What this node shows to prove that it still has the call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How often a number may be called. Seconds, and calls a day (UTC; retries are part of one call)."""
-
-    cool_down: float = 0.0
-    per_day: int = 1_000_000
-
-
-NO_LIMITS = Limits()
+_ANY = Frequency()
 
 
 class TimedCalls:
@@ -85,13 +50,21 @@ class TimedCalls:
         self._done = Script(client, "timed_call_done")
 
     def schedule(
-        self, number: str, data: Sequence[str], due_at: float, *, now: float, limits: Limits = NO_LIMITS
+        self, number: str, data: Sequence[str], due_at: float, *, now: float, frequency: Frequency = _ANY
     ) -> Scheduled:
-        """Schedule a call to ``number``, unless it has one already or ``limits`` refuse it."""
+        """Schedule a call to ``number``, unless it has one already or ``frequency`` refuses it."""
         document = [new_ref(now), number, *data]
         refused = self._schedule(
             [*self._keys, keys.timed_past(self._name, number)],
-            [number, msgspec.json.encode(document), due_at, limits.cool_down, limits.per_day, now, int(now // DAY)],
+            [
+                number,
+                msgspec.json.encode(document),
+                due_at,
+                frequency.cool_down,
+                frequency.per_day,
+                now,
+                int(now // DAY),
+            ],
         )
         return Scheduled(None if refused is None else refused.decode())
 

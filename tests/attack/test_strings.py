@@ -29,7 +29,6 @@ from esl_apps.core.numbers import NotDialable, NumberPlan
 from esl_apps.core.order import Client
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.autodial import read_order
-from esl_apps.node.outgoing import Outgoing
 from esl_apps.store import keys
 from esl_apps.store.cards import CardStore
 from esl_apps.store.script import sha_of, text_of
@@ -322,7 +321,7 @@ def test_a_stored_card_is_called_back_at_its_number_and_nowhere_else(
     policy = ScriptedPolicy(SETTINGS, RULES)
     shown = policy.caller_id_of(of)
     ring_back = callback.new_call(number, found, of, policy)
-    aleg = callback.aleg(ring_back, policy, SOCKET)
+    aleg = ring_back.aleg(policy, SOCKET)
     originates(aleg, ring_back.attempt, esl_user_id=card[2], esl_account_id=card[1], origination_caller_id_number=shown)
     assert aleg.endpoints == (TARGET,)
 
@@ -386,7 +385,7 @@ def test_every_field_of_a_click2dial_is_a_number_or_a_value(client: Client, body
     except Refused:
         return
     click = click2dial.new_call(order, client, SETTINGS)
-    aleg = click2dial.aleg(click, ScriptedPolicy(SETTINGS), SOCKET)
+    aleg = click.aleg(ScriptedPolicy(SETTINGS), SOCKET)
     endpoints = aleg.endpoints
     ref = order.contact_ref or click.attempt.call_ref
     originates(
@@ -399,7 +398,7 @@ def test_every_field_of_a_click2dial_is_a_number_or_a_value(client: Client, body
     assert endpoints[0] in (f"user/{body['agent']}@127.0.0.1", f"sofia/gateway/pstn/{body['agent']}")
     again = click2dial.new_call(order, client, SETTINGS)
     board = Switchboard([])
-    click2dial.answered(channel(board), again, ScriptedPolicy(SETTINGS), Host(begin, Free()))
+    again.answered(channel(board), ScriptedPolicy(SETTINGS), Host(begin, Free()))
     outside = f"sofia/gateway/pstn/{body['callee']}"
     target = f"user/{body['callee']}@127.0.0.1" if order.callee.is_extension else outside
     meant(board, target, esl_contact_ref=order.contact_ref or again.attempt.call_ref, esl_user_id=body["agent"])
@@ -454,10 +453,10 @@ def test_every_field_of_an_autodial_is_a_number_a_room_or_a_prompt(
     except Refused:
         return
     made, policy = autodial.new_call(order, account), ScriptedPolicy(SETTINGS, RULES)
-    originates(autodial.aleg(made, policy, SOCKET), made.attempt, esl_account_id=name)
+    originates(made.aleg(policy, SOCKET), made.attempt, esl_account_id=name)
     board = Switchboard([])
     again = autodial.new_call(order, account)
-    autodial.answered(channel(board), again, policy, Host(begin, Free()))
+    again.answered(channel(board), policy, Host(begin, Free()))
     target = SETTINGS.endpoints.of(order.b, as_asked=False)[0] if order.b else None
     meant(board, target, esl_account_id=name)
     if order.media_id is not None:
@@ -502,25 +501,18 @@ def test_an_order_that_is_taken_over_is_checked_again(
 ) -> None:
     """What another process left of an autodial in Redis, where its A-leg answers here."""
     account = Account(id="acme", caller_id="+27115550000")
-    policy = SimpleNamespace(
-        settings=SETTINGS,
-        rules=RULES,
-        config=POLICY.config,
-        cards=SimpleNamespace(account=lambda _id: account),
-    )
-    services: Any = SimpleNamespace(policy=policy, usage=Free(), charging=SimpleNamespace(resume=lambda _attempt: None))
+    cards: Any = SimpleNamespace(account=lambda _id: account)
+    policy = ScriptedPolicy(SETTINGS, RULES, cards=cards)
     attempt = Attempt("autodial", None, "1000", None, None, "external", account_id="acme")
     order = {"a": a, "b": b, "conference": conference, "retain_cid": False, "media_id": media_id}
     attempt.order = order
     board = Switchboard([])
-    try:
-        taken = Outgoing(services).go_on(channel(board), attempt, begin)
-    except msgspec.ValidationError:
-        taken = False
-    dialled, _assigned = left(board)
-    if not taken:
-        assert not dialled
+    call = channel(board)
+    placed = autodial.restore(attempt, call, policy)
+    if placed is None:
         return
+    placed.answered(call, policy, Host(begin, Free()))
+    dialled, _assigned = left(board)
     assert b or re.fullmatch(r"[A-Za-z0-9._-]{1,64}", conference or "")
     targets = list(SETTINGS.endpoints.of(PLAN.read(b), as_asked=False)) if b else []
     assert [one.endpoint for one in dialled] in ([], targets)

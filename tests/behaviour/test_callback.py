@@ -43,7 +43,7 @@ def missed_call(rig: Rig, number: str = CALLER) -> float:
 
 def refusals(node: Node) -> int:
     """How often the node has decided that a missed call is not returned."""
-    return sum(line["event"] == "no callback" for line in node.lines())
+    return sum(line["event"] == "callback_refused" for line in node.lines())
 
 
 def scheduled(redis: RedisServer) -> bool:
@@ -128,7 +128,7 @@ def test_a_call_that_is_missed_while_redis_stands_still_is_called_back(
     try:
         missed_call(rig)
         # Redis' time-out of 2 s has passed then.
-        eventually(lambda: any(line["event"] == "callback not written yet" for line in node.lines()))
+        eventually(lambda: any(line["event"] == "task_postponed" for line in node.lines()))
     finally:
         redis.process.send_signal(signal.SIGCONT)
     eventually(lambda: back.calls)

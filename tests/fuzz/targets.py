@@ -18,7 +18,7 @@ from unittest import mock
 import msgspec
 
 from esl_apps.apps.autodial import CONFERENCE
-from esl_apps.apps.click2dial import aleg, new_call
+from esl_apps.apps.click2dial import new_call
 from esl_apps.apps.settings import Rules, Settings
 from esl_apps.cli import kazoo_import
 from esl_apps.config import parse
@@ -193,7 +193,7 @@ def body(data: bytes) -> None:
     for number in (order.agent, order.callee, order.outbound):
         assert _NUMBER.fullmatch(number.dialled)
     assert _REF.fullmatch(order.contact_ref)
-    rung = aleg(new_call(order, CLIENT, SETTINGS), _NODE, "socket(x)")
+    rung = new_call(order, CLIENT, SETTINGS).aleg(_NODE, "socket(x)")
     for endpoint in rung.endpoints:
         command = wire.command("bgapi " + dialstring.originate(rung.variables, endpoint, rung.application))
         assert _ORIGINATE.fullmatch(command), command

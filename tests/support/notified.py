@@ -155,7 +155,7 @@ def click(
         made.attempt.cancelled_by = terms.API
     before(made.attempt)
     told = Told([made.attempt])
-    click2dial.answered(ScriptedCall(list(steps), end or ends("recv_bye")), made, POLICY, told.host())
+    made.answered(ScriptedCall(list(steps), end or ends("recv_bye")), POLICY, told.host())
     return told
 
 
@@ -167,7 +167,7 @@ def unanswered(outcome: str, code: int = 31, *, cancelled: bool = False) -> Told
         if cancelled:
             made.attempt.cancelled_by = terms.API
 
-    assert not ring_aleg(Phone(outcome, code, cancel), made.attempt, click2dial.aleg(made, POLICY, "socket(x)"))
+    assert not ring_aleg(Phone(outcome, code, cancel), made.attempt, made.aleg(POLICY, "socket(x)"))
     return Told([made.attempt])
 
 
@@ -231,7 +231,7 @@ def rung_back(*steps: Step, keyed: list[str]) -> Told:
     ring_back.attempt.dial_number = "27115550000"
     ring_back.attempt.dialled(1000.0)
     told = Told([ring_back.attempt])
-    callback.answered(ScriptedCall(list(steps), left(), keyed=keyed), ring_back, POLICY, told.host())
+    ring_back.answered(ScriptedCall(list(steps), left(), keyed=keyed), POLICY, told.host())
     return told
 
 
@@ -242,7 +242,7 @@ def joined(*steps: Step, b: str | None = "0820001234", end: Any = None) -> Told:
     made = autodial.new_call(order, ACCOUNT)
     made.attempt.dialled(1000.0)
     told = Told([made.attempt])
-    autodial.answered(ScriptedCall(list(steps), end or left()), made, POLICY, told.host())
+    made.answered(ScriptedCall(list(steps), end or left()), POLICY, told.host())
     return told
 
 

@@ -41,7 +41,7 @@ def run(call: ScriptedCall, *, client: Client = CLIENT, **fields: str) -> Attemp
     order = client.read({**FIELDS, **fields})
     click = click2dial.new_call(order, client, SETTINGS)
     click.attempt.dialled(1000.0)
-    click2dial.answered(call, click, POLICY, host([]))
+    click.answered(call, POLICY, host([]))
     return click.attempt
 
 
@@ -236,7 +236,7 @@ def test_a_cancel_before_the_agents_leg_came_dials_no_callee() -> None:
     attempt.dialled(1000.0)
     attempt.cancelled_by = "api"
     call = ScriptedCall([], ended(a_by="send_bye"))
-    click2dial.answered(call, click, POLICY, host([]))
+    click.answered(call, POLICY, host([]))
     assert call.did("bridge") == []
     assert told(attempt) == ("cancelled", 16, "api")
 
@@ -251,7 +251,7 @@ def cancelled(step: Callable[..., Any], end: Any) -> Attempt:
         attempt.cancelled_by = "api"
         return step(progress)
 
-    click2dial.answered(ScriptedCall([cancel], end), click, POLICY, host([]))
+    click.answered(ScriptedCall([cancel], end), POLICY, host([]))
     return attempt
 
 
@@ -308,7 +308,7 @@ def ring(line: ScriptedLine, **fields: str) -> tuple[bool, Attempt]:
     click = click2dial.new_call(order, CLIENT, SETTINGS)
     attempt = click.attempt
     application = "socket(127.0.0.1:8084/click2dial async full)"
-    return ring_aleg(line, attempt, click2dial.aleg(click, POLICY, application)), attempt
+    return ring_aleg(line, attempt, click.aleg(POLICY, application)), attempt
 
 
 def test_an_agent_that_answers_has_no_record_yet() -> None:
@@ -406,7 +406,7 @@ def test_no_other_switch_is_tried_after_a_cancel() -> None:
     attempts = [click.attempt]
     line = Cancelled(Rang("failed", 20))
     line.others = 1
-    assert not ring_aleg(line, attempts[0], click2dial.aleg(click, POLICY, "socket(x)"))
+    assert not ring_aleg(line, attempts[0], click.aleg(POLICY, "socket(x)"))
     assert told(attempts[0]) == ("cancelled", 16, "api")
 
 
@@ -426,7 +426,7 @@ def test_no_gateway_is_tried_after_a_cancel() -> None:
             return super().originate(command, deadline)
 
     line = Line(Rang("failed", 41))
-    assert not ring_aleg(line, attempt, click2dial.aleg(click, POLICY, "socket(x)"))
+    assert not ring_aleg(line, attempt, click.aleg(POLICY, "socket(x)"))
     assert told(attempt) == ("cancelled", 16, "api")
 
 

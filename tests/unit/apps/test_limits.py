@@ -114,13 +114,13 @@ class Answers:
 
     def rung_back(self, ring_back: RingBack, usage: Purse) -> None:
         self.begun.append(ring_back.attempt)
-        callback.answered(self.call, ring_back, self.policy(), host(self.begun, usage))
+        ring_back.answered(self.call, self.policy(), host(self.begun, usage))
 
     def autodial(self, usage: Purse) -> None:
         order = AutodialOrder(PLAN.read("0831112222"), PLAN.read(self.call.keyed[0]), None, 0.0, False, None)
         made = autodial.new_call(order, self.account)
         self.begun.append(made.attempt)
-        autodial.answered(self.call, made, self.policy(), host(self.begun, usage))
+        made.answered(self.call, self.policy(), host(self.begun, usage))
 
 
 APPLICATIONS = [Answers.disa, Answers.dialthrough, Answers.callback, Answers.autodial]
@@ -280,7 +280,7 @@ def test_ringing_back_goes_on_costing_from_number_to_number() -> None:
     one.call.keyed = [CALLEE, "0820009999"]
     ring_back = callback.new_call(number, CARD, ACCOUNT, one.policy())
     attempt = ring_back.attempt
-    (aleg,) = callback.charges(ring_back, one.policy(cards=OneCard(limits=Limits(minutes_per_day=9))))
+    (aleg,) = ring_back.charges(one.policy(cards=OneCard(limits=Limits(minutes_per_day=9))))
     assert usage.begin(aleg) is None
     attempt.pay(aleg)
     one.rung_back(ring_back, usage)
@@ -299,7 +299,7 @@ def test_a_caller_rung_back_is_cut_while_it_is_asked_for_a_number() -> None:
     one.call.gone_at = "collect"
     ring_back = callback.new_call(number, CARD, ACCOUNT, one.policy())
     attempt = ring_back.attempt
-    (aleg,) = callback.charges(ring_back, one.policy(cards=OneCard(limits=Limits(minutes_per_day=9))))
+    (aleg,) = ring_back.charges(one.policy(cards=OneCard(limits=Limits(minutes_per_day=9))))
     assert usage.begin(aleg) is None
     attempt.pay(aleg)
     aleg.cut = OVER
@@ -321,10 +321,10 @@ def test_a_conference_is_its_accounts_own_and_is_paid_for() -> None:
         order = AutodialOrder(PLAN.read("0831112222"), None, "weekly", 0.0, False, None)
         made = autodial.new_call(order, account)
         attempt, usage = made.attempt, Purse()
-        charges = autodial.charges(made, one.policy())
+        charges = made.charges(one.policy())
         assert usage.begin(*charges) is None
         attempt.pay(*charges)
-        autodial.answered(one.call, made, one.policy(), host(one.begun, usage))
+        made.answered(one.call, one.policy(), host(one.begun, usage))
         assert one.call.did("conference") == [(f"{name}~weekly", 90)]
         assert attempt.record is not None
         assert attempt.record.number == "conference:weekly"
@@ -346,10 +346,10 @@ def test_both_legs_of_a_click_are_paid_for_where_both_cost() -> None:
     one = client()
     order = one.read(FIELDS)
     click = click2dial.new_call(order, one, SETTINGS)
-    assert [(charge.aleg, charge.number) for charge in click2dial.charges(click, POLICY)] == [(False, order.callee)]
+    assert [(charge.aleg, charge.number) for charge in click.charges(POLICY)] == [(False, order.callee)]
     order = one.read({**FIELDS, "agent": "0831112222"})
     click = click2dial.new_call(order, one, SETTINGS)
-    attempt, legs = click.attempt, click2dial.charges(click, POLICY)
+    attempt, legs = click.attempt, click.charges(POLICY)
     assert [(charge.aleg, charge.number) for charge in legs] == [(True, order.agent), (False, order.callee)]
     # It is one call of the integrator's, and its minutes are counted once.
     owners = [ticket for leg in legs for ticket in leg.tickets if ticket.bound.key == "integrator:acme"]
@@ -393,11 +393,11 @@ def test_a_click_whose_money_ends_is_answered_and_ended_by_the_system() -> None:
     one, usage = client(), Purse()
     order = one.read(FIELDS)
     click = click2dial.new_call(order, one, SETTINGS)
-    attempt, charges = click.attempt, click2dial.charges(click, POLICY)
+    attempt, charges = click.attempt, click.charges(POLICY)
     assert usage.begin(*charges) is None
     attempt.pay(*charges)
     call = ScriptedCall([cut(usage, OVER)], ended(a_by="send_bye", b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
-    click2dial.answered(call, click, POLICY, host([], usage))
+    click.answered(call, POLICY, host([], usage))
     assert attempt.record is not None
     assert (attempt.record.end_reason, attempt.record.hung_up_by) == ("answered", "system")
     assert all(charge.ended for charge in usage.charges)
@@ -408,11 +408,11 @@ def test_a_click_may_last_as_long_as_its_destination() -> None:
     one = Client("acme", PLAN, levels=[Level("integrator:acme", limits)])
     order, usage = one.read(FIELDS), Purse()
     click = click2dial.new_call(order, one, SETTINGS)
-    attempt, charges = click.attempt, click2dial.charges(click, POLICY)
+    attempt, charges = click.attempt, click.charges(POLICY)
     assert usage.begin(*charges) is None
     attempt.pay(*charges)
     call = ScriptedCall([talks()], ended(b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
-    click2dial.answered(call, click, POLICY, host([], usage))
+    click.answered(call, POLICY, host([], usage))
     assert call.did("bridge")[0][3] == 75
 
 
@@ -420,7 +420,7 @@ def test_a_first_leg_that_rings_is_ended_as_rejected() -> None:
     one, usage = client(), Purse()
     order = one.read({**FIELDS, "agent": "0831112222"})
     click = click2dial.new_call(order, one, SETTINGS)
-    attempt, charges = click.attempt, click2dial.charges(click, POLICY)
+    attempt, charges = click.attempt, click.charges(POLICY)
     assert usage.begin(*charges) is None
     attempt.pay(*charges)
 

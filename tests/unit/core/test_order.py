@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from esl_apps.apps.click2dial import aleg, new_call
+from esl_apps.apps.click2dial import new_call
 from esl_apps.apps.legs import Bleg, bleg_variables
 from esl_apps.apps.settings import Settings
 from esl_apps.core import dialstring
@@ -315,7 +315,7 @@ def test_nothing_in_a_request_gets_out_of_its_place_in_a_dial_string(
     except Refused:
         return
     click = new_call(order, ANYTHING, SETTINGS)
-    attempt, variables = click.attempt, aleg(click, ScriptedPolicy(SETTINGS), "socket(x)").variables
+    attempt, variables = click.attempt, click.aleg(ScriptedPolicy(SETTINGS), "socket(x)").variables
     (endpoint,) = SETTINGS.endpoints.of(order.agent, as_asked=True)
     words = separate(dialstring.originate(variables, endpoint, APPLICATION), " ")
     assert len(words) == 3

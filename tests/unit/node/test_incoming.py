@@ -28,7 +28,7 @@ def test_a_fault_in_an_application_costs_its_call_but_not_its_record(monkeypatch
     visit = visit_module.Visit.__new__(visit_module.Visit)
     visit.services, visit.ref = services, attempt.call_ref
     visit.channel = SimpleNamespace(let_go=lambda: None)  # type: ignore[assignment]
-    incomings = incoming.Incoming(services, SimpleNamespace(go_on=None), SimpleNamespace(go_on=None))  # type: ignore[arg-type]
+    incomings = incoming.Incoming(services, {})
 
     def fault(_visit: object) -> None:
         raise RuntimeError("a fault of ours")
@@ -60,7 +60,7 @@ def test_a_calls_visit_is_freed_without_the_garbage_collector(monkeypatch: pytes
     monkeypatch.setattr(visit_module, "Channel", opened)
     policy = SimpleNamespace(prompt=None)
     services: Any = SimpleNamespace(switches=[SimpleNamespace(core_uuid="core")], policy=policy)
-    incomings = incoming.Incoming(services, SimpleNamespace(go_on=None), SimpleNamespace(go_on=None))  # type: ignore[arg-type]
+    incomings = incoming.Incoming(services, {})
     monkeypatch.setattr(incomings, "_serve", serve)
     gc.disable()
     try:

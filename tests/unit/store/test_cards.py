@@ -424,14 +424,13 @@ def test_everything_says_so_when_redis_is_away(away: Any) -> None:
 
 
 def test_a_node_starts_while_its_redis_is_away() -> None:
-    from esl_apps.store.callbacks import CallbackStore
-
+    from esl_apps.store.timed_calls import TimedCalls
     from esl_apps.store.usage import UsageStore
 
     client = connect(f"redis+cluster://127.0.0.1:{free_port()}")
     cards = CardStore(client, PIN_KEY, PLAN, ACCOUNTS)
     UsageStore(client, "one")
-    CallbackStore(client, "one")
+    TimedCalls(client, "one", "callbacks")
     with pytest.raises(StoreUnavailable):
         cards.by_pin(PIN)
     with pytest.raises(StoreUnavailable):

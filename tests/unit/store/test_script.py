@@ -34,7 +34,7 @@ def test_a_script_is_complete_lua_with_its_includes(name: str, client: Any) -> N
 
 @pytest.fixture
 def both(client: Any) -> tuple[Script, Script]:
-    return Script(client, "callback_done"), Script(client, "concurrent_renew")
+    return Script(client, "timed_call_done"), Script(client, "concurrent_renew")
 
 
 def test_script_redis_never_saw_runs(both: tuple[Script, Script]) -> None:
@@ -65,7 +65,7 @@ def test_run_all_tells_a_failure_as_asked(client: Any, both: tuple[Script, Scrip
 
 
 def test_script_of_a_redis_that_is_away_raises(away: Any) -> None:
-    done = Script(away, "callback_done")
+    done = Script(away, "timed_call_done")
     with pytest.raises(StoreUnavailable):
         done(["{a}due", "{a}pending", "{a}past"], ["number", "claim", 1])
     with pytest.raises(StoreUnavailable):

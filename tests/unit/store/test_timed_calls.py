@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from esl_apps.core.timed_call import Frequency, TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
-from esl_apps.store.timed_calls import RELEASE_FOR, Limits, TimedCall, TimedCalls
+from esl_apps.store.timed_calls import RELEASE_FOR, TimedCalls
 from tests.support.node import RedisServer
 from tests.unit.store.test_cards import at_once
 
@@ -32,7 +33,7 @@ def other(connect: Callable[[], Any]) -> TimedCalls:
 
 def schedule(callbacks: TimedCalls, now: float = EVENING, number: str = NUMBER, **rules: Any) -> str | None:
     """Ring once; why no callback comes of it."""
-    scheduled = callbacks.schedule(number, [CARD, DNIS], now + 3, now=now, limits=Limits(**{**RULES, **rules}))
+    scheduled = callbacks.schedule(number, [CARD, DNIS], now + 3, now=now, frequency=Frequency(**{**RULES, **rules}))
     assert bool(scheduled) == (scheduled.refused is None)
     return scheduled.refused
 

@@ -1,0 +1,42 @@
+"""A call that a node is to place later: what its application gets and says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TimedCall:
+    """A call that is due, and that this node has taken to place it."""
+
+    id: str
+    """The same at every attempt, on whatever node."""
+    number: str
+    """Whom to call: E.164 digits, or an extension."""
+    data: tuple[str, ...]
+    """What the application gave with it."""
+    attempt: int
+    """1 at the first; an attempt that a dead node had begun counts."""
+    claim: str
+    """What this node shows to prove that it still has the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency:
+    """How often a number may be called."""
+
+    cool_down: float = 0.0
+    """Seconds from the end of one call to the next."""
+    per_day: int = 1_000_000
+    """Calls a day (UTC); retries are part of one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """Whether a call was scheduled; also as a bool."""
+
+    refused: str | None = None
+    """Why not: ``pending`` (the number has one), ``cool_down``, ``per_day``; None if it was."""
+
+    def __bool__(self) -> bool:
+        return self.refused is None

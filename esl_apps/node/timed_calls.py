@@ -1,0 +1,126 @@
+"""Place the calls that applications have scheduled, when they are due."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+
+import gevent
+import msgspec
+
+from esl_apps.apps.application import Application, Timed
+from esl_apps.apps.context import Placed
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.numbers import NotDialable
+from esl_apps.core.timed_call import TimedCall
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.node.live import Full
+from esl_apps.node.outgoing import Outgoing
+from esl_apps.node.services import Services
+from esl_apps.store.timed_calls import TimedCalls
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks for calls that are due.
+POLL = 0.25
+#: Seconds for which a claimed call belongs to its node; those of a dead node then become due again.
+LEASE = 120.0
+#: Seconds between two tries to tell Redis how a call ended.
+_AGAIN = 0.5
+#: The key of an attempt's order that holds the timed call, for the node that goes on with the attempt.
+_KEPT = "pending"
+
+
+class TimedCallPoller:
+    """Polls for one application."""
+
+    def __init__(self, application: Application, timed: Timed, services: Services, outgoing: Outgoing) -> None:
+        self._application = application
+        self._timed = timed
+        self._services = services
+        self._outgoing = outgoing
+        self._store: TimedCalls = services.timed_calls[application.ref]
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn(self._poll)
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def _poll(self) -> None:
+        while True:
+            gevent.sleep(POLL)
+            if self._services.readiness.reasons():
+                continue
+            try:
+                while (call := self._store.claim_due(time.time(), LEASE)) is not None:
+                    gevent.spawn(self._place_or_release, call)
+            except StoreUnavailable:
+                continue
+            except Exception:
+                log.exception("timed_calls_not_polled", extra={"app": self._application.ref})
+
+    def _place_or_release(self, call: TimedCall) -> None:
+        try:
+            self._place(call)
+        except (Full, StoreUnavailable) as error:
+            # This node can't place it now: give it back, so that any node that can takes it.
+            self._log("timed_call_released", str(error))
+            with suppress(StoreUnavailable):
+                # If Redis can't be told, the lease ends by itself.
+                self._store.release(call, time.time())
+
+    def _place(self, call: TimedCall) -> None:
+        """:raises Full, StoreUnavailable: it isn't placed."""
+        placed = self._timed.due(call, self._services.policy)
+        if isinstance(placed, str) or self._is_up(placed):
+            self._log("timed_call_dropped", placed if isinstance(placed, str) else "a call with this number is up")
+            self._store.done(call, time.time())
+            return
+        attempt = placed.attempt
+        attempt.order = {**(attempt.order or {}), _KEPT: msgspec.to_builtins(call)}
+        self._outgoing.place(placed).get()
+        self._settle(attempt, call)
+
+    def settle(self, attempt: Attempt) -> None:
+        """Settle a timed call of a process that died: it has ended, or was answered here."""
+        if attempt.order is not None and _KEPT in attempt.order:
+            gevent.spawn(self._settle, attempt, msgspec.convert(attempt.order[_KEPT], TimedCall))
+
+    def _settle(self, attempt: Attempt, call: TimedCall) -> None:
+        """Tell Redis how it ended, until Redis hears it: otherwise the number would be called once more."""
+        until = time.monotonic() + LEASE
+        while True:
+            try:
+                self._tell(attempt, call)
+                return
+            except StoreUnavailable as error:
+                if time.monotonic() > until:
+                    log.error("timed_call_unsettled", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+                    return
+            gevent.sleep(_AGAIN)
+
+    def _tell(self, attempt: Attempt, call: TimedCall) -> None:
+        """:raises StoreUnavailable: Redis is down."""
+        wait = self._timed.retry_in(attempt, call, self._services.policy)
+        if wait is None:
+            self._store.done(call, time.time())
+        else:
+            self._store.retry(call, time.time() + wait)
+
+    def _is_up(self, placed: Placed) -> bool:
+        """Whether any node has a call with this number: a second phone of the same person would ring."""
+        services, plan = self._services, self._services.policy.settings.plan
+        number = plan.read(placed.attempt.extension or "").e164
+        live = services.store.live(services.membership.peers)
+        for party in {party for calls in live.values() for call in calls for party in (call.extension, call.number)}:
+            with suppress(NotDialable):
+                if party and plan.read(party).e164 == number:
+                    return True
+        return False
+
+    def _log(self, event: str, reason: str) -> None:
+        log.warning(event, extra={"app": self._application.ref, "reason": reason})
