@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import yaml
 from docutils import nodes
 from repository import ROOT
 from sphinx.application import Sphinx
@@ -79,49 +78,29 @@ _SHARED = {
 
 
 class ConfigKeys(Generated):
-    """Every key: type and default from the code's types, meaning from the comment in conf/esl_apps.yml."""
+    """Every key: its type, its default, and the docstring below its field."""
 
     def lines(self) -> Iterator[str]:
         from esl_apps.config.model import Config
 
-        self._source = (ROOT / "conf" / "esl_apps.yml").read_text().split("\n")
-        document = yaml.compose("\n".join(self._source))
-        self._rows: list[list[str]] = []
-        for name, value, note, item in self._fields(msgspec.inspect.type_info(Config), document):
-            self._rows = []
-            self._add(name, value, note, item)
+        for name, note, item in self._fields(msgspec.inspect.type_info(Config)):
+            self._rows: list[list[str]] = []
+            self._add(name, note, item)
             yield f".. _config-{re.sub(r'[^a-z]+', '-', name)}:"
             yield from ["", f".. index:: pair: configuration; {name}", ""]
             yield from heading(name, "~")
-            if note and isinstance(self._struct(item.type)[0], msgspec.inspect.StructType):
-                yield self._sentence(note)
+            if isinstance(self._struct(item.type)[0], msgspec.inspect.StructType):
+                yield text(note)
             rows = [row for row in self._rows if row[1] or len(self._rows) == 1]
             yield from table(["Key", "Type and default", "Meaning"], rows, "34 24 42")
 
-    def _fields(self, struct: msgspec.inspect.StructType, node: yaml.Node | None) -> Iterator[tuple[Any, ...]]:
-        given = {}
-        if isinstance(node, yaml.MappingNode):
-            given = {key.value: (value, self._comment(key)) for key, value in node.value}
-        for item in struct.fields:
-            value, note = given.pop(item.encode_name, (None, ""))
-            yield item.encode_name, value, note, item
-        for name in given:
-            _log.warning("conf/esl_apps.yml has a key that the configuration doesn't know: %s", name)
-
-    def _comment(self, key: yaml.Node) -> str:
-        """The comment behind the key, or on the lines after it if they are nothing else."""
-        line = key.start_mark.line
-        match = re.search(r"(?:^|\s)#\s(.*)$", self._source[line])
-        found = [match[1]] if match else []
-        for further in self._source[line + 1 :]:
-            if not (match := re.match(r"\s{20,}#\s(.*)$", further)):
-                break
-            found.append(match[1])
-        return " ".join(found)
-
     @staticmethod
-    def _sentence(note: str) -> str:
-        return text(note[:1].upper() + note[1:]) + ("." if note else "")
+    def _fields(struct: msgspec.inspect.StructType) -> Iterator[tuple[str, str, msgspec.inspect.Field]]:
+        from esl_apps.config.reference import descriptions
+
+        notes = descriptions(struct.cls)  # type: ignore[arg-type]
+        for item in struct.fields:
+            yield item.encode_name, notes[item.encode_name], item
 
     def _struct(self, kind: Any) -> tuple[Any, str]:
         """Return the type that a key holds, and the next step of its path: ``[]`` in a list, ``.NAME`` in a mapping."""
@@ -134,37 +113,21 @@ class ConfigKeys(Generated):
             return (kind.value_type, ".") if isinstance(kind.value_type, msgspec.inspect.StructType) else (kind, "")
         return kind, ""
 
-    def _add(self, path: str, node: yaml.Node | None, note: str, item: Any) -> None:
+    def _add(self, path: str, note: str, item: msgspec.inspect.Field) -> None:
         kind, step = self._struct(item.type)
-        last = path.rpartition(".")[2]
-        if not isinstance(kind, msgspec.inspect.StructType):
-            self._rows.append([f"``{path}``", self._kind(item), self._sentence(note)])
+        name = kind.cls.__name__ if isinstance(kind, msgspec.inspect.StructType) else ""
+        shared = _SHARED.get(name, path)
+        whole = not name or name == "Rule" or (shared != path and "tls" in path)
+        if whole or shared != path:
+            shown = self._kind(item) if whole else f"as ``{shared}``"
+            self._rows.append([f"``{path}``", shown, text(note)])
             return
-        shared = _SHARED.get(kind.cls.__name__, path)
-        if (shared != path and not path.startswith("admin.tls")) or kind.cls.__name__ == "Rule":
-            meaning = self._sentence(note)
-            shown = self._kind(item) if kind.cls.__name__ == "Rule" or "tls" in path else f"as ``{shared}``"
-            self._rows.append([f"``{path}``", shown, meaning])
-            return
-        if isinstance(node, yaml.SequenceNode) and node.value:
-            node = node.value[0]
-        elif step == "." and isinstance(node, yaml.MappingNode) and node.value:
-            node = node.value[0][1]
-        self._rows.append(
-            [
-                f"``{path}``",
-                "" if step == "" and item.required is False and not self._optional(item) else self._kind(item),
-                self._sentence(note),
-            ]
-        )
+        optional = step or item.required or isinstance(item.type, msgspec.inspect.UnionType)
+        self._rows.append([f"``{path}``", self._kind(item) if optional else "", text(note)])
         if step == ".":
-            step = "." + _NAMES.get(last, "NAME")
-        for name, value, inner, field in self._fields(kind, node):
-            self._add(f"{path}{step}.{name}", value, inner, field)
-
-    @staticmethod
-    def _optional(item: Any) -> bool:
-        return isinstance(item.type, msgspec.inspect.UnionType)
+            step = "." + _NAMES.get(path.rpartition(".")[2], "NAME")
+        for inner, inner_note, field in self._fields(kind):
+            self._add(f"{path}{step}.{inner}", inner_note, field)
 
     def _kind(self, item: Any) -> str:
         kind = self._type(item.type)
@@ -175,7 +138,7 @@ class ConfigKeys(Generated):
             default = default()
         if isinstance(default, msgspec.Struct) or default in ([], {}):
             return kind if isinstance(default, msgspec.Struct) else f"{kind}; empty"
-        shown = "null" if default is None else json.dumps(default, ensure_ascii=False).strip('"')
+        shown = default if isinstance(default, str) else json.dumps(default, ensure_ascii=False)
         return f"{kind}; ``{shown}``" if shown else f"{kind}; empty"
 
     def _type(self, kind: Any) -> str:
