@@ -101,6 +101,7 @@ _LEXEME = re.compile(
 _PRAGMA = re.compile(r"#(?:!|\s*(?:type:|noqa|fmt:|pragma:|mypy:|ruff:|pylint:|-\*-))")
 _LOGGING = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
 _HELP = frozenset({"help", "epilog"})
+_LEAVES = frozenset({ast.Name, ast.Constant, ast.Load, ast.Store, ast.Del, ast.alias})
 _PARSERS = frozenset({"ArgumentParser", "add_parser", "add_argument_group", "add_subparsers"})
 
 
@@ -119,7 +120,7 @@ def python_passages(source: str, name: str = "<source>") -> list[Passage]:
     passages = list(_joined(python_comments(source)))
     lines = source.split("\n")
     messages: dict[tuple[int, int], Passage] = {}
-    for node in ast.walk(ast.parse(source, name)):
+    for node in _nodes(ast.parse(source, name)):
         if isinstance(node, ast.Expr):
             if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
                 passages.append(_docstring(node.lineno, node.value.value))
@@ -129,6 +130,20 @@ def python_passages(source: str, name: str = "<source>") -> list[Passage]:
                     at = _line_of(text, lines, literal)
                     messages[literal.lineno, literal.col_offset] = Passage(at, text, MESSAGE)
     return passages + list(messages.values())
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a tree, without leaves. Takes half the time of `ast.walk`."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for value in node.__dict__.values():
+            if isinstance(value, ast.AST):
+                if value.__class__ not in _LEAVES:
+                    waiting.append(value)
+            elif value.__class__ is list:
+                waiting += [part for part in value if isinstance(part, ast.AST) and part.__class__ not in _LEAVES]
 
 
 def _joined(comments: Iterable[tuple[int, int, bool, str]]) -> Iterator[Passage]:
