@@ -11,6 +11,7 @@ import msgspec
 from esl_apps.config import decode, reader, rules
 from esl_apps.config.model import Config, ReadConfig
 from esl_apps.config.problems import ConfigError, Problem
+from esl_apps.config.text_file import read_text
 from esl_apps.config.tokens import Bearer, hash_token
 
 #: Sections that Kazoo exports as documents: what is under ``default`` is the section.
@@ -22,12 +23,7 @@ def load(path: str, environ: Mapping[str, str] | None = None) -> Config:
 
     :raises ConfigError: with every problem's file, line, key and what was expected; nothing of the file applies then.
     """
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read()
-    except OSError as error:
-        raise ConfigError(_unopened(error), file=path) from None
-    return parse(_decoded(content, path), os.environ if environ is None else environ, path)
+    return parse(read_text(path), os.environ if environ is None else environ, path)
 
 
 def parse(text: str, environ: Mapping[str, str], file: str = "configuration") -> Config:
@@ -47,25 +43,8 @@ def parse(text: str, environ: Mapping[str, str], file: str = "configuration") ->
 
 
 def warnings(config: Config) -> Sequence[Problem]:
-    """What the file of a configuration should not have, and may: dangers, and probable mistakes."""
+    """Return the dangers and probable mistakes in the file that a configuration was read from."""
     return config.notes if isinstance(config, ReadConfig) else ()
-
-
-def _unopened(error: OSError) -> str:
-    if isinstance(error, IsADirectoryError):
-        return "is a folder; expected a file"
-    return f"can't be read: {error.strerror}"
-
-
-def _decoded(content: bytes, file: str) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError("is in UTF-16; save it as UTF-8", line=1, file=file)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        byte = content[error.start]
-        raise ConfigError(f"the byte 0x{byte:02x} isn't UTF-8; save the file as UTF-8", line=line, file=file) from None
 
 
 _Bearer = TypeVar("_Bearer", bound=Bearer)

@@ -118,13 +118,13 @@ class _Checker:
 
     def _items(self, value: Any, kind: Any, path: str) -> list[tuple[str, Any, Any]]:
         """The path, value and type of each thing in a list or mapping; a section's other problems are reported."""
-        for one in map(explain.bare, explain.alternatives(kind)):
-            if isinstance(value, list) and get_origin(one) is list:
-                return [(f"{path}[{i}]", item, get_args(one)[0]) for i, item in enumerate(value)]
-            if isinstance(value, dict) and get_origin(one) is dict:
-                return [(f"{path}.{key}", item, get_args(one)[1]) for key, item in value.items()]
-            if isinstance(value, dict) and explain.is_section(one):
-                known = explain.fields(one)
+        for member in map(explain.bare, explain.alternatives(kind)):
+            if isinstance(value, list) and get_origin(member) is list:
+                return [(f"{path}[{i}]", item, get_args(member)[0]) for i, item in enumerate(value)]
+            if isinstance(value, dict) and get_origin(member) is dict:
+                return [(f"{path}.{key}", item, get_args(member)[1]) for key, item in value.items()]
+            if isinstance(value, dict) and explain.is_section(member):
+                known = explain.fields(member)
                 meant = self.report_unknown(value, known, path)
                 for key, entry in known.items():
                     if entry.required and key not in value and key not in meant:

@@ -44,12 +44,12 @@ _NAMES: dict[Any, str] = {
 }
 
 
-# What is expected -----------------------------------------------------------------------------------------
+# Expectations ----------------------------------------------------------------------------------------------
 
 
 def expected(kind: Any) -> str:
-    """What a place takes: ``a number of seconds, 0 or more``, ``left or right``, ``a list``."""
-    return " or ".join(_expected(one) for one in alternatives(kind) if one is not NoneType)
+    """Say what a place takes: ``a number of seconds, 0 or more``, ``left or right``, ``a list``."""
+    return " or ".join(_expected(member) for member in alternatives(kind) if member is not NoneType)
 
 
 def _expected(kind: Any) -> str:
@@ -85,18 +85,18 @@ def _bounds(meta: dict[str, Any]) -> str:
     return f", {meta['ge']} or more"
 
 
-# What was found -------------------------------------------------------------------------------------------
+# Values ----------------------------------------------------------------------------------------------------
 
 
 def wrong(kind: Any, value: Any, spelled: str | None, from_environment: bool) -> str:
-    """What is wrong with a value, without the value, which could be a secret."""
+    """Say what is wrong with a value, without showing it: it could be a secret."""
     return f"expected {expected(kind)}{_found(kind, value)}{_hint(kind, value, spelled, from_environment)}"
 
 
 def _found(kind: Any, value: Any) -> str:
     name = _kind_of(value)
-    kinds = {_kind_of_type(one) for one in alternatives(kind)}
-    # It is of the right kind: what is expected says the bounds.
+    kinds = {_kind_of_type(member) for member in alternatives(kind)}
+    # If it is of the right kind, the expectation says the bounds.
     return "" if name in kinds or (name == "a number" and "a whole number" in kinds) else f", got {name}"
 
 
@@ -127,7 +127,7 @@ def _kind_of_type(kind: Any) -> str:
 
 
 def _hint(kind: Any, value: Any, spelled: str | None, from_environment: bool) -> str:
-    kinds = {_kind_of_type(one) for one in alternatives(kind)}
+    kinds = {_kind_of_type(member) for member in alternatives(kind)}
     if "text" in kinds and isinstance(value, bool):
         if spelled is not None:
             return f"; without quotes, YAML reads {spelled} as {str(value).lower()}: put it in quotes"
@@ -172,7 +172,7 @@ def unknown(key: str, value: Any, known: list[str]) -> UnknownKey:
     if key == "<<":
         return UnknownKey(key, "unknown key; merged mappings (<<) are not supported")
     word, *others = key.split() or [""]
-    # A key alone, without a colon, could be the secret that stands where its key is missing.
+    # A key alone, without a colon, could be a secret whose key was forgotten.
     near = difflib.get_close_matches(word, known, 1, 0.6 if value is not None else 0.85)
     if near and others:
         return UnknownKey(word, "expected a colon and a space behind the key", near[0])

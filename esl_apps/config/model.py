@@ -1,7 +1,6 @@
-"""YAML in, a frozen :class:`Config` out, or one :class:`ConfigError` that says where and what.
+"""The sections of a configuration: each key with its type, its default, and below it its meaning.
 
-Types, unknown keys and missing ones are msgspec's job; the file and line of what it complains about are
-this module's, and so are the rules that hold between keys.
+``reference`` reads the meanings for the docs, and a test compares them and the defaults with ``conf/esl_apps.yml``.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ class Dial(Section, frozen=True):
 
 
 class Rate(Section, frozen=True):
-    """Requests a second on one port of one node; None: no bound."""
+    """Limits on the requests of one port on one node. None: no limit."""
 
     per_token: PerSecond | None = 300
     """Requests a second with one token."""
@@ -168,7 +167,7 @@ class LegacyGet(Section, frozen=True):
 
 
 class Patterns(Section, frozen=True):
-    """The defaults are Teleforge's (contract §4); another country replaces them."""
+    """The defaults are those of Teleforge's API in South Africa; replace them elsewhere."""
 
     agent: str | None = None
     """Regex on agent; null: 3 or 4 digits, or as callee."""
@@ -244,8 +243,8 @@ class Cccp(Section, frozen=True):
     prompt_delay: Seconds = 1
     """From the answer to the first prompt."""
     cid_trust: Literal["any", "national", "pin", "attested"] = "national"
-    """What a caller number alone opens: any (all that the card may dial), national (calls within the country), pin
-    (nothing without a PIN), attested (all, if STIR/SHAKEN attests the number)."""
+    """Calls that a caller number alone opens: any (all that the card may dial), national (calls within the country),
+    pin (nothing without a PIN), attested (all, if STIR/SHAKEN attests the number)."""
     pin_from: Literal["anywhere", "enrolled"] = "anywhere"
     """Or enrolled: a PIN only opens from a number that is enrolled with the same account."""
     attest_header: str = "P-Asserted-Identity"
@@ -256,7 +255,7 @@ class Cccp(Section, frozen=True):
 
 
 class PinGuard(Section, frozen=True):
-    """Wrong PINs, counted over all nodes (``esl_apps/store/pin_guard.py``)."""
+    """Locks after wrong PINs, which ``store.pin_guard`` counts over all nodes."""
 
     window: Annotated[float, described("a number of seconds, 1 to 604800", ge=1, le=604_800)] = 3600
     """Time over which wrong PINs are counted."""
@@ -346,7 +345,7 @@ class Account(Bearer, frozen=True):
     realm: Annotated[str, described("a host name", pattern=r"^[A-Za-z0-9.-]*\Z", max_length=255)] = ""
     """Its SIP realm, for the Diversion header of calls that show the caller's own number; empty: localhost."""
     caller_id: CallerId | None = None
-    """What is shown if the caller's own number is not."""
+    """Caller ID of calls that don't show the caller's own number."""
     integrator: str | None = None
     """Whose Redis gets the account's records; without this, the top-level one."""
     caller_ids: list[str] = field(default_factory=list)
@@ -367,7 +366,7 @@ class Account(Bearer, frozen=True):
 
 class Inbound(Section, frozen=True):
     integrator: str
-    """Who is notified."""
+    """Integrator that is notified."""
     agents: Annotated[list[str], Meta(min_length=1)]
     """Extensions, all rung at once."""
     ring_timeout: Timeout = 20
@@ -375,14 +374,14 @@ class Inbound(Section, frozen=True):
 
 
 class Dialplan(Section, frozen=True):
-    """For ``esl-apps dialplan``: the nodes that the switch tries, in order; none: this one."""
+    """Further input of ``esl-apps dialplan``."""
 
     nodes: list[str] = field(default_factory=list)
     """Host:port of all nodes, the nearest first; empty: only this node."""
 
 
 class Config(Section, frozen=True):
-    """One node's configuration: every key of the contract's §2, its default, and nothing else."""
+    """One node's configuration."""
 
     node: Node = field(default_factory=Node)
     """This node: where it listens, how many calls it takes."""
@@ -401,7 +400,7 @@ class Config(Section, frozen=True):
     recordings: Recordings = field(default_factory=Recordings)
     """Where recordings are, and links to them."""
     prompts: Prompts = field(default_factory=Prompts)
-    """What callers hear."""
+    """Prompts that callers hear."""
     spool: Spool = field(default_factory=Spool)
     """The call records that the switch itself writes."""
     integrators: list[Integrator] = field(default_factory=list)
@@ -425,12 +424,15 @@ class Config(Section, frozen=True):
     """Further input of `esl-apps dialplan`."""
 
     def plan(self) -> NumberPlan:
-        """:raises ConfigError: the file of high-risk ranges can't be read."""
+        """Return the plan that numbers are read with.
+
+        :raises ConfigError: the file of high-risk ranges can't be read.
+        """
         return NumberPlan(self.dial.region, self.dial.extensions, self.dial.classifiers, self.high_risk())
 
     def high_risk(self) -> list[str]:
-        """The prefixes of ``spending.high_risk``. The package's own have none of this country's: what is far away for
-        most is next door here.
+        """The prefixes of ``spending.high_risk``. The package's list is used without the prefixes of this node's own
+        country, whose calls are local here.
 
         :raises ConfigError: they can't be read.
         """
@@ -440,11 +442,11 @@ class Config(Section, frozen=True):
 
     @property
     def advertise(self) -> str:
-        """Where a switch reaches this node's outbound server."""
+        """The address at which a switch reaches this node's event socket."""
         return self.node.advertise or self.node.listen
 
     def integrator(self, name: str) -> Integrator | None:
-        return next((one for one in self.integrators if one.name == name), None)
+        return next((integrator for integrator in self.integrators if integrator.name == name), None)
 
 
 class ReadConfig(Config, frozen=True):
@@ -455,5 +457,8 @@ class ReadConfig(Config, frozen=True):
 
 
 def sections(config: Config) -> list[tuple[str, Admin | Integrator]]:
-    """What has an HTTP port, the operator's first, and its place in the configuration."""
-    return [("admin", config.admin), *[(f"integrators[{i}]", one) for i, one in enumerate(config.integrators)]]
+    """Return the sections that have an HTTP port, the operator's first, each with its path."""
+    return [
+        ("admin", config.admin),
+        *[(f"integrators[{i}]", integrator) for i, integrator in enumerate(config.integrators)],
+    ]

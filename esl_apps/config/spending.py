@@ -10,7 +10,7 @@ from msgspec import field
 from esl_apps.config.fields import Count, Seconds, Section
 from esl_apps.core import limits as limits_module
 
-#: What a destination's country may be; 001: of no country.
+#: The countries that a destination can name; 001 is for numbers of no country.
 COUNTRIES = frozenset({*phonenumbers.SUPPORTED_REGIONS, "001"})
 
 
@@ -42,7 +42,7 @@ class Limits(DestinationLimits, frozen=True):
     5}}."""
 
     def read(self) -> limits_module.Limits:
-        named = {limits_module.read_destination(text): one.read() for text, one in self.destinations.items()}
+        named = {limits_module.read_destination(text): limits.read() for text, limits in self.destinations.items()}
         return replace(super().read(), destinations=named)
 
 
@@ -74,7 +74,9 @@ class Breaker(DestinationBreaker, frozen=True):
     """As in limits, each with its own breaker: {country:CU: {minutes_per_hour: 30}}."""
 
     def read(self) -> limits_module.Breaker:
-        named = {limits_module.read_destination(text): one.thresholds() for text, one in self.destinations.items()}
+        named = {
+            limits_module.read_destination(text): breaker.thresholds() for text, breaker in self.destinations.items()
+        }
         return limits_module.Breaker(
             replace(self.thresholds(), destinations=named), self.high_risk_calls_per_hour, self.end_calls
         )
@@ -85,7 +87,7 @@ def level(name: str, limits: Limits, breaker: Breaker) -> limits_module.Level:
 
 
 class Spending(Section, frozen=True):
-    """What all calls of all integrators and accounts together may cost."""
+    """Bounds for all calls of all integrators and accounts together."""
 
     high_risk: str | None = None
     """File with the number ranges that fraud dials (conf/high_risk.yml); null: the list of the package."""

@@ -15,13 +15,12 @@ TokenHash = Annotated[
 
 
 def hash_token(token: str) -> str:
-    """As a ``token_hash`` has it. No key and no salt: a token is long and random, and such a one is not found by
-    trying."""
+    """Hash a token for ``token_hash``. It needs no salt: a long random token can't be found by trying."""
     return "sha256:" + hashlib.sha256(token.encode()).hexdigest()
 
 
 class Bearer(Section, frozen=True):
-    """What has a token. ``parse`` leaves the hash alone: the token itself is not kept."""
+    """A section with a token. ``parse`` keeps only the hash of it."""
 
     token: str | None = None
     """The bearer token."""
@@ -30,7 +29,7 @@ class Bearer(Section, frozen=True):
 
     @property
     def digest(self) -> bytes:
-        """Empty where there is no token."""
+        """The SHA-256 of the token; empty without one."""
         return bytes.fromhex((self.token_hash or "").removeprefix("sha256:"))
 
 
@@ -38,16 +37,16 @@ class IntegratorToken(Bearer, frozen=True, kw_only=True):
     name: Name
     """Name of the token, for logs."""
     scopes: Annotated[list[Literal["call", "read", "record"]], Meta(min_length=1)]
-    """What it may be used for: call, read, record."""
+    """Uses that it is good for: call, read, record."""
 
 
 class CardsToken(Bearer, frozen=True, kw_only=True):
     name: Name
     """Name of the token, for logs."""
     scopes: Annotated[list[Literal["call", "read", "cards"]], Meta(min_length=1)]
-    """What it may be used for: call (autodial), read, cards."""
+    """Uses that it is good for: call (autodial), read, cards."""
 
 
 def digest_of(bearer: Bearer) -> bytes:
-    """The digest of a token that ``parse`` hasn't hashed yet, too."""
+    """``Bearer.digest``, also before ``parse`` has replaced the token by its hash."""
     return hashlib.sha256(bearer.token.encode()).digest() if bearer.token else bearer.digest

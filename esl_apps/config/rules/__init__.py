@@ -39,7 +39,7 @@ def check(draft: Draft, document: Document) -> None:
 
 
 def warn(draft: Draft, document: Document) -> list[Problem]:
-    """What a whole configuration, with no problem in it, should not have."""
+    """List the warnings of a whole configuration, one with no problem in it."""
     context = Context(draft, None)
     found = [document.problem(path, message) for rule in WARNINGS for path, message in rule(context)]
     return sorted(found, key=lambda problem: problem.line or 0)
@@ -56,7 +56,8 @@ def _plan(context: Context, document: Document) -> NumberPlan | None:
     try:
         context.config.high_risk()
     except ConfigError as error:
-        document.report("spending.high_risk", str(error))
+        for problem in error.problems:
+            document.report("spending.high_risk", str(problem))
         return None
     known = context.is_readable("dial") and context.is_readable("spending")
     wrong = any(problem.key.startswith("dial.") for problem in document.problems)

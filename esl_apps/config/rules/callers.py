@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from esl_apps.config.rules import context
 from esl_apps.config.rules.context import Context, Finding
-from esl_apps.core.numbers import NotDialable
 
 _HEADER = re.compile(r"From|[PX]-[A-Za-z0-9-]{1,62}", re.IGNORECASE)
 
@@ -38,11 +37,7 @@ def callback_and_dialthrough_have_a_number_each(c: Context) -> Iterator[Finding]
     cccp = c.config.cccp
     if c.plan is None or not cccp.cccp_cb_number or not cccp.cccp_cc_number:
         return
-    try:
-        same = c.plan.same(cccp.cccp_cb_number, cccp.cccp_cc_number)
-    except NotDialable:
-        return
-    if same:
+    if c.plan.same(cccp.cccp_cb_number, cccp.cccp_cc_number):
         yield "cccp.cccp_cb_number", "is cccp_cc_number, too: callback and dialthrough need a number each"
 
 

@@ -1,4 +1,4 @@
-"""What the rules look at, and the checks that several of them share."""
+"""The context that rules work in, and the checks that several of them share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from esl_apps.config import redis_url
 from esl_apps.config.decode import Draft
 from esl_apps.config.model import Config
 from esl_apps.core.numbers import CLASSES, NotDialable, NumberPlan
@@ -37,6 +36,16 @@ class Context:
         """The classes of numbers; None: the operator's own can't be read."""
         return {*CLASSES, *self.config.dial.classifiers} if self.is_readable("dial") else None
 
+    @property
+    def redis_urls(self) -> list[tuple[str, str]]:
+        """Each URL of a Redis with its path."""
+        own = [
+            (f"{path}.redis.url", integrator.redis.url)
+            for path, integrator in self.draft.integrators
+            if integrator.redis is not None
+        ]
+        return [("redis.url", self.config.redis.url), *own]
+
 
 Rule = Callable[[Context], Iterator[Finding]]
 
@@ -61,13 +70,6 @@ def networks(values: list[str], path: str) -> Iterator[Finding]:
             ipaddress.ip_network(text)
         except ValueError:
             yield f"{path}[{i}]", "expected an address or a CIDR network"
-
-
-def redis(url: str, path: str) -> Iterator[Finding]:
-    try:
-        redis_url.check(url)
-    except ValueError as error:
-        yield path, str(error)
 
 
 def numbers(plan: NumberPlan | None, texts: Iterable[tuple[str, str | None]]) -> Iterator[Finding]:

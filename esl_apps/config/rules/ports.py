@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from esl_apps.config import redis_url
 from esl_apps.config.model import Admin, Integrator
 from esl_apps.config.rules import context
 from esl_apps.config.rules.context import Context, Finding
@@ -35,10 +36,11 @@ def nothing_listens_twice(c: Context) -> Iterator[Finding]:
 
 
 def redis_urls_can_be_read(c: Context) -> Iterator[Finding]:
-    yield from context.redis(c.config.redis.url, "redis.url")
-    for path, integrator in c.draft.integrators:
-        if integrator.redis is not None:
-            yield from context.redis(integrator.redis.url, f"{path}.redis.url")
+    for path, url in c.redis_urls:
+        try:
+            redis_url.check(url)
+        except ValueError as error:
+            yield path, str(error)
 
 
 def certificates_can_be_used(c: Context) -> Iterator[Finding]:

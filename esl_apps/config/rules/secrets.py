@@ -39,9 +39,7 @@ def _secrets(c: Context) -> Iterator[tuple[str, str | None]]:
         yield f"{path}.token", holder.token
         for inner_path, inner in inner_tokens(path, holder):
             yield f"{inner_path}.token", inner.token
-    urls = [("redis.url", config.redis.url)]
-    urls += [(f"{path}.redis.url", one.redis.url) for path, one in c.draft.integrators if one.redis is not None]
-    for path, url in urls:
+    for path, url in c.redis_urls:
         yield path, _password_of(url)
 
 
@@ -89,8 +87,8 @@ def tokens_can_be_sent(c: Context) -> Iterator[Finding]:
 
 
 def tokens_of_a_port_differ(c: Context) -> Iterator[Finding]:
-    """Nobody could say which scopes a token has that is there twice. An account's may be the operator's, who may do
-    everything."""
+    """With the same token twice, its scopes would be uncertain. An account's token may be the operator's, which has all
+    of them."""
     admins: dict[bytes, str] = {}
     yield from _differ("admin", c.config.admin, admins)
     for path, integrator in c.draft.integrators:

@@ -82,7 +82,9 @@ def nothing_limits_spending(c: Context) -> Iterator[Finding]:
     for account in config.accounts.values():
         limits += [account.limits, account.card_limits]
         breakers.append(account.breaker)
-    if all(one == Limits() for one in limits) and all(one == Breaker(end_calls=one.end_calls) for one in breakers):
+    limited = any(section != Limits() for section in limits)
+    watched = any(section != Breaker(end_calls=section.end_calls) for section in breakers)
+    if not limited and not watched:
         yield "spending", "no limit and no breaker: nothing stops a fraud before the bill comes"
 
 
@@ -97,9 +99,7 @@ def everyone_is_trusted(c: Context) -> Iterator[Finding]:
 
 
 def redis_database_is_not_a_number(c: Context) -> Iterator[Finding]:
-    urls = [("redis.url", c.config.redis.url)]
-    urls += [(f"{path}.redis.url", one.redis.url) for path, one in c.draft.integrators if one.redis is not None]
-    for path, url in urls:
+    for path, url in c.redis_urls:
         parts = urlsplit(url)
         database = parts.path.strip("/")
         if parts.scheme in ("redis", "rediss") and database and not database.isdigit():

@@ -59,7 +59,7 @@ def test_load_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_load_failing_disk_is_refused() -> None:
-    # A read there fails, whoever reads.
+    # Reading there fails for every user.
     assert refusal_of(Path("/proc/self/mem")) == "/proc/self/mem: can't be read: Input/output error"
 
 

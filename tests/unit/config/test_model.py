@@ -9,8 +9,8 @@ import msgspec
 import pytest
 import yaml
 
-from esl_apps.config import load, model, parse
-from tests.support.configurations import SECRETS, SHIPPED, read
+from esl_apps.config import load, model, parse, spending
+from tests.support.configurations import LEAST, SECRETS, SHIPPED, read
 
 
 def test_shipped_file_has_the_promised_values() -> None:
@@ -57,9 +57,9 @@ def test_shipped_file_has_every_key() -> None:
         (model.Account, acme),
         (model.Disa, acme["disa"]["front"]),
         (model.Inbound, shipped["inbound"]["27115550000"]),
-        (model.Spending, shipped["spending"]),
-        (model.Limits, shipped["spending"]["limits"]),
-        (model.Breaker, shipped["spending"]["breaker"]),
+        (spending.Spending, shipped["spending"]),
+        (spending.Limits, shipped["spending"]["limits"]),
+        (spending.Breaker, shipped["spending"]["breaker"]),
     ]
     missing = {
         f"{kind.__name__}.{one.encode_name}"
@@ -157,3 +157,16 @@ def test_limits_and_breakers_keep_their_destinations() -> None:
     breaker = made.spending.breaker.read()
     assert (breaker.high_risk_calls_per_hour, breaker.end_calls) == (1, True)
     assert {str(one): own.calls_per_day for one, own in breaker.thresholds.destinations.items()} == {"high_risk": 3}
+
+
+def test_level_has_the_limits_and_the_breaker_of_its_name() -> None:
+    made = read("spending: {limits: {calls_per_day: 9}, breaker: {calls_per_hour: 5}}\n").spending
+    level = spending.level("system", made.limits, made.breaker)
+    assert level.limits is not None
+    assert level.breaker is not None
+    assert (level.name, level.limits.calls_per_day, level.breaker.thresholds.calls_per_hour) == ("system", 9, 5)
+
+
+def test_advertise_is_listen_unless_it_is_set() -> None:
+    assert parse(LEAST, {}).advertise == "127.0.0.1:8084"
+    assert parse(LEAST.replace("name: app1", 'advertise: "10.0.0.1:8084"'), {}).advertise == "10.0.0.1:8084"

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from esl_apps.config import parse, reader
 from tests.support.configurations import LEAST, SECRETS, SHIPPED, problems_of, read, refusal
 
-# What is accepted -----------------------------------------------------------------------------------------
+# Accepted texts -------------------------------------------------------------------------------------------
 
 
 def test_json_is_read_as_yaml() -> None:

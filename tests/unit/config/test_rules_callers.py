@@ -37,3 +37,13 @@ def test_two_wrong_numbers_are_not_compared() -> None:
 def test_lock_longer_than_the_longest_is_refused(key: str, lock: int) -> None:
     told = problems_of(LEAST + f"pin_guard:\n  lock: {lock}\n")
     assert f"f.yml:6: pin_guard.{key}: is shorter than lock, which is the first" in told
+
+
+def test_number_that_cannot_be_compared_is_reported_once() -> None:
+    told = problems_of(LEAST + "cccp: {cccp_cb_number: '0115550000', cccp_cc_number: x}\n")
+    assert [line.split(": ")[1] for line in told] == ["cccp.cccp_cc_number"]
+
+
+def test_default_password_at_a_wrong_address_is_reported_once() -> None:
+    told = problems_of(LEAST.replace('"127.0.0.1:8021", password: s3cret', "fs, password: ClueCon"))
+    assert told == ["f.yml:1: switches[0].address: expected host:port"]

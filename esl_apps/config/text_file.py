@@ -1,0 +1,27 @@
+"""Read the text of a file, or say in plain words why it can't be read."""
+
+from __future__ import annotations
+
+from esl_apps.config.problems import ConfigError
+
+
+def read_text(path: str) -> str:
+    """Return a file's text without its byte order mark.
+
+    :raises ConfigError: it can't be opened, or isn't UTF-8.
+    """
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+    except IsADirectoryError:
+        raise ConfigError("is a folder; expected a file", file=path) from None
+    except OSError as error:
+        raise ConfigError(f"can't be read: {error.strerror}", file=path) from None
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError("is in UTF-16; save it as UTF-8", line=1, file=path)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        message = f"the byte 0x{content[error.start]:02x} isn't UTF-8; save the file as UTF-8"
+        raise ConfigError(message, line=line, file=path) from None
