@@ -193,6 +193,7 @@ class MetricsTable(Generated):
                 ", ".join(f"``{label}``" for label in collector._labelnames),
                 text(collector._documentation) + ".",
             ])  # fmt: skip
+        yield from ["", ".. index::", *(f"   pair: metric; {row[0].strip('`')}" for row in sorted(rows)), ""]
         yield from table(["Metric", "Type", "Labels", "Meaning"], sorted(rows), "38 12 16 34")
 
 
@@ -257,7 +258,7 @@ class CommandLine(Generated):
         if default and default not in meaning:
             meaning = f"{meaning} (default: `{default}`)" if meaning else f"default: `{default}`"
         meaning = re.sub(r"(?<![\w`/:])(\$?[A-Z_]{2,}:[A-Z]+|--[a-z-]+)(?![\w`])", r"`\1`", meaning)
-        return [f"``{shown}``", text(meaning[:1].upper() + meaning[1:]) + "."]
+        return [f"``{shown}``", text(meaning[:1].upper() + meaning[1:]) + "."] if meaning else None
 
 
 # HTTP ---------------------------------------------------------------------------------------------

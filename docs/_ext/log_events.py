@@ -123,7 +123,8 @@ def described() -> dict[str, tuple[Event, str]]:
 class LogEvents(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         self.env.note_reread()  # the code isn't a file of the site, so look each time
-        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 27 10 63", ""]
+        lines = [".. index::", *(f"   pair: log event; {name}" for name in described()), ""]
+        lines += [".. list-table::", "   :header-rows: 1", "   :widths: 27 10 63", ""]
         lines += ["   * - Event", "     - Level", "     - Meaning, and its other fields"]
         for name, (event, meaning) in sorted(described().items(), key=lambda item: item[0].lower()):
             fields = ", ".join(f"``{field}``" for field in sorted(event.fields - {"call_ref"}))
