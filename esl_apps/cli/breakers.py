@@ -12,7 +12,6 @@ from esl_apps.store import keys
 from esl_apps.store.card_fields import CARD_ID
 from esl_apps.store.cards import CardStore
 from esl_apps.store.redis_client import Client
-from esl_apps.store.script import asking_redis
 
 _THRESHOLDS = ("calls_per_hour", "calls_per_day", "minutes_per_hour", "minutes_per_day", "high_risk_calls_per_hour")
 
@@ -64,8 +63,7 @@ def _words(breaker: Breaker | DestinationBreaker) -> str:
 
 def forget(client: Client, scope: str) -> None:
     """A breaker counts from nothing. :raises StoreUnavailable: Redis is away."""
-    with asking_redis():
-        for counted in (f"{BREAKER}:{scope}", f"{BREAKER}:{scope}/{HIGH_RISK}"):
-            # One at a time: in a cluster they are on different slots.
-            client.delete(keys.usage_calls(counted))
-            client.delete(keys.usage_sums(counted))
+    for counted in (f"{BREAKER}:{scope}", f"{BREAKER}:{scope}/{HIGH_RISK}"):
+        # One at a time: in a cluster they are on different slots.
+        client.delete(keys.usage_calls(counted))
+        client.delete(keys.usage_sums(counted))

@@ -13,6 +13,7 @@ from esl_apps.config import warnings
 from esl_apps.config.model import Config, sections
 from esl_apps.config.problems import ConfigError
 from esl_apps.config.spending import Limits
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, Unavailable
 from esl_apps.net.address import is_loopback, split_address
@@ -104,8 +105,8 @@ def _redis(config: Config) -> Iterator[Result]:
     for url, key in urls.items():
         try:
             redis_client.connect(url).ping()
-        except (ValueError, *redis_client.ERRORS) as error:
-            yield Result(key, False, str(error))
+        except (ValueError, StoreUnavailable) as error:
+            yield Result(key, False, str(error).removeprefix("redis: "))
         else:
             yield Result(key, True, "answers")
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from esl_apps.cli.embedded_redis import redis_server
 from esl_apps.core.notification import CDR_LIST, INBOUND_LIST
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.snapshot import timeline
 from esl_apps.store.calls import Store
+from esl_apps.store.redis_client import Client, connect
 
 _HOST = "127.0.0.1"
 _START = 15.0
@@ -50,7 +50,7 @@ class Stage:
     pin: str
     control: str
     node: str
-    redis: redis.Redis
+    redis: Client
     store: Store
 
     def request(self, method: str, path: str, body: object = None) -> Any:
@@ -110,7 +110,7 @@ def run() -> int:
             ):
                 print(f"\n{name}")
                 call(stage)
-    except (DemoFailed, OSError, redis.RedisError) as error:
+    except (DemoFailed, OSError, StoreUnavailable) as error:
         print(f"\nesl-apps demo: {error}", file=sys.stderr)
         return 1
     print("\nAll calls came out as they should.")
@@ -223,7 +223,8 @@ def _stage() -> Iterator[Stage]:
         }
         file = folder / "esl_apps.yml"
         file.write_text(json.dumps(config))
-        client = redis.Redis(port=ports["redis"])
+        # Longer than the longest wait for a record.
+        client = connect(f"redis://{at['redis']}/0", timeout=20.0)
         _start(
             stack,
             "redis-server",
@@ -266,7 +267,7 @@ def _start(stack: ExitStack, name: str, command: list[str], ready: Callable[[], 
             if ready():
                 print(f"{name} is up")
                 return
-        except (OSError, DemoFailed, redis.RedisError):
+        except (OSError, DemoFailed, StoreUnavailable):
             pass
         if process.poll() is not None or time.monotonic() > deadline:
             raise DemoFailed(f"{name} did not start")

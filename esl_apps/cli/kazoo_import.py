@@ -25,7 +25,6 @@ from esl_apps.store import keys
 from esl_apps.store.card_fields import CARD_ID, FIELDS, NAME, SPELLINGS
 from esl_apps.store.cards import CardStore, IdTaken
 from esl_apps.store.redis_client import Client
-from esl_apps.store.script import asking_redis
 
 TOOK, SAME, LEFT, FAILED = "took", "same", "left", "FAILED"
 
@@ -176,8 +175,7 @@ class _Importer:
         id = str(document["_id"])
         what = f"{kind}/{id} ({where})"
         key, fingerprint = f"{kind}:{id}", self._fingerprint(document)
-        with asking_redis():
-            before = self._client.hget(keys.IMPORTED, key)
+        before = self._client.hget(keys.IMPORTED, key)
         if before is not None and before.decode() == fingerprint:
             return Result(SAME, what)
         try:
@@ -190,8 +188,7 @@ class _Importer:
             return Result(FAILED, what, str(refused))
         except UnicodeEncodeError:
             return Result(FAILED, what, "a text with half a surrogate pair in it")
-        with asking_redis():
-            self._client.hset(keys.IMPORTED, key, fingerprint)
+        self._client.hset(keys.IMPORTED, key, fingerprint)
         return Result(TOOK, what, message)
 
     def _fingerprint(self, document: Document) -> str:

@@ -116,8 +116,8 @@ def main(argv: list[str]) -> int:
         # ``esl-apps calls | head``: the reader has what it wanted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (StoreUnavailable, *redis_client.ERRORS) as error:
-        print(f"esl-apps: Redis: {error}", file=sys.stderr)
+    except StoreUnavailable as error:
+        print(f"esl-apps: Redis: {str(error).removeprefix('redis: ')}", file=sys.stderr)
         return 1
 
 

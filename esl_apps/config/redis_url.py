@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from redis.connection import parse_url
-
 _ENCODE = "; in a password, write / # ? @ : % as %2F %23 %3F %40 %3A %25"
+
+#: Options that are numbers. redis-py knows all of them and more, as ``client_name`` or ``ssl_ca_certs``.
+_NUMBERS: Mapping[str, Callable[[str], float]] = {
+    "db": int,
+    "health_check_interval": int,
+    "max_connections": int,
+    "protocol": int,
+    "socket_connect_timeout": float,
+    "socket_timeout": float,
+    "timeout": float,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RedisUrl:
+    """One server, as ``redis://``, ``rediss://`` (TLS) or ``unix://`` names it."""
+
+    scheme: str
+    host: str = "localhost"
+    port: int = 6379
+    path: str | None = None
+    """Of a Unix socket."""
+    db: int = 0
+    username: str | None = None
+    password: str | None = None
+    options: frozenset[str] = frozenset()
+    """The names of further options."""
+
+    @property
+    def where(self) -> str:
+        """Host and port, or the path: nothing that a log may not show."""
+        return f"{self.host}:{self.port}" if self.path is None else self.path
 
 
 def check(url: str) -> None:
@@ -17,13 +48,12 @@ def check(url: str) -> None:
     :raises ValueError: with what was expected, and without any part of the URL: it can hold a password.
     """
     scheme, _, rest = url.partition("://")
-    if scheme in ("redis", "rediss"):
-        _parsed(url, f"{scheme}://[USER:PASSWORD@]HOST[:PORT][/DB]")
-    elif scheme == "unix":
-        _parsed(url, "unix://[USER:PASSWORD@]/PATH[?db=DB]")
+    if scheme in ("redis", "rediss", "unix"):
+        server(url)
     elif scheme == "redis+cluster":
         form = "redis+cluster://[USER:PASSWORD@]HOST:PORT"
-        if not _parsed(f"redis://{rest}", form).get("host"):
+        _server(f"redis://{rest}", form)
+        if not urlsplit(f"redis://{rest}").hostname:
             raise ValueError(f"expected {form}")
     elif scheme == "redis+sentinel":
         sentinel(rest)
@@ -31,15 +61,43 @@ def check(url: str) -> None:
         raise ValueError("expected redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
 
 
-def _parsed(url: str, form: str) -> dict[str, Any]:
+def server(url: str) -> RedisUrl:
+    """Read the URL of one server, as redis-py would. :raises ValueError: as ``check``."""
+    scheme = url.partition(":")[0]
+    if scheme == "unix":
+        return _server(url, "unix://[USER:PASSWORD@]/PATH[?db=DB]")
+    return _server(url, f"{scheme}://[USER:PASSWORD@]HOST[:PORT][/DB]")
+
+
+def _server(url: str, form: str) -> RedisUrl:
     try:
-        return dict(parse_url(url))  # type: ignore[no-untyped-call]
-    except ValueError as error:
-        # redis-py's messages show what it takes for a port: the beginning of a password that holds a slash.
-        option = re.match(r"Invalid value for '(\w+)'", str(error))
-        if option:
-            raise ValueError(f"the option {option[1]} has a value that it can't have") from None
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
         raise ValueError(f"expected {form}{_ENCODE}") from None
+    options = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    numbers: dict[str, float] = {}
+    for name, read in _NUMBERS.items():
+        if name in options:
+            try:
+                numbers[name] = read(options[name])
+            except ValueError:
+                raise ValueError(f"the option {name} has a value that it can't have") from None
+    path = unquote(parts.path)
+    # redis-py takes database 0 if the path is not a number.
+    digits = path.replace("/", "")
+    is_socket = parts.scheme == "unix"
+    db = int(digits) if not is_socket and digits.isascii() and digits.isdigit() else 0
+    return RedisUrl(
+        scheme=parts.scheme,
+        host=unquote(parts.hostname or "localhost"),
+        port=port or 6379,
+        path=path if is_socket else None,
+        db=int(numbers.get("db", db)),
+        username=unquote(parts.username) if parts.username else options.get("username"),
+        password=unquote(parts.password) if parts.password else options.get("password"),
+        options=frozenset(options) - {"db", "username", "password"},
+    )
 
 
 def sentinel(rest: str) -> tuple[list[tuple[str, int]], str, int, dict[str, Any]]:

@@ -26,7 +26,6 @@ from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
 from esl_apps.node.snapshot import snapshot
 from esl_apps.store.calls import same_body
-from esl_apps.store.script import asking_redis
 
 #: Seconds in which a call of another node's may not be in Redis yet, and how often it is looked for meanwhile.
 _YOUNG, _YOUNG_TRIES = 0.5, 10
@@ -85,8 +84,7 @@ class CallsPort:
         if not _KEY.fullmatch(key):
             raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
         ref = new_ref()
-        with asking_redis():
-            claim = self.services.store.claim(self.name, key, raw, ref)
+        claim = self.services.store.claim(self.name, key, raw, ref)
         if claim is None:
             return self._place_claimed(fields, ref, key)
         if not same_body(claim, raw):
@@ -94,11 +92,8 @@ class CallsPort:
         call = self.find(claim.call_ref)
         if call is not None:
             return Accepted(call["call_ref"], call["contact_ref"], call["state"])
-        with asking_redis():
-            # Killed between the claim and the call: nobody will ever answer for that request.
-            mine = self.services.membership.is_dead(claim.boot) and self.services.store.reclaim(
-                self.name, key, claim, ref
-            )
+        # Killed between the claim and the call: nobody will ever answer for that request.
+        mine = self.services.membership.is_dead(claim.boot) and self.services.store.reclaim(self.name, key, claim, ref)
         if mine:
             return self._place_claimed(fields, ref, key)
         raise problem(409, "in_progress", "the first request with this key is still running", "Idempotency-Key")
@@ -121,11 +116,10 @@ class CallsPort:
         live = self.services.calls.live.get(ref)
         # Another node that has just placed it says so a moment later: who asks this one is not told that there is none.
         tries = _YOUNG_TRIES if abs(time.time() - reference.began(ref)) < _YOUNG else 1
-        with asking_redis():
-            call = snapshot(live.attempt) if live is not None else self.services.store.call(ref)
-            while call is None and (tries := tries - 1):
-                gevent.sleep(_YOUNG / _YOUNG_TRIES)
-                call = self.services.store.call(ref)
+        call = snapshot(live.attempt) if live is not None else self.services.store.call(ref)
+        while call is None and (tries := tries - 1):
+            gevent.sleep(_YOUNG / _YOUNG_TRIES)
+            call = self.services.store.call(ref)
         return call if call is not None and call["integrator"] == self.name else None
 
     # Dry run ------------------------------------------------------------------------------------------

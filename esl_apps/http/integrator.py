@@ -21,7 +21,6 @@ from esl_apps.http.server import Wsgi
 from esl_apps.net.address import within
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
-from esl_apps.store.script import asking_redis
 
 _CALLS = "/click2dial/calls"
 _FILTERS = ("state", "agent", "contact_ref")
@@ -65,8 +64,7 @@ def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> N
         limit = req.get_param_as_int("limit", min_value=1, max_value=_MOST, default=_PAGE)
     except falcon.HTTPBadRequest:
         raise problem(422, "value", f"expected a number from 1 to {_MOST}", "limit") from None
-    with asking_redis():
-        calls, following = port.services.store.calls(port.name, wanted, limit, before)
+    calls, following = port.services.store.calls(port.name, wanted, limit, before)
     answer(resp, 200, {"calls": calls, "next": following})
 
 

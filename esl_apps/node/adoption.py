@@ -34,7 +34,6 @@ from esl_apps.node.services import Services
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.store.essence import Essence, restored
 from esl_apps.store.membership import BEAT
-from esl_apps.store.redis_client import ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ class Adoption:
                 self._looked = time.monotonic()
                 self._tidy()
             self._away = False
-        except (StoreUnavailable, *ERRORS) as error:
+        except StoreUnavailable as error:
             if not self._away:
                 log.warning("membership_unreachable", extra={"reason": str(error)})
             self._away = True
@@ -111,12 +110,12 @@ class Adoption:
     def _is_followed(self, ref: str) -> bool:
         """Whether another live process has the call. False if Redis can't say."""
         roster = self._services.membership
-        with suppress(*ERRORS):
+        with suppress(StoreUnavailable):
             return self._services.store.essence(ref, roster.living()) is not None
         return False
 
     def _inherit(self, boot: str) -> None:
-        """:raises redis.RedisError: Redis is away."""
+        """:raises StoreUnavailable: Redis is down."""
         services = self._services
         left = services.store.live([boot])[boot]
         if not left:
@@ -138,7 +137,7 @@ class Adoption:
         ref = call.call_ref
         if ref in services.calls.live:
             return
-        with suppress(*ERRORS):
+        with suppress(StoreUnavailable):
             # If Redis is down the call may get a second record, of which Redis takes one.
             known = services.store.call(ref)
             if known is not None and known["state"] == terms.ENDED:
@@ -262,7 +261,7 @@ class Adoption:
 
     def _end(self, live: Live) -> None:
         services, attempt = self._services, live.attempt
-        with suppress(*ERRORS):
+        with suppress(StoreUnavailable):
             if not services.store.has(attempt.call_ref):
                 # The node to which the caller was handed has taken it over.
                 services.calls.release(live)
@@ -332,7 +331,7 @@ class Adoption:
     # The switch's CDR files ---------------------------------------------------------------------------
 
     def _tidy(self) -> None:
-        """Remove the CDR files of calls that have their record. :raises redis.RedisError: Redis is away."""
+        """Remove the CDR files of calls that have their record. :raises StoreUnavailable: Redis is away."""
         services, switch_cdr = self._services, self._services.switch_cdr
         switch_cdr.look()
         for ref in switch_cdr.calls():

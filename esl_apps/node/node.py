@@ -11,6 +11,7 @@ import gevent
 from esl_apps.apps import APPLICATIONS
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.server import OutboundServer
 from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption
@@ -20,7 +21,6 @@ from esl_apps.node.services import Services, build_services
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.node.workers import Share
 from esl_apps.observe.metrics import Scrapes
-from esl_apps.store.redis_client import ERRORS
 
 
 class Node:
@@ -118,7 +118,7 @@ class Node:
         services.breakers.stop()
         self._adoption.stop()
         services.store.stop()
-        with suppress(*ERRORS):
+        with suppress(StoreUnavailable):
             # Leave the cluster last: from here on other nodes, or our next run, own the calls still up.
             services.membership.leave()
         services.call_log.close()

@@ -25,7 +25,6 @@ from esl_apps.esl.wire import Event
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
 from esl_apps.store.essence import Essence, essence, restored
-from esl_apps.store.redis_client import ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +137,7 @@ class Visit:
                 return None
             boot, known = found
             services.store.take_over(known, boot)
-        except (StoreUnavailable, *ERRORS) as error:
+        except StoreUnavailable as error:
             log.error("handed_back_call_unknown", extra={"reason": str(error)})
             return None
         return known

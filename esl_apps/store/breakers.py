@@ -17,7 +17,7 @@ from esl_apps.core.numbers import Number
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
-from esl_apps.store.script import Script, asking_redis
+from esl_apps.store.script import Script
 
 log = logging.getLogger(__name__)
 
@@ -118,14 +118,12 @@ class Breakers:
 
     def log(self, count: int = 20) -> list[Line]:
         """The latest trips and resets, newest first."""
-        with asking_redis():
-            raw = self._client.lrange(keys.BREAKER_LOG, 0, count - 1)
+        raw = self._client.lrange(keys.BREAKER_LOG, 0, count - 1)
         return [msgspec.json.decode(line, type=Line) for line in raw]
 
     def refresh(self) -> None:
         """Read what is tripped."""
-        with asking_redis():
-            raw = self._client.hgetall(keys.TRIPPED)
+        raw = self._client.hgetall(keys.TRIPPED)
         found = {scope.decode(): _read(value) for scope, value in raw.items()}
         before = self._tripped or {}
         for scope in [scope for scope in before if scope not in found]:

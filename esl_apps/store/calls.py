@@ -19,8 +19,10 @@ from gevent.lock import Semaphore
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
+from esl_apps.store.errors import read_json
 from esl_apps.store.essence import Essence
-from esl_apps.store.redis_client import ERRORS, Client, Unreadable
+from esl_apps.store.redis_client import Client
+from esl_apps.store.redis_py import Command
 from esl_apps.store.script import Script
 
 log = logging.getLogger(__name__)
@@ -117,7 +119,7 @@ class Store:
             if not self.healthy:
                 self.healthy = True
                 self._on_back()
-        except ERRORS as error:
+        except StoreUnavailable as error:
             self._away(error)
         return self.healthy
 
@@ -147,19 +149,10 @@ class Store:
             gevent.sleep(PING_AWAY)
             return False
         try:
-            pool = getattr(self._client, "connection_pool", None)
-            if pool is None:
-                gevent.sleep(PING_EVERY)
-                return False
-            connection = pool.get_connection("PING")
-            try:
-                connection.can_read(timeout=PING_EVERY)
-            finally:
-                pool.release(connection)
-        except ERRORS as error:
+            return bool(self._client.closes_within(PING_EVERY))
+        except StoreUnavailable as error:
             self._away(error)
             return True
-        return False
 
     # Calls --------------------------------------------------------------------------------------------
 
@@ -196,26 +189,25 @@ class Store:
         self._on_its_way = pending
         try:
             self._make_known()
-            pipeline = self._client.pipeline(transaction=False)
+            commands: list[Command] = []
             for ref, (take, essence) in pending.items():
                 snapshot = take()
                 index = keys.calls(snapshot["integrator"] or "")
-                # Not redis-py's methods: what they find out of their arguments costs more than the rest of it.
-                pipeline.execute_command("SET", keys.call(ref), msgspec.json.encode(snapshot), "EX", KEEP)
-                pipeline.execute_command("ZADD", index, 0, ref)
+                commands.append(("SET", keys.call(ref), msgspec.json.encode(snapshot), "EX", KEEP))
+                commands.append(("ZADD", index, 0, ref))
                 if essence is None:
-                    pipeline.execute_command("HDEL", self._live, ref)
+                    commands.append(("HDEL", self._live, ref))
                     # References sort by time: what lies before a day ago goes by name.
                     oldest = f"{int((time.time() - KEEP) * 1000):012x}"
-                    pipeline.execute_command("ZREMRANGEBYLEX", index, "-", f"({oldest[:8]}-{oldest[8:]}")
+                    commands.append(("ZREMRANGEBYLEX", index, "-", f"({oldest[:8]}-{oldest[8:]}"))
                 else:
-                    pipeline.execute_command("HSET", self._live, ref, essence)
-            pipeline.execute()
+                    commands.append(("HSET", self._live, ref, essence))
+            self._client.send_all(commands)
         except BaseException as error:
             # Whatever it is, to be stopped among it: it is still to be written.
             for ref, changed in pending.items():
                 self._pending.setdefault(ref, changed)
-            if isinstance(error, (StoreUnavailable, *ERRORS)):
+            if isinstance(error, StoreUnavailable):
                 return False
             raise
         finally:
@@ -223,7 +215,7 @@ class Store:
         return True
 
     def call(self, ref: str) -> dict[str, Any] | None:
-        """:raises redis.RedisError: Redis is away."""
+        """:raises StoreUnavailable: Redis is down."""
         changed = self._pending.get(ref) or self._on_its_way.get(ref)
         if changed is not None:
             return changed[0]()
@@ -234,7 +226,7 @@ class Store:
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Newest first, and where the next page begins (None: there is none).
 
-        ``wanted``: field → value that must be equal. :raises redis.RedisError: Redis is away.
+        ``wanted``: field → value that must be equal. :raises StoreUnavailable: Redis is down.
         """
         self._flush()
         found: list[dict[str, Any]] = []
@@ -256,42 +248,38 @@ class Store:
         return found, top[1:]
 
     def live(self, boots: Iterable[str]) -> dict[str, list[Essence]]:
-        """The live calls of processes, by process. :raises redis.RedisError: Redis is away."""
+        """The live calls of processes, by process. :raises StoreUnavailable: Redis is down."""
         listed = list(boots)
-        pipeline = self._client.pipeline(transaction=False)
-        for boot in listed:
-            pipeline.hvals(keys.live(boot))
+        answers = self._client.send_all([("HVALS", keys.live(boot)) for boot in listed])
         return {
             boot: [one for raw in found if (one := _essence(raw)) is not None]
-            for boot, found in zip(listed, pipeline.execute(), strict=True)
+            for boot, found in zip(listed, answers, strict=True)
         }
 
     def essence(self, ref: str, boots: Iterable[str]) -> tuple[str, Essence] | None:
-        """A live call's process and essence. :raises redis.RedisError: Redis is away."""
+        """A live call's process and essence. :raises StoreUnavailable: Redis is down."""
         listed = list(boots)
-        pipeline = self._client.pipeline(transaction=False)
-        for boot in listed:
-            pipeline.hget(keys.live(boot), ref)
-        for boot, raw in zip(listed, pipeline.execute(), strict=True):
+        answers = self._client.send_all([("HGET", keys.live(boot), ref) for boot in listed])
+        for boot, raw in zip(listed, answers, strict=True):
             if raw is not None and (one := _essence(raw)) is not None:
                 return boot, one
         return None
 
     def has(self, ref: str) -> bool:
-        """Whether a call is this process's. :raises redis.RedisError: Redis is away."""
+        """Whether a call is this process's. :raises StoreUnavailable: Redis is down."""
         if ref in self._pending or ref in self._on_its_way:
             return True
         return bool(self._client.hexists(self._live, ref))
 
     def forget(self, ref: str) -> None:
-        """A call that was taken over had ended. :raises redis.RedisError: Redis is away."""
+        """A call that was taken over had ended. :raises StoreUnavailable: Redis is down."""
         self._client.hdel(self._live, ref)
 
     def take_over(self, call: Essence, boot: str) -> bool:
         """Make a dead process's call this one's; False where another process was faster.
 
         One that dies between the two steps leaves the call to both, and a record that is pushed twice is one.
-        :raises redis.RedisError: Redis is away.
+        :raises StoreUnavailable: Redis is down.
         """
         self._client.hset(self._live, call.call_ref, msgspec.json.encode(call))
         if self._client.hdel(keys.live(boot), call.call_ref):
@@ -301,17 +289,17 @@ class Store:
 
     def _values(self, refs: Iterable[bytes]) -> list[bytes | None]:
         # Not MGET: in a cluster the calls stand on many slots.
-        pipeline = self._client.pipeline(transaction=False)
-        for ref in refs:
-            pipeline.get(keys.call(ref.decode("utf-8", "replace")))
-        return list(pipeline.execute())
+        answers: list[bytes | None] = self._client.send_all(
+            [("GET", keys.call(ref.decode("utf-8", "replace"))) for ref in refs]
+        )
+        return answers
 
     # Idempotency --------------------------------------------------------------------------------------
 
     def claim(self, integrator: str, key: str, body: bytes, call_ref: str) -> Claim | None:
         """Take an idempotency key for a call; None where it is now ours, else whose it was.
 
-        :raises redis.RedisError: Redis is away: nobody may dial on a guess.
+        :raises StoreUnavailable: Redis is down: nobody may dial on a guess.
         """
         claim = Claim(hashlib.sha256(body).hexdigest(), call_ref, self._boot)
         raw = self._client.set(
@@ -319,15 +307,12 @@ class Store:
         )
         if raw is None:
             return None
-        try:
-            return msgspec.json.decode(raw, type=Claim)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unreadable(f"an idempotency key's claim: {error}") from None
+        return read_json(raw, Claim)
 
     def reclaim(self, integrator: str, key: str, claim: Claim, call_ref: str) -> bool:
         """Take a key whose process died before it dialled; False where another request was faster.
 
-        :raises redis.RedisError: Redis is away.
+        :raises StoreUnavailable: Redis is down.
         """
         fresh = Claim(claim.body, call_ref, self._boot)
         name = self._idempotency(integrator, key)
@@ -337,7 +322,7 @@ class Store:
         """Give a key back whose request was refused. Best effort: it ends by itself."""
         try:
             self._client.delete(self._idempotency(integrator, key))
-        except ERRORS as error:
+        except StoreUnavailable as error:
             log.warning("idempotency key not released", extra={"reason": str(error)})
 
     @staticmethod

@@ -30,8 +30,9 @@ from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.card_fields import _CHECKS, PIN, _spelled
+from esl_apps.store.errors import read_json, read_text
 from esl_apps.store.redis_client import Client
-from esl_apps.store.script import Script, asking_redis
+from esl_apps.store.script import Script
 from esl_apps.store.stale import Stale, T
 
 #: How often an update is tried when others change the same card at the same time.
@@ -113,8 +114,7 @@ class CardStore:
 
     def _by_claim(self, claim: str) -> Card | None:
         def ask() -> Card | None:
-            with asking_redis():
-                raw = self._client.hget(keys.CARDS, claim)
+            raw = self._client.hget(keys.CARDS, claim)
             return None if raw is None else _card(claim, raw)
 
         card = self._stale.ask(claim, ask)
@@ -123,9 +123,8 @@ class CardStore:
         return card
 
     def last_number(self, card_id: str) -> str | None:
-        with asking_redis():
-            raw = self._client.hget(keys.LAST_NUMBERS, card_id)
-            return None if raw is None else raw.decode()
+        raw = self._client.hget(keys.LAST_NUMBERS, card_id)
+        return None if raw is None else read_text(raw)
 
     def account(self, account_id: str) -> Account | None:
         """The account of the configuration, which takes no round trip, else the imported one."""
@@ -134,23 +133,22 @@ class CardStore:
         return self._stale.ask("a" + account_id, lambda: self._imported(account_id))
 
     def _imported(self, account_id: str) -> Account | None:
-        with asking_redis():
-            fields = self._client.hgetall(keys.account(account_id))
-            if b"account" not in fields:
-                return None
-            one = msgspec.json.decode(fields.pop(b"account"), type=_AccountDocument)
-            return Account(
-                id=account_id,
-                name=one.name,
-                realm=one.realm,
-                caller_id=one.caller_id,
-                caller_id_name=one.caller_id_name,
-                call_restriction=one.call_restriction,
-                users={
-                    field.decode().removeprefix("user:"): msgspec.json.decode(rules, type=dict[str, model.Rule])
-                    for field, rules in fields.items()
-                },
-            )
+        fields = self._client.hgetall(keys.account(account_id))
+        if b"account" not in fields:
+            return None
+        one = read_json(fields.pop(b"account"), _AccountDocument)
+        return Account(
+            id=account_id,
+            name=one.name,
+            realm=one.realm,
+            caller_id=one.caller_id,
+            caller_id_name=one.caller_id_name,
+            call_restriction=one.call_restriction,
+            users={
+                read_text(field).removeprefix("user:"): read_json(rules, dict[str, model.Rule])
+                for field, rules in fields.items()
+            },
+        )
 
     def card_limits(self, account_id: str) -> Limits | None:
         """What each card of an account may dial; ``Account.limits`` is for all of them together."""
@@ -200,7 +198,7 @@ class CardStore:
             if found is None:
                 return None
             old_claim, old_raw = found
-            old = _document(old_raw)
+            old = read_json(old_raw, _Document)
             kept = old_claim if merge or old_claim.startswith("p") else None
             claim, document = self._draft(fields, old if merge else _Document(id, account_id), kept)
             raw = msgspec.json.encode(document)
@@ -214,7 +212,7 @@ class CardStore:
     def delete(self, account_id: str, id: str) -> Card | None:
         """Delete a card; what it was, or None where this account has none of this id."""
         found = self._delete([keys.CARDS, keys.CARD_IDS, keys.cards_of(account_id), keys.LAST_NUMBERS], [id])
-        return _card(_text_of(found[0]), found[1]) if found else None
+        return _card(read_text(found[0]), found[1]) if found else None
 
     def page(self, account_id: str, limit: int, after: str | None = None) -> tuple[list[Card], str | None]:
         """An account's cards in the order of their ids, which is that of their creation here, and after which
@@ -222,7 +220,7 @@ class CardStore:
         found = self._page(
             [keys.CARDS, keys.CARD_IDS, keys.cards_of(account_id)], [f"({after}" if after else "-", limit + 1]
         )
-        cards = [_card(_text_of(found[i]), found[i + 1]) for i in range(0, len(found), 2)]
+        cards = [_card(read_text(found[i]), found[i + 1]) for i in range(0, len(found), 2)]
         return cards[:limit], cards[limit - 1].id if len(cards) > limit else None
 
     def _find(self, account_id: str, id: str) -> tuple[str, bytes] | None:
@@ -289,52 +287,37 @@ class CardStore:
     ) -> None:
         """Keep an imported account, in place of an earlier one; its users stay."""
         document = _AccountDocument(name, realm, caller_id, caller_id_name, call_restriction)
-        with asking_redis():
-            self._client.hset(keys.account(account_id), "account", msgspec.json.encode(document))
+        self._client.hset(keys.account(account_id), "account", msgspec.json.encode(document))
 
     def close_account(self, account_id: str) -> bool:
         """From now on the imported account is not known, and none of its cards opens anything; its users' rules
         stay for the day that it is imported again. False: there was none."""
-        with asking_redis():
-            return bool(self._client.hdel(keys.account(account_id), "account"))
+        return bool(self._client.hdel(keys.account(account_id), "account"))
 
     def put_user(self, account_id: str, user_id: str, call_restriction: Mapping[str, model.Rule]) -> None:
         """Keep a user's rules; none: forget the user."""
-        with asking_redis():
-            if call_restriction:
-                raw = msgspec.json.encode(call_restriction)
-                self._client.hset(keys.account(account_id), f"user:{user_id}", raw)
-            else:
-                self._client.hdel(keys.account(account_id), f"user:{user_id}")
+        if call_restriction:
+            raw = msgspec.json.encode(call_restriction)
+            self._client.hset(keys.account(account_id), f"user:{user_id}", raw)
+        else:
+            self._client.hdel(keys.account(account_id), f"user:{user_id}")
 
     def system_config(self, name: str) -> dict[str, Any]:
         """The imported keys of ``cccp`` or ``callflow.disa``, which go before the configuration file's; empty
         where none were imported. Checked when they came."""
 
         def ask() -> dict[str, Any]:
-            with asking_redis():
-                raw = self._client.hget(keys.SYSTEM_CONFIG, name)
-                return {} if raw is None else msgspec.json.decode(raw, type=dict[str, Any])
+            raw = self._client.hget(keys.SYSTEM_CONFIG, name)
+            return {} if raw is None else read_json(raw, dict[str, Any])
 
         return self._stale.ask("s" + name, ask)
 
     def put_system_config(self, name: str, settings: Mapping[str, Any]) -> None:
-        with asking_redis():
-            self._client.hset(keys.SYSTEM_CONFIG, name, msgspec.json.encode(settings))
-
-
-def _document(raw: bytes) -> _Document:
-    with asking_redis():
-        return msgspec.json.decode(raw, type=_Document)
-
-
-def _text_of(raw: bytes) -> str:
-    with asking_redis():
-        return raw.decode()
+        self._client.hset(keys.SYSTEM_CONFIG, name, msgspec.json.encode(settings))
 
 
 def _card(claim: str, raw: bytes) -> Card:
-    one = _document(raw)
+    one = read_json(raw, _Document)
     return Card(
         id=one.id,
         account_id=one.account_id,
@@ -349,9 +332,9 @@ def _card(claim: str, raw: bytes) -> Card:
 
 def _own(account_id: str, found: Sequence[bytes]) -> tuple[str, bytes] | None:
     """Claim and document that a script found; another account's is as one that is not there."""
-    if not found or _document(found[1]).account_id != account_id:
+    if not found or read_json(found[1], _Document).account_id != account_id:
         return None
-    return _text_of(found[0]), found[1]
+    return read_text(found[0]), found[1]
 
 
 def _card_of(found: tuple[str, bytes] | None) -> Card | None:

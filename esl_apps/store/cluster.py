@@ -6,17 +6,34 @@ from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
+import gevent
 import redis
 from redis.cluster import RedisCluster
+
+from esl_apps.store.errors import translating
+from esl_apps.store.redis_py import Translated
 
 #: How often a cluster's nodes are asked while their table changes.
 _TRIES = 5
 
 
-class _Cluster:
-    """A cluster's client asks its nodes when it is made; this one when it is used, so that a node starts while
-    its Redis is away. And it asks them anew when one of them fails, for which redis-py lets all who meet the failure
-    change one table at a time, each while another reads it: here one asks, and the others take what it found."""
+class _Cluster(Translated, RedisCluster):
+    def masters(self) -> list[Any]:
+        found: list[Any] = [self.get_redis_connection(node) for node in self.get_primaries()]  # type: ignore[no-untyped-call]
+        return found
+
+    def closes_within(self, seconds: float) -> bool:
+        """A cluster has no one connection to watch."""
+        gevent.sleep(seconds)
+        return False
+
+
+class ClusterClient:
+    """Connect on first use, so that a node starts while its Redis is down, and look for the cluster's nodes once.
+
+    redis-py asks a cluster's nodes as soon as its client is made. When one of them fails, it lets every greenlet that
+    meets the failure rebuild the same table while others read it. Here one rebuilds it and the others wait.
+    """
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         self._url = url
@@ -26,16 +43,16 @@ class _Cluster:
 
     def __getattr__(self, name: str) -> Any:
         if self._client is None:
-            with self._making:
+            with self._making, translating():
                 if self._client is None:
-                    client: Any = RedisCluster.from_url(self._url, **self._options)
+                    client: Any = _Cluster.from_url(self._url, **self._options)
                     client.nodes_manager.initialize = _one_for_all(client.nodes_manager.initialize)
                     self._client = client
         return getattr(self._client, name)
 
 
 def _one_for_all(initialize: Callable[..., None]) -> Callable[..., None]:
-    """Of those who call while one is at it, none does it again: what that one met, a fault too, is theirs."""
+    """Run ``initialize`` once for all who call it meanwhile; they share its outcome, a fault included."""
     lock = RLock()
     runs = 0
     fault: Exception | None = None
@@ -58,8 +75,10 @@ def _one_for_all(initialize: Callable[..., None]) -> Callable[..., None]:
 
 
 def _steadily(initialize: Callable[..., None], *arguments: Any, **named: Any) -> None:
-    """redis-py 5 takes a node that fails out of the table of those that it asks, for all its callers: "dictionary
-    changed size during iteration" for the one who reads it.
+    """Run ``initialize``, again if its table changed meanwhile.
+
+    redis-py 5 takes a node that fails out of the table of nodes to ask, for all its callers: one that reads it meets
+    "dictionary changed size during iteration".
 
     :raises redis.ConnectionError: it changes without end.
     """

@@ -94,15 +94,15 @@ class Roster:
         return set(self.peers) == {self.boot}
 
     def forget(self, boot: str) -> None:
-        """A process that left nothing behind. :raises redis.RedisError: Redis is away."""
+        """A process that left nothing behind. :raises StoreUnavailable: Redis is down."""
         self._client.hdel(keys.NODES, boot)
 
     def leave(self) -> None:
-        """This process ends: what it leaves is the others' at once. :raises redis.RedisError: Redis is away."""
+        """This process ends: what it leaves is the others' at once. :raises StoreUnavailable: Redis is down."""
         gone = msgspec.json.encode([self.name, self._advertise, True, "-1"])
         self._client.hset(keys.NODES, self.boot, gone)
 
 
 def boots(client: Client) -> list[str]:
-    """All processes that are known, for the command line. :raises redis.RedisError: Redis is away."""
+    """All processes that are known, for the command line. :raises StoreUnavailable: Redis is down."""
     return [boot.decode() for boot in client.hkeys(keys.NODES)]

@@ -24,8 +24,9 @@ from gevent.event import Event as Flag
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
+from esl_apps.store.errors import translating
 from esl_apps.store.journal import Entry, Journal
-from esl_apps.store.redis_client import ERRORS, Client
+from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
 log = logging.getLogger(__name__)
@@ -54,20 +55,18 @@ class _Kept(msgspec.Struct):
 def _persistence(client: Client) -> tuple[tuple[str, ...], float]:
     """Which processes the masters are; and since when (``time.monotonic``) what they took may not be on disk.
 
-    :raises redis.RedisError: one is away.
+    :raises StoreUnavailable: one is down.
     """
-    masters = (
-        [node.redis_connection for node in client.get_primaries()] if hasattr(client, "get_primaries") else [client]
-    )
     run_ids, ages = [], []
-    for master in masters:
-        info = master.info()
-        run_ids.append(str(info["run_id"]))
-        if info["aof_enabled"] and info["aof_last_write_status"] == "ok":
-            ages.append(SYNCED)
-        else:
-            # What the last dump has; it says its time in whole seconds.
-            ages.append(master.time()[0] - info["rdb_last_save_time"] + 1)
+    with translating():
+        for master in client.masters():
+            info = master.info()
+            run_ids.append(str(info["run_id"]))
+            if info["aof_enabled"] and info["aof_last_write_status"] == "ok":
+                ages.append(SYNCED)
+            else:
+                # What the last dump has; it says its time in whole seconds.
+                ages.append(master.time()[0] - info["rdb_last_save_time"] + 1)
     return tuple(sorted(run_ids)), time.monotonic() - max(ages)
 
 
@@ -138,7 +137,7 @@ class Outbox:
                 # Whatever it is, the records are still to be delivered.
                 if self.failing_since is None:
                     self.failing_since = time.time()
-                    unforeseen = None if isinstance(error, (StoreUnavailable, *ERRORS)) else error
+                    unforeseen = None if isinstance(error, StoreUnavailable) else error
                     log.warning("Redis away", extra={"outbox": self.name, "reason": str(error)}, exc_info=unforeseen)
                 gevent.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, BACKOFF_LAST)
@@ -188,7 +187,7 @@ class Outbox:
             if (any(self._kept.values()) or not self._run_ids) and self.failing_since is None:
                 try:
                     self._look()
-                except (StoreUnavailable, *ERRORS):
+                except StoreUnavailable:
                     # Away: the next look is at whatever comes back.
                     pass
                 except Exception:
@@ -197,7 +196,7 @@ class Outbox:
 
     def _look(self) -> None:
         """Let go of what Redis can't lose any more; where it is another process than it was, or another server
-        that was made the master, push again what that one does not have. :raises redis.RedisError: it is away."""
+        that was made the master, push again what that one does not have. :raises StoreUnavailable: it is down."""
         run_ids, durable = _persistence(self._client)
         if run_ids != self._run_ids and not self._run_ids:
             self._run_ids = run_ids
@@ -213,10 +212,7 @@ class Outbox:
         for name, kept in self._kept.items():
             if not kept:
                 continue
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.get(keys.seq(name))
-            pipeline.llen(name)
-            seq, length = pipeline.execute()
+            seq, length = self._client.send_all([("GET", keys.seq(name)), ("LLEN", name)])
             # A client takes the oldest first: what is older than all that is there was taken.
             taken = int(seq or 0) - int(length)
             while kept and (kept[0].seq <= taken or kept[0].at < durable):

@@ -8,34 +8,13 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-import msgspec
-
-from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store.redis_client import ERRORS, NO_SCRIPT, Client
+from esl_apps.store.errors import NoScript
+from esl_apps.store.redis_client import Client
+from esl_apps.store.redis_py import raise_first
 
 #: A line that stands for the text of ``lua/include/NAME.lua``. Redis has no modules for scripts (functions need
 #: Redis 7), and half of the scripts start with the same reading of the clock or share the sums of ``usage.py``.
 _INCLUDE = "-- include: "
-
-
-class Unreadable(StoreUnavailable):
-    """What stands in Redis is not what was written there."""
-
-
-class asking_redis:
-    """What a Redis that is away raises becomes :class:`StoreUnavailable`; so does what in it is not as it was written:
-    what can't be read opens nothing."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            return
-        if isinstance(error, ERRORS):
-            raise StoreUnavailable(f"redis: {error}") from None
-        if isinstance(error, (msgspec.DecodeError, UnicodeDecodeError)):
-            raise Unreadable(f"redis: what is stored can't be read: {error}") from None
 
 
 @cache
@@ -72,12 +51,11 @@ class Script:
 
     def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """:raises StoreUnavailable: Redis is down, or refuses."""
-        with asking_redis():
-            try:
-                return self._client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
-            except NO_SCRIPT:
-                # Redis was restarted, or has never seen it. EVAL loads it, on the right node of a cluster.
-                return self._client.execute_command("EVAL", self.text, len(keys), *keys, *args)
+        try:
+            return self._client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScript:
+            # Redis was restarted, or has never seen it. EVAL loads it, on the right node of a cluster.
+            return self._client.execute_command("EVAL", self.text, len(keys), *keys, *args)
 
     def on(self, keys: Sequence[str], args: Sequence[Any]) -> Run:
         """For :func:`run_all`."""
@@ -92,22 +70,18 @@ def run_all(client: Client, runs: Sequence[Run], *, strict: bool = True) -> list
     """
     if not runs:
         return []
-    with asking_redis():
-        answers = _send(client, [("EVALSHA", run.script.sha, run) for run in runs])
-        lost = [i for i, answer in enumerate(answers) if isinstance(answer, NO_SCRIPT)]
-        if lost:
-            again = _send(client, [("EVAL", runs[i].script.text, runs[i]) for i in lost])
-            for i, answer in zip(lost, again, strict=True):
-                answers[i] = answer
-    failed = next((answer for answer in answers if isinstance(answer, Exception)), None)
-    if strict and failed is not None:
-        raise StoreUnavailable(f"redis: {failed}")
+    answers = _send(client, [("EVALSHA", run.script.sha, run) for run in runs])
+    lost = [i for i, answer in enumerate(answers) if isinstance(answer, NoScript)]
+    if lost:
+        again = _send(client, [("EVAL", runs[i].script.text, runs[i]) for i in lost])
+        for i, answer in zip(lost, again, strict=True):
+            answers[i] = answer
+    if strict:
+        raise_first(answers)
     return answers
 
 
 def _send(client: Client, commands: Sequence[tuple[str, str, Run]]) -> list[Any]:
-    pipeline = client.pipeline(transaction=False)
-    for command, script, run in commands:
-        # redis-py has neither eval() nor evalsha() in a cluster's pipeline, though each is of one slot.
-        pipeline.execute_command(command, script, len(run.keys), *run.keys, *run.args)
-    return list(pipeline.execute(raise_on_error=False))
+    sent = [(command, script, len(run.keys), *run.keys, *run.args) for command, script, run in commands]
+    answers: list[Any] = client.send_all(sent, raise_on_error=False)
+    return answers

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store.script import Unreadable
+from esl_apps.store.errors import Unreadable
 
 #: Answers kept for a Redis that is away (``redis.stale_cards``).
 _STALE_MOST = 10000

@@ -20,8 +20,9 @@ import msgspec
 from esl_apps.core.reference import new_ref
 from esl_apps.core.timed_call import Frequency, Scheduled, TimedCall
 from esl_apps.store import keys
+from esl_apps.store.errors import read_json
 from esl_apps.store.redis_client import Client
-from esl_apps.store.script import Script, asking_redis
+from esl_apps.store.script import Script
 
 DAY = 86400
 #: Seconds until a call that was given back untried is due, so that a full node is not asked again at once.
@@ -70,8 +71,7 @@ class TimedCalls:
 
     def next_due(self) -> float | None:
         """When the next one is due or a taken one's lease ends; None if nothing is pending."""
-        with asking_redis():
-            first = self._client.zrange(self._due, 0, 0, withscores=True)
+        first = self._client.zrange(self._due, 0, 0, withscores=True)
         return float(first[0][1]) if first else None
 
     def claim_due(self, now: float, lease: float) -> TimedCall | None:
@@ -81,8 +81,7 @@ class TimedCalls:
         taken = self._claim(self._keys, [now, now + lease, claim])
         if taken is None:
             return None
-        with asking_redis():
-            id, number, *data = msgspec.json.decode(taken[0], type=_Document)
+        id, number, *data = read_json(taken[0], _Document)
         return TimedCall(id, number, tuple(data), taken[1], claim)
 
     def retry(self, call: TimedCall, due_at: float) -> bool:

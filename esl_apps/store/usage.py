@@ -31,7 +31,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.breakers import Breakers
 from esl_apps.store.redis_client import Client
-from esl_apps.store.script import Run, Script, asking_redis, run_all
+from esl_apps.store.script import Run, Script, run_all
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +134,7 @@ class UsageStore:
     def leave(self, holder: str, call_ref: str) -> None:
         self._held.discard((holder, call_ref))
         try:
-            with asking_redis():
-                self._client.zrem(keys.concurrent(holder), call_ref)
+            self._client.zrem(keys.concurrent(holder), call_ref)
         except StoreUnavailable as error:
             log.warning("limit not given back", extra={"call_ref": call_ref, "reason": str(error)})
 
@@ -202,7 +201,7 @@ class UsageStore:
         with suppress(StoreUnavailable):
             run_all(self._client, undo)
         if failed is not None:
-            raise StoreUnavailable(f"redis: {failed}")
+            raise failed
         tripped = [one for one in refused if one[0].bound.trips]
         for ticket, answer in tripped:
             self._trip(ticket, answer.decode())

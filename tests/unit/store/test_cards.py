@@ -18,6 +18,8 @@ from esl_apps.store import keys
 from esl_apps.store.cards import CardStore, IdTaken, hash_pin
 from esl_apps.store.redis_client import connect
 from esl_apps.store.stale import Stale
+from esl_apps.store.timed_calls import TimedCalls
+from esl_apps.store.usage import UsageStore
 from tests.support.node import RedisServer
 from tests.support.ports import free_port
 from tests.unit.store.conftest import ACCOUNTS, PIN_KEY, PLAN, commands, everything
@@ -424,8 +426,6 @@ def test_everything_says_so_when_redis_is_away(away: Any) -> None:
 
 
 def test_a_node_starts_while_its_redis_is_away() -> None:
-    from esl_apps.store.timed_calls import TimedCalls
-    from esl_apps.store.usage import UsageStore
 
     client = connect(f"redis+cluster://127.0.0.1:{free_port()}")
     cards = CardStore(client, PIN_KEY, PLAN, ACCOUNTS)

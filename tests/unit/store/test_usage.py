@@ -142,14 +142,14 @@ def test_a_call_that_ends_while_it_is_renewed_is_given_back(
     usage: UsageStore, other: UsageStore, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert usage.enter(HOLDER, 1, "a")
-    pipeline = client.pipeline
+    send_all = client.send_all
 
-    def slow(**options: Any) -> Any:
+    def slow(commands: Any, **options: Any) -> Any:
         # The call ends between the moment when renew looked and the moment when Redis hears of it.
         usage.leave(HOLDER, "a")
-        return pipeline(**options)
+        return send_all(commands, **options)
 
-    monkeypatch.setattr(client, "pipeline", slow)
+    monkeypatch.setattr(client, "send_all", slow)
     usage.renew()
     assert other.enter(HOLDER, 1, "b")
 
