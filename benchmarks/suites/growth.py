@@ -18,7 +18,7 @@ from benchmarks.load.node_bench import OWN, TOKEN, NodeBench
 from esl_apps.apps import click2dial
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.node.snapshot import snapshot
+from esl_apps.core.status import snapshot
 from esl_apps.store import keys
 from esl_apps.store.calls import Store
 
@@ -154,7 +154,15 @@ def write_calls(bench: NodeBench, count: int) -> list[str]:
     refs = []
     for i in range(count):
         now = time.time()
-        attempt = Attempt(click2dial.REF, "acme", "1000", "0820001234", OWN, "outbound", contact_ref=f"contact-{i}")
+        attempt = Attempt(
+            app=click2dial.REF,
+            integrator="acme",
+            extension="1000",
+            number="0820001234",
+            dial_number=OWN,
+            call_dir="outbound",
+            contact_ref=f"contact-{i}",
+        )
         attempt.switch = "fs1"
         attempt.dialled(now)
         for state in (terms.AGENT_RINGING, terms.AGENT_ANSWERED, terms.CALLEE_RINGING, terms.BRIDGED):

@@ -33,7 +33,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     dnis = call.header("Caller-Destination-Number") or ""
     queue = _queue_of(dnis, policy)
     if queue is None:
-        attempt = Attempt(REF, None, None, caller, presented(dnis), "external")
+        attempt = Attempt(app=REF, extension=None, number=caller, dial_number=presented(dnis), call_dir="external")
         host.begin(attempt)
         attempt.dialled(call.created_at)
         attempt.note("refused", "the number is not in the configuration's inbound")

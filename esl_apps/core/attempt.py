@@ -1,17 +1,18 @@
-"""One call's record: what happened to one attempt to join two parties, and how it reads in Redis.
+"""One attempt to connect two parties, while it lasts.
 
-An :class:`Attempt` is filled in while the call goes on and ended exactly once, whoever ends it; the
-:class:`Record` is what then stands. Fields and words: contract §6; Q.850 causes: ``causes``.
+An :class:`Attempt` is filled in while the call goes on and ends exactly once, whatever ends it; its :class:`Record`
+says how. Fields: ``call_fields``; words: ``terms``; Q.850 causes: ``causes``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
+
+from msgspec import Struct, field
 
 from esl_apps.core import causes
+from esl_apps.core.call_fields import CallFields, values_of
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.record import Record
@@ -19,8 +20,7 @@ from esl_apps.core.reference import new_ref
 from esl_apps.core.terms import AGENT_ANSWERED, BRIDGED, ENDED, QUEUED, STATES
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True, gc=False):
     """One line of a call's timeline."""
 
     at: float
@@ -29,46 +29,36 @@ class Moment:
     detail: str = ""
 
 
-@dataclass(slots=True)
-class Attempt:
-    """A live attempt. ``on_change`` is called at each new state and at the end, with the moment."""
+class Observer(Protocol):
+    """Hears of what happens to an attempt."""
 
-    app: str
-    integrator: str | None
-    extension: str | None
-    number: str | None
-    dial_number: str | None
-    call_dir: str
-    account_id: str | None = None
-    """Whose call it is: the integrator or the account."""
-    contact_ref: str = ""
+    def changed(self, attempt: Attempt, moment: Moment) -> None:
+        """It has entered a state, or has ended."""
+
+    def save(self, attempt: Attempt) -> None:
+        """Something is known that must outlive this process, and the state has not changed."""
+
+    def has_recording(self, attempt: Attempt) -> bool:
+        """Whether the file of ``recording_url`` exists."""
+
+
+class Attempt(CallFields, kw_only=True, eq=False):
+    """A live attempt: the fields of a call, and what this process alone has of it.
+
+    It is made of ``app``, ``call_dir`` and what else is known; its references and its first state come by themselves.
+    """
+
     call_ref: str = field(default_factory=new_ref)
     session_ref: str = ""
+    contact_ref: str = ""
     queued_at: float = field(default_factory=time.time)
-    switch: str | None = None
-    aleg_uuid: str | None = None
     state: str = QUEUED
-    dialed_at: float | None = None
-    answered_at: float | None = None
-    bridged_at: float | None = None
-    hold_time: int = 0
-    cancelled_by: str | None = None
-    recording_url: str | None = None
-    follows: bool = False
-    """Of a session that has its record: where this one dials nothing, it is no record of its own."""
-    holder: str | None = None
-    """Whose place among the concurrent calls its session has."""
-    order: dict[str, Any] | None = None
-    """What another process needs to go on with it, by its application."""
     timeline: list[Moment] = field(default_factory=list)
     record: Record | None = None
-    on_change: Callable[[Attempt, Moment], None] | None = None
+    """Once it has ended."""
+    observer: Observer | None = None
     charges: list[Charge] = field(default_factory=list)
     """What its legs are paid from."""
-    paid_for: list[dict[str, Any]] = field(default_factory=list)
-    """The same, for another process: ``Charge.essence``."""
-    on_save: Callable[[Attempt], None] | None = None
-    """Called where something is known that is to outlive this process, and no state has changed."""
 
     def __post_init__(self) -> None:
         self.session_ref = self.session_ref or self.call_ref
@@ -122,48 +112,43 @@ class Attempt:
             self.timeline.append(Moment(time.time() if at is None else at, what, detail))
 
     def save(self) -> None:
-        """What is known of it now outlives this process."""
-        if self.on_save is not None:
-            self.on_save(self)
+        """Make what is known of it outlive this process."""
+        if self.observer is not None:
+            self.observer.save(self)
 
     def end(self, reason: str, code: int, hung_up_by: str, at: float) -> bool:
         """End the attempt, once: False, and nothing changed, where it had ended before."""
         if self.record is not None:
             return False
         began = self.dialed_at if self.dialed_at is not None else self.queued_at
+        ended_at = max(at, began)
+        fields = dict(zip(CallFields.__struct_fields__, values_of(self), strict=True))
+        fields["state"], fields["dialed_at"] = ENDED, began
+        if self.bridged_at is None or not self._has_recording():
+            fields["recording_url"] = None
         self.record = Record(
-            call_ref=self.call_ref,
-            session_ref=self.session_ref,
-            contact_ref=self.contact_ref,
-            app=self.app,
-            integrator=self.integrator,
-            extension=self.extension,
-            number=self.number,
-            dial_number=self.dial_number,
-            call_dir=self.call_dir,
-            dialed_at=began,
-            answered_at=self.answered_at,
-            bridged_at=self.bridged_at,
-            ended_at=max(at, began),
+            **fields,
+            ended_at=ended_at,
             end_reason=reason,
             end_code=causes.code(code),
             hung_up_by=hung_up_by,
-            hold_time=self.hold_time,
-            recording_url=self.recording_url if self.bridged_at is not None else None,
-            switch=self.switch,
+            call_time=max(0, round(ended_at - began)),
         )
         self.state = ENDED
         for charge in self.charges:
             if not charge.outlives:
                 # The switch's own times: the leg's answer may have been learnt long after it.
                 began_at = self.answered_at if charge.aleg else self.bridged_at
-                talked = 0.0 if began_at is None else self.record.ended_at - began_at
+                talked = 0.0 if began_at is None else ended_at - began_at
                 # What the process that died had paid for, is.
                 charge.end(None if charge.adopted else talked)
         self._moment(Moment(at, ENDED, f"{reason} {self.record.end_code}"))
         return True
 
+    def _has_recording(self) -> bool:
+        return self.recording_url is not None and (self.observer is None or self.observer.has_recording(self))
+
     def _moment(self, moment: Moment) -> None:
         self.timeline.append(moment)
-        if self.on_change is not None:
-            self.on_change(self, moment)
+        if self.observer is not None:
+            self.observer.changed(self, moment)

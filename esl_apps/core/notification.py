@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_fields import Published
 from esl_apps.core.record import Record
 from esl_apps.core.terms import ABANDONED, AGENT, ANSWERED, CALLEE, CANCELLED
 
@@ -14,35 +15,57 @@ INBOUND_LIST = "enigma:notifications:inbound"
 C2D_LIST = "enigma:notifications:c2d"
 
 
+#: The payload's keys in the order that is promised to clients.
+_CDR = Published(
+    "cdr",
+    Record,
+    (
+        "extension",
+        "number",
+        "dial_number",
+        "call_ref",
+        "contact_ref",
+        "session_ref",
+        "dialed_at",
+        "end_reason",
+        "end_code",
+        "call_time",
+        "hold_time",
+        "call_dir",
+        "recording_url",
+        "ref",
+        "answered_at",
+        "bridged_at",
+        "ended_at",
+        "hung_up_by",
+        "switch",
+    ),
+)
+_TIMES = tuple(key for key in _CDR.rounded if key != "dialed_at")
+#: The payload as a Struct, for schemas. ``dialed_at`` is whole seconds.
+CallRecord = _CDR.struct("CallRecord", {"dialed_at": int})
+
+
+def cdr(record: Record) -> dict[str, Any]:
+    """A record as clients see it: the payload of a ``cdr`` without its ``seq``."""
+    fields = _CDR.of(record)
+    fields["dialed_at"] = int(fields["dialed_at"])
+    for key in _TIMES:
+        at = fields[key]
+        if at is not None:
+            fields[key] = round(at, 3)
+    return fields
+
+
 def cdr_payload(record: Record, *, payload: str = "v3", dispositions: str = "esl_apps") -> dict[str, Any]:
     """A record as ``enigma:notifications:cdr`` carries it, without its ``seq``."""
-    result: dict[str, Any] = {
-        "extension": record.extension,
-        "number": record.number,
-        "dial_number": record.dial_number,
-        "call_ref": record.call_ref,
-        "contact_ref": record.contact_ref,
-        "session_ref": record.session_ref,
-        "dialed_at": int(record.dialed_at),
-        "end_reason": record.end_reason,
-        "end_code": record.end_code,
-        "call_time": record.call_time,
-        "hold_time": record.hold_time,
-        "call_dir": record.call_dir,
-        "recording_url": record.recording_url,
-        "ref": record.app,
-        "answered_at": _stamp(record.answered_at),
-        "bridged_at": _stamp(record.bridged_at),
-        "ended_at": _stamp(record.ended_at),
-        "hung_up_by": record.hung_up_by,
-        "switch": record.switch,
-    }
+    fields = cdr(record)
     if payload == "v2":
-        result["ref"] = result.pop("number")
+        fields["ref"] = fields.pop("number")
     if dispositions == "teleforge":
-        result["outcome"] = record.end_reason
-        result["end_reason"] = _teleforge(record)
-    return {"type": "cdr", "payload": result}
+        fields["outcome"] = record.end_reason
+        fields["end_reason"] = _teleforge(record)
+    return {"type": "cdr", "payload": fields}
 
 
 def inbound_payload(attempt: Attempt, agent: str, hold_time: int, *, payload: str = "v3") -> dict[str, Any]:
@@ -75,10 +98,6 @@ def c2d_payload(record: Record) -> dict[str, Any]:
             }
         ]
     }
-
-
-def _stamp(at: float | None) -> float | None:
-    return None if at is None else round(at, 3)
 
 
 def _teleforge(record: Record) -> str:

@@ -1,35 +1,24 @@
-"""An ended attempt, as it goes into notifications."""
+"""A call that has ended."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
+
+from esl_apps.core.call_fields import CallFields, Shown
 
 
-@dataclass(slots=True)
-class Record:
-    """An ended attempt. Times are Unix seconds with fractions; None where the thing did not happen."""
+class Record(CallFields, frozen=True, kw_only=True, eq=False):  # type: ignore[misc] # of a class that isn't frozen
+    """An ended attempt: its fields as they were then, and how it ended. It never changes.
 
-    call_ref: str
-    session_ref: str
-    contact_ref: str
-    app: str
-    integrator: str | None
-    extension: str | None
-    number: str | None
-    dial_number: str | None
-    call_dir: str
-    dialed_at: float
-    answered_at: float | None
-    bridged_at: float | None
-    ended_at: float
-    end_reason: str
-    end_code: int
-    hung_up_by: str
-    hold_time: int
-    recording_url: str | None
-    switch: str | None
+    Here ``dialed_at`` is the request's time if nothing was dialled, and ``recording_url`` None if there is no
+    recording or the two parties were not connected.
+    """
 
-    @property
-    def call_time(self) -> int:
-        """Whole seconds from the first INVITE to the end."""
-        return max(0, round(self.ended_at - self.dialed_at))
+    dialed_at: Annotated[float, Shown(cdr="dialed_at")]
+    ended_at: Annotated[float, Shown(cdr="ended_at")]
+    end_reason: Annotated[str, Shown(cdr="end_reason")]
+    end_code: Annotated[int, Shown(cdr="end_code")]
+    """Q.850, 1 to 127."""
+    hung_up_by: Annotated[str, Shown(cdr="hung_up_by")]
+    call_time: Annotated[int, Shown(cdr="call_time")]
+    """Whole seconds from the first INVITE to the end."""

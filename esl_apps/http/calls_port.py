@@ -17,6 +17,7 @@ from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import BREAKER
 from esl_apps.core.order import PATTERNS, Client
 from esl_apps.core.reference import new_ref
+from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.access import Door, Holder, holders
 from esl_apps.http.errors import problem
@@ -24,7 +25,6 @@ from esl_apps.http.schemas import Accepted, Check, DryRun
 from esl_apps.http.signed_links import Links
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
-from esl_apps.node.snapshot import snapshot
 from esl_apps.store.calls import same_body
 
 #: Seconds in which a call of another node's may not be in Redis yet, and how often it is looked for meanwhile.

@@ -7,7 +7,7 @@ from typing import Any
 
 import falcon
 
-from esl_apps.core import terms
+from esl_apps.core import status, terms
 from esl_apps.core.reference import new_ref
 from esl_apps.http import openapi, recordings, schemas
 from esl_apps.http.access import CALL, READ
@@ -153,11 +153,11 @@ _ROUTES = (
                 list_calls,
                 scopes=(READ,),
                 parameters=(
-                    in_query("state", schemas.State),
+                    in_query("state", status.State),
                     in_query("agent", str),
                     in_query("contact_ref", str),
                     in_query("limit", {"type": "integer", "minimum": 1, "maximum": _MOST, "default": _PAGE}),
-                    in_query("before", schemas.Ref, "`next` of the page before"),
+                    in_query("before", status.Ref, "`next` of the page before"),
                 ),
                 answers={200: Answer("A page", Page)},
                 errors=(400, 401, 403, 422, 429, 503),
@@ -173,7 +173,7 @@ _ROUTES = (
                 "One call, with its timeline",
                 get_call,
                 scopes=(READ,),
-                parameters=(in_path("ref", schemas.Ref),),
+                parameters=(in_path("ref", status.Ref),),
                 answers={200: Answer("The call", Call)},
                 errors=(401, 403, 404, 429, 503),
             ),
@@ -183,7 +183,7 @@ _ROUTES = (
                 "Cancel or hang up, in any state",
                 cancel_call,
                 scopes=(CALL,),
-                parameters=(in_path("ref", schemas.Ref),),
+                parameters=(in_path("ref", status.Ref),),
                 answers={
                     200: Answer("It had ended already: the record", Call),
                     202: Answer("It is being ended", Accepted),

@@ -6,13 +6,9 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from esl_apps.core import terms
 from esl_apps.core.order import CONTACT_REF_LENGTH, Client
+from esl_apps.core.status import CallStatus, Ref, State
 from esl_apps.store.card_fields import CARD_ID, COMMENT_LENGTH, MOST_CONCURRENT_CALLS, NAME, PIN
-
-Ref = Annotated[str, Meta(pattern="^[0-9a-f-]{36}$", description="A call's reference: a UUID, version 7.")]
-State = Annotated[str, Meta(extra_json_schema={"enum": list(terms.STATES)})]
-Time = Annotated[float | None, Meta(description="Unix seconds")]
 
 # Errors ---------------------------------------------------------------------------------------------------
 
@@ -58,26 +54,8 @@ class DryRun(Struct):
     checks: list[Check]
 
 
-class TimelineEntry(Struct):
-    state: State
-    at: float
-    detail: str = ""
-
-
-class Call(Struct):
-    call_ref: Ref
-    contact_ref: str
-    state: State
-    timeline: list[TimelineEntry]
-    agent: str | None = None
-    callee: str | None = None
-    outbound_id: str | None = None
-    call_dir: str | UnsetType = UNSET
-    switch: str | None = None
-    dialed_at: Time = None
-    answered_at: Time = None
-    bridged_at: Time = None
-    record: Annotated[dict[str, Any], Meta(description="The CDR, once the call has ended")] | UnsetType = UNSET
+class Call(CallStatus):
+    pass
 
 
 class Page(Struct):

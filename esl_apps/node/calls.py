@@ -57,8 +57,7 @@ class Calls:
 
     def _add(self, attempt: Attempt, switch: Switch) -> Live:
         attempt.switch = switch.name
-        attempt.on_change = self._changed
-        attempt.on_save = self._records.save
+        attempt.observer = self
         self.live[attempt.call_ref] = live = Live(attempt, switch, switch.core_uuid)
         return live
 
@@ -87,7 +86,15 @@ class Calls:
     def count(self, app: str) -> int:
         return sum(live.attempt.app == app for live in self.live.values())
 
-    def _changed(self, attempt: Attempt, moment: Moment) -> None:
+    # Observing attempts -------------------------------------------------------------------------------
+
+    def save(self, attempt: Attempt) -> None:
+        self._records.save(attempt)
+
+    def has_recording(self, attempt: Attempt) -> bool:
+        return self._records.has_recording(attempt)
+
+    def changed(self, attempt: Attempt, moment: Moment) -> None:
         if self._records.closed:
             return
         self._records.moment(attempt, moment)

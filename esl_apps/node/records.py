@@ -11,12 +11,13 @@ import msgspec
 from esl_apps.apps.legs import recording_path
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt, Moment
+from esl_apps.core.status import snapshot
 from esl_apps.node import notification_lists
 from esl_apps.node.call_log import CallLog
 from esl_apps.node.live import Live
 from esl_apps.node.outboxes import Outboxes
 from esl_apps.node.policy import Policies
-from esl_apps.node.snapshot import snapshot, state_event
+from esl_apps.node.snapshot import state_event
 from esl_apps.observe import logs
 from esl_apps.observe.metrics import Metrics
 from esl_apps.store.calls import Store
@@ -88,12 +89,6 @@ class Records:
             return
         config = self._policies.now.config
         self._metrics.calls(attempt.app, record.end_reason).inc()
-        if record.recording_url is not None:
-            path = recording_path(config.recordings.dir, record.integrator or "", record.recording_url)
-            # RECORD_STOP comes for a file that never did (hazard 25): only the folder knows.
-            if not os.path.exists(path):
-                log.error("recording missing", extra={"call_ref": record.call_ref, "path": path})
-                record.recording_url = None
         integrator = config.integrator(record.integrator) if record.integrator else None
         outbox = self._outboxes.of(record.integrator)
         for entry in notification_lists.entries(record, integrator):
@@ -111,6 +106,17 @@ class Records:
                 "hung_up_by": record.hung_up_by,
             },
         )
+
+    def has_recording(self, attempt: Attempt) -> bool:
+        """Whether the switch has written a recording; it sends RECORD_STOP even if it couldn't."""
+        if self.closed:
+            return True
+        folder = self._policies.now.config.recordings.dir
+        path = recording_path(folder, attempt.integrator or "", attempt.recording_url or "")
+        if os.path.exists(path):
+            return True
+        log.error("recording missing", extra={"call_ref": attempt.call_ref, "path": path})
+        return False
 
     def announce(self, attempt: Attempt, agent: str, hold_time: int) -> None:
         """Push the notification of an inbound call that an agent has answered. ``hold_time``: seconds."""

@@ -1,46 +1,11 @@
-"""A live call as status and events show it."""
+"""A call's timeline as lines of text, and its states as events on the switch."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from esl_apps.core import notification, terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.esl import wire
-
-
-def snapshot(attempt: Attempt) -> dict[str, Any]:
-    """A call as clients and operators see it."""
-    record = attempt.record
-    result: dict[str, Any] = {
-        "call_ref": attempt.call_ref,
-        "contact_ref": attempt.contact_ref,
-        "session_ref": attempt.session_ref,
-        "app": attempt.app,
-        "integrator": attempt.integrator,
-        "state": attempt.state,
-        "agent": attempt.extension,
-        "callee": attempt.number,
-        "outbound_id": attempt.dial_number,
-        "call_dir": attempt.call_dir,
-        "switch": attempt.switch,
-        "dialed_at": attempt.dialed_at,
-        "answered_at": attempt.answered_at,
-        "bridged_at": attempt.bridged_at,
-        "timeline": [
-            {"state": moment.what, "at": round(moment.at, 3), "detail": moment.detail}
-            for moment in attempt.timeline
-            if moment.what in terms.STATES
-        ],
-        "decisions": [
-            {"what": moment.what, "at": round(moment.at, 3), "detail": moment.detail}
-            for moment in attempt.timeline
-            if moment.what not in terms.STATES
-        ],
-    }
-    if record is not None:
-        result["record"] = notification.cdr_payload(record)["payload"]
-    return result
 
 
 def timeline(call: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ import msgspec
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
+from esl_apps.core.status import CallStatus
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.errors import read_json
@@ -48,35 +49,6 @@ class Claim(msgspec.Struct):
     body: str
     call_ref: str
     boot: str
-
-
-class _Moment(msgspec.Struct):
-    at: float
-    detail: str
-    state: str = ""
-    what: str = ""
-
-
-class _Snapshot(msgspec.Struct):
-    """The types of what ``calls.snapshot`` makes: Redis is not ours alone."""
-
-    call_ref: str
-    integrator: str | None
-    state: str
-    contact_ref: str = ""
-    session_ref: str = ""
-    app: str = ""
-    agent: str | None = None
-    callee: str | None = None
-    outbound_id: str | None = None
-    call_dir: str = ""
-    switch: str | None = None
-    node: str = ""
-    dialed_at: float | None = None
-    answered_at: float | None = None
-    bridged_at: float | None = None
-    timeline: list[_Moment] = []
-    decisions: list[_Moment] = []
 
 
 class Store:
@@ -336,7 +308,7 @@ def _read(raw: bytes | None) -> dict[str, Any] | None:
     if raw is None:
         return None
     try:
-        msgspec.json.decode(raw, type=_Snapshot)
+        msgspec.json.decode(raw, type=CallStatus)
         # Read whole: what the type does not name is passed over there, and may be no text.
         call: dict[str, Any] = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

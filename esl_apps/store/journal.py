@@ -30,16 +30,17 @@ class Entry(msgspec.Struct, array_like=True):
     """The integrator whose it is: where it goes once its Redis is configured no more."""
 
 
+#: Stands for a record's ``seq`` until its Redis counts it. No JSON text has this character in it.
+_SEQ = msgspec.Raw(b"\0")
+
+
 def entry(id: str, list: str, body: dict[str, Any], side: str = "left", owner: str = "") -> Entry:
     """A body as an entry. ``seq`` becomes the last field of ``payload``, where the body has one."""
     payload = body.get("payload")
     if isinstance(payload, dict):
-        body = {**body, "payload": {**payload, "seq": 0}}
-        text = msgspec.json.encode(body).decode()
-        if text.endswith('"seq":0}}'):
-            return Entry(id, list, side, text[:-3], "}}", owner)
-        raise ValueError("payload is not the last field of the notification")
-    return Entry(id, list, side, msgspec.json.encode(body).decode(), "", owner)
+        body = {**body, "payload": {**payload, "seq": _SEQ}}
+    head, _, tail = msgspec.json.encode(body).decode().partition("\0")
+    return Entry(id, list, side, head, tail, owner)
 
 
 def _sync_and_close(fd: int) -> None:

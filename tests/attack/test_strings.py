@@ -503,7 +503,7 @@ def test_an_order_that_is_taken_over_is_checked_again(
     account = Account(id="acme", caller_id="+27115550000")
     cards: Any = SimpleNamespace(account=lambda _id: account)
     policy = ScriptedPolicy(SETTINGS, RULES, cards=cards)
-    attempt = Attempt("autodial", None, "1000", None, None, "external", account_id="acme")
+    attempt = Attempt(app="autodial", extension="1000", call_dir="external", account_id="acme")
     order = {"a": a, "b": b, "conference": conference, "retain_cid": False, "media_id": media_id}
     attempt.order = order
     board = Switchboard([])

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from esl_apps.config.model import Integrator
+from esl_apps.core.status import snapshot
 from esl_apps.node import notification_lists
-from esl_apps.node.snapshot import snapshot
 from esl_apps.store.essence import essence
 from esl_apps.store.journal import Entry
 from tests.support import notified

@@ -17,9 +17,9 @@ from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.order import Client, Order
+from esl_apps.core.status import snapshot
 from esl_apps.http import admin, integrator
 from esl_apps.node.policy import read_policy
-from esl_apps.node.snapshot import snapshot
 from esl_apps.store.calls import Claim
 from esl_apps.store.redis_client import connect
 from esl_apps.store.stale import Stale
@@ -159,13 +159,23 @@ class FakeOutgoing:
         return attempt
 
     def click2dial(self, order: Order, client: Client, ref: str) -> Attempt:
-        attempt = Attempt("click-dial", client.name, order.agent.dialled, order.callee.dialled, None, "outbound")
+        attempt = Attempt(
+            app="click-dial",
+            integrator=client.name,
+            extension=order.agent.dialled,
+            number=order.callee.dialled,
+            call_dir="outbound",
+        )
         attempt.contact_ref, attempt.call_ref = order.contact_ref, ref
         return self._place(attempt)
 
     def autodial(self, account: Account, order: AutodialOrder) -> Attempt:
         callee = order.b.dialled if order.b else None
-        return self._place(Attempt("autodial", None, order.a.dialled, callee, None, "external", account.id))
+        return self._place(
+            Attempt(
+                app="autodial", extension=order.a.dialled, number=callee, call_dir="external", account_id=account.id
+            )
+        )
 
 
 class FakeServices:

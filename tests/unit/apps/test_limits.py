@@ -455,7 +455,7 @@ def test_a_caller_who_leaves_pays_no_further() -> None:
 
 
 def test_a_call_that_was_paid_for_is_freed_without_the_garbage_collector() -> None:
-    attempt = Attempt("disa", None, None, None, None, "external")
+    attempt = Attempt(app="disa", call_dir="external")
     charge = Charge(attempt.call_ref, [Level("system", Limits(calls_per_hour=5, minutes_per_day=60))], None)
     charge.open(lambda: 0.0, lambda _charge: None)
     attempt.pay(charge)
@@ -471,7 +471,7 @@ def test_a_call_that_was_paid_for_is_freed_without_the_garbage_collector() -> No
 
 
 def test_charge_of_a_first_leg_follows_its_session_to_the_next_attempt() -> None:
-    first = Attempt("callback", None, None, None, None, "external", switch="fs1")
+    first = Attempt(app="callback", call_dir="external", switch="fs1")
     charge = Charge(first.call_ref, [Level("system", Limits(minutes_per_day=60))], None, aleg=True)
     charge.open(lambda: 7.0, lambda _charge: None)
     first.pay(charge)
@@ -479,7 +479,7 @@ def test_charge_of_a_first_leg_follows_its_session_to_the_next_attempt() -> None
     first.end("callee_busy", 17, "callee", 2.0)
     assert not charge.ended
     assert (charge.switch, charge.aleg_uuid) == ("fs1", "A")
-    second = Attempt("callback", None, None, None, None, "external")
+    second = Attempt(app="callback", call_dir="external")
     second.pay(charge)
     assert charge.call_ref == second.call_ref
     assert second.charges == [charge]
@@ -488,6 +488,6 @@ def test_charge_of_a_first_leg_follows_its_session_to_the_next_attempt() -> None
 
 def test_attempt_that_is_adopted_does_not_note_its_charges_twice() -> None:
     charge = Charge("a", [Level("system")], None)
-    again = Attempt("disa", None, None, None, None, "external", call_ref="a", paid_for=[charge.essence])
+    again = Attempt(app="disa", call_dir="external", call_ref="a", paid_for=[charge.essence])
     again.pay(charge)
     assert again.paid_for == [charge.essence]

@@ -74,17 +74,33 @@ def record(reason: str = "answered", code: int = 16, by: str = "callee", **more:
     return one.record
 
 
+class ListeningObserver:
+    def __init__(self, *, recording: bool = True) -> None:
+        self.heard: list[Moment] = []
+        self.saved = 0
+        self.recording = recording
+
+    def changed(self, attempt: Attempt, moment: Moment) -> None:
+        self.heard.append(moment)
+
+    def save(self, attempt: Attempt) -> None:
+        self.saved += 1
+
+    def has_recording(self, attempt: Attempt) -> bool:
+        return self.recording
+
+
 # The life of an attempt ----------------------------------------------------------------------------------
 
 
 def test_an_attempt_ends_once_whoever_ends_it_again() -> None:
-    heard: list[Moment] = []
-    one = attempt(on_change=lambda _attempt, moment: heard.append(moment))
+    observer = ListeningObserver()
+    one = attempt(observer=observer)
     assert one.end("answered", 16, "callee", 1010.0)
     assert not one.end("lost", 31, "system", 1011.0)
     assert one.record is not None
     assert one.record.end_reason == "answered"
-    assert [moment.what for moment in heard] == ["ended"]
+    assert [moment.what for moment in observer.heard] == ["ended"]
 
 
 def test_states_only_go_forward() -> None:

@@ -22,7 +22,7 @@ KNOWN = Essence(REF, REF, "contact", "disa", 1.0, "agent_answered", "external")
 
 
 def test_a_fault_in_an_application_costs_its_call_but_not_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    attempt = Attempt("disa", None, "0820000000", None, None, "external")
+    attempt = Attempt(app="disa", extension="0820000000", call_dir="external")
     live = {attempt.call_ref: SimpleNamespace(attempt=attempt)}
     services: Any = SimpleNamespace(calls=SimpleNamespace(live=live))
     visit = visit_module.Visit.__new__(visit_module.Visit)

@@ -14,7 +14,9 @@ import redis
 import redis.cluster
 from msgspec.json import encode
 
+from esl_apps.core.attempt import Attempt
 from esl_apps.core.reference import new_ref
+from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
 from esl_apps.store.calls import Store, same_body
@@ -44,7 +46,10 @@ BOOT = "boot-of-a-process"
 def call(
     state: str = "queued", *, ref: str = "", agent: str = "1000", integrator: str | None = "acme"
 ) -> dict[str, Any]:
-    return {"call_ref": ref or new_ref(), "state": state, "agent": agent, "integrator": integrator}
+    attempt = Attempt(
+        app="click-dial", call_dir="outbound", call_ref=ref or new_ref(), integrator=integrator, extension=agent
+    )
+    return {**snapshot(attempt), "state": state}
 
 
 def save(store: Store, one: dict[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,15 @@ def test_a_body_without_a_payload_goes_as_it_is(store: RedisServer, outboxes: An
 
 
 def ended() -> Attempt:
-    one = Attempt("click-dial", "acme", "1000", "0820001234", "27115550000", "outbound", contact_ref="c")
+    one = Attempt(
+        app="click-dial",
+        integrator="acme",
+        extension="1000",
+        number="0820001234",
+        dial_number="27115550000",
+        call_dir="outbound",
+        contact_ref="c",
+    )
     one.dialled(1000.0)
     one.enter(terms.BRIDGED, 1005.0)
     one.end("answered", 16, "callee", 1010.0)

@@ -215,7 +215,7 @@ def of(ref: str, *levels: Level, number: Number = HOME, **more: Any) -> Charge:
 
 def attempt_of(charge: Charge) -> Attempt:
     """The attempt that pays it."""
-    attempt = Attempt("disa", None, None, None, None, "external", call_ref=charge.call_ref)
+    attempt = Attempt(app="disa", call_dir="external", call_ref=charge.call_ref)
     attempt.pay(charge)
     return attempt
 

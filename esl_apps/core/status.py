@@ -1,0 +1,79 @@
+"""A call's status, as clients and operators see it, and as it is kept in Redis for a day."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from esl_apps.core import notification, terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_fields import CallFields, Published
+
+Ref = Annotated[str, Meta(pattern="^[0-9a-f-]{36}$", description="A call's reference: a UUID, version 7.")]
+State = Annotated[str, Meta(extra_json_schema={"enum": list(terms.STATES)})]
+Time = Annotated[float | None, Meta(description="Unix seconds")]
+
+_STATES = frozenset(terms.STATES)
+#: Its keys in the order that is promised to clients.
+_STATUS = Published(
+    "status",
+    CallFields,
+    (
+        "call_ref",
+        "contact_ref",
+        "session_ref",
+        "app",
+        "integrator",
+        "state",
+        "agent",
+        "callee",
+        "outbound_id",
+        "call_dir",
+        "switch",
+        "dialed_at",
+        "answered_at",
+        "bridged_at",
+    ),
+)
+_Fields: Any = _STATUS.struct(
+    "_Fields", {"call_ref": Ref, "session_ref": Ref, "state": State, **dict.fromkeys(_STATUS.rounded, Time)}
+)
+
+
+class TimelineEntry(Struct):
+    state: State
+    at: float
+    detail: str = ""
+
+
+class Decision(Struct):
+    what: str
+    at: float
+    detail: str = ""
+
+
+class CallStatus(_Fields, kw_only=True):  # type: ignore[misc, call-arg] # of a class that is made
+    """What :func:`snapshot` gives, to describe it and to check what is read from Redis."""
+
+    timeline: list[TimelineEntry]
+    decisions: list[Decision]
+    record: notification.CallRecord | UnsetType = UNSET
+    """Once the call has ended."""
+
+
+def snapshot(attempt: Attempt) -> dict[str, Any]:
+    """A call as it is now, in JSON's own types."""
+    timeline: list[dict[str, Any]] = []
+    decisions: list[dict[str, Any]] = []
+    for moment in attempt.timeline:
+        at, what = round(moment.at, 3), moment.what
+        if what in _STATES:
+            timeline.append({"state": what, "at": at, "detail": moment.detail})
+        else:
+            decisions.append({"what": what, "at": at, "detail": moment.detail})
+    result = _STATUS.of(attempt)
+    result["timeline"], result["decisions"] = timeline, decisions
+    if attempt.record is not None:
+        result["record"] = notification.cdr(attempt.record)
+    return result
