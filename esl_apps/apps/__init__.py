@@ -14,10 +14,10 @@ APPLICATIONS: dict[str, Application] = {
     application.ref: application
     for application in (
         click2dial.APPLICATION,
-        inbound.APPLICATION,
-        disa.APPLICATION,
         dialthrough.APPLICATION,
         callback.APPLICATION,
+        disa.APPLICATION,
+        inbound.APPLICATION,
         autodial.APPLICATION,
     )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,14 +22,16 @@ Joined = Callable[[Attempt, float, Leg, Callable[[Attempt, str, int], None]], No
 
 
 class Extension(NamedTuple):
-    """One extension of the dialplan: these numbers reach this path."""
+    """An extension of the dialplan: these numbers reach this path."""
 
-    name: str
-    """As in ``esl_apps_NAME``."""
-    numbers: Sequence[str]
-    path: str
+    path: Sequence[str]
+    """Its parts, each of letters, digits and ``._-``."""
+    numbers: Sequence[object]
+    """As the configuration has them: the dialplan's generator reads and checks them."""
     key: str
     """Where the configuration has the numbers, for errors."""
+    about: str = ""
+    """Added to the extension's name if one path has several extensions."""
 
 
 def _no_retry(_attempt: Attempt, _timed: TimedCall, _policy: AppPolicy) -> float | None:
@@ -63,8 +65,11 @@ class Application:
     ring its A-legs: then a leg that answered and that no node takes is hung up, and another node goes on with the
     call."""
     timed: Timed | None = None
-    extensions: Callable[[Any], Sequence[Extension]] | None = None
-    """The dialplan's extensions for a configuration of the type ``settings``, or of the whole file if that is None."""
+    extensions: Callable[[Mapping[str, Any]], Iterable[Extension]] | None = None
+    """The dialplan's extensions, from the whole configuration as plain data. An application with ``arrive`` has this or
+    ``headers``."""
+    headers: Sequence[str] = ()
+    """SIP headers with which registered phones reach it, whatever number they dial."""
     settings: type[msgspec.Struct] | None = None
     """Its own section of the configuration, ``applications.REF``."""
     refuses: bool = False

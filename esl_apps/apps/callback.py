@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from esl_apps.apps import dialthrough
-from esl_apps.apps.application import Application, Timed
+from esl_apps.apps.application import Application, Extension, Timed
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.legs import aleg_variables
 from esl_apps.apps.ringing import Aleg
@@ -197,6 +199,12 @@ def restore(attempt: Attempt, _call: Call, policy: AppPolicy) -> RingBack | None
     return RingBack(attempt, number, card, account)
 
 
+def extensions(config: Mapping[str, Any]) -> Iterator[Extension]:
+    number = (config.get("cccp") or {}).get("cccp_cb_number")
+    if number:
+        yield Extension([APPLICATION.path], [number], "cccp.cccp_cb_number")
+
+
 APPLICATION = Application(
     ref=REF,
     path="callback",
@@ -205,4 +213,5 @@ APPLICATION = Application(
     restore=restore,
     timed=Timed(due=due, store="callbacks", retry_in=retry_in),
     refuses=True,
+    extensions=extensions,
 )

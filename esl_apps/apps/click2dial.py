@@ -273,4 +273,5 @@ APPLICATION = Application(
     arrive=arrive,
     restore=restore,
     holds=True,
+    headers=[f"{family}-{name}" for family in _FAMILIES for name in ("Outbound-ID", "Contact-Ref")],
 )

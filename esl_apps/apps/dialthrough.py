@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from esl_apps.apps.application import Application
+from esl_apps.apps.application import Application, Extension
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.session import Session, SessionRefused, session_variables, shown_number
 from esl_apps.core import dialstring
@@ -177,10 +178,17 @@ def _diversion(session: Session) -> dict[str, str] | None:
     return {"sip_h_Diversion": dialstring.Raw(value)}
 
 
+def extensions(config: Mapping[str, Any]) -> Iterator[Extension]:
+    number = (config.get("cccp") or {}).get("cccp_cc_number")
+    if number:
+        yield Extension([APPLICATION.path], [number], "cccp.cccp_cc_number")
+
+
 APPLICATION = Application(
     ref=REF,
     path="dialthrough",
     title="A calling card: known by number or PIN, the caller dials out.",
     session=True,
     arrive=arrive,
+    extensions=extensions,
 )

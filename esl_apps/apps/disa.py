@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from esl_apps.apps.application import Application
+from esl_apps.apps.application import Application, Extension
 from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
 from esl_apps.apps.session import Session, SessionRefused, session_variables, shown_number
 from esl_apps.apps.settings import Entrance
@@ -82,10 +83,21 @@ def _levels(entrance: Entrance) -> list[Mapping[str, Rule]]:
     return [{klass: rule for klass, rule in levels.items() if rule.action == "allow"}]
 
 
+def extensions(config: Mapping[str, Any]) -> Iterator[Extension]:
+    for account, about in (config.get("accounts") or {}).items():
+        for name, entrance in ((about or {}).get("disa") or {}).items():
+            numbers = (entrance or {}).get("numbers") or []
+            several = numbers if isinstance(numbers, list) else [numbers]
+            yield Extension(
+                [APPLICATION.path, str(account), str(name)], several, f"accounts.{account}.disa.{name}.numbers"
+            )
+
+
 APPLICATION = Application(
     ref=REF,
     path="disa",
     title="A caller with a PIN gets a dial tone and dials out as the account.",
     session=True,
     arrive=arrive,
+    extensions=extensions,
 )

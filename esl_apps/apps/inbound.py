@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
-from esl_apps.apps.application import Application
+from esl_apps.apps.application import Application, Extension
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import (
@@ -131,6 +132,11 @@ def agent_answered(
     announce(attempt, attempt.extension or "", attempt.hold_time)
 
 
+def extensions(config: Mapping[str, Any]) -> Iterator[Extension]:
+    for number in config.get("inbound") or {}:
+        yield Extension([APPLICATION.path], [number], f"inbound.{number}", str(number))
+
+
 APPLICATION = Application(
     ref=REF,
     path="inbound",
@@ -139,4 +145,5 @@ APPLICATION = Application(
     second_party=terms.AGENT,
     arrive=arrive,
     joined=agent_answered,
+    extensions=extensions,
 )

@@ -17,6 +17,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 import phonenumbers
 
+from esl_apps.apps import APPLICATIONS
+from esl_apps.apps.application import Extension
+
 PUBLIC = "00_esl_apps_public.xml"
 DEFAULT = "00_esl_apps_default.xml"
 WATCHDOG = 8
@@ -28,12 +31,6 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _NUMBER = re.compile(r"\+?[0-9A-Za-z*#._-]{1,32}")
 _FOLDER = re.compile(r"(?:\$\$\{[a-z_]+\})?[A-Za-z0-9/._+@=,-]+")
 _WRITTEN = re.compile(r"\+?[0-9 ()-]*[0-9]")
-_HEADERS = (
-    "X-Teleforge-Outbound-ID",
-    "X-Teleforge-Contact-Ref",
-    "X-Platforma-Outbound-ID",
-    "X-Platforma-Contact-Ref",
-)
 _SIT = "tone_stream://%(330,30,950);%(330,30,1400);%(330,1000,1800)"
 """The three rising tones of a special information signal (ITU-T E.180)."""
 
@@ -82,8 +79,8 @@ def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str 
     nodes = _nodes(config)
     message = _message(config, prompts)
     region = str(_section(config, "dial").get("region") or "ZA")
-    cccp = _section(config, "cccp")
-    cccp = cccp.get("default", cccp)  # as Kazoo keeps it
+    if isinstance(cccp := _section(config, "cccp"), Mapping) and "default" in cccp:
+        config = {**config, "cccp": cccp["default"]}  # as Kazoo keeps it
     taken: dict[str, str] = {}
     public: list[str] = []
     refused: str | None = None
@@ -95,27 +92,21 @@ def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str 
                 raise ValueError(f"{key}: {form} reaches {taken[form]} already")
         return _expression(list(dict.fromkeys(found)))
 
-    if cccp.get("cccp_cc_number"):
-        expression = did("cccp.cccp_cc_number", cccp["cccp_cc_number"])
-        public.append(_entry("esl_apps_dialthrough", expression, nodes, "dialthrough", watchdog))
-    if cccp.get("cccp_cb_number"):
-        refused = did("cccp.cccp_cb_number", cccp["cccp_cb_number"])
-        public.append(_entry("esl_apps_callback", refused, nodes, "callback", watchdog))
-    for account, name, numbers, key in _disas(config):
-        if numbers:
-            title, path = f"esl_apps_disa_{account}_{name}", f"disa/{account}/{name}"
-            public.append(_entry(title, did(key, *numbers), nodes, path, watchdog))
-    for number in _section(config, "inbound"):
-        expression = did(f"inbound.{number}", number)
-        title = f"esl_apps_inbound_{_plain(number, 'inbound')}"
-        public.append(_entry(title, expression, nodes, "inbound", watchdog))
-
-    any_header = "".join(f"${{sip_h_{header}}}" for header in _HEADERS)
-    ring = _actions(nodes, "click2dial", "default", watchdog)
-    click2dial = _extension("esl_apps_click2dial", [_condition(any_header, ".", ring)])
+    default: list[str] = []
+    for application in APPLICATIONS.values():
+        for extension in application.extensions(config) if application.extensions else ():
+            title, path = _title(extension), "/".join(extension.path)
+            if extension.numbers:
+                expression = did(extension.key, *extension.numbers)
+                public.append(_entry(title, expression, nodes, path, watchdog))
+                refused = expression if application.refuses else refused
+        if application.headers:
+            any_header = "".join(f"${{sip_h_{header}}}" for header in application.headers)
+            ring = _actions(nodes, application.path, "default", watchdog)
+            default.append(_extension(f"esl_apps_{application.path}", [_condition(any_header, ".", ring)]))
     return {
         PUBLIC: _file(_ABOUT_PUBLIC, [*_unavailable("public", message, refused), *public]),
-        DEFAULT: _file(_ABOUT_DEFAULT, [*_unavailable("default", message, None), click2dial]),
+        DEFAULT: _file(_ABOUT_DEFAULT, [*_unavailable("default", message, None), *default]),
     }
 
 
@@ -189,16 +180,13 @@ def _message(config: Mapping[str, Any], folder: str | None) -> tuple[str, str]:
     return f"{folder}/{language}/8000/unavailable.wav", f"{folder}/{language}/unavailable.wav"
 
 
-def _disas(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Sequence[object], str]]:
-    for account, about in _section(config, "accounts").items():
-        for name, disa in ((about or {}).get("disa") or {}).items():
-            numbers = (disa or {}).get("numbers") or []
-            key = f"accounts.{account}.disa.{name}"
-            for word in (account, name):
-                if not _NAME.fullmatch(str(word)):
-                    raise ValueError(f"{key}: letters, digits and ._- only: {word!r}")
-            several = numbers if isinstance(numbers, list) else [numbers]
-            yield str(account), str(name), several, f"{key}.numbers"
+def _title(extension: Extension) -> str:
+    """``esl_apps_PATH``. :raises ValueError: a part has a character that can't be in a path."""
+    for part in extension.path:
+        if not _NAME.fullmatch(part):
+            raise ValueError(f"{extension.key}: letters, digits and ._- only: {part!r}")
+    about = [_plain(extension.about, extension.key)] if extension.about else []
+    return "_".join(["esl_apps", *extension.path, *about])
 
 
 def _expression(found: Sequence[str]) -> str:

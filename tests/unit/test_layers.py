@@ -140,7 +140,7 @@ BELOW = {
     "store": {"config", "core", "net"},
     "node": {"apps", "config", "core", "esl", "net", "observe", "prompts", "store"},
     "http": {"", "apps", "config", "core", "net", "node", "prompts", "store"},
-    "cli": {"", "config", "core", "esl", "http", "net", "node", "observe", "prompts", "sandbox", "store"},
+    "cli": {"", "apps", "config", "core", "esl", "http", "net", "node", "observe", "prompts", "sandbox", "store"},
     "sandbox": {""},
 }
 
