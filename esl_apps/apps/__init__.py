@@ -1,15 +1,27 @@
 """The registry: the one place that knows which applications there are.
 
 Everything that depends on an application (its path on the event socket, adoption, metrics, the dialplan, the demo, the
-documentation) reads this table.
+documentation) reads this table. A package installed beside this one adds its own through the entry point group
+:data:`GROUP`.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import entry_points
+
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
 from esl_apps.apps.application import Application
 
-#: By ``ref``, in the order in which documentation and demo show them.
+GROUP = "esl_apps.applications"
+"""Entry points that name an :class:`~esl_apps.apps.application.Application`."""
+
+
+class ApplicationError(Exception):
+    """An installed application can't be used; ``str()`` names its entry point."""
+
+
+#: By ``ref``, in the order in which they are shown.
 APPLICATIONS: dict[str, Application] = {
     application.ref: application
     for application in (
@@ -21,6 +33,29 @@ APPLICATIONS: dict[str, Application] = {
         autodial.APPLICATION,
     )
 }
+
+
+@cache
+def load_installed() -> None:
+    """Add the applications of other packages. :raises ApplicationError: one of them can't be used."""
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        try:
+            add(entry.load())
+        except Exception as error:
+            raise ApplicationError(f"application {entry.name} ({entry.value}): {error}") from error
+
+
+def add(application: Application) -> None:
+    """:raises ValueError: it isn't an application, or another one has its name, path or store."""
+    if not isinstance(application, Application):
+        raise ValueError(f"expected an Application, not {type(application).__name__}")
+    application.check()
+    for other in APPLICATIONS.values():
+        if application.ref == other.ref or application.path == other.path:
+            raise ValueError(f"its ref or path is that of {other.ref}")
+        if application.timed and other.timed and application.timed.store == other.timed.store:
+            raise ValueError(f"its store is that of {other.ref}")
+    APPLICATIONS[application.ref] = application
 
 
 def application(ref: str) -> Application:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call, Leg
 from esl_apps.core.terms import CALLEE
 from esl_apps.core.timed_call import TimedCall
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 Arrive = Callable[[Call, Arrival, AppPolicy, Host], None]
 Restore = Callable[[Attempt, Call, AppPolicy], Placed | None]
@@ -84,6 +87,22 @@ class Application:
     """The party on the B-leg: ``callee``, or ``agent`` if the caller rang the agents."""
     joined: Joined | None = None
     """Notes that B has answered, at this time on this leg, and announces it."""
+
+    def check(self) -> None:
+        """:raises ValueError: a part is missing or malformed; the message names it."""
+        for name, value in (("ref", self.ref), ("path", self.path)):
+            if not _NAME.fullmatch(value):
+                raise ValueError(f"{name}: expected letters, digits and ._-, not {value!r}")
+        if not self.title:
+            raise ValueError("title: expected a line for people")
+        if self.arrive is None and self.restore is None:
+            raise ValueError("arrive: neither the dialplan nor a node starts its calls; it needs arrive or restore")
+        if self.arrive is not None and self.extensions is None and not self.headers:
+            raise ValueError("extensions: the dialplan sends it callers, so it needs extensions or headers")
+        if self.timed is not None and self.restore is None:
+            raise ValueError("restore: a node that goes on with a timed call needs it")
+        if self.timed is not None and not _NAME.fullmatch(self.timed.store):
+            raise ValueError(f"timed.store: expected letters, digits and ._-, not {self.timed.store!r}")
 
     @property
     def placed(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
@@ -129,6 +129,9 @@ class AppPolicy(Protocol):
 
     def caller_id_of(self, account: Account) -> str:
         """The number that an account's own calls show. :raises StoreUnavailable: as :attr:`rules`."""
+
+    def own(self, ref: str) -> Any:
+        """An application's own settings, of the type that it gave with ``settings``."""
 
     def is_media(self, name: str) -> bool:
         """Whether a caller may hear this: a prompt that there is, or a URL that the configuration lists."""

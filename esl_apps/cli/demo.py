@@ -100,14 +100,7 @@ def run() -> int:
     """0 only if all calls came out as they should."""
     try:
         with _stage() as stage:
-            for name, call in (
-                ("click2dial over HTTP", _click2dial),
-                ("inbound", _inbound),
-                ("DISA, by PIN", _disa),
-                ("dialthrough, known by its number", _dialthrough),
-                ("callback, after a missed call", _callback),
-                ("autodial", _autodial),
-            ):
+            for name, call in CALLS.values():
                 print(f"\n{name}")
                 call(stage)
     except (DemoFailed, OSError, StoreUnavailable) as error:
@@ -193,6 +186,17 @@ def _expect(payload: dict[str, Any], **wanted: object) -> None:
     for field, value in wanted.items():
         if payload.get(field) != value:
             raise DemoFailed(f"{field} is {payload.get(field)!r}, expected {value!r}")
+
+
+#: One call through each application, by its ``ref``, in the order of the demo.
+CALLS: dict[str, tuple[str, Callable[[Stage], None]]] = {
+    "click-dial": ("click2dial over HTTP", _click2dial),
+    "inbound": ("inbound", _inbound),
+    "disa": ("DISA, by PIN", _disa),
+    "dialthrough": ("dialthrough, known by its number", _dialthrough),
+    "callback": ("callback, after a missed call", _callback),
+    "autodial": ("autodial", _autodial),
+}
 
 
 @contextmanager

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
@@ -420,6 +420,8 @@ class Config(Section, frozen=True):
     """Account -> its caller IDs, tokens, limits and DISAs."""
     inbound: dict[str, Inbound] = field(default_factory=dict)
     """Numbers that ring agents."""
+    applications: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of applications that other packages bring, by name."""
     dialplan: Dialplan = field(default_factory=Dialplan)
     """Further input of `esl-apps dialplan`."""
 

@@ -12,11 +12,11 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from esl_apps.apps import disa, inbound
+from esl_apps.apps import APPLICATIONS, disa, inbound
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Integrator
 from esl_apps.config.problems import ConfigError
@@ -68,6 +68,11 @@ class Policy:
     trusted: Callable[[str], bool]
     """Whether to believe what a packet from this address says of its caller."""
     pin_key: str
+    own_settings: Mapping[str, msgspec.Struct]
+    """Of applications that have settings of their own, by ``ref``."""
+
+    def own(self, ref: str) -> Any:
+        return self.own_settings[ref]
 
     # Rules --------------------------------------------------------------------------------------------
 
@@ -217,7 +222,20 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
         trusted=lru_cache(maxsize=_TRUNKS_REMEMBERED)(lambda address: within(address, trunks)),
         # Without a key of the operator's no card's PIN outlives this process; a configured DISA needs none to.
         pin_key=config.pin_key or secrets.token_hex(32),
+        own_settings=own_settings(config),
     )
+
+
+def own_settings(config: Config) -> dict[str, msgspec.Struct]:
+    """The settings of installed applications. :raises ConfigError: one is missing, malformed, or of none of them."""
+    wanted = {app.ref: app.settings for app in APPLICATIONS.values() if app.settings is not None}
+    if unknown := config.applications.keys() - wanted.keys():
+        known = f"those with settings are: {', '.join(sorted(wanted))}" if wanted else "none with settings is installed"
+        raise ConfigError(f"no such application; {known}", f"applications.{min(unknown)}")
+    try:
+        return {(path := ref): msgspec.convert(config.applications.get(ref, {}), kind) for ref, kind in wanted.items()}
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error), f"applications.{path}") from None
 
 
 def _client(config: Config, plan: NumberPlan, integrator: Integrator, system: Level) -> Client:

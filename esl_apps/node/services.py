@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from esl_apps.apps import APPLICATIONS
+from esl_apps.apps import APPLICATIONS, ApplicationError, load_installed
 from esl_apps.apps.context import Host
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
@@ -87,6 +87,10 @@ def build_services(config: Config) -> Services:
 
     :raises ConfigError: a folder or an address of the configuration can't be used.
     """
+    try:
+        load_installed()
+    except ApplicationError as error:
+        raise ConfigError(str(error), "applications") from None
     name = config.node.name
     metrics = Metrics()
     switches: list[Switch] = []

@@ -14,7 +14,7 @@ from tests.support.configurations import instead, problems_of, refusal, refusal_
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ("colour: red\n", "f.yml:6: colour: unknown key; expected accounts, admin, callback, "),
+        ("colour: red\n", "f.yml:6: colour: unknown key; expected accounts, admin, applications, callback, "),
         ("intergators: []\n", "f.yml:6: intergators: unknown key; did you mean integrators?"),
         (
             "callback:\n  retries: 1\n  retry_aftr: 2\n",
