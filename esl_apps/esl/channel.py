@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from esl_apps.core import causes, dialstring
 from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
-from esl_apps.esl import wire
+from esl_apps.esl.keypad import EVERY_KEY, STAR_STAR, Keypad
 from esl_apps.esl.legs import _LIVES, OF_BLEGS, _bleg_by_aleg, _seconds, leg_of
 from esl_apps.esl.session import Completion, Gone, OutboundSession
 from esl_apps.esl.wire import COMMAND_REPLY, Event, decode
@@ -30,13 +30,6 @@ _LASTING = (
 _SIP_HEADER = b"\nvariable_sip_h_"
 #: Seconds for an application that does no more than tell the switch something.
 _QUICK = 10.0
-#: ``bind_digit_action``: each key at once to this socket alone; ``**`` while two talk (hazards 27 and 28).
-_EVERY_KEY = "keys,~^(.)$,key,x"
-_STAR_STAR = "keys,**,key,x"
-#: Seconds within which an equal key is the same key again, while the detector runs: once from SIP INFO, once from
-#: the speech (hazard 29). A diverted key does not say where it came from, and nobody presses one key twice this
-#: fast: 40 ms of tone and 40 of pause are the least that a receiver must hear (ITU-T Q.24).
-_ECHO = 0.1
 #: Seconds for a leg that was killed to be gone.
 _KILL = 5.0
 
@@ -64,23 +57,9 @@ class Channel:
         self._killed = False
         self._by_bridge = self._by_user = False
         self._lost_at: float | None = None
-        # Lists, here and in the session: an empty deque is as large as five calls' keys.
-        self._keys: list[str] = []
-        self._full_until = 0.0
-        self._secret = False
-        self._hears_keys = False
         self._hears_blegs = False
-        #: The keys that the switch tells of now, as ``bind_digit_action`` has it.
-        self._bound = ""
-        #: What takes the switch's last key away from it.
-        self._forget = b""
-        #: What is heard, until it is told to stop.
-        self._audio: Completion | None = None
-        self._inband = False
-        self._last_key = ("", 0.0)
-        self._broken = False
         self._lightened = False
-        session.on_keys = self._on_keys
+        self._keypad = Keypad(session)
         started = time.monotonic()
         self._data = session.connect()
         if on_command is not None:
@@ -169,10 +148,10 @@ class Channel:
 
     def answer(self, variables: Mapping[str, str] | None = None) -> None:
         session = self._session
-        # Before the answer: a digit typed at once must be in no log either. Until something else than a PIN is
-        # asked for, each may be a PIN's: also over "wrong PIN", and over the prompt that ends the call.
-        self._secret = True
-        self._forget = wire.command(f"api uuid_setvar {self.uuid} last_matching_digits")
+        # Before the answer: a digit typed at once must be in no log either. It may be a PIN's, also over "wrong PIN",
+        # and over the prompt that ends the call.
+        keypad = self._keypad
+        keypad.open()
         first = {**dialstring.encoded(variables or {}), "sensitive_dtmf": "true", "playback_terminators": "none"}
 
         def start() -> Completion:
@@ -180,63 +159,50 @@ class Channel:
                 session.multiset(first)
                 completion = session.execute("answer", lock=True)
                 session.post("divert_events on")
-                self._bind(_EVERY_KEY)
+                keypad.bind(EVERY_KEY)
             return completion
 
         completion = self._run(start)
         if not self._wait(lambda: completion.done, _QUICK) or completion.event is None:
             raise self._unfinished(completion)
         self._data = completion.event
-        self._hears_keys = True
+        keypad.heard = True
         if completion.event.var("dtmf_type") != "rfc2833":
             # Beside telephone-event a detector hears every key twice (hazard 29); without it, it is all there is.
-            self._inband = True
+            keypad.inband = True
             self._run(lambda: session.post_execute("start_dtmf", lock=True))
 
     def play(self, audio: str, timeout: float = 60.0) -> None:
-        if self._keys:
+        keys = self._keypad.keys
+        if keys:
             return
         completion = self._start_playback(audio)
-        if not self._wait(lambda: completion.done or bool(self._keys), timeout) or self._keys:
+        if not self._wait(lambda: completion.done or bool(keys), timeout) or keys:
             self._stop_playback(completion)
 
     def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
-        self._secret = True
+        self._keypad.secret = True
         return self._collect(audio, most, first, between, longest)
 
     def collect(self, audio: str | None, most: int, first: float, between: float, longest: float = 120.0) -> str:
-        self._secret = False
+        self._keypad.secret = False
         return self._collect(audio, most, first, between, longest)
 
     def _collect(self, audio: str | None, most: int, first: float, between: float, longest: float) -> str:
-        keys = self._keys
+        keypad = self._keypad
+        keys = keypad.keys
         deadline = time.monotonic() + longest
 
-        def within(seconds: float) -> float:
-            return max(0.0, min(seconds, deadline - time.monotonic()))
+        def wait(done: Callable[[], bool], seconds: float) -> bool:
+            return self._wait(done, max(0.0, min(seconds, deadline - time.monotonic())))
 
         if audio is not None and not keys:
             completion = self._start_playback(audio)
-            if not self._wait(lambda: completion.done or bool(keys), within(60.0)) or keys:
+            if not wait(lambda: completion.done or bool(keys), 60.0) or keys:
                 self._stop_playback(completion)
         else:
-            self._run(self._hear)
-        digits = ""
-        patience = first
-        while keys or self._wait(lambda: bool(keys), within(patience)):
-            key = keys.pop(0)
-            if key == "#":
-                if not digits and time.monotonic() < self._full_until:
-                    # The last digits were as many as asked for; a caller used to # pressed it all the same.
-                    self._full_until = 0.0
-                    continue
-                break
-            digits += key
-            if len(digits) == most:
-                self._full_until = time.monotonic() + between
-                break
-            patience = between
-        return digits
+            self._run(keypad.hear)
+        return keypad.take(most, first, between, wait)
 
     def wait_for_hangup(self, seconds: float) -> None:
         self._wait(lambda: False, seconds)
@@ -247,7 +213,7 @@ class Channel:
         self._wait(lambda: completion.done, longest)
 
     def hangup(self, cause: str) -> None:
-        self._run(lambda: self._session.post_execute("hangup", cause))
+        self._run(lambda: self._session.hangup(cause))
         self._see_hangup()
         raise CallEnded(f"hung up with {cause}")
 
@@ -282,15 +248,15 @@ class Channel:
         self._blegs.clear()
         self._answered = None
         self._killed = False
-        self._broken = False
+        self._keypad.broken = False
         self._progress = progress
-        if not self._hears_keys:
+        if not self._keypad.heard:
             return self._bridge(leg, endpoints, timeout, longest, progress)
         try:
             return self._bridge(leg, endpoints, timeout, longest, progress)
         finally:
             # What was keyed to the far side is not for the next prompt.
-            self._keys.clear()
+            self._keypad.keys.clear()
 
     def _bridge(
         self,
@@ -301,25 +267,26 @@ class Channel:
         progress: Progress,
     ) -> Bridged:
         self._lighten()
+        keypad = self._keypad
         progress("dialled", time.time(), None)
         self._by_bridge = len(endpoints) > 1
         self._by_user = any(user is not None for _endpoint, user in endpoints)
         completion = self._run(lambda: self._dial(dialstring.bridge(leg, endpoints)))
-        if not self._wait(lambda: completion.done or self._broken or self._answered is not None, timeout):
+        if not self._wait(lambda: completion.done or keypad.broken or self._answered is not None, timeout):
             self._kill(completion, "NO_ANSWER")
             return Bridged(False, causes.Q850["NO_ANSWER"], "NO_ANSWER", self._last_bleg(), timed_out=True)
         if self._answered is not None:
-            if not self._wait(lambda: completion.done or self._broken, longest):
+            if not self._wait(lambda: completion.done or keypad.broken, longest):
                 self._kill(completion, "ALLOTTED_TIMEOUT")
-            elif self._broken:
+            elif keypad.broken:
                 self._kill(completion, "NORMAL_CLEARING")
-            if self._hears_keys:
+            if keypad.heard:
                 self._raise_if_left(completion)
                 # The A-leg goes on: what B's end was is to be known before it does.
                 self._wait(lambda: self._answered is None or self._answered.ended_at is not None, 1.0)
             code = self._answered.q850 or causes.NORMAL_CLEARING
-            return Bridged(True, code, bleg=self._answered, broken=self._broken)
-        if self._broken:
+            return Bridged(True, code, bleg=self._answered, broken=keypad.broken)
+        if keypad.broken:
             self._kill(completion, "NORMAL_CLEARING")
             return Bridged(False, causes.NORMAL_CLEARING, bleg=self._last_bleg(), broken=True)
         return self._failure(completion)
@@ -327,8 +294,8 @@ class Channel:
     def _dial(self, target: str) -> Completion:
         session = self._session
         with session.together():
-            if self._hears_keys:
-                self._bind(_STAR_STAR)
+            if self._keypad.heard:
+                self._keypad.bind(STAR_STAR)
             if not self._hears_blegs:
                 self._hears_blegs = True
                 session.post(f"event plain {OF_BLEGS}")
@@ -372,61 +339,17 @@ class Channel:
         self._find_end = _nobody_knows
         self._progress = None
 
-    # Keys and sounds ----------------------------------------------------------------------------------
-
-    def _bind(self, action: str) -> None:
-        """Hear these keys from now on, and no others; nothing where that is so."""
-        if self._bound == action:
-            return
-        with self._session.together():
-            if self._bound:
-                self._session.post_execute("clear_digit_action", "all", lock=True)
-            self._session.post_execute("bind_digit_action", action, lock=True)
-        self._bound = action
-
-    def _hear(self) -> None:
-        if self._hears_keys:
-            self._bind(_EVERY_KEY)
-
-    def _on_keys(self, keys: str, matched: bool) -> None:
-        if keys == "**" and matched:
-            self._broken = True
-            return
-        if self._secret:
-            # The switch notes the key that matched in a variable, which other clients would see with the next
-            # event; an api tells nobody, and goes before the break that ends the prompt.
-            self._session.post_raw(self._forget)
-        now = time.monotonic()
-        for key in keys:
-            if self._inband and self._last_key[0] == key and now - self._last_key[1] < _ECHO:
-                continue
-            self._last_key = (key, now)
-            self._keys.append(key)
-        if self._keys and self._audio is not None:
-            self._break()
+    # Sounds -------------------------------------------------------------------------------------------
 
     def _start_playback(self, audio: str) -> Completion:
         if "://" not in audio:
             audio = self._prompt_path(audio, self._data.int("Channel-Read-Codec-Rate"))
 
-        def start() -> Completion:
-            with self._session.together():
-                # After a bridge these are not yet heard again.
-                self._hear()
-                return self._session.execute("playback", audio)
-
-        self._audio = completion = self._run(start)
-        return completion
-
-    def _break(self) -> None:
-        """Silence what is heard, unless it has ended or was told to."""
-        audio, self._audio = self._audio, None
-        if audio is not None and not audio.done:
-            self._session.post(f"api uuid_break {self.uuid} all")
+        return self._run(lambda: self._keypad.play(audio))
 
     def _stop_playback(self, completion: Completion) -> None:
         if not completion.done:
-            self._run(self._break)
+            self._run(self._keypad.silence)
             if not self._wait(lambda: completion.done, 2.0):
                 # The break may have come before the playback had begun, which then never ends.
                 self._ask_switch()

@@ -14,9 +14,9 @@ from typing import Any
 
 from gevent import socket
 from gevent.server import StreamServer
-from greenswitch.esl import OutboundESLServer as GreenswitchServer
 
 from esl_apps.core.call import CallEnded
+from esl_apps.esl.greenswitch_base import GreenswitchServer
 from esl_apps.esl.session import Gone, OutboundSession, Silent
 from esl_apps.net.listening import listen
 

@@ -17,11 +17,10 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from gevent import socket
-from greenswitch.esl import OutboundSession as GreenswitchSession
-from greenswitch.esl import OutboundSessionHasGoneAway
 
 from esl_apps.core.dialstring import UNHEARD
 from esl_apps.esl import wire
+from esl_apps.esl.greenswitch_base import GreenswitchSession, OutboundSessionHasGoneAway
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.net.stream import Stream
 
@@ -287,7 +286,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         return self.finish(self.execute("answer"), REPLY_TIMEOUT)
 
     def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
-        self.execute("hangup", cause)
+        self.post_execute("hangup", cause)
 
     def multiset(self, variables: Mapping[str, str]) -> None:
         """Many variables in one execute: a tick of the switch instead of one each (hazard 8).

@@ -20,10 +20,9 @@ from gevent import socket
 from gevent.event import AsyncResult
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
-from greenswitch.esl import InboundESL as GreenswitchInbound
-from greenswitch.esl import NotConnectedError
 
 from esl_apps.esl import wire
+from esl_apps.esl.greenswitch_base import GreenswitchInbound, NotConnectedError
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.wire import Event, Framer, FramingError
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-from greenswitch.esl import ESLEvent
+from esl_apps.esl.greenswitch_base import GreenswitchEvent
 
 #: More than any block that FreeSWITCH sends (7 KB of headers; ``show channels`` bodies are the largest).
 MAX_HEAD = 1 << 20
@@ -32,7 +32,7 @@ class FramingError(Exception):
     """The peer does not speak the event socket; nothing after this point can be trusted."""
 
 
-class Event(ESLEvent):  # type: ignore[misc]
+class Event(GreenswitchEvent):  # type: ignore[misc]
     """One frame: an event, a reply, a notice.
 
     ``get`` decodes one value on access; ``raw`` gives its bytes as they came. Of a name that comes twice

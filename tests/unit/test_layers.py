@@ -92,7 +92,7 @@ def test_core_can_be_loaded_without_any_edge() -> None:
 
 #: Where a library may be imported: the edge that it is for.
 EDGES = {
-    "greenswitch": ("esl",),
+    "greenswitch": ("esl.greenswitch_base",),
     "falcon": ("http",),
     "yaml": ("config",),
     "prometheus_client": ("observe.metrics", "http.admin"),

@@ -378,7 +378,7 @@ def test_a_bridge_whose_end_overtakes_the_callers_hang_up_is_no_failure_of_b(cal
 def test_a_talk_whose_end_overtakes_the_callers_hang_up_was_not_ended_by_us(call: Call) -> None:
     made, switch = call
     # As after ``answer``: this A-leg is to outlive its B-legs.
-    made._hears_keys = True
+    made._keypad.heard = True
     switch.scripts["bridge"] = lambda uuid: b"".join(
         [answers(), complete("bridge", uuid, {"Answer-State": "hangup"}), event("CHANNEL_HANGUP")]
     )

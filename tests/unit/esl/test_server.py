@@ -36,7 +36,7 @@ def connects(peer: Peer) -> None:
 def is_hung_up_with(peer: Peer, cause: str) -> None:
     """The peer's caller is taken, hung up with a cause, and left only then."""
     connects(peer)
-    assert f"execute-app-name: hangup\nEvent-UUID: 1\nexecute-app-arg: {cause}" in peer.expect("sendmsg")
+    assert f"execute-app-name: hangup\nEvent-UUID: 0\nexecute-app-arg: {cause}" in peer.expect("sendmsg")
     peer.say(reply(), linger_notice())
     peer.expect("exit")
     peer.expect_end()
