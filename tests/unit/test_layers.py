@@ -155,16 +155,12 @@ def test_a_package_imports_only_packages_below_it(module: str) -> None:
     assert {name for name in imports(module)[0] if package(name) not in allowed} == set()
 
 
-#: Circles of the old tree, to be cut one by one.
-STILL_CIRCLES = ("apps", "node", "http", "cli", "store", "esl", "observe", "__main__")
-
-
 def test_no_import_leads_back_to_where_it_came_from() -> None:
     """Kahn's algorithm: what can't be taken away leaf by leaf is a circle."""
     left = {module: {name for name in imports(module)[0] if name != module} for module in modules()}
     while leaves := {module for module, below in left.items() if not below & left.keys()}:
         left = {module: below for module, below in left.items() if module not in leaves}
-    assert left.keys() - {name for name in left if within(name, *STILL_CIRCLES)} == set()
+    assert left.keys() == set()
 
 
 # Patching ---------------------------------------------------------------------------------------------
