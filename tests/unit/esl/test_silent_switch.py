@@ -98,14 +98,14 @@ def arriving(application: Any, *path: str, policy: AppPolicy = POLICY) -> Flow:
 def ringing_back(call: Call, host: Host) -> None:
     placed = callback.new_call(PLAN.read(CALLER), CARD, ACCOUNT, POLICY)
     host.begin(placed.attempt)
-    callback.answered(call, placed, POLICY, host)
+    placed.answered(call, POLICY, host)
 
 
 def click_to_dial(call: Call, host: Host) -> None:
     order = CLIENT.read({"agent": "1000", "callee": CALLEE, "outbound_id": DID})
     placed = click2dial.new_call(order, CLIENT, SETTINGS)
     host.begin(placed.attempt)
-    click2dial.answered(call, placed, POLICY, host)
+    placed.answered(call, POLICY, host)
 
 
 def autodialling(b: str | None, conference: str | None, media_id: str | None) -> Flow:
@@ -114,7 +114,7 @@ def autodialling(b: str | None, conference: str | None, media_id: str | None) ->
     def flow(call: Call, host: Host) -> None:
         placed = autodial.new_call(order, ACCOUNT)
         host.begin(placed.attempt)
-        autodial.answered(call, placed, POLICY, host)
+        placed.answered(call, POLICY, host)
 
     return flow
 
