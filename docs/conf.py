@@ -43,3 +43,4 @@ html_theme_options = {
 # A prompt is not part of the command that a reader copies.
 copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
+copybutton_line_continuation_character = "\\"
