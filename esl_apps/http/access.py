@@ -1,8 +1,8 @@
-"""Who comes in at a port, and how often: tokens, their scopes, and rates.
+"""Admit requests to a port: check tokens and their scopes, and limit rates.
 
-A token is kept and compared as its hash, in the same time whichever it is. Every request counts for its address, every
-token's for that token, every wrong token for its address once more: past a rate the answer is 429, before anything
-else is looked at.
+A token is kept and compared as its hash. The comparison takes the same time for every token, right or wrong. Each
+request counts against its address, each request with a right token also against that token, and each wrong token once
+more against its address. Past a rate the answer is 429, before anything else is checked.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class Holder:
 
 
 def holders(main: Bearer, others: Iterable[CardsToken | IntegratorToken]) -> list[Holder]:
-    """The tokens of a section of the configuration: the full one, where it has one, and those with scopes."""
+    """Return the tokens of a section of the configuration: its full token, if it has one, and those with scopes."""
     found = [Holder(main.digest, None)] if main.digest else []
     return found + [Holder(one.digest, frozenset(one.scopes)) for one in others if one.digest]
 
 
 class Door:
-    """The one of a port, for as long as the port is open; rates are those of the configuration as it is now."""
+    """Keep the counts of one port while it is open. Rates come from the configuration in force."""
 
     def __init__(self, rate: Callable[[], Rate], on_refused: Callable[[int], None]) -> None:
-        """:param on_refused: is told of each 401, 403 and 429."""
+        """:param on_refused: called with the status of each 401, 403 and 429."""
         self._rate = rate
         self._on_refused = on_refused
         self._of_address = Buckets()
@@ -50,7 +50,7 @@ class Door:
         self._wrong = Buckets()
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Falcon's hook: every request, known path or not. :raises Problem: 429."""
+        """Falcon's hook for every request, whether its path exists or not. :raises Problem: 429."""
         rate = self._rate()
         if rate.per_address is not None:
             wait = self._of_address.take(_source(req), rate.per_address, _capacity(rate.per_address, rate))
@@ -58,10 +58,10 @@ class Door:
                 raise self._too_many(wait, "requests of this address")
 
     def check(self, req: falcon.Request, known: Sequence[Holder], *scopes: str) -> None:
-        """Let a request in whose token has one of the scopes.
+        """Admit a request if its token has one of the scopes.
 
-        :raises Problem: 401 no token or a wrong one; 403 it has none of the scopes; 429 too many wrong ones from this
-            address, or too many requests with this one.
+        :raises Problem: 401 for no token or a wrong one; 403 for a token without these scopes; 429 for too many wrong
+            tokens from this address, or too many requests with this token.
         """
         given = _given(req)
         if given:
@@ -69,7 +69,7 @@ class Door:
         digest = hashlib.sha256(given.encode()).digest()
         found: Holder | None = None
         for holder in known:
-            # All of them, so that no place in the list answers sooner than another.
+            # Compare with all, so that the time doesn't tell a token's place in the list.
             if hmac.compare_digest(digest, holder.digest):
                 found = holder
         if found is None or not given:
@@ -86,8 +86,8 @@ class Door:
             raise problem(403, "scope", f"this token lacks the scope {' or '.join(scopes)}")
 
     def may_guess(self, req: falcon.Request) -> None:
-        """Before a secret is compared. :raises Problem: 429, too many wrong ones came from this address."""
-        # The right one is held back, too: let in, it would tell a guesser that it is right.
+        """Call this before comparing a secret. :raises Problem: 429 for too many wrong secrets from this address."""
+        # The right secret gets 429, too. If it were let in, a guesser would learn that it is right.
         rate = self._rate()
         if rate.failed is not None:
             wait = self._wrong.wait(_source(req), rate.failed, _capacity(rate.failed, rate))
@@ -95,7 +95,7 @@ class Door:
                 raise self._too_many(wait, "wrong tokens from this address")
 
     def guessed(self, req: falcon.Request) -> None:
-        """A wrong secret came from this address."""
+        """Count a wrong secret against this address."""
         rate = self._rate()
         if rate.failed is not None:
             self._wrong.take(_source(req), rate.failed, _capacity(rate.failed, rate))
@@ -115,7 +115,7 @@ class Door:
 
 
 def _given(req: falcon.Request) -> str:
-    """The token of a request; empty where it has none."""
+    """Return the token of a request, or an empty string."""
     authorization = req.get_header("Authorization") or ""
     if authorization[:7].lower() == "bearer ":
         return authorization[7:].strip()

@@ -22,7 +22,7 @@ class AdminPort(Desk):
 
 
 def build(services: Services, outgoing: Outgoing, registry: CollectorRegistry) -> Wsgi:
-    """:param registry: what a scrape reads; with several workers, the metrics of all of them."""
+    """:param registry: the metrics to show; with several workers, those of all of them."""
     return serve(API, AdminPort(services, outgoing, registry))
 
 
@@ -30,7 +30,7 @@ def build(services: Services, outgoing: Outgoing, registry: CollectorRegistry) -
 
 
 def get_health(_port: AdminPort, _req: falcon.Request, resp: falcon.Response) -> None:
-    """Alive: this process answers. Nothing else is asked, so that a dead Redis restarts no node."""
+    """Say that this process answers. Redis isn't asked: restarting nodes doesn't help when Redis is down."""
     answer(resp, 200, Status("ok"))
 
 

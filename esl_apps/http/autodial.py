@@ -28,9 +28,9 @@ def place_autodial(desk: Desk, req: falcon.Request, resp: falcon.Response, accou
 
 
 def read_order(policy: Policy, account: Account, data: dict[str, Any]) -> AutodialOrder:
-    """A request to dial two numbers, each checked as what a caller would have keyed.
+    """Read a request to dial two numbers. Each is checked as if a caller had keyed it.
 
-    :raises Refused: every field that is wrong. :raises StoreUnavailable: Redis is away.
+    :raises Refused: names every wrong field. :raises StoreUnavailable: Redis is down.
     """
     faults = [
         Fault(name[:64], "additionalProperties", f"unknown; expected one of {', '.join(_FIELDS)}")
@@ -68,7 +68,7 @@ def read_order(policy: Policy, account: Account, data: dict[str, Any]) -> Autodi
 
 
 def _leg(policy: Policy, account: Account, text: object, field: str, faults: list[Fault]) -> Number | None:
-    """A leg's number, which passes what dialthrough would ask of it; else None, and a fault."""
+    """Return a leg's number if dialthrough would dial it; otherwise add a fault and return None."""
     if text is None:
         faults.append(Fault(field, "required", "missing"))
         return None
@@ -102,7 +102,7 @@ ROUTES = (
             operation(
                 "PUT",
                 "autodial",
-                "Ring A, then join it with B",
+                "Ring A, then connect it to B",
                 place_autodial,
                 scopes=(CALL,),
                 status=201,

@@ -1,4 +1,4 @@
-"""JSON bodies: read a request's, write an answer's."""
+"""Read JSON bodies of requests, and write those of answers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def answer(resp: falcon.Response, status: int, body: Any) -> None:
 
 
 def read_json(req: falcon.Request) -> tuple[bytes, dict[str, Any]]:
-    """The body, raw and decoded.
+    """Return the body, raw and decoded.
 
-    :raises Problem: 413 too large, 415 another type, 400 not JSON, 422 not an object.
+    :raises Problem: 413 if it is too large, 415 for another type, 400 if it isn't JSON, 422 if it isn't an object.
     """
     media = (req.content_type or "application/json").partition(";")[0].strip().lower()
     if media != "application/json" and not media.endswith("+json"):
         raise problem(415, "media_type", "expected application/json")
     if (req.content_length or 0) > MAX_BODY:
         raise problem(413, "too_large", f"expected {MAX_BODY} bytes at most")
-    # The server has read all of it: this doesn't wait for the client.
+    # The server has read all of it, so this doesn't wait for the client.
     raw = req.bounded_stream.read()
     try:
         body = msgspec.json.decode(raw)

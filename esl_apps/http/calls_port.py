@@ -27,7 +27,7 @@ from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
 from esl_apps.store.calls import same_body
 
-#: Seconds in which a call of another node's may not be in Redis yet, and how often it is looked for meanwhile.
+#: Seconds in which another node's new call may not be in Redis yet, and how often to look for it meanwhile.
 _YOUNG, _YOUNG_TRIES = 0.5, 10
 REF = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
@@ -40,7 +40,7 @@ class CallsPort:
         self.door = Door(lambda: self.settings.rate, services.refused)
         self.count = services.refused
         self._outgoing = outgoing
-        #: The tokens of a configuration; a reload brings another one, and with it others.
+        #: A configuration and its tokens. A reload brings another.
         self._known: tuple[Config, list[Holder]] | None = None
 
     @property
@@ -55,7 +55,7 @@ class CallsPort:
 
     @property
     def links(self) -> Links | None:
-        """None where links are off."""
+        """None if links are off."""
         key = self.services.policy.config.recordings.link_key
         return Links(key, self.name) if key else None
 
@@ -69,7 +69,7 @@ class CallsPort:
     # Calls --------------------------------------------------------------------------------------------
 
     def place(self, fields: dict[str, Any], ref: str) -> Accepted:
-        """Dial.
+        """Place a call.
 
         :raises Refused: a field is wrong. :raises Full, Spent, StoreUnavailable: nothing was dialled.
         """
@@ -77,9 +77,9 @@ class CallsPort:
         return Accepted(attempt.call_ref, attempt.contact_ref, attempt.state)
 
     def place_once(self, key: str, raw: bytes, fields: dict[str, Any]) -> Accepted:
-        """With an idempotency key: the first request dials, later ones get its call.
+        """Place a call once per idempotency key: the first request dials, later ones get its call.
 
-        :raises Problem: 409 or 422. The others: as ``place``.
+        :raises Problem: 409 or 422. Everything else as ``place``.
         """
         if not _KEY.fullmatch(key):
             raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
@@ -92,7 +92,7 @@ class CallsPort:
         call = self.find(claim.call_ref)
         if call is not None:
             return Accepted(call["call_ref"], call["contact_ref"], call["state"])
-        # Killed between the claim and the call: nobody will ever answer for that request.
+        # Its process was killed between the claim and the call, so the first request will never get an answer.
         mine = self.services.membership.is_dead(claim.boot) and self.services.store.reclaim(self.name, key, claim, ref)
         if mine:
             return self._place_claimed(fields, ref, key)
@@ -102,19 +102,19 @@ class CallsPort:
         try:
             return self.place(fields, ref)
         except Exception:
-            # Nothing was dialled: the key is as if it had not come.
+            # Nothing was dialled, so the key may be used again.
             self.services.store.release(self.name, key)
             raise
 
     def find(self, ref: str) -> dict[str, Any] | None:
-        """A call of this integrator, live or recent; None for unknown and for other integrators' alike.
+        """Return a live or recent call of this integrator; None for unknown calls and for other integrators'.
 
         :raises StoreUnavailable: Redis is down.
         """
         if not REF.fullmatch(ref):
             return None
         live = self.services.calls.live.get(ref)
-        # Another node that has just placed it says so a moment later: who asks this one is not told that there is none.
+        # A call that another node has just placed reaches Redis a moment later. Wait for it before answering 404.
         tries = _YOUNG_TRIES if abs(time.time() - reference.began(ref)) < _YOUNG else 1
         call = snapshot(live.attempt) if live is not None else self.services.store.call(ref)
         while call is None and (tries := tries - 1):
@@ -125,10 +125,10 @@ class CallsPort:
     # Dry run ------------------------------------------------------------------------------------------
 
     def dry_run(self, fields: dict[str, Any]) -> DryRun:
-        """Every check and its verdict; nothing is dialled and no campaign's turn is taken."""
+        """Return every check and its verdict. Nothing is dialled and no campaign's turn is taken."""
         faults: list[Fault] = []
         client, policy = self.client, self.services.policy
-        # An order that can't be read is asked for as a call to nowhere: the limits may be reached all the same.
+        # If the order can't be read, check the limits for a call without a number: they may be reached all the same.
         charges = [Charge("", client.levels, None)]
         try:
             order = client.read(fields, peek=True)

@@ -1,7 +1,7 @@
 """Cards over HTTP on the operator's port, in the form of Kazoo's Crossbar (``cb_cccps``).
 
-Requests and answers wrap what they carry in ``data``; errors name field and code in it. What differs from Kazoo: a PIN
-is never in an answer, and uniqueness holds on updates, too.
+Requests and answers wrap their content in ``data``; errors name the field and the code in it. Two things differ from
+Kazoo: no answer contains a PIN, and updates are checked for uniqueness, too.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _found(card: cards.Card | None) -> cards.Card:
 
 
 def _shown(card: cards.Card) -> Card:
-    """A card as it is answered: neither a PIN nor its hash is in it."""
+    """Return a card for an answer, without its PIN or the PIN's hash."""
     return Card(
         id=card.id,
         user_id=card.user_id,

@@ -1,4 +1,4 @@
-"""The operator's port: which account a token opens, and bodies in the form of Kazoo's Crossbar."""
+"""The operator's port: find the account that a token opens, and write bodies in the form of Kazoo's Crossbar."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PREFIX = "/v2/"
 CARDS_PATH = "/v2/accounts/{account_id}/cccps"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
-#: Kazoo's words for a status.
+#: Kazoo's message for each status.
 _MESSAGES = {
     400: "validation error",
     401: "invalid_credentials",
@@ -48,7 +48,7 @@ def succeed(req: falcon.Request, resp: falcon.Response, status: int, data: Any, 
 
 
 def read_data(req: falcon.Request) -> dict[str, Any]:
-    """``data`` of the body. :raises Problem: as ``read_json``; 400 no ``data``."""
+    """Return ``data`` of the body. :raises Problem: as ``read_json``; 400 if it has no ``data``."""
     _raw, body = read_json(req)
     data = body.get("data")
     if not isinstance(data, dict):
@@ -57,7 +57,7 @@ def read_data(req: falcon.Request) -> dict[str, Any]:
 
 
 def _write(req: falcon.Request, error: Problem) -> tuple[int, Any]:
-    # Kazoo knows no 422: a body that is wrong in whatever way is a 400.
+    # Kazoo has no 422: every wrong body is a 400.
     status = 400 if error.status == 422 else error.status
     data: dict[str, dict[str, dict[str, str]]] = {}
     for one in error.errors:
@@ -75,7 +75,7 @@ KAZOO = ErrorForm(CrossbarErrors, _MESSAGES, _write)
 
 
 def _request_id(req: falcon.Request) -> str:
-    """The client's ``X-Request-ID``, else one of ours."""
+    """Return the client's ``X-Request-ID``, or a new one."""
     given = req.get_header("X-Request-ID") or ""
     return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
@@ -84,20 +84,20 @@ def _request_id(req: falcon.Request) -> str:
 
 
 class Desk:
-    """Whose account it is; handlers get it as ``account``."""
+    """The operator's port. Handlers of routes with an account get it as ``account``."""
 
     def __init__(self, services: Services, outgoing: Outgoing) -> None:
         self.services = services
         self.outgoing = outgoing
         self.door = Door(lambda: services.policy.config.admin.rate, services.refused)
         self.count = services.refused
-        #: The tokens of a configuration, by account; a reload brings another one, and with it others.
+        #: A configuration and its tokens by account. A reload brings another.
         self._known: tuple[Config, dict[str | None, list[Holder]]] | None = None
 
     def admit(self, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
-        """Put the account in place of its id.
+        """Admit a request and replace the account's id with the account.
 
-        :raises Problem: as ``Door.check``, a token of another account being a wrong one; 404 no such account.
+        :raises Problem: as ``Door.check``; another account's token counts as wrong; 404 for an unknown account.
         :raises StoreUnavailable: Redis is down.
         """
         account_id = params.pop("account_id")
@@ -144,9 +144,9 @@ def operation(
     body: type[msgspec.Struct] | None = None,
     paged: bool = False,
 ) -> Operation:
-    """A method whose bodies wrap what they carry in ``data``.
+    """Return an operation whose bodies wrap their content in ``data``.
 
-    :param data: what the answer carries. :param body: what the request carries.
+    :param data: the answer's content. :param body: the request's content.
     """
     envelope = {
         "type": "object",

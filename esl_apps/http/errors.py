@@ -1,4 +1,4 @@
-"""The answers that aren't 2xx: one exception for each, with a stable code, and the forms in which ports write them."""
+"""Answers that aren't 2xx: an exception for each, with a stable code, and the forms in which ports write them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def problem(status: int, code: str, message: str, field: str = "", headers: dict
     return Problem(status, [{"field": field, "code": code, "message": message}], headers)
 
 
-# What the rest of the program raises ----------------------------------------------------------------------
+# Exceptions of the rest of the program --------------------------------------------------------------------
 
 #: Seconds: as long as a switch or a Redis takes to come back.
 _COMES_BACK = {"Retry-After": "5"}
@@ -75,20 +75,20 @@ ANSWERS: Mapping[type[Exception], Callable[[Any], Problem]] = {
 
 @dataclass(frozen=True)
 class ErrorForm:
-    """How a group of routes writes its errors."""
+    """The form in which a group of routes writes its errors."""
 
     body: type[msgspec.Struct]
     meanings: Mapping[int, str]
-    """What each status means, for the description."""
+    """By status, for the description."""
     write: Callable[[falcon.Request, Problem], tuple[int, Any]]
-    """The status and the body of an error."""
+    """Return the status and the body of an error."""
 
 
 def _write(_req: falcon.Request, error: Problem) -> tuple[int, Any]:
     return error.status, {"errors": error.errors}
 
 
-#: The form of everything but the cards.
+#: The form of all routes but the cards'.
 OURS = ErrorForm(
     Errors,
     {

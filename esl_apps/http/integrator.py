@@ -31,8 +31,7 @@ _LEGACY = {"agent": True, "callee": True, "outbound_id": True, "contact_ref": Fa
 
 
 def build(services: Services, outgoing: Outgoing, name: str) -> Wsgi:
-    """The WSGI application of the integrator of this name; its settings are read at each request, so a
-    reload needs no new port."""
+    """Return the WSGI application of an integrator. It reads its settings at each request, so it survives a reload."""
     return serve(API, CallsPort(services, outgoing, name))
 
 
@@ -82,7 +81,7 @@ def cancel_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, re
 
 
 def create_call_legacy(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
-    """``GET /call.php``: Click2Dial's first form. Off unless ``legacy_get`` lists who may use it."""
+    """``GET /call.php``: Click2Dial's first form. It is off unless ``legacy_get`` lists addresses that may use it."""
     for field, value in req.params.items():
         if not isinstance(value, str):
             raise problem(422, "value", "expected one value", field[:40])
@@ -106,7 +105,7 @@ def _found(port: CallsPort, ref: str) -> dict[str, Any]:
 
 
 def admit_listed_address(port: CallsPort, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
-    """An address that ``legacy_get`` lists needs no token."""
+    """Admit the addresses of ``legacy_get`` without a token."""
     legacy = port.settings.legacy_get
     if not legacy:
         raise problem(404, "not_found", "no such resource")
@@ -134,7 +133,7 @@ _ROUTES = (
                     in_header(
                         "Idempotency-Key",
                         {"type": "string", "pattern": "^[!-~]{1,200}$"},
-                        "Again within 24 hours: the same call, none dialled",
+                        "Send it again within 24 hours to get the same call; nothing more is dialled",
                     ),
                     in_query(
                         "dry_run",
@@ -185,7 +184,7 @@ _ROUTES = (
                 scopes=(CALL,),
                 parameters=(in_path("ref", status.Ref),),
                 answers={
-                    200: Answer("It had ended already: the record", Call),
+                    200: Answer("It had already ended; this is its record", Call),
                     202: Answer("It is being ended", Accepted),
                 },
                 errors=(401, 403, 404, 429, 503),

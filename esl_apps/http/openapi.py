@@ -1,4 +1,4 @@
-"""``/openapi.json``: describe a table of routes (OpenAPI 3.0.3, which most generators read)."""
+"""Describe a table of routes for ``/openapi.json`` (OpenAPI 3.0.3, which most generators read)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ _NULL = {"type": "null"}
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
-    "link": {"type": "apiKey", "in": "query", "name": "signature", "description": "Of a signed link, with `expires`"},
+    "link": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "signature",
+        "description": "The signature of a signed link; goes with `expires`",
+    },
 }
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Whole seconds"}}
 
 
 def document(api: Api, components: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """:param components: the schemas of the table's ``Component``."""
+    """:param components: a schema for each ``Component`` of the table."""
     paths = {route.path: _path(route, api.form(route.path)) for route in api.routes}
     schemes = {scheme for route in api.routes for one in route.operations for way in _ways(one) for scheme in way}
     return {
@@ -39,7 +44,7 @@ def document(api: Api, components: Mapping[str, Any] | None = None) -> dict[str,
 
 
 def describing(handler: Callable[..., None]) -> Operation:
-    """``GET /openapi.json``, for a handler that answers with the ``document`` of its port."""
+    """Return the operation ``GET /openapi.json`` for a handler that answers with its port's ``document``."""
     return Operation(
         "GET",
         "getDescription",
@@ -52,7 +57,7 @@ def describing(handler: Callable[..., None]) -> Operation:
 
 
 def _schemas(api: Api) -> dict[str, Any]:
-    """The schema of every Struct of a table, and of those within them."""
+    """Return the schema of every Struct that a table uses, directly or within another."""
     found: dict[type[msgspec.Struct], None] = {}
     for route in api.routes:
         for operation in route.operations:
@@ -73,17 +78,17 @@ def _structs(body: Any) -> Iterator[type[msgspec.Struct]]:
 
 
 def _as_3_0(schema: Any) -> Any:
-    """JSON Schema in the words of OpenAPI 3.0, which has ``nullable`` and no type "null"."""
+    """Translate JSON Schema to OpenAPI 3.0, which has ``nullable`` and no type "null"."""
     if isinstance(schema, list):
         return [_as_3_0(inner) for inner in schema]
     if not isinstance(schema, dict):
         return schema
     made = {key: _as_3_0(inner) for key, inner in schema.items()}
     if isinstance(made.get("title"), str):
-        # The Struct's name again.
+        # It repeats the Struct's name.
         del made["title"]
     if made.get("required") == []:
-        # Allowed by JSON Schema only.
+        # Only JSON Schema allows an empty list.
         del made["required"]
     if _NULL in made.get("anyOf", []):
         others = [inner for inner in made.pop("anyOf") if inner != _NULL]
@@ -93,7 +98,7 @@ def _as_3_0(schema: Any) -> Any:
 
 
 def _body(body: Body) -> Any:
-    """A body as the description has it: names for Structs, everything else as it is."""
+    """Return a body with references in place of Structs."""
     if isinstance(body, Component):
         return {"$ref": _REF + body.name}
     if isinstance(body, type):

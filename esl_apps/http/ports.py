@@ -1,4 +1,4 @@
-"""A node's HTTP ports, and what a signal does to a node: reload, drain, stop."""
+"""Open a node's HTTP ports, and do what signals ask for: reload, drain, stop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Ports:
     def __init__(self, node: Node) -> None:
         self._node = node
-        #: In the order of ``sections``.
+        #: In the order of ``config.model.sections``.
         self._servers: list[Server] = []
         self._stopping = False
 
@@ -46,7 +46,7 @@ class Ports:
         self._log_warnings(config)
 
     def _log_warnings(self, config: Config) -> None:
-        # Of several workers, the first speaks for all.
+        # With several workers, only the first logs them.
         if self._node.share is None or self._node.share.number == 1:
             for problem in warnings(config):
                 log.warning(
@@ -54,7 +54,7 @@ class Ports:
                 )
 
     def reload(self, file: str) -> None:
-        """The whole file or nothing of it; calls that are up keep what they began with."""
+        """Put a file in force, whole or not at all. Calls in progress keep the settings that they began with."""
         try:
             config = load(file)
             if self._node.share is not None:
@@ -71,14 +71,14 @@ class Ports:
             log.exception("reload refused", extra={"reason": "it could not be applied"})
             return
         for server, context, (_path, section) in zip(self._servers, contexts, sections(config), strict=True):
-            # For connections to come; those that are up keep the certificate that they began with.
+            # For new connections. Open ones keep the certificate that they began with.
             server.tls = context
             server.bounds.per_address = section.rate.connections
         log.info("reloaded", extra={"file": file})
         self._log_warnings(config)
 
     def shut_down(self) -> None:
-        """Refuse new work (HTTP answers 503, the event socket's listener closes), let calls end, stop."""
+        """Refuse new calls (HTTP answers 503, the event socket stops listening), let calls end, and stop."""
         if self._stopping:
             return
         self._stopping = True
@@ -88,9 +88,9 @@ class Ports:
 
 
 def _contexts(config: Config) -> list[ssl.SSLContext | None]:
-    """The TLS of each of them, None where it has none.
+    """Return the TLS context of each port, None for plain HTTP.
 
-    :raises ConfigError: it could be used when the file was read, and now it can't.
+    :raises ConfigError: a certificate that was usable when the file was read no longer is.
     """
     made: list[ssl.SSLContext | None] = []
     for path, section in sections(config):
@@ -102,7 +102,7 @@ def _contexts(config: Config) -> list[ssl.SSLContext | None]:
 
 
 def _same_ports(old: Config, new: Config) -> None:
-    """:raises ConfigError: something changed that only a start can change."""
+    """:raises ConfigError: the new configuration changes something that takes a restart."""
     fixed = [
         ("node", old.node, new.node),
         ("redis", old.redis, new.redis),

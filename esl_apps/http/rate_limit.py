@@ -1,4 +1,4 @@
-"""Rates: token buckets in memory, and no more of them than there is room for."""
+"""Limit rates with token buckets in memory, whose number is bounded."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from ipaddress import IPv6Address
 
 
 class Buckets:
-    """One bucket a key. A key that is not there has a full one, so those not used longest can be forgotten first."""
+    """One bucket per key. An absent key has a full bucket, so the buckets that rested longest can be dropped."""
 
     def __init__(self, most: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
-        """:param most: buckets that are kept. :param clock: seconds."""
+        """:param most: the number of buckets to keep. :param clock: returns seconds."""
         self._most = most
         self._clock = clock
-        #: What was in it, and when; the one used last stands last.
+        #: Each bucket's level and the time of that level, least recently used first.
         self._levels: dict[Hashable, tuple[float, float]] = {}
 
     def __len__(self) -> int:
         return len(self._levels)
 
     def wait(self, key: Hashable, rate: float, capacity: float) -> float:
-        """The seconds until one may be taken; 0: now.
+        """Return the seconds until a token can be taken; 0 for now.
 
-        :param rate: how many come back a second. :param capacity: how many may be taken at once, 1 or more.
+        :param rate: tokens that return each second. :param capacity: tokens of a full bucket, at least 1.
         """
         level, _now = self._level(key, rate, capacity)
         return 0.0 if level >= _ONE else (1.0 - level) / rate
 
     def take(self, key: Hashable, rate: float, capacity: float) -> float:
-        """``wait``; where that is 0, one is taken."""
+        """As ``wait``; takes a token if the answer is 0."""
         level, now = self._level(key, rate, capacity)
         taken = level >= _ONE
         self._levels.pop(key, None)
@@ -46,12 +46,15 @@ class Buckets:
         return min(capacity, found[0] + (now - found[1]) * rate), now
 
 
-#: One, but for what is lost in adding fractions: who waited as long as he was told is let in.
+#: One token, less the rounding error of adding fractions: a client that waits as told must be let in.
 _ONE = 1.0 - 1e-6
 
 
 def source_of(address: str) -> str:
-    """Whose requests and connections are counted together: an address; of IPv6 the network of one customer."""
+    """Return what requests and connections of an address are counted under.
+
+    That is the address itself; for IPv6 its /64 network, which is what one customer gets.
+    """
     if ":" not in address:
         return address
     ip = IPv6Address(address.partition("%")[0])

@@ -24,7 +24,7 @@ _RECORDINGS = "/click2dial/recordings"
 _RECORDING = re.compile(REF.pattern + r"\.wav")
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 _CHUNK = 65536
-#: Seconds that a link to a recording is good for where nothing is said.
+#: Seconds until a link expires, if the request doesn't say.
 _LINK = 3600
 
 
@@ -50,7 +50,7 @@ def get_recording(port: CallsPort, req: falcon.Request, resp: falcon.Response, n
 
 
 def create_link(port: CallsPort, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-    """An address of a recording that needs no token, for a time."""
+    """``POST …/recordings/NAME/link``: an address of a recording that needs no token until it expires."""
     links = port.links
     if links is None:
         raise problem(404, "not_found", "no such resource")
@@ -74,9 +74,9 @@ def admit_link_or_token(port: CallsPort, req: falcon.Request, scopes: tuple[str,
 
 
 def _linked(port: CallsPort, req: falcon.Request, name: str) -> bool:
-    """Whether a signed link leads here; one that is no link of ours is as if it were not there.
+    """Return whether the request has a signed link for this recording. A wrong signature is ignored.
 
-    :raises Problem: 403 it was one, and its time is over; 429 too many wrong ones came from this address.
+    :raises Problem: 403 for a link that has expired; 429 for too many wrong signatures from this address.
     """
     signature = req.get_param("signature")
     links = port.links
@@ -89,7 +89,7 @@ def _linked(port: CallsPort, req: falcon.Request, name: str) -> bool:
         return False
     if expires <= time.time():
         port.count(403)
-        raise problem(403, "expired", "this link is no longer good")
+        raise problem(403, "expired", "this link has expired")
     return True
 
 
@@ -97,8 +97,10 @@ def _linked(port: CallsPort, req: falcon.Request, name: str) -> bool:
 
 
 def _recording(port: CallsPort, name: str) -> BinaryIO:
-    """:raises Problem: 404. Only a name that we made reaches the file system, and only below this integrator's
-    folder."""
+    """Open a recording of this integrator. Only names of our own form reach the file system.
+
+    :raises Problem: 404.
+    """
     if not _RECORDING.fullmatch(name):
         raise problem(404, "not_found", "no such recording")
     try:
@@ -108,7 +110,7 @@ def _recording(port: CallsPort, name: str) -> BinaryIO:
 
 
 def _open(path: str) -> BinaryIO:
-    """A file, and no folder, device or link to something else. :raises OSError: it is none."""
+    """Open a regular file. :raises OSError: there is none, or it is a folder, a device or a link."""
     stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
@@ -117,9 +119,9 @@ def _open(path: str) -> BinaryIO:
 
 
 def _part(text: str, size: int) -> tuple[int, int] | None:
-    """First and last byte that a Range header asks for, first behind last where the file has none of it.
+    """Return the first and last byte that a Range header asks for; first > last if the file has none of them.
 
-    None: no range, several, or one that makes no sense; all of the file is the answer then (RFC 9110, 14.2).
+    None for no range, several ranges or an invalid one: then the answer is the whole file (RFC 9110, 14.2).
     """
     found = _RANGE.fullmatch(text)
     if found is None or not (found[1] or found[2]):
@@ -133,7 +135,7 @@ def _part(text: str, size: int) -> tuple[int, int] | None:
 
 
 class _Slice:
-    """A part of an open file, as WSGI streams it."""
+    """Part of an open file, for WSGI to stream."""
 
     def __init__(self, stream: Any, length: int) -> None:
         self._stream = stream
@@ -169,7 +171,7 @@ ROUTES = (
                     in_query(
                         "expires",
                         {"type": "string", "pattern": "^[0-9]{1,12}$"},
-                        "Of a signed link, with `signature`: until when it is good (Unix seconds)",
+                        "When a signed link expires (Unix seconds); goes with `signature`",
                     ),
                 ),
                 answers={

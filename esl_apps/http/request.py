@@ -43,7 +43,7 @@ _ONCE = frozenset({"CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_HOST"})
 
 
 class Need(Enum):
-    """What the parser waits for."""
+    """The part of a request that the parser waits for."""
 
     REQUEST = "no byte of the next request has arrived"
     HEAD = "the request line and the headers"
@@ -110,7 +110,7 @@ class Parser:
 
     @property
     def begun(self) -> bool:
-        """Whether part of a request has arrived: a client that is cut off now is told why."""
+        """Whether part of a request has arrived. If so, a client that is cut off gets an answer."""
         return bool(self._buffer) or self._need in (Need.CONTINUE, Need.BODY)
 
 
@@ -144,19 +144,19 @@ def _requests(buffer: bytearray) -> Generator[Need | Request, None, None]:
 
 
 def _head(buffer: bytearray) -> Generator[Need, None, bytes]:
-    """Everything before the body, without the empty line that ends it."""
+    """Return everything before the body, without the empty line that ends it."""
     if not buffer:
         yield Need.REQUEST
     looked = 0
     while True:
         while buffer.startswith(b"\r\n"):
-            # Some clients send an empty line after a body (RFC 9112, 2.2).
+            # Some clients send an empty line after a body (RFC 9112, section 2.2).
             del buffer[:2]
         if (end := buffer.find(b"\r\n\r\n", max(0, looked - 3), MAX_HEAD)) >= 0:
             head = bytes(buffer[:end])
             del buffer[: end + 4]
             return head
-        # What can't become a request is refused now, and not when the client's time is up.
+        # Refuse bytes that can't become a request now, and not when the client's time is up.
         if buffer and buffer != b"\r" and not _BEGINNING.match(buffer):
             raise BadRequest(400, "bad_request", "expected METHOD PATH HTTP/1.1")
         if buffer.find(b"\n\n", max(0, looked - 1)) >= 0:
@@ -174,8 +174,8 @@ def _parse(head: bytes) -> Request:
     method, path, query, version = _request_line(lines[0])
     if len(lines) > MAX_HEADERS + 1:
         raise BadRequest(431, "too_many", f"expected {MAX_HEADERS} headers at most")
-    # One pass in C over all lines. What it leaves are the line ends, unless a control character or a bare CR or LF is
-    # among them.
+    # Remove every allowed byte in one pass in C. Only the line ends remain, unless the head has control characters or a
+    # bare CR or LF.
     if head.translate(None, _TEXT) != b"\r\n" * (len(lines) - 1):
         raise BadRequest(400, "bad_request", "expected NAME: VALUE in each header line")
     del lines[0]
@@ -187,7 +187,7 @@ def _parse(head: bytes) -> Request:
             if not colon or not _NAME.fullmatch(name):
                 raise BadRequest(400, "bad_request", "expected NAME: VALUE in each header line")
             if "_" in name:
-                # In WSGI's names it would look like the same name with a dash.
+                # WSGI spells a dash as an underscore, so this could pass for another header.
                 continue
             key = _key(name)
         elif not colon:
@@ -233,7 +233,7 @@ def _key(name: str) -> str:
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 
 
-#: The usual headers as clients spell them: looked up, which takes a tenth of the time that ``_key`` takes.
+#: The WSGI names of the usual headers as clients spell them. A look-up takes a tenth of the time of ``_key``.
 _KEYS = {
     spelling: _key(name)
     for name in (

@@ -1,4 +1,4 @@
-"""A port's table of routes. What is served and what ``/openapi.json`` says are both built from it, so that no route can
+"""Declare a port's routes in a table. The router and ``/openapi.json`` are both built from it, so that a route can't
 exist without being described."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOKEN: tuple[Mapping[str, list[str]], ...] = ({"bearer": []}, {"token": []})
 
 @dataclass(frozen=True)
 class Component:
-    """A schema that no Struct can say; the port gives it when it is asked for its description."""
+    """A schema that no Struct can express. The port supplies it when it describes itself."""
 
     name: str
 
@@ -34,7 +34,7 @@ Body = type[msgspec.Struct] | Component | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that is no error."""
+    """An answer other than an error."""
 
     meaning: str
     body: Body | None = None
@@ -43,14 +43,14 @@ class Answer:
 
 
 class Port(Protocol):
-    """What a table is served for. Its handlers get it as their first argument."""
+    """The object that a table's handlers get as their first argument."""
 
     @property
     def door(self) -> Door:
-        """It looks at every request first, whatever its path."""
+        """Checks every request first, whatever its path."""
 
     def admit(self, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
-        """Let a request in whose token has one of these scopes; may change what the handler gets.
+        """Admit a request if its token has one of these scopes. May change the handler's parameters.
 
         :raises Problem: 401, 403, 404 or 429.
         """
@@ -65,20 +65,20 @@ class Operation:
 
     method: str
     name: str
-    """``operationId``: what generated clients call it."""
+    """The ``operationId``, which names the function in generated clients."""
     summary: str
     handler: Callable[..., None]
-    """Called with the port, the request, the response, and the parameters of the path by their names."""
+    """Called with the port, the request and the response, and with the path's parameters as keywords."""
     scopes: tuple[str, ...] | None
-    """A token needs one of them. None: the route is open to everyone."""
+    """The token needs one of them. None opens the route to everyone."""
     answers: Mapping[int, Answer]
     errors: tuple[int, ...]
     body: Body | None = None
     parameters: tuple[Mapping[str, Any], ...] = ()
     admit: Callable[..., None] | None = None
-    """In place of the port's own ``admit``, for a route that has another way in; called with the port first."""
+    """Replaces the port's ``admit`` on a route that needs no token in some cases. Called with the port first."""
     security: tuple[Mapping[str, list[str]], ...] = TOKEN
-    """The ways in, as the description says them."""
+    """The ways to authenticate, for the description."""
     deprecated: bool = False
 
 
@@ -87,25 +87,25 @@ class Route:
     path: str
     operations: tuple[Operation, ...]
     parameters: tuple[Mapping[str, Any], ...] = ()
-    """Those that all of its methods have."""
+    """Parameters that all methods share."""
 
 
 @dataclass(frozen=True)
 class Api:
-    """All that a port serves."""
+    """Everything that a port serves."""
 
     title: str
     description: str
     routes: tuple[Route, ...]
     forms: Mapping[str, ErrorForm] = field(default_factory=dict)
-    """The form of errors below a prefix of the path; everywhere else ``OURS``."""
+    """The form of errors by prefix of the path. Other paths use ``OURS``."""
 
     def form(self, path: str) -> ErrorForm:
         return next((form for prefix, form in self.forms.items() if path.startswith(prefix)), OURS)
 
 
 def serve(api: Api, port: Port) -> falcon.App[falcon.Request, falcon.Response]:
-    """The WSGI application of a table."""
+    """Return the WSGI application of a table."""
     app = falcon.App(middleware=[port.door])
     app.req_options.strip_url_path_trailing_slash = True
     _write_errors(app, api, port)
@@ -130,7 +130,7 @@ def _responder(operation: Operation, port: Port) -> Callable[..., None]:
 
 
 def _write_errors(app: falcon.App[falcon.Request, falcon.Response], api: Api, port: Port) -> None:
-    """Every error has the form of its path, without a version or a stack trace in it."""
+    """Write every error in the form of its path, without versions or stack traces."""
 
     def on_problem(req: falcon.Request, resp: falcon.Response, error: Problem, _params: Any) -> None:
         answer(resp, *api.form(req.env["PATH_INFO"]).write(req, error))

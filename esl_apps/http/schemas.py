@@ -1,4 +1,4 @@
-"""The bodies of requests and answers. Each is declared here once: it is encoded, and it is described."""
+"""Bodies of requests and answers. Each is declared once, for its encoder and for the description."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Page(Struct):
 
 
 def order(client: Client) -> dict[str, Any]:
-    """The schema of an order. Each integrator has its own patterns, so no Struct can say it."""
+    """Return the schema of an order. It isn't a Struct because each integrator has its own patterns."""
 
     def text(field: str) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^(?:{client.patterns[field]})$", "description": client.expected(field)}
@@ -90,9 +90,7 @@ def order(client: Client) -> dict[str, Any]:
 
 class LinkOrder(Struct, forbid_unknown_fields=True):
     expires_in: (
-        Annotated[
-            int, Meta(ge=1, description="Seconds; an hour where nothing is said, recordings.link_longest at most")
-        ]
+        Annotated[int, Meta(ge=1, description="Seconds; an hour by default, at most recordings.link_longest")]
         | UnsetType
     ) = UNSET
 
@@ -110,7 +108,7 @@ UserId = Annotated[str, Meta(pattern=f"^{NAME.pattern}$")]
 Concurrent = Annotated[int, Meta(ge=0, le=MOST_CONCURRENT_CALLS)]
 Comment = Annotated[str, Meta(max_length=COMMENT_LENGTH)]
 RetainCid = Annotated[bool, Meta(description="Show the caller's own number")]
-Cid = Annotated[str, Meta(description="The caller number that it is known by; unique over all accounts")]
+Cid = Annotated[str, Meta(description="The caller number that identifies it; unique across accounts")]
 
 
 class CardFields(Struct):
@@ -127,7 +125,7 @@ class CardFields(Struct):
             str,
             Meta(
                 pattern=f"^{PIN.pattern}$",
-                description="Unique over all accounts, and never shown",
+                description="Unique across accounts, and never shown",
                 extra_json_schema={"writeOnly": True},
             ),
         ]

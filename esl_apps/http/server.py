@@ -1,9 +1,9 @@
-"""A WSGI port on gevent, with the limits that a port needs: slow, huge and broken clients delay nobody.
+"""A WSGI server on gevent with limits, so that slow, huge or broken clients don't delay the others.
 
-gevent's own ``pywsgi`` says of itself that it is not for the internet, and it is right: a byte every now and then holds
-a connection for ever, one address may take them all, a request that two readers read differently is read on, the
-rest of a refused body is read to its end. So requests are read here, strictly and against deadlines, and bodies before
-the application is asked: it never waits for a client.
+gevent's ``pywsgi`` isn't meant for the internet. A client that sends a byte now and then keeps its connection for ever,
+one address can take all connections, ambiguous requests are accepted, and a refused body is read to its end. This
+server reads requests strictly (:mod:`esl_apps.http.request`) and against deadlines. It calls the application only after
+the whole body has arrived, so the application never waits for a client.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _RECEIVE = 16384
 #: Connections that wait to be accepted.
 _BACKLOG = 512
-#: Bytes that a refused client may still have on its way to us; read, or it would never see why it was refused.
+#: Bytes to read from a refused client before closing. With unread bytes TCP resets the connection, and the client never
+#: sees the answer.
 _LINGER = 262144
 
 _REASONS = {
@@ -52,30 +53,30 @@ _REASONS = {
 
 @dataclass
 class Bounds:
-    """What a client may take. Times are seconds."""
+    """Limits for clients. Times are seconds."""
 
-    #: Connections of a port, and of one address on it (an IPv6 one's /64). A full port drops who waits longest.
+    #: Connections of the port, and of one address (for IPv6 its /64). A full port drops the longest idle one.
     connections: int = 1000
     per_address: int = 500
-    #: For the TLS handshake; from the first byte of a request to the end of its headers; for its body.
+    #: For the TLS handshake, for a request up to the end of its headers, and for its body.
     handshake: float = 10.0
     head: float = 10.0
     body: float = 15.0
-    #: Between two requests, or before the first.
+    #: Until the first byte of a request.
     idle: float = 30.0
-    #: For each part of an answer (16 KB at most) to leave.
+    #: For each part of an answer (16 KB at most) to be sent.
     write: float = 30.0
     linger: float = 2.0
-    #: How often the deadlines are looked at: one look at all connections costs less than a timer each.
+    #: Interval between checks of the deadlines. One check of all connections costs less than a timer for each.
     look: float = 0.5
 
 
 class _Gone(Exception):
-    """The client left, or is cut off: there is nobody to answer."""
+    """The client left or was cut off, so no answer can be sent."""
 
 
 class Server(StreamServer):
-    """Accepts, counts, and cuts off; each connection is one greenlet."""
+    """Accept connections, count them, and cut off late clients. Each connection has a greenlet."""
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class Server(StreamServer):
         super().__init__(listener, spawn=Pool())
         self.app = app
         self.bounds = bounds
-        #: New connections take what is here now: a renewed certificate needs no restart.
+        #: For new connections. A reload may replace it, so a renewed certificate needs no restart.
         self.tls = tls
         self.on_refused = on_refused
         host, port = listener.getsockname()[:2]
@@ -117,7 +118,7 @@ class Server(StreamServer):
         super().stop(timeout)
 
     def do_handle(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
-        """A new connection, in the event loop itself: what happens here must not wait."""
+        """Take or refuse a new connection. This runs in the event loop and must not wait."""
         source = source_of(str(address[0]))
         if self._by_source[source] >= self.bounds.per_address:
             self._refuse(sock, 429, "too_many", "too many connections of this address")
@@ -144,7 +145,7 @@ class Server(StreamServer):
             del self._by_source[connection.source]
 
     def say(self, reason: str, client: str) -> None:
-        """A line of the log, a few a second at most: who sends rubbish does not fill the disk."""
+        """Log a refused or broken connection, at most a few a second: bad clients must not fill the disk."""
         if not self._lines.take("", 5.0, 20.0):
             log.info("http", extra={"reason": reason[:200], "client": client})
 
@@ -157,7 +158,7 @@ class Server(StreamServer):
         sock.close()
 
     def _make_room(self) -> bool:
-        """End the connection that has waited longest for its client, of the address that has most of them."""
+        """Cut the connection that has waited longest for its client, from the address with the most connections."""
         waiting = [one for one in self._open if one.deadline is not None and not one.late]
         if not waiting:
             return False
@@ -173,7 +174,7 @@ class Server(StreamServer):
 
 
 class _Errors:
-    """``wsgi.errors``: to the log."""
+    """``wsgi.errors``, written to the log."""
 
     def write(self, text: str) -> None:
         if text.strip():
@@ -184,15 +185,15 @@ class _Errors:
             self.write(line)
 
     def flush(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: every line is logged at once."""
 
 
 class _Connection:
-    """One client, from its first byte to its last."""
+    """The connection of one client."""
 
     def __init__(self, server: Server, sock: socket.socket, address: tuple[Any, ...], source: str) -> None:
         self.source = source
-        #: When it is cut off, and since when it has been waited for; no deadline while the application works.
+        #: When the wait for the client began, and when it ends. No deadline while the application works.
         self.since = time.monotonic()
         self.deadline: float | None = self.since + server.bounds.handshake
         self.late = False
@@ -203,16 +204,16 @@ class _Connection:
         self._parser = Parser()
 
     def cut(self) -> None:
-        """End the reading, from another greenlet; an answer may still be written."""
+        """Stop reading. Called from another greenlet; an answer may still be written."""
         self.late = True
         with contextlib.suppress(OSError):
-            # Not ``SSLSocket.shutdown``, which takes its state away under who is reading.
+            # SSLSocket.shutdown would drop the TLS state while another greenlet reads.
             socket.socket.shutdown(self._socket, socket.SHUT_RD)
 
     def run(self) -> None:
         try:
             self._socket.settimeout(self._bounds.write)
-            # Else the end of an answer waits until its beginning is acknowledged, which takes 40 ms.
+            # Without it the end of an answer waits until its beginning is acknowledged, which takes 40 ms.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             tls = self._server.tls
             if tls is not None:
@@ -295,8 +296,7 @@ class _Connection:
         self._parser.feed(data)
 
     def _linger(self) -> None:
-        """Take what is still on its way: closed over it, the client would be told of a broken connection in place
-        of our answer."""
+        """Read what is still arriving, so that the client sees our answer and not a reset (see ``_LINGER``)."""
         self._wait(self._bounds.linger)
         left = _LINGER
         with contextlib.suppress(OSError):
@@ -349,7 +349,7 @@ class _Connection:
                 sent = True
                 if data:
                     self._socket.sendall(data)
-                # Fewer bytes than were said: only the connection's end can tell the client where the answer ends.
+                # If the body is shorter than its length, only closing the connection tells the client where it ends.
                 return keep and (length == declared or request.method == "HEAD")
             finally:
                 close = getattr(result, "close", None)
@@ -367,17 +367,17 @@ class _Connection:
 
 
 def _no_write(_data: bytes) -> None:
-    raise RuntimeError("WSGI's write() is not served here: an application returns its body")
+    raise RuntimeError("WSGI's write() isn't supported: return the body")
 
 
-#: The second that it is, as HTTP writes it.
 @lru_cache(maxsize=1)
 def _date(second: int) -> str:
+    """Format a time (Unix seconds) as HTTP does."""
     return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second))
 
 
 def _head_of(status: str, headers: list[tuple[str, str]], protocol: str, keep: bool) -> bytes:
-    """:raises ValueError: a header would be read as more than one."""
+    """Return the head of an answer. :raises ValueError: a header contains a line break."""
     lines = [f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in headers], f"date: {_date(int(time.time()))}"]
     if not keep:
         lines.append("connection: close")
@@ -390,7 +390,7 @@ def _head_of(status: str, headers: list[tuple[str, str]], protocol: str, keep: b
 
 
 def _answer(status: int, code: str, message: str) -> bytes:
-    """An answer of the port's own, before any application; the connection ends with it."""
+    """Return the server's own answer to a request that no application sees. The connection ends with it."""
     body = msgspec.json.encode({"errors": [{"field": "", "code": code, "message": message}]})
     headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
     if status in (429, 503):
@@ -406,15 +406,15 @@ def serve(
     tls: SSLContext | None = None,
     on_refused: Callable[[int], None] = lambda _status: None,
 ) -> Server:
-    """Start to serve at an address, or from a socket that listens already.
+    """Start to serve on an address, or on a socket that already listens.
 
-    :param on_refused: is told the status of every answer that no application gave.
-    :raises OSError: the address is in use or is not this machine's.
+    :param on_refused: called with the status of every answer that isn't the application's.
+    :raises OSError: the address is in use, or isn't one of this machine's.
     """
     listener = listen(address, _BACKLOG) if isinstance(address, tuple) else address
     server = Server(listener, app, bounds or Bounds(), tls, on_refused)
     if listener is address:
-        # Other processes accept from it, too: the next one is for whoever is free.
+        # Other processes accept from it, too. Take one connection at a time, so that an idle process gets the next.
         server.max_accept = 1
     server.start()
     return server

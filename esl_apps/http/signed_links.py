@@ -1,7 +1,6 @@
-"""Signed links to recordings: a second way in, for a browser or a player that has no token, until a time that it names.
+"""Sign links to recordings, so that a browser or a player without a token can open one for a limited time.
 
-A signature is bound to integrator, recording and that time; nothing of it is stored, so what takes all links back is a
-new key.
+A signature covers the integrator, the recording and the time. Nothing is stored. To revoke all links, change the key.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ class Links:
         self._key = _hmac(link_key.encode(), f"esl_apps recording link {integrator}")
 
     def query(self, name: str, expires: int) -> str:
-        """What makes a recording's path open, until ``expires`` (Unix seconds)."""
+        """Return the query that opens a recording's path until ``expires`` (Unix seconds)."""
         return f"expires={expires}&signature={self._sign(name, expires)}"
 
     def expires(self, name: str, expires: str, signature: str) -> int | None:
-        """Until when a link is good; None where it is none of ours."""
+        """Return when a link expires (Unix seconds), or None if its signature isn't ours."""
         if not _EXPIRES.fullmatch(expires):
             return None
         at = int(expires)
-        # As bytes: a text that is not ASCII can't be compared in constant time.
+        # As bytes: compare_digest refuses a string that isn't ASCII.
         if not hmac.compare_digest(self._sign(name, at).encode(), signature.encode("utf-8", "replace")):
             return None
         return at

@@ -15,12 +15,11 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http import calls_port
 from esl_apps.node.live import Full
 from esl_apps.node.outgoing import Spent
-from esl_apps.store.redis_client import ERRORS
 from tests.support.http_services import BOOT, World, errors
 
 CALLS = "/click2dial/calls"
 ORDER = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
-DOWN = ERRORS[0]("connection refused")
+DOWN = StoreUnavailable("connection refused")
 #: A reference from 2024, which no call has.
 OLD = "01900000-0000-7000-8000-000000000000"
 
