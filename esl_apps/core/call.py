@@ -1,8 +1,33 @@
-"""What a flow may do to a call, and what comes back.
+"""The flow language: what an application may do to a call, and what comes back.
 
-Outcomes are values; the caller leaving is :class:`CallEnded`, raised by whatever the flow was waiting for
-and caught in one place (Adhearsion's rule). The edge (``esl/channel.py``) implements :class:`Call` over an
-event socket, a test over a script.
+This is a public interface. The applications of this package are written in it, and so are those that are installed
+next to it (entry point group ``esl_apps.applications``). A flow is plain code that runs from top to bottom in a
+greenlet of its own, as if its call were the only one::
+
+    def arrive(call, arrival, policy, host):
+        call.answer()
+        minutes = call.collect("enter_number", most=3, first=5.0, between=2.0)
+        call.play("goodbye")
+        call.hangup("NORMAL_CLEARING")
+
+Rules for all of it:
+
+- **Outcomes are values, the caller's leaving is an exception.** A busy callee is a :class:`Bridged`, silence an empty
+  string. Whatever a flow waits for, it raises :class:`CallEnded` when the caller hangs up or the switch stops
+  answering. Catch it in one place, around the whole flow; then :meth:`Call.ended` says how the call ended.
+- **Every wait has an end.** Durations are seconds, as floats; a ``timeout`` or ``longest`` of 0 doesn't wait.
+- **Points in time are Unix seconds** with fractions, by the switch's clock for what the switch reports.
+- **Numbers in dial strings, texts in variables.** What a caller or a client gave goes through ``core.dialstring`` and
+  ``core.numbers`` before it becomes an endpoint. Variables' values may be any text: they are encoded.
+- **One greenlet per call.** Only the flow that was given a call may use it.
+
+Two classes implement :class:`Call`: ``esl.channel.Channel`` over an event socket, and ``ScriptedCall`` in the test
+suite over a script, so that a flow is tested without a switch.
+
+**Versions.** :data:`API_VERSION` is (major, minor). A new minor version adds methods, fields or keyword parameters
+with defaults; a new major version may remove or change some, and the changelog says what to do. Stable are the names
+in :data:`__all__`. Names that begin with an underscore, and ``esl_apps`` modules that neither this one nor
+``apps.context`` mentions, may change in any release.
 """
 
 from __future__ import annotations
@@ -13,13 +38,21 @@ from typing import Protocol
 
 from esl_apps.core import causes
 
+__all__ = ["API_VERSION", "Bridged", "Call", "CallEnded", "Ended", "Endpoint", "Leg", "Progress"]
+
+API_VERSION = (1, 0)
+
 
 class CallEnded(Exception):
-    """The A-leg hung up, or (``lost``) its switch can no longer be asked."""
+    """The A-leg has ended, or can no longer be reached. ``str()`` says why, for the timeline.
+
+    After it, only :meth:`Call.ended` may be called.
+    """
 
     def __init__(self, reason: str, *, lost: bool = False) -> None:
         super().__init__(reason)
         self.lost = lost
+        """The switch can no longer be asked. The caller may still be there."""
 
 
 #: ``sip_hangup_disposition`` of a leg whose own phone sent the BYE (or gave up before the answer).
@@ -28,9 +61,10 @@ _BY_PHONE = frozenset({"recv_bye", "recv_cancel"})
 
 @dataclass(slots=True)
 class Leg:
-    """What the switch said of one leg. Times are Unix seconds; None where the thing has not happened."""
+    """What the switch said of one leg. Times are Unix seconds; None: it has not happened."""
 
     uuid: str
+    """The channel's on the switch; empty if it is not known."""
     created_at: float | None = None
     ringing_at: float | None = None
     answered_at: float | None = None
@@ -38,124 +72,159 @@ class Leg:
     cause: str | None = None
     """FreeSWITCH's name of the hang-up cause."""
     q850: int | None = None
+    """The same as a number of Q.850, 1 to 127."""
     disposition: str | None = None
     """``sip_hangup_disposition``: ``recv_bye``, ``send_bye``, ``recv_refuse``, ``send_cancel``, …"""
     hold_seconds: float = 0.0
+    """For how long this leg's phone had the other party on hold."""
     user: str | None = None
-    """The extension that this leg rang, where it is one of several."""
+    """The extension that this leg rang, if several were rung at once."""
 
     @property
     def hung_up_itself(self) -> bool:
+        """Whether this leg's own phone ended it."""
         return self.disposition in _BY_PHONE
 
 
 @dataclass(slots=True)
 class Bridged:
-    """One ``bridge``, ended or joined. ``bleg`` is the leg that answered, else the last that failed."""
+    """The outcome of one :meth:`Call.bridge`."""
 
     answered: bool
     code: int
-    """Q.850 of why B did not answer; of B's hang-up where it did."""
+    """Q.850, 1 to 127: why B did not answer; if it did, why it ended."""
     cause: str = "NORMAL_CLEARING"
-    """FreeSWITCH's name of ``code``'s cause, as it goes back to the caller."""
+    """FreeSWITCH's name of ``code``'s cause, as it may be passed on to the caller with :meth:`Call.hangup`."""
     bleg: Leg | None = None
+    """The leg that answered, otherwise the last that failed; None if the switch said nothing of one."""
     timed_out: bool = False
-    """The application ended the ringing."""
+    """B rang for ``timeout`` seconds, and the application ended the ringing."""
     broken: bool = False
     """The caller ended it with ``**``."""
 
     @property
     def gateway_failed(self) -> bool:
-        """Whether the next gateway of the list is worth a try (contract §2)."""
+        """Whether the gateway failed, not the callee: the next one of a list is worth a try."""
         return not self.answered and not self.timed_out and self.code in causes.GATEWAY_FAILED
 
 
 @dataclass(slots=True)
 class Ended:
-    """How the A-leg ended, with the B-leg where there was one."""
+    """How the A-leg ended, with the last B-leg if there was one."""
 
     at: float
+    """Unix seconds."""
     aleg: Leg
     bleg: Leg | None
     lost: bool = False
+    """Nothing was heard of its end: ``at`` is when the switch was last reached."""
 
 
-#: What is dialled, and the user that it is, where several are rung at once.
+#: A dial string as ``user/1000@pbx``, and the user that it is. The user is None unless several are rung at once.
 Endpoint = tuple[str, str | None]
 
-#: Told of the B-leg while it is being joined: ``dialled``, ``ringing``, ``early_media``, ``answered``, and when.
+#: Called with what happened to B, when (Unix seconds), and B's leg as far as it is known: ``dialled`` once before
+#: anything is sent, then ``ringing`` or ``early_media``, and ``answered``. It must neither wait nor raise.
 Progress = Callable[[str, float, Leg | None], None]
 
 
 class Call(Protocol):
-    """The A-leg, from ``socket`` to hang-up. Every method raises :class:`CallEnded` when the caller has left."""
+    """The A-leg, from its socket to its hang-up.
+
+    Methods that do something or wait raise :class:`CallEnded` if the caller has left, or leaves meanwhile.
+    Properties, :meth:`variable`, :meth:`header` and :meth:`sip_header` only read, and never wait.
+    """
 
     @property
-    def uuid(self) -> str: ...
+    def uuid(self) -> str:
+        """The channel's on the switch."""
 
     @property
-    def answered_at(self) -> float | None: ...
+    def answered_at(self) -> float | None:
+        """Unix seconds; None: the A-leg has not been answered."""
 
     @property
     def created_at(self) -> float:
-        """When the INVITE came, or went out."""
+        """When the INVITE came in or went out, in Unix seconds."""
 
     def variable(self, name: str) -> str | None:
-        """A channel variable as it was when the call came to the application; decoded. This, a header and a SIP header
-        are asked for before the first bridge."""
+        """A channel variable as it was when the call arrived or was answered, decoded; None if it is not set.
+
+        The same holds for :meth:`header` and :meth:`sip_header`.
+
+        :raises RuntimeError: after the first :meth:`bridge`. The channel's data is let go of then.
+        """
 
     def header(self, name: str) -> str | None:
-        """A header of the channel's data, as ``Caller-Destination-Number``; decoded."""
+        """A header of the channel's data, as ``Caller-Destination-Number``, decoded."""
 
     def sip_header(self, name: str) -> str | None:
-        """A header of the caller's INVITE, its name in any case; None where it is not there."""
+        """A header of the caller's INVITE, its name in any case. Anyone can send one: believe it from registered
+        phones and trusted trunks only."""
 
-    def set(self, variables: Mapping[str, str]) -> None: ...
+    def set(self, variables: Mapping[str, str]) -> None:
+        """Set channel variables. Returns at once."""
 
     def ring(self) -> None:
-        """180 to the caller."""
+        """Send 180 Ringing to the caller. Returns at once."""
 
     def answer(self, variables: Mapping[str, str] | None = None) -> None:
-        """Answer, with these variables on it, and hear the caller's keys from now on: for the application alone, in no
-        log, no event and no variable (hazard 27)."""
+        """Answer, with these variables set first, and wait until the switch has done it.
+
+        From here on the caller's keys are heard by the application alone: they are in no log, event or variable.
+        """
 
     def play(self, audio: str, timeout: float = 60.0) -> None:
-        """A prompt by name, a URL, or a tone, to its end or to the first key, which is kept for ``collect``."""
+        """Play a prompt by name, a URL or a tone (``tone_stream://…``), to its end, for ``timeout`` seconds at most,
+        or to the first key, which is kept for :meth:`collect`. Keys that were pressed before skip it."""
 
     def collect(self, audio: str | None, most: int, first: float, between: float, longest: float = 120.0) -> str:
-        """Keys: up to ``most``, or until ``#`` (which is not among them). Empty where none came.
+        """Return the keys pressed: up to ``most``, or those before ``#``; empty if none came in time.
 
-        The first key stops ``audio``; keys pressed before it count, and it is not played then. ``first``:
-        seconds from the audio's end to the first key; ``between``: from key to key; ``longest``: for all of it,
-        the audio included.
+        The first key stops ``audio``. Keys pressed before it count, and then it is not played.
+
+        :param audio: As :meth:`play`; None: silence.
+        :param first: Seconds from the audio's end to the first key.
+        :param between: Seconds from key to key.
+        :param longest: Seconds for all of it, the audio included.
         """
 
     def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
-        """As ``collect``; nothing of what is keyed stays with the switch, not for a moment."""
+        """As :meth:`collect`, and the switch keeps nothing of what is keyed, not for a moment."""
 
     def wait_for_hangup(self, seconds: float) -> None:
-        """Return after the time; :class:`CallEnded` where the caller leaves before it."""
+        """Return after the time, unless the caller leaves before: that raises :class:`CallEnded`."""
 
     def conference(self, name: str, longest: float) -> None:
-        """Talk in a conference until it is left."""
+        """Join a conference room; return when the caller is out of it, or after ``longest`` seconds."""
 
     def bridge(
         self, leg: Mapping[str, str], endpoints: Sequence[Endpoint], timeout: float, longest: float, progress: Progress
     ) -> Bridged:
-        """Ring the endpoints at once and join the first that answers.
+        """Ring the endpoints at once and connect the caller with the first that answers.
 
-        ``timeout``: seconds from the first INVITE to an answer, held by the application, early media or not.
-        ``longest``: seconds that the two may talk. Returns when B failed or, where the A-leg outlives it, when
-        the talk ended. A caller whose keys are heard ends it with ``**``; B does not hear those.
+        Returns when B has failed. If B answers, it returns when the talk has ended and the A-leg goes on; an A-leg
+        with ``hangup_after_bridge`` ends with the talk, which raises :class:`CallEnded`. A caller who was answered by
+        :meth:`answer` ends it with ``**``; B doesn't hear those keys.
+
+        :param leg: Channel variables of the B-legs.
+        :param timeout: Seconds from the first INVITE to an answer, with or without early media. The application
+            holds it.
+        :param longest: Seconds that the two may talk.
         """
 
     def play_early(self, prompt: str, timeout: float) -> None:
-        """A prompt by early media, unanswered."""
+        """Play a prompt by early media, without answering, for ``timeout`` seconds at most."""
 
     def respond(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """Refuse with a SIP status and headers of that answer; one name may come twice."""
+        """Refuse an unanswered call with a SIP status (400 to 699) and headers in that answer.
 
-    def hangup(self, cause: str) -> None: ...
+        A name may come twice. Waits for the hang-up, and returns or raises :class:`CallEnded`.
+        """
+
+    def hangup(self, cause: str) -> None:
+        """Hang up with a cause of FreeSWITCH, as ``NORMAL_CLEARING``. Always raises :class:`CallEnded`."""
 
     def ended(self) -> Ended:
-        """Wait for the hang-up's details: the only thing left to ask of an ended call. Never raises."""
+        """Wait for the details of the hang-up, some seconds at most. Never raises. Call it once, after
+        :class:`CallEnded`."""
