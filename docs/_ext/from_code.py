@@ -424,23 +424,15 @@ class ApplicationsTable(Generated):
 # Records ------------------------------------------------------------------------------------------
 
 
-def _sample_record() -> dict[str, Any]:
-    from esl_apps.core.notification import cdr_payload
-    from esl_apps.core.record import Record
-
-    filled = {
-        item: 0 if "int" in str(kind) or "float" in str(kind) else "x" for item, kind in Record.__annotations__.items()
-    }
-    return cdr_payload(Record(**filled))["payload"]  # type: ignore[no-any-return]
-
-
 class RecordFields(Generated):
     """The fields of a CDR; ``reference/record_fields.csv`` says what each is."""
 
     def lines(self) -> Iterator[str]:
+        from esl_apps.core.notification import CallRecord
+
         with (ROOT / "docs/reference/record_fields.csv").open(encoding="utf-8") as file:
             meanings = {row["field"]: row["meaning"] for row in csv.DictReader(file)}
-        fields = [*_sample_record(), "seq"]
+        fields = [*CallRecord.__struct_fields__, "seq"]
         for missing in set(fields) ^ set(meanings):
             _log.warning("reference/record_fields.csv and the record differ: %s", missing)
         yield from table(["Field", "Meaning"], [[f"``{name}``", meanings.get(name, "")] for name in fields], "24 76")
