@@ -62,19 +62,19 @@ class Ports:
             _same_ports(self._node.services.policy.config, config)
             contexts = _contexts(config)
         except ConfigError as error:
-            log.error("reload refused", extra={"reason": str(error)})
+            log.error("config_reload_refused", extra={"reason": str(error)})
             return
         try:
             self._node.apply(config)
         except Exception:
             # Our own fault, past all checks. The policy before stays in force, whole.
-            log.exception("reload refused", extra={"reason": "it could not be applied"})
+            log.exception("config_reload_refused", extra={"reason": "it could not be applied"})
             return
         for server, context, (_path, section) in zip(self._servers, contexts, sections(config), strict=True):
             # For new connections. Open ones keep the certificate that they began with.
             server.tls = context
             server.bounds.per_address = section.rate.connections
-        log.info("reloaded", extra={"file": file})
+        log.info("config_reloaded", extra={"file": file})
         self._log_warnings(config)
 
     def shut_down(self) -> None:
@@ -82,7 +82,7 @@ class Ports:
         if self._stopping:
             return
         self._stopping = True
-        log.info("draining", extra={"live": len(self._node.services.calls.live)})
+        log.info("node_draining", extra={"live": len(self._node.services.calls.live)})
         self._node.stop()
         gevent.joinall([gevent.spawn(server.stop, 1.0) for server in self._servers], timeout=2.0)
 

@@ -150,7 +150,7 @@ def _write_errors(app: falcon.App[falcon.Request, falcon.Response], api: Api, po
         on_problem(req, resp, problem(status, code, message, headers=dict(error.headers or {})), params)
 
     def on_fault(req: falcon.Request, resp: falcon.Response, _error: Exception, params: Any) -> None:
-        log.exception("request failed", extra={"path": req.path[:80]})
+        log.exception("http_request_failed", extra={"path": req.path[:80]})
         on_problem(req, resp, problem(500, "internal", "the request failed; its log says why"), params)
 
     app.add_error_handler(Exception, on_fault)

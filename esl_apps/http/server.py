@@ -147,7 +147,7 @@ class Server(StreamServer):
     def say(self, reason: str, client: str) -> None:
         """Log a refused or broken connection, at most a few a second: bad clients must not fill the disk."""
         if not self._lines.take("", 5.0, 20.0):
-            log.info("http", extra={"reason": reason[:200], "client": client})
+            log.info("http_client_error", extra={"reason": reason[:200], "client": client})
 
     def _refuse(self, sock: socket.socket, status: int, code: str, message: str) -> None:
         self.on_refused(status)
@@ -178,7 +178,7 @@ class _Errors:
 
     def write(self, text: str) -> None:
         if text.strip():
-            log.error("http", extra={"reason": text.strip()[:200]})
+            log.error("wsgi_error", extra={"reason": text.strip()[:200]})
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -358,9 +358,9 @@ class _Connection:
         except OSError:
             if sent:
                 raise
-            log.exception("request failed", extra={"path": request.path[:80]})
+            log.exception("http_request_failed", extra={"path": request.path[:80]})
         except Exception:
-            log.exception("request failed", extra={"path": request.path[:80]})
+            log.exception("http_request_failed", extra={"path": request.path[:80]})
         if not sent:
             self._socket.sendall(_answer(500, "internal", "the request failed; its log says why"))
         return False

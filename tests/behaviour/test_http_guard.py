@@ -81,14 +81,14 @@ def node(served: Node) -> Iterator[Node]:
         reload(served)
 
 
-def reload(node: Node, wanted: str = "reloaded") -> None:
-    seen = len([line for line in node.lines() if line["event"] in ("reloaded", "reload refused")])
+def reload(node: Node, wanted: str = "config_reloaded") -> None:
+    seen = len([line for line in node.lines() if line["event"] in ("config_reloaded", "config_reload_refused")])
     node.file.write_text(json.dumps(node.config))
     assert node.process is not None
     node.process.send_signal(signal.SIGHUP)
 
     def told() -> list[dict[str, Any]]:
-        return [line for line in node.lines() if line["event"] in ("reloaded", "reload refused")][seen:]
+        return [line for line in node.lines() if line["event"] in ("config_reloaded", "config_reload_refused")][seen:]
 
     eventually(told)
     assert told()[0]["event"] == wanted, told()
@@ -514,7 +514,7 @@ def test_a_nodes_tls_and_a_renewed_certificate(sandbox: SandboxRig, redis: Redis
         with secure(node, "one") as old:
             assert ask(old) == 200
             renew("two", "one")
-            reload(node, "reload refused")
+            reload(node, "config_reload_refused")
             with secure(node, "one") as still:
                 assert ask(still) == 200
             renew("two", "two")
@@ -526,7 +526,7 @@ def test_a_nodes_tls_and_a_renewed_certificate(sandbox: SandboxRig, redis: Redis
             # The connection that was up before knows nothing of it.
             assert ask(old) == 200
         del node.config["integrators"][0]["tls"]
-        reload(node, "reload refused")
+        reload(node, "config_reload_refused")
         warned = {line["key"] for line in node.lines() if line["event"] == "config_warning"}
         assert "admin.listen" in warned
         assert "integrators[0].listen" not in warned

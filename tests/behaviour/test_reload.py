@@ -40,13 +40,13 @@ def node(reloadable: Node) -> Iterator[Node]:
 
 def reload(node: Node, text: str) -> str:
     """SIGHUP with this file; the log's line about it."""
-    seen = sum(line["event"] in ("reloaded", "reload refused") for line in node.lines())
+    seen = sum(line["event"] in ("config_reloaded", "config_reload_refused") for line in node.lines())
     node.file.write_text(text)
     assert node.process is not None
     node.process.send_signal(signal.SIGHUP)
 
     def told() -> list[dict[str, Any]]:
-        return [line for line in node.lines() if line["event"] in ("reloaded", "reload refused")][seen:]
+        return [line for line in node.lines() if line["event"] in ("config_reloaded", "config_reload_refused")][seen:]
 
     eventually(told)
     (line,) = told()
@@ -60,7 +60,7 @@ def dry_run(node: Node, **fields: str) -> Any:
 def test_reload_applies_patterns_tokens_and_caller_ids(node: Node) -> None:
     acme = node.config["integrators"][0]
     acme.update(token="new-token", caller_ids=["27115559999"], patterns={"agent": "7\\d{3}"})
-    assert reload(node, json.dumps(node.config)) == "reloaded"
+    assert reload(node, json.dumps(node.config)) == "config_reloaded"
     body = {"agent": "7000", "callee": "0820001234", "outbound_id": "27115559999"}
     answer = request(node.api, "POST", "/click2dial/calls?dry_run=1", body, token="new-token")
     assert answer.json["ok"], answer.json
@@ -72,14 +72,16 @@ def test_reload_with_one_mistake_changes_nothing(node: Node) -> None:
     acme.update(token="new-token", caller_ids=["27115559999"])
     node.config["inbound"] = {"27115550000": {"integrator": "nobody", "agents": ["1000"]}}
     told = reload(node, json.dumps(node.config, indent=1))
-    assert re.match(r"reload refused: .*esl_apps\.yml:\d+: inbound\.27115550000\.integrator: no such integrator", told)
+    assert re.match(
+        r"config_reload_refused: .*esl_apps\.yml:\d+: inbound\.27115550000\.integrator: no such integrator", told
+    )
     assert dry_run(node, outbound_id="27115550000").json["ok"]
     assert not dry_run(node, outbound_id="27115559999").json["ok"]
 
 
 @pytest.mark.parametrize("text", ["", "node: [", "\x00"])
 def test_reload_of_a_file_that_is_not_yaml_changes_nothing(node: Node, text: str) -> None:
-    assert reload(node, text).startswith("reload refused: ")
+    assert reload(node, text).startswith("config_reload_refused: ")
     assert dry_run(node, outbound_id="27115550000").json["ok"]
 
 
@@ -92,13 +94,13 @@ def test_reload_that_needs_a_restart_names_the_key(node: Node, section: str) -> 
         key = {"node": "listen", "redis": "url", "admin": "listen"}[section]
         node.config[section][key] = "redis://127.0.0.1:1/0" if section == "redis" else "127.0.0.1:1"
     told = reload(node, json.dumps(node.config))
-    assert told.startswith(f"reload refused: {section}"), told
+    assert told.startswith(f"config_reload_refused: {section}"), told
     assert request(node.api, "GET", "/click2dial/calls", token=TOKEN).status == 200
 
 
 def test_reload_without_a_gateway_refuses_numbers_outside(node: Node) -> None:
     node.config["dial"] = {**node.config.get("dial", {}), "external": []}
-    assert reload(node, json.dumps(node.config)) == "reloaded"
+    assert reload(node, json.dumps(node.config)) == "config_reloaded"
     body = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
     answer = request(node.api, "POST", "/click2dial/calls", body)
     assert answer.status == 422, answer.json
@@ -113,7 +115,7 @@ def test_reload_drops_no_call(node: Node, sandbox: SandboxRig, redis: RedisServe
     ref = node.call("1000", "0820001234")
     eventually(lambda: node.get(ref)["state"] == "bridged")
     node.config["integrators"][0]["dispositions"] = "teleforge"
-    assert reload(node, json.dumps(node.config)) == "reloaded"
+    assert reload(node, json.dumps(node.config)) == "config_reloaded"
     time.sleep(0.1)
     assert node.get(ref)["state"] == "bridged"
     callee.calls[0].hangup()

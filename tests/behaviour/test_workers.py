@@ -175,14 +175,14 @@ def test_a_reload_reaches_all(node: Workers) -> None:
     node.file.write_text(json.dumps(node.config))
     assert node.process is not None
     node.process.send_signal(signal.SIGHUP)
-    seen = len([line for line in node.lines() if line["event"] == "reloaded"])
-    eventually(lambda: sum(line["event"] == "reloaded" for line in node.lines()) >= max(COUNT, seen))
+    seen = len([line for line in node.lines() if line["event"] == "config_reloaded"])
+    eventually(lambda: sum(line["event"] == "config_reloaded" for line in node.lines()) >= max(COUNT, seen))
     answers = [node.post("1000", CALLEE, "27115550077", query="?dry_run=true").status for _ in range(10)]
     assert set(answers) == {200}
     node.config = before
     node.file.write_text(json.dumps(before))
     node.process.send_signal(signal.SIGHUP)
-    eventually(lambda: sum(line["event"] == "reloaded" for line in node.lines()) >= 2 * COUNT)
+    eventually(lambda: sum(line["event"] == "config_reloaded" for line in node.lines()) >= 2 * COUNT)
 
 
 def test_all_that_they_count_is_in_one_answer(node: Workers, rig: SandboxRig) -> None:
@@ -250,7 +250,7 @@ def test_workers_whose_supervisor_is_killed_drain_and_end(rig: SandboxRig, redis
     assert node.stop(signal.SIGKILL) == -signal.SIGKILL
     eventually(lambda: not any(runs(pid) for pid in workers))
     assert not listens(node.config["node"]["listen"])
-    assert sum(line["event"] == "draining" for line in node.lines()) == COUNT
+    assert sum(line["event"] == "node_draining" for line in node.lines()) == COUNT
 
 
 @pytest.mark.parametrize("key", ["node.listen", "admin.listen", "node.worker_ports"])

@@ -134,7 +134,7 @@ def test_reload_puts_the_file_in_force(opened: Opened, caplog: pytest.LogCapture
     opened.reload()
     (config,) = opened.node.applied
     assert config.integrators[0].rate.connections == 7
-    assert ("reloaded", "") in events(caplog)
+    assert ("config_reloaded", "") in events(caplog)
 
 
 def test_reload_bounds_connections_to_come(opened: Opened) -> None:
@@ -164,7 +164,7 @@ def test_reload_that_a_start_alone_can_do_changes_nothing(
     opened.reload()
     assert opened.node.services.policy.config is before
     ((event, why),) = [line for line in events(caplog) if "config_warning" not in line]
-    assert event == "reload refused"
+    assert event == "config_reload_refused"
     assert reason in why
     assert status(opened.admin, "/healthz") == 200
 
@@ -174,7 +174,7 @@ def test_reload_with_a_fault_of_ours_changes_nothing(opened: Opened, caplog: pyt
     before = opened.node.services.policy.config
     opened.reload()
     assert opened.node.services.policy.config is before
-    assert ("reload refused", "it could not be applied") in events(caplog)
+    assert ("config_reload_refused", "it could not be applied") in events(caplog)
     assert status(opened.admin, "/healthz") == 200
 
 
