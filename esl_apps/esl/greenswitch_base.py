@@ -2,8 +2,8 @@
 
 Each is subclassed for its name, its methods' names and what they promise, so that code written for greenswitch runs on
 ours. None of their constructors is called: those start greenlets that read and poll. The reading, the waiting and the
-matching are ours. The hazards page says what was wrong with greenswitch's, and ``tests/unit/esl/test_hazards.py``
-shows it on greenswitch 0.0.19.
+matching are ours. The hazards page says what was wrong with greenswitch's, and the tests named ``test_hazard_NN_…``
+show it on greenswitch 0.0.19.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
             # The next one is for whoever is free.
             common.max_accept = 1
             self._servers.append(common)
-        self.bound_port = self.server.address[1]
+        self.bound_port = int(self.server.address[1])
 
     def listen(self) -> None:
         """Start to accept; returns at once."""

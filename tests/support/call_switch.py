@@ -50,13 +50,18 @@ class CallSwitch:
                 return
             self.commands.append(command)
             answer = api_response("+OK") if command.startswith("api") else reply()
-            refusals = (text for start, text in self.answers.items() if command.startswith(start))
-            self.peer.say(next(refusals, answer))
+            for start, text in self.answers.items():
+                if command.startswith(start):
+                    answer = text
+            self.peer.say(answer)
             if command.startswith("sendmsg") and "call-command: execute" in command:
                 app, uuid = application(command)[0], app_uuid(command)
-                self.peer.say(self.scripts.get(app, lambda uuid, app=app: complete(app, uuid))(uuid))
+                script = self.scripts.get(app)
+                self.peer.say(script(uuid) if script else complete(app, uuid))
             elif command.startswith("api hupall"):
-                self.peer.say(self.scripts.get("hupall", lambda _uuid: b"")(""))
+                script = self.scripts.get("hupall")
+                if script:
+                    self.peer.say(script(""))
 
     def say(self, *frames: bytes) -> None:
         self.peer.say(*frames)

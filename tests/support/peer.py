@@ -207,7 +207,7 @@ class FakeSwitch:
 
     @property
     def address(self) -> tuple[str, int]:
-        return ("127.0.0.1", self.server.server_port)
+        return ("127.0.0.1", int(self.server.address[1]))
 
     def _serve(self, sock: socket.socket, _address: object) -> None:
         peer = Peer(sock)

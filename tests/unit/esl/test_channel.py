@@ -173,6 +173,7 @@ def test_b_rings_answers_and_hangs_up(call: Call) -> None:
     bridged = bridge(made, seen)
     assert [(what, uuid) for what, _, uuid in seen] == [("dialled", None), ("ringing", B), ("answered", B)]
     assert [when for _, when, _ in seen[1:]] == [1.0, 3.0]
+    assert bridged.bleg is not None
     assert (bridged.answered, bridged.code, bridged.bleg.uuid) == (True, 16, B)
 
 
@@ -184,10 +185,10 @@ def test_from_a_bridge_on_a_call_keeps_what_is_asked_for_later_alone() -> None:
     assert made.variable("esl_callee") == "1000"
     switch.scripts["bridge"] = lambda uuid: bridge_over(uuid, originate_disposition="USER_BUSY")
     bridge(made)
-    for asked in (lambda: made.variable("esl_callee"), lambda: made.header("Unique-ID"), lambda: made.sip_header("X")):
+    for ask, name in ((made.variable, "esl_callee"), (made.header, "Unique-ID"), (made.sip_header, "X")):
         # Silence would be taken for "not set".
         with pytest.raises(RuntimeError, match="before the first bridge"):
-            asked()
+            ask(name)
     assert (made.uuid, made.created_at, made.answered_at) == (UUID, AT, AT + 2)
     made.play("callee_busy")
     assert switch.executed[-1] == ("playback", "/prompts/16000/callee_busy.wav")
@@ -308,6 +309,7 @@ def test_of_several_phones_the_one_that_a_is_bridged_with_is_b(call: Call) -> No
         ]
     )
     bridged = bridge(made, to=("1000", "1001"))
+    assert bridged.bleg is not None
     assert (bridged.answered, bridged.bleg.uuid, bridged.bleg.user) == (True, C, "1001")
     assert switch.executed[0][1] == (
         "{^^!esl_bleg=ref-1!esl_user_id=1000}user/1000:_:{^^!esl_bleg=ref-1!esl_user_id=1001}user/1001"
