@@ -411,7 +411,9 @@ class ApplicationsTable(Generated):
         rows = []
         for ref, one in APPLICATIONS.items():
             traits = [
-                "placed by a node" if one.placed else "begun by a caller",
+                *(["begun by a caller"] if one.arrive else []),
+                *(["placed by a node"] if one.placed else []),
+                *(["begun later, at its time"] if one.timed else []),
                 *(["several numbers, a record for each"] if one.session else []),
                 *(["recorded if the integrator asks for it"] if one.recorded else []),
             ]
