@@ -18,12 +18,12 @@ from tests.support.clock import Clock
 from tests.support.configurations import read
 
 
-def test_an_empty_token_of_an_account_is_none() -> None:
+def test_holders_of_an_account_with_an_empty_token_are_none() -> None:
     config = read("accounts: {a: {token: ''}, b: {}}\n")
     assert access.holders(config.accounts["a"], []) == access.holders(config.accounts["b"], []) == []
 
 
-def test_no_token_is_never_the_right_one() -> None:
+def test_check_of_no_token_is_401_even_if_its_hash_is_known() -> None:
     door = Door(Rate, lambda _status: None)
     for token in ("", " ", None):
         with pytest.raises(Problem) as caught:
@@ -31,7 +31,7 @@ def test_no_token_is_never_the_right_one() -> None:
         assert caught.value.status == 401
 
 
-def test_every_token_is_compared_in_full_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_compares_with_every_token_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[int, int]] = []
     original = hmac.compare_digest
 
@@ -82,7 +82,7 @@ def outcome(door: Door, token: str | None, address: str = "10.0.0.1") -> tuple[i
     return problem.status, int(problem.headers.get("Retry-After", 0))
 
 
-def test_a_tokens_rate(clock: Clock) -> None:
+def test_check_past_a_tokens_rate_is_429(clock: Clock) -> None:
     door = Door(lambda: Rate(per_token=0.25, per_address=None, burst=8), lambda _status: None)
     assert [outcome(door, "right")[0] for _ in range(3)] == [200, 200, 429]
     assert outcome(door, "right") == (429, 4)
@@ -94,7 +94,7 @@ def test_a_tokens_rate(clock: Clock) -> None:
     assert outcome(door, "right") == (200, 0)
 
 
-def test_an_addresss_rate(clock: Clock) -> None:
+def test_request_past_an_addresss_rate_is_429(clock: Clock) -> None:
     counted: list[int] = []
     door = Door(lambda: Rate(per_token=None, per_address=2, burst=1), counted.append)
     assert [outcome(door, token)[0] for token in ("right", "other", None, "right")] == [200, 200, 429, 429]
@@ -105,7 +105,7 @@ def test_an_addresss_rate(clock: Clock) -> None:
     assert outcome(door, "right") == (200, 0)
 
 
-def test_wrong_tokens_hold_their_address_back_right_ones_too(clock: Clock) -> None:
+def test_check_past_the_rate_of_wrong_tokens_is_429_for_all(clock: Clock) -> None:
     door = Door(lambda: Rate(failed=0.1, burst=50), lambda _status: None)
     assert [outcome(door, f"guess-{number}")[0] for number in range(7)] == [401] * 5 + [429] * 2
     # Else a guesser would see which guess is the right one.
@@ -118,7 +118,7 @@ def test_wrong_tokens_hold_their_address_back_right_ones_too(clock: Clock) -> No
     assert outcome(door, "right") == (429, 10)
 
 
-def test_a_new_rate_holds_at_once(clock: Clock) -> None:
+def test_check_after_a_reload_uses_the_new_rate(clock: Clock) -> None:
     rate = Rate(per_token=1, burst=1)
     door = Door(lambda: rate, lambda _status: None)
     assert [outcome(door, "right")[0] for _ in range(2)] == [200, 429]
@@ -126,7 +126,7 @@ def test_a_new_rate_holds_at_once(clock: Clock) -> None:
     assert outcome(door, "right") == (200, 0)
 
 
-def test_a_busy_client_meets_no_rate_by_default() -> None:
+def test_default_rates_let_a_busy_client_through() -> None:
     rate = Rate()
     assert rate.per_token is not None
     assert rate.per_address is not None

@@ -8,13 +8,13 @@ from esl_apps.config.model import Rate
 from tests.support.http_services import World, errors, kazoo_errors
 
 
-def test_health_is_ok_whatever_else_is_down(world: World) -> None:
+def test_health_with_redis_down_is_200(world: World) -> None:
     world.services.reasons.append("redis: no answer")
     result = world.admin.simulate_get("/healthz", headers={"X-Auth-Token": ""})
     assert (result.status_code, result.json) == (200, {"status": "ok"})
 
 
-def test_readiness_says_why_a_node_takes_no_calls(world: World) -> None:
+def test_readiness_of_a_node_without_redis_is_503_with_reasons(world: World) -> None:
     result = world.admin.simulate_get("/readyz")
     assert (result.status_code, result.json) == (200, {"status": "ok", "reasons": []})
     world.services.reasons += ["draining", "redis: no answer"]
@@ -23,25 +23,25 @@ def test_readiness_says_why_a_node_takes_no_calls(world: World) -> None:
     assert result.json["reasons"] == ["draining", "redis: no answer"]
 
 
-def test_metrics_are_those_of_the_registry(world: World) -> None:
+def test_metrics_shows_the_registry(world: World) -> None:
     Counter("cards_sold", "For tests", registry=world.services.metrics.registry).inc(3)
     result = world.admin.simulate_get("/metrics")
     assert result.headers["content-type"].startswith("text/plain")
     assert "cards_sold_total 3.0" in result.text
 
 
-def test_the_description_is_of_this_port_alone(world: World) -> None:
+def test_description_lists_this_ports_routes_only(world: World) -> None:
     paths = world.admin.simulate_get("/openapi.json").json["paths"]
     assert {"/healthz", "/readyz", "/metrics", "/openapi.json"} < paths.keys()
     assert not any(path.startswith("/click2dial") for path in paths)
 
 
-def test_an_unknown_path_is_404_in_our_form(world: World) -> None:
+def test_unknown_path_is_404_in_our_form(world: World) -> None:
     assert errors(world.admin.simulate_get("/nothing"), 404) == [("", "not_found")]
     assert errors(world.admin.simulate_post("/healthz"), 405) == [("", "method_not_allowed")]
 
 
-def test_too_many_requests_of_an_address_are_429(world: World) -> None:
+def test_requests_past_an_addresss_rate_are_429(world: World) -> None:
     world.configure(admin={"rate": Rate(per_address=0.001, burst=3000)})
     statuses = [world.admin.simulate_get("/healthz").status_code for _ in range(5)]
     assert statuses == [200, 200, 200, 429, 429]

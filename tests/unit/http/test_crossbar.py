@@ -44,7 +44,7 @@ def create(world: World, **fields: Any) -> dict[str, Any]:
         ("PUT", f"{CARDS}/autodial"),
     ],
 )
-def test_a_card_route_needs_a_token_with_its_scope(world: World, method: str, path: str) -> None:
+def test_card_route_without_the_scope_is_refused(world: World, method: str, path: str) -> None:
     def ask(token: str) -> Any:
         return world.admin.simulate_request(method, path, headers={"X-Auth-Token": token})
 
@@ -58,14 +58,14 @@ def test_a_card_route_needs_a_token_with_its_scope(world: World, method: str, pa
 
 
 @pytest.mark.parametrize("account", ["nobody", "a%20b"])
-def test_an_unknown_account_is_404_for_operators_alone(world: World, account: str) -> None:
+def test_unknown_account_is_404_for_operators_only(world: World, account: str) -> None:
     path = CARDS.replace("acme", account)
     assert kazoo_errors(world.admin.simulate_get(path), 404) == {"account_id": ["not_found"]}
     result = world.admin.simulate_get(path, headers={"X-Auth-Token": ACCOUNT_TOKEN})
     assert kazoo_errors(result, 401)
 
 
-def test_an_account_with_redis_down_is_503(world: World) -> None:
+def test_account_with_redis_down_is_503(world: World) -> None:
     world.services.cards.fails = StoreUnavailable("redis: refused")
     result = world.admin.simulate_get(CARDS)
     assert kazoo_errors(result, 503) == {"request": ["unavailable"]}
@@ -75,7 +75,7 @@ def test_an_account_with_redis_down_is_503(world: World) -> None:
 # Cards ----------------------------------------------------------------------------------------------------
 
 
-def test_a_card_is_created_shown_and_deleted(world: World) -> None:
+def test_card_is_created_shown_and_deleted(world: World) -> None:
     card = create(world, cid="27820001234", user_id="ann", active=True)
     assert card == {
         "id": card["id"],
@@ -93,13 +93,13 @@ def test_a_card_is_created_shown_and_deleted(world: World) -> None:
     assert kazoo_errors(world.admin.simulate_get(path), 404) == {"id": ["not_found"]}
 
 
-def test_a_card_with_a_pin_is_shown_without_it(world: World) -> None:
+def test_card_with_a_pin_is_shown_without_it(world: World) -> None:
     card = create(world, pin="482190735")
     assert not card.keys() & {"pin", "cid"}
     assert "482190735" not in world.admin.simulate_get(CARDS).text
 
 
-def test_a_card_is_replaced_by_post_and_changed_by_patch(world: World) -> None:
+def test_card_is_replaced_by_post_and_changed_by_patch(world: World) -> None:
     card = create(world, cid="27820001234", user_id="ann", active=True)
     path = f"{CARDS}/{card['id']}"
     changed = world.admin.simulate_patch(path, json={"data": {"comment": "x"}}).json["data"]
@@ -109,13 +109,13 @@ def test_a_card_is_replaced_by_post_and_changed_by_patch(world: World) -> None:
 
 
 @pytest.mark.parametrize("card_id", [NO_CARD, "x", NO_CARD.upper()])
-def test_a_card_that_is_not_there_is_404(world: World, card_id: str) -> None:
+def test_card_that_does_not_exist_is_404(world: World, card_id: str) -> None:
     for method in ("GET", "POST", "PATCH", "DELETE"):
         result = world.admin.simulate_request(method, f"{CARDS}/{card_id}", json={"data": {}})
         assert kazoo_errors(result, 404) == {"id": ["not_found"]}
 
 
-def test_a_card_with_wrong_fields_is_400_and_names_them(world: World) -> None:
+def test_card_with_wrong_fields_is_400_and_names_them(world: World) -> None:
     world.services.cards.create = refusing(Fault("pin", "pattern", "a"), Fault("cccp", "unique", "b"))
     result = world.admin.simulate_put(CARDS, json={"data": {}})
     assert kazoo_errors(result, 400) == {"pin": ["pattern"], "cccp": ["unique"]}
@@ -130,7 +130,7 @@ def refusing(*faults: Fault) -> Any:
     return refuse
 
 
-def test_list_cards_goes_page_by_page(world: World) -> None:
+def test_list_cards_returns_each_card_on_one_page(world: World) -> None:
     ids = [create(world, pin="482190735")["id"] for _ in range(5)]
     found: list[str] = []
     after: dict[str, str | None] = {}
@@ -172,18 +172,18 @@ def test_list_cards_with_a_wrong_parameter_is_400(
         (b" " * 65537, "application/json", 413, {"request": ["too_large"]}),
     ],
 )
-def test_a_body_that_is_wrong_is_refused_in_kazoos_form(
+def test_wrong_body_is_refused_in_kazoos_form(
     world: World, body: bytes, kind: str, status: int, fault: dict[str, list[str]]
 ) -> None:
     assert kazoo_errors(world.admin.simulate_put(CARDS, body=body, content_type=kind), status) == fault
 
 
-def test_an_unknown_path_or_method_is_refused_in_kazoos_form(world: World) -> None:
+def test_unknown_path_or_method_is_refused_in_kazoos_form(world: World) -> None:
     assert kazoo_errors(world.admin.simulate_get("/v2/nothing"), 404) == {"request": ["not_found"]}
     assert kazoo_errors(world.admin.simulate_delete(CARDS), 405) == {"request": ["method_not_allowed"]}
 
 
-def test_a_fault_of_ours_is_500_in_kazoos_form(world: World) -> None:
+def test_unexpected_exception_is_500_in_kazoos_form(world: World) -> None:
     world.services.cards.fails = RuntimeError("a secret")
     result = world.admin.simulate_get(CARDS)
     assert kazoo_errors(result, 500) == {"request": ["internal"]}
@@ -191,7 +191,7 @@ def test_a_fault_of_ours_is_500_in_kazoos_form(world: World) -> None:
     assert "secret" not in result.text
 
 
-def test_a_request_id_of_the_client_is_given_back(world: World) -> None:
+def test_request_id_of_the_client_is_returned(world: World) -> None:
     result = world.admin.simulate_get(CARDS, headers={"X-Request-ID": "abc-1"})
     assert result.json["request_id"] == "abc-1"
     for given in ("", "a b", "x" * 65):
@@ -220,7 +220,7 @@ def test_autodial_places_a_call(world: World) -> None:
         (Spent(Refusal(BREAKER, "system")), 503, {"limits": ["breaker"]}),
     ],
 )
-def test_autodial_that_can_not_be_placed_says_when_to_ask_again(
+def test_autodial_that_cannot_be_placed_has_retry_after(
     world: World, error: Exception, status: int, fault: dict[str, list[str]]
 ) -> None:
     world.outgoing.fails = error
@@ -234,20 +234,20 @@ def read(world: World, **fields: object) -> Any:
     return read_order(world.services.policy, account, {"a_leg_number": A, "b_leg_number": B, **fields})
 
 
-def test_an_autodial_order_is_read_with_its_defaults(world: World) -> None:
+def test_read_order_without_options_uses_the_defaults(world: World) -> None:
     order = read(world)
     assert (order.a.e164, order.b.e164) == ("27820001111", "27112223333")
     assert (order.delay, order.retain_cid, order.media_id, order.conference) == (3.0, False, None, None)
 
 
-def test_an_autodial_order_is_read_whole(world: World) -> None:
+def test_read_order_with_every_option_keeps_them(world: World) -> None:
     hello = "https://media.example/hello.wav"
     order = read(world, b_leg_number="conference:room-1", callback_delay=0, retain_cid=True, media_id=hello)
     assert (order.b, order.conference, order.delay) == (None, "room-1", 0.0)
     assert (order.retain_cid, order.media_id) == (True, hello)
 
 
-def test_an_autodial_order_may_ring_the_emergency_services(world: World) -> None:
+def test_read_order_accepts_an_emergency_number(world: World) -> None:
     assert read(world, b_leg_number="112").b.is_emergency
 
 
@@ -272,7 +272,7 @@ def test_an_autodial_order_may_ring_the_emergency_services(world: World) -> None
         ({"colour": "red", "a_leg_number": "x"}, [("colour", "additionalProperties"), ("a_leg_number", "pattern")]),
     ],
 )
-def test_an_autodial_order_with_a_wrong_field_is_refused(
+def test_read_order_with_a_wrong_field_is_refused(
     world: World, fields: dict[str, object], faults: list[tuple[str, str]]
 ) -> None:
     with pytest.raises(Refused) as refused:
@@ -280,7 +280,7 @@ def test_an_autodial_order_with_a_wrong_field_is_refused(
     assert [(fault.field, fault.code) for fault in refused.value.faults] == faults
 
 
-def test_an_autodial_order_needs_an_emergency_endpoint(world: World) -> None:
+def test_read_order_without_emergency_endpoint_refuses_112(world: World) -> None:
     policy = world.services.policy
     policy.__dict__["_system"] = policy._system._replace(rules=dataclasses.replace(policy.rules, emergency=False))
     with pytest.raises(Refused) as refused:

@@ -38,7 +38,7 @@ def placed(world: World) -> Attempt:
 # POST /click2dial/calls -----------------------------------------------------------------------------------
 
 
-def test_create_call_is_accepted_with_its_place(world: World) -> None:
+def test_create_call_is_202_with_its_location(world: World) -> None:
     result = post(world, {**ORDER, "contact_ref": "lead-7"})
     (attempt,) = world.outgoing.placed
     assert result.status_code == 202
@@ -60,7 +60,9 @@ def test_create_call_is_accepted_with_its_place(world: World) -> None:
     ],
     ids=["empty", "begun", "not UTF-8", "deep", "list", "null", "large"],
 )
-def test_create_call_with_no_object_is_refused(world: World, body: bytes, status: int, error: tuple[str, str]) -> None:
+def test_create_call_without_a_json_object_is_refused(
+    world: World, body: bytes, status: int, error: tuple[str, str]
+) -> None:
     result = world.api.simulate_post(CALLS, body=body, content_type="application/json")
     assert errors(result, status) == [error]
     assert world.outgoing.placed == []
@@ -73,7 +75,7 @@ def test_create_call_with_another_media_type_is_415(world: World, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/hal+json"])
-def test_create_call_with_a_kind_of_json_is_read(world: World, kind: str) -> None:
+def test_create_call_with_any_json_media_type_is_read(world: World, kind: str) -> None:
     assert errors(world.api.simulate_post(CALLS, body=b"{}", content_type=kind), 422)
 
 
@@ -98,7 +100,7 @@ def test_create_call_names_every_wrong_field(world: World) -> None:
         (Spent(Refusal(BREAKER, "system")), 503, ("limits", "breaker"), "60"),
     ],
 )
-def test_create_call_that_can_not_be_placed_says_when_to_ask_again(
+def test_create_call_that_cannot_be_placed_has_retry_after(
     world: World, error: Exception, status: int, code: tuple[str, str], retry: str
 ) -> None:
     world.outgoing.fails = error
@@ -113,7 +115,7 @@ def test_create_call_that_can_not_be_placed_says_when_to_ask_again(
 # Idempotency ----------------------------------------------------------------------------------------------
 
 
-def test_create_call_with_a_key_again_is_the_same_call(world: World) -> None:
+def test_create_call_with_the_same_key_returns_the_same_call(world: World) -> None:
     first, again = (post(world, Idempotency_Key="k") for _ in range(2))
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json == again.json
@@ -121,7 +123,7 @@ def test_create_call_with_a_key_again_is_the_same_call(world: World) -> None:
     assert len(world.outgoing.placed) == 1
 
 
-def test_create_call_with_a_key_of_an_ended_call_is_that_call(world: World) -> None:
+def test_create_call_with_the_key_of_an_ended_call_returns_it(world: World) -> None:
     first = post(world, Idempotency_Key="k")
     world.end(world.outgoing.placed[0])
     again = post(world, Idempotency_Key="k")
@@ -129,7 +131,7 @@ def test_create_call_with_a_key_of_an_ended_call_is_that_call(world: World) -> N
     assert again.json["state"] == "ended"
 
 
-def test_create_call_with_a_key_of_another_body_is_409(world: World) -> None:
+def test_create_call_with_the_key_of_another_body_is_409(world: World) -> None:
     post(world, Idempotency_Key="k")
     result = post(world, {**ORDER, "callee": "0820009999"}, Idempotency_Key="k")
     assert errors(result, 409) == [("Idempotency-Key", "key_reused")]
@@ -144,20 +146,20 @@ def claimed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.outgoing.fails = None
 
 
-def test_create_call_with_a_key_still_running_is_409(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_call_with_the_key_of_a_running_request_is_409(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     claimed(world, monkeypatch)
     assert errors(post(world, Idempotency_Key="k"), 409) == [("Idempotency-Key", "in_progress")]
     assert world.outgoing.placed == []
 
 
-def test_create_call_with_a_key_of_a_dead_process_dials(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_call_with_the_key_of_a_dead_process_dials(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     claimed(world, monkeypatch)
     world.services.dead.add(BOOT)
     assert post(world, Idempotency_Key="k").status_code == 202
     assert len(world.outgoing.placed) == 1
 
 
-def test_create_call_refused_gives_its_key_back(world: World) -> None:
+def test_create_call_that_is_refused_releases_its_key(world: World) -> None:
     world.outgoing.fails = Full("full")
     assert post(world, Idempotency_Key="k").status_code == 503
     assert world.services.store.released == ["k"]
@@ -166,12 +168,12 @@ def test_create_call_refused_gives_its_key_back(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "a" * 201])
-def test_create_call_with_a_key_of_no_use_is_422(world: World, key: str) -> None:
+def test_create_call_with_an_invalid_key_is_422(world: World, key: str) -> None:
     assert errors(post(world, Idempotency_Key=key), 422) == [("Idempotency-Key", "pattern")]
     assert world.outgoing.placed == []
 
 
-def test_create_call_with_a_key_and_redis_down_dials_nothing(world: World) -> None:
+def test_create_call_with_a_key_and_redis_down_is_503(world: World) -> None:
     world.services.store.fails = DOWN
     result = post(world, Idempotency_Key="k")
     assert errors(result, 503) == [("", "unavailable")]
@@ -198,7 +200,7 @@ def test_dry_run_passes_every_check(world: World) -> None:
     assert dry_run(world) == dict.fromkeys(names, (True, "ok"))
 
 
-def test_dry_run_tells_which_field_is_wrong(world: World) -> None:
+def test_dry_run_of_a_wrong_order_fails_its_fields(world: World) -> None:
     checks = dry_run(world, {**ORDER, "callee": "112345678901234567890", "colour": "red"})
     assert {name for name, (passed, _message) in checks.items() if not passed} == {"callee", "colour"}
     # The limits are asked all the same.
@@ -213,7 +215,7 @@ def test_dry_run_tells_which_field_is_wrong(world: World) -> None:
         (StoreUnavailable("x"), (False, "redis: no answer"), None),
     ],
 )
-def test_dry_run_tells_what_is_spent(
+def test_dry_run_past_a_limit_fails_that_check(
     world: World, spent: Refusal | Exception, limits: tuple[bool, str], breaker: tuple[bool, str] | None
 ) -> None:
     world.services.spent = spent
@@ -221,12 +223,12 @@ def test_dry_run_tells_what_is_spent(
     assert (checks["limits"], checks.get("breaker")) == (limits, breaker)
 
 
-def test_dry_run_tells_why_the_node_is_not_ready(world: World) -> None:
+def test_dry_run_on_a_draining_node_fails_ready(world: World) -> None:
     world.services.reasons += ["draining", "redis: no answer"]
     assert dry_run(world)["ready"] == (False, "draining; redis: no answer")
 
 
-def test_dry_run_of_neither_yes_nor_no_is_422(world: World) -> None:
+def test_dry_run_with_a_wrong_value_is_422(world: World) -> None:
     result = world.api.simulate_post(CALLS, params={"dry_run": "perhaps"}, json=ORDER)
     assert errors(result, 422) == [("dry_run", "value")]
     assert world.api.simulate_post(CALLS, params={"dry_run": "0"}, json=ORDER).status_code == 202
@@ -285,11 +287,11 @@ def test_get_call_shows_the_record_of_an_ended_call(world: World) -> None:
 
 @pytest.mark.parametrize("ref", ["x", "*", OLD, OLD.upper(), f"{OLD}%0A", "a" * 5000])
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_an_unknown_call_is_404(world: World, method: str, ref: str) -> None:
+def test_call_that_does_not_exist_is_404(world: World, method: str, ref: str) -> None:
     assert errors(world.api.simulate_request(method, f"{CALLS}/{ref}"), 404) == [("", "not_found")]
 
 
-def test_another_integrators_call_is_404(world: World) -> None:
+def test_call_of_another_integrator_is_404(world: World) -> None:
     attempt = placed(world)
     attempt.integrator = "beta"
     for method in ("GET", "DELETE"):
@@ -303,7 +305,7 @@ def test_get_call_with_redis_down_is_503(world: World) -> None:
     assert errors(world.api.simulate_get(f"{CALLS}/{OLD}"), 503) == [("", "unavailable")]
 
 
-def test_get_call_waits_for_one_that_another_node_just_placed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_call_waits_for_a_new_call_of_another_node(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = placed(world)
     world.end(attempt)
     late = world.services.store.saved.pop(attempt.call_ref)
@@ -329,7 +331,7 @@ def test_cancel_call_ends_a_live_call(world: World) -> None:
     assert world.services.cancelled == [attempt.call_ref]
 
 
-def test_cancel_call_shows_an_ended_call(world: World) -> None:
+def test_cancel_call_that_has_ended_returns_its_record(world: World) -> None:
     attempt = placed(world)
     world.end(attempt)
     result = world.api.simulate_delete(f"{CALLS}/{attempt.call_ref}")
@@ -360,7 +362,7 @@ def test_legacy_from_another_address_needs_the_token(world: World) -> None:
     assert legacy(world, STRANGER, "the-integrators-token").status_code == 202
 
 
-def test_legacy_checks_fields_alike(world: World) -> None:
+def test_legacy_with_a_wrong_field_is_422(world: World) -> None:
     assert errors(legacy(world, LISTED, callee="x"), 422) == [("callee", "pattern")]
     assert errors(legacy(world, LISTED, agent=["1000", "1001"]), 422) == [("agent", "value")]
 
@@ -377,25 +379,25 @@ def test_legacy_is_404_unless_it_is_configured(world: World) -> None:
     ("method", "path"),
     [("POST", CALLS), ("GET", CALLS), ("GET", f"{CALLS}/{OLD}"), ("DELETE", f"{CALLS}/{OLD}")],
 )
-def test_a_protected_route_without_a_token_is_401(world: World, method: str, path: str) -> None:
+def test_route_with_a_wrong_token_is_401(world: World, method: str, path: str) -> None:
     result = world.api.simulate_request(method, path, headers={"Authorization": "Bearer wrong"})
     assert errors(result, 401) == [("", "unauthorized")]
     assert result.headers["www-authenticate"] == "Bearer"
 
 
-def test_a_token_without_the_scope_is_403(world: World) -> None:
+def test_route_with_a_token_without_its_scope_is_403(world: World) -> None:
     headers = {"Authorization": "Bearer the-wallboards-token"}
     assert world.api.simulate_get(CALLS, headers=headers).status_code == 200
     assert errors(world.api.simulate_post(CALLS, json=ORDER, headers=headers), 403) == [("", "scope")]
 
 
-def test_a_reload_changes_the_tokens_at_once(world: World) -> None:
+def test_route_after_a_reload_knows_the_new_token_only(world: World) -> None:
     assert world.api.simulate_get(CALLS).status_code == 200
     world.configure(integrators={"token_hash": hash_token("another-token")})
     assert world.api.simulate_get(CALLS).status_code == 401
 
 
-def test_the_description_has_this_integrators_patterns(world: World) -> None:
+def test_description_has_this_integrators_patterns(world: World) -> None:
     document = world.api.simulate_get("/openapi.json").json
     order = document["components"]["schemas"]["Order"]["properties"]
     client = world.services.policy.clients["acme"]

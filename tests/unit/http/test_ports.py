@@ -103,7 +103,7 @@ def test_open_on_an_address_in_use_names_its_key(opened: Opened) -> None:
     assert f"can't listen on 127.0.0.1:{opened.admin}" in str(error.value)
 
 
-def test_open_with_a_certificate_that_went_away_names_its_key(tmp_path: Path) -> None:
+def test_open_with_a_deleted_certificate_names_its_key(tmp_path: Path) -> None:
     cert = tmp_path / "one.pem"
     cert.write_text((TLS / "one.pem").read_text())
     made = Opened(tmp_path, api_more=f", tls: {{cert: {cert}, key: {TLS / 'one.key'}}}")
@@ -112,7 +112,7 @@ def test_open_with_a_certificate_that_went_away_names_its_key(tmp_path: Path) ->
         made.ports.open()
 
 
-def test_open_of_a_worker_uses_the_sockets_of_its_node(tmp_path: Path) -> None:
+def test_open_in_a_worker_uses_its_nodes_sockets(tmp_path: Path) -> None:
     made = Opened(tmp_path)
     asked: list[str] = []
 
@@ -137,7 +137,7 @@ def test_reload_puts_the_file_in_force(opened: Opened, caplog: pytest.LogCapture
     assert ("config_reloaded", "") in events(caplog)
 
 
-def test_reload_bounds_connections_to_come(opened: Opened) -> None:
+def test_reload_limits_new_connections(opened: Opened) -> None:
     opened.write(api_more=", rate: {connections: 1}")
     opened.reload()
     with socket.create_connection(("127.0.0.1", opened.api), 10) as first:
@@ -156,7 +156,7 @@ def test_reload_bounds_connections_to_come(opened: Opened) -> None:
         ({"api_more": f", tls: {{cert: {TLS / 'one.pem'}, key: {TLS / 'one.key'}}}"}, "integrators"),
     ],
 )
-def test_reload_that_a_start_alone_can_do_changes_nothing(
+def test_reload_of_what_needs_a_restart_changes_nothing(
     opened: Opened, caplog: pytest.LogCaptureFixture, changes: dict[str, str], reason: str
 ) -> None:
     before = opened.node.services.policy.config
@@ -169,7 +169,7 @@ def test_reload_that_a_start_alone_can_do_changes_nothing(
     assert status(opened.admin, "/healthz") == 200
 
 
-def test_reload_with_a_fault_of_ours_changes_nothing(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
+def test_reload_that_fails_unexpectedly_changes_nothing(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
     opened.node.fails = RuntimeError("a fault")
     before = opened.node.services.policy.config
     opened.reload()

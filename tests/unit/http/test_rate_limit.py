@@ -13,7 +13,7 @@ STEPS = st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size
 
 
 @given(st.floats(0.01, 1000), st.floats(1, 5000), STEPS)
-def test_what_a_bucket_says_is_so(rate: float, capacity: float, steps: list[tuple[float, bool]]) -> None:
+def test_take_after_the_wait_it_named_succeeds(rate: float, capacity: float, steps: list[tuple[float, bool]]) -> None:
     clock = Clock()
     buckets = Buckets(clock=clock)
     taken, began = 0, clock.now
@@ -32,7 +32,7 @@ def test_what_a_bucket_says_is_so(rate: float, capacity: float, steps: list[tupl
     assert taken <= capacity + (clock.now - began) * rate + 1e-3
 
 
-def test_buckets_are_bounded_and_those_in_use_stay() -> None:
+def test_buckets_past_their_number_drop_the_longest_unused() -> None:
     clock = Clock()
     buckets = Buckets(most=100, clock=clock)
     assert buckets.take("guesser", 0.001, 1) == 0
@@ -54,5 +54,5 @@ def test_buckets_are_bounded_and_those_in_use_stay() -> None:
         ("::1", "127.0.0.1", False),
     ],
 )
-def test_whose_requests_are_counted_together(one: str, other: str, same: bool) -> None:
+def test_source_of_groups_ipv6_addresses_by_network(one: str, other: str, same: bool) -> None:
     assert (source_of(one) == source_of(other)) is same

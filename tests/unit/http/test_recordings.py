@@ -73,12 +73,12 @@ def test_get_recording_with_a_range_outside_is_416(world: World, text: str) -> N
 
 
 @pytest.mark.parametrize("text", ["bytes=0-1,5-6", "bytes=5-2", "lines=1-2", "bytes=", "bytes=-", "bytes=--1"])
-def test_get_recording_with_a_range_that_makes_no_sense_is_200(world: World, text: str) -> None:
+def test_get_recording_with_an_invalid_range_is_whole(world: World, text: str) -> None:
     result = get(world, write(world), headers={"Range": text})
     assert (result.status_code, result.content) == (200, WHOLE)
 
 
-def test_get_recording_that_is_empty_has_no_range(world: World) -> None:
+def test_get_recording_that_is_empty_with_a_range_is_416(world: World) -> None:
     name = write(world, data=b"")
     assert (get(world, name).status_code, get(world, name).content) == (200, b"")
     assert errors(get(world, name, headers={"Range": "bytes=0-"}), 416)
@@ -87,7 +87,7 @@ def test_get_recording_that_is_empty_has_no_range(world: World) -> None:
 @pytest.mark.parametrize(
     "name", [NO_RECORDING, "x.wav", "..", "..%2f..%2fx.wav", "%2fetc%2fpasswd", f"{NO_RECORDING}%0A", "a" * 5000]
 )
-def test_get_recording_of_no_such_name_is_404(world: World, name: str) -> None:
+def test_get_recording_with_an_unknown_name_is_404(world: World, name: str) -> None:
     assert errors(get(world, name), 404) == [("", "not_found")]
 
 
@@ -95,7 +95,7 @@ def test_get_recording_of_another_integrator_is_404(world: World) -> None:
     assert errors(get(world, write(world, "beta")), 404) == [("", "not_found")]
 
 
-def test_get_recording_that_is_no_file_is_404(world: World) -> None:
+def test_get_recording_that_is_not_a_file_is_404(world: World) -> None:
     folder, link, pipe = (f"{new_ref()}.wav" for _ in range(3))
     path_of(world, folder).mkdir(parents=True)
     path_of(world, link).symlink_to("/etc/passwd")
@@ -104,7 +104,7 @@ def test_get_recording_that_is_no_file_is_404(world: World) -> None:
         assert errors(get(world, name), 404) == [("", "not_found")]
 
 
-def test_get_recording_needs_the_scope(world: World) -> None:
+def test_get_recording_without_the_scope_is_refused(world: World) -> None:
     name = write(world)
     assert errors(get(world, name, headers=STRANGER), 401)
     headers = {"Authorization": "Bearer the-wallboards-token"}
@@ -118,7 +118,7 @@ def link(world: World, name: str, body: object) -> Any:
     return world.api.simulate_post(f"{RECORDINGS}/{name}/link", json=body)
 
 
-def test_a_link_opens_its_recording_alone(world: World) -> None:
+def test_link_opens_its_recording_only(world: World) -> None:
     name, other = write(world), write(world)
     result = link(world, name, {"expires_in": 60})
     assert result.status_code == 200
@@ -131,11 +131,11 @@ def test_a_link_opens_its_recording_alone(world: World) -> None:
     assert errors(calls, 401)
 
 
-def test_a_link_is_good_for_an_hour_if_nothing_is_said(world: World) -> None:
+def test_link_without_a_time_expires_in_an_hour(world: World) -> None:
     assert abs(link(world, write(world), {}).json["expires_at"] - time.time() - 3600) < 10
 
 
-def test_a_link_that_has_expired_is_403(world: World) -> None:
+def test_link_that_has_expired_is_403(world: World) -> None:
     name = write(world)
     query = Links(LINK_KEY, "acme").query(name, int(time.time()) - 1)
     assert errors(get(world, name, query_string=query, headers=STRANGER), 403) == [("", "expired")]
@@ -143,13 +143,13 @@ def test_a_link_that_has_expired_is_403(world: World) -> None:
 
 
 @pytest.mark.parametrize("expires", ["", "1.0", "+1", "x", "9" * 13])
-def test_a_link_with_a_wrong_time_opens_nothing(world: World, expires: str) -> None:
+def test_link_with_an_invalid_time_opens_nothing(world: World, expires: str) -> None:
     params = {"expires": expires, "signature": "0" * 64}
     assert errors(get(world, write(world), params=params, headers=STRANGER), 401)
     assert get(world, write(world), params=params).status_code == 200
 
 
-def test_guessed_signatures_hold_their_address_back(world: World) -> None:
+def test_guessed_signatures_past_the_rate_are_429(world: World) -> None:
     name = write(world)
     world.configure(integrators={"rate": Rate(failed=0.001, burst=3000)})
     guess = {"expires": "9999999999", "signature": "é" * 64}
@@ -180,7 +180,7 @@ def test_create_link_to_no_recording_is_404(world: World) -> None:
         assert errors(link(world, name, {}), 404) == [("", "not_found")]
 
 
-def test_without_a_key_there_are_no_links(world: World) -> None:
+def test_link_without_a_configured_key_is_404(world: World) -> None:
     name = write(world)
     query = Links(LINK_KEY, "acme").query(name, int(time.time()) + 60)
     world.configure(recordings={"link_key": None})

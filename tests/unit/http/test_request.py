@@ -49,7 +49,7 @@ def test_parser_with_a_file_gives_what_is_expected(file: Path) -> None:
         assert read([data[:cut], data[cut:]]) == expected, f"cut at byte {cut}"
 
 
-def test_every_request_has_both_its_files() -> None:
+def test_files_come_in_pairs() -> None:
     folder = Path(__file__).parent / "requests"
     assert {file.stem for file in REQUESTS} == {file.stem for file in folder.glob("*.expected")}
     assert REQUESTS
@@ -73,7 +73,7 @@ def test_parser_says_what_it_waits_for() -> None:
     assert parser.next() is Need.HEAD
 
 
-def test_parser_expecting_continue_with_the_body_there_waits_for_nothing() -> None:
+def test_parser_expecting_continue_with_a_body_needs_nothing() -> None:
     parser = Parser()
     parser.feed(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}")
     assert isinstance(parser.next(), Request)

@@ -79,7 +79,7 @@ def client(made: Api, port: Port | None = None) -> HttpClient:
 # One table, two readers -----------------------------------------------------------------------------------
 
 
-def test_a_route_that_is_added_is_served_and_described() -> None:
+def test_route_that_is_added_is_served_and_described() -> None:
     made = api(greeting())
     result = client(made).simulate_get("/greetings/ann", headers=TOKEN)
     assert (result.status_code, result.json) == (200, {"text": "hello ann", "of": None})
@@ -109,7 +109,7 @@ PORTS = [
 
 
 @pytest.mark.parametrize(("made", "document"), PORTS)
-def test_a_ports_description_is_valid_and_whole(made: Api, document: dict[str, Any]) -> None:
+def test_description_of_a_port_is_valid_and_complete(made: Api, document: dict[str, Any]) -> None:
     OpenAPIV30SpecValidator(document).validate()
     operations = [operation for route in made.routes for operation in route.operations]
     assert len({operation.name for operation in operations}) == len(operations)
@@ -120,7 +120,7 @@ def test_a_ports_description_is_valid_and_whole(made: Api, document: dict[str, A
 
 
 @pytest.mark.parametrize(("made", "document"), PORTS)
-def test_a_ports_paths_describe_their_parameters(made: Api, document: dict[str, Any]) -> None:
+def test_description_of_a_path_has_its_parameters(made: Api, document: dict[str, Any]) -> None:
     for route in made.routes:
         for operation in route.operations:
             described = [*route.parameters, *operation.parameters]
@@ -129,7 +129,7 @@ def test_a_ports_paths_describe_their_parameters(made: Api, document: dict[str, 
 
 
 @pytest.mark.parametrize(("made", "document"), PORTS)
-def test_a_ports_operations_describe_what_their_scopes_bring(made: Api, document: dict[str, Any]) -> None:
+def test_description_of_an_operation_has_its_usual_errors(made: Api, document: dict[str, Any]) -> None:
     for route in made.routes:
         for operation in route.operations:
             assert 429 in operation.errors, operation.name
@@ -139,7 +139,7 @@ def test_a_ports_operations_describe_what_their_scopes_bring(made: Api, document
                 assert {400, 413, 415} <= set(operation.errors), operation.name
 
 
-def test_a_component_that_the_port_gives_is_described() -> None:
+def test_component_of_the_port_is_described() -> None:
     made = api(greeting(body=Component("Wish"), errors=(401,)))
     document = openapi.document(made, {"Wish": {"type": "object"}})
     body = document["paths"]["/greetings/{name}"]["get"]["requestBody"]
@@ -150,7 +150,7 @@ def test_a_component_that_the_port_gives_is_described() -> None:
 # Ways in --------------------------------------------------------------------------------------------------
 
 
-def test_a_route_with_scopes_needs_a_token_that_has_one() -> None:
+def test_route_with_scopes_needs_a_token_with_one_of_them() -> None:
     port = Port()
     made = client(api(greeting(), greeting("/other/{name}", scopes=("call",))), port)
     assert made.simulate_get("/greetings/ann").status_code == 401
@@ -159,13 +159,13 @@ def test_a_route_with_scopes_needs_a_token_that_has_one() -> None:
     assert port.counted == [401, 401, 403]
 
 
-def test_an_open_route_needs_no_token_and_says_so() -> None:
+def test_route_without_scopes_needs_no_token() -> None:
     made = api(greeting(scopes=None))
     assert client(made).simulate_get("/greetings/ann").status_code == 200
     assert openapi.document(made)["paths"]["/greetings/{name}"]["get"]["security"] == []
 
 
-def test_a_route_with_its_own_way_in_uses_it() -> None:
+def test_route_with_its_own_admit_uses_it() -> None:
     def by_name(port: Port, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
         if params["name"] != "friend":
             port.admit(req, scopes, params)
@@ -186,7 +186,7 @@ def test_a_route_with_its_own_way_in_uses_it() -> None:
         (Refused([Fault("a", "type", "b"), Fault("c", "d", "e")]), 422, [("a", "type", "b"), ("c", "d", "e")], None),
     ],
 )
-def test_an_exception_of_the_program_has_one_answer(
+def test_mapped_exception_has_its_answer(
     error: Exception, status: int, errors: list[tuple[str, str, str]], retry: str | None
 ) -> None:
     port = Port()
@@ -198,7 +198,7 @@ def test_an_exception_of_the_program_has_one_answer(
     assert port.counted == [status]
 
 
-def test_an_exception_below_a_mapped_one_has_its_answer() -> None:
+def test_subclass_of_a_mapped_exception_has_its_answer() -> None:
     class Unreadable(StoreUnavailable):
         pass
 
@@ -208,7 +208,7 @@ def test_an_exception_below_a_mapped_one_has_its_answer() -> None:
     assert StoreUnavailable in ANSWERS
 
 
-def test_an_unexpected_exception_is_500_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_exception_is_500_without_details(caplog: pytest.LogCaptureFixture) -> None:
     port = Port()
     port.raises = RuntimeError("a secret")
     result = client(api(greeting()), port).simulate_get("/greetings/ann", headers=TOKEN)
@@ -219,7 +219,7 @@ def test_an_unexpected_exception_is_500_and_tells_nothing(caplog: pytest.LogCapt
     assert "a secret" in caplog.text
 
 
-def test_an_unknown_path_or_method_is_answered_in_json() -> None:
+def test_unknown_path_or_method_is_answered_in_json() -> None:
     made = client(api(greeting()))
     unknown = made.simulate_get("/nothing")
     assert (unknown.status_code, unknown.json["errors"][0]["code"]) == (404, "not_found")
@@ -229,7 +229,7 @@ def test_an_unknown_path_or_method_is_answered_in_json() -> None:
     assert made.simulate_get("/greetings/ann/", headers=TOKEN).status_code == 200
 
 
-def test_a_prefix_with_its_own_form_of_errors_keeps_it_for_all_of_them() -> None:
+def test_prefix_with_its_own_error_form_uses_it_throughout() -> None:
     def write(_req: falcon.Request, error: Problem) -> tuple[int, Any]:
         return 400, {"wrong": error.status}
 

@@ -162,7 +162,7 @@ def port() -> Iterator[Port]:
 # What is read ---------------------------------------------------------------------------------------------
 
 
-def test_a_request_is_read_as_it_is(port: Port) -> None:
+def test_request_reaches_the_application_as_sent(port: Port) -> None:
     answer = port.say(b"POST /a%20b?c=%20d HTTP/1.1\r\nHost: x\r\nX-A:  1 \r\nX-A: 2\r\nContent-Length: 3\r\n\r\nabc")
     asked = body(answer)
     environ = asked["environ"]
@@ -171,7 +171,7 @@ def test_a_request_is_read_as_it_is(port: Port) -> None:
     assert environ["REMOTE_ADDR"] == "127.0.0.1"
 
 
-def test_requests_one_behind_the_other(port: Port) -> None:
+def test_requests_in_one_segment_are_all_answered(port: Port) -> None:
     first = b"POST /1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     first += b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n"
     answers = port.say(first + b"\r\n" + GET.replace(b"/", b"/2", 1) + GET.replace(b"/", b"/3", 1))
@@ -180,7 +180,7 @@ def test_requests_one_behind_the_other(port: Port) -> None:
     assert b'"body": "abcde"' in answers
 
 
-def test_a_body_that_is_waited_for_with_100_continue(port: Port) -> None:
+def test_request_expecting_100_continue_gets_it(port: Port) -> None:
     with port.connect() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
         assert sock.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -188,7 +188,7 @@ def test_a_body_that_is_waited_for_with_100_continue(port: Port) -> None:
         assert body(one(sock))["body"] == "abc"
 
 
-def test_http_1_0_and_close_end_the_connection(port: Port) -> None:
+def test_connection_of_http_1_0_or_close_ends(port: Port) -> None:
     for head in (b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Close, x\r\n\r\n"):
         with port.connect() as sock:
             sock.sendall(head)
@@ -216,7 +216,7 @@ def refused_files() -> list[Any]:
 
 
 @pytest.mark.parametrize(("data", "wanted", "code"), refused_files())
-def test_a_refused_request_is_answered_once_and_not_served(port: Port, data: bytes, wanted: int, code: str) -> None:
+def test_refused_request_is_answered_once_and_not_served(port: Port, data: bytes, wanted: int, code: str) -> None:
     before = port.application.asked
     answer = port.say(data).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert status(answer) == wanted
@@ -229,25 +229,25 @@ def test_a_refused_request_is_answered_once_and_not_served(port: Port, data: byt
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\nHost: x\n\n", b"\x16\x03\x01\x02\x00\x01\x00\x01", b"\x00" * 20])
-def test_what_is_plainly_not_http_is_told_at_once(port: Port, data: bytes) -> None:
+def test_bytes_of_another_protocol_are_400_at_once(port: Port, data: bytes) -> None:
     with port.connect() as sock:
         sock.sendall(data)
         assert status(rest(sock)) == 400
 
 
-def test_an_upgrade_that_nobody_offers_reads_nothing_more(port: Port) -> None:
+def test_request_to_upgrade_is_answered_without_upgrading(port: Port) -> None:
     # pywsgi hands the application the bare socket then, and a POST with no length waits for the next request.
     with port.connect() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
         assert body(one(sock))["body"] == ""
 
 
-def test_names_with_underscores_are_no_names_with_dashes(port: Port) -> None:
+def test_header_with_an_underscore_is_dropped(port: Port) -> None:
     answer = port.say(b"GET / HTTP/1.1\r\nHost: x\r\nX_Auth_Token: t\r\nContent_Length: 5\r\n\r\n")
     assert not {"HTTP_X_AUTH_TOKEN", "CONTENT_LENGTH"} & set(body(answer)["environ"])
 
 
-def test_another_hosts_path_is_a_path(port: Port) -> None:
+def test_request_with_an_absolute_url_reaches_its_path(port: Port) -> None:
     assert body(port.say(b"GET http://h:1/p?q HTTP/1.1\r\nHost: h\r\n\r\n"))["environ"]["PATH_INFO"] == "/p"
 
 
@@ -265,7 +265,7 @@ def test_another_hosts_path_is_a_path(port: Port) -> None:
     ],
     ids=["line", "endless line", "header", "headers", "endless headers"],
 )
-def test_a_head_that_is_too_large_is_not_read_on(port: Port, data: bytes, wanted: int) -> None:
+def test_head_that_is_too_large_is_refused_early(port: Port, data: bytes, wanted: int) -> None:
     with port.connect() as sock:
         with contextlib.suppress(ConnectionError):
             sock.sendall(data)
@@ -277,14 +277,14 @@ def test_a_head_that_is_too_large_is_not_read_on(port: Port, data: bytes, wanted
     assert len(data) > 1_000_000 or answer
 
 
-def test_a_line_of_the_longest_length(port: Port) -> None:
+def test_request_line_of_the_maximum_length_is_read(port: Port) -> None:
     line = b"GET /" + b"a" * (8192 - 14) + b" HTTP/1.1"
     assert len(line) == 8192
     assert status(port.say(line + b"\r\nHost: x\r\n\r\n")) == 200
 
 
 @pytest.mark.parametrize("declared", [65537, 99999999999])
-def test_a_body_that_is_too_large_is_not_waited_for_nor_read(port: Port, declared: int) -> None:
+def test_body_that_is_too_large_is_not_waited_for(port: Port, declared: int) -> None:
     with port.connect() as sock:
         sock.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {declared}\r\n\r\n".encode() + SMUGGLED)
         answer = rest(sock)
@@ -294,7 +294,7 @@ def test_a_body_that_is_too_large_is_not_waited_for_nor_read(port: Port, declare
     assert b"\r\nconnection: close\r\n" in answer
 
 
-def test_chunks_that_are_too_large_together(port: Port) -> None:
+def test_chunks_that_are_too_large_together_end_the_connection(port: Port) -> None:
     chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
     with port.connect() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 8)
@@ -329,14 +329,14 @@ def drip(sock: socket.socket, piece: bytes) -> float:
     ],
     ids=["header", "line", "body", "chunks", "trailers"],
 )
-def test_a_byte_now_and_then_does_not_keep_a_connection(port: Port, begun: bytes, piece: bytes) -> None:
+def test_client_that_drips_is_cut_off(port: Port, begun: bytes, piece: bytes) -> None:
     with port.connect() as sock:
         sock.sendall(begun)
         with contextlib.suppress(ConnectionError):
             assert drip(sock, piece) < 8
 
 
-def test_who_is_too_slow_is_told(port: Port) -> None:
+def test_client_that_is_too_slow_gets_408(port: Port) -> None:
     for begun in (b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\na"):
         with port.connect() as sock:
             sock.sendall(begun)
@@ -345,14 +345,14 @@ def test_who_is_too_slow_is_told(port: Port) -> None:
         assert body(answer)["errors"][0]["code"] == "timeout"
 
 
-def test_an_idle_connection_is_closed_without_a_word(port: Port) -> None:
+def test_idle_connection_is_closed_without_an_answer(port: Port) -> None:
     with port.connect() as fresh, port.connect() as used:
         used.sendall(GET)
         assert status(one(used)) == 200
         assert rest(fresh) == rest(used) == b""
 
 
-def test_a_client_that_does_not_read_its_answer(port: Port) -> None:
+def test_client_that_does_not_read_is_cut_off(port: Port) -> None:
     before = port.server.connection_count
     with port.connect() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -362,7 +362,7 @@ def test_a_client_that_does_not_read_its_answer(port: Port) -> None:
         eventually(lambda: port.server.connection_count == before)
 
 
-def test_an_application_may_take_its_time() -> None:
+def test_application_that_is_slow_is_not_cut_off() -> None:
     with a_port(**SOON) as port, port.connect() as sock:
         sock.sendall(GET.replace(b"/", b"/slow", 1))
         port.wait_for_slow()
@@ -372,7 +372,7 @@ def test_an_application_may_take_its_time() -> None:
         assert status(one(sock)) == 200
 
 
-def test_a_large_answer_is_whole(port: Port) -> None:
+def test_large_answer_arrives_whole(port: Port) -> None:
     answer = port.say(GET.replace(b"/", b"/big", 1))
     assert len(answer.partition(b"\r\n\r\n")[2]) == BIG
 
@@ -380,7 +380,7 @@ def test_a_large_answer_is_whole(port: Port) -> None:
 # Faults ---------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_shorter_than_it_said_ends_the_connection(port: Port) -> None:
+def test_answer_shorter_than_its_length_ends_the_connection(port: Port) -> None:
     # Else the beginning of the next answer would be the end of this one.
     with port.connect() as sock:
         sock.sendall(GET.replace(b"/", b"/short", 1) + GET)
@@ -388,7 +388,7 @@ def test_an_answer_shorter_than_it_said_ends_the_connection(port: Port) -> None:
 
 
 @pytest.mark.parametrize("path", [b"/fault", b"/split", b"/write", b"/oserror"])
-def test_a_fault_of_ours_tells_nothing(port: Port, path: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_application_is_500_without_details(port: Port, path: bytes, caplog: pytest.LogCaptureFixture) -> None:
     answer = port.say(GET.replace(b"/", path, 1))
     assert status(answer) == 500
     assert body(answer) == {
@@ -400,12 +400,12 @@ def test_a_fault_of_ours_tells_nothing(port: Port, path: bytes, caplog: pytest.L
     assert record.__dict__["path"] == path.decode()
 
 
-def test_an_applications_errors_are_logged(port: Port, caplog: pytest.LogCaptureFixture) -> None:
+def test_wsgi_errors_are_logged(port: Port, caplog: pytest.LogCaptureFixture) -> None:
     assert status(port.say(GET.replace(b"/", b"/log", 1))) == 200
     assert [record.__dict__["reason"] for record in caplog.records] == ["told to", "the log"]
 
 
-def test_refusals_are_counted_and_logged_a_few_at_a_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_refusals_are_all_counted_and_sparsely_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with a_port(**SOON) as port:
         for _ in range(40):
@@ -417,7 +417,7 @@ def test_refusals_are_counted_and_logged_a_few_at_a_time(caplog: pytest.LogCaptu
 # Many -----------------------------------------------------------------------------------------------------
 
 
-def test_one_address_has_its_share_of_connections() -> None:
+def test_address_past_its_connections_gets_429() -> None:
     with a_port(per_address=5) as port:
         held = [port.connect() for _ in range(5)]
         for sock in held:
@@ -442,7 +442,7 @@ def test_one_address_has_its_share_of_connections() -> None:
             sock.close()
 
 
-def test_a_full_port_drops_who_waits_longest_of_the_address_that_has_most() -> None:
+def test_full_port_drops_the_longest_wait_of_the_top_address() -> None:
     with a_port(connections=10, per_address=8) as port:
         friend = port.connect("127.0.0.2")
         friend.sendall(GET)
@@ -462,7 +462,7 @@ def test_a_full_port_drops_who_waits_longest_of_the_address_that_has_most() -> N
             sock.close()
 
 
-def test_a_port_full_of_working_applications_says_so() -> None:
+def test_port_full_of_busy_applications_answers_503() -> None:
     with a_port(connections=2) as port:
         busy = [port.connect() for _ in range(2)]
         for sock in busy:
@@ -478,7 +478,7 @@ def test_a_port_full_of_working_applications_says_so() -> None:
             sock.close()
 
 
-def test_slow_clients_hold_neither_accept_nor_others_up() -> None:
+def test_slow_clients_do_not_delay_others() -> None:
     with a_port(connections=300, per_address=200) as port:
         slow = [port.connect() for _ in range(200)]
         for sock in slow:
@@ -491,7 +491,7 @@ def test_slow_clients_hold_neither_accept_nor_others_up() -> None:
         eventually(lambda: port.server.connection_count == 0)
 
 
-def test_a_port_may_be_served_from_a_listening_socket() -> None:
+def test_serve_on_a_listening_socket_answers() -> None:
     """As the workers of a node do, which share one."""
     listener = listen(("127.0.0.1", 0), 10)
     server = serve(listener, Application())
@@ -518,7 +518,7 @@ def trusting(name: str = "one") -> ssl.SSLContext:
     return context
 
 
-def test_tls(tls_port: Port) -> None:
+def test_tls_port_answers_over_tls(tls_port: Port) -> None:
     with trusting().wrap_socket(tls_port.connect(), server_hostname="localhost") as sock:
         for _ in range(2):
             sock.sendall(GET)
@@ -528,7 +528,7 @@ def test_tls(tls_port: Port) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
-def test_old_tls_is_refused(tls_port: Port) -> None:
+def test_tls_below_1_2_is_refused(tls_port: Port) -> None:
     context = trusting()
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = ssl.TLSVersion.TLSv1
@@ -540,7 +540,7 @@ def test_old_tls_is_refused(tls_port: Port) -> None:
         assert sock.version() == "TLSv1.2"
 
 
-def test_a_handshake_that_stalls_holds_nobody_up_and_ends(tls_port: Port) -> None:
+def test_tls_handshake_that_stalls_is_cut_off(tls_port: Port) -> None:
     before = tls_port.server.connection_count
     stalled = [tls_port.connect() for _ in range(20)]
     for sock in stalled[:10]:
@@ -554,14 +554,14 @@ def test_a_handshake_that_stalls_holds_nobody_up_and_ends(tls_port: Port) -> Non
     eventually(lambda: tls_port.server.connection_count <= before)
 
 
-def test_a_tls_client_that_drips_is_cut_off(tls_port: Port) -> None:
+def test_tls_client_that_drips_is_cut_off(tls_port: Port) -> None:
     with trusting().wrap_socket(tls_port.connect(), server_hostname="localhost") as sock:
         sock.sendall(b"GET / HTTP/1.1\r\n")
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             assert drip(sock, b"X") < 8
 
 
-def test_plain_http_on_a_tls_port(tls_port: Port) -> None:
+def test_tls_port_refuses_plain_http(tls_port: Port) -> None:
     with tls_port.connect() as sock:
         sock.sendall(GET)
         assert b"HTTP/1.1 200" not in rest(sock)
