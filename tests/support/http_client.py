@@ -1,4 +1,4 @@
-"""Ask a WSGI application within the test's own process."""
+"""Call a WSGI application in the test's own process."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from falcon import testing
 
-#: From the block for documentation (RFC 5737).
+#: Reserved for documentation (RFC 5737).
 ADDRESS = "192.0.2.1"
 
 
 class HttpClient(testing.TestClient):
-    """Falcon's, from an address: ports count requests by it."""
+    """Falcon's test client with an address, by which ports count requests."""
 
     def simulate_request(self, *args: Any, **options: Any) -> Any:
         options.setdefault("remote_addr", ADDRESS)

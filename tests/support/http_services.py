@@ -1,4 +1,4 @@
-"""What HTTP's handlers ask of a node, each a small double: no switch, no Redis, no socket."""
+"""Small doubles of the services that HTTP handlers use: no switch, no Redis, no socket."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.http_client import HttpClient
 TOKEN, ADMIN_TOKEN, ACCOUNT_TOKEN = "the-integrators-token", "the-operators-token", "an-accounts-token"
 BOOT = "app1-1"
 LINK_KEY = "a-key-for-links-in-tests"
-#: The least that the handlers' tests need; ``{recordings}`` is a folder.
+#: The configuration of the handlers' tests; ``{recordings}`` is a folder.
 CONFIGURATION = f"""\
 switches: [{{name: fs1, address: "127.0.0.1:8021", password: s3cret}}]
 node: {{name: app1}}
@@ -51,7 +51,7 @@ accounts:
 
 
 class FakeStore:
-    """Calls and claims in memory. ``fails``: what every method raises."""
+    """Calls and claims in memory. If ``fails`` is set, every method raises it."""
 
     def __init__(self) -> None:
         self.saved: dict[str, dict[str, Any]] = {}
@@ -95,7 +95,7 @@ class FakeStore:
 
 
 class FakeCards:
-    """The cards and accounts of one process. ``fails``: what every method raises."""
+    """Cards and accounts in memory. If ``fails`` is set, every method raises it."""
 
     def __init__(self, *accounts: Account) -> None:
         self._accounts = {account.id: account for account in accounts}
@@ -144,7 +144,7 @@ class FakeCards:
 
 
 class FakeOutgoing:
-    """Places calls that stay queued. ``fails``: what is raised in place of that."""
+    """Place calls that stay queued. If ``fails`` is set, every method raises it."""
 
     def __init__(self, services: Any) -> None:
         self._services = services
@@ -195,7 +195,7 @@ class FakeServices:
         self.calls = SimpleNamespace(live={}, cancel_anywhere=lambda call: self.cancelled.append(call["call_ref"]))
         self.metrics = SimpleNamespace(registry=CollectorRegistry())
         self.counted: list[int] = []
-        """The statuses of refused requests."""
+        """Statuses of refused requests."""
 
     @property
     def policy(self) -> Any:
@@ -212,7 +212,7 @@ class FakeServices:
 
 
 class World:
-    """Both ports of a node that has no node behind them."""
+    """Both ports of a node, on doubles of its services."""
 
     def __init__(self, recordings: str) -> None:
         self.services: Any = FakeServices(recordings)
@@ -226,7 +226,7 @@ class World:
         )
 
     def configure(self, **sections: Any) -> None:
-        """Put another configuration in force, as a reload does: each section with some of its fields changed."""
+        """Change fields of sections of the configuration, as a reload does."""
         policy = self.services.policy
         changed = {}
         for name, fields in sections.items():
@@ -239,20 +239,20 @@ class World:
         self.services.policies.now = dataclasses.replace(policy, config=config)
 
     def end(self, attempt: Attempt) -> None:
-        """The call is over, and known from Redis alone."""
+        """End a call, so that only Redis knows it."""
         attempt.end("cancelled", 31, "api", attempt.queued_at + 1)
         del self.services.calls.live[attempt.call_ref]
         self.services.store.saved[attempt.call_ref] = snapshot(attempt)
 
 
 def errors(result: Any, status: int) -> list[tuple[str, str]]:
-    """Field and code of each error of an answer."""
+    """Return the field and the code of each error of an answer."""
     assert result.status_code == status, result.text
     return [(error["field"], error["code"]) for error in result.json["errors"]]
 
 
 def kazoo_errors(result: Any, status: int) -> dict[str, list[str]]:
-    """Codes by field, of an answer in the form of Kazoo's Crossbar."""
+    """Return the codes by field of an answer in the form of Kazoo's Crossbar."""
     assert result.status_code == status, result.text
     assert (result.json["error"], result.json["status"]) == (str(status), "error")
     return {field: sorted(codes) for field, codes in result.json["data"].items()}

@@ -1,4 +1,4 @@
-"""The ports of a node without the node."""
+"""Fixtures: a node's two ports on doubles of its services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door of a port: tokens, scopes and rates."""
+"""Admission to a port: tokens, scopes and rates."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ KNOWN = [Holder(hashlib.sha256(text).digest(), None) for text in (b"right", b"ot
 
 
 def outcome(door: Door, token: str | None, address: str = "10.0.0.1") -> tuple[int, int]:
-    """The status, and what Retry-After says."""
+    """Return the status and the value of Retry-After."""
     request = asking(token, address)
     try:
         door.process_request(request, falcon.Response())
@@ -108,7 +108,7 @@ def test_request_past_an_addresss_rate_is_429(clock: Clock) -> None:
 def test_check_past_the_rate_of_wrong_tokens_is_429_for_all(clock: Clock) -> None:
     door = Door(lambda: Rate(failed=0.1, burst=50), lambda _status: None)
     assert [outcome(door, f"guess-{number}")[0] for number in range(7)] == [401] * 5 + [429] * 2
-    # Else a guesser would see which guess is the right one.
+    # The right token, too: otherwise a guesser would see that it is right.
     assert outcome(door, "right") == outcome(door, "wrong") == (429, 10)
     assert outcome(door, None) == (401, 0)
     assert outcome(door, "right", "10.0.0.2") == (200, 0)
@@ -131,7 +131,7 @@ def test_default_rates_let_a_busy_client_through() -> None:
     assert rate.per_token is not None
     assert rate.per_address is not None
     assert rate.failed is not None
-    # A hundred clients on one token behind one address, each once a second, all at nine o'clock.
+    # A hundred clients share a token and an address, ask once a second, and all start at nine o'clock.
     assert min(rate.per_token, rate.per_address) >= 100
     assert min(rate.per_token, rate.per_address) * rate.burst >= 1000
     assert rate.failed * 10 <= rate.per_address

@@ -1,4 +1,4 @@
-"""Click-to-dial over HTTP: every answer of an integrator's port but the recordings'."""
+"""Click-to-dial over HTTP: every answer of an integrator's port, except for recordings."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_create_call_that_cannot_be_placed_has_retry_after(
     assert errors(result, status) == [code]
     assert result.headers["retry-after"] == retry
     assert world.services.counted == [status]
-    # Whose limit it is, or where Redis is, is the operator's to know.
+    # The client doesn't need to know whose limit it is, or why Redis is down.
     assert not any(word in result.text for word in ("acme", "system", "refused"))
 
 
@@ -138,7 +138,7 @@ def test_create_call_with_the_key_of_another_body_is_409(world: World) -> None:
 
 
 def claimed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key "k" was taken by a request whose call nobody has seen yet."""
+    """Let a request take the key "k" and not place its call yet."""
     monkeypatch.setattr(calls_port, "_YOUNG", 0)
     world.outgoing.fails = Full("full")
     monkeypatch.setattr(world.services.store, "release", lambda *_args: None)
@@ -185,7 +185,7 @@ def test_create_call_with_a_key_and_redis_down_is_503(world: World) -> None:
 
 
 def dry_run(world: World, order: object = ORDER) -> dict[str, tuple[bool, str]]:
-    """Verdict and message of each check."""
+    """Return the verdict and the message of each check."""
     result = world.api.simulate_post(CALLS, params={"dry_run": "1"}, json=order)
     assert result.status_code == 200, result.text
     assert result.json["dry_run"] is True
@@ -203,7 +203,7 @@ def test_dry_run_passes_every_check(world: World) -> None:
 def test_dry_run_of_a_wrong_order_fails_its_fields(world: World) -> None:
     checks = dry_run(world, {**ORDER, "callee": "112345678901234567890", "colour": "red"})
     assert {name for name, (passed, _message) in checks.items() if not passed} == {"callee", "colour"}
-    # The limits are asked all the same.
+    # The limits are checked nevertheless.
     assert len(world.services.charged) == 1
 
 

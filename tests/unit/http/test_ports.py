@@ -1,4 +1,4 @@
-"""A node's ports: opened, reloaded, closed."""
+"""Opening, reloading and closing a node's ports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pin_key: a-key-for-tests
 
 
 class Node:
-    """A node that only has its configuration."""
+    """A double of a node: a configuration and services."""
 
     def __init__(self, file: Path) -> None:
         self.services: Any = FakeServices(str(file.parent))
@@ -55,7 +55,7 @@ class Node:
 
 
 class Opened:
-    """A node with its ports open, and its file."""
+    """A node, its ports, and its configuration file."""
 
     def __init__(self, folder: Path, make: Callable[[Any], Ports] = Ports, **changes: str) -> None:
         self.file = folder / "esl_apps.yml"
@@ -86,7 +86,7 @@ def status(port: int, path: str) -> int:
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    """Event and reason of each line of the log."""
+    """Return the event and the reason of each log line."""
     return [(record.message, record.__dict__.get("reason", "")) for record in caplog.records]
 
 

@@ -1,4 +1,4 @@
-"""Token buckets, and whose requests are counted together."""
+"""Token buckets, and the grouping of addresses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_take_after_the_wait_it_named_succeeds(rate: float, capacity: float, ste
         if not wait:
             taken += 1
         elif patient:
-            # A client that comes back when it was told to is let in, and no sooner.
+            # A client that waits as long as it was told is let in, and not before.
             clock.now += wait * 0.99
             assert buckets.wait("a", rate, capacity) > 0
             clock.now += wait * 0.01

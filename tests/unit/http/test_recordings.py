@@ -1,4 +1,4 @@
-"""Recordings over HTTP: ranges, signed links, and nothing else of the disk."""
+"""Recordings over HTTP: ranges, signed links, and no access to other files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STRANGER = {"Authorization": ""}
 
 
 def write(world: World, integrator: str = "acme", data: bytes = WHOLE) -> str:
-    """The name of a new recording."""
+    """Write a recording and return its name."""
     name = f"{new_ref()}.wav"
     path = path_of(world, name, integrator)
     path.parent.mkdir(parents=True, exist_ok=True)

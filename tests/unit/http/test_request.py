@@ -16,14 +16,14 @@ REQUESTS = sorted((Path(__file__).parent / "requests").glob("*.http"))
 
 
 def shown(request: Request) -> dict[str, Any]:
-    """A request as the files write it."""
+    """Return a request in the form of the files."""
     length = len(request.body)
     body = request.body.decode("latin-1") if length <= 100 else f"{length} bytes"
     return {**dataclasses.asdict(request), "body": body}
 
 
 def read(pieces: Iterable[bytes]) -> list[dict[str, Any]]:
-    """What the parser makes of one connection's bytes, which arrive in these pieces."""
+    """Feed the bytes of one connection in these pieces, and return the requests and the refusal."""
     parser, result = Parser(), []
     try:
         for piece in pieces:
@@ -80,7 +80,7 @@ def test_parser_expecting_continue_with_a_body_needs_nothing() -> None:
 
 
 def test_parser_after_empty_lines_waits_for_a_head() -> None:
-    """Not for a new request, whose deadline would begin again with each empty line."""
+    """If it waited for a new request, each empty line would start the deadline again."""
     parser = Parser()
     assert parser.next() is Need.REQUEST
     for _ in range(3):

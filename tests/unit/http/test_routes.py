@@ -1,4 +1,4 @@
-"""A table of routes is served and described by one and the same declaration."""
+"""A table of routes is both served and described."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def client(made: Api, port: Port | None = None) -> HttpClient:
     return HttpClient(serve(made, port or Port()))
 
 
-# One table, two readers -----------------------------------------------------------------------------------
+# Serving and describing ------------------------------------------------------------------------------------
 
 
 def test_route_that_is_added_is_served_and_described() -> None:
@@ -147,7 +147,7 @@ def test_component_of_the_port_is_described() -> None:
     assert document["components"]["schemas"]["Wish"] == {"type": "object"}
 
 
-# Ways in --------------------------------------------------------------------------------------------------
+# Admission ------------------------------------------------------------------------------------------------
 
 
 def test_route_with_scopes_needs_a_token_with_one_of_them() -> None:

@@ -1,4 +1,4 @@
-"""A port against clients that are slow, huge, broken, many, or that would like to be read twice: raw bytes."""
+"""A port against slow, huge, broken and numerous clients, and against request smuggling, in raw bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from esl_apps.net.listening import listen
 from tests.support import TLS
 from tests.support.peer import eventually
 
-#: A byte later than this is too late; what is waited for is waited for 10 s.
+#: Short deadlines for clients. The tests themselves wait up to 10 s.
 SOON: dict[str, Any] = {
     "head": 0.6,
     "body": 0.6,
@@ -37,8 +37,11 @@ BIG = 8 * 1024 * 1024
 
 
 class Application:
-    """Answers in JSON with what it was asked, and counts. ``/slow`` waits for ``go``, ``/big`` is 8 MB, ``/short`` says
-    more than it has, ``/split`` tries a line break in a header, ``/fault`` fails."""
+    """Answer in JSON with the request and the number of requests so far.
+
+    ``/slow`` waits for ``go``, ``/big`` is 8 MB, ``/short`` has less than its length, ``/split`` puts a line break into
+    a header, and ``/fault``, ``/write`` and ``/oserror`` fail.
+    """
 
     def __init__(self) -> None:
         self.asked = 0
@@ -80,7 +83,7 @@ def breaking() -> Iterator[bytes]:
 
 
 class Port:
-    """A port, and its application behind it, in this process."""
+    """A port and its application, in this process."""
 
     def __init__(self, certificate: str | None = None, **bounds: Any) -> None:
         """:param certificate: its name among ``TLS``; None for a port without TLS."""
@@ -99,7 +102,7 @@ class Port:
         return socket.create_connection(("127.0.0.1", self.number), 10, (source, 0))
 
     def say(self, data: bytes) -> bytes:
-        """All that comes back, until the port closes; the client closes its own direction."""
+        """Send data, close our direction, and return everything that comes back."""
         with self.connect() as sock, contextlib.suppress(ConnectionError):
             sock.sendall(data)
             sock.shutdown(socket.SHUT_WR)
@@ -107,7 +110,7 @@ class Port:
         return b""
 
     def wait_for_slow(self, count: int = 1) -> None:
-        """Until the application has so many ``/slow``."""
+        """Wait until the application has received this many ``/slow``."""
         eventually(lambda: self.application.slow == count)
 
     def close(self) -> None:
@@ -123,7 +126,7 @@ def rest(sock: socket.socket) -> bytes:
 
 
 def one(sock: socket.socket) -> bytes:
-    """One answer with a length."""
+    """Receive one answer that has a length."""
     found = b""
     while b"\r\n\r\n" not in found:
         chunk = sock.recv(65536)
@@ -159,7 +162,7 @@ def port() -> Iterator[Port]:
         yield made
 
 
-# What is read ---------------------------------------------------------------------------------------------
+# Reading --------------------------------------------------------------------------------------------------
 
 
 def test_request_reaches_the_application_as_sent(port: Port) -> None:
@@ -201,12 +204,12 @@ def test_connection_of_http_1_0_or_close_ends(port: Port) -> None:
             assert b"\r\nconnection: keep-alive\r\n" in one(sock)
 
 
-#: Read in two ways by two readers, this is a request to one of them (request smuggling).
+#: Part of a body for one reader, a request of its own for another (request smuggling).
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def refused_files() -> list[Any]:
-    """The files of ``requests`` whose first request is refused, with status and code."""
+    """Return the bytes, the status and the code of each file in ``requests`` whose first request is refused."""
     found = []
     for file in sorted((Path(__file__).parent / "requests").glob("*.http")):
         first = (json.loads(file.with_suffix(".expected").read_text()) or [{}])[0]
@@ -236,7 +239,7 @@ def test_bytes_of_another_protocol_are_400_at_once(port: Port, data: bytes) -> N
 
 
 def test_request_to_upgrade_is_answered_without_upgrading(port: Port) -> None:
-    # pywsgi hands the application the bare socket then, and a POST with no length waits for the next request.
+    # pywsgi would give the application the bare socket, and a POST without a length would read the next request.
     with port.connect() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
         assert body(one(sock))["body"] == ""
@@ -272,7 +275,7 @@ def test_head_that_is_too_large_is_refused_early(port: Port, data: bytes, wanted
         answer = b""
         with contextlib.suppress(ConnectionError):
             answer = sock.recv(1000)
-    # A client that never stops to look may find its connection broken before it sees why.
+    # The connection of a client that never reads may be reset before it sees the answer.
     assert not answer or status(answer) == wanted
     assert len(data) > 1_000_000 or answer
 
@@ -289,7 +292,7 @@ def test_body_that_is_too_large_is_not_waited_for(port: Port, declared: int) -> 
         sock.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {declared}\r\n\r\n".encode() + SMUGGLED)
         answer = rest(sock)
     assert b'"body": ""' in answer
-    # What follows is a part of that body, whatever it looks like.
+    # The rest belongs to that body, whatever it looks like.
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b"\r\nconnection: close\r\n" in answer
 
@@ -307,7 +310,7 @@ def test_chunks_that_are_too_large_together_end_the_connection(port: Port) -> No
 
 
 def drip(sock: socket.socket, piece: bytes) -> float:
-    """Send a byte every now and then until the port has enough; the seconds that it took."""
+    """Send a piece every 50 ms until the port cuts us off. Return the seconds that it took."""
     began = time.monotonic()
     sock.settimeout(0.05)
     while time.monotonic() < began + 10:
@@ -358,7 +361,7 @@ def test_client_that_does_not_read_is_cut_off(port: Port) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         sock.sendall(GET.replace(b"/", b"/big", 1))
         eventually(lambda: port.server.connection_count == before + 1)
-        # The write's time-out, and nothing that the client does, ends it.
+        # The timeout of the write ends it; the client does nothing.
         eventually(lambda: port.server.connection_count == before)
 
 
@@ -366,7 +369,7 @@ def test_application_that_is_slow_is_not_cut_off() -> None:
     with a_port(**SOON) as port, port.connect() as sock:
         sock.sendall(GET.replace(b"/", b"/slow", 1))
         port.wait_for_slow()
-        # Longer than any client may.
+        # Longer than any deadline of a client.
         gevent.sleep(1)
         port.application.go.set()
         assert status(one(sock)) == 200
@@ -381,7 +384,7 @@ def test_large_answer_arrives_whole(port: Port) -> None:
 
 
 def test_answer_shorter_than_its_length_ends_the_connection(port: Port) -> None:
-    # Else the beginning of the next answer would be the end of this one.
+    # Otherwise the client would take the beginning of the next answer for the end of this one.
     with port.connect() as sock:
         sock.sendall(GET.replace(b"/", b"/short", 1) + GET)
         assert rest(sock).endswith(b"\r\n\r\n" + b"x" * 10)
@@ -456,7 +459,7 @@ def test_full_port_drops_the_longest_wait_of_the_top_address() -> None:
             assert status(one(sock)) == 200
         friend.sendall(GET)
         assert status(one(friend)) == 200
-        # Nine were there, ten may be: three had to go, and it is none of those that were answered.
+        # Nine connections were open and ten may be. Three had to go, and none of the answered ones did.
         eventually(lambda: len(select.select(hoard, [], [], 0)[0]) == 3)
         for sock in [friend, *hoard, *more]:
             sock.close()
@@ -492,7 +495,7 @@ def test_slow_clients_do_not_delay_others() -> None:
 
 
 def test_serve_on_a_listening_socket_answers() -> None:
-    """As the workers of a node do, which share one."""
+    """The workers of a node share one."""
     listener = listen(("127.0.0.1", 0), 10)
     server = serve(listener, Application())
     try:
