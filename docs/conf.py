@@ -23,6 +23,7 @@ extensions = [
     "from_code",
     "drawing",
     "benchmark",
+    "walk",
     "link_check",
 ]
 exclude_patterns = ["_ext", "_build"]
