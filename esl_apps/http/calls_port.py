@@ -25,7 +25,7 @@ from esl_apps.http.schemas import Accepted, Check, DryRun
 from esl_apps.http.signed_links import Links
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
-from esl_apps.store.calls import same_body
+from esl_apps.store.idempotency import same_body
 
 #: Seconds in which another node's new call may not be in Redis yet, and how often to look for it meanwhile.
 _YOUNG, _YOUNG_TRIES = 0.5, 10
@@ -84,7 +84,7 @@ class CallsPort:
         if not _KEY.fullmatch(key):
             raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
         ref = new_ref()
-        claim = self.services.store.claim(self.name, key, raw, ref)
+        claim = self.services.idempotency.claim(self.name, key, raw, ref)
         if claim is None:
             return self._place_claimed(fields, ref, key)
         if not same_body(claim, raw):
@@ -93,8 +93,8 @@ class CallsPort:
         if call is not None:
             return Accepted(call["call_ref"], call["contact_ref"], call["state"])
         # Its process was killed between the claim and the call, so the first request will never get an answer.
-        mine = self.services.membership.is_dead(claim.boot) and self.services.store.reclaim(self.name, key, claim, ref)
-        if mine:
+        is_dead = self.services.membership.is_dead(claim.boot)
+        if is_dead and self.services.idempotency.reclaim(self.name, key, claim, ref):
             return self._place_claimed(fields, ref, key)
         raise problem(409, "in_progress", "the first request with this key is still running", "Idempotency-Key")
 
@@ -103,7 +103,7 @@ class CallsPort:
             return self.place(fields, ref)
         except Exception:
             # Nothing was dialled, so the key may be used again.
-            self.services.store.release(self.name, key)
+            self.services.idempotency.release(self.name, key)
             raise
 
     def find(self, ref: str) -> dict[str, Any] | None:

@@ -152,7 +152,7 @@ class Adoption:
         attempt = restored(call)
         live = services.calls.adopt(attempt, switch, call.core_uuid)
         if attempt.holder is not None:
-            services.usage.hold(attempt.holder, attempt.session_ref)
+            services.usage.leases.hold(attempt.holder, attempt.session_ref)
         services.charging.resume(attempt)
         gevent.spawn(self._follow, live, call.switch == switch.name)
 
@@ -266,7 +266,7 @@ class Adoption:
                 # The node to which the caller was handed has taken it over.
                 services.calls.release(live)
                 if attempt.holder is not None:
-                    services.usage.let_go(attempt.holder, attempt.session_ref)
+                    services.usage.leases.let_go(attempt.holder, attempt.session_ref)
                 services.call_log.ended(attempt.call_ref)
                 return
         alegs, blegs = self._legs(live)

@@ -30,6 +30,7 @@ from esl_apps.store import redis_client
 from esl_apps.store.breakers import Breakers, Trip
 from esl_apps.store.calls import Store
 from esl_apps.store.essence import Essence, essence
+from esl_apps.store.idempotency import IdempotencyKeys
 from esl_apps.store.journal import Entry
 from esl_apps.store.membership import Roster
 from esl_apps.store.stale import Stale
@@ -44,6 +45,7 @@ class Services:
     switch_pool: SwitchPool
     membership: Roster
     store: Store
+    idempotency: IdempotencyKeys
     breakers: Breakers
     usage: UsageStore
     charging: Charging
@@ -148,6 +150,7 @@ def build_services(config: Config) -> Services:
         switch_pool=switch_pool,
         membership=membership,
         store=store,
+        idempotency=IdempotencyKeys(redis, membership.boot),
         breakers=breakers,
         usage=usage,
         charging=Charging(policies, usage),

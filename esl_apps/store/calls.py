@@ -1,4 +1,4 @@
-"""What the nodes share in Redis: calls, live and recent, and idempotency keys.
+"""What the nodes share in Redis: calls, live and recent.
 
 Calls are written behind: a call's latest state is kept until the writer has taken it, so a slow Redis makes
 the picture late, never a call.
@@ -6,7 +6,6 @@ the picture late, never a call.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -20,15 +19,13 @@ from gevent.lock import Semaphore
 from esl_apps.core.status import CallStatus
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
-from esl_apps.store.errors import read_json
 from esl_apps.store.essence import Essence
 from esl_apps.store.redis_client import Client
 from esl_apps.store.redis_py import Command
-from esl_apps.store.script import Script
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which an ended call can be asked for, and an idempotency key holds (contract §5).
+#: Seconds for which an ended call can be asked for.
 KEEP = 86400
 #: Entries looked at for one page of a filtered list: a rare filter costs pages, not the server.
 SCAN = 1000
@@ -43,14 +40,6 @@ Snapshot = Callable[[], dict[str, Any]]
 """A call as clients see it."""
 
 
-class Claim(msgspec.Struct):
-    """Who took an idempotency key: the request's body, as a hash, the call that it made, and in which process."""
-
-    body: str
-    call_ref: str
-    boot: str
-
-
 class Store:
     def __init__(
         self,
@@ -63,9 +52,7 @@ class Store:
         when Redis is back, perhaps without what was not on its disk yet; ``make_known`` before a call is written:
         nobody looks for the calls of a process that the roster does not know."""
         self._client = client
-        self._boot = boot
         self._live = keys.live(boot)
-        self._reclaim = Script(client, "idempotency_reclaim")
         self._on_back = on_back
         self._make_known = make_known
         self._pending: dict[str, tuple[Snapshot, bytes | None]] = {}
@@ -266,42 +253,6 @@ class Store:
         )
         return answers
 
-    # Idempotency --------------------------------------------------------------------------------------
-
-    def claim(self, integrator: str, key: str, body: bytes, call_ref: str) -> Claim | None:
-        """Take an idempotency key for a call; None where it is now ours, else whose it was.
-
-        :raises StoreUnavailable: Redis is down: nobody may dial on a guess.
-        """
-        claim = Claim(hashlib.sha256(body).hexdigest(), call_ref, self._boot)
-        raw = self._client.set(
-            self._idempotency(integrator, key), msgspec.json.encode(claim), nx=True, get=True, ex=KEEP
-        )
-        if raw is None:
-            return None
-        return read_json(raw, Claim)
-
-    def reclaim(self, integrator: str, key: str, claim: Claim, call_ref: str) -> bool:
-        """Take a key whose process died before it dialled; False where another request was faster.
-
-        :raises StoreUnavailable: Redis is down.
-        """
-        fresh = Claim(claim.body, call_ref, self._boot)
-        name = self._idempotency(integrator, key)
-        return bool(self._reclaim([name], [msgspec.json.encode(claim), msgspec.json.encode(fresh), KEEP]))
-
-    def release(self, integrator: str, key: str) -> None:
-        """Give a key back whose request was refused. Best effort: it ends by itself."""
-        try:
-            self._client.delete(self._idempotency(integrator, key))
-        except StoreUnavailable as error:
-            log.warning("idempotency key not released", extra={"reason": str(error)})
-
-    @staticmethod
-    def _idempotency(integrator: str, key: str) -> str:
-        # A client's text names no key of ours: its hash does.
-        return keys.idempotency(integrator, hashlib.sha256(key.encode()).hexdigest())
-
 
 def _read(raw: bytes | None) -> dict[str, Any] | None:
     """A call's snapshot; None where there is none, or (which is logged) what stands there is none of ours."""
@@ -324,7 +275,3 @@ def _essence(raw: bytes) -> Essence | None:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         log.error("a live call in Redis can't be read", extra={"reason": str(error)})
         return None
-
-
-def same_body(claim: Claim, body: bytes) -> bool:
-    return claim.body == hashlib.sha256(body).hexdigest()

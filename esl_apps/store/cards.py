@@ -22,18 +22,18 @@ from typing import Any
 import msgspec
 
 from esl_apps.config import model
-from esl_apps.core.cards import Account, Card
+from esl_apps.core.cards import Card
 from esl_apps.core.faults import Fault, Refused
-from esl_apps.core.limits import Breaker, Limits
 from esl_apps.core.numbers import NotDialable, NumberPlan
 from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
+from esl_apps.store.accounts import AccountStore
 from esl_apps.store.card_fields import _CHECKS, PIN, _spelled
 from esl_apps.store.errors import read_json, read_text
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
-from esl_apps.store.stale import Stale, T
+from esl_apps.store.stale import Stale
 
 #: How often an update is tried when others change the same card at the same time.
 _TRIES = 20
@@ -55,16 +55,6 @@ class _Document(msgspec.Struct, array_like=True):
     comment: str = ""
 
 
-class _AccountDocument(msgspec.Struct):
-    """An imported account as it is stored, without its users."""
-
-    name: str = ""
-    realm: str = ""
-    caller_id: str | None = None
-    caller_id_name: str | None = None
-    call_restriction: dict[str, model.Rule] = msgspec.field(default_factory=dict)
-
-
 def hash_pin(key: str, pin: str) -> str:
     """The keyed hash of a PIN (HMAC-SHA256, 64 hex digits), as it is stored and as ``pin_hash`` of a DISA."""
     return hmac.digest(key.encode(), pin.encode(), hashlib.sha256).hex()
@@ -74,7 +64,7 @@ def _seen(account_id: str, id: str) -> str:
     return f"i{account_id}/{id}"
 
 
-class CardStore:
+class CardStore(AccountStore):
     """Cards, accounts and imported settings. Every method raises :class:`StoreUnavailable` when Redis is away."""
 
     def __init__(
@@ -89,12 +79,9 @@ class CardStore:
         """``pin_key``: None where there are no PINs: none is found and none can be set. ``accounts``: those
         of the configuration, which go before imported ones of the same id. ``stale``: what is gone by while Redis
         is away; None: nothing, and nobody gets in."""
-        self._stale = stale or Stale(0)
-        self._client = client
         self._pin_key = pin_key
         self._plan = plan
-        self._configured = {id: _configured(id, account) for id, account in accounts.items()}
-        self._card_limits = {id: _spent(account.card_limits.read(), Limits()) for id, account in accounts.items()}
+        super().__init__(client, accounts, stale)
         self._create = Script(client, "card_create")
         self._replace = Script(client, "card_replace")
         self._read = Script(client, "cards_read")
@@ -125,34 +112,6 @@ class CardStore:
     def last_number(self, card_id: str) -> str | None:
         raw = self._client.hget(keys.LAST_NUMBERS, card_id)
         return None if raw is None else read_text(raw)
-
-    def account(self, account_id: str) -> Account | None:
-        """The account of the configuration, which takes no round trip, else the imported one."""
-        if account_id in self._configured:
-            return self._configured[account_id]
-        return self._stale.ask("a" + account_id, lambda: self._imported(account_id))
-
-    def _imported(self, account_id: str) -> Account | None:
-        fields = self._client.hgetall(keys.account(account_id))
-        if b"account" not in fields:
-            return None
-        one = read_json(fields.pop(b"account"), _AccountDocument)
-        return Account(
-            id=account_id,
-            name=one.name,
-            realm=one.realm,
-            caller_id=one.caller_id,
-            caller_id_name=one.caller_id_name,
-            call_restriction=one.call_restriction,
-            users={
-                read_text(field).removeprefix("user:"): read_json(rules, dict[str, model.Rule])
-                for field, rules in fields.items()
-            },
-        )
-
-    def card_limits(self, account_id: str) -> Limits | None:
-        """What each card of an account may dial; ``Account.limits`` is for all of them together."""
-        return self._card_limits.get(account_id)
 
     # What an operator does ----------------------------------------------------------------------------
 
@@ -269,52 +228,6 @@ class CardStore:
             return old
         return None
 
-    # What an import brings ----------------------------------------------------------------------------
-
-    def is_configured(self, account_id: str) -> bool:
-        """Whether the configuration has this account, so that an imported one would never be read."""
-        return account_id in self._configured
-
-    def put_account(
-        self,
-        account_id: str,
-        *,
-        name: str,
-        realm: str,
-        caller_id: str | None,
-        caller_id_name: str | None,
-        call_restriction: dict[str, model.Rule],
-    ) -> None:
-        """Keep an imported account, in place of an earlier one; its users stay."""
-        document = _AccountDocument(name, realm, caller_id, caller_id_name, call_restriction)
-        self._client.hset(keys.account(account_id), "account", msgspec.json.encode(document))
-
-    def close_account(self, account_id: str) -> bool:
-        """From now on the imported account is not known, and none of its cards opens anything; its users' rules
-        stay for the day that it is imported again. False: there was none."""
-        return bool(self._client.hdel(keys.account(account_id), "account"))
-
-    def put_user(self, account_id: str, user_id: str, call_restriction: Mapping[str, model.Rule]) -> None:
-        """Keep a user's rules; none: forget the user."""
-        if call_restriction:
-            raw = msgspec.json.encode(call_restriction)
-            self._client.hset(keys.account(account_id), f"user:{user_id}", raw)
-        else:
-            self._client.hdel(keys.account(account_id), f"user:{user_id}")
-
-    def system_config(self, name: str) -> dict[str, Any]:
-        """The imported keys of ``cccp`` or ``callflow.disa``, which go before the configuration file's; empty
-        where none were imported. Checked when they came."""
-
-        def ask() -> dict[str, Any]:
-            raw = self._client.hget(keys.SYSTEM_CONFIG, name)
-            return {} if raw is None else read_json(raw, dict[str, Any])
-
-        return self._stale.ask("s" + name, ask)
-
-    def put_system_config(self, name: str, settings: Mapping[str, Any]) -> None:
-        self._client.hset(keys.SYSTEM_CONFIG, name, msgspec.json.encode(settings))
-
 
 def _card(claim: str, raw: bytes) -> Card:
     one = read_json(raw, _Document)
@@ -339,27 +252,6 @@ def _own(account_id: str, found: Sequence[bytes]) -> tuple[str, bytes] | None:
 
 def _card_of(found: tuple[str, bytes] | None) -> Card | None:
     return None if found is None else _card(*found)
-
-
-def _configured(id: str, account: model.Account) -> Account:
-    return Account(
-        id=id,
-        name=id,
-        realm=account.realm,
-        caller_id=account.caller_id.number if account.caller_id else None,
-        caller_id_name=account.caller_id.name if account.caller_id else None,
-        caller_ids=tuple(account.caller_ids),
-        call_restriction=account.call_restriction,
-        users={user_id: user.call_restriction for user_id, user in account.users.items()},
-        integrator=account.integrator,
-        limits=_spent(account.limits.read(), Limits()),
-        breaker=_spent(account.breaker.read(), Breaker(Limits())),
-    )
-
-
-def _spent(configured: T, nothing: T) -> T | None:
-    """None for what bounds nothing."""
-    return None if configured == nothing else configured
 
 
 def _taken(claim: str) -> Refused:

@@ -30,18 +30,17 @@ from esl_apps.core.limits import BREAKER, Limits, Refusal, covers
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.breakers import Breakers
+from esl_apps.store.leases import LEASE, Leases
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Run, Script, run_all
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which the calls of a node that died are given back.
-LEASE = 30.0
 #: Seconds between two looks at the calls that talk, and for how many they have paid after one.
 BEAT = 5.0
 AHEAD = 2 * BEAT
 
-#: Commands in one pipeline: a node with 5,000 calls renews them without holding Redis up.
+#: Scripts run in one round trip: a node with 5,000 calls pays for them without holding Redis up.
 _BATCH = 500
 
 
@@ -72,12 +71,9 @@ class UsageStore:
         self._node = node
         self._breakers = breakers
         self._on_cut = on_cut
-        self._alone = alone
-        self._lease = lease
+        self.leases = Leases(client, alone=alone, seconds=lease, clock=clock)
         self._clock = clock
         self._seconds = clock or time.monotonic
-        self._held: set[tuple[str, str]] = set()
-        """(holder, call_ref) of this node's calls."""
         self._charges: set[Charge] = set()
         """Of calls that have not ended."""
         self._ended: list[Charge] = []
@@ -88,8 +84,6 @@ class UsageStore:
         self._paying = Semaphore()
         self._away = False
         self._greenlets: list[gevent.Greenlet[..., None]] = []
-        self._enter = Script(client, "concurrent_enter")
-        self._renew = Script(client, "concurrent_renew")
         self._begin = Script(client, "usage_begin")
         self._take = Script(client, "usage_take")
         self._give_back = Script(client, "usage_give_back")
@@ -97,7 +91,7 @@ class UsageStore:
     def start(self) -> None:
         """Renew this node's leases and pay for its calls until :meth:`stop`."""
         self._greenlets = [
-            gevent.spawn(self._every, self._lease / 3, self.renew, "leases not renewed"),
+            gevent.spawn(self._every, self.leases.seconds / 3, self.leases.renew, "leases not renewed"),
             gevent.spawn(self._every, BEAT, self.accrue, "minutes not counted yet"),
             gevent.spawn(self._settle),
         ]
@@ -111,32 +105,10 @@ class UsageStore:
     # Concurrent calls ---------------------------------------------------------------------------------
 
     def enter(self, holder: str, limit: int, call_ref: str) -> bool:
-        try:
-            counted = bool(self._enter([keys.concurrent(holder)], [self._now(), call_ref, self._lease, limit]))
-        except StoreUnavailable:
-            if not self._alone():
-                raise
-            # Nobody else gives places away, and this node knows those that it gave.
-            taken = [ref for name, ref in self._held if name == holder]
-            counted = call_ref in taken or len(taken) < limit
-        if counted:
-            self._held.add((holder, call_ref))
-        return counted
-
-    def hold(self, holder: str, call_ref: str) -> None:
-        """Go on with a place that a node which died had."""
-        self._held.add((holder, call_ref))
-
-    def let_go(self, holder: str, call_ref: str) -> None:
-        """Another node has the place now: renew it no more."""
-        self._held.discard((holder, call_ref))
+        return self.leases.enter(holder, limit, call_ref)
 
     def leave(self, holder: str, call_ref: str) -> None:
-        self._held.discard((holder, call_ref))
-        try:
-            self._client.zrem(keys.concurrent(holder), call_ref)
-        except StoreUnavailable as error:
-            log.warning("limit not given back", extra={"call_ref": call_ref, "reason": str(error)})
+        self.leases.leave(holder, call_ref)
 
     # Calls and minutes --------------------------------------------------------------------------------
 
@@ -410,23 +382,6 @@ class UsageStore:
                 self._wake.set()
             except Exception:
                 log.exception("minutes not counted yet")
-
-    def renew(self) -> None:
-        """Renew the leases of all of this node's calls. :raises StoreUnavailable: Redis is away."""
-        held = list(self._held)
-        for i in range(0, len(held), _BATCH):
-            batch = held[i : i + _BATCH]
-            run_all(
-                self._client,
-                [
-                    self._renew.on((keys.concurrent(holder),), (self._now(), call_ref, self._lease))
-                    for holder, call_ref in batch
-                ],
-            )
-            # A call that ended meanwhile may have been renewed after it was given back.
-            for holder, call_ref in batch:
-                if (holder, call_ref) not in self._held:
-                    self.leave(holder, call_ref)
 
     def _now(self) -> Any:
         return "" if self._clock is None else self._clock()

@@ -42,6 +42,7 @@ from esl_apps.store.calls import Store
 from esl_apps.store.card_fields import NAME
 from esl_apps.store.cards import CardStore
 from esl_apps.store.errors import Unreadable
+from esl_apps.store.idempotency import IdempotencyKeys
 from esl_apps.store.script import sha_of, text_of
 
 # The event socket -------------------------------------------------------------------------------------
@@ -290,7 +291,7 @@ def stored(data: bytes) -> None:
     call = store.call("a")
     assert call is None or (isinstance(call["call_ref"], str) and isinstance(call["state"], str))
     with suppress(Unreadable):
-        store.claim("acme", "key", b"", "ref")
+        IdempotencyKeys(_Redis(data)).claim("acme", "key", b"", "ref")
     essence = store_module._essence(data)
     assert essence is None or re.fullmatch(r"[A-Za-z0-9.-]{1,64}", essence.call_ref)
 

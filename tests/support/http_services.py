@@ -20,7 +20,7 @@ from esl_apps.core.order import Client, Order
 from esl_apps.core.status import snapshot
 from esl_apps.http import admin, integrator
 from esl_apps.node.policy import read_policy
-from esl_apps.store.calls import Claim
+from esl_apps.store.idempotency import Claim
 from esl_apps.store.redis_client import connect
 from esl_apps.store.stale import Stale
 from tests.support.http_client import HttpClient
@@ -185,6 +185,7 @@ class FakeServices:
         self.cards = FakeCards(*filter(None, [policy.cards.account(name) for name in config.accounts]))
         self.policies = SimpleNamespace(now=dataclasses.replace(policy, cards=self.cards))  # type: ignore[arg-type]
         self.store = FakeStore()
+        self.idempotency = self.store
         self.dead: set[str] = set()
         self.membership = SimpleNamespace(is_dead=lambda boot: boot in self.dead)
         self.reasons: list[str] = []

@@ -19,7 +19,7 @@ from esl_apps.core.reference import new_ref
 from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
-from esl_apps.store.calls import Store, same_body
+from esl_apps.store.calls import Store
 from esl_apps.store.essence import Essence
 from tests.support.cluster import cluster_of_one
 from tests.support.node import RedisServer
@@ -115,18 +115,6 @@ def test_live_calls_are_those_that_have_not_ended(store: Store) -> None:
     assert store.essence(one["call_ref"], [BOOT]) is None
 
 
-def test_a_key_whose_process_died_is_taken_by_one(store: Store) -> None:
-    assert store.claim("acme", "k", b"{}", "ref-1") is None
-    claim = store.claim("acme", "k", b"{}", "ref-2")
-    assert claim is not None
-    assert claim.boot == BOOT
-    others = [Store(store._client, boot) for boot in ("first", "second")]
-    assert [other.reclaim("acme", "k", claim, f"ref-{n}") for n, other in enumerate(others, 3)] == [True, False]
-    found = store.claim("acme", "k", b"{}", "ref-5")
-    assert found is not None
-    assert (found.call_ref, found.boot) == ("ref-3", "first")
-
-
 def test_a_dead_process_call_is_taken_by_one(store: Store) -> None:
     one = save(store, call("bridged"))
     store.stop()
@@ -145,27 +133,6 @@ def test_calls_of_the_day_before_go(store: Store) -> None:
     save(store, new)
     store.stop()
     assert old["call_ref"] not in str(store.calls("acme", {}, 10, None))
-
-
-def test_a_key_is_claimed_once(store: Store) -> None:
-    assert store.claim("acme", "k", b"{}", "ref-1") is None
-    claim = store.claim("acme", "k", b"{}", "ref-2")
-    assert claim is not None
-    assert claim.call_ref == "ref-1"
-    assert same_body(claim, b"{}")
-    assert not same_body(claim, b"{ }")
-    assert store.claim("beta", "k", b"{}", "ref-3") is None
-    store.release("acme", "k")
-    assert store.claim("acme", "k", b"{}", "ref-4") is None
-
-
-def test_a_key_that_fifty_claim_at_once_is_one_s(redis: RedisServer) -> None:
-    redis.client.flushall()
-    store = Store(redis_client.connect(redis.url))
-    with ThreadPoolExecutor(50) as pool:
-        claims = list(pool.map(lambda number: store.claim("acme", "k", b"{}", f"ref-{number}"), range(50)))
-    assert claims.count(None) == 1
-    assert len({claim.call_ref for claim in claims if claim is not None}) == 1
 
 
 class SlowClient:

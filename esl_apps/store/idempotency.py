@@ -1,0 +1,73 @@
+"""Idempotency keys: a request that a client repeats places no second call."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+import msgspec
+
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.store import keys
+from esl_apps.store.errors import read_json
+from esl_apps.store.redis_client import Client
+from esl_apps.store.script import Script
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which a key holds.
+KEEP = 86400
+
+
+class Claim(msgspec.Struct):
+    """Who took an idempotency key: the request's body, as a hash, the call that it made, and in which process."""
+
+    body: str
+    call_ref: str
+    boot: str
+
+
+class IdempotencyKeys:
+    def __init__(self, client: Client, boot: str = "") -> None:
+        """``boot``: this process's name in ``membership``."""
+        self._client = client
+        self._boot = boot
+        self._reclaim = Script(client, "idempotency_reclaim")
+
+    def claim(self, integrator: str, key: str, body: bytes, call_ref: str) -> Claim | None:
+        """Take a key for a call. Return None if it is now ours, otherwise the claim that holds it.
+
+        :raises StoreUnavailable: Redis is down: dialling might place a second call.
+        """
+        claim = Claim(_digest(body), call_ref, self._boot)
+        raw = self._client.set(_name(integrator, key), msgspec.json.encode(claim), nx=True, get=True, ex=KEEP)
+        return None if raw is None else read_json(raw, Claim)
+
+    def reclaim(self, integrator: str, key: str, claim: Claim, call_ref: str) -> bool:
+        """Take a key whose process died before it dialled. False: another request was faster.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        fresh = Claim(claim.body, call_ref, self._boot)
+        documents = [msgspec.json.encode(claim), msgspec.json.encode(fresh)]
+        return bool(self._reclaim([_name(integrator, key)], [*documents, KEEP]))
+
+    def release(self, integrator: str, key: str) -> None:
+        """Give back the key of a request that was refused. If Redis is down, the key expires by itself."""
+        try:
+            self._client.delete(_name(integrator, key))
+        except StoreUnavailable as error:
+            log.warning("idempotency key not released", extra={"reason": str(error)})
+
+
+def same_body(claim: Claim, body: bytes) -> bool:
+    return claim.body == _digest(body)
+
+
+def _name(integrator: str, key: str) -> str:
+    # The key is a client's text: hashed, so that it can't name another key of ours.
+    return keys.idempotency(integrator, _digest(key.encode()))
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()

@@ -1,0 +1,67 @@
+"""An idempotency key is claimed by one request, whichever node it reaches."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.store import keys
+from esl_apps.store.errors import Unreadable
+from esl_apps.store.idempotency import IdempotencyKeys, same_body
+
+BOOT = "boot-of-a-process"
+
+
+@pytest.fixture
+def claims(client: Any) -> IdempotencyKeys:
+    return IdempotencyKeys(client, BOOT)
+
+
+def test_a_key_whose_process_died_is_taken_by_one(claims: IdempotencyKeys) -> None:
+    assert claims.claim("acme", "k", b"{}", "ref-1") is None
+    claim = claims.claim("acme", "k", b"{}", "ref-2")
+    assert claim is not None
+    assert claim.boot == BOOT
+    others = [IdempotencyKeys(claims._client, boot) for boot in ("first", "second")]
+    assert [other.reclaim("acme", "k", claim, f"ref-{n}") for n, other in enumerate(others, 3)] == [True, False]
+    found = claims.claim("acme", "k", b"{}", "ref-5")
+    assert found is not None
+    assert (found.call_ref, found.boot) == ("ref-3", "first")
+
+
+def test_a_key_is_claimed_once(claims: IdempotencyKeys) -> None:
+    assert claims.claim("acme", "k", b"{}", "ref-1") is None
+    claim = claims.claim("acme", "k", b"{}", "ref-2")
+    assert claim is not None
+    assert claim.call_ref == "ref-1"
+    assert same_body(claim, b"{}")
+    assert not same_body(claim, b"{ }")
+    assert claims.claim("beta", "k", b"{}", "ref-3") is None
+    claims.release("acme", "k")
+    assert claims.claim("acme", "k", b"{}", "ref-4") is None
+
+
+def test_a_key_that_fifty_claim_at_once_is_one_s(claims: IdempotencyKeys) -> None:
+    with ThreadPoolExecutor(50) as pool:
+        found = list(pool.map(lambda number: claims.claim("acme", "k", b"{}", f"ref-{number}"), range(50)))
+    assert found.count(None) == 1
+    assert len({claim.call_ref for claim in found if claim is not None}) == 1
+
+
+def test_claim_that_cannot_be_read_is_told(claims: IdempotencyKeys, client: Any) -> None:
+    assert claims.claim("acme", "k", b"{}", "ref-1") is None
+    [name] = client.keys(keys.idempotency("acme", "*"))
+    client.set(name, b"{")
+    with pytest.raises(Unreadable):
+        claims.claim("acme", "k", b"{}", "ref-2")
+
+
+def test_claim_while_redis_is_down_raises_and_release_does_not(away: Any, caplog: pytest.LogCaptureFixture) -> None:
+    claims = IdempotencyKeys(away, BOOT)
+    with pytest.raises(StoreUnavailable):
+        claims.claim("acme", "k", b"{}", "ref-1")
+    claims.release("acme", "k")
+    assert "refused" in str(caplog.records[0].__dict__["reason"])
