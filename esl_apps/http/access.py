@@ -32,10 +32,10 @@ class Holder:
     scopes: frozenset[str] | None
 
 
-def holders(main: Bearer, others: Iterable[CardsToken | IntegratorToken]) -> list[Holder]:
+def holders(main: Bearer, scoped: Iterable[CardsToken | IntegratorToken]) -> list[Holder]:
     """Return the tokens of a section of the configuration: its full token, if it has one, and those with scopes."""
-    found = [Holder(main.digest, None)] if main.digest else []
-    return found + [Holder(one.digest, frozenset(one.scopes)) for one in others if one.digest]
+    full = [Holder(main.digest, None)] if main.digest else []
+    return full + [Holder(token.digest, frozenset(token.scopes)) for token in scoped if token.digest]
 
 
 class Door:
@@ -67,21 +67,21 @@ class Door:
         if given:
             self.may_guess(req)
         digest = hashlib.sha256(given.encode()).digest()
-        found: Holder | None = None
+        matching: Holder | None = None
         for holder in known:
             # Compare with all, so that the time doesn't tell a token's place in the list.
             if hmac.compare_digest(digest, holder.digest):
-                found = holder
-        if found is None or not given:
+                matching = holder
+        if matching is None or not given:
             if given:
                 self.guessed(req)
             raise self.unauthorized()
         rate = self._rate()
         if rate.per_token is not None:
-            wait = self._of_token.take(found.digest, rate.per_token, _capacity(rate.per_token, rate))
+            wait = self._of_token.take(matching.digest, rate.per_token, _capacity(rate.per_token, rate))
             if wait:
                 raise self._too_many(wait, "requests with this token")
-        if found.scopes is not None and found.scopes.isdisjoint(scopes):
+        if matching.scopes is not None and matching.scopes.isdisjoint(scopes):
             self._on_refused(403)
             raise problem(403, "scope", f"this token lacks the scope {' or '.join(scopes)}")
 

@@ -39,16 +39,16 @@ def read_order(policy: Policy, account: Account, data: dict[str, Any]) -> Autodi
     ]
     a = _leg(policy, account, data.get("a_leg_number"), "a_leg_number", faults)
     b, conference = None, None
-    wanted = data.get("b_leg_number")
-    if isinstance(wanted, str) and wanted.startswith("conference:"):
-        named = wanted.removeprefix("conference:")
-        if CONFERENCE.fullmatch(named):
-            conference = named
+    b_leg_number = data.get("b_leg_number")
+    if isinstance(b_leg_number, str) and b_leg_number.startswith("conference:"):
+        room = b_leg_number.removeprefix("conference:")
+        if CONFERENCE.fullmatch(room):
+            conference = room
         else:
             message = "expected conference: and 1 to 64 letters, digits, . _ -"
             faults.append(Fault("b_leg_number", "pattern", message))
     else:
-        b = _leg(policy, account, wanted, "b_leg_number", faults)
+        b = _leg(policy, account, b_leg_number, "b_leg_number", faults)
     delay = data.get("callback_delay")
     if delay is None:
         delay = policy.rules.callback_delay
@@ -86,8 +86,8 @@ def _leg(policy: Policy, account: Account, text: object, field: str, faults: lis
         faults.append(Fault(field, "forbidden", "is a number of this installation"))
     elif rules.allowed_callee is not None and not rules.allowed_callee("+" + number.e164):
         faults.append(Fault(field, "forbidden", "is not allowed by allowed_callee_regex"))
-    elif what := denied(number, account.call_restriction):
-        faults.append(Fault(field, "restricted", f"class {what} is denied"))
+    elif number_class := denied(number, account.call_restriction):
+        faults.append(Fault(field, "restricted", f"class {number_class} is denied"))
     elif not policy.settings.endpoints.reaches(number):
         faults.append(Fault(field, "restricted", "only extensions are dialled from here: dial.external is empty"))
     else:

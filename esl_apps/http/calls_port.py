@@ -135,7 +135,9 @@ class CallsPort:
             charges = click2dial.new_call(order, client, policy.settings).charges(policy)
         except Refused as refused:
             faults = refused.faults
-        checks = [_check_field(field, faults) for field in dict.fromkeys([*PATTERNS, *(one.field for one in faults)])]
+        checks = [
+            _check_field(field, faults) for field in dict.fromkeys([*PATTERNS, *(fault.field for fault in faults)])
+        ]
         checks += self._check_spending(charges)
         reasons = self.services.readiness.reasons()
         checks.append(Check("ready", not reasons, "; ".join(reasons) or "ok"))

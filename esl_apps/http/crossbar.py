@@ -41,9 +41,9 @@ def list_cards(desk: Desk, req: falcon.Request, resp: falcon.Response, account: 
         size = req.get_param_as_int("page_size", min_value=1, max_value=LARGEST_PAGE, default=PAGE)
     except falcon.HTTPBadRequest:
         raise problem(400, "range", f"expected a number from 1 to {LARGEST_PAGE}", "page_size") from None
-    page, following = desk.services.policy.cards.page(account.id, size, after)
-    more = {"next_start_key": following} if following else {}
-    succeed(req, resp, 200, [_shown(card) for card in page], page_size=len(page), **more)
+    page, next_key = desk.services.policy.cards.page(account.id, size, after)
+    paging = {"next_start_key": next_key} if next_key else {}
+    succeed(req, resp, 200, [_shown(card) for card in page], page_size=len(page), **paging)
 
 
 def create_card(desk: Desk, req: falcon.Request, resp: falcon.Response, account: Account) -> None:

@@ -60,8 +60,8 @@ def _write(req: falcon.Request, error: Problem) -> tuple[int, Any]:
     # Kazoo has no 422: every wrong body is a 400.
     status = 400 if error.status == 422 else error.status
     data: dict[str, dict[str, dict[str, str]]] = {}
-    for one in error.errors:
-        data.setdefault(one["field"] or "request", {})[one["code"]] = {"message": one["message"]}
+    for fault in error.errors:
+        data.setdefault(fault["field"] or "request", {})[fault["code"]] = {"message": fault["message"]}
     return status, {
         "data": data,
         "error": str(status),
@@ -111,13 +111,13 @@ class Desk:
         config = self.services.policy.config
         if self._known is None or self._known[0] is not config:
             self._known = config, {None: holders(config.admin, config.admin.tokens)}
-        known = self._known[1]
-        own = config.accounts.get(account_id)
-        if own is None:
-            return known[None]
-        if account_id not in known:
-            known[account_id] = known[None] + holders(own, own.tokens)
-        return known[account_id]
+        by_account = self._known[1]
+        account = config.accounts.get(account_id)
+        if account is None:
+            return by_account[None]
+        if account_id not in by_account:
+            by_account[account_id] = by_account[None] + holders(account, account.tokens)
+        return by_account[account_id]
 
 
 # Its routes -----------------------------------------------------------------------------------------------

@@ -52,8 +52,8 @@ def create_call(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> 
 
 
 def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
-    wanted = {field: value for field in _FILTERS if (value := req.get_param(field)) is not None}
-    state = wanted.get("state")
+    filters = {field: value for field in _FILTERS if (value := req.get_param(field)) is not None}
+    state = filters.get("state")
     if state is not None and state not in terms.STATES:
         raise problem(422, "value", f"expected one of {', '.join(terms.STATES)}", "state")
     before = req.get_param("before")
@@ -63,8 +63,8 @@ def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> N
         limit = req.get_param_as_int("limit", min_value=1, max_value=_MOST, default=_PAGE)
     except falcon.HTTPBadRequest:
         raise problem(422, "value", f"expected a number from 1 to {_MOST}", "limit") from None
-    calls, following = port.services.store.calls(port.name, wanted, limit, before)
-    answer(resp, 200, {"calls": calls, "next": following})
+    calls, next_ref = port.services.store.calls(port.name, filters, limit, before)
+    answer(resp, 200, {"calls": calls, "next": next_ref})
 
 
 def get_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, ref: str) -> None:

@@ -30,7 +30,9 @@ _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "de
 def document(api: Api, components: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """:param components: a schema for each ``Component`` of the table."""
     paths = {route.path: _path(route, api.form(route.path)) for route in api.routes}
-    schemes = {scheme for route in api.routes for one in route.operations for way in _ways(one) for scheme in way}
+    schemes = {
+        scheme for route in api.routes for operation in route.operations for way in _ways(operation) for scheme in way
+    }
     return {
         "openapi": "3.0.3",
         "info": {"title": api.title, "version": __version__, "description": api.description},
@@ -58,23 +60,23 @@ def describing(handler: Callable[..., None]) -> Operation:
 
 def _schemas(api: Api) -> dict[str, Any]:
     """Return the schema of every Struct that a table uses, directly or within another."""
-    found: dict[type[msgspec.Struct], None] = {}
+    structs: dict[type[msgspec.Struct], None] = {}
     for route in api.routes:
         for operation in route.operations:
-            bodies = [operation.body, *(one.body for one in operation.answers.values())]
+            bodies = [operation.body, *(answer.body for answer in operation.answers.values())]
             if operation.errors:
                 bodies.append(api.form(route.path).body)
-            found.update(dict.fromkeys(struct for body in bodies for struct in _structs(body)))
-    _refs, schemas = msgspec.json.schema_components(found, ref_template=_REF + "{name}")
+            structs.update(dict.fromkeys(struct for body in bodies for struct in _structs_of(body)))
+    _refs, schemas = msgspec.json.schema_components(structs, ref_template=_REF + "{name}")
     return {name: _as_3_0(schema) for name, schema in schemas.items()}
 
 
-def _structs(body: Any) -> Iterator[type[msgspec.Struct]]:
+def _structs_of(body: Any) -> Iterator[type[msgspec.Struct]]:
     if isinstance(body, type):
         yield body
     elif isinstance(body, Mapping):
         for inner in body.values():
-            yield from _structs(inner)
+            yield from _structs_of(inner)
 
 
 def _as_3_0(schema: Any) -> Any:
@@ -83,18 +85,18 @@ def _as_3_0(schema: Any) -> Any:
         return [_as_3_0(inner) for inner in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {key: _as_3_0(inner) for key, inner in schema.items()}
-    if isinstance(made.get("title"), str):
+    translated = {key: _as_3_0(inner) for key, inner in schema.items()}
+    if isinstance(translated.get("title"), str):
         # It repeats the Struct's name.
-        del made["title"]
-    if made.get("required") == []:
+        del translated["title"]
+    if translated.get("required") == []:
         # Only JSON Schema allows an empty list.
-        del made["required"]
-    if _NULL in made.get("anyOf", []):
-        others = [inner for inner in made.pop("anyOf") if inner != _NULL]
+        del translated["required"]
+    if _NULL in translated.get("anyOf", []):
+        others = [inner for inner in translated.pop("anyOf") if inner != _NULL]
         alone = others[0] if len(others) == 1 and "$ref" not in others[0] else {"anyOf": others}
-        made = {**alone, **made, "nullable": True}
-    return made
+        translated = {**alone, **translated, "nullable": True}
+    return translated
 
 
 def _body(body: Body) -> Any:
@@ -128,7 +130,7 @@ def _operation(operation: Operation, form: ErrorForm) -> dict[str, Any]:
         described["parameters"] = list(operation.parameters)
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": {_JSON: {"schema": _body(operation.body)}}}
-    described["responses"] = {str(status): _answer(one) for status, one in operation.answers.items()}
+    described["responses"] = {str(status): _answer(answer) for status, answer in operation.answers.items()}
     for status in operation.errors:
         error = _answer(Answer(form.meanings[status], form.body, headers=_RETRY_AFTER if status in (429, 503) else {}))
         described["responses"].setdefault(str(status), error)
@@ -139,10 +141,10 @@ def _ways(operation: Operation) -> tuple[Mapping[str, list[str]], ...]:
     return () if operation.scopes is None else operation.security
 
 
-def _answer(one: Answer) -> dict[str, Any]:
-    described: dict[str, Any] = {"description": one.meaning}
-    if one.headers:
-        described["headers"] = dict(one.headers)
-    content = {} if one.body is None else {"schema": _body(one.body)}
-    described["content"] = {one.media: content}
+def _answer(answer: Answer) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.meaning}
+    if answer.headers:
+        described["headers"] = dict(answer.headers)
+    content = {} if answer.body is None else {"schema": _body(answer.body)}
+    described["content"] = {answer.media: content}
     return described

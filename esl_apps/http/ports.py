@@ -32,7 +32,7 @@ class Ports:
         contexts = _contexts(config)
         services, outgoing = self._node.services, self._node.outgoing
         apps: list[Wsgi] = [admin.build(services, outgoing, (self._node.scrapes or services.metrics).registry)]
-        apps += [integrator.build(services, outgoing, one.name) for one in config.integrators]
+        apps += [integrator.build(services, outgoing, configured.name) for configured in config.integrators]
         for (path, section), context, app in zip(sections(config), contexts, apps, strict=True):
             address = split_address(section.listen)
             bounds = Bounds(per_address=section.rate.connections)
@@ -92,13 +92,13 @@ def _contexts(config: Config) -> list[ssl.SSLContext | None]:
 
     :raises ConfigError: a certificate that was usable when the file was read no longer is.
     """
-    made: list[ssl.SSLContext | None] = []
+    contexts: list[ssl.SSLContext | None] = []
     for path, section in sections(config):
         try:
-            made.append(tls.context(section.tls.cert, section.tls.key, ssl.SSLContext) if section.tls else None)
+            contexts.append(tls.context(section.tls.cert, section.tls.key, ssl.SSLContext) if section.tls else None)
         except tls.Unusable as error:
             raise ConfigError(str(error), f"{path}.tls.{error.key}") from None
-    return made
+    return contexts
 
 
 def _same_ports(old: Config, new: Config) -> None:
@@ -111,8 +111,8 @@ def _same_ports(old: Config, new: Config) -> None:
         ("admin.tls", old.admin.tls is None, new.admin.tls is None),
         (
             "integrators",
-            [(one.name, one.listen, one.redis, one.tls is None) for one in old.integrators],
-            [(one.name, one.listen, one.redis, one.tls is None) for one in new.integrators],
+            [(each.name, each.listen, each.redis, each.tls is None) for each in old.integrators],
+            [(each.name, each.listen, each.redis, each.tls is None) for each in new.integrators],
         ),
     ]
     for path, before, after in fixed:

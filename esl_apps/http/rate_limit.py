@@ -40,10 +40,10 @@ class Buckets:
 
     def _level(self, key: Hashable, rate: float, capacity: float) -> tuple[float, float]:
         now = self._clock()
-        found = self._levels.get(key)
-        if found is None:
+        last = self._levels.get(key)
+        if last is None:
             return capacity, now
-        return min(capacity, found[0] + (now - found[1]) * rate), now
+        return min(capacity, last[0] + (now - last[1]) * rate), now
 
 
 #: One token, less the rounding error of adding fractions: a client that waits as told must be let in.

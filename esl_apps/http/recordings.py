@@ -123,15 +123,15 @@ def _part(text: str, size: int) -> tuple[int, int] | None:
 
     None for no range, several ranges or an invalid one: then the answer is the whole file (RFC 9110, 14.2).
     """
-    found = _RANGE.fullmatch(text)
-    if found is None or not (found[1] or found[2]):
+    match = _RANGE.fullmatch(text)
+    if match is None or not (match[1] or match[2]):
         return None
-    if not found[1]:
-        return (max(0, size - int(found[2])), size - 1) if int(found[2]) else (size, size - 1)
-    first = int(found[1])
-    if found[2] and int(found[2]) < first:
+    if not match[1]:
+        return (max(0, size - int(match[2])), size - 1) if int(match[2]) else (size, size - 1)
+    first = int(match[1])
+    if match[2] and int(match[2]) < first:
         return None
-    return first, min(int(found[2]), size - 1) if found[2] else size - 1
+    return first, min(int(match[2]), size - 1) if match[2] else size - 1
 
 
 class _Slice:

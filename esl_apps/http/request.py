@@ -96,9 +96,9 @@ class Parser:
 
         :raises BadRequest: the request is not to be answered by an application. Don't call again.
         """
-        found = next(self._requests)
-        self._need = found if isinstance(found, Need) else Need.REQUEST
-        return found
+        event = next(self._requests)
+        self._need = event if isinstance(event, Need) else Need.REQUEST
+        return event
 
     def close(self) -> None:
         """The client sends no more.

@@ -110,7 +110,7 @@ def serve(api: Api, port: Port) -> falcon.App[falcon.Request, falcon.Response]:
     app.req_options.strip_url_path_trailing_slash = True
     _write_errors(app, api, port)
     for route in api.routes:
-        responders = {f"on_{one.method.lower()}": _responder(one, port) for one in route.operations}
+        responders = {f"on_{operation.method.lower()}": _responder(operation, port) for operation in route.operations}
         app.add_route(route.path, SimpleNamespace(**responders))
     return app
 

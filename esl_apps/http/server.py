@@ -159,18 +159,19 @@ class Server(StreamServer):
 
     def _make_room(self) -> bool:
         """Cut the connection that has waited longest for its client, from the address with the most connections."""
-        waiting = [one for one in self._open if one.deadline is not None and not one.late]
+        waiting = [connection for connection in self._open if connection.deadline is not None and not connection.late]
         if not waiting:
             return False
-        max(waiting, key=lambda one: (self._by_source[one.source], -one.since)).cut()
+        max(waiting, key=lambda connection: (self._by_source[connection.source], -connection.since)).cut()
         return True
 
     def _look(self) -> None:
         while True:
             gevent.sleep(self.bounds.look)
             now = time.monotonic()
-            for one in [one for one in self._open if one.deadline is not None and one.deadline <= now]:
-                one.cut()
+            for connection in list(self._open):
+                if connection.deadline is not None and connection.deadline <= now:
+                    connection.cut()
 
 
 class _Errors:
@@ -262,16 +263,16 @@ class _Connection:
         """
         parser, bounds = self._parser, self._bounds
         waiting: Need | None = None
-        while isinstance(found := parser.next(), Need):
-            if found is Need.CONTINUE:
+        while isinstance(event := parser.next(), Need):
+            if event is Need.CONTINUE:
                 self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
                 continue
-            if found is not waiting:
+            if event is not waiting:
                 # Set once for each part of a request: a byte now and then doesn't move it.
-                waiting = found
-                self._wait(bounds.idle if found is Need.REQUEST else bounds.head if found is Need.HEAD else bounds.body)
+                waiting = event
+                self._wait(bounds.idle if event is Need.REQUEST else bounds.head if event is Need.HEAD else bounds.body)
             self._receive()
-        return found
+        return event
 
     def _receive(self) -> None:
         """Feed the parser.

@@ -24,11 +24,11 @@ class Links:
         """Return when a link expires (Unix seconds), or None if its signature isn't ours."""
         if not _EXPIRES.fullmatch(expires):
             return None
-        at = int(expires)
+        until = int(expires)
         # As bytes: compare_digest refuses a string that isn't ASCII.
-        if not hmac.compare_digest(self._sign(name, at).encode(), signature.encode("utf-8", "replace")):
+        if not hmac.compare_digest(self._sign(name, until).encode(), signature.encode("utf-8", "replace")):
             return None
-        return at
+        return until
 
     def _sign(self, name: str, expires: int) -> str:
         return _hmac(self._key, f"{name}\n{expires}").hex()
