@@ -54,6 +54,8 @@ class ScriptedPolicy:
     number: str | None = None
     """The caller's."""
     is_attested: bool = False
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    """Applications' own, by reference."""
     media: frozenset[str] = frozenset({"announcement"})
     trusts: bool = False
     pin_source: Source = SOURCE
@@ -78,6 +80,9 @@ class ScriptedPolicy:
 
     def caller_id_of(self, account: Account) -> str:
         return account.caller_id or self.rules.default_caller_id or "anonymous"
+
+    def own(self, ref: str) -> Any:
+        return self.sections[ref]
 
     def is_media(self, name: str) -> bool:
         return name in self.media

@@ -1,17 +1,24 @@
-"""Who is rung back: what ``whom_to_call`` decides, and what it may not decide on."""
+"""Callback by script: who is rung back, what a missed call hears, and what is tried again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from esl_apps.apps.callback import whom_to_call
+from esl_apps.apps import callback
+from esl_apps.apps.callback import RingBack, whom_to_call
+from esl_apps.apps.context import Arrival
 from esl_apps.apps.settings import Rules
-from esl_apps.core.cards import Account, Card, Limits
+from esl_apps.core.cards import Account, Card
 from esl_apps.core.dialstring import Endpoints
+from esl_apps.core.limits import Limits
+from esl_apps.core.timed_call import Frequency, Scheduled, TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
-from tests.support.scripted import SETTINGS, ScriptedPolicy
+from tests.support.desk import Desk
+from tests.support.scripted import SETTINGS, ScriptedCall, ScriptedPolicy, ended, host, talks
 
 NUMBER = "27825556666"
 CARD = Card("c1", "acme", None, NUMBER, active=True)
@@ -86,3 +93,151 @@ def test_number_without_a_gateway_is_not_rung_back() -> None:
 def test_a_redis_that_is_away_is_no_reason_to_drop_a_callback() -> None:
     with pytest.raises(StoreUnavailable):
         whom_to_call("0825556666", ScriptedPolicy(rules=Rules(), cards=Away()))
+
+
+# The missed call --------------------------------------------------------------------------------------
+
+
+class Scheduler:
+    """A host that notes what is to be called later."""
+
+    def __init__(self, refused: str | None = None) -> None:
+        self.refused = refused
+        self.calls: list[tuple[str, list[str]]] = []
+
+    def schedule(self, number: str, data: Sequence[str], due_at: float, frequency: Frequency) -> Scheduled:
+        self.calls.append((number, list(data)))
+        return Scheduled(self.refused)
+
+
+def missed(
+    scheduler: Scheduler, *, caller: str | None = "0825556666", answer_after: float = 0.0, **call: Any
+) -> ScriptedCall:
+    made = ScriptedCall(end=ended(a_by="recv_cancel"), headers={"Caller-Destination-Number": "27115552000"}, **call)
+    settings = replace(SETTINGS, callback_answer_after=answer_after)
+    policy = ScriptedPolicy(settings, cards=Desk(numbers={NUMBER: CARD}), number=caller)
+    callback.arrive(made, Arrival(("callback",)), policy, host([], schedule=scheduler.schedule))
+    return made
+
+
+@pytest.mark.parametrize(("caller", "scheduled"), [("0825556666", True), ("0845550000", False), (None, False)])
+def test_missed_call_is_refused_busy_whether_it_is_returned_or_not(caller: str | None, scheduled: bool) -> None:
+    scheduler = Scheduler()
+    call = missed(scheduler, caller=caller)
+    assert call.log == [("hangup", "USER_BUSY")]
+    assert scheduler.calls == ([(NUMBER, ["c1", "27115552000"])] if scheduled else [])
+
+
+def test_missed_call_whose_number_had_its_share_is_refused_all_the_same() -> None:
+    scheduler = Scheduler(refused="per_day")
+    assert missed(scheduler).log == [("hangup", "USER_BUSY")]
+    assert len(scheduler.calls) == 1
+
+
+def test_caller_who_stays_is_answered_as_by_dialthrough() -> None:
+    scheduler = Scheduler()
+    call = missed(scheduler, answer_after=5.0, gone_at="answer")
+    assert [entry[0] for entry in call.log] == ["ring", "wait_for_hangup", "set", "answer"]
+    assert scheduler.calls == []
+
+
+def test_caller_who_does_not_stay_is_called_back() -> None:
+    scheduler = Scheduler()
+    missed(scheduler, answer_after=5.0, gone_at="wait_for_hangup")
+    assert len(scheduler.calls) == 1
+
+
+# When it is due ---------------------------------------------------------------------------------------
+
+TIMED = TimedCall("id-1", NUMBER, ("c1", "27115552000"), 1, "claim")
+
+
+def ring_back(**more: Any) -> RingBack:
+    policy = ScriptedPolicy(cards=Desk(numbers={NUMBER: CARD}))
+    made = callback.due(TIMED, policy)
+    assert isinstance(made, RingBack)
+    return made
+
+
+def test_callback_that_is_due_is_checked_again() -> None:
+    made = ring_back()
+    assert (made.attempt.extension, made.attempt.dial_number) == ("+27825556666", "+27115550000")
+    assert callback.due(TIMED, ScriptedPolicy(cards=Desk())) == "not enrolled"
+    inactive = Desk(numbers={NUMBER: replace(CARD, active=False)})
+    assert callback.due(TIMED, ScriptedPolicy(cards=inactive)) == "not enrolled"
+    orphaned = Desk(numbers={NUMBER: CARD}, known=None)
+    assert callback.due(TIMED, ScriptedPolicy(cards=orphaned)) == "the card's account is not known"
+
+
+def test_leg_that_rings_back_outlives_its_talks() -> None:
+    made = ring_back()
+    aleg = made.aleg(ScriptedPolicy(), "socket(x)")
+    assert aleg.variables["hangup_after_bridge"] == "false"
+    assert aleg.variables["origination_caller_id_number"] == "+27115550000"
+    assert aleg.endpoints[0] == "sofia/gateway/pstn/27825556666"
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "attempt", "retry"),
+    [
+        ("agent_no_answer", 19, 1, 60.0),
+        ("agent_busy", 17, 2, 60.0),
+        ("lost", 31, 1, 60.0),
+        ("agent_failed", 41, 1, 60.0),
+        ("agent_failed", 1, 1, None),
+        ("rejected", 21, 1, None),
+        ("agent_no_answer", 19, 3, None),
+    ],
+)
+def test_callback_is_tried_again_if_nobody_was_reached(
+    reason: str, code: int, attempt: int, retry: float | None
+) -> None:
+    made = ring_back()
+    made.attempt.end(reason, code, "agent", 1010.0)
+    assert callback.retry_in(made.attempt, replace(TIMED, attempt=attempt), ScriptedPolicy()) == retry
+
+
+def test_callback_that_was_answered_is_not_tried_again() -> None:
+    made = ring_back()
+    made.attempt.enter("agent_answered", 1005.0)
+    made.attempt.end("lost", 31, "system", 1010.0)
+    assert callback.retry_in(made.attempt, TIMED, ScriptedPolicy()) is None
+
+
+@pytest.mark.parametrize(("keyed", "dials"), [(["1", "0820001234"], 1), ([""], 0)])
+def test_confirmed_callback_asks_for_a_key_before_a_number(keyed: list[str], dials: int) -> None:
+    made = ring_back()
+    policy = ScriptedPolicy(replace(SETTINGS, callback_confirm=True), cards=Desk(numbers={NUMBER: CARD}))
+    call = ScriptedCall([talks()], ended(a_by="recv_bye"), keyed=keyed)
+    made.answered(call, policy, host([]))
+    assert call.did("collect")[0] == ("confirm_callback",)
+    assert len(call.did("bridge")) == dials
+    if not dials:
+        assert call.did("play") == [("goodbye",)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, True),
+        ({"order": None}, False),
+        ({"order": {"card": "another"}}, False),
+        ({"order": {}}, False),
+        ({"extension": "not a number"}, False),
+    ],
+)
+def test_callback_of_another_process_is_restored_if_its_card_is_there(changes: dict[str, Any], found: bool) -> None:
+    attempt = ring_back().attempt
+    for name, value in changes.items():
+        setattr(attempt, name, value)
+    again = callback.restore(attempt, ScriptedCall(), ScriptedPolicy(cards=Desk(numbers={NUMBER: CARD})))
+    assert (again is not None) == found
+
+
+def test_callback_of_another_process_needs_its_account_and_an_active_card() -> None:
+    attempt = ring_back().attempt
+    for cards in (
+        Desk(pins={}, numbers={NUMBER: replace(CARD, active=False)}),
+        Desk(numbers={NUMBER: CARD}, known=None),
+    ):
+        assert callback.restore(attempt, ScriptedCall(), ScriptedPolicy(cards=cards)) is None

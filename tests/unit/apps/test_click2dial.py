@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from esl_apps.apps import click2dial
-from esl_apps.apps.context import Arrival, Host
+from esl_apps.apps.context import Arrival, Host, NotServed
 from esl_apps.apps.ringing import Rang, ring_aleg
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import Refusal
 from esl_apps.core.order import Client
 from esl_apps.core.record import Record
+from esl_apps.core.unavailable import StoreUnavailable
 from tests.support.scripted import (
     PLAN,
     SETTINGS,
@@ -459,7 +462,7 @@ def phone(*steps: Any, **changes: Any) -> ScriptedCall:
 def errors(call: ScriptedCall) -> list[tuple[str, str]]:
     ((status, headers),) = call.did("respond")
     assert status == 400
-    return headers
+    return list(headers)
 
 
 def test_a_registered_phone_dials() -> None:
@@ -564,3 +567,54 @@ def test_a_phone_that_has_gone_before_anything_was_dialled_has_one_record() -> N
     call = phone(gone_at="set", end=ended(a_by="recv_cancel"))
     assert told(dial(call)) == ("abandoned", 16, "agent")
     assert call.did("bridge") == []
+
+
+def test_path_of_an_unknown_integrator_is_not_served() -> None:
+    with pytest.raises(NotServed) as refused:
+        click2dial.arrive(phone(), Arrival(("click2dial", "nobody")), POLICY, host([]))
+    assert refused.value.cause == "SWITCH_CONGESTION"
+    with pytest.raises(NotServed):
+        click2dial.arrive(phone(), Arrival(("click2dial",)), ScriptedPolicy(), host([]))
+
+
+def test_phone_dials_as_the_integrator_that_its_path_names() -> None:
+    begun: list[Attempt] = []
+    policy = replace(POLICY, clients={"other": Client("other", PLAN), "acme": CLIENT})
+    click2dial.arrive(phone(talks()), Arrival(("click2dial", "acme")), policy, host(begun))
+    assert [attempt.integrator for attempt in begun] == ["acme"]
+
+
+def test_phone_is_refused_while_the_limits_cannot_be_asked() -> None:
+    class Away(Purse):
+        def begin(self, *charges: Charge) -> Refusal | None:
+            raise StoreUnavailable("redis: away")
+
+    call = phone()
+    begun: list[Attempt] = []
+    click2dial.arrive(call, Arrival(("click2dial",)), POLICY, host(begun, Away()))
+    assert errors(call) == [("X-Teleforge-Error", "limits: can't be asked now")]
+    assert told(begun[0]) == ("rejected", 21, "system")
+
+
+CARRIED = {"esl_user_id": "1000", "esl_callee": "0820001234", "esl_outbound_id": "27115550000"}
+
+
+@pytest.mark.parametrize(
+    ("integrator", "variables", "found"),
+    [
+        ("acme", CARRIED, True),
+        ("other", CARRIED, False),
+        (None, CARRIED, False),
+        ("acme", {**CARRIED, "esl_callee": ""}, False),
+        ("acme", {}, False),
+    ],
+)
+def test_answered_leg_of_another_process_carries_its_order(
+    integrator: str | None, variables: dict[str, str], found: bool
+) -> None:
+    attempt = Attempt(app="click-dial", call_dir="outbound", integrator=integrator)
+    again = click2dial.restore(attempt, ScriptedCall(variables=variables), POLICY)
+    assert (again is not None) == found
+    if again is not None:
+        assert (again.order.agent.dialled, again.order.callee.dialled) == ("1000", "0820001234")
+        assert again.client is CLIENT

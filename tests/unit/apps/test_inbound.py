@@ -205,3 +205,17 @@ def test_an_answer_that_only_the_end_tells_of_is_recorded_and_announced_like_any
     assert run.told == ("answered", 16, "agent")
     assert (run.record.extension, run.record.answered_at, run.record.hold_time) == ("1001", 1004.4, 4)
     assert run.announced == [("1001", 4)]
+
+
+def test_caller_whose_number_cannot_be_read_is_an_outside_call() -> None:
+    run = Run(joined(), caller="not a number")
+    assert run.record.call_dir == "inbound"
+    assert run.told == ("answered", 16, "callee")
+
+
+def test_host_that_announces_nothing_runs_no_inbound_call() -> None:
+    policy = ScriptedPolicy(queues={DID: QUEUE}, number=CALLER)
+    call = joined()
+    call.headers["Caller-Destination-Number"] = DID
+    with pytest.raises(NotImplementedError):
+        inbound.arrive(call, Arrival(("inbound",)), policy, host([]))

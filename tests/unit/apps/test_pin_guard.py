@@ -12,7 +12,8 @@ from esl_apps.apps.context import Arrival, Host
 from esl_apps.apps.settings import Entrance, Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded
-from esl_apps.core.cards import Account, Card, Limits
+from esl_apps.core.cards import Account, Card
+from esl_apps.core.limits import Limits
 from esl_apps.core.pins import LOCKED, OPEN, WRONG, Source, source_of
 from esl_apps.core.unavailable import StoreUnavailable
 from tests.support.scripted import PLAN, ScriptedCall, ScriptedPolicy
@@ -112,7 +113,8 @@ def through(
     attested: bool = False,
     **rules: Any,
 ) -> tuple[Caller, Attempt]:
-    call, attempts = Caller(pins=list(pins)), []
+    call = Caller(pins=list(pins))
+    attempts: list[Attempt] = []
     policy = ScriptedPolicy(
         rules=Rules(**rules), cards=deck or Deck(), guard=judge, number=caller, is_attested=attested, pin_source=SOURCE
     )
@@ -121,7 +123,8 @@ def through(
 
 
 def disa_with(judge: Judge, *pins: str) -> tuple[Caller, Attempt]:
-    call, attempts = Caller(pins=list(pins)), []
+    call = Caller(pins=list(pins))
+    attempts: list[Attempt] = []
     entrance = Entrance("front", Account("acme"), f"#{RIGHT}", 10, 3, 3.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
     policy = ScriptedPolicy(guard=judge, number=STRANGER, entrances={("acme", "front"): entrance}, pin_source=SOURCE)
     disa.arrive(call, Arrival(("disa", "acme", "front")), policy, Host(attempts.append, Free()))

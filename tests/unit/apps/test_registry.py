@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import esl_apps.apps as registry
-from esl_apps.apps import APPLICATIONS, Application, ApplicationError, add, application, load_installed
-from esl_apps.apps.application import Timed
+from esl_apps.apps import APPLICATIONS, ApplicationError, add, application, load_installed
+from esl_apps.apps.application import Application, Timed
 from esl_apps.cli import demo, dialplan
 from tests.support import ROOT
 
@@ -91,7 +91,7 @@ def test_add_of_a_known_name_is_refused(own_registry: dict[str, Application], ch
 def test_add_of_a_known_store_is_refused(own_registry: dict[str, Application]) -> None:
     timed = Timed(due=served, store="callbacks")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="callback"):
-        add(replace(WAKEUP, restore=served, timed=timed))  # type: ignore[arg-type]
+        add(replace(WAKEUP, restore=served, timed=timed))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Read back with the sandbox's tokeniser, which has FreeSWITCH's faults: a ``}`` e
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
@@ -60,7 +61,7 @@ def parsed(text: str) -> tuple[dict[str, str], str]:
     return found
 
 
-def with_attacks(test):  # type: ignore[no-untyped-def]
+def with_attacks(test: Callable[..., None]) -> Callable[..., None]:
     for attack in ATTACKS:
         test = example({"n": attack, "after": "1"})(test)
     return test

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from esl_apps.core import identity
@@ -14,9 +16,15 @@ def trusted(address: str) -> bool:
     return address == TRUNK
 
 
-def invite(address: str, sip: dict[str, str] | None = None, hidden: str = "false", **variables: str) -> ScriptedCall:
+def invite(
+    address: str,
+    variables: Mapping[str, str] | None = None,
+    *,
+    sip: Mapping[str, str] | None = None,
+    hidden: str = "false",
+) -> ScriptedCall:
     """As FreeSWITCH 1.11.1 shows one whose From user is 0845550000. ``variables``: without ``sip_``; ``_`` is ``-``."""
-    given = {"sip_" + name.replace("__", "-"): value for name, value in variables.items()}
+    given = {"sip_" + name.replace("__", "-"): value for name, value in (variables or {}).items()}
     return ScriptedCall(
         variables={"sip_from_user": "0845550000", "sip_network_ip": address, **given},
         headers={
@@ -25,7 +33,7 @@ def invite(address: str, sip: dict[str, str] | None = None, hidden: str = "false
             "Caller-Caller-ID-Number": "0820000000",
             "Caller-Privacy-Hide-Number": hidden,
         },
-        sip=sip or {},
+        sip=dict(sip or {}),
     )
 
 
@@ -54,15 +62,15 @@ PAI, RPID = "P__Asserted__Identity", "Remote__Party__ID"
     ],
 )
 def test_who_is_calling(said: dict[str, str], by_trunk: str | None) -> None:
-    assert identity.caller_of(invite(TRUNK, **said), trusted) == by_trunk
+    assert identity.caller_of(invite(TRUNK, said), trusted) == by_trunk
     # From a stranger nothing but its own From and its wish for privacy counts.
     own = {name: value for name, value in said.items() if name in ("from_user", "Privacy")}
-    assert identity.caller_of(invite(STRANGER, **said), trusted) == identity.caller_of(invite(TRUNK, **own), trusted)
+    assert identity.caller_of(invite(STRANGER, said), trusted) == identity.caller_of(invite(TRUNK, own), trusted)
 
 
 def test_a_hidden_number_is_none_and_an_address_that_is_none_is_a_strangers() -> None:
-    assert identity.caller_of(invite(TRUNK, hidden="true", **{PAI: "0825556666"}), trusted) is None
-    assert identity.caller_of(invite("", **{PAI: "0825556666"}), trusted) == "0845550000"
+    assert identity.caller_of(invite(TRUNK, {PAI: "0825556666"}, hidden="true"), trusted) is None
+    assert identity.caller_of(invite("", {PAI: "0825556666"}), trusted) == "0845550000"
 
 
 def test_a_leg_of_ours_has_the_far_partys_number() -> None:
@@ -94,8 +102,8 @@ def test_a_leg_of_ours_has_the_far_partys_number() -> None:
     ],
 )
 def test_is_attested(header: str, said: dict[str, str], sip: dict[str, str], verified: bool) -> None:
-    assert identity.is_attested(invite(TRUNK, sip, **said), trusted, header, "A") is verified
-    assert not identity.is_attested(invite(STRANGER, sip, **said), trusted, header, "C")
+    assert identity.is_attested(invite(TRUNK, said, sip=sip), trusted, header, "A") is verified
+    assert not identity.is_attested(invite(STRANGER, said, sip=sip), trusted, header, "C")
 
 
 @pytest.mark.parametrize(

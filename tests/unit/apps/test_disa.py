@@ -1,0 +1,135 @@
+"""DISA by script: the tone, the number, the caller ID, and what ends the session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from esl_apps.apps import disa
+from esl_apps.apps.context import Arrival, NotServed
+from esl_apps.apps.settings import Entrance
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Bridged, Leg, Progress
+from tests.support.desk import ACCOUNT
+from tests.support.scripted import ScriptedCall, ScriptedPolicy, Step, caller_leaves, ended, fails, host, talks
+
+ENTRANCE = Entrance("front", ACCOUNT, None, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
+ARRIVAL = Arrival(("disa", "acme", "front"))
+
+
+@dataclass(frozen=True)
+class Rule:
+    action: str
+
+
+def session(
+    keyed: Sequence[str], *steps: Step, arrival: Arrival = ARRIVAL, caller: str | None = "0825556666", **entrance: Any
+) -> tuple[ScriptedCall, list[Attempt]]:
+    begun: list[Attempt] = []
+    call = ScriptedCall(list(steps), ended(a_by="recv_bye"), keyed=list(keyed))
+    made = replace(ENTRANCE, **entrance)
+    disa.arrive(call, arrival, ScriptedPolicy(number=caller, entrances={("acme", "front"): made}), host(begun))
+    return call, begun
+
+
+@pytest.mark.parametrize(
+    "path", [("disa",), ("disa", "acme"), ("disa", "acme", "back"), ("disa", "acme", "front", "x")]
+)
+def test_path_of_no_disa_is_not_served(path: tuple[str, ...]) -> None:
+    with pytest.raises(NotServed) as refused:
+        session([], arrival=Arrival(path))
+    assert refused.value.cause == "UNALLOCATED_NUMBER"
+
+
+def test_caller_hears_the_tone_until_they_key_a_number() -> None:
+    call, _begun = session(["0820001234"], talks())
+    assert call.did("collect")[0] == (disa.DIALTONE,)
+    assert call.did("bridge")[0][1] == [("sofia/gateway/pstn/27820001234", None)]
+
+
+def test_tone_comes_again_after_each_call() -> None:
+    call, begun = session(["0820001234", "1000"], fails("USER_BUSY"), talks())
+    assert [endpoints[0][0] for _leg, endpoints, *_times in call.did("bridge")] == [
+        "sofia/gateway/pstn/27820001234",
+        "user/1000@127.0.0.1",
+    ]
+    assert call.did("play")[0] == ("callee_busy",)
+    assert [attempt.number for attempt in begun[:2]] == ["+27820001234", "1000"]
+
+
+def test_number_that_is_none_counts_against_the_tries() -> None:
+    call, begun = session(["0", "", "*"], retries=3)
+    assert call.did("play") == [("invalid_extension",)] * 3 + [("retries_exceeded",)]
+    assert begun[0].record is not None
+    assert (begun[0].record.end_reason, begun[0].record.number) == ("rejected", None)
+
+
+@pytest.mark.parametrize(("account_caller_id", "shown"), [(True, "+27115550000"), (False, "0825556666")])
+def test_callee_is_shown_the_account_or_the_caller(account_caller_id: bool, shown: str) -> None:
+    account = replace(ACCOUNT, caller_ids=("0825556666",))
+    call, _begun = session(["0820001234"], talks(), account=account, use_account_caller_id=account_caller_id)
+    assert call.did("bridge")[0][0]["origination_caller_id_number"] == shown
+
+
+@pytest.mark.parametrize(("enforced", "dials"), [(True, 0), (False, 1)])
+def test_denied_class_is_refused_if_that_is_enforced(enforced: bool, dials: int) -> None:
+    account = replace(ACCOUNT, call_restriction={"mobile": Rule("deny")})
+    call, _begun = session(["0820001234"], talks(), account=account, enforce_call_restriction=enforced)
+    assert len(call.did("bridge")) == dials
+
+
+def test_fraud_classes_are_refused_even_if_nothing_is_enforced() -> None:
+    call, begun = session(["00882123456789"], talks(), enforce_call_restriction=False)
+    assert call.did("bridge") == []
+    assert begun[0].record is not None
+    assert begun[0].record.end_code == 57
+
+
+def test_caller_who_breaks_the_call_is_its_agent_and_may_dial_on() -> None:
+    def breaks(progress: Progress) -> Bridged:
+        leg = Leg("B", answered_at=1005.0, ended_at=1007.0, disposition="send_bye")
+        progress("answered", 1005.0, leg)
+        return Bridged(True, 16, bleg=leg, broken=True)
+
+    call, begun = session(["0820001234", "1000"], breaks, talks())
+    assert begun[0].record is not None
+    assert (begun[0].record.end_reason, begun[0].record.hung_up_by) == ("answered", "agent")
+    assert len(call.did("bridge")) == 2
+    assert ("callee_failed",) not in call.did("play")
+
+
+def test_caller_who_breaks_the_ringing_has_abandoned_it() -> None:
+    _call, begun = session(["0820001234"], lambda _progress: Bridged(False, 16, broken=True))
+    assert begun[0].record is not None
+    assert (begun[0].record.end_reason, begun[0].record.hung_up_by) == ("abandoned", "agent")
+
+
+def test_caller_who_leaves_while_it_rings_has_abandoned_it() -> None:
+    _call, begun = session(["0820001234"], caller_leaves())
+    assert begun[0].record is not None
+    assert begun[0].record.end_reason == "abandoned"
+
+
+@pytest.mark.parametrize(
+    ("caller", "direction"),
+    [("0825556666", "external"), ("1000", "outbound"), (None, "external"), ("not a number", "external")],
+)
+def test_direction_is_from_the_caller_to_the_number(caller: str | None, direction: str) -> None:
+    _call, begun = session(["0820001234"], talks(), caller=caller)
+    assert begun[0].call_dir == direction
+
+
+def test_session_that_goes_on_on_another_node_begins_now() -> None:
+    _call, begun = session(["0820001234"], talks(), arrival=replace(ARRIVAL, session_ref="session-1"))
+    assert begun[0].session_ref == "session-1"
+    assert begun[0].dialed_at is not None
+    assert begun[0].dialed_at > 1000.0
+
+
+def test_session_ends_with_its_time() -> None:
+    call, begun = session([], max_session=0.0)
+    assert call.did("collect") == []
+    assert len(begun) == 1

@@ -1,0 +1,148 @@
+"""What one leg has taken out of its limits, and what it gives back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esl_apps.core.charges import FRESH, Charge, Ticket
+from esl_apps.core.limits import Bound, Breaker, Level, Limits
+from esl_apps.core.numbers import NumberPlan
+
+LIMIT = Bound("account:acme", "r", Limits(minutes_per_day=10))
+TRIPS = Bound("breaker:account:acme", "r", Limits(minutes_per_day=10), trips="account:acme")
+CALLEE = NumberPlan("ZA", r"^\d{3,4}$").read("0820001234")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.changes: list[str] = []
+
+    def changed(self, charge: Charge) -> None:
+        self.changes.append("ended" if charge.ended else "talks")
+
+
+def charge(clock: Clock | None = None, **more: Any) -> Charge:
+    limits = Limits(minutes_per_day=10, calls_per_hour=5, longest_call=90)
+    one = Charge("r", [Level("account:acme", limits, Breaker(Limits(minutes_per_hour=60)))], CALLEE, **more)
+    if clock is not None:
+        one.open(lambda: clock.now, clock.changed)
+    return one
+
+
+# Tickets ----------------------------------------------------------------------------------------------
+
+
+def test_limit_is_paid_ahead_and_a_breaker_is_not() -> None:
+    limit, breaker = Ticket(LIMIT), Ticket(TRIPS)
+    assert (limit.ahead, breaker.ahead) == (True, False)
+    assert (limit.wanted(0.0, 10.0), breaker.wanted(0.0, 10.0)) == (10.0, 0.0)
+    assert limit.timed
+    assert not Ticket(Bound("account:acme", "r", Limits(calls_per_day=1))).timed
+
+
+def test_ticket_wants_what_is_missing_to_have_so_much_ahead() -> None:
+    ticket = Ticket(LIMIT)
+    ticket.take(10.0, 50.0, "1", "2", "minutes_per_day")
+    assert (ticket.taken, ticket.left, ticket.why) == (10.0, 50.0, "minutes_per_day")
+    assert ticket.wanted(4.0, 10.0) == 4.0
+    assert ticket.wanted(12.0, 10.0) == 10.0
+    assert (ticket.owed(4.0), ticket.owed(12.0)) == (0.0, 2.0)
+
+
+def test_ticket_gives_back_the_latest_slices_with_their_times() -> None:
+    ticket = Ticket(LIMIT)
+    for minute in range(3):
+        ticket.take(10.0, 0.0, "1", str(minute), "")
+    assert ticket.unused(14.0) == [(10.0, "1", "2"), (6.0, "1", "1")]
+    assert ticket.taken == 14.0
+    assert ticket.unused(14.0) == []
+
+
+def test_ticket_keeps_its_latest_slices_alone() -> None:
+    ticket = Ticket(LIMIT)
+    for minute in range(20):
+        ticket.take(1.0, 0.0, "1", str(minute), "")
+    ticket.take(0.0, 0.0, "1", "20", "")
+    assert [minute for _seconds, _day, minute in ticket.slices] == [str(minute) for minute in range(12, 20)]
+
+
+# Charges ----------------------------------------------------------------------------------------------
+
+
+def test_charge_has_a_ticket_for_what_counts_and_the_shortest_call() -> None:
+    one = charge()
+    assert [ticket.bound.key for ticket in one.tickets] == ["account:acme", "breaker:account:acme"]
+    assert one.longest == 90
+    assert Charge("r", [Level("system")], None).longest is None
+
+
+def test_charge_talks_from_its_answer_to_its_end() -> None:
+    clock = Clock()
+    one = charge(clock)
+    assert one.spent(clock.now) == 0.0
+    one.talk(ago=2.0)
+    one.talk()
+    clock.now += 10
+    assert one.spent(clock.now) == 12.0
+    one.end()
+    clock.now += 10
+    one.end()
+    one.talk()
+    assert one.spent(clock.now) == 12.0
+    assert clock.changes == ["talks", "ended"]
+
+
+def test_charge_that_was_not_counted_neither_talks_nor_ends() -> None:
+    one = charge()
+    one.talk()
+    one.end()
+    assert (one.since, one.ended) == (None, False)
+
+
+@pytest.mark.parametrize(("talked", "spent"), [(42.5, 42.5), (-1.0, 0.0)])
+def test_charge_ends_with_the_time_that_the_switch_said(talked: float, spent: float) -> None:
+    clock = Clock()
+    one = charge(clock)
+    one.end(talked)
+    assert one.spent(clock.now) == spent
+
+
+def test_charge_that_rang_for_long_is_stale() -> None:
+    clock = Clock()
+    one = charge(clock)
+    clock.now += FRESH + 1
+    one.talk()
+    assert one.stale
+
+
+def test_charge_may_talk_for_what_its_limits_have_paid() -> None:
+    clock = Clock()
+    one = charge(clock)
+    one.tickets[0].take(10.0, 20.0, "1", "2", "minutes_per_day")
+    assert (one.paid(), one.paid(away=True)) == (10.0, 30.0)
+    one.talk()
+    clock.now += 9.9
+    assert one.short(clock.now) is None
+    clock.now += 0.1
+    assert one.short(clock.now) is one.tickets[0]
+    assert one.short(clock.now, away=True) is None
+
+
+def test_charge_without_timed_limits_talks_as_long_as_it_likes() -> None:
+    one = Charge("r", [Level("system", Limits(calls_per_day=3))], None)
+    assert one.paid() is None
+    assert one.short(1e9) is None
+
+
+def test_essence_of_a_charge_is_json_of_its_levels_and_number() -> None:
+    assert charge(aleg=True, owner=False, whole=False).essence == {
+        "levels": ["account:acme"],
+        "number": "0820001234",
+        "aleg": True,
+        "owner": False,
+        "whole": False,
+    }
+    assert Charge("r", [], None).essence["number"] is None
