@@ -1,1 +1,1 @@
-"""The event socket: greenswitch's classes, made right and fast (see ``docs/explanation/architecture.rst``)."""
+"""The event socket: greenswitch's classes with another reader, other waits and another matching."""

@@ -15,30 +15,31 @@ from esl_apps.esl.legs import _LIVES, OF_BLEGS, _bleg_by_aleg, _seconds, leg_of
 from esl_apps.esl.session import Completion, Gone, OutboundSession
 from esl_apps.esl.wire import COMMAND_REPLY, Event, decode
 
-#: What a flow needs to hear of its own leg, and no more (hazard 7); of the B-legs beside, from the first bridge on.
+#: The events of its own leg that a flow needs, and no others (hazard 7). From the first bridge on, B-legs' events come
+#: too.
 EVENTS = "CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE"
-#: What is told of a leg.
+#: The events that say how far a leg has come.
 _OF_LEGS = _LIVES | {b"CHANNEL_HANGUP_COMPLETE"}
-#: What is asked of the channel's data once it has been bridged.
+#: The headers of the channel that are read after the first bridge.
 _LASTING = (
     b"Unique-ID",
     b"Caller-Channel-Created-Time",
     b"Caller-Channel-Answered-Time",
     b"Channel-Read-Codec-Rate",
 )
-#: How the variable of a header of the caller's INVITE begins.
+#: The start of a variable that holds a header of the caller's INVITE.
 _SIP_HEADER = b"\nvariable_sip_h_"
-#: Seconds for an application that does no more than tell the switch something.
+#: Seconds for an application that only tells the switch something.
 _QUICK = 10.0
-#: Seconds for a leg that was killed to be gone.
+#: Seconds until a leg that was killed must have ended.
 _KILL = 5.0
 
 _T = TypeVar("_T")
 
 
 class Channel:
-    """``find_end`` is asked when the socket was lost and the hang-up not seen: the A-leg's
-    CHANNEL_HANGUP_COMPLETE from elsewhere, or None where nobody knows."""
+    """``find_end`` is called if the socket was lost before the hang-up: it returns the A-leg's CHANNEL_HANGUP_COMPLETE
+    from another source, or None."""
 
     def __init__(
         self,
@@ -67,24 +68,27 @@ class Channel:
         session.on_event = self._on_leg
 
     def begin(self, ref: str, *, watched: bool) -> None:
-        """Hear of this channel and of its B-legs (``esl_bleg=ref``); ``watched``: the dialplan armed the watchdog
-        (hazard 9), which this takes off. A caller who has left meanwhile is found gone by what the flow does next."""
+        """Subscribe to the events of this channel and of its B-legs (``esl_bleg=ref``).
+
+        ``watched``: the dialplan armed the watchdog (hazard 9), which this cancels. If the caller has already left, the
+        flow's next step raises CallEnded.
+        """
         self._ref = ref
         with suppress(CallEnded):
             self._run(
                 lambda: self._session.post(
                     *([f"api sched_del {self.uuid}"] if watched else []),
                     f"filter Unique-ID {self.uuid}",
-                    # Not esl_call_ref: an agent's other phones carry that too, and two may answer at one instant.
+                    # Not esl_call_ref: an agent's other phones carry that too, and two may answer at the same moment.
                     f"filter variable_esl_bleg {ref}",
-                    # Nor the ends of applications that nobody waits for, which were two fifths of a call's bytes.
+                    # Applications that no flow waits for: their completions were two fifths of a call's bytes.
                     f"filter Application-UUID -{dialstring.UNHEARD}",
                     f"event plain {EVENTS}",
                 )
             )
 
     def watch_only(self) -> None:
-        """Hear of the hang-up alone: for a call that is refused. As ``begin``, where the caller has left."""
+        """Subscribe to the hang-up only, for a call that is refused. If the caller has left: as ``begin``."""
         with suppress(CallEnded):
             self._run(
                 lambda: self._session.post(
@@ -96,12 +100,12 @@ class Channel:
 
     @property
     def data(self) -> Event:
-        """What the switch said of the channel, as of ``connect`` or of the answer; until the first bridge."""
+        """The channel's headers, as of ``connect`` or of the answer. :raises RuntimeError: after the first bridge."""
         if self._lightened:
             raise RuntimeError("what the switch said of the channel is asked for before the first bridge")
         return self._data
 
-    # What the flow reads ------------------------------------------------------------------------------
+    # For the flow to read ------------------------------------------------------------------------------
 
     @property
     def uuid(self) -> str:
@@ -122,8 +126,8 @@ class Channel:
         return self.data.get(name)
 
     def sip_header(self, name: str) -> str | None:
-        # Found by what all of them begin with, which most calls have none of: a search that ignores case over the
-        # whole block takes as long as twenty of these.
+        # Search for the common prefix first: most calls have no such header, and a search of the whole block that
+        # ignores case takes 20 times as long.
         block, wanted = self.data.block, name.lower().encode()
         start = block.find(_SIP_HEADER)
         while start >= 0:
@@ -135,11 +139,11 @@ class Channel:
             start = block.find(_SIP_HEADER, start)
         return None
 
-    # What the flow does -------------------------------------------------------------------------------
+    # For the flow to do -------------------------------------------------------------------------------
 
     def set(self, variables: Mapping[str, str]) -> None:
-        # FreeSWITCH expands ``${…}`` in whatever an application is given, and runs ``${system(…)}``: a value is
-        # encoded here as in a dial string.
+        # FreeSWITCH expands ``${…}`` in an application's argument, and runs ``${system(…)}``, so encode values as in a
+        # dial string.
         encoded = dialstring.encoded(variables)
         self._run(lambda: self._session.multiset(encoded))
 
@@ -148,8 +152,8 @@ class Channel:
 
     def answer(self, variables: Mapping[str, str] | None = None) -> None:
         session = self._session
-        # Before the answer: a digit typed at once must be in no log either. It may be a PIN's, also over "wrong PIN",
-        # and over the prompt that ends the call.
+        # Set before the answer, so that a digit typed at once is in no log either. Until something else than a PIN is
+        # asked for, each digit may be a PIN's, also during "wrong PIN" and during the prompt that ends the call.
         keypad = self._keypad
         keypad.open()
         first = {**dialstring.encoded(variables or {}), "sensitive_dtmf": "true", "playback_terminators": "none"}
@@ -168,7 +172,7 @@ class Channel:
         self._data = completion.event
         keypad.heard = True
         if completion.event.var("dtmf_type") != "rfc2833":
-            # Beside telephone-event a detector hears every key twice (hazard 29); without it, it is all there is.
+            # No telephone-event, so detect the tones. With both, each key would be heard twice (hazard 29).
             keypad.inband = True
             self._run(lambda: session.post_execute("start_dtmf", lock=True))
 
@@ -208,7 +212,7 @@ class Channel:
         self._wait(lambda: False, seconds)
 
     def conference(self, name: str, longest: float) -> None:
-        # An account's id may be in it, and that in Redis: no @, no +, nothing that the switch would expand.
+        # The name may contain an account id, which comes from Redis: escape @, +, and what the switch would expand.
         completion = self._run(lambda: self._session.execute("conference", f"{quote(name, safe='')}@default"))
         self._wait(lambda: completion.done, longest)
 
@@ -225,11 +229,11 @@ class Channel:
 
     def respond(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
         variables: dict[str, str] = {}
-        # As they are: header texts are the application's own.
+        # Not encoded: these texts are the application's own.
         for name, value in headers:
             key = f"sip_rh_{name}"
             while key in variables:
-                # A second header of one name: FreeSWITCH writes the name without the space (hazard 31).
+                # A second header of the same name: FreeSWITCH writes it without the space (hazard 31).
                 key += " "
             variables[key] = value
         if variables:
@@ -255,7 +259,7 @@ class Channel:
         try:
             return self._bridge(leg, endpoints, timeout, longest, progress)
         finally:
-            # What was keyed to the far side is not for the next prompt.
+            # Keys pressed during the talk are not meant for the next prompt.
             self._keypad.keys.clear()
 
     def _bridge(
@@ -282,7 +286,7 @@ class Channel:
                 self._kill(completion, "NORMAL_CLEARING")
             if keypad.heard:
                 self._raise_if_left(completion)
-                # The A-leg goes on: what B's end was is to be known before it does.
+                # The A-leg goes on, so wait until B's end is known.
                 self._wait(lambda: self._answered is None or self._answered.ended_at is not None, 1.0)
             code = self._answered.q850 or causes.NORMAL_CLEARING
             return Bridged(True, code, bleg=self._answered, broken=keypad.broken)
@@ -305,7 +309,7 @@ class Channel:
             return session.execute("bridge", target)
 
     def _lighten(self) -> None:
-        """Let go of the channel's 140 headers, a third of what a call that talks for an hour would hold."""
+        """Drop the channel's 140 headers: a third of the memory of a call that talks for an hour."""
         if not self._lightened:
             kept = [(name, self._data.raw(name)) for name in _LASTING]
             block = b"".join([name + b": " + value + b"\n" for name, value in kept if value is not None])
@@ -324,19 +328,19 @@ class Channel:
             last = self._find_end(self.uuid)
         bleg = self._answered or self._last_bleg()
         if last is None:
-            # As far as anybody knows: how long the search for its end took is no part of the call.
+            # The call ended when its socket was lost, as far as is known. The search for its end took time, too.
             return Ended(self._lost_at or time.time(), Leg(self.uuid), bleg, lost=True)
         aleg = leg_of(last, with_user=False)
         if len(self._blegs) > 1:
-            # Two phones may answer in one tick: which of them talked, A's bridge says.
+            # Two phones may answer in the same tick. A's bridge says which one talked.
             bleg = self._blegs.get(last.var("last_bridge_to") or "", bleg)
         if self._lost_at is not None and bleg is None:
             bleg = _bleg_by_aleg(last)
         return Ended(aleg.ended_at or time.time(), aleg, bleg)
 
     def let_go(self) -> None:
-        """Nobody asks this channel anything any more; those whom it asks hold it: a circle waits for the collector."""
-        self._find_end = _nobody_knows
+        """Drop the callbacks, which hold this channel, so that the reference cycle needs no garbage collector."""
+        self._find_end = _unknown_end
         self._progress = None
 
     # Sounds -------------------------------------------------------------------------------------------
@@ -351,10 +355,10 @@ class Channel:
         if not completion.done:
             self._run(self._keypad.silence)
             if not self._wait(lambda: completion.done, 2.0):
-                # The break may have come before the playback had begun, which then never ends.
+                # If the break came before the playback had started, its completion never comes.
                 self._ask_switch()
 
-    # Within -------------------------------------------------------------------------------------------
+    # Internal ------------------------------------------------------------------------------------------
 
     def _run(self, action: Callable[[], _T]) -> _T:
         try:
@@ -363,35 +367,38 @@ class Channel:
             raise self._end(error) from None
 
     def _wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        # As ``_run``, without a call more: this is where a flow spends its life.
+        # Same as ``_run``, but one Python call less: flows spend their time here.
         try:
             return self._session.wait(done, timeout)
         except (Gone, TimeoutError) as error:
             raise self._end(error) from None
 
     def _end(self, error: Gone | TimeoutError) -> CallEnded:
-        """The call's end for the flow, whichever way it showed."""
+        """Return the exception that ends the flow, and note the time if the switch was lost."""
         lost = True
         if isinstance(error, Gone):
             lost = not error.hung_up
         else:
-            # A switch that does not answer for this long is stopped: what it does next is not ours to know.
+            # A switch that doesn't answer for this long is stopped, so give the socket up.
             self._session.close(str(error))
         if lost:
             self._lose()
         return CallEnded(str(error), lost=lost)
 
     def _ask_switch(self) -> None:
-        """What was ordered has not happened. :raises CallEnded: the switch answers nothing at all."""
+        """Check that the switch still answers, after something it was told to do didn't happen.
+
+        :raises CallEnded: it doesn't.
+        """
         self._run(lambda: self._session.send(f"api uuid_exists {self.uuid}"))
 
     def _see_hangup(self) -> None:
-        """:raises CallEnded: the channel hung up, or its switch is silent."""
+        """Wait for the hang-up that was ordered. :raises CallEnded: the switch doesn't answer."""
         if not self._wait(lambda: self._session.hung_up, _QUICK):
             raise self._end(TimeoutError(f"no hang-up within {_QUICK:g} s"))
 
     def _unfinished(self, completion: Completion) -> CallEnded:
-        """The call's end for the flow where an application has none: the switch refused it, is silent, or is gone."""
+        """Give the call up because an application didn't complete: the switch refused it, or doesn't answer."""
         reason = completion.error or f"{completion.app} did not complete in time"
         self._session.close(reason)
         return self._end(Gone(reason, hung_up=self._session.hung_up))
@@ -401,7 +408,7 @@ class Channel:
             self._lost_at = time.time()
 
     def _kill(self, completion: Completion, cause: str) -> None:
-        """End the B-legs, in whatever state they are, and see the bridge end."""
+        """End all B-legs, in any state, and wait for the bridge's end."""
         self._killed = True
         try:
             self._run(lambda: self._session.post(f"api hupall {cause} esl_bleg {self._ref}"))
@@ -410,16 +417,16 @@ class Channel:
         except CallEnded as ended:
             if ended.lost:
                 raise
-            # The bridge took the A-leg along (hangup_after_bridge): B's end is still the reason.
+            # The bridge hung up the A-leg too (hangup_after_bridge). B's end is still the reason.
 
     def _raise_if_left(self, completion: Completion) -> None:
-        """:raises CallEnded: the caller left, and the bridge's end overtook the news: B's end is only the echo."""
+        """Check whether the caller left and B only followed. :raises CallEnded: so it is."""
         if completion.event is not None and completion.event.raw(b"Answer-State") == b"hangup":
             self._wait(lambda: self._session.hung_up, _QUICK)
             raise CallEnded("the channel hung up")
 
     def _failure(self, completion: Completion) -> Bridged:
-        """Why B did not answer (hazard 23): by B's own word, else by what A knows of it."""
+        """Return why B did not answer (hazard 23): from B's own hang-up if it came, else from A's variables."""
         if completion.error is not None:
             raise self._unfinished(completion)
         self._raise_if_left(completion)
@@ -437,8 +444,10 @@ class Channel:
         return Bridged(False, causes.NORMAL_UNSPECIFIED, "NORMAL_UNSPECIFIED", bleg)
 
     def _failure_of_all(self) -> Bridged:
-        """Of several that were rung at once the switch has no summary: no answer before busy before
-        the rest; none that could be rung is none that is registered."""
+        """Return why none of several phones answered, since the switch has no summary of it.
+
+        "No answer" wins over "busy", and that over the rest. If none could be rung, none is registered.
+        """
         failed = [leg for leg in self._blegs.values() if leg.q850 is not None]
         if not failed:
             return Bridged(False, causes.NOT_REGISTERED, "USER_NOT_REGISTERED")
@@ -455,7 +464,7 @@ class Channel:
             self.tell(event, event.name)
 
     def tell(self, event: Event, what: bytes) -> None:
-        """A B-leg's event says ``what`` (CHANNEL_ANSWER, …): what it is, or what must have been before it."""
+        """Take in a B-leg's event. ``what``: its name, or an earlier event that it implies (CHANNEL_ANSWER, …)."""
         uuid = event.get("Unique-ID")
         if uuid is None or uuid == self.uuid:
             return
@@ -476,7 +485,7 @@ class Channel:
             self._progress("early_media", leg.ringing_at or time.time(), leg)
 
     def _on_bridge(self, event: Event) -> None:
-        """Of several phones that were rung at once, the one that A is bridged with has answered."""
+        """Note which of several phones answered: the one that A is bridged with."""
         other = event.get("Other-Leg-Unique-ID") or ""
         if self._by_bridge and not self._killed and event.get("Unique-ID") == self.uuid:
             self._joined(self._blegs.setdefault(other, Leg(other)))
@@ -487,5 +496,5 @@ class Channel:
             self._progress("answered", leg.answered_at or time.time(), leg)
 
 
-def _nobody_knows(_uuid: str) -> None:
+def _unknown_end(_uuid: str) -> None:
     return None

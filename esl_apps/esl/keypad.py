@@ -1,4 +1,4 @@
-"""The caller's keys: which the switch tells of, what has been keyed, and the sound that a key stops."""
+"""The caller's keys: which of them the switch reports, which were pressed, and the playback that a key stops."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable
 from esl_apps.esl import wire
 from esl_apps.esl.session import Completion, OutboundSession
 
-#: ``bind_digit_action``: each key at once to this socket alone; ``**`` while two talk (hazards 27 and 28).
+#: Arguments of ``bind_digit_action``: each key, at once, to this socket only; ``**`` during a talk (hazards 27 and 28).
 EVERY_KEY = "keys,~^(.)$,key,x"
 STAR_STAR = "keys,**,key,x"
-#: Seconds within which an equal key is the same key again, while the detector runs: once from SIP INFO, once from
-#: the speech (hazard 29). A diverted key does not say where it came from, and nobody presses one key twice this
-#: fast: 40 ms of tone and 40 of pause are the least that a receiver must hear (ITU-T Q.24).
+#: Seconds within which an equal key is a repetition, while the detector runs: one comes from SIP INFO, one from the
+#: audio (hazard 29). A diverted key doesn't say where it came from. Callers don't press a key twice this fast: a
+#: receiver need not recognise less than 40 ms of tone and 40 ms of pause (ITU-T Q.24).
 _ECHO = 0.1
 
 
 class Keypad:
-    """The keys of one call."""
+    """The keys that one caller presses."""
 
     __slots__ = (
         "_audio",
@@ -36,34 +36,34 @@ class Keypad:
 
     def __init__(self, session: OutboundSession) -> None:
         self._session = session
-        # A list: an empty deque is as large as five calls' keys.
+        # A list, because an empty deque takes as much memory as five calls' keys.
         self.keys: list[str] = []
-        """What was keyed and nobody has collected."""
+        """Pressed and not collected yet."""
         self.heard = False
-        """The caller was answered, and keys are heard."""
+        """The caller was answered, so keys are reported."""
         self.secret = False
-        """What is keyed may be a PIN: nothing of it stays with the switch."""
+        """Keys may be a PIN's: remove each from the switch."""
         self.inband = False
-        """A detector listens to the speech, too."""
+        """The switch detects tones in the audio, too."""
         self.broken = False
         """``**`` ended the talk."""
-        #: The keys that the switch tells of now, as ``bind_digit_action`` has it.
+        #: The present argument of ``bind_digit_action``.
         self._bound = ""
-        #: What takes the switch's last key away from it.
+        #: The command that removes the last key from the switch.
         self._forget = b""
-        #: What is heard, until it is told to stop.
+        #: The current playback, until it is told to stop.
         self._audio: Completion | None = None
         self._full_until = 0.0
         self._last_key = ("", 0.0)
         session.on_keys = self._on_keys
 
     def open(self) -> None:
-        """Hear each key from the answer on; until something else than a PIN is asked for, each may be a PIN's."""
+        """Prepare for the answer. Until something else than a PIN is asked for, each key may be a PIN's."""
         self.secret = True
         self._forget = wire.command(f"api uuid_setvar {self._session.uuid} last_matching_digits")
 
     def bind(self, action: str) -> None:
-        """Hear these keys from now on, and no others; nothing where that is so."""
+        """Have the switch report these keys from now on, and no others."""
         if self._bound == action:
             return
         with self._session.together():
@@ -73,26 +73,28 @@ class Keypad:
         self._bound = action
 
     def hear(self) -> None:
-        """Hear every key; after a bridge only ``**`` is heard."""
+        """Have the switch report every key. After a bridge it reports only ``**``."""
         if self.heard:
             self.bind(EVERY_KEY)
 
     def play(self, audio: str) -> Completion:
-        """Start what the next key stops."""
+        """Start a playback, which the next key stops."""
         with self._session.together():
-            # After a bridge these are not yet heard again.
             self.hear()
             self._audio = completion = self._session.execute("playback", audio)
         return completion
 
     def silence(self) -> None:
-        """Stop what is heard, unless it has ended or was told to."""
+        """Stop the current playback, unless it has ended or was stopped already."""
         audio, self._audio = self._audio, None
         if audio is not None and not audio.done:
             self._session.post(f"api uuid_break {self._session.uuid} all")
 
     def take(self, most: int, first: float, between: float, wait: Callable[[Callable[[], bool], float], bool]) -> str:
-        """Up to ``most`` digits, or those before ``#``. ``wait``: until a key comes, or the seconds have gone."""
+        """Collect up to ``most`` digits, or those before ``#``.
+
+        ``wait(done, seconds)`` waits for a key and returns False when the time is up.
+        """
         keys = self.keys
         digits = ""
         patience = first
@@ -100,7 +102,7 @@ class Keypad:
             key = keys.pop(0)
             if key == "#":
                 if not digits and time.monotonic() < self._full_until:
-                    # The last digits were as many as asked for; a caller used to # pressed it all the same.
+                    # The entry before was complete without it, and the caller pressed # all the same.
                     self._full_until = 0.0
                     continue
                 break
@@ -116,8 +118,8 @@ class Keypad:
             self.broken = True
             return
         if self.secret:
-            # The switch notes the key that matched in a variable, which other clients would see with the next
-            # event; an api tells nobody, and goes before the break that ends the prompt.
+            # The switch stores the key in a variable, which other clients would see in the next event. An api command
+            # fires no event. It must go before the break that ends the prompt.
             self._session.post_raw(self._forget)
         now = time.monotonic()
         for key in keys:

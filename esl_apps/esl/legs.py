@@ -11,7 +11,7 @@ from esl_apps.esl.wire import Event, decode
 OF_BLEGS = "CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
 #: Events of a leg that has not ended.
 _LIVES = frozenset(OF_BLEGS.encode().split())
-#: A leg's times in its events, in microseconds; and how many bytes they are at most, all ten in a row.
+#: A leg's times in its events, in microseconds, and the most bytes that all ten, which are consecutive, take.
 _CREATED_TIME = b"\nCaller-Channel-Created-Time: "
 _ANSWERED_TIME = b"\nCaller-Channel-Answered-Time: "
 _PROGRESS_TIME = b"\nCaller-Channel-Progress-Time: "
@@ -22,11 +22,11 @@ _TIMES = 600
 
 
 def leg_of(event: Event, *, with_user: bool = True) -> Leg:
-    """What an event says of its leg. The switch's own times, in microseconds, are what the record is made of.
+    """Read a leg from one of its events. The record is made of the switch's own times.
 
-    ``with_user``: whose extension it rang, which stands far behind in the event, where it does.
+    ``with_user``: also read whose extension it rang. That variable is far back in the event.
     """
-    # They stand in a row: each is looked for there, and not in the whole of the event.
+    # The times are consecutive, so search only that part of the event for each.
     block = event.block
     start = block.find(_CREATED_TIME)
     end = start + _TIMES if start >= 0 else len(block)
@@ -34,7 +34,7 @@ def leg_of(event: Event, *, with_user: bool = True) -> Leg:
     hung_up = event.name == b"CHANNEL_HANGUP_COMPLETE"
     cause = q850 = disposition = ended_at = None
     hold = 0.0
-    # Of a leg that lives there is no end: what is not there takes longest to find.
+    # A live leg has no end, and a header that is absent takes longest to search for.
     if hung_up:
         cause = event.get("Hangup-Cause")
         code = event.last(b"variable_hangup_cause_q850")
@@ -60,7 +60,7 @@ def leg_of(event: Event, *, with_user: bool = True) -> Leg:
 
 
 def _time(block: bytes, name: bytes, start: int, end: int) -> float | None:
-    """Seconds of a header between two places; None of none and of 0, which is FreeSWITCH's for what has not been."""
+    """Return a time between two offsets, in seconds; None if absent or 0, which means that it hasn't happened."""
     found = block.find(name, start, end)
     if found < 0:
         return None
@@ -71,13 +71,13 @@ def _time(block: bytes, name: bytes, start: int, end: int) -> float | None:
 
 
 def _seconds(event: Event, header: str) -> float | None:
-    """None of none and of 0, which is FreeSWITCH's for what has not been."""
+    """Return a header's time in seconds; None if absent or 0, which means that it hasn't happened."""
     value = event.int(header)
     return value / 1e6 if value else None
 
 
 def _bleg_by_aleg(event: Event) -> Leg | None:
-    """What an A-leg's end tells of a B-leg that nobody watched: it was bridged, and how that ended."""
+    """Read from an A-leg's end what became of a B-leg whose own events were not seen; None if there was none."""
     bridged_at = event.int("variable_bridge_uepoch") / 1e6
     if not bridged_at:
         return None
@@ -88,7 +88,7 @@ def _bleg_by_aleg(event: Event) -> Leg | None:
         ended_at=_seconds(event, "Caller-Channel-Hangup-Time"),
         cause=cause,
         q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
-        # We sent A the BYE, and nobody had ordered it: B had hung up.
+        # The switch sent A the BYE, and no node had ordered it, so B had hung up.
         disposition="recv_bye"
         if event.var("sip_hangup_disposition") == "send_bye" and cause == "NORMAL_CLEARING"
         else None,

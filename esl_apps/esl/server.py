@@ -1,8 +1,8 @@
 """The outbound event-socket server: FreeSWITCH's ``socket`` application connects here.
 
-Admission is decided where a connection is accepted. A connection that is closed before ``connect`` strands
-its caller for ever (hazard 10), so a call beyond the limit is taken, ``connect`` is sent and the channel is
-hung up with a cause; draining closes the *listening* socket, so that the switch tries its next node.
+Calls are admitted when their connection is accepted. Closing a connection before ``connect`` strands its caller for
+ever (hazard 10). So a call beyond the limit is accepted, ``connect`` is sent, and the channel is hung up with a cause.
+Draining closes the *listening* socket, so that the switch tries its next node.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from esl_apps.net.listening import listen
 
 log = logging.getLogger(__name__)
 
-#: ``switch equipment congestion``: what a caller gets when this node is full or draining (contract §3).
+#: The cause for callers who come while this node is full or draining: "switch equipment congestion".
 FULL = "SWITCH_CONGESTION"
-#: Connections that wait to be accepted.
+#: Connections that may wait to be accepted.
 _BACKLOG = 1024
-#: Connections that are being refused at one time; past it the log says so.
+#: Connections being refused at once above which a warning is logged.
 _REFUSALS = 256
-#: Seconds for a switch to answer a call that is hung up.
+#: Seconds for a switch to answer ``connect`` for a call that is to be hung up.
 _PATIENCE = 5.0
 
 
 class OutboundServer(GreenswitchServer):  # type: ignore[misc]
-    """greenswitch's server without its 0.1 s accept poll and with no silent refusal (hazards 3 and 10)."""
+    """greenswitch's server without its 0.1 s accept poll and its silent refusals (hazards 3 and 10)."""
 
     def __init__(
         self,
@@ -44,12 +44,12 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
         shared: socket.socket | None = None,
         on_count: Callable[[int], None] | None = None,
     ) -> None:
-        """``application`` runs in a greenlet of its own for each call; the session is closed after it. ``shared``: a
-        listening socket of several processes, beside this one's own.
+        """``application`` runs in a greenlet per call; the session is closed after it. ``shared``: a listening socket
+        of several processes, in addition to this one's own.
 
         :raises OSError: the address is in use or is not this machine's.
         """
-        # Not super().__init__(): it logs and stores what StreamServer does here.
+        # Not super().__init__(), which prepares for its own accept loop.
         self.application = application
         self.max_connections = max_connections
         self.connection_count = 0
@@ -60,25 +60,25 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
         self._servers = [self.server]
         if shared is not None:
             common = StreamServer(shared, self._accept)
-            # The next one is for whoever is free.
+            # Accept one at a time, so that the next goes to a process that is free.
             common.max_accept = 1
             self._servers.append(common)
         self.bound_port = int(self.server.address[1])
 
     def listen(self) -> None:
-        """Start to accept; returns at once."""
+        """Start accepting; return at once."""
         for server in self._servers:
             server.start()
 
     def close_listener(self) -> None:
-        """Take no further connection. Calls go on; the switch gets "refused" and takes its next node.
+        """Accept no more connections. Calls go on; the switch gets "refused" and tries its next node.
 
-        What the kernel had accepted before is served first, or its callers would be stranded.
+        Connections that the kernel has already accepted are served first, or their callers would be stranded.
         """
         if self.draining:
             return
         self.draining = True
-        # No turn of the loop in here, and so no gap between the last one and the closing.
+        # Nothing here yields to the event loop, so no connection can come between the last one and the closing.
         for server in self._servers:
             with suppress(OSError):
                 while server.started and (accepted := server.do_read()) is not None:
@@ -103,7 +103,7 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
             log.warning("switch_silent", extra={"uuid": session.uuid, "reason": str(silent)})
             _hang_up(session, "NORMAL_TEMPORARY_FAILURE")
         except Exception:
-            # A fault here is ours; the caller must not pay for it with silence.
+            # A fault of ours: don't leave the caller in silence.
             log.exception("application failed")
             _hang_up(session, "NORMAL_TEMPORARY_FAILURE")
         finally:
@@ -122,10 +122,10 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
 
 
 def _hang_up(session: OutboundSession, cause: str) -> None:
-    """Hang the channel up and see it go before the socket closes."""
+    """Hang the channel up, and wait for the hang-up before closing the socket."""
     try:
         if session.session_data is None:
-            # Closed before that, the caller is parked for ever (hazard 10).
+            # If closed before connect, the caller would be parked for ever (hazard 10).
             session.connect(timeout=_PATIENCE)
         if not session.hung_up:
             session.hangup(cause)
@@ -134,7 +134,7 @@ def _hang_up(session: OutboundSession, cause: str) -> None:
     except Gone:
         session.close("gone")
     except Silent:
-        # A stopped switch reads it when it goes on; ``connect`` alone would strand the caller then.
+        # A stopped switch will read this when it resumes. ``connect`` alone would strand the caller.
         with suppress(Gone):
             session.hangup(cause)
         session.close("no answer")

@@ -1,9 +1,9 @@
 """One call's outbound event socket.
 
-One greenlet a call, and it reads its own socket: a flow that waits for something pumps frames until the
-something has come. No reader greenlet, no queue, no event object between the wire and the flow: that is
-where the other libraries' time goes, and it is what makes "the caller hung up" visible at every wait.
-Only the session's own greenlet may call its methods.
+A call has one greenlet, which reads its own socket: a flow that waits for something reads frames until it has come.
+There are no reader greenlets, queues or event objects between the wire and the flow. Other libraries spend most of
+their time on those; and reading here makes "the caller hung up" visible at every wait. Only the session's own
+greenlet may call its methods.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ log = logging.getLogger(__name__)
 
 #: A command's reply comes within milliseconds; a switch that takes this long is stopped or gone.
 REPLY_TIMEOUT = 10.0
-#: Seconds for which the switch keeps the socket after the hang-up: room for CHANNEL_HANGUP_COMPLETE of both legs.
+#: Seconds for which the switch keeps the socket after the hang-up, so that CHANNEL_HANGUP_COMPLETE of both legs comes.
 LINGER = 5
-#: The notice of a hang-up has the channel's name in it, a caller's From user and all, neither encoded nor (in its 512
-#: bytes) whole: the one place where a caller writes on this socket.
+#: The most bytes of a channel's name. A hang-up's notice contains it, with the caller's From user, unencoded and cut at
+#: 512 bytes: the one place where a caller writes on this socket.
 NAME_LENGTH = 300
-#: A key that was diverted, and matched (hazard 27): all of its frame but the key.
+#: The frame of a diverted key that matched (hazard 27), up to the key.
 _KEY = b"key: x\ndigits: "
 _ONE_KEY = len(_KEY + b"4\n\n")
 _CONTROL = re.compile(rb"[\x00-\x1f]")
@@ -80,7 +80,7 @@ class _Reply:
 
 
 class _Together:
-    """``OutboundSession.together``. Not made of a generator: that costs four calls more, several times a call."""
+    """``OutboundSession.together``. A generator would cost four more Python calls, several times per call."""
 
     __slots__ = ("_outermost", "_session")
 
@@ -118,9 +118,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         """CHANNEL_HANGUP of this channel, once it has come."""
         self.hangup_complete: Event | None = None
         self.on_event: Callable[[Event], None] | None = None
-        """Told of every event, beside ``event_handlers``: what one call has one of costs no dictionary."""
+        """Called with every event, in addition to ``event_handlers``. One attribute is cheaper than a dictionary."""
         self.on_keys: Callable[[str, bool], None] | None = None
-        """Told of keys that ``bind_digit_action`` diverted: which, and whether they matched (hazards 27, 28)."""
+        """Called with keys that ``bind_digit_action`` diverted, and whether they matched (hazards 27, 28)."""
         self.close_reason = ""
         self._held: list[bytes] | None = None
         self._lingering = False
@@ -128,18 +128,18 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self._uuid = b""
         self._framer = Framer()
         self._replies: list[_Reply | None] = []
-        """Who waits for the replies that are to come, in their order; None: nobody."""
+        """Replies to come, in their order; None if no flow waits for it."""
         self._completions: dict[bytes, Completion] = {}
         self._executes = 0
 
-    # What the flow asks ------------------------------------------------------------------------------
+    # For the flow to ask ------------------------------------------------------------------------------
 
     def connect(self, *commands: str, events: str = "", timeout: float = REPLY_TIMEOUT) -> Event:
-        """Take the call over: ``connect`` and ``linger`` in one write, then ``commands`` and, with
-        ``events``, this channel's events of those names. ``{uuid}`` in a command is the channel's.
+        """Take the call over: ``connect`` and ``linger`` in one write, then ``commands`` and, with ``events``, a
+        subscription to this channel's events of those names. ``{uuid}`` in a command becomes the channel's.
 
-        Nothing waits for the second write's replies. The filter goes before the subscription: the other way
-        about brings other calls' events until it is there (hazard 7).
+        Nothing waits for the second write's replies. The filter goes first: without it, other calls' events would come
+        (hazard 7).
         :raises Gone: the switch closed instead of answering. :raises Silent: it did not answer in time.
         """
         self._replies += [reply := _Reply(), None]
@@ -165,7 +165,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         return self._lingering or self.hangup_event is not None
 
     def send(self, data: str, timeout: float = REPLY_TIMEOUT) -> Event:
-        """One command, and its reply.
+        """Send one command and return its reply.
 
         :raises Gone: the socket closed before the reply. :raises Silent: none came in time. :raises ValueError: a line
             break in the command.
@@ -176,18 +176,18 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         return self._reply(reply, timeout)
 
     def post(self, *commands: str) -> None:
-        """Commands whose replies nobody waits for, in one write."""
+        """Send commands in one write, without waiting for their replies."""
         raw = b"".join(map(wire.command, commands))
         self._replies.extend([None] * len(commands))
         self._write(raw)
 
     def post_raw(self, raw: bytes) -> None:
-        """One ready frame (``wire.custom_event``) whose reply nobody waits for."""
+        """Send one ready frame (``wire.custom_event``), without waiting for its reply."""
         self._replies.append(None)
         self._write(raw)
 
     def api(self, command: str, timeout: float = REPLY_TIMEOUT) -> str:
-        """An api command's output. :raises ReplyError: it begins with ``-ERR``."""
+        """Run an api command and return its output. :raises ReplyError: it begins with ``-ERR``."""
         reply = self.send("api " + command, timeout)
         if not reply.ok:
             raise ReplyError(reply.data.strip())
@@ -196,7 +196,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
     def execute(self, app: str, arg: str = "", *, lock: bool = False) -> Completion:
         """Start an application on the channel; ``finish`` waits for it.
 
-        :raises Gone: the channel has hung up: FreeSWITCH would answer nothing of use.
+        :raises Gone: the channel has hung up.
         """
         if self.hung_up:
             raise Gone("the channel hung up", hung_up=True)
@@ -204,15 +204,15 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         uuid = str(self._executes)
         raw = wire.execute(app, arg, uuid, lock=lock)
         completion = Completion(app, uuid)
-        # Registered before the write: the completion can be read with the reply.
+        # Register before the write: the completion can arrive together with the reply.
         self._completions[uuid.encode()] = completion
         self._replies.append(_Reply(completion))
         self._write(raw)
         return completion
 
     def post_execute(self, app: str, arg: str = "", *, lock: bool = False) -> None:
-        """An application whose end nobody waits for; after ``filter Application-UUID -0`` the switch does not even
-        tell of it, in an event of all the channel's headers.
+        """Start an application without waiting for its end. After ``filter Application-UUID -0`` the switch doesn't
+        report the end at all, which saves an event with all the channel's headers.
 
         :raises Gone: the channel has hung up.
         """
@@ -248,11 +248,11 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         return True
 
     def together(self) -> _Together:
-        """What is sent in here goes out in one write, at the end of the outermost: nothing in here may wait."""
+        """Send everything inside the ``with`` in one write, at its end (the outermost's). Nothing inside may wait."""
         return _Together(self)
 
     def leave(self) -> None:
-        """``exit`` once the channel has ended, or to let it go on without us; then close."""
+        """Send ``exit``, after the channel has ended or to let it go on without us, and close."""
         if self.connected:
             with suppress(Gone):
                 self._write(b"exit\n\n")
@@ -267,7 +267,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             completion.error = reason
         self._completions.clear()
         self.sock.close()
-        # Whoever listened holds this session: a circle waits for the collector, with tens of KB of events in it.
+        # Listeners hold this session. Without this the cycle, with tens of KB of events, would wait for the collector.
         self.on_event = self.on_keys = None
         self.event_handlers = {}
 
@@ -289,9 +289,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self.post_execute("hangup", cause)
 
     def multiset(self, variables: Mapping[str, str]) -> None:
-        """Many variables in one execute: a tick of the switch instead of one each (hazard 8).
+        """Set many variables in one execute, which takes one tick of the switch instead of one each (hazard 8).
 
-        :raises ValueError: every separator stands in some value.
+        :raises ValueError: every separator occurs in some value.
         """
         used = "".join(variables.values())
         between = next((mark for mark in "|~!;" if mark not in used), None)
@@ -304,7 +304,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self.send("myevents")
 
     def linger(self, timeout: int | None = None) -> None:
-        """Always with a number: without one a client that forgets to leave pins the channel (hazard 6)."""
+        """Send ``linger`` with a number: without one, a client that forgets to leave pins the channel (hazard 6)."""
         self.send(f"linger {LINGER if timeout is None else timeout}")
 
     def stop(self) -> None:
@@ -312,7 +312,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
 
     @property
     def _outbound_connected(self) -> bool:
-        """What ``raise_if_disconnected`` and ``while_connected`` go by."""
+        """Read by greenswitch's ``raise_if_disconnected`` and ``while_connected``."""
         return self.connected and not self.hung_up
 
     # The wire -----------------------------------------------------------------------------------------
@@ -339,12 +339,12 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         deadline = time.monotonic() + timeout
         while reply.event is None:
             if not self._receive(deadline):
-                # The slot keeps its turn: a late reply must not be taken for the next command's (hazard 2).
+                # Keep the slot: a late reply must not be taken for the next command's (hazard 2).
                 raise Silent(f"no reply within {timeout:g} s")
         return reply.event
 
     def _receive(self, deadline: float | None) -> bool:
-        """One read from the socket, its frames dispatched; False where the deadline passed."""
+        """Read once from the socket and dispatch the frames; False if the deadline passed."""
         if self._held:
             self._let_go()
         if not self.connected:
@@ -359,7 +359,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         if not data:
             self.close("the switch closed the socket")
             raise Gone(self.close_reason, hung_up=self.hung_up)
-        # What is sent on account of frames that came together goes out together (keys that were typed ahead).
+        # Answer frames that came together (keys typed ahead) in one write.
         self._held = []
         try:
             for frame in self._framer.feed(data):
@@ -391,9 +391,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         elif content_type == wire.DISCONNECT:
             self._lingering = self._lingering or frame.raw(b"Content-Disposition") == b"linger"
             if not self._named_fairly:
-                # The caller wrote what follows: frames of his own, or half of the switch's next one. What the end
-                # was, the inbound connection says.
-                raise FramingError("a notice with a name in it that no phone has")
+                # The next bytes may be the caller's: forged frames, or half of the switch's next one. The inbound
+                # connection will report the end.
+                raise FramingError("a hang-up notice with a forged channel name")
             self._tell(self.event_handlers.get("DISCONNECT", ()), frame)
 
     def _on_event(self, event: Event) -> None:
@@ -408,7 +408,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
                     self.on_keys(keys, event.raw(b"key") is not None)
                     return
         elif name == b"CHANNEL_EXECUTE_COMPLETE":
-            # A B-leg that runs an application of its own counts from 1, too: this channel's alone.
+            # Check the channel: a B-leg that runs an application of its own also counts from 1.
             uuid = event.last(b"Application-UUID") or b""
             if uuid in self._completions and event.raw(b"Unique-ID") == self._uuid:
                 self._completions.pop(uuid).event = event
@@ -429,7 +429,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             self._tell(handlers.get(key) or handlers.get("*") or (), event)
 
     def _tell(self, handlers: Sequence[Callable[[Event], None]], event: Event) -> None:
-        # A copy: a handler may unregister itself. Its fault must not cost the frames behind this one.
+        # Copied, because a handler may unregister itself. Its fault must not lose the frames behind this one.
         for handler in tuple(handlers):
             try:
                 handler(event)

@@ -1,7 +1,7 @@
 """The inbound event socket of one switch: originates, kills, and the events of legs that ring.
 
-One connection a switch, kept for ever: it reconnects with back-off and jitter, subscribes again, and
-notices a dead or stopped peer by a ping of its own, which TCP alone would not.
+There is one connection per switch, kept for ever: it reconnects with back-off and jitter, subscribes again, and
+notices a dead or stopped peer by pings, which TCP alone would not.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ CONNECT_TIMEOUT = 5.0
 REPLY_TIMEOUT = 5.0
 PING_EVERY = 2.0
 BACKOFF_FIRST, BACKOFF_LAST = 0.1, 5.0
-#: Seconds of a connection that held: when it is lost, the next one is tried at once.
+#: If a connection that lasted longer than these seconds is lost, reconnect at once.
 SETTLED = 1.0
 
 
 class Unavailable(NotConnectedError):  # type: ignore[misc]
-    """The switch is not connected, or did not answer in time."""
+    """The switch isn't connected, or didn't answer in time."""
 
 
 class Job:
-    """A ``bgapi`` and its one answer."""
+    """A ``bgapi`` and its answer."""
 
     __slots__ = ("_result", "sent_at", "uuid")
 
@@ -63,19 +63,19 @@ class Job:
         return bool(self._result.ready())
 
     def notify(self, callback: Callable[[], None]) -> None:
-        """Call back once, when the answer or a failure is there."""
+        """Call ``callback`` once, when the answer or a failure has come."""
         self._result.rawlink(lambda _result: callback())
 
     def result(self, timeout: float | None = 0) -> str:
-        """The job's output. :raises Unavailable: the connection was lost before it came, or time ran out."""
+        """Return the job's output. :raises Unavailable: the connection was lost before it came, or time ran out."""
         try:
             return str(self._result.get(timeout=timeout))
         except gevent.Timeout:
             raise Unavailable("no answer to a bgapi in time") from None
 
 
-class _Nobody:
-    """Who waits for the reply to what was posted."""
+class _NoWaiter:
+    """Takes the place of a waiter for the reply to a posted frame."""
 
     __slots__ = ()
 
@@ -86,11 +86,11 @@ class _Nobody:
         pass
 
 
-_NOBODY = _Nobody()
+_NO_WAITER = _NoWaiter()
 
 
 class Switch(GreenswitchInbound):  # type: ignore[misc]
-    """greenswitch's inbound connection, kept alive and with waits that end (hazards 2, 3 and 5)."""
+    """greenswitch's inbound connection, kept alive, with waits that end (hazards 2, 3 and 5)."""
 
     def __init__(
         self,
@@ -105,22 +105,22 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         on_down: Callable[[Switch], None] | None = None,
         observe_ping: Callable[[float], None] | None = None,
     ) -> None:
-        """``events``: names to subscribe to; ``filters``: ``Header value`` each, of which one must match.
+        """``events``: names to subscribe to. ``filters``: ``Header value`` each; an event must match one of them.
 
         The callbacks run in the connection's own greenlet and must not wait.
         """
-        # Not super().__init__(): it makes a queue and a poll that this class has no use for.
+        # Not super().__init__(), which makes a queue and a poll that this class doesn't use.
         self.name = name
         self.host, self.port = address
         self.password = password
         self.connected = False
         self.core_uuid: str | None = None
-        """Of the running FreeSWITCH: another one after a reconnect is another process, its calls gone."""
+        """Identifies the FreeSWITCH process. If it differs after a reconnect, the old process's calls are gone."""
         self.reconnects = 0
         self.round_trip: float | None = None
-        """Seconds of the last ping."""
+        """Seconds that the last ping took."""
         self.status = ""
-        """What it last said of itself (``status``): ready or not, its sessions and how many it takes."""
+        """The last output of its ``status`` command: whether it is ready, its sessions, and their limit."""
         self._asked_at: float | None = None
         self.last_error = "not connected yet"
         self._events = events
@@ -129,7 +129,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._on_up = on_up or (lambda _switch: None)
         self._on_down = on_down or (lambda _switch: None)
         self._observe_ping = observe_ping or (lambda _seconds: None)
-        self._replies: deque[AsyncResult[Event] | _Nobody] = deque()
+        self._replies: deque[AsyncResult[Event] | _NoWaiter] = deque()
         self._posted: list[bytes] = []
         self._posting = Flag()
         self._poster: gevent.Greenlet[[], None] | None = None
@@ -143,7 +143,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
     # Life ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Connect, and stay connected until ``stop``."""
+        """Connect, and stay connected until `stop`."""
         self._keeper = gevent.spawn(self._keep)
         self._poster = gevent.spawn(self._post)
 
@@ -185,7 +185,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 if time.monotonic() - since > SETTLED:
                     pause = BACKOFF_FIRST
                     continue
-                # One that takes the password and then falls over each time must not be asked without a pause.
+                # Back off: a switch that crashes after each login would be asked in a tight loop.
                 gevent.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 pause = min(pause * 2, SETTLED)
 
@@ -203,7 +203,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self.core_uuid = self._ask("api global_getvar core_uuid").data.strip() or None
         for text in self._filters:
             self._ask(f"filter {text}")
-        # Last: what comes behind its reply is for ``_read``.
+        # Last, because ``_read`` dispatches what follows this reply.
         if not self._ask(f"event plain {self._events}").ok:
             raise Unavailable("the switch refused the subscription")
         self.connected = True
@@ -212,7 +212,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._call_back(self._on_up, self)
 
     def _first(self) -> Event:
-        """The next frame while nobody else reads."""
+        """Return the next frame, before ``_read`` runs."""
         assert self.sock is not None
         while not self._backlog:
             self.sock.settimeout(CONNECT_TIMEOUT)
@@ -233,7 +233,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 raise Unavailable(frame.data.strip())
 
     def _read(self) -> str:
-        """Dispatch until the connection ends; why it ended."""
+        """Dispatch frames until the connection ends; return why it ended."""
         assert self.sock is not None
         sock = self.sock
         sock.settimeout(None)
@@ -265,19 +265,19 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             raise FramingError("the switch said goodbye")
 
     def _call_back(self, callback: Callable[..., None], *arguments: Any) -> None:
-        """A fault of whoever listens is not the connection's."""
+        """Run a callback; a fault in it must not end the connection."""
         try:
             callback(*arguments)
         except Exception:
             log.exception("event handler failed", extra={"switch": self.name})
 
     def _ping(self) -> None:
-        """A stopped FreeSWITCH keeps its connections open and says nothing: ask, and give up on silence."""
+        """Ping the switch: a stopped FreeSWITCH keeps its connections open and says nothing."""
         while True:
             gevent.sleep(PING_EVERY)
             self._asked_at = start = time.monotonic()
             answered = False
-            # Where the switch's buffers are full, the ping waits to be written.
+            # The time-out also covers the write, which waits if the switch's buffers are full.
             with gevent.Timeout(REPLY_TIMEOUT, False), suppress(NotConnectedError):  # type: ignore[arg-type]
                 self.status = self.send("api status", REPLY_TIMEOUT).data
                 answered = True
@@ -285,7 +285,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             if not answered:
                 self.last_error = f"no answer within {REPLY_TIMEOUT:g} s"
                 if self.sock is not None:
-                    # Wakes the reader, which a close from another greenlet would not.
+                    # Wake the reader. A close from another greenlet would not.
                     with suppress(OSError):
                         self.sock.shutdown(socket.SHUT_RDWR)
                 return
@@ -293,7 +293,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             self._observe_ping(self.round_trip)
 
     def silent_for(self) -> float:
-        """Seconds for which a ping has been without an answer."""
+        """Seconds since a ping that has had no answer yet; 0 if there is none."""
         asked_at = self._asked_at
         return 0.0 if asked_at is None else time.monotonic() - asked_at
 
@@ -315,7 +315,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             self._call_back(self._on_down, self)
 
     def also_hear(self, text: str) -> None:
-        """One more filter, ``Header value``, now and after each reconnect."""
+        """Add a filter, ``Header value``, now and after each reconnect."""
         if text not in self._filters:
             self._filters += (text,)
             with suppress(NotConnectedError):
@@ -329,12 +329,12 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             raise Unavailable(f"switch {self.name}: {self.last_error}")
         reply: AsyncResult[Event] = AsyncResult()
         try:
-            # A send that would block lets another greenlet run, whose command must not land inside this one.
+            # A send that blocks lets other greenlets run. Their commands must not land inside this one.
             with self._writing:
                 if not self.connected or self.sock is not sock:
-                    # Lost while this waited for its turn: it was said to have failed, and must not be done.
+                    # The connection was lost while this waited for the lock, so the command has failed.
                     raise Unavailable(f"switch {self.name}: {self.last_error or 'reconnected'}")
-                # In the lock: the replies come in the order of the writes.
+                # Inside the lock, because replies come in the order of the writes.
                 posted = self._take_posted()
                 self._replies.append(reply)
                 sock.sendall(posted + raw)
@@ -344,14 +344,13 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         return reply
 
     def _take_posted(self) -> bytes:
-        """What is to be written before anything else; their replies are expected from here on."""
+        """Return the posted frames, to be written first, and expect their replies."""
         posted, self._posted = self._posted, []
-        self._replies.extend([_NOBODY] * len(posted))
+        self._replies.extend([_NO_WAITER] * len(posted))
         return b"".join(posted)
 
     def _post(self) -> None:
-        """Write what was posted, and no command has taken along: what many calls post in one turn of the loop is one
-        write."""
+        """Write posted frames that no command has taken along: those of one turn of the event loop in one write."""
         while True:
             self._posting.wait()
             self._posting.clear()
@@ -360,23 +359,23 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                     try:
                         self.sock.sendall(self._take_posted())
                     except OSError as error:
-                        # Who reads the connection sees it end.
+                        # The reader will see the connection end.
                         self.last_error = f"write failed: {error}"
 
     def send(self, data: str, timeout: float = REPLY_TIMEOUT) -> Event:
-        """One command, and its reply. :raises Unavailable: not connected, or no reply within ``timeout``."""
+        """Send one command and return its reply. :raises Unavailable: not connected, or no reply within ``timeout``."""
         reply = self._write(wire.command(data))
         try:
             frame = reply.get(timeout=timeout)
             assert frame is not None
             return frame
         except gevent.Timeout:
-            # Its place in the line stays: a late reply is not the next command's.
+            # Keep its place in the queue: a late reply must not be taken for the next command's.
             raise Unavailable(f"switch {self.name}: no reply within {timeout:g} s") from None
 
     def post_raw(self, raw: bytes) -> None:
-        """A ready frame whose reply nobody waits for, written in this turn of the loop; nothing where the switch is
-        away. Never waits."""
+        """Write a ready frame in this turn of the event loop, without waiting for the reply. If the switch isn't
+        connected, do nothing. Never waits."""
         if self.connected:
             self._posted.append(raw)
             self._posting.set()
@@ -389,9 +388,9 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         return reply.data
 
     def bgapi(self, command: str) -> Job:
-        """Start a job; returns once it is written. Its answer, or the loss of the connection, ends the Job.
+        """Start a job; return once it is written. Its answer, or the loss of the connection, ends the job.
 
-        We choose the Job-UUID: the answer can come before FreeSWITCH's reply names one.
+        The Job-UUID is chosen here: the answer can come before the reply in which FreeSWITCH would name one.
         :raises Unavailable: not connected. :raises ValueError: a line break in the command.
         """
         job = Job(str(uuidlib.uuid4()))

@@ -1,9 +1,9 @@
-"""What FreeSWITCH kept of legs that ended while nobody listened: the files of mod_json_cdr, one a leg (hazard 24).
+"""Read the ends of legs that no node heard from the files of mod_json_cdr, one per leg (hazard 24).
 
-A file is read as the event that was missed, CHANNEL_HANGUP_COMPLETE, so that whoever goes by the one goes by the other.
+A file is turned into the event that was missed, CHANNEL_HANGUP_COMPLETE, so both are handled by the same code.
 
-They are written in place: one that is not whole yet is read later. Files of legs that are not ours stay where they
-are; those of calls that have their record go.
+Files are written in place, so one that is incomplete is read again later. Files of legs that aren't ours are left
+alone; those of calls that have their record are deleted.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 
 _SUFFIX = ".cdr.json"
 _LINE = re.compile(r"[^\x00-\x1f\x7f]*")
-#: A leg's file is some 20 KB; one of many more is none.
+#: The most bytes of a file; a leg's has about 20 KB.
 _MOST = 4 << 20
 _BATCH = 50
-#: Seconds for the file of a leg that has just ended to be whole.
+#: Seconds within which the file of a leg that has just ended must be complete.
 WRITTEN = 3.0
-#: Seconds for which a look into the folder holds, for all who ask.
+#: Seconds for which a look into the folder is not repeated.
 FRESH = 0.1
 
 
@@ -60,7 +60,7 @@ class Kept:
 
     path: Path
     ref: str
-    """Its ``esl_call_ref``; empty: no leg of ours."""
+    """Its ``esl_call_ref``; empty if the leg isn't ours."""
     event: Event
 
     @property
@@ -73,7 +73,7 @@ class Kept:
 
 
 def read(path: Path) -> Kept | None:
-    """A leg's file; None where it is not whole, or no such file. :raises OSError: it can't be read."""
+    """Read a leg's file; None if it is incomplete or something else. :raises OSError: it can't be read."""
     if path.stat().st_size > _MOST:
         return None
     try:
@@ -81,7 +81,7 @@ def read(path: Path) -> Kept | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     flows = one.callflow if isinstance(one.callflow, list) else [one.callflow]
-    # A transfer begins a new flow, written first; created and answered once, the leg is as old as the oldest says.
+    # A transfer adds a new flow, in front. The oldest flow has the leg's first times.
     times = [flow.times for flow in flows]
     headers = {
         "Event-Name": "CHANNEL_HANGUP_COMPLETE",
@@ -95,14 +95,14 @@ def read(path: Path) -> Kept | None:
         "Caller-Channel-Hold-Accum": sum(_count(each.hold_accum_time) for each in times),
         **{f"variable_{name}": value for name, value in one.variables.items()},
     }
-    # The variables' values are percent-encoded, as an event's are; whatever else would be a line is none.
+    # The variables' values are percent-encoded, as in an event. Leave out values that would break a line.
     lines = [f"{name}: {value}" for name, value in headers.items() if _LINE.fullmatch(f"{name}: {value}")]
     event = Event(b"", "\n".join(lines).encode("utf-8", "replace"), EVENT_PLAIN)
     return Kept(path, event.var("esl_call_ref") or "", event)
 
 
 def _count(text: str) -> int:
-    """A whole number; 0 where it is none."""
+    """Read a whole number; 0 if it isn't one."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
@@ -111,19 +111,19 @@ def _first(times: list[_Times], name: str) -> int:
 
 
 class Spool:
-    """One folder. ``look`` reads what has come since; who asks for a call's legs gets those that were read."""
+    """One folder. `look` reads new files, `legs` returns what was read."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._known: dict[str, str] = {}
-        """File name → the call's reference, of whole files that were read; empty: not ours."""
+        """File name → the call's reference, of complete files that were read; empty if the leg isn't ours."""
         self._calls: dict[str, list[Kept]] = {}
         self._away = False
         self._looking = Semaphore()
         self._looked = -FRESH
 
     def look(self) -> None:
-        """Read the files that are new, and forget those that are gone. Never raises."""
+        """Read new files, and forget those that are gone. Never raises."""
         with self._looking:
             if time.monotonic() - self._looked > FRESH:
                 self._look()
@@ -143,7 +143,7 @@ class Spool:
             self._forget(name)
         for count, name in enumerate(names - self._known.keys(), 1):
             if count % _BATCH == 0:
-                # A folder that nobody looked into for a month holds up no call.
+                # Yield: after a month without a node the folder is large, and calls must not wait for it.
                 gevent.sleep(0)
             path = Path(self._folder, name)
             try:
@@ -157,11 +157,11 @@ class Spool:
 
     @property
     def there(self) -> bool:
-        """Whether there is such a folder."""
+        """Whether the folder exists."""
         return not self._away
 
     def wait_for(self, ref: str, uuid: str) -> Event | None:
-        """The end of a leg that has just ended; None where the switch keeps none."""
+        """Wait for the file of a leg that has just ended; None if the switch writes none."""
         until = time.monotonic() + WRITTEN
         while True:
             self.look()
@@ -171,20 +171,20 @@ class Spool:
             gevent.sleep(FRESH)
 
     def legs(self, ref: str) -> list[Kept]:
-        """A call's legs, of those that were read."""
+        """Return a call's legs that were read."""
         return list(self._calls.get(ref, ()))
 
     def calls(self) -> list[str]:
         return list(self._calls)
 
     def remove(self, ref: str) -> None:
-        """The call has its record: its files go."""
+        """Delete the files of a call that has its record."""
         for kept in self._calls.pop(ref, []):
             self._known.pop(kept.path.name, None)
             try:
                 kept.path.unlink(missing_ok=True)
             except OSError as error:
-                # Read-only to us: known, so that it is not read again.
+                # Not ours to delete. Remember it, so that it isn't read again.
                 self._known[kept.path.name] = ""
                 log.warning("a spool file stays", extra={"file": str(kept.path), "reason": str(error)})
 

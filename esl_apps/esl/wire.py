@@ -1,9 +1,8 @@
-"""The event socket's bytes: frames in, commands out. No socket in here.
+"""The event socket's bytes: frames in, commands out, without a socket.
 
-The rule of this file: **bytes are split before anything in them is decoded**, and a header is parsed when
-it is read, not when it arrives. An event has 140 headers and the application reads five; greenswitch
-decodes the whole block and then splits it, which lets a caller's ``%0A`` write headers of its own
-(hazard 1), and builds a dict that nobody reads.
+The rule of this file: **bytes are split before anything in them is decoded**, and a header is parsed when it is read,
+not when it arrives. An event has 140 headers, of which the application reads five. greenswitch decodes the whole block
+and then splits it, which lets a caller's ``%0A`` write headers (hazard 1), and builds a dict that is never read.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from esl_apps.esl.greenswitch_base import GreenswitchEvent
 
-#: More than any block that FreeSWITCH sends (7 KB of headers; ``show channels`` bodies are the largest).
+#: The most bytes of a block: more than FreeSWITCH sends (7 KB of headers; ``show channels`` has the largest bodies).
 MAX_HEAD = 1 << 20
 MAX_BODY = 1 << 28
 
@@ -29,15 +28,15 @@ REJECTION = b"text/rude-rejection"
 
 
 class FramingError(Exception):
-    """The peer does not speak the event socket; nothing after this point can be trusted."""
+    """The bytes aren't an event socket's, so nothing that follows can be trusted."""
 
 
 class Event(GreenswitchEvent):  # type: ignore[misc]
     """One frame: an event, a reply, a notice.
 
-    ``get`` decodes one value on access; ``raw`` gives its bytes as they came. Of a name that comes twice
-    the first wins, which is FreeSWITCH's own where a caller managed to add another. ``headers`` (greenswitch's
-    dict) and ``data`` are built when asked for.
+    ``get`` decodes one value on access; ``raw`` returns its bytes as they came. If a name occurs twice, the first wins:
+    it is FreeSWITCH's own, even if a caller managed to add another. ``headers`` (greenswitch's dict) and ``data`` are
+    built on access.
     """
 
     __slots__ = ("_block", "_clear", "_headers", "content_type", "name", "payload")
@@ -48,7 +47,7 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
         self._headers: dict[str, str] | None = None
         if content_type == EVENT_PLAIN:
             self._block = body
-            #: Up to where the block is known to have no empty line in it.
+            #: The offset up to which the block is known to have no empty line.
             self._clear = 0
             # FreeSWITCH writes Event-Name first (switch_event_create adds it before anything else).
             end = body.find(b"\n", 12)
@@ -59,21 +58,21 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
             self.name = b""
 
     def raw(self, name: bytes) -> bytes | None:
-        """The value's bytes, still percent-encoded; None where there is no such header."""
+        """Return a value's bytes, still percent-encoded; None if the header is absent."""
         return self._find(name + b": ", b"\n" + name + b": ")
 
     def _find(self, first: bytes, key: bytes) -> bytes | None:
         block = self._block
-        # The block's first line has no line break before it, and comes before any other of its name.
+        # The first line has no line break before it, and wins over a later one with its name.
         if block.startswith(first):
             start = len(first)
         else:
             start = block.find(key)
             if start < 0:
                 return None
-            # An event can carry a body of its own (a job's output): headers end at the first empty line. That
-            # is looked for behind the header, not first: two bytes in 5 KB cost more to find than a name. Of the
-            # channel's events only that of ``hangup_complete_with_xml`` has one, which ends with a tag.
+            # An event can have a body (a job's output): headers end at the first empty line. Search for that after
+            # the header has been found, because two bytes in 5 KB take longer to find than a name. The only
+            # event of a channel with a body is that of ``hangup_complete_with_xml``, which ends with a tag.
             if start >= self._clear:
                 if block.endswith(b"\n\n") and self.name.startswith(b"CHANNEL_"):
                     self._clear = len(block)
@@ -86,8 +85,8 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
         return block[start:] if stop < 0 else block[start:stop]
 
     def last(self, name: bytes) -> bytes | None:
-        """As ``raw``, for a header that FreeSWITCH writes near the end of an event that has no body: found from there,
-        in a fifth of the time."""
+        """As ``raw``, but search from the end of an event that has no body: five times as fast for headers that
+        FreeSWITCH writes there."""
         block = self._block
         start = block.rfind(b"\n" + name + b": ")
         if start < 0:
@@ -97,23 +96,23 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
         return block[start:] if stop < 0 else block[start:stop]
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The decoded value, e.g. ``get("Caller-Caller-ID-Number")``, ``get("variable_uuid")``."""
+        """Return the decoded value, as in ``get("Caller-Caller-ID-Number")`` or ``get("variable_uuid")``."""
         value = self._find(*_keys(name))
         if value is None:
             return default
         return decode(value) if b"%" in value else value.decode("utf-8", "replace")
 
     def var(self, name: str) -> str | None:
-        """A channel variable; None where it is not set."""
+        """Return a channel variable; None if it isn't set."""
         value = self._find(*_keys("variable_" + name))
         if value is None:
             return None
         return decode(value) if b"%" in value else value.decode("utf-8", "replace")
 
     def int(self, name: str) -> int:
-        """A header that is a whole number; 0 where it is absent or is none."""
+        """Return a header as a whole number; 0 if it is absent or something else."""
         value = self._find(*_keys(name))
-        # A count or microseconds; int() itself refuses what has thousands of digits.
+        # Counts and microseconds are shorter. int() raises for thousands of digits.
         return int(value) if value is not None and value.isdigit() and len(value) < 20 else 0
 
     @property
@@ -130,7 +129,7 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
 
     @property
     def data(self) -> str:
-        """An api's output, a job's output, or a reply's text."""
+        """The output of an api command or a job, or a reply's text."""
         if self.content_type == COMMAND_REPLY:
             return self.get("Reply-Text") or ""
         if self.content_type == EVENT_PLAIN:
@@ -140,14 +139,14 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
 
     @property
     def ok(self) -> bool:
-        """Whether a reply or an api's output is not an error."""
+        """Whether a reply or an api command's output isn't an error."""
         if self.content_type == COMMAND_REPLY and b"-ERR" not in self._block:
             return True
         return not self.data.startswith("-ERR")
 
     @property
     def block(self) -> bytes:
-        """The header block as it came."""
+        """The header block, as it came."""
         return self._block
 
     def __repr__(self) -> str:
@@ -156,19 +155,19 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
 
 @lru_cache(maxsize=512)
 def _keys(name: str) -> tuple[bytes, bytes]:
-    """How a header begins in the first line of a block, and in the others."""
+    """Return how a header starts in a block's first line, and in its other lines."""
     first = f"{name}: ".encode()
     return first, b"\n" + first
 
 
 def decode(value: bytes) -> str:
-    """One header's value: percent-decoded once, then UTF-8 (undecodable bytes replaced, never an error)."""
+    """Percent-decode a value once, then as UTF-8. Undecodable bytes are replaced, never an error."""
     if b"%" in value:
         value = unquote_to_bytes(value)
     return value.decode("utf-8", "replace")
 
 
-#: The two replies that most commands get, as they come, and as what.
+#: The two replies that most commands get, in bytes and parsed.
 _OK = b"Content-Type: command/reply\nReply-Text: +OK\n\n"
 _API_OK = b"Content-Type: api/response\nContent-Length: 4\n\n+OK\n"
 OK = Event(_OK[:-2], b"", COMMAND_REPLY)
@@ -176,7 +175,7 @@ API_OK = Event(_API_OK[: -len(b"\n\n+OK\n")], b"+OK\n", API_RESPONSE)
 
 
 class Framer:
-    """Bytes in, :class:`Event` s out; two states, in a head or in a body."""
+    """Turn bytes into :class:`Event` s. It has two states: in a head, or in a body."""
 
     __slots__ = ("_body", "_head", "_missing", "_rest", "_type")
 
@@ -188,9 +187,9 @@ class Framer:
         self._body: list[bytes] = []
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """What is complete with these bytes, in order.
+        """Yield the frames that these bytes complete, in order.
 
-        :raises FramingError: where the bytes are no event socket.
+        :raises FramingError: the bytes aren't an event socket's.
         """
         if self._missing:
             if len(data) < self._missing:
@@ -209,7 +208,7 @@ class Framer:
         pos, size = 0, len(data)
         while pos < size:
             if data.startswith(b"Content-Length: ", pos):
-                # An event's head as FreeSWITCH writes it, two lines: nine frames of ten.
+                # Nine of ten frames are events, whose head FreeSWITCH always writes in these two lines.
                 start = data.find(b"\n", pos + 16, pos + 25)
                 if start >= 0 and data.startswith(_EVENT_HEAD, start):
                     digits = data[pos + 16 : start]
@@ -257,7 +256,7 @@ class Framer:
 
 
 def _describe(head: bytes) -> tuple[bytes, int]:
-    """Content-Type and Content-Length of a frame's head."""
+    """Return the Content-Type and Content-Length of a frame's head."""
     content_type = _line(head, b"Content-Type: ")
     if not content_type:
         raise FramingError("a frame without Content-Type")
@@ -270,7 +269,7 @@ def _describe(head: bytes) -> tuple[bytes, int]:
 
 
 def _line(head: bytes, key: bytes) -> bytes | None:
-    """The value of the first line with that key."""
+    """Return the value of the first line with this key."""
     start = 0
     if not head.startswith(key):
         start = head.find(b"\n" + key) + 1
@@ -281,10 +280,10 @@ def _line(head: bytes, key: bytes) -> bytes | None:
 
 
 def command(text: str) -> bytes:
-    """One command on the wire.
+    """Return a command's bytes.
 
-    :raises ValueError: where the text has a CR or an LF: a newline in an application's argument is a second
-        command (hazard 4).
+    :raises ValueError: the text has a CR or an LF. A newline in an application's argument would start a second command
+        (hazard 4).
     """
     if "\n" in text or "\r" in text or "\0" in text:
         raise ValueError("a line break in an event-socket command")
@@ -292,10 +291,10 @@ def command(text: str) -> bytes:
 
 
 def execute(app: str, arg: str, event_uuid: str, *, lock: bool = False) -> bytes:
-    """A ``sendmsg`` that executes an application on the socket's own channel.
+    """Return a ``sendmsg`` that executes an application on the socket's own channel.
 
     ``event_uuid`` comes back as ``Application-UUID`` of its CHANNEL_EXECUTE_COMPLETE (hazard 2).
-    ``lock``: executes sent behind one another run in their order (hazard 12).
+    ``lock``: run executes in the order in which they were sent (hazard 12).
     """
     for part in (app, arg):
         if "\n" in part or "\r" in part or "\0" in part:
@@ -309,8 +308,10 @@ def execute(app: str, arg: str, event_uuid: str, *, lock: bool = False) -> bytes
 
 
 def custom_event(subclass: str, headers: dict[str, str]) -> bytes:
-    """A CUSTOM event for the switch's listeners. No ``Unique-ID`` in it: one of a live channel would send
-    the event to that channel instead (hazard 14)."""
+    """Return a CUSTOM event for the switch's listeners.
+
+    It has no ``Unique-ID``: a live channel's would send the event to that channel instead (hazard 14).
+    """
     lines = ["sendevent CUSTOM"]
     for name, value in {"Event-Subclass": subclass, **headers}.items():
         line = f"{name}: {value}"
