@@ -98,13 +98,13 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
         try:
             self.application(session)
         except (Gone, CallEnded) as gone:
-            log.info("call gone", extra={"reason": str(gone)})
+            log.info("call_gone", extra={"reason": str(gone)})
         except Silent as silent:
             log.warning("switch_silent", extra={"uuid": session.uuid, "reason": str(silent)})
             _hang_up(session, "NORMAL_TEMPORARY_FAILURE")
         except Exception:
             # A fault of ours: don't leave the caller in silence.
-            log.exception("application failed")
+            log.exception("application_failed")
             _hang_up(session, "NORMAL_TEMPORARY_FAILURE")
         finally:
             session.leave()
@@ -115,7 +115,7 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
         self._refusing += 1
         try:
             if self._refusing > _REFUSALS:
-                log.warning("refusing more calls at once than is reasonable", extra={"calls": self._refusing})
+                log.warning("refusals_piled_up", extra={"calls": self._refusing})
             _hang_up(session, FULL)
         finally:
             self._refusing -= 1

@@ -422,7 +422,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             try:
                 self.on_event(event)
             except Exception:
-                log.exception("event handler failed", extra={"uuid": self.uuid})
+                log.exception("event_handler_failed", extra={"uuid": self.uuid})
         handlers = self.event_handlers
         if handlers:
             key = (event.get("Event-Subclass") or "") if name == b"CUSTOM" else name.decode("latin-1")
@@ -434,4 +434,4 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             try:
                 handler(event)
             except Exception:
-                log.exception("event handler failed", extra={"uuid": self.uuid})
+                log.exception("event_handler_failed", extra={"uuid": self.uuid})

@@ -165,21 +165,21 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             except (OSError, NotConnectedError, FramingError, ValueError) as error:
                 reason = str(error) or type(error).__name__
                 if reason != self.last_error:
-                    log.warning("switch not reachable", extra={"switch": self.name, "reason": reason})
+                    log.warning("switch_unreachable", extra={"switch": self.name, "reason": reason})
                 self._lost(reason)
                 gevent.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, BACKOFF_LAST)
                 continue
             delay = BACKOFF_FIRST
             since = time.monotonic()
-            log.info("switch connected", extra={"switch": self.name, "core_uuid": self.core_uuid})
+            log.info("switch_connected", extra={"switch": self.name, "core_uuid": self.core_uuid})
             pinger = gevent.spawn(self._ping)
             try:
                 reason = self._read()
             finally:
                 pinger.kill()
             if not self._stopping:
-                log.warning("switch lost", extra={"switch": self.name, "reason": reason})
+                log.warning("switch_lost", extra={"switch": self.name, "reason": reason})
                 self.reconnects += 1
                 self._lost(reason)
                 if time.monotonic() - since > SETTLED:
@@ -269,7 +269,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         try:
             callback(*arguments)
         except Exception:
-            log.exception("event handler failed", extra={"switch": self.name})
+            log.exception("event_handler_failed", extra={"switch": self.name})
 
     def _ping(self) -> None:
         """Ping the switch: a stopped FreeSWITCH keeps its connections open and says nothing."""

@@ -135,7 +135,7 @@ class Spool:
                 names = {entry.name for entry in entries if entry.name.endswith(_SUFFIX)}
         except OSError as error:
             if not self._away and not isinstance(error, FileNotFoundError):
-                log.warning("the spool can't be read", extra={"folder": self._folder, "reason": str(error)})
+                log.warning("spool_unreadable", extra={"folder": self._folder, "reason": str(error)})
             self._away = True
             return
         self._away = False
@@ -186,7 +186,7 @@ class Spool:
             except OSError as error:
                 # Not ours to delete. Remember it, so that it isn't read again.
                 self._known[kept.path.name] = ""
-                log.warning("a spool file stays", extra={"file": str(kept.path), "reason": str(error)})
+                log.warning("spool_file_not_deleted", extra={"file": str(kept.path), "reason": str(error)})
 
     def _forget(self, name: str) -> None:
         ref = self._known.pop(name)

@@ -111,7 +111,7 @@ def test_an_address_in_use_stops_the_start_before_any_call_is_taken(
     assert ran.status == 2
     assert f"{key}: can't listen on {section['listen']}" in ran.err
     assert "ready\n" not in ran.err
-    assert "switch connected" not in ran.err
+    assert "switch_connected" not in ran.err
     assert "Traceback" not in ran.err
 
 

@@ -300,4 +300,4 @@ def test_server_whose_application_meets_the_calls_end_logs_no_traceback(
     with caplog.at_level(logging.INFO):
         peer = dial(server.bound_port)
         list(peer.commands())
-    assert [(record.message, record.exc_info) for record in caplog.records] == [("call gone", None)]
+    assert [(record.message, record.exc_info) for record in caplog.records] == [("call_gone", None)]

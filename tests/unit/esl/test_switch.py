@@ -150,7 +150,7 @@ def test_the_log_tells_of_an_unreachable_switch_once(
     with caplog.at_level(logging.WARNING):
         connect("wrong", up=False)
         eventually(lambda: len(fake_switch.connections) > 3)
-    assert caplog.messages.count("switch not reachable") == 1
+    assert caplog.messages.count("switch_unreachable") == 1
 
 
 # Commands and replies ---------------------------------------------------------------------------------
