@@ -170,7 +170,7 @@ def originates(config: dict[str, Any]) -> Callable[[], str]:
     )
     policy: Any = SimpleNamespace(settings=settings)
     integrator = config["integrators"][0]
-    client = order_module.Client(integrator["name"], plan, agent_timeout=integrator["agent_timeout"])
+    client = order_module.IntegratorRules(integrator["name"], plan, agent_timeout=integrator["agent_timeout"])
     order = client.read(REQUEST)
 
     class NotingLine:

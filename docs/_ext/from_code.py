@@ -267,10 +267,10 @@ class CommandLine(Generated):
 def documents() -> dict[str, dict[str, Any]]:
     """The OpenAPI documents of an integrator's port and of the admin port, with the default patterns."""
     from esl_apps.core.numbers import NumberPlan
-    from esl_apps.core.order import Client
+    from esl_apps.core.order import IntegratorRules
     from esl_apps.http import admin, integrator, openapi, schemas
 
-    client = Client("acme", NumberPlan("ZA", r"^\d{3,4}$", {}, []))
+    client = IntegratorRules("acme", NumberPlan("ZA", r"^\d{3,4}$", {}, []))
     return {
         "integrator": openapi.document(integrator.API, {"Order": schemas.order(client)}),
         "admin": openapi.document(admin.API),

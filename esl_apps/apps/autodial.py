@@ -41,7 +41,7 @@ class AutodialOrder:
     """What A hears first: a prompt by name, or a URL that the configuration lists."""
 
 
-class _Kept(msgspec.Struct):
+class _KeptOrder(msgspec.Struct):
     """An order as it is kept for another process."""
 
     a: str
@@ -111,7 +111,7 @@ def new_call(order: AutodialOrder, account: Account) -> AutodialCall:
         number=b or f"conference:{order.conference}",
         dial_number=None,
         call_dir=numbers.direction(order.a, order.b),
-        order=msgspec.to_builtins(_Kept(order.a.dialled, b, order.conference, order.retain_cid, order.media_id)),
+        order=msgspec.to_builtins(_KeptOrder(order.a.dialled, b, order.conference, order.retain_cid, order.media_id)),
     )
     return AutodialCall(attempt, order, account)
 
@@ -123,7 +123,7 @@ def restore(attempt: Attempt, _call: Call, policy: AppPolicy) -> AutodialCall | 
         return None
     plan = policy.settings.plan
     try:
-        kept = msgspec.convert(attempt.order, _Kept)
+        kept = msgspec.convert(attempt.order, _KeptOrder)
         a, b = plan.read(kept.a), plan.read(kept.b) if kept.b else None
     except (msgspec.ValidationError, NotDialable):
         return None

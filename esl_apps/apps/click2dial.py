@@ -2,7 +2,7 @@
 
 Two ways in. Over HTTP a request makes the agent's phone ring (:func:`aleg`), and the answered A-leg comes
 to :func:`answered`. From a SIP or WebRTC phone the agent *is* the caller (:func:`arrive`), and the same values
-come as ``X-Teleforge-*`` headers. ``Client.read`` reads both.
+come as ``X-Teleforge-*`` headers. ``IntegratorRules.read`` reads both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import BREAKER, Refusal
 from esl_apps.core.numbers import NotDialable, Number, NumberPlan, presented
-from esl_apps.core.order import Client, Order
+from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.core.unavailable import StoreUnavailable
 
 REF = "click-dial"
@@ -41,7 +41,7 @@ class ClickCall:
 
     attempt: Attempt
     order: Order
-    client: Client
+    client: IntegratorRules
 
     def charges(self, policy: AppPolicy) -> list[Charge]:
         """What a call's legs cost. An agent outside is paid for from its answer on, and with it the call."""
@@ -86,7 +86,7 @@ class ClickCall:
         _finish(call, attempt, failed)
 
 
-def new_call(order: Order, client: Client, settings: Settings, ref: str = "") -> ClickCall:
+def new_call(order: Order, client: IntegratorRules, settings: Settings, ref: str = "") -> ClickCall:
     """``ref``: the call's reference, if it has one already."""
     attempt = Attempt(
         app=REF,

@@ -18,7 +18,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account, Cards, Usage
 from esl_apps.core.charges import Charge
-from esl_apps.core.order import Client
+from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Guard, Source
 from esl_apps.core.timed_call import Frequency, Scheduled
 
@@ -96,7 +96,7 @@ class AppPolicy(Protocol):
         """:raises StoreUnavailable: Redis is down or holds rules that can't be read; nobody dials by half of them."""
 
     @property
-    def clients(self) -> Mapping[str, Client]:
+    def clients(self) -> Mapping[str, IntegratorRules]:
         """By integrator, in the configuration's order."""
 
     @property

@@ -13,7 +13,7 @@ from esl_apps.core import dialstring
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Card
 from esl_apps.core.numbers import NotDialable, Number
-from esl_apps.core.restrictions import Rule
+from esl_apps.core.restrictions import ClassRule
 from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "dialthrough"
@@ -158,7 +158,7 @@ def _ask_number(session: Session) -> Number:
     raise SessionRefused("retries_exceeded", note="no number that could be dialled")
 
 
-def _levels(session: Session) -> list[Mapping[str, Rule]]:
+def _levels(session: Session) -> list[Mapping[str, ClassRule]]:
     account = session.account
     assert account is not None
     return [account.call_restriction, account.users.get(session.user, {})]

@@ -12,7 +12,7 @@ from esl_apps.apps.session import Session, SessionRefused, session_variables, sh
 from esl_apps.apps.settings import Entrance
 from esl_apps.core.call import Call
 from esl_apps.core.numbers import NotDialable
-from esl_apps.core.restrictions import Rule
+from esl_apps.core.restrictions import ClassRule
 from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "disa"
@@ -75,7 +75,7 @@ def _dial_one(session: Session, entrance: Entrance) -> None:
     raise SessionRefused("retries_exceeded", note="no number that could be dialled")
 
 
-def _levels(entrance: Entrance) -> list[Mapping[str, Rule]]:
+def _levels(entrance: Entrance) -> list[Mapping[str, ClassRule]]:
     levels = entrance.account.call_restriction
     if entrance.enforce_call_restriction:
         return [levels]

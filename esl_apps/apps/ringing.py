@@ -37,7 +37,7 @@ class Rang:
     code: int = causes.NORMAL_UNSPECIFIED
 
 
-class Line(Protocol):
+class Originator(Protocol):
     """A switch, as far as ringing an A-leg goes."""
 
     def originate(self, command: str, deadline: float) -> Rang:
@@ -51,7 +51,7 @@ class Line(Protocol):
 _NOT_FROM_HERE = causes.GATEWAY_FAILED | {causes.NOT_REGISTERED}
 
 
-def ring_aleg(line: Line, attempt: Attempt, aleg: Aleg) -> bool:
+def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
     """Ring A, endpoint after endpoint while gateways fail, switch after switch while it can't be rung from one (an
     extension may be registered with one of them alone); one time-out over all of them.
 
@@ -62,11 +62,11 @@ def ring_aleg(line: Line, attempt: Attempt, aleg: Aleg) -> bool:
     leg = {**aleg.variables, "originate_timeout": str(int(aleg.timeout) + NET), **UNHEARD}
     commands = [dialstring.originate(leg, endpoint, aleg.application) for endpoint in aleg.endpoints]
     while True:
-        rang = _ring_from_here(line, attempt, commands, deadline)
+        rang = _ring_from_here(originator, attempt, commands, deadline)
         if rang.outcome == "answered":
             return True
         from_here = rang.outcome == "away" or (rang.outcome == "failed" and rang.code in _NOT_FROM_HERE)
-        if _is_over(attempt) or not from_here or time.monotonic() >= deadline or not line.elsewhere():
+        if _is_over(attempt) or not from_here or time.monotonic() >= deadline or not originator.elsewhere():
             break
     now = time.time()
     if attempt.cut is not None:
@@ -82,11 +82,11 @@ def ring_aleg(line: Line, attempt: Attempt, aleg: Aleg) -> bool:
     return False
 
 
-def _ring_from_here(line: Line, attempt: Attempt, commands: Sequence[str], deadline: float) -> Rang:
+def _ring_from_here(originator: Originator, attempt: Attempt, commands: Sequence[str], deadline: float) -> Rang:
     rang = Rang("failed", 38)
     for command in commands:
         attempt.dialled(time.time())
-        rang = line.originate(command, deadline)
+        rang = originator.originate(command, deadline)
         if _is_over(attempt) or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
             break
         attempt.note("gateway_failed", f"cause {rang.code}")

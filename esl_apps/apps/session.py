@@ -22,7 +22,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level, Limits, Refusal
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.pins import LOCKED, OPEN, Source
-from esl_apps.core.restrictions import Rule, denied
+from esl_apps.core.restrictions import ClassRule, denied
 from esl_apps.core.unavailable import StoreUnavailable
 
 #: What is said of a number that could not be reached (contract §4: a prompt a cause).
@@ -198,7 +198,7 @@ class Session:
 
     # Dialling -----------------------------------------------------------------------------------------
 
-    def check(self, number: Number, *levels: Mapping[str, Rule]) -> None:
+    def check(self, number: Number, *levels: Mapping[str, ClassRule]) -> None:
         """:raises SessionRefused: an emergency number, a class that is denied, a number without a dial string."""
         if number.is_emergency:
             if not self.rules.emergency:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Breaker, Limits, Refusal
-from esl_apps.core.restrictions import Rule
+from esl_apps.core.restrictions import ClassRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Account:
     caller_id_name: str | None = None
     caller_ids: tuple[str, ...] = ()
     """Numbers that it may present besides ``caller_id``."""
-    call_restriction: Mapping[str, Rule] = field(default_factory=dict)
-    users: Mapping[str, Mapping[str, Rule]] = field(default_factory=dict)
+    call_restriction: Mapping[str, ClassRule] = field(default_factory=dict)
+    users: Mapping[str, Mapping[str, ClassRule]] = field(default_factory=dict)
     """A user's own ``call_restriction``, by user id."""
     integrator: str | None = None
     limits: Limits | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import Level
 from esl_apps.core.numbers import NotDialable, Number, NumberPlan
-from esl_apps.core.restrictions import Rule, denied
+from esl_apps.core.restrictions import ClassRule, denied
 
 #: The accepted forms (contract §4, Teleforge's API); each a whole match. An integrator elsewhere replaces them.
 PATTERNS = {
@@ -40,7 +40,7 @@ class Order:
     """Empty where the client gave none."""
 
 
-class Client:
+class IntegratorRules:
     """One integrator's rules, ready to read requests: its patterns, caller IDs, campaigns and restrictions."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Client:
         patterns: Mapping[str, str | None] | None = None,
         caller_ids: list[str] | None = None,
         campaigns: Mapping[str, str | list[str]] | None = None,
-        call_restriction: Mapping[str, Rule] | None = None,
+        call_restriction: Mapping[str, ClassRule] | None = None,
         emergency: bool = False,
         outside: bool = True,
         agent_timeout: float = 30,

@@ -11,13 +11,13 @@ from esl_apps.core.numbers import HIGH_RISK, INTERNATIONAL, PREMIUM, SATELLITE, 
 DENIED_UNLESS_ALLOWED = frozenset({PREMIUM, SATELLITE, UNKNOWN})
 
 
-class Rule(Protocol):
+class ClassRule(Protocol):
     @property
     def action(self) -> str:
         """``deny``, ``allow`` or ``inherit``."""
 
 
-def denied(number: Number, *levels: Mapping[str, Rule]) -> str:
+def denied(number: Number, *levels: Mapping[str, ClassRule]) -> str:
     """What of a number is denied at any level (system, account, user: outermost first): its class,
     ``international`` or ``high_risk``; empty where it may be dialled.
 
@@ -45,6 +45,6 @@ def denied(number: Number, *levels: Mapping[str, Rule]) -> str:
     return ""
 
 
-def _action(level: Mapping[str, Rule], klass: str) -> str:
+def _action(level: Mapping[str, ClassRule], klass: str) -> str:
     rule = level.get(klass)
     return "inherit" if rule is None else rule.action

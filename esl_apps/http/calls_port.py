@@ -15,7 +15,7 @@ from esl_apps.core import reference
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import BREAKER
-from esl_apps.core.order import PATTERNS, Client
+from esl_apps.core.order import PATTERNS, IntegratorRules
 from esl_apps.core.reference import new_ref
 from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
@@ -50,7 +50,7 @@ class CallsPort:
         return integrator
 
     @property
-    def client(self) -> Client:
+    def client(self) -> IntegratorRules:
         return self.services.policy.clients[self.name]
 
     @property

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from esl_apps.core.order import CONTACT_REF_LENGTH, Client
+from esl_apps.core.order import CONTACT_REF_LENGTH, IntegratorRules
 from esl_apps.core.status import CallStatus, Ref, State
 from esl_apps.store.card_fields import CARD_ID, COMMENT_LENGTH, MOST_CONCURRENT_CALLS, NAME, PIN
 
@@ -63,7 +63,7 @@ class Page(Struct):
     next: Ref | None
 
 
-def order(client: Client) -> dict[str, Any]:
+def order(client: IntegratorRules) -> dict[str, Any]:
     """Return the schema of an order. It isn't a Struct because each integrator has its own patterns."""
 
     def text(field: str) -> dict[str, Any]:

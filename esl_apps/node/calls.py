@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 
 from esl_apps.apps.ending import conclude
-from esl_apps.apps.ringing import Line
+from esl_apps.apps.ringing import Originator
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Call, Ended
@@ -105,7 +105,7 @@ class Calls:
     # Placing ------------------------------------------------------------------------------------------
 
     def place(
-        self, attempt: Attempt, switch: Switch, ring: Callable[[Line], bool], run: Callable[[Call, Begin], None]
+        self, attempt: Attempt, switch: Switch, ring: Callable[[Originator], bool], run: Callable[[Call, Begin], None]
     ) -> gevent.Greenlet[..., bool]:
         """Place an A-leg. Returns at once a greenlet whose value says whether it answered.
 
@@ -122,7 +122,7 @@ class Calls:
             self._records.moment(attempt, attempt.timeline[0])
         return placed
 
-    def _ring(self, live: Live, ring: Callable[[Line], bool]) -> bool:
+    def _ring(self, live: Live, ring: Callable[[Originator], bool]) -> bool:
         attempt = live.attempt
         line = SwitchLine(live, self._fleet, self.reap)
         try:

@@ -14,7 +14,7 @@ from esl_apps.node.switch_pool import SwitchPool
 
 
 class SwitchLine:
-    """``ringing.Line`` on a switch: a background job, its answer, and what to do if that doesn't come.
+    """``ringing.Originator`` on a switch: a background job, its answer, and what to do if that doesn't come.
 
     ``reap(switch, call_ref, cause)`` ends all of a call's legs on a switch.
     """

@@ -11,14 +11,14 @@ import gevent
 from esl_apps.apps import application, autodial, click2dial
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.apps.context import Placed
-from esl_apps.apps.ringing import Line, ring_aleg
+from esl_apps.apps.ringing import Originator, ring_aleg
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
-from esl_apps.core.order import Client, Order
+from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.switch import Switch
 from esl_apps.node.live import Begin, Full
@@ -63,7 +63,7 @@ class Outgoing:
         to_pay = placed.charges(policy) if charges is None else ()
         attempt.pay(*(charges or ()))
 
-        def ring(line: Line) -> bool:
+        def ring(line: Originator) -> bool:
             if delay:
                 gevent.sleep(delay)
                 if attempt.cancelled_by is not None:
@@ -78,7 +78,7 @@ class Outgoing:
 
         return services.calls.place(attempt, switch, ring, run)
 
-    def click2dial(self, order: Order, client: Client, ref: str) -> Attempt:
+    def click2dial(self, order: Order, client: IntegratorRules, ref: str) -> Attempt:
         """Ring the agent of a call that will be called ``ref``; returns at once.
 
         :raises Full, Spent, StoreUnavailable: nothing is dialled.

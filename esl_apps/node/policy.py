@@ -27,7 +27,7 @@ from esl_apps.core.cards import Account
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.numbers import NotDialable, NumberPlan
-from esl_apps.core.order import Client
+from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Source, source_of
 from esl_apps.core.timed_call import Frequency
 from esl_apps.core.unavailable import StoreUnavailable
@@ -59,7 +59,7 @@ class Policy:
     settings: Settings
     system: Level
     """What the whole installation may spend."""
-    clients: Mapping[str, Client]
+    clients: Mapping[str, IntegratorRules]
     """By integrator."""
     queues: Mapping[str, Queue]
     """Inbound numbers, by E.164."""
@@ -238,8 +238,8 @@ def own_settings(config: Config) -> dict[str, msgspec.Struct]:
         raise ConfigError(str(error), f"applications.{path}") from None
 
 
-def _client(config: Config, plan: NumberPlan, integrator: Integrator, system: Level) -> Client:
-    return Client(
+def _client(config: Config, plan: NumberPlan, integrator: Integrator, system: Level) -> IntegratorRules:
+    return IntegratorRules(
         integrator.name,
         plan,
         patterns={

@@ -26,7 +26,7 @@ from esl_apps.core.cards import Account, Card
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import NotDialable, NumberPlan
-from esl_apps.core.order import Client
+from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.autodial import read_order
 from esl_apps.store import keys
@@ -362,14 +362,14 @@ def test_what_cannot_be_read_opens_nothing(card: bytes, account: bytes, last: by
 # HTTP ----------------------------------------------------------------------------------------------------
 
 #: An integrator whose operator let everything pass.
-LOOSE = Client(
+LOOSE = IntegratorRules(
     "acme",
     PLAN,
     patterns=dict.fromkeys(("agent", "callee", "outbound_id", "contact_ref"), r"(?s).*"),
     campaigns={"x": "27115550000"},
     record=True,
 )
-STRICT = Client("acme", PLAN, campaigns={"x": "27115550000"}, caller_ids=["27115550000"], record=True)
+STRICT = IntegratorRules("acme", PLAN, campaigns={"x": "27115550000"}, caller_ids=["27115550000"], record=True)
 fields = st.fixed_dictionaries(
     {"agent": numbers, "callee": numbers, "outbound_id": numbers | st.just("tvc_x"), "contact_ref": hostile}
 )
@@ -378,7 +378,7 @@ fields = st.fixed_dictionaries(
 @pytest.mark.parametrize("client", [LOOSE, STRICT], ids=["loose", "strict"])
 @few
 @given(fields)
-def test_every_field_of_a_click2dial_is_a_number_or_a_value(client: Client, body: dict[str, str]) -> None:
+def test_every_field_of_a_click2dial_is_a_number_or_a_value(client: IntegratorRules, body: dict[str, str]) -> None:
     """Through both legs, also where the configuration's patterns let everything pass."""
     try:
         order = client.read(body)

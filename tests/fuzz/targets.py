@@ -29,7 +29,7 @@ from esl_apps.core.cards import Account
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.core.order import CONTACT_REF_LENGTH, Client
+from esl_apps.core.order import CONTACT_REF_LENGTH, IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import session as session_module
 from esl_apps.esl import switch_cdr as spool_module
@@ -161,7 +161,7 @@ def config(data: bytes) -> None:
 # The API's bodies -------------------------------------------------------------------------------------
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
-CLIENT = Client("acme", PLAN, campaigns={"spring": ["27115550001", "27115550002"]}, caller_ids=["27115550000"])
+CLIENT = IntegratorRules("acme", PLAN, campaigns={"spring": ["27115550001", "27115550002"]}, caller_ids=["27115550000"])
 SETTINGS = Settings(
     node="app1",
     plan=PLAN,

@@ -16,7 +16,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
-from esl_apps.core.order import Client, Order
+from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.core.status import snapshot
 from esl_apps.http import admin, integrator
 from esl_apps.node.policy import read_policy
@@ -158,7 +158,7 @@ class FakeOutgoing:
         self._services.calls.live[attempt.call_ref] = SimpleNamespace(attempt=attempt)
         return attempt
 
-    def click2dial(self, order: Order, client: Client, ref: str) -> Attempt:
+    def click2dial(self, order: Order, client: IntegratorRules, ref: str) -> Attempt:
         attempt = Attempt(
             app="click-dial",
             integrator=client.name,

@@ -22,7 +22,7 @@ from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Leg
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.limits import CALLS_PER_HOUR, Limits, Refusal
-from esl_apps.core.order import Client
+from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Source
 from esl_apps.core.record import Record
 from tests.support.scripted import (
@@ -39,7 +39,7 @@ from tests.support.scripted import (
     talks,
 )
 
-CLIENT = Client("acme", PLAN, record=True)
+CLIENT = IntegratorRules("acme", PLAN, record=True)
 ACCOUNT = Account("acme", caller_id="+27115550000")
 CARD = Card("0" * 31 + "1", "acme", "u1", None, active=True)
 SOURCE = Source("27825556666", "192.0.2.1", "dialthrough", "27115551000")
@@ -103,7 +103,7 @@ class Roomless(Purse):
 
 
 class Phone:
-    """``ringing.Line``: one outcome, whatever is dialled."""
+    """``ringing.Originator``: one outcome, whatever is dialled."""
 
     def __init__(self, outcome: str, code: int = 31, before: Callable[[], None] = lambda: None) -> None:
         self.rang = Rang(outcome, code)

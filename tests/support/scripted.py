@@ -16,7 +16,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import Refusal
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.core.order import Client
+from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import OPEN, WRONG, Guard, Source
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
@@ -46,7 +46,7 @@ class ScriptedPolicy:
 
     settings: Settings = SETTINGS
     rules: Rules = field(default_factory=Rules)
-    clients: Mapping[str, Client] = field(default_factory=dict)
+    clients: Mapping[str, IntegratorRules] = field(default_factory=dict)
     queues: Mapping[str, Queue] = field(default_factory=dict)
     cards: Cards = field(default=None)  # type: ignore[assignment]
     guard: Guard = field(default_factory=OpenGuard)

@@ -16,7 +16,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
-from esl_apps.core.order import Client
+from esl_apps.core.order import IntegratorRules
 from esl_apps.core.record import Record
 from esl_apps.core.unavailable import StoreUnavailable
 from tests.support.scripted import (
@@ -33,13 +33,13 @@ from tests.support.scripted import (
     talks,
 )
 
-CLIENT = Client("acme", PLAN, agent_timeout=30, callee_timeout=60, record=True)
+CLIENT = IntegratorRules("acme", PLAN, agent_timeout=30, callee_timeout=60, record=True)
 FIELDS = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000", "contact_ref": "lead-7"}
 POLICY = ScriptedPolicy(clients={"acme": CLIENT})
 GATEWAYS = ["sofia/gateway/pstn/0820001234", "sofia/gateway/spare/0820001234"]
 
 
-def run(call: ScriptedCall, *, client: Client = CLIENT, **fields: str) -> Attempt:
+def run(call: ScriptedCall, *, client: IntegratorRules = CLIENT, **fields: str) -> Attempt:
     """The agent has answered."""
     order = client.read({**FIELDS, **fields})
     click = click2dial.new_call(order, client, SETTINGS)
@@ -115,7 +115,7 @@ def test_the_callees_leg_carries_the_call() -> None:
 
 def test_nothing_is_recorded_where_the_integrator_does_not_record() -> None:
     call = ScriptedCall([talks()], ended(b=bleg()))
-    made = record(run(call, client=Client("acme", PLAN)))
+    made = record(run(call, client=IntegratorRules("acme", PLAN)))
     assert made.recording_url is None
     leg = call.did("bridge")[0][0]
     assert not [name for name, value in leg.items() if "record" in f"{name}={value}".lower()]
@@ -579,7 +579,7 @@ def test_path_of_an_unknown_integrator_is_not_served() -> None:
 
 def test_phone_dials_as_the_integrator_that_its_path_names() -> None:
     begun: list[Attempt] = []
-    policy = replace(POLICY, clients={"other": Client("other", PLAN), "acme": CLIENT})
+    policy = replace(POLICY, clients={"other": IntegratorRules("other", PLAN), "acme": CLIENT})
     click2dial.arrive(phone(talks()), Arrival(("click2dial", "acme")), policy, host(begun))
     assert [attempt.integrator for attempt in begun] == ["acme"]
 

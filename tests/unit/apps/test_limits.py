@@ -22,7 +22,7 @@ from esl_apps.core.cards import Account, Card, Cards
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import BREAKER, CALLS_PER_HOUR, MINUTES_PER_DAY, Level, Limits, Refusal, read_destination
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.core.order import Client
+from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Source
 from esl_apps.core.unavailable import StoreUnavailable
 from tests.support.scripted import SETTINGS, Purse, ScriptedCall, ScriptedPolicy, Step, ended, host, talks
@@ -339,8 +339,8 @@ LEVELS = (Level("system"), Level("integrator:acme", Limits(calls_per_hour=1)))
 FIELDS = {"agent": "1000", "callee": CALLEE, "outbound_id": "27115550000"}
 
 
-def client(**more: Any) -> Client:
-    return Client("acme", PLAN, levels=LEVELS, **more)
+def client(**more: Any) -> IntegratorRules:
+    return IntegratorRules("acme", PLAN, levels=LEVELS, **more)
 
 
 def test_both_legs_of_a_click_are_paid_for_where_both_cost() -> None:
@@ -406,7 +406,7 @@ def test_a_click_whose_money_ends_is_answered_and_ended_by_the_system() -> None:
 
 def test_a_click_may_last_as_long_as_its_destination() -> None:
     limits = Limits(destinations={read_destination("class:mobile"): Limits(longest_call=75)})
-    one = Client("acme", PLAN, levels=[Level("integrator:acme", limits)])
+    one = IntegratorRules("acme", PLAN, levels=[Level("integrator:acme", limits)])
     order, usage = one.read(FIELDS), Purse()
     click = click2dial.new_call(order, one, SETTINGS)
     attempt, charges = click.attempt, click.charges(POLICY)

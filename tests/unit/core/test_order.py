@@ -18,7 +18,7 @@ from esl_apps.core import dialstring
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.core.order import Client, Order
+from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.sandbox.wire.strings import brackets, separate
 from tests.support.scripted import ScriptedPolicy
 from tests.unit.core.test_dialstring import ATTACKS
@@ -40,21 +40,21 @@ class Rule:
     action: str
 
 
-def client(**more: Any) -> Client:
-    return Client("acme", PLAN, **more)
+def client(**more: Any) -> IntegratorRules:
+    return IntegratorRules("acme", PLAN, **more)
 
 
-def read(fields: Mapping[str, object], one: Client | None = None, **more: object) -> Order:
+def read(fields: Mapping[str, object], one: IntegratorRules | None = None, **more: object) -> Order:
     return (one or client()).read({**GOOD, **fields, **more})
 
 
-def faults(fields: Mapping[str, object], one: Client | None = None) -> list[tuple[str, str]]:
+def faults(fields: Mapping[str, object], one: IntegratorRules | None = None) -> list[tuple[str, str]]:
     with pytest.raises(Refused) as caught:
         (one or client()).read(fields)
     return [(fault.field, fault.code) for fault in caught.value.faults]
 
 
-def faults_of(one: Client | None = None, /, **more: object) -> list[tuple[str, str]]:
+def faults_of(one: IntegratorRules | None = None, /, **more: object) -> list[tuple[str, str]]:
     return faults({**GOOD, **more}, one)
 
 

@@ -23,7 +23,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call, CallEnded
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.limits import Limits
-from esl_apps.core.order import Client
+from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import OPEN, WRONG, Source
 from esl_apps.esl import server as server_module
 from esl_apps.esl.channel import Channel
@@ -74,7 +74,7 @@ class Judge:
         return OPEN if right else WRONG
 
 
-CLIENT = Client("acme", PLAN)
+CLIENT = IntegratorRules("acme", PLAN)
 POLICY = ScriptedPolicy(
     settings=replace(SETTINGS, callback_confirm=True),
     clients={"acme": CLIENT},
@@ -133,7 +133,7 @@ REFUSALS: dict[str, Flow] = {
     "click2dial from a phone": arriving(
         click2dial,
         "click2dial",
-        policy=replace(POLICY, clients={"acme": Client("acme", PLAN, caller_ids=["0119998888"])}),
+        policy=replace(POLICY, clients={"acme": IntegratorRules("acme", PLAN, caller_ids=["0119998888"])}),
     ),
     "inbound": arriving(inbound, "inbound", policy=replace(POLICY, queues={})),
 }

@@ -14,7 +14,7 @@ from openapi_spec_validator import OpenAPIV30SpecValidator
 from esl_apps.config.model import Rate
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.core.order import Client
+from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http import admin, integrator, openapi, schemas
 from esl_apps.http.access import Door, Holder
@@ -98,7 +98,7 @@ def test_route_that_is_added_is_served_and_described() -> None:
 
 
 def integrators_document() -> dict[str, Any]:
-    known = Client("acme", NumberPlan("ZA", r"^\d{3,4}$", {}, []))
+    known = IntegratorRules("acme", NumberPlan("ZA", r"^\d{3,4}$", {}, []))
     return openapi.document(integrator.API, {"Order": schemas.order(known)})
 
 
