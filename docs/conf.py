@@ -24,6 +24,7 @@ extensions = [
     "drawing",
     "benchmark",
     "walk",
+    "readme",
     "link_check",
 ]
 exclude_patterns = ["_ext", "_build"]

@@ -86,7 +86,29 @@ def uses(srcdir: Path, role: str) -> Iterator[tuple[str, str]]:
                 yield f"{page.relative_to(srcdir)}:{number}", match[1]
 
 
+#: A path in a text, if it begins with a folder of the repository: ``docs/howto/monitor.rst``, ``tests/golden``.
+_PATH = re.compile(r"(?<![\w./-])(?:docs|conf|dialplan|esl_apps|tests|tools|benchmarks)/[\w./-]*[\w/](?![\w*…{])")
+#: The files whose texts name pages of the docs, apart from the docs themselves.
+_CODE = ("esl_apps", "tests", "benchmarks", "tools", "conf", "dialplan")
+
+
+def _named_paths() -> Iterator[tuple[str, str]]:
+    """The paths that the repository's root documents name, and the pages that code and configuration name."""
+    for document in sorted(ROOT.glob("*.rst")):
+        for literal in re.findall(r"``([^`]+)``", document.read_text(encoding="utf-8")):
+            if (match := _PATH.fullmatch(literal)) and not re.search(r"[A-Z]{3}", literal):
+                yield document.name, match[0]
+    for folder in _CODE:
+        for file in sorted((ROOT / folder).rglob("*")):
+            if file.suffix in (".py", ".yml", ".xml", ".conf", ".service", ".rst", ".lua"):
+                for page in re.findall(r"\bdocs/[a-z_/-]{3,}\.(?:rst|txt|svg|csv)\b", file.read_text(encoding="utf-8")):
+                    yield str(file.relative_to(ROOT)), page
+
+
 def _check(app: Sphinx) -> None:
+    for place, path in _named_paths():
+        if not (ROOT / path).exists():
+            _log.warning("%s: no such file in the repository: %s", place, path)
     for place, path in uses(Path(app.srcdir), "repo"):
         if not (ROOT / path).exists():
             _log.warning("%s: no such file in the repository: %s", place, path)
