@@ -21,8 +21,8 @@ test-pythons: $(STAMP)
 	$(BIN)/python tools/pythons.py -- tests/unit -n $(or $(WORKERS),2) $(PYTEST_ARGS)
 
 lint: $(STAMP) docs
-	$(BIN)/ruff check esl_apps tests benchmarks tools docs
-	$(BIN)/ruff format --check -q esl_apps tests benchmarks tools docs
+	$(BIN)/ruff check esl_apps tests benchmarks tools examples docs
+	$(BIN)/ruff format --check -q esl_apps tests benchmarks tools examples docs
 	$(BIN)/mypy
 	$(BIN)/python tools/style.py --quiet
 

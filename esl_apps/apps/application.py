@@ -15,6 +15,9 @@ from esl_apps.core.call import Call, Leg
 from esl_apps.core.terms import CALLEE
 from esl_apps.core.timed_call import TimedCall
 
+INTERFACE = 1
+"""The version of the interface for applications, ``esl_apps.apps.interface``."""
+
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 Arrive = Callable[[Call, Arrival, AppPolicy, Host], None]
@@ -59,6 +62,8 @@ class Application:
     """Its name in records, metrics and logs."""
     path: str
     """The first part of its path on the event socket."""
+    interface: int = INTERFACE
+    """The version of the interface that it was written for."""
     title: str
     """One line for people: what its callers get."""
     arrive: Arrive | None = None
@@ -74,7 +79,7 @@ class Application:
     headers: Sequence[str] = ()
     """SIP headers with which registered phones reach it, whatever number they dial."""
     settings: type[msgspec.Struct] | None = None
-    """Its own section of the configuration, ``applications.REF``."""
+    """The type of its own section of the configuration, ``applications.REF``. Without the section it is switched off."""
     refuses: bool = False
     """Its callers are refused unanswered, so that only their hang-up needs to be heard."""
     session: bool = False
@@ -93,6 +98,8 @@ class Application:
         for name, value in (("ref", self.ref), ("path", self.path)):
             if not _NAME.fullmatch(value):
                 raise ValueError(f"{name}: expected letters, digits and ._-, not {value!r}")
+        if self.interface != INTERFACE:
+            raise ValueError(f"interface: written for version {self.interface}, this esl_apps has {INTERFACE}")
         if not self.title:
             raise ValueError("title: expected a line for people")
         if self.arrive is None and self.restore is None:

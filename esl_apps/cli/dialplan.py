@@ -94,6 +94,8 @@ def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str 
 
     default: list[str] = []
     for application in APPLICATIONS.values():
+        if application.settings is not None and application.ref not in _section(config, "applications"):
+            continue
         for extension in application.extensions(config) if application.extensions else ():
             title, path = _title(extension), "/".join(extension.path)
             if extension.numbers:

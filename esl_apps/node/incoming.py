@@ -67,7 +67,7 @@ class Incoming:
         try:
             if visit.carried and (placed := application(visit.channel.variable("esl_app") or "")).placed:
                 self._go_on(visit, placed)
-            elif app is None or app.arrive is None:
+            elif app is None or app.arrive is None or not self._services.policy.serves(app):
                 visit.settle()
                 visit.refuse(f"no application at {path}")
             else:

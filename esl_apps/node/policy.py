@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from esl_apps.apps import APPLICATIONS, disa, inbound
+from esl_apps.apps.application import Application
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Integrator
 from esl_apps.config.problems import ConfigError
@@ -73,6 +74,10 @@ class Policy:
 
     def own(self, ref: str) -> Any:
         return self.own_settings[ref]
+
+    def serves(self, app: Application) -> bool:
+        """Whether an application is switched on."""
+        return app.settings is None or app.ref in self.own_settings
 
     # Rules --------------------------------------------------------------------------------------------
 
@@ -227,13 +232,13 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
 
 
 def own_settings(config: Config) -> dict[str, msgspec.Struct]:
-    """The settings of installed applications. :raises ConfigError: one is missing, malformed, or of none of them."""
+    """The settings of installed applications. :raises ConfigError: they are malformed, or of none that is installed."""
     wanted = {app.ref: app.settings for app in APPLICATIONS.values() if app.settings is not None}
     if unknown := config.applications.keys() - wanted.keys():
         known = f"those with settings are: {', '.join(sorted(wanted))}" if wanted else "none with settings is installed"
         raise ConfigError(f"no such application; {known}", f"applications.{min(unknown)}")
     try:
-        return {(path := ref): msgspec.convert(config.applications.get(ref, {}), kind) for ref, kind in wanted.items()}
+        return {(path := ref): msgspec.convert(section, wanted[ref]) for ref, section in config.applications.items()}
     except msgspec.ValidationError as error:
         raise ConfigError(str(error), f"applications.{path}") from None
 

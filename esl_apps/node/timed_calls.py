@@ -53,7 +53,7 @@ class TimedCallPoller:
     def _poll(self) -> None:
         while True:
             gevent.sleep(POLL)
-            if self._services.readiness.reasons():
+            if self._services.readiness.reasons() or not self._services.policy.serves(self._application):
                 continue
             try:
                 while (call := self._store.claim_due(time.time(), LEASE)) is not None:

@@ -32,10 +32,10 @@ from esl_apps.http.autodial import read_order
 from esl_apps.store import keys
 from esl_apps.store.cards import CardStore
 from esl_apps.store.script import sha_of, text_of
+from esl_apps.testing import ScriptedPolicy
 from tests.attack import grammar
 from tests.attack.switchboard import Switchboard, channel
 from tests.support.peer import UUID
-from tests.support.scripted import ScriptedPolicy
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
 SETTINGS = Settings(

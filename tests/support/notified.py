@@ -25,7 +25,7 @@ from esl_apps.core.limits import CALLS_PER_HOUR, Limits, Refusal
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Source
 from esl_apps.core.record import Record
-from tests.support.scripted import (
+from esl_apps.testing import (
     PLAN,
     SETTINGS,
     Purse,

@@ -134,6 +134,7 @@ BELOW = {
     "net": set(),
     "core": set(),
     "apps": {"core"},
+    "testing": {"apps", "core"},
     "esl": {"core", "net"},
     "config": {"core", "net"},
     "observe": {"esl"},

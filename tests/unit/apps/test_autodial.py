@@ -12,8 +12,8 @@ from esl_apps.apps.autodial import AutodialCall, AutodialOrder
 from esl_apps.apps.settings import Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account
+from esl_apps.testing import PLAN, Purse, ScriptedCall, ScriptedPolicy, ended, host, talks
 from tests.support.desk import ACCOUNT, Desk
-from tests.support.scripted import PLAN, Purse, ScriptedCall, ScriptedPolicy, ended, host, talks
 
 POLICY = ScriptedPolicy(cards=Desk())
 ORDER = AutodialOrder(PLAN.read("0825556666"), PLAN.read("0820001234"), None, 0.0, retain_cid=False, media_id=None)

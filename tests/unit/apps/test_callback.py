@@ -17,8 +17,8 @@ from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import Limits
 from esl_apps.core.timed_call import Frequency, Scheduled, TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.testing import SETTINGS, ScriptedCall, ScriptedPolicy, ended, host, talks
 from tests.support.desk import Desk
-from tests.support.scripted import SETTINGS, ScriptedCall, ScriptedPolicy, ended, host, talks
 
 NUMBER = "27825556666"
 CARD = Card("c1", "acme", None, NUMBER, active=True)

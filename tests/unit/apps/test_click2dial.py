@@ -19,7 +19,7 @@ from esl_apps.core.limits import Refusal
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.record import Record
 from esl_apps.core.unavailable import StoreUnavailable
-from tests.support.scripted import (
+from esl_apps.testing import (
     PLAN,
     SETTINGS,
     Purse,

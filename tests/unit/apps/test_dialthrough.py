@@ -14,8 +14,8 @@ from esl_apps.apps.context import Arrival
 from esl_apps.apps.settings import Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.dialstring import Endpoints
+from esl_apps.testing import SETTINGS, Purse, ScriptedCall, ScriptedPolicy, Step, ended, fails, host, talks
 from tests.support.desk import ACCOUNT, CARD, NUMBER, PIN, Desk
-from tests.support.scripted import SETTINGS, Purse, ScriptedCall, ScriptedPolicy, Step, ended, fails, host, talks
 
 CALLEE = "0820001234"
 

@@ -12,7 +12,7 @@ from esl_apps.apps.settings import Queue
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Ended, Leg
 from esl_apps.core.record import Record
-from tests.support.scripted import (
+from esl_apps.testing import (
     PLAN,
     ScriptedCall,
     ScriptedPolicy,

@@ -25,7 +25,7 @@ from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Source
 from esl_apps.core.unavailable import StoreUnavailable
-from tests.support.scripted import SETTINGS, Purse, ScriptedCall, ScriptedPolicy, Step, ended, host, talks
+from esl_apps.testing import SETTINGS, Purse, ScriptedCall, ScriptedPolicy, Step, ended, host, talks
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+1876"])
 SETTINGS = replace(SETTINGS, plan=PLAN)

@@ -16,7 +16,7 @@ from esl_apps.core.cards import Account, Card
 from esl_apps.core.limits import Limits
 from esl_apps.core.pins import LOCKED, OPEN, WRONG, Source, source_of
 from esl_apps.core.unavailable import StoreUnavailable
-from tests.support.scripted import PLAN, ScriptedCall, ScriptedPolicy
+from esl_apps.testing import PLAN, ScriptedCall, ScriptedPolicy
 
 RIGHT, NOBODYS, INACTIVE = "482190735", "111111111", "333333333"
 CALLER, STRANGER = "0825556666", "0845550000"

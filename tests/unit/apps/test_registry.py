@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 import esl_apps.apps as registry
 from esl_apps.apps import APPLICATIONS, ApplicationError, add, application, load_installed
-from esl_apps.apps.application import Application, Timed
+from esl_apps.apps.application import Application, Extension, Timed
 from esl_apps.cli import demo, dialplan
+from esl_apps.config.model import Config
+from esl_apps.config.problems import ConfigError
+from esl_apps.node import policy
+from esl_apps.node.policy import own_settings
 from tests.support import ROOT
 
 SHIPPED: dict[str, Any] = yaml.safe_load((ROOT / "conf" / "esl_apps.yml").read_text())
@@ -23,7 +28,8 @@ SHIPPED: dict[str, Any] = yaml.safe_load((ROOT / "conf" / "esl_apps.yml").read_t
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Application]]:
     """A registry that the test may change."""
     mine = dict(APPLICATIONS)
-    monkeypatch.setattr(registry, "APPLICATIONS", mine)
+    for module in (registry, dialplan, policy):
+        monkeypatch.setattr(module, "APPLICATIONS", mine)
     load_installed.cache_clear()
     yield mine
     load_installed.cache_clear()
@@ -64,6 +70,7 @@ def test_application_has_golden_records(ref: str) -> None:
         ({"ref": ""}, "ref"),
         ({"path": "wakeup/x"}, "path"),
         ({"title": ""}, "title"),
+        ({"interface": 99}, "interface"),
         ({"arrive": None}, "arrive"),
         ({"headers": ()}, "extensions"),
         ({"timed": Timed(due=served, store="wakeups")}, "restore"),  # type: ignore[arg-type]
@@ -110,3 +117,44 @@ def test_installed_application_that_cant_be_used_is_named(
 def test_application_unknown_here_is_one_that_nothing_serves() -> None:
     unknown = application("elsewhere")
     assert (unknown.arrive, unknown.placed, unknown.session) == (None, False, False)
+
+
+class Own(msgspec.Struct, forbid_unknown_fields=True):
+    number: str
+
+
+def numbers_of(config: Mapping[str, Any]) -> list[Extension]:
+    return [Extension(["wakeup"], [config["applications"]["wakeup"]["number"]], "applications.wakeup.number")]
+
+
+OWN = replace(WAKEUP, settings=Own, headers=(), extensions=numbers_of)
+
+
+def test_dialplan_has_an_added_application_once_it_is_configured(own_registry: dict[str, Application]) -> None:
+    add(OWN)
+    assert "wakeup" not in dialplan.render(SHIPPED)[dialplan.PUBLIC]
+    config = {**SHIPPED, "applications": {"wakeup": {"number": "0115553000"}}}
+    assert "/wakeup async full" in dialplan.render(config)[dialplan.PUBLIC]
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"wakeup": {}}, "applications.wakeup: .*number"),
+        ({"wakeup": {"number": 5}}, "applications.wakeup: "),
+        ({"wakeup": {"number": "1", "colour": "red"}}, "applications.wakeup: .*colour"),
+        ({"elsewhere": {}}, "applications.elsewhere: no such application"),
+    ],
+)
+def test_settings_that_cant_be_read_name_the_application(
+    own_registry: dict[str, Application], section: dict[str, Any], said: str
+) -> None:
+    add(OWN)
+    with pytest.raises(ConfigError, match=said):
+        own_settings(Config(applications=section))
+
+
+def test_settings_are_of_the_applications_own_type(own_registry: dict[str, Application]) -> None:
+    add(OWN)
+    assert own_settings(Config(applications={"wakeup": {"number": "1"}})) == {"wakeup": Own("1")}
+    assert own_settings(Config()) == {}

@@ -9,7 +9,7 @@ import pytest
 from esl_apps.core import call as call_module
 from esl_apps.core.call import API_VERSION, Bridged, Call, CallEnded, Leg
 from esl_apps.esl.channel import Channel
-from tests.support.scripted import ScriptedCall
+from esl_apps.testing import ScriptedCall
 
 METHODS = [name for name, member in vars(Call).items() if inspect.isfunction(member) and not name.startswith("_")]
 PROPERTIES = [name for name, member in vars(Call).items() if isinstance(member, property)]

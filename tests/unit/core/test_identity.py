@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from esl_apps.core import identity
-from tests.support.scripted import ScriptedCall
+from esl_apps.testing import ScriptedCall
 
 TRUNK, STRANGER = "10.0.0.1", "192.0.2.1"
 

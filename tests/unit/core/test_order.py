@@ -20,7 +20,7 @@ from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.sandbox.wire.strings import brackets, separate
-from tests.support.scripted import ScriptedPolicy
+from esl_apps.testing import ScriptedPolicy
 from tests.unit.core.test_dialstring import ATTACKS
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")

@@ -29,9 +29,9 @@ from esl_apps.esl import server as server_module
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
+from esl_apps.testing import PLAN, SETTINGS, Purse, ScriptedPolicy
 from tests.support.call_switch import B, CallSwitch, answers, application, bridge_over, ends, new_call, rings
 from tests.support.peer import complete, dial, event, raw_event
-from tests.support.scripted import PLAN, SETTINGS, Purse, ScriptedPolicy
 
 PIN, CALLEE, DID = "482190735", "0820001234", "27115550000"
 ACCOUNT, CARD = Account("acme"), Card("c1", "acme", None, None, active=True)

@@ -1,4 +1,7 @@
-"""A ``Call`` that follows a script: what B does, when the caller leaves. No socket, no sleep."""
+"""Doubles for the tests of applications: a call that follows a script, a policy of fixed answers, a node's part.
+
+No socket and no sleep: what B does and when the caller leaves is in the script.
+"""
 
 from __future__ import annotations
 
@@ -54,11 +57,11 @@ class ScriptedPolicy:
     number: str | None = None
     """The caller's."""
     is_attested: bool = False
-    sections: Mapping[str, Any] = field(default_factory=dict)
     """Applications' own, by reference."""
     media: frozenset[str] = frozenset({"announcement"})
     trusts: bool = False
     pin_source: Source = SOURCE
+    own_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def entrance(self, account_id: str, name: str) -> Entrance | None:
         return self.entrances.get((account_id, name))
@@ -82,7 +85,7 @@ class ScriptedPolicy:
         return account.caller_id or self.rules.default_caller_id or "anonymous"
 
     def own(self, ref: str) -> Any:
-        return self.sections[ref]
+        return self.own_settings[ref]
 
     def is_media(self, name: str) -> bool:
         return name in self.media
