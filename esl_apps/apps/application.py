@@ -79,7 +79,8 @@ class Application:
     headers: Sequence[str] = ()
     """SIP headers with which registered phones reach it, whatever number they dial."""
     settings: type[msgspec.Struct] | None = None
-    """The type of its own section of the configuration, ``applications.REF``. Without the section it is switched off."""
+    """The type of its own section of the configuration, ``applications.REF``. Without the section it is switched
+    off."""
     refuses: bool = False
     """Its callers are refused unanswered, so that only their hang-up needs to be heard."""
     session: bool = False

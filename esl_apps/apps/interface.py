@@ -9,8 +9,8 @@ An application is a package with an entry point in the group ``esl_apps.applicat
 
 Rules for every handler: make the attempt known (``host.begin``, :meth:`Session.open`) before you answer or dial. Let
 :class:`CallEnded` pass; :meth:`Session.run` catches it. End with exactly one record per attempt, which
-:meth:`Session.run` and :func:`conclude` see to. Hold nothing in the process that must outlive it, since another node may
-go on with the call: what that needs is in ``Attempt.order`` or in a timed call's ``data``.
+:meth:`Session.run` and :func:`conclude` see to. Hold nothing in the process that must outlive it, since another node
+may go on with the call: what that needs is in ``Attempt.order`` or in a timed call's ``data``.
 
 :data:`VERSION` grows when something here changes so that an application must change too. Names that are not listed in
 ``__all__`` may change at any time.
