@@ -37,7 +37,7 @@ SOURCE = Source("27825556666", "192.0.2.1", "dialthrough", "27115551000")
 
 
 class OpenGuard:
-    """``Guard`` that locks nobody out."""
+    """``Guard`` that locks no caller out."""
 
     def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
         return OPEN if right else WRONG
@@ -120,13 +120,13 @@ class Purse:
         return self.refusal
 
 
-#: What a bridge does: tells of its progress, then gives its outcome or raises CallEnded.
+#: One bridge: reports its progress, then returns its outcome or raises CallEnded.
 Step = Callable[[Progress], Bridged]
 
 
 @dataclass
 class ScriptedCall:
-    """``bridges`` are taken in turn; ``end`` is what ``ended()`` tells."""
+    """``Call`` that follows a script: ``bridges`` are taken in turn, ``end`` is the value of ``ended()``."""
 
     bridges: list[Step] = field(default_factory=list)
     end: Ended = field(default_factory=lambda: Ended(1010.0, Leg("A", ended_at=1010.0), None))
@@ -139,7 +139,7 @@ class ScriptedCall:
     gone_at: str = ""
     """The first call of this method finds that the caller has left."""
     keyed: list[str] = field(default_factory=list)
-    """What ``collect`` and ``collect_pin`` give, in turn."""
+    """The values of ``collect`` and ``collect_pin``, in turn."""
     log: list[tuple[Any, ...]] = field(default_factory=list)
 
     def _do(self, *what: Any) -> None:
