@@ -92,7 +92,7 @@ class ScriptedPolicy:
 
 
 def host(begun: list[Attempt], usage: Purse | None = None, **more: Any) -> Host:
-    """A node that collects the attempts it is told of."""
+    """A node's part that collects the attempts begun."""
     return Host(begun.append, usage or Purse(), **more)
 
 
