@@ -57,11 +57,11 @@ class ScriptedPolicy:
     number: str | None = None
     """The caller's."""
     is_attested: bool = False
-    """Applications' own, by reference."""
     media: frozenset[str] = frozenset({"announcement"})
     trusts: bool = False
     pin_source: Source = SOURCE
     own_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of applications, by reference."""
 
     def entrance(self, account_id: str, name: str) -> Entrance | None:
         return self.entrances.get((account_id, name))
