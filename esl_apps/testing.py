@@ -61,7 +61,7 @@ class ScriptedPolicy:
     trusts: bool = False
     pin_source: Source = SOURCE
     own_settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of applications, by reference."""
+    """By application."""
 
     def entrance(self, account_id: str, name: str) -> Entrance | None:
         return self.entrances.get((account_id, name))
