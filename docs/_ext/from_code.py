@@ -7,6 +7,7 @@ Each directive writes reStructuredText and has Sphinx parse it. A difference bet
 from __future__ import annotations
 
 import argparse
+import ast
 import csv
 import json
 import re
@@ -399,6 +400,41 @@ class OpenApiSchemas(Generated):
             yield ""
 
 
+# Redis --------------------------------------------------------------------------------------------
+
+
+def _redis_keys() -> Iterator[tuple[str, str, str]]:
+    """The name, the key with capitals for its parameters, and the meaning of each key of ``store/keys.py``."""
+    from esl_apps.store import keys
+
+    source = (ROOT / "esl_apps" / "store" / "keys.py").read_text()
+    lines = source.split("\n")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef):
+            parameters = [argument.arg.upper() for argument in node.args.args]
+            meaning = (ast.get_docstring(node) or "").replace("``", "`")
+            yield node.name, getattr(keys, node.name)(*parameters), " ".join(meaning.split())
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            meaning = lines[node.lineno - 2].removeprefix("#: ").replace("``", "`")
+            yield node.targets[0].id, getattr(keys, node.targets[0].id), meaning
+
+
+class RedisKeys(Generated):
+    """Every key in Redis; ``reference/redis_keys.csv`` says how long each is kept."""
+
+    def lines(self) -> Iterator[str]:
+        with (ROOT / "docs/reference/redis_keys.csv").open(encoding="utf-8") as file:
+            kept = {row["name"]: row["kept"] for row in csv.DictReader(file)}
+        rows = []
+        for name, key, meaning in _redis_keys():
+            if name not in kept:
+                _log.warning("reference/redis_keys.csv doesn't say how long %s (store/keys.py) is kept", name)
+            rows.append([f"``{key}``", kept.pop(name, ""), text(meaning)])
+        for name in kept:
+            _log.warning("reference/redis_keys.csv: store/keys.py has no %s", name)
+        yield from table(["Key", "Kept", "Contents"], rows, "38 14 48")
+
+
 # Applications -------------------------------------------------------------------------------------
 
 
@@ -489,6 +525,7 @@ class NotificationSchema(Generated):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("notification", Notification)
+    app.add_directive("redis-keys", RedisKeys)
     app.add_directive("notification-schema", NotificationSchema)
     app.add_directive("applications-table", ApplicationsTable)
     app.add_directive("config-keys", ConfigKeys)
