@@ -76,7 +76,7 @@ def arrives(
     return sandbox.outside(f"2782{number[-7:]}", Script()).dial(number)
 
 
-def test_hazard_06_a_lingering_client_does_not_pin_the_channel_for_ever(
+def test_hazard_06_lingering_client_does_not_pin_the_channel(
     sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that forgets to leave: its application hangs in something else when the caller goes."""
@@ -105,7 +105,7 @@ def test_hazard_06_a_lingering_client_does_not_pin_the_channel_for_ever(
     assert is_shown(sandbox, DID)
 
 
-def test_hazard_06_with_exit_the_channel_is_gone_at_once(sandbox: SandboxRig, serve: Serve) -> None:
+def test_hazard_06_exit_frees_the_channel_at_once(sandbox: SandboxRig, serve: Serve) -> None:
     ended: list[Event | None] = []
 
     def application(session: OutboundSession) -> None:
@@ -120,7 +120,7 @@ def test_hazard_06_with_exit_the_channel_is_gone_at_once(sandbox: SandboxRig, se
     assert [one.get("Hangup-Cause") for one in ended if one] == ["ORIGINATOR_CANCEL"]
 
 
-def test_hazard_07_other_calls_events_are_not_heard(
+def test_hazard_07_events_of_other_calls_do_not_come(
     sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
 ) -> None:
     naively: list[str] = []
@@ -148,9 +148,7 @@ def test_hazard_07_other_calls_events_are_not_heard(
     assert [one.get("Caller-Destination-Number") for one in ours] == [SECOND_DID]
 
 
-def test_hazard_08_many_variables_cost_one_look_of_the_switch(
-    sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
-) -> None:
+def test_hazard_08_many_variables_take_one_tick(sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively) -> None:
     """FreeSWITCH looks at a socket every 20 ms: an execute each costs a tick each."""
     variables = {f"esl_test_{i}": str(i) for i in range(10)}
     took: dict[str, float] = {}
@@ -179,7 +177,7 @@ def test_hazard_08_many_variables_cost_one_look_of_the_switch(
     assert took["ours"] < took["naive"] / 3
 
 
-def test_hazard_09_a_draining_node_lets_the_switch_go_to_the_next(
+def test_hazard_09_draining_node_sends_the_switch_to_the_next(
     sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
 ) -> None:
     """Only a refused connection does: one that is accepted and not served holds the caller for ever."""
@@ -227,9 +225,7 @@ def strands_one(sandbox: SandboxRig, port: int) -> bool:
     return any(stranded(sandbox, arrives(sandbox, port)) for _ in range(5))
 
 
-def test_hazard_10_a_caller_too_many_gets_a_cause_and_not_silence(
-    sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
-) -> None:
+def test_hazard_10_caller_too_many_gets_a_cause(sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively) -> None:
     def closes(peer: Peer) -> None:
         peer.close()
 
@@ -249,7 +245,7 @@ def test_hazard_10_a_caller_too_many_gets_a_cause_and_not_silence(
     assert call.leg.status == 503
 
 
-def test_hazard_12_executes_sent_at_once_run_in_their_order(
+def test_hazard_12_executes_sent_at_once_run_in_order(
     sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
 ) -> None:
     order: dict[str, list[str]] = {}
@@ -292,9 +288,7 @@ def switch_to(sandbox: SandboxRig, **more: object) -> Switch:
     return switch
 
 
-def test_hazard_13_the_quotes_keep_async_full_together(
-    sandbox: SandboxRig, sandbox_switch: Switch, serve: Serve
-) -> None:
+def test_hazard_13_quotes_keep_async_full_together(sandbox: SandboxRig, sandbox_switch: Switch, serve: Serve) -> None:
     sandbox.phone("1000", Script(answer_after=0.0))
     entered: list[tuple[str | None, bool]] = []
 
@@ -315,7 +309,7 @@ def test_hazard_13_the_quotes_keep_async_full_together(
     assert entered == [("full", True)]
 
 
-def test_hazard_14_a_custom_event_reaches_the_switchs_listeners(sandbox: SandboxRig, serve: Serve) -> None:
+def test_hazard_14_custom_event_reaches_listeners(sandbox: SandboxRig, serve: Serve) -> None:
     """With the ``Unique-ID`` of a live channel it would go to that channel instead."""
     heard: list[str | None] = []
     listener = switch_to(

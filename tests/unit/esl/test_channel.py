@@ -79,7 +79,7 @@ def bridge(
 # Beginning --------------------------------------------------------------------------------------------
 
 
-def test_a_call_begins_without_its_watchdog_and_hears_its_two_legs_alone() -> None:
+def test_begin_takes_the_watchdog_off_and_subscribes() -> None:
     made, switch, _session = new_call({})
     made.begin("ref-1", watched=True)
     switch.settle()
@@ -92,14 +92,14 @@ def test_a_call_begins_without_its_watchdog_and_hears_its_two_legs_alone() -> No
     ]
 
 
-def test_a_call_that_we_placed_has_no_watchdog() -> None:
+def test_begin_of_a_placed_call_takes_no_watchdog_off() -> None:
     made, switch, _session = new_call({})
     made.begin("ref-1", watched=False)
     switch.settle()
     assert switch.commands[0] == f"filter Unique-ID {UUID}"
 
 
-def test_what_a_flow_reads_of_its_call() -> None:
+def test_channel_gives_its_variables_headers_and_times() -> None:
     made, _switch, _session = new_call(
         {
             "Caller-Destination-Number": "27115550000",
@@ -119,14 +119,14 @@ def test_what_a_flow_reads_of_its_call() -> None:
 # Telling ----------------------------------------------------------------------------------------------
 
 
-def test_variables_go_as_one(call: Call) -> None:
+def test_set_sends_all_variables_in_one_execute(call: Call) -> None:
     made, switch = call
     made.set({"a": "1", "b": "2"})
     switch.settle()
     assert switch.executed == [("multiset", "^^|a=1|b=2")]
 
 
-def test_a_variables_value_begins_nothing_of_its_own(call: Call) -> None:
+def test_set_with_an_expandable_value_encodes_it(call: Call) -> None:
     """No second command, no second variable, and nothing that the switch would expand or run."""
     made, switch = call
     made.set({"a": "1\n\napi shutdown", "b": "${system(id)}|c='2"})
@@ -135,7 +135,7 @@ def test_a_variables_value_begins_nothing_of_its_own(call: Call) -> None:
     assert not any(command.startswith("api") for command in switch.commands)
 
 
-def test_a_hang_up_with_a_cause_ends_the_call(call: Call) -> None:
+def test_hangup_with_a_cause_raises_call_ended(call: Call) -> None:
     made, switch = call
     switch.scripts["hangup"] = lambda _uuid: event("CHANNEL_HANGUP")
     with pytest.raises(CallEnded) as caught:
@@ -144,7 +144,7 @@ def test_a_hang_up_with_a_cause_ends_the_call(call: Call) -> None:
     assert switch.executed == [("hangup", "USER_BUSY")]
 
 
-def test_a_refusal_carries_a_header_of_one_name_twice(call: Call) -> None:
+def test_respond_with_one_header_twice_sends_both(call: Call) -> None:
     """By spaces behind the variable's name: a name that is set twice keeps the last (hazard 31)."""
     made, switch = call
     switch.scripts["respond"] = lambda _uuid: event("CHANNEL_HANGUP")
@@ -155,7 +155,7 @@ def test_a_refusal_carries_a_header_of_one_name_twice(call: Call) -> None:
     ]
 
 
-def test_early_media_is_played_unanswered(call: Call) -> None:
+def test_play_early_answers_nothing(call: Call) -> None:
     made, switch = call
     made.play_early("unavailable", 5)
     assert switch.executed == [("pre_answer", ""), ("playback", "/prompts/8000/unavailable.wav")]
@@ -164,7 +164,7 @@ def test_early_media_is_played_unanswered(call: Call) -> None:
 # Bridging ---------------------------------------------------------------------------------------------
 
 
-def test_b_rings_answers_and_hangs_up(call: Call) -> None:
+def test_bridge_reports_ringing_answer_and_hangup(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: b"".join(
         [rings(), answers(), bridge_over(uuid), ends("NORMAL_CLEARING", 16, answered=True)]
@@ -177,7 +177,7 @@ def test_b_rings_answers_and_hangs_up(call: Call) -> None:
     assert (bridged.answered, bridged.code, bridged.bleg.uuid) == (True, 16, B)
 
 
-def test_from_a_bridge_on_a_call_keeps_what_is_asked_for_later_alone() -> None:
+def test_bridge_drops_headers_that_are_not_read_later() -> None:
     made, switch, session = new_call(
         {"Channel-Read-Codec-Rate": 16000, "Caller-Channel-Answered-Time": at(2), "variable_esl_callee": "1000"}
     )
@@ -197,14 +197,14 @@ def test_from_a_bridge_on_a_call_keeps_what_is_asked_for_later_alone() -> None:
     switch.greenlet.kill()
 
 
-def test_b_is_dialled_with_its_variables(call: Call) -> None:
+def test_bridge_dials_with_the_legs_variables(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: bridge_over(uuid, originate_disposition="USER_BUSY")
     bridge(made)
     assert switch.executed == [("bridge", "{^^!esl_bleg=ref-1}user/1000")]
 
 
-def test_early_media_is_no_answer(call: Call) -> None:
+def test_bridge_with_early_media_is_not_answered(call: Call) -> None:
     """Nor is the bridge that FreeSWITCH makes of it (hazard 19)."""
     made, switch = call
     media = event("CHANNEL_PROGRESS_MEDIA", {"Caller-Channel-Progress-Media-Time": at(2)}, uuid=B)
@@ -219,7 +219,7 @@ def test_early_media_is_no_answer(call: Call) -> None:
     ("cause", "q850"),
     [("USER_BUSY", 17), ("CALL_REJECTED", 21), ("UNALLOCATED_NUMBER", 1), ("NORMAL_TEMPORARY_FAILURE", 41)],
 )
-def test_why_b_did_not_answer_is_bs_own_word(call: Call, cause: str, q850: int) -> None:
+def test_bridge_that_fails_has_the_cause_of_b(call: Call, cause: str, q850: int) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: b"".join(
         # What A says may be something else (hazard 23).
@@ -229,7 +229,7 @@ def test_why_b_did_not_answer_is_bs_own_word(call: Call, cause: str, q850: int) 
     assert (bridged.answered, bridged.code, bridged.cause) == (False, q850, cause)
 
 
-def test_a_code_that_the_far_end_gave_is_kept(call: Call) -> None:
+def test_bridge_that_fails_keeps_the_far_ends_code(call: Call) -> None:
     """A ``Reason`` header overrides what the cause's name would give."""
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: ends("CALL_REJECTED", 55) + bridge_over(uuid)
@@ -245,7 +245,7 @@ def test_a_code_that_the_far_end_gave_is_kept(call: Call) -> None:
         ("outbound-bridge-no-answer.esl", "NO_ANSWER", 19),
     ],
 )
-def test_where_b_said_nothing_a_recorded_bridge_tells_why(call: Call, capture: str, cause: str, q850: int) -> None:
+def test_bridge_of_a_recording_without_b_has_the_cause_of_a(call: Call, capture: str, cause: str, q850: int) -> None:
     made, switch = call
     frames = [frame for data in recorded(capture) for frame in Framer().feed(data)]
     (over,) = [
@@ -261,7 +261,7 @@ def test_where_b_said_nothing_a_recorded_bridge_tells_why(call: Call, capture: s
     assert (bridged.answered, bridged.cause, bridged.code) == (False, cause, q850)
 
 
-def test_nobody_answers_in_time(call: Call) -> None:
+def test_bridge_without_an_answer_times_out(call: Call) -> None:
     """The application's time-out, on the leg itself: the switch's own do not hold in early media (hazard 19)."""
     made, switch = call
     bridging: list[str] = []
@@ -272,7 +272,7 @@ def test_nobody_answers_in_time(call: Call) -> None:
     assert (bridged.answered, bridged.timed_out, bridged.code) == (False, True, 19)
 
 
-def test_an_answer_that_crosses_the_time_out_joins_nobody(call: Call) -> None:
+def test_bridge_whose_answer_crosses_the_timeout_is_not_joined(call: Call) -> None:
     made, switch = call
     bridging: list[str] = []
     switch.scripts["bridge"] = lambda uuid: bridging.append(uuid) or rings()  # type: ignore[func-returns-value]
@@ -285,7 +285,7 @@ def test_an_answer_that_crosses_the_time_out_joins_nobody(call: Call) -> None:
     assert "answered" not in [what for what, _, _ in seen]
 
 
-def test_a_call_has_a_longest_time(call: Call) -> None:
+def test_bridge_longer_than_allowed_is_ended(call: Call) -> None:
     made, switch = call
     bridging: list[str] = []
     switch.scripts["bridge"] = lambda uuid: bridging.append(uuid) or answers()  # type: ignore[func-returns-value]
@@ -294,7 +294,7 @@ def test_a_call_has_a_longest_time(call: Call) -> None:
     assert "api hupall ALLOTTED_TIMEOUT esl_bleg ref-1" in switch.commands
 
 
-def test_of_several_phones_the_one_that_a_is_bridged_with_is_b(call: Call) -> None:
+def test_bridge_of_several_phones_takes_the_one_bridged(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: b"".join(
         [
@@ -316,7 +316,7 @@ def test_of_several_phones_the_one_that_a_is_bridged_with_is_b(call: Call) -> No
     )
 
 
-def test_of_several_phones_that_failed_the_switchs_summary_counts(call: Call) -> None:
+def test_bridge_of_several_phones_that_fail_picks_the_best_cause(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: b"".join(
         [
@@ -328,7 +328,7 @@ def test_of_several_phones_that_failed_the_switchs_summary_counts(call: Call) ->
     assert bridge(made, to=("1000", "1001")).code == 17
 
 
-def test_a_second_bridge_knows_nothing_of_the_first(call: Call) -> None:
+def test_bridge_after_another_forgets_the_first(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: ends("NETWORK_OUT_OF_ORDER", 38) + bridge_over(uuid)
     assert bridge(made).gateway_failed
@@ -336,7 +336,7 @@ def test_a_second_bridge_knows_nothing_of_the_first(call: Call) -> None:
     assert bridge(made).code == 17
 
 
-def test_a_bridge_that_the_switch_refuses_is_a_lost_call_and_no_busy_phone(call: Call) -> None:
+def test_bridge_that_the_switch_refuses_loses_the_call(call: Call) -> None:
     made, switch = call
     switch.answers["sendmsg"] = reply("-ERR invalid session id")
     switch.scripts["bridge"] = lambda _uuid: b""
@@ -346,7 +346,7 @@ def test_a_bridge_that_the_switch_refuses_is_a_lost_call_and_no_busy_phone(call:
     assert made.ended().lost
 
 
-def test_a_caller_who_left_before_the_flow_began_is_found_gone_by_its_first_step(elsewhere: Ends) -> None:
+def test_begin_after_the_caller_left_ends_the_first_step(elsewhere: Ends) -> None:
     made, switch, session = new_call({}, elsewhere)
     switch.greenlet.kill()
     switch.peer.close()
@@ -356,7 +356,7 @@ def test_a_caller_who_left_before_the_flow_began_is_found_gone_by_its_first_step
     session.close("the test is over")
 
 
-def test_the_caller_who_leaves_while_b_rings_ends_the_call(call: Call) -> None:
+def test_bridge_whose_caller_leaves_raises_call_ended(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda _uuid: rings() + event("CHANNEL_HANGUP")
     with pytest.raises(CallEnded) as caught:
@@ -364,7 +364,7 @@ def test_the_caller_who_leaves_while_b_rings_ends_the_call(call: Call) -> None:
     assert not caught.value.lost
 
 
-def test_a_bridge_whose_end_overtakes_the_callers_hang_up_is_no_failure_of_b(call: Call) -> None:
+def test_bridge_whose_end_overtakes_the_hangup_is_not_bs_failure(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: b"".join(
         [
@@ -377,7 +377,7 @@ def test_a_bridge_whose_end_overtakes_the_callers_hang_up_is_no_failure_of_b(cal
         bridge(made)
 
 
-def test_a_talk_whose_end_overtakes_the_callers_hang_up_was_not_ended_by_us(call: Call) -> None:
+def test_talk_whose_end_overtakes_the_hangup_raises_call_ended(call: Call) -> None:
     made, switch = call
     # As after ``answer``: this A-leg is to outlive its B-legs.
     made._keypad.heard = True
@@ -399,7 +399,7 @@ def leaves(call: Channel, switch: CallSwitch, *frames: bytes) -> Ended:
     return call.ended()
 
 
-def test_how_a_call_ended(call: Call) -> None:
+def test_ended_has_both_legs_and_their_ends(call: Call) -> None:
     made, switch = call
     last = ends("NORMAL_CLEARING", 16, uuid=UUID, variable_sip_hangup_disposition="recv_bye")
     end = leaves(made, switch, event("CHANNEL_HANGUP"), linger_notice(), last)
@@ -407,7 +407,7 @@ def test_how_a_call_ended(call: Call) -> None:
     assert (end.aleg.cause, end.aleg.q850, end.aleg.hung_up_itself) == ("NORMAL_CLEARING", 16, True)
 
 
-def test_bs_own_end_is_waited_for(call: Call) -> None:
+def test_ended_waits_for_the_end_of_b(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda _uuid: answers() + event("CHANNEL_HANGUP")
     with pytest.raises(CallEnded):
@@ -419,7 +419,7 @@ def test_bs_own_end_is_waited_for(call: Call) -> None:
     assert (end.bleg.ended_at, end.bleg.answered_at) == (AT + 10, AT + 3)
 
 
-def test_a_lost_socket_is_asked_after_elsewhere(call: Call, elsewhere: Ends) -> None:
+def test_ended_after_a_lost_socket_asks_elsewhere(call: Call, elsewhere: Ends) -> None:
     made, switch = call
     (elsewhere[UUID],) = Framer().feed(ends("NORMAL_CLEARING", 16, uuid=UUID))
     switch.peer.close()
@@ -429,7 +429,7 @@ def test_a_lost_socket_is_asked_after_elsewhere(call: Call, elsewhere: Ends) -> 
     assert made.ended().at == AT + 9
 
 
-def test_what_nobody_knows_the_end_of_is_lost(call: Call) -> None:
+def test_ended_without_a_known_end_is_lost(call: Call) -> None:
     made, switch = call
     switch.peer.close()
     with pytest.raises(CallEnded):
@@ -439,7 +439,7 @@ def test_what_nobody_knows_the_end_of_is_lost(call: Call) -> None:
     assert end.aleg == Leg(UUID)
 
 
-def test_of_a_b_that_nobody_watched_the_a_legs_end_tells(call: Call, elsewhere: Ends) -> None:
+def test_ended_without_events_of_b_reads_them_from_a(call: Call, elsewhere: Ends) -> None:
     made, switch = call
     last = ends(
         "NORMAL_CLEARING",
@@ -461,12 +461,12 @@ def test_of_a_b_that_nobody_watched_the_a_legs_end_tells(call: Call, elsewhere: 
 @pytest.mark.parametrize(
     ("cause", "q850", "expected"), [("CALL_REJECTED", 55, 55), ("CALL_REJECTED", 0, 21), ("NO_SUCH_NAME", 0, 31)]
 )
-def test_a_legs_code_is_the_switchs_number_or_its_causes(cause: str, q850: int, expected: int) -> None:
+def test_leg_code_is_the_switchs_number_or_its_causes(cause: str, q850: int, expected: int) -> None:
     (last,) = Framer().feed(ends(cause, q850))
     assert leg_of(last).q850 == expected
 
 
-def test_a_leg_that_lives_has_no_cause() -> None:
+def test_leg_that_lives_has_no_cause() -> None:
     (progress,) = Framer().feed(rings())
     leg = leg_of(progress)
     assert (leg.ended_at, leg.cause, leg.q850, leg.ringing_at) == (None, None, None, AT + 1)
@@ -491,7 +491,7 @@ def answered(call: Call) -> Call:
     return made, switch
 
 
-def test_keys_come_to_this_socket_alone_from_before_the_answer(call: Call) -> None:
+def test_answer_diverts_keys_before_it_is_sent(call: Call) -> None:
     made, switch = call
     switch.scripts["answer"] = lambda uuid: complete("answer", uuid, {"variable_dtmf_type": "rfc2833"})
     made.answer()
@@ -503,7 +503,7 @@ def test_keys_come_to_this_socket_alone_from_before_the_answer(call: Call) -> No
     assert not [text for text in switch.commands if text.startswith("event") and "DTMF" in text]
 
 
-def test_the_variables_of_an_answer_are_set_with_its_own_in_one_step(call: Call) -> None:
+def test_answer_sets_all_variables_in_one_execute(call: Call) -> None:
     made, switch = call
     made.answer({"esl_app": "disa", "esl_user_id": "${system(id)}"})
     sets = [argument for name, argument in switch.executed if name == "multiset"]
@@ -511,7 +511,7 @@ def test_the_variables_of_an_answer_are_set_with_its_own_in_one_step(call: Call)
     assert sets == [f"^^|esl_app=disa|{encoded}|sensitive_dtmf=true|playback_terminators=none"]
 
 
-def test_what_nobody_waits_for_has_the_name_that_is_filtered_out(answered: Call) -> None:
+def test_execute_without_a_waiter_has_the_filtered_uuid(answered: Call) -> None:
     """An event has all headers of its channel: half of a call's bytes said that a variable was set."""
     made, switch = answered
     made.set({"a": "1"})
@@ -527,7 +527,7 @@ def test_what_nobody_waits_for_has_the_name_that_is_filtered_out(answered: Call)
     ]
 
 
-def test_b_legs_are_heard_of_from_before_the_first_bridge_on(answered: Call) -> None:
+def test_bridge_subscribes_to_b_legs_before_the_first(answered: Call) -> None:
     made, switch = answered
     bridge(made)
     bridge(made)
@@ -536,7 +536,7 @@ def test_b_legs_are_heard_of_from_before_the_first_bridge_on(answered: Call) -> 
     assert len(asked) == 3
 
 
-def test_while_two_talk_two_stars_are_heard_and_with_the_next_prompt_every_key(answered: Call) -> None:
+def test_bridge_binds_star_star_and_prompt_every_key(answered: Call) -> None:
     made, switch = answered
     bridge(made)
     bridge(made)
@@ -553,7 +553,7 @@ def test_while_two_talk_two_stars_are_heard_and_with_the_next_prompt_every_key(a
     assert [one for one in switch.executed if one[0].endswith("digit_action")][4:] == [clear, stars, clear, every]
 
 
-def test_a_key_is_taken_from_the_switch_before_the_prompt_is_silenced_and_both_in_one_write(call: Call) -> None:
+def test_pin_key_is_removed_before_the_break_in_one_write(call: Call) -> None:
     made, switch = call
     made.answer()
     switch.settle()
@@ -573,30 +573,30 @@ def test_a_key_is_taken_from_the_switch_before_the_prompt_is_silenced_and_both_i
     assert asked == [forget, f"api uuid_break {UUID} all", forget]
 
 
-def test_typed_keys_are_collected(answered: Call) -> None:
+def test_collect_returns_the_keys(answered: Call) -> None:
     made, switch = answered
     switch.say(*(key(digit) for digit in "1234"))
     assert made.collect(None, 4, 1, 1) == "1234"
 
 
-def test_a_hash_ends_what_is_typed(answered: Call) -> None:
+def test_collect_ends_at_a_hash(answered: Call) -> None:
     made, switch = answered
     switch.say(*(key(digit) for digit in "12#"))
     assert made.collect(None, 9, 1, 1) == "12"
 
 
-def test_nothing_typed_is_nothing(answered: Call) -> None:
+def test_collect_without_keys_is_empty(answered: Call) -> None:
     made, _switch = answered
     assert made.collect(None, 4, 0.02, 0.02) == ""
 
 
-def test_a_pause_ends_what_is_typed(answered: Call) -> None:
+def test_collect_ends_after_a_pause(answered: Call) -> None:
     made, switch = answered
     switch.say(key("1"), key("2"))
     assert made.collect(None, 4, 1, 0.02) == "12"
 
 
-def test_the_first_key_stops_the_prompt(answered: Call) -> None:
+def test_first_key_stops_the_prompt(answered: Call) -> None:
     made, switch = answered
     playing: list[str] = []
 
@@ -611,9 +611,7 @@ def test_the_first_key_stops_the_prompt(answered: Call) -> None:
 
 
 @pytest.mark.parametrize(("dtmf_type", "detects"), [("rfc2833", False), ("info", True), (None, True)])
-def test_tones_are_listened_for_only_where_no_telephone_event_comes(
-    call: Call, dtmf_type: str | None, detects: bool
-) -> None:
+def test_answer_detects_tones_only_without_telephone_event(call: Call, dtmf_type: str | None, detects: bool) -> None:
     """Hazard 29: beside telephone-event a detector hears every key of a leaky gateway twice."""
     made, switch = call
     variables = {"variable_dtmf_type": dtmf_type} if dtmf_type else {}
@@ -623,7 +621,7 @@ def test_tones_are_listened_for_only_where_no_telephone_event_comes(
     assert ("start_dtmf" in [name for name, _ in switch.executed]) is detects
 
 
-def test_a_key_heard_in_the_speech_and_told_by_info_is_one_key(call: Call) -> None:
+def test_key_by_info_and_in_the_audio_counts_once(call: Call) -> None:
     made, switch = call
     switch.scripts["answer"] = lambda uuid: complete("answer", uuid, {"variable_dtmf_type": "info"})
     made.answer()
@@ -632,13 +630,13 @@ def test_a_key_heard_in_the_speech_and_told_by_info_is_one_key(call: Call) -> No
     assert made.collect(None, 9, 1, 1) == "123"
 
 
-def test_a_key_pressed_twice_counts_twice_where_telephone_event_tells(answered: Call) -> None:
+def test_key_pressed_twice_by_telephone_event_counts_twice(answered: Call) -> None:
     made, switch = answered
     switch.say(*(key(digit) for digit in "11223#"))
     assert made.collect(None, 9, 1, 1) == "11223"
 
 
-def test_a_caller_who_leaves_while_typing_ends_the_call(answered: Call) -> None:
+def test_collect_whose_caller_leaves_raises_call_ended(answered: Call) -> None:
     made, switch = answered
     switch.say(key("1"), event("CHANNEL_HANGUP"))
     with pytest.raises(CallEnded):

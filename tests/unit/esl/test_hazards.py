@@ -92,7 +92,7 @@ HOSTILE = recorded("outbound-hostile-caller-id.esl")[0]
 ``sip:27820001234%0ACaller-Caller-ID-Number%3A%2027999999999@…``."""
 
 
-def test_hazard_01_a_caller_cannot_write_his_own_caller_id() -> None:
+def test_hazard_01_caller_cannot_write_their_caller_id() -> None:
     assert as_greenswitch_reads(HOSTILE)["Caller-Caller-ID-Number"].startswith("27999999999")
 
     channel = as_we_read(HOSTILE)
@@ -102,12 +102,12 @@ def test_hazard_01_a_caller_cannot_write_his_own_caller_id() -> None:
     assert presented(number) is None
 
 
-def test_hazard_01_the_raw_bytes_are_kept() -> None:
+def test_hazard_01_raw_bytes_are_kept() -> None:
     channel = as_we_read(HOSTILE)
     assert channel.raw(b"Caller-Caller-ID-Number") == b"27820001234%0ACaller-Caller-ID-Number%3A%2027999999999"
 
 
-def test_hazard_01_an_escape_that_the_caller_wrote_himself_forges_nothing() -> None:
+def test_hazard_01_escape_written_by_the_caller_forges_nothing() -> None:
     """FreeSWITCH passes an upper-case ``%XX`` through as it is: it is not its own encoding that is decoded."""
     written_by_caller = b"Event-Name: CHANNEL_DATA\nCaller-Caller-ID-Name: x%0AUnique-ID: forged\nUnique-ID: mine\n\n"
     assert as_greenswitch_reads(written_by_caller.replace(b"\nUnique-ID: mine", b""))["Unique-ID"] == "forged"
@@ -115,14 +115,14 @@ def test_hazard_01_an_escape_that_the_caller_wrote_himself_forges_nothing() -> N
     assert as_we_read(raw_event(written_by_caller)).get("Unique-ID") == "mine"
 
 
-def test_hazard_01_a_sip_header_cannot_type_a_pin() -> None:
+def test_hazard_01_sip_header_cannot_type_a_pin() -> None:
     typed = event("CHANNEL_EXECUTE_COMPLETE", {"variable_sip_h_X-A": "a\nvariable_digits: 6666"})
     assert as_greenswitch_reads(as_we_read(typed).block)["variable_digits"] == "6666"
 
     assert as_we_read(typed).var("digits") is None
 
 
-def test_hazard_01_a_sip_header_cannot_press_a_key() -> None:
+def test_hazard_01_sip_header_cannot_press_a_key() -> None:
     pressed = event("CHANNEL_PROGRESS", {"variable_sip_h_X-A": "a\nEvent-Name: DTMF\nDTMF-Digit: 6"})
     forged = as_greenswitch_reads(as_we_read(pressed).block)
     assert (forged["Event-Name"], forged["DTMF-Digit"]) == ("DTMF", "6")
@@ -135,7 +135,7 @@ def test_hazard_01_a_sip_header_cannot_press_a_key() -> None:
     )
 
 
-def test_hazard_01_a_forged_hang_up_ends_no_call(line: Line) -> None:
+def test_hazard_01_forged_hangup_ends_no_call(line: Line) -> None:
     forged = {"Caller-Caller-ID-Name": f"x\nEvent-Name: CHANNEL_HANGUP\nUnique-ID: {UUID}"}
     frame = event("CHANNEL_PROGRESS", forged, uuid=OTHER_UUID)
     theirs = as_greenswitch_reads(as_we_read(frame).block)
@@ -165,7 +165,7 @@ def test_hazard_02_of_two_playbacks_the_right_one_wakes(line: Line, their_line: 
     assert not second.done
 
 
-def test_hazard_02_a_late_completion_of_the_dialplans_wakes_nobody(line: Line, their_line: TheirLine) -> None:
+def test_hazard_02_late_completion_of_the_dialplan_wakes_none(line: Line, their_line: TheirLine) -> None:
     session, peer = their_line
     answering = gevent.spawn(session.call_command, "answer", block=True)
     peer.expect("sendmsg")
@@ -179,7 +179,7 @@ def test_hazard_02_a_late_completion_of_the_dialplans_wakes_nobody(line: Line, t
         ours.finish(completion, 0.02)
 
 
-def test_hazard_02_a_nested_applications_name_does_not_hide_an_end(line: Line, their_line: TheirLine) -> None:
+def test_hazard_02_nested_application_does_not_hide_an_end(line: Line, their_line: TheirLine) -> None:
     """What a bridge runs on its way overwrites ``variable_current_application``."""
     session, peer = their_line
     bridging = gevent.spawn(session.bridge, "user/1000")
@@ -194,7 +194,7 @@ def test_hazard_02_a_nested_applications_name_does_not_hide_an_end(line: Line, t
     assert ours.finish(completion, 1).get("Application") == "bridge"
 
 
-def test_hazard_02_another_channels_completion_wakes_nobody(line: Line) -> None:
+def test_hazard_02_completion_of_another_channel_wakes_none(line: Line) -> None:
     """The naive match is by ``Application-UUID`` alone; a B-leg under a session of its own counts from 1, too."""
     session, peer = line
     completion = session.execute("playback", "x")
@@ -204,7 +204,7 @@ def test_hazard_02_another_channels_completion_wakes_nobody(line: Line) -> None:
         session.finish(completion, 0.02)
 
 
-def test_hazard_02_an_error_fails_the_waiter_with_its_text(line: Line, their_line: TheirLine) -> None:
+def test_hazard_02_error_fails_the_waiter_with_its_text(line: Line, their_line: TheirLine) -> None:
     session, peer = their_line
     bridging = gevent.spawn(session.bridge, "user/1000")
     peer.expect("sendmsg")
@@ -217,7 +217,7 @@ def test_hazard_02_an_error_fails_the_waiter_with_its_text(line: Line, their_lin
         ours.bridge("user/1000")
 
 
-def test_hazard_02_a_hang_up_fails_the_waiter(line: Line, their_line: TheirLine) -> None:
+def test_hazard_02_hangup_fails_the_waiter(line: Line, their_line: TheirLine) -> None:
     session, peer = their_line
     playing = gevent.spawn(session.playback, "x")
     peer.expect("sendmsg")
@@ -231,7 +231,7 @@ def test_hazard_02_a_hang_up_fails_the_waiter(line: Line, their_line: TheirLine)
         ours.playback("x")
 
 
-def test_hazard_02_a_reply_whose_waiter_gave_up_still_takes_its_turn(line: Line) -> None:
+def test_hazard_02_reply_without_its_waiter_takes_its_turn(line: Line) -> None:
     """The naive way forgets who gave up, and gives each command the reply of the one before."""
     session, peer = line
     with pytest.raises(TimeoutError):
@@ -240,7 +240,7 @@ def test_hazard_02_a_reply_whose_waiter_gave_up_still_takes_its_turn(line: Line)
     assert session.send("api quick").data == "+OK quick"
 
 
-def test_hazard_02_a_completion_whose_waiter_gave_up_is_dropped(line: Line) -> None:
+def test_hazard_02_completion_without_its_waiter_is_dropped(line: Line) -> None:
     session, peer = line
     slow = session.execute("playback", "slow")
     uuid = app_uuid(peer.expect("sendmsg"))
@@ -256,7 +256,7 @@ def test_hazard_02_a_completion_whose_waiter_gave_up_is_dropped(line: Line) -> N
 # 3. Waits without end ---------------------------------------------------------------------------------
 
 
-def test_hazard_03_a_bare_fin_releases_who_waits(line: Line, their_line: TheirLine) -> None:
+def test_hazard_03_bare_fin_releases_the_waiter(line: Line, their_line: TheirLine) -> None:
     session, peer = their_line
     asking = gevent.spawn(session.send, "api status")
     peer.expect("api status")
@@ -269,9 +269,7 @@ def test_hazard_03_a_bare_fin_releases_who_waits(line: Line, their_line: TheirLi
         ours.wait(lambda: False, None)
 
 
-def test_hazard_03_a_switch_that_does_not_answer_is_not_waited_for_without_end(
-    line: Line, their_line: TheirLine
-) -> None:
+def test_hazard_03_wait_for_a_silent_switch_ends(line: Line, their_line: TheirLine) -> None:
     session, peer = their_line
     asking = gevent.spawn(session.send, "api status")
     peer.expect("api status")
@@ -309,7 +307,7 @@ def running_timers() -> int:
     )
 
 
-def test_hazard_03_an_idle_session_has_no_timer_of_its_own() -> None:
+def test_hazard_03_idle_session_has_no_timer() -> None:
     """At 2,000 idle calls a timer of one second each is a tenth of a core."""
     before = running_timers()
     naive, naive_end = socket.socketpair()
@@ -327,7 +325,7 @@ def test_hazard_03_an_idle_session_has_no_timer_of_its_own() -> None:
         sock.close()
 
 
-def test_hazard_03_a_session_has_no_greenlet_of_its_own(line: Line, their_line: TheirLine) -> None:
+def test_hazard_03_session_has_no_greenlet(line: Line, their_line: TheirLine) -> None:
     """The flow that waits is the one that reads."""
     theirs = [one for one in vars(their_line[0]).values() if isinstance(one, gevent.Greenlet)]
     assert len(theirs) == 2
@@ -336,7 +334,7 @@ def test_hazard_03_a_session_has_no_greenlet_of_its_own(line: Line, their_line: 
     assert ours == []
 
 
-def test_hazard_03_a_call_is_accepted_at_once(serve: Serve) -> None:
+def test_hazard_03_call_is_accepted_at_once(serve: Serve) -> None:
     def typical_delay(port: int) -> float:
         delays = []
         for _ in range(3):
@@ -357,7 +355,7 @@ def test_hazard_03_a_call_is_accepted_at_once(serve: Serve) -> None:
     assert typical_delay(serve(OutboundSession.connect).bound_port) < 0.03
 
 
-def test_hazard_03_a_silent_peer_holds_up_no_connection_for_ever(
+def test_hazard_03_silent_peer_holds_a_connection_for_a_while(
     fake_switch: FakeSwitch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_switch.hello = b""
@@ -376,7 +374,7 @@ def test_hazard_03_a_silent_peer_holds_up_no_connection_for_ever(
 # 4. A newline is a second command ---------------------------------------------------------------------
 
 
-def test_hazard_04_a_newline_in_an_argument_is_no_second_command(line: Line, their_line: TheirLine) -> None:
+def test_hazard_04_newline_in_an_argument_is_refused(line: Line, their_line: TheirLine) -> None:
     session, peer = their_line
     gevent.spawn(session.call_command, "bridge", "user/1000\n\napi hupall NORMAL_CLEARING")
     assert peer.command().endswith("execute-app-arg: user/1000")
@@ -389,7 +387,7 @@ def test_hazard_04_a_newline_in_an_argument_is_no_second_command(line: Line, the
     assert peer.pending() == []
 
 
-def test_hazard_04_a_refused_command_leaves_no_one_waiting(line: Line) -> None:
+def test_hazard_04_refused_command_leaves_no_waiter(line: Line) -> None:
     session, peer = line
     for refused in (
         lambda: session.send("a\nb"),
@@ -404,7 +402,7 @@ def test_hazard_04_a_refused_command_leaves_no_one_waiting(line: Line) -> None:
     assert peer.pending() == ["x"]
 
 
-def test_hazard_04_a_long_command_arrives_whole(line: Line, their_line: TheirLine) -> None:
+def test_hazard_04_long_command_arrives_whole(line: Line, their_line: TheirLine) -> None:
     """More than the socket's buffer takes at once."""
     long = "x" * 5_000_000
     session, peer = their_line
@@ -437,7 +435,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_hazard_05_a_fault_fails_who_waits(line: Line, their_line: TheirLine, fault: str) -> None:
+def test_hazard_05_fault_fails_the_waiter(line: Line, their_line: TheirLine, fault: str) -> None:
     session, peer = their_line
     asking = gevent.spawn(session.send, "api status")
     peer.expect("api status")
@@ -451,7 +449,7 @@ def test_hazard_05_a_fault_fails_who_waits(line: Line, their_line: TheirLine, fa
         ours.send("api status")
 
 
-def test_hazard_05_text_that_is_not_utf8_is_no_fault(line: Line, their_line: TheirLine) -> None:
+def test_hazard_05_text_that_is_not_utf8_is_not_a_fault(line: Line, their_line: TheirLine) -> None:
     latin1 = raw_event(b"Event-Name: CHANNEL_ANSWER\nUnique-ID: other\nCaller-Caller-ID-Name: Ren\xe9\n\n")
     session, peer = their_line
     asking = gevent.spawn(session.send, "api status")
@@ -469,7 +467,7 @@ def test_hazard_05_text_that_is_not_utf8_is_no_fault(line: Line, their_line: The
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_hazard_05_a_fault_touches_no_other_call(serve: Serve, fault: str) -> None:
+def test_hazard_05_fault_touches_no_other_call(serve: Serve, fault: str) -> None:
     def application(session: OutboundSession) -> None:
         session.connect()
         session.answer()
@@ -509,7 +507,7 @@ def test_hazard_06_linger_has_a_number(line: Line, their_line: TheirLine) -> Non
 # 7. Own events ----------------------------------------------------------------------------------------
 
 
-def test_hazard_07_a_flow_hears_a_third_of_what_myevents_brings() -> None:
+def test_hazard_07_flow_gets_a_third_of_what_myevents_brings() -> None:
     """Of one recorded call."""
     from esl_apps.esl.channel import EVENTS
 
@@ -541,7 +539,7 @@ def test_hazard_08_connect_and_linger_are_one_write() -> None:
 # 9. The failover list ---------------------------------------------------------------------------------
 
 
-def test_hazard_09_the_watchdog_is_the_first_thing_taken_off(line: Line) -> None:
+def test_hazard_09_watchdog_is_taken_off_first(line: Line) -> None:
     """The dialplan arms ``sched_transfer +8`` before ``socket``, for the node that never gets as far as this."""
     session, peer = line
     peer.say(channel_data(), reply())
@@ -554,7 +552,7 @@ def test_hazard_09_the_watchdog_is_the_first_thing_taken_off(line: Line) -> None
 # 10. Entering and leaving -----------------------------------------------------------------------------
 
 
-def test_hazard_10_admission_is_counted_when_a_call_is_accepted(serve: Serve) -> None:
+def test_hazard_10_calls_are_counted_when_accepted(serve: Serve) -> None:
     """Counted later, a burst passes a limit of one."""
     port = free_port()
 
@@ -590,7 +588,7 @@ def test_hazard_10_admission_is_counted_when_a_call_is_accepted(serve: Serve) ->
         peer.close()
 
 
-def test_hazard_10_a_drain_strands_nobody_who_has_connected(serve_naively: ServeNaively, serve: Serve) -> None:
+def test_hazard_10_drain_strands_no_connected_caller(serve_naively: ServeNaively, serve: Serve) -> None:
     def knock(port: int) -> Peer:
         """A connection that the kernel has accepted, and nobody else has."""
         sock = socket.socket()
@@ -617,7 +615,7 @@ def test_hazard_10_a_drain_strands_nobody_who_has_connected(serve_naively: Serve
 # 11. When the socket drops ----------------------------------------------------------------------------
 
 
-def test_hazard_11_a_bridge_outlives_the_socket_and_its_end_is_asked_for_elsewhere(
+def test_hazard_11_bridge_outlives_the_socket_and_is_found_again(
     their_line: TheirLine,
 ) -> None:
     session, peer = their_line

@@ -52,7 +52,7 @@ def caller_leaves(peer: Peer) -> None:
 # Calls ------------------------------------------------------------------------------------------------
 
 
-def test_a_call_runs_its_application_and_is_left(serve: Serve) -> None:
+def test_server_runs_the_application_and_leaves(serve: Serve) -> None:
     heard: list[str] = []
 
     def application(session: OutboundSession) -> None:
@@ -67,7 +67,7 @@ def test_a_call_runs_its_application_and_is_left(serve: Serve) -> None:
     assert heard == ["answer"]
 
 
-def test_the_callers_hang_up_ends_the_application(serve: Serve) -> None:
+def test_server_application_ends_with_the_hangup(serve: Serve) -> None:
     server = serve(hold)
     peer = dial(server.bound_port)
     connects(peer)
@@ -76,7 +76,7 @@ def test_the_callers_hang_up_ends_the_application(serve: Serve) -> None:
     assert server.connection_count == 0
 
 
-def test_an_application_with_a_fault_hangs_its_caller_up(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_server_application_with_a_fault_hangs_up(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     def application(session: OutboundSession) -> None:
         session.connect()
         raise ZeroDivisionError
@@ -87,7 +87,7 @@ def test_an_application_with_a_fault_hangs_its_caller_up(serve: Serve, caplog: p
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_fault_before_connect_leaves_no_caller_stranded(serve: Serve) -> None:
+def test_server_fault_before_connect_strands_no_caller(serve: Serve) -> None:
     """Closing before ``connect`` would park the channel for ever (hazard 10)."""
 
     def application(_session: OutboundSession) -> None:
@@ -96,7 +96,7 @@ def test_a_fault_before_connect_leaves_no_caller_stranded(serve: Serve) -> None:
     is_hung_up_with(dial(serve(application).bound_port), "NORMAL_TEMPORARY_FAILURE")
 
 
-def test_a_call_that_ends_with_a_fault_gives_its_place_back(serve: Serve) -> None:
+def test_server_call_with_a_fault_frees_its_place(serve: Serve) -> None:
     def application(session: OutboundSession) -> None:
         session.connect()
         raise ZeroDivisionError
@@ -108,7 +108,7 @@ def test_a_call_that_ends_with_a_fault_gives_its_place_back(serve: Serve) -> Non
 
 
 @pytest.mark.parametrize("garbage", [b"nonsense\n\n", b"Content-Length: x\n\n", b"\xff" * 100 + b"\n\n"])
-def test_a_connection_that_speaks_something_else_is_closed_alone(serve: Serve, garbage: bytes) -> None:
+def test_server_closes_a_connection_of_another_protocol(serve: Serve, garbage: bytes) -> None:
     server = serve(hold)
     good, bad = dial(server.bound_port), dial(server.bound_port)
     connects(good)
@@ -120,13 +120,13 @@ def test_a_connection_that_speaks_something_else_is_closed_alone(serve: Serve, g
     caller_leaves(good)
 
 
-def test_an_address_that_is_in_use_is_an_error_at_once(serve: Serve) -> None:
+def test_server_on_an_address_in_use_raises(serve: Serve) -> None:
     port = serve(hold).bound_port
     with pytest.raises(OSError, match="Address already in use"):
         OutboundServer(("127.0.0.1", port), hold, 1)
 
 
-def test_servers_may_share_a_port_and_have_one_of_their_own(serve: Serve) -> None:
+def test_server_accepts_on_its_own_and_a_shared_port(serve: Serve) -> None:
     shared = listen(("127.0.0.1", 0), 16)
     port = shared.getsockname()[1]
     counts: dict[str, list[int]] = {"first": [], "second": []}
@@ -150,7 +150,7 @@ def test_servers_may_share_a_port_and_have_one_of_their_own(serve: Serve) -> Non
         dial(port)
 
 
-def test_the_server_tells_how_many_calls_it_has(serve: Serve) -> None:
+def test_server_reports_its_call_count(serve: Serve) -> None:
     counts: list[int] = []
     server = serve(hold, on_count=counts.append)
     peers = [dial(server.bound_port) for _ in range(2)]
@@ -164,7 +164,7 @@ def test_the_server_tells_how_many_calls_it_has(serve: Serve) -> None:
 # Full -------------------------------------------------------------------------------------------------
 
 
-def test_a_call_too_many_is_hung_up_with_a_cause(serve: Serve) -> None:
+def test_server_call_too_many_is_hung_up_with_a_cause(serve: Serve) -> None:
     server = serve(hold, max_connections=1)
     first = dial(server.bound_port)
     connects(first)
@@ -173,7 +173,7 @@ def test_a_call_too_many_is_hung_up_with_a_cause(serve: Serve) -> None:
     caller_leaves(first)
 
 
-def test_a_place_that_is_free_again_is_given_again(serve: Serve) -> None:
+def test_server_gives_a_freed_place_again(serve: Serve) -> None:
     server = serve(hold, max_connections=1)
     for _ in range(3):
         peer = dial(server.bound_port)
@@ -181,7 +181,7 @@ def test_a_place_that_is_free_again_is_given_again(serve: Serve) -> None:
         caller_leaves(peer)
 
 
-def test_a_refused_caller_that_leaves_by_himself_is_not_waited_for(serve: Serve) -> None:
+def test_server_does_not_wait_for_a_refused_caller_who_left(serve: Serve) -> None:
     server = serve(hold, max_connections=0)
     peer = dial(server.bound_port)
     peer.expect("connect")
@@ -191,7 +191,7 @@ def test_a_refused_caller_that_leaves_by_himself_is_not_waited_for(serve: Serve)
     peer.expect_end()
 
 
-def test_a_stopped_switch_finds_the_hang_up_when_it_goes_on(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_leaves_the_hangup_for_a_stopped_switch(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_PATIENCE", 0.05)
     peer = dial(serve(hold, max_connections=0).bound_port)
     gevent.sleep(0.1)
@@ -204,7 +204,7 @@ def test_a_stopped_switch_finds_the_hang_up_when_it_goes_on(serve: Serve, monkey
 # Draining ---------------------------------------------------------------------------------------------
 
 
-def test_a_draining_server_refuses_connections_and_keeps_its_calls(serve: Serve) -> None:
+def test_server_draining_refuses_connections_and_keeps_calls(serve: Serve) -> None:
     server = serve(hold)
     peer = dial(server.bound_port)
     connects(peer)
@@ -217,7 +217,7 @@ def test_a_draining_server_refuses_connections_and_keeps_its_calls(serve: Serve)
     assert server.connection_count == 0
 
 
-def test_what_waits_to_be_accepted_when_draining_begins_is_served(serve: Serve) -> None:
+def test_server_draining_serves_what_waits_to_be_accepted(serve: Serve) -> None:
     """FreeSWITCH takes these for connected: a reset would strand their callers (hazard 10)."""
     server = serve(hold)
     waiting = []
@@ -233,7 +233,7 @@ def test_what_waits_to_be_accepted_when_draining_begins_is_served(serve: Serve) 
         is_hung_up_with(peer, "SWITCH_CONGESTION")
 
 
-def test_draining_twice_is_draining_once(serve: Serve) -> None:
+def test_server_draining_twice_does_nothing_more(serve: Serve) -> None:
     server = serve(hold)
     server.close_listener()
     server.close_listener()
@@ -254,7 +254,7 @@ def census() -> dict[str, int]:
     return {**counts, "descriptors": len(os.listdir("/proc/self/fd"))}
 
 
-def test_a_thousand_calls_leave_nothing_behind(serve: Serve) -> None:
+def test_server_after_a_thousand_calls_holds_nothing(serve: Serve) -> None:
     def application(session: OutboundSession) -> None:
         session.connect(events="CHANNEL_HANGUP")
         session.register_handle("CHANNEL_ANSWER", lambda _event: session.uuid)

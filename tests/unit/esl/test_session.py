@@ -44,7 +44,7 @@ def new_line() -> Line:
 # Connecting -------------------------------------------------------------------------------------------
 
 
-def test_connect_gives_the_channel() -> None:
+def test_connect_returns_the_channel() -> None:
     session, peer = new_line()
     peer.say(channel_data({"Caller-Destination-Number": "27115550000"}), reply())
     data = session.connect()
@@ -54,7 +54,7 @@ def test_connect_gives_the_channel() -> None:
     assert not session.hung_up
 
 
-def test_connect_subscribes_behind_its_filter() -> None:
+def test_connect_subscribes_after_its_filter() -> None:
     session, peer = new_line()
     peer.say(channel_data())
     session.connect("api sched_del {uuid}", events="CHANNEL_ANSWER CHANNEL_HANGUP")
@@ -67,7 +67,7 @@ def test_connect_subscribes_behind_its_filter() -> None:
     ]
 
 
-def test_connect_to_a_channel_that_has_hung_up_already() -> None:
+def test_connect_to_a_channel_that_hung_up_is_hung_up() -> None:
     session, peer = new_line()
     peer.say(channel_data({"Answer-State": "hangup"}), reply())
     session.connect()
@@ -77,14 +77,14 @@ def test_connect_to_a_channel_that_has_hung_up_already() -> None:
     assert caught.value.hung_up
 
 
-def test_a_connect_that_is_answered_with_an_error() -> None:
+def test_connect_answered_with_an_error_raises_gone() -> None:
     session, peer = new_line()
     peer.say(reply("-ERR command not found"))
     with pytest.raises(Gone, match="not answered with a channel"):
         session.connect()
 
 
-def test_a_switch_that_closes_instead_of_answering() -> None:
+def test_connect_to_a_switch_that_closes_raises_gone() -> None:
     session, peer = new_line()
     peer.close()
     with pytest.raises(Gone) as caught:
@@ -92,7 +92,7 @@ def test_a_switch_that_closes_instead_of_answering() -> None:
     assert not caught.value.hung_up
 
 
-def test_a_switch_that_says_nothing() -> None:
+def test_connect_to_a_silent_switch_times_out() -> None:
     session, _peer = new_line()
     with pytest.raises(TimeoutError):
         session.connect(timeout=0.02)
@@ -101,7 +101,7 @@ def test_a_switch_that_says_nothing() -> None:
 # Commands ---------------------------------------------------------------------------------------------
 
 
-def test_a_command_gets_its_reply(line: Line) -> None:
+def test_send_returns_its_reply(line: Line) -> None:
     session, peer = line
     for word in ("one", "two"):
         peer.say(reply(f"+OK {word}"))
@@ -109,21 +109,21 @@ def test_a_command_gets_its_reply(line: Line) -> None:
     assert peer.pending() == ["one", "two"]
 
 
-def test_an_apis_output(line: Line) -> None:
+def test_api_returns_its_output(line: Line) -> None:
     session, peer = line
     peer.say(api_response("true"))
     assert session.api("uuid_exists x") == "true"
     assert peer.pending() == ["api uuid_exists x"]
 
 
-def test_an_apis_error_is_raised_with_its_text(line: Line) -> None:
+def test_api_error_is_raised_with_its_text(line: Line) -> None:
     session, peer = line
     peer.say(api_response("-ERR No such channel!\n"))
     with pytest.raises(ReplyError, match=r"^-ERR No such channel!$"):
         session.api("uuid_kill x")
 
 
-def test_posted_commands_take_their_turn_among_the_replies(line: Line) -> None:
+def test_posted_commands_take_their_turn_among_replies(line: Line) -> None:
     session, peer = line
     peer.say(reply("+OK a"), reply("-ERR b"), reply("+OK c"), reply("+OK mine"))
     session.post("a", "b")
@@ -131,7 +131,7 @@ def test_posted_commands_take_their_turn_among_the_replies(line: Line) -> None:
     assert session.send("mine").data == "+OK mine"
 
 
-def test_what_is_sent_together_is_one_write_in_its_order(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_together_writes_once_and_in_order(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     session, peer = line
     written: list[bytes] = []
     send = session.sock.send
@@ -151,7 +151,7 @@ def test_what_is_sent_together_is_one_write_in_its_order(line: Line, monkeypatch
     assert peer.pending() == ["a", "b", "c", "d"]
 
 
-def test_what_was_to_be_sent_together_goes_out_whatever_came_between(line: Line) -> None:
+def test_together_with_a_fault_still_writes(line: Line) -> None:
     """Its replies are waited for in the order of what was said: none may be missing."""
     session, peer = line
 
@@ -167,21 +167,21 @@ def test_what_was_to_be_sent_together_goes_out_whatever_came_between(line: Line)
     assert peer.pending() == ["a", "mine"]
 
 
-def test_events_between_a_command_and_its_reply_are_handled(line: Line) -> None:
+def test_send_handles_events_before_the_reply(line: Line) -> None:
     session, peer = line
     peer.say(event("CHANNEL_HANGUP"), reply("+OK"))
     session.send("api x")
     assert session.hung_up
 
 
-def test_a_reply_that_nobody_asked_for_ends_the_session(line: Line) -> None:
+def test_reply_to_nothing_ends_the_session(line: Line) -> None:
     session, peer = line
     peer.say(reply("+OK"))
     with pytest.raises(Gone, match="framing: a reply to nothing"):
         session.wait(lambda: False, 1)
 
 
-def test_a_write_to_a_lost_socket(line: Line) -> None:
+def test_write_to_a_lost_socket_raises_gone(line: Line) -> None:
     session, peer = line
     peer.close()
     with pytest.raises(Gone, match="write failed") as caught:
@@ -189,7 +189,7 @@ def test_a_write_to_a_lost_socket(line: Line) -> None:
     assert not caught.value.hung_up
 
 
-def test_after_its_end_a_session_says_why_it_ended(line: Line) -> None:
+def test_session_after_its_end_says_why(line: Line) -> None:
     session, peer = line
     peer.close()
     for _ in range(2):
@@ -199,9 +199,7 @@ def test_after_its_end_a_session_says_why_it_ended(line: Line) -> None:
         session.send("api x")
 
 
-def test_a_switch_that_stops_reading_blocks_a_write_for_so_long_and_no_longer(
-    line: Line, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_to_a_switch_that_stops_reading_times_out(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     session, _peer = line
     monkeypatch.setattr("esl_apps.esl.session.REPLY_TIMEOUT", 0.05)
     with pytest.raises(Gone, match="write failed: timed out"):
@@ -211,7 +209,7 @@ def test_a_switch_that_stops_reading_blocks_a_write_for_so_long_and_no_longer(
 # Applications -----------------------------------------------------------------------------------------
 
 
-def test_an_application_and_its_end(line: Line) -> None:
+def test_execute_finishes_with_its_completion(line: Line) -> None:
     session, peer = line
     completion = session.execute("playback", "tone_stream://x")
     uuid = app_uuid(peer.expect("sendmsg"))
@@ -220,21 +218,21 @@ def test_an_application_and_its_end(line: Line) -> None:
     assert session.finish(completion, 1).var("playback_ms") == "20"
 
 
-def test_an_application_that_takes_too_long(line: Line) -> None:
+def test_execute_that_takes_too_long_times_out(line: Line) -> None:
     session, peer = line
     peer.say(reply())
     with pytest.raises(TimeoutError, match="playback did not complete"):
         session.finish(session.execute("playback", "x"), 0.02)
 
 
-def test_an_application_that_the_switch_refuses(line: Line) -> None:
+def test_execute_that_is_refused_raises_reply_error(line: Line) -> None:
     session, peer = line
     peer.say(reply("-ERR invalid session id"))
     with pytest.raises(ReplyError, match=r"^-ERR invalid session id$"):
         session.finish(session.execute("playback", "x"), 1)
 
 
-def test_a_hang_up_while_an_application_runs(line: Line) -> None:
+def test_execute_ended_by_a_hangup_raises_gone(line: Line) -> None:
     session, peer = line
     peer.say(reply(), event("CHANNEL_HANGUP", {"Hangup-Cause": "NORMAL_CLEARING"}))
     with pytest.raises(Gone) as caught:
@@ -244,7 +242,7 @@ def test_a_hang_up_while_an_application_runs(line: Line) -> None:
     assert session.hangup_event.get("Hangup-Cause") == "NORMAL_CLEARING"
 
 
-def test_a_lost_socket_fails_all_that_was_started_with_its_reason(line: Line) -> None:
+def test_lost_socket_fails_all_applications_with_its_reason(line: Line) -> None:
     session, peer = line
     started = [session.execute("playback", "x") for _ in range(2)]
     peer.close()
@@ -254,7 +252,7 @@ def test_a_lost_socket_fails_all_that_was_started_with_its_reason(line: Line) ->
     assert [one.error for one in started] == [session.close_reason] * 2
 
 
-def test_what_came_with_the_hang_up_still_counts(line: Line) -> None:
+def test_completion_together_with_the_hangup_counts(line: Line) -> None:
     session, peer = line
     completion = session.execute("playback", "x")
     uuid = app_uuid(peer.expect("sendmsg"))
@@ -262,7 +260,7 @@ def test_what_came_with_the_hang_up_still_counts(line: Line) -> None:
     assert session.finish(completion, 1) is completion.event
 
 
-def test_a_lingering_socket_is_a_hang_up(line: Line) -> None:
+def test_linger_notice_is_a_hangup(line: Line) -> None:
     session, peer = line
     peer.say(linger_notice())
     with pytest.raises(Gone) as caught:
@@ -270,7 +268,7 @@ def test_a_lingering_socket_is_a_hang_up(line: Line) -> None:
     assert caught.value.hung_up
 
 
-def test_a_goodbye_without_linger_is_a_lost_socket_and_no_hang_up(line: Line) -> None:
+def test_goodbye_without_linger_is_a_lost_socket(line: Line) -> None:
     session, peer = line
     peer.say(goodbye())
     peer.close()
@@ -279,7 +277,7 @@ def test_a_goodbye_without_linger_is_a_lost_socket_and_no_hang_up(line: Line) ->
     assert not caught.value.hung_up
 
 
-def test_past_the_hang_up_the_last_event_can_be_waited_for(line: Line) -> None:
+def test_wait_past_the_hangup_gets_the_last_event(line: Line) -> None:
     session, peer = line
     peer.say(event("CHANNEL_HANGUP"), linger_notice())
     gevent.spawn_later(0.02, peer.say, event("CHANNEL_HANGUP_COMPLETE", {"variable_hangup_cause_q850": "16"}))
@@ -288,7 +286,7 @@ def test_past_the_hang_up_the_last_event_can_be_waited_for(line: Line) -> None:
     assert session.hangup_complete.int("variable_hangup_cause_q850") == 16
 
 
-def test_the_hang_up_of_another_channel_is_not_ours(line: Line) -> None:
+def test_hangup_of_another_channel_is_ignored(line: Line) -> None:
     session, peer = line
     peer.say(
         event("CHANNEL_HANGUP", uuid=OTHER_UUID),
@@ -298,14 +296,14 @@ def test_the_hang_up_of_another_channel_is_not_ours(line: Line) -> None:
     assert not session.hung_up
 
 
-def test_many_variables_go_in_one_execute(line: Line) -> None:
+def test_multiset_sends_one_execute(line: Line) -> None:
     session, peer = line
     session.multiset({"a": "1", "b": "x|y", "c": ""})
     assert "execute-app-name: multiset" in (command := peer.expect("sendmsg"))
     assert command.endswith("execute-app-arg: ^^~a=1~b=x|y~c=")
 
 
-def test_variables_that_leave_no_separator_are_refused(line: Line) -> None:
+def test_multiset_without_a_free_separator_is_refused(line: Line) -> None:
     session, peer = line
     with pytest.raises(ValueError, match="separator"):
         session.multiset({"a": "|~", "b": "!;"})
@@ -315,7 +313,7 @@ def test_variables_that_leave_no_separator_are_refused(line: Line) -> None:
 # Handlers ---------------------------------------------------------------------------------------------
 
 
-def test_a_handler_hears_the_events_of_its_name(line: Line) -> None:
+def test_handler_gets_the_events_of_its_name(line: Line) -> None:
     session, peer = line
     heard: list[Event] = []
     session.register_handle("CHANNEL_ANSWER", heard.append)
@@ -324,7 +322,7 @@ def test_a_handler_hears_the_events_of_its_name(line: Line) -> None:
     assert [one.get("Unique-ID") for one in heard] == [OTHER_UUID]
 
 
-def test_a_handler_of_custom_events_is_named_by_their_subclass(line: Line) -> None:
+def test_handler_of_custom_events_is_named_by_subclass(line: Line) -> None:
     session, peer = line
     heard: list[Event] = []
     session.register_handle("sofia::register", heard.append)
@@ -333,7 +331,7 @@ def test_a_handler_of_custom_events_is_named_by_their_subclass(line: Line) -> No
     assert len(heard) == 1
 
 
-def test_a_handler_of_everything_hears_what_no_other_does(line: Line) -> None:
+def test_handler_of_everything_gets_the_rest(line: Line) -> None:
     session, peer = line
     named: list[Event] = []
     others: list[Event] = []
@@ -344,7 +342,7 @@ def test_a_handler_of_everything_hears_what_no_other_does(line: Line) -> None:
     assert ([one.name for one in named], [one.name for one in others]) == ([b"CHANNEL_ANSWER"], [b"CHANNEL_PROGRESS"])
 
 
-def test_a_handlers_fault_costs_no_other_event(line: Line, caplog: pytest.LogCaptureFixture) -> None:
+def test_handler_fault_loses_no_other_event(line: Line, caplog: pytest.LogCaptureFixture) -> None:
     session, peer = line
 
     def broken(_event: Event) -> None:
@@ -359,7 +357,7 @@ def test_a_handlers_fault_costs_no_other_event(line: Line, caplog: pytest.LogCap
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_handler_may_leave_while_it_is_called(line: Line) -> None:
+def test_handler_may_unregister_itself(line: Line) -> None:
     session, peer = line
     heard: list[str] = []
 
@@ -377,14 +375,14 @@ def test_a_handler_may_leave_while_it_is_called(line: Line) -> None:
 # Leaving ----------------------------------------------------------------------------------------------
 
 
-def test_leaving_says_exit_and_closes(line: Line) -> None:
+def test_leave_sends_exit_and_closes(line: Line) -> None:
     session, peer = line
     session.leave()
     peer.expect("exit")
     peer.expect_end()
 
 
-def test_closing_from_elsewhere_releases_who_waits(line: Line) -> None:
+def test_close_from_elsewhere_releases_the_waiter(line: Line) -> None:
     session, _peer = line
     waiting = gevent.spawn(session.wait, lambda: False, None)
     gevent.sleep(0)
@@ -393,7 +391,7 @@ def test_closing_from_elsewhere_releases_who_waits(line: Line) -> None:
         waiting.get(timeout=1)
 
 
-def test_a_wait_can_be_killed_and_the_session_goes_on(line: Line) -> None:
+def test_wait_that_is_killed_leaves_the_session_usable(line: Line) -> None:
     session, peer = line
     waiting = gevent.spawn(session.wait, lambda: False, None)
     gevent.sleep(0)
@@ -402,7 +400,7 @@ def test_a_wait_can_be_killed_and_the_session_goes_on(line: Line) -> None:
     assert session.send("x").data == "+OK mine"
 
 
-def test_a_short_wait_after_a_long_one_is_short_and_a_long_one_after_it_is_long(line: Line) -> None:
+def test_wait_keeps_its_own_timeout_after_another(line: Line) -> None:
     """Whatever is kept of one deadline must not move another."""
     session, peer = line
     gevent.spawn_later(0.01, peer.say, event("CHANNEL_PROGRESS"))
@@ -417,21 +415,21 @@ def test_a_short_wait_after_a_long_one_is_short_and_a_long_one_after_it_is_long(
     assert 0.09 < time.monotonic() - started < 0.6
 
 
-def test_a_deadline_that_has_passed_does_not_wake_a_wait_without_one(line: Line) -> None:
+def test_wait_without_a_deadline_ignores_a_passed_one(line: Line) -> None:
     session, peer = line
     assert not session.wait(lambda: False, 0.01)
     gevent.spawn_later(0.04, peer.say, event("CHANNEL_HANGUP"))
     assert session.wait(lambda: session.hung_up, None, past_hangup=True)
 
 
-def test_leaving_twice_is_leaving_once(line: Line) -> None:
+def test_leave_twice_does_nothing_more(line: Line) -> None:
     session, peer = line
     session.leave()
     session.leave()
     assert peer.pending() == ["exit"]
 
 
-def test_a_wait_that_ends_leaves_nothing_behind(line: Line) -> None:
+def test_wait_that_ended_holds_nothing(line: Line) -> None:
     """No timer, no greenlet, no handler: a session at rest is a socket and a few fields."""
     session, peer = line
     completion = session.execute("playback", "x")
@@ -442,7 +440,7 @@ def test_a_wait_that_ends_leaves_nothing_behind(line: Line) -> None:
     assert session.event_handlers == {}
 
 
-def test_a_session_is_freed_without_the_garbage_collector() -> None:
+def test_session_is_freed_without_the_garbage_collector() -> None:
     session, peer = new_line()
     peer.say(channel_data(), reply())
     session.connect()
@@ -459,13 +457,13 @@ def test_a_session_is_freed_without_the_garbage_collector() -> None:
 # greenswitch's names ----------------------------------------------------------------------------------
 
 
-def test_answer_waits_for_its_end(line: Line) -> None:
+def test_answer_waits_for_its_completion(line: Line) -> None:
     session, peer = line
     gevent.spawn(lambda: peer.say(reply(), complete("answer", app_uuid(peer.expect("sendmsg")))))
     assert session.answer().name == b"CHANNEL_EXECUTE_COMPLETE"
 
 
-def test_a_blocking_command_waits_and_another_does_not(line: Line) -> None:
+def test_call_command_waits_only_if_blocking(line: Line) -> None:
     session, peer = line
     session.playback("x", block=False)
     peer.expect("sendmsg")
@@ -480,7 +478,7 @@ def test_uuid_break_names_the_channel(line: Line) -> None:
     peer.expect(f"api uuid_break {UUID}")
 
 
-def test_whether_the_caller_is_still_there(line: Line) -> None:
+def test_raise_if_disconnected_raises_after_the_hangup(line: Line) -> None:
     session, peer = line
     session.raise_if_disconnected()
     peer.say(event("CHANNEL_HANGUP"))
@@ -491,7 +489,7 @@ def test_whether_the_caller_is_still_there(line: Line) -> None:
         pass
 
 
-def test_what_a_newer_greenswitch_adds_is_noticed() -> None:
+def test_session_covers_all_of_greenswitchs_methods() -> None:
     """Each of its public names is ours, or only calls what is ours, or is known not to be carried over."""
     own = set(vars(OutboundSession))
     # Tried one by one above.
@@ -506,7 +504,7 @@ def test_what_a_newer_greenswitch_adds_is_noticed() -> None:
     assert public <= own | inherited | machinery | left_out
 
 
-def test_a_session_waits_no_longer_than_it_was_told(line: Line) -> None:
+def test_wait_with_steady_traffic_ends_in_time(line: Line) -> None:
     session, peer = line
 
     # Something that comes all the while must not move the deadline.

@@ -261,7 +261,7 @@ def test_refusal_whose_switch_stops_has_its_record(name: str, closes: bool) -> N
 @pytest.mark.usefixtures("quickly")
 @pytest.mark.parametrize("closes", [False, True], ids=["silent", "closed"])
 @pytest.mark.parametrize("answer_after", [0.0, 10.0])
-def test_callback_refusal_whose_switch_stops_counts_as_a_missed_call(answer_after: float, closes: bool) -> None:
+def test_callback_refusal_whose_switch_stops_is_a_missed_call(answer_after: float, closes: bool) -> None:
     """The caller rang, and is rung back: whether the 486 reached them doesn't matter."""
     missed: list[bool] = []
 
@@ -278,7 +278,7 @@ def test_callback_refusal_whose_switch_stops_counts_as_a_missed_call(answer_afte
 # The server ------------------------------------------------------------------------------------------------
 
 
-def test_server_whose_switch_does_not_answer_connect_logs_no_traceback(
+def test_server_with_a_silent_switch_logs_no_traceback(
     serve: Callable[..., OutboundServer], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "_PATIENCE", 0.02)
@@ -290,7 +290,7 @@ def test_server_whose_switch_does_not_answer_connect_logs_no_traceback(
     assert server.connection_count == 0
 
 
-def test_server_whose_application_meets_the_calls_end_logs_no_traceback(
+def test_server_application_of_an_ended_call_logs_no_traceback(
     serve: Callable[..., OutboundServer], caplog: pytest.LogCaptureFixture
 ) -> None:
     def application(_session: OutboundSession) -> None:

@@ -66,7 +66,7 @@ def job_done(uuid: str, output: str) -> bytes:
 # Coming up --------------------------------------------------------------------------------------------
 
 
-def test_it_authenticates_asks_who_is_there_and_subscribes(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_authenticates_and_subscribes(fake_switch: FakeSwitch, connect: Connect) -> None:
     switch = connect(events="BACKGROUND_JOB CHANNEL_ANSWER", filters=("A 1", "B 2"))
     assert sorted(fake_switch.heard) == sorted(
         [
@@ -81,14 +81,14 @@ def test_it_authenticates_asks_who_is_there_and_subscribes(fake_switch: FakeSwit
     assert switch.core_uuid == "core-1"
 
 
-def test_the_filters_stand_before_the_events_begin(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_filters_before_it_subscribes(fake_switch: FakeSwitch, connect: Connect) -> None:
     """The other way about, other nodes' calls would be heard in between (hazard 7)."""
     connect(filters=("A 1",))
     heard = fake_switch.heard
     assert heard.index("filter A 1") < heard.index("event plain BACKGROUND_JOB")
 
 
-def test_no_event_of_the_first_moment_is_lost(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_loses_no_event_after_the_subscription(fake_switch: FakeSwitch, connect: Connect) -> None:
     """Not even one that comes in the same packet as the subscription's reply."""
     fake_switch.answers["event plain"] = reply() + event("CHANNEL_HANGUP_COMPLETE")
     heard: list[Event] = []
@@ -96,14 +96,14 @@ def test_no_event_of_the_first_moment_is_lost(fake_switch: FakeSwitch, connect: 
     eventually(lambda: len(heard) == 1)
 
 
-def test_a_wrong_password_is_not_up_and_says_why(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_with_a_wrong_password_is_down_and_says_why(fake_switch: FakeSwitch, connect: Connect) -> None:
     switch = connect("wrong", up=False)
     eventually(lambda: len(fake_switch.connections) > 1)
     assert not switch.connected
     assert switch.last_error == "the switch refused the password"
 
 
-def test_an_address_that_the_switchs_acl_refuses_is_told_so(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_whose_acl_refuses_says_so(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.hello = rejection()
     switch = connect(up=False)
     eventually(lambda: len(fake_switch.connections) > 1)
@@ -111,21 +111,21 @@ def test_an_address_that_the_switchs_acl_refuses_is_told_so(fake_switch: FakeSwi
     assert switch.last_error == "refused by the switch's ACL: Access Denied, go away."
 
 
-def test_a_refused_subscription_is_not_up(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_that_refuses_the_subscription_is_down(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.answers["event plain"] = reply("-ERR no keywords supplied")
     switch = connect(up=False)
     eventually(lambda: len(fake_switch.connections) > 1)
     assert switch.last_error == "the switch refused the subscription"
 
 
-def test_a_peer_that_is_no_switch_is_not_up(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_of_another_protocol_is_down(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.hello = b"220 mail ESMTP\r\n\n\n"
     switch = connect(up=False)
     eventually(lambda: len(fake_switch.connections) > 1)
     assert switch.last_error == "a frame without Content-Type"
 
 
-def test_a_peer_that_accepts_and_says_nothing_is_given_up(
+def test_switch_that_says_nothing_is_given_up(
     fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(switch_module, "CONNECT_TIMEOUT", 0.02)
@@ -135,16 +135,14 @@ def test_a_peer_that_accepts_and_says_nothing_is_given_up(
     assert "timed out" in switch.last_error
 
 
-def test_a_goodbye_in_the_first_moment_is_one_more_reason_to_come_back(
-    fake_switch: FakeSwitch, connect: Connect
-) -> None:
+def test_switch_that_says_goodbye_at_once_is_tried_again(fake_switch: FakeSwitch, connect: Connect) -> None:
     connections = fake_switch.connections
     fake_switch.answers["event plain"] = lambda _peer, _text: reply() + (goodbye() if len(connections) == 1 else b"")
     switch = connect(up=False)
     eventually(lambda: len(connections) == 2 and switch.connected)
 
 
-def test_the_log_tells_of_an_unreachable_switch_once(
+def test_switch_that_is_unreachable_is_logged_once(
     fake_switch: FakeSwitch, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -156,22 +154,22 @@ def test_the_log_tells_of_an_unreachable_switch_once(
 # Commands and replies ---------------------------------------------------------------------------------
 
 
-def test_a_commands_reply(connect: Connect) -> None:
+def test_switch_send_returns_its_reply(connect: Connect) -> None:
     assert connect().send("linger").data == "+OK"
 
 
-def test_an_apis_output(connect: Connect) -> None:
+def test_api_returns_its_output(connect: Connect) -> None:
     assert connect().api("uuid_exists x") == "+OK uuid_exists x"
 
 
-def test_an_apis_error_is_raised_with_its_text(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_api_error_is_raised_with_its_text(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.answers["api uuid_kill"] = api_response("-ERR No such channel!\n")
     with pytest.raises(ReplyError, match=r"^-ERR No such channel!$"):
         connect().api("uuid_kill x")
 
 
 @pytest.mark.parametrize("text", ["a\n\napi shutdown", "a\rb", "a\0b"])
-def test_a_line_break_is_refused_and_nothing_is_sent(fake_switch: FakeSwitch, connect: Connect, text: str) -> None:
+def test_switch_refuses_a_line_break(fake_switch: FakeSwitch, connect: Connect, text: str) -> None:
     switch = connect()
     before = len(fake_switch.heard)
     for method in (switch.send, switch.api, switch.bgapi):
@@ -181,14 +179,14 @@ def test_a_line_break_is_refused_and_nothing_is_sent(fake_switch: FakeSwitch, co
     assert len(fake_switch.heard) == before + 1
 
 
-def test_replies_come_to_who_asked_when_many_ask_at_once(connect: Connect) -> None:
+def test_switch_gives_each_of_many_its_own_reply(connect: Connect) -> None:
     switch = connect()
     asking = [gevent.spawn(switch.api, f"echo {i}") for i in range(200)]
     gevent.joinall(asking, raise_error=True)
     assert [one.value for one in asking] == [f"+OK echo {i}" for i in range(200)]
 
 
-def test_a_reply_that_nobody_waited_for_is_not_the_next_commands(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_late_reply_is_not_the_next_commands(fake_switch: FakeSwitch, connect: Connect) -> None:
     resumed = fake_switch.stop_at("api slow")
     switch = connect()
     with pytest.raises(Unavailable, match="no reply within"):
@@ -197,15 +195,13 @@ def test_a_reply_that_nobody_waited_for_is_not_the_next_commands(fake_switch: Fa
     assert switch.api("next") == "+OK next"
 
 
-def test_a_posted_frames_reply_takes_its_turn(connect: Connect) -> None:
+def test_switch_reply_to_a_posted_frame_takes_its_turn(connect: Connect) -> None:
     switch = connect()
     switch.post_raw(b"sendevent CUSTOM\nEvent-Subclass: esl_apps::call\n\n")
     assert switch.api("next") == "+OK next"
 
 
-def test_what_is_posted_goes_out_by_itself_and_before_what_is_asked_later(
-    fake_switch: FakeSwitch, connect: Connect
-) -> None:
+def test_switch_posted_frames_go_out_before_later_commands(fake_switch: FakeSwitch, connect: Connect) -> None:
     switch = connect()
     before = len(fake_switch.heard)
     for number in range(100):
@@ -221,9 +217,7 @@ def test_what_is_posted_goes_out_by_itself_and_before_what_is_asked_later(
     ]
 
 
-def test_what_was_posted_to_a_connection_that_is_lost_is_not_told_on_the_next(
-    fake_switch: FakeSwitch, connect: Connect
-) -> None:
+def test_switch_posted_frames_are_dropped_with_the_connection(fake_switch: FakeSwitch, connect: Connect) -> None:
     switch = connect()
     switch.post_raw(b"sendevent CUSTOM\nold: 1\n\n")
     switch._lost("the test says so")
@@ -234,7 +228,7 @@ def test_what_was_posted_to_a_connection_that_is_lost_is_not_told_on_the_next(
     assert not [text for text in fake_switch.heard if "old" in text]
 
 
-def test_where_the_switch_is_away_a_command_fails_and_a_post_does_nothing(connect: Connect) -> None:
+def test_switch_away_fails_commands_and_ignores_posts(connect: Connect) -> None:
     switch = connect("wrong", up=False)
     with pytest.raises(Unavailable):
         switch.api("x")
@@ -243,13 +237,13 @@ def test_where_the_switch_is_away_a_command_fails_and_a_post_does_nothing(connec
     switch.post_raw(b"sendevent CUSTOM\n\n")
 
 
-def test_a_reply_to_nothing_is_a_new_connection(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_reply_to_nothing_reconnects(fake_switch: FakeSwitch, connect: Connect) -> None:
     switch = connect()
     fake_switch.say(reply())
     eventually(lambda: switch.reconnects == 1 and switch.connected)
 
 
-def test_a_stalled_writer_and_another_do_not_interleave(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_writes_of_two_greenlets_do_not_interleave(fake_switch: FakeSwitch, connect: Connect) -> None:
     """A large command blocks half-way; what others send meanwhile comes behind it, whole."""
     resumed = fake_switch.stop_at("api pause")
     switch = connect()
@@ -267,17 +261,17 @@ def test_a_stalled_writer_and_another_do_not_interleave(fake_switch: FakeSwitch,
 # Jobs -------------------------------------------------------------------------------------------------
 
 
-def test_a_jobs_answer(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_job_has_its_answer(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.answers["bgapi"] = lambda _peer, text: reply() + job_done(job_uuid(text), "+OK 1234\n")
     assert connect().bgapi("originate user/1000 &park").result(1) == "+OK 1234\n"
 
 
-def test_a_jobs_answer_that_overtakes_its_reply(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_job_answer_before_its_reply_counts(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.answers["bgapi"] = lambda _peer, text: job_done(job_uuid(text), "+OK 1234\n") + reply()
     assert connect().bgapi("originate user/1000 &park").result(1) == "+OK 1234\n"
 
 
-def test_a_job_is_answered_once(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_job_is_answered_once(fake_switch: FakeSwitch, connect: Connect) -> None:
     def twice(_peer: Peer, text: str) -> bytes:
         return reply() + job_done(job_uuid(text), "first") + job_done(job_uuid(text), "second")
 
@@ -291,12 +285,12 @@ def test_a_job_is_answered_once(fake_switch: FakeSwitch, connect: Connect) -> No
     assert (job.result(), told) == ("first", ["told"])
 
 
-def test_a_refused_job_is_answered_with_the_refusal(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_job_that_is_refused_has_the_refusal(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.answers["bgapi"] = reply("-ERR permission denied")
     assert connect().bgapi("originate x").result(1) == "-ERR permission denied"
 
 
-def test_a_job_is_lost_with_the_connection(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_job_is_lost_with_the_connection(fake_switch: FakeSwitch, connect: Connect) -> None:
     switch = connect()
     job = switch.bgapi("originate user/1000 &park")
     told: list[bool] = []
@@ -308,12 +302,12 @@ def test_a_job_is_lost_with_the_connection(fake_switch: FakeSwitch, connect: Con
     eventually(lambda: told == [True])
 
 
-def test_a_job_that_is_not_answered_in_time(connect: Connect) -> None:
+def test_job_without_an_answer_times_out(connect: Connect) -> None:
     with pytest.raises(Unavailable, match="in time"):
         connect().bgapi("originate x").result(0.02)
 
 
-def test_another_clients_job_is_nobodys(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_job_of_another_client_is_ignored(fake_switch: FakeSwitch, connect: Connect) -> None:
     switch = connect()
     job = switch.bgapi("x")
     fake_switch.say(job_done("another", "+OK"), raw_event(b"Event-Name: BACKGROUND_JOB\n\n"))
@@ -321,7 +315,7 @@ def test_another_clients_job_is_nobodys(fake_switch: FakeSwitch, connect: Connec
     assert not job.done
 
 
-def test_jobs_that_ended_are_forgotten(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_job_that_ended_is_forgotten(fake_switch: FakeSwitch, connect: Connect) -> None:
     def answers(_peer: Peer, text: str) -> bytes:
         return reply() + job_done(job_uuid(text), "+OK") if "good" in text else reply("-ERR")
 
@@ -335,7 +329,7 @@ def test_jobs_that_ended_are_forgotten(fake_switch: FakeSwitch, connect: Connect
 # Events -----------------------------------------------------------------------------------------------
 
 
-def test_a_fault_in_the_listener_costs_no_event(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_fault_in_a_listener_loses_no_event(fake_switch: FakeSwitch, connect: Connect) -> None:
     heard: list[str | None] = []
 
     def on_event(_switch: Switch, one: Event) -> None:
@@ -352,7 +346,7 @@ def test_a_fault_in_the_listener_costs_no_event(fake_switch: FakeSwitch, connect
 # Going and coming back --------------------------------------------------------------------------------
 
 
-def test_it_comes_back_and_subscribes_again(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_reconnects_and_subscribes_again(fake_switch: FakeSwitch, connect: Connect) -> None:
     history: list[str] = []
     switch = connect(
         filters=("A 1",), on_up=lambda _switch: history.append("up"), on_down=lambda _switch: history.append("down")
@@ -365,16 +359,14 @@ def test_it_comes_back_and_subscribes_again(fake_switch: FakeSwitch, connect: Co
     assert switch.api("works") == "+OK works"
 
 
-def test_another_process_of_the_switch_is_told_by_its_core_uuid(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_restart_changes_the_core_uuid(fake_switch: FakeSwitch, connect: Connect) -> None:
     switch = connect()
     fake_switch.core_uuid = "core-2"
     fake_switch.drop()
     eventually(lambda: switch.core_uuid == "core-2")
 
 
-def test_half_a_frame_of_the_old_connection_is_no_part_of_the_new_one(
-    fake_switch: FakeSwitch, connect: Connect
-) -> None:
+def test_switch_drops_half_a_frame_with_its_connection(fake_switch: FakeSwitch, connect: Connect) -> None:
     switch = connect()
     fake_switch.say(event("CHANNEL_ANSWER")[:-10])
     gevent.sleep(0.01)
@@ -384,7 +376,7 @@ def test_half_a_frame_of_the_old_connection_is_no_part_of_the_new_one(
     assert switch.api("works") == "+OK works"
 
 
-def test_who_waits_for_a_reply_is_told_of_the_loss(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_loss_fails_the_waiter(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.answers["api slow"] = b""
     switch = connect()
     asking = gevent.spawn(switch.api, "slow", 10)
@@ -411,7 +403,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-def test_it_waits_longer_each_time_and_never_quite_as_long(connect: Connect, pauses: list[float]) -> None:
+def test_switch_backs_off_with_jitter(connect: Connect, pauses: list[float]) -> None:
     """Back-off with jitter: a hundred nodes do not come back in the same instant."""
     connect("wrong", up=False)
     eventually(lambda: len(pauses) >= 40)
@@ -420,7 +412,7 @@ def test_it_waits_longer_each_time_and_never_quite_as_long(connect: Connect, pau
     assert len({round(actual, 6) for actual in pauses[4:40]}) > 30
 
 
-def test_after_a_good_connection_the_first_pause_is_short_again(
+def test_switch_backoff_restarts_after_a_good_connection(
     fake_switch: FakeSwitch, connect: Connect, pauses: list[float]
 ) -> None:
     switch = connect("wrong", up=False)
@@ -434,7 +426,7 @@ def test_after_a_good_connection_the_first_pause_is_short_again(
     assert pauses[tried] <= 0.15
 
 
-def test_a_switch_that_falls_over_each_time_is_not_asked_without_a_pause(
+def test_switch_that_crashes_each_time_is_asked_with_pauses(
     fake_switch: FakeSwitch, connect: Connect, pauses: list[float]
 ) -> None:
     def falls_over(peer: Peer, _command: str) -> bytes:
@@ -449,7 +441,7 @@ def test_a_switch_that_falls_over_each_time_is_not_asked_without_a_pause(
     assert max(pauses) > 0.4
 
 
-def test_a_stopped_switch_is_noticed(
+def test_switch_that_is_stopped_is_noticed(
     fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGSTOP keeps the connection open and silent: only a ping tells."""
@@ -462,7 +454,7 @@ def test_a_stopped_switch_is_noticed(
     assert downs[0] == "no answer within 0.05 s"
 
 
-def test_a_stopped_switch_is_noticed_by_a_writer_that_it_blocks(
+def test_switch_that_is_stopped_releases_a_blocked_writer(
     fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its buffers are full: the ping itself can't be written."""
@@ -477,7 +469,7 @@ def test_a_stopped_switch_is_noticed_by_a_writer_that_it_blocks(
     assert all(one.ready() for one in writing)
 
 
-def test_a_command_that_waited_for_its_turn_is_not_sent_on_the_next_connection(
+def test_switch_command_waiting_at_the_loss_is_not_sent_later(
     fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its caller was told that it failed: done all the same, a phone would ring for nobody."""
@@ -498,7 +490,7 @@ def test_a_command_that_waited_for_its_turn_is_not_sent_on_the_next_connection(
     assert not [text for text in fake_switch.heard if text.startswith("bgapi")]
 
 
-def test_a_ping_measures_the_round_trip(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_switch_ping_measures_the_round_trip(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switch_module, "PING_EVERY", 0.01)
     observed: list[float] = []
     switch = connect(observe_ping=observed.append)
@@ -508,9 +500,7 @@ def test_a_ping_measures_the_round_trip(connect: Connect, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("which", ["on_up", "on_down"])
-def test_a_fault_in_a_callback_does_not_end_the_connection_for_good(
-    fake_switch: FakeSwitch, connect: Connect, which: str
-) -> None:
+def test_switch_fault_in_a_callback_keeps_the_connection(fake_switch: FakeSwitch, connect: Connect, which: str) -> None:
     def broken(_switch: Switch) -> None:
         raise ZeroDivisionError
 
@@ -520,7 +510,7 @@ def test_a_fault_in_a_callback_does_not_end_the_connection_for_good(
     assert switch.api("works") == "+OK works"
 
 
-def test_stopping_ends_all_that_waits(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_stop_ends_all_waits(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.answers["api slow"] = b""
     downs: list[str] = []
     switch = connect(on_down=lambda one: downs.append(one.last_error))
@@ -537,7 +527,7 @@ def test_stopping_ends_all_that_waits(fake_switch: FakeSwitch, connect: Connect)
     assert len(fake_switch.connections) == 1
 
 
-def test_stopping_while_it_tries_to_connect(fake_switch: FakeSwitch, connect: Connect) -> None:
+def test_switch_stop_while_connecting_ends_it(fake_switch: FakeSwitch, connect: Connect) -> None:
     switch = connect("wrong", up=False)
     eventually(lambda: len(fake_switch.connections) > 1)
     switch.stop()

@@ -46,7 +46,7 @@ def write(folder: Path, uuid: str, ref: str | None = "ref-1", **more: str) -> Pa
     return path
 
 
-def test_a_legs_file_says_what_its_events_would_have(tmp_path: Path) -> None:
+def test_cdr_of_a_leg_reads_as_its_hangup_event(tmp_path: Path) -> None:
     kept = read(write(tmp_path, B, esl_bleg="session", sip_hangup_disposition="recv_bye"))
     assert kept is not None
     assert (kept.ref, kept.bleg) == ("ref-1", True)
@@ -64,7 +64,7 @@ def test_a_legs_file_says_what_its_events_would_have(tmp_path: Path) -> None:
     )
 
 
-def test_a_leg_that_was_transferred_is_as_old_as_its_first_flow(tmp_path: Path) -> None:
+def test_cdr_of_a_transferred_leg_has_its_first_times(tmp_path: Path) -> None:
     path = write(tmp_path, A)
     one = json.loads(path.read_text())
     later = {"times": {**TIMES, "created_time": "1700000005000000", "answered_time": "1700000001250000"}}
@@ -75,7 +75,7 @@ def test_a_leg_that_was_transferred_is_as_old_as_its_first_flow(tmp_path: Path) 
     assert (kept.leg.created_at, kept.leg.ended_at) == (1700000000.0, 1700000009.0)
 
 
-def test_a_file_that_is_not_whole_is_read_later(tmp_path: Path) -> None:
+def test_cdr_that_is_incomplete_is_read_later(tmp_path: Path) -> None:
     path = write(tmp_path, A)
     whole = path.read_bytes()
     one = Spool(str(tmp_path))
@@ -88,7 +88,7 @@ def test_a_file_that_is_not_whole_is_read_later(tmp_path: Path) -> None:
     assert [kept.leg.uuid for kept in one.legs("ref-1")] == [A]
 
 
-def test_what_has_its_record_goes_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+def test_cdr_with_a_record_is_deleted_and_a_foreign_one_kept(tmp_path: Path) -> None:
     ours, other, foreign = write(tmp_path, A), write(tmp_path, B, "ref-2"), write(tmp_path, "3" * 36, None)
     (tmp_path / "notes.txt").write_text("an operator's")
     one = Spool(str(tmp_path))
@@ -105,7 +105,7 @@ def test_what_has_its_record_goes_and_what_is_not_ours_stays(tmp_path: Path) -> 
     assert one.calls() == []
 
 
-def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+def test_cdr_folder_that_is_missing_is_looked_for_again(tmp_path: Path) -> None:
     folder = tmp_path / "json_cdr"
     one = Spool(str(folder))
     one.look()
@@ -117,7 +117,7 @@ def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert one.calls() == ["ref-1"]
 
 
-def test_a_folder_is_looked_into_once_for_all_who_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cdr_folder_is_looked_into_once_for_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switch_cdr, "FRESH", 60.0)
     one = Spool(str(tmp_path))
     one.look()
@@ -126,7 +126,7 @@ def test_a_folder_is_looked_into_once_for_all_who_ask(tmp_path: Path, monkeypatc
     assert one.calls() == []
 
 
-def test_a_symlink_or_a_folder_of_that_name_is_no_file_of_ours(tmp_path: Path) -> None:
+def test_cdr_that_is_a_symlink_or_folder_is_ignored(tmp_path: Path) -> None:
     (tmp_path / f"{A}.cdr.json").mkdir()
     os.symlink("/nowhere", tmp_path / f"{B}.cdr.json")
     one = Spool(str(tmp_path))
@@ -149,7 +149,7 @@ _JSON = st.recursive(
     times=st.dictionaries(st.sampled_from(sorted(TIMES)), st.text("0123456789-x", max_size=25)),
 )
 @example(variables={"hangup_cause_q850": "²"}, times={"created_time": "²"})
-def test_whatever_a_leg_carries_reads_as_a_leg(
+def test_cdr_with_any_variables_reads_as_a_leg(
     tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str], times: dict[str, str]
 ) -> None:
     path = tmp_path_factory.mktemp("spool") / f"{A}.cdr.json"
@@ -160,7 +160,7 @@ def test_whatever_a_leg_carries_reads_as_a_leg(
 
 
 @given(_JSON)
-def test_whatever_stands_in_a_file_harms_nobody(tmp_path_factory: pytest.TempPathFactory, body: Any) -> None:
+def test_cdr_of_any_bytes_does_no_harm(tmp_path_factory: pytest.TempPathFactory, body: Any) -> None:
     path = tmp_path_factory.mktemp("spool") / f"{A}.cdr.json"
     path.write_text(json.dumps(body))
     read(path)

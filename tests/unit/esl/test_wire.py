@@ -49,7 +49,7 @@ def plainly_read(data: bytes) -> list[tuple[dict[bytes, bytes], bytes]]:
 
 
 @pytest.mark.parametrize("name", ALL_CAPTURES)
-def test_a_recording_is_read_as_it_was_written(name: str) -> None:
+def test_framer_reads_a_capture_as_written(name: str) -> None:
     data = b"".join(recorded(name))
     expected = plainly_read(data)
     found = frames(data)
@@ -58,13 +58,13 @@ def test_a_recording_is_read_as_it_was_written(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL_CAPTURES)
-def test_a_recording_reads_alike_one_byte_at_a_time(name: str) -> None:
+def test_framer_reads_a_capture_byte_by_byte_alike(name: str) -> None:
     data = b"".join(recorded(name))
     assert seen(frames(*one_byte_at_a_time(data))) == seen(frames(data))
 
 
 @pytest.mark.parametrize("name", ALL_CAPTURES)
-def test_each_header_of_a_recording_is_found_and_decoded_once(name: str) -> None:
+def test_event_decodes_each_header_of_a_capture_once(name: str) -> None:
     for frame in frames(*recorded(name)):
         block = frame.block.partition(b"\n\n")[0]
         for text in block.split(b"\n"):
@@ -75,19 +75,19 @@ def test_each_header_of_a_recording_is_found_and_decoded_once(name: str) -> None
 
 
 @pytest.mark.parametrize("name", ALL_CAPTURES)
-def test_an_event_names_itself_in_its_first_line(name: str) -> None:
+def test_event_has_its_name_in_the_first_line(name: str) -> None:
     """What ``Event.name`` relies on, so that it need not search."""
     for frame in frames(*recorded(name)):
         if frame.content_type == wire.EVENT_PLAIN and b"Event-Name" in frame.block:
             assert frame.name.decode() == frame.get("Event-Name")
 
 
-def test_a_recorded_job_gives_its_output() -> None:
+def test_event_of_a_captured_job_has_its_output() -> None:
     jobs = [frame for frame in frames(*recorded("inbound-originate-busy.esl")) if frame.name == b"BACKGROUND_JOB"]
     assert [job.data for job in jobs] == ["-ERR NORMAL_CLEARING\n"]
 
 
-def test_the_frame_of_a_diverted_digit_has_no_name() -> None:
+def test_event_of_a_diverted_digit_has_no_name() -> None:
     """Hazard 27's frame: 18 bytes that are no event of a channel."""
     (digit,) = frames(raw_event(b"key: x\ndigits: 4\n\n"))
     assert digit.name == b""
@@ -98,26 +98,26 @@ def test_the_frame_of_a_diverted_digit_has_no_name() -> None:
 
 
 @pytest.mark.parametrize("header", ["Event-Name", "Unique-ID"])
-def test_of_a_header_that_comes_twice_the_first_counts(header: str) -> None:
+def test_event_header_twice_has_the_first_value(header: str) -> None:
     forged = b"Event-Name: CHANNEL_ANSWER\nUnique-ID: mine\nEvent-Name: DTMF\nUnique-ID: theirs\n\n"
     (found,) = frames(raw_event(forged))
     first = {"Event-Name": "CHANNEL_ANSWER", "Unique-ID": "mine"}
     assert found.get(header) == found.headers[header] == first[header]
 
 
-def test_the_first_counts_where_the_value_is_percent_encoded_too() -> None:
+def test_event_header_twice_and_encoded_has_the_first_value() -> None:
     (found,) = frames(raw_event(b"A: 1%0AB: 2\nB: 3\n\n"))
     assert (found.get("A"), found.get("B")) == ("1\nB: 2", "3")
 
 
-def test_a_header_is_not_looked_for_in_an_events_body() -> None:
+def test_event_header_is_not_read_from_the_body() -> None:
     (found,) = frames(event("BACKGROUND_JOB", body="Job-UUID: forged\nMore: x\n"))
     assert found.get("Job-UUID") is None
     assert found.get("More") is None
     assert found.data == "Job-UUID: forged\nMore: x\n"
 
 
-def test_a_header_is_not_looked_for_in_the_cdr_behind_a_hangup() -> None:
+def test_event_header_is_not_read_from_a_cdr_body() -> None:
     """``hangup_complete_with_xml``: an event of a channel that has a body."""
     cdr = '<?xml version="1.0"?>\n<cdr><caller_id_name>\n\nvariable_esl_bleg: forged\n\n</caller_id_name></cdr>\n'
     (found,) = frames(event("CHANNEL_HANGUP_COMPLETE", {"Hangup-Cause": "NORMAL_CLEARING"}, body=cdr))
@@ -125,19 +125,19 @@ def test_a_header_is_not_looked_for_in_the_cdr_behind_a_hangup() -> None:
     assert found.var("esl_bleg") is None
 
 
-def test_a_name_matches_whole() -> None:
+def test_event_header_name_matches_whole() -> None:
     (found,) = frames(event("X", {"Other-Leg-Unique-ID": "theirs", "variable_uuid_x": "1"}))
     assert found.get("Leg-Unique-ID") is None
     assert found.var("uuid") is None
 
 
-def test_a_value_that_is_not_utf8_is_replaced_and_kept_raw() -> None:
+def test_event_value_that_is_not_utf8_is_kept_raw() -> None:
     (found,) = frames(raw_event(b"Event-Name: X\nCaller-Caller-ID-Name: Ren\xe9%E9\n\n"))
     assert found.get("Caller-Caller-ID-Name") == "Ren\ufffd\ufffd"
     assert found.raw(b"Caller-Caller-ID-Name") == b"Ren\xe9%E9"
 
 
-def test_a_missing_header_is_none_or_the_default() -> None:
+def test_event_header_missing_is_none_or_the_default() -> None:
     (found,) = frames(event("X"))
     assert found.get("Absent") is None
     assert found.get("Absent", "-") == "-"
@@ -146,12 +146,12 @@ def test_a_missing_header_is_none_or_the_default() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "-1", "1.5", "٣", "1e3", "9" * 5000])
-def test_what_is_no_whole_number_counts_as_zero(value: str) -> None:
+def test_event_int_of_something_else_is_zero(value: str) -> None:
     (found,) = frames(event("X", {"Caller-Channel-Hangup-Time": value}))
     assert found.int("Caller-Channel-Hangup-Time") == 0
 
 
-def test_an_event_whose_last_line_has_no_end_keeps_its_name() -> None:
+def test_event_without_a_last_line_end_keeps_its_name() -> None:
     (found,) = frames(raw_event(b"Event-Name: HEARTBEAT"))
     assert found.name == b"HEARTBEAT"
 
@@ -170,7 +170,7 @@ def test_an_event_whose_last_line_has_no_end_keeps_its_name() -> None:
         (channel_data(), True, "+OK\n"),
     ],
 )
-def test_a_reply_says_whether_it_is_an_error(frame: bytes, ok: bool, data: str) -> None:
+def test_event_ok_tells_errors_apart(frame: bytes, ok: bool, data: str) -> None:
     (found,) = frames(frame)
     assert (found.ok, found.data) == (ok, data)
 
@@ -192,18 +192,18 @@ def test_a_reply_says_whether_it_is_an_error(frame: bytes, ok: bool, data: str) 
         b"GET / HTTP/1.1\r\nHost: x",
     ],
 )
-def test_what_is_no_frame_is_refused(head: bytes) -> None:
+def test_framer_refuses_what_is_not_a_frame(head: bytes) -> None:
     with pytest.raises(FramingError):
         frames(head + b"\n\n")
 
 
-def test_a_head_without_an_end_is_refused_and_not_kept_for_ever() -> None:
+def test_framer_refuses_a_head_without_an_end() -> None:
     endless = itertools.repeat(b"x" * 65536, wire.MAX_HEAD // 65536 + 2)
     with pytest.raises(FramingError, match="without an end"):
         frames(*endless)
 
 
-def test_what_came_before_a_fault_is_delivered() -> None:
+def test_framer_yields_the_frames_before_a_fault() -> None:
     found = Framer().feed(reply("first") + b"nonsense\n\n" + reply("second"))
     assert next(found).data == "first"
     with pytest.raises(FramingError):
@@ -235,7 +235,7 @@ some_frames = st.lists(
 
 @settings(max_examples=50)
 @given(some_frames, st.data())
-def test_frames_do_not_depend_on_how_the_network_cuts_them(parts: list[bytes], data: st.DataObject) -> None:
+def test_framer_cut_anywhere_yields_the_same_frames(parts: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(parts)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=10)) | {0, len(stream)})
     found = frames(*(stream[a:b] for a, b in itertools.pairwise(cuts)))
@@ -244,7 +244,7 @@ def test_frames_do_not_depend_on_how_the_network_cuts_them(parts: list[bytes], d
 
 
 @given(headers)
-def test_each_lookup_agrees_with_the_first_of_its_name(pairs: list[tuple[str, str]]) -> None:
+def test_event_lookups_agree_on_the_first_value(pairs: list[tuple[str, str]]) -> None:
     (found,) = frames(raw_event(written(pairs) + b"\n"))
     first: dict[str, str] = {}
     for name, value in pairs:
@@ -254,7 +254,7 @@ def test_each_lookup_agrees_with_the_first_of_its_name(pairs: list[tuple[str, st
 
 
 @given(headers, names, values)
-def test_no_value_can_write_a_header(pairs: list[tuple[str, str]], name: str, value: str) -> None:
+def test_event_value_cannot_write_a_header(pairs: list[tuple[str, str]], name: str, value: str) -> None:
     """Whatever a caller puts into a value, the names of the block stay those that the switch wrote."""
     hostile = [(key, f"{text}\n{name}: {value}\n\n{name}: {value}") for key, text in pairs]
     (found,) = frames(raw_event(written(hostile) + b"\n"))
@@ -264,7 +264,7 @@ def test_no_value_can_write_a_header(pairs: list[tuple[str, str]], name: str, va
 
 
 @given(st.lists(st.binary(max_size=60), max_size=6), st.booleans())
-def test_any_bytes_are_frames_or_a_framing_error(chunks: list[bytes], as_event: bool) -> None:
+def test_framer_of_any_bytes_yields_frames_or_raises(chunks: list[bytes], as_event: bool) -> None:
     if as_event:
         chunks = [raw_event(b"".join(chunks))]
     try:
@@ -281,31 +281,31 @@ def test_any_bytes_are_frames_or_a_framing_error(chunks: list[bytes], as_event: 
 LINE_BREAKS = ["\n", "\r", "\r\n", "\n\n", "\0"]
 
 
-def test_a_command_on_the_wire() -> None:
+def test_command_on_the_wire() -> None:
     assert wire.command("api status") == b"api status\n\n"
 
 
-def test_an_execute_on_the_wire() -> None:
+def test_execute_on_the_wire() -> None:
     assert wire.execute("playback", "tone_stream://x", "7", lock=True) == (
         b"sendmsg\ncall-command: execute\nexecute-app-name: playback\nEvent-UUID: 7\n"
         b"event-lock: true\nexecute-app-arg: tone_stream://x\n\n"
     )
 
 
-def test_an_execute_without_an_argument_sends_none() -> None:
+def test_execute_without_an_argument_sends_none() -> None:
     assert wire.execute("answer", "", "1") == (
         b"sendmsg\ncall-command: execute\nexecute-app-name: answer\nEvent-UUID: 1\n\n"
     )
 
 
-def test_a_custom_event_on_the_wire() -> None:
+def test_custom_event_on_the_wire() -> None:
     assert wire.custom_event("esl_apps::call", {"esl_call_ref": "r", "state": "é"}) == (
         "sendevent CUSTOM\nEvent-Subclass: esl_apps::call\nesl_call_ref: r\nstate: é\n\n".encode()
     )
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_whatever_the_text_it_is_one_command_or_refused(first: str, second: str) -> None:
+def test_command_of_any_text_is_one_or_refused(first: str, second: str) -> None:
     makers: tuple[Callable[[], bytes], ...] = (
         lambda: wire.command(first + second),
         lambda: wire.execute(first, second, "1"),
@@ -322,14 +322,14 @@ def test_whatever_the_text_it_is_one_command_or_refused(first: str, second: str)
 
 @pytest.mark.parametrize("mark", LINE_BREAKS)
 @pytest.mark.parametrize("where", ["app", "arg"])
-def test_an_execute_with_a_line_break_is_refused(mark: str, where: str) -> None:
+def test_execute_with_a_line_break_is_refused(mark: str, where: str) -> None:
     with pytest.raises(ValueError, match="line break"):
         wire.execute(f"a{mark}b" if where == "app" else "playback", f"a{mark}b" if where == "arg" else "x", "1")
 
 
 @pytest.mark.parametrize("mark", LINE_BREAKS)
 @pytest.mark.parametrize("where", ["subclass", "name", "value"])
-def test_a_custom_event_with_a_line_break_is_refused(mark: str, where: str) -> None:
+def test_custom_event_with_a_line_break_is_refused(mark: str, where: str) -> None:
     parts = {"subclass": "esl_apps::call", "name": "a", "value": "b", where: f"a{mark}b"}
     with pytest.raises(ValueError, match="line break"):
         wire.custom_event(parts["subclass"], {parts["name"]: parts["value"]})
