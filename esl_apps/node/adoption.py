@@ -44,6 +44,8 @@ PARKED = 10.0
 ASK_EVERY = 15.0
 #: Seconds between two looks for new CDR files.
 LOOK_EVERY = 5.0
+#: Seconds by which the ends of A and B may be told one after the other.
+_APART = 0.3
 
 
 class Adoption:
@@ -209,7 +211,7 @@ class Adoption:
             live.wait(lambda: gone() or over() or not switch.connected, time.monotonic() + patience)
             if gone():
                 # A and B end at about the same time, in events of their own.
-                live.wait(over, time.monotonic() + 0.3)
+                live.wait(over, time.monotonic() + _APART)
             asked = time.monotonic()
 
     def _census(self, switch: Switch, asked: float) -> dict[str, list[Event]]:

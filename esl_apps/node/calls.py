@@ -35,6 +35,8 @@ CANCEL = "esl_apps::cancel"
 EVENTS = f"BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM {CANCEL}"
 #: Seconds that a call's own node has to cancel it, before the node that was asked hangs up its legs.
 _TOLD = 3.0
+#: Seconds by which the last event of a leg that has ended may come late, and B's end after A's.
+_LATE, _APART = 1.0, 0.5
 
 
 class Calls:
@@ -264,12 +266,12 @@ class Calls:
                 continue
             if not alive:
                 # Its last event may still be on its way.
-                live.wait(lambda: uuid in live.ends, time.monotonic() + 1.0)
+                live.wait(lambda: uuid in live.ends, time.monotonic() + _LATE)
                 return live.ends.get(uuid)
             live.wait(lambda: uuid in live.ends or not switch.connected, time.monotonic() + 30)
 
     def blegs_of(self, live: Live, aleg_uuid: str) -> list[Event]:
         """The ends of a call's B-legs, in order. They arrive at about the same time as that of ``aleg_uuid``, which has
         ended."""
-        live.wait(lambda: len(live.ends) > 1, time.monotonic() + 0.5)
+        live.wait(lambda: len(live.ends) > 1, time.monotonic() + _APART)
         return [event for uuid, event in live.ends.items() if uuid != aleg_uuid]

@@ -5,6 +5,7 @@ except those for which a test has a script.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import gevent
 from gevent import socket
@@ -40,7 +41,12 @@ class CallSwitch:
         """By application."""
         self.answers: dict[str, bytes] = {}
         """By the beginning of a command: instead of its ``+OK``."""
-        self.greenlet = gevent.spawn(self._obey)
+        self.greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        # The other side may close without waiting for the replies to its last commands.
+        with suppress(OSError):
+            self._obey()
 
     def _obey(self) -> None:
         for command in self.peer.commands():

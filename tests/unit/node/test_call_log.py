@@ -1,4 +1,4 @@
-"""What a node has begun, as its next run finds it: whatever instant the first one was killed at."""
+"""The calls that a node has begun, as its next run finds them, at whatever instant the first run was killed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refs(folder: Path) -> list[str]:
     return [one.call_ref for one in again.left]
 
 
-def test_what_has_not_ended_is_there_as_it_was_last(tmp_path: Path) -> None:
+def test_call_log_gives_each_live_call_as_it_was_last(tmp_path: Path) -> None:
     one = CallLog(tmp_path)
     assert one.left == []
     for ref in ("a", "b", "c"):
@@ -44,7 +44,7 @@ def test_what_has_not_ended_is_there_as_it_was_last(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 2000))
-def test_a_line_that_was_cut_costs_no_other(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+def test_call_log_line_cut_short_costs_no_other(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     folder = tmp_path_factory.mktemp("begun")
     one = CallLog(folder)
     for number in range(5):
@@ -59,7 +59,7 @@ def test_a_line_that_was_cut_costs_no_other(tmp_path_factory: pytest.TempPathFac
     assert len(left) <= complete + 1
 
 
-def test_a_damaged_line_costs_itself_alone(tmp_path: Path) -> None:
+def test_call_log_damaged_line_costs_itself_alone(tmp_path: Path) -> None:
     one = CallLog(tmp_path)
     one.note(encode(call("a")))
     one.note(encode(call("b")))
@@ -69,7 +69,7 @@ def test_a_damaged_line_costs_itself_alone(tmp_path: Path) -> None:
     assert refs(tmp_path) == ["b"]
 
 
-def test_the_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_call_log_file_is_rewritten_when_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_log, "_REWRITE", 10_000)
     live = [call("kept")]
     one = CallLog(tmp_path, lambda: live)
@@ -82,9 +82,7 @@ def test_the_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.Mon
     assert refs(tmp_path) == ["kept"]
 
 
-def test_more_live_calls_than_the_file_should_hold_are_not_written_at_each_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_call_log_with_many_live_calls_is_seldom_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_log, "_REWRITE", 1000)
     live: list[Essence] = []
     asked = []
@@ -103,7 +101,7 @@ def test_more_live_calls_than_the_file_should_hold_are_not_written_at_each_chang
     assert refs(tmp_path) == [f"ref-{number}" for number in range(1000)]
 
 
-def test_a_full_disk_stops_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_call_log_on_a_full_disk_stops_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = CallLog(tmp_path)
 
     def full(_fd: int, _line: bytes) -> int:
@@ -115,14 +113,14 @@ def test_a_full_disk_stops_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     write = os.write
     for fails in (full, nearly_full):
         with monkeypatch.context() as patch:
-            patch.setattr(call_log.os, "write", fails)
+            patch.setattr(os, "write", fails)
             one.note(encode(call("a")))
     one.note(encode(call("b")))
     one.close()
     assert refs(tmp_path) == ["b"]
 
 
-def test_an_attempt_comes_back_as_it_was() -> None:
+def test_call_log_attempt_comes_back_as_it_was() -> None:
     attempt = Attempt(
         app="dialthrough",
         integrator=None,

@@ -1,0 +1,65 @@
+"""Benches: a node's parts in this process, with waits of milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from esl_apps.esl import switch_cdr
+from esl_apps.node import adoption, calls, incoming, timed_calls, visit
+from esl_apps.store import redis_client
+from tests.support.bench import Bench, Breakable, Build
+from tests.support.node import RedisServer
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    with gevent.Timeout(30):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between two tries, and waits for what a test doesn't send."""
+    for module in (switch_cdr, adoption, visit):
+        monkeypatch.setattr(module, "FRESH", 0.001)
+    for module in (switch_cdr, adoption):
+        monkeypatch.setattr(module, "WRITTEN", 0.01)
+    monkeypatch.setattr(visit, "_KEPT", 0.01)
+    monkeypatch.setattr(visit, "_SETTLE", 0.05)
+    monkeypatch.setattr(calls, "_LATE", 0.01)
+    monkeypatch.setattr(calls, "_APART", 0.01)
+    monkeypatch.setattr(calls, "_TOLD", 0.01)
+    monkeypatch.setattr(adoption, "_APART", 0.01)
+    monkeypatch.setattr(incoming, "_AGAIN", 0.002)
+    monkeypatch.setattr(timed_calls, "_AGAIN", 0.002)
+    monkeypatch.setattr(timed_calls, "POLL", 0.002)
+
+
+@pytest.fixture
+def build(redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
+    """Builds benches on an empty Redis: ``build(name="app2", …)``, with further sections of the configuration."""
+    redis.client.flushall()
+    connect = redis_client.connect
+    monkeypatch.setattr(redis_client, "connect", lambda url: Breakable(connect(url)))
+    benches: list[Bench] = []
+
+    def make(**options: Any) -> Bench:
+        folder = tmp_path / options.get("name", "app1")
+        folder.mkdir(exist_ok=True)
+        benches.append(Bench(redis, folder, **options))
+        return benches[-1]
+
+    yield make
+    for bench in reversed(benches):
+        bench.close()
+
+
+@pytest.fixture
+def bench(build: Build) -> Bench:
+    """One node, connected to its switch."""
+    return build().connect()

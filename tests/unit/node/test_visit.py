@@ -1,0 +1,302 @@
+"""A channel that the dialplan hands back: what becomes of the call that it was in, and in which it goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.notification import INBOUND_LIST
+from esl_apps.node import visit as visit_module
+from esl_apps.store import keys
+from tests.support.bench import E164, PIN, Bench, Visitor, essence_of, leave_behind, show_legs
+from tests.support.call_switch import AT, B, answers, at, ends, rings
+from tests.support.peer import UUID, eventually
+
+REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
+BACK: dict[str, Any] = {"variable_esl_call_ref": REF, "variable_esl_session_ref": REF, "variable_esl_app": "disa"}
+
+
+def back(bench: Bench, path: str = "disa/acme/front", **headers: Any) -> Visitor:
+    """The channel comes back, goes on in its application, and its caller leaves there."""
+    visitor = bench.visit(path, **{**BACK, **headers})
+    visitor.types(PIN)
+    eventually(lambda: visitor.greenlet.dead or visitor.switch.executed)
+    visitor.leaves()
+    return visitor.served()
+
+
+def left_by_dead_node(bench: Bench, **fields: Any) -> None:
+    leave_behind(
+        bench, essence_of(**{"call_ref": REF, "state": terms.AGENT_ANSWERED, "answered_at": AT + 1.0, **fields})
+    )
+
+
+def dialled(**fields: Any) -> dict[str, Any]:
+    return {"number": E164, "state": terms.CALLEE_RINGING, "dialed_at": AT + 0.5, **fields}
+
+
+# From a node that died ----------------------------------------------------------------------------------
+
+
+def test_visit_that_had_dialled_nothing_goes_on_in_the_same_call(bench: Bench) -> None:
+    left_by_dead_node(bench, contact_ref="contact", dialed_at=AT + 0.5)
+    back(bench)
+    found = bench.record()
+    assert (found["call_ref"], found["contact_ref"], found["dialed_at"]) == (REF, "contact", AT)
+    assert (found["end_reason"], found["session_ref"]) == (terms.ABANDONED, REF)
+
+
+def test_visit_whose_number_was_not_yet_dialled_is_lost(bench: Bench) -> None:
+    left_by_dead_node(bench, **dialled())
+    back(bench)
+    found = bench.record()
+    assert (found["call_ref"], found["end_reason"], found["number"]) == (REF, terms.LOST, E164)
+
+
+def test_visit_whose_talk_is_over_records_it_as_answered(bench: Bench) -> None:
+    left_by_dead_node(bench, **dialled(state=terms.BRIDGED, bridged_at=AT + 3.0))
+    back(bench, variable_last_bridge_hangup_cause="NORMAL_CLEARING", variable_last_bridge_to=B)
+    found = bench.record()
+    assert (found["end_reason"], found["hung_up_by"], found["bridged_at"]) == ("answered", "callee", AT + 3.0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason", "code"),
+    [
+        ({"originate_disposition": "USER_BUSY"}, "callee_busy", 17),
+        ({"originate_disposition": "NO_ANSWER", "last_bridge_hangup_cause": "NORMAL_CLEARING"}, "callee_no_answer", 19),
+        ({"originate_disposition": "SUCCESS", "last_bridge_hangup_cause": "CALL_REJECTED"}, "callee_failed", 21),
+        ({"originate_disposition": "NO_SUCH_CAUSE"}, "callee_failed", 31),
+    ],
+)
+def test_visit_whose_number_failed_records_why(bench: Bench, variables: dict[str, str], reason: str, code: int) -> None:
+    left_by_dead_node(bench, **dialled())
+    back(bench, **{f"variable_{name}": value for name, value in variables.items()})
+    found = bench.record()
+    assert (found["call_ref"], found["end_reason"], found["end_code"]) == (REF, reason, code)
+
+
+def write_cdr(
+    bench: Bench, uuid: str, *, ref: str = REF, answered: float = 0, q850: int = 16, **variables: str
+) -> None:
+    """A leg's file, as mod_json_cdr writes it."""
+    folder = Path(bench.config.spool.dir)
+    folder.mkdir(exist_ok=True)
+    times = {
+        "created_time": str(at(0)),
+        "hangup_time": str(at(8)),
+        "answered_time": str(at(answered) if answered else 0),
+    }
+    flow = {"times": {name: str(value) for name, value in times.items()}}
+    names = {"uuid": uuid, "esl_call_ref": ref, "hangup_cause_q850": str(q850), **variables}
+    (folder / f"{uuid}.cdr.json").write_text(json.dumps({"variables": names, "callflow": flow}))
+
+
+def test_visit_reads_bs_end_from_the_switchs_cdr(bench: Bench) -> None:
+    left_by_dead_node(bench, **dialled())
+    write_cdr(bench, B, answered=4, esl_bleg=REF, hangup_cause="NORMAL_CLEARING", sip_hangup_disposition="recv_bye")
+    write_cdr(bench, "no-answer", q850=19, esl_bleg=REF, hangup_cause="NO_ANSWER")
+    back(bench)
+    found = bench.record()
+    assert (found["end_reason"], found["bridged_at"], found["ended_at"]) == ("answered", AT + 4.0, AT + 8.0)
+
+
+def test_visit_waits_for_bs_cdr_a_moment_only(bench: Bench) -> None:
+    left_by_dead_node(bench, **dialled())
+    Path(bench.config.spool.dir).mkdir()
+    back(bench)
+    assert bench.record()["end_reason"] == terms.LOST
+
+
+def test_visit_follows_the_session_without_a_second_empty_record(bench: Bench) -> None:
+    """The session's number has its record; the caller who then leaves without dialling needs none."""
+    left_by_dead_node(bench, **dialled(), session_ref="first")
+    visitor = bench.visit(**BACK)
+    visitor.types(PIN, "0820009999")
+    visitor.switch.scripts["bridge"] = lambda _uuid: visitor.hung_up("NORMAL_CLEARING", 16)
+    visitor.served()
+    first, second = bench.records()
+    assert (first["call_ref"], second["number"]) == (REF, "+27820009999")
+    assert first["session_ref"] == second["session_ref"] == "first"
+
+
+def test_visit_gives_the_place_among_concurrent_calls_back(bench: Bench) -> None:
+    usage = bench.services.usage
+    usage.leases.hold("acme:u1", REF)
+    left_by_dead_node(bench, **dialled(), holder="acme:u1")
+    back(bench)
+    assert usage.enter("acme:u1", 1, "another")
+
+
+def test_visit_handed_back_while_redis_is_away_keeps_its_session(bench: Bench) -> None:
+    """The call's record is written by the node that adopts it; this one must not write another."""
+    left_by_dead_node(bench, **dialled())
+    bench.redis.break_after(0)
+    seen: list[tuple[str, bool]] = []
+
+    def settle(visit: visit_module.Visit) -> None:
+        original(visit)
+        seen.append((visit.session_ref, visit.follows))
+
+    original = visit_module.Visit.settle
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(visit_module.Visit, "settle", settle)
+        bench.visit(**BACK).served()
+    assert seen == [(REF, True)]
+    bench.redis.mend()
+    assert bench.records() == []
+
+
+def test_visit_of_an_unknown_call_is_new_in_its_session(bench: Bench) -> None:
+    visitor = back(bench, variable_esl_session_ref="s-1")
+    assert visitor.error is None
+    # The process that ended the call wrote the session's record.
+    assert bench.records() == []
+
+
+def test_visit_takes_over_from_a_process_younger_than_a_beat(bench: Bench) -> None:
+    bench.services.membership.say()
+    left_by_dead_node(bench, **dialled())
+    assert set(bench.services.membership.peers) == {bench.services.membership.boot}
+    back(bench)
+    assert bench.record()["call_ref"] == REF
+
+
+def test_visit_with_an_unreadable_essence_goes_on_alone(bench: Bench) -> None:
+    """Written by another version, or by hand."""
+    boot = leave_behind(bench)
+    bench.redis_server.client.hset(keys.live(boot), REF, '{"call_ref": 7, "colour": "blue"}')
+    assert back(bench).error is None
+    assert bench.records() == []
+
+
+def test_visit_with_keys_of_a_newer_version_is_settled(bench: Bench) -> None:
+    left_by_dead_node(bench, **dialled())
+    (key,) = bench.redis_server.client.keys(keys.live("*"))
+    raw = json.loads(str(bench.redis_server.client.hget(key, REF)))
+    bench.redis_server.client.hset(key, REF, json.dumps({**raw, "colour": ["blue"]}))
+    back(bench)
+    assert bench.record()["call_ref"] == REF
+
+
+# Inbound ------------------------------------------------------------------------------------------------
+
+
+def inbound(**fields: Any) -> dict[str, Any]:
+    return {"app": "inbound", "integrator": "acme", "extension": "1000", "number": "+27825556666", **fields}
+
+
+def test_visit_of_a_waiting_customer_rings_the_agents_again(bench: Bench) -> None:
+    left_by_dead_node(bench, **inbound(state=terms.AGENT_RINGING, answered_at=None, dialed_at=AT + 0.5))
+    visitor = bench.visit("inbound", **{**BACK, "variable_esl_app": "inbound"})
+    visitor.switch.scripts["bridge"] = lambda _uuid: visitor.hung_up("NORMAL_CLEARING", 16)
+    visitor.served()
+    assert bench.record()["call_ref"] == REF
+
+
+def test_visit_whose_agent_had_answered_is_announced_once(bench: Bench) -> None:
+    left_by_dead_node(bench, **inbound(state=terms.AGENT_RINGING, answered_at=None, dialed_at=AT + 0.5))
+    write_cdr(bench, B, answered=4, esl_bleg=REF, esl_user_id="1000", sip_hangup_disposition="recv_bye")
+    bench.visit("inbound", **{**BACK, "variable_esl_app": "inbound"}).leaves()
+    bench.visitors[0].served()
+    (found, *others) = bench.records()
+    assert (found["call_ref"], found["end_reason"], found["hung_up_by"]) == (REF, "answered", "agent")
+    assert [one["call_ref"] for one in others if one["call_ref"] == REF] == []
+    assert len(bench.pushed(INBOUND_LIST)) == 1
+
+
+# From this node -----------------------------------------------------------------------------------------
+
+
+def socket_lost(bench: Bench, *numbers: str, bridge: bytes = b"") -> tuple[Visitor, Attempt]:
+    """A DISA caller whose socket breaks while this node lives."""
+    visitor = bench.visit()
+    visitor.types(PIN, *numbers)
+    visitor.switch.scripts["bridge"] = lambda _uuid: bridge
+    app = "bridge" if numbers else "playback"
+    eventually(lambda: any(name == app and (numbers or "tone" in arg) for name, arg in visitor.switch.executed))
+    gevent.sleep(0.005)
+    (live,) = bench.live.values()
+    show_legs(bench.switch, {"Unique-ID": UUID, "variable_esl_call_ref": live.attempt.call_ref})
+    visitor.loses_socket()
+    return visitor, live.attempt
+
+
+def test_visit_of_own_call_that_dialled_nothing_has_one_record(bench: Bench) -> None:
+    first, attempt = socket_lost(bench)
+    back(bench, variable_esl_call_ref=attempt.call_ref)
+    first.served()
+    found = bench.record()
+    assert found["session_ref"] == attempt.session_ref
+    assert found["call_ref"] != attempt.call_ref
+
+
+def test_visit_of_own_call_in_a_talk_ends_it_first(bench: Bench) -> None:
+    first, attempt = socket_lost(bench, "0820001234", bridge=rings() + answers())
+    again = bench.visit(
+        variable_esl_call_ref=attempt.call_ref,
+        variable_esl_app="disa",
+        variable_last_bridge_to=B,
+        variable_bridge_uepoch=at(3),
+        variable_last_bridge_hangup_cause="NORMAL_CLEARING",
+    )
+    again.types(PIN)
+    first.served()
+    assert attempt.ended
+    eventually(lambda: again.switch.executed)
+    again.leaves()
+    again.served()
+    assert [(found["call_ref"], found["end_reason"]) for found in bench.records()] == [(attempt.call_ref, "answered")]
+
+
+def test_visit_of_an_adopted_call_is_settled_by_ends_heard(bench: Bench) -> None:
+    left_by_dead_node(bench, **dialled())
+    show_legs(bench.switch, {"Unique-ID": UUID, "variable_esl_call_ref": REF})
+    bench.adoption.beat()
+    eventually(lambda: "api show channels as json" in bench.switch.heard)
+    tags: dict[str, Any] = {"variable_esl_call_ref": REF, "variable_esl_bleg": REF}
+    bench.switch.say(ends("USER_BUSY", 17, **tags))
+    eventually(lambda: B in bench.live[REF].ends)
+    back(bench)
+    assert bench.reason() == ("callee_busy", 17, "callee")
+
+
+# The end of a channel whose socket was lost -------------------------------------------------------------
+
+
+def test_visit_finds_the_end_on_the_inbound_connection(bench: Bench) -> None:
+    first, attempt = socket_lost(bench, "0820001234", bridge=rings())
+    tags: dict[str, Any] = {"variable_esl_call_ref": attempt.call_ref}
+    bench.switch.say(
+        ends("NORMAL_CLEARING", 16, answered=True, variable_esl_bleg=attempt.session_ref, **tags),
+        ends("NORMAL_CLEARING", 16, uuid=UUID, variable_sip_hangup_disposition="recv_bye", **tags),
+    )
+    first.served()
+    assert bench.reason() == ("answered", 16, "agent")
+
+
+def test_visit_reads_the_end_from_the_cdr_if_no_event_came(bench: Bench) -> None:
+    first, attempt = socket_lost(bench, "0820001234", bridge=rings())
+    write_cdr(
+        bench, B, ref=attempt.call_ref, answered=4, esl_bleg=attempt.session_ref, sip_hangup_disposition="recv_bye"
+    )
+    write_cdr(bench, UUID, ref=attempt.call_ref, answered=1)
+    show_legs(bench.switch)
+    # The switch says that the leg is gone, and nothing of how.
+    bench.switch.drop()
+    first.served()
+    assert bench.reason() == ("answered", 16, "callee")
+
+
+def test_visit_of_a_switch_that_restarted_is_lost(bench: Bench) -> None:
+    first, _attempt = socket_lost(bench, "0820001234", bridge=rings())
+    bench.switch.core_uuid = "core-2"
+    bench.switch.drop()
+    first.served()
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
