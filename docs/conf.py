@@ -21,6 +21,7 @@ extensions = [
     "hazards",
     "log_events",
     "from_code",
+    "interface",
     "drawing",
     "benchmark",
     "walk",
