@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -18,11 +19,11 @@ from esl_apps.apps import interface
 def paragraphs(docstring: str | None) -> Iterator[str]:
     """A docstring, with its roles as literals: they name things that this page has under the same name."""
     for line in inspect.cleandoc(docstring or "").splitlines():
-        for role in (":class:", ":meth:", ":func:", ":attr:", ":data:"):
-            line = line.replace(f"{role}`~", "``").replace(f"{role}`", "``")
-        line = line.replace("```", "``")
-        count = line.count("`")
-        yield line if "``" not in line or count % 4 == 0 else line.replace("``", "").replace("`", "``")
+        plain = re.sub(r":(?:class|meth|func|attr|data|mod):`~?([^`]*)`", r"``\1``", line)
+        if plain.count("``") % 2:
+            # A literal that goes over two lines can't be indented as a definition's text.
+            plain = plain.replace("``", "")
+        yield re.sub(r"(?<![`\w])\*\*(?=\s|$|[.,;])", r"\\*\\*", plain)
 
 
 def attributes(kind: type) -> dict[str, str]:

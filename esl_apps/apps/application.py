@@ -11,12 +11,9 @@ import msgspec
 
 from esl_apps.apps.context import AppPolicy, Arrival, Host, Placed
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Call, Leg
+from esl_apps.core.call import API_VERSION, Call, Leg
 from esl_apps.core.terms import CALLEE
 from esl_apps.core.timed_call import TimedCall
-
-INTERFACE = 1
-"""The version of the interface for applications, ``esl_apps.apps.interface``."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
@@ -62,8 +59,8 @@ class Application:
     """Its name in records, metrics and logs."""
     path: str
     """The first part of its path on the event socket."""
-    interface: int = INTERFACE
-    """The version of the interface that it was written for."""
+    api: int = API_VERSION[0]
+    """The major version of the interface that it was written for."""
     title: str
     """One line for people: what its callers get."""
     arrive: Arrive | None = None
@@ -99,8 +96,8 @@ class Application:
         for name, value in (("ref", self.ref), ("path", self.path)):
             if not _NAME.fullmatch(value):
                 raise ValueError(f"{name}: expected letters, digits and ._-, not {value!r}")
-        if self.interface != INTERFACE:
-            raise ValueError(f"interface: written for version {self.interface}, this esl_apps has {INTERFACE}")
+        if self.api != API_VERSION[0]:
+            raise ValueError(f"api: written for version {self.api}, this esl_apps has {API_VERSION[0]}")
         if not self.title:
             raise ValueError("title: expected a line for people")
         if self.arrive is None and self.restore is None:

@@ -12,13 +12,12 @@ Rules for every handler: make the attempt known (``host.begin``, :meth:`Session.
 :meth:`Session.run` and :func:`conclude` see to. Hold nothing in the process that must outlive it, since another node
 may go on with the call: what that needs is in ``Attempt.order`` or in a timed call's ``data``.
 
-:data:`VERSION` grows when something here changes so that an application must change too. Names that are not listed in
-``__all__`` may change at any time.
+The names in ``__all__`` are stable, and so is what :mod:`esl_apps.core.call` says of versions: an application that was
+written for another major :data:`API_VERSION` is refused at the start.
 """
 
 from __future__ import annotations
 
-from esl_apps.apps.application import INTERFACE as VERSION
 from esl_apps.apps.application import Application, Extension, Timed
 from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed, Placed
 from esl_apps.apps.ending import conclude
@@ -28,7 +27,7 @@ from esl_apps.apps.session import Session, SessionRefused, account_level, sessio
 from esl_apps.apps.settings import Rules, Settings
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, Call, CallEnded, Ended, Leg
+from esl_apps.core.call import API_VERSION, Bridged, Call, CallEnded, Ended, Leg
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.numbers import NotDialable, Number, NumberPlan
@@ -37,7 +36,7 @@ from esl_apps.core.timed_call import Frequency, Scheduled, TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
 
 __all__ = [
-    "VERSION",
+    "API_VERSION",
     "Account",
     "Aleg",
     "AppPolicy",

@@ -70,7 +70,7 @@ def test_application_has_golden_records(ref: str) -> None:
         ({"ref": ""}, "ref"),
         ({"path": "wakeup/x"}, "path"),
         ({"title": ""}, "title"),
-        ({"interface": 99}, "interface"),
+        ({"api": 99}, "api"),
         ({"arrive": None}, "arrive"),
         ({"headers": ()}, "extensions"),
         ({"timed": Timed(due=served, store="wakeups")}, "restore"),  # type: ignore[arg-type]
