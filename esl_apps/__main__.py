@@ -7,10 +7,14 @@ monkey.patch_all()
 
 import sys
 
+from gevent.hub import Hub
+
 from esl_apps.cli import main as cli
 
 
 def main() -> None:
+    # Ctrl-C ends a command; without this, gevent also prints it as an error.
+    Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
     sys.exit(cli.main(sys.argv[1:]))
 
 

@@ -224,10 +224,10 @@ def _parser(main: Any, argv: list[str]) -> argparse.ArgumentParser:
 
 class CommandLine(Generated):
     def lines(self) -> Iterator[str]:
-        from esl_apps.cli.main import main
+        from esl_apps.cli.main import parser as command_line
         from esl_apps.sandbox import run
 
-        parser = _parser(main, ["check"])
+        parser = command_line()
         commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
         for name, listed in commands.choices.items():
             sub = _parser(run, []) if name == "sandbox" else listed

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
+import sys
+import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from esl_apps.cli.breakers import thresholds
+from esl_apps.cli.output import print_json, printable
 from esl_apps.config import warnings
-from esl_apps.config.model import Config, sections
+from esl_apps.config.model import Config, Disa, sections
 from esl_apps.config.problems import ConfigError
 from esl_apps.config.spending import Limits
 from esl_apps.core.unavailable import StoreUnavailable
@@ -21,42 +27,98 @@ from esl_apps.node.state_folder import state_folder
 from esl_apps.prompts import prompt_path
 from esl_apps.store import redis_client
 
-_WAIT = 5.0
+OK, WARN, FAIL = "ok", "WARN", "FAIL"
+#: Seconds for a switch to answer. One that refuses the connection is reported at once.
+WAIT = 5.0
+#: Seconds without an answer after which the operator is told what is being tried.
+SILENCE = 0.5
 
 
 @dataclass(frozen=True)
 class Result:
     what: str
-    ok: bool
+    level: str
     message: str
-    warning: bool = False
 
 
-def run(config: Config) -> Iterator[Result]:
-    """The results, as they come in."""
-    yield Result("configuration", True, "read")
+def run(config: Config, arguments: argparse.Namespace) -> int:
+    """Print the results as they come in; 1 if any failed."""
+    failed = False
+    for result in try_everything(config):
+        failed = failed or result.level == FAIL
+        _print(result, arguments.json)
+    return 1 if failed else 0
+
+
+def print_problems(error: ConfigError, *, as_json: bool) -> int:
+    """Print what is wrong with a configuration that can't be used."""
+    for problem in error.problems:
+        _print(Result("configuration", FAIL, str(problem)), as_json)
+    return 1
+
+
+def _print(result: Result, as_json: bool) -> None:
+    if as_json:
+        print_json({**asdict(result), "level": result.level.lower()})
+    else:
+        print(printable(f"{result.level:<4} {result.what}: {result.message}"), flush=True)
+
+
+def try_everything(config: Config) -> Iterator[Result]:
+    yield Result("configuration", OK, "read")
     for problem in warnings(config):
-        yield Result(problem.key, True, problem.message, warning=True)
-    for one in config.switches:
-        switch = Switch(one.name, split_address(one.address), one.password)
-        switch.start()
-        try:
-            if not switch.wait_up(_WAIT):
-                yield Result(f"switch {one.name}", False, f"{one.address}: {switch.last_error}")
-                continue
-            yield Result(f"switch {one.name}", True, f"{one.address}: {_first_line(switch.api('version'))}")
-            yield from _dial_strings(config, one.name, switch)
-        except (Unavailable, ReplyError) as error:
-            yield Result(f"switch {one.name}", False, str(error))
-        finally:
-            switch.stop()
+        yield Result(problem.key, WARN, problem.message)
+    for switch in config.switches:
+        yield from _switch(config, Switch(switch.name, split_address(switch.address), switch.password), switch.address)
     stale = config.redis.stale_cards
-    opens = f"a card that it knew less than {stale:g} s before opens" if stale else "no card opens anything"
-    yield Result("redis.stale_cards", True, f"{stale:g}: while Redis is away, {opens}")
+    opens = f"a card that it read less than {stale:g} s before still opens" if stale else "no card opens anything"
+    yield Result("redis.stale_cards", OK, f"{stale:g}: while Redis is down, {opens}")
     yield from _redis(config)
     yield from _folders(config)
     yield from _entrances(config)
     yield from _ports(config)
+
+
+@contextmanager
+def _announced(what: str) -> Iterator[None]:
+    """Tell the operator what is being tried, if it takes long."""
+    notice = threading.Timer(SILENCE, lambda: print(f"trying {what} ...", file=sys.stderr, flush=True))
+    notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
+
+
+def _switch(config: Config, switch: Switch, address: str) -> Iterator[Result]:
+    what = f"switch {switch.name}"
+    switch.start()
+    try:
+        with _announced(f"{what} at {address}, for {WAIT:g} s at most"):
+            refused = _connect(switch)
+        if refused is not None:
+            yield Result(what, FAIL, f"{address}: {refused}")
+            return
+        yield Result(what, OK, f"{address}: {_first_line(switch.api('version'))}")
+        yield from _dial_strings(config, switch.name, switch)
+    except (Unavailable, ReplyError) as error:
+        yield Result(what, FAIL, str(error))
+    finally:
+        switch.stop()
+
+
+def _connect(switch: Switch) -> str | None:
+    """Return None once it is connected, or why the first try failed."""
+    untried = switch.last_error
+    deadline = time.monotonic() + WAIT
+    while not switch.wait_up(0.05):
+        if switch.last_error != untried:
+            reason = re.sub(r"^\[Errno -?\d+\] ", "", str(switch.last_error))
+            hint = "; is FreeSWITCH running, with mod_event_socket on this address?" if "refused" in reason else ""
+            return reason if "password" in reason or "ACL" in reason else reason + hint
+        if time.monotonic() > deadline:
+            return f"no answer within {WAIT:g} s"
+    return None
 
 
 def _dial_strings(config: Config, name: str, switch: Switch) -> Iterator[Result]:
@@ -73,130 +135,136 @@ def _dial_strings(config: Config, name: str, switch: Switch) -> Iterator[Result]
         elif user:
             yield _domain(what, user[1], switch)
         else:
-            yield Result(what, True, f"{text}: not a gateway or a user, taken as it is")
+            yield Result(what, OK, f"{text}: not a gateway or a user, not checked")
+
+
+def _judged(what: str, good: bool, message: str) -> Result:
+    return Result(what, OK if good else FAIL, message)
 
 
 def _gateway(what: str, gateway: str, switch: Switch) -> Result:
     output = switch.api(f"sofia status gateway {gateway}")
     if "Invalid Gateway" in output:
-        return Result(what, False, f"the switch has no gateway {gateway}")
+        return Result(what, FAIL, f"the switch has no gateway {gateway}")
     status = re.search(r"^Status\s+(\S+)", output, re.MULTILINE)
     up = status is None or status[1] == "UP"
-    return Result(what, up, f"gateway {gateway} is {status[1].lower() if status else 'there'}")
+    return _judged(what, up, f"gateway {gateway} is {status[1].lower() if status else 'there'}")
 
 
 def _domain(what: str, domain: str, switch: Switch) -> Result:
     if "{" in domain:
-        return Result(what, True, "a domain by number, taken as it is")
+        return Result(what, OK, "a domain by number, not checked")
     try:
         there = switch.api(f"domain_exists {domain}").strip() == "true"
     except ReplyError as error:
         # The sandbox has no directory.
         unknown = "not found" in str(error)
-        return Result(what, unknown, f"domain {domain}: this switch can't tell" if unknown else str(error))
-    return Result(what, there, f"domain {domain} " + ("is there" if there else "is not in the switch's directory"))
+        return _judged(what, unknown, f"domain {domain}: this switch can't tell" if unknown else str(error))
+    return _judged(what, there, f"domain {domain} " + ("is there" if there else "is not in the switch's directory"))
 
 
 def _redis(config: Config) -> Iterator[Result]:
     urls = {config.redis.url: "redis.url"}
-    for i, one in enumerate(config.integrators):
-        if one.redis is not None:
-            urls.setdefault(one.redis.url, f"integrators[{i}].redis.url")
+    for i, integrator in enumerate(config.integrators):
+        if integrator.redis is not None:
+            urls.setdefault(integrator.redis.url, f"integrators[{i}].redis.url")
     for url, key in urls.items():
         try:
-            redis_client.connect(url).ping()
+            with _announced(key):
+                redis_client.connect(url).ping()
         except (ValueError, StoreUnavailable) as error:
-            yield Result(key, False, str(error).removeprefix("redis: "))
+            yield Result(key, FAIL, str(error).removeprefix("redis: "))
         else:
-            yield Result(key, True, "answers")
+            yield Result(key, OK, "answers")
 
 
 def _folders(config: Config) -> Iterator[Result]:
     try:
-        yield Result("node.state_dir", True, str(state_folder(config)))
+        yield Result("node.state_dir", OK, str(state_folder(config)))
     except ConfigError as error:
-        yield Result("node.state_dir", False, str(error))
+        yield Result("node.state_dir", FAIL, error.problems[0].message)
     for key, folder, needed in (
-        ("recordings.dir", config.recordings.dir, any(one.record for one in config.integrators)),
+        ("recordings.dir", config.recordings.dir, any(integrator.record for integrator in config.integrators)),
         ("spool.dir", config.spool.dir, False),
     ):
         if not os.path.isdir(folder):
             mend = "make it, writable by the switch" if needed else "not there yet; the switch makes it when it writes"
-            yield Result(key, not needed, f"{folder}: {mend}")
+            yield _judged(key, not needed, f"{folder}: {mend}")
         elif not os.access(folder, os.R_OK | os.X_OK):
-            yield Result(key, False, f"{folder}: this user can't read it")
+            yield Result(key, FAIL, f"{folder}: this user can't read it")
         else:
-            yield Result(key, True, folder)
+            yield Result(key, OK, folder)
     path = prompt_path(config.prompts.dir, config.prompts.language, "unavailable", 8000)
-    yield Result("prompts", Path(path).exists(), path)
+    there = Path(path).exists()
+    yield _judged("prompts", there, path if there else f"{path}: not there")
 
 
-#: The PIN of the shipped example, which everybody can read.
+#: The PIN of the shipped example, which anyone can read.
 _EXAMPLE_PIN = "4821907356"
+#: Digits. A dialler that tries three PINs per call finds a shorter one in a night.
+_SHORT_PIN = 6
 
 
 def _entrances(config: Config) -> Iterator[Result]:
-    """What stands between a stranger and the operator's bill."""
+    """What keeps strangers from running up the operator's bill."""
     cccp = config.cccp
     meaning = {
-        "any": "whoever shows an enrolled number dials, and a shown number proves nothing",
-        "national": "a caller known by number alone dials at home only; who shows an enrolled number spends at home",
-        "pin": "a number alone opens nothing; everybody is asked for a PIN",
-        "attested": f"a number opens where {cccp.attest_header}, from an address of trust, says that STIR/SHAKEN "
-        f"verified it (level {cccp.attest_level} or better); everybody else is asked for a PIN",
+        "any": "any caller who shows an enrolled number may dial, and a shown number proves nothing",
+        "national": "a caller known by number alone dials at home only, and a shown number proves nothing",
+        "pin": "a number alone opens nothing; every caller is asked for a PIN",
+        "attested": f"a number opens if {cccp.attest_header}, from an address of trust, says that STIR/SHAKEN "
+        f"verified it (level {cccp.attest_level} or better); other callers are asked for a PIN",
     }
     yield from _spending(config)
-    yield Result("cccp.cid_trust", True, f"{cccp.cid_trust}: {meaning[cccp.cid_trust]}")
+    yield Result("cccp.cid_trust", OK, f"{cccp.cid_trust}: {meaning[cccp.cid_trust]}")
     if cccp.cid_trust == "attested" and not config.trust:
-        yield Result("trust", False, "empty: nobody's attestation is believed, and so everybody is asked for a PIN")
+        yield Result("trust", FAIL, "empty: no attestation is believed, so every caller is asked for a PIN")
     if cccp.pin_from == "enrolled":
-        yield Result("cccp.pin_from", True, "enrolled: a PIN opens only from a number enrolled with its account")
+        yield Result("cccp.pin_from", OK, "enrolled: a PIN opens only from a number enrolled with its account")
     guard = config.pin_guard
     yield Result(
         "pin_guard",
-        True,
+        OK,
         f"in {guard.window:g} s, {guard.per_number} wrong PINs lock a caller and {guard.per_service} a service; "
         f"first for {guard.lock:g} s, then twice as long each time",
     )
     for account_id, account in config.accounts.items():
         for name, disa in account.disa.items():
-            what = f"accounts.{account_id}.disa.{name}"
-            if disa.pin == _EXAMPLE_PIN:
-                yield Result(what, False, "its PIN is the example's, which everybody can read: change it")
-            elif not (disa.pin or disa.pin_hash):
-                yield Result(what, True, "no PIN: whoever calls it dials as this account")
-            elif disa.pin and len(disa.pin) < _SHORT_PIN:
-                yield Result(what, False, f"its PIN is shorter than {_SHORT_PIN} digits: it is guessed in a night")
-            else:
-                yield Result(what, True, "asks for a PIN")
+            yield _disa(f"accounts.{account_id}.disa.{name}", disa)
+
+
+def _disa(what: str, disa: Disa) -> Result:
+    if disa.pin == _EXAMPLE_PIN:
+        return Result(what, FAIL, "its PIN is the example's, which anyone can read: change it")
+    if not (disa.pin or disa.pin_hash):
+        return Result(what, WARN, "no PIN: anyone who calls it dials as this account")
+    if disa.pin and len(disa.pin) < _SHORT_PIN:
+        return Result(what, FAIL, f"its PIN is shorter than {_SHORT_PIN} digits: it can be guessed in a night")
+    return Result(what, OK, "asks for a PIN")
 
 
 def _spending(config: Config) -> Iterator[Result]:
     breakers = thresholds(config)
     levels = [("spending", config.spending.limits)]
-    levels += [(f"integrator {one.name}", one.limits) for one in config.integrators]
+    levels += [(f"integrator {integrator.name}", integrator.limits) for integrator in config.integrators]
     levels += [(f"account {id}", account.limits) for id, account in config.accounts.items()]
     limited = [name for name, limits in levels if limits != Limits()]
     if not breakers and not limited:
         return  # A warning of the configuration says so.
-    found = ", ".join([*(f"limits of {name}" for name in limited), *(f"breaker {scope}" for scope in breakers)])
-    yield Result("spending", True, f"{found}; {len(config.high_risk())} high-risk ranges")
+    bounds = ", ".join([*(f"limits of {name}" for name in limited), *(f"breaker {scope}" for scope in breakers)])
+    yield Result("spending", OK, f"{bounds}; {len(config.high_risk())} high-risk ranges")
 
 
 def _ports(config: Config) -> Iterator[Result]:
-    """Which tokens others on the way can read."""
+    """Whether the tokens that these ports take can be read on the network."""
     for path, section in sections(config):
         if section.tls is not None:
             message = f"TLS with {section.tls.cert}"
         elif is_loopback(split_address(section.listen)[0]):
-            message = "plain HTTP, on this machine alone"
+            message = "plain HTTP, on this machine only"
         else:
             continue  # A warning of the configuration says so.
-        yield Result(f"{path}.listen", True, f"{section.listen}: {message}")
-
-
-#: Digits. Shorter ones fall to a dialler that tries three a call.
-_SHORT_PIN = 6
+        yield Result(f"{path}.listen", OK, f"{section.listen}: {message}")
 
 
 def _first_line(text: str) -> str:

@@ -10,15 +10,22 @@ A value outside of it raises ``ValueError`` with its key.
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
+import msgspec
 import phonenumbers
 
 from esl_apps.apps import APPLICATIONS
 from esl_apps.apps.application import Extension
+from esl_apps.cli.output import print_error, print_json
+from esl_apps.config.model import Config
+from esl_apps.config.problems import ConfigError
+from esl_apps.prompts import PROMPTS as PROMPT_FOLDER
 
 PUBLIC = "00_esl_apps_public.xml"
 DEFAULT = "00_esl_apps_default.xml"
@@ -68,6 +75,32 @@ _ABOUT_REFUSED = """
 _ABOUT_UNAVAILABLE = """
   All other calls: a message as early media (or in the call, if it was answered), then cause 41.
 """
+
+
+def run(config: Config, arguments: argparse.Namespace) -> int:
+    try:
+        files = render(msgspec.to_builtins(config), prompts=str(PROMPT_FOLDER))
+    except ValueError as error:
+        raise ConfigError(str(error), file=arguments.config) from None
+    if arguments.output is not None:
+        return _write(files, Path(arguments.output))
+    if arguments.json:
+        print_json(files)
+    else:
+        for name, text in files.items():
+            print(f"<!-- dialplan/{name} -->\n{text}")
+    return 0
+
+
+def _write(files: Mapping[str, str], folder: Path) -> int:
+    """:raises OSError: the folder, or a file in it, can't be written."""
+    if folder.exists() and not folder.is_dir():
+        print_error(f"{folder}: is a file; expected a folder")
+        return 1
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return 0
 
 
 def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str | None = None) -> dict[str, str]:

@@ -8,20 +8,23 @@ importing twice changes nothing.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import hmac
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from esl_apps.cli.output import explain, print_json, printable
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Rule
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import CLASSES, HIGH_RISK, NotDialable, NumberPlan
-from esl_apps.store import keys
+from esl_apps.store import keys, redis_client
 from esl_apps.store.card_fields import CARD_ID, FIELDS, NAME, SPELLINGS
 from esl_apps.store.cards import CardStore, IdTaken
 from esl_apps.store.redis_client import Client
@@ -53,8 +56,7 @@ class Result:
 
     def __str__(self) -> str:
         line = f"{self.outcome:<6} {self.what}{': ' if self.message else ''}{self.message}"
-        # What a document has in its id goes to a terminal.
-        return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in line)
+        return printable(line)
 
 
 class _Bad(Exception):
@@ -65,8 +67,22 @@ class _Left(Exception):
     """Why a document is not taken, and that this is no fault of it."""
 
 
-def run(files: Iterable[str], config: Config, client: Client) -> Iterator[Result]:
-    """Import files; the results, as they come in.
+def run(config: Config, arguments: argparse.Namespace) -> int:
+    client = redis_client.connect(config.redis.url)
+    count = dict.fromkeys((TOOK, SAME, LEFT, FAILED), 0)
+    for result in import_files(arguments.files, config, client):
+        count[result.outcome] += 1
+        if arguments.json:
+            print_json({"outcome": result.outcome.lower(), "document": result.what, "message": result.message})
+        else:
+            print(result, flush=True)
+    if not arguments.json:
+        print(", ".join(f"{number} {outcome}" for outcome, number in count.items()), file=sys.stderr)
+    return 1 if count[FAILED] else 0
+
+
+def import_files(files: Iterable[str], config: Config, client: Client) -> Iterator[Result]:
+    """Import files, and yield each document's result when it is there.
 
     :raises StoreUnavailable: Redis is down; what was imported so far stays, and the next run continues.
     """
@@ -75,8 +91,11 @@ def run(files: Iterable[str], config: Config, client: Client) -> Iterator[Result
         try:
             with open(file, encoding="utf-8-sig") as stream:
                 text = stream.read()
-        except (OSError, UnicodeDecodeError) as error:
-            yield Result(FAILED, file, str(error))
+        except OSError as error:
+            yield Result(FAILED, explain(error))
+            continue
+        except UnicodeDecodeError as error:
+            yield Result(FAILED, file, f"not UTF-8 at byte {error.start}")
             continue
         for where, found in read(text):
             if isinstance(found, str):

@@ -1,46 +1,52 @@
-"""The command line: ``serve``, ``check``, ``sandbox``, ``demo``, ``import``, ``hash-pin``, ``hash-token``, ``calls``,
-``trace``, ``locks``, ``dialplan``,
-``breaker``."""
+"""The command line. ``parser()`` describes it; each command has a module of its own, imported when it is used.
+
+Nothing here imports gevent or redis: ``--help`` answers at once, and the documentation is made from the parser.
+"""
 
 from __future__ import annotations
 
 import argparse
-import gc
 import os
-import re
-import signal
 import sys
-import time
-from typing import TYPE_CHECKING
-
-import gevent
+from importlib import import_module
+from typing import Any
 
 from esl_apps import __version__
-from esl_apps.config import load
-from esl_apps.config.model import Config
-from esl_apps.config.problems import ConfigError
-from esl_apps.config.tokens import hash_token
-from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.node.snapshot import timeline
-from esl_apps.observe import logs
-from esl_apps.store import membership, redis_client
-from esl_apps.store.calls import Store
-
-if TYPE_CHECKING:
-    from esl_apps.store.breakers import Breakers
+from esl_apps.cli.output import explain, print_error
 
 _MOST_WORKERS = 256
 _DEFAULT_CONFIG = "/etc/esl_apps/esl_apps.yml"
+_INTERRUPTED = 130  # as a shell reports SIGINT
 
 
 def main(argv: list[str]) -> int:
-    """Run a command; its exit status."""
-    parser = argparse.ArgumentParser(prog="esl-apps", description="Calling cards and click-to-dial for FreeSWITCH")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    """Run a command and return its exit status."""
+    if argv[:1] == ["sandbox"]:
+        # It has a parser of its own.
+        return _guarded(argparse.Namespace(command="sandbox", run="sandbox:run", argv=argv[1:]))
+    return _guarded(parser().parse_args(argv))
 
-    def command(name: str, what: str, *, config: bool = True) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=what, description=what)
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    root = argparse.ArgumentParser(prog="esl-apps", description="Calling cards and click-to-dial for FreeSWITCH")
+    root.add_argument("--version", action="version", version=__version__)
+    commands = _Commands(root)
+    _add_running(commands)
+    _add_showing(commands)
+    _add_changing(commands)
+    _add_trying(commands)
+    return root
+
+
+class _Commands:
+    def __init__(self, root: argparse.ArgumentParser) -> None:
+        self._subparsers = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(self, name: str, run: str, what: str, *, config: bool = True, json: str = "") -> argparse.ArgumentParser:
+        """Add a command. ``run``: its module and function; ``json``: what ``--json`` prints a line of."""
+        sub = self._subparsers.add_parser(name, help=what, description=what)
+        sub.set_defaults(run=run)
         if config:
             sub.add_argument(
                 "-c",
@@ -49,300 +55,158 @@ def main(argv: list[str]) -> int:
                 metavar="FILE",
                 help="the configuration (default: $ESL_APPS_CONFIG, else %(default)s)",
             )
+        if json:
+            sub.add_argument("--json", action="store_true", help=f"print a line of JSON for {json}")
         return sub
 
-    serve = command("serve", "run a node until SIGTERM; SIGHUP reloads the configuration")
+
+def _add_running(commands: _Commands) -> None:
+    serve = commands.add("serve", "serve:run", "run a node until SIGTERM; SIGHUP reloads the configuration")
     serve.add_argument(
-        "--workers", type=_count, default=1, metavar="N", help="processes on the same ports: one a core (1)"
+        "--workers", type=_count, default=1, metavar="N", help="processes on the same ports: one per core (1)"
     )
     serve.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
-    command("check", "read the configuration and try everything that it names")
-    command("calls", "the live calls of all nodes")
-    command("trace", "one call's timeline, with every decision").add_argument("call_ref")
-    locking = command("locks", "what is locked because of wrong PINs, on all nodes")
-    locking.add_argument("--lift", metavar="KEY", help="open one, and forget the wrong PINs that led to it")
-    importing = command("import", "load Kazoo's documents, as exported from CouchDB: JSON, one or many a file")
+    commands.add("check", "check:run", "read the configuration and try everything that it names", json="each result")
+
+
+def _add_showing(commands: _Commands) -> None:
+    commands.add("calls", "calls:run_calls", "list the live calls of all nodes", json="each call")
+    trace = commands.add("trace", "calls:run_trace", "show one call's timeline, with every decision", json="the call")
+    trace.add_argument("call_ref", type=_text)
+    locks = commands.add(
+        "locks",
+        "locks:run",
+        "list what is locked because of wrong PINs, on all nodes",
+        json="each lock, or the lifted one",
+    )
+    locks.add_argument(
+        "--lift", metavar="KEY", type=_text, help="open a lock, and forget the wrong PINs that led to it"
+    )
+
+
+def _add_changing(commands: _Commands) -> None:
+    importing = commands.add(
+        "import",
+        "kazoo_import:run",
+        "load Kazoo's documents, as exported from CouchDB: JSON, one or more per file",
+        json="each document",
+    )
     importing.add_argument("files", nargs="+", metavar="FILE")
-    command("hash-pin", "read a PIN from the terminal or standard input; print its keyed hash, for pin_hash")
-    breaker = command("breaker", "the breakers: which have tripped, and what would trip the others")
+    breaker = commands.add(
+        "breaker",
+        "breakers:run",
+        "list the breakers: those that have tripped, and what would trip the others",
+        json="each breaker and log entry, or the changed one",
+    )
     change = breaker.add_mutually_exclusive_group()
     change.add_argument(
         "--trip",
         metavar="KEY",
-        help="let nothing of KEY be dialled from now on: system, account:NAME, integrator:NAME or card:ID, alone or "
-        "with /country:XX, /class:NAME, /prefix:+DIGITS or /high_risk behind it",
+        type=_text,
+        help="refuse all calls of KEY from now on: system, account:NAME, integrator:NAME or card:ID, optionally "
+        "followed by /country:XX, /class:NAME, /prefix:+DIGITS or /high_risk",
     )
-    change.add_argument("--reset", metavar="KEY", help="let it be dialled again, and count from nothing")
-    breaker.add_argument("--end-calls", action="store_true", help="with --trip: end the calls that are up, too")
-    command("hash-token", "read a token from the terminal or standard input; print its hash", config=False)
-    dialplan = command("dialplan", "print the dialplan files with this configuration's numbers")
-    dialplan.add_argument("-o", "--output", metavar="FOLDER", help="write them there instead")
-    command("demo", "an embedded Redis, a sandbox and a node: one call through each application", config=False)
-    command("sandbox", "a stand-in for FreeSWITCH; --help after it lists its own options", config=False)
-    if argv[:1] == ["sandbox"]:
-        from esl_apps import sandbox
+    change.add_argument("--reset", metavar="KEY", type=_text, help="allow the calls of KEY again, and count from zero")
+    breaker.add_argument("--end-calls", action="store_true", help="with --trip: also end the calls that are up")
+    commands.add(
+        "hash-pin", "hashes:run_pin", "read a PIN from the terminal or standard input; print its hash, for pin_hash"
+    )
+    commands.add(
+        "hash-token",
+        "hashes:run_token",
+        "read a token from the terminal or standard input; print its hash",
+        config=False,
+    )
+    dialplan = commands.add(
+        "dialplan",
+        "dialplan:run",
+        "print the dialplan files with this configuration's numbers",
+        json="all files: an object of names and texts",
+    )
+    dialplan.add_argument("-o", "--output", metavar="FOLDER", type=_text, help="write them to this folder instead")
 
-        return sandbox.run(argv[1:])
-    arguments = parser.parse_args(argv)
-    if arguments.command == "demo":
-        from esl_apps.cli import demo
 
-        return demo.run()
-    if arguments.command == "hash-token":
-        return _hash_token()
-    try:
-        config = load(arguments.config)
-        actions = {
-            "serve": _serve,
-            "check": _check,
-            "calls": _calls,
-            "trace": _trace,
-            "locks": _locks,
-            "import": _import,
-            "hash-pin": _hash_pin,
-            "dialplan": _dialplan,
-            "breaker": _breaker,
-        }
-        return actions[arguments.command](config, arguments)
-    except ConfigError as error:
-        if arguments.command == "check":
-            for problem in error.problems:
-                print(f"FAIL configuration: {problem}")
-            return 1
-        for problem in error.problems:
-            print(f"esl-apps: {problem}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # ``esl-apps calls | head``: the reader has what it wanted.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except StoreUnavailable as error:
-        print(f"esl-apps: Redis: {str(error).removeprefix('redis: ')}", file=sys.stderr)
-        return 1
+def _add_trying(commands: _Commands) -> None:
+    demo = commands.add(
+        "demo",
+        "demo:run",
+        "start a Redis, a sandbox and a node, and place one call through each application",
+        config=False,
+        json="each notification, as it comes out of Redis",
+    )
+    demo.add_argument("--keep", action="store_true", help="then stay up until Ctrl-C, to be tried by hand")
+    commands.add(
+        "sandbox", "sandbox:run", "a stand-in for FreeSWITCH; --help after it lists its own options", config=False
+    )
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST_WORKERS:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= _MOST_WORKERS:
         raise argparse.ArgumentTypeError(f"expected a number from 1 to {_MOST_WORKERS}")
     return int(text)
 
 
-def _serve(config: Config, arguments: argparse.Namespace) -> int:
-    from esl_apps.http.ports import Ports
-    from esl_apps.node.node import Node
-    from esl_apps.node.workers import Share, Supervisor
-
-    logs.setup(arguments.log_level)
-    share = Share.inherited()
-    if arguments.workers > 1 and share is None:
-        return Supervisor(config, arguments.workers).run()
-    # Who spawned what is for debugging: it is looked for at each spawn, and kept with each greenlet.
-    gevent.config.track_greenlet_tree = False
-    node = Node(config, share)
-    ports = Ports(node)
-    # First, so that a node whose ports are taken never takes a call; a request meanwhile gets 503.
-    ports.open()
-    node.start()
-    # What was built so far lives as long as the process: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    # And seldom at what is new: a call leaves no circle behind, and is freed by its last reference.
-    gc.set_threshold(5000)
-
-    def stop() -> None:
-        gevent.spawn(ports.shut_down)
-
-    def reload() -> None:
-        gevent.spawn(ports.reload, arguments.config)
-
-    # gevent runs these in the hub, between greenlets: they only start one (huey's rule).
-    gevent.signal_handler(signal.SIGTERM, stop)
-    gevent.signal_handler(signal.SIGINT, stop)
-    gevent.signal_handler(signal.SIGHUP, reload)
-    if share is None:
-        print(f"esl-apps: node {config.node.name} ready", file=sys.stderr, flush=True)
-    else:
-        share.say_ready()
-        gevent.spawn(share.wait_alone).link(lambda _greenlet: stop())
-    node.services.readiness.stopped.wait()
-    return 0
+def _text(text: str) -> str:
+    if not text or not text.isprintable():
+        raise argparse.ArgumentTypeError("expected printable characters")
+    return text
 
 
-def _check(config: Config, _arguments: argparse.Namespace) -> int:
-    from esl_apps.cli.check import run
-
-    failed = False
-    for result in run(config):
-        failed = failed or not result.ok
-        word = "WARN" if result.warning else "ok  " if result.ok else "FAIL"
-        print(f"{word} {result.what}: {result.message}")
-    return 1 if failed else 0
-
-
-def _calls(config: Config, _arguments: argparse.Namespace) -> int:
-    client = redis_client.connect(config.redis.url)
-    live = Store(client).live(membership.boots(client))
-    calls = sorted((call for found in live.values() for call in found), key=lambda call: call.call_ref)
-    for call in calls:
-        age = time.time() - call.queued_at
-        print(
-            f"{call.call_ref}  {call.state:<15} {age:7.1f} s  {call.app:<12} "
-            f"{call.extension or '-'} -> {call.number or '-'}  {call.integrator or '-'}  {call.switch or '-'}"
-        )
-    print(f"{len(calls)} live", file=sys.stderr)
-    return 0
-
-
-def _trace(config: Config, arguments: argparse.Namespace) -> int:
-    call = Store(redis_client.connect(config.redis.url)).call(arguments.call_ref)
-    if call is None:
-        print("esl-apps: no such call (calls are kept for a day)", file=sys.stderr)
+def _guarded(arguments: argparse.Namespace) -> int:
+    """Run a command. What the environment refuses is a line of text and a status, never a traceback."""
+    try:
+        status = _run(arguments)
+        # Here, and not when the interpreter ends, where an error can only be printed.
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # ``esl-apps calls | head``: the reader has what it wanted.
+        _end_output()
+        return 0
+    except OSError as error:
+        print_error(explain(error))
+        _end_output()
         return 1
-    print("\n".join(timeline(call)))
-    return 0
 
 
-def _locks(config: Config, arguments: argparse.Namespace) -> int:
-    from esl_apps.store.pin_guard import Locks
+def _run(arguments: argparse.Namespace) -> int:
+    from esl_apps.core.unavailable import StoreUnavailable
 
-    locks = Locks(redis_client.connect(config.redis.url))
-    if arguments.lift is not None:
-        if locks.lift(arguments.lift):
-            print(f"lifted {arguments.lift}")
-            return 0
-        print(f"esl-apps: not locked: {arguments.lift} (`esl-apps locks` lists what is)", file=sys.stderr)
+    module, _, function = arguments.run.partition(":")
+    run: Any = getattr(import_module(f"esl_apps.cli.{module}"), function)
+    try:
+        if not hasattr(arguments, "config"):
+            return int(run(arguments))
+        return _run_configured(run, arguments)
+    except StoreUnavailable as error:
+        print_error(f"Redis: {str(error).removeprefix('redis: ')}")
         return 1
-    found = locks.list()
-    for lock in found:
-        print(f"{lock.name:<40} {lock.seconds:6d} s left")
-    print(f"{len(found)} locked", file=sys.stderr)
-    return 0
 
 
-def _import(config: Config, arguments: argparse.Namespace) -> int:
-    from esl_apps.cli import kazoo_import
+def _run_configured(run: Any, arguments: argparse.Namespace) -> int:
+    from esl_apps.config import load
+    from esl_apps.config.problems import ConfigError
 
-    count = dict.fromkeys((kazoo_import.TOOK, kazoo_import.SAME, kazoo_import.LEFT, kazoo_import.FAILED), 0)
-    for result in kazoo_import.run(arguments.files, config, redis_client.connect(config.redis.url)):
-        count[result.outcome] += 1
-        print(result, flush=True)
-    print(", ".join(f"{number} {outcome}" for outcome, number in count.items()), file=sys.stderr)
-    return 1 if count[kazoo_import.FAILED] else 0
+    try:
+        return int(run(load(arguments.config), arguments))
+    except ConfigError as error:
+        if arguments.command == "check":
+            from esl_apps.cli.check import print_problems
 
-
-def _hash_pin(config: Config, arguments: argparse.Namespace) -> int:
-    from getpass import getpass
-
-    from esl_apps.store.cards import hash_pin
-
-    if not config.pin_key:
-        raise ConfigError("missing; a PIN's hash is keyed with it", "pin_key", file=arguments.config)
-    # Never an argument: those stand in the shell's history and in every user's process list.
-    pin = getpass("PIN: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
-    if not (pin.isascii() and pin.isdigit()):
-        print("esl-apps: expected a PIN: digits", file=sys.stderr)
-        return 1
-    print(hash_pin(config.pin_key, pin))
-    return 0
-
-
-def _breaker(config: Config, arguments: argparse.Namespace) -> int:
-    from esl_apps.cli.breakers import thresholds
-    from esl_apps.store.breakers import Breakers
-
-    client = redis_client.connect(config.redis.url)
-    breakers = Breakers(client, config.node.name)
-    if arguments.trip is not None:
-        return _trip(config, client, breakers, arguments)
-    if arguments.end_calls:
-        print("esl-apps: --end-calls goes with --trip", file=sys.stderr)
+            return print_problems(error, as_json=arguments.json)
+        for problem in error.problems:
+            print_error(str(problem))
         return 2
-    if arguments.reset is not None:
-        return _reset(client, breakers, arguments.reset)
-    tripped = breakers.tripped
-    for scope, trip in sorted(tripped.items()):
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(trip.at))
-        ends = ", its calls were ended" if trip.end_calls else ""
-        print(f"TRIPPED {scope}: {trip.why}, by {trip.by}, {at} UTC{ends}")
-    for scope, what in thresholds(config).items():
-        if scope not in tripped:
-            print(f"ok      {scope}: trips over {what}")
-    for line in breakers.log():
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(line.at))
-        print(f"log     {at} UTC  {line.scope} {line.what} by {line.by}{': ' + line.why if line.why else ''}")
-    return 0
 
 
-def _trip(config: Config, client: redis_client.Client, breakers: Breakers, arguments: argparse.Namespace) -> int:
-    from esl_apps.cli.breakers import names
-
+def _end_output() -> None:
+    """Write what is left; if it can't be, discard it, or the interpreter's last flush would fail again and say so."""
     try:
-        names(config, client, arguments.trip)
-    except ValueError as error:
-        print(f"esl-apps: {arguments.trip!r}: {error}", file=sys.stderr)
-        return 2
-    who = _who()
-    new = breakers.trip(arguments.trip, "by hand", by=who, end_calls=arguments.end_calls)
-    print(f"{arguments.trip}: tripped by {who}" if new else f"{arguments.trip}: has tripped already")
-    return 0 if new else 1
-
-
-def _reset(client: redis_client.Client, breakers: Breakers, scope: str) -> int:
-    from esl_apps.cli.breakers import forget
-
-    if scope not in breakers.tripped:
-        print(f"esl-apps: {scope}: has not tripped", file=sys.stderr)
-        return 1
-    # What it has counted goes first, or the next call would trip it again.
-    forget(client, scope)
-    who = _who()
-    breakers.reset(scope, by=who)
-    print(f"{scope}: reset by {who}")
-    return 0
-
-
-def _who() -> str:
-    """Who is at the keyboard: it stands in the breakers' log."""
-    import getpass
-    import socket
-
-    try:
-        user = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
-
-
-#: Characters. The hash of a shorter token is found by trying all of them.
-_SHORT_TOKEN = 16
-
-
-def _hash_token() -> int:
-    from getpass import getpass
-
-    token = getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
-    if len(token) < _SHORT_TOKEN or not re.fullmatch("[!-~]+", token):
-        print(f"esl-apps: expected {_SHORT_TOKEN} printable characters at least, no spaces", file=sys.stderr)
-        return 1
-    print(hash_token(token))
-    return 0
-
-
-def _dialplan(config: Config, arguments: argparse.Namespace) -> int:
-    import msgspec
-
-    from esl_apps.cli.dialplan import render
-    from esl_apps.prompts import PROMPTS
-
-    try:
-        files = render(msgspec.to_builtins(config), prompts=str(PROMPTS))
-    except ValueError as error:
-        raise ConfigError(str(error), file=arguments.config) from None
-    for name, text in files.items():
-        if arguments.output is not None:
-            os.makedirs(arguments.output, exist_ok=True)
-            with open(os.path.join(arguments.output, name), "w", encoding="utf-8") as file:
-                file.write(text)
-        else:
-            print(f"<!-- dialplan/{name} -->\n{text}")
-    return 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

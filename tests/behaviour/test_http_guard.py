@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import http.client
-import io
 import json
 import os
 import re
 import signal
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +19,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from esl_apps.cli import check, main
 from esl_apps.config import parse
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
@@ -171,21 +168,6 @@ HASH = hash_token("another")
 )
 def test_what_is_wrong_with_a_token_is_told(changes: dict[str, str], told: str) -> None:
     assert told in refusal(**changes)
-
-
-def test_a_token_is_hashed_on_the_command_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(text: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-        return (main.main(["hash-token"]), *capsys.readouterr())
-
-    token = "a-long-and-random-token"
-    assert run(token + "\n") == (0, hash_token(token) + "\n", "")
-    for text in ("short\n", "", "a long one with spaces\n", "é" * 20):
-        status, out, err = run(text)
-        assert (status, out) == (1, "")
-        assert "expected 16 printable characters" in err
 
 
 def test_a_token_by_its_hash_opens(node: Node) -> None:
@@ -468,19 +450,6 @@ def test_a_certificate_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Path, "read_bytes", closed)
     files = json.dumps({"cert": str(TLS / "one.pem"), "key": str(secret)})
     assert "integrators[0].tls.key: can't be read: Permission denied" in refusal(acme=f"token: t, tls: {files}}}\n")
-
-
-def test_plain_http_is_told_of() -> None:
-    config = parse(
-        LEAST.replace("127.0.0.1:8300", "0.0.0.0:8300")
-        + f"  - {{name: b, listen: '[::]:8301', token: u, tls: {{cert: {TLS}/one.pem, key: {TLS}/one.key}}}}\n",
-        {},
-    )
-    results = list(check._ports(config))
-    assert [(one.what, one.message.partition(": ")[2][:15]) for one in results] == [
-        ("admin.listen", "plain HTTP, on "),
-        ("integrators[1].listen", f"TLS with {TLS}"[:15]),
-    ]
 
 
 def secure(node: Node, trusted: str) -> ssl.SSLSocket:

@@ -306,7 +306,7 @@ def kazoo(data: bytes) -> None:
         file.flush()
         redis = _Redis(b'["a","acme"]')
         try:
-            results = [str(one) for one in kazoo_import.run([file.name], _CONFIG, redis)]
+            results = [str(one) for one in kazoo_import.import_files([file.name], _CONFIG, redis)]
         except StoreUnavailable:
             # What it finds in this Redis is no account.
             return

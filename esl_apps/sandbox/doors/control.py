@@ -34,6 +34,8 @@ PATCH  /phones/NUMBER  {"script": {...}}    from now on; its calls are kept
 GET    /phones/NUMBER                       its script and calls
 DELETE /phones/NUMBER                       unregister
 POST   /phones/NUMBER/dial {"number": "27115550000", "headers": {"X-A": "b"}, "context": null}
+POST   /phones/NUMBER/answer | hangup       its latest live call
+POST   /phones/NUMBER/reject {"status": 486}
 GET    /calls/CALL                          one call of a phone
 GET    /calls/CALL/hears?hz=350,440&within=3    whether the tone reaches it; more than one: all at once
 POST   /calls/CALL/hangup | hold | unhold | answer
@@ -137,6 +139,15 @@ class ControlServer:
                 phone = self._phone(number)
                 dialog = phone.dial(str(body["number"]), body.get("headers") or {}, context=body.get("context"))
                 return dialog.as_json()
+            case ("POST", "phones", number, "answer"):
+                self._live_call(number).pick_up()
+                return {}
+            case ("POST", "phones", number, "hangup"):
+                self._live_call(number).hang_up()
+                return {}
+            case ("POST", "phones", number, "reject"):
+                self._live_call(number).reject(int(body.get("status", 486)))
+                return {}
             case ("GET", "calls", ref):
                 return self._call(ref).as_json()
             case ("GET", "calls", ref, "hears"):
@@ -219,6 +230,12 @@ class ControlServer:
         if calls:
             shown["calls"] = [call.as_json() for call in phone.calls]
         return shown
+
+    def _live_call(self, number: str) -> Dialog:
+        for dialog in reversed(self._phone(number).calls):
+            if dialog.leg.ended_at is None:
+                return dialog
+        raise ControlError("404 Not Found", f"phone {number} has no live call")
 
     def _call(self, ref: str) -> Dialog:
         dialog = self.switch.find_dialog(ref)

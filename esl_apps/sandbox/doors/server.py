@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import signal
 import socket as stdlib_socket
 import sys
@@ -28,9 +29,15 @@ from esl_apps.sandbox.switch import Switch
 
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, with a port up to 65535")
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _milliseconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of milliseconds")
+    return float(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         "--listen", type=_address, default=("127.0.0.1", 8021), help="event socket, HOST:PORT (127.0.0.1:8021)"
     )
     parser.add_argument("--password", default="ClueCon", help="of the event socket")
-    parser.add_argument("--tick", type=float, default=20.0, help="milliseconds of a frame; 0: none (20)")
+    parser.add_argument("--tick", type=_milliseconds, default=20.0, help="milliseconds of a frame; 0: none (20)")
     parser.add_argument("--control", type=_address, help="JSON over HTTP, HOST:PORT; port 0: any, printed")
     parser.add_argument("--recordings", type=Path, help="folder that ${recordings_dir} names")
     parser.add_argument("--spool", type=Path, help="folder for one JSON CDR a leg")
@@ -96,6 +103,11 @@ class EventSocketServer:
         self.server.stop()
 
 
+def _refuse(message: str) -> int:
+    print(f"esl-apps sandbox: {message}", file=sys.stderr)
+    return 1
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until told to stop."""
     options = _parser().parse_args(argv)
@@ -106,12 +118,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     host, port = options.listen
     if _listening(host, port):
-        print(f"{host}:{port}: something listens there already", file=sys.stderr)
-        return 1
+        return _refuse(f"{host}:{port}: something listens there already")
     recordings = options.recordings or Path(tempfile.gettempdir())
-    for folder in (recordings, options.spool):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for folder in (recordings, options.spool):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        legs = Legs(options.legs) if options.legs else None
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}")
     switch = Switch(
         applications.table(),
         commands.table(),
@@ -119,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tick=options.tick / 1000,
         recordings=recordings,
         spool=options.spool,
-        legs=Legs(options.legs) if options.legs else None,
+        legs=legs,
         defaults=not options.empty,
     )
     try:
@@ -127,14 +142,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             context, _, file = text.partition("=")
             switch.load_dialplan(context, Path(file))
     except (OSError, ValueError, ElementTree.ParseError) as error:
-        print(f"--dialplan {text}: {error}", file=sys.stderr)
-        return 1
+        return _refuse(f"--dialplan {text}: {error}")
     try:
         events = EventSocketServer(switch, host, port)
+    except OSError as error:
+        return _refuse(f"can't listen on {host}:{port}: {error.strerror}")
+    try:
         control = ControlServer(switch, *options.control) if options.control else None
     except OSError as error:
-        print(f"cannot listen: {error}", file=sys.stderr)
-        return 1
+        return _refuse("can't listen on {}:{}: {}".format(*options.control, error.strerror))
     shown, shown_port = events.address
     print(f"sandbox: event socket on {shown}:{shown_port}", flush=True)
     if control is not None:

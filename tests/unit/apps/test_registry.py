@@ -14,7 +14,8 @@ import yaml
 import esl_apps.apps as registry
 from esl_apps.apps import APPLICATIONS, ApplicationError, add, application, load_installed
 from esl_apps.apps.application import Application, Extension, Timed
-from esl_apps.cli import demo, dialplan
+from esl_apps.cli import dialplan
+from esl_apps.cli.demo.script import CALLS
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.node import policy
@@ -55,7 +56,7 @@ def test_application_of_the_dialplan_is_in_it(app: Application) -> None:
 
 @pytest.mark.parametrize("ref", APPLICATIONS)
 def test_application_has_a_call_in_the_demo(ref: str) -> None:
-    assert ref in demo.CALLS, f"cli/demo.py has no call through {ref}"
+    assert ref in CALLS, f"cli/demo/script.py has no call through {ref}"
 
 
 @pytest.mark.parametrize("ref", APPLICATIONS)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esl_apps.cli.kazoo_import import FAILED, read, run
+from esl_apps.cli.kazoo_import import FAILED, import_files, read
 from esl_apps.cli.main import main
 from esl_apps.config import parse
 from esl_apps.core.cards import Card
@@ -27,6 +27,7 @@ from esl_apps.store.redis_client import connect
 from tests.support import DOCUMENTS, zygote
 from tests.support.node import RedisServer
 from tests.support.ports import free_port
+from tests.unit.cli.conftest import Run
 from tests.unit.store.conftest import everything
 
 ACCOUNT, USER = "a" * 32, "b" * 32
@@ -67,7 +68,7 @@ class Operator:
 
     def imports(self, *files: str) -> tuple[int, list[str]]:
         """The exit status and the lines."""
-        results = list(run(files, self.settings, connect(self.redis.url)))
+        results = list(import_files(files, self.settings, connect(self.redis.url)))
         assert PIN not in str(results)
         return int(any(result.outcome == FAILED for result in results)), [str(result) for result in results]
 
@@ -446,3 +447,46 @@ def test_a_pin_typed_at_a_terminal_is_not_shown(operator: Operator) -> None:
         shown += os.read(ours, 1000)
     os.close(ours)
     assert PIN.encode() not in shown
+
+
+# The command -------------------------------------------------------------------------------------------
+
+
+def test_import_prints_each_document_and_the_counts(operator: Operator, run: Run) -> None:
+    file = operator.file(account(), {"_id": "x", "pvt_type": "device"})
+    ran = run("import", "-c", str(operator.config), file)
+    assert ran.status == 0
+    assert ran.out.splitlines()[0].startswith("left   x (")
+    assert ran.out.splitlines()[1].startswith(f"took   account/{ACCOUNT} (")
+    assert ran.err == "1 took, 0 same, 1 left, 0 FAILED\n"
+
+
+def test_import_json_has_a_line_for_each_document(operator: Operator, run: Run) -> None:
+    ran = run("import", "-c", str(operator.config), operator.file(account(), text=None), "--json")
+    assert (ran.status, ran.err) == (0, "")
+    (result,) = ran.json
+    assert result["outcome"] == "took"
+    assert result["document"].startswith(f"account/{ACCOUNT} (")
+
+
+@pytest.mark.parametrize("file", ["none.json", "/", "/dev/null/x", "\udcff", "n" * 300])
+def test_import_names_a_file_that_cannot_be_read(operator: Operator, run: Run, file: str) -> None:
+    ran = run("import", "-c", str(operator.config), file, operator.file(account()))
+    assert ran.status == 1
+    failed, took = ran.out.splitlines()
+    assert failed.startswith("FAILED ")
+    assert "Errno" not in failed
+    assert took.startswith("took ")
+
+
+def test_import_names_a_file_that_is_not_text(operator: Operator, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"{\xff}")
+    ran = run("import", "-c", str(operator.config), str(tmp_path / "binary"))
+    assert (ran.status, ran.out) == (1, f"FAILED {tmp_path / 'binary'}: not UTF-8 at byte 1\n")
+
+
+def test_import_without_redis_blames_redis(operator: Operator, run: Run) -> None:
+    operator.configure(redis={"url": f"redis://127.0.0.1:{free_port()}/0"})
+    ran = run("import", "-c", str(operator.config), operator.file(account()))
+    assert ran.status == 1
+    assert ran.err.startswith("esl-apps: Redis: ")

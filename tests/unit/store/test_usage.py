@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esl_apps.cli.breakers import forget
+from esl_apps.cli.breakers import clear_counters
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import (
@@ -683,7 +683,7 @@ def test_a_reset_counts_from_nothing_and_says_who(told: Told, client: Any) -> No
     acme = level(calls_per_hour=1, high_risk=1)
     assert begins(one, of("a", acme)) is None
     assert begins(one, of("b", acme)) == "breaker"
-    forget(client, "account:acme")
+    clear_counters(client, "account:acme")
     assert told.breakers[1].reset("account:acme", by="jo@desk")
     assert not told.breakers[1].reset("account:acme", by="jo@desk")
     for breakers in told.breakers:

@@ -1,0 +1,39 @@
+"""``esl-apps locks``: what wrong PINs have locked."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+
+from esl_apps.cli.output import print_error, print_json
+from esl_apps.config.model import Config
+from esl_apps.store import redis_client
+from esl_apps.store.pin_guard import Locks
+
+
+def run(config: Config, arguments: argparse.Namespace) -> int:
+    locks = Locks(redis_client.connect(config.redis.url))
+    if arguments.lift is not None:
+        return _lift(locks, arguments)
+    listed = locks.list()
+    for lock in listed:
+        if arguments.json:
+            print_json(asdict(lock))
+        else:
+            print(f"{lock.name:<40} {lock.seconds:6d} s left")
+    if not arguments.json:
+        print(f"{len(listed)} locked", file=sys.stderr)
+    return 0
+
+
+def _lift(locks: Locks, arguments: argparse.Namespace) -> int:
+    name = arguments.lift
+    if not locks.lift(name):
+        print_error(f"not locked: {name} (`esl-apps locks` lists what is)")
+        return 1
+    if arguments.json:
+        print_json({"name": name, "lifted": True})
+    else:
+        print(f"lifted {name}")
+    return 0

@@ -1,0 +1,27 @@
+"""What every command prints alike: JSON lines, and errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+
+
+def print_json(item: Mapping[str, object]) -> None:
+    """Print one item as one line of JSON, at once: whoever reads a pipe gets each item when it is there."""
+    print(json.dumps(item), flush=True)
+
+
+def print_error(message: str) -> None:
+    print(f"esl-apps: {printable(message)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped: it may come from a document, and goes to a terminal."""
+    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
+
+
+def explain(error: OSError) -> str:
+    """Return what went wrong with which file, without the number of the error."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename is not None else reason

@@ -1,0 +1,54 @@
+"""``esl-apps serve``: one node, or several workers of one."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import signal
+import sys
+
+import gevent
+
+from esl_apps.config.model import Config
+from esl_apps.http.ports import Ports
+from esl_apps.node.node import Node
+from esl_apps.node.workers import Share, Supervisor
+from esl_apps.observe import logs
+
+
+def run(config: Config, arguments: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT. :raises ConfigError: an address or a folder can't be used."""
+    logs.setup(arguments.log_level)
+    share = Share.inherited()
+    if arguments.workers > 1 and share is None:
+        return Supervisor(config, arguments.workers).run()
+    # Which greenlet spawned which is for debugging, and costs at each spawn.
+    gevent.config.track_greenlet_tree = False
+    node = Node(config, share)
+    ports = Ports(node)
+    # First, so that a node whose ports are taken never takes a call. Until it is ready, requests get 503.
+    ports.open()
+    node.start()
+    # Everything built so far lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    # And seldom at new objects: a call leaves no cycle behind, and is freed by its last reference.
+    gc.set_threshold(5000)
+
+    def stop() -> None:
+        gevent.spawn(ports.shut_down)
+
+    def reload() -> None:
+        gevent.spawn(ports.reload, arguments.config)
+
+    # gevent runs these in its hub, which must not wait: they only start a greenlet.
+    gevent.signal_handler(signal.SIGTERM, stop)
+    gevent.signal_handler(signal.SIGINT, stop)
+    gevent.signal_handler(signal.SIGHUP, reload)
+    if share is None:
+        print(f"esl-apps: node {config.node.name} ready", file=sys.stderr, flush=True)
+    else:
+        share.say_ready()
+        gevent.spawn(share.wait_alone).link(lambda _greenlet: stop())
+    node.services.readiness.stopped.wait()
+    return 0

@@ -1,0 +1,306 @@
+"""``esl-apps check``, against a switch that the test plays."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from esl_apps.cli import check
+from tests.support import TLS
+from tests.support.peer import FakeSwitch, api_response, rejection
+from tests.support.ports import free_port
+from tests.unit.cli.conftest import Ran, Run, Settings
+
+#: Of the fake switch: it has one domain and one gateway, and the gateway is up.
+DOMAIN = api_response("true")
+GATEWAY = api_response("Name\tpstn\nStatus\tUP\n")
+
+
+@pytest.fixture
+def good(switch: FakeSwitch, settings: Settings) -> Settings:
+    """A configuration in which nothing fails."""
+    switch.answers["api version"] = api_response("FreeSWITCH Version 1.11\nmore")
+    switch.answers["api domain_exists"] = DOMAIN
+    switch.answers["api sofia status gateway"] = GATEWAY
+    settings["spending"] = {"limits": {"calls_per_day": 100}}
+    return settings
+
+
+def lines(ran: Ran, level: str) -> list[str]:
+    return [line[5:] for line in ran.out.splitlines() if line.startswith(f"{level:<5}")]
+
+
+def failures(run: Run, settings: Settings) -> list[str]:
+    ran = run("check", "-c", settings.written())
+    assert ran.status == (1 if lines(ran, "FAIL") else 0)
+    assert "Traceback" not in ran.err
+    return lines(ran, "FAIL")
+
+
+def test_check_prints_ok_line_by_line(run: Run, good: Settings) -> None:
+    ran = run("check", "-c", good.written())
+    assert (ran.status, ran.err) == (0, "")
+    assert all(line.startswith("ok   ") for line in ran.out.splitlines()), ran.out
+    for what in ("configuration", "switch fs1", "dial.extension", "dial.external[0]", "redis.url", "recordings.dir"):
+        assert sum(line.startswith(what) for line in lines(ran, "ok")) == 1, what
+    assert f"switch fs1: {good['switches'][0]['address']}: FreeSWITCH Version 1.11" in lines(ran, "ok")
+
+
+def test_check_json_has_a_line_for_each_result(run: Run, good: Settings) -> None:
+    del good["spending"]
+    ran = run("check", "-c", good.written(), "--json")
+    assert ran.status == 0
+    assert ran.json[0] == {"what": "configuration", "level": "ok", "message": "read"}
+    assert {result["level"] for result in ran.json} == {"ok", "warn"}
+
+
+def test_check_warnings_alone_are_success(run: Run, good: Settings) -> None:
+    del good["spending"]
+    ran = run("check", "-c", good.written())
+    assert ran.status == 0
+    (warning,) = lines(ran, "WARN")
+    assert warning.startswith("spending: ")
+
+
+def test_check_reports_what_bounds_a_fraud(run: Run, good: Settings) -> None:
+    good["accounts"] = {"acme": {"breaker": {"high_risk_calls_per_hour": 3}}}
+    ran = run("check", "-c", good.written())
+    assert "ok   spending: limits of spending, breaker account:acme; 1" in ran.out
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_check_wrong_configuration_fails(run: Run, settings: Settings, as_json: bool) -> None:
+    settings["dial"] = {"region": "XX"}
+    ran = run("check", "-c", settings.written(), *(["--json"] if as_json else []))
+    assert ran.status == 1
+    assert "dial.region" in ran.out
+    if as_json:
+        assert [result["level"] for result in ran.json] == ["fail"]
+    else:
+        assert ran.out.startswith("FAIL configuration: ")
+
+
+@pytest.mark.parametrize("file", ["none.yml", ".", "\udcff"])
+def test_check_names_a_file_that_cannot_be_read(run: Run, file: str) -> None:
+    ran = run("check", "-c", file)
+    assert ran.status == 1
+    (line,) = ran.out.splitlines()
+    assert line.startswith("FAIL configuration: ")
+
+
+def test_check_goes_on_after_a_failure(run: Run, good: Settings, switch: FakeSwitch) -> None:
+    closed = f"127.0.0.1:{free_port()}"
+    good["switches"].append({"name": "fs2", "address": closed, "password": "x"})
+    good["integrators"][0]["redis"] = {"url": f"redis://{closed}/0"}
+    good["integrators"][0]["record"] = True
+    good["recordings"]["dir"] = "/nowhere/recordings"
+    switch.answers["api sofia status gateway"] = api_response("Invalid Gateway!")
+    assert {line.partition(": ")[0] for line in failures(run, good)} == {
+        "switch fs2",
+        "dial.external[0] on fs1",
+        "integrators[0].redis.url",
+        "recordings.dir",
+    }
+
+
+# The switch --------------------------------------------------------------------------------------------
+
+
+def test_check_refused_connection_fails_at_once(run: Run, settings: Settings) -> None:
+    began = time.monotonic()
+    ran = run("check", "-c", settings.written())
+    assert time.monotonic() - began < 1
+    address = settings["switches"][0]["address"]
+    assert lines(ran, "FAIL") == [
+        f"switch fs1: {address}: Connection refused; is FreeSWITCH running, with mod_event_socket on this address?"
+    ]
+    assert ran.err == ""
+
+
+def test_check_unknown_host_fails_at_once(run: Run, settings: Settings) -> None:
+    settings["switches"][0]["address"] = "nowhere.invalid:8021"
+    (line,) = failures(run, settings)
+    assert line.startswith("switch fs1: nowhere.invalid:8021: ")
+    assert "Errno" not in line
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_check_says_what_it_waits_for(
+    run: Run, settings: Settings, silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "WAIT", 0.5)
+    monkeypatch.setattr(check, "SILENCE", 0.1)
+    settings["switches"][0]["address"] = silent
+    ran = run("check", "-c", settings.written())
+    assert ran.err == f"trying switch fs1 at {silent}, for 0.5 s at most ...\n"
+    assert lines(ran, "FAIL") == [f"switch fs1: {silent}: no answer within 0.5 s"]
+
+
+def test_check_wrong_password_fails_without_showing_it(run: Run, good: Settings) -> None:
+    good["switches"][0]["password"] = "not-the-password"
+    (line,) = failures(run, good)
+    assert "refused the password" in line
+    assert "not-the-password" not in line
+
+
+def test_check_address_outside_the_acl_fails(run: Run, good: Settings, switch: FakeSwitch) -> None:
+    switch.hello = rejection()
+    (line,) = failures(run, good)
+    assert "refused by the switch's ACL: Access Denied" in line
+
+
+def test_check_switch_that_is_lost_meanwhile_fails(run: Run, good: Settings, switch: FakeSwitch) -> None:
+    def lose(_peer: object, _command: str) -> bytes:
+        switch.drop()
+        return b""
+
+    switch.answers["api version"] = lose
+    (line,) = failures(run, good)
+    assert line.startswith("switch fs1: ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "told"),
+    [
+        (GATEWAY, "ok", "gateway pstn is up"),
+        (api_response("Name\tpstn\n"), "ok", "gateway pstn is there"),
+        (api_response("Status\tDOWN\n"), "FAIL", "gateway pstn is down"),
+        (api_response("Invalid Gateway!\n"), "FAIL", "the switch has no gateway pstn"),
+    ],
+)
+def test_check_judges_a_gateway(
+    run: Run, good: Settings, switch: FakeSwitch, answer: bytes, level: str, told: str
+) -> None:
+    switch.answers["api sofia status gateway"] = answer
+    ran = run("check", "-c", good.written())
+    assert f"dial.external[0] on fs1: {told}" in lines(ran, level)
+
+
+@pytest.mark.parametrize(
+    ("dial", "answer", "level", "told"),
+    [
+        ({}, DOMAIN, "ok", "dial.extension on fs1: domain 127.0.0.1 is there"),
+        ({}, api_response("false"), "FAIL", "dial.extension on fs1: domain 127.0.0.1 is not in the switch's directory"),
+        (
+            {},
+            api_response("-ERR domain_exists Command not found!"),
+            "ok",
+            "dial.extension on fs1: domain 127.0.0.1: this switch can't tell",
+        ),
+        ({}, api_response("-ERR busy"), "FAIL", "dial.extension on fs1: -ERR busy"),
+        (
+            {"extension": "user/{number}@{number}.example"},
+            DOMAIN,
+            "ok",
+            "dial.extension on fs1: a domain by number, not checked",
+        ),
+        (
+            {"emergency": "loopback/{number}"},
+            DOMAIN,
+            "ok",
+            "dial.emergency on fs1: loopback/{number}: not a gateway or a user, not checked",
+        ),
+    ],
+)
+def test_check_judges_a_domain(
+    run: Run, good: Settings, switch: FakeSwitch, dial: dict[str, str], answer: bytes, level: str, told: str
+) -> None:
+    good["dial"] = dial
+    switch.answers["api domain_exists"] = answer
+    assert told in lines(run("check", "-c", good.written()), level)
+
+
+# Redis, folders, ports ----------------------------------------------------------------------------------
+
+
+def test_check_state_folder_that_cannot_be_written_fails(run: Run, good: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    good["node"]["state_dir"] = str(tmp_path / "file")
+    (line,) = failures(run, good)
+    assert line.startswith("node.state_dir: ")
+    assert str(tmp_path / "file") in line
+
+
+def test_check_recordings_that_cannot_be_read_fail(run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = good["recordings"]["dir"]
+    access = os.access
+    # As root, every folder can be read.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder and access(path, mode))
+    assert failures(run, good) == [f"recordings.dir: {folder}: this user can't read it"]
+
+
+def test_check_prompts_that_are_missing_fail(run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "prompt_path", lambda *_: "/nowhere/unavailable.wav")
+    assert failures(run, good) == ["prompts: /nowhere/unavailable.wav: not there"]
+
+
+def test_check_ports_by_tls_and_address(run: Run, good: Settings) -> None:
+    certificate, key = f"{TLS}/one.pem", f"{TLS}/one.key"
+    good["integrators"][0]["listen"] = "0.0.0.0:8300"
+    good["integrators"].append(
+        {
+            "name": "b",
+            "listen": "[::]:8301",
+            "token": "another-token-for-tests",
+            "tls": {"cert": certificate, "key": key},
+        }
+    )
+    ran = run("check", "-c", good.written())
+    assert "admin.listen: 127.0.0.1:8000: plain HTTP, on this machine only" in lines(ran, "ok")
+    assert f"integrators[1].listen: [::]:8301: TLS with {certificate}" in lines(ran, "ok")
+    assert [line.partition(": ")[0] for line in lines(ran, "WARN")] == ["integrators[0].listen"]
+
+
+# Who gets in ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trust", "means"),
+    [
+        ("any", "a shown number proves nothing"),
+        ("national", "dials at home only"),
+        ("pin", "a number alone opens nothing"),
+        ("attested", "if X-Verstat, from an address of trust, says that STIR/SHAKEN verified it "),
+    ],
+)
+def test_check_explains_what_a_callers_number_opens(run: Run, good: Settings, trust: str, means: str) -> None:
+    good["cccp"] = {"cid_trust": trust, "attest_header": "X-Verstat", "attest_level": "B", "pin_from": "enrolled"}
+    good["trust"] = ["10.0.0.0/8"]
+    ran = run("check", "-c", good.written())
+    assert ran.status == 0, ran.out
+    (line,) = [line for line in ran.out.splitlines() if "cccp.cid_trust" in line]
+    assert line.startswith(f"ok   cccp.cid_trust: {trust}: ")
+    assert means in line
+    assert "ok   cccp.pin_from: enrolled: " in ran.out
+    assert "ok   pin_guard: in 3600 s, 10 wrong PINs lock a caller and 50 a service; first for 300 s" in ran.out
+
+
+def test_check_attested_without_trust_fails(run: Run, good: Settings) -> None:
+    good["cccp"] = {"cid_trust": "attested"}
+    assert failures(run, good) == ["trust: empty: no attestation is believed, so every caller is asked for a PIN"]
+
+
+@pytest.mark.parametrize(
+    ("disa", "level", "told"),
+    [
+        ({"pin": "4821907356"}, "FAIL", "its PIN is the example's"),
+        ({"pin": "12345"}, "FAIL", "its PIN is shorter than 6 digits"),
+        ({"pin": "123456"}, "ok", "asks for a PIN"),
+        ({"allow_no_pin": True}, "WARN", "no PIN: anyone who calls it dials as this account"),
+    ],
+)
+def test_check_judges_a_disas_pin(run: Run, good: Settings, disa: dict[str, object], level: str, told: str) -> None:
+    good["accounts"] = {"acme": {"disa": {"front": disa}}}
+    ran = run("check", "-c", good.written())
+    assert any(line.startswith(f"accounts.acme.disa.front: {told}") for line in lines(ran, level)), ran.out

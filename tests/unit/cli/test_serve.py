@@ -1,0 +1,110 @@
+"""``esl-apps serve``: the order of its start, and its signals, with a node that only says what it is told."""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event as Flag
+
+from esl_apps.cli import serve
+from esl_apps.config.problems import ConfigError
+from esl_apps.node.workers import Share
+from esl_apps.observe import logs
+from tests.unit.cli.conftest import Run, Settings
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    threshold = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*threshold)
+
+
+class Stage:
+    """A node and its ports, of which each method called is a line of ``said``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.said: list[str] = []
+        self.handlers: dict[int, Callable[[], None]] = {}
+        self.stopped = Flag()
+        self.share: Any = None
+        self.signals = [signal.SIGHUP, signal.SIGTERM]
+        monkeypatch.setattr(logs, "setup", lambda level: self.said.append(f"logs {level}"))
+        monkeypatch.setattr(Share, "inherited", lambda: self.share)
+        monkeypatch.setattr(serve, "Node", self.node)
+        monkeypatch.setattr(serve, "Ports", self.ports)
+        monkeypatch.setattr(serve, "Supervisor", self.supervisor)
+        monkeypatch.setattr(gevent, "signal_handler", self.handlers.__setitem__)
+
+    def node(self, _config: object, share: object) -> Any:
+        assert share is self.share
+        readiness = SimpleNamespace(stopped=SimpleNamespace(wait=self.wait))
+        return SimpleNamespace(
+            start=lambda: self.said.append("node started"), services=SimpleNamespace(readiness=readiness)
+        )
+
+    def ports(self, _node: object) -> Any:
+        return SimpleNamespace(
+            open=lambda: self.said.append("ports open"), shut_down=self.shut_down, reload=self.reload
+        )
+
+    def supervisor(self, _config: object, workers: int) -> Any:
+        self.said.append(f"{workers} workers")
+        return SimpleNamespace(run=lambda: 0)
+
+    def shut_down(self) -> None:
+        self.said.append("shut down")
+        self.stopped.set()
+
+    def reload(self, file: str) -> None:
+        self.said.append(f"reload {file.rpartition('/')[2]}")
+
+    def wait(self) -> None:
+        """Stands in for a node's wait to be stopped, in which it gets the signals."""
+        for number in self.signals:
+            self.handlers[number]()
+        assert self.stopped.wait(5)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(monkeypatch)
+
+
+def test_serve_opens_its_ports_before_the_node_starts(run: Run, settings: Settings, stage: Stage) -> None:
+    ran = run("serve", "-c", settings.written(), "--log-level", "DEBUG")
+    assert (ran.status, ran.err) == (0, "esl-apps: node n1 ready\n")
+    assert stage.said == ["logs DEBUG", "ports open", "node started", "reload esl_apps.yml", "shut down"]
+    assert stage.handlers.keys() == {signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
+
+
+def test_serve_with_workers_supervises(run: Run, settings: Settings, stage: Stage) -> None:
+    assert run("serve", "-c", settings.written(), "--workers", "3").status == 0
+    assert stage.said == ["logs INFO", "3 workers"]
+
+
+def test_serve_worker_stops_when_it_is_left_alone(run: Run, settings: Settings, stage: Stage) -> None:
+    stage.share = SimpleNamespace(
+        say_ready=lambda: stage.said.append("ready"), wait_alone=lambda: stage.said.append("alone")
+    )
+    stage.signals = []
+    assert run("serve", "-c", settings.written(), "--workers", "3").status == 0
+    assert stage.said == ["logs INFO", "ports open", "node started", "ready", "alone", "shut down"]
+
+
+def test_serve_address_in_use_is_a_configuration_error(
+    run: Run, settings: Settings, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(_node: object) -> Any:
+        raise ConfigError("can't listen on 127.0.0.1:8000", "admin.listen")
+
+    monkeypatch.setattr(serve, "Ports", taken)
+    ran = run("serve", "-c", settings.written())
+    assert (ran.status, ran.err) == (2, "esl-apps: admin.listen: can't listen on 127.0.0.1:8000\n")
