@@ -103,29 +103,41 @@ def connect(url: str, timeout: float = TIMEOUT) -> Client:
 
     :raises ValueError: the URL can't be read.
     """
-    options: dict[str, Any] = {
+    redis_url.check(url)
+    scheme, _, rest = url.partition("://")
+    if scheme == "redis+cluster":
+        return ClusterClient(f"redis://{rest}", _options(timeout))
+    if scheme == "redis+sentinel":
+        addresses, service, database, login = redis_url.sentinel(rest)
+        sentinel: Any = Sentinel(addresses, socket_timeout=timeout, socket_connect_timeout=timeout)  # type: ignore[no-untyped-call]
+        return sentinel.master_for(service, redis_class=redis_py.Client, db=database, **_options(timeout), **login)
+    server = redis_url.server(url)
+    if is_patched() and scheme in ("redis", "unix") and not server.options:
+        return fast_client(url, timeout)
+    return redis_py.Client(connection_pool=_pool(url, {}, timeout))
+
+
+def fast_client(url: str, timeout: float = TIMEOUT) -> FastClient:
+    """A client of one server whose greenlets wait on gevent's loop, in the thread that made it."""
+    server = redis_url.server(url)
+    # The newer protocol has nothing that the commands used here need.
+    pool = _pool(url, {"protocol": 2}, timeout)
+    return FastClient(Pool(lambda: Connection(server, timeout), _CONNECTIONS, timeout), pool)
+
+
+def _pool(url: str, options: dict[str, Any], timeout: float) -> redis.BlockingConnectionPool:
+    options = {**_options(timeout), **options}
+    if is_patched():
+        # ``queue.LifoQueue`` is made of locks, each of which is a semaphore here.
+        options["queue_class"] = queue.LifoQueue
+    return redis.BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, timeout=timeout, **options)
+
+
+def _options(timeout: float) -> dict[str, Any]:
+    """What every client of redis-py gets."""
+    return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         # The outbox retries by its own rules; retries underneath would only hide how long Redis was down.
         "retry": Retry(NoBackoff(), 0),
     }
-    redis_url.check(url)
-    scheme, _, rest = url.partition("://")
-    if scheme == "redis+cluster":
-        return ClusterClient(f"redis://{rest}", options)
-    if scheme == "redis+sentinel":
-        addresses, service, database, login = redis_url.sentinel(rest)
-        sentinel: Any = Sentinel(addresses, socket_timeout=timeout, socket_connect_timeout=timeout)  # type: ignore[no-untyped-call]
-        return sentinel.master_for(service, redis_class=redis_py.Client, db=database, **options, **login)
-    server = redis_url.server(url)
-    fast = is_patched() and scheme in ("redis", "unix") and not server.options
-    if fast:
-        # The newer protocol has nothing that the commands used here need.
-        options["protocol"] = 2
-    if is_patched():
-        # ``queue.LifoQueue`` is made of locks, each of which is a semaphore here.
-        options["queue_class"] = queue.LifoQueue
-    pool = redis.BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, timeout=timeout, **options)
-    if fast:
-        return FastClient(Pool(lambda: Connection(server, timeout), _CONNECTIONS, timeout), pool)
-    return redis_py.Client(connection_pool=pool)

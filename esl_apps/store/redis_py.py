@@ -14,6 +14,10 @@ from esl_apps.store.errors import translated, translating
 Command = Sequence[Any]
 
 
+#: redis-py 5.2 wants to know for which command a connection is; later versions warn if they are told.
+_COMMAND_NAME = ("PING",) if redis.VERSION < (5, 3) else ()
+
+
 class Translated:
     """Mixed into redis-py's clients: failures are :class:`StoreUnavailable`, and ``send_all`` is a pipeline."""
 
@@ -49,8 +53,7 @@ class Translated:
     def closes_within(self, seconds: float) -> bool:
         """Wait for Redis to close an idle connection; True if it did. :raises StoreUnavailable: Redis is down."""
         with translating():
-            # redis-py 5.2 wants a command's name, later ones ignore it.
-            connection = self.connection_pool.get_connection("PING")
+            connection = self.connection_pool.get_connection(*_COMMAND_NAME)
             try:
                 connection.can_read(timeout=seconds)
             except redis.ConnectionError:

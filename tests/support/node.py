@@ -61,7 +61,7 @@ class RedisServer:
     def start(self) -> None:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         # No time-out of its own: a BRPOP waits as long as it is told.
-        self.client = redispy.Redis(port=self.port, decode_responses=True, socket_timeout=None)
+        self.client: Any = redispy.Redis(port=self.port, decode_responses=True, socket_timeout=None)
         end = time.monotonic() + 10
         while True:
             try:

@@ -134,7 +134,8 @@ def everything(server: RedisServer) -> str:
 
 def commands(server: RedisServer, ask: Callable[[], object]) -> int:
     """How many commands Redis was sent."""
-    client = redispy.Redis(port=server.port)
-    before = client.info("stats")["total_commands_processed"]
+    client: Any = redispy.Redis(port=server.port)
+    before: int = client.info("stats")["total_commands_processed"]
     ask()
-    return int(client.info("stats")["total_commands_processed"]) - before - 1
+    after: int = client.info("stats")["total_commands_processed"]
+    return after - before - 1

@@ -354,3 +354,26 @@ def test_whatever_is_raised_calls_are_written_and_redis_is_watched_on(monkeypatc
             gevent.sleep(0.01)
     assert not any(greenlet.dead for greenlet in store._greenlets)
     store.stop()
+
+
+def test_call_that_cannot_be_read_is_none(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """Redis is not ours alone."""
+    one = save(store, call("bridged"))
+    store.stop()
+    store._client.set(keys.call(one["call_ref"]), b'{"call_ref": 1}')
+    store._client.hset(keys.live(BOOT), one["call_ref"], b"[")
+    assert store.call(one["call_ref"]) is None
+    assert store.calls("acme", {}, 10, None) == ([], None)
+    assert store.live([BOOT]) == {BOOT: []}
+    assert store.essence(one["call_ref"], [BOOT]) is None
+    assert len(caplog.records) == 4
+
+
+def test_health_is_lost_when_redis_closes_its_line() -> None:
+    server = RedisServer()
+    store = Store(redis_client.connect(server.url))
+    assert store.check()
+    server.kill()
+    assert store._wait()
+    assert not store.healthy
+    server.close()

@@ -6,13 +6,14 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from esl_apps.config.model import Rule
-from esl_apps.core.cards import Limits
 from esl_apps.core.faults import Refused
+from esl_apps.core.limits import Limits
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.cards import CardStore, IdTaken, hash_pin
@@ -69,7 +70,7 @@ def test_of_50_that_create_one_claim_at_once_exactly_one_does(
 ) -> None:
     nodes = stores(connect, 50)
     accounts = ["acme", "other"]
-    results = at_once([lambda i=i: nodes[i].create(accounts[i % 2], claim) for i in range(50)])
+    results = at_once([partial(nodes[i].create, accounts[i % 2], claim) for i in range(50)])
     refused = [result for result in results if isinstance(result, Refused)]
     assert len(refused) == 49, results
     assert all(fault.field == "cccp" and fault.code == "unique" for one in refused for fault in one.faults)
@@ -79,10 +80,11 @@ def test_of_50_that_create_one_claim_at_once_exactly_one_does(
 def test_of_50_cards_that_take_one_pin_at_once_exactly_one_does(connect: Callable[[], Any], cards: CardStore) -> None:
     made = [cards.create("acme", {"pin": str(900000000 + i)}) for i in range(50)]
     nodes = stores(connect, 50)
-    results = at_once([lambda i=i: nodes[i].update("acme", made[i].id, {"pin": PIN}, merge=True) for i in range(50)])
+    results = at_once([partial(nodes[i].update, "acme", made[i].id, {"pin": PIN}, merge=True) for i in range(50)])
     winners = [result for result in results if not isinstance(result, Refused)]
     assert len(winners) == 1, results
     winner = cards.by_pin(PIN)
+    assert winner is not None
     assert winner == winners[0]
     # The others have what they had; the winner's old PIN is free again.
     for i, card in enumerate(made):
@@ -93,7 +95,7 @@ def test_a_card_that_two_change_at_once_has_both_changes(connect: Callable[[], A
     card = cards.create("acme", {"pin": PIN})
     changes: list[dict[str, Any]] = [{"active": True}, {"retain_cid": True}, {"comment": "c"}, {"user_id": "u1"}]
     nodes = stores(connect, 4)
-    at_once([lambda i=i: nodes[i].update("acme", card.id, changes[i], merge=True) for i in range(4)])
+    at_once([partial(nodes[i].update, "acme", card.id, changes[i], merge=True) for i in range(4)])
     found = cards.by_pin(PIN)
     assert found is not None
     assert (found.active, found.retain_cid, found.comment, found.user_id) == (True, True, "c", "u1")
@@ -469,13 +471,14 @@ def test_a_card_seen_before_opens_for_a_while_where_the_operator_allows_it() -> 
         assert cards.get("imported", one.id) == one
         assert cards.account("imported") is not None
         assert cards.dial("imported", one.id, "27820001235") == one
-        for ask in (
+        asks: list[Callable[[], object]] = [
             lambda: cards.by_pin(PIN),
             lambda: cards.by_pin("123456789"),
             lambda: cards.get("imported", other.id),
             lambda: closed.by_number("27820001234"),
             lambda: closed.dial("imported", one.id, "27820001235"),
-        ):
+        ]
+        for ask in asks:
             with pytest.raises(StoreUnavailable):
                 ask()
         now[0] += 61

@@ -1,41 +1,32 @@
-"""The fast path to Redis, where sockets are gevent's: in a process of its own, which this one is not."""
+"""The fast path to Redis: each gets its own answer, whatever becomes of the connection."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
+from gevent.server import StreamServer
 
 from esl_apps.cli.embedded_redis import redis_server
+from esl_apps.config import redis_url
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.store.connection import Connection, Pool, pack
+from esl_apps.store.errors import NoScript
+from esl_apps.store.redis_client import TIMEOUT, FastClient, connect, fast_client
 from tests.support.node import RedisServer
 
-#: A client in a patched process; the code that follows finds ``client``, ``url`` and ``port``.
-BEGINNING = """
-from gevent import monkey
-monkey.patch_all()
-import sys, time, gevent
-from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store import redis_client
-port = int(sys.argv[1])
-url = f"redis://127.0.0.1:{port}/0"
-client = redis_client.connect(url)
-assert type(client) is redis_client.FastClient, client
-client.ping()
-def tell(ask):
-    try:
-        print(ask())
-    except StoreUnavailable as error:
-        print(error)
-def other():
-    import redis
-    return redis.Redis(port=port)
-def kill_connections():
-    other().execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-"""
+PING = pack(("PING",))
 
 
 @pytest.fixture(scope="module")
@@ -45,344 +36,333 @@ def server() -> Iterator[RedisServer]:
     made.close()
 
 
-def run(server: RedisServer, code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", BEGINNING + code, str(server.port)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Any]:
+    server.client.flushall()
+    made = fast_client(server.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pool(server: RedisServer) -> Iterator[Pool]:
+    """Of one connection."""
+    made = Pool(lambda: Connection(redis_url.server(server.url), 2.0), 1, 0.2)
+    yield made
+    made.close()
+
+
+def kill_connections(server: RedisServer) -> None:
+    admin: Any = server.client
+    admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def told(ask: Callable[[], object]) -> str:
+    with pytest.raises(StoreUnavailable) as error:
+        ask()
+    return str(error.value)
 
 
 # Asking -----------------------------------------------------------------------------------------------
 
 
-def test_many_ask_at_once_and_each_gets_its_own_answer(server: RedisServer) -> None:
-    code = """
-asking = [gevent.spawn(client.echo, f"{i}" * 1000) for i in range(200)]
-gevent.joinall(asking, raise_error=True)
-print([one.value.decode() for one in asking] == [f"{i}" * 1000 for i in range(200)])
-"""
-    assert run(server, code) == "True"
+def test_client_asked_by_many_answers_each(client: Any) -> None:
+    asking: list[Any] = [gevent.spawn(client.echo, f"{i}" * 1000) for i in range(200)]
+    gevent.joinall(asking, raise_error=True)
+    assert [one.value.decode() for one in asking] == [f"{i}" * 1000 for i in range(200)]
 
 
-def test_an_answer_of_many_megabytes(server: RedisServer) -> None:
-    assert run(server, "print(len(client.echo(b'x' * 20_000_000)))") == "20000000"
+def test_client_takes_an_answer_of_many_megabytes(client: Any) -> None:
+    assert len(client.echo(b"x" * 20_000_000)) == 20_000_000
 
 
-def test_others_go_on_while_one_waits(server: RedisServer) -> None:
-    code = """
-waiting = gevent.spawn(client.blpop, ["nothing"], timeout=1)
-gevent.sleep(0)
-for _ in range(50):
-    client.ping()
-print(waiting.ready(), waiting.get())
-"""
-    assert run(server, code) == "False None"
+def test_client_lets_others_run_while_one_waits(client: Any) -> None:
+    waiting = gevent.spawn(client.blpop, ["nothing"], timeout=1)
+    gevent.sleep(0)
+    for _ in range(50):
+        client.ping()
+    assert not waiting.ready()
+    assert waiting.get() is None
 
 
-def test_what_redis_py_makes_of_answers_is_what_comes(server: RedisServer) -> None:
-    code = """
-answers = client.send_all(
-    [("SET", "a", "1"), ("SET", "a", "2", "NX"), ("GET", "a"), ("LPUSH", "a", "x"), ("HGETALL", "none"),
-     ("EVALSHA", "0" * 40, 0)], raise_on_error=False)
-print(answers[:3], [type(one).__name__ for one in answers[3:]], client.send_all([]))
-print(client.set("a", "3", nx=True, get=True), client.zadd("z", {"m": 1.5}), client.zscore("z", "m"))
-print(client.zrange("z", 0, 0, withscores=True), client.info("server")["tcp_port"] == port, end=" ")
-print(len(client.script_load("return 1")))
-try:
-    client.send_all([("SET", "b", "1"), ("LPUSH", "a", "x"), ("SET", "c", "1")])
-except StoreUnavailable as error:
-    print(str(error).split()[1], client.get("c"))
-"""
-    told = run(server, code).splitlines()
-    assert told[0] == "[True, None, b'1'] ['StoreUnavailable', 'dict', 'NoScript'] []"
-    assert told[1:3] == ["b'1' 1 1.5", "[(b'm', 1.5)] True 40"]
-    # The error of one command is raised once the others were run.
-    assert told[3] == "WRONGTYPE b'1'"
+def test_client_reads_answers_as_redis_py_does(client: Any, server: RedisServer) -> None:
+    client.zadd("z", {"m": 1.5})
+    assert client.zscore("z", "m") == 1.5
+    assert client.zrange("z", 0, 0, withscores=True) == [(b"m", 1.5)]
+    assert client.set("a", "3", nx=True, get=True) is None
+    assert client.set("a", "3", nx=True, get=True) == b"3"
+    assert len(client.script_load("return 1")) == 40
+    assert client.info("server")["tcp_port"] == server.port
 
 
-def test_what_redis_does_not_take_is_not_sent(server: RedisServer) -> None:
-    code = """
-try:
-    client.send_all([("SET", "first", "1"), ("SET", "second", object())])
-except TypeError:
-    print(client.get("first"))
-"""
-    assert run(server, code) == "None"
+def test_send_all_answers_errors_in_their_places(client: Any) -> None:
+    assert client.send_all([]) == []
+    commands = [("SET", "a", "1"), ("SET", "a", "2", "NX"), ("GET", "a"), ("LPUSH", "a", "x"), ("HGETALL", "none")]
+    answers = client.send_all([*commands, ("EVALSHA", "0" * 40, 0)], raise_on_error=False)
+    assert answers[:3] == [True, None, b"1"]
+    assert [type(answer) for answer in answers[3:]] == [StoreUnavailable, dict, NoScript]
 
 
-def test_a_transaction_is_redis_py_s(server: RedisServer) -> None:
-    assert run(server, 'print(client.pipeline().set("t", "1").get("t").execute())') == "[True, b'1']"
+def test_send_all_raises_once_all_commands_were_run(client: Any) -> None:
+    client.set("a", "1")
+    commands = [("SET", "b", "1"), ("LPUSH", "a", "x"), ("SET", "c", "1")]
+    assert told(lambda: client.send_all(commands)).startswith("redis: WRONGTYPE ")
+    assert client.get("c") == b"1"
+    assert told(lambda: client.lpush("a", "x")).startswith("redis: WRONGTYPE ")
+
+
+def test_send_all_with_a_bad_argument_sends_nothing(client: Any) -> None:
+    with pytest.raises(TypeError):
+        client.send_all([("SET", "first", "1"), ("SET", "second", object())])
+    assert client.get("first") is None
+
+
+def test_transaction_goes_through_redis_py(client: Any) -> None:
+    assert client.pipeline().set("t", "1").get("t").execute() == [True, b"1"]
 
 
 # Connections that fail --------------------------------------------------------------------------------
 
 
-def test_a_redis_that_does_not_answer_is_away_within_the_time_out(server: RedisServer) -> None:
-    code = """
-import os, signal
-pid = client.info("server")["process_id"]
-os.kill(pid, signal.SIGSTOP)
-began = time.monotonic()
-try:
+def test_silent_redis_is_away_within_the_time_out(client: Any) -> None:
+    pid = client.info("server")["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        assert told(client.ping) == "redis: no answer in time"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert TIMEOUT <= time.monotonic() - began < TIMEOUT + 5
+    assert client.ping()
+
+
+def test_redis_that_is_not_there_is_told_by_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    client = fast_client(f"redis://:secret@127.0.0.1:{port}")
+    assert told(client.ping) == f"redis: 127.0.0.1:{port}: [Errno 111] Connection refused"
+    assert told(lambda: client.closes_within(1)) == f"redis: 127.0.0.1:{port}: [Errno 111] Connection refused"
+    client = fast_client("unix:///nowhere/redis.sock")
+    assert told(client.ping) == "redis: /nowhere/redis.sock: [Errno 2] No such file or directory"
+
+
+def test_connection_that_redis_closed_is_made_again(client: Any, server: RedisServer) -> None:
     client.ping()
-except StoreUnavailable as error:
-    print(error, redis_client.TIMEOUT <= time.monotonic() - began < redis_client.TIMEOUT + 5)
-finally:
-    os.kill(pid, signal.SIGCONT)
-client.ping()
-"""
-    assert run(server, code) == "redis: no answer in time True"
-
-
-def test_a_redis_that_is_not_there_is_told_by_its_address(server: RedisServer) -> None:
-    code = """
-import socket
-with socket.create_server(("127.0.0.1", 0)) as free:
-    port = free.getsockname()[1]
-try:
-    redis_client.connect(f"redis://:secret@127.0.0.1:{port}").ping()
-except StoreUnavailable as error:
-    print(str(error).replace(str(port), "PORT"))
-tell(redis_client.connect("unix:///nowhere/redis.sock").ping)
-"""
-    assert run(server, code).splitlines() == [
-        "redis: 127.0.0.1:PORT: [Errno 111] Connection refused",
-        "redis: /nowhere/redis.sock: [Errno 2] No such file or directory",
-    ]
-
-
-def test_a_connection_that_redis_closed_meanwhile_is_made_anew(server: RedisServer) -> None:
-    code = """
-kill_connections()
-gevent.sleep(0.1)
-print(client.ping())
-"""
-    assert run(server, code) == "True"
-
-
-def test_an_answer_left_behind_is_not_taken_for_the_next(server: RedisServer) -> None:
-    code = """
-from esl_apps.config.redis_url import server
-from esl_apps.store.connection import Connection, Pool, pack
-pool = Pool(lambda: Connection(server(url), 2.0), 1, 2.0)
-for sent in (1, 2):
-    line = pool.take()
-    line.ask(pack(("PING",)), 1)
-    # Two stray answers: one that is still in the socket, then one that the parser has already.
-    line._stream.send(pack(("ECHO", "stray")) * sent, 2.0)
+    kill_connections(server)
     gevent.sleep(0.1)
-    if sent == 2:
+    assert client.ping()
+
+
+@pytest.mark.parametrize("in_parser", [False, True])
+def test_answer_left_behind_is_not_the_next_ones(pool: Pool, in_parser: bool) -> None:
+    line = pool.take()
+    line.ask(PING, 1)
+    assert line._stream is not None
+    line._stream.send(pack(("ECHO", "stray")), 2.0)
+    gevent.sleep(0.1)
+    if in_parser:
         line._reader.feed(line._stream.look())
     pool.give_back(line)
+    assert pool.take().ask(pack(("ECHO", "mine")), 1) == [b"mine"]
+
+
+def test_greenlet_killed_while_it_waits_leaves_no_answer(client: Any) -> None:
+    client.ping()
+    loop = "local i = 0 while i < 2000000 do i = i + 1 end return 'late'"
+    asking = gevent.spawn(client.eval, loop, 0)
+    gevent.sleep(0.001)
+    asking.kill()
+    assert client.echo("mine") == b"mine"
+
+
+def test_pool_that_is_used_up_waits_then_raises(pool: Pool) -> None:
     line = pool.take()
-    print(line.ask(pack(("ECHO", "mine")), 1))
+    gevent.spawn_later(0.05, pool.give_back, line)
+    assert pool.take() is line
+    assert told(pool.take) == "redis: no connection has come free"
+
+
+def test_pool_that_was_closed_connects_again(pool: Pool) -> None:
+    line = pool.take()
+    line.ask(PING, 1)
     pool.give_back(line)
-"""
-    assert run(server, code).splitlines() == ["[b'mine']", "[b'mine']"]
-
-
-def test_who_is_killed_while_it_waits_leaves_no_answer_to_the_next(server: RedisServer) -> None:
-    code = """
-asking = gevent.spawn(client.eval, "local i = 0 while i < 2000000 do i = i + 1 end return 'late'", 0)
-gevent.sleep(0.001)
-asking.kill()
-print(client.echo("mine").decode())
-"""
-    assert run(server, code) == "mine"
-
-
-def test_a_pool_that_is_used_up_waits_and_then_says_so(server: RedisServer) -> None:
-    code = """
-from esl_apps.config.redis_url import server
-from esl_apps.store.connection import Connection, Pool, pack
-pool = Pool(lambda: Connection(server(url), 2.0), 1, 0.2)
-line = pool.take()
-gevent.spawn_later(0.05, pool.give_back, line)
-print(pool.take() is line)
-tell(pool.take)
-pool.give_back(line)
-pool.close()
-print(line._stream, pool.take().ask(pack(("PING",)), 1))
-"""
-    assert run(server, code).splitlines() == ["True", "redis: no connection has come free", "None [b'PONG']"]
+    pool.close()
+    assert line._stream is None
+    assert pool.take().ask(PING, 1) == [b"PONG"]
 
 
 # Watching ---------------------------------------------------------------------------------------------
 
 
-def test_an_idle_line_that_redis_closes_wakes_who_watches_it(server: RedisServer) -> None:
-    code = """
-watching = gevent.spawn(client.closes_within, 20)
-gevent.sleep(0.05)
-began = time.monotonic()
-kill_connections()
-print(watching.get(), time.monotonic() - began < 10)
-print(client.closes_within(0.05), client.ping())
-client.close()
-print(client.closes_within(0.05), client.ping())
-"""
-    assert run(server, code).splitlines() == ["True True", "False True", "False True"]
+def test_watch_ends_when_redis_closes_the_idle_line(client: Any, server: RedisServer) -> None:
+    assert not client.closes_within(0.05)
+    watching = gevent.spawn(client.closes_within, 20)
+    gevent.sleep(0.05)
+    began = time.monotonic()
+    kill_connections(server)
+    assert watching.get()
+    assert time.monotonic() - began < 10
+    assert client.ping()
 
 
-def test_a_watch_that_is_killed_closes_its_line(server: RedisServer) -> None:
-    code = """
-watching = gevent.spawn(client.closes_within, 20)
-gevent.sleep(0.05)
-watching.kill()
-from esl_apps.store.connection import pack
-line = client._connections.take()
-print(line._stream, line.ask(pack(("PING",)), 1))
-"""
-    assert run(server, code) == "None [b'PONG']"
+def test_watch_of_a_broken_line_ends(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = pool.take()
+    line.ask(PING, 1)
+
+    def broken(*_arguments: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(type(line._stream), "recv", broken)
+    assert line.closes_within(20)
+    assert line._stream is None
+
+
+def test_watch_that_is_killed_closes_its_line(client: Any) -> None:
+    watching = gevent.spawn(client.closes_within, 20)
+    gevent.sleep(0.05)
+    watching.kill()
+    assert client._connections.take()._stream is None
 
 
 # Logins -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def guarded() -> Iterator[str]:
-    """The folder of a Redis that wants a login, on a Unix socket only."""
+    """The Unix socket of a Redis that wants a login."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "redis.sock"
         command = [redis_server(), "--port", "0", "--unixsocket", str(path), "--dir", folder, "--save", ""]
         process = subprocess.Popen([*command, "--requirepass", "s/c"], stdout=subprocess.DEVNULL)
+        admin = fast_client(f"unix://:s%2Fc@{path}")
         try:
+            for _ in range(100):
+                try:
+                    admin.execute_command("ACL", "SETUSER", "node", "on", ">p@ss", "~*", "+@all")
+                    break
+                except StoreUnavailable:
+                    gevent.sleep(0.05)
             yield str(path)
         finally:
             process.terminate()
             process.wait()
 
 
-def test_logins_and_databases_of_a_unix_socket(server: RedisServer, guarded: str) -> None:
-    code = f"""
-def reach(login="", query=""):
-    made = redis_client.connect(f"unix://{{login}}{guarded}{{query}}")
-    assert type(made) is redis_client.FastClient
-    return made
-for _ in range(100):
-    try:
-        reach(":s%2Fc@").ping()
-        break
-    except StoreUnavailable:
-        gevent.sleep(0.05)
-reach(":s%2Fc@").set("where", "0")
-reach(":s%2Fc@").execute_command("ACL", "SETUSER", "node", "on", ">p@ss", "~*", "+@all")
-reach("node:p%40ss@", "?db=3").set("where", "3")
-print(reach("node:p%40ss@").get("where"), reach(":s%2Fc@", "?db=3").get("where"))
-tell(reach().ping)
-tell(reach(":wrong@").ping)
-tell(reach(":s%2Fc@", "?db=99").ping)
-"""
-    told = run(server, code).splitlines()
-    assert told[0] == "b'0' b'3'"
-    assert told[1].startswith("redis: NOAUTH ")
-    assert told[2].startswith("redis: WRONGPASS ")
-    assert told[3] == "redis: ERR DB index is out of range"
+def test_login_and_database_are_those_of_the_url(guarded: str) -> None:
+    fast_client(f"unix://:s%2Fc@{guarded}").set("where", "0")
+    fast_client(f"unix://node:p%40ss@{guarded}?db=3").set("where", "3")
+    assert fast_client(f"unix://node:p%40ss@{guarded}").get("where") == b"0"
+    assert fast_client(f"unix://:s%2Fc@{guarded}?db=3").get("where") == b"3"
 
 
-def test_a_url_with_options_goes_through_redis_py(server: RedisServer) -> None:
-    code = """
-slow = redis_client.connect(url + "?client_name=node1")
-print(type(slow).__name__, slow.ping(), slow.client_getname(), slow.closes_within(0.05))
-print(slow.send_all([("SET", "a", "1"), ("LPUSH", "a", "x")], raise_on_error=False)[0])
-tell(lambda: slow.send_all([("SET", "a", "1"), ("LPUSH", "a", "x")]))
-tell(lambda: slow.lpush("a", "x"))
-watching = gevent.spawn(slow.closes_within, 20)
-gevent.sleep(0.05)
-kill_connections()
-print(watching.get())
-"""
-    assert run(server, code).splitlines() == [
-        "Client True node1 False",
-        "True",
-        *["redis: WRONGTYPE Operation against a key holding the wrong kind of value"] * 2,
-        "True",
-    ]
+def test_login_that_is_refused_is_told(guarded: str) -> None:
+    assert told(fast_client(f"unix://{guarded}").ping).startswith("redis: NOAUTH ")
+    assert told(fast_client(f"unix://:wrong@{guarded}").ping).startswith("redis: WRONGPASS ")
+    assert told(fast_client(f"unix://:s%2Fc@{guarded}?db=99").ping) == "redis: ERR DB index is out of range"
 
 
 # Servers that answer otherwise ------------------------------------------------------------------------
 
-#: In Redis's place, a server that answers with ``lines``, a byte at a time.
-SAYS = """
-from gevent.server import StreamServer
-def says(*lines):
-    left = list(lines)
-    def serve(sock, _address):
-        while sock.recv(65536):
-            for byte in left.pop(0) if left else b"+PONG\\r\\n":
-                sock.sendall(bytes([byte]))
-                gevent.sleep(0)
+
+@pytest.fixture
+def says() -> Iterator[Callable[..., Any]]:
+    """Makes a client of a server that gives these answers, a byte at a time, and then PONG."""
+    servers = []
+
+    def make(*answers: bytes) -> Any:
+        left = list(answers)
+
+        def serve(sock: Any, _address: object) -> None:
+            while sock.recv(65536):
+                for byte in left.pop(0) if left else b"+PONG\r\n":
+                    sock.sendall(bytes([byte]))
+                    gevent.sleep(0)
+
+        fake = StreamServer(("127.0.0.1", 0), serve)
+        fake.start()
+        servers.append(fake)
+        return fast_client(f"redis://127.0.0.1:{fake.server_port}/0")
+
+    yield make
+    for fake in servers:
+        fake.stop(0.1)
+
+
+def test_answer_that_comes_byte_by_byte_is_read(says: Callable[..., Any]) -> None:
+    client = says(b"*3\r\n$5\r\nhello\r\n:12\r\n*1\r\n$-1\r\n", b"$0\r\n\r\n")
+    assert client.execute_command("EVALSHA", "x", 0) == [b"hello", 12, [None]]
+    assert client.get("x") == b""
+
+
+def test_redis_that_is_loading_is_asked_on_another_line(says: Callable[..., Any]) -> None:
+    client = says(b"-LOADING Redis is loading the dataset\r\n", b"-READONLY You can't write\r\n", b"$1\r\nx\r\n")
+    line = client._connections.take()
+    client._connections.give_back(line)
+    assert told(lambda: client.get("x")) == "redis: LOADING Redis is loading the dataset"
+    assert line._stream is None
+    assert told(lambda: client.get("x")) == "redis: READONLY You can't write"
+    assert line._stream is not None
+    assert client.get("x") == b"x"
+
+
+def test_server_that_is_no_redis_is_away(says: Callable[..., Any]) -> None:
+    client = says(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    assert told(lambda: client.get("x")).startswith("redis: not a Redis: ")
+    assert client.ping()
+
+
+def test_answer_cut_anywhere_is_no_answer() -> None:
+    whole = b"*2\r\n$5\r\nhello\r\n:12\r\n"
+    sent = list(range(len(whole) + 1))
+
+    def serve(sock: Any, _address: object) -> None:
+        sock.recv(65536)
+        sock.sendall(whole[: sent.pop(0)])
+        sock.close()
+
     fake = StreamServer(("127.0.0.1", 0), serve)
     fake.start()
-    return redis_client.connect(f"redis://127.0.0.1:{fake.server_port}/0")
+    client = fast_client(f"redis://127.0.0.1:{fake.server_port}/0")
+    cut = {told(lambda: client.execute_command("EVALSHA", "x", 0)) for _ in range(len(whole))}
+    assert cut == {"redis: the connection broke: closed by the server"}
+    assert client.execute_command("EVALSHA", "x", 0) == [b"hello", 12]
+    fake.stop(0.1)
+
+
+# Which client -----------------------------------------------------------------------------------------
+
+
+def test_patched_process_gets_the_fast_client(server: RedisServer) -> None:
+    code = f"""
+from gevent import monkey
+monkey.patch_all()
+from esl_apps.store.redis_client import connect
+for url in ("{server.url}", "unix:///run/redis.sock", "{server.url}?client_name=n", "rediss://127.0.0.1:1"):
+    print(type(connect(url)).__name__)
 """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["FastClient", "FastClient", "Client", "Client"]
+    assert not isinstance(connect(server.url), FastClient)
 
 
-def test_an_answer_that_comes_byte_by_byte(server: RedisServer) -> None:
-    code = """
-fake = says(b"*3\\r\\n$5\\r\\nhello\\r\\n:12\\r\\n*1\\r\\n$-1\\r\\n", b"$0\\r\\n\\r\\n")
-tell(lambda: fake.execute_command("EVALSHA", "x", 0))
-tell(lambda: fake.get("x"))
-"""
-    assert run(server, SAYS + code).splitlines() == ["[b'hello', 12, [None]]", "b''"]
+def test_redis_py_client_raises_one_exception_too(server: RedisServer) -> None:
+    client = connect(server.url + "?client_name=node1")
+    assert client.client_getname() in ("node1", b"node1")
+    assert client.masters() == [client]
+    commands = [("SET", "a", "1"), ("LPUSH", "a", "x"), ("EVALSHA", "0" * 40, 0)]
+    answers = client.send_all(commands, raise_on_error=False)
+    assert answers[0] is True
+    assert [type(answer) for answer in answers[1:]] == [StoreUnavailable, NoScript]
+    assert told(lambda: client.send_all(commands)).startswith("redis: WRONGTYPE ")
+    assert told(lambda: client.lpush("a", "x")).startswith("redis: WRONGTYPE ")
 
 
-def test_a_redis_that_is_loading_is_away_and_asked_on_another_line(server: RedisServer) -> None:
-    code = """
-loading, read_only = b"-LOADING Redis is loading the dataset\\r\\n", b"-READONLY You can't write\\r\\n"
-fake = says(loading, read_only, b"$1\\r\\nx\\r\\n")
-line = fake._connections.take()
-fake._connections.give_back(line)
-tell(lambda: fake.get("x"))
-print(line._stream)
-tell(lambda: fake.get("x"))
-print(line._stream is not None)
-tell(lambda: fake.get("x"))
-"""
-    assert run(server, SAYS + code).splitlines() == [
-        "redis: LOADING Redis is loading the dataset",
-        "None",
-        "redis: READONLY You can't write",
-        "True",
-        "b'x'",
-    ]
-
-
-def test_what_is_no_redis_is_away(server: RedisServer) -> None:
-    code = """
-fake = says(b"HTTP/1.1 400 Bad Request\\r\\n\\r\\n")
-tell(lambda: fake.get("x"))
-tell(lambda: fake.ping())
-"""
-    told = run(server, SAYS + code).splitlines()
-    assert told[0].startswith("redis: not a Redis: ")
-    assert told[1] == "True"
-
-
-def test_an_answer_cut_anywhere_is_no_answer(server: RedisServer) -> None:
-    code = """
-whole = b"*2\\r\\n$5\\r\\nhello\\r\\n:12\\r\\n"
-from gevent.server import StreamServer
-cut = [0]
-def serve(sock, _address):
-    sock.recv(65536)
-    sock.sendall(whole[:cut[0]])
-    sock.close()
-fake = StreamServer(("127.0.0.1", 0), serve)
-fake.start()
-cutting = redis_client.connect(f"redis://127.0.0.1:{fake.server_port}/0")
-told = set()
-for cut[0] in range(len(whole)):
-    try:
-        told.add(str(cutting.execute_command("EVALSHA", "x", 0)))
-    except StoreUnavailable as error:
-        told.add(str(error))
-print(told)
-cut[0] = len(whole)
-tell(lambda: cutting.execute_command("EVALSHA", "x", 0))
-"""
-    assert run(server, SAYS + code).splitlines() == [
-        "{'redis: the connection broke: closed by the server'}",
-        "[b'hello', 12]",
-    ]
+def test_redis_py_client_watches_its_line(server: RedisServer) -> None:
+    client = connect(server.url)
+    assert not client.closes_within(0.05)
+    with ThreadPoolExecutor() as threads:
+        watching = threads.submit(client.closes_within, 20)
+        time.sleep(0.1)
+        kill_connections(server)
+        assert watching.result(10)
+    assert told(lambda: connect("redis://127.0.0.1:1/0").closes_within(1)).startswith("redis: ")

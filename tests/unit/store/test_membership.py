@@ -91,11 +91,10 @@ def test_nobody_is_judged_by_what_redis_did_not_hear(url: str, redis: RedisServe
     two.say()
     one.say()
     one._say._client, client = redis_client.connect("redis://127.0.0.1:1/0"), one._say._client
-    one._say._registered = None
     clock.now += 60
     with pytest.raises(StoreUnavailable):
         one.say()
-    one._say._client, one._say._registered = client, None
+    one._say._client = client
     silent(two, 60)
     one.say()
     assert not one.is_dead(two.boot)
@@ -108,3 +107,20 @@ def test_nobody_is_judged_by_what_redis_did_not_hear(url: str, redis: RedisServe
 
 def test_a_beat_is_well_within_what_counts_as_silence() -> None:
     assert membership.BEAT * 3 < DEAD
+
+
+def test_peers_that_live_and_peers_that_died_are_told_apart(url: str) -> None:
+    client, clock = redis_client.connect(url), Clock()
+    one, two = Roster(client, "one", "host:1", clock), Roster(client, "two", "host:2", clock)
+    one.say()
+    assert one.alone
+    two.say()
+    one.say()
+    assert not one.alone
+    assert (one.living(), one.dead()) == ([two.boot], [])
+    two.leave()
+    one.say()
+    assert (one.living(), one.dead()) == ([], [two.boot])
+    one.forget(two.boot)
+    one.say()
+    assert one.alone

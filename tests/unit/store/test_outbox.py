@@ -106,7 +106,7 @@ def expected(count: int, first: int = 1) -> list[tuple[str, int]]:
 
 
 def test_seq_is_a_number_in_the_payload_beside_what_it_held(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
-    body = {"type": "cdr", "payload": {"number": None, "text": 'a"b\\u0000{"seq":0}}é', "seq_of": "x"}}
+    body: Any = {"type": "cdr", "payload": {"number": None, "text": 'a"b\\u0000{"seq":0}}é', "seq_of": "x"}}
     outbox = outboxes(tmp_path, store.port)
     outbox.push(entry("one", LIST, body))
     assert outbox.drain(5)
@@ -583,7 +583,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, *, short: bool) -> None:
             return write(fd, data[: len(data) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(journal_module.os, "write", refuse)
+    monkeypatch.setattr("os.write", refuse)
 
 
 @pytest.mark.parametrize("short", [False, True])
@@ -652,7 +652,7 @@ def test_a_line_that_a_disk_spoiled_costs_that_line_alone(tmp_path: Path) -> Non
 def test_every_file_is_synced_those_that_are_full_already_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: set[int] = set()
     monkeypatch.setattr(journal_module, "SEGMENT", 300)
-    monkeypatch.setattr(journal_module.os, "fdatasync", lambda fd: synced.add(os.fstat(fd).st_ino))
+    monkeypatch.setattr("os.fdatasync", lambda fd: synced.add(os.fstat(fd).st_ino))
     journal = Journal(tmp_path)
     journal.open()
     for number in range(1, 31):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def take(callbacks: TimedCalls, now: float) -> TimedCall:
 
 def test_ringing_fifty_times_at_once_gives_one_callback(connect: Callable[[], Any], callbacks: TimedCalls) -> None:
     nodes = [TimedCalls(connect(), f"node{i}", "callbacks") for i in range(50)]
-    results = at_once([lambda i=i: schedule(nodes[i]) for i in range(50)])
+    results = at_once([partial(schedule, nodes[i]) for i in range(50)])
     assert sorted(results, key=str) == [None] + ["pending"] * 49
     take(callbacks, EVENING + 3)
     assert callbacks.claim_due(EVENING + 4, 30) is None
@@ -63,8 +64,8 @@ def test_each_callback_is_taken_by_one_node(connect: Callable[[], Any], callback
         return taken
 
     nodes = [TimedCalls(connect(), f"node{i}", "callbacks") for i in range(4)]
-    results = at_once([lambda node=node: poll(node) for node in nodes])
-    taken = [number for result in results for number in result]  # type: ignore[attr-defined]
+    results: list[Any] = at_once([partial(poll, node) for node in nodes])
+    taken = [number for result in results for number in result]
     assert sorted(taken) == [str(27820000000 + i) for i in range(100)]
 
 

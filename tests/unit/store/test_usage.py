@@ -586,9 +586,9 @@ def test_no_sequence_talks_more_than_its_limit(server: RedisServer, client: Any,
                     nodes[node]._run_out(one)
                 if one.cut is not None:
                     one.end()
-            for node in nodes:
-                node.accrue()
-                node.settle()
+            for store in nodes:
+                store.accrue()
+                store.settle()
 
     def answer(node: UsageStore, one: Charge) -> None:
         one.talk()
@@ -864,3 +864,48 @@ def test_a_settlement_that_redis_was_away_for_is_made_up_for() -> None:
         gevent.sleep(0.05)
     usage.stop()
     server.close()
+
+
+def test_greenlets_go_on_whatever_is_raised(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node whose heartbeat ended would lose the count of its calls."""
+    monkeypatch.setattr("esl_apps.store.usage.BEAT", 0.01)
+    usage = UsageStore(client, "one", lease=0.03)
+    runs: dict[str, int] = {}
+
+    def faulty(name: str) -> Callable[[], None]:
+        def run() -> None:
+            runs[name] = runs.get(name, 0) + 1
+            if runs[name] < 4:
+                raise RuntimeError("unforeseen") if runs[name] == 1 else StoreUnavailable("redis: down")
+
+        return run
+
+    for owner, name in ((usage.leases, "renew"), (usage, "accrue"), (usage, "settle")):
+        monkeypatch.setattr(owner, name, faulty(name))
+    usage.start()
+    with gevent.Timeout(10):
+        while not all(runs.get(name, 0) > 4 for name in ("renew", "accrue", "settle")):
+            usage._wake.set()
+            gevent.sleep(0.01)
+    assert not any(greenlet.dead for greenlet in usage._greenlets)
+    usage.stop()
+
+
+def test_a_breaker_trips_here_though_redis_cannot_be_told(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_arguments: object, **_named: object) -> None:
+        raise StoreUnavailable("redis: down")
+
+    node, breakers = told.nodes[0], told.breakers[0]
+    breakers.refresh()
+    monkeypatch.setattr(breakers, "_write", away)
+    assert begins(node, of("a", level(calls_per_hour=0))) == "breaker"
+    assert "account:acme" in breakers.tripped
+
+
+def test_begin_that_one_key_fails_counts_nowhere(usage: UsageStore, server: RedisServer) -> None:
+    server.client.set(keys.usage_sums("account:acme"), "not a hash")
+    every = Limits(calls_per_hour=9, calls_per_day=9, minutes_per_day=9)
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        usage.begin(of("a", Level("system", every), Level("account:acme", every)))
+    assert taken(server, "n", "system") == 0
+    assert taken(server, "d", "system") == 0

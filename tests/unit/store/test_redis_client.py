@@ -1,0 +1,78 @@
+"""Clients of a Sentinel's service and of a cluster: the same commands, the same exception."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.store.errors import NoScript, Unreadable, read_json, read_text, refusal
+from esl_apps.store.redis_client import connect
+from tests.support.node import RedisServer
+from tests.support.ports import free_port
+from tests.support.sentinel import SentinelServer
+
+
+@pytest.fixture(scope="module")
+def sentinel() -> Iterator[SentinelServer]:
+    made = SentinelServer()
+    yield made
+    made.close()
+
+
+def test_sentinel_client_asks_the_master(sentinel: SentinelServer) -> None:
+    client = connect(sentinel.url)
+    assert client.send_all([("SET", "a", "1"), ("GET", "a")]) == [True, b"1"]
+    assert client.masters() == [client]
+    assert not client.closes_within(0.05)
+    assert client.info("replication")["role"] == "master"
+
+
+def test_sentinels_that_are_down_raise() -> None:
+    client = connect(f"redis+sentinel://127.0.0.1:{free_port()}/main")
+    for ask in (client.ping, lambda: client.send_all([("GET", "a")]), lambda: client.closes_within(1)):
+        with pytest.raises(StoreUnavailable):
+            ask()
+
+
+def test_cluster_that_is_down_raises() -> None:
+    client = connect(f"redis+cluster://127.0.0.1:{free_port()}")
+    for ask in (lambda: client.ping(), lambda: client.send_all([("GET", "a")]), lambda: client.masters()):
+        with pytest.raises(StoreUnavailable):
+            ask()
+
+
+@pytest.mark.parametrize("server", ["cluster"], indirect=True)
+def test_cluster_client_asks_every_slot(client: Any, server: RedisServer) -> None:
+    commands = [("SET", f"key{i}", i) for i in range(20)]
+    assert client.send_all(commands) == [True] * 20
+    assert client.send_all([("GET", f"key{i}") for i in range(20)]) == [str(i).encode() for i in range(20)]
+    (master,) = client.masters()
+    assert master.info()["run_id"] == server.client.info()["run_id"]
+    answers = client.send_all([("LPUSH", "key1", "x"), ("EVALSHA", "0" * 40, 1, "key1")], raise_on_error=False)
+    assert [type(answer) for answer in answers] == [StoreUnavailable, NoScript]
+
+
+@pytest.mark.parametrize("server", ["cluster"], indirect=True)
+def test_cluster_client_has_no_line_to_watch(client: Any) -> None:
+    other = gevent.spawn(gevent.sleep, 0.01)
+    assert not client.closes_within(0.1)
+    assert other.ready()
+
+
+def test_error_replies_have_their_exceptions() -> None:
+    assert type(refusal("NOSCRIPT No matching script.")) is NoScript
+    assert str(refusal("WRONGTYPE Operation")) == "redis: WRONGTYPE Operation"
+
+
+def test_stored_document_that_cannot_be_read_is_told() -> None:
+    assert read_json(b"[1]", list[int]) == [1]
+    for raw in (b"", b"[", b'["x"]', b"\xff"):
+        with pytest.raises(Unreadable):
+            read_json(raw, list[int])
+    assert read_text("é".encode()) == "é"
+    with pytest.raises(Unreadable):
+        read_text(b"\xff")
