@@ -1,2 +1,5 @@
-"""What the applications know and decide. Nothing in here opens a socket, and nothing imports gevent,
-redis or greenswitch (``tests/unit/test_layers.py`` holds that), so all of it runs in a test with no wait."""
+"""The applications' knowledge and decisions, without I/O.
+
+Nothing here opens a socket or imports gevent, redis or greenswitch (``tests/unit/test_layers.py`` checks that), so a
+test runs all of it without waiting.
+"""

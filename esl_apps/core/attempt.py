@@ -58,7 +58,7 @@ class Attempt(CallFields, kw_only=True, eq=False):
     """Once it has ended."""
     observer: Observer | None = None
     charges: list[Charge] = field(default_factory=list)
-    """What its legs are paid from."""
+    """Its legs' charges."""
 
     def __post_init__(self) -> None:
         self.session_ref = self.session_ref or self.call_ref
@@ -71,7 +71,7 @@ class Attempt(CallFields, kw_only=True, eq=False):
 
     @property
     def cut(self) -> Refusal | None:
-        """Why it is ended by us, where what it may spend is spent."""
+        """Why the node ends it: a limit was reached while it was up. None: it may go on."""
         return next((charge.cut for charge in self.charges if charge.cut is not None), None)
 
     def pay(self, *charges: Charge) -> None:
@@ -88,12 +88,12 @@ class Attempt(CallFields, kw_only=True, eq=False):
                 self.paid_for.append(essence)
 
     def dialled(self, at: float) -> None:
-        """The first INVITE, in or out; later ones (the next gateway) do not move it."""
+        """Note the first INVITE, in or out. Later ones, to the next gateway, don't change it."""
         if self.dialed_at is None:
             self.dialed_at = at
 
     def enter(self, state: str, at: float, detail: str = "") -> None:
-        """A new state. States only go forward: a late event changes nothing."""
+        """Enter a state. States only go forward: a late event changes nothing."""
         if self.ended or STATES.index(state) <= STATES.index(self.state):
             return
         self.state = state
@@ -107,7 +107,7 @@ class Attempt(CallFields, kw_only=True, eq=False):
         self._moment(Moment(at, state, detail))
 
     def note(self, what: str, detail: str = "", at: float | None = None) -> None:
-        """A decision worth seeing in ``trace``."""
+        """Note a decision that an operator may want to see in ``esl-apps trace``."""
         if len(self.timeline) < 200:
             self.timeline.append(Moment(time.time() if at is None else at, what, detail))
 
@@ -117,7 +117,7 @@ class Attempt(CallFields, kw_only=True, eq=False):
             self.observer.save(self)
 
     def end(self, reason: str, code: int, hung_up_by: str, at: float) -> bool:
-        """End the attempt, once: False, and nothing changed, where it had ended before."""
+        """End the attempt. Return False, and change nothing, if it has ended before."""
         if self.record is not None:
             return False
         began = self.dialed_at if self.dialed_at is not None else self.queued_at
@@ -137,10 +137,10 @@ class Attempt(CallFields, kw_only=True, eq=False):
         self.state = ENDED
         for charge in self.charges:
             if not charge.outlives:
-                # The switch's own times: the leg's answer may have been learnt long after it.
+                # By the switch's times: this process may have learnt of the answer long after it.
                 began_at = self.answered_at if charge.aleg else self.bridged_at
                 talked = 0.0 if began_at is None else ended_at - began_at
-                # What the process that died had paid for, is.
+                # The process that died paid for the time before.
                 charge.end(None if charge.adopted else talked)
         self._moment(Moment(at, ENDED, f"{reason} {self.record.end_code}"))
         return True

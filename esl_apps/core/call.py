@@ -17,8 +17,8 @@ Rules for all of it:
   answering. Catch it in one place, around the whole flow; then :meth:`Call.ended` says how the call ended.
 - **Every wait has an end.** Durations are seconds, as floats; a ``timeout`` or ``longest`` of 0 doesn't wait.
 - **Points in time are Unix seconds** with fractions, by the switch's clock for what the switch reports.
-- **Numbers in dial strings, texts in variables.** What a caller or a client gave goes through ``core.dialstring`` and
-  ``core.numbers`` before it becomes an endpoint. Variables' values may be any text: they are encoded.
+- **Numbers in dial strings, texts in variables.** Input from a caller or a client goes through ``core.numbers`` and
+  ``core.dialstring`` before it becomes an endpoint. A variable's value may be any text: it is encoded.
 - **One greenlet per call.** Only the flow that was given a call may use it.
 
 Two classes implement :class:`Call`: ``esl.channel.Channel`` over an event socket, and ``ScriptedCall`` in the test
@@ -61,7 +61,7 @@ _BY_PHONE = frozenset({"recv_bye", "recv_cancel"})
 
 @dataclass(slots=True)
 class Leg:
-    """What the switch said of one leg. Times are Unix seconds; None: it has not happened."""
+    """One leg, as the switch reported it. Times are Unix seconds; None: it has not happened."""
 
     uuid: str
     """The channel's on the switch; empty if it is not known."""

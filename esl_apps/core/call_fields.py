@@ -30,7 +30,7 @@ class Shown:
 
 
 class CallFields(msgspec.Struct):
-    """What is known of a call. Times are Unix seconds with fractions; None: it has not happened."""
+    """Everything that is known of a call. Times are Unix seconds with fractions; None: it has not happened."""
 
     call_ref: Annotated[Plain, Shown(status="call_ref", cdr="call_ref")]
     session_ref: Annotated[Plain, Shown(status="session_ref", cdr="session_ref")]
@@ -65,9 +65,9 @@ class CallFields(msgspec.Struct):
     holder: str | None = None
     """Whose place among the concurrent calls its session has."""
     paid_for: list[dict[str, Any]] = msgspec.field(default_factory=list)
-    """What its legs are paid from: ``Charge.essence``."""
+    """Its legs' charges, each as ``Charge.essence``."""
     order: dict[str, Any] | None = None
-    """What its application needs to go on with it in another process."""
+    """Data by which its application goes on with it in another process."""
 
 
 #: The values of a call's fields, in their order.

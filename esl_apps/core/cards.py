@@ -1,4 +1,4 @@
-"""Cards and accounts: who may dial through, as what, and how much. Values only: ``store/cards.py`` keeps them."""
+"""Cards and accounts: who may dial through, with which caller ID, and how much. ``store/cards.py`` keeps them."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ class Card:
     account_id: str
     user_id: str | None
     cid: str | None
-    """The caller number that it is known by, E.164 digits; None for a card with a PIN."""
+    """The caller's number that identifies it, E.164 digits; None for a card with a PIN."""
     active: bool
     retain_cid: bool = False
-    """Show the caller's own number to whom it calls."""
+    """Show the caller's own number to the callee."""
     max_concurrent_calls_per_user: int = 1
     comment: str = ""
 
     @property
     def holder(self) -> str:
-        """Whose concurrent calls are counted: the user over all its cards, else the card (contract §4)."""
+        """The key by which concurrent calls are counted: the user over all their cards, or the card if it has none."""
         return f"user:{self.account_id}:{self.user_id}" if self.user_id else f"card:{self.id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What an account may present and may dial."""
+    """An account: the numbers that it may present and may dial."""
 
     id: str
     name: str = ""
     realm: str = ""
     """For ``Diversion``: the account's SIP realm, or empty."""
     caller_id: str | None = None
-    """The number that its calls show, as configured."""
+    """The number that its calls show, as in the configuration."""
     caller_id_name: str | None = None
     caller_ids: tuple[str, ...] = ()
     """Numbers that it may present besides ``caller_id``."""
@@ -55,10 +55,10 @@ class Account:
 
 
 class Cards(Protocol):
-    """Every method raises :class:`StoreUnavailable` when Redis is away."""
+    """Cards and accounts in Redis. Every method raises :class:`StoreUnavailable` if Redis is down."""
 
     def by_pin(self, pin: str) -> Card | None:
-        """One round trip, the same for a PIN that exists and one that does not."""
+        """Look a PIN up, in one round trip: a PIN that exists takes as long as one that doesn't."""
 
     def by_number(self, e164: str) -> Card | None: ...
 
@@ -66,33 +66,35 @@ class Cards(Protocol):
         """A card by its id; a card of another account is not found."""
 
     def dial(self, account_id: str, id: str, number: str) -> Card | None:
-        """A card by its id as it is now, active or not; ``number`` (E.164 digits, or an extension) is the last that it
-        dials. One round trip."""
+        """Return a card as it is now, active or not, and note the number that it dials (E.164 digits, or an extension).
+
+        One round trip.
+        """
 
     def account(self, account_id: str) -> Account | None: ...
 
     def card_limits(self, account_id: str) -> Limits | None:
-        """What each card of an account may dial; ``Account.limits`` is for all of them together."""
+        """The limits of each card of an account. ``Account.limits`` holds for all of them together."""
 
     def last_number(self, card_id: str) -> str | None:
         """The last number that passed this card's checks, as E.164 digits or an extension."""
 
 
 class Usage(Protocol):
-    """Limits across all nodes. Methods raise :class:`StoreUnavailable` when Redis is away."""
+    """Limits across all nodes. Methods raise :class:`StoreUnavailable` if Redis is down."""
 
     def enter(self, holder: str, limit: int, call_ref: str) -> bool:
-        """Count one concurrent call; False, and nothing counted, where ``holder`` has ``limit`` already."""
+        """Count a concurrent call. Return False, and count nothing, if ``holder`` has ``limit`` of them already."""
 
     def leave(self, holder: str, call_ref: str) -> None:
-        """Give it back. Never raises: a lease that is not renewed ends by itself."""
+        """Count it no longer. Never raises: a lease that isn't renewed ends by itself."""
 
     def begin(self, *charges: Charge) -> Refusal | None:
-        """Count legs that are about to be dialled, each against all of its bounds; None where all allow them, else the
-        first that does not: nothing is counted then, and a breaker that says so has tripped.
+        """Count legs that are about to be dialled, each against all of its bounds.
 
-        One round trip where there is something to count, none where there is not.
+        Return None if all allow them. Otherwise return the first refusal: then nothing is counted, and a breaker that
+        refused has tripped. One round trip, or none if there is nothing to count.
         """
 
     def check(self, *charges: Charge) -> Refusal | None:
-        """What ``begin`` would say; nothing is counted and nothing trips."""
+        """Return what :meth:`begin` would, but count nothing and trip nothing."""

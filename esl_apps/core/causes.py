@@ -1,8 +1,8 @@
-"""Q.850 causes and what they say of a call.
+"""Q.850 causes, and what they mean for a call.
 
-ITU-T Q.850 numbers; the names are FreeSWITCH's (``switch_types.h``), which it uses in ``Hangup-Cause``,
-in ``originate``'s answers and in ``uuid_kill``. FreeSWITCH's own causes above 127 have a Q.850 number
-only where their meaning is plain, and read as 16 on the wire (hazard 23).
+The numbers are those of ITU-T Q.850, the names those of FreeSWITCH (``switch_types.h``), which uses them in
+``Hangup-Cause``, in the answer to ``originate`` and in ``uuid_kill``. FreeSWITCH's own causes, above 127, have a Q.850
+number here if their meaning is plain; on the wire they read as 16 (hazard 23).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ Q850: dict[str, int] = {
     "MANDATORY_IE_LENGTH_ERROR": 103,
     "PROTOCOL_ERROR": 111,
     "INTERWORKING": 127,
-    # FreeSWITCH's own, by their meaning.
+    # FreeSWITCH's own causes, by their meaning.
     "ORIGINATOR_CANCEL": 16,
     "MANAGER_REQUEST": 16,
     "LOSE_RACE": 16,
@@ -91,24 +91,25 @@ Q850: dict[str, int] = {
     "SYSTEM_SHUTDOWN": 41,
 }
 
-#: A gateway failed, not the callee: the next one of the list is worth trying (contract §2). Never 1, 17, 21.
+#: The gateway failed, not the callee, so the next one of the list is worth trying. Never 1, 17 or 21: those are the
+#: callee's.
 GATEWAY_FAILED = frozenset({34, 38, 41, 42, 44})
 _BUSY = frozenset({17})
 _NO_ANSWER = frozenset({18, 19, 102})
 
 
 def q850(cause: str | None) -> int:
-    """The Q.850 number (1 to 127) of a FreeSWITCH cause name; 31 where the name is unknown or absent."""
+    """Return the Q.850 number (1 to 127) of a FreeSWITCH cause name; 31 if the name is unknown or missing."""
     return Q850.get(cause or "", NORMAL_UNSPECIFIED)
 
 
 def code(number: int) -> int:
-    """A number as the record may show it: 1 to 127, others read as 16 (hazard 23)."""
+    """Return a number as the record may show it: 1 to 127, or 16 for any other (hazard 23)."""
     return number if 1 <= number <= 127 else NORMAL_CLEARING
 
 
 def failure(number: int) -> str:
-    """``busy``, ``no_answer`` or ``failed``: why a leg was not answered, by its Q.850 cause (contract §6)."""
+    """Return why a leg was not answered, by its Q.850 cause: ``busy``, ``no_answer`` or ``failed``."""
     if number in _BUSY:
         return "busy"
     return "no_answer" if number in _NO_ANSWER else "failed"

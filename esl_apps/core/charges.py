@@ -1,12 +1,12 @@
-"""What may be spent: limits and breakers by card, account, integrator, installation and destination.
+"""Charge a call's legs against limits and breakers.
 
-A call is a :class:`Charge` against *bounds*: each limit and each breaker of each level that it belongs to, for all
-that the level dials and for the destinations that it names. Here is what a call is charged for and what it has
-used of it; ``esl_apps/store/usage.py`` counts, over all nodes.
+Each leg is a :class:`Charge` against *bounds*: the limits and breakers of each level that the call belongs to (card,
+account, integrator, installation), for everything that the level dials and for single destinations. This module holds
+what one leg has taken; ``esl_apps/store/usage.py`` counts over all nodes.
 
-Minutes of a limit are **paid ahead**: a call takes the seconds that it is about to talk out of what is left, some at
-a time, before it talks them, and gives back what it has not used. So however many calls share a last minute, it is
-talked once. Minutes of a breaker are counted as they are talked.
+Minutes of a limit are **paid ahead**: a call takes some seconds out of what is left before it talks them, and gives
+back those that it didn't use. So a last minute is talked once, however many calls share it. Minutes of a breaker are
+counted as they are talked.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from typing import Any
 from esl_apps.core.limits import Bound, Level, Refusal, bounds
 from esl_apps.core.numbers import Number
 
-#: What a call's end gives back is of its last beats: so many are kept of each bound.
+#: How many payments of each bound are remembered. The end of a call gives back the latest ones only.
 _SLICES = 8
-#: Seconds for which what was paid ahead may wait for its talk: the hour is counted with so much to spare.
+#: Seconds that prepaid time may wait for the talk to begin. The hourly count allows for that much delay.
 FRESH = 50.0
 
 
 @dataclass(slots=True)
 class Ticket:
-    """What one leg has taken out of one bound."""
+    """One leg's share of one bound."""
 
     bound: Bound
     taken: float = 0.0
-    """Seconds, over all."""
+    """Seconds taken so far."""
     left: float = 0.0
-    """Seconds that nobody had taken when this was last asked."""
+    """Seconds of the bound that were free when Redis was last asked."""
     why: str = ""
-    """What of the bound is used up first."""
+    """The limit of the bound that runs out first, as ``minutes_per_day``."""
     slices: list[tuple[float, str, str]] = field(default_factory=list)
-    """The latest, :data:`_SLICES` at the most: how many seconds, of which day and of which minute."""
+    """The latest payments, :data:`_SLICES` at most: seconds, and the day and minute that they were counted for."""
 
     @property
     def ahead(self) -> bool:
-        """Whether its minutes are paid before they are talked."""
+        """Whether seconds are paid before they are talked."""
         return not self.bound.trips
 
     @property
@@ -56,15 +56,15 @@ class Ticket:
             del self.slices[:-_SLICES]
 
     def owed(self, spent: float) -> float:
-        """Seconds that were talked and not paid: always of a breaker, of a limit while Redis is away."""
+        """Return the seconds that were talked but not paid: always for a breaker, for a limit while Redis is down."""
         return max(0.0, spent - self.taken)
 
     def wanted(self, spent: float, ahead: float) -> float:
-        """Seconds that are missing to have ``ahead`` paid."""
+        """Return the seconds to take so that ``ahead`` are prepaid."""
         return max(0.0, ahead - max(0.0, self.taken - spent)) if self.ahead else 0.0
 
     def unused(self, spent: float) -> list[tuple[float, str, str]]:
-        """What goes back at the end: seconds, with the day and the minute that they were taken from."""
+        """Return what goes back at the end: seconds, with the day and the minute that they were counted for."""
         rest = self.taken - spent
         back = []
         while rest > 0 and self.slices:
@@ -117,7 +117,7 @@ class Charge:
     ) -> None:
         """
         :param call_ref: The attempt that it belongs to.
-        :param number: None where it is not known (a dry run), which counts against no destination.
+        :param number: None if it isn't known (a dry run): then no destination counts.
         :param aleg: It is the first leg.
         :param owner: As :func:`bounds`.
         :param whole: When its money is spent, the whole call ends, not B alone.
@@ -130,13 +130,13 @@ class Charge:
         self.owner = owner
         self.whole = whole
         self.adopted = False
-        """Of a process that died: it was counted, and is paid for from now on."""
+        """Taken over from a process that died: counted there, and paid for here from now on."""
         found = list(bounds(levels, number, call_ref, aleg=aleg, owner=owner))
         lengths = [bound.limits.longest_call for bound in found]
         self.longest: float | None = min((length for length in lengths if length is not None), default=None)
         self.tickets = [Ticket(bound) for bound in found if bound.limits.counts]
         self.cut: Refusal | None = None
-        """Why it is ended, where it is."""
+        """Why the leg is being ended; None: it may go on."""
         self.outlives = False
         """It goes on when its attempt ends: a caller who was rung back dials one number after another."""
         self.switch: str | None = None
@@ -144,7 +144,7 @@ class Charge:
         """Where its leg is, if it outlives its attempt."""
         self.since: float | None = None
         self.stale = False
-        """It rang so long that what it had paid ahead is of another hour: to be given back, and paid anew."""
+        """It rang so long that its prepaid seconds belong to another hour: they go back and are paid again."""
         self._opened = 0.0
         self._talked: float | None = None
         self._clock: Callable[[], float] | None = None
@@ -162,7 +162,7 @@ class Charge:
 
     @property
     def essence(self) -> dict[str, Any]:
-        """What it takes to go on with it in another process, in JSON's own types."""
+        """Its data for another process, in JSON's own types."""
         return {
             "levels": list(self.levels),
             "number": self.number.dialled if self.number is not None else None,
@@ -176,32 +176,34 @@ class Charge:
         return self._talked is not None
 
     def talk(self, ago: float = 0.0) -> None:
-        """Its leg has answered, ``ago`` seconds since."""
+        """Its leg answered ``ago`` seconds ago."""
         if self.since is None and not self.ended and self._clock is not None and self._on_change is not None:
             self.since = self._clock() - ago
             self.stale = self.since - self._opened > FRESH
             self._on_change(self)
 
     def end(self, talked: float | None = None) -> None:
-        """``talked``: seconds; None: as many as were seen here."""
+        """End it. ``talked``: seconds; None: those that this process has seen."""
         if not self.ended and self._clock is not None and self._on_change is not None:
             self._talked = self.spent(self._clock()) if talked is None else max(0.0, talked)
             self._on_change(self)
 
     def spent(self, now: float) -> float:
-        """Seconds talked."""
+        """Return the seconds talked so far."""
         if self._talked is not None:
             return self._talked
         return 0.0 if self.since is None else max(0.0, now - self.since)
 
     def paid(self, *, away: bool = False) -> float | None:
-        """Seconds that may be talked in all with what is paid; None: as many as it likes. ``away``: with what was left
-        when Redis was last asked."""
+        """Return the seconds that may be talked in all with what is paid; None: any number.
+
+        ``away``: while Redis is down, count what was left when it was last asked.
+        """
         least = self._least(away)
         return None if least is None else _may(least, away)
 
     def short(self, now: float, *, away: bool = False) -> Ticket | None:
-        """What has run out, if something has: within 50 ms, nobody asks again for less."""
+        """Return the ticket that runs out within 50 ms, if one does. Less isn't worth another question."""
         least = self._least(away)
         return least if least is not None and _may(least, away) - self.spent(now) < 0.05 else None
 

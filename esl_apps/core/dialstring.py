@@ -1,8 +1,8 @@
-"""Originate and bridge strings, from parts.
+"""Build originate and bridge strings.
 
-FreeSWITCH tokenises them three times and a ``}`` ends the variables even inside quotes (hazard 15), so
-nothing is quoted here: a variable's value is percent-encoded outside a closed alphabet, an endpoint is an
-operator's template with digits in it.
+FreeSWITCH tokenises them three times, and a ``}`` ends the variables even inside quotes (hazard 15). So nothing is
+quoted here: a variable's value is percent-encoded unless all of it is in a closed alphabet, and an endpoint is the
+operator's template filled with digits.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from urllib.parse import quote, unquote
 
 from esl_apps.core.numbers import Number
 
-#: What a variable's value may hold as it is. No comma, quote, brace, bracket, pipe, dollar, space or backslash.
+#: Characters that a value may hold unencoded: no comma, quote, brace, bracket, pipe, dollar, space or backslash.
 _SAFE = "-_.~:+@/*#"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-#: A value that encoding would not change, which most are.
+#: A value that needs no encoding. Most don't.
 _PLAIN = re.compile(r"[A-Za-z0-9_.~+@/*#-]*")
 _DIGITS = re.compile(r"\+?[0-9]+")
 #: A whole endpoint, once its template is filled in.
 _ENDPOINT = re.compile(r"[A-Za-z0-9_./:;=@*+-]+")
 
 
-#: Between variables, in place of the comma that a tone has in it. No value may hold it.
+#: Separates variables, because a tone has commas in it. No value may hold it.
 _BETWEEN = "!"
 
 
-#: Between dial strings that ring at once. A comma would do for one phone each: of a user after the first it rings the
-#: first registration alone.
+#: Separates dial strings that ring at once. A comma is not enough: of every user but the first it rings only the first
+#: registration.
 _TOGETHER = ":_:"
 
-#: What an application is called (``app_uuid``, of the one that the channel executes next; an execute's ``Event-UUID``)
-#: whose CHANNEL_EXECUTE_COMPLETE is not asked for. FreeSWITCH's own are UUIDs.
+#: The id of an application whose CHANNEL_EXECUTE_COMPLETE isn't wanted: ``app_uuid`` for the one that the channel
+#: executes next, ``Event-UUID`` of an execute. FreeSWITCH's own ids are UUIDs.
 UNHEARD = "0"
 
 
 class Raw(str):
-    """A value of the operator's, checked by the configuration, that goes as it is (a tone)."""
+    """A value of the operator's that is sent unencoded, as a tone. The configuration has checked it."""
 
 
 def encode(value: str) -> str:
-    """A value that no tokeniser changes; ``decode`` gives it back."""
+    """Encode a value so that no tokeniser changes it. ``decode`` reverses it."""
     if isinstance(value, Raw) or _PLAIN.fullmatch(value):
         return value
-    # Inside the braces as well, FreeSWITCH takes these three for the end of one dial string.
+    # FreeSWITCH takes these three characters for the end of a dial string, even inside the braces.
     return quote(value, safe=_SAFE).replace(_TOGETHER, _TOGETHER[:2] + "%3A")
 
 
@@ -54,15 +54,15 @@ decode = unquote
 
 
 def encoded(values: Mapping[str, str]) -> Mapping[str, str]:
-    """All of the values as :func:`encode` makes them."""
-    # One look at all of them: mostly they need nothing.
+    """Encode all values."""
+    # One match over all of them, because mostly none needs encoding.
     if _PLAIN.fullmatch("".join([value for value in values.values() if type(value) is not Raw])):
         return values
     return {name: encode(value) for name, value in values.items()}
 
 
 def variables(values: Mapping[str, str]) -> str:
-    """``{^^!a=1!b=2}``; empty values are left out (FreeSWITCH takes them for unset)."""
+    """Return ``{^^!a=1!b=2}``. Empty values are left out: FreeSWITCH takes them for unset."""
     _check_names(tuple(values))
     parts = [f"{name}={value}" for name, value in encoded(values).items() if value]
     return "{^^" + _BETWEEN + _BETWEEN.join(parts) + "}"
@@ -77,16 +77,16 @@ def _check_names(names: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where numbers are dialled: the configuration's ``dial`` templates."""
+    """The configuration's ``dial`` templates."""
 
     extension: str
     external: tuple[str, ...]
     emergency: str | None = None
 
     def of(self, number: Number, *, as_asked: bool) -> tuple[str, ...]:
-        """The endpoints to try in order.
+        """Return the endpoints to try, in order.
 
-        ``as_asked``: ``{number}`` is the number as it was asked (click2dial), else its E.164 digits.
+        ``as_asked``: ``{number}`` is the number as the client gave it (click2dial), otherwise its E.164 digits.
         Empty if the configuration has no dial string for it.
         """
         values = {
@@ -123,12 +123,12 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
 
 
 def caller_id(number: Number, how: str) -> str:
-    """A number as ``dial.caller_id_format`` shows it: ``as_given``, ``e164``, ``plus``, ``national``."""
+    """Format a number as ``dial.caller_id_format`` says: ``as_given``, ``e164``, ``plus`` or ``national``."""
     return {"as_given": number.dialled, "e164": number.e164, "plus": number.plus, "national": number.national}[how]
 
 
 def originate(leg: Mapping[str, str], endpoint: str, application: str) -> str:
-    """``originate {…}endpoint '&socket(host:port/path async full)'``: an A-leg that runs ``application``.
+    """Return ``originate {…}endpoint '&socket(host:port/path async full)'``: an A-leg that runs ``application``.
 
     The quotes keep the application's spaces together (hazard 13).
     """
@@ -136,7 +136,7 @@ def originate(leg: Mapping[str, str], endpoint: str, application: str) -> str:
 
 
 def bridge(leg: Mapping[str, str], endpoints: Iterable[tuple[str, str | None]]) -> str:
-    """A ``bridge`` argument. Several endpoints ring at once, all phones of each, with its own ``esl_user_id``."""
+    """Return the argument of ``bridge``. Endpoints ring at once, all phones of each, each with its ``esl_user_id``."""
     parts = [
         variables(leg if user is None else {**leg, "esl_user_id": user}) + endpoint for endpoint, user in endpoints
     ]

@@ -1,4 +1,4 @@
-"""A field of a request that is wrong, and the refusal that lists them."""
+"""Faults in a request's fields, and the refusal that lists them."""
 
 from __future__ import annotations
 

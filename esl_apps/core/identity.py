@@ -1,8 +1,8 @@
-"""Who is calling, by what the INVITE says; and whether a STIR/SHAKEN verifier has vouched for it.
+"""Read the caller's number from the INVITE, and whether a STIR/SHAKEN verifier has vouched for it.
 
-Everybody may write anything into an INVITE. From is the caller's own word; P-Asserted-Identity, Remote-Party-ID and
-a verdict count only where the packet came from a ``trust`` address (hazard 30: FreeSWITCH itself believes anybody's). A
-display name is the caller's own, whoever sent the packet: nothing is looked for in it.
+Anyone can write anything into an INVITE. From is the caller's own word. P-Asserted-Identity, Remote-Party-ID and a
+verdict count only if the packet came from a ``trust`` address; FreeSWITCH itself believes them from any address
+(hazard 30). A display name is always the caller's own text and is ignored.
 """
 
 from __future__ import annotations
@@ -13,43 +13,45 @@ from collections.abc import Callable
 from esl_apps.core.call import Call
 from esl_apps.core.numbers import presented
 
-#: What in ``Privacy`` (RFC 3323) makes a number a withheld one.
+#: Values of ``Privacy`` (RFC 3323) that withhold the number.
 _WITHHELD = frozenset({"id", "user", "header", "full"})
-#: Headers that FreeSWITCH reads itself, and the variables in which it keeps what it read.
+#: Headers that FreeSWITCH reads itself → the variables in which it keeps them.
 _KEPT = {"p-asserted-identity": "sip_P-Asserted-Identity", "from": "sip_from_user"}
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
 _ADDRESS = re.compile(r"(?:sips?|tel):([^@>;]*)", re.IGNORECASE)
 _PARTY = re.compile(r";\s*party\s*=\s*(\w+)", re.IGNORECASE)
 _VERSTAT = re.compile(r";\s*verstat\s*=\s*([A-Za-z-]+)", re.IGNORECASE)
-#: 3GPP TS 24.229 7.2A.20, with the attestation's level behind it as ATIS-1000074 adds it.
+#: 3GPP TS 24.229 7.2A.20, followed by the attestation level of ATIS-1000074.
 _PASSED = re.compile(r"TN-Validation-Passed(?:-([ABC]))?", re.IGNORECASE)
 
 
 def address_of(call: Call) -> str:
-    """Where the call's packet came from; empty for a leg of ours."""
+    """Return the address that the INVITE came from; empty for a leg that a node placed."""
     return call.variable("sip_network_ip") or call.header("Caller-Network-Addr") or ""
 
 
 def caller_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
-    """The caller's number: the From user, or what a trusted trunk asserts; None where it is withheld or no number."""
-    # FreeSWITCH goes by Remote-Party-ID and ``Privacy: id``; whoever asks for more (RFC 3323) asks for that, too.
+    """Return the From user, or what a trusted trunk asserts; None if it is withheld or not a number."""
+    # FreeSWITCH knows ``Privacy: id`` only. The stricter values of RFC 3323 include it.
     privacy = re.split(r"[;,\s]+", (call.variable("sip_Privacy") or "").lower())
     if call.header("Caller-Privacy-Hide-Number") == "true" or not _WITHHELD.isdisjoint(privacy):
         return None
     sender = call.variable("sip_from_user")
     if sender is None and call.variable("sip_from_uri") is not None:
-        # ``<sip:%00@…>``: FreeSWITCH leaves a user that decodes to nothing out, and has the asserted number alone.
+        # ``<sip:%00@…>``: FreeSWITCH drops a user that decodes to nothing, and keeps the asserted number only.
         sender = ""
     if sender is None or call.header("Call-Direction") == "outbound":
-        # No INVITE came: a leg of ours, or one of another kind.
+        # There was no INVITE: a node placed this leg, or it isn't a SIP leg.
         return presented(call.header("Caller-Caller-ID-Number"))
     asserted = _asserted(call) if trusted(address_of(call)) else None
     return presented(plain_user(sender) if asserted is None else user_of(asserted))
 
 
 def _asserted(call: Call) -> str | None:
-    """Whom a trunk says is calling; None where it says nothing. Not Caller-Caller-ID-Number: there FreeSWITCH puts
-    P-Preferred-Identity before all others, which is only whom the caller would like to be."""
+    """Return the caller that a trunk asserts; None if it asserts none.
+
+    Not Caller-Caller-ID-Number: FreeSWITCH prefers P-Preferred-Identity for it, which is only the caller's wish.
+    """
     asserted = call.variable("sip_P-Asserted-Identity")
     if asserted is not None:
         return asserted
@@ -58,21 +60,23 @@ def _asserted(call: Call) -> str | None:
 
 
 def is_attested(call: Call, trusted: Callable[[str], bool], header: str, level: str) -> bool:
-    """Whether ``header``, from a trusted address, says that the caller's number was verified; ``level``: as
-    :func:`passed`."""
+    """Return whether ``header``, from a trusted address, says that the caller's number was verified.
+
+    ``level``: as for :func:`passed`.
+    """
     if not trusted(address_of(call)):
         return False
     kept = _KEPT.get(header.lower())
     said = call.variable(kept) if kept else call.sip_header(header)
     if said is None or not passed(said, level):
         return False
-    # An address with a verdict in it is vouched for itself, whoever else the message names.
+    # A verdict next to an address is about that address, so it must be the caller's.
     number = caller_of(call, trusted)
     return number is not None and (not names_somebody(said) or presented(user_of(said)) == number)
 
 
 def user_of(header: str) -> str:
-    """The user part, without its parameters, of ``"N" <sip:+27…;verstat=…@host>``, ``<tel:+27…>``, or
+    """Return the user part, without its parameters, of ``"N" <sip:+27…;verstat=…@host>`` or ``<tel:+27…>``, or of
     ``+27…;verstat=…``, which is all that FreeSWITCH keeps of P-Asserted-Identity."""
     address = _address(header)
     found = _ADDRESS.match(address)
@@ -80,27 +84,27 @@ def user_of(header: str) -> str:
 
 
 def plain_user(user: str) -> str:
-    """A user part without its parameters."""
+    """Return a user part without its parameters."""
     return user.partition(";")[0]
 
 
 def is_calling_party(remote_party_id: str) -> bool:
-    """Whether a Remote-Party-ID is about the caller: ``party=called`` is not."""
+    """Return whether a Remote-Party-ID is about the caller. ``party=called`` isn't."""
     found = _PARTY.search(_QUOTED.sub("", remote_party_id))
     return found is None or found[1].lower() == "calling"
 
 
 def names_somebody(header: str) -> bool:
-    """Whether a header holds an address, and not a bare verdict."""
+    """Return whether a header holds an address, not just a verdict."""
     address = _address(header)
     return _ADDRESS.match(address) is not None or re.match(r"\+?[0-9]", address) is not None
 
 
 def passed(header: str, level: str) -> bool:
-    """Whether a header's ``verstat`` (a parameter, or the whole header) says that the caller's number was verified.
+    """Return whether a header's ``verstat`` (a parameter, or the whole header) says that the number was verified.
 
-    ``level``: the least attestation, ``A``, ``B`` or ``C``. A verdict without one (``TN-Validation-Passed``) is
-    the verifier's own yes.
+    ``level``: the lowest attestation that is accepted, ``A``, ``B`` or ``C``. A verdict without a level
+    (``TN-Validation-Passed``) always is: the verifier has decided.
     """
     bare = _QUOTED.sub("", header).strip()
     found = _VERSTAT.search(bare)
@@ -109,6 +113,6 @@ def passed(header: str, level: str) -> bool:
 
 
 def _address(header: str) -> str:
-    """What stands between the brackets, or the whole of a header without."""
+    """Return the text between angle brackets, or all of a header that has none."""
     bare = _QUOTED.sub("", header)
     return bare.rpartition("<")[2].partition(">")[0] if "<" in bare else bare

@@ -1,4 +1,4 @@
-"""What may be spent: destinations, limits, breakers, and the refusals that follow from them."""
+"""Limits and breakers: how much may be dialled, where to, and the refusal when it is used up."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Destination:
 
 
 def read_destination(text: str) -> Destination:
-    """:raises ValueError: with what was expected."""
+    """Read a destination. :raises ValueError: says what was expected."""
     if not _DESTINATION.fullmatch(text):
         raise ValueError(DESTINATION_EXPECTED)
     kind, _, value = text.partition(":")
@@ -54,7 +54,7 @@ def read_destination(text: str) -> Destination:
 
 
 def read_scope(text: str) -> tuple[str, Destination | None]:
-    """What a breaker is called, as level and destination. :raises ValueError: with what was expected."""
+    """Read a breaker's name as level and destination. :raises ValueError: says what was expected."""
     level, slash, destination = text.partition("/")
     try:
         if _LEVEL.fullmatch(level):
@@ -66,7 +66,7 @@ def read_scope(text: str) -> tuple[str, Destination | None]:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may be dialled; None: no bound."""
+    """How much may be dialled. None: any amount."""
 
     calls_per_hour: int | None = None
     minutes_per_day: int | None = None
@@ -75,11 +75,11 @@ class Limits:
     calls_per_day: int | None = None
     minutes_per_hour: int | None = None
     destinations: Mapping[Destination, Limits] = field(default_factory=dict)
-    """The same for what is dialled there alone."""
+    """Limits of single destinations, on top."""
 
     @property
     def counts(self) -> bool:
-        """Whether anything of a call has to be counted for it."""
+        """Whether calls or seconds have to be counted."""
         return self.timed or self.calls_per_hour is not None or self.calls_per_day is not None
 
     @property
@@ -89,17 +89,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """What trips it: more than this, and nothing of its scope is dialled until a person resets it."""
+    """Trips when more than ``thresholds`` is used: then nothing of its scope is dialled until a person resets it."""
 
     thresholds: Limits
     high_risk_calls_per_hour: int | None = None
     end_calls: bool = False
-    """Whether the calls that are up are ended, too."""
+    """Whether it also ends the calls that are up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Who pays: ``system``, ``integrator:NAME``, ``account:ID``, ``card:ID``."""
+    """A payer: ``system``, ``integrator:NAME``, ``account:ID`` or ``card:ID``."""
 
     name: str
     limits: Limits | None = None
@@ -108,18 +108,18 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One thing that a leg is counted against."""
+    """One counter that a leg is counted against."""
 
     key: str
-    """What is counted: all that has this key, on all nodes."""
+    """The counter's key, the same on all nodes."""
     member: str
-    """Which call it is: one that is known by now counts no second time."""
+    """The call that is counted. One that is in the counter already doesn't count again."""
     limits: Limits
     trips: str = ""
-    """The breaker that is tripped where this is used up; empty for a limit, which refuses and no more."""
+    """The breaker that trips when this is used up; empty for a limit, which only refuses."""
     end_calls: bool = False
     timed: bool = True
-    """Whether this leg's seconds count. Those of a call count once where its other leg's do."""
+    """Whether this leg's seconds count. If two legs of a call have the same payer, those of one count."""
 
     @property
     def scope(self) -> str:
@@ -128,21 +128,21 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a call is not dialled, or is ended."""
+    """Why a call isn't dialled, or is ended."""
 
     what: str
-    """``calls_per_hour`` and its like, or ``breaker``."""
+    """The limit, as ``calls_per_hour``, or ``breaker``."""
     scope: str
-    """Whose, for the operator."""
+    """Whose limit it is, for the operator."""
 
     @property
     def code(self) -> int:
-        """Q.850 (contract §6): over a limit 17, otherwise rejected 21."""
+        """Q.850: 17 over a limit, 21 if a breaker has tripped."""
         return causes.CALL_REJECTED if self.what == BREAKER else causes.USER_BUSY
 
     @property
     def message(self) -> str:
-        """For a client, who need not know whose limit it is."""
+        """For a client. It doesn't say whose limit it is."""
         return "the breaker has tripped" if self.what == BREAKER else f"{self.what} is reached"
 
     def __str__(self) -> str:
@@ -150,11 +150,11 @@ class Refusal:
 
 
 def covers(scope: str, levels: Sequence[str], number: Number | None) -> bool:
-    """Whether a breaker's scope is of one of the levels, and of the number where it has a destination."""
+    """Return whether a breaker's scope is one of the levels and, if it has a destination, includes the number."""
     try:
         level, destination = read_scope(scope)
     except ValueError:
-        # Written by a later version, or by hand: who can't read it, lets nothing through.
+        # Unknown scope (newer version, or edited by hand): fail closed.
         return True
     if level not in levels:
         return False
@@ -162,11 +162,11 @@ def covers(scope: str, levels: Sequence[str], number: Number | None) -> bool:
 
 
 def bounds(levels: Sequence[Level], number: Number | None, ref: str, *, aleg: bool, owner: bool) -> Iterator[Bound]:
-    """What a leg to ``number`` counts against.
+    """Yield the counters of a leg to ``number``.
 
-    ``owner``: whether the levels' own minutes are this leg's; destinations' always are.
+    ``owner``: whether its seconds count for the levels themselves. They always count for destinations.
     """
-    # A call with two legs is one call of its account; to a country that both are in, it is two.
+    # A call with two legs is one call of its account, but two calls to a country that both legs are in.
     leg_ref = f"{ref}/a" if aleg else ref
     for level in levels:
         named: list[tuple[str, str, Limits, bool]] = []

@@ -1,4 +1,4 @@
-"""How a record reads in Redis: the lists and the payload of each."""
+"""The notifications: their Redis lists, and the payload of each."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CallRecord = _CDR.struct("CallRecord", {"dialed_at": int})
 
 
 def cdr(record: Record) -> dict[str, Any]:
-    """A record as clients see it: the payload of a ``cdr`` without its ``seq``."""
+    """Return a record as clients see it: the payload of a ``cdr`` without its ``seq``."""
     fields = _CDR.of(record)
     fields["dialed_at"] = int(fields["dialed_at"])
     for key in _TIMES:
@@ -58,7 +58,7 @@ def cdr(record: Record) -> dict[str, Any]:
 
 
 def cdr_payload(record: Record, *, payload: str = "v3", dispositions: str = "esl_apps") -> dict[str, Any]:
-    """A record as ``enigma:notifications:cdr`` carries it, without its ``seq``."""
+    """Return a record as ``enigma:notifications:cdr`` carries it, without its ``seq``."""
     fields = cdr(record)
     if payload == "v2":
         fields["ref"] = fields.pop("number")
@@ -69,7 +69,7 @@ def cdr_payload(record: Record, *, payload: str = "v3", dispositions: str = "esl
 
 
 def inbound_payload(attempt: Attempt, agent: str, hold_time: int, *, payload: str = "v3") -> dict[str, Any]:
-    """The notification of an answered inbound call."""
+    """Return the notification of an answered inbound call. ``hold_time``: whole seconds."""
     result: dict[str, Any] = {
         "number": attempt.number,
         "dial_number": attempt.dial_number,
@@ -86,7 +86,7 @@ def inbound_payload(attempt: Attempt, agent: str, hold_time: int, *, payload: st
 
 
 def c2d_payload(record: Record) -> dict[str, Any]:
-    """The deprecated ``enigma:notifications:c2d``."""
+    """Return the deprecated ``enigma:notifications:c2d``."""
     return {
         "notifications": [
             {
@@ -101,7 +101,7 @@ def c2d_payload(record: Record) -> dict[str, Any]:
 
 
 def _teleforge(record: Record) -> str:
-    """Teleforge's word for an end (contract §6)."""
+    """Return Teleforge's word for an end."""
     reason = record.end_reason
     if reason == ANSWERED:
         return {CALLEE: "callee_hungup", AGENT: "agent_hungup"}.get(record.hung_up_by, "hungup")
@@ -117,7 +117,7 @@ def _teleforge(record: Record) -> str:
 
 
 def _raw_disposition(record: Record) -> str:
-    """``c2d``'s word, Asterisk's ``DIALSTATUS``."""
+    """Return the word of ``c2d``, Asterisk's ``DIALSTATUS``."""
     words: Mapping[str, str] = {ANSWERED: "ANSWER", CANCELLED: "CANCEL", ABANDONED: "CANCEL"}
     reason = record.end_reason
     if reason in words:

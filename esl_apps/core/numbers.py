@@ -1,8 +1,8 @@
-"""The one door for a dialled number.
+"""Read, check and classify numbers.
 
-Whatever a caller keyed or a client sent becomes a :class:`Number` here or is refused; nothing else in the
-package turns text into something that can be dialled. ``phonenumbers`` (Google's libphonenumber metadata)
-reads and classifies; an operator's own ``classifiers`` come first, as in Kazoo.
+Text that a caller keyed or a client sent becomes a :class:`Number` here, or is refused. Nothing else in the package
+turns text into something that can be dialled. ``phonenumbers`` (Google's libphonenumber metadata) parses and
+classifies; an operator's own ``classifiers`` come first, as in Kazoo.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from phonenumbers import PhoneNumberType, shortnumberinfo
 EMERGENCY, TOLLFREE, PREMIUM, SHARED_COST, VOIP = "emergency", "tollfree", "premium", "shared_cost", "voip"
 MOBILE, FIXED, INTERNATIONAL, SATELLITE = "mobile", "fixed", "international", "satellite"
 EXTENSION, UNKNOWN = "extension", "unknown"
-#: Beside the class: a number of a range that fraud dials. Rules name it as they name a class.
+#: Not a class: a number may also be in a range that fraud dials. Rules name it as they name a class.
 HIGH_RISK = "high_risk"
 CLASSES = (
     EMERGENCY,
@@ -38,7 +38,7 @@ CLASSES = (
 _SATELLITE_CODES = {870, 881, 882, 883}
 #: ITU-T E.164.: international freephone, shared cost, premium rate.
 _GLOBAL_CODES = {800: TOLLFREE, 808: SHARED_COST, 979: PREMIUM}
-#: A personal number (UK 070) costs what premium costs and is used for the same fraud.
+#: Personal numbers (UK 070) cost as much as premium ones and are used for the same fraud.
 _TYPES = {
     PhoneNumberType.FIXED_LINE: FIXED,
     PhoneNumberType.FIXED_LINE_OR_MOBILE: FIXED,
@@ -50,21 +50,21 @@ _TYPES = {
     PhoneNumberType.UAN: SHARED_COST,
     PhoneNumberType.VOIP: VOIP,
 }
-#: Alike wherever it leads: a premium or shared-cost number abroad stays one.
+#: These classes stay as they are abroad: a foreign premium number is premium, not international.
 _CLASS_BEFORE_COUNTRY = {PREMIUM, SHARED_COST, TOLLFREE}
 
 _DIALLABLE = re.compile(r"\+?[0-9]{1,32}")
 
 
 class NotDialable(ValueError):
-    """The text is no number that could be dialled. ``str()`` says why, without the text."""
+    """The text can't be dialled. ``str()`` says why, without the text."""
 
 
 class Number:
     """A number that was read and checked. Its texts hold digits and ``+`` only.
 
-    What it is, and how it is dialled at home, is found out when it is first asked for: of most callers only E.164 is,
-    and the rest takes twice as long as that.
+    Class, country and national form are found when they are first used. For most callers only E.164 is, and the rest
+    takes twice as long.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class Number:
     )
 
     dialled: str
-    """As keyed or asked."""
+    """As a caller keyed it or a client sent it."""
     e164: str
     """Digits without ``+``; for an extension, an emergency or an unreadable number, the digits dialled."""
     national: str
@@ -89,17 +89,17 @@ class Number:
     klass: str
     """One of :data:`CLASSES`, or the name of an operator's classifier."""
     abroad: bool
-    """A premium, shared-cost or freephone number of another country: what bars international calls bars it too."""
+    """A premium, shared-cost or freephone number of another country. A rule against international calls bars it too."""
     country: str
-    """ISO 3166 alpha-2 (``ZA``), ``001`` for what is of no country; empty for extensions and emergency numbers."""
+    """ISO 3166 alpha-2 (``ZA``); ``001`` for numbers of no country; empty for extensions and emergency numbers."""
     high_risk: bool
-    """Of a range that fraud dials (``spending.high_risk``)."""
+    """Whether it is in a range that fraud dials (``spending.high_risk``)."""
     is_extension: bool
     is_emergency: bool
 
     def __init__(self, dialled: str, e164: str, known: str | tuple[NumberPlan, phonenumbers.PhoneNumber]) -> None:
-        """``known``: its class, where it has no more to it (an extension, an emergency); else what is asked for the
-        rest."""
+        """``known``: the class of an extension or an emergency number; otherwise the plan and the parsed number, from
+        which the rest is found."""
         self.dialled = dialled
         self.e164 = e164
         if isinstance(known, str):
@@ -111,7 +111,7 @@ class Number:
                 self.is_extension = self.is_emergency = False
 
     def __getattr__(self, name: str) -> Any:
-        # What has no value yet.
+        # Python calls this for an attribute that has no value yet.
         if name not in Number.__slots__ or name == "_read_by":
             raise AttributeError(name)
         plan, parsed = self._read_by
@@ -120,7 +120,7 @@ class Number:
 
     @property
     def plus(self) -> str:
-        """``+`` and E.164; an extension stays as it is."""
+        """``+`` and E.164. Extensions and emergency numbers stay as they are."""
         return self.e164 if self.is_extension or self.is_emergency else "+" + self.e164
 
     def __repr__(self) -> str:
@@ -128,7 +128,7 @@ class Number:
 
 
 class NumberPlan:
-    """How numbers are read at one place: its region, its extensions, its operator's own classes."""
+    """How an installation reads numbers: by its region, its extensions and its operator's own classes."""
 
     def __init__(
         self,
@@ -144,12 +144,12 @@ class NumberPlan:
         self._extensions = re.compile(extensions)
         self._classifiers = [(name, re.compile(regex)) for name, regex in (classifiers or {}).items()]
         self.has_own = any(name in (EXTENSION, EMERGENCY) for name, _regex in self._classifiers)
-        """Whether the operator has extensions or emergency numbers that only their class tells."""
+        """Whether only a classifier of the operator's tells some extensions or emergency numbers."""
         self._high_risk = tuple(prefix.removeprefix("+") for prefix in high_risk)
         emergency = getattr(phonenumbers.PhoneMetadata.short_metadata_for_region(region), "emergency", None)
         self._longest_emergency = max(emergency.possible_length, default=0) if emergency is not None else 0
-        # A dialler asks for the same few thousand numbers; reading one costs some 15 µs and as much again to find out
-        # what it is, a hit 0.1.
+        # Callers dial the same few thousand numbers. Parsing one takes about 15 µs and classifying it as much again; a
+        # cache hit takes 0.1 µs.
         self.read = lru_cache(maxsize=4096)(self._read)
 
     def _read(self, text: str) -> Number:
@@ -178,12 +178,12 @@ class NumberPlan:
         return len(digits) <= self._longest_emergency and shortnumberinfo.is_emergency_number(digits, self.region)
 
     def find_out(self, number: Number, name: str, parsed: phonenumbers.PhoneNumber) -> None:
-        """Set what a number has under a name, and what comes with it."""
+        """Set an attribute of a number, and those that come with it."""
         if name == "national":
             national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
             number.national = re.sub(r"\D", "", national)
             return
-        # A number that is none of its country costs what one there costs.
+        # A number that isn't valid in its country costs as much as one that is.
         region = phonenumbers.region_code_for_number(parsed)
         number.country = region or phonenumbers.region_code_for_country_code(parsed.country_code or 0)
         number.high_risk = number.e164.startswith(self._high_risk)
@@ -191,7 +191,7 @@ class NumberPlan:
         number.is_extension, number.is_emergency = number.klass == EXTENSION, number.klass == EMERGENCY
 
     def _classify(self, parsed: phonenumbers.PhoneNumber, e164: str, region: str | None) -> tuple[str, bool]:
-        """``klass`` and ``abroad``. ``region``: ``region_code_for_number``'s."""
+        """Return ``klass`` and ``abroad``. ``region``: as ``region_code_for_number`` returns it."""
         for name, regex in self._classifiers:
             if regex.search("+" + e164):
                 return name, False
@@ -202,24 +202,24 @@ class NumberPlan:
             return _GLOBAL_CODES[country], True
         found = phonenumbers.number_type(parsed)
         if found == PhoneNumberType.UNKNOWN:
-            # Which is to say: not valid (``is_valid_number`` finds out by the same).
+            # Not a valid number: ``is_valid_number`` asks the same.
             return UNKNOWN, False
         kind = _TYPES.get(found, UNKNOWN)
-        # Not the region alone: a freephone number of all North America is given to the US.
+        # The region is not enough: North American freephone numbers all have the region US.
         abroad = region != self.region and not phonenumbers.is_valid_number_for_region(parsed, self.region)
         if kind in _CLASS_BEFORE_COUNTRY:
             return kind, abroad
         return (INTERNATIONAL if abroad else kind), False
 
     def is_home(self, number: Number) -> bool:
-        """Whether a number is in the plan's own country, or inside."""
+        """Return whether a number is in the plan's own country, or an extension or emergency number."""
         if number.is_extension or number.is_emergency:
             return True
         code = str(phonenumbers.country_code_for_region(self.region))
         return number.klass not in (INTERNATIONAL, SATELLITE) and not number.abroad and number.e164.startswith(code)
 
     def same(self, one: str, other: str) -> bool:
-        """Whether two writings are one number (compared as E.164). Unreadable ones never are."""
+        """Return whether two texts are the same number, compared as E.164. Unreadable ones never are."""
         try:
             return self.read(one).e164 == self.read(other).e164
         except NotDialable:
@@ -227,7 +227,7 @@ class NumberPlan:
 
 
 def of_region(prefix: str, region: str) -> bool:
-    """Whether an E.164 prefix is of a region's own numbers, where several share a country code too (+1, +7, +44)."""
+    """Return whether an E.164 prefix belongs to a region. Several regions may share a country code (+1, +7, +44)."""
     code = phonenumbers.country_code_for_region(region)
     if not prefix.startswith(f"+{code}"):
         return False
@@ -239,21 +239,21 @@ def of_region(prefix: str, region: str) -> bool:
     }
     if region in leading:
         return re.match(leading[region], rest) is not None
-    # The main country has what is none of the others'.
+    # The main country has everything that the others don't.
     return not any(re.match(digits, rest) for digits in leading.values())
 
 
 def presented(text: str | None) -> str | None:
-    """A caller's number as the network gave it, or None where it is no number.
+    """Return a caller's number as the network gave it, or None if it isn't one.
 
-    Digits with an optional leading ``+``, 32 at most. Anything else (a name, ``anonymous``, a value with
-    a newline or an escape in it: hazard 1) is no number and is never passed on.
+    A number is up to 32 digits with an optional leading ``+``. Anything else is never passed on: a name,
+    ``anonymous``, a value with a newline or an escape in it (hazard 1).
     """
     return text if text and _DIALLABLE.fullmatch(text) else None
 
 
 def direction(a: Number | None, b: Number | None) -> str:
-    """``call_dir``: who is inside. A party without a readable number is outside."""
+    """Return ``call_dir``, by which parties are extensions. A party without a readable number is outside."""
     a_inside = a is not None and a.is_extension
     b_inside = b is not None and b.is_extension
     if a_inside:

@@ -11,7 +11,7 @@ from esl_apps.core.limits import Level
 from esl_apps.core.numbers import NotDialable, Number, NumberPlan
 from esl_apps.core.restrictions import ClassRule, denied
 
-#: The accepted forms (contract §4, Teleforge's API); each a whole match. An integrator elsewhere replaces them.
+#: The forms that Teleforge's API accepts, each matching a whole text. Integrators in other countries replace them.
 PATTERNS = {
     "agent": r"\d{3,4}|0\d{9}|27\d{9}|00\d{11,14}",
     "callee": r"\d{3,4}|0\d{9}|27\d{9}|00\d{11,14}",
@@ -24,7 +24,7 @@ _EXPECTED = {
     "outbound_id": "10 digits from 0; 11 digits from 27; or tvc_NAME of a campaign",
     "contact_ref": "letters, digits and .-_~:",
 }
-#: Longer references are cut, not refused (Teleforge's rule).
+#: Longer references are cut, not refused, as Teleforge does.
 CONTACT_REF_LENGTH = 230
 
 
@@ -35,9 +35,9 @@ class Order:
     agent: Number
     callee: Number
     outbound: Number
-    """The CLI that the callee is shown."""
+    """The caller ID that the callee is shown."""
     contact_ref: str
-    """Empty where the client gave none."""
+    """Empty if the client gave none."""
 
 
 class IntegratorRules:
@@ -77,7 +77,7 @@ class IntegratorRules:
         self._turns = dict.fromkeys(self._campaigns, 0)
         self._caller_ids = {plan.read(text).e164 for text in caller_ids or []}
         if self._caller_ids:
-            # A campaign's numbers are the integrator's own (contract §2).
+            # A campaign's numbers are the integrator's own.
             for numbers in self._campaigns.values():
                 self._caller_ids.update(plan.read(text).e164 for text in numbers)
         self._restriction = call_restriction or {}
@@ -88,10 +88,10 @@ class IntegratorRules:
         return f"a match of {self.patterns[field]}" if field in self._own else _EXPECTED[field]
 
     def read(self, fields: Mapping[str, object], *, peek: bool = False) -> Order:
-        """A request's fields as an order. ``peek``: a campaign's turn is not taken (dry run).
+        """Read a request's fields as an order. ``peek``: don't take a campaign's turn (dry run).
 
-        ``call_ref`` stands for ``contact_ref`` in the pre-v3 form.
-        :raises Refused: with every fault, not the first alone.
+        ``call_ref`` means ``contact_ref`` in the form before v3.
+        :raises Refused: lists every fault, not only the first.
         """
         faults: list[Fault] = []
         for name in fields:
@@ -100,7 +100,7 @@ class IntegratorRules:
         agent = self._number("agent", fields.get("agent"), faults)
         callee = self._number("callee", fields.get("callee"), faults)
         contact_ref = self.contact_ref(fields, faults)
-        # Last: a request with a fault takes no campaign's turn.
+        # Last, so that a request with a fault takes no campaign's turn.
         outbound = self._outbound(fields.get("outbound_id"), faults, peek=peek)
         if faults or agent is None or callee is None or outbound is None:
             raise Refused(faults)
@@ -158,7 +158,7 @@ class IntegratorRules:
         return number
 
     def contact_ref(self, fields: Mapping[str, object], faults: list[Fault]) -> str:
-        """The client's reference, cut; empty where there is none or (with a fault more) where it is wrong."""
+        """Return the client's reference, cut; empty if there is none, or if it is wrong, which adds a fault."""
         field = "contact_ref" if fields.get("contact_ref") is not None else "call_ref"
         value = fields.get(field)
         if value is None or value == "":

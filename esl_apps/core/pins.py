@@ -1,8 +1,8 @@
-"""PIN guessing: whose wrong PINs are counted together, and what a lock does. ``esl_apps/store/pin_guard.py`` counts.
+"""Defend PINs against guessing. ``esl_apps/store/pin_guard.py`` counts.
 
-A wrong PIN counts against the caller's number, the address that the call came from, the card that it was
-meant for, the entrance, the number dialled, and the whole system. Each has its threshold in a sliding window;
-whichever is reached is locked for a while. What is locked hears what a wrong PIN hears, whatever it types.
+A wrong PIN counts against the caller's number, the address that the call came from, the card that it was meant for,
+the entrance, the number dialled, and the whole system. Each has a threshold in a sliding window. One that reaches it
+is locked for a while: a locked caller hears the same as after a wrong PIN, even if their PIN is right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 
 from esl_apps.core.numbers import NotDialable, NumberPlan
 
-#: What ``Guard.judge`` says.
+#: Verdicts of ``Guard.judge``.
 OPEN, WRONG, LOCKED = "open", "wrong", "locked"
 
 NUMBER, ADDRESS, CARD, ENTRANCE, DNIS, ALL = "number", "address", "card", "entrance", "dnis", "all"
@@ -23,18 +23,18 @@ NUMBER, ADDRESS, CARD, ENTRANCE, DNIS, ALL = "number", "address", "card", "entra
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where PINs are typed from, and at what. Each is one text of a closed alphabet."""
+    """Where a PIN is typed, and from where. Each text has a closed alphabet."""
 
     number: str
     """E.164 digits, an extension, or ``withheld@ADDRESS``."""
     address: str
-    """The network's; empty for a trunk of ``trust``: everybody calls from there."""
+    """The network's; empty for a trunk of ``trust``, which all callers share."""
     entrance: str
     """``dialthrough`` or ``disa/ACCOUNT/NAME``."""
     dnis: str
 
     def counters(self, card_id: str) -> Mapping[str, str]:
-        """Kind → what is counted, always as many; empty: it does not count here."""
+        """Return kind → the counter's key, always the same kinds. Empty: this kind doesn't count."""
         return {
             NUMBER: self.number,
             ADDRESS: self.address,
@@ -48,7 +48,7 @@ class Source:
 def source_of(
     caller: str | None, address: str, dnis: str, entrance: str, plan: NumberPlan, trusted: Callable[[str], bool]
 ) -> Source:
-    """``caller``: the caller's number, None if it is withheld or unreadable. ``address``: of the packet."""
+    """Build the source. ``caller``: None if the number is withheld or unreadable. ``address``: of the packet."""
     network = _network(address)
     return Source(
         number=_number(caller, plan) or f"withheld@{network or 'local'}",
@@ -59,7 +59,7 @@ def source_of(
 
 
 def _number(text: str | None, plan: NumberPlan) -> str:
-    """One text for all writings of a number: who dials 082…, +2782… and 002782… in turn is one caller."""
+    """Return one text for all forms of a number: 082…, +2782… and 002782… are one caller."""
     try:
         return plan.read(text or "").e164
     except NotDialable:
@@ -68,7 +68,7 @@ def _number(text: str | None, plan: NumberPlan) -> str:
 
 @lru_cache(maxsize=1024)  # a call comes from one of a few trunks
 def _network(address: str) -> str:
-    """An IPv4 address; of IPv6 the /64, which one machine may use all of; empty for what is no address."""
+    """Return an IPv4 address, or the /64 of an IPv6 one, all of which one machine may use; empty if it is neither."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -81,10 +81,12 @@ def _network(address: str) -> str:
 
 class Guard(Protocol):
     def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
-        """What a typed PIN opens: ``open`` where it is right and nothing of ``source`` is locked; else ``wrong``,
-        or ``locked``, which the caller must not be able to tell from it.
+        """Judge a typed PIN: ``open`` if it is right and nothing of ``source`` is locked, otherwise ``wrong`` or
+        ``locked``. The caller must not be able to tell these two apart.
 
-        One round trip, the same whatever was typed. ``card_id``: the card that the PIN is of, or was meant for;
-        empty where nobody knows. ``guessed``: something was typed: silence is no guess and does not count.
-        :raises StoreUnavailable: Redis is away: nobody gets in.
+        One round trip, the same for any PIN.
+
+        :param card_id: The card that the PIN belongs to, or was meant for; empty if unknown.
+        :param guessed: Something was typed. Silence isn't a guess and doesn't count.
+        :raises StoreUnavailable: Redis is down: no PIN opens.
         """

@@ -10,8 +10,8 @@ from esl_apps.core.call_fields import CallFields, Shown
 class Record(CallFields, frozen=True, kw_only=True, eq=False):  # type: ignore[misc] # of a class that isn't frozen
     """An ended attempt: its fields as they were then, and how it ended. It never changes.
 
-    Here ``dialed_at`` is the request's time if nothing was dialled, and ``recording_url`` None if there is no
-    recording or the two parties were not connected.
+    Here ``dialed_at`` is the time of the request if nothing was dialled. ``recording_url`` is None if the two parties
+    were not connected, or the switch wrote no recording.
     """
 
     dialed_at: Annotated[float, Shown(cdr="dialed_at")]

@@ -7,9 +7,9 @@ import time
 
 
 def new_ref(now: float | None = None) -> str:
-    """A call's reference: a UUID version 7 (RFC 9562), so that references sort by time.
+    """Make a call's reference: a UUID version 7 (RFC 9562), so that references sort by time.
 
-    FreeSWITCH, Redis keys and file names take it as it is.
+    It needs no encoding in FreeSWITCH, Redis keys and file names.
     """
     ms = int((time.time() if now is None else now) * 1000)
     value = (ms & (1 << 48) - 1) << 80 | secrets.randbits(80)
@@ -20,5 +20,5 @@ def new_ref(now: float | None = None) -> str:
 
 
 def began(ref: str) -> float:
-    """When a reference was made, by its own time."""
+    """Return when a reference was made, in Unix seconds."""
     return int(ref[:8] + ref[9:13], 16) / 1000

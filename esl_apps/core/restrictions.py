@@ -1,4 +1,4 @@
-"""Which classes of number may be dialled: ``call_restriction`` of Kazoo, where the first that denies wins."""
+"""Decide which classes of number may be dialled, by Kazoo's ``call_restriction``: the first rule that denies wins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 from esl_apps.core.numbers import HIGH_RISK, INTERNATIONAL, PREMIUM, SATELLITE, UNKNOWN, Number
 
-#: Denied unless some level allows them: what toll fraud dials (contract §4).
+#: Denied unless a level allows them, because toll fraud dials them.
 DENIED_UNLESS_ALLOWED = frozenset({PREMIUM, SATELLITE, UNKNOWN})
 
 
@@ -18,12 +18,12 @@ class ClassRule(Protocol):
 
 
 def denied(number: Number, *levels: Mapping[str, ClassRule]) -> str:
-    """What of a number is denied at any level (system, account, user: outermost first): its class,
-    ``international`` or ``high_risk``; empty where it may be dialled.
+    """Return why a number may not be dialled: its class, ``international`` or ``high_risk``; empty if it may.
 
-    The first that denies wins; premium, satellite and unknown need a level that allows them, and so does a
-    number of a high-risk range, whatever its class: ``high_risk`` there is ruled like a class. A freephone,
-    shared-cost or premium number abroad is an international call, too: a rule against those holds for it.
+    Levels are the system's, the account's and the user's rules, outermost first; the first that denies wins. Premium,
+    satellite and unknown numbers need a level that allows them. So does a number of a high-risk range, whatever its
+    class: rules name ``high_risk`` like a class. A freephone, shared-cost or premium number abroad is an
+    international call as well.
     """
     allowed = number.klass not in DENIED_UNLESS_ALLOWED
     named = False
@@ -34,7 +34,7 @@ def denied(number: Number, *levels: Mapping[str, ClassRule]) -> str:
         if action == "deny":
             return number.klass
         allowed = allowed or action == "allow"
-        # Satellites are high-risk ranges all: who allows that class by its name has allowed them.
+        # All satellite ranges are high-risk, so allowing that class by name allows them too.
         named = named or (action == "allow" and number.klass == SATELLITE)
     if not allowed:
         return number.klass

@@ -54,7 +54,7 @@ class Decision(Struct):
 
 
 class CallStatus(_Fields, kw_only=True):  # type: ignore[misc, call-arg] # of a class that is made
-    """What :func:`snapshot` gives, to describe it and to check what is read from Redis."""
+    """The shape of a :func:`snapshot`, to describe it and to check those in Redis."""
 
     timeline: list[TimelineEntry]
     decisions: list[Decision]
@@ -63,7 +63,7 @@ class CallStatus(_Fields, kw_only=True):  # type: ignore[misc, call-arg] # of a 
 
 
 def snapshot(attempt: Attempt) -> dict[str, Any]:
-    """A call as it is now, in JSON's own types."""
+    """Return a call as it is now, in JSON's own types."""
     timeline: list[dict[str, Any]] = []
     decisions: list[dict[str, Any]] = []
     for moment in attempt.timeline:

@@ -1,4 +1,4 @@
-"""A call that a node is to place later: what its application gets and says of it."""
+"""Calls that a node places later, as their applications see them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class TimedCall:
     id: str
     """The same at every attempt, on whatever node."""
     number: str
-    """Whom to call: E.164 digits, or an extension."""
+    """The number to call: E.164 digits, or an extension."""
     data: tuple[str, ...]
-    """What the application gave with it."""
+    """The application's own data."""
     attempt: int
     """1 at the first; an attempt that a dead node had begun counts."""
     claim: str
-    """What this node shows to prove that it still has the call."""
+    """Proves to Redis that this node still has the call."""
 
 
 @dataclass(frozen=True, slots=True)
