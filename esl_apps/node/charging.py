@@ -26,14 +26,15 @@ log = logging.getLogger(__name__)
 
 
 def cut_on(switches: Sequence[Switch], calls: Mapping[str, Live]) -> Callable[[Charge], None]:
-    """What ends a charge's legs on their switch: the whole call, or B alone, whose caller then hears why."""
+    """Return a function that ends a charge's legs on their switch: the whole call, or B alone, whose caller then hears
+    why."""
 
     def cut(charge: Charge) -> None:
         live = calls.get(charge.call_ref)
         attempt = None if live is None else live.attempt
         if attempt is not None and not any(moment.what == "cut" for moment in attempt.timeline):
             attempt.note("cut", str(charge.cut))
-        # Between two numbers of a session there is no attempt, only its first leg.
+        # Between two numbers of a session only its first leg exists, without an attempt.
         name = charge.switch if attempt is None else attempt.switch
         switch = next((switch for switch in switches if switch.name == name), None)
         if switch is None:
@@ -74,7 +75,7 @@ class Charging:
                 levels = [_level(policy, name, attempt) for name in paid["levels"]]
                 number = policy.settings.plan.read(paid["number"]) if paid["number"] else None
             except (StoreUnavailable, NotDialable) as error:
-                log.error("a call is not paid for", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+                log.error("charge_not_resumed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
                 continue
             charge = Charge(
                 attempt.call_ref, levels, number, aleg=paid["aleg"], owner=paid["owner"], whole=paid["whole"]

@@ -49,7 +49,7 @@ class Incoming:
     def _serve(self, visit: Visit) -> None:
         if visit.channel.header("Caller-Destination-Number") == UNAVAILABLE:
             # The dialplan's watchdog was faster than this node: the caller hears that message now.
-            log.warning("taken over too late", extra={"uuid": visit.session.uuid})
+            log.warning("watchdog_was_faster", extra={"uuid": visit.session.uuid})
             return
         live = self._services.calls.live.get(visit.carried) if visit.carried else None
         if live is not None and live.run is not None and not live.attached:

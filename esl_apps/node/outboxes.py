@@ -51,7 +51,7 @@ class Outboxes:
         gevent.joinall([gevent.spawn(outbox.drain, seconds) for outbox in self])
 
     def _push_leftovers(self, folder: Path, used: set[str]) -> None:
-        """Send records for a Redis that is no longer configured to their integrator's, or to the top-level one.
+        """Send records for a Redis that was taken out of the configuration to their integrator's, or the top-level one.
 
         :raises OSError: a journal can't be read.
         """
@@ -61,7 +61,7 @@ class Outboxes:
             journal = Journal(path)
             left = journal.open()
             if left:
-                log.warning("records for a Redis that is no more", extra={"folder": str(path), "records": len(left)})
+                log.warning("records_redirected", extra={"folder": str(path), "records": len(left)})
             for item in left:
                 self.of(item.owner).push(item)
             journal.finish(len(left))

@@ -1,4 +1,4 @@
-"""What the configuration says, read once: everything that a reload may change.
+"""The configuration as calls use it, read once: everything that a reload may change.
 
 A :class:`Policy` never changes. A reload builds another one and puts it into :class:`Policies` whole, so that no call
 ever sees half of a file.
@@ -59,7 +59,7 @@ class Policy:
     config: Config
     settings: Settings
     system: Level
-    """What the whole installation may spend."""
+    """The limits of the whole installation."""
     clients: Mapping[str, IntegratorRules]
     """By integrator."""
     queues: Mapping[str, Queue]
@@ -70,7 +70,7 @@ class Policy:
     """Whether to believe what a packet from this address says of its caller."""
     pin_key: str
     own_settings: Mapping[str, msgspec.Struct]
-    """Of applications that have settings of their own, by ``ref``."""
+    """The settings of applications that have their own, by ``ref``."""
 
     def own(self, ref: str) -> Any:
         return self.own_settings[ref]
@@ -83,7 +83,8 @@ class Policy:
 
     @property
     def rules(self) -> Rules:
-        """:raises StoreUnavailable: Redis is down or holds rules that can't be read; nobody dials by half of them."""
+        """:raises StoreUnavailable: Redis is down, or holds rules that can't be read. Dialling by half of them
+        would open what the other half closes."""
         return self._system.rules
 
     @cached_property
@@ -170,7 +171,7 @@ class Policy:
         return identity.is_attested(call, self.trusted, *self._system.attest)
 
     def source(self, call: Call, entrance: str, caller: str | None) -> Source:
-        """What wrong PINs of this call are counted against. ``caller``: as :meth:`caller` says."""
+        """The parties against which this call's wrong PINs are counted. ``caller``: as :meth:`caller` says."""
         dnis = call.header("Caller-Destination-Number") or ""
         return source_of(caller, identity.address_of(call), dnis, entrance, self.settings.plan, self.trusted)
 
@@ -187,7 +188,7 @@ class Policy:
         return prompt_path(self.config.prompts.dir, self.config.prompts.language, name, rate)
 
     def is_media(self, name: str) -> bool:
-        """Whether this is a prompt that there is, or a URL that the configuration lists."""
+        """Whether this is an existing prompt, or a URL that the configuration lists."""
         prompts = self.config.prompts
         return is_media(name, prompts.dir, prompts.language, prompts.urls)
 

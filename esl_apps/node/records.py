@@ -1,4 +1,4 @@
-"""What a call leaves behind: saved while it lives, told of at each state, recorded at its end."""
+"""Save a call while it lives, report each of its states, and record its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Records:
-    """Told of every change of every call of this node."""
+    """Hears of every change of every call of this node."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Records:
         path = recording_path(folder, attempt.integrator or "", attempt.recording_url or "")
         if os.path.exists(path):
             return True
-        log.error("recording missing", extra={"call_ref": attempt.call_ref, "path": path})
+        log.error("recording_missing", extra={"call_ref": attempt.call_ref, "path": path})
         return False
 
     def announce(self, attempt: Attempt, agent: str, hold_time: int) -> None:

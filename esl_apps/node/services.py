@@ -1,15 +1,16 @@
-"""What a node is built of: its stores, its switches, its calls. Built once, never replaced."""
+"""The parts of a node that are built once and never replaced: its stores, its switches, its calls."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from esl_apps.apps import APPLICATIONS, ApplicationError, load_installed
 from esl_apps.apps.context import Host
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.core.charges import Charge
 from esl_apps.core.timed_call import Frequency, Scheduled
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_cdr import Spool
@@ -68,7 +69,7 @@ class Services:
         return self.policies.now
 
     def host(self, begin: Begin, application: str = "") -> Host:
-        """What this node does for one flow of an application."""
+        """This node's part in one flow of an application."""
 
         def schedule(number: str, data: Sequence[str], due_at: float, frequency: Frequency) -> Scheduled:
             return self.timed_calls[application].schedule(number, data, due_at, now=time.time(), frequency=frequency)
@@ -114,31 +115,14 @@ def build_services(config: Config) -> Services:
     store = Store(redis, membership.boot, save_all, say_alive)
     readiness = Readiness(switches, store, live, config.node.max_calls)
 
-    def trip(scope: str, tripped: Trip) -> None:
-        if tripped.end_calls:
-            usage.end_calls(scope)
-
-    breakers = Breakers(redis, name, tell=alerts.tell, on_trip=trip)
-    usage = UsageStore(
-        redis,
-        name,
-        breakers=breakers,
-        on_cut=cut_on(switches, live),
-        alone=lambda: config.redis.stale_cards > 0 and membership.alone,
-    )
+    breakers, usage = _build_spending(config, redis, alerts, membership, cut_on(switches, live))
 
     def pushed(entry: Entry) -> None:
         metrics.pushed(entry.list).inc()
 
     outboxes = Outboxes(config, state_folder(config), pushed)
 
-    def essences() -> Iterator[Essence]:
-        return (essence(call.attempt, call.core_uuid) for call in live.values())
-
-    try:
-        call_log = CallLog(state_folder(config), essences)
-    except OSError as error:
-        raise ConfigError(f"the call log can't be written: {error}", "node.state_dir") from None
+    call_log = _open_call_log(config, live)
     records = Records(live, store, call_log, outboxes, policies, metrics)
     calls = Calls(live, records, switch_pool)
     for index in range(len(config.switches)):
@@ -170,6 +154,39 @@ def build_services(config: Config) -> Services:
         redis=redis,
         stale=stale,
     )
+
+
+def _build_spending(
+    config: Config, redis: redis_client.Client, alerts: Alerts, membership: Roster, cut: Callable[[Charge], None]
+) -> tuple[Breakers, UsageStore]:
+    """``cut`` ends a charge's legs on their switch."""
+
+    def trip(scope: str, tripped: Trip) -> None:
+        if tripped.end_calls:
+            usage.end_calls(scope)
+
+    name = config.node.name
+    breakers = Breakers(redis, name, tell=alerts.tell, on_trip=trip)
+    usage = UsageStore(
+        redis,
+        name,
+        breakers=breakers,
+        on_cut=cut,
+        alone=lambda: config.redis.stale_cards > 0 and membership.alone,
+    )
+    return breakers, usage
+
+
+def _open_call_log(config: Config, live: Mapping[str, Live]) -> CallLog:
+    """:raises ConfigError: its file can't be written."""
+
+    def essences() -> Iterator[Essence]:
+        return (essence(call.attempt, call.core_uuid) for call in live.values())
+
+    try:
+        return CallLog(state_folder(config), essences)
+    except OSError as error:
+        raise ConfigError(f"the call log can't be written: {error}", "node.state_dir") from None
 
 
 def _build_switch(config: Config, index: int, calls: Calls, metrics: Metrics) -> Switch:

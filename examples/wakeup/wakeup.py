@@ -1,7 +1,7 @@
 """Wake-up calls: a caller keys a number of minutes, and is rung back then and hears a prompt.
 
-Whoever can dial the number makes the account pay for ringing back, so only extensions and numbers of this country that
-the account may dial are rung, and each of them only so often.
+Everyone who can dial the number makes the account pay for ringing back, so it rings only extensions and numbers of this
+country that the account may dial, and each of them only so often.
 """
 
 from __future__ import annotations
