@@ -14,7 +14,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.node import visit as visit_module
 from esl_apps.store import keys
-from tests.support.bench import E164, PIN, Bench, Visitor, essence_of, leave_behind, show_legs
+from tests.support.bench import E164, PIN, Bench, Visitor, essence_of, leave_behind, show_legs, write_cdr
 from tests.support.call_switch import AT, B, answers, at, ends, rings
 from tests.support.peer import UUID, eventually
 
@@ -82,26 +82,12 @@ def test_visit_whose_number_failed_records_why(bench: Bench, variables: dict[str
     assert (found["call_ref"], found["end_reason"], found["end_code"]) == (REF, reason, code)
 
 
-def write_cdr(
-    bench: Bench, uuid: str, *, ref: str = REF, answered: float = 0, q850: int = 16, **variables: str
-) -> None:
-    """A leg's file, as mod_json_cdr writes it."""
-    folder = Path(bench.config.spool.dir)
-    folder.mkdir(exist_ok=True)
-    times = {
-        "created_time": str(at(0)),
-        "hangup_time": str(at(8)),
-        "answered_time": str(at(answered) if answered else 0),
-    }
-    flow = {"times": {name: str(value) for name, value in times.items()}}
-    names = {"uuid": uuid, "esl_call_ref": ref, "hangup_cause_q850": str(q850), **variables}
-    (folder / f"{uuid}.cdr.json").write_text(json.dumps({"variables": names, "callflow": flow}))
-
-
 def test_visit_reads_bs_end_from_the_switchs_cdr(bench: Bench) -> None:
     left_by_dead_node(bench, **dialled())
-    write_cdr(bench, B, answered=4, esl_bleg=REF, hangup_cause="NORMAL_CLEARING", sip_hangup_disposition="recv_bye")
-    write_cdr(bench, "no-answer", q850=19, esl_bleg=REF, hangup_cause="NO_ANSWER")
+    write_cdr(
+        bench, B, ref=REF, answered=4, esl_bleg=REF, hangup_cause="NORMAL_CLEARING", sip_hangup_disposition="recv_bye"
+    )
+    write_cdr(bench, "no-answer", ref=REF, q850=19, esl_bleg=REF, hangup_cause="NO_ANSWER")
     back(bench)
     found = bench.record()
     assert (found["end_reason"], found["bridged_at"], found["ended_at"]) == ("answered", AT + 4.0, AT + 8.0)
@@ -202,7 +188,7 @@ def test_visit_of_a_waiting_customer_rings_the_agents_again(bench: Bench) -> Non
 
 def test_visit_whose_agent_had_answered_is_announced_once(bench: Bench) -> None:
     left_by_dead_node(bench, **inbound(state=terms.AGENT_RINGING, answered_at=None, dialed_at=AT + 0.5))
-    write_cdr(bench, B, answered=4, esl_bleg=REF, esl_user_id="1000", sip_hangup_disposition="recv_bye")
+    write_cdr(bench, B, ref=REF, answered=4, esl_bleg=REF, esl_user_id="1000", sip_hangup_disposition="recv_bye")
     bench.visit("inbound", **{**BACK, "variable_esl_app": "inbound"}).leaves()
     bench.visitors[0].served()
     (found, *others) = bench.records()

@@ -1,0 +1,630 @@
+"""Calls whose node died: each is adopted by one process, followed to its end, and recorded once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gevent
+import msgspec
+import pytest
+
+from esl_apps.apps.legs import recording_path
+from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.notification import INBOUND_LIST
+from esl_apps.core.reference import new_ref
+from esl_apps.core.status import snapshot
+from esl_apps.node import adoption
+from esl_apps.store import keys
+from esl_apps.store.essence import Essence
+from tests.support.bench import E164, Bench, Build, essence_of, leave_behind, show_legs, write_cdr
+from tests.support.call_switch import AT, B, at, ends
+from tests.support.peer import UUID, api_response, eventually
+
+REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "ASK_EVERY", 0.02)
+
+
+def aleg(ref: str = REF, **headers: Any) -> dict[str, object]:
+    return {"Unique-ID": UUID, "variable_esl_call_ref": ref, **headers}
+
+
+def bleg(ref: str = REF, answered: float = 3, **headers: Any) -> dict[str, object]:
+    times = {"Caller-Channel-Answered-Time": at(answered)} if answered else {}
+    return {"Unique-ID": B, "variable_esl_call_ref": ref, "variable_esl_bleg": ref, **times, **headers}
+
+
+def talking(**fields: Any) -> Essence:
+    """A DISA caller in a talk."""
+    bridged = {"number": E164, "state": terms.BRIDGED, "answered_at": AT + 1.0, "bridged_at": AT + 3.0}
+    return essence_of(**{"call_ref": REF, "dialed_at": AT + 0.5, **bridged, **fields})
+
+
+def clicked(**fields: Any) -> Essence:
+    """A click-to-dial call whose agent rings."""
+    rings = {"extension": "1000", "number": "0820001234", "state": terms.AGENT_RINGING}
+    return essence_of(**{"app": "click-dial", "call_ref": REF, "integrator": "acme", **rings, **fields})
+
+
+def hang_up(bench: Bench, ref: str = REF, by: str = B, q850: int = 16, cause: str = "NORMAL_CLEARING") -> None:
+    """Both legs end; the switch tells of both on its inbound connection."""
+    tags: dict[str, Any] = {"variable_esl_call_ref": ref}
+    hung_up: dict[str, Any] = {"variable_sip_hangup_disposition": "recv_bye"}
+    a, b = (hung_up, {}) if by == UUID else ({}, hung_up)
+    bench.switch.say(
+        ends(cause, q850, answered=True, variable_esl_bleg=ref, **tags, **b), ends(cause, q850, uuid=UUID, **tags, **a)
+    )
+
+
+def asked(bench: Bench, times: int = 1) -> None:
+    """Wait until the switch has been asked for its legs."""
+    eventually(lambda: bench.switch.heard.count("api show channels as json") >= times)
+
+
+def ended(bench: Bench, ref: str = REF) -> None:
+    eventually(lambda: ref not in bench.live)
+
+
+# Finding calls ------------------------------------------------------------------------------------------
+
+
+def test_adoption_call_of_a_dead_node_is_followed_to_its_end(bench: Bench) -> None:
+    boot = leave_behind(bench, talking())
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    assert bench.live[REF].adopted
+    hang_up(bench)
+    ended(bench)
+    assert bench.reason() == ("answered", 16, "callee")
+    assert not bench.redis_server.client.exists(keys.live(boot), keys.live(bench.services.membership.boot))
+
+
+def test_adoption_hears_of_the_dead_nodes_legs(bench: Bench) -> None:
+    """Events are filtered by the node that placed the leg."""
+    leave_behind(bench, talking(), name="app7")
+    bench.adoption.beat()
+    eventually(lambda: "filter variable_esl_node app7" in bench.switch.heard)
+
+
+def test_adoption_dead_process_without_calls_is_forgotten(bench: Bench) -> None:
+    boot = leave_behind(bench)
+    bench.adoption.beat()
+    assert not bench.redis_server.client.hexists(keys.NODES, boot)
+
+
+def test_adoption_living_nodes_calls_are_left_alone(bench: Bench) -> None:
+    leave_behind(bench, talking(), silent=False)
+    bench.adoption.beat()
+    assert bench.live == {}
+
+
+def test_adoption_draining_node_adopts_nothing(bench: Bench) -> None:
+    leave_behind(bench, talking())
+    bench.services.readiness.draining = True
+    bench.adoption.beat()
+    assert bench.live == {}
+    peers = bench.services.membership.peers
+    assert peers[bench.services.membership.boot].draining
+
+
+def test_adoption_call_on_a_foreign_switch_is_left_to_others(bench: Bench) -> None:
+    boot = leave_behind(bench, talking(switch="fs9"))
+    bench.adoption.beat()
+    assert bench.live == {}
+    assert bench.redis_server.client.hexists(keys.live(boot), REF)
+
+
+def test_adoption_own_earlier_call_on_a_lost_switch_is_ended(bench: Bench) -> None:
+    """The configuration has lost a switch; no other node takes the calls of this name."""
+    leave_behind(bench, talking(switch="fs9"), name="app1")
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
+
+
+def test_adoption_of_one_call_by_two_nodes_gives_one_record(build: Build) -> None:
+    first = build().connect()
+    second = build(name="app3", known=first.switches).connect()
+    refs = [new_ref() for _ in range(10)]
+    leave_behind(first, *(talking(call_ref=ref) for ref in refs))
+    nodes = [first, second]
+    for node in nodes:
+        node.services.membership.say()
+    gevent.joinall([gevent.spawn(node.adoption.beat) for node in nodes])
+    adopted = [ref for node in nodes for ref in node.live]
+    assert sorted(adopted) == sorted(refs)
+    for ref in refs:
+        for node in nodes:
+            ended(node, ref)
+    assert sorted(found["call_ref"] for node in nodes for found in node.records()) == sorted(refs)
+
+
+def test_adoption_call_that_has_ended_is_not_followed(bench: Bench) -> None:
+    """Its node died between the record and the end of its entry in Redis."""
+    boot = leave_behind(bench, talking())
+    attempt = Attempt(app="disa", call_dir="external", call_ref=REF)
+    attempt.end(terms.ANSWERED, 16, terms.AGENT, AT + 9.0)
+    bench.services.store.save(REF, lambda: snapshot(attempt), None)
+    bench.flush()
+    bench.adoption.beat()
+    assert bench.live == {}
+    assert bench.records() == []
+    mine = keys.live(bench.services.membership.boot)
+    assert not bench.redis_server.client.exists(keys.live(boot), mine)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe",
+        b'{"call_ref": 7}',
+        b'{"call_ref": "x; api shutdown", "session_ref": "a", "contact_ref": "", "app": "disa", "queued_at": 1}',
+        b'{"call_ref": "a", "session_ref": "a", "contact_ref": "a", "app": "disa", "queued_at": "soon"}',
+    ],
+)
+def test_adoption_unreadable_call_costs_no_other(bench: Bench, value: bytes) -> None:
+    boot = leave_behind(bench, talking())
+    bench.redis_server.client.hset(keys.live(boot), "a", value)
+    bench.adoption.beat()
+    assert list(bench.live) == [REF]
+
+
+def test_adoption_call_with_unknown_keys_is_followed(bench: Bench) -> None:
+    """A newer version wrote it."""
+    boot = leave_behind(bench)
+    plain = {**msgspec.to_builtins(talking()), "colour": ["blue"], "order": {"later": {"deep": 1}}}
+    bench.redis_server.client.hset(keys.live(boot), REF, json.dumps(plain))
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.record()["call_ref"] == REF
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"app": "wakeup"},
+        {"app": ""},
+        {"switch": None},
+        {"integrator": "gone"},
+        {"account_id": "gone", "holder": "gone:u1"},
+        {"paid_for": [{"levels": ["account:gone", "x"], "number": "?", "aleg": True, "owner": True, "whole": True}]},
+        {"state": "ended"},
+        {"order": {"pending": {}}, "app": "callback"},
+    ],
+    ids=["unknown app", "no app", "no switch", "no integrator", "no account", "unpaid", "ended", "no timed call"],
+)
+def test_adoption_call_that_fits_nothing_here_has_its_record(bench: Bench, fields: dict[str, Any]) -> None:
+    leave_behind(bench, talking(**fields), name="app1")
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.record()["call_ref"] == REF
+
+
+# Its own earlier run ------------------------------------------------------------------------------------
+
+
+def next_run(build: Build, first: Bench, **options: Any) -> Bench:
+    """The node is killed, and started again."""
+    first.die()
+    return build(known=first.switches, **options).connect()
+
+
+def begin_call(bench: Bench, **fields: Any) -> Attempt:
+    attempt = Attempt(app="disa", call_dir="external", **fields)
+    bench.services.calls.begin(attempt, bench.services.switches[0])
+    return attempt
+
+
+@pytest.mark.parametrize("in_redis", [True, False])
+def test_adoption_next_run_finds_the_call_of_the_first(build: Build, in_redis: bool) -> None:
+    """Killed before or after the writer had told Redis: the call log has it either way, and it is recorded once."""
+    first = build().connect()
+    attempt = begin_call(first)
+    if in_redis:
+        first.flush()
+    again = next_run(build, first)
+    again.adoption.beat()
+    assert list(again.live) == [attempt.call_ref]
+    again.adoption.beat()
+    ended(again, attempt.call_ref)
+    assert again.record()["call_ref"] == attempt.call_ref
+
+
+def test_adoption_next_run_leaves_a_call_that_another_node_has(build: Build) -> None:
+    first = build().connect()
+    attempt = begin_call(first)
+    first.flush()
+    other = build(name="app3", known=first.switches).connect()
+    first.services.membership.say()
+    first.services.membership.leave()
+    show_legs(first.switch, aleg(attempt.call_ref))
+    other.adoption.beat()
+    other.flush()
+    assert list(other.live) == [attempt.call_ref]
+    again = next_run(build, first)
+    again.adoption.beat()
+    assert again.live == {}
+    # Nor does the run after that one.
+    assert next_run(build, again).services.call_log.left == []
+
+
+def test_adoption_next_run_without_redis_follows_all_the_same(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+    first = build().connect()
+    attempt = begin_call(first)
+    again = next_run(build, first)
+    again.redis.break_after(0)
+    again.adoption.beat()
+    again.adoption.beat()
+    assert caplog.messages.count("membership_unreachable") == 1
+    ended(again, attempt.call_ref)
+    again.redis.mend()
+    assert again.record()["call_ref"] == attempt.call_ref
+
+
+def test_adoption_node_that_dies_at_any_step_loses_no_call(build: Build) -> None:
+    """The adopter's Redis goes away after its n-th command, and the adopter dies there; the next one ends the call."""
+    steps = 0
+    while True:
+        first = build(name=f"first{steps}").connect()
+        ref = new_ref()
+        leave_behind(first, talking(call_ref=ref))
+        show_legs(first.switch, aleg(ref), bleg(ref))
+        first.services.membership.say()
+        first.redis.asked = 0
+        first.redis.break_after(steps)
+        first.adoption.beat()
+        whole = first.redis.asked <= steps
+        first.die()
+        first.redis.mend()
+        first.services.membership.leave()
+        second = build(name=f"second{steps}", known=first.switches).connect()
+        second.adoption.beat()
+        second.adoption.beat()
+        assert ref in second.live, f"lost after {steps} commands"
+        show_legs(first.switch)
+        second.switch.drop()
+        ended(second, ref)
+        assert [found["call_ref"] for found in second.records()] == [ref]
+        if whole:
+            break
+        steps += 1
+    assert steps >= 4
+
+
+# The beat -----------------------------------------------------------------------------------------------
+
+
+def test_adoption_beats_until_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "BEAT", 0.001)
+    beats: list[int] = []
+    monkeypatch.setattr(bench.adoption, "beat", lambda: beats.append(1))
+    bench.adoption.start()
+    eventually(lambda: len(beats) > 3)
+    bench.adoption.stop()
+    count = len(beats)
+    gevent.sleep(0.01)
+    assert len(beats) == count
+
+
+def test_adoption_beats_on_after_a_fault(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bench.services.switch_cdr, "look", lambda: 1 / 0)
+    bench.adoption.beat()
+    assert "beat_failed" in caplog.messages
+    assert bench.services.membership.boot in bench.services.membership.peers
+
+
+def test_adoption_stop_before_start_does_nothing(bench: Bench) -> None:
+    bench.adoption.stop()
+
+
+# Following ----------------------------------------------------------------------------------------------
+
+
+def test_adoption_brings_the_call_to_the_state_of_its_legs(bench: Bench) -> None:
+    leave_behind(bench, clicked())
+    show_legs(bench.switch, aleg(**{"Caller-Channel-Answered-Time": at(2)}), bleg(answered=4))
+    bench.adoption.beat()
+    asked(bench)
+    eventually(lambda: bench.live[REF].attempt.bridged_at)
+    attempt = bench.live[REF].attempt
+    assert (attempt.aleg_uuid, attempt.answered_at, attempt.bridged_at) == (UUID, AT + 2.0, AT + 4.0)
+    hang_up(bench, by=UUID)
+    ended(bench)
+    assert bench.reason() == ("answered", 16, "agent")
+
+
+def test_adoption_announces_an_agents_unheard_answer(bench: Bench) -> None:
+    waiting = {"app": "inbound", "integrator": "acme", "extension": "1000", "number": "+27825556666"}
+    leave_behind(bench, essence_of(call_ref=REF, dialed_at=AT + 1.0, state=terms.AGENT_RINGING, **waiting))
+    show_legs(bench.switch, aleg(), bleg(answered=4, variable_esl_user_id="1000"))
+    bench.adoption.beat()
+    asked(bench)
+    hang_up(bench)
+    ended(bench)
+    found = bench.record()
+    assert (found["end_reason"], found["hung_up_by"], found["hold_time"]) == ("answered", "agent", 3)
+    assert len(bench.pushed(INBOUND_LIST)) == 1
+
+
+def test_adoption_counts_the_legs_of_many_calls_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A census costs a command for each leg of the switch."""
+    monkeypatch.setattr(adoption, "ASK_EVERY", 60.0)
+    refs = [new_ref() for _ in range(20)]
+    show_legs(bench.switch, *({**aleg(ref), "Unique-ID": ref} for ref in refs))
+    leave_behind(bench, *(talking(call_ref=ref) for ref in refs))
+    bench.adoption.beat()
+    asked(bench)
+    gevent.sleep(0.01)
+    # The first call asks at once, before the others are adopted; they share the next census.
+    assert bench.switch.heard.count("api show channels as json") <= 2
+    assert len(bench.live) == 20
+
+
+def test_adoption_leg_that_ends_during_the_census_is_gone(bench: Bench) -> None:
+    leave_behind(bench, talking())
+    bench.switch.answers["api show channels"] = api_response(json.dumps({"row_count": 1, "rows": [{"uuid": UUID}]}))
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.record()["end_reason"] == terms.LOST
+
+
+def test_adoption_call_without_legs_is_lost(bench: Bench) -> None:
+    leave_behind(bench, talking())
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
+
+
+def test_adoption_switch_that_refuses_is_asked_again(bench: Bench) -> None:
+    leave_behind(bench, talking())
+    bench.switch.answers["api show channels"] = api_response("-ERR busy\n")
+    bench.adoption.beat()
+    asked(bench)
+    gevent.sleep(0.01)
+    assert REF in bench.live
+    show_legs(bench.switch)
+    ended(bench)
+    assert bench.record()["call_ref"] == REF
+
+
+def test_adoption_switch_that_restarted_has_lost_the_call(bench: Bench) -> None:
+    leave_behind(bench, talking(core_uuid="core-0"))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
+
+
+def test_adoption_switch_that_stays_away_has_lost_the_call(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "AWAY", 0.01)
+    bench = build()
+    leave_behind(bench, talking())
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
+
+
+def test_adoption_goes_on_when_its_switch_is_back(bench: Bench) -> None:
+    leave_behind(bench, talking())
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    bench.switch.drop()
+    asked(bench, times=2)
+    hang_up(bench)
+    ended(bench)
+    assert bench.reason() == ("answered", 16, "callee")
+
+
+def test_adoption_orphaned_leg_is_hung_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FreeSWITCH keeps an answered leg whose socket was lost before an application took it."""
+    monkeypatch.setattr(adoption, "PARKED", 0.01)
+    leave_behind(bench, clicked())
+    show_legs(bench.switch, aleg(**{"Caller-Channel-Answered-Time": at(2)}))
+    bench.adoption.beat()
+    eventually(lambda: f"api hupall NORMAL_TEMPORARY_FAILURE esl_call_ref {REF}" in bench.switch.heard)
+
+
+def test_adoption_ringing_or_bridged_leg_is_not_hung_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "PARKED", 0.0)
+    leave_behind(bench, clicked(), talking(call_ref=new_ref()))
+    show_legs(bench.switch, aleg())
+    bench.adoption.beat()
+    asked(bench, times=3)
+    assert not any("hupall" in text for text in bench.switch.heard)
+
+
+def test_adoption_cancel_reaches_an_adopted_call(bench: Bench) -> None:
+    leave_behind(bench, clicked())
+    show_legs(bench.switch, aleg())
+    bench.adoption.beat()
+    asked(bench)
+    assert bench.services.calls.cancel(REF, "api")
+    eventually(lambda: f"api hupall NORMAL_CLEARING esl_call_ref {REF}" in bench.switch.heard)
+    bench.switch.say(ends("NORMAL_CLEARING", 16, uuid=UUID, variable_esl_call_ref=REF))
+    ended(bench)
+    assert bench.reason() == (terms.CANCELLED, 16, "api")
+
+
+def test_adoption_call_cancelled_before_its_node_died_stays_so(bench: Bench) -> None:
+    leave_behind(bench, clicked(cancelled_by="api"))
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.reason() == (terms.CANCELLED, 16, "api")
+
+
+def test_adoption_fault_while_following_ends_the_call(bench: Bench) -> None:
+    leave_behind(bench, talking())
+    bench.switch.answers["api show channels"] = api_response("not JSON")
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
+
+
+def test_adoption_call_taken_over_meanwhile_has_no_record_here(bench: Bench) -> None:
+    """The caller was handed to another node, which has the call now."""
+    leave_behind(bench, talking(holder="acme:u1"))
+    show_legs(bench.switch, aleg())
+    bench.adoption.beat()
+    asked(bench)
+    bench.services.usage.leases.renew()
+    bench.flush()
+    bench.redis_server.client.hdel(keys.live(bench.services.membership.boot), REF)
+    show_legs(bench.switch)
+    bench.switch.drop()
+    ended(bench)
+    assert bench.records() == []
+    # The other node counts the call now, under the same reference.
+    assert not bench.services.usage.enter("acme:u1", 1, "another")
+
+
+def test_adoption_holds_the_place_until_the_end(bench: Bench) -> None:
+    usage = bench.services.usage
+    leave_behind(bench, talking(holder="acme:u1"))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    usage.leases.renew()
+    assert not usage.enter("acme:u1", 1, "another")
+    hang_up(bench)
+    ended(bench)
+    eventually(lambda: usage.enter("acme:u1", 1, "another"))
+
+
+def test_adoption_ends_a_call_while_redis_is_away(bench: Bench) -> None:
+    leave_behind(bench, talking())
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    bench.redis.break_after(0)
+    hang_up(bench)
+    ended(bench)
+    bench.redis.mend()
+    assert bench.reason() == ("answered", 16, "callee")
+
+
+# From the switch's CDR files ----------------------------------------------------------------------------
+
+
+def test_adoption_reads_both_legs_from_the_cdr(bench: Bench) -> None:
+    leave_behind(bench, clicked())
+    write_cdr(bench, UUID, ref=REF, answered=2, hold_accum=5)
+    write_cdr(bench, B, ref=REF, answered=4, esl_bleg=REF, sip_hangup_disposition="recv_bye")
+    bench.adoption.beat()
+    ended(bench)
+    found = bench.record()
+    assert (found["end_reason"], found["hung_up_by"]) == ("answered", "callee")
+    assert (found["answered_at"], found["bridged_at"], found["ended_at"]) == (AT + 2.0, AT + 4.0, AT + 8.0)
+    assert (found["dialed_at"], found["hold_time"]) == (AT, 5)
+
+
+@pytest.mark.parametrize(
+    ("q850", "cause", "reason"),
+    [(17, "USER_BUSY", "agent_busy"), (19, "NO_ANSWER", "agent_no_answer"), (41, "X", "agent_failed")],
+)
+def test_adoption_agent_who_did_not_answer_is_why(bench: Bench, q850: int, cause: str, reason: str) -> None:
+    leave_behind(bench, clicked())
+    write_cdr(bench, UUID, ref=REF, q850=q850, hangup_cause=cause)
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.reason() == (reason, q850, "agent")
+
+
+@pytest.mark.parametrize(("answered", "q850"), [(2, 41), (0, 16)], ids=["answered", "cleared"])
+def test_adoption_leg_that_no_node_took_is_lost(bench: Bench, answered: float, q850: int) -> None:
+    leave_behind(bench, clicked())
+    write_cdr(bench, UUID, ref=REF, answered=answered, q850=q850)
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
+
+
+def test_adoption_caller_who_hung_up_has_abandoned(bench: Bench) -> None:
+    leave_behind(bench, talking(number=None, bridged_at=None, state=terms.AGENT_ANSWERED))
+    write_cdr(bench, UUID, ref=REF, answered=1, sip_hangup_disposition="recv_bye")
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.reason() == (terms.ABANDONED, 16, "agent")
+
+
+def test_adoption_of_several_phones_the_one_that_answered_counts(bench: Bench) -> None:
+    leave_behind(bench, clicked())
+    write_cdr(bench, "other", ref=REF, q850=26, hangup_cause="LOSE_RACE")
+    write_cdr(bench, UUID, ref=REF, answered=2, sip_hangup_disposition="recv_bye")
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.record()["answered_at"] == AT + 2.0
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_adoption_recording_is_named_if_its_file_exists(bench: Bench, exists: bool) -> None:
+    leave_behind(bench, clicked(state=terms.BRIDGED, answered_at=AT + 2.0, bridged_at=AT + 4.0))
+    if exists:
+        file = Path(recording_path(bench.config.recordings.dir, "acme", f"{REF}.wav"))
+        file.parent.mkdir(parents=True)
+        file.touch()
+    write_cdr(bench, UUID, ref=REF, answered=2)
+    write_cdr(bench, B, ref=REF, answered=4, esl_bleg=REF)
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.record()["recording_url"] == (f"{REF}.wav" if exists else None)
+
+
+def test_adoption_removes_the_files_of_recorded_calls(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "LOOK_EVERY", 0.0)
+    leave_behind(bench, clicked())
+    write_cdr(bench, UUID, ref=REF, answered=2)
+    bench.adoption.beat()
+    ended(bench)
+    folder = Path(bench.config.spool.dir)
+    # Not before Redis knows of the end.
+    assert [path.name for path in folder.iterdir()] == [f"{UUID}.cdr.json"]
+    bench.flush()
+    bench.adoption.beat()
+    assert list(folder.iterdir()) == []
+
+
+def test_adoption_keeps_files_of_live_and_unknown_calls(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(adoption, "LOOK_EVERY", 0.0)
+    attempt = begin_call(bench)
+    bench.flush()
+    write_cdr(bench, "mine", ref=attempt.call_ref)
+    write_cdr(bench, "stranger", ref=REF)
+    for _ in range(3):
+        bench.adoption.beat()
+    assert len(list(Path(bench.config.spool.dir).iterdir())) == 2
+    assert [record.call_ref for record in caplog.records if record.message == "unknown_call_in_switch_cdrs"] == [REF]  # type: ignore[attr-defined]
+
+
+# Timed calls --------------------------------------------------------------------------------------------
+
+
+def test_adoption_end_of_a_timed_call_settles_it(bench: Bench) -> None:
+    store = bench.services.timed_calls["callback"]
+    card = bench.services.policy.cards.create("acme", {"cid": "+27825556666", "active": True})
+    assert store.schedule("27825556666", [card.id, ""], 1.0, now=1.0)
+    due = store.claim_due(2.0, 60.0)
+    assert due is not None
+    order = {"card": card.id, "pending": msgspec.to_builtins(due)}
+    kept: dict[str, Any] = {"app": "callback", "account_id": "acme", "extension": "+27825556666", "order": order}
+    leave_behind(bench, essence_of(call_ref=REF, state=terms.AGENT_RINGING, **kept))
+    write_cdr(bench, UUID, ref=REF, q850=17, hangup_cause="USER_BUSY")
+    bench.adoption.beat()
+    ended(bench)
+    # Busy: it is tried again in a minute.
+    eventually(lambda: (store.next_due() or 0.0) > 1_000_000.0)
