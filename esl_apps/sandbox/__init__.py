@@ -1,6 +1,6 @@
-"""A stand-in for FreeSWITCH: its event socket in both directions, its phones, its dialplan.
+"""A simulated FreeSWITCH: its event socket in both directions, its phones, its dialplan.
 
-``run`` is the command; ``python -m esl_apps.sandbox`` runs it, too. The caller patches gevent first.
+``run`` is the command, which ``python -m esl_apps.sandbox`` also runs. The caller must have patched gevent.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run a sandbox until SIGTERM or SIGINT; the exit status."""
+    """Run a sandbox until SIGTERM or SIGINT; return the exit status."""
     from esl_apps.sandbox.doors.server import main
 
     return main(argv)

@@ -1,7 +1,7 @@
-"""What the parts of the sandbox need of each other: a leg, its far end, its switch and its event socket.
+"""Protocols of a leg, its far end, its switch and its event socket, as other parts of the sandbox need them.
 
-They stand between `leg.channel` and what a channel is made of, so that imports point one way: a recording, a route or a
-CDR knows a `Leg`, and only what dials or runs legs knows the `Channel` itself.
+They keep imports pointing one way: a recording, a route or a CDR knows a `Leg`; only code that dials or runs legs knows
+the `Channel` itself, which is made of such parts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from esl_apps.sandbox.wire.wire import Command
 
 
 class Endpoint(Protocol):
-    """The far end of a channel: what the switch can tell it. Nothing in here blocks."""
+    """The far end of a channel, as the switch controls it. No method blocks."""
 
     kind: str
     """``sofia`` or ``loopback``: the ``originate_endpoint``."""
@@ -35,10 +35,10 @@ class Endpoint(Protocol):
         """Answer a caller (200)."""
 
     def respond(self, status: int, reason: str) -> None:
-        """Refuse a caller with this very response."""
+        """Refuse a caller with this response."""
 
     def hangup(self, cause: str) -> None:
-        """End the call: BYE, CANCEL or a refusal, and the variables that say which."""
+        """End the call by a BYE, a CANCEL or a refusal, and set the variables that say which."""
 
     def digit(self, digit: str) -> None:
         """Play a digit to the far end."""
@@ -51,17 +51,17 @@ class Door(Protocol):
     """The event-socket connection that controls a leg."""
 
     def take_diverted(self) -> None:
-        """Events for this session alone are there."""
+        """Note that events for this session only are queued."""
 
     def channel_down(self) -> None:
-        """The controlled channel hung up."""
+        """Note that the controlled channel hung up."""
 
     def cut(self) -> None:
         """Drop the connection without a goodbye."""
 
 
 class Board(Protocol):
-    """The switch, as far as one of its legs needs it."""
+    """The switch, as seen by one of its legs."""
 
     tick: float
     domain: str
@@ -76,32 +76,32 @@ class Board(Protocol):
         """All legs by UUID."""
 
     def next_session_id(self) -> int:
-        """Sessions are counted from one."""
+        """Return the number of a new session, counted from one."""
 
     def make_uuid(self) -> str:
-        """A random UUID."""
+        """Return a random UUID."""
 
     def locate(self, uuid: str) -> Leg | None:
-        """A leg that is up."""
+        """Find a leg that is up."""
 
     def api_text(self, command: str, argument: str) -> str:
-        """What an API command answers, without the line's end."""
+        """Return an API command's output without the final newline."""
 
     def is_quick(self, app: str) -> bool:
         """Whether an application never waits."""
 
     def report(self, where: str, error: BaseException) -> None:
-        """A fault of the sandbox itself."""
+        """Log a fault of the sandbox itself."""
 
     def tones_from(self, leg: Leg) -> Tones:
-        """The frequencies that a leg's far end sends."""
+        """Return the frequencies that a leg's far end sends."""
 
     def directory_has(self, user: str) -> bool:
-        """Whether a number is a user's."""
+        """Whether the directory has a user of this number."""
 
 
 class Leg(Source, Protocol):
-    """One leg of a call, as its recordings, bindings, routes and reports see it."""
+    """One leg of a call, as seen by its recordings, bindings, routes and reports."""
 
     direction: str
     profile: CallerProfile
@@ -116,11 +116,11 @@ class Leg(Source, Protocol):
 
     @property
     def state(self) -> State:
-        """What it is to do."""
+        """Its state."""
 
     @property
     def down(self) -> bool:
-        """Hung up, though perhaps not yet gone."""
+        """It has hung up, though it may still exist."""
 
     @property
     def partner(self) -> Leg | None:
@@ -128,46 +128,46 @@ class Leg(Source, Protocol):
 
     @property
     def machine(self) -> object:
-        """What matches its digits."""
+        """Its digit bindings."""
 
     def set(self, name: str, value: str | None) -> None:
         """Set a variable; None removes it."""
 
     def true(self, name: str) -> bool:
-        """Whether a variable says yes."""
+        """Whether a variable is true."""
 
     def variables(self) -> list[tuple[str, str]]:
-        """All variables in order."""
+        """Return all variables in order."""
 
     def lookup(self, name: str) -> str | None:
-        """A variable as ``${name}`` finds it."""
+        """Return a variable as ``${name}`` finds it."""
 
     def expand(self, value: str) -> str:
-        """``${…}`` in an argument."""
+        """Expand ``${…}`` in an argument."""
 
     def fire(self, name: str, before: Iterable[tuple[str, str]] = (), after: Iterable[tuple[str, str]] = ()) -> None:
         """Fire an event of this leg."""
 
     def queue_event(self, event: Event) -> None:
-        """An event for this session alone."""
+        """Queue an event for this session only."""
 
     def queue_command(self, command: Command) -> None:
-        """Have a command run by the leg."""
+        """Queue a command for the leg."""
 
     def run_inline(self, value: str) -> None:
-        """Run ``app data``, at once if it cannot wait."""
+        """Run ``app data``, at once if it can't block."""
 
     def accept_digit(self, digit: str, duration: int = 2000, source: str = "RTP") -> None:
-        """A digit that no bound action took."""
+        """Take a digit that no binding took."""
 
     def stop_playing(self, *, flush: bool = False) -> None:
-        """End what plays."""
+        """Stop what plays."""
 
     def drop_recording(self, recording: object) -> None:
-        """A recording has stopped."""
+        """Drop a recording that has stopped."""
 
     def tones(self) -> Tones:
-        """The frequencies that reach its far end."""
+        """Return the frequencies that reach its far end."""
 
     def at(self, seconds: float, function: Callable[..., object], *args: Any) -> Handle:
         """Call later, unless the leg has ended."""

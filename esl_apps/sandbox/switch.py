@@ -34,7 +34,7 @@ VERSION = "1.11.1-release"
 
 
 def up_time(seconds: float) -> str:
-    """A span as ``status`` says it."""
+    """Write a time span as ``status`` does."""
     micro = int(seconds * 1_000_000)
     seconds_, micro = divmod(micro, 1_000_000)
     milli, micro = divmod(micro, 1000)
@@ -55,7 +55,7 @@ def up_time(seconds: float) -> str:
 
 
 class Switch:
-    """One stand-in FreeSWITCH."""
+    """One simulated FreeSWITCH."""
 
     endpoint_kinds = frozenset({"sofia", "loopback", "user", "error", "null"})
 
@@ -118,36 +118,36 @@ class Switch:
     # -- small services -------------------------------------------------------------------------------
 
     def make_uuid(self) -> str:
-        """A random (version 4) UUID."""
+        """Return a random (version 4) UUID."""
         bits = self.random.getrandbits(128)
         text = f"{bits:032x}"
         return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[bits >> 120 & 3]}{text[17:20]}-{text[20:]}"
 
     def next_session_id(self) -> int:
-        """Sessions are counted from one."""
+        """Return the number of a new session, counted from one."""
         self.sessions_since_startup += 1
         return next(self._sessions)
 
     def next_call_number(self) -> str:
-        """Calls of phones, for the control port; never the same again after a restart."""
+        """Return a phone call's number for the control port, which isn't repeated after a restart."""
         return f"{int(self.started * 1000):x}-{next(self._call_numbers)}"
 
     def locate(self, uuid: str) -> Channel | None:
-        """A leg that is up: one that has hung up is found no more, though its events still come."""
+        """Find a leg that is up. One that has hung up isn't found, though its events still come."""
         channel = self.channels.get(uuid)
         return None if channel is None or channel.down else channel
 
     def report(self, where: str, error: BaseException) -> None:
-        """A fault of the sandbox itself."""
+        """Log a fault of the sandbox itself."""
         self.log.exception("%s failed: %r", where, error)
 
     def is_quick(self, app: str) -> bool:
-        """Whether an application never waits, so that it may run wherever the switch stands."""
+        """Whether an application never waits, so that it can run in any greenlet."""
         application = self.applications.get(app.lower())
         return application is not None and application.quick
 
     def api(self, command: str, argument: str) -> str:
-        """What ``fs_cli -x`` would print."""
+        """Return what ``fs_cli -x`` would print."""
         if self.bus.wanted("API"):
             headers = [("API-Command", command)]
             if argument:
@@ -163,17 +163,17 @@ class Switch:
             return f"-ERR {error}\n"
 
     def api_text(self, command: str, argument: str) -> str:
-        """The same, without the line's end, for ``${…}``."""
+        """Return the same without the final newline, for ``${…}``."""
         return self.api(command, argument).rstrip("\n")
 
     def spawn_api(self, command: str, argument: str) -> None:
-        """Run a command on its own, its answer dropped."""
+        """Run a command in a greenlet of its own and drop its output."""
         gevent.spawn(self.api, command, argument)
 
     def load_dialplan(self, context: str, file: Path) -> None:
-        """Extensions in XML, ``$${…}`` replaced as FreeSWITCH does when it reads them.
+        """Load extensions in XML, with ``$${…}`` replaced as FreeSWITCH does.
 
-        :raises ValueError: another context than the two that there are.
+        :raises ValueError: the context isn't one of the two.
         """
         if context not in self.dialplan.routes:
             raise ValueError(f"expected {' or '.join(self.dialplan.routes)} = FILE")
@@ -206,7 +206,7 @@ class Switch:
         )
 
     def write_cdr(self, channel: Channel) -> None:
-        """mod_json_cdr's file, if a spool is set, and the witness's line."""
+        """Write mod_json_cdr's file, if a spool is set, and the witness's line."""
         if self.legs is not None:
             self.legs.write(channel)
         if self.spool is not None:
@@ -216,7 +216,7 @@ class Switch:
                 self.log.error("no CDR of %s: %s", channel.uuid, error)
 
     def ended(self, channel: Channel) -> None:
-        """A channel is gone for good."""
+        """Drop what refers to a channel that has been destroyed."""
         for members in self.conferences.values():
             if channel in members:
                 members.remove(channel)
@@ -224,18 +224,18 @@ class Switch:
             channel.machine.stop()
         channel.machine = None
         if isinstance(channel.endpoint, Dialog):
-            # What the phone remembers of the call is not 50 kB of variables.
+            # The phone remembers the call, but not its 50 kB of variables.
             channel.endpoint.uuid = channel.uuid
             channel.endpoint.channel = None
 
     # -- phones ---------------------------------------------------------------------------------------
 
     def directory_has(self, user: str) -> bool:
-        """All numbers of three and four digits are users; whether one is registered is another matter."""
+        """Whether a number is a user's: all of three and four digits are, registered or not."""
         return user.isdigit() and len(user) in (3, 4)
 
     def user_variables(self, user: str) -> list[tuple[str, str]]:
-        """What the directory sets on a user's legs."""
+        """Return the variables that the directory sets on a user's legs."""
         return [
             ("toll_allow", "domestic,international,local"),
             ("accountcode", user),
@@ -248,12 +248,12 @@ class Switch:
         ]
 
     def contacts(self, user: str) -> list[str]:
-        """The dial strings of a user's registrations."""
+        """Return the dial strings of a user's registrations."""
         phone = self.extensions.get(user)
         return phone.contacts() if phone else []
 
     def contact_string(self, user: str) -> str:
-        """``sofia_contact``."""
+        """Return what ``sofia_contact`` prints."""
         return ",".join(self.contacts(user)) or "error/user_not_registered"
 
     def extension(self, number: str, script: Script | None, registrations: int) -> Phone:
@@ -298,7 +298,7 @@ class Switch:
         return phone
 
     def default_script(self, number: str) -> Script | None:
-        """What an outside number does that nobody defined: by its last three digits, as ``--help`` says."""
+        """Return the script of an outside number that wasn't defined, by its last three digits (see ``--help``)."""
         if not self.answer_anyone:
             return None
         hz = 500 + int(number[-2:] or 0) if number[-2:].isdigit() else 500
@@ -316,18 +316,18 @@ class Switch:
         return known.get(number[-3:], Script(answer_after=1.0, hangup_after=5.0, tone=hz))
 
     def call_began(self, dialog: Dialog) -> None:
-        """A phone is in a call."""
+        """Note that a phone's call began."""
         self.dialogs[dialog.ref] = dialog
 
     def call_ended(self, dialog: Dialog) -> None:
-        """A phone's call is over; whoever has its number may still ask."""
+        """Note that a phone's call ended. It can still be found by its number."""
         if self.dialogs.pop(dialog.ref, None) is not None:
             self.ended_dialogs[dialog.ref] = dialog
             if len(self.ended_dialogs) > 20_000:
                 del self.ended_dialogs[next(iter(self.ended_dialogs))]
 
     def find_dialog(self, ref: str) -> Dialog | None:
-        """A phone's call by its number."""
+        """Find a phone's call by its number."""
         return self.dialogs.get(ref) or self.ended_dialogs.get(ref)
 
     # -- legs that the switch dials -------------------------------------------------------------------
@@ -335,10 +335,10 @@ class Switch:
     def outgoing(
         self, kind: str, data: str, variables: dict[str, str], profile: CallerProfile, caller: Channel | None
     ) -> tuple[Channel | None, str]:
-        """Create a leg, unstarted; None and a cause if it cannot be."""
+        """Create a leg without starting it; None and a cause if that fails."""
         uuid = variables.get("origination_uuid") or self.make_uuid()
         if uuid in self.channels:
-            # An id in use is not given again: of a fork with ``origination_uuid`` the first leg rings alone.
+            # An id in use isn't given again, so only the first leg of a fork with ``origination_uuid`` rings.
             return None, "DESTINATION_OUT_OF_ORDER"
         if kind == "loopback":
             leg, cause = loopback.dial(self, data, uuid, profile, "origination_uuid" in variables)
@@ -377,7 +377,7 @@ class Switch:
     # -- audio ----------------------------------------------------------------------------------------
 
     def tones_from(self, channel: Leg) -> set[int]:
-        """The frequencies that a leg's far end sends."""
+        """Return the frequencies that a leg's far end sends."""
         endpoint = channel.endpoint
         if channel.down:
             return set()
@@ -388,7 +388,7 @@ class Switch:
         return set()
 
     def shape_changed(self, *channels: Channel) -> None:
-        """Who hears whom may be different now: recordings take note."""
+        """Tell recordings that the audio between legs has changed."""
         for channel in channels:
             for one in (channel, channel.partner):
                 if one is not None:
@@ -398,7 +398,7 @@ class Switch:
     # -- bridging two that are up ----------------------------------------------------------------------
 
     def run_pending_bridge(self, channel: Channel) -> None:
-        """``uuid_bridge``: in the first leg's greenlet."""
+        """Run ``uuid_bridge`` in the first leg's greenlet."""
         other, channel.pending_bridge = channel.pending_bridge, None
         channel.transferring = False
         if other is None or other.down:
@@ -410,13 +410,13 @@ class Switch:
             one.fire("CHANNEL_EXECUTE", (), [("Application", "uuid_bridge"), ("Application-Data", peer.uuid)])
         bridge(channel, other)
         if not channel.down and channel.state == State.SOFT_EXECUTE:
-            # On with its dialplan, if there is any left.
+            # Go on with the rest of its dialplan.
             channel.state = State.EXECUTE
 
     # -- between tests ----------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Hang everything up; forget routes, outside phones, calls; extensions stay, as defined."""
+        """Hang everything up. Forget routes, outside phones and calls; keep extensions."""
         for channel in list(self.channels.values()):
             channel.no_cdr = False
             channel.hangup("MANAGER_REQUEST")
@@ -429,5 +429,5 @@ class Switch:
             phone.calls = []
 
 
-#: An API command: its answer, as ``fs_cli -x`` prints it.
+#: An API command, which returns what ``fs_cli -x`` prints.
 Command = Callable[[Switch, str], str]

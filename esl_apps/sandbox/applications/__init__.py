@@ -1,7 +1,7 @@
-"""The dialplan applications: what ``execute`` runs. Each takes the channel and its expanded argument.
+"""The dialplan applications, which ``execute`` runs. Each takes the channel and its expanded argument.
 
-A waiting application loops on `Execution.idle`, which runs whatever commands came in meanwhile: that is what
-makes a second ``execute`` run *inside* the first, as on FreeSWITCH.
+An application that waits loops on `Execution.idle`, which runs the commands that came in meanwhile. That makes a
+second ``execute`` run *inside* the first, as on FreeSWITCH.
 """
 
 from __future__ import annotations

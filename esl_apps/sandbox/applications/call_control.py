@@ -21,14 +21,14 @@ def answer(channel: Channel, data: str) -> None:
 
 @application("pre_answer", quick=True)
 def pre_answer(channel: Channel, data: str) -> None:
-    """Early media (183)."""
+    """Send early media (183)."""
     del data
     channel.pre_answer()
 
 
 @application("ring_ready", quick=True)
 def ring_ready(channel: Channel, data: str) -> None:
-    """Ringing (180)."""
+    """Send ringing (180)."""
     del data
     channel.ring()
 
@@ -41,7 +41,7 @@ def hangup(channel: Channel, data: str) -> None:
 
 @application("respond", quick=True)
 def respond(channel: Channel, data: str) -> None:
-    """Refuse the caller with this very SIP response."""
+    """Refuse the caller with this SIP response."""
     number, _, reason = data.partition(" ")
     status = strings.number(number)
     if channel.answered or channel.direction != "inbound" or channel.endpoint.kind != "sofia":
@@ -98,7 +98,7 @@ def park(channel: Channel, data: str) -> None:
 
 @application("sleep")
 def sleep(channel: Channel, data: str) -> None:
-    """Wait for milliseconds."""
+    """Wait for some milliseconds."""
     deadline = time.monotonic() + strings.number(data) / 1000
     while channel.ready and time.monotonic() < deadline:
         if channel.breaking:
@@ -109,7 +109,7 @@ def sleep(channel: Channel, data: str) -> None:
 
 @application("echo", media=True)
 def echo(channel: Channel, data: str) -> None:
-    """Hear oneself until the end."""
+    """Play the caller's own audio back until the end."""
     del data
     channel.heard.append(lambda: channel.switch.tones_from(channel))
     try:
@@ -139,7 +139,7 @@ def bridge_application(channel: Channel, data: str) -> None:
 
 @application("conference", media=True)
 def conference(channel: Channel, data: str) -> None:
-    """Sit in a named room until the end or a break; members hear each other's tones."""
+    """Join a named room until the end or a break. Members hear each other's tones."""
     name = re.split(r"[@+]", data, maxsplit=1)[0]
     room = channel.switch.conferences.setdefault(name, [])
     switch = channel.switch
@@ -172,6 +172,6 @@ def hold(channel: Channel, data: str) -> None:
 
 @application("unhold", quick=True)
 def unhold(channel: Channel, data: str) -> None:
-    """Take it off."""
+    """Take the far end off hold."""
     del data
     channel.endpoint.hold(False)

@@ -21,7 +21,7 @@ def _collect(
     first: float,
     between: float,
 ) -> tuple[str, str, bool]:
-    """Digits, the terminator and whether time ran out."""
+    """Collect digits. Return them, the terminator, and whether time ran out."""
     del minimum
     deadline = time.monotonic() + (between if digits else first)
     while channel.ready:
@@ -53,7 +53,7 @@ def _read(
     terminators: str,
     digit_timeout: int,
 ) -> tuple[str, str]:
-    """One try: the digits, and ``success``, ``timeout``, ``too_small`` or ``failure``."""
+    """Ask once. Return the digits, and ``success``, ``timeout``, ``too_small`` or ``failure``."""
     collected = {"digits": "", "terminator": ""}
     channel.set("read_terminator_used", None)
     if variable:
@@ -145,14 +145,14 @@ def play_and_get_digits(channel: Channel, data: str) -> None:
 
 @application("flush_dtmf", quick=True)
 def flush_dtmf(channel: Channel, data: str) -> None:
-    """Forget digits that nobody read."""
+    """Drop digits that have not been read."""
     del data
     channel.digits.clear()
 
 
 @application("queue_dtmf", quick=True)
 def queue_dtmf(channel: Channel, data: str) -> None:
-    """Digits as if the far end had sent them."""
+    """Queue digits as if the far end had sent them."""
     for digit in data.split("@", maxsplit=1)[0]:
         if digit in "0123456789*#ABCDabcd":
             channel.accept_digit(digit, 2000, "APP")
@@ -160,7 +160,7 @@ def queue_dtmf(channel: Channel, data: str) -> None:
 
 @application("send_dtmf", quick=True)
 def send_dtmf(channel: Channel, data: str) -> None:
-    """Digits to the far end."""
+    """Send digits to the far end."""
     for digit in data.split("@", maxsplit=1)[0]:
         if digit in "0123456789*#ABCDabcd":
             channel.endpoint.digit(digit)
@@ -168,14 +168,14 @@ def send_dtmf(channel: Channel, data: str) -> None:
 
 @application("start_dtmf", media=True, quick=True)
 def start_dtmf(channel: Channel, data: str) -> None:
-    """Detect in-band digits."""
+    """Start detecting in-band digits."""
     del data
     channel.detects_dtmf = True
 
 
 @application("stop_dtmf", media=True, quick=True)
 def stop_dtmf(channel: Channel, data: str) -> None:
-    """No more in-band digits."""
+    """Stop detecting in-band digits."""
     del data
     channel.detects_dtmf = False
 
@@ -200,7 +200,7 @@ def bind_digit_action(channel: Channel, data: str) -> None:
 
 @application("clear_digit_action", quick=True)
 def clear_digit_action(channel: Channel, data: str) -> None:
-    """Forget the bindings of a realm, or ``all``."""
+    """Drop the bindings of a realm, or ``all``."""
     realm = data.split(",", maxsplit=1)[0]
     if channel.machine is None:
         return
@@ -213,6 +213,6 @@ def clear_digit_action(channel: Channel, data: str) -> None:
 
 @application("digit_action_set_realm", quick=True)
 def digit_action_set_realm(channel: Channel, data: str) -> None:
-    """Which bindings count."""
+    """Choose the realm whose bindings count."""
     if channel.machine is not None:
         channel.machine.realm = data.split(",", maxsplit=1)[0]

@@ -41,7 +41,7 @@ def info(channel: Channel, data: str) -> None:
 
 @application("eval", zombie=True, quick=True)
 def eval_(channel: Channel, data: str) -> None:
-    """Nothing but the expansion of the argument."""
+    """Do nothing: the argument has been expanded already."""
     del channel, data
 
 

@@ -29,11 +29,10 @@ def socket(channel: Channel, data: str) -> None:
     if not threaded:
         control.run_inline()
         return
-    # Neither commands nor media till ``connect``; only a hang-up or a transfer gets through.
+    # Until ``connect``, only a hang-up or a transfer gets through, neither commands nor media.
     while channel.ready and not control.finished and not control.connected:
         channel.sleeper.sleep(None)
-    # A connection that went before this point leaves the channel parked for ever: nobody is left to
-    # end the park. That is FreeSWITCH's own behaviour.
+    # If the connection closed before this point, nothing will end the park. That is FreeSWITCH's own behaviour.
     if not (control.finished and control.served):
         channel.park()
     channel.parse_events()

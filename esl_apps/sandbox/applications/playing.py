@@ -12,9 +12,9 @@ from esl_apps.sandbox.leg.channel import Channel
 
 
 def play(channel: Channel, path: str, on_digit: Callable[[str], bool] | None = None) -> str:
-    """Play to the end: ``done``, ``break``, ``gone`` (the channel went) or ``missing``.
+    """Play to the end. Return ``done``, ``break``, ``gone`` (the channel hung up) or ``missing``.
 
-    ``on_digit`` says whether a digit ends it.
+    ``on_digit`` returns whether a digit ends it.
     """
     sound = media.sound(channel.expand(path))
     if sound is None:
@@ -50,7 +50,7 @@ def play(channel: Channel, path: str, on_digit: Callable[[str], bool] | None = N
                 if on_digit is not None and on_digit(dtmf.digit):
                     status = "break"
                     break
-                # One a frame, as the switch reads them.
+                # The switch reads one digit per frame.
                 channel.sleeper.frame()
                 continue
             channel.drain_events()
@@ -120,12 +120,12 @@ def gentones(channel: Channel, data: str) -> None:
 @application("say", media=True)
 @application("speak", media=True)
 def say(channel: Channel, data: str) -> None:
-    """Speak; a tenth of a second a character."""
+    """Speak, for a tenth of a second per character."""
     play(channel, f"silence_stream://{100 * max(1, len(data.rsplit(' ', maxsplit=1)[-1]))}")
 
 
 @application("break", quick=True)
 def break_(channel: Channel, data: str) -> None:
-    """End what plays."""
+    """Stop what plays."""
     del data
     channel.breaking = True

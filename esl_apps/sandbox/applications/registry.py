@@ -1,4 +1,4 @@
-"""The table of dialplan applications; each module of this package enters its own."""
+"""The table of dialplan applications, in which each module registers its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TABLE: dict[str, Application] = {}
 def application(
     name: str, *, media: bool = False, zombie: bool = False, quick: bool = False
 ) -> Callable[[Callable[[Channel, str], None]], Callable[[Channel, str], None]]:
-    """Enter a function in the table."""
+    """Register a function."""
 
     def enter(function: Callable[[Channel, str], None]) -> Callable[[Channel, str], None]:
         _TABLE[name] = Application(name, function, media, zombie, quick)
@@ -22,7 +22,7 @@ def application(
 
 
 def table() -> dict[str, Application]:
-    """All applications by name."""
+    """Return all applications by name."""
     return dict(_TABLE)
 
 

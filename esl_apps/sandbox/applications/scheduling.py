@@ -26,7 +26,7 @@ def sched_transfer(channel: Channel, data: str) -> None:
 
 @application("sched_cancel", quick=True)
 def sched_cancel(channel: Channel, data: str) -> None:
-    """Take back this channel's tasks, or one by number."""
+    """Cancel this channel's tasks, or one by number."""
     channel.switch.scheduler.cancel(data.strip() or channel.uuid)
 
 

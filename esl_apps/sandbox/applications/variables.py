@@ -29,13 +29,13 @@ def _assign(channel: Channel, data: str, *, export: bool = False) -> None:
 
 @application("set", zombie=True, quick=True)
 def set_(channel: Channel, data: str) -> None:
-    """``name=value``."""
+    """Set ``name=value``."""
     _assign(channel, data)
 
 
 @application("multiset", zombie=True, quick=True)
 def multiset(channel: Channel, data: str) -> None:
-    """Several at once: ``a=1 b=2``, or ``^^;a=1;b=2`` with a separator of one's own."""
+    """Set several: ``a=1 b=2``, or ``^^;a=1;b=2`` with another separator."""
     separator = " "
     if data.startswith("^^") and len(data) > 2:
         separator, data = data[2], data[3:]
@@ -46,7 +46,7 @@ def multiset(channel: Channel, data: str) -> None:
 
 @application("export", zombie=True, quick=True)
 def export(channel: Channel, data: str) -> None:
-    """``name=value`` for this leg and those that it dials."""
+    """Set ``name=value`` for this leg and those that it dials."""
     _assign(channel, data, export=True)
 
 
@@ -58,7 +58,7 @@ def unset(channel: Channel, data: str) -> None:
 
 @application("multiunset", zombie=True, quick=True)
 def multiunset(channel: Channel, data: str) -> None:
-    """Remove several."""
+    """Remove several variables."""
     for name in data.split(" "):
         channel.set(name, None)
 
@@ -74,7 +74,7 @@ def set_profile_var(channel: Channel, data: str) -> None:
 
 @application("set_user", quick=True)
 def set_user(channel: Channel, data: str) -> None:
-    """Take a user's variables from the directory."""
+    """Set a user's variables from the directory."""
     user = data.split("@", maxsplit=1)[0]
     for name, value in channel.switch.user_variables(user):
         channel.set(name, value)

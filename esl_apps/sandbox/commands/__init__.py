@@ -1,4 +1,4 @@
-"""The ``api`` commands, with the texts that FreeSWITCH answers."""
+"""The ``api`` commands, with FreeSWITCH's own outputs."""
 
 from __future__ import annotations
 

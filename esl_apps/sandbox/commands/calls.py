@@ -58,10 +58,10 @@ def uuid_kill(switch: Switch, argument: str) -> str:
 
 @command("hupall")
 def hupall(switch: Switch, argument: str) -> str:
-    """End all legs, or those of which a variable has a value."""
+    """End all legs, or those with a certain value of a variable."""
     words = words_of(argument)
     cause = causes.parse(words[0], "MANAGER_REQUEST") if words else "MANAGER_REQUEST"
-    # Newest first: the called before the caller, mostly; the original's order is a hash table's.
+    # Newest first, so mostly the callee before the caller. FreeSWITCH's order is a hash table's.
     channels = list(reversed(switch.channels.values()))
     if len(words) >= 3:
         for channel in channels:
@@ -75,7 +75,7 @@ def hupall(switch: Switch, argument: str) -> str:
 
 @command("uuid_exists")
 def uuid_exists(switch: Switch, argument: str) -> str:
-    """Whether a leg is there."""
+    """Return whether a leg exists."""
     return "true" if channel_of(switch, argument) else "false"
 
 
@@ -91,7 +91,7 @@ def uuid_answer(switch: Switch, argument: str) -> str:
 
 @command("uuid_pre_answer")
 def uuid_pre_answer(switch: Switch, argument: str) -> str:
-    """Early media for a caller."""
+    """Give a caller early media."""
     channel = channel_of(switch, argument)
     if channel is None:
         return "-ERROR\n"

@@ -1,4 +1,4 @@
-"""The table of API commands; each module of this package enters its own."""
+"""The table of API commands, in which each module registers its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TABLE: dict[str, Command] = {}
 
 
 def command(*names: str) -> Callable[[Command], Command]:
-    """Enter a function under its names."""
+    """Register a function under its names."""
 
     def enter(function: Command) -> Command:
         for name in names:
@@ -28,10 +28,10 @@ def words_of(argument: str, limit: int = 0) -> list[str]:
 
 
 def channel_of(switch: Switch, uuid: str) -> Channel | None:
-    """A channel that commands can still find."""
+    """Find a channel that is up."""
     return switch.locate(uuid.strip())
 
 
 def table() -> dict[str, Command]:
-    """All commands by name."""
+    """Return all commands by name."""
     return dict(_TABLE)

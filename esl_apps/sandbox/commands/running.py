@@ -34,7 +34,7 @@ def uuid_broadcast(switch: Switch, argument: str) -> str:
 
 @command("uuid_break")
 def uuid_break(switch: Switch, argument: str) -> str:
-    """``UUID [all]``: end what plays."""
+    """Stop what plays: ``UUID [all]``."""
     words = words_of(argument)
     channel = channel_of(switch, words[0]) if words else None
     if channel is None:
@@ -69,7 +69,7 @@ def uuid_record(switch: Switch, argument: str) -> str:
 
 @command("uuid_send_dtmf")
 def uuid_send_dtmf(switch: Switch, argument: str) -> str:
-    """Digits to the far end."""
+    """Send digits to the far end."""
     words = words_of(argument)
     if len(words) < 2:
         return "-USAGE: <uuid> <dtmf digits>[@<tone_duration>]\n"
@@ -83,7 +83,7 @@ def uuid_send_dtmf(switch: Switch, argument: str) -> str:
 
 @command("uuid_recv_dtmf")
 def uuid_recv_dtmf(switch: Switch, argument: str) -> str:
-    """Digits as if the far end had sent them."""
+    """Queue digits as if the far end had sent them."""
     words = words_of(argument)
     if len(words) < 2:
         return "-USAGE: <uuid> <dtmf digits>[@<tone_duration>]\n"
@@ -97,7 +97,7 @@ def uuid_recv_dtmf(switch: Switch, argument: str) -> str:
 
 @command("uuid_flush_dtmf")
 def uuid_flush_dtmf(switch: Switch, argument: str) -> str:
-    """Forget digits that nobody read."""
+    """Drop digits that have not been read."""
     channel = channel_of(switch, argument)
     if channel is None:
         return "-ERR No such session\n"

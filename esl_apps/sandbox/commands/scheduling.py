@@ -9,7 +9,7 @@ from esl_apps.sandbox.wire import causes
 
 @command("sched_del")
 def sched_del(switch: Switch, argument: str) -> str:
-    """Take back tasks by number or group (a channel's UUID)."""
+    """Cancel tasks by number or group (a channel's UUID)."""
     return f"+OK Deleted: {switch.scheduler.cancel(argument.strip())}\n"
 
 

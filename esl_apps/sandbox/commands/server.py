@@ -14,7 +14,7 @@ from esl_apps.sandbox.wire.wire import url_encode
 
 @command("status")
 def status(switch: Switch, argument: str) -> str:
-    """How long it has been up, and with how much."""
+    """Return the uptime and the session counts."""
     del argument
     count = len(switch.channels)
     return (
@@ -31,35 +31,35 @@ def status(switch: Switch, argument: str) -> str:
 
 @command("version")
 def version(switch: Switch, argument: str) -> str:
-    """The version that the sandbox behaves like."""
+    """Return the version that the sandbox imitates."""
     del switch, argument
     return "FreeSWITCH Version 1.11.1-release~64bit ( 64bit)\n"
 
 
 @command("uptime")
 def uptime(switch: Switch, argument: str) -> str:
-    """In seconds."""
+    """Return the uptime in seconds."""
     unit = {"ms": 1000, "m": 1 / 60, "h": 1 / 3600, "d": 1 / 86400}.get(argument.strip(), 1)
     return f"{int((time.time() - switch.started) * unit)}\n"
 
 
 @command("hostname")
 def hostname(switch: Switch, argument: str) -> str:
-    """Of the machine."""
+    """Return the machine's name."""
     del argument
     return switch.bus.hostname
 
 
 @command("switchname")
 def switchname(switch: Switch, argument: str) -> str:
-    """Of the switch."""
+    """Return the switch's name."""
     del argument
     return switch.bus.switchname
 
 
 @command("strepoch")
 def strepoch(switch: Switch, argument: str) -> str:
-    """Seconds since the epoch."""
+    """Return seconds since the epoch."""
     del switch
     if argument.strip():
         try:
@@ -71,54 +71,54 @@ def strepoch(switch: Switch, argument: str) -> str:
 
 @command("strftime")
 def strftime(switch: Switch, argument: str) -> str:
-    """The time in a form."""
+    """Return the time in a format."""
     del switch
     return time.strftime(argument.strip() or "%Y-%m-%d %T")
 
 
 @command("create_uuid")
 def create_uuid(switch: Switch, argument: str) -> str:
-    """A new UUID."""
+    """Return a new UUID."""
     del argument
     return switch.make_uuid()
 
 
 @command("url_encode")
 def encode(switch: Switch, argument: str) -> str:
-    """As headers are escaped."""
+    """Escape text as in headers."""
     del switch
     return url_encode(argument)
 
 
 @command("echo", "expand", "eval")
 def echo(switch: Switch, argument: str) -> str:
-    """The argument."""
+    """Return the argument, expanded."""
     return strings.expand(argument, switch.globals.get, switch.api_text)
 
 
 @command("file_exists")
 def file_exists(switch: Switch, argument: str) -> str:
-    """Whether the switch can read a file."""
+    """Return whether the switch can read a file."""
     return "true" if os.path.exists(argument) else "false"
 
 
 @command("reloadxml")
 def reloadxml(switch: Switch, argument: str) -> str:
-    """There is no XML."""
+    """Accepted: the sandbox has no XML to read."""
     del switch, argument
     return "+OK [Success]\n"
 
 
 @command("reload", "load", "unload")
 def reload(switch: Switch, argument: str) -> str:
-    """Accepted; of ``mod_event_socket`` refused in silence while a session lives, as the original."""
+    """Accepted, with no effect. (FreeSWITCH also says +OK when it refuses to reload ``mod_event_socket``.)"""
     del switch, argument
     return "+OK Reloading XML\n+OK module loaded\n"
 
 
 @command("module_exists")
 def module_exists(switch: Switch, argument: str) -> str:
-    """Those that the sandbox plays."""
+    """Return whether the sandbox imitates a module."""
     del switch
     known = (
         "mod_event_socket",
@@ -136,7 +136,7 @@ def module_exists(switch: Switch, argument: str) -> str:
 
 @command("sofia_contact")
 def sofia_contact(switch: Switch, argument: str) -> str:
-    """A user's dial string."""
+    """Return a user's dial string."""
     user = argument.strip().split("/")[-1].split("@")[0]
     return switch.contact_string(user)
 
@@ -167,7 +167,7 @@ def sofia(switch: Switch, argument: str) -> str:
 
 @command("fsctl")
 def fsctl(switch: Switch, argument: str) -> str:
-    """``hupall``, ``ready_check`` and what is merely accepted."""
+    """Run ``hupall``; accept the rest."""
     words = words_of(argument)
     if words[:1] == ["hupall"]:
         hupall(switch, " ".join(words[1:]))

@@ -10,7 +10,7 @@ from esl_apps.sandbox.wire.events import Event
 
 @command("uuid_getvar")
 def uuid_getvar(switch: Switch, argument: str) -> str:
-    """A variable's value or ``_undef_``."""
+    """Return a variable's value or ``_undef_``."""
     words = words_of(argument, 2)
     if not words:
         return "-USAGE: <uuid> <var>\n"
@@ -55,7 +55,7 @@ def uuid_setvar_multi(switch: Switch, argument: str) -> str:
 
 @command("uuid_dump")
 def uuid_dump(switch: Switch, argument: str) -> str:
-    """All that is known of a leg."""
+    """Return all headers of a leg."""
     words = words_of(argument)
     channel = channel_of(switch, words[0]) if words else None
     if channel is None:
@@ -68,7 +68,7 @@ def uuid_dump(switch: Switch, argument: str) -> str:
 
 @command("global_getvar")
 def global_getvar(switch: Switch, argument: str) -> str:
-    """A variable of the switch, or all."""
+    """Return a variable of the switch, or all."""
     if argument.strip():
         return switch.globals.get(argument.strip(), "")
     return "".join(f"{name}={value}\n" for name, value in switch.globals.items())

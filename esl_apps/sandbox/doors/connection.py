@@ -1,8 +1,8 @@
-"""One event-socket connection, of either direction: its life, and the events that it gets.
+"""One event-socket connection, in either direction: its life, and the events that it gets.
 
-``serve`` runs in the connection's own greenlet. Events are written when the switch would look at the
-socket: every tick after its last activity, or at once with the tick off; never between a command and its
-reply. Writing never blocks whoever fires an event: what a stalled client does not take waits here.
+``serve`` runs in the connection's own greenlet. Events are written when the switch would check the socket: every tick
+after its last activity, or at once if the tick is off, but never between a command and its reply. Writing never blocks
+the code that fires an event: what a stalled client doesn't read waits here.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ GOODBYE = "Disconnected, goodbye.\nSee you at ClueCon! http://www.cluecon.com/\n
 MAX_BACKLOG = 256 * 1024 * 1024
 """Bytes that a client may leave unread before it is cut off."""
 FIRST_COMMAND = 25.0
-"""Seconds within which a client must say something."""
+"""Seconds within which a client must send its first command."""
 
 
 class Connection(ABC):
-    """See the module. ``channel`` is None for an inbound connection."""
+    """See the module's docstring. ``channel`` is None for an inbound connection."""
 
     def __init__(
         self,
@@ -46,15 +46,15 @@ class Connection(ABC):
         self.channel = channel
         self.full = full
         self.threaded = threaded
-        """``async``: commands go to the channel's queue; if not, the channel runs them while it waits."""
+        """The socket is ``async``: commands go to the channel's queue. If not, the channel runs them while it waits."""
         self.subscription = Subscription(channel.uuid if channel else None)
         if channel is not None:
             channel.pins += 1
         self.connected = False
-        """``connect`` was received."""
+        """The client has sent ``connect``."""
         self.served = False
-        """A client that was connected for longer than it takes the channel to park has said something: the channel
-        would be parked by now, however late a busy sandbox comes to it."""
+        """The client sent something after the channel had had the time to park, so it counts as parked, even if a busy
+        sandbox hasn't come to it yet."""
         self.finished = False
         self._connected_at = 0.0
         self._outbound = channel is not None
@@ -76,12 +76,12 @@ class Connection(ABC):
 
     @abstractmethod
     def answer(self, command: wire.Command) -> bytes | None:
-        """Obey one command: its reply, or None if it is written already."""
+        """Run one command; return its reply, or None if that is written already."""
 
     # -- the connection's life ------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Read and obey until either side ends it."""
+        """Read and run commands until either side ends the connection."""
         self.switch.listeners.add(self)
         try:
             if not self._authed:
@@ -99,7 +99,7 @@ class Connection(ABC):
             self._finish()
 
     def _round(self) -> bool:
-        """Read once and run what is whole; false at the end of the stream."""
+        """Read once and run the complete commands; False at the end of the stream."""
         data = self._sock.recv(65536)
         if not data:
             return False
@@ -115,14 +115,14 @@ class Connection(ABC):
         return True
 
     def run_inline(self) -> None:
-        """``socket`` without ``async``: the channel's own greenlet runs the commands."""
+        """Run the commands in the channel's own greenlet: for ``socket`` without ``async``."""
         channel = self.channel
         assert channel is not None
         while not self.finished:
             if self._commands:
                 self.obey(self._commands.popleft())
             elif not self._running:
-                # The reader sees the end by itself.
+                # The reader will see the end.
                 self._shut()
                 channel.sleeper.sleep(0.02)
             else:
@@ -168,7 +168,7 @@ class Connection(ABC):
         if channel is not None:
             if channel.listener is self:
                 channel.listener = None
-            # What lets a parked channel go on with its dialplan.
+            # This lets a parked channel go on with its dialplan.
             channel.controlled = False
             if self._outbound:
                 channel.pins -= 1
@@ -217,17 +217,17 @@ class Connection(ABC):
     # -- events ---------------------------------------------------------------------------------------
 
     def deliver(self, event: Event) -> None:
-        """Queue an event; its text is made now, while the channel is as it was."""
+        """Queue an event. Its text is made now, from the channel's present state."""
         event.frame(self.subscription.format)
         self._events.append(event)
         self._schedule()
 
     def take_diverted(self) -> None:
-        """Events for this session alone are there."""
+        """Note that events for this session only are queued."""
         self._schedule()
 
     def channel_down(self) -> None:
-        """The controlled channel hung up: see to it at the next look."""
+        """Note that the controlled channel hung up, and handle it at the next tick."""
         self._schedule()
 
     def _schedule(self) -> None:
@@ -265,7 +265,7 @@ class Connection(ABC):
                 return
             self._write(wire.linger_notice(channel.uuid, channel.name, self._linger))
             if self._linger >= 0:
-                # Whole seconds of the clock, as the switch counts.
+                # The switch counts whole seconds of the clock.
                 later(int(time.time()) + self._linger + 1 - time.time(), self._end)
 
     def _end(self) -> None:
@@ -275,7 +275,7 @@ class Connection(ABC):
 
 
 def connect(host: str, port: int) -> Any:
-    """A connection to an application; blocks as long as the network does, as the switch does."""
+    """Connect to an application. Without a time-out, as in FreeSWITCH."""
     family = stdlib_socket.AF_INET6 if ":" in host else stdlib_socket.AF_INET
     sock = socket.socket(family, stdlib_socket.SOCK_STREAM)
     try:

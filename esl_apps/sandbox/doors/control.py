@@ -29,7 +29,7 @@ GET    /status                              channels, listeners, phones, routes,
 GET    /channels                            live channels
 POST   /api            {"command": "show channels"}     what fs_cli -x prints
 POST   /phones/NUMBER  {"script": {...}, "registrations": 1, "outside": false}
-                       define a phone, or script a known one anew (its calls are forgotten)
+                       define a phone, or give a known one a new script (its calls are forgotten)
 PATCH  /phones/NUMBER  {"script": {...}}    from now on; its calls are kept
 GET    /phones/NUMBER                       its script and calls
 DELETE /phones/NUMBER                       unregister
@@ -56,7 +56,7 @@ status), redirect (Contact of a 302), reason, hangup_after, tone (Hz), digits, d
 
 
 class ControlError(Exception):
-    """A request that cannot be obeyed: a status and what to mend."""
+    """A bad request: the status, and what to correct."""
 
     def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
@@ -70,13 +70,13 @@ class ControlServer:
         self.switch = switch
         self.server = WSGIServer((host, port), self._serve, log=None, error_log=None)
         self.server.init_socket()
-        # Accepted connections inherit it; without, each answer waits 40 ms for the client's ACK.
+        # Accepted connections inherit this. Without it, each response waits 40 ms for the client's ACK.
         self.server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.server.start()
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """The address on which it listens."""
         return str(self.server.address[0]), int(self.server.address[1])
 
     def _serve(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -102,10 +102,10 @@ class ControlServer:
         return [data]
 
     def _die(self) -> None:
-        """As ``kill -9`` does, but that ``--legs`` says first which legs it took along."""
+        """End as by ``kill -9``, but first write the live legs to ``--legs``."""
         if self.switch.legs is not None:
             for channel in self.switch.channels.values():
-                # One that has ended is there until no socket lingers on it.
+                # A leg that has ended still exists while a socket lingers on it.
                 if not channel.reported:
                     self.switch.legs.write(channel, killed=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -248,7 +248,7 @@ class ControlServer:
         end = time.monotonic() + within
         while True:
             heard = dialog.hears()
-            # What a real phone's analyser takes for one sine.
+            # A real phone's analyser is this exact.
             if all(any(abs(tone - hz) <= 5 for tone in heard) for hz in tones):
                 return True
             if time.monotonic() >= end or dialog.ended:
@@ -272,7 +272,7 @@ class ControlServer:
         if fails is not None:
             cause = causes.parse(str(fails), "")
             if not cause:
-                raise ControlError("400 Bad Request", f"{fails!r} is no cause")
+                raise ControlError("400 Bad Request", f"{fails!r} isn't a hang-up cause")
             fails = cause
         gateway.fails = fails
         gateway.down = bool(body.get("down", False))

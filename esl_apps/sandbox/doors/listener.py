@@ -18,10 +18,10 @@ LOG_LEVELS = ("console", "alert", "crit", "err", "warning", "notice", "info", "d
 
 
 class Listener(Connection):
-    """A connection whose commands are obeyed."""
+    """A connection that runs its client's commands."""
 
     def answer(self, command: wire.Command) -> bytes | None:
-        """Obey one command: its reply, or None if it is written already."""
+        """Run one command; return its reply, or None if that is written already."""
         line = command.line
         lower = line.lower()
         if lower.startswith(("exit", "...")):
@@ -96,13 +96,13 @@ class Listener(Connection):
         self.connected = True
         self._connected_at = time.monotonic()
         if self.switch.tick:
-            # The channel looks every millisecond or so; a client that closes before then strands it.
+            # FreeSWITCH's channel checks about every millisecond. A client that closes before that strands it.
             later(0.002, self._park)
         else:
             self._park()
 
     def _park(self) -> None:
-        """Let the channel see that its application is there."""
+        """Wake the channel: its application is connected."""
         if self.channel is not None:
             self.channel.sleeper.wake(at_once=True)
 
@@ -175,7 +175,7 @@ class Listener(Connection):
         name = command.line[9:].strip(" \t").upper() or "CLONE"
         uuid = self.switch.make_uuid()
         event = Event(name if name in NAMES else "CLONE", body=command.body)
-        # The client's own headers come first, its Event-Name too: who reads takes the switch's.
+        # The client's own headers come first, even its Event-Name.
         headers = [(key, value) for key, value in command.headers if key.lower() != "content-length"]
         event.head = [("Command", command.line), *headers, ("Event-UUID", uuid)]
         if event.name == "CUSTOM":

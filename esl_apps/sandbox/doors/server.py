@@ -1,4 +1,4 @@
-"""Running the sandbox: its ports, its options, its end."""
+"""The sandbox's command: its options, its ports, its shutdown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _milliseconds(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="esl-apps sandbox",
-        description="A stand-in for FreeSWITCH: event socket, scripted phones, no PBX.",
+        description="A simulated FreeSWITCH: event socket, scripted phones, no PBX.",
         epilog="Extensions 1000-1019 are registered and answer after a second. Numbers behind the gateway "
         "`pstn` answer, too; those that end in 486, 603, 404, 480 or 503 are refused so, 408 never answers, 183 "
         "has early media, 302 redirects, 777 sends digits. With --control, see GET / there.",
@@ -51,12 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--listen", type=_address, default=("127.0.0.1", 8021), help="event socket, HOST:PORT (127.0.0.1:8021)"
     )
-    parser.add_argument("--password", default="ClueCon", help="of the event socket")
-    parser.add_argument("--tick", type=_milliseconds, default=20.0, help="milliseconds of a frame; 0: none (20)")
-    parser.add_argument("--control", type=_address, help="JSON over HTTP, HOST:PORT; port 0: any, printed")
+    parser.add_argument("--password", default="ClueCon", help="password of the event socket")
+    parser.add_argument("--tick", type=_milliseconds, default=20.0, help="milliseconds of a frame; 0 for none (20)")
+    parser.add_argument(
+        "--control", type=_address, help="control port, JSON over HTTP, HOST:PORT; port 0 picks one and prints it"
+    )
     parser.add_argument("--recordings", type=Path, help="folder that ${recordings_dir} names")
-    parser.add_argument("--spool", type=Path, help="folder for one JSON CDR a leg")
-    parser.add_argument("--legs", type=Path, help="file for one line of JSON a leg that ended: what the switch saw")
+    parser.add_argument("--spool", type=Path, help="folder for one JSON CDR per leg")
+    parser.add_argument("--legs", type=Path, help="file for one line of JSON per leg that ended, as the switch saw it")
     parser.add_argument(
         "--dialplan",
         action="append",
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _listening(host: str, port: int) -> bool:
-    """Whether something answers there already; binding alone would not tell (SO_REUSEADDR)."""
+    """Whether something listens there already. Binding alone would not tell (SO_REUSEADDR)."""
     if not port:
         return False
     try:
@@ -90,7 +92,7 @@ class EventSocketServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """The address on which it listens."""
         return str(self.server.address[0]), int(self.server.address[1])
 
     def _accepted(self, sock: Any, address: Any) -> None:
@@ -99,7 +101,7 @@ class EventSocketServer:
         Listener(self.switch, sock).serve()
 
     def stop(self) -> None:
-        """Accept no more."""
+        """Stop accepting."""
         self.server.stop()
 
 
@@ -162,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     events.stop()
     for channel in list(switch.channels.values()):
         channel.hangup("SYSTEM_SHUTDOWN")
-    # Long enough for the CDRs of the last legs.
+    # Wait for the CDRs of the last legs.
     with at_most(1.0):
         while switch.channels:
             gevent.sleep(0.01)

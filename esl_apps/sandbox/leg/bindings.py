@@ -1,4 +1,4 @@
-"""``bind_digit_action``: digits that do something, whatever application runs."""
+"""``bind_digit_action``: digits that trigger an action, whichever application runs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Binding:
 
     @property
     def regex(self) -> str | None:
-        """The pattern, if this binding is one."""
+        """The pattern, if this binding has one."""
         return self.digits[1:] if self.digits.startswith("~") else None
 
 
 class DigitMachine:
     """Collects the digits of one channel and matches them against its bindings.
 
-    A digit that is no part of any binding goes on to the application at once, one that may be the beginning
-    of a longer match waits for the digit time-out (1.5 s): a single ``*`` reaches the far side a little late.
+    A digit that isn't part of any binding goes on to the application at once. One that may start a longer match waits
+    for the digit time-out (1.5 s), so a single ``*`` reaches the far side a little late.
     """
 
     def __init__(self, channel: Leg) -> None:
@@ -43,7 +43,7 @@ class DigitMachine:
         self._timer: Handle | None = None
 
     def bind(self, binding: Binding) -> None:
-        """Add a binding; the first one's realm is the one that counts."""
+        """Add a binding. The first one's realm becomes the current one."""
         if not self.bindings:
             self.realm = binding.realm
         self.bindings.append(binding)
@@ -53,7 +53,7 @@ class DigitMachine:
         self.bindings = [binding for binding in self.bindings if binding.realm != realm]
 
     def stop(self) -> None:
-        """No more time-outs."""
+        """Cancel the time-out."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -82,7 +82,7 @@ class DigitMachine:
         longer = False
         for binding in bindings:
             if binding.regex is not None:
-                # A lone pattern acts at once; beside others it must wait, it may match more.
+                # A single pattern acts at once. If there are other bindings it waits, because it may match more.
                 if _matches(binding.regex, self.digits):
                     if timeout or len(bindings) == 1:
                         exact = exact or binding

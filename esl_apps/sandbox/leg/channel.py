@@ -32,15 +32,15 @@ class Application:
     name: str
     run: Callable[[Channel, str], None]
     media: bool = False
-    """It needs audio: an unanswered caller is given early media first."""
+    """It needs audio, so an unanswered caller gets early media first."""
     zombie: bool = False
-    """It runs on a channel that has hung up, too."""
+    """It also runs on a channel that has hung up."""
     quick: bool = False
     """It never waits."""
 
 
 class Switchboard(Board, Protocol):
-    """The switch, as those see it who dial and run channels."""
+    """The switch, as seen by the code that dials and runs channels."""
 
     password: str
     endpoint_kinds: frozenset[str]
@@ -54,40 +54,40 @@ class Switchboard(Board, Protocol):
         """All legs by UUID."""
 
     def locate(self, uuid: str) -> Channel | None:
-        """A leg that is up."""
+        """Find a leg that is up."""
 
     def api(self, command: str, argument: str) -> str:
-        """What ``fs_cli -x`` would print."""
+        """Return what ``fs_cli -x`` would print."""
 
     def write_cdr(self, channel: Channel) -> None:
-        """A leg has ended: write its records."""
+        """Write the records of a leg that has ended."""
 
     def ended(self, channel: Channel) -> None:
-        """A channel is gone for good."""
+        """Drop what refers to a channel that has been destroyed."""
 
     def outgoing(
         self, kind: str, data: str, variables: dict[str, str], profile: CallerProfile, caller: Channel | None
     ) -> tuple[Channel | None, str]:
-        """Create a leg, unstarted; None and a cause if it cannot be."""
+        """Create a leg without starting it; None and a cause if that fails."""
 
     def start_leg(self, leg: Channel) -> None:
         """Send the INVITE."""
 
     def contact_string(self, user: str) -> str:
-        """``sofia_contact``."""
+        """Return what ``sofia_contact`` prints."""
 
     def user_variables(self, user: str) -> list[tuple[str, str]]:
-        """What the directory sets on a user's legs."""
+        """Return the variables that the directory sets on a user's legs."""
 
     def run_pending_bridge(self, channel: Channel) -> None:
-        """``uuid_bridge``: in the first leg's greenlet."""
+        """Run ``uuid_bridge`` in the first leg's greenlet."""
 
     def shape_changed(self, *channels: Channel) -> None:
-        """Who hears whom may be different now."""
+        """Tell recordings that the audio between legs has changed."""
 
 
 class Channel(Execution):
-    """One leg. Made by `phones`, `originate` or `loopback`; ended by `hangup` alone."""
+    """One leg. Phones, originates and loopbacks create it; only `hangup` ends it."""
 
     switch: Switchboard
     partner: Channel | None
@@ -100,16 +100,16 @@ class Channel(Execution):
         self.running_app = ""
         self.running_arg = ""
         self.pins = 0
-        """Outbound sockets that hold on to the channel; it is not destroyed before they go."""
+        """How many outbound sockets keep the channel from being destroyed."""
         self.heard: list[Callable[[], Tones]] = []
-        """What plays to this leg beside its partner, innermost last."""
+        """The tones played to this leg in place of its partner's, innermost last."""
         self.pending_bridge: Channel | None = None
         self.reported = False
         """It has ended, and its CDR is written."""
         self._tasks: list[Handle] = []
 
     def register(self) -> None:
-        """The switch knows the channel from now on."""
+        """Add the channel to the switch's."""
         now = microseconds()
         self.profile.uuid, self.profile.chan_name = self.uuid, self.name
         self.profile.times.profile_created = self.profile.times.created = now
@@ -119,7 +119,7 @@ class Channel(Execution):
         self.switch.channels[self.uuid] = self
 
     def create(self) -> None:
-        """CS_INIT, with the events that say that the channel is there."""
+        """Enter CS_INIT, with the events of a new channel."""
         if self.uuid not in self.switch.channels:
             self.register()
         self.enter(State.INIT)
@@ -131,7 +131,7 @@ class Channel(Execution):
     # -- the end --------------------------------------------------------------------------------------
 
     def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
-        """End the leg; the first cause counts. Safe from anywhere, never blocks."""
+        """End the leg. The first cause counts. Can be called from any greenlet, and never blocks."""
         if self.down:
             return
         if self.holding:
@@ -157,17 +157,17 @@ class Channel(Execution):
             self.listener.channel_down()
 
     def hangup_now(self, cause: str, disposition: str) -> None:
-        """A hang-up by the far end; what it did is noted when the event is out."""
+        """Hang up for the far end. The disposition is set after the event, as FreeSWITCH does."""
         self.hangup(cause)
         self.set("sip_hangup_disposition", disposition)
 
     def bonded(self) -> Channel | None:
-        """The leg that this one belongs to: its caller while it rings, its partner in a bridge."""
+        """Return the leg that this one belongs to: its caller while it rings, its partner in a bridge."""
         uuid = self.get("signal_bond") or self.get("originate_signal_bond")
         return self.switch.locate(uuid) if uuid else None
 
     def _finish(self) -> None:
-        """CS_HANGUP, CS_REPORTING, CS_DESTROY."""
+        """Go through CS_HANGUP, CS_REPORTING and CS_DESTROY."""
         if self._finished:
             return
         self._finished = True
@@ -198,7 +198,7 @@ class Channel(Execution):
         self.release()
 
     def release(self) -> None:
-        """CS_DESTROY, as soon as no socket lingers on the channel: until then it is still shown."""
+        """Enter CS_DESTROY, unless a socket lingers on the channel; until then it is still shown."""
         if not self.reported or self.pins or self.state == State.DESTROY:
             return
         self.state = State.DESTROY
@@ -210,7 +210,7 @@ class Channel(Execution):
     # -- running an application -------------------------------------------------------------------------
 
     def execute(self, app: str, data: str = "") -> bool:
-        """Run one application to its end; false if the switch would not run it."""
+        """Run one application to its end; False if the switch would not run it."""
         interface = self.switch.applications.get(app.lower())
         if self.down and not (interface and interface.zombie):
             self.set("app_uuid", None)
@@ -260,7 +260,7 @@ class Channel(Execution):
     # -- the channel's greenlet -------------------------------------------------------------------------
 
     def launch(self) -> None:
-        """Let the channel's greenlet run, if it does not."""
+        """Start the channel's greenlet, unless it runs."""
         if not self._running:
             self._running = True
             gevent.spawn(self._thread)
@@ -285,7 +285,7 @@ class Channel(Execution):
                     self.transferring = False
                     self.parse_events()
                     if self.state == state and (not self.private or self.event_lock):
-                        # Nothing to do until a command or a hang-up comes.
+                        # Nothing to do until the next command or the hang-up.
                         self._running = False
                         return
         except BaseException as error:
@@ -323,7 +323,7 @@ class Channel(Execution):
             self.hangup()
 
     def _flip_caller_id(self) -> None:
-        """A leg that we dialled is a caller like any once it runs a dialplan: the far party's number is its own."""
+        """Swap caller and callee of a leg that the switch dialled, because in a dialplan it is a caller."""
         if self.get("channel_cid_flipped"):
             return
         profile = self.profile
@@ -335,7 +335,7 @@ class Channel(Execution):
         self.set("channel_cid_flipped", "yes")
 
     def transfer(self, extension: str, dialplan: str = "", context: str = "") -> None:
-        """Send the channel to an extension, out of whatever it does. Safe from anywhere."""
+        """Send the channel to an extension, whatever it is doing. Can be called from any greenlet."""
         if self.down:
             return
         history = f"{int(time.time())}:{self.switch.make_uuid()}:bl_xfer:{extension}"
@@ -357,7 +357,7 @@ class Channel(Execution):
         self.move(State.ROUTING)
 
     def move(self, state: State, *, keep: bool = False) -> None:
-        """Leave what runs and go on in another state; with ``keep`` the dialplan's rest stays for later."""
+        """Stop what runs and go on in another state. ``keep``: keep the rest of the dialplan for later."""
         self.state = state
         self.transferring = True
         if not keep:
@@ -369,7 +369,7 @@ class Channel(Execution):
     # -- what the far end hears ------------------------------------------------------------------------------
 
     def tones(self) -> Tones:
-        """The frequencies (Hz) that reach this leg's far end now."""
+        """Return the frequencies (Hz) that reach this leg's far end now."""
         if self.down or not self.media_ready:
             return set()
         if self.heard:
@@ -379,7 +379,7 @@ class Channel(Execution):
         return set()
 
     def schedule(self, when: str, name: str, function: Callable[..., object], *args: object) -> int:
-        """Have something done to the channel later; ``sched_del`` of its UUID takes it back."""
+        """Schedule something for the channel, which ``sched_del`` of its UUID cancels; return the task's number."""
         number = self.switch.scheduler.add(when, self.uuid, name, function, *args)
         self.set("last_sched_id", str(number))
         return number

@@ -1,7 +1,7 @@
-"""What runs on a leg: applications, the commands that wait for it, and its digits.
+"""Run applications on a leg, the commands that are queued for it, and its digits.
 
-What a command may do to a running application — commands run inside it, break it, wait behind an ``event-lock`` —
-follows the switch's own loop: applications call `Execution.idle`, which runs queued commands first.
+Commands run inside a running application, break it, or wait behind an ``event-lock``, as in the switch's own loop:
+applications call `Execution.idle`, which runs queued commands first.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Execution(LegState):
         super().__init__(switch, uuid, name, direction, profile, endpoint)
         self.sleeper = Sleeper(switch.tick)
         self.watcher: Sleeper | None = None
-        """Whoever waits for this leg: the bridge or the originate that dialled it."""
+        """The bridge or originate that waits for this leg."""
         self.private: deque[Command] = deque()
         self.queued_events: deque[Event] = deque()
         self.digits: deque[Dtmf] = deque()
         self.digits_dialed: list[str] = []
         self.listener: Door | None = None
-        # Flags of the original, by their meaning
+        # FreeSWITCH's channel flags
         self.controlled = False
         self.parked = False
         self.breaking = False
@@ -51,11 +51,11 @@ class Execution(LegState):
         self._running = False
         self._finished = False
 
-    # -- what is above ---------------------------------------------------------------------------------
+    # -- for subclasses --------------------------------------------------------------------------------
 
     @abstractmethod
     def launch(self) -> None:
-        """Let the channel's greenlet run, if it does not."""
+        """Start the channel's greenlet, unless it runs."""
 
     @abstractmethod
     def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
@@ -68,7 +68,7 @@ class Execution(LegState):
     # -- hooks ------------------------------------------------------------------------------------------
 
     def execute_on(self, variable: str) -> None:
-        """Run what ``execute_on_…`` variables ask for: all that begin with the name."""
+        """Run what the ``execute_on_…`` variables whose names start with ``variable`` ask for."""
         if not self._hooked:
             return
         for name, value in self.variables():
@@ -76,7 +76,7 @@ class Execution(LegState):
                 self.run_inline(value)
 
     def run_inline(self, value: str) -> None:
-        """``app data`` or ``app:data`` now if it cannot block, ``app::data`` from the channel's own greenlet."""
+        """Run ``app data`` or ``app:data`` now if it can't block; ``app::data`` in the channel's own greenlet."""
         found = re.search(r" |::?", value)
         separator = found[0] if found else " "
         app, _, data = value.partition(separator)
@@ -95,13 +95,13 @@ class Execution(LegState):
                 gevent.spawn(self.switch.api_text, command, argument)
 
     def wake(self) -> None:
-        """Something changed: let this channel's loop, and whoever waits for the leg, look."""
+        """Wake this channel's loop and the greenlet that waits for the leg, because something changed."""
         self.sleeper.wake()
         if self.watcher is not None:
             self.watcher.wake()
 
     def stop_playing(self, *, flush: bool = False) -> None:
-        """``uuid_break``: end what plays; with ``flush`` drop the commands that wait, too."""
+        """Stop what plays, as ``uuid_break`` does. ``flush``: also drop queued commands."""
         if flush:
             self.private.clear()
         if self.broadcast:
@@ -112,7 +112,7 @@ class Execution(LegState):
     # -- commands from event sockets ----------------------------------------------------------------------
 
     def queue_command(self, command: Command) -> None:
-        """Have a command run by the channel, at its next frame."""
+        """Queue a command, which the channel runs at its next frame."""
         if self._finished:
             return
         self.private.append(command)
@@ -121,7 +121,7 @@ class Execution(LegState):
             self.launch()
 
     def parse_events(self) -> None:
-        """Run the queued commands, unless one that locked the channel still runs."""
+        """Run the queued commands, unless a running one has locked the channel."""
         if self._stack > 100:
             return
         self._stack += 1
@@ -133,12 +133,12 @@ class Execution(LegState):
             self._stack -= 1
 
     def parse_event(self, command: Command) -> bool:
-        """Run one command; false if it left a break behind, which ends the round."""
+        """Run one command; False if it left a break behind, which ends the round."""
         call_command = (command.get("call-command") or "").lower()
         if not call_command:
             return True
         lock = strings.true(command.get("event-lock"))
-        # A channel parked without audio takes its commands by another way, which fires no event.
+        # FreeSWITCH runs the commands of a channel that is parked without audio elsewhere, and fires no event.
         silent = self.parked and not self.media_ready
         self.event_lock += lock
         try:
@@ -177,7 +177,7 @@ class Execution(LegState):
             began = time.monotonic()
             if not self.execute(app, data):
                 break
-            # Less than half a second: a loop would spin.
+            # An application that took less than half a second isn't repeated: the loop would spin.
             if not self.ready or self.stop_broadcast or time.monotonic() - began < 0.5:
                 break
         self.set("current_loop", None)
@@ -191,9 +191,9 @@ class Execution(LegState):
     # -- applications -------------------------------------------------------------------------------------
 
     def idle(self, deadline: float | None) -> float:
-        """One round of an application's loop: run queued commands, or sleep till something happens.
+        """Run one round of an application's loop: run queued commands, or sleep until something happens.
 
-        Seconds that the commands took: what plays meanwhile does not go on.
+        Return the seconds that the commands took, by which a playback is delayed.
         """
         if self.private and not self.event_lock:
             began = time.monotonic()
@@ -205,7 +205,7 @@ class Execution(LegState):
         return 0.0
 
     def wait_for(self, condition: Callable[[], object], seconds: float | None = None) -> bool:
-        """Idle until a condition holds or the channel is not ready any more."""
+        """Idle until a condition holds or the channel isn't ready any more."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while not condition():
             if not self.ready or (deadline is not None and time.monotonic() >= deadline):
@@ -214,7 +214,7 @@ class Execution(LegState):
         return True
 
     def park(self) -> None:
-        """Do nothing but what commands say, till the socket lets go, a transfer, or the end."""
+        """Run only commands, until the socket closes, a transfer, or the hang-up."""
         if self.controlled or self.down:
             return
         self.controlled = self.parked = True
@@ -240,7 +240,7 @@ class Execution(LegState):
         self.fire("CHANNEL_UNPARK")
 
     def drain_events(self, *, fire: bool = False) -> None:
-        """Events sent to this session that its socket did not divert: a parked channel fires them to all."""
+        """Take events that were sent to this session and not diverted; a parked channel fires them to all listeners."""
         while self.queued_events and not self.divert_events:
             event = self.queued_events.popleft()
             if fire:
@@ -250,7 +250,7 @@ class Execution(LegState):
     # -- digits -------------------------------------------------------------------------------------------
 
     def queue_digit(self, digit: str, duration: int = 2000, source: str = "RTP") -> None:
-        """A digit from the far end: to the bound actions if there are any, else to the application."""
+        """Take a digit from the far end: to the bindings if there are any, else to the application."""
         if self.down:
             return
         if self.machine is not None:
@@ -259,7 +259,7 @@ class Execution(LegState):
         self.accept_digit(digit, duration, source)
 
     def accept_digit(self, digit: str, duration: int = 2000, source: str = "RTP") -> None:
-        """A digit that no bound action took."""
+        """Take a digit that no binding took."""
         sensitive = self.true("sensitive_dtmf")
         if not sensitive:
             self.switch.log.info("RECV DTMF %s:%d", digit, duration)
@@ -267,7 +267,7 @@ class Execution(LegState):
         self.wake()
 
     def dequeue_digit(self) -> Dtmf | None:
-        """The next digit for whoever reads now: this, not the key's press, is what fires the DTMF event."""
+        """Return the next digit. Reading it, not pressing the key, fires the DTMF event."""
         if not self.digits:
             return None
         dtmf = self.digits.popleft()
@@ -287,7 +287,7 @@ class Execution(LegState):
         return dtmf
 
     def queue_event(self, event: Event) -> None:
-        """An event for this session alone; with ``divert_events`` its socket gets it."""
+        """Queue an event for this session only. With ``divert_events``, its socket gets it."""
         self.queued_events.append(event)
         if len(self.queued_events) > 10_000:
             self.queued_events.popleft()

@@ -1,4 +1,4 @@
-"""The state of a leg: who it is, how far it has come, and the events that say so."""
+"""The state of a leg: its identity, its progress, and the events that report them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PROFILE_FIELDS = frozenset(
 
 
 class LegState(Variables):
-    """A leg's variables, profile, flags and states. What runs on it is `Execution`'s."""
+    """A leg's variables, profile, flags and states. `Execution` runs things on it."""
 
     def __init__(
         self, switch: Board, uuid: str, name: str, direction: str, profile: CallerProfile, endpoint: Endpoint
@@ -57,26 +57,26 @@ class LegState(Variables):
         self.ring_ready = self.early_media = self.answered = False
         self.hangup_cause: str | None = None
         self.other: tuple[str, CallerProfile] | None = None
-        """``originator`` or ``originatee``, and the other leg's profile as it was when they met."""
+        """``originator`` or ``originatee``, and the other leg's profile at the time they were joined."""
         self.partner: Leg | None = None
         """The leg that this one is bridged with."""
         self.hit_dialplan = direction == "inbound"
         self.bare = False
-        """Nothing is known of the caller yet."""
+        """The caller isn't known yet."""
         self.machine: DigitMachine | None = None
         self.recordings: dict[str, Recording] = {}
         self.applications: list[Executed] = []
         self.hold_record: list[list[int]] = []
-        # Flags of the original, by their meaning
+        # FreeSWITCH's channel flags
         self.transferring = False
         self.holding = False
         self.originating = False
         self.bridge_originator = False
         self.no_cdr = False
         self.detects_dtmf = False
-        """``start_dtmf``: an in-band detector listens."""
+        """``start_dtmf`` has started the in-band detector."""
 
-    # -- what is above ---------------------------------------------------------------------------------
+    # -- for subclasses --------------------------------------------------------------------------------
 
     @abstractmethod
     def execute_on(self, variable: str) -> None:
@@ -88,12 +88,12 @@ class LegState(Variables):
 
     @abstractmethod
     def wake(self) -> None:
-        """Something changed: let this channel's loop, and whoever waits for the leg, look."""
+        """Wake this channel's loop and the greenlet that waits for the leg, because something changed."""
 
-    # -- variables of other places ----------------------------------------------------------------------
+    # -- variables from elsewhere ----------------------------------------------------------------------
 
     def lookup(self, name: str) -> str | None:
-        """A variable as ``${name}`` finds it: of the channel, of its profile, or of the switch."""
+        """Return a variable as ``${name}`` finds it: the channel's, its profile's, or the switch's."""
         value = self.get(name)
         if value is None:
             value = self._profile_field(name)
@@ -109,7 +109,7 @@ class LegState(Variables):
         return None
 
     def expand(self, value: str) -> str:
-        """``${…}`` in an argument."""
+        """Expand ``${…}`` in an argument."""
         return strings.expand(value, self.lookup, self.switch.api_text)
 
     # -- events ---------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class LegState(Variables):
         return headers
 
     def headers(self, variables: bool) -> Headers:
-        """The channel's part of an event."""
+        """Return the channel's part of an event."""
         headers = self._basic() + ([] if self.bare else self.profile.headers("Caller"))
         if self.other:
             headers.append(("Other-Type", self.other[0]))
@@ -158,7 +158,7 @@ class LegState(Variables):
         return headers
 
     def rendered(self, variables: bool) -> str:
-        """`headers` as text, from what is kept."""
+        """Return `headers` as text, from cached parts."""
         parts = [f"{name}: {url_encode(value)}\n" for name, value in self._basic()]
         if not self.bare:
             parts.append(self.profile.rendered("Caller"))
@@ -181,12 +181,12 @@ class LegState(Variables):
 
     @property
     def down(self) -> bool:
-        """Hung up, though perhaps not yet gone."""
+        """It has hung up, though it may still exist."""
         return self.state >= State.HANGUP
 
     @property
     def ready(self) -> bool:
-        """Up, and no transfer is about to take it elsewhere."""
+        """It is up, and not about to be transferred."""
         return not self.down and not self.transferring
 
     @property
@@ -195,12 +195,12 @@ class LegState(Variables):
         return (self.answered or self.early_media) and not self.down
 
     def enter(self, state: State) -> None:
-        """Run in a state."""
+        """Enter a state and run in it."""
         self.state = state
         self.run_state(state)
 
     def run_state(self, state: State) -> None:
-        """Note the state as the running one, with its event."""
+        """Make a state the running one, with its event."""
         self.running_state = state
         if self.direction == "inbound" and state < State.HANGUP:
             if state == State.ROUTING:
@@ -212,7 +212,7 @@ class LegState(Variables):
         self.fire("CHANNEL_STATE")
 
     def set_call_state(self, call_state: str) -> None:
-        """RINGING, ACTIVE, …; HANGUP is for good."""
+        """Set the call state (RINGING, ACTIVE, …). HANGUP can't be left."""
         if self.call_state in (call_state, "HANGUP") and call_state != "DOWN":
             return
         original, self.call_state = self.call_state, call_state
@@ -223,7 +223,7 @@ class LegState(Variables):
         self.fire("CHANNEL_CALLSTATE", before)
 
     def mark_ring_ready(self) -> None:
-        """The far end rings."""
+        """Note that the far end rings."""
         if self.ring_ready or self.answered or self.down:
             return
         self.ring_ready = True
@@ -237,7 +237,7 @@ class LegState(Variables):
         self.wake()
 
     def mark_pre_answered(self) -> None:
-        """Early media flows."""
+        """Note that early media flows."""
         if self.early_media or self.answered or self.down:
             return
         self.early_media = True
@@ -252,7 +252,7 @@ class LegState(Variables):
         self.wake()
 
     def mark_answered(self) -> None:
-        """The call is up."""
+        """Note that the call was answered."""
         if self.answered or self.down:
             return
         self.profile.stamp("answered", microseconds())
@@ -267,7 +267,7 @@ class LegState(Variables):
         self.wake()
 
     def _stamp_originator(self, what: str, when: int) -> None:
-        """A callee's progress is its caller's too."""
+        """Set a time of a callee on its caller too."""
         if self.other and self.other[0] == "originator":
             self.other[1].stamp(what, when)
             caller = self.switch.channels.get(self.other[1].uuid)
@@ -277,7 +277,7 @@ class LegState(Variables):
     # -- answering a caller -----------------------------------------------------------------------------
 
     def answer(self) -> None:
-        """The ``answer`` of an inbound leg, or of one that was originated and is up already."""
+        """Answer an inbound leg, or one that was originated and has early media."""
         if self.answered or self.down:
             return
         if self.direction == "inbound":
@@ -285,7 +285,7 @@ class LegState(Variables):
         self.mark_answered()
 
     def pre_answer(self) -> None:
-        """Early media for an inbound leg."""
+        """Give an inbound leg early media."""
         if self.media_ready or self.down:
             return
         if self.direction == "inbound":
@@ -293,7 +293,7 @@ class LegState(Variables):
         self.mark_pre_answered()
 
     def ring(self) -> None:
-        """Ringing for an inbound leg."""
+        """Tell an inbound leg that the callee rings."""
         if self.ring_ready or self.media_ready or self.down:
             return
         if self.direction == "inbound":
@@ -303,7 +303,7 @@ class LegState(Variables):
     # -- holding --------------------------------------------------------------------------------------
 
     def mark_hold(self, on: bool) -> None:
-        """The far end put us on hold, or took us off."""
+        """Note that the far end put the switch on hold, or took it off."""
         if self.holding == on or (self.down and on):
             return
         self.holding = on
@@ -325,7 +325,7 @@ class LegState(Variables):
             self.set_call_state("ACTIVE")
 
     def _hold_music(self, on: bool) -> None:
-        """What the other party hears meanwhile: the switch plays to it, as an application of its own."""
+        """Start or stop the music that the other party hears, which is an application of its own."""
         partner = self.partner
         if partner is None or partner.down:
             return
@@ -338,7 +338,7 @@ class LegState(Variables):
             partner.stop_playing()
 
     def drop_recording(self, recording: object) -> None:
-        """A recording has stopped."""
+        """Drop a recording that has stopped."""
         for name, running in list(self.recordings.items()):
             if running is recording:
                 del self.recordings[name]

@@ -10,7 +10,7 @@ L16 = ("L16", "8000", "128000")
 
 
 class LoopbackEnd:
-    """One end; what is told to it happens to the other."""
+    """One end, which passes what the switch tells it to the other."""
 
     kind = "loopback"
 
@@ -23,41 +23,41 @@ class LoopbackEnd:
         return None if peer is None or peer.down else peer
 
     def ring(self) -> None:
-        """The inner leg rings: so does the outer."""
+        """The inner leg rings, so the outer does too."""
         if peer := self._peer():
             peer.mark_ring_ready()
 
     def progress(self) -> None:
-        """The inner leg has early media: so has the outer."""
+        """The inner leg has early media, so the outer has it too."""
         if peer := self._peer():
             peer.mark_pre_answered()
 
     def answer(self) -> None:
-        """The inner leg answers: the outer is answered, first."""
+        """The inner leg answers, and the outer before it."""
         if peer := self._peer():
             peer.mark_answered()
 
     def respond(self, status: int, reason: str) -> None:
-        """Nobody here understands a SIP response."""
+        """Ignored: a loopback has no SIP."""
 
     def hangup(self, cause: str) -> None:
-        """One end goes, the other with it."""
+        """End the other leg with this one."""
         if self.channel is not None:
             self.channel.set("is_loopback", "1")
         if peer := self._peer():
             peer.hangup(cause)
 
     def digit(self, digit: str) -> None:
-        """A digit to the far end comes out of the other leg."""
+        """Pass a digit to the other leg."""
         if peer := self._peer():
             peer.queue_digit(digit, 2000, "APP")
 
     def hold(self, on: bool) -> None:
-        """No music for oneself."""
+        """Ignored: a loopback plays no music to itself."""
 
 
 def dial(switch: Switchboard, data: str, uuid: str, profile: CallerProfile, given: bool) -> tuple[Channel | None, str]:
-    """The outer leg; the inner one begins with `start`. ``given``: the UUID is the dial string's."""
+    """Create the outer leg. `start` creates the inner one. ``given``: the dial string gave the UUID."""
     extension, _, rest = data.partition("/")
     context, _, dialplan = rest.partition("/")
     profile.destination_number = extension
@@ -80,7 +80,7 @@ def dial(switch: Switchboard, data: str, uuid: str, profile: CallerProfile, give
         ("write_codec", "L16"),
         ("write_rate", "8000"),
         ("channel_name", channel.name),
-        # An ``origination_uuid`` is given to the leg when it is made already.
+        # FreeSWITCH sets these last if the dial string has an ``origination_uuid``.
         *(identity if given else []),
     ):
         channel.set(name, value)

@@ -1,4 +1,4 @@
-"""Audio without audio: how long a file or tone lasts, which frequencies it has, and WAV files written."""
+"""Simulated audio: the length and frequencies of files and tones, and WAV files of recordings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RATE = 8000
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """What a playback plays: one round's length, its tones, and how often (-1: for ever)."""
+    """The length of one round of a playback, its tones, and how often it is played (-1: for ever)."""
 
     seconds: float
     tones: frozenset[int] = frozenset()
@@ -32,7 +32,7 @@ _TONE = re.compile(r"%\(([^)]*)\)")
 
 @lru_cache(maxsize=512)
 def tone_stream(spec: str) -> Sound:
-    """The length and frequencies of a TGML string such as ``%(2000,4000,440,480);loops=2``."""
+    """Read the length and frequencies of a TGML string such as ``%(2000,4000,440,480);loops=2``."""
     loops = 1
     match = re.search(r"loops=(-?\d+)", spec)
     if match:
@@ -52,7 +52,7 @@ def tone_stream(spec: str) -> Sound:
 
 
 def sound(path: str, sounds: Path | None = None) -> Sound | None:
-    """What a playback argument stands for; None if there is no such file."""
+    """Read a playback's argument; None if the file doesn't exist."""
     path = re.sub(r"^\{[^}]*\}", "", path)
     if path.startswith("file_string://"):
         parts = [sound(part, sounds) for part in path[len("file_string://") :].split("!")]
@@ -88,7 +88,7 @@ def _wav(path: str, changed: int, size: int) -> Sound | None:
 
 
 def _strongest(file: wave.Wave_read) -> frozenset[int]:
-    """The tone of a file that is one (tests play such): its zero crossings in the first fifth of a second."""
+    """Return the frequency of a file with a single tone, from the zero crossings of its first fifth of a second."""
     rate = file.getframerate() or RATE
     if file.getsampwidth() != 2 or file.getnchannels() != 1:
         return frozenset()
@@ -103,7 +103,7 @@ RINGBACKS = {"us-ring": (440, 480), "uk-ring": (400, 450), "za-ring": (400, 33),
 
 
 def ringback_tones(value: str) -> set[int]:
-    """What a ``ringback`` variable sounds like: TGML, a ``tone_stream``, a file or a name."""
+    """Return the tones of a ``ringback`` variable: TGML, a ``tone_stream``, a file or a name."""
     if value.startswith("%("):
         return set(tone_stream(value).tones)
     found = sound(value)
@@ -111,10 +111,10 @@ def ringback_tones(value: str) -> set[int]:
 
 
 class Recording:
-    """A ``record_session``: the file grows in the mind only and is written when the recording stops.
+    """A ``record_session``, whose file is written when the recording stops.
 
-    Each channel of a stereo file gets the tone that its side sent at the end, or silence, so that a test
-    which reads the file finds who was on which side.
+    Each channel of a stereo file has the tone that its side sent, or silence, so that a test can read from the file
+    which party was on which side.
     """
 
     def __init__(self, channel: Leg, path: str, limit: float | None) -> None:
@@ -144,7 +144,7 @@ class Recording:
         return [("Media-Bug-Function", "session_record"), ("Media-Bug-Target", self.path)]
 
     def watch(self) -> None:
-        """Note what is heard from now on; called whenever the call's shape changes."""
+        """Note the tones from now on. Called whenever the audio between legs changes."""
         switch = self.channel.switch
         own = min(switch.tones_from(self.channel), default=0)
         heard = min(self.channel.tones(), default=0)
@@ -153,7 +153,7 @@ class Recording:
             self._spans.append(span)
 
     def stop(self) -> None:
-        """Write the file and say so."""
+        """Write the file and fire the events."""
         if self._stopped:
             return
         self._stopped = True

@@ -1,4 +1,4 @@
-"""The caller profile: who calls whom, and the times of the leg, as events and CDRs show them."""
+"""The caller profile: the parties and the times of a leg, as events and CDRs show them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMES = (
 
 @dataclass
 class Times:
-    """Microseconds since the epoch; 0: it has not happened."""
+    """Microseconds since the epoch; 0 if it hasn't happened."""
 
     profile_created: int = 0
     created: int = 0
@@ -40,7 +40,7 @@ class Times:
 
 @dataclass
 class CallerProfile:
-    """Change attributes freely, then call `touch`: the headers' text is kept until then."""
+    """Call `touch` after changing attributes: until then the headers' cached text is used."""
 
     direction: str = "inbound"
     logical_direction: str = "inbound"
@@ -70,7 +70,7 @@ class CallerProfile:
     _text: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def touch(self) -> None:
-        """An attribute changed."""
+        """Drop the cached text, because an attribute changed."""
         self._text.clear()
 
     def stamp(self, what: str, when: int) -> None:
@@ -79,11 +79,11 @@ class CallerProfile:
         self._text.clear()
 
     def clone(self) -> CallerProfile:
-        """A copy with its own times: how the other leg looked at that moment."""
+        """Return a copy with its own times: a snapshot."""
         return replace(self, times=replace(self.times), _text={})
 
     def headers(self, prefix: str) -> list[tuple[str, str]]:
-        """The headers under a prefix: ``Caller``, ``Channel``, ``Other-Leg``."""
+        """Return the headers under a prefix: ``Caller``, ``Channel`` or ``Other-Leg``."""
         name, number = self.caller_id_name, self.caller_id_number
         pairs = (
             ("Direction", self.direction),
@@ -92,7 +92,7 @@ class CallerProfile:
             ("Dialplan", self.dialplan),
             ("Caller-ID-Name", name),
             ("Caller-ID-Number", number),
-            # Shown only beside a present one, as FreeSWITCH does.
+            # FreeSWITCH shows these only if the current ones are present.
             ("Orig-Caller-ID-Name", self.orig_caller_id_name if name else ""),
             ("Orig-Caller-ID-Number", self.orig_caller_id_number if number else ""),
             ("Callee-ID-Name", self.callee_id_name),
@@ -117,7 +117,7 @@ class CallerProfile:
         return headers
 
     def rendered(self, prefix: str) -> str:
-        """The headers' text, escaped."""
+        """Return the headers' text, escaped."""
         text = self._text.get(prefix)
         if text is None:
             text = "".join(f"{name}: {url_encode(value)}\n" for name, value in self.headers(prefix))

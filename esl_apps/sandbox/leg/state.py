@@ -1,4 +1,4 @@
-"""A leg's states, and the small values that it keeps."""
+"""A leg's states, and small values of a leg."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class State(IntEnum):
     REPORTING = 11
     DESTROY = 12
     NONE = 13
-    """Only as what runs: the leg is made, nothing runs it yet."""
+    """Only as a running state: nothing runs the leg yet."""
 
 
 Tones = set[int]
@@ -52,5 +52,5 @@ class Executed:
 
 
 def microseconds() -> int:
-    """Now, in the switch's unit."""
+    """Return the current time in the switch's unit."""
     return int(time.time() * 1_000_000)

@@ -1,4 +1,4 @@
-"""Channel variables: a list in the order in which they were set, found in any case, and their text in events."""
+"""Channel variables: kept in the order in which they were set, found in any case, with their text in events."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ class Variables:
     def __init__(self) -> None:
         self._variables: dict[str, tuple[str, str]] = {}
         self._lines: dict[str, str] = {}
-        """The variables' lines in events, as far as they were needed; in no order."""
+        """Cached lines of variables in events, in no order."""
         self._variables_text: str | None = None
         self._hooked = False
         """Some ``execute_on_…`` or ``api_on_…`` variable is set."""
 
     def get(self, name: str) -> str | None:
-        """A channel variable, in any case."""
+        """Return a channel variable; the name's case doesn't matter."""
         found = self._variables.get(name.lower())
         return found[1] if found else None
 
     def set(self, name: str, value: str | None) -> None:
-        """Set a variable, to the end of the list as the switch does; None removes it."""
+        """Set a variable, which moves to the end of the list as in the switch; None removes it."""
         key = name.lower()
         existed = self._variables.pop(key, None)
         if value:
@@ -40,27 +40,27 @@ class Variables:
         self._variables_text = None
 
     def push(self, name: str, value: str) -> None:
-        """Add to a variable that is a list."""
+        """Append to a variable that is a list."""
         old = self.get(name)
         if old is None:
             self.set(name, value)
             return
-        # A list keeps its place.
+        # A list keeps its position.
         value = (old if old.startswith("ARRAY::") else f"ARRAY::{old}") + f"|:{value}"
         self._variables[name.lower()] = (name, value)
         self._lines.pop(name.lower(), None)
         self._variables_text = None
 
     def variables(self) -> list[tuple[str, str]]:
-        """All variables in order."""
+        """Return all variables in order."""
         return list(self._variables.values())
 
     def true(self, name: str) -> bool:
-        """Whether a variable says yes."""
+        """Whether a variable is true."""
         return strings.true(self.get(name))
 
     def variables_text(self) -> str:
-        """All variables as lines of an event, kept until one changes."""
+        """Return all variables as lines of an event, cached until one changes."""
         if self._variables_text is None:
             lines = self._lines
             for key, (name, value) in self._variables.items():

@@ -1,4 +1,4 @@
-"""An INVITE that a phone sends: whose number the switch believes, and the variables that it brings."""
+"""An INVITE that a phone sends: the number that the switch believes, and the variables that it sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IDENTITIES = ("p-preferred-identity", "p-asserted-identity", "remote-party-id")
 
 
 class Invite:
-    """An incoming INVITE: whose number the switch believes, and its variables."""
+    """An incoming INVITE: the number that the switch believes, and its variables."""
 
     def __init__(self, switch: Switchboard, user: str, outside: bool, number: str, headers: dict[str, str]) -> None:
         """``user``: the phone's own number."""
@@ -26,7 +26,7 @@ class Invite:
         self.user = user
         self.number = number
         given = self.given = {name.lower(): value for name, value in headers.items()}
-        # As FreeSWITCH reads them: from anybody.
+        # FreeSWITCH believes these headers from any caller.
         self.from_user, self.from_name = address(given.get("from", ""), user)
         asserted = next((given[name] for name in _IDENTITIES if given.get(name)), "")
         self.caller_number, self.caller_name = self.from_user, self.from_name or self.from_user
@@ -40,7 +40,7 @@ class Invite:
         self.registered = not outside
 
     def variables(self, channel: Channel, profile_name: str) -> None:
-        """Set what sofia sets, in its order."""
+        """Set the variables that sofia sets, in its order."""
         port = str(20000 + strings.number(self.user) % 10000)
         tag = new_tag()
         for name, value in (
@@ -62,7 +62,7 @@ class Invite:
                 channel.set(name, value)
 
     def _arrival(self, channel: Channel, port: str) -> Pairs:
-        """Which channel it is, and where the message came from."""
+        """The variables of the channel and of the message's source."""
         user = self.from_user
         return [
             ("direction", "inbound"),
@@ -87,12 +87,12 @@ class Invite:
         ]
 
     def _registration(self) -> Pairs:
-        """What the directory says of a caller who is registered."""
+        """The variables of a registered caller, from the directory."""
         auth = self.user
         return [
             ("sip_authorized", "true"),
-            # FreeSWITCH pours the headers of an inner event into the variables of registered callers: a
-            # trap for whoever looks for ``Event-Name`` too loosely.
+            # FreeSWITCH copies the headers of an internal event into the variables of registered callers: a trap
+            # for code that searches for ``Event-Name`` too loosely.
             *self.switch.bus.stamp(Event("REQUEST_PARAMS"), ("sofia.c", "sofia_handle_sip_i_invite", 10735)).head,
             ("sip_number_alias", auth),
             ("sip_auth_username", auth),
@@ -106,7 +106,7 @@ class Invite:
         ]
 
     def _asserted(self) -> Pairs:
-        """The headers that say who calls."""
+        """The variables of the headers that name the caller."""
         pairs: Pairs = []
         for header, variable in (
             ("remote-party-id", "sip_Remote-Party-ID"),
@@ -117,7 +117,7 @@ class Invite:
             value = self.given.get(header, "")
             if value:
                 if header == "p-asserted-identity":
-                    # Of this one it keeps the user part alone, and of a tel: URI not even its parameters.
+                    # FreeSWITCH keeps only the user part, and drops even the parameters of a tel: URI.
                     value = address(value, "")[0] + parameters(value)
                 pairs.append((variable, value))
                 if header == "remote-party-id":
@@ -127,7 +127,7 @@ class Invite:
         return pairs
 
     def _message(self, port: str, tag: str) -> Pairs:
-        """The headers that every INVITE has."""
+        """The variables of the headers that every INVITE has."""
         number, user = self.number, self.from_user
         shown = f'"{self.from_name}" ' if self.from_name else ""
         return [
@@ -156,7 +156,7 @@ class Invite:
         ]
 
     def _own_headers(self) -> Pairs:
-        """The headers that the caller added."""
+        """The variables of the headers that the caller added."""
         pairs: Pairs = []
         for name, value in self.headers.items():
             lower = name.lower()

@@ -1,8 +1,8 @@
 """Scripted phones: extensions with registrations, and numbers behind a gateway.
 
-A `Dialog` is one call between the switch and one phone. It plays the SIP endpoint to its channel and does
-what the phone's script says; nothing of it is SIP on a wire, but the variables, causes and times are those
-that FreeSWITCH has when a real phone behaves so.
+A `Dialog` is one call between the switch and one phone. It is its channel's SIP endpoint and follows the phone's
+script. It sends no SIP, but the variables, causes and times are those that FreeSWITCH has when a real phone
+behaves like this.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from esl_apps.sandbox.run.sleeper import Handle, later
 from esl_apps.sandbox.wire import causes, strings
 
 DIGIT_SECONDS = 0.1
-"""One key: pressed and let go; it counts at its release."""
+"""Seconds from a key's press to its release, when it counts."""
 GAP_SECONDS = 0.05
 
 
 class Gateway:
-    """A trunk: its name, and a cause with which it fails every call, if it is set to."""
+    """A trunk, with the cause with which it fails every call, if it is set to."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -36,7 +36,7 @@ class Gateway:
 
 
 class Exchange(Switchboard, Protocol):
-    """The switch, as its phones see it."""
+    """The switch, as seen by its phones."""
 
     gateways: dict[str, Gateway]
     extensions: dict[str, Phone]
@@ -44,20 +44,20 @@ class Exchange(Switchboard, Protocol):
     stray_calls: list[Dialog]
 
     def next_call_number(self) -> str:
-        """A number for a phone's call."""
+        """Return a number for a phone's call."""
 
     def call_began(self, dialog: Dialog) -> None:
-        """A phone is in a call."""
+        """Note that a phone's call began."""
 
     def call_ended(self, dialog: Dialog) -> None:
-        """A phone's call is over."""
+        """Note that a phone's call ended."""
 
     def default_script(self, number: str) -> Script | None:
-        """What an outside number does that nobody defined."""
+        """Return the script of an outside number that wasn't defined."""
 
 
 class Phone:
-    """An extension or an outside number, its script and its calls in the order in which they began."""
+    """An extension or an outside number, with its script and its calls, oldest first."""
 
     def __init__(self, switch: Exchange, number: str, *, outside: bool, script: Script | None = None) -> None:
         self.switch = switch
@@ -67,7 +67,7 @@ class Phone:
         self.registrations = 0 if outside else 1
         self.calls: list[Dialog] = []
         self.keep = 10_000
-        """Calls that are remembered: a load run's would fill the memory."""
+        """The most calls to remember: those of a load run would fill the memory."""
 
     def note(self, dialog: Dialog) -> None:
         """Remember a call."""
@@ -76,7 +76,7 @@ class Phone:
             del self.calls[: self.keep // 10]
 
     def contacts(self) -> list[str]:
-        """Dial strings of the phone's registrations."""
+        """Return the dial strings of the phone's registrations."""
         base = 20000 + (strings.number(self.number) % 1000) * 10
         return [f"sofia/internal/sip:{self.number}@127.0.0.1:{base + n};ob" for n in range(self.registrations)]
 
@@ -101,21 +101,21 @@ class Dialog:
         self.ref = switch.next_call_number()
         self.channel: Channel | None = None
         self.uuid: str | None = None
-        """Of a channel that is gone."""
+        """The UUID of a channel that was destroyed."""
         self.received = ""
         """Digits that the other party sent."""
         self.on_hold = False
         self.held = False
         """The switch holds this phone (``uuid_hold``)."""
         self.late_cancel = False
-        """Redirected: the switch ends the leg as if it cancelled it."""
+        """The phone redirected the call, and the switch ends the leg as if it had cancelled it."""
         self.sent_refusal: tuple[int, str] | None = None
         self._timers: list[Handle] = []
 
     # -- the switch calls the phone -------------------------------------------------------------------
 
     def invited(self) -> None:
-        """The INVITE reached the phone: do as the script says."""
+        """Follow the script: the INVITE has reached the phone."""
         script, leg = self.script, self.leg
         leg.started_at = time.time()
         if script.reject is not None:
@@ -137,7 +137,7 @@ class Dialog:
 
     @property
     def ended(self) -> bool:
-        """The dialog is over."""
+        """Whether the call has ended."""
         return self.leg.ended_at is not None
 
     def _ring(self) -> None:
@@ -162,12 +162,12 @@ class Dialog:
         self.switch.shape_changed(channel)
 
     def pick_up(self) -> None:
-        """Answer a call that rings, whenever its script would have."""
+        """Answer a ringing call now, whatever its script says."""
         if self.leg.direction == "in" and self.leg.answered_at is None:
             self._answer()
 
     def reject(self, status: int) -> None:
-        """Refuse a call that rings with this SIP status."""
+        """Refuse a ringing call with this SIP status."""
         if self.leg.direction == "in" and self.leg.answered_at is None:
             self.script = replace(self.script, reject=status)
             self._refuse()
@@ -214,7 +214,7 @@ class Dialog:
         channel.hangup(cause)
 
     def _redirected(self, channel: Channel, contact: str) -> None:
-        """A 3xx: fatal if the dial string says so, else the *caller* goes to the redirector's number."""
+        """Handle a 3xx: the leg fails if the dial string says so, else the *caller* goes to the redirector's number."""
         address = contact.strip("<>").removeprefix("sip:")
         if "@" not in address:
             address += "@127.0.0.1"
@@ -229,7 +229,7 @@ class Dialog:
             ("proto_specific_hangup_cause", "sip:302"),
         ):
             channel.set(name, value)
-        # What is left open is closed by a CANCEL, so the leg says.
+        # FreeSWITCH reports such a leg as cancelled.
         self.leg.ended_at, self.late_cancel = None, True
         if channel.true("outbound_redirect_fatal"):
             channel.hangup("REQUESTED_CHAN_UNAVAIL")
@@ -248,7 +248,7 @@ class Dialog:
     # -- the phone calls the switch -------------------------------------------------------------------
 
     def invite_switch(self, headers: dict[str, str], context: str | None) -> None:
-        """Send the INVITE: a channel in the dialplan's context for who calls."""
+        """Send the INVITE, which creates a channel in the dialplan context of the caller."""
         assert self.phone is not None
         switch, phone, number = self.switch, self.phone, self.leg.number
         profile_name = "external" if phone.outside else "internal"
@@ -285,12 +285,12 @@ class Dialog:
     # -- what the switch tells the caller (Endpoint) ---------------------------------------------------
 
     def ring(self) -> None:
-        """A 180 for the phone that dials."""
+        """Send a 180 to the phone that dials."""
         if self.leg.ringing_at is None:
             self.leg.ringing_at = time.time()
 
     def progress(self) -> None:
-        """A 183 for the phone that dials."""
+        """Send a 183 to the phone that dials."""
         if self.leg.early_media_at is None:
             self.leg.early_media_at = time.time()
         if self.channel is not None:
@@ -298,7 +298,7 @@ class Dialog:
             self.channel.set("endpoint_disposition", "EARLY MEDIA")
 
     def answer(self) -> None:
-        """A 200 for the phone that dials; its events say early media first, as FreeSWITCH's do."""
+        """Send a 200 to the phone that dials. The events report early media first, as FreeSWITCH's do."""
         channel = self.channel
         if channel is None or self.ended:
             return
@@ -312,11 +312,11 @@ class Dialog:
         self._connected()
 
     def respond(self, status: int, reason: str) -> None:
-        """This very refusal, with its headers, when the channel ends."""
+        """Send this refusal, with its headers, when the channel ends."""
         self.sent_refusal = (status, reason)
 
     def hangup(self, cause: str) -> None:
-        """The channel ended: tell the phone, if it was not the phone that said so."""
+        """End the phone's call with its channel, unless the phone ended it."""
         channel = self.channel
         if channel is None or self.ended:
             return
@@ -340,7 +340,7 @@ class Dialog:
             for name, value in channel.variables():
                 lower = name.lower()
                 if lower.startswith("sip_rh_"):
-                    # A trailing space makes a second header of one name.
+                    # A trailing space marks a second header of the same name.
                     leg.headers.setdefault(lower[7:].rstrip(" "), []).append(value)
             leg.headers["reason"] = [f'Q.850;cause={causes.q850(cause)};text="{cause}"']
             self._end("far", status)
@@ -355,17 +355,17 @@ class Dialog:
         self.switch.call_ended(self)
 
     def digit(self, digit: str) -> None:
-        """A digit from the other party: the phone notes it."""
+        """Note a digit from the other party."""
         self.received += digit
 
     def hold(self, on: bool) -> None:
-        """A re-INVITE with or without audio."""
+        """Take a re-INVITE with or without audio."""
         self.held = on
 
     # -- what a test does with the phone ---------------------------------------------------------------
 
     def hang_up(self) -> None:
-        """BYE; CANCEL before the answer of a call that the phone made; 603 of one that it got."""
+        """Send a BYE; before the answer, a CANCEL for a call that the phone made, or a 603 for one that it got."""
         channel = self.channel
         if channel is None or self.ended:
             return
@@ -402,7 +402,7 @@ class Dialog:
             self._refuse()
 
     def digits(self, digits: str, method: str = "rfc2833") -> float:
-        """Send DTMF; ``,`` pauses half a second. Seconds until the last is through."""
+        """Send DTMF; ``,`` pauses half a second. Return the seconds until the last digit is through."""
         at = 0.0
         for digit in digits:
             if digit == ",":
@@ -423,7 +423,7 @@ class Dialog:
         channel.queue_digit(digit, 800, "RTP" if method == "rfc2833" else "ENDPOINT")
 
     def set_hold(self, on: bool) -> None:
-        """The phone puts the switch on hold, or takes it off."""
+        """Put the switch on hold, or take it off."""
         channel = self.channel
         if channel is None or self.ended or self.on_hold == on:
             return
@@ -432,7 +432,7 @@ class Dialog:
         self.switch.shape_changed(channel)
 
     def tones(self) -> set[int]:
-        """What this phone sends."""
+        """Return the frequencies that this phone sends."""
         channel = self.channel
         if self.script.tone is None or self.ended or channel is None or self.on_hold:
             return set()
@@ -441,13 +441,13 @@ class Dialog:
         return {self.script.tone}
 
     def hears(self) -> set[int]:
-        """What reaches this phone."""
+        """Return the frequencies that reach this phone."""
         if self.channel is None or self.ended or self.on_hold or self.held:
             return set()
         return self.channel.tones()
 
     def as_json(self) -> dict[str, Any]:
-        """For the control port."""
+        """Return the call for the control port."""
         return {
             "call": self.ref,
             "uuid": self.channel.uuid if self.channel else self.uuid,

@@ -1,4 +1,4 @@
-"""What a phone does when it is called, and what it has seen of its calls."""
+"""A phone's script, and its view of a call."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class Script:
     """How a phone behaves when it is called, and once it is connected. Times are seconds."""
 
     answer_after: float | None = 0.1
-    """From the INVITE to the 200; None: it rings for ever."""
+    """From the INVITE to the 200; None to ring for ever."""
     ring_after: float | None = 0.0
-    """To the 180; None: no 180."""
+    """From the INVITE to the 180; None to send no 180."""
     early_media: bool = False
     """183 with the phone's tone in place of the 180."""
     reject: int | None = None
     """A final SIP status in place of an answer, after ``answer_after`` (None: at once)."""
     redirect: str | None = None
-    """With ``reject`` 302: the Contact."""
+    """The Contact if ``reject`` is 302."""
     hangup_after: float | None = None
     """From the answer to this phone's BYE."""
     tone: int | None = None
@@ -29,11 +29,11 @@ class Script:
     """DTMF sent ``digits_after`` seconds after the answer; ``,`` pauses half a second."""
     digits_after: float = 0.3
     reason: str | None = None
-    """With ``reject``: a Reason header, such as ``Q.850;cause=34``, whose cause counts."""
+    """With ``reject``, a Reason header such as ``Q.850;cause=34``, whose cause counts."""
 
     @staticmethod
     def parse(values: Mapping[str, Any]) -> Script:
-        """A script from JSON; unknown keys are an error that names the known ones."""
+        """Read a script from JSON. :raises ValueError: an unknown key; the message lists the known ones."""
         known = {one.name for one in fields(Script)}
         unknown = set(values) - known
         if unknown:

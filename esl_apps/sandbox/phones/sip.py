@@ -1,4 +1,4 @@
-"""The channel variables that SIP messages bring, and the addresses in them."""
+"""The channel variables that SIP messages set, and the addresses in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PCMU = ("PCMU", "8000", "64000")
 
 
 def address(value: str, default: str) -> tuple[str, str]:
-    """User and display name of a SIP address."""
+    """Read the user and display name of a SIP address."""
     value = value.strip()
     if not value:
         return default, ""
@@ -23,13 +23,13 @@ def address(value: str, default: str) -> tuple[str, str]:
 
 
 def parameters(value: str) -> str:
-    """Those of a sip: address's user part, with their semicolon."""
+    """Return the parameters of a sip: address's user part, with their semicolon."""
     found = re.search(r"sips?:[^@>;]*(;[^@>]*)@", value)
     return found[1] if found else ""
 
 
 def _decode(user: str) -> str:
-    """FreeSWITCH decodes what a user part escapes: ``%0A`` becomes a newline."""
+    """Decode a user part as FreeSWITCH does: ``%0A`` becomes a newline."""
     out: list[str] = []
     index = 0
     while index < len(user):
@@ -55,7 +55,7 @@ def sdp(port: str) -> str:
 
 
 def dialog_variables(channel: Channel) -> None:
-    """What an answer to our INVITE brings."""
+    """Set the variables that a response to the switch's INVITE sets."""
     if channel.get("sip_to_tag"):
         return
     user = channel.get("sip_dialled_user") or channel.profile.callee_id_number
@@ -98,7 +98,7 @@ def dialog_variables(channel: Channel) -> None:
 
 
 def media_variables(channel: Channel) -> None:
-    """What settling on a codec brings."""
+    """Set the variables that the choice of a codec sets."""
     if channel.codec is not None:
         return
     channel.codec = PCMU

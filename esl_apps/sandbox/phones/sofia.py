@@ -13,7 +13,7 @@ from esl_apps.sandbox.wire import causes
 def dial(
     switch: Exchange, data: str, uuid: str, profile: CallerProfile, caller: Channel | None
 ) -> tuple[Channel | None, str]:
-    """A leg to a phone or a gateway, unstarted; None and a cause if it cannot be."""
+    """Create a leg to a phone or a gateway without starting it; None and a cause if that fails."""
     profile_name, _, dest = data.partition("/")
     gateway: Gateway | None = None
     phone: Phone | None = None
@@ -82,7 +82,7 @@ def dial(
 
 
 def unborn(switch: Exchange, profile: CallerProfile) -> None:
-    """A leg that sofia gave up while making it: two events, and no other trace."""
+    """Fire the two events of a leg that sofia gave up while creating it."""
     if switch.bus.wanted("CHANNEL_DESTROY") or switch.bus.wanted("CHANNEL_STATE"):
         leg = Channel(switch, switch.make_uuid(), "N/A", "outbound", profile, Dialog(switch, None, Script(), "in", ""))
         leg.running_state = State.NONE
@@ -100,7 +100,7 @@ def unborn(switch: Exchange, profile: CallerProfile) -> None:
 
 
 def invite(switch: Exchange, leg: Channel, dialog: Dialog) -> None:
-    """Send the INVITE: its variables, and what the phone sees of it."""
+    """Send the INVITE: set the leg's variables and the phone's view of it."""
     profile = leg.profile
     for name, value in (
         ("rtp_use_codec_string", "PCMU,PCMA"),
@@ -122,7 +122,7 @@ def invite(switch: Exchange, leg: Channel, dialog: Dialog) -> None:
     hidden = profile.hide_number
     number = profile.caller_id_number
     shown = dialog.leg
-    # A withheld number stands in From all the same, as on the real switch with a stock gateway.
+    # From has the number even if it is withheld, as on a real switch with a stock gateway.
     shown.caller_number = number
     shown.caller_name = profile.caller_id_name
     display = f'"{shown.caller_name}" ' if shown.caller_name else ""

@@ -1,4 +1,4 @@
-"""mod_json_cdr with a ``log-dir`` and no ``url``: one file a leg."""
+"""mod_json_cdr with a ``log-dir`` and no ``url``: one file per leg."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _profile(profile: CallerProfile) -> dict[str, Any]:
 
 
 def document(channel: Leg) -> dict[str, Any]:
-    """The CDR of a leg in FreeSWITCH's shape: the variables' values are escaped, all else is not."""
+    """Return a leg's CDR in FreeSWITCH's shape: only the variables' values are escaped."""
     times = channel.profile.times
     profile = _profile(channel.profile)
     if channel.other is not None:
@@ -81,7 +81,7 @@ def document(channel: Leg) -> dict[str, Any]:
 
 
 def write(channel: Leg, spool: Path) -> None:
-    """Write it in place, as the module does."""
+    """Write the file in place, as the module does."""
     text = json.dumps(document(channel), ensure_ascii=False, separators=(",", ":"))
     path = spool / f"{channel.uuid}.cdr.json"
     path.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -1,7 +1,7 @@
-"""What the switch saw, one line of JSON a leg that has ended: a witness that no application writes or reads.
+"""One line of JSON per leg that has ended: a witness that no application writes or reads.
 
-Unlike mod_json_cdr's folder it is small, nobody takes lines out of it, and it knows the phone's side too.
-Times are Unix seconds; None where the thing did not happen.
+Unlike mod_json_cdr's folder it is small, lines are never removed from it, and it has the phone's side too.
+Times are Unix seconds; None if the thing didn't happen.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _LONGEST_ARGUMENT = 400
 
 
 class Legs:
-    """The file, appended to. A line is whole once it is there: the switch may be killed."""
+    """Appends to the file. Each line is written at once, because the switch may be killed."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8", errors="surrogateescape", buffering=1)
 
     def write(self, channel: Leg, *, killed: bool = False) -> None:
-        """A leg has ended; or its switch ends now."""
+        """Write the line of a leg that has ended, or whose switch ends now."""
         self._file.write(json.dumps(document(channel, killed=killed), separators=(",", ":")) + "\n")
 
 
 def document(channel: Leg, *, killed: bool = False) -> dict[str, Any]:
-    """One leg. ``killed``: it had not ended when its switch died."""
+    """Return one leg's line. ``killed``: it had not ended when its switch died."""
     times = channel.profile.times
     dialog = channel.endpoint if isinstance(channel.endpoint, Dialog) else None
     variables = dict(channel.variables())

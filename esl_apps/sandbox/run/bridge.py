@@ -1,4 +1,4 @@
-"""Two legs that are joined, until one of them goes; and what a dial that failed means for its caller."""
+"""Bridge two legs until one of them ends, and handle a failed dial."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from esl_apps.sandbox.wire import causes, strings
 
 
 def bridge(caller: Channel, leg: Channel) -> None:
-    """Join two legs until one of them goes, in the caller's greenlet."""
+    """Join two legs until one of them ends, in the caller's greenlet."""
     switch = caller.switch
     caller.bridge_originator, leg.bridge_originator = True, False
     if leg.answered and not caller.answered:
@@ -52,7 +52,7 @@ def bridge(caller: Channel, leg: Channel) -> None:
 
 
 def _exchange(caller: Channel, leg: Channel) -> None:
-    # An unanswered caller is given up after bridge_answer_timeout, in whole seconds.
+    # Give an unanswered caller up after bridge_answer_timeout, in whole seconds.
     seconds = strings.number(caller.get("bridge_answer_timeout"))
     limit = int(time.time()) + seconds + 1 if seconds else None
     shown = False
@@ -60,7 +60,7 @@ def _exchange(caller: Channel, leg: Channel) -> None:
         if leg.answered and not caller.answered:
             caller.answer()
         if not shown and leg.answered and caller.answered:
-            # Each party's display is told whom it talks to.
+            # Send each party the other's number for its display.
             shown = True
             leg.set("last_sent_callee_id_name", leg.profile.caller_id_name)
             leg.set("last_sent_callee_id_number", leg.profile.caller_id_number)
@@ -116,7 +116,7 @@ def _unbridge(caller: Channel, leg: Channel, marks: list[tuple[str, str]]) -> No
 
 
 def _release(leg: Channel) -> None:
-    """The other party of a bridge that ended: parked, transferred, or hung up."""
+    """Park, transfer or hang up the other party of a bridge that ended."""
     if leg.true("park_after_bridge"):
         leg.move(State.PARK)
     elif where := leg.get("transfer_after_bridge"):
@@ -128,7 +128,7 @@ def _release(leg: Channel) -> None:
 
 
 def handle_cause(channel: Channel, cause: str) -> None:
-    """A dial that failed: go on, or hang up with its cause."""
+    """Go on after a failed dial, or hang up with its cause."""
     if channel.down:
         return
     if cause != "ATTENDED_TRANSFER":
@@ -141,6 +141,6 @@ def handle_cause(channel: Channel, cause: str) -> None:
             if proceed and (strings.true(proceed) or any(part.strip().lower() in keys for part in proceed.split(","))):
                 return
         elif cause in ("NO_ANSWER", "NO_USER_RESPONSE", "ORIGINATOR_CANCEL"):
-            # No answer is always a reason to go on.
+            # After no answer the dialplan always goes on.
             return
     channel.hangup(cause)

@@ -1,10 +1,10 @@
-"""How a dial string is taken apart."""
+"""Split dial strings."""
 
 from __future__ import annotations
 
 
 def split(text: str, delimiter: str) -> list[str]:
-    """Alternatives or legs; a delimiter inside ``[…]`` belongs to the variables."""
+    """Split alternatives or legs. A delimiter inside ``[…]`` belongs to the variables."""
     parts: list[str] = []
     start = depth = 0
     quoted = False
@@ -23,7 +23,7 @@ def split(text: str, delimiter: str) -> list[str]:
 
 
 def number_of(data: str) -> str:
-    """What the callee's number looks like: the last part of the address."""
+    """Return the callee's number: the last part of the address."""
     user = data.split("@", maxsplit=1)[0].split(";", maxsplit=1)[0]
     user = user.rsplit("/", 1)[-1]
     return user.removeprefix("sip:")

@@ -1,4 +1,4 @@
-"""Routes, in the shape of the shipped dialplan, and the extension that speaks when no node does."""
+"""Routes like those of the shipped dialplan, and the extension for callers whom no node serves."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ UNAVAILABLE: Actions = [
 
 
 def _filled(data: str, match: re.Match[str]) -> str:
-    """``$1`` and its like, from what an expression found."""
+    """Replace ``$1`` and so on by the expression's groups."""
     return re.sub(r"\$(\d)", lambda digit: match[int(digit[1])] or "", data)
 
 
 @dataclass(frozen=True)
 class _Condition:
-    """``<condition>``: an empty field always holds."""
+    """A ``<condition>``. An empty field always holds."""
 
     field: str
     expression: re.Pattern[str]
     actions: Actions
     anti_actions: Actions
     stops_on: bool | None
-    """The outcome that ends the extension (``break``); None: none does."""
+    """The outcome that ends the extension (``break``); None if none does."""
 
 
 class _Extension:
-    """``<extension>`` of a dialplan in XML: what mod_dialplan_xml makes of the conditions that DIDs need."""
+    """An ``<extension>`` of an XML dialplan, as far as the conditions of DIDs need mod_dialplan_xml."""
 
     def __init__(self, element: ElementTree.Element) -> None:
         self.goes_on = element.get("continue") == "true"
@@ -52,7 +52,7 @@ class _Extension:
         ]
 
     def actions(self, channel: Leg) -> tuple[bool, Actions]:
-        """Whether the last condition that was looked at held, and what is to run."""
+        """Return whether the last condition checked held, and the actions to run."""
         held, found = False, []
         for condition in self.conditions:
             field = condition.field
@@ -69,7 +69,7 @@ class _Extension:
 class Dialplan:
     """Context → number → actions. A number may be a regular expression, written ``^…$``.
 
-    Beside it a context may have extensions in XML, as they stand in a FreeSWITCH's folder: they come first.
+    A context may also have extensions in XML, as in a FreeSWITCH's folder. They come first.
     """
 
     def __init__(self) -> None:
@@ -78,12 +78,12 @@ class Dialplan:
         self.reset()
 
     def load(self, context: str, text: str) -> None:
-        """Add the ``<extension>``s of a file. :raises ElementTree.ParseError: it is no XML."""
+        """Add the ``<extension>``s of a file. :raises ElementTree.ParseError: it isn't XML."""
         elements = ElementTree.fromstring(text).iter("extension")  # noqa: S314 - the operator's own file
         self._extensions.setdefault(context, []).extend(map(_Extension, elements))
 
     def reset(self) -> None:
-        """Only what is always there."""
+        """Keep only the routes that always exist."""
         self.routes = {context: {"esl_apps_unavailable": list(UNAVAILABLE)} for context in ("public", "default")}
 
     def add(self, context: str, number: str, actions: Iterable[tuple[str, str]]) -> None:
@@ -93,8 +93,8 @@ class Dialplan:
         self.routes.setdefault(context, {})[number] = [(app, data) for app, data in actions]
 
     def socket(self, number: str, path: str, node: str, contexts: Iterable[str] = ("public", "default")) -> None:
-        """Route a number to an application as the shipped dialplan does: the watchdog before, the
-        unavailable extension after."""
+        """Route a number to an application as the shipped dialplan does: the watchdog, the socket, the unavailable
+        extension."""
         targets = "|".join(f"{one}/{path.lstrip('/')}" for one in node.split("|"))
         for context in contexts:
             self.add(
@@ -109,7 +109,7 @@ class Dialplan:
             )
 
     def lookup(self, channel: Leg, context: str, number: str) -> Actions | None:
-        """The actions for a channel; None: no route."""
+        """Return the actions for a channel; None if it has no route."""
         found_in_xml: Actions = []
         for extension in self._extensions.get(context, ()):
             held, more = extension.actions(channel)

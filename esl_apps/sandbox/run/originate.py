@@ -1,4 +1,4 @@
-"""Placing calls: a dial string becomes legs, and the legs one that answered or a cause."""
+"""Place calls: turn a dial string into legs, and wait for one that answers, or for a cause."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INHERITED = (
     "progress_timeout",
     "language",
 )
-"""What of the caller's variables counts for the legs that it dials, if the dial string does not say."""
+"""The caller's variables that apply to the legs it dials, unless the dial string sets them."""
 
 DIAL_STATUS = {
     "ORIGINATOR_CANCEL": "CANCEL",
@@ -42,15 +42,15 @@ DIAL_STATUS = {
     "CALL_REJECTED": "DONTCALL",
 }
 DEFAULT_TIMEOUT = 60
-#: Between dial strings of an enterprise originate.
+#: Separates the dial strings of an enterprise originate.
 TOGETHER = ":_:"
-#: Seconds between two looks at its attempts: the core's own loop sleeps as long.
+#: Seconds between two checks of its attempts, as in FreeSWITCH's own loop.
 _LOOK = 0.02
 
 
 @dataclass
 class Outcome:
-    """What became of an attempt: the leg that answered (or has early media), or why there is none."""
+    """The result of an attempt: the leg that answered (or has early media), or the cause of the failure."""
 
     cause: str
     leg: Channel | None = None
@@ -58,25 +58,25 @@ class Outcome:
 
 @dataclass
 class Attempt:
-    """One dial string being dialled."""
+    """The dialling of one dial string."""
 
     switch: Switchboard
     caller: Channel | None
     dial_string: str
     timeout: int = 0
     variables: dict[str, str] | None = None
-    """Set for a nested attempt, ``user/`` inside another: the outer one's variables."""
+    """The outer attempt's variables, if this one is nested (``user/`` inside another)."""
     profile: CallerProfile | None = None
     no_block: bool = False
-    """Of a ``user/`` in a fork: ring the first contact only, and do not wait."""
+    """Ring only the first contact, and don't wait: for a ``user/`` in a fork."""
     depth: int = 0
     made: list[Channel] = field(default_factory=list)
-    """Every leg that was made, nested attempts' too."""
+    """All legs that were created, including nested attempts'."""
     _vars: dict[str, str] = field(default_factory=dict)
     _legs: list[Channel] = field(default_factory=list)
 
     def run(self) -> Outcome:
-        """Dial, wait, decide."""
+        """Dial, wait, and return the outcome."""
         caller = self.caller
         if TOGETHER in self.dial_string:
             return self._enterprise()
@@ -116,7 +116,7 @@ class Attempt:
         return outcome
 
     def _enterprise(self) -> Outcome:
-        """Dial strings that ring at once, each an attempt of its own (enterprise originate)."""
+        """Ring several dial strings at once, each an attempt of its own (enterprise originate)."""
         caller = self.caller
         exported: dict[str, str] = {}
         if caller is not None:
@@ -173,7 +173,7 @@ class Attempt:
         return self._done("SUCCESS", joined)
 
     def _export(self, caller: Channel, variables: dict[str, str]) -> None:
-        """``export_vars``: the caller's variables that its legs get too."""
+        """Copy the caller's variables that ``export_vars`` lists."""
         names = caller.get("export_vars")
         if not names:
             return
@@ -230,9 +230,9 @@ class Attempt:
         return self._decide(answered, verdict, reason)
 
     def _ring(self, sleeper: Sleeper, early_ok: bool, timeout: int) -> tuple[Channel | None, str]:
-        """Wait for one of the legs: the one that answered, or why no more is waited (``cancel``, ``timeout``)."""
+        """Wait for a leg to answer. Return it, or why the wait ended (``cancel``, ``timeout``)."""
         caller = self.caller
-        # Whole seconds of the clock, so up to one early.
+        # In whole seconds of the clock, so up to one second early.
         deadline = int(time.time()) + timeout
         instant = strings.true(self._vars.get("instant_ringback"))
         tones = self._ringback()
@@ -258,7 +258,7 @@ class Attempt:
                         self._pass_callee_id(live[0], caller)
                     caller.ring()
                 if caller is not None and tones and not sounding and (ringing or instant):
-                    # Ringback goes to a caller who has media; with ``ringback`` he gets early media for it.
+                    # Ringback needs media; with ``ringback``, the caller gets early media for it.
                     if not caller.media_ready:
                         caller.pre_answer()
                     caller.heard.append(lambda: tones)
@@ -269,12 +269,12 @@ class Attempt:
                 caller.heard.pop()
 
     def _tells_ringing(self, live: list[Channel]) -> bool:
-        """Whether the caller is to be told that a callee rings."""
+        """Whether to tell the caller that a callee rings."""
         return not strings.true(self._vars.get("ignore_ring_ready")) and any(leg.ring_ready for leg in live)
 
     def _wait(self, sleeper: Sleeper, seconds: float) -> None:
         if self.caller is not None:
-            # Commands for the caller run while it waits; what they change is seen in the next round.
+            # Commands for the caller run meanwhile; the next round sees what they changed.
             self.caller.idle(time.monotonic() + max(0.0, seconds))
         else:
             sleeper.sleep(max(0.0, seconds))
@@ -290,7 +290,7 @@ class Attempt:
         return None
 
     def _next_timeout(self, live: list[Channel]) -> float:
-        """Hang up legs over their own ``leg_timeout``; seconds until the next is."""
+        """Hang up legs past their own ``leg_timeout``; return the seconds until the next one."""
         soonest = 3600.0
         for leg in live:
             seconds = strings.number(leg.get("leg_timeout"))
@@ -393,7 +393,7 @@ class Attempt:
         return leg, "SUCCESS"
 
     def _bond(self, leg: Channel) -> None:
-        """The marks that the core leaves on both legs as soon as the new one is made."""
+        """Set the variables that FreeSWITCH sets on both legs when the new one is created."""
         caller = self.caller
         if caller is None:
             return
@@ -409,7 +409,7 @@ class Attempt:
         leg.other = ("originator", other_leg(caller.profile, "inbound"))
 
     def _install(self, leg: Channel, local: dict[str, str], kind: str) -> None:
-        """The dial string's variables, and the legs' names for each other."""
+        """Set the dial string's variables, and each leg's reference to the other."""
         caller = self.caller
         if caller is not None:
             leg.set("call_uuid", caller.get("call_uuid") or caller.uuid)
@@ -436,7 +436,7 @@ class Attempt:
         forked: bool,
         timeout: int,
     ) -> tuple[Channel | None, str]:
-        """``user/NUMBER@domain``: an attempt of its own on all the user's contacts."""
+        """Dial ``user/NUMBER@domain``: an attempt of its own on all the user's contacts."""
         user, _, domain = data.partition("@")
         domain = domain or self.switch.domain
         if not self.switch.directory_has(user):
@@ -472,6 +472,6 @@ class Attempt:
         leg.fire("CHANNEL_OUTGOING")
         self._install(leg, local, "user")
         if forked:
-            # Only now: a ``user/`` in a fork is made by the inner attempt and rung by the outer.
+            # In a fork, the inner attempt creates a ``user/`` leg and the outer one rings it.
             self.switch.start_leg(leg)
         return leg, "SUCCESS"

@@ -10,7 +10,7 @@ from esl_apps.sandbox.run.dial_string import number_of
 def new_profile(
     outer: CallerProfile | None, caller: Channel | None, variables: dict[str, str], data: str
 ) -> CallerProfile:
-    """The caller profile of a leg to ``data``: the outer attempt's or the caller's, and the dial string's variables."""
+    """Return a new leg's caller profile, from the outer attempt's or the caller's and the dial string's variables."""
     if outer is not None:
         profile = outer.clone()
     elif caller is not None:
@@ -49,7 +49,7 @@ def new_profile(
 
 
 def other_leg(profile: CallerProfile, logical: str) -> CallerProfile:
-    """How the other leg shows this one."""
+    """Return the profile that the other leg shows of this one."""
     clone = profile.clone()
     clone.profile_index = ""
     clone.logical_direction = logical

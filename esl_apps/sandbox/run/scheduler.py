@@ -1,4 +1,4 @@
-"""``sched_hangup``, ``sched_transfer``, ``sched_api``: what happens to a channel later."""
+"""Scheduled tasks: ``sched_hangup``, ``sched_transfer``, ``sched_api``."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Scheduler:
         self._groups: dict[str, set[int]] = {}
 
     def add(self, when: str, group: str, name: str, function: Callable[..., object], *args: object) -> int:
-        """Schedule ``+SECONDS`` or an epoch; the task's number.
+        """Schedule a task at ``+SECONDS`` or an epoch; return its number.
 
-        The switch counts in whole seconds of its clock and looks twice a second: ``+8`` is up to one second
-        early, and up to half a second later than that.
+        The switch counts in whole seconds of its clock and checks twice a second: ``+8`` is up to one second early,
+        plus up to half a second.
         """
         number, self._next = self._next, self._next + 1
         match = re.match(r"(\+?)(\d+)", when.strip())
         now = time.time()
         due_at = (int(now) if match and match[1] else 0) + (int(match[2]) if match else 0)
         seconds = due_at - now
-        # To its next look.
+        # Wait for its next check.
         seconds += -(self._phase + time.monotonic() + seconds) % 0.5
 
         def due() -> None:
@@ -52,7 +52,7 @@ class Scheduler:
         return number
 
     def cancel(self, which: str) -> int:
-        """By number or group; how many."""
+        """Cancel tasks by number or group; return how many."""
         if which.isdigit() and int(which) in self._tasks:
             self._remove(int(which))
             return 1
@@ -62,12 +62,12 @@ class Scheduler:
         return len(numbers)
 
     def forget(self, group: str) -> None:
-        """A channel has gone."""
+        """Cancel the tasks of a channel that has ended."""
         for number in list(self._groups.get(group, ())):
             self._remove(number)
 
     def tasks(self) -> list[Task]:
-        """All that is scheduled."""
+        """Return all scheduled tasks."""
         return list(self._tasks.values())
 
     def _remove(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""How a channel's greenlet waits: until a time, or until somebody wakes it. No polling."""
+"""Let a channel's greenlet wait for a time or a wake-up, without polling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gevent import get_hub, getcurrent
 
 
 class Handle:
-    """A call that is due later."""
+    """A function call that is due later."""
 
     __slots__ = ("_timer",)
 
@@ -20,7 +20,7 @@ class Handle:
         self._timer: Any = timer
 
     def cancel(self) -> None:
-        """Take it back; a second time, or after it ran, does nothing."""
+        """Cancel the call. After it ran, or a second time, do nothing."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.stop()
@@ -28,7 +28,7 @@ class Handle:
 
 
 def later(seconds: float, function: Callable[..., object], *args: object) -> Handle:
-    """Call a function that never blocks, from the hub, in a while."""
+    """Call a function that never blocks from the hub, after some seconds."""
     loop = get_hub().loop
 
     def due() -> None:
@@ -45,13 +45,13 @@ def later(seconds: float, function: Callable[..., object], *args: object) -> Han
 
 
 def at_most(seconds: float) -> Any:
-    """A context that is left, silently, when the time has gone."""
+    """Return a context that ends silently when the time is up."""
     silently: Any = False
     return gevent.Timeout(seconds, silently)
 
 
 class Sleeper:
-    """One greenlet sleeps on it; anyone may wake it. A wake with nobody asleep counts for the next sleep."""
+    """One greenlet sleeps, any may wake it. A wake while none sleeps ends the next sleep."""
 
     __slots__ = ("_greenlet", "_pending", "_phase", "_tick", "_wake")
 
@@ -63,17 +63,17 @@ class Sleeper:
         self._wake: Handle | None = None
 
     def until_tick(self) -> float:
-        """Seconds to this channel's next 20 ms frame; 0 with the tick off."""
+        """Return the seconds to this channel's next 20 ms frame; 0 if the tick is off."""
         if not self._tick:
             return 0.0
         elapsed = (time.monotonic() - self._phase) / self._tick
         return (math.floor(elapsed) + 1 - elapsed) * self._tick
 
     def sleep(self, seconds: float | None) -> None:
-        """Block the calling greenlet until the time has gone or `wake` is called."""
+        """Block the calling greenlet until the time is up or `wake` is called."""
         if self._pending:
             self._pending = False
-            # The frame that would have been read: nobody may spin without letting others run.
+            # Yield, or a greenlet that is always woken would keep the others from running.
             gevent.sleep(0)
             return
         self._greenlet = getcurrent()
@@ -89,7 +89,7 @@ class Sleeper:
                 self._wake = None
 
     def frame(self) -> None:
-        """Let one frame pass."""
+        """Sleep for one frame."""
         if self._tick:
             pending = self._pending
             self._pending = False
@@ -97,7 +97,7 @@ class Sleeper:
             self._pending = self._pending or pending
 
     def wake(self, *, at_once: bool = False) -> None:
-        """Wake the sleeper at the channel's next frame; ``at_once`` where no frame is waited for."""
+        """Wake the sleeper at the channel's next frame, or now with ``at_once``."""
         if self._greenlet is None:
             self._pending = True
         elif self._wake is None:

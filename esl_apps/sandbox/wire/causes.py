@@ -222,7 +222,7 @@ REASON_PHRASES: dict[int, str] = {
 
 
 def parse(text: str, default: str = "NORMAL_CLEARING") -> str:
-    """A cause from its name or number, as ``hangup`` and ``uuid_kill`` take it."""
+    """Read a cause from its name or number, as ``hangup`` and ``uuid_kill`` do."""
     text = text.strip()
     if text.isdigit():
         return NAMES.get(int(text), default)
@@ -230,21 +230,21 @@ def parse(text: str, default: str = "NORMAL_CLEARING") -> str:
 
 
 def q850(name: str) -> int:
-    """The Q.850 number: the switch's own causes over 127 read as normal clearing."""
+    """Return the Q.850 number. The switch's own causes over 127 become normal clearing."""
     number = NUMBERS.get(name, 0)
     return number if number <= 127 else 16
 
 
 def from_sip(status: int) -> str:
-    """The cause that a far end's final response becomes."""
+    """Return the cause of a far end's final response."""
     return _FROM_SIP.get(status, "NORMAL_UNSPECIFIED")
 
 
 def to_sip(name: str) -> int:
-    """The response with which an unanswered caller is refused for a cause."""
+    """Return the response with which an unanswered caller is refused for a cause."""
     return _TO_SIP.get(name, 480)
 
 
 def phrase(status: int) -> str:
-    """The reason phrase of a response."""
+    """Return the reason phrase of a response."""
     return REASON_PHRASES.get(status, "Unknown")

@@ -1,4 +1,4 @@
-"""FreeSWITCH's event names, and which of them carry what."""
+"""FreeSWITCH's event names, and what events of a name contain."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ MYEVENTS = frozenset(
         "TALK",
     }
 )
-"""What ``myevents`` subscribes to: no RECORD_*, no PLAYBACK_*, no CUSTOM."""
+"""The events that ``myevents`` subscribes to: no RECORD_*, no PLAYBACK_*, no CUSTOM."""
 
 WITH_VARIABLES = frozenset(
     {
@@ -164,9 +164,9 @@ WITH_VARIABLES = frozenset(
         "CUSTOM",
     }
 )
-"""The events that carry the channel's variables; the others only its state and profile."""
+"""The events with the channel's variables; others have only its state and profile."""
 
-# Where FreeSWITCH 1.11.1 says that it fires each event.
+# The source line that FreeSWITCH 1.11.1 gives for each event.
 SOURCES: dict[str, tuple[str, str, int]] = {
     "CHANNEL_DATA": ("mod_event_socket.c", "parse_command", 2018),
     "CHANNEL_CREATE": ("switch_core_state_machine.c", "switch_core_session_run", 626),

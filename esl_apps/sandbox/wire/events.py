@@ -1,7 +1,7 @@
-"""Events: what they carry, how they are written, and which listener gets which.
+"""Events: their contents, their text, and which listener gets them.
 
-An event is written only when somebody listens, once for each format. Headers of a channel change rarely
-and are many, so their text is kept by the channel (see `channel`) and joined here.
+An event is rendered only if a listener wants it, once per format. A channel has many headers that change rarely, so the
+channel caches their text, which is joined here.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ Headers = list[tuple[str, str]]
 
 
 class Source(Protocol):
-    """The channel of an event: its state becomes headers."""
+    """The channel of an event, whose state becomes headers."""
 
     uuid: str
     name: str
 
     def get(self, name: str) -> str | None:
-        """A channel variable, in any case."""
+        """Return a channel variable; the name's case doesn't matter."""
 
     def headers(self, variables: bool) -> Headers:
-        """The channel's headers, with its variables or without."""
+        """Return the channel's headers, with or without its variables."""
 
     def rendered(self, variables: bool) -> str:
-        """The same as text."""
+        """Return the same as text."""
 
 
 class Event:
-    """One event on its way: named headers, and a channel whose state belongs between them."""
+    """One event: headers, and a channel whose headers come between them."""
 
     __slots__ = ("_frames", "_lookup", "after", "before", "body", "channel", "head", "name", "subclass")
 
@@ -53,26 +53,26 @@ class Event:
         self.name = name
         self.channel = channel
         self.before = before
-        """Headers that stand before the channel's."""
+        """Headers before the channel's."""
         self.after = after
-        """Headers that stand after the channel's."""
+        """Headers after the channel's."""
         self.subclass = subclass
         self.body = body
         self.head: Headers = []
-        """The headers of every event; `Bus.stamp` appends them to what a client's own event begins with."""
+        """The headers of every event. `Bus.stamp` appends them to a client's own."""
         self._frames: dict[str, bytes] = {}
         self._lookup: dict[str, str] | None = None
 
     def headers(self) -> Headers:
-        """All headers, in order, unescaped."""
+        """Return all headers, in order, unescaped."""
         channel = self.channel.headers(self.name in WITH_VARIABLES) if self.channel else []
         return [*self.head, *self.before, *channel, *self.after]
 
     def get(self, name: str) -> str | None:
-        """A header's value in any case of its name; ``name`` is lower case."""
+        """Return a header's value. ``name`` is lower case; the header may be in any case."""
         if self._lookup is None:
             if self.channel is not None:
-                # What filters ask for, without gathering 150 headers.
+                # Filters ask for these, so don't collect 150 headers for them.
                 if name == "unique-id":
                     return self.channel.uuid
                 if name.startswith("variable_"):
@@ -87,7 +87,7 @@ class Event:
         return self._lookup.get(name)
 
     def plain(self) -> bytes:
-        """The event as text, header by header, values escaped."""
+        """Return the event as text, header by header, with escaped values."""
         encode = wire.url_encode
         lines = [f"{name}: {encode(value)}\n" for name, value in self.head]
         lines += [f"{name}: {encode(value)}\n" for name, value in self.before]
@@ -101,7 +101,7 @@ class Event:
         return wire.raw("".join(lines))
 
     def json(self) -> bytes:
-        """The event as one JSON object of strings."""
+        """Return the event as one JSON object of strings."""
         fields: dict[str, object] = {}
         for name, value in self.headers():
             fields[name] = value[7:].split("|:") if value.startswith("ARRAY::") else value
@@ -111,7 +111,7 @@ class Event:
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
     def frame(self, kind: str) -> bytes:
-        """The whole frame for listeners of a format; made once."""
+        """Return the whole frame for listeners of a format, which is made once."""
         frame = self._frames.get(kind)
         if frame is None:
             frame = wire.event_frame(kind, self.json() if kind == "json" else self.plain())
@@ -129,7 +129,7 @@ class Subscriber(Protocol):
 
 
 class Subscription:
-    """What one listener asked for: names, filters, ``myevents``."""
+    """A listener's subscription: names, filters, ``myevents``."""
 
     __slots__ = ("enabled", "filters", "format", "names", "own", "subclasses", "uuid")
 
@@ -140,12 +140,12 @@ class Subscription:
         self.format = "plain"
         self.enabled = False
         self.own = False
-        """``myevents``."""
+        """The listener sent ``myevents``."""
         self.uuid = uuid
         """The session that the listener controls, if any."""
 
     def wants(self, event: Event) -> bool:
-        """FreeSWITCH's own decision: names, then filters (positive ones are ORed), then myevents."""
+        """Decide as FreeSWITCH does: by names, then filters (positive ones are ORed), then myevents."""
         if not self.enabled:
             return False
         if "ALL" not in self.names:
@@ -178,7 +178,7 @@ class Subscription:
         return send
 
     def keys(self) -> set[tuple[str, str]] | None:
-        """Pairs of which an event must have one to be wanted; None if that cannot be said."""
+        """Return header pairs of which an event must have one to be wanted; None if unknown."""
         if self.filters:
             if any(value[:1] in ("/", "-", "+", " ", "") for _, value in self.filters):
                 return None
@@ -220,7 +220,7 @@ class Bus:
         self._second = (0, "", "")
 
     def subscribe(self, listener: Subscriber) -> None:
-        """Take a listener in, or take note that its subscription changed."""
+        """Add a listener, or note that its subscription changed."""
         self.unsubscribe(listener)
         subscription = listener.subscription
         if not subscription.enabled:
@@ -254,11 +254,11 @@ class Bus:
                 del self._keyed[name]
 
     def wanted(self, name: str) -> bool:
-        """Whether any listener asked for this name; if not, an event need not be made."""
+        """Whether any listener asked for this name. If not, the event needn't be made."""
         return self._wanted[name] > 0 or self._wanted["ALL"] > 0
 
     def stamp(self, event: Event, source: tuple[str, str, int] | None = None) -> Event:
-        """Give an event the headers that all events begin with."""
+        """Add the headers that all events have."""
         self.sequence += 1
         now = self.clock()
         second = int(now)
@@ -288,7 +288,7 @@ class Bus:
         return event
 
     def fire(self, event: Event, source: tuple[str, str, int] | None = None) -> None:
-        """Deliver to whoever wants it."""
+        """Deliver an event to the listeners that want it."""
         if not self.wanted(event.name):
             self.sequence += 1
             return

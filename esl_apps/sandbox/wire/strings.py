@@ -1,7 +1,7 @@
-"""FreeSWITCH's little languages: brackets of variables, quoted lists, ``${…}``, truth.
+"""FreeSWITCH's little languages: brackets of variables, quoted lists, ``${…}``, truth values.
 
-They are reproduced with their faults, which is the point: ``}`` ends the variables even inside quotes,
-and an originate string is taken apart several times over.
+Their faults are reproduced on purpose: ``}`` ends the variables even inside quotes, and an originate string is parsed
+several times over.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "s": " "}
 
 
 def true(value: str | None) -> bool:
-    """What FreeSWITCH takes for yes."""
+    """Whether FreeSWITCH takes a value for true."""
     if not value:
         return False
     if value.lower() in ("yes", "on", "true", "t", "enabled", "active", "allow"):
@@ -22,13 +22,13 @@ def true(value: str | None) -> bool:
 
 
 def number(value: str | None, default: int = 0) -> int:
-    """``atoi``: the digits at the front."""
+    """Read the digits at the front, as ``atoi`` does."""
     match = re.match(r"\s*([+-]?\d+)", value or "")
     return int(match[1]) if match else default
 
 
 def find_end(text: str, opening: str, closing: str) -> int:
-    """Where the bracket that begins ``text`` ends; -1 if it does not. Quotes protect nothing."""
+    """Return where the bracket at the start of ``text`` ends; -1 if it doesn't. Quotes protect nothing."""
     start = len(text) - len(text.lstrip(" "))
     if start >= len(text) or text[start] != opening:
         return -1
@@ -72,9 +72,9 @@ def _clean(part: str, delimiter: str) -> str:
 
 
 def separate(text: str, delimiter: str, limit: int = 0) -> list[str]:
-    """A list in FreeSWITCH's quoting: ``'`` protects the delimiter, ``\\`` the next character.
+    """Split a list in FreeSWITCH's quoting: ``'`` protects the delimiter, ``\\`` the next character.
 
-    With a ``limit`` the last part keeps the whole rest.
+    With a ``limit``, the last part is the whole rest.
     """
     if delimiter == " ":
         return _separate_blank(text, limit)
@@ -127,7 +127,7 @@ def _separate_blank(text: str, limit: int) -> list[str]:
 
 
 def brackets(data: str, opening: str, closing: str, delimiter: str) -> tuple[dict[str, str], str] | None:
-    """The variables of a bracketed list at the front of ``data``, and what follows it; None if unclosed.
+    """Return the variables of a bracketed list at the front of ``data``, and the rest; None if unclosed.
 
     Adjacent lists (``{a=1}{b=2}``) are read as one.
     """
@@ -156,7 +156,7 @@ _VARIABLE = re.compile(r"\$\{([^{}$]*)\}")
 
 
 def expand(value: str, lookup: Callable[[str], str | None], api: Callable[[str, str], str]) -> str:
-    """``${variable}``, ``${variable:offset:length}`` and ``${api(argument)}``, inner ones first."""
+    """Expand ``${variable}``, ``${variable:offset:length}`` and ``${api(argument)}``, inner ones first."""
     if "${" not in value:
         return value
 

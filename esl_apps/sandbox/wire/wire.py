@@ -1,7 +1,7 @@
-"""The event socket's bytes: commands in, frames out. No socket in here.
+"""The event socket's bytes: commands in, frames out, without a socket.
 
-This is the *switch's* side of the protocol, written from how FreeSWITCH reads and writes and not from
-``esl_apps.esl``, so that a mistake there is not mirrored here.
+This is the *switch's* side of the protocol. It was written from FreeSWITCH's behaviour, not from ``esl_apps.esl``, so
+that a mistake there isn't mirrored here.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 MAX_COMMAND = 10 * 1024 * 1024
-"""Bytes after which a command counts as whole, wanted or not (so does FreeSWITCH)."""
+"""Bytes after which a command counts as complete, as in FreeSWITCH."""
 
-# Printable ASCII passes but for these; a ``%XX`` in upper case that stands in the value passes as it is,
-# which is how a caller gets a newline of his own past a client that decodes too early.
+# Printable ASCII except these isn't escaped, nor is an upper-case ``%XX`` in the value: that is how a caller gets a
+# newline past a client that decodes too early.
 _UNSAFE = re.compile(r"""%(?![0-9A-F]{2})|[\x00-\x20"#&+:;<=>?@\[\\\]^`{|}]|[^\x00-\x7e]""")
 _END = re.compile(rb"\n\r*\n")
 _LINES = re.compile(rb"[\r\n]+")
@@ -26,12 +26,12 @@ def _escape(match: re.Match[str]) -> str:
 
 @lru_cache(maxsize=16384)
 def url_encode(value: str) -> str:
-    """A header's value as FreeSWITCH escapes it."""
+    """Escape a header's value as FreeSWITCH does."""
     return _UNSAFE.sub(_escape, value)
 
 
 def text(data: bytes) -> str:
-    """Bytes from the wire; what is no UTF-8 survives the round trip."""
+    """Decode bytes from the wire. Bytes that aren't UTF-8 survive the round trip."""
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -49,7 +49,7 @@ class Command:
     body: str = ""
 
     def get(self, name: str) -> str | None:
-        """The first header of this name, in any case."""
+        """Return the first header of this name, in any case."""
         name = name.lower()
         for key, value in self.headers:
             if key.lower() == name:
@@ -68,7 +68,7 @@ class CommandReader:
         self._need = 0
 
     def feed(self, data: bytes) -> list[Command]:
-        """The commands that are whole now."""
+        """Yield the commands that are complete now."""
         self._buffer += data
         commands = []
         while (command := self._next()) is not None:
@@ -77,7 +77,7 @@ class CommandReader:
 
     @property
     def idle(self) -> bool:
-        """No part of a command is waiting for its rest."""
+        """Whether no part of a command waits for its rest."""
         return not self._buffer and self._head is None
 
     def _next(self) -> Command | None:
@@ -109,7 +109,7 @@ class CommandReader:
 
 
 def _parse(block: bytes) -> Command:
-    # The original reads C strings: a NUL ends the command, whatever follows.
+    # FreeSWITCH reads C strings, so a NUL ends the command.
     lines = [line for line in _LINES.split(block.split(b"\0", 1)[0]) if line]
     command = Command(text(lines[0]) if lines else "")
     for line in lines[1:]:
@@ -126,7 +126,7 @@ def _length(command: Command) -> int:
 
 
 def execute_command(app: str, data: str, *, lock: bool = False) -> Command:
-    """The command that runs an application, as ``uuid_broadcast`` queues it."""
+    """Return the command that runs an application, as ``uuid_broadcast`` queues it."""
     headers = [("call-command", "execute"), ("execute-app-name", app)]
     if data:
         headers.append(("execute-app-arg", data))
@@ -136,24 +136,24 @@ def execute_command(app: str, data: str, *, lock: bool = False) -> Command:
 
 
 def reply(reply_text: str, *more: tuple[str, str]) -> bytes:
-    """A ``command/reply``."""
+    """Return a ``command/reply``."""
     lines = "".join(f"{name}: {value}\n" for name, value in more)
     return raw(f"Content-Type: command/reply\nReply-Text: {reply_text}\n{lines}\n")
 
 
 def api_response(body: str) -> bytes:
-    """An ``api/response``; an empty answer is an error's text."""
+    """Return an ``api/response``. An empty output becomes an error's text."""
     data = raw(body) or b"-ERR no reply\n"
     return b"Content-Type: api/response\nContent-Length: %d\n\n%s" % (len(data), data)
 
 
 def event_frame(kind: str, body: bytes) -> bytes:
-    """An event, ``plain`` or ``json``, with its envelope."""
+    """Return an event, ``plain`` or ``json``, with its envelope."""
     return b"Content-Length: %d\nContent-Type: text/event-%s\n\n%s" % (len(body), kind.encode(), body)
 
 
 def disconnect_notice(uuid: str | None, message: str) -> bytes:
-    """The goodbye before the socket closes."""
+    """Return the goodbye before the socket closes."""
     data = raw(message)
     session = f"Controlled-Session-UUID: {uuid}\nContent-Disposition: disconnect\n" if uuid else ""
     head = f"Content-Type: text/disconnect-notice\n{session}Content-Length: {len(data)}\n\n"
@@ -161,7 +161,7 @@ def disconnect_notice(uuid: str | None, message: str) -> bytes:
 
 
 def linger_notice(uuid: str, channel_name: str, seconds: int) -> bytes:
-    """The notice that the channel has gone and the socket stays; the channel's name is *not* escaped."""
+    """Return the notice that the channel has ended and the socket stays. The channel's name is *not* escaped."""
     return raw(
         "Content-Type: text/disconnect-notice\n"
         f"Controlled-Session-UUID: {uuid}\n"
