@@ -1,7 +1,7 @@
 """The registry: the one place that knows which applications there are.
 
 Everything that depends on an application (its path on the event socket, adoption, metrics, the dialplan, the demo, the
-documentation) reads this table. A package installed beside this one adds its own through the entry point group
+documentation) reads this table. A package installed next to this one adds its own through the entry point group
 :data:`GROUP`.
 """
 

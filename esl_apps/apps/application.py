@@ -1,4 +1,4 @@
-"""What the rest of esl_apps must know of an application: one entry of the registry."""
+"""An entry of the registry: everything that the rest of esl_apps needs to know about an application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Autodial: one HTTP request joins two numbers, or a number and a conference, after an announcement."""
+"""Autodial: one HTTP request connects two numbers, or a number and a conference, after an announcement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "autodial"
 CONFERENCE = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""The name of a room."""
+"""A conference's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class AutodialOrder:
 
     a: Number
     b: Number | None
-    """None where B is a conference."""
+    """None if B is a conference."""
     conference: str | None
     delay: float
     retain_cid: bool
-    """B is shown A's number."""
+    """Whether B is shown A's number."""
     media_id: str | None
-    """What A hears first: a prompt by name, or a URL that the configuration lists."""
+    """The announcement that A hears first: a prompt by name, or a URL that the configuration lists."""
 
 
 class _KeptOrder(msgspec.Struct):
@@ -60,7 +60,7 @@ class AutodialCall:
     account: Account
 
     def charges(self, policy: AppPolicy) -> list[Charge]:
-        """What is paid before A is rung. An extension costs nothing, but a conference has no other leg to pay for."""
+        """A's charge. An extension costs nothing, unless it joins a conference: then this is the only leg."""
         order = self.order
         if order.a.is_emergency or (order.a.is_extension and order.b is not None):
             return []
@@ -91,7 +91,7 @@ class AutodialCall:
                 call.play(order.media_id)
             if order.b is None:
                 attempt.enter(terms.BRIDGED, time.time())
-                # An account's conferences are its own: two accounts may both have a ``weekly``. No name has a ~.
+                # Each account has its own conferences: two may both have a ``weekly``. No name contains a ~.
                 call.conference(f"{account.id}~{order.conference}", session.talk_left)
                 return
             session.check(order.b, account.call_restriction)
@@ -127,7 +127,7 @@ def restore(attempt: Attempt, _call: Call, policy: AppPolicy) -> AutodialCall | 
         a, b = plan.read(kept.a), plan.read(kept.b) if kept.b else None
     except (msgspec.ValidationError, NotDialable):
         return None
-    # It comes from Redis, which others may write to: execute nothing that is not a room or a prompt.
+    # Others can write to Redis: execute nothing but a conference or a prompt.
     if b is None and not CONFERENCE.fullmatch(kept.conference or ""):
         return None
     if kept.media_id is not None and not policy.is_media(kept.media_id):

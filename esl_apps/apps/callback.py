@@ -1,4 +1,4 @@
-"""Callback: a caller who is refused unanswered, pays nothing, and is rung back (the cb of Kazoo's ``cccp``)."""
+"""Callback: the caller is refused unanswered, pays nothing, and is rung back (the cb of Kazoo's ``cccp``)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONFIRM = 10.0
 
 
 def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
-    """A caller has come to the callback number: refused unanswered and perhaps rung back later."""
+    """A caller has called the callback number: refuse them unanswered, and perhaps ring them back later."""
     caller = policy.caller(call)
     dnis = call.header("Caller-Destination-Number") or ""
     if refuse(call, policy.settings.callback_answer_after):
@@ -68,7 +68,7 @@ def due(timed: TimedCall, policy: AppPolicy) -> RingBack | str:
 
 
 def retry_in(attempt: Attempt, timed: TimedCall, policy: AppPolicy) -> float | None:
-    """Seconds until the number is rung again; None if it was reached, or was rung as often as it may be."""
+    """Return the seconds until the number is rung again; None if it was reached, or was rung often enough."""
     record, settings = attempt.record, policy.settings
     if attempt.answered_at is not None or record is None or timed.attempt > settings.callback_retries:
         return None
@@ -77,10 +77,11 @@ def retry_in(attempt: Attempt, timed: TimedCall, policy: AppPolicy) -> float | N
 
 
 def refuse(call: Call, answer_after: float) -> bool:
-    """The incoming call: 486 at once, known or unknown, before anything is looked up. Nobody learns who is
-    enrolled from the answer or from how long it takes.
+    """Refuse the incoming call with 486 at once, before anything is looked up: neither the answer nor its delay tells
+    whether the caller is enrolled.
 
-    With ``answer_after`` the caller may stay that many seconds: False where it did, and is to be answered.
+    With ``answer_after`` the caller hears ringing for that many seconds. Return False if they are still there, to be
+    answered.
     """
     try:
         if answer_after > 0:
@@ -94,10 +95,12 @@ def refuse(call: Call, answer_after: float) -> bool:
 
 
 def whom_to_call(caller: str | None, policy: AppPolicy) -> tuple[Number, Card] | str:
-    """The number to ring and its card, or why there is none.
+    """Return the number to ring and its card, or why it isn't rung.
 
-    Never an own DID, a class that is denied, a number that is not enrolled, or one without a dial string.
-    :raises StoreUnavailable: Redis is away: that is no answer, and no reason to forget a callback.
+    A DID of this installation is never rung, nor a denied class, a number that isn't enrolled or one without a dial
+    string.
+
+    :raises StoreUnavailable: Redis is down. The callback must not be forgotten for that.
     """
     settings, rules, cards = policy.settings, policy.rules, policy.cards
     if caller is None:
@@ -131,8 +134,7 @@ class RingBack:
     account: Account
 
     def charges(self, policy: AppPolicy) -> list[Charge]:
-        """What ringing back costs: as a call of the card's, to its own number. :raises StoreUnavailable: Redis is
-        down."""
+        """The first leg's charge: as if the card had called its own number. :raises StoreUnavailable: Redis is down."""
         account = self.account
         card_level = Level(f"card:{self.card.id}", policy.cards.card_limits(account.id))
         levels = [policy.rules.system, account_level(account), card_level]
@@ -151,7 +153,7 @@ class RingBack:
         return Aleg(variables, settings.endpoints.of(self.number, as_asked=False), application)
 
     def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
-        """The number called back has answered: as dialthrough, from asking for the number."""
+        """The number has answered: go on as dialthrough does, from asking for a number."""
         attempt, card, settings = self.attempt, self.card, policy.settings
         session = Session.of_answered(call, attempt, policy, host, self.account, card)
         session.caller = attempt.extension
@@ -161,8 +163,8 @@ class RingBack:
             attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
             call.wait_for_hangup(session.rules.prompt_delay)
             if settings.callback_confirm and not session.collect("confirm_callback", 1, CONFIRM, 1.0):
-                # A mailbox answers and presses nothing.
-                raise SessionRefused("goodbye", note="nobody pressed a key")
+                # A mailbox answers, but presses no key.
+                raise SessionRefused("goodbye", note="no key was pressed")
             dialthrough.take(session, card)
             dialthrough.dial_on(session, home_only=False)
 
@@ -170,7 +172,7 @@ class RingBack:
 
 
 def new_call(number: Number, card: Card, account: Account, policy: AppPolicy) -> RingBack:
-    """``extension`` is the number that is called back."""
+    """Make a try. Its record's ``extension`` is the number called back. :raises StoreUnavailable: Redis is down."""
     attempt = Attempt(
         app=REF,
         integrator=account.integrator,

@@ -44,7 +44,7 @@ class ClickCall:
     client: IntegratorRules
 
     def charges(self, policy: AppPolicy) -> list[Charge]:
-        """What a call's legs cost. An agent outside is paid for from its answer on, and with it the call."""
+        """The legs' charges. If the agent is an outside number, the call counts from the agent's answer."""
         ref, order, levels = self.attempt.call_ref, self.order, self.client.levels
         if order.callee.is_emergency:
             return []
@@ -56,7 +56,7 @@ class ClickCall:
     def aleg(self, policy: AppPolicy, application: str) -> Aleg:
         """How the agent is rung. The leg carries enough to go on from where another process left."""
         attempt, order, settings = self.attempt, self.order, policy.settings
-        # A phone inside shows whom it is about to talk to; a number outside is shown a number of the integrator's.
+        # An extension's phone shows the callee; an outside number is shown a number of the integrator's own.
         shown = order.callee.dialled if order.agent.is_extension else attempt.dial_number or ""
         variables = {
             **aleg_variables(settings, attempt, order.agent.dialled),
@@ -64,15 +64,15 @@ class ClickCall:
             "esl_outbound_id": order.outbound.dialled,
             "origination_caller_id_number": shown,
             "origination_caller_id_name": shown,
-            # A 183 from the agent's mobile is no answer: the callee would be rung for nobody (hazard 18).
+            # A 183 from the agent's mobile isn't an answer: don't ring the callee before the agent answers (hazard 18).
             "ignore_early_media": "true",
         }
         endpoints = settings.endpoints.of(order.agent, as_asked=True)
         return Aleg(variables, endpoints, application, self.client.agent_timeout)
 
     def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
-        """The agent has answered, and what the call costs has begun to be paid (:func:`charges`): dial the callee, join
-        the two, and see the call to its end."""
+        """The agent has answered, and the charges have begun: dial the callee, connect the two, and see the call to its
+        end."""
         attempt = self.attempt
         attempt.aleg_uuid = call.uuid
         attempt.enter(terms.AGENT_ANSWERED, call.answered_at or time.time())
@@ -87,7 +87,7 @@ class ClickCall:
 
 
 def new_call(order: Order, client: IntegratorRules, settings: Settings, ref: str = "") -> ClickCall:
-    """``ref``: the call's reference, if it has one already."""
+    """Make a call. ``ref``: its reference, if it has one already."""
     attempt = Attempt(
         app=REF,
         integrator=client.name,
@@ -102,7 +102,7 @@ def new_call(order: Order, client: IntegratorRules, settings: Settings, ref: str
 
 
 def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> ClickCall | None:
-    """A call of another process, read from what its A-leg carries; None if that or its integrator is gone."""
+    """Read a call of another process from the variables of its A-leg; None if they or its integrator are missing."""
     client = policy.clients.get(attempt.integrator or "")
     if client is None:
         return None
@@ -113,7 +113,7 @@ def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> ClickCall | None
 
 
 def order_of(call: Call, plan: NumberPlan) -> Order:
-    """The order that an A-leg carries. :raises NotDialable: it carries none."""
+    """Return the order in an A-leg's variables. :raises NotDialable: it has none."""
     return Order(
         agent=plan.read(call.variable("esl_user_id") or ""),
         callee=plan.read(call.variable("esl_callee") or ""),
@@ -123,7 +123,7 @@ def order_of(call: Call, plan: NumberPlan) -> Order:
 
 
 def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | None:
-    """B's outcome if it did not answer; None once the two have talked."""
+    """Return B's outcome if it didn't answer; None after the two have talked."""
     attempt, order, client, settings = click.attempt, click.order, click.client, policy.settings
     recording = None
     if client.record:
@@ -148,7 +148,7 @@ def _finish(call: Call, attempt: Attempt, failed: Bridged | None) -> None:
 
 # From a phone ------------------------------------------------------------------------------------------
 
-#: Header families, newest first: the refusal's header has the prefix of the request's.
+#: Prefixes of the headers, newest first. A refusal uses the prefix of the request.
 _FAMILIES = ("X-Teleforge", "X-Platforma")
 
 
@@ -157,7 +157,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
 
     Its authenticated user is the agent; a packet of a ``trust`` address may name one in From.
 
-    :raises NotServed: There is no such integrator.
+    :raises NotServed: the integrator isn't configured.
     """
     clients, settings = policy.clients, policy.settings
     client = clients.get(arrival.path[1]) if len(arrival.path) > 1 else next(iter(clients.values()), None)
@@ -191,7 +191,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
             number=presented(callee),
             dial_number=None,
             call_dir=numbers.direction(_party(settings.plan, agent), _party(settings.plan, callee)),
-            # A stranger's reference is not the client's.
+            # Ignore the reference of a phone that isn't trusted.
             contact_ref=client.contact_ref(fields, []) if agent is not None else "",
         )
         attempt.aleg_uuid = call.uuid
@@ -241,7 +241,7 @@ def _party(plan: NumberPlan, text: str | None) -> Number | None:
 
 
 def _agent_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
-    """Who dials: the user that authenticated, or the From user of an address that is believed."""
+    """Return the agent: the authenticated user, or the From user if the address is trusted; None if neither."""
     if call.variable("sip_authorized") == "true":
         user = call.variable("sip_auth_username") or call.variable("user_name")
         if user:
@@ -251,7 +251,7 @@ def _agent_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
 
 
 def _refuse(call: Call, attempt: Attempt, faults: Sequence[Fault], family: str) -> None:
-    """SIP 400, one ``X-…-Error: FIELD: message`` header a fault; one rejected record."""
+    """Refuse with SIP 400, one ``X-…-Error: FIELD: message`` header per fault, and end with a rejected record."""
     codes = {fault.code for fault in faults}
     for fault in faults:
         attempt.note("refused", f"{fault.field}: {fault.message}")

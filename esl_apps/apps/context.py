@@ -1,9 +1,9 @@
-"""What an application is given to run a call: ``(call, arrival, policy, host)``, in this order, in each of them.
+"""The parameters of every application: ``(call, arrival, policy, host)``, in this order.
 
 - ``call``: the A-leg, a :class:`esl_apps.core.call.Call`.
 - ``arrival``: how the dialplan sent it here. For a leg that a node rang, the application's own order instead.
-- ``policy``: what the configuration says.
-- ``host``: what the node does for the flow.
+- ``policy``: the configuration, and what depends on it.
+- ``host``: services of the node.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Arrival:
     """A call that the dialplan sent to an application."""
 
     path: tuple[str, ...]
-    """Of the event socket, as ``("disa", "acme", "front")``."""
+    """The parts of the event socket's path, as ``("disa", "acme", "front")``."""
     session_ref: str = ""
     """The session that this caller was in before its node died; empty: a new one begins."""
 
@@ -55,7 +55,7 @@ def _at_once(task: Callable[[], None]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a node does for one flow."""
+    """The services of a node for one flow."""
 
     begin: Callable[[Attempt], None]
     """Make an attempt known: call it before anything is dialled or answered for it."""
@@ -76,7 +76,7 @@ class Placed(Protocol):
     def attempt(self) -> Attempt: ...
 
     def charges(self, policy: AppPolicy) -> list[Charge]:
-        """What its legs cost. :raises StoreUnavailable: Redis is down."""
+        """Its legs' charges. :raises StoreUnavailable: Redis is down."""
 
     def aleg(self, policy: AppPolicy, application: str) -> Aleg:
         """How A is rung. ``application``: where the answered leg goes."""
@@ -86,14 +86,14 @@ class Placed(Protocol):
 
 
 class AppPolicy(Protocol):
-    """What the configuration says, as long as this call lasts: a reload makes a new one."""
+    """The configuration for this call. A reload makes another policy, and leaves this one as it is."""
 
     @property
     def settings(self) -> Settings: ...
 
     @property
     def rules(self) -> Rules:
-        """:raises StoreUnavailable: Redis is down or holds rules that can't be read; nobody dials by half of them."""
+        """:raises StoreUnavailable: Redis is down, or its rules can't be read. Never dial by half of the rules."""
 
     @property
     def clients(self) -> Mapping[str, IntegratorRules]:
@@ -122,7 +122,7 @@ class AppPolicy(Protocol):
         """Whether STIR/SHAKEN vouches for the caller's number. :raises StoreUnavailable: as :attr:`rules`."""
 
     def source(self, call: Call, entrance: str, caller: str | None) -> Source:
-        """What wrong PINs of this call are counted against. ``caller``: as :meth:`caller` says."""
+        """The counters of this call's wrong PINs. ``caller``: as :meth:`caller` returns it."""
 
     def hash_pin(self, pin: str) -> str:
         """The keyed hash of a typed PIN."""
@@ -134,4 +134,4 @@ class AppPolicy(Protocol):
         """An application's own settings, of the type that it gave with ``settings``."""
 
     def is_media(self, name: str) -> bool:
-        """Whether a caller may hear this: a prompt that there is, or a URL that the configuration lists."""
+        """Whether this may be played: an existing prompt, or a URL that the configuration lists."""

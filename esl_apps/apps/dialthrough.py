@@ -1,4 +1,4 @@
-"""Dialthrough, the calling card: known by its number or by a PIN, a caller dials out (Kazoo's ``cccp``)."""
+"""Dialthrough, the calling card: a caller who is known by number or by PIN dials out (Kazoo's ``cccp``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "dialthrough"
 
-# Kazoo's cccp: PIN of 9 to 12 digits and number of 2 to 17, three tries each, first digit within 5 s, 2 s between.
+# As Kazoo's cccp: a PIN of 9 to 12 digits, a number of 2 to 17, three tries each; 5 s to the first digit, 2 s between.
 TRIES = 3
 PIN_LEAST, PIN_MOST = 9, 12
 NUMBER_LEAST, NUMBER_MOST = 2, 17
@@ -28,7 +28,7 @@ _REALM = re.compile(r"[A-Za-z0-9.-]+")
 
 
 def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
-    """A caller has come with a card: known by their number, or by a PIN."""
+    """A caller has called the card number: authorise them by their number or a PIN, then dial what they ask for."""
     attested = policy.attested(call)
     session = Session.open(call, REF, arrival, policy, host)
 
@@ -43,7 +43,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
 
 
 def take(session: Session, card: Card) -> None:
-    """Go on as this card. :raises SessionRefused: its account is unknown, or it has too many calls."""
+    """Use this card from now on. :raises SessionRefused: its account is unknown, or it has too many calls."""
     cards = session.policy.cards
     account = cards.account(card.account_id)
     if account is None:
@@ -59,7 +59,7 @@ def take(session: Session, card: Card) -> None:
 
 
 def dial_on(session: Session, *, home_only: bool) -> None:
-    """Number after number, until the caller leaves or the session's time is up."""
+    """Dial number after number until the caller leaves or the session's time is up."""
     assert session.card is not None
     while session.left > 0:
         number = _ask_number(session)
@@ -71,17 +71,19 @@ def dial_on(session: Session, *, home_only: bool) -> None:
 
 
 def _check(session: Session, number: Number, home_only: bool) -> None:
-    """:raises SessionRefused: this card must not dial it."""
+    """Check a number. :raises SessionRefused: this card must not dial it."""
     session.check(number, *_levels(session))
     if home_only and not session.settings.plan.is_home(number):
         session.refuse(number, "known by number alone: dials at home only")
 
 
 def _ask_again(session: Session, number: Number) -> bool:
-    """A session may last an hour: a card that was taken away in it dials no further number. True: what it may dial is
-    not what it was, and ``number`` is to be checked again. ``number`` is the card's last from here on.
+    """Read the card again before each number: a session may last an hour, and the card may be withdrawn meanwhile.
 
-    :raises SessionRefused: the card or its account is there no more, or inactive.
+    Notes ``number`` as the card's last. Return True if what the card may dial has changed, so that ``number`` must be
+    checked again.
+
+    :raises SessionRefused: the card or its account is gone, or the card is inactive.
     """
     assert session.card is not None
     cards = session.policy.cards
@@ -95,9 +97,9 @@ def _ask_again(session: Session, number: Number) -> bool:
 
 
 def _authorise(session: Session, attested: bool) -> tuple[Card, bool]:
-    """The caller's card, and whether its number alone was the proof.
+    """Return the caller's card, and whether their number alone authorised them.
 
-    :raises SessionRefused: no proof in three tries.
+    :raises SessionRefused: three wrong PINs.
     """
     rules, call, cards = session.rules, session.call, session.policy.cards
     enrolled = _by_number(session)
@@ -105,7 +107,7 @@ def _authorise(session: Session, attested: bool) -> tuple[Card, bool]:
         return enrolled, True
     for attempt in range(TRIES):
         typed = session.collect_pin("enter_pin", PIN_MOST, FIRST_DIGIT, BETWEEN)
-        # A PIN that can't be one is looked up all the same: the answer takes as long.
+        # Look it up even if it can't be a PIN, so that every answer takes as long.
         card = cards.by_pin(typed)
         right = (
             card is not None
@@ -122,7 +124,7 @@ def _authorise(session: Session, attested: bool) -> tuple[Card, bool]:
 
 
 def _by_number(session: Session) -> Card | None:
-    """The active card that the caller's number is enrolled with; None where there is none, or no number."""
+    """Return the active card of the caller's number; None without a card or a number."""
     try:
         number = session.settings.plan.read(session.caller or "")
     except NotDialable:
@@ -132,7 +134,7 @@ def _by_number(session: Session) -> Card | None:
 
 
 def _ask_number(session: Session) -> Number:
-    """:raises SessionRefused: no number that may be dialled in three tries."""
+    """Ask for a number. :raises SessionRefused: three tries gave none that may be dialled."""
     assert session.card is not None
     call, rules, plan = session.call, session.rules, session.settings.plan
     for _ in range(TRIES):
@@ -165,7 +167,7 @@ def _levels(session: Session) -> list[Mapping[str, ClassRule]]:
 
 
 def _diversion(session: Session) -> dict[str, str] | None:
-    """Whose call it is that shows another's number: ``Diversion``, as Kazoo writes it (RFC 5806)."""
+    """Return the ``Diversion`` header (RFC 5806) that names the account if the caller's own number is shown."""
     account = session.account
     if account is None or not account.caller_id:
         return None

@@ -1,4 +1,4 @@
-"""DISA: a caller who has a PIN gets a dial tone, and dials out as the account (Kazoo's ``cf_disa``)."""
+"""DISA: a caller with a PIN gets a dial tone and dials out as the account (Kazoo's ``cf_disa``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "disa"
 
-#: 350 and 440 Hz, and 440 and 480 Hz with two seconds on and four off: the contract's tones (North America's).
+#: North American tones: dial tone of 350 and 440 Hz; ringing of 440 and 480 Hz, two seconds on and four off.
 DIALTONE = "tone_stream://%(10000,0,350,440)"
 DIALTONE_SECONDS = 10.0
 RINGING = "tone_stream://%(2000,4000,440,480);loops={count}"
@@ -26,7 +26,7 @@ FIRST_DIGIT = 10.0
 
 
 def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
-    """A caller has come to ``disa/ACCOUNT/NAME``. :raises NotServed: There is no such DISA."""
+    """A caller has come to ``disa/ACCOUNT/NAME``. :raises NotServed: it isn't configured."""
     entrance = policy.entrance(arrival.path[1], arrival.path[2]) if len(arrival.path) == 3 else None
     if entrance is None:
         raise NotServed("no such DISA", "UNALLOCATED_NUMBER")
@@ -44,7 +44,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
 
 
 def _authorise(session: Session, entrance: Entrance) -> None:
-    """:raises SessionRefused: as many wrong PINs as there are tries."""
+    """Ask for the PIN. :raises SessionRefused: every try was wrong."""
     for attempt in range(entrance.retries):
         typed = session.collect_pin("enter_pin", entrance.pin_length, FIRST_DIGIT, entrance.interdigit)
         right = hmac.compare_digest(session.policy.hash_pin(typed), entrance.pin_hash or "")
@@ -56,9 +56,12 @@ def _authorise(session: Session, entrance: Entrance) -> None:
 
 
 def _dial_one(session: Session, entrance: Entrance) -> None:
-    """A dial tone, a number, a call. :raises SessionRefused: the tries or the session are used up, or it is denied."""
+    """Play the dial tone, ask for a number and dial it.
+
+    :raises SessionRefused: the tries or the session's time are used up, or the number is denied.
+    """
     call, plan = session.call, session.settings.plan
-    # The tone asks for the digits: their time runs with it, not after it.
+    # The time for the first digit begins with the tone, not after it.
     first = max(0.0, FIRST_DIGIT - entrance.preconnect_seconds)
     for _ in range(entrance.retries):
         typed = session.collect(entrance.preconnect_audio, entrance.max_digits, first, entrance.interdigit)
@@ -79,7 +82,7 @@ def _levels(entrance: Entrance) -> list[Mapping[str, ClassRule]]:
     levels = entrance.account.call_restriction
     if entrance.enforce_call_restriction:
         return [levels]
-    # Even unenforced, what fraud dials takes an account that allows it by name.
+    # Even if nothing is enforced, classes that fraud dials need a rule that allows them.
     return [{klass: rule for klass, rule in levels.items() if rule.action == "allow"}]
 
 

@@ -1,4 +1,4 @@
-"""Read from a call's legs how it ended, and end its attempt with that."""
+"""Find out from a call's legs how it ended, and end its attempt accordingly."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from esl_apps.core.call import Bridged, Ended, Leg
 
 
 def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -> None:
-    """End the attempt by what the switch said. ``party``: whose failure a failed B is (``callee``, ``agent``).
+    """End the attempt by what the switch reported. ``party``: the party on the B-leg, ``callee`` or ``agent``.
 
-    ``failed``: B's outcome where the two were not joined and B is the reason; None where the A-leg left first.
+    ``failed``: B's outcome if the two were not connected because of B; None if the A-leg left first.
     """
     if failed is None and end.bleg is not None:
         if end.bleg.answered_at is not None:
-            # The order of events is not the order of what happened: B's own answer time is.
+            # Events may come out of order, so B's answer time decides.
             attempt.enter(terms.BRIDGED, end.bleg.answered_at)
         elif _failed_first(end, end.bleg):
-            # With early media the two were bridged, and the bridge's end took the A-leg along.
+            # With early media the two were bridged, so the end of B ended the A-leg.
             failed = Bridged(False, end.bleg.q850 or causes.NORMAL_UNSPECIFIED, bleg=end.bleg)
     if attempt.bridged_at is not None:
         if end.lost:
@@ -42,7 +42,7 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
 
 
 def _who(attempt: Attempt, end: Ended, second: str) -> str:
-    """Who hung an answered call up. ``second``: the party on the B-leg."""
+    """Return the party that hung up an answered call. ``second``: the party on the B-leg."""
     if attempt.cut is not None:
         return terms.SYSTEM
     if attempt.cancelled_by is not None:
@@ -54,14 +54,14 @@ def _who(attempt: Attempt, end: Ended, second: str) -> str:
     return terms.SYSTEM
 
 
-#: Seconds. FreeSWITCH stamps each leg's end in that leg's thread: a B that takes A along may be stamped after it.
+#: Seconds by which a B that ends A may have the later end: FreeSWITCH takes the time in each leg's own thread.
 _STAMPED_WITHIN = 0.25
 
 
 def end_of(aleg: Leg | None, bleg: Leg | None, now: float) -> Ended:
-    """The end of a call of which the legs are all that is known. ``now``: where neither says when it ended.
+    """Return how a call ended, from its legs alone. ``now``: used if neither leg says when it ended.
 
-    A caller's leg may live on in its session when a talk is over: the talk's end is then B's, and A had no part in it.
+    A caller's leg may go on after a talk: then the talk ended with B, and A didn't end it.
     """
     ends = [leg.ended_at for leg in (aleg, bleg) if leg is not None and leg.ended_at is not None]
     if aleg is not None and bleg is not None and bleg.answered_at is not None and len(ends) == 2:
@@ -72,7 +72,7 @@ def end_of(aleg: Leg | None, bleg: Leg | None, now: float) -> Ended:
 
 
 def _failed_first(end: Ended, bleg: Leg) -> bool:
-    """Whether an unanswered B ended by itself before A did, and not because A had gone."""
+    """Return whether an unanswered B ended by itself before A did, and not because A had left."""
     if end.lost or end.aleg.hung_up_itself or bleg.ended_at is None or bleg.q850 in (None, causes.NORMAL_CLEARING):
         return False
     return end.aleg.ended_at is None or bleg.ended_at <= end.aleg.ended_at + _STAMPED_WITHIN

@@ -24,12 +24,12 @@ from esl_apps.core.call import Bridged, Call, CallEnded, Leg
 from esl_apps.core.numbers import NotDialable, presented
 
 REF = "inbound"
-#: What a caller whose number is withheld or unreadable is shown as.
+#: Shown to agents if the caller's number is withheld or unreadable.
 ANONYMOUS = "anonymous"
 
 
 def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
-    """A call has come to a number of ``inbound``, or to one that isn't configured: that one gets a record too."""
+    """A call has come to a number of ``inbound``, or to one that isn't configured, which also gets a record."""
     caller = policy.caller(call)
     dnis = call.header("Caller-Destination-Number") or ""
     queue = _queue_of(dnis, policy)
@@ -63,8 +63,8 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     try:
         variables = aleg_variables(settings, attempt, "")
         if queue.record:
-            # On the caller's leg, which is answered with the agent that talks: two agents who answer in one tick
-            # would write into one file.
+            # Record on the caller's leg: if two agents answer at the same moment, recording on their legs would write
+            # one file twice.
             attempt.recording_url = recording_name(attempt)
             path = recording_path(settings.recordings, queue.integrator, attempt.recording_url)
             variables.update(recording_variables(path))
@@ -84,7 +84,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         attempt.note("aleg_ended", str(ended))
     end = call.ended()
     if end.bleg is not None and end.bleg.answered_at is not None and attempt.bridged_at is None:
-        # The caller left in the instant of the answer, or the socket did not live to see it.
+        # The caller left at the moment of the answer, or the socket was lost before it.
         agent_answered(attempt, end.bleg.answered_at, end.bleg, host.announce)
     conclude(attempt, end, None if bridged is None or bridged.answered else bridged, terms.AGENT)
 
@@ -101,7 +101,7 @@ def _ring(call: Call, attempt: Attempt, queue: Queue, policy: AppPolicy, host: H
         caller_id=attempt.number or ANONYMOUS,
         timeout=queue.ring_timeout,
         longest=queue.longest,
-        # One agent's early media is not the caller's business while the others ring.
+        # While several agents ring, the caller must not hear one agent's early media.
         variables={"ignore_early_media": "true"},
     )
     leg = bleg_variables(policy.settings, attempt, bleg)
@@ -123,7 +123,7 @@ def _ring(call: Call, attempt: Attempt, queue: Queue, policy: AppPolicy, host: H
 def agent_answered(
     attempt: Attempt, at: float, bleg: Leg | None, announce: Callable[[Attempt, str, int], None]
 ) -> None:
-    """An agent has answered: the client has waited as long as it had."""
+    """Note which agent has answered and how long the caller waited, and announce it."""
     if bleg is not None and bleg.user:
         attempt.extension = bleg.user
     attempt.answered_at = at

@@ -1,4 +1,4 @@
-"""What every application shares: the leg's variables, joining to B, and the one place where a call ends."""
+"""Channel variables of the legs, recordings, and connecting the A-leg to B."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from esl_apps.core import causes, dialstring, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, Leg
 
-#: Seconds by which the switch's own timers come behind the application's, of which they are the net.
+#: Seconds by which the switch's own timers are longer. They only fire if the application is gone.
 NET = 5
-#: The first application that a leg runs, which nobody waits for.
+#: Marks the first application that a leg executes: its end isn't waited for.
 UNHEARD = {"app_uuid": dialstring.UNHEARD}
 
 
-#: The context that a leg is transferred to by its far side: there must be none of this name.
+#: The dialplan context for transfers by the far side. No context may have this name.
 NO_TRANSFER = "esl_apps_no_transfer"
 
 
 def leg_variables(attempt: Attempt, user: str) -> dict[str, str]:
-    """What every leg carries, ringing ones included (contract §3)."""
+    """Return the variables of every leg, from its first ringing on."""
     return {
         "esl_app": attempt.app,
         "esl_call_ref": attempt.call_ref,
         "esl_contact_ref": attempt.contact_ref,
         "esl_account_id": attempt.account_id or attempt.integrator or "",
         "esl_user_id": user,
-        # A REFER of either party has the switch send the *other* one into the dialplan, to whatever number it names:
-        # out of our checks, limits and records. With Replaces it is refused; without, there is no variable that
-        # refuses it, and the leg goes to a context that no dialplan has, where it ends.
+        # By a REFER, a party can have the switch send the *other* one to any number of the dialplan, past all checks,
+        # limits and records. With Replaces it can be refused. Without, it can't, so the leg goes to a context that
+        # doesn't exist, and ends.
         "deny_refer_requests": "true",
         "force_transfer_context": NO_TRANSFER,
     }
 
 
 def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, str]:
-    """What an A-leg carries, whoever made it: enough for another node to take the call over."""
+    """Return the variables of every A-leg: enough for another node to take the call over."""
     return {
         **leg_variables(attempt, user),
         "esl_node": settings.node,
         "esl_session_ref": attempt.session_ref,
-        # A node that dies does not cut talking parties, and the bridge's end ends the call (hazard 11).
+        # If the node dies, the parties go on talking, and the call ends with the bridge (hazard 11).
         "hangup_after_bridge": "true",
         "continue_on_fail": "true",
         "outbound_redirect_fatal": "true",
-        # An answered A-leg hears nothing while B rings unless it is told to (hazard 20).
+        # Without this an answered A-leg hears silence while B rings (hazard 20).
         "transfer_ringback": dialstring.Raw(settings.ringback),
         "instant_ringback": "true",
-        # B's RTP timestamps go back behind the ringback's, and a strict phone plays nothing until they have caught up.
+        # B's RTP timestamps start below those of the ringback, and a strict phone plays nothing until they catch up.
         "rtp_rewrite_timestamps": "true",
-        # What A's INVITE says of itself (X-*, P-*, Diversion, Identity; bodies beside the SDP) is not ours to say to
-        # B. The switch asks A's leg alone: among B's own variables these two do nothing.
+        # Don't pass headers and bodies of A's INVITE on to B (X-*, P-*, Diversion, Identity; bodies other than SDP).
+        # The switch reads these two on the A-leg only.
         "sip_copy_custom_headers": "false",
         "sip_copy_multipart": "false",
     }
@@ -68,7 +68,7 @@ class Bleg:
     timeout: float
     """From the first INVITE to an answer."""
     longest: float
-    """The two may talk for as long."""
+    """How long the two may talk."""
     user: str = ""
     """The ``esl_user_id`` of the leg."""
     recording: str | None = None
@@ -78,31 +78,31 @@ class Bleg:
 
 
 def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str, str]:
-    """What a B-leg carries. The caller ID is explicit, or the callee sees "Outbound Call" (hazard 21)."""
+    """Return the variables of a B-leg. Without a caller ID the callee would see "Outbound Call" (hazard 21)."""
     result = {
         **leg_variables(attempt, bleg.user),
-        # Its end is told on the switch's inbound connection, too: the A-leg's socket may not live to hear of it.
+        # So that its end is also reported on the inbound connection, in case the A-leg's socket is lost.
         "esl_node": settings.node,
-        # One for all that a session dials: the socket is told once which legs are its.
+        # The same for all numbers of a session, so the socket subscribes to its B-legs once.
         "esl_bleg": attempt.session_ref,
         "origination_caller_id_number": bleg.caller_id,
         "origination_caller_id_name": bleg.caller_id,
         "outbound_redirect_fatal": "true",
         "ignore_early_media": "false",
-        # A net under the application's own time-out, which fires first (hazard 19).
+        # Only for a lost application: its own time-out fires first (hazard 19).
         "originate_timeout": str(int(bleg.timeout) + NET),
     }
     if bleg.recording is not None:
         result.update(recording_variables(bleg.recording))
     result.update(bleg.variables)
-    # The switch ends the leg a moment after the application would have, if the application is gone by then.
+    # The switch ends the leg soon after the application should have, in case the application is gone.
     result["execute_on_answer_2"] = f"sched_hangup:+{int(bleg.longest) + NET}"
     result.update(UNHEARD)
     return result
 
 
 def recording_variables(recording: str) -> dict[str, str]:
-    """What records a leg from its answer to its end: its own voice right, the other party left (hazard 25)."""
+    """Return the variables that record a leg while it is answered: its own voice on the right (hazard 25)."""
     return {
         "execute_on_answer": f"record_session:{recording}",
         "RECORD_MIN_SEC": "0",
@@ -112,14 +112,14 @@ def recording_variables(recording: str) -> dict[str, str]:
 
 
 def recording_name(attempt: Attempt) -> str:
-    """``recording_url``: nothing of it comes from outside."""
+    """Return ``recording_url``. No part of it comes from outside."""
     return f"{attempt.call_ref}.wav"
 
 
 def recording_path(folder: str, integrator: str, name: str) -> str:
-    """Where a recording stands: by integrator and day, so that no folder grows for ever.
+    """Return a recording's path: by integrator and day, so that no folder grows without end.
 
-    The day is the reference's own (UUID version 7): the name alone finds the file.
+    The day is part of the reference (UUID version 7), so the name alone is enough to find the file.
     """
     ms = int(name.replace("-", "")[:12], 16)
     day = time.strftime("%Y%m%d", time.gmtime(ms / 1000))
@@ -127,7 +127,7 @@ def recording_path(folder: str, integrator: str, name: str) -> str:
 
 
 def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints: Sequence[str]) -> Bridged:
-    """Dial B, endpoint after endpoint while gateways fail; one time-out over all of them."""
+    """Dial B, trying the next endpoint while gateways fail. One time-out covers all of them."""
     leg = bleg_variables(settings, attempt, bleg)
     deadline: float | None = None
 
@@ -136,7 +136,7 @@ def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints
             attempt.dialled(at)
         elif what == "answered":
             attempt.enter(terms.BRIDGED, at)
-            # No endpoint is dialled after one that answered, and the two may talk for an hour.
+            # It isn't needed any more, and the two may talk for an hour.
             leg.clear()
         elif what in ("ringing", "early_media"):
             attempt.enter(terms.CALLEE_RINGING, at, "" if what == "ringing" else "early media")

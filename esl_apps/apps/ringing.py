@@ -30,35 +30,35 @@ class Aleg:
 
 @dataclass(frozen=True, slots=True)
 class Rang:
-    """One originate's end: ``answered``, ``failed`` (with its Q.850 code), ``timed_out``, ``lost``, or ``away``: the
-    switch was not reached, and nothing was dialled."""
+    """The outcome of one originate: ``answered``, ``failed`` (with its Q.850 code), ``timed_out``, ``lost``, or
+    ``away``, which means that the switch was not reached and nothing was dialled."""
 
     outcome: str
     code: int = causes.NORMAL_UNSPECIFIED
 
 
 class Originator(Protocol):
-    """A switch, as far as ringing an A-leg goes."""
+    """A switch, or one after the other, on which A-legs are placed."""
 
     def originate(self, command: str, deadline: float) -> Rang:
-        """Place one A-leg and wait for its end, or for ``deadline`` (``time.monotonic``), when it is ended."""
+        """Place an A-leg and wait until it answers or fails. End it at ``deadline`` (``time.monotonic``)."""
 
     def elsewhere(self) -> bool:
-        """Go to another switch; False: there is none that was not tried."""
+        """Go to another switch. Return False if all were tried."""
 
 
-#: From another switch it may be rung: the gateways are this one's, or its phones registered elsewhere.
+#: Causes for which another switch is tried: its gateways may work, or the phone may be registered there.
 _NOT_FROM_HERE = causes.GATEWAY_FAILED | {causes.NOT_REGISTERED}
 
 
 def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
-    """Ring A, endpoint after endpoint while gateways fail, switch after switch while it can't be rung from one (an
-    extension may be registered with one of them alone); one time-out over all of them.
+    """Ring A. Try the next endpoint while gateways fail, and the next switch while A can't be rung from one: an
+    extension may be registered on one of them only. One time-out covers all of them.
 
-    True: it answered, and its leg is on its way to its application; else the attempt is ended.
+    Return True if A answered: its leg is on its way to its application. Otherwise the attempt has ended.
     """
     deadline = time.monotonic() + aleg.timeout
-    # A net under the application's own time-out, which fires first (hazard 19).
+    # Only for a lost application: its own time-out fires first (hazard 19).
     leg = {**aleg.variables, "originate_timeout": str(int(aleg.timeout) + NET), **UNHEARD}
     commands = [dialstring.originate(leg, endpoint, aleg.application) for endpoint in aleg.endpoints]
     while True:

@@ -1,6 +1,6 @@
-"""What DISA, dialthrough, callback and autodial share: a session that dials one number after another.
+"""A session in which one caller dials one number after another: DISA, dialthrough, callback and autodial.
 
-One attempt to join two parties is one record; a session that dials none has one too, with no number in it.
+Each attempt to connect two parties has a record. A session that dials nothing has one as well, without a number.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from esl_apps.core.pins import LOCKED, OPEN, Source
 from esl_apps.core.restrictions import ClassRule, denied
 from esl_apps.core.unavailable import StoreUnavailable
 
-#: What is said of a number that could not be reached (contract §4: a prompt a cause).
+#: Q.850 causes by the prompt that the caller hears. Others are busy, no answer or failed.
 _NO_SUCH_NUMBER = frozenset({1, 3, 22, 28})
 _REFUSED = frozenset({21, 50, 52, 54, 57})
-#: Seconds by which A's hang-up may be told later than the end of the talk.
+#: Seconds by which A's hang-up may be reported after the end of the talk.
 _BEHIND = 0.3
 
 
 class SessionRefused(Exception):
-    """The session ends with a prompt and a rejected record."""
+    """End the session with a prompt and a rejected record."""
 
     def __init__(self, prompt: str, code: int = causes.CALL_REJECTED, *, note: str = "") -> None:
         super().__init__(note or prompt)
@@ -43,14 +43,14 @@ class SessionRefused(Exception):
 
 @dataclass
 class Session:
-    """A caller who has been answered, from the first prompt to the hang-up."""
+    """One caller's session, from the first prompt to the hang-up."""
 
     call: Call
     app: str
     policy: AppPolicy
     host: Host
     attempt: Attempt
-    """The current one, or the last that ended."""
+    """The current attempt, or the last one if it has ended."""
     rules: Rules
     longest: float
     """Seconds that it may last in all."""
@@ -58,9 +58,9 @@ class Session:
     card: Card | None = None
     card_limits: Limits | None = None
     caller: str | None = None
-    """The caller's number, None where it is withheld."""
+    """The caller's number; None if it is withheld."""
     source: Source | None = None
-    """What wrong PINs are counted against, if a PIN is asked for."""
+    """The counters of wrong PINs, if a PIN is asked for."""
     _started: float = field(default_factory=time.monotonic)
     _held: str | None = None
     _aleg: Charge | None = None
@@ -69,7 +69,7 @@ class Session:
     def open(
         cls, call: Call, app: str, arrival: Arrival, policy: AppPolicy, host: Host, entrance: Entrance | None = None
     ) -> Session:
-        """Make a call known that the dialplan sent, before it is answered. :raises StoreUnavailable: Redis is down."""
+        """Open a session for an unanswered call from the dialplan. :raises StoreUnavailable: Redis is down."""
         rules = policy.rules
         account = entrance.account if entrance is not None else None
         caller = policy.caller(call)
@@ -86,7 +86,7 @@ class Session:
         )
         attempt.aleg_uuid = call.uuid
         host.begin(attempt)
-        # A session that goes on after its socket or its node had died begins its next attempt now.
+        # If the session goes on after its socket or node was lost, the attempt begins now, not at the INVITE.
         attempt.dialled(time.time() if arrival.session_ref else call.created_at)
         longest = entrance.max_session if entrance is not None else rules.max_session
         return cls(call, app, policy, host, attempt, rules, longest, account, caller=caller, source=source)
@@ -95,7 +95,7 @@ class Session:
     def of_answered(
         cls, call: Call, attempt: Attempt, policy: AppPolicy, host: Host, account: Account, card: Card | None = None
     ) -> Session:
-        """Take a leg over that a node rang: what it costs goes on from number to number, to the session's end."""
+        """Open a session for an answered leg that a node rang. Its charge goes on until the session ends."""
         rules = policy.rules
         session = cls(call, attempt.app, policy, host, attempt, rules, rules.max_session, account, card)
         session._aleg = next((charge for charge in attempt.charges if charge.aleg), None)
@@ -114,19 +114,19 @@ class Session:
 
     @property
     def left(self) -> float:
-        """Seconds of the session that are left."""
+        """Seconds remaining."""
         return max(0.0, self._started + self.longest - time.monotonic())
 
     @property
     def talk_left(self) -> float:
-        """Seconds that the first leg may talk now."""
+        """Seconds that the first leg may still be up."""
         longest = self._aleg.longest if self._aleg is not None else None
         return self.left if longest is None else min(self.left, longest)
 
     # Life ---------------------------------------------------------------------------------------------
 
     def run(self, talk: Callable[[], None]) -> None:
-        """Run a flow to its end, whatever that is: the one place where the caller's leaving is caught."""
+        """Run a flow to its end. This is the one place that catches the caller's hang-up."""
         rejected: int | None = None
         try:
             try:
@@ -155,7 +155,7 @@ class Session:
     def hold_place(self, card: Card) -> None:
         """Count this call against the card's holder.
 
-        :raises SessionRefused: it has as many as it may. :raises StoreUnavailable: nobody can say.
+        :raises SessionRefused: the holder has as many as allowed. :raises StoreUnavailable: Redis is down.
         """
         self.card = card
         if not self.host.usage.enter(card.holder, card.max_concurrent_calls_per_user, self.attempt.session_ref):
@@ -181,9 +181,9 @@ class Session:
         return self._in_time(self.call.collect_pin(audio, most, first, between, self.left))
 
     def admits(self, typed: str, right: bool, card_id: str = "") -> bool:
-        """Whether a typed PIN opens; a wrong one counts. A lock is told to whoever reads ``trace``, and to nobody else.
+        """Return whether a typed PIN opens; a wrong one counts. A lock shows in ``esl-apps trace`` only.
 
-        :raises StoreUnavailable: nobody can say.
+        :raises StoreUnavailable: Redis is down.
         """
         assert self.source is not None
         verdict = self.policy.guard.judge(self.source, right, card_id, guessed=bool(typed))
@@ -199,7 +199,10 @@ class Session:
     # Dialling -----------------------------------------------------------------------------------------
 
     def check(self, number: Number, *levels: Mapping[str, ClassRule]) -> None:
-        """:raises SessionRefused: an emergency number, a class that is denied, a number without a dial string."""
+        """Check a number.
+
+        :raises SessionRefused: it is an emergency number, of a denied class, or without a dial string.
+        """
         if number.is_emergency:
             if not self.rules.emergency:
                 self.refuse(number, "an emergency number", "emergency_refused")
@@ -231,7 +234,7 @@ class Session:
         )
         bridged = join(self.call, attempt, self.settings, bleg, self.settings.endpoints.of(number, as_asked=False))
         if attempt.cut is None and bridged.answered and not bridged.broken and not _left(bridged):
-            # B did not hang up: where A did, its end may come behind B's, and says so.
+            # B did not hang up, so A may have. Its hang-up may be reported after B's.
             self.call.wait_for_hangup(_BEHIND)
         self._conclude(bridged)
         if attempt.cut is not None:
@@ -264,7 +267,7 @@ class Session:
         self.call.play(prompt)
 
     def _name(self, number: Number) -> None:
-        """Make the current attempt one for this number: a new one, where the last has ended."""
+        """Use the current attempt for this number, or a new one if it has ended."""
         if self.attempt.ended:
             last = self.attempt
             self.attempt = Attempt(
@@ -296,7 +299,7 @@ class Session:
 
     @property
     def levels(self) -> list[Level]:
-        """Who pays."""
+        """The payers of its calls."""
         levels = [self.rules.system]
         if self.account is not None:
             levels.append(account_level(self.account))
@@ -305,7 +308,7 @@ class Session:
         return levels
 
     def _conclude(self, bridged: Bridged) -> None:
-        """The A-leg goes on; this attempt is over."""
+        """End this attempt. The A-leg goes on."""
         attempt = self.attempt
         bleg = bridged.bleg
         now = time.time()
@@ -334,21 +337,20 @@ def _spent(refusal: Refusal) -> SessionRefused:
 
 
 def _left(bridged: Bridged) -> bool:
-    """Whether it was B that hung up."""
+    """Return whether B hung up."""
     return bridged.bleg is not None and bridged.bleg.hung_up_itself
 
 
 def session_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, str]:
-    """The A-leg's variables: unlike one call's, it outlives its B-legs."""
+    """Return the A-leg's variables. In a session it outlives its B-legs."""
     return {**aleg_variables(settings, attempt, user), "hangup_after_bridge": "false"}
 
 
 def shown_number(session: Session, own: str | None) -> tuple[str, bool]:
-    """The CLI that B is shown, and whether it is the caller's own.
+    """Return the caller ID that B is shown, and whether it is the caller's own.
 
-    ``own``: the caller's number where it is to be shown, None where the account's is. With
-    ``ensure_valid_caller_id`` a number that the account may not present becomes its own, or the system's
-    default where it has none.
+    ``own``: the caller's number if it should be shown, None for the account's. With ``ensure_valid_caller_id``, a
+    number that the account may not present is replaced by the account's, or by the system's default if it has none.
     """
     account, rules, plan = session.account, session.rules, session.settings.plan
     theirs = account.caller_id if account else None

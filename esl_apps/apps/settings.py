@@ -1,4 +1,4 @@
-"""What the configuration says to the applications, read and checked."""
+"""The configuration as the applications see it, read and checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from esl_apps.core.timed_call import Frequency
 
 @dataclass(frozen=True)
 class Settings:
-    """What every application needs. It comes from the file alone, so it can be read while Redis is down."""
+    """Settings of all applications. They come from the file alone, so they can be read while Redis is down."""
 
     node: str
     plan: NumberPlan
@@ -36,7 +36,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Rules:
-    """What may be dialled through: the keys of Kazoo's ``system_config/cccp``."""
+    """Rules for dialling through: the keys of Kazoo's ``system_config/cccp``."""
 
     redial_code: str | None = None
     ensure_valid_caller_id: bool = True
@@ -55,7 +55,7 @@ class Rules:
     own_numbers: frozenset[str] = frozenset()
     """The DIDs of this installation, E.164: never called back."""
     system: Level = field(default=Level(SYSTEM))
-    """What the whole installation may spend."""
+    """The installation's limits."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Entrance:
     name: str
     account: Account
     pin_hash: str | None
-    """None: any caller may dial, which the configuration had to say twice."""
+    """None: any caller may dial. The configuration must allow that explicitly."""
     pin_length: int
     """Digits to collect at most."""
     retries: int
