@@ -38,7 +38,7 @@ class AccountStore:
         self._card_limits = {id: _spent(account.card_limits.read(), Limits()) for id, account in accounts.items()}
 
     def account(self, account_id: str) -> Account | None:
-        """The account of the configuration, which takes no round trip, else the imported one."""
+        """The configured account, without a round trip, or the imported one."""
         if account_id in self._configured:
             return self._configured[account_id]
         return self._stale.ask("a" + account_id, lambda: self._imported(account_id))
@@ -62,11 +62,11 @@ class AccountStore:
         )
 
     def card_limits(self, account_id: str) -> Limits | None:
-        """What each card of an account may dial; ``Account.limits`` is for all of them together."""
+        """The limits of each card of an account. ``Account.limits`` holds for all of its cards together."""
         return self._card_limits.get(account_id)
 
     def is_configured(self, account_id: str) -> bool:
-        """Whether the configuration has this account, so that an imported one would never be read."""
+        """Whether the configuration has this account, which hides an imported one."""
         return account_id in self._configured
 
     def put_account(
@@ -79,17 +79,17 @@ class AccountStore:
         caller_id_name: str | None,
         call_restriction: dict[str, model.Rule],
     ) -> None:
-        """Keep an imported account, in place of an earlier one; its users stay."""
+        """Store an imported account in place of an earlier one. Its users stay."""
         document = _AccountDocument(name, realm, caller_id, caller_id_name, call_restriction)
         self._client.hset(keys.account(account_id), "account", msgspec.json.encode(document))
 
     def close_account(self, account_id: str) -> bool:
-        """From now on the imported account is not known, and none of its cards opens anything; its users' rules
-        stay for the day that it is imported again. False: there was none."""
+        """Remove an imported account, so that its cards no longer work. Its users' rules stay, in case it is imported
+        again. False: there was none."""
         return bool(self._client.hdel(keys.account(account_id), "account"))
 
     def put_user(self, account_id: str, user_id: str, call_restriction: Mapping[str, model.Rule]) -> None:
-        """Keep a user's rules; none: forget the user."""
+        """Store a user's rules. An empty mapping removes the user."""
         if call_restriction:
             raw = msgspec.json.encode(call_restriction)
             self._client.hset(keys.account(account_id), f"user:{user_id}", raw)
@@ -97,8 +97,8 @@ class AccountStore:
             self._client.hdel(keys.account(account_id), f"user:{user_id}")
 
     def system_config(self, name: str) -> dict[str, Any]:
-        """The imported keys of ``cccp`` or ``callflow.disa``, which go before the configuration file's; empty
-        where none were imported. Checked when they came."""
+        """The imported settings of ``cccp`` or ``callflow.disa``, which override the configuration file's. Empty if
+        none were imported. They were checked at the import."""
 
         def ask() -> dict[str, Any]:
             raw = self._client.hget(keys.SYSTEM_CONFIG, name)

@@ -1,7 +1,7 @@
-"""Breakers that have tripped: kept in Redis until a person resets them, and known to every node.
+"""Tripped breakers: kept in Redis until an operator resets them, and known to every node.
 
-A node reads them once a second, so that a call asks its memory and not Redis. A node that has not read them
-since its start lets nobody dial. What trips one is counted in ``usage.py``.
+A node reads them once a second, so a call checks memory and not Redis. Until a node has read them once, it refuses
+all calls. ``usage.py`` counts what trips a breaker.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from esl_apps.store.script import Script
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a breaker that another node, or a person, tripped or reset is so here.
+#: Seconds until this node learns of a breaker that was tripped or reset elsewhere.
 POLL = 1.0
-#: What is kept of the log.
+#: Lines of the log that are kept.
 LOG_LINES = 1000
 
 
@@ -36,7 +36,7 @@ class Trip(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One of the log."""
+    """One line of the log."""
 
     at: float
     scope: str
@@ -47,7 +47,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Breakers:
-    """``trip``, ``reset``, ``log`` and ``refresh`` raise :class:`StoreUnavailable` when Redis is away."""
+    """``trip``, ``reset``, ``log`` and ``refresh`` raise :class:`StoreUnavailable` if Redis is down."""
 
     def __init__(
         self,
@@ -57,7 +57,8 @@ class Breakers:
         tell: Callable[..., None] = lambda *_what, **_details: None,
         on_trip: Callable[[str, Trip], None] = lambda _scope, _trip: None,
     ) -> None:
-        """``tell``: ``Alerts.tell``, once a trip over all nodes. ``on_trip``: at each node, when it learns of one."""
+        """``tell``: ``Alerts.tell``, called once per trip over all nodes. ``on_trip``: called on each node that learns
+        of a trip."""
         self._client = client
         self._node = node
         self._tell = tell
@@ -77,27 +78,27 @@ class Breakers:
 
     @property
     def count(self) -> int:
-        """How many have tripped, as far as is known here."""
+        """The number of tripped breakers known here."""
         return len(self._tripped or {})
 
     @property
     def tripped(self) -> dict[str, Trip]:
-        """As last read. :raises StoreUnavailable: they never were."""
+        """The tripped breakers as last read. :raises StoreUnavailable: they were never read, and Redis is down."""
         if self._tripped is None:
             self.refresh()
         assert self._tripped is not None
         return self._tripped
 
     def covering(self, levels: Iterable[str], number: Number | None) -> str | None:
-        """The scope of a tripped breaker that refuses a call; None: there is none. :raises StoreUnavailable."""
+        """The scope of a tripped breaker that refuses a call, or None. :raises StoreUnavailable: as ``tripped``."""
         names = tuple(levels)
         return next((scope for scope in self.tripped if covers(scope, names, number)), None)
 
     def trip(self, scope: str, why: str, *, by: str = "", end_calls: bool = False) -> bool:
-        """False: it is tripped already."""
+        """Trip a breaker. False: it is tripped already."""
         by = by or f"node {self._node}"
         if self._tripped is not None and scope not in self._tripped:
-            # Nobody dials here from now on, whatever becomes of the question to Redis.
+            # Refuse calls on this node from now on, even if Redis can't be told.
             self._tripped[scope] = trip = Trip(0.0, why, by, end_calls)
             self._learn(scope, trip)
         first = self._write(scope, why, by, end_calls)
@@ -108,12 +109,12 @@ class Breakers:
     def _write(self, scope: str, why: str, by: str, end_calls: bool) -> bool:
         raw = self._trip([keys.TRIPPED, keys.BREAKER_LOG], [scope, why, by, "1" if end_calls else "0"])
         if self._tripped is not None:
-            # Another was first: when, the next look at Redis says.
+            # Another node was first; the next refresh brings its time.
             self._tripped[scope] = _read(raw) if raw is not None else Trip(1.0, why, by, end_calls)
         return raw is not None
 
     def reset(self, scope: str, *, by: str) -> bool:
-        """False: it is not tripped."""
+        """Reset a breaker. False: it is not tripped."""
         return bool(self._reset([keys.TRIPPED, keys.BREAKER_LOG], [scope, "", by]))
 
     def log(self, count: int = 20) -> list[Line]:
@@ -122,7 +123,7 @@ class Breakers:
         return [msgspec.json.decode(line, type=Line) for line in raw]
 
     def refresh(self) -> None:
-        """Read what is tripped."""
+        """Read the tripped breakers from Redis."""
         raw = self._client.hgetall(keys.TRIPPED)
         found = {scope.decode(): _read(value) for scope, value in raw.items()}
         before = self._tripped or {}
@@ -138,7 +139,8 @@ class Breakers:
         self._told(scope, trip)
 
     def _vanished(self, scope: str, trip: Trip, found: dict[str, Trip]) -> None:
-        """A person reset it; or Redis came back without it, or was away when it tripped: then it is tripped still."""
+        """Handle a breaker that Redis no longer has. If the log has no reset of it, Redis lost it or was down when it
+        tripped: keep it tripped, and write it again."""
         reset = next((line for line in self.log(LOG_LINES) if line.scope == scope and line.what == "reset"), None)
         if reset is not None and reset.at >= trip.at > 0:
             log.warning("breaker reset", extra={"scope": scope, "by": reset.by, "reset_at": reset.at})
@@ -153,7 +155,7 @@ class Breakers:
         try:
             self.refresh()
         except StoreUnavailable:
-            # What was tripped is so still; a limit that has to be asked for fails closed by itself.
+            # Tripped breakers stay tripped. Limits that need Redis fail closed by themselves.
             pass
         except Exception:
             log.exception("breakers not read")
@@ -168,5 +170,5 @@ def _read(raw: bytes) -> Trip:
     try:
         return msgspec.json.decode(raw, type=Trip)
     except msgspec.MsgspecError:
-        # Of a later version, or written by hand: tripped is tripped.
+        # Written by a later version or by hand. Treat it as tripped.
         return Trip(0.0, "unreadable", "unknown")

@@ -1,7 +1,7 @@
-"""What the nodes share in Redis: calls, live and recent.
+"""Live and recent calls in Redis, shared by all nodes.
 
-Calls are written behind: a call's latest state is kept until the writer has taken it, so a slow Redis makes
-the picture late, never a call.
+Calls are written behind: a call's latest state waits in memory for the writer. A slow Redis delays what other nodes
+and clients see, never a call.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from esl_apps.store.redis_py import Command
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which an ended call can be asked for.
+#: Seconds for which an ended call can be read.
 KEEP = 86400
-#: Entries looked at for one page of a filtered list: a rare filter costs pages, not the server.
+#: Entries scanned for one page of a filtered list. A rare match costs the client more pages, not the server more time.
 SCAN = 1000
 PING_EVERY = 1.0
-#: While Redis is away: how soon it is seen to be back.
+#: Seconds between pings while Redis is down.
 PING_AWAY = 0.2
-#: And how soon what could not be written is tried again.
+#: Seconds until a failed write is tried again.
 AGAIN = 0.5
 
 
@@ -48,9 +48,9 @@ class Store:
         on_back: Callable[[], None] = lambda: None,
         make_known: Callable[[], None] = lambda: None,
     ) -> None:
-        """``boot``: this process's own name in ``roster``, under which its live calls stand. ``on_back`` is called
-        when Redis is back, perhaps without what was not on its disk yet; ``make_known`` before a call is written:
-        nobody looks for the calls of a process that the roster does not know."""
+        """``boot``: this process's name in ``membership``, under which its live calls are stored. ``on_back``: called
+        when Redis is back, perhaps without data that it had not synced. ``make_known``: called before a call is
+        written, to make this process a member: others look only for the calls of members."""
         self._client = client
         self._live = keys.live(boot)
         self._on_back = on_back
@@ -58,11 +58,11 @@ class Store:
         self._pending: dict[str, tuple[Snapshot, bytes | None]] = {}
         self._on_its_way: dict[str, tuple[Snapshot, bytes | None]] = {}
         self._wake = Flag()
-        # Two writers at once could leave a call's older state behind its newer one.
+        # Two writers at once could overwrite a call's newer state with its older one.
         self._writing = Semaphore()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self.healthy = False
-        """Whether Redis answered last time it was asked, a second ago at most, and has kept its line open since."""
+        """Whether Redis answered the last ping, at most a second ago, and has kept the connection open since."""
 
     def start(self) -> None:
         self.check()
@@ -93,17 +93,17 @@ class Store:
                 closed = self._wait()
                 self.check()
             except Exception as error:
-                # Whatever it was, Redis is watched on: nobody else sees it come back.
+                # Keep watching, whatever was raised: otherwise this node never sees Redis come back.
                 log.exception("Redis not watched")
                 self._away(error)
                 closed = True
             if closed:
-                # A Redis that closes every line at once is not asked without a pause.
+                # Back off, or a Redis that drops every connection is polled in a tight loop.
                 gevent.sleep(PING_AWAY)
 
     def _wait(self) -> bool:
-        """Until the next look at Redis: a second, or until it closes an idle line (True). A Redis that was killed
-        is so seen when it happens: a request right behind it dials nothing."""
+        """Wait a second, or until Redis closes an idle connection (True). A killed Redis is thus noticed at once, and
+        the next request dials nothing."""
         if not self.healthy:
             gevent.sleep(PING_AWAY)
             return False
@@ -116,7 +116,7 @@ class Store:
     # Calls --------------------------------------------------------------------------------------------
 
     def save(self, ref: str, snapshot: Snapshot, essence: bytes | None) -> None:
-        """A call has changed. ``snapshot`` is asked when it is written: changes in a burst are one write.
+        """Note that a call has changed. ``snapshot`` is called when it is written, so a burst of changes is one write.
         ``essence``: as JSON; None once the call has ended."""
         self._pending[ref] = snapshot, essence
         self._wake.set()
@@ -128,13 +128,13 @@ class Store:
             try:
                 written = self._flush()
             except Exception:
-                # Whatever it was, what is written next is: without it no other node knows of this one's calls.
+                # Keep writing, whatever was raised: otherwise no other node knows of this one's calls.
                 log.exception("calls not written")
                 written = False
             if not written:
                 gevent.sleep(AGAIN)
                 self._wake.set()
-            # Changes of one call come in bursts; a moment's wait makes one write of them.
+            # Changes of a call come in bursts. Waiting a moment makes them one write.
             gevent.sleep(0.02)
 
     def _flush(self) -> bool:
@@ -156,14 +156,14 @@ class Store:
                 commands.append(("ZADD", index, 0, ref))
                 if essence is None:
                     commands.append(("HDEL", self._live, ref))
-                    # References sort by time: what lies before a day ago goes by name.
+                    # References sort by time, so calls of more than a day ago are a range of names.
                     oldest = f"{int((time.time() - KEEP) * 1000):012x}"
                     commands.append(("ZREMRANGEBYLEX", index, "-", f"({oldest[:8]}-{oldest[8:]}"))
                 else:
                     commands.append(("HSET", self._live, ref, essence))
             self._client.send_all(commands)
         except BaseException as error:
-            # Whatever it is, to be stopped among it: it is still to be written.
+            # Put them back whatever was raised, even if the writer was killed: they are still to be written.
             for ref, changed in pending.items():
                 self._pending.setdefault(ref, changed)
             if isinstance(error, StoreUnavailable):
@@ -183,9 +183,9 @@ class Store:
     def calls(
         self, integrator: str, wanted: dict[str, str], limit: int, before: str | None
     ) -> tuple[list[dict[str, Any]], str | None]:
-        """Newest first, and where the next page begins (None: there is none).
+        """An integrator's calls, newest first, and where the next page begins (None: no more).
 
-        ``wanted``: field → value that must be equal. :raises StoreUnavailable: Redis is down.
+        ``wanted``: the values that fields must have. :raises StoreUnavailable: Redis is down.
         """
         self._flush()
         found: list[dict[str, Any]] = []
@@ -225,19 +225,19 @@ class Store:
         return None
 
     def has(self, ref: str) -> bool:
-        """Whether a call is this process's. :raises StoreUnavailable: Redis is down."""
+        """Whether this process has a live call. :raises StoreUnavailable: Redis is down."""
         if ref in self._pending or ref in self._on_its_way:
             return True
         return bool(self._client.hexists(self._live, ref))
 
     def forget(self, ref: str) -> None:
-        """A call that was taken over had ended. :raises StoreUnavailable: Redis is down."""
+        """Remove a call that was taken over but had ended. :raises StoreUnavailable: Redis is down."""
         self._client.hdel(self._live, ref)
 
     def take_over(self, call: Essence, boot: str) -> bool:
-        """Make a dead process's call this one's; False where another process was faster.
+        """Take over a dead process's call. False: another process was faster.
 
-        One that dies between the two steps leaves the call to both, and a record that is pushed twice is one.
+        If this process dies between the two steps, two processes have the call, and Redis takes one of their records.
         :raises StoreUnavailable: Redis is down.
         """
         self._client.hset(self._live, call.call_ref, msgspec.json.encode(call))
@@ -247,7 +247,7 @@ class Store:
         return False
 
     def _values(self, refs: Iterable[bytes]) -> list[bytes | None]:
-        # Not MGET: in a cluster the calls stand on many slots.
+        # Not MGET: in a cluster the calls are on many slots.
         answers: list[bytes | None] = self._client.send_all(
             [("GET", keys.call(ref.decode("utf-8", "replace"))) for ref in refs]
         )
@@ -255,12 +255,12 @@ class Store:
 
 
 def _read(raw: bytes | None) -> dict[str, Any] | None:
-    """A call's snapshot; None where there is none, or (which is logged) what stands there is none of ours."""
+    """Decode a call's snapshot. None if there is none or, with a log line, if it can't be read."""
     if raw is None:
         return None
     try:
         msgspec.json.decode(raw, type=CallStatus)
-        # Read whole: what the type does not name is passed over there, and may be no text.
+        # Decode all of it: the type skips fields that it doesn't name, and they may not be UTF-8.
         call: dict[str, Any] = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         log.error("a call in Redis can't be read", extra={"reason": str(error)})
@@ -269,7 +269,7 @@ def _read(raw: bytes | None) -> dict[str, Any] | None:
 
 
 def _essence(raw: bytes) -> Essence | None:
-    """A live call as its process wrote it; None (which is logged) where what stands there is none."""
+    """Decode a live call as its process wrote it. None, with a log line, if it can't be read."""
     try:
         return msgspec.json.decode(raw, type=Essence)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -8,25 +8,25 @@ from typing import Any
 
 from esl_apps.core.faults import Fault
 
-#: Kazoo asks its callers for so many (and a card with another length could never be used).
+#: As many digits as Kazoo asks callers for: a PIN of another length could never be used.
 PIN = re.compile(r"[0-9]{9,12}")
 COMMENT_LENGTH = 255
 MOST_CONCURRENT_CALLS = 10_000
 CARD_ID = re.compile(r"[0-9a-f]{32}")
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-#: Kazoo's spellings, which are accepted where ours stand.
+#: Kazoo's spellings, accepted in place of ours.
 SPELLINGS = {"max_concurent_calls_per_user": "max_concurrent_calls_per_user", "cid_retain": "retain_cid"}
 FIELDS = ("pin", "cid", "user_id", "active", "retain_cid", "max_concurrent_calls_per_user", "comment")
 
 
 def _spelled(fields: Mapping[str, Any], faults: list[Fault]) -> dict[str, Any]:
-    """The fields under our names. What the API itself answers or CouchDB keeps beside a document is no fault."""
+    """The fields under our names. Fields of the API's own answers and of CouchDB are ignored."""
     given: dict[str, Any] = {}
     for name, value in fields.items():
         ours = SPELLINGS.get(name, name)
         if ours in FIELDS:
-            # Both spellings: ours counts.
+            # If both spellings are given, ours counts.
             if ours == name or ours not in fields:
                 given[ours] = value
         elif name not in ("id", "ui_metadata") and not name.startswith(("_", "pvt_")):

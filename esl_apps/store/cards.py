@@ -1,15 +1,15 @@
 """Cards and accounts in Redis, shared by all nodes.
 
-A card is found by its *claim*: the keyed hash of its PIN, or its caller number. One hash holds every card's
-document under its claim, so a look-up is one HGET whatever is asked for and however many cards there are, and
-a claim is unique over all accounts because a field of a hash is. The PIN itself is nowhere: not in the
-document, not in the claim (HMAC-SHA256, whose key stands in the configuration only), in no answer and no log.
+A card is found by its *claim*: the keyed hash of its PIN, or its caller number. One Redis hash maps claims to cards, so
+each look-up is one HGET for any number of cards, and claims are unique over all accounts. The PIN itself is stored
+nowhere: not in the document, not in the claim (HMAC-SHA256, whose key is in the configuration only), and it appears in
+no answer and no log.
 
-The keys of cards have one hash tag, so that each script's keys are on one slot of a cluster. Why one slot:
-moving a card from one PIN to another takes the new claim, gives the old one back and turns the
-id's pointer, and no two nodes may do half of it. Spread over slots that is three steps with a repair for every
-way to die between them, and what a half-moved card costs is somebody's telephone bill. One slot holds some
-half a gigabyte at a million cards and answers 100,000 look-ups a second, of which a call takes one or two.
+All keys of cards share a hash tag, so they are on one slot of a cluster. The reason: moving a card to another PIN takes
+the new claim, releases the old one and changes the id's pointer, in one step. Spread over slots these would be three
+steps, with a repair for every way to die between them, and a half-moved card may be used for calls at the wrong
+account's expense. With a million cards the slot holds about half a gigabyte and answers 100,000 look-ups a second, of
+which a call needs one or two.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _TRIES = 20
 
 
 class IdTaken(Exception):
-    """A card of this id is there already."""
+    """A card with this id exists already."""
 
 
 class _Document(msgspec.Struct, array_like=True):
-    """A card as it is stored: its claim is not in it."""
+    """A card as it is stored. Its claim is the key, not part of it."""
 
     id: str
     account_id: str
@@ -65,7 +65,7 @@ def _seen(account_id: str, id: str) -> str:
 
 
 class CardStore(AccountStore):
-    """Cards, accounts and imported settings. Every method raises :class:`StoreUnavailable` when Redis is away."""
+    """Cards, accounts and imported settings. Every method that asks Redis raises :class:`StoreUnavailable`."""
 
     def __init__(
         self,
@@ -76,9 +76,8 @@ class CardStore(AccountStore):
         *,
         stale: Stale | None = None,
     ) -> None:
-        """``pin_key``: None where there are no PINs: none is found and none can be set. ``accounts``: those
-        of the configuration, which go before imported ones of the same id. ``stale``: what is gone by while Redis
-        is away; None: nothing, and nobody gets in."""
+        """``pin_key``: None if PINs are not used; then none is found and none can be set. ``accounts``, ``stale``: as
+        :class:`AccountStore`'s."""
         self._pin_key = pin_key
         self._plan = plan
         super().__init__(client, accounts, stale)
@@ -89,7 +88,7 @@ class CardStore(AccountStore):
         self._delete = Script(client, "card_delete")
         self._dial = Script(client, "card_dial")
 
-    # What a call asks ---------------------------------------------------------------------------------
+    # During a call ----------------------------------------------------------------------------------
 
     def by_pin(self, pin: str) -> Card | None:
         """The card of a PIN, active or not. One HGET, the same for a PIN that exists and one that does not."""
@@ -113,13 +112,13 @@ class CardStore(AccountStore):
         raw = self._client.hget(keys.LAST_NUMBERS, card_id)
         return None if raw is None else read_text(raw)
 
-    # What an operator does ----------------------------------------------------------------------------
+    # For operators ----------------------------------------------------------------------------------
 
     def create(self, account_id: str, fields: Mapping[str, Any], id: str | None = None) -> Card:
-        """A new card from a document's ``fields`` (contract §5); ``id``: the one that it had in Kazoo.
+        """Create a card from a document's ``fields`` as Crossbar has them; ``id``: the one that it had in Kazoo.
 
-        :raises Refused: a field is wrong, or (``cccp``, ``unique``) another card of whatever account has its
-            PIN or number. :raises IdTaken: the id.
+        :raises Refused: a field is wrong, or (``cccp``, ``unique``) a card of any account has this PIN or number.
+        :raises IdTaken: a card has this id.
         """
         claim, document = self._draft(fields, _Document(id or new_ref().replace("-", ""), account_id), None)
         raw = msgspec.json.encode(document)
@@ -131,13 +130,12 @@ class CardStore(AccountStore):
         return _card(claim, raw)
 
     def get(self, account_id: str, id: str) -> Card | None:
-        """A card of this account; another account's is as one that is not there."""
-
+        """A card of this account, or None, for other accounts' cards, too."""
         return self._stale.ask(_seen(account_id, id), lambda: _card_of(self._find(account_id, id)))
 
     def dial(self, account_id: str, id: str, number: str) -> Card | None:
-        """As :meth:`get`, in the same round trip as the card's last number is noted. (While Redis is away, a caller
-        who may dial meanwhile does so, and redial has what it had.)"""
+        """As :meth:`get`, and note the card's last number in the same round trip. (With ``stale`` answers while Redis
+        is down, the last number stays as it was.)"""
 
         def ask() -> Card | None:
             return _card_of(_own(account_id, self._dial([keys.CARDS, keys.CARD_IDS, keys.LAST_NUMBERS], [id, number])))
@@ -145,10 +143,10 @@ class CardStore(AccountStore):
         return self._stale.ask(_seen(account_id, id), ask)
 
     def update(self, account_id: str, id: str, fields: Mapping[str, Any], *, merge: bool) -> Card | None:
-        """Change a card; None where this account has none of this id.
+        """Change a card. None: this account has none with this id.
 
-        ``merge``: what ``fields`` does not name stays (PATCH); else it gets its default (POST). A PIN is never
-        shown and so can't be sent back: it stays until ``pin`` or ``cid`` is named, which takes its place.
+        ``merge``: fields that are not named keep their values (PATCH); otherwise they get their defaults (POST). A PIN
+        is never shown, so clients can't send it back: it stays until ``pin`` or ``cid`` replaces it.
 
         :raises Refused: as :meth:`create`.
         """
@@ -166,16 +164,16 @@ class CardStore(AccountStore):
                 return _card(claim, raw)
             if not done:
                 raise _taken(claim)
-        raise StoreUnavailable("the card is being changed by others without end")
+        raise StoreUnavailable("other requests keep changing this card; try again")
 
     def delete(self, account_id: str, id: str) -> Card | None:
-        """Delete a card; what it was, or None where this account has none of this id."""
+        """Delete a card and return it. None: this account has none with this id."""
         found = self._delete([keys.CARDS, keys.CARD_IDS, keys.cards_of(account_id), keys.LAST_NUMBERS], [id])
         return _card(read_text(found[0]), found[1]) if found else None
 
     def page(self, account_id: str, limit: int, after: str | None = None) -> tuple[list[Card], str | None]:
-        """An account's cards in the order of their ids, which is that of their creation here, and after which
-        id the next page begins (None: there is none)."""
+        """An account's cards in the order of their ids, which is that of their creation here, and the id after which
+        the next page begins (None: no more)."""
         found = self._page(
             [keys.CARDS, keys.CARD_IDS, keys.cards_of(account_id)], [f"({after}" if after else "-", limit + 1]
         )
@@ -186,7 +184,7 @@ class CardStore(AccountStore):
         return _own(account_id, self._read([keys.CARDS, keys.CARD_IDS], [id]))
 
     def _draft(self, fields: Mapping[str, Any], base: _Document, claim: str | None) -> tuple[str, _Document]:
-        """``base`` with ``fields`` on top, and its claim: ``claim`` where the fields name none."""
+        """Apply ``fields`` to ``base``. Return the claim (``claim`` if the fields name none) and the document."""
         faults: list[Fault] = []
         given = _spelled(fields, faults)
         if "pin" in given or "cid" in given:
@@ -196,7 +194,7 @@ class CardStore(AccountStore):
         changes = {
             name: check(given[name], name, faults) for name, check in _CHECKS.items() if given.get(name) is not None
         }
-        # null is what a client sends to take a value away.
+        # A client sends null to remove a value.
         defaults = _Document(base.id, base.account_id)
         changes |= {name: getattr(defaults, name) for name in _CHECKS if name in given and given[name] is None}
         if faults:
@@ -244,7 +242,7 @@ def _card(claim: str, raw: bytes) -> Card:
 
 
 def _own(account_id: str, found: Sequence[bytes]) -> tuple[str, bytes] | None:
-    """Claim and document that a script found; another account's is as one that is not there."""
+    """Claim and document that a script returned, or None if they are another account's."""
     if not found or read_json(found[1], _Document).account_id != account_id:
         return None
     return read_text(found[0]), found[1]
@@ -255,6 +253,6 @@ def _card_of(found: tuple[str, bytes] | None) -> Card | None:
 
 
 def _taken(claim: str) -> Refused:
-    # Whose it is, is not said: a PIN that is known to exist is half guessed.
+    # Don't say whose: confirming that a PIN exists gives away half of it.
     what = "PIN" if claim.startswith("p") else "CID"
     return Refused([Fault("cccp", "unique", f"{what} already exists")])

@@ -13,10 +13,10 @@ from esl_apps.core.unavailable import StoreUnavailable
 
 _T = TypeVar("_T")
 
-#: What redis-py raises while Redis is down, loading, failing over or read-only, and for a command that it refuses.
+#: Raised by redis-py while Redis is down, loading, failing over or read-only, and for commands that it refuses.
 _REDIS_PY = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 
-#: Refusals of a server that serves nobody on this connection now. A later one may find it ready.
+#: Error replies of a server that takes no commands on this connection now. A later connection may find it ready.
 _NOT_READY = ("LOADING ", "MASTERDOWN ", "NOAUTH ", "WRONGPASS ", "ERR max number of clients reached")
 
 

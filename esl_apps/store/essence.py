@@ -1,4 +1,4 @@
-"""What another process needs to follow a call to its end, as JSON in Redis and in the call log."""
+"""The part of a call that another process needs to follow it to its end, as JSON in Redis and in the call log."""
 
 from __future__ import annotations
 

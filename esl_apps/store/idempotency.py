@@ -20,7 +20,7 @@ KEEP = 86400
 
 
 class Claim(msgspec.Struct):
-    """Who took an idempotency key: the request's body, as a hash, the call that it made, and in which process."""
+    """The request that took an idempotency key: its body as a hash, the call it made, and the process it reached."""
 
     body: str
     call_ref: str

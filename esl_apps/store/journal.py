@@ -1,4 +1,4 @@
-"""A file of notifications that wait for their Redis."""
+"""Files of notifications that wait to be pushed to Redis."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ import msgspec
 
 log = logging.getLogger(__name__)
 
+#: Bytes after which a new file is begun.
 SEGMENT = 1 << 20
 
 
 class Entry(msgspec.Struct, array_like=True):
-    """One notification: its id is the same whoever pushes it, and however often."""
+    """One notification. Its id stays the same however often, and from whichever node, it is pushed."""
 
     id: str
     list: str
     side: str
     head: str
     tail: str
-    """``head`` and ``tail`` are the JSON around its ``seq``; no ``tail``: no ``seq``."""
+    """``head`` and ``tail`` are the JSON around its ``seq``. Without a ``tail`` it gets no ``seq``."""
     owner: str = ""
-    """The integrator whose it is: where it goes once its Redis is configured no more."""
+    """Its integrator: decides where it goes if its Redis is no longer configured."""
 
 
-#: Stands for a record's ``seq`` until its Redis counts it. No JSON text has this character in it.
+#: Holds the place of a record's ``seq`` until Redis counts it. JSON text never contains this character.
 _SEQ = msgspec.Raw(b"\0")
 
 
 def entry(id: str, list: str, body: dict[str, Any], side: str = "left", owner: str = "") -> Entry:
-    """A body as an entry. ``seq`` becomes the last field of ``payload``, where the body has one."""
+    """Make an entry of a body. If the body has a ``payload``, ``seq`` becomes its last field."""
     payload = body.get("payload")
     if isinstance(payload, dict):
         body = {**body, "payload": {**payload, "seq": _SEQ}}
@@ -44,7 +45,7 @@ def entry(id: str, list: str, body: dict[str, Any], side: str = "left", owner: s
 
 
 def _sync_and_close(fd: int) -> None:
-    """By one hand: who waits for the thread may be killed meanwhile, and must not close what it works on."""
+    """Sync and close in the same thread: the greenlet that waits may be killed, and must not close a file in use."""
     try:
         os.fdatasync(fd)
     finally:
@@ -52,7 +53,7 @@ def _sync_and_close(fd: int) -> None:
 
 
 class Journal:
-    """Entries in files of about a megabyte, and how many of them are done. One process at a time."""
+    """Entries in files of about a megabyte, and the number of those that are done. Used by one process at a time."""
 
     def __init__(self, folder: Path) -> None:
         """:raises OSError: the folder can't be made or written, or another process holds it."""
@@ -69,13 +70,13 @@ class Journal:
         self._size = 0
         self._dirty = False
         self._unsynced: list[int] = []
-        """Files that are full and not on the disk yet."""
+        """Descriptors of full files that are not synced yet."""
         self._undone: deque[int] = deque()
-        """Which entries, by their count, are not done; the caller has them in the same order."""
+        """Numbers of the entries that are not done, in the order in which the caller holds them."""
         self.written, self.done = 0, int.from_bytes(os.pread(self._done_fd, 8, 0), "big")
 
     def open(self) -> list[Entry]:
-        """What an earlier process left undone, in order."""
+        """Read the entries that an earlier process left undone, in order."""
         left: list[Entry] = []
         self.written = self.done
         for segment in self._segments():
@@ -83,7 +84,7 @@ class Journal:
             size = 0
             for line in segment.read_bytes().splitlines(keepends=True):
                 if not line.endswith(b"\n"):
-                    # Cut by a power loss: it was never acknowledged to anybody. The next line must not go on there.
+                    # Cut by a power loss, so it was never acknowledged. Cut it off: the next line must not continue it.
                     log.warning("journal line cut", extra={"file": str(segment)})
                     os.truncate(segment, size)
                     break
@@ -111,7 +112,7 @@ class Journal:
             self._size += len(line)
             self._dirty = True
         except OSError:
-            # The next line begins a new file, whose name says how many came before it, this one included.
+            # Begin a new file with the next line. Its name counts the lines before it, this one included.
             self._size = SEGMENT + 1
             raise
         finally:
@@ -119,7 +120,7 @@ class Journal:
             self._undone.append(self.written)
 
     def finish(self, count: int) -> None:
-        """The oldest ``count`` undone entries are done."""
+        """Mark the oldest ``count`` undone entries as done."""
         for _ in range(count):
             self.done = self._undone.popleft()
         if not self._undone:
@@ -129,9 +130,9 @@ class Journal:
             self._rotate()
 
     def sync(self, run: Callable[[Callable[[int], None], tuple[int]], object] = lambda do, args: do(*args)) -> None:
-        """To the disk. ``run`` may do it in a thread: it gets a descriptor of its own.
+        """Sync to the disk. ``run`` may do it in a thread: it gets a descriptor of its own.
 
-        :raises OSError: the disk says no.
+        :raises OSError: the disk failed.
         """
         fds, self._unsynced = self._unsynced, []
         if self._dirty:
@@ -156,7 +157,7 @@ class Journal:
         return sorted(self._folder.glob("*.log"), key=lambda path: int(path.stem))
 
     def _rotate(self) -> None:
-        """A new file; those that are done go."""
+        """Begin a new file, and remove those whose entries are all done."""
         path = self._folder / f"{self.written:016d}.log"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         if self._fd >= 0 and self._dirty:

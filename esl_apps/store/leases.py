@@ -1,7 +1,7 @@
 """Concurrent calls, counted over all nodes: each call holds a lease, renewed while its node lives.
 
-The calls of a node that dies are given back when their leases end. Time is Redis's own, the same for all nodes: a
-node with a wrong clock ends nobody's lease.
+The calls of a node that dies stop counting when their leases end. All timing uses Redis's clock, so a node with a wrong
+clock ends no other node's lease.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from esl_apps.store.script import Script, run_all
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which the calls of a node that died are given back.
+#: Seconds after which the calls of a dead node stop counting.
 LEASE = 30.0
 #: Leases renewed in one round trip: a node with 5,000 calls renews them without holding Redis up.
 _BATCH = 500

@@ -1,9 +1,9 @@
-"""Which nodes are alive: each says so every second, and one that has not for some seconds is dead.
+"""Which nodes are alive: each writes a beat to Redis every second, and is dead after some seconds without one.
 
-A process is known by its *boot*, a name that it makes at its start: a node that was killed and is back is another
-process, and what the first one had is nobody's until somebody takes it over.
+Each process has a *boot*, a random name made at its start. A node that was killed and restarted is another process;
+the calls of the first one wait for a process to take them over.
 
-Time is Redis's own.
+All timing uses Redis's clock.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
 BEAT = 1.0
-#: Seconds of silence. A node that was only slow loses nothing: who takes its calls over waits for their ends, as it
-#: does itself, and a call's record is one, whoever pushes it.
+#: Seconds of silence after which a process is dead. If it was only slow, nothing is lost: the node that takes its
+#: calls over waits for their ends as it does itself, and of two equal records Redis takes one.
 DEAD = 4.0
 
 
@@ -31,7 +31,7 @@ class Peer(msgspec.Struct, array_like=True):
     advertise: str
     draining: bool
     silent: str
-    """Seconds since its last word; negative where it has left."""
+    """Seconds since its last beat; negative if it has left."""
 
     @property
     def left(self) -> bool:
@@ -47,12 +47,12 @@ class Roster:
         self._clock = clock
         self._say = Script(client, "node_beat")
         self._heard_since: float | None = None
-        """Since when Redis has answered without a break: others were as silent as it was."""
+        """Since when Redis has answered without a break. While it doesn't, all others seem silent."""
         self.peers: dict[str, Peer] = {}
         """By boot, this process included; as of the last ``say``."""
 
     def say(self, *, draining: bool = False) -> None:
-        """Say that this process lives, and hear who else does. :raises StoreUnavailable: Redis is away."""
+        """Write a beat, and read those of the others. :raises StoreUnavailable: Redis is down."""
         try:
             flat: list[Any] = self._say([keys.NODES], [self.boot, self.name, self._advertise, int(draining)])
         except StoreUnavailable:
@@ -65,7 +65,7 @@ class Roster:
         }
 
     def is_dead(self, boot: str) -> bool:
-        """A process that left, that is silent, or whose place this one has: a node of our name that was killed."""
+        """Whether a process has left, is silent, or was an earlier run of this node (same name)."""
         peer = self.peers.get(boot)
         if boot == self.boot:
             return False
@@ -82,7 +82,7 @@ class Roster:
         return [boot for boot in self.peers if boot != self.boot and not self.is_dead(boot)]
 
     def others(self) -> list[str]:
-        """Where the other nodes that take calls are reached, in a steady order."""
+        """The addresses of the other nodes that take calls, sorted."""
         return sorted(
             {peer.advertise for boot, peer in self.peers.items() if not peer.draining and not self.is_dead(boot)}
             - {self._advertise}
@@ -90,19 +90,22 @@ class Roster:
 
     @property
     def alone(self) -> bool:
-        """Whether, as far as Redis last said, no other process was there, dead or alive."""
+        """Whether the last beat found no other process, dead or alive."""
         return set(self.peers) == {self.boot}
 
     def forget(self, boot: str) -> None:
-        """A process that left nothing behind. :raises StoreUnavailable: Redis is down."""
+        """Remove a dead process that left no calls. :raises StoreUnavailable: Redis is down."""
         self._client.hdel(keys.NODES, boot)
 
     def leave(self) -> None:
-        """This process ends: what it leaves is the others' at once. :raises StoreUnavailable: Redis is down."""
+        """Announce that this process ends, so that others take its calls over at once.
+
+        :raises StoreUnavailable: Redis is down.
+        """
         gone = msgspec.json.encode([self.name, self._advertise, True, "-1"])
         self._client.hset(keys.NODES, self.boot, gone)
 
 
 def boots(client: Client) -> list[str]:
-    """All processes that are known, for the command line. :raises StoreUnavailable: Redis is down."""
+    """The boots of all known processes, for the command line. :raises StoreUnavailable: Redis is down."""
     return [boot.decode() for boot in client.hkeys(keys.NODES)]

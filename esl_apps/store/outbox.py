@@ -1,12 +1,12 @@
-"""The outbox: records on their way to a Redis list, never lost and never twice.
+"""The outbox: push records to a Redis list, losing none and pushing none twice.
 
-A record is appended to a file on this machine before anything else happens to it, and pushed by one greenlet
-a Redis, in order. One script pushes: it remembers the record's id beside the list, so that a push whose
-answer was lost is no second push, whoever repeats it, and numbers the list's records (``seq``) on the
-Redis that holds them. A call never waits: ``push`` writes to the file's buffer cache and returns.
+A record is first appended to a file on this machine. One greenlet per Redis then pushes records in order. The script
+that pushes marks each record's id in Redis, so repeating a push whose answer was lost pushes nothing twice, from any
+node; and it numbers the records of the list (``seq``). A call never waits: ``push`` writes to the file's buffer cache
+and returns.
 
-What was pushed is kept in memory until Redis has it on disk, or the client has taken it: a Redis that comes back
-without it, or a replica that never had it, is given it again.
+Pushed records stay in memory until Redis has them on disk or the client has taken them. If Redis comes back without
+them, or a replica that never had them becomes the master, they are pushed again.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from esl_apps.store.script import Script
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a Redis remembers what was pushed: longer than any node stays away with a push unanswered.
+#: Seconds for which Redis keeps the mark of a pushed record: longer than any node is down with a push unanswered.
 REMEMBER = 7 * 86400
 BATCH = 200
 SYNC_EVERY = 0.2
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 1.0
-#: Seconds between two looks at what Redis may still lose.
+#: Seconds between two looks at which records Redis may still lose.
 LOOK_EVERY = 1.0
-#: Seconds after which an append-only file (``everysec``) is surely synced.
+#: Seconds after which Redis has certainly synced an append-only file (``everysec``).
 SYNCED = 3.0
-#: Entries a list that are kept for a Redis that loses them: where nothing is ever saved, and no client takes them.
+#: Entries kept per list in case Redis loses them. Reached only if Redis never saves and no client takes any.
 KEPT = 10000
 
 
@@ -53,7 +53,7 @@ class _Kept(msgspec.Struct):
 
 
 def _persistence(client: Client) -> tuple[tuple[str, ...], float]:
-    """Which processes the masters are; and since when (``time.monotonic``) what they took may not be on disk.
+    """The run ids of the masters, and since when (``time.monotonic``) their writes may not be on disk.
 
     :raises StoreUnavailable: one is down.
     """
@@ -65,13 +65,13 @@ def _persistence(client: Client) -> tuple[tuple[str, ...], float]:
             if info["aof_enabled"] and info["aof_last_write_status"] == "ok":
                 ages.append(SYNCED)
             else:
-                # What the last dump has; it says its time in whole seconds.
+                # The last dump is the newest copy on disk; its time is in whole seconds.
                 ages.append(master.time()[0] - info["rdb_last_save_time"] + 1)
     return tuple(sorted(run_ids)), time.monotonic() - max(ages)
 
 
 class Outbox:
-    """The way to one Redis."""
+    """Delivers the entries of one Redis."""
 
     def __init__(
         self, name: str, folder: Path, client: Client, on_pushed: Callable[[Entry], None] | None = None
@@ -87,7 +87,7 @@ class Outbox:
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._push = Script(client, "outbox_push")
         self._kept: dict[str, deque[_Kept]] = {}
-        """What was pushed and may be lost with its Redis, by list, in the order of its ``seq``."""
+        """Pushed entries that Redis may still lose, by list, in the order of their ``seq``."""
         self._run_ids: tuple[str, ...] = ()
         self.failing_since: float | None = None
         if self._queue:
@@ -102,18 +102,18 @@ class Outbox:
         self._greenlets = [gevent.spawn(self._run), gevent.spawn(self._sync), gevent.spawn(self._watch)]
 
     def push(self, item: Entry) -> None:
-        """Take an entry over. From here on it is this outbox's to deliver."""
+        """Take an entry; from now on the outbox is responsible for its delivery."""
         try:
             self._journal.append(item)
         except OSError as error:
-            # The disk is full: memory is all there is. The record still goes out unless this process dies.
+            # The disk is full. The record is in memory alone, and goes out unless this process dies.
             log.error("journal not written", extra={"outbox": self.name, "reason": str(error)})
         self._queue.append(item)
         self._idle.clear()
         self._wake.set()
 
     def drain(self, timeout: float) -> bool:
-        """Wait until all is pushed; False when time ran out (the rest is in the journal)."""
+        """Wait until all entries are pushed. False: time ran out, and the rest is in the journal."""
         if not self._queue:
             return True
         return bool(self._idle.wait(timeout))
@@ -134,7 +134,7 @@ class Outbox:
             try:
                 pushed = self._send(batch)
             except Exception as error:
-                # Whatever it is, the records are still to be delivered.
+                # Keep trying, whatever was raised: the records are still to be delivered.
                 if self.failing_since is None:
                     self.failing_since = time.time()
                     unforeseen = None if isinstance(error, StoreUnavailable) else error
@@ -160,14 +160,13 @@ class Outbox:
                 log.error("journal not written", extra={"outbox": self.name, "reason": str(error)})
 
     def _send(self, batch: list[Entry]) -> list[_Kept]:
-        """All of the batch, in the order of each list, or an error; what went through before the error will not
-        go twice."""
+        """Push a batch, each list in order. Entries pushed before an error are not pushed twice by the next try."""
         lists: dict[str, list[Entry]] = {}
         pushed: list[_Kept] = []
         for item in batch:
             lists.setdefault(item.list, []).append(item)
         for name, items in lists.items():
-            # One hash tag: all keys stand on the list's own slot of a cluster.
+            # All keys have the list's hash tag, so they are on one slot of a cluster.
             names = [name, keys.seq(name), *(keys.pushed(name, item.id) for item in items)]
             texts = [text for item in items for text in (item.head, item.tail, item.side)]
             seqs = self._push(names, [REMEMBER, *texts])
@@ -175,7 +174,7 @@ class Outbox:
             pushed += [_Kept(item, seq, now) for item, seq in zip(items, seqs, strict=True)]
         return pushed
 
-    # What Redis may still lose ------------------------------------------------------------------------
+    # Entries that Redis may lose ----------------------------------------------------------------------
 
     def _keep(self, pushed: list[_Kept]) -> None:
         for one in pushed:
@@ -188,15 +187,15 @@ class Outbox:
                 try:
                     self._look()
                 except StoreUnavailable:
-                    # Away: the next look is at whatever comes back.
+                    # Redis is down: look again when it is back.
                     pass
                 except Exception:
                     log.exception("what was pushed is not watched", extra={"outbox": self.name})
             gevent.sleep(LOOK_EVERY)
 
     def _look(self) -> None:
-        """Let go of what Redis can't lose any more; where it is another process than it was, or another server
-        that was made the master, push again what that one does not have. :raises StoreUnavailable: it is down."""
+        """Drop the entries that Redis can't lose any more. If Redis was restarted or has a new master, push
+        again what it may lack. :raises StoreUnavailable: Redis is down."""
         run_ids, durable = _persistence(self._client)
         if run_ids != self._run_ids and not self._run_ids:
             self._run_ids = run_ids
@@ -213,7 +212,7 @@ class Outbox:
             if not kept:
                 continue
             seq, length = self._client.send_all([("GET", keys.seq(name)), ("LLEN", name)])
-            # A client takes the oldest first: what is older than all that is there was taken.
+            # Clients take the oldest first, so everything older than the list's contents was taken.
             taken = int(seq or 0) - int(length)
             while kept and (kept[0].seq <= taken or kept[0].at < durable):
                 kept.popleft()

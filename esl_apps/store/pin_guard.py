@@ -1,14 +1,14 @@
-"""PIN guessing counted in Redis, over all nodes: :class:`esl_apps.core.guard.Guard`.
+"""Count wrong PINs in Redis, over all nodes: :class:`esl_apps.core.pins.Guard`.
 
-One script looks at all counters of a typed PIN, and where it is a wrong one counts it: two nodes never both
-find that a threshold was not reached, and of two tries that reach it together one locks. Who locks tells.
-All keys have the hash tag ``{pin_guard}``, so that one script may take them on a cluster. A service has a few
-wrong PINs a minute; under attack the locks themselves keep the rate down.
+One script checks all counters of a typed PIN and counts it if it is wrong. So two nodes never both find a threshold not
+reached, and of two tries that reach it together one sets the lock and sends the alert. All keys share a hash tag, so
+one script may use them on a cluster. A service sees a few wrong PINs a minute; under attack the locks keep the rate
+down.
 
-Every key expires. What is typed while something is locked counts nowhere, so a caller who invents a new number for
-every call makes no more of them than ``overall`` in a window before the whole system is locked.
+Every key expires. PINs typed during a lock are not counted, so a caller who invents a new number for every call creates
+keys for at most ``overall`` numbers in a window before the whole system is locked.
 
-Time is Redis's own.
+All timing uses Redis's clock.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ class Tell(Protocol):
 @dataclass(frozen=True, slots=True)
 class Lock:
     name: str
-    """``KIND:WHAT``, as ``number:27825556666``; ``all``: everybody."""
+    """``KIND:WHAT``, as ``number:27825556666``, or ``all`` for all callers."""
     seconds: int
-    """That are left."""
+    """Seconds remaining."""
 
 
 class GuardStore:
-    """:class:`esl_apps.core.guard.Guard`."""
+    """:class:`esl_apps.core.pins.Guard`."""
 
     def __init__(
         self, client: Client, limits: PinGuard, tell: Tell, *, clock: Callable[[], float] | None = None
     ) -> None:
-        """``tell``: an alert's, called once a lock over all nodes. ``clock``: Unix seconds, for tests; None:
+        """``tell``: ``Alerts.tell``, called once per lock over all nodes. ``clock``: Unix seconds, for tests; None:
         Redis's own."""
         self._limits = limits
         self._tell = tell
@@ -82,7 +82,7 @@ class GuardStore:
 
 
 class Locks:
-    """What is locked, for an operator. Both methods raise ``StoreUnavailable`` when Redis is away."""
+    """The locks, for operators. Both methods raise ``StoreUnavailable`` if Redis is down."""
 
     def __init__(self, client: Client, *, clock: Callable[[], float] | None = None) -> None:
         """``clock``: as :class:`GuardStore`'s."""
@@ -91,12 +91,12 @@ class Locks:
         self._lift = Script(client, "pin_unlock")
 
     def list(self) -> list[Lock]:
-        """What is locked now, the soonest to open first."""
+        """The locks that hold now, the next to open first."""
         found = [part.decode() for part in self._list([keys.PIN_LOCKS], [self._now()])]
         return [Lock(name, int(seconds)) for name, seconds in zip(found[::2], found[1::2], strict=True)]
 
     def lift(self, name: str) -> bool:
-        """Open a lock, and forget what led to it. False: there was none of this name."""
+        """Open a lock and delete the tries that led to it. False: there was none of this name."""
         return bool(self._lift([keys.PIN_LOCKS, *_keys(name)], [self._now(), name]))
 
     def _now(self) -> Any:

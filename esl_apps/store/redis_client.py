@@ -37,8 +37,8 @@ Client = Any
 
 
 class FastClient(Translated, redis.Redis):
-    """redis-py's commands over our own connections. What needs a connection of its own for longer than a command
-    (a transaction, a subscription) goes through redis-py's pool, which connects only then."""
+    """redis-py's commands over our own connections. Transactions and subscriptions, which need a connection for longer
+    than one command, go through redis-py's pool, which connects only then."""
 
     def __init__(self, connections: Pool, pool: redis.ConnectionPool) -> None:
         super().__init__(connection_pool=pool)
@@ -134,7 +134,7 @@ def _pool(url: str, options: dict[str, Any], timeout: float) -> redis.BlockingCo
 
 
 def _options(timeout: float) -> dict[str, Any]:
-    """What every client of redis-py gets."""
+    """The options of every redis-py client."""
     return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,

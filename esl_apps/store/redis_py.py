@@ -1,4 +1,4 @@
-"""What the store adds to a client of redis-py."""
+"""Additions to redis-py's clients: one exception, and commands in one round trip."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from esl_apps.store.errors import NoScript
 from esl_apps.store.redis_client import Client
 from esl_apps.store.redis_py import raise_first
 
-#: A line that stands for the text of ``lua/include/NAME.lua``. Redis has no modules for scripts (functions need
-#: Redis 7), and half of the scripts start with the same reading of the clock or share the sums of ``usage.py``.
+#: A line to be replaced by the text of ``lua/include/NAME.lua``. Redis has no modules for scripts (functions need
+#: Redis 7), but nine of the scripts begin by reading the clock in the same way, and two share the sums of ``usage.py``.
 _INCLUDE = "-- include: "
 
 

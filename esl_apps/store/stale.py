@@ -10,14 +10,14 @@ from typing import Any, TypeVar, cast
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store.errors import Unreadable
 
-#: Answers kept for a Redis that is away (``redis.stale_cards``).
+#: Answers that are kept (``redis.stale_cards``).
 _STALE_MOST = 10000
 
 T = TypeVar("T")
 
 
 class Stale:
-    """What Redis said last, for ``redis.stale_cards`` seconds while it is away: bounded in time and in number."""
+    """The last answers of Redis, used for ``redis.stale_cards`` seconds while it is down. Bounded in number."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
@@ -25,11 +25,11 @@ class Stale:
         self._kept: dict[str, tuple[float, Any]] = {}
 
     def ask(self, key: str, ask: Callable[[], T]) -> T:
-        """:raises StoreUnavailable: Redis is away, and has not answered this in the last seconds."""
+        """Ask Redis, or fall back on its last answer. :raises StoreUnavailable: Redis is down, and that is too old."""
         try:
             found = ask()
         except Unreadable:
-            # Redis is there, and what it says opens nothing.
+            # Redis answers, but with something unreadable, which must not allow anything.
             self._kept.pop(key, None)
             raise
         except StoreUnavailable:
@@ -38,7 +38,7 @@ class Stale:
                 raise
             return cast(T, kept)
         if found is None:
-            # What was taken away opens nothing from then on.
+            # It was deleted, so it must not allow anything from now on.
             self._kept.pop(key, None)
         else:
             self.keep(key, found)

@@ -1,15 +1,14 @@
-"""Limits and breakers that hold across nodes: concurrent calls, calls and minutes an hour and a day.
+"""Limits and breakers that hold across nodes: calls and minutes per hour and per day.
 
-Each is counted by one script on keys of one hash tag (what is counted), so that a cluster keeps each step on one slot
-and any number of nodes counts as one; all that a call is counted against is one pipeline. Time is Redis's own, the
-same for all nodes: a node with a wrong clock ends nobody's lease.
+One script counts a call against one bound. Its keys share a hash tag, so a cluster runs each step on one slot and any
+number of nodes counts as one. All bounds of a call are counted in one round trip. All timing uses Redis's clock.
 
-KEY is a level (``account:acme``), a level and a destination (``account:acme/country:CU``), or one of these behind
-``breaker:``: a breaker's own count, which its reset forgets.
+A bound's key is a level (``account:acme``), a level and a destination (``account:acme/country:CU``), or one of these
+behind ``breaker:`` for a breaker's own count, which a reset deletes.
 
-Seconds of a limit are taken before they are talked, :data:`AHEAD` at a time, and what was not used goes back at the
-call's end: calls that are up at once share what is left, and a node that dies has paid for what it let talk. While
-Redis is away, calls that are up talk on for what was left when it was last asked, and are counted when it is back.
+Seconds of a limit are taken before they are talked, :data:`AHEAD` at a time, and the unused ones are returned when the
+call ends. So concurrent calls share what is left, and a node that dies has paid for what it let callers talk. While
+Redis is down, calls that are up may use what was left when it last answered, and are counted when it is back.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from esl_apps.store.script import Run, Script, run_all
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the calls that talk, and for how many they have paid after one.
+#: Seconds between two rounds of payment, and the seconds that a call has paid ahead after one.
 BEAT = 5.0
 AHEAD = 2 * BEAT
 
@@ -47,10 +46,10 @@ _BATCH = 500
 class UsageStore:
     """:class:`esl_apps.core.cards.Usage` in Redis.
 
-    - Concurrent calls are leases, renewed by :meth:`start`'s greenlet while this node lives.
-    - Calls and minutes an hour: a sliding window (minutes by the whole minute); in any 3,600 seconds no more than
-      the limit.
-    - Calls and minutes a day: a fixed one, from midnight to midnight UTC.
+    - Concurrent calls are ``leases``, renewed by :meth:`start`'s greenlet while this node lives.
+    - Calls and minutes per hour: a sliding window (minutes by whole minutes). No 3,600 seconds hold more than the
+      limit.
+    - Calls and minutes per day: from midnight to midnight UTC.
     """
 
     def __init__(
@@ -64,9 +63,9 @@ class UsageStore:
         lease: float = LEASE,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """``alone``: whether this is the only node, and may go by what it knows itself while Redis is away.
-        ``on_cut``: ends a call on its switch; asked again at each beat until it has ended. ``clock``: Unix seconds,
-        for tests; None: Redis's own."""
+        """``alone``: whether this is the only node, which may then rely on its own count while Redis is down.
+        ``on_cut``: ends a call on its switch; called again at each beat until the call has ended. ``clock``: Unix
+        seconds, for tests; None: Redis's own."""
         self._client = client
         self._node = node
         self._breakers = breakers
@@ -75,12 +74,12 @@ class UsageStore:
         self._clock = clock
         self._seconds = clock or time.monotonic
         self._charges: set[Charge] = set()
-        """Of calls that have not ended."""
+        """Charges of calls that have not ended."""
         self._ended: list[Charge] = []
-        """What is not settled yet."""
+        """Charges of ended calls that are not settled yet."""
         self._timers: dict[Charge, gevent.Greenlet[..., None]] = {}
         self._wake = Flag()
-        # Two that pay for one call at once would pay twice.
+        # Two greenlets that pay for one call at once would pay twice.
         self._paying = Semaphore()
         self._away = False
         self._greenlets: list[gevent.Greenlet[..., None]] = []
@@ -97,7 +96,7 @@ class UsageStore:
         ]
 
     def stop(self) -> None:
-        """Renew no more. The calls that are up keep their leases for as long as those last."""
+        """Stop renewing. Calls that are up keep their leases until these expire."""
         gevent.killall(self._greenlets)
         with suppress(StoreUnavailable):
             self.settle()
@@ -121,11 +120,11 @@ class UsageStore:
         return refusal
 
     def adopt(self, *charges: Charge) -> None:
-        """Calls that are up already, of a node that died: counted there, and paid for here from now on."""
+        """Take over calls of a dead node that are up: they were counted there, and are paid for here from now on."""
         for charge in charges:
             charge.adopted = True
             for ticket in charge.tickets:
-                # Until Redis has been asked, nobody knows of an end to it.
+                # Unknown until Redis answers; until then it doesn't end.
                 ticket.left = math.inf
             charge.open(self._seconds, self._on_change)
             self._charges.add(charge)
@@ -164,8 +163,8 @@ class UsageStore:
             for ticket, seconds, left, day, minute, why, _new in counted:
                 ticket.take(seconds, left, day, minute, why)
             return None
-        # It is not dialled, so it counts nowhere. Each key stands on a slot of its own: no one script could have
-        # asked all.
+        # The call is not dialled, so it must count nowhere. One script could not check all bounds first: their keys are
+        # on different slots.
         undo = [
             self._returning(ticket, day, [(seconds, day, minute)] if seconds else [], new=new)
             for ticket, seconds, _left, day, minute, _why, new in counted
@@ -204,7 +203,7 @@ class UsageStore:
             if bound.trips not in self._breakers.tripped:
                 self._breakers.trip(bound.trips, why, end_calls=bound.end_calls)
         except StoreUnavailable as error:
-            # It is tripped here, and Redis hears of it when it is back.
+            # It is tripped on this node; Redis is told once it is back.
             log.warning("breaker not written yet", extra={"scope": bound.trips, "reason": str(error)})
 
     # While they talk ----------------------------------------------------------------------------------
@@ -223,9 +222,9 @@ class UsageStore:
             self._wake.set()
 
     def accrue(self) -> None:
-        """Pay for what this node's calls have talked and, of limits, for what they are about to; end those that can't.
+        """Pay for what this node's calls have talked and, with limits, for what comes next; end those that can't pay.
 
-        :raises StoreUnavailable: Redis is away: they talk on for what was left.
+        :raises StoreUnavailable: Redis is down. They may use what was left.
         """
         for charge in list(self._charges):
             if charge.cut is not None:
@@ -241,7 +240,10 @@ class UsageStore:
             self._arm(charge)
 
     def settle(self) -> None:
-        """Give back what ended calls did not use. :raises StoreUnavailable: Redis is down; tried again later."""
+        """Return the seconds that ended calls did not use.
+
+        :raises StoreUnavailable: Redis is down; it is tried again later.
+        """
         ended, self._ended = self._ended, []
         try:
             self._pay(ended)
@@ -250,10 +252,10 @@ class UsageStore:
             raise
 
     def _pay(self, charges: Sequence[Charge]) -> None:
-        """A payment that Redis took, but did not acknowledge, is paid twice, and what was to go back then is not sent
-        again: the error is on the side of talking less."""
+        """Pay for calls. If the answer to a payment is lost it is paid again, and a lost return is not sent again: the
+        error is on the side of talking less."""
         with self._paying:
-            # One question a key: the calls of one account ask together.
+            # One script per key: calls of one account pay together.
             asked: dict[str, list[tuple[Ticket, float, float]]] = {}
             back: list[Run] = []
             for charge in charges:
@@ -278,7 +280,7 @@ class UsageStore:
                     self._share(one, *(value.decode() for value in answer))
 
     def _taking(self, asked: list[tuple[Ticket, float, float]]) -> Run:
-        # After a reload some may have an older limit: the least of them is what holds.
+        # After a reload some calls may have an older limit. The lowest applies.
         limits = [ticket.bound.limits for ticket, _owed, _wanted in asked]
         owed, wanted = sum(one[1] for one in asked), sum(one[2] for one in asked)
         key = asked[0][0].bound.key
@@ -296,7 +298,7 @@ class UsageStore:
     def _share(
         self, asked: list[tuple[Ticket, float, float]], seconds: str, left: str, day: str, minute: str, why: str
     ) -> None:
-        """What a key had, between those who asked for it."""
+        """Divide the seconds that a key had left among the calls that asked for them."""
         had = float(seconds)
         for ticket, owed, wanted in asked:
             part = min(wanted, had)
@@ -307,10 +309,10 @@ class UsageStore:
         if first.bound.trips and float(left) <= 0:
             self._trip(first, why)
 
-    # Where it ends ------------------------------------------------------------------------------------
+    # Cutting calls ------------------------------------------------------------------------------------
 
     def _arm(self, charge: Charge, *, away: bool = False) -> None:
-        """Where what is paid ends before the next beat, end the call there, not then."""
+        """Cut the call between two beats if what it has paid ends before the next one."""
         self._disarm(charge)
         paid = charge.paid(away=away)
         if paid is None or charge.since is None or charge.ended or charge.cut is not None:
@@ -328,7 +330,7 @@ class UsageStore:
         self._timers.pop(charge, None)
         away = False
         try:
-            # Others may have given back meanwhile.
+            # Other calls may have returned seconds meanwhile.
             self._pay([charge])
         except StoreUnavailable:
             away = True
@@ -339,7 +341,7 @@ class UsageStore:
             self._arm(charge, away=away)
 
     def end_calls(self, scope: str) -> None:
-        """End the calls that a tripped breaker is for."""
+        """End the calls that a tripped breaker covers."""
         for charge in list(self._charges):
             if covers(scope, charge.levels, charge.number):
                 self._cut(charge, Refusal(BREAKER, scope))
@@ -352,7 +354,7 @@ class UsageStore:
         log.warning("call cut", extra={"call_ref": charge.call_ref, "reason": str(refusal)})
         self._on_cut(charge)
 
-    # Leases -------------------------------------------------------------------------------------------
+    # Greenlets ----------------------------------------------------------------------------------------
 
     def _every(self, seconds: float, do: Callable[[], None], failure: str) -> None:
         away = False
@@ -365,7 +367,7 @@ class UsageStore:
                     log.warning(failure, extra={"node": self._node, "reason": str(error)})
                 away = True
             except Exception:
-                # Whatever it was, the next time it is done: a node that never does would lose its calls' count.
+                # Keep going, whatever was raised: otherwise this node's calls would no longer be counted.
                 log.exception(failure)
             else:
                 away = False

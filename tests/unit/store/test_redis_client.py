@@ -32,7 +32,7 @@ def test_sentinel_client_asks_the_master(sentinel: SentinelServer) -> None:
 
 
 def test_sentinels_that_are_down_raise() -> None:
-    client = connect(f"redis+sentinel://127.0.0.1:{free_port()}/main")
+    client: Any = connect(f"redis+sentinel://127.0.0.1:{free_port()}/main")
     for ask in (client.ping, lambda: client.send_all([("GET", "a")]), lambda: client.closes_within(1)):
         with pytest.raises(StoreUnavailable):
             ask()
