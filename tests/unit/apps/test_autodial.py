@@ -34,7 +34,7 @@ def bridged(call: ScriptedCall) -> tuple[dict[str, str], list[Any]]:
     return leg, endpoints
 
 
-def test_answered_autodial_hears_its_announcement_before_b_is_dialled() -> None:
+def test_autodial_announces_before_b_is_dialled() -> None:
     call, _made = run(replace(ORDER, media_id="announcement"))
     assert [entry[0] for entry in call.log if entry[0] in ("play", "bridge")] == ["play", "bridge"]
     assert call.did("play") == [("announcement",)]
@@ -92,7 +92,7 @@ def test_first_leg_is_paid_for_unless_it_costs_nothing(a: str, order: AutodialOr
         (replace(ACCOUNT, caller_id=None), Rules(), "anonymous", "anonymous"),
     ],
 )
-def test_a_is_shown_the_accounts_number_and_name(account: Account, rules: Rules, shown: str, name: str) -> None:
+def test_is_shown_the_accounts_number_and_name(account: Account, rules: Rules, shown: str, name: str) -> None:
     aleg = autodial.new_call(ORDER, account).aleg(replace(POLICY, rules=rules), "socket(x)")
     assert aleg.variables["origination_caller_id_number"] == shown
     assert aleg.variables["origination_caller_id_name"] == name

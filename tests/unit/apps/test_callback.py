@@ -59,7 +59,7 @@ class Known(Away):
         return Account("acme")
 
 
-def test_an_enrolled_number_is_rung_back() -> None:
+def test_enrolled_number_is_rung_back() -> None:
     target = whom_to_call("0825556666", ScriptedPolicy(rules=Rules(), cards=Known()))
     assert not isinstance(target, str)
     number, card = target
@@ -77,7 +77,7 @@ def test_an_enrolled_number_is_rung_back() -> None:
         ("0845550000", "not enrolled"),
     ],
 )
-def test_who_is_not_rung_back(caller: str | None, why: str) -> None:
+def test_number_that_must_not_be_rung_back_has_a_reason(caller: str | None, why: str) -> None:
     rules = Rules(own_numbers=frozenset({"27115552000"}))
     target = whom_to_call(caller, ScriptedPolicy(rules=rules, cards=Known()))
     assert isinstance(target, str)
@@ -90,7 +90,7 @@ def test_number_without_a_gateway_is_not_rung_back() -> None:
     assert whom_to_call("0825556666", policy) == "dial.external is empty"
 
 
-def test_a_redis_that_is_away_is_no_reason_to_drop_a_callback() -> None:
+def test_redis_that_is_away_is_no_reason_to_drop_a_callback() -> None:
     with pytest.raises(StoreUnavailable):
         whom_to_call("0825556666", ScriptedPolicy(rules=Rules(), cards=Away()))
 
@@ -121,14 +121,14 @@ def missed(
 
 
 @pytest.mark.parametrize(("caller", "scheduled"), [("0825556666", True), ("0845550000", False), (None, False)])
-def test_missed_call_is_refused_busy_whether_it_is_returned_or_not(caller: str | None, scheduled: bool) -> None:
+def test_missed_call_is_busy_whether_returned_or_not(caller: str | None, scheduled: bool) -> None:
     scheduler = Scheduler()
     call = missed(scheduler, caller=caller)
     assert call.log == [("hangup", "USER_BUSY")]
     assert scheduler.calls == ([(NUMBER, ["c1", "27115552000"])] if scheduled else [])
 
 
-def test_missed_call_whose_number_had_its_share_is_refused_all_the_same() -> None:
+def test_missed_call_over_its_frequency_is_refused_alike() -> None:
     scheduler = Scheduler(refused="per_day")
     assert missed(scheduler).log == [("hangup", "USER_BUSY")]
     assert len(scheduler.calls) == 1
@@ -226,7 +226,7 @@ def test_confirmed_callback_asks_for_a_key_before_a_number(keyed: list[str], dia
         ({"extension": "not a number"}, False),
     ],
 )
-def test_callback_of_another_process_is_restored_if_its_card_is_there(changes: dict[str, Any], found: bool) -> None:
+def test_restore_finds_the_card_of_a_callback(changes: dict[str, Any], found: bool) -> None:
     attempt = ring_back().attempt
     for name, value in changes.items():
         setattr(attempt, name, value)
@@ -234,7 +234,7 @@ def test_callback_of_another_process_is_restored_if_its_card_is_there(changes: d
     assert (again is not None) == found
 
 
-def test_callback_of_another_process_needs_its_account_and_an_active_card() -> None:
+def test_restore_needs_the_account_and_an_active_card() -> None:
     attempt = ring_back().attempt
     for cards in (
         Desk(pins={}, numbers={NUMBER: replace(CARD, active=False)}),

@@ -74,12 +74,12 @@ def bleg(disposition: str | None = None, q850: int | None = 16, answered_at: flo
         (None, None, "system"),
     ],
 )
-def test_who_hung_up(a_by: str | None, b_by: str | None, who: str) -> None:
+def test_hung_up_by_is_the_party_that_sent_the_bye(a_by: str | None, b_by: str | None, who: str) -> None:
     call = ScriptedCall([talks()], ended(a_by=a_by, b=bleg(b_by)))
     assert told(run(call)) == ("answered", 16, who)
 
 
-def test_an_answered_call_has_its_times_and_its_recording() -> None:
+def test_answered_call_has_its_times_and_its_recording() -> None:
     attempt = run(ScriptedCall([talks()], ended(b=bleg("recv_bye"), hold=2.4)))
     made = record(attempt)
     assert (made.answered_at, made.bridged_at, made.ended_at) == (1002.0, 1005.0, 1010.0)
@@ -89,11 +89,11 @@ def test_an_answered_call_has_its_times_and_its_recording() -> None:
     assert [moment.what for moment in attempt.timeline if moment.what in states] == states
 
 
-def test_the_code_of_an_answered_call_is_the_callees() -> None:
+def test_code_of_an_answered_call_is_the_callees() -> None:
     assert told(run(ScriptedCall([talks()], ended(b=bleg(q850=102))))) == ("answered", 102, "system")
 
 
-def test_the_callees_leg_carries_the_call() -> None:
+def test_callees_leg_carries_the_call() -> None:
     call = ScriptedCall([talks()], ended(b=bleg()))
     attempt = run(call)
     ((leg, endpoints, timeout, longest),) = call.did("bridge")
@@ -113,7 +113,7 @@ def test_the_callees_leg_carries_the_call() -> None:
     assert leg["execute_on_answer"].endswith(f"/{attempt.call_ref}.wav")
 
 
-def test_nothing_is_recorded_where_the_integrator_does_not_record() -> None:
+def test_nothing_is_recorded_unless_the_integrator_records() -> None:
     call = ScriptedCall([talks()], ended(b=bleg()))
     made = record(run(call, client=IntegratorRules("acme", PLAN)))
     assert made.recording_url is None
@@ -137,7 +137,7 @@ def test_nothing_is_recorded_where_the_integrator_does_not_record() -> None:
         ("INCOMPATIBLE_DESTINATION", "callee_failed", 88),
     ],
 )
-def test_a_callee_that_refuses(cause: str, reason: str, code: int) -> None:
+def test_callee_that_refuses(cause: str, reason: str, code: int) -> None:
     call = ScriptedCall([fails(cause)], ended(a_by="send_bye"))
     attempt = run(call)
     assert told(attempt) == (reason, code, "callee")
@@ -145,7 +145,7 @@ def test_a_callee_that_refuses(cause: str, reason: str, code: int) -> None:
     assert call.did("hangup") == [("NORMAL_CLEARING",)]
 
 
-def test_a_callee_that_does_not_answer_in_time_was_ended_by_the_system() -> None:
+def test_callee_that_does_not_answer_is_ended_by_the_system() -> None:
     attempt = run(ScriptedCall([fails("NO_ANSWER", timed_out=True)], ended(a_by="send_bye")))
     assert told(attempt) == ("callee_no_answer", 19, "system")
 
@@ -160,14 +160,14 @@ def test_a_callee_that_does_not_answer_in_time_was_ended_by_the_system() -> None
         "REQUESTED_CHAN_UNAVAIL",
     ],
 )
-def test_the_next_gateway_is_tried_when_one_fails(cause: str) -> None:
+def test_next_gateway_is_tried_when_one_fails(cause: str) -> None:
     call = ScriptedCall([fails(cause), talks()], ended(a_by="recv_bye", b=bleg()))
     assert told(run(call)) == ("answered", 16, "agent")
     assert [endpoints for _leg, endpoints, *_ in call.did("bridge")] == [[(text, None)] for text in GATEWAYS]
 
 
 @pytest.mark.parametrize("cause", ["UNALLOCATED_NUMBER", "USER_BUSY", "CALL_REJECTED", "NO_ANSWER", "NORMAL_CLEARING"])
-def test_the_next_gateway_is_not_tried_when_the_callee_failed(cause: str) -> None:
+def test_next_gateway_is_not_tried_when_the_callee_failed(cause: str) -> None:
     call = ScriptedCall([fails(cause)], ended(a_by="send_bye"))
     run(call)
     assert len(call.did("bridge")) == 1
@@ -203,7 +203,7 @@ def test_every_gateway_failing_is_the_last_ones_cause() -> None:
     assert told(run(call)) == ("callee_failed", 42, "callee")
 
 
-def test_an_extension_has_one_endpoint_and_no_second_try() -> None:
+def test_extension_has_one_endpoint_and_no_second_try() -> None:
     call = ScriptedCall([fails("NETWORK_OUT_OF_ORDER")], ended(a_by="send_bye"))
     attempt = run(call, callee="1001")
     assert told(attempt) == ("callee_failed", 38, "callee")
@@ -214,25 +214,25 @@ def test_an_extension_has_one_endpoint_and_no_second_try() -> None:
 # Somebody leaves -----------------------------------------------------------------------------------------
 
 
-def test_an_agent_that_hangs_up_while_the_callee_rings_abandons() -> None:
+def test_agent_that_hangs_up_while_the_callee_rings_abandons() -> None:
     call = ScriptedCall([caller_leaves()], ended(a_by="recv_bye", b=bleg(q850=16, answered_at=None)))
     assert told(run(call)) == ("abandoned", 16, "agent")
 
 
-def test_an_answer_seen_only_in_the_end_is_an_answer() -> None:
+def test_answer_seen_only_in_the_end_is_an_answer() -> None:
     call = ScriptedCall([caller_leaves()], ended(a_by="recv_bye", b=bleg()))
     attempt = run(call)
     assert told(attempt) == ("answered", 16, "agent")
     assert record(attempt).bridged_at == 1005.0
 
 
-def test_busy_after_early_media_is_busy_though_the_bridge_took_the_agent_along() -> None:
+def test_busy_after_early_media_is_busy_though_the_agent_ended() -> None:
     leg = Leg("B", ended_at=1009.0, q850=17)
     call = ScriptedCall([caller_leaves()], ended(a_by="send_bye", b=leg))
     assert told(run(call)) == ("callee_busy", 17, "callee")
 
 
-def test_a_cancel_before_the_agents_leg_came_dials_no_callee() -> None:
+def test_cancel_before_the_agents_leg_came_dials_no_callee() -> None:
     order = CLIENT.read(FIELDS)
     click = click2dial.new_call(order, CLIENT, SETTINGS)
     attempt = click.attempt
@@ -258,21 +258,21 @@ def cancelled(step: Callable[..., Any], end: Any) -> Attempt:
     return attempt
 
 
-def test_a_cancel_while_the_callee_rings() -> None:
+def test_cancel_while_the_callee_rings() -> None:
     leg = bleg(answered_at=None)
     assert told(cancelled(caller_leaves(), ended(a_by="send_bye", b=leg))) == ("cancelled", 16, "api")
     assert told(cancelled(fails("NORMAL_CLEARING"), ended(a_by="send_bye", b=leg))) == ("cancelled", 16, "api")
 
 
-def test_a_cancel_of_a_talk_is_answered_and_hung_up_by_the_api() -> None:
+def test_cancel_of_a_talk_is_answered_and_hung_up_by_the_api() -> None:
     assert told(cancelled(talks(), ended(a_by="send_bye", b=bleg("send_bye")))) == ("answered", 16, "api")
 
 
-def test_a_lost_switch_is_a_lost_call() -> None:
+def test_lost_switch_is_a_lost_call() -> None:
     assert told(run(ScriptedCall([socket_lost], ended(lost=True)))) == ("lost", 31, "system")
 
 
-def test_a_switch_lost_while_they_talked_is_lost_too() -> None:
+def test_switch_lost_while_they_talked_is_lost_too() -> None:
     def step(progress: Any) -> Any:
         talks()(progress)
         return socket_lost(progress)
@@ -281,7 +281,7 @@ def test_a_switch_lost_while_they_talked_is_lost_too() -> None:
     assert told(attempt) == ("lost", 31, "system")
 
 
-def test_a_cancel_of_a_lost_call_that_was_not_joined_is_cancelled() -> None:
+def test_cancel_of_a_lost_unanswered_call_is_cancelled() -> None:
     assert told(cancelled(socket_lost, ended(lost=True))) == ("cancelled", 16, "api")
 
 
@@ -314,7 +314,7 @@ def ring(line: ScriptedLine, **fields: str) -> tuple[bool, Attempt]:
     return ring_aleg(line, attempt, click.aleg(POLICY, application)), attempt
 
 
-def test_an_agent_that_answers_has_no_record_yet() -> None:
+def test_agent_that_answers_has_no_record_yet() -> None:
     line = ScriptedLine(Rang("answered"))
     answered, attempt = ring(line)
     assert answered
@@ -326,7 +326,7 @@ def test_an_agent_that_answers_has_no_record_yet() -> None:
     assert "!ignore_early_media=true" in command
 
 
-def test_an_extension_is_shown_the_callee_and_an_outside_agent_the_integrators_number() -> None:
+def test_agent_inside_sees_the_callee_outside_the_integrator() -> None:
     inside, outside = ScriptedLine(Rang("answered")), ScriptedLine(Rang("answered"))
     ring(inside)
     ring(outside, agent="0831112222")
@@ -334,7 +334,7 @@ def test_an_extension_is_shown_the_callee_and_an_outside_agent_the_integrators_n
     assert "!origination_caller_id_number=27115550000!" in outside.commands[0]
 
 
-def test_the_agents_leg_carries_the_order() -> None:
+def test_agents_leg_carries_the_order() -> None:
     line = ScriptedLine(Rang("answered"))
     _answered, attempt = ring(line)
     variables = dict(pair.split("=", 1) for pair in line.commands[0].partition("{^^!")[2].partition("}")[0].split("!"))
@@ -355,13 +355,13 @@ def test_the_agents_leg_carries_the_order() -> None:
         (Rang("lost"), ("lost", 31, "system")),
     ],
 )
-def test_an_agent_that_does_not_answer(rang: Rang, expected: tuple[str, int, str]) -> None:
+def test_agent_that_does_not_answer(rang: Rang, expected: tuple[str, int, str]) -> None:
     answered, attempt = ring(ScriptedLine(rang))
     assert not answered
     assert told(attempt) == expected
 
 
-def test_an_agent_outside_is_tried_over_the_next_gateway_within_one_time_out() -> None:
+def test_agent_outside_is_tried_over_the_next_gateway_in_time() -> None:
     line = ScriptedLine(Rang("failed", 41), Rang("answered"))
     answered, _attempt = ring(line, agent="0831112222")
     assert answered
@@ -370,7 +370,7 @@ def test_an_agent_outside_is_tried_over_the_next_gateway_within_one_time_out() -
 
 
 @pytest.mark.parametrize("first", [Rang("failed", 20), Rang("failed", 42), Rang("away")])
-def test_an_agent_whom_one_switch_cannot_ring_is_tried_over_the_next_within_one_time_out(first: Rang) -> None:
+def test_agent_unreachable_on_a_switch_is_rung_from_the_next(first: Rang) -> None:
     line = ScriptedLine(first, Rang("answered"))
     line.others = 1
     answered, _attempt = ring(line)
@@ -382,14 +382,14 @@ def test_an_agent_whom_one_switch_cannot_ring_is_tried_over_the_next_within_one_
 @pytest.mark.parametrize(
     "rang", [*[Rang("failed", code) for code in (1, 16, 17, 18, 21)], Rang("timed_out", 19), Rang("lost")]
 )
-def test_an_agent_who_was_rung_is_not_rung_from_another_switch(rang: Rang) -> None:
+def test_agent_who_was_rung_is_not_rung_from_another_switch(rang: Rang) -> None:
     line = ScriptedLine(rang)
     line.others = 1
     assert not ring(line)[0]
     assert len(line.commands) == 1
 
 
-def test_an_agent_whom_no_switch_can_ring_has_failed() -> None:
+def test_agent_whom_no_switch_can_ring_has_failed() -> None:
     line = ScriptedLine(Rang("failed", 20), Rang("away"))
     line.others = 1
     assert told(ring(line)[1]) == ("lost", 31, "system")
@@ -413,7 +413,7 @@ def test_no_other_switch_is_tried_after_a_cancel() -> None:
     assert told(attempts[0]) == ("cancelled", 16, "api")
 
 
-def test_an_agent_that_is_busy_is_not_tried_over_the_next_gateway() -> None:
+def test_busy_agent_is_not_tried_over_the_next_gateway() -> None:
     line = ScriptedLine(Rang("failed", 17))
     assert told(ring(line, agent="0831112222")[1]) == ("agent_busy", 17, "agent")
 
@@ -465,7 +465,7 @@ def errors(call: ScriptedCall) -> list[tuple[str, str]]:
     return list(headers)
 
 
-def test_a_registered_phone_dials() -> None:
+def test_registered_phone_dials() -> None:
     call = phone(talks())
     attempt = dial(call)
     assert told(attempt) == ("answered", 16, "agent")
@@ -481,7 +481,7 @@ def test_header_names_are_read_in_any_case() -> None:
     assert told(dial(call)) == ("answered", 16, "agent")
 
 
-def test_the_older_headers_are_read_and_answered_in_kind() -> None:
+def test_older_headers_are_read_and_answered_in_kind() -> None:
     old = {name.replace("Teleforge", "Platforma"): value for name, value in HEADERS.items()}
     assert record(dial(phone(talks(), sip=old))).contact_ref == "web-1"
     call = phone(sip=old, headers={"Caller-Destination-Number": "12345"}, end=ended())
@@ -502,7 +502,7 @@ def test_each_fault_has_a_header_of_its_own() -> None:
     assert call.did("bridge") == []
 
 
-def test_a_restricted_class_is_57() -> None:
+def test_restricted_class_is_57() -> None:
     call = phone(headers={"Caller-Destination-Number": "0900123456"}, end=ended())
     assert told(dial(call)) == ("rejected", 57, "system")
 
@@ -523,47 +523,47 @@ def test_without_an_outbound_id_nothing_is_dialled() -> None:
         {"sip_auth_username": "1000", "user_name": "1000"},
     ],
 )
-def test_a_stranger_may_not_dial_whatever_it_says_it_is(variables: dict[str, str]) -> None:
+def test_stranger_may_not_dial_whatever_it_says_it_is(variables: dict[str, str]) -> None:
     call = phone(variables=variables, end=ended())
     assert told(dial(call)) == ("rejected", 21, "system")
     assert [value.partition(": ")[0] for _name, value in errors(call)] == ["agent"]
 
 
-def test_a_trusted_address_names_the_agent_in_from() -> None:
+def test_trusted_address_names_the_agent_in_from() -> None:
     call = phone(talks(), variables={"sip_from_user": "1001", "sip_network_ip": "10.0.0.9"})
     assert record(dial(call, trusted=True)).extension == "1001"
 
 
-def test_an_authenticated_user_counts_more_than_its_from() -> None:
+def test_authenticated_user_counts_more_than_its_from() -> None:
     call = phone(talks(), variables={**REGISTERED, "sip_from_user": "0900123456"})
     assert record(dial(call, trusted=True)).extension == "1000"
 
 
 @pytest.mark.parametrize("callee", ["0820001234\n\napi hupall", "0820001234}x", "sip:1001", ""])
-def test_a_hostile_callee_stands_in_no_record(callee: str) -> None:
+def test_hostile_callee_stands_in_no_record(callee: str) -> None:
     call = phone(headers={"Caller-Destination-Number": callee}, end=ended())
     made = record(dial(call))
     assert made.number is None
     assert made.end_reason == "rejected"
 
 
-def test_a_refused_phones_record_says_who_it_was_and_what_it_was_about() -> None:
+def test_record_of_a_refused_phone_names_agent_and_callee() -> None:
     made = record(dial(phone(headers={"Caller-Destination-Number": "12345"}, end=ended())))
     assert (made.call_dir, made.extension, made.number, made.contact_ref) == ("outbound", "1000", "12345", "web-1")
 
 
-def test_the_callees_cause_goes_back_to_the_phone() -> None:
+def test_callees_cause_goes_back_to_the_phone() -> None:
     call = phone(fails("USER_BUSY"), end=ended(a_by="send_refuse"))
     assert told(dial(call)) == ("callee_busy", 17, "callee")
     assert call.did("hangup") == [("USER_BUSY",)]
 
 
-def test_a_phone_that_gives_up_while_the_callee_rings_abandons() -> None:
+def test_phone_that_gives_up_while_the_callee_rings_abandons() -> None:
     call = phone(caller_leaves(), end=ended(a_by="recv_cancel", b=bleg(answered_at=None)))
     assert told(dial(call)) == ("abandoned", 16, "agent")
 
 
-def test_a_phone_that_has_gone_before_anything_was_dialled_has_one_record() -> None:
+def test_phone_gone_before_anything_was_dialled_has_one_record() -> None:
     call = phone(gone_at="set", end=ended(a_by="recv_cancel"))
     assert told(dial(call)) == ("abandoned", 16, "agent")
     assert call.did("bridge") == []

@@ -85,7 +85,7 @@ def test_number_alone_dials_at_home_only(cid_trust: str, dials: int) -> None:
         assert one.told == [("rejected", 57)]
 
 
-def test_pin_opens_from_an_enrolled_number_alone_if_the_rules_say_so() -> None:
+def test_pin_from_enrolled_opens_from_enrolled_numbers_only() -> None:
     assert Dialled([PIN, CALLEE], talks(), pin_from_enrolled=True).told == [("rejected", 21)]
     one = Dialled([PIN, CALLEE], talks(), desk=ENROLLED, cid_trust="pin", pin_from_enrolled=True)
     assert len(one.endpoints) == 1
@@ -178,7 +178,7 @@ def test_each_number_of_a_session_is_a_record_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("account", "realm"), [(ACCOUNT, "acme.example"), (replace(ACCOUNT, realm="a b"), "localhost")]
 )
-def test_caller_who_is_shown_themselves_is_diverted_by_the_account(account: Any, realm: str) -> None:
+def test_retained_caller_id_has_a_diversion_of_the_account(account: Any, realm: str) -> None:
     card = replace(CARD, retain_cid=True)
     desk = Desk(pins={PIN: card}, known=replace(account, caller_ids=("0825556666",)))
     one = Dialled([PIN, CALLEE], talks(), desk=desk)

@@ -77,13 +77,13 @@ def test_all_agents_ring_at_once_each_under_its_own_name() -> None:
     assert leg["esl_app"] == "inbound"
 
 
-def test_the_caller_hears_ringing_and_is_not_answered_before_an_agent() -> None:
+def test_caller_hears_ringing_and_is_answered_with_an_agent() -> None:
     call = joined()
     Run(call)
     assert [entry[0] for entry in call.log] == ["set", "ring", "bridge", "hangup"]
 
 
-def test_the_record_of_an_answered_call() -> None:
+def test_record_of_an_answered_call() -> None:
     run = Run(joined())
     assert run.told == ("answered", 16, "callee")
     made = run.record
@@ -97,11 +97,11 @@ def test_hold_time_is_from_arrival_to_answer() -> None:
     assert (run.record.dialed_at, run.record.answered_at, run.record.hold_time) == (1000.0, 1004.4, 4)
 
 
-def test_the_integrator_is_told_of_the_answer_once_with_the_agent_and_the_wait() -> None:
+def test_answer_is_announced_once_with_agent_and_wait() -> None:
     assert Run(joined()).announced == [("1001", 4)]
 
 
-def test_nobody_is_told_of_a_call_that_was_not_answered() -> None:
+def test_unanswered_call_is_not_announced() -> None:
     assert Run(ScriptedCall([fails("USER_BUSY")], ended(a_by="send_refuse"))).announced == []
 
 
@@ -109,11 +109,11 @@ def test_nobody_is_told_of_a_call_that_was_not_answered() -> None:
     ("a_by", "b_by", "who"),
     [("recv_bye", "send_bye", "callee"), ("send_bye", "recv_bye", "agent"), (None, None, "system")],
 )
-def test_who_hung_up(a_by: str | None, b_by: str | None, who: str) -> None:
+def test_hung_up_by_is_the_party_that_sent_the_bye(a_by: str | None, b_by: str | None, who: str) -> None:
     assert Run(joined(a_by, b_by)).told == ("answered", 16, who)
 
 
-def test_the_agents_own_voice_is_left() -> None:
+def test_agents_own_voice_is_left() -> None:
     call = joined()
     Run(call)
     # On the caller's leg, its own voice right: two agents who answer at once would write into one file.
@@ -144,31 +144,31 @@ def test_what_the_caller_gets(step: Any, told: tuple[str, int, str], cause: str,
     assert bool(call.did("play_early")) is message
 
 
-def test_a_caller_who_leaves_while_agents_ring() -> None:
+def test_caller_who_leaves_while_agents_ring() -> None:
     run = Run(ScriptedCall([caller_leaves()], ended(a_by="recv_cancel")))
     assert run.told == ("abandoned", 16, "callee")
     assert run.record.recording_url is None
 
 
-def test_a_caller_who_leaves_in_the_message_was_not_answered() -> None:
+def test_caller_who_leaves_in_the_message_was_not_answered() -> None:
     call = ScriptedCall([fails("NO_ANSWER", timed_out=True)], ended(a_by="recv_cancel"), gone_at="play_early")
     assert Run(call).told == ("agent_no_answer", 19, "system")
 
 
 @pytest.mark.parametrize("gone_at", ["set", "ring", "bridge"])
-def test_a_caller_who_has_gone_already_has_one_record(gone_at: str) -> None:
+def test_caller_who_has_gone_already_has_one_record(gone_at: str) -> None:
     run = Run(ScriptedCall([], ended(a_by="recv_cancel"), gone_at=gone_at))
     assert run.told == ("abandoned", 16, "callee")
 
 
-def test_a_lost_switch_is_a_lost_call() -> None:
+def test_lost_switch_is_a_lost_call() -> None:
     assert Run(ScriptedCall([socket_lost], ended(lost=True))).told == ("lost", 31, "system")
 
 
 # Who calls -----------------------------------------------------------------------------------------------
 
 
-def test_a_withheld_number_is_not_passed_on() -> None:
+def test_withheld_number_is_not_passed_on() -> None:
     call = joined()
     run = Run(call, caller=None)
     assert run.record.number is None
@@ -177,12 +177,12 @@ def test_a_withheld_number_is_not_passed_on() -> None:
     assert leg["origination_caller_id_number"] == leg["origination_caller_id_name"] == "anonymous"
 
 
-def test_a_caller_inside_is_an_internal_call() -> None:
+def test_caller_inside_is_an_internal_call() -> None:
     assert Run(joined(), caller="1005").record.call_dir == "internal"
 
 
 @pytest.mark.parametrize("dnis", ["27115550000\n\napi hupall", "२७११५५५००००", "", "+"])
-def test_a_hostile_dialled_number_stands_in_no_record(dnis: str) -> None:
+def test_hostile_dialled_number_stands_in_no_record(dnis: str) -> None:
     call = joined()
     call.headers["Caller-Destination-Number"] = dnis
     run = Run(call)
@@ -191,7 +191,7 @@ def test_a_hostile_dialled_number_stands_in_no_record(dnis: str) -> None:
     assert call.did("bridge") == []
 
 
-def test_a_number_that_is_not_configured_is_refused() -> None:
+def test_number_that_is_not_configured_is_refused() -> None:
     call = ScriptedCall([], ended(a_by="send_refuse"), headers={"Caller-Destination-Number": "27115559999"})
     run = Run(call, queue=None)
     assert call.did("hangup") == [("UNALLOCATED_NUMBER",)]
@@ -199,7 +199,7 @@ def test_a_number_that_is_not_configured_is_refused() -> None:
     assert (run.record.number, run.record.dial_number) == (CALLER, "27115559999")
 
 
-def test_an_answer_that_only_the_end_tells_of_is_recorded_and_announced_like_any_other() -> None:
+def test_answer_known_only_from_the_end_is_announced_alike() -> None:
     end = Ended(1010.0, Leg("A", ended_at=1010.0), agent("1001", "recv_bye"))
     run = Run(ScriptedCall([caller_leaves(ringing=False)], end))
     assert run.told == ("answered", 16, "agent")

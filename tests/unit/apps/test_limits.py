@@ -141,9 +141,7 @@ def cut(usage: Purse, refusal: Refusal, *, answered: bool = True) -> Step:
 
 @pytest.mark.parametrize("application", APPLICATIONS)
 @pytest.mark.parametrize(("refusal", "code"), [(OVER, 17), (TRIPPED, 21)])
-def test_what_is_refused_is_not_dialled(
-    application: Callable[[Answers, Purse], None], refusal: Refusal, code: int
-) -> None:
+def test_refused_leg_is_not_dialled(application: Callable[[Answers, Purse], None], refusal: Refusal, code: int) -> None:
     one = Answers(talks())
     application(one, Purse(refusal))
     assert one.call.did("bridge") == []
@@ -152,7 +150,7 @@ def test_what_is_refused_is_not_dialled(
 
 
 @pytest.mark.parametrize("application", APPLICATIONS)
-def test_what_can_t_be_asked_is_not_dialled(application: Callable[[Answers, Purse], None]) -> None:
+def test_leg_is_not_dialled_while_limits_cannot_be_asked(application: Callable[[Answers, Purse], None]) -> None:
     class Away(Purse):
         def begin(self, *charges: Any) -> Refusal | None:
             raise StoreUnavailable("redis: away")
@@ -195,7 +193,7 @@ MOBILE_DENIED = {"mobile": Rule("deny")}
         (CARD, replace(ACCOUNT, users={"u2": MOBILE_DENIED}), None),
     ],
 )
-def test_what_was_taken_away_in_a_session_dials_no_further_number(
+def test_card_withdrawn_in_a_session_dials_no_further_number(
     card: Card | None, account: Account | None, code: int | None
 ) -> None:
     one, cards = Answers(talks()), Changing(card, account)
@@ -206,7 +204,7 @@ def test_what_was_taken_away_in_a_session_dials_no_further_number(
         assert one.told() == [("rejected", code, "system")]
 
 
-def test_what_a_card_may_not_dial_is_not_its_last_number() -> None:
+def test_number_denied_to_a_card_is_not_its_last() -> None:
     cards = Changing(CARD, ACCOUNT)
     one = Answers(talks(), keyed=HIGH_RISK)
     one.dialthrough(Purse(), cards)
@@ -215,7 +213,7 @@ def test_what_a_card_may_not_dial_is_not_its_last_number() -> None:
 
 
 @pytest.mark.parametrize("application", APPLICATIONS)
-def test_what_is_spent_while_they_talk_ends_the_call_and_its_session(
+def test_limit_reached_while_talking_ends_the_session(
     application: Callable[[Answers, Purse], None],
 ) -> None:
     usage = Purse()
@@ -228,7 +226,7 @@ def test_what_is_spent_while_they_talk_ends_the_call_and_its_session(
 
 
 @pytest.mark.parametrize("application", APPLICATIONS)
-def test_a_breaker_that_ends_calls_ends_one_that_rings(application: Callable[[Answers, Purse], None]) -> None:
+def test_breaker_that_ends_calls_ends_one_that_rings(application: Callable[[Answers, Purse], None]) -> None:
     usage = Purse()
     one = Answers(cut(usage, TRIPPED, answered=False), talks())
     application(one, usage)
@@ -236,7 +234,7 @@ def test_a_breaker_that_ends_calls_ends_one_that_rings(application: Callable[[An
 
 
 @pytest.mark.parametrize("application", APPLICATIONS)
-def test_a_high_risk_number_is_refused_and_an_account_may_allow_it(
+def test_high_risk_number_is_refused_unless_the_account_allows(
     application: Callable[[Answers, Purse], None],
 ) -> None:
     one = Answers(talks(), keyed=HIGH_RISK)
@@ -248,7 +246,7 @@ def test_a_high_risk_number_is_refused_and_an_account_may_allow_it(
     assert len(allowed.call.did("bridge")) == 1
 
 
-def test_an_emergency_call_is_not_counted() -> None:
+def test_emergency_call_is_not_counted() -> None:
     settings = replace(SETTINGS.endpoints, emergency="sofia/gateway/pstn/{number}")
     one = Answers(talks(), keyed="112")
     policy = replace(one.policy(), settings=replace(SETTINGS, endpoints=settings))
@@ -264,7 +262,7 @@ def test_number_without_a_gateway_is_refused() -> None:
     assert one.told() == [("rejected", 57, "system")]
 
 
-def test_the_talk_is_what_is_charged() -> None:
+def test_talk_is_what_is_charged() -> None:
     usage = Purse()
     leg = Leg("B", answered_at=1005.0, ended_at=1047.5, disposition="recv_bye", q850=16)
     one = Answers(talks(leg))
@@ -293,7 +291,7 @@ def test_ringing_back_goes_on_costing_from_number_to_number() -> None:
     assert own == []
 
 
-def test_a_caller_rung_back_is_cut_while_it_is_asked_for_a_number() -> None:
+def test_callback_is_cut_while_asking_for_a_number() -> None:
     usage = Purse()
     number = PLAN.read("0825556666")
     one = Answers()
@@ -308,14 +306,14 @@ def test_a_caller_rung_back_is_cut_while_it_is_asked_for_a_number() -> None:
     assert one.told() == [("rejected", 17, "system")]
 
 
-def test_a_high_risk_number_is_not_rung_back() -> None:
+def test_high_risk_number_is_not_rung_back() -> None:
     target = whom_to_call("+18765551234", ScriptedPolicy(SETTINGS, RULES, cards=OneCard()))
     assert target == "class high_risk is denied"
     allowing = OneCard(replace(ACCOUNT, call_restriction={"high_risk": Rule("allow")}))
     assert not isinstance(whom_to_call("+18765551234", ScriptedPolicy(SETTINGS, RULES, cards=allowing)), str)
 
 
-def test_a_conference_is_its_accounts_own_and_is_paid_for() -> None:
+def test_conference_is_its_accounts_own_and_is_paid_for() -> None:
     for name in ("acme", "other"):
         account = replace(ACCOUNT, id=name, limits=Limits(longest_call=90))
         one = Answers()
@@ -361,7 +359,7 @@ def test_both_legs_of_a_click_are_paid_for_where_both_cost() -> None:
 
 
 @pytest.mark.parametrize("field", ["agent", "callee"])
-def test_a_high_risk_number_is_no_leg_of_a_click(field: str) -> None:
+def test_high_risk_number_is_no_leg_of_a_click(field: str) -> None:
     with pytest.raises(faults.Refused) as refused:
         client().read({**FIELDS, field: HIGH_RISK})
     assert [(fault.field, fault.code) for fault in refused.value.faults] == [(field, "restricted")]
@@ -372,7 +370,7 @@ def test_a_high_risk_number_is_no_leg_of_a_click(field: str) -> None:
 @pytest.mark.parametrize(
     ("refusal", "code", "header"), [(OVER, 17, "calls_per_hour is reached"), (TRIPPED, 21, "the breaker has tripped")]
 )
-def test_a_phone_that_may_not_spend_gets_a_refusal_and_a_record(refusal: Refusal, code: int, header: str) -> None:
+def test_phone_that_may_not_spend_gets_a_refusal_and_a_record(refusal: Refusal, code: int, header: str) -> None:
     call = ScriptedCall(
         [talks()],
         ended(a_by="recv_bye"),
@@ -390,7 +388,7 @@ def test_a_phone_that_may_not_spend_gets_a_refusal_and_a_record(refusal: Refusal
     assert (record.end_reason, record.end_code) == ("rejected", code)
 
 
-def test_a_click_whose_money_ends_is_answered_and_ended_by_the_system() -> None:
+def test_click_over_its_limit_is_answered_and_ended_by_system() -> None:
     one, usage = client(), Purse()
     order = one.read(FIELDS)
     click = click2dial.new_call(order, one, SETTINGS)
@@ -404,7 +402,7 @@ def test_a_click_whose_money_ends_is_answered_and_ended_by_the_system() -> None:
     assert all(charge.ended for charge in usage.charges)
 
 
-def test_a_click_may_last_as_long_as_its_destination() -> None:
+def test_click_may_last_as_long_as_its_destination() -> None:
     limits = Limits(destinations={read_destination("class:mobile"): Limits(longest_call=75)})
     one = IntegratorRules("acme", PLAN, levels=[Level("integrator:acme", limits)])
     order, usage = one.read(FIELDS), Purse()
@@ -417,7 +415,7 @@ def test_a_click_may_last_as_long_as_its_destination() -> None:
     assert call.did("bridge")[0][3] == 75
 
 
-def test_a_first_leg_that_rings_is_ended_as_rejected() -> None:
+def test_first_leg_that_rings_is_ended_as_rejected() -> None:
     one, usage = client(), Purse()
     order = one.read({**FIELDS, "agent": "0831112222"})
     click = click2dial.new_call(order, one, SETTINGS)
@@ -444,7 +442,7 @@ def test_a_first_leg_that_rings_is_ended_as_rejected() -> None:
     assert (attempt.record.end_reason, attempt.record.end_code) == ("rejected", 21)
 
 
-def test_a_caller_who_leaves_pays_no_further() -> None:
+def test_caller_who_leaves_pays_no_further() -> None:
     usage = Purse()
 
     def leaves(progress: Progress) -> Bridged:
@@ -458,7 +456,7 @@ def test_a_caller_who_leaves_pays_no_further() -> None:
     assert all(charge.ended for charge in usage.charges)
 
 
-def test_a_call_that_was_paid_for_is_freed_without_the_garbage_collector() -> None:
+def test_charged_call_is_freed_without_the_garbage_collector() -> None:
     attempt = Attempt(app="disa", call_dir="external")
     charge = Charge(attempt.call_ref, [Level("system", Limits(calls_per_hour=5, minutes_per_day=60))], None)
     charge.open(lambda: 0.0, lambda _charge: None)
@@ -474,7 +472,7 @@ def test_a_call_that_was_paid_for_is_freed_without_the_garbage_collector() -> No
         gc.enable()
 
 
-def test_charge_of_a_first_leg_follows_its_session_to_the_next_attempt() -> None:
+def test_charge_of_a_first_leg_goes_on_in_the_next_attempt() -> None:
     first = Attempt(app="callback", call_dir="external", switch="fs1")
     charge = Charge(first.call_ref, [Level("system", Limits(minutes_per_day=60))], None, aleg=True)
     charge.open(lambda: 7.0, lambda _charge: None)

@@ -136,7 +136,7 @@ def plain(entry: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("app", [through, disa_with])
-def test_a_right_pin_opens(app: Any) -> None:
+def test_right_pin_opens(app: Any) -> None:
     judge = Judge()
     call, _ = app(judge, NOBODYS, RIGHT)
     assert call.is_in
@@ -145,7 +145,7 @@ def test_a_right_pin_opens(app: Any) -> None:
 
 @pytest.mark.parametrize("app", [through, disa_with])
 @pytest.mark.parametrize("typed", [RIGHT, NOBODYS, INACTIVE])
-def test_a_locked_caller_can_tell_nothing_whatever_it_types(app: Any, typed: str) -> None:
+def test_locked_caller_can_tell_nothing_whatever_it_types(app: Any, typed: str) -> None:
     wrong, wrong_attempt = app(Judge(), *[NOBODYS] * 3)
     locked, attempt = app(Judge(locked=True), *[typed] * 3)
     assert not locked.is_in
@@ -181,7 +181,7 @@ def test_nobody_gets_in_while_nobody_can_count(app: Any) -> None:
     assert (attempt.record.end_reason, attempt.record.end_code) == ("rejected", 21)
 
 
-def test_a_wrong_pin_counts_at_the_card_that_it_was_meant_for() -> None:
+def test_wrong_pin_counts_at_the_card_that_it_was_meant_for() -> None:
     judge = Judge()
     through(judge, NOBODYS, INACTIVE, caller=CALLER, cid_trust="pin")
     assert judge.judged[:2] == [(False, "enrolled", True), (False, "inactive", True)]
@@ -214,19 +214,19 @@ def test_what_an_enrolled_number_alone_opens(trust: str, attested: bool, opens: 
 
 @pytest.mark.parametrize("trust", ["any", "national", "pin", "attested"])
 @pytest.mark.parametrize("caller", [CALLER, STRANGER, None])
-def test_a_pin_opens_from_any_number(trust: str, caller: str | None) -> None:
+def test_pin_opens_from_any_number(trust: str, caller: str | None) -> None:
     call, _ = through(Judge(), RIGHT, caller=caller, cid_trust=trust)
     assert call.is_in
 
 
 @pytest.mark.parametrize("attested", [True, False])
 @pytest.mark.parametrize("caller", [STRANGER, None, "0860"])
-def test_a_number_that_is_not_enrolled_opens_nothing(caller: str | None, attested: bool) -> None:
+def test_number_that_is_not_enrolled_opens_nothing(caller: str | None, attested: bool) -> None:
     call, _ = through(Judge(), caller=caller, cid_trust="attested", attested=attested)
     assert not call.is_in
 
 
-def test_an_inactive_cards_number_opens_nothing() -> None:
+def test_inactive_cards_number_opens_nothing() -> None:
     deck = Deck(numbers={"27825556666": card("enrolled", cid="27825556666", active=False)})
     call, _ = through(Judge(), caller=CALLER, cid_trust="any", deck=deck)
     assert not call.is_in
@@ -258,7 +258,7 @@ def test_all_writings_of_a_number_are_one(text: str) -> None:
     assert source(None, dnis=text).dnis == "27825556666"
 
 
-def test_withheld_numbers_of_an_address_are_one_and_a_trunk_is_nobody() -> None:
+def test_withheld_callers_count_by_address_except_on_trunks() -> None:
     assert source(None).number == "withheld@192.0.2.1"
     assert source("x" * 99).number == "withheld@192.0.2.1"
     assert source(None, "10.0.0.1").number == "withheld@10.0.0.1"

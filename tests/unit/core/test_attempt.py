@@ -93,7 +93,7 @@ class ListeningObserver:
 # The life of an attempt ----------------------------------------------------------------------------------
 
 
-def test_an_attempt_ends_once_whoever_ends_it_again() -> None:
+def test_attempt_ends_once_whoever_ends_it_again() -> None:
     observer = ListeningObserver()
     one = attempt(observer=observer)
     assert one.end("answered", 16, "callee", 1010.0)
@@ -120,7 +120,7 @@ def test_nothing_is_entered_after_the_end() -> None:
     assert one.state == terms.ENDED
 
 
-def test_the_next_gateway_does_not_move_the_first_invite() -> None:
+def test_next_gateway_does_not_move_the_first_invite() -> None:
     one = attempt()
     one.dialled(1001.0)
     one.dialled(1003.0)
@@ -132,14 +132,14 @@ def test_call_time_runs_from_the_first_invite_ringing_included() -> None:
     assert (made.dialed_at, made.call_time) == (1000.4, 12)
 
 
-def test_a_call_that_was_never_dialled_counts_from_its_request() -> None:
+def test_call_that_was_never_dialled_counts_from_its_request() -> None:
     one = attempt()
     one.end("cancelled", 16, "api", 1003.0)
     assert one.record is not None
     assert (one.record.dialed_at, one.record.call_time) == (1000.0, 3)
 
 
-def test_a_clock_that_was_set_back_makes_no_negative_time() -> None:
+def test_clock_that_was_set_back_makes_no_negative_time() -> None:
     one = attempt()
     one.dialled(1005.0)
     one.end("lost", 31, "system", 990.0)
@@ -311,7 +311,7 @@ def test_inbound_notification() -> None:
     }
 
 
-def test_inbound_notification_of_v2_has_a_campaign_in_place_of_the_direction() -> None:
+def test_inbound_v2_has_campaign_ref_instead_of_call_dir() -> None:
     payload = inbound_payload(inbound(), "1001", 4, payload="v2")["payload"]
     assert payload["campaign_ref"] == "inbound"
     assert "call_dir" not in payload
@@ -388,7 +388,7 @@ def test_every_end_has_a_word_in_every_form(reason: str) -> None:
         (Leg("a", ended_at=29.0, q850=16, disposition="send_bye"), "abandoned"),
     ],
 )
-def test_who_failed_first_though_ends_are_stamped_leg_by_leg(a: Leg, reason: str) -> None:
+def test_failed_first_allows_for_times_taken_leg_by_leg(a: Leg, reason: str) -> None:
     one = attempt()
     conclude(one, Ended(30.0, a, Leg("b", ended_at=30.005, q850=19, disposition="send_cancel")), None, terms.CALLEE)
     assert one.record is not None
@@ -402,7 +402,7 @@ def test_who_failed_first_though_ends_are_stamped_leg_by_leg(a: Leg, reason: str
         (29.995, "send_bye", "agent"),  # the caller left, and B with it
     ],
 )
-def test_a_talk_ends_with_b_though_the_caller_stays(b_ended: float, b: str, by: str) -> None:
+def test_talk_ends_with_b_though_the_caller_stays(b_ended: float, b: str, by: str) -> None:
     one = attempt()
     one.queued_at = 10.0
     bleg = Leg("b", answered_at=12.0, ended_at=b_ended, q850=16, disposition=b)

@@ -39,7 +39,7 @@ def test_number_of_a_name(name: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("name", [None, "", "NO_SUCH_CAUSE", "user_busy"])
-def test_a_name_that_says_nothing_is_31(name: str | None) -> None:
+def test_name_that_says_nothing_is_31(name: str | None) -> None:
     assert causes.q850(name) == 31
 
 
@@ -58,5 +58,5 @@ def test_what_a_failure_is_by_its_number(number: int) -> None:
     assert causes.failure(number) == expected
 
 
-def test_the_next_gateway_is_tried_for_these_alone() -> None:
+def test_next_gateway_is_tried_for_these_alone() -> None:
     assert {34, 38, 41, 42, 44} == causes.GATEWAY_FAILED

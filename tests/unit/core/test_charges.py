@@ -72,7 +72,7 @@ def test_ticket_keeps_its_latest_slices_alone() -> None:
 # Charges ----------------------------------------------------------------------------------------------
 
 
-def test_charge_has_a_ticket_for_what_counts_and_the_shortest_call() -> None:
+def test_charge_has_a_ticket_per_counter_and_the_shortest_call() -> None:
     one = charge()
     assert [ticket.bound.key for ticket in one.tickets] == ["account:acme", "breaker:account:acme"]
     assert one.longest == 90

@@ -77,17 +77,17 @@ def test_every_value_comes_back_and_none_leaves_the_braces(leg: dict[str, str]) 
 
 
 @given(st.dictionaries(names, values, min_size=1, max_size=6))
-def test_the_string_is_of_a_closed_alphabet(leg: dict[str, str]) -> None:
+def test_string_is_of_a_closed_alphabet(leg: dict[str, str]) -> None:
     assert re.fullmatch(r"\{\^\^![A-Za-z0-9_.~:+@/*#%=!-]*\}", dialstring.variables(leg))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a=b", "a}", "a,b", "a!b", "é", "a\n", "${x}"])
-def test_a_name_that_is_none_is_refused(name: str) -> None:
+def test_name_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="variable"):
         dialstring.variables({name: "1"})
 
 
-def test_a_tone_goes_as_it_is() -> None:
+def test_tone_goes_as_it_is() -> None:
     tone = "%(2000,4000,440,480)"
     variables, _rest = parsed(dialstring.variables({"transfer_ringback": Raw(tone), "a": "1"}) + "user/1000")
     assert variables == {"transfer_ringback": tone, "a": "1"}
@@ -108,7 +108,7 @@ def test_several_endpoints_ring_at_once_each_with_its_user() -> None:
 
 
 @given(values)
-def test_a_users_name_does_not_leave_its_brackets(user: str) -> None:
+def test_users_name_does_not_leave_its_brackets(user: str) -> None:
     text = dialstring.bridge({"a": "1"}, [("user/1000@h", user)])
     found, rest = parsed(text)
     assert rest == "user/1000@h"
@@ -132,11 +132,11 @@ def test_every_placeholder() -> None:
 
 
 @pytest.mark.parametrize("as_asked", [True, False])
-def test_an_extension_goes_to_its_phone_and_to_no_gateway(as_asked: bool) -> None:
+def test_extension_goes_to_its_phone_and_to_no_gateway(as_asked: bool) -> None:
     assert ENDPOINTS.of(PLAN.read("1000"), as_asked=as_asked) == ("user/1000@127.0.0.1",)
 
 
-def test_an_emergency_number_goes_nowhere_but_to_its_own_dial_string() -> None:
+def test_emergency_number_uses_its_own_dial_string_only() -> None:
     number = PLAN.read("112")
     assert ENDPOINTS.of(number, as_asked=True) == ()
     endpoints = Endpoints("user/{number}", ("a/{number}",), "sofia/gateway/sos/{number}")
@@ -151,7 +151,7 @@ def test_endpoints_without_a_gateway_reach_extensions_only() -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_endpoint_with_more_than_a_number_in_it_is_refused(attack: str) -> None:
+def test_endpoint_with_more_than_a_number_in_it_is_refused(attack: str) -> None:
     # No door lets such a Number in; if one ever did, it would stop here.
     number = Number(attack, attack, "mobile")
     with pytest.raises(ValueError, match="endpoint"):

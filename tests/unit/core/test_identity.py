@@ -61,19 +61,19 @@ PAI, RPID = "P__Asserted__Identity", "Remote__Party__ID"
         ({"Privacy": "none", PAI: "0825556666"}, "0825556666"),
     ],
 )
-def test_who_is_calling(said: dict[str, str], by_trunk: str | None) -> None:
+def test_caller_is_the_from_user_or_what_a_trunk_asserts(said: dict[str, str], by_trunk: str | None) -> None:
     assert identity.caller_of(invite(TRUNK, said), trusted) == by_trunk
     # From a stranger nothing but its own From and its wish for privacy counts.
     own = {name: value for name, value in said.items() if name in ("from_user", "Privacy")}
     assert identity.caller_of(invite(STRANGER, said), trusted) == identity.caller_of(invite(TRUNK, own), trusted)
 
 
-def test_a_hidden_number_is_none_and_an_address_that_is_none_is_a_strangers() -> None:
+def test_hidden_number_is_none_and_no_address_is_not_trusted() -> None:
     assert identity.caller_of(invite(TRUNK, {PAI: "0825556666"}, hidden="true"), trusted) is None
     assert identity.caller_of(invite("", {PAI: "0825556666"}), trusted) == "0845550000"
 
 
-def test_a_leg_of_ours_has_the_far_partys_number() -> None:
+def test_leg_of_ours_has_the_far_partys_number() -> None:
     call = invite(STRANGER)
     call.headers["Call-Direction"] = "outbound"
     assert identity.caller_of(call, trusted) == "0820000000"

@@ -80,7 +80,7 @@ def keys(levels: list[Level], number: object, **more: bool) -> list[str]:
     return [bound.key for bound in bounds(levels, number, "r", **{"aleg": False, "owner": True, **more})]  # type: ignore[arg-type]
 
 
-def test_leg_counts_against_each_level_and_its_matching_destinations() -> None:
+def test_leg_counts_for_each_level_and_matching_destinations() -> None:
     cuba = Limits(calls_per_day=1)
     limits = Limits(calls_per_hour=5, destinations={read_destination("country:CU"): cuba})
     levels = [Level("system", limits), Level("account:acme"), Level("card:c1", Limits(minutes_per_day=9))]

@@ -53,23 +53,23 @@ def test_class(text: str, klass: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["+27112", "0027112", "+2710111"])
-def test_an_emergency_number_behind_the_country_code_is_one_still(text: str) -> None:
+def test_emergency_number_behind_a_country_code_is_one(text: str) -> None:
     assert PLAN.read(text).is_emergency
 
 
 @pytest.mark.parametrize("text", ["00112", "+112", "0010111"])
-def test_a_number_whose_e164_is_an_emergency_number_is_one(text: str) -> None:
+def test_number_whose_e164_is_an_emergency_number_is_one(text: str) -> None:
     # Country code 1, number 12: a gateway that is given E.164 would dial 112.
     assert PLAN.read(text).is_emergency
 
 
-def test_a_number_that_another_country_shares_the_code_with_is_not_at_home() -> None:
+def test_number_abroad_with_the_same_country_code_is_not_home() -> None:
     plan = NumberPlan("US", r"^\d{3,4}$")
     assert plan.is_home(plan.read("2125550123"))
     assert not plan.is_home(plan.read("+18765123456"))
 
 
-def test_an_emergency_number_is_no_extension_though_it_looks_like_one() -> None:
+def test_emergency_number_that_looks_like_an_extension_is_none() -> None:
     number = PLAN.read("112")
     assert number.is_emergency
     assert not number.is_extension
@@ -81,13 +81,13 @@ def test_emergency_numbers_are_the_regions() -> None:
     assert NumberPlan("GB", r"^\d{3,4}$").read("999").is_emergency
 
 
-def test_extensions_are_a_whole_match_though_the_operators_regex_has_no_anchors() -> None:
+def test_extension_regex_without_anchors_matches_whole_numbers() -> None:
     plan = NumberPlan("ZA", r"\d{3,4}")
     assert plan.read("1000").is_extension
     assert plan.read("0820001234").klass == "mobile"
 
 
-def test_an_extension_is_dialled_as_it_is() -> None:
+def test_extension_is_dialled_as_it_is() -> None:
     number = PLAN.read("1000")
     assert (number.e164, number.plus, number.national) == ("1000", "1000", "1000")
 
@@ -101,20 +101,20 @@ def test_operators_classes_come_first_and_in_their_order() -> None:
     ]
 
 
-def test_operators_classes_do_not_make_an_extension_or_an_emergency_number_something_else() -> None:
+def test_operator_class_never_changes_extension_or_emergency() -> None:
     plan = NumberPlan("ZA", r"^\d{3,4}$", {"all": "."})
     assert plan.read("1000").is_extension
     assert plan.read("112").is_emergency
 
 
-def test_a_freephone_or_shared_cost_number_abroad_is_known_to_be_abroad() -> None:
+def test_freephone_or_shared_cost_number_abroad_is_abroad() -> None:
     assert PLAN.read("+18005551234").abroad
     assert PLAN.read("+447012345678").abroad
     assert not PLAN.read("0800123456").abroad
     assert not PLAN.read("0900123456").abroad
 
 
-def test_a_freephone_number_of_north_america_is_at_home_in_canada() -> None:
+def test_north_american_freephone_number_is_home_in_canada() -> None:
     canada = NumberPlan("CA", r"^\d{3,4}$")
     assert not canada.read("+18005551234").abroad
     assert canada.read("+15142223333").klass == "fixed"
@@ -155,7 +155,7 @@ def test_what_is_no_number(text: str) -> None:
         PLAN.read(text)
 
 
-def test_the_refusal_does_not_repeat_the_text() -> None:
+def test_refusal_does_not_repeat_the_text() -> None:
     with pytest.raises(NotDialable) as caught:
         PLAN.read("secret-text")
     assert "secret-text" not in str(caught.value)
@@ -192,7 +192,7 @@ def test_numbers_are_compared_as_e164() -> None:
 
 
 @pytest.mark.parametrize("text", ["0820001234", "+27820001234", "1000"])
-def test_a_callers_number_is_presented_as_it_came(text: str) -> None:
+def test_callers_number_is_presented_as_it_came(text: str) -> None:
     assert presented(text) == text
 
 
@@ -234,7 +234,7 @@ def test_what_is_no_callers_number(text: str | None) -> None:
         ("+37191234567", "LV"),
     ],
 )
-def test_a_numbers_country(text: str, country: str) -> None:
+def test_numbers_country(text: str, country: str) -> None:
     assert PLAN.read(text).country == country
 
 
@@ -258,13 +258,13 @@ def test_whose_a_prefix_is(prefix: str, region: str, own: bool) -> None:
     assert of_region(prefix, region) is own
 
 
-def test_an_extension_or_an_emergency_number_is_never_high_risk() -> None:
+def test_extension_or_an_emergency_number_is_never_high_risk() -> None:
     plan = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+1", "+53"])
     assert [plan.read(text).high_risk for text in ("1000", "112", "531", "+5371234567")] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("text", ["0115550110", "+27115550110"])
-def test_an_operators_class_may_say_what_is_an_emergency_number_or_an_extension(text: str) -> None:
+def test_operator_class_may_be_emergency_or_extension(text: str) -> None:
     def read(name: str) -> Number:
         return NumberPlan("ZA", r"^\d{3,4}$", {name: r"^\+2711555011\d$"}).read(text)
 
