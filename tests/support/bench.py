@@ -47,6 +47,7 @@ from tests.support.peer import (
     channel_data,
     complete,
     event,
+    eventually,
     lines,
     raw_event,
 )
@@ -251,6 +252,16 @@ class Bench:
         visitor = Visitor(self, {"variable_socket_path": path, "Core-UUID": "core-1", **headers})
         self.visitors.append(visitor)
         return visitor
+
+    def originates(self, switch: str = "fs1") -> list[str]:
+        """The originates that a switch has been given."""
+        return [text for text in self.switches[switch].heard if text.startswith("bgapi originate")]
+
+    def answer_originate(self, output: str, *, switch: str = "fs1", count: int = 1) -> None:
+        """Wait for a switch's originate number ``count``, and report its end: ``+OK UUID`` or ``-ERR CAUSE``."""
+        eventually(lambda: len(self.originates(switch)) >= count)
+        job = self.originates(switch)[count - 1].rpartition("Job-UUID: ")[2]
+        self.switches[switch].say(event("BACKGROUND_JOB", {"Job-UUID": job}, body=output))
 
     def flush(self) -> None:
         """Write the calls that have changed to Redis, as the store's writer does within 20 ms."""

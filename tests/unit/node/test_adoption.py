@@ -335,7 +335,7 @@ def test_adoption_stop_before_start_does_nothing(bench: Bench) -> None:
 
 def test_adoption_brings_the_call_to_the_state_of_its_legs(bench: Bench) -> None:
     leave_behind(bench, clicked())
-    show_legs(bench.switch, aleg(**{"Caller-Channel-Answered-Time": at(2)}), bleg(answered=4))
+    show_legs(bench.switch, {**aleg(), "Caller-Channel-Answered-Time": at(2)}, bleg(answered=4))
     bench.adoption.beat()
     asked(bench)
     eventually(lambda: bench.live[REF].attempt.bridged_at)
@@ -433,7 +433,7 @@ def test_adoption_orphaned_leg_is_hung_up(bench: Bench, monkeypatch: pytest.Monk
     """FreeSWITCH keeps an answered leg whose socket was lost before an application took it."""
     monkeypatch.setattr(adoption, "PARKED", 0.01)
     leave_behind(bench, clicked())
-    show_legs(bench.switch, aleg(**{"Caller-Channel-Answered-Time": at(2)}))
+    show_legs(bench.switch, {**aleg(), "Caller-Channel-Answered-Time": at(2)})
     bench.adoption.beat()
     eventually(lambda: f"api hupall NORMAL_TEMPORARY_FAILURE esl_call_ref {REF}" in bench.switch.heard)
 

@@ -1,0 +1,331 @@
+"""The live calls of a node: placed, cancelled, heard of, and found again after their socket is lost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gevent
+import pytest
+
+from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.node import calls as calls_module
+from esl_apps.node.calls import CANCEL, Calls
+from esl_apps.node.live import Live
+from esl_apps.store import keys
+from tests.support.bench import Bench, Build, ScriptedPlaced, placed, show_legs
+from tests.support.call_switch import AT, B, at, ends
+from tests.support.peer import UUID, api_response, event, eventually
+
+
+def calls_of(bench: Bench) -> Calls:
+    return bench.services.calls
+
+
+def begin(bench: Bench, **fields: Any) -> Live:
+    return calls_of(bench).begin(Attempt(app="disa", call_dir="external", **fields), bench.services.switches[0])
+
+
+def ring(bench: Bench) -> ScriptedPlaced:
+    """A call whose agent is being rung."""
+    order = placed(integrator="acme")
+    bench.outgoing.place(order)
+    eventually(bench.originates)
+    return order
+
+
+def tell(bench: Bench, name: str, order: ScriptedPlaced, **headers: Any) -> None:
+    bench.switch.say(event(name, {"variable_esl_call_ref": order.attempt.call_ref, **headers}))
+
+
+def hupalls(bench: Bench) -> list[str]:
+    return [text for text in bench.switch.heard if text.startswith("api hupall")]
+
+
+def ended(bench: Bench, order: ScriptedPlaced) -> None:
+    eventually(lambda: order.attempt.ended)
+    assert bench.live == {}
+
+
+# Life ---------------------------------------------------------------------------------------------------
+
+
+def test_calls_begun_call_is_known_everywhere(bench: Bench) -> None:
+    live = begin(bench)
+    bench.flush()
+    ref = live.attempt.call_ref
+    client = bench.redis_server.client
+    assert json.loads(str(client.get(keys.call(ref))))["state"] == "queued"
+    assert client.hexists(keys.live(bench.services.membership.boot), ref)
+    told = next(text for text in _heard(bench) if text.startswith("sendevent CUSTOM"))
+    assert "Event-Subclass: esl_apps::call" in told
+    assert f"esl_call_ref: {ref}" in told
+    assert (live.attempt.switch, calls_of(bench).count("disa"), calls_of(bench).count("inbound")) == ("fs1", 1, 0)
+
+
+def _heard(bench: Bench) -> list[str]:
+    eventually(lambda: any(text.startswith("sendevent") for text in bench.switch.heard))
+    return bench.switch.heard
+
+
+def test_calls_ended_call_is_live_no_more(bench: Bench) -> None:
+    attempt = begin(bench).attempt
+    attempt.end(terms.ABANDONED, 16, terms.AGENT, AT)
+    assert bench.live == {}
+    assert not attempt.end(terms.LOST, 31, terms.SYSTEM, AT)
+    assert bench.reason() == (terms.ABANDONED, 16, terms.AGENT)
+
+
+def test_calls_of_a_closed_node_change_nothing(bench: Bench) -> None:
+    """Its last seconds: calls that are still up belong to another process."""
+    attempt = begin(bench).attempt
+    bench.services.records.closed = True
+    attempt.end(terms.LOST, 31, terms.SYSTEM, AT)
+    assert bench.records() == []
+    assert attempt.call_ref in bench.live
+
+
+# Placing ------------------------------------------------------------------------------------------------
+
+
+def test_calls_answered_leg_runs_its_application(bench: Bench) -> None:
+    order = ring(bench)
+    assert calls_of(bench).expected() == 1
+    tell(bench, "CHANNEL_PROGRESS", order, **{"Caller-Channel-Progress-Time": at(1)})
+    eventually(lambda: order.attempt.state == terms.AGENT_RINGING)
+    assert order.attempt.aleg_uuid == UUID
+    bench.answer_originate(f"+OK {UUID}\n")
+    visitor = bench.visit("click2dial", variable_esl_call_ref=order.attempt.call_ref).served()
+    assert order.answered_by[0].uuid == UUID
+    assert visitor.error is None
+    assert calls_of(bench).expected() == 0
+    assert bench.record()["end_reason"] == terms.ABANDONED
+
+
+def test_calls_socket_may_come_before_the_originates_answer(bench: Bench) -> None:
+    order = ring(bench)
+    bench.visit("click2dial", variable_esl_call_ref=order.attempt.call_ref).served()
+    bench.answer_originate(f"+OK {UUID}\n")
+    assert [found["call_ref"] for found in bench.records()] == [order.attempt.call_ref]
+
+
+def test_calls_leg_that_hangs_up_as_it_answers_is_abandoned(bench: Bench) -> None:
+    order = ring(bench)
+    headers: dict[str, Any] = {"variable_esl_call_ref": order.attempt.call_ref}
+    bye: dict[str, Any] = {"variable_sip_hangup_disposition": "recv_bye"}
+    bench.switch.say(ends("NORMAL_CLEARING", 16, uuid=UUID, answered=True, **headers, **bye))
+    bench.answer_originate(f"+OK {UUID}\n")
+    ended(bench, order)
+    assert bench.reason() == (terms.ABANDONED, 16, "agent")
+
+
+def test_calls_other_phones_end_is_not_the_answered_ones(bench: Bench) -> None:
+    """Of an agent's phones, those that lost the race end before the answered leg's socket comes."""
+    order = ring(bench)
+    headers: dict[str, Any] = {"variable_esl_call_ref": order.attempt.call_ref}
+    bench.switch.say(ends("LOSE_RACE", 502, uuid="other", **headers))
+    bench.answer_originate(f"+OK {UUID}\n")
+    eventually(lambda: "other" in bench.live[order.attempt.call_ref].ends)
+    gevent.sleep(0.005)
+    assert not order.attempt.ended
+
+
+def test_calls_answered_leg_without_a_socket_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls_module, "ATTACH", 0.02)
+    order = ring(bench)
+    bench.answer_originate(f"+OK {UUID}\n")
+    ended(bench, order)
+    assert hupalls(bench) == [f"api hupall NORMAL_CLEARING esl_call_ref {order.attempt.call_ref}"]
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
+
+
+def test_calls_fault_while_ringing_costs_this_call_alone(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    order = placed()
+    order.endpoints = ["user/1\n\napi shutdown"]
+    bench.outgoing.place(order).get(timeout=5)
+    assert order.attempt.ended
+    assert "ringing_failed" in caplog.messages
+    assert not any("shutdown" in text for text in bench.switch.heard)
+    assert bench.record()["end_reason"] == terms.LOST
+
+
+@pytest.mark.parametrize(
+    ("output", "reason", "code", "by"),
+    [
+        ("-ERR USER_BUSY\n", "agent_busy", 17, "agent"),
+        ("-ERR NO_ANSWER\n", "agent_no_answer", 19, "agent"),
+        ("-ERR USER_NOT_REGISTERED\n", "agent_failed", 20, "agent"),
+        ("-ERR NETWORK_OUT_OF_ORDER\n", "agent_failed", 38, "agent"),
+    ],
+)
+def test_calls_unanswered_leg_has_its_record(bench: Bench, output: str, reason: str, code: int, by: str) -> None:
+    order = ring(bench)
+    bench.answer_originate(output)
+    ended(bench, order)
+    assert bench.reason() == (reason, code, by)
+
+
+def test_calls_gateway_failure_tries_the_next_switch(build: Build) -> None:
+    bench = build(switches=("fs1", "fs2")).connect()
+    order = placed()
+    bench.outgoing.place(order, bench.services.switches[0])
+    bench.answer_originate("-ERR NETWORK_OUT_OF_ORDER\n", switch="fs1")
+    bench.answer_originate("-ERR USER_BUSY\n", switch="fs2")
+    ended(bench, order)
+    assert bench.record()["switch"] == "fs2"
+
+
+# Cancelling ---------------------------------------------------------------------------------------------
+
+
+def test_calls_cancel_while_ringing_hangs_up_until_it_ends(bench: Bench) -> None:
+    order = ring(bench)
+    calls = calls_of(bench)
+    assert calls.cancel(order.attempt.call_ref, "api")
+    assert calls.cancel(order.attempt.call_ref, "another")
+    # Repeated: a leg that doesn't exist yet is missed by a single one.
+    eventually(lambda: len(hupalls(bench)) >= 3)
+    bench.answer_originate("-ERR NORMAL_CLEARING\n")
+    ended(bench, order)
+    assert bench.reason() == (terms.CANCELLED, 16, "api")
+
+
+def test_calls_cancel_that_races_the_answer_ends_cancelled(bench: Bench) -> None:
+    """The agent answers while the cancel is on its way: the application sees it, and dials nothing."""
+    click = bench.services.policy.clients["acme"].read(
+        {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
+    )
+    attempt = bench.outgoing.click2dial(click, bench.services.policy.clients["acme"], "")
+    bench.answer_originate(f"+OK {UUID}\n")
+    calls_of(bench).cancel(attempt.call_ref, "api")
+    visitor = bench.visit("click2dial", variable_esl_call_ref=attempt.call_ref).served()
+    assert [app for app, _ in visitor.switch.executed] == ["hangup"]
+    assert bench.reason() == (terms.CANCELLED, 16, "api")
+
+
+def test_calls_cancel_of_an_ended_call_is_refused(bench: Bench) -> None:
+    attempt = begin(bench).attempt
+    attempt.end(terms.ABANDONED, 16, terms.AGENT, AT)
+    assert not calls_of(bench).cancel(attempt.call_ref, "api")
+
+
+def test_calls_cancel_reaches_a_call_of_another_node(build: Build) -> None:
+    first = build().connect()
+    second = build(name="app3", known=first.switches).connect()
+    order = ring(first)
+    ref = order.attempt.call_ref
+    calls_of(second).cancel_anywhere({"call_ref": ref, "switch": "fs1"})
+    eventually(lambda: any(f"Event-Subclass: {CANCEL}" in text for text in first.switch.heard))
+    # The switch passes the event on to all nodes.
+    first.switch.connections[0].say(event("CUSTOM", {"Event-Subclass": CANCEL, "variable_esl_call_ref": ref}))
+    eventually(lambda: order.attempt.cancelled_by == "api")
+    # Had that node died, the other one would hang the legs up.
+    eventually(lambda: f"api hupall NORMAL_CLEARING esl_call_ref {ref}" in first.switch.heard)
+
+
+def test_calls_cancel_anywhere_takes_its_own_call_first(bench: Bench) -> None:
+    order = ring(bench)
+    calls_of(bench).cancel_anywhere({"call_ref": order.attempt.call_ref, "switch": "fs1"})
+    assert order.attempt.cancelled_by == "api"
+    assert not any(CANCEL in text and "sendevent" in text for text in bench.switch.heard)
+
+
+def test_calls_cancel_on_an_unknown_switch_does_nothing(bench: Bench) -> None:
+    calls_of(bench).cancel_anywhere({"call_ref": "r-1", "switch": "fs9"})
+    gevent.sleep(0.02)
+    assert hupalls(bench) == []
+
+
+def test_calls_cancel_of_a_switch_away_is_made_up_for(bench: Bench) -> None:
+    ref = begin(bench).attempt.call_ref
+    bench.switch.drop()
+    eventually(lambda: not bench.services.switches[0].connected)
+    calls_of(bench).reap(bench.services.switches[0], ref)
+    assert hupalls(bench) == []
+    eventually(lambda: hupalls(bench) == [f"api hupall NORMAL_CLEARING esl_call_ref {ref}"])
+
+
+def test_calls_refused_hangup_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.switch.answers["api hupall"] = api_response("-ERR no such thing\n")
+    calls_of(bench).reap(bench.services.switches[0], "r-1")
+    assert "hupall_refused" in caplog.messages
+
+
+# Events -------------------------------------------------------------------------------------------------
+
+
+def test_calls_events_of_other_calls_are_ignored(bench: Bench) -> None:
+    live = begin(bench)
+    for tags in ({}, {"variable_esl_call_ref": ""}, {"variable_esl_call_ref": "another"}):
+        bench.switch.say(event("CHANNEL_HANGUP_COMPLETE", tags))
+    bench.switch.say(event("CHANNEL_HANGUP_COMPLETE", {"variable_esl_call_ref": live.attempt.call_ref}, uuid=B))
+    eventually(lambda: live.ends)
+    assert list(live.ends) == [B]
+
+
+def test_calls_progress_of_an_attached_leg_changes_nothing(bench: Bench) -> None:
+    order = ring(bench)
+    live = bench.live[order.attempt.call_ref]
+    live.attached = True
+    tell(bench, "CHANNEL_PROGRESS", order)
+    tell(bench, "CHANNEL_HANGUP_COMPLETE", order)
+    eventually(lambda: live.ends)
+    assert (order.attempt.state, order.attempt.aleg_uuid) == (terms.QUEUED, None)
+
+
+# Finding an end -----------------------------------------------------------------------------------------
+
+
+def find(bench: Bench, live: Live, core_uuid: str | None = "core-1") -> gevent.Greenlet[..., Any]:
+    return gevent.spawn(calls_of(bench).find_end, live.attempt.call_ref, UUID, core_uuid)
+
+
+def test_calls_end_of_an_unknown_call_is_not_found(bench: Bench) -> None:
+    assert calls_of(bench).find_end("r-1", UUID, "core-1") is None
+
+
+def test_calls_end_heard_already_is_found_at_once(bench: Bench) -> None:
+    live = begin(bench)
+    headers: dict[str, Any] = {"variable_esl_call_ref": live.attempt.call_ref}
+    bench.switch.say(ends("USER_BUSY", 17, uuid=UUID, **headers))
+    eventually(lambda: live.ends)
+    assert find(bench, live).get(timeout=5).get("Hangup-Cause") == "USER_BUSY"
+    assert "api uuid_exists" not in " ".join(bench.switch.heard)
+
+
+def test_calls_end_is_waited_for_while_the_leg_lives(bench: Bench) -> None:
+    live = begin(bench)
+    ref = live.attempt.call_ref
+    show_legs(bench.switch, {"Unique-ID": UUID, "variable_esl_call_ref": ref})
+    finding = find(bench, live)
+    eventually(lambda: f"api uuid_exists {UUID}" in bench.switch.heard)
+    bench.switch.drop()
+    eventually(lambda: bench.switch.heard.count(f"api uuid_exists {UUID}") == 2)
+    headers: dict[str, Any] = {"variable_esl_call_ref": ref}
+    bench.switch.say(ends("USER_BUSY", 17, uuid=UUID, **headers))
+    assert finding.get(timeout=5).get("Hangup-Cause") == "USER_BUSY"
+
+
+def test_calls_end_of_a_leg_the_switch_knows_not_is_none(bench: Bench) -> None:
+    assert find(bench, begin(bench)).get(timeout=5) is None
+
+
+def test_calls_switch_that_refuses_is_asked_for_the_end_again(bench: Bench) -> None:
+    bench.switch.answers = {"api uuid_exists": api_response("-ERR busy\n")}
+    finding = find(bench, begin(bench))
+    eventually(lambda: bench.switch.heard.count(f"api uuid_exists {UUID}") == 2)
+    show_legs(bench.switch)
+    assert finding.get(timeout=5) is None
+
+
+def test_calls_end_on_another_process_is_none(bench: Bench) -> None:
+    assert find(bench, begin(bench), "core-0").get(timeout=5) is None
+
+
+def test_calls_end_on_a_switch_that_stays_away_is_none(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls_module, "AWAY", 0.01)
+    bench = build()
+    live = begin(bench)
+    assert find(bench, live).get(timeout=5) is None
+    assert "socket_lost" in [moment.what for moment in live.attempt.timeline]

@@ -1,0 +1,198 @@
+"""Place one A-leg on a switch: what each answer of the switch comes to, and what its silence does."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gevent
+import pytest
+
+from esl_apps.apps.ringing import Rang
+from esl_apps.core import causes
+from esl_apps.core.attempt import Attempt
+from esl_apps.esl.switch import Switch
+from esl_apps.node import line as line_module
+from esl_apps.node.line import SwitchLine
+from esl_apps.node.live import Live
+from esl_apps.node.switch_pool import FAULTS
+from tests.support.bench import Bench, Build
+from tests.support.call_switch import ends
+from tests.support.peer import UUID, eventually, reply
+
+ORIGINATE = "originate user/1000@127.0.0.1 &park()"
+TWO = ("fs1", "fs2")
+
+
+class Ringing:
+    """A call whose A-leg is being placed."""
+
+    def __init__(self, bench: Bench, patience: float = 5.0) -> None:
+        self.bench = bench
+        self.attempt = Attempt(app="click-dial", call_dir="internal")
+        self.live: Live = bench.services.calls.begin(self.attempt, bench.services.switches[0])
+        self.reaped: list[tuple[str, str]] = []
+        self.line = SwitchLine(self.live, bench.services.switch_pool, self._reap)
+        self.deadline = time.monotonic() + patience
+        self.greenlet = gevent.spawn(self.line.originate, ORIGINATE, self.deadline)
+
+    def _reap(self, switch: Switch, ref: str, cause: str) -> None:
+        assert ref == self.attempt.call_ref
+        self.reaped.append((switch.name, cause))
+
+    def rings(self, *uuids: str) -> Ringing:
+        """Wait until the switch has the originate; its legs ring."""
+        eventually(self.bench.originates)
+        self.live.rang |= set(uuids)
+        return self
+
+    def leg_ends(self, cause: str, q850: int, uuid: str = UUID) -> None:
+        headers: dict[str, Any] = {"variable_esl_call_ref": self.attempt.call_ref}
+        self.bench.switch.say(ends(cause, q850, uuid=uuid, **headers))
+
+    def loses_switch(self, core_uuid: str = "core-1") -> Ringing:
+        """The connection breaks, and is made again to the process ``core_uuid``."""
+        self.bench.switch.core_uuid = core_uuid
+        self.bench.switch.drop()
+        eventually(lambda: not self.live.switch.connected or "switch_lost" in self.notes)
+        return self
+
+    @property
+    def notes(self) -> list[str]:
+        return [moment.what for moment in self.attempt.timeline]
+
+    @property
+    def rang(self) -> Rang:
+        rang: Rang = self.greenlet.get(timeout=5)
+        return rang
+
+
+def test_line_answered_leg_is_named(bench: Bench) -> None:
+    ringing = Ringing(bench)
+    bench.answer_originate(f"+OK {UUID}\n")
+    assert (ringing.rang, ringing.line.answered_uuid) == (Rang("answered"), UUID)
+    assert ringing.reaped == []
+
+
+@pytest.mark.parametrize(
+    ("output", "code"),
+    [
+        ("-ERR USER_BUSY\n", 17),
+        ("-ERR NO_SUCH_CAUSE\n", causes.NORMAL_UNSPECIFIED),
+        ("-ERR\n", causes.NORMAL_UNSPECIFIED),
+        ("-USAGE originate\n", causes.NORMAL_UNSPECIFIED),
+    ],
+)
+def test_line_failed_leg_has_its_code(bench: Bench, output: str, code: int) -> None:
+    ringing = Ringing(bench)
+    bench.answer_originate(output)
+    assert ringing.rang == Rang("failed", code)
+
+
+def test_line_job_that_the_switch_refuses_has_failed(bench: Bench) -> None:
+    bench.switch.answers["bgapi"] = reply("-ERR no reply")
+    assert Ringing(bench).rang.outcome == "failed"
+
+
+def test_line_phone_that_rings_too_long_is_hung_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_module, "KILLED", 0.01)
+    ringing = Ringing(bench, patience=0.02)
+    assert ringing.rang == Rang("timed_out", 19)
+    assert ringing.reaped == [("fs1", "NO_ANSWER")]
+
+
+def test_line_killed_originate_may_say_so_itself(bench: Bench) -> None:
+    ringing = Ringing(bench, patience=0.02)
+    eventually(lambda: ringing.reaped)
+    assert not ringing.greenlet.dead
+    bench.answer_originate("-ERR NO_ANSWER\n")
+    assert ringing.rang == Rang("timed_out", 19)
+
+
+def test_line_switch_that_is_away_dials_nothing(build: Build) -> None:
+    bench = build()
+    ringing = Ringing(bench)
+    assert ringing.rang == Rang("away")
+    assert "switch_away" in ringing.notes
+    assert bench.switch.heard == []
+
+
+# The switch is lost while the phone rings ---------------------------------------------------------------
+
+
+def test_line_leg_that_ended_meanwhile_has_failed(bench: Bench) -> None:
+    ringing = Ringing(bench).rings(UUID).loses_switch()
+    eventually(lambda: ringing.live.switch.connected)
+    ringing.leg_ends("USER_BUSY", 17)
+    assert ringing.rang == Rang("failed", 17)
+    assert ringing.notes.count("switch_lost") == 1
+
+
+def test_line_waits_for_all_phones_of_an_agent(bench: Bench) -> None:
+    ringing = Ringing(bench).rings(UUID, "other").loses_switch()
+    eventually(lambda: ringing.live.switch.connected)
+    ringing.leg_ends("USER_BUSY", 17)
+    eventually(lambda: ringing.live.ends)
+    gevent.sleep(0.005)
+    assert not ringing.greenlet.dead
+    ringing.leg_ends("NO_ANSWER", 19, uuid="other")
+    assert ringing.rang.outcome == "failed"
+
+
+def test_line_leg_whose_socket_came_meanwhile_is_answered(bench: Bench) -> None:
+    ringing = Ringing(bench).rings(UUID).loses_switch()
+    ringing.live.attached = True
+    ringing.live.poke()
+    assert ringing.rang == Rang("answered")
+
+
+def test_line_switch_that_restarted_has_lost_the_leg(bench: Bench) -> None:
+    ringing = Ringing(bench).rings(UUID).loses_switch("core-2")
+    assert ringing.rang == Rang("lost")
+    assert ringing.reaped == []
+
+
+def test_line_switch_that_stays_away_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_module, "AWAY", 0.02)
+    ringing = Ringing(bench).rings(UUID)
+    bench.switch.server.stop()
+    bench.switch.drop()
+    assert ringing.rang == Rang("lost")
+    assert ringing.reaped == [("fs1", "NORMAL_CLEARING")]
+
+
+def test_line_cancelled_while_its_switch_was_away_is_hung_up(bench: Bench) -> None:
+    ringing = Ringing(bench).rings(UUID).loses_switch()
+    ringing.attempt.cancelled_by = "api"
+    ringing.live.poke()
+    assert ringing.rang.outcome == "timed_out"
+    assert ringing.reaped == [("fs1", "NO_ANSWER")]
+
+
+# Other switches -----------------------------------------------------------------------------------------
+
+
+def test_line_goes_to_each_switch_once(build: Build) -> None:
+    bench = build(switches=TWO).connect()
+    ringing = Ringing(bench)
+    assert ringing.line.elsewhere()
+    assert (ringing.attempt.switch, ringing.live.core_uuid) == ("fs2", "core-1")
+    assert "switch" in ringing.notes
+    assert not ringing.line.elsewhere()
+    assert ringing.attempt.switch == "fs2"
+    ringing.greenlet.kill()
+
+
+@pytest.mark.parametrize("output", ["-ERR NETWORK_OUT_OF_ORDER\n", None], ids=["gateway down", "switch away"])
+def test_line_faults_in_a_row_take_the_switch_out(build: Build, output: str | None) -> None:
+    bench = build()
+    if output is not None:
+        bench.connect()
+    health = bench.services.switch_pool.health["fs1"]
+    for count in range(1, FAULTS + 1):
+        assert not health.out
+        ringing = Ringing(bench)
+        if output is not None:
+            bench.answer_originate(output, count=count)
+        assert ringing.rang.outcome in ("failed", "away")
+    assert health.out
