@@ -135,7 +135,7 @@ class Breakers:
                 self._learn(scope, trip)
 
     def _learn(self, scope: str, trip: Trip) -> None:
-        log.warning("breaker tripped", extra={"scope": scope, "why": trip.why, "by": trip.by})
+        log.warning("breaker_tripped", extra={"scope": scope, "why": trip.why, "by": trip.by})
         self._told(scope, trip)
 
     def _vanished(self, scope: str, trip: Trip, found: dict[str, Trip]) -> None:
@@ -143,10 +143,10 @@ class Breakers:
         tripped: keep it tripped, and write it again."""
         reset = next((line for line in self.log(LOG_LINES) if line.scope == scope and line.what == "reset"), None)
         if reset is not None and reset.at >= trip.at > 0:
-            log.warning("breaker reset", extra={"scope": scope, "by": reset.by, "reset_at": reset.at})
+            log.warning("breaker_reset", extra={"scope": scope, "by": reset.by, "reset_at": reset.at})
             return
         if self._write(scope, trip.why, trip.by, trip.end_calls):
-            log.warning("breaker kept", extra={"scope": scope, "reason": "Redis had it no more"})
+            log.warning("breaker_restored", extra={"scope": scope, "reason": "Redis had it no more"})
             if not trip.at:
                 self._tell("breaker", scope=scope, why=trip.why, by=trip.by)
         found[scope] = (self._tripped or {}).get(scope, trip)
@@ -158,7 +158,7 @@ class Breakers:
             # Tripped breakers stay tripped. Limits that need Redis fail closed by themselves.
             pass
         except Exception:
-            log.exception("breakers not read")
+            log.exception("breakers_not_read")
 
     def _poll(self) -> None:
         while True:

@@ -84,7 +84,7 @@ class Store:
 
     def _away(self, error: Exception) -> None:
         if self.healthy:
-            log.warning("Redis away", extra={"reason": str(error)})
+            log.warning("redis_lost", extra={"reason": str(error)})
         self.healthy = False
 
     def _watch(self) -> None:
@@ -94,7 +94,7 @@ class Store:
                 self.check()
             except Exception as error:
                 # Keep watching, whatever was raised: otherwise this node never sees Redis come back.
-                log.exception("Redis not watched")
+                log.exception("redis_watch_failed")
                 self._away(error)
                 closed = True
             if closed:
@@ -129,7 +129,7 @@ class Store:
                 written = self._flush()
             except Exception:
                 # Keep writing, whatever was raised: otherwise no other node knows of this one's calls.
-                log.exception("calls not written")
+                log.exception("calls_not_written")
                 written = False
             if not written:
                 gevent.sleep(AGAIN)
@@ -263,7 +263,7 @@ def _read(raw: bytes | None) -> dict[str, Any] | None:
         # Decode all of it: the type skips fields that it doesn't name, and they may not be UTF-8.
         call: dict[str, Any] = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.error("a call in Redis can't be read", extra={"reason": str(error)})
+        log.error("call_unreadable", extra={"reason": str(error)})
         return None
     return call
 
@@ -273,5 +273,5 @@ def _essence(raw: bytes) -> Essence | None:
     try:
         return msgspec.json.decode(raw, type=Essence)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.error("a live call in Redis can't be read", extra={"reason": str(error)})
+        log.error("live_call_unreadable", extra={"reason": str(error)})
         return None

@@ -57,7 +57,7 @@ class IdempotencyKeys:
         try:
             self._client.delete(_name(integrator, key))
         except StoreUnavailable as error:
-            log.warning("idempotency key not released", extra={"reason": str(error)})
+            log.warning("idempotency_key_not_released", extra={"reason": str(error)})
 
 
 def same_body(claim: Claim, body: bytes) -> bool:

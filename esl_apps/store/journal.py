@@ -85,7 +85,7 @@ class Journal:
             for line in segment.read_bytes().splitlines(keepends=True):
                 if not line.endswith(b"\n"):
                     # Cut by a power loss, so it was never acknowledged. Cut it off: the next line must not continue it.
-                    log.warning("journal line cut", extra={"file": str(segment)})
+                    log.warning("journal_line_cut", extra={"file": str(segment)})
                     os.truncate(segment, size)
                     break
                 size += len(line)
@@ -95,7 +95,7 @@ class Journal:
                         left.append(msgspec.json.decode(line, type=Entry))
                         self._undone.append(index)
                     except (msgspec.DecodeError, UnicodeDecodeError):
-                        log.error("journal line unreadable", extra={"file": str(segment), "line": index})
+                        log.error("journal_line_unreadable", extra={"file": str(segment), "line": index})
             self.written = max(self.written, index)
         self._rotate()
         return left

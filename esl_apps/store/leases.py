@@ -71,7 +71,7 @@ class Leases:
         try:
             self._client.zrem(keys.concurrent(holder), call_ref)
         except StoreUnavailable as error:
-            log.warning("limit not given back", extra={"call_ref": call_ref, "reason": str(error)})
+            log.warning("lease_not_ended", extra={"call_ref": call_ref, "reason": str(error)})
 
     def renew(self) -> None:
         """Renew the leases of all of this node's calls. :raises StoreUnavailable: Redis is down."""

@@ -91,7 +91,7 @@ class Outbox:
         self._run_ids: tuple[str, ...] = ()
         self.failing_since: float | None = None
         if self._queue:
-            log.info("outbox has entries of an earlier run", extra={"outbox": name, "entries": len(self._queue)})
+            log.info("outbox_resumed", extra={"outbox": name, "entries": len(self._queue)})
             self._wake.set()
 
     @property
@@ -107,7 +107,7 @@ class Outbox:
             self._journal.append(item)
         except OSError as error:
             # The disk is full. The record is in memory alone, and goes out unless this process dies.
-            log.error("journal not written", extra={"outbox": self.name, "reason": str(error)})
+            log.error("journal_not_written", extra={"outbox": self.name, "reason": str(error)})
         self._queue.append(item)
         self._idle.clear()
         self._wake.set()
@@ -138,13 +138,13 @@ class Outbox:
                 if self.failing_since is None:
                     self.failing_since = time.time()
                     unforeseen = None if isinstance(error, StoreUnavailable) else error
-                    log.warning("Redis away", extra={"outbox": self.name, "reason": str(error)}, exc_info=unforeseen)
+                    log.warning("redis_lost", extra={"outbox": self.name, "reason": str(error)}, exc_info=unforeseen)
                 gevent.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, BACKOFF_LAST)
                 continue
             if self.failing_since is not None:
                 away = round(time.time() - self.failing_since, 1)
-                log.info("Redis back", extra={"outbox": self.name, "away": away, "waiting": len(self._queue)})
+                log.info("redis_back", extra={"outbox": self.name, "away": away, "waiting": len(self._queue)})
                 self.failing_since = None
             delay = BACKOFF_FIRST
             self._keep(pushed)
@@ -153,11 +153,11 @@ class Outbox:
                 try:
                     self._on_pushed(item)
                 except Exception:
-                    log.exception("a push could not be told", extra={"outbox": self.name})
+                    log.exception("push_callback_failed", extra={"outbox": self.name})
             try:
                 self._journal.finish(len(batch))
             except OSError as error:
-                log.error("journal not written", extra={"outbox": self.name, "reason": str(error)})
+                log.error("journal_not_written", extra={"outbox": self.name, "reason": str(error)})
 
     def _send(self, batch: list[Entry]) -> list[_Kept]:
         """Push a batch, each list in order. Entries pushed before an error are not pushed twice by the next try."""
@@ -190,7 +190,7 @@ class Outbox:
                     # Redis is down: look again when it is back.
                     pass
                 except Exception:
-                    log.exception("what was pushed is not watched", extra={"outbox": self.name})
+                    log.exception("outbox_watch_failed", extra={"outbox": self.name})
             gevent.sleep(LOOK_EVERY)
 
     def _look(self) -> None:
@@ -207,7 +207,7 @@ class Outbox:
                     for one in kept:
                         one.seq = seqs.get((one.entry.list, one.entry.id), one.seq)
             self._run_ids = run_ids
-            log.info("another Redis", extra={"outbox": self.name, "asked again": len(again)})
+            log.info("redis_changed", extra={"outbox": self.name, "asked again": len(again)})
         for name, kept in self._kept.items():
             if not kept:
                 continue
@@ -224,4 +224,4 @@ class Outbox:
             try:
                 self._journal.sync(pool.apply)
             except OSError as error:
-                log.error("journal not synced", extra={"outbox": self.name, "reason": str(error)})
+                log.error("journal_not_synced", extra={"outbox": self.name, "reason": str(error)})

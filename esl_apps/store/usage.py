@@ -90,8 +90,8 @@ class UsageStore:
     def start(self) -> None:
         """Renew this node's leases and pay for its calls until :meth:`stop`."""
         self._greenlets = [
-            gevent.spawn(self._every, self.leases.seconds / 3, self.leases.renew, "leases not renewed"),
-            gevent.spawn(self._every, BEAT, self.accrue, "minutes not counted yet"),
+            gevent.spawn(self._every, self.leases.seconds / 3, self.leases.renew, "leases_not_renewed"),
+            gevent.spawn(self._every, BEAT, self.accrue, "minutes_not_counted"),
             gevent.spawn(self._settle),
         ]
 
@@ -204,7 +204,7 @@ class UsageStore:
                 self._breakers.trip(bound.trips, why, end_calls=bound.end_calls)
         except StoreUnavailable as error:
             # It is tripped on this node; Redis is told once it is back.
-            log.warning("breaker not written yet", extra={"scope": bound.trips, "reason": str(error)})
+            log.warning("breaker_write_postponed", extra={"scope": bound.trips, "reason": str(error)})
 
     # While they talk ----------------------------------------------------------------------------------
 
@@ -351,7 +351,7 @@ class UsageStore:
             return
         charge.cut = refusal
         self._disarm(charge)
-        log.warning("call cut", extra={"call_ref": charge.call_ref, "reason": str(refusal)})
+        log.warning("call_cut", extra={"call_ref": charge.call_ref, "reason": str(refusal)})
         self._on_cut(charge)
 
     # Greenlets ----------------------------------------------------------------------------------------
@@ -379,11 +379,11 @@ class UsageStore:
             try:
                 self.settle()
             except StoreUnavailable as error:
-                log.warning("minutes not counted yet", extra={"node": self._node, "reason": str(error)})
+                log.warning("minutes_not_counted", extra={"node": self._node, "reason": str(error)})
                 gevent.sleep(1.0)
                 self._wake.set()
             except Exception:
-                log.exception("minutes not counted yet")
+                log.exception("minutes_not_counted")
 
     def _now(self) -> Any:
         return "" if self._clock is None else self._clock()

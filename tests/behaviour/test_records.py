@@ -196,7 +196,7 @@ def test_redis_that_comes_back_empty(node: Node, sandbox: SandboxRig, mortal: Re
     sandbox.outside(CALLEE, Script(answer_after=0.0))
     refs = [node.call("1000", CALLEE)]
     in_state(node, "bridged", *refs)
-    asked = node.log.read_text().count("another Redis")
+    asked = node.log.read_text().count("redis_changed")
     mortal.kill()
     node.delete(refs[0])
     eventually(lambda: sandbox.live_channels() == 0)
@@ -210,7 +210,7 @@ def test_redis_that_comes_back_empty(node: Node, sandbox: SandboxRig, mortal: Re
     node.delete(ref)
     of_call(mortal, ref)
     # The last moment's records, the test's before this one among them, are there again before the next test begins.
-    eventually(lambda: node.log.read_text().count("another Redis") > asked)
+    eventually(lambda: node.log.read_text().count("redis_changed") > asked)
 
 
 def test_a_redis_of_an_integrators_own_gets_its_records_and_the_other_none(

@@ -54,10 +54,10 @@ def logged(node: Node, event: str) -> list[dict[str, Any]]:
 
 def put_back(node: Node, scope: str) -> None:
     """A reset, as the node has seen it."""
-    seen = len(logged(node, "breaker reset"))
+    seen = len(logged(node, "breaker_reset"))
     assert breaker(node, "--reset", scope).returncode == 0
-    eventually(lambda: len(logged(node, "breaker reset")) > seen)
-    assert "@" in logged(node, "breaker reset")[-1]["by"]
+    eventually(lambda: len(logged(node, "breaker_reset")) > seen)
+    assert "@" in logged(node, "breaker_reset")[-1]["by"]
 
 
 def leave(redis: RedisServer, key: str, seconds: float) -> None:
@@ -162,9 +162,9 @@ def test_a_breaker_ends_what_is_up_and_stays_until_a_person_resets_it(rig: Rig, 
 
 def test_a_breaker_by_hand_is_one_accounts(rig: Rig, node: Node, redis: RedisServer) -> None:
     a = rig.outside(A_E164, Script(answer_after=0.1))
-    seen = len(logged(node, "breaker tripped"))
+    seen = len(logged(node, "breaker_tripped"))
     assert breaker(node, "--trip", "account:acme/country:ZA").returncode == 0
-    eventually(lambda: len(logged(node, "breaker tripped")) > seen)
+    eventually(lambda: len(logged(node, "breaker_tripped")) > seen)
     refused = autodial(node, a_leg_number=A, b_leg_number="conference:weekly")
     assert (refused.status, list(refused.json["data"]["limits"])) == (503, ["breaker"])
     assert autodial(node, a_leg_number=A, b_leg_number="conference:weekly", account="other").status == 201
