@@ -1,7 +1,7 @@
 """Each notification complete, byte for byte, as a client pops it from its list; and each call as its status and its
 entry among the live calls in Redis show it, which nodes of another version read.
 
-One file per application, outcome and form. ``make golden`` writes them anew; read the difference before you commit
+One file per application, outcome and form. ``make golden`` rewrites them; read the difference before you commit
 it, because clients parse these bytes.
 """
 
@@ -45,7 +45,7 @@ FORMS = {
 
 
 def pushed(entries: list[Entry]) -> Iterator[str]:
-    """What the outbox's script pushes, the first entry as the list's first (``seq`` 1)."""
+    """Yield the JSON that the outbox pushes. The first entry is the first of its list (``seq`` 1)."""
     for seq, entry in enumerate(entries, 1):
         yield f"{entry.head}{seq}{entry.tail}" if entry.tail else entry.head
 

@@ -1,4 +1,4 @@
-"""Run each application against a script and collect the notifications that its records and answers become.
+"""Run each application against a script, and collect its records and announcements.
 
 ``CASES`` names one call per application and outcome. Each runs the real flow, with a fixed clock and fixed references
 (see ``tests/golden``), and gives the records and the inbound notifications in the order in which they were made.
@@ -49,7 +49,7 @@ QUEUE = Queue(PLAN.read("27115550000"), "acme", (PLAN.read("1000"), PLAN.read("1
 
 @dataclass
 class Told:
-    """What one run told: its attempts, and (inbound) which agent answered and after how many seconds."""
+    """One run: its attempts, and for inbound calls the agent that answered and the seconds waited."""
 
     attempts: list[Attempt] = field(default_factory=list)
     answers: list[tuple[Attempt, str, int]] = field(default_factory=list)
@@ -103,7 +103,7 @@ class Roomless(Purse):
 
 
 class Phone:
-    """``ringing.Originator``: one outcome, whatever is dialled."""
+    """``ringing.Originator``: the same outcome for every number."""
 
     def __init__(self, outcome: str, code: int = 31, before: Callable[[], None] = lambda: None) -> None:
         self.rang = Rang(outcome, code)
@@ -251,7 +251,7 @@ ANSWERS = talks(leg_b("recv_bye"))
 
 
 def hangs_up(progress: Any) -> Any:
-    """The caller leaves once the two have talked."""
+    """The two talk, and the caller hangs up."""
     talks(leg_b("send_bye"))(progress)
     return caller_leaves(ringing=False)(progress)
 
@@ -319,7 +319,7 @@ def run(case: str) -> Told:
     """:func:`at_fixed_time` comes first."""
     told = CASES[case]()
     for attempt in told.attempts:
-        # Taken by the field's own default, which no patch reaches.
+        # Set by the field's default, which can't be patched.
         attempt.queued_at = 1000.0
         first = attempt.timeline[0]
         attempt.timeline[0] = Moment(attempt.queued_at, first.what, first.detail)
@@ -327,7 +327,7 @@ def run(case: str) -> Told:
 
 
 def at_fixed_time(monkeypatch: Any) -> None:
-    """Make the clock stand still and count references up, so that each run prints the same."""
+    """Stop the clock and count references up, so that each run gives the same bytes."""
     bits = iter(range(1, 1000))
     monkeypatch.setattr("secrets.randbits", lambda _bits: next(bits))
     monkeypatch.setattr(time, "time", lambda: 1010.25)

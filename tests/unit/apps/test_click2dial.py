@@ -1,4 +1,4 @@
-"""Click-to-dial's flow by script: who did what, and the one record that says so."""
+"""Click-to-dial by script: both ways in, each outcome, and its record."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GATEWAYS = ["sofia/gateway/pstn/0820001234", "sofia/gateway/spare/0820001234"]
 
 
 def run(call: ScriptedCall, *, client: IntegratorRules = CLIENT, **fields: str) -> Attempt:
-    """The agent has answered."""
+    """Run a call whose agent has answered."""
     order = client.read({**FIELDS, **fields})
     click = click2dial.new_call(order, client, SETTINGS)
     click.attempt.dialled(1000.0)
@@ -211,7 +211,7 @@ def test_extension_has_one_endpoint_and_no_second_try() -> None:
     assert attempt.call_dir == "internal"
 
 
-# Somebody leaves -----------------------------------------------------------------------------------------
+# Hang-ups and cancels -------------------------------------------------------------------------------------
 
 
 def test_agent_that_hangs_up_while_the_callee_rings_abandons() -> None:

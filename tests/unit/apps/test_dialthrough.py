@@ -105,7 +105,7 @@ def test_caller_without_room_is_told_so() -> None:
     assert (one.told, one.played, one.endpoints) == ([("rejected", 17)], ["too_many_channels"], [])
 
 
-# What is dialled --------------------------------------------------------------------------------------
+# Numbers ----------------------------------------------------------------------------------------------
 
 
 def test_redial_code_dials_the_last_number() -> None:
@@ -172,7 +172,7 @@ def test_each_number_of_a_session_is_a_record_of_its_own() -> None:
     assert second.holder == first.holder == "user:acme:u1"
 
 
-# Who is shown -----------------------------------------------------------------------------------------
+# Caller IDs -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""An inbound call's flow by script: who rings, what the caller is told, what is recorded."""
+"""Inbound calls by script: which agents ring, what the caller hears, and the record."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ QUEUE = Queue(
 
 
 class Run:
-    """What one run told: its record, its notifications."""
+    """One run of the flow, with its record and its announcements."""
 
     def __init__(self, call: ScriptedCall, *, queue: Queue | None = QUEUE, caller: str | None = CALLER) -> None:
         self.call = call
@@ -116,7 +116,7 @@ def test_hung_up_by_is_the_party_that_sent_the_bye(a_by: str | None, b_by: str |
 def test_agents_own_voice_is_left() -> None:
     call = joined()
     Run(call)
-    # On the caller's leg, its own voice right: two agents who answer at once would write into one file.
+    # On the caller's leg: two agents who answer at once would write one file twice.
     aleg = call.did("set")[0][0]
     assert aleg["execute_on_answer"].startswith("record_session:/recordings/acme/")
     assert (aleg["RECORD_STEREO"], aleg["RECORD_STEREO_SWAP"]) == ("true", "true")
@@ -165,7 +165,7 @@ def test_lost_switch_is_a_lost_call() -> None:
     assert Run(ScriptedCall([socket_lost], ended(lost=True))).told == ("lost", 31, "system")
 
 
-# Who calls -----------------------------------------------------------------------------------------------
+# Callers -------------------------------------------------------------------------------------------------
 
 
 def test_withheld_number_is_not_passed_on() -> None:

@@ -1,4 +1,4 @@
-"""Every leg that is placed is asked for first, and what is spent ends the call: by script, in each application."""
+"""Limits in each application, by script: a leg is counted before it is dialled, and a used-up limit ends the call."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OVER, TRIPPED = Refusal(CALLS_PER_HOUR, "account:acme"), Refusal(BREAKER, "accou
 
 
 class NoPin:
-    """Nobody here is asked for a PIN."""
+    """Fails if a PIN is asked for."""
 
     def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
         raise AssertionError("no PIN is asked for")
@@ -79,7 +79,7 @@ class OneCard:
 
 
 class Answers:
-    """One caller, who keys what is asked for, through one application."""
+    """One caller, who keys one number, in one application."""
 
     def __init__(self, *steps: Step, keyed: str = CALLEE, account: Account = ACCOUNT) -> None:
         self.begun: list[Attempt] = []
@@ -127,7 +127,7 @@ APPLICATIONS = [Answers.disa, Answers.dialthrough, Answers.callback, Answers.aut
 
 
 def cut(usage: Purse, refusal: Refusal, *, answered: bool = True) -> Step:
-    """What is left is talked, and B is ended by us."""
+    """B talks for as long as the limit allows, and the node ends it."""
 
     def step(progress: Progress) -> Bridged:
         leg = Leg("B", answered_at=1005.0 if answered else None, ended_at=1008.0, disposition="send_bye", q850=19)
@@ -162,7 +162,7 @@ def test_leg_is_not_dialled_while_limits_cannot_be_asked(application: Callable[[
 
 
 class Changing(OneCard):
-    """Who has authorised finds his card another, and its account, once he has keyed a number."""
+    """Cards that change between the PIN and the number."""
 
     def __init__(self, card: Card | None, account: Account | None) -> None:
         super().__init__()
@@ -284,7 +284,7 @@ def test_ringing_back_goes_on_costing_from_number_to_number() -> None:
     attempt.pay(aleg)
     one.rung_back(ring_back, usage)
     assert len(one.call.did("bridge")) == 2
-    # It was up from its answer to the hang-up, whatever was dialled meanwhile; B's minutes are not its account's again.
+    # It was up from its answer to the hang-up. B's minutes don't count for the account a second time.
     assert aleg.since is not None
     assert aleg.ended
     own = [ticket for charge in usage.charges[1:] for ticket in charge.tickets if ticket.timed]
@@ -350,7 +350,7 @@ def test_both_legs_of_a_click_are_paid_for_where_both_cost() -> None:
     click = click2dial.new_call(order, one, SETTINGS)
     attempt, legs = click.attempt, click.charges(POLICY)
     assert [(charge.aleg, charge.number) for charge in legs] == [(True, order.agent), (False, order.callee)]
-    # It is one call of the integrator's, and its minutes are counted once.
+    # For the integrator it is one call, whose minutes count once.
     owners = [ticket for leg in legs for ticket in leg.tickets if ticket.bound.key == "integrator:acme"]
     assert [(ticket.bound.member, ticket.bound.timed) for ticket in owners] == [
         (attempt.call_ref, True),
@@ -432,7 +432,7 @@ def test_first_leg_that_rings_is_ended_as_rejected() -> None:
         def originate(self, command: str, deadline: float) -> Rang:
             self.rung += 1
             usage.charges[0].cut = TRIPPED
-            # The cause that would make it try the next gateway.
+            # This cause would make it try the next gateway.
             return Rang("failed", 41)
 
     line = Line()

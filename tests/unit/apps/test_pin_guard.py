@@ -1,4 +1,4 @@
-"""Asking for a PIN: who is locked can't tell, from anything that the flow does, and every way in is judged."""
+"""Asking for a PIN: a locked caller can't tell by anything that the flow does, and every way in is judged."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Deck:
 
 
 class Judge:
-    """``locked``: whatever is typed; ``away``: Redis is."""
+    """``locked``: refuses any PIN. ``away``: Redis is down."""
 
     def __init__(self, *, locked: bool = False, away: bool = False) -> None:
         self.locked, self.away = locked, away
@@ -149,7 +149,7 @@ def test_locked_caller_can_tell_nothing_whatever_it_types(app: Any, typed: str) 
     wrong, wrong_attempt = app(Judge(), *[NOBODYS] * 3)
     locked, attempt = app(Judge(locked=True), *[typed] * 3)
     assert not locked.is_in
-    # Every prompt, every wait, every count, in one order; what is set differs by the call's own references.
+    # Compare all prompts and waits, in order, but only the names of variables: values hold the call's reference.
     assert [plain(entry) for entry in locked.log] == [plain(entry) for entry in wrong.log]
     record, expected = attempt.record, wrong_attempt.record
     assert record is not None
@@ -157,7 +157,7 @@ def test_locked_caller_can_tell_nothing_whatever_it_types(app: Any, typed: str) 
     assert (record.end_reason, record.end_code, record.hung_up_by) == ("rejected", 21, "system")
     assert (expected.end_reason, expected.end_code, expected.hung_up_by) == ("rejected", 21, "system")
     assert (record.number, record.dial_number, record.extension) == (None, None, STRANGER)
-    # Whoever reads `esl-apps trace` is told.
+    # The operator sees it with `esl-apps trace`.
     assert [moment.what for moment in attempt.timeline].count("pin_locked") == 3
 
 
@@ -190,7 +190,7 @@ def test_wrong_pin_counts_at_the_card_that_it_was_meant_for() -> None:
     assert judge.judged[0] == (False, "", True)
 
 
-# What a caller's number opens -------------------------------------------------------------------------
+# The caller's number -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,11 +241,11 @@ def test_number_and_pin_of_one_account(caller: str | None, account: str, opens: 
     deck = Deck(pins={RIGHT: card("right", account=account)})
     call, _ = through(judge, RIGHT, caller=caller, deck=deck, cid_trust="pin", pin_from_enrolled=True)
     assert call.is_in is opens
-    # A right PIN from a wrong number is a wrong one, and counts.
+    # A right PIN from a number that isn't enrolled is wrong, and counts.
     assert judge.judged[0][0] is opens
 
 
-# Whose wrong PINs count together ----------------------------------------------------------------------
+# Sources -------------------------------------------------------------------------------------------------
 
 
 def source(caller: str | None, address: str = "192.0.2.1", dnis: str = "0115551000") -> Source:
@@ -271,7 +271,7 @@ def test_withheld_callers_count_by_address_except_on_trunks() -> None:
     [
         ("192.0.2.1", "192.0.2.1"),
         ("::ffff:192.0.2.1", "192.0.2.1"),
-        # A machine has a whole /64 to call from.
+        # One machine may use a whole /64.
         ("2001:db8::1", "2001:db8::/64"),
         ("2001:db8::ffff:1", "2001:db8::/64"),
         ("not an address", ""),

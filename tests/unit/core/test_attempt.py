@@ -1,4 +1,4 @@
-"""One record a call, and how it reads in each of its forms (contract §6)."""
+"""An attempt has one record, which reads as promised in each notification."""
 
 from __future__ import annotations
 
@@ -380,11 +380,11 @@ def test_every_end_has_a_word_in_every_form(reason: str) -> None:
 @pytest.mark.parametrize(
     ("a", "reason"),
     [
-        # The switch ended both, B for it had rung too long: its stamp may be the later one.
+        # The switch ended both because B rang too long. B's time may be the later one.
         (Leg("a", ended_at=30.0, q850=16, disposition="send_bye"), "callee_no_answer"),
-        # The caller's own phone: B ended because of it.
+        # The caller's own phone hung up, so B ended because of it.
         (Leg("a", ended_at=30.0, q850=16, disposition="recv_bye"), "abandoned"),
-        # B rang on, and A had gone long before.
+        # A had left long before, while B rang on.
         (Leg("a", ended_at=29.0, q850=16, disposition="send_bye"), "abandoned"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Q.850 numbers and what they are taken for (contract §6, hazard 23)."""
+"""Q.850 numbers, and what they mean for a record (hazard 23)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one leg has taken out of its limits, and what it gives back."""
+"""A charge takes seconds from its limits, and gives back those that it didn't use."""
 
 from __future__ import annotations
 

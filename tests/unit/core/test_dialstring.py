@@ -152,7 +152,7 @@ def test_endpoints_without_a_gateway_reach_extensions_only() -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_endpoint_with_more_than_a_number_in_it_is_refused(attack: str) -> None:
-    # No door lets such a Number in; if one ever did, it would stop here.
+    # The number plan refuses such a text; this is the second barrier.
     number = Number(attack, attack, "mobile")
     with pytest.raises(ValueError, match="endpoint"):
         ENDPOINTS.of(number, as_asked=True)

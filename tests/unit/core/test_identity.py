@@ -1,4 +1,4 @@
-"""Who a SIP header says is calling, and whether it was verified."""
+"""The caller's number in SIP headers, and whether it was verified."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def invite(
     sip: Mapping[str, str] | None = None,
     hidden: str = "false",
 ) -> ScriptedCall:
-    """As FreeSWITCH 1.11.1 shows one whose From user is 0845550000. ``variables``: without ``sip_``; ``_`` is ``-``."""
+    """An INVITE from 0845550000, as FreeSWITCH 1.11.1 shows it. ``variables``: without ``sip_``; ``__`` means ``-``."""
     given = {"sip_" + name.replace("__", "-"): value for name, value in (variables or {}).items()}
     return ScriptedCall(
         variables={"sip_from_user": "0845550000", "sip_network_ip": address, **given},
         headers={
             "Call-Direction": "inbound",
-            # Whatever anybody asserted or preferred: the first of them is here.
+            # FreeSWITCH puts the first asserted or preferred number here.
             "Caller-Caller-ID-Number": "0820000000",
             "Caller-Privacy-Hide-Number": hidden,
         },
@@ -63,7 +63,7 @@ PAI, RPID = "P__Asserted__Identity", "Remote__Party__ID"
 )
 def test_caller_is_the_from_user_or_what_a_trunk_asserts(said: dict[str, str], by_trunk: str | None) -> None:
     assert identity.caller_of(invite(TRUNK, said), trusted) == by_trunk
-    # From a stranger nothing but its own From and its wish for privacy counts.
+    # From an untrusted address only From and the wish for privacy count.
     own = {name: value for name, value in said.items() if name in ("from_user", "Privacy")}
     assert identity.caller_of(invite(STRANGER, said), trusted) == identity.caller_of(invite(TRUNK, own), trusted)
 
@@ -89,7 +89,7 @@ def test_leg_of_ours_has_the_far_partys_number() -> None:
         ("P-Asserted-Identity", {PAI: "0825556666"}, {}, False),
         ("P-Asserted-Identity", {}, {"P-Asserted-Identity": "<sip:1;verstat=TN-Validation-Passed@h>"}, False),
         ("From", {"from_user": "0845550000;verstat=TN-Validation-Passed-A"}, {}, True),
-        # Verified is From; who calls, by the trunk's own word, is another.
+        # From was verified, but the trunk asserts another caller.
         ("From", {"from_user": "0845550000;verstat=TN-Validation-Passed-A", PAI: "0825556666"}, {}, False),
         ("X-Verstat", {}, {"X-Verstat": "TN-Validation-Passed-A"}, True),
         ("X-Verstat", {PAI: "0825556666"}, {"x-verstat": "TN-Validation-Passed-A"}, True),

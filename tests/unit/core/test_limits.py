@@ -1,4 +1,4 @@
-"""What may be spent: how destinations and scopes are read, and what a leg is counted against."""
+"""Limits: how destinations and scopes are read, and which counters a leg has."""
 
 from __future__ import annotations
 

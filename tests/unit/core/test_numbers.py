@@ -1,4 +1,4 @@
-"""What text becomes a number, and of which class; South Africa is the region unless a test says otherwise."""
+"""Reading and classifying numbers. The region is South Africa unless a test says otherwise."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_what_is_no_callers_number(text: str | None) -> None:
         ("+97912345678", "001"),
         ("1000", ""),
         ("112", ""),
-        # No number of Latvia's, but Latvia is what it would cost.
+        # It isn't a valid number of Latvia, but would cost as much.
         ("+37191234567", "LV"),
     ],
 )

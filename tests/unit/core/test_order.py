@@ -1,4 +1,4 @@
-"""What an integrator's request may hold: the contract's table, field by field, and what is not said twice."""
+"""An integrator's request, field by field: what is accepted, and how faults are listed."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_older_name_is_named_where_it_is_wrong() -> None:
     assert faults_of(call_ref="a b") == [("call_ref", "pattern")]
 
 
-# An integrator elsewhere ---------------------------------------------------------------------------------
+# Own patterns -------------------------------------------------------------------------------------------
 
 
 def test_own_patterns_replace_the_defaults_and_are_whole_matches() -> None:

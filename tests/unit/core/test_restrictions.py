@@ -1,4 +1,4 @@
-"""Who may dial what: the first level that denies wins, and what fraud dials needs to be allowed."""
+"""Class restrictions: the first level that denies wins, and classes that fraud dials must be allowed."""
 
 from __future__ import annotations
 
