@@ -96,3 +96,10 @@ def tone_timeline(
         if not line or line[-1][1] != heard:
             line.append((round(at, 3), heard))
     return line
+
+
+def envelope(samples: array[int], rate: int, size: float = 0.02, hop: float = 0.02) -> list[float]:
+    """How loud it is over time."""
+    length, step = round(size * rate), round(hop * rate)
+    parts = (samples[n : n + length] for n in range(0, len(samples) - length + 1, step))
+    return [math.sqrt(sum(sample * sample for sample in part) / length) for part in parts]

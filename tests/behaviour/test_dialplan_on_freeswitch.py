@@ -1,0 +1,381 @@
+"""The dialplan files on a real FreeSWITCH: with a node, without one, with one that is stopped, and with one that dies.
+
+The nodes are a few lines of socket each, so that the tests show what FreeSWITCH does, not esl_apps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import wave
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+import yaml
+
+from esl_apps.cli import dialplan
+from tests.conftest import ON_FREESWITCH
+from tests.rig.base import eventually
+from tests.rig.freeswitch import FreeswitchRig
+from tests.rig.tones import envelope, read_wav, tone_timeline
+from tests.support import ROOT
+from tests.support.ports import free_ports
+
+PROMPTS = ROOT / "esl_apps" / "prompts"
+CONTEXT = {dialplan.PUBLIC: "public", dialplan.DEFAULT: "default"}
+
+
+def shipped() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "conf" / "esl_apps.yml").read_text())
+    return loaded
+
+
+def freeswitch(test: Callable[..., None]) -> Callable[..., None]:
+    for mark in ON_FREESWITCH:
+        test = mark(test)
+    return test
+
+
+WATCHDOG = 1
+"""In place of 8, so that a test does not wait: fires 0.5 to 2 s after it is set."""
+
+
+class Node:
+    """A node of the few words that matter here. ``flow`` is what it does with a call."""
+
+    def __init__(self, port: int, flow: Callable[[Node, Any, dict[str, str]], None]) -> None:
+        self.flow = flow
+        self.calls: list[dict[str, str]] = []
+        self.sockets: list[socket.socket] = []
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=50)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.sockets.append(connection)
+                threading.Thread(target=self._run, args=(connection,), daemon=True).start()
+
+    def _run(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            file = connection.makefile("rwb")
+            headers = self.ask(file, "connect")
+            self.ask(file, f"api sched_del {headers['Unique-ID']}")
+            self.calls.append(headers)
+            self.flow(self, file, headers)
+
+    @staticmethod
+    def ask(file: Any, command: str) -> dict[str, str]:
+        file.write(command.encode() + b"\n\n")
+        file.flush()
+        headers: dict[str, str] = {}
+        while (line := file.readline()) != b"\n":
+            if not line:
+                raise ConnectionError
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            headers[name] = unquote(value)
+        file.read(int(headers.get("Content-Length", 0)))
+        return headers
+
+    @classmethod
+    def run(cls, file: Any, application: str, data: str = "") -> None:
+        command = "sendmsg\ncall-command: execute\nevent-lock: true"
+        cls.ask(file, f"{command}\nexecute-app-name: {application}\nexecute-app-arg: {data}")
+
+    def die(self) -> None:
+        """As a killed process: the listener and every connection, with no goodbye."""
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self.sockets:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def take(node: Node, file: Any, headers: dict[str, str]) -> None:
+    node.run(file, "set", f"esl_call_ref=ref-{len(node.calls)}")
+    node.run(file, "answer")
+
+
+def refuse(node: Node, file: Any, headers: dict[str, str]) -> None:
+    node.run(file, "respond", "486")
+
+
+STOPPED = """
+import os, signal, socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=50)
+print("ready", flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@contextlib.contextmanager
+def stopped_node(port: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that listens and is stopped: the kernel takes connections for it, nobody says a word."""
+    with subprocess.Popen([sys.executable, "-c", STOPPED, str(port)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        process.stdout.readline()
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.send_signal(signal.SIGCONT)
+
+
+class Stand:
+    """The switch with our files, and two addresses for nodes."""
+
+    def __init__(self, folder: Path) -> None:
+        first = free_ports(2)
+        self.ports = (first, first + 1)
+        self.plan = shipped()
+        self.plan["dialplan"]["nodes"] = [f"127.0.0.1:{port}" for port in self.ports]
+        files = []
+        for name, text in dialplan.render(self.plan, watchdog=WATCHDOG, prompts=str(PROMPTS)).items():
+            (folder / name).write_text(text)
+            files.append((CONTEXT[name], folder / name))
+        conf = []
+        for name in ("event_socket.conf.xml", "json_cdr.conf.xml"):
+            text = (ROOT / "conf" / "freeswitch" / name).read_text()
+            text = text.replace("8021", "$${rig_esl_port}").replace("ClueCon", "$${rig_esl_password}")
+            (folder / name).write_text(text.replace("/var/log/freeswitch/json_cdr", "$${rig_spool}"))
+            conf.append(folder / name)
+        self.rig = FreeswitchRig(dialplan_files=files, conf_files=conf)
+
+    def load(self, **how: Any) -> None:
+        for name, text in dialplan.render(self.plan, **how).items():
+            (self.rig.conf / "dialplan" / CONTEXT[name] / name).write_text(text)
+        self.rig.reload_xml()
+
+    def ended(self, call: Any, within: float = 30.0) -> Any:
+        eventually(lambda: call.leg.ended_at is not None, within=within, message=f"it does not end: {call!r}")
+        return call.leg
+
+    def gone(self, within: float = 30.0) -> None:
+        eventually(lambda: self.rig.live_channels() == 0, within=within, message="a channel that does not end")
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    stand = Stand(tmp_path_factory.mktemp("dialplan"))
+    with stand.rig:
+        yield stand
+
+
+@pytest.fixture
+def stand(loaded: Stand) -> Iterator[Stand]:
+    loaded.load(watchdog=WATCHDOG, prompts=str(PROMPTS))
+    yield loaded
+    loaded.rig.reset()
+
+
+CAUSE = 'Q.850;cause=41;text="NORMAL_TEMPORARY_FAILURE"'
+DIALTHROUGH, CALLBACK, INBOUND, DISA = "5141115555", "5142223333", "0115550000", "+27115550002"
+
+
+def heard_the_message(call: Any) -> None:
+    """The three tones, then the prompt: its loudness over time is found in what the phone received."""
+    tones = [one for _, some in tone_timeline(call.recording, (950, 1400, 1800)) for one in sorted(some)]
+    assert [one for n, one in enumerate(tones) if n == 0 or tones[n - 1] != one][:3] == [950, 1400, 1800]
+    rate, (samples, *_) = read_wav(call.recording)
+    with wave.open(str(PROMPTS / "en" / "8000" / "unavailable.wav"), "rb") as file:
+        prompt = envelope(array("h", file.readframes(file.getnframes())), 8000, 0.05, 0.01)
+    heard = envelope(samples, rate, 0.05, 0.01)
+    places = range(0, len(heard) - len(prompt) + 1, 2)
+    fits = [correlation(prompt, heard[n : n + len(prompt)]) for n in places]
+    assert max(fits, default=0) > 0.5
+
+
+def correlation(one: list[float], other: list[float]) -> float:
+    mean, mean_ = sum(one) / len(one), sum(other) / len(other)
+    both = sum((a - mean) * (b - mean_) for a, b in zip(one, other, strict=True))
+    size = math.sqrt(sum((a - mean) ** 2 for a in one) * sum((b - mean_) ** 2 for b in other))
+    return both / size if size else 0.0
+
+
+@freeswitch
+def test_loads_without_a_warning(loaded: Stand) -> None:
+    loaded.rig.reload_xml()
+    lines = loaded.rig.log_text(all_of_it=True).splitlines()
+    warnings = [line for line in lines if re.search(r"\[(WARNING|ERR|CRIT|ALERT)\]", line)]
+    assert not [line for line in warnings if "MSG Thread 0 Started" not in line]  # sofia, at each start
+    assert loaded.rig.api("module_exists mod_json_cdr").strip() == "true"
+
+
+@freeswitch
+def test_no_node_gives_a_message_and_a_cause(stand: Stand) -> None:
+    phone = stand.rig.outside("27820001234")
+    calls = [phone.dial(did) for did in (DIALTHROUGH, INBOUND, DISA, "0027115550000")]
+    calls.append(stand.rig.phone("1000").dial("0820001234", {"X-Teleforge-Outbound-ID": "27115550000"}))
+    for call in calls:
+        leg = stand.ended(call)
+        assert leg.early_media_at is not None
+        assert leg.early_media_at - leg.started_at < 1
+        assert (leg.status, leg.headers["reason"], leg.answered_at) == (503, [CAUSE], None)
+        heard_the_message(call)
+    stand.gone()
+
+
+@freeswitch
+def test_no_node_and_no_prompt_gives_tones(stand: Stand) -> None:
+    stand.load(watchdog=WATCHDOG, prompts="/nowhere")
+    call = stand.rig.outside("27820001234").dial(DIALTHROUGH)
+    leg = stand.ended(call)
+    assert (leg.status, leg.headers["reason"]) == (503, [CAUSE])
+    first = [at for at, heard in tone_timeline(call.recording, (950,)) if heard]
+    assert len(first) == 3
+
+
+@freeswitch
+def test_no_node_on_the_callback_number_is_a_cause_and_nothing_else(stand: Stand) -> None:
+    leg = stand.ended(stand.rig.outside("27820001234").dial(CALLBACK))
+    assert (leg.status, leg.headers["reason"]) == (503, [CAUSE])
+    assert leg.early_media_at is None
+    assert leg.answered_at is None
+    assert leg.ended_at - leg.started_at < 1
+
+
+@freeswitch
+@pytest.mark.parametrize("did", ["+271155500001", "115550000", "27115550000%0A", "+27115550000%0aX", "2711555000"])
+def test_another_number_is_none_of_ours(stand: Stand, did: str) -> None:
+    leg = stand.ended(stand.rig.outside("27820001234").dial(did))
+    assert leg.early_media_at is None
+    assert leg.headers.get("reason") != [CAUSE]
+    assert "socket(127.0.0.1" not in stand.rig.log_text()
+
+
+@freeswitch
+def test_a_stopped_node_leaves_nobody_in_silence(stand: Stand) -> None:
+    with stopped_node(stand.ports[0]):
+        phone = stand.rig.outside("27820001234")
+        calls = [phone.dial(INBOUND), phone.dial(CALLBACK)]
+        inbound, callback = (stand.ended(call) for call in calls)
+        assert inbound.early_media_at is not None
+        assert inbound.early_media_at - inbound.started_at < WATCHDOG + 1.5
+        assert callback.ended_at - callback.started_at < WATCHDOG + 1.5
+        assert callback.early_media_at is None
+        for leg in (inbound, callback):
+            assert (leg.status, leg.headers["reason"], leg.answered_at) == (503, [CAUSE], None)
+        heard_the_message(calls[0])
+    stand.gone()
+
+
+@freeswitch
+def test_a_node_that_answers_takes_the_watchdog_off(stand: Stand) -> None:
+    node = Node(stand.ports[0], take)
+    try:
+        call = stand.rig.outside("27820001234").dial(DISA)
+        eventually(lambda: call.leg.answered_at is not None)
+        assert node.calls[0]["variable_socket_path"] == "disa/acme/front"
+        time.sleep(WATCHDOG + 2)
+        assert call.leg.ended_at is None
+        call.hangup()
+        stand.gone()
+    finally:
+        node.die()
+
+
+@freeswitch
+def test_the_second_node_takes_what_the_first_refuses(stand: Stand) -> None:
+    node = Node(stand.ports[1], refuse)
+    try:
+        leg = stand.ended(stand.rig.outside("27820001234").dial(CALLBACK))
+        assert (leg.status, leg.early_media_at, len(node.calls)) == (486, None, 1)
+        assert leg.ended_at - leg.started_at < 1
+    finally:
+        node.die()
+
+
+@freeswitch
+def test_a_call_whose_node_dies_goes_to_another(stand: Stand) -> None:
+    first, second = Node(stand.ports[0], take), Node(stand.ports[1], take)
+    try:
+        call = stand.rig.outside("27820001234").dial(DISA)
+        eventually(lambda: call.leg.answered_at is not None)
+        time.sleep(0.5)
+        first.die()
+        eventually(lambda: second.calls, message="nobody took it")
+        taken = second.calls[0]
+        assert taken["variable_esl_call_ref"] == "ref-1"
+        assert taken["variable_esl_apps_handover"] == "x"
+        assert taken["variable_socket_path"] == "disa/acme/front"
+        assert taken["Caller-Destination-Number"] == DISA
+        assert taken["Unique-ID"] == first.calls[0]["Unique-ID"]
+        time.sleep(WATCHDOG + 1.5)
+        assert call.leg.ended_at is None
+        call.hangup()
+        stand.gone()
+    finally:
+        second.die()
+
+
+@freeswitch
+def test_a_call_whose_node_comes_back_goes_to_it(stand: Stand) -> None:
+    first = Node(stand.ports[0], take)
+    call = stand.rig.outside("27820001234").dial(DISA)
+    eventually(lambda: call.leg.answered_at is not None)
+    time.sleep(0.5)
+    first.die()
+    time.sleep(1)
+    again = Node(stand.ports[0], take)
+    try:
+        eventually(lambda: again.calls, message="nobody took it")
+        assert again.calls[0]["variable_esl_apps_handover"] == "xx"
+        assert call.leg.ended_at is None
+    finally:
+        again.die()
+
+
+@freeswitch
+def test_a_call_that_nobody_takes_over_hears_the_message(stand: Stand) -> None:
+    node = Node(stand.ports[0], take)
+    call = stand.rig.outside("27820001234").dial(DISA)
+    eventually(lambda: call.leg.answered_at is not None)
+    time.sleep(0.5)
+    node.die()
+    leg = stand.ended(call)
+    assert (leg.status, leg.ended_by) == (200, "far")
+    heard_the_message(call)
+    stand.gone()
+
+
+@freeswitch
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Teleforge-Outbound-ID",
+        "X-Platforma-Outbound-ID",
+        "x-teleforge-contact-ref",
+        "X-Platforma-Contact-Ref",
+    ],
+)
+def test_a_phones_header_leads_to_click2dial(stand: Stand, header: str) -> None:
+    node = Node(stand.ports[0], refuse)
+    try:
+        phone = stand.rig.phone("1000")
+        leg = stand.ended(phone.dial("0820001234", {header: "27115550000"}))
+        assert leg.status == 486
+        assert node.calls[0]["variable_socket_path"] == "click2dial"
+        assert node.calls[0]["Caller-Destination-Number"] == "0820001234"
+    finally:
+        node.die()
+
+
+@freeswitch
+def test_a_phone_without_the_headers_dials_as_before(stand: Stand) -> None:
+    leg = stand.ended(stand.rig.phone("1000").dial("0820001234"))
+    assert leg.headers.get("reason") != [CAUSE]
+    assert "socket(127.0.0.1" not in stand.rig.log_text()
