@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 from tests.rig.base import Rig, Script
 from tests.rig.freeswitch import find_freeswitch
+from tests.support import temporary
 from tests.support.node import Node, RedisServer, configuration
 
 #: The marks of what needs a real switch: skipped, and said so, where there is none.
@@ -58,6 +60,18 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
         made.reset()
     yield made
     made.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Workers inherit the folder of the process that starts them.
+    if not hasattr(config, "workerinput"):
+        temporary.use_own_folder()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.TESTS_FAILED and not hasattr(session.config, "workerinput"):
+        temporary.keep()
+        print(f"\nTemporary files of the failed run: {tempfile.gettempdir()}")
 
 
 # Before xdist's own, which names the groups.

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 
 from tests.attack.malformed import Field, Figures, figures
+from tests.support import temporary
 
 ROUNDS = 10
 #: Of memory that Python keeps for itself, from the first round to the last.
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=100_000, help="malformed requests (100000)")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    temporary.use_own_folder()
     field = Field(options.seed)
     faults: list[str] = []
     began = time.monotonic()
@@ -73,6 +75,8 @@ def main() -> int:
     if "Traceback" in log:
         faults.append(f"a traceback in {field.node.log}")
     print(f"{time.monotonic() - began:.0f} s; " + ("; ".join(faults) if faults else "nothing leaked, nothing broke"))
+    if faults:
+        temporary.keep()
     return 1 if faults else 0
 
 

@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, help="seconds between two deeds (2.5; 8 on a real switch); 0: none")
     parser.add_argument("--tick", type=float, default=20.0, help="the sandbox's, milliseconds (20)")
     parser.add_argument("--stories", type=int, default=5, help="how many to print (5); all are in the folder")
-    parser.add_argument("--keep", type=Path, help="folder for logs and stories")
+    parser.add_argument("--keep", type=Path, help="folder for logs and stories (build/chaos/SEED)")
     asked = parser.parse_args()
     end_by_exit()
     pause = asked.pause if asked.pause is not None else 8.0 if asked.real else 2.5
@@ -36,7 +36,7 @@ def main() -> int:
         rate=asked.rate or (2.0 if asked.real else 18.0),
         pause=pause or 1e9,
         tick=asked.tick,
-        keep=asked.keep or Path("/tmp") / f"chaos-{asked.seed}",
+        keep=asked.keep or Path("build/chaos") / str(asked.seed),
     )
     report = run(options)
     assert options.keep is not None

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import atheris
 
+from tests.support import temporary
+
 #: All targets in one search: what it takes to start one is more than a short search itself.
 EVERY = "every"
 
@@ -73,6 +75,8 @@ def main() -> int:
     options.corpus.mkdir(parents=True, exist_ok=True)
     if options.target:
         run(options.target, options.seconds, options.corpus.resolve(), options.files)
+    # A search is ended by its library, which cleans nothing up.
+    temporary.use_own_folder()
     command = [sys.executable, "-m", "tests.fuzz", "--seconds", str(options.seconds), "--corpus", str(options.corpus)]
     failed = [name for name in SEEDS if subprocess.run([*command, name], check=False).returncode]
     print(f"findings in: {', '.join(failed)}" if failed else "no findings")

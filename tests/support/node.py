@@ -11,13 +11,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import redis as redispy
 
 from esl_apps.store import keys
-from tests.support import zygote
+from tests.support import temporary, zygote
 from tests.support.ports import free_port
 
 TOKEN, ADMIN_TOKEN = "acme-token-for-tests", "admin-token-for-tests"
@@ -137,7 +136,7 @@ class Node:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
-        self.folder = Path(tempfile.mkdtemp(prefix="node-"))
+        self.folder = temporary.make_folder("node-")
         self.file = self.folder / "esl_apps.yml"
         self.log = self.folder / "node.log"
         self.api = config["integrators"][0]["listen"]
@@ -197,7 +196,7 @@ def configuration(rig: Any, redis: RedisServer, **integrator: Any) -> dict[str, 
             "name": f"test{os.getpid()}-{port()}",
             "listen": f"127.0.0.1:{port()}",
             "drain_timeout": 5,
-            "state_dir": tempfile.mkdtemp(prefix="state-"),
+            "state_dir": str(temporary.make_folder("state-")),
         },
         "redis": {"url": redis.url},
         "switches": [{"name": "fs1", "address": rig.esl_address, "password": rig.esl_password}],

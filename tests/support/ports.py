@@ -7,7 +7,6 @@ import fcntl
 import os
 import random
 import socket
-import tempfile
 
 HOST = "127.0.0.1"
 # Below the range from which the kernel takes ports for outgoing connections: one of those must not take a port
@@ -19,7 +18,8 @@ _PHONES = range(14016, 20032, 64)
 _SWITCHES = range(20032, 31808, 448)
 
 #: One byte a port, locked until it is given back or the process ends that has it: a server that is down keeps its port.
-_locks = os.open(os.path.join(tempfile.gettempdir(), "esl_apps-test-ports"), os.O_RDWR | os.O_CREAT, 0o666)
+#: In memory, not in the run's own temporary folder: all runs on this machine share it.
+_locks = os.open("/dev/shm/esl_apps-test-ports", os.O_RDWR | os.O_CREAT, 0o666)
 _given: set[int] = set()
 _random = random.SystemRandom()
 
