@@ -21,13 +21,12 @@ Rules for all of it:
   ``core.dialstring`` before it becomes an endpoint. A variable's value may be any text: it is encoded.
 - **One greenlet per call.** Only the flow that was given a call may use it.
 
-Two classes implement :class:`Call`: ``esl.channel.Channel`` over an event socket, and ``ScriptedCall`` in the test
-suite over a script, so that a flow is tested without a switch.
+Two classes implement :class:`Call`: ``esl.channel.Channel`` over an event socket, and ``testing.ScriptedCall`` over a
+script, so that a flow is tested without a switch.
 
 **Versions.** :data:`API_VERSION` is (major, minor). A new minor version adds methods, fields or keyword parameters
-with defaults; a new major version may remove or change some, and the changelog says what to do. Stable are the names
-in :data:`__all__`. Names that begin with an underscore, and ``esl_apps`` modules that neither this one nor
-``apps.context`` mentions, may change in any release.
+with defaults; a new major version may remove or change some, and the changelog says what to do. The names in
+:data:`__all__` here and in ``apps.interface`` are stable. Everything else may change in any release.
 """
 
 from __future__ import annotations
