@@ -7,14 +7,22 @@ DEMO_STAMP := $(VENV)/.installed-demo
 STAMP  := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo test test-pythons lint docs golden bench fuzz attack chaos soak clean
+.PHONY: demo test coverage test-pythons lint docs golden bench fuzz attack chaos soak clean
 
 # `make demo ARGS=--keep` stays up to be tried by hand.
 demo: $(DEMO_STAMP)
 	@$(BIN)/esl-apps demo $(ARGS)
 
+# All tests. The unit tests must reach UNIT_COVERAGE percent of esl_apps without esl_apps/sandbox, in their own process:
+# other tests, and processes that tests start, don't count. With PYTEST_ARGS, which choose tests, nothing is measured.
+UNIT_COVERAGE := 79
 test: lint
-	$(BIN)/python -m pytest -n $(or $(WORKERS),6) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(or $(WORKERS),6) $(or $(PYTEST_ARGS),--cov --cov-report= --cov-fail-under=$(UNIT_COVERAGE))
+
+# All tests, measured in every process that they start (tests/coverage.toml). Takes much longer than `make test`.
+coverage: $(STAMP)
+	COVERAGE_OF_ALL=1 $(BIN)/python -m pytest -n $(or $(WORKERS),6) --cov --cov-config=tests/coverage.toml \
+	  --cov-report=term:skip-covered --cov-fail-under=92 $(PYTEST_ARGS)
 
 # Type check and unit tests on every Python from 3.11 to 3.14 that is installed, each in .venvs/VERSION.
 test-pythons: $(STAMP)

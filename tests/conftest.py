@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.rig.base import Rig, Script
 from tests.rig.freeswitch import find_freeswitch
-from tests.support import temporary
+from tests.support import ROOT, temporary
 from tests.support.node import Node, RedisServer, configuration
 
 #: The marks of what needs a real switch: skipped, and said so, where there is none.
@@ -27,6 +27,7 @@ ON_FREESWITCH = [
 
 
 REAL = pytest.param("freeswitch", marks=ON_FREESWITCH)
+UNIT = ROOT / "tests" / "unit"
 
 #: For what the sandbox has not: a debug log, JSON CDRs of a real switch, SIP's finer points.
 on_a_real_switch = pytest.mark.parametrize("rig", [REAL], indirect=True)
@@ -37,8 +38,8 @@ on_the_sandbox = pytest.mark.parametrize("rig", ["sandbox"], indirect=True)
 # Hundreds of nodes are started: what each compiles anew is a minute in all.
 os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 
-# A slow machine is no wrong answer; and what one run finds, the next finds too: `make fuzz` is what searches on.
-settings.register_profile("suite", deadline=None, derandomize=True)
+# No deadlines: a slow machine doesn't make an answer wrong. The same examples in every run: `make fuzz` searches for more.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
 
@@ -77,11 +78,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 # Before xdist's own, which names the groups.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module's tests on one rig stay together: they share a node, and most of their time is a phone's."""
+    """Keep a module's tests on one rig together: they share a node, and a phone takes most of their time.
+
+    Coverage counts what the unit tests reach, in this process; `make coverage` counts all tests and all processes.
+    """
     for item in items:
         rig = getattr(item, "callspec", None)
         kind = rig.params.get("rig", "") if rig else ""
         item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{kind}"))
+        if not item.path.is_relative_to(UNIT) and not os.environ.get("COVERAGE_OF_ALL"):
+            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture(scope="session")

@@ -8,15 +8,10 @@ import gevent
 import pytest
 from gevent import socket
 from greenswitch import esl as greenswitch
-from hypothesis import HealthCheck, settings
 
 from esl_apps.esl.session import OutboundSession
 from tests.support.esl_servers import serving, serving_naively
 from tests.support.peer import FakeSwitch, Peer, channel_data, reply
-
-# A loaded machine is no fault of what is tested.
-settings.register_profile("esl_apps", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("esl_apps")
 
 
 @pytest.fixture(autouse=True)
