@@ -38,7 +38,7 @@ on_the_sandbox = pytest.mark.parametrize("rig", ["sandbox"], indirect=True)
 # Hundreds of nodes are started: what each compiles anew is a minute in all.
 os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 
-# No deadlines: a slow machine doesn't make an answer wrong. The same examples in every run: `make fuzz` searches for more.
+# No deadlines: a slow machine does not make an answer wrong. Each run tries the same examples; `make fuzz` tries more.
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 

@@ -36,7 +36,8 @@ def dialled(text: str) -> list[Attempt]:
         raise NotUnderstood(f"a control character in {text!r}")
     found: list[Attempt] = []
     for part in text.split(_ENTERPRISE):
-        rest, shared = part.lstrip(" "), {}
+        rest = part.lstrip(" ")
+        shared: dict[str, str] = {}
         # <…> belongs to all of an enterprise originate, {…} to all of one, [...] to one endpoint of it.
         while rest[:1] in ("<", "{"):
             block, rest = _block(rest, {"<": ">", "{": "}"}[rest[0]])

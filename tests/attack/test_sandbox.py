@@ -52,7 +52,7 @@ def test_no_caller_of_the_sandbox_is_more_than_a_number(field: tuple[SandboxRig,
         calls.append(rig.outside(ATTACKER).dial(did, dict.fromkeys(HEADERS[5:], text)))
 
     def taken(at_least: int) -> bool:
-        return sum(line.get("event") == "call" for line in node.lines()) >= at_least
+        return [line.get("event") for line in node.lines()].count("call") >= at_least
 
     eventually(lambda: taken(len(calls)))
     for call in calls:

@@ -12,7 +12,7 @@ import pytest
 from tests.attack.forgeries import ATTACKER, CLAIMS, FROM, VICTIM, fields
 from tests.attack.stand import AGENT, DIDS, PREMIUM, Stand, spread
 from tests.conftest import ON_FREESWITCH
-from tests.rig.base import Script, eventually
+from tests.rig.base import Script, ended, eventually
 
 pytestmark = ON_FREESWITCH
 
@@ -148,31 +148,31 @@ def test_no_request_in_a_call_lets_its_sender_in(stand: Stand) -> None:
     stand.an_honest_caller_is_served()
 
 
-def test_a_refer_dials_nothing(stand: Stand) -> None:
+@pytest.mark.parametrize("who_refers", ["caller", "callee", "agent", "agents-callee"])
+def test_a_refer_dials_nothing(stand: Stand, who_refers: str) -> None:
     """Of either party, while they talk: the switch would send the other one to whatever number the dialplan knows."""
-    for who_refers in ("caller", "callee", "agent", "agents-callee"):
-        stand.reset()
-        stand.agent.script(Script(answer_after=0.1))
-        taken = stand.records_made()
-        callee = stand.rig.outside(CALLEE if "agent" in who_refers else f"27{CALLEE[1:]}", Script(answer_after=0.1))
-        if "agent" in who_refers:
-            ref = stand.node.call("1000", CALLEE)
-            eventually(lambda ref=ref: stand.node.get(ref)["state"] == "bridged")
-            caller = stand.agent.calls[0]
-        else:
-            caller = stand.rig.outside(VICTIM, Script(digits=f",{CALLEE}#")).dial(DIDS["dialthrough"])
-            eventually(lambda callee=callee: callee.calls and callee.calls[0].leg.answered_at)
-        talks = caller if who_refers in ("caller", "agent") else callee.calls[0]
-        talks.transfer(f"<sip:{PREMIUM}@127.0.0.1>")
-        # The leg that was sent away ends: that it was tried is seen, and that nobody was dialled.
-        eventually(lambda: "esl_apps_no_transfer" in stand.rig.log_text())
-        away = callee.calls[0] if who_refers in ("caller", "agent") else caller
-        eventually(lambda away=away: away.leg.ended_at is not None)
-        assert not stand.premium.calls
-        assert not stand.rig.stray_calls
-        stand.rig.api("hupall")
-        records = stand.records(taken)
-        assert [record["end_reason"] for record in records] == ["answered"], who_refers
+    stand.reset()
+    stand.agent.script(Script(answer_after=0.1))
+    taken = stand.records_made()
+    callee = stand.rig.outside(CALLEE if "agent" in who_refers else f"27{CALLEE[1:]}", Script(answer_after=0.1))
+    if "agent" in who_refers:
+        ref = stand.node.call("1000", CALLEE)
+        eventually(lambda: stand.node.get(ref)["state"] == "bridged")
+        caller = stand.agent.calls[0]
+    else:
+        caller = stand.rig.outside(VICTIM, Script(digits=f",{CALLEE}#")).dial(DIDS["dialthrough"])
+        eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
+    talks = caller if who_refers in ("caller", "agent") else callee.calls[0]
+    talks.transfer(f"<sip:{PREMIUM}@127.0.0.1>")
+    # The leg that was sent away ends: that it was tried is seen, and that nobody was dialled.
+    eventually(lambda: "esl_apps_no_transfer" in stand.rig.log_text())
+    away = callee.calls[0] if who_refers in ("caller", "agent") else caller
+    ended(away)
+    assert not stand.premium.calls
+    assert not stand.rig.stray_calls
+    stand.rig.api("hupall")
+    records = stand.records(taken)
+    assert [record["end_reason"] for record in records] == ["answered"], who_refers
 
 
 # Phones that dial with headers ---------------------------------------------------------------------------

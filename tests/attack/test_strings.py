@@ -413,9 +413,9 @@ def test_every_field_of_a_click2dial_from_a_phone_is_a_number_or_a_value(body: d
     call = channel(board)
     variables = {"sip_authorized": "true", "sip_auth_username": body["agent"]}
     sip = {"x-teleforge-outbound-id": body["outbound_id"], "x-teleforge-contact-ref": body["contact_ref"]}
-    call.variable = variables.get  # type: ignore[method-assign]
+    call.variable = variables.get  # type: ignore[method-assign, assignment]
     call.sip_header = lambda name: sip.get(name.lower())  # type: ignore[method-assign]
-    call.header = {"Caller-Destination-Number": body["callee"]}.get  # type: ignore[method-assign]
+    call.header = {"Caller-Destination-Number": body["callee"]}.get  # type: ignore[method-assign, assignment]
     made: list[Attempt] = []
     policy = ScriptedPolicy(SETTINGS, clients={"acme": LOOSE})
     click2dial.arrive(call, Arrival(("click2dial",)), policy, Host(made.append, Free()))
@@ -473,7 +473,7 @@ def test_an_inbound_caller_is_shown_as_a_number(caller: str, did: str) -> None:
     queue = Queue(PLAN.read("27115550000"), "acme", (PLAN.read("1000"), PLAN.read("1001")), 20, 60, True)
     board = Switchboard([])
     call = channel(board)
-    call.header = {"Caller-Destination-Number": did}.get  # type: ignore[method-assign]
+    call.header = {"Caller-Destination-Number": did}.get  # type: ignore[method-assign, assignment]
     policy = ScriptedPolicy(SETTINGS, queues={e164: queue}, number=caller)
     inbound.arrive(call, Arrival(("inbound",)), policy, Host(begin, Free(), lambda *_what: None))
     dialled, assigned = left(board)

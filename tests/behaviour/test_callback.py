@@ -38,7 +38,7 @@ def missed_call(rig: Rig, number: str = CALLER) -> float:
     eventually(lambda: leg.leg.ended_at is not None)
     assert leg.leg.status == 486
     assert leg.leg.answered_at is None
-    return leg.leg.ended_at - leg.leg.started_at
+    return leg.leg.lasted
 
 
 def refusals(node: Node) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import on_a_real_switch
-from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.rig.base import PhoneLeg, Rig, Script, ended, eventually
 from tests.support.callers import CALLEE, CALLER, CC, E164, STRANGER, card, reach
 from tests.support.node import ADMIN_TOKEN, Node, RedisServer, request
 
@@ -117,7 +117,7 @@ def test_denied_classes_of_account_and_of_user(rig: Rig, node: Node, redis: Redi
     for digits, number in (("0860123456#", "+27860123456"), (CALLEE + "#", "+27820001234")):
         leg = dial_in(rig)
         leg.digits(digits)
-        eventually(lambda leg=leg: leg.leg.ended_at is not None)
+        ended(leg)
         record = redis.pop()
         assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 57, number)
     assert callee.calls == []

@@ -13,6 +13,7 @@ from esl_apps.core.dialstring import UNHEARD
 from esl_apps.esl import wire
 from tests.conftest import on_a_real_switch
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.rig.freeswitch import FreeswitchRig
 from tests.support.callers import CALLEE, CALLER, DIALTONE, DISA, DISA_PIN, E164, disa_config
 from tests.support.node import Node, RedisServer
 
@@ -221,7 +222,7 @@ def test_unknown_disa_is_refused_with_a_cause(rig: Rig, node: Node, redis: Redis
 
 
 @on_a_real_switch
-def test_no_typed_pin_is_left_anywhere(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_no_typed_pin_is_left_anywhere(rig: FreeswitchRig, node: Node, redis: RedisServer) -> None:
     tap = rig.listen_events("all")
     rig.outside(E164, Script(answer_after=0.1, hangup_after=0.5))
     leg = dial_in(rig)
@@ -253,7 +254,7 @@ def test_no_typed_pin_is_left_anywhere(rig: Rig, node: Node, redis: RedisServer)
 
 
 @on_a_real_switch
-def test_a_pin_typed_over_another_prompt_is_in_no_event(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_a_pin_typed_over_another_prompt_is_in_no_event(rig: FreeswitchRig, node: Node, redis: RedisServer) -> None:
     tap = rig.listen_events("all")
     leg = dial_in(rig)
     for _ in range(3):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ def test_who_changes_his_number_locks_the_service_but_not_whom_it_knows(
     told = len(alerts_in_log(node))
     for i in range(1, 4):
         leg = dial(rig, f"083111000{i}", DISA, "1#")
-        eventually(lambda i=i: redis.client.exists(keys.pin_tries(f"number:2783111000{i}")))
+        eventually(partial(redis.client.exists, keys.pin_tries(f"number:2783111000{i}")))
         leg.hangup()
         redis.pop()
     locked = {one["lock"] for one in alerts_in_log(node)[told:]}

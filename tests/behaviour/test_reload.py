@@ -50,7 +50,7 @@ def reload(node: Node, text: str) -> str:
 
     eventually(told)
     (line,) = told()
-    return line["event"] + (": " + line["reason"] if "reason" in line else "")
+    return str(line["event"]) + (": " + line["reason"] if "reason" in line else "")
 
 
 def dry_run(node: Node, **fields: str) -> Any:

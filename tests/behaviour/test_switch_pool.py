@@ -284,8 +284,13 @@ def test_a_switch_that_stands_still_is_passed_over(two: Two, redis: RedisServer)
         eventually(passed_over)
     finally:
         two.first.resume()
+
     # What it was given before comes to its end, too.
-    eventually(lambda: told.update(heard(redis)) or told == placed)
+    def all_told() -> bool:
+        told.update(heard(redis))
+        return told == placed
+
+    eventually(all_told)
 
 
 def heard(redis: RedisServer) -> set[str]:

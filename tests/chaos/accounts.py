@@ -271,18 +271,18 @@ class Accounts:
             if leg.app == "callback" and _placed(leg) and not leg.is_b:
                 placed[_digits(leg.number)].append(leg)
         for number in self.missed:
-            leg, back = refused.get(number), placed.get(number, [])
+            ring, back = refused.get(number), placed.get(number, [])
             # Who answered and was cut off, its node or its socket having died, may be rung again.
             if sum(one.answered is not None and one.ended_itself for one in back) > 1:
                 refs = [ref for one in back for ref in one.refs]
                 self._find(DOUBLED, "callback", f"called back {len(back)} times, answered more than once", refs)
-            if leg is None or leg.cause != "USER_BUSY" or leg.ended_itself:
+            if ring is None or ring.cause != "USER_BUSY" or ring.ended_itself:
                 self.outcomes["callback", "(its ring was not taken)"] += 1
             elif not back:
-                if self.no_callback(leg.ended):
+                if self.no_callback(ring.ended):
                     self.outcomes["callback", "(not placed: a kill in that second)"] += 1
                 else:
-                    self._find(MISSING, "callback", "refused with 486 and never called back", legs=[leg])
+                    self._find(MISSING, "callback", "refused with 486 and never called back", legs=[ring])
 
     # Requests -----------------------------------------------------------------------------------------
 

@@ -241,7 +241,7 @@ class RedisServer(Process):
             return bool(self.direct().ping())
         return False
 
-    def direct(self) -> redis.Redis:
+    def direct(self) -> Any:
         """This very server, whatever it is to the others."""
         return redis.Redis(port=self.port, socket_timeout=5, decode_responses=True)
 
@@ -283,6 +283,7 @@ class Sentinels(Redis):
                 about = redis.Redis(port=port, socket_timeout=5, decode_responses=True).sentinel_master("chaos")
             except redis.RedisError:
                 return False
+            assert isinstance(about, dict)
             if about["num-other-sentinels"] < 2 or about["num-slaves"] < 1:
                 return False
         return True

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from tests.support import DOCUMENTS, ROOT
+from tests.support import CAPTURES, DOCUMENTS, ROOT
 from tests.support.peer import (
-    CAPTURES,
     api_response,
     complete,
     event,
@@ -114,7 +113,8 @@ def spool() -> list[bytes]:
     variables["esl_bleg"] = "%41"
     flow = {"times": times, "caller_profile": {"uuid": "a"}}
     whole = {"core-uuid": "c", "variables": variables, "callflow": [flow, flow]}
-    return [json.dumps(one).encode() for one in (whole, {**whole, "callflow": flow}, {"variables": {}}, [])]
+    documents: list[object] = [whole, {**whole, "callflow": flow}, {"variables": {}}, []]
+    return [json.dumps(document).encode() for document in documents]
 
 
 SEEDS: dict[str, Callable[[], list[bytes]]] = {

@@ -10,7 +10,7 @@ Times are seconds; instants are ``time.time()``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +64,18 @@ class Leg:
     ended_by: str | None = None
     """``phone`` or ``far``."""
 
+    @property
+    def lasted(self) -> float:
+        """Seconds from the INVITE to the end, of a call that has ended."""
+        assert self.ended_at is not None
+        return self.ended_at - self.started_at
+
+    @property
+    def answered_after(self) -> float:
+        """Seconds from the INVITE to the answer, of a call that was answered."""
+        assert self.answered_at is not None
+        return self.answered_at - self.started_at
+
 
 class PhoneLeg(Protocol):
     """A live or ended call of a phone, and what the test may do to it."""
@@ -80,8 +92,8 @@ class PhoneLeg(Protocol):
     def reject(self, status: int) -> None:
         """Refuse what rings."""
 
-    def digits(self, digits: str) -> None:
-        """Send DTMF; ``,`` pauses half a second."""
+    def digits(self, digits: str, method: str = "rfc2833") -> None:
+        """Send DTMF; ``,`` pauses half a second. ``method``: ``rfc2833``, ``info`` (SIP INFO) or ``inband`` (tones)."""
 
     def hold(self) -> None: ...
 
@@ -100,7 +112,7 @@ class Phone(Protocol):
     number: str
 
     @property
-    def calls(self) -> list[PhoneLeg]:
+    def calls(self) -> Sequence[PhoneLeg]:
         """In the order in which they began."""
 
     def script(self, script: Script) -> None:
@@ -161,6 +173,12 @@ class Rig(Protocol):
         """Between tests: hang everything up, forget routes, outside phones and calls."""
 
     def close(self) -> None: ...
+
+
+def ended(call: PhoneLeg, within: float = 30.0) -> Leg:
+    """Wait until a call has ended, and return it as its phone saw it."""
+    eventually(lambda: call.leg.ended_at is not None, within, f"this call did not end: {call.leg}")
+    return call.leg
 
 
 def eventually(predicate: Callable[[], object], within: float = 30.0, message: str = "") -> None:

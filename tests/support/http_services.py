@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -216,8 +216,8 @@ class World:
     """Both ports of a node, on doubles of its services."""
 
     def __init__(self, recordings: str) -> None:
-        self.services: Any = FakeServices(recordings)
-        self.outgoing: Any = FakeOutgoing(self.services)
+        self.services = cast(Any, FakeServices(recordings))
+        self.outgoing = cast(Any, FakeOutgoing(self.services))
         self.api = HttpClient(
             integrator.build(self.services, self.outgoing, "acme"), headers={"Authorization": f"Bearer {TOKEN}"}
         )

@@ -90,8 +90,9 @@ class RedisServer:
         """The oldest notification's payload; AssertionError where none comes."""
         got = self.client.brpop([key], timeout=timeout)
         assert got is not None, f"nothing in {key} within {timeout} s"
-        body = json.loads(got[1])
-        return body.get("payload", body)
+        body: dict[str, Any] = json.loads(got[1])
+        payload: dict[str, Any] = body.get("payload", body)
+        return payload
 
     def close(self) -> None:
         self.kill()

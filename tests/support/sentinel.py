@@ -33,7 +33,7 @@ class SentinelServer:
         end = time.monotonic() + 10
         while True:
             try:
-                if self.client.execute_command("SENTINEL", "replicas", "main"):
+                if self.client.sentinel_slaves("main"):
                     return
             except redispy.RedisError:
                 pass

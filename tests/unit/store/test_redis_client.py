@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -40,7 +40,12 @@ def test_sentinels_that_are_down_raise() -> None:
 
 def test_cluster_that_is_down_raises() -> None:
     client = connect(f"redis+cluster://127.0.0.1:{free_port()}")
-    for ask in (lambda: client.ping(), lambda: client.send_all([("GET", "a")]), lambda: client.masters()):
+    asks: list[Callable[[], object]] = [
+        lambda: client.ping(),
+        lambda: client.send_all([("GET", "a")]),
+        lambda: client.masters(),
+    ]
+    for ask in asks:
         with pytest.raises(StoreUnavailable):
             ask()
 
