@@ -69,7 +69,7 @@ def essence_of(one: dict[str, Any]) -> Essence:
     )
 
 
-def test_a_call_is_found_by_its_reference_before_and_after_it_is_written(store: Store) -> None:
+def test_call_is_found_before_and_after_it_is_written(store: Store) -> None:
     one = save(store, call())
     assert store.call(one["call_ref"]) == one
     store.stop()
@@ -77,7 +77,7 @@ def test_a_call_is_found_by_its_reference_before_and_after_it_is_written(store: 
     assert store.call(new_ref()) is None
 
 
-def test_calls_of_one_integrator_newest_first(store: Store) -> None:
+def test_calls_of_an_integrator_come_newest_first(store: Store) -> None:
     made = [save(store, call(ref=new_ref(1.7e9 + number))) for number in range(3)]
     save(store, call(integrator="beta"))
     save(store, call(integrator=None))
@@ -85,9 +85,7 @@ def test_calls_of_one_integrator_newest_first(store: Store) -> None:
     assert store.calls("acme", {}, 1, made[2]["call_ref"])[0] == [made[1]]
 
 
-def test_a_filter_that_matches_little_ends_each_page_and_tells_where_to_go_on(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_calls_with_a_rare_filter_end_a_page_and_go_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esl_apps.store.calls.SCAN", 10)
     wanted = save(store, call(ref=new_ref(1.7e9), agent="1001"))
     for number in range(1, 450):
@@ -102,7 +100,7 @@ def test_a_filter_that_matches_little_ends_each_page_and_tells_where_to_go_on(
     assert pages == 3
 
 
-def test_live_calls_are_those_that_have_not_ended(store: Store) -> None:
+def test_live_has_the_calls_that_have_not_ended(store: Store) -> None:
     one, other = save(store, call("bridged")), save(store, call("queued"))
     store.stop()
     assert {found.call_ref for found in store.live([BOOT])[BOOT]} == {one["call_ref"], other["call_ref"]}
@@ -115,7 +113,7 @@ def test_live_calls_are_those_that_have_not_ended(store: Store) -> None:
     assert store.essence(one["call_ref"], [BOOT]) is None
 
 
-def test_a_dead_process_call_is_taken_by_one(store: Store) -> None:
+def test_call_of_a_dead_process_is_taken_over_once(store: Store) -> None:
     one = save(store, call("bridged"))
     store.stop()
     others = [Store(store._client, boot) for boot in ("first", "second")]
@@ -126,7 +124,7 @@ def test_a_dead_process_call_is_taken_by_one(store: Store) -> None:
     assert not others[0].has(one["call_ref"])
 
 
-def test_calls_of_the_day_before_go(store: Store) -> None:
+def test_calls_older_than_a_day_are_removed(store: Store) -> None:
     old, new = save(store, call(ref=new_ref(1000.0))), save(store, call())
     store.stop()
     new["state"] = "ended"
@@ -160,7 +158,7 @@ class SlowClient:
         return []
 
 
-def test_an_older_state_that_is_still_on_its_way_does_not_overwrite_a_newer_one() -> None:
+def test_older_state_never_overwrites_a_newer_one() -> None:
     client = SlowClient()
     store = Store(client)
     one = save(store, call("bridged"))
@@ -173,7 +171,7 @@ def test_an_older_state_that_is_still_on_its_way_does_not_overwrite_a_newer_one(
     assert b'"ended"' in client.stored[keys.call(one["call_ref"])]
 
 
-def test_a_call_whose_state_is_on_its_way_is_found() -> None:
+def test_call_is_found_while_it_is_written() -> None:
     client = SlowClient()
     store = Store(client)
     one = save(store, call("ended"))
@@ -184,7 +182,7 @@ def test_a_call_whose_state_is_on_its_way_is_found() -> None:
     assert store.call(one["call_ref"]) == one
 
 
-def test_what_could_not_be_written_is_kept(redis: RedisServer) -> None:
+def test_call_that_could_not_be_written_is_kept(redis: RedisServer) -> None:
     away = redis_client.connect(f"redis://127.0.0.1:{free_port()}/0")
     store = Store(away)
     one = save(store, call())
@@ -206,7 +204,7 @@ def test_health_follows_redis() -> None:
     server.close()
 
 
-def test_no_call_is_written_for_a_process_that_nobody_knows(redis: RedisServer) -> None:
+def test_call_of_a_process_that_is_no_member_waits(redis: RedisServer) -> None:
     """Nobody would look for it when that process dies."""
     client = redis_client.connect(redis.url)
     client.flushall()
@@ -225,9 +223,7 @@ def test_no_call_is_written_for_a_process_that_nobody_knows(redis: RedisServer) 
     assert store.has(one["call_ref"])
 
 
-def test_a_cluster_is_asked_anew_by_one_of_those_who_meet_a_failure(
-    monkeypatch: pytest.MonkeyPatch, cluster_url: str
-) -> None:
+def test_cluster_nodes_are_looked_for_by_one_greenlet(monkeypatch: pytest.MonkeyPatch, cluster_url: str) -> None:
     """redis-py's client reads and changes one table in all of them; the reader's is "changed size during iteration"."""
     inside: list[int] = []
     runs: list[int] = []
@@ -273,7 +269,7 @@ def test_a_cluster_is_asked_anew_by_one_of_those_who_meet_a_failure(
     assert all_at_once() == {""}
 
 
-def test_what_was_being_written_when_it_was_stopped_is_written(redis: RedisServer) -> None:
+def test_call_being_written_at_a_stop_is_written(redis: RedisServer) -> None:
     client = redis_client.connect(redis.url)
     client.flushall()
 
@@ -290,9 +286,7 @@ def test_what_was_being_written_when_it_was_stopped_is_written(redis: RedisServe
     assert Store(client).call(one["call_ref"]) == one
 
 
-def test_a_cluster_whose_table_changes_while_it_is_asked_is_asked_again(
-    monkeypatch: pytest.MonkeyPatch, cluster_url: str
-) -> None:
+def test_cluster_whose_table_changes_is_asked_again(monkeypatch: pytest.MonkeyPatch, cluster_url: str) -> None:
     """redis-py 5 takes a node that fails out of the table that another of its callers reads."""
     asks = redis.cluster.NodesManager.initialize
     faults = [RuntimeError("dictionary changed size during iteration")] * 2
@@ -340,7 +334,7 @@ class FaultyClient(SlowClient):
         super().send_all(commands)
 
 
-def test_whatever_is_raised_calls_are_written_and_redis_is_watched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_greenlets_go_on_whatever_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen in the chaos run: the one who writes was gone, and no other node knew of this one's calls from then on."""
     monkeypatch.setattr("esl_apps.store.calls.PING_EVERY", 0.01)
     monkeypatch.setattr("esl_apps.store.calls.PING_AWAY", 0.01)

@@ -65,9 +65,7 @@ def stores(connect: Callable[[], Any], count: int) -> list[CardStore]:
 
 
 @pytest.mark.parametrize("claim", [{"pin": PIN}, {"cid": "0820001234"}])
-def test_of_50_that_create_one_claim_at_once_exactly_one_does(
-    connect: Callable[[], Any], claim: dict[str, str]
-) -> None:
+def test_create_of_one_claim_by_50_at_once_makes_one_card(connect: Callable[[], Any], claim: dict[str, str]) -> None:
     nodes = stores(connect, 50)
     accounts = ["acme", "other"]
     results = at_once([partial(nodes[i].create, accounts[i % 2], claim) for i in range(50)])
@@ -77,7 +75,7 @@ def test_of_50_that_create_one_claim_at_once_exactly_one_does(
     assert sum(len(nodes[0].page(account, 100)[0]) for account in accounts) == 1
 
 
-def test_of_50_cards_that_take_one_pin_at_once_exactly_one_does(connect: Callable[[], Any], cards: CardStore) -> None:
+def test_update_of_50_cards_to_one_pin_changes_one(connect: Callable[[], Any], cards: CardStore) -> None:
     made = [cards.create("acme", {"pin": str(900000000 + i)}) for i in range(50)]
     nodes = stores(connect, 50)
     results = at_once([partial(nodes[i].update, "acme", made[i].id, {"pin": PIN}, merge=True) for i in range(50)])
@@ -91,7 +89,7 @@ def test_of_50_cards_that_take_one_pin_at_once_exactly_one_does(connect: Callabl
         assert cards.by_pin(str(900000000 + i)) == (None if card.id == winner.id else card)
 
 
-def test_a_card_that_two_change_at_once_has_both_changes(connect: Callable[[], Any], cards: CardStore) -> None:
+def test_update_by_several_at_once_keeps_all_changes(connect: Callable[[], Any], cards: CardStore) -> None:
     card = cards.create("acme", {"pin": PIN})
     changes: list[dict[str, Any]] = [{"active": True}, {"retain_cid": True}, {"comment": "c"}, {"user_id": "u1"}]
     nodes = stores(connect, 4)
@@ -101,9 +99,7 @@ def test_a_card_that_two_change_at_once_has_both_changes(connect: Callable[[], A
     assert (found.active, found.retain_cid, found.comment, found.user_id) == (True, True, "c", "u1")
 
 
-def test_a_pin_moved_away_from_a_card_while_it_changes_stays_moved(
-    connect: Callable[[], Any], cards: CardStore
-) -> None:
+def test_update_does_not_undo_a_pin_moved_meanwhile(connect: Callable[[], Any], cards: CardStore) -> None:
     card = cards.create("acme", {"pin": PIN})
     one, two = stores(connect, 2)
     for _ in range(50):
@@ -119,7 +115,7 @@ def test_a_pin_moved_away_from_a_card_while_it_changes_stays_moved(
 
 
 @pytest.mark.parametrize("text", ["0820001234", "+27820001234", "27820001234"])
-def test_a_number_is_one_however_it_is_written(cards: CardStore, text: str) -> None:
+def test_number_written_in_another_form_is_the_same_claim(cards: CardStore, text: str) -> None:
     first = cards.create("acme", {"cid": "0820001234"})
     assert first.cid == "27820001234"
     assert refusal(lambda: cards.create("other", {"cid": text})) == [("cccp", "unique")]
@@ -130,7 +126,7 @@ def test_a_number_is_one_however_it_is_written(cards: CardStore, text: str) -> N
     assert cards.update("acme", first.id, {"cid": text, "active": True}, merge=False) is not None
 
 
-def test_a_refusal_does_not_say_whose_the_claim_is(cards: CardStore) -> None:
+def test_refusal_does_not_say_whose_the_claim_is(cards: CardStore) -> None:
     card = cards.create("acme", {"pin": PIN, "comment": "the boss"})
     with pytest.raises(Refused) as refused:
         cards.create("other", {"pin": PIN})
@@ -138,7 +134,7 @@ def test_a_refusal_does_not_say_whose_the_claim_is(cards: CardStore) -> None:
         assert secret not in f"{refused.value} {refused.value.faults}"
 
 
-def test_a_deleted_cards_claim_is_free(cards: CardStore) -> None:
+def test_claim_of_a_deleted_card_is_free(cards: CardStore) -> None:
     card = cards.create("acme", {"pin": PIN})
     assert cards.delete("acme", card.id) == card
     assert cards.delete("acme", card.id) is None
@@ -149,7 +145,7 @@ def test_a_deleted_cards_claim_is_free(cards: CardStore) -> None:
 # The PIN ---------------------------------------------------------------------------------------------
 
 
-def test_a_pin_is_nowhere(cards: CardStore, server: RedisServer) -> None:
+def test_pin_is_stored_and_logged_nowhere(cards: CardStore, server: RedisServer) -> None:
     made = cards.create("acme", {"pin": PIN, "active": True})
     cards.update("acme", made.id, {"pin": OTHER_PIN, "comment": "x"}, merge=True)
     found = cards.by_pin(OTHER_PIN)
@@ -162,19 +158,19 @@ def test_a_pin_is_nowhere(cards: CardStore, server: RedisServer) -> None:
     assert hash_pin(PIN_KEY, PIN) not in everything(server)
 
 
-def test_another_key_opens_nothing(cards: CardStore, client: Any) -> None:
+def test_pin_under_another_key_finds_nothing(cards: CardStore, client: Any) -> None:
     cards.create("acme", {"pin": PIN})
     assert CardStore(client, "another-key", PLAN, ACCOUNTS).by_pin(PIN) is None
 
 
-def test_without_a_key_there_are_no_pins(client: Any) -> None:
+def test_store_without_a_key_has_no_pins(client: Any) -> None:
     cards = CardStore(client, None, PLAN, ACCOUNTS)
     assert refusal(lambda: cards.create("acme", {"pin": PIN})) == [("pin", "forbidden")]
     assert cards.by_pin(PIN) is None
     assert cards.create("acme", {"cid": "0820001234"}).cid == "27820001234"
 
 
-def test_the_keyed_hash_is_the_one_of_rfc_4231() -> None:
+def test_hash_pin_is_the_hmac_of_rfc_4231() -> None:
     # Test case 2 of RFC 4231: what other programs compute, too.
     assert hash_pin("Jefe", "what do ya want for nothing?") == (
         "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
@@ -218,19 +214,19 @@ def test_the_keyed_hash_is_the_one_of_rfc_4231() -> None:
         ({"pin": PIN, "actve": True}, ("actve", "additionalProperties")),
     ],
 )
-def test_a_card_that_is_wrong_is_refused_and_not_stored(
+def test_create_with_a_wrong_field_stores_nothing(
     cards: CardStore, server: RedisServer, fields: dict[str, Any], fault: tuple[str, str]
 ) -> None:
     assert refusal(lambda: cards.create("acme", fields)) == [fault]
     assert everything(server) == "[]"
 
 
-def test_every_fault_is_named(cards: CardStore) -> None:
+def test_create_with_several_faults_names_each(cards: CardStore) -> None:
     faults = refusal(lambda: cards.create("acme", {"pin": "1", "active": "x", "comment": 1}))
     assert faults == [("pin", "pattern"), ("active", "type"), ("comment", "maxLength")]
 
 
-def test_defaults(cards: CardStore) -> None:
+def test_card_without_fields_has_the_defaults(cards: CardStore) -> None:
     card = cards.create("acme", {"pin": PIN})
     assert (card.active, card.retain_cid, card.max_concurrent_calls_per_user) == (False, False, 1)
     assert (card.user_id, card.cid, card.comment) == (None, None, "")
@@ -238,7 +234,7 @@ def test_defaults(cards: CardStore) -> None:
     assert cards.by_pin(PIN) == cards.get("acme", card.id) == card
 
 
-def test_kazoos_spellings(cards: CardStore) -> None:
+def test_kazoos_spellings_are_accepted(cards: CardStore) -> None:
     card = cards.create("acme", {"cid": "0820001234", "max_concurent_calls_per_user": 4, "cid_retain": True})
     assert (card.max_concurrent_calls_per_user, card.retain_cid) == (4, True)
     both = {"max_concurent_calls_per_user": 4, "max_concurrent_calls_per_user": 2}
@@ -247,7 +243,7 @@ def test_kazoos_spellings(cards: CardStore) -> None:
     assert changed.max_concurrent_calls_per_user == 2
 
 
-def test_patch_merges_and_null_takes_away(cards: CardStore) -> None:
+def test_patch_merges_and_null_removes(cards: CardStore) -> None:
     card = cards.create("acme", {"cid": "0820001234", "active": True, "user_id": "u1", "comment": "c"})
     changed = cards.update("acme", card.id, {"comment": None, "max_concurrent_calls_per_user": 0}, merge=True)
     assert changed is not None
@@ -258,7 +254,7 @@ def test_patch_merges_and_null_takes_away(cards: CardStore) -> None:
     assert refusal(lambda: cards.update("acme", card.id, {"cid": None}, merge=True)) == [("cccp", "required")]
 
 
-def test_post_replaces_but_a_pin_that_is_never_shown_stays(cards: CardStore) -> None:
+def test_post_replaces_all_but_the_pin(cards: CardStore) -> None:
     card = cards.create("acme", {"pin": PIN, "active": True, "user_id": "u1"})
     changed = cards.update("acme", card.id, {"comment": "new"}, merge=False)
     assert changed is not None
@@ -268,7 +264,7 @@ def test_post_replaces_but_a_pin_that_is_never_shown_stays(cards: CardStore) -> 
     assert refusal(lambda: cards.update("acme", known.id, {"active": True}, merge=False)) == [("cccp", "required")]
 
 
-def test_a_card_goes_from_pin_to_number_and_back(cards: CardStore) -> None:
+def test_card_changes_from_pin_to_number_and_back(cards: CardStore) -> None:
     card = cards.create("acme", {"pin": PIN})
     cards.update("acme", card.id, {"cid": "0820001234"}, merge=True)
     assert cards.by_pin(PIN) is None
@@ -280,7 +276,7 @@ def test_a_card_goes_from_pin_to_number_and_back(cards: CardStore) -> None:
     assert cards.by_pin(OTHER_PIN) == cards.get("acme", card.id)
 
 
-def test_another_accounts_card_is_not_there(cards: CardStore) -> None:
+def test_card_of_another_account_is_not_found(cards: CardStore) -> None:
     card = cards.create("acme", {"pin": PIN})
     assert cards.get("other", card.id) is None
     assert cards.update("other", card.id, {"active": True}, merge=True) is None
@@ -289,7 +285,7 @@ def test_another_accounts_card_is_not_there(cards: CardStore) -> None:
     assert cards.by_pin(PIN) == card
 
 
-def test_pages_have_each_card_once_in_the_order_of_creation(cards: CardStore) -> None:
+def test_pages_have_each_card_once_in_order_of_creation(cards: CardStore) -> None:
     made = []
     for i in range(7):
         made.append(cards.create("acme", {"pin": str(100000000 + i)}))
@@ -303,7 +299,7 @@ def test_pages_have_each_card_once_in_the_order_of_creation(cards: CardStore) ->
     assert seen == made
 
 
-def test_an_id_is_given_once(cards: CardStore) -> None:
+def test_id_that_exists_is_refused(cards: CardStore) -> None:
     id = "0" * 31 + "a"
     assert cards.create("acme", {"pin": PIN}, id).id == id
     with pytest.raises(IdTaken):
@@ -314,7 +310,7 @@ def test_an_id_is_given_once(cards: CardStore) -> None:
 # Looking up ------------------------------------------------------------------------------------------
 
 
-def test_a_look_up_is_one_command_found_or_not(alone: RedisServer) -> None:
+def test_look_up_is_one_command_found_or_not(alone: RedisServer) -> None:
     alone.client.flushall()
     cards = CardStore(connect(alone.url), PIN_KEY, PLAN, ACCOUNTS)
     cards.create("acme", {"pin": PIN})
@@ -330,18 +326,18 @@ def test_a_look_up_is_one_command_found_or_not(alone: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("typed", ["", "#", "4821907", "*" * 40, "482190735 ", "p" * 64])
-def test_what_is_no_pin_finds_nothing(cards: CardStore, typed: str) -> None:
+def test_text_that_is_not_a_pin_finds_nothing(cards: CardStore, typed: str) -> None:
     cards.create("acme", {"pin": PIN})
     assert cards.by_pin(typed) is None
 
 
-def test_a_number_never_finds_a_pins_card(cards: CardStore) -> None:
+def test_number_never_finds_a_card_with_a_pin(cards: CardStore) -> None:
     cards.create("acme", {"pin": PIN})
     assert cards.by_number(hash_pin(PIN_KEY, PIN)) is None
     assert cards.by_number(PIN) is None
 
 
-def test_the_last_number_goes_with_its_card(cards: CardStore, server: RedisServer) -> None:
+def test_last_number_is_deleted_with_its_card(cards: CardStore, server: RedisServer) -> None:
     card = cards.create("acme", {"pin": PIN})
     assert cards.last_number(card.id) is None
     assert cards.dial("acme", card.id, "27820009999") == card
@@ -357,7 +353,7 @@ def test_the_last_number_goes_with_its_card(cards: CardStore, server: RedisServe
 # Accounts and settings -------------------------------------------------------------------------------
 
 
-def test_an_account_of_the_configuration_goes_before_an_imported_one(cards: CardStore) -> None:
+def test_configured_account_hides_an_imported_one(cards: CardStore) -> None:
     cards.put_account("acme", name="x", realm="x", caller_id="+27110000000", caller_id_name=None, call_restriction={})
     acme = cards.account("acme")
     assert acme is not None
@@ -371,7 +367,7 @@ def test_an_account_of_the_configuration_goes_before_an_imported_one(cards: Card
     assert cards.account("nobody") is None
 
 
-def test_an_imported_account(cards: CardStore) -> None:
+def test_imported_account_has_its_users_rules(cards: CardStore) -> None:
     denied = {"premium": Rule("deny")}
     # A user may come before its account.
     cards.put_user("kazoo", "u1", denied)
@@ -395,7 +391,7 @@ def test_an_imported_account(cards: CardStore) -> None:
     assert cards.account("kazoo") is None
 
 
-def test_system_config(cards: CardStore) -> None:
+def test_system_config_is_what_was_imported(cards: CardStore) -> None:
     assert cards.system_config("cccp") == {}
     cards.put_system_config("cccp", {"callback_delay": 5})
     assert cards.system_config("cccp") == {"callback_delay": 5}
@@ -404,7 +400,7 @@ def test_system_config(cards: CardStore) -> None:
 # Redis away ------------------------------------------------------------------------------------------
 
 
-def test_everything_says_so_when_redis_is_away(away: Any) -> None:
+def test_every_method_raises_while_redis_is_down(away: Any) -> None:
     cards = CardStore(away, PIN_KEY, PLAN, ACCOUNTS)
     asked: list[Callable[[], object]] = [
         lambda: cards.by_pin(PIN),
@@ -427,7 +423,7 @@ def test_everything_says_so_when_redis_is_away(away: Any) -> None:
     assert cards.account("acme") is not None
 
 
-def test_a_node_starts_while_its_redis_is_away() -> None:
+def test_stores_are_built_while_redis_is_down() -> None:
 
     client = connect(f"redis+cluster://127.0.0.1:{free_port()}")
     cards = CardStore(client, PIN_KEY, PLAN, ACCOUNTS)
@@ -439,7 +435,7 @@ def test_a_node_starts_while_its_redis_is_away() -> None:
         cards.create("acme", {"pin": PIN})
 
 
-def test_what_is_stored_is_small(cards: CardStore, server: RedisServer) -> None:
+def test_stored_card_is_small(cards: CardStore, server: RedisServer) -> None:
     made = cards.create("acme", {"pin": PIN, "active": True, "user_id": "u1"})
     document = server.client.hget(keys.CARDS, "p" + hash_pin(PIN_KEY, PIN))
     assert json.loads(document) == [made.id, "acme", "u1", True, False, 1, ""]
@@ -448,7 +444,7 @@ def test_what_is_stored_is_small(cards: CardStore, server: RedisServer) -> None:
 # While Redis is away --------------------------------------------------------------------------------------
 
 
-def test_a_card_seen_before_opens_for_a_while_where_the_operator_allows_it() -> None:
+def test_stale_cards_open_for_a_while_if_allowed() -> None:
     now = [1000.0]
     server = RedisServer(persistent=True)
     try:
@@ -488,7 +484,7 @@ def test_a_card_seen_before_opens_for_a_while_where_the_operator_allows_it() -> 
         server.close()
 
 
-def test_what_is_kept_for_a_redis_that_is_away_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stale_answers_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esl_apps.store.stale._STALE_MOST", 3)
     stale = Stale(60)
     for number in range(5):

@@ -20,7 +20,7 @@ def claims(client: Any) -> IdempotencyKeys:
     return IdempotencyKeys(client, BOOT)
 
 
-def test_a_key_whose_process_died_is_taken_by_one(claims: IdempotencyKeys) -> None:
+def test_key_of_a_dead_process_is_reclaimed_once(claims: IdempotencyKeys) -> None:
     assert claims.claim("acme", "k", b"{}", "ref-1") is None
     claim = claims.claim("acme", "k", b"{}", "ref-2")
     assert claim is not None
@@ -32,7 +32,7 @@ def test_a_key_whose_process_died_is_taken_by_one(claims: IdempotencyKeys) -> No
     assert (found.call_ref, found.boot) == ("ref-3", "first")
 
 
-def test_a_key_is_claimed_once(claims: IdempotencyKeys) -> None:
+def test_key_is_claimed_once(claims: IdempotencyKeys) -> None:
     assert claims.claim("acme", "k", b"{}", "ref-1") is None
     claim = claims.claim("acme", "k", b"{}", "ref-2")
     assert claim is not None
@@ -44,7 +44,7 @@ def test_a_key_is_claimed_once(claims: IdempotencyKeys) -> None:
     assert claims.claim("acme", "k", b"{}", "ref-4") is None
 
 
-def test_a_key_that_fifty_claim_at_once_is_one_s(claims: IdempotencyKeys) -> None:
+def test_key_claimed_by_fifty_at_once_goes_to_one(claims: IdempotencyKeys) -> None:
     with ThreadPoolExecutor(50) as pool:
         found = list(pool.map(lambda number: claims.claim("acme", "k", b"{}", f"ref-{number}"), range(50)))
     assert found.count(None) == 1

@@ -31,7 +31,7 @@ def test_one_of_several_nodes_takes_none_while_redis_is_down(away: Any) -> None:
         Leases(away).enter(HOLDER, 2, "a")
 
 
-def test_lease_of_a_dead_node_is_renewed_by_the_one_that_holds_it(
+def test_lease_of_a_dead_node_is_renewed_by_its_new_holder(
     client: Any, connect: Callable[[], Any], server: RedisServer
 ) -> None:
     now = [1000.0]

@@ -42,7 +42,7 @@ def silent(one: Roster, seconds: float) -> None:
     one._client.hset(keys.NODES, one.boot, msgspec.json.encode(text))
 
 
-def test_a_silent_process_is_dead_and_one_that_speaks_is_not(url: str) -> None:
+def test_silent_process_is_dead_and_a_speaking_one_is_not(url: str) -> None:
     client, clock = redis_client.connect(url), Clock()
     one = Roster(client, "one", "host:1", clock)
     two, three = (Roster(client, name, f"host:{name}") for name in ("two", "three"))
@@ -62,7 +62,7 @@ def test_a_silent_process_is_dead_and_one_that_speaks_is_not(url: str) -> None:
     assert one.dead() == []
 
 
-def test_a_node_that_is_back_is_another_process(url: str) -> None:
+def test_restarted_node_is_another_process(url: str) -> None:
     client = redis_client.connect(url)
     before = Roster(client, "one", "host:1")
     before.say()
@@ -74,7 +74,7 @@ def test_a_node_that_is_back_is_another_process(url: str) -> None:
     assert boots(client) == [after.boot]
 
 
-def test_one_that_left_is_dead_at_once(url: str) -> None:
+def test_process_that_left_is_dead_at_once(url: str) -> None:
     client = redis_client.connect(url)
     one, two = Roster(client, "one", "host:1"), Roster(client, "two", "host:2")
     two.say()
@@ -83,7 +83,7 @@ def test_one_that_left_is_dead_at_once(url: str) -> None:
     assert one.dead() == [two.boot]
 
 
-def test_nobody_is_judged_by_what_redis_did_not_hear(url: str, redis: RedisServer) -> None:
+def test_process_is_not_dead_for_silence_of_redis(url: str, redis: RedisServer) -> None:
     """Redis was away for a minute, and with it everybody's word."""
     clock = Clock()
     one = Roster(redis_client.connect(url), "one", "host:1", clock)
@@ -105,11 +105,11 @@ def test_nobody_is_judged_by_what_redis_did_not_hear(url: str, redis: RedisServe
     assert not one.is_dead(one.boot)
 
 
-def test_a_beat_is_well_within_what_counts_as_silence() -> None:
+def test_beat_is_well_below_the_silence_of_the_dead() -> None:
     assert membership.BEAT * 3 < DEAD
 
 
-def test_peers_that_live_and_peers_that_died_are_told_apart(url: str) -> None:
+def test_living_and_dead_peers_are_told_apart(url: str) -> None:
     client, clock = redis_client.connect(url), Clock()
     one, two = Roster(client, "one", "host:1", clock), Roster(client, "two", "host:2", clock)
     one.say()

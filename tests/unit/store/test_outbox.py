@@ -105,7 +105,7 @@ def expected(count: int, first: int = 1) -> list[tuple[str, int]]:
 # One notification ----------------------------------------------------------------------------------------
 
 
-def test_seq_is_a_number_in_the_payload_beside_what_it_held(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_push_adds_seq_to_the_payload(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     body: Any = {"type": "cdr", "payload": {"number": None, "text": 'a"b\\u0000{"seq":0}}é', "seq_of": "x"}}
     outbox = outboxes(tmp_path, store.port)
     outbox.push(entry("one", LIST, body))
@@ -113,7 +113,7 @@ def test_seq_is_a_number_in_the_payload_beside_what_it_held(store: RedisServer, 
     assert json.loads(store.client.rpop(LIST)) == {"type": "cdr", "payload": {**body["payload"], "seq": 1}}
 
 
-def test_a_body_without_a_payload_goes_as_it_is(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_body_without_a_payload_is_pushed_as_it_is(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     body = {"notifications": [{"extension": "1000"}]}
     outbox = outboxes(tmp_path, store.port)
     outbox.push(entry("one", "enigma:notifications:c2d", body))
@@ -149,13 +149,13 @@ def integrator(**more: Any) -> Integrator:
         (integrator(legacy_c2d=True), {LIST, "enigma:notifications:c2d"}),
     ],
 )
-def test_the_lists_that_a_record_goes_to(one: Integrator | None, lists: set[str]) -> None:
+def test_record_goes_to_the_lists_of_its_integrator(one: Integrator | None, lists: set[str]) -> None:
     record = ended().record
     assert record is not None
     assert {made.list for made in notification_lists.entries(record, one)} == lists
 
 
-def test_an_integrators_form_words_and_side_reach_its_list(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_record_has_its_integrators_form_words_and_side(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     record = ended().record
     assert record is not None
     outbox = outboxes(tmp_path, store.port)
@@ -170,7 +170,7 @@ def test_an_integrators_form_words_and_side_reach_its_list(store: RedisServer, o
 
 
 @pytest.mark.parametrize(("payload", "field"), [("v3", "call_dir"), ("v2", "campaign_ref")])
-def test_the_inbound_notification_has_the_integrators_form(payload: Any, field: str) -> None:
+def test_inbound_notification_has_the_integrators_form(payload: Any, field: str) -> None:
     made = notification_lists.answered(ended(), "1001", 4, integrator(payload=payload, push="right"))
     assert (made.list, made.side) == ("enigma:notifications:inbound", "right")
     assert json.loads(f"{made.head}7{made.tail}")["payload"][field] == "inbound"
@@ -179,7 +179,7 @@ def test_the_inbound_notification_has_the_integrators_form(payload: Any, field: 
 # Order ---------------------------------------------------------------------------------------------------
 
 
-def test_brpop_reads_the_oldest_first_and_seq_counts_them(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_brpop_reads_the_oldest_first_and_seq_counts(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     outbox = outboxes(tmp_path, store.port)
     for number in range(1, 1001):
         outbox.push(item(number))
@@ -187,9 +187,7 @@ def test_brpop_reads_the_oldest_first_and_seq_counts_them(store: RedisServer, ou
     assert popped(store) == expected(1000)
 
 
-def test_blpop_reads_the_oldest_first_where_it_is_pushed_right(
-    store: RedisServer, outboxes: Any, tmp_path: Path
-) -> None:
+def test_blpop_reads_the_oldest_first_if_pushed_right(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     outbox = outboxes(tmp_path, store.port)
     for number in range(1, 11):
         outbox.push(item(number, side="right"))
@@ -197,7 +195,7 @@ def test_blpop_reads_the_oldest_first_where_it_is_pushed_right(
     assert popped(store) == expected(10)[::-1]
 
 
-def test_each_list_has_a_seq_of_its_own(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_each_list_has_its_own_seq(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     outbox = outboxes(tmp_path, store.port)
     for number in range(1, 7):
         outbox.push(item(number, list=f"list-{number % 2}"))
@@ -206,7 +204,7 @@ def test_each_list_has_a_seq_of_its_own(store: RedisServer, outboxes: Any, tmp_p
     assert popped(store, "list-0") == [("id-2", 1), ("id-4", 2), ("id-6", 3)]
 
 
-def test_one_that_redis_refuses_holds_back_those_behind_it(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_entry_that_redis_refuses_holds_back_the_next(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     # The mark of id-2 alone may not be written: the others of its batch could go through.
     allowed = [f"~*:done:id-{number}" for number in (1, 3, 4, 5)]
     store.client.execute_command("ACL", "SETUSER", "default", "resetkeys", "~enigma:*", "~*:seq", *allowed)
@@ -257,7 +255,7 @@ class CuttingProxy:
 
 
 @pytest.mark.parametrize("count", [1, 50])
-def test_a_push_whose_answer_was_lost_is_no_second_push(
+def test_push_whose_answer_was_lost_is_not_repeated(
     store: RedisServer, outboxes: Any, tmp_path: Path, count: int
 ) -> None:
     with contextlib.closing(CuttingProxy(store.port, cuts=3)) as proxy:
@@ -270,7 +268,7 @@ def test_a_push_whose_answer_was_lost_is_no_second_push(
     assert popped(store) == expected(count)
 
 
-def test_two_nodes_that_push_one_record_push_it_once(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_record_pushed_by_two_nodes_is_pushed_once(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     both = [outboxes(tmp_path / name, store.port) for name in ("one", "other")]
     for number in range(1, 101):
         for outbox in both:
@@ -280,7 +278,7 @@ def test_two_nodes_that_push_one_record_push_it_once(store: RedisServer, outboxe
     assert popped(store) == expected(100)
 
 
-def test_a_record_popped_meanwhile_does_not_come_again(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_record_popped_before_a_retry_is_not_pushed_again(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     for name in ("one", "other"):
         outbox = outboxes(tmp_path / name, store.port)
         outbox.push(item(1))
@@ -290,7 +288,7 @@ def test_a_record_popped_meanwhile_does_not_come_again(store: RedisServer, outbo
     assert popped(store) == []
 
 
-def test_one_id_may_go_to_several_lists(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_one_id_can_go_to_several_lists(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     outbox = outboxes(tmp_path, store.port)
     for name in ("a", "b"):
         outbox.push(item(1, list=name))
@@ -298,7 +296,7 @@ def test_one_id_may_go_to_several_lists(store: RedisServer, outboxes: Any, tmp_p
     assert popped(store, "a") == popped(store, "b") == expected(1)
 
 
-def test_a_forgotten_script_is_sent_again(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_script_that_redis_lost_is_sent_again(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     outbox = outboxes(tmp_path, store.port)
     for number in range(1, 31):
         outbox.push(item(number))
@@ -309,7 +307,7 @@ def test_a_forgotten_script_is_sent_again(store: RedisServer, outboxes: Any, tmp
     assert popped(store) == expected(30)
 
 
-def test_a_list_of_the_wrong_type_loses_nothing(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_list_of_the_wrong_type_loses_nothing(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     store.client.set(LIST, "somebody's")
     outbox = outboxes(tmp_path, store.port)
     outbox.push(item(1))
@@ -320,7 +318,7 @@ def test_a_list_of_the_wrong_type_loses_nothing(store: RedisServer, outboxes: An
     assert popped(store) == expected(2)
 
 
-def test_a_fault_of_who_is_told_stops_no_record(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_fault_of_on_pushed_stops_no_record(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     def told(_item: Entry) -> None:
         raise ValueError("a fault")
 
@@ -335,7 +333,9 @@ def test_a_fault_of_who_is_told_stops_no_record(store: RedisServer, outboxes: An
 # Redis away ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_pushed_while_redis_is_away_comes_in_order(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_entries_pushed_while_redis_is_down_keep_their_order(
+    mortal: RedisServer, outboxes: Any, tmp_path: Path
+) -> None:
     outbox = outboxes(tmp_path, mortal.port)
     outbox.push(item(1))
     assert outbox.drain(5)
@@ -350,7 +350,7 @@ def test_what_is_pushed_while_redis_is_away_comes_in_order(mortal: RedisServer, 
     assert popped(mortal) == expected(100)
 
 
-def test_redis_killed_again_and_again(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_redis_killed_repeatedly_gets_each_entry_once(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     outbox = outboxes(tmp_path, mortal.port)
     for number in range(1, 301):
         outbox.push(item(number))
@@ -383,7 +383,7 @@ def looked(outbox: Outbox) -> None:
     outbox._look()
 
 
-def test_what_redis_lost_is_pushed_again_what_the_client_took_is_not(
+def test_lost_entries_are_pushed_again_and_taken_ones_not(
     forgetful: RedisServer, outboxes: Any, tmp_path: Path
 ) -> None:
     outbox = outboxes(tmp_path, forgetful.port)
@@ -400,7 +400,7 @@ def test_what_redis_lost_is_pushed_again_what_the_client_took_is_not(
     assert sorted(ref for ref, _seq in popped(forgetful)) == ["id-3", "id-4", "id-5", "id-6"]
 
 
-def test_what_redis_lost_unnoticed_is_pushed_again(forgetful: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_entries_lost_unnoticed_are_pushed_again(forgetful: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     """Nothing was pushed while it was away: nobody met an error."""
     outbox = outboxes(tmp_path, forgetful.port)
     for number in range(1, 4):
@@ -413,7 +413,7 @@ def test_what_redis_lost_unnoticed_is_pushed_again(forgetful: RedisServer, outbo
     assert popped(forgetful) == expected(3)
 
 
-def test_what_redis_kept_is_not_pushed_again(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_entries_that_redis_kept_are_not_pushed_again(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     outbox = outboxes(tmp_path, mortal.port)
     for number in range(1, 4):
         outbox.push(item(number))
@@ -426,7 +426,7 @@ def test_what_redis_kept_is_not_pushed_again(mortal: RedisServer, outboxes: Any,
     assert popped(mortal) == expected(3)
 
 
-def test_what_is_on_disk_or_was_taken_is_let_go(
+def test_entries_on_disk_or_taken_are_dropped_from_memory(
     mortal: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox = outboxes(tmp_path, mortal.port)
@@ -439,7 +439,7 @@ def test_what_is_on_disk_or_was_taken_is_let_go(
     assert not outbox._kept[LIST]
 
 
-def test_a_replica_that_becomes_the_master_is_given_what_it_never_had(outboxes: Any, tmp_path: Path) -> None:
+def test_replica_made_master_gets_what_it_lacks(outboxes: Any, tmp_path: Path) -> None:
     servers = SentinelServer()
     try:
         outbox = Outbox("test", tmp_path, redis_client.connect(servers.url))
@@ -465,7 +465,7 @@ def test_a_replica_that_becomes_the_master_is_given_what_it_never_had(outboxes: 
         servers.close()
 
 
-def test_a_redis_that_does_not_answer_for_a_while(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_redis_silent_for_a_while_gets_each_entry_once(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     assert mortal.process is not None
     outbox = outboxes(tmp_path, mortal.port, timeout=0.1)
     outbox.push(item(1))
@@ -479,7 +479,7 @@ def test_a_redis_that_does_not_answer_for_a_while(mortal: RedisServer, outboxes:
     assert popped(mortal) == expected(50)
 
 
-def test_a_redis_that_is_read_only_for_a_while(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_redis_read_only_for_a_while_gets_each_entry_once(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     outbox = outboxes(tmp_path, store.port)
     store.client.replicaof("127.0.0.1", free_port())
     try:
@@ -492,7 +492,7 @@ def test_a_redis_that_is_read_only_for_a_while(store: RedisServer, outboxes: Any
     assert popped(store) == expected(10)
 
 
-def test_a_redis_that_is_full_for_a_while(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+def test_redis_full_for_a_while_gets_each_entry_once(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     outbox = outboxes(tmp_path, store.port)
     store.client.config_set("maxmemory", 1)
     try:
@@ -542,7 +542,7 @@ outbox.drain(10)
 
 
 @pytest.mark.parametrize("when", ["written", "sent", "pushed"])
-def test_a_node_killed_before_or_after_its_push_leaves_each_record_once(
+def test_node_killed_around_its_push_pushes_each_record_once(
     store: RedisServer, outboxes: Any, tmp_path: Path, when: str
 ) -> None:
     dead = subprocess.run([sys.executable, "-c", _DYING, when, str(tmp_path), str(store.port)], check=False, timeout=30)
@@ -554,9 +554,7 @@ def test_a_node_killed_before_or_after_its_push_leaves_each_record_once(
     assert popped(store) == expected(11)
 
 
-def test_what_was_done_is_not_pushed_again_though_redis_has_forgotten(
-    store: RedisServer, outboxes: Any, tmp_path: Path
-) -> None:
+def test_done_entries_are_not_pushed_to_an_emptied_redis(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     outbox = outboxes(tmp_path, store.port)
     outbox.push(item(1))
     assert outbox.drain(5)
@@ -566,7 +564,7 @@ def test_what_was_done_is_not_pushed_again_though_redis_has_forgotten(
     assert popped(store) == []
 
 
-def test_a_second_process_of_the_same_name_is_refused(outboxes: Any, tmp_path: Path) -> None:
+def test_second_process_of_one_name_is_refused(outboxes: Any, tmp_path: Path) -> None:
     outboxes(tmp_path, free_port())
     with pytest.raises(BlockingIOError, match="another process"):
         Journal(tmp_path)
@@ -587,7 +585,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, *, short: bool) -> None:
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_a_full_disk_loses_no_record_of_a_living_node(
+def test_full_disk_loses_no_record_of_a_living_node(
     store: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: bool
 ) -> None:
     outbox = outboxes(tmp_path, store.port)
@@ -601,7 +599,7 @@ def test_a_full_disk_loses_no_record_of_a_living_node(
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_after_a_full_disk_the_journal_holds_again(
+def test_journal_works_again_after_a_full_disk(
     store: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: bool
 ) -> None:
     journal = Journal(tmp_path)
@@ -619,7 +617,7 @@ def test_after_a_full_disk_the_journal_holds_again(
     reopened.close()
 
 
-def test_a_line_cut_by_a_power_loss_harms_none_that_comes_after_it(tmp_path: Path) -> None:
+def test_line_cut_by_a_power_loss_harms_no_later_one(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.open()
     journal.append(item(1))
@@ -635,7 +633,7 @@ def test_a_line_cut_by_a_power_loss_harms_none_that_comes_after_it(tmp_path: Pat
     journal.close()
 
 
-def test_a_line_that_a_disk_spoiled_costs_that_line_alone(tmp_path: Path) -> None:
+def test_damaged_line_costs_that_line_alone(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.open()
     for number in range(1, 4):
@@ -649,7 +647,7 @@ def test_a_line_that_a_disk_spoiled_costs_that_line_alone(tmp_path: Path) -> Non
     journal.close()
 
 
-def test_every_file_is_synced_those_that_are_full_already_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_includes_files_that_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: set[int] = set()
     monkeypatch.setattr(journal_module, "SEGMENT", 300)
     monkeypatch.setattr("os.fdatasync", lambda fd: synced.add(os.fstat(fd).st_ino))
@@ -664,7 +662,7 @@ def test_every_file_is_synced_those_that_are_full_already_too(tmp_path: Path, mo
     journal.close()
 
 
-def test_files_that_are_done_go(
+def test_files_whose_entries_are_done_are_removed(
     store: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "SEGMENT", 2000)
@@ -690,7 +688,7 @@ steps = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(steps=steps)
-def test_a_journal_gives_back_what_is_not_done_in_order(
+def test_journal_returns_undone_entries_in_order(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]
 ) -> None:
     """``undone``: what was written and not finished. What the disk refused may be missing, and no more."""
@@ -734,7 +732,7 @@ def test_a_journal_gives_back_what_is_not_done_in_order(
 # A cluster -----------------------------------------------------------------------------------------------
 
 
-def test_lists_of_a_cluster_wherever_they_stand(tmp_path: Path) -> None:
+def test_lists_on_any_slot_of_a_cluster_are_pushed(tmp_path: Path) -> None:
     with cluster_of_one() as port:
         push_to_cluster(port, tmp_path)
 
@@ -753,13 +751,13 @@ def push_to_cluster(cluster: int, tmp_path: Path) -> None:
     assert [control.llen(name) for name in lists] == [10, 11, 10]
 
 
-def test_a_cluster_that_is_away_holds_no_start_up(tmp_path: Path) -> None:
+def test_cluster_that_is_down_does_not_delay_the_start(tmp_path: Path) -> None:
     made = redis_client.connect(f"redis+cluster://127.0.0.1:{free_port()}")
     with pytest.raises(StoreUnavailable):
         made.ping()
 
 
-def test_the_list_name_is_the_contracts() -> None:
+def test_list_names_are_those_of_the_clients() -> None:
     assert CDRS == notification.CDR_LIST == "enigma:notifications:cdr"
     assert (notification.INBOUND_LIST, notification.C2D_LIST) == (
         "enigma:notifications:inbound",

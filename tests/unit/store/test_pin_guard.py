@@ -101,7 +101,9 @@ def right(guard: GuardStore, where: Source | None = None, card: str = "") -> str
     return guard.judge(where or source(), True, card, guessed=True)
 
 
-def test_some_wrong_pins_lock_nobody(guard: GuardStore, clock: Clock, alerts: Alerts, locks: Locks) -> None:
+def test_wrong_pins_below_the_threshold_lock_nothing(
+    guard: GuardStore, clock: Clock, alerts: Alerts, locks: Locks
+) -> None:
     for _ in range(20):
         assert wrong(guard, 2) == WRONG
         assert right(guard) == OPEN
@@ -110,7 +112,7 @@ def test_some_wrong_pins_lock_nobody(guard: GuardStore, clock: Clock, alerts: Al
     assert locks.list() == []
 
 
-def test_the_window_slides(guard: GuardStore, clock: Clock) -> None:
+def test_window_of_wrong_pins_slides(guard: GuardStore, clock: Clock) -> None:
     wrong(guard, 1)
     clock.at += 400
     wrong(guard, 1)
@@ -121,7 +123,7 @@ def test_the_window_slides(guard: GuardStore, clock: Clock) -> None:
     assert right(guard) == LOCKED
 
 
-def test_the_third_locks_the_number_on_all_nodes_even_for_the_right_pin(
+def test_third_wrong_pin_locks_the_number_on_all_nodes(
     guard: GuardStore, other: GuardStore, clock: Clock, alerts: Alerts, locks: Locks
 ) -> None:
     assert wrong(guard, 1) == WRONG
@@ -139,14 +141,14 @@ def test_the_third_locks_the_number_on_all_nodes_even_for_the_right_pin(
     assert locks.list() == []
 
 
-def test_nothing_typed_is_no_guess(guard: GuardStore, alerts: Alerts, server: RedisServer) -> None:
+def test_empty_pin_is_not_a_guess(guard: GuardStore, alerts: Alerts, server: RedisServer) -> None:
     for _ in range(50):
         assert guard.judge(source(), False, "", guessed=False) == WRONG
     assert alerts.told == []
     assert everything(server) == "[]"
 
 
-def test_a_lock_grows_up_to_its_longest_and_what_was_forgotten_is_short_again(
+def test_lock_grows_to_its_longest_and_shrinks_with_time(
     numbers_only: GuardStore, clock: Clock, alerts: Alerts
 ) -> None:
     def seconds() -> int:
@@ -172,7 +174,7 @@ def test_a_lock_grows_up_to_its_longest_and_what_was_forgotten_is_short_again(
         ("all", 12, lambda i: source(f"2782000{i:04}", f"198.51.100.{i}", f"disa/a/{i}", f"2711{i:07}")),
     ],
 )
-def test_who_changes_all_but_one_thing_is_caught_by_that(
+def test_guesser_is_caught_by_any_one_constant_property(
     guard: GuardStore, alerts: Alerts, locks: Locks, name: str, threshold: int, vary: Callable[[int], Source]
 ) -> None:
     for i in range(threshold - 1):
@@ -184,7 +186,7 @@ def test_who_changes_all_but_one_thing_is_caught_by_that(
     assert right(guard, vary(101)) == LOCKED
 
 
-def test_a_card_is_locked_for_whoever_has_its_pin(guard: GuardStore, alerts: Alerts) -> None:
+def test_locked_card_is_locked_for_all_callers(guard: GuardStore, alerts: Alerts) -> None:
     for i in range(5):
         wrong(guard, 1, source(f"2782000000{i}"), card="c1")
     assert alerts.told == [("card:c1", 60, 5)]
@@ -192,7 +194,7 @@ def test_a_card_is_locked_for_whoever_has_its_pin(guard: GuardStore, alerts: Ale
     assert right(guard, source("27830000000"), card="c2") == OPEN
 
 
-def test_a_service_is_locked_for_no_longer_than_its_own_longest(client: Any, clock: Clock, alerts: Alerts) -> None:
+def test_service_lock_has_its_own_longest(client: Any, clock: Clock, alerts: Alerts) -> None:
     guard = GuardStore(client, msgspec.structs.replace(LIMITS, overall=10_000), alerts, clock=clock)
     for turn in range(4):
         for i in range(8):
@@ -202,21 +204,21 @@ def test_a_service_is_locked_for_no_longer_than_its_own_longest(client: Any, clo
     assert services == [("dnis:27115551000", seconds) for seconds in (60, 100, 100, 100)]
 
 
-def test_one_right_pin_forgets_no_wrong_ones(guard: GuardStore, alerts: Alerts) -> None:
+def test_right_pin_does_not_reset_the_wrong_ones(guard: GuardStore, alerts: Alerts) -> None:
     for i in range(8):
         wrong(guard, 1, source(f"2782000000{i}"))
         right(guard, source(f"2782000000{i}"))
     assert {name for name, *_ in alerts.told} == {"dnis:27115551000", "entrance:dialthrough"}
 
 
-def test_what_a_locked_caller_types_counts_nowhere(guard: GuardStore, alerts: Alerts) -> None:
+def test_pin_typed_during_a_lock_is_not_counted(guard: GuardStore, alerts: Alerts) -> None:
     """Or one caller would lock everybody out, by dialling on."""
     wrong(guard, 100)
     assert [name for name, *_ in alerts.told] == ["number:27825556666"]
     assert right(guard, source("27830000000")) == OPEN
 
 
-def test_a_flood_of_invented_numbers_is_caught_and_leaves_little(
+def test_flood_of_invented_numbers_is_locked_and_leaves_little(
     guard: GuardStore, alerts: Alerts, server: RedisServer
 ) -> None:
     for i in range(1000):
@@ -228,7 +230,7 @@ def test_a_flood_of_invented_numbers_is_caught_and_leaves_little(
     assert max(server.client.ttl(key) for key in left) <= 1300
 
 
-def test_keys_of_a_lock_expire_and_are_bounded(guard: GuardStore, server: RedisServer) -> None:
+def test_keys_of_a_lock_expire_and_are_few(guard: GuardStore, server: RedisServer) -> None:
     wrong(guard, 3, card="c1")
     assert sorted(server.client.scan_iter()) == [
         keys.pin_lock("number:27825556666"),
@@ -241,7 +243,7 @@ def test_keys_of_a_lock_expire_and_are_bounded(guard: GuardStore, server: RedisS
     assert all(0 < server.client.ttl(key) <= 60 + 2 * 600 for key in server.client.scan_iter())
 
 
-def test_an_operator_lifts_a_lock_and_what_led_to_it(
+def test_lift_opens_a_lock_and_deletes_its_tries(
     numbers_only: GuardStore, locks: Locks, clock: Clock, alerts: Alerts
 ) -> None:
     wrong(numbers_only, 3)
@@ -259,14 +261,14 @@ def test_an_operator_lifts_a_lock_and_what_led_to_it(
     assert [seconds for _, seconds, _ in alerts.told] == [60, 120, 60]
 
 
-def test_redis_away_is_no_answer(away: Any, alerts: Alerts) -> None:
+def test_judge_raises_while_redis_is_down(away: Any, alerts: Alerts) -> None:
     guard, locks = GuardStore(away, LIMITS, alerts), Locks(away)
     for ask in (lambda: right(guard), lambda: wrong(guard, 1), locks.list, lambda: locks.lift("all")):
         with pytest.raises(StoreUnavailable):
             ask()
 
 
-def test_the_time_is_redis_own(client: Any, alerts: Alerts) -> None:
+def test_lock_goes_by_the_clock_of_redis(client: Any, alerts: Alerts) -> None:
     guard = GuardStore(client, LIMITS, alerts)
     wrong(guard, 3)
     assert right(guard) == LOCKED
@@ -274,9 +276,7 @@ def test_the_time_is_redis_own(client: Any, alerts: Alerts) -> None:
 
 
 @pytest.mark.parametrize("server", ["alone"], indirect=True)
-def test_a_pin_costs_the_same_whether_it_exists_or_not(
-    guard: GuardStore, cards: CardStore, server: RedisServer
-) -> None:
+def test_pin_costs_the_same_whether_it_exists_or_not(guard: GuardStore, cards: CardStore, server: RedisServer) -> None:
     """Commands, and not time: what differs by microseconds differs by less than the network does."""
     cards.create("acme", {"pin": "482190735", "active": True})
     cards.create("acme", {"pin": "482190736", "active": False})
@@ -317,7 +317,7 @@ def _guess(url: str, barrier: Any, told: Any) -> None:
 
 
 @pytest.mark.parametrize("server", ["alone"], indirect=True)
-def test_of_two_nodes_that_reach_a_threshold_together_one_tells(server: RedisServer) -> None:
+def test_threshold_reached_by_two_nodes_is_told_once(server: RedisServer) -> None:
     spawn = multiprocessing.get_context("spawn")
     barrier, told = spawn.Barrier(2), [spawn.Value("i", 0) for _ in range(2)]
     nodes = [spawn.Process(target=_guess, args=(server.url, barrier, one)) for one in told]

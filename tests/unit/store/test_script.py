@@ -20,12 +20,12 @@ HEAD = re.compile(r"\A-- [A-Z][^\n]*\n(?:-- [^\n]*\n)*?-- KEYS: (?:-- |[^\n]*\n)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_script_says_what_keys_and_argv_are(name: str) -> None:
+def test_script_documents_its_keys_and_argv(name: str) -> None:
     assert HEAD.match(text_of(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_script_is_complete_lua_with_its_includes(name: str, client: Any) -> None:
+def test_script_compiles_with_its_includes(name: str, client: Any) -> None:
     text = text_of(name)
     assert "-- include:" not in text
     found = client.script_load(text)

@@ -45,7 +45,7 @@ def take(callbacks: TimedCalls, now: float) -> TimedCall:
     return pending
 
 
-def test_ringing_fifty_times_at_once_gives_one_callback(connect: Callable[[], Any], callbacks: TimedCalls) -> None:
+def test_schedule_by_50_at_once_makes_one_call(connect: Callable[[], Any], callbacks: TimedCalls) -> None:
     nodes = [TimedCalls(connect(), f"node{i}", "callbacks") for i in range(50)]
     results = at_once([partial(schedule, nodes[i]) for i in range(50)])
     assert sorted(results, key=str) == [None] + ["pending"] * 49
@@ -53,7 +53,7 @@ def test_ringing_fifty_times_at_once_gives_one_callback(connect: Callable[[], An
     assert callbacks.claim_due(EVENING + 4, 30) is None
 
 
-def test_each_callback_is_taken_by_one_node(connect: Callable[[], Any], callbacks: TimedCalls) -> None:
+def test_each_call_is_taken_by_one_node(connect: Callable[[], Any], callbacks: TimedCalls) -> None:
     for i in range(100):
         assert schedule(callbacks, number=str(27820000000 + i)) is None
 
@@ -69,7 +69,7 @@ def test_each_callback_is_taken_by_one_node(connect: Callable[[], Any], callback
     assert sorted(taken) == [str(27820000000 + i) for i in range(100)]
 
 
-def test_a_callback_comes_when_it_is_due_and_not_before(callbacks: TimedCalls) -> None:
+def test_call_is_taken_when_due_and_not_before(callbacks: TimedCalls) -> None:
     assert callbacks.next_due() is None
     schedule(callbacks)
     assert callbacks.next_due() == EVENING + 3
@@ -79,14 +79,14 @@ def test_a_callback_comes_when_it_is_due_and_not_before(callbacks: TimedCalls) -
     assert callbacks.next_due() == EVENING + 33
 
 
-def test_the_earliest_comes_first(callbacks: TimedCalls) -> None:
+def test_earliest_call_is_taken_first(callbacks: TimedCalls) -> None:
     schedule(callbacks, EVENING + 5, "27820000002")
     schedule(callbacks, EVENING, "27820000001")
     assert take(callbacks, EVENING + 60).number == "27820000001"
     assert take(callbacks, EVENING + 60).number == "27820000002"
 
 
-def test_a_dead_nodes_callback_goes_to_another_once(callbacks: TimedCalls, other: TimedCalls) -> None:
+def test_call_of_a_dead_node_goes_to_one_other(callbacks: TimedCalls, other: TimedCalls) -> None:
     schedule(callbacks)
     lost = take(callbacks, EVENING + 3)
     assert other.claim_due(EVENING + 32, 30) is None
@@ -102,7 +102,7 @@ def test_a_dead_nodes_callback_goes_to_another_once(callbacks: TimedCalls, other
     assert not other.done(found, EVENING + 40)
 
 
-def test_retries_are_the_same_callback(callbacks: TimedCalls, other: TimedCalls) -> None:
+def test_retry_is_the_same_call(callbacks: TimedCalls, other: TimedCalls) -> None:
     schedule(callbacks)
     first = take(callbacks, EVENING + 3)
     assert callbacks.retry(first, EVENING + 100)
@@ -114,7 +114,7 @@ def test_retries_are_the_same_callback(callbacks: TimedCalls, other: TimedCalls)
     assert not callbacks.retry(first, EVENING + 200)
 
 
-def test_what_is_given_back_untried_does_not_count_as_tried(callbacks: TimedCalls, other: TimedCalls) -> None:
+def test_call_released_untried_does_not_count_as_an_attempt(callbacks: TimedCalls, other: TimedCalls) -> None:
     schedule(callbacks)
     assert callbacks.release(take(callbacks, EVENING + 3), EVENING + 3)
     # A node that is full does not ask itself again at once.
@@ -122,7 +122,7 @@ def test_what_is_given_back_untried_does_not_count_as_tried(callbacks: TimedCall
     assert take(other, EVENING + 3 + RELEASE_FOR).attempt == 1
 
 
-def test_cool_down(callbacks: TimedCalls) -> None:
+def test_cool_down_refuses_a_number_for_a_while(callbacks: TimedCalls) -> None:
     schedule(callbacks)
     callbacks.done(take(callbacks, EVENING + 3), EVENING + 20)
     assert schedule(callbacks, EVENING + 79) == "cool_down"
@@ -130,14 +130,14 @@ def test_cool_down(callbacks: TimedCalls) -> None:
     assert schedule(callbacks, EVENING + 80) is None
 
 
-def test_a_cool_down_longer_than_a_day_is_remembered(callbacks: TimedCalls, server: RedisServer) -> None:
+def test_cool_down_longer_than_a_day_holds(callbacks: TimedCalls, server: RedisServer) -> None:
     schedule(callbacks, cool_down=200_000)
     callbacks.done(take(callbacks, EVENING + 3), EVENING + 20)
     assert server.client.ttl(keys.timed_past("callbacks", NUMBER)) > 199_000
     assert schedule(callbacks, EVENING + 200_000, cool_down=200_000) == "cool_down"
 
 
-def test_a_days_cap(callbacks: TimedCalls) -> None:
+def test_cap_of_a_day_holds_until_midnight(callbacks: TimedCalls) -> None:
     now = EVENING
     for _ in range(2):
         assert schedule(callbacks, now, per_day=2, cool_down=0) is None
@@ -150,7 +150,7 @@ def test_a_days_cap(callbacks: TimedCalls) -> None:
     assert schedule(callbacks, number="27820009999", per_day=0) == "per_day"
 
 
-def test_nothing_is_left_but_what_the_rules_need(callbacks: TimedCalls, server: RedisServer) -> None:
+def test_done_call_leaves_only_what_the_limits_need(callbacks: TimedCalls, server: RedisServer) -> None:
     schedule(callbacks)
     callbacks.done(take(callbacks, EVENING + 3), EVENING + 20)
     [key] = list(server.client.scan_iter())
@@ -163,7 +163,7 @@ def test_nothing_is_left_but_what_the_rules_need(callbacks: TimedCalls, server: 
     assert 0 < server.client.ttl(key) <= 86400
 
 
-def test_a_callback_outlives_redis_and_its_node() -> None:
+def test_call_survives_redis_and_its_node() -> None:
     server = RedisServer(persistent=True)
     schedule(TimedCalls(redis_client.connect(server.url), "one", "callbacks"))
     server.kill()
@@ -172,7 +172,7 @@ def test_a_callback_outlives_redis_and_its_node() -> None:
     server.close()
 
 
-def test_everything_says_so_when_redis_is_away(away: Any) -> None:
+def test_every_method_raises_while_redis_is_down(away: Any) -> None:
     callbacks = TimedCalls(away, "one", "callbacks")
     pending = TimedCall("id", NUMBER, (CARD, DNIS), 1, "one:1")
     asked: list[Callable[[], object]] = [

@@ -79,7 +79,7 @@ def _enter_at_each_trial(url: str, name: str, barrier: Any, passed: Any) -> None
 
 
 @pytest.mark.parametrize("server", ["alone"], indirect=True)
-def test_of_two_calls_at_the_same_instant_one_passes_at_every_trial(server: RedisServer) -> None:
+def test_enter_at_the_same_instant_lets_one_in(server: RedisServer) -> None:
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(2)
     passed = [spawn.Array("i", TRIALS, lock=False) for _ in range(2)]
@@ -96,12 +96,12 @@ def test_of_two_calls_at_the_same_instant_one_passes_at_every_trial(server: Redi
     assert 0 < sum(passed[0]) < TRIALS
 
 
-def test_a_limit_of_none_lets_nobody_in(usage: UsageStore, server: RedisServer) -> None:
+def test_enter_with_a_limit_of_0_refuses(usage: UsageStore, server: RedisServer) -> None:
     assert not usage.enter(HOLDER, 0, "a")
     assert everything(server) == "[]"
 
 
-def test_a_call_counts_once_and_is_given_back(usage: UsageStore, other: UsageStore) -> None:
+def test_call_counts_once_until_it_leaves(usage: UsageStore, other: UsageStore) -> None:
     assert usage.enter(HOLDER, 2, "a")
     assert usage.enter(HOLDER, 2, "a")
     assert other.enter(HOLDER, 2, "b")
@@ -113,7 +113,7 @@ def test_a_call_counts_once_and_is_given_back(usage: UsageStore, other: UsageSto
     assert not usage.enter(HOLDER, 2, "a")
 
 
-def test_a_dead_nodes_calls_are_given_back(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+def test_calls_of_a_dead_node_stop_counting(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
     assert usage.enter(HOLDER, 1, "a")
     clock.at += 29
     assert not other.enter(HOLDER, 1, "b")
@@ -121,7 +121,7 @@ def test_a_dead_nodes_calls_are_given_back(usage: UsageStore, other: UsageStore,
     assert other.enter(HOLDER, 1, "b")
 
 
-def test_a_live_nodes_calls_are_not(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+def test_calls_of_a_live_node_keep_counting(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
     assert usage.enter(HOLDER, 1, "a")
     for _ in range(5):
         clock.at += 10
@@ -129,16 +129,14 @@ def test_a_live_nodes_calls_are_not(usage: UsageStore, other: UsageStore, clock:
         assert not other.enter(HOLDER, 1, "b")
 
 
-def test_a_call_that_is_up_counts_again_after_redis_came_back_empty(
-    usage: UsageStore, other: UsageStore, server: RedisServer
-) -> None:
+def test_call_counts_again_after_redis_lost_its_data(usage: UsageStore, other: UsageStore, server: RedisServer) -> None:
     assert usage.enter(HOLDER, 1, "a")
     server.client.flushall()
     usage.leases.renew()
     assert not other.enter(HOLDER, 1, "b")
 
 
-def test_a_call_that_ends_while_it_is_renewed_is_given_back(
+def test_call_that_ends_during_a_renewal_stops_counting(
     usage: UsageStore, other: UsageStore, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert usage.enter(HOLDER, 1, "a")
@@ -154,7 +152,7 @@ def test_a_call_that_ends_while_it_is_renewed_is_given_back(
     assert other.enter(HOLDER, 1, "b")
 
 
-def test_the_heartbeat_renews_until_it_stops(client: Any, connect: Callable[[], Any]) -> None:
+def test_heartbeat_renews_until_it_stops(client: Any, connect: Callable[[], Any]) -> None:
     usage, other = UsageStore(client, "one", lease=1.0), UsageStore(connect(), "two", lease=1.0)
     # Connecting to a cluster holds up this process, whose sockets are not gevent's, and the heartbeat with it.
     assert other.enter("another", 1, "b")
@@ -168,7 +166,7 @@ def test_the_heartbeat_renews_until_it_stops(client: Any, connect: Callable[[], 
 
 
 @pytest.mark.parametrize("server", ["alone"], indirect=True)
-def test_a_killed_process_loses_its_calls_and_only_those(server: RedisServer, client: Any) -> None:
+def test_killed_process_loses_its_calls_and_no_others(server: RedisServer, client: Any) -> None:
     program = f"""
 import gevent.monkey; gevent.monkey.patch_all()
 import gevent
@@ -194,7 +192,7 @@ gevent.sleep(60)
     assert not mine.enter(HOLDER, 2, "one too many")
 
 
-def test_leases_go_by_redis_own_clock(client: Any, server: RedisServer) -> None:
+def test_leases_go_by_the_clock_of_redis(client: Any, server: RedisServer) -> None:
     UsageStore(client, "one", lease=30).enter(HOLDER, 1, "a")
     [(_call, ends)] = server.client.zrange(keys.concurrent(HOLDER), 0, -1, withscores=True)
     assert abs(ends - time.time() - 30) < 1
@@ -246,7 +244,7 @@ def taken(server: RedisServer, field: str, key: str = KEY) -> float:
     return sum(float(value) for name, value in sums.items() if name.startswith(field))
 
 
-def test_in_any_hour_no_more_than_the_limit(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+def test_calls_in_any_hour_stay_within_the_limit(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
     two = Limits(calls_per_hour=2)
     assert begins(usage, charge("a", two)) is None
     clock.at += 1800
@@ -259,7 +257,7 @@ def test_in_any_hour_no_more_than_the_limit(usage: UsageStore, other: UsageStore
     assert begins(usage, charge("d", two)) == CALLS_PER_HOUR
 
 
-def test_a_days_calls_end_at_midnight(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+def test_calls_of_a_day_end_at_midnight(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
     one = Limits(calls_per_day=1)
     assert begins(usage, charge("a", one)) is None
     clock.at += 3599
@@ -269,16 +267,14 @@ def test_a_days_calls_end_at_midnight(usage: UsageStore, other: UsageStore, cloc
     assert begins(usage, charge("c", one)) == CALLS_PER_DAY
 
 
-def test_the_same_call_counts_once(usage: UsageStore) -> None:
+def test_begin_of_the_same_call_counts_once(usage: UsageStore) -> None:
     one = Limits(calls_per_hour=1, calls_per_day=1)
     assert begins(usage, charge("a", one)) is None
     assert begins(usage, charge("a", one)) is None
     assert begins(usage, charge("b", one)) == CALLS_PER_HOUR
 
 
-def test_two_legs_are_one_call_of_their_account_and_two_to_their_country(
-    usage: UsageStore, server: RedisServer
-) -> None:
+def test_two_legs_are_one_call_of_their_account(usage: UsageStore, server: RedisServer) -> None:
     cuba = read_destination("country:CU")
     level = Level("account:acme", Limits(calls_per_day=9, destinations={cuba: Limits(calls_per_day=9)}))
     legs = Charge("a", [level], CUBA, aleg=True), Charge("a", [level], CUBA, owner=False)
@@ -287,7 +283,7 @@ def test_two_legs_are_one_call_of_their_account_and_two_to_their_country(
     assert taken(server, "n", "account:acme/country:CU") == 2
 
 
-def test_a_call_that_one_limit_refuses_counts_against_none(usage: UsageStore, server: RedisServer) -> None:
+def test_call_refused_by_one_limit_counts_against_none(usage: UsageStore, server: RedisServer) -> None:
     levels = Level(KEY, Limits(calls_per_hour=2, minutes_per_day=5)), Level("account:acme", Limits(calls_per_hour=1))
     assert begins(usage, of("a", *levels)) is None
     for i in range(5):
@@ -298,7 +294,7 @@ def test_a_call_that_one_limit_refuses_counts_against_none(usage: UsageStore, se
     assert begins(usage, of("d", levels[0])) == CALLS_PER_HOUR
 
 
-def test_what_has_no_bound_asks_nobody(away: Any) -> None:
+def test_call_without_bounds_asks_no_redis(away: Any) -> None:
     usage = UsageStore(away, "one")
     free = of("a", Level(KEY, Limits()), Level("account:acme", Limits(longest_call=60)))
     assert begins(usage, free) is None
@@ -309,7 +305,7 @@ def test_what_has_no_bound_asks_nobody(away: Any) -> None:
     usage.settle()
 
 
-def test_one_round_trip_however_many_bounds(usage: UsageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_begin_takes_one_round_trip_for_all_bounds(usage: UsageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     every = Limits(calls_per_hour=9, calls_per_day=9, minutes_per_hour=9, minutes_per_day=9)
     levels = [Level(name, every) for name in ("system", "account:acme", KEY)]
     assert begins(usage, of("warm", *levels)) is None
@@ -329,7 +325,7 @@ def test_one_round_trip_however_many_bounds(usage: UsageStore, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("named", ["country:CU", "class:international", "prefix:+537", "high_risk"])
-def test_a_destinations_limit_is_its_own(usage: UsageStore, named: str) -> None:
+def test_limit_of_a_destination_is_its_own(usage: UsageStore, named: str) -> None:
     one = Limits(calls_per_day=2, destinations={read_destination(named): Limits(calls_per_day=1)})
     assert begins(usage, charge("a", one, CUBA)) is None
     assert begins(usage, charge("b", one, CUBA)) == CALLS_PER_DAY
@@ -338,7 +334,7 @@ def test_a_destinations_limit_is_its_own(usage: UsageStore, named: str) -> None:
     assert begins(usage, charge("c", one, HOME)) == CALLS_PER_DAY
 
 
-def test_who_named_a_destination_named_no_other(usage: UsageStore) -> None:
+def test_limit_of_a_destination_binds_no_other(usage: UsageStore) -> None:
     none = Limits(destinations={read_destination("country:CU"): Limits(calls_per_day=0)})
     assert begins(usage, charge("a", none, LONDON)) is None
     assert begins(usage, charge("b", none, CUBA)) == CALLS_PER_DAY
@@ -347,7 +343,7 @@ def test_who_named_a_destination_named_no_other(usage: UsageStore) -> None:
 # Minutes ---------------------------------------------------------------------------------------------
 
 
-def test_a_days_minutes_are_counted_over_nodes_and_end_at_midnight(
+def test_minutes_of_a_day_are_counted_over_nodes(
     usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer
 ) -> None:
     two = Limits(minutes_per_day=2)
@@ -366,7 +362,7 @@ def test_a_days_minutes_are_counted_over_nodes_and_end_at_midnight(
     assert begins(usage, charge("c", two)) is None
 
 
-def test_an_hours_minutes_come_back_after_an_hour(usage: UsageStore, clock: Clock) -> None:
+def test_minutes_of_an_hour_are_free_after_an_hour(usage: UsageStore, clock: Clock) -> None:
     one = Limits(minutes_per_hour=1)
     first = charge("a", one)
     assert begins(usage, first) is None
@@ -378,9 +374,7 @@ def test_an_hours_minutes_come_back_after_an_hour(usage: UsageStore, clock: Cloc
     assert begins(usage, charge("b", one)) is None
 
 
-def test_what_was_paid_long_before_the_answer_is_paid_anew(
-    usage: UsageStore, clock: Clock, server: RedisServer
-) -> None:
+def test_payment_long_before_the_answer_is_renewed(usage: UsageStore, clock: Clock, server: RedisServer) -> None:
     one = charge("a", Limits(minutes_per_hour=2))
     assert begins(usage, one) is None
     clock.at += 400
@@ -392,7 +386,7 @@ def test_what_was_paid_long_before_the_answer_is_paid_anew(
     assert one.cut is None
 
 
-def test_a_call_that_nobody_answers_gives_its_seconds_back(usage: UsageStore, server: RedisServer) -> None:
+def test_unanswered_call_returns_its_seconds(usage: UsageStore, server: RedisServer) -> None:
     one = charge("a", Limits(minutes_per_day=5, minutes_per_hour=5))
     assert begins(usage, one) is None
     assert (taken(server, "d"), taken(server, "m")) == (AHEAD, AHEAD)
@@ -402,7 +396,7 @@ def test_a_call_that_nobody_answers_gives_its_seconds_back(usage: UsageStore, se
     assert usage._charges == set()
 
 
-def test_the_record_says_how_long_they_talked(usage: UsageStore, server: RedisServer) -> None:
+def test_talk_is_counted_as_the_record_has_it(usage: UsageStore, server: RedisServer) -> None:
     one = charge("a", Limits(minutes_per_day=5))
     assert begins(usage, one) is None
     # Its answer is learnt at its end: the socket was lost.
@@ -414,7 +408,7 @@ def test_the_record_says_how_long_they_talked(usage: UsageStore, server: RedisSe
     assert taken(server, "d") == pytest.approx(42.5)
 
 
-def test_fifty_calls_do_not_each_talk_the_same_last_minute(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+def test_fifty_calls_share_the_last_minute(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
     one = Limits(minutes_per_day=1)
     calls = [charge(f"c{i}", one) for i in range(50)]
     up = [call for i, call in enumerate(calls) if (usage, other)[i % 2].begin(call) is None]
@@ -433,7 +427,7 @@ def test_fifty_calls_do_not_each_talk_the_same_last_minute(usage: UsageStore, ot
     assert sum(call.spent(clock.at) for call in up) == pytest.approx(60)
 
 
-def test_a_call_that_may_talk_is_not_cut(usage: UsageStore, clock: Clock) -> None:
+def test_call_that_is_paid_for_is_not_cut(usage: UsageStore, clock: Clock) -> None:
     one = charge("a", Limits(minutes_per_day=5, minutes_per_hour=3))
     assert begins(usage, one) is None
     one.talk()
@@ -451,7 +445,7 @@ def test_a_call_that_may_talk_is_not_cut(usage: UsageStore, clock: Clock) -> Non
     assert one.cut.what == MINUTES_PER_HOUR
 
 
-def test_a_call_is_cut_when_its_money_ends_and_not_a_beat_later(client: Any) -> None:
+def test_call_is_cut_the_moment_its_limit_ends(client: Any) -> None:
     cut: list[Charge] = []
     usage = UsageStore(client, "one", on_cut=cut.append)
     long = charge("b", Limits(minutes_per_day=1))
@@ -471,14 +465,14 @@ def test_a_call_is_cut_when_its_money_ends_and_not_a_beat_later(client: Any) -> 
     assert "minutes_per_day" in str(long.cut)
 
 
-def test_a_call_may_last_as_the_least_of_all_limits_lets_it() -> None:
+def test_longest_call_is_the_least_of_all_limits() -> None:
     cuba = {read_destination("country:CU"): Limits(longest_call=30)}
     levels = Level(KEY, Limits(longest_call=90)), Level("account:acme", Limits(longest_call=300, destinations=cuba))
     assert of("a", *levels).longest == 90
     assert of("a", *levels, number=CUBA).longest == 30
 
 
-def test_what_a_killed_node_let_talk_is_counted(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
+def test_talk_of_a_killed_node_is_counted(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
     """Its last heartbeat has paid for more than was talked by then."""
     two = Limits(minutes_per_day=2)
     lost = charge("a", two)
@@ -493,7 +487,7 @@ def test_what_a_killed_node_let_talk_is_counted(usage: UsageStore, other: UsageS
     assert rest.paid() == pytest.approx(120 - 100 - AHEAD)
 
 
-def test_a_call_of_a_node_that_died_is_paid_for_and_counted_once(
+def test_adopted_call_is_paid_for_and_counted_once(
     usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer
 ) -> None:
     two = Limits(minutes_per_day=2, calls_per_day=1)
@@ -519,7 +513,7 @@ def test_a_call_of_a_node_that_died_is_paid_for_and_counted_once(
     assert taken(server, "d") == pytest.approx(15 + 20)
 
 
-def test_a_call_that_is_adopted_while_redis_is_away_talks_on(away: Any, clock: Clock) -> None:
+def test_call_adopted_while_redis_is_down_talks_on(away: Any, clock: Clock) -> None:
     usage = UsageStore(away, "one", clock=clock)
     heir = charge("a", Limits(minutes_per_day=1))
     usage.adopt(heir)
@@ -529,7 +523,7 @@ def test_a_call_that_is_adopted_while_redis_is_away_talks_on(away: Any, clock: C
     assert heir.cut is None
 
 
-def test_what_is_kept_of_a_charge_makes_the_same_one() -> None:
+def test_stored_charge_makes_the_same_charge() -> None:
     cuba = {read_destination("country:CU"): Limits(calls_per_day=1)}
     levels = [Level("system"), Level("account:acme", Limits(minutes_per_day=1, destinations=cuba))]
     usage = UsageStore(None, "one")
@@ -560,7 +554,9 @@ STEPS = st.lists(
 @pytest.mark.parametrize("server", ["alone"], indirect=True)
 @given(steps=STEPS)
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_sequence_talks_more_than_its_limit(server: RedisServer, client: Any, steps: list[tuple[str, Any]]) -> None:
+def test_any_sequence_of_calls_stays_within_its_limit(
+    server: RedisServer, client: Any, steps: list[tuple[str, Any]]
+) -> None:
     server.client.flushall()
     clock = Clock(EVENING - 20 * 3600)
     nodes = [UsageStore(client, name, clock=clock) for name in ("one", "two")]
@@ -657,7 +653,7 @@ def level(name: str = "account:acme", **thresholds: Any) -> Level:
     return Level(name, None, Breaker(Limits(**thresholds), high_risk, end_calls))
 
 
-def test_a_breaker_trips_once_over_all_nodes_and_stays_tripped(told: Told, clock: Clock) -> None:
+def test_breaker_trips_once_over_all_nodes_and_stays_so(told: Told, clock: Clock) -> None:
     one, two = told.nodes
     acme = level(calls_per_hour=2)
     assert begins(one, of("a", acme)) is None
@@ -678,7 +674,7 @@ def test_a_breaker_trips_once_over_all_nodes_and_stays_tripped(told: Told, clock
     assert len(told.alerts) == 1
 
 
-def test_a_reset_counts_from_nothing_and_says_who(told: Told, client: Any) -> None:
+def test_reset_counts_from_zero_and_logs_who(told: Told, client: Any) -> None:
     one, two = told.nodes
     acme = level(calls_per_hour=1, high_risk=1)
     assert begins(one, of("a", acme)) is None
@@ -699,7 +695,7 @@ def test_a_reset_counts_from_nothing_and_says_who(told: Told, client: Any) -> No
     ]
 
 
-def test_high_risk_calls_trip_it_and_others_do_not(told: Told) -> None:
+def test_high_risk_calls_alone_trip_their_breaker(told: Told) -> None:
     acme = level(high_risk=1)
     one = told.nodes[0]
     for i in range(3):
@@ -709,7 +705,7 @@ def test_high_risk_calls_trip_it_and_others_do_not(told: Told) -> None:
     assert begins(one, of("d", acme, number=HOME)) == "breaker"
 
 
-def test_a_destinations_breaker_is_for_that_destination(told: Told) -> None:
+def test_breaker_of_a_destination_refuses_no_other(told: Told) -> None:
     system = level("system", destinations={read_destination("country:CU"): Limits(calls_per_hour=0)})
     one = told.nodes[0]
     assert begins(one, of("a", system, number=CUBA)) == "breaker"
@@ -720,7 +716,7 @@ def test_a_destinations_breaker_is_for_that_destination(told: Told) -> None:
 
 
 @pytest.mark.parametrize("end_calls", [False, True])
-def test_minutes_trip_it_while_calls_are_up(told: Told, clock: Clock, end_calls: bool) -> None:
+def test_breaker_trips_by_minutes_while_calls_are_up(told: Told, clock: Clock, end_calls: bool) -> None:
     acme = level(minutes_per_hour=1, end_calls=end_calls)
     one, two = told.nodes
     calls = [of("a", acme), of("b", acme)]
@@ -743,7 +739,7 @@ def test_minutes_trip_it_while_calls_are_up(told: Told, clock: Clock, end_calls:
     assert begins(one, of("c", acme)) == "breaker"
 
 
-def test_a_trip_that_redis_lost_is_put_back(told: Told, server: RedisServer) -> None:
+def test_trip_that_redis_lost_is_written_again(told: Told, server: RedisServer) -> None:
     one, two = told.breakers
     assert one.trip("system", "by hand", by="jo@desk")
     two.refresh()
@@ -756,7 +752,7 @@ def test_a_trip_that_redis_lost_is_put_back(told: Told, server: RedisServer) -> 
 
 
 @pytest.mark.parametrize("server", ["alone"], indirect=True)
-def test_a_trip_survives_a_restart_of_redis_and_of_all_nodes(server: RedisServer) -> None:
+def test_trip_survives_a_restart_of_redis_and_all_nodes(server: RedisServer) -> None:
     persistent = RedisServer(persistent=True)
     Breakers(redis_client.connect(persistent.url), "one").trip("account:acme", "by hand")
     persistent.kill()
@@ -767,7 +763,7 @@ def test_a_trip_survives_a_restart_of_redis_and_of_all_nodes(server: RedisServer
     persistent.close()
 
 
-def test_a_look_counts_nothing_and_trips_nothing(told: Told, server: RedisServer) -> None:
+def test_check_counts_nothing_and_trips_nothing(told: Told, server: RedisServer) -> None:
     one = told.nodes[0]
     acme = level(calls_per_hour=0)
     assert one.check(of("a", acme)) is not None
@@ -775,13 +771,13 @@ def test_a_look_counts_nothing_and_trips_nothing(told: Told, server: RedisServer
     assert (told.alerts, everything(server)) == ([], "[]")
 
 
-def test_a_breaker_that_cant_be_read_lets_nobody_dial(away: Any) -> None:
+def test_breakers_never_read_refuse_all_calls(away: Any) -> None:
     usage = UsageStore(away, "one", breakers=Breakers(away, "one"))
     with pytest.raises(StoreUnavailable):
         usage.begin(of("a", Level("account:acme")))
 
 
-def test_a_node_that_knows_its_breakers_dials_what_has_no_limits_while_redis_is_away() -> None:
+def test_breakers_once_read_hold_while_redis_is_down() -> None:
     server = RedisServer()
     client = redis_client.connect(server.url)
     usage = UsageStore(client, "one", breakers=(breakers := Breakers(client, "one")))
@@ -794,7 +790,7 @@ def test_a_node_that_knows_its_breakers_dials_what_has_no_limits_while_redis_is_
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", b"nonsense"])
-def test_an_unreadable_trip_is_a_trip(told: Told, server: RedisServer, raw: bytes) -> None:
+def test_unreadable_trip_counts_as_tripped(told: Told, server: RedisServer, raw: bytes) -> None:
     server.client.hset(keys.TRIPPED, "account:acme", raw)
     assert begins(told.nodes[0], of("a", Level("account:acme"))) == "breaker"
 
@@ -818,7 +814,7 @@ def test_limits_fail_closed(away: Any, limits: Limits) -> None:
             ask()
 
 
-def test_a_call_that_is_up_talks_on_for_what_was_left_and_is_counted_when_redis_is_back(clock: Clock) -> None:
+def test_call_talks_on_for_what_was_left_without_redis(clock: Clock) -> None:
     server = RedisServer(persistent=True)
     usage = UsageStore(redis_client.connect(server.url), "one", clock=clock)
     assert usage.enter(HOLDER, 1, "a")
@@ -848,7 +844,7 @@ def test_a_call_that_is_up_talks_on_for_what_was_left_and_is_counted_when_redis_
     server.close()
 
 
-def test_a_settlement_that_redis_was_away_for_is_made_up_for() -> None:
+def test_settlement_missed_while_redis_was_down_is_made_up() -> None:
     server = RedisServer(persistent=True)
     usage = UsageStore(redis_client.connect(server.url), "one")
     one = charge("a", Limits(minutes_per_day=10))
@@ -891,7 +887,7 @@ def test_greenlets_go_on_whatever_is_raised(client: Any, monkeypatch: pytest.Mon
     usage.stop()
 
 
-def test_a_breaker_trips_here_though_redis_cannot_be_told(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_breaker_trips_here_even_if_redis_cannot_be_told(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_arguments: object, **_named: object) -> None:
         raise StoreUnavailable("redis: down")
 
