@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from html.parser import HTMLParser
+from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,21 +15,21 @@ from sphinx.util import logging
 _log = logging.getLogger(__name__)
 
 
-class _Page(HTMLParser):
+_ATTRIBUTE = re.compile(r'<[^>]*?\s(id|href|src)="([^"]*)"(?:[^>]*?\s(id|href|src)="([^"]*)")?')
+
+
+class _Page:
     """A page's links and the anchors in it."""
 
     def __init__(self, text: str) -> None:
-        super().__init__()
         self.links: list[str] = []
         self.anchors: set[str] = set()
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        for name, value in attributes:
-            if name == "id" and value:
-                self.anchors.add(value)
-            elif name in ("href", "src") and value:
-                self.links.append(value)
+        for match in _ATTRIBUTE.finditer(text):
+            for name, value in (match.group(1, 2), match.group(3, 4)):
+                if name == "id":
+                    self.anchors.add(unescape(value))
+                elif name and value:
+                    self.links.append(unescape(value))
 
 
 def broken_links(site: Path) -> list[str]:

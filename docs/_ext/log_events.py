@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ast
 import csv
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from docutils import nodes
 from docutils.nodes import make_id
-from repository import ROOT, uses
+from repository import ROOT, tree, uses
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -52,9 +53,9 @@ def in_code() -> dict[str, Event]:
     """Each event that the package logs, with its levels and fields."""
     events: dict[str, Event] = {}
     for path in sorted((ROOT / "esl_apps").rglob("*.py")):
-        if "sandbox" in path.parts:
+        if "sandbox" in path.parts or not re.search(r"\blog\.|\bsay\(", path.read_text(encoding="utf-8")):
             continue
-        for call in ast.walk(ast.parse(path.read_text())):
+        for call in ast.walk(tree(path)):
             if not isinstance(call, ast.Call) or not call.args:
                 continue
             function = call.func
@@ -90,14 +91,8 @@ def renamed() -> dict[str, str]:
     return {row["old"]: row["new"] for row in _rows("log_events_renamed.csv")}
 
 
-@cache
-def _every_string() -> set[str]:
-    return {
-        node.value
-        for path in (ROOT / "esl_apps").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+def _is_in_code(name: str) -> bool:
+    return any(f'"{name}"' in path.read_text(encoding="utf-8") for path in (ROOT / "esl_apps").rglob("*.py"))
 
 
 @cache
@@ -109,7 +104,7 @@ def described() -> dict[str, tuple[Event, str]]:
         name = renamed().get(row["event"], row["event"])
         if name in events:
             event = events[name]
-        elif row["level"] and name in _every_string():  # its name is passed in a variable
+        elif row["level"] and _is_in_code(name):  # its name is passed in a variable
             event = Event({row["level"]}, set(row["fields"].split()))
         else:
             _log.warning("reference/log_events.csv: the code logs no event %r", name)
