@@ -117,8 +117,8 @@ def whom_to_call(caller: str | None, policy: AppPolicy) -> tuple[Number, Card] |
     account = cards.account(card.account_id)
     if account is None:
         return "the card's account is not known"
-    if what := denied(number, account.call_restriction, account.users.get(card.user_id or "", {})):
-        return f"class {what} is denied"
+    if klass := denied(number, account.call_restriction, account.users.get(card.user_id or "", {})):
+        return f"class {klass} is denied"
     if not policy.settings.endpoints.reaches(number):
         return "dial.external is empty"
     return number, card

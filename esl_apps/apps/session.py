@@ -206,8 +206,8 @@ class Session:
         if number.is_emergency:
             if not self.rules.emergency:
                 self.refuse(number, "an emergency number", "emergency_refused")
-        elif what := denied(number, *levels):
-            self.refuse(number, f"class {what} is denied")
+        elif klass := denied(number, *levels):
+            self.refuse(number, f"class {klass} is denied")
         elif not self.settings.endpoints.reaches(number):
             self.refuse(number, "dial.external is empty")
 

@@ -82,9 +82,9 @@ class Published:
 
     def __init__(self, form: str, source: type[CallFields], order: Sequence[str]) -> None:
         hints = get_type_hints(source, include_extras=True)
-        found = {key: name for name, hint in hints.items() if (key := _key(hint, form)) is not None}
+        declared_as = {key: name for name, hint in hints.items() if (key := _key(hint, form)) is not None}
         self.fields: Mapping[str, str] = {
-            key: found[key] for key in (*order, *(key for key in found if key not in order))
+            key: declared_as[key] for key in (*order, *(key for key in declared_as if key not in order))
         }
         self._keys = tuple(self.fields)
         self._values = attrgetter(*self.fields.values())

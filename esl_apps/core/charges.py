@@ -131,10 +131,10 @@ class Charge:
         self.whole = whole
         self.adopted = False
         """Taken over from a process that died: counted there, and paid for here from now on."""
-        found = list(bounds(levels, number, call_ref, aleg=aleg, owner=owner))
-        lengths = [bound.limits.longest_call for bound in found]
+        leg_bounds = list(bounds(levels, number, call_ref, aleg=aleg, owner=owner))
+        lengths = [bound.limits.longest_call for bound in leg_bounds]
         self.longest: float | None = min((length for length in lengths if length is not None), default=None)
-        self.tickets = [Ticket(bound) for bound in found if bound.limits.counts]
+        self.tickets = [Ticket(bound) for bound in leg_bounds if bound.limits.counts]
         self.cut: Refusal | None = None
         """Why the leg is being ended; None: it may go on."""
         self.outlives = False
@@ -208,8 +208,8 @@ class Charge:
         return least if least is not None and _may(least, away) - self.spent(now) < 0.05 else None
 
     def _least(self, away: bool) -> Ticket | None:
-        ahead = [one for one in self.tickets if one.ahead and one.timed]
-        return min(ahead, key=lambda one: _may(one, away), default=None)
+        prepaid = [ticket for ticket in self.tickets if ticket.ahead and ticket.timed]
+        return min(prepaid, key=lambda ticket: _may(ticket, away), default=None)
 
 
 def _may(ticket: Ticket, away: bool) -> float:

@@ -66,8 +66,8 @@ def is_attested(call: Call, trusted: Callable[[str], bool], header: str, level: 
     """
     if not trusted(address_of(call)):
         return False
-    kept = _KEPT.get(header.lower())
-    said = call.variable(kept) if kept else call.sip_header(header)
+    variable = _KEPT.get(header.lower())
+    said = call.variable(variable) if variable else call.sip_header(header)
     if said is None or not passed(said, level):
         return False
     # A verdict next to an address is about that address, so it must be the caller's.
@@ -79,8 +79,8 @@ def user_of(header: str) -> str:
     """Return the user part, without its parameters, of ``"N" <sip:+27…;verstat=…@host>`` or ``<tel:+27…>``, or of
     ``+27…;verstat=…``, which is all that FreeSWITCH keeps of P-Asserted-Identity."""
     address = _address(header)
-    found = _ADDRESS.match(address)
-    return found[1] if found else plain_user(address)
+    match = _ADDRESS.match(address)
+    return match[1] if match else plain_user(address)
 
 
 def plain_user(user: str) -> str:
@@ -90,8 +90,8 @@ def plain_user(user: str) -> str:
 
 def is_calling_party(remote_party_id: str) -> bool:
     """Return whether a Remote-Party-ID is about the caller. ``party=called`` isn't."""
-    found = _PARTY.search(_QUOTED.sub("", remote_party_id))
-    return found is None or found[1].lower() == "calling"
+    match = _PARTY.search(_QUOTED.sub("", remote_party_id))
+    return match is None or match[1].lower() == "calling"
 
 
 def names_somebody(header: str) -> bool:
@@ -107,8 +107,8 @@ def passed(header: str, level: str) -> bool:
     (``TN-Validation-Passed``) always is: the verifier has decided.
     """
     bare = _QUOTED.sub("", header).strip()
-    found = _VERSTAT.search(bare)
-    verdict = _PASSED.fullmatch(found[1] if found else bare.removeprefix("verstat="))
+    match = _VERSTAT.search(bare)
+    verdict = _PASSED.fullmatch(match[1] if match else bare.removeprefix("verstat="))
     return verdict is not None and (verdict[1] is None or verdict[1].upper() <= level)
 
 

@@ -200,11 +200,11 @@ class NumberPlan:
             return SATELLITE, False
         if country in _GLOBAL_CODES:
             return _GLOBAL_CODES[country], True
-        found = phonenumbers.number_type(parsed)
-        if found == PhoneNumberType.UNKNOWN:
+        number_type = phonenumbers.number_type(parsed)
+        if number_type == PhoneNumberType.UNKNOWN:
             # Not a valid number: ``is_valid_number`` asks the same.
             return UNKNOWN, False
-        kind = _TYPES.get(found, UNKNOWN)
+        kind = _TYPES.get(number_type, UNKNOWN)
         # The region is not enough: North American freephone numbers all have the region US.
         abroad = region != self.region and not phonenumbers.is_valid_number_for_region(parsed, self.region)
         if kind in _CLASS_BEFORE_COUNTRY:
@@ -233,9 +233,9 @@ def of_region(prefix: str, region: str) -> bool:
         return False
     rest = prefix.removeprefix(f"+{code}")
     leading = {
-        one: metadata.leading_digits
-        for one in phonenumbers.region_codes_for_country_code(code)
-        if (metadata := phonenumbers.PhoneMetadata.metadata_for_region(one)) is not None and metadata.leading_digits
+        other: metadata.leading_digits
+        for other in phonenumbers.region_codes_for_country_code(code)
+        if (metadata := phonenumbers.PhoneMetadata.metadata_for_region(other)) is not None and metadata.leading_digits
     }
     if region in leading:
         return re.match(leading[region], rest) is not None

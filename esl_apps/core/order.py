@@ -130,8 +130,8 @@ class IntegratorRules:
             faults.append(Fault(field, "restricted", "an emergency number is not dialled from here"))
         elif not (self._outside or number.is_extension or number.is_emergency):
             faults.append(Fault(field, "restricted", "only extensions are dialled from here: dial.external is empty"))
-        elif what := denied(number, self._restriction):
-            faults.append(Fault(field, "restricted", f"numbers of class {what} are not dialled from here"))
+        elif klass := denied(number, self._restriction):
+            faults.append(Fault(field, "restricted", f"numbers of class {klass} are not dialled from here"))
         return number
 
     def _outbound(self, value: object, faults: list[Fault], *, peek: bool) -> Number | None:
