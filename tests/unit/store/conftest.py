@@ -1,4 +1,4 @@
-"""A Redis alone and a Redis Cluster: whatever is stored must behave alike on both."""
+"""A single Redis and a Redis Cluster: the stores must behave alike on both."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ACCOUNTS = {
 
 
 class ClusterServer(RedisServer):
-    """A Redis Cluster of one node: it refuses what reaches over slots, as one of many does."""
+    """A Redis Cluster of one node: it refuses commands over several slots, as larger ones do."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -89,7 +89,7 @@ def cluster() -> Iterator[RedisServer]:
 def server(request: pytest.FixtureRequest) -> RedisServer:
     found: RedisServer = request.getfixturevalue(request.param)
     found.client.flushall()
-    # Scripts are lost when Redis restarts or fails over: every test begins so.
+    # Redis loses scripts when it restarts or fails over, so every test begins without any.
     found.client.script_flush()
     return found
 
@@ -112,7 +112,7 @@ def cards(client: Any) -> CardStore:
 
 @pytest.fixture
 def away() -> Any:
-    """A client whose Redis is not there."""
+    """A client whose Redis is down."""
     return redis_client.connect(f"redis://127.0.0.1:{free_port()}/0")
 
 
@@ -133,7 +133,7 @@ def everything(server: RedisServer) -> str:
 
 
 def commands(server: RedisServer, ask: Callable[[], object]) -> int:
-    """How many commands Redis was sent."""
+    """The number of commands that Redis was sent."""
     client: Any = redispy.Redis(port=server.port)
     before: int = client.info("stats")["total_commands_processed"]
     ask()

@@ -1,4 +1,4 @@
-"""A breaker's poller, and what it makes of a breaker that is gone. What trips one is in ``test_usage.py``."""
+"""The poller of breakers, and breakers that Redis lost. ``test_usage.py`` tests what trips one."""
 
 from __future__ import annotations
 

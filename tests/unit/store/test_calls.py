@@ -1,4 +1,4 @@
-"""What the nodes keep of calls in Redis: the newest state wins, and a claim is one's own."""
+"""Calls in Redis: the newest state wins, and a dead process's call is taken over once."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_calls_older_than_a_day_are_removed(store: Store) -> None:
 
 
 class SlowClient:
-    """Redis's answers come late: in the order in which they were asked for, or not."""
+    """A client whose answers are late, and may overtake each other."""
 
     def __init__(self) -> None:
         self.delays = [0.05, 0.0]
@@ -205,7 +205,7 @@ def test_health_follows_redis() -> None:
 
 
 def test_call_of_a_process_that_is_no_member_waits(redis: RedisServer) -> None:
-    """Nobody would look for it when that process dies."""
+    """When the process dies, others look only for the calls of members."""
     client = redis_client.connect(redis.url)
     client.flushall()
     known = [False, True]
@@ -224,7 +224,7 @@ def test_call_of_a_process_that_is_no_member_waits(redis: RedisServer) -> None:
 
 
 def test_cluster_nodes_are_looked_for_by_one_greenlet(monkeypatch: pytest.MonkeyPatch, cluster_url: str) -> None:
-    """redis-py's client reads and changes one table in all of them; the reader's is "changed size during iteration"."""
+    """In redis-py, greenlets change a table that others read: "dictionary changed size during iteration"."""
     inside: list[int] = []
     runs: list[int] = []
 
@@ -259,7 +259,7 @@ def test_cluster_nodes_are_looked_for_by_one_greenlet(monkeypatch: pytest.Monkey
     monkeypatch.setattr(redis.cluster.NodesManager, "initialize", initialize)
     nodes = redis_client.connect(cluster_url).nodes_manager
     assert all_at_once() == {""}
-    # Some may have come when it was over.
+    # Some may have called after it was over.
     assert set(runs) == {1}
     assert len(runs) < 20
     failing = True
@@ -287,7 +287,7 @@ def test_call_being_written_at_a_stop_is_written(redis: RedisServer) -> None:
 
 
 def test_cluster_whose_table_changes_is_asked_again(monkeypatch: pytest.MonkeyPatch, cluster_url: str) -> None:
-    """redis-py 5 takes a node that fails out of the table that another of its callers reads."""
+    """redis-py 5 removes a failing node from a table that other greenlets read."""
     asks = redis.cluster.NodesManager.initialize
     faults = [RuntimeError("dictionary changed size during iteration")] * 2
 
@@ -300,14 +300,14 @@ def test_cluster_whose_table_changes_is_asked_again(monkeypatch: pytest.MonkeyPa
     nodes = redis_client.connect(cluster_url).nodes_manager
     nodes.initialize()
     assert faults == []
-    # Without end, it is a Redis that is away, as everybody who asks one is prepared for.
+    # If it never ends, it is a Redis that is down, which every caller handles.
     faults = [RuntimeError("dictionary changed size during iteration")] * 1000
     with pytest.raises(redis.ConnectionError, match="changed"):
         nodes.initialize()
 
 
 class FaultyClient(SlowClient):
-    """Raises what nobody foresaw, once for each thing that is asked of it."""
+    """Raises an unforeseen exception once in each method."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -335,7 +335,7 @@ class FaultyClient(SlowClient):
 
 
 def test_greenlets_go_on_whatever_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen in the chaos run: the one who writes was gone, and no other node knew of this one's calls from then on."""
+    """In a chaos run the writer had died, and no other node learnt of this one's calls any more."""
     monkeypatch.setattr("esl_apps.store.calls.PING_EVERY", 0.01)
     monkeypatch.setattr("esl_apps.store.calls.PING_AWAY", 0.01)
     monkeypatch.setattr("esl_apps.store.calls.AGAIN", 0.01)
@@ -351,7 +351,7 @@ def test_greenlets_go_on_whatever_is_raised(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_call_that_cannot_be_read_is_none(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    """Redis is not ours alone."""
+    """Other programs may write to the same Redis."""
     one = save(store, call("bridged"))
     store.stop()
     store._client.set(keys.call(one["call_ref"]), b'{"call_ref": 1}')

@@ -1,4 +1,4 @@
-"""Cards in Redis: unique over all accounts whoever writes at once, found in one step, a PIN never readable."""
+"""Cards in Redis: unique over all accounts under concurrent writes, found in one step, PINs never readable."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from tests.support.ports import free_port
 from tests.unit.store.conftest import ACCOUNTS, PIN_KEY, PLAN, commands, everything
 
 PIN, OTHER_PIN = "482190735", "111222333444"
-#: Digits to str.isdigit(), and to no telephone.
+#: Digits to str.isdigit(), but not to a telephone.
 FULLWIDTH = "\uff14\uff18\uff12\uff11\uff19\uff10\uff17\uff13\uff15"
 
 
 def refusal(action: Callable[[], object]) -> list[tuple[str, str]]:
-    """The (field, code) pairs that something is refused for."""
+    """The (field, code) pairs of a refusal."""
     with pytest.raises(Refused) as refused:
         action()
     return [(fault.field, fault.code) for fault in refused.value.faults]
 
 
 def at_once(actions: list[Callable[[], object]]) -> list[object]:
-    """Run all at the same time; what each returned or raised."""
+    """Run all at the same time; return what each returned or raised."""
     results: list[object] = [None] * len(actions)
     barrier = threading.Barrier(len(actions))
 
@@ -61,7 +61,7 @@ def stores(connect: Callable[[], Any], count: int) -> list[CardStore]:
     return [CardStore(connect(), PIN_KEY, PLAN, ACCOUNTS) for _ in range(count)]
 
 
-# Unique, whoever writes ------------------------------------------------------------------------------
+# Uniqueness ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("claim", [{"pin": PIN}, {"cid": "0820001234"}])
@@ -84,7 +84,7 @@ def test_update_of_50_cards_to_one_pin_changes_one(connect: Callable[[], Any], c
     winner = cards.by_pin(PIN)
     assert winner is not None
     assert winner == winners[0]
-    # The others have what they had; the winner's old PIN is free again.
+    # The others kept their PINs, and the winner's old PIN is free.
     for i, card in enumerate(made):
         assert cards.by_pin(str(900000000 + i)) == (None if card.id == winner.id else card)
 
@@ -122,7 +122,7 @@ def test_number_written_in_another_form_is_the_same_claim(cards: CardStore, text
     second = cards.create("other", {"pin": PIN})
     assert refusal(lambda: cards.update("other", second.id, {"cid": text}, merge=True)) == [("cccp", "unique")]
     assert refusal(lambda: cards.update("other", second.id, {"cid": text}, merge=False)) == [("cccp", "unique")]
-    # Written anew as what it is, it is no other's.
+    # A card may be written with its own number again.
     assert cards.update("acme", first.id, {"cid": text, "active": True}, merge=False) is not None
 
 
@@ -171,7 +171,7 @@ def test_store_without_a_key_has_no_pins(client: Any) -> None:
 
 
 def test_hash_pin_is_the_hmac_of_rfc_4231() -> None:
-    # Test case 2 of RFC 4231: what other programs compute, too.
+    # Test case 2 of RFC 4231, so that other programs compute the same.
     assert hash_pin("Jefe", "what do ya want for nothing?") == (
         "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
     )
@@ -344,7 +344,7 @@ def test_last_number_is_deleted_with_its_card(cards: CardStore, server: RedisSer
     assert cards.dial("acme", card.id, "1001") == card
     assert cards.last_number(card.id) == "1001"
     cards.delete("acme", card.id)
-    # Its call goes on, and would dial again.
+    # The call goes on, and the caller may dial another number.
     assert cards.dial("acme", card.id, "27820009999") is None
     assert cards.last_number(card.id) is None
     assert everything(server) == "[]"
@@ -369,7 +369,7 @@ def test_configured_account_hides_an_imported_one(cards: CardStore) -> None:
 
 def test_imported_account_has_its_users_rules(cards: CardStore) -> None:
     denied = {"premium": Rule("deny")}
-    # A user may come before its account.
+    # A user may be imported before its account.
     cards.put_user("kazoo", "u1", denied)
     assert cards.account("kazoo") is None
     cards.put_account(
@@ -397,7 +397,7 @@ def test_system_config_is_what_was_imported(cards: CardStore) -> None:
     assert cards.system_config("cccp") == {"callback_delay": 5}
 
 
-# Redis away ------------------------------------------------------------------------------------------
+# Redis down ------------------------------------------------------------------------------------------
 
 
 def test_every_method_raises_while_redis_is_down(away: Any) -> None:
@@ -419,12 +419,11 @@ def test_every_method_raises_while_redis_is_down(away: Any) -> None:
         with pytest.raises(StoreUnavailable) as error:
             ask()
         assert PIN not in str(error.value)
-    # What the configuration says is known all the same.
+    # Configured accounts don't need Redis.
     assert cards.account("acme") is not None
 
 
 def test_stores_are_built_while_redis_is_down() -> None:
-
     client = connect(f"redis+cluster://127.0.0.1:{free_port()}")
     cards = CardStore(client, PIN_KEY, PLAN, ACCOUNTS)
     UsageStore(client, "one")
@@ -441,7 +440,7 @@ def test_stored_card_is_small(cards: CardStore, server: RedisServer) -> None:
     assert json.loads(document) == [made.id, "acme", "u1", True, False, 1, ""]
 
 
-# While Redis is away --------------------------------------------------------------------------------------
+# Stale answers --------------------------------------------------------------------------------------------
 
 
 def test_stale_cards_open_for_a_while_if_allowed() -> None:

@@ -1,4 +1,4 @@
-"""The fast path to Redis: each gets its own answer, whatever becomes of the connection."""
+"""The fast path to Redis: each greenlet gets its own answer, even if connections break."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def client(server: RedisServer) -> Iterator[Any]:
 
 @pytest.fixture
 def pool(server: RedisServer) -> Iterator[Pool]:
-    """Of one connection."""
+    """A pool with one connection."""
     made = Pool(lambda: Connection(redis_url.server(server.url), 2.0), 1, 0.2)
     yield made
     made.close()

@@ -1,4 +1,4 @@
-"""The text of every key, as it is in the Redis of every installation: none may change without a migration."""
+"""The text of every key, as existing installations have it: changing one needs a migration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases while Redis is down, and leases that change nodes. Whether they hold is in ``test_usage.py``."""
+"""Leases while Redis is down, and leases that change nodes. ``test_usage.py`` tests that they limit calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is alive, by Redis's own clock; judged only after Redis has been heard for as long as silence takes."""
+"""Which processes live, by Redis's clock. None is judged before Redis has answered for long enough."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def url(request: pytest.FixtureRequest, redis: RedisServer) -> str:
 
 
 def silent(one: Roster, seconds: float) -> None:
-    """As if a process had last spoken so long ago."""
+    """Set a process's last beat to some seconds ago."""
     text = [one.name, "host:1", False, f"{time.time() - seconds:.3f}"]
     one._client.hset(keys.NODES, one.boot, msgspec.json.encode(text))
 
@@ -68,7 +68,7 @@ def test_restarted_node_is_another_process(url: str) -> None:
     before.say()
     after = Roster(client, "one", "host:1")
     after.say()
-    # At once: nobody else has this name.
+    # Dead at once, because its name has been taken over.
     assert after.dead() == [before.boot]
     after.forget(before.boot)
     assert boots(client) == [after.boot]
@@ -84,7 +84,7 @@ def test_process_that_left_is_dead_at_once(url: str) -> None:
 
 
 def test_process_is_not_dead_for_silence_of_redis(url: str, redis: RedisServer) -> None:
-    """Redis was away for a minute, and with it everybody's word."""
+    """Redis was down for a minute, so it has no fresh beats."""
     clock = Clock()
     one = Roster(redis_client.connect(url), "one", "host:1", clock)
     two = Roster(redis_client.connect(url), "two", "host:2")

@@ -1,4 +1,4 @@
-"""The outbox against a real Redis that is away, slow, killed, emptied or cut off: in order, and each once."""
+"""The outbox against a real Redis that is down, slow, killed, emptied or cut off: each entry once, in order."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def store(redis: RedisServer) -> RedisServer:
 
 @pytest.fixture
 def mortal() -> Iterator[RedisServer]:
-    """A Redis of the test's own, that keeps its data over a kill."""
+    """A Redis of the test's own that keeps its data when it is killed."""
     server = RedisServer(persistent=True)
     yield server
     server.close()
@@ -69,7 +69,7 @@ def client(port: int, timeout: float = 0.3) -> redis_client.Client:
 
 @pytest.fixture
 def outboxes() -> Iterator[Callable[..., Outbox]]:
-    """Makes and starts outboxes; they are stopped with the test."""
+    """Make and start outboxes; the fixture stops them."""
     made: list[Outbox] = []
 
     def make(folder: Path, port: int, *, start: bool = True, on_pushed: Any = None, timeout: float = 0.3) -> Outbox:
@@ -205,7 +205,7 @@ def test_each_list_has_its_own_seq(store: RedisServer, outboxes: Any, tmp_path: 
 
 
 def test_entry_that_redis_refuses_holds_back_the_next(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
-    # The mark of id-2 alone may not be written: the others of its batch could go through.
+    # Redis refuses the mark of id-2 alone; the rest of its batch could be pushed.
     allowed = [f"~*:done:id-{number}" for number in (1, 3, 4, 5)]
     store.client.execute_command("ACL", "SETUSER", "default", "resetkeys", "~enigma:*", "~*:seq", *allowed)
     try:
@@ -224,7 +224,7 @@ def test_entry_that_redis_refuses_holds_back_the_next(store: RedisServer, outbox
 
 
 class CuttingProxy:
-    """Between a client and Redis: forwards a push, and cuts the line before its answer comes back."""
+    """A proxy that forwards a push to Redis and cuts the connection before the answer."""
 
     def __init__(self, port: int, cuts: int) -> None:
         self._target = port
@@ -330,7 +330,7 @@ def test_fault_of_on_pushed_stops_no_record(store: RedisServer, outboxes: Any, t
     assert popped(store) == expected(3)
 
 
-# Redis away ----------------------------------------------------------------------------------------------
+# Redis down ----------------------------------------------------------------------------------------------
 
 
 def test_entries_pushed_while_redis_is_down_keep_their_order(
@@ -364,14 +364,14 @@ def test_redis_killed_repeatedly_gets_each_entry_once(mortal: RedisServer, outbo
 
 @pytest.fixture
 def forgetful() -> Iterator[RedisServer]:
-    """A Redis that keeps nothing over a kill."""
+    """A Redis that loses its data when it is killed."""
     server = RedisServer()
     yield server
     server.close()
 
 
 def until(done: Callable[[], object], within: float = 10.0) -> None:
-    """As ``eventually``, while this process's greenlets run."""
+    """Like ``eventually``, but lets this process's greenlets run."""
     end = time.monotonic() + within
     while not done():
         assert time.monotonic() < end
@@ -401,7 +401,7 @@ def test_lost_entries_are_pushed_again_and_taken_ones_not(
 
 
 def test_entries_lost_unnoticed_are_pushed_again(forgetful: RedisServer, outboxes: Any, tmp_path: Path) -> None:
-    """Nothing was pushed while it was away: nobody met an error."""
+    """Nothing was pushed while Redis was down, so no push failed."""
     outbox = outboxes(tmp_path, forgetful.port)
     for number in range(1, 4):
         outbox.push(item(number))
@@ -448,7 +448,7 @@ def test_replica_made_master_gets_what_it_lacks(outboxes: Any, tmp_path: Path) -
         assert outbox.drain(5)
         looked(outbox)
         until(lambda: servers.replica.client.llen(LIST) == 1)
-        # The replica hears no more, and the master's answer is all that there is.
+        # The replica gets nothing more, and the master acknowledges alone.
         assert servers.replica.process is not None
         servers.replica.process.send_signal(signal.SIGSTOP)
         servers.master.client.execute_command("CLIENT", "KILL", "TYPE", "replica")
@@ -514,7 +514,7 @@ def test_push_does_not_wait_for_redis(outboxes: Any, tmp_path: Path) -> None:
     assert outbox.depth == 1000
 
 
-# This process ends ---------------------------------------------------------------------------------------
+# A node that dies ----------------------------------------------------------------------------------------
 
 _DYING = """
 import os, signal, sys
@@ -691,7 +691,7 @@ steps = st.lists(
 def test_journal_returns_undone_entries_in_order(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]
 ) -> None:
-    """``undone``: what was written and not finished. What the disk refused may be missing, and no more."""
+    """``undone``: entries written and not finished. Only those that the disk refused may be missing."""
     folder = tmp_path_factory.mktemp("journal")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal_module, "SEGMENT", 300)

@@ -1,4 +1,4 @@
-"""Wrong PINs, counted across calls and nodes: who is locked, for how long, and that it is told once."""
+"""Wrong PINs, counted over calls and nodes: what is locked, for how long, and that one alert is sent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Clock:
 
 
 class Alerts:
-    """What would be told."""
+    """The alerts that were sent."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, int, int]] = []
@@ -68,7 +68,7 @@ def guard(client: Any, clock: Clock, alerts: Alerts) -> GuardStore:
 
 @pytest.fixture
 def numbers_only(client: Any, clock: Clock, alerts: Alerts) -> GuardStore:
-    """Nothing else is ever locked."""
+    """A guard that locks nothing but caller numbers."""
     return GuardStore(client, msgspec.structs.replace(LIMITS, per_service=10_000, overall=10_000), alerts, clock=clock)
 
 
@@ -158,7 +158,7 @@ def test_lock_grows_to_its_longest_and_shrinks_with_time(
         return locked
 
     assert [seconds() for _ in range(6)] == [60, 120, 240, 480, 500, 500]
-    # One level less for each window in which it was open.
+    # The level drops by one for each window without a lock.
     clock.at += 600
     assert seconds() == 480
     clock.at += 600 * 10
@@ -212,7 +212,7 @@ def test_right_pin_does_not_reset_the_wrong_ones(guard: GuardStore, alerts: Aler
 
 
 def test_pin_typed_during_a_lock_is_not_counted(guard: GuardStore, alerts: Alerts) -> None:
-    """Or one caller would lock everybody out, by dialling on."""
+    """Otherwise one caller could lock all callers out by dialling on."""
     wrong(guard, 100)
     assert [name for name, *_ in alerts.told] == ["number:27825556666"]
     assert right(guard, source("27830000000")) == OPEN
@@ -277,7 +277,7 @@ def test_lock_goes_by_the_clock_of_redis(client: Any, alerts: Alerts) -> None:
 
 @pytest.mark.parametrize("server", ["alone"], indirect=True)
 def test_pin_costs_the_same_whether_it_exists_or_not(guard: GuardStore, cards: CardStore, server: RedisServer) -> None:
-    """Commands, and not time: what differs by microseconds differs by less than the network does."""
+    """Count commands, not time: differences of microseconds drown in the network's."""
     cards.create("acme", {"pin": "482190735", "active": True})
     cards.create("acme", {"pin": "482190736", "active": False})
 
@@ -290,7 +290,7 @@ def test_pin_costs_the_same_whether_it_exists_or_not(guard: GuardStore, cards: C
         server.client.config_resetstat()
         ask()
         stats = server.client.info("commandstats")
-        # What the client sent: the commands inside of the script are the script's, and the caller waits for none.
+        # cmdstat_hget includes the script's own HGETs, for which the caller doesn't wait.
         return {name: stats[name]["calls"] for name in ("cmdstat_hget", "cmdstat_evalsha") if name in stats}
 
     right(guard, source("1"))  # the script is there
@@ -326,6 +326,6 @@ def test_threshold_reached_by_two_nodes_is_told_once(server: RedisServer) -> Non
     for node in nodes:
         node.join(60)
         assert node.exitcode == 0
-    # Forty callers, and at the two hundredth wrong PIN of all: everybody.
+    # Forty callers are locked and, at the 200th wrong PIN in all, the whole service.
     assert told[0].value + told[1].value == 41
     assert [lock.name for lock in Locks(redis_client.connect(server.url)).list()].count("all") == 1

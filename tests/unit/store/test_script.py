@@ -1,4 +1,4 @@
-"""Scripts are files, say what they take, and run wherever Redis has forgotten them."""
+"""Scripts are files that document their arguments, and run on a Redis that has forgotten them."""
 
 from __future__ import annotations
 

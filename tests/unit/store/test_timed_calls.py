@@ -1,4 +1,4 @@
-"""Pending callbacks: one a number, placed by one node, whoever rings and whoever dies."""
+"""Timed calls: one per number, each placed by one node, even if nodes die."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def other(connect: Callable[[], Any]) -> TimedCalls:
 
 
 def schedule(callbacks: TimedCalls, now: float = EVENING, number: str = NUMBER, **rules: Any) -> str | None:
-    """Ring once; why no callback comes of it."""
+    """Schedule a call; return why it was refused, or None."""
     scheduled = callbacks.schedule(number, [CARD, DNIS], now + 3, now=now, frequency=Frequency(**{**RULES, **rules}))
     assert bool(scheduled) == (scheduled.refused is None)
     return scheduled.refused
@@ -92,7 +92,7 @@ def test_call_of_a_dead_node_goes_to_one_other(callbacks: TimedCalls, other: Tim
     assert other.claim_due(EVENING + 32, 30) is None
     found = take(other, EVENING + 33)
     assert (found.id, found.attempt) == (lost.id, 2)
-    # The first was not dead but stopped, and wakes up: nothing that it says counts.
+    # The first node was not dead but stopped. Its claim has no effect any more.
     assert not callbacks.done(lost, EVENING + 34)
     assert not callbacks.retry(lost, EVENING + 34)
     assert not callbacks.release(lost, EVENING + 34)
@@ -107,7 +107,7 @@ def test_retry_is_the_same_call(callbacks: TimedCalls, other: TimedCalls) -> Non
     first = take(callbacks, EVENING + 3)
     assert callbacks.retry(first, EVENING + 100)
     assert callbacks.claim_due(EVENING + 99, 30) is None
-    # It rings meanwhile: that is no second one.
+    # Another missed call meanwhile doesn't schedule a second one.
     assert schedule(callbacks, EVENING + 50) == "pending"
     second = take(other, EVENING + 100)
     assert (second.id, second.attempt) == (first.id, 2)
@@ -117,7 +117,7 @@ def test_retry_is_the_same_call(callbacks: TimedCalls, other: TimedCalls) -> Non
 def test_call_released_untried_does_not_count_as_an_attempt(callbacks: TimedCalls, other: TimedCalls) -> None:
     schedule(callbacks)
     assert callbacks.release(take(callbacks, EVENING + 3), EVENING + 3)
-    # A node that is full does not ask itself again at once.
+    # A full node doesn't get the call back at once.
     assert callbacks.claim_due(EVENING + 3, 30) is None
     assert take(other, EVENING + 3 + RELEASE_FOR).attempt == 1
 
@@ -156,7 +156,7 @@ def test_done_call_leaves_only_what_the_limits_need(callbacks: TimedCalls, serve
     [key] = list(server.client.scan_iter())
     assert key == keys.timed_past("callbacks", NUMBER)
     assert 0 < server.client.ttl(key) <= 86400
-    # One that took longer than what was remembered of its number lasts leaves nothing for ever, either.
+    # A call that outlives the record of its number leaves nothing without an expiry, either.
     schedule(callbacks, EVENING + 80)
     server.client.delete(key)
     callbacks.done(take(callbacks, EVENING + 83), EVENING + 84)

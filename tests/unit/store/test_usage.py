@@ -1,4 +1,4 @@
-"""Limits across nodes: never one call too many, and given back however a call or a node ends."""
+"""Limits over nodes: never exceeded, and returned however a call or a node ends."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_enter_at_the_same_instant_lets_one_in(server: RedisServer) -> None:
         node.join(60)
         assert node.exitcode == 0
     assert [one + two for one, two in zip(*passed, strict=True)] == [1] * TRIALS
-    # It was a race: neither of them won them all.
+    # There was a race: neither node won all of them.
     assert 0 < sum(passed[0]) < TRIALS
 
 
@@ -143,7 +143,7 @@ def test_call_that_ends_during_a_renewal_stops_counting(
     send_all = client.send_all
 
     def slow(commands: Any, **options: Any) -> Any:
-        # The call ends between the moment when renew looked and the moment when Redis hears of it.
+        # The call ends after renew has looked and before Redis is asked.
         usage.leave(HOLDER, "a")
         return send_all(commands, **options)
 
@@ -214,20 +214,20 @@ def of(ref: str, *levels: Level, number: Number = HOME, **more: Any) -> Charge:
 
 
 def attempt_of(charge: Charge) -> Attempt:
-    """The attempt that pays it."""
+    """The attempt that pays this charge."""
     attempt = Attempt(app="disa", call_dir="external", call_ref=charge.call_ref)
     attempt.pay(charge)
     return attempt
 
 
 def begins(usage: UsageStore, *charges: Charge) -> str | None:
-    """None where it may be dialled, else what is used up."""
+    """None if the call may be dialled, otherwise the limit that is used up."""
     refusal = usage.begin(*charges)
     return None if refusal is None else refusal.what
 
 
 def talks(usage: UsageStore, one: Charge, clock: Clock, seconds: float) -> None:
-    """A call's talk, with the heartbeats that come in it."""
+    """Let a call talk for some seconds, with the heartbeats in that time."""
     one.talk()
     while seconds > 0:
         step = min(seconds, BEAT)
@@ -239,7 +239,7 @@ def talks(usage: UsageStore, one: Charge, clock: Clock, seconds: float) -> None:
 
 
 def taken(server: RedisServer, field: str, key: str = KEY) -> float:
-    """What Redis has counted; ``field`` begins with n (calls of a day), d (seconds of one) or m (of a minute)."""
+    """The count in Redis; ``field`` begins with n (calls of a day), d (seconds of a day) or m (of a minute)."""
     sums = server.client.hgetall(keys.usage_sums(key))
     return sum(float(value) for name, value in sums.items() if name.startswith(field))
 
@@ -288,7 +288,7 @@ def test_call_refused_by_one_limit_counts_against_none(usage: UsageStore, server
     assert begins(usage, of("a", *levels)) is None
     for i in range(5):
         assert begins(usage, of(f"b{i}", *levels)) == CALLS_PER_HOUR
-    # Only "a" was dialled: the card has one left, and its minutes.
+    # Only "a" was dialled: the card has one call and its minutes left.
     assert taken(server, "d") == AHEAD
     assert begins(usage, of("c", levels[0])) is None
     assert begins(usage, of("d", levels[0])) == CALLS_PER_HOUR
@@ -330,7 +330,7 @@ def test_limit_of_a_destination_is_its_own(usage: UsageStore, named: str) -> Non
     assert begins(usage, charge("a", one, CUBA)) is None
     assert begins(usage, charge("b", one, CUBA)) == CALLS_PER_DAY
     assert begins(usage, charge("b", one, HOME)) is None
-    # And what went there is of the account's all the same.
+    # The account's own limit counts these calls, too.
     assert begins(usage, charge("c", one, HOME)) == CALLS_PER_DAY
 
 
@@ -399,7 +399,7 @@ def test_unanswered_call_returns_its_seconds(usage: UsageStore, server: RedisSer
 def test_talk_is_counted_as_the_record_has_it(usage: UsageStore, server: RedisServer) -> None:
     one = charge("a", Limits(minutes_per_day=5))
     assert begins(usage, one) is None
-    # Its answer is learnt at its end: the socket was lost.
+    # The answer became known at the end, because the socket was lost.
     attempt = attempt_of(one)
     attempt.dialled(1000.0)
     attempt.enter("bridged", 1010.0)
@@ -412,7 +412,7 @@ def test_fifty_calls_share_the_last_minute(usage: UsageStore, other: UsageStore,
     one = Limits(minutes_per_day=1)
     calls = [charge(f"c{i}", one) for i in range(50)]
     up = [call for i, call in enumerate(calls) if (usage, other)[i % 2].begin(call) is None]
-    # A minute is six times what a call pays ahead.
+    # A minute is six payments of a call.
     assert len(up) == 60 / AHEAD
     for call in up:
         call.talk()
@@ -451,7 +451,7 @@ def test_call_is_cut_the_moment_its_limit_ends(client: Any) -> None:
     long = charge("b", Limits(minutes_per_day=1))
     for i in range(5):
         assert begins(usage, charge(f"a{i}", Limits(minutes_per_day=1))) is None
-    # Nine of the last ten seconds are talked, too: one second is left, which it may talk.
+    # Nine of the last ten seconds are talked as well; one second is left.
     script.run_all(usage._client, [usage._taking([(long.tickets[0], 8.5, 0.0)])])
     assert begins(usage, long) is None
     began = time.monotonic()
@@ -473,7 +473,7 @@ def test_longest_call_is_the_least_of_all_limits() -> None:
 
 
 def test_talk_of_a_killed_node_is_counted(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
-    """Its last heartbeat has paid for more than was talked by then."""
+    """The dead node's last payment was for more than was talked by then."""
     two = Limits(minutes_per_day=2)
     lost = charge("a", two)
     assert begins(usage, lost) is None
@@ -481,7 +481,7 @@ def test_talk_of_a_killed_node_is_counted(usage: UsageStore, other: UsageStore, 
     for _ in range(20):
         clock.at += BEAT
         usage.accrue()
-    # 100 s and what is paid ahead: less than a call's share is left.
+    # 100 s and the payment ahead: less than another payment is left.
     rest = charge("b", two)
     assert begins(other, rest) is None
     assert rest.paid() == pytest.approx(120 - 100 - AHEAD)
@@ -496,7 +496,7 @@ def test_adopted_call_is_paid_for_and_counted_once(
     lost.talk()
     clock.at += BEAT
     usage.accrue()
-    # It dies, and 15 s are paid. The other one has the call ten seconds later.
+    # The node dies with 15 s paid. The other one has the call ten seconds later.
     clock.at += AHEAD
     heir = charge("a", two)
     other.adopt(heir)
@@ -536,7 +536,7 @@ def test_stored_charge_makes_the_same_charge() -> None:
     assert (again.aleg, again.whole) == (first.aleg, first.whole)
 
 
-# Over two nodes, whatever they do --------------------------------------------------------------------
+# Any sequence on two nodes ---------------------------------------------------------------------------
 
 STEPS = st.lists(
     st.one_of(
@@ -565,7 +565,7 @@ def test_any_sequence_of_calls_stays_within_its_limit(
     talked: list[tuple[float, float]] = []
 
     def advance(seconds: float) -> None:
-        """Time, with what happens in it: heartbeats, and calls whose money ends."""
+        """Let time pass, with heartbeats and with cuts of calls whose limits end."""
         until = clock.at + seconds
         while clock.at < until:
             up = [(node, one) for node, one in calls if one.since is not None and not one.ended]
@@ -613,7 +613,7 @@ def test_any_sequence_of_calls_stays_within_its_limit(
         return sum(max(0.0, min(b, end) - max(a, start)) for a, b in talked)
 
     days = {int(a // 86400) for a, _b in talked}
-    # What is paid ahead over midnight is of the day before.
+    # Seconds paid ahead over midnight count for the day before.
     assert all(within(day * 86400 + 60, (day + 1) * 86400) <= 600 + 0.1 for day in days)
     assert all(within(b - 3600, b) <= 120 + 0.1 for _a, b in talked)
 
@@ -622,7 +622,7 @@ def test_any_sequence_of_calls_stays_within_its_limit(
 
 
 class Told:
-    """Two nodes with breakers on one Redis, and what was told of them."""
+    """Two nodes with breakers on one Redis, and the alerts that were sent."""
 
     def __init__(self, connect: Callable[[], Any], clock: Clock) -> None:
         self.alerts: list[dict[str, Any]] = []
@@ -668,7 +668,7 @@ def test_breaker_trips_once_over_all_nodes_and_stays_so(told: Told, clock: Clock
     clock.at += 7200
     assert begins(one, of("d", acme)) == "breaker"
     assert begins(two, of("d", acme)) == "breaker"
-    # Another account, and one that has no threshold of its own, go on.
+    # Another account, and one without a threshold of its own, may still dial.
     assert begins(two, of("e", Level("account:other"))) is None
     assert begins(two, of("f", Level("account:acme"))) == "breaker"
     assert len(told.alerts) == 1
@@ -795,7 +795,7 @@ def test_unreadable_trip_counts_as_tripped(told: Told, server: RedisServer, raw:
     assert begins(told.nodes[0], of("a", Level("account:acme"))) == "breaker"
 
 
-# Redis away ------------------------------------------------------------------------------------------
+# Redis down ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -863,7 +863,7 @@ def test_settlement_missed_while_redis_was_down_is_made_up() -> None:
 
 
 def test_greenlets_go_on_whatever_is_raised(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node whose heartbeat ended would lose the count of its calls."""
+    """If a node's heartbeat ended, its calls would no longer be counted."""
     monkeypatch.setattr("esl_apps.store.usage.BEAT", 0.01)
     usage = UsageStore(client, "one", lease=0.03)
     runs: dict[str, int] = {}
