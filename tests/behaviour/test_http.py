@@ -7,16 +7,12 @@ import http.client
 import json
 import re
 import socket
-import struct
 import threading
 import time
-import wave
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV30SpecValidator
 
@@ -26,34 +22,22 @@ from esl_apps.core.terms import STATES
 from esl_apps.store import keys
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
+from tests.support.http_checks import (
+    CALLEE,
+    CALLS,
+    NO_CALL,
+    ORDER,
+    RECORDINGS,
+    check_answer,
+    metric,
+    refused,
+    write_recording,
+)
 from tests.support.node import ADMIN_TOKEN, TOKEN, Answer, Node, RedisServer, configuration, request
 from tests.support.ports import free_port
 
-#: A reference that no call has; one and the same in every process that collects these tests.
-NO_CALL = "01a20000-0000-7000-8000-000000000000"
-CALLS = "/click2dial/calls"
-RECORDINGS = "/click2dial/recordings"
-CALLEE = "0820001234"
-ORDER = {"agent": "1000", "callee": CALLEE, "outbound_id": "27115550000"}
 BETA_TOKEN = "beta-token-for-tests"
 LEGACY_CLIENT = "127.0.0.2"
-ERROR = {
-    "type": "object",
-    "required": ["errors"],
-    "additionalProperties": False,
-    "properties": {
-        "errors": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["field", "code", "message"],
-                "additionalProperties": False,
-                "properties": {name: {"type": "string"} for name in ("field", "code", "message")},
-            },
-        }
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +97,6 @@ def get(node: Node, path: str, **headers: str) -> Answer:
     return request(node.api, "GET", path, **headers)
 
 
-def refused(answer: Answer, status: int) -> list[tuple[str, str]]:
-    """(field, code) of an error's body, whose form is checked."""
-    assert answer.status == status, (answer.status, answer.body)
-    assert answer.headers["content-type"].startswith("application/json")
-    jsonschema.validate(answer.json, ERROR)
-    return [(error["field"], error["code"]) for error in answer.json["errors"]]
-
-
 def nothing_dialled(sandbox: SandboxRig) -> bool:
     time.sleep(0.05)
     return not sandbox.phone("1000").calls and sandbox.live_channels() == 0
@@ -136,11 +112,6 @@ def raw(address: str, data: bytes, timeout: float = 5.0) -> bytes:
         while chunk := sock.recv(65536):
             answer += chunk
     return answer
-
-
-def metric(node: Node, name: str) -> float:
-    text = request(node.admin, "GET", "/metrics", token=None).body.decode()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 
 # Who may ask ---------------------------------------------------------------------------------------------
@@ -663,18 +634,6 @@ def test_the_deprecated_forms_fields_are_checked_alike(node: Node, sandbox: Sand
 # Recordings ----------------------------------------------------------------------------------------------
 
 
-def write_recording(sandbox: SandboxRig, integrator: str, frames: int = 800) -> tuple[str, bytes]:
-    name = f"{new_ref()}.wav"
-    path = Path(recording_path(str(sandbox.recordings), integrator, name))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as wav:
-        wav.setnchannels(2)
-        wav.setsampwidth(2)
-        wav.setframerate(8000)
-        wav.writeframes(b"".join(struct.pack("<hh", number % 9999, 7) for number in range(frames)))
-    return name, path.read_bytes()
-
-
 @pytest.fixture
 def recorded(sandbox: SandboxRig, node: Node) -> tuple[str, bytes]:
     return write_recording(sandbox, "acme")
@@ -840,27 +799,6 @@ def test_each_port_describes_its_own_routes(node: Node) -> None:
             known = re.sub(r"\{\w+\}", NO_CALL, path)
             answer = request(address, "PROPFIND", known, token=None)
             assert answer.status in (400, 405), (path, answer.status)
-
-
-def check_answer(document: dict[str, Any], path: str, method: str, answer: Answer) -> None:
-    """An answer is one that the description has for it."""
-    described = document["paths"][path][method]["responses"]
-    assert str(answer.status) in described, (answer.status, answer.body)
-    schema = described[str(answer.status)]["content"]["application/json"]["schema"]
-    # OpenAPI 3.0's nullable, in JSON Schema's words.
-    text = json.dumps({**schema, "components": document["components"]})
-    jsonschema.validate(answer.json, _nullable(json.loads(text)))
-
-
-def _nullable(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_nullable(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {key: _nullable(value) for key, value in schema.items()}
-    if made.pop("nullable", False):
-        made["type"] = [made["type"], "null"]
-    return made
 
 
 def test_answers_are_as_the_description_says(node: Node, sandbox: SandboxRig) -> None:

@@ -25,10 +25,10 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.config.tokens import hash_token
 from esl_apps.core.reference import new_ref
 from esl_apps.http.signed_links import Links
-from tests.behaviour.test_http import CALLS, NO_CALL, ORDER, RECORDINGS, check_answer, metric, refused, write_recording
 from tests.rig.base import eventually
 from tests.rig.sandbox import SandboxRig
 from tests.support import TLS
+from tests.support.http_checks import CALLS, NO_CALL, ORDER, RECORDINGS, check_answer, metric, refused, write_recording
 from tests.support.node import ADMIN_TOKEN, TOKEN, UNBOUNDED, Answer, Node, RedisServer, configuration, request
 
 LINK_KEY = "a-key-for-links-in-tests"

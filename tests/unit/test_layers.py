@@ -164,6 +164,18 @@ def test_no_import_leads_back_to_where_it_came_from() -> None:
     assert left.keys() == set()
 
 
+# Tests ------------------------------------------------------------------------------------------------
+
+
+def test_no_module_imports_a_test_module() -> None:
+    """A helper of several test modules is in ``tests/support``."""
+    users = {}
+    for path in (ROOT / "tests").rglob("*.py"):
+        names = (name for name in imported(ast.parse(path.read_text())) if name.startswith("tests."))
+        users[str(path.relative_to(ROOT))] = [name for name in names if ".test_" in name]
+    assert {path: names for path, names in users.items() if names} == {}
+
+
 # Patching ---------------------------------------------------------------------------------------------
 
 

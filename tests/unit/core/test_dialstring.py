@@ -16,40 +16,11 @@ from esl_apps.core import dialstring
 from esl_apps.core.dialstring import Endpoints, Raw
 from esl_apps.core.numbers import NotDialable, Number, NumberPlan
 from esl_apps.sandbox.wire.strings import brackets, separate
+from tests.support.dial_strings import ATTACKS
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
 ENDPOINTS = Endpoints("user/{number}@127.0.0.1", ("sofia/gateway/pstn/{number}", "sofia/gateway/spare/{e164}"))
 MOBILE = PLAN.read("0820001234")
-
-ATTACKS = (
-    "'a}sofia/gateway/gw/0900123456 ",
-    "a}[x=1]sofia/gateway/gw/0900",
-    "},user/1001",
-    "a|b",
-    "a,b",
-    "a:_:b",
-    "!b=2",
-    "^^:a=1",
-    "${system(id)}",
-    "$${domain}",
-    "\\'",
-    '"',
-    "'",
-    "\n\napi hupall",
-    "\r",
-    "\0",
-    "<a=1>",
-    "[leg_timeout=1]",
-    "%7D",
-    "%0A",
-    "{",
-    "}",
-    " &park()",
-    "é",
-    "\u2028",
-    "=",
-    ";",
-)
 
 names = st.from_regex(r"\A[A-Za-z0-9_.-]+\Z")
 values = st.one_of(st.text(max_size=60), st.sampled_from(ATTACKS))

@@ -21,7 +21,7 @@ from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.sandbox.wire.strings import brackets, separate
 from esl_apps.testing import ScriptedPolicy
-from tests.unit.core.test_dialstring import ATTACKS
+from tests.support.dial_strings import ATTACKS
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
 SETTINGS = Settings(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ from esl_apps.store.timed_calls import TimedCalls
 from esl_apps.store.usage import UsageStore
 from tests.support.node import RedisServer
 from tests.support.ports import free_port
+from tests.support.threads import at_once
 from tests.unit.store.conftest import ACCOUNTS, PIN_KEY, PLAN, commands, everything
 
 PIN, OTHER_PIN = "482190735", "111222333444"
@@ -35,26 +35,6 @@ def refusal(action: Callable[[], object]) -> list[tuple[str, str]]:
     with pytest.raises(Refused) as refused:
         action()
     return [(fault.field, fault.code) for fault in refused.value.faults]
-
-
-def at_once(actions: list[Callable[[], object]]) -> list[object]:
-    """Run all at the same time; return what each returned or raised."""
-    results: list[object] = [None] * len(actions)
-    barrier = threading.Barrier(len(actions))
-
-    def run(i: int) -> None:
-        barrier.wait()
-        try:
-            results[i] = actions[i]()
-        except Exception as error:
-            results[i] = error
-
-    threads = [threading.Thread(target=run, args=[i]) for i in range(len(actions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def stores(connect: Callable[[], Any], count: int) -> list[CardStore]:

@@ -35,9 +35,8 @@ from esl_apps.store.outbox import Outbox
 from tests.support.cluster import cluster_of_one
 from tests.support.node import CDRS, RedisServer
 from tests.support.ports import free_port
+from tests.support.records import LIST, item
 from tests.support.sentinel import SentinelServer
-
-LIST = "enigma:notifications:cdr"
 
 
 @pytest.fixture
@@ -83,10 +82,6 @@ def outboxes() -> Iterator[Callable[..., Outbox]]:
     for outbox in made:
         with contextlib.suppress(OSError):
             outbox.stop()
-
-
-def item(number: int, list: str = LIST, side: str = "left") -> Entry:
-    return entry(f"id-{number}", list, {"type": "cdr", "payload": {"call_ref": f"id-{number}"}}, side)
 
 
 def popped(server: RedisServer, list: str = LIST) -> list[tuple[str, int]]:
@@ -524,7 +519,7 @@ from pathlib import Path
 from esl_apps.store import redis_client
 from esl_apps.store.journal import Journal
 from esl_apps.store.outbox import Outbox
-from tests.unit.store.test_outbox import item
+from tests.support.records import item
 when, folder, port = sys.argv[1:]
 outbox = Outbox("test", Path(folder), redis_client.connect(f"redis://127.0.0.1:{port}/0"))
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

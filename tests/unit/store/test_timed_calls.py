@@ -13,7 +13,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
 from esl_apps.store.timed_calls import RELEASE_FOR, TimedCalls
 from tests.support.node import RedisServer
-from tests.unit.store.test_cards import at_once
+from tests.support.threads import at_once
 
 NUMBER, CARD, DNIS = "27820001234", "c" * 32, "5142223333"
 #: A Monday, 23:00 UTC.
