@@ -20,7 +20,7 @@ from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.status import snapshot
 from esl_apps.store import keys
-from esl_apps.store.calls import Store
+from esl_apps.store.calls import CallStore
 
 HELD = (10, 100, 1000, 10_000)
 CARDS = (10, 1000, 100_000, 1_000_000)
@@ -150,7 +150,7 @@ def recent(count: int, _calls: int, rounds: int) -> Iterator[Point]:
 
 def write_calls(bench: NodeBench, count: int) -> list[str]:
     """Write `count` ended calls to Redis, as a node would. Returns their references."""
-    store = Store(bench.client)
+    store = CallStore(bench.client)
     refs = []
     for i in range(count):
         now = time.time()

@@ -12,13 +12,13 @@ from esl_apps.config.model import Config
 from esl_apps.core.status import snapshot
 from esl_apps.node.snapshot import timeline
 from esl_apps.store import membership, redis_client
-from esl_apps.store.calls import Store
+from esl_apps.store.calls import CallStore
 from esl_apps.store.essence import restored
 
 
 def run_calls(config: Config, arguments: argparse.Namespace) -> int:
     client = redis_client.connect(config.redis.url)
-    live = Store(client).live(membership.boots(client))
+    live = CallStore(client).live(membership.boots(client))
     calls = sorted((call for process in live.values() for call in process), key=attrgetter("call_ref"))
     for call in calls:
         age = time.time() - call.queued_at
@@ -37,7 +37,7 @@ def run_calls(config: Config, arguments: argparse.Namespace) -> int:
 
 
 def run_trace(config: Config, arguments: argparse.Namespace) -> int:
-    call = Store(redis_client.connect(config.redis.url)).call(arguments.call_ref)
+    call = CallStore(redis_client.connect(config.redis.url)).call(arguments.call_ref)
     if call is None:
         print_error(f"no such call: {arguments.call_ref} (calls are kept for a day)")
         return 1

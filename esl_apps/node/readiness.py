@@ -8,11 +8,11 @@ from gevent.event import Event as Flag
 
 from esl_apps.esl.switch import Switch
 from esl_apps.node.live import Live
-from esl_apps.store.calls import Store
+from esl_apps.store.calls import CallStore
 
 
 class Readiness:
-    def __init__(self, switches: Sequence[Switch], store: Store, live: Mapping[str, Live], max_calls: int) -> None:
+    def __init__(self, switches: Sequence[Switch], store: CallStore, live: Mapping[str, Live], max_calls: int) -> None:
         self._switches = switches
         self._store = store
         self._live = live

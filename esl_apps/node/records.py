@@ -20,7 +20,7 @@ from esl_apps.node.policy import Policies
 from esl_apps.node.snapshot import state_event
 from esl_apps.observe import logs
 from esl_apps.observe.metrics import Metrics
-from esl_apps.store.calls import Store
+from esl_apps.store.calls import CallStore
 from esl_apps.store.essence import essence
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Records:
     def __init__(
         self,
         live: Mapping[str, Live],
-        store: Store,
+        store: CallStore,
         call_log: CallLog,
         outboxes: Outboxes,
         policies: Policies,

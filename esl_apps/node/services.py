@@ -29,11 +29,11 @@ from esl_apps.observe.alerts import Alerts
 from esl_apps.observe.metrics import Metrics
 from esl_apps.store import redis_client
 from esl_apps.store.breakers import Breakers, Trip
-from esl_apps.store.calls import Store
+from esl_apps.store.calls import CallStore
 from esl_apps.store.essence import Essence, essence
 from esl_apps.store.idempotency import IdempotencyKeys
 from esl_apps.store.journal import Entry
-from esl_apps.store.membership import Roster
+from esl_apps.store.membership import Membership
 from esl_apps.store.stale import Stale
 from esl_apps.store.timed_calls import TimedCalls
 from esl_apps.store.usage import UsageStore
@@ -44,8 +44,8 @@ class Services:
     metrics: Metrics
     switches: Sequence[Switch]
     switch_pool: SwitchPool
-    membership: Roster
-    store: Store
+    membership: Membership
+    store: CallStore
     idempotency: IdempotencyKeys
     breakers: Breakers
     usage: UsageStore
@@ -103,7 +103,7 @@ def build_services(config: Config) -> Services:
     redis = redis_client.connect(config.redis.url)
     stale = Stale(config.redis.stale_cards)
     policies = Policies(read_policy(config, redis, stale, alerts.tell))
-    membership = Roster(redis, name, config.advertise)
+    membership = Membership(redis, name, config.advertise)
 
     def say_alive() -> None:
         if membership.boot not in membership.peers:
@@ -112,7 +112,7 @@ def build_services(config: Config) -> Services:
     def save_all() -> None:
         records.save_all()
 
-    store = Store(redis, membership.boot, save_all, say_alive)
+    store = CallStore(redis, membership.boot, save_all, say_alive)
     readiness = Readiness(switches, store, live, config.node.max_calls)
 
     breakers, usage = _build_spending(config, redis, alerts, membership, cut_on(switches, live))
@@ -157,7 +157,7 @@ def build_services(config: Config) -> Services:
 
 
 def _build_spending(
-    config: Config, redis: redis_client.Client, alerts: Alerts, membership: Roster, cut: Callable[[Charge], None]
+    config: Config, redis: redis_client.Client, alerts: Alerts, membership: Membership, cut: Callable[[Charge], None]
 ) -> tuple[Breakers, UsageStore]:
     """``cut`` ends a charge's legs on their switch."""
 

@@ -35,7 +35,7 @@ class Trip(msgspec.Struct, frozen=True):
     end_calls: bool = False
 
 
-class Line(msgspec.Struct, frozen=True):
+class LogLine(msgspec.Struct, frozen=True):
     """One line of the log."""
 
     at: float
@@ -117,10 +117,10 @@ class Breakers:
         """Reset a breaker. False: it is not tripped."""
         return bool(self._reset([keys.TRIPPED, keys.BREAKER_LOG], [scope, "", by]))
 
-    def log(self, count: int = 20) -> list[Line]:
+    def log(self, count: int = 20) -> list[LogLine]:
         """The latest trips and resets, newest first."""
         raw = self._client.lrange(keys.BREAKER_LOG, 0, count - 1)
-        return [msgspec.json.decode(line, type=Line) for line in raw]
+        return [msgspec.json.decode(line, type=LogLine) for line in raw]
 
     def refresh(self) -> None:
         """Read the tripped breakers from Redis."""

@@ -40,7 +40,7 @@ Snapshot = Callable[[], dict[str, Any]]
 """A call as clients see it."""
 
 
-class Store:
+class CallStore:
     def __init__(
         self,
         client: Client,

@@ -38,7 +38,7 @@ class Peer(msgspec.Struct, array_like=True):
         return float(self.silent) < 0
 
 
-class Roster:
+class Membership:
     def __init__(self, client: Client, name: str, advertise: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.boot = secrets.token_hex(8)
         self.name = name

@@ -21,10 +21,9 @@ from redis.sentinel import Sentinel
 
 from esl_apps.config import redis_url
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store import redis_py
 from esl_apps.store.cluster import ClusterClient
 from esl_apps.store.connection import Connection, Pool, is_patched, pack
-from esl_apps.store.redis_py import Command, Translated, raise_first
+from esl_apps.store.redis_py import Command, RedisPyClient, Translated, raise_first
 
 #: Seconds. A Redis that takes longer counts as down.
 TIMEOUT = 2.0
@@ -110,11 +109,11 @@ def connect(url: str, timeout: float = TIMEOUT) -> Client:
     if scheme == "redis+sentinel":
         addresses, service, database, login = redis_url.sentinel(rest)
         sentinel: Any = Sentinel(addresses, socket_timeout=timeout, socket_connect_timeout=timeout)  # type: ignore[no-untyped-call]
-        return sentinel.master_for(service, redis_class=redis_py.Client, db=database, **_options(timeout), **login)
+        return sentinel.master_for(service, redis_class=RedisPyClient, db=database, **_options(timeout), **login)
     server = redis_url.server(url)
     if is_patched() and scheme in ("redis", "unix") and not server.options:
         return fast_client(url, timeout)
-    return redis_py.Client(connection_pool=_pool(url, {}, timeout))
+    return RedisPyClient(connection_pool=_pool(url, {}, timeout))
 
 
 def fast_client(url: str, timeout: float = TIMEOUT) -> FastClient:

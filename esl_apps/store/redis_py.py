@@ -63,7 +63,7 @@ class Translated:
         return False
 
 
-class Client(Translated, redis.Redis):
+class RedisPyClient(Translated, redis.Redis):
     """One server, or a Sentinel's master, by redis-py's own connections."""
 
 

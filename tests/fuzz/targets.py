@@ -38,7 +38,7 @@ from esl_apps.esl.session import Gone, OutboundSession, ReplyError
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.http.autodial import read_order
 from esl_apps.store import calls as store_module
-from esl_apps.store.calls import Store
+from esl_apps.store.calls import CallStore
 from esl_apps.store.card_fields import NAME
 from esl_apps.store.cards import CardStore
 from esl_apps.store.errors import Unreadable
@@ -287,7 +287,7 @@ def stored(data: bytes) -> None:
     ):
         with suppress(StoreUnavailable):
             ask()
-    store = Store(_Redis(data))
+    store = CallStore(_Redis(data))
     call = store.call("a")
     assert call is None or (isinstance(call["call_ref"], str) and isinstance(call["state"], str))
     with suppress(Unreadable):

@@ -35,7 +35,7 @@ from esl_apps.node.services import build_services
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.store import keys
 from esl_apps.store.essence import Essence
-from esl_apps.store.membership import Roster
+from esl_apps.store.membership import Membership
 from tests.support.call_switch import CallSwitch, application, at, ends
 from tests.support.node import CDRS, RedisServer
 from tests.support.peer import (
@@ -339,7 +339,7 @@ def essence_of(app: str = "disa", **fields: Any) -> Essence:
 def leave_behind(bench: Bench, *calls: Essence, name: str = "app2", silent: bool = True) -> str:
     """Calls of a process that has left (``silent``) or lives; returns its boot."""
     client = bench.redis_server.client
-    roster = Roster(bench.redis, name, "127.0.0.1:9999")
+    roster = Membership(bench.redis, name, "127.0.0.1:9999")
     roster.say()
     for call in calls:
         client.hset(keys.live(roster.boot), call.call_ref, msgspec.json.encode(call))

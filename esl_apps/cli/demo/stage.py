@@ -23,7 +23,7 @@ from typing import Any
 
 from esl_apps.cli.embedded_redis import redis_server
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store.calls import Store
+from esl_apps.store.calls import CallStore
 from esl_apps.store.redis_client import Client, connect
 
 HOST = "127.0.0.1"
@@ -50,7 +50,7 @@ class Stage:
     node: str
     redis: Client
     redis_url: str
-    store: Store
+    store: CallStore
     node_log: Path
     on_notification: Callable[[str, bytes], None]
     """Called with the list and the JSON of each notification that is popped."""
@@ -118,7 +118,7 @@ def open_stage(say: Callable[[str], None], on_notification: Callable[[str, bytes
             node=at["node"],
             redis=client,
             redis_url=f"redis://{at['redis']}/0",
-            store=Store(client),
+            store=CallStore(client),
             node_log=folder / "node.log",
             on_notification=on_notification,
         )

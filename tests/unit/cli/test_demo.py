@@ -21,7 +21,7 @@ from esl_apps.cli.demo import by_hand, report, stage
 from esl_apps.cli.demo.script import CALLEE, CALLEE_E164, CALLER, CALLER_E164, CALLS
 from esl_apps.cli.demo.stage import DID, DemoFailed, Stage
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store.calls import Store
+from esl_apps.store.calls import CallStore
 from esl_apps.store.redis_client import connect
 from tests.support.node import RedisServer
 from tests.support.ports import free_port
@@ -344,7 +344,7 @@ def on_redis(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(stage, "_NOTIFIED", 0.1)
     scripted = ScriptedStage()
     scripted.redis = connect(redis.url)
-    scripted.store = Store(scripted.redis)
+    scripted.store = CallStore(scripted.redis)
     return scripted
 
 

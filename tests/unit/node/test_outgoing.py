@@ -15,7 +15,7 @@ from esl_apps.core.order import Order
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.live import Full
 from esl_apps.node.outgoing import Spent
-from esl_apps.store.membership import Roster
+from esl_apps.store.membership import Membership
 from tests.support.bench import CALLEE, DID, Bench, Build, placed
 from tests.support.peer import UUID, eventually
 
@@ -152,7 +152,7 @@ def test_outgoing_click_with_redis_away_at_any_step_is_whole(build: Build) -> No
 
 def test_outgoing_answered_leg_is_offered_to_two_other_nodes(bench: Bench) -> None:
     for name in ("app2", "app3", "app4"):
-        Roster(bench.redis, name, f"{name}:8085").say()
+        Membership(bench.redis, name, f"{name}:8085").say()
     bench.services.membership.say()
     click(bench)
     eventually(bench.originates)

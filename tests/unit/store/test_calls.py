@@ -19,7 +19,7 @@ from esl_apps.core.reference import new_ref
 from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
-from esl_apps.store.calls import Store
+from esl_apps.store.calls import CallStore
 from esl_apps.store.essence import Essence
 from tests.support.cluster import cluster_of_one
 from tests.support.node import RedisServer
@@ -33,11 +33,11 @@ def cluster_url() -> Iterator[str]:
 
 
 @pytest.fixture(params=["redis", "cluster"])
-def store(request: pytest.FixtureRequest, redis: RedisServer) -> Store:
+def store(request: pytest.FixtureRequest, redis: RedisServer) -> CallStore:
     url = redis.url if request.param == "redis" else request.getfixturevalue("cluster_url")
     client = redis_client.connect(url)
     client.flushall()
-    return Store(client, BOOT)
+    return CallStore(client, BOOT)
 
 
 BOOT = "boot-of-a-process"
@@ -52,7 +52,7 @@ def call(
     return {**snapshot(attempt), "state": state}
 
 
-def save(store: Store, one: dict[str, Any]) -> dict[str, Any]:
+def save(store: CallStore, one: dict[str, Any]) -> dict[str, Any]:
     store.save(one["call_ref"], lambda: dict(one), None if one["state"] == "ended" else encode(essence_of(one)))
     return one
 
@@ -69,7 +69,7 @@ def essence_of(one: dict[str, Any]) -> Essence:
     )
 
 
-def test_call_is_found_before_and_after_it_is_written(store: Store) -> None:
+def test_call_is_found_before_and_after_it_is_written(store: CallStore) -> None:
     one = save(store, call())
     assert store.call(one["call_ref"]) == one
     store.stop()
@@ -77,7 +77,7 @@ def test_call_is_found_before_and_after_it_is_written(store: Store) -> None:
     assert store.call(new_ref()) is None
 
 
-def test_calls_of_an_integrator_come_newest_first(store: Store) -> None:
+def test_calls_of_an_integrator_come_newest_first(store: CallStore) -> None:
     made = [save(store, call(ref=new_ref(1.7e9 + number))) for number in range(3)]
     save(store, call(integrator="beta"))
     save(store, call(integrator=None))
@@ -85,7 +85,7 @@ def test_calls_of_an_integrator_come_newest_first(store: Store) -> None:
     assert store.calls("acme", {}, 1, made[2]["call_ref"])[0] == [made[1]]
 
 
-def test_calls_with_a_rare_filter_end_a_page_and_go_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_with_a_rare_filter_end_a_page_and_go_on(store: CallStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esl_apps.store.calls.SCAN", 10)
     wanted = save(store, call(ref=new_ref(1.7e9), agent="1001"))
     for number in range(1, 450):
@@ -100,7 +100,7 @@ def test_calls_with_a_rare_filter_end_a_page_and_go_on(store: Store, monkeypatch
     assert pages == 3
 
 
-def test_live_has_the_calls_that_have_not_ended(store: Store) -> None:
+def test_live_has_the_calls_that_have_not_ended(store: CallStore) -> None:
     one, other = save(store, call("bridged")), save(store, call("queued"))
     store.stop()
     assert {found.call_ref for found in store.live([BOOT])[BOOT]} == {one["call_ref"], other["call_ref"]}
@@ -113,10 +113,10 @@ def test_live_has_the_calls_that_have_not_ended(store: Store) -> None:
     assert store.essence(one["call_ref"], [BOOT]) is None
 
 
-def test_call_of_a_dead_process_is_taken_over_once(store: Store) -> None:
+def test_call_of_a_dead_process_is_taken_over_once(store: CallStore) -> None:
     one = save(store, call("bridged"))
     store.stop()
-    others = [Store(store._client, boot) for boot in ("first", "second")]
+    others = [CallStore(store._client, boot) for boot in ("first", "second")]
     essence = essence_of(one)
     assert [other.take_over(essence, BOOT) for other in others] == [True, False]
     assert [other.has(one["call_ref"]) for other in (store, *others)] == [False, True, False]
@@ -124,7 +124,7 @@ def test_call_of_a_dead_process_is_taken_over_once(store: Store) -> None:
     assert not others[0].has(one["call_ref"])
 
 
-def test_calls_older_than_a_day_are_removed(store: Store) -> None:
+def test_calls_older_than_a_day_are_removed(store: CallStore) -> None:
     old, new = save(store, call(ref=new_ref(1000.0))), save(store, call())
     store.stop()
     new["state"] = "ended"
@@ -160,7 +160,7 @@ class SlowClient:
 
 def test_older_state_never_overwrites_a_newer_one() -> None:
     client = SlowClient()
-    store = Store(client)
+    store = CallStore(client)
     one = save(store, call("bridged"))
     first = gevent.spawn(store.calls, "acme", {}, 1, None)
     gevent.sleep(0.01)
@@ -173,7 +173,7 @@ def test_older_state_never_overwrites_a_newer_one() -> None:
 
 def test_call_is_found_while_it_is_written() -> None:
     client = SlowClient()
-    store = Store(client)
+    store = CallStore(client)
     one = save(store, call("ended"))
     writing = gevent.spawn(store.calls, "acme", {}, 1, None)
     gevent.sleep(0.01)
@@ -184,18 +184,18 @@ def test_call_is_found_while_it_is_written() -> None:
 
 def test_call_that_could_not_be_written_is_kept(redis: RedisServer) -> None:
     away = redis_client.connect(f"redis://127.0.0.1:{free_port()}/0")
-    store = Store(away)
+    store = CallStore(away)
     one = save(store, call())
     store.stop()
     assert store.call(one["call_ref"]) == one
     store._client = redis_client.connect(redis.url)
     store.stop()
-    assert Store(redis_client.connect(redis.url)).call(one["call_ref"]) == one
+    assert CallStore(redis_client.connect(redis.url)).call(one["call_ref"]) == one
 
 
 def test_health_follows_redis() -> None:
     server = RedisServer()
-    store = Store(redis_client.connect(server.url))
+    store = CallStore(redis_client.connect(server.url))
     assert store.check()
     server.kill()
     assert not store.check()
@@ -214,7 +214,7 @@ def test_call_of_a_process_that_is_no_member_waits(redis: RedisServer) -> None:
         if not known.pop(0):
             raise StoreUnavailable("the part of the cluster that has the nodes is away")
 
-    store = Store(client, BOOT, make_known=make_known)
+    store = CallStore(client, BOOT, make_known=make_known)
     one = call("bridged")
     store.save(one["call_ref"], lambda: one, encode(essence_of(one)))
     assert not store._flush()
@@ -276,14 +276,14 @@ def test_call_being_written_at_a_stop_is_written(redis: RedisServer) -> None:
     def make_known() -> None:
         gevent.sleep(0.02)
 
-    store = Store(client, BOOT, make_known=make_known)
+    store = CallStore(client, BOOT, make_known=make_known)
     one = save(store, call("bridged"))
     writer = gevent.spawn(store._flush)
     gevent.sleep(0.01)
     writer.kill()
     assert not store.has("another")
     store.stop()
-    assert Store(client).call(one["call_ref"]) == one
+    assert CallStore(client).call(one["call_ref"]) == one
 
 
 def test_cluster_whose_table_changes_is_asked_again(monkeypatch: pytest.MonkeyPatch, cluster_url: str) -> None:
@@ -340,7 +340,7 @@ def test_greenlets_go_on_whatever_is_raised(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("esl_apps.store.calls.PING_AWAY", 0.01)
     monkeypatch.setattr("esl_apps.store.calls.AGAIN", 0.01)
     client = FaultyClient()
-    store = Store(client)
+    store = CallStore(client)
     store.start()
     one = save(store, call("bridged"))
     with gevent.Timeout(10):
@@ -350,7 +350,7 @@ def test_greenlets_go_on_whatever_is_raised(monkeypatch: pytest.MonkeyPatch) -> 
     store.stop()
 
 
-def test_call_that_cannot_be_read_is_none(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_call_that_cannot_be_read_is_none(store: CallStore, caplog: pytest.LogCaptureFixture) -> None:
     """Other programs may write to the same Redis."""
     one = save(store, call("bridged"))
     store.stop()
@@ -365,7 +365,7 @@ def test_call_that_cannot_be_read_is_none(store: Store, caplog: pytest.LogCaptur
 
 def test_health_is_lost_when_redis_closes_its_line() -> None:
     server = RedisServer()
-    store = Store(redis_client.connect(server.url))
+    store = CallStore(redis_client.connect(server.url))
     assert store.check()
     server.kill()
     assert store._wait()

@@ -341,7 +341,7 @@ for url in ("{server.url}", "unix:///run/redis.sock", "{server.url}?client_name=
     print(type(connect(url)).__name__)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["FastClient", "FastClient", "Client", "Client"]
+    assert done.stdout.split() == ["FastClient", "FastClient", "RedisPyClient", "RedisPyClient"]
     assert not isinstance(connect(server.url), FastClient)
 
 

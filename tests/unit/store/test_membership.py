@@ -10,7 +10,7 @@ import pytest
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, membership, redis_client
-from esl_apps.store.membership import DEAD, Roster, boots
+from esl_apps.store.membership import DEAD, Membership, boots
 from tests.support.cluster import cluster_of_one
 from tests.support.node import RedisServer
 
@@ -36,7 +36,7 @@ def url(request: pytest.FixtureRequest, redis: RedisServer) -> str:
     return url
 
 
-def silent(one: Roster, seconds: float) -> None:
+def silent(one: Membership, seconds: float) -> None:
     """Set a process's last beat to some seconds ago."""
     text = [one.name, "host:1", False, f"{time.time() - seconds:.3f}"]
     one._client.hset(keys.NODES, one.boot, msgspec.json.encode(text))
@@ -44,8 +44,8 @@ def silent(one: Roster, seconds: float) -> None:
 
 def test_silent_process_is_dead_and_a_speaking_one_is_not(url: str) -> None:
     client, clock = redis_client.connect(url), Clock()
-    one = Roster(client, "one", "host:1", clock)
-    two, three = (Roster(client, name, f"host:{name}") for name in ("two", "three"))
+    one = Membership(client, "one", "host:1", clock)
+    two, three = (Membership(client, name, f"host:{name}") for name in ("two", "three"))
     for each in (two, three, one):
         each.say()
     clock.now += DEAD + 1
@@ -64,9 +64,9 @@ def test_silent_process_is_dead_and_a_speaking_one_is_not(url: str) -> None:
 
 def test_restarted_node_is_another_process(url: str) -> None:
     client = redis_client.connect(url)
-    before = Roster(client, "one", "host:1")
+    before = Membership(client, "one", "host:1")
     before.say()
-    after = Roster(client, "one", "host:1")
+    after = Membership(client, "one", "host:1")
     after.say()
     # Dead at once, because its name has been taken over.
     assert after.dead() == [before.boot]
@@ -76,7 +76,7 @@ def test_restarted_node_is_another_process(url: str) -> None:
 
 def test_process_that_left_is_dead_at_once(url: str) -> None:
     client = redis_client.connect(url)
-    one, two = Roster(client, "one", "host:1"), Roster(client, "two", "host:2")
+    one, two = Membership(client, "one", "host:1"), Membership(client, "two", "host:2")
     two.say()
     two.leave()
     one.say()
@@ -86,8 +86,8 @@ def test_process_that_left_is_dead_at_once(url: str) -> None:
 def test_process_is_not_dead_for_silence_of_redis(url: str, redis: RedisServer) -> None:
     """Redis was down for a minute, so it has no fresh beats."""
     clock = Clock()
-    one = Roster(redis_client.connect(url), "one", "host:1", clock)
-    two = Roster(redis_client.connect(url), "two", "host:2")
+    one = Membership(redis_client.connect(url), "one", "host:1", clock)
+    two = Membership(redis_client.connect(url), "two", "host:2")
     two.say()
     one.say()
     one._say._client, client = redis_client.connect("redis://127.0.0.1:1/0"), one._say._client
@@ -111,7 +111,7 @@ def test_beat_is_well_below_the_silence_of_the_dead() -> None:
 
 def test_living_and_dead_peers_are_told_apart(url: str) -> None:
     client, clock = redis_client.connect(url), Clock()
-    one, two = Roster(client, "one", "host:1", clock), Roster(client, "two", "host:2", clock)
+    one, two = Membership(client, "one", "host:1", clock), Membership(client, "two", "host:2", clock)
     one.say()
     assert one.alone
     two.say()
