@@ -135,6 +135,13 @@ class Adoption:
                 self._adopt(call, name)
 
     def _adopt(self, call: Essence, name: str) -> None:
+        """Adopt one call, whose node's name this is. Never raises: a fault with one call must not cost the others."""
+        try:
+            self._begin_following(call, name)
+        except Exception:
+            log.exception("adoption_failed", extra={"call_ref": call.call_ref})
+
+    def _begin_following(self, call: Essence, name: str) -> None:
         services = self._services
         ref = call.call_ref
         if ref in services.calls.live:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import gevent
+import msgspec
 
 from esl_apps.apps.session import account_level
 from esl_apps.core import terms
@@ -59,6 +60,16 @@ def _order(switch: Switch, commands: list[str]) -> None:
             switch.api(command)
 
 
+class _Paid(msgspec.Struct):
+    """``Charge.essence``, read from Redis."""
+
+    levels: list[str]
+    number: str | None
+    aleg: bool
+    owner: bool
+    whole: bool
+
+
 class Charging:
     """Takes up the charges of calls whose process died."""
 
@@ -70,16 +81,15 @@ class Charging:
         """Go on charging an attempt for what its legs cost, at today's levels."""
         policy = self._policies.now
         charges = []
-        for paid in attempt.paid_for:
+        for essence in attempt.paid_for:
             try:
-                levels = [_level(policy, name, attempt) for name in paid["levels"]]
-                number = policy.settings.plan.read(paid["number"]) if paid["number"] else None
-            except (StoreUnavailable, NotDialable) as error:
+                paid = msgspec.convert(essence, _Paid)
+                levels = [_level(policy, name, attempt) for name in paid.levels]
+                number = policy.settings.plan.read(paid.number) if paid.number else None
+            except (StoreUnavailable, NotDialable, msgspec.ValidationError) as error:
                 log.error("charge_not_resumed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
                 continue
-            charge = Charge(
-                attempt.call_ref, levels, number, aleg=paid["aleg"], owner=paid["owner"], whole=paid["whole"]
-            )
+            charge = Charge(attempt.call_ref, levels, number, aleg=paid.aleg, owner=paid.owner, whole=paid.whole)
             charges.append(charge)
         self._usage.adopt(*charges)
         attempt.pay(*charges)

@@ -112,9 +112,14 @@ class Records:
         if self.closed:
             return True
         folder = self._policies.now.config.recordings.dir
-        path = recording_path(folder, attempt.integrator or "", attempt.recording_url or "")
-        if os.path.exists(path):
-            return True
+        try:
+            path = recording_path(folder, attempt.integrator or "", attempt.recording_url or "")
+        except ValueError:
+            # An adopted call's name comes from Redis, which others can write to: it may be none of ours.
+            path = attempt.recording_url or ""
+        else:
+            if os.path.exists(path):
+                return True
         log.error("recording_missing", extra={"call_ref": attempt.call_ref, "path": path})
         return False
 

@@ -87,8 +87,14 @@ class TimedCallPoller:
 
     def settle(self, attempt: Attempt) -> None:
         """Settle a timed call of a process that died: it has ended, or was answered here."""
-        if attempt.order is not None and _KEPT in attempt.order:
-            gevent.spawn(self._settle, attempt, msgspec.convert(attempt.order[_KEPT], TimedCall))
+        if attempt.order is None or _KEPT not in attempt.order:
+            return
+        try:
+            call = msgspec.convert(attempt.order[_KEPT], TimedCall)
+        except msgspec.ValidationError as error:
+            log.error("timed_call_unsettled", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+            return
+        gevent.spawn(self._settle, attempt, call)
 
     def _settle(self, attempt: Attempt, call: TimedCall) -> None:
         """Tell Redis how it ended, until Redis hears it: otherwise the number would be called once more."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import CallFields, values_of
+from esl_apps.core.terms import AGENT_ANSWERED, BRIDGED, QUEUED, STATES
 
 
 class Essence(CallFields, omit_defaults=True):
@@ -22,4 +23,8 @@ def essence(attempt: Attempt, core_uuid: str | None) -> Essence:
 
 def restored(known: Essence) -> Attempt:
     """The attempt of a process that can no longer end it."""
-    return Attempt(**dict(zip(CallFields.__struct_fields__, values_of(known), strict=True)))
+    fields = dict(zip(CallFields.__struct_fields__, values_of(known), strict=True))
+    if known.state not in STATES:
+        # Another version's: go on from the last state that its times prove.
+        fields["state"] = BRIDGED if known.bridged_at else AGENT_ANSWERED if known.answered_at else QUEUED
+    return Attempt(**fields)

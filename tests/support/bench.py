@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,9 @@ class Visitor:
 
     def leaves(self) -> None:
         """The caller hangs up."""
-        self.switch.say(self.hung_up("NORMAL_CLEARING", 16, variable_sip_hangup_disposition="recv_bye"))
+        # They may have been hung up.
+        with suppress(OSError):
+            self.switch.say(self.hung_up("NORMAL_CLEARING", 16, variable_sip_hangup_disposition="recv_bye"))
 
     def served(self) -> Visitor:
         """Return once the node is done with the channel."""

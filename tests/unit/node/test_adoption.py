@@ -190,25 +190,69 @@ def test_adoption_call_with_unknown_keys_is_followed(bench: Bench) -> None:
     assert bench.record()["call_ref"] == REF
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"app": "wakeup"},
-        {"app": ""},
-        {"switch": None},
-        {"integrator": "gone"},
-        {"account_id": "gone", "holder": "gone:u1"},
-        {"paid_for": [{"levels": ["account:gone", "x"], "number": "?", "aleg": True, "owner": True, "whole": True}]},
-        {"state": "ended"},
-        {"order": {"pending": {}}, "app": "callback"},
-    ],
-    ids=["unknown app", "no app", "no switch", "no integrator", "no account", "unpaid", "ended", "no timed call"],
-)
-def test_adoption_call_that_fits_nothing_here_has_its_record(bench: Bench, fields: dict[str, Any]) -> None:
-    leave_behind(bench, talking(**fields), name="app1")
+PAID = {"levels": ["account:gone", "card:x", "x", ""], "number": "?", "aleg": True, "owner": True, "whole": True}
+ODD: dict[str, dict[str, Any]] = {
+    "unknown application": {"app": "wakeup"},
+    "no application": {"app": ""},
+    "no switch": {"switch": None},
+    "no integrator": {"integrator": "gone"},
+    "no account": {"account_id": "gone", "holder": "gone:u1"},
+    "unreadable number": {"paid_for": [PAID]},
+    "no charge": {"paid_for": [{}]},
+    "charge of other types": {"paid_for": [{**PAID, "levels": 7}, {**PAID, "number": 7}, {**PAID, "aleg": None}]},
+    "ended": {"state": "ended"},
+    "unknown state": {"state": "transferred"},
+    "no timed call": {"order": {"pending": {}}, "app": "callback"},
+    "timed call of another type": {"order": {"pending": 7}, "app": "callback"},
+    "recording of another name": {"recording_url": "x.wav"},
+    "reference of another form": {"call_ref": "a", "app": "click-dial", "integrator": "acme"},
+    "no times": {"queued_at": 0.0, "dialed_at": None, "answered_at": None, "bridged_at": None},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_adoption_odd_call_has_its_record_and_costs_no_other(
+    bench: Bench, odd: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis is shared: with other versions, other configurations, and other programs."""
+    first, last = talking(**ODD[odd]), talking(call_ref="01a20447-2be6-705d-bfcb-64432c6ce89c")
+    leave_behind(bench, first, last, name="app1")
     bench.adoption.beat()
-    ended(bench)
-    assert bench.record()["call_ref"] == REF
+    for call in (first, last):
+        ended(bench, call.call_ref)
+    assert sorted(found["call_ref"] for found in bench.records()) == sorted([first.call_ref, last.call_ref])
+    assert [record.message for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_adoption_odd_call_of_the_call_log_has_its_record(build: Build, odd: str) -> None:
+    """A newer version wrote the log, and the operator went back to this one."""
+    first = build().connect()
+    calls = [talking(**ODD[odd]), talking(call_ref="01a20447-2be6-705d-bfcb-64432c6ce89c")]
+    for call in calls:
+        first.services.call_log.note(msgspec.json.encode(call))
+    again = next_run(build, first)
+    again.adoption.beat()
+    for call in calls:
+        ended(again, call.call_ref)
+    assert sorted(found["call_ref"] for found in again.records()) == sorted(call.call_ref for call in calls)
+
+
+def test_adoption_fault_with_one_call_costs_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    leave_behind(bench, talking(), talking(call_ref="01a20447-2be6-705d-bfcb-64432c6ce89c"))
+    adopt = bench.services.calls.adopt
+
+    def faulty(attempt: Attempt, *rest: Any) -> Any:
+        if attempt.call_ref == REF:
+            raise RuntimeError("a fault of ours")
+        return adopt(attempt, *rest)
+
+    monkeypatch.setattr(bench.services.calls, "adopt", faulty)
+    bench.adoption.beat()
+    assert list(bench.live) == ["01a20447-2be6-705d-bfcb-64432c6ce89c"]
+    assert "adoption_failed" in caplog.messages
 
 
 # Its own earlier run ------------------------------------------------------------------------------------
@@ -341,6 +385,17 @@ def test_adoption_brings_the_call_to_the_state_of_its_legs(bench: Bench) -> None
     eventually(lambda: bench.live[REF].attempt.bridged_at)
     attempt = bench.live[REF].attempt
     assert (attempt.aleg_uuid, attempt.answered_at, attempt.bridged_at) == (UUID, AT + 2.0, AT + 4.0)
+    hang_up(bench, by=UUID)
+    ended(bench)
+    assert bench.reason() == ("answered", 16, "agent")
+
+
+def test_adoption_call_in_a_state_of_another_version_goes_on(bench: Bench) -> None:
+    leave_behind(bench, clicked(state="transferred"))
+    show_legs(bench.switch, {**aleg(), "Caller-Channel-Answered-Time": at(2)}, bleg(answered=4))
+    bench.adoption.beat()
+    asked(bench)
+    eventually(lambda: bench.live[REF].attempt.bridged_at)
     hang_up(bench, by=UUID)
     ended(bench)
     assert bench.reason() == ("answered", 16, "agent")

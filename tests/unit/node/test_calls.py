@@ -121,7 +121,7 @@ def test_calls_leg_that_hangs_up_as_it_answers_is_abandoned(bench: Bench) -> Non
 
 
 def test_calls_other_phones_end_is_not_the_answered_ones(bench: Bench) -> None:
-    """Of an agent's phones, those that lost the race end before the answered leg's socket comes."""
+    """An agent's phones that lost the race end before the answered leg's socket comes."""
     order = ring(bench)
     headers: dict[str, Any] = {"variable_esl_call_ref": order.attempt.call_ref}
     bench.switch.say(ends("LOSE_RACE", 502, uuid="other", **headers))
