@@ -75,8 +75,10 @@ class Incoming:
                 self._arrive(visit, app, app.arrive)
         except NotServed as error:
             visit.refuse(str(error), error.cause)
+            visit.give_up()
         except StoreUnavailable as error:
             visit.refuse(str(error), "NORMAL_TEMPORARY_FAILURE")
+            visit.give_up()
 
     def _arrive(self, visit: Visit, app: Application, arrive: Callable[..., None]) -> None:
         """Serve a caller whom the dialplan sent. :raises NotServed, StoreUnavailable: before the call has a record."""
@@ -100,7 +102,12 @@ class Incoming:
             visit.refuse("its call has ended", "NORMAL_CLEARING")
             return
         attempt = restored(known)
-        placed = app.restore(attempt, visit.channel, services.policy) if app.restore else None
+        try:
+            placed = app.restore(attempt, visit.channel, services.policy) if app.restore else None
+        except StoreUnavailable as error:
+            # The call is this process's now: no other one would end it.
+            visit.abandon(attempt, str(error), "NORMAL_TEMPORARY_FAILURE")
+            return
         if placed is None or known.answered_at is not None:
             visit.abandon(attempt, "what its call needs is gone")
             return

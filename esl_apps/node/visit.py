@@ -198,7 +198,11 @@ class Visit:
         return Leg("", ended_at=now, cause=failed, q850=causes.q850(failed)) if failed else None
 
     def refuse(self, reason: str, cause: str = FULL) -> None:
-        """Hang up with a cause; never just close, which strands the caller (hazard 10)."""
+        """Hang up with a cause; never just close, which strands the caller (hazard 10). A call that was taken over to
+        go on here ends."""
+        if self.goes_on is not None and not self.ref:
+            self.abandon(self.goes_on, reason, cause)
+            return
         log.warning("call_refused", extra={"reason": reason, "uuid": self.session.uuid})
         with suppress(Gone, CallEnded, TimeoutError):
             self.session.post(
@@ -208,13 +212,16 @@ class Visit:
             )
             self.channel.hangup(cause)
 
-    def abandon(self, attempt: Attempt, reason: str) -> None:
+    def abandon(self, attempt: Attempt, reason: str, cause: str = "NORMAL_CLEARING") -> None:
         """Hang up a leg whose call can't go on, and end the call as lost."""
         self.begin(attempt)
-        self.refuse(reason, "NORMAL_CLEARING")
+        self.refuse(reason, cause)
         attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, time.time())
 
     def give_up(self) -> None:
+        """End the call as lost, if it has begun or was to go on here: its flow has failed."""
+        if self.goes_on is not None and not self.ref:
+            self.begin(self.goes_on)
         live = self.services.calls.live.get(self.ref)
         if live is not None:
             live.attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, time.time())

@@ -127,6 +127,21 @@ def test_incoming_fault_of_an_application_leaves_a_lost_record(build: Build, mon
     assert bench.live == {}
 
 
+@pytest.mark.parametrize("error", [StoreUnavailable("redis: away"), NotServed("no such thing", "CALL_REJECTED")])
+def test_incoming_application_that_gives_up_late_has_its_record(
+    build: Build, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
+        host.begin(Attempt(app="probe", call_dir="external"))
+        raise error
+
+    probe(monkeypatch, arrive)
+    bench = build().connect()
+    assert bench.visit("probe").served().hangup_cause is not None
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
+    assert bench.live == {}
+
+
 def test_incoming_fault_before_the_call_began_has_no_record(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     def arrive(*_parts: object) -> None:
         raise RuntimeError("a fault of the application's")
@@ -350,6 +365,58 @@ def test_incoming_answered_timed_call_is_settled(build: Build, monkeypatch: pyte
     visitor.leaves()
     visitor.served()
     assert bench.record()["call_ref"] == REF
+
+
+# Redis away at each step --------------------------------------------------------------------------------
+
+
+def is_kept(bench: Bench) -> bool:
+    """Whether a process that is dead still has the call: then another node adopts it."""
+    boots = [boot for boot in bench.services.membership.peers if boot != bench.services.membership.boot]
+    return any(bench.redis_server.client.hexists(keys.live(boot), REF) for boot in boots)
+
+
+@pytest.mark.parametrize("app", ["click-dial", "callback", "disa", "inbound"])
+def test_incoming_with_redis_away_at_any_step_loses_no_call(build: Build, app: str) -> None:
+    """The channel of a dead node's call comes here; after the n-th command Redis is away until the channel has gone."""
+    bench = build().connect()
+    card = bench.services.policy.cards.create("acme", {"cid": "+27825556666", "active": True})
+    path = {"click-dial": "click2dial", "disa": "disa/acme/front"}.get(app, app)
+    for step in range(30):
+        headers = rung_elsewhere(
+            bench,
+            app=app,
+            account_id="acme",
+            extension="+27825556666" if app == "callback" else "1000",
+            number=None if app == "disa" else "0820001234",
+            order={"card": card.id},
+        )
+        bench.services.membership.say()
+        bench.redis.asked = 0
+        bench.redis.break_after(step)
+        visitor = bench.visit(path, **headers, variable_esl_session_ref=REF)
+        visitor.types()
+        visitor.switch.scripts["bridge"] = lambda _uuid, visitor=visitor: visitor.hung_up("NORMAL_CLEARING", 16)  # type: ignore[misc]
+        eventually(lambda: visitor.greenlet.dead or visitor.switch.executed)  # noqa: B023
+        visitor.leaves()
+        visitor.served()
+        assert visitor.error is None
+        whole = bench.redis.asked <= step
+        bench.redis.mend()
+        records = [found["call_ref"] for found in bench.records()]
+        # A customer is served without Redis, in a new call.
+        assert records.count(REF) == 1 or is_kept(bench), f"lost after {step} commands"
+        assert records.count(REF) <= 1
+        assert bench.live == {}
+        for key in bench.redis_server.client.keys(keys.live("*")):
+            bench.redis_server.client.delete(key)
+        # The next step's record is not this one's once more.
+        for key in bench.redis_server.client.keys("*:done:*"):
+            bench.redis_server.client.delete(key)
+        if whole:
+            break
+    assert whole
+    assert step >= 2
 
 
 # Memory -----------------------------------------------------------------------------------------------

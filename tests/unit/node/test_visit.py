@@ -14,7 +14,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.node import visit as visit_module
 from esl_apps.store import keys
-from tests.support.bench import E164, PIN, Bench, Visitor, essence_of, leave_behind, show_legs, write_cdr
+from tests.support.bench import E164, PIN, Bench, Build, Visitor, essence_of, leave_behind, probe, show_legs, write_cdr
 from tests.support.call_switch import AT, B, answers, at, ends, rings
 from tests.support.peer import UUID, eventually
 
@@ -169,6 +169,33 @@ def test_visit_with_keys_of_a_newer_version_is_settled(bench: Bench) -> None:
     bench.redis_server.client.hset(key, REF, json.dumps({**raw, "colour": ["blue"]}))
     back(bench)
     assert bench.record()["call_ref"] == REF
+
+
+@pytest.mark.parametrize("path", ["nowhere", "disa/acme/gone"])
+def test_visit_that_can_go_on_nowhere_records_its_call_as_lost(bench: Bench, path: str) -> None:
+    """The configuration has changed since: the caller is refused, and the call that was taken over has its record."""
+    left_by_dead_node(bench)
+    bench.visit(path, **BACK).served()
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
+    assert bench.live == {}
+
+
+def test_visit_whose_application_fails_records_its_call_as_lost(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def arrive(*_parts: object) -> None:
+        raise RuntimeError("a fault of the application's")
+
+    probe(monkeypatch, arrive)
+    bench = build().connect()
+    left_by_dead_node(bench, app="probe")
+    bench.visit("probe", **{**BACK, "variable_esl_app": "probe"}).served()
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
+
+
+@pytest.mark.parametrize("odd", [{"paid_for": [{}]}, {"state": "transferred"}, {"recording_url": "x.wav"}])
+def test_visit_of_a_call_with_odd_values_is_settled(bench: Bench, odd: dict[str, Any]) -> None:
+    left_by_dead_node(bench, **dialled(bridged_at=AT + 3.0, **odd))
+    back(bench)
+    assert bench.reason() == ("answered", 16, "callee")
 
 
 # Inbound ------------------------------------------------------------------------------------------------
