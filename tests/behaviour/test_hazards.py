@@ -1,6 +1,7 @@
-"""Hazards of a switch that strands, reverses and pins as FreeSWITCH does, each twice: first what the unmodified
-greenswitch 0.0.19, or the naive way, makes of it; then what this package does. Those of the wire alone are in
-``tests/unit/esl/test_hazards.py``.
+"""Hazards 6 to 14 of ``docs/explanation/hazards.rst`` that need a switch: the sandbox, which acts as FreeSWITCH does.
+
+Most tests have two parts: what the unmodified greenswitch 0.0.19, or naive code, brings about, and what this package
+does. Hazards of the wire are in ``tests/unit/esl/test_hazards.py``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ServeNaively = Callable[[Callable[[Peer], None]], NaiveServer]
 
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
-    """What would hang fails after some seconds with its stack."""
+    """Fail with the stack after some seconds instead of hanging."""
     with gevent.Timeout(20):
         yield
 
@@ -49,9 +50,9 @@ def sandbox_process() -> Iterator[SandboxRig]:
 
 @pytest.fixture
 def sandbox(sandbox_process: SandboxRig) -> Iterator[SandboxRig]:
-    """The stand-in switch, with no call and no phone."""
+    """Yield the sandbox, without calls and phones."""
     yield sandbox_process
-    # In a thread: the calls end only as this process' greenlets let go of them.
+    # In a thread, because the calls end only after this process's greenlets have left them.
     gevent.get_hub().threadpool.apply(sandbox_process.reset)
 
 
@@ -70,7 +71,7 @@ DID, SECOND_DID = "27115550000", "27115550001"
 def arrives(
     sandbox: SandboxRig, port: int, flags: str = "async full", *, number: str = DID, before: str = ""
 ) -> SandboxCall:
-    """An outside caller whose call runs ``socket 127.0.0.1:port``; ``before``: an application before it."""
+    """Call from outside into ``socket 127.0.0.1:port``. ``before``: an application that runs first."""
     actions = [(before, "")] if before else []
     sandbox.extension("public", number, [*actions, ("socket", f"127.0.0.1:{port} {flags}")])
     return sandbox.outside(f"2782{number[-7:]}", Script()).dial(number)
@@ -79,7 +80,7 @@ def arrives(
 def test_hazard_06_lingering_client_does_not_pin_the_channel(
     sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client that forgets to leave: its application hangs in something else when the caller goes."""
+    """The client forgets to leave: its application is stuck in something else when the caller hangs up."""
 
     def forgetful(peer: Peer) -> None:
         peer.say(b"connect\n\nlinger\n\n")
@@ -149,7 +150,7 @@ def test_hazard_07_events_of_other_calls_do_not_come(
 
 
 def test_hazard_08_many_variables_take_one_tick(sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively) -> None:
-    """FreeSWITCH looks at a socket every 20 ms: an execute each costs a tick each."""
+    """FreeSWITCH checks a socket every 20 ms, so each execute takes a tick."""
     variables = {f"esl_test_{i}": str(i) for i in range(10)}
     took: dict[str, float] = {}
 
@@ -180,7 +181,7 @@ def test_hazard_08_many_variables_take_one_tick(sandbox: SandboxRig, serve: Serv
 def test_hazard_09_draining_node_sends_the_switch_to_the_next(
     sandbox: SandboxRig, serve: Serve, serve_naively: ServeNaively
 ) -> None:
-    """Only a refused connection does: one that is accepted and not served holds the caller for ever."""
+    """Only a refused connection makes it go on. One that is accepted but not served holds the caller for ever."""
     taken: list[str] = []
 
     def application(session: OutboundSession) -> None:
@@ -201,7 +202,7 @@ def test_hazard_09_draining_node_sends_the_switch_to_the_next(
 
 
 def calls_through_list(sandbox: SandboxRig, first: int, second: int) -> None:
-    """One call whose ``socket`` names two nodes."""
+    """Make a call whose ``socket`` names two nodes."""
     path = "disa/acme/front"
     nodes = f"127.0.0.1:{first}/{path}|127.0.0.1:{second}/{path}"
     sandbox.extension("public", "27115550000", [("socket", f"{nodes} async full")])
@@ -211,7 +212,7 @@ def calls_through_list(sandbox: SandboxRig, first: int, second: int) -> None:
 
 
 def stranded(sandbox: SandboxRig, call: SandboxCall) -> bool:
-    """Whether the caller is left in silence: neither served nor hung up."""
+    """Whether the caller is neither served nor hung up."""
     for _ in range(6):
         gevent.sleep(0.05)
         if call.leg.ended_at is not None:
@@ -221,7 +222,7 @@ def stranded(sandbox: SandboxRig, call: SandboxCall) -> bool:
 
 
 def strands_one(sandbox: SandboxRig, port: int) -> bool:
-    """Of a few callers: on a busy machine what takes 5 ms may take the time in which the switch is safe."""
+    """Try a few callers: on a busy machine the 5 ms in which closing strands a caller may pass."""
     return any(stranded(sandbox, arrives(sandbox, port)) for _ in range(5))
 
 
@@ -236,7 +237,7 @@ def test_hazard_10_caller_too_many_gets_a_cause(sandbox: SandboxRig, serve: Serv
     full = greenswitch.OutboundESLServer("127.0.0.1", port, application=object, max_connections=0)
     naive = gevent.spawn(full.listen)
     gevent.sleep(0.01)
-    # It sends ``connect`` and ``exit`` right behind.
+    # It sends ``connect`` and then ``exit`` at once.
     assert strands_one(sandbox, port)
     naive.kill()
 
@@ -274,7 +275,7 @@ def test_hazard_12_executes_sent_at_once_run_in_order(
 
 @pytest.fixture
 def sandbox_switch(sandbox: SandboxRig) -> Iterator[Switch]:
-    """The sandbox' inbound event socket."""
+    """Yield the sandbox's inbound event socket."""
     switch = switch_to(sandbox)
     yield switch
     switch.stop()
@@ -294,7 +295,7 @@ def test_hazard_13_quotes_keep_async_full_together(sandbox: SandboxRig, sandbox_
 
     def application(session: OutboundSession) -> None:
         control = session.connect().get("Control")
-        # Without ``full`` these are refused: nothing is heard, and nothing kept after the hang-up.
+        # Refused without ``full``: no events come, and the socket doesn't linger after the hang-up.
         entered.append((control, session.send("event plain CHANNEL_HANGUP").ok))
 
     server = serve(application)
@@ -310,7 +311,7 @@ def test_hazard_13_quotes_keep_async_full_together(sandbox: SandboxRig, sandbox_
 
 
 def test_hazard_14_custom_event_reaches_listeners(sandbox: SandboxRig, serve: Serve) -> None:
-    """With the ``Unique-ID`` of a live channel it would go to that channel instead."""
+    """With a live channel's ``Unique-ID`` it would go to that channel instead."""
     heard: list[str | None] = []
     listener = switch_to(
         sandbox, events="CUSTOM esl_apps::call", on_event=lambda _switch, one: heard.append(one.get("state"))

@@ -1,8 +1,7 @@
-"""What a test may ask of a switch and its phones.
+"""The interface of a switch and its phones for tests.
 
-The behaviour suite (``tests/behaviour``) is written against these types only. ``sandbox.py`` and
-``freeswitch.py`` beside this file implement them, so that the same call runs on the stand-in and on
-the real thing, and the stand-in cannot drift from it.
+The behaviour suite (``tests/behaviour``) uses only these types, which ``sandbox.py`` and ``freeswitch.py`` implement.
+So each test runs on the sandbox and on a real FreeSWITCH, and the sandbox can't drift from it.
 
 Times are seconds; instants are ``time.time()``.
 """
@@ -23,15 +22,15 @@ class Script:
     """How a phone behaves when it is called, and once it is connected."""
 
     answer_after: float | None = 0.1
-    """Seconds from the INVITE to the 200; None: it rings for ever."""
+    """Seconds from the INVITE to the 200; None to ring for ever."""
     ring_after: float | None = 0.0
-    """Seconds to the 180; None: no 180 is sent."""
+    """Seconds from the INVITE to the 180; None to send no 180."""
     early_media: bool = False
     """183 with the phone's tone in place of the 180."""
     reject: int | None = None
     """A final SIP status (486, 603, 404, …) in place of an answer, after ``answer_after`` (None: at once)."""
     redirect: str | None = None
-    """With ``reject=302``: the Contact."""
+    """The Contact if ``reject`` is 302."""
     hangup_after: float | None = None
     """Seconds from the answer to this phone's BYE."""
     tone: int | None = None
@@ -48,19 +47,19 @@ class Leg:
     direction: str
     """``in``: the phone was called; ``out``: it dialled."""
     number: str
-    """in: the user part that was called (the Request-URI or To user); out: the number dialled."""
+    """``in``: the user part that was called (Request-URI or To); ``out``: the number dialled."""
     caller_number: str = ""
-    """in: the user part of From, what the phone would show."""
+    """``in``: the user part of From, which the phone would show."""
     caller_name: str = ""
     headers: dict[str, list[str]] = field(default_factory=dict)
-    """Of the INVITE (in) or of the final refusal (out); names as on the wire, lower case."""
+    """Headers of the INVITE (``in``) or of the final refusal (``out``), names in lower case."""
     started_at: float = 0.0
     ringing_at: float | None = None
     early_media_at: float | None = None
     answered_at: float | None = None
     ended_at: float | None = None
     status: int | None = None
-    """The final SIP status: 200, 486, …; 487 when the caller gave up."""
+    """The final SIP status: 200, 486, …; 487 if the caller gave up."""
     ended_by: str | None = None
     """``phone`` or ``far``."""
 
@@ -78,19 +77,19 @@ class Leg:
 
 
 class PhoneLeg(Protocol):
-    """A live or ended call of a phone, and what the test may do to it."""
+    """A live or ended call of a phone, and the actions that a test can take."""
 
     @property
     def leg(self) -> Leg:
-        """A snapshot of now."""
+        """A snapshot of the present state."""
 
     def hangup(self) -> None: ...
 
     def answer(self) -> None:
-        """Pick up what rings; its script may have it ring for ever (``answer_after=None``)."""
+        """Answer a ringing call, even if its script lets it ring for ever (``answer_after=None``)."""
 
     def reject(self, status: int) -> None:
-        """Refuse what rings."""
+        """Refuse a ringing call."""
 
     def digits(self, digits: str, method: str = "rfc2833") -> None:
         """Send DTMF; ``,`` pauses half a second. ``method``: ``rfc2833``, ``info`` (SIP INFO) or ``inband`` (tones)."""
@@ -100,12 +99,14 @@ class PhoneLeg(Protocol):
     def unhold(self) -> None: ...
 
     def hears(self, *hz: int, within: float = 3.0) -> bool:
-        """Whether a sine of this frequency arrives within the time (real audio on the real switch); of several:
-        all at once and little else. One that is strong may be a voice's, of a prompt for one."""
+        """Whether a sine of this frequency arrives in time (real audio on the real switch).
+
+        Several must arrive at once, with little else. A single one may also be part of a voice, as in a prompt.
+        """
 
 
 class RigError(Exception):
-    """The rig itself is at fault or was asked for what it cannot do; not the thing under test."""
+    """A fault of the rig itself, or a request that it can't fulfil; not a fault of what is tested."""
 
 
 class Phone(Protocol):
@@ -113,19 +114,19 @@ class Phone(Protocol):
 
     @property
     def calls(self) -> Sequence[PhoneLeg]:
-        """In the order in which they began."""
+        """The phone's calls, oldest first."""
 
     def script(self, script: Script) -> None:
-        """Change the behaviour for calls from now on."""
+        """Change the script for calls from now on."""
 
     def dial(self, number: str, headers: Mapping[str, str] | None = None) -> PhoneLeg:
-        """Call a number through the switch; returns once the INVITE is sent."""
+        """Call a number through the switch; return once the INVITE is sent."""
 
     def unregister(self) -> None: ...
 
 
 class Rig(Protocol):
-    """One switch, started by the fixture and shared by the tests of a session."""
+    """One switch, started by a fixture and shared by the tests of a session."""
 
     name: str
     """``sandbox`` or ``freeswitch``."""
@@ -135,34 +136,39 @@ class Rig(Protocol):
     recordings: Path
     """Where the switch writes recordings; removed with the rig."""
     spool: Path
-    """mod_json_cdr's folder: one file a leg."""
+    """mod_json_cdr's folder, with one file per leg."""
     dial: dict[str, object]
     """``extension`` and ``external`` templates, as in the configuration's ``dial``, that reach this rig's phones."""
 
     def phone(self, number: str, script: Script | None = None, *, registrations: int = 1) -> Phone:
-        """A registered extension (3 or 4 digits). Called again for a number: the same phone, its calls
-        forgotten and its script replaced. ``registrations=2``: two phones share the number (one list of calls)."""
+        """Return a registered extension (3 or 4 digits).
+
+        Called again for a number, return the same phone with a new script, and forget its calls. With
+        ``registrations=2``, two phones share the number and one list of calls.
+        """
 
     def outside(self, number: str, script: Script | None = None) -> Phone:
-        """A phone behind the gateway: ``number`` as the gateway sees it in the Request-URI (digits, an
-        optional +). Its ``dial`` is an unauthenticated call from that number into the public context."""
+        """Return a phone behind the gateway. ``number``: as in the Request-URI (digits, an optional +).
+
+        Its ``dial`` is an unauthenticated call from that number into the public context.
+        """
 
     def route(self, number: str, path: str, node: str) -> None:
-        """An incoming call to ``number`` (public and default context) runs ``socket node/path async full``
-        through the shipped dialplan's form (watchdog armed before, taken off by the node)."""
+        """Route calls to ``number`` (public and default context) to ``socket node/path async full``, as the shipped
+        dialplan does: the watchdog is armed before, and cancelled by the node."""
 
     def api(self, command: str) -> str:
-        """What ``fs_cli -x`` would print."""
+        """Return what ``fs_cli -x`` would print."""
 
     def live_channels(self) -> int: ...
 
     def kill(self) -> None:
-        """SIGKILL the switch; ``start`` brings it back on the same addresses, its phones registered again."""
+        """Kill the switch with SIGKILL. ``start`` brings it back on the same addresses, with its phones registered."""
 
     def start(self) -> None: ...
 
     def pause(self) -> None:
-        """SIGSTOP."""
+        """Stop the switch with SIGSTOP."""
 
     def resume(self) -> None: ...
 
@@ -170,7 +176,7 @@ class Rig(Protocol):
         """Cut every event-socket connection without a goodbye; calls stay up."""
 
     def reset(self) -> None:
-        """Between tests: hang everything up, forget routes, outside phones and calls."""
+        """Hang everything up and forget routes, outside phones and calls, between tests."""
 
     def close(self) -> None: ...
 
@@ -182,8 +188,11 @@ def ended(call: PhoneLeg, within: float = 30.0) -> Leg:
 
 
 def eventually(predicate: Callable[[], object], within: float = 30.0, message: str = "") -> None:
-    """Poll until true; AssertionError with the message after ``within`` seconds: long, for a machine that is busy
-    with other tests; how soon something must be is read from its own times."""
+    """Poll until the condition is true. :raises AssertionError: not within ``within`` seconds.
+
+    The time is long because the machine may be busy with other tests. To check how soon something happened, compare its
+    own times.
+    """
     end = time.monotonic() + within
     while not predicate():
         if time.monotonic() > end:

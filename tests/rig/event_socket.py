@@ -1,4 +1,4 @@
-"""The event socket, as plain as it can be."""
+"""A minimal event-socket client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EslClient:
         self.file = self.socket.makefile("rb")
         try:
             if self.read().headers.get("Content-Type") != "auth/request":
-                raise RigError("this is no event socket")
+                raise RigError("this is not an event socket")
             reply = self.command(f"auth {password}").headers.get("Reply-Text", "")
             if not reply.startswith("+OK"):
                 raise RigError(f"event socket: {reply}")
@@ -43,7 +43,7 @@ class EslClient:
             raise
 
     def read(self) -> Frame:
-        """The next frame; OSError of some kind when there is none to come."""
+        """Return the next frame. :raises OSError: there is none to come."""
         headers: dict[str, str] = {}
         raw = b""
         while (line := self.file.readline()) != b"\n":
@@ -68,7 +68,7 @@ class EslClient:
 
 
 class EventTap:
-    """Another client's view: every event that it is sent, from ``listen_events`` until ``close``."""
+    """Another client, which collects its events from ``listen_events`` until ``close``."""
 
     def __init__(self, client: EslClient, names: str) -> None:
         self.client = client
@@ -91,7 +91,7 @@ class EventTap:
 
     @property
     def raw(self) -> bytes:
-        """All that came, as it came."""
+        """All received bytes."""
         return b"".join(frame.raw for frame in list(self.frames))
 
     def close(self) -> None:

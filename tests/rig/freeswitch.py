@@ -1,12 +1,11 @@
-"""A real FreeSWITCH of one's own on loopback, and PJSIP phones around it.
+"""A private FreeSWITCH on loopback, with PJSIP phones.
 
-``FreeswitchRig`` writes a configuration in the stock layout (``fsconf/``), starts the switch on free
-ports, and keeps *banks* of phones (``pjsip_phones.py``, one process each): registered extensions on the
-internal profile, and outside numbers behind the gateways ``pstn`` and ``pstn2``. Calls from a gateway
-pass a small SIP proxy here, which gives each new call to the bank that has the fewest: the switch sees
-one trunk, whatever number of calls it carries.
+``FreeswitchRig`` writes a configuration in the stock layout (``fsconf/``), starts the switch on free ports, and runs
+*banks* of phones (``pjsip_phones.py``, one process each): registered extensions on the internal profile, and outside
+numbers behind the gateways ``pstn`` and ``pstn2``. Calls to a gateway pass a small SIP proxy, which gives each new call
+to the bank with the fewest, so the switch sees one trunk for any number of calls.
 
-Nothing here imports esl_apps: what is measured must not be the measure.
+Nothing here imports esl_apps, which is what the rig tests.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _SWITCH_RTP_PORTS = 400
 
 
 def find_freeswitch() -> Path | None:
-    """``$FREESWITCH`` (the binary), else the usual places."""
+    """Return the binary: ``$FREESWITCH``, or one in the usual places."""
     named = os.environ.get("FREESWITCH")
     for path in [named] if named else USUAL_PATHS:
         if os.access(path, os.X_OK) and Path(path).is_file():
@@ -58,14 +57,14 @@ def find_freeswitch() -> Path | None:
 class FreeswitchRig(PhonesSide):
     """The switch and its phones (``Rig``).
 
-    ``dialplan_files``: XML to be dropped in. A path goes to the context that its folder's or its own
-    name contains (``public``, ``default``), else to both; ``(context, path)`` says it.
-    ``conf_files``: files that replace those of the same name in ``autoload_configs``, their ports,
-    passwords and folders made this switch's.
-    ``rewrite_timestamps``: the profiles' ``rtp-rewrite-timestamps``. Stock FreeSWITCH (False) begins a
-    bridge with the other leg's RTP timestamps, which may jump *back*: PJSIP then takes the first packets
-    for late ones, and its user hears nothing for as long as a short ringing before it lasted (measured:
-    0.45 s after 0.5 s of it, 0.95 s after 1 s, nothing lost after 1.8 s and more).
+    ``dialplan_files``: XML files to add to the dialplan. A path goes to the context that its own or its folder's name
+    contains (``public``, ``default``), else to both; ``(context, path)`` names the context.
+    ``conf_files``: files that replace those of the same name in ``autoload_configs``, with this switch's ports,
+    passwords and folders.
+    ``rewrite_timestamps``: the profiles' ``rtp-rewrite-timestamps``. Stock FreeSWITCH (False) starts a bridge with the
+    other leg's RTP timestamps, which may jump *back*. PJSIP then drops the first packets as late, and its user hears
+    nothing for about as long as it rang (measured: 0.45 s after 0.5 s of ringing, 0.95 s after 1 s, nothing lost after
+    1.8 s or more).
     ``digit_ms``: how long the phones press a key.
     """
 
@@ -135,18 +134,18 @@ class FreeswitchRig(PhonesSide):
             self.start()
 
     def add_user(self, number: str) -> None:
-        """Let the switch know one more extension."""
+        """Add an extension to the switch's directory."""
         self.configuration.write_user(number)
         self.reload_xml()
 
     def route(self, number: str, path: str, node: str) -> None:
-        """``node`` may be a list, ``host:port|host:port``: the switch's own failover."""
+        """Route a number. ``node`` may be a list, ``host:port|host:port``, for the switch's own failover."""
         self.configuration.routes[number] = (path, node)
         self.configuration.write_routes()
         self.reload_xml()
 
     def extension(self, context: str, number: str, actions: Iterable[tuple[str, str]]) -> None:
-        """A dialplan extension of the test's own, until ``reset``. ``number`` is taken literally."""
+        """Add a dialplan extension until ``reset``. ``number`` is taken literally."""
         self.configuration.extra[context].append(extension(f"rig_test_{number}", number, actions))
         self.configuration.write_routes()
         self.reload_xml()
@@ -162,7 +161,7 @@ class FreeswitchRig(PhonesSide):
                 return self._api(command)
             except TimeoutError:
                 raise
-            except OSError:  # it was cut, or the switch is another since
+            except OSError:  # the connection was cut, or the switch was restarted
                 return self._api(command)
 
     def _api(self, command: str) -> str:
@@ -177,24 +176,24 @@ class FreeswitchRig(PhonesSide):
             raise
 
     def listen_events(self, names: str = "all") -> EventTap:
-        """A second client that asked for ``event plain NAMES``; closed by the test, or by ``reset``."""
+        """Start a second client that subscribes to ``event plain NAMES``. The test, or ``reset``, closes it."""
         tap = EventTap(EslClient(self.esl_port, self.esl_password, 5), names)
         self.taps.append(tap)
         return tap
 
     def live_channels(self) -> int:
-        """Sessions, which the core counts at once; ``show channels`` lags behind by its database."""
+        """Return the number of sessions, which the core counts at once. ``show channels`` lags behind."""
         match = re.search(r"(\d+) session\(s\) - peak", self.api("status"))
         if not match:
             raise RigError("status has no sessions")
         return int(match[1])
 
     def raw_call(self, number: str, headers: Iterable[tuple[str, str]], *, sender: str, **more: Any) -> RawCall:
-        """A call into the public context whose bytes are the test's: see ``RawCall``."""
+        """Make a call into the public context whose bytes the test chooses: see ``RawCall``."""
         return RawCall(self.external_port, number, headers, sender, **more)
 
     def log_text(self, *, all_of_it: bool = False) -> str:
-        """The switch's log at debug level, since the last ``reset``."""
+        """Return the switch's debug log since the last ``reset``."""
         with self.log.open("rb") as log:
             log.seek(0 if all_of_it else self.log_mark)
             return log.read().decode("utf-8", "replace")
@@ -206,7 +205,7 @@ class FreeswitchRig(PhonesSide):
     def start(self) -> None:
         if self.running:
             return
-        if not self.outside_banks:  # they come up while the switch does
+        if not self.outside_banks:  # they start while the switch does
             self.outside_banks = [self._new_bank("outside") for _ in range(OUTSIDE_BANKS)]
         folders = {"log": "log", "run": "run", "db": "db", "recordings": "recordings"}
         folders |= {"storage": "storage", "cache": "cache", "temp": "tmp", "conf": "conf"}
@@ -217,7 +216,7 @@ class FreeswitchRig(PhonesSide):
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
             )
-        # kills the switch when this process is gone, however it went: its pipe closes
+        # kills the switch when this process ends for any reason, because its pipe closes
         self._keeper = subprocess.Popen(
             ["/bin/sh", "-c", 'cat > /dev/null; kill -9 "$0"', str(self._process.pid)],
             stdin=subprocess.PIPE,
@@ -240,7 +239,7 @@ class FreeswitchRig(PhonesSide):
         if self._process is None:
             return
         if self._keeper:
-            self._keeper.kill()  # first: it knows the switch by its number, which may be another's soon
+            self._keeper.kill()  # first, because the switch's process id may soon be another's
             self._keeper.wait()
             if self._keeper.stdin:
                 self._keeper.stdin.close()
@@ -267,8 +266,8 @@ class FreeswitchRig(PhonesSide):
     def drop_sockets(self) -> None:
         """Shut down the switch's own ends of its event-socket connections, in both directions.
 
-        The switch cannot be asked to (``reload mod_event_socket`` is refused while an outbound session
-        lives), but the kernel hands a process's descriptors to whoever may trace it.
+        The switch can't be told to (it refuses ``reload mod_event_socket`` while an outbound session lives), but the
+        kernel gives a process's descriptors to a process that may trace it.
         """
         if self._process is None:
             return
@@ -329,7 +328,7 @@ class FreeswitchRig(PhonesSide):
         atexit.unregister(self.close)
         for tap in self.taps:
             tap.close()
-        self.kill()  # a private switch with nothing to save; its own shutdown takes seconds
+        self.kill()  # it has nothing to save, and its own shutdown takes seconds
         self.trunk.close()
         for bank in self.extension_banks + self.outside_banks:
             bank.close()
@@ -345,7 +344,7 @@ class FreeswitchRig(PhonesSide):
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:
-    """``pidfd_getfd(2)``: this process's copy of another's descriptor."""
+    """Copy another process's descriptor with ``pidfd_getfd(2)``."""
     libc = ctypes.CDLL(None, use_errno=True)
     copied = libc.syscall(438, pidfd, fd, 0)
     if copied < 0:

@@ -1,4 +1,4 @@
-"""The configuration of a FreeSWITCH of one's own, in the stock layout."""
+"""The configuration of a private FreeSWITCH, in the stock layout."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.rig.phones import PASSWORD
 
 CONTEXTS = ("public", "default")
 MOH_HZ = 333
-"""What a held party hears."""
+"""The tone that a held party hears."""
 UNAVAILABLE_HZ = 620
-"""What the rig's own ``esl_apps_unavailable`` plays, where no shipped dialplan brings one."""
+"""The tone of the rig's own ``esl_apps_unavailable``, used if no shipped dialplan has one."""
 DEAD_PORT = 9
-"""Where the gateway ``dead`` points: nobody takes this one by chance."""
-#: Variables of a stock ``vars.xml``, as far as the profiles and the dialplan use them.
+"""The port of the gateway ``dead``. Nothing listens there."""
+#: The variables of a stock ``vars.xml`` that the profiles and the dialplan use.
 STOCK: dict[str, object] = {
     "rig_dead_port": DEAD_PORT,
     "default_password": PASSWORD,
@@ -50,7 +50,7 @@ class Configuration:
         self.has_unavailable: dict[str, bool] = {}
 
     def forget_routes(self) -> bool:
-        """Drop the tests' routes and extensions; whether there were any."""
+        """Drop the tests' routes and extensions. Return whether there were any."""
         had = bool(self.routes) or any(self.extra.values())
         if had:
             self.routes = {}
@@ -61,7 +61,7 @@ class Configuration:
     def write(
         self, dialplan_files: Iterable[Path | tuple[str, Path]], conf_files: Iterable[Path], users: Iterable[str]
     ) -> None:
-        """All of it, from ``fsconf/``."""
+        """Write all files, from ``fsconf/``."""
         shutil.copytree(Path(__file__).parent / "fsconf", self.folder)
         values = {**STOCK, **self.values}
         lines = [f'  <X-PRE-PROCESS cmd="set" data={quoteattr(f"{k}={v}")}/>' for k, v in values.items()]
@@ -69,7 +69,7 @@ class Configuration:
         loaded = self.folder / "autoload_configs"
         for path in conf_files:
             (loaded / path.name).write_text(self._in_this_place(path.read_text()))
-        if (loaded / "post_load_modules.conf.xml").exists():  # where a stock switch gets it from
+        if (loaded / "post_load_modules.conf.xml").exists():  # a stock switch loads it from there
             modules = loaded / "modules.conf.xml"
             modules.write_text(modules.read_text().replace('<load module="mod_json_cdr"/>', ""))
         shipped = dict.fromkeys(CONTEXTS, "")
@@ -88,7 +88,7 @@ class Configuration:
         self.write_routes()
 
     def _in_this_place(self, text: str) -> str:
-        """A shipped configuration file with this switch's folder, port and password in it."""
+        """Put this switch's folder, port and password into a shipped configuration file."""
         for name, value in {
             "log-dir": self.values["rig_spool"],
             "listen-port": self.values["rig_esl_port"],
@@ -98,7 +98,7 @@ class Configuration:
         return text
 
     def write_user(self, number: str) -> None:
-        """One extension of the directory."""
+        """Write one extension of the directory."""
         (self.folder / "directory" / "default" / f"{number}.xml").write_text(
             f"""<include>
   <user id="{number}">
@@ -122,7 +122,7 @@ class Configuration:
         )
 
     def write_routes(self) -> None:
-        """The tests' own routes and extensions."""
+        """Write the tests' routes and extensions."""
         for context in CONTEXTS:
             parts = [
                 extension(
@@ -151,7 +151,7 @@ class Configuration:
                     )
                 )
             text = "\n".join(["<include>", *parts, "</include>", ""])
-            # first of its folder: a test's route goes before what is shipped
+            # first in its folder, so that a test's route goes before a shipped one
             (self.folder / "dialplan" / context / "000_rig.xml").write_text(text)
 
 

@@ -1,4 +1,4 @@
-"""Processes of PJSIP phones, as the test's process sees them, and the proxy that spreads calls over them."""
+"""Processes of PJSIP phones, as seen by the test's process, and the proxy that spreads calls over them."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class RigLeg:
         self.bank = bank
         self.ref = ref
         self.recorded_at = 0.0
-        """When the recording begins; silence stands for the time without media."""
+        """When the recording starts. It has silence while there are no media."""
         self.placed = False
-        """Whether it stands in its phone's list of calls."""
+        """Whether it is in its phone's list of calls."""
         self._leg = leg
 
     @property
@@ -49,9 +49,9 @@ class RigLeg:
 
     @property
     def recording(self) -> Path:
-        """What this phone received, as WAV. While the call is up, it is a quarter of a second behind."""
+        """The audio that this phone received, as WAV. During the call it is a quarter of a second late."""
         path = self.bank.folder / f"{self.ref}.wav"
-        if self.ended:  # PJSIP fills in the length when it closes the file, in its media thread
+        if self.ended:  # PJSIP writes the length when it closes the file, in its media thread
 
             def closed() -> bool:
                 return path.exists() and len(head := path.read_bytes()[:44]) == 44 and any(head[40:44])
@@ -80,7 +80,7 @@ class RigLeg:
         self.bank.ask("hold", call=self.ref, on=False)
 
     def transfer(self, to: str) -> None:
-        """Ask the far side by REFER to call ``to`` (all of Refer-To)."""
+        """Send a REFER that asks the far side to call ``to`` (the whole Refer-To)."""
         self.bank.ask("transfer", call=self.ref, to=to)
 
     def hears(self, *hz: int, within: float = 3.0) -> bool:
@@ -92,7 +92,7 @@ class RigLeg:
 
 
 class PhoneBank:
-    """One process of PJSIP phones, as this process sees it."""
+    """One process of PJSIP phones, as seen by this process."""
 
     names = itertools.count(1)
 
@@ -105,7 +105,7 @@ class PhoneBank:
         self.lock = threading.RLock()
         self.legs: dict[str, RigLeg] = {}
         self.busy: set[str] = set()
-        """Live calls: the Call-ID of those that came, our name of those that went."""
+        """Live calls: the Call-ID of incoming ones, the rig's own reference of outgoing ones."""
         self.accounts: set[str] = set()
         self.faults: list[str] = []
         self.port = free_ports(1)
@@ -173,7 +173,7 @@ class PhoneBank:
         return self.send(what, **arguments)(timeout)
 
     def send(self, what: str, **arguments: Any) -> Callable[..., dict[str, Any]]:
-        """Ask now; what comes back waits for the answer, so that several banks work at once."""
+        """Send a command, and return a function that waits for the answer, so that several banks can work at once."""
         ref = next(self.ids)
         waiting = self.replies[ref] = queue.SimpleQueue()
         message = json.dumps({"id": ref, "do": what, **arguments}).encode() + b"\n"
@@ -197,7 +197,7 @@ class PhoneBank:
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self.control.shutdown(socket.SHUT_RDWR)  # its reader sees the end and leaves
+            self.control.shutdown(socket.SHUT_RDWR)  # its reader sees the end and returns
         try:
             self.process.wait(2)
         except subprocess.TimeoutExpired:
@@ -228,13 +228,13 @@ class Trunk:
     def _run(self, sock: socket.socket, port: int) -> None:
         while not self.closing:
             data, _ = sock.recvfrom(65536)
-            with contextlib.suppress(OSError, ValueError, TypeError, IndexError):  # what is no SIP is dropped
+            with contextlib.suppress(OSError, ValueError, TypeError, IndexError):  # drop what isn't SIP
                 self._pass(sock, port, data)
 
     def _pass(self, sock: socket.socket, port: int, data: bytes) -> None:
         start, _, rest = data.partition(b"\r\n")
         if start.startswith(b"SIP/2.0 "):
-            # back: our Via off, on to the next one
+            # a response: remove our Via and pass it to the next one
             head, _, body = rest.partition(b"\r\n\r\n")
             lines = head.split(b"\r\n")
             vias = [n for n, line in enumerate(lines) if re.match(rb"(?i)(via|v)\s*:", line)]
@@ -251,7 +251,7 @@ class Trunk:
                 return
             bank = self.choose(ref)
             if bank is None:
-                self.waiting[ref] = (sock, port, data)  # until the next bank is up
+                self.waiting[ref] = (sock, port, data)  # hold it until the next bank is up
                 return
             self.waiting.pop(ref, None)
             self.banks[ref] = bank

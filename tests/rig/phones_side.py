@@ -30,7 +30,7 @@ class RigPhone:
         self.number = number
         self.outside = outside
         self.banks: list[PhoneBank] = []
-        """Where it is registered, one bank a registration."""
+        """The banks where it is registered, one per registration."""
         self._calls: list[RigLeg] = []
         self._script = Script()
 
@@ -47,7 +47,7 @@ class RigPhone:
             answer()
 
     def dial(self, number: str, headers: Mapping[str, str] | None = None, *, from_uri: str | None = None) -> RigLeg:
-        """``from_uri``: all of From (``sip:…`` or ``"name" <sip:…>``), for who claims to be somebody else."""
+        """Call a number. ``from_uri``: the whole From (``sip:…`` or ``"name" <sip:…>``), for a forged caller."""
         return self.rig.dial_from(self, number, headers or {}, from_uri)
 
     def unregister(self) -> None:
@@ -72,18 +72,18 @@ class PhonesSide(ABC):
         """Calls to outside numbers that no test asked for: refused with 404."""
         self.names = itertools.count(1)
         self._lock = threading.RLock()
-        """For phones and banks; never held while the switch is asked something."""
+        """Guards phones and banks. Never held during a command to the switch."""
         self._growing = False
         self._closed = False
         self.trunk = Trunk(self._bank_for_call)
 
     @abstractmethod
     def api(self, command: str) -> str:
-        """What the switch answers."""
+        """Run an API command and return its output."""
 
     @abstractmethod
     def add_user(self, number: str) -> None:
-        """Let the switch know one more extension."""
+        """Add an extension to the switch's directory."""
 
     def plain(self, script: Script) -> dict[str, Any]:
         values = dataclasses.asdict(script)
@@ -104,7 +104,7 @@ class PhonesSide(ABC):
             (phone._calls if phone else self.stray_calls).append(leg)
 
     def _bank_for_call(self, ref: str) -> PhoneBank | None:
-        """The outside bank for one more call; one more bank before the last place is taken."""
+        """Return the outside bank for one more call, and start another bank before the last place is taken."""
         with self._lock:
             banks = [bank for bank in self.outside_banks if bank.alive and bank.ready.is_set()]
             free = sum(MAX_CALLS - len(bank.busy) for bank in banks)
@@ -118,7 +118,7 @@ class PhonesSide(ABC):
             return bank
 
     def _outside_bank(self, ref: str) -> PhoneBank:
-        """As ``_bank_for_call``, and waits for the bank that is being started where all are full."""
+        """As ``_bank_for_call``, but if all are full, wait for the bank that is being started."""
         banks: list[PhoneBank] = []
 
         def found() -> bool:
@@ -146,20 +146,20 @@ class PhonesSide(ABC):
             self._growing = False
 
     def _extension_bank(self, number: str) -> PhoneBank:
-        """A bank for one more registration: another than those that ring for this number already."""
+        """Return a bank for one more registration of a number, which must not have one there already."""
         banks = [bank for bank in self.extension_banks if bank.alive and number not in bank.accounts]
         emptiest = min(banks, key=lambda b: len(b.accounts), default=None)
         if emptiest is None or (emptiest.accounts and len(self.extension_banks) < EXTENSION_BANKS):
             emptiest = self._new_bank("extension").wait_ready()
             self.extension_banks.append(emptiest)
-        if len(emptiest.accounts) >= MAX_ACCOUNTS - 1:  # one is the bank's own
+        if len(emptiest.accounts) >= MAX_ACCOUNTS - 1:  # the bank has one of its own
             raise RigError("too many extensions")
         emptiest.accounts.add(number)
         return emptiest
 
     def phone(self, number: str, script: Script | None = None, *, registrations: int = 1) -> RigPhone:
         if not re.fullmatch(r"\d{3,4}", number):
-            raise RigError(f"{number!r} is no extension")
+            raise RigError(f"{number!r} is not an extension")
         if number not in self.users:
             self.users.add(number)
             self.add_user(number)
@@ -169,7 +169,7 @@ class PhonesSide(ABC):
         for bank in phone.banks[registrations:]:
             bank.ask("unregister", account=number)
         known = [bank for bank in phone.banks if bank.alive][:registrations]
-        # a bank that had it before has its account still
+        # a bank that had it before still has its account
         known += [b for b in self.extension_banks if b.alive and number in b.accounts and b not in known]
         phone.banks = known[:registrations]
         while len(phone.banks) < registrations:
@@ -245,7 +245,7 @@ class PhonesSide(ABC):
                 raise RigError(f"phones could not register again: {code}")
 
     def _retire_hung_banks(self) -> None:
-        """All calls are over for the switch: a phone that does not see it is replaced, not waited for."""
+        """Replace phones that still have a call after the switch has ended all of them."""
         banks = self.extension_banks + self.outside_banks
 
         def live(bank: PhoneBank) -> bool:

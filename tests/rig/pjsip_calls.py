@@ -1,4 +1,4 @@
-"""The calls and registrations of PJSIP phones, as their scripts will have them."""
+"""The calls and registrations of PJSIP phones, which follow their scripts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
     def record(self) -> None:
         self.recorder = pj.AudioMediaRecorder()
         self.recorder.createRecorder(self.recording, 0, 0, 0)
-        # silence from the bank keeps the file's time running from here on, media or none
+        # silence from the bank keeps the file's time running, with or without media
         self.bank.silence.startTransmit(self.recorder)
         self.recorded_at = time.time()
 
@@ -128,11 +128,11 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
         param.opt.videoCount = 0
         if contact:
             param.txOption.headers = header_vector({"Contact": f"<{contact}>"})
-        with contextlib.suppress(pj.Error):  # it may have been cancelled between the timer and now
+        with contextlib.suppress(pj.Error):  # it may have been cancelled since the timer fired
             self.answer(param)
 
     def connected(self) -> None:
-        """Answered, in either direction."""
+        """Start what follows the answer, in either direction."""
         script = self.script
         if script.get("hangup_after") is not None:
             self.bank.after(script["hangup_after"], self.end)
@@ -162,7 +162,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
             self.hangup(pj.CallOpParam(True))
 
     def dial_digits(self, digits: str, method: str = "rfc2833") -> None:
-        """One digit a step, so that a comma can pause and a hang-up stops the rest."""
+        """Send one digit per step, so that a comma can pause and a hang-up stops the rest."""
         if self.ended or not digits:
             return
         if digits[0] == ",":
@@ -184,7 +184,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
         self.bank.after(took + DTMF_GAP, lambda: self.dial_digits(digits[1:], method))
 
     def press(self, digit: str) -> None:
-        """A digit as tones."""
+        """Play a digit as tones."""
         if self.keypad is None:
             self.keypad = self.bank.new_keypad()
         desc = pj.ToneDigit()
@@ -234,7 +234,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
 
     def onCallMediaState(self, prm: Any) -> None:
         media = None
-        info = self.getInfo()  # by name: what hangs off an unnamed one is freed under the loop
+        info = self.getInfo()  # kept in a variable: parts of a temporary would be freed during the loop
         for index, stream in enumerate(info.media):
             if stream.type == pj.PJMEDIA_TYPE_AUDIO and stream.status in (
                 pj.PJSUA_CALL_MEDIA_ACTIVE,
@@ -253,14 +253,14 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
             self.bank.tone(self.script["tone"]).startTransmit(media)
 
     def answers(self, event: Any, now: float) -> None:
-        """A response to our INVITE: when it rang, or why it was refused."""
+        """Read from a response to our INVITE when it rang, or why it was refused."""
         if event.type != pj.PJSIP_EVENT_TSX_STATE or event.body.tsxState.type != pj.PJSIP_EVENT_RX_MSG:
             return
         message = event.body.tsxState.src.rdata.wholeMsg
         match = re.match(r"SIP/2\.0 (\d{3})", message)
         headers = headers_of(message)
         invite = headers.get("cseq", [""])[0].endswith("INVITE")
-        if not match or not invite or self.leg.get("answered_at"):  # later: a hold's
+        if not match or not invite or self.leg.get("answered_at"):  # a later INVITE, as for a hold
             return
         code = int(match[1])
         if code == 180:
@@ -274,13 +274,13 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
 
     def onCallTsxState(self, prm: Any) -> None:
         if self.leg["direction"] == "out":
-            self.answers(prm.e, time.time())  # also the second 18x, which is no new state
+            self.answers(prm.e, time.time())  # also the second 18x, which doesn't change the state
 
     def onCallState(self, prm: Any) -> None:
         now = time.time()
         info = self.getInfo()
         if self.leg["direction"] == "out":
-            self.answers(prm.e, now)  # the final response is not told as a transaction's state
+            self.answers(prm.e, now)  # the final response isn't reported as a transaction state
         if info.state == pj.PJSIP_INV_STATE_CONNECTING and self.leg["direction"] == "out":
             self.leg.update(answered_at=now, status=200, headers={})
             self.connected()

@@ -1,4 +1,4 @@
-"""What is compiled into the wheel ``pjsua2-python``: a bank that passes these ends by an assertion."""
+"""Limits that are compiled into the wheel ``pjsua2-python``. A bank that exceeds them ends by an assertion."""
 
 RATE = 8000
 MAX_CALLS = 4

@@ -1,13 +1,12 @@
-"""PJSIP phones in a process of their own, told what to do by JSON lines over a socket.
+"""PJSIP phones in a process of their own, controlled by JSON lines over a socket.
 
-A *bank* is one pjsua2 endpoint: one UDP port, up to eight registrations (or none: then it is behind
-the gateway and takes calls for any number), up to four calls. Both limits are compiled into the wheel
-and end the process by an assertion when they are passed, so the rig spreads phones over several banks.
+A *bank* is one pjsua2 endpoint: one UDP port, up to four calls, and up to eight registrations. Without any, it is
+behind the gateway and takes calls for any number. Both limits are compiled into the wheel, and exceeding them ends the
+process by an assertion, so the rig spreads phones over several banks.
 
-One thread runs everything: PJSIP's events, timers and commands. The reader thread only puts commands
-into a queue and sends PJSIP's own port an empty datagram, so that its select() returns at once.
-PJSIP's objects are never deleted inside one of its callbacks; what a callback leaves behind is cleared
-by the loop.
+One thread runs PJSIP's events, timers and commands. The reader thread only puts commands into a queue and sends PJSIP's
+own port an empty datagram, so that its select() returns at once. PJSIP's objects are never deleted inside one of its
+callbacks: the loop does that later.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from tests.rig.pjsip_station import Station
 
 
 class Bank(Station):
-    """A station that does what it is told by JSON lines."""
+    """A station that runs the commands it gets as JSON lines."""
 
     def __init__(self, control: socket.socket, name: str, port: int, rtp: int, folder: Path, digit_ms: int) -> None:
         super().__init__(control, name, port, rtp, folder, digit_ms)
@@ -69,7 +68,7 @@ class Bank(Station):
             self.send(ev="fault", text=error.info())
 
     def clear_finished(self) -> None:
-        """Close the recordings of ended calls, then tell: whoever sees the end may read the file."""
+        """Close the recordings of ended calls, then report the ends, so that a test can read the file."""
         finished, self.finished = self.finished, []
         for call in finished:
             call.media = call.recorder = None
@@ -85,7 +84,7 @@ class Bank(Station):
             for line in lines:
                 self.commands.append(json.loads(line))
                 nudge.sendto(b"\r\n\r\n", ("127.0.0.1", self.port))  # a keep-alive: PJSIP drops it
-        os._exit(0)  # the test process is gone
+        os._exit(0)  # the test's process has ended
 
     def command(self, message: dict[str, Any]) -> None:
         ref = message.pop("id")
@@ -224,7 +223,7 @@ def main() -> None:
     bank = Bank(control, args.name, args.port, args.rtp, args.folder, args.digit_ms)
     bank.run()
     sys.stdout.flush()
-    os._exit(0)  # PJSIP's own end takes a second and has nothing to save
+    os._exit(0)  # PJSIP's own shutdown takes a second, and it has nothing to save
 
 
 if __name__ == "__main__":

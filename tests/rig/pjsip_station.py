@@ -1,7 +1,4 @@
-"""One pjsua2 endpoint: its port, its media, its timers. What calls need of their bank.
-
-PJSIP's objects are never deleted inside one of its callbacks; what a callback leaves behind is cleared by the loop.
-"""
+"""One pjsua2 endpoint: its port, its media and its timers, as its calls use them."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from tests.rig.pjsip_limits import MAX_CALLS, RATE
 
 
 class Ear(pj.AudioMediaPort):  # type: ignore[misc]
-    """What a call receives, frame by frame, while somebody asks whether it ``hears``."""
+    """Collects the frames that a call receives, while a test asks whether it ``hears`` a tone."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -59,7 +56,7 @@ class Station:
 
     def start(self) -> Any:
         endpoint = pj.Endpoint()
-        # pjlib says on stdout that it starts before it can be told not to
+        # pjlib prints a message on stdout before its log level can be set
         endpoint.libCreate()
         config = pj.EpConfig()
         config.uaConfig.threadCnt = 0
@@ -69,8 +66,8 @@ class Station:
         config.logConfig.level = config.logConfig.consoleLevel = 0
         config.medConfig.clockRate = config.medConfig.sndClockRate = RATE
         config.medConfig.channelCount = 1
-        config.medConfig.sndAutoCloseTime = -1  # the clock of everything: it runs for good
-        config.medConfig.noVad = True  # silence is sent too
+        config.medConfig.sndAutoCloseTime = -1  # it is the clock of all media, so it never closes
+        config.medConfig.noVad = True  # send silence too
         config.medConfig.ecTailLen = 0
         config.medConfig.maxMediaPorts = 254
         endpoint.libInit(config)
@@ -100,7 +97,7 @@ class Station:
         return config
 
     def ear(self) -> Ear:
-        # ears are kept: the media thread may be inside one that nobody listens with any more
+        # ears are reused, because the media thread may still be inside one after its use
         return self.spare_ears.pop() if self.spare_ears else Ear(next(self.numbers))
 
     def tone(self, hz: int) -> Any:

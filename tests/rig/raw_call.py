@@ -1,4 +1,4 @@
-"""An INVITE whose bytes are the test's."""
+"""An INVITE whose bytes a test chooses."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.rig.sip import headers_of
 
 
 class RawCall:
-    """An INVITE written by hand, for what PJSIP would refuse to send or put right on its way.
+    """An INVITE written by hand, for messages that PJSIP would refuse to send or would correct.
 
-    ``number`` stands in the request line and ``sender`` after ``From: `` as they are; ``headers`` are added,
-    also twice the same. ``instead`` has what stands in place of a line that every INVITE has (``To``,
-    ``Contact``, ``Call-ID``, ``Via``'s parameters, ``Content-Type``), ``payload`` in place of the offer of PCMU at a
-    port where nobody listens. Bytes that are no UTF-8 are written as surrogate escapes.
+    ``number`` goes into the request line and ``sender`` behind ``From: ``, unchanged; ``headers`` are added, even twice
+    the same. ``instead`` replaces lines that every INVITE has (``To``, ``Contact``, ``Call-ID``, ``Via``'s parameters,
+    ``Content-Type``); ``payload`` replaces the offer of PCMU at an unused port. Bytes that aren't UTF-8 are written as
+    surrogate escapes.
     """
 
     content_type = "application/sdp"
 
     def body(self, sdp: str) -> str:
-        """The INVITE's, of ``content_type``."""
+        """Return the INVITE's body, of type ``content_type``."""
         return sdp
 
     def __init__(
@@ -50,7 +50,7 @@ class RawCall:
         self.sent = 1
         self.responses: list[tuple[int, dict[str, list[str]]]] = []
         self.text = ""
-        """All that came, as it came."""
+        """All received bytes."""
         offer = [f"v=0\r\no=- 1 1 IN IP4 {HOST}\r\ns=-\r\nc=IN IP4 {HOST}\r\nt=0 0\r\n"]
         offer += ["m=audio 9 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"]
         self._send("INVITE", 1, headers, self.body("".join(offer)) if payload is None else payload)
@@ -85,11 +85,11 @@ class RawCall:
 
     @property
     def status(self) -> int | None:
-        """The last one that came."""
+        """The status of the last response."""
         return self.responses[-1][0] if self.responses else None
 
     def wait(self, within: float = 5.0) -> int | None:
-        """The final status, acknowledged; None where none comes. What came before is in ``responses``."""
+        """Wait for the final status, acknowledge and return it; None if none comes. ``responses`` has all of them."""
         until = time.monotonic() + within
         while self.status is None or self.status < 200:
             self.socket.settimeout(max(0.001, until - time.monotonic()))
@@ -106,12 +106,12 @@ class RawCall:
         return self.status
 
     def request(self, method: str, headers: Iterable[tuple[str, str]] = (), body: str = "", kind: str = "") -> None:
-        """One more request in the answered call, its answer not waited for. ``kind``: the body's Content-Type."""
+        """Send one more request in the answered call, without waiting. ``kind``: the body's Content-Type."""
         self.sent += 1
         self._send(method, self.sent, headers, body, kind)
 
     def answer(self, within: float = 5.0) -> int | None:
-        """The final status of the last ``request``; None where none comes."""
+        """Return the final status of the last ``request``; None if none comes."""
         until = time.monotonic() + within
         while True:
             self.socket.settimeout(max(0.001, until - time.monotonic()))
@@ -128,7 +128,7 @@ class RawCall:
         if self.status is None or self.status < 200:
             self._send("CANCEL", 1)
             if self.status is not None:
-                # An answer that crosses it is acknowledged, or the switch would wait for that for half a minute.
+                # Acknowledge an answer that crosses the CANCEL, or the switch would wait half a minute for the ACK.
                 self.wait()
         if self.status == 200:
             self._send("BYE", self.sent + 1)

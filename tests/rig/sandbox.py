@@ -1,6 +1,6 @@
-"""The stand-in switch as a `Rig`: a subprocess, and its control port asked over plain HTTP.
+"""The sandbox as a `Rig`: a subprocess, controlled over HTTP.
 
-A process of its own, so that pausing and killing it are what they are with the real one.
+It is a process of its own, so that it can be paused and killed like a real switch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PASSWORD = "ClueCon"
 
 
 class SandboxError(Exception):
-    """The sandbox refused, or is not there."""
+    """The sandbox refused a request, or doesn't run."""
 
 
 class SandboxCall:
@@ -41,7 +41,7 @@ class SandboxCall:
     @property
     def leg(self) -> Leg:
         if self._leg.ended_at is None:
-            # After a kill the last that was seen is all there is.
+            # After a kill, keep the last state.
             with contextlib.suppress(SandboxError):
                 self._leg = Leg(**self._rig.control("GET", f"/calls/{self.ref}")["leg"])
         return self._leg
@@ -52,7 +52,7 @@ class SandboxCall:
         return str(self._rig.control("GET", f"/calls/{self.ref}")["received"])
 
     def seen(self, leg: dict[str, Any]) -> None:
-        """The sandbox told of it by the way."""
+        """Take the state that another answer contained."""
         self._leg = Leg(**leg)
 
     def hangup(self) -> None:
@@ -81,7 +81,7 @@ class SandboxCall:
 
 
 class SandboxPhone:
-    """A phone of the sandbox, extension or outside number. It outlives the switch, as a phone does."""
+    """A phone of the sandbox, an extension or outside number. It outlives the switch, as a real phone does."""
 
     def __init__(self, rig: SandboxRig, number: str, *, outside: bool) -> None:
         self._rig = rig
@@ -92,13 +92,13 @@ class SandboxPhone:
         self._calls: dict[str, SandboxCall] = {}
 
     def define(self, script: Script | None, registrations: int = 0) -> None:
-        """A phone as new: its calls are forgotten."""
+        """Set the script and forget the calls."""
         self.current, self.registrations = script or Script(), registrations
         self._calls.clear()
         self.restore()
 
     def restore(self) -> None:
-        """Tell the sandbox of it, after its restart."""
+        """Define the phone in a restarted sandbox."""
         body = {"script": asdict(self.current), "registrations": self.registrations, "outside": self.outside}
         self._rig.control("POST", self._path, body)
 
@@ -139,7 +139,7 @@ class SandboxRig:
     def __init__(
         self, *, tick: float = 20.0, arguments: Iterable[str] = (), start: bool = True, cdrs: bool = True
     ) -> None:
-        """``cdrs``: whether it writes a JSON CDR a leg: some 25 KB each, a load run's fill a disk."""
+        """``cdrs``: write a JSON CDR per leg. They have about 25 KB each, so a load run's would fill a disk."""
         self.folder = Path(tempfile.mkdtemp(prefix="esl-sandbox-"))
         self.recordings = self.folder / "recordings"
         self.spool = self.folder / "json_cdr"
@@ -185,7 +185,7 @@ class SandboxRig:
             )
         self._paused = False
         eventually(self._is_up, within=40, message="the sandbox did not start; see " + str(self.log))
-        # What stands outside of the switch, or in its configuration, is there again when it is back.
+        # Phones, routes and gateways survive a restart, as with a real switch.
         for phone in list(self._phones.values()):
             phone.restore()
         for route in self._routes:
@@ -207,11 +207,11 @@ class SandboxRig:
         assert self._process is not None
         if not self._paused:
             for phone in list(self._phones.values()):
-                _ = phone.calls  # what they saw is known no more afterwards
+                _ = phone.calls  # read their calls, which the sandbox is about to forget
         if self._paused:
             self._process.kill()
         else:
-            # It says first which legs it takes along, where somebody asked for that.
+            # It writes its live legs first, if --legs asks for that.
             with contextlib.suppress(SandboxError):
                 self.control("POST", "/die")
         self._process.wait()
@@ -249,7 +249,7 @@ class SandboxRig:
     # the control port
 
     def control(self, method: str, path: str, body: object = None, *, timeout: float = 10.0) -> dict[str, Any]:
-        """One request; SandboxError with the sandbox's own words if it refuses."""
+        """Send one request. :raises SandboxError: with the sandbox's own message if it refuses."""
         data = None if body is None else json.dumps(body).encode()
         answer, status = b"", 0
         for attempt in (1, 2):
@@ -267,7 +267,7 @@ class SandboxRig:
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 self._http.connection = None
-                # A connection that was kept may have gone with a killed sandbox: once more, afresh.
+                # A kept connection may have died with a killed sandbox, so try once more with a new one.
                 if attempt == 2 or isinstance(error, TimeoutError):
                     raise SandboxError(f"no answer to {method} {path}: {error!r}") from None
         if status != 200:
@@ -297,7 +297,7 @@ class SandboxRig:
         self._route({"number": number, "path": path, "node": node})
 
     def extension(self, context: str, number: str, actions: Iterable[tuple[str, str]]) -> None:
-        """A dialplan extension of the test's own, until ``reset``."""
+        """Add a dialplan extension until ``reset``."""
         listed = [list(action) for action in actions]
         self._route({"number": number, "actions": listed, "contexts": [context]})
 

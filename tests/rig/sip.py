@@ -6,7 +6,7 @@ import re
 
 
 def headers_of(message: str) -> dict[str, list[str]]:
-    """Headers of a SIP message, names in lower case, repeated ones in order. ``:start`` is its first line."""
+    """Read a SIP message's headers: names in lower case, repeated ones in order. ``:start`` is the first line."""
     head = re.sub(r"\r\n[ \t]+", " ", message).partition("\r\n\r\n")[0]
     lines = head.split("\r\n")
     found: dict[str, list[str]] = {":start": [lines[0]]}
@@ -18,7 +18,7 @@ def headers_of(message: str) -> dict[str, list[str]]:
 
 
 def user_of(uri: str) -> str:
-    """The user part of the first URI in a header's value or a request line, as it stands."""
+    """Return the user part of the first URI in a header's value or a request line, unchanged."""
     match = re.search(r"(?:sips?|tel):([^@;>\s]*)", uri)
     return match[1] if match else ""
 

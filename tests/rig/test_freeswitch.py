@@ -1,4 +1,4 @@
-"""The real-switch rig keeps what base.py promises: proved with plain dialplan, no line of esl_apps."""
+"""The real-switch rig does what base.py promises, shown with plain dialplan and without esl_apps."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_outside_call_in_and_its_headers(rig: FreeswitchRig) -> None:
     came = first_call(alice)
     assert out.hears(700)
     assert came.hears(900)
-    # FreeSWITCH believes anybody's P-Asserted-Identity: hazard 30
+    # FreeSWITCH believes any caller's P-Asserted-Identity: hazard 30
     assert came.leg.caller_number == "27829999999"
 
 
@@ -234,7 +234,7 @@ def test_digits(rig: FreeswitchRig, method: str) -> None:
     rig.extension("default", "7002", actions)
     tap = rig.listen_events("DTMF CHANNEL_PARK")
     out = rig.phone("1000").dial("7002")
-    eventually(lambda: tap.events)  # parked: whatever listens for tones does so by now
+    eventually(lambda: tap.events)  # parked, so the tone detector has started
     began = time.monotonic()
     out.digits("0123456789*#,4", method)
     eventually(lambda: "".join(e.get("DTMF-Digit", "") for e in tap.events) == "0123456789*#4", 6, "digits")
@@ -271,7 +271,7 @@ def test_two_registrations_ring_and_one_answers(rig: FreeswitchRig) -> None:
     out = rig.phone("1000").dial("1002")
     eventually(lambda: len(bob.calls) == 2)
     answered(out)
-    eventually(lambda: any(call.leg.ended_at for call in bob.calls))  # the slower one is called off
+    eventually(lambda: any(call.leg.ended_at for call in bob.calls))  # the slower one is cancelled
     assert rig.live_channels() == 2
     assert abs(bob.calls[0].leg.started_at - bob.calls[1].leg.started_at) < 0.1
     bob = rig.phone("1002")
@@ -355,7 +355,7 @@ def test_call_written_by_hand(rig: FreeswitchRig) -> None:
     )
     assert call.wait() == 200
     eventually(lambda: tap.events)
-    # an upper-case escape of the caller's passes as it is: hazard 1
+    # an upper-case escape written by the caller passes unchanged: hazard 1
     assert b"\nvariable_sip_h_X-A: a%0Avariable_digits%3A%206666\n" in tap.raw
     assert b"\nvariable_sip_h_X-Twice: 1\n" in tap.raw
     assert b"\nvariable_sip_h_X-Twice-1: 2\n" in tap.raw
@@ -426,7 +426,7 @@ def test_paused_and_resumed(rig: FreeswitchRig) -> None:
     rig.resume()
     asking.join(5)
     assert told
-    ended(out)  # no such number there: the switch took the call up again
+    ended(out)  # the number doesn't exist there, so the switch took the call back
     assert out.leg.status in (404, 480)
 
 
@@ -446,7 +446,7 @@ def test_dropped_sockets(rig: FreeswitchRig) -> None:
                 client.read()
             while call.recv(65536):
                 pass
-        # the dialplan goes on where the node is lost
+        # the dialplan goes on when the node is lost
         assert out.hears(UNAVAILABLE_HZ)
     client.close()
     assert rig.api("status").startswith("UP ")
@@ -480,7 +480,7 @@ def test_files_dropped_in(tmp_path: Path) -> None:
         '<configuration name="json_cdr.conf"><settings><param name="log-dir" value="/nowhere"/>'
         '<param name="encode-values" value="false"/></settings></configuration>'
     )
-    # beside the shared one: two switches stand each other
+    # next to the shared one, so two switches can run at once
     with FreeswitchRig(dialplan_files=[dialplan], conf_files=[conf]) as rig:
         out = rig.outside("27820001111").dial("7009")
         ended(out)

@@ -1,4 +1,4 @@
-"""What a tone is, and what a recording holds."""
+"""Detect tones in samples and in recordings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def hann(length: int) -> array[float]:
 
 
 def amplitude(samples: Sequence[float], hz: float, rate: int) -> float:
-    """Goertzel: the amplitude of the sine of ``hz`` in windowed samples (1.0 is full scale)."""
+    """Return the amplitude of the sine of ``hz`` in windowed samples, by Goertzel's algorithm (1.0 is full scale)."""
     k = 2 * math.cos(2 * math.pi * hz / rate)
     s1 = s2 = 0.0
     for x in samples:
@@ -27,16 +27,16 @@ def amplitude(samples: Sequence[float], hz: float, rate: int) -> float:
 
 
 def has_tone(pcm: Sequence[int], hz: float, rate: int) -> bool:
-    """Whether a sine of ``hz`` is a notable part of the sound: ``is_signal`` of it alone."""
+    """Whether a sine of ``hz`` is a notable part of the sound. See ``is_signal``."""
     return is_signal(pcm, [hz], rate)
 
 
 def is_signal(pcm: Sequence[int], tones: Sequence[float], rate: int) -> bool:
-    """Whether each of these sines is a peak of its own, and one a notable part of the sound, several nearly all of it.
+    """Whether each of these sines is a peak. One must be a notable part of the sound, several nearly all of it.
 
-    Beside one, other tones may be louder (ringing is two at once, a recording may hold both parties); a click or a
-    neighbouring frequency is not enough. A synthetic voice has harmonics that stand for half a second, two of a dial
-    tone's frequencies among them: but others, too.
+    With one, other tones may be louder (ringing is two at once, a recording may have both parties), but a click or a
+    neighbouring frequency isn't enough. A synthetic voice has harmonics that last for half a second, which may include
+    two of a dial tone's frequencies, but also others.
     """
     window = hann(len(pcm))
     samples = [x * w for x, w in zip(pcm, window, strict=True)]
@@ -51,10 +51,10 @@ def is_signal(pcm: Sequence[int], tones: Sequence[float], rate: int) -> bool:
 
 
 def read_wav(path: Path) -> tuple[int, list[array[int]]]:
-    """Rate and channels of a 16-bit PCM file, also of one that is still being written."""
+    """Read the rate and channels of a 16-bit PCM file, which may still be being written."""
     data = path.read_bytes()
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise ValueError(f"{path} is no WAV file")
+        raise ValueError(f"{path} is not a WAV file")
     at, channels, rate, bits, kind = 12, 0, 0, 0, 0
     while at + 8 <= len(data):
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
@@ -67,7 +67,7 @@ def read_wav(path: Path) -> tuple[int, list[array[int]]]:
         elif name == b"data":
             if kind not in (1, 0xFFFE) or bits != 16:
                 raise ValueError(f"{path}: 16-bit PCM only, not format {kind} with {bits} bits")
-            pcm = data[at : at + size] if 0 < size <= len(data) - at else data[at:]  # 0: not yet closed
+            pcm = data[at : at + size] if 0 < size <= len(data) - at else data[at:]  # 0 until it is closed
             samples = array("h", pcm[: len(pcm) // (2 * channels) * 2 * channels])
             if sys.byteorder == "big":
                 samples.byteswap()
@@ -77,7 +77,7 @@ def read_wav(path: Path) -> tuple[int, list[array[int]]]:
 
 
 def tones(path: Path, hz: int, channel: int = 0, *, step: float = 0.05) -> list[tuple[float, bool]]:
-    """Whether the sine is there, at each ``step`` of the file: ``[(seconds from its start, present), …]``."""
+    """Check for the sine at each ``step`` of the file: ``[(seconds from its start, present), …]``."""
     rate, channels = read_wav(path)
     pcm = channels[channel]
     size, hop = int(rate * max(0.1, step)), int(rate * step)
@@ -88,7 +88,7 @@ def tones(path: Path, hz: int, channel: int = 0, *, step: float = 0.05) -> list[
 def tone_timeline(
     path: Path, frequencies: Iterable[int], channel: int = 0, *, step: float = 0.05
 ) -> list[tuple[float, set[int]]]:
-    """What is heard from when on: ``[(0.0, set()), (1.2, {440, 480}), (3.2, set()), …]``."""
+    """List when the tones change: ``[(0.0, set()), (1.2, {440, 480}), (3.2, set()), …]``."""
     presence = {hz: tones(path, hz, channel, step=step) for hz in frequencies}
     line: list[tuple[float, set[int]]] = []
     for index, (at, _) in enumerate(next(iter(presence.values()))):

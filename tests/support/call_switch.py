@@ -1,5 +1,6 @@
-"""The other end of one call's socket, scripted: it answers every command and runs every application to its end at once,
-except those for which a test has a script.
+"""A scripted switch at the other end of one call's socket.
+
+It answers every command and completes every application at once, except those for which a test has a script.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from tests.support.peer import Peer, api_response, app_uuid, channel_data, compl
 
 B, C = "bbbbbbbb-2222-4333-8444-555555555555", "cccccccc-2222-4333-8444-555555555555"
 AT = 1_700_000_000
-"""Seconds: when the call came."""
+"""When the call came, in seconds."""
 
 Reaction = Callable[[str], bytes]
-"""An application's ``Event-UUID`` → the frames that follow its reply."""
+"""Takes an application's ``Event-UUID`` and returns the frames that follow its reply."""
 
 
 def at(seconds: float) -> int:
-    """An instant of the call as the switch writes it."""
+    """Return an instant of the call as the switch writes it."""
     return int((AT + seconds) * 1_000_000)
 
 
@@ -34,13 +35,13 @@ class CallSwitch:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.stops_after: int | None = None
-        """After so many commands it does nothing more (a stopped process), or (``closes``) is gone."""
+        """After so many commands it does nothing more, as a stopped process, or closes if ``closes`` is set."""
         self.closes = False
         self.commands: list[str] = []
         self.scripts: dict[str, Reaction] = {}
-        """By application."""
+        """Reactions by application."""
         self.answers: dict[str, bytes] = {}
-        """By the beginning of a command: instead of its ``+OK``."""
+        """Replies in place of ``+OK``, by the start of a command."""
         self.greenlet = gevent.spawn(self._run)
 
     def _run(self) -> None:
@@ -74,7 +75,7 @@ class CallSwitch:
 
     @property
     def executed(self) -> list[tuple[str, str]]:
-        """The applications and their arguments, in order."""
+        """The executed applications and their arguments, in order."""
         return [application(command) for command in self.commands if command.startswith("sendmsg")]
 
     def settle(self) -> None:
@@ -90,7 +91,7 @@ Ends = dict[str, Event]
 
 
 def new_call(headers: dict[str, object], elsewhere: Ends | None = None) -> tuple[Channel, CallSwitch, OutboundSession]:
-    """A channel that has connected, its switch, and its session. ``elsewhere``: the A-legs' ends that others know."""
+    """Return a connected channel, its switch, and its session. ``elsewhere``: ends of A-legs from another source."""
     ours, theirs = socket.socketpair()
     peer = Peer(theirs)
     peer.say(channel_data({"Caller-Channel-Created-Time": at(0), **headers}), reply())

@@ -1,4 +1,4 @@
-"""Event-socket servers for tests: ours, and the naive one that a first attempt would be."""
+"""Event-socket servers for tests: ours, and a naive one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.peer import Peer
 
 
 def serving() -> Iterator[Callable[..., OutboundServer]]:
-    """Starts a server of ours on a free port: ``serve(application, max_connections=…)``."""
+    """Yield a function that starts our server on a free port: ``serve(application, max_connections=…)``."""
     started: list[OutboundServer] = []
 
     def start(
@@ -30,7 +30,7 @@ def serving() -> Iterator[Callable[..., OutboundServer]]:
 
 
 class NaiveServer:
-    """Hands each connection, as a ``Peer``, to a function. What one writes first, with nothing of ours."""
+    """Passes each connection, as a ``Peer``, to a function: a first attempt, without our code."""
 
     def __init__(self, handler: Callable[[Peer], None]) -> None:
         self._calls = Pool()
@@ -42,7 +42,7 @@ class NaiveServer:
         return int(self.server.address[1])
 
     def end(self) -> None:
-        """With all its calls."""
+        """Stop, with all its calls."""
         self.server.stop(timeout=0)
         self._calls.kill()
 

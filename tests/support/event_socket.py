@@ -1,4 +1,4 @@
-"""An event socket's two sorts of client, blocking, for tests that watch a switch frame by frame."""
+"""Blocking event-socket clients, inbound and outbound, for tests that check a switch frame by frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXTERNAL = "sofia/gateway/pstn/"
 
 
 class Client:
-    """One end of an event socket, blocking; reads frame by frame."""
+    """One end of an event socket, which blocks and reads frame by frame."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -44,7 +44,7 @@ class Client:
         return captures.frame(self.read_raw())
 
     def ask(self, text: str) -> Frame:
-        """Send a command; its reply."""
+        """Send a command and return its reply."""
         self.send(text)
         while True:
             frame = self.read()
@@ -59,20 +59,20 @@ class Client:
         self.send("\n".join(lines))
 
     def run(self, app: str, argument: str = "") -> Frame:
-        """Execute, and wait for that very completion."""
+        """Execute an application and wait for its completion."""
         uuid = f"done-{time.monotonic()}"
         self.execute(app, argument, uuid=uuid)
         return self.until(lambda frame: frame.get("Application-UUID") == uuid, "CHANNEL_EXECUTE_COMPLETE")
 
     def until(self, match: Callable[[Frame], Any] | None = None, kind: str = "") -> Frame:
-        """The next frame of a kind that matches."""
+        """Return the next frame of a kind that matches."""
         while True:
             frame = self.read()
             if (not kind or frame.kind == kind) and (match is None or match(frame)):
                 return frame
 
     def begin(self, names: str = "all") -> Frame:
-        """``connect``, and this channel's events."""
+        """Send ``connect`` and subscribe to this channel's events."""
         data = self.ask("connect")
         self.uuid = data.get("Unique-ID")
         self.ask("linger 5")
@@ -81,7 +81,7 @@ class Client:
         return data
 
     def ended(self) -> bool:
-        """Nothing more comes, and the far end has closed."""
+        """Read until the far end closes."""
         try:
             while True:
                 self.read_raw()
@@ -96,7 +96,7 @@ class Client:
 
 
 class Node(threading.Thread):
-    """An application that takes connections and runs one function on each."""
+    """An application that accepts connections and runs one function on each."""
 
     def __init__(self, steps: Callable[[Client], object] | None = None) -> None:
         super().__init__(daemon=True)
@@ -133,7 +133,7 @@ class Node(threading.Thread):
 
 
 def inbound(rig: SandboxRig, names: str = "") -> Client:
-    """An authenticated inbound connection."""
+    """Return an authenticated inbound connection."""
     host, port = rig.esl_address.split(":")
     client = Client(socket.create_connection((host, int(port)), 5))
     assert client.read().get("Content-Type") == "auth/request"

@@ -1,6 +1,6 @@
-"""The switch's end of an event socket, played by a test: frames as FreeSWITCH writes them, and who says them when.
+"""The switch's end of an event socket, for tests: frames as FreeSWITCH writes them, and peers that send them.
 
-Nothing here is shared with ``esl_apps.esl``: what is tested must not build its own questions.
+It shares no code with ``esl_apps.esl``, which it tests.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def lines(headers: Mapping[str, object]) -> bytes:
 
 
 def event(name: str, headers: Mapping[str, object] | None = None, *, uuid: str = UUID, body: str = "") -> bytes:
-    """An event of a channel. ``body``: as BACKGROUND_JOB has one."""
+    """Return an event of a channel. ``body``: as in BACKGROUND_JOB."""
     head = {"Event-Name": name, "Core-UUID": "core-1", "Unique-ID": uuid, **(headers or {})}
     if not body:
         return raw_event(lines(head) + b"\n")
@@ -52,13 +52,13 @@ def event(name: str, headers: Mapping[str, object] | None = None, *, uuid: str =
 
 
 def complete(app: str, app_uuid: str, headers: Mapping[str, object] | None = None, *, uuid: str = UUID) -> bytes:
-    """CHANNEL_EXECUTE_COMPLETE of one application."""
+    """Return CHANNEL_EXECUTE_COMPLETE of one application."""
     names = {"Application": app, "variable_current_application": app, "Application-UUID": app_uuid}
     return event("CHANNEL_EXECUTE_COMPLETE", {**names, **(headers or {})}, uuid=uuid)
 
 
 def channel_data(headers: Mapping[str, object] | None = None, *, uuid: str = UUID) -> bytes:
-    """What answers ``connect``: the channel, as the head of a reply."""
+    """Return the reply to ``connect``, which has the channel's headers."""
     head = {
         "Event-Name": "CHANNEL_DATA",
         "Unique-ID": uuid,
@@ -71,7 +71,7 @@ def channel_data(headers: Mapping[str, object] | None = None, *, uuid: str = UUI
 
 
 def linger_notice(uuid: str = UUID) -> bytes:
-    """The channel hung up, and its socket stays for a while."""
+    """Return the notice that the channel hung up and its socket stays for a while."""
     return (
         f"Content-Type: text/disconnect-notice\nControlled-Session-UUID: {uuid}\nContent-Disposition: linger\n"
         "Channel-Name: sofia/internal/1000\nLinger-Time: 5\nContent-Length: 0\n\n"
@@ -79,13 +79,13 @@ def linger_notice(uuid: str = UUID) -> bytes:
 
 
 def goodbye() -> bytes:
-    """The switch's last words before it closes."""
+    """Return the notice before the switch closes the socket."""
     text = b"Disconnected, goodbye.\nSee you at ClueCon! http://www.cluecon.com/\n"
     return b"Content-Type: text/disconnect-notice\nContent-Length: %d\n\n%s" % (len(text), text)
 
 
 def rejection() -> bytes:
-    """What an address outside the switch's ACL gets."""
+    """Return the frame for an address outside the switch's ACL."""
     return b"Content-Type: text/rude-rejection\nContent-Length: 24\n\nAccess Denied, go away.\n"
 
 
@@ -93,7 +93,7 @@ def rejection() -> bytes:
 
 
 def recorded(name: str, direction: str = "<") -> list[bytes]:
-    """The writes of one direction in a capture: ``### SECONDS DIRECTION LENGTH``, the bytes, a newline."""
+    """Return the writes of one direction in a capture: ``### SECONDS DIRECTION LENGTH``, the bytes, a newline."""
     data, found = (CAPTURES / name).read_bytes(), []
     while data:
         mark, _, data = data.partition(b"\n")
@@ -109,18 +109,18 @@ def recorded(name: str, direction: str = "<") -> list[bytes]:
 
 
 class Peer:
-    """One connection's other end: reads commands, says frames."""
+    """One connection's other end, which reads commands and sends frames."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._unread = b""
 
     def say(self, *frames: bytes) -> None:
-        """Write frames, together."""
+        """Send frames in one write."""
         self.sock.sendall(b"".join(frames))
 
     def command(self) -> str:
-        """The next command, without its empty line; EOFError at the end."""
+        """Return the next command, without its empty line. :raises EOFError: the end."""
         while b"\n\n" not in self._unread:
             data = self.sock.recv(1 << 20)
             if not data:
@@ -130,7 +130,7 @@ class Peer:
         return command.decode()
 
     def commands(self) -> Iterator[str]:
-        """All that come, to the end of the connection."""
+        """Yield all commands, to the end of the connection."""
         with contextlib.suppress(EOFError, OSError):
             while True:
                 yield self.command()
@@ -141,7 +141,7 @@ class Peer:
         return command
 
     def expect_end(self) -> None:
-        """The other side closes, and says nothing more."""
+        """Check that the other side closes without another command."""
         try:
             command = self.command()
         except (EOFError, ConnectionError):
@@ -149,7 +149,7 @@ class Peer:
         raise AssertionError(f"unexpected command: {command}")
 
     def pending(self) -> list[str]:
-        """The commands that are there now, without waiting."""
+        """Return the commands that have come, without waiting."""
         gevent.sleep(0)
         while True:
             try:
@@ -163,16 +163,16 @@ class Peer:
         return [command.decode() for command in whole]
 
     def readable(self) -> bool:
-        """Whether something has come, or the end."""
+        """Whether bytes or the end have come."""
         return bool(select.select([self.sock.fileno()], [], [], 0)[0])
 
     def close(self) -> None:
-        """A bare FIN, as when the process at the other end is gone."""
+        """Close with a bare FIN, as when the process at the other end has died."""
         self.sock.close()
 
 
 def eventually(done: Callable[[], object], within: float = 30.0) -> None:
-    """Poll until true, letting the other greenlets run (the rigs' own would stop the hub)."""
+    """Poll until true, and let other greenlets run, unlike the rigs' ``eventually``."""
     deadline = time.monotonic() + within
     while not done():
         assert time.monotonic() < deadline, "not in time"
@@ -180,12 +180,12 @@ def eventually(done: Callable[[], object], within: float = 30.0) -> None:
 
 
 def app_uuid(execute: str) -> str:
-    """The ``Event-UUID`` of an execute, which comes back as ``Application-UUID``."""
+    """Return the ``Event-UUID`` of an execute, which comes back as ``Application-UUID``."""
     return next(line[12:] for line in execute.split("\n") if line.startswith("Event-UUID: "))
 
 
 def dial(port: int) -> Peer:
-    """A switch that runs ``socket 127.0.0.1:port``."""
+    """Connect as a switch that runs ``socket 127.0.0.1:port``."""
     return Peer(socket.create_connection(("127.0.0.1", port), timeout=5))
 
 
@@ -193,11 +193,11 @@ Answer = bytes | Callable[[Peer, str], bytes]
 
 
 class FakeSwitch:
-    """A FreeSWITCH's inbound event socket: obedient but for what a test puts into ``answers``."""
+    """A FreeSWITCH's inbound event socket. It obeys, except for the commands in ``answers``."""
 
     def __init__(self, port: int = 0) -> None:
         self.core_uuid = "core-1"
-        #: By the beginning of a command; a function is called with the connection and the command.
+        #: Replies by the start of a command. A function is called with the connection and the command.
         self.answers: dict[str, Answer] = {}
         self.hello = AUTH_REQUEST
         self.connections: list[Peer] = []
@@ -234,7 +234,7 @@ class FakeSwitch:
         return reply()
 
     def stop_at(self, start: str) -> Flag:
-        """Be stopped (SIGSTOP: nothing is read or said) by a command, until the flag is set."""
+        """Stop at a command, as by SIGSTOP, until the flag is set."""
         resumed = Flag()
 
         def stopped(_peer: Peer, command: str) -> bytes:
@@ -251,7 +251,7 @@ class FakeSwitch:
                 peer.sock.shutdown(socket.SHUT_RDWR)
 
     def say(self, *frames: bytes) -> None:
-        """To the connection that came last."""
+        """Send frames to the newest connection."""
         self.connections[-1].say(*frames)
 
     def close(self) -> None:

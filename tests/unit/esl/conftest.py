@@ -1,4 +1,4 @@
-"""Each test ends: what would hang fails after some seconds with its stack."""
+"""Fixtures: each test fails with its stack after some seconds instead of hanging."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fake_switch() -> Iterator[FakeSwitch]:
 
 @pytest.fixture
 def line() -> Iterator[tuple[OutboundSession, Peer]]:
-    """A session that has connected, and the switch's end of its socket."""
+    """Yield a connected session, and the switch's end of its socket."""
     ours, theirs = socket.socketpair()
     session, peer = OutboundSession(("test", 0), ours), Peer(theirs)
     peer.say(channel_data(), reply("+OK will linger 5 seconds"))
@@ -42,7 +42,7 @@ def line() -> Iterator[tuple[OutboundSession, Peer]]:
 
 @pytest.fixture
 def their_line() -> Iterator[tuple[greenswitch.OutboundSession, Peer]]:
-    """The same with the unmodified greenswitch."""
+    """Yield the same with the unmodified greenswitch."""
     ours, theirs = socket.socketpair()
     session, peer = greenswitch.OutboundSession(("test", 0), ours), Peer(theirs)
     connecting = gevent.spawn(session.connect)
@@ -50,7 +50,7 @@ def their_line() -> Iterator[tuple[greenswitch.OutboundSession, Peer]]:
     peer.say(channel_data())
     connecting.get()
     yield session, peer
-    # Its stop() may wait for ever: that is one of the hazards.
+    # Its stop() may wait for ever, which is one of the hazards.
     gevent.killall([session._receive_events_greenlet, session._process_events_greenlet])
     ours.close()
     peer.close()

@@ -1,4 +1,4 @@
-"""A call's A-leg as the flows see it: what each step sends, and what the switch's answers come to."""
+"""A call's A-leg as the flows see it: the commands of each step, and the outcome of the switch's answers."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ Call = tuple[Channel, CallSwitch]
 
 @pytest.fixture
 def elsewhere() -> Ends:
-    """What the inbound connection knows of A-legs that ended without their socket."""
+    """The ends of A-legs that the inbound connection saw after their sockets were lost."""
     return {}
 
 
 @pytest.fixture
 def call(elsewhere: Ends) -> Iterator[Call]:
-    """A call that has come and begun."""
+    """Yield a call that has begun."""
     made, switch, session = new_call({"Channel-Read-Codec-Rate": 8000}, elsewhere)
     made.begin("ref-1", watched=True)
     switch.settle()
@@ -65,7 +65,7 @@ Seen = list[tuple[str, float, str | None]]
 def bridge(
     call: Channel, seen: Seen | None = None, *, timeout: float = 5, longest: float = 60, to: tuple[str, ...] = ("1000",)
 ) -> Bridged:
-    """Dial extensions; ``seen`` gets what was told of their legs."""
+    """Dial extensions. ``seen`` gets the progress of their legs."""
 
     def progress(what: str, when: float, leg: Leg | None) -> None:
         if seen is not None:
@@ -127,7 +127,7 @@ def test_set_sends_all_variables_in_one_execute(call: Call) -> None:
 
 
 def test_set_with_an_expandable_value_encodes_it(call: Call) -> None:
-    """No second command, no second variable, and nothing that the switch would expand or run."""
+    """It starts no second command or variable, and has nothing that the switch would expand or run."""
     made, switch = call
     made.set({"a": "1\n\napi shutdown", "b": "${system(id)}|c='2"})
     switch.settle()
@@ -145,7 +145,7 @@ def test_hangup_with_a_cause_raises_call_ended(call: Call) -> None:
 
 
 def test_respond_with_one_header_twice_sends_both(call: Call) -> None:
-    """By spaces behind the variable's name: a name that is set twice keeps the last (hazard 31)."""
+    """A space behind the variable's name makes the second header: setting one name twice keeps the last (hazard 31)."""
     made, switch = call
     switch.scripts["respond"] = lambda _uuid: event("CHANNEL_HANGUP")
     made.respond(400, [("X-Error", "agent: missing"), ("X-Error", "callee: missing")])
@@ -186,7 +186,7 @@ def test_bridge_drops_headers_that_are_not_read_later() -> None:
     switch.scripts["bridge"] = lambda uuid: bridge_over(uuid, originate_disposition="USER_BUSY")
     bridge(made)
     for ask, name in ((made.variable, "esl_callee"), (made.header, "Unique-ID"), (made.sip_header, "X")):
-        # Silence would be taken for "not set".
+        # Returning None would mean "not set".
         with pytest.raises(RuntimeError, match="before the first bridge"):
             ask(name)
     assert (made.uuid, made.created_at, made.answered_at) == (UUID, AT, AT + 2)
@@ -205,7 +205,7 @@ def test_bridge_dials_with_the_legs_variables(call: Call) -> None:
 
 
 def test_bridge_with_early_media_is_not_answered(call: Call) -> None:
-    """Nor is the bridge that FreeSWITCH makes of it (hazard 19)."""
+    """The CHANNEL_BRIDGE that comes with early media isn't an answer either (hazard 19)."""
     made, switch = call
     media = event("CHANNEL_PROGRESS_MEDIA", {"Caller-Channel-Progress-Media-Time": at(2)}, uuid=B)
     switch.scripts["bridge"] = lambda uuid: b"".join([media, ends("USER_BUSY", 17), bridge_over(uuid)])
@@ -222,7 +222,7 @@ def test_bridge_with_early_media_is_not_answered(call: Call) -> None:
 def test_bridge_that_fails_has_the_cause_of_b(call: Call, cause: str, q850: int) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: b"".join(
-        # What A says may be something else (hazard 23).
+        # A's variables may say something else (hazard 23).
         [ends(cause, q850), bridge_over(uuid, originate_disposition="NORMAL_CLEARING")]
     )
     bridged = bridge(made)
@@ -230,7 +230,7 @@ def test_bridge_that_fails_has_the_cause_of_b(call: Call, cause: str, q850: int)
 
 
 def test_bridge_that_fails_keeps_the_far_ends_code(call: Call) -> None:
-    """A ``Reason`` header overrides what the cause's name would give."""
+    """A ``Reason`` header overrides the code of the cause's name."""
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: ends("CALL_REJECTED", 55) + bridge_over(uuid)
     assert bridge(made).code == 55
@@ -240,7 +240,7 @@ def test_bridge_that_fails_keeps_the_far_ends_code(call: Call) -> None:
     ("capture", "cause", "q850"),
     [
         ("outbound-bridge-unregistered.esl", "USER_NOT_REGISTERED", 20),
-        # Through a loopback channel, which keeps the 486 to itself.
+        # Through a loopback channel, which doesn't pass the 486 on.
         ("outbound-bridge-busy.esl", "NORMAL_CLEARING", 16),
         ("outbound-bridge-no-answer.esl", "NO_ANSWER", 19),
     ],
@@ -262,7 +262,7 @@ def test_bridge_of_a_recording_without_b_has_the_cause_of_a(call: Call, capture:
 
 
 def test_bridge_without_an_answer_times_out(call: Call) -> None:
-    """The application's time-out, on the leg itself: the switch's own do not hold in early media (hazard 19)."""
+    """The application times the leg itself: the switch's own time-outs don't work in early media (hazard 19)."""
     made, switch = call
     bridging: list[str] = []
     switch.scripts["bridge"] = lambda uuid: bridging.append(uuid) or rings()  # type: ignore[func-returns-value]
@@ -300,7 +300,7 @@ def test_bridge_of_several_phones_takes_the_one_bridged(call: Call) -> None:
         [
             rings(B, variable_esl_user_id="1000"),
             rings(C, variable_esl_user_id="1001"),
-            # Both answer in one tick.
+            # Both answer in the same tick.
             answers(B, variable_esl_user_id="1000"),
             answers(C, variable_esl_user_id="1001"),
             event("CHANNEL_BRIDGE", {"Other-Leg-Unique-ID": C}),
@@ -379,7 +379,7 @@ def test_bridge_whose_end_overtakes_the_hangup_is_not_bs_failure(call: Call) -> 
 
 def test_talk_whose_end_overtakes_the_hangup_raises_call_ended(call: Call) -> None:
     made, switch = call
-    # As after ``answer``: this A-leg is to outlive its B-legs.
+    # As after ``answer``: this A-leg outlives its B-legs.
     made._keypad.heard = True
     switch.scripts["bridge"] = lambda uuid: b"".join(
         [answers(), complete("bridge", uuid, {"Answer-State": "hangup"}), event("CHANNEL_HANGUP")]
@@ -392,7 +392,7 @@ def test_talk_whose_end_overtakes_the_hangup_raises_call_ended(call: Call) -> No
 
 
 def leaves(call: Channel, switch: CallSwitch, *frames: bytes) -> Ended:
-    """Say how the call ends, and what is known of it then."""
+    """Send the frames of the call's end, and return `Channel.ended`."""
     switch.say(*frames)
     with pytest.raises(CallEnded):
         call.wait_for_hangup(2)
@@ -476,13 +476,13 @@ def test_leg_that_lives_has_no_cause() -> None:
 
 
 def key(digit: str) -> bytes:
-    """A key as ``bind_digit_action`` diverts it: to this socket, and in no log (hazard 27)."""
+    """Return a key as ``bind_digit_action`` diverts it: to this socket only, and not logged (hazard 27)."""
     return raw_event(f"key: x\ndigits: {digit}\n\n".encode())
 
 
 @pytest.fixture
 def answered(call: Call) -> Call:
-    """A call that was answered, by a phone that sends its keys as RFC 2833."""
+    """Yield an answered call of a phone that sends its keys by RFC 2833."""
     made, switch = call
     switch.scripts["answer"] = lambda uuid: complete("answer", uuid, {"variable_dtmf_type": "rfc2833"})
     made.answer()
@@ -512,7 +512,7 @@ def test_answer_sets_all_variables_in_one_execute(call: Call) -> None:
 
 
 def test_execute_without_a_waiter_has_the_filtered_uuid(answered: Call) -> None:
-    """An event has all headers of its channel: half of a call's bytes said that a variable was set."""
+    """An event has all headers of its channel: half of a call's bytes were completions of ``set``."""
     made, switch = answered
     made.set({"a": "1"})
     made.play("enter_number")
@@ -562,7 +562,7 @@ def test_pin_key_is_removed_before_the_break_in_one_write(call: Call) -> None:
 
     def prompt(uuid: str) -> bytes:
         playing.append(uuid)
-        # Two keys came with one look of the switch.
+        # Two keys came in one tick of the switch.
         return key("1") + key("2")
 
     switch.scripts["playback"] = prompt
@@ -612,7 +612,7 @@ def test_first_key_stops_the_prompt(answered: Call) -> None:
 
 @pytest.mark.parametrize(("dtmf_type", "detects"), [("rfc2833", False), ("info", True), (None, True)])
 def test_answer_detects_tones_only_without_telephone_event(call: Call, dtmf_type: str | None, detects: bool) -> None:
-    """Hazard 29: beside telephone-event a detector hears every key of a leaky gateway twice."""
+    """Hazard 29: with telephone-event, a detector would hear every key of a leaky gateway a second time."""
     made, switch = call
     variables = {"variable_dtmf_type": dtmf_type} if dtmf_type else {}
     switch.scripts["answer"] = lambda uuid: complete("answer", uuid, variables)

@@ -1,8 +1,8 @@
-"""The hazards 1 to 14 of ``docs/explanation/hazards.rst``, each twice: first what the unmodified greenswitch 0.0.19, or
-the naive way, makes of the same bytes; then what this package does. Those that need a switch are in
-``tests/behaviour/test_hazards.py``.
+"""Hazards 1 to 14 of ``docs/explanation/hazards.rst``, on the wire.
 
-The wire is a socket pair whose other end the test speaks (``line``, ``their_line``), or a scripted switch.
+Most tests have two parts: what the unmodified greenswitch 0.0.19, or naive code, does with some bytes, and what this
+package does with them. The other end of the wire is a socket that the test writes to (``line``, ``their_line``), or a
+scripted switch. Tests that need the sandbox are in ``tests/behaviour/test_hazards.py``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def as_we_read(frame: bytes) -> Event:
 
 
 def never_returns(waiting: gevent.Greenlet[..., object], within: float = 0.05) -> bool:
-    """Whether it still waits when everything that it could wait for has long come."""
+    """Whether a greenlet still waits after everything it could wait for has come."""
     try:
         waiting.get(timeout=within)
     except gevent.Timeout:
@@ -74,7 +74,7 @@ def never_returns(waiting: gevent.Greenlet[..., object], within: float = 0.05) -
 
 @contextmanager
 def no_tracebacks() -> Iterator[None]:
-    """A reader that dies prints its stack; where that is the point, once is enough."""
+    """Hide the stack that a dying reader prints, in tests that are about its death."""
     hub = gevent.get_hub()
     stream, hub.exception_stream = hub.exception_stream, None
     logging.disable(logging.WARNING)
@@ -98,7 +98,7 @@ def test_hazard_01_caller_cannot_write_their_caller_id() -> None:
     channel = as_we_read(HOSTILE)
     number = channel.get("Caller-Caller-ID-Number")
     assert number == "27820001234\nCaller-Caller-ID-Number: 27999999999"
-    # Something else than digits and + is no number.
+    # A number with anything but digits and + isn't a number.
     assert presented(number) is None
 
 
@@ -108,7 +108,7 @@ def test_hazard_01_raw_bytes_are_kept() -> None:
 
 
 def test_hazard_01_escape_written_by_the_caller_forges_nothing() -> None:
-    """FreeSWITCH passes an upper-case ``%XX`` through as it is: it is not its own encoding that is decoded."""
+    """FreeSWITCH passes an upper-case ``%XX`` that the caller wrote unchanged, so decoding it decodes the caller's."""
     written_by_caller = b"Event-Name: CHANNEL_DATA\nCaller-Caller-ID-Name: x%0AUnique-ID: forged\nUnique-ID: mine\n\n"
     assert as_greenswitch_reads(written_by_caller.replace(b"\nUnique-ID: mine", b""))["Unique-ID"] == "forged"
 
@@ -180,7 +180,7 @@ def test_hazard_02_late_completion_of_the_dialplan_wakes_none(line: Line, their_
 
 
 def test_hazard_02_nested_application_does_not_hide_an_end(line: Line, their_line: TheirLine) -> None:
-    """What a bridge runs on its way overwrites ``variable_current_application``."""
+    """Applications that run inside a bridge overwrite ``variable_current_application``."""
     session, peer = their_line
     bridging = gevent.spawn(session.bridge, "user/1000")
     peer.expect("sendmsg")
@@ -195,7 +195,7 @@ def test_hazard_02_nested_application_does_not_hide_an_end(line: Line, their_lin
 
 
 def test_hazard_02_completion_of_another_channel_wakes_none(line: Line) -> None:
-    """The naive match is by ``Application-UUID`` alone; a B-leg under a session of its own counts from 1, too."""
+    """A naive match is by ``Application-UUID`` only. A B-leg with a session of its own also counts from 1."""
     session, peer = line
     completion = session.execute("playback", "x")
     uuid = app_uuid(peer.expect("sendmsg"))
@@ -232,7 +232,7 @@ def test_hazard_02_hangup_fails_the_waiter(line: Line, their_line: TheirLine) ->
 
 
 def test_hazard_02_reply_without_its_waiter_takes_its_turn(line: Line) -> None:
-    """The naive way forgets who gave up, and gives each command the reply of the one before."""
+    """Naive code drops the waiter that gave up, and gives each command the reply of the one before."""
     session, peer = line
     with pytest.raises(TimeoutError):
         session.send("api slow", timeout=0.02)
@@ -299,7 +299,7 @@ def test_hazard_03_leaving_takes_no_second(line: Line, their_line: TheirLine) ->
 
 
 def running_timers() -> int:
-    """Of gevent, and of the loop below it."""
+    """Count the timers of gevent and of the loop below it."""
     kind: Any = type(gevent.get_hub().loop.timer(1))
     found: list[Any] = gc.get_objects()
     return sum(
@@ -308,7 +308,7 @@ def running_timers() -> int:
 
 
 def test_hazard_03_idle_session_has_no_timer() -> None:
-    """At 2,000 idle calls a timer of one second each is a tenth of a core."""
+    """With 2,000 idle calls, a timer of one second each takes a tenth of a core."""
     before = running_timers()
     naive, naive_end = socket.socketpair()
     session = greenswitch.OutboundSession(("test", 0), naive)
@@ -326,7 +326,7 @@ def test_hazard_03_idle_session_has_no_timer() -> None:
 
 
 def test_hazard_03_session_has_no_greenlet(line: Line, their_line: TheirLine) -> None:
-    """The flow that waits is the one that reads."""
+    """The greenlet of the flow that waits also reads."""
     theirs = [one for one in vars(their_line[0]).values() if isinstance(one, gevent.Greenlet)]
     assert len(theirs) == 2
 
@@ -403,7 +403,7 @@ def test_hazard_04_refused_command_leaves_no_waiter(line: Line) -> None:
 
 
 def test_hazard_04_long_command_arrives_whole(line: Line, their_line: TheirLine) -> None:
-    """More than the socket's buffer takes at once."""
+    """The command is larger than the socket's buffer."""
     long = "x" * 5_000_000
     session, peer = their_line
     asking = gevent.spawn(session.send, long)
@@ -425,7 +425,7 @@ def select_readable(peer: Peer) -> bool:
     return peer.readable()
 
 
-# 5. Bytes that are no event socket --------------------------------------------------------------------
+# 5. Bytes that aren't an event socket's ---------------------------------------------------------------
 
 FAULTS = {
     "no Content-Type": b"Content-Length: 3\n\nabc",
@@ -508,7 +508,7 @@ def test_hazard_06_linger_has_a_number(line: Line, their_line: TheirLine) -> Non
 
 
 def test_hazard_07_flow_gets_a_third_of_what_myevents_brings() -> None:
-    """Of one recorded call."""
+    """Compare the bytes of a captured call."""
     from esl_apps.esl.channel import EVENTS
 
     heard = [frame for data in recorded("outbound-disa-myevents.esl") for frame in Framer().feed(data)]
@@ -522,7 +522,7 @@ def test_hazard_07_flow_gets_a_third_of_what_myevents_brings() -> None:
 
 
 def test_hazard_08_connect_and_linger_are_one_write() -> None:
-    """Each write is a wake-up of the switch. On this kind of socket each stays a message of its own."""
+    """Each write wakes the switch. A seqpacket socket keeps each write a message of its own."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     naive = greenswitch.OutboundSession(("test", 0), ours)
     for step in (naive.connect, lambda: naive.linger(5)):
@@ -540,7 +540,7 @@ def test_hazard_08_connect_and_linger_are_one_write() -> None:
 
 
 def test_hazard_09_watchdog_is_taken_off_first(line: Line) -> None:
-    """The dialplan arms ``sched_transfer +8`` before ``socket``, for the node that never gets as far as this."""
+    """The dialplan arms ``sched_transfer +8`` before ``socket``, for a node that never comes to cancel it."""
     session, peer = line
     peer.say(channel_data(), reply())
     channel = Channel(session, lambda name, _rate: name, lambda _uuid: None)
@@ -553,7 +553,7 @@ def test_hazard_09_watchdog_is_taken_off_first(line: Line) -> None:
 
 
 def test_hazard_10_calls_are_counted_when_accepted(serve: Serve) -> None:
-    """Counted later, a burst passes a limit of one."""
+    """If calls were counted later, a burst would pass a limit of one."""
     port = free_port()
 
     class App:
@@ -590,7 +590,7 @@ def test_hazard_10_calls_are_counted_when_accepted(serve: Serve) -> None:
 
 def test_hazard_10_drain_strands_no_connected_caller(serve_naively: ServeNaively, serve: Serve) -> None:
     def knock(port: int) -> Peer:
-        """A connection that the kernel has accepted, and nobody else has."""
+        """Open a connection that the kernel has accepted, but not the server."""
         sock = socket.socket()
         sock.setblocking(False)
         sock.connect_ex(("127.0.0.1", port))

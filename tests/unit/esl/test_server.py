@@ -1,4 +1,4 @@
-"""The port that FreeSWITCH's ``socket`` application connects to: who is let in, who is refused, and how it ends."""
+"""The server that FreeSWITCH's ``socket`` application connects to: admission, refusals, and draining."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Serve = Callable[..., OutboundServer]
 
 
 def hold(session: OutboundSession) -> None:
-    """An application that keeps its call until the caller hangs up."""
+    """Keep the call until the caller hangs up."""
     session.connect()
     session.wait(lambda: False, None)
 
@@ -34,7 +34,7 @@ def connects(peer: Peer) -> None:
 
 
 def is_hung_up_with(peer: Peer, cause: str) -> None:
-    """The peer's caller is taken, hung up with a cause, and left only then."""
+    """Check that the peer's caller is connected, hung up with a cause, and only then left."""
     connects(peer)
     assert f"execute-app-name: hangup\nEvent-UUID: 0\nexecute-app-arg: {cause}" in peer.expect("sendmsg")
     peer.say(reply(), linger_notice())
@@ -139,7 +139,7 @@ def test_server_accepts_on_its_own_and_a_shared_port(serve: Serve) -> None:
     own = dial(second.bound_port)
     connects(own)
     assert max(counts["second"]) > 0
-    # One that drains leaves the port to the other.
+    # A draining server leaves the port to the other.
     first.stop()
     late = dial(port)
     connects(late)
@@ -209,7 +209,7 @@ def test_server_draining_refuses_connections_and_keeps_calls(serve: Serve) -> No
     peer = dial(server.bound_port)
     connects(peer)
     server.close_listener()
-    # What makes the switch go to the next node of its list.
+    # This makes the switch try its next node.
     with pytest.raises(ConnectionRefusedError):
         dial(server.bound_port)
     assert server.connection_count == 1
@@ -218,11 +218,11 @@ def test_server_draining_refuses_connections_and_keeps_calls(serve: Serve) -> No
 
 
 def test_server_draining_serves_what_waits_to_be_accepted(serve: Serve) -> None:
-    """FreeSWITCH takes these for connected: a reset would strand their callers (hazard 10)."""
+    """To FreeSWITCH these are connected, so a reset would strand their callers (hazard 10)."""
     server = serve(hold)
     waiting = []
     for _ in range(250):
-        # Without a turn for the server between them.
+        # Nothing here yields to the server.
         sock = socket.socket()
         sock.setblocking(False)
         sock.connect_ex(("127.0.0.1", server.bound_port))

@@ -1,7 +1,7 @@
 """One call's socket, against a scripted switch.
 
-What the switch will say is often written to the socket before the session asks: a session reads only while
-it waits, so the order of the test is the order of the wire.
+A session reads only while it waits. So a test often writes the switch's frames to the socket before the session asks,
+and the order of the test is the order of the wire.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def test_together_writes_once_and_in_order(line: Line, monkeypatch: pytest.Monke
 
 
 def test_together_with_a_fault_still_writes(line: Line) -> None:
-    """Its replies are waited for in the order of what was said: none may be missing."""
+    """Replies are matched in the order of the commands, so no command may be left out."""
     session, peer = line
 
     def say() -> None:
@@ -401,7 +401,7 @@ def test_wait_that_is_killed_leaves_the_session_usable(line: Line) -> None:
 
 
 def test_wait_keeps_its_own_timeout_after_another(line: Line) -> None:
-    """Whatever is kept of one deadline must not move another."""
+    """The state that is kept of one deadline must not change another."""
     session, peer = line
     gevent.spawn_later(0.01, peer.say, event("CHANNEL_PROGRESS"))
     heard: list[Event] = []
@@ -430,7 +430,7 @@ def test_leave_twice_does_nothing_more(line: Line) -> None:
 
 
 def test_wait_that_ended_holds_nothing(line: Line) -> None:
-    """No timer, no greenlet, no handler: a session at rest is a socket and a few fields."""
+    """A session at rest has no timer, greenlet or handler, only a socket and a few fields."""
     session, peer = line
     completion = session.execute("playback", "x")
     peer.say(reply(), complete("playback", app_uuid(peer.expect("sendmsg"))))
@@ -490,15 +490,15 @@ def test_raise_if_disconnected_raises_after_the_hangup(line: Line) -> None:
 
 
 def test_session_covers_all_of_greenswitchs_methods() -> None:
-    """Each of its public names is ours, or only calls what is ours, or is known not to be carried over."""
+    """Each public name of greenswitch's is ours, or only calls ours, or is listed here as left out."""
     own = set(vars(OutboundSession))
-    # Tried one by one above.
+    # Each has a test above.
     inherited = {"bridge", "park", "uuid_break", "raise_if_disconnected", "while_connected"}
     inherited |= {"register_handle", "unregister_handle", "call_uuid", "caller_id_number"}
-    # Its reader and its matching, which nothing here starts or calls.
+    # Its reader and its matching, which nothing of ours starts or calls.
     machinery = {"start_event_handlers", "receive_events", "handle_event", "process_events"}
     machinery |= {"on_event", "on_hangup", "on_disconnect", "register_expected_event"}
-    # It leaves a PIN in channel variables (hazard 27); no flow speaks numbers.
+    # The first leaves PINs in channel variables (hazard 27); no flow needs the second.
     left_out = {"play_and_get_digits", "say"}
     public = {name for name in dir(GreenswitchSession) if not name.startswith("_")}
     assert public <= own | inherited | machinery | left_out
@@ -507,7 +507,7 @@ def test_session_covers_all_of_greenswitchs_methods() -> None:
 def test_wait_with_steady_traffic_ends_in_time(line: Line) -> None:
     session, peer = line
 
-    # Something that comes all the while must not move the deadline.
+    # Steady traffic must not move the deadline.
     def chat() -> None:
         for _ in range(100):
             peer.say(event("CHANNEL_PROGRESS"))

@@ -1,7 +1,7 @@
-"""A switch that stops answering is an outcome, not an exception: in every application, after each of its steps.
+"""In every application, after each of its steps: a switch that stops answering is an outcome, not an exception.
 
-The flows run over a real channel, whose switch stops after N commands: it says nothing more, as a stopped process
-does, or its socket closes, as a killed one's does. Whatever N is, the flow returns and its call has its record.
+The flows run over a real channel, whose switch stops after N commands: it is silent like a stopped process, or its
+socket closes like a killed one's. For every N the flow returns, and its call has a record.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from tests.support.peer import complete, dial, event, raw_event
 PIN, CALLEE, DID = "482190735", "0820001234", "27115550000"
 ACCOUNT, CARD = Account("acme"), Card("c1", "acme", None, None, active=True)
 CALLER = "0825556666"
-#: By how much each wait is shortened: an application's 10 s are 0.1 s here.
+#: Each wait is this much shorter: an application's 10 s are 0.1 s here.
 FASTER = 100
-#: The longest wait, in seconds: a talk may last hours.
+#: The longest wait, in seconds, since a talk may last hours.
 LONGEST = 0.25
 
 
@@ -91,7 +91,7 @@ Flow = Callable[[Call, Host], None]
 
 
 def arriving(application: Any, *path: str, policy: AppPolicy = POLICY) -> Flow:
-    """A caller whom the dialplan sent to a path."""
+    """Return the flow of a caller whom the dialplan sent to a path."""
     return lambda call, host: application.arrive(call, Arrival(path), policy, host)
 
 
@@ -155,7 +155,7 @@ def leaves() -> bytes:
 
 
 def joins(command: str) -> bool:
-    """Whether a command joins the caller with somebody."""
+    """Whether a command bridges the caller or puts them into a conference."""
     return "execute-app-name: bridge" in command or "execute-app-name: conference" in command
 
 
@@ -205,7 +205,7 @@ def run(flow: Flow, stops_after: int | None, *, closes: bool = False) -> Outcome
 
 @dataclass
 class Outcome:
-    """What became of a flow: its attempts, and the commands that its switch obeyed."""
+    """A flow's attempts, and the commands that its switch obeyed."""
 
     attempts: list[Attempt]
     commands: list[str]
@@ -217,7 +217,7 @@ class Outcome:
 
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every wait of a session end in a fraction of its time."""
+    """Make every wait of a session much shorter."""
     wait, reply = OutboundSession.wait, OutboundSession._reply
 
     def wait_less(self: OutboundSession, done: Any, timeout: float | None, **more: Any) -> bool:
@@ -229,7 +229,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_flow_with_a_live_switch_reaches_its_end(name: str) -> None:
-    """The scripted switch leads each application to where a talk has ended; else the tests below show little."""
+    """The scripted switch takes each application to the end of a talk, so that the tests below cover all steps."""
     outcome = run(FLOWS[name], None)
     assert outcome.attempts[0].bridged_at is not None
     assert terms.LOST not in outcome.reasons
@@ -245,7 +245,7 @@ def test_flow_whose_switch_stops_ends_with_a_record(name: str, closes: bool) -> 
     runs = [gevent.spawn(run, flow, count, closes=closes) for count in range(len(commands))]
     reasons = [one.get().reasons[-1] for one in runs]
     assert reasons[: talks + 1] == [terms.LOST] * (talks + 1)
-    # Once the talk is over, its record may say so.
+    # After the talk, its record may say that it was answered.
     assert set(reasons[talks + 1 :]) <= {terms.LOST, terms.ANSWERED}
 
 
@@ -262,7 +262,7 @@ def test_refusal_whose_switch_stops_has_its_record(name: str, closes: bool) -> N
 @pytest.mark.parametrize("closes", [False, True], ids=["silent", "closed"])
 @pytest.mark.parametrize("answer_after", [0.0, 10.0])
 def test_callback_refusal_whose_switch_stops_is_a_missed_call(answer_after: float, closes: bool) -> None:
-    """The caller rang, and is rung back: whether the 486 reached them doesn't matter."""
+    """The caller rang, so they are rung back, whether or not the 486 reached them."""
     missed: list[bool] = []
 
     def refuse(call: Call, _host: Host) -> None:

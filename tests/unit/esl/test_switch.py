@@ -1,4 +1,4 @@
-"""The inbound connection to one switch: how it comes up, what it carries, and how it comes back."""
+"""The inbound connection to one switch: its start, its commands and events, and its reconnecting."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Connect = Callable[..., Switch]
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Back-offs of milliseconds; pings only where a test asks for them."""
+    """Shorten back-offs to milliseconds, and ping only if a test asks for it."""
     monkeypatch.setattr(switch_module, "BACKOFF_FIRST", 0.005)
     monkeypatch.setattr(switch_module, "BACKOFF_LAST", 0.02)
     monkeypatch.setattr(switch_module, "PING_EVERY", 60.0)
@@ -39,7 +39,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def connect(fake_switch: FakeSwitch) -> Iterator[Connect]:
-    """Starts a connection to ``fake_switch``, by default one that is up."""
+    """Yield a function that starts a connection to ``fake_switch``, and by default waits until it is up."""
     started: list[Switch] = []
 
     def start(password: str = PASSWORD, *, up: bool = True, **more: object) -> Switch:
@@ -82,14 +82,14 @@ def test_switch_authenticates_and_subscribes(fake_switch: FakeSwitch, connect: C
 
 
 def test_switch_filters_before_it_subscribes(fake_switch: FakeSwitch, connect: Connect) -> None:
-    """The other way about, other nodes' calls would be heard in between (hazard 7)."""
+    """In the other order, events of other nodes' calls would come in between (hazard 7)."""
     connect(filters=("A 1",))
     heard = fake_switch.heard
     assert heard.index("filter A 1") < heard.index("event plain BACKGROUND_JOB")
 
 
 def test_switch_loses_no_event_after_the_subscription(fake_switch: FakeSwitch, connect: Connect) -> None:
-    """Not even one that comes in the same packet as the subscription's reply."""
+    """It may even come in the same packet as the subscription's reply."""
     fake_switch.answers["event plain"] = reply() + event("CHANNEL_HANGUP_COMPLETE")
     heard: list[Event] = []
     connect(on_event=lambda _switch, one: heard.append(one))
@@ -244,7 +244,7 @@ def test_switch_reply_to_nothing_reconnects(fake_switch: FakeSwitch, connect: Co
 
 
 def test_switch_writes_of_two_greenlets_do_not_interleave(fake_switch: FakeSwitch, connect: Connect) -> None:
-    """A large command blocks half-way; what others send meanwhile comes behind it, whole."""
+    """A large command blocks half-way. Commands of others meanwhile come after it, complete."""
     resumed = fake_switch.stop_at("api pause")
     switch = connect()
     pausing = gevent.spawn(switch.api, "pause", 10)
@@ -388,7 +388,7 @@ def test_switch_loss_fails_the_waiter(fake_switch: FakeSwitch, connect: Connect)
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Between tries: seconds that would have been slept."""
+    """Record the seconds between tries instead of sleeping."""
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -404,7 +404,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_switch_backs_off_with_jitter(connect: Connect, pauses: list[float]) -> None:
-    """Back-off with jitter: a hundred nodes do not come back in the same instant."""
+    """With jitter, a hundred nodes don't reconnect at the same moment."""
     connect("wrong", up=False)
     eventually(lambda: len(pauses) >= 40)
     steps = [0.1, 0.2, 0.4, 0.8, *[1.6] * 36]
@@ -444,7 +444,7 @@ def test_switch_that_crashes_each_time_is_asked_with_pauses(
 def test_switch_that_is_stopped_is_noticed(
     fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGSTOP keeps the connection open and silent: only a ping tells."""
+    """After SIGSTOP the connection stays open and silent, so only a ping can tell."""
     monkeypatch.setattr(switch_module, "PING_EVERY", 0.02)
     monkeypatch.setattr(switch_module, "REPLY_TIMEOUT", 0.05)
     fake_switch.stop_at("api status")
@@ -457,7 +457,7 @@ def test_switch_that_is_stopped_is_noticed(
 def test_switch_that_is_stopped_releases_a_blocked_writer(
     fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its buffers are full: the ping itself can't be written."""
+    """The switch's buffers are full, so even the ping can't be written."""
     monkeypatch.setattr(switch_module, "PING_EVERY", 0.05)
     monkeypatch.setattr(switch_module, "REPLY_TIMEOUT", 0.05)
     fake_switch.stop_at("api stop")
@@ -472,7 +472,7 @@ def test_switch_that_is_stopped_releases_a_blocked_writer(
 def test_switch_command_waiting_at_the_loss_is_not_sent_later(
     fake_switch: FakeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its caller was told that it failed: done all the same, a phone would ring for nobody."""
+    """The command's caller was told that it failed. If it were sent later, a phone would ring without a caller."""
     fake_switch.stop_at("api stop")
     switch = connect()
     switch.post_raw(b"api stop\n\n")
@@ -485,7 +485,7 @@ def test_switch_command_waiting_at_the_loss_is_not_sent_later(
     with pytest.raises(Unavailable):
         ringing.get(timeout=1).result(1)
     eventually(lambda: switch.reconnects == 1 and switch.connected)
-    # Nor is its place in the line of replies left behind.
+    # Its place in the queue of replies is gone, too.
     assert switch.api("works", timeout=0.5) == "+OK works"
     assert not [text for text in fake_switch.heard if text.startswith("bgapi")]
 

@@ -1,4 +1,4 @@
-"""The files of mod_json_cdr: read when they are whole, kept while a call may need them, and nobody else's touched."""
+"""The files of mod_json_cdr: read once complete, kept while a call may need them; foreign ones are left alone."""
 
 from __future__ import annotations
 

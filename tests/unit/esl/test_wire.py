@@ -1,4 +1,4 @@
-"""Frames in, commands out: on recorded traffic, on examples, and by property."""
+"""Frames in, commands out: with captured traffic, examples and properties."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one_byte_at_a_time(data: bytes) -> list[bytes]:
 
 
 def plainly_read(data: bytes) -> list[tuple[dict[bytes, bytes], bytes]]:
-    """Heads and bodies as the simplest reader would have them: a second opinion."""
+    """Read heads and bodies in the simplest way, for comparison."""
     stream, found = io.BytesIO(data), []
     while line := stream.readline():
         head: dict[bytes, bytes] = {}
@@ -76,7 +76,7 @@ def test_event_decodes_each_header_of_a_capture_once(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL_CAPTURES)
 def test_event_has_its_name_in_the_first_line(name: str) -> None:
-    """What ``Event.name`` relies on, so that it need not search."""
+    """``Event.name`` relies on this instead of searching."""
     for frame in frames(*recorded(name)):
         if frame.content_type == wire.EVENT_PLAIN and b"Event-Name" in frame.block:
             assert frame.name.decode() == frame.get("Event-Name")
@@ -88,7 +88,7 @@ def test_event_of_a_captured_job_has_its_output() -> None:
 
 
 def test_event_of_a_diverted_digit_has_no_name() -> None:
-    """Hazard 27's frame: 18 bytes that are no event of a channel."""
+    """The frame of hazard 27: 18 bytes that aren't a channel's event."""
     (digit,) = frames(raw_event(b"key: x\ndigits: 4\n\n"))
     assert digit.name == b""
     assert digit.get("digits") == "4"
@@ -118,7 +118,7 @@ def test_event_header_is_not_read_from_the_body() -> None:
 
 
 def test_event_header_is_not_read_from_a_cdr_body() -> None:
-    """``hangup_complete_with_xml``: an event of a channel that has a body."""
+    """With ``hangup_complete_with_xml``, a channel's event has a body."""
     cdr = '<?xml version="1.0"?>\n<cdr><caller_id_name>\n\nvariable_esl_bleg: forged\n\n</caller_id_name></cdr>\n'
     (found,) = frames(event("CHANNEL_HANGUP_COMPLETE", {"Hangup-Cause": "NORMAL_CLEARING"}, body=cdr))
     assert found.get("Hangup-Cause") == "NORMAL_CLEARING"
@@ -218,7 +218,7 @@ headers = st.lists(st.tuples(names, values), max_size=8)
 
 
 def written(pairs: list[tuple[str, str]]) -> bytes:
-    """As FreeSWITCH writes a block: each value percent-encoded, here wholly so."""
+    """Write a block as FreeSWITCH does, with every byte of each value percent-encoded."""
     return "".join(f"{name}: {''.join(f'%{byte:02X}' for byte in value.encode())}\n" for name, value in pairs).encode()
 
 
@@ -255,7 +255,7 @@ def test_event_lookups_agree_on_the_first_value(pairs: list[tuple[str, str]]) ->
 
 @given(headers, names, values)
 def test_event_value_cannot_write_a_header(pairs: list[tuple[str, str]], name: str, value: str) -> None:
-    """Whatever a caller puts into a value, the names of the block stay those that the switch wrote."""
+    """Whatever a caller puts into a value, the block has only the names that the switch wrote."""
     hostile = [(key, f"{text}\n{name}: {value}\n\n{name}: {value}") for key, text in pairs]
     (found,) = frames(raw_event(written(hostile) + b"\n"))
     assert set(found.headers) == {key for key, _ in pairs}
@@ -272,7 +272,7 @@ def test_framer_of_any_bytes_yields_frames_or_raises(chunks: list[bytes], as_eve
     except FramingError:
         return
     for frame in found:
-        # Nothing that is read of a frame raises.
+        # Reading a frame never raises.
         repr((frame.headers, frame.data, frame.ok, frame.name, frame.get("Unique-ID"), frame.int("x"), repr(frame)))
 
 

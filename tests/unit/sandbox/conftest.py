@@ -1,4 +1,4 @@
-"""Two sandboxes, as processes: one waits for no tick, the other looks every 20 ms."""
+"""Two sandboxes, as processes: one without a tick, one with a tick of 20 ms."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def lent(switch: SandboxRig) -> Iterator[SandboxRig]:
 
 @pytest.fixture
 def rig(switches: tuple[SandboxRig, SandboxRig]) -> Iterator[SandboxRig]:
-    """A sandbox that waits for no tick."""
+    """A sandbox without a tick."""
     yield from lent(switches[0])
 
 
 @pytest.fixture
 def paced(switches: tuple[SandboxRig, SandboxRig]) -> Iterator[SandboxRig]:
-    """A sandbox that looks every 20 ms, as FreeSWITCH does."""
+    """A sandbox with FreeSWITCH's tick of 20 ms."""
     yield from lent(switches[1])

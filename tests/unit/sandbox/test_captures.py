@@ -1,4 +1,4 @@
-"""The sandbox, held to what a real FreeSWITCH sent."""
+"""Compare the sandbox with captures of a real FreeSWITCH."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tests.support.captures import Frame
 from tests.support.event_socket import UUID, Client, Node
 
 MACHINE = {
-    # Bound to the probe's SIP stack, not to FreeSWITCH's ways.
+    # These come from the probe's SIP stack, not from FreeSWITCH.
     "variable_sip_contact_port",
     "variable_sip_to_port",
     "variable_rtp_use_codec_string",
 }
 LATE = "text/disconnect-notice"
-"""The notice comes at the socket's next look: anywhere between CHANNEL_HANGUP and the end."""
+"""This notice comes at the socket's next tick, anywhere between CHANNEL_HANGUP and the end."""
 
 
 def probe_dialplan(rig: SandboxRig) -> None:
-    """The dialplan of the switch on which the captures were made, as far as it shows."""
+    """Add the part of the captured switch's dialplan that matters here."""
     tone = ("playback", "tone_stream://%(1000,0,440);loops=60")
     rig.extension("probe", "answer", [("answer", ""), tone])
     rig.extension("probe", "busy", [("respond", "486")])
@@ -35,14 +35,14 @@ def probe_dialplan(rig: SandboxRig) -> None:
 
 
 PATIENCE = 45
-"""Seconds within which a capture's own order of events must come."""
+"""Seconds within which the capture's order of events must occur."""
 REPLIES = ("CHANNEL_DATA", "command/reply", "api/response")
 
 
 def replay(name: str, client: Client, meanwhile: Callable[[Frame], object] = lambda frame: None) -> list[str]:
-    """Play a capture's client against the sandbox; what differs, in words.
+    """Replay a capture's client against the sandbox, and return the differences in words.
 
-    ``meanwhile`` sees each frame as it comes, to do what somebody else did to the call.
+    ``meanwhile`` gets each frame as it comes, to act as other clients did during the capture.
     """
     wanted: list[Frame] = []
     came: list[Frame] = []
@@ -56,8 +56,8 @@ def replay(name: str, client: Client, meanwhile: Callable[[Frame], object] = lam
     try:
         for chunk in captures.read(name):
             if chunk.direction == ">":
-                # What a client sends depends on the events that it got: those first. Mere replies may wait, so that
-                # ``myevents`` is in time for CHANNEL_PARK a millisecond or so after ``connect``.
+                # A client's command depends on the events before it, so read those first. Replies can wait, so that
+                # ``myevents`` comes before CHANNEL_PARK, about a millisecond after ``connect``.
                 if UUID.search(chunk.data) or any(f.kind not in REPLIES for f in wanted[len(came) :]):
                     catch_up()
                 if not ours and came:
@@ -72,7 +72,7 @@ def replay(name: str, client: Client, meanwhile: Callable[[Frame], object] = lam
 
 
 def differences(wanted: list[Frame], came: list[Frame]) -> Iterator[str]:
-    """How two runs of frames differ in kind, order, or the names and order of headers."""
+    """Yield how two runs of frames differ in kind, order, or the names and order of headers."""
 
     def movable(frame: Frame) -> bool:
         return frame.kind == LATE and frame.get("Content-Disposition") == "linger"
@@ -80,7 +80,7 @@ def differences(wanted: list[Frame], came: list[Frame]) -> Iterator[str]:
     assert [movable(f) for f in wanted].count(True) == [movable(f) for f in came].count(True)
 
     def sorted_out(frames: list[Frame]) -> list[Frame]:
-        # Jobs run beside the connection: their events stand between replies as it happens.
+        # Jobs run independently of the connection, so their events come anywhere between replies.
         jobs = any(frame.kind == "BACKGROUND_JOB" for frame in frames)
         replies = [f for f in frames if jobs and f.kind in ("command/reply", "api/response")]
         rest = [f for f in frames if f not in replies]
@@ -142,14 +142,14 @@ CALLS = {
 
 
 def hang_up_meanwhile(rig: SandboxRig, name: str) -> Callable[[Frame], object]:
-    """What somebody else did to the captured call, at which event."""
+    """Return a function that acts as another client did during the capture."""
 
     def act(frame: Frame) -> None:
         if name == "outbound-caller-gone-linger" and frame.kind == "PLAYBACK_START":
             rig.api(f"uuid_kill {frame.get('Unique-ID')}")
         if name == "outbound-click2dial-aleg-path" and frame.kind == "CHANNEL_BRIDGE":
-            # Both parties by one command, B first, as in the capture: between two commands the bridge may see that
-            # one has gone, and ends the other itself.
+            # End both parties by one command, B first, as in the capture. Between two commands the bridge might see
+            # one end and hang up the other itself.
             rig.api(f"hupall MANAGER_REQUEST call_uuid {frame.get('Unique-ID')}")
 
     return act
@@ -157,7 +157,7 @@ def hang_up_meanwhile(rig: SandboxRig, name: str) -> Callable[[Frame], object]:
 
 @pytest.fixture(scope="module")
 def replayed(switches: tuple[SandboxRig, SandboxRig]) -> dict[str, list[str]]:
-    """All outbound calls at once: what differs, by capture."""
+    """Replay all outbound calls at once. Return the differences by capture."""
     paced = switches[1]
     paced.reset()
     probe_dialplan(paced)
@@ -165,8 +165,8 @@ def replayed(switches: tuple[SandboxRig, SandboxRig]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
 
     def call(name: str) -> None:
-        # A capture is one of the orders in which a switch and a client act side by side. On a busy machine another
-        # may come (``myevents`` behind CHANNEL_PARK); that this one does come is what is asked.
+        # A capture is one of several possible orders of a switch's and a client's actions. On a busy machine another
+        # may occur first (``myevents`` after CHANNEL_PARK), so try until this one does.
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             node = Node()
@@ -204,7 +204,7 @@ def test_capture_of_an_inbound_connection_replays_alike(paced: SandboxRig, name:
 
 
 def test_capture_of_a_hostile_caller_replays_alike(rig: SandboxRig) -> None:
-    """Hazard 1: an escaped newline in From arrives as one, escaped anew; a literal ``%0A`` passes as it is."""
+    """Hazard 1: an escaped newline in From arrives as one, escaped again; a literal ``%0A`` passes unchanged."""
     wanted = captures.frame(next(c for c in captures.read("outbound-hostile-caller-id") if c.direction == "<").data)
     node = Node()
     rig.route("sock9021", "", node.address)

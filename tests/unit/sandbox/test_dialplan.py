@@ -1,4 +1,4 @@
-"""Routes."""
+"""Routes in XML."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.rig.sandbox import SandboxRig
 
 
 def test_dialplan_in_xml_is_obeyed(tmp_path: Path) -> None:
-    """Conditions with fields, variables and API commands, their breaks, what they found, and the extensions' order."""
+    """Conditions on fields, variables and API commands, their breaks and groups, and the order of extensions."""
     there = tmp_path / "there.wav"
     there.write_bytes(b"")
     file = tmp_path / "public.xml"
     file.write_text(f"""<include>
-      <!-- a first one that fails at its second condition leaves nothing of itself -->
+      <!-- an extension that fails at its second condition runs nothing -->
       <extension name="other"><condition field="destination_number" expression="^27115$"/>
         <condition field="${{no_such}}" expression="."><action application="hangup" data="USER_BUSY"/></condition>
       </extension>
@@ -41,7 +41,7 @@ def test_dialplan_in_xml_is_obeyed(tmp_path: Path) -> None:
         eventually(lambda: legs.read_text())
         ran = json.loads(legs.read_text())["applications"]
         assert ran[-1][:2] == ["respond", "480 115 of 27 there gone"]
-        # A number that no extension has is found where a test routed it.
+        # A number without an XML extension is found among the routes.
         rig.extension("public", "0115551000", [("hangup", "CALL_REJECTED")])
         call = rig.outside("0830001111").dial("0115551000")
         eventually(lambda: call.leg.status == 603)

@@ -10,7 +10,7 @@ from tests.support.event_socket import Client, Node, inbound
 
 
 def test_diverted_pin_reaches_its_own_socket_alone(rig: SandboxRig) -> None:
-    """Hazard 27: 18 bytes a digit, and nothing else anywhere; hazard 28: ``**``, and a lone star late."""
+    """Hazard 27: 18 bytes per digit, and nothing else anywhere. Hazard 28: ``**``, and a single star late."""
     tap = inbound(rig, "all")
     got: list[bytes] = []
     frames: list[Frame] = []
@@ -52,7 +52,7 @@ def test_diverted_pin_reaches_its_own_socket_alone(rig: SandboxRig) -> None:
     assert listening[0].wait(30)
     call.digits("48")
     assert listening[1].wait(30)
-    call.digits("*,**")  # the first goes its way after the digit time-out
+    call.digits("*,**")  # the first star passes after the digit time-out
     node.finish(12)
     envelope = b"Content-Length: 18\nContent-Type: text/event-plain\n\n"
     assert got == [envelope + b"key: x\ndigits: %c\n\n" % digit for digit in b"48"]

@@ -1,4 +1,4 @@
-"""Event-socket clients: what they may send, what they get, and how they are cut."""
+"""Event-socket clients: their commands, their events, and their end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.event_socket import EXTERNAL, Client, inbound
 
 
 def test_sendevent_with_a_channel_reaches_no_listener(rig: SandboxRig) -> None:
-    """Hazard 14."""
+    """Show hazard 14: an event with a channel's Unique-ID goes to that channel."""
     listener, other = inbound(rig, "CUSTOM esl_apps::call"), inbound(rig)
     rig.phone("1000")
     uuid = rig.api("originate user/1000@127.0.0.1 &park()").split()[1]
@@ -19,7 +19,7 @@ def test_sendevent_with_a_channel_reaches_no_listener(rig: SandboxRig) -> None:
     other.ask("sendevent CUSTOM\nEvent-Subclass: other::thing\nesl_n: 2")
     other.ask("sendevent CUSTOM\nEvent-Subclass: esl_apps::call\nesl_n: 3\nContent-Length: 5\n\nhello")
     frames = sorted((listener.read() for _ in "12"), key=lambda frame: frame.get("esl_n"))
-    # The first was fired by the parked channel, as its own: with no name.
+    # The parked channel fired the first as an event of its own, without a name.
     assert [(frame.get("Event-Name"), frame.get("esl_n")) for frame in frames] == [("", "1"), ("CUSTOM", "3")]
     assert frames[1].body == b"hello"
 

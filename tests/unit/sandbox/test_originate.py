@@ -15,7 +15,7 @@ from tests.support.event_socket import EXTERNAL, Client, Node, inbound
 
 
 def test_originate_ends_brackets_inside_quotes(rig: SandboxRig) -> None:
-    """Hazard 15."""
+    """Show hazard 15: a dial string's variables end at ``}`` even inside quotes."""
     stolen, asked = rig.outside("900"), rig.outside("27820001234")
     reply = rig.api("originate {n='a}" + EXTERNAL + "900,'}" + EXTERNAL + "27820001234 &park()")
     assert reply.startswith("+OK")
@@ -29,7 +29,7 @@ def test_originate_ends_brackets_inside_quotes(rig: SandboxRig) -> None:
 
 
 def test_forked_origination_uuid_rings_the_first_phone_only(rig: SandboxRig) -> None:
-    """Hazard 16, and that without it all registrations ring."""
+    """Show hazard 16. Without ``origination_uuid``, all registrations ring."""
     phone = rig.phone("1001", Script(answer_after=0.2), registrations=2)
     uuid = "6f1c2a52-0c7e-4a55-9a5e-000000000009"
     assert rig.api(f"originate {{origination_uuid={uuid}}}user/1001@127.0.0.1 &park()").strip() == f"+OK {uuid}"
@@ -41,7 +41,7 @@ def test_forked_origination_uuid_rings_the_first_phone_only(rig: SandboxRig) -> 
 
 
 def test_variables_stay_on_their_leg_unless_exported(rig: SandboxRig) -> None:
-    """Hazard 17."""
+    """Show hazard 17: a dial string's variables are set on its own leg only."""
     rig.outside("27820001234", Script(hangup_after=0.2))
     listener = inbound(rig, "CHANNEL_ORIGINATE")
 
@@ -60,7 +60,7 @@ def test_variables_stay_on_their_leg_unless_exported(rig: SandboxRig) -> None:
 
 
 def test_early_media_counts_as_answered_unless_ignored(rig: SandboxRig) -> None:
-    """Hazards 18 and 19: and CHANNEL_BRIDGE comes with a 183."""
+    """Show hazards 18 and 19: CHANNEL_BRIDGE comes with a 183."""
     agent = rig.phone("1000", Script(early_media=True, answer_after=0.6))
     assert rig.api("originate user/1000@127.0.0.1 &park()").startswith("+OK")
     assert agent.calls[0].leg.answered_at is None
@@ -88,7 +88,7 @@ def test_early_media_counts_as_answered_unless_ignored(rig: SandboxRig) -> None:
 
 
 def test_ringback_is_heard_only_if_asked_for(rig: SandboxRig) -> None:
-    """Hazard 20."""
+    """Show hazard 20: an answered caller hears nothing while the callee rings."""
     callee = rig.outside("27820001234", Script(ring_after=0.2, answer_after=None))
     heard = threading.Event()
 
@@ -117,7 +117,7 @@ def test_ringback_is_heard_only_if_asked_for(rig: SandboxRig) -> None:
 
 
 def test_unregistered_phone_makes_no_channel_and_no_event(rig: SandboxRig) -> None:
-    """Hazard 22."""
+    """Show hazard 22: an unregistered phone makes no channel."""
     listener = inbound(rig, "all")
     phone = rig.phone("1000")
     phone.unregister()
@@ -151,7 +151,7 @@ def test_unregistered_phone_makes_no_channel_and_no_event(rig: SandboxRig) -> No
 def test_failed_leg_has_its_cause_and_disposition(
     rig: SandboxRig, script: Script, q850: int, cause: str, disposition: str
 ) -> None:
-    """Hazard 23."""
+    """Show hazard 23: causes and dispositions of failed legs."""
     rig.outside("27820001234", Script(**{**vars(script), "answer_after": script.answer_after and 0.02}))
     listener = inbound(rig, "CHANNEL_HANGUP_COMPLETE")
     patience = 10 if script.reject else 1

@@ -1,4 +1,4 @@
-"""A channel whose dialplan hands it to an application."""
+"""The dialplan's ``socket``, which hands a channel to an application."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.event_socket import EXTERNAL, Client, Node
 
 
 def test_socket_list_fails_over_on_refusal_and_names_the_path(rig: SandboxRig) -> None:
-    """Hazard 9."""
+    """Show hazard 9: the list of nodes is a failover only for refused connections."""
     node = Node()
     caller = rig.outside("27831112222")
     rig.route("27115550000", "disa/acme/front", f"127.0.0.1:1|{node.address}")
@@ -33,7 +33,7 @@ def test_socket_without_a_node_plays_a_tone_and_hangs_up(rig: SandboxRig) -> Non
 
 
 def test_watchdog_leaves_a_stopped_node(rig: SandboxRig) -> None:
-    """Hazard 9: it accepts and says nothing."""
+    """Show hazard 9: a stopped node accepts and says nothing."""
     node = Node()
     rig.extension(
         "public",
@@ -47,7 +47,7 @@ def test_watchdog_leaves_a_stopped_node(rig: SandboxRig) -> None:
 
 @pytest.mark.parametrize("say", ["", "connect\n\nexit\n\n"])
 def test_socket_closed_at_once_strands_the_caller(rig: SandboxRig, say: str) -> None:
-    """Hazard 10: parked, and the dialplan does not go on."""
+    """Show hazard 10: the channel is parked, and the dialplan doesn't go on."""
     node = Node()
     rig.extension("public", "1", [("socket", f"{node.address}/x async full"), ("hangup", "USER_BUSY")])
     call = rig.outside("27831112222").dial("1")
@@ -62,7 +62,7 @@ def test_socket_closed_at_once_strands_the_caller(rig: SandboxRig, say: str) -> 
 
 
 def test_dropped_socket_lets_playback_end_then_dialplan_go_on(rig: SandboxRig) -> None:
-    """Hazard 11."""
+    """Show hazard 11: the dialplan's next action runs once the playback has ended."""
     second = Node()
 
     def steps(client: Client) -> None:
@@ -88,7 +88,7 @@ def test_dropped_socket_lets_playback_end_then_dialplan_go_on(rig: SandboxRig) -
 
 
 def test_dropped_socket_does_not_cut_a_bridge(rig: SandboxRig) -> None:
-    """Hazard 11: and ``hangup_after_bridge`` ends the call with the bridge's cause."""
+    """Show hazard 11: ``hangup_after_bridge`` ends the call with the bridge's cause."""
     callee = rig.outside("27820001234", Script(hangup_after=0.7, tone=600))
 
     def steps(client: Client) -> None:
@@ -111,7 +111,7 @@ def test_dropped_socket_does_not_cut_a_bridge(rig: SandboxRig) -> None:
 
 
 def test_two_executes_without_a_lock_run_in_reverse(rig: SandboxRig) -> None:
-    """Hazard 12."""
+    """Show hazard 12: the second execute runs inside the first."""
     order: dict[bool, list[str]] = {}
 
     def steps(client: Client) -> None:
@@ -131,7 +131,7 @@ def test_two_executes_without_a_lock_run_in_reverse(rig: SandboxRig) -> None:
 
 
 def test_socket_without_full_refuses_most_commands(rig: SandboxRig) -> None:
-    """Hazard 13."""
+    """Show hazard 13: ``socket`` without ``full`` refuses most commands."""
     node = Node()
     rig.phone("1000")
     rig.api(f"originate user/1000@127.0.0.1 &socket({node.address}/x async full)")

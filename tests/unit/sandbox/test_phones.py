@@ -8,7 +8,7 @@ from tests.support.event_socket import Client, Node
 
 
 def test_refusal_carries_one_header_twice(rig: SandboxRig) -> None:
-    """Hazard 31."""
+    """Show hazard 31: a trailing space makes a second header of one name."""
 
     def steps(client: Client) -> None:
         client.begin()
@@ -42,7 +42,7 @@ def test_registered_phone_sets_its_variables(rig: SandboxRig) -> None:
 
 
 def test_asserted_identity_of_any_caller_is_believed(rig: SandboxRig) -> None:
-    """Hazard 30."""
+    """Show hazard 30: any caller's P-Asserted-Identity is believed."""
     node = Node()
     rig.route("27115550000", "x", node.address)
     headers = {"P-Asserted-Identity": "<sip:27999999999@evil>", "Privacy": "id"}

@@ -1,4 +1,4 @@
-"""What the switch leaves of a call: recordings, CDRs, and the witness's lines."""
+"""The files of a call: recordings, CDRs, and the witness's lines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_recording_has_its_length_and_its_sides(rig: SandboxRig) -> None:
         assert file.getnchannels() == 2
         assert file.getnframes() / file.getframerate() == pytest.approx(1.0, abs=0.1)
         frames = file.readframes(file.getnframes())
-    # The B-leg records, swapped: the agent is left.
+    # The B-leg records with sides swapped, so the agent is on the left.
     samples = memoryview(frames[len(frames) // 2 // 4 * 4 :]).cast("h")
     for side, hz in ((0, 440), (1, 600)):
         one = samples[side::2].tolist()
@@ -51,7 +51,7 @@ def test_leg_that_ended_leaves_a_cdr(rig: SandboxRig) -> None:
     path = rig.spool / f"{uuid}.cdr.json"
 
     def read() -> dict[str, Any]:
-        # Written in place, as the module does: there before it is whole.
+        # It is written in place, as the module does, so it exists before it is complete.
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             return dict(json.loads(path.read_text()))
         return {}
