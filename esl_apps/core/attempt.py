@@ -24,6 +24,7 @@ class Moment(Struct, frozen=True, gc=False):
     """One line of a call's timeline."""
 
     at: float
+    """Unix seconds, to the millisecond: a status is made more often than a moment."""
     what: str
     """A state of :data:`STATES`, or a word for a decision."""
     detail: str = ""
@@ -63,7 +64,7 @@ class Attempt(CallFields, kw_only=True, eq=False):
     def __post_init__(self) -> None:
         self.session_ref = self.session_ref or self.call_ref
         self.contact_ref = self.contact_ref or self.call_ref
-        self.timeline.append(Moment(self.queued_at, QUEUED))
+        self.timeline.append(Moment(round(self.queued_at, 3), QUEUED))
 
     @property
     def ended(self) -> bool:
@@ -104,12 +105,12 @@ class Attempt(CallFields, kw_only=True, eq=False):
         for charge in self.charges:
             if state == (AGENT_ANSWERED if charge.aleg else BRIDGED):
                 charge.talk()
-        self._moment(Moment(at, state, detail))
+        self._moment(Moment(round(at, 3), state, detail))
 
     def note(self, what: str, detail: str = "", at: float | None = None) -> None:
         """Note a decision that an operator may want to see in ``esl-apps trace``."""
         if len(self.timeline) < 200:
-            self.timeline.append(Moment(time.time() if at is None else at, what, detail))
+            self.timeline.append(Moment(round(time.time() if at is None else at, 3), what, detail))
 
     def save(self) -> None:
         """Make what is known of it outlive this process."""
@@ -142,7 +143,7 @@ class Attempt(CallFields, kw_only=True, eq=False):
                 talked = 0.0 if began_at is None else ended_at - began_at
                 # The process that died paid for the time before.
                 charge.end(None if charge.adopted else talked)
-        self._moment(Moment(at, ENDED, f"{reason} {self.record.end_code}"))
+        self._moment(Moment(round(at, 3), ENDED, f"{reason} {self.record.end_code}"))
         return True
 
     def _has_recording(self) -> bool:

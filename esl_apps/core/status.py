@@ -67,11 +67,11 @@ def snapshot(attempt: Attempt) -> dict[str, Any]:
     timeline: list[dict[str, Any]] = []
     decisions: list[dict[str, Any]] = []
     for moment in attempt.timeline:
-        at, what = round(moment.at, 3), moment.what
+        what = moment.what
         if what in _STATES:
-            timeline.append({"state": what, "at": at, "detail": moment.detail})
+            timeline.append({"state": what, "at": moment.at, "detail": moment.detail})
         else:
-            decisions.append({"what": what, "at": at, "detail": moment.detail})
+            decisions.append({"what": what, "at": moment.at, "detail": moment.detail})
     result = _STATUS.of(attempt)
     result["timeline"], result["decisions"] = timeline, decisions
     if attempt.record is not None:

@@ -137,4 +137,4 @@ def test_call_log_attempt_comes_back_as_it_was() -> None:
     known = essence(attempt, "core")
     again = restored(known)
     assert essence(again, "core") == known
-    assert again.timeline[0].at == attempt.queued_at
+    assert again.timeline[0] == attempt.timeline[0]
