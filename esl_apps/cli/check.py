@@ -206,7 +206,7 @@ _SHORT_PIN = 6
 
 
 def _entrances(config: Config) -> Iterator[Result]:
-    """What keeps strangers from running up the operator's bill."""
+    """Report whatever keeps strangers from running up the operator's bill."""
     cccp = config.cccp
     meaning = {
         "any": "any caller who shows an enrolled number may dial, and a shown number proves nothing",

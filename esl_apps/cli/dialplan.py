@@ -1,11 +1,10 @@
 """The dialplan files with a configuration's numbers in them.
 
-``render`` takes the configuration as the plain dict that its YAML is, and gives ``{file name: text}``. The
-files in ``dialplan/`` are what it makes of ``conf/esl_apps.yml``; a test holds the two together.
+``render`` takes the configuration as the plain dict that its YAML is, and returns ``{file name: text}``. The files in
+``dialplan/`` are its output for ``conf/esl_apps.yml``; a test checks that.
 
-Every value that reaches a file passes a closed alphabet first: an expression or an application's argument
-can hold neither ``${…}`` nor a second argument, and what is left is escaped for the place where it stands.
-A value outside of it raises ``ValueError`` with its key.
+Every value must match a closed alphabet before it reaches a file, so that no expression or argument can hold ``${…}``
+or a second argument. It is then escaped for its place in the XML. Any other value raises ``ValueError`` with its key.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ PUBLIC = "00_esl_apps_public.xml"
 DEFAULT = "00_esl_apps_default.xml"
 WATCHDOG = 8
 PROMPTS = "$${sounds_dir}/esl_apps"
-"""Where the files look for the prompts when the configuration names no folder: a folder of the switch."""
+"""The folder of prompts if the configuration names none: one of the switch's own."""
 
 _NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -106,8 +105,8 @@ def _write(files: Mapping[str, str], folder: Path) -> int:
 def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str | None = None) -> dict[str, str]:
     """The files of the dialplan, by name.
 
-    ``prompts`` is the folder that stands for ``prompts.dir: null``, as the switch sees it: the package's own
-    where the switch is on this machine; without it, ``esl_apps`` in the switch's folder of sounds.
+    ``prompts``: the folder for ``prompts.dir: null``, as the switch sees it. That is the package's own if the switch is
+    on this machine. By default it is ``esl_apps`` in the switch's folder of sounds.
     """
     nodes = _nodes(config)
     message = _message(config, prompts)
@@ -122,7 +121,7 @@ def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str 
         found = [form for number in numbers for form in forms(number, region, key)]
         for form in found:
             if taken.setdefault(form, key) != key:
-                raise ValueError(f"{key}: {form} reaches {taken[form]} already")
+                raise ValueError(f"{key}: {form} already reaches {taken[form]}")
         return _expression(list(dict.fromkeys(found)))
 
     default: list[str] = []
@@ -146,8 +145,8 @@ def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str 
 
 
 def forms(number: object, region: str, key: str = "number") -> list[str]:
-    """How a number may arrive: +E.164, its digits, after 00 (and the region's own prefix), and as dialled
-    inside the region. What is no telephone number there is taken as it stands, and with + and 00 too."""
+    """Return the forms in which a number may arrive: +E.164, its digits, with 00 or the region's own prefix, and as it
+    is dialled within the region. A text that isn't a telephone number there is kept, and also gets + and 00."""
     plain = _plain(number, key)
     digits = plain.removeprefix("+")
     found = [plain]
@@ -182,7 +181,7 @@ def _plain(number: object, key: str) -> str:
     if _WRITTEN.fullmatch(plain):  # as people write one: +27 (11) 555-0000
         plain = re.sub(r"[^+0-9]", "", plain)
     if not _NUMBER.fullmatch(plain):
-        raise ValueError(f"{key}: no number: {number!r}")
+        raise ValueError(f"{key}: not a number: {number!r}")
     return plain
 
 
@@ -200,18 +199,18 @@ def _nodes(config: Mapping[str, Any]) -> list[str]:
         if not isinstance(address, str) or not _NODE.fullmatch(address):
             raise ValueError(f"dialplan.nodes, node.advertise: expected host:port, not {address!r}")
         if address.startswith("0.0.0.0:"):
-            raise ValueError(f"node.advertise: no switch reaches {address}; name this machine's address")
+            raise ValueError(f"node.advertise: no switch can reach {address}; give this machine's address")
     return list(nodes)
 
 
 def _message(config: Mapping[str, Any], folder: str | None) -> tuple[str, str]:
-    """The unavailable prompt: a file that tells whether it is there, and what to play."""
+    """Return the unavailable prompt: a file whose presence is checked, and the file to play."""
     section = _section(config, "prompts")
     folder = section.get("dir") or folder or PROMPTS
     language = section.get("language") or "en"
     for key, value, shape in (("dir", folder, _FOLDER), ("language", language, _NAME)):
         if not isinstance(value, str) or not shape.fullmatch(value):
-            raise ValueError(f"prompts.{key}: {value!r} cannot stand in a dialplan")
+            raise ValueError(f"prompts.{key}: {value!r} has characters that a dialplan can't hold")
     return f"{folder}/{language}/8000/unavailable.wav", f"{folder}/{language}/unavailable.wav"
 
 
@@ -225,7 +224,7 @@ def _title(extension: Extension) -> str:
 
 
 def _expression(found: Sequence[str]) -> str:
-    # `-` is escaped by re.escape for re.VERBOSE only; PCRE takes it either way.
+    # re.escape also escapes `-`, which PCRE accepts.
     return f"^(?:{'|'.join(map(re.escape, found))})$(?!\\n)"
 
 

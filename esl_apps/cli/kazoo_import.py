@@ -1,9 +1,9 @@
 """``esl-apps import``: Kazoo's documents, as CouchDB exports them, into Redis.
 
-Taken are ``system_config/cccp`` and ``system_config/callflow.disa`` (their ``default``), accounts, users and
-cccps documents, in this order, whatever the order of the files. Ids stay. A document that was taken before
-and has not changed since is left alone, even where its card was changed or deleted over HTTP meanwhile:
-importing twice changes nothing.
+It imports ``system_config/cccp`` and ``system_config/callflow.disa`` (their ``default``), accounts, users and cccps
+documents, in this order, whatever the order of the files, and keeps their ids. A document that was imported before and
+has not changed since is skipped, even if its card was changed or deleted over HTTP in the meantime: importing twice
+changes nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Document = dict[str, Any]
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not JSON")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_number)
@@ -47,10 +47,10 @@ _DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one document, or of a part of a file that is none."""
+    """The outcome for one document, or for a part of a file that isn't a document."""
 
     outcome: str
-    """:data:`TOOK`, :data:`SAME` (taken before, unchanged), :data:`LEFT` (not ours to take), :data:`FAILED`."""
+    """:data:`TOOK`, :data:`SAME` (imported before, unchanged), :data:`LEFT` (not wanted here) or :data:`FAILED`."""
     what: str
     message: str = ""
 
@@ -60,11 +60,11 @@ class Result:
 
 
 class _Bad(Exception):
-    """Why a document can't be taken."""
+    """The document can't be imported; the text says why."""
 
 
 class _Left(Exception):
-    """Why a document is not taken, and that this is no fault of it."""
+    """The document is skipped, though nothing is wrong with it; the text says why."""
 
 
 def run(config: Config, arguments: argparse.Namespace) -> int:
@@ -109,10 +109,10 @@ def import_files(files: Iterable[str], config: Config, client: Client) -> Iterat
 
 
 def read(text: str) -> Iterator[tuple[int, Document | str]]:
-    """The documents of a file, each with its line; a text in place of one says what is wrong there.
+    """Yield a file's documents, each with its line. A text in place of a document says what is wrong there.
 
-    One document, several one after another (NDJSON or not), an array, ``{"docs": […]}``, or what
-    ``_all_docs?include_docs=true`` answers.
+    A file has one document, several one after another (NDJSON or not), an array, ``{"docs": […]}``, or the answer to
+    ``_all_docs?include_docs=true``.
     """
     at, line, counted = _skip(text, 0), 1, 0
     while at < len(text):
@@ -122,7 +122,7 @@ def read(text: str) -> Iterator[tuple[int, Document | str]]:
         except ValueError as error:
             where = error.lineno if isinstance(error, json.JSONDecodeError) else line
             yield where, f"not JSON: {getattr(error, 'msg', error)}"
-            # A document that begins a line of its own may well be whole.
+            # Go on with the next document that begins a line: it may be whole.
             resumed = text.find("\n{", max(at, getattr(error, "pos", at)))
             end = len(text) if resumed < 0 else resumed
         except RecursionError:
@@ -150,7 +150,7 @@ def _unwrapped(value: object) -> Iterator[Document | str]:
             if isinstance(row, dict) and isinstance(row.get("doc"), dict):
                 yield row["doc"]
             else:
-                yield "a row without its doc: export with _all_docs?include_docs=true"
+                yield "a row without its document: export with _all_docs?include_docs=true"
     elif isinstance(value.get("docs"), list) and "_id" not in value:
         yield from _unwrapped(value["docs"])
     else:
@@ -167,7 +167,7 @@ class _Importer:
         self._plan: NumberPlan = config.plan()
         self._cards = CardStore(client, config.pin_key, self._plan, config.accounts)
         self._out_of_use: set[str] = set()
-        """Accounts of this run that are, by what it says of them."""
+        """Ids of this run's accounts that are disabled or deleted."""
         self._takers: dict[str, Callable[[str, Document], str]] = {
             "system_config": self._take_system_config,
             "account": self._take_account,
@@ -176,7 +176,7 @@ class _Importer:
         }
 
     def take(self, documents: Iterable[tuple[str, Document]]) -> Iterator[Result]:
-        """System configuration, then accounts, then what belongs to them."""
+        """Import the system configuration, then accounts, then their users and cards."""
         sorted_by_kind: dict[str, list[tuple[str, Document]]] = {kind: [] for kind in self._takers}
         for where, document in documents:
             try:
@@ -206,13 +206,15 @@ class _Importer:
         except Refused as refused:
             return Result(FAILED, what, str(refused))
         except UnicodeEncodeError:
-            return Result(FAILED, what, "a text with half a surrogate pair in it")
+            return Result(FAILED, what, "a text with half of a surrogate pair")
         self._client.hset(keys.IMPORTED, key, fingerprint)
         return Result(TOOK, what, message)
 
     def _fingerprint(self, document: Document) -> str:
-        """Changes when the document does. Keyed as the PINs' hash is: a plain one of a document whose every
-        other field is known would give its PIN away."""
+        """Return a hash that changes when the document does.
+
+        It is keyed like the hash of a PIN: from a plain hash, anyone who knows the other fields could find the PIN.
+        """
         public = {name: value for name, value in document.items() if name not in ("_rev", "pvt_modified")}
         text = json.dumps(public, sort_keys=True)
         return hmac.digest((self._config.pin_key or "").encode(), text.encode(), hashlib.sha256).hex()
@@ -229,7 +231,7 @@ class _Importer:
         if not settings:
             raise _Bad(f"default has none of {', '.join(sorted(known))}")
         try:
-            # As a node will read it: what JSON can't hold is null there.
+            # As a node will read it: a value that JSON can't hold becomes null.
             stored = msgspec.json.decode(msgspec.json.encode(settings))
             checked = msgspec.convert({**msgspec.to_builtins(self._configured(id)), **stored}, kind)
         except msgspec.ValidationError as error:
@@ -238,15 +240,15 @@ class _Importer:
             self._check_cccp(checked)
         self._cards.put_system_config(id, settings)
         return (
-            f"{', '.join(sorted(settings))}: they go before the configuration file's {id}, on every node that uses "
-            "this Redis, from its next start or SIGHUP" + _unread(section, known) + _other_sections(document)
+            f"{', '.join(sorted(settings))}: they override the configuration file's {id} on every node that uses this "
+            "Redis, from its next start or SIGHUP" + _unread(section, known) + _other_sections(document)
         )
 
     def _configured(self, id: str) -> Cccp | DisaDefaults:
         return self._config.cccp if id == "cccp" else self._config.callflow_disa
 
     def _check_cccp(self, cccp: Cccp) -> None:
-        """The rules that the configuration file is held to."""
+        """Apply the rules of the configuration file."""
         if cccp.allowed_callee_regex is not None:
             try:
                 re.compile(cccp.allowed_callee_regex)
@@ -256,7 +258,7 @@ class _Importer:
             self._check_number(name, getattr(cccp, name))
         callback, calling_card = cccp.cccp_cb_number, cccp.cccp_cc_number
         if callback and calling_card and self._plan.same(callback, calling_card):
-            raise _Bad("cccp_cb_number is cccp_cc_number: callback and dialthrough need a number each")
+            raise _Bad("cccp_cb_number and cccp_cc_number are the same: callback and dialthrough need a number each")
 
     def _check_number(self, name: str, number: object) -> None:
         try:
@@ -269,10 +271,10 @@ class _Importer:
 
     def _take_account(self, id: str, document: Document) -> str:
         if self._cards.is_configured(id):
-            raise _Left("the configuration has an account of this id, which goes before an imported one")
+            raise _Left("the configuration has an account of this id, which overrides an imported one")
         gone = _gone(document)
         if gone and self._cards.close_account(id):
-            return f"it is {gone}: from now on none of its cards dials"
+            return f"it is {gone}: from now on none of its cards may dial"
         if gone:
             raise _Left(f"it is {gone}")
         external = _section(_section(document, "caller_id"), "external")
@@ -290,12 +292,12 @@ class _Importer:
             caller_id_name=_text(external, "name") or None,
             call_restriction=restriction,
         )
-        return "only the administrator's token opens it" + self._unknown_classes(restriction)
+        return "only the administrator's token gives access to it" + self._unknown_classes(restriction)
 
     def _take_user(self, id: str, document: Document) -> str:
         account_id = self._account_of(document)
         if self._cards.is_configured(account_id):
-            raise _Left("its account is the configuration's, where its call_restriction belongs")
+            raise _Left("its account is in the configuration, and so must its call_restriction be")
         restriction = _restriction(document)
         self._cards.put_user(account_id, id, restriction)
         return "its call_restriction" + self._unknown_classes(restriction)
@@ -303,17 +305,17 @@ class _Importer:
     def _unknown_classes(self, restriction: Mapping[str, Rule]) -> str:
         known = {*CLASSES, HIGH_RISK, *self._config.dial.classifiers}
         unknown = sorted(set(restriction) - known)
-        return f"; no number is of class {', '.join(unknown)} until dial.classifiers says which are" if unknown else ""
+        return f"; no number is of class {', '.join(unknown)} until dial.classifiers defines it" if unknown else ""
 
     def _account_of(self, document: Document) -> str:
-        """``pvt_account_id``. :raises _Bad: there is none, or none that is known. :raises _Left: it is closed."""
+        """Return ``pvt_account_id``. :raises _Bad: it is missing or unknown. :raises _Left: the account is closed."""
         account_id = document.get("pvt_account_id")
         if not isinstance(account_id, str) or not NAME.fullmatch(account_id):
             raise _Bad("pvt_account_id: expected the id of its account")
         if account_id in self._out_of_use:
             raise _Left("its account is disabled or deleted")
         if self._cards.account(account_id) is None:
-            raise _Bad(f"account {account_id} is not known: import it, or configure it, first")
+            raise _Bad(f"account {account_id} is unknown: import or configure it first")
         return account_id
 
     # Cards --------------------------------------------------------------------------------------------
@@ -324,7 +326,7 @@ class _Importer:
         if _gone(document) == "deleted":
             if self._cards.delete(str(document.get("pvt_account_id")), id) is None:
                 raise _Left("it is deleted")
-            return "deleted here, too"
+            return "also deleted here"
         account_id = self._account_of(document)
         known = {*FIELDS, *SPELLINGS}
         fields = {name: value for name, value in document.items() if name in known and value is not None}
@@ -340,13 +342,13 @@ class _Importer:
 
 
 def _kind(document: Document) -> str:
-    """What a document is. :raises _Left: nothing that is wanted here. :raises _Bad: nothing at all."""
+    """Return the document's kind. :raises _Left: it isn't wanted here. :raises _Bad: it isn't a document of Kazoo."""
     id = document.get("_id")
     if not isinstance(id, str) or not id:
         raise _Bad("a document without _id")
     kind = document.get("pvt_type")
     if document.get("_deleted") is True:
-        raise _Left("it is deleted, and does not say what it was")
+        raise _Left("it is deleted, and doesn't say what it was")
     if id.startswith("_design/"):
         raise _Left("a design document")
     if id in _SYSTEM_CONFIG and kind in (None, "config"):
@@ -361,7 +363,7 @@ def _kind(document: Document) -> str:
 
 
 def _gone(document: Document) -> str | None:
-    """How a document is out of use in Kazoo, which deletes by a mark; None: it is in use."""
+    """Return ``deleted`` or ``disabled``, as Kazoo marks a document that is out of use; None if it is in use."""
     if document.get("pvt_deleted") is True:
         return "deleted"
     return "disabled" if document.get("enabled") is False or document.get("pvt_enabled") is False else None
@@ -373,7 +375,7 @@ def _name(where: str, document: Document) -> str:
 
 
 def _printable(value: object) -> str:
-    """What a document says, safe to show on a terminal."""
+    """Return a document's value in a form that is safe to show on a terminal."""
     return json.dumps(value)[:200].strip('"')
 
 
@@ -392,7 +394,7 @@ def _text(document: Document, name: str) -> str:
 
 
 def _restriction(document: Document) -> dict[str, Rule]:
-    """``call_restriction``, without what inherits: as if it were not there."""
+    """Return ``call_restriction`` without the rules that inherit, which mean the same as no rule."""
     rules = document.get("call_restriction")
     if rules is None:
         return {}
@@ -406,7 +408,7 @@ def _restriction(document: Document) -> dict[str, Rule]:
 
 def _unread(section: Document, known: set[str]) -> str:
     names = sorted(_printable(name) for name in set(section) - known)
-    return f"; left, as nothing here reads them: {', '.join(names)}" if names else ""
+    return f"; ignored, as nothing here uses them: {', '.join(names)}" if names else ""
 
 
 def _other_sections(document: Document) -> str:
@@ -415,4 +417,4 @@ def _other_sections(document: Document) -> str:
         for name, value in document.items()
         if name != "default" and isinstance(value, dict) and not name.startswith(("_", "pvt_"))
     )
-    return f"; left, as it is for single nodes of Kazoo: {', '.join(names)}" if names else ""
+    return f"; ignored, as they are for single nodes of Kazoo: {', '.join(names)}" if names else ""

@@ -153,7 +153,7 @@ def _text(text: str) -> str:
 
 
 def _guarded(arguments: argparse.Namespace) -> int:
-    """Run a command. What the environment refuses is a line of text and a status, never a traceback."""
+    """Run a command. If the environment refuses something, print a line and return a status, without a traceback."""
     try:
         status = _run(arguments)
         # Here, and not when the interpreter ends, where an error can only be printed.
@@ -164,7 +164,7 @@ def _guarded(arguments: argparse.Namespace) -> int:
         print_error("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
-        # ``esl-apps calls | head``: the reader has what it wanted.
+        # As with ``esl-apps calls | head``: the reader has enough.
         _end_output()
         return 0
     except OSError as error:

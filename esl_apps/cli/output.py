@@ -1,4 +1,4 @@
-"""What every command prints alike: JSON lines, and errors."""
+"""JSON lines and errors, printed the same way by every command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 
 def print_json(item: Mapping[str, object]) -> None:
-    """Print one item as one line of JSON, at once: whoever reads a pipe gets each item when it is there."""
+    """Print one item as one line of JSON, and flush, so that a reader of a pipe gets each item at once."""
     print(json.dumps(item), flush=True)
 
 
@@ -17,7 +17,7 @@ def print_error(message: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return a text with its control characters escaped: it may come from a document, and goes to a terminal."""
+    """Return a text with its control characters escaped. It may come from a document, and goes to a terminal."""
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
 
 

@@ -1,4 +1,4 @@
-"""``esl-apps sandbox``: the stand-in for FreeSWITCH, which shares no code with what it tests."""
+"""``esl-apps sandbox``: a simulated FreeSWITCH, which shares no code with the applications that it tests."""
 
 from __future__ import annotations
 

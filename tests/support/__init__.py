@@ -1,4 +1,4 @@
-"""What several test modules share, and where the repository's files are."""
+"""Helpers of several test modules, and the paths of the repository's files."""
 
 from pathlib import Path
 

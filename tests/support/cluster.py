@@ -1,4 +1,4 @@
-"""A Redis Cluster of one master: it checks that keys stand on one slot as a larger one does, and starts in a moment."""
+"""A Redis Cluster of one master. It checks that keys share a slot as a larger one does, and starts in a moment."""
 
 from __future__ import annotations
 

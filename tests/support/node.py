@@ -20,7 +20,7 @@ from tests.support import temporary, zygote
 from tests.support.ports import free_port
 
 TOKEN, ADMIN_TOKEN = "acme-token-for-tests", "admin-token-for-tests"
-#: A suite asks more than a busy client does; tests of the rates set their own.
+#: The suite sends more requests than a busy client; tests of the rate limits set their own.
 UNBOUNDED = {"per_token": None, "per_address": None, "failed": None}
 CDRS = "enigma:notifications:cdr"
 
@@ -59,7 +59,7 @@ class RedisServer:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        # No time-out of its own: a BRPOP waits as long as it is told.
+        # No time-out of its own: a BRPOP waits for its own.
         self.client: Any = redispy.Redis(port=self.port, decode_responses=True, socket_timeout=None)
         end = time.monotonic() + 10
         while True:
@@ -76,18 +76,18 @@ class RedisServer:
         self.process.wait()
 
     def flush(self) -> None:
-        """Empty, for the next test, but for what was pushed and how often: a node that sees this Redis come back asks
-        whether it still has what it was given a moment ago, and would give it again to one that forgot."""
+        """Empty it for the next test, but keep what tells which records were pushed. A node that sees Redis come back
+        asks for that, and would push its latest records again."""
         left = [key for key in self.client.scan_iter(count=1000) if ":done:" not in key and not key.endswith("}:seq")]
         if left:
             self.client.delete(*left)
 
     def live(self) -> list[str]:
-        """What it knows of the calls that are live, of all nodes."""
+        """Return what Redis has of the live calls of all nodes, as JSON."""
         return [raw for key in self.client.scan_iter(keys.live("*")) for raw in self.client.hvals(key)]
 
     def pop(self, key: str = CDRS, timeout: float = 10.0) -> dict[str, Any]:
-        """The oldest notification's payload; AssertionError where none comes."""
+        """Return the oldest notification's payload. :raises AssertionError: none comes."""
         got = self.client.brpop([key], timeout=timeout)
         assert got is not None, f"nothing in {key} within {timeout} s"
         body: dict[str, Any] = json.loads(got[1])
@@ -100,7 +100,7 @@ class RedisServer:
 
 
 def asks(rig: Any, redis: RedisServer, prompt: str) -> bool:
-    """Whether a caller hears this prompt, and his keys are heard: they are bound before it is played."""
+    """Whether a caller hears this prompt. Their keys are read from then on: they are bound before it is played."""
     uuids = [json.loads(raw).get("aleg_uuid") for raw in redis.live()]
     return any(f"/{prompt}." in rig.api(f"uuid_getvar {uuid} current_application_data") for uuid in uuids if uuid)
 
@@ -190,7 +190,7 @@ class Node:
 
 
 def configuration(rig: Any, redis: RedisServer, **integrator: Any) -> dict[str, Any]:
-    """A node's configuration for a rig; ``integrator``: further keys of the one integrator."""
+    """Return a node's configuration for a rig. ``integrator``: further keys of its only integrator."""
     port = free_port
     return {
         "node": {

@@ -1,4 +1,4 @@
-"""Ports for tests' servers: free on loopback, and given to nobody else of the suite, whatever process it runs in."""
+"""Ports for tests' servers: free on loopback, and given once, to one process of all runs on this machine."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import random
 import socket
 
 HOST = "127.0.0.1"
-# Below the range from which the kernel takes ports for outgoing connections: one of those must not take a port
-# between two lives of its server.
+# Below the range that the kernel uses for outgoing connections, which must not take a server's port while it restarts.
 _SINGLE = range(10000, 14016)
-#: Rows for media (UDP): phones' and switches' apart, each row a slot of its region. Rows that begin anywhere leave gaps
-#: that are of no use to the next.
+#: Rows of media ports (UDP), those of phones and of switches apart. Each row is a slot of its region: rows that begin
+#: anywhere would leave gaps too small to use.
 _PHONES = range(14016, 20032, 64)
 _SWITCHES = range(20032, 31808, 448)
 
-#: One byte a port, locked until it is given back or the process ends that has it: a server that is down keeps its port.
+#: One byte per port, locked until the port is given back or its process ends, so that a server that is down keeps it.
 #: In memory, not in the run's own temporary folder: all runs on this machine share it.
 _locks = os.open("/dev/shm/esl_apps-test-ports", os.O_RDWR | os.O_CREAT, 0o666)
 _given: set[int] = set()
@@ -35,7 +34,7 @@ def free_ports(count: int) -> int:
 
 def media_ports(count: int) -> int:
     """The first, even, of ``count`` ports in a row, free for UDP: a phone (at most 64) has them, or a switch (448)."""
-    # A TCP connection on one that has just ended, or anybody's, is nothing to RTP.
+    # TCP connections on the same port numbers don't disturb RTP.
     if count <= _PHONES.step:
         with contextlib.suppress(RuntimeError):
             return _row(count, _PHONES, (socket.SOCK_DGRAM,))
@@ -54,7 +53,7 @@ def _row(count: int, starts: range, kinds: tuple[socket.SocketKind, ...]) -> int
 
 
 def give_back(first: int, count: int) -> None:
-    """Of a server that will not come back."""
+    """Free the ports of a server that will not come back."""
     _given.difference_update(range(first, first + count))
     fcntl.lockf(_locks, fcntl.LOCK_UN, count, first)
 

@@ -1,7 +1,7 @@
-"""Starts ``esl-apps`` a few hundred times: each a process of its own, forked off one that has imported everything.
+"""Starts ``esl-apps`` in a process of its own, forked from one that has imported everything.
 
-An import takes half a second of CPU, and a suite starts hundreds of nodes. What is forked is what ``python -m
-esl_apps`` is once its imports are done: the same ``main``, no socket, no thread, a hub that never ran.
+An import takes half a second of CPU, and the suite starts hundreds of nodes. The forked process is what ``python -m
+esl_apps`` is after its imports: the same ``main``, no socket, no thread, a hub that never ran.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _REQUEST = 1 << 16
 
 
 class Forked:
-    """What a test asks of a ``subprocess.Popen``."""
+    """A process with the methods of ``subprocess.Popen`` that tests use."""
 
     def __init__(self, zygote: Zygote, pid: int) -> None:
         self._zygote = zygote
@@ -57,7 +57,7 @@ class Forked:
 
 
 class Zygote:
-    """The process that forks; it ends, and all that it forked with it, when this one does."""
+    """The process that forks. It ends with this one, and so do all processes that it forked."""
 
     def __init__(self) -> None:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -86,7 +86,7 @@ class Zygote:
                 os.close(fds[0])
 
     def ended(self, pid: int, timeout: float) -> int | None:
-        """As ``Popen.returncode``; None where it has not ended within ``timeout`` s."""
+        """Return the status as ``Popen.returncode`` has it, or None if it has not ended within ``timeout`` s."""
         end = time.monotonic() + timeout
         while True:
             with self._reading:
@@ -114,7 +114,7 @@ _zygotes: dict[int, Zygote] = {}
 
 
 def start(argv: list[str], out: BinaryIO | int, err: int | None = None, into: int | None = None) -> Forked:
-    """``esl-apps`` in a process of its own, its output to ``out``."""
+    """Start ``esl-apps`` in a process of its own, with its output to ``out``."""
     zygote = _zygotes.get(os.getpid())
     if zygote is None:
         zygote = _zygotes[os.getpid()] = Zygote()
@@ -122,7 +122,7 @@ def start(argv: list[str], out: BinaryIO | int, err: int | None = None, into: in
 
 
 def run(argv: list[str], input: str | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    """As ``subprocess.run(..., capture_output=True, text=True)``."""
+    """Run ``esl-apps`` as ``subprocess.run(..., capture_output=True, text=True)`` would."""
     files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
     try:
         os.write(files[0], (input or "").encode())

@@ -20,7 +20,7 @@ _AUTODIAL = {"a_leg_number": CALLER, "b_leg_number": CALLEE, "media_id": "beep",
 class DemoCall:
     title: str
     story: str
-    """Who calls whom, in words."""
+    """A sentence or two: the caller, the number called, and how it goes on."""
     place: Callable[[Stage], dict[str, Any]]
     """Place the call, and return the payload of its record. :raises DemoFailed: it came out otherwise."""
     request: str = ""

@@ -16,7 +16,7 @@ from tests.support.peer import FakeSwitch, api_response, rejection
 from tests.support.ports import free_port
 from tests.unit.cli.conftest import Ran, Run, Settings
 
-#: Of the fake switch: it has one domain and one gateway, and the gateway is up.
+#: The fake switch has one domain and one gateway, and the gateway is up.
 DOMAIN = api_response("true")
 GATEWAY = api_response("Name\tpstn\nStatus\tUP\n")
 
@@ -262,7 +262,7 @@ def test_check_ports_by_tls_and_address(run: Run, good: Settings) -> None:
     assert [line.partition(": ")[0] for line in lines(ran, "WARN")] == ["integrators[0].listen"]
 
 
-# Who gets in ---------------------------------------------------------------------------------------------
+# Entrances -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

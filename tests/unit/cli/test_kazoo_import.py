@@ -35,7 +35,7 @@ PIN, PIN_KEY = "482190735", "key-for-tests"
 
 
 class Operator:
-    """Who has a configuration, a Redis, and files."""
+    """An operator with a configuration, a Redis and files."""
 
     def __init__(self, redis: RedisServer, folder: Path) -> None:
         self.redis = redis
@@ -187,7 +187,7 @@ def test_it_says_which_keys_it_left(operator: Operator) -> None:
     document = {"_id": "cccp", "default": {"callback_delay": 5, "mystery": 1}, "kazoo@node": {"callback_delay": 9}}
     status, [line] = operator.imports(operator.file(document))
     assert status == 0
-    assert "nothing here reads them: mystery" in line
+    assert "nothing here uses them: mystery" in line
     assert "single nodes of Kazoo: kazoo@node" in line
     assert operator.cards.system_config("cccp") == {"callback_delay": 5}
 
@@ -235,7 +235,7 @@ def test_what_is_remembered_of_a_document_gives_no_pin_away(operator: Operator) 
         operator.imports(operator.file(account(), card()))
         return str(operator.redis.client.hget(keys.IMPORTED, f"cccp:{'c' * 32}"))
 
-    # Whoever has the document but for its PIN, and not the key, can't try PINs on it.
+    # Without the key, PINs can't be tried on the fingerprint of a document whose other fields are known.
     assert remembered(PIN_KEY) != remembered("another-key")
 
 
@@ -253,7 +253,7 @@ def test_what_kazoo_deleted_or_disabled_opens_nothing(operator: Operator) -> Non
     operator.imports(operator.file(account(), user(), card()))
     status, [line] = operator.imports(operator.file(card(pvt_deleted=True)))
     assert status == 0
-    assert "deleted here, too" in line
+    assert "also deleted here" in line
     assert operator.cards.by_pin(PIN) is None
     operator.imports(operator.file(card(comment="again")))
     closed = operator.file(account(enabled=False), card(comment="and again"))
@@ -312,7 +312,7 @@ def test_what_is_not_ours_is_left_and_no_fault(operator: Operator) -> None:
 def test_fields_that_nothing_reads_are_said(operator: Operator) -> None:
     status, lines = operator.imports(operator.file(account(), card(outbound_cid="0820001234", ui_metadata={})))
     assert status == 0
-    assert lines[-1].endswith("left, as nothing here reads them: outbound_cid")
+    assert lines[-1].endswith("ignored, as nothing here uses them: outbound_cid")
 
 
 _TEXT = st.text(max_size=12) | st.sampled_from([ACCOUNT, USER, "0820001234", "\x1b[2J", "\ud800", "deny"])

@@ -1,4 +1,4 @@
-"""What a terminal gets to see."""
+"""Text that is safe for a terminal."""
 
 from __future__ import annotations
 

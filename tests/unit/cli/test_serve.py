@@ -67,7 +67,7 @@ class Stage:
         self.said.append(f"reload {file.rpartition('/')[2]}")
 
     def wait(self) -> None:
-        """Stands in for a node's wait to be stopped, in which it gets the signals."""
+        """Take the place of a node's wait, during which the signals arrive."""
         for number in self.signals:
             self.handlers[number]()
         assert self.stopped.wait(5)
