@@ -207,7 +207,7 @@ def correlation(one: list[float], other: list[float]) -> float:
 
 
 @freeswitch
-def test_loads_without_a_warning(loaded: Stand) -> None:
+def test_switch_loads_the_files_without_a_warning(loaded: Stand) -> None:
     loaded.rig.reload_xml()
     lines = loaded.rig.log_text(all_of_it=True).splitlines()
     warnings = [line for line in lines if re.search(r"\[(WARNING|ERR|CRIT|ALERT)\]", line)]
@@ -216,7 +216,7 @@ def test_loads_without_a_warning(loaded: Stand) -> None:
 
 
 @freeswitch
-def test_no_node_gives_a_message_and_a_cause(stand: Stand) -> None:
+def test_call_without_a_node_gets_a_message_and_a_cause(stand: Stand) -> None:
     phone = stand.rig.outside("27820001234")
     calls = [phone.dial(did) for did in (DIALTHROUGH, INBOUND, DISA, "0027115550000")]
     calls.append(stand.rig.phone("1000").dial("0820001234", {"X-Teleforge-Outbound-ID": "27115550000"}))
@@ -230,7 +230,7 @@ def test_no_node_gives_a_message_and_a_cause(stand: Stand) -> None:
 
 
 @freeswitch
-def test_no_node_and_no_prompt_gives_tones(stand: Stand) -> None:
+def test_call_without_a_node_or_prompt_gets_tones(stand: Stand) -> None:
     stand.load(watchdog=WATCHDOG, prompts="/nowhere")
     call = stand.rig.outside("27820001234").dial(DIALTHROUGH)
     leg = stand.ended(call)
@@ -240,7 +240,7 @@ def test_no_node_and_no_prompt_gives_tones(stand: Stand) -> None:
 
 
 @freeswitch
-def test_no_node_on_the_callback_number_is_a_cause_and_nothing_else(stand: Stand) -> None:
+def test_callback_call_without_a_node_gets_only_a_cause(stand: Stand) -> None:
     leg = stand.ended(stand.rig.outside("27820001234").dial(CALLBACK))
     assert (leg.status, leg.headers["reason"]) == (503, [CAUSE])
     assert leg.early_media_at is None
@@ -250,7 +250,7 @@ def test_no_node_on_the_callback_number_is_a_cause_and_nothing_else(stand: Stand
 
 @freeswitch
 @pytest.mark.parametrize("did", ["+271155500001", "115550000", "27115550000%0A", "+27115550000%0aX", "2711555000"])
-def test_another_number_is_none_of_ours(stand: Stand, did: str) -> None:
+def test_call_to_another_number_is_left_alone(stand: Stand, did: str) -> None:
     leg = stand.ended(stand.rig.outside("27820001234").dial(did))
     assert leg.early_media_at is None
     assert leg.headers.get("reason") != [CAUSE]
@@ -258,7 +258,7 @@ def test_another_number_is_none_of_ours(stand: Stand, did: str) -> None:
 
 
 @freeswitch
-def test_a_stopped_node_leaves_nobody_in_silence(stand: Stand) -> None:
+def test_call_to_a_stopped_node_gets_a_message(stand: Stand) -> None:
     with stopped_node(stand.ports[0]):
         phone = stand.rig.outside("27820001234")
         calls = [phone.dial(INBOUND), phone.dial(CALLBACK)]
@@ -274,7 +274,7 @@ def test_a_stopped_node_leaves_nobody_in_silence(stand: Stand) -> None:
 
 
 @freeswitch
-def test_a_node_that_answers_takes_the_watchdog_off(stand: Stand) -> None:
+def test_node_that_answers_cancels_the_watchdog(stand: Stand) -> None:
     node = Node(stand.ports[0], take)
     try:
         call = stand.rig.outside("27820001234").dial(DISA)
@@ -289,7 +289,7 @@ def test_a_node_that_answers_takes_the_watchdog_off(stand: Stand) -> None:
 
 
 @freeswitch
-def test_the_second_node_takes_what_the_first_refuses(stand: Stand) -> None:
+def test_call_refused_by_a_node_goes_to_the_next(stand: Stand) -> None:
     node = Node(stand.ports[1], refuse)
     try:
         leg = stand.ended(stand.rig.outside("27820001234").dial(CALLBACK))
@@ -300,7 +300,7 @@ def test_the_second_node_takes_what_the_first_refuses(stand: Stand) -> None:
 
 
 @freeswitch
-def test_a_call_whose_node_dies_goes_to_another(stand: Stand) -> None:
+def test_call_whose_node_dies_goes_to_another(stand: Stand) -> None:
     first, second = Node(stand.ports[0], take), Node(stand.ports[1], take)
     try:
         call = stand.rig.outside("27820001234").dial(DISA)
@@ -323,7 +323,7 @@ def test_a_call_whose_node_dies_goes_to_another(stand: Stand) -> None:
 
 
 @freeswitch
-def test_a_call_whose_node_comes_back_goes_to_it(stand: Stand) -> None:
+def test_call_whose_node_restarts_returns_to_it(stand: Stand) -> None:
     first = Node(stand.ports[0], take)
     call = stand.rig.outside("27820001234").dial(DISA)
     eventually(lambda: call.leg.answered_at is not None)
@@ -340,7 +340,7 @@ def test_a_call_whose_node_comes_back_goes_to_it(stand: Stand) -> None:
 
 
 @freeswitch
-def test_a_call_that_nobody_takes_over_hears_the_message(stand: Stand) -> None:
+def test_call_that_no_node_takes_over_gets_a_message(stand: Stand) -> None:
     node = Node(stand.ports[0], take)
     call = stand.rig.outside("27820001234").dial(DISA)
     eventually(lambda: call.leg.answered_at is not None)
@@ -362,7 +362,7 @@ def test_a_call_that_nobody_takes_over_hears_the_message(stand: Stand) -> None:
         "X-Platforma-Contact-Ref",
     ],
 )
-def test_a_phones_header_leads_to_click2dial(stand: Stand, header: str) -> None:
+def test_phone_with_a_header_reaches_click2dial(stand: Stand, header: str) -> None:
     node = Node(stand.ports[0], refuse)
     try:
         phone = stand.rig.phone("1000")
@@ -375,7 +375,7 @@ def test_a_phones_header_leads_to_click2dial(stand: Stand, header: str) -> None:
 
 
 @freeswitch
-def test_a_phone_without_the_headers_dials_as_before(stand: Stand) -> None:
+def test_phone_without_the_headers_dials_as_before(stand: Stand) -> None:
     leg = stand.ended(stand.rig.phone("1000").dial("0820001234"))
     assert leg.headers.get("reason") != [CAUSE]
     assert "socket(127.0.0.1" not in stand.rig.log_text()

@@ -50,19 +50,19 @@ def expression(text: str, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", CONTEXT)
-def test_shipped_is_what_the_shipped_configuration_renders(name: str) -> None:
+def test_render_of_the_shipped_configuration_is_shipped(name: str) -> None:
     path, rendered = ROOT / "dialplan" / name, dialplan.render(shipped())[name]
     if os.environ.get("UPDATE_DIALPLAN"):
         path.write_text(rendered)
     assert path.read_text() == rendered, "run this with UPDATE_DIALPLAN=1"
 
 
-def test_nothing_else_ships() -> None:
+def test_dialplan_folder_has_no_other_file() -> None:
     assert {path.name for path in (ROOT / "dialplan").iterdir()} == set(CONTEXT)
 
 
 @pytest.mark.parametrize("name", CONTEXT)
-def test_bare_extensions_before_the_stock_files(name: str) -> None:
+def test_shipped_extensions_load_before_the_stock_files(name: str) -> None:
     text = (ROOT / "dialplan" / name).read_text()
     root = ElementTree.fromstring(text)
     assert root.tag == "include"
@@ -74,7 +74,7 @@ def test_bare_extensions_before_the_stock_files(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "context"), CONTEXT.items())
-def test_each_socket_is_armed_and_followed(name: str, context: str) -> None:
+def test_each_socket_has_a_watchdog_and_a_fallback(name: str, context: str) -> None:
     armed = 0
     for extension in extensions((ROOT / "dialplan" / name).read_text()):
         actions = [(a.get("application"), a.get("data")) for a in extension.iter("action")]
@@ -93,7 +93,7 @@ def test_each_socket_is_armed_and_followed(name: str, context: str) -> None:
     )
 
 
-def test_every_application_and_every_node_is_there() -> None:
+def test_render_names_every_application_and_node() -> None:
     plan = shipped()
     plan["dialplan"]["nodes"] = ["10.0.0.1:8084", "fs-node.example.net:9000"]
     text = "".join(dialplan.render(plan).values())
@@ -124,11 +124,11 @@ ZA = {"+27115550000", "27115550000", "0027115550000", "0115550000"}
         ("info.desk", "ZA", {"info.desk"}),
     ],
 )
-def test_forms(number: str, region: str, expected: set[str]) -> None:
+def test_forms_of_a_number(number: str, region: str, expected: set[str]) -> None:
     assert set(dialplan.forms(number, region)) == expected
 
 
-def test_the_expression_matches_all_forms_and_nothing_else() -> None:
+def test_expression_matches_all_forms_and_nothing_else() -> None:
     pattern = re.compile(expression(dialplan.render(shipped())[dialplan.PUBLIC], "esl_apps_inbound_27115550000"))
     for form in ZA:
         assert pattern.search(form), form
@@ -149,7 +149,7 @@ def test_the_expression_matches_all_forms_and_nothing_else() -> None:
     assert not pattern.search("+0115550000")
 
 
-def test_a_number_leads_to_one_application() -> None:
+def test_render_number_of_two_applications_is_refused() -> None:
     plan = shipped()
     plan["inbound"]["0115550002"] = {}
     with pytest.raises(ValueError, match=r"already reaches accounts\.acme\.disa\.front\.numbers"):
@@ -160,7 +160,7 @@ def test_a_number_leads_to_one_application() -> None:
         dialplan.render(plan)
 
 
-def test_a_disa_may_have_several_numbers() -> None:
+def test_render_disa_may_have_several_numbers() -> None:
     plan = shipped()
     plan["accounts"]["acme"]["disa"]["front"]["numbers"] = ["27115550002", "0115550003"]
     pattern = re.compile(expression(dialplan.render(plan)[dialplan.PUBLIC], "esl_apps_disa_acme_front"))
@@ -220,7 +220,7 @@ def at(plan: dict[str, Any], path: str, value: str) -> dict[str, Any]:
         "dial/region",
     ],
 )
-def test_hostile_values_are_refused_or_stay_values(path: str, value: str) -> None:
+def test_render_hostile_values_are_refused_or_escaped(path: str, value: str) -> None:
     plan = at(shipped(), path, value)
     if path in ("prompts/dir", "dial/region"):
         with contextlib.suppress(ValueError):  # harmless there, then: nothing but values differs from what ships
@@ -240,7 +240,7 @@ def shape(rendered: dict[str, str]) -> list[list[str | None]]:
 
 
 @pytest.mark.parametrize("number", ["1.2", "*9#", "x_y-z"])
-def test_what_an_expression_could_read_is_escaped(number: str) -> None:
+def test_expression_escapes_its_special_characters(number: str) -> None:
     plan = at(shipped(), "cccp/cccp_cc_number", number)
     pattern = re.compile(expression(dialplan.render(plan)[dialplan.PUBLIC], "esl_apps_dialthrough"))
     assert pattern.search(number)
@@ -248,14 +248,14 @@ def test_what_an_expression_could_read_is_escaped(number: str) -> None:
         assert not pattern.search(other)
 
 
-def test_a_node_must_be_one_that_a_switch_reaches() -> None:
+def test_render_node_must_be_reachable_from_a_switch() -> None:
     plan = shipped()
     plan["node"] = {"listen": "0.0.0.0:8084", "advertise": None}
     with pytest.raises(ValueError, match=r"node\.advertise"):
         dialplan.render(plan)
 
 
-def test_kazoos_own_form_and_missing_sections() -> None:
+def test_render_kazoos_form_and_missing_sections() -> None:
     plan = shipped()
     whole = dialplan.render(plan)
     plan["cccp"] = {"_id": "cccp", "default": plan["cccp"]}
@@ -276,16 +276,16 @@ def secrets() -> dict[str, str]:
     return dict.fromkeys(names, "4821907356")
 
 
-def test_the_environment_example_has_every_secret() -> None:
+def test_example_environment_has_every_secret() -> None:
     text = (ROOT / "conf" / "esl_apps.env.example").read_text()
     assert set(re.findall(r"(?m)^(\w+)=$", text)) == set(secrets())
 
 
-def test_the_configuration_is_one() -> None:
+def test_shipped_configuration_is_valid() -> None:
     assert config.load(str(YAML), secrets())
 
 
-def test_the_configuration_has_every_key() -> None:
+def test_shipped_configuration_has_every_key() -> None:
     """All keys that ``Config`` knows."""
     missing = sorted(unnamed(Config, shipped(), ""))
     assert not missing, f"not in conf/esl_apps.yml: {missing}"
@@ -336,7 +336,7 @@ inbound{}: integrator agents ring_timeout
 """
 
 
-def test_the_configuration_has_the_contracts_keys() -> None:
+def test_shipped_configuration_has_the_promised_keys() -> None:
     plan = shipped()
     assert {"pin_key", "trust"} <= set(plan)
     for line in re.sub(r"\n +", " ", CONTRACT).strip().splitlines():
@@ -349,7 +349,7 @@ def test_the_configuration_has_the_contracts_keys() -> None:
     assert set(disa.split()) | {"enforce_call_restriction"} <= set(plan["accounts"]["acme"]["disa"]["front"])
 
 
-def test_no_secret_ships_and_every_key_is_told() -> None:
+def test_shipped_configuration_explains_keys_without_secrets() -> None:
     for line in YAML.read_text().splitlines():
         key, _, value = line.partition("#")[0].strip().lstrip("- ").partition(":")
         if key in ("token", "token_hash", "link_key", "password", "pin", "pin_key", "pin_hash"):
@@ -359,7 +359,7 @@ def test_no_secret_ships_and_every_key_is_told() -> None:
             assert "#" in line, f"no comment: {line}"
 
 
-def test_the_unit_waits_for_the_drain() -> None:
+def test_systemd_unit_waits_for_the_drain() -> None:
     unit = (ROOT / "conf" / "systemd" / "esl-apps.service").read_text()
     settings = dict(re.findall(r"(?m)^(\w+)=(.*)$", unit))
     assert float(settings["TimeoutStopSec"]) > shipped()["node"]["drain_timeout"] + 5
@@ -371,7 +371,7 @@ def test_the_unit_waits_for_the_drain() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "freeswitch").glob("*.xml")), ids=lambda path: path.name)
-def test_the_switchs_files_are_of_their_names(path: Path) -> None:
+def test_switch_files_configure_what_they_are_named_after(path: Path) -> None:
     root = ElementTree.parse(path).getroot()
     assert root.tag == "configuration"
     assert path.name == f"{root.get('name')}.xml"
@@ -392,7 +392,7 @@ agents_unavailable confirm_callback goodbye announcement please_hold
 """
 
 
-def test_every_prompt_is_there_in_both_rates() -> None:
+def test_prompts_exist_at_both_rates() -> None:
     names = {f"{name}.wav" for name in (*make_prompts.SPOKEN, *make_prompts.TONES)}
     assert {f"{name}.wav" for name in NEEDED.split()} <= names
     for rate in make_prompts.RATES:
@@ -401,7 +401,7 @@ def test_every_prompt_is_there_in_both_rates() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(PROMPTS.rglob("*.wav")), ids=lambda path: f"{path.stem}-{path.parent.name}")
-def test_a_prompt_is_heard_well(path: Path) -> None:
+def test_prompt_is_loud_and_without_silence(path: Path) -> None:
     rate = int(path.parent.name)
     with wave.open(str(path), "rb") as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (rate, 1, 2)

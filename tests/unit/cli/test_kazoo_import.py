@@ -133,7 +133,7 @@ def card(**more: Any) -> dict[str, Any]:
 # The reference's documents ---------------------------------------------------------------------------
 
 
-def test_the_references_documents_import_verbatim(operator: Operator) -> None:
+def test_import_takes_the_references_documents_verbatim(operator: Operator) -> None:
     files = [str(DOCUMENTS / name) for name in ("cccp.json", "callflow.disa.json")]
     done = operator.types("import", *files)
     assert done.returncode == 0
@@ -175,7 +175,7 @@ def test_the_references_documents_import_verbatim(operator: Operator) -> None:
         (None, "expected an object"),
     ],
 )
-def test_a_system_config_that_no_node_could_run_by_is_refused(operator: Operator, default: object, fault: str) -> None:
+def test_import_system_config_that_is_invalid_fails(operator: Operator, default: object, fault: str) -> None:
     status, [line] = operator.imports(operator.file({"_id": "cccp", "default": default, "pvt_type": "config"}))
     assert status == 1
     assert line.startswith("FAILED")
@@ -183,7 +183,7 @@ def test_a_system_config_that_no_node_could_run_by_is_refused(operator: Operator
     assert operator.cards.system_config("cccp") == {}
 
 
-def test_it_says_which_keys_it_left(operator: Operator) -> None:
+def test_import_names_the_keys_it_ignored(operator: Operator) -> None:
     document = {"_id": "cccp", "default": {"callback_delay": 5, "mystery": 1}, "kazoo@node": {"callback_delay": 9}}
     status, [line] = operator.imports(operator.file(document))
     assert status == 0
@@ -195,7 +195,7 @@ def test_it_says_which_keys_it_left(operator: Operator) -> None:
 # Cards, accounts, users ------------------------------------------------------------------------------
 
 
-def test_a_whole_kazoo_in_whatever_order(operator: Operator) -> None:
+def test_import_takes_documents_in_any_order(operator: Operator) -> None:
     status, lines = operator.imports(operator.file(card(), user(), account()))
     assert status == 0, lines
     assert [line.split()[1].split("/")[0] for line in lines] == ["account", "user", "cccp"]
@@ -212,7 +212,7 @@ def test_a_whole_kazoo_in_whatever_order(operator: Operator) -> None:
     assert PIN not in everything(operator.redis)
 
 
-def test_importing_twice_changes_nothing(operator: Operator) -> None:
+def test_import_twice_changes_nothing(operator: Operator) -> None:
     file = operator.file(account(), user(), card(), card(_id="d" * 32, pin=None, cid="0820001234"))
     assert operator.imports(file)[0] == 0
     before = everything(operator.redis)
@@ -228,7 +228,7 @@ def test_importing_twice_changes_nothing(operator: Operator) -> None:
     assert everything(operator.redis) == before
 
 
-def test_what_is_remembered_of_a_document_gives_no_pin_away(operator: Operator) -> None:
+def test_import_fingerprint_does_not_reveal_a_pin(operator: Operator) -> None:
     def remembered(key: str) -> str:
         operator.redis.client.flushall()
         operator.configure(pin_key=key)
@@ -239,7 +239,7 @@ def test_what_is_remembered_of_a_document_gives_no_pin_away(operator: Operator) 
     assert remembered(PIN_KEY) != remembered("another-key")
 
 
-def test_a_document_that_changed_in_kazoo_is_taken_again(operator: Operator) -> None:
+def test_import_takes_a_changed_document_again(operator: Operator) -> None:
     operator.imports(operator.file(account(), card()))
     status, lines = operator.imports(operator.file(account(_rev="4-1"), card(active=False, pin="111222333444")))
     assert (status, [line.split()[0] for line in lines]) == (0, ["same", "took"])
@@ -249,7 +249,7 @@ def test_a_document_that_changed_in_kazoo_is_taken_again(operator: Operator) -> 
     assert (found.id, found.active) == ("c" * 32, False)
 
 
-def test_what_kazoo_deleted_or_disabled_opens_nothing(operator: Operator) -> None:
+def test_import_of_a_deleted_or_disabled_document_opens_nothing(operator: Operator) -> None:
     operator.imports(operator.file(account(), user(), card()))
     status, [line] = operator.imports(operator.file(card(pvt_deleted=True)))
     assert status == 0
@@ -269,7 +269,7 @@ def test_what_kazoo_deleted_or_disabled_opens_nothing(operator: Operator) -> Non
     assert USER in back.users
 
 
-def test_bad_documents_are_named_and_the_others_taken(operator: Operator) -> None:
+def test_import_names_bad_documents_and_takes_the_others(operator: Operator) -> None:
     operator.imports(operator.file(account(), card(_id="e" * 32, pin="999888777666")))
     bad = {
         "short PIN": card(_id="1" * 32, pin="1234"),
@@ -294,7 +294,7 @@ def test_bad_documents_are_named_and_the_others_taken(operator: Operator) -> Non
     assert len(operator.cards.page(ACCOUNT, 100)[0]) == 2
 
 
-def test_what_is_not_ours_is_left_and_no_fault(operator: Operator) -> None:
+def test_import_leaves_other_documents_without_failing(operator: Operator) -> None:
     file = operator.file(
         {"_id": "_design/cccps", "views": {}},
         {"_id": "1" * 32, "pvt_type": "device", "pvt_account_id": ACCOUNT},
@@ -309,7 +309,7 @@ def test_what_is_not_ours_is_left_and_no_fault(operator: Operator) -> None:
     assert everything(operator.redis) == "[]"
 
 
-def test_fields_that_nothing_reads_are_said(operator: Operator) -> None:
+def test_import_names_the_fields_it_ignored(operator: Operator) -> None:
     status, lines = operator.imports(operator.file(account(), card(outbound_cid="0820001234", ui_metadata={})))
     assert status == 0
     assert lines[-1].endswith("ignored, as nothing here uses them: outbound_cid")
@@ -329,7 +329,7 @@ _FIELDS = [*card(), *user(), *account(), "default", "_deleted", "pvt_deleted", "
     st.sampled_from([card(), user(), account(), {"_id": "cccp", "default": {"callback_delay": 3}}]),
     st.dictionaries(st.sampled_from(_FIELDS), _VALUE, max_size=3),
 )
-def test_no_document_stops_an_import(operator: Operator, document: dict[str, Any], wrong: dict[str, Any]) -> None:
+def test_import_goes_on_after_any_document(operator: Operator, document: dict[str, Any], wrong: dict[str, Any]) -> None:
     _status, lines = operator.imports(operator.file({**document, **wrong}, account(_id="9" * 32)))
     for line in lines:
         assert line.isprintable()
@@ -355,11 +355,11 @@ ONE, TWO = {"_id": "1"}, {"_id": "2"}
         '{\n  "_id": "1"\n},\n{\n  "_id": "2"\n}',
     ],
 )
-def test_forms_of_a_file(text: str) -> None:
+def test_read_all_forms_of_a_file(text: str) -> None:
     assert [one for _line, one in read(text)] == [ONE, TWO]
 
 
-def test_a_broken_document_is_named_and_the_next_is_read() -> None:
+def test_read_goes_on_after_a_broken_document() -> None:
     found = list(read('{"_id": "1"}\n{"_id": oops}\n{"_id": "2"}\n'))
     assert [found[0], found[2]] == [(1, ONE), (3, TWO)]
     assert found[1][0] == 2
@@ -367,31 +367,31 @@ def test_a_broken_document_is_named_and_the_next_is_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"rows": [{"id": "x"}]}', "7", '"x"', "{", '[["x"]]'])
-def test_what_is_no_document(text: str) -> None:
+def test_read_names_what_is_not_a_document(text: str) -> None:
     [(line, found)] = read(text)
     assert line == 1
     assert isinstance(found, str)
 
 
-def test_empty_files_have_nothing() -> None:
+def test_read_of_an_empty_file_is_empty() -> None:
     assert list(read("")) == list(read(" \n ")) == []
 
 
-def test_files_that_can_not_be_read_are_failures(operator: Operator) -> None:
+def test_import_file_that_cannot_be_read_fails(operator: Operator) -> None:
     binary = operator.folder / "binary"
     binary.write_bytes(b"\xff\x00")
     status, lines = operator.imports(str(operator.folder / "nowhere"), str(binary))
     assert (status, [line.split()[0] for line in lines]) == (1, ["FAILED", "FAILED"])
 
 
-def test_redis_away_is_said(operator: Operator) -> None:
+def test_import_without_redis_fails(operator: Operator) -> None:
     operator.configure(redis={"url": f"redis://127.0.0.1:{free_port()}/0"})
     done = operator.types("import", operator.file(account()))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("esl-apps: Redis: ")
 
 
-def test_one_that_failed_is_the_exit_status(operator: Operator) -> None:
+def test_import_status_is_1_if_a_document_failed(operator: Operator) -> None:
     done = operator.types("import", operator.file(account(), card(pin="1")))
     assert done.returncode == 1
     assert done.stderr == "1 took, 0 same, 0 left, 1 FAILED\n"
@@ -411,7 +411,7 @@ def test_hash_pin_takes_no_pin_as_an_argument(operator: Operator) -> None:
 
 
 @pytest.mark.parametrize("typed", ["", "\n", "abc\n", "\uff14\uff18\uff12\n"])
-def test_hash_pin_wants_digits(
+def test_hash_pin_refuses_other_than_digits(
     operator: Operator, typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
@@ -419,13 +419,13 @@ def test_hash_pin_wants_digits(
     assert capsys.readouterr().out == ""
 
 
-def test_hash_pin_without_a_key_says_so(operator: Operator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hash_pin_without_a_key_names_the_key(operator: Operator, capsys: pytest.CaptureFixture[str]) -> None:
     operator.configure(pin_key=None)
     assert main(["hash-pin", "-c", str(operator.config)]) == 2
     assert "pin_key" in capsys.readouterr().err
 
 
-def test_a_pin_typed_at_a_terminal_is_not_shown(operator: Operator) -> None:
+def test_hash_pin_does_not_show_a_typed_pin(operator: Operator) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "esl_apps", "hash-pin", "-c", str(operator.config)],
