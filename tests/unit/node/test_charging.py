@@ -1,0 +1,164 @@
+"""What ends a call whose money is spent, and how an adopted call's charges go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import Level, Limits, Refusal
+from esl_apps.node.charging import cut_on
+from esl_apps.node.live import Live
+from tests.support.bench import DID, Bench, Build
+from tests.support.peer import UUID, api_response, eventually
+
+CUT = Refusal("minutes_per_day", "account:acme")
+
+
+def charge_of(ref: str, **more: Any) -> Charge:
+    charge = Charge(ref, [Level("account:acme", Limits(minutes_per_day=1))], None, **more)
+    charge.cut = CUT
+    return charge
+
+
+def call_of(bench: Bench, **fields: Any) -> Live:
+    attempt = Attempt(app="disa", call_dir="external", aleg_uuid=UUID, **fields)
+    return bench.services.calls.begin(attempt, bench.services.switches[0])
+
+
+def cut(bench: Bench, charge: Charge) -> None:
+    cut_on(bench.services.switches, bench.live)(charge)
+
+
+def ordered(bench: Bench, count: int) -> list[str]:
+    """The hang-ups that the switch was given."""
+
+    def hangups() -> list[str]:
+        return [text[4:] for text in bench.switch.heard if text.startswith(("api hupall", "api uuid_kill"))]
+
+    eventually(lambda: len(hangups()) >= count)
+    return hangups()
+
+
+# Cut ----------------------------------------------------------------------------------------------------
+
+
+def test_charging_cut_ends_the_whole_call(bench: Bench) -> None:
+    live = call_of(bench)
+    ref = live.attempt.call_ref
+    cut(bench, charge_of(ref))
+    assert ordered(bench, 2) == [f"hupall ALLOTTED_TIMEOUT esl_call_ref {ref}", f"uuid_kill {UUID} ALLOTTED_TIMEOUT"]
+
+
+def test_charging_cut_of_b_alone_leaves_the_caller(bench: Bench) -> None:
+    """In a session the caller hears why, and may go on."""
+    live = call_of(bench, session_ref="s-1")
+    cut(bench, charge_of(live.attempt.call_ref, whole=False))
+    assert ordered(bench, 1) == ["hupall ALLOTTED_TIMEOUT esl_bleg s-1"]
+
+
+def test_charging_cut_is_noted_once_however_often_it_is_told(bench: Bench) -> None:
+    live = call_of(bench)
+    for _ in range(3):
+        cut(bench, charge_of(live.attempt.call_ref))
+    assert [moment.what for moment in live.attempt.timeline].count("cut") == 1
+    assert len(ordered(bench, 6)) == 6
+
+
+def test_charging_cut_between_two_numbers_ends_the_first_leg(bench: Bench) -> None:
+    """No attempt is live then; the charge knows its leg."""
+    charge = charge_of("ended")
+    charge.outlive("fs1", UUID)
+    cut(bench, charge)
+    assert f"uuid_kill {UUID} ALLOTTED_TIMEOUT" in ordered(bench, 2)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_charging_cut_of_a_call_that_has_gone_orders_nothing(bench: Bench, whole: bool) -> None:
+    charge = charge_of("ended", whole=whole)
+    charge.switch = None if whole else "fs1"
+    cut(bench, charge)
+    live = call_of(bench)
+    cut(bench, charge_of(live.attempt.call_ref))
+    assert all("ended" not in text for text in ordered(bench, 2))
+
+
+def test_charging_cut_on_a_switch_that_refuses_costs_nothing(bench: Bench) -> None:
+    """The next beat repeats it."""
+    bench.switch.answers["api hupall"] = api_response("-ERR no such channel\n")
+    live = call_of(bench)
+    cut(bench, charge_of(live.attempt.call_ref))
+    assert len(ordered(bench, 2)) == 2
+
+
+# Adopted ------------------------------------------------------------------------------------------------
+
+
+def paid(*levels: str, number: str | None = "0820001234", aleg: bool = False) -> dict[str, Any]:
+    return {"levels": list(levels), "number": number, "aleg": aleg, "owner": True, "whole": True}
+
+
+def resumed(bench: Bench, *paid_for: dict[str, Any], **fields: Any) -> Attempt:
+    attempt = Attempt(app="disa", call_dir="external", paid_for=list(paid_for), **fields)
+    bench.services.charging.resume(attempt)
+    return attempt
+
+
+def levels_of(attempt: Attempt) -> list[Sequence[str]]:
+    return [charge.levels for charge in attempt.charges]
+
+
+@pytest.fixture
+def charged(build: Build) -> Bench:
+    """A node with a limit at each level."""
+    acme = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "caller_ids": [DID]}
+    limits = {"limits": {"minutes_per_day": 10, "longest_call": 60}}
+    return build(
+        spending=limits,
+        integrators=[{**acme, **limits}],
+        accounts={"acme": {"token": "acme-cards-token", **limits, "card_limits": {"longest_call": 30}}},
+    )
+
+
+def test_charging_resumes_at_todays_levels(charged: Bench) -> None:
+    names = ("system", "integrator:acme", "account:acme", "card:c1")
+    attempt = resumed(charged, paid(*names), account_id="acme")
+    (charge,) = attempt.charges
+    assert charge.levels == names
+    assert (charge.adopted, charge.longest) == (True, 30)
+    assert sorted({ticket.bound.scope for ticket in charge.tickets}) == ["account:acme", "integrator:acme", "system"]
+
+
+@pytest.mark.parametrize("gone", ["integrator:gone", "account:gone", "wakeup:x", "", ":"])
+def test_charging_of_a_level_that_is_gone_has_no_limit(charged: Bench, gone: str) -> None:
+    (charge,) = resumed(charged, paid(gone)).charges
+    assert (charge.tickets, charge.longest) == ([], None)
+
+
+def test_charging_without_redis_goes_on_unpaid(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether an imported account is limited can't be known: the call goes on, and what else is paid is."""
+    bench.redis.break_after(0)
+    attempt = resumed(bench, paid("account:imported"), paid("system"))
+    assert levels_of(attempt) == [("system",)]
+    assert "charge_not_resumed" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    "odd", [{}, {"levels": 7}, {"levels": [7]}, {**paid("system"), "number": 7}, {**paid("system"), "number": "?"}]
+)
+def test_charging_of_another_version_costs_no_other(bench: Bench, odd: dict[str, Any]) -> None:
+    assert levels_of(resumed(bench, odd, paid("system"))) == [("system",)]
+
+
+def test_charging_talk_goes_on_if_the_parties_talk(charged: Bench) -> None:
+    now = time.time()
+    talking = resumed(charged, paid("system"), state=terms.BRIDGED, bridged_at=now)
+    ringing = resumed(charged, paid("system"), state=terms.CALLEE_RINGING)
+    answered = resumed(charged, paid("system", aleg=True), paid("system"), answered_at=now)
+    since = [charge.since for attempt in (talking, ringing, answered) for charge in attempt.charges]
+    assert [one is not None for one in since] == [True, False, True, False]
