@@ -33,6 +33,7 @@ lint: $(STAMP) docs
 	$(BIN)/ruff format --check -q esl_apps tests benchmarks tools examples docs
 	$(BIN)/mypy
 	$(BIN)/python tools/style.py --quiet
+	$(BIN)/python tools/style.py --names
 
 golden: $(STAMP)
 	GOLDEN=write $(BIN)/python -m pytest -q tests/golden

@@ -22,7 +22,7 @@ def field() -> Iterator[Field]:
     assert "Traceback" not in log, log[log.index("Traceback") - 200 :][:3000]
 
 
-def test_malformed_frames_both_ways_break_and_leak_nothing(field: Field) -> None:
+def test_malformed_frames_break_and_leak_nothing(field: Field) -> None:
     field.frames(FRAMES // 4)
     field.settle()
     before = figures(field.node)

@@ -78,9 +78,9 @@ def try_all(address: str, token: str, prefixes: tuple[str, ...]) -> int:
     return tried
 
 
-def test_the_integrators_port_is_as_it_says(node: Node) -> None:
+def test_openapi_integrators_port_does_as_described(node: Node) -> None:
     assert try_all(node.api, TOKEN, ("/click2dial", "/call.php", "/openapi.json")) >= 6
 
 
-def test_the_operators_port_is_as_it_says(node: Node) -> None:
+def test_openapi_admin_port_does_as_described(node: Node) -> None:
     assert try_all(node.admin, ADMIN_TOKEN, ("/v2", "/healthz", "/readyz", "/metrics", "/openapi.json")) >= 8

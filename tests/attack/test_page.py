@@ -20,19 +20,19 @@ def names_in(path: Path) -> set[str]:
     }
 
 
-def test_the_page_names_every_attack() -> None:
+def test_security_page_names_every_attack() -> None:
     named = set(re.findall(r":test:`(test_\w+)`", PAGE))
     attacks = {name for path in Path(__file__).parent.glob("test_*.py") for name in names_in(path)}
     controls = {
-        "test_the_page_names_every_attack",
-        "test_the_page_says_what_is_not_protected",
-        "test_the_grammar_sees_what_hazard_15_says",
-        "test_a_recording_is_read_by_its_name",
+        "test_security_page_names_every_attack",
+        "test_security_page_says_what_is_not_protected",
+        "test_grammar_sees_what_hazard_15_says",
+        "test_recording_name_opens_its_file",
     }
     assert attacks - controls - named == set()
 
 
-def test_the_page_says_what_is_not_protected() -> None:
+def test_security_page_says_what_is_not_protected() -> None:
     assert PAGE.index("What is not protected") > PAGE.index("What bytes can do")
     unprotected = PAGE[PAGE.index("What is not protected") :]
     for subject in ("plain text", "node.listen", "debug", "cid_trust: any", "trust", "rediss://", "gateways", "REFER"):

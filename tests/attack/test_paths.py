@@ -93,12 +93,12 @@ def spellings(path: str) -> Iterator[bytes]:
             yield (RECORDINGS + up * depth + path.replace("/", "%2f")).encode()
 
 
-def test_a_recording_is_read_by_its_name(stand: tuple[SandboxRig, Node], folder: Path) -> None:
+def test_recording_name_opens_its_file(stand: tuple[SandboxRig, Node], folder: Path) -> None:
     name = recorded(folder)
     assert raw_get(stand[1].api, (RECORDINGS + name).encode()) == (200, SECRET)
 
 
-def test_no_spelling_leaves_the_folder(stand: tuple[SandboxRig, Node], folder: Path) -> None:
+def test_recording_name_no_spelling_leaves_the_folder(stand: tuple[SandboxRig, Node], folder: Path) -> None:
     outside = folder.parent / "outside.wav"
     outside.write_bytes(SECRET)
     name = recorded(folder, "beta")
@@ -115,7 +115,7 @@ def test_no_spelling_leaves_the_folder(stand: tuple[SandboxRig, Node], folder: P
     assert tried > 300
 
 
-def test_another_integrators_recording_is_none(stand: tuple[SandboxRig, Node], folder: Path) -> None:
+def test_recording_name_of_another_integrator_opens_nothing(stand: tuple[SandboxRig, Node], folder: Path) -> None:
     name = recorded(folder, "beta")
     beta = stand[1].config["integrators"][1]["listen"]
     assert raw_get(beta, (RECORDINGS + name).encode(), OTHERS_TOKEN) == (200, SECRET)
@@ -145,7 +145,7 @@ def test_another_integrators_recording_is_none(stand: tuple[SandboxRig, Node], f
         "{}\u00a0",
     ],
 )
-def test_a_name_with_something_beside_it_is_no_name(stand: tuple[SandboxRig, Node], folder: Path, name: str) -> None:
+def test_recording_name_with_extra_text_opens_nothing(stand: tuple[SandboxRig, Node], folder: Path, name: str) -> None:
     path = (RECORDINGS + name.format(recorded(folder))).encode()
     status, body = raw_get(stand[1].api, path)
     if name in ("{}?x=/etc/passwd", "{}/", "{}#"):
@@ -156,7 +156,7 @@ def test_a_name_with_something_beside_it_is_no_name(stand: tuple[SandboxRig, Nod
         assert SECRET not in body
 
 
-def test_what_is_no_file_of_its_own_is_not_followed(stand: tuple[SandboxRig, Node], folder: Path) -> None:
+def test_recording_link_or_folder_is_not_followed(stand: tuple[SandboxRig, Node], folder: Path) -> None:
     """A link, a folder, a pipe: whoever can make one in the folder reads nothing by it."""
     target = folder.parent / "target.wav"
     target.write_bytes(SECRET)
@@ -214,7 +214,7 @@ def test_what_is_no_file_of_its_own_is_not_followed(stand: tuple[SandboxRig, Nod
         True,
     ],
 )
-def test_a_media_id_is_a_prompt_or_a_listed_url(stand: tuple[SandboxRig, Node], media_id: Any) -> None:
+def test_media_id_is_a_prompt_or_a_listed_url(stand: tuple[SandboxRig, Node], media_id: Any) -> None:
     rig, node = stand
     body = {"data": {"a_leg_number": "1000", "b_leg_number": "1001", "media_id": media_id, "callback_delay": 0}}
     answer = request(node.admin, "PUT", "/v2/accounts/acme/cccps/autodial", body, token=ADMIN_TOKEN)

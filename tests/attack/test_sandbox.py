@@ -36,7 +36,7 @@ def field() -> Iterator[tuple[SandboxRig, Node, RedisServer]]:
     rig.close()
 
 
-def test_no_caller_of_the_sandbox_is_more_than_a_number(field: tuple[SandboxRig, Node, RedisServer]) -> None:
+def test_sandbox_caller_is_never_more_than_a_number(field: tuple[SandboxRig, Node, RedisServer]) -> None:
     rig, node, redis = field
     rig.phone("1000", Script(answer_after=None))
     premium, victim = rig.outside(PREMIUM), rig.outside(VICTIM, Script(answer_after=0.1))

@@ -57,7 +57,7 @@ def honest(records: list[dict[str, Any]], *, lied: bool) -> None:
             assert record["end_reason"] in ("abandoned", "rejected", "lost"), record
 
 
-def test_no_header_makes_a_caller_somebody_else(stand: Stand) -> None:
+def test_sip_header_never_makes_another_caller(stand: Stand) -> None:
     round = spread(CLAIMS, ["dialthrough"]) + spread(CLAIMS, ["callback"]) + spread(CLAIMS, ["disa", "inbound"])
     records = stand.attack(round, talk=1.0)
     honest(records, lied=True)
@@ -69,7 +69,7 @@ ROUNDS = 6
 
 
 @pytest.mark.parametrize("part", range(ROUNDS))
-def test_no_field_carries_more_than_text(stand: Stand, part: int) -> None:
+def test_sip_field_never_carries_more_than_text(stand: Stand, part: int) -> None:
     """Every payload in every field; each round has one in so many of them."""
     matrix = [one for payload in stand.payloads().values() for one in fields(payload) if not one.claims]
     records = stand.attack(spread(matrix[part::ROUNDS], ASKED), talk=1.0)
@@ -77,7 +77,7 @@ def test_no_field_carries_more_than_text(stand: Stand, part: int) -> None:
     stand.an_honest_caller_is_served()
 
 
-def test_no_from_user_is_more_than_a_number(stand: Stand) -> None:
+def test_sip_from_user_is_never_more_than_a_number(stand: Stand) -> None:
     lies = [one for payload in stand.payloads().values() for one in fields(payload) if one.claims]
     records = stand.attack([(lie, app) for lie in lies for app in ASKED], talk=1.0)
     honest(records, lied=True)
@@ -98,7 +98,7 @@ FRAMES = (
     [FRAMES, "x\nContent-Length: 100000", "x\n\nContent-Type: api/response\n\n", "9" * 330, "9" * 600],
     ids=["event", "length", "reply", "long", "longer"],
 )
-def test_a_channels_name_writes_nothing_on_the_event_socket(stand: Stand, user: str) -> None:
+def test_sip_channel_name_writes_nothing_on_the_event_socket(stand: Stand, user: str) -> None:
     """The notice of a hang-up has the From user in it, decoded (mod_event_socket): what stands in it is no frame."""
     taken = stand.records_made()
     calls = [stand.rig.raw_call(did, [], sender=f"<sip:{quote(user)}@127.0.0.1>") for did in CALLED]
@@ -118,7 +118,7 @@ def test_a_channels_name_writes_nothing_on_the_event_socket(stand: Stand, user: 
 # In a call -----------------------------------------------------------------------------------------------
 
 
-def test_no_request_in_a_call_lets_its_sender_in(stand: Stand) -> None:
+def test_sip_request_in_a_call_opens_nothing(stand: Stand) -> None:
     """INFO, UPDATE, MESSAGE, NOTIFY, REFER, re-INVITE, in a call that still waits for its PIN."""
     taken = stand.records_made()
     other = stand.rig.raw_call(DIDS["dialthrough"], [], sender=FROM)
@@ -149,7 +149,7 @@ def test_no_request_in_a_call_lets_its_sender_in(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("who_refers", ["caller", "callee", "agent", "agents-callee"])
-def test_a_refer_dials_nothing(stand: Stand, who_refers: str) -> None:
+def test_sip_refer_dials_nothing(stand: Stand, who_refers: str) -> None:
     """Of either party, while they talk: the switch would send the other one to whatever number the dialplan knows."""
     stand.reset()
     stand.agent.script(Script(answer_after=0.1))
@@ -178,7 +178,7 @@ def test_a_refer_dials_nothing(stand: Stand, who_refers: str) -> None:
 # Phones that dial with headers ---------------------------------------------------------------------------
 
 
-def test_no_header_of_a_phone_dials_more_than_its_number(stand: Stand) -> None:
+def test_sip_phones_header_dials_only_its_number(stand: Stand) -> None:
     """X-Teleforge-* of a phone that registered: each value is a number that passes, or a refusal."""
     phone = stand.agent
     taken = stand.records_made()
@@ -200,7 +200,7 @@ def test_no_header_of_a_phone_dials_more_than_its_number(stand: Stand) -> None:
     assert not stand.canary.exists()
 
 
-def test_a_stranger_with_a_phones_headers_is_nobody(stand: Stand) -> None:
+def test_sip_stranger_with_a_phones_headers_is_refused(stand: Stand) -> None:
     """A call from outside that says that it is registered, as whom, and what it wants."""
     listen = stand.node.config["node"]["listen"]
     stand.rig.extension("public", "0120001111", [("socket", f"{listen}/click2dial async full")])

@@ -220,7 +220,7 @@ def originates(aleg: Aleg, attempt: Attempt, **values: str | None) -> None:
         assert says(attempts[0].variables, name, value), (name, value)
 
 
-def test_the_grammar_sees_what_hazard_15_says() -> None:
+def test_grammar_sees_what_hazard_15_says() -> None:
     """The judge is judged: strings that dial something else than they seem to."""
     assert [one.endpoint for one in grammar.dialled("{n=a}user/1,user/2")] == ["user/1", "user/2"]
     assert [one.endpoint for one in grammar.dialled("{a=1}x/1:_:{a=2}y/2|z/3")] == ["x/1", "y/2", "z/3"]
@@ -281,7 +281,7 @@ def begin(_attempt: Attempt) -> None: ...
 
 @few
 @given(stored_cards, accounts, st.sampled_from([CALLEE, "*0"]), numbers)
-def test_a_stored_card_dials_what_is_keyed_and_nothing_else(
+def test_card_dials_what_is_keyed_and_nothing_else(
     card: tuple[Any, ...], account: dict[str, Any], keyed: str, last: str
 ) -> None:
     """Every text of the card, of its account, and the number that it dialled last."""
@@ -310,9 +310,7 @@ def test_a_stored_card_dials_what_is_keyed_and_nothing_else(
 
 @few
 @given(stored_cards, accounts)
-def test_a_stored_card_is_called_back_at_its_number_and_nowhere_else(
-    card: tuple[Any, ...], account: dict[str, Any]
-) -> None:
+def test_card_is_called_back_at_its_own_number_only(card: tuple[Any, ...], account: dict[str, Any]) -> None:
     store = CardStore(StoredCards(card, account), "key", PLAN, {})
     target = callback.whom_to_call("+" + E164, ScriptedPolicy(SETTINGS, RULES, cards=store))
     assert not isinstance(target, str)
@@ -328,9 +326,7 @@ def test_a_stored_card_is_called_back_at_its_number_and_nowhere_else(
 
 @few
 @given(hostile, accounts, hostile, numbers)
-def test_an_accounts_texts_leave_a_disa_as_they_are(
-    name: str, account: dict[str, Any], integrator: str, caller: str
-) -> None:
+def test_account_texts_reach_a_disa_unchanged(name: str, account: dict[str, Any], integrator: str, caller: str) -> None:
     of = Account(id=name, integrator=integrator, **account)
     entrance = Entrance(name, of, None, 10, 3, 3.0, 15, disa.DIALTONE, 10.0, False, True, 60.0)
     board = Switchboard([CALLEE + "#", "", "", ""])
@@ -343,7 +339,7 @@ def test_an_accounts_texts_leave_a_disa_as_they_are(
 
 @few
 @given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=20))
-def test_what_cannot_be_read_opens_nothing(card: bytes, account: bytes, last: bytes) -> None:
+def test_card_unreadable_opens_nothing(card: bytes, account: bytes, last: bytes) -> None:
     redis = StoredCards(0, 0, last)
     redis.card, redis.account = card, account
     store = CardStore(redis, "key", PLAN, {})
@@ -378,7 +374,7 @@ fields = st.fixed_dictionaries(
 @pytest.mark.parametrize("client", [LOOSE, STRICT], ids=["loose", "strict"])
 @few
 @given(fields)
-def test_every_field_of_a_click2dial_is_a_number_or_a_value(client: IntegratorRules, body: dict[str, str]) -> None:
+def test_click2dial_fields_are_numbers_or_values(client: IntegratorRules, body: dict[str, str]) -> None:
     """Through both legs, also where the configuration's patterns let everything pass."""
     try:
         order = client.read(body)
@@ -408,7 +404,7 @@ def test_every_field_of_a_click2dial_is_a_number_or_a_value(client: IntegratorRu
 @few
 @given(fields)
 @example({"agent": "1000", "callee": CALLEE, "outbound_id": "27115550000", "contact_ref": "${system(id)}"})
-def test_every_field_of_a_click2dial_from_a_phone_is_a_number_or_a_value(body: dict[str, str]) -> None:
+def test_click2dial_from_a_phone_fields_are_numbers_or_values(body: dict[str, str]) -> None:
     board = Switchboard([])
     call = channel(board)
     variables = {"sip_authorized": "true", "sip_auth_username": body["agent"]}
@@ -444,9 +440,7 @@ autodials = st.fixed_dictionaries(
 
 @few
 @given(autodials, hostile, accounts)
-def test_every_field_of_an_autodial_is_a_number_a_room_or_a_prompt(
-    body: dict[str, Any], name: str, texts: dict[str, Any]
-) -> None:
+def test_autodial_fields_are_numbers_rooms_or_prompts(body: dict[str, Any], name: str, texts: dict[str, Any]) -> None:
     account = Account(id=name, **texts)
     try:
         order = read_order(POLICY, account, body)
@@ -465,7 +459,7 @@ def test_every_field_of_an_autodial_is_a_number_a_room_or_a_prompt(
 
 @few
 @given(numbers, numbers)
-def test_an_inbound_caller_is_shown_as_a_number(caller: str, did: str) -> None:
+def test_inbound_caller_is_shown_as_a_number(caller: str, did: str) -> None:
     try:
         e164 = PLAN.read(did).e164
     except NotDialable:
@@ -484,7 +478,7 @@ def test_an_inbound_caller_is_shown_as_a_number(caller: str, did: str) -> None:
 
 @few
 @given(st.dictionaries(st.sampled_from(["pin", "cid", "user_id", "active", "retain_cid", "comment", "x"]), hostile))
-def test_a_cards_fields_are_stored_as_checked_or_not_at_all(body: dict[str, Any]) -> None:
+def test_card_fields_are_stored_as_checked_or_not_at_all(body: dict[str, Any]) -> None:
     store = CardStore(StoredCards(0, 0), "key", PLAN, {})
     try:
         card: Card = store.create("acme", body)
@@ -496,9 +490,7 @@ def test_a_cards_fields_are_stored_as_checked_or_not_at_all(body: dict[str, Any]
 
 @few
 @given(numbers, st.none() | numbers, st.none() | hostile, st.none() | hostile)
-def test_an_order_that_is_taken_over_is_checked_again(
-    a: str, b: str | None, conference: str | None, media_id: str | None
-) -> None:
+def test_adopted_order_is_checked_again(a: str, b: str | None, conference: str | None, media_id: str | None) -> None:
     """What another process left of an autodial in Redis, where its A-leg answers here."""
     account = Account(id="acme", caller_id="+27115550000")
     cards: Any = SimpleNamespace(account=lambda _id: account)

@@ -71,7 +71,9 @@ def talking(rig: Rig, node: Node) -> tuple[str, Any, Any]:
     return ref, agent, callee
 
 
-def test_it_ended_while_no_node_ran(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_adoption_call_that_ended_meanwhile_has_a_record(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
     node = stage()
     ref, _agent, callee = talking(rig, node)
     kill(node)
@@ -94,7 +96,7 @@ def test_it_ended_while_no_node_ran(rig: Rig, redis: RedisServer, stage: Callabl
 
 
 @on_the_sandbox
-def test_they_talk_on_and_the_next_run_sees_the_end(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_adoption_talk_is_ended_by_the_next_run(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node = stage()
     ref, agent, callee = talking(rig, node)
     kill(node)
@@ -109,7 +111,7 @@ def test_they_talk_on_and_the_next_run_sees_the_end(rig: Rig, redis: RedisServer
 
 
 @on_the_sandbox
-def test_an_adopted_call_can_be_cancelled(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_adoption_adopted_call_can_be_cancelled(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node = stage()
     ref, _agent, callee = talking(rig, node)
     kill(node)
@@ -120,7 +122,7 @@ def test_an_adopted_call_can_be_cancelled(rig: Rig, redis: RedisServer, stage: C
     eventually(lambda: callee.calls[0].leg.ended_at is not None)
 
 
-def test_any_node_cancels_a_call_of_any(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_cancel_at_another_node_ends_the_call(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node, other = stage(), stage()
     acquainted(redis, 2)
     agent = rig.phone(AGENT, Script(answer_after=None))
@@ -133,7 +135,7 @@ def test_any_node_cancels_a_call_of_any(rig: Rig, redis: RedisServer, stage: Cal
     assert redis.client.llen("enigma:notifications:cdr") == 0
 
 
-def test_another_node_takes_it_at_once(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_adoption_other_node_takes_the_call_at_once(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node, other = stage(), stage()
     ref, _agent, callee = talking(rig, node)
     kill(node)
@@ -147,7 +149,7 @@ def test_another_node_takes_it_at_once(rig: Rig, redis: RedisServer, stage: Call
 
 
 @on_the_sandbox
-def test_a_node_that_is_back_leaves_a_call_to_whom_has_it_now(
+def test_adoption_restarted_node_does_not_reclaim_a_call(
     rig: Rig, redis: RedisServer, stage: Callable[..., Node]
 ) -> None:
     node, other = stage(), stage()
@@ -162,7 +164,9 @@ def test_a_node_that_is_back_leaves_a_call_to_whom_has_it_now(
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "api")
 
 
-def test_the_agent_answers_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_adoption_agent_answers_after_the_death_is_joined(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
     """The answered leg goes to the next node, which dials the callee."""
     other, node = stage(), stage()
     acquainted(redis, 2)
@@ -184,7 +188,7 @@ def test_the_agent_answers_after_its_node_died(rig: Rig, redis: RedisServer, sta
     [(lambda leg: leg.reject(486), "agent_busy", 17), (lambda leg: leg.answer(), "lost", 31)],
     ids=["rejected", "answered"],
 )
-def test_nobody_was_there_when_the_agent_decided(
+def test_adoption_agent_decided_with_no_node_up_has_a_record(
     rig: Rig, redis: RedisServer, stage: Callable[..., Node], decide: Callable[[PhoneLeg], None], reason: str, code: int
 ) -> None:
     """Rejected late: the agent's own cause. Answered with no node to go to: lost."""
@@ -201,7 +205,7 @@ def test_nobody_was_there_when_the_agent_decided(
 
 
 @on_the_sandbox
-def test_a_cancel_holds_though_its_node_dies_at_once(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_cancel_holds_though_its_node_dies_at_once(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node = stage()
     rig.phone(AGENT, RINGS)
     ref = node.call(AGENT, CALLEE)
@@ -213,7 +217,9 @@ def test_a_cancel_holds_though_its_node_dies_at_once(rig: Rig, redis: RedisServe
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "cancelled", "api")
 
 
-def test_the_callee_answers_after_the_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_adoption_callee_answers_after_the_death_talks(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
     node = stage()
     rig.phone(AGENT, Script(answer_after=0.1))
     callee = rig.outside(CALLEE, replace(RINGS, hangup_after=0.5))
@@ -236,7 +242,9 @@ def live(nodes: list[Node]) -> list[Node]:
     return [node for node in nodes if metric(node, "esl_apps_live_calls") > 0]
 
 
-def test_a_callback_is_answered_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_adoption_callback_answered_after_the_death_talks(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
     """Another node takes the answered leg, and nobody rings the number a second time."""
     nodes = [stage(**CARDS), stage(**CARDS)]
     acquainted(redis, 2)
@@ -263,9 +271,7 @@ def test_a_callback_is_answered_after_its_node_died(rig: Rig, redis: RedisServer
 
 
 @on_the_sandbox
-def test_a_callback_whose_node_died_is_refused_and_tried_again(
-    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
-) -> None:
+def test_adoption_refused_callback_is_tried_again(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node = stage(**CARDS)
     rig.route(CB, "callback", node.config["node"]["listen"])
     card(node, cid=CALLER_E164)
@@ -286,7 +292,9 @@ def test_a_callback_whose_node_died_is_refused_and_tried_again(
 
 
 @on_the_sandbox
-def test_an_autodial_is_answered_after_its_node_died(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_adoption_autodial_answered_after_the_death_talks(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
     other, node = stage(**CARDS), stage(**CARDS)
     acquainted(redis, 2)
     first = rig.outside("27831112222", RINGS)
@@ -303,9 +311,7 @@ def test_an_autodial_is_answered_after_its_node_died(rig: Rig, redis: RedisServe
     assert metric(other, "esl_apps_calls_adopted_total") <= 1
 
 
-def test_a_killed_nodes_limit_is_held_while_they_talk_and_given_back_at_the_end(
-    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
-) -> None:
+def test_adoption_limit_is_held_until_the_talk_ends(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     node = stage(**CARDS)
     rig.route(CC_NATIONAL, "dialthrough", node.config["node"]["listen"])
     card(node, cid=CALLER_E164)
@@ -328,7 +334,7 @@ def test_a_killed_nodes_limit_is_held_while_they_talk_and_given_back_at_the_end(
 
 
 @on_the_sandbox
-def test_a_talk_is_as_long_as_it_may_be_though_no_node_lives(
+def test_adoption_talk_is_limited_though_no_node_lives(
     rig: Rig, redis: RedisServer, stage: Callable[..., Node]
 ) -> None:
     node = stage()
@@ -347,7 +353,9 @@ def test_a_talk_is_as_long_as_it_may_be_though_no_node_lives(
 # The switch, too -------------------------------------------------------------------------------------------
 
 
-def test_the_switch_was_killed_while_no_node_ran(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_adoption_switch_killed_meanwhile_has_a_record(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
     node = stage()
     ref, _agent, _callee = talking(rig, node)
     kill(node)
@@ -359,7 +367,7 @@ def test_the_switch_was_killed_while_no_node_ran(rig: Rig, redis: RedisServer, s
 
 
 @on_the_sandbox
-def test_a_node_that_stops_leaves_what_outlives_its_time_to_another(
+def test_adoption_takes_calls_that_outlive_drain_timeout(
     rig: Rig, redis: RedisServer, stage: Callable[..., Node]
 ) -> None:
     node, other = stage(), stage()
@@ -376,7 +384,7 @@ def test_a_node_that_stops_leaves_what_outlives_its_time_to_another(
 
 
 @on_the_sandbox
-def test_redis_forgot_the_call_that_is_up(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
+def test_adoption_call_redis_forgot_has_one_record(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
     """What was not on its disk yet is written again; a node that is killed after that loses nothing either."""
     own = RedisServer()
     try:

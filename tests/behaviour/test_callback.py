@@ -51,7 +51,7 @@ def scheduled(redis: RedisServer) -> bool:
     return bool(redis.client.exists(keys.timed_pending("callbacks")))
 
 
-def test_refused_rung_back_and_connected(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_callback_missed_call_is_rung_back_and_connected(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     back = rig.outside(CALLER_E164, Script(answer_after=0.2, tone=500))
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
@@ -71,7 +71,7 @@ def test_refused_rung_back_and_connected(rig: Rig, node: Node, redis: RedisServe
     assert record["number"] == "+27820001234"
 
 
-def test_an_unknown_caller_is_refused_just_so_and_not_rung(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_callback_unknown_caller_is_refused_alike(rig: Rig, node: Node, redis: RedisServer) -> None:
     back, before = rig.outside("27845550000"), refusals(node)
     assert missed_call(rig, STRANGER) < 0.5
     eventually(lambda: refusals(node) > before)
@@ -80,7 +80,7 @@ def test_an_unknown_caller_is_refused_just_so_and_not_rung(rig: Rig, node: Node,
     assert redis.client.llen("enigma:notifications:cdr") == 0
 
 
-def test_five_rings_are_one_callback(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_callback_five_missed_calls_are_one_callback(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     back = rig.outside(CALLER_E164, Script(answer_after=0.1, hangup_after=0.5))
     for _ in range(5):
@@ -91,9 +91,7 @@ def test_five_rings_are_one_callback(rig: Rig, node: Node, redis: RedisServer) -
     assert redis.client.llen("enigma:notifications:cdr") == 0
 
 
-def test_an_unanswered_callback_is_tried_again_and_each_try_is_a_record(
-    rig: Rig, node: Node, redis: RedisServer
-) -> None:
+def test_callback_unanswered_is_retried_with_a_record_each(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     back = rig.outside(CALLER_E164, Script(reject=486))
     missed_call(rig)
@@ -104,7 +102,7 @@ def test_an_unanswered_callback_is_tried_again_and_each_try_is_a_record(
     assert len(back.calls) == 2
 
 
-def test_killing_the_node_between_the_two_still_gives_one(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_callback_node_killed_before_it_is_still_placed(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     back = rig.outside(CALLER_E164, Script(answer_after=0.1, hangup_after=0.3))
     missed_call(rig)
@@ -118,9 +116,7 @@ def test_killing_the_node_between_the_two_still_gives_one(rig: Rig, node: Node, 
 
 
 @on_the_sandbox
-def test_a_call_that_is_missed_while_redis_stands_still_is_called_back(
-    rig: Rig, node: Node, redis: RedisServer
-) -> None:
+def test_callback_missed_while_redis_hangs_is_placed(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     back = rig.outside(CALLER_E164, Script(answer_after=0.1, hangup_after=0.3))
     assert redis.process is not None
@@ -136,7 +132,7 @@ def test_a_call_that_is_missed_while_redis_stands_still_is_called_back(
     assert len(back.calls) == 1
 
 
-def test_a_denied_class_is_never_called_back(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_callback_to_a_denied_class_is_never_placed(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid="0860123456")
     back, before = rig.outside("27860123456"), refusals(node)
     missed_call(rig, "0860123456")
@@ -168,7 +164,7 @@ def test_autodial_joins_two_numbers_after_an_announcement(rig: Rig, node: Node, 
     eventually(lambda: rig.live_channels() == 0)
 
 
-def test_autodial_into_a_conference(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_autodial_into_a_conference_joins_it(rig: Rig, node: Node, redis: RedisServer) -> None:
     a = rig.outside("27831112222", Script(answer_after=0.1))
     answer = autodial(node, a_leg_number="0831112222", b_leg_number="conference:weekly", callback_delay=0)
     assert answer.json["status"] == "success", answer.body
@@ -193,7 +189,7 @@ def test_autodial_to_a_denied_class_dials_nothing(rig: Rig, node: Node, redis: R
     assert redis.client.llen("enigma:notifications:cdr") == 0
 
 
-def test_autodial_a_does_not_answer(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_autodial_a_does_not_answer_has_a_record(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.outside("27831112222", Script(reject=486))
     b = rig.outside(E164)
     assert autodial(node, a_leg_number="0831112222", b_leg_number=CALLEE).json["status"] == "success"

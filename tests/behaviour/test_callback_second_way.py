@@ -23,7 +23,7 @@ def routed(rig: Rig, node: Node) -> None:
     rig.route(CB, "callback", node.config["node"]["listen"])
 
 
-def test_a_caller_who_stays_is_answered_as_dialthrough(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_callback_answer_after_serves_a_caller_who_stays(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     rig.outside(E164, Script(answer_after=0.1, tone=900))
     leg = rig.outside(CALLER).dial(CB)
@@ -37,7 +37,7 @@ def test_a_caller_who_stays_is_answered_as_dialthrough(rig: Rig, node: Node, red
     assert redis.pop()["ref"] == "dialthrough"
 
 
-def test_a_caller_who_leaves_is_rung_back_and_confirms(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_callback_answer_after_rings_back_who_leaves(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     rig.outside(E164, Script(answer_after=0.1, tone=900))
     back = rig.outside(CALLER_E164, Script(answer_after=0.1))

@@ -47,7 +47,7 @@ def recording(rig: Rig, record: dict[str, Any]) -> Path:
 # Answered ----------------------------------------------------------------------------------------------
 
 
-def test_agent_and_callee_talk_and_the_record_says_so(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_click2dial_talk_is_in_the_record(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.phone("1000", Script(answer_after=0.3, tone=500))
     callee = rig.outside(CALLEE, Script(answer_after=0.4, tone=900))
     began = time.time()
@@ -77,7 +77,7 @@ def test_agent_and_callee_talk_and_the_record_says_so(rig: Rig, node: Node, redi
     assert abs(seconds - (record["ended_at"] - record["bridged_at"])) < 0.4
 
 
-def test_recording_has_the_agent_left_and_the_callee_right(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_recording_has_agent_left_and_callee_right(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(answer_after=0.1, tone=500))
     rig.outside(CALLEE, Script(answer_after=0.2, tone=900, hangup_after=1.5))
     record = ended(redis, node.call("1000", CALLEE), "answered", 16, "callee")
@@ -103,7 +103,7 @@ def test_recording_has_the_agent_left_and_the_callee_right(rig: Rig, node: Node,
     assert request(node.api, "GET", f"/click2dial/recordings/{record['recording_url']}", token="wrong").status == 401
 
 
-def test_agent_hangs_up_first(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_click2dial_agent_hangs_up_first_is_in_the_record(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(answer_after=0.1, hangup_after=1.2))
     callee = rig.outside(CALLEE, Script(answer_after=0.2))
     ended(redis, node.call("1000", CALLEE), "answered", 16, "agent")
@@ -111,7 +111,7 @@ def test_agent_hangs_up_first(rig: Rig, node: Node, redis: RedisServer) -> None:
     assert callee.calls[0].leg.ended_by == "far"
 
 
-def test_cancel_of_a_talk_is_answered_by_the_api(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_cancel_during_a_talk_ends_it(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.phone("1000")
     callee = rig.outside(CALLEE)
     ref = node.call("1000", CALLEE)
@@ -125,7 +125,7 @@ def test_cancel_of_a_talk_is_answered_by_the_api(rig: Rig, node: Node, redis: Re
     assert again.json["record"]["end_reason"] == "answered"
 
 
-def test_callee_rings_only_once_the_agent_has_answered(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_callee_rings_only_after_the_agent_answered(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.phone("1000", Script(answer_after=0.8))
     callee = rig.outside(CALLEE, Script(answer_after=0.1, hangup_after=0.3))
     ref = node.call("1000", CALLEE)
@@ -135,7 +135,7 @@ def test_callee_rings_only_once_the_agent_has_answered(rig: Rig, node: Node, red
     assert callee.calls[0].leg.started_at > answered_at
 
 
-def test_early_media_of_the_agent_is_no_answer(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_agent_early_media_is_not_an_answer(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(early_media=True, answer_after=None, tone=500))
     callee = rig.outside(CALLEE)
     ended(redis, node.call("1000", CALLEE), "agent_no_answer", 19, "system")
@@ -172,7 +172,7 @@ def test_early_media_and_then_busy_is_busy(rig: Rig, node: Node, redis: RedisSer
     ended(redis, node.call("1000", CALLEE), "callee_busy", 17, "callee")
 
 
-def test_hold_time_is_the_clients(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_hold_time_counts_the_agents_hold(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.phone("1000")
     callee = rig.outside(CALLEE, Script(tone=900))
     ref = node.call("1000", CALLEE)
@@ -203,7 +203,9 @@ def test_hold_time_is_the_clients(rig: Rig, node: Node, redis: RedisServer) -> N
     ],
     ids=lambda value: str(getattr(value, "reject", "")),
 )
-def test_agent_that_refuses(rig: Rig, node: Node, redis: RedisServer, script: Script, reason: str, code: int) -> None:
+def test_agent_refuses_ends_the_call(
+    rig: Rig, node: Node, redis: RedisServer, script: Script, reason: str, code: int
+) -> None:
     rig.phone("1000", script)
     callee = rig.outside(CALLEE)
     record = ended(redis, node.call("1000", CALLEE), reason, code, "agent")
@@ -211,7 +213,7 @@ def test_agent_that_refuses(rig: Rig, node: Node, redis: RedisServer, script: Sc
     assert callee.calls == []
 
 
-def test_agent_that_does_not_answer_in_time(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_agent_does_not_answer_within_agent_timeout(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.phone("1000", Script(answer_after=None))
     ref = node.call("1000", CALLEE)
     eventually(lambda: node.get(ref)["state"] == "agent_ringing", message="agent_ringing was not seen")
@@ -222,7 +224,7 @@ def test_agent_that_does_not_answer_in_time(rig: Rig, node: Node, redis: RedisSe
     assert rig.live_channels() == 0
 
 
-def test_agent_that_is_not_registered_fails_at_once(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_agent_not_registered_fails_at_once(rig: Rig, node: Node, redis: RedisServer) -> None:
     phone = rig.phone("1009")
     phone.unregister()
     began = time.monotonic()
@@ -242,7 +244,9 @@ def test_agent_that_is_not_registered_fails_at_once(rig: Rig, node: Node, redis:
     ],
     ids=lambda value: str(getattr(value, "reject", "")),
 )
-def test_callee_that_refuses(rig: Rig, node: Node, redis: RedisServer, script: Script, reason: str, code: int) -> None:
+def test_callee_refuses_ends_the_call(
+    rig: Rig, node: Node, redis: RedisServer, script: Script, reason: str, code: int
+) -> None:
     agent = rig.phone("1000", Script(answer_after=0.1))
     rig.outside(CALLEE, script)
     record = ended(redis, node.call("1000", CALLEE), reason, code, "callee")
@@ -251,7 +255,7 @@ def test_callee_that_refuses(rig: Rig, node: Node, redis: RedisServer, script: S
     eventually(lambda: agent.calls[0].leg.ended_at is not None)
 
 
-def test_callee_that_does_not_answer_in_time(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_callee_does_not_answer_within_callee_timeout(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(answer_after=0.1))
     callee = rig.outside(CALLEE, Script(answer_after=None))
     ended(redis, node.call("1000", CALLEE), "callee_no_answer", 19, "system")
@@ -260,7 +264,7 @@ def test_callee_that_does_not_answer_in_time(rig: Rig, node: Node, redis: RedisS
     assert abs(leg.lasted - 2) < 0.25
 
 
-def test_a_redirection_dials_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_callee_redirects_dials_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(answer_after=0.1))
     rig.outside(CALLEE, Script(reject=302, redirect="sip:0900123456@127.0.0.1"))
     premium = rig.outside("0900123456")
@@ -272,7 +276,7 @@ def test_a_redirection_dials_nothing(rig: Rig, node: Node, redis: RedisServer) -
 # Given up ----------------------------------------------------------------------------------------------
 
 
-def test_agent_that_hangs_up_while_the_callee_rings_abandons(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_agent_hangs_up_while_the_callee_rings_abandons(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(answer_after=0.1, hangup_after=0.7))
     callee = rig.outside(CALLEE, Script(answer_after=None))
     ended(redis, node.call("1000", CALLEE), "abandoned", 16, "agent")
@@ -280,7 +284,7 @@ def test_agent_that_hangs_up_while_the_callee_rings_abandons(rig: Rig, node: Nod
     assert callee.calls[0].leg.status == 487
 
 
-def test_cancel_while_the_agent_rings(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_cancel_while_the_agent_rings_stops_it(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.phone("1000", Script(answer_after=None))
     ref = node.call("1000", CALLEE)
     eventually(lambda: agent.calls)
@@ -289,7 +293,7 @@ def test_cancel_while_the_agent_rings(rig: Rig, node: Node, redis: RedisServer) 
     eventually(lambda: agent.calls[0].leg.ended_at is not None)
 
 
-def test_cancel_while_the_callee_rings(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_cancel_while_the_callee_rings_stops_both(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(answer_after=0.1))
     callee = rig.outside(CALLEE, Script(answer_after=None))
     ref = node.call("1000", CALLEE)
@@ -299,7 +303,7 @@ def test_cancel_while_the_callee_rings(rig: Rig, node: Node, redis: RedisServer)
     eventually(lambda: callee.calls[0].leg.ended_at is not None)
 
 
-def test_cancel_at_once(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_cancel_right_after_the_request_cancels(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(answer_after=None))
     ref = node.call("1000", CALLEE)
     assert node.delete(ref).status == 202
@@ -308,7 +312,7 @@ def test_cancel_at_once(rig: Rig, node: Node, redis: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("after", [0.08, 0.1, 0.12, 0.14])
-def test_cancel_that_races_the_answer(rig: Rig, node: Node, redis: RedisServer, after: float) -> None:
+def test_cancel_racing_the_answer_is_one_record(rig: Rig, node: Node, redis: RedisServer, after: float) -> None:
     rig.phone("1000", Script(answer_after=0.1))
     rig.outside(CALLEE, Script(answer_after=0.0))
     ref = node.call("1000", CALLEE)
@@ -323,7 +327,7 @@ def test_cancel_that_races_the_answer(rig: Rig, node: Node, redis: RedisServer, 
 # Who is rung, and how ----------------------------------------------------------------------------------
 
 
-def test_all_registrations_of_an_agent_ring(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_agent_registered_twice_rings_on_both_phones(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.phone("1001", Script(answer_after=0.4), registrations=2)
     rig.outside(CALLEE, Script(answer_after=0.1, hangup_after=0.5))
     ended(redis, node.call("1001", CALLEE), "answered", 16, "callee")
@@ -331,7 +335,7 @@ def test_all_registrations_of_an_agent_ring(rig: Rig, node: Node, redis: RedisSe
     assert all(call.leg.ringing_at for call in agent.calls)
 
 
-def test_internal_call(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_click2dial_internal_call_is_recorded_as_internal(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000")
     callee = rig.phone("1002", Script(answer_after=0.1, hangup_after=0.5))
     record = ended(redis, node.call("1000", "1002"), "answered", 16, "callee")
@@ -339,7 +343,7 @@ def test_internal_call(rig: Rig, node: Node, redis: RedisServer) -> None:
     assert callee.calls[0].leg.caller_number == "27115550000"
 
 
-def test_external_call_shows_an_agent_outside_the_integrators_number(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_agent_outside_sees_the_integrators_number(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.outside("0831112222", Script(answer_after=0.1))
     rig.outside(CALLEE, Script(answer_after=0.1, hangup_after=0.5))
     record = ended(redis, node.call("0831112222", CALLEE), "answered", 16, "callee")
@@ -347,13 +351,13 @@ def test_external_call_shows_an_agent_outside_the_integrators_number(rig: Rig, n
     assert agent.calls[0].leg.caller_number == "27115550000"
 
 
-def test_agent_outside_callee_inside_is_inbound(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_agent_outside_and_callee_inside_is_inbound(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.outside("0831112222", Script(answer_after=0.1))
     rig.phone("1002", Script(answer_after=0.1, hangup_after=0.3))
     assert ended(redis, node.call("0831112222", "1002"), "answered", 16, "callee")["call_dir"] == "inbound"
 
 
-def test_campaign_number_is_shown(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_callee_sees_the_campaigns_number(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000")
     callee = rig.outside(CALLEE, Script(answer_after=0.1, hangup_after=0.3))
     record = ended(redis, node.call("1000", CALLEE, "tvc_spring"), "answered", 16, "callee")
@@ -369,7 +373,7 @@ def headers(family: str = "X-Teleforge", outbound: str = "27115550000", ref: str
 
 
 @pytest.mark.parametrize("family", ["X-Teleforge", "X-Platforma"])
-def test_phone_dials_with_headers(rig: Rig, node: Node, redis: RedisServer, family: str) -> None:
+def test_phone_with_headers_places_a_call(rig: Rig, node: Node, redis: RedisServer, family: str) -> None:
     rig.route(CALLEE, "click2dial/acme", node.config["node"]["listen"])
     agent = rig.phone("1000", Script(tone=500))
     callee = rig.outside(CALLEE, Script(answer_after=0.3, tone=900))
@@ -387,7 +391,7 @@ def test_phone_dials_with_headers(rig: Rig, node: Node, redis: RedisServer, fami
     assert record["recording_url"] is not None
 
 
-def test_phone_with_wrong_values_is_told_which(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_phone_with_wrong_headers_is_told_which(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route("12345", "click2dial/acme", node.config["node"]["listen"])
     agent = rig.phone("1000")
     leg = agent.dial("12345", headers(outbound="0110000000"))
@@ -400,7 +404,7 @@ def test_phone_with_wrong_values_is_told_which(rig: Rig, node: Node, redis: Redi
     assert (record["end_reason"], record["end_code"]) == ("rejected", 21)
 
 
-def test_stranger_with_headers_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_phone_of_a_stranger_with_headers_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route(CALLEE, "click2dial/acme", node.config["node"]["listen"])
     callee = rig.outside(CALLEE)
     leg = rig.outside("0845550000").dial(CALLEE, headers())
@@ -411,7 +415,7 @@ def test_stranger_with_headers_is_refused(rig: Rig, node: Node, redis: RedisServ
     assert redis.pop()["end_reason"] == "rejected"
 
 
-def test_callee_busy_reaches_the_phone(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_phone_hears_that_the_callee_is_busy(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route(CALLEE, "click2dial/acme", node.config["node"]["listen"])
     rig.outside(CALLEE, Script(reject=486))
     leg = rig.phone("1000").dial(CALLEE, headers())

@@ -117,19 +117,19 @@ def refused(answer: Answer, status: int) -> dict[str, Any]:
         ("PUT", f"{CARDS}/autodial"),
     ],
 )
-def test_nobody_without_this_accounts_token(door: Door, method: str, path: str, token: str | None) -> None:
+def test_crossbar_without_the_accounts_token_is_refused(door: Door, method: str, path: str, token: str | None) -> None:
     data = {"pin": PIN} if method not in ("GET", "DELETE") else None
     refused(door(method, path, data, token), 401)
     assert everything(door.redis) == "[]"
 
 
-def test_an_account_without_a_token_is_the_administrators(door: Door) -> None:
+def test_crossbar_account_without_token_is_the_admins(door: Door) -> None:
     refused(door("GET", "/v2/accounts/locked/cccps", token=""), 401)
     refused(door("GET", "/v2/accounts/locked/cccps", token=None), 401)
     assert door("GET", "/v2/accounts/locked/cccps", token=ADMIN_TOKEN).status == 200
 
 
-def test_a_strangers_account_is_not_told_from_none(door: Door) -> None:
+def test_crossbar_other_account_looks_like_a_missing_one(door: Door) -> None:
     unknown = door("GET", "/v2/accounts/nobody/cccps")
     others = door("GET", "/v2/accounts/other/cccps")
     assert refused(unknown, 401) == refused(others, 401)
@@ -137,7 +137,7 @@ def test_a_strangers_account_is_not_told_from_none(door: Door) -> None:
     refused(door("GET", "/v2/accounts/%7Bcards%7D%0a/cccps", token=ADMIN_TOKEN), 404)
 
 
-def test_the_administrators_token_opens_every_account(door: Door) -> None:
+def test_crossbar_admin_token_opens_every_account(door: Door) -> None:
     assert door("PUT", data={"pin": PIN}, token=ADMIN_TOKEN).status == 201
     assert len(door("GET").json["data"]) == 1
     bearer = request(door.node.admin, "GET", CARDS, None, ACME)
@@ -153,7 +153,7 @@ def test_the_administrators_token_opens_every_account(door: Door) -> None:
 # Cards -----------------------------------------------------------------------------------------------
 
 
-def test_a_cards_life(door: Door) -> None:
+def test_crossbar_card_is_created_changed_and_deleted(door: Door) -> None:
     made = door.create(pin=PIN, active=True, user_id="u1", comment="the boss", max_concurent_calls_per_user=2)
     id = made.pop("id")
     assert made == {
@@ -180,7 +180,7 @@ def test_a_cards_life(door: Door) -> None:
     assert door("GET").json["data"] == []
 
 
-def test_no_answer_shows_a_pin_or_its_hash(door: Door) -> None:
+def test_crossbar_answers_show_no_pin_and_no_hash(door: Door) -> None:
     id = door.create(pin=PIN)["id"]
     answers = [
         door("GET"),
@@ -199,7 +199,7 @@ def test_no_answer_shows_a_pin_or_its_hash(door: Door) -> None:
         assert not re.search("[0-9a-f]{64}", text)
 
 
-def test_a_claim_in_use_is_kazoos_unique_on_create_and_update(door: Door) -> None:
+def test_crossbar_claim_in_use_is_kazoos_unique(door: Door) -> None:
     door.create(pin=PIN)
     door.create(cid="0820001234")
     id = door.create(pin=OTHER_PIN)["id"]
@@ -215,7 +215,7 @@ def test_a_claim_in_use_is_kazoos_unique_on_create_and_update(door: Door) -> Non
     assert len(door("GET").json["data"]) == 3
 
 
-def test_every_wrong_field_is_named(door: Door) -> None:
+def test_crossbar_wrong_fields_are_each_named(door: Door) -> None:
     answer = door("PUT", data={"pin": "123", "active": "yes", "bogus": 1})
     assert refused(answer, 400) == {"pin": ["pattern"], "active": ["type"], "bogus": ["additionalProperties"]}
     assert refused(door("PUT", data={}), 400) == {"cccp": ["required"]}
@@ -223,7 +223,7 @@ def test_every_wrong_field_is_named(door: Door) -> None:
     assert everything(door.redis) == "[]"
 
 
-def test_pages(door: Door) -> None:
+def test_crossbar_pages_hold_each_card_once(door: Door) -> None:
     made = [door.create(pin=str(100000000 + i))["id"] for i in range(5)]
     first = door("GET", f"{CARDS}?page_size=3").json
     assert first["page_size"] == 3
@@ -254,12 +254,12 @@ def test_pages(door: Door) -> None:
         (b'{"data": {"comment": "' + b"x" * 70000 + b'"}}', 413),
     ],
 )
-def test_a_body_that_is_none(door: Door, body: bytes, status: int) -> None:
+def test_crossbar_body_without_data_is_refused(door: Door, body: bytes, status: int) -> None:
     refused(door("PUT", body=body), status)
     assert everything(door.redis) == "[]"
 
 
-def test_what_is_not_there_is_said_in_kazoos_form(door: Door) -> None:
+def test_crossbar_missing_card_is_in_kazoos_form(door: Door) -> None:
     for path in ("/v2/accounts/acme/devices", "/v2/", f"{CARDS}/x/y"):
         refused(door("GET", path), 404)
     for path in (f"{CARDS}/0123", f"{CARDS}/{'0' * 32}", f"{CARDS}/..%2f..", f"{CARDS}/{'0' * 31}%0a"):
@@ -273,14 +273,14 @@ def test_what_is_not_there_is_said_in_kazoos_form(door: Door) -> None:
     assert "errors" in door("GET", "/nowhere").json
 
 
-def test_request_ids(door: Door) -> None:
+def test_crossbar_request_id_is_echoed(door: Door) -> None:
     assert door("GET", X_Request_ID="abc-1").json["request_id"] == "abc-1"
     made = door("GET", X_Request_ID="a b<script>").json["request_id"]
     assert len(made) == 32
     assert door("GET", "/v2/nowhere", X_Request_ID="abc-2").json["request_id"] == "abc-2"
 
 
-def test_the_routes_are_described(door: Door) -> None:
+def test_crossbar_routes_are_in_the_openapi_document(door: Door) -> None:
     document = door("GET", "/openapi.json").json
     for path in ("", "/{card_id}", "/autodial"):
         assert f"/v2/accounts/{{account_id}}/cccps{path}" in document["paths"]
@@ -289,7 +289,7 @@ def test_the_routes_are_described(door: Door) -> None:
         assert f'"#/components/schemas/{name}"' in text
 
 
-def test_redis_away_is_503(door: Door) -> None:
+def test_crossbar_redis_down_is_503(door: Door) -> None:
     id = door.create(pin=PIN)["id"]
     door.redis.kill()
     try:
@@ -329,7 +329,7 @@ def asked() -> Any:
 A, B = "0820001111", "0112223333"
 
 
-def test_an_order_that_is_right(asked: Any) -> None:
+def test_autodial_right_order_is_accepted(asked: Any) -> None:
     order = asked(a_leg_number=A, b_leg_number="+27112223333")
     assert isinstance(order, AutodialOrder)
     assert (order.a.e164, order.b and order.b.e164) == ("27820001111", "27112223333")
@@ -367,7 +367,7 @@ def test_an_order_that_is_right(asked: Any) -> None:
         ("+881612345678", "restricted"),
     ],
 )
-def test_a_leg_that_may_not_be_dialled(asked: Any, leg: str, number: object, code: str) -> None:
+def test_autodial_denied_leg_is_refused(asked: Any, leg: str, number: object, code: str) -> None:
     with pytest.raises(Refused) as refusal:
         asked(**{"a_leg_number": A, "b_leg_number": B, leg: number})
     assert [(fault.field, fault.code) for fault in refusal.value.faults] == [(leg, code)]
@@ -407,13 +407,13 @@ def test_autodial_without_a_gateway_is_refused(asked: Any) -> None:
         ("cid", "0820009999"),
     ],
 )
-def test_an_order_with_a_wrong_field(asked: Any, field: str, value: object) -> None:
+def test_autodial_wrong_field_is_refused(asked: Any, field: str, value: object) -> None:
     with pytest.raises(Refused) as refusal:
         asked(**{"a_leg_number": A, "b_leg_number": B, field: value})
     assert [fault.field for fault in refusal.value.faults] == [field]
 
 
-def test_every_fault_of_an_order_is_named_over_http(door: Door) -> None:
+def test_autodial_every_fault_is_named(door: Door) -> None:
     answer = door("PUT", f"{CARDS}/autodial", {"a_leg_number": "112", "callback_delay": -1})
     assert refused(answer, 400) == {
         "a_leg_number": ["forbidden"],
@@ -422,5 +422,5 @@ def test_every_fault_of_an_order_is_named_over_http(door: Door) -> None:
     }
 
 
-def test_an_order_that_is_right_without_a_switch_is_503(door: Door) -> None:
+def test_autodial_without_a_switch_is_503(door: Door) -> None:
     refused(door("PUT", f"{CARDS}/autodial", {"a_leg_number": A, "b_leg_number": B}), 503)

@@ -47,7 +47,7 @@ def dial_in(rig: Rig, number: str = CALLER, **script: Any) -> PhoneLeg:
     return leg
 
 
-def test_known_by_number(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_caller_known_by_number_dials(rig: Rig, node: Node, redis: RedisServer) -> None:
     made = card(node, cid=CALLER)
     callee = rig.outside(E164, Script(answer_after=0.2, tone=900))
     leg = dial_in(rig, tone=500)
@@ -61,7 +61,7 @@ def test_known_by_number(rig: Rig, node: Node, redis: RedisServer) -> None:
     assert made["id"]
 
 
-def test_known_by_pin_and_nothing_of_it_is_kept(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_pin_opens_and_is_not_kept(rig: Rig, node: Node, redis: RedisServer) -> None:
     made = card(node, pin=PIN)
     assert PIN not in str(made)
     rig.outside(E164, Script(answer_after=0.2, tone=900))
@@ -75,7 +75,7 @@ def test_known_by_pin_and_nothing_of_it_is_kept(rig: Rig, node: Node, redis: Red
     assert PIN not in node.log.read_text()
 
 
-def test_wrong_pin_three_times(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_three_wrong_pins_end_the_call(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, pin=PIN)
     leg = dial_in(rig, STRANGER)
     for _ in range(3):
@@ -86,7 +86,7 @@ def test_wrong_pin_three_times(rig: Rig, node: Node, redis: RedisServer) -> None
     assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 21, None)
 
 
-def test_inactive_card_opens_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_inactive_card_opens_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, pin=PIN, active=False)
     leg = dial_in(rig, STRANGER)
     for _ in range(3):
@@ -96,7 +96,7 @@ def test_inactive_card_opens_nothing(rig: Rig, node: Node, redis: RedisServer) -
     assert redis.pop()["end_reason"] == "rejected"
 
 
-def test_redial(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_redial_code_dials_the_last_number(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
     leg = dial_in(rig)
@@ -111,7 +111,7 @@ def test_redial(rig: Rig, node: Node, redis: RedisServer) -> None:
     assert redis.pop()["number"] == "+27820001234"
 
 
-def test_denied_classes_of_account_and_of_user(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_class_denied_to_account_or_user_ends(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER, user_id="strict")
     callee = rig.outside(E164)
     for digits, number in (("0860123456#", "+27860123456"), (CALLEE + "#", "+27820001234")):
@@ -123,7 +123,7 @@ def test_denied_classes_of_account_and_of_user(rig: Rig, node: Node, redis: Redi
     assert callee.calls == []
 
 
-def test_known_by_number_alone_dials_at_home_only(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_caller_known_by_number_dials_nationally(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     abroad = rig.outside("442079460000")
     leg = dial_in(rig)
@@ -134,7 +134,7 @@ def test_known_by_number_alone_dials_at_home_only(rig: Rig, node: Node, redis: R
     assert abroad.calls == []
 
 
-def test_allowed_callee_regex_refuses_an_extension(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_allowed_callee_regex_refuses_extension(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     inside = rig.phone("1000")
     leg = dial_in(rig)
@@ -146,7 +146,7 @@ def test_allowed_callee_regex_refuses_an_extension(rig: Rig, node: Node, redis: 
     assert redis.pop()["end_reason"] == "rejected"
 
 
-def test_over_the_limit(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_over_the_concurrent_limit_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER, max_concurrent_calls_per_user=1)
     rig.outside(E164, Script(answer_after=0.1, tone=900))
     phone = rig.outside(CALLER)
@@ -166,7 +166,7 @@ def test_over_the_limit(rig: Rig, node: Node, redis: RedisServer) -> None:
     assert redis.pop()["end_reason"] == "answered"
 
 
-def test_retained_number_with_diversion(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_retain_cid_adds_diversion(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER, retain_cid=True)
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
     leg = dial_in(rig)
@@ -178,7 +178,7 @@ def test_retained_number_with_diversion(rig: Rig, node: Node, redis: RedisServer
     assert redis.pop()["dial_number"] == CALLER
 
 
-def test_default_caller_id_where_the_account_has_none(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_account_without_number_shows_default(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, "bare", cid=CALLER, retain_cid=True)
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
     leg = dial_in(rig)
@@ -189,7 +189,7 @@ def test_default_caller_id_where_the_account_has_none(rig: Rig, node: Node, redi
 
 
 @pytest.mark.parametrize(("status", "reason", "code"), [(486, "callee_busy", 17), (404, "callee_failed", 1)])
-def test_a_failed_number_and_then_another(
+def test_dialthrough_failed_number_then_another_connects(
     rig: Rig, node: Node, redis: RedisServer, status: int, reason: str, code: int
 ) -> None:
     card(node, cid=CALLER)
@@ -208,7 +208,7 @@ def test_a_failed_number_and_then_another(
     assert one["session_ref"] == two["session_ref"]
 
 
-def test_a_card_that_is_taken_away_during_its_call_dials_nothing_more(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_card_removed_in_its_call_dials_no_more(rig: Rig, node: Node, redis: RedisServer) -> None:
     made = card(node, cid=CALLER)
     callee = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.3))
     leg = dial_in(rig)
@@ -225,7 +225,7 @@ def test_a_card_that_is_taken_away_during_its_call_dials_nothing_more(rig: Rig, 
 
 @pytest.mark.parametrize("privacy", ["id", "user", "header", "id;critical"])
 @on_a_real_switch
-def test_a_withheld_number_opens_nothing(rig: Rig, node: Node, redis: RedisServer, privacy: str) -> None:
+def test_dialthrough_withheld_number_opens_nothing(rig: Rig, node: Node, redis: RedisServer, privacy: str) -> None:
     card(node, cid=CALLER)
     leg = rig.outside(CALLER).dial(CC, {"Privacy": privacy})
     eventually(lambda: leg.leg.answered_at is not None)
@@ -234,7 +234,7 @@ def test_a_withheld_number_opens_nothing(rig: Rig, node: Node, redis: RedisServe
     assert redis.pop()["extension"] is None
 
 
-def test_a_strangers_asserted_identity_opens_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_dialthrough_strangers_identity_opens_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     leg = rig.outside(STRANGER).dial(CC, {"P-Asserted-Identity": f"<sip:{CALLER}@127.0.0.1>"})
     eventually(lambda: leg.leg.answered_at is not None)

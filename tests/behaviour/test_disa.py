@@ -35,7 +35,7 @@ def dial_in(rig: Rig, did: str = DISA, **script: Any) -> PhoneLeg:
     return leg
 
 
-def test_right_pin_a_number_and_two_way_audio(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_right_pin_dials_with_two_way_audio(rig: Rig, node: Node, redis: RedisServer) -> None:
     callee = rig.outside(E164, Script(answer_after=0.3, tone=900))
     leg = dial_in(rig, tone=500)
     leg.digits(DISA_PIN)
@@ -55,7 +55,7 @@ def test_right_pin_a_number_and_two_way_audio(rig: Rig, node: Node, redis: Redis
     assert record["call_dir"] == "external"
 
 
-def test_the_first_digit_stops_the_dial_tone(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_first_digit_stops_the_dial_tone(rig: Rig, node: Node, redis: RedisServer) -> None:
     leg = dial_in(rig)
     leg.digits(DISA_PIN)
     assert leg.hears(*DIALTONE)
@@ -66,7 +66,7 @@ def test_the_first_digit_stops_the_dial_tone(rig: Rig, node: Node, redis: RedisS
     assert redis.pop()["end_reason"] == "abandoned"
 
 
-def test_three_wrong_pins_end_the_call(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_three_wrong_pins_end_the_call(rig: Rig, node: Node, redis: RedisServer) -> None:
     callee = rig.outside(E164)
     leg = dial_in(rig)
     for _ in range(3):
@@ -79,7 +79,7 @@ def test_three_wrong_pins_end_the_call(rig: Rig, node: Node, redis: RedisServer)
     assert callee.calls == []
 
 
-def test_a_short_pin_with_hash_is_a_wrong_one(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_short_pin_with_hash_is_wrong(rig: Rig, node: Node, redis: RedisServer) -> None:
     leg = dial_in(rig)
     leg.digits(DISA_PIN[:4] + "#")
     assert not leg.hears(*DIALTONE, within=1.0)
@@ -89,7 +89,7 @@ def test_a_short_pin_with_hash_is_a_wrong_one(rig: Rig, node: Node, redis: Redis
     redis.pop()
 
 
-def test_empty_entry_counts_as_a_try(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_empty_entry_counts_as_a_try(rig: Rig, node: Node, redis: RedisServer) -> None:
     leg = dial_in(rig)
     leg.digits(DISA_PIN)
     assert leg.hears(*DIALTONE)
@@ -102,7 +102,7 @@ def test_empty_entry_counts_as_a_try(rig: Rig, node: Node, redis: RedisServer) -
     assert redis.pop()["end_reason"] == "rejected"
 
 
-def test_a_denied_class_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_denied_class_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
     premium = rig.outside("27900123456")
     leg = dial_in(rig)
     leg.digits(DISA_PIN + "0900123456#")
@@ -113,7 +113,7 @@ def test_a_denied_class_is_refused(rig: Rig, node: Node, redis: RedisServer) -> 
     assert premium.calls == []
 
 
-def test_an_emergency_number_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_emergency_number_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
     leg = dial_in(rig)
     leg.digits(DISA_PIN + "112#")
     eventually(lambda: leg.leg.ended_at is not None)
@@ -121,7 +121,7 @@ def test_an_emergency_number_is_refused(rig: Rig, node: Node, redis: RedisServer
     assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 57, "112")
 
 
-def test_star_star_ends_a_talk_and_a_second_number_is_dialled(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_star_star_ends_a_talk_for_another_number(rig: Rig, node: Node, redis: RedisServer) -> None:
     first = rig.outside(E164, Script(answer_after=0.1, tone=900))
     second = rig.outside("27831112222", Script(answer_after=0.1, tone=1300))
     leg = dial_in(rig)
@@ -147,7 +147,7 @@ def test_star_star_ends_a_talk_and_a_second_number_is_dialled(rig: Rig, node: No
     assert redis.client.llen("enigma:notifications:cdr") == 0
 
 
-def test_busy_and_then_another_number(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_busy_number_then_another_connects(rig: Rig, node: Node, redis: RedisServer) -> None:
     busy = rig.outside(E164, Script(reject=486))
     rig.outside("27831112222", Script(answer_after=0.1, tone=900))
     leg = dial_in(rig)
@@ -162,7 +162,7 @@ def test_busy_and_then_another_number(rig: Rig, node: Node, redis: RedisServer) 
     assert two["end_reason"] == "answered"
 
 
-def test_callers_own_number_is_shown(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_callers_own_number_is_shown(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route("27115550003", "disa/acme/own", node.config["node"]["listen"])
     callee = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.3))
     leg = dial_in(rig, "27115550003")
@@ -174,7 +174,7 @@ def test_callers_own_number_is_shown(rig: Rig, node: Node, redis: RedisServer) -
     redis.pop()
 
 
-def test_ringing_before_the_dial_tone_and_no_pin(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_without_pin_plays_ringing_first(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route("27115550004", "disa/acme/open", node.config["node"]["listen"])
     callee = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.3))
     leg = dial_in(rig, "27115550004")
@@ -185,7 +185,7 @@ def test_ringing_before_the_dial_tone_and_no_pin(rig: Rig, node: Node, redis: Re
     assert redis.pop()["end_reason"] == "answered"
 
 
-def test_digits_by_sip_info(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_digits_by_sip_info_are_heard(rig: Rig, node: Node, redis: RedisServer) -> None:
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
     leg = dial_in(rig)
     leg.digits(DISA_PIN + CALLEE + "#", method="info")
@@ -196,7 +196,7 @@ def test_digits_by_sip_info(rig: Rig, node: Node, redis: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("when", ["pin", "tone", "number", "ringing"])
-def test_hang_up_in_each_state_leaves_nothing(rig: Rig, node: Node, redis: RedisServer, when: str) -> None:
+def test_disa_hangup_in_each_state_leaves_nothing(rig: Rig, node: Node, redis: RedisServer, when: str) -> None:
     callee = rig.outside(E164, Script(answer_after=None))
     leg = dial_in(rig)
     if when != "pin":
@@ -214,7 +214,7 @@ def test_hang_up_in_each_state_leaves_nothing(rig: Rig, node: Node, redis: Redis
     eventually(lambda: rig.live_channels() == 0)
 
 
-def test_unknown_disa_is_refused_with_a_cause(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_unknown_is_refused_with_a_cause(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route("27115550005", "disa/acme/nosuch", node.config["node"]["listen"])
     leg = rig.outside(CALLER).dial("27115550005")
     eventually(lambda: leg.leg.ended_at is not None)
@@ -222,7 +222,7 @@ def test_unknown_disa_is_refused_with_a_cause(rig: Rig, node: Node, redis: Redis
 
 
 @on_a_real_switch
-def test_no_typed_pin_is_left_anywhere(rig: FreeswitchRig, node: Node, redis: RedisServer) -> None:
+def test_disa_typed_pin_is_left_nowhere(rig: FreeswitchRig, node: Node, redis: RedisServer) -> None:
     tap = rig.listen_events("all")
     rig.outside(E164, Script(answer_after=0.1, hangup_after=0.5))
     leg = dial_in(rig)
@@ -254,7 +254,7 @@ def test_no_typed_pin_is_left_anywhere(rig: FreeswitchRig, node: Node, redis: Re
 
 
 @on_a_real_switch
-def test_a_pin_typed_over_another_prompt_is_in_no_event(rig: FreeswitchRig, node: Node, redis: RedisServer) -> None:
+def test_disa_pin_typed_over_a_prompt_is_in_no_event(rig: FreeswitchRig, node: Node, redis: RedisServer) -> None:
     tap = rig.listen_events("all")
     leg = dial_in(rig)
     for _ in range(3):
@@ -271,7 +271,7 @@ def test_a_pin_typed_over_another_prompt_is_in_no_event(rig: FreeswitchRig, node
     tap.close()
 
 
-def test_a_session_ends_with_its_time_whatever_is_asked_then(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_disa_session_ends_at_max_session(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route("27115550006", "disa/acme/short", node.config["node"]["listen"])
     leg = dial_in(rig, "27115550006")
     leg.digits(DISA_PIN)
@@ -285,7 +285,7 @@ def test_a_session_ends_with_its_time_whatever_is_asked_then(rig: Rig, node: Nod
     assert (record["end_reason"], record["end_code"], record["hung_up_by"]) == ("rejected", 17, "system")
 
 
-def test_of_what_nobody_waits_for_the_switch_tells_nothing(rig: Rig, node: Node) -> None:
+def test_disa_switch_sends_only_events_waited_for(rig: Rig, node: Node) -> None:
     """What a call's socket asks for, byte for byte: an event has all headers of its channel, and half of them said
     only that a variable was set or a key bound."""
     rig.phone("1000", Script(answer_after=0.1, hangup_after=0.5))

@@ -36,7 +36,7 @@ def refused(rig: Rig) -> int | None:
     return leg.leg.status
 
 
-def test_the_agent_who_was_rung_is_let_in_and_nobody_before_him(rig: Rig, redis: RedisServer, node: Node) -> None:
+def test_full_node_lets_in_only_the_agent_it_rang(rig: Rig, redis: RedisServer, node: Node) -> None:
     """The place is his from the request on: a caller who took it while his phone rang would have cost a sale."""
     agent = rig.phone(AGENT, Script(answer_after=None))
     callee = rig.outside(CALLEE, Script(answer_after=0.1))
@@ -53,7 +53,7 @@ def test_the_agent_who_was_rung_is_let_in_and_nobody_before_him(rig: Rig, redis:
     assert redis.client.llen("enigma:notifications:cdr") == 0
 
 
-def test_a_caller_has_the_place_that_another_left(rig: Rig, redis: RedisServer, node: Node) -> None:
+def test_full_node_gives_a_freed_slot_to_the_next_caller(rig: Rig, redis: RedisServer, node: Node) -> None:
     first = rig.outside(CALLER).dial(DISA)
     eventually(lambda: first.leg.answered_at is not None)
     assert refused(rig) == 503

@@ -66,9 +66,7 @@ def talking(rig: FreeswitchRig) -> tuple[PhoneLeg, Any]:
 
 
 @pytest.mark.parametrize("dies", ["socket", "node"])
-def test_a_talk_whose_socket_or_node_dies_has_its_record(
-    stage: tuple[FreeswitchRig, Node], redis: RedisServer, dies: str
-) -> None:
+def test_handover_in_a_talk_has_one_record(stage: tuple[FreeswitchRig, Node], redis: RedisServer, dies: str) -> None:
     rig, node = stage
     leg, callee = talking(rig)
     if dies == "socket":
@@ -101,9 +99,7 @@ def restart(node: Node) -> None:
     node.start()
 
 
-def test_a_node_that_dies_while_b_rings_leaves_bs_own_end(
-    stage: tuple[FreeswitchRig, Node], redis: RedisServer
-) -> None:
+def test_handover_while_b_rings_keeps_bs_own_end(stage: tuple[FreeswitchRig, Node], redis: RedisServer) -> None:
     rig, node = stage
     callee = rig.outside(E164, Script(answer_after=None))
     leg = rig.outside(CALLER).dial(DISA)
@@ -132,7 +128,7 @@ def times_answered(node: Node) -> int:
 
 
 @pytest.mark.parametrize("dies", ["socket", "node"])
-def test_what_dies_while_the_caller_keys_costs_no_second_record(
+def test_handover_while_the_caller_keys_is_one_record(
     stage: tuple[FreeswitchRig, Node], redis: RedisServer, dies: str
 ) -> None:
     rig, node = stage

@@ -145,7 +145,7 @@ PROTECTED = [
     ],
     ids=str,
 )
-def test_no_token_or_a_wrong_one(node: Node, method: str, path: str, headers: dict[str, str]) -> None:
+def test_token_missing_or_wrong_is_401(node: Node, method: str, path: str, headers: dict[str, str]) -> None:
     answer = request(node.api, method, path, ORDER if method == "POST" else None, token=None, **headers)
     assert refused(answer, 401) == [("", "unauthorized")]
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -154,11 +154,11 @@ def test_no_token_or_a_wrong_one(node: Node, method: str, path: str, headers: di
 @pytest.mark.parametrize(
     "headers", [{"Authorization": f"Bearer {TOKEN}"}, {"Authorization": f"bearer  {TOKEN} "}, {"X_Auth_Token": TOKEN}]
 )
-def test_a_token_either_way(node: Node, headers: dict[str, str]) -> None:
+def test_token_in_either_header_opens(node: Node, headers: dict[str, str]) -> None:
     assert request(node.api, "GET", CALLS, token=None, **headers).status == 200
 
 
-def test_a_token_in_the_address_is_none(node: Node) -> None:
+def test_token_in_the_address_is_401(node: Node) -> None:
     assert request(node.api, "GET", f"{CALLS}?token={TOKEN}&X-Auth-Token={TOKEN}", token=None).status == 401
 
 
@@ -168,36 +168,36 @@ def test_a_token_in_the_address_is_none(node: Node) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"agent=1000", b"\xff\xfe", b'{"agent": "\\ud800"}', b"NaN", b"[" * 60000, b"{}{}", b"\x00"]
 )
-def test_what_is_not_json(node: Node, sandbox: SandboxRig, body: bytes) -> None:
+def test_body_not_json_is_400(node: Node, sandbox: SandboxRig, body: bytes) -> None:
     assert refused(post(node, body), 400) == [("", "not_json")]
     assert nothing_dialled(sandbox)
 
 
 @pytest.mark.parametrize("body", [[], "text", 5, None, True, [ORDER]])
-def test_json_that_is_no_object(node: Node, body: object) -> None:
+def test_body_not_an_object_is_422(node: Node, body: object) -> None:
     assert refused(post(node, json.dumps(body).encode()), 422) == [("", "type")]
 
 
 @pytest.mark.parametrize(
     "kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x", "application/xml"]
 )
-def test_another_media_type(node: Node, sandbox: SandboxRig, kind: str) -> None:
+def test_body_of_another_media_type_is_415(node: Node, sandbox: SandboxRig, kind: str) -> None:
     assert refused(post(node, Content_Type=kind), 415) == [("", "media_type")]
     assert nothing_dialled(sandbox)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON"])
-def test_jsons_media_types(node: Node, kind: str) -> None:
+def test_body_of_a_json_media_type_is_accepted(node: Node, kind: str) -> None:
     assert post(node, Content_Type=kind).status == 202
 
 
-def test_a_body_that_is_too_large(node: Node, sandbox: SandboxRig) -> None:
+def test_body_too_large_is_413(node: Node, sandbox: SandboxRig) -> None:
     body = json.dumps({**ORDER, "contact_ref": "a" * 70000}).encode()
     assert refused(post(node, body), 413) == [("", "too_large")]
     assert nothing_dialled(sandbox)
 
 
-def test_a_body_that_says_it_is_huge_is_not_waited_for(node: Node) -> None:
+def test_body_declared_huge_is_413_at_once(node: Node) -> None:
     head = f"POST {CALLS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 99999999999\r\n\r\n"
     assert b" 413 " in raw(node.api, head.encode() + b"{}").partition(b"\r\n")[0]
 
@@ -212,18 +212,18 @@ def chunked(node: Node, *chunks: bytes) -> Answer:
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
 
 
-def test_a_body_in_chunks(node: Node) -> None:
+def test_body_in_chunks_is_accepted(node: Node) -> None:
     text = json.dumps(ORDER).encode()
     assert chunked(node, text[:10], text[10:]).status == 202
 
 
-def test_a_body_in_chunks_that_is_too_large(node: Node, sandbox: SandboxRig) -> None:
+def test_body_in_chunks_too_large_is_413(node: Node, sandbox: SandboxRig) -> None:
     assert refused(chunked(node, *[b" " * 30000] * 4), 413) == [("", "too_large")]
     assert nothing_dialled(sandbox)
 
 
 @pytest.mark.parametrize("rest", ["Content-Length: 90\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n5\r\n{"])
-def test_a_client_that_leaves_in_the_middle_of_its_body(node: Node, sandbox: SandboxRig, rest: str) -> None:
+def test_body_cut_short_dials_nothing(node: Node, sandbox: SandboxRig, rest: str) -> None:
     head = f"POST {CALLS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
     host, _, port = node.api.rpartition(":")
     with socket.create_connection((host, int(port))) as sock:
@@ -233,7 +233,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body(node: Node, sandbox: San
     assert "Traceback" not in node.log.read_text()
 
 
-def test_every_wrong_field_is_told_and_nothing_is_dialled(node: Node, sandbox: SandboxRig) -> None:
+def test_order_with_wrong_fields_names_each(node: Node, sandbox: SandboxRig) -> None:
     body = {"agent": "1", "callee": 5, "contact_ref": "a b", "colour": "red"}
     assert sorted(refused(post(node, body), 422)) == [
         ("agent", "pattern"),
@@ -257,7 +257,9 @@ def test_every_wrong_field_is_told_and_nothing_is_dialled(node: Node, sandbox: S
         ("agent", "1000}user/1001", "pattern"),
     ],
 )
-def test_a_field_that_is_refused(node: Node, sandbox: SandboxRig, field: str, value: str, code: str) -> None:
+def test_order_with_a_refused_field_dials_nothing(
+    node: Node, sandbox: SandboxRig, field: str, value: str, code: str
+) -> None:
     assert refused(post(node, {**ORDER, field: value}), 422) == [(field, code)]
     assert nothing_dialled(sandbox)
 
@@ -273,7 +275,7 @@ def test_a_field_that_is_refused(node: Node, sandbox: SandboxRig, field: str, va
         ("POST", "/call.php"),
     ],
 )
-def test_another_method(node: Node, method: str, path: str) -> None:
+def test_method_not_allowed_is_405(node: Node, method: str, path: str) -> None:
     answer = request(node.api, method, path, {})
     assert refused(answer, 405) == [("", "method_not_allowed")]
     assert answer.headers["allow"]
@@ -282,7 +284,7 @@ def test_another_method(node: Node, method: str, path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/click2dial", "/nothing", f"{CALLS}/x/y", "/healthz", "/metrics", "/v2/accounts/acme/cccps"]
 )
-def test_another_path(node: Node, path: str) -> None:
+def test_path_unknown_is_404(node: Node, path: str) -> None:
     assert refused(get(node, path), 404) == [("", "not_found")]
 
 
@@ -299,7 +301,7 @@ def test_another_path(node: Node, path: str) -> None:
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
     ],
 )
-def test_what_is_not_http_ends_that_connection_alone(node: Node, data: bytes) -> None:
+def test_connection_not_http_ends_alone(node: Node, data: bytes) -> None:
     answer = raw(node.api, data)
     assert not answer or re.match(rb"HTTP/1\.1 4\d\d ", answer), answer
     assert b"gevent" not in answer
@@ -307,7 +309,7 @@ def test_what_is_not_http_ends_that_connection_alone(node: Node, data: bytes) ->
     assert get(node, CALLS).status == 200
 
 
-def test_no_answer_tells_of_versions(node: Node) -> None:
+def test_answers_reveal_no_versions(node: Node) -> None:
     for answer in (get(node, CALLS), get(node, "/nothing"), post(node, b"{")):
         shown = str(answer.headers).lower() + answer.body.decode().lower()
         assert not re.search(r"gevent|falcon|python|traceback|esl_apps/", shown), shown
@@ -316,7 +318,7 @@ def test_no_answer_tells_of_versions(node: Node) -> None:
 # One call ------------------------------------------------------------------------------------------------
 
 
-def test_an_accepted_call(node: Node, sandbox: SandboxRig) -> None:
+def test_order_accepted_is_202_with_its_location(node: Node, sandbox: SandboxRig) -> None:
     answer = post(node, {**ORDER, "contact_ref": "lead-7"})
     assert answer.status == 202
     ref = answer.json["call_ref"]
@@ -330,7 +332,7 @@ def test_an_accepted_call(node: Node, sandbox: SandboxRig) -> None:
     assert [moment["state"] for moment in call["timeline"]] == ["queued", "agent_ringing"]
 
 
-def test_the_form_before_v3(node: Node) -> None:
+def test_order_before_v3_is_accepted(node: Node) -> None:
     answer = post(node, {**ORDER, "call_ref": "lead-7"})
     assert answer.json["contact_ref"] == "lead-7"
     assert answer.json["call_ref"] != "lead-7"
@@ -340,11 +342,11 @@ def test_the_form_before_v3(node: Node) -> None:
     "ref", ["x", "..", "%2e%2e", "*", "%00", "%ff", NO_CALL, NO_CALL.upper(), f"{NO_CALL}%0A", "a" * 5000]
 )
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_an_unknown_call(node: Node, method: str, ref: str) -> None:
+def test_call_unknown_is_404(node: Node, method: str, ref: str) -> None:
     assert refused(request(node.api, method, f"{CALLS}/{ref}"), 404) == [("", "not_found")]
 
 
-def test_another_integrators_call_is_as_unknown_as_any(node: Node, beta: str, sandbox: SandboxRig) -> None:
+def test_call_of_another_integrator_is_404(node: Node, beta: str, sandbox: SandboxRig) -> None:
     ref = node.call("1000", CALLEE)
     eventually(lambda: node.get(ref)["state"] == "agent_ringing")
     theirs = request(beta, "GET", f"{CALLS}/{ref}", token=BETA_TOKEN)
@@ -360,7 +362,7 @@ def test_another_integrators_call_is_as_unknown_as_any(node: Node, beta: str, sa
     assert request(beta, "GET", f"{CALLS}/{ref}", token=BETA_TOKEN).status == 404
 
 
-def test_delete_cancels_and_then_shows_the_record(node: Node, own_redis: RedisServer, sandbox: SandboxRig) -> None:
+def test_delete_cancels_then_shows_the_record(node: Node, own_redis: RedisServer, sandbox: SandboxRig) -> None:
     ref = node.call("1000", CALLEE)
     first = node.delete(ref)
     assert first.status == 202
@@ -387,7 +389,7 @@ def test_many_deletes_at_once_make_one_record(node: Node, own_redis: RedisServer
 # Dry run -------------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_tells_every_check_and_dials_nothing(node: Node, sandbox: SandboxRig) -> None:
+def test_dry_run_lists_every_check_and_dials_nothing(node: Node, sandbox: SandboxRig) -> None:
     answer = request(node.api, "POST", f"{CALLS}?dry_run=1", ORDER)
     assert answer.status == 200
     assert answer.json["ok"]
@@ -397,19 +399,19 @@ def test_a_dry_run_tells_every_check_and_dials_nothing(node: Node, sandbox: Sand
     assert get(node, CALLS).json["calls"] == []
 
 
-def test_a_dry_run_of_a_wrong_request_tells_which_check_failed(node: Node) -> None:
+def test_dry_run_of_a_wrong_order_names_the_failed_check(node: Node) -> None:
     answer = request(node.api, "POST", f"{CALLS}?dry_run=true", {**ORDER, "callee": "112", "colour": "red"})
     assert answer.status == 200
     assert not answer.json["ok"]
     assert {check["check"] for check in answer.json["checks"] if not check["ok"]} == {"callee", "colour"}
 
 
-def test_a_dry_run_needs_json_too(node: Node) -> None:
+def test_dry_run_not_json_is_400(node: Node) -> None:
     refused(request(node.api, "POST", f"{CALLS}?dry_run=1", b"{"), 400)
     refused(request(node.api, "POST", f"{CALLS}?dry_run=1", b"[]"), 422)
 
 
-def test_a_dry_run_that_is_neither_yes_nor_no_dials_nothing(node: Node, sandbox: SandboxRig) -> None:
+def test_dry_run_neither_0_nor_1_dials_nothing(node: Node, sandbox: SandboxRig) -> None:
     assert refused(request(node.api, "POST", f"{CALLS}?dry_run=perhaps", ORDER), 422) == [("dry_run", "value")]
     assert nothing_dialled(sandbox)
 
@@ -421,7 +423,7 @@ def test_dry_run_0_dials(node: Node) -> None:
 # Idempotency ---------------------------------------------------------------------------------------------
 
 
-def test_a_key_again_is_the_same_call(node: Node, sandbox: SandboxRig) -> None:
+def test_idempotency_key_again_is_the_same_call(node: Node, sandbox: SandboxRig) -> None:
     first, again = (post(node, Idempotency_Key="k-1") for _ in range(2))
     assert (first.status, again.status) == (202, 202)
     assert first.json["call_ref"] == again.json["call_ref"]
@@ -430,7 +432,7 @@ def test_a_key_again_is_the_same_call(node: Node, sandbox: SandboxRig) -> None:
     assert sandbox.live_channels() == 1
 
 
-def test_a_key_again_after_the_calls_end_is_the_same_call_still(node: Node, sandbox: SandboxRig) -> None:
+def test_idempotency_key_after_the_end_is_the_same_call(node: Node, sandbox: SandboxRig) -> None:
     first = post(node, Idempotency_Key="k-1")
     node.delete(first.json["call_ref"])
     eventually(lambda: node.get(first.json["call_ref"])["state"] == "ended")
@@ -440,23 +442,23 @@ def test_a_key_again_after_the_calls_end_is_the_same_call_still(node: Node, sand
     assert sandbox.live_channels() == 0
 
 
-def test_a_key_with_another_body(node: Node) -> None:
+def test_idempotency_key_with_another_body_is_409(node: Node) -> None:
     post(node, Idempotency_Key="k-1")
     answer = post(node, {**ORDER, "callee": "0820009999"}, Idempotency_Key="k-1")
     assert refused(answer, 409) == [("Idempotency-Key", "key_reused")]
 
 
-def test_a_key_with_another_body_is_told_so_even_where_that_body_is_wrong(node: Node) -> None:
+def test_idempotency_key_with_a_wrong_other_body_is_409(node: Node) -> None:
     post(node, Idempotency_Key="k-1")
     assert refused(post(node, {**ORDER, "callee": "x"}, Idempotency_Key="k-1"), 409)
 
 
-def test_a_refused_request_does_not_use_its_key_up(node: Node) -> None:
+def test_idempotency_key_of_a_refused_order_is_free(node: Node) -> None:
     assert refused(post(node, {**ORDER, "callee": "x"}, Idempotency_Key="k-1"), 422) == [("callee", "pattern")]
     assert post(node, Idempotency_Key="k-1").status == 202
 
 
-def test_keys_are_each_integrators_own(node: Node, beta: str, sandbox: SandboxRig) -> None:
+def test_idempotency_key_is_the_integrators_own(node: Node, beta: str, sandbox: SandboxRig) -> None:
     sandbox.phone("1001", Script(answer_after=None))
     mine = post(node, Idempotency_Key="k-1")
     theirs = request(beta, "POST", CALLS, {**ORDER, "agent": "1001"}, token=BETA_TOKEN, Idempotency_Key="k-1")
@@ -465,20 +467,20 @@ def test_keys_are_each_integrators_own(node: Node, beta: str, sandbox: SandboxRi
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "a" * 201, "é"])
-def test_a_key_that_is_none(node: Node, sandbox: SandboxRig, key: str) -> None:
+def test_idempotency_key_malformed_is_refused(node: Node, sandbox: SandboxRig, key: str) -> None:
     answer = request(node.api, "POST", CALLS, ORDER, Idempotency_Key=key)
     assert refused(answer, 422) == [("Idempotency-Key", "pattern")]
     assert nothing_dialled(sandbox)
 
 
-def test_a_key_holds_for_a_day(node: Node, own_redis: RedisServer) -> None:
+def test_idempotency_key_holds_for_a_day(node: Node, own_redis: RedisServer) -> None:
     post(node, Idempotency_Key="k-1")
     (name,) = own_redis.client.scan_iter("*idempotency*")
     assert 86400 - 60 <= own_redis.client.ttl(name) <= 86400
     assert "k-1" not in name
 
 
-def test_fifty_at_once_with_one_key_dial_once(node: Node, sandbox: SandboxRig) -> None:
+def test_idempotency_key_fifty_at_once_dial_once(node: Node, sandbox: SandboxRig) -> None:
     ready = threading.Barrier(50)
 
     def ask(_number: int) -> Answer:
@@ -523,7 +525,7 @@ def listed(node: Node, query: str = "") -> list[str]:
     return [call["call_ref"] for call in answer.json["calls"]]
 
 
-def test_calls_are_listed_newest_first_and_filtered(node: Node, five: list[str]) -> None:
+def test_list_is_newest_first_and_filtered(node: Node, five: list[str]) -> None:
     newest_first = five[::-1]
     assert listed(node) == newest_first
     assert listed(node, "state=ended") == [five[1], five[0]]
@@ -534,14 +536,14 @@ def test_calls_are_listed_newest_first_and_filtered(node: Node, five: list[str])
     assert listed(node, "agent=9999") == []
 
 
-def test_a_new_call_is_listed_at_once(node: Node) -> None:
+def test_list_has_a_new_call_at_once(node: Node) -> None:
     for _ in range(10):
         ref = node.call("1000", CALLEE)
         assert listed(node)[0] == ref
 
 
 @pytest.mark.parametrize("query", ["", "state=agent_ringing", "contact_ref=lead-1"])
-def test_pages_hold_each_call_once(node: Node, five: list[str], query: str) -> None:
+def test_list_pages_hold_each_call_once(node: Node, five: list[str], query: str) -> None:
     whole, found, before = listed(node, query), [], ""
     for _ in range(10):
         page = get(node, f"{CALLS}?{query}&limit=2{before}").json
@@ -553,7 +555,7 @@ def test_pages_hold_each_call_once(node: Node, five: list[str], query: str) -> N
     assert found == whole
 
 
-def test_calls_that_come_meanwhile_do_not_shift_a_page(node: Node, five: list[str]) -> None:
+def test_list_new_calls_do_not_shift_a_page(node: Node, five: list[str]) -> None:
     first = get(node, f"{CALLS}?limit=2").json
     node.call("1000", CALLEE)
     second = get(node, f"{CALLS}?limit=10&before={first['next']}").json
@@ -574,7 +576,7 @@ def test_calls_that_come_meanwhile_do_not_shift_a_page(node: Node, five: list[st
         ("before=%2B", "before"),
     ],
 )
-def test_a_query_that_is_wrong(node: Node, query: str, field: str) -> None:
+def test_list_with_a_wrong_query_is_422(node: Node, query: str, field: str) -> None:
     assert refused(get(node, f"{CALLS}?{query}"), 422) == [(field, "value")]
 
 
@@ -592,25 +594,25 @@ def legacy(address: str, path: str, source: str, token: str | None = None) -> An
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
 
 
-def test_the_deprecated_form_from_an_address_that_may(node: Node) -> None:
+def test_legacy_get_from_an_allowed_address_places_a_call(node: Node) -> None:
     answer = legacy(node.api, LEGACY, LEGACY_CLIENT)
     assert answer.status == 202, answer.body
     assert answer.json["contact_ref"] == "lead-7"
 
 
-def test_the_deprecated_form_from_another_address_needs_the_token(node: Node, sandbox: SandboxRig) -> None:
+def test_legacy_get_from_another_address_needs_the_token(node: Node, sandbox: SandboxRig) -> None:
     refused(legacy(node.api, LEGACY, "127.0.0.3"), 401)
     assert nothing_dialled(sandbox)
     assert legacy(node.api, LEGACY, "127.0.0.3", TOKEN).status == 202
 
 
-def test_an_address_that_a_client_claims_is_not_believed(node: Node, sandbox: SandboxRig) -> None:
+def test_legacy_get_ignores_a_claimed_address(node: Node, sandbox: SandboxRig) -> None:
     for name in ("X_Forwarded_For", "Forwarded", "X_Real_IP"):
         refused(request(node.api, "GET", LEGACY, token=None, **{name: LEGACY_CLIENT}), 401)
     assert nothing_dialled(sandbox)
 
 
-def test_the_deprecated_form_is_off_unless_it_is_allowed(beta: str, sandbox: SandboxRig) -> None:
+def test_legacy_get_is_off_by_default(beta: str, sandbox: SandboxRig) -> None:
     for token in (None, BETA_TOKEN):
         assert refused(legacy(beta, LEGACY, LEGACY_CLIENT, token), 404) == [("", "not_found")]
     assert nothing_dialled(sandbox)
@@ -626,7 +628,7 @@ def test_the_deprecated_form_is_off_unless_it_is_allowed(beta: str, sandbox: San
         (LEGACY.replace("lead-7", "a%0Ab"), "call_ref"),
     ],
 )
-def test_the_deprecated_forms_fields_are_checked_alike(node: Node, sandbox: SandboxRig, path: str, field: str) -> None:
+def test_legacy_get_checks_fields_alike(node: Node, sandbox: SandboxRig, path: str, field: str) -> None:
     assert [one for one, _code in refused(legacy(node.api, path, LEGACY_CLIENT), 422)] == [field]
     assert nothing_dialled(sandbox)
 
@@ -639,7 +641,7 @@ def recorded(sandbox: SandboxRig, node: Node) -> tuple[str, bytes]:
     return write_recording(sandbox, "acme")
 
 
-def test_a_recording(node: Node, recorded: tuple[str, bytes]) -> None:
+def test_recording_is_served_whole(node: Node, recorded: tuple[str, bytes]) -> None:
     name, whole = recorded
     answer = get(node, f"{RECORDINGS}/{name}")
     assert (answer.status, answer.body) == (200, whole)
@@ -660,7 +662,9 @@ def test_a_recording(node: Node, recorded: tuple[str, bytes]) -> None:
         ("bytes=0-", 0, None),
     ],
 )
-def test_a_range(node: Node, recorded: tuple[str, bytes], text: str, first: int, last: int | None) -> None:
+def test_recording_range_is_served(
+    node: Node, recorded: tuple[str, bytes], text: str, first: int, last: int | None
+) -> None:
     name, whole = recorded
     size = len(whole)
     answer = get(node, f"{RECORDINGS}/{name}", Range=text)
@@ -672,7 +676,7 @@ def test_a_range(node: Node, recorded: tuple[str, bytes], text: str, first: int,
 
 
 @pytest.mark.parametrize("text", ["bytes=999999-", "bytes=999999-9999999", "bytes=-0"])
-def test_a_range_that_is_not_there(node: Node, recorded: tuple[str, bytes], text: str) -> None:
+def test_recording_range_beyond_the_end_is_416(node: Node, recorded: tuple[str, bytes], text: str) -> None:
     name, whole = recorded
     answer = get(node, f"{RECORDINGS}/{name}", Range=text)
     assert refused(answer, 416) == [("", "range")]
@@ -682,15 +686,13 @@ def test_a_range_that_is_not_there(node: Node, recorded: tuple[str, bytes], text
 @pytest.mark.parametrize(
     "text", ["bytes=0-1,5-6", "bytes=x-y", "bytes=5-2", "lines=1-2", "bytes", "bytes=", "=", "bytes=--1"]
 )
-def test_a_range_that_makes_no_sense_is_as_if_it_were_not_there(
-    node: Node, recorded: tuple[str, bytes], text: str
-) -> None:
+def test_recording_range_malformed_is_ignored(node: Node, recorded: tuple[str, bytes], text: str) -> None:
     name, whole = recorded
     answer = get(node, f"{RECORDINGS}/{name}", Range=text)
     assert (answer.status, answer.body) == (200, whole)
 
 
-def test_an_empty_recording(node: Node, recorded: tuple[str, bytes], sandbox: SandboxRig) -> None:
+def test_recording_empty_is_served(node: Node, recorded: tuple[str, bytes], sandbox: SandboxRig) -> None:
     name = recorded[0]
     Path(recording_path(str(sandbox.recordings), "acme", name)).write_bytes(b"")
     answer = get(node, f"{RECORDINGS}/{name}")
@@ -717,18 +719,20 @@ def test_an_empty_recording(node: Node, recorded: tuple[str, bytes], sandbox: Sa
         "a" * 5000,
     ],
 )
-def test_a_recording_that_is_none(node: Node, name: str) -> None:
+def test_recording_unknown_is_404(node: Node, name: str) -> None:
     refused(get(node, f"{RECORDINGS}/{name}"), 404)
 
 
-def test_another_integrators_recording(node: Node, beta: str, sandbox: SandboxRig, recorded: tuple[str, bytes]) -> None:
+def test_recording_of_another_integrator_is_404(
+    node: Node, beta: str, sandbox: SandboxRig, recorded: tuple[str, bytes]
+) -> None:
     theirs, _whole = write_recording(sandbox, "beta")
     refused(get(node, f"{RECORDINGS}/{theirs}"), 404)
     refused(request(beta, "GET", f"{RECORDINGS}/{recorded[0]}", token=BETA_TOKEN), 404)
     assert request(beta, "GET", f"{RECORDINGS}/{theirs}", token=BETA_TOKEN).status == 200
 
 
-def test_a_recording_that_is_a_folder_or_a_link_out_of_the_folder(node: Node, sandbox: SandboxRig) -> None:
+def test_recording_folder_or_link_out_is_404(node: Node, sandbox: SandboxRig) -> None:
     folder, link = f"{new_ref()}.wav", f"{new_ref()}.wav"
     Path(recording_path(str(sandbox.recordings), "acme", folder)).mkdir(parents=True)
     Path(recording_path(str(sandbox.recordings), "acme", link)).symlink_to("/etc/passwd")
@@ -736,7 +740,7 @@ def test_a_recording_that_is_a_folder_or_a_link_out_of_the_folder(node: Node, sa
     refused(get(node, f"{RECORDINGS}/{link}"), 404)
 
 
-def test_a_client_that_leaves_in_the_middle_of_a_recording_leaves_no_file_open(node: Node, sandbox: SandboxRig) -> None:
+def test_recording_client_leaves_midway_closes_the_file(node: Node, sandbox: SandboxRig) -> None:
     name, _whole = write_recording(sandbox, "acme", frames=2_000_000)
     assert node.process is not None
     fds = Path(f"/proc/{node.process.pid}/fd")
@@ -753,7 +757,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_recording_leaves_no_file_open(n
 # The operator's port, and the description ----------------------------------------------------------------
 
 
-def test_healthy_and_ready(node: Node) -> None:
+def test_healthz_and_readyz_are_200(node: Node) -> None:
     assert request(node.admin, "GET", "/healthz", token=None).json == {"status": "ok"}
     assert request(node.admin, "GET", "/readyz", token=None).json == {"status": "ok", "reasons": []}
 
@@ -781,7 +785,7 @@ def test_metrics_count_calls_by_application_and_outcome(node: Node) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nothing", CALLS, "/call.php", "/"])
-def test_another_path_of_the_operators_port(node: Node, path: str) -> None:
+def test_admin_path_unknown_is_404(node: Node, path: str) -> None:
     assert refused(request(node.admin, "GET", path, token=ADMIN_TOKEN), 404) == [("", "not_found")]
 
 
@@ -801,7 +805,7 @@ def test_each_port_describes_its_own_routes(node: Node) -> None:
             assert answer.status in (400, 405), (path, answer.status)
 
 
-def test_answers_are_as_the_description_says(node: Node, sandbox: SandboxRig) -> None:
+def test_answers_match_the_openapi_document(node: Node, sandbox: SandboxRig) -> None:
     document = get(node, "/openapi.json").json
     accepted = post(node, {**ORDER, "contact_ref": "lead-7"}, Idempotency_Key="k")
     ref = accepted.json["call_ref"]
@@ -825,7 +829,7 @@ def test_answers_are_as_the_description_says(node: Node, sandbox: SandboxRig) ->
     check_answer(document, f"{RECORDINGS}/{{name}}", "get", get(node, f"{RECORDINGS}/x"))
 
 
-def test_the_description_knows_every_state(node: Node) -> None:
+def test_openapi_document_knows_every_state(node: Node) -> None:
     document = get(node, "/openapi.json").json
     assert document["components"]["schemas"]["Call"]["properties"]["state"]["enum"] == list(STATES)
 
@@ -833,7 +837,7 @@ def test_the_description_knows_every_state(node: Node) -> None:
 # Slow and many -------------------------------------------------------------------------------------------
 
 
-def test_clients_that_send_slowly_delay_nobody(node: Node) -> None:
+def test_slow_clients_delay_no_other(node: Node) -> None:
     host, _, port = node.api.rpartition(":")
     slow = [socket.create_connection((host, int(port))) for _ in range(100)]
     for sock in slow:
@@ -845,7 +849,7 @@ def test_clients_that_send_slowly_delay_nobody(node: Node) -> None:
         sock.close()
 
 
-def test_many_calls_at_once(node: Node, sandbox: SandboxRig) -> None:
+def test_orders_at_once_are_calls_of_their_own(node: Node, sandbox: SandboxRig) -> None:
     for number in range(20):
         sandbox.phone(str(1100 + number), Script(answer_after=None))
     with ThreadPoolExecutor(20) as pool:
@@ -864,7 +868,7 @@ def unavailable(node: Node) -> None:
     assert int(answer.headers["retry-after"]) > 0
 
 
-def test_no_redis(node: Node, own_redis: RedisServer, sandbox: SandboxRig) -> None:
+def test_redis_down_is_503(node: Node, own_redis: RedisServer, sandbox: SandboxRig) -> None:
     ref = node.call("1000", CALLEE)
     own_redis.kill()
     try:
@@ -895,7 +899,7 @@ def test_no_redis(node: Node, own_redis: RedisServer, sandbox: SandboxRig) -> No
     assert post(node).status == 202
 
 
-def test_a_redis_that_does_not_answer(node: Node, own_redis: RedisServer) -> None:
+def test_redis_silent_is_503(node: Node, own_redis: RedisServer) -> None:
     assert own_redis.process is not None
     own_redis.process.send_signal(19)
     try:
@@ -908,7 +912,7 @@ def test_a_redis_that_does_not_answer(node: Node, own_redis: RedisServer) -> Non
     eventually(lambda: request(node.admin, "GET", "/readyz").status == 200, within=6)
 
 
-def test_no_switch(node: Node, sandbox: SandboxRig) -> None:
+def test_switch_down_is_503(node: Node, sandbox: SandboxRig) -> None:
     sandbox.kill()
     try:
         eventually(lambda: request(node.admin, "GET", "/readyz").status == 503)
@@ -921,7 +925,7 @@ def test_no_switch(node: Node, sandbox: SandboxRig) -> None:
     assert post(node).status == 202
 
 
-def test_a_refused_request_leaves_nothing_in_redis(node: Node, own_redis: RedisServer) -> None:
+def test_order_refused_leaves_nothing_in_redis(node: Node, own_redis: RedisServer) -> None:
     def found(pattern: str) -> set[str]:
         return set(own_redis.client.scan_iter(pattern))
 

@@ -117,7 +117,7 @@ def refusal(**changes: str) -> str:
     return str(caught.value)
 
 
-def test_no_token_is_kept_but_as_its_hash() -> None:
+def test_token_is_kept_only_as_its_hash() -> None:
     config = parse(
         LEAST.replace("{token: t0ken}", "{token: 0perator, tokens: [{name: a, token: s3cond, scopes: [read]}]}")
         + "accounts: {acme: {token: th1rd, tokens: [{name: b, token: f0urth, scopes: [cards]}]}}\n",
@@ -166,16 +166,16 @@ HASH = hash_token("another")
         ({"acme": "token: t}\nrecordings: {link_key: short}\n"}, "recordings.link_key: expected 16 characters"),
     ],
 )
-def test_what_is_wrong_with_a_token_is_told(changes: dict[str, str], told: str) -> None:
+def test_token_configured_wrongly_says_how(changes: dict[str, str], told: str) -> None:
     assert told in refusal(**changes)
 
 
-def test_a_token_by_its_hash_opens(node: Node) -> None:
+def test_token_configured_by_hash_opens(node: Node) -> None:
     assert request(node.api, "GET", CALLS).status == 200
     assert request(node.api, "GET", CALLS, token=node.config["integrators"][0]["token_hash"]).status == 401
 
 
-def test_a_reload_takes_a_token_away_at_once(node: Node) -> None:
+def test_token_removed_by_reload_is_refused_at_once(node: Node) -> None:
     host, _, port = node.api.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=10)
 
@@ -211,7 +211,9 @@ NEEDS = [
 
 @pytest.mark.parametrize(("method", "path", "scope"), NEEDS)
 @pytest.mark.parametrize("name", SCOPED)
-def test_what_a_scope_opens(node: Node, sandbox: SandboxRig, method: str, path: str, scope: str, name: str) -> None:
+def test_scope_opens_its_routes_only(
+    node: Node, sandbox: SandboxRig, method: str, path: str, scope: str, name: str
+) -> None:
     # A body that is refused once the token is let in: nothing is dialled by either.
     answer = request(node.api, method, path, {} if method == "POST" else None, token=f"{name}-token")
     if scope in SCOPED[name]:
@@ -222,7 +224,7 @@ def test_what_a_scope_opens(node: Node, sandbox: SandboxRig, method: str, path: 
     assert sandbox.live_channels() == 0
 
 
-def test_without_the_scope_nothing_is_dialled(node: Node, sandbox: SandboxRig) -> None:
+def test_scope_missing_dials_nothing(node: Node, sandbox: SandboxRig) -> None:
     before = metric(node, 'esl_apps_requests_refused_total{status="403"}')
     calls = request(node.api, "GET", CALLS).json["calls"]
     assert refused(request(node.api, "POST", CALLS, ORDER, token="wallboard-token"), 403)
@@ -242,7 +244,7 @@ OPERATORS_NEED = [
 
 
 @pytest.mark.parametrize(("method", "path", "scopes"), OPERATORS_NEED)
-def test_what_a_scope_opens_on_the_operators_port(node: Node, method: str, path: str, scopes: set[str]) -> None:
+def test_scope_on_the_admin_port_opens_its_routes_only(node: Node, method: str, path: str, scopes: set[str]) -> None:
     for token, has in [*((f"{name}-token", has) for name, has in OPERATORS.items()), ("clerk-token", ["read"])]:
         answer = request(node.admin, method, path, {"data": {}} if method[0] == "P" else None, token=token)
         if scopes & set(has):
@@ -254,7 +256,7 @@ def test_what_a_scope_opens_on_the_operators_port(node: Node, method: str, path:
             assert (answer.json["error"], answer.json["message"]) == ("403", "forbidden")
 
 
-def test_an_accounts_tokens_open_that_account_alone(node: Node) -> None:
+def test_token_of_an_account_opens_that_account_only(node: Node) -> None:
     for token in (ACCOUNT_TOKEN, "clerk-token"):
         assert request(node.admin, "GET", CARDS, token=token).status == 200
         assert request(node.admin, "GET", CARDS.replace("acme", "other"), token=token).status == 401
@@ -268,7 +270,7 @@ def test_an_accounts_tokens_open_that_account_alone(node: Node) -> None:
 # Rates ----------------------------------------------------------------------------------------------------
 
 
-def test_too_many_requests_over_http_dial_nothing(node: Node, sandbox: SandboxRig) -> None:
+def test_rate_limit_exceeded_dials_nothing(node: Node, sandbox: SandboxRig) -> None:
     document, operators = (
         request(address, "GET", "/openapi.json", token=None).json for address in (node.api, node.admin)
     )
@@ -295,7 +297,7 @@ def test_too_many_requests_over_http_dial_nothing(node: Node, sandbox: SandboxRi
     assert request(node.admin, "GET", "/healthz", token=None).status == 200
 
 
-def test_a_client_that_waits_as_it_was_told_is_let_in(node: Node) -> None:
+def test_rate_limit_client_that_waits_is_served(node: Node) -> None:
     node.config["integrators"][0]["rate"] = {**UNBOUNDED, "per_token": 1, "burst": 1}
     reload(node)
     # Not the token of the test before: a bucket that it emptied is still empty.
@@ -317,7 +319,7 @@ def link(node: Node, name: str, body: object, token: str = "archive-token") -> A
     return request(node.api, "POST", f"{RECORDINGS}/{name}/link", body, token=token)
 
 
-def test_a_link_opens_its_recording_until_it_expires(node: Node, recorded: tuple[str, bytes]) -> None:
+def test_link_opens_its_recording_until_it_expires(node: Node, recorded: tuple[str, bytes]) -> None:
     name, whole = recorded
     answer = link(node, name, {"expires_in": 60})
     assert answer.status == 200
@@ -330,13 +332,13 @@ def test_a_link_opens_its_recording_until_it_expires(node: Node, recorded: tuple
     assert request(node.api, "GET", url.partition("?")[0], token=None).status == 401
 
 
-def test_a_link_whose_time_is_over(node: Node, recorded: tuple[str, bytes]) -> None:
+def test_link_expired_is_refused(node: Node, recorded: tuple[str, bytes]) -> None:
     query = Links(LINK_KEY, "acme").query(recorded[0], int(time.time()) - 1)
     answer = request(node.api, "GET", f"{RECORDINGS}/{recorded[0]}?{query}", token=None)
     assert refused(answer, 403) == [("", "expired")]
 
 
-def test_a_link_that_was_changed_is_none(node: Node, sandbox: SandboxRig, recorded: tuple[str, bytes]) -> None:
+def test_link_changed_is_refused(node: Node, sandbox: SandboxRig, recorded: tuple[str, bytes]) -> None:
     name, other = recorded[0], write_recording(sandbox, "acme")[0]
     at = int(time.time()) + 60
     good = parse_qs(Links(LINK_KEY, "acme").query(name, at))["signature"][0]
@@ -388,19 +390,19 @@ def test_a_link_that_was_changed_is_none(node: Node, sandbox: SandboxRig, record
         ([], ("", "type")),
     ],
 )
-def test_a_link_that_is_asked_for_wrongly(
+def test_link_asked_for_wrongly_is_422(
     node: Node, recorded: tuple[str, bytes], body: object, fault: tuple[str, str]
 ) -> None:
     data = body if isinstance(body, dict) else json.dumps(body).encode()
     assert refused(link(node, recorded[0], data), 422) == [fault]
 
 
-def test_there_is_a_link_to_what_is_there_alone(node: Node) -> None:
+def test_link_to_a_missing_recording_is_404(node: Node) -> None:
     for name in (f"{NO_CALL}.wav", "..", "%2e%2e%2fx", f"{new_ref()}.wav"):
         assert refused(link(node, name, {}), 404) == [("", "not_found")]
 
 
-def test_guessed_signatures_count_as_wrong_tokens(node: Node, recorded: tuple[str, bytes]) -> None:
+def test_link_guessed_signature_counts_as_a_wrong_token(node: Node, recorded: tuple[str, bytes]) -> None:
     node.config["integrators"][0]["rate"] = {**UNBOUNDED, "failed": 0.001, "burst": 3000}
     reload(node)
     query = Links(LINK_KEY, "acme").query(recorded[0], int(time.time()) + 60)
@@ -409,7 +411,7 @@ def test_guessed_signatures_count_as_wrong_tokens(node: Node, recorded: tuple[st
     assert request(node.api, "GET", f"{RECORDINGS}/{recorded[0]}?{query}", token=None).status == 429
 
 
-def test_without_a_key_there_are_no_links(node: Node, recorded: tuple[str, bytes]) -> None:
+def test_link_without_link_key_is_404(node: Node, recorded: tuple[str, bytes]) -> None:
     url = link(node, recorded[0], {}).json["url"]
     assert request(node.api, "GET", url, token=None).status == 200
     del node.config["recordings"]["link_key"]
@@ -433,12 +435,12 @@ def test_without_a_key_there_are_no_links(node: Node, recorded: tuple[str, bytes
         (".", "one.key", "integrators[0].tls.cert: no such file"),
     ],
 )
-def test_a_certificate_that_cannot_be_used_stops_the_start(cert: str, key: str, told: str) -> None:
+def test_tls_unusable_certificate_stops_the_start(cert: str, key: str, told: str) -> None:
     files = json.dumps({"cert": str(TLS / cert), "key": str(TLS / key)})
     assert refusal(acme=f"token: t,\n     tls: {files}}}\n").startswith(f"f.yml:5: {told}")
 
 
-def test_a_certificate_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls_unreadable_certificate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     secret, read = TLS / "one.key", Path.read_bytes
 
     def closed(path: Path) -> bytes:
@@ -467,7 +469,7 @@ def ask(sock: socket.socket) -> int:
     return answer.status
 
 
-def test_a_nodes_tls_and_a_renewed_certificate(sandbox: SandboxRig, redis: RedisServer, tmp_path: Path) -> None:
+def test_tls_reload_serves_the_renewed_certificate(sandbox: SandboxRig, redis: RedisServer, tmp_path: Path) -> None:
     files = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
 
     def renew(cert: str, key: str) -> None:

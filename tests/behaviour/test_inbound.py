@@ -24,7 +24,7 @@ def routed(rig: Rig, node: Node) -> None:
     rig.route(DID, "inbound", node.config["node"]["listen"])
 
 
-def test_all_agents_ring_and_the_first_to_answer_talks(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_inbound_first_agent_to_answer_talks(rig: Rig, node: Node, redis: RedisServer) -> None:
     first = rig.phone("1000", Script(answer_after=None))
     second = rig.phone("1001", Script(answer_after=1.1, tone=500))
     caller = rig.outside(CALLER, Script(tone=900))
@@ -56,7 +56,7 @@ def test_all_agents_ring_and_the_first_to_answer_talks(rig: Rig, node: Node, red
     assert record["recording_url"] is not None
 
 
-def test_agent_hangs_up(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_inbound_agent_hangs_up_is_in_the_record(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(answer_after=0.1, hangup_after=0.5))
     rig.phone("1001", Script(answer_after=None))
     rig.outside(CALLER).dial(DID)
@@ -64,7 +64,7 @@ def test_agent_hangs_up(rig: Rig, node: Node, redis: RedisServer) -> None:
     assert (record["end_reason"], record["hung_up_by"], record["extension"]) == ("answered", "agent", "1000")
 
 
-def test_caller_gives_up(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_inbound_caller_who_gives_up_abandons(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.phone("1000", Script(answer_after=None))
     rig.phone("1001", Script(answer_after=None))
     leg = rig.outside(CALLER).dial(DID)
@@ -77,7 +77,7 @@ def test_caller_gives_up(rig: Rig, node: Node, redis: RedisServer) -> None:
     assert redis.client.llen(INBOUND) == 0
 
 
-def test_no_agent_registered_is_480(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_inbound_no_agent_registered_is_480(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000").unregister()
     rig.phone("1001").unregister()
     leg = rig.outside(CALLER).dial(DID)
@@ -87,7 +87,7 @@ def test_no_agent_registered_is_480(rig: Rig, node: Node, redis: RedisServer) ->
     assert (record["end_reason"], record["end_code"]) == ("agent_failed", 20)
 
 
-def test_all_agents_busy_is_486(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_inbound_all_agents_busy_is_486(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(reject=486))
     rig.phone("1001", Script(reject=486))
     leg = rig.outside(CALLER).dial(DID)
@@ -97,7 +97,7 @@ def test_all_agents_busy_is_486(rig: Rig, node: Node, redis: RedisServer) -> Non
     assert (record["end_reason"], record["end_code"]) == ("agent_busy", 17)
 
 
-def test_no_agent_answers_a_message_and_480(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_inbound_no_agent_answers_plays_a_message_and_480(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.phone("1000", Script(answer_after=None))
     rig.phone("1001", Script(answer_after=None))
     leg = rig.outside(CALLER).dial(DID)
@@ -111,7 +111,7 @@ def test_no_agent_answers_a_message_and_480(rig: Rig, node: Node, redis: RedisSe
     assert (record["end_reason"], record["end_code"]) == ("agent_no_answer", 19)
 
 
-def test_number_that_is_not_configured(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_inbound_number_not_configured_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route("27115559999", "inbound", node.config["node"]["listen"])
     leg = rig.outside(CALLER).dial("27115559999")
     eventually(lambda: leg.leg.ended_at is not None)
@@ -119,7 +119,7 @@ def test_number_that_is_not_configured(rig: Rig, node: Node, redis: RedisServer)
     assert redis.pop()["end_reason"] == "rejected"
 
 
-def test_a_strangers_asserted_identity_is_not_believed(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_inbound_asserted_identity_of_a_stranger_is_ignored(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.phone("1000", Script(answer_after=0.1, hangup_after=0.3))
     rig.phone("1001", Script(answer_after=None))
     rig.outside(CALLER).dial(DID, {"P-Asserted-Identity": "<sip:0117770000@127.0.0.1>"})
@@ -128,7 +128,7 @@ def test_a_strangers_asserted_identity_is_not_believed(rig: Rig, node: Node, red
     assert agent.calls[0].leg.caller_number == CALLER
 
 
-def test_a_withheld_number_is_not_passed_on(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_inbound_withheld_number_is_not_passed_on(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.phone("1000", Script(answer_after=0.1, hangup_after=0.3))
     rig.phone("1001", Script(answer_after=None))
     rig.outside(CALLER).dial(DID, {"Privacy": "id", "P-Asserted-Identity": f"<sip:{CALLER}@127.0.0.1>"})
@@ -138,7 +138,7 @@ def test_a_withheld_number_is_not_passed_on(rig: Rig, node: Node, redis: RedisSe
     assert CALLER not in str(leg.headers), leg.headers
 
 
-def test_two_agents_who_answer_at_once_are_one_call(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_inbound_two_agents_answer_at_once_is_one_call(rig: Rig, node: Node, redis: RedisServer) -> None:
     first = rig.phone("1000", Script(answer_after=0.5, tone=500))
     second = rig.phone("1001", Script(answer_after=0.5, tone=700))
     leg = rig.outside(CALLER, Script(tone=900)).dial(DID)

@@ -63,9 +63,7 @@ def dial(rig: Rig, number: str, did: str, *keys: str) -> PhoneLeg:
     return leg
 
 
-def test_the_second_wrong_pin_locks_the_caller_who_is_told_nothing(
-    rig: Rig, node: Node, redis: RedisServer, tap: EventTap
-) -> None:
+def test_pin_guard_second_wrong_pin_locks_in_silence(rig: Rig, node: Node, redis: RedisServer, tap: EventTap) -> None:
     told, counted = len(alerts_in_log(node)), metric(node)
     leg = dial(rig, GUESSER, DISA, "1111", "2222", PIN)
     eventually(lambda: leg.leg.ended_at is not None)
@@ -88,9 +86,7 @@ def test_the_second_wrong_pin_locks_the_caller_who_is_told_nothing(
 
 
 @pytest.mark.parametrize("rig", ["sandbox"], indirect=True)
-def test_who_changes_his_number_locks_the_service_but_not_whom_it_knows(
-    rig: Rig, node: Node, redis: RedisServer
-) -> None:
+def test_pin_guard_changing_numbers_lock_the_service(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=ENROLLED)
     callee = rig.outside("27820001234", Script(answer_after=0.1, tone=900))
     told = len(alerts_in_log(node))

@@ -163,7 +163,7 @@ def hundred_calls(node: Node, sandbox: SandboxRig) -> list[str]:
     return refs
 
 
-def test_redis_away_during_a_hundred_calls(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
+def test_records_redis_down_for_a_hundred_calls_lose_none(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
     refs = hundred_calls(node, sandbox)
     order = []
     for ref in refs[:30]:
@@ -191,7 +191,7 @@ def test_redis_away_during_a_hundred_calls(node: Node, sandbox: SandboxRig, mort
     assert {(record["end_reason"], record["hung_up_by"]) for record in found} == {("answered", "api")}
 
 
-def test_redis_that_comes_back_empty(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
+def test_records_survive_a_redis_that_comes_back_empty(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
     sandbox.phone("1000")
     sandbox.outside(CALLEE, Script(answer_after=0.0))
     refs = [node.call("1000", CALLEE)]
@@ -213,7 +213,7 @@ def test_redis_that_comes_back_empty(node: Node, sandbox: SandboxRig, mortal: Re
     eventually(lambda: node.log.read_text().count("redis_changed") > asked)
 
 
-def test_a_redis_of_an_integrators_own_gets_its_records_and_the_other_none(
+def test_records_integrators_own_redis_gets_only_its_own(
     start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer, redis: RedisServer
 ) -> None:
     redis.client.flushdb()
@@ -254,7 +254,7 @@ def works(node: Node, sandbox: SandboxRig, redis: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("away", [0.0, 6.0], ids=["a moment", "for long"])
-def test_a_switch_that_is_killed_loses_its_calls_and_none_of_their_records(
+def test_records_killed_switch_loses_calls_but_no_record(
     node: Node, sandbox: SandboxRig, mortal: RedisServer, away: float
 ) -> None:
     made = calls_in_each_state(node, sandbox)
@@ -270,9 +270,7 @@ def test_a_switch_that_is_killed_loses_its_calls_and_none_of_their_records(
     works(node, sandbox, mortal)
 
 
-def test_a_call_cancelled_while_its_switch_is_away_has_one_record(
-    node: Node, sandbox: SandboxRig, mortal: RedisServer
-) -> None:
+def test_records_cancel_while_the_switch_is_away_is_one(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
     made = calls_in_each_state(node, sandbox)
     sandbox.kill()
     for ref in made.values():
@@ -284,7 +282,7 @@ def test_a_call_cancelled_while_its_switch_is_away_has_one_record(
     works(node, sandbox, mortal)
 
 
-def test_a_switch_that_stalls_for_a_moment_loses_nothing(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
+def test_records_switch_stalls_for_a_moment_loses_none(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
     made = calls_in_each_state(node, sandbox)
     sandbox.pause()
     time.sleep(1.0)
@@ -300,9 +298,7 @@ def test_a_switch_that_stalls_for_a_moment_loses_nothing(node: Node, sandbox: Sa
 # The sockets drop, the calls stay --------------------------------------------------------------------------
 
 
-def test_a_talk_whose_socket_dropped_ends_with_its_true_cause(
-    node: Node, sandbox: SandboxRig, mortal: RedisServer
-) -> None:
+def test_socket_dropped_in_a_talk_keeps_the_true_cause(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
     sandbox.phone("1000")
     callee = sandbox.outside(CALLEE, Script(answer_after=0.0))
     ref = node.call("1000", CALLEE)
@@ -318,9 +314,7 @@ def test_a_talk_whose_socket_dropped_ends_with_its_true_cause(
     works(node, sandbox, mortal)
 
 
-def test_an_agent_that_rang_as_the_sockets_dropped_is_joined_all_the_same(
-    node: Node, sandbox: SandboxRig, mortal: RedisServer
-) -> None:
+def test_socket_dropped_while_the_agent_rang_still_joins(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
     sandbox.phone("1000", Script(answer_after=1.0))
     sandbox.outside(CALLEE, Script(answer_after=0.1, hangup_after=0.3))
     ref = node.call("1000", CALLEE)
@@ -338,7 +332,7 @@ def test_an_agent_that_rang_as_the_sockets_dropped_is_joined_all_the_same(
     ],
     ids=["answers", "busy", "unknown"],
 )
-def test_a_callee_that_rang_as_the_sockets_dropped(
+def test_socket_dropped_while_the_callee_rang_has_a_record(
     node: Node, sandbox: SandboxRig, mortal: RedisServer, callee: Script, expected: tuple[str, int]
 ) -> None:
     sandbox.phone("1000")
@@ -350,9 +344,7 @@ def test_a_callee_that_rang_as_the_sockets_dropped(
     eventually(lambda: sandbox.live_channels() == 0)
 
 
-def test_an_inbound_call_whose_socket_dropped_while_agents_rang(
-    node: Node, sandbox: SandboxRig, mortal: RedisServer
-) -> None:
+def test_socket_dropped_while_agents_rang_has_a_record(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
     sandbox.phone("1000", Script(answer_after=None))
     answers = sandbox.phone("1001", Script(answer_after=1.2, hangup_after=0.3))
     sandbox.route(DID, "inbound", node.config["node"]["listen"])
@@ -367,7 +359,7 @@ def test_an_inbound_call_whose_socket_dropped_while_agents_rang(
     assert (announced["call_ref"], announced["ref"]) == (record["call_ref"], "1001")
 
 
-def test_a_call_whose_socket_dropped_can_be_cancelled(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
+def test_socket_dropped_call_can_be_cancelled(node: Node, sandbox: SandboxRig, mortal: RedisServer) -> None:
     made = calls_in_each_state(node, sandbox)
     sandbox.drop_sockets()
     eventually(lambda: ready(node))
@@ -388,7 +380,7 @@ def told_to_stop(node: Node) -> None:
     eventually(lambda: not ready(node))
 
 
-def test_a_node_that_is_told_to_stop_lets_its_calls_end_and_takes_no_more(
+def test_stop_lets_calls_end_and_takes_no_more(
     start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer
 ) -> None:
     node = start()
@@ -409,7 +401,7 @@ def test_a_node_that_is_told_to_stop_lets_its_calls_end_and_takes_no_more(
     assert by_ref(records(mortal, 1)) == {ref: ("answered", 16)}
 
 
-def test_an_agent_that_rings_as_the_node_is_told_to_stop_is_joined_still(
+def test_stop_while_the_agent_rings_still_joins(
     start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer
 ) -> None:
     node = start()
@@ -424,9 +416,7 @@ def test_an_agent_that_rings_as_the_node_is_told_to_stop_is_joined_still(
     assert by_ref(records(mortal, 1)) == {ref: ("answered", 16)}
 
 
-def test_a_node_that_is_told_to_stop_gives_a_new_caller_a_cause(
-    start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer
-) -> None:
+def test_stop_gives_a_new_caller_a_cause(start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer) -> None:
     node = start()
     sandbox.phone("1000", Script(answer_after=1.0))
     sandbox.route(DID, "inbound", node.config["node"]["listen"])
@@ -440,7 +430,7 @@ def test_a_node_that_is_told_to_stop_gives_a_new_caller_a_cause(
     records(mortal, 1)
 
 
-def test_a_node_does_not_wait_longer_than_it_may(
+def test_stop_waits_no_longer_than_drain_timeout(
     start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer
 ) -> None:
     node = start(drain_timeout=0.5)
@@ -453,7 +443,7 @@ def test_a_node_does_not_wait_longer_than_it_may(
     assert sandbox.live_channels() == 2, "the two who talk were cut"
 
 
-def test_many_redises_that_are_away_make_no_stop_longer(start: Callable[..., Node], sandbox: SandboxRig) -> None:
+def test_stop_with_many_redises_down_takes_no_longer(start: Callable[..., Node], sandbox: SandboxRig) -> None:
     node = start(drain_timeout=0.5)
     assert node.stop() == 0
     first = node.config["integrators"][0]
@@ -472,7 +462,7 @@ def test_many_redises_that_are_away_make_no_stop_longer(start: Callable[..., Nod
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
-def test_records_that_redis_did_not_take_come_with_the_nodes_next_run(
+def test_records_redis_did_not_take_come_with_the_next_run(
     start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer, sig: signal.Signals
 ) -> None:
     node = start(drain_timeout=0.5)
@@ -500,7 +490,7 @@ def in_state_by_log(node: Node, ref: str) -> None:
     eventually(lambda: any(line["event"] == "record" and line["call_ref"] == ref for line in node.lines()))
 
 
-def test_records_for_a_redis_that_is_configured_no_more_are_not_forgotten(
+def test_records_for_a_redis_no_longer_configured_are_kept(
     start: Callable[..., Node], sandbox: SandboxRig, mortal: RedisServer
 ) -> None:
     own = RedisServer()

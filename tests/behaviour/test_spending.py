@@ -81,7 +81,7 @@ def autodial(node: Node, **data: Any) -> Answer:
     return request(node.admin, "PUT", path, {"data": {"callback_delay": 0, **data}}, token=ADMIN_TOKEN)
 
 
-def test_a_call_ends_when_its_accounts_minutes_do(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_spending_call_ends_with_its_accounts_minutes(rig: Rig, node: Node, redis: RedisServer) -> None:
     leave(redis, "account:acme", 2.5)
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
     leg = dial_in(rig)
@@ -100,7 +100,7 @@ def test_a_call_ends_when_its_accounts_minutes_do(rig: Rig, node: Node, redis: R
     assert len(callee.calls) == 1
 
 
-def test_two_calls_share_what_is_left(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_spending_two_calls_share_the_minutes_left(rig: Rig, node: Node, redis: RedisServer) -> None:
     leave(redis, "integrator:acme", 12)
     # The first has paid ten of them ahead; the second gets the rest, and its end comes first.
     phones = [rig.phone(number, Script(answer_after=0.1)) for number in ("1000", "1001", "1002", "1003")]
@@ -119,7 +119,7 @@ def test_two_calls_share_what_is_left(rig: Rig, node: Node, redis: RedisServer) 
     eventually(lambda: rig.live_channels() == 0)
 
 
-def test_a_destination_has_its_own_limit(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_spending_destination_has_its_own_limit(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(reject=486))
     for _ in range(2):
         node.call("1000", CALLEE)
@@ -135,7 +135,7 @@ def test_a_destination_has_its_own_limit(rig: Rig, node: Node, redis: RedisServe
     redis.pop()
 
 
-def test_a_breaker_ends_what_is_up_and_stays_until_a_person_resets_it(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_breaker_tripped_ends_calls_until_it_is_reset(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(answer_after=0.1))
     rig.phone("1001", Script(answer_after=0.1))
     rig.phone("1002", Script(reject=486))
@@ -160,7 +160,7 @@ def test_a_breaker_ends_what_is_up_and_stays_until_a_person_resets_it(rig: Rig, 
     redis.pop()
 
 
-def test_a_breaker_by_hand_is_one_accounts(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_breaker_tripped_by_hand_is_one_accounts(rig: Rig, node: Node, redis: RedisServer) -> None:
     a = rig.outside(A_E164, Script(answer_after=0.1))
     seen = len(logged(node, "breaker_tripped"))
     assert breaker(node, "--trip", "account:acme/country:ZA").returncode == 0
@@ -175,7 +175,7 @@ def test_a_breaker_by_hand_is_one_accounts(rig: Rig, node: Node, redis: RedisSer
     assert len(a.calls) == 1
 
 
-def test_a_conference_ends_when_its_accounts_minutes_do(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_spending_conference_ends_with_the_minutes(rig: Rig, node: Node, redis: RedisServer) -> None:
     leave(redis, "account:acme", 2.5)
     a = rig.outside(A_E164, Script(answer_after=0.1))
     answer = autodial(node, a_leg_number=A, b_leg_number="conference:weekly")
@@ -192,7 +192,7 @@ def test_a_conference_ends_when_its_accounts_minutes_do(rig: Rig, node: Node, re
     assert (refused.status, list(refused.json["data"]["limits"])) == (429, ["limit_reached"])
 
 
-def test_a_call_whose_node_was_killed_ends_when_its_minutes_do(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_spending_killed_nodes_call_ends_with_the_minutes(rig: Rig, node: Node, redis: RedisServer) -> None:
     leave(redis, "integrator:acme", 14)
     rig.phone("1000", Script(answer_after=0.1))
     rig.phone("1001", Script(answer_after=0.1))
@@ -210,7 +210,7 @@ def test_a_call_whose_node_was_killed_ends_when_its_minutes_do(rig: Rig, node: N
 
 
 @on_a_real_switch
-def test_two_accounts_conferences_of_one_name_are_two(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_conference_of_one_name_is_each_accounts_own(rig: Rig, node: Node, redis: RedisServer) -> None:
     a, b = rig.outside(A_E164, Script(answer_after=0.1)), rig.outside("27833334444", Script(answer_after=0.1))
     assert autodial(node, a_leg_number=A, b_leg_number="conference:weekly").status == 201
     assert autodial(node, a_leg_number="0833334444", b_leg_number="conference:weekly", account="other").status == 201

@@ -30,7 +30,7 @@ def dial(rig: Rig) -> Any:
 
 @on_the_sandbox
 @pytest.mark.parametrize(("seconds", "opens"), [(60, True), (0, False)])
-def test_a_card_that_was_known_opens_where_the_operator_allows_it(
+def test_stale_cards_known_card_opens_while_redis_is_down(
     rig: Rig, own: RedisServer, seconds: int, opens: bool
 ) -> None:
     config = {**configuration(rig, own), **CARDS}

@@ -40,7 +40,7 @@ def refused(redis: RedisServer) -> None:
     assert record["call_ref"] != CARRIED["esl_call_ref"]
 
 
-def test_a_stranger_is_nobodys_agent(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_stranger_cannot_call_as_an_agent(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route(CALLEE, "click2dial", node.config["node"]["listen"])
     callee = rig.outside(CALLEE)
     leg = rig.outside(STRANGER).dial(CALLEE, CARRIED)
@@ -60,7 +60,7 @@ def test_a_stranger_is_nobodys_agent(rig: Rig, node: Node, redis: RedisServer) -
         '"variable_sip_authorized: true" <sip:1000%0Avariable_sip_authorized%3A%20true@127.0.0.1>',
     ],
 )
-def test_no_field_of_an_invite_makes_a_stranger_an_agent(rig: Any, node: Node, redis: RedisServer, sender: str) -> None:
+def test_stranger_no_invite_field_makes_an_agent(rig: Any, node: Node, redis: RedisServer, sender: str) -> None:
     rig.route(CALLEE, "click2dial", node.config["node"]["listen"])
     call = rig.raw_call(CALLEE, [*CARRIED.items(), ("Referred-By", "<sip:1000@127.0.0.1>")], sender=sender)
     assert call.wait() == 400
@@ -79,7 +79,7 @@ def test_no_field_of_an_invite_makes_a_stranger_an_agent(rig: Any, node: Node, r
         [("Contact", f"<sip:{CALLER}@127.0.0.1>"), ("History-Info", f"<sip:{CALLER}@127.0.0.1>;index=1")],
     ],
 )
-def test_no_header_of_an_invite_makes_a_stranger_another_caller(
+def test_stranger_no_invite_header_makes_another_caller(
     rig: Any, node: Node, redis: RedisServer, headers: list[tuple[str, str]]
 ) -> None:
     rig.route(CC, "dialthrough", node.config["node"]["listen"])
@@ -99,7 +99,7 @@ class _TwoBodies(RawCall):
 
 
 @on_a_real_switch
-def test_a_body_beside_the_sdp_goes_no_further(rig: Any, node: Node, redis: RedisServer) -> None:
+def test_stranger_body_next_to_the_sdp_goes_no_further(rig: Any, node: Node, redis: RedisServer) -> None:
     rig.route(DID, "inbound", node.config["node"]["listen"])
     agent = rig.phone("1000", Script(answer_after=0.1, hangup_after=0.1))
     call = _TwoBodies(rig.external_port, DID, [("X-Anything", "1")], f"<sip:{STRANGER}@127.0.0.1>")

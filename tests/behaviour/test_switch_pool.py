@@ -69,7 +69,7 @@ def record(redis: RedisServer) -> Any:
     return redis.pop(timeout=30)
 
 
-def test_calls_are_placed_on_both(two: Two, redis: RedisServer) -> None:
+def test_pool_places_calls_on_both_switches(two: Two, redis: RedisServer) -> None:
     for rig in two.rigs:
         rig.phone("1000")
         rig.outside(CALLEE, Script(answer_after=0.0))
@@ -84,7 +84,7 @@ def test_calls_are_placed_on_both(two: Two, redis: RedisServer) -> None:
     assert {record(redis)["end_reason"] for _ in refs} == {"answered"}
 
 
-def test_an_agent_is_rung_where_the_phone_is_registered(two: Two, redis: RedisServer) -> None:
+def test_pool_rings_an_agent_where_it_is_registered(two: Two, redis: RedisServer) -> None:
     two.first.phone("1000").unregister()
     two.second.phone("1000")
     two.second.outside(CALLEE, Script(answer_after=0.0, hangup_after=0.1))
@@ -94,7 +94,7 @@ def test_an_agent_is_rung_where_the_phone_is_registered(two: Two, redis: RedisSe
         assert (found["end_reason"], found["switch"]) == ("answered", "fs2")
 
 
-def test_an_agent_who_is_registered_nowhere_is_so_at_once(two: Two, redis: RedisServer) -> None:
+def test_pool_agent_registered_nowhere_fails_at_once(two: Two, redis: RedisServer) -> None:
     for rig in two.rigs:
         rig.phone("1000").unregister()
     ref = two.node.call("1000", CALLEE)
@@ -104,14 +104,14 @@ def test_an_agent_who_is_registered_nowhere_is_so_at_once(two: Two, redis: Redis
     assert states(two.node, ref)[1].count("switch") == 1
 
 
-def test_a_busy_agent_is_not_rung_over_another_switch(two: Two, redis: RedisServer) -> None:
+def test_pool_busy_agent_is_not_rung_over_another_switch(two: Two, redis: RedisServer) -> None:
     phones = [rig.phone("1000", Script(reject=486)) for rig in two.rigs]
     two.node.call("1000", CALLEE)
     assert record(redis)["end_reason"] == "agent_busy"
     assert sum(len(phone.calls) for phone in phones) == 1
 
 
-def test_a_switch_that_stands_still_is_passed_over(two: Two, redis: RedisServer) -> None:
+def test_pool_passes_over_a_stopped_switch(two: Two, redis: RedisServer) -> None:
     for rig in two.rigs:
         rig.phone("1000", Script(reject=486))
     two.first.pause()
@@ -143,7 +143,7 @@ def heard(redis: RedisServer) -> set[str]:
     return {json.loads(text)["payload"]["call_ref"] for text in redis.client.rpop(CDRS, 1000) or ()}
 
 
-def test_a_switch_that_dies_leaves_its_calls_to_the_other(two: Two, redis: RedisServer) -> None:
+def test_pool_dead_switch_leaves_calls_to_the_other(two: Two, redis: RedisServer) -> None:
     for rig in two.rigs:
         rig.phone("1000", Script(reject=486))
     two.first.kill()
@@ -157,7 +157,7 @@ def test_a_switch_that_dies_leaves_its_calls_to_the_other(two: Two, redis: Redis
         two.first.start()
 
 
-def test_a_switch_whose_originates_fail_is_taken_out_and_told_of(two: Two, redis: RedisServer) -> None:
+def test_pool_excludes_a_switch_whose_originates_fail(two: Two, redis: RedisServer) -> None:
     """An agent outside: the first switch's gateways are down, and the call goes over the other's."""
     for rig in two.rigs:
         rig.outside("0831112222")

@@ -45,7 +45,7 @@ CLAIMS = {
 }
 
 
-def test_an_attested_number_opens_and_nothing_of_its_headers_goes_on(rig: Rig, node: Node, redis: RedisServer) -> None:
+def test_trunk_attested_number_opens_headers_stay_here(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
     leg = rig.outside(STRANGER).dial(CC, {**ATTESTED, **CLAIMS})
@@ -72,7 +72,7 @@ def test_an_attested_number_opens_and_nothing_of_its_headers_goes_on(rig: Rig, n
         },
     ],
 )
-def test_a_number_that_is_not_attested_opens_nothing(
+def test_trunk_number_not_attested_opens_nothing(
     rig: Rig, node: Node, redis: RedisServer, headers: dict[str, str]
 ) -> None:
     card(node, cid=CALLER)
@@ -104,7 +104,7 @@ def test_a_number_that_is_not_attested_opens_nothing(
         (f"<sip:{CALLER}%0A@127.0.0.1>", [], None),
     ],
 )
-def test_whom_a_real_switch_says_is_calling(
+def test_trunk_caller_is_read_from_the_switchs_variables(
     rig: Any, node: Node, redis: RedisServer, sender: str, headers: list[tuple[str, str]], caller: str | None
 ) -> None:
     call = rig.raw_call(CC, headers, sender=sender)

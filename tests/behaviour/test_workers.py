@@ -104,7 +104,7 @@ def bridged(node: Node, ref: str) -> None:
     eventually(lambda: node.get(ref)["state"] == "bridged")
 
 
-def test_whichever_is_asked_knows_of_all_calls(node: Workers, rig: SandboxRig, redis: RedisServer) -> None:
+def test_workers_any_of_them_knows_all_calls(node: Workers, rig: SandboxRig, redis: RedisServer) -> None:
     rig.phone("1000")
     rig.outside(CALLEE, Script(answer_after=0.0))
     refs = []
@@ -133,7 +133,7 @@ def legs(rig: SandboxRig) -> list[dict[str, str]]:
     ]
 
 
-def test_a_call_comes_in_to_one_of_them(node: Workers, rig: SandboxRig, redis: RedisServer) -> None:
+def test_workers_incoming_call_goes_to_one(node: Workers, rig: SandboxRig, redis: RedisServer) -> None:
     rig.phone("1000", Script(hangup_after=0.5))
     rig.route("27115550009", "inbound", node.config["node"]["listen"])
     callers = [rig.outside(f"08200055{n:02}") for n in range(6)]
@@ -144,9 +144,7 @@ def test_a_call_comes_in_to_one_of_them(node: Workers, rig: SandboxRig, redis: R
     assert {record["end_reason"] for record in found} <= {"answered", "agent_busy"}
 
 
-def test_one_that_is_killed_is_there_again_and_the_other_never_left(
-    node: Workers, rig: SandboxRig, redis: RedisServer
-) -> None:
+def test_workers_killed_one_is_restarted_alone(node: Workers, rig: SandboxRig, redis: RedisServer) -> None:
     rig.phone("1000")
     rig.outside(CALLEE, Script(answer_after=0.0))
     refs = [node.call("1000", CALLEE) for _ in range(8)]
@@ -169,7 +167,7 @@ def test_one_that_is_killed_is_there_again_and_the_other_never_left(
     assert {(record["end_reason"], record["hung_up_by"]) for record in found.values()} == {("answered", "api")}
 
 
-def test_a_reload_reaches_all(node: Workers) -> None:
+def test_workers_reload_reaches_all(node: Workers) -> None:
     before = json.loads(json.dumps(node.config))
     node.config["integrators"][0]["caller_ids"] = ["27115550000", "27115550077"]
     node.file.write_text(json.dumps(node.config))
@@ -185,7 +183,7 @@ def test_a_reload_reaches_all(node: Workers) -> None:
     eventually(lambda: sum(line["event"] == "config_reloaded" for line in node.lines()) >= 2 * COUNT)
 
 
-def test_all_that_they_count_is_in_one_answer(node: Workers, rig: SandboxRig) -> None:
+def test_workers_metrics_are_merged(node: Workers, rig: SandboxRig) -> None:
     rig.phone("1000")
     rig.outside(CALLEE, Script(answer_after=0.0))
     refs = [node.call("1000", CALLEE) for _ in range(6)]
@@ -213,7 +211,7 @@ def test_all_that_they_count_is_in_one_answer(node: Workers, rig: SandboxRig) ->
 # Start and end -------------------------------------------------------------------------------------------
 
 
-def test_sigterm_ends_all_and_a_switch_is_refused_at_once(rig: SandboxRig, redis: RedisServer) -> None:
+def test_workers_sigterm_ends_all_and_refuses_the_switch(rig: SandboxRig, redis: RedisServer) -> None:
     redis.client.flushdb()
     node = Workers(settings(rig, redis))
     rig.phone("1000")
@@ -254,7 +252,7 @@ def test_workers_whose_supervisor_is_killed_drain_and_end(rig: SandboxRig, redis
 
 
 @pytest.mark.parametrize("key", ["node.listen", "admin.listen", "node.worker_ports"])
-def test_a_port_in_use_stops_the_start_and_leaves_nobody(rig: SandboxRig, redis: RedisServer, key: str) -> None:
+def test_workers_port_in_use_stops_the_start(rig: SandboxRig, redis: RedisServer, key: str) -> None:
     config = settings(rig, redis)
     taken = rig.esl_address
     if key == "node.worker_ports":
@@ -268,7 +266,7 @@ def test_a_port_in_use_stops_the_start_and_leaves_nobody(rig: SandboxRig, redis:
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "two", "1.5", "257", ""])
-def test_a_count_that_is_none(count: str, tmp_path: Path) -> None:
+def test_workers_wrong_count_is_refused(count: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "esl_apps", "serve", "--workers", count, "-c", str(tmp_path / "none.yml")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
@@ -304,7 +302,7 @@ def document(**node: Any) -> str:
         ({"listen": "0.0.0.0:8084", "advertise": "a.b:18084", "worker_ports": 9000}, ("0.0.0.0", 9001), "a.b:19001"),
     ],
 )
-def test_a_worker_has_a_name_and_a_port_of_its_own(node: dict[str, Any], own: tuple[str, int], advertised: str) -> None:
+def test_workers_each_has_its_own_name_and_port(node: dict[str, Any], own: tuple[str, int], advertised: str) -> None:
     config = parse(document(**node), {})
     second = share(2)
     assert second.own_address(config) == own

@@ -84,7 +84,7 @@ def request_(ref: str, app: str = "click2dial") -> Asked:
     return Asked(app, BEGAN, "chaos-1", 202, ref)
 
 
-def test_accounts_that_agree() -> None:
+def test_accounts_that_agree_have_no_finding() -> None:
     assert found(TALK, [record(REF)], request_(REF)) == []
 
 
@@ -100,21 +100,23 @@ def test_accounts_that_agree() -> None:
         ([record(REF, dialed_at=int(BEGAN) + 60)], (WRONG, "dialed_at is +60.0 s off")),
     ],
 )
-def test_a_record_that_is_not_what_the_switch_saw(records: list[dict[str, Any]], expected: tuple[str, str]) -> None:
+def test_accounts_find_a_record_the_switch_contradicts(
+    records: list[dict[str, Any]], expected: tuple[str, str]
+) -> None:
     assert found(TALK, records, request_(REF)) == [expected]
 
 
-def test_a_request_that_was_accepted_owes_a_record_though_no_phone_rang() -> None:
+def test_accounts_want_a_record_of_each_accepted_request() -> None:
     assert found([], [], request_(REF)) == [(MISSING, "no record, and no leg: accepted over HTTP")]
     assert found([], [record(REF, end_reason="agent_failed", bridged_at=None)], request_(REF)) == []
 
 
-def test_a_talk_that_nobody_ended() -> None:
+def test_accounts_find_a_talk_that_never_ended() -> None:
     cut = [leg("a", REF), bleg("b", REF, ended_by="far")]
     assert found(cut, [record(REF)], request_(REF)) == [(WRONG, "a talk that neither party ended")]
 
 
-def test_a_talk_in_the_records_alone() -> None:
+def test_accounts_find_a_talk_only_in_the_records() -> None:
     assert found([], [record(REF)]) == [(WRONG, "a talk in the records that no switch saw")]
 
 
@@ -127,14 +129,14 @@ def test_a_talk_in_the_records_alone() -> None:
         ({"q850": 16, "ended_by": "far"}, "callee_no_answer"),
     ],
 )
-def test_why_b_did_not_answer(b: dict[str, Any], reason: str) -> None:
+def test_accounts_compare_why_b_did_not_answer(b: dict[str, Any], reason: str) -> None:
     legs = [leg("a", REF), bleg("b", REF, **{"answered": None, "bridged": None, "ended": BEGAN + 3, **b})]
     assert found(legs, [record(REF, end_reason=reason, bridged_at=None)]) == []
     wrong = found(legs, [record(REF, end_reason="abandoned", bridged_at=None)])
     assert [kind for kind, _ in wrong] == [WRONG]
 
 
-def test_a_repeated_request_that_rang_twice() -> None:
+def test_accounts_find_a_repeated_request_that_rang_twice() -> None:
     twice = [
         leg("a", REF, ended_by="phone", variables={"esl_contact_ref": "chaos-1"}),
         leg("c", OTHER, ended_by="phone", variables={"esl_contact_ref": "chaos-1"}),
@@ -159,13 +161,13 @@ def null(ref: str, first: str = "") -> dict[str, Any]:
     return record(ref, ref="disa", session_ref=first or ref, number=None, end_reason="abandoned", bridged_at=None)
 
 
-def test_a_caller_who_dialled_nothing_owes_one_record() -> None:
+def test_accounts_want_one_record_of_a_caller_without_number() -> None:
     assert found([session(REF)], [null(REF)]) == []
     assert found([session(REF)], []) == [(MISSING, "no record of a caller who dialled no number")]
     assert [kind for kind, _ in found([session(REF, OTHER)], [null(REF), null(OTHER, REF)])] == [WRONG]
 
 
-def test_each_number_of_a_session_owes_one() -> None:
+def test_accounts_want_a_record_of_each_number_of_a_session() -> None:
     legs = [session(REF, OTHER), bleg("b", REF), bleg("c", OTHER)]
     talks = [record(ref, ref="disa", session_ref=REF) for ref in (REF, OTHER)]
     assert found(legs, talks) == []
@@ -174,7 +176,7 @@ def test_each_number_of_a_session_owes_one() -> None:
     assert found(legs, scattered) == [(WRONG, "several session_refs in one session")]
 
 
-def test_a_callback_is_owed_once() -> None:
+def test_accounts_want_each_callback_once() -> None:
     ring = {"direction": "inbound", "number": CALLBACK, "caller": "0850000001"}
     rang = leg("a", answered=None, cause="USER_BUSY", q850=17, **ring)
     rang.variables.clear()
@@ -197,7 +199,7 @@ def test_a_callback_is_owed_once() -> None:
 # The witnesses ----------------------------------------------------------------------------------------
 
 
-def test_the_sandbox_tells_of_each_leg(tmp_path: Path) -> None:
+def test_sandbox_reports_each_leg_to_the_accounts(tmp_path: Path) -> None:
     """And its mod_json_cdr's folder tells the same, whatever who reads that does to it."""
     file = tmp_path / "legs"
     with SandboxRig(tick=0, arguments=[f"--legs={file}"]) as rig:

@@ -8,7 +8,7 @@ from tests.chaos.run import Options, run
 
 
 @pytest.mark.timeout(300)
-def test_what_dies_loses_and_doubles_nothing() -> None:
+def test_chaos_loses_and_doubles_nothing() -> None:
     """Accounts are compared, not times: on a slow machine fewer calls are begun."""
     report = run(Options(seconds=12, seed=7, rate=6, pause=1.5))
     # Else nothing was tried.

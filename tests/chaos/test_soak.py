@@ -16,7 +16,7 @@ HALF = 150
 
 
 @pytest.mark.timeout(300)
-def test_a_node_holds_after_its_calls_what_it_held_before() -> None:
+def test_soak_node_gives_back_all_it_used() -> None:
     with soaking() as running:
         first = running.warm_up()
         running.run(HALF)
@@ -38,25 +38,25 @@ def readings() -> list[Reading]:
     return [Reading(count, float(count), {**figures, "rss_kb": 80_000.0}, count, count) for count in calls]
 
 
-def test_what_is_as_it_should_be_is_no_fault() -> None:
+def test_soak_verdict_on_steady_figures_is_good() -> None:
     assert faults(readings()) == []
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_what_was_not_given_back_is_a_fault(name: str) -> None:
+def test_soak_verdict_names_what_was_not_given_back(name: str) -> None:
     leaks = readings()
     leaks[-1].figures[name] += 1
     assert [text.partition(":")[0] for text in faults(leaks)] == [name]
 
 
-def test_memory_that_goes_on_growing_is_a_fault() -> None:
+def test_soak_verdict_names_memory_that_keeps_growing() -> None:
     grows = readings()
     for one in grows[8:]:
         one.figures["rss_kb"] *= 1.03
     assert [text.partition(":")[0] for text in faults(grows)] == ["memory"]
 
 
-def test_a_record_that_is_missing_and_a_call_that_is_left_are_faults() -> None:
+def test_soak_verdict_names_missing_records_and_left_calls() -> None:
     lost = readings()
     lost[-1] = replace(lost[-1], records=lost[-1].records - 1)
     lost[-1].figures["esl_apps_live_calls"] = 1.0

@@ -17,13 +17,13 @@ SECONDS = 10
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_seeds_pass(target: str) -> None:
+def test_fuzz_seeds_pass(target: str) -> None:
     for seed in SEEDS[target]():
         TARGETS[target](seed)
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_damaged_seeds_pass(target: str) -> None:
+def test_fuzz_damaged_seeds_pass(target: str) -> None:
     """Bytes changed, dropped and doubled, the same each time: without atheris, too, something is tried."""
     chance = random.Random(target)
     seeds = [seed[:3000] for seed in SEEDS[target]()]
@@ -37,7 +37,7 @@ def test_damaged_seeds_pass(target: str) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_a_short_search_finds_nothing(tmp_path: Path) -> None:
+def test_fuzz_short_search_finds_nothing(tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="no atheris for this Python: coverage-guided fuzzing is left out")
     command = [sys.executable, "-m", "tests.fuzz", "--seconds", str(SECONDS), "--corpus", str(tmp_path), "every"]
     search = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
