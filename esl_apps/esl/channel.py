@@ -11,9 +11,9 @@ from urllib.parse import quote
 from esl_apps.core import causes, dialstring
 from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
 from esl_apps.esl.keypad import EVERY_KEY, STAR_STAR, Keypad
-from esl_apps.esl.legs import _LIVES, OF_BLEGS, _bleg_by_aleg, _seconds, leg_of
+from esl_apps.esl.legs import _LIVES, OF_BLEGS, _bleg_by_aleg, _seconds, failure_of_all, leg_of
 from esl_apps.esl.session import Completion, Gone, OutboundSession
-from esl_apps.esl.wire import COMMAND_REPLY, Event, decode
+from esl_apps.esl.wire import COMMAND_REPLY, Event
 
 #: The events of its own leg that a flow needs, and no others (hazard 7). From the first bridge on, B-legs' events come
 #: too.
@@ -27,8 +27,6 @@ _LASTING = (
     b"Caller-Channel-Answered-Time",
     b"Channel-Read-Codec-Rate",
 )
-#: The start of a variable that holds a header of the caller's INVITE.
-_SIP_HEADER = b"\nvariable_sip_h_"
 #: Seconds for an application that only tells the switch something.
 _QUICK = 10.0
 #: Seconds until a leg that was killed must have ended.
@@ -40,6 +38,25 @@ _T = TypeVar("_T")
 class Channel:
     """``find_end`` is called if the socket was lost before the hang-up: it returns the A-leg's CHANNEL_HANGUP_COMPLETE
     from another source, or None."""
+
+    __slots__ = (
+        "__weakref__",
+        "_answered",
+        "_blegs",
+        "_by_bridge",
+        "_by_user",
+        "_data",
+        "_find_end",
+        "_hears_blegs",
+        "_keypad",
+        "_killed",
+        "_lightened",
+        "_lost_at",
+        "_progress",
+        "_prompt_path",
+        "_ref",
+        "_session",
+    )
 
     def __init__(
         self,
@@ -126,18 +143,7 @@ class Channel:
         return self.data.get(name)
 
     def sip_header(self, name: str) -> str | None:
-        # Search for the common prefix first: most calls have no such header, and a search of the whole block that
-        # ignores case takes 20 times as long.
-        block, wanted = self.data.block, name.lower().encode()
-        start = block.find(_SIP_HEADER)
-        while start >= 0:
-            start += len(_SIP_HEADER)
-            stop = block.find(b"\n", start)
-            key, colon, value = block[start : len(block) if stop < 0 else stop].partition(b": ")
-            if colon and key.lower() == wanted:
-                return decode(value)
-            start = block.find(_SIP_HEADER, start)
-        return None
+        return self.data.sip_header(name)
 
     # For the flow to do -------------------------------------------------------------------------------
 
@@ -434,7 +440,7 @@ class Channel:
         assert event is not None
         bleg = self._last_bleg()
         if self._by_bridge:
-            return self._failure_of_all()
+            return failure_of_all(self._blegs.values())
         if bleg is not None and len(self._blegs) == 1 and bleg.cause is not None:
             return Bridged(False, bleg.q850 or causes.q850(bleg.cause), bleg.cause, bleg)
         for name in ("originate_disposition", "last_bridge_hangup_cause", "bridge_hangup_cause"):
@@ -442,19 +448,6 @@ class Channel:
             if cause and cause != "SUCCESS":
                 return Bridged(False, causes.q850(cause), cause, bleg)
         return Bridged(False, causes.NORMAL_UNSPECIFIED, "NORMAL_UNSPECIFIED", bleg)
-
-    def _failure_of_all(self) -> Bridged:
-        """Return why none of several phones answered, since the switch has no summary of it.
-
-        "No answer" wins over "busy", and that over the rest. If none could be rung, none is registered.
-        """
-        failed = [leg for leg in self._blegs.values() if leg.q850 is not None]
-        if not failed:
-            return Bridged(False, causes.NOT_REGISTERED, "USER_NOT_REGISTERED")
-        kinds = [causes.failure(leg.q850 or 0) for leg in failed]
-        kind = min(kinds, key=("no_answer", "busy", "failed").index)
-        leg = failed[kinds.index(kind)]
-        return Bridged(False, leg.q850 or 0, leg.cause or "NORMAL_UNSPECIFIED", leg)
 
     def _last_bleg(self) -> Leg | None:
         return next(reversed(self._blegs.values()), None)

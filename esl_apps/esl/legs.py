@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from esl_apps.core import causes
-from esl_apps.core.call import Leg
+from esl_apps.core.call import Bridged, Leg
 from esl_apps.esl.wire import Event, decode
 
 OF_BLEGS = "CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
@@ -93,3 +94,17 @@ def _bleg_by_aleg(event: Event) -> Leg | None:
         if event.var("sip_hangup_disposition") == "send_bye" and cause == "NORMAL_CLEARING"
         else None,
     )
+
+
+def failure_of_all(blegs: Iterable[Leg]) -> Bridged:
+    """Return why none of several phones answered, since the switch has no summary of it.
+
+    "No answer" wins over "busy", and that over the rest. If none could be rung, none is registered.
+    """
+    failed = [leg for leg in blegs if leg.q850 is not None]
+    if not failed:
+        return Bridged(False, causes.NOT_REGISTERED, "USER_NOT_REGISTERED")
+    kinds = [causes.failure(leg.q850 or 0) for leg in failed]
+    kind = min(kinds, key=("no_answer", "busy", "failed").index)
+    leg = failed[kinds.index(kind)]
+    return Bridged(False, leg.q850 or 0, leg.cause or "NORMAL_UNSPECIFIED", leg)
