@@ -11,7 +11,7 @@ from urllib.parse import quote
 from esl_apps.core import causes, dialstring
 from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
 from esl_apps.esl.keypad import EVERY_KEY, STAR_STAR, Keypad
-from esl_apps.esl.legs import _LIVES, OF_BLEGS, _bleg_by_aleg, _seconds, failure_of_all, leg_of
+from esl_apps.esl.legs import LIVES, OF_BLEGS, bleg_by_aleg, failure_of_all, leg_of, seconds_of
 from esl_apps.esl.session import Completion, Gone, OutboundSession
 from esl_apps.esl.wire import COMMAND_REPLY, Event
 
@@ -19,7 +19,7 @@ from esl_apps.esl.wire import COMMAND_REPLY, Event
 #: too.
 EVENTS = "CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE"
 #: The events that say how far a leg has come.
-_OF_LEGS = _LIVES | {b"CHANNEL_HANGUP_COMPLETE"}
+_OF_LEGS = LIVES | {b"CHANNEL_HANGUP_COMPLETE"}
 #: The headers of the channel that are read after the first bridge.
 _LASTING = (
     b"Unique-ID",
@@ -130,11 +130,11 @@ class Channel:
 
     @property
     def created_at(self) -> float:
-        return _seconds(self._data, "Caller-Channel-Created-Time") or time.time()
+        return seconds_of(self._data, "Caller-Channel-Created-Time") or time.time()
 
     @property
     def answered_at(self) -> float | None:
-        return _seconds(self._data, "Caller-Channel-Answered-Time")
+        return seconds_of(self._data, "Caller-Channel-Answered-Time")
 
     def variable(self, name: str) -> str | None:
         return self.data.var(name)
@@ -317,8 +317,8 @@ class Channel:
     def _lighten(self) -> None:
         """Drop the channel's 140 headers: a third of the memory of a call that talks for an hour."""
         if not self._lightened:
-            kept = [(name, self._data.raw(name)) for name in _LASTING]
-            block = b"".join([name + b": " + value + b"\n" for name, value in kept if value is not None])
+            values = [(name, self._data.raw(name)) for name in _LASTING]
+            block = b"".join([name + b": " + value + b"\n" for name, value in values if value is not None])
             self._data = self._session.session_data = Event(block, b"", COMMAND_REPLY)
             self._lightened = True
 
@@ -341,7 +341,7 @@ class Channel:
             # Two phones may answer in the same tick. A's bridge says which one talked.
             bleg = self._blegs.get(last.var("last_bridge_to") or "", bleg)
         if self._lost_at is not None and bleg is None:
-            bleg = _bleg_by_aleg(last)
+            bleg = bleg_by_aleg(last)
         return Ended(aleg.ended_at or time.time(), aleg, bleg)
 
     def let_go(self) -> None:
@@ -456,25 +456,25 @@ class Channel:
         if event.name in _OF_LEGS:
             self.tell(event, event.name)
 
-    def tell(self, event: Event, what: bytes) -> None:
-        """Take in a B-leg's event. ``what``: its name, or an earlier event that it implies (CHANNEL_ANSWER, …)."""
+    def tell(self, event: Event, name: bytes) -> None:
+        """Take in a B-leg's event. ``name``: its own, or an earlier event that it implies (CHANNEL_ANSWER, …)."""
         uuid = event.get("Unique-ID")
         if uuid is None or uuid == self.uuid:
             return
-        known = self._blegs.get(uuid)
+        before = self._blegs.get(uuid)
         leg = leg_of(event, with_user=self._by_user)
-        if known is not None and leg.user is None:
-            leg.user = known.user
+        if before is not None and leg.user is None:
+            leg.user = before.user
         self._blegs[uuid] = leg
         if self._answered is not None and self._answered.uuid == uuid:
             self._answered = leg
         if self._killed or self._progress is None:
             return
-        if what == b"CHANNEL_ANSWER" and not self._by_bridge:
+        if name == b"CHANNEL_ANSWER" and not self._by_bridge:
             self._joined(leg)
-        elif what == b"CHANNEL_PROGRESS":
+        elif name == b"CHANNEL_PROGRESS":
             self._progress("ringing", leg.ringing_at or time.time(), leg)
-        elif what == b"CHANNEL_PROGRESS_MEDIA":
+        elif name == b"CHANNEL_PROGRESS_MEDIA":
             self._progress("early_media", leg.ringing_at or time.time(), leg)
 
     def _on_bridge(self, event: Event) -> None:

@@ -11,7 +11,7 @@ from esl_apps.esl.wire import Event, decode
 
 OF_BLEGS = "CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
 #: Events of a leg that has not ended.
-_LIVES = frozenset(OF_BLEGS.encode().split())
+LIVES = frozenset(OF_BLEGS.encode().split())
 #: A leg's times in its events, in microseconds, and the most bytes that all ten, which are consecutive, take.
 _CREATED_TIME = b"\nCaller-Channel-Created-Time: "
 _ANSWERED_TIME = b"\nCaller-Channel-Answered-Time: "
@@ -43,7 +43,7 @@ def leg_of(event: Event, *, with_user: bool = True) -> Leg:
         q850 = q850 or causes.q850(cause)
         ended_at = _time(block, _HANGUP_TIME, start, end) or time.time()
         hold = _time(block, _HOLD_ACCUM, start, end) or 0.0
-    if event.name not in _LIVES:
+    if event.name not in LIVES:
         said = event.last(b"variable_sip_hangup_disposition")
         disposition = decode(said) if said is not None else None
     return Leg(
@@ -62,22 +62,22 @@ def leg_of(event: Event, *, with_user: bool = True) -> Leg:
 
 def _time(block: bytes, name: bytes, start: int, end: int) -> float | None:
     """Return a time between two offsets, in seconds; None if absent or 0, which means that it hasn't happened."""
-    found = block.find(name, start, end)
-    if found < 0:
+    at = block.find(name, start, end)
+    if at < 0:
         return None
-    found += len(name)
-    stop = block.find(b"\n", found)
-    value = block[found : stop if stop >= 0 else None]
+    at += len(name)
+    stop = block.find(b"\n", at)
+    value = block[at : stop if stop >= 0 else None]
     return (int(value) / 1e6 if value.isdigit() and len(value) < 20 else 0.0) or None
 
 
-def _seconds(event: Event, header: str) -> float | None:
+def seconds_of(event: Event, header: str) -> float | None:
     """Return a header's time in seconds; None if absent or 0, which means that it hasn't happened."""
     value = event.int(header)
     return value / 1e6 if value else None
 
 
-def _bleg_by_aleg(event: Event) -> Leg | None:
+def bleg_by_aleg(event: Event) -> Leg | None:
     """Read from an A-leg's end what became of a B-leg whose own events were not seen; None if there was none."""
     bridged_at = event.int("variable_bridge_uepoch") / 1e6
     if not bridged_at:
@@ -86,7 +86,7 @@ def _bleg_by_aleg(event: Event) -> Leg | None:
     return Leg(
         uuid=event.var("last_bridge_to") or "",
         answered_at=bridged_at,
-        ended_at=_seconds(event, "Caller-Channel-Hangup-Time"),
+        ended_at=seconds_of(event, "Caller-Channel-Hangup-Time"),
         cause=cause,
         q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
         # The switch sent A the BYE, and no node had ordered it, so B had hung up.

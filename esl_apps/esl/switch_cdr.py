@@ -77,23 +77,23 @@ def read(path: Path) -> Kept | None:
     if path.stat().st_size > _MOST:
         return None
     try:
-        one = msgspec.json.decode(path.read_bytes(), type=_Document)
+        document = msgspec.json.decode(path.read_bytes(), type=_Document)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    flows = one.callflow if isinstance(one.callflow, list) else [one.callflow]
+    flows = document.callflow if isinstance(document.callflow, list) else [document.callflow]
     # A transfer adds a new flow, in front. The oldest flow has the leg's first times.
     times = [flow.times for flow in flows]
     headers = {
         "Event-Name": "CHANNEL_HANGUP_COMPLETE",
-        "Unique-ID": one.variables.get("uuid") or path.name.removesuffix(_SUFFIX),
-        "Hangup-Cause": one.variables.get("hangup_cause", ""),
-        "Caller-Channel-Created-Time": min(filter(None, (_count(each.created_time) for each in times)), default=0),
+        "Unique-ID": document.variables.get("uuid") or path.name.removesuffix(_SUFFIX),
+        "Hangup-Cause": document.variables.get("hangup_cause", ""),
+        "Caller-Channel-Created-Time": min(filter(None, (_count(flow.created_time) for flow in times)), default=0),
         "Caller-Channel-Progress-Time": _first(times, "progress_time"),
         "Caller-Channel-Progress-Media-Time": _first(times, "progress_media_time"),
         "Caller-Channel-Answered-Time": _first(times, "answered_time"),
-        "Caller-Channel-Hangup-Time": max((_count(each.hangup_time) for each in times), default=0),
-        "Caller-Channel-Hold-Accum": sum(_count(each.hold_accum_time) for each in times),
-        **{f"variable_{name}": value for name, value in one.variables.items()},
+        "Caller-Channel-Hangup-Time": max((_count(flow.hangup_time) for flow in times), default=0),
+        "Caller-Channel-Hold-Accum": sum(_count(flow.hold_accum_time) for flow in times),
+        **{f"variable_{name}": value for name, value in document.variables.items()},
     }
     # The variables' values are percent-encoded, as in an event. Leave out values that would break a line.
     lines = [f"{name}: {value}" for name, value in headers.items() if _LINE.fullmatch(f"{name}: {value}")]
@@ -107,7 +107,7 @@ def _count(text: str) -> int:
 
 
 def _first(times: list[_Times], name: str) -> int:
-    return min(filter(None, (_count(getattr(one, name)) for one in times)), default=0)
+    return min(filter(None, (_count(getattr(flow, name)) for flow in times)), default=0)
 
 
 class Spool:
@@ -147,13 +147,13 @@ class Spool:
                 gevent.sleep(0)
             path = Path(self._folder, name)
             try:
-                kept = read(path)
+                cdr = read(path)
             except OSError:
                 continue
-            if kept is not None:
-                self._known[name] = kept.ref
-                if kept.ref:
-                    self._calls.setdefault(kept.ref, []).append(kept)
+            if cdr is not None:
+                self._known[name] = cdr.ref
+                if cdr.ref:
+                    self._calls.setdefault(cdr.ref, []).append(cdr)
 
     @property
     def there(self) -> bool:
@@ -165,9 +165,9 @@ class Spool:
         until = time.monotonic() + WRITTEN
         while True:
             self.look()
-            found = next((kept.event for kept in self.legs(ref) if kept.leg.uuid == uuid), None)
-            if found is not None or not self.there or time.monotonic() > until:
-                return found
+            event = next((cdr.event for cdr in self.legs(ref) if cdr.leg.uuid == uuid), None)
+            if event is not None or not self.there or time.monotonic() > until:
+                return event
             gevent.sleep(FRESH)
 
     def legs(self, ref: str) -> list[Kept]:
@@ -179,18 +179,18 @@ class Spool:
 
     def remove(self, ref: str) -> None:
         """Delete the files of a call that has its record."""
-        for kept in self._calls.pop(ref, []):
-            self._known.pop(kept.path.name, None)
+        for cdr in self._calls.pop(ref, []):
+            self._known.pop(cdr.path.name, None)
             try:
-                kept.path.unlink(missing_ok=True)
+                cdr.path.unlink(missing_ok=True)
             except OSError as error:
                 # Not ours to delete. Remember it, so that it isn't read again.
-                self._known[kept.path.name] = ""
-                log.warning("spool_file_not_deleted", extra={"file": str(kept.path), "reason": str(error)})
+                self._known[cdr.path.name] = ""
+                log.warning("spool_file_not_deleted", extra={"file": str(cdr.path), "reason": str(error)})
 
     def _forget(self, name: str) -> None:
         ref = self._known.pop(name)
-        left = [kept for kept in self._calls.get(ref, []) if kept.path.name != name]
+        left = [cdr for cdr in self._calls.get(ref, []) if cdr.path.name != name]
         if left:
             self._calls[ref] = left
         else:
