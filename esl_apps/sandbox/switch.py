@@ -302,7 +302,7 @@ class Switch:
         if not self.answer_anyone:
             return None
         hz = 500 + int(number[-2:] or 0) if number[-2:].isdigit() else 500
-        known = {
+        scripts = {
             "486": Script(reject=486, answer_after=0.5),
             "603": Script(reject=603, answer_after=0.5),
             "404": Script(reject=404, answer_after=0.2),
@@ -313,7 +313,7 @@ class Switch:
             "302": Script(reject=302, answer_after=0.2, redirect="1000@127.0.0.1"),
             "777": Script(answer_after=1.0, hangup_after=5.0, tone=hz, digits="1234#", digits_after=1.0),
         }
-        return known.get(number[-3:], Script(answer_after=1.0, hangup_after=5.0, tone=hz))
+        return scripts.get(number[-3:], Script(answer_after=1.0, hangup_after=5.0, tone=hz))
 
     def call_began(self, dialog: Dialog) -> None:
         """Note that a phone's call began."""
@@ -390,9 +390,9 @@ class Switch:
     def shape_changed(self, *channels: Channel) -> None:
         """Tell recordings that the audio between legs has changed."""
         for channel in channels:
-            for one in (channel, channel.partner):
-                if one is not None:
-                    for recording in one.recordings.values():
+            for leg in (channel, channel.partner):
+                if leg is not None:
+                    for recording in leg.recordings.values():
                         recording.watch()
 
     # -- bridging two that are up ----------------------------------------------------------------------
@@ -406,8 +406,8 @@ class Switch:
             return
         other.transferring = False
         channel.other = ("originatee", other.profile.clone())
-        for one, peer in ((channel, other), (other, channel)):
-            one.fire("CHANNEL_EXECUTE", (), [("Application", "uuid_bridge"), ("Application-Data", peer.uuid)])
+        for leg, peer in ((channel, other), (other, channel)):
+            leg.fire("CHANNEL_EXECUTE", (), [("Application", "uuid_bridge"), ("Application-Data", peer.uuid)])
         bridge(channel, other)
         if not channel.down and channel.state == State.SOFT_EXECUTE:
             # Go on with the rest of its dialplan.

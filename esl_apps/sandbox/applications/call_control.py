@@ -147,7 +147,7 @@ def conference(channel: Channel, data: str) -> None:
     room.append(channel)
 
     def others() -> set[int]:
-        return {hz for one in room if one is not channel for hz in switch.tones_from(one)}
+        return {hz for member in room if member is not channel for hz in switch.tones_from(member)}
 
     channel.heard.append(others)
     channel.set("conference_name", name)

@@ -190,7 +190,7 @@ def bind_digit_action(channel: Channel, data: str) -> None:
     targets = [channel]
     if words[4] in ("peer", "both"):
         partner = channel.bonded()
-        targets = [one for one in (partner, channel if words[4] == "both" else None) if one is not None]
+        targets = [leg for leg in (partner, channel if words[4] == "both" else None) if leg is not None]
     for target in targets:
         binding = Binding(words[0], words[1], words[2], words[3], words[5] or "self")
         if target.machine is None:

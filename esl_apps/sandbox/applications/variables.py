@@ -19,9 +19,9 @@ def _assign(channel: Channel, data: str, *, export: bool = False) -> None:
         nolocal = name.startswith("nolocal:")
         if name.startswith("_nolocal_"):
             nolocal, name = True, name[len("_nolocal_") :]
-        known = [one for one in (channel.get("export_vars") or "").split(",") if one]
-        if name not in known:
-            channel.set("export_vars", ",".join([*known, name]))
+        exported = [part for part in (channel.get("export_vars") or "").split(",") if part]
+        if name not in exported:
+            channel.set("export_vars", ",".join([*exported, name]))
         if nolocal and name.startswith("nolocal:"):
             name = name[len("nolocal:") :]
     channel.set(name, value)

@@ -84,13 +84,13 @@ def _registrations(switch: Switch) -> list[dict[str, str]]:
 def show(switch: Switch, argument: str) -> str:
     """``channels|calls|registrations|tasks [count] [as json]``."""
     words = words_of(argument)
-    what = words[0].lower() if words else ""
+    subject = words[0].lower() if words else ""
     rows: list[dict[str, str]]
-    if what == "channels":
+    if subject == "channels":
         rows = _rows(switch)
         if len(words) > 2 and words[1].lower() == "like":
             rows = [row for row in rows if any(words[2].strip("%") in value for value in row.values())]
-    elif what in ("calls", "bridged_calls", "detailed_calls"):
+    elif subject in ("calls", "bridged_calls", "detailed_calls"):
         legs = {row["uuid"]: row for row in _rows(switch)}
         rows = []
         for channel in switch.channels.values():
@@ -100,18 +100,18 @@ def show(switch: Switch, argument: str) -> str:
             row = dict(legs[channel.uuid])
             other = legs.get(partner.uuid) if partner else None
             row.update({f"b_{name}": other[name] if other else "" for name in row})
-            if what == "calls" or partner is not None:
+            if subject == "calls" or partner is not None:
                 rows.append(row)
-    elif what == "registrations":
+    elif subject == "registrations":
         rows = _registrations(switch)
-    elif what == "tasks":
+    elif subject == "tasks":
         rows = [
             {"task_id": str(task.number), "task_desc": task.name, "task_group": task.group}
             for task in switch.scheduler.tasks()
         ]
-    elif what in ("application", "api", "modules", "codec", "endpoint"):
-        known = switch.applications if what == "application" else switch.commands
-        rows = [{"name": name, "ikey": "sandbox"} for name in sorted(known)]
+    elif subject in ("application", "api", "modules", "codec", "endpoint"):
+        names = switch.applications if subject == "application" else switch.commands
+        rows = [{"name": name, "ikey": "sandbox"} for name in sorted(names)]
     else:
         return (
             "-USAGE: codec|endpoint|application|api|dialplan|file|timer|calls [count]|channels "

@@ -59,10 +59,10 @@ def uuid_record(switch: Switch, argument: str) -> str:
             return "-ERR Cannot record session!\n"
         channel.recordings[path] = Recording(channel, path, limit or None)
     elif action == "stop":
-        found = [one for name, one in channel.recordings.items() if path in ("all", name)]
-        if not found:
+        recordings = [recording for name, recording in channel.recordings.items() if path in ("all", name)]
+        if not recordings:
             return "-ERR Cannot stop record session!\n"
-        for recording in found:
+        for recording in recordings:
             recording.stop()
     return "+OK Success\n"
 

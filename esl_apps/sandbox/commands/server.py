@@ -120,7 +120,7 @@ def reload(switch: Switch, argument: str) -> str:
 def module_exists(switch: Switch, argument: str) -> str:
     """Return whether the sandbox imitates a module."""
     del switch
-    known = (
+    modules = (
         "mod_event_socket",
         "mod_sofia",
         "mod_dptools",
@@ -131,7 +131,7 @@ def module_exists(switch: Switch, argument: str) -> str:
         "mod_tone_stream",
         "mod_conference",
     )
-    return "true" if argument.strip() in known else "false"
+    return "true" if argument.strip() in modules else "false"
 
 
 @command("sofia_contact")

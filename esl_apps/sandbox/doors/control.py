@@ -162,8 +162,8 @@ class ControlServer:
             case ("POST", "calls", ref, "reject"):
                 self._call(ref).reject(int(body["status"]))
                 return {}
-            case ("POST", "calls", ref, "hold" | "unhold" as what):
-                self._call(ref).set_hold(what == "hold")
+            case ("POST", "calls", ref, "hold" | "unhold" as action):
+                self._call(ref).set_hold(action == "hold")
                 return {}
             case ("POST", "calls", ref, "digits"):
                 method_name = str(body.get("method") or "rfc2833")
@@ -182,7 +182,7 @@ class ControlServer:
                 return {}
             case ("POST", "drop-sockets"):
                 share = float(body.get("share", 1.0))
-                dropped = [one for one in switch.listeners if switch.random.random() < share]
+                dropped = [listener for listener in switch.listeners if switch.random.random() < share]
                 for listener in dropped:
                     listener.cut()
                 return {"dropped": len(dropped)}
@@ -200,7 +200,9 @@ class ControlServer:
             "extensions": {phone.number: phone.registrations for phone in switch.extensions.values()},
             "outside": sorted(switch.outside),
             "routes": {context: sorted(routes) for context, routes in switch.dialplan.routes.items()},
-            "gateways": {one.name: {"fails": one.fails, "down": one.down} for one in switch.gateways.values()},
+            "gateways": {
+                gateway.name: {"fails": gateway.fails, "down": gateway.down} for gateway in switch.gateways.values()
+            },
         }
 
     def _define(self, number: str, body: dict[str, Any]) -> dict[str, Any]:

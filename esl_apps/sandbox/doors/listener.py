@@ -115,9 +115,9 @@ class Listener(Connection):
                 filters.clear()
             else:
                 filters[:] = [
-                    (known, wanted)
-                    for known, wanted in filters
-                    if known.lower() != name.lower() or (value and wanted != value)
+                    (header, wanted)
+                    for header, wanted in filters
+                    if header.lower() != name.lower() or (value and wanted != value)
                 ]
             answer = f"+OK filter deleted. [{name}][{value}]"
         elif value:
@@ -136,10 +136,10 @@ class Listener(Connection):
             return wire.reply("-ERR aready enabled.")
         if self.channel is None:
             uuid = line[9:].split(" ", maxsplit=1)[0]
-            found = self.switch.locate(uuid)
-            if found is None:
+            channel = self.switch.locate(uuid)
+            if channel is None:
                 return wire.reply("-ERR invalid uuid")
-            self.channel = found
+            self.channel = channel
             subscription.uuid = uuid
         subscription.names |= MYEVENTS
         subscription.own = subscription.enabled = True
@@ -244,16 +244,16 @@ class Listener(Connection):
         words = command.line.split(" ")[1:]
         if words and words[0].lower() in ("plain", "json", "xml"):
             subscription.format = words.pop(0).lower()
-        known = custom = False
+        any_known = custom = False
         for word in words:
             name = word.upper().removeprefix("SWITCH_EVENT_")
             if custom:
                 subscription.subclasses.add(word)
             elif name in NAMES:
-                known = True
+                any_known = True
                 subscription.names.add(name)
                 custom = name == "CUSTOM"
-        if not known:
+        if not any_known:
             return wire.reply("-ERR no keywords supplied")
         subscription.enabled = True
         self.switch.bus.subscribe(self)
@@ -261,13 +261,13 @@ class Listener(Connection):
 
     def _nixevent(self, command: wire.Command) -> bytes:
         subscription = self.subscription
-        known = custom = False
+        any_known = custom = False
         for word in command.line.split(" ")[1:]:
             name = word.upper()
             if custom:
                 subscription.subclasses.discard(word)
             elif name in NAMES:
-                known = True
+                any_known = True
                 if name == "CUSTOM":
                     custom = True
                 elif name == "ALL":
@@ -277,7 +277,7 @@ class Listener(Connection):
                         subscription.names |= NAMES
                         subscription.names.discard("ALL")
                     subscription.names.discard(name)
-        if not known:
+        if not any_known:
             return wire.reply("-ERR no keywords supplied")
         subscription.enabled = True
         self.switch.bus.subscribe(self)

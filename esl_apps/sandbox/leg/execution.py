@@ -77,8 +77,8 @@ class Execution(LegState):
 
     def run_inline(self, value: str) -> None:
         """Run ``app data`` or ``app:data`` now if it can't block; ``app::data`` in the channel's own greenlet."""
-        found = re.search(r" |::?", value)
-        separator = found[0] if found else " "
+        mark = re.search(r" |::?", value)
+        separator = mark[0] if mark else " "
         app, _, data = value.partition(separator)
         if separator != "::" and self.switch.is_quick(app):
             self.execute(app, self.expand(data) if data else "")

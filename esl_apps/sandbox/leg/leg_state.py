@@ -266,13 +266,13 @@ class LegState(Variables):
         self.set_call_state("ACTIVE")
         self.wake()
 
-    def _stamp_originator(self, what: str, when: int) -> None:
+    def _stamp_originator(self, time_name: str, when: int) -> None:
         """Set a time of a callee on its caller too."""
         if self.other and self.other[0] == "originator":
-            self.other[1].stamp(what, when)
+            self.other[1].stamp(time_name, when)
             caller = self.switch.channels.get(self.other[1].uuid)
-            if caller is not None and not getattr(caller.profile.times, what):
-                caller.profile.stamp(what, when)
+            if caller is not None and not getattr(caller.profile.times, time_name):
+                caller.profile.stamp(time_name, when)
 
     # -- answering a caller -----------------------------------------------------------------------------
 

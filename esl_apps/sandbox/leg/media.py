@@ -56,10 +56,10 @@ def sound(path: str, sounds: Path | None = None) -> Sound | None:
     path = re.sub(r"^\{[^}]*\}", "", path)
     if path.startswith("file_string://"):
         parts = [sound(part, sounds) for part in path[len("file_string://") :].split("!")]
-        known = [part for part in parts if part is not None]
-        if not known:
+        playable = [part for part in parts if part is not None]
+        if not playable:
             return None
-        return Sound(sum(part.seconds * max(1, part.loops) for part in known), known[0].tones)
+        return Sound(sum(part.seconds * max(1, part.loops) for part in playable), playable[0].tones)
     if path.startswith("tone_stream://"):
         return tone_stream(path[len("tone_stream://") :])
     if path.startswith("silence_stream://"):
@@ -106,8 +106,8 @@ def ringback_tones(value: str) -> set[int]:
     """Return the tones of a ``ringback`` variable: TGML, a ``tone_stream``, a file or a name."""
     if value.startswith("%("):
         return set(tone_stream(value).tones)
-    found = sound(value)
-    return set(found.tones) if found else set()
+    ringback = sound(value)
+    return set(ringback.tones) if ringback else set()
 
 
 class Recording:
@@ -213,8 +213,8 @@ def _second(hz: int) -> array.array[int]:
 def _sine(hz: int, samples: int) -> array.array[int]:
     if not hz:
         return array.array("h", bytes(samples * 2))
-    one = _second(hz)
-    return (one * (samples // RATE + 1))[:samples]
+    second = _second(hz)
+    return (second * (samples // RATE + 1))[:samples]
 
 
 def _mix(a: int, b: int, samples: int) -> array.array[int]:

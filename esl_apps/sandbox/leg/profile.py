@@ -73,9 +73,9 @@ class CallerProfile:
         """Drop the cached text, because an attribute changed."""
         self._text.clear()
 
-    def stamp(self, what: str, when: int) -> None:
+    def stamp(self, name: str, when: int) -> None:
         """Set one of the times."""
-        setattr(self.times, what, when)
+        setattr(self.times, name, when)
         self._text.clear()
 
     def clone(self) -> CallerProfile:

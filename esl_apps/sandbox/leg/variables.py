@@ -19,8 +19,8 @@ class Variables:
 
     def get(self, name: str) -> str | None:
         """Return a channel variable; the name's case doesn't matter."""
-        found = self._variables.get(name.lower())
-        return found[1] if found else None
+        pair = self._variables.get(name.lower())
+        return pair[1] if pair else None
 
     def set(self, name: str, value: str | None) -> None:
         """Set a variable, which moves to the end of the list as in the switch; None removes it."""

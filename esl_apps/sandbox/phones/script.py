@@ -34,7 +34,7 @@ class Script:
     @staticmethod
     def parse(values: Mapping[str, Any]) -> Script:
         """Read a script from JSON. :raises ValueError: an unknown key; the message lists the known ones."""
-        known = {one.name for one in fields(Script)}
+        known = {item.name for item in fields(Script)}
         unknown = set(values) - known
         if unknown:
             raise ValueError(f"unknown script keys {sorted(unknown)}; known are {sorted(known)}")

@@ -24,8 +24,8 @@ def address(value: str, default: str) -> tuple[str, str]:
 
 def parameters(value: str) -> str:
     """Return the parameters of a sip: address's user part, with their semicolon."""
-    found = re.search(r"sips?:[^@>;]*(;[^@>]*)@", value)
-    return found[1] if found else ""
+    match = re.search(r"sips?:[^@>;]*(;[^@>]*)@", value)
+    return match[1] if match else ""
 
 
 def _decode(user: str) -> str:

@@ -70,8 +70,12 @@ def document(channel: Leg) -> dict[str, Any]:
     if channel.applications:
         body["app_log"] = {
             "applications": [
-                {"app_name": one.app, **({"app_data": one.data} if one.data else {}), "app_stamp": str(one.stamp)}
-                for one in channel.applications
+                {
+                    "app_name": executed.app,
+                    **({"app_data": executed.data} if executed.data else {}),
+                    "app_stamp": str(executed.stamp),
+                }
+                for executed in channel.applications
             ]
         }
     if channel.hold_record:

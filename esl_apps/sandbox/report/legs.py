@@ -54,5 +54,7 @@ def document(channel: Leg, *, killed: bool = False) -> dict[str, Any]:
         "variables": {
             name: value for name, value in variables.items() if name.startswith(("esl_", "socket_", "last_bridge"))
         },
-        "applications": [[one.app, one.data[:_LONGEST_ARGUMENT], one.stamp / 1e6] for one in channel.applications],
+        "applications": [
+            [executed.app, executed.data[:_LONGEST_ARGUMENT], executed.stamp / 1e6] for executed in channel.applications
+        ],
     }

@@ -42,28 +42,31 @@ class _Extension:
         self.goes_on = element.get("continue") == "true"
         self.conditions = [
             _Condition(
-                one.get("field") or "",
-                re.compile(one.get("expression") or ""),
-                [(action.get("application") or "", action.get("data") or "") for action in one.findall("action")],
-                [(action.get("application") or "", action.get("data") or "") for action in one.findall("anti-action")],
-                {"never": None, "on-true": True}.get(one.get("break") or "", False),
+                condition.get("field") or "",
+                re.compile(condition.get("expression") or ""),
+                [(action.get("application") or "", action.get("data") or "") for action in condition.findall("action")],
+                [
+                    (action.get("application") or "", action.get("data") or "")
+                    for action in condition.findall("anti-action")
+                ],
+                {"never": None, "on-true": True}.get(condition.get("break") or "", False),
             )
-            for one in element.findall("condition")
+            for condition in element.findall("condition")
         ]
 
     def actions(self, channel: Leg) -> tuple[bool, Actions]:
         """Return whether the last condition checked held, and the actions to run."""
-        held, found = False, []
+        held, actions = False, []
         for condition in self.conditions:
             field = condition.field
             value = channel.expand(field) if "${" in field else channel.lookup(field) if field else ""
             match = condition.expression.search(value or "")
             held = match is not None
             for app, data in condition.actions if held else condition.anti_actions:
-                found.append((app, _filled(data, match) if match else data))
+                actions.append((app, _filled(data, match) if match else data))
             if held is condition.stops_on:
                 break
-        return held, found
+        return held, actions
 
 
 class Dialplan:
@@ -95,7 +98,7 @@ class Dialplan:
     def socket(self, number: str, path: str, node: str, contexts: Iterable[str] = ("public", "default")) -> None:
         """Route a number to an application as the shipped dialplan does: the watchdog, the socket, the unavailable
         extension."""
-        targets = "|".join(f"{one}/{path.lstrip('/')}" for one in node.split("|"))
+        targets = "|".join(f"{host}/{path.lstrip('/')}" for host in node.split("|"))
         for context in contexts:
             self.add(
                 context,
@@ -119,16 +122,16 @@ class Dialplan:
         routes = self.routes.get(context)
         if routes is None:
             return found_in_xml or None
-        found = routes.get(number)
-        if found is None:
+        route = routes.get(number)
+        if route is None:
             for pattern, actions in routes.items():
                 if pattern.startswith("^") and (match := re.search(pattern, number)):
                     if match.groups():
-                        groups = [match[0], *(one or "" for one in match.groups())]
+                        groups = [match[0], *(group or "" for group in match.groups())]
                         channel.set("DP_MATCH", "ARRAY::" + "|:".join(groups))
-                    found = [(app, _filled(data, match)) for app, data in actions]
+                    route = [(app, _filled(data, match)) for app, data in actions]
                     break
-        if found is None and context == "default" and channel.switch.directory_has(number):
+        if route is None and context == "default" and channel.switch.directory_has(number):
             # The stock dialplan's local extensions.
             return [("set", "hangup_after_bridge=true"), ("bridge", f"user/{number}@{channel.switch.domain}")]
-        return found
+        return route

@@ -91,8 +91,8 @@ class Attempt:
                 parsed = strings.brackets(data, opening, closing, ",")
                 if parsed is None:
                     return self._done("DESTINATION_OUT_OF_ORDER")
-                found, data = parsed
-                variables.update(found)
+                bracketed, data = parsed
+                variables.update(bracketed)
                 data = data.lstrip(" ")
         if not data:
             return self._done("DESTINATION_OUT_OF_ORDER")
@@ -137,12 +137,12 @@ class Attempt:
         tries = [gevent.spawn(attempt.run) for attempt in attempts]
 
         def winner() -> Channel | None:
-            legs = [one.value.leg for one in tries if one.ready() and one.value is not None]
+            legs = [attempt.value.leg for attempt in tries if attempt.ready() and attempt.value is not None]
             return next((leg for leg in legs if leg is not None and not leg.down), None)
 
         tones, sounding = self._ringback(), False
         sleeper = caller.sleeper if caller is not None else Sleeper(self.switch.tick)
-        while winner() is None and not all(one.ready() for one in tries):
+        while winner() is None and not all(attempt.ready() for attempt in tries):
             if caller is not None:
                 if not caller.ready:
                     break

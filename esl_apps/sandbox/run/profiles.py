@@ -42,8 +42,8 @@ def new_profile(
     profile.callee_id_name = variables.get("origination_callee_id_name", "Outbound Call")
     profile.callee_id_number = variables.get("origination_callee_id_number", number_of(data))
     times = profile.times
-    for what in vars(times):
-        setattr(times, what, 0)
+    for name in vars(times):
+        setattr(times, name, 0)
     profile.touch()
     return profile
 

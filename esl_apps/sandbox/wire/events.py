@@ -302,7 +302,7 @@ class Bus:
                 listener.deliver(event)
 
     def _candidates(self, event: Event) -> list[Subscriber]:
-        found = list(self._open)
+        candidates = list(self._open)
         seen: set[int] = set()
         for name, values in self._keyed.items():
             value = event.get(name)
@@ -311,5 +311,5 @@ class Bus:
             for listener in values.get(value.lower(), ()):
                 if id(listener) not in seen:
                     seen.add(id(listener))
-                    found.append(listener)
-        return found
+                    candidates.append(listener)
+        return candidates

@@ -132,12 +132,12 @@ def brackets(data: str, opening: str, closing: str, delimiter: str) -> tuple[dic
     Adjacent lists (``{a=1}{b=2}``) are read as one.
     """
     variables: dict[str, str] = {}
-    found = False
+    any_list = False
     while True:
         end = find_end(data, opening, closing)
         if end < 0:
-            return (variables, data) if found else None
-        found = True
+            return (variables, data) if any_list else None
+        any_list = True
         content = data.lstrip(" ")[1 : end - (len(data) - len(data.lstrip(" ")))]
         separator = delimiter
         if content.startswith("^^") and len(content) > 2:
@@ -160,24 +160,24 @@ def expand(value: str, lookup: Callable[[str], str | None], api: Callable[[str, 
     if "${" not in value:
         return value
 
-    def one(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         inner = match[1]
         call = re.fullmatch(r"(\w+)[( ](.*?)\)?", inner) if "(" in inner else None
         if call:
             return api(call[1], call[2])
         name, _, span = inner.partition(":")
-        found = lookup(name) or ""
+        text = lookup(name) or ""
         if span:
             offset, _, length = span.partition(":")
             start = number(offset)
-            found = found[start:]
+            text = text[start:]
             if length:
                 count = number(length)
-                found = found[:count] if count > 0 else found[: len(found) + count]
-        return found
+                text = text[:count] if count > 0 else text[: len(text) + count]
+        return text
 
     for _ in range(10):
-        expanded = _VARIABLE.sub(one, value)
+        expanded = _VARIABLE.sub(replacement, value)
         if expanded == value:
             break
         value = expanded
