@@ -15,6 +15,9 @@ from esl_apps.cli import main as cli
 def main() -> None:
     # Ctrl-C ends a command; without this, gevent also prints it as an error.
     Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
+    # A terminal that lacks a letter shows its code.
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(cli.main(sys.argv[1:]))
 
 

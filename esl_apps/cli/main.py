@@ -51,7 +51,7 @@ class _Commands:
             sub.add_argument(
                 "-c",
                 "--config",
-                default=os.environ.get("ESL_APPS_CONFIG", _DEFAULT_CONFIG),
+                default=os.environ.get("ESL_APPS_CONFIG") or _DEFAULT_CONFIG,
                 metavar="FILE",
                 help="the configuration (default: $ESL_APPS_CONFIG, else %(default)s)",
             )

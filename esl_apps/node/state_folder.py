@@ -23,7 +23,7 @@ def state_folder(config: Config) -> Path:
     for candidate in candidates:
         try:
             (candidate / "outbox" / name).mkdir(parents=True, exist_ok=True)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a null byte
             continue
         if os.access(candidate / "outbox" / name, os.W_OK):
             return candidate / "outbox" / name

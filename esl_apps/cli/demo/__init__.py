@@ -26,6 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
         _run(_Demo(raw=arguments.json), keep=arguments.keep)
     except DemoFailed as error:
         return _failed(str(error))
+    except BrokenPipeError:
+        raise  # The reader of the output is gone, which is for main to end quietly.
     except OSError as error:
         return _failed(explain(error))
     except StoreUnavailable as error:

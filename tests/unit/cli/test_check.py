@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +131,12 @@ def test_check_unknown_host_fails_at_once(run: Run, settings: Settings) -> None:
     assert "Errno" not in line
 
 
+def test_check_prints_no_log(settings: Settings) -> None:
+    command = [sys.executable, "-m", "esl_apps", "check", "-c", settings.written()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 @pytest.fixture
 def silent() -> Iterator[str]:
     """An address that takes connections and says nothing."""
@@ -230,6 +238,12 @@ def test_check_state_folder_that_cannot_be_written_fails(run: Run, good: Setting
     (line,) = failures(run, good)
     assert line.startswith("node.state_dir: ")
     assert str(tmp_path / "file") in line
+
+
+def test_check_state_folder_that_is_not_a_path_fails(run: Run, good: Settings) -> None:
+    good["node"]["state_dir"] = "a\0b"
+    (line,) = failures(run, good)
+    assert line.startswith("node.state_dir: ")
 
 
 def test_check_recordings_that_cannot_be_read_fail(run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,6 +208,12 @@ def test_demo_that_cannot_start_names_the_reason(
     assert (ran.status, ran.err) == (1, f"esl-apps: demo: {told}\n")
 
 
+def test_demo_whose_reader_is_gone_ends_quietly(run: Run, opened: Callable[..., None]) -> None:
+    opened(BrokenPipeError(32, "Broken pipe"))
+    ran = run("demo")
+    assert (ran.status, ran.err) == (0, "")
+
+
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C, as soon as the demo waits for it."""

@@ -206,6 +206,17 @@ def test_main_output_that_is_full_has_no_traceback(settings: Settings) -> None:
     assert (done.returncode, done.stderr) == (1, "esl-apps: No space left on device\n")
 
 
+def test_main_output_without_a_letter_shows_its_code(settings: Settings) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "esl_apps", "import", "-c", settings.written(), "é.json"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "FAILED \\xe9.json: No such file or directory\n")
+
+
 def test_main_without_standard_streams_has_no_traceback(settings: Settings) -> None:
     command = f"exec {sys.executable} -m esl_apps hash-pin -c {settings.written()} <&- >&-"
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
@@ -261,4 +272,8 @@ def test_sandbox_refuses_an_address_where_something_listens(switch: Any) -> None
 def test_config_is_taken_from_the_environment(run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ESL_APPS_CONFIG", settings.written())
     assert json.loads(run("dialplan", "--json").out).keys() == {"00_esl_apps_public.xml", "00_esl_apps_default.xml"}
-    assert os.environ["ESL_APPS_CONFIG"] == settings.written()
+
+
+def test_config_of_an_empty_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESL_APPS_CONFIG", "")
+    assert parser().parse_args(["calls"]).config == "/etc/esl_apps/esl_apps.yml"
