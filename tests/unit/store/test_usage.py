@@ -152,17 +152,32 @@ def test_call_that_ends_during_a_renewal_stops_counting(
     assert other.enter(HOLDER, 1, "b")
 
 
-def test_heartbeat_renews_until_it_stops(client: Any, connect: Callable[[], Any]) -> None:
+def lease_end(server: RedisServer, call_ref: str) -> float:
+    """Unix seconds on Redis's clock; 0 if the call has no lease."""
+    return float(server.client.zscore(keys.concurrent(HOLDER), call_ref) or 0)
+
+
+def redis_time(server: RedisServer) -> float:
+    seconds, microseconds = server.client.time()
+    return float(seconds + microseconds / 1e6)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    with gevent.Timeout(30):
+        while not condition():
+            gevent.sleep(0.02)
+
+
+def test_heartbeat_renews_until_it_stops(server: RedisServer, client: Any, connect: Callable[[], Any]) -> None:
     usage, other = UsageStore(client, "one", lease=1.0), UsageStore(connect(), "two", lease=1.0)
-    # Connecting to a cluster holds up this process, whose sockets are not gevent's, and the heartbeat with it.
-    assert other.enter("another", 1, "b")
     usage.start()
     assert usage.enter(HOLDER, 1, "a")
-    gevent.sleep(1.5)
-    assert not other.enter(HOLDER, 1, "b")
+    entered = lease_end(server, "a")
+    wait_until(lambda: lease_end(server, "a") > entered)
     usage.stop()
-    time.sleep(1.1)
-    assert other.enter(HOLDER, 1, "b")
+    last = lease_end(server, "a")
+    wait_until(lambda: other.enter(HOLDER, 1, "b"))
+    assert redis_time(server) > last - 0.001  # stored in milliseconds
 
 
 @pytest.mark.parametrize("server", ["alone"], indirect=True)
@@ -182,13 +197,13 @@ gevent.sleep(60)
     node = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert node.stdout is not None
     assert node.stdout.readline() == b"True\n"
-    time.sleep(1.2)
-    assert not mine.enter(HOLDER, 2, "next")
+    entered = lease_end(server, "theirs")
+    wait_until(lambda: lease_end(server, "theirs") > entered)
     node.kill()
     node.wait()
-    assert not mine.enter(HOLDER, 2, "next")
-    time.sleep(1.1)
-    assert mine.enter(HOLDER, 2, "next")
+    last = lease_end(server, "theirs")
+    wait_until(lambda: mine.enter(HOLDER, 2, "next"))
+    assert redis_time(server) > last - 0.001  # stored in milliseconds
     assert not mine.enter(HOLDER, 2, "one too many")
 
 
