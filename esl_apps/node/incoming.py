@@ -93,23 +93,24 @@ class Incoming:
         down."""
         services = self._services
         live = services.calls.live.get(visit.carried)
+        found = visit.find_call() if live is None else None
         if live is not None and live.adopted:
-            services.calls.release(live)
             known: Essence | None = essence(live.attempt, live.core_uuid)
         else:
-            known = visit.take_over() if live is None else None
+            known = found[1] if found is not None else None
         if known is None:
             visit.refuse("its call has ended", "NORMAL_CLEARING")
             return
         attempt = restored(known)
-        try:
-            placed = app.restore(attempt, visit.channel, services.policy) if app.restore else None
-        except StoreUnavailable as error:
-            # The call is this process's now: no other one would end it.
-            visit.abandon(attempt, str(error), "NORMAL_TEMPORARY_FAILURE")
-            return
+        placed = app.restore(attempt, visit.channel, services.policy) if app.restore else None
         if placed is None or known.answered_at is not None:
-            visit.abandon(attempt, "what its call needs is gone")
+            # Not taken over: its own process, or the one that adopts it, sees how its legs end and records that.
+            visit.refuse("what its call needs is gone", "NORMAL_CLEARING")
+            return
+        if live is not None:
+            services.calls.release(live)
+        elif found is not None and not visit.take_over(found):
+            visit.refuse("its call has ended", "NORMAL_CLEARING")
             return
         if app.ref in self._pollers:
             attempt.answered_at = time.time()

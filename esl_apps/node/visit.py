@@ -28,6 +28,9 @@ from esl_apps.store.essence import Essence, essence, restored
 
 log = logging.getLogger(__name__)
 
+Found = tuple[str, Essence]
+"""A process's boot, and a call that it has."""
+
 
 #: Seconds to wait for the CDR file of a B-leg whose caller is already here.
 _KEPT = 1.0
@@ -116,13 +119,15 @@ class Visit:
             live.poke()
             live.wait(lambda: live.attempt.ended, time.monotonic() + _SETTLE)
             return
-        known = self.take_over()
-        if known is not None:
-            self._settle(known, {})
+        found = self.find_call()
+        if found is not None:
+            # Settle it even if it can't be taken over: two processes record the same end, and Redis takes it once.
+            self.take_over(found)
+            self._settle(found[1], {})
 
-    def take_over(self) -> Essence | None:
-        """Take the call that this channel carries from the process that had it. None: it has ended, or Redis is down;
-        then the node that adopts it follows it to its end."""
+    def find_call(self) -> Found | None:
+        """The call that this channel carries, and the process that has it. None: it has ended, or Redis is down; then
+        the node that adopts it follows it to its end."""
         services = self.services
         # If no process knows the call, the channel still does; and the process that ended or will end it writes the
         # session's record.
@@ -133,14 +138,25 @@ class Visit:
                 # A process that started after our last beat may have had it and died since.
                 services.membership.say(draining=services.readiness.draining)
                 found = services.store.essence(self.carried, services.membership.peers)
-            if found is None:
-                return None
-            boot, known = found
-            services.store.take_over(known, boot)
+            return found
         except StoreUnavailable as error:
             log.error("handed_back_call_unknown", extra={"reason": str(error)})
             return None
-        return known
+
+    def take_over(self, found: Found) -> bool:
+        """Make a call this process's. False: it has ended meanwhile, or Redis is down."""
+        store, current = self.services.store, found
+        try:
+            while not store.take_over(current[1], current[0]):
+                # Another process took it first, to adopt it: take it from that one.
+                again = store.essence(self.carried, self.services.membership.peers)
+                if again is None or again[0] == current[0]:
+                    return False
+                current = again
+        except StoreUnavailable as error:
+            log.error("handed_back_call_unknown", extra={"reason": str(error)})
+            return False
+        return True
 
     def _settle(self, known: Essence, ends: dict[str, Event]) -> None:
         """``ends``: the ends of its legs that have been heard."""

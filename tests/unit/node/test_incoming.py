@@ -330,16 +330,24 @@ def test_incoming_leg_while_redis_is_away_is_hung_up(bench: Bench) -> None:
     [{"answered_at": 1_700_000_002.0}, {"integrator": "gone"}],
     ids=["answered before", "integrator gone"],
 )
-def test_incoming_leg_that_cannot_go_on_is_recorded_as_lost(bench: Bench, fields: dict[str, Any]) -> None:
+def test_incoming_leg_that_cannot_go_on_is_left_to_adoption(bench: Bench, fields: dict[str, Any]) -> None:
+    """Adoption sees how the legs end: a phone's own call, handed over by its node, was perhaps not answered."""
     headers = rung_elsewhere(bench, **fields)
     assert bench.visit("click2dial", **headers).served().hangup_cause == "NORMAL_CLEARING"
+    assert bench.records() == []
+    show_legs(bench.switch)
+    bench.adoption.beat()
+    eventually(lambda: REF not in bench.live)
     assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
 
 
 @pytest.mark.parametrize("unreadable", ["esl_callee", "esl_outbound_id"])
-def test_incoming_leg_with_unreadable_variables_is_lost(bench: Bench, unreadable: str) -> None:
+def test_incoming_leg_with_unreadable_variables_is_adopted(bench: Bench, unreadable: str) -> None:
     headers = {**rung_elsewhere(bench), f"variable_{unreadable}": "${system(id)}"}
     bench.visit("click2dial", **headers).served()
+    show_legs(bench.switch)
+    bench.adoption.beat()
+    eventually(lambda: REF not in bench.live)
     assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
 
 
