@@ -62,7 +62,12 @@ def node_config(redis_url: str, folder: Path, switches: dict[str, tuple[str, int
     """A node with one integrator, one account with a DISA, and an inbound number."""
     name = sections.pop("name", "app1")
     text = {
-        "node": {"name": name, "listen": "127.0.0.1:8085", "state_dir": str(folder / "state"), "drain_timeout": 1},
+        "node": {
+            "name": name,
+            "listen": "127.0.0.1:8085",
+            "state_dir": str(folder / "state"),
+            "max_calls": sections.pop("max_calls", 5000),
+        },
         "redis": {"url": redis_url},
         "switches": [
             {"name": switch, "address": f"{host}:{port}", "password": PASSWORD}

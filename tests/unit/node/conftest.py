@@ -40,6 +40,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timed_calls, "POLL", 0.002)
 
 
+@pytest.fixture(autouse=True)
+def fast_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask Redis as a node does, over gevent's sockets: this process isn't patched, and would stop at each answer."""
+    monkeypatch.setattr(redis_client, "is_patched", lambda: True)
+
+
 @pytest.fixture
 def build(redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
     """Builds benches on an empty Redis: ``build(name="app2", …)``, with further sections of the configuration."""

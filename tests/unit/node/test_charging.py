@@ -1,4 +1,4 @@
-"""What ends a call whose money is spent, and how an adopted call's charges go on."""
+"""How a call is ended once its money is spent, and how an adopted call's charges go on."""
 
 from __future__ import annotations
 

@@ -1,0 +1,214 @@
+"""One node from its start to its end: what it opens, what a reload changes, and how it drains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gevent
+import msgspec
+import pytest
+from gevent import socket
+
+from esl_apps.config.model import Config
+from esl_apps.config.problems import ConfigError
+from esl_apps.node.node import Node
+from esl_apps.node.workers import Share
+from esl_apps.store import keys
+from tests.support.bench import DID, node_config, placed
+from tests.support.node import CDRS, RedisServer
+from tests.support.peer import FakeSwitch, dial, eventually
+from tests.support.ports import free_port
+
+
+@pytest.fixture
+def switch() -> Iterator[FakeSwitch]:
+    played = FakeSwitch()
+    yield played
+    played.close()
+
+
+@pytest.fixture
+def config(redis: RedisServer, tmp_path: Path, switch: FakeSwitch) -> Config:
+    redis.client.flushall()
+    return with_node(node_config(redis.url, tmp_path, {"fs1": switch.address}), listen=f"127.0.0.1:{free_port()}")
+
+
+def with_node(config: Config, **fields: Any) -> Config:
+    return msgspec.structs.replace(config, node=msgspec.structs.replace(config.node, drain_timeout=5.0, **fields))
+
+
+@pytest.fixture
+def node(config: Config) -> Iterator[Node]:
+    """A node that has started."""
+    made = Node(config)
+    made.start()
+    yield made
+    if not made.services.readiness.stopped.is_set():
+        stop(made, 0.0)
+
+
+def stop(node: Node, seconds: float) -> None:
+    """Stop it, and give its calls so long to end."""
+    policies = node.services.policies
+    config = policies.now.config
+    drains = msgspec.structs.replace(config, node=msgspec.structs.replace(config.node, drain_timeout=seconds))
+    policies.now = replace(policies.now, config=drains)
+    node.stop()
+
+
+def port_of(config: Config) -> int:
+    return int(config.node.listen.rpartition(":")[2])
+
+
+def sample(node: Node, name: str, **labels: str) -> float | None:
+    value: float | None = node.services.metrics.registry.get_sample_value(name, labels)
+    return value
+
+
+# Start --------------------------------------------------------------------------------------------------
+
+
+def test_node_takes_calls_once_started(node: Node, config: Config, redis: RedisServer) -> None:
+    assert node.services.readiness.reasons() == []
+    assert redis.client.hexists(keys.NODES, node.services.membership.boot)
+    peer = dial(port_of(config))
+    assert peer.expect("connect")
+    eventually(lambda: sample(node, "esl_apps_outbound_sockets") == 1.0)
+    peer.close()
+    eventually(lambda: node.services.readiness.sockets == 0)
+
+
+def test_node_starts_without_its_switch(config: Config, switch: FakeSwitch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first wait is bounded."""
+    switch.close()
+    node = Node(config)
+    monkeypatch.setattr(node.services.switches[0], "wait_up", lambda _seconds: gevent.sleep(0.001))
+    node.start()
+    assert node.services.readiness.reasons()[0].startswith("switch fs1: ")
+    stop(node, 0.0)
+
+
+def test_node_address_in_use_is_a_fault_of_the_configuration(config: Config) -> None:
+    with socket.create_server(("127.0.0.1", port_of(config))), pytest.raises(ConfigError, match=r"node\.listen"):
+        Node(config)
+
+
+def test_node_worker_address_in_use_names_the_workers_ports(config: Config) -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+    common = socket.create_server(("127.0.0.1", 0))
+    share = Share(1, {config.node.listen: common.detach()}, -1, -1, [f"esl_apps.test.{port}"])
+    with pytest.raises(ConfigError, match=r"node\.worker_ports"):
+        Node(with_node(config, worker_ports=port), share)
+    taken.close()
+
+
+def test_node_of_a_worker_has_its_name_and_both_ports(config: Config) -> None:
+    common = socket.create_server(("127.0.0.1", port_of(config)))
+    own = free_port()
+    share = Share(2, {config.node.listen: common.detach()}, -1, -1, ["esl_apps.test.1", f"esl_apps.test.{own}"])
+    node = Node(with_node(config, worker_ports=own - 1), share)
+    node.start()
+    assert node.services.membership.name == "app1-2"
+    for port in (port_of(config), own):
+        peer = dial(port)
+        assert peer.expect("connect")
+        peer.close()
+    assert node.scrapes is not None
+    node.scrapes.stop()
+    stop(node, 0.0)
+
+
+def test_node_metrics_show_what_is_known_now(node: Node) -> None:
+    node.services.calls.begin(placed().attempt, node.services.switches[0])
+    assert sample(node, "esl_apps_live_calls", app="click-dial") == 1.0
+    assert sample(node, "esl_apps_live_calls", app="inbound") == 0.0
+    assert sample(node, "esl_apps_switch_load", switch="fs1") == 0.0
+    assert sample(node, "esl_apps_switch_out", switch="fs1") == 0.0
+    assert sample(node, "esl_apps_breakers_tripped") == 0.0
+    assert sample(node, "esl_apps_outbox_depth", outbox="main") == 0.0
+
+
+# Reload -------------------------------------------------------------------------------------------------
+
+
+def test_node_reload_puts_the_whole_policy_in_force(node: Node, config: Config) -> None:
+    before = node.services.policy
+    node.apply(msgspec.structs.replace(config, inbound={}))
+    assert DID in before.queues
+    assert node.services.policy.queues == {}
+
+
+def test_node_reload_that_fails_changes_nothing(node: Node, config: Config) -> None:
+    """It fails half way: the integrators have been read, the inbound numbers can't be."""
+    before = node.services.policy
+    with pytest.raises(ConfigError, match="no integrator is named acme"):
+        node.apply(msgspec.structs.replace(config, integrators=[]))
+    assert node.services.policy is before
+
+
+# Stop ---------------------------------------------------------------------------------------------------
+
+
+def test_node_stop_leaves_the_cluster_and_closes_its_port(node: Node, config: Config, redis: RedisServer) -> None:
+    stop(node, 0.0)
+    assert node.services.readiness.stopped.is_set()
+    raw = str(redis.client.hget(keys.NODES, node.services.membership.boot))
+    assert msgspec.json.decode(raw)[2:] == [True, "-1"]
+    with pytest.raises(ConnectionRefusedError):
+        dial(port_of(config))
+
+
+def test_node_stop_lets_a_ringing_leg_come_in(node: Node, config: Config, switch: FakeSwitch) -> None:
+    """Its socket stays open for legs that ring for this node; everyone else is refused."""
+    order = placed(integrator="acme")
+    node.outgoing.place(order)
+    stopping = gevent.spawn(stop, node, 5.0)
+    eventually(lambda: node.services.readiness.draining)
+    gevent.sleep(0.03)
+    assert not stopping.dead
+    order.attempt.end("agent_busy", 17, "agent", time.time())
+    stopping.get(timeout=10)
+    with pytest.raises(ConnectionRefusedError):
+        dial(port_of(config))
+
+
+def test_node_stop_waits_for_calls_until_its_time_is_up(node: Node, redis: RedisServer) -> None:
+    live = node.services.calls.begin(placed(integrator="acme").attempt, node.services.switches[0])
+    live.attached = True
+    stopping = gevent.spawn(stop, node, 5.0)
+    gevent.sleep(0.06)
+    assert not stopping.dead
+    live.attempt.end("answered", 16, "agent", time.time())
+    stopping.get(timeout=10)
+    # Its record went out before the node had gone.
+    assert redis.client.llen(CDRS) == 1
+
+
+def test_node_stop_leaves_calls_still_up_to_others(node: Node, redis: RedisServer) -> None:
+    live = node.services.calls.begin(placed(integrator="acme").attempt, node.services.switches[0])
+    live.attached = True
+    stop(node, 0.02)
+    assert not live.attempt.ended
+    assert redis.client.hexists(keys.live(node.services.membership.boot), live.attempt.call_ref)
+    # The node that adopts the call records its end, not this one.
+    live.attempt.end("lost", 31, "system", time.time())
+    assert redis.client.llen(CDRS) == 0
+
+
+def test_node_stop_without_redis_keeps_records_in_the_journal(node: Node, redis: RedisServer) -> None:
+    attempt = placed(integrator="acme").attempt
+    node.services.calls.begin(attempt, node.services.switches[0])
+    redis.kill()
+    try:
+        attempt.end("answered", 16, "agent", time.time())
+        stop(node, 0.0)
+    finally:
+        redis.start()
+    again = Node(node.services.policy.config)
+    assert again.services.outboxes.of("acme").depth == 1
+    stop(again, 0.0)

@@ -1,0 +1,141 @@
+"""A call's traces: in the call log and Redis while it lives, in the outbox at its end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esl_apps.apps.legs import recording_path
+from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.notification import C2D_LIST, INBOUND_LIST
+from esl_apps.store import keys
+from esl_apps.store.journal import Entry
+from tests.support.bench import DID, Bench, Build
+from tests.support.call_switch import AT
+
+
+def begin(bench: Bench, **fields: Any) -> Attempt:
+    attempt = Attempt(**{"app": "click-dial", "call_dir": "internal", "integrator": "acme", **fields})
+    bench.services.calls.begin(attempt, bench.services.switches[0])
+    return attempt
+
+
+def left(bench: Bench) -> list[str]:
+    """The calls that the next run would find in the call log."""
+    return [call.call_ref for call in bench.services.call_log._read()]
+
+
+def answered(attempt: Attempt) -> None:
+    attempt.enter(terms.BRIDGED, AT + 3.0)
+    attempt.end(terms.ANSWERED, 16, terms.AGENT, AT + 9.0)
+
+
+def metric(bench: Bench, name: str, **labels: str) -> float | None:
+    value: float | None = bench.services.metrics.registry.get_sample_value(name, labels)
+    return value
+
+
+def test_records_call_is_in_the_call_log_before_redis(build: Build) -> None:
+    bench = build()
+    attempt = begin(bench)
+    assert left(bench) == [attempt.call_ref]
+    assert not bench.redis_server.client.exists(keys.call(attempt.call_ref))
+    bench.flush()
+    assert json.loads(str(bench.redis_server.client.get(keys.call(attempt.call_ref))))["state"] == terms.QUEUED
+
+
+def test_records_ended_call_is_struck_after_its_record_is_kept(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the two, the next run finds it in both, and Redis takes the record once."""
+    bench = build()
+    attempt = begin(bench)
+    seen: list[list[str]] = []
+    outbox = bench.services.outboxes.of("acme")
+    push = outbox.push
+
+    def pushed(item: Entry) -> None:
+        push(item)
+        seen.append(left(bench))
+
+    monkeypatch.setattr(outbox, "push", pushed)
+    answered(attempt)
+    assert (seen, left(bench)) == ([[attempt.call_ref]], [])
+    assert bench.record()["call_ref"] == attempt.call_ref
+    assert metric(bench, "esl_apps_calls_total", app="click-dial", end_reason="answered") == 1.0
+
+
+def test_records_session_with_a_record_gets_no_empty_one(build: Build) -> None:
+    bench = build()
+    attempt = begin(bench, follows=True)
+    attempt.end(terms.ABANDONED, 16, terms.AGENT, AT)
+    assert (bench.records(), left(bench)) == ([], [])
+    dialled = begin(bench, follows=True, number="0820001234")
+    answered(dialled)
+    assert bench.record()["call_ref"] == dialled.call_ref
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_records_recording_is_named_if_it_exists(build: Build, exists: bool, caplog: pytest.LogCaptureFixture) -> None:
+    bench = build()
+    attempt = begin(bench)
+    attempt.recording_url = f"{attempt.call_ref}.wav"
+    if exists:
+        file = Path(recording_path(bench.config.recordings.dir, "acme", attempt.recording_url))
+        file.parent.mkdir(parents=True)
+        file.touch()
+    answered(attempt)
+    assert bench.record()["recording_url"] == (f"{attempt.call_ref}.wav" if exists else None)
+    assert ("recording_missing" in caplog.messages) is not exists
+
+
+def test_records_of_a_closed_node_write_nothing(build: Build) -> None:
+    bench = build()
+    attempt = begin(bench)
+    bench.services.records.closed = True
+    attempt.save()
+    assert bench.services.records.has_recording(attempt)
+    bench.flush()
+    assert left(bench) == [attempt.call_ref]
+
+
+def test_records_of_all_live_calls_are_written_again_to_redis(build: Build) -> None:
+    """Redis came back, perhaps without what it was told last."""
+    bench = build()
+    attempt = begin(bench)
+    bench.flush()
+    bench.redis_server.client.flushall()
+    bench.redis.break_after(0)
+    bench.services.store.check()
+    bench.redis.mend()
+    bench.services.store.check()
+    bench.flush()
+    assert bench.redis_server.client.exists(keys.call(attempt.call_ref))
+    assert bench.redis_server.client.hexists(keys.live(bench.services.membership.boot), attempt.call_ref)
+
+
+def test_records_time_to_ring_is_that_of_the_first_phone(build: Build) -> None:
+    bench = build()
+    attempt = begin(bench, queued_at=AT + 0.0)
+    attempt.enter(terms.AGENT_RINGING, AT + 2.0)
+    attempt.enter(terms.AGENT_ANSWERED, AT + 3.0)
+    attempt.enter(terms.CALLEE_RINGING, AT + 9.0)
+    assert metric(bench, "esl_apps_time_to_ring_seconds_sum", app="click-dial") == 2.0
+
+
+def test_records_answered_inbound_call_is_announced(build: Build) -> None:
+    bench = build()
+    attempt = begin(bench, app="inbound", number="+27825556666", dial_number=DID)
+    bench.services.records.announce(attempt, "1000", 7)
+    (found,) = bench.pushed(INBOUND_LIST)
+    assert found["hold_time"] == 7
+
+
+def test_records_of_a_second_redis_and_list_go_there(build: Build, tmp_path: Path) -> None:
+    acme = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "caller_ids": [DID]}
+    bench = build(integrators=[{**acme, "legacy_c2d": True}])
+    answered(begin(bench))
+    outbox = bench.services.outboxes.of("acme")
+    assert [entry.list for entry in outbox._queue][1:] == [C2D_LIST]
