@@ -22,7 +22,7 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.config.spending import Limits
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, Unavailable
+from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.net.address import is_loopback, split_address
 from esl_apps.node.state_folder import state_folder
 from esl_apps.prompts import prompt_path
@@ -104,7 +104,7 @@ def _switch(config: Config, switch: Switch, address: str) -> Iterator[Result]:
             return
         yield Result(what, OK, f"{address}: {_first_line(switch.api('version'))}")
         yield from _dial_strings(config, switch.name, switch)
-    except (Unavailable, ReplyError) as error:
+    except (SwitchUnavailable, ReplyError) as error:
         yield Result(what, FAIL, str(error))
     finally:
         switch.stop()

@@ -36,7 +36,7 @@ BACKOFF_FIRST, BACKOFF_LAST = 0.1, 5.0
 SETTLED = 1.0
 
 
-class Unavailable(NotConnectedError):  # type: ignore[misc]
+class SwitchUnavailable(NotConnectedError):  # type: ignore[misc]
     """The switch isn't connected, or didn't answer in time."""
 
 
@@ -67,11 +67,11 @@ class Job:
         self._result.rawlink(lambda _result: callback())
 
     def result(self, timeout: float | None = 0) -> str:
-        """Return the job's output. :raises Unavailable: the connection was lost before it came, or time ran out."""
+        """Return the job's output. :raises SwitchUnavailable: the connection was lost first, or time ran out."""
         try:
             return str(self._result.get(timeout=timeout))
         except gevent.Timeout:
-            raise Unavailable("no answer to a bgapi in time") from None
+            raise SwitchUnavailable("no answer to a bgapi in time") from None
 
 
 class _NoWaiter:
@@ -197,15 +197,15 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._backlog: list[Event] = []
         hello = self._first()
         if hello.content_type != wire.AUTH_REQUEST:
-            raise Unavailable(f"refused by the switch's ACL: {hello.data.strip() or hello.content_type.decode()}")
+            raise SwitchUnavailable(f"refused by the switch's ACL: {hello.data.strip() or hello.content_type.decode()}")
         if not self._ask(f"auth {self.password}").ok:
-            raise Unavailable("the switch refused the password")
+            raise SwitchUnavailable("the switch refused the password")
         self.core_uuid = self._ask("api global_getvar core_uuid").data.strip() or None
         for text in self._filters:
             self._ask(f"filter {text}")
         # Last, because ``_read`` dispatches what follows this reply.
         if not self._ask(f"event plain {self._events}").ok:
-            raise Unavailable("the switch refused the subscription")
+            raise SwitchUnavailable("the switch refused the subscription")
         self.connected = True
         self.last_error = ""
         self._up.set()
@@ -218,7 +218,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             self.sock.settimeout(CONNECT_TIMEOUT)
             data = self.sock.recv(65536)
             if not data:
-                raise Unavailable("closed by the switch")
+                raise SwitchUnavailable("closed by the switch")
             self._backlog.extend(self._framer.feed(data))
         return self._backlog.pop(0)
 
@@ -230,7 +230,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             if frame.content_type in (wire.COMMAND_REPLY, wire.API_RESPONSE):
                 return frame
             if frame.content_type == wire.DISCONNECT:
-                raise Unavailable(frame.data.strip())
+                raise SwitchUnavailable(frame.data.strip())
 
     def _read(self) -> str:
         """Dispatch frames until the connection ends; return why it ended."""
@@ -303,7 +303,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._up.clear()
         if self.sock is not None:
             self.sock.close()
-        error = Unavailable(f"switch {self.name}: {reason}")
+        error = SwitchUnavailable(f"switch {self.name}: {reason}")
         self._posted = []
         replies, self._replies = self._replies, deque()
         for reply in replies:
@@ -326,21 +326,21 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
     def _write(self, raw: bytes) -> AsyncResult[Event]:
         sock = self.sock
         if not self.connected or sock is None:
-            raise Unavailable(f"switch {self.name}: {self.last_error}")
+            raise SwitchUnavailable(f"switch {self.name}: {self.last_error}")
         reply: AsyncResult[Event] = AsyncResult()
         try:
             # A send that blocks lets other greenlets run. Their commands must not land inside this one.
             with self._writing:
                 if not self.connected or self.sock is not sock:
                     # The connection was lost while this waited for the lock, so the command has failed.
-                    raise Unavailable(f"switch {self.name}: {self.last_error or 'reconnected'}")
+                    raise SwitchUnavailable(f"switch {self.name}: {self.last_error or 'reconnected'}")
                 # Inside the lock, because replies come in the order of the writes.
                 posted = self._take_posted()
                 self._replies.append(reply)
                 sock.sendall(posted + raw)
         except OSError as error:
             self.last_error = f"write failed: {error}"
-            raise Unavailable(self.last_error) from None
+            raise SwitchUnavailable(self.last_error) from None
         return reply
 
     def _take_posted(self) -> bytes:
@@ -363,7 +363,10 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                         self.last_error = f"write failed: {error}"
 
     def send(self, data: str, timeout: float = REPLY_TIMEOUT) -> Event:
-        """Send one command and return its reply. :raises Unavailable: not connected, or no reply within ``timeout``."""
+        """Send one command and return its reply.
+
+        :raises SwitchUnavailable: not connected, or no reply within ``timeout``.
+        """
         reply = self._write(wire.command(data))
         try:
             frame = reply.get(timeout=timeout)
@@ -371,7 +374,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             return frame
         except gevent.Timeout:
             # Keep its place in the queue: a late reply must not be taken for the next command's.
-            raise Unavailable(f"switch {self.name}: no reply within {timeout:g} s") from None
+            raise SwitchUnavailable(f"switch {self.name}: no reply within {timeout:g} s") from None
 
     def post_raw(self, raw: bytes) -> None:
         """Write a ready frame in this turn of the event loop, without waiting for the reply. If the switch isn't
@@ -381,7 +384,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             self._posting.set()
 
     def api(self, command: str, timeout: float = REPLY_TIMEOUT) -> str:
-        """:raises ReplyError: the output begins with ``-ERR``. :raises Unavailable: as ``send``."""
+        """:raises ReplyError: the output begins with ``-ERR``. :raises SwitchUnavailable: as ``send``."""
         reply = self.send("api " + command, timeout)
         if not reply.ok:
             raise ReplyError(reply.data.strip())
@@ -391,7 +394,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         """Start a job; return once it is written. Its answer, or the loss of the connection, ends the job.
 
         The Job-UUID is chosen here: the answer can come before the reply in which FreeSWITCH would name one.
-        :raises Unavailable: not connected. :raises ValueError: a line break in the command.
+        :raises SwitchUnavailable: not connected. :raises ValueError: a line break in the command.
         """
         job = Job(str(uuidlib.uuid4()))
         raw = wire.command("bgapi " + command)

@@ -25,8 +25,7 @@ from esl_apps.core.call import Leg
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch
-from esl_apps.esl.switch import Unavailable as SwitchAway
+from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.esl.switch_cdr import FRESH, WRITTEN
 from esl_apps.esl.wire import EVENT_PLAIN, Event
 from esl_apps.node.live import AWAY, Live
@@ -196,7 +195,7 @@ class Adoption:
                 return
             try:
                 legs = self._census(switch, asked).get(ref, [])
-            except (SwitchAway, ReplyError):
+            except (SwitchUnavailable, ReplyError):
                 # Let the greenlet that reads the connection run, as in ``Calls.find_end``.
                 gevent.sleep(0.05)
                 continue
@@ -225,7 +224,7 @@ class Adoption:
         """All legs of a switch that carry a reference, by it; not older than ``asked``. Calls that ask at about the
         same time share one census, which costs a command per leg.
 
-        :raises SwitchAway: :raises ReplyError:
+        :raises SwitchUnavailable: :raises ReplyError:
         """
         with self._counting:
             counted, found = self._censuses.get(switch.name, (-1.0, {}))

@@ -20,7 +20,7 @@ from esl_apps.core.call import Call, Ended
 from esl_apps.esl import wire
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, Unavailable
+from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.esl.wire import Event
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import ATTACH, AWAY, Begin, Live
@@ -196,7 +196,7 @@ class Calls:
         """Hang up all legs of a call; if the switch is unreachable, once it is back."""
         try:
             switch.api(f"hupall {cause} esl_call_ref {ref}")
-        except Unavailable:
+        except SwitchUnavailable:
             self._to_reap.setdefault(switch.name, set()).add(ref)
         except ReplyError as error:
             log.warning("hupall_refused", extra={"call_ref": ref, "reason": str(error)})
@@ -259,7 +259,7 @@ class Calls:
                 return None
             try:
                 alive = switch.api(f"uuid_exists {uuid}").strip() == "true"
-            except (Unavailable, ReplyError):
+            except (SwitchUnavailable, ReplyError):
                 # Writing to a connection that has just broken fails at once. Pause, or the greenlet that reads the
                 # connection never runs to notice the break.
                 gevent.sleep(0.05)

@@ -17,8 +17,7 @@ from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.numbers import NotDialable
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch
-from esl_apps.esl.switch import Unavailable as SwitchAway
+from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.node.live import Live
 from esl_apps.node.policy import Policies, Policy
 from esl_apps.store.usage import UsageStore
@@ -56,7 +55,7 @@ def cut_on(switches: Sequence[Switch], calls: Mapping[str, Live]) -> Callable[[C
 def _order(switch: Switch, commands: list[str]) -> None:
     for command in commands:
         # The next beat repeats it, and a leg that is already gone needs no hang-up.
-        with suppress(SwitchAway, ReplyError):
+        with suppress(SwitchUnavailable, ReplyError):
             switch.api(command)
 
 

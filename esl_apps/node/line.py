@@ -8,7 +8,7 @@ from collections.abc import Callable
 from esl_apps.apps.ringing import Rang
 from esl_apps.core import causes
 from esl_apps.esl.legs import leg_of
-from esl_apps.esl.switch import Job, Switch, Unavailable
+from esl_apps.esl.switch import Job, Switch, SwitchUnavailable
 from esl_apps.node.live import AWAY, KILLED, Live
 from esl_apps.node.switch_pool import SwitchPool
 
@@ -56,7 +56,7 @@ class SwitchLine:
         live.rang = frozenset()
         try:
             job = switch.bgapi(command)
-        except Unavailable as error:
+        except SwitchUnavailable as error:
             live.attempt.note("switch_away", str(error))
             return Rang("away")
         job.notify(live.poke)
@@ -64,7 +64,7 @@ class SwitchLine:
             return self._give_up(job)
         try:
             output = job.result()
-        except Unavailable:
+        except SwitchUnavailable:
             return self._without_job(deadline, core_uuid)
         # ``+OK UUID`` of the leg that answered, or ``-ERR CAUSE``.
         verdict, _, rest = output.strip().partition(" ")

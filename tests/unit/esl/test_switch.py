@@ -11,7 +11,7 @@ import pytest
 
 from esl_apps.esl import switch as switch_module
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, Unavailable
+from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.esl.wire import Event
 from tests.support.peer import (
     PASSWORD,
@@ -189,7 +189,7 @@ def test_switch_gives_each_of_many_its_own_reply(connect: Connect) -> None:
 def test_switch_late_reply_is_not_the_next_commands(fake_switch: FakeSwitch, connect: Connect) -> None:
     resumed = fake_switch.stop_at("api slow")
     switch = connect()
-    with pytest.raises(Unavailable, match="no reply within"):
+    with pytest.raises(SwitchUnavailable, match="no reply within"):
         switch.api("slow", timeout=0.02)
     resumed.set()
     assert switch.api("next") == "+OK next"
@@ -230,9 +230,9 @@ def test_switch_posted_frames_are_dropped_with_the_connection(fake_switch: FakeS
 
 def test_switch_away_fails_commands_and_ignores_posts(connect: Connect) -> None:
     switch = connect("wrong", up=False)
-    with pytest.raises(Unavailable):
+    with pytest.raises(SwitchUnavailable):
         switch.api("x")
-    with pytest.raises(Unavailable):
+    with pytest.raises(SwitchUnavailable):
         switch.bgapi("originate x")
     switch.post_raw(b"sendevent CUSTOM\n\n")
 
@@ -297,13 +297,13 @@ def test_job_is_lost_with_the_connection(fake_switch: FakeSwitch, connect: Conne
     job.notify(lambda: told.append(job.done))
     switch.api("behind it")
     fake_switch.drop()
-    with pytest.raises(Unavailable):
+    with pytest.raises(SwitchUnavailable):
         job.result(1)
     eventually(lambda: told == [True])
 
 
 def test_job_without_an_answer_times_out(connect: Connect) -> None:
-    with pytest.raises(Unavailable, match="in time"):
+    with pytest.raises(SwitchUnavailable, match="in time"):
         connect().bgapi("originate x").result(0.02)
 
 
@@ -382,7 +382,7 @@ def test_switch_loss_fails_the_waiter(fake_switch: FakeSwitch, connect: Connect)
     asking = gevent.spawn(switch.api, "slow", 10)
     eventually(lambda: "api slow" in fake_switch.heard)
     fake_switch.drop()
-    with pytest.raises(Unavailable):
+    with pytest.raises(SwitchUnavailable):
         asking.get(timeout=1)
 
 
@@ -482,7 +482,7 @@ def test_switch_command_waiting_at_the_loss_is_not_sent_later(
     gevent.sleep(0.02)
     del fake_switch.answers["api stop"]
     fake_switch.drop()
-    with pytest.raises(Unavailable):
+    with pytest.raises(SwitchUnavailable):
         ringing.get(timeout=1).result(1)
     eventually(lambda: switch.reconnects == 1 and switch.connected)
     # Its place in the queue of replies is gone, too.
@@ -518,9 +518,9 @@ def test_switch_stop_ends_all_waits(fake_switch: FakeSwitch, connect: Connect) -
     job = switch.bgapi("originate x")
     eventually(lambda: "api slow" in fake_switch.heard)
     switch.stop()
-    with pytest.raises(Unavailable, match="stopped"):
+    with pytest.raises(SwitchUnavailable, match="stopped"):
         asking.get(timeout=1)
-    with pytest.raises(Unavailable, match="stopped"):
+    with pytest.raises(SwitchUnavailable, match="stopped"):
         job.result(1)
     assert downs == ["stopped"]
     gevent.sleep(0.03)
