@@ -24,6 +24,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.net.address import is_loopback, split_address
+from esl_apps.node.policy import own_settings
 from esl_apps.node.state_folder import state_folder
 from esl_apps.prompts import prompt_path
 from esl_apps.store import redis_client
@@ -71,6 +72,7 @@ def try_everything(config: Config) -> Iterator[Result]:
     yield Result("configuration", OK, "read")
     for problem in warnings(config):
         yield Result(problem.key, WARN, problem.message)
+    yield from _applications(config)
     for switch in config.switches:
         yield from _switch(config, Switch(switch.name, split_address(switch.address), switch.password), switch.address)
     stale = config.redis.stale_cards
@@ -80,6 +82,14 @@ def try_everything(config: Config) -> Iterator[Result]:
     yield from _folders(config)
     yield from _entrances(config)
     yield from _ports(config)
+
+
+def _applications(config: Config) -> Iterator[Result]:
+    try:
+        for ref in own_settings(config):
+            yield Result(f"applications.{ref}", OK, "read")
+    except ConfigError as error:
+        yield from (Result(problem.key, FAIL, problem.message) for problem in error.problems)
 
 
 @contextmanager

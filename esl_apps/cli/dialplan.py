@@ -24,6 +24,7 @@ from esl_apps.apps.application import Extension
 from esl_apps.cli.output import print_error, print_json
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.node.policy import own_settings
 from esl_apps.prompts import PROMPTS as PROMPT_FOLDER
 
 PUBLIC = "00_esl_apps_public.xml"
@@ -77,6 +78,8 @@ _ABOUT_UNAVAILABLE = """
 
 
 def run(config: Config, arguments: argparse.Namespace) -> int:
+    # Adds the applications of other packages to the registry, and refuses what their ``extensions`` couldn't read.
+    own_settings(config)
     try:
         files = render(msgspec.to_builtins(config), prompts=str(PROMPT_FOLDER))
     except ValueError as error:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from esl_apps.apps import APPLICATIONS, disa, inbound
+from esl_apps.apps import APPLICATIONS, ApplicationError, disa, inbound, load_installed
 from esl_apps.apps.application import Application
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Integrator
@@ -233,7 +233,14 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
 
 
 def own_settings(config: Config) -> dict[str, msgspec.Struct]:
-    """The settings of installed applications. :raises ConfigError: they are malformed, or of none that is installed."""
+    """Return the settings of the applications that have a section of their own, by ``ref``.
+
+    :raises ConfigError: a section is malformed, or its application isn't installed or can't be used.
+    """
+    try:
+        load_installed()
+    except ApplicationError as error:
+        raise ConfigError(str(error), "applications") from None
     wanted = {app.ref: app.settings for app in APPLICATIONS.values() if app.settings is not None}
     if unknown := config.applications.keys() - wanted.keys():
         known = f"those with settings are: {', '.join(sorted(wanted))}" if wanted else "none with settings is installed"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from esl_apps.apps import APPLICATIONS, ApplicationError, load_installed
+from esl_apps.apps import APPLICATIONS
 from esl_apps.apps.context import Host
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
@@ -88,12 +88,8 @@ class Services:
 def build_services(config: Config) -> Services:
     """Build everything and connect to nothing yet.
 
-    :raises ConfigError: a folder or an address of the configuration can't be used.
+    :raises ConfigError: a folder, an address or an application of the configuration can't be used.
     """
-    try:
-        load_installed()
-    except ApplicationError as error:
-        raise ConfigError(str(error), "applications") from None
     name = config.node.name
     metrics = Metrics()
     switches: list[Switch] = []

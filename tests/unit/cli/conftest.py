@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import esl_apps.apps as registry
 from esl_apps.cli import main
+from tests.support import ROOT
 from tests.support.node import RedisServer
 from tests.support.peer import PASSWORD, FakeSwitch
 from tests.support.ports import free_port
@@ -84,3 +87,18 @@ def switch(settings: Settings) -> Iterator[FakeSwitch]:
     made = FakeSwitch(int(settings["switches"][0]["address"].rpartition(":")[2]))
     yield made
     made.close()
+
+
+@pytest.fixture
+def wakeup(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The application of ``examples/wakeup``, as if its package were installed."""
+    before = dict(registry.APPLICATIONS)
+    registry.APPLICATIONS.pop("wakeup", None)
+    entry = EntryPoint("wakeup", "wakeup:APPLICATION", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == registry.GROUP else [])
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "wakeup"))
+    registry.load_installed.cache_clear()
+    yield
+    registry.load_installed.cache_clear()
+    registry.APPLICATIONS.clear()
+    registry.APPLICATIONS.update(before)

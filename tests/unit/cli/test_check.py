@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,22 @@ def test_check_json_has_a_line_for_each_result(run: Run, good: Settings) -> None
     assert ran.status == 0
     assert ran.json[0] == {"what": "configuration", "level": "ok", "message": "read"}
     assert {result["level"] for result in ran.json} == {"ok", "warn"}
+
+
+@pytest.mark.usefixtures("wakeup")
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"wakeup": {"number": "0115553000", "account": "acme"}}, []),
+        ({"wakeup": {"account": "acme"}}, ["applications.wakeup: Object missing required field `number`"]),
+        ({"wakeups": {}}, ["applications.wakeups: no such application; those with settings are: wakeup"]),
+    ],
+)
+def test_check_reads_the_sections_of_applications(
+    run: Run, good: Settings, section: dict[str, Any], told: list[str]
+) -> None:
+    good["applications"] = section
+    assert failures(run, good) == told
 
 
 def test_check_warnings_alone_are_success(run: Run, good: Settings) -> None:

@@ -23,6 +23,7 @@ from esl_apps.cli import dialplan
 from esl_apps.config.model import Config
 from tests.rig.tones import envelope
 from tests.support import ROOT
+from tests.unit.cli.conftest import Run, Settings
 from tools import make_prompts
 
 PROMPTS = ROOT / "esl_apps" / "prompts"
@@ -147,6 +148,21 @@ def test_expression_matches_all_forms_and_nothing_else() -> None:
             assert other in ZA or not pattern.search(other), other
     assert not pattern.search("115550000")
     assert not pattern.search("+0115550000")
+
+
+@pytest.mark.usefixtures("wakeup")
+def test_dialplan_has_the_number_of_an_installed_application(run: Run, settings: Settings) -> None:
+    settings["applications"] = {"wakeup": {"number": "0115553000", "account": "acme"}}
+    ran = run("dialplan", "-c", settings.written())
+    assert (ran.status, "/wakeup async full" in ran.out) == (0, True)
+
+
+@pytest.mark.usefixtures("wakeup")
+def test_dialplan_names_a_missing_setting_of_an_application(run: Run, settings: Settings) -> None:
+    settings["applications"] = {"wakeup": {"account": "acme"}}
+    ran = run("dialplan", "-c", settings.written())
+    assert (ran.status, ran.out) == (2, "")
+    assert "applications.wakeup: Object missing required field `number`" in ran.err
 
 
 def test_render_number_of_two_applications_is_refused() -> None:
