@@ -1,4 +1,4 @@
-"""The rigs: each behaviour test runs on the sandbox and, where one is installed, on a real FreeSWITCH."""
+"""The rigs: each behaviour test runs on the sandbox and, if one is installed, on a real FreeSWITCH."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.rig.freeswitch import find_freeswitch
 from tests.support import ROOT, temporary
 from tests.support.node import Node, RedisServer, configuration
 
-#: The marks of what needs a real switch: skipped, and said so, where there is none.
+#: The marks of tests that need a real switch; without one they are skipped with the reason.
 ON_FREESWITCH = [
     pytest.mark.freeswitch,
     pytest.mark.skipif(
@@ -29,13 +29,13 @@ ON_FREESWITCH = [
 REAL = pytest.param("freeswitch", marks=ON_FREESWITCH)
 UNIT = ROOT / "tests" / "unit"
 
-#: For what the sandbox has not: a debug log, JSON CDRs of a real switch, SIP's finer points.
+#: For what the sandbox lacks: a debug log, JSON CDRs of a real switch, SIP's finer points.
 on_a_real_switch = pytest.mark.parametrize("rig", [REAL], indirect=True)
 
-#: For what is the node's own, and the same whatever the switch.
+#: For what doesn't depend on the switch.
 on_the_sandbox = pytest.mark.parametrize("rig", ["sandbox"], indirect=True)
 
-# Hundreds of nodes are started: what each compiles anew is a minute in all.
+# Hundreds of processes are started; without cached bytecode, compiling would take a minute in all.
 os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 
 # No deadlines: a slow machine does not make an answer wrong. Each run tries the same examples; `make fuzz` tries more.
@@ -45,7 +45,7 @@ settings.load_profile("suite")
 
 @pytest.fixture(scope="session", params=["sandbox", REAL])
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    """One switch a session and kind; ``reset`` between tests by ``node``."""
+    """One switch per session and kind; ``node`` resets it between tests."""
     made: Any
     if request.param == "sandbox":
         from tests.rig.sandbox import SandboxRig
@@ -55,7 +55,7 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
         from tests.rig.freeswitch import FreeswitchRig
 
         made = FreeswitchRig()
-        # The first call after a start is told of half a second late: mod_sofia's presence thread begins with it.
+        # FreeSWITCH reports its first call half a second late: mod_sofia starts its presence thread with it.
         made.phone("1000", Script(reject=486))
         made.api("originate user/1000@127.0.0.1 &park()")
         made.reset()

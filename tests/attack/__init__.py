@@ -1,6 +1,6 @@
-"""Attack the product from every side that a stranger can reach.
+"""Attacks from every side that a stranger can reach.
 
 ``docs/explanation/security.rst`` lists each test with its promise.
 
-``python -m tests.attack`` (``make attack``) is the long form: more INVITEs, a million frames, 100,000 requests.
+``python -m tests.attack`` (``make attack``) is the long form: a million frames, 100,000 requests.
 """

@@ -1,7 +1,7 @@
 """``python -m tests.attack [--frames N] [--requests N] [--seed N]``: the long form (``make attack``).
 
-Malformed frames and requests at a real node, in ten rounds; after each one it prints what the node holds.
-Ends with 1 where the node did not live, does not serve, or holds more than it did after half of them.
+Send malformed frames and requests to a real node in ten rounds, and print after each what the node holds.
+Exit with 1 if the node died, doesn't serve, or holds more than it did after half of the rounds.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tests.attack.malformed import Field, Figures, figures
 from tests.support import temporary
 
 ROUNDS = 10
-#: Of memory that Python keeps for itself, from the first round to the last.
+#: Memory that Python may keep for itself, from the middle of the run to its end.
 _GROWTH_KB = 8192
 
 
 def grew(first: Figures, last: Figures) -> list[str]:
-    """What a node holds more of than it did."""
+    """Name what a node holds more of than before."""
     found = []
     if last.rss_kb > first.rss_kb + _GROWTH_KB:
         found.append(f"memory: {first.rss_kb} kB to {last.rss_kb} kB")
@@ -55,7 +55,7 @@ def main() -> int:
             now = figures(field.node)
             print(f"{said:9} + {sum(statuses.values()):6} answers {now}", flush=True)
             if turn == ROUNDS // 2 - 1:
-                # What is kept within bounds (records that Redis may lose yet, the rates' buckets) is full by now.
+                # Buffers with an upper bound (recent records, the rate limits' buckets) are full by now.
                 middle = now
             if turn == ROUNDS - 1:
                 faults += grew(middle, now)

@@ -1,4 +1,4 @@
-"""What a caller may write into an INVITE, field by field, in the hope that somebody takes it for more than text."""
+"""INVITE fields that a caller writes, forged in the hope that something takes them for more than text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 ATTACKER, VICTIM = "0845550000", "27825556666"
-"""The attacker's own number, which has no card, and the number of somebody's card."""
-#: ``{file}`` is replaced by where a command that ran would leave its mark.
+"""The attacker's own number, which has no card, and the victim's, which has one."""
+#: ``{file}`` is replaced by a path; a command that ran would create that file.
 PAYLOADS: dict[str, str] = {
     "lf": f"{VICTIM}%0ACaller-Caller-ID-Number%3A%20{VICTIM}",
     "crlf": f"a%0D%0Avariable_sip_from_user%3A%20{VICTIM}%0D%0A%0D%0A",
@@ -29,13 +29,13 @@ PAYLOADS: dict[str, str] = {
     "path": "../../../../etc/passwd%00.wav",
 }
 
-#: The one that is nowhere but where the attacker's own From is meant to be read.
+#: The attacker's own number, the only one that a record may name.
 FROM = f"<sip:{ATTACKER}@127.0.0.1>"
 
 
 @dataclass(frozen=True)
 class Forgery:
-    """An INVITE: ``number`` is ``{did}`` and what comes with it."""
+    """An INVITE. ``number`` is ``{did}`` with additions."""
 
     name: str
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -44,11 +44,11 @@ class Forgery:
     instead: dict[str, str] = field(default_factory=dict)
     body: str | None = None
     claims: bool = False
-    """It lies about the From user itself: the record may have the attacker's number, or none."""
+    """It forges the From user itself, so the record may have the attacker's number or none."""
 
 
 def fields(payload: str) -> Iterator[Forgery]:
-    """The payload in every field that a caller writes."""
+    """Put the payload into every field that a caller writes."""
     token = payload.replace(" ", "%20")
     yield Forgery("from-user", sender=f"<sip:{token}@127.0.0.1>", claims=True)
     yield Forgery("from-display", sender=f'"{payload}" {FROM}')
@@ -88,8 +88,8 @@ def fields(payload: str) -> Iterator[Forgery]:
     yield Forgery("sdp", body=f"{sdp}m=audio 9 RTP/AVP 0\r\na={token}\r\n")
 
 
-#: A number that is somebody else's, said in every way in which a network would say it; each alone is believed by
-#: FreeSWITCH (hazard 30).
+#: The victim's number in every header in which a network would pass it on. FreeSWITCH believes each of them (hazard
+#: 30).
 CLAIMS = [
     Forgery("pai", [("P-Asserted-Identity", f"<sip:{VICTIM}@127.0.0.1>")]),
     Forgery("pai-tel", [("P-Asserted-Identity", f"<tel:+{VICTIM}>")]),
@@ -99,7 +99,7 @@ CLAIMS = [
     Forgery("diversion", [("Diversion", f"<sip:{VICTIM}@127.0.0.1>;reason=unconditional")]),
     Forgery("history", [("History-Info", f"<sip:{VICTIM}@127.0.0.1>;index=1")]),
     Forgery("identity", [("Identity", "eyJhbGciOiJFUzI1NiJ9..x;info=<http://127.0.0.1/>;alg=ES256;ppt=shaken")]),
-    # FreeSWITCH leaves sip_from_user out where it decodes to nothing, and has the asserted number alone.
+    # FreeSWITCH leaves sip_from_user out if it decodes to nothing, and then has only the asserted number.
     *(
         Forgery(f"from-{name}", [("P-Asserted-Identity", f"<sip:{VICTIM}@127.0.0.1>")], sender=sender, claims=True)
         for name, sender in (

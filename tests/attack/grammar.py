@@ -1,8 +1,7 @@
-"""FreeSWITCH's originate and bridge strings, taken apart as ``switch_ivr_originate.c`` does it: with all its faults.
+"""FreeSWITCH's originate and bridge strings, parsed as ``switch_ivr_originate.c`` does, with all its faults.
 
-Written from what the switch does (hazard 15), not from what ``esl_apps.core.dialstring`` writes, and shares no line
-with it nor with the sandbox. What it cannot make sense of it says so: a string that is not understood is one that
-may dial anything.
+Written from what the switch does (hazard 15), not from what ``esl_apps.core.dialstring`` writes; it shares no line with
+that or with the sandbox. It refuses what it can't parse: such a string might dial anything.
 """
 
 from __future__ import annotations
@@ -10,26 +9,26 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-#: ``switch_core_session_exec`` and the originate API expand these before anything else; ``$${…}`` too.
+#: ``switch_core_session_exec`` and the originate API expand these first, and ``$${…}`` too.
 _EXPANSION = re.compile(r"\$\$?\{|\$[A-Za-z0-9_]")
-#: Between dial strings that are originated each by itself.
+#: Separates dial strings that are originated independently.
 _ENTERPRISE = ":_:"
 
 
 class NotUnderstood(Exception):
-    """It may be anything."""
+    """This parser doesn't understand the string, so it might dial anything."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One endpoint that the switch would dial, with the variables of its leg."""
+    """An endpoint that the switch would dial, with the variables of its leg."""
 
     endpoint: str
     variables: dict[str, str]
 
 
 def dialled(text: str) -> list[Attempt]:
-    """Everything that a dial string would dial, in whatever order."""
+    """All that a dial string would dial, in any order."""
     if _EXPANSION.search(text):
         raise NotUnderstood(f"the switch would expand something in {text!r}")
     if re.search(r"[\x00-\x1f\x7f]", text):
@@ -38,7 +37,7 @@ def dialled(text: str) -> list[Attempt]:
     for part in text.split(_ENTERPRISE):
         rest = part.lstrip(" ")
         shared: dict[str, str] = {}
-        # <…> belongs to all of an enterprise originate, {…} to all of one, [...] to one endpoint of it.
+        # <…> is for all dial strings of an enterprise originate, {…} for one of them, [...] for one endpoint.
         while rest[:1] in ("<", "{"):
             block, rest = _block(rest, {"<": ">", "{": "}"}[rest[0]])
             shared |= _variables(block)
@@ -55,7 +54,7 @@ def dialled(text: str) -> list[Attempt]:
 
 
 def _block(text: str, closing: str) -> tuple[str, str]:
-    """A block of variables, to its first closing bracket: quotes protect nothing. And what is behind it."""
+    """Split off a block of variables. It ends at the first closing bracket: quotes protect nothing."""
     depth = 0
     for at, char in enumerate(text):
         depth += (char == text[0]) - (char == closing)
@@ -65,12 +64,12 @@ def _block(text: str, closing: str) -> tuple[str, str]:
 
 
 def _variables(block: str) -> dict[str, str]:
-    """``a=1,b=2``, or with ``^^`` and another mark between them. The last of a name counts."""
+    """Parse ``a=1,b=2``, or ``^^`` with another separator. The last value of a name counts."""
     between = ","
     if block.startswith("^^"):
         between, block = block[2:3], block[3:]
     if re.search(r"['\"\\]", block):
-        # Quotes hide the mark, a backslash anything: what is in there is the switch's to know.
+        # A quote hides the separator, a backslash hides anything: only the switch knows what is inside.
         raise NotUnderstood(f"a quote among variables: {block!r}")
     values: dict[str, str] = {}
     for pair in block.split(between) if block else []:
@@ -82,7 +81,8 @@ def _variables(block: str) -> dict[str, str]:
 
 
 def originated(command: str) -> tuple[list[Attempt], str]:
-    """``originate DIALSTRING '&app(argument)'``: what it dials, and what runs on what answers."""
+    """Parse ``originate DIALSTRING '&app(argument)'``: the endpoints, and the application that runs on the answered
+    leg."""
     match = re.fullmatch(r"originate (\S+) '&([a-z_]+\([^'()]*\))'", command)
     if match is None:
         raise NotUnderstood(f"no originate: {command!r}")
@@ -90,7 +90,7 @@ def originated(command: str) -> tuple[list[Attempt], str]:
 
 
 def commands(wire: bytes) -> list[str]:
-    """An event socket's commands: a line, or several up to an empty one."""
+    """Split an event socket's input into commands. An empty line ends each."""
     if b"\r" in wire or b"\0" in wire:
         raise NotUnderstood(f"a control character in {wire!r}")
     *whole, rest = wire.decode().split("\n\n")
@@ -100,7 +100,7 @@ def commands(wire: bytes) -> list[str]:
 
 
 def multiset(argument: str) -> dict[str, str]:
-    """What ``multiset`` sets."""
+    """The variables that ``multiset`` sets."""
     if _EXPANSION.search(argument):
         raise NotUnderstood(f"the switch would expand something in {argument!r}")
     return _variables(argument)

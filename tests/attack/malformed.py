@@ -1,8 +1,7 @@
-"""Malformed frames and requests by the thousand at a real node, and what it holds before and after.
+"""Thousands of malformed frames and requests for a real node, and what the node holds before and after.
 
-Frames go both ways: a peer that connects to the node's outbound listener as a switch would, and a switch that takes the
-node's own connection, its password too, and then talks nonsense. Requests go to both HTTP ports. All of it is
-drawn from a seed.
+Frames go both ways: a peer connects to the node's outbound listener as a switch would, and a hostile switch accepts
+the node's own connection and its password, then sends nonsense. Requests go to both HTTP ports. A seed decides all.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class WatchedNode(Node):
         return subprocess.Popen(command, stderr=log, stdout=log)
 
     def held(self) -> dict[str, int]:
-        """Greenlets and objects, as it counts them itself."""
+        """Greenlets and objects, as the node itself counts them."""
         assert self.process is not None
         before = sum("held" in line for line in self.lines())
         self.process.send_signal(signal.SIGUSR2)
@@ -58,7 +57,7 @@ class WatchedNode(Node):
 
 @dataclass
 class Figures:
-    """What a node holds at one time."""
+    """The resources that a node holds at a moment."""
 
     rss_kb: int
     fds: int
@@ -109,7 +108,7 @@ def valid_frames(chance: random.Random) -> list[bytes]:
     ]
 
 
-#: Frames that are none, or that say of themselves what is not so: they end a connection, rightly.
+#: Bytes that aren't frames, or frames with a wrong length. They rightly end a connection.
 BROKEN = (
     b"\n\n",
     b"Content-Length: -1\n\n",
@@ -123,7 +122,7 @@ BROKEN = (
     b"HTTP/1.1 200 OK\r\n\r\n",
     b"Content-Type: text/rude-rejection\nContent-Length: 3\n\nno\n",
 )
-#: What a session lives through: each is a frame, and nothing in it is as it should be.
+#: Frames that a session survives: each is complete, and nothing in it is as it should be.
 ODD = (
     b"Content-Type: x\n\n",
     b"Content-Type: text/disconnect-notice\n\n",
@@ -153,7 +152,7 @@ ODD = (
 
 
 def damage(chance: random.Random, frame: bytes) -> bytes:
-    """A few bytes changed, dropped or doubled."""
+    """Change, drop or double a few bytes."""
     data = bytearray(frame)
     for _ in range(chance.randint(1, 3)):
         start = chance.randrange(len(data) + 1)
@@ -163,7 +162,7 @@ def damage(chance: random.Random, frame: bytes) -> bytes:
 
 
 class Source:
-    """Bytes by the thousand, made once: what is tried is the node, not how fast this can damage frames."""
+    """A stock of damaged frames, made once: the node is under test, not the speed of damaging frames."""
 
     def __init__(self, seed: int, count: int = 3000) -> None:
         chance = random.Random(seed)
@@ -175,7 +174,7 @@ class Source:
     def _frame(chance: random.Random) -> bytes:
         if chance.random() < 0.5:
             return chance.choice(ODD)
-        # Damaged where its length does not hang on it: the next frame is found all the same.
+        # The damage leaves the length alone, so the next frame is found all the same.
         return raw_event(damage(chance, chance.choice(valid_frames(chance)).partition(b"\n\n")[2]))
 
     @staticmethod
@@ -183,7 +182,7 @@ class Source:
         return chance.choice([chance.choice(BROKEN), damage(chance, chance.choice(valid_frames(chance)))])
 
     def stream(self, chance: random.Random, count: int) -> tuple[bytes, int]:
-        """A connection's worth, and how many malformed frames are in it. What ends it stands at its end."""
+        """Make one connection's bytes and count the malformed frames in them. The last one ends the connection."""
         return b"".join([*chance.choices(self._frames, k=count), chance.choice(self._ends)]), count + 1
 
     def request(self, chance: random.Random, port: int) -> bytes:
@@ -191,7 +190,7 @@ class Source:
 
 
 def as_a_switch(address: str, source: Source, chance: random.Random, count: int) -> int:
-    """One connection to the outbound listener; how many frames it said."""
+    """Talk on one connection to the outbound listener; return how many frames were sent."""
     host, _, port = address.rpartition(":")
     said = 0
     with suppress(OSError):
@@ -213,7 +212,7 @@ def as_a_switch(address: str, source: Source, chance: random.Random, count: int)
             }
             hello = channel_data(head, uuid=UUID) + reply("+OK will linger 5 seconds")
             sock.sendall(damage(chance, hello) if chance.random() < 0.1 else hello)
-            # Some answers, so that the flow goes on; then what the stream has.
+            # A few proper replies keep the flow going; the malformed stream follows.
             sock.sendall(b"".join(reply() for _ in range(chance.randint(0, 8))))
             sock.sendall(complete("answer", "2", uuid=UUID) if chance.random() < 0.5 else b"")
             data, said = source.stream(chance, count)
@@ -229,7 +228,7 @@ def as_a_switch(address: str, source: Source, chance: random.Random, count: int)
 
 
 class HostileSwitch:
-    """Takes a node's inbound connection, and after the subscription says what it likes."""
+    """A switch that accepts a node's inbound connection and, after the subscription, sends nonsense."""
 
     def __init__(self, source: Source, seed: int, count: int) -> None:
         self._source = source
@@ -261,7 +260,7 @@ class HostileSwitch:
                     return
                 unread += got
                 sock.sendall(b"".join(self._obey(command) for command in got.split(b"\n\n")[:-1]))
-            # Job ends and events that the node may take for those of its calls.
+            # Ends of jobs and events that the node may mistake for those of its calls.
             data, said = self._source.stream(chance, self._count)
             sock.sendall(data)
             self.said += said
@@ -314,8 +313,7 @@ def text_of(chance: random.Random) -> Any:
 
 
 def http_request(chance: random.Random, port: int) -> bytes:
-    """Bytes that are nearly a request: most of each is right, and something is not. ``port``: 0 the integrator's, 1
-    the operator's."""
+    """Almost a request: most of it is right. ``port``: 0 for the integrator's, 1 for the admin port."""
 
     def one(usual: list[bytes], else_: list[bytes]) -> bytes:
         return chance.choice(usual if chance.random() < 0.75 else else_)
@@ -347,7 +345,7 @@ def send_requests(address: str, requests: Callable[[], bytes], count: int, statu
             sock = socket.create_connection((host, int(port)), timeout=10)
             try:
                 sock.sendall(requests())
-                # What waits for more has had its chance.
+                # A port that waits for more input has had its chance.
                 sock.shutdown(socket.SHUT_WR)
                 answer = b""
                 while got := sock.recv(65536):
@@ -362,7 +360,7 @@ def send_requests(address: str, requests: Callable[[], bytes], count: int, statu
 
 
 class Field:
-    """A node between a switch that means well, one that does not, and peers and clients that do not either."""
+    """A node between a proper switch, a hostile one, and hostile peers and clients."""
 
     def __init__(self, seed: int = 1, burst: int = 400) -> None:
         self.seed = seed
@@ -374,7 +372,7 @@ class Field:
         config = configuration(self.rig, self.redis)
         config["switches"].append({"name": "hostile", "address": self.hostile.address, "password": "whatever"})
         config["pin_key"] = "key-for-tests"
-        # What is tried is what a request does, not how many may come.
+        # The test is about what requests do, not about how many are allowed.
         for port in (config["admin"], config["integrators"][0]):
             port["rate"] = {"per_token": None, "per_address": None}
         disa = {"front": {"pin": "4821907356"}}
@@ -391,7 +389,7 @@ class Field:
         return status
 
     def frames(self, count: int, burst: int = 40) -> int:
-        """Say so many frames to the listener, while the hostile switch says its own; how many both said."""
+        """Send so many frames to the listener while the hostile switch sends its own; return how many both sent."""
         pool, said = Pool(_AT_ONCE), 0
         address = self.node.config["node"]["listen"]
 
@@ -420,18 +418,18 @@ class Field:
         return statuses
 
     def dialled(self) -> int:
-        """Calls that rang the one phone there is, and channels that are up."""
+        """Calls that rang the only phone, and live channels."""
         return len(self.phone.calls) + self.rig.live_channels()
 
     def settle(self, within: float = 60.0) -> None:
-        """Until every call that was begun has its record."""
+        """Wait until every call that began has its record."""
         end = time.monotonic() + within
         while metric(self.node, "esl_apps_live_calls") or metric(self.node, "esl_apps_outbound_sockets"):
             assert time.monotonic() < end, "calls that do not end"
             gevent.sleep(0.2)
 
     def serves(self) -> bool:
-        """A request that means well dials, and is hung up again."""
+        """Whether a proper request dials; the call is hung up again."""
         ref = self.node.call("1000", "0820001234")
         end = time.monotonic() + 10
         while not self.phone.calls and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""A real FreeSWITCH with the shipped dialplan, a node behind it, and what a break-in would be worth having."""
+"""A real FreeSWITCH with the shipped dialplan, a node behind it, and things worth breaking in for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CARD_PIN, DISA_PIN = "482190735", "4821907356"
 DIDS = {"dialthrough": "5141115555", "disa": "27115550002", "callback": "5142223333", "inbound": "27115550000"}
 AGENT = "1000"
 PREMIUM = "0900123456"
-#: Applications and apis that a node or the dialplan has a reason to run for a caller who is nobody.
+#: Applications and API commands that a node or the dialplan has a reason to run for an unknown caller.
 EXPECTED = re.compile(
     r"(set|export|sched_transfer|sched_cancel|socket|transfer|multiset|answer|pre_answer|playback|start_dtmf|"
     r"bind_digit_action|clear_digit_action|hangup|ring_ready|respond|bridge|record_session|sleep|unset)"
@@ -33,13 +33,13 @@ EXPECTED = re.compile(
 
 
 def open_as_can_be(config: dict[str, Any]) -> None:
-    """All that a stranger could want to get into, with the weakest settings that there are."""
+    """All that a stranger could want to get into, with the weakest settings possible."""
     config["pin_key"] = "key-for-tests"
     config["cccp"] = {
         "cccp_cc_number": DIDS["dialthrough"],
         "cccp_cb_number": DIDS["callback"],
         "callback_delay": 0.2,
-        # The weakest there is: whoever is taken for the victim dials as the victim.
+        # The weakest setting: a caller mistaken for the victim dials as the victim.
         "cid_trust": "any",
     }
     config["callback"] = {"cool_down": 0, "per_day": 1000}
@@ -61,7 +61,7 @@ def enrol(node: Node) -> None:
 
 
 class _Deferred:
-    """What ``configuration`` asks of a rig, before there is one."""
+    """The part of a rig that ``configuration`` reads, before the rig exists."""
 
     recordings = spool = Path(tempfile.gettempdir())
     esl_address, esl_password = "", ""
@@ -69,7 +69,7 @@ class _Deferred:
 
 
 class Stand:
-    """One switch, one Redis, one node; ``attack`` says what came of a round of INVITEs."""
+    """A switch, a Redis and a node. ``attack`` sends a round of INVITEs and returns the records."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="attack-"))
@@ -97,7 +97,7 @@ class Stand:
         self.redis.client.flushdb()
         enrol(self.node)
         self.agent = self.rig.phone(AGENT, Script(answer_after=None))
-        # Whoever reaches these has won.
+        # An attacker who reaches these has won.
         self.premium = self.rig.outside(PREMIUM)
         self.victim = self.rig.outside(VICTIM, Script(answer_after=0.1))
         for context in ("public", "default"):
@@ -124,8 +124,10 @@ class Stand:
         )
 
     def attack(self, round: Sequence[tuple[Forgery, str]], *, talk: float = 0.6) -> list[dict[str, Any]]:
-        """Send all (each to the DID of an application); hang them up after a while; the records of those that a node
-        took. What must hold of every one is asserted here."""
+        """Send all INVITEs, each to the DID of an application, and hang up after ``talk`` seconds.
+
+        Check what must hold for every record, and return the records.
+        """
         taken = self.records_made()
         calls = [self.invite(forgery, DIDS[app]) for forgery, app in round]
         until = time.monotonic() + talk
@@ -137,7 +139,7 @@ class Stand:
                 call.hangup()
         with contextlib.suppress(AssertionError):
             eventually(lambda: self.rig.live_channels() == 0, within=4)
-        # One that was answered in the instant of its CANCEL would wait for its ACK for half a minute.
+        # A call answered in the instant of its CANCEL would wait half a minute for its ACK.
         self.rig.api("hupall")
         eventually(lambda: self.rig.live_channels() == 0, within=15, message="channels that do not end")
         self.nobody_got_in(leaked)
@@ -147,7 +149,7 @@ class Stand:
         return sum(line.get("event") == "record" for line in self.node.lines())
 
     def records(self, before: int) -> list[dict[str, Any]]:
-        """All of this round, read once the node has let go of its calls."""
+        """All records of this round, read after the node has ended its calls."""
         eventually(lambda: self.live() == 0)
         made = self.records_made() - before
         eventually(lambda: self.redis.client.llen(CDRS) >= made)
@@ -171,7 +173,7 @@ class Stand:
                 assert re.fullmatch(r"\+?\d{1,32}|anonymous", shown), shown
                 assert shown != VICTIM
         log = self.rig.log_text()
-        # A channel's name has spaces and line breaks in it where its caller wrote some.
+        # A channel's name contains the spaces and line breaks that its caller wrote.
         ran = set(re.findall(r"EXECUTE \[depth=\d+\] .{1,4000}?@\S+ (\w+)\(", log, re.DOTALL))
         assert "EXECUTE [depth=" in log, "the log does not say what ran"
         assert not {app for app in ran if not EXPECTED.fullmatch(app)}
@@ -180,23 +182,23 @@ class Stand:
         assert not [what for _state, what in self.decisions() if what in ("card", "dial")]
 
     def an_honest_caller_is_served(self) -> None:
-        """The door that was tried does open, for whom it is meant: by the victim's number in the From of its own."""
+        """Check that the attacked way in works for its owner: the victim's number in the caller's own From."""
         call = self.rig.raw_call(DIDS["dialthrough"], [], sender=f"<sip:{VICTIM}@127.0.0.1>")
         assert call.wait() == 200
-        # A place is held for whom a card was found.
+        # A slot is held for a caller whose card was found.
         eventually(lambda: list(self.redis.client.scan_iter(keys.concurrent("*"))))
         call.hangup()
 
         def told() -> bool:
             return any(what == "card" for state, what in self.decisions() if state == "ended")
 
-        # What is told of it late would be found in the next round.
+        # Late reports about this call would turn up in the next round.
         eventually(told)
         eventually(lambda: self.live() == 0)
         self.redis.client.delete(CDRS)
 
     def decisions(self) -> list[tuple[str, str]]:
-        """Every decision that calls' snapshots tell of, with the state that its call is in."""
+        """Every decision in the calls' snapshots, with the state of its call."""
         found = []
         for key in self.redis.client.scan_iter(keys.call("*")):
             one = json.loads(self.redis.client.get(key) or "{}")
@@ -205,5 +207,5 @@ class Stand:
 
 
 def spread(forgeries: Iterable[Forgery], apps: Sequence[str]) -> list[tuple[Forgery, str]]:
-    """Each forgery at one of the applications, in turn."""
+    """Assign each forgery to one of the applications in turn."""
     return [(forgery, apps[number % len(apps)]) for number, forgery in enumerate(forgeries)]

@@ -1,4 +1,4 @@
-"""A call's event socket, its other end played at once: what a flow writes is kept, and answered as it wishes."""
+"""The switch's end of a call's event socket, played in place: it keeps what a flow writes and answers at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.support.peer import OTHER_UUID, UUID, api_response, channel_data, com
 
 
 class Switchboard:
-    """The session's ``Stream``: whatever is executed completes, what is bridged answers and hangs up.
+    """A session's ``Stream``: every application completes, every bridged leg answers and hangs up.
 
-    ``keys``: what is typed at each prompt in turn; then the caller is silent.
+    ``keys``: the keys typed at each prompt in turn; after them the caller is silent.
     """
 
     def __init__(self, keys: list[str]) -> None:

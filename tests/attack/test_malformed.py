@@ -28,7 +28,7 @@ def test_malformed_frames_break_and_leak_nothing(field: Field) -> None:
     before = figures(field.node)
     heard = field.hostile.said
     said = field.frames(FRAMES)
-    # Both ways, and about as many as were meant: a busy machine breaks some connections off sooner.
+    # Frames went both ways, and most of those wanted: on a busy machine some connections end sooner.
     assert said > FRAMES // 2
     assert said - (field.hostile.said - heard) > 0
     field.settle()

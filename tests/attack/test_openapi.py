@@ -1,4 +1,4 @@
-"""schemathesis on ``/openapi.json`` of both ports: what it says is what comes, and nothing in it brings a 5xx."""
+"""Schemathesis on ``/openapi.json`` of both ports: answers match the document, and no request causes a 5xx."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-#: What anybody may ask.
+#: Routes open to all.
 OPEN = {"/openapi.json", "/healthz", "/readyz", "/metrics"}
 bounded = settings(
     max_examples=10, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
@@ -56,12 +56,12 @@ def try_it(case: Any, token: str) -> None:
     case.validate_response(response, checks=CHECKS)
     if case.operation.path not in OPEN:
         stranger = case.call(headers={"Authorization": "Bearer wrong"}, timeout=20)
-        # Where there is no such resource to be asked for, that is said to whoever asks.
+        # A missing resource is reported to any client.
         assert stranger.status_code in {401, response.status_code} - set(range(200, 400)), stranger.status_code
 
 
 def try_all(address: str, token: str, prefixes: tuple[str, ...]) -> int:
-    """Every operation below one of the prefixes; how many there are."""
+    """Test every operation below one of the prefixes; return how many there were."""
     tried = 0
     for found in described(address).get_all_operations():
         operation = found.ok()

@@ -1,4 +1,4 @@
-"""Hold ``docs/explanation/security.rst`` against the attacks: it names each of them. (The build of the docs checks that
+"""Compare ``docs/explanation/security.rst`` with the attacks: it names each of them. (The build of the docs checks that
 every test that a page names exists.)"""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Path traversal: what a client names is a recording of its own or nothing, and a prompt or nothing."""
+"""Path traversal: a client's name opens one of its own recordings or nothing, a prompt or nothing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def recorded(folder: Path, integrator: str = "acme", data: bytes = SECRET) -> st
 
 
 def raw_get(address: str, path: bytes, token: str = TOKEN) -> tuple[int, bytes]:
-    """A path as it is: ``http.client`` would refuse to send some of these."""
+    """Request a path unchanged: ``http.client`` would refuse to send some of these."""
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=10)
     with closing(connection):
@@ -68,7 +68,7 @@ def raw_get(address: str, path: bytes, token: str = TOKEN) -> tuple[int, bytes]:
 
 
 def spellings(path: str) -> Iterator[bytes]:
-    """One way up and down, in all the ways in which servers were made to read it."""
+    """One path up and down, in all spellings that have fooled servers."""
     for up in (
         "../",
         "..%2f",
@@ -149,7 +149,7 @@ def test_recording_name_with_extra_text_opens_nothing(stand: tuple[SandboxRig, N
     path = (RECORDINGS + name.format(recorded(folder))).encode()
     status, body = raw_get(stand[1].api, path)
     if name in ("{}?x=/etc/passwd", "{}/", "{}#"):
-        # The same resource: a query, a slash at the end, or what no server is sent.
+        # The same resource: with a query, a slash at the end, or a fragment.
         assert (status, body) in ((200, SECRET), (404, body), (400, body))
     else:
         assert status in (400, 404)
@@ -157,7 +157,7 @@ def test_recording_name_with_extra_text_opens_nothing(stand: tuple[SandboxRig, N
 
 
 def test_recording_link_or_folder_is_not_followed(stand: tuple[SandboxRig, Node], folder: Path) -> None:
-    """A link, a folder, a pipe: whoever can make one in the folder reads nothing by it."""
+    """A link, a folder, a pipe: creating one in the folder opens nothing."""
     target = folder.parent / "target.wav"
     target.write_bytes(SECRET)
     for make in (

@@ -1,4 +1,4 @@
-"""Header forging where no FreeSWITCH is: the sandbox passes on what a caller writes as the real one does."""
+"""Header forging without a FreeSWITCH: the sandbox passes on what a caller writes, as the real switch does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.rig.sandbox import SandboxRig
 from tests.support.node import CDRS, Node, RedisServer, configuration, request
 
 APPS = {"dialthrough": "dialthrough", "disa": "disa/acme/front", "callback": "callback", "inbound": "inbound"}
-#: As it comes over the control port, which is no SIP: what FreeSWITCH would have decoded is decoded.
+#: The control port isn't SIP: the texts come as FreeSWITCH would have decoded them.
 TEXTS = [unquote(text) for name, text in PAYLOADS.items() if name not in ("bytes", "long")]
 HEADERS = ("P-Asserted-Identity", "Remote-Party-ID", "P-Preferred-Identity", "Diversion", "Privacy", "X-A", "X-B")
 
@@ -45,7 +45,7 @@ def test_sandbox_caller_is_never_more_than_a_number(field: tuple[SandboxRig, Nod
     calls = []
     for number, text in enumerate(TEXTS):
         did = DIDS[list(APPS)[number % len(APPS)]]
-        # As the From user itself, and in every header of the attacker's own call.
+        # In the From user itself, and in every header of the attacker's own call.
         calls.append(rig.outside(text.replace("/", "")).dial(did))
         claims = dict.fromkeys(HEADERS, f'"{text}" <sip:{VICTIM}@127.0.0.1>;party=calling')
         calls.append(rig.outside(ATTACKER).dial(did, {**claims, "Privacy": "none"}))
@@ -73,7 +73,7 @@ def test_sandbox_caller_is_never_more_than_a_number(field: tuple[SandboxRig, Nod
     assert not victim.calls
     assert not list(redis.client.scan_iter(keys.concurrent("*")))
     assert request(node.admin, "GET", "/healthz", token=None).status == 200
-    # It does open: for the victim's own call.
+    # The victim's own call does get in.
     honest = rig.outside(VICTIM).dial(DIDS["dialthrough"])
     eventually(lambda: list(redis.client.scan_iter(keys.concurrent("*"))))
     honest.hangup()

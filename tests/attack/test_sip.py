@@ -35,25 +35,25 @@ def stand(loaded: Stand) -> Stand:
 
 
 def who(record: dict[str, Any]) -> str | None:
-    """The caller that a record names."""
+    """The caller whom a record names."""
     name: str | None = record["number"] if record["ref"] == "inbound" else record["extension"]
     return name
 
 
 def honest(records: list[dict[str, Any]], *, lied: bool) -> None:
-    """Each record of a caller who was nobody says so."""
+    """Check that no record takes its caller for the victim and that none of the calls got anywhere."""
     assert records
     for record in records:
         assert who(record) == ATTACKER or (lied and re.fullmatch(r"\+?\d{1,32}", who(record) or "0")), record
         assert who(record) != VICTIM
         assert record["bridged_at"] is None, record
         if record["ref"] == "inbound":
-            # However the ringing ended: nobody answered.
+            # However the ringing ended, there was no answer.
             unanswered = ("abandoned", "agent_busy", "agent_no_answer", "agent_failed", "lost")
             assert record["end_reason"] in unanswered, record
         else:
             assert (record["number"], record["dial_number"]) == (None, None)
-            # Lost: on a busy machine it had gone before its leg carried anything to find its end by.
+            # Lost: on a busy machine it left before its leg carried the reference that leads to its end.
             assert record["end_reason"] in ("abandoned", "rejected", "lost"), record
 
 
@@ -70,7 +70,7 @@ ROUNDS = 6
 
 @pytest.mark.parametrize("part", range(ROUNDS))
 def test_sip_field_never_carries_more_than_text(stand: Stand, part: int) -> None:
-    """Every payload in every field; each round has one in so many of them."""
+    """Try every payload in every field, a part of them in each round."""
     matrix = [one for payload in stand.payloads().values() for one in fields(payload) if not one.claims]
     records = stand.attack(spread(matrix[part::ROUNDS], ASKED), talk=1.0)
     honest(records, lied=False)
@@ -86,7 +86,7 @@ def test_sip_from_user_is_never_more_than_a_number(stand: Stand) -> None:
 
 # The event socket's own text ------------------------------------------------------------------------------
 
-#: A second call's end, as a caller would write it: it was answered, an hour ago, and so is to be paid for.
+#: A forged end of a second call: it was answered an hour ago, and so would have to be paid for.
 FRAMES = (
     "x\n\nContent-Length: 149\nContent-Type: text/event-plain\n\nEvent-Name: CHANNEL_HANGUP_COMPLETE\nUnique-ID: 1\n"
     "Caller-Channel-Answered-Time: 1700000000000000\nCaller-Channel-Hangup-Time: 1700003600000000\n\n"
@@ -99,7 +99,7 @@ FRAMES = (
     ids=["event", "length", "reply", "long", "longer"],
 )
 def test_sip_channel_name_writes_nothing_on_the_event_socket(stand: Stand, user: str) -> None:
-    """The notice of a hang-up has the From user in it, decoded (mod_event_socket): what stands in it is no frame."""
+    """mod_event_socket puts the decoded From user into the notice of a hang-up: its content must not become a frame."""
     taken = stand.records_made()
     calls = [stand.rig.raw_call(did, [], sender=f"<sip:{quote(user)}@127.0.0.1>") for did in CALLED]
     eventually(lambda: stand.live() == len(calls))
@@ -119,7 +119,7 @@ def test_sip_channel_name_writes_nothing_on_the_event_socket(stand: Stand, user:
 
 
 def test_sip_request_in_a_call_opens_nothing(stand: Stand) -> None:
-    """INFO, UPDATE, MESSAGE, NOTIFY, REFER, re-INVITE, in a call that still waits for its PIN."""
+    """Send INFO, UPDATE, MESSAGE, NOTIFY, REFER and re-INVITE in a call that still waits for its PIN."""
     taken = stand.records_made()
     other = stand.rig.raw_call(DIDS["dialthrough"], [], sender=FROM)
     call = stand.rig.raw_call(DIDS["dialthrough"], [], sender=FROM)
@@ -139,7 +139,7 @@ def test_sip_request_in_a_call_opens_nothing(stand: Stand) -> None:
     call.request("INVITE", claims, "v=0\r\n", "application/sdp")
     for target in targets:
         call.request("REFER", [("Refer-To", target), ("Referred-By", f"<sip:{VICTIM}@127.0.0.1>")])
-    # The last of them has its answer: they are taken in their order.
+    # The last request has its answer, so all were processed: the switch takes them in order.
     assert call.answer(within=10) == 202
     for one in (call, other):
         one.hangup()
@@ -150,7 +150,7 @@ def test_sip_request_in_a_call_opens_nothing(stand: Stand) -> None:
 
 @pytest.mark.parametrize("who_refers", ["caller", "callee", "agent", "agents-callee"])
 def test_sip_refer_dials_nothing(stand: Stand, who_refers: str) -> None:
-    """Of either party, while they talk: the switch would send the other one to whatever number the dialplan knows."""
+    """Either party sends a REFER during the talk: the switch would send the other to any number in the dialplan."""
     stand.reset()
     stand.agent.script(Script(answer_after=0.1))
     taken = stand.records_made()
@@ -164,7 +164,7 @@ def test_sip_refer_dials_nothing(stand: Stand, who_refers: str) -> None:
         eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
     talks = caller if who_refers in ("caller", "agent") else callee.calls[0]
     talks.transfer(f"<sip:{PREMIUM}@127.0.0.1>")
-    # The leg that was sent away ends: that it was tried is seen, and that nobody was dialled.
+    # The transferred leg ends: the attempt is in the log, and no number was dialled.
     eventually(lambda: "esl_apps_no_transfer" in stand.rig.log_text())
     away = callee.calls[0] if who_refers in ("caller", "agent") else caller
     ended(away)
@@ -179,7 +179,7 @@ def test_sip_refer_dials_nothing(stand: Stand, who_refers: str) -> None:
 
 
 def test_sip_phones_header_dials_only_its_number(stand: Stand) -> None:
-    """X-Teleforge-* of a phone that registered: each value is a number that passes, or a refusal."""
+    """X-Teleforge-* headers of a registered phone: each value is an allowed number or is refused."""
     phone = stand.agent
     taken = stand.records_made()
     made = []
@@ -192,7 +192,8 @@ def test_sip_phones_header_dials_only_its_number(stand: Stand) -> None:
             eventually(lambda: all(leg.leg.ended_at for _name, leg in made))
     eventually(lambda: all(leg.leg.ended_at for _name, leg in made))
     for name, leg in made:
-        # 404: FreeSWITCH itself takes no value that it would expand, and without it the call is none of ours.
+        # 404: FreeSWITCH itself drops values that it would expand, and without one the dialplan doesn't send us the
+        # call.
         assert leg.leg.status in (400, 404), (name, leg.leg)
     for record in stand.records(taken):
         assert (record["end_reason"], record["extension"], record["number"]) == ("rejected", AGENT, CALLEE)
@@ -201,7 +202,7 @@ def test_sip_phones_header_dials_only_its_number(stand: Stand) -> None:
 
 
 def test_sip_stranger_with_a_phones_headers_is_refused(stand: Stand) -> None:
-    """A call from outside that says that it is registered, as whom, and what it wants."""
+    """A call from outside that claims to be registered, as an agent, with the headers of one."""
     listen = stand.node.config["node"]["listen"]
     stand.rig.extension("public", "0120001111", [("socket", f"{listen}/click2dial async full")])
     wants = [("X-Teleforge-Outbound-ID", "27115550000"), ("X-Teleforge-Contact-Ref", "a")]

@@ -1,7 +1,7 @@
-"""Injection: what comes over HTTP, and what stands in Redis, leaves on the event socket as a value or not at all.
+"""Injection: texts from HTTP and from Redis reach the event socket as values or not at all.
 
-What leaves is taken apart by ``grammar``, which does as FreeSWITCH does, and must be the endpoints and variables
-that were meant. Values in Redis are as a broken-into or older one would have them: nothing has checked them.
+``grammar`` parses what is written, as FreeSWITCH would; it must be the intended endpoints and variables. Values in
+Redis are unchecked, as those of a hacked or an older one would be.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ numbers = st.one_of(hostile, st.sampled_from([CALLER, "+27115550000", "1000", "1
 few = settings(max_examples=150)
 
 
-# What leaves ---------------------------------------------------------------------------------------------
+# Output --------------------------------------------------------------------------------------------------
 
 _APIS = re.compile(
     rf"api (sched_del {UUID}|uuid_break {UUID} all|uuid_setvar {UUID} last_matching_digits|"
@@ -120,7 +120,7 @@ _PLAIN = {
 
 
 def left(board: Switchboard) -> tuple[list[grammar.Attempt], list[dict[str, str]]]:
-    """What a flow dialled, and the variables that it set; whatever else it wrote is what such a flow writes."""
+    """The endpoints that a flow dialled and the variables that it set; check that it wrote nothing unusual besides."""
     dialled: list[grammar.Attempt] = []
     assigned: list[dict[str, str]] = []
     for command in grammar.commands(board.sent):
@@ -140,7 +140,7 @@ def left(board: Switchboard) -> tuple[list[grammar.Attempt], list[dict[str, str]
 
 
 def says(variables: Mapping[str, str], name: str, value: str | None) -> bool:
-    """Whether a variable is what was meant, or (there being nothing to say) is not set."""
+    """Whether a variable has the intended value, or isn't set if the value is empty."""
     return unquote(variables.get(name, "")) == (value or "")
 
 
@@ -182,8 +182,10 @@ _OURS = {
 
 
 def meant(board: Switchboard, target: str | None, **values: str | None) -> None:
-    """One endpoint was dialled, or none. B's leg carries these values, the caller's own these or (before it is known
-    whose it is) nothing, and nothing is set that is no variable of ours."""
+    """Check that at most one endpoint was dialled and that only variables of ours are set.
+
+    B's leg carries ``values``; the caller's leg carries them or, before the caller is known, nothing.
+    """
     dialled, assigned = left(board)
     assert [one.endpoint for one in dialled] in ([target], [])
     for variables in [*(one.variables for one in dialled), *assigned]:
@@ -194,7 +196,7 @@ def meant(board: Switchboard, target: str | None, **values: str | None) -> None:
 
 
 class Line:
-    """The switch's inbound socket, as far as an originate goes."""
+    """The switch's inbound socket, for originates only."""
 
     def __init__(self) -> None:
         self.commands: list[str] = []
@@ -208,7 +210,7 @@ class Line:
 
 
 def originates(aleg: Aleg, attempt: Attempt, **values: str | None) -> None:
-    """A-legs are rung at these endpoints alone, and answered by our application alone."""
+    """Check that A-legs ring only at these endpoints and are answered only by our application."""
     line = Line()
     ring_aleg(line, attempt, aleg)
     assert len(line.commands) == 1
@@ -221,7 +223,7 @@ def originates(aleg: Aleg, attempt: Attempt, **values: str | None) -> None:
 
 
 def test_grammar_sees_what_hazard_15_says() -> None:
-    """The judge is judged: strings that dial something else than they seem to."""
+    """The parser finds what strings really dial that seem to dial something else."""
     assert [one.endpoint for one in grammar.dialled("{n=a}user/1,user/2")] == ["user/1", "user/2"]
     assert [one.endpoint for one in grammar.dialled("{a=1}x/1:_:{a=2}y/2|z/3")] == ["x/1", "y/2", "z/3"]
     quoted = "{n='a}sofia/gateway/gw/900 '}user/1000"
@@ -240,7 +242,7 @@ _READING = {sha_of(text_of(name)) for name in ("cards_read", "card_dial")}
 
 
 class StoredCards:
-    """A Redis that has one card and one account, as it pleases."""
+    """A Redis with one card and one account of any content."""
 
     def __init__(self, card: object, account: object, last: bytes = b"") -> None:
         self.card, self.account, self.last = msgspec.json.encode(card), msgspec.json.encode(account), last
@@ -256,7 +258,7 @@ class StoredCards:
 
 
 class Free:
-    """Limits that limit nothing."""
+    """A ``Usage`` without limits."""
 
     def enter(self, _holder: str, _limit: int, _ref: str) -> bool:
         return True
@@ -284,7 +286,7 @@ def begin(_attempt: Attempt) -> None: ...
 def test_card_dials_what_is_keyed_and_nothing_else(
     card: tuple[Any, ...], account: dict[str, Any], keyed: str, last: str
 ) -> None:
-    """Every text of the card, of its account, and the number that it dialled last."""
+    """Attack with every text of the card and of its account, and with the last dialled number."""
     redis = StoredCards(card, account, last.encode())
     store = CardStore(redis, "key", PLAN, {})
     board = Switchboard([keyed + "#", "", ""])
@@ -357,7 +359,7 @@ def test_card_unreadable_opens_nothing(card: bytes, account: bytes, last: bytes)
 
 # HTTP ----------------------------------------------------------------------------------------------------
 
-#: An integrator whose operator let everything pass.
+#: An integrator whose patterns let everything pass.
 LOOSE = IntegratorRules(
     "acme",
     PLAN,
@@ -375,7 +377,7 @@ fields = st.fixed_dictionaries(
 @few
 @given(fields)
 def test_click2dial_fields_are_numbers_or_values(client: IntegratorRules, body: dict[str, str]) -> None:
-    """Through both legs, also where the configuration's patterns let everything pass."""
+    """Check both legs, even if the configuration's patterns let everything pass."""
     try:
         order = client.read(body)
     except Refused:
@@ -491,7 +493,7 @@ def test_card_fields_are_stored_as_checked_or_not_at_all(body: dict[str, Any]) -
 @few
 @given(numbers, st.none() | numbers, st.none() | hostile, st.none() | hostile)
 def test_adopted_order_is_checked_again(a: str, b: str | None, conference: str | None, media_id: str | None) -> None:
-    """What another process left of an autodial in Redis, where its A-leg answers here."""
+    """An autodial that another process left in Redis, whose A-leg answers here."""
     account = Account(id="acme", caller_id="+27115550000")
     cards: Any = SimpleNamespace(account=lambda _id: account)
     policy = ScriptedPolicy(SETTINGS, RULES, cards=cards)

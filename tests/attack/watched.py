@@ -1,7 +1,7 @@
-"""``python -m tests.attack.watched serve …``: a node that says on SIGUSR2 what it holds.
+"""``python -m tests.attack.watched serve …``: a node that reports on SIGUSR2 what it holds.
 
-One JSON line on standard error: ``{"held": {"greenlets": …, "objects": …}}``. It is counted after a collection,
-by looking at every object there is: too dear for a metric.
+One JSON line on standard error: ``{"held": {"greenlets": …, "objects": …}}``. It collects garbage, then counts every
+object, which would be too slow for a metric.
 """
 
 from esl_apps.__main__ import main  # patches gevent, so it goes first
@@ -16,7 +16,7 @@ import gevent
 
 
 def tell() -> None:
-    # The node froze what was there at its start, which hides it from here, too.
+    # The node froze the objects of its start; without this they would be missing here.
     gc.unfreeze()
     gc.collect()
     objects = gc.get_objects()

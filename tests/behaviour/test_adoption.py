@@ -1,4 +1,4 @@
-"""A node that is killed at any point of a call loses none: its next run, or another node, sees the call to its end."""
+"""A node killed at any point of a call loses none: its next run, or another node, sees the call to its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.support.callers import AGENT, CALLEE, CALLER_E164, CARDS, CB, CC_NATIONAL, E164, card
 from tests.support.node import ADMIN_TOKEN, Node, RedisServer, configuration, request
 
-#: Until the test says what it does.
+#: The phone rings until the test says what it does.
 RINGS = Script(answer_after=None)
 
 
@@ -47,14 +47,14 @@ def kill(node: Node) -> None:
 
 
 def acquainted(redis: RedisServer, count: int) -> None:
-    """Wait until so many nodes have spoken, and each once more behind the last of them: each has heard of all."""
+    """Wait until ``count`` nodes have reported, each once more after the last of them: every node knows all others."""
 
     def said() -> dict[str, float]:
         return {boot: float(json.loads(raw)[3]) for boot, raw in redis.client.hgetall(keys.NODES).items()}
 
     eventually(lambda: len(said()) >= count)
     all_there = max(said().values())
-    # Not of those that are dead.
+    # Entries of dead nodes don't count.
     eventually(lambda: sum(at > all_there for at in said().values()) >= count)
 
 
@@ -86,7 +86,7 @@ def test_adoption_call_that_ended_meanwhile_has_a_record(
     record = redis.pop(timeout=10)
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "callee")
     assert record["end_code"] == 16
-    # The switch's time: not that of the node which found it.
+    # The switch's time, not the time at which a node noticed.
     assert hung_up - 0.05 <= record["ended_at"] <= over
     assert record["recording_url"] == f"{ref}.wav"
     assert node.get(ref)["state"] == "ended"
@@ -158,7 +158,7 @@ def test_adoption_restarted_node_does_not_reclaim_a_call(
     eventually(lambda: metric(other, "esl_apps_live_calls") == 1)
     node.start()
     assert metric(node, "esl_apps_live_calls") == 0
-    # Whoever is asked: it is told to the one that follows the call.
+    # Any node may be asked: it tells the node that follows the call.
     assert node.delete(ref).status == 202
     record = redis.pop(timeout=30)
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "api")
@@ -191,7 +191,7 @@ def test_adoption_agent_answers_after_the_death_is_joined(
 def test_adoption_agent_decided_with_no_node_up_has_a_record(
     rig: Rig, redis: RedisServer, stage: Callable[..., Node], decide: Callable[[PhoneLeg], None], reason: str, code: int
 ) -> None:
-    """Rejected late: the agent's own cause. Answered with no node to go to: lost."""
+    """An agent who rejects late leaves a cause of their own. One who answers with no node up is lost."""
     node = stage()
     agent = rig.phone(AGENT, RINGS)
     ref = node.call(AGENT, CALLEE)
@@ -245,7 +245,7 @@ def live(nodes: list[Node]) -> list[Node]:
 def test_adoption_callback_answered_after_the_death_talks(
     rig: Rig, redis: RedisServer, stage: Callable[..., Node]
 ) -> None:
-    """Another node takes the answered leg, and nobody rings the number a second time."""
+    """Another node takes the answered leg, and the number isn't rung a second time."""
     nodes = [stage(**CARDS), stage(**CARDS)]
     acquainted(redis, 2)
     rig.route(CB, "callback", nodes[0].config["node"]["listen"])
@@ -259,7 +259,7 @@ def test_adoption_callback_answered_after_the_death_talks(
     kill(placing)
     back.calls[0].answer()
     eventually(lambda: back.calls[0].leg.answered_at is not None)
-    # Whoever is asked for a number takes the phone to his ear first.
+    # A caller who is asked for a number first takes the phone to their ear.
     back.calls[0].digits(",," + CALLEE + "#")
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None)
     callee.calls[0].hangup()
@@ -343,7 +343,7 @@ def test_adoption_talk_is_limited_though_no_node_lives(
     node.start()
     ref, agent, _callee = talking(rig, node)
     kill(node)
-    # The application would have ended it after a second; the switch's own timer is the net under it.
+    # The application would have ended it after a second; the switch's own timer is the safety net.
     eventually(lambda: agent.calls[0].leg.ended_at is not None)
     node.start()
     record = redis.pop(timeout=15)
@@ -385,7 +385,7 @@ def test_adoption_takes_calls_that_outlive_drain_timeout(
 
 @on_the_sandbox
 def test_adoption_call_redis_forgot_has_one_record(rig: Rig, redis: RedisServer, stage: Callable[..., Node]) -> None:
-    """What was not on its disk yet is written again; a node that is killed after that loses nothing either."""
+    """The node writes again what was not on Redis's disk yet, so a node killed after that loses nothing."""
     own = RedisServer()
     try:
         node = stage(redis={"url": own.url})

@@ -33,7 +33,7 @@ def routed(rig: Rig, node: Node) -> None:
 
 
 def missed_call(rig: Rig, number: str = CALLER) -> float:
-    """Ring the callback number as a number of the network; how long the refusal took."""
+    """Ring the callback number from outside; return the seconds until it was refused."""
     leg = rig.outside(number).dial(CB)
     eventually(lambda: leg.leg.ended_at is not None)
     assert leg.leg.status == 486
@@ -42,7 +42,7 @@ def missed_call(rig: Rig, number: str = CALLER) -> float:
 
 
 def refusals(node: Node) -> int:
-    """How often the node has decided that a missed call is not returned."""
+    """How often the node decided not to return a missed call."""
     return sum(line["event"] == "callback_refused" for line in node.lines())
 
 
@@ -123,7 +123,7 @@ def test_callback_missed_while_redis_hangs_is_placed(rig: Rig, node: Node, redis
     redis.process.send_signal(signal.SIGSTOP)
     try:
         missed_call(rig)
-        # Redis' time-out of 2 s has passed then.
+        # By then Redis's time-out of 2 s has passed.
         eventually(lambda: any(line["event"] == "task_postponed" for line in node.lines()))
     finally:
         redis.process.send_signal(signal.SIGCONT)
@@ -180,7 +180,7 @@ def test_autodial_to_a_denied_class_dials_nothing(rig: Rig, node: Node, redis: R
     answer = autodial(node, a_leg_number="0831112222", b_leg_number="0860123456", callback_delay=0)
     assert answer.status == 400, answer.body
     assert answer.json["status"] == "error"
-    # One that is allowed comes behind it, and is the only call there is.
+    # An allowed order follows, and is the only call placed.
     rig.outside(E164, Script(reject=486))
     assert autodial(node, a_leg_number="0831112222", b_leg_number=CALLEE, callback_delay=0).json["status"] == "success"
     assert redis.pop()["number"] == "+27820001234"

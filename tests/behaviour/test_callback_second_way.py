@@ -1,4 +1,5 @@
-"""The callback number with ``answer_after`` and ``confirm``: who stays is answered, who is rung back presses a key."""
+"""The callback number with ``answer_after`` and ``confirm``: a caller who stays is answered, one who is rung back
+presses a key."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def CONFIG(config: dict[str, Any]) -> None:
 
 
 def record_of(redis: RedisServer, ref: str) -> dict[str, Any]:
-    """The call's one record; AssertionError where a second follows it."""
+    """The call's one record; AssertionError if a second follows it."""
     record = redis.pop()
     assert record["call_ref"] == ref
     time.sleep(0.05)
@@ -53,7 +53,7 @@ def test_click2dial_talk_is_in_the_record(rig: Rig, node: Node, redis: RedisServ
     began = time.time()
     ref = node.call("1000", CALLEE, contact_ref="lead-7.a_b~c:d")
     eventually(lambda: node.get(ref)["state"] == "bridged")
-    # The agent's phone shows whom it is about to talk to, the callee's the integrator's number.
+    # The agent's phone shows the callee's number, the callee's phone the integrator's.
     assert agent.calls[0].leg.caller_number == CALLEE
     assert callee.calls[0].leg.caller_number == "27115550000"
     assert agent.calls[0].hears(900)
@@ -179,7 +179,7 @@ def test_hold_time_counts_the_agents_hold(rig: Rig, node: Node, redis: RedisServ
     eventually(lambda: node.get(ref)["state"] == "bridged")
     assert agent.calls[0].hears(900)
     agent.calls[0].hold()
-    # What is measured: it is in whole seconds.
+    # A hold long enough to count: hold_time is in whole seconds.
     time.sleep(0.8)
     agent.calls[0].unhold()
     assert agent.calls[0].hears(900)
@@ -324,7 +324,7 @@ def test_cancel_racing_the_answer_is_one_record(rig: Rig, node: Node, redis: Red
     eventually(lambda: rig.live_channels() == 0)
 
 
-# Who is rung, and how ----------------------------------------------------------------------------------
+# Whose phone rings -------------------------------------------------------------------------------------
 
 
 def test_agent_registered_twice_rings_on_both_phones(rig: Rig, node: Node, redis: RedisServer) -> None:

@@ -45,7 +45,7 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def serve(file: str) -> str:
-    """What a node that is expected not to start says."""
+    """Run ``serve`` with a configuration that must not start; return what it prints."""
     done = run("serve", "-c", file)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -188,6 +188,6 @@ def test_demo_stopped_leaves_nothing_behind(tmp_path: Path, number: signal.Signa
     assert demo.returncode == status
     assert said == ("esl-apps: interrupted\n" if number == signal.SIGINT else "")
     assert list(tmp_path.iterdir()) == []
-    # Its parts have the folder in their command lines.
+    # The demo's processes have its folder in their command lines.
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not any(str(tmp_path).encode() in command for command in running)

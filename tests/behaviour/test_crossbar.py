@@ -48,7 +48,7 @@ def config_of(redis_url: str) -> dict[str, Any]:
 
 
 class Door:
-    """The admin port, as a client of Kazoo's sees it."""
+    """The admin port as a client of Kazoo uses it."""
 
     def __init__(self, node: Node, redis: RedisServer) -> None:
         self.node = node
@@ -101,7 +101,7 @@ def refused(answer: Answer, status: int) -> dict[str, Any]:
     return {field: sorted(codes) for field, codes in body["data"].items()}
 
 
-# Who may ---------------------------------------------------------------------------------------------
+# Access ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", OTHER, "api", ADMIN_TOKEN + "x"])
@@ -170,7 +170,7 @@ def test_crossbar_card_is_created_changed_and_deleted(door: Door) -> None:
     assert got.json["request_id"]
     assert got.json["data"] == {"id": id, **made}
     assert door("PATCH", path, {"active": False}).json["data"] == {"id": id, **made, "active": False}
-    # What was answered may be sent back.
+    # A client may send an answer's data back.
     assert door("POST", path, {"id": id, **made}).json["data"] == {"id": id, **made}
     assert door("POST", path, {"active": True}).json["data"]["comment"] == ""
     assert door("POST", path, {"cid": "0820001234"}).json["data"]["cid"] == "+27820001234"
@@ -269,7 +269,7 @@ def test_crossbar_missing_card_is_in_kazoos_form(door: Door) -> None:
     refused(door("PUT", f"{CARDS}/{'0' * 32}", {}), 405)
     refused(door("GET", f"{CARDS}/autodial"), 405)
     refused(door("PUT", data={"pin": PIN}, Content_Type="text/plain"), 415)
-    # The rest of the port keeps the form of its own.
+    # Other routes of this port keep their own form.
     assert "errors" in door("GET", "/nowhere").json
 
 
@@ -308,7 +308,7 @@ def test_crossbar_redis_down_is_503(door: Door) -> None:
 
 @pytest.fixture(scope="module")
 def asked() -> Any:
-    """What ``read_order`` needs of a node."""
+    """The part of a node that ``read_order`` uses."""
     config = parse(json.dumps(config_of("redis://127.0.0.1:1/0")), {})
     plan = config.plan()
     cards = CardStore(connect(config.redis.url), None, plan, config.accounts)

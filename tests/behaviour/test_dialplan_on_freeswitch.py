@@ -49,11 +49,11 @@ def freeswitch(test: Callable[..., None]) -> Callable[..., None]:
 
 
 WATCHDOG = 1
-"""In place of 8, so that a test does not wait: fires 0.5 to 2 s after it is set."""
+"""Seconds, instead of 8, to keep the tests short. It fires 0.5 to 2 s after it is set."""
 
 
 class Node:
-    """A node of the few words that matter here. ``flow`` is what it does with a call."""
+    """A node that speaks only what matters here. ``flow`` is what it does with a call."""
 
     def __init__(self, port: int, flow: Callable[[Node, Any, dict[str, str]], None]) -> None:
         self.flow = flow
@@ -96,7 +96,7 @@ class Node:
         cls.ask(file, f"{command}\nexecute-app-name: {application}\nexecute-app-arg: {data}")
 
     def die(self) -> None:
-        """As a killed process: the listener and every connection, with no goodbye."""
+        """Close the listener and every connection without a goodbye, as a killed process does."""
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         for connection in self.sockets:
@@ -123,7 +123,7 @@ os.kill(os.getpid(), signal.SIGSTOP)
 
 @contextlib.contextmanager
 def stopped_node(port: int) -> Iterator[subprocess.Popen[str]]:
-    """A process that listens and is stopped: the kernel takes connections for it, nobody says a word."""
+    """A process that listens and is stopped: the kernel accepts connections for it, but it never answers."""
     with subprocess.Popen([sys.executable, "-c", STOPPED, str(port)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         process.stdout.readline()
@@ -187,7 +187,7 @@ DIALTHROUGH, CALLBACK, INBOUND, DISA = "5141115555", "5142223333", "0115550000",
 
 
 def heard_the_message(call: Any) -> None:
-    """The three tones, then the prompt: its loudness over time is found in what the phone received."""
+    """Check that the phone received the three tones, then the prompt, recognised by its loudness over time."""
     tones = [one for _, some in tone_timeline(call.recording, (950, 1400, 1800)) for one in sorted(some)]
     assert [one for n, one in enumerate(tones) if n == 0 or tones[n - 1] != one][:3] == [950, 1400, 1800]
     rate, (samples, *_) = read_wav(call.recording)
@@ -211,7 +211,7 @@ def test_switch_loads_the_files_without_a_warning(loaded: Stand) -> None:
     loaded.rig.reload_xml()
     lines = loaded.rig.log_text(all_of_it=True).splitlines()
     warnings = [line for line in lines if re.search(r"\[(WARNING|ERR|CRIT|ALERT)\]", line)]
-    assert not [line for line in warnings if "MSG Thread 0 Started" not in line]  # sofia, at each start
+    assert not [line for line in warnings if "MSG Thread 0 Started" not in line]  # mod_sofia logs this at each start
     assert loaded.rig.api("module_exists mod_json_cdr").strip() == "true"
 
 

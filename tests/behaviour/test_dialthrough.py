@@ -66,7 +66,7 @@ def test_dialthrough_pin_opens_and_is_not_kept(rig: Rig, node: Node, redis: Redi
     assert PIN not in str(made)
     rig.outside(E164, Script(answer_after=0.2, tone=900))
     leg = dial_in(rig, STRANGER)
-    # Typed ahead: nobody waits for the prompts.
+    # Typed ahead, without waiting for the prompts.
     reach(leg, PIN + "#" + CALLEE + "#", 900)
     leg.hangup()
     assert redis.pop()["end_reason"] == "answered"
@@ -198,7 +198,7 @@ def test_dialthrough_failed_number_then_another_connects(
     leg = dial_in(rig)
     leg.digits(CALLEE + "#")
     eventually(lambda: busy.calls)
-    # What is keyed while the first is still being dialled is not for the next.
+    # Keys pressed while the first number is being dialled don't belong to the next.
     eventually(lambda: redis.client.llen("enigma:notifications:cdr") == 1)
     reach(leg, "0831112222#", 900)
     leg.hangup()

@@ -93,7 +93,7 @@ def test_disa_empty_entry_counts_as_a_try(rig: Rig, node: Node, redis: RedisServ
     leg = dial_in(rig)
     leg.digits(DISA_PIN)
     assert leg.hears(*DIALTONE)
-    # A # right behind the DISA_PIN would be the DISA_PIN's.
+    # A # right after the PIN would end the PIN.
     time.sleep(0.8)
     for _ in range(3):
         leg.digits("#")
@@ -228,7 +228,7 @@ def test_disa_typed_pin_is_left_nowhere(rig: FreeswitchRig, node: Node, redis: R
     leg = dial_in(rig)
     leg.digits(DISA_PIN)
     assert leg.hears(*DIALTONE)
-    # Not one digit of it, in any event that another client got.
+    # No other client got an event with a digit of the PIN.
     assert not re.search(rb"(last_matching_digits|DTMF-Digit)\W+\d", tap.raw)
     leg.digits(CALLEE + "#")
     eventually(lambda: redis.client.llen("enigma:notifications:cdr") == 1)
@@ -258,7 +258,7 @@ def test_disa_pin_typed_over_a_prompt_is_in_no_event(rig: FreeswitchRig, node: N
     tap = rig.listen_events("all")
     leg = dial_in(rig)
     for _ in range(3):
-        # Wrong, and the next one begins while "wrong DISA_PIN" plays: the prompt before the last is that of the end.
+        # A wrong PIN; the next is typed while the prompt about it plays.
         leg.digits("111#")
         time.sleep(1.0)
     leg.digits("4")
@@ -279,15 +279,15 @@ def test_disa_session_ends_at_max_session(rig: Rig, node: Node, redis: RedisServ
     eventually(lambda: leg.leg.ended_at is not None)
     assert leg.leg.answered_at is not None
     assert leg.leg.ended_at is not None
-    # The prompt that says so comes after it.
+    # The prompt about it follows.
     assert 2.4 < leg.leg.ended_at - leg.leg.answered_at < 6
     record = redis.pop()
     assert (record["end_reason"], record["end_code"], record["hung_up_by"]) == ("rejected", 17, "system")
 
 
 def test_disa_switch_sends_only_events_waited_for(rig: Rig, node: Node) -> None:
-    """What a call's socket asks for, byte for byte: an event has all headers of its channel, and half of them said
-    only that a variable was set or a key bound."""
+    """Send a call's subscriptions. An event carries all headers of its channel, and half of the events only
+    said that a variable was set or a key bound."""
     rig.phone("1000", Script(answer_after=0.1, hangup_after=0.5))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
@@ -296,7 +296,7 @@ def test_disa_switch_sends_only_events_waited_for(rig: Rig, node: Node) -> None:
         call, _ = listener.accept()
     with call:
         call.settimeout(30)
-        # Of B its first application is called so, too; its second has a name of the switch's.
+        # The first application of the B-leg has this UUID, too; the second gets one from the switch.
         bleg = "app_uuid=0,execute_on_answer_2=sched_hangup:+60,execute_on_answer_3=set:esl_test=1"
         call.sendall(
             b"connect\n\nlinger 5\n\nfilter Event-Name CHANNEL_EXECUTE_COMPLETE\n\n"
@@ -313,7 +313,7 @@ def test_disa_switch_sends_only_events_waited_for(rig: Rig, node: Node) -> None:
             data = call.recv(65536)
             assert data, heard
             heard += data
-        # The other settings were made all the same.
+        # The other settings took effect all the same.
         assert re.search(rb"\nvariable_b: 2\n", heard)
         call.sendall(wire.execute("hangup", "NORMAL_CLEARING", UNHEARD) + b"exit\n\n")
     assert re.findall(rb"^Application: (\S+)$", heard, re.M) == [b"answer", b"set", b"set", b"bridge"]

@@ -1,4 +1,4 @@
-"""The examples, installed with pip beside this package, pass their own tests."""
+"""The examples, installed with pip next to this package, pass their own tests."""
 
 from __future__ import annotations
 

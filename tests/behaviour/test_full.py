@@ -1,4 +1,4 @@
-"""A node that has as many calls as it may."""
+"""A node that has reached ``max_calls``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AGENT, CALLEE, DISA, CALLER = "1000", "0820001234", "27115550002", "0825556666"
 
 @pytest.fixture
 def node(rig: Rig, redis: RedisServer) -> Iterator[Node]:
-    """One that takes one call."""
+    """Allow one call."""
     rig.reset()
     redis.client.flushdb()
     config = configuration(rig, redis)
@@ -37,7 +37,8 @@ def refused(rig: Rig) -> int | None:
 
 
 def test_full_node_lets_in_only_the_agent_it_rang(rig: Rig, redis: RedisServer, node: Node) -> None:
-    """The place is his from the request on: a caller who took it while his phone rang would have cost a sale."""
+    """The agent's call holds its slot from the request on: a caller who took it while the agent's phone rang would cost
+    a sale."""
     agent = rig.phone(AGENT, Script(answer_after=None))
     callee = rig.outside(CALLEE, Script(answer_after=0.1))
     ref = node.call(AGENT, CALLEE)

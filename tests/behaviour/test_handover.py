@@ -1,6 +1,6 @@
-"""The shipped dialplan hands a caller back whose node or socket died in a talk; no talk is left without a record.
+"""The shipped dialplan hands a caller back whose node or socket died in a talk; every talk has a record.
 
-On a real FreeSWITCH alone: it is FreeSWITCH that goes on with the dialplan (DESIGN hazard 11).
+Only on a real FreeSWITCH, because FreeSWITCH itself continues the dialplan (hazard 11).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ pytestmark = ON_FREESWITCH
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FreeswitchRig, str]]:
-    """A switch with the dialplan that ships, rendered for a node at this address."""
+    """A switch with the shipped dialplan, rendered for a node at this address."""
     folder = tmp_path_factory.mktemp("dialplan")
     listen = f"127.0.0.1:{free_port()}"
     plain: dict[str, Any] = msgspec.to_builtins(Config())
@@ -81,7 +81,7 @@ def test_handover_in_a_talk_has_one_record(stage: tuple[FreeswitchRig, Node], re
     callee.calls[0].hangup()
     first = redis.pop(timeout=15)
     assert (first["end_reason"], first["hung_up_by"], first["number"]) == ("answered", "callee", "+27820001234")
-    # The caller is asked for the DISA_PIN again, and may dial on: another attempt of the same session.
+    # The caller is asked for the PIN again and may dial on: another attempt of the same session.
     leg.digits(DISA_PIN + CALLEE + "#")
     eventually(lambda: len(callee.calls) == 2 and callee.calls[1].leg.answered_at)
     time.sleep(0.5)
@@ -112,12 +112,12 @@ def test_handover_while_b_rings_keeps_bs_own_end(stage: tuple[FreeswitchRig, Nod
     first = redis.pop(timeout=15)
     assert (first["end_reason"], first["end_code"], first["number"]) == ("callee_busy", 17, "+27820001234")
     leg.hangup()
-    # A session that has dialled has no record of dialling nothing.
+    # A session that dialled a number gets no record of an attempt without one.
     no_more_records(rig, node, redis)
 
 
 def no_more_records(rig: FreeswitchRig, node: Node, redis: RedisServer) -> None:
-    """Of calls that have ended: a node that stops has pushed what it had."""
+    """Return the records of ended calls: a node that stops has pushed all it had."""
     eventually(lambda: rig.live_channels() == 0 and not redis.live())
     assert node.stop() == 0
     assert redis.client.llen("enigma:notifications:cdr") == 0

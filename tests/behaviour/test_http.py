@@ -1,4 +1,4 @@
-"""The HTTP ports of a node, as a client that means well sees them and as one that does not (contract §5)."""
+"""The HTTP ports of a node, as friendly and as hostile clients see them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def sandbox() -> Iterator[SandboxRig]:
 
 @pytest.fixture(scope="module")
 def own_redis() -> Iterator[RedisServer]:
-    """The module's own: a test kills it."""
+    """A Redis for this module alone: a test kills it."""
     server = RedisServer()
     yield server
     server.close()
@@ -73,12 +73,12 @@ def node(served: Node, sandbox: SandboxRig, own_redis: RedisServer) -> Iterator[
     sandbox.reset()
 
     def over() -> bool:
-        # A call that the test did not wait for may begin to ring behind a reset.
+        # A call that the test did not wait for may start to ring after a reset.
         sandbox.reset()
         return metric(served, "esl_apps_live_calls") == 0
 
     if own_redis.client.dbsize():
-        # What the node still has to say of this test's calls is said before the next one begins.
+        # The node finishes writing about this test's calls before the next test begins.
         eventually(over)
         time.sleep(0.05)
         own_redis.flush()
@@ -103,7 +103,7 @@ def nothing_dialled(sandbox: SandboxRig) -> bool:
 
 
 def raw(address: str, data: bytes, timeout: float = 5.0) -> bytes:
-    """What the port answers to bytes, until it closes or falls silent."""
+    """Send bytes; return what the port answers until it closes or falls silent."""
     host, _, port = address.rpartition(":")
     answer = b""
     with socket.create_connection((host, int(port)), timeout) as sock, contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ def raw(address: str, data: bytes, timeout: float = 5.0) -> bytes:
     return answer
 
 
-# Who may ask ---------------------------------------------------------------------------------------------
+# Access --------------------------------------------------------------------------------------------------
 
 PROTECTED = [
     ("POST", CALLS),
@@ -162,7 +162,7 @@ def test_token_in_the_address_is_401(node: Node) -> None:
     assert request(node.api, "GET", f"{CALLS}?token={TOKEN}&X-Auth-Token={TOKEN}", token=None).status == 401
 
 
-# What is sent --------------------------------------------------------------------------------------------
+# Requests ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -872,7 +872,7 @@ def test_redis_down_is_503(node: Node, own_redis: RedisServer, sandbox: SandboxR
     ref = node.call("1000", CALLEE)
     own_redis.kill()
     try:
-        # As soon as the node's own connection has told it, which it does before the next look a second later.
+        # The node's own connection reports it at once, without waiting for the next check a second later.
         eventually(lambda: request(node.admin, "GET", "/readyz").status == 503, within=0.9)
         unavailable(node)
         answer = post(node, Idempotency_Key="k")
@@ -885,7 +885,7 @@ def test_redis_down_is_503(node: Node, own_redis: RedisServer, sandbox: SandboxR
         ready = request(node.admin, "GET", "/readyz")
         assert ready.status == 503
         assert ready.json["reasons"] == ["redis: no answer"]
-        # What this node knows by itself it still tells, and ends.
+        # The node still shows and ends the calls that it knows by itself.
         assert node.get(ref)["call_ref"] == ref
         assert node.delete(ref).status == 202
         eventually(lambda: sandbox.live_channels() == 0)
@@ -929,11 +929,11 @@ def test_order_refused_leaves_nothing_in_redis(node: Node, own_redis: RedisServe
     def found(pattern: str) -> set[str]:
         return set(own_redis.client.scan_iter(pattern))
 
-    # An earlier test's call may still be written: the node writes its records behind.
+    # An earlier test's call may still be written: the node writes in the background.
     eventually(lambda: metric(node, "esl_apps_live_calls") == 0, within=10)
     mark = node.call("1000", CALLEE)
     node.delete(mark)
-    # In Redis, not in the node: what was to be written before it is there, too.
+    # Look in Redis, not in the node: once this call is there, so is all that was written before it.
     eventually(lambda: '"state":"ended"' in (own_redis.client.get(keys.call(mark)) or ""))
     before = found("*call*")
     post(node, {})
@@ -941,5 +941,5 @@ def test_order_refused_leaves_nothing_in_redis(node: Node, own_redis: RedisServe
     last = node.call("1000", CALLEE)
     eventually(lambda: keys.call(last) in found("*call*"))
     assert found("*idempotency*") == set()
-    # What was written behind the refused ones is there; of theirs there is nothing.
+    # Later writes have arrived; the refused requests left nothing.
     assert {key for key in found("*call*") - before if last not in key} == set()

@@ -1,4 +1,4 @@
-"""Who comes in at the HTTP ports, and how often: tokens, scopes, rates, TLS, links to recordings."""
+"""Access to the HTTP ports: tokens, scopes, rates, TLS, links to recordings."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tests.support.node import ADMIN_TOKEN, TOKEN, UNBOUNDED, Answer, Node, Redi
 LINK_KEY = "a-key-for-links-in-tests"
 CARDS = "/v2/accounts/acme/cccps"
 ACCOUNT_TOKEN = "account-token-for-tests"
-#: name → (token, scopes), of the integrator's port and of the operator's.
+#: Token name → scopes, on the integrator's port and on the admin port.
 SCOPED = {"caller": ["call"], "wallboard": ["read"], "archive": ["record"], "both": ["read", "record"]}
 OPERATORS = {"crm": ["cards"], "viewer": ["read"], "dialler": ["call"]}
 
 
 def scoped(kinds: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """Every second one by its hash."""
+    """Configure every second token by its hash."""
     return [
         {"name": name, "scopes": scopes}
         | ({"token": f"{name}-token"} if i % 2 else {"token_hash": hash_token(f"{name}-token")})
@@ -70,7 +70,7 @@ def served(sandbox: SandboxRig, redis: RedisServer) -> Iterator[Node]:
 
 @pytest.fixture
 def node(served: Node) -> Iterator[Node]:
-    """The module's; what a test changes of its configuration is taken back."""
+    """The module's node; changes that a test makes to its configuration are taken back."""
     before = json.dumps(served.config)
     yield served
     if json.dumps(served.config) != before:
@@ -102,7 +102,7 @@ integrators:
 
 
 def read(**changes: str) -> Config:
-    """The least configuration with one text in it replaced by another."""
+    """Parse the smallest configuration with some of its texts replaced."""
     text = LEAST
     for old, new in changes.items():
         old = {"admin": "admin: {token: t0ken}", "acme": '"127.0.0.1:8300", token: t0ken}\n'}[old]
@@ -191,7 +191,7 @@ def test_token_removed_by_reload_is_refused_at_once(node: Node) -> None:
     tokens.append({"name": "new", "token": "new-token", "scopes": ["read"]})
     next(one for one in tokens if one["name"] == "both")["scopes"] = ["record"]
     reload(node)
-    # On the connection that is open, too.
+    # Also on the connection that is already open.
     assert (ask("wallboard-token"), ask("new-token"), ask("both-token")) == (401, 200, 403)
     connection.close()
 
@@ -214,7 +214,7 @@ NEEDS = [
 def test_scope_opens_its_routes_only(
     node: Node, sandbox: SandboxRig, method: str, path: str, scope: str, name: str
 ) -> None:
-    # A body that is refused once the token is let in: nothing is dialled by either.
+    # The body is refused even with the right scope, so that neither dials.
     answer = request(node.api, method, path, {} if method == "POST" else None, token=f"{name}-token")
     if scope in SCOPED[name]:
         assert answer.status not in (401, 403)
@@ -284,7 +284,7 @@ def test_rate_limit_exceeded_dials_nothing(node: Node, sandbox: SandboxRig) -> N
     assert 980 <= int(answer.headers["retry-after"]) <= 1000
     check_answer(document, CALLS, "post", answer)
     check_answer(document, CALLS, "post", request(node.api, "POST", CALLS, ORDER, token="wallboard-token"))
-    # Two of the address' five are left; then even what needs no token is refused.
+    # Two of the address's five requests are left; then even routes without a token are refused.
     assert [request(node.api, "GET", "/nothing", token=None).status for _ in range(3)] == [404, 404, 429]
     assert metric(node, 'esl_apps_requests_refused_total{status="429"}') == before + 2
     assert sandbox.live_channels() == 0
@@ -300,7 +300,7 @@ def test_rate_limit_exceeded_dials_nothing(node: Node, sandbox: SandboxRig) -> N
 def test_rate_limit_client_that_waits_is_served(node: Node) -> None:
     node.config["integrators"][0]["rate"] = {**UNBOUNDED, "per_token": 1, "burst": 1}
     reload(node)
-    # Not the token of the test before: a bucket that it emptied is still empty.
+    # Not the previous test's token: the bucket it emptied is still empty.
     answers = [request(node.api, "GET", CALLS, token="both-token") for _ in range(2)]
     assert [answer.status for answer in answers] == [200, 429]
     time.sleep(int(answers[1].headers["retry-after"]))
@@ -368,7 +368,7 @@ def test_link_changed_is_refused(node: Node, sandbox: SandboxRig, recorded: tupl
         query = f"?expires={expires}&signature={signature}"
         answer = request(node.api, "GET", f"{RECORDINGS}/{path}{query}", token=None)
         assert (answer.status, answer.body) == (401, without.body), query
-    # It opens no other method and no other resource; a token opens whatever stands beside it.
+    # A link opens no other method and no other resource; a token opens despite any link next to it.
     query = f"?expires={at}&signature={good}"
     assert request(node.api, "GET", f"{RECORDINGS}/{name}{query}", token=None).status == 200
     assert request(node.api, "POST", f"{RECORDINGS}/{name}/link{query}", {}, token=None).status == 401
@@ -444,7 +444,7 @@ def test_tls_unreadable_certificate_is_named(monkeypatch: pytest.MonkeyPatch) ->
     secret, read = TLS / "one.key", Path.read_bytes
 
     def closed(path: Path) -> bytes:
-        # Not by its mode: root reads everything.
+        # A file mode wouldn't do: root reads everything.
         if path == secret:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return read(path)
@@ -464,7 +464,7 @@ def ask(sock: socket.socket) -> int:
     sock.sendall(f"GET {CALLS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
     answer = http.client.HTTPResponse(sock)
     answer.begin()
-    # Whole, or the next answer begins with the rest of this one.
+    # Read it whole, or the next answer begins with the rest of this one.
     assert b'"calls"' in answer.read()
     return answer.status
 
@@ -494,7 +494,7 @@ def test_tls_reload_serves_the_renewed_certificate(sandbox: SandboxRig, redis: R
                 assert ask(new) == 200
             with pytest.raises(ssl.SSLCertVerificationError):
                 secure(node, "one")
-            # The connection that was up before knows nothing of it.
+            # The connection that was already open isn't affected.
             assert ask(old) == 200
         del node.config["integrators"][0]["tls"]
         reload(node, "config_reload_refused")

@@ -1,4 +1,4 @@
-"""Who guesses PINs by telephone is locked, and hears no difference; on the sandbox and on a real FreeSWITCH."""
+"""A caller who guesses PINs is locked and hears no difference; on the sandbox and on a real FreeSWITCH."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_pin_guard_second_wrong_pin_locks_in_silence(rig: Rig, node: Node, redis
     assert metric(node) - counted == 1
     eventually(lambda: tap.events)
     assert [event["esl_lock"] for event in tap.events] == ["number:27845550000"]
-    # Another caller's PIN is as good as ever.
+    # Another caller's PIN still works.
     leg = dial(rig, HONEST, DISA, PIN)
     assert leg.hears(*DIALTONE)
     leg.hangup()
@@ -101,7 +101,7 @@ def test_pin_guard_changing_numbers_lock_the_service(rig: Rig, node: Node, redis
     eventually(lambda: leg.leg.ended_at is not None)
     record = redis.pop()
     assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 21, None)
-    # Whom its number lets in is asked for no PIN.
+    # A caller known by number isn't asked for a PIN.
     leg = dial(rig, ENROLLED, CC, "0820001234#")
     assert leg.hears(900, within=8)
     assert len(callee.calls) == 1

@@ -1,6 +1,6 @@
-"""One record a call, whatever dies: Redis, the switch, the sockets, the node (contract §6, issue "A call…").
+"""One record per call, whatever dies: Redis, the switch, the sockets, the node.
 
-``ESL_APPS_OUTAGE=30`` keeps Redis away for as long as the issue says; the suite takes a second.
+``ESL_APPS_OUTAGE=30`` keeps Redis down for 30 s; by default it is a second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CALLEE, DID = "0820001234", "27115550000"
 
 
 class Stage:
-    """What a module's tests share: a switch, a Redis that keeps its data over a kill, and a node."""
+    """A switch, a Redis that keeps its data when killed, and a node, shared by a module's tests."""
 
     def __init__(self) -> None:
         self.sandbox = SandboxRig()
@@ -40,7 +40,7 @@ class Stage:
         return Node(config)
 
     def stop(self, node: Node) -> None:
-        """It must go, and must have logged no fault."""
+        """Stop a node and check that it exited with 0 and logged no traceback."""
         try:
             assert node.stop() == 0
         except subprocess.TimeoutExpired:
@@ -85,13 +85,13 @@ def mortal(stage: Stage) -> RedisServer:
 
 @pytest.fixture
 def node(stage: Stage) -> Node:
-    """The stage's: a test that ends it starts one of its own."""
+    """The stage's node; a test that ends a node starts one of its own."""
     return stage.node
 
 
 @pytest.fixture
 def start(stage: Stage) -> Iterator[Callable[..., Node]]:
-    """Starts a test's own nodes."""
+    """Start nodes for one test."""
     nodes: list[Node] = []
 
     def make(**more: Any) -> Node:
@@ -109,7 +109,7 @@ def live(node: Node) -> float:
 
 
 def waiting(node: Node) -> float:
-    """Notifications that are not in Redis yet."""
+    """Count the notifications that are not in Redis yet."""
     return metric(node, "esl_apps_outbox_depth{")
 
 
@@ -123,7 +123,7 @@ def ready(node: Node) -> bool:
 
 
 def records(redis: RedisServer, count: int, within: float = 10.0) -> list[dict[str, Any]]:
-    """The next records; AssertionError where they are fewer, or more."""
+    """Pop the next records; AssertionError if there are fewer, or more."""
     found = [redis.pop(timeout=within) for _ in range(count)]
     time.sleep(0.1)
     assert not redis.client.lrange(CDRS, 0, -1), [record["call_ref"] for record in found]
@@ -131,7 +131,7 @@ def records(redis: RedisServer, count: int, within: float = 10.0) -> list[dict[s
 
 
 def of_call(redis: RedisServer, ref: str) -> dict[str, Any]:
-    """Its record, of a Redis that has forgotten: what it took in the seconds before comes again, too."""
+    """Find a call's record in a Redis that lost its data: records of the seconds before are pushed again, too."""
     while (record := redis.pop())["call_ref"] != ref:
         pass
     return record
@@ -152,7 +152,7 @@ def in_state(node: Node, state: str, *refs: str) -> None:
 
 
 def hundred_calls(node: Node, sandbox: SandboxRig) -> list[str]:
-    """A hundred bridged calls, of which each lasts until it is hung up."""
+    """Place a hundred calls that stay bridged until they are hung up."""
     for number in range(100):
         sandbox.phone(str(1000 + number), Script(answer_after=0.0))
         sandbox.outside(f"08200{number:05}", Script(answer_after=0.0))
@@ -209,7 +209,7 @@ def test_records_survive_a_redis_that_comes_back_empty(node: Node, sandbox: Sand
     ref = node.call("1000", CALLEE)
     node.delete(ref)
     of_call(mortal, ref)
-    # The last moment's records, the test's before this one among them, are there again before the next test begins.
+    # Wait until the last moments' records, the previous test's among them, are back before the next test begins.
     eventually(lambda: node.log.read_text().count("redis_changed") > asked)
 
 
@@ -228,7 +228,7 @@ def test_records_integrators_own_redis_gets_only_its_own(
 
 
 def calls_in_each_state(node: Node, sandbox: SandboxRig) -> dict[str, str]:
-    """One call in each state, by its state."""
+    """Place one call for each state; return their references by state."""
     sandbox.phone("1000", Script(answer_after=None))
     sandbox.phone("1001")
     sandbox.phone("1002")
@@ -245,7 +245,7 @@ def calls_in_each_state(node: Node, sandbox: SandboxRig) -> dict[str, str]:
 
 
 def works(node: Node, sandbox: SandboxRig, redis: RedisServer) -> None:
-    """A new call goes through, with no restart of the node."""
+    """Check that a new call goes through, without a restart of the node."""
     eventually(lambda: ready(node))
     sandbox.phone("1005")
     sandbox.outside("0820000005", Script(answer_after=0.0, hangup_after=0.1))
@@ -486,7 +486,7 @@ def test_records_redis_did_not_take_come_with_the_next_run(
 
 
 def in_state_by_log(node: Node, ref: str) -> None:
-    """Redis is away and cannot be asked."""
+    """Redis is down and cannot be asked."""
     eventually(lambda: any(line["event"] == "record" and line["call_ref"] == ref for line in node.lines()))
 
 

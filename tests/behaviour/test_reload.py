@@ -39,7 +39,7 @@ def node(reloadable: Node) -> Iterator[Node]:
 
 
 def reload(node: Node, text: str) -> str:
-    """SIGHUP with this file; the log's line about it."""
+    """Send SIGHUP with this file; return the log's line about it."""
     seen = sum(line["event"] in ("config_reloaded", "config_reload_refused") for line in node.lines())
     node.file.write_text(text)
     assert node.process is not None

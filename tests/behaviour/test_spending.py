@@ -1,4 +1,4 @@
-"""Spending stops by itself: before a call and during it; the same on the sandbox and on a real FreeSWITCH."""
+"""Limits stop spending before a call and during it; the same on the sandbox and on a real FreeSWITCH."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def CONFIG(config: dict[str, Any]) -> None:
 def reset(rig: Rig, node: Node, redis: RedisServer) -> Iterator[None]:
     rig.route(DISA, "disa/acme/front", node.config["node"]["listen"])
     yield
-    # The node remembers what has tripped, whatever becomes of Redis.
+    # The node remembers tripped breakers even if Redis is emptied.
     for scope in redis.client.hkeys(keys.TRIPPED):
         put_back(node, scope)
 
 
 def breaker(node: Node, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``esl-apps breaker``, as a person runs it."""
+    """Run ``esl-apps breaker`` as an operator does."""
     return zygote.run(["breaker", "-c", str(node.file), *arguments])
 
 
@@ -53,7 +53,7 @@ def logged(node: Node, event: str) -> list[dict[str, Any]]:
 
 
 def put_back(node: Node, scope: str) -> None:
-    """A reset, as the node has seen it."""
+    """Reset a breaker and wait until the node knows."""
     seen = len(logged(node, "breaker_reset"))
     assert breaker(node, "--reset", scope).returncode == 0
     eventually(lambda: len(logged(node, "breaker_reset")) > seen)
@@ -61,7 +61,7 @@ def put_back(node: Node, scope: str) -> None:
 
 
 def leave(redis: RedisServer, key: str, seconds: float) -> None:
-    """As if the rest of 30 minutes had been talked today."""
+    """Leave ``seconds`` of today's 30 minutes, as if the others had been talked."""
     day = int(time.time() // 86400)
     redis.client.hset(keys.usage_sums(key), f"d{day}", f"{1800 - seconds:.3f}")
 
@@ -94,7 +94,7 @@ def test_spending_call_ends_with_its_accounts_minutes(rig: Rig, node: Node, redi
     assert leg.leg.ended_by == "far"
     record = redis.pop()
     assert (record["end_reason"], record["hung_up_by"]) == ("answered", "system"), record
-    # One record; and the next is refused, unheard by the callee.
+    # One record; the next call is refused and never reaches the callee.
     assert redis.client.llen("enigma:notifications:cdr") == 0
     assert autodial(node, a_leg_number=A, b_leg_number=CALLEE).status == 429
     assert len(callee.calls) == 1
@@ -102,7 +102,7 @@ def test_spending_call_ends_with_its_accounts_minutes(rig: Rig, node: Node, redi
 
 def test_spending_two_calls_share_the_minutes_left(rig: Rig, node: Node, redis: RedisServer) -> None:
     leave(redis, "integrator:acme", 12)
-    # The first has paid ten of them ahead; the second gets the rest, and its end comes first.
+    # The first call paid ten seconds ahead; the second gets the rest and ends first.
     phones = [rig.phone(number, Script(answer_after=0.1)) for number in ("1000", "1001", "1002", "1003")]
     refs = [node.call("1000", "1001")]
     eventually(lambda: node.get(refs[0])["state"] == "bridged")
@@ -130,7 +130,7 @@ def test_spending_destination_has_its_own_limit(rig: Rig, node: Node, redis: Red
     ]
     refused = node.post("1000", CALLEE)
     assert (refused.status, refused.json["errors"][0]["field"]) == (429, "limits")
-    # Somewhere else is something else, and a dry run has counted nothing.
+    # Another destination has its own limit, and the dry run counted nothing.
     assert node.post("1000", "1001").status == 202
     redis.pop()
 
@@ -202,7 +202,7 @@ def test_spending_killed_nodes_call_ends_with_the_minutes(rig: Rig, node: Node, 
     node.process.kill()
     node.process.wait()
     node.start()
-    # Ten seconds were paid when it died; the four that are left are talked, and no more.
+    # Ten seconds were paid when the node died; the four that are left are talked, and no more.
     record = redis.pop(timeout=40)
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "system"), record
     eventually(lambda: rig.live_channels() == 0)

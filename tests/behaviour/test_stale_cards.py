@@ -1,4 +1,4 @@
-"""``redis.stale_cards``: with Redis away, who is known by number dials on; limits hold; what can't be asked is no."""
+"""``redis.stale_cards``: with Redis down, callers known by number still dial, limits hold, all else is refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_stale_cards_known_card_opens_while_redis_is_down(
         eventually(lambda: callee.calls and callee.calls[0].leg.answered_at is not None)
         own.kill()
         eventually(lambda: request(node.admin, "GET", "/readyz").status == 503)
-        # The one place that the card has is taken, as this node knows.
+        # The node knows that the card's only slot is taken.
         second = dial(rig)
         eventually(lambda: second.leg.ended_at is not None)
         first.hangup()

@@ -1,4 +1,4 @@
-"""What a stranger writes into an INVITE is believed by nobody, and goes no further."""
+"""A stranger's claims in an INVITE are not believed and go no further."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.callers import CALLER, CC, STRANGER, card
 from tests.support.node import Node, RedisServer
 
 CALLEE, DID = "0820001234", "27115550000"
-#: Names that mean something to a node, wherever a stranger can put a name.
+#: Names that mean something to a node, in every place where a stranger can put a name.
 CARRIED = {
     "X-Teleforge-Outbound-ID": "27115550000",
     "X-Teleforge-Contact-Ref": "strangers-own",

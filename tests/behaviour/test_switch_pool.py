@@ -118,7 +118,7 @@ def test_pool_passes_over_a_stopped_switch(two: Two, redis: RedisServer) -> None
     placed: set[str] = set()
     told: set[str] = set()
     try:
-        # A ping is two seconds away at most, and a second without an answer is too long.
+        # The next ping is at most two seconds away, and a second without an answer is too long.
         def passed_over() -> bool:
             fresh = {two.node.call("1000", CALLEE) for _ in range(3)}
             placed.update(fresh)
@@ -130,7 +130,7 @@ def test_pool_passes_over_a_stopped_switch(two: Two, redis: RedisServer) -> None
     finally:
         two.first.resume()
 
-    # What it was given before comes to its end, too.
+    # Calls placed on it before also come to their end.
     def all_told() -> bool:
         told.update(heard(redis))
         return told == placed
@@ -139,7 +139,7 @@ def test_pool_passes_over_a_stopped_switch(two: Two, redis: RedisServer) -> None
 
 
 def heard(redis: RedisServer) -> set[str]:
-    """The calls of all records that are there."""
+    """Pop all records; return their calls."""
     return {json.loads(text)["payload"]["call_ref"] for text in redis.client.rpop(CDRS, 1000) or ()}
 
 
@@ -158,13 +158,13 @@ def test_pool_dead_switch_leaves_calls_to_the_other(two: Two, redis: RedisServer
 
 
 def test_pool_excludes_a_switch_whose_originates_fail(two: Two, redis: RedisServer) -> None:
-    """An agent outside: the first switch's gateways are down, and the call goes over the other's."""
+    """An agent outside: the first switch's gateways are down, so the call goes through the other's."""
     for rig in two.rigs:
         rig.outside("0831112222")
         rig.outside(CALLEE, Script(answer_after=0.0, hangup_after=0.1))
     two.first.gateway("pstn", down=True)
     try:
-        # Where both are as full, either is tried first: by chance it may take some calls.
+        # Either of two equally full switches may be tried first, so this one may take a few calls.
         for _ in range(60):
             two.node.call("0831112222", CALLEE)
             found = record(redis)

@@ -1,7 +1,7 @@
-"""What an INVITE says of its caller, behind a trunk that is trusted; and what of it the far phone is told.
+"""The caller as an INVITE from a trusted trunk names them, and what of that reaches the far phone.
 
-Every combination of who is believed is in ``tests/unit/core/test_identity.py``; here a real switch says it in the
-words that are read there.
+``tests/unit/core/test_identity.py`` has every combination of trust; here a real switch supplies the variables
+that are read there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ATTESTED = {"P-Asserted-Identity": f"<sip:{CALLER};verstat=TN-Validation-Passed-
 
 def CONFIG(config: dict[str, Any]) -> None:
     config["pin_key"] = "key-for-tests"
-    # All of a rig's packets come from here.
+    # All packets of a rig come from this address.
     config["trust"] = ["127.0.0.0/8"]
     config["cccp"] = {"cid_trust": "attested"}
     config["accounts"] = {"acme": {"caller_id": {"number": "+27115550000"}}}
@@ -32,7 +32,7 @@ def routed(rig: Rig, node: Node) -> None:
     rig.route(CC, "dialthrough", node.config["node"]["listen"])
 
 
-#: What nobody asked the caller to say, and what B would take for our word.
+#: Claims the caller added, which B would take for ours.
 CLAIMS = {
     "P-Preferred-Identity": "<sip:0830000000@127.0.0.1>",
     "Diversion": "<sip:0830000000@127.0.0.1>;reason=unconditional",
@@ -84,7 +84,7 @@ def test_trunk_number_not_attested_opens_nothing(
     time.sleep(0.5)
     leg.hangup()
     record = redis.pop()
-    # The trunk is believed in who it is; that is not enough.
+    # The trunk is trusted to name the caller; that is not enough.
     assert (record["number"], record["extension"]) == (None, CALLER)
     assert callee.calls == []
 
@@ -93,7 +93,7 @@ def test_trunk_number_not_attested_opens_nothing(
 @pytest.mark.parametrize(
     ("sender", "headers", "caller"),
     [
-        # FreeSWITCH takes the caller from this header before all others; it is only a wish.
+        # FreeSWITCH prefers this header to all others, but it only states a wish.
         (f"<sip:{STRANGER}@127.0.0.1>", [("P-Preferred-Identity", f"<sip:{CALLER}@127.0.0.1>")], STRANGER),
         (f"<sip:{STRANGER}@127.0.0.1>", [("Remote-Party-ID", f"<sip:{CALLER}@127.0.0.1>;party=called")], STRANGER),
         (f"<sip:{STRANGER}@127.0.0.1>", [("Remote-Party-ID", f'"sip:1@a" <sip:{CALLER}@127.0.0.1>')], CALLER),

@@ -1,4 +1,4 @@
-"""``serve --workers N``: several processes, one node to everybody outside."""
+"""``serve --workers N``: several processes that look like one node from outside."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ COUNT = 2
 
 
 class Workers(Node):
-    """A node of several processes, by its command line."""
+    """A node of several processes, started by its command line."""
 
     def _spawn(self, log: Any) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "esl_apps", "serve", "--workers", str(COUNT), "-c", str(self.file)]
         return subprocess.Popen(command, stdout=log, stderr=log)
 
     def workers(self) -> list[int]:
-        """Their processes."""
+        """The process ids of the workers."""
         assert self.process is not None
         return children(self.process.pid)
 
@@ -41,7 +41,7 @@ class Workers(Node):
         return int(sum(self._metric("esl_apps_worker_up{")))
 
     def live(self) -> list[float]:
-        """The click-dials of each."""
+        """How many calls each worker placed."""
         return self._metric('esl_apps_live_calls{app="click-dial"')
 
     def _metric(self, begin: str) -> list[float]:
@@ -92,7 +92,7 @@ def node(shared: Workers, rig: SandboxRig, redis: RedisServer) -> Iterator[Worke
 
 
 def records(redis: RedisServer, refs: list[str]) -> dict[str, Any]:
-    """One of each call, and no other."""
+    """Check that each call has one record and that there are no others."""
     found = [redis.pop(timeout=30) for _ in refs]
     assert not redis.client.llen(CDRS)
     by_ref = {record["call_ref"]: record for record in found}
@@ -110,7 +110,7 @@ def test_workers_any_of_them_knows_all_calls(node: Workers, rig: SandboxRig, red
     refs = []
     for _ in range(12):
         refs.append(node.call("1000", CALLEE))
-        # Each request is a connection of its own, which one or the other takes.
+        # Each request has its own connection, which either worker may take.
         assert {request(node.api, "GET", f"/click2dial/calls/{refs[-1]}").status for _ in range(4)} == {200}
     for ref in refs:
         bridged(node, ref)
@@ -125,7 +125,7 @@ def test_workers_any_of_them_knows_all_calls(node: Workers, rig: SandboxRig, red
 
 
 def legs(rig: SandboxRig) -> list[dict[str, str]]:
-    """The variables of all legs that are up."""
+    """The variables of all live legs."""
     rows = json.loads(rig.api("show channels as json")).get("rows", [])
     names = ("variable_esl_node", "variable_esl_call_ref")
     return [
@@ -152,7 +152,7 @@ def test_workers_killed_one_is_restarted_alone(node: Workers, rig: SandboxRig, r
         bridged(node, ref)
     first, second = node.workers()
     os.kill(first, signal.SIGKILL)
-    # At once, and as often as it is asked: who waits in the port's queue is taken by the one that lives.
+    # At once, and every time: a connection in the port's queue is taken by the live worker.
     for _ in range(20):
         assert request(node.admin, "GET", "/healthz", token=None).status == 200
     eventually(lambda: node.up() == COUNT and sum(node.live()) == 8)
@@ -198,7 +198,7 @@ def test_workers_metrics_are_merged(node: Workers, rig: SandboxRig) -> None:
     try:
         answer = None
         while answer is None:
-            # Who stands still may have taken the connection: the next is the other's.
+            # The stopped worker may have accepted the connection: the other takes the next.
             try:
                 answer = request(node.admin, "GET", "/metrics", token=None)
             except OSError:
@@ -236,7 +236,7 @@ def test_workers_sigterm_ends_all_and_refuses_the_switch(rig: SandboxRig, redis:
 
 
 def listens(address: str) -> bool:
-    """Whether the kernel has a listening socket there: asked of it, so that nobody is called."""
+    """Whether the kernel has a listening socket there. Ask the kernel: connecting would place a call."""
     wanted = f":{int(address.rpartition(':')[2]):04X}"
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return any(line.split()[1].endswith(wanted) and line.split()[3] == "0A" for line in lines)
@@ -259,7 +259,7 @@ def test_workers_port_in_use_stops_the_start(rig: SandboxRig, redis: RedisServer
         config["node"]["worker_ports"] = int(taken.rpartition(":")[2])
     else:
         config[key.partition(".")[0]]["listen"] = taken
-    # What it wrote is what the start is refused with; the process is gone, and all that it began with it.
+    # It printed why it did not start; the process and all that it started are gone.
     with pytest.raises(AssertionError, match=re.escape(f"{key}: can't listen on {taken}")):
         Workers(config)
     assert not listens(config["integrators"][0]["listen"])

@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: prints the table; exit 1 where the accounts do not agree."""
+"""``python -m tests.chaos``: print the table; exit with 1 if the accounts don't agree."""
 
 from __future__ import annotations
 

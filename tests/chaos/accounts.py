@@ -1,6 +1,6 @@
-"""The comparison: what the switches saw against the records that came out of Redis.
+"""The comparison of the legs that the switches saw with the records that came out of Redis.
 
-Everything here is a pure function of the two accounts, so that a test can forge them.
+All results depend only on the two accounts, so that tests can forge them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tests.chaos.witness import Leg, by_uuid
 
 MISSING, DOUBLED, WRONG, LEFT_OVER = "missing", "doubled", "wrong outcome", "left-over limits"
 
-#: Seconds by which a time of a record may differ from the switch's own.
+#: Seconds by which a time in a record may differ from the switch's.
 TOLERANCE = 1.5
-#: The same for ``dialed_at``: of a call that a node begins it is the node's, which an overloaded switch dials later.
+#: The same for ``dialed_at``. Calls that a node begins have the node's time; an overloaded switch dials later.
 DIALLED_TOLERANCE = 6.0
-#: What happens within this many seconds happens at once: either of two ends may be the first.
+#: Seconds within which two ends count as simultaneous: either may be the first.
 AT_ONCE = 0.25
 
 NO_ANSWER = frozenset({18, 19, 102})
@@ -29,7 +29,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that does not add up."""
+    """A disagreement between the accounts."""
 
     kind: str
     app: str
@@ -37,7 +37,7 @@ class Finding:
     refs: tuple[str, ...] = ()
     uuids: tuple[str, ...] = ()
     at: float = 0.0
-    """When the call began."""
+    """The time at which the call began."""
     until: float = 0.0
 
 
@@ -45,15 +45,15 @@ class Finding:
 class Accounts:
     legs: list[Leg]
     records: list[Record]
-    """Payloads of ``enigma:notifications:cdr``, as they were popped."""
+    """Payloads popped from ``enigma:notifications:cdr``."""
     asked: list[Asked]
     missed: dict[str, float] = field(default_factory=dict)
-    """E.164 digits → when it rang for a callback."""
+    """E.164 digits → time at which the number rang for a callback."""
     no_callback: Callable[[float], bool] = lambda at: False
-    """Whether something happened at that time that excuses a callback which nobody scheduled."""
+    """Whether something happened at that time that excuses a callback that was never scheduled."""
     findings: list[Finding] = field(default_factory=list)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """(application, end_reason or what became of a call that no node took) → how many."""
+    """(application, end_reason or the fate of a call that no node took) → count."""
 
     def __post_init__(self) -> None:
         self.by_uuid = by_uuid(self.legs)
@@ -73,7 +73,7 @@ class Accounts:
         self.asked_by_ref = {one.call_ref: one for one in self.asked if one.call_ref}
 
     def compare(self) -> list[Finding]:
-        """All that does not add up, in the order of time."""
+        """All disagreements, in the order of time."""
         seen: set[str] = set()
         for ref in self._due():
             seen.add(ref)
@@ -107,7 +107,7 @@ class Accounts:
     # Each attempt --------------------------------------------------------------------------------------
 
     def _due(self) -> list[str]:
-        """The attempts that owe a record: what a request was accepted for, every leg that a node placed."""
+        """The attempts that owe a record: those of accepted requests and those of legs that a node placed."""
         due = dict.fromkeys(ref for ref in self.blegs if ref)
         due.update(dict.fromkeys(ref for ref, legs in self.alegs.items() if any(_placed(leg) for leg in legs)))
         due.update(dict.fromkeys(self.asked_by_ref))
@@ -140,7 +140,7 @@ class Accounts:
         return next((leg for leg in self.blegs.get(ref, ()) if leg.answered and leg.bridged), None)
 
     def _aleg(self, ref: str) -> Leg | None:
-        """The leg that B-legs of this attempt were rung from, or that was rung first."""
+        """The leg from which B-legs of this attempt were rung, or the first one rung."""
         for leg in self.blegs.get(ref, ()):
             if leg.other in self.by_uuid:
                 return self.by_uuid[leg.other]
@@ -149,7 +149,7 @@ class Accounts:
 
     def _wrong(self, ref: str, record: Record) -> Iterable[str]:
         if any(leg.killed for leg in self.legs_of(ref)):
-            # It ended with its switch, which told nobody how: ``lost``, or what had been told before.
+            # It ended with its switch, which couldn't report how: ``lost``, or the outcome reported before.
             return
         talk, aleg = self._talk(ref), self._aleg(ref)
         reason = record["end_reason"]
@@ -175,24 +175,24 @@ class Accounts:
                 if who != true:
                     yield f"hung_up_by {who}, expected {true}"
         began = [leg.created for leg in self.legs_of(ref)]
-        # An inbound leg may have been through several attempts: only its first began with it.
+        # An inbound leg may have had several attempts: only the first began with the leg.
         if began and (aleg is None or len(aleg.refs) == 1):
             off_by = record["dialed_at"] - min(began)
             if abs(off_by) > DIALLED_TOLERANCE:
                 yield f"dialed_at is {off_by:+.1f} s off"
 
     def _expected(self, ref: str) -> set[str]:
-        """The end reasons that what the switch saw can have; empty: it can't be said."""
+        """The end reasons that fit what the switch saw; empty if that can't be told."""
         blegs, aleg, asked = self.blegs.get(ref, []), self._aleg(ref), self.asked_by_ref.get(ref)
         expected = self._by_switch(blegs, aleg)
         if asked is not None and asked.cancelled_at is not None:
-            # Nobody was asked which came first.
+            # The order of the two can't be told.
             expected |= {"cancelled", "answered"} if expected else {"cancelled"}
         return expected
 
     def _by_switch(self, blegs: list[Leg], aleg: Leg | None) -> set[str]:
         if aleg is None:
-            # No phone there, or the switch went away before it was asked.
+            # No such phone, or the switch died before it was asked.
             return {"agent_failed", "lost"}
         inbound = aleg.app == "inbound"
         party = "agent" if inbound else "callee"
@@ -202,13 +202,13 @@ class Accounts:
             return {"answered"}
         ends: set[str] = set()
         if answered:
-            # Answered in the instant in which it ended, or answered too late to be joined.
+            # Answered in the instant in which it ended, or too late to be joined.
             ends |= {"answered", "abandoned", f"{party}_no_answer"}
         if _placed(aleg) and not aleg.answered:
             return {f"agent_{_failure(aleg)}"}
         if not blegs:
             if not aleg.ended_itself:
-                # Refused, over a limit, or left without a node: the switch can't tell these apart.
+                # Refused, over a limit, or left without a node: the switch's account doesn't distinguish these.
                 return set()
             return ends | {"abandoned", "rejected"}
         last = max(leg.ended for leg in blegs)
@@ -223,7 +223,7 @@ class Accounts:
     # Sessions -----------------------------------------------------------------------------------------
 
     def _sessions(self) -> None:
-        """Callers of DISA, dialthrough and the rest: at least one record each, and one for each number dialled."""
+        """Check that each caller of DISA, dialthrough and so on has a record, and one for each number dialled."""
         for leg in self.legs:
             if leg.is_b or not leg.refs:
                 continue
@@ -244,7 +244,7 @@ class Accounts:
                 self._find(WRONG, leg.app, "several session_refs in one session", leg.refs)
 
     def _callers(self) -> None:
-        """Callers whom no node took: that is no call, unless one was answered."""
+        """Count callers whom no node took. They owe no record unless they were answered."""
         for leg in self.legs:
             if leg.direction != "inbound" or leg.refs or leg.number == CALLBACK:
                 continue
@@ -264,7 +264,7 @@ class Accounts:
     # Callbacks ----------------------------------------------------------------------------------------
 
     def _callbacks(self) -> None:
-        """Who was refused for a callback is called back; once, where that was answered."""
+        """Check that each caller refused for a callback is called back, and only once if they answered."""
         refused = {_digits(leg.caller): leg for leg in self.legs if leg.number == CALLBACK}
         placed: dict[str, list[Leg]] = defaultdict(list)
         for leg in self.legs:
@@ -272,7 +272,7 @@ class Accounts:
                 placed[_digits(leg.number)].append(leg)
         for number in self.missed:
             ring, back = refused.get(number), placed.get(number, [])
-            # Who answered and was cut off, its node or its socket having died, may be rung again.
+            # A caller who answered and was cut off by the death of a node or socket may be rung again.
             if sum(one.answered is not None and one.ended_itself for one in back) > 1:
                 refs = [ref for one in back for ref in one.refs]
                 self._find(DOUBLED, "callback", f"called back {len(back)} times, answered more than once", refs)
@@ -287,7 +287,7 @@ class Accounts:
     # Requests -----------------------------------------------------------------------------------------
 
     def _rung_once(self) -> None:
-        """A request that was repeated with its idempotency key rang one agent."""
+        """Check that a request repeated with its idempotency key rang one agent."""
         by_contact: dict[str, set[str]] = defaultdict(set)
         for leg in self.legs:
             contact = leg.variables.get("esl_contact_ref", "")
@@ -302,7 +302,7 @@ class Accounts:
 
 
 def _placed(leg: Leg) -> bool:
-    """An A-leg that a node rang."""
+    """Whether this is an A-leg that a node rang."""
     return leg.direction == "outbound" and not leg.is_b
 
 

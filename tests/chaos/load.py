@@ -1,6 +1,6 @@
-"""The load: who calls whom through which application, and the requests that were made for it.
+"""The load: the calls through each application, and the HTTP requests for them.
 
-All phones are scripted before they are called; chance is the seed's.
+All phones are scripted before they are called; the seed decides all random choices.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EXTENSIONS: dict[str, Script | None] = {
     "1013": Script(answer_after=0.2, hangup_after=0.35),
     "1014": None,
 }
-#: What is dialled outside, by the last two digits of 08200000xx.
+#: The scripts of numbers outside, by the last two digits of 08200000xx.
 CALLEES: list[Script] = [
     Script(answer_after=0.2, hangup_after=0.3),
     Script(answer_after=0.3, hangup_after=0.8),
@@ -63,37 +63,37 @@ def e164(number: str) -> str:
 
 @dataclass
 class Asked:
-    """A request over HTTP: what came of it."""
+    """An HTTP request and its outcome."""
 
     app: str
     at: float
     key: str
     """``contact_ref``, or for autodial the two numbers."""
     status: int | None = None
-    """None: no answer came, whatever was done."""
+    """None if no answer came, whether or not a call was placed."""
     call_ref: str | None = None
     cancelled_at: float | None = None
 
 
 @dataclass
 class Load:
-    """``rate`` calls a second until ``stop``; ``nodes`` take the requests in turn, ``rigs`` the calls."""
+    """Place ``rate`` calls per second until ``stop``, through each of ``nodes`` and ``rigs`` in turn."""
 
     rigs: list[Any]
     nodes: list[NodeProcess]
     seed: int
     rate: float
     callers: int
-    """How many numbers each of DISA, dialthrough and inbound is called from."""
+    """Count of numbers that call DISA, dialthrough and inbound, each."""
     callbacks: int
-    """How many numbers ring for a callback, each once."""
+    """Count of numbers that ring for a callback, each once."""
     asked: list[Asked] = field(default_factory=list)
     rang: Counter[str] = field(default_factory=Counter)
     """Calls from phones, by application."""
     missed: dict[str, float] = field(default_factory=dict)
-    """When each number (E.164) rang for a callback."""
+    """E.164 number → time at which it rang for a callback."""
     trouble: Counter[str] = field(default_factory=Counter)
-    """What the load itself could not do."""
+    """Failures of the load itself."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(f"load {self.seed}")
@@ -131,7 +131,7 @@ class Load:
             rig.outside(self._autodialled(3), Script(answer_after=0.2, hangup_after=0.3))
         for i in range(self.callers):
             first, second = chance.choice(_ANSWERING), chance.randrange(len(CALLEES))
-            # The first number after the PIN, the second when the first talk is over (a `,` is half a second).
+            # The first number follows the PIN, the second comes after the first talk (a `,` is half a second).
             digits = f"{PIN}{callee(first)}#" + (f",,,,,,,,{callee(second)}#" if i % 3 == 0 else "")
             stays = 9.0 if i % 3 == 0 else chance.choice((2.0, 4.0, 6.0))
             scripts = {
@@ -179,7 +179,7 @@ class Load:
             name = self._random.choices(names, weights)[0]
             self._workers.submit(self._one, name)
             due += self._random.expovariate(self.rate)
-            # Who is behind does not make up for it: a machine that can't is not flooded.
+            # Don't make up for lost time: that would flood a slow machine.
             due = max(due, time.monotonic() - 1.0)
             self._stopped.wait(max(0.0, due - time.monotonic()))
 
@@ -198,7 +198,7 @@ class Load:
     # Over HTTP ----------------------------------------------------------------------------------------
 
     def one_call(self) -> None:
-        """The shortest."""
+        """The shortest talk."""
         self._order("1000", callee(0), cancel=False)
 
     def _click2dial(self) -> None:
@@ -211,7 +211,7 @@ class Load:
         asked = Asked("click2dial", time.time(), contact_ref)
         self.asked.append(asked)
         headers = {"Authorization": f"Bearer {TOKEN}", "Idempotency-Key": contact_ref}
-        # A client that gets no answer asks again, elsewhere: that must ring nobody twice.
+        # A client without an answer asks another node: that must not ring an agent twice.
         for node in self._in_turn(3):
             try:
                 status, body = request(node.api, "POST", "/click2dial/calls", order, headers)
@@ -231,7 +231,7 @@ class Load:
             try:
                 status, _ = request(node.api, "DELETE", path, headers=headers)
             except (OSError, http.client.HTTPException):
-                # Nobody knows what was done.
+                # It isn't known whether a call was placed.
                 asked.cancelled_at = asked.cancelled_at or time.time()
                 continue
             if status == 202:
@@ -240,7 +240,7 @@ class Load:
 
     def _autodial(self) -> None:
         a = self._autodialled(self._random.choice((0, 0, 0, 1, 1, 2, 3)))
-        # Not the one that never answers: it would be rung for a minute.
+        # Not the number that never answers: it would ring for a minute.
         b = callee(self._random.choice((*_ANSWERING, 5, 6, 7, 9, 10)))
         asked = Asked("autodial", time.time(), f"{a} {b}")
         self.asked.append(asked)
@@ -252,7 +252,7 @@ class Load:
             except ConnectionRefusedError:
                 continue
             except (OSError, http.client.HTTPException):
-                # It has no idempotency key: whoever does not know asks no more.
+                # Without an idempotency key a client that got no answer doesn't ask again.
                 asked.status = None
                 return
             asked.status = status
@@ -276,7 +276,7 @@ class Load:
         self.rang[app] += 1
 
     def _known(self, number: str) -> Any:
-        """A phone as it was prepared, of one of the switches."""
+        """A prepared phone, at one of the switches."""
         return self._random.choice(self._phones[number])
 
     def _caller(self, prefix: str) -> Any:

@@ -1,4 +1,4 @@
-"""What is done to the nodes, to Redis and to the connections, by a seeded schedule."""
+"""Kills, pauses and cuts of nodes, Redis and connections, by a seeded schedule."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.chaos.witness import clock
 
 @dataclass(frozen=True)
 class Deed:
-    """One thing done; ``until`` is when all was as before."""
+    """A disturbance; ``until`` is the time at which all was as before."""
 
     kind: str
     victim: str
@@ -31,7 +31,7 @@ class Deed:
         return f"{clock(self.at)}-{clock(self.until)} {self.kind} {self.victim}"
 
 
-#: How often each is done, in relation to the others.
+#: Relative frequency of each disturbance.
 WEIGHTS = {
     "node killed": 8,
     "all nodes killed": 1,
@@ -48,7 +48,7 @@ WEIGHTS = {
 
 @dataclass
 class Mischief:
-    """A deed every ``pause`` seconds, on average."""
+    """Causes a disturbance every ``pause`` seconds, on average."""
 
     nodes: list[NodeProcess]
     redis: Redis
@@ -58,7 +58,7 @@ class Mischief:
     weights: dict[str, int] = field(default_factory=lambda: dict(WEIGHTS))
     deeds: list[Deed] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    """What a victim did that it never may: not stop, not start."""
+    """Victims that failed to stop or to start."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(f"mischief {self.seed}")
@@ -83,7 +83,7 @@ class Mischief:
         self._thread.start()
 
     def stop(self) -> None:
-        """No further deed; returns when all victims are up again."""
+        """Stop, and return when all victims are up again."""
         self._stopped.set()
         self._thread.join()
         for thread in self._busy:
@@ -93,14 +93,14 @@ class Mischief:
         return Counter(deed.kind for deed in self.deeds)
 
     def around(self, begin: float, end: float) -> list[Deed]:
-        """What happened in a call's life."""
+        """The disturbances during a call."""
         return [deed for deed in self.deeds if deed.at < end + 1 and deed.until > begin - 1]
 
     def _run(self) -> None:
         names, weights = list(self.weights), list(self.weights.values())
         while not self._stopped.wait(self._random.uniform(0.5, 1.5) * self.pause):
             kind = self._random.choices(names, weights)[0]
-            # Each its own: what one of them draws changes nothing for the next.
+            # A generator for each disturbance, so that one's random choices don't change the next.
             chance = random.Random(self._random.random())
             thread = threading.Thread(target=self._do, args=(kind, chance), daemon=True)
             self._busy.append(thread)
@@ -117,7 +117,7 @@ class Mischief:
             self.deeds.append(Deed(kind, " ".join(victims), begun, time.time()))
 
     def _take(self, victims: list[Any], chance: random.Random) -> Any:
-        """One that nothing is done to just now, locked; None where there is none."""
+        """A victim that is undisturbed now, locked; None if there is none."""
         for victim in chance.sample(victims, len(victims)):
             if victim.lock.acquire(blocking=False):
                 return victim

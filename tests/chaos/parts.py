@@ -1,4 +1,4 @@
-"""What is killed: nodes and Redis, as processes that come back as they were."""
+"""The victims: nodes and Redis, as processes that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOST = "127.0.0.1"
 
 
 def until(condition: Any, seconds: float, what: str) -> None:
-    """:raises RuntimeError: it did not come to be in that time."""
+    """Wait until a condition holds. :raises RuntimeError: it took longer than ``seconds``."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -34,7 +34,7 @@ def until(condition: Any, seconds: float, what: str) -> None:
 
 
 class Process:
-    """One that is killed and started again. Whoever does something to it holds ``lock``."""
+    """A process that is killed and started again. Hold ``lock`` while disturbing it."""
 
     def __init__(self, name: str, command: list[str], log: Path) -> None:
         self.name = name
@@ -66,7 +66,7 @@ class Process:
         self._process.wait()
 
     def terminate(self, patience: float) -> bool:
-        """SIGTERM. False: it did not end in that time, and was killed."""
+        """Send SIGTERM. Return False if it did not end in time and was killed."""
         assert self._process is not None
         self._process.terminate()
         try:
@@ -94,7 +94,7 @@ class NodeProcess(Process):
         self.drain: float = config["node"]["drain_timeout"]
 
     def start(self) -> None:
-        """Until it is ready to serve; with Redis away that is when its ports are open."""
+        """Wait until it is ready to serve or, with Redis down, until its ports are open."""
         self.spawn()
         self.lives += 1
 
@@ -108,7 +108,7 @@ class NodeProcess(Process):
         until(alive, 60, f"{self.name} did not start: {self.log}")
 
     def metrics(self) -> dict[str, float]:
-        """Sums over the labels."""
+        """Each metric, summed over its labels."""
         text = request(self.admin, "GET", "/metrics", timeout=10)[1].decode()
         found: dict[str, float] = {}
         for line in text.splitlines():
@@ -119,8 +119,8 @@ class NodeProcess(Process):
         return found
 
     def figures(self) -> dict[str, float]:
-        """Its metrics, and what ``/proc`` says it holds: ``files`` that are no sockets, ``sockets`` that are neither to
-        Redis (``pool``) nor of its HTTP ports, ``connections`` to its event socket; ``rss_kb``."""
+        """Its metrics, and figures from ``/proc``: ``files`` (not sockets), ``connections`` to its event socket,
+        ``rss_kb``, and ``sockets`` except those to Redis (``pool``) and those of its HTTP ports."""
         metrics = self.metrics()
         names = []
         for entry in os.scandir(f"/proc/{self.pid}/fd"):
@@ -132,7 +132,7 @@ class NodeProcess(Process):
         of = {}
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             words = line.split()
-            # State 0A is a listener.
+            # State 0A: listening.
             if words[9] in inodes and words[3] != "0A":
                 of[words[9]] = [_hex_port(word) for word in words[1:3]]
         pool = sum(there in self.redis_ports for _, there in of.values())
@@ -179,7 +179,7 @@ def request(
 
 
 class Redis:
-    """A Redis that forgets nothing which it acknowledged: killed, it comes back with its data."""
+    """A Redis that keeps all it acknowledged: killed, it comes back with its data."""
 
     def __init__(self, folder: Path) -> None:
         self.servers = [self._server(folder, "redis")]
@@ -200,7 +200,7 @@ class Redis:
         return redis_client.connect(self.url)
 
     def victims(self) -> list[RedisServer]:
-        """What may be killed and stopped."""
+        """The servers that may be killed and stopped."""
         return self.servers
 
     def close(self) -> None:
@@ -242,7 +242,7 @@ class RedisServer(Process):
         return False
 
     def direct(self) -> Any:
-        """This very server, whatever it is to the others."""
+        """A client of this server itself, whatever its role."""
         return redis.Redis(port=self.port, socket_timeout=5, decode_responses=True)
 
 
@@ -299,7 +299,7 @@ class Sentinels(Redis):
 
 
 class Cluster(Redis):
-    """Three masters, each with the data of a third of the slots; one that is killed is away until it is back."""
+    """Three masters, each with a third of the slots. A killed one's slots are down until it is back."""
 
     def __init__(self, folder: Path) -> None:
         self.servers = [
@@ -349,7 +349,7 @@ def running(kind: str, folder: Path) -> Iterator[Redis]:
 
 
 def stop(process: Process) -> None:
-    """At the end, whatever state it is in."""
+    """Stop it at the end of the run, whatever its state."""
     if process.runs:
         process.signal(signal.SIGCONT)
         if not process.terminate(process.drain + 15 if isinstance(process, NodeProcess) else 10):
@@ -357,5 +357,5 @@ def stop(process: Process) -> None:
 
 
 def end_by_exit() -> None:
-    """SIGTERM to this process ends what it started, as Ctrl-C does."""
+    """Let SIGTERM end this process and what it started, as Ctrl-C does."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

@@ -29,11 +29,11 @@ from tests.support.ports import free_port
 
 CDRS = "enigma:notifications:cdr"
 LEAK = "left on a node or a switch"
-#: Seconds. A limit's lease is 30: what is held longer is left over.
+#: Seconds. A limit's lease lasts 30: one held longer was left behind.
 LEASE = 30.0
-#: The same for a callback that a node has taken.
+#: The same for the lease of a callback.
 CALLBACK_LEASE = 120.0
-#: Seconds for which phones ring: long beside what an overloaded machine takes to tell that one has answered.
+#: Seconds for which phones ring: long compared with the time in which an overloaded machine reports an answer.
 _RING = 8
 
 
@@ -48,13 +48,13 @@ class Options:
     rate: float = 12.0
     """Calls a second."""
     pause: float = 2.5
-    """Seconds between two deeds, on average."""
+    """Seconds between two disturbances, on average."""
     tick: float = 20.0
     settle: float = 60.0
-    """Seconds for all to come to rest when nothing is done any more; more of them are no help."""
+    """Seconds for all to come to rest after the last disturbance; waiting longer doesn't help."""
     weights: dict[str, int] = field(default_factory=lambda: dict(WEIGHTS))
     keep: Path | None = None
-    """Where logs and stories go; a folder that is gone afterwards where None and all is well."""
+    """The folder of logs and stories. None: a temporary one, removed if all is well."""
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Report:
 
 
 def _shape(text: str) -> str:
-    """Without its names and figures, so that like counts as like."""
+    """The text without names and figures, so that the same fault counts as the same."""
     return re.sub(r"\d+", "#", re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}", "…", text))[:100]
 
 
@@ -130,7 +130,7 @@ class _Stage:
             stack.callback(parts.stop, node)
             node.start()
 
-    # What is built ------------------------------------------------------------------------------------
+    # Building -----------------------------------------------------------------------------------------
 
     def _plain(self, listens: list[str]) -> dict[str, Any]:
         return {
@@ -142,7 +142,7 @@ class _Stage:
                 "prompt_delay": 0.2,
                 "default_caller_id_number": f"+{OWN}",
             },
-            # Tried again while the run lasts, not a minute later.
+            # Retried during the run, not a minute later.
             "callback": {"retry_after": 4, "cool_down": 0},
             "accounts": {
                 "acme": {
@@ -215,8 +215,8 @@ class _Stage:
             },
             "redis": {"url": self.redis.url},
             "pin_key": "key-of-chaos",
-            # A caller who is asked again after a node's death keys on, and a number is no PIN: thousands of those
-            # are no attack here.
+            # A caller asked for the PIN again after a node's death keys a number instead: thousands of wrong PINs
+            # are not an attack here.
             "pin_guard": dict.fromkeys(("per_number", "per_address", "per_service", "overall"), 10_000),
             "switches": [
                 {"name": rig.name, "address": rig.esl_address, "password": rig.esl_password} for rig in self.rigs
@@ -237,7 +237,7 @@ class _Stage:
             ],
         }
 
-    # What is done -------------------------------------------------------------------------------------
+    # Running ------------------------------------------------------------------------------------------
 
     def _say(self, what: str) -> None:
         print(f"{time.monotonic() - self.began:6.1f} s  {what}", file=sys.stderr, flush=True)
@@ -253,7 +253,7 @@ class _Stage:
         self._say("warm")
         weights = dict(options.weights)
         if options.real:
-            # What it has not yet written of the legs that it takes along, nobody can say.
+            # Legs that die with the switch before it wrote about them are unknown.
             del weights["switch killed"]
         mischief = Mischief(self.nodes, self.redis, self.rigs, options.seed, options.pause, weights=weights)
         load.start()
@@ -288,7 +288,7 @@ class _Stage:
         )
 
     def _warm_up(self, load: Load) -> None:
-        """A call through each node, so that what is made once is made before anything is counted."""
+        """Place a call through each node, so that what is created once exists before anything is counted."""
         for node in self.nodes:
             load.nodes = [node]
             load.one_call()
@@ -308,7 +308,7 @@ class _Stage:
         return True
 
     def _settle(self) -> list[Finding]:
-        """Wait until all is at rest; what never comes to it."""
+        """Wait until all is at rest; return what never comes to rest."""
         findings: list[Finding] = []
         deadline = time.monotonic() + self.options.settle
         if not self._wait(lambda: not self._channels(), self.options.settle):
@@ -317,7 +317,7 @@ class _Stage:
                     at = float(row["created_epoch"])
                     text = f"a channel still up: {row['name']} {row['state']} {row['application']}"
                     findings.append(Finding(LEAK, "-", text, uuids=(row["uuid"],), at=at, until=at + 30))
-                # What it was in will be told by its CDR.
+                # Its CDR will describe the call it was in.
                 rig.api("hupall")
             self._wait(lambda: not self._channels(), 10)
         client = self.redis.client()
@@ -328,7 +328,7 @@ class _Stage:
             return not any(self._left(client)) and not self._channels() and self._quiet()
 
         self._wait(at_rest, max(LEASE + 5, deadline - time.monotonic()))
-        # A callback that a node had taken when it died is another's when its lease is over, and a call like any.
+        # A callback that a node had taken when it died goes to another when its lease ends.
         self._wait(lambda: at_rest() or not self._left(client)[2], CALLBACK_LEASE)
         self._wait(at_rest, LEASE + 5)
         limits, live, pending = self._left(client)
@@ -340,7 +340,7 @@ class _Stage:
         return findings
 
     def _left(self, client: Any) -> tuple[dict[str, list[str]], list[str], list[str]]:
-        """Limits that are held, references that are live, callbacks that wait."""
+        """Count held limits, live references and waiting callbacks."""
         try:
             limits = {
                 key.decode(): [one.decode() for one in client.zrange(key, 0, -1)]
@@ -354,7 +354,7 @@ class _Stage:
         return limits, live, pending
 
     def _quiet(self) -> bool:
-        """No node works at anything: no call, and nothing that is not in Redis."""
+        """Whether all nodes are idle: no call, and all records in Redis."""
         for node in self.nodes:
             with contextlib.suppress(OSError):
                 now = node.metrics()
@@ -369,10 +369,10 @@ class _Stage:
             records.append(json.loads(body)["payload"])
         return records
 
-    # What went wrong ----------------------------------------------------------------------------------
+    # Faults -------------------------------------------------------------------------------------------
 
     def _stories(self, accounts: Accounts, findings: list[Finding], mischief: Mischief) -> list[str]:
-        """Everything that is known of each call that does not add up."""
+        """Write all that is known about each call in disagreement."""
         if not findings:
             return []
         logs = _Logs([node.log for node in self.nodes])
@@ -385,7 +385,7 @@ class _Stage:
         yield f"=== {finding.kind}: {finding.app}: {finding.text}"
         legs = {uuid: accounts.by_uuid[uuid] for uuid in finding.uuids if uuid in accounts.by_uuid}
         refs = [*finding.refs, *(ref for leg in legs.values() for ref in leg.refs)]
-        # The whole session: the A-leg's other attempts belong to the story.
+        # The whole session: the A-leg's other attempts are part of the story.
         for ref in finding.refs:
             for leg in accounts.legs_of(ref):
                 legs[leg.uuid] = leg
@@ -403,7 +403,7 @@ class _Stage:
                 yield f"record {json.dumps(record)}"
             with contextlib.suppress(StoreUnavailable):
                 state = json.loads(client.get(keys.call(ref)) or "{}")
-                # The record stands above.
+                # The record is printed above.
                 yield f"{keys.call(ref)} {json.dumps({**state, 'record': None}) if state else '(nothing)'}"
         if finding.at:
             deeds: list[Deed] = mischief.around(finding.at, finding.until)
@@ -413,7 +413,7 @@ class _Stage:
 
 
 class _Logs:
-    """The nodes' lines, by the references and UUIDs in them."""
+    """The nodes' log lines, by the references and UUIDs in them."""
 
     def __init__(self, files: list[Path]) -> None:
         self._lines: dict[str, list[str]] = {}
@@ -430,7 +430,7 @@ class _Logs:
 
 
 def _leaks(node: NodeProcess, at_rest: list[dict[str, float]]) -> Iterator[str]:
-    """What a node holds that none held ``at_rest``, before anything was done."""
+    """Resources that a node holds beyond those it held ``at_rest``, before the run."""
     if not node.runs:
         yield "is not up"
         return
@@ -440,7 +440,7 @@ def _leaks(node: NodeProcess, at_rest: list[dict[str, float]]) -> Iterator[str]:
             yield f"{name} is {now[name]:.0f}"
     if now["connections"]:
         yield f"{now['connections']:.0f} connections to its event socket"
-    # To another node's port, or of a beat that is on its way: a few come and go.
+    # To another node's port, or for a heartbeat: a few come and go.
     for name, allowed in (("files", 3), ("esl_apps_greenlets", 8), ("sockets", 4)):
         before = max(one[name] for one in at_rest)
         if now[name] > before + allowed:

@@ -1,8 +1,8 @@
-"""The soak: many calls through one node, and what the node holds at the start, on the way and at the end.
+"""The soak: many calls through one node, and the resources that it holds before, during and after them.
 
 ``python -m tests.chaos.soak --calls 100000``; ``make soak CALLS=100000``. The benchmarks' load generator plays the
-switch (``benchmarks/load/exchange.py``): a sandbox would take ten times as long. Before each reading all calls have
-ended, so that what is read is what stays.
+switch (``benchmarks/load/exchange.py``): a sandbox would take ten times as long. All calls have ended
+before each reading, so that it shows what remains.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from benchmarks.load.node_bench import NodeBench
 from esl_apps.store import keys
 from tests.chaos import parts
 
-#: Of each ten calls.
+#: Calls through each application, of every ten.
 MIX = {"click2dial": 5, "inbound": 2, "dialthrough": 1, "autodial": 1, "disa": 1}
-#: Calls at a time, and numbers that they come from.
+#: Simultaneous calls, and the numbers that they come from.
 AT_ONCE, CALLERS = 50, 1000
-#: By how much the memory of the last quarter may be above that of the second; and from how many calls on: in the first
-#: thousands it grows to what it then stays at.
+#: How far the memory of the last quarter may exceed that of the second, and the calls from which on this is checked:
+#: during the first thousands it grows to its steady size.
 GROWTH, ENOUGH = 1.02, 20_000
-#: What is no more than it was, by not one, when nobody calls.
+#: Figures that must return exactly to their start when all calls have ended.
 EXACT = ("files", "sockets", "connections", "esl_apps_greenlets")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the node holds when nobody calls."""
+    """The resources that the node holds without calls."""
 
     calls: int
     at: float
-    """Seconds since the first."""
+    """Seconds since the first reading."""
     figures: dict[str, float]
     records: int
-    """CDRs that came out of Redis so far."""
+    """CDRs popped from Redis so far."""
     answered: int
-    """Those of them that say so."""
+    """Those of them with the end reason ``answered``."""
 
     def __getitem__(self, name: str) -> float:
         return self.figures[name]
@@ -56,7 +56,7 @@ class Reading:
 
 
 class Soak:
-    """One node, one switch, one Redis."""
+    """A node, a switch and a Redis."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self.bench = NodeBench(folder, stack)
@@ -67,7 +67,7 @@ class Soak:
         self._refs: list[str] = []
 
     def run(self, calls: int) -> None:
-        """So many more, all ended when it returns. :raises NotPerformed: one was not performed as it should be."""
+        """Place ``count`` calls, and return when all have ended. :raises NotPerformed: a call went wrong."""
         self._refs += self.bench.order("run", mix=MIX, calls=calls, concurrency=AT_ONCE)["refs"]
         self.calls += calls
         parts.until(self._ended, 180, "the calls did not end")
@@ -79,7 +79,7 @@ class Soak:
     # Readings -----------------------------------------------------------------------------------------
 
     def read(self) -> Reading:
-        """Take the records out, one of each call, and look at the node. :raises NotPerformed: they are not."""
+        """Pop the records, one per call, and read the node's figures. :raises NotPerformed: records are missing."""
         refs, self._refs = self._refs, []
         self.bench.check_records(refs)
         self.records += len(refs)
@@ -87,7 +87,7 @@ class Soak:
         return Reading(self.calls, at, self.bench.node.figures(), self.records, self.records)
 
     def rest(self, first: Reading) -> Reading:
-        """A reading when the last connections have been closed, if they ever are."""
+        """Take a reading once the last connections are closed, or after a time if they never are."""
         for _ in range(50):
             reading = self.read()
             if all(reading[name] <= first[name] for name in EXACT):
@@ -96,12 +96,12 @@ class Soak:
         return reading
 
     def warm_up(self) -> Reading:
-        """Some calls, so that what is made once is made; then all counts from here."""
+        """Place some calls, so that what is created once exists; counting starts here."""
         self.run(200)
         self.read()
         self.calls = self.records = 0
         self.began = time.monotonic()
-        # The journal's file is open twice while it is synced: what is held is the least that is seen.
+        # The journal's file is open twice while it is synced, so take the smallest figure.
         seen = []
         for _ in range(10):
             time.sleep(0.1)
@@ -109,7 +109,7 @@ class Soak:
         return min(seen, key=lambda reading: sum(reading[name] for name in EXACT))
 
     def live(self) -> int:
-        """Calls that Redis still holds for live, of whatever process."""
+        """Calls of all processes that are live in Redis."""
         client = self.bench.client
         return sum(client.hlen(key) for key in client.scan_iter(keys.live("*")))
 
@@ -170,7 +170,7 @@ def main() -> int:
 
 
 def faults(readings: list[Reading]) -> list[str]:
-    """What is not as it was, or as it should be."""
+    """List the figures that did not return to their start or are not as they should be."""
     first, last = readings[0], readings[-1]
     found = [f"{name}: {last[name]:.0f}, {first[name]:.0f} at the start" for name in EXACT if last[name] > first[name]]
     if last.live:

@@ -1,4 +1,4 @@
-"""The comparison finds what is wrong: accounts that were forged."""
+"""The comparison finds what is wrong in forged accounts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEGAN = 1_795_000_000.0
 
 
 def leg(uuid: str, ref: str | None = None, **fields: Any) -> Leg:
-    """An A-leg that a node rang, answered after a second, ended by its phone after five."""
+    """An A-leg that a node rang: answered after one second, ended by its phone after five."""
     variables = {"esl_app": "click-dial", **({"esl_call_ref": ref} if ref else {}), **fields.pop("variables", {})}
     values: dict[str, Any] = {
         "direction": "outbound",
@@ -55,7 +55,7 @@ def bleg(uuid: str, ref: str, aleg: str = "a", **fields: Any) -> Leg:
 
 
 def record(call_ref: str, **fields: Any) -> dict[str, Any]:
-    """What such a call owes."""
+    """The record that such a call owes."""
     return {
         "call_ref": call_ref,
         "session_ref": call_ref,
@@ -146,7 +146,7 @@ def test_accounts_find_a_repeated_request_that_rang_twice() -> None:
 
 
 def session(*refs: str) -> Leg:
-    """A caller of DISA whose leg carried these references."""
+    """The leg of a DISA caller, which carried these references."""
     return leg(
         "a",
         direction="inbound",
@@ -191,7 +191,7 @@ def test_accounts_want_each_callback_once() -> None:
     assert found([rang, back[0]], records[:1], missed=missed) == []
     twice = found([rang, *back], records, missed=missed)
     assert twice == [(DOUBLED, "called back 2 times, answered more than once")]
-    # Answered and cut off, for the node had died: that was none.
+    # Answered, but cut off by the node's death: that doesn't count as a callback.
     back[0].ended_by = "far"
     assert (DOUBLED, "called back 2 times, answered more than once") not in found([rang, *back], records, missed=missed)
 
@@ -200,7 +200,7 @@ def test_accounts_want_each_callback_once() -> None:
 
 
 def test_sandbox_reports_each_leg_to_the_accounts(tmp_path: Path) -> None:
-    """And its mod_json_cdr's folder tells the same, whatever who reads that does to it."""
+    """The sandbox's mod_json_cdr folder gives the same account, whatever its reader does to the files."""
     file = tmp_path / "legs"
     with SandboxRig(tick=0, arguments=[f"--legs={file}"]) as rig:
         handed_on = tmp_path / "spool"

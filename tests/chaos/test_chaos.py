@@ -1,4 +1,4 @@
-"""The chaos run in its short form: the same as ``make chaos``, in a minute."""
+"""The chaos run in its short form: ``make chaos``, in a minute."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from tests.chaos.run import Options, run
 
 @pytest.mark.timeout(300)
 def test_chaos_loses_and_doubles_nothing() -> None:
-    """Accounts are compared, not times: on a slow machine fewer calls are begun."""
+    """Accounts are compared, not times: a slow machine just places fewer calls."""
     report = run(Options(seconds=12, seed=7, rate=6, pause=1.5))
-    # Else nothing was tried.
+    # Otherwise nothing was tested.
     assert report.begun > 20
     assert report.deeds.total() >= 4
     if not report.good:

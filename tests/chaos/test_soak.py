@@ -1,6 +1,6 @@
-"""The soak in its short form: the same as ``make soak``, with fewer calls; and what it says of a node that leaks.
+"""The soak in its short form, ``make soak`` with fewer calls; and its verdict on a node that leaks.
 
-Memory is the long form's: in the first thousands of calls it grows to what it then stays at.
+Only the long form checks memory: during the first thousands of calls it grows to its steady size.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def test_soak_node_gives_back_all_it_used() -> None:
 
 
 def readings() -> list[Reading]:
-    """Of a run in which all is as it should be."""
+    """Readings of a run without faults."""
     figures = dict.fromkeys((*EXACT, "esl_apps_live_calls", "esl_apps_outbound_sockets", "esl_apps_outbox_depth"), 0.0)
     calls = range(0, soak.ENOUGH + 1, soak.ENOUGH // 10)
     return [Reading(count, float(count), {**figures, "rss_kb": 80_000.0}, count, count) for count in calls]

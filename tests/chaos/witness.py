@@ -1,7 +1,7 @@
-"""What the switch saw: every leg that it had, read from what no node writes.
+"""The legs that the switch saw, read from files that no node writes.
 
-The sandbox's ``--legs`` file, or the folder of a real FreeSWITCH's mod_json_cdr (whose files are handed on to the
-nodes under another name, for they take away what they have read).
+The sandbox's ``--legs`` file, or the folder of a real FreeSWITCH's mod_json_cdr. The nodes get links to its files,
+because they remove what they have read.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _REF = re.compile(r"esl_call_ref=([0-9a-f]{8}-[0-9a-f-]{27})")
 
 @dataclass
 class Leg:
-    """One leg. Times are Unix seconds, None where the thing did not happen."""
+    """A leg. Times are Unix seconds, None for what did not happen."""
 
     uuid: str
     direction: str
     """``inbound``: a phone dialled the switch; ``outbound``: the switch rang a phone."""
     number: str
-    """What was dialled."""
+    """The number dialled."""
     caller: str
     created: float
     ringing: float | None
@@ -40,25 +40,25 @@ class Leg:
     ended_by: str | None
     """``phone``: its own BYE, CANCEL or refusal; ``far``: the switch ended it."""
     other: str | None
-    """The last leg that it was bridged to, or the A-leg of one that rang."""
+    """The leg that it was last bridged to; for a B-leg that only rang, its A-leg."""
     variables: dict[str, str]
     applications: list[tuple[str, str, float]]
     killed: bool = False
-    """It was up when its switch was killed."""
+    """Whether it was up when its switch was killed."""
     refs: list[str] = field(default_factory=list)
-    """All values that its ``esl_call_ref`` had, the oldest first."""
+    """All values of its ``esl_call_ref``, the oldest first."""
 
     def __post_init__(self) -> None:
         found = [ref for _app, data, _at in self.applications for ref in _REF.findall(data)]
         own = self.variables.get("esl_call_ref")
         if own and (not found or own not in found):
-            # Placed with it: before anything that ran on the leg.
+            # Set when the leg was placed, before any application ran on it.
             found = [own, *found] if self.direction == "outbound" else [*found, own]
         self.refs = list(dict.fromkeys(found))
 
     @property
     def ref(self) -> str | None:
-        """The attempt that it belongs to, or the last of them."""
+        """Its attempt, or the last of several."""
         return self.variables.get("esl_call_ref")
 
     @property
@@ -74,7 +74,7 @@ class Leg:
         return self.ended_by == "phone"
 
     def lines(self) -> list[str]:
-        """For a person: one line of times, then what ran on it."""
+        """The leg for people to read: a line of times, then the applications that ran on it."""
 
         def stamp(at: float | None) -> str:
             return "-" if at is None else clock(at)
@@ -90,7 +90,7 @@ class Leg:
 
 
 def clock(at: float) -> str:
-    """UTC, as the nodes' logs have it."""
+    """UTC in the form of the nodes' logs."""
     return time.strftime("%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}"
 
 
@@ -113,7 +113,7 @@ class SandboxLegs:
 
 
 class JsonCdrs:
-    """mod_json_cdr's folder. ``handed_on`` is what the nodes have for it: each file stands there a moment later."""
+    """mod_json_cdr's folder. The nodes read ``handed_on``, where each file appears a moment later."""
 
     def __init__(self, spool: Path, handed_on: Path) -> None:
         self._spool, self._handed_on = spool, handed_on
@@ -130,7 +130,8 @@ class JsonCdrs:
         for file in os.scandir(self._spool):
             if file.name not in self._seen:
                 self._seen.add(file.name)
-                # A link is the same file: what the switch still writes arrives in it, who removes it removes a name.
+                # A hard link is the same file: what the switch still writes arrives in it, and removing it removes one
+                # name.
                 os.link(file.path, self._handed_on / file.name)
 
     def read(self) -> list[Leg]:

@@ -1,8 +1,8 @@
 """``python -m tests.fuzz [--seconds N] [--corpus DIR] [TARGET [FILE…]]``.
 
-Without TARGET: each, one after the other, N seconds each; ``every``: all in one search, by an input's first byte.
-With FILEs: those inputs alone, as when a finding is looked at. The corpus is kept (``build/fuzz/TARGET``), so that a
-search goes on where the last one ended; findings are written beside it.
+Without TARGET, each runs for N seconds; ``every`` searches all at once, and an input's first byte chooses. With FILEs,
+only those inputs run, to look at a finding. The corpus is kept in ``build/fuzz/TARGET``, so that a search goes on where
+the last one ended; findings are written next to it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import atheris
 
 from tests.support import temporary
 
-#: All targets in one search: what it takes to start one is more than a short search itself.
+#: All targets in one search: to start one takes longer than a short search.
 EVERY = "every"
 
 
 def run(target: str, seconds: int, corpus: Path, files: list[str]) -> None:
-    """Search until the time is over or something is found; ends the process."""
+    """Search until the time is over or something is found, then end the process."""
     with atheris.instrument_imports(include=["esl_apps"]):
         from tests.fuzz.targets import TARGETS
     from tests.fuzz.seeds import SEEDS, WORDS
@@ -52,7 +52,7 @@ def run(target: str, seconds: int, corpus: Path, files: list[str]) -> None:
         options = [
             f"-max_total_time={seconds}",
             f"-dict={words}",
-            # Seconds for one input: a hang. The shipped configuration is the largest that is worth a mutation.
+            # Seconds: an input that takes longer counts as a hang. The largest seed is the shipped configuration.
             "-timeout=10",
             "-max_len=12000",
             "-rss_limit_mb=1024",
@@ -75,7 +75,7 @@ def main() -> int:
     options.corpus.mkdir(parents=True, exist_ok=True)
     if options.target:
         run(options.target, options.seconds, options.corpus.resolve(), options.files)
-    # A search is ended by its library, which cleans nothing up.
+    # Atheris ends the process without cleaning up.
     temporary.use_own_folder()
     command = [sys.executable, "-m", "tests.fuzz", "--seconds", str(options.seconds), "--corpus", str(options.corpus)]
     failed = [name for name in SEEDS if subprocess.run([*command, name], check=False).returncode]

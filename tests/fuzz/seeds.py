@@ -1,4 +1,4 @@
-"""Where a search begins: recorded traffic, the shipped configuration, requests of every kind."""
+"""First inputs of a search: recorded traffic, the shipped configuration, requests of every kind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.peer import (
 
 def esl() -> list[bytes]:
     found = [b"".join(recorded(path.name)) for path in sorted(CAPTURES.glob("inbound-*.esl"))]
-    # Of an outbound call the events are alike: the smaller frames are worth more.
+    # An outbound call's events are alike, so prefer the smaller frames.
     small = {frame[:4096] for path in CAPTURES.glob("outbound-*.esl") for frame in recorded(path.name)}
     frames = [reply(), reply("-ERR no"), api_response("true"), rejection(), goodbye(), linger_notice()]
     frames += [event("BACKGROUND_JOB", body="+OK 1\n"), raw_event(b"key: x\ndigits: 4\n\n"), b"Content-Length: x\n\n"]
@@ -148,7 +148,7 @@ _ESL_WORDS = (
     "Reply-Text: ",
 )
 
-#: What a search may put in whole.
+#: Words that a search may insert whole.
 WORDS: dict[str, tuple[str, ...]] = {
     "esl": _ESL_WORDS,
     "session": _ESL_WORDS,

@@ -1,7 +1,7 @@
-"""One function a parser: bytes in; an exception is a finding.
+"""A function for each parser: it takes bytes, and an exception is a finding.
 
-Each knows more than "it does not crash": two ways of reading the same bytes must agree, and what comes out
-must hold what its type promises.
+Each checks more than that nothing crashes: two ways of reading the same bytes must agree, and the result must keep its
+type's promises.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from esl_apps.store.script import sha_of, text_of
 
 
 def esl(data: bytes) -> None:
-    """Frames do not depend on how the network cuts them; a lookup finds what stands there, and only that."""
+    """Frames don't depend on how the network splits them, and a lookup finds exactly what was sent."""
     whole, fault = _frames([data])
     size = 1 + data[0] % 32 if data else 1
     pieces, same_fault = _frames([data[i : i + size] for i in range(0, len(data), size)])
@@ -60,7 +60,7 @@ def esl(data: bytes) -> None:
 
 
 def _frames(chunks: list[bytes]) -> tuple[list[Event], bool]:
-    """What was read, and whether a fault ended it."""
+    """The frames read, and whether a fault ended the reading."""
     framer, found = Framer(), []
     try:
         for chunk in chunks:
@@ -94,7 +94,7 @@ def _check_frame(frame: Event) -> None:
 
 
 class _Stream:
-    """The session's socket: gives what it was given, in pieces, and then its end."""
+    """A session's socket that gives its bytes in pieces, then ends."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = pieces
@@ -116,7 +116,7 @@ CONNECTED = (
 
 
 def session(data: bytes) -> None:
-    """Whatever a switch says after ``connect``, a flow gets an answer or one of three errors, and ends."""
+    """Whatever a switch sends after ``connect``, a flow gets an answer or one of three errors, and ends."""
     size = 1 + data[0] % 64 if data else 1
     sock = _Stream([CONNECTED, *(data[i : i + size] for i in range(1, len(data), size))])
     with mock.patch.object(session_module, "Stream", lambda stream: stream):
@@ -135,7 +135,7 @@ def session(data: bytes) -> None:
     try:
         call.wait(lambda: call.hangup_complete is not None, None, past_hangup=True)
     except Gone:
-        # The end of the bytes, or a fault in them: closed, with its reason, and nobody left waiting.
+        # At the end of the bytes, or at a fault, the session closes with its reason, and no greenlet is left waiting.
         assert sock.closed
         assert not call.connected
         assert call.close_reason
@@ -149,7 +149,7 @@ ENVIRONMENT = dict.fromkeys(("PIN_KEY", "FS_PASSWORD", "ACME_TOKEN", "ADMIN_TOKE
 
 
 def config(data: bytes) -> None:
-    """A text is a configuration, or a ConfigError that says where."""
+    """A text is a configuration, or a ConfigError that names the place."""
     refusal = ""
     try:
         parse(data.decode("utf-8", "replace"), ENVIRONMENT, "esl_apps.yml")
@@ -178,7 +178,7 @@ _ORIGINATE = re.compile(
 
 
 def body(data: bytes) -> None:
-    """A body is refused, or is an order of numbers that makes one originate and nothing beside it."""
+    """A body is refused, or is an order of numbers that makes one originate and nothing else."""
     try:
         fields = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -188,7 +188,7 @@ def body(data: bytes) -> None:
     try:
         order = CLIENT.read(fields)
     except Refused as refused:
-        # The answer, which must be one.
+        # The body of the answer can be encoded.
         msgspec.json.encode([(fault.field, fault.code, fault.message) for fault in refused.faults])
         return
     for number in (order.agent, order.callee, order.outbound):
@@ -214,7 +214,7 @@ _READING = {sha_of(text_of(name)) for name in ("cards_read", "card_dial", "cards
 
 
 class _Redis:
-    """Takes what is written, and has what it is given: the same whatever is asked for."""
+    """A Redis that accepts every write and gives the same answer to every read."""
 
     def __init__(self, data: bytes = b"") -> None:
         self._data = data
@@ -269,11 +269,11 @@ def operators_body(data: bytes) -> None:
         assert card.cid is None or card.cid.isdigit()
 
 
-# What stands in Redis, and in files --------------------------------------------------------------------
+# Documents in Redis and in files --------------------------------------------------------------------
 
 
 def stored(data: bytes) -> None:
-    """A document in Redis is what it should be, or it is said to be unreadable; never anything else."""
+    """A document in Redis is what it should be or is reported as unreadable, nothing else."""
     cards = _cards(_Redis(data))
     for ask in (
         lambda: cards.by_pin("123456789"),
@@ -308,13 +308,13 @@ def kazoo(data: bytes) -> None:
         try:
             results = [str(one) for one in kazoo_import.import_files([file.name], _CONFIG, redis)]
         except StoreUnavailable:
-            # What it finds in this Redis is no account.
+            # This Redis never has the account.
             return
     assert all("\x1b" not in line and "\n" not in line for line in results)
 
 
 def spool(data: bytes) -> None:
-    """A file of mod_json_cdr is a leg, or is not whole."""
+    """A file of mod_json_cdr is a leg, or is incomplete."""
     with tempfile.NamedTemporaryFile(suffix=".cdr.json") as file:
         file.write(data)
         file.flush()

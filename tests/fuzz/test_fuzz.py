@@ -1,4 +1,4 @@
-"""The fuzz targets: over their seeds, over simple damage to them, and a short search each."""
+"""The fuzz targets on their seeds, on damaged seeds, and in a short search."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_fuzz_seeds_pass(target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_fuzz_damaged_seeds_pass(target: str) -> None:
-    """Bytes changed, dropped and doubled, the same each time: without atheris, too, something is tried."""
+    """Change, drop and double bytes, the same each time: a little fuzzing without atheris."""
     chance = random.Random(target)
     seeds = [seed[:3000] for seed in SEEDS[target]()]
     for _ in range(300 if target not in ("config", "kazoo") else 30):

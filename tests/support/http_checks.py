@@ -1,4 +1,4 @@
-"""What tests of the HTTP ports share: paths, a request that is accepted, and checks of answers."""
+"""Paths, a request that is accepted, and checks of answers, for tests of the HTTP ports."""
 
 from __future__ import annotations
 

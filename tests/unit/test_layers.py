@@ -1,6 +1,6 @@
-"""The shape holds: flows know no sockets, edges know no wiring, dependencies point one way.
+"""The shape of the package: flows know no sockets, edges know no wiring, imports point one way.
 
-Read from the source, so that imports inside functions and imports for annotations alone count, too.
+Imports are read from the source, so that those inside functions and those for annotations only count, too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def imported(node: ast.AST) -> Iterator[str]:
 
 @cache
 def imports(module: str) -> tuple[frozenset[str], frozenset[str]]:
-    """What a module imports: of this package, and top-level names of others."""
+    """A module's imports: modules of this package, and top-level names of others."""
     own, others = set(), set()
     for name in imported(ast.parse(modules()[module].read_text())):
         if name.partition(".")[0] != "esl_apps":
@@ -62,7 +62,7 @@ def outside_sandbox() -> list[str]:
 
 
 def run(code: str) -> str:
-    """In a fresh interpreter."""
+    """Run code in a fresh interpreter; return its output."""
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -90,7 +90,7 @@ def test_core_can_be_loaded_without_any_edge() -> None:
 
 # The edges --------------------------------------------------------------------------------------------
 
-#: Where a library may be imported: the edge that it is for.
+#: Library → the packages that may import it.
 EDGES = {
     "greenswitch": ("esl.greenswitch_base",),
     "falcon": ("http",),
@@ -109,7 +109,7 @@ def test_a_library_is_imported_by_its_edge_alone(library: str) -> None:
     assert [module for module in users if not within(module, *EDGES[library])] == []
 
 
-#: What must not wait, and so has nothing to do with gevent: decisions, formats, and what is read at the start.
+#: Packages without I/O, which don't need gevent: decisions, formats, and what is read at the start.
 WAITLESS = ("core", "apps", "config", "cli.dialplan", "prompts", "observe.logs", "esl.wire", "node.notification_lists")
 
 
@@ -119,14 +119,14 @@ def test_what_must_not_wait_knows_no_gevent(module: str) -> None:
 
 
 def test_the_sandbox_shares_nothing_with_what_it_tests() -> None:
-    """A mistake about the event socket must not be made on both of its ends."""
+    """Shared code could make the same mistake about the event socket on both ends."""
     known = {name for module in modules() if within(module, "sandbox") for name in imports(module)[0]}
     assert {name for name in known if not within(name, "sandbox")} <= {""}  # the package: its version
 
 
 # Floors -----------------------------------------------------------------------------------------------
 
-#: What each package may import besides itself. Every arrow points down, annotations' imports included.
+#: The packages that each may import besides itself. Every arrow points down, imports for annotations included.
 BELOW = {
     "": set(),
     "__main__": {"cli"},
@@ -157,7 +157,7 @@ def test_a_package_imports_only_packages_below_it(module: str) -> None:
 
 
 def test_no_import_leads_back_to_where_it_came_from() -> None:
-    """Kahn's algorithm: what can't be taken away leaf by leaf is a circle."""
+    """Kahn's algorithm: remove modules without imports until none is left; what remains is a circle."""
     left = {module: {name for name in imports(module)[0] if name != module} for module in modules()}
     while leaves := {module for module, below in left.items() if not below & left.keys()}:
         left = {module: below for module, below in left.items() if module not in leaves}
