@@ -13,7 +13,7 @@ from esl_apps.apps.application import Application, Extension, Timed
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.legs import aleg_variables
 from esl_apps.apps.ringing import Aleg
-from esl_apps.apps.session import Session, SessionRefused, account_level, session_variables
+from esl_apps.apps.session import Session, SessionRefused, account_level
 from esl_apps.core import causes
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call, CallEnded
@@ -22,7 +22,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import denied
-from esl_apps.core.terms import AGENT_ANSWERED, LOST
+from esl_apps.core.terms import LOST
 from esl_apps.core.timed_call import TimedCall
 
 log = logging.getLogger(__name__)
@@ -154,15 +154,14 @@ class RingBack:
 
     def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
         """The number has answered: go on as dialthrough does, from asking for a number."""
-        attempt, card, settings = self.attempt, self.card, policy.settings
-        session = Session.of_answered(call, attempt, policy, host, self.account, card)
-        session.caller = attempt.extension
+        card = self.card
+        session = Session.of_answered(call, self.attempt, policy, host, self.account, card)
+        session.caller = self.attempt.extension
 
         def talk() -> None:
-            call.answer(session_variables(settings, attempt, session.user))
-            attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
+            session.answer()
             call.wait_for_hangup(session.rules.prompt_delay)
-            if settings.callback_confirm and not session.collect("confirm_callback", 1, CONFIRM, 1.0):
+            if session.settings.callback_confirm and not session.collect("confirm_callback", 1, CONFIRM, 1.0):
                 # A mailbox answers, but presses no key.
                 raise SessionRefused("goodbye", note="no key was pressed")
             dialthrough.take(session, card)

@@ -14,7 +14,6 @@ from esl_apps.core.call import Call
 from esl_apps.core.cards import Card
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import ClassRule
-from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "dialthrough"
 
@@ -33,8 +32,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     session = Session.open(call, REF, arrival, policy, host)
 
     def talk() -> None:
-        call.answer(session_variables(policy.settings, session.attempt, ""))
-        session.attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
+        session.answer()
         card, by_number = _authorise(session, attested)
         take(session, card)
         dial_on(session, home_only=by_number and session.rules.cid_trust == "national")

@@ -8,12 +8,11 @@ from typing import Any
 
 from esl_apps.apps.application import Application, Extension
 from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
-from esl_apps.apps.session import Session, SessionRefused, session_variables, shown_number
+from esl_apps.apps.session import Session, SessionRefused, shown_number
 from esl_apps.apps.settings import Entrance
 from esl_apps.core.call import Call
 from esl_apps.core.numbers import NotDialable
 from esl_apps.core.restrictions import ClassRule
-from esl_apps.core.terms import AGENT_ANSWERED
 
 REF = "disa"
 
@@ -33,8 +32,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     session = Session.open(call, REF, arrival, policy, host, entrance)
 
     def talk() -> None:
-        call.answer(session_variables(policy.settings, session.attempt, ""))
-        session.attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
+        session.answer()
         if entrance.pin_hash is not None:
             _authorise(session, entrance)
         while session.left > 0:

@@ -23,7 +23,7 @@ from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed, Placed
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import Bleg, aleg_variables, join
 from esl_apps.apps.ringing import Aleg
-from esl_apps.apps.session import Session, SessionRefused, account_level, session_variables, shown_number
+from esl_apps.apps.session import Session, SessionRefused, account_level, shown_number
 from esl_apps.apps.settings import Rules, Settings
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt
@@ -73,7 +73,6 @@ __all__ = [
     "conclude",
     "denied",
     "join",
-    "session_variables",
     "shown_number",
     "terms",
 ]

@@ -125,8 +125,17 @@ class Session:
 
     # Life ---------------------------------------------------------------------------------------------
 
+    def answer(self) -> None:
+        """Answer the call with the session's variables, and note when that was."""
+        self.call.answer(session_variables(self.settings, self.attempt, self.user))
+        self.attempt.enter(terms.AGENT_ANSWERED, self.call.answered_at or self.call.created_at)
+
     def run(self, talk: Callable[[], None]) -> None:
-        """Run a flow to its end. This is the one place that catches the caller's hang-up."""
+        """Run a flow to its end. This is the one place that catches the caller's hang-up.
+
+        The record says ``abandoned`` if nothing was dialled. A flow that connects the caller with something else, such
+        as a prompt or a conference, enters ``terms.BRIDGED`` at that moment: then it says ``answered``.
+        """
         rejected: int | None = None
         try:
             try:

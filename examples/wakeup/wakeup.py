@@ -70,7 +70,7 @@ def arrive(call: esl.Call, arrival: esl.Arrival, policy: esl.AppPolicy, host: es
     session, own = esl.Session.open(call, REF, arrival, policy, host), policy.own(REF)
 
     def talk() -> None:
-        call.answer(esl.session_variables(policy.settings, session.attempt, ""))
+        session.answer()
         target = whom_to_wake(session.caller, policy)
         if isinstance(target, str):
             raise esl.SessionRefused("unauthorized_call", note=target)

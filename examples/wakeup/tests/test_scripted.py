@@ -45,6 +45,7 @@ def test_minutes_keyed_schedule_a_call() -> None:
     assert caller.call.did("play") == [("goodbye",)]
     assert len(caller.attempts) == 1
     assert caller.attempts[0].record is not None
+    assert caller.attempts[0].record.answered_at == caller.call.answered_at
 
 
 @pytest.mark.parametrize("keyed", ["", "0", "91", "*0", "1#"])
