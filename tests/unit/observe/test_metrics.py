@@ -1,0 +1,95 @@
+"""The metrics of a node, and of all workers of one: a scrape may reach any of them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from gevent import socket, spawn
+from prometheus_client import generate_latest
+
+from esl_apps.observe import metrics as metrics_module
+from esl_apps.observe.metrics import Metrics, Scrapes
+
+
+@pytest.fixture
+def names() -> list[str]:
+    prefix = f"esl_apps.test.{secrets.token_hex(8)}"
+    return [f"{prefix}.{number}" for number in (1, 2)]
+
+
+@pytest.fixture
+def first(names: list[str]) -> Iterator[Scrapes]:
+    metrics = Metrics()
+    metrics.refused.labels("429").inc(2)
+    made = Scrapes(metrics, 1, names)
+    yield made
+    made.stop()
+
+
+def sample(scrapes: Scrapes, name: str, **labels: str) -> float | None:
+    value: float | None = scrapes.registry.get_sample_value(name, labels)
+    return value
+
+
+def test_metrics_of_two_nodes_in_one_process_are_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one.calls("disa", "answered").inc()
+    labels = {"app": "disa", "end_reason": "answered"}
+    assert one.registry.get_sample_value("esl_apps_calls_total", labels) == 1.0
+    assert other.registry.get_sample_value("esl_apps_calls_total", labels) is None
+    assert one.calls("disa", "answered") is one.calls("disa", "answered")
+
+
+def test_scrapes_show_every_worker_with_its_number(first: Scrapes, names: list[str]) -> None:
+    other = Metrics()
+    other.refused.labels("429").inc(3)
+    second = Scrapes(other, 2, names)
+    for scrapes in (first, second):
+        assert sample(scrapes, "esl_apps_requests_refused_total", status="429", worker="1") == 2.0
+        assert sample(scrapes, "esl_apps_requests_refused_total", status="429", worker="2") == 3.0
+        assert sample(scrapes, "esl_apps_worker_up", worker="2") == 1.0
+    assert b'esl_apps_worker_up{worker="2"} 1.0' in generate_latest(first.registry)
+    second.stop()
+
+
+def test_scrapes_show_a_worker_that_is_gone_as_down(first: Scrapes) -> None:
+    assert sample(first, "esl_apps_worker_up", worker="2") == 0.0
+    assert sample(first, "esl_apps_requests_refused_total", status="429", worker="1") == 2.0
+
+
+@pytest.mark.parametrize("said", [b"", b"not msgpack", msgspec.msgpack.encode({"a": 1}), None])
+def test_scrapes_outlive_a_worker_that_answers_badly(
+    first: Scrapes, names: list[str], said: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None: it is stopped, and answers nothing at all."""
+    monkeypatch.setattr(metrics_module, "_PATIENCE", 0.02)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind("\0" + names[1])
+    listener.listen()
+
+    def answer() -> None:
+        accepted, _ = listener.accept()
+        if said is not None:
+            accepted.sendall(said)
+            accepted.close()
+        kept.append(accepted)
+
+    kept: list[socket.socket] = []
+    answering = spawn(answer)
+    assert sample(first, "esl_apps_worker_up", worker="2") == 0.0
+    assert sample(first, "esl_apps_worker_up", worker="1") == 1.0
+    answering.kill()
+    listener.close()
+    for accepted in kept:
+        accepted.close()
+
+
+def test_scrapes_outlive_a_client_that_gives_up(first: Scrapes, names: list[str]) -> None:
+    for _ in range(3):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect("\0" + names[0])
+        sock.close()
+    assert sample(first, "esl_apps_worker_up", worker="1") == 1.0
