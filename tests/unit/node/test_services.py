@@ -13,7 +13,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import SYSTEM
 from esl_apps.core.timed_call import Frequency
-from esl_apps.node import services as services_module
+from esl_apps.node import policy as policy_module
 from esl_apps.node.state_folder import state_folder
 from tests.support.bench import Bench, Build, node_config
 from tests.support.peer import eventually
@@ -29,7 +29,7 @@ def test_services_name_an_application_that_cannot_be_used(build: Build, monkeypa
     def load() -> None:
         raise ApplicationError("application wakeup (wakeup:APPLICATION): no module")
 
-    monkeypatch.setattr(services_module, "load_installed", load)
+    monkeypatch.setattr(policy_module, "load_installed", load)
     with pytest.raises(ConfigError, match="applications: application wakeup"):
         build()
 
