@@ -1,0 +1,61 @@
+"""Which file is played for a prompt, and what may be named as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from esl_apps.prompts import PROMPTS, is_media, prompt_path
+
+URL = "https://media.example/welcome.wav"
+
+
+def own(folder: Path, *names: str) -> str:
+    """An operator's folder with these files."""
+    for name in names:
+        path = folder / "en" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return str(folder)
+
+
+@pytest.mark.parametrize(("rate", "hz"), [(8000, "8000"), (16000, "16000"), (48000, "16000"), (0, "8000")])
+def test_prompt_of_the_package_is_at_the_channels_rate(rate: int, hz: str) -> None:
+    assert prompt_path(None, "en", "goodbye", rate) == f"{PROMPTS}/en/{hz}/goodbye.wav"
+
+
+def test_prompt_in_an_unknown_language_is_english() -> None:
+    assert prompt_path(None, "xx", "goodbye", 8000) == f"{PROMPTS}/en/8000/goodbye.wav"
+
+
+def test_prompt_of_the_operator_is_played_instead(tmp_path: Path) -> None:
+    folder = own(tmp_path, "8000/goodbye.wav", "8000/enter_pin.wav", "16000/enter_pin.wav")
+    # One at another rate is theirs all the same: the switch resamples it.
+    assert prompt_path(folder, "en", "goodbye", 16000) == f"{folder}/en/8000/goodbye.wav"
+    assert prompt_path(folder, "en", "enter_pin", 16000) == f"{folder}/en/16000/enter_pin.wav"
+    assert prompt_path(folder, "en", "enter_number", 8000) == f"{PROMPTS}/en/8000/enter_number.wav"
+
+
+@pytest.mark.parametrize(
+    ("media_id", "is_one"),
+    [
+        ("goodbye", True),
+        (URL, True),
+        (f"{URL}?x", False),
+        ("no_such_prompt", False),
+        ("../8000/goodbye", False),
+        ("/etc/passwd", False),
+        ("goodbye\n", False),
+        ("", False),
+        (7, False),
+        (None, False),
+    ],
+)
+def test_media_is_a_prompt_or_a_listed_url(media_id: object, is_one: bool) -> None:
+    assert is_media(media_id, None, "en", {URL}) is is_one
+
+
+def test_media_may_be_the_operators_own(tmp_path: Path) -> None:
+    assert is_media("spring", own(tmp_path, "8000/spring.wav"), "en", ())
+    assert not is_media("spring", None, "en", ())
