@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
@@ -59,15 +61,45 @@ class Switchboard:
         return reply() + happened + complete(app[1], uuid[1], {"variable_dtmf_type": "rfc2833"})
 
 
-def channel(board: Switchboard) -> Channel:
+@dataclass
+class Caller:
+    """The texts that a caller puts into their channel: variables, headers of its events, and SIP headers."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    sip_headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class CallerChannel(Channel):
+    """A channel with the texts of a caller."""
+
+    caller: Caller
+
+    def variable(self, name: str) -> str | None:
+        return self.caller.variables.get(name)
+
+    def header(self, name: str) -> str | None:
+        return self.caller.headers.get(name)
+
+    def sip_header(self, name: str) -> str | None:
+        return self.caller.sip_headers.get(name.lower())
+
+
+def channel(board: Switchboard, caller: Caller | None = None) -> Channel:
     """A ``Call`` for the flows, which writes to ``board``."""
     with mock.patch.object(session_module, "Stream", lambda stream: stream):
         stream: Any = board
         session = OutboundSession(("switchboard", 0), stream)
-    made = Channel(session, lambda name, _rate: f"/prompts/{name}.wav", _nowhere)
+    made = (Channel if caller is None else CallerChannel)(session, _prompt, _nowhere)
+    if isinstance(made, CallerChannel) and caller is not None:
+        made.caller = caller
     made.begin("01a20000-0000-7000-8000-000000000000", watched=True)
     assert made.uuid == UUID
     return made
+
+
+def _prompt(name: str, _rate: int) -> str:
+    return f"/prompts/{name}.wav"
 
 
 def _nowhere(_uuid: str) -> None:

@@ -34,7 +34,7 @@ from esl_apps.store.cards import CardStore
 from esl_apps.store.script import sha_of, text_of
 from esl_apps.testing import ScriptedPolicy
 from tests.attack import grammar
-from tests.attack.switchboard import Switchboard, channel
+from tests.attack.switchboard import Caller, Switchboard, channel
 from tests.support.peer import UUID
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$")
@@ -408,12 +408,12 @@ def test_click2dial_fields_are_numbers_or_values(client: IntegratorRules, body: 
 @example({"agent": "1000", "callee": CALLEE, "outbound_id": "27115550000", "contact_ref": "${system(id)}"})
 def test_click2dial_from_a_phone_fields_are_numbers_or_values(body: dict[str, str]) -> None:
     board = Switchboard([])
-    call = channel(board)
-    variables = {"sip_authorized": "true", "sip_auth_username": body["agent"]}
-    sip = {"x-teleforge-outbound-id": body["outbound_id"], "x-teleforge-contact-ref": body["contact_ref"]}
-    call.variable = variables.get  # type: ignore[method-assign, assignment]
-    call.sip_header = lambda name: sip.get(name.lower())  # type: ignore[method-assign]
-    call.header = {"Caller-Destination-Number": body["callee"]}.get  # type: ignore[method-assign, assignment]
+    caller = Caller(
+        variables={"sip_authorized": "true", "sip_auth_username": body["agent"]},
+        headers={"Caller-Destination-Number": body["callee"]},
+        sip_headers={"x-teleforge-outbound-id": body["outbound_id"], "x-teleforge-contact-ref": body["contact_ref"]},
+    )
+    call = channel(board, caller)
     made: list[Attempt] = []
     policy = ScriptedPolicy(SETTINGS, clients={"acme": LOOSE})
     click2dial.arrive(call, Arrival(("click2dial",)), policy, Host(made.append, Free()))
@@ -468,8 +468,7 @@ def test_inbound_caller_is_shown_as_a_number(caller: str, did: str) -> None:
         return
     queue = Queue(PLAN.read("27115550000"), "acme", (PLAN.read("1000"), PLAN.read("1001")), 20, 60, True)
     board = Switchboard([])
-    call = channel(board)
-    call.header = {"Caller-Destination-Number": did}.get  # type: ignore[method-assign, assignment]
+    call = channel(board, Caller(headers={"Caller-Destination-Number": did}))
     policy = ScriptedPolicy(SETTINGS, queues={e164: queue}, number=caller)
     inbound.arrive(call, Arrival(("inbound",)), policy, Host(begin, Free(), lambda *_what: None))
     dialled, assigned = left(board)

@@ -178,6 +178,8 @@ def test_demo_stopped_leaves_nothing_behind(tmp_path: Path, number: signal.Signa
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
+        # A shell's background jobs inherit that SIGINT is ignored; a demo that a person runs isn't one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert demo.stdout is not None
     for line in demo.stdout:
