@@ -421,7 +421,7 @@ class Config(Section, frozen=True):
     inbound: dict[str, Inbound] = field(default_factory=dict)
     """Numbers that ring agents."""
     applications: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Settings of applications that other packages bring, by name."""
+    """Settings of applications that have a section of their own, by name."""
     dialplan: Dialplan = field(default_factory=Dialplan)
     """Further input of `esl-apps dialplan`."""
 

@@ -30,7 +30,7 @@ def integrator(**more: object) -> Integrator:
     return Integrator(name="acme", listen="127.0.0.1:8300", **more)  # type: ignore[arg-type]
 
 
-ALL = ("click-dial", "inbound", "disa", "dialthrough", "callback", "autodial")
+ALL = tuple(dict.fromkeys(case.split("/")[0] for case in notified.CASES))
 #: Folder → the integrator whose choices give this form, and the applications whose records may go to one.
 FORMS = {
     "status": (None, ALL),
