@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import pytest
 
-from esl_apps.esl import switch_cdr
+from esl_apps.esl import switch, switch_cdr
 from esl_apps.node import adoption, calls, incoming, timed_calls, visit
 from esl_apps.store import redis_client
 from tests.support.bench import Bench, Breakable, Build
@@ -38,6 +38,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(incoming, "_AGAIN", 0.002)
     monkeypatch.setattr(timed_calls, "_AGAIN", 0.002)
     monkeypatch.setattr(timed_calls, "POLL", 0.002)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A switch that answers nothing for some milliseconds counts as lost."""
+    monkeypatch.setattr(switch, "PING_EVERY", 0.005)
+    monkeypatch.setattr(switch, "REPLY_TIMEOUT", 0.02)
+    monkeypatch.setattr(switch, "BACKOFF_FIRST", 0.001)
 
 
 @pytest.fixture(autouse=True)

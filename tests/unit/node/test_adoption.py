@@ -461,6 +461,26 @@ def test_adoption_switch_that_refuses_is_asked_again(bench: Bench) -> None:
     assert bench.record()["call_ref"] == REF
 
 
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("question", ["api show channels", "api uuid_dump", "filter variable_esl_node"])
+def test_adoption_switch_that_goes_silent_is_asked_again(bench: Bench, question: str) -> None:
+    leave_behind(bench, talking(), name="app7")
+    show_legs(bench.switch, aleg(), bleg())
+    before = dict(bench.switch.answers)
+    resumed = bench.switch.stop_at(question)
+    # In front of the answers to questions that begin the same.
+    bench.switch.answers = {question: bench.switch.answers.pop(question), **bench.switch.answers}
+    adopting = gevent.spawn(bench.adoption.beat)
+    eventually(lambda: bench.services.switches[0].reconnects >= 1)
+    bench.switch.answers = before
+    resumed.set()
+    adopting.get(timeout=10)
+    eventually(lambda: bench.live[REF].attempt.aleg_uuid == UUID)
+    hang_up(bench)
+    ended(bench)
+    assert bench.reason() == ("answered", 16, "callee")
+
+
 def test_adoption_switch_that_restarted_has_lost_the_call(bench: Bench) -> None:
     leave_behind(bench, talking(core_uuid="core-0"))
     show_legs(bench.switch, aleg(), bleg())

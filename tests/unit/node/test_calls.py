@@ -11,6 +11,7 @@ import pytest
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.node import calls as calls_module
+from esl_apps.node import line
 from esl_apps.node.calls import CANCEL, Calls
 from esl_apps.node.live import Live
 from esl_apps.store import keys
@@ -317,6 +318,31 @@ def test_calls_switch_that_refuses_is_asked_for_the_end_again(bench: Bench) -> N
     eventually(lambda: bench.switch.heard.count(f"api uuid_exists {UUID}") == 2)
     show_legs(bench.switch)
     assert finding.get(timeout=5) is None
+
+
+@pytest.mark.usefixtures("impatient")
+def test_calls_end_on_a_silent_switch_is_found_when_it_wakes(bench: Bench) -> None:
+    live = begin(bench)
+    resumed = bench.switch.stop_at("api uuid_exists")
+    finding = find(bench, live)
+    eventually(lambda: bench.services.switches[0].reconnects >= 1)
+    assert not finding.dead
+    show_legs(bench.switch)
+    resumed.set()
+    assert finding.get(timeout=5) is None
+
+
+@pytest.mark.usefixtures("impatient")
+def test_calls_originate_on_a_silent_switch_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped with the originate unread. It stays away, so whether the phone rings is not known."""
+    monkeypatch.setattr(line, "AWAY", 0.2)
+    bench.switch.stop_at("bgapi")
+    order = placed(integrator="acme")
+    bench.outgoing.place(order)
+    eventually(bench.originates)
+    bench.switch.server.stop()
+    ended(bench, order)
+    assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
 
 
 def test_calls_end_on_another_process_is_none(bench: Bench) -> None:
