@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A switch that answers nothing for some milliseconds counts as lost."""
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A switch that answers nothing for some milliseconds counts as lost, until this is called."""
+    patience = switch.REPLY_TIMEOUT
     monkeypatch.setattr(switch, "PING_EVERY", 0.005)
     monkeypatch.setattr(switch, "REPLY_TIMEOUT", 0.02)
     monkeypatch.setattr(switch, "BACKOFF_FIRST", 0.001)
+    return lambda: monkeypatch.setattr(switch, "REPLY_TIMEOUT", patience)
 
 
 @pytest.fixture(autouse=True)

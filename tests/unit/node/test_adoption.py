@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -461,9 +462,10 @@ def test_adoption_switch_that_refuses_is_asked_again(bench: Bench) -> None:
     assert bench.record()["call_ref"] == REF
 
 
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("question", ["api show channels", "api uuid_dump", "filter variable_esl_node"])
-def test_adoption_switch_that_goes_silent_is_asked_again(bench: Bench, question: str) -> None:
+@pytest.mark.parametrize("question", ["api show channels", "api uuid_dump", "filter variable_esl_node app7"])
+def test_adoption_switch_that_goes_silent_is_asked_again(
+    bench: Bench, question: str, impatient: Callable[[], None]
+) -> None:
     leave_behind(bench, talking(), name="app7")
     show_legs(bench.switch, aleg(), bleg())
     before = dict(bench.switch.answers)
@@ -472,10 +474,11 @@ def test_adoption_switch_that_goes_silent_is_asked_again(bench: Bench, question:
     bench.switch.answers = {question: bench.switch.answers.pop(question), **bench.switch.answers}
     adopting = gevent.spawn(bench.adoption.beat)
     eventually(lambda: bench.services.switches[0].reconnects >= 1)
+    impatient()
     bench.switch.answers = before
     resumed.set()
     adopting.get(timeout=10)
-    eventually(lambda: bench.live[REF].attempt.aleg_uuid == UUID)
+    eventually(lambda: bench.live[REF].attempt.aleg_uuid == UUID and bench.services.switches[0].connected)
     hang_up(bench)
     ended(bench)
     assert bench.reason() == ("answered", 16, "callee")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -320,13 +321,13 @@ def test_calls_switch_that_refuses_is_asked_for_the_end_again(bench: Bench) -> N
     assert finding.get(timeout=5) is None
 
 
-@pytest.mark.usefixtures("impatient")
-def test_calls_end_on_a_silent_switch_is_found_when_it_wakes(bench: Bench) -> None:
+def test_calls_end_on_a_silent_switch_is_found_when_it_wakes(bench: Bench, impatient: Callable[[], None]) -> None:
     live = begin(bench)
     resumed = bench.switch.stop_at("api uuid_exists")
     finding = find(bench, live)
     eventually(lambda: bench.services.switches[0].reconnects >= 1)
     assert not finding.dead
+    impatient()
     show_legs(bench.switch)
     resumed.set()
     assert finding.get(timeout=5) is None
