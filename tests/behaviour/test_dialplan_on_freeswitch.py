@@ -6,7 +6,6 @@ The nodes are a few lines of socket each, so that the tests show what FreeSWITCH
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import signal
@@ -29,7 +28,7 @@ from esl_apps.cli import dialplan
 from tests.conftest import ON_FREESWITCH
 from tests.rig.base import eventually
 from tests.rig.freeswitch import FreeswitchRig
-from tests.rig.tones import envelope, read_wav, tone_timeline
+from tests.rig.tones import envelope, read_wav, tone_timeline, tones
 from tests.support import ROOT
 from tests.support.ports import free_ports
 
@@ -164,6 +163,10 @@ class Stand:
         eventually(lambda: call.leg.ended_at is not None, within=within, message=f"it does not end: {call!r}")
         return call.leg
 
+    def messages_played(self) -> int:
+        """How often the switch has played the message to its end since the last reset."""
+        return len(re.findall(r"done playing file \S*/unavailable\.wav", self.rig.log_text()))
+
     def gone(self, within: float = 30.0) -> None:
         eventually(lambda: self.rig.live_channels() == 0, within=within, message="a channel that does not end")
 
@@ -187,23 +190,24 @@ DIALTHROUGH, CALLBACK, INBOUND, DISA = "5141115555", "5142223333", "0115550000",
 
 
 def heard_the_message(call: Any) -> None:
-    """Check that the phone received the three tones, then the prompt, recognised by its loudness over time."""
-    tones = [one for _, some in tone_timeline(call.recording, (950, 1400, 1800)) for one in sorted(some)]
-    assert [one for n, one in enumerate(tones) if n == 0 or tones[n - 1] != one][:3] == [950, 1400, 1800]
-    rate, (samples, *_) = read_wav(call.recording)
+    """Check that the phone received the three tones, then a voice.
+
+    The words are not compared: on a busy machine the phone loses pieces of the audio. ``Stand.messages_played`` shows
+    that the switch played the message.
+    """
+    timeline = tone_timeline(call.recording, (950, 1400, 1800))
+    order = [hz for _, heard in timeline for hz in sorted(heard)]
+    assert [hz for n, hz in enumerate(order) if n == 0 or order[n - 1] != hz][:3] == [950, 1400, 1800]
+    last_tone = next(at for at, heard in timeline if 1800 in heard)
     with wave.open(str(PROMPTS / "en" / "8000" / "unavailable.wav"), "rb") as file:
-        prompt = envelope(array("h", file.readframes(file.getnframes())), 8000, 0.05, 0.01)
-    heard = envelope(samples, rate, 0.05, 0.01)
-    places = range(0, len(heard) - len(prompt) + 1, 2)
-    fits = [correlation(prompt, heard[n : n + len(prompt)]) for n in places]
-    assert max(fits, default=0) > 0.5
+        message = array("h", file.readframes(file.getnframes()))
+    rate, (samples, *_) = read_wav(call.recording)
+    voice = samples[round((last_tone + 0.6) * rate) :]
+    assert loud_seconds(voice, rate) > loud_seconds(message, 8000) / 2
 
 
-def correlation(one: list[float], other: list[float]) -> float:
-    mean, mean_ = sum(one) / len(one), sum(other) / len(other)
-    both = sum((a - mean) * (b - mean_) for a, b in zip(one, other, strict=True))
-    size = math.sqrt(sum((a - mean) ** 2 for a in one) * sum((b - mean_) ** 2 for b in other))
-    return both / size if size else 0.0
+def loud_seconds(samples: array[int], rate: int) -> float:
+    return 0.02 * sum(level > 200 for level in envelope(samples, rate))
 
 
 @freeswitch
@@ -227,6 +231,7 @@ def test_call_without_a_node_gets_a_message_and_a_cause(stand: Stand) -> None:
         assert (leg.status, leg.headers["reason"], leg.answered_at) == (503, [CAUSE], None)
         heard_the_message(call)
     stand.gone()
+    assert stand.messages_played() == len(calls)
 
 
 @freeswitch
@@ -235,8 +240,9 @@ def test_call_without_a_node_or_prompt_gets_tones(stand: Stand) -> None:
     call = stand.rig.outside("27820001234").dial(DIALTHROUGH)
     leg = stand.ended(call)
     assert (leg.status, leg.headers["reason"]) == (503, [CAUSE])
-    first = [at for at, heard in tone_timeline(call.recording, (950,)) if heard]
-    assert len(first) == 3
+    heard = [at for at, present in tones(call.recording, 950) if present]
+    # Rounds of tones are 2 s apart. On a busy machine a tone has gaps.
+    assert sum(n == 0 or at - heard[n - 1] > 1 for n, at in enumerate(heard)) == 3
 
 
 @freeswitch
@@ -271,6 +277,7 @@ def test_call_to_a_stopped_node_gets_a_message(stand: Stand) -> None:
             assert (leg.status, leg.headers["reason"], leg.answered_at) == (503, [CAUSE], None)
         heard_the_message(calls[0])
     stand.gone()
+    assert stand.messages_played() == 1
 
 
 @freeswitch
@@ -350,6 +357,7 @@ def test_call_that_no_node_takes_over_gets_a_message(stand: Stand) -> None:
     assert (leg.status, leg.ended_by) == (200, "far")
     heard_the_message(call)
     stand.gone()
+    assert stand.messages_played() == 1
 
 
 @freeswitch

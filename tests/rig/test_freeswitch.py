@@ -43,6 +43,11 @@ def ended(leg: RigLeg, within: float = 30.0) -> None:
     eventually(lambda: leg.leg.ended_at, within, f"not ended: {leg}")
 
 
+def heard_unavailable(leg: RigLeg) -> bool:
+    """Look into the recording: the tone lasts 1.5 s and may be over before a busy machine starts to listen."""
+    return any(present for _, present in tones(leg.recording, UNAVAILABLE_HZ))
+
+
 def first_call(phone: object, within: float = 30.0) -> RigLeg:
     eventually(lambda: phone.calls, within, "no call came")  # type: ignore[attr-defined]
     return phone.calls[0]  # type: ignore[attr-defined, no-any-return]
@@ -369,9 +374,9 @@ def test_call_written_by_hand(rig: FreeswitchRig) -> None:
 def test_route_to_a_node_that_is_not_there(rig: FreeswitchRig) -> None:
     rig.route("27115550000", "/dialthrough", f"127.0.0.1:{free_ports(1)}")
     out = rig.outside("27820001111").dial("27115550000")
-    assert out.hears(UNAVAILABLE_HZ)
-    assert not out.leg.answered_at
     ended(out)
+    assert heard_unavailable(out)
+    assert not out.leg.answered_at
     assert out.leg.status == 503
 
 
@@ -447,7 +452,8 @@ def test_dropped_sockets(rig: FreeswitchRig) -> None:
             while call.recv(65536):
                 pass
         # the dialplan goes on when the node is lost
-        assert out.hears(UNAVAILABLE_HZ)
+        ended(out)
+        assert heard_unavailable(out)
     client.close()
     assert rig.api("status").startswith("UP ")
 
