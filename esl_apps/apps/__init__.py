@@ -46,9 +46,14 @@ def load_installed() -> None:
 
 
 def add(application: Application) -> None:
-    """:raises ValueError: it isn't an application, or another one has its name, path or store."""
+    """Add an application; one that is in the registry already changes nothing.
+
+    :raises ValueError: it isn't an application, or another one has its name, path or store.
+    """
     if not isinstance(application, Application):
         raise ValueError(f"expected an Application, not {type(application).__name__}")
+    if APPLICATIONS.get(application.ref) is application:
+        return
     application.check()
     for other in APPLICATIONS.values():
         if application.ref == other.ref or application.path == other.path:

@@ -94,6 +94,12 @@ def test_add_makes_an_application_known(own_registry: dict[str, Application]) ->
     assert list(own_registry)[-1] == "wakeup"
 
 
+def test_add_of_the_same_application_changes_nothing(own_registry: dict[str, Application]) -> None:
+    for _ in range(2):
+        add(WAKEUP)
+    assert list(own_registry).count("wakeup") == 1
+
+
 @pytest.mark.parametrize("change", [{"ref": "disa"}, {"path": "disa"}])
 def test_add_of_a_known_name_is_refused(own_registry: dict[str, Application], change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="disa"):

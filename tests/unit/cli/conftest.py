@@ -93,7 +93,6 @@ def switch(settings: Settings) -> Iterator[FakeSwitch]:
 def wakeup(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The application of ``examples/wakeup``, as if its package were installed."""
     before = dict(registry.APPLICATIONS)
-    registry.APPLICATIONS.pop("wakeup", None)
     entry = EntryPoint("wakeup", "wakeup:APPLICATION", registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == registry.GROUP else [])
     monkeypatch.syspath_prepend(str(ROOT / "examples" / "wakeup"))
