@@ -196,3 +196,12 @@ def test_line_faults_in_a_row_take_the_switch_out(build: Build, output: str | No
             bench.answer_originate(output, count=count)
         assert ringing.rang.outcome in ("failed", "away")
     assert health.out
+
+
+def test_line_answered_leg_shows_that_the_switch_is_well(bench: Bench) -> None:
+    outputs = ["-ERR NETWORK_OUT_OF_ORDER\n"] * (FAULTS - 1)
+    for count, output in enumerate([*outputs, f"+OK {UUID}\n", *outputs], 1):
+        ringing = Ringing(bench)
+        bench.answer_originate(output, count=count)
+        assert ringing.rang.outcome in ("failed", "answered")
+    assert not bench.services.switch_pool.health["fs1"].out

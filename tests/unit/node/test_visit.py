@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import msgspec
 import pytest
 
 from esl_apps.core import terms
@@ -14,6 +15,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.node import visit as visit_module
 from esl_apps.store import keys
+from esl_apps.store.essence import Essence
 from tests.support.bench import E164, PIN, Bench, Build, Visitor, essence_of, leave_behind, probe, show_legs, write_cdr
 from tests.support.call_switch import AT, B, answers, at, ends, rings
 from tests.support.peer import UUID, eventually
@@ -241,13 +243,19 @@ def socket_lost(bench: Bench, *numbers: str, bridge: bytes = b"") -> tuple[Visit
     return visitor, live.attempt
 
 
-def test_visit_of_own_call_that_dialled_nothing_has_one_record(bench: Bench) -> None:
+def test_visit_of_own_call_that_dialled_nothing_has_one_record(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     first, attempt = socket_lost(bench)
+    noted: list[Essence] = []
+    monkeypatch.setattr(
+        bench.services.call_log, "note", lambda raw: noted.append(msgspec.json.decode(raw, type=Essence))
+    )
     back(bench, variable_esl_call_ref=attempt.call_ref)
     first.served()
     found = bench.record()
     assert found["session_ref"] == attempt.session_ref
     assert found["call_ref"] != attempt.call_ref
+    # Had this process died in between, its next run would not have written a second one either.
+    assert any(call.follows for call in noted if call.call_ref == attempt.call_ref)
 
 
 def test_visit_of_own_call_in_a_talk_ends_it_first(bench: Bench) -> None:
