@@ -22,6 +22,7 @@ from esl_apps.esl.server import FULL
 from esl_apps.node import incoming
 from esl_apps.node import visit as visit_module
 from esl_apps.store import keys
+from esl_apps.store.essence import Essence
 from tests.support.bench import Bench, Build, essence_of, leave_behind, placed, probe, show_legs
 from tests.support.call_switch import new_call
 from tests.support.peer import UUID, eventually
@@ -310,6 +311,35 @@ def test_incoming_leg_of_a_call_followed_here_is_taken_up(bench: Bench) -> None:
     visitor.leaves()
     visitor.served()
     assert bench.record()["call_ref"] == REF
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["adopted", "ended"])
+def test_incoming_leg_whose_call_moves_meanwhile_is_followed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """Between looking the call up and taking it over, another node adopts it, or it ends."""
+    headers = rung_elsewhere(bench)
+    adopter = leave_behind(bench, name="app4", silent=False)
+    bench.services.membership.say()
+    take_over = bench.services.store.take_over
+    taken: list[str] = []
+
+    def raced(call: Essence, boot: str) -> bool:
+        if not taken:
+            client = bench.redis_server.client
+            if not ends:
+                client.hset(keys.live(adopter), REF, str(client.hget(keys.live(boot), REF)))
+            client.hdel(keys.live(boot), REF)
+        taken.append(boot)
+        return take_over(call, boot)
+
+    monkeypatch.setattr(bench.services.store, "take_over", raced)
+    visitor = bench.visit("click2dial", **headers)
+    visitor.switch.scripts["bridge"] = lambda _uuid: visitor.hung_up("NORMAL_CLEARING", 16)
+    visitor.served()
+    assert taken[1:] == ([] if ends else [adopter])
+    assert [found["call_ref"] for found in bench.records()] == ([] if ends else [REF])
+    assert not bench.redis_server.client.hexists(keys.live(adopter), REF)
 
 
 def test_incoming_leg_whose_call_has_ended_is_hung_up(bench: Bench) -> None:
