@@ -28,10 +28,11 @@ CDRS = "enigma:notifications:cdr"
 class RedisServer:
     """A real redis-server, on a port of its own, that can be killed and brought back with its data."""
 
-    def __init__(self, *, persistent: bool = False) -> None:
+    def __init__(self, *options: str, persistent: bool = False, port: int = 0) -> None:
+        """Start it. ``options``: more of its command line."""
         from esl_apps.cli.embedded_redis import redis_server
 
-        self.port = free_port()
+        self.port = port or free_port()
         self.folder = tempfile.TemporaryDirectory(prefix="redis-")
         self._command = [
             redis_server(),
@@ -49,6 +50,7 @@ class RedisServer:
             "always",
             "--daemonize",
             "no",
+            *options,
         ]
         self.process: subprocess.Popen[bytes] | None = None
         self.start()

@@ -21,7 +21,7 @@ from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Leg
 from esl_apps.core.cards import Account, Card
-from esl_apps.core.limits import CALLS_PER_HOUR, Limits, Refusal
+from esl_apps.core.limits import CALLS_PER_HOUR, Refusal
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Source
 from esl_apps.core.record import Record
@@ -38,6 +38,7 @@ from esl_apps.testing import (
     socket_lost,
     talks,
 )
+from tests.support.desk import Desk
 
 CLIENT = IntegratorRules("acme", PLAN, record=True)
 ACCOUNT = Account("acme", caller_id="+27115550000")
@@ -67,33 +68,12 @@ class Told:
         return [record for record in records if record is not None]
 
 
-class Desk:
-    """``Cards``: one card, one PIN."""
-
-    def by_pin(self, pin: str) -> Card | None:
-        return CARD if pin == PIN else None
-
-    def by_number(self, e164: str) -> Card | None:
-        return None
-
-    def get(self, account_id: str, id: str) -> Card | None:
-        return CARD
-
-    def dial(self, account_id: str, id: str, number: str) -> Card | None:
-        return CARD
-
-    def account(self, account_id: str) -> Account | None:
-        return ACCOUNT
-
-    def card_limits(self, account_id: str) -> Limits | None:
-        return None
-
-    def last_number(self, card_id: str) -> str | None:
-        return None
-
-
 POLICY = ScriptedPolicy(
-    clients={"acme": CLIENT}, queues={"27115550000": QUEUE}, cards=Desk(), number=CALLER, pin_source=SOURCE
+    clients={"acme": CLIENT},
+    queues={"27115550000": QUEUE},
+    cards=Desk({PIN: CARD}, known=ACCOUNT),
+    number=CALLER,
+    pin_source=SOURCE,
 )
 
 

@@ -21,20 +21,19 @@ from esl_apps.apps.settings import Entrance, Queue
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call, CallEnded
-from esl_apps.core.cards import Account, Card
-from esl_apps.core.limits import Limits
+from esl_apps.core.cards import Account
 from esl_apps.core.order import IntegratorRules
-from esl_apps.core.pins import OPEN, WRONG, Source
 from esl_apps.esl import server as server_module
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
 from esl_apps.testing import PLAN, SETTINGS, Purse, ScriptedPolicy
 from tests.support.call_switch import B, CallSwitch, answers, application, bridge_over, ends, new_call, rings
+from tests.support.desk import CARD, PIN, Desk
 from tests.support.peer import complete, dial, event, raw_event
 
-PIN, CALLEE, DID = "482190735", "0820001234", "27115550000"
-ACCOUNT, CARD = Account("acme"), Card("c1", "acme", None, None, active=True)
+CALLEE, DID = "0820001234", "27115550000"
+ACCOUNT = Account("acme")
 CALLER = "0825556666"
 #: Each wait is this much shorter: an application's 10 s are 0.1 s here.
 FASTER = 100
@@ -42,45 +41,12 @@ FASTER = 100
 LONGEST = 0.25
 
 
-class Cards:
-    """One card, of one account."""
-
-    def by_pin(self, pin: str) -> Card | None:
-        return CARD if pin == PIN else None
-
-    def by_number(self, e164: str) -> Card | None:
-        return None
-
-    def get(self, account_id: str, id: str) -> Card | None:
-        return CARD
-
-    def account(self, account_id: str) -> Account | None:
-        return ACCOUNT
-
-    def card_limits(self, account_id: str) -> Limits | None:
-        return None
-
-    def last_number(self, card_id: str) -> str | None:
-        return None
-
-    def dial(self, account_id: str, id: str, number: str) -> Card | None:
-        return CARD
-
-
-class Judge:
-    """A guard that counts nothing."""
-
-    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
-        return OPEN if right else WRONG
-
-
 CLIENT = IntegratorRules("acme", PLAN)
 POLICY = ScriptedPolicy(
     settings=replace(SETTINGS, callback_confirm=True),
     clients={"acme": CLIENT},
     queues={DID: Queue(PLAN.read(DID), "acme", (PLAN.read("1000"), PLAN.read("1001")), 20, 3600, True)},
-    cards=Cards(),
-    guard=Judge(),
+    cards=Desk(known=ACCOUNT),
     entrances={
         ("acme", "front"): Entrance("front", ACCOUNT, f"#{PIN}", 9, 3, 2, 17, disa.DIALTONE, 10, True, False, 3600)
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 import redis as redispy
 
-from esl_apps.cli.embedded_redis import redis_server
 from esl_apps.config.model import Account, CallerId, Rule, User
 from esl_apps.config.spending import Limits
 from esl_apps.core.numbers import NumberPlan
@@ -40,26 +38,10 @@ class ClusterServer(RedisServer):
     """A Redis Cluster of one node: it refuses commands over several slots, as larger ones do."""
 
     def __init__(self) -> None:
-        self.port = free_port()
-        while self.port > 55535:  # its bus listens 10,000 higher
-            self.port = free_port()
-        self.folder = tempfile.TemporaryDirectory(prefix="redis-")
-        self._command = [
-            redis_server(),
-            "--port",
-            str(self.port),
-            "--bind",
-            "127.0.0.1",
-            "--dir",
-            self.folder.name,
-            "--save",
-            "",
-            "--cluster-enabled",
-            "yes",
-        ]
-        self.process = None
-        self._killed = False
-        self.start()
+        port = free_port()
+        while port > 55535:  # its bus listens 10,000 higher
+            port = free_port()
+        super().__init__("--cluster-enabled", "yes", port=port)
         self.client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
         end = time.monotonic() + 20
         while self.client.cluster("info")["cluster_state"] != "ok":
