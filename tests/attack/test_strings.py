@@ -20,32 +20,23 @@ from hypothesis import strategies as st
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
 from esl_apps.apps.context import Arrival, Host
 from esl_apps.apps.ringing import Aleg, Rang, ring_aleg
-from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
+from esl_apps.apps.settings import Entrance, Queue, Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account, Card
-from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.faults import Refused
-from esl_apps.core.numbers import NotDialable, NumberPlan
+from esl_apps.core.numbers import NotDialable
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.autodial import read_order
 from esl_apps.store import keys
 from esl_apps.store.cards import CardStore
 from esl_apps.store.script import sha_of, text_of
-from esl_apps.testing import ScriptedPolicy
+from esl_apps.testing import PLAN, ScriptedPolicy
 from tests.attack import grammar
 from tests.attack.switchboard import Caller, Switchboard, channel
+from tests.support.dial_strings import SETTINGS
 from tests.support.peer import UUID
 
-PLAN = NumberPlan("ZA", r"^\d{3,4}$")
-SETTINGS = Settings(
-    node="app1",
-    plan=PLAN,
-    endpoints=Endpoints("user/{number}@127.0.0.1", ("sofia/gateway/pstn/{number}",)),
-    caller_id_format="as_given",
-    ringback="%(2000,4000,440,480)",
-    recordings="/recordings",
-)
 RULES = Rules(redial_code="*0", prompt_delay=0.0, cid_trust="any", default_caller_id="27115550000")
 CALLER, CALLEE, E164 = "0825556666", "0820001234", "27820001234"
 TARGET = f"sofia/gateway/pstn/{E164}"

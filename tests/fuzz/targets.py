@@ -19,16 +19,14 @@ import msgspec
 
 from esl_apps.apps.autodial import CONFERENCE
 from esl_apps.apps.click2dial import new_call
-from esl_apps.apps.settings import Rules, Settings
+from esl_apps.apps.settings import Rules
 from esl_apps.cli import kazoo_import
 from esl_apps.config import parse
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.core import dialstring
 from esl_apps.core.cards import Account
-from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.faults import Refused
-from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import CONTACT_REF_LENGTH, IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import session as session_module
@@ -44,6 +42,8 @@ from esl_apps.store.cards import CardStore
 from esl_apps.store.errors import Unreadable
 from esl_apps.store.idempotency import IdempotencyKeys
 from esl_apps.store.script import sha_of, text_of
+from esl_apps.testing import PLAN
+from tests.support.dial_strings import SETTINGS
 
 # The event socket -------------------------------------------------------------------------------------
 
@@ -160,16 +160,7 @@ def config(data: bytes) -> None:
 
 # The API's bodies -------------------------------------------------------------------------------------
 
-PLAN = NumberPlan("ZA", r"^\d{3,4}$")
 CLIENT = IntegratorRules("acme", PLAN, campaigns={"spring": ["27115550001", "27115550002"]}, caller_ids=["27115550000"])
-SETTINGS = Settings(
-    node="app1",
-    plan=PLAN,
-    endpoints=Endpoints("user/{number}@127.0.0.1", ("sofia/gateway/pstn/{number}",)),
-    caller_id_format="as_given",
-    ringback="%(2000,4000,440,480)",
-    recordings="/var/lib/esl_apps/recordings",
-)
 _NUMBER = re.compile(r"\+?[0-9]{1,32}")
 _REF = re.compile(rf"[A-Za-z0-9.\-_~:]{{0,{CONTACT_REF_LENGTH}}}")
 _ORIGINATE = re.compile(

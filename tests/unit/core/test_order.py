@@ -13,25 +13,13 @@ from hypothesis import strategies as st
 
 from esl_apps.apps.click2dial import new_call
 from esl_apps.apps.legs import Bleg, bleg_variables
-from esl_apps.apps.settings import Settings
 from esl_apps.core import dialstring
-from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.faults import Refused
-from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.sandbox.wire.strings import brackets, separate
-from esl_apps.testing import ScriptedPolicy
-from tests.support.dial_strings import ATTACKS
+from esl_apps.testing import PLAN, ScriptedPolicy
+from tests.support.dial_strings import ATTACKS, SETTINGS
 
-PLAN = NumberPlan("ZA", r"^\d{3,4}$")
-SETTINGS = Settings(
-    node="app1",
-    plan=PLAN,
-    endpoints=Endpoints("user/{number}@127.0.0.1", ("sofia/gateway/pstn/{number}",)),
-    caller_id_format="as_given",
-    ringback="%(2000,4000,440,480)",
-    recordings="/var/lib/esl_apps/recordings",
-)
 GOOD: dict[str, object] = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
 
 
