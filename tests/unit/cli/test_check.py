@@ -25,8 +25,9 @@ GATEWAY = api_response("Name\tpstn\nStatus\tUP\n")
 
 
 @pytest.fixture
-def good(switch: FakeSwitch, settings: Settings) -> Settings:
-    """A configuration in which nothing fails."""
+def good(switch: FakeSwitch, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A configuration in which nothing fails. A slow machine isn't mentioned."""
+    monkeypatch.setattr(check, "SILENCE", 60.0)
     switch.answers["api version"] = api_response("FreeSWITCH Version 1.11\nmore")
     switch.answers["api domain_exists"] = DOMAIN
     switch.answers["api sofia status gateway"] = GATEWAY
