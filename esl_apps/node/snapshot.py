@@ -23,7 +23,7 @@ def timeline(call: dict[str, Any]) -> list[str]:
 
 
 def state_event(attempt: Attempt, moment: Moment) -> bytes:
-    """``CUSTOM esl_apps::call``: what ``fs_cli`` shows of what the application thinks (contract §3)."""
+    """Return the event ``CUSTOM esl_apps::call``, in which ``fs_cli`` shows the states of a call."""
     headers = {
         "esl_call_ref": attempt.call_ref,
         "esl_leg_uuid": attempt.aleg_uuid or "",
