@@ -149,6 +149,8 @@ def test_calls_fault_while_ringing_costs_this_call_alone(bench: Bench, caplog: p
     assert order.attempt.ended
     assert "ringing_failed" in caplog.messages
     assert not any("shutdown" in text for text in bench.switch.heard)
+    # Whether a leg was placed is not known.
+    assert hupalls(bench) == [f"api hupall NORMAL_CLEARING esl_call_ref {order.attempt.call_ref}"]
     assert bench.record()["end_reason"] == terms.LOST
 
 

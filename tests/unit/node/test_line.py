@@ -178,6 +178,8 @@ def test_line_goes_to_each_switch_once(build: Build) -> None:
     assert ringing.line.elsewhere()
     assert (ringing.attempt.switch, ringing.live.core_uuid) == ("fs2", "core-1")
     assert "switch" in ringing.notes
+    # If this process dies now, its next run asks the right switch.
+    assert [call.switch for call in bench.services.call_log._read()] == ["fs2"]
     assert not ringing.line.elsewhere()
     assert ringing.attempt.switch == "fs2"
     ringing.greenlet.kill()

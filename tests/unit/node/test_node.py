@@ -15,9 +15,11 @@ from gevent import socket
 
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.core.limits import SYSTEM
 from esl_apps.node.node import Node
 from esl_apps.node.workers import Share
-from esl_apps.store import keys
+from esl_apps.store import keys, redis_client
+from esl_apps.store.breakers import Breakers
 from tests.support.bench import DID, node_config, placed
 from tests.support.node import CDRS, RedisServer
 from tests.support.peer import FakeSwitch, dial, eventually
@@ -131,6 +133,15 @@ def test_node_metrics_show_what_is_known_now(node: Node) -> None:
     assert sample(node, "esl_apps_switch_out", switch="fs1") == 0.0
     assert sample(node, "esl_apps_breakers_tripped") == 0.0
     assert sample(node, "esl_apps_outbox_depth", outbox="main") == 0.0
+
+
+def test_node_knows_tripped_breakers_from_its_start(config: Config, redis: RedisServer) -> None:
+    client = redis_client.connect(redis.url)
+    assert Breakers(client, "app2").trip(SYSTEM, "by hand", by="operator")
+    node = Node(config)
+    node.start()
+    assert sample(node, "esl_apps_breakers_tripped") == 1.0
+    stop(node, 0.0)
 
 
 # Reload -------------------------------------------------------------------------------------------------
