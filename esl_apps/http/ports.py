@@ -66,6 +66,9 @@ class Ports:
             return
         try:
             self._node.apply(config)
+        except ConfigError as error:
+            log.error("config_reload_refused", extra={"reason": str(error)})
+            return
         except Exception:
             # Our own fault, past all checks. The policy before stays in force, whole.
             log.exception("config_reload_refused", extra={"reason": "it could not be applied"})

@@ -169,6 +169,12 @@ def test_reload_of_what_needs_a_restart_changes_nothing(
     assert status(opened.admin, "/healthz") == 200
 
 
+def test_reload_that_the_node_refuses_says_why(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
+    opened.node.fails = ConfigError("no such application", "applications.nowhere")
+    opened.reload()
+    assert ("config_reload_refused", "applications.nowhere: no such application") in events(caplog)
+
+
 def test_reload_that_fails_unexpectedly_changes_nothing(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
     opened.node.fails = RuntimeError("a fault")
     before = opened.node.services.policy.config
