@@ -12,7 +12,7 @@ from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import denied
 from esl_apps.http.access import CALL
-from esl_apps.http.desk import ACCOUNT_ID, CARDS_PATH, Desk, operation, read_data, succeed
+from esl_apps.http.crossbar_port import ACCOUNT_ID, CARDS_PATH, CrossbarPort, operation, read_data, succeed
 from esl_apps.http.routes import Route
 from esl_apps.http.schemas import LONGEST_DELAY, Autodial, Autodialled
 from esl_apps.node.policy import Policy
@@ -21,9 +21,9 @@ from esl_apps.prompts import is_media
 _FIELDS = Autodial.__struct_fields__
 
 
-def place_autodial(desk: Desk, req: falcon.Request, resp: falcon.Response, account: Account) -> None:
-    order = read_order(desk.services.policy, account, read_data(req))
-    attempt = desk.outgoing.autodial(account, order)
+def place_autodial(port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account) -> None:
+    order = read_order(port.services.policy, account, read_data(req))
+    attempt = port.outgoing.autodial(account, order)
     succeed(req, resp, 201, Autodialled(attempt.call_ref, attempt.state))
 
 

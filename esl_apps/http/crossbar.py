@@ -14,13 +14,13 @@ from msgspec import UNSET
 from esl_apps.core import cards
 from esl_apps.core.cards import Account
 from esl_apps.http.access import CARDS, READ
-from esl_apps.http.desk import (
+from esl_apps.http.crossbar_port import (
     ACCOUNT_ID,
     CARD_ID,
     CARDS_PATH,
     LARGEST_PAGE,
     PAGE,
-    Desk,
+    CrossbarPort,
     operation,
     read_data,
     succeed,
@@ -33,7 +33,7 @@ from esl_apps.store import card_fields
 # Handlers -------------------------------------------------------------------------------------------------
 
 
-def list_cards(desk: Desk, req: falcon.Request, resp: falcon.Response, account: Account) -> None:
+def list_cards(port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account) -> None:
     after = req.get_param("start_key")
     if after is not None and not card_fields.CARD_ID.fullmatch(after):
         raise problem(400, "pattern", "expected an earlier answer's next_start_key", "start_key")
@@ -41,40 +41,42 @@ def list_cards(desk: Desk, req: falcon.Request, resp: falcon.Response, account: 
         size = req.get_param_as_int("page_size", min_value=1, max_value=LARGEST_PAGE, default=PAGE)
     except falcon.HTTPBadRequest:
         raise problem(400, "range", f"expected a number from 1 to {LARGEST_PAGE}", "page_size") from None
-    page, next_key = desk.services.policy.cards.page(account.id, size, after)
+    page, next_key = port.services.policy.cards.page(account.id, size, after)
     paging = {"next_start_key": next_key} if next_key else {}
     succeed(req, resp, 200, [_shown(card) for card in page], page_size=len(page), **paging)
 
 
-def create_card(desk: Desk, req: falcon.Request, resp: falcon.Response, account: Account) -> None:
-    card = desk.services.policy.cards.create(account.id, read_data(req))
+def create_card(port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account) -> None:
+    card = port.services.policy.cards.create(account.id, read_data(req))
     succeed(req, resp, 201, _shown(card))
     resp.location = f"{CARDS_PATH.format(account_id=account.id)}/{card.id}"
 
 
-def get_card(desk: Desk, req: falcon.Request, resp: falcon.Response, account: Account, card_id: str) -> None:
-    card = desk.services.policy.cards.get(account.id, card_id) if _is_id(card_id) else None
+def get_card(port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account, card_id: str) -> None:
+    card = port.services.policy.cards.get(account.id, card_id) if _is_id(card_id) else None
     succeed(req, resp, 200, _shown(_found(card)))
 
 
-def replace_card(desk: Desk, req: falcon.Request, resp: falcon.Response, account: Account, card_id: str) -> None:
-    _update(desk, req, resp, account, card_id, merge=False)
+def replace_card(
+    port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account, card_id: str
+) -> None:
+    _update(port, req, resp, account, card_id, merge=False)
 
 
-def update_card(desk: Desk, req: falcon.Request, resp: falcon.Response, account: Account, card_id: str) -> None:
-    _update(desk, req, resp, account, card_id, merge=True)
+def update_card(port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account, card_id: str) -> None:
+    _update(port, req, resp, account, card_id, merge=True)
 
 
-def delete_card(desk: Desk, req: falcon.Request, resp: falcon.Response, account: Account, card_id: str) -> None:
-    card = desk.services.policy.cards.delete(account.id, card_id) if _is_id(card_id) else None
+def delete_card(port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account, card_id: str) -> None:
+    card = port.services.policy.cards.delete(account.id, card_id) if _is_id(card_id) else None
     succeed(req, resp, 200, _shown(_found(card)))
 
 
 def _update(
-    desk: Desk, req: falcon.Request, resp: falcon.Response, account: Account, card_id: str, *, merge: bool
+    port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account, card_id: str, *, merge: bool
 ) -> None:
     data = read_data(req)
-    card = desk.services.policy.cards.update(account.id, card_id, data, merge=merge) if _is_id(card_id) else None
+    card = port.services.policy.cards.update(account.id, card_id, data, merge=merge) if _is_id(card_id) else None
     succeed(req, resp, 200, _shown(_found(card)))
 
 

@@ -38,7 +38,7 @@ from esl_apps.testing import (
     socket_lost,
     talks,
 )
-from tests.support.desk import Desk
+from tests.support.card_table import CardTable
 
 CLIENT = IntegratorRules("acme", PLAN, record=True)
 ACCOUNT = Account("acme", caller_id="+27115550000")
@@ -71,7 +71,7 @@ class Told:
 POLICY = ScriptedPolicy(
     clients={"acme": CLIENT},
     queues={"27115550000": QUEUE},
-    cards=Desk({PIN: CARD}, known=ACCOUNT),
+    cards=CardTable({PIN: CARD}, known=ACCOUNT),
     number=CALLER,
     pin_source=SOURCE,
 )

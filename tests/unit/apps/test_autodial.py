@@ -13,9 +13,9 @@ from esl_apps.apps.settings import Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account
 from esl_apps.testing import PLAN, Purse, ScriptedCall, ScriptedPolicy, ended, host, talks
-from tests.support.desk import ACCOUNT, Desk
+from tests.support.card_table import ACCOUNT, CardTable
 
-POLICY = ScriptedPolicy(cards=Desk())
+POLICY = ScriptedPolicy(cards=CardTable())
 ORDER = AutodialOrder(PLAN.read("0825556666"), PLAN.read("0820001234"), None, 0.0, retain_cid=False, media_id=None)
 ROOM = replace(ORDER, b=None, conference="weekly")
 
@@ -136,5 +136,5 @@ def test_order_that_is_not_one_is_not_restored(changes: dict[str, Any]) -> None:
 
 def test_order_whose_account_is_gone_is_not_restored() -> None:
     kept = autodial.new_call(ORDER, ACCOUNT).attempt.order
-    assert restored(kept, replace(POLICY, cards=Desk(known=None))) is None
+    assert restored(kept, replace(POLICY, cards=CardTable(known=None))) is None
     assert restored(None) is None

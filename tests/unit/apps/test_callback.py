@@ -18,7 +18,7 @@ from esl_apps.core.limits import Limits
 from esl_apps.core.timed_call import Frequency, Scheduled, TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.testing import SETTINGS, ScriptedCall, ScriptedPolicy, ended, host, talks
-from tests.support.desk import Desk
+from tests.support.card_table import CardTable
 
 NUMBER = "27825556666"
 CARD = Card("c1", "acme", None, NUMBER, active=True)
@@ -115,7 +115,7 @@ def missed(
 ) -> ScriptedCall:
     made = ScriptedCall(end=ended(a_by="recv_cancel"), headers={"Caller-Destination-Number": "27115552000"}, **call)
     settings = replace(SETTINGS, callback_answer_after=answer_after)
-    policy = ScriptedPolicy(settings, cards=Desk(numbers={NUMBER: CARD}), number=caller)
+    policy = ScriptedPolicy(settings, cards=CardTable(numbers={NUMBER: CARD}), number=caller)
     callback.arrive(made, Arrival(("callback",)), policy, host([], schedule=scheduler.schedule))
     return made
 
@@ -153,7 +153,7 @@ TIMED = TimedCall("id-1", NUMBER, ("c1", "27115552000"), 1, "claim")
 
 
 def ring_back(**more: Any) -> RingBack:
-    policy = ScriptedPolicy(cards=Desk(numbers={NUMBER: CARD}))
+    policy = ScriptedPolicy(cards=CardTable(numbers={NUMBER: CARD}))
     made = callback.due(TIMED, policy)
     assert isinstance(made, RingBack)
     return made
@@ -162,10 +162,10 @@ def ring_back(**more: Any) -> RingBack:
 def test_callback_that_is_due_is_checked_again() -> None:
     made = ring_back()
     assert (made.attempt.extension, made.attempt.dial_number) == ("+27825556666", "+27115550000")
-    assert callback.due(TIMED, ScriptedPolicy(cards=Desk())) == "not enrolled"
-    inactive = Desk(numbers={NUMBER: replace(CARD, active=False)})
+    assert callback.due(TIMED, ScriptedPolicy(cards=CardTable())) == "not enrolled"
+    inactive = CardTable(numbers={NUMBER: replace(CARD, active=False)})
     assert callback.due(TIMED, ScriptedPolicy(cards=inactive)) == "not enrolled"
-    orphaned = Desk(numbers={NUMBER: CARD}, known=None)
+    orphaned = CardTable(numbers={NUMBER: CARD}, known=None)
     assert callback.due(TIMED, ScriptedPolicy(cards=orphaned)) == "the card's account is not known"
 
 
@@ -207,7 +207,7 @@ def test_callback_that_was_answered_is_not_tried_again() -> None:
 @pytest.mark.parametrize(("keyed", "dials"), [(["1", "0820001234"], 1), ([""], 0)])
 def test_confirmed_callback_asks_for_a_key_before_a_number(keyed: list[str], dials: int) -> None:
     made = ring_back()
-    policy = ScriptedPolicy(replace(SETTINGS, callback_confirm=True), cards=Desk(numbers={NUMBER: CARD}))
+    policy = ScriptedPolicy(replace(SETTINGS, callback_confirm=True), cards=CardTable(numbers={NUMBER: CARD}))
     call = ScriptedCall([talks()], ended(a_by="recv_bye"), keyed=keyed)
     made.answered(call, policy, host([]))
     assert call.did("collect")[0] == ("confirm_callback",)
@@ -230,14 +230,14 @@ def test_restore_finds_the_card_of_a_callback(changes: dict[str, Any], found: bo
     attempt = ring_back().attempt
     for name, value in changes.items():
         setattr(attempt, name, value)
-    again = callback.restore(attempt, ScriptedCall(), ScriptedPolicy(cards=Desk(numbers={NUMBER: CARD})))
+    again = callback.restore(attempt, ScriptedCall(), ScriptedPolicy(cards=CardTable(numbers={NUMBER: CARD})))
     assert (again is not None) == found
 
 
 def test_restore_needs_the_account_and_an_active_card() -> None:
     attempt = ring_back().attempt
     for cards in (
-        Desk(pins={}, numbers={NUMBER: replace(CARD, active=False)}),
-        Desk(numbers={NUMBER: CARD}, known=None),
+        CardTable(pins={}, numbers={NUMBER: replace(CARD, active=False)}),
+        CardTable(numbers={NUMBER: CARD}, known=None),
     ):
         assert callback.restore(attempt, ScriptedCall(), ScriptedPolicy(cards=cards)) is None

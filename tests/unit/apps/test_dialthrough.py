@@ -15,7 +15,7 @@ from esl_apps.apps.settings import Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.testing import SETTINGS, Purse, ScriptedCall, ScriptedPolicy, Step, ended, fails, host, talks
-from tests.support.desk import ACCOUNT, CARD, NUMBER, PIN, Desk
+from tests.support.card_table import ACCOUNT, CARD, NUMBER, PIN, CardTable
 
 CALLEE = "0820001234"
 
@@ -32,17 +32,17 @@ class Dialled:
         self,
         keyed: Sequence[str],
         *steps: Step,
-        desk: Desk | None = None,
+        cards: CardTable | None = None,
         caller: str | None = "0825556666",
         usage: Purse | None = None,
         settings: Any = SETTINGS,
         attested: bool = False,
         **rules: Any,
     ) -> None:
-        self.desk = desk or Desk()
+        self.cards = cards or CardTable()
         self.begun: list[Attempt] = []
         self.call = ScriptedCall(list(steps), ended(a_by="recv_bye"), keyed=list(keyed))
-        policy = ScriptedPolicy(settings, Rules(**rules), cards=self.desk, number=caller, is_attested=attested)
+        policy = ScriptedPolicy(settings, Rules(**rules), cards=self.cards, number=caller, is_attested=attested)
         dialthrough.arrive(self.call, Arrival(("dialthrough",)), policy, host(self.begun, usage))
 
     @property
@@ -58,7 +58,7 @@ class Dialled:
         return [(one.record.end_reason, one.record.end_code) for one in self.begun if one.record is not None]
 
 
-ENROLLED = Desk(numbers={NUMBER: replace(CARD, cid=NUMBER)})
+ENROLLED = CardTable(numbers={NUMBER: replace(CARD, cid=NUMBER)})
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ ENROLLED = Desk(numbers={NUMBER: replace(CARD, cid=NUMBER)})
     ],
 )
 def test_enrolled_number_is_asked_for_a_pin_unless_it_is_trusted(cid_trust: str, attested: bool, asked: bool) -> None:
-    one = Dialled([PIN, CALLEE] if asked else [CALLEE], talks(), desk=ENROLLED, cid_trust=cid_trust, attested=attested)
+    one = Dialled([PIN, CALLEE] if asked else [CALLEE], talks(), cards=ENROLLED, cid_trust=cid_trust, attested=attested)
     assert bool(one.call.did("collect_pin")) == asked
     assert one.endpoints == ["sofia/gateway/pstn/27820001234"]
 
 
 @pytest.mark.parametrize(("cid_trust", "dials"), [("national", 0), ("any", 1)])
 def test_number_alone_dials_at_home_only(cid_trust: str, dials: int) -> None:
-    one = Dialled(["00442079460000"], talks(), desk=ENROLLED, cid_trust=cid_trust)
+    one = Dialled(["00442079460000"], talks(), cards=ENROLLED, cid_trust=cid_trust)
     assert len(one.endpoints) == dials
     if not dials:
         assert one.told == [("rejected", 57)]
@@ -87,12 +87,12 @@ def test_number_alone_dials_at_home_only(cid_trust: str, dials: int) -> None:
 
 def test_pin_from_enrolled_opens_from_enrolled_numbers_only() -> None:
     assert Dialled([PIN, CALLEE], talks(), pin_from_enrolled=True).told == [("rejected", 21)]
-    one = Dialled([PIN, CALLEE], talks(), desk=ENROLLED, cid_trust="pin", pin_from_enrolled=True)
+    one = Dialled([PIN, CALLEE], talks(), cards=ENROLLED, cid_trust="pin", pin_from_enrolled=True)
     assert len(one.endpoints) == 1
 
 
 def test_card_of_an_unknown_account_is_refused() -> None:
-    one = Dialled([PIN, CALLEE], talks(), desk=Desk(known=None))
+    one = Dialled([PIN, CALLEE], talks(), cards=CardTable(known=None))
     assert (one.told, one.played) == ([("rejected", 21)], ["unauthorized_call"])
 
 
@@ -109,7 +109,7 @@ def test_caller_without_room_is_told_so() -> None:
 
 
 def test_redial_code_dials_the_last_number() -> None:
-    one = Dialled([PIN, "*0"], talks(), desk=Desk(last="0831112222"), redial_code="*0")
+    one = Dialled([PIN, "*0"], talks(), cards=CardTable(last="0831112222"), redial_code="*0")
     assert one.endpoints == ["sofia/gateway/pstn/27831112222"]
 
 
@@ -143,7 +143,7 @@ def test_emergency_number_needs_a_dial_string_of_its_own(emergency: bool, prompt
 
 def test_number_of_a_denied_class_is_refused_with_its_record() -> None:
     account = replace(ACCOUNT, call_restriction={"mobile": Rule("deny")})
-    one = Dialled([PIN, CALLEE], talks(), desk=Desk(known=account))
+    one = Dialled([PIN, CALLEE], talks(), cards=CardTable(known=account))
     assert (one.endpoints, one.told, one.played) == ([], [("rejected", 57)], ["unauthorized_call"])
     assert one.begun[0].number == "+27820001234"
 
@@ -180,8 +180,8 @@ def test_each_number_of_a_session_is_a_record_of_its_own() -> None:
 )
 def test_retained_caller_id_has_a_diversion_of_the_account(account: Any, realm: str) -> None:
     card = replace(CARD, retain_cid=True)
-    desk = Desk(pins={PIN: card}, known=replace(account, caller_ids=("0825556666",)))
-    one = Dialled([PIN, CALLEE], talks(), desk=desk)
+    cards = CardTable(pins={PIN: card}, known=replace(account, caller_ids=("0825556666",)))
+    one = Dialled([PIN, CALLEE], talks(), cards=cards)
     leg = one.call.did("bridge")[0][0]
     assert leg["origination_caller_id_number"] == "0825556666"
     assert leg["sip_h_Diversion"] == f"<sip:+27115550000@{realm}>;reason=unconditional"
@@ -190,7 +190,7 @@ def test_retained_caller_id_has_a_diversion_of_the_account(account: Any, realm: 
 @pytest.mark.parametrize("caller_id", [None, "not a number"])
 def test_account_without_a_number_diverts_nothing(caller_id: str | None) -> None:
     account = replace(ACCOUNT, caller_id=caller_id, caller_ids=("0825556666",))
-    one = Dialled([PIN, CALLEE], talks(), desk=Desk(pins={PIN: replace(CARD, retain_cid=True)}, known=account))
+    one = Dialled([PIN, CALLEE], talks(), cards=CardTable(pins={PIN: replace(CARD, retain_cid=True)}, known=account))
     assert "sip_h_Diversion" not in one.call.did("bridge")[0][0]
 
 
@@ -199,8 +199,8 @@ def test_account_without_a_number_diverts_nothing(caller_id: str | None) -> None
     [(None, "27115559999", "27115559999"), (None, None, "anonymous"), ("not a number", None, "not a number")],
 )
 def test_account_without_a_number_shows_the_default(caller_id: str | None, default: str | None, shown: str) -> None:
-    desk = Desk(known=replace(ACCOUNT, caller_id=caller_id))
-    one = Dialled([PIN, CALLEE], talks(), desk=desk, default_caller_id=default)
+    cards = CardTable(known=replace(ACCOUNT, caller_id=caller_id))
+    one = Dialled([PIN, CALLEE], talks(), cards=cards, default_caller_id=default)
     assert one.call.did("bridge")[0][0]["origination_caller_id_number"].lstrip("+") == shown
 
 

@@ -14,7 +14,7 @@ from esl_apps.apps.settings import Entrance
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Leg, Progress
 from esl_apps.testing import ScriptedCall, ScriptedPolicy, Step, caller_leaves, ended, fails, host, talks
-from tests.support.desk import ACCOUNT
+from tests.support.card_table import ACCOUNT
 
 ENTRANCE = Entrance("front", ACCOUNT, None, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
 ARRIVAL = Arrival(("disa", "acme", "front"))

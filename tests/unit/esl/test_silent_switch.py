@@ -29,7 +29,7 @@ from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
 from esl_apps.testing import PLAN, SETTINGS, Purse, ScriptedPolicy
 from tests.support.call_switch import B, CallSwitch, answers, application, bridge_over, ends, new_call, rings
-from tests.support.desk import CARD, PIN, Desk
+from tests.support.card_table import CARD, PIN, CardTable
 from tests.support.peer import complete, dial, event, raw_event
 
 CALLEE, DID = "0820001234", "27115550000"
@@ -46,7 +46,7 @@ POLICY = ScriptedPolicy(
     settings=replace(SETTINGS, callback_confirm=True),
     clients={"acme": CLIENT},
     queues={DID: Queue(PLAN.read(DID), "acme", (PLAN.read("1000"), PLAN.read("1001")), 20, 3600, True)},
-    cards=Desk(known=ACCOUNT),
+    cards=CardTable(known=ACCOUNT),
     entrances={
         ("acme", "front"): Entrance("front", ACCOUNT, f"#{PIN}", 9, 3, 2, 17, disa.DIALTONE, 10, True, False, 3600)
     },

@@ -1,4 +1,4 @@
-"""The operator's port: find the account that a token opens, and write bodies in the form of Kazoo's Crossbar."""
+"""Kazoo's Crossbar API on the operator's port: its accounts and tokens, and the form of its bodies."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def _request_id(req: falcon.Request) -> str:
 # The port -------------------------------------------------------------------------------------------------
 
 
-class Desk:
-    """The operator's port. Handlers of routes with an account get it as ``account``."""
+class CrossbarPort:
+    """The first argument of the handlers. Those of routes with an account get it as ``account``."""
 
     def __init__(self, services: Services, outgoing: Outgoing) -> None:
         self.services = services

@@ -14,7 +14,7 @@ CARD = Card("c1", "acme", "u1", None, active=True)
 
 
 @dataclass
-class Desk:
+class CardTable:
     """``Cards``: one account, cards by PIN and by E.164 number, and what they dialled last."""
 
     pins: Mapping[str, Card] = field(default_factory=lambda: {PIN: CARD})
