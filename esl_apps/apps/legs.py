@@ -12,7 +12,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, Leg
 
 #: Seconds by which the switch's own timers are longer. They only fire if the application is gone.
-NET = 5
+SWITCH_MARGIN = 5
 #: Marks the first application that a leg executes: its end isn't waited for.
 UNHEARD = {"app_uuid": dialstring.UNHEARD}
 
@@ -90,13 +90,13 @@ def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str
         "outbound_redirect_fatal": "true",
         "ignore_early_media": "false",
         # Only for a lost application: its own time-out fires first (hazard 19).
-        "originate_timeout": str(int(bleg.timeout) + NET),
+        "originate_timeout": str(int(bleg.timeout) + SWITCH_MARGIN),
     }
     if bleg.recording is not None:
         result.update(recording_variables(bleg.recording))
     result.update(bleg.variables)
     # The switch ends the leg soon after the application should have, in case the application is gone.
-    result["execute_on_answer_2"] = f"sched_hangup:+{int(bleg.longest) + NET}"
+    result["execute_on_answer_2"] = f"sched_hangup:+{int(bleg.longest) + SWITCH_MARGIN}"
     result.update(UNHEARD)
     return result
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from esl_apps.apps.legs import NET, UNHEARD
+from esl_apps.apps.legs import SWITCH_MARGIN, UNHEARD
 from esl_apps.core import causes, dialstring, terms
 from esl_apps.core.attempt import Attempt
 
@@ -59,7 +59,7 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
     """
     deadline = time.monotonic() + aleg.timeout
     # Only for a lost application: its own time-out fires first (hazard 19).
-    leg = {**aleg.variables, "originate_timeout": str(int(aleg.timeout) + NET), **UNHEARD}
+    leg = {**aleg.variables, "originate_timeout": str(int(aleg.timeout) + SWITCH_MARGIN), **UNHEARD}
     commands = [dialstring.originate(leg, endpoint, aleg.application) for endpoint in aleg.endpoints]
     while True:
         rang = _ring_from_here(originator, attempt, commands, deadline)

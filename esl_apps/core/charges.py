@@ -200,17 +200,17 @@ class Charge:
         ``away``: while Redis is down, count what was left when it was last asked.
         """
         least = self._least(away)
-        return None if least is None else _may(least, away)
+        return None if least is None else _payable(least, away)
 
     def short(self, now: float, *, away: bool = False) -> Ticket | None:
         """Return the ticket that runs out within 50 ms, if one does. Less isn't worth another question."""
         least = self._least(away)
-        return least if least is not None and _may(least, away) - self.spent(now) < 0.05 else None
+        return least if least is not None and _payable(least, away) - self.spent(now) < 0.05 else None
 
     def _least(self, away: bool) -> Ticket | None:
         prepaid = [ticket for ticket in self.tickets if ticket.ahead and ticket.timed]
-        return min(prepaid, key=lambda ticket: _may(ticket, away), default=None)
+        return min(prepaid, key=lambda ticket: _payable(ticket, away), default=None)
 
 
-def _may(ticket: Ticket, away: bool) -> float:
+def _payable(ticket: Ticket, away: bool) -> float:
     return ticket.taken + (ticket.left if away else 0.0)
