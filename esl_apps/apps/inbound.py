@@ -29,7 +29,7 @@ ANONYMOUS = "anonymous"
 
 
 def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
-    """A call has come to a number of ``inbound``, or to one that isn't configured, which also gets a record."""
+    """Serve a call to a number of ``inbound``. A call to any other number is refused, and gets a record too."""
     caller = policy.caller(call)
     dnis = call.header("Caller-Destination-Number") or ""
     queue = _queue_of(dnis, policy)

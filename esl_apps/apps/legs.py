@@ -15,8 +15,6 @@ from esl_apps.core.call import Bridged, Call, Leg
 SWITCH_MARGIN = 5
 #: Marks the first application that a leg executes: its end isn't waited for.
 UNHEARD = {"app_uuid": dialstring.UNHEARD}
-
-
 #: The dialplan context for transfers by the far side. No context may have this name.
 NO_TRANSFER = "esl_apps_no_transfer"
 

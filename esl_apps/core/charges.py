@@ -203,7 +203,7 @@ class Charge:
         return None if least is None else _payable(least, away)
 
     def short(self, now: float, *, away: bool = False) -> Ticket | None:
-        """Return the ticket that runs out within 50 ms, if one does. Less isn't worth another question."""
+        """Return the ticket that runs out within 50 ms, if one does. For less, Redis isn't asked again."""
         least = self._least(away)
         return least if least is not None and _payable(least, away) - self.spent(now) < 0.05 else None
 

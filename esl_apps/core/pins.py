@@ -23,7 +23,7 @@ NUMBER, ADDRESS, CARD, ENTRANCE, DNIS, ALL = "number", "address", "card", "entra
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a PIN is typed, and from where. Each text has a closed alphabet."""
+    """The caller who types a PIN, and the service that they called. Each text has a closed alphabet."""
 
     number: str
     """E.164 digits, an extension, or ``withheld@ADDRESS``."""

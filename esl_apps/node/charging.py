@@ -98,7 +98,7 @@ class Charging:
 
 
 def _level(policy: Policy, name: str, attempt: Attempt) -> Level:
-    """A level as configured now. :raises StoreUnavailable: an imported account while Redis is down."""
+    """Return a level as it is configured now. :raises StoreUnavailable: an imported account while Redis is down."""
     kind, _, id = name.partition(":")
     if kind == "integrator" and id in policy.clients:
         return next(level for level in policy.clients[id].levels if level.name == name)
