@@ -19,10 +19,13 @@ UNIT_COVERAGE := 95
 test: lint
 	$(BIN)/python -m pytest -n $(or $(WORKERS),6) $(or $(PYTEST_ARGS),--cov --cov-report= --cov-fail-under=$(UNIT_COVERAGE))
 
-# All tests, measured in every process that they start (tests/coverage.toml). Takes much longer than `make test`.
+# All tests, measured in every process that they start (tests/coverage.toml). Takes about twice as long as `make test`.
+coverage: export COVERAGE_RCFILE := tests/coverage.toml
 coverage: $(STAMP)
-	COVERAGE_OF_ALL=1 $(BIN)/python -m pytest -n $(or $(WORKERS),6) --cov --cov-config=tests/coverage.toml \
-	  --cov-report=term:skip-covered --cov-fail-under=92 $(PYTEST_ARGS)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(or $(WORKERS),6) $(PYTEST_ARGS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --skip-covered --fail-under=92
 
 # Type check and unit tests on every Python from 3.11 to 3.14 that is installed, each in .venvs/VERSION.
 test-pythons: $(STAMP)

@@ -80,13 +80,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a module's tests on one rig together: they share a node, and a phone takes most of their time.
 
-    Coverage counts what the unit tests reach, in this process; `make coverage` counts all tests and all processes.
+    ``pytest --cov`` measures unit tests only; `make coverage` measures all tests and all processes.
     """
     for item in items:
         rig = getattr(item, "callspec", None)
         kind = rig.params.get("rig", "") if rig else ""
         item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{kind}"))
-        if not item.path.is_relative_to(UNIT) and not os.environ.get("COVERAGE_OF_ALL"):
+        if not item.path.is_relative_to(UNIT):
             item.add_marker(pytest.mark.no_cover)
 
 

@@ -57,9 +57,11 @@ def test_inbound_first_agent_to_answer_talks(rig: Rig, node: Node, redis: RedisS
 
 
 def test_inbound_agent_hangs_up_is_in_the_record(rig: Rig, node: Node, redis: RedisServer) -> None:
-    rig.phone("1000", Script(answer_after=0.1, hangup_after=0.5))
+    agent = rig.phone("1000", Script(answer_after=0.1))
     rig.phone("1001", Script(answer_after=None))
-    rig.outside(CALLER).dial(DID)
+    leg = rig.outside(CALLER).dial(DID)
+    eventually(lambda: leg.leg.answered_at)
+    agent.calls[0].hangup()
     record = redis.pop()
     assert (record["end_reason"], record["hung_up_by"], record["extension"]) == ("answered", "agent", "1000")
 
