@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,17 @@ def test_calls_of_a_closed_node_change_nothing(bench: Bench) -> None:
     attempt.end(terms.LOST, 31, terms.SYSTEM, AT)
     assert bench.records() == []
     assert attempt.call_ref in bench.live
+
+
+def test_calls_released_call_wakes_its_follower(bench: Bench) -> None:
+    """It would go on asking the switch about a call that another process has."""
+    attempt = Attempt(app="disa", call_dir="external")
+    live = calls_of(bench).adopt(attempt, bench.services.switches[0], "core-1")
+    following = gevent.spawn(live.wait, lambda: live.released, time.monotonic() + 20)
+    gevent.sleep(0)
+    calls_of(bench).release(live)
+    assert following.get(timeout=5)
+    assert bench.live == {}
 
 
 # Placing ------------------------------------------------------------------------------------------------
