@@ -83,4 +83,4 @@ $(STAMP): $(DEMO_STAMP)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venvs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
