@@ -6,7 +6,6 @@ Imports are read from the source, so that those inside functions and those for a
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
+from tests.support.interpreter import run_fresh
 
 PACKAGE = ROOT / "esl_apps"
 
@@ -61,11 +61,6 @@ def outside_sandbox() -> list[str]:
     return sorted(module for module in modules() if not within(module, "sandbox"))
 
 
-def run(code: str) -> str:
-    """Run code in a fresh interpreter; return its output."""
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
-
-
 # The core ---------------------------------------------------------------------------------------------
 
 CORE = [module for module in outside_sandbox() if within(module, "core")]
@@ -81,7 +76,8 @@ def test_core_imports_core_and_the_standard_library(module: str) -> None:
 
 def test_core_can_be_loaded_without_any_edge() -> None:
     names = [f"esl_apps.{module}" for module in CORE]
-    loaded = run(f"import importlib, sys; [importlib.import_module(name) for name in {names}]; print(*sys.modules)")
+    code = f"import importlib, sys; [importlib.import_module(name) for name in {names}]; print(*sys.modules)"
+    loaded = run_fresh(code)
     tops = {name.partition(".")[0] for name in loaded.split()}
     assert not tops & {"gevent", "redis", "greenswitch", "falcon", "yaml", "prometheus_client"}
     ours = {name.partition(".")[2] for name in loaded.split() if name.startswith("esl_apps.")}
@@ -195,4 +191,4 @@ def test_it_is_patched_before_anything_else_is_imported(module: str) -> None:
 def test_importing_the_whole_package_patches_nothing() -> None:
     names = [f"esl_apps.{module}" for module in outside_sandbox() if module and module != "__main__"]
     code = f"import importlib; [importlib.import_module(name) for name in {names}]; "
-    assert run(code + "from gevent import monkey; print(monkey.is_module_patched('socket'))") == "False"
+    assert run_fresh(code + "from gevent import monkey; print(monkey.is_module_patched('socket'))") == "False"

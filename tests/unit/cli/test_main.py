@@ -18,6 +18,7 @@ import pytest
 from esl_apps import __version__
 from esl_apps.cli import calls, main
 from esl_apps.cli.main import parser
+from tests.support.interpreter import run_fresh
 from tests.unit.cli.conftest import Run, Settings
 
 
@@ -26,8 +27,7 @@ def test_parser_needs_no_library_of_a_command() -> None:
         "import sys; from esl_apps.cli.main import parser; parser(); "
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"gevent", "redis", "msgspec", "yaml", "phonenumbers"} & set(loaded)
+    assert not {"gevent", "redis", "msgspec", "yaml", "phonenumbers"} & set(run_fresh(code).split())
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
