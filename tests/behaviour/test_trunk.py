@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import on_a_real_switch
 from tests.rig.base import Rig, Script, eventually
 from tests.support.callers import CALLEE, CALLER, CC, E164, STRANGER, card, reach
-from tests.support.node import Node, RedisServer
+from tests.support.node import Node, RedisServer, asks
 
 ATTESTED = {"P-Asserted-Identity": f"<sip:{CALLER};verstat=TN-Validation-Passed-A@127.0.0.1;user=phone>"}
 
@@ -50,7 +50,7 @@ def test_trunk_attested_number_opens_headers_stay_here(rig: Rig, node: Node, red
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
     leg = rig.outside(STRANGER).dial(CC, {**ATTESTED, **CLAIMS})
     eventually(lambda: leg.leg.answered_at is not None)
-    time.sleep(0.3)
+    eventually(lambda: asks(rig, redis, "enter_number"))
     reach(leg, CALLEE + "#", 900)
     seen = callee.calls[0].leg
     assert seen.caller_number == "+27115550000"
