@@ -12,6 +12,7 @@ import gevent
 from esl_apps.apps import APPLICATIONS, application
 from esl_apps.apps.application import Application
 from esl_apps.apps.context import Arrival, NotServed
+from esl_apps.core import terms
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import OutboundSession
 from esl_apps.node.services import Services
@@ -22,6 +23,10 @@ from esl_apps.store.essence import Essence, essence, restored
 log = logging.getLogger(__name__)
 #: Seconds for which what Redis couldn't take is tried again after its caller has left, and between two tries.
 _TRY_FOR, _AGAIN = 60.0, 0.5
+
+#: States of a call that no application has served. An adopter may have seen that A has answered, before A's socket
+#: comes.
+_NOT_SERVED = frozenset({terms.QUEUED, terms.AGENT_RINGING, terms.AGENT_ANSWERED})
 
 #: The dialplan's extension for callers whom no node serves.
 UNAVAILABLE = "esl_apps_unavailable"
@@ -103,7 +108,7 @@ class Incoming:
             return
         attempt = restored(known)
         placed = app.restore(attempt, visit.channel, services.policy) if app.restore else None
-        if placed is None or known.answered_at is not None:
+        if placed is None or known.state not in _NOT_SERVED:
             # Not taken over: its own process, or the one that adopts it, sees how its legs end and records that.
             visit.refuse("what its call needs is gone", "NORMAL_CLEARING")
             return

@@ -284,6 +284,15 @@ def test_incoming_leg_of_a_dead_node_goes_on_here(bench: Bench) -> None:
     assert (found["call_ref"], found["dialed_at"]) == (REF, 1_700_000_001)
 
 
+def test_incoming_leg_that_was_seen_to_answer_goes_on(bench: Bench) -> None:
+    """The switch told an adopter that the agent has answered, a moment before the leg's socket came here."""
+    headers = rung_elsewhere(bench, state=terms.AGENT_ANSWERED, answered_at=1_700_000_002.0)
+    visitor = bench.visit("click2dial", **headers)
+    visitor.switch.scripts["bridge"] = lambda _uuid: visitor.hung_up("NORMAL_CLEARING", 16)
+    visitor.served()
+    assert any("0820001234" in arg for app, arg in visitor.switch.executed if app == "bridge")
+
+
 def test_incoming_leg_goes_on_on_one_of_two_nodes_only(build: Build) -> None:
     first = build().connect()
     second = build(name="app3", known=first.switches).connect()
@@ -357,8 +366,8 @@ def test_incoming_leg_while_redis_is_away_is_hung_up(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"answered_at": 1_700_000_002.0}, {"integrator": "gone"}],
-    ids=["answered before", "integrator gone"],
+    [{"state": terms.CALLEE_RINGING}, {"integrator": "gone"}],
+    ids=["served before", "integrator gone"],
 )
 def test_incoming_leg_that_cannot_go_on_is_left_to_adoption(bench: Bench, fields: dict[str, Any]) -> None:
     """Adoption sees how the legs end: a phone's own call, handed over by its node, was perhaps not answered."""
