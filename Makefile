@@ -20,7 +20,7 @@ UNIT_COVERAGE := 95
 # fails is tried again.
 test: lint
 	$(BIN)/python -m pytest -m freeswitch -n $(or $(PHONE_WORKERS),3) --reruns 2 $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "not freeswitch" -n $(or $(WORKERS),6) \
+	$(BIN)/python -m pytest -m "not freeswitch" -n $(or $(WORKERS),6) --reruns 2 \
 	  $(or $(PYTEST_ARGS),--cov --cov-report= --cov-fail-under=$(UNIT_COVERAGE))
 
 # All tests, measured in every process that they start (tests/coverage.toml). Takes about twice as long as `make test`.
