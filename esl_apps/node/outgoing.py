@@ -74,7 +74,7 @@ class Outgoing:
             return ring_aleg(line, attempt, placed.aleg(policy, self._application(path)))
 
         def run(call: Call, begin: Begin) -> None:
-            placed.answered(call, policy, services.host(begin))
+            placed.answered(call, policy, services.host(begin, attempt.app))
 
         return services.calls.place(attempt, switch, ring, run)
 
