@@ -1,0 +1,117 @@
+"""Turns of work in the event loop, with a clock that only the units of work move on."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+
+import gevent
+import pytest
+from gevent import get_hub, socket
+
+from esl_apps.net.turns import SLICE, Turns, take_turn
+
+
+class Work:
+    """Units of work of several peers, in the order in which they were done. Each takes three quarters of a slice."""
+
+    def __init__(self) -> None:
+        self.now = 1.0
+        self.turns = Turns(get_hub(), lambda: self.now)
+        self.done: list[Hashable] = []
+        self.greenlets: list[gevent.Greenlet[..., None]] = []
+
+    def spawn(self, peer: Hashable, units: int) -> gevent.Greenlet[..., None]:
+        greenlet = gevent.spawn(self._work, peer, units)
+        self.greenlets.append(greenlet)
+        return greenlet
+
+    def _work(self, peer: Hashable, units: int) -> None:
+        for _ in range(units):
+            self.turns.take(peer)
+            self.now += SLICE * 0.75
+            self.done.append(peer)
+
+    def wait(self) -> None:
+        assert len(gevent.joinall(self.greenlets, timeout=10)) == len(self.greenlets)
+
+
+@pytest.fixture
+def work() -> Iterator[Work]:
+    work = Work()
+    yield work
+    gevent.killall(work.greenlets)
+
+
+def test_turns_let_sockets_in_after_each_slice(work: Work) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+
+        def echo() -> None:
+            for _ in range(10):
+                near.send(near.recv(1))
+                work.done.append("socket")
+
+        def ask() -> None:
+            for _ in range(10):
+                far.send(b"x")
+                far.recv(1)
+
+        work.greenlets += [gevent.spawn(echo), gevent.spawn(ask)]
+        work.spawn("flood", 100)
+        work.wait()
+    last = max(index for index, peer in enumerate(work.done) if peer == "socket")
+    # The slice has room for two units, and an answer takes two passes at most.
+    assert last < 10 * 2 * 3
+
+
+def test_turns_go_to_peers_and_not_to_their_greenlets(work: Work) -> None:
+    for _ in range(10):
+        work.spawn("many", 10)
+    work.spawn("single", 10)
+    work.wait()
+    # The first pass starts all ten before anything waits.
+    assert work.done.index("single") < 12
+    last = max(index for index, peer in enumerate(work.done) if peer == "single")
+    assert last < 10 + 2 * 10
+    assert len(work.done) == 110
+
+
+def test_turns_within_a_slice_do_not_switch(work: Work) -> None:
+    other = gevent.spawn(work.done.append, "other")
+    work.turns.take("peer")
+    work.turns.take("peer")
+    assert work.done == []
+    work.now += SLICE
+    work.turns.take("peer")
+    assert work.done == ["other"]
+    other.join()
+
+
+def test_turns_of_a_killed_greenlet_go_to_the_others(work: Work) -> None:
+    work.spawn("first", 3)
+    killed = work.spawn("killed", 3)
+    work.spawn("last", 3)
+    gevent.sleep(0)
+    # All have begun, and wait for the second pass.
+    killed.kill()
+    work.wait()
+    assert work.done.count("first") == work.done.count("last") == 3
+    assert work.done.count("killed") < 3
+
+
+def test_turns_after_a_pause_begin_with_a_whole_slice(work: Work) -> None:
+    work.spawn("first", 5)
+    work.wait()
+    gevent.idle()
+    other = gevent.spawn(work.done.append, "other")
+    work.turns.take("second")
+    assert work.done == ["first"] * 5
+    other.join()
+
+
+def test_take_turn_lets_others_run() -> None:
+    stopped: list[bool] = []
+    gevent.spawn_later(0.01, stopped.append, True)
+    with gevent.Timeout(10):
+        while not stopped:
+            take_turn("peer")
