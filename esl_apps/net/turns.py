@@ -1,11 +1,12 @@
 """Give each peer its turn, so that a peer whose bytes are always ready can't keep the event loop for itself.
 
-gevent's ``recv`` and ``sendall`` switch to the hub only if they would block (hazard 37). A loop that is fed from outside
-therefore calls :func:`take_turn` before each unit of work: a request, a chunk of an answer, a frame, a handshake.
+gevent's ``recv`` and ``sendall`` switch to the hub only if they would block (hazard 37). A loop that is fed from
+outside therefore calls :func:`take_turn` before each unit of work: a request, a frame, a handshake, a part of an
+answer.
 
-* In each pass of the event loop, such work gets ``SLICE`` seconds in all. The rest waits until the loop has looked at all
-  sockets and timers again, so everything else is delayed by a slice and one unit at most.
-* Peers that wait take turns, one unit each. A peer is any hashable value, as an address: many connections of one address
+* In each pass of the event loop, such work gets ``SLICE`` seconds in all. The rest waits until the loop has looked at
+  all sockets and timers again, so everything else is delayed by a slice and one unit at most.
+* Peers that wait take turns, one unit each. A peer is any hashable value, for example an address: its connections then
   wait in one queue.
 * Within the slice, and while no peer waits, a turn costs a look at the clock (0.2 us).
 """
@@ -66,8 +67,8 @@ class Turns:
             self._hub.switch()
         except BaseException:
             # Killed, or out of time. It still waits, unless its turn came at this moment.
-            queue = self._queues.get(peer, ())
-            if waiting in queue:
+            queue = self._queues.get(peer)
+            if queue is not None and waiting in queue:
                 queue.remove(waiting)
                 if not queue:
                     del self._queues[peer]
