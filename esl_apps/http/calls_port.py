@@ -146,8 +146,8 @@ class CallsPort:
     def _check_spending(self, charges: list[Charge]) -> list[Check]:
         try:
             refusal = self.services.usage.check(*charges)
-        except StoreUnavailable:
-            return [Check("limits", ok=False, message="redis: no answer")]
+        except StoreUnavailable as error:
+            return [Check("limits", ok=False, message=error.summary)]
         tripped = refusal is not None and refusal.what == BREAKER
         message = "ok" if refusal is None else refusal.message
         return [

@@ -50,8 +50,8 @@ def _full(error: Full) -> Problem:
     return problem(503, "unavailable", str(error), headers=_COMES_BACK)
 
 
-def _unavailable(_error: StoreUnavailable) -> Problem:
-    return problem(503, "unavailable", "redis: no answer", headers=_COMES_BACK)
+def _unavailable(error: StoreUnavailable) -> Problem:
+    return problem(503, "unavailable", error.summary, headers=_COMES_BACK)
 
 
 def _spent(error: Spent) -> Problem:

@@ -20,9 +20,8 @@ import hiredis
 from gevent import queue, socket
 
 from esl_apps.config.redis_url import RedisUrl
-from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.net.stream import Stream
-from esl_apps.store.errors import NotReady, refusal
+from esl_apps.store.errors import NoAnswer, NotReady, Reply, refusal
 from esl_apps.store.redis_py import Command
 
 #: Returned by hiredis while an answer is incomplete. None and False are answers.
@@ -78,11 +77,11 @@ class Connection:
         except BaseException as error:
             self.close()
             if isinstance(error, TimeoutError):
-                raise StoreUnavailable("redis: no answer in time") from None
+                raise NoAnswer("redis: no answer in time") from None
             if isinstance(error, OSError):
-                raise StoreUnavailable(f"redis: the connection broke: {error}") from None
+                raise NoAnswer(f"redis: the connection broke: {error}") from None
             if isinstance(error, hiredis.ProtocolError):
-                raise StoreUnavailable(f"redis: not a Redis: {error}") from None
+                raise NoAnswer(f"redis: not a Redis: {error}") from None
             raise
         return answers
 
@@ -126,14 +125,15 @@ class Connection:
         try:
             sock = self._socket()
         except OSError as error:
-            raise StoreUnavailable(f"redis: {self._url.where}: {error}") from None
+            raise NoAnswer(f"redis: {self._url.where}: {error}") from None
         self._stream = Stream(sock)
         self._reader = hiredis.Reader(replyError=refusal, notEnoughData=_INCOMPLETE)
         for command in self._greeting():
             (answer,) = self.ask(pack(command), 1)
-            if isinstance(answer, StoreUnavailable):
+            if isinstance(answer, Reply):
+                # Without its password or its database, no command may run on this connection.
                 self.close()
-                raise answer
+                raise NotReady(answer.code, str(answer).removeprefix("redis: "))
 
     def _socket(self) -> socket.socket:
         url = self._url
@@ -176,7 +176,7 @@ class Pool:
         try:
             connection = self._free.get(timeout=self._timeout)
         except Empty:
-            raise StoreUnavailable("redis: no connection has come free") from None
+            raise NoAnswer("redis: no connection has come free") from None
         connection.refresh()
         return connection
 

@@ -1,8 +1,24 @@
-"""Turn whatever fails between here and Redis into :class:`StoreUnavailable`."""
+"""Turn whatever fails between here and Redis into :class:`StoreUnavailable`, of one of these kinds.
+
+==================  ============================================  =====================================================
+Kind                What happened                                 What to do
+==================  ============================================  =====================================================
+:class:`NoAnswer`   no connection, or no answer in time           try again; whether the command was run is not known
+:class:`Refused`    Redis answers, but refuses what it is asked   try again later: a person has to mend it, or it passes
+:class:`NotReady`   the same, for all commands of a connection    close the connection and try again later
+:class:`NoScript`   Redis doesn't know a script                   send the script
+:class:`Fault`      this command can't succeed on this key        try others; again only after a person has mended it
+:class:`Unreadable` a stored document is not what was written     allow nothing
+==================  ============================================  =====================================================
+
+Redis 6.2 puts an error inside a script behind ``ERR Error running script``, and Valkey words a missing right in its own
+way. Both are read here, and nowhere else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -13,39 +29,136 @@ from esl_apps.core.unavailable import StoreUnavailable
 
 _T = TypeVar("_T")
 
-#: Raised by redis-py while Redis is down, loading, failing over or read-only, and for commands that it refuses.
+#: What redis-py raises.
 _REDIS_PY = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 
-#: Error replies of a server that takes no commands on this connection now. A later connection may find it ready.
-_NOT_READY = ("LOADING ", "MASTERDOWN ", "NOAUTH ", "WRONGPASS ", "ERR max number of clients reached")
+#: Codes of redis-py's exceptions, whose texts lack them.
+_CODES: Mapping[type[Exception], str] = {
+    redis.exceptions.NoScriptError: "NOSCRIPT",
+    redis.exceptions.OutOfMemoryError: "OOM",
+    redis.exceptions.ReadOnlyError: "READONLY",
+    redis.exceptions.NoPermissionError: "NOPERM",
+    redis.exceptions.AuthenticationError: "WRONGPASS",
+    redis.exceptions.BusyLoadingError: "LOADING",
+    redis.exceptions.MasterDownError: "MASTERDOWN",
+    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+    redis.exceptions.TryAgainError: "TRYAGAIN",
+    redis.exceptions.MovedError: "MOVED",
+    redis.exceptions.ClusterCrossSlotError: "CROSSSLOT",
+}
+
+#: Codes of a server that serves nothing on this connection. A later connection may find it ready, or another server.
+_NOT_READY: Mapping[str, str] = {
+    "LOADING": "it is reading its data from disk",
+    "MASTERDOWN": "a replica without its master",
+    "NOAUTH": "it wants a password",
+    "WRONGPASS": "wrong user or password",
+    "DENIED": "it is in protected mode",
+    "MAXCLIENTS": "it has as many clients as it takes",
+    # Behind a name that moves to the new master, a new connection finds it.
+    "READONLY": "a read-only replica",
+}
+#: Codes of a server that refuses more than the one key.
+_REFUSED: Mapping[str, str] = {
+    "OOM": "its memory is full",
+    "MISCONF": "it can't save to its disk",
+    "NOREPLICAS": "it has too few replicas to take writes",
+    "NOPERM": "its user lacks a right",
+    "CLUSTERDOWN": "the cluster is down",
+    "TRYAGAIN": "the cluster is moving the key",
+    "MOVED": "part of a cluster; write redis+cluster:// in the URL",
+    "BUSY": "it is busy with a script",
+}
+_FAULTS: Mapping[str, str] = {"WRONGTYPE": "a key is of another type", "CROSSSLOT": "keys on several nodes"}
+
+#: The code of an error reply, and the rest.
+_REPLY = re.compile(r"-?([A-Z]{3,}) (.*)", re.DOTALL)
+#: What a script's error has in front of the error that ended it (Redis 6.2).
+_IN_SCRIPT = re.compile(r"(?:ERR )?Error running script \(call to \S+\): (?:@user_script: ?\d+: ?)+")
+#: What it has behind it (Redis 7 and Valkey).
+_ON_LINE = re.compile(r" script: (?:[0-9a-f]{40}, )?on @user_script:\d+\.$")
+_NO_RIGHT = re.compile(r"The user executing the script can't|ACL failure in script|[Nn]o permissions to (run|access) ")
+_TOO_MANY = "max number of clients reached"
+#: A reply repeats the arguments of a command that it doesn't know: of AUTH, the password.
+_ARGUMENTS = re.compile(r",? with args beginning with:.*", re.DOTALL)
 
 
-class NoScript(StoreUnavailable):
-    """Redis doesn't know the script: it was restarted, or has never seen it."""
+class NoAnswer(StoreUnavailable):
+    """No connection, or no answer in time."""
+
+    @property
+    def summary(self) -> str:
+        return "redis: no answer"
 
 
-class NotReady(StoreUnavailable):
+class Reply(StoreUnavailable):
+    """An error reply: Redis answers."""
+
+    def __init__(self, code: str, text: str) -> None:
+        """``code``: its first word. ``text``: the reply, without arguments."""
+        super().__init__(f"redis: {text}")
+        self.code = code
+
+    @property
+    def summary(self) -> str:
+        words = _NOT_READY.get(self.code) or _REFUSED.get(self.code) or _FAULTS.get(self.code)
+        return f"redis: {self.code}, {words}" if words else "redis: a command was refused"
+
+
+class Refused(Reply):
+    """Redis takes no writes now, or not from this user."""
+
+
+class NotReady(Refused):
     """The server takes no commands on this connection."""
+
+
+class Fault(Reply):
+    """The command can't succeed on this key, or at all; others may."""
+
+
+class NoScript(Reply):
+    """Redis doesn't know the script: it was restarted, or has never seen it."""
 
 
 class Unreadable(StoreUnavailable):
     """A stored document is not what was written there: it allows nothing."""
 
+    @property
+    def summary(self) -> str:
+        return "redis: a stored document can't be read"
+
 
 def refusal(text: str) -> StoreUnavailable:
     """The exception for an error reply, as ``WRONGTYPE Operation against …``."""
-    if text.startswith("NOSCRIPT "):
-        return NoScript(f"redis: {text}")
-    if text.startswith(_NOT_READY):
-        return NotReady(f"redis: {text}")
-    return StoreUnavailable(f"redis: {text}")
+    text = _ARGUMENTS.sub("", _ON_LINE.sub("", _IN_SCRIPT.sub("", text)))
+    reply = _REPLY.match(text)
+    code = reply[1] if reply else "ERR"
+    if _NO_RIGHT.search(text):
+        code = "NOPERM"
+    elif _TOO_MANY in text:
+        code = "MAXCLIENTS"
+    plain = text if reply and code == reply[1] else f"{code} {text.removeprefix('ERR ')}"
+    return _kind(code)(code, plain.removeprefix("-"))
+
+
+def _kind(code: str) -> type[Reply]:
+    if code == "NOSCRIPT":
+        return NoScript
+    if code in _NOT_READY:
+        return NotReady
+    return Refused if code in _REFUSED else Fault
 
 
 def translated(error: Exception) -> StoreUnavailable:
     """The exception for one of redis-py's."""
-    if isinstance(error, redis.exceptions.NoScriptError):
-        return NoScript(f"redis: {error}")
-    return StoreUnavailable(f"redis: {error}")
+    text = str(error)
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+    if code is None and not isinstance(error, redis.ResponseError) and _TOO_MANY not in text:
+        return NoAnswer(f"redis: {_ARGUMENTS.sub('', text)}")
+    if code == "WRONGPASS" and "required" in text:
+        code = "NOAUTH"
+    return refusal(text if code is None and _REPLY.match(text) else f"{code or 'ERR'} {text}")
 
 
 @contextmanager

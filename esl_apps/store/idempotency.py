@@ -32,6 +32,7 @@ class IdempotencyKeys:
         """``boot``: this process's name in ``membership``."""
         self._client = client
         self._boot = boot
+        self._take = Script(client, "idempotency_claim")
         self._reclaim = Script(client, "idempotency_reclaim")
 
     def claim(self, integrator: str, key: str, body: bytes, call_ref: str) -> Claim | None:
@@ -40,7 +41,7 @@ class IdempotencyKeys:
         :raises StoreUnavailable: Redis is down: dialling might place a second call.
         """
         claim = Claim(_digest(body), call_ref, self._boot)
-        raw = self._client.set(_name(integrator, key), msgspec.json.encode(claim), nx=True, get=True, ex=KEEP)
+        raw = self._take([_name(integrator, key)], [msgspec.json.encode(claim), KEEP])
         return None if raw is None else read_json(raw, Claim)
 
     def reclaim(self, integrator: str, key: str, claim: Claim, call_ref: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
+from esl_apps.store.errors import Fault
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script, run_all
 
@@ -48,6 +49,8 @@ class Leases:
         and other nodes may hold some, too."""
         try:
             counted = bool(self._enter([keys.concurrent(holder)], [self._now(), call_ref, self.seconds, limit]))
+        except Fault:
+            raise
         except StoreUnavailable:
             if not self._alone():
                 raise

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store.errors import Unreadable
+from esl_apps.store.errors import Fault, Unreadable
 
 #: Answers that are kept (``redis.stale_cards``).
 _STALE_MOST = 10000
@@ -28,8 +28,8 @@ class Stale:
         """Ask Redis, or fall back on its last answer. :raises StoreUnavailable: Redis is down, and that is too old."""
         try:
             found = ask()
-        except Unreadable:
-            # Redis answers, but with something unreadable, which must not allow anything.
+        except (Fault, Unreadable):
+            # Redis answers, but has something else there, which must not allow anything.
             self._kept.pop(key, None)
             raise
         except StoreUnavailable:

@@ -28,14 +28,14 @@ CDRS = "enigma:notifications:cdr"
 class RedisServer:
     """A real redis-server, on a port of its own, that can be killed and brought back with its data."""
 
-    def __init__(self, *options: str, persistent: bool = False, port: int = 0) -> None:
-        """Start it. ``options``: more of its command line."""
+    def __init__(self, *options: str, persistent: bool = False, port: int = 0, program: str = "") -> None:
+        """Start it. ``options``: more of its command line. ``program``: the server's, if not the one of the machine."""
         from esl_apps.cli.embedded_redis import redis_server
 
         self.port = port or free_port()
         self.folder = tempfile.TemporaryDirectory(prefix="redis-")
         self._command = [
-            redis_server(),
+            program or redis_server(),
             "--port",
             str(self.port),
             "--bind",

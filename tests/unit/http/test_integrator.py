@@ -15,6 +15,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http import calls_port
 from esl_apps.node.live import Full
 from esl_apps.node.outgoing import Spent
+from esl_apps.store.errors import NoAnswer, refusal
 from tests.support.http_services import BOOT, World, errors
 
 CALLS = "/click2dial/calls"
@@ -212,7 +213,8 @@ def test_dry_run_of_a_wrong_order_fails_its_fields(world: World) -> None:
     [
         (Refusal("calls_per_day", "system"), (False, "calls_per_day is reached"), (True, "ok")),
         (Refusal(BREAKER, "system"), (True, "ok"), (False, "the breaker has tripped")),
-        (StoreUnavailable("x"), (False, "redis: no answer"), None),
+        (NoAnswer("x"), (False, "redis: no answer"), None),
+        (refusal("WRONGTYPE x"), (False, "redis: WRONGTYPE, a key is of another type"), None),
     ],
 )
 def test_dry_run_past_a_limit_fails_that_check(

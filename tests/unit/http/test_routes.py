@@ -23,6 +23,7 @@ from esl_apps.http.errors import ANSWERS, ErrorForm, Problem
 from esl_apps.http.parameters import in_path
 from esl_apps.http.routes import Answer, Api, Component, Operation, Route, serve
 from esl_apps.node.live import Full
+from esl_apps.store.errors import NoAnswer, refusal
 from tests.support.http_client import HttpClient
 
 TOKEN = {"Authorization": "Bearer right"}
@@ -182,7 +183,8 @@ def test_route_with_its_own_admit_uses_it() -> None:
     ("error", "status", "errors", "retry"),
     [
         (Full("switch fs1: no route"), 503, [("", "unavailable", "switch fs1: no route")], "5"),
-        (StoreUnavailable("redis: refused"), 503, [("", "unavailable", "redis: no answer")], "5"),
+        (NoAnswer("redis: refused"), 503, [("", "unavailable", "redis: no answer")], "5"),
+        (refusal("OOM full"), 503, [("", "unavailable", "redis: OOM, its memory is full")], "5"),
         (Refused([Fault("a", "type", "b"), Fault("c", "d", "e")]), 422, [("a", "type", "b"), ("c", "d", "e")], None),
     ],
 )

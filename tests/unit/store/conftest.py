@@ -1,8 +1,7 @@
-"""A single Redis and a Redis Cluster: the stores must behave alike on both."""
+"""Single servers and clusters, of Redis 6.2, this machine's Redis and Valkey: the stores must behave alike on all."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +13,8 @@ from esl_apps.config.spending import Limits
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.store import redis_client
 from esl_apps.store.cards import CardStore
+from tests.support import redis_servers
+from tests.support.cluster import ClusterServer
 from tests.support.node import RedisServer
 from tests.support.ports import free_port
 
@@ -34,41 +35,39 @@ ACCOUNTS = {
 }
 
 
-class ClusterServer(RedisServer):
-    """A Redis Cluster of one node: it refuses commands over several slots, as larger ones do."""
-
-    def __init__(self) -> None:
-        port = free_port()
-        while port > 55535:  # its bus listens 10,000 higher
-            port = free_port()
-        super().__init__("--cluster-enabled", "yes", port=port)
-        self.client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
-        end = time.monotonic() + 20
-        while self.client.cluster("info")["cluster_state"] != "ok":
-            assert time.monotonic() < end, "the cluster did not come up"
-            time.sleep(0.02)
-
-    @property
-    def url(self) -> str:
-        return f"redis+cluster://127.0.0.1:{self.port}"
-
-
 @pytest.fixture(scope="session")
 def alone() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.close()
+    yield from _running(RedisServer())
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RedisServer]:
-    server = ClusterServer()
+    yield from _running(ClusterServer())
+
+
+@pytest.fixture(scope="session")
+def redis_62() -> Iterator[RedisServer]:
+    yield from _running(RedisServer(program=redis_servers.program("6.2")))
+
+
+@pytest.fixture(scope="session")
+def cluster_62() -> Iterator[RedisServer]:
+    yield from _running(ClusterServer(redis_servers.program("6.2")))
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[RedisServer]:
+    yield from _running(RedisServer(program=redis_servers.program("valkey")))
+
+
+def _running(server: RedisServer) -> Iterator[RedisServer]:
     yield server
     server.close()
 
 
-@pytest.fixture(params=["alone", "cluster"])
+@pytest.fixture(params=["alone", "cluster", "redis_62", "cluster_62", "valkey"])
 def server(request: pytest.FixtureRequest) -> RedisServer:
+    """The machine's Redis, and both ends of what is supported (``tests/support/redis_servers.py``)."""
     found: RedisServer = request.getfixturevalue(request.param)
     found.client.flushall()
     # Redis loses scripts when it restarts or fails over, so every test begins without any.

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store.errors import NoScript, Unreadable, read_json, read_text, refusal
+from esl_apps.store.errors import Fault, NoScript, Unreadable, read_json, read_text, refusal
 from esl_apps.store.redis_client import connect
 from tests.support.node import RedisServer
 from tests.support.ports import free_port
@@ -58,7 +58,7 @@ def test_cluster_client_asks_every_slot(client: Any, server: RedisServer) -> Non
     (master,) = client.masters()
     assert master.info()["run_id"] == server.client.info()["run_id"]
     answers = client.send_all([("LPUSH", "key1", "x"), ("EVALSHA", "0" * 40, 1, "key1")], raise_on_error=False)
-    assert [type(answer) for answer in answers] == [StoreUnavailable, NoScript]
+    assert [type(answer) for answer in answers] == [Fault, NoScript]
 
 
 @pytest.mark.parametrize("server", ["cluster"], indirect=True)
