@@ -184,16 +184,19 @@ class MetricsTable(Generated):
 
         rows = []
         for collector in Metrics().registry._collector_to_names:
-            name = getattr(collector, "_name", None)
-            if name is None:  # the process's own, which prometheus_client documents
+            if hasattr(collector, "_name"):
+                described = [(collector._name, collector._type, collector._documentation, collector._labelnames)]
+            elif type(collector).__module__.startswith("esl_apps."):
+                described = [(one.name, one.type, one.documentation, one._labelnames) for one in collector.describe()]
+            else:  # the process's own, which prometheus_client documents
                 continue
-            kind = collector._type
-            rows.append([
-                f"``{name}{'_total' if kind == 'counter' else ''}``",
-                kind,
-                ", ".join(f"``{label}``" for label in collector._labelnames),
-                text(collector._documentation) + ".",
-            ])  # fmt: skip
+            for name, kind, documentation, labels in described:
+                rows.append([
+                    f"``{name}{'_total' if kind == 'counter' else ''}``",
+                    kind,
+                    ", ".join(f"``{label}``" for label in labels),
+                    text(documentation) + ".",
+                ])  # fmt: skip
         yield from ["", ".. index::", *(f"   pair: metric; {row[0].strip('`')}" for row in sorted(rows)), ""]
         yield from table(["Metric", "Type", "Labels", "Meaning"], sorted(rows), "38 12 16 34")
 

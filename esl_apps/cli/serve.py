@@ -14,11 +14,13 @@ from esl_apps.http.ports import Ports
 from esl_apps.node.node import Node
 from esl_apps.node.workers import Share, Supervisor
 from esl_apps.observe import logs
+from esl_apps.process import background
 
 
 def run(config: Config, arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT. :raises ConfigError: an address or a folder can't be used."""
     logs.setup(arguments.log_level)
+    background.log_all()
     share = Share.inherited()
     if arguments.workers > 1 and share is None:
         return Supervisor(config, arguments.workers).run()
@@ -36,10 +38,10 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     gc.set_threshold(5000)
 
     def stop() -> None:
-        gevent.spawn(ports.shut_down)
+        background.once("shut_down", ports.shut_down)
 
     def reload() -> None:
-        gevent.spawn(ports.reload, arguments.config)
+        background.once("reload", ports.reload, arguments.config)
 
     # gevent runs these in its hub, which must not wait: they only start a greenlet.
     gevent.signal_handler(signal.SIGTERM, stop)
@@ -49,6 +51,6 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
         print(f"esl-apps: node {config.node.name} ready", file=sys.stderr, flush=True)
     else:
         share.say_ready()
-        gevent.spawn(share.wait_alone).link(lambda _greenlet: stop())
+        background.once("supervisor_watch", share.wait_alone).link(lambda _greenlet: stop())
     node.services.readiness.stopped.wait()
     return 0

@@ -121,11 +121,15 @@ class Attempt(CallFields, kw_only=True, eq=False):
         """End the attempt. Return False, and change nothing, if it has ended before."""
         if self.record is not None:
             return False
+        recorded = self.bridged_at is not None and self._has_recording()
+        if self.record is not None:
+            # Looking for the recording waits for the disk: meanwhile something else has ended the attempt.
+            return False
         began = self.dialed_at if self.dialed_at is not None else self.queued_at
         ended_at = max(at, began)
         fields = dict(zip(CallFields.__struct_fields__, values_of(self), strict=True))
         fields["state"], fields["dialed_at"] = ENDED, began
-        if self.bridged_at is None or not self._has_recording():
+        if not recorded:
             fields["recording_url"] = None
         self.record = Record(
             **fields,

@@ -25,6 +25,7 @@ from esl_apps.esl import wire
 from esl_apps.esl.greenswitch_base import GreenswitchInbound, NotConnectedError
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.wire import Event, Framer, FramingError
+from esl_apps.process import background
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +145,8 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
 
     def start(self) -> None:
         """Connect, and stay connected until `stop`."""
-        self._keeper = gevent.spawn(self._keep)
-        self._poster = gevent.spawn(self._post)
+        self._keeper = background.keep("switch", self._keep, switch=self.name)
+        self._poster = background.keep("switch_posts", self._post, switch=self.name)
 
     def wait_up(self, timeout: float | None = None) -> bool:
         return bool(self._up.wait(timeout))
@@ -158,6 +159,14 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._lost("stopped")
 
     def _keep(self) -> None:
+        try:
+            self._stay_connected()
+        except Exception as error:
+            # Whatever it was: release those who wait, and connect again.
+            self._lost(f"{type(error).__name__}: {error}")
+            raise
+
+    def _stay_connected(self) -> None:
         delay = pause = BACKOFF_FIRST
         while not self._stopping:
             try:
@@ -173,7 +182,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             delay = BACKOFF_FIRST
             since = time.monotonic()
             log.info("switch_connected", extra={"switch": self.name, "core_uuid": self.core_uuid})
-            pinger = gevent.spawn(self._ping)
+            pinger = background.keep("switch_ping", self._ping, switch=self.name)
             try:
                 reason = self._read()
             finally:

@@ -2,8 +2,9 @@
 
 A file is turned into the event that was missed, CHANNEL_HANGUP_COMPLETE, so both are handled by the same code.
 
-Files are written in place, so one that is incomplete is read again later. Files of legs that aren't ours are left
-alone; those of calls that have their record are deleted.
+Files are written in place, so one that is incomplete is read again later, at growing intervals. Files of legs that
+aren't ours are left alone; those of calls that have their record are deleted. Others can write to the folder: it is
+touched in threads, and only regular files of a limited size are read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import logging
 import os
 import re
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,8 @@ from gevent.lock import Semaphore
 from esl_apps.core.call import Leg
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.wire import EVENT_PLAIN, Event
+from esl_apps.process import files
+from esl_apps.process.folder import Folder
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +34,12 @@ _SUFFIX = ".cdr.json"
 _LINE = re.compile(r"[^\x00-\x1f\x7f]*")
 #: The most bytes of a file; a leg's has about 20 KB.
 _MOST = 4 << 20
-_BATCH = 50
+#: Files, and bytes, that one piece of work in a thread reads.
+_BATCH, _BATCH_BYTES = 20, 8 << 20
+#: Seconds after which a file that is still incomplete is reported: the switch writes one within milliseconds.
+_INCOMPLETE = 60.0
+#: The longest interval, in seconds, at which an incomplete file is read again.
+_RARELY = 600.0
 #: Seconds within which the file of a leg that has just ended must be complete.
 WRITTEN = 3.0
 #: Seconds for which a look into the folder is not repeated.
@@ -74,10 +84,16 @@ class Kept:
 
 def read(path: Path) -> Kept | None:
     """Read a leg's file; None if it is incomplete or something else. :raises OSError: it can't be read."""
-    if path.stat().st_size > _MOST:
-        return None
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=_Document)
+        return parse(path, files.read_regular(path, _MOST))
+    except files.TooLarge:
+        return None
+
+
+def parse(path: Path, content: bytes) -> Kept | None:
+    """Read the content of a leg's file; None if it is incomplete or something else."""
+    try:
+        document = msgspec.json.decode(content, type=_Document)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     flows = document.callflow if isinstance(document.callflow, list) else [document.callflow]
@@ -110,14 +126,59 @@ def _first(times: list[_Times], name: str) -> int:
     return min(filter(None, (_count(getattr(flow, name)) for flow in times)), default=0)
 
 
-class Spool:
-    """One folder. `look` reads new files, `legs` returns what was read."""
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a thread has read of one file."""
 
-    def __init__(self, folder: str) -> None:
+    name: str
+    content: bytes = b""
+    written_at: float = 0.0
+    """Unix seconds."""
+    fault: str = ""
+    """Why it isn't readable; empty if it is."""
+
+
+def _list(folder: str) -> set[str]:
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.name.endswith(_SUFFIX)}
+
+
+def _read_all(folder: str, names: Iterable[str]) -> list[_Content]:
+    """Read files, the first ones only if they are large. Those that are gone are left out."""
+    contents: list[_Content] = []
+    left = _BATCH_BYTES
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            content = files.read_regular(path, _MOST)
+            contents.append(_Content(name, content, os.lstat(path).st_mtime))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            contents.append(_Content(name, fault=error.strerror or str(error)))
+            continue
+        left -= len(content)
+        if left <= 0:
+            break
+    return contents
+
+
+class Spool:
+    """One folder. `look` reads new files, `legs` returns what they hold.
+
+    Only names are kept: a folder that grew for a month must not grow in memory.
+    """
+
+    def __init__(self, folder: str, disk: Folder | None = None) -> None:
         self._folder = folder
+        self._disk = disk or Folder("spool")
         self._known: dict[str, str] = {}
         """File name → the call's reference, of complete files that were read; empty if the leg isn't ours."""
-        self._calls: dict[str, list[Kept]] = {}
+        self._calls: dict[str, dict[str, float]] = {}
+        """The call's reference → its files' names, and when they were written (Unix seconds)."""
+        self._put_off: dict[str, tuple[float, float]] = {}
+        """File name → when it was first seen and when to read it again, of files that are incomplete or unreadable."""
+        self._reported: set[str] = set()
         self._away = False
         self._looking = Semaphore()
         self._looked = -FRESH
@@ -131,33 +192,63 @@ class Spool:
 
     def _look(self) -> None:
         try:
-            with os.scandir(self._folder) as entries:
-                names = {entry.name for entry in entries if entry.name.endswith(_SUFFIX)}
+            names = self._disk.run(_list, self._folder)
+            for name in self._known.keys() - names:
+                self._forget(name)
+            for name in self._put_off.keys() - names:
+                del self._put_off[name]
+            self._reported &= self._put_off.keys()
+            self._read_new(names)
+            self._away = False
         except OSError as error:
             if not self._away and not isinstance(error, FileNotFoundError):
                 log.warning("spool_unreadable", extra={"folder": self._folder, "reason": str(error)})
             self._away = True
-            return
-        self._away = False
-        for name in self._known.keys() - names:
-            self._forget(name)
-        for count, name in enumerate(names - self._known.keys(), 1):
-            if count % _BATCH == 0:
-                # Yield: after a month without a node the folder is large, and calls must not wait for it.
-                gevent.sleep(0)
-            path = Path(self._folder, name)
-            try:
-                cdr = read(path)
-            except OSError:
-                continue
-            if cdr is not None:
-                self._known[name] = cdr.ref
-                if cdr.ref:
-                    self._calls.setdefault(cdr.ref, []).append(cdr)
+
+    def _read_new(self, names: set[str]) -> None:
+        """:raises OSError: the folder doesn't answer."""
+        now = time.monotonic()
+        new = [name for name in names - self._known.keys() if self._put_off.get(name, (0.0, 0.0))[1] <= now]
+        stale: list[_Content] = []
+        while new:
+            batch = new[-_BATCH:]
+            contents = self._disk.run(_read_all, self._folder, reversed(batch))
+            # Fewer than asked for if they are large: the rest comes with the next batch.
+            last = contents[-1].name if contents else batch[0]
+            del new[len(new) - len(batch) + batch.index(last) :]
+            for content in contents:
+                if not self._take(content) and self._put_off_again(content.name, now):
+                    stale.append(content)
+            # Yield: after a month without a node the folder is large, and calls must not wait for it.
+            gevent.sleep(0)
+        if stale:
+            reason = stale[0].fault or "incomplete"
+            path = os.path.join(self._folder, stale[0].name)
+            log.warning("spool_files_unreadable", extra={"files": len(stale), "first": path, "reason": reason})
+
+    def _take(self, content: _Content) -> bool:
+        """Note whose file this is. False: it isn't complete."""
+        cdr = None if content.fault else parse(Path(self._folder, content.name), content.content)
+        if cdr is None:
+            return False
+        self._put_off.pop(content.name, None)
+        self._known[content.name] = cdr.ref
+        if cdr.ref:
+            self._calls.setdefault(cdr.ref, {})[content.name] = content.written_at
+        return True
+
+    def _put_off_again(self, name: str, now: float) -> bool:
+        """Read a file again later. True: it has been unreadable for long, and this is to be reported now."""
+        first = self._put_off.get(name, (now, now))[0]
+        self._put_off[name] = first, now + min(max(FRESH, (now - first) / 2), _RARELY)
+        if now - first < _INCOMPLETE or name in self._reported:
+            return False
+        self._reported.add(name)
+        return True
 
     @property
     def there(self) -> bool:
-        """Whether the folder exists."""
+        """Whether the folder exists, and answers."""
         return not self._away
 
     def wait_for(self, ref: str, uuid: str) -> Event | None:
@@ -171,27 +262,39 @@ class Spool:
             gevent.sleep(FRESH)
 
     def legs(self, ref: str) -> list[Kept]:
-        """Return a call's legs that were read."""
-        return list(self._calls.get(ref, ()))
+        """Read a call's legs from their files; those that can't be read any more are left out."""
+        names = list(self._calls.get(ref, ()))
+        try:
+            contents = self._disk.run(_read_all, self._folder, names) if names else []
+        except OSError:
+            return []
+        legs = (parse(Path(self._folder, content.name), content.content) for content in contents)
+        return [leg for leg in legs if leg is not None]
 
-    def calls(self) -> list[str]:
-        return list(self._calls)
+    def calls(self) -> dict[str, float]:
+        """The calls that have files, and when the newest of each was written (Unix seconds)."""
+        return {ref: max(names.values()) for ref, names in self._calls.items()}
 
     def remove(self, ref: str) -> None:
         """Delete the files of a call that has its record."""
-        for cdr in self._calls.pop(ref, []):
-            self._known.pop(cdr.path.name, None)
+        for name in self._calls.pop(ref, ()):
+            self._known.pop(name, None)
+            path = os.path.join(self._folder, name)
             try:
-                cdr.path.unlink(missing_ok=True)
+                self._disk.run(_delete, path)
             except OSError as error:
                 # Not ours to delete. Remember it, so that it isn't read again.
-                self._known[cdr.path.name] = ""
-                log.warning("spool_file_not_deleted", extra={"file": str(cdr.path), "reason": str(error)})
+                self._known[name] = ""
+                log.warning("spool_file_not_deleted", extra={"file": path, "reason": str(error)})
 
     def _forget(self, name: str) -> None:
         ref = self._known.pop(name)
-        left = [cdr for cdr in self._calls.get(ref, []) if cdr.path.name != name]
-        if left:
-            self._calls[ref] = left
-        else:
+        names = self._calls.get(ref, {})
+        names.pop(name, None)
+        if not names:
             self._calls.pop(ref, None)
+
+
+def _delete(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)

@@ -15,6 +15,7 @@ from esl_apps.http.server import Bounds, Server, Wsgi, serve
 from esl_apps.net import tls
 from esl_apps.net.address import split_address
 from esl_apps.node.node import Node
+from esl_apps.process import background
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Ports:
         self._stopping = True
         log.info("node_draining", extra={"live": len(self._node.services.calls.live)})
         self._node.stop()
-        gevent.joinall([gevent.spawn(server.stop, 1.0) for server in self._servers], timeout=2.0)
+        gevent.joinall([background.once("http_stop", server.stop, 1.0) for server in self._servers], timeout=2.0)
 
 
 def _contexts(config: Config) -> list[ssl.SSLContext | None]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import time
-from typing import Any, BinaryIO
+from typing import Any
 
 import falcon
 
@@ -19,6 +18,8 @@ from esl_apps.http.errors import problem
 from esl_apps.http.parameters import in_path, in_query
 from esl_apps.http.routes import TOKEN, Answer, Operation, Route
 from esl_apps.http.schemas import Link, LinkOrder
+from esl_apps.process.files import open_regular
+from esl_apps.process.folder import Folder, Hangs
 
 _RECORDINGS = "/click2dial/recordings"
 _RECORDING = re.compile(REF.pattern + r"\.wav")
@@ -33,7 +34,7 @@ _LINK = 3600
 
 def get_recording(port: CallsPort, req: falcon.Request, resp: falcon.Response, name: str) -> None:
     stream = _recording(port, name)
-    size = os.fstat(stream.fileno()).st_size
+    size = stream.size
     part = _part(req.get_header("Range") or "", size)
     first, last = part or (0, size - 1)
     if part and first > last:
@@ -45,8 +46,8 @@ def get_recording(port: CallsPort, req: falcon.Request, resp: falcon.Response, n
     if part:
         resp.status = 206
         resp.content_range = (first, last, size)
-    stream.seek(first)
-    resp.set_stream(_Slice(stream, last - first + 1), last - first + 1)
+    stream.limit(first, last - first + 1)
+    resp.set_stream(stream, last - first + 1)
 
 
 def create_link(port: CallsPort, req: falcon.Request, resp: falcon.Response, name: str) -> None:
@@ -96,26 +97,53 @@ def _linked(port: CallsPort, req: falcon.Request, name: str) -> bool:
 # Files ----------------------------------------------------------------------------------------------------
 
 
-def _recording(port: CallsPort, name: str) -> BinaryIO:
+def _recording(port: CallsPort, name: str) -> _File:
     """Open a recording of this integrator. Only names of our own form reach the file system.
 
-    :raises Problem: 404.
+    :raises Problem: 404; 503 if the folder doesn't answer.
     """
     if not _RECORDING.fullmatch(name):
         raise problem(404, "not_found", "no such recording")
+    disk = port.services.recordings
     try:
-        return _open(recording_path(port.services.policy.config.recordings.dir, port.name, name))
+        path = recording_path(port.services.policy.config.recordings.dir, port.name, name)
+        return disk.run(_File, path, disk)
+    except Hangs:
+        headers = {"Retry-After": "5"}
+        raise problem(503, "unavailable", "the folder of the recordings doesn't answer", headers=headers) from None
     except OSError:
         raise problem(404, "not_found", "no such recording") from None
 
 
-def _open(path: str) -> BinaryIO:
-    """Open a regular file. :raises OSError: there is none, or it is a folder, a device or a link."""
-    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
-        raise FileNotFoundError(path)
-    return stream
+class _File:
+    """A recording, or a part of one, for WSGI to stream."""
+
+    def __init__(self, path: str, disk: Folder) -> None:
+        """:raises OSError: there is none, or it is a folder, a device or a link."""
+        self._disk = disk
+        self._hangs = False
+        self._stream = os.fdopen(open_regular(path), "rb", buffering=0)
+        self.size = self._left = os.fstat(self._stream.fileno()).st_size
+
+    def limit(self, first: int, length: int) -> None:
+        """Read this part only."""
+        self._stream.seek(first)
+        self._left = length
+
+    def read(self, size: int | None = None) -> bytes:
+        """:raises OSError: it can't be read, or the folder doesn't answer. The client sees a body that is cut short."""
+        try:
+            data: bytes = self._disk.run(self._stream.read, min(size or _CHUNK, self._left))
+        except Hangs:
+            self._hangs = True
+            raise
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        # Closing waits, too. A thread that hangs in ``read`` holds the stream, which closes once it returns.
+        if not self._hangs:
+            self._stream.close()
 
 
 def _part(text: str, size: int) -> tuple[int, int] | None:
@@ -132,22 +160,6 @@ def _part(text: str, size: int) -> tuple[int, int] | None:
     if match[2] and int(match[2]) < first:
         return None
     return first, min(int(match[2]), size - 1) if match[2] else size - 1
-
-
-class _Slice:
-    """Part of an open file, for WSGI to stream."""
-
-    def __init__(self, stream: Any, length: int) -> None:
-        self._stream = stream
-        self._left = length
-
-    def read(self, size: int | None = None) -> bytes:
-        data: bytes = self._stream.read(min(size or _CHUNK, self._left))
-        self._left -= len(data)
-        return data
-
-    def close(self) -> None:
-        self._stream.close()
 
 
 # Routes ---------------------------------------------------------------------------------------------------
@@ -178,7 +190,7 @@ ROUTES = (
                     200: Answer("The whole", media="audio/wav"),
                     206: Answer("The range", media="audio/wav"),
                 },
-                errors=(401, 403, 404, 416, 429),
+                errors=(401, 403, 404, 416, 429, 503),
             ),
         ),
     ),
@@ -194,7 +206,7 @@ ROUTES = (
                 parameters=(_NAME,),
                 body=LinkOrder,
                 answers={200: Answer("The link", Link)},
-                errors=(400, 401, 403, 404, 413, 415, 422, 429),
+                errors=(400, 401, 403, 404, 413, 415, 422, 429, 503),
             ),
         ),
     ),

@@ -28,6 +28,7 @@ from gevent.server import StreamServer
 from esl_apps.http.rate_limit import Buckets, source_of
 from esl_apps.http.request import BadRequest, Need, Parser, Request
 from esl_apps.net.listening import listen
+from esl_apps.process import background
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Server(StreamServer):
 
     def start(self) -> None:
         super().start()
-        self._looking = gevent.spawn(self._look)
+        self._looking = background.keep("http_connections", self._look)
 
     def stop(self, timeout: float | None = None) -> None:
         self._looking.kill()

@@ -31,6 +31,7 @@ from esl_apps.esl.wire import EVENT_PLAIN, Event
 from esl_apps.node.live import AWAY, Live
 from esl_apps.node.services import Services
 from esl_apps.node.timed_calls import TimedCallPoller
+from esl_apps.process import background
 from esl_apps.store.essence import Essence, restored
 from esl_apps.store.membership import BEAT
 
@@ -41,8 +42,6 @@ log = logging.getLogger(__name__)
 PARKED = 10.0
 #: Seconds after which to ask the switch for a leg whose end was not heard.
 ASK_EVERY = 15.0
-#: Seconds between two looks for new CDR files.
-LOOK_EVERY = 5.0
 #: Seconds by which the ends of A and B may be told one after the other.
 _APART = 0.3
 
@@ -55,13 +54,11 @@ class Adoption:
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._censuses: dict[str, tuple[float, dict[str, list[Event]]]] = {}
         self._counting = Semaphore()
-        self._looked = 0.0
-        self._strangers: set[str] = set()
         self._away = False
 
     def start(self) -> None:
         self.beat()
-        self._greenlet = gevent.spawn(self._run)
+        self._greenlet = background.keep("adoption", self._run)
 
     def stop(self) -> None:
         if self._greenlet is not None:
@@ -73,7 +70,7 @@ class Adoption:
             self.beat()
 
     def beat(self) -> None:
-        """Say that this node is alive, adopt calls of dead nodes, tidy the switch's CDR files. Never raises."""
+        """Say that this node is alive, and adopt calls of dead nodes. Never raises."""
         services = self._services
         try:
             try:
@@ -84,9 +81,6 @@ class Adoption:
             if not services.readiness.draining:
                 for boot in services.membership.dead():
                     self._inherit(boot)
-            if time.monotonic() - self._looked > LOOK_EVERY:
-                self._looked = time.monotonic()
-                self._tidy()
             self._away = False
         except StoreUnavailable as error:
             if not self._away:
@@ -162,7 +156,7 @@ class Adoption:
         if attempt.holder is not None:
             services.usage.leases.hold(attempt.holder, attempt.session_ref)
         services.charging.resume(attempt)
-        gevent.spawn(self._follow, live, call.switch == switch.name)
+        background.once("call_following", self._follow, live, call.switch == switch.name, call_ref=ref)
 
     # To their ends ------------------------------------------------------------------------------------
 
@@ -335,23 +329,6 @@ class Adoption:
         one = self._services.policy.config.integrator(attempt.integrator or "")
         if one is not None and one.record and application(attempt.app).recorded:
             attempt.recording_url = recording_name(attempt)
-
-    # The switch's CDR files ---------------------------------------------------------------------------
-
-    def _tidy(self) -> None:
-        """Remove the CDR files of calls that have their record. :raises StoreUnavailable: Redis is away."""
-        services, switch_cdr = self._services, self._services.switch_cdr
-        switch_cdr.look()
-        for ref in switch_cdr.calls():
-            if ref in services.calls.live:
-                continue
-            known = services.store.call(ref)
-            if known is not None and known["state"] == terms.ENDED:
-                switch_cdr.remove(ref)
-            elif known is None and ref not in self._strangers:
-                # Left for a person to look at: neither Redis nor the call log knows this call.
-                self._strangers.add(ref)
-                log.error("unknown_call_in_switch_cdrs", extra={"call_ref": ref})
 
 
 def _chosen(legs: list[Leg]) -> Leg | None:

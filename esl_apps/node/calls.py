@@ -26,6 +26,7 @@ from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import ATTACH, AWAY, Begin, Live
 from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import SwitchPool
+from esl_apps.process import background
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Calls:
 
     def place(
         self, attempt: Attempt, switch: Switch, ring: Callable[[Originator], bool], run: Callable[[Call, Begin], None]
-    ) -> gevent.Greenlet[..., bool]:
+    ) -> gevent.Greenlet[..., bool | None]:
         """Place an A-leg. Returns at once a greenlet whose value says whether it answered.
 
         ``ring`` rings it, in a greenlet of its own, and ends the attempt if it doesn't answer; ``run`` takes the
@@ -117,7 +118,7 @@ class Calls:
         live = self._add(attempt, switch)
         self._records.save(attempt)
         live.run = run
-        placed = gevent.spawn(self._ring, live, ring)
+        placed = background.once("call_ringing", self._ring, live, ring)
         # Let the originate go out first; the client and the listeners are told after it.
         gevent.sleep(0)
         if not attempt.ended:
@@ -164,7 +165,7 @@ class Calls:
             live.attempt.cancelled_by = by
             live.attempt.note("cancel", f"by {by}")
             live.attempt.save()
-            gevent.spawn(self._cancel, live)
+            background.once("call_cancelling", self._cancel, live, call_ref=ref)
         return True
 
     def cancel_anywhere(self, call: Mapping[str, Any]) -> None:
@@ -181,7 +182,7 @@ class Calls:
             gevent.sleep(_TOLD)
             self.reap(switch, ref)
 
-        gevent.spawn(tell)
+        background.once("call_cancelling", tell, call_ref=ref)
 
     def _cancel(self, live: Live) -> None:
         deadline = time.monotonic() + 30
@@ -229,7 +230,7 @@ class Calls:
     def on_up(self, switch: Switch) -> None:
         refs = self._to_reap.pop(switch.name, set())
         if refs:
-            gevent.spawn(self._reap_all, switch, refs)
+            background.once("calls_reaping", self._reap_all, switch, refs)
         self._poke_all(switch)
 
     def on_down(self, switch: Switch) -> None:

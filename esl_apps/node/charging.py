@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-import gevent
 import msgspec
 
 from esl_apps.apps.session import account_level
@@ -20,6 +19,7 @@ from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.node.live import Live
 from esl_apps.node.policy import Policies, Policy
+from esl_apps.process import background
 from esl_apps.store.usage import UsageStore
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def cut_on(switches: Sequence[Switch], calls: Mapping[str, Live]) -> Callable[[C
                 commands.append(f"uuid_kill {aleg_uuid} ALLOTTED_TIMEOUT")
         elif attempt is not None:
             commands = [f"hupall ALLOTTED_TIMEOUT esl_bleg {attempt.session_ref}"]
-        gevent.spawn(_order, switch, commands)
+        background.once("charge_cutting", _order, switch, commands, call_ref=charge.call_ref)
 
     return cut
 

@@ -18,6 +18,7 @@ from esl_apps.esl.session import OutboundSession
 from esl_apps.node.services import Services
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.node.visit import Visit
+from esl_apps.process import background
 from esl_apps.store.essence import Essence, essence, restored
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class Incoming:
         visit.session.leave()
         if not _done(task):
             log.warning("task_postponed", extra={"reason": "Redis is down", "uuid": visit.channel.uuid})
-            gevent.spawn(self._try_again, task, time.monotonic() + _TRY_FOR)
+            background.once("postponed_task", self._try_again, task, time.monotonic() + _TRY_FOR)
 
     def _try_again(self, task: Callable[[], None], until: float) -> None:
         while time.monotonic() < until and not self._services.readiness.stopped.is_set():

@@ -15,12 +15,14 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.server import OutboundServer
 from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption
+from esl_apps.node.cdr_files import CdrFiles
 from esl_apps.node.incoming import Incoming
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services, build_services
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.node.workers import Share
 from esl_apps.observe.metrics import Scrapes
+from esl_apps.process import background
 
 
 class Node:
@@ -45,6 +47,7 @@ class Node:
             if app.timed is not None
         }
         self._adoption = Adoption(self.services, self._pollers)
+        self._cdr_files = CdrFiles(self.services)
 
         def count_sockets(count: int) -> None:
             readiness.sockets = count
@@ -76,10 +79,11 @@ class Node:
         for switch in services.switches:
             switch.start()
         # The first request should find its switch connected, but an unreachable one must not delay the start.
-        gevent.wait([gevent.spawn(switch.wait_up, 2.0) for switch in services.switches])
+        gevent.wait([background.once("switch_wait", switch.wait_up, 2.0) for switch in services.switches])
         services.breakers.start()
         services.usage.start()
         self._adoption.start()
+        self._cdr_files.start()
         for poller in self._pollers.values():
             poller.start()
         self._server.listen()
@@ -117,6 +121,7 @@ class Node:
         services.usage.stop()
         services.breakers.stop()
         self._adoption.stop()
+        self._cdr_files.stop()
         services.store.stop()
         with suppress(StoreUnavailable):
             # Leave the cluster last: from here on other nodes, or our next run, own the calls still up.

@@ -11,6 +11,7 @@ import gevent
 
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.process import background
 from esl_apps.store import redis_client
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.outbox import Outbox
@@ -48,7 +49,7 @@ class Outboxes:
 
     def drain(self, seconds: float) -> None:
         """Wait until every Redis has taken its records; each has ``seconds``, all at the same time."""
-        gevent.joinall([gevent.spawn(outbox.drain, seconds) for outbox in self])
+        gevent.joinall([background.once("outbox_drain", outbox.drain, seconds) for outbox in self])
 
     def _push_leftovers(self, folder: Path, used: set[str]) -> None:
         """Send records for a Redis that was taken out of the configuration to their integrator's, or the top-level one.

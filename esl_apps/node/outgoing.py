@@ -49,7 +49,7 @@ class Outgoing:
         *,
         charges: Sequence[Charge] | None = None,
         delay: float = 0.0,
-    ) -> gevent.Greenlet[..., bool]:
+    ) -> gevent.Greenlet[..., bool | None]:
         """Ring A and run its call once it answers. Returns at once a greenlet whose value says whether A answered.
 
         ``switch``: the best one by default. ``charges``: what has been paid already; by default it is paid just before

@@ -20,6 +20,7 @@ from esl_apps.node.policy import Policies
 from esl_apps.node.snapshot import state_event
 from esl_apps.observe import logs
 from esl_apps.observe.metrics import Metrics
+from esl_apps.process.folder import Folder, Hangs
 from esl_apps.store.calls import CallStore
 from esl_apps.store.essence import essence
 
@@ -37,6 +38,7 @@ class Records:
         outboxes: Outboxes,
         policies: Policies,
         metrics: Metrics,
+        recordings: Folder,
     ) -> None:
         self._live = live
         self._store = store
@@ -44,6 +46,7 @@ class Records:
         self._outboxes = outboxes
         self._policies = policies
         self._metrics = metrics
+        self._recordings = recordings
         self.closed = False
         """This process ends: calls that are still up belong to another one."""
 
@@ -118,7 +121,11 @@ class Records:
             # An adopted call's name comes from Redis, which others can write to: it may be none of ours.
             path = attempt.recording_url or ""
         else:
-            if os.path.exists(path):
+            try:
+                if self._recordings.run(os.path.exists, path):
+                    return True
+            except Hangs:
+                # Logged by the folder. The file is probably there, and the record must not lose its name.
                 return True
         log.error("recording_missing", extra={"call_ref": attempt.call_ref, "path": path})
         return False

@@ -27,6 +27,7 @@ from esl_apps.node.state_folder import state_folder
 from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.observe.alerts import Alerts
 from esl_apps.observe.metrics import Metrics
+from esl_apps.process.folder import Folder
 from esl_apps.store import redis_client
 from esl_apps.store.breakers import Breakers, Trip
 from esl_apps.store.calls import CallStore
@@ -57,6 +58,7 @@ class Services:
     outboxes: Outboxes
     call_log: CallLog
     switch_cdr: Spool
+    recordings: Folder
     readiness: Readiness
     policies: Policies
     """The policy in force."""
@@ -119,7 +121,8 @@ def build_services(config: Config) -> Services:
     outboxes = Outboxes(config, state_folder(config), pushed)
 
     call_log = _open_call_log(config, live)
-    records = Records(live, store, call_log, outboxes, policies, metrics)
+    recordings = Folder("recordings")
+    records = Records(live, store, call_log, outboxes, policies, metrics, recordings)
     calls = Calls(live, records, switch_pool)
     for index in range(len(config.switches)):
         switches.append(_build_switch(config, index, calls, metrics))
@@ -144,6 +147,7 @@ def build_services(config: Config) -> Services:
         outboxes=outboxes,
         call_log=call_log,
         switch_cdr=Spool(config.spool.dir),
+        recordings=recordings,
         readiness=readiness,
         policies=policies,
         alerts=alerts,

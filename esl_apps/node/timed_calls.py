@@ -18,6 +18,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.live import Full
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
+from esl_apps.process import background
 from esl_apps.store.timed_calls import TimedCalls
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class TimedCallPoller:
         self._greenlet: gevent.Greenlet[[], None] | None = None
 
     def start(self) -> None:
-        self._greenlet = gevent.spawn(self._poll)
+        self._greenlet = background.keep("timed_calls", self._poll, app=self._application.ref)
 
     def stop(self) -> None:
         if self._greenlet is not None:
@@ -57,7 +58,7 @@ class TimedCallPoller:
                 continue
             try:
                 while (call := self._store.claim_due(time.time(), LEASE)) is not None:
-                    gevent.spawn(self._place_or_release, call)
+                    background.once("timed_call", self._place_or_release, call)
             except StoreUnavailable:
                 continue
             except Exception:
@@ -94,7 +95,7 @@ class TimedCallPoller:
         except msgspec.ValidationError as error:
             log.error("timed_call_unsettled", extra={"call_ref": attempt.call_ref, "reason": str(error)})
             return
-        gevent.spawn(self._settle, attempt, call)
+        background.once("timed_call_settling", self._settle, attempt, call, call_ref=attempt.call_ref)
 
     def _settle(self, attempt: Attempt, call: TimedCall) -> None:
         """Tell Redis how it ended, until Redis hears it: otherwise the number would be called once more."""

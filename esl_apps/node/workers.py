@@ -27,6 +27,7 @@ from esl_apps.config.model import Config, sections
 from esl_apps.config.problems import ConfigError
 from esl_apps.net.address import split_address
 from esl_apps.net.listening import listen
+from esl_apps.process import background
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +129,8 @@ class Supervisor:
         gevent.signal_handler(signal.SIGTERM, self._stop)
         gevent.signal_handler(signal.SIGINT, self._stop)
         gevent.signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
-        keepers = [gevent.spawn(self._keep, number) for number in range(1, self._count + 1)]
-        teller = gevent.spawn(self._tell)
+        keepers = [background.keep("worker", self._keep, number) for number in range(1, self._count + 1)]
+        teller = background.once("workers_ready", self._tell)
         gevent.joinall(keepers)
         teller.kill()
         return _UNUSABLE if self._unusable else max((abs(keeper.value or 0) for keeper in keepers), default=0)
@@ -193,7 +194,7 @@ class Supervisor:
         self._children[number] = child
         if self._stopping:
             child.terminate()
-        listener = gevent.spawn(self._hear, number, heard)
+        listener = background.once("worker_ready", self._hear, number, heard)
         try:
             return int(child.wait())
         finally:

@@ -6,13 +6,17 @@ import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 import gevent
 import msgspec
 from gevent import Greenlet, socket
 from gevent.server import StreamServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from esl_apps.process import background, folder
 
 _MILLISECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _RINGING = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 12, 20, 30, 60)
@@ -71,8 +75,31 @@ class Metrics:
         self.greenlets = Gauge("esl_apps_greenlets", "Living greenlets; a call has one or more", registry=registry)
         self.greenlets.set_function(_greenlets.__len__)
         ProcessCollector(registry=registry)
+        registry.register(_Health())
         self.adopted = Counter("esl_apps_calls_adopted", "Calls taken over from a node that died", registry=registry)
         self.alerts = Counter("esl_apps_alerts", "Alerts raised, by kind", ["alert"], registry=registry)
+
+
+class _Health(Collector):
+    """Counts of the modules that can't import this one."""
+
+    def describe(self) -> Iterable[Metric]:
+        return (
+            CounterMetricFamily(
+                "esl_apps_background_failures", "Background work that raised an exception", labels=["task"]
+            ),
+            GaugeMetricFamily(
+                "esl_apps_folder_hung_threads", "Threads that wait for a folder that doesn't answer", labels=["folder"]
+            ),
+        )
+
+    def collect(self) -> Iterable[Metric]:
+        failures, hung = self.describe()
+        for task, count in background.failures.items():
+            failures.add_sample(f"{failures.name}_total", {"task": task}, count)
+        for name, threads in folder.stuck():
+            hung.add_sample(hung.name, {"folder": name}, threads)
+        return failures, hung
 
 
 #: Seconds to wait for the metrics of another worker.
@@ -122,7 +149,9 @@ class Scrapes(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        answers = [gevent.spawn(self._ask, number) for number in range(1, len(self._names) + 1)]
+        answers: list[Any] = [
+            background.once("worker_scrape", self._ask, number) for number in range(1, len(self._names) + 1)
+        ]
         gevent.joinall(answers)
         up = Metric("esl_apps_worker_up", "Whether a worker answers", "gauge")
         families = {up.name: up}

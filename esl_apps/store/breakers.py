@@ -15,6 +15,7 @@ import msgspec
 from esl_apps.core.limits import covers
 from esl_apps.core.numbers import Number
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.process import background
 from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
@@ -70,7 +71,7 @@ class Breakers:
 
     def start(self) -> None:
         self._look()
-        self._poller = gevent.spawn(self._poll)
+        self._poller = background.keep("breakers", self._poll)
 
     def stop(self) -> None:
         if self._poller is not None:

@@ -18,6 +18,7 @@ from gevent.lock import Semaphore
 
 from esl_apps.core.status import CallStatus
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.process import background
 from esl_apps.store import keys
 from esl_apps.store.essence import Essence
 from esl_apps.store.redis_client import Client
@@ -66,7 +67,7 @@ class CallStore:
 
     def start(self) -> None:
         self.check()
-        self._greenlets = [gevent.spawn(self._write), gevent.spawn(self._watch)]
+        self._greenlets = [background.keep("calls_writing", self._write), background.keep("redis_watch", self._watch)]
 
     def stop(self) -> None:
         gevent.killall(self._greenlets)

@@ -23,6 +23,7 @@ import msgspec
 from gevent.event import Event as Flag
 
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.process import background
 from esl_apps.store import keys
 from esl_apps.store.errors import translating
 from esl_apps.store.journal import Entry, Journal
@@ -99,7 +100,11 @@ class Outbox:
         return len(self._queue)
 
     def start(self) -> None:
-        self._greenlets = [gevent.spawn(self._run), gevent.spawn(self._sync), gevent.spawn(self._watch)]
+        self._greenlets = [
+            background.keep("outbox", self._run, outbox=self.name),
+            background.keep("outbox_sync", self._sync, outbox=self.name),
+            background.keep("outbox_watch", self._watch, outbox=self.name),
+        ]
 
     def push(self, item: Entry) -> None:
         """Take an entry; from now on the outbox is responsible for its delivery."""

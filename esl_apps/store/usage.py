@@ -27,6 +27,7 @@ from gevent.lock import Semaphore
 from esl_apps.core.charges import Charge, Ticket
 from esl_apps.core.limits import BREAKER, Limits, Refusal, covers
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.process import background
 from esl_apps.store import keys
 from esl_apps.store.breakers import Breakers
 from esl_apps.store.leases import LEASE, Leases
@@ -90,9 +91,9 @@ class UsageStore:
     def start(self) -> None:
         """Renew this node's leases and pay for its calls until :meth:`stop`."""
         self._greenlets = [
-            gevent.spawn(self._every, self.leases.seconds / 3, self.leases.renew, "leases_not_renewed"),
-            gevent.spawn(self._every, BEAT, self.accrue, "minutes_not_counted"),
-            gevent.spawn(self._settle),
+            background.keep("leases", self._every, self.leases.seconds / 3, self.leases.renew, "leases_not_renewed"),
+            background.keep("minutes", self._every, BEAT, self.accrue, "minutes_not_counted"),
+            background.keep("minutes_settling", self._settle),
         ]
 
     def stop(self) -> None:
@@ -211,7 +212,7 @@ class UsageStore:
     def _on_change(self, charge: Charge) -> None:
         if not charge.ended:
             if charge.stale:
-                self._timers[charge] = gevent.spawn(self._run_out, charge)
+                self._timers[charge] = background.once("charge_running_out", self._run_out, charge)
             else:
                 self._arm(charge)
             return
@@ -319,7 +320,7 @@ class UsageStore:
             return
         rest = paid - charge.spent(self._seconds())
         if rest < BEAT + 1:
-            self._timers[charge] = gevent.spawn_later(max(0.0, rest), self._run_out, charge)
+            self._timers[charge] = background.later(max(0.0, rest), "charge_running_out", self._run_out, charge)
 
     def _disarm(self, charge: Charge) -> None:
         timer = self._timers.pop(charge, None)

@@ -20,6 +20,7 @@ from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.core.status import snapshot
 from esl_apps.http import admin, integrator
 from esl_apps.node.policy import read_policy
+from esl_apps.process.folder import Folder
 from esl_apps.store.idempotency import Claim
 from esl_apps.store.redis_client import connect
 from esl_apps.store.stale import Stale
@@ -195,6 +196,7 @@ class FakeServices:
         self.cancelled: list[str] = []
         self.calls = SimpleNamespace(live={}, cancel_anywhere=lambda call: self.cancelled.append(call["call_ref"]))
         self.metrics = SimpleNamespace(registry=CollectorRegistry())
+        self.recordings = Folder("recordings")
         self.counted: list[int] = []
         """Statuses of refused requests."""
 

@@ -126,18 +126,33 @@ def test_the_sandbox_shares_nothing_with_what_it_tests() -> None:
 BELOW = {
     "": set(),
     "__main__": {"cli"},
-    "prompts": set(),
+    "process": set(),
+    "prompts": {"process"},
     "net": set(),
     "core": set(),
     "apps": {"core"},
     "testing": {"apps", "core"},
-    "esl": {"core", "net"},
-    "config": {"core", "net"},
-    "observe": {"esl"},
-    "store": {"config", "core", "net"},
-    "node": {"apps", "config", "core", "esl", "net", "observe", "prompts", "store"},
-    "http": {"", "apps", "config", "core", "net", "node", "prompts", "store"},
-    "cli": {"", "apps", "config", "core", "esl", "http", "net", "node", "observe", "prompts", "sandbox", "store"},
+    "esl": {"core", "net", "process"},
+    "config": {"core", "net", "process"},
+    "observe": {"esl", "process"},
+    "store": {"config", "core", "net", "process"},
+    "node": {"apps", "config", "core", "esl", "net", "observe", "process", "prompts", "store"},
+    "http": {"", "apps", "config", "core", "net", "node", "process", "prompts", "store"},
+    "cli": {
+        "",
+        "apps",
+        "config",
+        "core",
+        "esl",
+        "http",
+        "net",
+        "node",
+        "observe",
+        "process",
+        "prompts",
+        "sandbox",
+        "store",
+    },
     "sandbox": {""},
 }
 
@@ -158,6 +173,23 @@ def test_no_import_leads_back_to_where_it_came_from() -> None:
     while leaves := {module for module, below in left.items() if not below & left.keys()}:
         left = {module: below for module, below in left.items() if module not in leaves}
     assert left.keys() == set()
+
+
+# Background greenlets ---------------------------------------------------------------------------------
+
+SPAWNING = {"spawn", "spawn_later", "spawn_raw", "start_later", "Greenlet"}
+
+
+@pytest.mark.parametrize("module", [name for name in outside_sandbox() if name != "process.background"])
+def test_background_greenlets_are_supervised(module: str) -> None:
+    """``gevent.spawn`` and its kin are for ``process.background``, which logs, counts and begins again. Annotations
+    may name a ``Greenlet``, and a thread pool's ``spawn`` starts no greenlet."""
+    spawned = {
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(modules()[module].read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in SPAWNING
+    }
+    assert spawned <= ({"self._pool.spawn"} if module == "process.folder" else set())
 
 
 # Tests ------------------------------------------------------------------------------------------------

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from esl_apps import prompts
+from esl_apps.process.folder import THREADS, Folder
 from esl_apps.prompts import PROMPTS, is_media, prompt_path
+from tests.support.hung_disk import hung_disk
 
 URL = "https://media.example/welcome.wav"
 
@@ -59,3 +62,16 @@ def test_media_is_a_prompt_or_a_listed_url(media_id: object, is_one: bool) -> No
 def test_media_may_be_the_operators_own(tmp_path: Path) -> None:
     assert is_media("spring", own(tmp_path, "8000/spring.wav"), "en", ())
     assert not is_media("spring", None, "en", ())
+
+
+def test_prompts_folder_that_hangs_gives_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hung_disk() as disk:
+        monkeypatch.setattr(prompts, "_operators_files", prompts._OperatorsFiles(Folder("prompts", patience=0.01)))
+        monkeypatch.setattr("esl_apps.prompts.os.path.isfile", disk.hang)
+        for name in ("goodbye", "beep", "goodbye"):
+            assert prompt_path(str(tmp_path), "en", name, 8000) == f"{PROMPTS / 'en'}/8000/{name}.wav"
+        asked = disk.asked
+        assert asked <= THREADS
+        # Whether a file exists is remembered, also that no answer came.
+        prompt_path(str(tmp_path), "en", "goodbye", 8000)
+        assert disk.asked == asked

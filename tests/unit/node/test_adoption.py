@@ -371,7 +371,7 @@ def test_adoption_beats_until_stopped(bench: Bench, monkeypatch: pytest.MonkeyPa
 def test_adoption_beats_on_after_a_fault(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(bench.services.switch_cdr, "look", lambda: 1 / 0)
+    monkeypatch.setattr(bench.services.membership, "dead", lambda: 1 / 0)
     bench.adoption.beat()
     assert "beat_failed" in caplog.messages
     assert bench.services.membership.boot in bench.services.membership.peers
@@ -665,34 +665,6 @@ def test_adoption_recording_is_named_if_its_file_exists(bench: Bench, exists: bo
     bench.adoption.beat()
     ended(bench)
     assert bench.record()["recording_url"] == (f"{REF}.wav" if exists else None)
-
-
-def test_adoption_removes_the_files_of_recorded_calls(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adoption, "LOOK_EVERY", 0.0)
-    leave_behind(bench, clicked())
-    write_cdr(bench, UUID, ref=REF, answered=2)
-    bench.adoption.beat()
-    ended(bench)
-    folder = Path(bench.config.spool.dir)
-    # Not before Redis knows of the end.
-    assert [path.name for path in folder.iterdir()] == [f"{UUID}.cdr.json"]
-    bench.flush()
-    bench.adoption.beat()
-    assert list(folder.iterdir()) == []
-
-
-def test_adoption_keeps_files_of_live_and_unknown_calls(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(adoption, "LOOK_EVERY", 0.0)
-    attempt = begin_call(bench)
-    bench.flush()
-    write_cdr(bench, "mine", ref=attempt.call_ref)
-    write_cdr(bench, "stranger", ref=REF)
-    for _ in range(3):
-        bench.adoption.beat()
-    assert len(list(Path(bench.config.spool.dir).iterdir())) == 2
-    assert [record.call_ref for record in caplog.records if record.message == "unknown_call_in_switch_cdrs"] == [REF]  # type: ignore[attr-defined]
 
 
 # Timed calls --------------------------------------------------------------------------------------------

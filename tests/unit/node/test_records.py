@@ -6,16 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from esl_apps.apps.legs import recording_path
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.notification import C2D_LIST, INBOUND_LIST
+from esl_apps.process.folder import Folder
 from esl_apps.store import keys
 from esl_apps.store.journal import Entry
 from tests.support.bench import DID, Bench, Build
 from tests.support.call_switch import AT
+from tests.support.hung_disk import hung_disk
+from tests.support.peer import eventually
 
 
 def begin(bench: Bench, **fields: Any) -> Attempt:
@@ -139,3 +143,30 @@ def test_records_of_a_second_redis_and_list_go_there(build: Build, tmp_path: Pat
     answered(begin(bench))
     outbox = bench.services.outboxes.of("acme")
     assert [entry.list for entry in outbox._queue][1:] == [C2D_LIST]
+
+
+# A folder of recordings that hangs -----------------------------------------------------------------------
+
+
+def test_records_recording_in_a_folder_that_hangs_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = begin(bench)
+    attempt.recording_url = f"{attempt.call_ref}.wav"
+    monkeypatch.setattr(bench.services.records, "_recordings", Folder("recordings", patience=0.01))
+    with hung_disk() as disk:
+        monkeypatch.setattr("esl_apps.node.records.os.path.exists", disk.hang)
+        answered(attempt)
+    assert bench.record()["recording_url"] == f"{attempt.call_ref}.wav"
+
+
+def test_records_call_that_ends_twice_meanwhile_has_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for the recording lets other greenlets run."""
+    attempt = begin(bench)
+    attempt.recording_url = f"{attempt.call_ref}.wav"
+    with hung_disk() as disk:
+        monkeypatch.setattr("esl_apps.node.records.os.path.exists", disk.before(lambda _path: True))
+        first = gevent.spawn(answered, attempt)
+        eventually(lambda: disk.asked)
+        second = gevent.spawn(answered, attempt)
+        eventually(lambda: disk.asked == 2)
+    gevent.joinall([first, second], raise_error=True)
+    assert len(bench.records()) == 1

@@ -1,0 +1,127 @@
+"""Every background greenlet of a node, made to fail: it is begun again."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esl_apps.http.server import Bounds, serve
+from esl_apps.node.cdr_files import CdrFiles
+from esl_apps.node.workers import Supervisor
+from esl_apps.process import background
+from tests.support import ROOT
+from tests.support.bench import Bench
+from tests.support.peer import eventually
+
+PACKAGE = ROOT / "esl_apps"
+
+
+def kept() -> list[tuple[str, str, str, str]]:
+    """Each ``background.keep("TASK", self.METHOD, …)``: its task, module, class and method."""
+    found = set()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for owner in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(owner, ast.ClassDef):
+                continue
+            for call in ast.walk(owner):
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == "background.keep":
+                    task, work = (ast.unparse(argument) for argument in call.args[:2])
+                    found.add((ast.literal_eval(task), module_of(path), owner.name, work.removeprefix("self.")))
+    return sorted(found)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def serve_http(_bench: Bench) -> Callable[[], object]:
+    server = serve(("127.0.0.1", 0), lambda *_: [], bounds=Bounds(), tls=None, on_refused=lambda _status: None)
+    return server.stop
+
+
+def start_outbox(bench: Bench) -> Callable[[], object]:
+    next(iter(bench.services.outboxes)).start()
+    # Stopped with its bench.
+    return lambda: None
+
+
+def supervise(bench: Bench) -> Callable[[], object]:
+    supervisor = Supervisor(bench.config, 1)
+    running = background.once("test", supervisor.run)
+    return running.kill
+
+
+def start(*names: str) -> Callable[[Bench], Callable[[], object]]:
+    """Start a part of the node's services; return what stops it."""
+
+    def begin(bench: Bench) -> Callable[[], object]:
+        part: Any = bench.services
+        for name in names:
+            part = next(iter(part)) if name == "each" else getattr(part, name)
+        part.start()
+        return part.stop  # type: ignore[no-any-return]
+
+    return begin
+
+
+def start_part(make: Callable[[Bench], Any]) -> Callable[[Bench], Callable[[], object]]:
+    def begin(bench: Bench) -> Callable[[], object]:
+        part = make(bench)
+        part.start()
+        return part.stop  # type: ignore[no-any-return]
+
+    return begin
+
+
+#: Class → starts one and returns what stops it.
+STARTS: dict[str, Callable[[Bench], Callable[[], object]]] = {
+    "Adoption": start_part(lambda bench: bench.adoption),
+    "Breakers": start("breakers"),
+    "CallStore": start("store"),
+    "CdrFiles": start_part(lambda bench: CdrFiles(bench.services)),
+    "Outbox": start_outbox,
+    "Server": serve_http,
+    "Supervisor": supervise,
+    "Switch": start("switches", "each"),
+    "TimedCallPoller": start_part(lambda bench: next(iter(bench.pollers.values()))),
+    "UsageStore": start("usage"),
+}
+
+
+@pytest.mark.parametrize(("task", "module", "owner", "method"), kept(), ids=[row[0] for row in kept()])
+def test_background_work_that_fails_is_begun_again(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    task: str,
+    module: str,
+    owner: str,
+    method: str,
+) -> None:
+    monkeypatch.setattr(background, "AGAIN_FIRST", 0.001)
+    real = getattr(getattr(import_module(module), owner), method)
+    begun: list[tuple[object, ...]] = []
+
+    def fail_once(self: object, *arguments: object) -> object:
+        begun.append(arguments)
+        if begun.count(arguments) == 1:
+            raise RuntimeError("a fault of ours")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(getattr(import_module(module), owner), method, fail_once)
+    if owner == "Supervisor":
+        real = lambda *_: 0  # noqa: E731 - a worker would be a process
+    before = background.failures[task]
+    stop = STARTS[owner](bench)
+    try:
+        eventually(lambda: background.failures[task] > before)
+        # One method may be the work of several tasks.
+        eventually(lambda: begun and all(begun.count(arguments) >= 2 for arguments in begun))
+    finally:
+        stop()
+    assert task in [vars(record).get("task") for record in caplog.records if record.message == "background_failed"]
