@@ -16,11 +16,10 @@ demo: $(DEMO_STAMP)
 # All tests. The unit tests must reach UNIT_COVERAGE percent of esl_apps without esl_apps/sandbox, in their own process:
 # other tests, and processes that tests start, don't count. With PYTEST_ARGS, which choose tests, nothing is measured.
 UNIT_COVERAGE := 95
-# The tests with real phones come first and alone: next to the unit tests, phones on two cores lose audio and keys. One that
-# fails is tried again.
+# The tests with real phones come first and alone: next to the unit tests, phones on two cores lose audio and keys.
 test: lint
-	$(BIN)/python -m pytest -m freeswitch -n $(or $(PHONE_WORKERS),3) --reruns 2 $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "not freeswitch" -n $(or $(WORKERS),6) --reruns 2 \
+	$(BIN)/python -m pytest -m freeswitch -n $(or $(PHONE_WORKERS),3) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not freeswitch" -n $(or $(WORKERS),6) \
 	  $(or $(PYTEST_ARGS),--cov --cov-report= --cov-fail-under=$(UNIT_COVERAGE))
 
 # All tests, measured in every process that they start (tests/coverage.toml). Takes about twice as long as `make test`.

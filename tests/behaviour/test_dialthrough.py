@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from tests.conftest import on_a_real_switch
 from tests.rig.base import PhoneLeg, Rig, Script, ended, eventually
 from tests.support.callers import CALLEE, CALLER, CC, E164, STRANGER, card, reach
-from tests.support.node import ADMIN_TOKEN, Node, RedisServer, request
+from tests.support.node import ADMIN_TOKEN, Node, RedisServer, asks, request
 
 PIN = "482190735"
 
@@ -40,10 +39,10 @@ def routed(rig: Rig, node: Node) -> None:
     rig.route(CC, "dialthrough", node.config["node"]["listen"])
 
 
-def dial_in(rig: Rig, number: str = CALLER, **script: Any) -> PhoneLeg:
+def dial_in(rig: Rig, number: str = CALLER, asked: str = "enter_number", **script: Any) -> PhoneLeg:
+    """Dial the calling-card number, and wait until it asks for the callee or, for a stranger, the PIN."""
     leg = rig.outside(number, Script(**script)).dial(CC)
-    eventually(lambda: leg.leg.answered_at is not None)
-    time.sleep(0.3)
+    eventually(lambda: asks(rig, asked))
     return leg
 
 
@@ -65,7 +64,7 @@ def test_dialthrough_pin_opens_and_is_not_kept(rig: Rig, node: Node, redis: Redi
     made = card(node, pin=PIN)
     assert PIN not in str(made)
     rig.outside(E164, Script(answer_after=0.2, tone=900))
-    leg = dial_in(rig, STRANGER)
+    leg = dial_in(rig, STRANGER, "enter_pin")
     # Typed ahead, without waiting for the prompts.
     reach(leg, PIN + "#" + CALLEE + "#", 900)
     leg.hangup()
@@ -77,10 +76,9 @@ def test_dialthrough_pin_opens_and_is_not_kept(rig: Rig, node: Node, redis: Redi
 
 def test_dialthrough_three_wrong_pins_end_the_call(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, pin=PIN)
-    leg = dial_in(rig, STRANGER)
+    leg = dial_in(rig, STRANGER, "enter_pin")
     for _ in range(3):
         leg.digits("999999999#")
-        time.sleep(0.4)
     eventually(lambda: leg.leg.ended_at is not None)
     record = redis.pop()
     assert (record["end_reason"], record["end_code"], record["number"]) == ("rejected", 21, None)
@@ -88,10 +86,9 @@ def test_dialthrough_three_wrong_pins_end_the_call(rig: Rig, node: Node, redis: 
 
 def test_dialthrough_inactive_card_opens_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, pin=PIN, active=False)
-    leg = dial_in(rig, STRANGER)
+    leg = dial_in(rig, STRANGER, "enter_pin")
     for _ in range(3):
         leg.digits(PIN + "#")
-        time.sleep(0.4)
     eventually(lambda: leg.leg.ended_at is not None)
     assert redis.pop()["end_reason"] == "rejected"
 
@@ -140,7 +137,6 @@ def test_dialthrough_allowed_callee_regex_refuses_extension(rig: Rig, node: Node
     leg = dial_in(rig)
     for _ in range(3):
         leg.digits("1000#")
-        time.sleep(0.3)
     eventually(lambda: leg.leg.ended_at is not None)
     assert inside.calls == []
     assert redis.pop()["end_reason"] == "rejected"
@@ -151,8 +147,7 @@ def test_dialthrough_over_the_concurrent_limit_is_refused(rig: Rig, node: Node, 
     rig.outside(E164, Script(answer_after=0.1, tone=900))
     phone = rig.outside(CALLER)
     first = phone.dial(CC)
-    eventually(lambda: first.leg.answered_at is not None)
-    time.sleep(0.3)
+    eventually(lambda: asks(rig, "enter_number"))
     reach(first, CALLEE + "#", 900)
     second = phone.dial(CC)
     eventually(lambda: second.leg.ended_at is not None)
@@ -228,8 +223,7 @@ def test_dialthrough_card_removed_in_its_call_dials_no_more(rig: Rig, node: Node
 def test_dialthrough_withheld_number_opens_nothing(rig: Rig, node: Node, redis: RedisServer, privacy: str) -> None:
     card(node, cid=CALLER)
     leg = rig.outside(CALLER).dial(CC, {"Privacy": privacy})
-    eventually(lambda: leg.leg.answered_at is not None)
-    time.sleep(0.2)
+    eventually(lambda: asks(rig, "enter_pin"))
     leg.hangup()
     assert redis.pop()["extension"] is None
 
@@ -237,10 +231,9 @@ def test_dialthrough_withheld_number_opens_nothing(rig: Rig, node: Node, redis: 
 def test_dialthrough_strangers_identity_opens_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     leg = rig.outside(STRANGER).dial(CC, {"P-Asserted-Identity": f"<sip:{CALLER}@127.0.0.1>"})
-    eventually(lambda: leg.leg.answered_at is not None)
-    time.sleep(0.3)
+    eventually(lambda: asks(rig, "enter_pin"))
     leg.digits(CALLEE + "#")
-    time.sleep(0.5)
+    eventually(lambda: asks(rig, "invalid_pin"))
     leg.hangup()
     record = redis.pop()
     assert record["number"] is None

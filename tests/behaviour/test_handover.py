@@ -18,7 +18,7 @@ from tests.conftest import ON_FREESWITCH
 from tests.rig.base import PhoneLeg, Script, eventually
 from tests.rig.freeswitch import FreeswitchRig
 from tests.support.callers import CALLEE, CALLER, DIALTONE, DISA, DISA_PIN, E164, disa_config
-from tests.support.node import Node, RedisServer, configuration
+from tests.support.node import Node, RedisServer, asks, configuration
 from tests.support.ports import free_port
 
 pytestmark = ON_FREESWITCH
@@ -57,8 +57,7 @@ def talking(rig: FreeswitchRig) -> tuple[PhoneLeg, Any]:
     """A caller in a talk through DISA, and the far phone."""
     callee = rig.outside(E164, Script(answer_after=0.1, tone=900))
     leg = rig.outside(CALLER).dial(DISA)
-    eventually(lambda: leg.leg.answered_at is not None)
-    time.sleep(0.3)
+    eventually(lambda: asks(rig, "enter_pin"))
     leg.digits(DISA_PIN + CALLEE + "#")
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
     time.sleep(0.5)
@@ -103,8 +102,7 @@ def test_handover_while_b_rings_keeps_bs_own_end(stage: tuple[FreeswitchRig, Nod
     rig, node = stage
     callee = rig.outside(E164, Script(answer_after=None))
     leg = rig.outside(CALLER).dial(DISA)
-    eventually(lambda: leg.leg.answered_at is not None)
-    time.sleep(0.3)
+    eventually(lambda: asks(rig, "enter_pin"))
     leg.digits(DISA_PIN + CALLEE + "#")
     eventually(lambda: callee.calls)
     restart(node)
@@ -133,8 +131,7 @@ def test_handover_while_the_caller_keys_is_one_record(
 ) -> None:
     rig, node = stage
     leg = rig.outside(CALLER).dial(DISA)
-    eventually(lambda: leg.leg.answered_at is not None)
-    time.sleep(0.3)
+    eventually(lambda: asks(rig, "enter_pin"))
     leg.digits(DISA_PIN[:3])
     time.sleep(0.5)
     if dies == "socket":

@@ -14,7 +14,7 @@ from tests.conftest import on_a_real_switch
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.support import zygote
 from tests.support.callers import DIALTONE
-from tests.support.node import ADMIN_TOKEN, Answer, Node, RedisServer, request
+from tests.support.node import ADMIN_TOKEN, Answer, Node, RedisServer, asks, request
 
 DISA, CALLER, CALLEE, E164 = "27115550002", "0825556666", "0820001234", "27820001234"
 PIN = "4821907356"
@@ -68,8 +68,7 @@ def leave(redis: RedisServer, key: str, seconds: float) -> None:
 
 def dial_in(rig: Rig) -> PhoneLeg:
     leg = rig.outside(CALLER).dial(DISA)
-    eventually(lambda: leg.leg.answered_at is not None)
-    time.sleep(0.3)
+    eventually(lambda: asks(rig, "enter_pin"))
     leg.digits(PIN)
     assert leg.hears(*DIALTONE)
     leg.digits(CALLEE + "#")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from tests.conftest import on_the_sandbox
 from tests.rig.base import Rig, Script, eventually
 from tests.support.callers import CALLEE, CALLER_E164, CARDS, CC_NATIONAL, E164, card
-from tests.support.node import Node, RedisServer, configuration, request
+from tests.support.node import Node, RedisServer, asks, configuration, request
 
 
 @pytest.fixture
@@ -23,8 +22,7 @@ def own() -> Iterator[RedisServer]:
 
 def dial(rig: Rig) -> Any:
     leg = rig.outside("0825556666").dial(CC_NATIONAL)
-    eventually(lambda: leg.leg.answered_at is not None)
-    time.sleep(0.5)
+    eventually(lambda: asks(rig, "enter_number") or leg.leg.ended_at is not None)
     return leg
 
 

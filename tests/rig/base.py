@@ -98,7 +98,7 @@ class PhoneLeg(Protocol):
 
     def unhold(self) -> None: ...
 
-    def hears(self, *hz: int, within: float = 3.0) -> bool:
+    def hears(self, *hz: int, within: float = 20.0) -> bool:
         """Whether a sine of this frequency arrives in time (real audio on the real switch).
 
         Several must arrive at once, with little else. A single one may also be part of a voice, as in a prompt.

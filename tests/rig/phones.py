@@ -83,7 +83,7 @@ class RigLeg:
         """Send a REFER that asks the far side to call ``to`` (the whole Refer-To)."""
         self.bank.ask("transfer", call=self.ref, to=to)
 
-    def hears(self, *hz: int, within: float = 3.0) -> bool:
+    def hears(self, *hz: int, within: float = 20.0) -> bool:
         reply = self.bank.ask("hears", timeout=within + 5, call=self.ref, hz=hz, within=within)
         return bool(reply["heard"])
 

@@ -74,7 +74,7 @@ class SandboxCall:
     def unhold(self) -> None:
         self._rig.control("POST", f"/calls/{self.ref}/unhold")
 
-    def hears(self, *hz: int, within: float = 3.0) -> bool:
+    def hears(self, *hz: int, within: float = 20.0) -> bool:
         tones = ",".join(map(str, hz))
         answer = self._rig.control("GET", f"/calls/{self.ref}/hears?hz={tones}&within={within}", timeout=within + 5)
         return bool(answer["heard"])

@@ -101,10 +101,11 @@ class RedisServer:
         self.folder.cleanup()
 
 
-def asks(rig: Any, redis: RedisServer, prompt: str) -> bool:
+def asks(rig: Any, prompt: str) -> bool:
     """Whether a caller hears this prompt. Their keys are read from then on: they are bound before it is played."""
-    uuids = [json.loads(raw).get("aleg_uuid") for raw in redis.live()]
-    return any(f"/{prompt}." in rig.api(f"uuid_getvar {uuid} current_application_data") for uuid in uuids if uuid)
+    channels = json.loads(rig.api("show channels as json")).get("rows", [])
+    playing = (rig.api(f"uuid_getvar {channel['uuid']} current_application_data") for channel in channels)
+    return any(f"/{prompt}." in audio for audio in playing)
 
 
 class Answer:
