@@ -14,7 +14,7 @@ from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.core import causes
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Ended, Endpoint, Leg, Progress
-from esl_apps.core.cards import Account, Cards
+from esl_apps.core.cards import Account, Cards, Usage
 from esl_apps.core.charges import Charge
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import Refusal
@@ -91,9 +91,14 @@ class ScriptedPolicy:
         return name in self.media
 
 
-def host(begun: list[Attempt], usage: Purse | None = None, **more: Any) -> Host:
-    """A node's part that collects the attempts begun."""
-    return Host(begun.append, usage or Purse(), **more)
+def host(begun: list[Attempt], usage: Usage | None = None, **more: Any) -> Host:
+    """A node's part that collects the attempts begun. ``more`` has what a flow needs to announce or schedule a call."""
+
+    def unexpected(*call: Any) -> Any:
+        raise AssertionError(f"this test expects neither an announced nor a scheduled call, but {call}")
+
+    services = {"announce": unexpected, "schedule": unexpected, **more}
+    return Host(begun.append, usage or Purse(), **services)
 
 
 class Purse:

@@ -41,14 +41,6 @@ class Arrival:
     """The session that this caller was in before its node died; empty: a new one begins."""
 
 
-def _nowhere(attempt: Attempt, agent: str, hold_time: int) -> None:
-    raise NotImplementedError("this host announces no inbound calls")
-
-
-def _unscheduled(number: str, data: Sequence[str], due_at: float, frequency: Frequency) -> Scheduled:
-    raise NotImplementedError("this host schedules no calls")
-
-
 def _at_once(task: Callable[[], None]) -> None:
     task()
 
@@ -60,9 +52,9 @@ class Host:
     begin: Callable[[Attempt], None]
     """Make an attempt known: call it before anything is dialled or answered for it."""
     usage: Usage
-    announce: Callable[[Attempt, str, int], None] = field(default=_nowhere)
+    announce: Callable[[Attempt, str, int], None]
     """Push the notification of an answered inbound call: the attempt, the agent, the seconds waited."""
-    schedule: Callable[[str, Sequence[str], float, Frequency], Scheduled] = field(default=_unscheduled)
+    schedule: Callable[[str, Sequence[str], float, Frequency], Scheduled]
     """Have a node call a number later: the number, the application's data, when (Unix seconds), how often it may be
     called. :raises StoreUnavailable: Redis is down."""
     afterwards: Callable[[Callable[[], None]], None] = field(default=_at_once)

@@ -70,7 +70,7 @@ class Services:
     def policy(self) -> Policy:
         return self.policies.now
 
-    def host(self, begin: Begin, application: str = "") -> Host:
+    def host(self, begin: Begin, application: str) -> Host:
         """This node's part in one flow of an application."""
 
         def schedule(number: str, data: Sequence[str], due_at: float, frequency: Frequency) -> Scheduled:

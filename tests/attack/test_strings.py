@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
-from esl_apps.apps.context import Arrival, Host
+from esl_apps.apps.context import Arrival
 from esl_apps.apps.ringing import Aleg, Rang, ring_aleg
 from esl_apps.apps.settings import Entrance, Queue, Rules
 from esl_apps.core.attempt import Attempt
@@ -31,7 +32,7 @@ from esl_apps.http.autodial import read_order
 from esl_apps.store import keys
 from esl_apps.store.cards import CardStore
 from esl_apps.store.script import sha_of, text_of
-from esl_apps.testing import PLAN, ScriptedPolicy
+from esl_apps.testing import PLAN, ScriptedPolicy, host
 from tests.attack import grammar
 from tests.attack.switchboard import Caller, Switchboard, channel
 from tests.support.dial_strings import SETTINGS
@@ -284,7 +285,7 @@ def test_card_dials_what_is_keyed_and_nothing_else(
     call = channel(board)
     attempts: list[Attempt] = []
     policy = ScriptedPolicy(SETTINGS, RULES, cards=store, number=CALLER)
-    dialthrough.arrive(call, Arrival(("dialthrough",)), policy, Host(attempts.append, Free()))
+    dialthrough.arrive(call, Arrival(("dialthrough",)), policy, host(attempts, Free()))
     target: str | None = TARGET
     if keyed == "*0":
         try:
@@ -325,7 +326,7 @@ def test_account_texts_reach_a_disa_unchanged(name: str, account: dict[str, Any]
     board = Switchboard([CALLEE + "#", "", "", ""])
     policy = ScriptedPolicy(SETTINGS, RULES, number=caller, entrances={("acme", "front"): entrance})
     arrival = Arrival(("disa", "acme", "front"), "01a20000-0000-7000-8000-000000000000")
-    disa.arrive(channel(board), arrival, policy, Host(begin, Free()))
+    disa.arrive(channel(board), arrival, policy, replace(host([], Free()), begin=begin))
     meant(board, TARGET, esl_account_id=name or integrator, esl_user_id="")
     assert left(board)[0]
 
@@ -339,7 +340,7 @@ def test_card_unreadable_opens_nothing(card: bytes, account: bytes, last: bytes)
     board = Switchboard([CALLEE + "#", "", ""])
     made: list[Attempt] = []
     policy = ScriptedPolicy(SETTINGS, RULES, cards=store, number=CALLER)
-    dialthrough.arrive(channel(board), Arrival(("dialthrough",)), policy, Host(made.append, Free()))
+    dialthrough.arrive(channel(board), Arrival(("dialthrough",)), policy, host(made, Free()))
     assert left(board)[0] == []
     assert made[0].record is not None
     assert made[0].record.end_reason == "rejected"
@@ -387,7 +388,7 @@ def test_click2dial_fields_are_numbers_or_values(client: IntegratorRules, body: 
     assert endpoints[0] in (f"user/{body['agent']}@127.0.0.1", f"sofia/gateway/pstn/{body['agent']}")
     again = click2dial.new_call(order, client, SETTINGS)
     board = Switchboard([])
-    again.answered(channel(board), ScriptedPolicy(SETTINGS), Host(begin, Free()))
+    again.answered(channel(board), ScriptedPolicy(SETTINGS), replace(host([], Free()), begin=begin))
     outside = f"sofia/gateway/pstn/{body['callee']}"
     target = f"user/{body['callee']}@127.0.0.1" if order.callee.is_extension else outside
     meant(board, target, esl_contact_ref=order.contact_ref or again.attempt.call_ref, esl_user_id=body["agent"])
@@ -407,7 +408,7 @@ def test_click2dial_from_a_phone_fields_are_numbers_or_values(body: dict[str, st
     call = channel(board, caller)
     made: list[Attempt] = []
     policy = ScriptedPolicy(SETTINGS, clients={"acme": LOOSE})
-    click2dial.arrive(call, Arrival(("click2dial",)), policy, Host(made.append, Free()))
+    click2dial.arrive(call, Arrival(("click2dial",)), policy, host(made, Free()))
     record = made[0].record
     assert record is not None
     if record.end_reason == "rejected":
@@ -443,7 +444,7 @@ def test_autodial_fields_are_numbers_rooms_or_prompts(body: dict[str, Any], name
     originates(made.aleg(policy, SOCKET), made.attempt, esl_account_id=name)
     board = Switchboard([])
     again = autodial.new_call(order, account)
-    again.answered(channel(board), policy, Host(begin, Free()))
+    again.answered(channel(board), policy, replace(host([], Free()), begin=begin))
     target = SETTINGS.endpoints.of(order.b, as_asked=False)[0] if order.b else None
     meant(board, target, esl_account_id=name)
     if order.media_id is not None:
@@ -461,7 +462,9 @@ def test_inbound_caller_is_shown_as_a_number(caller: str, did: str) -> None:
     board = Switchboard([])
     call = channel(board, Caller(headers={"Caller-Destination-Number": did}))
     policy = ScriptedPolicy(SETTINGS, queues={e164: queue}, number=caller)
-    inbound.arrive(call, Arrival(("inbound",)), policy, Host(begin, Free(), lambda *_what: None))
+    inbound.arrive(
+        call, Arrival(("inbound",)), policy, replace(host([], Free(), announce=lambda *_call: None), begin=begin)
+    )
     dialled, assigned = left(board)
     assert [one.endpoint for one in dialled] == ["user/1000@127.0.0.1", "user/1001@127.0.0.1"]
     assert all(one.variables.keys() <= _OURS for one in dialled)
@@ -495,7 +498,7 @@ def test_adopted_order_is_checked_again(a: str, b: str | None, conference: str |
     placed = autodial.restore(attempt, call, policy)
     if placed is None:
         return
-    placed.answered(call, policy, Host(begin, Free()))
+    placed.answered(call, policy, replace(host([], Free()), begin=begin))
     dialled, _assigned = left(board)
     assert b or re.fullmatch(r"[A-Za-z0-9._-]{1,64}", conference or "")
     targets = list(SETTINGS.endpoints.of(PLAN.read(b), as_asked=False)) if b else []

@@ -35,6 +35,7 @@ from esl_apps.testing import (
     caller_leaves,
     ended,
     fails,
+    host,
     socket_lost,
     talks,
 )
@@ -59,7 +60,7 @@ class Told:
         self.answers.append((attempt, agent, hold_time))
 
     def host(self, usage: Purse | None = None) -> Host:
-        return Host(self.attempts.append, usage or Purse(), self.announce)
+        return host(self.attempts, usage, announce=self.announce)
 
     @property
     def records(self) -> list[Record]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from esl_apps.apps import click2dial
-from esl_apps.apps.context import Arrival, Host, NotServed
+from esl_apps.apps.context import Arrival, NotServed
 from esl_apps.apps.ringing import Rang, ring_aleg
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
@@ -448,7 +448,7 @@ def dial(call: ScriptedCall, *, trusted: bool = False) -> Attempt:
         begun.append(attempt)
 
     policy = replace(POLICY, trusts=trusted)
-    click2dial.arrive(call, Arrival(("click2dial",)), policy, Host(begin, Purse()))
+    click2dial.arrive(call, Arrival(("click2dial",)), policy, replace(host([], Purse()), begin=begin))
     (attempt,) = begun
     return attempt
 

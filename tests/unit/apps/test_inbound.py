@@ -211,11 +211,3 @@ def test_caller_whose_number_cannot_be_read_is_an_outside_call() -> None:
     run = Run(joined(), caller="not a number")
     assert run.record.call_dir == "inbound"
     assert run.told == ("answered", 16, "callee")
-
-
-def test_host_that_announces_nothing_runs_no_inbound_call() -> None:
-    policy = ScriptedPolicy(queues={DID: QUEUE}, number=CALLER)
-    call = joined()
-    call.headers["Caller-Destination-Number"] = DID
-    with pytest.raises(NotImplementedError):
-        inbound.arrive(call, Arrival(("inbound",)), policy, host([]))

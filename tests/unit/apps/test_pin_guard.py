@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from esl_apps.apps import dialthrough, disa
-from esl_apps.apps.context import Arrival, Host
+from esl_apps.apps.context import Arrival
 from esl_apps.apps.settings import Entrance, Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded
@@ -16,7 +16,7 @@ from esl_apps.core.cards import Account, Card
 from esl_apps.core.limits import Limits
 from esl_apps.core.pins import LOCKED, OPEN, WRONG, Source, source_of
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.testing import PLAN, ScriptedCall, ScriptedPolicy
+from esl_apps.testing import PLAN, ScriptedCall, ScriptedPolicy, host
 
 RIGHT, NOBODYS, INACTIVE = "482190735", "111111111", "333333333"
 CALLER, STRANGER = "0825556666", "0845550000"
@@ -118,7 +118,7 @@ def through(
     policy = ScriptedPolicy(
         rules=Rules(**rules), cards=deck or Deck(), guard=judge, number=caller, is_attested=attested, pin_source=SOURCE
     )
-    dialthrough.arrive(call, Arrival(("dialthrough",)), policy, Host(attempts.append, Free()))
+    dialthrough.arrive(call, Arrival(("dialthrough",)), policy, host(attempts, Free()))
     return call, attempts[0]
 
 
@@ -127,7 +127,7 @@ def disa_with(judge: Judge, *pins: str) -> tuple[Caller, Attempt]:
     attempts: list[Attempt] = []
     entrance = Entrance("front", Account("acme"), f"#{RIGHT}", 10, 3, 3.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
     policy = ScriptedPolicy(guard=judge, number=STRANGER, entrances={("acme", "front"): entrance}, pin_source=SOURCE)
-    disa.arrive(call, Arrival(("disa", "acme", "front")), policy, Host(attempts.append, Free()))
+    disa.arrive(call, Arrival(("disa", "acme", "front")), policy, host(attempts, Free()))
     return call, attempts[0]
 
 

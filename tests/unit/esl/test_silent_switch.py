@@ -27,7 +27,7 @@ from esl_apps.esl import server as server_module
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
-from esl_apps.testing import PLAN, SETTINGS, Purse, ScriptedPolicy
+from esl_apps.testing import PLAN, SETTINGS, Purse, ScriptedPolicy, host
 from tests.support.call_switch import B, CallSwitch, answers, application, bridge_over, ends, new_call, rings
 from tests.support.card_table import CARD, PIN, CardTable
 from tests.support.peer import complete, dial, event, raw_event
@@ -159,7 +159,7 @@ def run(flow: Flow, stops_after: int | None, *, closes: bool = False) -> Outcome
         if len(attempts) == 1:
             channel.begin(attempt.session_ref, watched=True)
 
-    node = Host(begin, Purse(), announce=lambda _attempt, _agent, _seconds: None)
+    node = replace(host([], Purse(), announce=lambda *_call: None), begin=begin)
     try:
         flow(channel, node)
     finally:
