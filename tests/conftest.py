@@ -114,6 +114,6 @@ def module_node(rig: Rig, redis: RedisServer, request: pytest.FixtureRequest) ->
 def node(module_node: Node, rig: Rig, redis: RedisServer) -> Iterator[Node]:
     """The module's node, with a clean switch and empty lists."""
     rig.reset()
-    redis.client.flushdb()
+    redis.flush()
     yield module_node
     rig.reset()

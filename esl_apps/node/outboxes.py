@@ -14,7 +14,7 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.process import background
 from esl_apps.store import redis_client
 from esl_apps.store.journal import Entry, Journal
-from esl_apps.store.outbox import Outbox
+from esl_apps.store.lanes import Lanes, journals
 
 log = logging.getLogger(__name__)
 
@@ -25,25 +25,25 @@ class Outboxes:
 
         :raises ConfigError: a journal can't be opened.
         """
-        by_url: dict[str, Outbox] = {}
-        self._by_integrator: dict[str | None, Outbox] = {}
+        by_url: dict[str, Lanes] = {}
+        self._by_integrator: dict[str | None, Lanes] = {}
         targets: list[tuple[str | None, str]] = [(None, config.redis.url)]
         targets += [(one.name, one.redis.url if one.redis else config.redis.url) for one in config.integrators]
         try:
             for name, url in targets:
                 if url not in by_url:
                     journal = folder / _folder_of(url)
-                    by_url[url] = Outbox(name or "main", journal, redis_client.connect(url), on_pushed)
+                    by_url[url] = Lanes(name or "main", journal, redis_client.connect(url), on_pushed)
                 self._by_integrator[name] = by_url[url]
             self._push_leftovers(folder, {_folder_of(url) for url in by_url})
         except OSError as error:
             raise ConfigError(f"the outbox can't be opened: {error}", "node.state_dir") from None
 
-    def __iter__(self) -> Iterator[Outbox]:
+    def __iter__(self) -> Iterator[Lanes]:
         """Each outbox once."""
         return iter(set(self._by_integrator.values()))
 
-    def of(self, integrator: str | None) -> Outbox:
+    def of(self, integrator: str | None) -> Lanes:
         """The outbox of an integrator's records, or of calls that belong to none."""
         return self._by_integrator.get(integrator) or self._by_integrator[None]
 
@@ -59,14 +59,18 @@ class Outboxes:
         for path in sorted(folder.iterdir()):
             if path.name in used or not path.is_dir():
                 continue
-            journal = Journal(path)
-            left = journal.open()
-            if left:
-                log.warning("records_redirected", extra={"folder": str(path), "records": len(left)})
-            for item in left:
-                self.of(item.owner).push(item)
-            journal.finish(len(left))
-            journal.close()
+            for inner in journals(path):
+                self._redirect(inner)
+
+    def _redirect(self, path: Path) -> None:
+        journal = Journal(path)
+        left = journal.open()
+        if left:
+            log.warning("records_redirected", extra={"folder": str(path), "records": len(left)})
+        for item in left:
+            self.of(item.owner).push(item)
+        journal.finish(len(left))
+        journal.close()
 
 
 def _folder_of(url: str) -> str:

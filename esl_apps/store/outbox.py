@@ -6,12 +6,15 @@ node; and it numbers the records of the list (``seq``). A call never waits: ``pu
 and returns.
 
 Pushed records stay in memory until Redis has them on disk or the client has taken them. If Redis comes back without
-them, or a replica that never had them becomes the master, they are pushed again.
+them, or a replica that never had them becomes the master, they are pushed again. Their marks are the
+witnesses: Redis loses the latest writes, so if it has a record's mark it has those before, too. This needs no right to
+INFO, and shows what a run id doesn't: a Redis behind a proxy, FLUSHALL, a replica that was synced with an empty master.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -25,7 +28,7 @@ from gevent.event import Event as Flag
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
 from esl_apps.store import keys
-from esl_apps.store.errors import translating
+from esl_apps.store.errors import Refused, Reply, translating
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds for which Redis keeps the mark of a pushed record: longer than any node is down with a push unanswered.
 REMEMBER = 7 * 86400
+#: Seconds for which a missing mark means that Redis lost it. Later it may have expired.
+TRUSTED = REMEMBER / 2
 BATCH = 200
 SYNC_EVERY = 0.2
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 1.0
@@ -51,24 +56,30 @@ class _Kept(msgspec.Struct):
     entry: Entry
     seq: int
     at: float
+    seen: bool = False
+    """Whether Redis was found to have its mark."""
 
 
-def _persistence(client: Client) -> tuple[tuple[str, ...], float]:
-    """The run ids of the masters, and since when (``time.monotonic``) their writes may not be on disk.
+def _durable(client: Client) -> float:
+    """Since when (``time.monotonic``) the masters' writes may not be on disk. Always, if INFO is refused: hosted Redis
+    often gives no right to it.
 
     :raises StoreUnavailable: one is down.
     """
-    run_ids, ages = [], []
+    ages = []
     with translating():
         for master in client.masters():
-            info = master.info()
-            run_ids.append(str(info["run_id"]))
+            try:
+                with translating():
+                    info = master.info("persistence")
+            except Refused:
+                return -math.inf
             if info["aof_enabled"] and info["aof_last_write_status"] == "ok":
                 ages.append(SYNCED)
             else:
                 # The last dump is the newest copy on disk; its time is in whole seconds.
                 ages.append(master.time()[0] - info["rdb_last_save_time"] + 1)
-    return tuple(sorted(run_ids)), time.monotonic() - max(ages)
+    return time.monotonic() - max(ages)
 
 
 class Outbox:
@@ -89,8 +100,9 @@ class Outbox:
         self._push = Script(client, "outbox_push")
         self._kept: dict[str, deque[_Kept]] = {}
         """Pushed entries that Redis may still lose, by list, in the order of their ``seq``."""
-        self._run_ids: tuple[str, ...] = ()
         self.failing_since: float | None = None
+        self.refused = ""
+        """What Redis answers in place of taking records, if it answers."""
         if self._queue:
             log.info("outbox_resumed", extra={"outbox": name, "entries": len(self._queue)})
             self._wake.set()
@@ -140,10 +152,7 @@ class Outbox:
                 pushed = self._send(batch)
             except Exception as error:
                 # Keep trying, whatever was raised: the records are still to be delivered.
-                if self.failing_since is None:
-                    self.failing_since = time.time()
-                    unforeseen = None if isinstance(error, StoreUnavailable) else error
-                    log.warning("redis_lost", extra={"outbox": self.name, "reason": str(error)}, exc_info=unforeseen)
+                self._failed(error, batch[0].list)
                 gevent.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, BACKOFF_LAST)
                 continue
@@ -151,6 +160,7 @@ class Outbox:
                 away = round(time.time() - self.failing_since, 1)
                 log.info("redis_back", extra={"outbox": self.name, "away": away, "waiting": len(self._queue)})
                 self.failing_since = None
+                self.refused = ""
             delay = BACKOFF_FIRST
             self._keep(pushed)
             for item in batch:
@@ -163,6 +173,19 @@ class Outbox:
                 self._journal.finish(len(batch))
             except OSError as error:
                 log.error("journal_not_written", extra={"outbox": self.name, "reason": str(error)})
+
+    def _failed(self, error: Exception, list: str) -> None:
+        """Log a failure once, and again if another kind follows."""
+        refused = error.summary.replace("redis: ", f"redis: {list}: ", 1) if isinstance(error, Reply) else ""
+        if self.failing_since is None or refused != self.refused:
+            unforeseen = None if isinstance(error, StoreUnavailable) else error
+            details = {"outbox": self.name, "list": list, "reason": str(error)}
+            if refused:
+                log.warning("records_refused", extra=details)
+            else:
+                log.warning("redis_lost", extra=details, exc_info=unforeseen)
+        self.failing_since = self.failing_since or time.time()
+        self.refused = refused
 
     def _send(self, batch: list[Entry]) -> list[_Kept]:
         """Push a batch, each list in order. Entries pushed before an error are not pushed twice by the next try."""
@@ -188,7 +211,7 @@ class Outbox:
 
     def _watch(self) -> None:
         while True:
-            if (any(self._kept.values()) or not self._run_ids) and self.failing_since is None:
+            if any(self._kept.values()) and self.failing_since is None:
                 try:
                     self._look()
                 except StoreUnavailable:
@@ -199,28 +222,47 @@ class Outbox:
             gevent.sleep(LOOK_EVERY)
 
     def _look(self) -> None:
-        """Drop the entries that Redis can't lose any more. If Redis was restarted or has a new master, push
-        again what it may lack. :raises StoreUnavailable: Redis is down."""
-        run_ids, durable = _persistence(self._client)
-        if run_ids != self._run_ids and not self._run_ids:
-            self._run_ids = run_ids
-        elif run_ids != self._run_ids:
-            again = [one.entry for kept in self._kept.values() for one in kept]
-            for i in range(0, len(again), BATCH):
-                seqs = {(one.entry.list, one.entry.id): one.seq for one in self._send(again[i : i + BATCH])}
-                for kept in self._kept.values():
-                    for one in kept:
-                        one.seq = seqs.get((one.entry.list, one.entry.id), one.seq)
-            self._run_ids = run_ids
-            log.info("redis_changed", extra={"outbox": self.name, "asked again": len(again)})
+        """Drop the entries that Redis can't lose any more, and push again what it has lost.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        # Before the marks are read: what is on disk now had its mark then.
+        durable = max(_durable(self._client), time.monotonic() - TRUSTED)
         for name, kept in self._kept.items():
             if not kept:
                 continue
+            if self._is_lost(name, kept):
+                self._push_again(name, kept)
             seq, length = self._client.send_all([("GET", keys.seq(name)), ("LLEN", name)])
             # Clients take the oldest first, so everything older than the list's contents was taken.
             taken = int(seq or 0) - int(length)
             while kept and (kept[0].seq <= taken or kept[0].at < durable):
                 kept.popleft()
+
+    def _is_lost(self, name: str, kept: deque[_Kept]) -> bool:
+        """Whether a mark is missing: of the entries pushed since the last look, and of the latest before them."""
+        asked: list[_Kept] = []
+        for one in reversed(kept):
+            asked.append(one)
+            if one.seen or one.at < time.monotonic() - TRUSTED:
+                break
+        for i in range(0, len(asked), BATCH):
+            batch = asked[i : i + BATCH]
+            marks = self._client.send_all([("GET", keys.pushed(name, one.entry.id)) for one in batch])
+            for one, mark in zip(batch, marks, strict=True):
+                if mark is None and one.at > time.monotonic() - TRUSTED:
+                    return True
+                one.seen = True
+        return False
+
+    def _push_again(self, name: str, kept: deque[_Kept]) -> None:
+        """Push what Redis may lack. :raises StoreUnavailable: Redis is down."""
+        lacking = list(kept)
+        for i in range(0, len(lacking), BATCH):
+            batch = lacking[i : i + BATCH]
+            for one, again in zip(batch, self._send([one.entry for one in batch]), strict=True):
+                one.seq, one.seen = again.seq, False
+        log.info("redis_changed", extra={"outbox": self.name, "list": name, "asked again": len(lacking)})
 
     def _sync(self) -> None:
         pool = gevent.get_hub().threadpool

@@ -94,7 +94,7 @@ class Stand:
 
     def reset(self) -> None:
         self.rig.reset()
-        self.redis.client.flushdb()
+        self.redis.flush()
         enrol(self.node)
         self.agent = self.rig.phone(AGENT, Script(answer_after=None))
         # An attacker who reaches these has won.

@@ -283,7 +283,7 @@ class Bench:
     def pushed(self, name: str) -> list[dict[str, Any]]:
         """The payloads of a list's notifications, which are gone from there."""
         payloads = []
-        for outbox in self.services.outboxes:
+        for outbox in (lane for lanes in self.services.outboxes for lane in lanes):
             batch = list(outbox._queue)
             outbox._send(batch)
             outbox._queue.clear()

@@ -17,6 +17,7 @@ from esl_apps.process import background
 from tests.support import ROOT
 from tests.support.bench import Bench
 from tests.support.peer import eventually
+from tests.support.records import item
 
 PACKAGE = ROOT / "esl_apps"
 
@@ -45,7 +46,10 @@ def serve_http(_bench: Bench) -> Callable[[], object]:
 
 
 def start_outbox(bench: Bench) -> Callable[[], object]:
-    next(iter(bench.services.outboxes)).start()
+    outbox = next(iter(bench.services.outboxes))
+    # Each list has one from its first record on.
+    outbox.push(item(1))
+    outbox.start()
     # Stopped with its bench.
     return lambda: None
 

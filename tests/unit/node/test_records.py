@@ -12,7 +12,7 @@ import pytest
 from esl_apps.apps.legs import recording_path
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.notification import C2D_LIST, INBOUND_LIST
+from esl_apps.core.notification import C2D_LIST, CDR_LIST, INBOUND_LIST
 from esl_apps.process.folder import Folder
 from esl_apps.store import keys
 from esl_apps.store.journal import Entry
@@ -142,7 +142,7 @@ def test_records_of_a_second_redis_and_list_go_there(build: Build, tmp_path: Pat
     bench = build(integrators=[{**acme, "legacy_c2d": True}])
     answered(begin(bench))
     outbox = bench.services.outboxes.of("acme")
-    assert [entry.list for entry in outbox._queue][1:] == [C2D_LIST]
+    assert [entry.list for lane in outbox for entry in lane._queue] == [CDR_LIST, C2D_LIST]
 
 
 # A folder of recordings that hangs -----------------------------------------------------------------------

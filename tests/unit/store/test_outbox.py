@@ -28,8 +28,8 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node import notification_lists
 from esl_apps.store import journal as journal_module
+from esl_apps.store import keys, redis_client
 from esl_apps.store import outbox as outbox_module
-from esl_apps.store import redis_client
 from esl_apps.store.journal import Entry, Journal, entry
 from esl_apps.store.outbox import Outbox
 from tests.support.cluster import cluster_of_one
@@ -373,6 +373,10 @@ def until(done: Callable[[], object], within: float = 10.0) -> None:
         sleep(0.02)
 
 
+def raw_keys(server: RedisServer) -> list[str]:
+    return list(server.client.scan_iter())
+
+
 def looked(outbox: Outbox) -> None:
     """Let the outbox look at what its Redis holds."""
     outbox._look()
@@ -414,11 +418,98 @@ def test_entries_that_redis_kept_are_not_pushed_again(mortal: RedisServer, outbo
         outbox.push(item(number))
     assert outbox.drain(5)
     looked(outbox)
-    before = outbox._run_ids
     mortal.kill()
     mortal.start()
-    until(lambda: outbox._run_ids != before)
-    assert popped(mortal) == expected(3)
+    outbox.push(item(4))
+    assert outbox.drain(5)
+    looked(outbox)
+    assert popped(mortal) == expected(4)
+
+
+def test_entries_lost_before_a_later_push_are_pushed(forgetful: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    """The later push has its mark, but what was pushed before is gone."""
+    outbox = outboxes(tmp_path, forgetful.port)
+    for number in range(1, 4):
+        outbox.push(item(number))
+    assert outbox.drain(5)
+    forgetful.client.flushall()
+    outbox.push(item(4))
+    assert outbox.drain(5)
+    looked(outbox)
+    assert sorted(ref for ref, _seq in popped(forgetful)) == ["id-1", "id-2", "id-3", "id-4"]
+
+
+def test_entries_of_an_older_copy_are_pushed_again(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    """Redis comes back from a dump: it has the first record, and another node has counted its seq on meanwhile."""
+    mortal.client.config_set("appendonly", "no")
+    outbox = outboxes(tmp_path, mortal.port)
+    outbox.push(item(1))
+    assert outbox.drain(5)
+    copy = {key: mortal.client.dump(key) for key in raw_keys(mortal)}
+    looked(outbox)
+    outbox.push(item(2))
+    assert outbox.drain(5)
+    looked(outbox)
+    mortal.client.flushall()
+    for key, value in copy.items():
+        mortal.client.restore(key, 0, value)
+    mortal.client.incrby(keys.seq(LIST), 5)
+    looked(outbox)
+    assert [ref for ref, _seq in popped(mortal)] == ["id-1", "id-2"]
+
+
+def test_mark_that_expired_pushes_nothing_again(
+    forgetful: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = outboxes(tmp_path, forgetful.port)
+    outbox.push(item(1))
+    assert outbox.drain(5)
+    looked(outbox)
+    forgetful.client.delete(keys.pushed(LIST, "id-1"))
+    monkeypatch.setattr(outbox_module, "TRUSTED", 0.0)
+    looked(outbox)
+    assert popped(forgetful) == expected(1)
+    assert not outbox._kept[LIST]
+
+
+def test_user_without_info_loses_no_entry(forgetful: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    """``+@all -@dangerous``, as hosted Redis has it."""
+    rights = ["on", ">pw", "~*", "+@all", "-@dangerous"]
+    forgetful.client.execute_command("ACL", "SETUSER", "node", *rights)
+    outbox = Outbox("test", tmp_path, redis_client.connect(f"redis://node:pw@127.0.0.1:{forgetful.port}/0"))
+    outbox.start()
+    for number in range(1, 4):
+        outbox.push(item(number))
+    assert outbox.drain(5)
+    assert forgetful.client.rpop(LIST)
+    looked(outbox)
+    assert [one.entry.id for one in outbox._kept[LIST]] == ["id-2", "id-3"]
+    forgetful.kill()
+    forgetful.start()
+    forgetful.client.execute_command("ACL", "SETUSER", "node", *rights)
+    until(lambda: forgetful.client.llen(LIST) == 2)
+    assert [ref for ref, _seq in popped(forgetful)] == ["id-2", "id-3"]
+    outbox.stop()
+
+
+@pytest.mark.parametrize("missing", ["lpush", "set", "incr"])
+def test_user_who_may_not_push_gets_no_entry_twice(
+    store: RedisServer, outboxes: Any, tmp_path: Path, missing: str
+) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    store.client.execute_command("ACL", "SETUSER", "default", f"-{missing}")
+    try:
+        for number in range(1, 4):
+            outbox.push(item(number))
+        until(lambda: outbox.refused)
+        assert outbox.refused == f"redis: {LIST}: NOPERM, its user lacks a right"
+        assert not outbox.drain(0.1)
+        assert store.client.llen(LIST) == 0
+    finally:
+        store.client.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert outbox.drain(5)
+    assert popped(store) == expected(3)
+    assert not outbox.refused
 
 
 def test_entries_on_disk_or_taken_are_dropped_from_memory(

@@ -1,0 +1,84 @@
+"""The outboxes of one Redis, one for each list: a list that Redis refuses holds up only itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gevent
+
+from esl_apps.process import background
+from esl_apps.store.journal import Entry, Journal
+from esl_apps.store.outbox import Outbox
+from esl_apps.store.redis_client import Client
+
+
+class Lanes:
+    """Used like an :class:`Outbox`."""
+
+    def __init__(
+        self, name: str, folder: Path, client: Client, on_pushed: Callable[[Entry], None] | None = None
+    ) -> None:
+        """Take up what an earlier process left in ``folder``. :raises OSError: as :class:`Journal`."""
+        self.name = name
+        self._folder = folder
+        self._client = client
+        self._on_pushed = on_pushed
+        self._started = False
+        self._lanes: dict[str, Outbox] = {}
+        # Its lock is that of the whole folder. Earlier versions wrote all lists' entries here.
+        self._shared = Journal(folder)
+        left = self._shared.open()
+        for journal in journals(folder)[1:]:
+            self._lanes[journal.name] = self._open(journal)
+        for item in left:
+            self.push(item)
+        self._shared.finish(len(left))
+
+    def __iter__(self) -> Iterator[Outbox]:
+        return iter(self._lanes.values())
+
+    @property
+    def depth(self) -> int:
+        return sum(lane.depth for lane in self)
+
+    @property
+    def refusals(self) -> list[str]:
+        """What Redis refuses now, list by list."""
+        return [f"{lane.refused}; its records wait" for lane in self if lane.refused]
+
+    def start(self) -> None:
+        self._started = True
+        for lane in self:
+            lane.start()
+
+    def push(self, item: Entry) -> None:
+        """As :meth:`Outbox.push`. :raises OSError: the list is new, and the disk is full or gone."""
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", item.list)
+        lane = self._lanes.get(slug)
+        if lane is None:
+            lane = self._lanes[slug] = self._open(self._folder / slug)
+            if self._started:
+                lane.start()
+        lane.push(item)
+
+    def drain(self, timeout: float) -> bool:
+        """As :meth:`Outbox.drain`, for all of them at the same time."""
+        draining = [background.once("outbox_drain", lane.drain, timeout) for lane in self]
+        gevent.joinall(draining)
+        return all(one.value for one in draining)
+
+    def stop(self) -> None:
+        for lane in self:
+            lane.stop()
+        self._shared.close()
+
+    def _open(self, journal: Path) -> Outbox:
+        return Outbox(self.name, journal, self._client, self._on_pushed)
+
+
+def journals(folder: Path) -> list[Path]:
+    """The folders of a Redis's journals: its own, and one for each list."""
+    inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return [folder, *inner]

@@ -1,0 +1,79 @@
+"""One outbox for each list of a Redis: a list that Redis refuses holds up only itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esl_apps.store import redis_client
+from esl_apps.store.journal import Journal
+from esl_apps.store.lanes import Lanes
+from tests.support.node import RedisServer
+from tests.support.records import LIST, item
+
+OTHER = "enigma:notifications:inbound"
+
+
+@pytest.fixture
+def lanes(redis: RedisServer, tmp_path: Path) -> Iterator[Callable[[], Lanes]]:
+    redis.client.flushall()
+    made: list[Lanes] = []
+
+    def make() -> Lanes:
+        made.append(Lanes("test", tmp_path, redis_client.connect(redis.url)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        with contextlib.suppress(OSError):
+            one.stop()
+
+
+def test_list_of_another_type_holds_up_only_itself(
+    lanes: Callable[[], Lanes], redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.client.set(LIST, "text")
+    outbox = lanes()
+    outbox.start()
+    for number in range(1, 501):
+        outbox.push(item(number, list=LIST))
+        outbox.push(item(number, list=OTHER))
+    assert not outbox.drain(2)
+    assert redis.client.llen(OTHER) == 500
+    assert outbox.depth == 500
+    assert outbox.refusals == [f"redis: {LIST}: WRONGTYPE, a key is of another type; its records wait"]
+    redis.client.delete(LIST)
+    assert outbox.drain(10)
+    assert redis.client.llen(LIST) == 500
+    assert outbox.refusals == []
+    assert caplog.messages.count("records_refused") == 1
+
+
+def test_lists_left_by_an_earlier_process_are_taken_up(
+    lanes: Callable[[], Lanes], redis: RedisServer, tmp_path: Path
+) -> None:
+    # As earlier versions wrote them: all lists in one file.
+    journal = Journal(tmp_path)
+    journal.open()
+    for number in range(1, 4):
+        journal.append(item(number, list=LIST if number % 2 else OTHER))
+    journal.close()
+    first = lanes()
+    first.push(item(4, list=OTHER))
+    first.stop()
+    again = lanes()
+    assert again.depth == 4
+    again.start()
+    assert again.drain(5)
+    assert [redis.client.llen(name) for name in (LIST, OTHER)] == [2, 2]
+
+
+def test_folder_of_a_running_process_is_refused(lanes: Callable[[], Lanes]) -> None:
+    held: Any = lanes()
+    with pytest.raises(BlockingIOError):
+        lanes()
+    assert held.depth == 0
