@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 
 import msgspec
@@ -13,7 +12,7 @@ from esl_apps.apps.context import AppPolicy, Host
 from esl_apps.apps.legs import aleg_variables
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.session import Session, account_level, shown_number
-from esl_apps.core import dialstring, numbers, terms
+from esl_apps.core import dialstring, node_clock, numbers, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
@@ -90,7 +89,7 @@ class AutodialCall:
             if order.media_id is not None:
                 call.play(order.media_id)
             if order.b is None:
-                attempt.enter(terms.BRIDGED, time.time())
+                attempt.enter(terms.BRIDGED, node_clock.now())
                 # Each account has its own conferences: two may both have a ``weekly``. No name contains a ~.
                 call.conference(f"{account.id}~{order.conference}", session.talk_left)
                 return

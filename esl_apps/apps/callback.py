@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.legs import aleg_variables
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.session import Session, SessionRefused, account_level
-from esl_apps.core import causes
+from esl_apps.core import causes, node_clock
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call, CallEnded
 from esl_apps.core.cards import Account, Card
@@ -49,7 +48,7 @@ def _schedule(caller: str | None, dnis: str, policy: AppPolicy, host: Host) -> N
         log.info("callback_refused", extra={"reason": target})
         return
     number, card = target
-    due_at = time.time() + policy.rules.callback_delay
+    due_at = node_clock.now() + policy.rules.callback_delay
     scheduled = host.schedule(number.e164, [card.id, dnis], due_at, policy.settings.callback_frequency)
     if scheduled:
         log.info("callback_scheduled", extra={"card": card.id})

@@ -7,7 +7,6 @@ come as ``X-Teleforge-*`` headers. ``IntegratorRules.read`` reads both.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import Bleg, aleg_variables, join, recording_name, recording_path
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Settings
-from esl_apps.core import causes, dialstring, numbers, reference, terms
+from esl_apps.core import causes, dialstring, node_clock, numbers, reference, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded
 from esl_apps.core.cards import Usage
@@ -75,7 +74,7 @@ class ClickCall:
         end."""
         attempt = self.attempt
         attempt.aleg_uuid = call.uuid
-        attempt.enter(terms.AGENT_ANSWERED, call.answered_at or time.time())
+        attempt.enter(terms.AGENT_ANSWERED, call.answered_at or node_clock.now())
         failed: Bridged | None = None
         try:
             if attempt.cancelled_by is None and attempt.cut is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from esl_apps.apps.legs import SWITCH_MARGIN, UNHEARD
-from esl_apps.core import causes, dialstring, terms
+from esl_apps.core import causes, dialstring, node_clock, terms
 from esl_apps.core.attempt import Attempt
 
 #: Seconds for which a number outside is rung, unless its application says otherwise.
@@ -68,7 +68,7 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
         from_here = rang.outcome == "away" or (rang.outcome == "failed" and rang.code in _NOT_FROM_HERE)
         if _is_over(attempt) or not from_here or time.monotonic() >= deadline or not originator.elsewhere():
             break
-    now = time.time()
+    now = node_clock.now()
     if attempt.cut is not None:
         attempt.end(terms.REJECTED, attempt.cut.code, terms.SYSTEM, now)
     elif attempt.cancelled_by is not None:
@@ -85,7 +85,7 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
 def _ring_from_here(originator: Originator, attempt: Attempt, commands: Sequence[str], deadline: float) -> Rang:
     rang = Rang("failed", 38)
     for command in commands:
-        attempt.dialled(time.time())
+        attempt.dialled(node_clock.now())
         rang = originator.originate(command, deadline)
         if _is_over(attempt) or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
             break

@@ -14,7 +14,7 @@ from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import Bleg, aleg_variables, join
 from esl_apps.apps.settings import Entrance, Rules, Settings
-from esl_apps.core import causes, dialstring, numbers, terms
+from esl_apps.core import causes, dialstring, node_clock, numbers, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded
 from esl_apps.core.cards import Account, Card
@@ -87,7 +87,7 @@ class Session:
         attempt.aleg_uuid = call.uuid
         host.begin(attempt)
         # If the session goes on after its socket or node was lost, the attempt begins now, not at the INVITE.
-        attempt.dialled(time.time() if arrival.session_ref else call.created_at)
+        attempt.dialled(node_clock.now() if arrival.session_ref else call.created_at)
         longest = entrance.max_session if entrance is not None else rules.max_session
         return cls(call, app, policy, host, attempt, rules, longest, account, caller=caller, source=source)
 
@@ -295,7 +295,7 @@ class Session:
             if self._aleg is not None:
                 self.attempt.pay(self._aleg)
             self.host.begin(self.attempt)
-            self.attempt.enter(terms.AGENT_ANSWERED, time.time())
+            self.attempt.enter(terms.AGENT_ANSWERED, node_clock.now())
             self.call.set({"esl_call_ref": self.attempt.call_ref})
         self.attempt.number = number.dialled if number.is_extension or number.is_emergency else number.plus
         self.attempt.call_dir = numbers.direction(self._party(), number)
@@ -320,7 +320,7 @@ class Session:
         """End this attempt. The A-leg goes on."""
         attempt = self.attempt
         bleg = bridged.bleg
-        now = time.time()
+        now = node_clock.now()
         if bridged.answered:
             by = terms.SYSTEM
             if bridged.broken:

@@ -6,12 +6,11 @@ says how. Fields: ``call_fields``; words: ``terms``; Q.850 causes: ``causes``.
 
 from __future__ import annotations
 
-import time
 from typing import Protocol
 
 from msgspec import Struct, field
 
-from esl_apps.core import causes
+from esl_apps.core import causes, node_clock
 from esl_apps.core.call_fields import CallFields, values_of
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
@@ -52,7 +51,7 @@ class Attempt(CallFields, kw_only=True, eq=False):
     call_ref: str = field(default_factory=new_ref)
     session_ref: str = ""
     contact_ref: str = ""
-    queued_at: float = field(default_factory=time.time)
+    queued_at: float = field(default_factory=node_clock.now)
     state: str = QUEUED
     timeline: list[Moment] = field(default_factory=list)
     record: Record | None = None
@@ -110,7 +109,18 @@ class Attempt(CallFields, kw_only=True, eq=False):
     def note(self, what: str, detail: str = "", at: float | None = None) -> None:
         """Note a decision that an operator may want to see in ``esl-apps trace``."""
         if len(self.timeline) < 200:
-            self.timeline.append(Moment(round(time.time() if at is None else at, 3), what, detail))
+            self.timeline.append(Moment(round(node_clock.now() if at is None else at, 3), what, detail))
+
+    def move(self, seconds: float) -> None:
+        """Move all its times: they were taken by another clock, or this node's has been set."""
+        if not seconds:
+            return
+        self.queued_at += seconds
+        for name in ("dialed_at", "answered_at", "bridged_at"):
+            at = getattr(self, name)
+            if at is not None:
+                setattr(self, name, at + seconds)
+        self.timeline = [Moment(round(one.at + seconds, 3), one.what, one.detail) for one in self.timeline]
 
     def save(self) -> None:
         """Make what is known of it outlive this process."""

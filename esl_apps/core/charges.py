@@ -11,6 +11,7 @@ counted as they are talked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,9 @@ from typing import Any
 from esl_apps.core.limits import Bound, Level, Refusal, bounds
 from esl_apps.core.numbers import Number
 
-#: How many payments of each bound are remembered. The end of a call gives back the latest ones only.
-_SLICES = 8
+#: For how many minutes the payments of each bound are remembered. The end of a call gives back the latest ones only;
+#: an adopted call, whose process may live after all, all of this day's.
+_SLICES, _ADOPTED_SLICES = 8, 1440
 #: Seconds that prepaid time may wait for the talk to begin. The hourly count allows for that much delay.
 FRESH = 50.0
 
@@ -36,7 +38,8 @@ class Ticket:
     why: str = ""
     """The limit of the bound that runs out first, as ``minutes_per_day``."""
     slices: list[tuple[float, str, str]] = field(default_factory=list)
-    """The latest payments, :data:`_SLICES` at most: seconds, and the day and minute that they were counted for."""
+    """The latest payments, :attr:`kept` at most: seconds, and the day and minute that they were counted for."""
+    kept: int = _SLICES
 
     @property
     def ahead(self) -> bool:
@@ -51,9 +54,12 @@ class Ticket:
         self.taken += seconds
         self.left = left
         self.why = why
-        if seconds > 0:
-            self.slices.append((seconds, day, minute))
-            del self.slices[:-_SLICES]
+        if seconds <= 0:
+            return
+        if self.slices and self.slices[-1][1:] == (day, minute):
+            seconds += self.slices.pop()[0]
+        self.slices.append((seconds, day, minute))
+        del self.slices[: -self.kept]
 
     def owed(self, spent: float) -> float:
         """Return the seconds that were talked but not paid: always for a breaker, for a limit while Redis is down."""
@@ -186,6 +192,20 @@ class Charge:
         """End it. ``talked``: seconds; None: those that this process has seen."""
         if not self.ended and self._clock is not None and self._on_change is not None:
             self._talked = self.spent(self._clock()) if talked is None else max(0.0, talked)
+            self._on_change(self)
+
+    def adopt(self) -> None:
+        """Take it over from a process that died: it was counted there, and is paid for here from now on."""
+        self.adopted = True
+        for ticket in self.tickets:
+            # Unknown until Redis answers; until then it doesn't end.
+            ticket.left = math.inf
+            ticket.kept = _ADOPTED_SLICES
+
+    def waive(self) -> None:
+        """Return all that was paid here, even after the end: the process that had the call lives, and pays itself."""
+        if self._clock is not None and self._on_change is not None:
+            self._talked = 0.0
             self._on_change(self)
 
     def spent(self, now: float) -> float:

@@ -8,11 +8,12 @@ from contextlib import suppress
 from typing import TypeVar
 from urllib.parse import quote
 
-from esl_apps.core import causes, dialstring
+from esl_apps.core import causes, dialstring, node_clock
 from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
 from esl_apps.esl.keypad import EVERY_KEY, STAR_STAR, Keypad
-from esl_apps.esl.legs import LIVES, OF_BLEGS, bleg_by_aleg, failure_of_all, leg_of, seconds_of
+from esl_apps.esl.legs import LIVES, OF_BLEGS, bleg_by_aleg, failure_of_all, leg_of, time_of
 from esl_apps.esl.session import Completion, Gone, OutboundSession
+from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import COMMAND_REPLY, Event
 
 #: The events of its own leg that a flow needs, and no others (hazard 7). From the first bridge on, B-legs' events come
@@ -56,6 +57,7 @@ class Channel:
         "_prompt_path",
         "_ref",
         "_session",
+        "clock",
     )
 
     def __init__(
@@ -63,8 +65,9 @@ class Channel:
         session: OutboundSession,
         prompt_path: Callable[[str, int], str],
         find_end: Callable[[str], Event | None],
-        on_command: Callable[[float], None] | None = None,
+        clock_of: Callable[[Event], SwitchClock] = lambda _data: SwitchClock(),
     ) -> None:
+        """``clock_of``: the clock of the switch that the channel's data comes from."""
         self._session = session
         self._prompt_path = prompt_path
         self._find_end = find_end
@@ -78,10 +81,10 @@ class Channel:
         self._hears_blegs = False
         self._lightened = False
         self._keypad = Keypad(session)
-        started = time.monotonic()
+        asked_at = node_clock.now()
         self._data = session.connect()
-        if on_command is not None:
-            on_command(time.monotonic() - started)
+        self.clock = clock_of(self._data)
+        self.clock.hear(self._data, asked_at, node_clock.now())
         session.on_event = self._on_leg
 
     def begin(self, ref: str, *, watched: bool) -> None:
@@ -130,11 +133,11 @@ class Channel:
 
     @property
     def created_at(self) -> float:
-        return seconds_of(self._data, "Caller-Channel-Created-Time") or time.time()
+        return time_of(self._data, "Caller-Channel-Created-Time", self.clock) or node_clock.now()
 
     @property
     def answered_at(self) -> float | None:
-        return seconds_of(self._data, "Caller-Channel-Answered-Time")
+        return time_of(self._data, "Caller-Channel-Answered-Time", self.clock)
 
     def variable(self, name: str) -> str | None:
         return self.data.var(name)
@@ -278,7 +281,7 @@ class Channel:
     ) -> Bridged:
         self._lighten()
         keypad = self._keypad
-        progress("dialled", time.time(), None)
+        progress("dialled", node_clock.now(), None)
         self._by_bridge = len(endpoints) > 1
         self._by_user = any(user is not None for _endpoint, user in endpoints)
         completion = self._run(lambda: self._dial(dialstring.bridge(leg, endpoints)))
@@ -335,14 +338,14 @@ class Channel:
         bleg = self._answered or self._last_bleg()
         if last is None:
             # The call ended when its socket was lost, as far as is known. The search for its end took time, too.
-            return Ended(self._lost_at or time.time(), Leg(self.uuid), bleg, lost=True)
-        aleg = leg_of(last, with_user=False)
+            return Ended(self._lost_at or node_clock.now(), Leg(self.uuid), bleg, lost=True)
+        aleg = leg_of(last, self.clock, with_user=False)
         if len(self._blegs) > 1:
             # Two phones may answer in the same tick. A's bridge says which one talked.
             bleg = self._blegs.get(last.var("last_bridge_to") or "", bleg)
         if self._lost_at is not None and bleg is None:
-            bleg = bleg_by_aleg(last)
-        return Ended(aleg.ended_at or time.time(), aleg, bleg)
+            bleg = bleg_by_aleg(last, self.clock)
+        return Ended(aleg.ended_at or node_clock.now(), aleg, bleg)
 
     def let_go(self) -> None:
         """Drop the callbacks, which hold this channel, so that the reference cycle needs no garbage collector."""
@@ -411,7 +414,7 @@ class Channel:
 
     def _lose(self) -> None:
         if self._lost_at is None:
-            self._lost_at = time.time()
+            self._lost_at = node_clock.now()
 
     def _kill(self, completion: Completion, cause: str) -> None:
         """End all B-legs, in any state, and wait for the bridge's end."""
@@ -462,7 +465,7 @@ class Channel:
         if uuid is None or uuid == self.uuid:
             return
         before = self._blegs.get(uuid)
-        leg = leg_of(event, with_user=self._by_user)
+        leg = leg_of(event, self.clock, with_user=self._by_user)
         if before is not None and leg.user is None:
             leg.user = before.user
         self._blegs[uuid] = leg
@@ -473,9 +476,9 @@ class Channel:
         if name == b"CHANNEL_ANSWER" and not self._by_bridge:
             self._joined(leg)
         elif name == b"CHANNEL_PROGRESS":
-            self._progress("ringing", leg.ringing_at or time.time(), leg)
+            self._progress("ringing", leg.ringing_at or node_clock.now(), leg)
         elif name == b"CHANNEL_PROGRESS_MEDIA":
-            self._progress("early_media", leg.ringing_at or time.time(), leg)
+            self._progress("early_media", leg.ringing_at or node_clock.now(), leg)
 
     def _on_bridge(self, event: Event) -> None:
         """Note which of several phones answered: the one that A is bridged with."""
@@ -486,7 +489,7 @@ class Channel:
     def _joined(self, leg: Leg) -> None:
         if self._answered is None and self._progress is not None:
             self._answered = leg
-            self._progress("answered", leg.answered_at or time.time(), leg)
+            self._progress("answered", leg.answered_at or node_clock.now(), leg)
 
 
 def _unknown_end(_uuid: str) -> None:

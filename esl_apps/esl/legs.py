@@ -1,12 +1,14 @@
-"""Read a leg's times, causes and parties from a channel event."""
+"""Read a leg's times, causes and parties from a channel event.
+
+A switch's times are read here and nowhere else, and leave this module as the node's (``esl.switch_clock``)."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
-from esl_apps.core import causes
+from esl_apps.core import causes, node_clock
 from esl_apps.core.call import Bridged, Leg
+from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, decode
 
 OF_BLEGS = "CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
@@ -22,8 +24,10 @@ _HOLD_ACCUM = b"\nCaller-Channel-Hold-Accum: "
 _TIMES = 600
 
 
-def leg_of(event: Event, *, with_user: bool = True) -> Leg:
+def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
     """Read a leg from one of its events. The record is made of the switch's own times.
+
+    ``clock``: that of the switch that wrote the event.
 
     ``with_user``: also read whose extension it rang. That variable is far back in the event.
     """
@@ -41,16 +45,16 @@ def leg_of(event: Event, *, with_user: bool = True) -> Leg:
         code = event.last(b"variable_hangup_cause_q850")
         q850 = int(code) if code is not None and code.isdigit() and len(code) < 4 else 0
         q850 = q850 or causes.q850(cause)
-        ended_at = _time(block, _HANGUP_TIME, start, end) or time.time()
-        hold = _time(block, _HOLD_ACCUM, start, end) or 0.0
+        ended_at = _time(block, _HANGUP_TIME, start, end, clock) or node_clock.now()
+        hold = _seconds(block, _HOLD_ACCUM, start, end)
     if event.name not in LIVES:
         said = event.last(b"variable_sip_hangup_disposition")
         disposition = decode(said) if said is not None else None
     return Leg(
         event.get("Unique-ID") or "",
-        _time(block, _CREATED_TIME, start, end),
-        _time(block, _PROGRESS_TIME, start, end) or _time(block, _MEDIA_TIME, start, end),
-        _time(block, _ANSWERED_TIME, start, end),
+        _time(block, _CREATED_TIME, start, end, clock),
+        _time(block, _PROGRESS_TIME, start, end, clock) or _time(block, _MEDIA_TIME, start, end, clock),
+        _time(block, _ANSWERED_TIME, start, end, clock),
         ended_at,
         cause,
         q850,
@@ -60,33 +64,39 @@ def leg_of(event: Event, *, with_user: bool = True) -> Leg:
     )
 
 
-def _time(block: bytes, name: bytes, start: int, end: int) -> float | None:
-    """Return a time between two offsets, in seconds; None if absent or 0, which means that it hasn't happened."""
+def _time(block: bytes, name: bytes, start: int, end: int, clock: SwitchClock) -> float | None:
+    """Return a time between two offsets; None if absent or 0, which means that it hasn't happened."""
+    seconds = _seconds(block, name, start, end)
+    return clock.here(seconds) if seconds else None
+
+
+def _seconds(block: bytes, name: bytes, start: int, end: int) -> float:
+    """Return the seconds that a header between two offsets says in microseconds; 0 if absent."""
     at = block.find(name, start, end)
     if at < 0:
-        return None
+        return 0.0
     at += len(name)
     stop = block.find(b"\n", at)
     value = block[at : stop if stop >= 0 else None]
-    return (int(value) / 1e6 if value.isdigit() and len(value) < 20 else 0.0) or None
+    return int(value) / 1e6 if value.isdigit() and len(value) < 20 else 0.0
 
 
-def seconds_of(event: Event, header: str) -> float | None:
-    """Return a header's time in seconds; None if absent or 0, which means that it hasn't happened."""
+def time_of(event: Event, header: str, clock: SwitchClock) -> float | None:
+    """Return a header's time; None if absent or 0, which means that it hasn't happened."""
     value = event.int(header)
-    return value / 1e6 if value else None
+    return clock.here(value / 1e6) if value else None
 
 
-def bleg_by_aleg(event: Event) -> Leg | None:
+def bleg_by_aleg(event: Event, clock: SwitchClock) -> Leg | None:
     """Read from an A-leg's end what became of a B-leg whose own events were not seen; None if there was none."""
-    bridged_at = event.int("variable_bridge_uepoch") / 1e6
-    if not bridged_at:
+    bridged_at = time_of(event, "variable_bridge_uepoch", clock)
+    if bridged_at is None:
         return None
     cause = event.var("last_bridge_hangup_cause")
     return Leg(
         uuid=event.var("last_bridge_to") or "",
         answered_at=bridged_at,
-        ended_at=seconds_of(event, "Caller-Channel-Hangup-Time"),
+        ended_at=time_of(event, "Caller-Channel-Hangup-Time", clock),
         cause=cause,
         q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
         # The switch sent A the BYE, and no node had ordered it, so B had hung up.

@@ -21,9 +21,11 @@ from gevent.event import AsyncResult
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
+from esl_apps.core import node_clock
 from esl_apps.esl import wire
 from esl_apps.esl.greenswitch_base import GreenswitchInbound, NotConnectedError
 from esl_apps.esl.session import ReplyError
+from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.process import background
 
@@ -33,6 +35,8 @@ CONNECT_TIMEOUT = 5.0
 REPLY_TIMEOUT = 5.0
 PING_EVERY = 2.0
 BACKOFF_FIRST, BACKOFF_LAST = 0.1, 5.0
+#: Seconds after which a new connection's switch is first asked for its time.
+_TIMED_AFTER = 0.25
 #: If a connection that lasted longer than these seconds is lost, reconnect at once.
 SETTLED = 1.0
 
@@ -48,7 +52,7 @@ class Job:
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
-        self.sent_at = time.time()
+        self.sent_at = node_clock.now()
         self._result: AsyncResult[str] = AsyncResult()
 
     def answer(self, output: str) -> None:
@@ -117,6 +121,8 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self.connected = False
         self.core_uuid: str | None = None
         """Identifies the FreeSWITCH process. If it differs after a reconnect, the old process's calls are gone."""
+        self.clock = SwitchClock()
+        """That process's clock."""
         self.reconnects = 0
         self.round_trip: float | None = None
         """Seconds that the last ping took."""
@@ -135,6 +141,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._posting = Flag()
         self._poster: gevent.Greenlet[[], None] | None = None
         self._jobs: dict[str, Job] = {}
+        self._timing: Job | None = None
         self._writing = Semaphore()
         self._up = Flag()
         self._keeper: gevent.Greenlet[[], None] | None = None
@@ -183,10 +190,11 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             since = time.monotonic()
             log.info("switch_connected", extra={"switch": self.name, "core_uuid": self.core_uuid})
             pinger = background.keep("switch_ping", self._ping, switch=self.name)
+            timer = background.later(_TIMED_AFTER, "switch_time", self._ask_time)
             try:
                 reason = self._read()
             finally:
-                pinger.kill()
+                gevent.killall([pinger, timer])
             if not self._stopping:
                 log.warning("switch_lost", extra={"switch": self.name, "reason": reason})
                 self.reconnects += 1
@@ -209,7 +217,10 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             raise SwitchUnavailable(f"refused by the switch's ACL: {hello.data.strip() or hello.content_type.decode()}")
         if not self._ask(f"auth {self.password}").ok:
             raise SwitchUnavailable("the switch refused the password")
-        self.core_uuid = self._ask("api global_getvar core_uuid").data.strip() or None
+        core_uuid = self._ask("api global_getvar core_uuid").data.strip() or None
+        if core_uuid != self.core_uuid:
+            # Calls of the old process keep its clock, for what it has left in its files.
+            self.core_uuid, self.clock = core_uuid, SwitchClock(self.clock.ahead)
         for text in self._filters:
             self._ask(f"filter {text}")
         # Last, because ``_read`` dispatches what follows this reply.
@@ -263,6 +274,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             if frame.name == b"BACKGROUND_JOB":
                 job = self._jobs.pop(frame.get("Job-UUID") or "", None)
                 if job is not None:
+                    self.clock.hear(frame, job.sent_at, node_clock.now())
                     job.answer(frame.data)
                 return
             self._call_back(self._on_event, self, frame)
@@ -284,6 +296,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         """Ping the switch: a stopped FreeSWITCH keeps its connections open and says nothing."""
         while True:
             gevent.sleep(PING_EVERY)
+            self._ask_time()
             self._asked_at = start = time.monotonic()
             answered = False
             # The time-out also covers the write, which waits if the switch's buffers are full.
@@ -300,6 +313,12 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 return
             self.round_trip = time.monotonic() - start
             self._observe_ping(self.round_trip)
+
+    def _ask_time(self) -> None:
+        """Have the switch make an event, which says its time. Nothing waits for it."""
+        with suppress(NotConnectedError), gevent.Timeout(REPLY_TIMEOUT, False):  # type: ignore[arg-type]
+            if self._timing is None or self._timing.done:
+                self._timing = self.bgapi("status")
 
     def silent_for(self) -> float:
         """Seconds since a ping that has had no answer yet; 0 if there is none."""

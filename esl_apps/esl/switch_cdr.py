@@ -24,6 +24,7 @@ from gevent.lock import Semaphore
 
 from esl_apps.core.call import Leg
 from esl_apps.esl.legs import leg_of
+from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import EVENT_PLAIN, Event
 from esl_apps.process import files
 from esl_apps.process.folder import Folder
@@ -78,8 +79,12 @@ class Kept:
         return self.event.var("esl_bleg") is not None
 
     @property
-    def leg(self) -> Leg:
-        return leg_of(self.event)
+    def uuid(self) -> str:
+        return self.event.get("Unique-ID") or ""
+
+    def leg(self, clock: SwitchClock) -> Leg:
+        """``clock``: that of the switch that wrote the file."""
+        return leg_of(self.event, clock)
 
 
 def read(path: Path) -> Kept | None:
@@ -256,7 +261,7 @@ class Spool:
         until = time.monotonic() + WRITTEN
         while True:
             self.look()
-            event = next((cdr.event for cdr in self.legs(ref) if cdr.leg.uuid == uuid), None)
+            event = next((cdr.event for cdr in self.legs(ref) if cdr.uuid == uuid), None)
             if event is not None or not self.there or time.monotonic() > until:
                 return event
             gevent.sleep(FRESH)

@@ -19,9 +19,10 @@ from gevent.lock import Semaphore
 from esl_apps.apps import application
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.apps.legs import recording_name
-from esl_apps.core import causes, terms
+from esl_apps.core import causes, node_clock, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
+from esl_apps.core.charges import Charge
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.session import ReplyError
@@ -32,8 +33,8 @@ from esl_apps.node.live import AWAY, Live
 from esl_apps.node.services import Services
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.process import background
-from esl_apps.store.essence import Essence, restored
-from esl_apps.store.membership import BEAT
+from esl_apps.store.essence import Essence
+from esl_apps.store.membership import BEAT, DEAD
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,10 @@ log = logging.getLogger(__name__)
 PARKED = 10.0
 #: Seconds after which to ask the switch for a leg whose end was not heard.
 ASK_EVERY = 15.0
+#: Seconds within which all live calls are refreshed in Redis, and how many are at the least at each beat.
+_REFRESH_EVERY, _REFRESH_LEAST = 60, 100
+#: Seconds for which the payments for an adopted call that has ended can be returned.
+RETURNABLE = 600.0
 #: Seconds by which the ends of A and B may be told one after the other.
 _APART = 0.3
 
@@ -55,6 +60,10 @@ class Adoption:
         self._censuses: dict[str, tuple[float, dict[str, list[Event]]]] = {}
         self._counting = Semaphore()
         self._away = False
+
+        self._refreshed = 0
+        self._namesakes: set[str] = set()
+        self._returnable: dict[str, tuple[float, list[str], list[Charge]]] = {}
 
     def start(self) -> None:
         self.beat()
@@ -78,6 +87,10 @@ class Adoption:
             finally:
                 # Even if Redis is down: should another process follow one of them too, Redis takes its record once.
                 self._own()
+            self._reclaim()
+            self._look_for_namesakes()
+            self._give_back()
+            self._refresh()
             if not services.readiness.draining:
                 for boot in services.membership.dead():
                     self._inherit(boot)
@@ -151,12 +164,67 @@ class Adoption:
         switch = next((one for one in services.switches if one.name == call.switch), services.switches[0])
         if switch.name == call.switch:
             switch.also_hear(f"variable_esl_node {name}")
-        attempt = restored(call)
-        live = services.calls.adopt(attempt, switch, call.core_uuid)
+        live = services.calls.adopt(call, switch)
+        attempt = live.attempt
         if attempt.holder is not None:
             services.usage.leases.hold(attempt.holder, attempt.session_ref)
         services.charging.resume(attempt)
         background.once("call_following", self._follow, live, call.switch == switch.name, call_ref=ref)
+
+    # Giving them back ---------------------------------------------------------------------------------
+
+    def _reclaim(self) -> None:
+        """Make this node's calls known again if its beats were late: others may have adopted them, and give them back
+        once they hear that it lives."""
+        services = self._services
+        gap = services.membership.longest_gap()
+        if gap > DEAD - BEAT:
+            log.warning("beats_were_late", extra={"seconds": round(gap, 1)})
+            services.records.save_all()
+
+    def _look_for_namesakes(self) -> None:
+        """Say loudly, once, that another process lives under this name: Redis couldn't be asked at one's start."""
+        services = self._services
+        for boot in services.membership.namesakes():
+            if boot not in self._namesakes:
+                self._namesakes.add(boot)
+                log.error("node_name_taken", extra={"node": services.membership.name, "boot": boot})
+                services.alerts.tell("node_name", node=services.membership.name)
+
+    def _give_back(self) -> None:
+        """Let go of calls whose own process lives after all: it was stopped, or away from Redis.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        services, membership = self._services, self._services.membership
+        for live in list(services.calls.live.values()):
+            boot = membership.returned(live.had_by)
+            if boot is None or not live.adopted:
+                continue
+            attempt = live.attempt
+            log.warning("call_given_back", extra={"call_ref": attempt.call_ref, "to": membership.peers[boot].name})
+            services.calls.give_back(live)
+            if attempt.holder is not None:
+                services.usage.leases.let_go(attempt.holder, attempt.session_ref)
+            services.call_log.ended(attempt.call_ref)
+            services.store.forget(attempt.call_ref)
+        for ref, (until, had_by, charges) in list(self._returnable.items()):
+            if membership.returned(had_by) is not None:
+                for charge in charges:
+                    charge.waive()
+                del self._returnable[ref]
+            elif time.monotonic() > until:
+                del self._returnable[ref]
+
+    def _refresh(self) -> None:
+        """Keep what Redis has of the live calls, some at each beat. :raises StoreUnavailable: Redis is down."""
+        services = self._services
+        live = list(services.calls.live.values())
+        count = max(_REFRESH_LEAST, len(live) // _REFRESH_EVERY + 1)
+        start = self._refreshed if self._refreshed < len(live) else 0
+        part = live[start : start + count]
+        self._refreshed = start + len(part)
+        services.store.refresh([(one.attempt.call_ref, one.attempt.integrator or "") for one in part])
 
     # To their ends ------------------------------------------------------------------------------------
 
@@ -167,9 +235,11 @@ class Adoption:
                 self._watch(live)
             if not live.released and not attempt.ended:
                 self._end(live)
+            if attempt.charges and not live.released:
+                self._returnable[attempt.call_ref] = (time.monotonic() + RETURNABLE, live.had_by, attempt.charges)
         except Exception:
             log.exception("following_failed", extra={"call_ref": attempt.call_ref})
-            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, time.time())
+            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
         finally:
             if attempt.holder is not None and not live.released:
                 self._services.usage.leave(attempt.holder, attempt.session_ref)
@@ -194,10 +264,8 @@ class Adoption:
                 gevent.sleep(0.05)
                 continue
             self._picture(live, legs)
-            parked = (
-                application(live.attempt.app).placed and live.attempt.state == terms.AGENT_ANSWERED and len(legs) == 1
-            )
-            if parked and asked >= parked_at:
+            parked = self._is_parked(live, legs)
+            if parked and asked >= parked_at and self._is_alone(live):
                 log.warning("orphaned_leg_hung_up", extra={"call_ref": ref})
                 self._services.calls.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
             alive = {leg.get("Unique-ID") or "" for leg in legs}
@@ -213,6 +281,20 @@ class Adoption:
                 # A and B end at about the same time, in events of their own.
                 live.wait(over, time.monotonic() + _APART)
             asked = time.monotonic()
+
+    def _is_parked(self, live: Live, legs: list[Event]) -> bool:
+        """Whether its only leg has answered and waits for a node, none of which has told it to do anything."""
+        placed = application(live.attempt.app).placed and live.attempt.state == terms.AGENT_ANSWERED
+        return placed and len(legs) == 1 and legs[0].var("current_application") in (None, "socket")
+
+    def _is_alone(self, live: Live) -> bool:
+        """Whether no process runs the call, as far as Redis knows now. False if it can't say."""
+        membership = self._services.membership
+        try:
+            membership.say(draining=self._services.readiness.draining)
+        except StoreUnavailable:
+            return False
+        return membership.returned(live.had_by) is None
 
     def _census(self, switch: Switch, asked: float) -> dict[str, list[Event]]:
         """All legs of a switch that carry a reference, by it; not older than ``asked``. Calls that ask at about the
@@ -242,7 +324,7 @@ class Adoption:
         """Bring the attempt to the state that the live legs show."""
         attempt = live.attempt
         for event in legs:
-            leg = leg_of(event)
+            leg = leg_of(event, live.clock)
             if event.var("esl_bleg") is None:
                 attempt.aleg_uuid = leg.uuid
                 if leg.answered_at is not None and application(attempt.app).placed:
@@ -273,7 +355,7 @@ class Adoption:
                 return
         alegs, blegs = self._legs(live)
         aleg, bleg = _chosen(alegs), _chosen(blegs)
-        now = time.time()
+        now = node_clock.now()
         if attempt.dialed_at is None:
             attempt.dialed_at = min((leg.created_at for leg in alegs + blegs if leg.created_at), default=None)
         if bleg is not None and bleg.answered_at is not None:
@@ -312,14 +394,14 @@ class Adoption:
         """The call's A-legs and B-legs, from events and from the switch's CDR files."""
         ref = live.attempt.call_ref
         found: dict[str, tuple[bool, Leg]] = {
-            uuid: (event.var("esl_bleg") is not None, leg_of(event)) for uuid, event in live.ends.items()
+            uuid: (event.var("esl_bleg") is not None, leg_of(event, live.clock)) for uuid, event in live.ends.items()
         }
         switch_cdr = self._services.switch_cdr
         until = time.monotonic() + WRITTEN
         while True:
             switch_cdr.look()
             for kept in switch_cdr.legs(ref):
-                found.setdefault(kept.leg.uuid, (kept.bleg, kept.leg))
+                found.setdefault(kept.uuid, (kept.bleg, kept.leg(live.clock)))
             if any(not bleg for bleg, _leg in found.values()) or not switch_cdr.there or time.monotonic() > until:
                 break
             gevent.sleep(FRESH)

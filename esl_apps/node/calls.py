@@ -14,19 +14,21 @@ import gevent
 
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.ringing import Originator
-from esl_apps.core import causes, terms
+from esl_apps.core import causes, node_clock, terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Call, Ended
 from esl_apps.esl import wire
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import ATTACH, AWAY, Begin, Live
 from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.process import background
+from esl_apps.store.essence import Essence, restored
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +63,17 @@ class Calls:
     def _add(self, attempt: Attempt, switch: Switch) -> Live:
         attempt.switch = switch.name
         attempt.observer = self
-        self.live[attempt.call_ref] = live = Live(attempt, switch, switch.core_uuid)
+        self.live[attempt.call_ref] = live = Live(attempt, switch, switch.core_uuid, switch.clock)
         return live
 
-    def adopt(self, attempt: Attempt, switch: Switch, core_uuid: str | None) -> Live:
+    def adopt(self, call: Essence, switch: Switch) -> Live:
         """Follow a call of a process that died. Its earlier states are not announced again."""
+        attempt = restored(call, switch.core_uuid, switch.clock.ahead)
         live = self._add(attempt, switch)
-        live.core_uuid = core_uuid
+        live.core_uuid, live.had_by = call.core_uuid, list(call.had_by)
+        if call.core_uuid != switch.core_uuid:
+            # Read what that process has left in its files by the clock that goes with the call's times.
+            live.clock = SwitchClock(call.ahead)
         self._records.save(attempt)
         live.attached = live.adopted = True
         attempt.note("adopted", "its node is gone")
@@ -78,6 +84,16 @@ class Calls:
         live.released = True
         for charge in live.attempt.charges:
             charge.end()
+        self._drop(live)
+
+    def give_back(self, live: Live) -> None:
+        """Stop following an adopted call whose own process lives after all. That one pays for all of it."""
+        live.released = True
+        for charge in live.attempt.charges:
+            charge.waive()
+        self._drop(live)
+
+    def _drop(self, live: Live) -> None:
         if self.live.get(live.attempt.call_ref) is live:
             del self.live[live.attempt.call_ref]
         live.poke()
@@ -139,15 +155,15 @@ class Calls:
                 return True
             if answered not in live.ends:
                 self.reap(live.switch, attempt.call_ref)
-                attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, time.time())
+                attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
                 return True
-            aleg = leg_of(live.ends[answered])
-            attempt.enter(terms.AGENT_ANSWERED, aleg.answered_at or time.time())
-            conclude(attempt, Ended(aleg.ended_at or time.time(), aleg, None), None, terms.CALLEE)
+            aleg = leg_of(live.ends[answered], live.clock)
+            attempt.enter(terms.AGENT_ANSWERED, aleg.answered_at or node_clock.now())
+            conclude(attempt, Ended(aleg.ended_at or node_clock.now(), aleg, None), None, terms.CALLEE)
         except Exception:
             log.exception("ringing_failed", extra={"call_ref": attempt.call_ref})
             self.reap(live.switch, attempt.call_ref)
-            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, time.time())
+            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
         return True
 
     # Cancelling ---------------------------------------------------------------------------------------
@@ -214,14 +230,17 @@ class Calls:
         if live is None:
             return
         attempt = live.attempt
+        if live.run is not None:
+            # Until the switch has been asked for its time, the legs that it rings say enough.
+            live.clock.hear(event, attempt.queued_at, node_clock.now())
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
             live.ends[event.get("Unique-ID") or ""] = event
         elif event.name.startswith(b"CHANNEL_PROGRESS"):
             if live.run is not None and not live.attached:
-                leg = leg_of(event)
+                leg = leg_of(event, live.clock)
                 live.rang |= {leg.uuid}
                 attempt.aleg_uuid = leg.uuid
-                attempt.enter(terms.AGENT_RINGING, leg.ringing_at or time.time())
+                attempt.enter(terms.AGENT_RINGING, leg.ringing_at or node_clock.now())
         elif event.get("Event-Subclass") == CANCEL:
             # The name isn't the first header of a CUSTOM event, so ``name`` is empty here.
             self.cancel(attempt.call_ref, terms.API)

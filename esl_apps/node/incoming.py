@@ -12,14 +12,14 @@ import gevent
 from esl_apps.apps import APPLICATIONS, application
 from esl_apps.apps.application import Application
 from esl_apps.apps.context import Arrival, NotServed
-from esl_apps.core import terms
+from esl_apps.core import node_clock, terms
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import OutboundSession
 from esl_apps.node.services import Services
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.node.visit import Visit
 from esl_apps.process import background
-from esl_apps.store.essence import Essence, essence, restored
+from esl_apps.store.essence import Essence
 
 log = logging.getLogger(__name__)
 #: Seconds for which what Redis couldn't take is tried again after its caller has left, and between two tries.
@@ -101,13 +101,13 @@ class Incoming:
         live = services.calls.live.get(visit.carried)
         found = visit.find_call() if live is None else None
         if live is not None and live.adopted:
-            known: Essence | None = essence(live.attempt, live.core_uuid)
+            known: Essence | None = live.essence
         else:
             known = found[1] if found is not None else None
         if known is None:
             visit.refuse("its call has ended", "NORMAL_CLEARING")
             return
-        attempt = restored(known)
+        attempt = visit.restored(known)
         placed = app.restore(attempt, visit.channel, services.policy) if app.restore else None
         if placed is None or known.state not in _NOT_SERVED:
             # Not taken over: its own process, or the one that adopts it, sees how its legs end and records that.
@@ -119,7 +119,7 @@ class Incoming:
             visit.refuse("its call has ended", "NORMAL_CLEARING")
             return
         if app.ref in self._pollers:
-            attempt.answered_at = time.time()
+            attempt.answered_at = node_clock.now()
             self._pollers[app.ref].settle(attempt)
         services.charging.resume(attempt)
         visit.begin(attempt)

@@ -32,8 +32,7 @@ class SwitchLine:
         switch = self._fleet.best(self._tried)
         if switch is None:
             return False
-        live.switch, live.core_uuid = switch, switch.core_uuid
-        live.attempt.switch = switch.name
+        live.move_to(switch)
         live.attempt.note("switch", f"{switch.name} is tried")
         live.attempt.save()
         return True
@@ -96,7 +95,7 @@ class SwitchLine:
         if live.attached:
             return Rang("answered")
         if all_ended():
-            leg = leg_of(next(iter(live.ends.values())))
+            leg = leg_of(next(iter(live.ends.values())), live.clock)
             return Rang("failed", leg.q850 or causes.NORMAL_UNSPECIFIED)
         self._reap(switch, live.attempt.call_ref, "NO_ANSWER")
         return Rang("timed_out", causes.Q850["NO_ANSWER"])

@@ -11,7 +11,9 @@ from gevent.event import Event as Flag
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.esl.switch import Switch
+from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
+from esl_apps.store.essence import Essence, essence
 
 #: Seconds from an agent's answer to its leg's socket; FreeSWITCH connects at once.
 ATTACH = 5.0
@@ -37,6 +39,10 @@ class Live:
     switch: Switch
     core_uuid: str | None = None
     """The FreeSWITCH process that carries it."""
+    clock: SwitchClock = field(default_factory=SwitchClock)
+    """That process's clock."""
+    had_by: list[str] = field(default_factory=list)
+    """The processes that had the call before this one, by boot."""
     ends: dict[str, Event] = field(default_factory=dict)
     """CHANNEL_HANGUP_COMPLETE of its A-legs, by UUID, from the inbound connection."""
     rang: frozenset[str] = frozenset()
@@ -50,6 +56,15 @@ class Live:
     """No longer adopted: another process or flow has it, so following it stops."""
     run: Callable[[Call, Begin], None] | None = None
     """For a call that this process placed: runs the application on the answered leg."""
+
+    @property
+    def essence(self) -> Essence:
+        return essence(self.attempt, self.core_uuid, self.clock.ahead, self.had_by)
+
+    def move_to(self, switch: Switch) -> None:
+        """Place it on another switch."""
+        self.switch, self.core_uuid, self.clock = switch, switch.core_uuid, switch.clock
+        self.attempt.switch = switch.name
 
     def poke(self) -> None:
         self.changed.set()

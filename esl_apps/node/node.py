@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from functools import partial
@@ -13,6 +14,7 @@ from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.server import OutboundServer
+from esl_apps.esl.switch import Switch
 from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption
 from esl_apps.node.cdr_files import CdrFiles
@@ -23,6 +25,8 @@ from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.node.workers import Share
 from esl_apps.observe.metrics import Scrapes
 from esl_apps.process import background
+
+log = logging.getLogger(__name__)
 
 
 class Node:
@@ -73,6 +77,7 @@ class Node:
     def start(self) -> None:
         services = self.services
         self._watch()
+        self._claim_name()
         services.store.start()
         for outbox in services.outboxes:
             outbox.start()
@@ -82,11 +87,28 @@ class Node:
         gevent.wait([background.once("switch_wait", switch.wait_up, 2.0) for switch in services.switches])
         services.breakers.start()
         services.usage.start()
+        services.clocks.start()
         self._adoption.start()
         self._cdr_files.start()
         for poller in self._pollers.values():
             poller.start()
         self._server.listen()
+
+    def _claim_name(self) -> None:
+        """:raises ConfigError: another process lives under this node's name: each would take the other's calls for
+        those of its own last run."""
+        membership = self.services.membership
+        try:
+            boot = membership.watch_namesakes(gevent.sleep)
+        except StoreUnavailable as error:
+            # Adoption.beat looks again.
+            log.warning("node_name_not_checked", extra={"reason": str(error)})
+            return
+        if boot is not None:
+            raise ConfigError(
+                f"another process runs as node {membership.name} on this Redis; stop it, or give this one another name",
+                "node.name",
+            )
 
     def _watch(self) -> None:
         """Let a scrape of the metrics read what is known only now."""
@@ -97,6 +119,8 @@ class Node:
         for name, health in services.switch_pool.health.items():
             metrics.switch_load.labels(name).set_function(partial(getattr, health, "load"))
             metrics.switch_out.labels(name).set_function(partial(getattr, health, "out"))
+        for switch in services.switches:
+            metrics.switch_clock.labels(switch.name).set_function(partial(_ahead, switch))
         for outbox in services.outboxes:
             metrics.outbox.labels(outbox.name).set_function(partial(getattr, outbox, "depth"))
 
@@ -120,6 +144,7 @@ class Node:
             outbox.stop()
         services.usage.stop()
         services.breakers.stop()
+        services.clocks.stop()
         self._adoption.stop()
         self._cdr_files.stop()
         services.store.stop()
@@ -130,3 +155,7 @@ class Node:
         for switch in services.switches:
             switch.stop()
         services.readiness.stopped.set()
+
+
+def _ahead(switch: Switch) -> float:
+    return switch.clock.ahead

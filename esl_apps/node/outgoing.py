@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 
 import gevent
@@ -12,7 +11,7 @@ from esl_apps.apps import application, autodial, click2dial
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.apps.context import Placed
 from esl_apps.apps.ringing import Originator, ring_aleg
-from esl_apps.core import causes, terms
+from esl_apps.core import causes, node_clock, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
@@ -67,7 +66,7 @@ class Outgoing:
             if delay:
                 gevent.sleep(delay)
                 if attempt.cancelled_by is not None:
-                    attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, time.time())
+                    attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, node_clock.now())
                     return False
             if charges is None and not self._pay(attempt, to_pay):
                 return False
@@ -129,11 +128,11 @@ class Outgoing:
             refusal = self._services.usage.begin(*charges)
         except StoreUnavailable as error:
             attempt.note("unavailable", str(error))
-            attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, time.time())
+            attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, node_clock.now())
             return False
         if refusal is not None:
             attempt.note("refused", str(refusal))
-            attempt.end(terms.REJECTED, refusal.code, terms.SYSTEM, time.time())
+            attempt.end(terms.REJECTED, refusal.code, terms.SYSTEM, node_clock.now())
             return False
         attempt.pay(*charges)
         attempt.save()

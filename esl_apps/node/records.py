@@ -59,7 +59,7 @@ class Records:
             kept = None
         else:
             live = self._live.get(ref)
-            kept = msgspec.json.encode(essence(attempt, live.core_uuid if live else None))
+            kept = msgspec.json.encode(live.essence if live else essence(attempt, None))
             self._call_log.note(kept)
         self._store.save(ref, lambda: snapshot(attempt), kept)
 

@@ -18,12 +18,13 @@ from esl_apps.net.address import split_address
 from esl_apps.node.call_log import CallLog
 from esl_apps.node.calls import CANCEL, EVENTS, Calls
 from esl_apps.node.charging import Charging, cut_on
+from esl_apps.node.clocks import ClockWatch
 from esl_apps.node.live import Begin, Live
 from esl_apps.node.outboxes import Outboxes
 from esl_apps.node.policy import Policies, Policy, read_policy
 from esl_apps.node.readiness import Readiness
 from esl_apps.node.records import Records
-from esl_apps.node.state_folder import state_folder
+from esl_apps.node.state_folder import read_boot, state_folder, write_boot
 from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.observe.alerts import Alerts
 from esl_apps.observe.metrics import Metrics
@@ -31,9 +32,8 @@ from esl_apps.process.folder import Folder
 from esl_apps.store import redis_client
 from esl_apps.store.breakers import Breakers, Trip
 from esl_apps.store.calls import CallStore
-from esl_apps.store.essence import Essence, essence
+from esl_apps.store.essence import Essence
 from esl_apps.store.idempotency import IdempotencyKeys
-from esl_apps.store.journal import Entry
 from esl_apps.store.membership import Membership
 from esl_apps.store.stale import Stale
 from esl_apps.store.timed_calls import TimedCalls
@@ -54,6 +54,7 @@ class Services:
     timed_calls: Mapping[str, TimedCalls]
     """By application."""
     calls: Calls
+    clocks: ClockWatch
     records: Records
     outboxes: Outboxes
     call_log: CallLog
@@ -101,7 +102,11 @@ def build_services(config: Config) -> Services:
     redis = redis_client.connect(config.redis.url)
     stale = Stale(config.redis.stale_cards)
     policies = Policies(read_policy(config, redis, stale, alerts.tell))
-    membership = Membership(redis, name, config.advertise)
+    # The journals are locked first: a process that still runs with these files stops the start here.
+    outboxes = Outboxes(config, state_folder(config), lambda entry: metrics.pushed(entry.list).inc())
+    predecessor = read_boot(state_folder(config))
+    membership = Membership(redis, name, config.advertise, predecessor=predecessor)
+    write_boot(state_folder(config), membership.boot)
 
     def say_alive() -> None:
         if membership.boot not in membership.peers:
@@ -114,11 +119,6 @@ def build_services(config: Config) -> Services:
     readiness = Readiness(switches, store, live, config.node.max_calls)
 
     breakers, usage = _build_spending(config, redis, alerts, membership, cut_on(switches, live))
-
-    def pushed(entry: Entry) -> None:
-        metrics.pushed(entry.list).inc()
-
-    outboxes = Outboxes(config, state_folder(config), pushed)
 
     call_log = _open_call_log(config, live)
     recordings = Folder("recordings")
@@ -143,6 +143,7 @@ def build_services(config: Config) -> Services:
             if application.timed is not None
         },
         calls=calls,
+        clocks=ClockWatch(switches, live, records, alerts),
         records=records,
         outboxes=outboxes,
         call_log=call_log,
@@ -181,7 +182,7 @@ def _open_call_log(config: Config, live: Mapping[str, Live]) -> CallLog:
     """:raises ConfigError: its file can't be written."""
 
     def essences() -> Iterator[Essence]:
-        return (essence(call.attempt, call.core_uuid) for call in live.values())
+        return (call.essence for call in live.values())
 
     try:
         return CallLog(state_folder(config), essences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from esl_apps.config.model import Config
@@ -29,3 +30,18 @@ def state_folder(config: Config) -> Path:
             return candidate / "outbox" / name
     tried = ", ".join(str(path) for path in candidates)
     raise ConfigError(f"no folder for the outbox can be written (tried {tried})", "node.state_dir")
+
+
+def read_boot(folder: Path) -> str:
+    """The boot of the last process that ran with this folder; empty if unknown. It is dead: the folder is locked."""
+    try:
+        text = (folder / "boot").read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
+    return text if text.isalnum() and len(text) <= 64 else ""
+
+
+def write_boot(folder: Path, boot: str) -> None:
+    """Note this process's boot. On a full disk the next run has to wait until this one looks silent."""
+    with suppress(OSError):
+        (folder / "boot").write_text(boot)

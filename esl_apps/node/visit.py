@@ -10,7 +10,7 @@ import gevent
 
 from esl_apps.apps import application
 from esl_apps.apps.ending import conclude, end_of
-from esl_apps.core import causes
+from esl_apps.core import causes, node_clock
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded, Leg
 from esl_apps.core.terms import LOST, SYSTEM
@@ -21,10 +21,11 @@ from esl_apps.esl.server import FULL
 from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_cdr import FRESH
+from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
-from esl_apps.store.essence import Essence, essence, restored
+from esl_apps.store.essence import Essence, restored
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Visit:
         self.session = session
         self.ref = ""
         self._core_uuids = tuple(switch.core_uuid for switch in services.switches)
-        self.channel = Channel(session, services.policy.prompt, self._find_end)
+        self.channel = Channel(session, services.policy.prompt, self._find_end, self._clock_of)
         self.path = (self.channel.variable("socket_path") or "").split("/")
         # A channel that carries a reference was placed by a node, or handed back by the dialplan after a node died.
         self.carried = self.channel.variable("esl_call_ref") or ""
@@ -62,6 +63,12 @@ class Visit:
         self.switch: Switch = next(
             (switch for switch in services.switches if switch.core_uuid == core), services.switches[0]
         )
+
+    def _clock_of(self, data: Event) -> SwitchClock:
+        core = data.get("Core-UUID")
+        clocks = (switch.clock for switch in self.services.switches if switch.core_uuid == core)
+        # A process that this node isn't connected to has its own.
+        return next(clocks, SwitchClock())
 
     def begin(self, attempt: Attempt) -> None:
         """Make an attempt known. The flows call this as ``host.begin``."""
@@ -104,7 +111,7 @@ class Visit:
         live = calls.live.get(self.carried)
         if live is not None and live.adopted:
             calls.release(live)
-            self._settle(essence(live.attempt, live.core_uuid), live.ends)
+            self._settle(live.essence, live.ends)
             return
         if live is not None:
             # This process's own: its flow waits for the channel's end, and no other end will come.
@@ -164,16 +171,16 @@ class Visit:
         if known.holder is not None:
             # The caller takes a place again when they go on.
             self.services.usage.leave(known.holder, known.session_ref)
-        data = self.channel.data
-        now = time.time()
-        bleg = next((leg_of(end) for end in ends.values() if end.var("esl_bleg") is not None), None)
+        data, clock = self.channel.data, self.channel.clock
+        now = node_clock.now()
+        bleg = next((leg_of(end, clock) for end in ends.values() if end.var("esl_bleg") is not None), None)
         if bleg is None and (known.number is not None or known.bridged_at is not None):
             bleg = self._bleg_of(known, now)
         if bleg is None and (not application(known.app).session or known.number is None):
             # It had dialled nothing and goes on.
-            self.goes_on = restored(known)
+            self.goes_on = self.restored(known)
             return
-        attempt = restored(known)
+        attempt = self.restored(known)
         self.follows = True
         self.services.calls.begin(attempt, self.switch)
         if bleg is None:
@@ -184,7 +191,11 @@ class Visit:
         if bleg.answered_at is not None and joined is not None and attempt.bridged_at is None:
             joined(attempt, bleg.answered_at, bleg, self.services.records.announce)
         party = application(attempt.app).second_party
-        conclude(attempt, end_of(leg_of(data), bleg, now), None, party)
+        conclude(attempt, end_of(leg_of(data, clock), bleg, now), None, party)
+
+    def restored(self, known: Essence) -> Attempt:
+        """The attempt, with its times by this node's clock."""
+        return restored(known, self.channel.header("Core-UUID"), self.channel.clock.ahead)
 
     def _bleg_of(self, known: Essence, now: float) -> Leg | None:
         """How B ended, if no process heard it: from the switch's CDR file, otherwise from A's variables."""
@@ -192,7 +203,7 @@ class Visit:
         until = time.monotonic() + _KEPT
         while True:
             switch_cdr.look()
-            kept = [one.leg for one in switch_cdr.legs(known.call_ref) if one.bleg]
+            kept = [one.leg(self.channel.clock) for one in switch_cdr.legs(known.call_ref) if one.bleg]
             if kept:
                 return max(kept, key=lambda leg: (leg.answered_at is not None, leg.ended_at or 0.0))
             if not switch_cdr.there or time.monotonic() > until:
@@ -232,7 +243,7 @@ class Visit:
         """Hang up a leg whose call can't go on, and end the call as lost."""
         self.begin(attempt)
         self.refuse(reason, cause)
-        attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, time.time())
+        attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, node_clock.now())
 
     def give_up(self) -> None:
         """End the call as lost, if it has begun or was to go on here: its flow has failed."""
@@ -240,7 +251,7 @@ class Visit:
             self.begin(self.goes_on)
         live = self.services.calls.live.get(self.ref)
         if live is not None:
-            live.attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, time.time())
+            live.attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, node_clock.now())
 
     def _find_end(self, uuid: str) -> Event | None:
         live = self.services.calls.live.get(self.ref)
@@ -255,7 +266,7 @@ class Visit:
             end = self.services.switch_cdr.wait_for(self.ref, uuid)
             for kept in self.services.switch_cdr.legs(self.ref):
                 if kept.bleg:
-                    live.ends.setdefault(kept.leg.uuid, kept.event)
+                    live.ends.setdefault(kept.uuid, kept.event)
         if end is not None:
             for bleg in self.services.calls.blegs_of(live, uuid):
                 self._tell(bleg)

@@ -64,6 +64,12 @@ class Metrics:
         self.switch_out = Gauge(
             "esl_apps_switch_out", "Whether a switch is skipped: its originates fail", ["switch"], registry=registry
         )
+        self.switch_clock = Gauge(
+            "esl_apps_switch_clock_ahead_seconds",
+            "By how much a switch's clock is ahead of the node's",
+            ["switch"],
+            registry=registry,
+        )
         self.reconnects = Counter(
             "esl_apps_switch_reconnects", "Connections to a switch that were lost", ["switch"], registry=registry
         )

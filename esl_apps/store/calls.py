@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gevent
@@ -232,8 +232,24 @@ class CallStore:
         return bool(self._client.hexists(self._live, ref))
 
     def forget(self, ref: str) -> None:
-        """Remove a call that was taken over but had ended. :raises StoreUnavailable: Redis is down."""
-        self._client.hdel(self._live, ref)
+        """Remove a call that was taken over but had ended, or that goes back. :raises StoreUnavailable: Redis is
+        down."""
+        with self._writing:
+            # Waiting for a write that is under way: it would bring the call back.
+            self._pending.pop(ref, None)
+            self._client.hdel(self._live, ref)
+
+    def refresh(self, calls: Sequence[tuple[str, str]]) -> None:
+        """Keep live calls known, however long they last. ``calls``: references, each with its integrator ('': none).
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        commands: list[Command] = []
+        for ref, integrator in calls:
+            commands.append(("EXPIRE", keys.call(ref), KEEP))
+            commands.append(("ZADD", keys.calls(integrator), 0, ref))
+        if commands:
+            self._client.send_all(commands)
 
     def take_over(self, call: Essence, boot: str) -> bool:
         """Take over a dead process's call. False: another process was faster.
@@ -241,6 +257,7 @@ class CallStore:
         If this process dies between the two steps, two processes have the call, and Redis takes one of their records.
         :raises StoreUnavailable: Redis is down.
         """
+        call.had_by = [*call.had_by, boot]
         self._client.hset(self._live, call.call_ref, msgspec.json.encode(call))
         if self._client.hdel(keys.live(boot), call.call_ref):
             return True

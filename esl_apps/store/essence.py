@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import CallFields, values_of
@@ -14,17 +17,29 @@ class Essence(CallFields, omit_defaults=True):
 
     core_uuid: str | None = None
     """The FreeSWITCH process that had the call: if another one answers, the call is gone."""
+    ahead: float = 0.0
+    """Seconds by which that process's clock was ahead of the clock of these times, the node's."""
+    had_by: list[str] = msgspec.field(default_factory=list)
+    """The processes that had the call before, by boot. The first one's flow runs it, if it lives after all."""
 
 
-def essence(attempt: Attempt, core_uuid: str | None) -> Essence:
-    fields: tuple[Any, ...] = (*values_of(attempt), core_uuid)
+def essence(attempt: Attempt, core_uuid: str | None, ahead: float = 0.0, had_by: Sequence[str] = ()) -> Essence:
+    fields: tuple[Any, ...] = (*values_of(attempt), core_uuid, ahead, list(had_by))
     return Essence(*fields)
 
 
-def restored(known: Essence) -> Attempt:
-    """The attempt of a process that can no longer end it."""
+def restored(known: Essence, core_uuid: str | None = None, ahead: float = 0.0) -> Attempt:
+    """The attempt of a process that can no longer end it.
+
+    Its times are those of that process's clock, or of this node's before it was set. If the same FreeSWITCH process
+    (``core_uuid``) still has the call, that one's clock is known to both, and the times become this node's. ``ahead``:
+    as :attr:`Essence.ahead`, by this node's clock.
+    """
     fields = dict(zip(CallFields.__struct_fields__, values_of(known), strict=True))
     if known.state not in STATES:
         # Another version's: go on from the last state that its times prove.
         fields["state"] = BRIDGED if known.bridged_at else AGENT_ANSWERED if known.answered_at else QUEUED
-    return Attempt(**fields)
+    attempt = Attempt(**fields)
+    if core_uuid is not None and core_uuid == known.core_uuid:
+        attempt.move(known.ahead - ahead)
+    return attempt

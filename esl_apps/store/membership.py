@@ -1,16 +1,18 @@
-"""Which nodes are alive: each writes a beat to Redis every second, and is dead after some seconds without one.
+"""Which nodes are alive: each writes a stamp to Redis every second, and is dead after some seconds without a new one.
 
 Each process has a *boot*, a random name made at its start. A node that was killed and restarted is another process;
 the calls of the first one wait for a process to take them over.
 
-All timing uses Redis's clock.
+A process measures the silence of the others by its own monotonic clock, from beat to beat, so no clock that is set or
+steps (Redis's or a node's) makes a process look dead. A pause of the measuring process, or of Redis, doesn't count.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -20,34 +22,56 @@ from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
+log = logging.getLogger(__name__)
+
 BEAT = 1.0
-#: Seconds of silence after which a process is dead. If it was only slow, nothing is lost: the node that takes its
-#: calls over waits for their ends as it does itself, and of two equal records Redis takes one.
+#: Seconds of silence after which a process is dead. If it was only slow, nothing is lost: the node that takes its calls
+#: over follows them and gives them back (``node.adoption``), and of two equal records Redis takes one.
 DEAD = 4.0
+#: The most seconds of silence seen between two beats. If more passed, this process was stopped or overloaded itself.
+_SEEN = 2 * BEAT
+#: The stamp of a process that has left.
+_LEFT = "-1"
 
 
 class Peer(msgspec.Struct, array_like=True):
     name: str
     advertise: str
     draining: bool
-    silent: str
-    """Seconds since its last beat; negative if it has left."""
+    stamp: str
+    """Changes with each beat."""
 
     @property
     def left(self) -> bool:
-        return float(self.silent) < 0
+        return self.stamp == _LEFT
 
 
 class Membership:
-    def __init__(self, client: Client, name: str, advertise: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        advertise: str,
+        clock: Callable[[], float] = time.monotonic,
+        predecessor: str = "",
+    ) -> None:
+        """``predecessor``: the boot of this node's last run, known to be dead because this one has its files."""
         self.boot = secrets.token_hex(8)
         self.name = name
         self._advertise = advertise
         self._client = client
         self._clock = clock
+        self._predecessor = predecessor
         self._say = Script(client, "node_beat")
-        self._heard_since: float | None = None
-        """Since when Redis has answered without a break. While it doesn't, all others seem silent."""
+        self._said_at: float | None = None
+        self._heard_for = 0.0
+        """For how long Redis has answered without a break. While it doesn't, all others seem silent."""
+        self._silent_for: dict[str, float] = {}
+        """By boot: seconds since its stamp changed, as seen from here."""
+        self._spoke: set[str] = set()
+        """Boots whose stamp was seen to change, and that have not been silent for long since."""
+        self._gap = 0.0
+        self._last_beat: float | None = None
         self.peers: dict[str, Peer] = {}
         """By boot, this process included; as of the last ``say``."""
 
@@ -56,23 +80,40 @@ class Membership:
         try:
             flat: list[Any] = self._say([keys.NODES], [self.boot, self.name, self._advertise, int(draining)])
         except StoreUnavailable:
-            self._heard_since = None
+            self._said_at, self._heard_for = None, 0.0
+            self._silent_for.clear()
+            self._spoke.clear()
             raise
-        if self._heard_since is None:
-            self._heard_since = self._clock()
-        self.peers = {
-            boot.decode(): msgspec.json.decode(raw, type=Peer) for boot, raw in zip(flat[::2], flat[1::2], strict=True)
-        }
+        now = self._clock()
+        passed = 0.0 if self._said_at is None else min(now - self._said_at, _SEEN)
+        if self._last_beat is not None:
+            self._gap = max(self._gap, now - self._last_beat)
+        self._said_at = self._last_beat = now
+        self._heard_for += passed
+        before, self.peers = self.peers, _peers(flat)
+        silent_for, self._silent_for = self._silent_for, {}
+        for boot, peer in self.peers.items():
+            known = before.get(boot)
+            unchanged = known is not None and known.stamp == peer.stamp
+            self._silent_for[boot] = silent_for.get(boot, 0.0) + passed if unchanged else 0.0
+            if known is not None and not unchanged:
+                self._spoke.add(boot)
+        self._spoke = {boot for boot in self._spoke if boot in self.peers and not self.is_dead(boot)}
+
+    def longest_gap(self) -> float:
+        """Return the most seconds between two beats that reached Redis since this was last asked. If it is long, other
+        processes may have adopted this one's calls."""
+        gap, self._gap = self._gap, 0.0
+        return gap
 
     def is_dead(self, boot: str) -> bool:
-        """Whether a process has left, is silent, or was an earlier run of this node (same name)."""
-        peer = self.peers.get(boot)
+        """Whether a process has left, is silent, or was the last run of this node."""
         if boot == self.boot:
             return False
-        if peer is not None and (peer.left or peer.name == self.name):
+        peer = self.peers.get(boot)
+        if boot == self._predecessor or (peer is not None and peer.left):
             return True
-        heard_for = 0.0 if self._heard_since is None else self._clock() - self._heard_since
-        return (peer is None or float(peer.silent) > DEAD) and heard_for > DEAD
+        return (self._heard_for if peer is None else self._silent_for.get(boot, 0.0)) > DEAD
 
     def dead(self) -> list[str]:
         return [boot for boot in self.peers if self.is_dead(boot)]
@@ -80,6 +121,13 @@ class Membership:
     def living(self) -> list[str]:
         """The other processes that are not dead."""
         return [boot for boot in self.peers if boot != self.boot and not self.is_dead(boot)]
+
+    def returned(self, boots: Iterable[str]) -> str | None:
+        """The first of these processes that lives after all; None if none does.
+
+        It has to have beaten since: after Redis was away, dead processes aren't told from living ones for a while.
+        """
+        return next((boot for boot in boots if boot in self._spoke), None)
 
     def others(self) -> list[str]:
         """The addresses of the other nodes that take calls, sorted."""
@@ -93,6 +141,40 @@ class Membership:
         """Whether the last beat found no other process, dead or alive."""
         return set(self.peers) == {self.boot}
 
+    # One process for a name ---------------------------------------------------------------------------
+
+    def namesakes(self) -> list[str]:
+        """Other processes that live under this node's name."""
+        return sorted(boot for boot in self._spoke if boot != self.boot and self.peers[boot].name == self.name)
+
+    def watch_namesakes(self, sleep: Callable[[float], None]) -> str | None:
+        """Look for a process that lives under this node's name, before this one becomes a member. Returns its boot.
+
+        An entry whose stamp doesn't change for as long as a process may be silent is one that crashed elsewhere.
+        :raises StoreUnavailable: Redis is down.
+        """
+        first = self._namesakes_stamps()
+        watched = 0.0
+        while first and watched <= DEAD:
+            sleep(BEAT / 4)
+            watched += BEAT / 4
+            now = self._namesakes_stamps()
+            for boot, stamp in now.items():
+                if first.setdefault(boot, stamp) != stamp:
+                    return boot
+            first = {boot: stamp for boot, stamp in first.items() if boot in now}
+        return None
+
+    def _namesakes_stamps(self) -> dict[str, str]:
+        flat = [value for pair in self._client.hgetall(keys.NODES).items() for value in pair]
+        return {
+            boot: peer.stamp
+            for boot, peer in _peers(flat).items()
+            if peer.name == self.name and not peer.left and boot not in (self.boot, self._predecessor)
+        }
+
+    # Leaving ------------------------------------------------------------------------------------------
+
     def forget(self, boot: str) -> None:
         """Remove a dead process that left no calls. :raises StoreUnavailable: Redis is down."""
         self._client.hdel(keys.NODES, boot)
@@ -102,8 +184,20 @@ class Membership:
 
         :raises StoreUnavailable: Redis is down.
         """
-        gone = msgspec.json.encode([self.name, self._advertise, True, "-1"])
+        gone = msgspec.json.encode([self.name, self._advertise, True, _LEFT])
         self._client.hset(keys.NODES, self.boot, gone)
+
+
+def _peers(flat: list[Any]) -> dict[str, Peer]:
+    return {boot.decode("utf-8", "replace"): _peer(raw) for boot, raw in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _peer(raw: bytes) -> Peer:
+    try:
+        return msgspec.json.decode(raw, type=Peer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Written by hand or by another version. It takes no calls, and is dead unless it changes.
+        return Peer("", "", True, raw.decode("latin-1"))
 
 
 def boots(client: Client) -> list[str]:

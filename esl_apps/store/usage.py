@@ -14,7 +14,6 @@ Redis is down, calls that are up may use what was left when it last answered, an
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -123,10 +122,7 @@ class UsageStore:
     def adopt(self, *charges: Charge) -> None:
         """Take over calls of a dead node that are up: they were counted there, and are paid for here from now on."""
         for charge in charges:
-            charge.adopted = True
-            for ticket in charge.tickets:
-                # Unknown until Redis answers; until then it doesn't end.
-                ticket.left = math.inf
+            charge.adopt()
             charge.open(self._seconds, self._on_change)
             self._charges.add(charge)
 
@@ -304,8 +300,7 @@ class UsageStore:
         for ticket, owed, wanted in asked:
             part = min(wanted, had)
             had -= part
-            ticket.taken += owed
-            ticket.take(part, float(left), day, minute, why)
+            ticket.take(owed + part, float(left), day, minute, why)
         first = asked[0][0]
         if first.bound.trips and float(left) <= 0:
             self._trip(first, why)

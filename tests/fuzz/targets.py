@@ -33,6 +33,7 @@ from esl_apps.esl import session as session_module
 from esl_apps.esl import switch_cdr as spool_module
 from esl_apps.esl import wire
 from esl_apps.esl.session import Gone, OutboundSession, ReplyError
+from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.http.autodial import read_order
 from esl_apps.store import calls as store_module
@@ -310,7 +311,7 @@ def spool(data: bytes) -> None:
         file.write(data)
         file.flush()
         kept = spool_module.read(Path(file.name))
-    assert kept is None or kept.leg.uuid is not None
+    assert kept is None or kept.leg(SwitchClock()).uuid is not None
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -11,6 +11,7 @@ from esl_apps.core.call import Bridged, CallEnded, Ended, Leg
 from esl_apps.core.dialstring import UNHEARD
 from esl_apps.esl.channel import EVENTS, Channel
 from esl_apps.esl.legs import leg_of
+from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Framer
 from tests.support.call_switch import (
     AT,
@@ -463,12 +464,12 @@ def test_ended_without_events_of_b_reads_them_from_a(call: Call, elsewhere: Ends
 )
 def test_leg_code_is_the_switchs_number_or_its_causes(cause: str, q850: int, expected: int) -> None:
     (last,) = Framer().feed(ends(cause, q850))
-    assert leg_of(last).q850 == expected
+    assert leg_of(last, SwitchClock()).q850 == expected
 
 
 def test_leg_that_lives_has_no_cause() -> None:
     (progress,) = Framer().feed(rings())
-    leg = leg_of(progress)
+    leg = leg_of(progress, SwitchClock())
     assert (leg.ended_at, leg.cause, leg.q850, leg.ringing_at) == (None, None, None, AT + 1)
 
 

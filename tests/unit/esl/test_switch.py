@@ -254,7 +254,11 @@ def test_switch_writes_of_two_greenlets_do_not_interleave(fake_switch: FakeSwitc
     gevent.sleep(0.02)
     resumed.set()
     gevent.joinall([pausing, *senders], raise_error=True)
-    assert [one[:14] for one in fake_switch.heard[-3:]] == ["api " + "x" * 10, "api small 1", "api small 2"]
+    assert [one[:14] for one in fake_switch.heard if one.startswith("api ")][-3:] == [
+        "api " + "x" * 10,
+        "api small 1",
+        "api small 2",
+    ]
     assert senders[0].value == f"+OK {large}"
 
 

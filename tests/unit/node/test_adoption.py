@@ -249,10 +249,10 @@ def test_adoption_fault_with_one_call_costs_no_other(
     show_legs(bench.switch, aleg(other))
     adopt = bench.services.calls.adopt
 
-    def faulty(attempt: Attempt, *rest: Any) -> Any:
-        if attempt.call_ref == REF:
+    def faulty(call: Essence, *rest: Any) -> Any:
+        if call.call_ref == REF:
             raise RuntimeError("a fault of ours")
-        return adopt(attempt, *rest)
+        return adopt(call, *rest)
 
     monkeypatch.setattr(bench.services.calls, "adopt", faulty)
     bench.adoption.beat()
@@ -684,3 +684,163 @@ def test_adoption_end_of_a_timed_call_settles_it(bench: Bench) -> None:
     ended(bench)
     # Busy: it is tried again in a minute.
     eventually(lambda: (store.next_due() or 0.0) > 1_000_000.0)
+
+
+# Owners that were only slow ------------------------------------------------------------------------------
+
+
+def beat_again(bench: Bench, boot: str, name: str = "app2") -> None:
+    """Have a process that was taken for dead beat twice, each time seen by the bench."""
+    for stamp in ("1.0", "2.0"):
+        raw = msgspec.json.encode([name, "127.0.0.1:9999", False, stamp])
+        bench.redis_server.client.hset(keys.NODES, boot, raw)
+        bench.adoption.beat()
+
+
+def test_adoption_call_goes_back_to_its_owner(bench: Bench) -> None:
+    boot = leave_behind(bench, talking(holder="card:x"))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    assert bench.live[REF].had_by == [boot]
+    beat_again(bench, boot)
+    assert bench.live == {}
+    bench.flush()
+    assert not bench.redis_server.client.exists(keys.live(bench.services.membership.boot))
+    assert bench.services.usage.leases._held == set()
+    # The owner sees the call to its end, and records it.
+    hang_up(bench)
+    gevent.sleep(0)
+    assert bench.records() == []
+
+
+def test_adoption_call_adopted_twice_goes_back_to_its_owner(bench: Bench) -> None:
+    """The first adopter died; the owner had been stopped all the while."""
+    leave_behind(bench, talking(had_by=["owner", "first"]))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    beat_again(bench, "owner")
+    assert bench.live == {}
+
+
+def test_adoption_owner_makes_its_calls_known_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was stopped for 6 s. Another node has taken its call out of its hash, and lets go now."""
+    attempt = begin_call(bench)
+    bench.adoption.beat()
+    bench.flush()
+    mine = keys.live(bench.services.membership.boot)
+    bench.redis_server.client.delete(mine)
+    now = bench.services.membership._clock()
+    monkeypatch.setattr(bench.services.membership, "_clock", lambda: now + 6.0)
+    bench.adoption.beat()
+    bench.flush()
+    assert bench.redis_server.client.hexists(mine, attempt.call_ref)
+    assert bench.live[attempt.call_ref].attempt is attempt
+
+
+def parked_leg(**headers: Any) -> dict[str, object]:
+    return aleg(**{"Caller-Channel-Answered-Time": at(1), **headers})
+
+
+@pytest.mark.parametrize("application", ["playback", "play_and_get_digits", "bridge", "answer"])
+def test_adoption_leg_that_a_flow_has_used_is_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, application: str
+) -> None:
+    """A caller who was rung back listens to the prompt. If their node is dead, the switch ends the leg by itself."""
+    monkeypatch.setattr(adoption, "PARKED", 0.0)
+    leave_behind(bench, clicked(state=terms.AGENT_ANSWERED))
+    show_legs(bench.switch, parked_leg(variable_current_application=application))
+    bench.adoption.beat()
+    asked(bench, 5)
+    assert not [text for text in bench.switch.heard if text.startswith("api hupall")]
+
+
+def test_adoption_leg_of_a_living_owner_is_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "PARKED", 0.0)
+    leave_behind(bench, clicked(state=terms.AGENT_ANSWERED))
+    show_legs(bench.switch, parked_leg(variable_current_application="socket"))
+    monkeypatch.setattr(bench.services.membership, "returned", lambda _boots: "owner")
+    monkeypatch.setattr(bench.adoption, "_give_back", lambda: None)
+    bench.adoption.beat()
+    asked(bench, 5)
+    assert not [text for text in bench.switch.heard if text.startswith("api hupall")]
+
+
+def test_adoption_leg_is_left_while_redis_cant_say(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "PARKED", 0.0)
+    leave_behind(bench, clicked(state=terms.AGENT_ANSWERED))
+    show_legs(bench.switch, parked_leg(variable_current_application="socket"))
+    bench.adoption.beat()
+    bench.redis.break_after()
+    asked(bench, 5)
+    assert not [text for text in bench.switch.heard if text.startswith("api hupall")]
+    bench.redis.mend()
+
+
+def test_adoption_call_of_days_stays_known(bench: Bench) -> None:
+    """Nothing about it changes for longer than Redis keeps a call."""
+    attempt = begin_call(bench, integrator="acme")
+    bench.flush()
+    client = bench.redis_server.client
+    client.expire(keys.call(attempt.call_ref), 5)
+    client.delete(keys.calls("acme"))
+    bench.adoption.beat()
+    assert client.ttl(keys.call(attempt.call_ref)) > 80_000
+    assert client.zrange(keys.calls("acme"), 0, -1) == [attempt.call_ref]
+
+
+def test_adoption_many_calls_are_refreshed_in_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "_REFRESH_LEAST", 1)
+    monkeypatch.setattr(adoption, "_REFRESH_EVERY", 2)
+    refs = [begin_call(bench).call_ref for _ in range(5)]
+    bench.flush()
+    client = bench.redis_server.client
+    for ref in refs:
+        client.expire(keys.call(ref), 5)
+    bench.adoption.beat()
+    assert sum(client.ttl(keys.call(ref)) > 5 for ref in refs) == 3
+    bench.adoption.beat()
+    assert all(client.ttl(keys.call(ref)) > 5 for ref in refs)
+
+
+def test_adoption_second_process_of_the_name_is_told_of(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """It started while Redis was away. Neither takes the other's calls."""
+    boot = leave_behind(bench, talking(), name="app1", silent=False)
+    for _ in range(3):
+        bench.redis_server.client.hset(keys.NODES, boot, msgspec.json.encode(["app1", "h:1", False, new_ref()]))
+        bench.adoption.beat()
+    assert bench.live == {}
+    assert caplog.messages.count("node_name_taken") == 1
+
+
+# Clocks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_adoption_times_of_another_nodes_clock_become_this_ones(bench: Bench, ahead: float) -> None:
+    """The dead node's clock was wrong. The switch's is known to both."""
+    was = {
+        name: AT + seconds - ahead for name, seconds in (("dialed_at", 0.0), ("answered_at", 1.0), ("bridged_at", 3.0))
+    }
+    leave_behind(bench, talking(ahead=ahead, queued_at=AT - ahead, **was))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    hang_up(bench)
+    ended(bench)
+    record = bench.record()
+    assert (record["dialed_at"], record["bridged_at"], record["ended_at"]) == (AT, AT + 3.0, AT + 9.0)
+
+
+def test_adoption_files_of_a_dead_switch_are_read_by_its_clock(bench: Bench) -> None:
+    """The switch was an hour ahead and was killed; another process answers now."""
+    leave_behind(bench, talking(core_uuid="core-0", ahead=3600.0, queued_at=AT - 3600.0, dialed_at=AT - 3600.0))
+    of_b: dict[str, Any] = {"esl_bleg": REF, "sip_hangup_disposition": "recv_bye"}
+    write_cdr(bench, UUID, ref=REF, answered=3)
+    write_cdr(bench, B, ref=REF, answered=3, **of_b)
+    bench.adoption.beat()
+    ended(bench)
+    record = bench.record()
+    assert record["end_reason"] == "answered"
+    assert record["ended_at"] - record["dialed_at"] == 8.0

@@ -17,7 +17,7 @@ from esl_apps.node import line
 from esl_apps.node.calls import CANCEL, Calls
 from esl_apps.node.live import Live
 from esl_apps.store import keys
-from tests.support.bench import Bench, Build, ScriptedPlaced, placed, show_legs
+from tests.support.bench import Bench, Build, ScriptedPlaced, essence_of, placed, show_legs
 from tests.support.call_switch import AT, B, at, ends
 from tests.support.peer import UUID, api_response, event, eventually
 
@@ -91,8 +91,7 @@ def test_calls_of_a_closed_node_change_nothing(bench: Bench) -> None:
 
 def test_calls_released_call_wakes_its_follower(bench: Bench) -> None:
     """It would go on asking the switch about a call that another process has."""
-    attempt = Attempt(app="disa", call_dir="external")
-    live = calls_of(bench).adopt(attempt, bench.services.switches[0], "core-1")
+    live = calls_of(bench).adopt(essence_of(), bench.services.switches[0])
     following = gevent.spawn(live.wait, lambda: live.released, time.monotonic() + 20)
     gevent.sleep(0)
     calls_of(bench).release(live)

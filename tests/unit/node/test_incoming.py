@@ -474,7 +474,7 @@ def test_incoming_visit_is_freed_without_the_garbage_collector(monkeypatch: pyte
     of the call hang on these."""
     channel, switch, session = new_call({"socket_path": "disa/acme/front"})
 
-    def opened(_session: object, _prompt: object, find_end: Any) -> object:
+    def opened(_session: object, _prompt: object, find_end: Any, _clock_of: object) -> object:
         (channel := made.pop())._find_end = find_end
         return channel
 

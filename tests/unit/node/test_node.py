@@ -223,3 +223,38 @@ def test_node_stop_without_redis_keeps_records_in_the_journal(node: Node, redis:
     again = Node(node.services.policy.config)
     assert again.services.outboxes.of("acme").depth == 1
     stop(again, 0.0)
+
+
+# One process for a name ---------------------------------------------------------------------------------
+
+
+def test_node_whose_name_is_taken_does_not_start(node: Node, config: Config, tmp_path: Path) -> None:
+    """The other process has files of its own: on another machine, or with another ``state_dir``."""
+    own = with_node(config, listen=f"127.0.0.1:{free_port()}", state_dir=str(tmp_path / "other"))
+    second = Node(own)
+    with pytest.raises(ConfigError, match="another process runs as node app1"):
+        second.start()
+    assert set(second.services.membership.peers) == set()
+
+
+def test_node_starts_at_once_after_a_crash(config: Config) -> None:
+    """Redis still has the entry of its last run, which nothing has declared dead."""
+    first = Node(config)
+    first.services.membership.say()
+    for outbox in first.services.outboxes:
+        outbox.stop()
+    first.services.call_log.close()
+    again = Node(with_node(config, listen=f"127.0.0.1:{free_port()}"))
+    began = time.monotonic()
+    again.start()
+    assert time.monotonic() - began < 3.0
+    assert again.services.membership.is_dead(first.services.membership.boot)
+    stop(again, 0.0)
+
+
+def test_node_starts_without_redis_whatever_its_name(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    away = msgspec.structs.replace(config, redis=msgspec.structs.replace(config.redis, url="redis://127.0.0.1:1/0"))
+    node = Node(away)
+    node.start()
+    assert "node_name_not_checked" in caplog.messages
+    stop(node, 0.0)

@@ -1,4 +1,4 @@
-"""Which processes live, by Redis's clock. None is judged before Redis has answered for long enough."""
+"""Which processes live: each measures the others' silence by its own clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, membership, redis_client
-from esl_apps.store.membership import DEAD, Membership, boots
+from esl_apps.store.membership import BEAT, DEAD, Membership, boots
 from tests.support.cluster import cluster_of_one
 from tests.support.node import RedisServer
 
@@ -36,25 +36,39 @@ def url(request: pytest.FixtureRequest, redis: RedisServer) -> str:
     return url
 
 
-def silent(one: Membership, seconds: float) -> None:
-    """Set a process's last beat to some seconds ago."""
-    text = [one.name, "host:1", False, f"{time.time() - seconds:.3f}"]
-    one._client.hset(keys.NODES, one.boot, msgspec.json.encode(text))
+@pytest.fixture
+def one(url: str) -> Membership:
+    return Membership(redis_client.connect(url), "one", "host:1", Clock())
 
 
-def test_silent_process_is_dead_and_a_speaking_one_is_not(url: str) -> None:
-    client, clock = redis_client.connect(url), Clock()
-    one = Membership(client, "one", "host:1", clock)
-    two, three = (Membership(client, name, f"host:{name}") for name in ("two", "three"))
+def other(one: Membership, name: str) -> Membership:
+    return Membership(one._client, name, f"host:{name}")
+
+
+def beats(one: Membership, seconds: float, *others: Membership) -> None:
+    """Have a process beat for some seconds, together with others."""
+    assert isinstance(one._clock, Clock)
+    for _ in range(round(seconds / BEAT)):
+        one._clock.now += BEAT
+        for each in others:
+            each.say()
+        one.say()
+
+
+def stamp(one: Membership, name: str, boot: str, text: str) -> None:
+    one._client.hset(keys.NODES, boot, msgspec.json.encode([name, "host:9", False, text]))
+
+
+def test_silent_process_is_dead_and_a_speaking_one_is_not(one: Membership) -> None:
+    two, three = other(one, "two"), other(one, "three")
     for each in (two, three, one):
         each.say()
-    clock.now += DEAD + 1
-    one.say()
     assert one.dead() == []
     assert one.others() == ["host:three", "host:two"]
-    silent(two, DEAD + 1)
+    beats(one, DEAD - BEAT, three)
+    assert one.dead() == []
     three.say(draining=True)
-    one.say()
+    beats(one, 2 * BEAT)
     assert one.dead() == [two.boot]
     assert one.others() == []
     two.say()
@@ -62,44 +76,55 @@ def test_silent_process_is_dead_and_a_speaking_one_is_not(url: str) -> None:
     assert one.dead() == []
 
 
-def test_restarted_node_is_another_process(url: str) -> None:
-    client = redis_client.connect(url)
-    before = Membership(client, "one", "host:1")
-    before.say()
-    after = Membership(client, "one", "host:1")
-    after.say()
-    # Dead at once, because its name has been taken over.
-    assert after.dead() == [before.boot]
-    after.forget(before.boot)
-    assert boots(client) == [after.boot]
+def test_clock_of_redis_that_steps_kills_no_process(one: Membership) -> None:
+    """Its stamps jump by 10 s, or go back by an hour: they have changed."""
+    for at in (1000.0, 1010.0, 1011.0, 1012.0, -2588.0, 1013.0):
+        stamp(one, "two", "b2", f"{at:.6f}")
+        beats(one, BEAT)
+    assert (one.living(), one.dead()) == (["b2"], [])
 
 
-def test_process_that_left_is_dead_at_once(url: str) -> None:
-    client = redis_client.connect(url)
-    one, two = Membership(client, "one", "host:1"), Membership(client, "two", "host:2")
+def test_stamp_of_another_time_is_silence_all_the_same(one: Membership) -> None:
+    """A dead process's last stamp lies in the future, because Redis's clock was set back."""
+    stamp(one, "two", "b2", f"{time.time() + 3600:.6f}")
+    beats(one, DEAD + 2 * BEAT)
+    assert one.dead() == ["b2"]
+
+
+def test_pause_of_the_judge_is_not_silence(one: Membership) -> None:
+    """It was stopped for a minute, as were all others: a machine that was suspended."""
+    two = other(one, "two")
+    two.say()
+    one.say()
+    assert isinstance(one._clock, Clock)
+    one._clock.now += 60.0
+    one.say()
+    assert one.dead() == []
+    assert one.longest_gap() == 60.0
+    assert one.longest_gap() == 0.0
+
+
+def test_process_that_left_is_dead_at_once(one: Membership) -> None:
+    two = other(one, "two")
     two.say()
     two.leave()
     one.say()
     assert one.dead() == [two.boot]
 
 
-def test_process_is_not_dead_for_silence_of_redis(url: str, redis: RedisServer) -> None:
-    """Redis was down for a minute, so it has no fresh beats."""
-    clock = Clock()
-    one = Membership(redis_client.connect(url), "one", "host:1", clock)
-    two = Membership(redis_client.connect(url), "two", "host:2")
+def test_process_is_not_dead_for_silence_of_redis(one: Membership) -> None:
+    two = other(one, "two")
     two.say()
-    one.say()
+    beats(one, DEAD)
     one._say._client, client = redis_client.connect("redis://127.0.0.1:1/0"), one._say._client
-    clock.now += 60
-    with pytest.raises(StoreUnavailable):
-        one.say()
+    for _ in range(60):
+        with pytest.raises(StoreUnavailable):
+            one.say()
     one._say._client = client
-    silent(two, 60)
-    one.say()
+    beats(one, DEAD)
     assert not one.is_dead(two.boot)
     assert not one.is_dead("never heard of")
-    clock.now += DEAD + 1
+    beats(one, 2 * BEAT)
     assert one.is_dead(two.boot)
     assert one.is_dead("never heard of")
     assert not one.is_dead(one.boot)
@@ -109,9 +134,8 @@ def test_beat_is_well_below_the_silence_of_the_dead() -> None:
     assert membership.BEAT * 3 < DEAD
 
 
-def test_living_and_dead_peers_are_told_apart(url: str) -> None:
-    client, clock = redis_client.connect(url), Clock()
-    one, two = Membership(client, "one", "host:1", clock), Membership(client, "two", "host:2", clock)
+def test_living_and_dead_peers_are_told_apart(one: Membership) -> None:
+    two = other(one, "two")
     one.say()
     assert one.alone
     two.say()
@@ -124,3 +148,97 @@ def test_living_and_dead_peers_are_told_apart(url: str) -> None:
     one.forget(two.boot)
     one.say()
     assert one.alone
+
+
+def test_unreadable_entry_hides_no_other(one: Membership) -> None:
+    two = other(one, "two")
+    two.say()
+    for boot, raw in (("b3", "not JSON"), ("b4", "[1]"), ("b5", b"\xff")):
+        one._client.hset(keys.NODES, boot, raw)
+    beats(one, DEAD + 2 * BEAT, two)
+    assert one.living() == [two.boot]
+    assert sorted(one.dead()) == ["b3", "b4", "b5"]
+
+
+# A process that was only slow --------------------------------------------------------------------------
+
+
+def test_dead_process_that_beats_again_has_returned(one: Membership) -> None:
+    two = other(one, "two")
+    two.say()
+    beats(one, DEAD + 2 * BEAT)
+    assert one.returned([two.boot]) is None
+    two.say()
+    one.say()
+    assert one.returned(["gone", two.boot]) == two.boot
+
+
+def test_forgotten_process_that_beats_again_has_returned(one: Membership) -> None:
+    two = other(one, "two")
+    two.say()
+    beats(one, DEAD + 2 * BEAT)
+    one.forget(two.boot)
+    beats(one, BEAT)
+    beats(one, 2 * BEAT, two)
+    assert one.returned([two.boot]) == two.boot
+
+
+def test_dead_process_has_not_returned_with_redis(one: Membership) -> None:
+    """Redis was away, and its silence is counted from zero again."""
+    two = other(one, "two")
+    two.say()
+    beats(one, DEAD + 2 * BEAT)
+    one._say._client, client = redis_client.connect("redis://127.0.0.1:1/0"), one._say._client
+    with pytest.raises(StoreUnavailable):
+        one.say()
+    one._say._client = client
+    beats(one, BEAT)
+    assert not one.is_dead(two.boot)
+    assert one.returned([two.boot]) is None
+
+
+# One process for a name -------------------------------------------------------------------------------
+
+
+def test_last_run_with_the_same_files_is_dead_at_once(url: str) -> None:
+    client = redis_client.connect(url)
+    before = Membership(client, "one", "host:1")
+    before.say()
+    after = Membership(client, "one", "host:1", predecessor=before.boot)
+    assert after.watch_namesakes(lambda _seconds: None) is None
+    after.say()
+    assert after.dead() == [before.boot]
+    after.forget(before.boot)
+    assert boots(client) == [after.boot]
+
+
+def test_process_of_the_same_name_is_not_dead(one: Membership) -> None:
+    two = other(one, "one")
+    two.say()
+    beats(one, 2 * DEAD, two)
+    assert (one.living(), one.dead()) == ([two.boot], [])
+    assert one.namesakes() == [two.boot]
+
+
+def test_namesake_that_beats_is_found_at_the_start(one: Membership) -> None:
+    two = other(one, "one")
+    two.say()
+    assert one.watch_namesakes(lambda _seconds: two.say()) == two.boot
+    assert one.boot not in boots(one._client)
+
+
+def test_namesake_that_crashed_elsewhere_is_waited_for(one: Membership) -> None:
+    other(one, "one").say()
+    waited: list[float] = []
+    assert one.watch_namesakes(waited.append) is None
+    assert DEAD < sum(waited) < DEAD + 2 * BEAT
+
+
+def test_namesake_that_left_is_not_waited_for(one: Membership) -> None:
+    two, three = other(one, "one"), other(one, "three")
+    two.say()
+    two.leave()
+    three.say()
+    waited: list[float] = []
+    assert one.watch_namesakes(waited.append) is None
+    assert waited == []

@@ -528,6 +528,39 @@ def test_adopted_call_is_paid_for_and_counted_once(
     assert taken(server, "d") == pytest.approx(15 + 20)
 
 
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("minutes", [1, 30])
+def test_adopted_call_that_goes_back_cost_nothing_here(
+    usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer, minutes: int, ended: bool
+) -> None:
+    """Its own process was only slow, and pays for all of it. It may have ended at both meanwhile."""
+    limits = Limits(minutes_per_day=60, minutes_per_hour=60)
+    slow = charge("a", limits)
+    assert begins(usage, slow) is None
+    slow.talk()
+    clock.at += BEAT
+    usage.accrue()
+    heir = charge("a", limits)
+    other.adopt(heir)
+    heir.talk()
+    for _ in range(int(minutes * 60 / BEAT)):
+        other.accrue()
+        clock.at += BEAT
+    if ended:
+        slow.end()
+        heir.end()
+        other.settle()
+    heir.waive()
+    other.settle()
+    usage.accrue()
+    clock.at += BEAT
+    slow.end()
+    usage.settle()
+    talked = BEAT + minutes * 60 + (0 if ended else BEAT)
+    assert taken(server, "d") == pytest.approx(talked)
+    assert taken(server, "m") == pytest.approx(talked)
+
+
 def test_call_adopted_while_redis_is_down_talks_on(away: Any, clock: Clock) -> None:
     usage = UsageStore(away, "one", clock=clock)
     heir = charge("a", Limits(minutes_per_day=1))
