@@ -88,6 +88,7 @@ STARTS: dict[str, Callable[[Bench], Callable[[], object]]] = {
     "Breakers": start("breakers"),
     "CallStore": start("store"),
     "CdrFiles": start_part(lambda bench: CdrFiles(bench.services)),
+    "ClockWatch": start("clocks"),
     "Outbox": start_outbox,
     "Server": serve_http,
     "Supervisor": supervise,
