@@ -1,8 +1,8 @@
 """Admit requests to a port: check tokens and their scopes, and limit rates.
 
-A token is kept and compared as its hash. The comparison takes the same time for every token, right or wrong. Each
-request counts against its address, each request with a right token also against that token, and each wrong token once
-more against its address. Past a rate the answer is 429, before anything else is checked.
+A token is kept and compared as its hash. The comparison takes the same time for every token, right or wrong. The server
+counts each request against its address. Here, each request with a right token also counts against that token, and each
+wrong token once more against its address. Past a rate the answer is 429, before anything else is checked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import falcon
 from esl_apps.config.model import Rate
 from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken
 from esl_apps.http.errors import Problem, problem
-from esl_apps.http.rate_limit import Buckets, source_of
+from esl_apps.http.rate_limit import Buckets, capacity_of, source_of
 
 CALL, READ, RECORD, CARDS = "call", "read", "record", "cards"
 
@@ -45,17 +45,8 @@ class Door:
         """:param on_refused: called with the status of each 401, 403 and 429."""
         self._rate = rate
         self._on_refused = on_refused
-        self._of_address = Buckets()
         self._of_token = Buckets()
         self._wrong = Buckets()
-
-    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Falcon's hook for every request, whether its path exists or not. :raises Problem: 429."""
-        rate = self._rate()
-        if rate.per_address is not None:
-            wait = self._of_address.take(_source(req), rate.per_address, _capacity(rate.per_address, rate))
-            if wait:
-                raise self._too_many(wait, "requests of this address")
 
     def check(self, req: falcon.Request, known: Sequence[Holder], *scopes: str) -> None:
         """Admit a request if its token has one of the scopes.
@@ -78,7 +69,7 @@ class Door:
             raise self.unauthorized()
         rate = self._rate()
         if rate.per_token is not None:
-            wait = self._of_token.take(matching.digest, rate.per_token, _capacity(rate.per_token, rate))
+            wait = self._of_token.take(matching.digest, rate.per_token, capacity_of(rate.per_token, rate.burst))
             if wait:
                 raise self._too_many(wait, "requests with this token")
         if matching.scopes is not None and matching.scopes.isdisjoint(scopes):
@@ -90,7 +81,7 @@ class Door:
         # The right secret gets 429, too. If it were let in, a guesser would learn that it is right.
         rate = self._rate()
         if rate.failed is not None:
-            wait = self._wrong.wait(_source(req), rate.failed, _capacity(rate.failed, rate))
+            wait = self._wrong.wait(_source(req), rate.failed, capacity_of(rate.failed, rate.burst))
             if wait:
                 raise self._too_many(wait, "wrong tokens from this address")
 
@@ -98,7 +89,7 @@ class Door:
         """Count a wrong secret against this address."""
         rate = self._rate()
         if rate.failed is not None:
-            self._wrong.take(_source(req), rate.failed, _capacity(rate.failed, rate))
+            self._wrong.take(_source(req), rate.failed, capacity_of(rate.failed, rate.burst))
 
     def unauthorized(self) -> Problem:
         self._on_refused(401)
@@ -124,7 +115,3 @@ def _given(req: falcon.Request) -> str:
 
 def _source(req: falcon.Request) -> str:
     return source_of(req.env["REMOTE_ADDR"])
-
-
-def _capacity(rate: float, of: Rate) -> float:
-    return max(1.0, rate * of.burst)

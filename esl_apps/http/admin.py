@@ -7,10 +7,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from esl_apps.http import autodial, crossbar, openapi
 from esl_apps.http.body import answer
+from esl_apps.http.connection import Wsgi
 from esl_apps.http.crossbar_port import KAZOO, PREFIX, CrossbarPort
 from esl_apps.http.routes import Answer, Api, Operation, Route, serve
 from esl_apps.http.schemas import Status
-from esl_apps.http.server import Wsgi
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
 

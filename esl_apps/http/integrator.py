@@ -13,11 +13,11 @@ from esl_apps.http import openapi, recordings, schemas
 from esl_apps.http.access import CALL, READ
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import REF, CallsPort
+from esl_apps.http.connection import Wsgi
 from esl_apps.http.errors import problem
 from esl_apps.http.parameters import in_header, in_path, in_query
 from esl_apps.http.routes import TOKEN, Answer, Api, Component, Operation, Route, serve
 from esl_apps.http.schemas import Accepted, Call, DryRun, Page
-from esl_apps.http.server import Wsgi
 from esl_apps.net.address import within
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services

@@ -8,10 +8,11 @@ import gevent
 from gevent import ssl
 
 from esl_apps.config import load, warnings
-from esl_apps.config.model import Config, sections
+from esl_apps.config.model import Config, Rate, sections
 from esl_apps.config.problems import ConfigError
 from esl_apps.http import admin, integrator
-from esl_apps.http.server import Bounds, Server, Wsgi, serve
+from esl_apps.http.connection import Bounds, Wsgi
+from esl_apps.http.server import Server, serve
 from esl_apps.net import tls
 from esl_apps.net.address import split_address
 from esl_apps.node.node import Node
@@ -36,10 +37,11 @@ class Ports:
         apps += [integrator.build(services, outgoing, configured.name) for configured in config.integrators]
         for (path, section), context, app in zip(sections(config), contexts, apps, strict=True):
             address = split_address(section.listen)
-            bounds = Bounds(per_address=section.rate.connections)
             try:
                 listener = address if self._node.share is None else self._node.share.socket(section.listen)
-                server = serve(listener, app, bounds=bounds, tls=context, on_refused=self._node.services.refused)
+                server = serve(
+                    listener, app, bounds=_bounds(section.rate), tls=context, on_refused=self._node.services.refused
+                )
             except OSError as error:
                 message = f"can't listen on {section.listen}: {error.strerror}"
                 raise ConfigError(message, f"{path}.listen") from None
@@ -77,7 +79,7 @@ class Ports:
         for server, context, (_path, section) in zip(self._servers, contexts, sections(config), strict=True):
             # For new connections. Open ones keep the certificate that they began with.
             server.tls = context
-            server.bounds.per_address = section.rate.connections
+            server.bounds = _bounds(section.rate)
         log.info("config_reloaded", extra={"file": file})
         self._log_warnings(config)
 
@@ -103,6 +105,10 @@ def _contexts(config: Config) -> list[ssl.SSLContext | None]:
         except tls.Unusable as error:
             raise ConfigError(str(error), f"{path}.tls.{error.key}") from None
     return contexts
+
+
+def _bounds(rate: Rate) -> Bounds:
+    return Bounds(per_address=rate.connections, rate=rate.per_address, burst=rate.burst)
 
 
 def _same_ports(old: Config, new: Config) -> None:

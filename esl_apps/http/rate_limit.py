@@ -50,6 +50,11 @@ class Buckets:
 _ONE = 1.0 - 1e-6
 
 
+def capacity_of(rate: float, burst: float) -> float:
+    """Return the capacity of a bucket: `burst` seconds' worth of its rate, at least one token."""
+    return max(1.0, rate * burst)
+
+
 def source_of(address: str) -> str:
     """Return what requests and connections of an address are counted under.
 

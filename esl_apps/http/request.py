@@ -6,7 +6,8 @@ The rules:
   in pieces of any size, or several at once.
 * A request that two readers could take for two different requests is refused, never repaired: bare line feeds, folded
   headers, a space before a colon, two lengths, a length together with chunks (RFC 9112, sections 6.3 and 11.2).
-* Every part has a limit, checked while it arrives, so that a client can't make the buffer grow.
+* Every part has a limit, checked while it arrives, so that a client can't make the buffer grow. Chunk sizes, extensions
+  and trailers have one together: they cost the most work for each byte of a body.
 * After a :class:`BadRequest`, or a request that isn't ``whole``, the rest of the stream has no meaning. The caller ends
   the connection.
 """
@@ -27,6 +28,11 @@ MAX_HEAD = 16384
 MAX_HEADERS = 100
 #: Bytes of the line before a chunk (its size and extensions), and of a trailer.
 MAX_CHUNK_LINE = 1024
+#: Bytes of all of these in a body, with their line ends, and of the line ends after chunks. 64 KB in chunks of 20 bytes
+#: have as many.
+MAX_FRAMING = 16384
+#: Empty lines before a request. Some clients send one after a body (RFC 9112, section 2.2).
+MAX_EMPTY_LINES = 4
 
 _TCHAR = "[!#$%&'*+.^_`|~0-9A-Za-z-]"
 _NAME = re.compile(_TCHAR + "+")
@@ -36,6 +42,8 @@ _ORIGIN = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 _TRAILER = re.compile(_TCHAR.encode() + rb"+:[^\x00-\x08\x0a-\x1f\x7f]*")
+#: A host's name or address, and a port (RFC 9110, section 7.2). Empty if the URL has no host.
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 #: Every byte that a header's value may hold: no control characters except the tab.
 _TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 #: These decide where a request ends, or which host it is for. A second one is an attack or a mistake.
@@ -49,6 +57,7 @@ class Need(Enum):
     HEAD = "the request line and the headers"
     CONTINUE = "the client holds its body back until it is sent 100 Continue"
     BODY = "the rest of the body"
+    TURN = "nothing: other clients may have their turn, as a chunk has been read"
 
 
 class BadRequest(Exception):
@@ -105,13 +114,17 @@ class Parser:
 
         :raises BadRequest: it sent only part of a body. It may still listen, so tell it.
         """
-        if self._need in (Need.CONTINUE, Need.BODY):
+        if self._in_body:
             raise BadRequest(400, "not_json", "expected the whole body")
 
     @property
     def begun(self) -> bool:
         """Whether part of a request has arrived. If so, a client that is cut off gets an answer."""
-        return bool(self._buffer) or self._need in (Need.CONTINUE, Need.BODY)
+        return bool(self._buffer) or self._in_body
+
+    @property
+    def _in_body(self) -> bool:
+        return self._need in (Need.CONTINUE, Need.BODY, Need.TURN)
 
 
 def _requests(buffer: bytearray) -> Generator[Need | Request, None, None]:
@@ -147,10 +160,12 @@ def _head(buffer: bytearray) -> Generator[Need, None, bytes]:
     """Return everything before the body, without the empty line that ends it."""
     if not buffer:
         yield Need.REQUEST
-    looked = 0
+    looked = empty = 0
     while True:
         while buffer.startswith(b"\r\n"):
-            # Some clients send an empty line after a body (RFC 9112, section 2.2).
+            empty += 1
+            if empty > MAX_EMPTY_LINES:
+                raise BadRequest(400, "bad_request", "expected METHOD PATH HTTP/1.1")
             del buffer[:2]
         if (end := buffer.find(b"\r\n\r\n", max(0, looked - 3), MAX_HEAD)) >= 0:
             head = bytes(buffer[:end])
@@ -199,6 +214,10 @@ def _parse(head: bytes) -> Request:
             raise BadRequest(400, "bad_request", f"expected one {name}")
         else:
             headers[key] += ("; " if key == "HTTP_COOKIE" else ",") + value
+    host = headers.get("HTTP_HOST")
+    if (host is None and version == "HTTP/1.1") or (host and not _HOST.fullmatch(host)):
+        # RFC 9112, section 3.2.
+        raise BadRequest(400, "bad_request", "expected Host: NAME")
     keep_alive = version == "HTTP/1.1"
     if (connection := headers.get("HTTP_CONNECTION")) is not None:
         options = [option.strip() for option in connection.lower().split(",")]
@@ -216,7 +235,10 @@ def _request_line(line: str) -> tuple[str, str, str, str]:
     method, target, major, minor = match.groups()
     if major != "1":
         raise BadRequest(400, "bad_request", "expected HTTP/1.1")
+    version = "HTTP/1.0" if minor == "0" else "HTTP/1.1"
     if not target.startswith("/"):
+        if target == "*" and method == "OPTIONS":
+            return method, target, "", version
         origin = _ORIGIN.match(target)
         if origin is None:
             raise BadRequest(400, "bad_request", "expected a path")
@@ -224,7 +246,7 @@ def _request_line(line: str) -> tuple[str, str, str, str]:
     path, _, query = target.partition("?")
     if "%" in path:
         path = unquote(path, "latin-1")
-    return method, path, query, "HTTP/1.0" if minor == "0" else "HTTP/1.1"
+    return method, path, query, version
 
 
 def _key(name: str) -> str:
@@ -290,9 +312,12 @@ def _line(buffer: bytearray) -> Generator[Need, None, bytes]:
 def _chunks(buffer: bytearray) -> Generator[Need, None, tuple[bytes, bool]]:
     """Return the body and True; if it is too large, a body one byte over the limit and False."""
     body = bytearray()
+    framing = 0
     while True:
-        match = _CHUNK.fullmatch((yield from _line(buffer)))
-        if match is None:
+        line = yield from _line(buffer)
+        match = _CHUNK.fullmatch(line)
+        framing += len(line) + len(b"\r\n\r\n")
+        if match is None or framing > MAX_FRAMING:
             raise BadRequest(400, "bad_request", "expected a body in chunks")
         size = int(match[1], 16)
         if not size:
@@ -302,9 +327,11 @@ def _chunks(buffer: bytearray) -> Generator[Need, None, tuple[bytes, bool]]:
         body += yield from _take(buffer, size)
         if (yield from _take(buffer, 2)) != b"\r\n":
             raise BadRequest(400, "bad_request", "expected a body in chunks")
+        yield Need.TURN
     trailers = 0
     while line := (yield from _line(buffer)):
         trailers += 1
-        if trailers > MAX_HEADERS or not _TRAILER.fullmatch(line):
+        framing += len(line) + len(b"\r\n")
+        if trailers > MAX_HEADERS or framing > MAX_FRAMING or not _TRAILER.fullmatch(line):
             raise BadRequest(400, "bad_request", "expected a body in chunks")
     return bytes(body), True

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import falcon
 import msgspec
 
-from esl_apps.http.access import Door
 from esl_apps.http.body import answer
 from esl_apps.http.errors import ANSWERS, OURS, ErrorForm, Problem, problem
 
@@ -44,10 +43,6 @@ class Answer:
 
 class Port(Protocol):
     """The object that a table's handlers get as their first argument."""
-
-    @property
-    def door(self) -> Door:
-        """Checks every request first, whatever its path."""
 
     def admit(self, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
         """Admit a request if its token has one of these scopes. May change the handler's parameters.
@@ -106,7 +101,7 @@ class Api:
 
 def serve(api: Api, port: Port) -> falcon.App[falcon.Request, falcon.Response]:
     """Return the WSGI application of a table."""
-    app = falcon.App(middleware=[port.door])
+    app = falcon.App()
     app.req_options.strip_url_path_trailing_slash = True
     _write_errors(app, api, port)
     for route in api.routes:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter
 
-from esl_apps.config.model import Rate
-from tests.support.http_services import World, errors, kazoo_errors
+from tests.support.http_services import World, errors
 
 
 def test_health_with_redis_down_is_200(world: World) -> None:
@@ -39,13 +38,3 @@ def test_description_lists_this_ports_routes_only(world: World) -> None:
 def test_unknown_path_is_404_in_our_form(world: World) -> None:
     assert errors(world.admin.simulate_get("/nothing"), 404) == [("", "not_found")]
     assert errors(world.admin.simulate_post("/healthz"), 405) == [("", "method_not_allowed")]
-
-
-def test_requests_past_an_addresss_rate_are_429(world: World) -> None:
-    world.configure(admin={"rate": Rate(per_address=0.001, burst=3000)})
-    statuses = [world.admin.simulate_get("/healthz").status_code for _ in range(5)]
-    assert statuses == [200, 200, 200, 429, 429]
-    result = world.admin.simulate_get("/v2/nothing")
-    assert kazoo_errors(result, 429) == {"request": ["too_many"]}
-    assert 990 <= int(result.headers["retry-after"]) <= 1000
-    assert world.services.counted == [429] * 3

@@ -147,6 +147,14 @@ def test_reload_limits_new_connections(opened: Opened) -> None:
     assert 429 in opened.node.services.counted
 
 
+def test_reload_changes_the_rate_of_requests(opened: Opened) -> None:
+    assert [status(opened.api, "/nothing") for _ in range(3)] == [404] * 3
+    opened.write(api_more=", rate: {per_address: 0.001, burst: 2000}")
+    opened.reload()
+    assert [status(opened.api, "/nothing") for _ in range(3)] == [404, 404, 429]
+    assert status(opened.admin, "/healthz") == 200
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -31,7 +31,7 @@ def read(pieces: Iterable[bytes]) -> list[dict[str, Any]]:
     try:
         for piece in pieces:
             parser.feed(piece)
-            while not isinstance(found := parser.next(), Need) or found is Need.CONTINUE:
+            while (found := parser.next()) not in (Need.REQUEST, Need.HEAD, Need.BODY):
                 if isinstance(found, Request):
                     result.append(shown(found))
                     if not found.whole:
@@ -83,7 +83,7 @@ def test_parser_says_what_it_waits_for() -> None:
     parser = Parser()
     assert parser.next() is Need.REQUEST
     assert not parser.begun
-    parser.feed(b"POST / HTTP/1.1\r\n")
+    parser.feed(b"POST / HTTP/1.1\r\nHost: x\r\n")
     assert parser.next() is Need.HEAD
     assert parser.begun
     parser.feed(b"Expect: 100-Continue\r\nContent-Length: 2\r\n\r\n")
@@ -99,7 +99,7 @@ def test_parser_says_what_it_waits_for() -> None:
 
 def test_parser_expecting_continue_with_a_body_needs_nothing() -> None:
     parser = Parser()
-    parser.feed(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}")
+    parser.feed(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}")
     assert isinstance(parser.next(), Request)
 
 
@@ -130,3 +130,24 @@ def test_parser_fed_without_end_keeps_a_bounded_buffer(line: bytes) -> None:
         feed_on()
     assert refused.value.status == 431
     assert fed < MAX_HEAD + len(line)
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("chunk", "count"),
+    [(b"1\r\na\r\n", 3275), (b"1;" + b"x" * 1000 + b"\r\na\r\n", 16), (b"14\r\n" + b"a" * 20 + b"\r\n", 2729)],
+    ids=["bytes", "extensions", "20 bytes"],
+)
+def test_parser_bounds_what_surrounds_chunks(chunk: bytes, count: int) -> None:
+    assert [found["status"] for found in read([CHUNKED + chunk * (count + 2) + b"0\r\n\r\n"])] == [400]
+    # The limit counts what surrounds the chunks, and the last one.
+    assert [found["whole"] for found in read([CHUNKED + chunk * (count - 1) + b"0\r\n\r\n"])] == [True]
+
+
+def test_parser_bounds_trailers_with_their_body() -> None:
+    trailer = b"X: " + b"a" * 1000 + b"\r\n"
+    for count, wanted in ((15, True), (17, None)):
+        (found,) = read([CHUNKED + b"0\r\n" + trailer * count + b"\r\n"])
+        assert found.get("whole") is wanted

@@ -16,7 +16,9 @@ import pytest
 from gevent import select, socket, ssl
 from gevent.event import Event
 
-from esl_apps.http.server import Bounds, serve
+from esl_apps.http import connection
+from esl_apps.http.connection import Bounds
+from esl_apps.http.server import serve
 from esl_apps.net import tls
 from esl_apps.net.listening import listen
 from tests.support import TLS
@@ -504,6 +506,143 @@ def test_serve_on_a_listening_socket_answers() -> None:
             assert status(one(sock)) == 200
     finally:
         server.stop(1)
+
+
+# Rates ----------------------------------------------------------------------------------------------------
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d+) ", answers)]
+
+
+def test_requests_past_the_rate_are_429_and_end_it() -> None:
+    with a_port(rate=0.001, burst=5000) as port:
+        answers = port.say(GET * 50)
+        assert statuses(answers) == [200] * 5 + [429]
+        refused = answers[answers.rindex(b"HTTP/1.1 ") :]
+        assert body(refused)["errors"] == [
+            {"field": "", "code": "too_many", "message": "too many requests of this address"}
+        ]
+        assert re.search(rb"\r\nretry-after: (99\d|1000)\r\n", refused)
+        assert b"\r\nconnection: close\r\n" in refused
+        assert port.application.asked == 5
+        assert port.refused == [429]
+
+
+def test_request_past_the_rate_is_not_parsed() -> None:
+    with a_port(rate=0.001, burst=2000) as port, port.connect() as sock:
+        for _ in range(2):
+            sock.sendall(GET)
+            assert status(one(sock)) == 200
+        # Bytes that are no request: the parser would answer 400.
+        sock.sendall(b"\x00")
+        assert status(rest(sock)) == 429
+
+
+def test_connection_past_the_rate_of_requests_is_refused() -> None:
+    with a_port(rate=0.001, burst=3000) as port:
+        # A connection counts as a request, even if it sends none.
+        for _ in range(2):
+            with port.connect():
+                pass
+        assert [status(port.say(GET)) for _ in range(3)] == [200, 429, 429]
+        with port.connect("127.0.0.2") as other:
+            other.sendall(GET)
+            assert status(one(other)) == 200
+
+
+def test_rate_that_changes_is_for_open_connections_too() -> None:
+    with a_port() as port, port.connect() as sock:
+        for _ in range(20):
+            sock.sendall(GET)
+            assert status(one(sock)) == 200
+        port.server.bounds = Bounds(rate=0.001, burst=1000)
+        sock.sendall(GET * 2)
+        assert statuses(rest(sock)) == [200, 429]
+
+
+def test_tls_handshake_past_the_rate_is_refused() -> None:
+    with a_port("one", rate=0.001, burst=2000) as port:
+        for _ in range(2):
+            trusting().wrap_socket(port.connect(), server_hostname="localhost").close()
+        with pytest.raises(OSError), port.connect() as sock:
+            trusting().wrap_socket(sock, server_hostname="localhost")
+
+
+# Turns ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The turns that connections took; others are let in at each."""
+    taken: list[Any] = []
+
+    def take(peer: Any) -> None:
+        taken.append(peer)
+        gevent.sleep(0)
+
+    monkeypatch.setattr(connection, "take_turn", take)
+    return taken
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (GET * 300, 300),
+        (CHUNKED + b"1\r\na\r\n" * 1000 + b"0\r\n\r\n", 1000),
+        (GET.replace(b"/", b"/big", 1), BIG // 65536),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + b"a" * 60000, 60000 // 16384),
+        (b"\x00" + b"a" * 200_000, 200_000 // 16384),
+    ],
+    ids=["requests", "chunks", "big answer", "body", "refused"],
+)
+def test_each_unit_of_work_takes_a_turn(port: Port, turns: list[Any], data: bytes, wanted: int) -> None:
+    port.say(data)
+    assert len(turns) >= wanted
+    assert len(set(turns)) == 1
+
+
+def test_each_step_of_a_tls_handshake_takes_a_turn(tls_port: Port, turns: list[Any]) -> None:
+    with trusting().wrap_socket(tls_port.connect(), server_hostname="localhost") as sock:
+        sock.sendall(GET)
+        assert status(one(sock)) == 200
+    # The client's two messages and its request.
+    assert len(turns) >= 3
+
+
+def test_flood_on_one_connection_lets_others_in(port: Port) -> None:
+    count = 20_000
+    before = port.application.asked
+    with port.connect() as flood, port.connect("127.0.0.2") as other:
+        sender = gevent.spawn(flood.sendall, GET * count)
+        reader = gevent.spawn(rest, flood)
+        eventually(lambda: port.application.asked > before)
+        for _ in range(5):
+            other.sendall(GET)
+            assert status(one(other)) == 200
+        # Without turns, the whole flood is answered first. With them, a pass of the loop has some 50 requests.
+        assert port.application.asked - before < count / 2
+        gevent.killall([sender, reader])
+
+
+def test_slow_readers_give_way_on_a_full_port() -> None:
+    with a_port(connections=10, per_address=8) as port:
+        slow = [port.connect() for _ in range(8)]
+        for sock in slow:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            sock.sendall(GET.replace(b"/", b"/big", 1))
+        eventually(lambda: port.application.asked == 8)
+        honest = [port.connect(f"127.0.0.{10 + number}") for number in range(5)]
+        for sock in honest:
+            sock.sendall(GET)
+            assert status(one(sock)) == 200
+        # Sooner than the time for which a client may keep a part of an answer waiting.
+        eventually(lambda: port.server.connection_count <= 10, within=15.0)
+        for sock in [*slow, *honest]:
+            sock.close()
 
 
 # TLS ------------------------------------------------------------------------------------------------------
