@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from esl_apps.http.server import Bounds, serve
+from esl_apps.http.connection import Bounds
+from esl_apps.http.server import serve
 from esl_apps.node.cdr_files import CdrFiles
 from esl_apps.node.workers import Supervisor
 from esl_apps.process import background
