@@ -64,8 +64,8 @@ class Folder:
         result: AsyncResult[Any] | None = None
         timeout = gevent.Timeout.start_new(self._patience)
         try:
-            result = self._pool.spawn(do, *args, **kwargs)
-            return cast(_T, result.get())
+            result = self._pool.spawn(_outcome, do, *args, **kwargs)
+            value, error = cast(tuple[Any, Exception | None], result.get())
         except gevent.Timeout as expired:
             if expired is not timeout:
                 raise
@@ -73,6 +73,9 @@ class Folder:
             raise Hangs(0, f"{self.name}: the file system didn't answer within {self._patience:g} s") from None
         finally:
             timeout.close()
+        if error is not None:
+            raise error
+        return cast(_T, value)
 
     def _give_up(self, result: AsyncResult[Any] | None) -> None:
         # Without a result, all threads were busy and this work was never begun.
@@ -87,6 +90,14 @@ class Folder:
         self._late.discard(result)
         if not self._late:
             log.warning("folder_answers", extra={"folder": self.name})
+
+
+def _outcome(do: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Exception | None]:
+    """Return what a function returns or raises. An exception that leaves a thread is logged as a fault of the hub's."""
+    try:
+        return do(*args, **kwargs), None
+    except Exception as error:
+        return None, error
 
 
 def stuck() -> Iterator[tuple[str, int]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import gevent
 import pytest
+from gevent.hub import Hub
 
 from esl_apps.process import folder
 from esl_apps.process.folder import Folder, Hangs
@@ -29,9 +30,13 @@ def test_folder_returns_what_the_function_returns() -> None:
     assert Folder("x").run(divmod, 7, 2) == (3, 1)
 
 
-def test_folder_raises_what_the_function_raises() -> None:
+def test_folder_raises_what_the_function_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults: list[object] = []
+    monkeypatch.setattr(Hub, "handle_error", lambda _hub, *error: faults.append(error))
     with pytest.raises(FileNotFoundError):
         Folder("x").run(open, "/nowhere")
+    # The hub would log a traceback for a recording that isn't there.
+    assert faults == []
 
 
 def test_folder_that_hangs_lets_others_run(disk: HungDisk) -> None:
