@@ -32,6 +32,8 @@ _LASTING = (
 _QUICK = 10.0
 #: Seconds until a leg that was killed must have ended.
 _KILL = 5.0
+#: B-legs of one number that are followed: more than the phones that a number can ring.
+_BLEGS = 200
 
 _T = TypeVar("_T")
 
@@ -465,6 +467,8 @@ class Channel:
         if uuid is None or uuid == self.uuid:
             return
         before = self._blegs.get(uuid)
+        if before is None and len(self._blegs) >= _BLEGS:
+            return
         leg = leg_of(event, self.clock, with_user=self._by_user)
         if before is not None and leg.user is None:
             leg.user = before.user

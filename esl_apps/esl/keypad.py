@@ -15,6 +15,8 @@ STAR_STAR = "keys,**,key,x"
 #: audio (hazard 29). A diverted key doesn't say where it came from. Callers don't press a key twice this fast: a
 #: receiver need not recognise less than 40 ms of tone and 40 ms of pause (ITU-T Q.24).
 _ECHO = 0.1
+#: Keys that may wait to be collected: more than callers type ahead.
+_AHEAD = 100
 
 
 class Keypad:
@@ -116,6 +118,8 @@ class Keypad:
     def _on_keys(self, keys: str, matched: bool) -> None:
         if keys == "**" and matched:
             self.broken = True
+            return
+        if len(self.keys) > _AHEAD:
             return
         if self.secret:
             # The switch stores the key in a variable, which other clients would see in the next event. An api command

@@ -3,6 +3,10 @@
 Calls are admitted when their connection is accepted. Closing a connection before ``connect`` strands its caller for
 ever (hazard 10). So a call beyond the limit is accepted, ``connect`` is sent, and the channel is hung up with a cause.
 Draining closes the *listening* socket, so that the switch tries its next node.
+
+Anybody who reaches the port may connect. Until a peer has answered ``connect`` with a channel, it is a stranger: it has
+some seconds, one frame of bounded size, and one of a bounded number of places. Whatever it does, it costs a line in the
+log at most.
 """
 
 from __future__ import annotations
@@ -28,8 +32,9 @@ FULL = "SWITCH_CONGESTION"
 _BACKLOG = 1024
 #: Connections being refused at once above which a warning is logged.
 _REFUSALS = 256
-#: Seconds for a switch to answer ``connect`` for a call that is to be hung up.
-_PATIENCE = 5.0
+#: Connections at once that have not answered ``connect``. The oldest makes place for the next: a switch answers within
+#: milliseconds, so it isn't a call's. With ``session.FIRST_FRAME``, they hold 64 MB at most.
+STRANGERS = 512
 
 
 class OutboundServer(GreenswitchServer):  # type: ignore[misc]
@@ -56,6 +61,8 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
         self.draining = False
         self._on_count = on_count or (lambda _count: None)
         self._refusing = 0
+        #: Sessions that have not answered ``connect``, the oldest first.
+        self._strangers: dict[OutboundSession, None] = {}
         self.server = StreamServer(listen(address, _BACKLOG), self._accept)
         self._servers = [self.server]
         if shared is not None:
@@ -90,6 +97,11 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
 
     def _accept(self, sock: socket.socket, address: Any) -> None:
         session = OutboundSession(address, sock)
+        strangers = self._strangers
+        if len(strangers) >= STRANGERS:
+            next(iter(strangers)).close("others wait for its place")
+        strangers[session] = None
+        session.on_connected = self._known
         if self.draining or self.connection_count >= self.max_connections:
             self._refuse(session)
             return
@@ -101,12 +113,16 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
             log.info("call_gone", extra={"reason": str(gone)})
         except Silent as silent:
             log.warning("switch_silent", extra={"uuid": session.uuid, "reason": str(silent)})
-            _hang_up(session, "NORMAL_TEMPORARY_FAILURE")
+            if session.session_data is None:
+                _hang_up_unheard(session, "NORMAL_TEMPORARY_FAILURE")
+            else:
+                _hang_up(session, "NORMAL_TEMPORARY_FAILURE")
         except Exception:
             # A fault of ours: don't leave the caller in silence.
             log.exception("application_failed")
             _hang_up(session, "NORMAL_TEMPORARY_FAILURE")
         finally:
+            strangers.pop(session, None)
             session.leave()
             self.connection_count -= 1
             self._on_count(self.connection_count)
@@ -118,7 +134,11 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
                 log.warning("refusals_piled_up", extra={"calls": self._refusing})
             _hang_up(session, FULL)
         finally:
+            self._strangers.pop(session, None)
             self._refusing -= 1
+
+    def _known(self, session: OutboundSession) -> None:
+        self._strangers.pop(session, None)
 
 
 def _hang_up(session: OutboundSession, cause: str) -> None:
@@ -126,7 +146,7 @@ def _hang_up(session: OutboundSession, cause: str) -> None:
     try:
         if session.session_data is None:
             # If closed before connect, the caller would be parked for ever (hazard 10).
-            session.connect(timeout=_PATIENCE)
+            session.connect()
         if not session.hung_up:
             session.hangup(cause)
         session.wait(lambda: session.hung_up, 2.0, past_hangup=True)
@@ -134,7 +154,12 @@ def _hang_up(session: OutboundSession, cause: str) -> None:
     except Gone:
         session.close("gone")
     except Silent:
-        # A stopped switch will read this when it resumes. ``connect`` alone would strand the caller.
-        with suppress(Gone):
-            session.hangup(cause)
-        session.close("no answer")
+        _hang_up_unheard(session, cause)
+
+
+def _hang_up_unheard(session: OutboundSession, cause: str) -> None:
+    """Leave an order to hang up for a stopped switch, which reads it when it resumes. ``connect`` alone would strand
+    the caller."""
+    with suppress(Gone):
+        session.hangup(cause)
+    session.close("no answer")

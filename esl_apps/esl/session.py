@@ -22,17 +22,24 @@ from esl_apps.core.dialstring import UNHEARD
 from esl_apps.esl import wire
 from esl_apps.esl.greenswitch_base import GreenswitchSession, OutboundSessionHasGoneAway
 from esl_apps.esl.wire import Event, Framer, FramingError
+from esl_apps.net.allowance import Allowance
 from esl_apps.net.stream import Stream
 
 log = logging.getLogger(__name__)
 
 #: A command's reply comes within milliseconds; a switch that takes this long is stopped or gone.
 REPLY_TIMEOUT = 10.0
+#: Seconds for the reply to ``connect``. Three seconds later the dialplan's watchdog takes the caller away.
+FIRST_TIMEOUT = 5.0
+#: The most bytes of the reply to ``connect``, which comes from a peer that is not known yet.
+FIRST_FRAME = 1 << 17
 #: Seconds for which the switch keeps the socket after the hang-up, so that CHANNEL_HANGUP_COMPLETE of both legs comes.
 LINGER = 5
 #: The most bytes of a channel's name. A hang-up's notice contains it, with the caller's From user, unencoded and cut at
 #: 512 bytes: the one place where a caller writes on this socket.
 NAME_LENGTH = 300
+#: Commands that may wait for their replies on a socket that floods.
+_UNANSWERED = 1000
 #: The frame of a diverted key that matched (hazard 27), up to the key.
 _KEY = b"key: x\ndigits: "
 _ONE_KEY = len(_KEY + b"4\n\n")
@@ -121,12 +128,15 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         """Called with every event, in addition to ``event_handlers``. One attribute is cheaper than a dictionary."""
         self.on_keys: Callable[[str, bool], None] | None = None
         """Called with keys that ``bind_digit_action`` diverted, and whether they matched (hazards 27, 28)."""
+        self.on_connected: Callable[[OutboundSession], None] | None = None
+        """Called when the peer has proved to be a switch, by answering ``connect`` with a channel."""
         self.close_reason = ""
         self._held: list[bytes] | None = None
         self._lingering = False
         self._named_fairly = True
         self._uuid = b""
-        self._framer = Framer()
+        self._framer = Framer(FIRST_FRAME)
+        self._allowance = Allowance(client_address[0] if client_address else "")
         self._replies: list[_Reply | None] = []
         """Replies to come, in their order; None if no flow waits for it."""
         self._completions: dict[bytes, Completion] = {}
@@ -134,7 +144,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
 
     # For the flow to ask ------------------------------------------------------------------------------
 
-    def connect(self, *commands: str, events: str = "", timeout: float = REPLY_TIMEOUT) -> Event:
+    def connect(self, *commands: str, events: str = "", timeout: float | None = None) -> Event:
         """Take the call over: ``connect`` and ``linger`` in one write, then ``commands`` and, with ``events``, a
         subscription to this channel's events of those names. ``{uuid}`` in a command becomes the channel's.
 
@@ -144,11 +154,15 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         """
         self._replies += [reply := _Reply(), None]
         self._write(b"connect\n\nlinger %d\n\n" % LINGER)
-        self.session_data = data = self._reply(reply, timeout)
+        self.session_data = data = self._reply(reply, FIRST_TIMEOUT if timeout is None else timeout)
+        self._framer.most = wire.MAX_FRAME
         self._uuid = data.raw(b"Unique-ID") or b""
         if not self._uuid:
             raise Gone("connect was not answered with a channel", hung_up=False)
         self.uuid = self._uuid.decode("latin-1")
+        if self.on_connected is not None:
+            self.on_connected(self)
+            self.on_connected = None
         name = unquote_to_bytes(data.raw(b"Channel-Name") or b"")
         self._named_fairly = len(name) <= NAME_LENGTH and not _CONTROL.search(name)
         if data.raw(b"Answer-State") == b"hangup":
@@ -359,10 +373,17 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         if not data:
             self.close("the switch closed the socket")
             raise Gone(self.close_reason, hung_up=self.hung_up)
+        allowance = self._allowance
+        if allowance.over_bytes(len(data)):
+            self._give_way()
         # Answer frames that came together (keys typed ahead) in one write.
         self._held = []
         try:
             for frame in self._framer.feed(data):
+                if allowance.over():
+                    self._let_go()
+                    self._give_way()
+                    self._held = []
                 if frame.content_type == wire.EVENT_PLAIN:
                     self._on_event(frame)
                 else:
@@ -374,6 +395,17 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         finally:
             self._let_go()
         return True
+
+    def _give_way(self) -> None:
+        """Wait until this socket may go on: it brings more than a call's.
+
+        :raises Gone: it was closed meanwhile, or has made us send commands without end that it doesn't answer.
+        """
+        if len(self._replies) > _UNANSWERED:
+            self.close("commands are not answered")
+        self._allowance.give_way()
+        if not self.connected:
+            raise Gone(self.close_reason, hung_up=self.hung_up)
 
     def _on_other(self, frame: Event) -> None:
         content_type = frame.content_type

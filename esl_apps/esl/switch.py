@@ -27,6 +27,8 @@ from esl_apps.esl.greenswitch_base import GreenswitchInbound, NotConnectedError
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, Framer, FramingError
+from esl_apps.net.allowance import Allowance
+from esl_apps.net.stream import Stream
 from esl_apps.process import background
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,9 @@ BACKOFF_FIRST, BACKOFF_LAST = 0.1, 5.0
 _TIMED_AFTER = 0.25
 #: If a connection that lasted longer than these seconds is lost, reconnect at once.
 SETTLED = 1.0
+#: Units of work (``net.allowance``) that a switch may bring before other connections go first: 1,000 calls at once, and
+#: what fills a sixth of a core.
+_BURST, _RATE = 4000, 5000.0
 
 
 class SwitchUnavailable(NotConnectedError):  # type: ignore[misc]
@@ -146,7 +151,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._up = Flag()
         self._keeper: gevent.Greenlet[[], None] | None = None
         self._stopping = False
-        self.sock: socket.socket | None = None
+        self.sock: Stream | None = None
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -209,10 +214,10 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
     def _connect(self) -> None:
         sock = socket.create_connection((self.host, self.port), CONNECT_TIMEOUT)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock = sock
-        self._framer = Framer()
-        self._backlog: list[Event] = []
-        hello = self._first()
+        self.sock = Stream(sock)
+        self._framer = Framer(wire.MAX_LISTING)
+        self._backlog: deque[Event] = deque()
+        hello = self._first(time.monotonic() + CONNECT_TIMEOUT)
         if hello.content_type != wire.AUTH_REQUEST:
             raise SwitchUnavailable(f"refused by the switch's ACL: {hello.data.strip() or hello.content_type.decode()}")
         if not self._ask(f"auth {self.password}").ok:
@@ -231,22 +236,29 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._up.set()
         self._call_back(self._on_up, self)
 
-    def _first(self) -> Event:
+    def _first(self, deadline: float) -> Event:
         """Return the next frame, before ``_read`` runs."""
-        assert self.sock is not None
         while not self._backlog:
-            self.sock.settimeout(CONNECT_TIMEOUT)
-            data = self.sock.recv(65536)
-            if not data:
-                raise SwitchUnavailable("closed by the switch")
-            self._backlog.extend(self._framer.feed(data))
-        return self._backlog.pop(0)
+            self._backlog.extend(self._framer.feed(self._received(deadline)))
+        return self._backlog.popleft()
+
+    def _received(self, deadline: float | None) -> bytes:
+        """Return what comes next on the connection."""
+        sock = self.sock
+        assert sock is not None
+        data = sock.recv(deadline)
+        if data is None:
+            raise TimeoutError("timed out")
+        if not data:
+            raise SwitchUnavailable("closed by the switch")
+        return data
 
     def _ask(self, text: str) -> Event:
         assert self.sock is not None
-        self.sock.sendall(wire.command(text))
+        deadline = time.monotonic() + CONNECT_TIMEOUT
+        self.sock.send(wire.command(text), CONNECT_TIMEOUT)
         while True:
-            frame = self._first()
+            frame = self._first(deadline)
             if frame.content_type in (wire.COMMAND_REPLY, wire.API_RESPONSE):
                 return frame
             if frame.content_type == wire.DISCONNECT:
@@ -254,19 +266,20 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
 
     def _read(self) -> str:
         """Dispatch frames until the connection ends; return why it ended."""
-        assert self.sock is not None
-        sock = self.sock
-        sock.settimeout(None)
+        allowance = Allowance((self.host, self.port), _BURST, _RATE)
         try:
             for frame in self._backlog:
+                allowance.spend()
                 self._dispatch(frame)
             while True:
-                data = sock.recv(65536)
-                if not data:
-                    return self.last_error or "closed by the switch"
+                data = self._received(None)
+                if allowance.over_bytes(len(data)):
+                    allowance.give_way()
                 for frame in self._framer.feed(data):
+                    if allowance.over():
+                        allowance.give_way()
                     self._dispatch(frame)
-        except (OSError, FramingError) as error:
+        except (OSError, FramingError, SwitchUnavailable) as error:
             return self.last_error or str(error)
 
     def _dispatch(self, frame: Event) -> None:
@@ -365,7 +378,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 # Inside the lock, because replies come in the order of the writes.
                 posted = self._take_posted()
                 self._replies.append(reply)
-                sock.sendall(posted + raw)
+                sock.send(posted + raw, REPLY_TIMEOUT)
         except OSError as error:
             self.last_error = f"write failed: {error}"
             raise SwitchUnavailable(self.last_error) from None
@@ -385,7 +398,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             with self._writing:
                 if self.connected and self._posted and self.sock is not None:
                     try:
-                        self.sock.sendall(self._take_posted())
+                        self.sock.send(self._take_posted(), REPLY_TIMEOUT)
                     except OSError as error:
                         # The reader will see the connection end.
                         self.last_error = f"write failed: {error}"

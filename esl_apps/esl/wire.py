@@ -13,9 +13,10 @@ from urllib.parse import unquote_to_bytes
 
 from esl_apps.esl.greenswitch_base import GreenswitchEvent
 
-#: The most bytes of a block: more than FreeSWITCH sends (7 KB of headers; ``show channels`` has the largest bodies).
-MAX_HEAD = 1 << 20
-MAX_BODY = 1 << 28
+#: The most bytes of a frame on a call's socket: FreeSWITCH sends 7 KB of headers.
+MAX_FRAME = 1 << 20
+#: The same on a connection to a switch of the configuration: ``show channels`` of 40,000 channels.
+MAX_LISTING = 1 << 26
 
 AUTH_REQUEST = b"auth/request"
 COMMAND_REPLY = b"command/reply"
@@ -194,16 +195,24 @@ API_OK = Event(_API_OK[: -len(b"\n\n+OK\n")], b"+OK\n", API_RESPONSE)
 
 
 class Framer:
-    """Turn bytes into :class:`Event` s. It has two states: in a head, or in a body."""
+    """Turn bytes into :class:`Event` s. It has two states: in a head, or in a body.
 
-    __slots__ = ("_body", "_head", "_missing", "_rest", "_type")
+    Each byte is copied and searched once, however the peer cuts its frames.
+    """
 
-    def __init__(self) -> None:
-        self._rest = b""
+    __slots__ = ("_body", "_head", "_missing", "_rest", "_searched", "_type", "most")
+
+    def __init__(self, most: int = MAX_FRAME) -> None:
+        self.most = most
+        """The most bytes of a head, and of a body. May be changed between two frames."""
+        #: A head without its end, of which the first ``_searched`` bytes are known not to hold it.
+        self._rest: bytes | bytearray = b""
+        self._searched = 0
+        #: A body that lacks ``_missing`` bytes, and its head.
+        self._body = _NO_BYTES
         self._missing = 0
         self._head = b""
         self._type = b""
-        self._body: list[bytes] = []
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """Yield the frames that these bytes complete, in order.
@@ -211,19 +220,23 @@ class Framer:
         :raises FramingError: the bytes aren't an event socket's.
         """
         if self._missing:
-            if len(data) < self._missing:
-                self._body.append(data)
-                self._missing -= len(data)
+            body = self._body
+            missing = self._missing
+            if len(data) < missing:
+                body += data
+                self._missing = missing - len(data)
                 return
-            self._body.append(data[: self._missing])
-            rest = data[self._missing :]
-            yield Event(self._head, b"".join(self._body), self._type)
-            self._body = []
-            self._missing = 0
-            data = rest
+            body += data[:missing]
+            self._body, self._missing = _NO_BYTES, 0
+            yield Event(self._head, bytes(body), self._type)
+            data = data[missing:]
         elif self._rest:
-            data = self._rest + data
-        self._rest = b""
+            rest = self._rest
+            rest += data
+            if rest.find(b"\n\n", max(0, self._searched - 1)) < 0:
+                self._keep(rest)
+                return
+            data, self._rest = bytes(rest), b""
         pos, size = 0, len(data)
         while pos < size:
             if data.startswith(b"Content-Length: ", pos):
@@ -237,9 +250,7 @@ class Framer:
                         if pos <= size:
                             yield Event(b"", data[start:pos], EVENT_PLAIN)
                             continue
-                        self._head, self._type = b"", EVENT_PLAIN
-                        self._missing = pos - size
-                        self._body = [data[start:]]
+                        self._await(b"", EVENT_PLAIN, data, start, int(digits))
                         return
             elif data.startswith(_OK, pos):
                 pos += len(_OK)
@@ -251,9 +262,8 @@ class Framer:
                 continue
             end = data.find(b"\n\n", pos)
             if end < 0:
-                if size - pos > MAX_HEAD:
-                    raise FramingError("a head without an end")
-                break
+                self._keep(bytearray(data[pos:]))
+                return
             head = data[pos:end]
             if head.startswith(_REPLY) and b"Content-Length" not in head:
                 pos = end + 2
@@ -267,11 +277,25 @@ class Framer:
                 yield Event(head, data[pos : pos + length], content_type)
                 pos += length
             else:
-                self._head, self._type = head, content_type
-                self._missing = length - (size - pos)
-                self._body = [data[pos:]]
+                self._await(head, content_type, data, pos, length)
                 return
-        self._rest = data[pos:]
+
+    def _keep(self, rest: bytes | bytearray) -> None:
+        """Keep a head whose end has not come. :raises FramingError: it is too long."""
+        if len(rest) > self.most:
+            raise FramingError("a head without an end")
+        self._rest, self._searched = rest, len(rest)
+
+    def _await(self, head: bytes, content_type: bytes, data: bytes, start: int, length: int) -> None:
+        """Keep the beginning of a body. :raises FramingError: it will be too long."""
+        if length > self.most:
+            raise FramingError(f"a body of more than {self.most} bytes")
+        self._head, self._type = head, content_type
+        self._body = bytearray(data[start:])
+        self._missing = length - len(self._body)
+
+
+_NO_BYTES = bytearray()
 
 
 def _describe(head: bytes) -> tuple[bytes, int]:
@@ -282,7 +306,7 @@ def _describe(head: bytes) -> tuple[bytes, int]:
     digits = _line(head, b"Content-Length: ")
     if digits is None:
         return content_type, 0
-    if not digits.isdigit() or len(digits) > 9 or int(digits) > MAX_BODY:
+    if not digits.isdigit() or len(digits) > 9:
         raise FramingError("Content-Length is not a length")
     return content_type, int(digits)
 

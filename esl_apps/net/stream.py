@@ -15,13 +15,18 @@ from typing import Any
 
 from gevent import get_hub, getcurrent, socket
 
-_RECV = 65536
+#: The most bytes of one read. Each read waits on the loop, so this is also the most that one peer brings per pass of it
+#: (hazard 37): some three milliseconds of the smallest frames.
+_RECV = 16384
 
 
 class Stream:
-    """A connected socket. Only one greenlet reads and writes it; another one may call ``close``."""
+    """A connected socket. One greenlet at a time reads it, and one writes it; another one may call ``close``.
 
-    __slots__ = ("_due", "_hub", "_read", "_sock", "_timer", "_waiter")
+    Every read waits on the loop, even if bytes are there already, so a peer that floods lets the others run.
+    """
+
+    __slots__ = ("_due", "_hub", "_read", "_sock", "_timer", "_waiter", "_writable", "_writer")
 
     def __init__(self, sock: socket.socket) -> None:
         """Take over the descriptor of `sock`, which can't be used afterwards."""
@@ -32,6 +37,9 @@ class Stream:
         self._timer: Any = None
         self._due = 0.0
         self._waiter: Any = None
+        #: The greenlet that waits to write, and what it waits for.
+        self._writer: Any = None
+        self._writable: Any = None
 
     def recv(self, deadline: float | None) -> bytes | None:
         """Wait for data. Returns ``b""`` at the end of the stream, None if ``deadline`` (monotonic) passes first.
@@ -78,9 +86,17 @@ class Stream:
             self._timer.close()
             self._timer = None
         self._read.close()
+        if self._writable is not None:
+            # Before the socket: libev aborts the process for a descriptor that is closed while it is watched.
+            self._writable.close()
         self._sock.close()
-        if self._waiter is not None and self._waiter is not getcurrent():
-            self._hub.loop.run_callback(self._waiter.throw, OSError(errno.EBADF, "closed"))
+        for greenlet in (self._waiter, self._writer):
+            if greenlet is not None and greenlet is not getcurrent():
+                self._hub.loop.run_callback(self._interrupt, greenlet)
+
+    def _interrupt(self, greenlet: Any) -> None:
+        if greenlet is self._waiter or greenlet is self._writer:
+            greenlet.throw(OSError(errno.EBADF, "closed"))
 
     def _arm(self, due: float, left: float) -> None:
         if self._timer is not None:
@@ -96,8 +112,9 @@ class Stream:
             self._waiter.switch()
 
     def _send_rest(self, data: bytes, timeout: float) -> None:
-        writable = self._hub.loop.io(self._sock.fileno(), 2)
-        switch = getcurrent().switch
+        self._writable = writable = self._hub.loop.io(self._sock.fileno(), 2)
+        self._writer = getcurrent()
+        switch = self._writer.switch
         try:
             while data:
                 timer = self._hub.loop.timer(timeout)
@@ -116,3 +133,4 @@ class Stream:
                         raise TimeoutError("timed out") from None
         finally:
             writable.close()
+            self._writable = self._writer = None

@@ -24,6 +24,8 @@ from esl_apps.net.stream import Stream
 from esl_apps.store.errors import NoAnswer, NotReady, Reply, refusal
 from esl_apps.store.redis_py import Command
 
+#: The most bytes of the answers to one write: a hundred times a node's calls.
+_LONGEST = 1 << 28
 #: Returned by hiredis while an answer is incomplete. None and False are answers.
 _INCOMPLETE = object()
 
@@ -65,11 +67,15 @@ class Connection:
             stream.send(data, self._timeout)
             deadline = time.monotonic() + self._timeout
             answers = []
+            left = _LONGEST
             for _ in range(count):
                 while (answer := reader.gets()) is _INCOMPLETE:
                     received = stream.recv(deadline)
                     if not received:
                         raise TimeoutError if received is None else ConnectionError("closed by the server")
+                    left -= len(received)
+                    if left < 0:
+                        raise ConnectionError(f"an answer of more than {_LONGEST} bytes")
                     reader.feed(received)
                 if isinstance(answer, NotReady):
                     raise answer

@@ -12,11 +12,12 @@ import pytest
 from gevent import socket
 
 from esl_apps.esl import server as server_module
+from esl_apps.esl import session as session_module
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
 from esl_apps.esl.wire import Event
 from esl_apps.net.listening import listen
-from tests.support.peer import Peer, app_uuid, channel_data, complete, dial, event, linger_notice, reply
+from tests.support.peer import Peer, app_uuid, channel_data, complete, dial, event, eventually, linger_notice, reply
 
 Serve = Callable[..., OutboundServer]
 
@@ -192,13 +193,60 @@ def test_server_does_not_wait_for_a_refused_caller_who_left(serve: Serve) -> Non
 
 
 def test_server_leaves_the_hangup_for_a_stopped_switch(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(session_module, "FIRST_TIMEOUT", 0.05)
     peer = dial(serve(hold, max_connections=0).bound_port)
     gevent.sleep(0.1)
     peer.expect("connect")
     peer.expect("linger")
     assert peer.expect("sendmsg").endswith("execute-app-arg: SWITCH_CONGESTION")
     peer.expect_end()
+
+
+# Strangers ----------------------------------------------------------------------------------------
+
+
+def test_server_gives_a_strangers_place_to_the_next(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "STRANGERS", 3)
+    server = serve(lambda session: hold(session))
+    strangers = [dial(server.bound_port) for _ in range(3)]
+    for peer in strangers:
+        peer.expect("connect")
+    peer = dial(server.bound_port)
+    connects(peer)
+    assert list(strangers[0].commands()) == ["linger 5"]
+    assert not any(stranger.readable() for stranger in strangers[2:])
+
+
+def test_server_call_makes_no_place_for_strangers(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "STRANGERS", 1)
+    server = serve(hold)
+    calls = []
+    for _ in range(3):
+        calls.append(dial(server.bound_port))
+        connects(calls[-1])
+        eventually(lambda: server._strangers == {})
+    eventually(lambda: server.connection_count == 3)
+    assert server.connection_count == 3
+
+
+def test_server_silent_stranger_has_five_seconds(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert session_module.FIRST_TIMEOUT == 5
+    monkeypatch.setattr(session_module, "FIRST_TIMEOUT", 0.05)
+    server = serve(lambda session: session.connect() and None)
+    peer = dial(server.bound_port)
+    assert list(peer.commands())[:2] == ["connect", "linger 5"]
+    assert server.connection_count == 0
+
+
+def test_server_stranger_has_128_kb(serve: Serve) -> None:
+    server = serve(lambda session: session.connect() and None)
+    peer = dial(server.bound_port)
+    peer.say(b"Content-Type: command/reply\nContent-Length: %d\n\n" % (session_module.FIRST_FRAME + 1) + b"x")
+    assert list(peer.commands()) == ["connect", "linger 5"]
+    known = dial(server.bound_port)
+    known.expect("connect")
+    known.say(channel_data({"variable_sip_h_X-Long": "x" * 100_000}), reply())
+    assert "exit" in list(known.commands())
 
 
 # Draining ---------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call, CallEnded
 from esl_apps.core.cards import Account
 from esl_apps.core.order import IntegratorRules
-from esl_apps.esl import server as server_module
+from esl_apps.esl import session as session_module
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
@@ -247,7 +247,7 @@ def test_callback_refusal_whose_switch_stops_is_a_missed_call(answer_after: floa
 def test_server_with_a_silent_switch_logs_no_traceback(
     serve: Callable[..., OutboundServer], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "_PATIENCE", 0.02)
+    monkeypatch.setattr(session_module, "FIRST_TIMEOUT", 0.02)
     server = serve(lambda session: session.connect(timeout=0.02))
     with caplog.at_level(logging.INFO):
         peer = dial(server.bound_port)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -198,9 +200,57 @@ def test_framer_refuses_what_is_not_a_frame(head: bytes) -> None:
 
 
 def test_framer_refuses_a_head_without_an_end() -> None:
-    endless = itertools.repeat(b"x" * 65536, wire.MAX_HEAD // 65536 + 2)
+    endless = itertools.repeat(b"x" * 65536, wire.MAX_FRAME // 65536 + 2)
     with pytest.raises(FramingError, match="without an end"):
         frames(*endless)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Type: api/response\nContent-Length: 1048577\n\n",
+        b"Content-Length: 1048577\nContent-Type: text/event-plain\n\n",
+        b"Content-Length: 99999999\nContent-Type: text/event-plain\n\n",
+    ],
+)
+def test_framer_refuses_a_body_of_more_than_1_mb(head: bytes) -> None:
+    assert wire.MAX_FRAME == 1048576
+    with pytest.raises(FramingError):
+        frames(head + b"x")
+
+
+def test_framer_takes_the_listing_of_a_large_switch() -> None:
+    body = b"x" * 40_000_000
+    (found,) = Framer(wire.MAX_LISTING).feed(b"Content-Type: api/response\nContent-Length: 40000000\n\n" + body)
+    assert len(found.data) == len(body)
+
+
+class CountingBytes(bytearray):
+    """Counts the bytes that searches look at."""
+
+    looked = 0
+
+    def find(self, sub: Any, start: Any = 0, end: Any = None) -> int:
+        CountingBytes.looked += len(self) - start
+        return super().find(sub, start, end)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7])
+def test_framer_searches_each_byte_once(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    monkeypatch.setattr(wire, "bytearray", CountingBytes, raising=False)
+    CountingBytes.looked = 0
+    framer, data = Framer(), b"x" * 20_000
+    for start in range(0, len(data), piece):
+        assert list(framer.feed(data[start : start + piece])) == []
+    assert 0 < CountingBytes.looked < 2 * len(data)
+
+
+def test_framer_keeps_no_more_than_the_bytes_that_came() -> None:
+    framer = Framer()
+    list(framer.feed(b"Content-Type: api/response\nContent-Length: 1000000\n\n"))
+    for _ in range(200_000):
+        list(framer.feed(b"xy"))
+    assert sys.getsizeof(framer._body) < 500_000
 
 
 def test_framer_yields_the_frames_before_a_fault() -> None:

@@ -99,3 +99,10 @@ def test_stream_works_after_a_gevent_timeout_in_recv(pair: Pair) -> None:
         stream.recv(None)
     far.sendall(b"still")
     assert stream.recv(time.monotonic() + 1) == b"still"
+
+
+def test_send_raises_when_another_greenlet_closes(pair: Pair) -> None:
+    stream, _far = pair
+    gevent.spawn_later(0.02, stream.close)
+    with gevent.Timeout(2), pytest.raises(OSError, match="closed"):
+        stream.send(b"x" * (8 << 20), 5)
