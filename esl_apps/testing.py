@@ -17,7 +17,7 @@ from esl_apps.core.call import Bridged, Call, CallEnded, Ended, Endpoint, Leg, P
 from esl_apps.core.cards import Account, Cards, Usage
 from esl_apps.core.charges import Charge
 from esl_apps.core.dialstring import Endpoints
-from esl_apps.core.limits import Refusal
+from esl_apps.core.limits import BREAKER, Refusal
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import OPEN, WRONG, Guard, Source
@@ -121,6 +121,9 @@ class Purse:
                 self.charges.append(charge)
         return self.refusal
 
+    def tripped(self, *charges: Charge) -> Refusal | None:
+        return self.refusal if self.refusal is not None and self.refusal.what == BREAKER else None
+
     def check(self, *charges: Charge) -> Refusal | None:
         return self.refusal
 
@@ -185,6 +188,9 @@ class ScriptedCall:
     def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
         self._do("collect_pin", audio)
         return self.keyed.pop(0) if self.keyed else ""
+
+    def drop_keys(self, quiet: float, longest: float) -> None:
+        self._do("drop_keys")
 
     def wait_for_hangup(self, seconds: float) -> None:
         self._do("wait_for_hangup", seconds)

@@ -38,7 +38,7 @@ SPOKEN = {  # "pin" in lower case: espeak-ng would spell out "PIN"
     # Questions
     "enter_pin": "Please enter your pin, then press the hash key.",
     "enter_number": "Please enter the number, then press the hash key.",
-    "confirm_callback": "This is your call back. Press any key to continue.",
+    "confirm_callback": "This is your call back. Press one to continue.",
     # Wrong input
     "invalid_pin": "That pin is not valid.",
     "invalid_extension": "That number is not valid.",

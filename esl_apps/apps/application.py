@@ -51,6 +51,11 @@ class Timed:
     """The name of its store in Redis."""
     retry_in: RetryIn = field(default=_no_retry)
     """Seconds until the next try after one that has ended; None: no more."""
+    unplaced: Callable[[TimedCall, AppPolicy], Attempt] | None = None
+    """The attempt of a call that isn't placed, which ends as rejected, or as cancelled if it was dropped. None: it has
+    no record."""
+    exclusive: bool = True
+    """A call to a number that is in a call is dropped: it would ring a second phone of the same person."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from esl_apps.apps.application import Application
+from esl_apps.apps.application import Application, Timed
 from esl_apps.apps.context import AppPolicy, Host
 from esl_apps.apps.legs import aleg_variables
+from esl_apps.apps.permission import Denial, denial
 from esl_apps.apps.ringing import Aleg
-from esl_apps.apps.session import Session, account_level, shown_number
-from esl_apps.core import dialstring, node_clock, numbers, terms
+from esl_apps.apps.session import Session, SessionRefused, account_level, shown_number
+from esl_apps.apps.settings import Rules, Settings
+from esl_apps.core import causes, dialstring, node_clock, numbers, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
 from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.reference import new_ref
 from esl_apps.core.terms import AGENT_ANSWERED
+from esl_apps.core.timed_call import TimedCall
 
 REF = "autodial"
 CONFERENCE = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -80,27 +85,55 @@ class AutodialCall:
 
     def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
         """A has answered: the announcement, then B."""
-        attempt, order, account = self.attempt, self.order, self.account
-        session = Session.of_answered(call, attempt, policy, host, account)
+        attempt, order = self.attempt, self.order
+        session = Session.of_answered(call, attempt, policy, host, self.account)
         session.caller = order.a.plus
 
         def talk() -> None:
             attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
             if order.media_id is not None:
                 call.play(order.media_id)
+            account = _renewed(session)
             if order.b is None:
                 attempt.enter(terms.BRIDGED, node_clock.now())
                 # Each account has its own conferences: two may both have a ``weekly``. No name contains a ~.
                 call.conference(f"{account.id}~{order.conference}", session.talk_left)
                 return
-            session.check(order.b, account.call_restriction)
+            number = session.settings.plan.read(order.b.dialled)
+            refusal = leg_denial(number, session.settings, session.rules, account)
+            if refusal is not None:
+                session.refuse(number, refusal.note, refusal.prompt)
             shown, _ = shown_number(session, order.a.plus if order.retain_cid else None)
-            session.dial(order.b, shown)
+            session.dial(number, shown)
 
         session.run(talk)
 
 
-def new_call(order: AutodialOrder, account: Account) -> AutodialCall:
+def _renewed(session: Session) -> Account:
+    """Return the account by the rules in force. :raises SessionRefused: it is gone."""
+    assert session.account is not None
+    session.renew()
+    account = session.policy.cards.account(session.account.id)
+    if account is None:
+        raise SessionRefused(
+            "unauthorized_call", causes.BEARER_NOT_AUTHORIZED, note="the account is not known any more"
+        )
+    session.account = account
+    return account
+
+
+def leg_denial(number: Number, settings: Settings, rules: Rules, account: Account) -> Denial | None:
+    """Return why an account's autodial may not dial a number, as A or as B; None if it may."""
+    refusal = denial(number, settings, rules, account.call_restriction)
+    if number.is_emergency or (refusal is not None and refusal.code == "forbidden"):
+        return refusal
+    if rules.allowed_callee is not None and not rules.allowed_callee("+" + number.e164):
+        return Denial("forbidden", "not allowed by allowed_callee_regex")
+    return refusal
+
+
+def new_call(order: AutodialOrder, account: Account, ref: str = "") -> AutodialCall:
+    """Make a call. ``ref``: its reference, if it has one already."""
     b = order.b.dialled if order.b else None
     attempt = Attempt(
         app=REF,
@@ -111,8 +144,81 @@ def new_call(order: AutodialOrder, account: Account) -> AutodialCall:
         dial_number=None,
         call_dir=numbers.direction(order.a, order.b),
         order=msgspec.to_builtins(_KeptOrder(order.a.dialled, b, order.conference, order.retain_cid, order.media_id)),
+        call_ref=ref or new_ref(),
     )
     return AutodialCall(attempt, order, account)
+
+
+# With a delay ------------------------------------------------------------------------------------------
+
+
+def kept(call: AutodialCall) -> list[str]:
+    """Return the data of a timed call, known by its ``call_ref``: its account and its order."""
+    return [call.account.id, msgspec.json.encode(call.attempt.order).decode()]
+
+
+def due(timed: TimedCall, policy: AppPolicy) -> AutodialCall | str:
+    """A call is due: check again whether it may be placed. :raises StoreUnavailable: Redis is down."""
+    account_id, order = _read(timed.data)
+    account = policy.cards.account(account_id)
+    if account is None:
+        return "the account is not known any more"
+    read = _order_of(order, policy)
+    if read is None:
+        return "the order can't be read"
+    for number in (read.a, read.b):
+        refusal = None if number is None else leg_denial(number, policy.settings, policy.rules, account)
+        if refusal is not None:
+            return refusal.note
+    return new_call(read, account, timed.number)
+
+
+def unplaced(timed: TimedCall, policy: AppPolicy) -> Attempt:
+    """Return the attempt of a call that isn't placed: its client has a ``call_ref``, so it gets a record."""
+    account_id, order = _read(timed.data)
+    account = policy.cards.account(account_id)
+    kept_order = order or _KeptOrder("", None, None, False, None)
+    return Attempt(
+        app=REF,
+        integrator=account.integrator if account is not None else None,
+        account_id=account_id,
+        extension=numbers.presented(kept_order.a),
+        number=numbers.presented(kept_order.b) or (f"conference:{kept_order.conference}" if order else None),
+        dial_number=None,
+        call_dir="external",
+        call_ref=timed.number,
+    )
+
+
+def order_numbers(data: Sequence[str]) -> tuple[str, str]:
+    """Return A and B of a call that waits, for people to see."""
+    order = _read(data)[1]
+    return ("", "") if order is None else (order.a, order.b or f"conference:{order.conference}")
+
+
+def _read(data: Sequence[str]) -> tuple[str, _KeptOrder | None]:
+    account_id, text = (*data, "", "")[:2]
+    try:
+        return account_id, msgspec.json.decode(text, type=_KeptOrder)
+    except msgspec.DecodeError:
+        return account_id, None
+
+
+def _order_of(kept_order: _KeptOrder | None, policy: AppPolicy) -> AutodialOrder | None:
+    """Return a kept order as it may be dialled. Others can write to Redis: execute nothing but a conference or a
+    prompt."""
+    if kept_order is None:
+        return None
+    plan = policy.settings.plan
+    try:
+        a, b = plan.read(kept_order.a), plan.read(kept_order.b) if kept_order.b else None
+    except NotDialable:
+        return None
+    if b is None and not CONFERENCE.fullmatch(kept_order.conference or ""):
+        return None
+    if kept_order.media_id is not None and not policy.is_media(kept_order.media_id):
+        return None
+    return AutodialOrder(a, b, kept_order.conference, 0.0, kept_order.retain_cid, kept_order.media_id)
 
 
 def restore(attempt: Attempt, _call: Call, policy: AppPolicy) -> AutodialCall | None:
@@ -120,18 +226,11 @@ def restore(attempt: Attempt, _call: Call, policy: AppPolicy) -> AutodialCall | 
     account = policy.cards.account(attempt.account_id or "")
     if attempt.order is None or account is None:
         return None
-    plan = policy.settings.plan
     try:
-        kept = msgspec.convert(attempt.order, _KeptOrder)
-        a, b = plan.read(kept.a), plan.read(kept.b) if kept.b else None
-    except (msgspec.ValidationError, NotDialable):
+        order = _order_of(msgspec.convert(attempt.order, _KeptOrder), policy)
+    except msgspec.ValidationError:
         return None
-    # Others can write to Redis: execute nothing but a conference or a prompt.
-    if b is None and not CONFERENCE.fullmatch(kept.conference or ""):
-        return None
-    if kept.media_id is not None and not policy.is_media(kept.media_id):
-        return None
-    return AutodialCall(attempt, AutodialOrder(a, b, kept.conference, 0.0, kept.retain_cid, kept.media_id), account)
+    return None if order is None else AutodialCall(attempt, order, account)
 
 
 APPLICATION = Application(
@@ -139,4 +238,5 @@ APPLICATION = Application(
     path="autodial",
     title="One HTTP request joins two numbers, or a number and a conference.",
     restore=restore,
+    timed=Timed(due=due, store="autodials", unplaced=unplaced, exclusive=False),
 )

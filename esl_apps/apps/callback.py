@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from esl_apps.apps import dialthrough
 from esl_apps.apps.application import Application, Extension, Timed
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.legs import aleg_variables
+from esl_apps.apps.permission import denial, is_own
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.session import Session, SessionRefused, account_level
 from esl_apps.core import causes, node_clock
@@ -20,15 +22,20 @@ from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level
 from esl_apps.core.numbers import NotDialable, Number
-from esl_apps.core.restrictions import denied
 from esl_apps.core.terms import LOST
 from esl_apps.core.timed_call import TimedCall
+from esl_apps.core.unavailable import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 REF = "callback"
-#: Seconds for which an answered callback waits for the key that confirms it (``callback.confirm``).
-CONFIRM = 10.0
+#: The key that confirms a callback (``callback.confirm``), the seconds for which it is waited for, and the seconds for
+#: which no other may follow it.
+CONFIRM_KEY, CONFIRM, ALONE = "1", 10.0, 1.0
+#: How often it is asked for. Someone may have pressed another key.
+CONFIRM_TRIES = 2
+#: Seconds without a key before a prompt begins, after keys that nothing had asked for, and the longest wait for them.
+QUIET, GREETING = 1.0, 10.0
 
 
 def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
@@ -108,7 +115,7 @@ def whom_to_call(caller: str | None, policy: AppPolicy) -> tuple[Number, Card] |
         number = settings.plan.read(caller)
     except NotDialable:
         return "the number can't be read"
-    if number.is_extension or number.is_emergency or number.e164 in rules.own_numbers:
+    if number.is_extension or number.is_emergency or is_own(number, rules.own_numbers):
         return "a number of this installation"
     card = cards.by_number(number.e164)
     if card is None or not card.active:
@@ -116,11 +123,9 @@ def whom_to_call(caller: str | None, policy: AppPolicy) -> tuple[Number, Card] |
     account = cards.account(card.account_id)
     if account is None:
         return "the card's account is not known"
-    if klass := denied(number, account.call_restriction, account.users.get(card.user_id or "", {})):
-        return f"class {klass} is denied"
-    if not policy.settings.endpoints.reaches(number):
-        return "dial.external is empty"
-    return number, card
+    levels = account.call_restriction, account.users.get(card.user_id or "", {})
+    refused = denial(number, settings, rules, *levels)
+    return (number, card) if refused is None else refused.note
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +165,33 @@ class RingBack:
         def talk() -> None:
             session.answer()
             call.wait_for_hangup(session.rules.prompt_delay)
-            if session.settings.callback_confirm and not session.collect("confirm_callback", 1, CONFIRM, 1.0):
-                # A mailbox answers, but presses no key.
-                raise SessionRefused("goodbye", note="no key was pressed")
+            # A mailbox answers, too, and its greeting may have tones in it: what comes before a prompt is not for it.
+            call.drop_keys(QUIET, GREETING)
+            if session.settings.callback_confirm:
+                _confirm(session)
             dialthrough.take(session, card)
-            dialthrough.dial_on(session, home_only=False)
+            dialthrough.dial_on(session, None)
 
         session.run(talk)
+        if session.dialled:
+            # Only now is it sure that the person asked for it. Anyone can forge a missed call.
+            with suppress(StoreUnavailable):
+                host.used(self.number.e164)
+
+
+def _confirm(session: Session) -> None:
+    """Have the person who was rung press one key, alone. A number in a mailbox's greeting is more than one key.
+
+    :raises SessionRefused: nothing else was heard.
+    """
+    for _ in range(CONFIRM_TRIES):
+        keyed = session.collect("confirm_callback", 2, CONFIRM, ALONE)
+        session.call.drop_keys(QUIET, GREETING)
+        if keyed == CONFIRM_KEY:
+            return
+        if not keyed:
+            break
+    raise SessionRefused("goodbye", note="the key that confirms was not pressed")
 
 
 def new_call(number: Number, card: Card, account: Account, policy: AppPolicy) -> RingBack:

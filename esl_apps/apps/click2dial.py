@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from esl_apps.apps.application import Application
 from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
@@ -45,12 +45,11 @@ class ClickCall:
     def charges(self, policy: AppPolicy) -> list[Charge]:
         """The legs' charges. If the agent is an outside number, the call counts from the agent's answer."""
         ref, order, levels = self.attempt.call_ref, self.order, self.client.levels
+        agent = [] if order.agent.is_extension else [Charge(ref, levels, order.agent, aleg=True)]
         if order.callee.is_emergency:
-            return []
-        callee = Charge(ref, levels, order.callee, owner=order.agent.is_extension)
-        if order.agent.is_extension:
-            return [callee]
-        return [Charge(ref, levels, order.agent, aleg=True), callee]
+            # No bill is worth the callee's leg. An agent outside is a call like any other.
+            return agent
+        return [*agent, Charge(ref, levels, order.callee, owner=not agent)]
 
     def aleg(self, policy: AppPolicy, application: str) -> Aleg:
         """How the agent is rung. The leg carries enough to go on from where another process left."""
@@ -74,15 +73,43 @@ class ClickCall:
         end."""
         attempt = self.attempt
         attempt.aleg_uuid = call.uuid
+        click, fault = self.renewed(policy, host)
         attempt.enter(terms.AGENT_ANSWERED, call.answered_at or node_clock.now())
         failed: Bridged | None = None
         try:
-            if attempt.cancelled_by is None and attempt.cut is None:
-                failed = _dial_callee(call, self, policy)
+            if fault is not None:
+                attempt.note("refused", f"{fault.field}: {fault.message}")
+                call.play("limit_reached" if fault.field == "limits" else "unauthorized_call")
+            elif attempt.cancelled_by is None and attempt.cut is None:
+                failed = _dial_callee(call, click, policy)
             call.hangup("NORMAL_CLEARING")
         except CallEnded as ended:
             attempt.note("aleg_ended", str(ended))
-        _finish(call, attempt, failed)
+        if fault is not None:
+            attempt.end(terms.REJECTED, _code_of([fault]), terms.SYSTEM, call.ended().at)
+        else:
+            _finish(call, attempt, failed)
+
+    def renewed(self, policy: AppPolicy, host: Host) -> tuple[ClickCall, Fault | None]:
+        """Return the call by the rules in force, and what these have against it: the agent may have been rung for
+        minutes, and a reload holds for the callee, too."""
+        client = policy.clients.get(self.attempt.integrator or "")
+        if client is None:
+            return self, Fault("integrator", "restricted", "is not configured any more")
+        click = replace(self, client=client)
+        faults = client.faults_now(self.order)
+        if faults:
+            return click, faults[0]
+        if client.levels == self.client.levels:
+            refusal = host.usage.tripped(*self.attempt.charges)
+            return click, None if refusal is None else limit_fault(refusal)
+        before = list(self.attempt.charges)
+        fault = _pay(host.usage, self.attempt, click.charges(policy))
+        if fault is None:
+            for charge in before:
+                self.attempt.drop(charge)
+                charge.end()
+        return click, fault
 
 
 def new_call(order: Order, client: IntegratorRules, settings: Settings, ref: str = "") -> ClickCall:
@@ -203,7 +230,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     attempt.aleg_uuid = call.uuid
     host.begin(attempt)
     attempt.dialled(call.created_at)
-    fault = _pay(host.usage, attempt, click.charges(policy))
+    fault = _pay(host.usage, attempt, click.charges(policy)) if host.room(attempt) else NO_ROOM
     if fault is not None:
         _refuse(call, attempt, [fault], family)
         return
@@ -226,6 +253,10 @@ def _pay(usage: Usage, attempt: Attempt, charges: Sequence[Charge]) -> Fault | N
         return limit_fault(refusal)
     attempt.pay(*charges)
     return None
+
+
+#: The integrator has as many live calls as it may.
+NO_ROOM = Fault("limits", "limit_reached", "max_calls is reached")
 
 
 def limit_fault(refusal: Refusal) -> Fault:
@@ -251,17 +282,19 @@ def _agent_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
 
 def _refuse(call: Call, attempt: Attempt, faults: Sequence[Fault], family: str) -> None:
     """Refuse with SIP 400, one ``X-…-Error: FIELD: message`` header per fault, and end with a rejected record."""
-    codes = {fault.code for fault in faults}
     for fault in faults:
         attempt.note("refused", f"{fault.field}: {fault.message}")
     with suppress(CallEnded):
         call.respond(400, [(f"{family}-Error", f"{fault.field}: {fault.message}") for fault in faults])
-    code = causes.CALL_REJECTED
+    attempt.end(terms.REJECTED, _code_of(faults), terms.SYSTEM, call.ended().at)
+
+
+def _code_of(faults: Sequence[Fault]) -> int:
+    """Return the Q.850 cause of a refusal."""
+    codes = {fault.code for fault in faults}
     if "restricted" in codes:
-        code = causes.BEARER_NOT_AUTHORIZED
-    elif "limit_reached" in codes:
-        code = causes.USER_BUSY
-    attempt.end(terms.REJECTED, code, terms.SYSTEM, call.ended().at)
+        return causes.BEARER_NOT_AUTHORIZED
+    return causes.USER_BUSY if "limit_reached" in codes else causes.CALL_REJECTED
 
 
 APPLICATION = Application(

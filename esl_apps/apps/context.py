@@ -57,8 +57,17 @@ class Host:
     schedule: Callable[[str, Sequence[str], float, Frequency], Scheduled]
     """Have a node call a number later: the number, the application's data, when (Unix seconds), how often it may be
     called. :raises StoreUnavailable: Redis is down."""
+    room: Callable[[Attempt], bool] = field(default=lambda _attempt: True)
+    """Return whether the payer of an attempt that was begun may have it among its live calls on this node: ask as soon
+    as its account or integrator is known."""
+    used: Callable[[str], None] = field(default=lambda _number: None)
+    """Note that the call that was scheduled to this number was of use: it counts against ``Frequency.per_day``.
+    :raises StoreUnavailable: Redis is down."""
     afterwards: Callable[[Callable[[], None]], None] = field(default=_at_once)
     """Do something once the caller has left. If Redis is down, it is tried again for a minute."""
+    policy: Callable[[], AppPolicy] | None = None
+    """The policy in force now, which a reload may have replaced since the call came: ask before each number. None: it
+    never changes."""
 
 
 class Placed(Protocol):

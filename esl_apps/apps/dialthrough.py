@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from esl_apps.apps.application import Application, Extension
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.session import Session, SessionRefused, session_variables, shown_number
+from esl_apps.apps.settings import Rules
 from esl_apps.core import dialstring
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Card
@@ -23,6 +24,26 @@ PIN_LEAST, PIN_MOST = 9, 12
 NUMBER_LEAST, NUMBER_MOST = 2, 17
 FIRST_DIGIT, BETWEEN = 5.0, 2.0
 
+
+class Opened(NamedTuple):
+    """What let a caller in. The rules in force decide before each number whether it still does."""
+
+    by_number: bool
+    """The caller's number alone; otherwise a PIN."""
+    attested: bool = False
+    """STIR/SHAKEN vouched for the number."""
+    enrolled: bool = False
+    """The number is enrolled with the PIN's account."""
+
+    def opens(self, rules: Rules) -> bool:
+        if not self.by_number:
+            return self.enrolled or not rules.pin_from_enrolled
+        return self.attested if rules.cid_trust == "attested" else rules.cid_trust != "pin"
+
+    def home_only(self, rules: Rules) -> bool:
+        return self.by_number and rules.cid_trust == "national"
+
+
 _REALM = re.compile(r"[A-Za-z0-9.-]+")
 
 
@@ -33,9 +54,9 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
 
     def talk() -> None:
         session.answer()
-        card, by_number = _authorise(session, attested)
+        card, opened = _authorise(session, attested)
         take(session, card)
-        dial_on(session, home_only=by_number and session.rules.cid_trust == "national")
+        dial_on(session, opened)
 
     session.run(talk)
 
@@ -52,70 +73,77 @@ def take(session: Session, card: Card) -> None:
     attempt.account_id, attempt.integrator = account.id, account.integrator
     attempt.extension = session.caller or card.id
     attempt.note("card", card.id)
+    session.ask_for_room("too_many_channels")
     session.hold_place(card)
     session.call.set(session_variables(session.settings, attempt, session.user))
 
 
-def dial_on(session: Session, *, home_only: bool) -> None:
-    """Dial number after number until the caller leaves or the session's time is up."""
+def dial_on(session: Session, opened: Opened | None) -> None:
+    """Dial number after number until the caller leaves or the session's time is up. ``opened``: None if the card's
+    number was rung."""
     assert session.card is not None
     while session.left > 0:
         number = _ask_number(session)
-        _check(session, number, home_only)
-        if _ask_again(session, number):
-            _check(session, number, home_only)
+        _ask_again(session, number, opened)
         shown, own = shown_number(session, session.caller if session.card.retain_cid else None)
         session.tell(session.dial(number, shown, _diversion(session) if own else None))
 
 
-def _check(session: Session, number: Number, home_only: bool) -> None:
+def _check(session: Session, number: Number, opened: Opened | None) -> None:
     """Check a number. :raises SessionRefused: this card must not dial it."""
     session.check(number, *_levels(session))
-    if home_only and not session.settings.plan.is_home(number):
+    if opened is None:
+        return
+    if not opened.opens(session.rules):
+        session.refuse(number, "what let the caller in is not enough any more")
+    if opened.home_only(session.rules) and not session.settings.plan.is_home(number):
         session.refuse(number, "known by number alone: dials at home only")
 
 
-def _ask_again(session: Session, number: Number) -> bool:
-    """Read the card again before each number: a session may last an hour, and the card may be withdrawn meanwhile.
+def _ask_again(session: Session, number: Number, opened: Opened | None) -> None:
+    """Read the card and its account again before each number, and check the number by them: a session may last an hour,
+    and either may change or be withdrawn meanwhile.
 
-    Notes ``number`` as the card's last. Return True if what the card may dial has changed, so that ``number`` must be
-    checked again.
+    Notes ``number`` as the card's last if it passes.
 
-    :raises SessionRefused: the card or its account is gone, or the card is inactive.
+    :raises SessionRefused: the card or its account is gone or has changed, or must not dial the number.
     """
-    assert session.card is not None
-    cards = session.policy.cards
-    before = session.card.user_id, session.account
-    card = cards.dial(session.card.account_id, session.card.id, number.plus)
-    account = cards.account(card.account_id) if card is not None and card.active else None
-    if card is None or account is None:
+    before, cards = session.card, session.policy.cards
+    assert before is not None
+    account = cards.account(before.account_id)
+    if account is None:
+        session.refuse(number, "the card's account is not known any more")
+    session.account, session.card_limits = account, cards.card_limits(account.id)
+    _check(session, number, opened)
+    card = cards.dial(before.account_id, before.id, number.plus)
+    if card is None or not card.active:
         session.refuse(number, "the card is not active any more")
-    session.card, session.account = card, account
-    return (card.user_id, account) != before
+    if card.claim != before.claim:
+        session.refuse(number, "the card has another PIN or number")
+    session.keep_place(card, number)
+    if card.user_id != before.user_id:
+        _check(session, number, opened)
 
 
-def _authorise(session: Session, attested: bool) -> tuple[Card, bool]:
-    """Return the caller's card, and whether their number alone authorised them.
+def _authorise(session: Session, attested: bool) -> tuple[Card, Opened]:
+    """Return the caller's card, and what let them in.
 
     :raises SessionRefused: three wrong PINs.
     """
     rules, call, cards = session.rules, session.call, session.policy.cards
     enrolled = _by_number(session)
-    if enrolled is not None and (attested if rules.cid_trust == "attested" else rules.cid_trust != "pin"):
-        return enrolled, True
+    known = Opened(by_number=True, attested=attested)
+    if enrolled is not None and known.opens(rules):
+        return enrolled, known
     for attempt in range(TRIES):
         typed = session.collect_pin("enter_pin", PIN_MOST, FIRST_DIGIT, BETWEEN)
         # Look it up even if it can't be a PIN, so that every answer takes as long.
         card = cards.by_pin(typed)
-        right = (
-            card is not None
-            and card.active
-            and PIN_LEAST <= len(typed) <= PIN_MOST
-            and (not rules.pin_from_enrolled or (enrolled is not None and enrolled.account_id == card.account_id))
-        )
-        meant = card if card is not None else enrolled
-        if session.admits(typed, right, meant.id if meant is not None else "") and card is not None:
-            return card, False
+        same = card is not None and enrolled is not None and enrolled.account_id == card.account_id
+        typed_pin = Opened(by_number=False, enrolled=same)
+        right = card is not None and card.active and PIN_LEAST <= len(typed) <= PIN_MOST and typed_pin.opens(rules)
+        if session.admits(typed, right, card.id if card is not None else "") and card is not None:
+            return card, typed_pin
         if attempt + 1 < TRIES:
             call.play("invalid_pin")
     raise SessionRefused("retries_exceeded", note="wrong PIN")
@@ -134,9 +162,11 @@ def _by_number(session: Session) -> Card | None:
 def _ask_number(session: Session) -> Number:
     """Ask for a number. :raises SessionRefused: three tries gave none that may be dialled."""
     assert session.card is not None
-    call, rules, plan = session.call, session.rules, session.settings.plan
+    call = session.call
     for _ in range(TRIES):
         typed = session.collect("enter_number", NUMBER_MOST, FIRST_DIGIT, BETWEEN)
+        session.renew()
+        rules, plan = session.rules, session.settings.plan
         if rules.redial_code and typed == rules.redial_code:
             last = session.policy.cards.last_number(session.card.id)
             if last is None:

@@ -11,7 +11,7 @@ from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
 from esl_apps.apps.session import Session, SessionRefused, shown_number
 from esl_apps.apps.settings import Entrance
 from esl_apps.core.call import Call
-from esl_apps.core.numbers import NotDialable
+from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.restrictions import ClassRule
 
 REF = "disa"
@@ -32,11 +32,13 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     session = Session.open(call, REF, arrival, policy, host, entrance)
 
     def talk() -> None:
+        session.ask_for_room()
         session.answer()
         if entrance.pin_hash is not None:
             _authorise(session, entrance)
+        current = entrance
         while session.left > 0:
-            _dial_one(session, entrance)
+            current = _dial_one(session, current)
 
     session.run(talk)
 
@@ -53,27 +55,40 @@ def _authorise(session: Session, entrance: Entrance) -> None:
     raise SessionRefused("retries_exceeded", note="wrong PIN")
 
 
-def _dial_one(session: Session, entrance: Entrance) -> None:
-    """Play the dial tone, ask for a number and dial it.
+def _dial_one(session: Session, entrance: Entrance) -> Entrance:
+    """Play the dial tone, ask for a number and dial it. Return the DISA as it was then.
 
-    :raises SessionRefused: the tries or the session's time are used up, or the number is denied.
+    :raises SessionRefused: the tries or the session's time are used up, the number is denied, or the DISA is closed.
     """
-    call, plan = session.call, session.settings.plan
+    call = session.call
     # The time for the first digit begins with the tone, not after it.
     first = max(0.0, FIRST_DIGIT - entrance.preconnect_seconds)
     for _ in range(entrance.retries):
         typed = session.collect(entrance.preconnect_audio, entrance.max_digits, first, entrance.interdigit)
+        session.renew()
         try:
-            number = plan.read(typed)
+            number = session.settings.plan.read(typed)
         except NotDialable:
             call.play("invalid_extension")
             continue
+        entrance = _ask_again(session, entrance, number)
         session.check(number, *_levels(entrance))
         own = None if entrance.use_account_caller_id else session.caller
         shown, _ = shown_number(session, own)
         session.tell(session.dial(number, shown))
-        return
+        return entrance
     raise SessionRefused("retries_exceeded", note="no number that could be dialled")
+
+
+def _ask_again(session: Session, entrance: Entrance, number: Number) -> Entrance:
+    """Read the DISA again before each number. :raises SessionRefused: it is gone, or has another PIN."""
+    now = session.policy.entrance(entrance.account.id, entrance.name)
+    if now is None:
+        session.refuse(number, "the DISA is not configured any more")
+    if now.pin_hash != entrance.pin_hash:
+        session.refuse(number, "the DISA has another PIN")
+    session.account, session.longest = now.account, now.max_session
+    return now
 
 
 def _levels(entrance: Entrance) -> list[Mapping[str, ClassRule]]:

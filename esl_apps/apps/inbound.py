@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,9 @@ from esl_apps.apps.settings import Queue
 from esl_apps.core import causes, numbers, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Leg
-from esl_apps.core.numbers import NotDialable, presented
+from esl_apps.core.charges import Charge
+from esl_apps.core.numbers import NotDialable, Number, presented
+from esl_apps.core.unavailable import StoreUnavailable
 
 REF = "inbound"
 #: Shown to agents if the caller's number is withheld or unreadable.
@@ -60,7 +62,11 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     host.begin(attempt)
     attempt.dialled(call.created_at)
     bridged: Bridged | None = None
+    agents, refused = _payable(attempt, queue, policy, host)
     try:
+        if not agents:
+            call.play_early("agents_unavailable", 20)
+            call.hangup("USER_BUSY" if refused == causes.USER_BUSY else "CALL_REJECTED")
         variables = aleg_variables(settings, attempt, "")
         if queue.record:
             # Record on the caller's leg: if two agents answer at the same moment, recording on their legs would write
@@ -70,7 +76,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
             variables.update(recording_variables(path))
         call.set(variables)
         call.ring()
-        bridged = _ring(call, attempt, queue, policy, host)
+        bridged = _ring(call, attempt, queue, agents, policy, host)
         if bridged.answered:
             call.hangup("NORMAL_CLEARING")
         elif bridged.timed_out or causes.failure(bridged.code) == "no_answer":
@@ -83,6 +89,9 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     except CallEnded as ended:
         attempt.note("aleg_ended", str(ended))
     end = call.ended()
+    if not agents:
+        attempt.end(terms.REJECTED, refused, terms.SYSTEM, end.at)
+        return
     if end.bleg is not None and end.bleg.answered_at is not None and attempt.bridged_at is None:
         # The caller left at the moment of the answer, or the socket was lost before it.
         agent_answered(attempt, end.bleg.answered_at, end.bleg, host.announce)
@@ -96,18 +105,50 @@ def _queue_of(dnis: str, policy: AppPolicy) -> Queue | None:
         return None
 
 
-def _ring(call: Call, attempt: Attempt, queue: Queue, policy: AppPolicy, host: Host) -> Bridged:
+def _payable(attempt: Attempt, queue: Queue, policy: AppPolicy, host: Host) -> tuple[list[Number], int]:
+    """Return the agents that may be rung, and the Q.850 cause for the last that may not.
+
+    An agent outside is a leg like any other that this installation pays for, although a stranger's call rings it. One
+    whose limit or breaker refuses is left out.
+    """
+    if not host.room(attempt):
+        attempt.note("refused", "over max_calls of the integrator")
+        return [], causes.USER_BUSY
+    client = policy.clients.get(queue.integrator)
+    agents, refused = [], causes.CALL_REJECTED
+    for agent in queue.agents:
+        if not agent.is_extension:
+            charge = Charge(attempt.call_ref, client.levels if client is not None else (), agent)
+            try:
+                refusal = host.usage.begin(charge)
+            except StoreUnavailable as error:
+                attempt.note("unavailable", str(error))
+                continue
+            if refusal is not None:
+                attempt.note("refused", str(refusal))
+                refused = refusal.code
+                continue
+            attempt.pay(charge)
+        agents.append(agent)
+    return agents, refused
+
+
+def _ring(
+    call: Call, attempt: Attempt, queue: Queue, agents: Sequence[Number], policy: AppPolicy, host: Host
+) -> Bridged:
+    lengths = [charge.longest for charge in attempt.charges if charge.longest is not None]
+    longest = min([queue.longest, *lengths])
     bleg = Bleg(
         caller_id=attempt.number or ANONYMOUS,
         timeout=queue.ring_timeout,
-        longest=queue.longest,
+        longest=longest,
         # While several agents ring, the caller must not hear one agent's early media.
         variables={"ignore_early_media": "true"},
     )
     leg = bleg_variables(policy.settings, attempt, bleg)
     endpoints = [
         (endpoint, agent.dialled)
-        for agent in queue.agents
+        for agent in agents
         for endpoint in policy.settings.endpoints.of(agent, as_asked=True)[:1]
     ]
 
@@ -117,7 +158,7 @@ def _ring(call: Call, attempt: Attempt, queue: Queue, policy: AppPolicy, host: H
         elif what == "answered":
             agent_answered(attempt, at, leg, host.announce)
 
-    return call.bridge(leg, endpoints, queue.ring_timeout, queue.longest, progress)
+    return call.bridge(leg, endpoints, queue.ring_timeout, longest, progress)
 
 
 def agent_answered(
@@ -126,10 +167,18 @@ def agent_answered(
     """Note which agent has answered and how long the caller waited, and announce it."""
     if bleg is not None and bleg.user:
         attempt.extension = bleg.user
+        # Only the agent who answered talks.
+        for charge in [charge for charge in attempt.charges if not _is_of(charge, bleg.user)]:
+            attempt.drop(charge)
+            charge.end(0.0)
     attempt.answered_at = at
     attempt.hold_time = round(at - (attempt.dialed_at or at))
     attempt.enter(terms.BRIDGED, at)
     announce(attempt, attempt.extension or "", attempt.hold_time)
+
+
+def _is_of(charge: Charge, user: str) -> bool:
+    return charge.number is not None and charge.number.dialled == user
 
 
 def extensions(config: Mapping[str, Any]) -> Iterator[Extension]:

@@ -13,6 +13,7 @@ from typing import NoReturn
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import Bleg, aleg_variables, join
+from esl_apps.apps.permission import denial
 from esl_apps.apps.settings import Entrance, Rules, Settings
 from esl_apps.core import causes, dialstring, node_clock, numbers, terms
 from esl_apps.core.attempt import Attempt
@@ -22,7 +23,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level, Limits, Refusal
 from esl_apps.core.numbers import NotDialable, Number
 from esl_apps.core.pins import LOCKED, OPEN, Source
-from esl_apps.core.restrictions import ClassRule, denied
+from esl_apps.core.restrictions import ClassRule
 from esl_apps.core.unavailable import StoreUnavailable
 
 #: Q.850 causes by the prompt that the caller hears. Others are busy, no answer or failed.
@@ -35,10 +36,14 @@ _BEHIND = 0.3
 class SessionRefused(Exception):
     """End the session with a prompt and a rejected record."""
 
-    def __init__(self, prompt: str, code: int = causes.CALL_REJECTED, *, note: str = "") -> None:
+    def __init__(
+        self, prompt: str, code: int = causes.CALL_REJECTED, *, note: str = "", cause: str = "NORMAL_CLEARING"
+    ) -> None:
+        """``prompt``: empty for a caller who was not answered, who gets ``cause`` instead (FreeSWITCH's name)."""
         super().__init__(note or prompt)
         self.prompt = prompt
         self.code = code
+        self.cause = cause
 
 
 @dataclass
@@ -61,9 +66,14 @@ class Session:
     """The caller's number; None if it is withheld."""
     source: Source | None = None
     """The counters of wrong PINs, if a PIN is asked for."""
+    dnis: str = ""
+    """The number that the caller dialled, as E.164 digits; empty if a node rang them, or if it can't be read."""
+    dialled: bool = False
+    """A number was dialled."""
     _started: float = field(default_factory=time.monotonic)
     _held: str | None = None
     _aleg: Charge | None = None
+    _aleg_levels: list[Level] = field(default_factory=list)
 
     @classmethod
     def open(
@@ -89,7 +99,8 @@ class Session:
         # If the session goes on after its socket or node was lost, the attempt begins now, not at the INVITE.
         attempt.dialled(node_clock.now() if arrival.session_ref else call.created_at)
         longest = entrance.max_session if entrance is not None else rules.max_session
-        return cls(call, app, policy, host, attempt, rules, longest, account, caller=caller, source=source)
+        dnis = _e164(policy.settings, call.header("Caller-Destination-Number"))
+        return cls(call, app, policy, host, attempt, rules, longest, account, caller=caller, source=source, dnis=dnis)
 
     @classmethod
     def of_answered(
@@ -101,6 +112,7 @@ class Session:
         session._aleg = next((charge for charge in attempt.charges if charge.aleg), None)
         if session._aleg is not None:
             session._aleg.outlive(attempt.switch, call.uuid)
+            session._aleg_levels = session.levels
         attempt.aleg_uuid = call.uuid
         return session
 
@@ -125,6 +137,19 @@ class Session:
 
     # Life ---------------------------------------------------------------------------------------------
 
+    def ask_for_room(self, prompt: str = "") -> None:
+        """Ask whether the account may have this call among its live ones. ``prompt``: empty before the answer.
+
+        :raises SessionRefused: it has as many as allowed on this node.
+        """
+        if not self.host.room(self.attempt):
+            raise SessionRefused(
+                prompt,
+                causes.USER_BUSY,
+                note="over max_calls of the account",
+                cause="NORMAL_CLEARING" if prompt else "USER_BUSY",
+            )
+
     def answer(self) -> None:
         """Answer the call with the session's variables, and note when that was."""
         self.call.answer(session_variables(self.settings, self.attempt, self.user))
@@ -137,18 +162,20 @@ class Session:
         as a prompt or a conference, enters ``terms.BRIDGED`` at that moment: then it says ``answered``.
         """
         rejected: int | None = None
+        cause = "NORMAL_CLEARING"
         try:
             try:
                 talk()
             except SessionRefused as refused:
-                rejected = refused.code
+                rejected, cause = refused.code, refused.cause
                 self.attempt.note("refused", str(refused))
-                self.call.play(refused.prompt)
+                if refused.prompt:
+                    self.call.play(refused.prompt)
             except StoreUnavailable as error:
                 rejected = causes.CALL_REJECTED
                 self.attempt.note("unavailable", str(error))
                 self.call.play("unavailable")
-            self.call.hangup("NORMAL_CLEARING")
+            self.call.hangup(cause)
         except CallEnded as ended:
             self.attempt.note("aleg_ended", str(ended))
         finally:
@@ -161,6 +188,16 @@ class Session:
         else:
             conclude(self.attempt, end, None, terms.CALLEE)
 
+    def renew(self) -> None:
+        """Take up the policy in force. Call it when a number was keyed, before it is read and checked: a session may
+        last an hour, and a reload holds for it, too.
+
+        :raises StoreUnavailable: Redis is down, and these rules have not been read before.
+        """
+        if self.host.policy is not None:
+            self.policy = self.host.policy()
+            self.rules = self.policy.rules
+
     def hold_place(self, card: Card) -> None:
         """Count this call against the card's holder.
 
@@ -169,8 +206,21 @@ class Session:
         self.card = card
         if not self.host.usage.enter(card.holder, card.max_concurrent_calls_per_user, self.attempt.session_ref):
             raise SessionRefused("too_many_channels", causes.USER_BUSY, note="over max_concurrent_calls_per_user")
-        self._held = self.attempt.holder = card.holder
+        before, self._held = self._held, card.holder
+        if before is not None and before != card.holder:
+            self.host.usage.leave(before, self.attempt.session_ref)
+        self.attempt.holder = card.holder
         self.attempt.save()
+
+    def keep_place(self, card: Card, number: Number) -> None:
+        """Go on with the card as it is now. Redis is only asked if it has another holder.
+
+        :raises SessionRefused, StoreUnavailable: as :meth:`hold_place`.
+        """
+        self.card = card
+        if card.holder != self._held or card.max_concurrent_calls_per_user == 0:
+            self._name(number)
+            self.hold_place(card)
 
     def release(self) -> None:
         if self._held is not None:
@@ -210,15 +260,14 @@ class Session:
     def check(self, number: Number, *levels: Mapping[str, ClassRule]) -> None:
         """Check a number.
 
-        :raises SessionRefused: it is an emergency number, of a denied class, or without a dial string.
+        :raises SessionRefused: it is an emergency number, of a denied class, one of this installation's own, or without
+            a dial string.
         """
-        if number.is_emergency:
-            if not self.rules.emergency:
-                self.refuse(number, "an emergency number", "emergency_refused")
-        elif klass := denied(number, *levels):
-            self.refuse(number, f"class {klass} is denied")
-        elif not self.settings.endpoints.reaches(number):
-            self.refuse(number, "dial.external is empty")
+        refusal = denial(number, self.settings, self.rules, *levels)
+        if refusal is not None:
+            self.refuse(number, refusal.note, refusal.prompt)
+        if number.e164 == self.dnis:
+            self.refuse(number, "the number that the caller dialled")
 
     def refuse(self, number: Number, note: str, prompt: str = "unauthorized_call") -> NoReturn:
         """:raises SessionRefused: with a record that says which number it was."""
@@ -234,6 +283,7 @@ class Session:
         attempt = self.attempt
         attempt.dial_number = caller_id
         longest = self._pay(number)
+        self.dialled = True
         bleg = Bleg(
             caller_id=caller_id,
             timeout=min(self.rules.callee_timeout, self.left),
@@ -255,12 +305,31 @@ class Session:
         if number.is_emergency:
             # No bill is worth one of these.
             return self.left
-        charge = Charge(self.attempt.call_ref, self.levels, number, owner=self._aleg is None, whole=False)
-        refusal = self.host.usage.begin(charge)
+        levels = self.levels
+        charge = Charge(self.attempt.call_ref, levels, number, owner=self._aleg is None, whole=False)
+        aleg = self._aleg_again(levels)
+        refusal = self.host.usage.begin(charge) if aleg is None else self.host.usage.begin(aleg, charge)
         if refusal is not None:
             raise _spent(refusal)
+        if aleg is not None:
+            self._repay_aleg(aleg, levels)
         self.attempt.pay(charge)
         return self.left if charge.longest is None else min(self.left, charge.longest)
+
+    def _aleg_again(self, levels: list[Level]) -> Charge | None:
+        """Return another charge for the first leg if its limits have changed: it pays the minutes of both legs."""
+        if self._aleg is None or levels == self._aleg_levels:
+            return None
+        return Charge(self.attempt.call_ref, levels, self._aleg.number, aleg=True)
+
+    def _repay_aleg(self, aleg: Charge, levels: list[Level]) -> None:
+        assert self._aleg is not None
+        aleg.outlive(self._aleg.switch, self.call.uuid)
+        self.attempt.drop(self._aleg)
+        self._aleg.end()
+        self.attempt.pay(aleg)
+        aleg.talk()
+        self._aleg, self._aleg_levels = aleg, levels
 
     def tell(self, bridged: Bridged) -> None:
         """Say why the number was not reached: another prompt for each kind of cause."""
@@ -335,6 +404,13 @@ class Session:
         else:
             by = terms.SYSTEM if bridged.timed_out else terms.CALLEE
             attempt.end(f"callee_{causes.failure(bridged.code)}", bridged.code, by, now)
+
+
+def _e164(settings: Settings, text: str | None) -> str:
+    try:
+        return settings.plan.read(text or "").e164
+    except NotDialable:
+        return ""
 
 
 def account_level(account: Account) -> Level:

@@ -83,6 +83,14 @@ def _add_showing(commands: _Commands) -> None:
         "--lift", metavar="KEY", type=_text, help="open a lock, and forget the wrong PINs that led to it"
     )
 
+    waiting = commands.add(
+        "waiting",
+        "waiting:run",
+        "list the callbacks and autodials that wait to be placed, on any node",
+        json="each call, or the dropped one",
+    )
+    waiting.add_argument("--drop", metavar="KEY", type=_text, help="don't place this call")
+
 
 def _add_changing(commands: _Commands) -> None:
     importing = commands.add(

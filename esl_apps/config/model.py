@@ -219,6 +219,9 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     """True: also push to enigma:notifications:c2d."""
     max_duration: Duration = 14400
     """Longest duration of a call."""
+    max_calls: Positive | None = None
+    """Its live calls on one node; above, HTTP answers 429 and callers are busy; null: node.max_calls, less a tenth if
+    there are other integrators or accounts."""
     limits: Limits = field(default_factory=Limits)
     """As spending.limits, for all calls of this integrator on all nodes."""
     breaker: Breaker = field(default_factory=Breaker)
@@ -286,11 +289,11 @@ class Callback(Section, frozen=True):
     cool_down: Seconds = 60
     """Per number: missed calls within this time after a callback are only refused."""
     per_day: Count = 10
-    """Callbacks to one number."""
+    """Callbacks to one number after which it dials on; others are bounded apart."""
     answer_after: Seconds = 0
     """A caller who lets it ring this long gets dialthrough; 0: never answered, never charged."""
     confirm: bool = False
-    """True: the person called back must press a key before dialling; for numbers with voicemail."""
+    """True: the person called back must press 1, and nothing else, before dialling; for numbers with voicemail."""
 
 
 class DisaDefaults(Section, frozen=True):
@@ -360,6 +363,10 @@ class Account(Bearer, frozen=True):
     """The same for each of its cards."""
     breaker: Breaker = field(default_factory=Breaker)
     """As spending.breaker."""
+    max_calls: Positive | None = None
+    """As integrators[].max_calls, for its DISAs, cards, callbacks and autodials."""
+    max_waiting: Count = 1000
+    """Its autodials that wait for their callback_delay, over all nodes; above, HTTP answers 429."""
     disa: dict[str, Disa] = field(default_factory=dict)
     """Name -> a DISA, reached by `socket NODE/disa/ACCOUNT/NAME async full`."""
 

@@ -87,6 +87,13 @@ class Attempt(CallFields, kw_only=True, eq=False):
             if essence not in self.paid_for:
                 self.paid_for.append(essence)
 
+    def drop(self, charge: Charge) -> None:
+        """Pay for this leg no longer with the attempt: another charge does, or the leg was never answered."""
+        if charge in self.charges:
+            self.charges.remove(charge)
+            rest = [kept.essence for kept in self.charges]
+            self.paid_for = [essence for essence in self.paid_for if essence != charge.essence or essence in rest]
+
     def dialled(self, at: float) -> None:
         """Note the first INVITE, in or out. Later ones, to the next gateway, don't change it."""
         if self.dialed_at is None:

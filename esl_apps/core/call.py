@@ -40,7 +40,7 @@ from esl_apps.core import causes
 
 __all__ = ["API_VERSION", "Bridged", "Call", "CallEnded", "Ended", "Endpoint", "Leg", "Progress"]
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 
 
 class CallEnded(Exception):
@@ -191,6 +191,11 @@ class Call(Protocol):
 
     def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
         """As :meth:`collect`, and the switch keeps nothing of what is keyed, not for a moment."""
+
+    def drop_keys(self, quiet: float, longest: float) -> None:
+        """Forget the keys pressed so far. If there are any, also those that follow, until none came for ``quiet``
+        seconds: what a mailbox's greeting keys isn't meant for a prompt. Returns after ``longest`` seconds at the
+        latest. (Since version 1.1.)"""
 
     def wait_for_hangup(self, seconds: float) -> None:
         """Return after the time, unless the caller leaves before: that raises :class:`CallEnded`."""

@@ -26,6 +26,8 @@ class Card:
     """Show the caller's own number to the callee."""
     max_concurrent_calls_per_user: int = 1
     comment: str = ""
+    claim: str = field(default="", repr=False)
+    """What finds it: its number, or the keyed hash of its PIN. It changes with them."""
 
     @property
     def holder(self) -> str:
@@ -95,6 +97,9 @@ class Usage(Protocol):
         Return None if all allow them. Otherwise return the first refusal: then nothing is counted, and a breaker that
         refused has tripped. One round trip, or none if there is nothing to count.
         """
+
+    def tripped(self, *charges: Charge) -> Refusal | None:
+        """Return the tripped breaker that covers one of the legs, as far as this node knows. Redis isn't asked."""
 
     def check(self, *charges: Charge) -> Refusal | None:
         """Return what :meth:`begin` would, but count nothing and trip nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from esl_apps.core.faults import Fault, Refused
@@ -59,9 +59,11 @@ class IntegratorRules:
         longest: float = 14400,
         record: bool = False,
         levels: Sequence[Level] = (),
+        is_own: Callable[[Number], bool] = lambda _number: False,
     ) -> None:
         """``emergency``: an emergency dial string is configured. ``outside``: numbers outside have one, too
-        (``dial.external``). ``levels``: who pays. Times in seconds."""
+        (``dial.external``). ``levels``: who pays. ``is_own``: whether a number leads back to this installation. Times
+        in seconds."""
         self.name = name
         self.plan = plan
         self.agent_timeout = agent_timeout
@@ -69,6 +71,7 @@ class IntegratorRules:
         self.longest = longest
         self.record = record
         self.levels = tuple(levels)
+        self._is_own = is_own
         own = patterns or {}
         self._own = {field for field, regex in own.items() if regex}
         self.patterns = {field: own.get(field) or default for field, default in PATTERNS.items()}
@@ -106,6 +109,15 @@ class IntegratorRules:
             raise Refused(faults)
         return Order(agent, callee, outbound, contact_ref)
 
+    def faults_now(self, order: Order) -> list[Fault]:
+        """Return what these rules have against an order that was read by earlier ones."""
+        faults: list[Fault] = []
+        self._number("agent", order.agent.dialled, faults)
+        self._number("callee", order.callee.dialled, faults)
+        if self._caller_ids and order.outbound.e164 not in self._caller_ids:
+            faults.append(Fault("outbound_id", "not_yours", "this number is not one of the integrator's caller_ids"))
+        return faults
+
     def _text(self, field: str, value: object, faults: list[Fault]) -> str | None:
         if value is None or value == "":
             faults.append(Fault(field, "required", f"missing; expected {self.expected(field)}"))
@@ -130,6 +142,8 @@ class IntegratorRules:
             faults.append(Fault(field, "restricted", "an emergency number is not dialled from here"))
         elif not (self._outside or number.is_extension or number.is_emergency):
             faults.append(Fault(field, "restricted", "only extensions are dialled from here: dial.external is empty"))
+        elif self._is_own(number):
+            faults.append(Fault(field, "restricted", "a number of this installation is not dialled from here"))
         elif klass := denied(number, self._restriction):
             faults.append(Fault(field, "restricted", f"numbers of class {klass} are not dialled from here"))
         return number

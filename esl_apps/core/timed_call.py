@@ -12,13 +12,31 @@ class TimedCall:
     id: str
     """The same at every attempt, on whatever node."""
     number: str
-    """The number to call: E.164 digits, or an extension."""
+    """The number to call (E.164 digits, or an extension), or another text by which it is known."""
     data: tuple[str, ...]
     """The application's own data."""
     attempt: int
     """1 at the first; an attempt that a dead node had begun counts."""
     claim: str
     """Proves to Redis that this node still has the call."""
+    owner: str = ""
+    """The account against whose calls that wait it counts; empty: none."""
+    dropped: bool = False
+    """It isn't to be placed any more, only ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A call that is to be placed later, for people to see."""
+
+    number: str
+    """As :class:`TimedCall`'s."""
+    due_at: float
+    """Unix seconds; of one that is being placed, when its node's claim ends."""
+    owner: str
+    data: tuple[str, ...]
+    placing: bool
+    """A node is placing it: too late to drop it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +47,9 @@ class Frequency:
     """Seconds from the end of one call to the next."""
     per_day: int = 1_000_000
     """Calls a day (UTC); retries are part of one call."""
+    unused_per_day: int | None = None
+    """Calls a day that were of no use (``Host.used`` wasn't called): after these, one an hour. Only used calls count
+    against ``per_day`` then. None: every call does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +57,8 @@ class Scheduled:
     """Whether a call was scheduled; also as a bool."""
 
     refused: str | None = None
-    """Why not: ``pending`` (the number has one), ``cool_down``, ``per_day``; None if it was."""
+    """Why not: ``pending`` (the number has one), ``cool_down``, ``per_day``, ``too_many`` (its owner has as many as it
+    may); None if it was."""
 
     def __bool__(self) -> bool:
         return self.refused is None

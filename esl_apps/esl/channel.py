@@ -219,6 +219,13 @@ class Channel:
             self._run(keypad.hear)
         return keypad.take(most, first, between, wait)
 
+    def drop_keys(self, quiet: float, longest: float) -> None:
+        keys, deadline = self._keypad.keys, time.monotonic() + longest
+        while keys and time.monotonic() < deadline:
+            keys.clear()
+            self._wait(lambda: bool(keys), min(quiet, max(0.0, deadline - time.monotonic())))
+        keys.clear()
+
     def wait_for_hangup(self, seconds: float) -> None:
         self._wait(lambda: False, seconds)
 

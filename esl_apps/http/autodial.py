@@ -6,17 +6,21 @@ from typing import Any
 
 import falcon
 
-from esl_apps.apps.autodial import CONFERENCE, AutodialOrder
+from esl_apps.apps.autodial import CONFERENCE, REF, AutodialOrder, leg_denial, order_numbers
 from esl_apps.core.cards import Account
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.numbers import NotDialable, Number
-from esl_apps.core.restrictions import denied
-from esl_apps.http.access import CALL
+from esl_apps.core.status import Ref
+from esl_apps.core.timed_call import Waiting
+from esl_apps.http.access import CALL, READ
 from esl_apps.http.crossbar_port import ACCOUNT_ID, CARDS_PATH, CrossbarPort, operation, read_data, succeed
+from esl_apps.http.errors import problem
+from esl_apps.http.parameters import in_path
 from esl_apps.http.routes import Route
-from esl_apps.http.schemas import LONGEST_DELAY, Autodial, Autodialled
+from esl_apps.http.schemas import LONGEST_DELAY, Autodial, Autodialled, WaitingAutodial
 from esl_apps.node.policy import Policy
 from esl_apps.prompts import is_media
+from esl_apps.store.timed_calls import TimedCalls
 
 _FIELDS = Autodial.__struct_fields__
 
@@ -77,28 +81,51 @@ def _leg(policy: Policy, account: Account, text: object, field: str, faults: lis
     except NotDialable as error:
         faults.append(Fault(field, "pattern", str(error)))
         return None
-    rules = policy.rules
-    if number.is_emergency:
-        if rules.emergency:
-            return number
-        faults.append(Fault(field, "forbidden", "is an emergency number"))
-    elif number.e164 in rules.own_numbers:
-        faults.append(Fault(field, "forbidden", "is a number of this installation"))
-    elif rules.allowed_callee is not None and not rules.allowed_callee("+" + number.e164):
-        faults.append(Fault(field, "forbidden", "is not allowed by allowed_callee_regex"))
-    elif number_class := denied(number, account.call_restriction):
-        faults.append(Fault(field, "restricted", f"class {number_class} is denied"))
-    elif not policy.settings.endpoints.reaches(number):
-        faults.append(Fault(field, "restricted", "only extensions are dialled from here: dial.external is empty"))
-    else:
+    refusal = leg_denial(number, policy.settings, policy.rules, account)
+    if refusal is None:
         return number
+    faults.append(Fault(field, refusal.code, refusal.note))
     return None
+
+
+def list_waiting(port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account) -> None:
+    succeed(req, resp, 200, [_shown(call) for call in _store(port).waiting_of(account.id)])
+
+
+def drop_waiting(
+    port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account, call_ref: str
+) -> None:
+    store = _store(port)
+    call = next((call for call in store.waiting_of(account.id) if call.number == call_ref), None)
+    dropped = store.drop(call_ref, account.id) if call is not None else False
+    if dropped is None:
+        raise problem(409, "state", "it is being placed", "call_ref")
+    if not dropped or call is None:
+        raise problem(404, "not_found", "no such autodial waits", "call_ref")
+    succeed(req, resp, 200, _shown(call))
+
+
+def _store(port: CrossbarPort) -> TimedCalls:
+    return port.services.timed_calls[REF]
+
+
+def _shown(call: Waiting) -> WaitingAutodial:
+    a, b = order_numbers(call.data)
+    return WaitingAutodial(call.number, a, b, call.due_at)
 
 
 ROUTES = (
     Route(
         CARDS_PATH + "/autodial",
         (
+            operation(
+                "GET",
+                "listAutodials",
+                "The account's autodials that wait for their callback_delay",
+                list_waiting,
+                scopes=(READ, CALL),
+                data={"type": "array", "items": WaitingAutodial},
+            ),
             operation(
                 "PUT",
                 "autodial",
@@ -111,5 +138,20 @@ ROUTES = (
             ),
         ),
         parameters=(ACCOUNT_ID,),
+    ),
+    Route(
+        CARDS_PATH + "/autodial/{call_ref}",
+        (
+            operation(
+                "DELETE",
+                "dropAutodial",
+                "Drop an autodial that waits; its record says cancelled",
+                drop_waiting,
+                scopes=(CALL,),
+                data=WaitingAutodial,
+                conflict=True,
+            ),
+        ),
+        parameters=(ACCOUNT_ID, in_path("call_ref", Ref)),
     ),
 )

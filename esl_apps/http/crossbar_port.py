@@ -32,6 +32,7 @@ _MESSAGES = {
     403: "forbidden",
     404: "bad_identifier",
     405: "method not allowed",
+    409: "conflicting state",
     413: "request entity too large",
     415: "unsupported media type",
     429: "too_many_requests",
@@ -143,10 +144,11 @@ def operation(
     status: int = 200,
     body: type[msgspec.Struct] | None = None,
     paged: bool = False,
+    conflict: bool = False,
 ) -> Operation:
     """Return an operation whose bodies wrap their content in ``data``.
 
-    :param data: the answer's content. :param body: the request's content.
+    :param data: the answer's content. :param body: the request's content. :param conflict: it may answer 409.
     """
     envelope = {
         "type": "object",
@@ -165,7 +167,7 @@ def operation(
         handler,
         scopes=scopes,
         answers={status: Answer("Done", envelope)},
-        errors=(400, 401, 403, 404, 429, 503) if body is None else (400, 401, 403, 404, 413, 415, 429, 503),
+        errors=(400, 401, 403, 404, *((409,) if conflict else ()), *((413, 415) if body is not None else ()), 429, 503),
         body=body and {"type": "object", "required": ["data"], "properties": {"data": body}},
         parameters=_PAGING if paged else (),
     )

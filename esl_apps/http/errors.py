@@ -14,7 +14,7 @@ from esl_apps.core.faults import Refused
 from esl_apps.core.limits import BREAKER, Refusal
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.schemas import Errors
-from esl_apps.node.live import Full
+from esl_apps.node.live import Crowded, Full
 from esl_apps.node.outgoing import Spent
 
 
@@ -50,6 +50,10 @@ def _full(error: Full) -> Problem:
     return problem(503, "unavailable", str(error), headers=_COMES_BACK)
 
 
+def _crowded(error: Crowded) -> Problem:
+    return problem(429, "limit_reached", str(error), "limits", headers=_COMES_BACK)
+
+
 def _unavailable(error: StoreUnavailable) -> Problem:
     return problem(503, "unavailable", error.summary, headers=_COMES_BACK)
 
@@ -66,6 +70,7 @@ def _spent(error: Spent) -> Problem:
 ANSWERS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     Refused: _refused,
     Full: _full,
+    Crowded: _crowded,
     StoreUnavailable: _unavailable,
     Spent: _spent,
 }

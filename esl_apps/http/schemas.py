@@ -160,8 +160,17 @@ class Autodial(Struct):
 
 
 class Autodialled(Struct):
-    call_ref: str
+    call_ref: Ref
     state: str
+
+
+class WaitingAutodial(Struct):
+    """An autodial that waits for its callback_delay."""
+
+    call_ref: Ref
+    a_leg_number: str
+    b_leg_number: str
+    due_at: Annotated[float, Meta(description="Unix seconds")]
 
 
 # The operator's port --------------------------------------------------------------------------------------

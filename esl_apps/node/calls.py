@@ -27,6 +27,7 @@ from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import ATTACH, AWAY, Begin, Live
 from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import SwitchPool
+from esl_apps.node.tenants import Tenants
 from esl_apps.process import background
 from esl_apps.store.essence import Essence, restored
 
@@ -47,6 +48,7 @@ class Calls:
 
     def __init__(self, live: dict[str, Live], records: Records, switch_pool: SwitchPool) -> None:
         self.live = live
+        self.tenants = Tenants()
         self._records = records
         self._fleet = switch_pool
         # Calls that ended while their switch was unreachable, by its name: their legs are hung up when it is back.
@@ -64,6 +66,7 @@ class Calls:
         attempt.switch = switch.name
         attempt.observer = self
         self.live[attempt.call_ref] = live = Live(attempt, switch, switch.core_uuid, switch.clock)
+        self.tenants.add(attempt)
         return live
 
     def adopt(self, call: Essence, switch: Switch) -> Live:
@@ -96,6 +99,7 @@ class Calls:
     def _drop(self, live: Live) -> None:
         if self.live.get(live.attempt.call_ref) is live:
             del self.live[live.attempt.call_ref]
+            self.tenants.remove(live.attempt)
         live.poke()
 
     def expected(self) -> int:
@@ -108,6 +112,8 @@ class Calls:
     # Observing attempts -------------------------------------------------------------------------------
 
     def save(self, attempt: Attempt) -> None:
+        if attempt.call_ref in self.live:
+            self.tenants.add(attempt)
         self._records.save(attempt)
 
     def has_recording(self, attempt: Attempt) -> bool:
@@ -119,6 +125,7 @@ class Calls:
         self._records.moment(attempt, moment)
         if attempt.ended:
             self.live.pop(attempt.call_ref, None)
+            self.tenants.remove(attempt)
             self._records.record(attempt)
 
     # Placing ------------------------------------------------------------------------------------------

@@ -31,6 +31,10 @@ class Full(Exception):
     """This node takes no further calls; ``str()`` says why (full, draining, no switch, no Redis)."""
 
 
+class Crowded(Full):
+    """One integrator or account has as many live or waiting calls as it may. Others' are taken."""
+
+
 @dataclass(slots=True, eq=False)
 class Live:
     """A call that has not ended."""

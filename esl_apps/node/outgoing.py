@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import gevent
 
 from esl_apps.apps import application, autodial, click2dial
-from esl_apps.apps.autodial import AutodialOrder
+from esl_apps.apps.autodial import AutodialCall, AutodialOrder
 from esl_apps.apps.context import Placed
 from esl_apps.apps.ringing import Originator, ring_aleg
 from esl_apps.core import causes, node_clock, terms
@@ -20,7 +20,7 @@ from esl_apps.core.limits import Refusal
 from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.switch import Switch
-from esl_apps.node.live import Begin, Full
+from esl_apps.node.live import Begin, Crowded, Full
 from esl_apps.node.services import Services
 
 log = logging.getLogger(__name__)
@@ -47,33 +47,29 @@ class Outgoing:
         switch: Switch | None = None,
         *,
         charges: Sequence[Charge] | None = None,
-        delay: float = 0.0,
     ) -> gevent.Greenlet[..., bool | None]:
         """Ring A and run its call once it answers. Returns at once a greenlet whose value says whether A answered.
 
         ``switch``: the best one by default. ``charges``: what has been paid already; by default it is paid just before
-        A is rung. ``delay``: seconds before that.
+        A is rung.
 
         :raises Full: nothing is dialled. :raises StoreUnavailable: neither; Redis is down.
         """
         services, policy, attempt = self._services, self._services.policy, placed.attempt
         switch = switch or self._switch()
+        self._check_room(attempt)
         path = application(attempt.app).path
         to_pay = placed.charges(policy) if charges is None else ()
         attempt.pay(*(charges or ()))
 
         def ring(line: Originator) -> bool:
-            if delay:
-                gevent.sleep(delay)
-                if attempt.cancelled_by is not None:
-                    attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, node_clock.now())
-                    return False
             if charges is None and not self._pay(attempt, to_pay):
                 return False
             return ring_aleg(line, attempt, placed.aleg(policy, self._application(path)))
 
         def run(call: Call, begin: Begin) -> None:
-            placed.answered(call, policy, services.host(begin, attempt.app))
+            # By the rules in force when A answers: a reload may have come since.
+            placed.answered(call, services.policy, services.host(begin, attempt.app))
 
         return services.calls.place(attempt, switch, ring, run)
 
@@ -84,6 +80,7 @@ class Outgoing:
         """
         policy, switch = self._services.policy, self._switch()
         click = click2dial.new_call(order, client, policy.settings, ref)
+        self._check_room(click.attempt)
         charges = click.charges(policy)
         refusal = self._services.usage.begin(*charges)
         if refusal is not None:
@@ -92,18 +89,44 @@ class Outgoing:
         return click.attempt
 
     def autodial(self, account: Account, order: AutodialOrder) -> Attempt:
-        """Ring A after the order's delay, and return at once.
+        """Ring A after the order's delay, and return at once. The attempt of a call that waits isn't live.
 
         :raises Full, Spent, StoreUnavailable: nothing is dialled.
         """
+        services = self._services
         switch = self._switch()
         autodial_call = autodial.new_call(order, account)
         # Checked now for the client's answer, and paid when A is rung: the delay may be an hour.
-        refusal = self._services.usage.check(*autodial_call.charges(self._services.policy))
+        refusal = services.usage.check(*autodial_call.charges(services.policy))
         if refusal is not None:
             raise Spent(refusal)
-        self.place(autodial_call, switch, delay=order.delay)
+        if order.delay:
+            self._put_off(autodial_call)
+        else:
+            self.place(autodial_call, switch)
         return autodial_call.attempt
+
+    def _put_off(self, call: AutodialCall) -> None:
+        """Leave a call to the node that finds it due: in Redis it takes up no slot, and outlives this process.
+
+        :raises Crowded: the account has as many waiting as it may.
+        """
+        account, now = call.account.id, node_clock.now()
+        scheduled = self._services.timed_calls[autodial.REF].schedule(
+            call.attempt.call_ref,
+            autodial.kept(call),
+            now + call.order.delay,
+            now=now,
+            owner=account,
+            most=self._services.policy.max_waiting_of(account),
+        )
+        if not scheduled:
+            raise Crowded("as many calls of this account wait as may (max_waiting)")
+
+    def _check_room(self, attempt: Attempt) -> None:
+        """:raises Crowded: the payer has as many live calls as it may."""
+        if not self._services.takes_another(attempt):
+            raise Crowded("as many calls are up as may (max_calls)")
 
     def _switch(self) -> Switch:
         """:raises Full: no switch, no Redis, no room, or this node is about to stop."""

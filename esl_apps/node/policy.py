@@ -7,18 +7,22 @@ ever sees half of a file.
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from esl_apps.apps import APPLICATIONS, ApplicationError, disa, inbound, load_installed
 from esl_apps.apps.application import Application
+from esl_apps.apps.permission import is_own
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
+from esl_apps.config import model
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Integrator
 from esl_apps.config.problems import ConfigError
 from esl_apps.config.spending import level
@@ -27,7 +31,7 @@ from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import SYSTEM, Level
-from esl_apps.core.numbers import NotDialable, NumberPlan
+from esl_apps.core.numbers import NotDialable, Number, NumberPlan
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Source, source_of
 from esl_apps.core.timed_call import Frequency
@@ -43,6 +47,15 @@ _Section = TypeVar("_Section", Cccp, DisaDefaults)
 
 #: Trunk addresses whose verdict is remembered: a call asks two or three times, and most come from a few trunks.
 _TRUNKS_REMEMBERED = 1024
+
+
+#: Callbacks a day after which no number is dialled, at least: missed calls with a forged number make them, and must not
+#: use up what the person with that number may have.
+_UNUSED = 50
+
+
+#: The bounds of an imported account.
+_NO_ACCOUNT = model.Account()
 
 
 class _System(NamedTuple):
@@ -71,6 +84,8 @@ class Policy:
     pin_key: str
     own_settings: Mapping[str, msgspec.Struct]
     """The settings of applications that have their own, by ``ref``."""
+    others_numbers: frozenset[str] = frozenset()
+    """The DIDs of applications that aren't this package's, E.164."""
 
     def own(self, ref: str) -> Any:
         return self.own_settings[ref]
@@ -78,6 +93,23 @@ class Policy:
     def serves(self, app: Application) -> bool:
         """Whether an application is switched on."""
         return app.settings is None or app.ref in self.own_settings
+
+    # Bounds -------------------------------------------------------------------------------------------
+
+    def max_calls_of(self, tenant: str) -> int:
+        """How many live calls a payer, ``account:ID`` or ``integrator:NAME``, may have on this node."""
+        config = self.config
+        kind, _, name = tenant.partition(":")
+        section = config.accounts.get(name) if kind == "account" else config.integrator(name)
+        if section is not None and section.max_calls is not None:
+            return section.max_calls
+        # A tenth is left for the others, if there are any.
+        several = len(config.integrators) + len(config.accounts) > 1
+        return math.ceil(config.node.max_calls * (0.9 if several else 1.0))
+
+    def max_waiting_of(self, account_id: str) -> int:
+        """How many calls of an account may wait to be placed."""
+        return self.config.accounts.get(account_id, _NO_ACCOUNT).max_waiting
 
     # Rules --------------------------------------------------------------------------------------------
 
@@ -96,12 +128,9 @@ class Policy:
         config = self.config
         cccp = self._with_imported("cccp", config.cccp)
         defaults = self._with_imported("callflow.disa", config.callflow_disa)
-        dids = [cccp.cccp_cb_number, cccp.cccp_cc_number, *config.inbound]
-        for account in config.accounts.values():
-            dids += [did for entrance in account.disa.values() for did in entrance.numbers]
         try:
             allowed = re.compile(cccp.allowed_callee_regex) if cccp.allowed_callee_regex else None
-            own_numbers = frozenset(self.settings.plan.read(did).e164 for did in dids if did)
+            own_numbers = self._own_numbers(cccp)
         except (re.error, NotDialable) as error:
             raise StoreUnavailable(f"the imported cccp can't be used: {error}") from None
         rules = Rules(
@@ -118,6 +147,14 @@ class Policy:
             own_numbers=own_numbers,
         )
         return _System(rules, defaults, (cccp.attest_header, cccp.attest_level))
+
+    def _own_numbers(self, cccp: Cccp) -> frozenset[str]:
+        """The DIDs of this installation, E.164. :raises NotDialable: an imported one is no number."""
+        config, plan = self.config, self.settings.plan
+        dids = [cccp.cccp_cb_number, cccp.cccp_cc_number, *config.inbound]
+        for account in config.accounts.values():
+            dids += [did for entrance in account.disa.values() for did in entrance.numbers]
+        return frozenset([*(plan.read(did).e164 for did in dids if did), *self.others_numbers])
 
     def _with_imported(self, name: str, section: _Section) -> _Section:
         imported = self.cards.system_config(name)
@@ -183,6 +220,14 @@ class Policy:
         except NotDialable:
             return text or inbound.ANONYMOUS
 
+    def is_own(self, number: Number) -> bool:
+        """Whether a number leads back to this installation; by the file alone if Redis, which may have imported ones,
+        is down and was never asked."""
+        try:
+            return is_own(number, self.rules.own_numbers)
+        except StoreUnavailable:
+            return is_own(number, self._own_numbers(self.config.cccp))
+
     def prompt(self, name: str, rate: int) -> str:
         """The file of a prompt, for a channel of this sample rate (Hz)."""
         return prompt_path(self.config.prompts.dir, self.config.prompts.language, name, rate)
@@ -191,6 +236,13 @@ class Policy:
         """Whether this is an existing prompt, or a URL that the configuration lists."""
         prompts = self.config.prompts
         return is_media(name, prompts.dir, prompts.language, prompts.urls)
+
+
+@cache
+def _own_key() -> str:
+    """A key for configured DISAs if the operator gives none: a reload must not change their hashes, or it would end
+    their sessions. No card's PIN is hashed with it."""
+    return secrets.token_hex(32)
 
 
 class Policies:
@@ -205,7 +257,11 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
     plan, dial = config.plan(), config.dial
     system = level(SYSTEM, config.spending.limits, config.spending.breaker)
     trunks = [ipaddress.ip_network(text) for text in config.trust]
-    return Policy(
+
+    def is_own_number(number: Number) -> bool:
+        return policy.is_own(number)
+
+    policy = Policy(
         config=config,
         settings=Settings(
             node=config.node.name,
@@ -215,21 +271,40 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
             ringback=dial.ringback,
             recordings=config.recordings.dir,
             callback_answer_after=config.callback.answer_after,
-            callback_frequency=Frequency(config.callback.cool_down, config.callback.per_day),
+            callback_frequency=Frequency(
+                config.callback.cool_down, config.callback.per_day, max(_UNUSED, 5 * config.callback.per_day)
+            ),
             callback_retries=config.callback.retries,
             callback_retry_after=config.callback.retry_after,
             callback_confirm=config.callback.confirm,
         ),
         system=system,
-        clients={integrator.name: _client(config, plan, integrator, system) for integrator in config.integrators},
+        clients={
+            integrator.name: _client(config, plan, integrator, system, is_own_number)
+            for integrator in config.integrators
+        },
         queues=_queues(config, plan),
         cards=CardStore(redis, config.pin_key, plan, config.accounts, stale=stale),
         guard=GuardStore(redis, config.pin_guard, alert),
         trusted=lru_cache(maxsize=_TRUNKS_REMEMBERED)(lambda address: within(address, trunks)),
-        # Without a key of the operator's no card's PIN outlives this process; a configured DISA needs none to.
-        pin_key=config.pin_key or secrets.token_hex(32),
+        pin_key=config.pin_key or _own_key(),
         own_settings=own_settings(config),
+        others_numbers=frozenset(_others_numbers(config, plan)),
     )
+    return policy
+
+
+def _others_numbers(config: Config, plan: NumberPlan) -> Iterator[str]:
+    """Yield the DIDs of installed applications, from what these tell the dialplan's generator."""
+    others = [app for app in APPLICATIONS.values() if app.settings is not None and app.ref in config.applications]
+    if not any(app.extensions for app in others):
+        return
+    plain = msgspec.to_builtins(config)
+    for app in others:
+        for extension in app.extensions(plain) if app.extensions else ():
+            for did in extension.numbers:
+                with suppress(NotDialable):
+                    yield plan.read(str(did)).e164
 
 
 def own_settings(config: Config) -> dict[str, msgspec.Struct]:
@@ -251,7 +326,9 @@ def own_settings(config: Config) -> dict[str, msgspec.Struct]:
         raise ConfigError(str(error), f"applications.{path}") from None
 
 
-def _client(config: Config, plan: NumberPlan, integrator: Integrator, system: Level) -> IntegratorRules:
+def _client(
+    config: Config, plan: NumberPlan, integrator: Integrator, system: Level, is_own: Callable[[Number], bool]
+) -> IntegratorRules:
     return IntegratorRules(
         integrator.name,
         plan,
@@ -271,6 +348,7 @@ def _client(config: Config, plan: NumberPlan, integrator: Integrator, system: Le
         longest=integrator.max_duration,
         record=integrator.record,
         levels=(system, level(f"integrator:{integrator.name}", integrator.limits, integrator.breaker)),
+        is_own=is_own,
     )
 
 

@@ -10,6 +10,7 @@ from esl_apps.apps import APPLICATIONS
 from esl_apps.apps.context import Host
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.timed_call import Frequency, Scheduled
 from esl_apps.esl.switch import Switch
@@ -26,6 +27,7 @@ from esl_apps.node.readiness import Readiness
 from esl_apps.node.records import Records
 from esl_apps.node.state_folder import read_boot, state_folder, write_boot
 from esl_apps.node.switch_pool import SwitchPool
+from esl_apps.node.tenants import tenant_of
 from esl_apps.observe.alerts import Alerts
 from esl_apps.observe.metrics import Metrics
 from esl_apps.process.folder import Folder
@@ -77,7 +79,21 @@ class Services:
         def schedule(number: str, data: Sequence[str], due_at: float, frequency: Frequency) -> Scheduled:
             return self.timed_calls[application].schedule(number, data, due_at, now=time.time(), frequency=frequency)
 
-        return Host(begin, self.usage, self.records.announce, schedule)
+        def used(number: str) -> None:
+            self.timed_calls[application].used(number, time.time())
+
+        return Host(begin, self.usage, self.records.announce, schedule, self.has_room, used, policy=lambda: self.policy)
+
+    def has_room(self, attempt: Attempt) -> bool:
+        """Whether the payer of a live call may have it."""
+        tenants, tenant = self.calls.tenants, tenant_of(attempt)
+        tenants.add(attempt)
+        return not tenant or tenants.count(tenant) <= self.policy.max_calls_of(tenant)
+
+    def takes_another(self, attempt: Attempt) -> bool:
+        """Whether the payer of a call that is not live yet may have it."""
+        tenant = tenant_of(attempt)
+        return not tenant or self.calls.tenants.count(tenant) < self.policy.max_calls_of(tenant)
 
     def refused(self, status: int) -> None:
         """Count a request that was answered with this HTTP status and had no effect."""

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 import gevent
 import msgspec
 
+from esl_apps.apps import application
 from esl_apps.apps.application import Application, Timed
 from esl_apps.apps.context import Placed
+from esl_apps.core import causes, node_clock
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.numbers import NotDialable
+from esl_apps.core.terms import AGENT, API, CALLEE, CANCELLED, REJECTED, SYSTEM
 from esl_apps.core.timed_call import TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.node.live import Full
+from esl_apps.node.live import Crowded, Full
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
 from esl_apps.process import background
-from esl_apps.store.timed_calls import TimedCalls
+from esl_apps.store.essence import Essence
+from esl_apps.store.timed_calls import RELEASE_FOR, TimedCalls
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +32,8 @@ log = logging.getLogger(__name__)
 POLL = 0.25
 #: Seconds for which a claimed call belongs to its node; those of a dead node then become due again.
 LEASE = 120.0
+#: Seconds until a call is due again that its account has no room for: it may have hundreds.
+CROWDED = 10.0
 #: Seconds between two tries to tell Redis how a call ended.
 _AGAIN = 0.5
 #: The key of an attempt's order that holds the timed call, for the node that goes on with the attempt.
@@ -54,7 +61,8 @@ class TimedCallPoller:
     def _poll(self) -> None:
         while True:
             gevent.sleep(POLL)
-            if self._services.readiness.reasons() or not self._services.policy.serves(self._application):
+            readiness = self._services.readiness
+            if readiness.reasons() or readiness.full or not self._services.policy.serves(self._application):
                 continue
             try:
                 while (call := self._store.claim_due(time.time(), LEASE)) is not None:
@@ -72,19 +80,34 @@ class TimedCallPoller:
             self._log("timed_call_released", str(error))
             with suppress(StoreUnavailable):
                 # If Redis can't be told, the lease ends by itself.
-                self._store.release(call, time.time())
+                self._store.release(call, time.time(), CROWDED if isinstance(error, Crowded) else RELEASE_FOR)
 
     def _place(self, call: TimedCall) -> None:
         """:raises Full, StoreUnavailable: it isn't placed."""
-        placed = self._timed.due(call, self._services.policy)
-        if isinstance(placed, str) or self._is_up(placed):
-            self._log("timed_call_dropped", placed if isinstance(placed, str) else "a call with this number is up")
-            self._store.done(call, time.time())
+        placed = "it was dropped" if call.dropped else self._timed.due(call, self._services.policy)
+        if not isinstance(placed, str) and self._timed.exclusive and self._is_up(placed):
+            placed = "a call with this number is up"
+        if isinstance(placed, str):
+            self._drop(call, placed)
             return
         attempt = placed.attempt
         attempt.order = {**(attempt.order or {}), _KEPT: msgspec.to_builtins(call)}
         self._outgoing.place(placed).get()
         self._settle(attempt, call)
+
+    def _drop(self, call: TimedCall, reason: str) -> None:
+        """:raises StoreUnavailable: it isn't dropped yet."""
+        self._log("timed_call_dropped", reason)
+        if self._timed.unplaced is not None:
+            # The record first: it is taken once, if another node comes to this call again.
+            attempt = self._timed.unplaced(call, self._services.policy)
+            self._services.calls.begin(attempt, self._services.switches[0])
+            attempt.note("dropped", reason)
+            if call.dropped:
+                attempt.end(CANCELLED, causes.NORMAL_CLEARING, API, node_clock.now())
+            else:
+                attempt.end(REJECTED, causes.BEARER_NOT_AUTHORIZED, SYSTEM, node_clock.now())
+        self._store.done(call, time.time())
 
     def settle(self, attempt: Attempt) -> None:
         """Settle a timed call of a process that died: it has ended, or was answered here."""
@@ -123,7 +146,7 @@ class TimedCallPoller:
         services, plan = self._services, self._services.policy.settings.plan
         number = plan.read(placed.attempt.extension or "").e164
         live = services.store.live(services.membership.peers)
-        for party in {party for calls in live.values() for call in calls for party in (call.extension, call.number)}:
+        for party in {party for calls in live.values() for call in calls for party in _rung(call)}:
             with suppress(NotDialable):
                 if party and plan.read(party).e164 == number:
                     return True
@@ -131,3 +154,13 @@ class TimedCallPoller:
 
     def _log(self, event: str, reason: str) -> None:
         log.warning(event, extra={"app": self._application.ref, "reason": reason})
+
+
+def _rung(call: Essence) -> Iterator[str | None]:
+    """Yield the parties that a call rings. Not a caller: their number is what they say it is, and a stranger on the
+    line must not keep the person with that number from being called."""
+    app = application(call.app)
+    if app.placed or app.second_party == AGENT:
+        yield call.extension
+    if app.second_party == CALLEE:
+        yield call.number

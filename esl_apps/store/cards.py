@@ -238,6 +238,7 @@ def _card(claim: str, raw: bytes) -> Card:
         retain_cid=one.retain_cid,
         max_concurrent_calls_per_user=one.max_concurrent_calls_per_user,
         comment=one.comment,
+        claim=claim,
     )
 
 

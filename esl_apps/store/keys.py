@@ -111,8 +111,13 @@ def timed_pending(name: str) -> str:
     return f"esl_apps:{{{name}}}:pending"
 
 
+def timed_of(name: str, owner: str) -> str:
+    """Set: the numbers of an account's timed calls."""
+    return f"esl_apps:{{{name}}}:of:{owner}"
+
+
 def timed_past(name: str, number: str) -> str:
-    """Hash: ``ended`` (when the last call did), ``day``, ``count``, ``keep``."""
+    """Hash: ``ended`` (when the last call did), ``day``, ``count``, ``used``, ``keep``."""
     return f"esl_apps:{{{name}}}:past:{number}"
 
 

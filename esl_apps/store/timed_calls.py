@@ -18,9 +18,9 @@ from typing import Annotated
 import msgspec
 
 from esl_apps.core.reference import new_ref
-from esl_apps.core.timed_call import Frequency, Scheduled, TimedCall
+from esl_apps.core.timed_call import Frequency, Scheduled, TimedCall, Waiting
 from esl_apps.store import keys
-from esl_apps.store.errors import read_json
+from esl_apps.store.errors import read_json, read_text
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
@@ -33,6 +33,9 @@ _Document = Annotated[list[str], msgspec.Meta(min_length=2)]
 
 
 _ANY = Frequency()
+#: Seconds between two calls to a number that had ``unused_per_day``: anyone may have made them up, and the person whose
+#: number it is waits no longer than this.
+UNUSED_PAUSE = 3600
 
 
 class TimedCalls:
@@ -49,14 +52,27 @@ class TimedCalls:
         self._claim = Script(client, "timed_call_claim")
         self._give_back = Script(client, "timed_call_give_back")
         self._done = Script(client, "timed_call_done")
+        self._used = Script(client, "timed_call_used")
+        self._list = Script(client, "timed_call_list")
+        self._drop = Script(client, "timed_call_drop")
 
     def schedule(
-        self, number: str, data: Sequence[str], due_at: float, *, now: float, frequency: Frequency = _ANY
+        self,
+        number: str,
+        data: Sequence[str],
+        due_at: float,
+        *,
+        now: float,
+        frequency: Frequency = _ANY,
+        owner: str = "",
+        most: int = 0,
     ) -> Scheduled:
-        """Schedule a call to ``number``, unless it has one already or ``frequency`` refuses it."""
+        """Schedule a call to ``number``, unless it has one already or ``frequency`` refuses it. ``owner``: an account
+        that may have ``most`` calls that wait; ``number`` is a text of its own then."""
         document = [new_ref(now), number, *data]
+        unused = frequency.unused_per_day
         refused = self._schedule(
-            [*self._keys, keys.timed_past(self._name, number)],
+            self._all_keys(number, owner),
             [
                 number,
                 msgspec.json.encode(document),
@@ -65,6 +81,10 @@ class TimedCalls:
                 frequency.per_day,
                 now,
                 int(now // DAY),
+                "" if unused is None else unused,
+                UNUSED_PAUSE,
+                owner,
+                most,
             ],
         )
         return Scheduled(None if refused is None else refused.decode())
@@ -82,22 +102,53 @@ class TimedCalls:
         if taken is None:
             return None
         id, number, *data = read_json(taken[0], _Document)
-        return TimedCall(id, number, tuple(data), taken[1], claim)
+        return TimedCall(id, number, tuple(data), taken[1], claim, read_text(taken[2]), taken[3] == b"1")
 
     def retry(self, call: TimedCall, due_at: float) -> bool:
         """Try again at ``due_at``, on any node. False: another node has it by now."""
         return self._given_back(call, due_at, 0)
 
-    def release(self, call: TimedCall, now: float | None = None) -> bool:
-        """Give it back untried, to any node in a second; the attempt does not count. False: another node has it by
-        now."""
-        return self._given_back(call, (time.time() if now is None else now) + RELEASE_FOR, -1)
+    def release(self, call: TimedCall, now: float | None = None, pause: float = RELEASE_FOR) -> bool:
+        """Give it back untried, to any node after ``pause`` seconds; the attempt does not count. False: another node
+        has it by now."""
+        return self._given_back(call, (time.time() if now is None else now) + pause, -1)
 
     def done(self, call: TimedCall, now: float | None = None) -> bool:
         """It was answered, or is given up: the number may ask again after its cool-down. False: another node has it by
         now."""
         at = time.time() if now is None else now
-        return bool(self._done([*self._keys, keys.timed_past(self._name, call.number)], [call.number, call.claim, at]))
+        return bool(self._done(self._all_keys(call.number, call.owner), [call.number, call.claim, at, call.owner]))
+
+    def used(self, number: str, now: float) -> None:
+        """Count a number's latest call against ``Frequency.per_day``."""
+        self._used([keys.timed_past(self._name, number)], [int(now // DAY)])
+
+    # For people ---------------------------------------------------------------------------------------
+
+    def waiting(self, most: int = 1000) -> list[Waiting]:
+        """The calls to be placed later, the next one first."""
+        return self._listed([0, most - 1])
+
+    def waiting_of(self, owner: str) -> list[Waiting]:
+        """An account's."""
+        numbers = sorted(read_text(raw) for raw in self._client.smembers(keys.timed_of(self._name, owner)))
+        return self._listed(["", *numbers]) if numbers else []
+
+    def drop(self, number: str, owner: str) -> bool | None:
+        """Drop a call of an account (empty: of none): the next node that looks ends it. False: there is none; None: a
+        node is placing it."""
+        dropped = self._drop(self._all_keys(number, owner), [number, owner])
+        return None if dropped < 0 else bool(dropped)
+
+    def _listed(self, arguments: Sequence[str | int]) -> list[Waiting]:
+        return [
+            Waiting(number, float(due_at), read_text(owner), tuple(data), placing == b"1")
+            for raw, due_at, owner, placing in self._list(self._keys, arguments)
+            for _id, number, *data in [read_json(raw, _Document)]
+        ]
+
+    def _all_keys(self, number: str, owner: str) -> list[str]:
+        return [*self._keys, keys.timed_past(self._name, number), keys.timed_of(self._name, owner)]
 
     def _given_back(self, call: TimedCall, due_at: float, attempts: int) -> bool:
         return bool(self._give_back(self._keys, [call.number, call.claim, due_at, attempts]))

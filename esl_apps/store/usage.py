@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -112,7 +112,7 @@ class UsageStore:
     # Calls and minutes --------------------------------------------------------------------------------
 
     def begin(self, *charges: Charge) -> Refusal | None:
-        refusal = self._tripped(charges) or self._count([ticket for charge in charges for ticket in charge.tickets])
+        refusal = self.tripped(*charges) or self._count([ticket for charge in charges for ticket in charge.tickets])
         if refusal is None:
             for charge in charges:
                 charge.open(self._seconds, self._on_change)
@@ -127,7 +127,7 @@ class UsageStore:
             self._charges.add(charge)
 
     def check(self, *charges: Charge) -> Refusal | None:
-        refusal = self._tripped(charges)
+        refusal = self.tripped(*charges)
         if refusal is not None:
             return refusal
         tickets = [ticket for charge in charges for ticket in charge.tickets]
@@ -137,7 +137,7 @@ class UsageStore:
             None,
         )
 
-    def _tripped(self, charges: Iterable[Charge]) -> Refusal | None:
+    def tripped(self, *charges: Charge) -> Refusal | None:
         if self._breakers is None:
             return None
         scopes = (self._breakers.covering(charge.levels, charge.number) for charge in charges)

@@ -260,6 +260,9 @@ class Free:
     def begin(self, *_charges: object) -> None:
         return None
 
+    def tripped(self, *_charges: object) -> None:
+        return None
+
     def check(self, *_charges: object) -> None:
         return None
 

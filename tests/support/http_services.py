@@ -18,6 +18,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.core.status import snapshot
+from esl_apps.core.timed_call import Waiting
 from esl_apps.http import admin, integrator
 from esl_apps.node.policy import read_policy
 from esl_apps.process.folder import Folder
@@ -179,6 +180,19 @@ class FakeOutgoing:
         )
 
 
+class FakeTimedCalls:
+    """Calls that wait, in memory."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, Waiting] = {}
+
+    def waiting_of(self, owner: str) -> list[Waiting]:
+        return [call for call in self.calls.values() if call.owner == owner]
+
+    def drop(self, number: str, owner: str) -> bool | None:
+        return None if self.calls[number].placing else self.calls.pop(number).owner == owner
+
+
 class FakeServices:
     def __init__(self, recordings: str) -> None:
         config = parse(CONFIGURATION.replace("{recordings}", recordings), {})
@@ -189,6 +203,7 @@ class FakeServices:
         self.idempotency = self.store
         self.dead: set[str] = set()
         self.membership = SimpleNamespace(is_dead=lambda boot: boot in self.dead)
+        self.timed_calls = {"autodial": FakeTimedCalls()}
         self.reasons: list[str] = []
         self.readiness = SimpleNamespace(reasons=lambda: self.reasons)
         self.spent: Refusal | Exception | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import suppress
 
 from esl_apps.config.model import Inbound
 from esl_apps.config.rules import context
@@ -38,11 +39,12 @@ def integrators_exist(c: Context) -> Iterator[Finding]:
 
 
 def agents_may_be_rung(c: Context) -> Iterator[Finding]:
+    own_numbers = set(_own_numbers(c))
     for did, inbound in c.config.inbound.items():
-        yield from _agents(c, did, inbound)
+        yield from _agents(c, did, inbound, own_numbers)
 
 
-def _agents(c: Context, did: str, inbound: Inbound) -> Iterator[Finding]:
+def _agents(c: Context, did: str, inbound: Inbound, own_numbers: Container[str]) -> Iterator[Finding]:
     owner = c.config.integrator(inbound.integrator)
     if c.plan is None or owner is None:
         return
@@ -54,8 +56,26 @@ def _agents(c: Context, did: str, inbound: Inbound) -> Iterator[Finding]:
         refused = agent.klass if agent.is_emergency else denied(agent, owner.call_restriction)
         if refused:
             yield f"inbound.{did}.agents[{i}]", f"numbers of class {refused} are not rung"
+        elif agent.e164 in own_numbers:
+            yield f"inbound.{did}.agents[{i}]", "is a number of this installation: the call would come back here"
         elif not agent.is_extension and not c.config.dial.external:
             yield f"inbound.{did}.agents[{i}]", "is not an extension, and dial.external is empty: nothing can ring it"
+
+
+def _own_numbers(c: Context) -> Iterator[str]:
+    """Yield the DIDs of this installation, E.164."""
+    cccp = c.config.cccp
+    disas = [disa for account in c.config.accounts.values() for disa in account.disa.values()]
+    dids = [
+        *c.config.inbound,
+        cccp.cccp_cb_number,
+        cccp.cccp_cc_number,
+        *(did for disa in disas for did in disa.numbers),
+    ]
+    for did in dids:
+        if did and c.plan is not None:
+            with suppress(NotDialable):
+                yield c.plan.read(did).e164
 
 
 RULES = (numbers_are_numbers, numbers_differ, integrators_exist, agents_may_be_rung)

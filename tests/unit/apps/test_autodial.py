@@ -25,7 +25,7 @@ def run(
 ) -> tuple[ScriptedCall, AutodialCall]:
     made = autodial.new_call(order, account)
     call = ScriptedCall([talks()], ended(a_by="recv_bye"))
-    made.answered(call, POLICY, host([], usage))
+    made.answered(call, ScriptedPolicy(cards=CardTable(known=account)), host([], usage))
     return call, made
 
 

@@ -204,16 +204,59 @@ def test_callback_that_was_answered_is_not_tried_again() -> None:
     assert callback.retry_in(made.attempt, TIMED, ScriptedPolicy()) is None
 
 
-@pytest.mark.parametrize(("keyed", "dials"), [(["1", "0820001234"], 1), ([""], 0)])
+@pytest.mark.parametrize(
+    ("keyed", "dials"),
+    [
+        (["1", "0820001234"], 1),
+        (["5", "1", "0820001234"], 1),
+        ([""], 0),
+        # A mailbox's greeting: a number, one that begins with the key, one after another.
+        (["08", "20", "0820001234"], 0),
+        (["10", "", "0820001234"], 0),
+        (["11", "12", "0820001234"], 0),
+        (["#", "", "0820001234"], 0),
+    ],
+)
 def test_confirmed_callback_asks_for_a_key_before_a_number(keyed: list[str], dials: int) -> None:
     made = ring_back()
     policy = ScriptedPolicy(replace(SETTINGS, callback_confirm=True), cards=CardTable(numbers={NUMBER: CARD}))
     call = ScriptedCall([talks()], ended(a_by="recv_bye"), keyed=keyed)
     made.answered(call, policy, host([]))
     assert call.did("collect")[0] == ("confirm_callback",)
+    # What was keyed before the prompt isn't meant for it, nor what follows the key for the next one.
+    steps = [entry for entry in call.log if entry[0] in ("collect", "drop_keys")]
+    assert steps[:3] == [("drop_keys",), ("collect", "confirm_callback"), ("drop_keys",)]
     assert len(call.did("bridge")) == dials
     if not dials:
         assert call.did("play") == [("goodbye",)]
+
+
+def test_callback_forgets_the_keys_of_a_greeting() -> None:
+    made = ring_back()
+    call = ScriptedCall([talks()], ended(a_by="recv_bye"), keyed=["0820001234"])
+    made.answered(call, ScriptedPolicy(cards=CardTable(numbers={NUMBER: CARD})), host([]))
+    steps = [entry for entry in call.log if entry[0] in ("answer", "wait_for_hangup", "collect", "drop_keys")]
+    assert [entry[0] for entry in steps[:4]] == ["answer", "wait_for_hangup", "drop_keys", "collect"]
+
+
+@pytest.mark.parametrize(("keyed", "counted"), [(["0820001234"], [NUMBER]), ([], []), (["1"], [])])
+def test_callback_counts_once_a_number_is_dialled(keyed: list[str], counted: list[str]) -> None:
+    """Anyone can forge a missed call, and the person who is rung may pick up and wonder."""
+    used: list[str] = []
+    call = ScriptedCall([talks()], ended(a_by="recv_bye"), keyed=keyed)
+    policy = ScriptedPolicy(cards=CardTable(numbers={NUMBER: CARD}))
+    ring_back().answered(call, policy, host([], used=used.append))
+    assert used == counted
+
+
+def test_callback_that_cannot_be_counted_ends_as_any_other() -> None:
+    def away(_number: str) -> None:
+        raise StoreUnavailable("redis: away")
+
+    made = ring_back()
+    call = ScriptedCall([talks()], ended(a_by="recv_bye"), keyed=["0820001234"])
+    made.answered(call, ScriptedPolicy(cards=CardTable(numbers={NUMBER: CARD})), host([], used=away))
+    assert made.attempt.ended
 
 
 @pytest.mark.parametrize(

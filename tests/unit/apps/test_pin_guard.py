@@ -181,10 +181,11 @@ def test_nobody_gets_in_while_nobody_can_count(app: Any) -> None:
     assert (attempt.record.end_reason, attempt.record.end_code) == ("rejected", 21)
 
 
-def test_wrong_pin_counts_at_the_card_that_it_was_meant_for() -> None:
+def test_wrong_pin_counts_at_no_card_for_a_claimed_number() -> None:
+    """Anyone can write an enrolled number into From."""
     judge = Judge()
     through(judge, NOBODYS, INACTIVE, caller=CALLER, cid_trust="pin")
-    assert judge.judged[:2] == [(False, "enrolled", True), (False, "inactive", True)]
+    assert judge.judged[:2] == [(False, "", True), (False, "inactive", True)]
     judge = Judge()
     through(judge, NOBODYS)
     assert judge.judged[0] == (False, "", True)

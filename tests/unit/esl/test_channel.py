@@ -597,6 +597,30 @@ def test_collect_ends_after_a_pause(answered: Call) -> None:
     assert made.collect(None, 4, 1, 0.02) == "12"
 
 
+def test_drop_keys_forgets_a_greeting_to_its_end(answered: Call) -> None:
+    made, switch = answered
+    switch.say(key("0"), key("8"))
+    gevent.spawn_later(0.02, lambda: switch.say(key("2"), key("#")))
+    made.wait_for_hangup(0.01)
+    made.drop_keys(0.05, 5)
+    assert made.collect(None, 4, 0.02, 0.02) == ""
+
+
+def test_drop_keys_without_a_key_does_not_wait(answered: Call) -> None:
+    made, switch = answered
+    made.drop_keys(60, 60)
+    switch.say(key("1"))
+    assert made.collect(None, 1, 1, 1) == "1"
+
+
+def test_drop_keys_of_an_endless_greeting_ends(answered: Call) -> None:
+    made, switch = answered
+    switch.say(key("1"))
+    made.wait_for_hangup(0.01)
+    made.drop_keys(60, 0.02)
+    assert made.collect(None, 4, 0.02, 0.02) == ""
+
+
 def test_first_key_stops_the_prompt(answered: Call) -> None:
     made, switch = answered
     playing: list[str] = []

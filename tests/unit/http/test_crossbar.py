@@ -10,9 +10,10 @@ import pytest
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import BREAKER, Refusal
+from esl_apps.core.timed_call import Waiting
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.autodial import read_order
-from esl_apps.node.live import Full
+from esl_apps.node.live import Crowded, Full
 from esl_apps.node.outgoing import Spent
 from tests.support.http_services import ACCOUNT_TOKEN, ADMIN_TOKEN, World, kazoo_errors
 
@@ -42,6 +43,8 @@ def create(world: World, **fields: Any) -> dict[str, Any]:
         ("PATCH", f"{CARDS}/{NO_CARD}"),
         ("DELETE", f"{CARDS}/{NO_CARD}"),
         ("PUT", f"{CARDS}/autodial"),
+        ("GET", f"{CARDS}/autodial"),
+        ("DELETE", f"{CARDS}/autodial/01a20447-2be6-705d-bfcb-64432c6ce89b"),
     ],
 )
 def test_card_route_without_the_scope_is_refused(world: World, method: str, path: str) -> None:
@@ -215,6 +218,7 @@ def test_autodial_places_a_call(world: World) -> None:
     ("error", "status", "fault"),
     [
         (Full("switch fs1: refused"), 503, {"request": ["unavailable"]}),
+        (Crowded("as many calls are up as may (max_calls)"), 429, {"limits": ["limit_reached"]}),
         (StoreUnavailable("x"), 503, {"request": ["unavailable"]}),
         (Spent(Refusal("calls_per_hour", "account:acme")), 429, {"limits": ["limit_reached"]}),
         (Spent(Refusal(BREAKER, "system")), 503, {"limits": ["breaker"]}),
@@ -227,6 +231,22 @@ def test_autodial_that_cannot_be_placed_has_retry_after(
     result = world.admin.simulate_put(f"{CARDS}/autodial", json={"data": {"a_leg_number": A, "b_leg_number": B}})
     assert kazoo_errors(result, status) == fault
     assert int(result.headers["retry-after"]) > 0
+
+
+def test_autodials_that_wait_are_listed_and_dropped(world: World) -> None:
+    ref, path = "01a20447-2be6-705d-bfcb-64432c6ce89b", f"{CARDS}/autodial"
+    order = '{"a": "0820001111", "b": null, "conference": "weekly", "retain_cid": false, "media_id": null}'
+    world.services.timed_calls["autodial"].calls = {ref: Waiting(ref, 1_700_000_000.5, "acme", ("acme", order), False)}
+    shown = {"call_ref": ref, "a_leg_number": A, "b_leg_number": "conference:weekly", "due_at": 1_700_000_000.5}
+    assert world.admin.simulate_get(path).json["data"] == [shown]
+    assert world.admin.simulate_delete(f"{path}/{ref}").json["data"] == shown
+    assert kazoo_errors(world.admin.simulate_delete(f"{path}/{ref}"), 404) == {"call_ref": ["not_found"]}
+
+
+def test_autodial_that_is_being_placed_is_not_dropped(world: World) -> None:
+    ref = "01a20447-2be6-705d-bfcb-64432c6ce89b"
+    world.services.timed_calls["autodial"].calls = {ref: Waiting(ref, 1.0, "acme", ("acme", "{"), True)}
+    assert kazoo_errors(world.admin.simulate_delete(f"{CARDS}/autodial/{ref}"), 409) == {"call_ref": ["state"]}
 
 
 def read(world: World, **fields: object) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gevent
+import msgspec
 import pytest
 
 from esl_apps.apps.autodial import AutodialOrder
@@ -13,8 +15,9 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account
 from esl_apps.core.order import Order
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.node.live import Full
+from esl_apps.node.live import Crowded, Full
 from esl_apps.node.outgoing import Spent
+from esl_apps.node.timed_calls import CROWDED
 from esl_apps.store.membership import Membership
 from tests.support.bench import CALLEE, DID, Bench, Build, placed
 from tests.support.peer import UUID, eventually
@@ -175,34 +178,134 @@ def test_outgoing_autodial_is_paid_when_it_is_rung(build: Build) -> None:
     assert len(bench.originates()) == 1
 
 
+def due_now(bench: Bench) -> None:
+    """Look for due autodials until none waits."""
+    poller = bench.pollers["autodial"]
+    poller.start()
+    eventually(lambda: bench.services.timed_calls["autodial"].next_due() is None)
+    poller.stop()
+
+
+def test_outgoing_delayed_autodial_waits_in_redis(bench: Bench) -> None:
+    """It holds no slot and keeps no node from draining, and any node places it."""
+    attempt = autodial(bench, delay=0.01)
+    assert (bench.live, bench.originates(), attempt.state) == ({}, [], terms.QUEUED)
+    (waiting,) = bench.services.timed_calls["autodial"].waiting_of("acme")
+    assert (waiting.number, waiting.owner, waiting.placing) == (attempt.call_ref, "acme", False)
+
+
+def test_outgoing_delayed_autodial_is_placed_by_any_node(bench: Bench) -> None:
+    delayed = autodial(bench, delay=0.01)
+    bench.pollers["autodial"].start()
+    bench.answer_originate("-ERR USER_BUSY\n")
+    eventually(lambda: bench.services.timed_calls["autodial"].next_due() is None)
+    bench.pollers["autodial"].stop()
+    record = bench.record()
+    assert (record["call_ref"], record["end_reason"]) == (delayed.call_ref, "agent_busy")
+    assert (record["extension"], record["number"]) == (CALLEE, "1000")
+
+
 def test_outgoing_delayed_call_that_became_too_many_is_rejected(build: Build) -> None:
     """Both passed the check; the second is refused when it would be rung."""
     bench = build(accounts={"acme": {"token": "acme-cards-token", **ONE_A_DAY}}).connect()
     delayed = autodial(bench, delay=0.02)
     first = autodial(bench)
-    eventually(lambda: delayed.ended)
+    due_now(bench)
     assert (len(bench.originates()), first.ended) == (1, False)
-    assert bench.record()["end_reason"] == terms.REJECTED
-    assert "refused" in [moment.what for moment in delayed.timeline]
+    record = bench.record()
+    assert (record["call_ref"], record["end_reason"]) == (delayed.call_ref, terms.REJECTED)
 
 
-def test_outgoing_delayed_call_without_redis_is_rejected(build: Build) -> None:
-    bench = build(accounts={"acme": {"token": "acme-cards-token", **ONE_A_DAY}}).connect()
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"accounts": {}},
+        {"accounts": {"acme": {"call_restriction": {"mobile": {"action": "deny"}}}}},
+        {"cccp": {"cccp_cc_number": CALLEE}},
+        {"dial": {"external": []}},
+    ],
+)
+def test_outgoing_delayed_call_follows_the_rules_in_force(bench: Bench, change: dict[str, Any]) -> None:
+    """The client has its reference, so it gets a record as well."""
     delayed = autodial(bench, delay=0.01)
+    raw = msgspec.to_builtins(bench.config)
+    changed = msgspec.convert({**raw, **change}, type(bench.config))
+    bench.services.policies.now = bench.services.read_policy(changed)
+    due_now(bench)
+    assert bench.originates() == []
+    record = bench.record()
+    assert (record["call_ref"], record["end_reason"], record["end_code"]) == (delayed.call_ref, terms.REJECTED, 57)
+
+
+def test_outgoing_dropped_autodial_is_cancelled(bench: Bench) -> None:
+    delayed = autodial(bench, delay=600)
+    assert bench.services.timed_calls["autodial"].drop(delayed.call_ref, "acme")
+    due_now(bench)
+    assert bench.originates() == []
+    record = bench.record()
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (delayed.call_ref, "cancelled", "api")
+
+
+def test_outgoing_autodials_that_wait_are_bounded(build: Build) -> None:
+    bench = build(accounts={"acme": {"token": "acme-cards-token", "max_waiting": 2}}).connect()
+    for _ in range(2):
+        autodial(bench, delay=600)
+    with pytest.raises(Crowded, match="max_waiting"):
+        autodial(bench, delay=600)
+    assert not autodial(bench).ended
+
+
+def test_outgoing_delayed_call_without_redis_is_refused(bench: Bench) -> None:
     bench.redis.break_after(0)
-    eventually(lambda: delayed.ended)
-    bench.redis.mend()
-    assert bench.originates() == []
-    assert bench.reason() == (terms.REJECTED, 21, terms.SYSTEM)
-    assert "unavailable" in [moment.what for moment in delayed.timeline]
+    with pytest.raises(StoreUnavailable):
+        autodial(bench, delay=600)
+    assert (bench.live, bench.originates()) == ({}, [])
 
 
-def test_outgoing_cancel_during_the_delay_dials_nothing(bench: Bench) -> None:
-    delayed = autodial(bench, delay=0.02)
-    assert bench.services.calls.cancel(delayed.call_ref, "api")
-    eventually(lambda: delayed.ended)
-    assert bench.originates() == []
-    assert bench.reason() == (terms.CANCELLED, 16, "api")
+# Room for the others ------------------------------------------------------------------------------------
+
+
+def test_outgoing_click_over_max_calls_dials_nothing(build: Build) -> None:
+    bench = build(**integrator(max_calls=1, **ONE_A_DAY)).connect()
+    click(bench)
+    eventually(bench.originates)
+    with pytest.raises(Crowded, match="max_calls"):
+        click(bench)
+    assert (len(bench.live), len(bench.originates())) == (1, 1)
+    # Its account is another payer.
+    autodial(bench)
+
+
+def test_outgoing_payer_whose_call_ended_has_room_again(build: Build) -> None:
+    bench = build(**integrator(max_calls=1)).connect()
+    first = click(bench)
+    bench.answer_originate("-ERR USER_BUSY\n")
+    eventually(lambda: first.ended)
+    assert not click(bench).ended
+
+
+def test_outgoing_autodials_of_one_account_leave_room(build: Build) -> None:
+    """By default a tenth of max_calls is left for the others."""
+    accounts = {"acme": {"token": "acme-cards-token"}, "other": {"token": "other-cards-token"}}
+    bench = build(accounts=accounts, node={"max_calls": 10}).connect()
+    for _ in range(9):
+        autodial(bench)
+    with pytest.raises(Crowded):
+        autodial(bench)
+    assert len(bench.live) == 9
+    assert not click(bench).ended
+
+
+def test_outgoing_call_that_is_due_without_room_waits_on(build: Build) -> None:
+    bench = build(accounts={"acme": {"token": "acme-cards-token", "max_calls": 1}}).connect()
+    delayed = autodial(bench, delay=0.01)
+    autodial(bench)
+    store = bench.services.timed_calls["autodial"]
+    bench.pollers["autodial"].start()
+    eventually(lambda: CROWDED - 2 < (store.next_due() or 0.0) - time.time() <= CROWDED)
+    bench.pollers["autodial"].stop()
+    assert [call.number for call in store.waiting_of("acme")] == [delayed.call_ref]
+    assert len(bench.originates()) == 1
 
 
 def test_outgoing_place_says_whether_it_answered(bench: Bench) -> None:

@@ -54,6 +54,17 @@ def settled(bench: Bench) -> bool:
     return store_of(bench).next_due() is None
 
 
+@pytest.mark.parametrize(("app", "party"), [("disa", "extension"), ("dialthrough", "extension"), ("inbound", "number")])
+def test_timed_call_to_a_claimed_number_is_placed(bench: Bench, app: str, party: str) -> None:
+    """A stranger who stays on the line with a forged number keeps no callback from its owner."""
+    leave_behind(bench, essence_of(app=app, **{party: "0825556666"}), silent=False)
+    bench.services.membership.say()
+    schedule(bench)
+    poller_of(bench).start()
+    eventually(bench.originates)
+    poller_of(bench).stop()
+
+
 # Placed -------------------------------------------------------------------------------------------------
 
 
@@ -110,11 +121,22 @@ def test_timed_call_that_may_not_be_placed_is_dropped(polling: Bench, caplog: py
     assert polling.originates() == []
 
 
-@pytest.mark.parametrize("party", ["extension", "number"])
-def test_timed_call_to_a_number_in_a_call_is_dropped(bench: Bench, party: str) -> None:
+@pytest.mark.parametrize(
+    ("app", "party"),
+    [
+        ("click-dial", "extension"),
+        ("click-dial", "number"),
+        ("callback", "extension"),
+        ("autodial", "extension"),
+        ("disa", "number"),
+        ("dialthrough", "number"),
+        ("inbound", "extension"),
+    ],
+)
+def test_timed_call_to_a_number_in_a_call_is_dropped(bench: Bench, app: str, party: str) -> None:
     """A second phone of the same person would ring; any node's call counts."""
     unreadable = essence_of(extension="anonymous", number="conference:weekly")
-    leave_behind(bench, unreadable, essence_of(**{party: "0825556666"}), silent=False)
+    leave_behind(bench, unreadable, essence_of(app=app, **{party: "0825556666"}), silent=False)
     bench.services.membership.say()
     schedule(bench)
     poller_of(bench).start()
@@ -140,8 +162,17 @@ def test_timed_call_is_left_to_a_node_that_takes_calls(polling: Bench, hinder: s
     assert polling.originates() == []
 
 
-def test_timed_call_of_a_full_node_is_given_back(polling: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_timed_call_is_left_to_others_by_a_full_node(polling: Bench) -> None:
     polling.services.readiness.sockets = polling.config.node.max_calls + 1
+    schedule(polling)
+    gevent.sleep(0.02)
+    assert (due_in(polling) or 0.0) < 0.0
+
+
+def test_timed_call_of_a_node_that_became_full_is_given_back(
+    polling: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling.services.switch_pool, "best", lambda: None)
     schedule(polling)
     eventually(lambda: "timed_call_released" in caplog.messages)
     # Due again in a second, for any node, and the try doesn't count.

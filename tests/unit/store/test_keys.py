@@ -34,6 +34,7 @@ GOLDEN = {
     keys.timed_due("callbacks"): "esl_apps:{callbacks}:due",
     keys.timed_pending("callbacks"): "esl_apps:{callbacks}:pending",
     keys.timed_past("callbacks", "27825556666"): "esl_apps:{callbacks}:past:27825556666",
+    keys.timed_of("autodials", "acme"): "esl_apps:{autodials}:of:acme",
     keys.seq("enigma:notifications:cdr"): "esl_apps:{enigma:notifications:cdr}:seq",
     keys.pushed("enigma:notifications:cdr", "ID"): "esl_apps:{enigma:notifications:cdr}:done:ID",
 }

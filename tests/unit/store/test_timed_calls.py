@@ -11,13 +11,15 @@ import pytest
 from esl_apps.core.timed_call import Frequency, TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
-from esl_apps.store.timed_calls import RELEASE_FOR, TimedCalls
+from esl_apps.store.timed_calls import RELEASE_FOR, UNUSED_PAUSE, TimedCalls
 from tests.support.node import RedisServer
 from tests.support.threads import at_once
 
 NUMBER, CARD, DNIS = "27820001234", "c" * 32, "5142223333"
 #: A Monday, 23:00 UTC.
 EVENING = 1_700_002_800.0
+#: The noon after it.
+NOON = EVENING + 13 * 3600
 RULES: dict[str, Any] = {"cool_down": 60, "per_day": 10}
 
 
@@ -182,7 +184,93 @@ def test_every_method_raises_while_redis_is_down(away: Any) -> None:
         lambda: callbacks.retry(pending, EVENING),
         lambda: callbacks.release(pending),
         lambda: callbacks.done(pending),
+        lambda: callbacks.used(NUMBER, EVENING),
+        callbacks.waiting,
+        lambda: callbacks.waiting_of("acme"),
+        lambda: callbacks.drop(NUMBER, ""),
     ]
     for ask in asked:
         with pytest.raises(StoreUnavailable):
             ask()
+
+
+# Who can use up a number's calls --------------------------------------------------------------------------
+
+FORGED: dict[str, Any] = {"cool_down": 60, "per_day": 10, "unused_per_day": 50}
+
+
+def unused(callbacks: TimedCalls, times: int, now: float = NOON) -> float:
+    """Schedule calls that come to nothing, a minute apart; return when the next could come."""
+    for _ in range(times):
+        assert schedule(callbacks, now, **FORGED) is None
+        callbacks.done(take(callbacks, now + 3), now + 3)
+        now += 63
+    return now
+
+
+def test_forged_calls_leave_a_number_its_calls(callbacks: TimedCalls) -> None:
+    now = unused(callbacks, 10)
+    for _ in range(10):
+        assert schedule(callbacks, now, **FORGED) is None
+        callbacks.done(take(callbacks, now + 3), now + 3)
+        callbacks.used(NUMBER, now + 5)
+        now += 63
+    assert schedule(callbacks, now, **FORGED) == "per_day"
+
+
+def test_many_forged_calls_delay_by_an_hour_at_most(callbacks: TimedCalls) -> None:
+    now = unused(callbacks, 50)
+    assert schedule(callbacks, now, **FORGED) == "cool_down"
+    assert schedule(callbacks, now - 60 + UNUSED_PAUSE, **FORGED) is None
+
+
+def test_used_call_of_yesterday_is_not_counted_today(callbacks: TimedCalls) -> None:
+    unused(callbacks, 1)
+    callbacks.used(NUMBER, NOON + 86_400)
+    assert schedule(callbacks, NOON + 86_400, per_day=1, unused_per_day=9) is None
+
+
+# Owners ---------------------------------------------------------------------------------------------------
+
+
+def owned(callbacks: TimedCalls, ref: str, owner: str = "acme", most: int = 2, due_at: float = NOON + 9) -> str | None:
+    return callbacks.schedule(ref, [CARD], due_at, now=NOON, owner=owner, most=most).refused
+
+
+def test_owner_has_as_many_calls_as_allowed(callbacks: TimedCalls) -> None:
+    assert owned(callbacks, "one") is None
+    assert owned(callbacks, "two", due_at=NOON + 5) is None
+    assert owned(callbacks, "three") == "too_many"
+    assert owned(callbacks, "three", owner="other") is None
+    assert [call.number for call in callbacks.waiting_of("acme")] == ["one", "two"]
+    assert {(call.number, call.owner) for call in callbacks.waiting()} == {
+        ("two", "acme"),
+        ("one", "acme"),
+        ("three", "other"),
+    }
+    callbacks.done(take(callbacks, NOON + 5), NOON + 6)
+    assert owned(callbacks, "three") == "pending"
+    assert owned(callbacks, "four") is None
+
+
+def test_call_waits_until_it_is_dropped_by_its_owner(callbacks: TimedCalls, server: RedisServer) -> None:
+    owned(callbacks, "one")
+    assert callbacks.drop("one", "other") is False
+    assert callbacks.drop("one", "") is False
+    assert callbacks.drop("two", "acme") is False
+    assert callbacks.drop("one", "acme") is True
+    assert callbacks.drop("one", "acme") is False
+    assert (callbacks.waiting(), callbacks.waiting_of("acme")) == ([], [])
+    # A node ends it at once.
+    dropped = take(callbacks, NOON)
+    assert dropped.dropped
+    assert callbacks.done(dropped, NOON)
+    assert list(server.client.scan_iter()) == []
+
+
+def test_call_that_is_being_placed_is_not_dropped(callbacks: TimedCalls) -> None:
+    owned(callbacks, "one")
+    taken = take(callbacks, NOON + 9)
+    assert taken.owner == "acme"
+    assert callbacks.drop("one", "acme") is None
+    assert [call.placing for call in callbacks.waiting()] == [True]
