@@ -26,7 +26,7 @@ FIRST_DIGIT = 10.0
 
 def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     """A caller has come to ``disa/ACCOUNT/NAME``. :raises NotServed: it isn't configured."""
-    entrance = policy.entrance(arrival.path[1], arrival.path[2]) if len(arrival.path) == 3 else None
+    entrance = _entrance(policy, arrival)
     if entrance is None:
         raise NotServed("no such DISA", "UNALLOCATED_NUMBER")
     session = Session.open(call, REF, arrival, policy, host, entrance)
@@ -38,7 +38,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
             _authorise(session, entrance)
         current = entrance
         while session.left > 0:
-            current = _dial_one(session, current)
+            current = _dial_one(session, arrival, current)
 
     session.run(talk)
 
@@ -55,7 +55,11 @@ def _authorise(session: Session, entrance: Entrance) -> None:
     raise SessionRefused("retries_exceeded", note="wrong PIN")
 
 
-def _dial_one(session: Session, entrance: Entrance) -> Entrance:
+def _entrance(policy: AppPolicy, arrival: Arrival) -> Entrance | None:
+    return policy.entrance(arrival.path[1], arrival.path[2]) if len(arrival.path) == 3 else None
+
+
+def _dial_one(session: Session, arrival: Arrival, entrance: Entrance) -> Entrance:
     """Play the dial tone, ask for a number and dial it. Return the DISA as it was then.
 
     :raises SessionRefused: the tries or the session's time are used up, the number is denied, or the DISA is closed.
@@ -71,7 +75,7 @@ def _dial_one(session: Session, entrance: Entrance) -> Entrance:
         except NotDialable:
             call.play("invalid_extension")
             continue
-        entrance = _ask_again(session, entrance, number)
+        entrance = _ask_again(session, arrival, entrance, number)
         session.check(number, *_levels(entrance))
         own = None if entrance.use_account_caller_id else session.caller
         shown, _ = shown_number(session, own)
@@ -80,9 +84,9 @@ def _dial_one(session: Session, entrance: Entrance) -> Entrance:
     raise SessionRefused("retries_exceeded", note="no number that could be dialled")
 
 
-def _ask_again(session: Session, entrance: Entrance, number: Number) -> Entrance:
+def _ask_again(session: Session, arrival: Arrival, entrance: Entrance, number: Number) -> Entrance:
     """Read the DISA again before each number. :raises SessionRefused: it is gone, or has another PIN."""
-    now = session.policy.entrance(entrance.account.id, entrance.name)
+    now = _entrance(session.policy, arrival)
     if now is None:
         session.refuse(number, "the DISA is not configured any more")
     if now.pin_hash != entrance.pin_hash:

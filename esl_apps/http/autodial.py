@@ -116,7 +116,7 @@ def _shown(call: Waiting) -> WaitingAutodial:
 
 ROUTES = (
     Route(
-        CARDS_PATH + "/autodial",
+        CARDS_PATH + "/autodials",
         (
             operation(
                 "GET",
@@ -126,6 +126,12 @@ ROUTES = (
                 scopes=(READ, CALL),
                 data={"type": "array", "items": WaitingAutodial},
             ),
+        ),
+        parameters=(ACCOUNT_ID,),
+    ),
+    Route(
+        CARDS_PATH + "/autodial",
+        (
             operation(
                 "PUT",
                 "autodial",
@@ -140,7 +146,7 @@ ROUTES = (
         parameters=(ACCOUNT_ID,),
     ),
     Route(
-        CARDS_PATH + "/autodial/{call_ref}",
+        CARDS_PATH + "/autodials/{call_ref}",
         (
             operation(
                 "DELETE",

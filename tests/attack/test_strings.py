@@ -35,6 +35,7 @@ from esl_apps.store.script import sha_of, text_of
 from esl_apps.testing import PLAN, ScriptedPolicy, host
 from tests.attack import grammar
 from tests.attack.switchboard import Caller, Switchboard, channel
+from tests.support.card_table import CardTable
 from tests.support.dial_strings import SETTINGS
 from tests.support.peer import UUID
 
@@ -246,7 +247,7 @@ class StoredCards:
         return {b"account": self.account, b"user:x": b"{}"}
 
     def execute_command(self, _evalsha: str, sha: str, *_keys: object) -> object:
-        return [b"c" + E164.encode(), self.card] if sha in _READING else 1
+        return [b"c" + PLAN.read(CALLER).e164.encode(), self.card] if sha in _READING else 1
 
 
 class Free:
@@ -391,7 +392,8 @@ def test_click2dial_fields_are_numbers_or_values(client: IntegratorRules, body: 
     assert endpoints[0] in (f"user/{body['agent']}@127.0.0.1", f"sofia/gateway/pstn/{body['agent']}")
     again = click2dial.new_call(order, client, SETTINGS)
     board = Switchboard([])
-    again.answered(channel(board), ScriptedPolicy(SETTINGS), replace(host([], Free()), begin=begin))
+    policy = ScriptedPolicy(SETTINGS, clients={"acme": client})
+    again.answered(channel(board), policy, replace(host([], Free()), begin=begin))
     outside = f"sofia/gateway/pstn/{body['callee']}"
     target = f"user/{body['callee']}@127.0.0.1" if order.callee.is_extension else outside
     meant(board, target, esl_contact_ref=order.contact_ref or again.attempt.call_ref, esl_user_id=body["agent"])
@@ -443,7 +445,8 @@ def test_autodial_fields_are_numbers_rooms_or_prompts(body: dict[str, Any], name
         order = read_order(POLICY, account, body)
     except Refused:
         return
-    made, policy = autodial.new_call(order, account), ScriptedPolicy(SETTINGS, RULES)
+    made = autodial.new_call(order, account)
+    policy = ScriptedPolicy(SETTINGS, RULES, cards=CardTable(known=account))
     originates(made.aleg(policy, SOCKET), made.attempt, esl_account_id=name)
     board = Switchboard([])
     again = autodial.new_call(order, account)

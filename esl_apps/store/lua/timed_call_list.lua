@@ -6,7 +6,9 @@
 local found = {}
 local function add(number, due)
   local fields = redis.call('HMGET', KEYS[2], number, number .. ':owner', number .. ':claim', number .. ':dropped')
-  if fields[1] and due and not fields[4] then found[#found + 1] = {fields[1], due, fields[2] or '', fields[3] and '1' or ''} end
+  if fields[1] and due and not fields[4] then
+    found[#found + 1] = {fields[1], due, fields[2] or '', fields[3] and '1' or ''}
+  end
 end
 if ARGV[1] ~= '' then
   local listed = redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[2], 'WITHSCORES')

@@ -43,8 +43,8 @@ def create(world: World, **fields: Any) -> dict[str, Any]:
         ("PATCH", f"{CARDS}/{NO_CARD}"),
         ("DELETE", f"{CARDS}/{NO_CARD}"),
         ("PUT", f"{CARDS}/autodial"),
-        ("GET", f"{CARDS}/autodial"),
-        ("DELETE", f"{CARDS}/autodial/01a20447-2be6-705d-bfcb-64432c6ce89b"),
+        ("GET", f"{CARDS}/autodials"),
+        ("DELETE", f"{CARDS}/autodials/01a20447-2be6-705d-bfcb-64432c6ce89b"),
     ],
 )
 def test_card_route_without_the_scope_is_refused(world: World, method: str, path: str) -> None:
@@ -234,7 +234,7 @@ def test_autodial_that_cannot_be_placed_has_retry_after(
 
 
 def test_autodials_that_wait_are_listed_and_dropped(world: World) -> None:
-    ref, path = "01a20447-2be6-705d-bfcb-64432c6ce89b", f"{CARDS}/autodial"
+    ref, path = "01a20447-2be6-705d-bfcb-64432c6ce89b", f"{CARDS}/autodials"
     order = '{"a": "0820001111", "b": null, "conference": "weekly", "retain_cid": false, "media_id": null}'
     world.services.timed_calls["autodial"].calls = {ref: Waiting(ref, 1_700_000_000.5, "acme", ("acme", order), False)}
     shown = {"call_ref": ref, "a_leg_number": A, "b_leg_number": "conference:weekly", "due_at": 1_700_000_000.5}
@@ -246,7 +246,7 @@ def test_autodials_that_wait_are_listed_and_dropped(world: World) -> None:
 def test_autodial_that_is_being_placed_is_not_dropped(world: World) -> None:
     ref = "01a20447-2be6-705d-bfcb-64432c6ce89b"
     world.services.timed_calls["autodial"].calls = {ref: Waiting(ref, 1.0, "acme", ("acme", "{"), True)}
-    assert kazoo_errors(world.admin.simulate_delete(f"{CARDS}/autodial/{ref}"), 409) == {"call_ref": ["state"]}
+    assert kazoo_errors(world.admin.simulate_delete(f"{CARDS}/autodials/{ref}"), 409) == {"call_ref": ["state"]}
 
 
 def read(world: World, **fields: object) -> Any:
