@@ -16,7 +16,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.record import Record
 from esl_apps.core.reference import new_ref
-from esl_apps.core.terms import AGENT_ANSWERED, BRIDGED, ENDED, QUEUED, STATES
+from esl_apps.core.terms import AGENT_ANSWERED, BRIDGED, ENDED, QUEUED, REJECTED, STATES
 
 
 class Moment(Struct, frozen=True, gc=False):
@@ -68,6 +68,11 @@ class Attempt(CallFields, kw_only=True, eq=False):
     @property
     def ended(self) -> bool:
         return self.record is not None
+
+    @property
+    def refused(self) -> bool:
+        """Whether it ended without a call being placed for it. A stranger can cause any number of these."""
+        return self.record is not None and (self.number is None or self.record.end_reason == REJECTED)
 
     @property
     def cut(self) -> Refusal | None:

@@ -35,7 +35,7 @@ def get_health(_port: AdminPort, _req: falcon.Request, resp: falcon.Response) ->
 
 
 def get_readiness(port: AdminPort, _req: falcon.Request, resp: falcon.Response) -> None:
-    reasons = port.services.readiness.reasons()
+    reasons = port.services.readiness.problems()
     answer(resp, 503 if reasons else 200, Status("not ready" if reasons else "ok", reasons))
 
 

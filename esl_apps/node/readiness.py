@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gevent.event import Event as Flag
 
@@ -12,7 +12,16 @@ from esl_apps.store.calls import CallStore
 
 
 class Readiness:
-    def __init__(self, switches: Sequence[Switch], store: CallStore, live: Mapping[str, Live], max_calls: int) -> None:
+    def __init__(
+        self,
+        switches: Sequence[Switch],
+        store: CallStore,
+        live: Mapping[str, Live],
+        max_calls: int,
+        refusals: Callable[[], Sequence[str]] = lambda: (),
+    ) -> None:
+        """``refusals``: the lists of records that the shared Redis refuses."""
+        self._refusals = refusals
         self._switches = switches
         self._store = store
         self._live = live
@@ -29,9 +38,11 @@ class Readiness:
             reasons.append("draining")
         if not any(switch.connected for switch in self._switches):
             reasons += [f"switch {switch.name}: {switch.last_error}" for switch in self._switches]
-        if not self._store.healthy:
-            reasons.append("redis: no answer")
-        return reasons
+        return reasons + self._store.reasons
+
+    def problems(self) -> list[str]:
+        """The reasons, and what a person has to mend although calls go on: keys and lists that Redis refuses."""
+        return [*self.reasons(), *self._store.faults, *self._refusals()]
 
     @property
     def full(self) -> bool:

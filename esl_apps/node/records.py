@@ -61,7 +61,7 @@ class Records:
             live = self._live.get(ref)
             kept = msgspec.json.encode(live.essence if live else essence(attempt, None))
             self._call_log.note(kept)
-        self._store.save(ref, lambda: snapshot(attempt), kept)
+        self._store.save(ref, lambda: snapshot(attempt), kept, refused=attempt.refused)
 
     def save_all(self) -> None:
         """Redis is back and may have forgotten the calls that are up."""

@@ -132,7 +132,7 @@ def build_services(config: Config) -> Services:
         records.save_all()
 
     store = CallStore(redis, membership.boot, save_all, say_alive)
-    readiness = Readiness(switches, store, live, config.node.max_calls)
+    readiness = Readiness(switches, store, live, config.node.max_calls, lambda: outboxes.of(None).refusals)
 
     breakers, usage = _build_spending(config, redis, alerts, membership, cut_on(switches, live))
 

@@ -1,7 +1,7 @@
 """Live and recent calls in Redis, shared by all nodes.
 
 Calls are written behind: a call's latest state waits in memory for the writer. A slow Redis delays what other nodes
-and clients see, never a call.
+and clients see, never a call; one that refuses writes is not ready, and what waits for it is bounded.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 import msgspec
@@ -20,9 +20,11 @@ from esl_apps.core.status import CallStatus
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
 from esl_apps.store import keys
+from esl_apps.store.errors import Fault, NoAnswer, Reply
 from esl_apps.store.essence import Essence
 from esl_apps.store.redis_client import Client
-from esl_apps.store.redis_py import Command
+from esl_apps.store.redis_py import Command, raise_first
+from esl_apps.store.write_behind import WriteBehind
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +33,28 @@ KEEP = 86400
 #: Entries scanned for one page of a filtered list. A rare match costs the client more pages, not the server more time.
 SCAN = 1000
 PING_EVERY = 1.0
-#: Seconds between pings while Redis is down.
+#: Seconds between pings while Redis is down or refuses.
 PING_AWAY = 0.2
 #: Seconds until a failed write is tried again.
 AGAIN = 0.5
+#: Calls written between two looks at what else there is to do.
+_TURN = 50
+#: Refused calls of an hour, of one process, that can be read for a day. Strangers cause them: of more, only the records
+#: tell. 300 calls are some 600 KB.
+REFUSED_PER_HOUR = 300
+#: The group of the calls' own keys.
+_CALLS = keys.call("*")
+_NO_ANSWER = NoAnswer().summary
 
 
 Snapshot = Callable[[], dict[str, Any]]
 """A call as clients see it."""
+
+
+class Change(NamedTuple):
+    take: Snapshot
+    essence: bytes | None
+    refused: bool
 
 
 class CallStore:
@@ -56,14 +72,16 @@ class CallStore:
         self._live = keys.live(boot)
         self._on_back = on_back
         self._make_known = make_known
-        self._pending: dict[str, tuple[Snapshot, bytes | None]] = {}
-        self._on_its_way: dict[str, tuple[Snapshot, bytes | None]] = {}
+        self._pending: dict[str, Change] = {}
+        self._writes = WriteBehind(client)
         self._wake = Flag()
         # Two writers at once could overwrite a call's newer state with its older one.
         self._writing = Semaphore()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
-        self.healthy = False
-        """Whether Redis answered the last ping, at most a second ago, and has kept the connection open since."""
+        self._trouble: str | None = ""
+        """Why Redis can't be used, as its last ping found; None if it can, '' before the first ping."""
+        self._refused = (0, 0)
+        """An hour, and how many refused calls of it are kept."""
 
     def start(self) -> None:
         self.check()
@@ -73,20 +91,45 @@ class CallStore:
         gevent.killall(self._greenlets)
         self._flush()
 
+    @property
+    def healthy(self) -> bool:
+        """Whether Redis took the last write, at most a second ago, and has kept the connection open since."""
+        return self._trouble is None and self._writes.refusal is None
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why no calls can be placed; empty if they can."""
+        if self._trouble is not None:
+            return [self._trouble or "redis: no answer"]
+        refusal = self._writes.refusal
+        return [] if refusal is None else [refusal.summary]
+
+    @property
+    def faults(self) -> list[str]:
+        """The keys that can't be written. Calls go on without them, but a person has to mend them."""
+        return self._writes.faults
+
     def check(self) -> bool:
+        """Write a key of its own: a full Redis and a read-only replica answer to PING."""
         try:
-            self._client.ping()
-            if not self.healthy:
-                self.healthy = True
-                self._on_back()
+            self._client.set(keys.PING, "", ex=int(10 * PING_EVERY))
         except StoreUnavailable as error:
             self._away(error)
+        else:
+            if self._trouble is not None:
+                refused, self._trouble = self._trouble not in ("", _NO_ANSWER), None
+                if refused:
+                    log.info("redis_write_accepted", extra={"key": keys.PING})
+                self._on_back()
         return self.healthy
 
     def _away(self, error: Exception) -> None:
-        if self.healthy:
+        trouble = error.summary if isinstance(error, StoreUnavailable) else _NO_ANSWER
+        if trouble != self._trouble and isinstance(error, Reply):
+            log.warning("redis_write_refused", extra={"key": keys.PING, "reason": str(error)})
+        elif self._trouble not in (trouble, ""):
             log.warning("redis_lost", extra={"reason": str(error)})
-        self.healthy = False
+        self._trouble = trouble
 
     def _watch(self) -> None:
         while True:
@@ -116,10 +159,10 @@ class CallStore:
 
     # Calls --------------------------------------------------------------------------------------------
 
-    def save(self, ref: str, snapshot: Snapshot, essence: bytes | None) -> None:
+    def save(self, ref: str, snapshot: Snapshot, essence: bytes | None, *, refused: bool = False) -> None:
         """Note that a call has changed. ``snapshot`` is called when it is written, so a burst of changes is one write.
-        ``essence``: as JSON; None once the call has ended."""
-        self._pending[ref] = snapshot, essence
+        ``essence``: as JSON; None once the call has ended. ``refused``: it ended and nothing was dialled for it."""
+        self._pending[ref] = Change(snapshot, essence, refused)
         self._wake.set()
 
     def _write(self) -> None:
@@ -143,42 +186,57 @@ class CallStore:
             return self._write_pending()
 
     def _write_pending(self) -> bool:
-        if not self._pending:
+        count = 0
+        while self._pending:
+            ref = next(iter(self._pending))
+            self._queue(ref, *self._pending.pop(ref))
+            count += 1
+            if count % _TURN == 0:
+                gevent.sleep(0)
+        if not self._writes.waiting:
             return True
-        pending, self._pending = self._pending, {}
-        self._on_its_way = pending
         try:
             self._make_known()
-            commands: list[Command] = []
-            for ref, (take, essence) in pending.items():
-                snapshot = take()
-                index = keys.calls(snapshot["integrator"] or "")
-                commands.append(("SET", keys.call(ref), msgspec.json.encode(snapshot), "EX", KEEP))
-                commands.append(("ZADD", index, 0, ref))
-                if essence is None:
-                    commands.append(("HDEL", self._live, ref))
-                    # References sort by time, so calls of more than a day ago are a range of names.
-                    oldest = f"{int((time.time() - KEEP) * 1000):012x}"
-                    commands.append(("ZREMRANGEBYLEX", index, "-", f"({oldest[:8]}-{oldest[8:]}"))
-                else:
-                    commands.append(("HSET", self._live, ref, essence))
-            self._client.send_all(commands)
-        except BaseException as error:
-            # Put them back whatever was raised, even if the writer was killed: they are still to be written.
-            for ref, changed in pending.items():
-                self._pending.setdefault(ref, changed)
-            if isinstance(error, StoreUnavailable):
-                return False
-            raise
-        finally:
-            self._on_its_way = {}
-        return True
+            self._writes.flush()
+        except StoreUnavailable:
+            return False
+        return not self._writes.waiting
+
+    def _queue(self, ref: str, take: Snapshot, essence: bytes | None, refused: bool) -> None:
+        snapshot = take()
+        call, index = keys.call(ref), keys.calls(snapshot["integrator"] or "")
+        if essence is not None:
+            self._writes.put(self._live, ref, ("HSET", self._live, ref, essence))
+        else:
+            self._writes.put(self._live, ref, ("HDEL", self._live, ref))
+        if refused and self._is_one_too_many():
+            self._writes.put(_CALLS, ref, ("DEL", call))
+            self._writes.put(index, ref, ("ZREM", index, ref))
+            return
+        self._writes.put(_CALLS, ref, ("SET", call, msgspec.json.encode(snapshot), "EX", KEEP))
+        self._writes.put(index, ref, ("ZADD", index, 0, ref))
+        if essence is None:
+            # References sort by time, so calls of more than a day ago are a range of names.
+            oldest = f"{int((time.time() - KEEP) * 1000):012x}"
+            self._writes.put(index, "", ("ZREMRANGEBYLEX", index, "-", f"({oldest[:8]}-{oldest[8:]}"))
+
+    def _is_one_too_many(self) -> bool:
+        """Count a refused call. True: this hour's are kept already."""
+        hour = int(time.monotonic() // 3600)
+        count = self._refused[1] + 1 if self._refused[0] == hour else 1
+        self._refused = hour, count
+        if count == REFUSED_PER_HOUR + 1:
+            log.warning("refused_calls_not_kept", extra={"per_hour": REFUSED_PER_HOUR})
+        return count > REFUSED_PER_HOUR
 
     def call(self, ref: str) -> dict[str, Any] | None:
         """:raises StoreUnavailable: Redis is down."""
-        changed = self._pending.get(ref) or self._on_its_way.get(ref)
+        changed = self._pending.get(ref)
         if changed is not None:
-            return changed[0]()
+            return changed.take()
+        waiting = self._writes.get(_CALLS, ref)
+        if waiting is not None:
+            return _read(waiting[2]) if waiting[0] == "SET" else None
         return _read(self._client.get(keys.call(ref)))
 
     def calls(
@@ -210,7 +268,7 @@ class CallStore:
     def live(self, boots: Iterable[str]) -> dict[str, list[Essence]]:
         """The live calls of processes, by process. :raises StoreUnavailable: Redis is down."""
         listed = list(boots)
-        answers = self._client.send_all([("HVALS", keys.live(boot)) for boot in listed])
+        answers = self._ask([("HVALS", keys.live(boot)) for boot in listed], [])
         return {
             boot: [one for raw in found if (one := _essence(raw)) is not None]
             for boot, found in zip(listed, answers, strict=True)
@@ -219,7 +277,7 @@ class CallStore:
     def essence(self, ref: str, boots: Iterable[str]) -> tuple[str, Essence] | None:
         """A live call's process and essence. :raises StoreUnavailable: Redis is down."""
         listed = list(boots)
-        answers = self._client.send_all([("HGET", keys.live(boot), ref) for boot in listed])
+        answers = self._ask([("HGET", keys.live(boot), ref) for boot in listed], None)
         for boot, raw in zip(listed, answers, strict=True):
             if raw is not None and (one := _essence(raw)) is not None:
                 return boot, one
@@ -227,8 +285,11 @@ class CallStore:
 
     def has(self, ref: str) -> bool:
         """Whether this process has a live call. :raises StoreUnavailable: Redis is down."""
-        if ref in self._pending or ref in self._on_its_way:
+        if ref in self._pending:
             return True
+        waiting = self._writes.get(self._live, ref)
+        if waiting is not None:
+            return bool(waiting[0] == "HSET")
         return bool(self._client.hexists(self._live, ref))
 
     def forget(self, ref: str) -> None:
@@ -237,6 +298,7 @@ class CallStore:
         with self._writing:
             # Waiting for a write that is under way: it would bring the call back.
             self._pending.pop(ref, None)
+            self._writes.drop(self._live, ref)
             self._client.hdel(self._live, ref)
 
     def refresh(self, calls: Sequence[tuple[str, str]]) -> None:
@@ -249,7 +311,7 @@ class CallStore:
             commands.append(("EXPIRE", keys.call(ref), KEEP))
             commands.append(("ZADD", keys.calls(integrator), 0, ref))
         if commands:
-            self._client.send_all(commands)
+            self._ask(commands, None)
 
     def take_over(self, call: Essence, boot: str) -> bool:
         """Take over a dead process's call. False: another process was faster.
@@ -266,9 +328,19 @@ class CallStore:
 
     def _values(self, refs: Iterable[bytes]) -> list[bytes | None]:
         # Not MGET: in a cluster the calls are on many slots.
-        answers: list[bytes | None] = self._client.send_all(
-            [("GET", keys.call(ref.decode("utf-8", "replace"))) for ref in refs]
-        )
+        return self._ask([("GET", keys.call(ref.decode("utf-8", "replace"))) for ref in refs], None)
+
+    def _ask(self, commands: Sequence[Command], nothing: Any) -> list[Any]:
+        """The answers; ``nothing`` from a key that is something else. One such key hides no other.
+
+        :raises StoreUnavailable: Redis is down, or refuses.
+        """
+        answers: list[Any] = self._client.send_all(commands, raise_on_error=False)
+        for i, answer in enumerate(answers):
+            if isinstance(answer, Fault):
+                log.error("key_unreadable", extra={"key": commands[i][1], "reason": str(answer)})
+                answers[i] = nothing
+        raise_first(answers)
         return answers
 
 

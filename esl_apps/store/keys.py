@@ -32,6 +32,10 @@ def idempotency(integrator: str, digest: str) -> str:
     return f"esl_apps:idempotency:{integrator}:{digest}"
 
 
+#: String: written by each node once a second, to see whether Redis takes writes.
+PING = "esl_apps:ping"
+
+
 # Cards and accounts -----------------------------------------------------------------------------------
 
 #: Hash: claim (``p`` + keyed hash of the PIN, or ``c`` + E.164 digits) → card.

@@ -14,6 +14,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.errors import Fault
 from esl_apps.store.redis_client import Client
+from esl_apps.store.redis_py import raise_first
 from esl_apps.store.script import Script, run_all
 
 log = logging.getLogger(__name__)
@@ -79,17 +80,19 @@ class Leases:
     def renew(self) -> None:
         """Renew the leases of all of this node's calls. :raises StoreUnavailable: Redis is down."""
         held = list(self._held)
+        failed: list[StoreUnavailable] = []
         for i in range(0, len(held), _BATCH):
             batch = held[i : i + _BATCH]
             now = self._now()
-            run_all(
-                self._client,
-                [self._renew.on((keys.concurrent(holder),), (now, ref, self.seconds)) for holder, ref in batch],
-            )
+            renewing = [self._renew.on((keys.concurrent(holder),), (now, ref, self.seconds)) for holder, ref in batch]
+            answers = run_all(self._client, renewing, strict=False)
+            failed += [answer for answer in answers if isinstance(answer, StoreUnavailable)]
             # A call that ended meanwhile may have been renewed after its lease was ended.
             for holder, ref in batch:
                 if (holder, ref) not in self._held:
                     self.leave(holder, ref)
+        # One holder's key must not keep the others' leases from being renewed.
+        raise_first(failed)
 
     def _now(self) -> Any:
         return "" if self._clock is None else self._clock()

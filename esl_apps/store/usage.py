@@ -29,8 +29,10 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
 from esl_apps.store import keys
 from esl_apps.store.breakers import Breakers
+from esl_apps.store.errors import Fault
 from esl_apps.store.leases import LEASE, Leases
 from esl_apps.store.redis_client import Client
+from esl_apps.store.redis_py import raise_first
 from esl_apps.store.script import Run, Script, run_all
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ AHEAD = 2 * BEAT
 
 #: Scripts run in one round trip: a node with 5,000 calls pays for them without holding Redis up.
 _BATCH = 500
+#: Ended calls whose unused seconds are returned when Redis is back.
+_UNSETTLED = 10_000
 
 
 class UsageStore:
@@ -229,9 +233,10 @@ class UsageStore:
         talking = [charge for charge in self._charges if charge.since is not None and charge.cut is None]
         try:
             self._pay(talking)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
+            # A key that can't be counted on is no reason to go on: its calls end when what they have paid is over.
             for charge in talking:
-                self._arm(charge, away=True)
+                self._arm(charge, away=not isinstance(error, Fault))
             raise
         for charge in talking:
             self._arm(charge)
@@ -244,8 +249,11 @@ class UsageStore:
         ended, self._ended = self._ended, []
         try:
             self._pay(ended)
+        except Fault:
+            # Asking again changes nothing. What other keys are owed is paid.
+            raise
         except BaseException:
-            self._ended += ended
+            self._ended = [*ended, *self._ended][-_UNSETTLED:]
             raise
 
     def _pay(self, charges: Sequence[Charge]) -> None:
@@ -267,14 +275,21 @@ class UsageStore:
                     if (owed := ticket.owed(spent)) or wanted:
                         asked.setdefault(ticket.bound.key, []).append((ticket, owed, wanted))
                 charge.stale = False
+            failed: list[StoreUnavailable] = []
             for i in range(0, len(back), _BATCH):
-                run_all(self._client, back[i : i + _BATCH])
+                answers = run_all(self._client, back[i : i + _BATCH], strict=False)
+                failed += [answer for answer in answers if isinstance(answer, StoreUnavailable)]
             found = list(asked.values())
             taking = [self._taking(one) for one in found]
             for i in range(0, len(taking), _BATCH):
-                answers = run_all(self._client, taking[i : i + _BATCH])
+                answers = run_all(self._client, taking[i : i + _BATCH], strict=False)
                 for one, answer in zip(found[i : i + _BATCH], answers, strict=True):
-                    self._share(one, *(value.decode() for value in answer))
+                    if isinstance(answer, StoreUnavailable):
+                        failed.append(answer)
+                    else:
+                        self._share(one, *(value.decode() for value in answer))
+            # One key must not keep the others from being paid. What may pass comes before what asking again can't help.
+            raise_first(sorted(failed, key=lambda error: isinstance(error, Fault)))
 
     def _taking(self, asked: list[tuple[Ticket, float, float]]) -> Run:
         # After a reload some calls may have an older limit. The lowest applies.
@@ -328,6 +343,8 @@ class UsageStore:
         try:
             # Other calls may have returned seconds meanwhile.
             self._pay([charge])
+        except Fault:
+            pass
         except StoreUnavailable:
             away = True
         short = charge.short(self._seconds(), away=away)

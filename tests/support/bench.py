@@ -27,7 +27,6 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call, CallEnded
 from esl_apps.core.charges import Charge
 from esl_apps.core.reference import new_ref
-from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.node.adoption import Adoption
 from esl_apps.node.incoming import Incoming
@@ -35,6 +34,7 @@ from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import build_services
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.store import keys
+from esl_apps.store.errors import NoAnswer
 from esl_apps.store.essence import Essence
 from esl_apps.store.membership import Membership
 from tests.support.call_switch import CallSwitch, application, at, ends
@@ -111,7 +111,7 @@ class Breakable:
             self.asked += 1
             if self.left is not None:
                 if self.left <= 0:
-                    raise StoreUnavailable("redis: away")
+                    raise NoAnswer("redis: away")
                 self.left -= 1
             return method(*args, **options)
 

@@ -205,7 +205,7 @@ class FakeServices:
         self.membership = SimpleNamespace(is_dead=lambda boot: boot in self.dead)
         self.timed_calls = {"autodial": FakeTimedCalls()}
         self.reasons: list[str] = []
-        self.readiness = SimpleNamespace(reasons=lambda: self.reasons)
+        self.readiness = SimpleNamespace(reasons=lambda: self.reasons, problems=lambda: self.reasons)
         self.spent: Refusal | Exception | None = None
         self.usage = SimpleNamespace(check=self._check)
         self.cancelled: list[str] = []

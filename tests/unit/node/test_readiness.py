@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from esl_apps.core.notification import CDR_LIST
+from esl_apps.store import keys
+from esl_apps.store.errors import NoAnswer, refusal
 from tests.support.bench import Bench, Build, placed
 from tests.support.peer import eventually
+from tests.support.records import item
 
 
 def test_readiness_node_with_all_its_parts_takes_calls(bench: Bench) -> None:
@@ -16,7 +20,7 @@ def test_readiness_node_with_all_its_parts_takes_calls(bench: Bench) -> None:
 def test_readiness_names_every_reason(build: Build) -> None:
     bench = build(switches=("fs1", "fs2"))
     bench.services.readiness.draining = True
-    bench.services.store.healthy = False
+    bench.services.store._away(NoAnswer("redis: gone"))
     assert bench.services.readiness.reasons() == [
         "draining",
         "switch fs1: not connected yet",
@@ -41,3 +45,25 @@ def test_readiness_counts_calls_and_sockets(build: Build, calls: int, sockets: i
         bench.services.calls.begin(placed().attempt, bench.services.switches[0])
     bench.services.readiness.sockets = sockets
     assert bench.services.readiness.full is full
+
+
+def test_readiness_names_what_redis_refuses(bench: Bench) -> None:
+    readiness, store, control = bench.services.readiness, bench.services.store, bench.redis_server.client
+    assert readiness.problems() == []
+    # Of one key, and of one list: calls go on, but a person has to mend them.
+    for key in (keys.calls("acme"), CDR_LIST):
+        control.set(key, "text")
+    bench.services.calls.begin(placed(integrator="acme").attempt, bench.services.switches[0])
+    bench.flush()
+    outbox = bench.services.outboxes.of(None)
+    outbox.push(item(1, list=CDR_LIST))
+    outbox.start()
+    eventually(lambda: len(readiness.problems()) == 2)
+    assert readiness.problems() == [
+        "redis: esl_apps:calls:acme: WRONGTYPE, a key is of another type",
+        f"redis: {CDR_LIST}: WRONGTYPE, a key is of another type; its records wait",
+    ]
+    assert readiness.reasons() == []
+    # Of all of them: nothing can be placed.
+    store._away(refusal("OOM command not allowed when used memory > 'maxmemory'."))
+    assert readiness.reasons() == ["redis: OOM, its memory is full"]

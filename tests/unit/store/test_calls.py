@@ -20,7 +20,9 @@ from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
 from esl_apps.store.calls import CallStore
+from esl_apps.store.errors import Fault
 from esl_apps.store.essence import Essence
+from tests.support import redis_servers
 from tests.support.cluster import cluster_of_one
 from tests.support.node import RedisServer
 from tests.support.ports import free_port
@@ -140,12 +142,14 @@ class SlowClient:
         self.delays = [0.05, 0.0]
         self.stored: dict[str, bytes] = {}
 
-    def send_all(self, commands: list[tuple[Any, ...]]) -> None:
+    def send_all(self, commands: list[tuple[Any, ...]], *, raise_on_error: bool) -> list[Any]:
+        assert not raise_on_error
         gevent.sleep(self.delays.pop(0))
         for name, key, *more in commands:
             if name == "SET":
                 assert more[1:] == ["EX", 86400]
                 self.stored[key] = more[0]
+        return [True] * len(commands)
 
     def closes_within(self, seconds: float) -> bool:
         gevent.sleep(seconds)
@@ -188,7 +192,7 @@ def test_call_that_could_not_be_written_is_kept(redis: RedisServer) -> None:
     one = save(store, call())
     store.stop()
     assert store.call(one["call_ref"]) == one
-    store._client = redis_client.connect(redis.url)
+    store._client = store._writes._client = redis_client.connect(redis.url)
     store.stop()
     assert CallStore(redis_client.connect(redis.url)).call(one["call_ref"]) == one
 
@@ -324,14 +328,14 @@ class FaultyClient(SlowClient):
         self._fault("watch")
         return super().closes_within(seconds)
 
-    def ping(self) -> None:
+    def set(self, *_arguments: object, **_options: object) -> None:
         self.pings += 1
         if self.pings > 1:
             self._fault("ping")
 
-    def send_all(self, commands: list[tuple[Any, ...]]) -> None:
+    def send_all(self, commands: list[tuple[Any, ...]], *, raise_on_error: bool) -> list[Any]:
         self._fault("send")
-        super().send_all(commands)
+        return super().send_all(commands, raise_on_error=raise_on_error)
 
 
 def test_greenlets_go_on_whatever_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,3 +375,145 @@ def test_health_is_lost_when_redis_closes_its_line() -> None:
     assert store._wait()
     assert not store.healthy
     server.close()
+
+
+# A Redis that refuses -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["", *redis_servers.ENDS])
+def own(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server of the test's own: the machine's, and both ends of what is supported."""
+    server = RedisServer(program=redis_servers.program(request.param) if request.param else "")
+    yield server
+    server.close()
+
+
+def later(store: CallStore) -> None:
+    """Let the time pass after which what was refused is tried again."""
+    store._writes._clock = lambda: time.monotonic() + 1000
+    store._flush()
+
+
+def test_index_of_another_type_holds_up_no_other_call(own: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    own.client.set(keys.calls("acme"), "text")
+    store = CallStore(redis_client.connect(own.url), BOOT)
+    assert store.check()
+    made = [save(store, call("bridged", integrator=name)) for name in ("acme", "beta") * 50]
+    store._flush()
+    assert store.faults == ["redis: esl_apps:calls:acme: WRONGTYPE, a key is of another type"]
+    assert store.check()
+    assert store.reasons == []
+    # Each call can be read, other nodes know all of them, and the other integrator's list is whole.
+    reader = CallStore(redis_client.connect(own.url), "another")
+    assert [reader.call(one["call_ref"]) for one in made] == made
+    assert len(reader.live([BOOT])[BOOT]) == 100
+    assert len(reader.calls("beta", {}, 200, None)[0]) == 50
+    with pytest.raises(Fault):
+        reader.calls("acme", {}, 200, None)
+    assert caplog.messages == ["redis_write_refused"]
+    own.client.delete(keys.calls("acme"))
+    later(store)
+    assert len(reader.calls("acme", {}, 200, None)[0]) == 50
+    assert (store.faults, store._writes.waiting) == ([], 0)
+
+
+def test_full_redis_is_not_ready_and_then_gets_all(own: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    backs: list[str] = []
+    store = CallStore(redis_client.connect(own.url), BOOT, lambda: backs.append("back"))
+    assert store.check()
+    own.client.config_set("maxmemory", "1")
+    one = save(store, call("bridged"))
+    assert not store._flush()
+    assert not store.healthy
+    assert store.reasons == ["redis: OOM, its memory is full"]
+    assert not store.check()
+    assert store.call(one["call_ref"]) == one
+    own.client.config_set("maxmemory", "0")
+    later(store)
+    assert store.check()
+    assert CallStore(redis_client.connect(own.url)).call(one["call_ref"]) == one
+    # Live calls are written again: what waits is bounded, and something may have been dropped.
+    assert backs == ["back", "back"]
+    assert len([message for message in caplog.messages if message == "redis_write_refused"]) <= 2
+
+
+def test_call_that_goes_back_is_not_written_later(own: RedisServer) -> None:
+    store = CallStore(redis_client.connect(own.url), BOOT)
+    own.client.config_set("maxmemory", "1")
+    one = save(store, call("bridged"))
+    assert not store._flush()
+    store.forget(one["call_ref"])
+    own.client.config_set("maxmemory", "0")
+    later(store)
+    assert store.live([BOOT]) == {BOOT: []}
+
+
+def test_replica_is_not_ready(own: RedisServer) -> None:
+    store = CallStore(redis_client.connect(own.url), BOOT)
+    own.client.replicaof("127.0.0.1", free_port())
+    assert not store.check()
+    assert store.reasons == ["redis: READONLY, a read-only replica"]
+    own.client.replicaof("NO", "ONE")
+    assert store.check()
+    assert store.reasons == []
+
+
+def test_user_without_a_right_is_not_ready(own: RedisServer) -> None:
+    store = CallStore(redis_client.connect(own.url), BOOT)
+    assert store.check()
+    own.client.execute_command("ACL", "SETUSER", "default", "-zadd")
+    save(store, call("bridged"))
+    assert not store._flush()
+    assert store.check() is False
+    assert store.reasons == ["redis: NOPERM, its user lacks a right"]
+    own.client.execute_command("ACL", "SETUSER", "default", "+zadd")
+    later(store)
+    assert store.check()
+
+
+def test_keys_of_another_type_hide_no_other_call(store: CallStore, caplog: pytest.LogCaptureFixture) -> None:
+    one, other = save(store, call("bridged")), save(store, call("bridged"))
+    store.stop()
+    client = store._client
+    client.delete(keys.call(one["call_ref"]))
+    client.lpush(keys.call(one["call_ref"]), "x")
+    client.set(keys.live("another"), "x")
+    assert store.calls("acme", {}, 10, None)[0] == [other]
+    assert len(store.live(["another", BOOT])[BOOT]) == 2
+    assert store.essence(one["call_ref"], ["another", BOOT]) is not None
+    assert set(caplog.messages) == {"key_unreadable"}
+
+
+def test_refused_calls_are_kept_in_a_bounded_number(
+    store: CallStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anyone can call and be refused; each call took 2 KB for a day."""
+    monkeypatch.setattr("esl_apps.store.calls.REFUSED_PER_HOUR", 10)
+    refs = [new_ref(1.7e9 + number) for number in range(100)]
+    for ref in refs:
+        # Other nodes see each while it lives.
+        save(store, call("queued", ref=ref))
+        store._flush()
+        assert store.live([BOOT])[BOOT]
+        ended = call("ended", ref=ref)
+        store.save(ref, lambda ended=ended: ended, None, refused=True)  # type: ignore[misc]
+        store._flush()
+    client = store._client
+    assert sum(bool(client.exists(keys.call(ref))) for ref in refs) == 10
+    assert client.zcard(keys.calls("acme")) <= 10
+    assert client.hlen(keys.live(BOOT)) == 0
+    assert caplog.messages == ["refused_calls_not_kept"]
+    # Calls that were placed are not counted.
+    placed = save(store, call("ended"))
+    store._flush()
+    assert store.call(placed["call_ref"]) == placed
+
+
+def test_calls_ended_while_redis_is_away_stay_bounded(away: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esl_apps.store.write_behind.MOST", 100)
+    store = CallStore(away, BOOT)
+    for _ in range(500):
+        save(store, call("ended"))
+    assert not store._flush()
+    assert store._writes.waiting <= 300
+    assert store._pending == {}

@@ -16,6 +16,7 @@ GOLDEN = {
     keys.calls(""): "esl_apps:calls:",
     keys.live("BOOT"): "esl_apps:live:BOOT",
     keys.idempotency("acme", "DIGEST"): "esl_apps:idempotency:acme:DIGEST",
+    keys.PING: "esl_apps:ping",
     keys.CARDS: "esl_apps:{cards}",
     keys.CARD_IDS: "esl_apps:{cards}:ids",
     keys.LAST_NUMBERS: "esl_apps:{cards}:last_number",

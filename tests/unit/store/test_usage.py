@@ -33,6 +33,7 @@ from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client, script
 from esl_apps.store.breakers import Breakers, Trip
+from esl_apps.store.errors import Fault
 from esl_apps.store.usage import AHEAD, BEAT, UsageStore
 from tests.support.node import RedisServer
 from tests.unit.store.conftest import everything
@@ -186,6 +187,7 @@ def test_killed_process_loses_its_calls_and_no_others(server: RedisServer, clien
 import gevent.monkey; gevent.monkey.patch_all()
 import gevent
 from esl_apps.store.redis_client import connect
+from esl_apps.store.errors import Fault
 from esl_apps.store.usage import UsageStore
 usage = UsageStore(connect({server.url!r}), "doomed", lease=1.0)
 usage.start()
@@ -953,3 +955,52 @@ def test_begin_that_one_key_fails_counts_nowhere(usage: UsageStore, server: Redi
         usage.begin(of("a", Level("system", every), Level("account:acme", every)))
     assert taken(server, "n", "system") == 0
     assert taken(server, "d", "system") == 0
+
+
+# Keys of another type --------------------------------------------------------------------------------------
+
+
+def test_key_of_another_type_keeps_no_other_from_paying(
+    usage: UsageStore, clock: Clock, client: Any, server: RedisServer
+) -> None:
+    good, bad = charge("a", Limits(minutes_per_day=10)), charge("b", Limits(minutes_per_day=10), level="card:2")
+    for one in (good, bad):
+        assert begins(usage, one) is None
+        one.talk()
+    client.delete(keys.usage_sums("card:2"))
+    client.set(keys.usage_sums("card:2"), "text")
+    for _ in range(6):
+        clock.at += 5
+        with pytest.raises(Fault):
+            usage.accrue()
+    # 30 seconds, and 10 ahead: paid once, although the other one failed each time.
+    assert taken(server, "d") == 40
+    # What can't be counted ends when what it has paid is over.
+    usage._run_out(bad)
+    assert bad.cut is not None
+    assert good.cut is None
+    for one in (good, bad):
+        one.end()
+    with pytest.raises(Fault):
+        usage.settle()
+    assert taken(server, "d") == 30
+    # It isn't asked again for ever.
+    usage.settle()
+
+
+def test_lease_of_another_type_keeps_no_other_from_renewal(
+    usage: UsageStore, clock: Clock, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esl_apps.store.leases._BATCH", 1)
+    holders = [f"card:{number}" for number in range(6)]
+    for holder in holders:
+        assert usage.enter(holder, 1, "a")
+    client.delete(keys.concurrent(holders[0]))
+    client.set(keys.concurrent(holders[0]), "text")
+    clock.at += 20
+    with pytest.raises(Fault):
+        usage.leases.renew()
+    clock.at += 20
+    assert [usage.enter(holder, 1, "b") for holder in holders[1:]] == [False] * 5
+    with pytest.raises(Fault):
+        usage.enter(holders[0], 1, "b")

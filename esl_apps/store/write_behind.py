@@ -1,0 +1,126 @@
+"""Writes that may wait: each command is sent until Redis has taken it, and what Redis refuses holds up nothing else.
+
+Commands are in groups, each of which Redis takes or refuses as one: those of one key, or of keys that are alike. If it
+refuses one, the group waits, and after a while its first command is tried again. A group keeps a bounded number.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from esl_apps.store.errors import Fault, NotReady, Reply
+from esl_apps.store.redis_client import Client
+from esl_apps.store.redis_py import Command
+
+log = logging.getLogger(__name__)
+
+#: Commands that a group keeps; above it the oldest are dropped. Some 25 MB of calls.
+MOST = 10_000
+#: Commands sent in one round trip.
+BATCH = 500
+#: Seconds until a refused group is tried again, doubled each time up to the second value.
+AGAIN_FIRST, AGAIN_LAST = 1.0, 30.0
+
+
+@dataclass(slots=True)
+class Group:
+    commands: dict[str, Command] = field(default_factory=dict)
+    """By what they are about; a newer one takes the place of an older one."""
+    refusal: Reply | None = None
+    again_at: float = 0.0
+    pause: float = AGAIN_FIRST
+    dropped: int = 0
+
+    def due(self, now: float) -> list[str]:
+        if self.refusal is None:
+            return list(self.commands)[:BATCH]
+        return list(self.commands)[:1] if now >= self.again_at else []
+
+
+class WriteBehind:
+    def __init__(self, client: Client, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._groups: dict[str, Group] = {}
+
+    def put(self, group: str, about: str, command: Command) -> None:
+        commands = self._groups.setdefault(group, Group()).commands
+        commands[about] = command
+        if len(commands) > MOST:
+            del commands[next(iter(commands))]
+            self._groups[group].dropped += 1
+
+    def get(self, group: str, about: str) -> Command | None:
+        """The command that waits, if one does."""
+        found = self._groups.get(group)
+        return None if found is None else found.commands.get(about)
+
+    def drop(self, group: str, about: str) -> None:
+        """Don't send it."""
+        found = self._groups.get(group)
+        if found is not None:
+            found.commands.pop(about, None)
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(group.commands) for group in self._groups.values())
+
+    @property
+    def refusal(self) -> Reply | None:
+        """Why Redis takes no writes, if that isn't the fault of one key."""
+        refusals = (group.refusal for group in self._groups.values())
+        return next((one for one in refusals if one is not None and not isinstance(one, Fault)), None)
+
+    @property
+    def faults(self) -> list[str]:
+        """The keys that can't be written, and why."""
+        return [
+            group.refusal.summary.replace("redis: ", f"redis: {name}: ", 1)
+            for name, group in self._groups.items()
+            if isinstance(group.refusal, Fault)
+        ]
+
+    def flush(self) -> None:
+        """Send all that is due. :raises StoreUnavailable: no answer; all that was not taken waits."""
+        while batch := self._due():
+            commands = [command for _group, _about, command in batch]
+            try:
+                answers = self._client.send_all(commands, raise_on_error=False)
+            except NotReady as error:
+                answers = [error] * len(batch)
+            for (name, about, command), answer in zip(batch, answers, strict=True):
+                if isinstance(answer, Reply):
+                    self._refused(name, answer)
+                else:
+                    self._taken(name, about, command)
+
+    def _due(self) -> list[tuple[str, str, Command]]:
+        now = self._clock()
+        found = [
+            (name, about, group.commands[about]) for name, group in self._groups.items() for about in group.due(now)
+        ]
+        return found[:BATCH]
+
+    def _taken(self, name: str, about: str, command: Command) -> None:
+        group = self._groups[name]
+        # A newer one may have come while this one was on its way.
+        if group.commands.get(about) is command:
+            del group.commands[about]
+        if group.refusal is not None and self._clock() >= group.again_at:
+            log.info("redis_write_accepted", extra={"key": name, "dropped": group.dropped})
+            group.refusal, group.pause, group.dropped = None, AGAIN_FIRST, 0
+
+    def _refused(self, name: str, error: Reply) -> None:
+        group = self._groups[name]
+        now = self._clock()
+        if group.refusal is None:
+            if isinstance(error, Fault) or self.refusal is None:
+                log.warning("redis_write_refused", extra={"key": name, "reason": str(error)})
+        elif now < group.again_at:
+            return  # Another command of the same batch.
+        else:
+            group.pause = min(group.pause * 2, AGAIN_LAST)
+        group.refusal, group.again_at = error, now + group.pause

@@ -1,0 +1,164 @@
+"""Writes that Redis refuses wait, in bounds, and hold up no others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.store import write_behind
+from esl_apps.store.errors import NoAnswer, refusal
+from esl_apps.store.write_behind import AGAIN_LAST, BATCH, WriteBehind
+
+
+class Server:
+    """Answers with an error for some keys, and remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.errors: dict[str, StoreUnavailable] = {}
+        self.taken: list[tuple[str, ...]] = []
+        self.sent = 0
+        self.away: StoreUnavailable | None = None
+        self.now = 1000.0
+
+    def send_all(self, commands: Sequence[tuple[str, ...]], *, raise_on_error: bool) -> list[Any]:
+        assert not raise_on_error
+        if self.away is not None:
+            raise self.away
+        self.sent += len(commands)
+        answers: list[Any] = []
+        for command in commands:
+            error = self.errors.get(command[1])
+            answers.append(error or "OK")
+            if error is None:
+                self.taken.append(command)
+        return answers
+
+    def later(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def writes(server: Server) -> WriteBehind:
+    return WriteBehind(server, clock=lambda: server.now)
+
+
+OOM = refusal("OOM command not allowed when used memory > 'maxmemory'.")
+WRONG_TYPE = refusal("WRONGTYPE Operation against a key holding the wrong kind of value")
+
+
+def test_newest_command_about_one_thing_is_sent(writes: WriteBehind, server: Server) -> None:
+    writes.put("a", "1", ("SET", "a", "old"))
+    writes.put("a", "1", ("SET", "a", "new"))
+    writes.flush()
+    assert server.taken == [("SET", "a", "new")]
+    assert writes.waiting == 0
+
+
+def test_key_of_another_type_holds_up_no_other(
+    writes: WriteBehind, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.errors["bad"] = WRONG_TYPE
+    for number in range(3):
+        writes.put("bad", f"{number}", ("ZADD", "bad", f"{number}"))
+        writes.put("good", f"{number}", ("ZADD", "good", f"{number}"))
+    writes.flush()
+    assert [command[1] for command in server.taken] == ["good"] * 3
+    assert writes.faults == ["redis: bad: WRONGTYPE, a key is of another type"]
+    assert writes.refusal is None
+    # One command tries it again, ever more seldom; what comes meanwhile costs nothing.
+    server.sent = 0
+    for _ in range(100):
+        server.later(1.0)
+        writes.put("bad", "new", ("ZADD", "bad", "new"))
+        writes.flush()
+    assert server.sent <= 8
+    server.errors.clear()
+    server.later(AGAIN_LAST)
+    writes.flush()
+    assert len(server.taken) == 7
+    assert (writes.waiting, writes.faults) == (0, [])
+    assert [record.msg for record in caplog.records if record.levelname == "WARNING"] == ["redis_write_refused"]
+
+
+def test_server_that_is_full_is_reported_once(
+    writes: WriteBehind, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    for key in ("a", "b", "c"):
+        server.errors[key] = OOM
+        writes.put(key, "1", ("SET", key, "x"))
+    writes.flush()
+    assert writes.refusal is OOM
+    assert writes.faults == []
+    assert caplog.messages == ["redis_write_refused"]
+    server.errors.clear()
+    server.later(1.0)
+    writes.flush()
+    assert writes.refusal is None
+    assert len(server.taken) == 3
+
+
+def test_pipeline_that_a_replica_refuses_waits_whole(writes: WriteBehind, server: Server) -> None:
+    writes.put("a", "1", ("SET", "a", "x"))
+    server.away = refusal("READONLY You can't write against a read only replica.")
+    writes.flush()
+    assert writes.refusal is server.away
+    server.away = None
+    writes.flush()
+    assert writes.waiting == 1
+    server.later(1.0)
+    writes.flush()
+    assert writes.waiting == 0
+
+
+def test_lost_connection_keeps_all_commands(writes: WriteBehind, server: Server) -> None:
+    writes.put("a", "1", ("SET", "a", "x"))
+    server.away = NoAnswer("redis: gone")
+    with pytest.raises(NoAnswer):
+        writes.flush()
+    assert (writes.waiting, writes.refusal) == (1, None)
+    server.away = None
+    writes.flush()
+    assert writes.waiting == 0
+
+
+def test_commands_that_wait_are_bounded(
+    writes: WriteBehind, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(write_behind, "MOST", 100)
+    caplog.set_level("INFO")
+    server.errors["a"] = OOM
+    for number in range(1000):
+        writes.put("a", f"{number}", ("HSET", "a", f"{number}"))
+    writes.flush()
+    assert writes.waiting == 100
+    assert writes.get("a", "899") is None
+    assert writes.get("a", "900") == ("HSET", "a", "900")
+    server.errors.clear()
+    server.later(1.0)
+    writes.flush()
+    assert writes.waiting == 0
+    assert [record.__dict__["dropped"] for record in caplog.records if record.msg == "redis_write_accepted"] == [900]
+
+
+def test_many_commands_are_sent_in_batches(writes: WriteBehind, server: Server) -> None:
+    sizes: list[int] = []
+    send = server.send_all
+
+    def count(commands: Sequence[tuple[str, ...]], *, raise_on_error: bool) -> list[Any]:
+        sizes.append(len(commands))
+        return send(commands, raise_on_error=raise_on_error)
+
+    server.send_all = count  # type: ignore[method-assign]
+    for number in range(2 * BATCH + 1):
+        writes.put("ab"[number % 2], f"{number}", ("SET", f"{number}"))
+    writes.flush()
+    assert sizes == [BATCH, BATCH, 1]
+    assert writes.waiting == 0
