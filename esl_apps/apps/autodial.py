@@ -20,7 +20,8 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
-from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
 from esl_apps.core.terms import AGENT_ANSWERED
 from esl_apps.core.timed_call import TimedCall

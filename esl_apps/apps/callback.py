@@ -21,7 +21,8 @@ from esl_apps.core.call import Call, CallEnded
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level
-from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import Number
 from esl_apps.core.terms import LOST
 from esl_apps.core.timed_call import TimedCall
 from esl_apps.core.unavailable import StoreUnavailable

@@ -24,7 +24,8 @@ from esl_apps.core.cards import Usage
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import BREAKER, Refusal
-from esl_apps.core.numbers import NotDialable, Number, NumberPlan, presented
+from esl_apps.core.number_text import NotDialable, presented
+from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.core.unavailable import StoreUnavailable
 
@@ -191,7 +192,8 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         raise NotServed("no such integrator", "SWITCH_CONGESTION")
     family = next((name for name in _FAMILIES if call.sip_header(f"{name}-Outbound-ID") is not None), _FAMILIES[0])
     agent = _agent_of(call, policy.trusted)
-    callee = call.header("Caller-Destination-Number") or ""
+    dnis = call.header("Caller-Destination-Number") or ""
+    callee = presented(dnis) or dnis
     fields: dict[str, object] = {
         "agent": agent or "",
         "callee": callee,

@@ -13,7 +13,8 @@ from esl_apps.apps.settings import Rules
 from esl_apps.core import dialstring
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Card
-from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import Number
 from esl_apps.core.restrictions import ClassRule
 
 REF = "dialthrough"

@@ -11,7 +11,8 @@ from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
 from esl_apps.apps.session import Session, SessionRefused, shown_number
 from esl_apps.apps.settings import Entrance
 from esl_apps.core.call import Call
-from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import Number
 from esl_apps.core.restrictions import ClassRule
 
 REF = "disa"

@@ -22,7 +22,8 @@ from esl_apps.core import causes, numbers, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Leg
 from esl_apps.core.charges import Charge
-from esl_apps.core.numbers import NotDialable, Number, presented
+from esl_apps.core.number_text import NotDialable, presented
+from esl_apps.core.numbers import Number
 from esl_apps.core.unavailable import StoreUnavailable
 
 REF = "inbound"
@@ -100,7 +101,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
 
 def _queue_of(dnis: str, policy: AppPolicy) -> Queue | None:
     try:
-        return policy.queues.get(policy.settings.plan.read(dnis).e164)
+        return policy.queues.get(policy.settings.plan.read(dnis).subscriber)
     except NotDialable:
         return None
 

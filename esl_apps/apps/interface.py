@@ -30,7 +30,8 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import API_VERSION, Bridged, Call, CallEnded, Ended, Leg
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
-from esl_apps.core.numbers import NotDialable, Number, NumberPlan
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.restrictions import denied
 from esl_apps.core.timed_call import Frequency, Scheduled, TimedCall
 from esl_apps.core.unavailable import StoreUnavailable

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from esl_apps.apps.settings import Rules, Settings
-from esl_apps.core.numbers import UNKNOWN, Number
+from esl_apps.core.number_classes import UNKNOWN
+from esl_apps.core.numbers import Number
 from esl_apps.core.restrictions import ClassRule, denied
 
 
@@ -39,6 +40,6 @@ def is_own(number: Number, own_numbers: Collection[str]) -> bool:
 
     An exchange may ignore digits after a complete number, so a number that isn't valid and begins with a DID is one.
     """
-    if number.e164 in own_numbers:
+    if number.subscriber in own_numbers:
         return True
     return number.klass == UNKNOWN and any(len(own) > 6 and number.e164.startswith(own) for own in own_numbers)

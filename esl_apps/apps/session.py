@@ -21,7 +21,8 @@ from esl_apps.core.call import Bridged, Call, CallEnded
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level, Limits, Refusal
-from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import Number
 from esl_apps.core.pins import LOCKED, OPEN, Source
 from esl_apps.core.restrictions import ClassRule
 from esl_apps.core.unavailable import StoreUnavailable

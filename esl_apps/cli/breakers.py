@@ -15,7 +15,7 @@ from esl_apps.cli.output import print_error, print_json
 from esl_apps.config.model import Config
 from esl_apps.config.spending import COUNTRIES, Breaker, DestinationBreaker
 from esl_apps.core.limits import BREAKER, SYSTEM, read_scope
-from esl_apps.core.numbers import CLASSES, HIGH_RISK
+from esl_apps.core.number_classes import CLASSES, HIGH_RISK
 from esl_apps.store import keys, redis_client
 from esl_apps.store.breakers import Breakers
 from esl_apps.store.card_fields import CARD_ID

@@ -24,6 +24,7 @@ from esl_apps.apps.application import Extension
 from esl_apps.cli.output import print_error, print_json
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.core.number_text import NotDialable, plain
 from esl_apps.node.policy import own_settings
 from esl_apps.prompts import PROMPTS as PROMPT_FOLDER
 
@@ -37,7 +38,6 @@ _NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _NUMBER = re.compile(r"\+?[0-9A-Za-z*#._-]{1,32}")
 _FOLDER = re.compile(r"(?:\$\$\{[a-z_]+\})?[A-Za-z0-9/._+@=,-]+")
-_WRITTEN = re.compile(r"\+?[0-9 ()-]*[0-9]")
 _SIT = "tone_stream://%(330,30,950);%(330,30,1400);%(330,1000,1800)"
 """The three rising tones of a special information signal (ITU-T E.180)."""
 
@@ -149,11 +149,12 @@ def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str 
 
 def forms(number: object, region: str, key: str = "number") -> list[str]:
     """Return the forms in which a number may arrive: +E.164, its digits, with 00 or the region's own prefix, and as it
-    is dialled within the region. A text that isn't a telephone number there is kept, and also gets + and 00."""
-    plain = _plain(number, key)
-    digits = plain.removeprefix("+")
-    found = [plain]
-    parsed = _parse(plain, region)
+    is dialled within the region, with and without the trunk prefix. A text that isn't a telephone number there is kept,
+    and also gets + and 00."""
+    text = _plain(number, key)
+    digits = text.removeprefix("+")
+    found = [text]
+    parsed = _parse(text, region)
     if parsed is not None:
         e164 = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
         found += [e164, e164[1:], f"00{e164[1:]}"]
@@ -163,29 +164,31 @@ def forms(number: object, region: str, key: str = "number") -> list[str]:
             if abroad.isdecimal():
                 found.append(abroad + e164[1:])
             national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
-            found.append(re.sub(r"\D", "", national))
+            found += [re.sub(r"\D", "", national), phonenumbers.national_significant_number(parsed)]
     elif digits.isdecimal() and len(digits) >= 7:
         found += [f"+{digits}", digits, f"00{digits}"]
     return list(dict.fromkeys(sorted(found, key=lambda form: (form[0] != "+", form))))
 
 
-def _parse(plain: str, region: str) -> phonenumbers.PhoneNumber | None:
+def _parse(text: str, region: str) -> phonenumbers.PhoneNumber | None:
     try:
-        parsed = phonenumbers.parse(plain, region)
+        parsed = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:
         return None
     if phonenumbers.is_valid_number(parsed):
         return parsed
-    return parsed if plain.startswith("+") and phonenumbers.is_possible_number(parsed) else None
+    return parsed if text.startswith("+") and phonenumbers.is_possible_number(parsed) else None
 
 
 def _plain(number: object, key: str) -> str:
-    plain = str(number)
-    if _WRITTEN.fullmatch(plain):  # as people write one: +27 (11) 555-0000
-        plain = re.sub(r"[^+0-9]", "", plain)
-    if not _NUMBER.fullmatch(plain):
-        raise ValueError(f"{key}: not a number: {number!r}")
-    return plain
+    try:
+        if ";" not in str(number):
+            return plain(str(number))
+    except NotDialable:
+        pass
+    if _NUMBER.fullmatch(str(number)):
+        return str(number)
+    raise ValueError(f"{key}: not a number: {number!r}")
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -227,8 +230,14 @@ def _title(extension: Extension) -> str:
 
 
 def _expression(found: Sequence[str]) -> str:
+    # Behind the number there may be parameters, as of number portability (RFC 4694).
+    return f"^(?:{'|'.join(map(_form, found))})(?:;.*)?$(?!\\n)"
+
+
+def _form(form: str) -> str:
+    """Return a form's expression. A global number may have visual separators between its digits (RFC 3966)."""
     # re.escape also escapes `-`, which PCRE accepts.
-    return f"^(?:{'|'.join(map(re.escape, found))})$(?!\\n)"
+    return "[-.()]*".join(map(re.escape, form)) if form.startswith("+") else re.escape(form)
 
 
 Action = tuple[str, str]
@@ -252,7 +261,7 @@ def _unavailable(context: str, message: tuple[str, str], refused: str | None) ->
     no_more: Action = ("sched_cancel", "")
     hangup: Action = ("hangup", "NORMAL_TEMPORARY_FAILURE")
     seen, played = message
-    back = "^([0-9A-Za-z+*#._-]+)$(?!\\n)"
+    back = "^([0-9A-Za-z+*#._;=()-]+)$(?!\\n)"
     for nth, (tried, pause) in enumerate((("^$", 0), ("^x$", 3000)), 1):
         actions: list[Action] = [no_more, ("set", "esl_apps_handover=" + "x" * nth)]
         if pause:

@@ -23,7 +23,9 @@ import msgspec
 from esl_apps.cli.output import explain, print_json, printable
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Rule
 from esl_apps.core.faults import Refused
-from esl_apps.core.numbers import CLASSES, HIGH_RISK, NotDialable, NumberPlan
+from esl_apps.core.number_classes import CLASSES, HIGH_RISK
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import NumberPlan
 from esl_apps.store import keys, redis_client
 from esl_apps.store.card_fields import CARD_ID, FIELDS, NAME, SPELLINGS
 from esl_apps.store.cards import CardStore, IdTaken

@@ -11,14 +11,16 @@ import re
 from collections.abc import Callable
 
 from esl_apps.core.call import Call
-from esl_apps.core.numbers import presented
+from esl_apps.core.number_text import presented
 
 #: Values of ``Privacy`` (RFC 3323) that withhold the number.
 _WITHHELD = frozenset({"id", "user", "header", "full"})
 #: Headers that FreeSWITCH reads itself → the variables in which it keeps them.
 _KEPT = {"p-asserted-identity": "sip_P-Asserted-Identity", "from": "sip_from_user"}
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
-_ADDRESS = re.compile(r"(?:sips?|tel):([^@>;]*)", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?:sips?|tel):([^@>]*)", re.IGNORECASE)
+#: User parts with which a network says that the caller withholds their number (RFC 3323, 3GPP TS 24.229, and habits).
+_ANONYMOUS = frozenset({"anonymous", "restricted", "private", "unavailable", "withheld", "unknown"})
 _PARTY = re.compile(r";\s*party\s*=\s*(\w+)", re.IGNORECASE)
 _VERSTAT = re.compile(r";\s*verstat\s*=\s*([A-Za-z-]+)", re.IGNORECASE)
 #: 3GPP TS 24.229 7.2A.20, followed by the attestation level of ATIS-1000074.
@@ -44,7 +46,14 @@ def caller_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
         # There was no INVITE: a node placed this leg, or it isn't a SIP leg.
         return presented(call.header("Caller-Caller-ID-Number"))
     asserted = _asserted(call) if trusted(address_of(call)) else None
-    return presented(plain_user(sender) if asserted is None else user_of(asserted))
+    if asserted is None:
+        return presented(sender)
+    user = user_of(asserted)
+    number = presented(user)
+    if number is not None or user.partition(";")[0].lower() in _ANONYMOUS or not user.isprintable():
+        return number
+    # The trunk asserts a name, such as sip:alice@example.net. From is its word, too.
+    return presented(sender)
 
 
 def _asserted(call: Call) -> str | None:
@@ -76,16 +85,11 @@ def is_attested(call: Call, trusted: Callable[[str], bool], header: str, level: 
 
 
 def user_of(header: str) -> str:
-    """Return the user part, without its parameters, of ``"N" <sip:+27…;verstat=…@host>`` or ``<tel:+27…>``, or of
+    """Return the user part, with its parameters, of ``"N" <sip:+27…;verstat=…@host>`` or ``<tel:+27…>``, or of
     ``+27…;verstat=…``, which is all that FreeSWITCH keeps of P-Asserted-Identity."""
     address = _address(header)
     match = _ADDRESS.match(address)
-    return match[1] if match else plain_user(address)
-
-
-def plain_user(user: str) -> str:
-    """Return a user part without its parameters."""
-    return user.partition(";")[0]
+    return match[1] if match else address
 
 
 def is_calling_party(remote_party_id: str) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from esl_apps.core import causes
-from esl_apps.core.numbers import HIGH_RISK, Number
+from esl_apps.core.number_classes import HIGH_RISK
+from esl_apps.core.numbers import Number
 
 #: The level that every call belongs to.
 SYSTEM = "system"
@@ -38,7 +39,7 @@ class Destination:
         if self.kind == "country":
             return number.country == self.value
         if self.kind == "class":
-            return number.klass == self.value
+            return number.is_of(self.value)
         return number.country != "" and number.plus.startswith(self.value)
 
     def __str__(self) -> str:

@@ -2,7 +2,8 @@
 
 Text that a caller keyed or a client sent becomes a :class:`Number` here, or is refused. Nothing else in the package
 turns text into something that can be dialled. ``phonenumbers`` (Google's libphonenumber metadata) parses and
-classifies; an operator's own ``classifiers`` come first, as in Kazoo.
+classifies. An operator's own ``classifiers`` add a class; they don't take away what the built-in reading says of a
+number: that it is abroad, premium, a satellite's or of high risk.
 """
 
 from __future__ import annotations
@@ -13,51 +14,29 @@ from functools import lru_cache
 from typing import Any
 
 import phonenumbers
-from phonenumbers import PhoneNumberType, shortnumberinfo
+from phonenumbers import shortnumberinfo
 
-EMERGENCY, TOLLFREE, PREMIUM, SHARED_COST, VOIP = "emergency", "tollfree", "premium", "shared_cost", "voip"
-MOBILE, FIXED, INTERNATIONAL, SATELLITE = "mobile", "fixed", "international", "satellite"
-EXTENSION, UNKNOWN = "extension", "unknown"
-#: Not a class: a number may also be in a range that fraud dials. Rules name it as they name a class.
-HIGH_RISK = "high_risk"
-CLASSES = (
+from esl_apps.core.number_classes import (
+    BEFORE_COUNTRY,
     EMERGENCY,
-    TOLLFREE,
-    PREMIUM,
-    SHARED_COST,
-    VOIP,
-    MOBILE,
-    FIXED,
-    INTERNATIONAL,
-    SATELLITE,
     EXTENSION,
+    GLOBAL_CODES,
+    HIGH_RISK,
+    INTERNATIONAL,
+    MEXICAN_PREFIX,
+    SATELLITE,
+    SATELLITE_CODES,
+    TYPES,
     UNKNOWN,
+    corrected,
+    kazoo_class,
+    subscriber,
 )
+from esl_apps.core.number_text import NotDialable, plain
 
-#: ITU-T E.164 country codes of satellite systems: Inmarsat, GMSS (Iridium, Globalstar, …), global networks.
-_SATELLITE_CODES = {870, 881, 882, 883}
-#: ITU-T E.164.: international freephone, shared cost, premium rate.
-_GLOBAL_CODES = {800: TOLLFREE, 808: SHARED_COST, 979: PREMIUM}
-#: Personal numbers (UK 070) cost as much as premium ones and are used for the same fraud.
-_TYPES = {
-    PhoneNumberType.FIXED_LINE: FIXED,
-    PhoneNumberType.FIXED_LINE_OR_MOBILE: FIXED,
-    PhoneNumberType.MOBILE: MOBILE,
-    PhoneNumberType.TOLL_FREE: TOLLFREE,
-    PhoneNumberType.PREMIUM_RATE: PREMIUM,
-    PhoneNumberType.PERSONAL_NUMBER: PREMIUM,
-    PhoneNumberType.SHARED_COST: SHARED_COST,
-    PhoneNumberType.UAN: SHARED_COST,
-    PhoneNumberType.VOIP: VOIP,
-}
-#: These classes stay as they are abroad: a foreign premium number is premium, not international.
-_CLASS_BEFORE_COUNTRY = {PREMIUM, SHARED_COST, TOLLFREE}
-
-_DIALLABLE = re.compile(r"\+?[0-9]{1,32}")
-
-
-class NotDialable(ValueError):
-    """The text can't be dialled. ``str()`` says why, without the text."""
+_MEXICO = 52
+#: Digits of the longest short number that an operator may call an emergency number.
+_LONGEST_SHORT = 6
 
 
 class Number:
@@ -70,6 +49,7 @@ class Number:
     __slots__ = (
         "_read_by",
         "abroad",
+        "built_in",
         "country",
         "dialled",
         "e164",
@@ -87,9 +67,11 @@ class Number:
     national: str
     """As dialled inside its own country, with the trunk prefix, digits only."""
     klass: str
-    """One of :data:`CLASSES`, or the name of an operator's classifier."""
+    """The name of an operator's classifier, or one of :data:`CLASSES`."""
+    built_in: str
+    """One of :data:`CLASSES`, whatever the operator's classifiers say. A number that only they know has their class."""
     abroad: bool
-    """A premium, shared-cost or freephone number of another country. A rule against international calls bars it too."""
+    """Whether it is in another country, whatever its class. A rule against international calls bars it."""
     country: str
     """ISO 3166 alpha-2 (``ZA``); ``001`` for numbers of no country; empty for extensions and emergency numbers."""
     high_risk: bool
@@ -104,6 +86,7 @@ class Number:
         self.e164 = e164
         if isinstance(known, str):
             self.national, self.klass, self.abroad, self.country, self.high_risk = e164, known, False, "", False
+            self.built_in = known
             self.is_extension, self.is_emergency = known == EXTENSION, known == EMERGENCY
         else:
             self._read_by = known
@@ -123,6 +106,20 @@ class Number:
         """``+`` and E.164. Extensions and emergency numbers stay as they are."""
         return self.e164 if self.is_extension or self.is_emergency else "+" + self.e164
 
+    @property
+    def subscriber(self) -> str:
+        """E.164 digits, the same for all forms in which a network may give this subscriber's number."""
+        return subscriber(self.e164)
+
+    def is_of(self, klass: str) -> bool:
+        """Return whether a rule for this class is about this number: its built-in class, the operator's, Kazoo's, or
+        ``international`` and ``high_risk``, which it may be as well."""
+        if klass in (self.klass, self.built_in):
+            return True
+        if klass == INTERNATIONAL:
+            return self.abroad
+        return self.high_risk if klass == HIGH_RISK else klass == kazoo_class(self.e164)
+
     def __repr__(self) -> str:
         return f"<Number {self.e164} {self.klass}>"
 
@@ -141,8 +138,10 @@ class NumberPlan:
         ``classifiers``: class → regex read on ``+E164``, tried in order before ``phonenumbers``.
         ``high_risk``: prefixes, as ``+53``."""
         self.region = region
+        self._code = phonenumbers.country_code_for_region(region)
         self._extensions = re.compile(extensions)
         self._classifiers = [(name, re.compile(regex)) for name, regex in (classifiers or {}).items()]
+        self._emergencies = [regex for name, regex in self._classifiers if name == EMERGENCY]
         self.has_own = any(name in (EXTENSION, EMERGENCY) for name, _regex in self._classifiers)
         """Whether only a classifier of the operator's tells some extensions or emergency numbers."""
         self._high_risk = tuple(prefix.removeprefix("+") for prefix in high_risk)
@@ -153,9 +152,8 @@ class NumberPlan:
         self.read = lru_cache(maxsize=4096)(self._read)
 
     def _read(self, text: str) -> Number:
-        """:raises NotDialable: other than digits and a leading ``+``, too long, or no number at all."""
-        if not _DIALLABLE.fullmatch(text):
-            raise NotDialable("expected digits, with an optional + before them")
+        """Read a text as :func:`plain` accepts it. :raises NotDialable: it isn't one, or not a telephone number."""
+        text = plain(text)
         if self._is_emergency(text):
             return Number(text, text, EMERGENCY)
         if self._extensions.fullmatch(text):
@@ -165,7 +163,10 @@ class NumberPlan:
         except phonenumbers.NumberParseException:
             raise NotDialable("not a telephone number") from None
         significant = phonenumbers.national_significant_number(parsed)
-        at_home = parsed.country_code == phonenumbers.country_code_for_region(self.region)
+        if parsed.country_code == _MEXICO and (mexican := MEXICAN_PREFIX.fullmatch(significant)):
+            significant = mexican[1]
+            parsed = phonenumbers.parse(f"+{_MEXICO}{significant}")
+        at_home = parsed.country_code == self._code
         if at_home and self._is_emergency(significant):
             return Number(text, text, EMERGENCY)
         e164 = f"{parsed.country_code}{significant}"
@@ -175,7 +176,13 @@ class NumberPlan:
         return Number(text, e164, (self, parsed))
 
     def _is_emergency(self, digits: str) -> bool:
-        return len(digits) <= self._longest_emergency and shortnumberinfo.is_emergency_number(digits, self.region)
+        if len(digits) <= self._longest_emergency and shortnumberinfo.is_emergency_number(digits, self.region):
+            return True
+        if len(digits) > _LONGEST_SHORT or not self._emergencies:
+            return False
+        # An operator writes a short number as it is dialled, or as E.164 would have it.
+        forms = (digits, f"+{digits}", f"+{self._code}{digits}")
+        return any(regex.search(form) for regex in self._emergencies for form in forms)
 
     def find_out(self, number: Number, name: str, parsed: phonenumbers.PhoneNumber) -> None:
         """Set an attribute of a number, and those that come with it."""
@@ -187,41 +194,43 @@ class NumberPlan:
         region = phonenumbers.region_code_for_number(parsed)
         number.country = region or phonenumbers.region_code_for_country_code(parsed.country_code or 0)
         number.high_risk = number.e164.startswith(self._high_risk)
-        number.klass, number.abroad = self._classify(parsed, number.e164, region)
+        number.built_in, number.abroad = self._classify(parsed, number.e164, region)
+        own = next((name for name, regex in self._classifiers if regex.search("+" + number.e164)), None)
+        number.klass = own or number.built_in
+        if own is not None and number.built_in == UNKNOWN:
+            number.built_in = own
         number.is_extension, number.is_emergency = number.klass == EXTENSION, number.klass == EMERGENCY
 
     def _classify(self, parsed: phonenumbers.PhoneNumber, e164: str, region: str | None) -> tuple[str, bool]:
-        """Return ``klass`` and ``abroad``. ``region``: as ``region_code_for_number`` returns it."""
-        for name, regex in self._classifiers:
-            if regex.search("+" + e164):
-                return name, False
+        """Return ``built_in`` and ``abroad``. ``region``: as ``region_code_for_number`` returns it."""
         country = parsed.country_code or 0
-        if country in _SATELLITE_CODES:
-            return SATELLITE, False
-        if country in _GLOBAL_CODES:
-            return _GLOBAL_CODES[country], True
-        number_type = phonenumbers.number_type(parsed)
-        if number_type == PhoneNumberType.UNKNOWN:
-            # Not a valid number: ``is_valid_number`` asks the same.
-            return UNKNOWN, False
-        kind = _TYPES.get(number_type, UNKNOWN)
+        if country in SATELLITE_CODES:
+            return SATELLITE, True
+        if country in GLOBAL_CODES:
+            return GLOBAL_CODES[country], True
+        kind = corrected(e164)
+        if kind is None:
+            # A number that isn't valid has no type.
+            kind = TYPES.get(phonenumbers.number_type(parsed), UNKNOWN)
         # The region is not enough: North American freephone numbers all have the region US.
         abroad = region != self.region and not phonenumbers.is_valid_number_for_region(parsed, self.region)
-        if kind in _CLASS_BEFORE_COUNTRY:
+        if kind == UNKNOWN:
+            # Not valid, perhaps because it is new: it is at home if its country code is.
+            return UNKNOWN, country != self._code or (region is not None and abroad)
+        if kind in BEFORE_COUNTRY:
             return kind, abroad
-        return (INTERNATIONAL if abroad else kind), False
+        return (INTERNATIONAL if abroad else kind), abroad
 
     def is_home(self, number: Number) -> bool:
         """Return whether a number is in the plan's own country, or an extension or emergency number."""
         if number.is_extension or number.is_emergency:
             return True
-        code = str(phonenumbers.country_code_for_region(self.region))
-        return number.klass not in (INTERNATIONAL, SATELLITE) and not number.abroad and number.e164.startswith(code)
+        return number.built_in != SATELLITE and not number.abroad and number.e164.startswith(str(self._code))
 
     def same(self, one: str, other: str) -> bool:
-        """Return whether two texts are the same number, compared as E.164. Unreadable ones never are."""
+        """Return whether two texts are the same subscriber's number. Unreadable ones never are."""
         try:
-            return self.read(one).e164 == self.read(other).e164
+            return self.read(one).subscriber == self.read(other).subscriber
         except NotDialable:
             return False
 
@@ -241,15 +250,6 @@ def of_region(prefix: str, region: str) -> bool:
         return re.match(leading[region], rest) is not None
     # The main country has everything that the others don't.
     return not any(re.match(digits, rest) for digits in leading.values())
-
-
-def presented(text: str | None) -> str | None:
-    """Return a caller's number as the network gave it, or None if it isn't one.
-
-    A number is up to 32 digits with an optional leading ``+``. Anything else is never passed on: a name,
-    ``anonymous``, a value with a newline or an escape in it (hazard 1).
-    """
-    return text if text and _DIALLABLE.fullmatch(text) else None
 
 
 def direction(a: Number | None, b: Number | None) -> str:

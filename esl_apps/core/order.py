@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import Level
-from esl_apps.core.numbers import NotDialable, Number, NumberPlan
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.restrictions import ClassRule, denied
 
 #: The forms that Teleforge's API accepts, each matching a whole text. Integrators in other countries replace them.
@@ -78,11 +79,11 @@ class IntegratorRules:
         self._patterns = {field: re.compile(regex) for field, regex in self.patterns.items()}
         self._campaigns = {key: _listed(numbers) for key, numbers in (campaigns or {}).items()}
         self._turns = dict.fromkeys(self._campaigns, 0)
-        self._caller_ids = {plan.read(text).e164 for text in caller_ids or []}
+        self._caller_ids = {plan.read(text).subscriber for text in caller_ids or []}
         if self._caller_ids:
             # A campaign's numbers are the integrator's own.
             for numbers in self._campaigns.values():
-                self._caller_ids.update(plan.read(text).e164 for text in numbers)
+                self._caller_ids.update(plan.read(text).subscriber for text in numbers)
         self._restriction = call_restriction or {}
         self._emergency = emergency
         self._outside = outside
@@ -167,7 +168,7 @@ class IntegratorRules:
         except NotDialable as error:
             faults.append(Fault("outbound_id", "not_dialable", str(error)))
             return None
-        if self._caller_ids and number.e164 not in self._caller_ids:
+        if self._caller_ids and number.subscriber not in self._caller_ids:
             faults.append(Fault("outbound_id", "not_yours", "this number is not one of the integrator's caller_ids"))
         return number
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
-from esl_apps.core.numbers import NotDialable, NumberPlan
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import NumberPlan
 
 #: Verdicts of ``Guard.judge``.
 OPEN, WRONG, LOCKED = "open", "wrong", "locked"
@@ -61,7 +62,7 @@ def source_of(
 def _number(text: str | None, plan: NumberPlan) -> str:
     """Return one text for all forms of a number: 082…, +2782… and 002782… are one caller."""
     try:
-        return plan.read(text or "").e164
+        return plan.read(text or "").subscriber
     except NotDialable:
         return ""
 

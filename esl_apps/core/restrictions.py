@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from esl_apps.core.numbers import HIGH_RISK, INTERNATIONAL, PREMIUM, SATELLITE, UNKNOWN, Number
+from esl_apps.core.number_classes import HIGH_RISK, PREMIUM, SATELLITE, UNKNOWN
+from esl_apps.core.numbers import Number
 
 #: Denied unless a level allows them, because toll fraud dials them.
 DENIED_UNLESS_ALLOWED = frozenset({PREMIUM, SATELLITE, UNKNOWN})
@@ -25,26 +26,14 @@ def denied(number: Number, *levels: Mapping[str, ClassRule]) -> str:
     class: rules name ``high_risk`` like a class. A freephone, shared-cost or premium number abroad is an
     international call as well.
     """
-    allowed = number.klass not in DENIED_UNLESS_ALLOWED
-    named = False
     for level in levels:
-        if number.abroad and _action(level, INTERNATIONAL) == "deny":
-            return INTERNATIONAL
-        action = _action(level, number.klass)
-        if action == "deny":
-            return number.klass
-        allowed = allowed or action == "allow"
-        # All satellite ranges are high-risk, so allowing that class by name allows them too.
-        named = named or (action == "allow" and number.klass == SATELLITE)
-    if not allowed:
-        return number.klass
-    if number.high_risk:
-        actions = [_action(level, HIGH_RISK) for level in levels]
-        if "deny" in actions or not (named or "allow" in actions):
-            return HIGH_RISK
+        for klass, rule in level.items():
+            if rule.action == "deny" and number.is_of(klass):
+                return klass
+    allows = {klass for level in levels for klass, rule in level.items() if rule.action == "allow"}
+    if number.built_in in DENIED_UNLESS_ALLOWED and number.built_in not in allows:
+        return number.built_in
+    # All satellite ranges are high-risk, so allowing that class by name allows them too.
+    if number.high_risk and HIGH_RISK not in allows and not (number.built_in == SATELLITE and SATELLITE in allows):
+        return HIGH_RISK
     return ""
-
-
-def _action(level: Mapping[str, ClassRule], klass: str) -> str:
-    rule = level.get(klass)
-    return "inherit" if rule is None else rule.action

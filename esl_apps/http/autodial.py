@@ -9,7 +9,8 @@ import falcon
 from esl_apps.apps.autodial import CONFERENCE, REF, AutodialOrder, leg_denial, order_numbers
 from esl_apps.core.cards import Account
 from esl_apps.core.faults import Fault, Refused
-from esl_apps.core.numbers import NotDialable, Number
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import Number
 from esl_apps.core.status import Ref
 from esl_apps.core.timed_call import Waiting
 from esl_apps.http.access import CALL, READ

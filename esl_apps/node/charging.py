@@ -13,7 +13,7 @@ from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import SYSTEM, Level
-from esl_apps.core.numbers import NotDialable
+from esl_apps.core.number_text import NotDialable
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable

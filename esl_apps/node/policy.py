@@ -31,7 +31,8 @@ from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import SYSTEM, Level
-from esl_apps.core.numbers import NotDialable, Number, NumberPlan
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Source, source_of
 from esl_apps.core.timed_call import Frequency
@@ -154,7 +155,7 @@ class Policy:
         dids = [cccp.cccp_cb_number, cccp.cccp_cc_number, *config.inbound]
         for account in config.accounts.values():
             dids += [did for entrance in account.disa.values() for did in entrance.numbers]
-        return frozenset([*(plan.read(did).e164 for did in dids if did), *self.others_numbers])
+        return frozenset([*(plan.read(did).subscriber for did in dids if did), *self.others_numbers])
 
     def _with_imported(self, name: str, section: _Section) -> _Section:
         imported = self.cards.system_config(name)
@@ -304,7 +305,7 @@ def _others_numbers(config: Config, plan: NumberPlan) -> Iterator[str]:
         for extension in app.extensions(plain) if app.extensions else ():
             for did in extension.numbers:
                 with suppress(NotDialable):
-                    yield plan.read(str(did)).e164
+                    yield plan.read(str(did)).subscriber
 
 
 def own_settings(config: Config) -> dict[str, msgspec.Struct]:
@@ -359,7 +360,7 @@ def _queues(config: Config, plan: NumberPlan) -> dict[str, Queue]:
         if integrator is None:
             raise ConfigError(f"no integrator is named {number.integrator}", f"inbound.{did}.integrator")
         read = plan.read(did)
-        queues[read.e164] = Queue(
+        queues[read.subscriber] = Queue(
             did=read,
             integrator=integrator.name,
             agents=tuple(plan.read(agent) for agent in number.agents),

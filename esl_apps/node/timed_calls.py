@@ -15,7 +15,7 @@ from esl_apps.apps.application import Application, Timed
 from esl_apps.apps.context import Placed
 from esl_apps.core import causes, node_clock
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.numbers import NotDialable
+from esl_apps.core.number_text import NotDialable
 from esl_apps.core.terms import AGENT, API, CALLEE, CANCELLED, REJECTED, SYSTEM
 from esl_apps.core.timed_call import TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
@@ -144,11 +144,11 @@ class TimedCallPoller:
     def _is_up(self, placed: Placed) -> bool:
         """Whether any node has a call with this number: a second phone of the same person would ring."""
         services, plan = self._services, self._services.policy.settings.plan
-        number = plan.read(placed.attempt.extension or "").e164
+        number = plan.read(placed.attempt.extension or "").subscriber
         live = services.store.live(services.membership.peers)
         for party in {party for calls in live.values() for call in calls for party in _rung(call)}:
             with suppress(NotDialable):
-                if party and plan.read(party).e164 == number:
+                if party and plan.read(party).subscriber == number:
                     return True
         return False
 

@@ -24,7 +24,9 @@ import msgspec
 from esl_apps.config import model
 from esl_apps.core.cards import Card
 from esl_apps.core.faults import Fault, Refused
-from esl_apps.core.numbers import NotDialable, NumberPlan
+from esl_apps.core.number_classes import subscriber
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
@@ -95,8 +97,13 @@ class CardStore(AccountStore):
         return None if self._pin_key is None else self._by_claim("p" + hash_pin(self._pin_key, pin))
 
     def by_number(self, e164: str) -> Card | None:
-        """The card of a caller number (E.164 digits, or an extension), active or not. One HGET."""
-        return self._by_claim("c" + e164)
+        """The card of a caller number (E.164 digits, or an extension), active or not. One HGET for most numbers."""
+        one = subscriber(e164)
+        card = self._by_claim("c" + one)
+        if card is None and one != e164:
+            # A card from before all forms of a subscriber's number were one.
+            card = self._by_claim("c" + e164)
+        return card
 
     def _by_claim(self, claim: str) -> Card | None:
         def ask() -> Card | None:
@@ -220,7 +227,7 @@ class CardStore(AccountStore):
                 faults.append(Fault("cid", "pattern", str(error)))
             else:
                 if not number.is_emergency:
-                    return "c" + number.e164
+                    return "c" + number.subscriber
                 faults.append(Fault("cid", "forbidden", "is an emergency number"))
         elif old is not None and ("pin" if old.startswith("p") else "cid") not in given:
             return old

@@ -25,7 +25,7 @@ from esl_apps.apps.settings import Entrance, Queue, Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.faults import Refused
-from esl_apps.core.numbers import NotDialable
+from esl_apps.core.number_text import NotDialable
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.autodial import read_order

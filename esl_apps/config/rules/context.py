@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from esl_apps.config.decode import Draft
 from esl_apps.config.model import Config
-from esl_apps.core.numbers import CLASSES, NotDialable, NumberPlan
+from esl_apps.core.number_classes import CLASSES
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import NumberPlan
 from esl_apps.net.address import split_address
 
 Finding = tuple[str, str]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from esl_apps.config.model import Inbound
 from esl_apps.config.rules import context
 from esl_apps.config.rules.context import Context, Finding
-from esl_apps.core.numbers import NotDialable
+from esl_apps.core.number_text import NotDialable
 from esl_apps.core.restrictions import denied
 
 
@@ -24,7 +24,7 @@ def numbers_differ(c: Context) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for did in c.config.inbound:
         try:
-            e164 = c.plan.read(did).e164
+            e164 = c.plan.read(did).subscriber
         except NotDialable:
             continue
         if e164 in seen:
@@ -56,7 +56,7 @@ def _agents(c: Context, did: str, inbound: Inbound, own_numbers: Container[str])
         refused = agent.klass if agent.is_emergency else denied(agent, owner.call_restriction)
         if refused:
             yield f"inbound.{did}.agents[{i}]", f"numbers of class {refused} are not rung"
-        elif agent.e164 in own_numbers:
+        elif agent.subscriber in own_numbers:
             yield f"inbound.{did}.agents[{i}]", "is a number of this installation: the call would come back here"
         elif not agent.is_extension and not c.config.dial.external:
             yield f"inbound.{did}.agents[{i}]", "is not an extension, and dial.external is empty: nothing can ring it"
@@ -75,7 +75,7 @@ def _own_numbers(c: Context) -> Iterator[str]:
     for did in dids:
         if did and c.plan is not None:
             with suppress(NotDialable):
-                yield c.plan.read(did).e164
+                yield c.plan.read(did).subscriber
 
 
 RULES = (numbers_are_numbers, numbers_differ, integrators_exist, agents_may_be_rung)

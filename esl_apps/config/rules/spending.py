@@ -8,7 +8,7 @@ from esl_apps.config.model import Restriction
 from esl_apps.config.rules.context import Context, Finding
 from esl_apps.config.spending import COUNTRIES, Breaker, Limits
 from esl_apps.core import limits
-from esl_apps.core.numbers import HIGH_RISK
+from esl_apps.core.number_classes import HIGH_RISK
 
 
 def restricted_classes_exist(c: Context) -> Iterator[Finding]:

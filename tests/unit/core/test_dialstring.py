@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from esl_apps.core import dialstring
 from esl_apps.core.dialstring import Endpoints, Raw
-from esl_apps.core.numbers import NotDialable, Number, NumberPlan
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.sandbox.wire.strings import brackets, separate
 from tests.support.dial_strings import ATTACKS
 

@@ -55,6 +55,14 @@ PAI, RPID = "P__Asserted__Identity", "Remote__Party__ID"
         ({PAI: "0825556666\n"}, None),
         ({PAI: "0825556666\nsip_from_user: 0830000000"}, None),
         ({"from_user": "+27845550000;verstat=TN-Validation-Failed"}, "+27845550000"),
+        ({"from_user": "+27-84-555-0000;npdi;rn=+27110000000"}, "+27845550000"),
+        ({"from_user": "5550000;phone-context=+2784"}, "+27845550000"),
+        ({RPID: "<tel:555-6666;phone-context=+2782>"}, "+27825556666"),
+        # An identity that isn't a number leaves the number in From.
+        ({PAI: "alice"}, "0845550000"),
+        ({RPID: "<sip:trunk-7@h>"}, "0845550000"),
+        ({PAI: ""}, "0845550000"),
+        ({PAI: "Anonymous;x=1"}, None),
         ({"from_user": "0825556666\nx"}, None),
         ({"from_user": "alice"}, None),
         ({"Privacy": "id;critical", PAI: "0825556666"}, None),
@@ -111,11 +119,11 @@ def test_is_attested(header: str, said: dict[str, str], sip: dict[str, str], ver
     [
         ("<sip:+27825556666@127.0.0.1>", "+27825556666"),
         ('"Name" <sip:0825556666@host;user=phone>;party=calling', "0825556666"),
-        ("<tel:+27825556666;verstat=TN-Validation-Passed>", "+27825556666"),
-        ("<sip:+27825556666;verstat=TN-Validation-Passed-A@host;user=phone>", "+27825556666"),
+        ("<tel:+27825556666;verstat=TN-Validation-Passed>", "+27825556666;verstat=TN-Validation-Passed"),
+        ("<sip:+27825556666;verstat=No@host;user=phone>", "+27825556666;verstat=No"),
         ("sip:0825556666@host;party=calling", "0825556666"),
         # As FreeSWITCH keeps P-Asserted-Identity.
-        ("+27825556666;verstat=TN-Validation-Passed", "+27825556666"),
+        ("+27825556666;verstat=TN-Validation-Passed", "+27825556666;verstat=TN-Validation-Passed"),
         ("+27825556666", "+27825556666"),
         # A display name is the caller's own.
         ('"<sip:0825556666@a>" <sip:0845550000@b>', "0845550000"),

@@ -100,3 +100,34 @@ def test_high_risk_allowed_allows_no_class() -> None:
 def test_satellites_that_are_allowed_by_name_need_no_second_word() -> None:
     assert denied(IRIDIUM, {"satellite": ALLOW}) == ""
     assert denied(IRIDIUM, {"satellite": ALLOW, "high_risk": DENY}) == "high_risk"
+
+
+# Classifiers of the operator's, and Kazoo's ----------------------------------------------------------
+
+OWN = NumberPlan("US", r"^\d{3,4}$", {"did_us": r"^\+1", "cheap": r"^\+88"}, high_risk=["+1876", "+88"])
+
+
+@pytest.mark.parametrize("text", ["+18765551234", "+16045551234", "+16715551234", "+442079460000"])
+def test_international_denied_holds_for_an_operators_class(text: str) -> None:
+    assert denied(OWN.read(text), {"international": DENY, "high_risk": ALLOW}) == "international"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("+19005551234", "premium"),
+        ("+12129761234", "premium"),
+        ("+88161234567", "satellite"),
+        ("+18765551234", "high_risk"),
+    ],
+)
+def test_operators_class_takes_no_protection_away(text: str, why: str) -> None:
+    assert denied(OWN.read(text)) == why
+    assert denied(OWN.read(text), {"did_us": ALLOW, "cheap": ALLOW}) == why
+
+
+def test_kazoos_stock_class_denied_is_refused() -> None:
+    plan = NumberPlan("US", r"^\d{3,4}$")
+    assert denied(plan.read("8005551212"), {"tollfree_us": DENY}) == "tollfree_us"
+    assert denied(plan.read("4155550123"), {"did_us": DENY}) == "did_us"
+    assert denied(plan.read("8005551212"), {"did_us": DENY}) == ""

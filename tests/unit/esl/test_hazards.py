@@ -21,7 +21,7 @@ from gevent import socket
 from greenswitch import esl as greenswitch
 
 from esl_apps.core.call import CallEnded, Leg
-from esl_apps.core.numbers import presented
+from esl_apps.core.number_text import presented
 from esl_apps.esl import switch as switch_module
 from esl_apps.esl import wire
 from esl_apps.esl.channel import Channel

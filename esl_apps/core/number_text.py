@@ -1,0 +1,68 @@
+"""The one door for numbers from outside: From, To, identity headers, keys, JSON, YAML and imported documents.
+
+:func:`plain` turns a number as networks and people write it into digits with an optional ``+``, or refuses it.
+Everything that reads a number goes through it, so that a caller, a card and a DID written in two ways still match.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+#: Longest text that is looked at. E.164 has 15 digits; the rest is separators and parameters.
+MAX_LENGTH = 256
+_DIALLABLE = re.compile(r"\+?[0-9]{1,32}")
+#: RFC 3966 visual separators, the slash and spaces of written numbers, and their typographic forms.
+_SEPARATORS = dict.fromkeys(map(ord, " -.()/\u00a0\u2007\u202f\u2009\u2010\u2011\u2012\u2013\u2014\u2212"))
+_CONTEXT = re.compile(r"(?:^|;)\s*phone-context\s*=\s*(\+[0-9 .()-]{1,24})\s*(?:;|$)", re.IGNORECASE)
+#: In ``+44 (0)20 …`` the 0 is for callers at home.
+_TRUNK_ZERO = re.compile(r"(?<=\S)\s*\(0\)")
+
+
+class NotDialable(ValueError):
+    """The text can't be dialled. ``str()`` says why, without the text."""
+
+
+def plain(text: str) -> str:
+    """Return a number's digits, with its ``+`` if it has one.
+
+    Separators (RFC 3966, section 3) and user-part parameters (``;npdi;rn=``, RFC 4694; ``;ext=``, ``;isub=``) are
+    removed, digits of other scripts are read. A number with a ``phone-context`` that begins with ``+`` is read in that
+    context (RFC 3966, section 5.1.5).
+
+    :raises NotDialable: other than that, such as a letter, a control character or a percent sign.
+    """
+    if _DIALLABLE.fullmatch(text):
+        return text
+    if len(text) > MAX_LENGTH:
+        raise NotDialable("expected digits, with an optional + before them; this is too long")
+    number, _, parameters = text.partition(";")
+    number = number.strip(" \u00a0")
+    if number.startswith(("+", "\uff0b", "00")):
+        number = _TRUNK_ZERO.sub("", number)
+    number = "".join(map(_digit, number.translate(_SEPARATORS)))
+    context = _CONTEXT.search(parameters)
+    if context and not number.startswith("+"):
+        number = context[1].translate(_SEPARATORS) + number
+    if not _DIALLABLE.fullmatch(number):
+        raise NotDialable("expected digits, with an optional + before them")
+    return number
+
+
+def presented(text: str | None) -> str | None:
+    """Return a caller's number as the network gave it, without separators and parameters, or None if it isn't one.
+
+    A number is up to 32 digits with an optional leading ``+``. Anything else is never passed on: a name,
+    ``anonymous``, a value with a newline or an escape in it (hazard 1).
+    """
+    try:
+        return plain(text) if text else None
+    except NotDialable:
+        return None
+
+
+def _digit(character: str) -> str:
+    if character == "\uff0b":
+        return "+"
+    value = unicodedata.decimal(character, None)
+    return character if value is None else str(value)
