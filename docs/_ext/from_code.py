@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import phonenumbers
 from docutils import nodes
 from repository import ROOT
 from sphinx.application import Sphinx
@@ -526,7 +527,43 @@ class NotificationSchema(Generated):
         yield ""
 
 
+# Numbers and faults -------------------------------------------------------------------------------
+
+
+class EmergencyNumbers(Generated):
+    """The short numbers that are emergency numbers, by region."""
+
+    def lines(self) -> Iterator[str]:
+        regions: dict[str, list[str]] = {}
+        for region in sorted(phonenumbers.SUPPORTED_SHORT_REGIONS):
+            metadata = phonenumbers.PhoneMetadata.short_metadata_for_region(region)
+            emergency = metadata and metadata.emergency
+            if not emergency:
+                continue
+            pattern = re.compile(emergency.national_number_pattern or "")
+            numbers = [f"{n:0{length}}" for length in emergency.possible_length or () for n in range(10**length)]
+            found = ", ".join(number for number in numbers if pattern.fullmatch(number))
+            regions.setdefault(found, []).append(region)
+        rows = sorted((", ".join(names), numbers) for numbers, names in regions.items())
+        yield from table(["Regions", "Emergency numbers"], [list(row) for row in rows], "60 40")
+
+
+class FaultsTable(Generated):
+    """``reference/faults.csv``: what attacks and bug reports showed, and the tests that hold it."""
+
+    def lines(self) -> Iterator[str]:
+        with (ROOT / "docs" / "reference" / "faults.csv").open(encoding="utf-8") as file:
+            faults = list(csv.DictReader(file))
+        rows = [
+            [fault["entry"], text(fault["case"]), ", ".join(f":test:`{test}`" for test in fault["tests"].split())]
+            for fault in sorted(faults, key=lambda fault: int(fault["entry"]))
+        ]
+        yield from table(["Entry", "Case", "Tests"], rows, "8 42 50")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("emergency-numbers", EmergencyNumbers)
+    app.add_directive("faults-table", FaultsTable)
     app.add_directive("notification", Notification)
     app.add_directive("redis-keys", RedisKeys)
     app.add_directive("notification-schema", NotificationSchema)

@@ -20,7 +20,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
-from esl_apps.core.number_text import NotDialable
+from esl_apps.core.number_text import NotDialable, presented
 from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
 from esl_apps.core.terms import AGENT_ANSWERED
@@ -183,8 +183,8 @@ def unplaced(timed: TimedCall, policy: AppPolicy) -> Attempt:
         app=REF,
         integrator=account.integrator if account is not None else None,
         account_id=account_id,
-        extension=numbers.presented(kept_order.a),
-        number=numbers.presented(kept_order.b) or (f"conference:{kept_order.conference}" if order else None),
+        extension=presented(kept_order.a),
+        number=presented(kept_order.b) or (f"conference:{kept_order.conference}" if order else None),
         dial_number=None,
         call_dir="external",
         call_ref=timed.number,

@@ -84,7 +84,7 @@ class Dial(Section, frozen=True):
     emergency: str | None = None
     """Dial string for emergency calls, with {number}; null refuses them with a prompt of their own."""
     classifiers: dict[str, str] = field(default_factory=dict)
-    """Your own number classes, name -> regex on +E164, tried before the built-in ones."""
+    """Your own number classes, name -> regex on +E164, next to the built-in ones."""
     ringback: str = "%(2000,4000,440,480)"
     """Tone that an answered party hears while the other one rings (a FreeSWITCH tone)."""
 

@@ -106,6 +106,15 @@ def test_number_written_in_another_form_is_the_same_claim(cards: CardStore, text
     assert cards.update("acme", first.id, {"cid": text, "active": True}, merge=False) is not None
 
 
+def test_card_is_found_by_any_form_of_its_number(cards: CardStore, client: Any) -> None:
+    card = cards.create("acme", {"cid": "+5491112345678"})
+    assert cards.by_number("541112345678") == cards.by_number("5491112345678") == card
+    assert refusal(lambda: cards.create("acme", {"cid": "+541112345678"})) == [("cccp", "unique")]
+    # As an earlier version stored it.
+    client.hset(keys.CARDS, "c5491187654321", client.hget(keys.CARDS, "c541112345678"))
+    assert cards.by_number("5491187654321") is not None
+
+
 def test_refusal_does_not_say_whose_the_claim_is(cards: CardStore) -> None:
     card = cards.create("acme", {"pin": PIN, "comment": "the boss"})
     with pytest.raises(Refused) as refused:
