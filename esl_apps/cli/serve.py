@@ -48,7 +48,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     gevent.signal_handler(signal.SIGINT, stop)
     gevent.signal_handler(signal.SIGHUP, reload)
     if share is None:
-        print(f"esl-apps: node {config.node.name} ready", file=sys.stderr, flush=True)
+        print(f"esl-apps: node {config.node.name} ready", file=sys.stderr)
     else:
         share.say_ready()
         background.once("supervisor_watch", share.wait_alone).link(lambda _greenlet: stop())

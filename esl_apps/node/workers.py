@@ -137,7 +137,7 @@ class Supervisor:
 
     def _tell(self) -> None:
         self._all_ready.wait()
-        print(f"esl-apps: node {self._config.node.name} ready", file=sys.stderr, flush=True)
+        print(f"esl-apps: node {self._config.node.name} ready", file=sys.stderr)
 
     def _stop(self) -> None:
         if self._stopping:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
+
+from esl_apps.process.line_writer import LineWriter
 
 
 class Record(logging.LogRecord):
@@ -73,15 +76,15 @@ class JsonFormatter(logging.Formatter):
         return _ENCODER.encode(line).decode()
 
 
-class Lines(logging.StreamHandler[Any]):
-    """Writes each line at once, without a lock: a node logs from a single thread."""
+class Lines(logging.Handler):
+    """Writes each line, without a lock: a node logs from a single thread."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        super().__init__()
+        self._write = write
 
     def createLock(self) -> None:
         self.lock = None
-
-    def flush(self) -> None:
-        # logging's own uses the lock as a context manager from Python 3.13 on.
-        self.stream.flush()
 
     def handle(self, record: logging.LogRecord) -> bool:
         self.emit(record)
@@ -89,8 +92,7 @@ class Lines(logging.StreamHandler[Any]):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.stream.write(self.format(record) + "\n")
-            self.stream.flush()
+            self._write(self.format(record) + "\n")
         except Exception:
             self.handleError(record)
 
@@ -100,8 +102,7 @@ class Lines(logging.StreamHandler[Any]):
         assert isinstance(formatter, JsonFormatter)
         line = {"at": formatter.at(time.time()), "level": "info", "event": event, "logger": logger, **fields}
         try:
-            self.stream.write(_ENCODER.encode(line).decode() + "\n")
-            self.stream.flush()
+            self._write(_ENCODER.encode(line).decode() + "\n")
         except Exception:
             self.handleError(Record(logger, logging.INFO, "", 0, event, (), None))
 
@@ -119,9 +120,53 @@ def say(log: logging.Logger, event: str, fields: Mapping[str, Any]) -> None:
             log.info(event, extra=fields)
 
 
+class _Stderr(io.TextIOBase):
+    """Standard error, written by the thread that writes the log: a ``print`` or a traceback must not wait either."""
+
+    encoding, errors = "utf-8", "backslashreplace"
+
+    def __init__(self, writer: LineWriter, stream: TextIO) -> None:
+        self._writer = writer
+        self._stream = stream
+        self._part = ""
+
+    def write(self, text: str) -> int:
+        # ``print`` writes the end of a line by itself.
+        self._part += text
+        if self._part.endswith("\n"):
+            part, self._part = self._part, ""
+            self._writer.write(part)
+        return len(text)
+
+    def flush(self) -> None:
+        """Wait a moment until all is written; for the end of the process."""
+        if self._part:
+            self.write("\n")
+        self._writer.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def dropped(self) -> int:
+        return self._writer.dropped
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
+def dropped() -> int:
+    """The number of lines that this process has dropped because standard error wasn't read."""
+    return sys.stderr.dropped if isinstance(sys.stderr, _Stderr) else 0
+
+
 def setup(level: str = "INFO") -> None:
-    """Log JSON lines to standard error, where systemd and containers collect them."""
-    handler = Lines(sys.stderr)
+    """Log JSON lines to standard error, where systemd and containers collect them, and write all of standard error
+    from a thread."""
+    handler = Lines(_open_stderr())
     handler.setFormatter(JsonFormatter())
     logging.setLogRecordFactory(Record)
     # Stops logging from walking the stack for the source line.
@@ -129,3 +174,22 @@ def setup(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+
+
+def _open_stderr() -> Callable[[str], object]:
+    """Return what writes to standard error without waiting for its reader."""
+    stream = sys.stderr
+    try:
+        fd = stream.fileno()
+    except (AttributeError, OSError):
+        # Closed, or not a file, as in a test.
+        return stream.write
+    formatter = JsonFormatter()
+
+    def report(lines: int) -> str:
+        line = {"at": formatter.at(time.time()), "level": "warning", "event": "log_lines_dropped", "lines": lines}
+        return _ENCODER.encode(line).decode() + "\n"
+
+    writer = LineWriter(fd, report)
+    sys.stderr = _Stderr(writer, stream)
+    return writer.write

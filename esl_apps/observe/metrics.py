@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from esl_apps.observe import logs
 from esl_apps.process import background, folder
 
 _MILLISECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -97,15 +98,19 @@ class _Health(Collector):
             GaugeMetricFamily(
                 "esl_apps_folder_hung_threads", "Threads that wait for a folder that doesn't answer", labels=["folder"]
             ),
+            CounterMetricFamily(
+                "esl_apps_log_lines_dropped", "Log lines dropped because standard error wasn't read", labels=()
+            ),
         )
 
     def collect(self) -> Iterable[Metric]:
-        failures, hung = self.describe()
+        failures, hung, dropped = self.describe()
         for task, count in background.failures.items():
             failures.add_sample(f"{failures.name}_total", {"task": task}, count)
         for name, threads in folder.stuck():
             hung.add_sample(hung.name, {"folder": name}, threads)
-        return failures, hung
+        dropped.add_sample(f"{dropped.name}_total", {}, logs.dropped())
+        return failures, hung, dropped
 
 
 #: Seconds to wait for the metrics of another worker.

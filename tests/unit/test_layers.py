@@ -208,7 +208,7 @@ def test_no_module_imports_a_test_module() -> None:
 
 
 def test_only_main_patches() -> None:
-    patching = {module for module, path in modules().items() if "monkey" in path.read_text()}
+    patching = {module for module, path in modules().items() if "monkey.patch" in path.read_text()}
     assert patching == {"__main__", "sandbox.__main__"}
 
 

@@ -133,3 +133,38 @@ def test_logs_time_is_utc_in_milliseconds() -> None:
     assert formatter.at(60.5) == "1970-01-01T00:01:00.500Z"
     assert formatter.at(60.25) == "1970-01-01T00:01:00.250Z"
     assert formatter.at(86400.75) == "1970-01-02T00:00:00.750Z"
+
+
+def test_logs_unread_standard_error_stops_nothing() -> None:
+    """A pipe holds some hundred lines; journald or a log driver may stop reading it."""
+    code = (
+        "import logging, sys; from esl_apps.observe import logs\n"
+        "logs.setup()\n"
+        "for number in range(60000): logging.warning('an event', extra={'number': number, 'text': 'x' * 100})\n"
+        "print('printed', file=sys.stderr)\n"
+        "print(logs.dropped(), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stderr is not None
+        dropped = int(process.stdout.readline())
+        assert dropped > 1000
+        process.stdin.close()
+        *written, last = [json.loads(line) for line in process.stderr.read().splitlines()]
+    assert [line["number"] for line in written] == list(range(len(written)))
+    assert (last["event"], last["lines"]) == ("log_lines_dropped", dropped)
+    assert len(written) + dropped == 60001
+
+
+def test_logs_print_and_traceback_are_in_the_log_too() -> None:
+    code = (
+        "import logging, sys; from esl_apps.observe import logs\n"
+        "logs.setup(); logging.info('first'); print('second', file=sys.stderr); logging.info('third'); 1 / 0\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    first, second, third, *traceback = done.stderr.splitlines()
+    assert ("first" in first, second, "third" in third) == (True, "second", True)
+    assert traceback[-1] == "ZeroDivisionError: division by zero"
