@@ -39,7 +39,9 @@ def parse(text: str, environ: Mapping[str, str], file: str = "configuration") ->
     if document.problems:
         raise ConfigError.of(sorted(document.problems, key=lambda problem: problem.line or 0))
     sections = {name: getattr(draft.config, name) for name in Config.__struct_fields__}
-    return _without_tokens(ReadConfig(**sections, notes=tuple(rules.warn(draft, document))))
+    return _without_tokens(
+        ReadConfig(**sections, notes=tuple(rules.warn(draft, document)), prefixes=tuple(draft.config.high_risk()))
+    )
 
 
 def warnings(config: Config) -> Sequence[Problem]:

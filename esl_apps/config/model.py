@@ -459,10 +459,15 @@ class Config(Section, frozen=True):
 
 
 class ReadConfig(Config, frozen=True):
-    """A configuration that was read from a file, with the file's warnings. Files can't set them: they are decoded as
-    `Config`."""
+    """A configuration that was read from a file, with the file's warnings and the high-risk ranges. Files can't set
+    them: they are decoded as `Config`."""
 
     notes: tuple[Problem, ...] = ()
+    prefixes: tuple[str, ...] | None = None
+    """What ``high_risk`` returns: read with the file, so that using the configuration touches no disk."""
+
+    def high_risk(self) -> list[str]:
+        return super().high_risk() if self.prefixes is None else list(self.prefixes)
 
 
 def sections(config: Config) -> list[tuple[str, Admin | Integrator]]:

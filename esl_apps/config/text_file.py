@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from esl_apps.config.problems import ConfigError
+from esl_apps.process.files import NotRegular, TooLarge, read_regular
+
+#: Bytes of one file. 10,000 accounts take 8 MB.
+MOST = 256 << 20
 
 
 def read_text(path: str) -> str:
@@ -11,10 +17,12 @@ def read_text(path: str) -> str:
     :raises ConfigError: it can't be opened, or isn't UTF-8.
     """
     try:
-        with open(path, "rb") as stream:
-            content = stream.read()
-    except IsADirectoryError:
-        raise ConfigError("is a folder; expected a file", file=path) from None
+        content = read_regular(path, MOST, follow=True)
+    except NotRegular:
+        kind = "is a folder" if os.path.isdir(path) else "isn't a regular file"
+        raise ConfigError(f"{kind}; expected a file", file=path) from None
+    except TooLarge:
+        raise ConfigError(f"expected at most {MOST:,} bytes", file=path) from None
     except OSError as error:
         raise ConfigError(f"can't be read: {error.strerror}", file=path) from None
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -6,8 +6,9 @@ import logging
 
 import gevent
 from gevent import ssl
+from gevent.lock import Semaphore
 
-from esl_apps.config import load, warnings
+from esl_apps.config import warnings
 from esl_apps.config.model import Config, Rate, sections
 from esl_apps.config.problems import ConfigError
 from esl_apps.http import admin, integrator
@@ -15,8 +16,11 @@ from esl_apps.http.connection import Bounds, Wsgi
 from esl_apps.http.server import Server, serve
 from esl_apps.net import tls
 from esl_apps.net.address import split_address
+from esl_apps.net.turns import take_turn
+from esl_apps.node.config_process import load_apart
 from esl_apps.node.node import Node
 from esl_apps.process import background
+from esl_apps.process.folder import Folder, Hangs
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,9 @@ class Ports:
         #: In the order of ``config.model.sections``.
         self._servers: list[Server] = []
         self._stopping = False
+        # Of two reloads, the later one must win.
+        self._reloading = Semaphore()
+        self._certificates = Folder("certificates")
 
     def open(self) -> None:
         """:raises ConfigError: an address can't be listened on, a certificate can't be used."""
@@ -52,18 +59,23 @@ class Ports:
         # With several workers, only the first logs them.
         if self._node.share is None or self._node.share.number == 1:
             for problem in warnings(config):
+                take_turn("configuration")
                 log.warning(
                     "config_warning", extra={"key": problem.key, "line": problem.line, "reason": problem.message}
                 )
 
     def reload(self, file: str) -> None:
         """Put a file in force, whole or not at all. Calls in progress keep the settings that they began with."""
+        with self._reloading:
+            self._reload(file)
+
+    def _reload(self, file: str) -> None:
         try:
-            config = load(file)
+            config = load_apart(file)
             if self._node.share is not None:
                 config = self._node.share.of(config)
             _same_ports(self._node.services.policy.config, config)
-            contexts = _contexts(config)
+            contexts = self._read_contexts(config)
         except ConfigError as error:
             log.error("config_reload_refused", extra={"reason": str(error)})
             return
@@ -82,6 +94,13 @@ class Ports:
             server.bounds = _bounds(section.rate)
         log.info("config_reloaded", extra={"file": file})
         self._log_warnings(config)
+
+    def _read_contexts(self, config: Config) -> list[ssl.SSLContext | None]:
+        """:raises ConfigError: as ``_contexts``, or the certificates are on a disk that hangs."""
+        try:
+            return self._certificates.run(_contexts, config)
+        except Hangs as error:
+            raise ConfigError(str(error)) from None
 
     def shut_down(self) -> None:
         """Refuse new calls (HTTP answers 503, the event socket stops listening), let calls end, and stop."""

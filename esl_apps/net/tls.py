@@ -6,6 +6,11 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+from esl_apps.process.files import read_regular
+
+#: Bytes of a certificate with its chain.
+_MOST = 1 << 20
+
 
 class Unusable(Exception):
     """A file can't be used. ``key`` is the configuration key that names it, ``cert`` or ``key``."""
@@ -30,7 +35,7 @@ def context(cert: str, key: str, kind: Callable[[int], ssl.SSLContext] = ssl.SSL
         try:
             if not Path(path).is_file():
                 raise Unusable(name, f"no such file: {path}")
-            Path(path).read_bytes()
+            read_regular(path, _MOST, follow=True)
         except (OSError, ValueError) as error:
             raise Unusable(name, f"can't be read: {getattr(error, 'strerror', None) or error}: {path}") from None
     try:

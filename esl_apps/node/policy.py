@@ -38,6 +38,7 @@ from esl_apps.core.pins import Source, source_of
 from esl_apps.core.timed_call import Frequency
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.net.address import within
+from esl_apps.net.turns import take_turn
 from esl_apps.prompts import is_media, prompt_path
 from esl_apps.store import redis_client
 from esl_apps.store.cards import CardStore, hash_pin
@@ -83,10 +84,10 @@ class Policy:
     trusted: Callable[[str], bool]
     """Whether to believe what a packet from this address says of its caller."""
     pin_key: str
+    own_numbers: frozenset[str]
+    """The DIDs of this installation, as subscribers, without those of ``cccp``."""
     own_settings: Mapping[str, msgspec.Struct]
     """The settings of applications that have their own, by ``ref``."""
-    others_numbers: frozenset[str] = frozenset()
-    """The DIDs of applications that aren't this package's, E.164."""
 
     def own(self, ref: str) -> Any:
         return self.own_settings[ref]
@@ -151,11 +152,8 @@ class Policy:
 
     def _own_numbers(self, cccp: Cccp) -> frozenset[str]:
         """The DIDs of this installation, E.164. :raises NotDialable: an imported one is no number."""
-        config, plan = self.config, self.settings.plan
-        dids = [cccp.cccp_cb_number, cccp.cccp_cc_number, *config.inbound]
-        for account in config.accounts.values():
-            dids += [did for entrance in account.disa.values() for did in entrance.numbers]
-        return frozenset([*(plan.read(did).subscriber for did in dids if did), *self.others_numbers])
+        dids = filter(None, [cccp.cccp_cb_number, cccp.cccp_cc_number])
+        return self.own_numbers.union(self.settings.plan.read(did).subscriber for did in dids)
 
     def _with_imported(self, name: str, section: _Section) -> _Section:
         imported = self.cards.system_config(name)
@@ -254,7 +252,7 @@ class Policies:
 
 
 def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert: Callable[..., None]) -> Policy:
-    """:raises ConfigError: an inbound number's integrator isn't configured."""
+    """Lets other greenlets run meanwhile. :raises ConfigError: an inbound number's integrator isn't configured."""
     plan, dial = config.plan(), config.dial
     system = level(SYSTEM, config.spending.limits, config.spending.breaker)
     trunks = [ipaddress.ip_network(text) for text in config.trust]
@@ -290,7 +288,7 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
         trusted=lru_cache(maxsize=_TRUNKS_REMEMBERED)(lambda address: within(address, trunks)),
         pin_key=config.pin_key or _own_key(),
         own_settings=own_settings(config),
-        others_numbers=frozenset(_others_numbers(config, plan)),
+        own_numbers=frozenset(_own_numbers(config, plan)),
     )
     return policy
 
@@ -306,6 +304,18 @@ def _others_numbers(config: Config, plan: NumberPlan) -> Iterator[str]:
             for did in extension.numbers:
                 with suppress(NotDialable):
                     yield plan.read(str(did)).subscriber
+
+
+def _own_numbers(config: Config, plan: NumberPlan) -> Iterator[str]:
+    for account in config.accounts.values():
+        take_turn("configuration")
+        for entrance in account.disa.values():
+            for did in entrance.numbers:
+                yield plan.read(did).subscriber
+    for did in config.inbound:
+        take_turn("configuration")
+        yield plan.read(did).subscriber
+    yield from _others_numbers(config, plan)
 
 
 def own_settings(config: Config) -> dict[str, msgspec.Struct]:
@@ -330,6 +340,7 @@ def own_settings(config: Config) -> dict[str, msgspec.Struct]:
 def _client(
     config: Config, plan: NumberPlan, integrator: Integrator, system: Level, is_own: Callable[[Number], bool]
 ) -> IntegratorRules:
+    take_turn("configuration")
     return IntegratorRules(
         integrator.name,
         plan,
@@ -356,6 +367,7 @@ def _client(
 def _queues(config: Config, plan: NumberPlan) -> dict[str, Queue]:
     queues = {}
     for did, number in config.inbound.items():
+        take_turn("configuration")
         integrator = config.integrator(number.integrator)
         if integrator is None:
             raise ConfigError(f"no integrator is named {number.integrator}", f"inbound.{did}.integrator")

@@ -34,13 +34,16 @@ class AccountStore:
         back on while Redis is down; None means none."""
         self._client = client
         self._stale = stale or Stale(0)
-        self._configured = {id: _configured(id, account) for id, account in accounts.items()}
-        self._card_limits = {id: _spent(account.card_limits.read(), Limits()) for id, account in accounts.items()}
+        self._accounts = accounts
+        self._made: dict[str, Account] = {}
+        """Configured accounts, made when they are first asked for: a file may have ten thousand."""
 
     def account(self, account_id: str) -> Account | None:
         """The configured account, without a round trip, or the imported one."""
-        if account_id in self._configured:
-            return self._configured[account_id]
+        if account_id in self._accounts:
+            if account_id not in self._made:
+                self._made[account_id] = _configured(account_id, self._accounts[account_id])
+            return self._made[account_id]
         return self._stale.ask("a" + account_id, lambda: self._imported(account_id))
 
     def _imported(self, account_id: str) -> Account | None:
@@ -63,11 +66,12 @@ class AccountStore:
 
     def card_limits(self, account_id: str) -> Limits | None:
         """The limits of each card of an account. ``Account.limits`` holds for all of its cards together."""
-        return self._card_limits.get(account_id)
+        account = self._accounts.get(account_id)
+        return None if account is None else _spent(account.card_limits.read(), Limits())
 
     def is_configured(self, account_id: str) -> bool:
         """Whether the configuration has this account, which hides an imported one."""
-        return account_id in self._configured
+        return account_id in self._accounts
 
     def put_account(
         self,

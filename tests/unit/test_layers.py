@@ -128,7 +128,7 @@ BELOW = {
     "__main__": {"cli"},
     "process": set(),
     "prompts": {"process"},
-    "net": set(),
+    "net": {"process"},
     "core": set(),
     "apps": {"core"},
     "testing": {"apps", "core"},

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from esl_apps.config import load
+from esl_apps.config import load, text_file
 from esl_apps.config.problems import ConfigError
 from tests.support.configurations import LEAST, SECRETS, SHIPPED
 
@@ -43,18 +42,33 @@ def test_load_folder_is_refused(tmp_path: Path) -> None:
     assert refusal_of(tmp_path) == f"{tmp_path}: is a folder; expected a file"
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_load_fifo_or_device_is_refused(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "f.yml")
+    assert refusal_of(tmp_path / "f.yml") == f"{tmp_path}/f.yml: isn't a regular file; expected a file"
+
+
+def test_load_link_to_a_file_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real.yml").write_text(LEAST)
+    (tmp_path / "f.yml").symlink_to("real.yml")
+    assert load(str(tmp_path / "f.yml"), {}).node.name == "app1"
+
+
+def test_load_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_file, "MOST", 10)
+    (tmp_path / "f.yml").write_text(LEAST)
+    assert refusal_of(tmp_path / "f.yml") == f"{tmp_path}/f.yml: expected at most 10 bytes"
+
+
 def test_load_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "f.yml"
     file.write_text(LEAST)
-    opened = builtins.open
 
-    def closed(path: Any, *args: Any, **named: Any) -> Any:
+    def closed(path: str, *_more: object, **_named: object) -> bytes:
         # Not by its mode: root reads everything.
-        if path == str(file):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return opened(path, *args, **named)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
-    monkeypatch.setattr(builtins, "open", closed)
+    monkeypatch.setattr(text_file, "read_regular", closed)
     assert refusal_of(file) == f"{file}: can't be read: Permission denied"
 
 

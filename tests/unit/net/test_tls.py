@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 
 import pytest
 
+from esl_apps.net import tls
 from esl_apps.net.tls import Unusable, context
 from tests.support import TLS
 
@@ -50,10 +50,10 @@ def test_tls_path_that_no_system_takes_is_unusable() -> None:
 def test_tls_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The node runs as a user of its own, to whom the key's folder may be closed."""
 
-    def closed(_path: Path) -> bytes:
+    def closed(*_arguments: object, **_named: object) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", closed)
+    monkeypatch.setattr(tls, "read_regular", closed)
     assert fault(CERT, KEY) == ("cert", "can't be read: Permission denied")
 
 
