@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 import gevent
 from gevent import subprocess
@@ -37,9 +38,12 @@ def load_apart(file: str) -> Config:
 def _run(file: str) -> bytes:
     command = [sys.executable, "-c", _CODE.format(path=sys.path), file]
     # Not this process's standard error: it might not be read.
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, close_fds=True
-    )
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, close_fds=True
+        )
+    except OSError as error:
+        raise ConfigError(f"can't be read: no process can be started: {error.strerror}", file=file) from None
     try:
         with gevent.Timeout(PATIENCE, ConfigError(f"can't be read within {PATIENCE:g} s", file=file)):
             data: bytes = process.communicate()[0]
@@ -47,4 +51,5 @@ def _run(file: str) -> bytes:
     finally:
         if process.poll() is None:
             process.kill()
-            process.wait(timeout=_KILLED)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=_KILLED)

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from esl_apps.http.connection import Bounds
@@ -56,7 +57,14 @@ def start_outbox(bench: Bench) -> Callable[[], object]:
 
 
 def supervise(bench: Bench) -> Callable[[], object]:
-    supervisor = Supervisor(bench.config, 1)
+    replace = msgspec.structs.replace
+    config = replace(
+        bench.config,
+        node=replace(bench.config.node, listen="127.0.0.1:0"),
+        admin=replace(bench.config.admin, listen="127.0.0.2:0"),
+        integrators=[],
+    )
+    supervisor = Supervisor(config, 1)
     running = background.once("test", supervisor.run)
     return running.kill
 

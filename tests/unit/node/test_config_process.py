@@ -72,6 +72,12 @@ def test_load_apart_that_takes_too_long_is_given_up(file: Path, monkeypatch: pyt
         load_apart(str(file))
 
 
+def test_load_apart_without_a_process_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esl_apps.node.config_process.sys.executable", "/nowhere")
+    with pytest.raises(ConfigError, match="no process can be started: No such file"):
+        load_apart(str(file))
+
+
 def test_load_apart_whose_process_dies_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config_process, "_CODE", "import os; os.abort() # {path}")
     with pytest.raises(ConfigError, match="has ended"):
