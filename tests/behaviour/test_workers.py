@@ -85,7 +85,7 @@ def shared(rig: SandboxRig, redis: RedisServer) -> Iterator[Workers]:
 @pytest.fixture
 def node(shared: Workers, rig: SandboxRig, redis: RedisServer) -> Iterator[Workers]:
     rig.reset()
-    redis.client.flushdb()
+    redis.flush()
     eventually(lambda: shared.up() == COUNT)
     yield shared
     rig.reset()
@@ -212,7 +212,7 @@ def test_workers_metrics_are_merged(node: Workers, rig: SandboxRig) -> None:
 
 
 def test_workers_sigterm_ends_all_and_refuses_the_switch(rig: SandboxRig, redis: RedisServer) -> None:
-    redis.client.flushdb()
+    redis.flush()
     node = Workers(settings(rig, redis))
     rig.phone("1000")
     rig.outside(CALLEE, Script(answer_after=0.0))
