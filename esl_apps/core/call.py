@@ -171,7 +171,8 @@ class Call(Protocol):
     def answer(self, variables: Mapping[str, str] | None = None) -> None:
         """Answer, with these variables set first, and wait until the switch has done it.
 
-        From here on the caller's keys are heard by the application alone: they are in no log, event or variable.
+        From here on the caller's keys are heard by the application alone, except in a :meth:`bridge` or a
+        :meth:`conference`: they are in no log, event or variable. A key that a phone says in two ways counts once.
         """
 
     def play(self, audio: str, timeout: float = 60.0) -> None:
@@ -210,7 +211,7 @@ class Call(Protocol):
 
         Returns when B has failed. If B answers, it returns when the talk has ended and the A-leg goes on; an A-leg
         with ``hangup_after_bridge`` ends with the talk, which raises :class:`CallEnded`. A caller who was answered by
-        :meth:`answer` ends it with ``**``; B doesn't hear those keys.
+        :meth:`answer` ends it with ``**``, pressed within 0.8 s; B doesn't hear those two, but every other key.
 
         :param leg: Channel variables of the B-legs.
         :param timeout: Seconds from the first INVITE to an answer, with or without early media. The application

@@ -10,15 +10,15 @@ from urllib.parse import quote
 
 from esl_apps.core import causes, dialstring, node_clock
 from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
-from esl_apps.esl.keypad import EVERY_KEY, STAR_STAR, Keypad
+from esl_apps.esl.keypad import CONFERENCE, STAR_STAR_WITHIN, Keypad, says_keys_in_rtp
 from esl_apps.esl.legs import LIVES, OF_BLEGS, bleg_by_aleg, failure_of_all, leg_of, time_of
 from esl_apps.esl.session import Completion, Gone, OutboundSession
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import COMMAND_REPLY, Event
 
 #: The events of its own leg that a flow needs, and no others (hazard 7). From the first bridge on, B-legs' events come
-#: too.
-EVENTS = "CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE"
+#: too. RECV_INFO says that a key came by SIP INFO.
+EVENTS = "CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE RECV_INFO"
 #: The events that say how far a leg has come.
 _OF_LEGS = LIVES | {b"CHANNEL_HANGUP_COMPLETE"}
 #: The headers of the channel that are read after the first bridge.
@@ -166,15 +166,15 @@ class Channel:
         # Set before the answer, so that a digit typed at once is in no log either. Until something else than a PIN is
         # asked for, each digit may be a PIN's, also during "wrong PIN" and during the prompt that ends the call.
         keypad = self._keypad
-        keypad.open()
-        first = {**dialstring.encoded(variables or {}), "sensitive_dtmf": "true", "playback_terminators": "none"}
+        first = {**dialstring.encoded(variables or {}), **keypad.open()}
+        bound_before = self._data.var(STAR_STAR_WITHIN) is not None
 
         def start() -> Completion:
             with session.together():
                 session.multiset(first)
                 completion = session.execute("answer", lock=True)
                 session.post("divert_events on")
-                keypad.bind(EVERY_KEY)
+                keypad.begin(bound_before=bound_before)
             return completion
 
         completion = self._run(start)
@@ -182,9 +182,8 @@ class Channel:
             raise self._unfinished(completion)
         self._data = completion.event
         keypad.heard = True
-        if completion.event.var("dtmf_type") != "rfc2833":
-            # No telephone-event, so detect the tones. With both, each key would be heard twice (hazard 29).
-            keypad.inband = True
+        if not says_keys_in_rtp(completion.event):
+            # Detect the tones. With telephone-event, too, each key would be heard twice (hazard 29).
             self._run(lambda: session.post_execute("start_dtmf", lock=True))
 
     def play(self, audio: str, timeout: float = 60.0) -> None:
@@ -231,6 +230,8 @@ class Channel:
 
     def conference(self, name: str, longest: float) -> None:
         # The name may contain an account id, which comes from Redis: escape @, +, and what the switch would expand.
+        if self._keypad.heard:
+            self._run(lambda: self._keypad.enter(CONFERENCE))
         completion = self._run(lambda: self._session.execute("conference", f"{quote(name, safe='')}@default"))
         self._wait(lambda: completion.done, longest)
 
@@ -278,7 +279,7 @@ class Channel:
             return self._bridge(leg, endpoints, timeout, longest, progress)
         finally:
             # Keys pressed during the talk are not meant for the next prompt.
-            self._keypad.keys.clear()
+            self._keypad.drop()
 
     def _bridge(
         self,
@@ -316,8 +317,7 @@ class Channel:
     def _dial(self, target: str) -> Completion:
         session = self._session
         with session.together():
-            if self._keypad.heard:
-                self._keypad.bind(STAR_STAR)
+            self._keypad.talk()
             if not self._hears_blegs:
                 self._hears_blegs = True
                 session.post(f"event plain {OF_BLEGS}")
@@ -467,6 +467,8 @@ class Channel:
     def _on_leg(self, event: Event) -> None:
         if event.name in _OF_LEGS:
             self.tell(event, event.name)
+        elif event.name == b"RECV_INFO" and event.get("Unique-ID") == self.uuid:
+            self._keypad.on_info(event.data)
 
     def tell(self, event: Event, name: bytes) -> None:
         """Take in a B-leg's event. ``name``: its own, or an earlier event that it implies (CHANNEL_ANSWER, …)."""

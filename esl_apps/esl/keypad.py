@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from esl_apps.esl import wire
+from esl_apps.esl.presses import Presses, key_of_info
 from esl_apps.esl.session import Completion, OutboundSession
+from esl_apps.esl.wire import Event
 
-#: Arguments of ``bind_digit_action``: each key, at once, to this socket only; ``**`` during a talk (hazards 27 and 28).
-EVERY_KEY = "keys,~^(.)$,key,x"
-STAR_STAR = "keys,**,key,x"
-#: Seconds within which an equal key is a repetition, while the detector runs: one comes from SIP INFO, one from the
-#: audio (hazard 29). A diverted key doesn't say where it came from. Callers don't press a key twice this fast: a
-#: receiver need not recognise less than 40 ms of tone and 40 ms of pause (ITU-T Q.24).
-_ECHO = 0.1
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a call, and everything that is set on the caller's channel for it alone.
+
+    :meth:`Keypad.enter` is the one place that sets any of this, so nothing of one phase is left in the next.
+    """
+
+    name: str
+    """Its name at the switch (a realm): a binding of another name replaces the present one."""
+    keys: str
+    """The keys that the switch reports to this socket only: ``~`` and a pattern, or the keys themselves."""
+    variables: Mapping[str, str] | None
+    """Channel variables; an empty one is unset. None: those of the phase before don't matter."""
+
+
+#: Keys are in no log, event or CDR, and don't reach the other leg, either (hazards 26, 27 and 35).
+_HIDDEN = {"sensitive_dtmf": "true", "playback_terminators": "none"}
+_SHOWN = dict.fromkeys(_HIDDEN, "")
+#: While a key may be a PIN's.
+PIN = Phase("keys", "~^(.)$", _HIDDEN)
+#: While other keys are awaited. A key that is reported to this socket is neither logged nor passed on.
+ENTRY = Phase("keys", "~^(.)$", None)
+#: From dialling a callee to the end of the talk: every key reaches the far side, except ``**`` (hazard 28).
+TALK = Phase("talk", "**", _SHOWN)
+#: The same for a phone that says each key in two ways.
+TALK_TWOFOLD = Phase("talk", "****", _SHOWN)
+#: In a conference, which has keys of its own.
+CONFERENCE = Phase("conference", "", _SHOWN)
+#: Milliseconds within which the second ``*`` must follow the first. It is also by how much a single one is late.
+STAR_STAR_MS = 800
+#: Its variable, which the switch reads at the first binding. If a caller comes with it, another node bound keys before.
+STAR_STAR_WITHIN = "bind_digit_digit_timeout"
 #: Keys that may wait to be collected: more than callers type ahead.
 _AHEAD = 100
+
+
+def says_keys_in_rtp(answered: Event) -> bool:
+    """Whether the caller's phone offered telephone-event (RFC 4733). The switch says so of every phone if its profile
+    has ``liberal-dtmf``, so read the offer, too."""
+    offer = answered.var("switch_r_sdp")
+    return answered.var("dtmf_type") == "rfc2833" and (offer is None or "telephone-event" in offer)
 
 
 class Keypad:
@@ -24,14 +60,14 @@ class Keypad:
 
     __slots__ = (
         "_audio",
-        "_bound",
         "_forget",
         "_full_until",
-        "_last_key",
+        "_phase",
+        "_presses",
         "_session",
+        "_variables",
         "broken",
         "heard",
-        "inband",
         "keys",
         "secret",
     )
@@ -45,39 +81,71 @@ class Keypad:
         """The caller was answered, so keys are reported."""
         self.secret = False
         """Keys may be a PIN's: remove each from the switch."""
-        self.inband = False
-        """The switch detects tones in the audio, too."""
         self.broken = False
         """``**`` ended the talk."""
-        #: The present argument of ``bind_digit_action``.
-        self._bound = ""
+        self._phase: Phase | None = None
+        #: The variables that are set now.
+        self._variables: Mapping[str, str] = _HIDDEN
+        self._presses = Presses()
         #: The command that removes the last key from the switch.
         self._forget = b""
         #: The current playback, until it is told to stop.
         self._audio: Completion | None = None
         self._full_until = 0.0
-        self._last_key = ("", 0.0)
         session.on_keys = self._on_keys
 
-    def open(self) -> None:
-        """Prepare for the answer. Until something else than a PIN is asked for, each key may be a PIN's."""
+    def open(self) -> dict[str, str]:
+        """Return the variables to set before the answer. Until something else than a PIN is asked for, each key may be
+        a PIN's."""
         self.secret = True
         self._forget = wire.command(f"api uuid_setvar {self._session.uuid} last_matching_digits")
+        return {**_HIDDEN, STAR_STAR_WITHIN: str(STAR_STAR_MS)}
 
-    def bind(self, action: str) -> None:
-        """Have the switch report these keys from now on, and no others."""
-        if self._bound == action:
+    def begin(self, *, bound_before: bool) -> None:
+        """Have every key reported, with the variables of :meth:`open`. ``bound_before``: by a node that is gone."""
+        if bound_before:
+            self._clear()
+        self._bind(PIN)
+        self._phase = PIN
+
+    def enter(self, phase: Phase) -> None:
+        """Set everything that this phase needs, and unset what only the one before needed."""
+        before = self._phase
+        if before is phase or before is None:
             return
+        self._phase = phase
         with self._session.together():
-            if self._bound:
-                self._session.post_execute("clear_digit_action", "all", lock=True)
-            self._session.post_execute("bind_digit_action", action, lock=True)
-        self._bound = action
+            if phase.variables is not None and phase.variables is not self._variables:
+                self._session.multiset(phase.variables)
+                self._variables = phase.variables
+            if phase.keys == before.keys:
+                return
+            if before.name != "keys" or not phase.keys:
+                # This also drops a star that the switch still holds, which was meant for the far side.
+                self._clear()
+            if phase.keys:
+                self._bind(phase)
+
+    def _bind(self, phase: Phase) -> None:
+        self._session.post_execute("bind_digit_action", f"{phase.name},{phase.keys},key,x", lock=True)
+
+    def _clear(self) -> None:
+        self._session.post_execute("clear_digit_action", "all", lock=True)
+
+    def talk(self) -> None:
+        """Let the caller's keys through to the far side, but ``**``."""
+        if self.heard:
+            self.enter(TALK_TWOFOLD if self._presses.twofold else TALK)
 
     def hear(self) -> None:
-        """Have the switch report every key. After a bridge it reports only ``**``."""
+        """Have the switch report every key."""
         if self.heard:
-            self.bind(EVERY_KEY)
+            self.enter(PIN if self.secret else ENTRY)
+
+    def drop(self) -> None:
+        """Forget keys that nothing has asked for."""
+        self._presses.settle()
+        self.keys.clear()
 
     def play(self, audio: str) -> Completion:
         """Start a playback, which the next key stops."""
@@ -97,11 +165,10 @@ class Keypad:
 
         ``wait(done, seconds)`` waits for a key and returns False when the time is up.
         """
-        keys = self.keys
         digits = ""
         patience = first
-        while keys or wait(lambda: bool(keys), patience):
-            key = keys.pop(0)
+        while self._next(patience, wait):
+            key = self.keys.pop(0)
             if key == "#":
                 if not digits and time.monotonic() < self._full_until:
                     # The entry before was complete without it, and the caller pressed # all the same.
@@ -115,8 +182,25 @@ class Keypad:
             patience = between
         return digits
 
+    def _next(self, patience: float, wait: Callable[[Callable[[], bool], float], bool]) -> bool:
+        """Wait for a press. Return False when the time is up."""
+        keys, presses = self.keys, self._presses
+        end = time.monotonic() + patience
+        while not keys:
+            now = time.monotonic()
+            doubt = presses.doubt(now)
+            if doubt is None:
+                if not wait(lambda: bool(keys) or presses.in_doubt, end - now):
+                    return False
+            elif not wait(lambda: bool(keys) or not presses.in_doubt, doubt):
+                keys.extend(presses.settle())
+        return True
+
     def _on_keys(self, keys: str, matched: bool) -> None:
-        if keys == "**" and matched:
+        if not matched:
+            # Keys of a talk, which went on to the far side.
+            return
+        if len(keys) > 1:
             self.broken = True
             return
         if len(self.keys) > _AHEAD:
@@ -127,9 +211,15 @@ class Keypad:
             self._session.post_raw(self._forget)
         now = time.monotonic()
         for key in keys:
-            if self.inband and self._last_key[0] == key and now - self._last_key[1] < _ECHO:
-                continue
-            self._last_key = (key, now)
-            self.keys.append(key)
+            self._pressed(self._presses.hear(key, now))
+
+    def on_info(self, body: str) -> None:
+        """Note that a key came by SIP INFO: the switch reports it so, in addition to the key itself."""
+        key = key_of_info(body)
+        if key is not None:
+            self._pressed(self._presses.hear_info(key, time.monotonic()))
+
+    def _pressed(self, keys: str) -> None:
+        self.keys.extend(keys)
         if self.keys and self._audio is not None:
             self.silence()

@@ -35,6 +35,8 @@ class Script:
     """Seconds from the answer to this phone's BYE."""
     tone: int | None = None
     """Hz of the sine that the phone plays while it has media."""
+    telephone_event: bool = True
+    """Whether it offers telephone-event (RFC 4733) when it dials."""
     digits: str = ""
     """DTMF (RFC 2833) sent ``digits_after`` seconds after the answer; ``,`` pauses half a second."""
     digits_after: float = 0.3
@@ -82,6 +84,10 @@ class PhoneLeg(Protocol):
     @property
     def leg(self) -> Leg:
         """A snapshot of the present state."""
+
+    @property
+    def received(self) -> str:
+        """The keys that the other party pressed, as far as they came by RFC 2833 or SIP INFO."""
 
     def hangup(self) -> None: ...
 

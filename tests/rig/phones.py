@@ -60,6 +60,10 @@ class RigLeg:
                 eventually(closed, within=1.0)
         return path
 
+    @property
+    def received(self) -> str:
+        return str(self.bank.ask("received", call=self.ref)["digits"])
+
     def hangup(self) -> None:
         self.bank.ask("hangup", call=self.ref)
 

@@ -14,12 +14,12 @@ import pjsua2 as pj
 
 from tests.rig.pjsip_limits import RATE
 from tests.rig.pjsip_station import Ear, Station, header_vector
-from tests.rig.sip import display_name, headers_of, user_of
+from tests.rig.sip import display_name, headers_of, user_of, without_telephone_event
 from tests.rig.tones import is_signal
 
 DTMF_PAUSE = 0.5
 DTMF_GAP = 0.05
-INBAND_MS = 80
+INBAND_MS = 100
 
 
 class PhoneAccount(pj.Account):  # type: ignore[misc]
@@ -62,6 +62,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
         self.recorded_at = 0.0
         self.ears: list[Ear] = []
         self.ended = False
+        self.received = ""
         bank.calls[self.ref] = self
 
     def record(self) -> None:
@@ -182,6 +183,13 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
             self.sendDtmf(param)
         took = (INBAND_MS + 30 if method == "inband" else self.bank.digit_ms) / 1000
         self.bank.after(took + DTMF_GAP, lambda: self.dial_digits(digits[1:], method))
+
+    def onDtmfDigit(self, prm: Any) -> None:
+        self.received += prm.digit
+
+    def onCallSdpCreated(self, prm: Any) -> None:
+        if not self.script.get("telephone_event", True):
+            prm.sdp.wholeSdp = without_telephone_event(prm.sdp.wholeSdp)
 
     def press(self, digit: str) -> None:
         """Play a digit as tones."""

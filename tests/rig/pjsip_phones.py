@@ -186,6 +186,9 @@ class Bank(Station):
             self.calls[call].dial_digits(digits, method)
         reply()
 
+    def do_received(self, reply: Callable[..., None], call: str) -> None:
+        reply(digits=self.calls[call].received)
+
     def do_hold(self, reply: Callable[..., None], call: str, on: bool) -> None:
         self.calls[call].put_on_hold(on)
         reply()

@@ -28,3 +28,11 @@ def display_name(value: str) -> str:
     if match:
         return re.sub(r"\\(.)", r"\1", match[1])
     return value.partition("<")[0].strip() if "<" in value else ""
+
+
+def without_telephone_event(sdp: str) -> str:
+    """Return an offer without telephone-event (RFC 4733)."""
+    for payload in re.findall(r"a=rtpmap:(\d+) telephone-event/", sdp):
+        sdp = re.sub(rf"a=(?:rtpmap|fmtp):{payload} [^\r\n]*\r?\n", "", sdp)
+        sdp = re.sub(rf"(m=audio [^\r\n]*?) {payload}\b", r"\1", sdp)
+    return sdp

@@ -43,9 +43,13 @@ class DigitMachine:
         self._timer: Handle | None = None
 
     def bind(self, binding: Binding) -> None:
-        """Add a binding. The first one's realm becomes the current one."""
-        if not self.bindings:
-            self.realm = binding.realm
+        """Add a binding, whose realm becomes the current one. If the realm has these digits, only replace their
+        action."""
+        for index, known in enumerate(self.bindings):
+            if (known.realm, known.digits) == (binding.realm, binding.digits):
+                self.bindings[index] = binding
+                return
+        self.realm = binding.realm
         self.bindings.append(binding)
 
     def clear_realm(self, realm: str) -> None:

@@ -99,6 +99,12 @@ def _strongest(file: wave.Wave_read) -> frozenset[int]:
     return frozenset({round(crossings * rate / len(samples))})
 
 
+def dtmf_tones(digit: str) -> set[int]:
+    """Return the two tones of a key (ITU-T Q.23)."""
+    row, column = divmod("123A456B789C*0#D".index(digit), 4)
+    return {(697, 770, 852, 941)[row], (1209, 1336, 1477, 1633)[column]}
+
+
 RINGBACKS = {"us-ring": (440, 480), "uk-ring": (400, 450), "za-ring": (400, 33), "sit": (914, 1371, 1777)}
 
 

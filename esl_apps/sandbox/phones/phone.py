@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 from esl_apps.sandbox.leg.channel import Channel, Switchboard
+from esl_apps.sandbox.leg.media import dtmf_tones
 from esl_apps.sandbox.leg.profile import CallerProfile
 from esl_apps.sandbox.leg.state import State
 from esl_apps.sandbox.phones.invite import Invite
@@ -20,6 +21,7 @@ from esl_apps.sandbox.phones.script import Leg, Script
 from esl_apps.sandbox.phones.sip import dialog_variables, media_variables, new_tag
 from esl_apps.sandbox.run.sleeper import Handle, later
 from esl_apps.sandbox.wire import causes, strings
+from esl_apps.sandbox.wire.events import Event
 
 DIGIT_SECONDS = 0.1
 """Seconds from a key's press to its release, when it counts."""
@@ -104,6 +106,7 @@ class Dialog:
         """The UUID of a channel that was destroyed."""
         self.received = ""
         """Digits that the other party sent."""
+        self._pressed: set[int] = set()
         self.on_hold = False
         self.held = False
         """The switch holds this phone (``uuid_hold``)."""
@@ -154,7 +157,7 @@ class Dialog:
             return
         self.leg.early_media_at = time.time()
         dialog_variables(channel)
-        media_variables(channel)
+        self._media_variables(channel)
         channel.set("endpoint_disposition", "EARLY MEDIA")
         codec, channel.codec = channel.codec, None
         channel.mark_pre_answered()
@@ -179,7 +182,7 @@ class Dialog:
         self.leg.answered_at = time.time()
         self.leg.status = 200
         dialog_variables(channel)
-        media_variables(channel)
+        self._media_variables(channel)
         self._connected()
         channel.mark_answered()
         self.switch.shape_changed(channel)
@@ -238,6 +241,11 @@ class Dialog:
         if caller is not None:
             caller.transfer(user.split(";")[0], context=caller.profile.context)
 
+    def _media_variables(self, channel: Channel) -> None:
+        media_variables(channel)
+        if not self.script.telephone_event:
+            channel.set("dtmf_type", "info")
+
     def _connected(self) -> None:
         script = self.script
         if script.hangup_after is not None:
@@ -294,7 +302,7 @@ class Dialog:
         if self.leg.early_media_at is None:
             self.leg.early_media_at = time.time()
         if self.channel is not None:
-            media_variables(self.channel)
+            self._media_variables(self.channel)
             self.channel.set("endpoint_disposition", "EARLY MEDIA")
 
     def answer(self) -> None:
@@ -303,7 +311,7 @@ class Dialog:
         if channel is None or self.ended:
             return
         if not channel.early_media:
-            media_variables(channel)
+            self._media_variables(channel)
             channel.set("endpoint_disposition", "EARLY MEDIA")
             channel.mark_pre_answered()
         channel.set("sip_to_tag", new_tag())
@@ -408,19 +416,32 @@ class Dialog:
             if digit == ",":
                 at += 0.5
                 continue
+            if method == "inband":
+                self._after(at, self._press, digit)
             self._after(at + DIGIT_SECONDS, self._released, digit, method)
             at += DIGIT_SECONDS + GAP_SECONDS
         return at
+
+    def _press(self, digit: str) -> None:
+        self._pressed = dtmf_tones(digit)
+        if self.channel is not None:
+            self.switch.shape_changed(self.channel)
 
     def _released(self, digit: str, method: str) -> None:
         channel = self.channel
         if channel is None or self.ended or channel.down:
             return
         if method == "inband":
+            self._pressed = set()
+            self.switch.shape_changed(channel)
             if channel.detects_dtmf:
                 channel.queue_digit(digit, 800, "INBAND_AUDIO")
             return
         channel.queue_digit(digit, 800, "RTP" if method == "rfc2833" else "ENDPOINT")
+        if method == "info" and self.switch.bus.wanted("RECV_INFO"):
+            sender = [("SIP-Content-Type", "application"), ("SIP-From-User", channel.profile.caller_id_number)]
+            body = f"Signal={digit}\r\nDuration=100\r\n"
+            self.switch.bus.fire(Event("RECV_INFO", channel, sender, body=body))
 
     def set_hold(self, on: bool) -> None:
         """Put the switch on hold, or take it off."""
@@ -434,11 +455,11 @@ class Dialog:
     def tones(self) -> set[int]:
         """Return the frequencies that this phone sends."""
         channel = self.channel
-        if self.script.tone is None or self.ended or channel is None or self.on_hold:
+        if self.ended or channel is None or self.on_hold:
             return set()
         if self.leg.answered_at is None and self.leg.early_media_at is None:
             return set()
-        return {self.script.tone}
+        return self._pressed or ({self.script.tone} if self.script.tone is not None else set())
 
     def hears(self) -> set[int]:
         """Return the frequencies that reach this phone."""

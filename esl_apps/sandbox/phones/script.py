@@ -25,6 +25,8 @@ class Script:
     """From the answer to this phone's BYE."""
     tone: int | None = None
     """Hz of the sine that it plays while it has media."""
+    telephone_event: bool = True
+    """It offers telephone-event (RFC 4733). If not, the switch expects its digits by SIP INFO."""
     digits: str = ""
     """DTMF sent ``digits_after`` seconds after the answer; ``,`` pauses half a second."""
     digits_after: float = 0.3

@@ -69,7 +69,8 @@ def _exchange(caller: Channel, leg: Channel) -> None:
         for near, far in ((caller, leg), (leg, caller)):
             while near.digits:
                 dtmf = near.dequeue_digit()
-                if dtmf is not None:
+                # A sensitive digit is read, and goes no further.
+                if dtmf is not None and not dtmf.sensitive:
                     far.endpoint.digit(dtmf.digit)
         deadline = None
         if limit is not None and not (caller.answered and leg.answered):

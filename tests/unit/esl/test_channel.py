@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import gevent
 import pytest
@@ -509,7 +511,9 @@ def test_answer_sets_all_variables_in_one_execute(call: Call) -> None:
     made.answer({"esl_app": "disa", "esl_user_id": "${system(id)}"})
     sets = [argument for name, argument in switch.executed if name == "multiset"]
     encoded = "esl_user_id=%24%7Bsystem%28id%29%7D"
-    assert sets == [f"^^|esl_app=disa|{encoded}|sensitive_dtmf=true|playback_terminators=none"]
+    assert sets == [
+        f"^^|esl_app=disa|{encoded}|sensitive_dtmf=true|playback_terminators=none|bind_digit_digit_timeout=800"
+    ]
 
 
 def test_execute_without_a_waiter_has_the_filtered_uuid(answered: Call) -> None:
@@ -522,7 +526,7 @@ def test_execute_without_a_waiter_has_the_filtered_uuid(answered: Call) -> None:
     assert named == [
         ("multiset", True),
         ("playback", False),
-        ("clear_digit_action", True),
+        ("multiset", True),
         ("bind_digit_action", True),
         ("bridge", False),
     ]
@@ -537,21 +541,106 @@ def test_bridge_subscribes_to_b_legs_before_the_first(answered: Call) -> None:
     assert len(asked) == 3
 
 
-def test_bridge_binds_star_star_and_prompt_every_key(answered: Call) -> None:
+HIDDEN, SHOWN = "sensitive_dtmf=true|playback_terminators=none", "sensitive_dtmf=|playback_terminators="
+EVERY, STARS = ("bind_digit_action", "keys,~^(.)$,key,x"), ("bind_digit_action", "talk,**,key,x")
+CLEAR = ("clear_digit_action", "all")
+
+
+def phases(switch: CallSwitch) -> list[tuple[str, str]]:
+    """What was executed to change what the caller's keys do."""
+    return [one for one in switch.executed if one[0] in ("multiset", "clear_digit_action", "bind_digit_action")]
+
+
+def test_bridge_and_prompt_change_everything_of_the_keys(answered: Call) -> None:
+    made, switch = answered
+    made.collect(None, 1, 0.01, 0.01)
+    bridge(made)
+    bridge(made)
+    made.play("enter_number")
+    made.play("enter_number")
+    made.collect(None, 1, 0.01, 0.01)
+    bridge(made)
+    reset = ("multiset", f"^^|{SHOWN}")
+    # The keys of a number aren't logged, because they are bound, so hiding them takes no command.
+    assert phases(switch) == [reset, STARS, CLEAR, EVERY, STARS]
+    names = [name for name, _ in switch.executed]
+    assert names.index("playback") == names.index("clear_digit_action") + 2
+
+
+def test_pin_after_a_talk_is_hidden_before_it_is_asked_for(answered: Call) -> None:
     made, switch = answered
     bridge(made)
-    bridge(made)
-    made.play("enter_number")
-    made.play("enter_number")
-    every, stars = ("bind_digit_action", "keys,~^(.)$,key,x"), ("bind_digit_action", "keys,**,key,x")
-    clear = ("clear_digit_action", "all")
-    bound = [one for one in switch.executed if one[0].endswith("digit_action")]
-    assert bound == [clear, stars, clear, every]
-    names = [name for name, _ in switch.executed]
-    assert names.index("playback") == len(names) - 2
-    bridge(made)
+    switch.commands.clear()
+    made.collect_pin("enter_pin", 1, 0.01, 0.01)
     made.collect(None, 1, 0.01, 0.01)
-    assert [one for one in switch.executed if one[0].endswith("digit_action")][4:] == [clear, stars, clear, every]
+    made.collect_pin("enter_pin", 1, 0.01, 0.01)
+    assert phases(switch) == [("multiset", f"^^|{HIDDEN}"), CLEAR, EVERY]
+    assert [name for name, _ in switch.executed][3] == "playback"
+
+
+def test_conference_gets_the_callers_keys(answered: Call) -> None:
+    made, switch = answered
+    made.conference("weekly", 1)
+    made.collect("enter_number", 1, 0.01, 0.01)
+    assert phases(switch) == [("multiset", f"^^|{SHOWN}"), CLEAR, CLEAR, EVERY]
+
+
+@pytest.mark.parametrize("another_node", [False, True])
+def test_answer_clears_what_another_node_bound(another_node: bool) -> None:
+    left: dict[str, object] = {"variable_bind_digit_digit_timeout": "800"} if another_node else {}
+    made, switch, session = new_call(left)
+    made.answer()
+    switch.settle()
+    bound = [name for name, _ in switch.executed if name.endswith("digit_action")]
+    assert bound == [*(["clear_digit_action"] if another_node else []), "bind_digit_action"]
+    session.close("the test is over")
+
+
+def info(body: str) -> bytes:
+    return event("RECV_INFO", {"SIP-Content-Type": "application"}, body=body)
+
+
+def test_collect_counts_a_key_said_in_two_ways_once(answered: Call) -> None:
+    made, switch = answered
+    for digit in "44#":
+        switch.say(key(digit), key(digit), info(f"Signal={digit}\r\nDuration=100\r\n"))
+    assert made.collect(None, 9, 1, 1) == "44"
+
+
+def test_collect_ends_with_a_key_pressed_twice(answered: Call) -> None:
+    made, switch = answered
+    switch.say(*(key(digit) for digit in "122"))
+    began = time.monotonic()
+    assert made.collect(None, 3, 5, 5) == "122"
+    assert time.monotonic() - began < 2.5
+
+
+def test_collect_ignores_the_other_legs_info(answered: Call) -> None:
+    made, switch = answered
+    switch.say(key("4"), key("4"), event("RECV_INFO", {}, uuid=B, body="Signal=4"))
+    assert made.collect(None, 2, 1, 1) == "44"
+
+
+def test_collect_in_doubt_ends_at_its_longest(answered: Call) -> None:
+    made, switch = answered
+    switch.say(key("4"), key("4"))
+    assert made.collect(None, 9, 5, 5, longest=0.05) == "44"
+
+
+def test_talk_of_a_phone_with_two_ways_ends_at_four_stars(answered: Call) -> None:
+    made, switch = answered
+    switch.say(key("1"), key("1"), info("1"), key("#"), key("#"), info("Signal=#"))
+    assert made.collect(None, 9, 1, 1) == "1"
+    bridge(made)
+    assert phases(switch)[-1] == ("bind_digit_action", "talk,****,key,x")
+
+
+def test_keys_of_a_talk_are_not_for_the_next_prompt(answered: Call) -> None:
+    made, switch = answered
+    # One that passed on to the far side, without a match.
+    switch.scripts["bridge"] = lambda uuid: raw_event(b"digits: 5\n\n") + complete("bridge", uuid)
+    bridge(made)
+    assert made.collect(None, 1, 0.01, 0.01) == ""
 
 
 def test_pin_key_is_removed_before_the_break_in_one_write(call: Call) -> None:
@@ -635,11 +724,27 @@ def test_first_key_stops_the_prompt(answered: Call) -> None:
     assert f"api uuid_break {UUID} all" in switch.commands
 
 
-@pytest.mark.parametrize(("dtmf_type", "detects"), [("rfc2833", False), ("info", True), (None, True)])
-def test_answer_detects_tones_only_without_telephone_event(call: Call, dtmf_type: str | None, detects: bool) -> None:
+OFFER = "m=audio 9 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"
+
+
+@pytest.mark.parametrize(
+    ("dtmf_type", "offer", "detects"),
+    [
+        ("rfc2833", None, False),
+        ("rfc2833", OFFER, False),
+        # A profile with liberal-dtmf says so of every phone.
+        ("rfc2833", "m=audio 9 RTP/AVP 0\r\n", True),
+        ("info", OFFER, True),
+        (None, None, True),
+    ],
+)
+def test_answer_detects_tones_only_without_telephone_event(
+    call: Call, dtmf_type: str | None, offer: str | None, detects: bool
+) -> None:
     """Hazard 29: with telephone-event, a detector would hear every key of a leaky gateway a second time."""
     made, switch = call
-    variables = {"variable_dtmf_type": dtmf_type} if dtmf_type else {}
+    said = {"variable_dtmf_type": dtmf_type, "variable_switch_r_sdp": offer and quote(offer)}
+    variables = {name: value for name, value in said.items() if value is not None}
     switch.scripts["answer"] = lambda uuid: complete("answer", uuid, variables)
     made.answer()
     switch.settle()
@@ -651,7 +756,8 @@ def test_key_by_info_and_in_the_audio_counts_once(call: Call) -> None:
     switch.scripts["answer"] = lambda uuid: complete("answer", uuid, {"variable_dtmf_type": "info"})
     made.answer()
     switch.settle()
-    switch.say(*(key(digit) for digit in "11223#"))
+    for digit in "123#":
+        switch.say(key(digit), info(f"Signal={digit}"), key(digit))
     assert made.collect(None, 9, 1, 1) == "123"
 
 
