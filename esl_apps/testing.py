@@ -13,7 +13,7 @@ from esl_apps.apps.context import Host
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.core import causes
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, Call, CallEnded, Ended, Endpoint, Leg, Progress
+from esl_apps.core.call import Bridged, Call, CallEnded, Complete, Ended, Endpoint, Leg, Progress
 from esl_apps.core.cards import Account, Cards, Usage
 from esl_apps.core.charges import Charge
 from esl_apps.core.dialstring import Endpoints
@@ -185,7 +185,9 @@ class ScriptedCall:
         self._do("collect", audio)
         return self.keyed.pop(0) if self.keyed else ""
 
-    def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
+    def collect_pin(
+        self, audio: str, most: int, first: float, between: float, longest: float = 120.0, *, complete: Complete = None
+    ) -> str:
         self._do("collect_pin", audio)
         return self.keyed.pop(0) if self.keyed else ""
 
@@ -208,7 +210,9 @@ class ScriptedCall:
     def play_early(self, prompt: str, timeout: float) -> None:
         self._do("play_early", prompt)
 
-    def respond(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def respond(self, status: int, headers: Sequence[tuple[str, str]] = (), *, code: int | None = None) -> None:
+        if code is not None:
+            self.log.append(("reason", code))
         self._do("respond", status, list(headers))
 
     def hangup(self, cause: str) -> None:

@@ -286,9 +286,12 @@ def _refuse(call: Call, attempt: Attempt, faults: Sequence[Fault], family: str) 
     """Refuse with SIP 400, one ``X-…-Error: FIELD: message`` header per fault, and end with a rejected record."""
     for fault in faults:
         attempt.note("refused", f"{fault.field}: {fault.message}")
+    code = _code_of(faults)
+    errors = [(f"{family}-Error", f"{fault.field}: {fault.message}") for fault in faults]
     with suppress(CallEnded):
-        call.respond(400, [(f"{family}-Error", f"{fault.field}: {fault.message}") for fault in faults])
-    attempt.end(terms.REJECTED, _code_of(faults), terms.SYSTEM, call.ended().at)
+        # Of itself the switch says 41 of a 400, as if the network had failed.
+        call.respond(400, errors, code=code)
+    attempt.end(terms.REJECTED, code, terms.SYSTEM, call.ended().at)
 
 
 def _code_of(faults: Sequence[Fault]) -> int:

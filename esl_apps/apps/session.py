@@ -17,7 +17,7 @@ from esl_apps.apps.permission import denial
 from esl_apps.apps.settings import Entrance, Rules, Settings
 from esl_apps.core import causes, dialstring, node_clock, numbers, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, Call, CallEnded
+from esl_apps.core.call import Bridged, Call, CallEnded, Complete
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level, Limits, Refusal
@@ -236,9 +236,9 @@ class Session:
         """As ``Call.collect``. :raises SessionRefused: the session's time is up."""
         return self._in_time(self.call.collect(audio, most, first, between, self.left))
 
-    def collect_pin(self, audio: str, most: int, first: float, between: float) -> str:
+    def collect_pin(self, audio: str, most: int, first: float, between: float, complete: Complete = None) -> str:
         """As ``Call.collect_pin``. :raises SessionRefused: the session's time is up."""
-        return self._in_time(self.call.collect_pin(audio, most, first, between, self.left))
+        return self._in_time(self.call.collect_pin(audio, most, first, between, self.left, complete=complete))
 
     def admits(self, typed: str, right: bool, card_id: str = "") -> bool:
         """Return whether a typed PIN opens; a wrong one counts. A lock shows in ``esl-apps trace`` only.

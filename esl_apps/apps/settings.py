@@ -67,7 +67,7 @@ class Entrance:
     pin_hash: str | None
     """None: any caller may dial. The configuration must allow that explicitly."""
     pin_length: int
-    """Digits to collect at most."""
+    """Digits to collect at most, or until the PIN may be complete if ``pin_hashed``."""
     retries: int
     interdigit: float
     max_digits: int
@@ -76,6 +76,8 @@ class Entrance:
     use_account_caller_id: bool
     enforce_call_restriction: bool
     max_session: float
+    pin_hashed: bool = False
+    """Only the PIN's hash is configured, so its length isn't known."""
 
 
 @dataclass(frozen=True, slots=True)

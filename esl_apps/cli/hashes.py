@@ -7,6 +7,7 @@ import re
 import sys
 from getpass import getpass
 
+from esl_apps.apps.disa import LONGEST_HASHED
 from esl_apps.cli.output import print_error
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
@@ -23,6 +24,9 @@ def run_pin(config: Config, arguments: argparse.Namespace) -> int:
     pin = _read_secret("PIN: ")
     if not (pin.isascii() and pin.isdigit()):
         print_error("expected a PIN: digits")
+        return 1
+    if len(pin) > LONGEST_HASHED:
+        print_error(f"expected a PIN: {LONGEST_HASHED} digits at most")
         return 1
     print(hash_pin(config.pin_key, pin))
     return 0

@@ -26,7 +26,7 @@ from esl_apps.config.fields import (
 from esl_apps.config.high_risk import HIGH_RISK_RANGES, read_ranges
 from esl_apps.config.problems import Problem
 from esl_apps.config.spending import Breaker, Limits, Spending
-from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken
+from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken, PinHash
 from esl_apps.core.numbers import NumberPlan, of_region
 
 
@@ -318,7 +318,7 @@ class User(Section, frozen=True):
 class Disa(Section, frozen=True):
     pin: str | None = None
     """The caller must enter it; CHANGE IT (`esl-apps check` reminds you)."""
-    pin_hash: str | None = None
+    pin_hash: PinHash | None = None
     """The output of `esl-apps hash-pin`, instead of pin."""
     numbers: list[str] = field(default_factory=list)
     """The numbers that lead to it; only used by `esl-apps dialplan`."""

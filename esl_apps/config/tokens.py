@@ -12,6 +12,9 @@ from esl_apps.config.fields import Name, Section, described
 TokenHash = Annotated[
     str, described("sha256: and 64 hex digits, as `esl-apps hash-token` prints it", pattern=r"^sha256:[0-9a-f]{64}\Z")
 ]
+PinHash = Annotated[
+    str, described("64 hex digits in small letters, as `esl-apps hash-pin` prints them", pattern=r"^[0-9a-f]{64}\Z")
+]
 
 
 def hash_token(token: str) -> str:

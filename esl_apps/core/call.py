@@ -127,6 +127,9 @@ Endpoint = tuple[str, str | None]
 #: anything is sent, then ``ringing`` or ``early_media``, and ``answered``. It must neither wait nor raise.
 Progress = Callable[[str, float, Leg | None], None]
 
+#: Called with the keys of an entry after each one; True ends the entry.
+Complete = Callable[[str], bool] | None
+
 
 class Call(Protocol):
     """The A-leg, from its socket to its hang-up.
@@ -190,8 +193,13 @@ class Call(Protocol):
         :param longest: Seconds for all of it, the audio included.
         """
 
-    def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
-        """As :meth:`collect`, and the switch keeps nothing of what is keyed, not for a moment."""
+    def collect_pin(
+        self, audio: str, most: int, first: float, between: float, longest: float = 120.0, *, complete: Complete = None
+    ) -> str:
+        """As :meth:`collect`, and the switch keeps nothing of what is keyed, not for a moment.
+
+        :param complete: For a PIN whose length isn't known.
+        """
 
     def drop_keys(self, quiet: float, longest: float) -> None:
         """Forget the keys pressed so far. If there are any, also those that follow, until none came for ``quiet``
@@ -222,10 +230,11 @@ class Call(Protocol):
     def play_early(self, prompt: str, timeout: float) -> None:
         """Play a prompt by early media, without answering, for ``timeout`` seconds at most."""
 
-    def respond(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def respond(self, status: int, headers: Sequence[tuple[str, str]] = (), *, code: int | None = None) -> None:
         """Refuse an unanswered call with a SIP status (400 to 699) and headers in that answer.
 
-        A name may come twice. Waits for the hang-up, and returns or raises :class:`CallEnded`.
+        ``code``: the Q.850 cause in the answer's ``Reason``; None: the one that the switch derives from the status. A
+        name may come twice. Waits for the hang-up, and returns or raises :class:`CallEnded`.
         """
 
     def hangup(self, cause: str) -> None:

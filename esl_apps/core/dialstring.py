@@ -53,6 +53,21 @@ def encode(value: str) -> str:
 decode = unquote
 
 
+def refusal(headers: Iterable[tuple[str, str]], code: int | None) -> dict[str, str]:
+    """Return the variables of a refusal's headers, and of its ``Reason`` if ``code`` is a Q.850 cause.
+
+    Not encoded: these texts are the application's own.
+    """
+    variables = {} if code is None else {"sip_reason": f"Q.850;cause={code}"}
+    for name, value in headers:
+        key = f"sip_rh_{name}"
+        while key in variables:
+            # A second header of the same name: FreeSWITCH writes it without the space (hazard 31).
+            key += " "
+        variables[key] = value
+    return variables
+
+
 def encoded(values: Mapping[str, str]) -> Mapping[str, str]:
     """Encode all values."""
     # One match over all of them, because mostly none needs encoding.

@@ -9,7 +9,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from esl_apps.core import causes, dialstring, node_clock
-from esl_apps.core.call import Bridged, CallEnded, Ended, Endpoint, Leg, Progress
+from esl_apps.core.call import Bridged, CallEnded, Complete, Ended, Endpoint, Leg, Progress
 from esl_apps.esl.keypad import CONFERENCE, STAR_STAR_WITHIN, Keypad, says_keys_in_rtp
 from esl_apps.esl.legs import LIVES, OF_BLEGS, bleg_by_aleg, failure_of_all, leg_of, time_of
 from esl_apps.esl.session import Completion, Gone, OutboundSession
@@ -162,29 +162,16 @@ class Channel:
         self._run(lambda: self._session.post_execute("ring_ready", lock=True))
 
     def answer(self, variables: Mapping[str, str] | None = None) -> None:
-        session = self._session
-        # Set before the answer, so that a digit typed at once is in no log either. Until something else than a PIN is
-        # asked for, each digit may be a PIN's, also during "wrong PIN" and during the prompt that ends the call.
         keypad = self._keypad
-        first = {**dialstring.encoded(variables or {}), **keypad.open()}
-        bound_before = self._data.var(STAR_STAR_WITHIN) is not None
-
-        def start() -> Completion:
-            with session.together():
-                session.multiset(first)
-                completion = session.execute("answer", lock=True)
-                session.post("divert_events on")
-                keypad.begin(bound_before=bound_before)
-            return completion
-
-        completion = self._run(start)
+        encoded, bound_before = dialstring.encoded(variables or {}), self._data.var(STAR_STAR_WITHIN) is not None
+        completion = self._run(lambda: keypad.answer(encoded, bound_before=bound_before))
         if not self._wait(lambda: completion.done, _QUICK) or completion.event is None:
             raise self._unfinished(completion)
         self._data = completion.event
         keypad.heard = True
         if not says_keys_in_rtp(completion.event):
             # Detect the tones. With telephone-event, too, each key would be heard twice (hazard 29).
-            self._run(lambda: session.post_execute("start_dtmf", lock=True))
+            self._run(lambda: self._session.post_execute("start_dtmf", lock=True))
 
     def play(self, audio: str, timeout: float = 60.0) -> None:
         keys = self._keypad.keys
@@ -194,15 +181,19 @@ class Channel:
         if not self._wait(lambda: completion.done or bool(keys), timeout) or keys:
             self._stop_playback(completion)
 
-    def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
+    def collect_pin(
+        self, audio: str, most: int, first: float, between: float, longest: float = 120.0, *, complete: Complete = None
+    ) -> str:
         self._keypad.secret = True
-        return self._collect(audio, most, first, between, longest)
+        return self._collect(audio, most, first, between, longest, complete)
 
     def collect(self, audio: str | None, most: int, first: float, between: float, longest: float = 120.0) -> str:
         self._keypad.secret = False
         return self._collect(audio, most, first, between, longest)
 
-    def _collect(self, audio: str | None, most: int, first: float, between: float, longest: float) -> str:
+    def _collect(
+        self, audio: str | None, most: int, first: float, between: float, longest: float, complete: Complete = None
+    ) -> str:
         keypad = self._keypad
         keys = keypad.keys
         deadline = time.monotonic() + longest
@@ -216,14 +207,14 @@ class Channel:
                 self._stop_playback(completion)
         else:
             self._run(keypad.hear)
-        return keypad.take(most, first, between, wait)
+        return keypad.take(most, first, between, wait, complete)
 
     def drop_keys(self, quiet: float, longest: float) -> None:
-        keys, deadline = self._keypad.keys, time.monotonic() + longest
-        while keys and time.monotonic() < deadline:
-            keys.clear()
-            self._wait(lambda: bool(keys), min(quiet, max(0.0, deadline - time.monotonic())))
-        keys.clear()
+        keypad, deadline = self._keypad, time.monotonic() + longest
+        while keypad.keys and time.monotonic() < deadline:
+            keypad.drop()
+            self._wait(lambda: bool(keypad.keys), min(quiet, max(0.0, deadline - time.monotonic())))
+        keypad.drop()
 
     def wait_for_hangup(self, seconds: float) -> None:
         self._wait(lambda: False, seconds)
@@ -246,15 +237,8 @@ class Channel:
         completion = self._run(lambda: self._session.execute("playback", self._prompt_path(prompt, rate), lock=True))
         self._wait(lambda: completion.done, timeout)
 
-    def respond(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
-        variables: dict[str, str] = {}
-        # Not encoded: these texts are the application's own.
-        for name, value in headers:
-            key = f"sip_rh_{name}"
-            while key in variables:
-                # A second header of the same name: FreeSWITCH writes it without the space (hazard 31).
-                key += " "
-            variables[key] = value
+    def respond(self, status: int, headers: Sequence[tuple[str, str]] = (), *, code: int | None = None) -> None:
+        variables = dialstring.refusal(headers, code)
         if variables:
             self._run(lambda: self._session.multiset(variables))
         self._run(lambda: self._session.post_execute("respond", str(status)))

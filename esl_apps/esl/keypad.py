@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from esl_apps.core.call import Complete
 from esl_apps.esl import wire
 from esl_apps.esl.presses import Presses, key_of_info
 from esl_apps.esl.session import Completion, OutboundSession
@@ -94,19 +95,24 @@ class Keypad:
         self._full_until = 0.0
         session.on_keys = self._on_keys
 
-    def open(self) -> dict[str, str]:
-        """Return the variables to set before the answer. Until something else than a PIN is asked for, each key may be
-        a PIN's."""
-        self.secret = True
-        self._forget = wire.command(f"api uuid_setvar {self._session.uuid} last_matching_digits")
-        return {**_HIDDEN, STAR_STAR_WITHIN: str(STAR_STAR_MS)}
+    def answer(self, variables: Mapping[str, str], *, bound_before: bool) -> Completion:
+        """Answer with these variables, and have every key reported. ``bound_before``: by a node that is gone.
 
-    def begin(self, *, bound_before: bool) -> None:
-        """Have every key reported, with the variables of :meth:`open`. ``bound_before``: by a node that is gone."""
-        if bound_before:
-            self._clear()
-        self._bind(PIN)
+        The keys are hidden before the answer, so that one pressed at once is in no log either. Until something else
+        than a PIN is asked for, each may be a PIN's, also during "wrong PIN" and the prompt that ends the call.
+        """
+        session = self._session
+        self.secret = True
+        self._forget = wire.command(f"api uuid_setvar {session.uuid} last_matching_digits")
+        with session.together():
+            session.multiset({**variables, **_HIDDEN, STAR_STAR_WITHIN: str(STAR_STAR_MS)})
+            completion = session.execute("answer", lock=True)
+            session.post("divert_events on")
+            if bound_before:
+                self._clear()
+            self._bind(PIN)
         self._phase = PIN
+        return completion
 
     def enter(self, phase: Phase) -> None:
         """Set everything that this phase needs, and unset what only the one before needed."""
@@ -160,8 +166,15 @@ class Keypad:
         if audio is not None and not audio.done:
             self._session.post(f"api uuid_break {self._session.uuid} all")
 
-    def take(self, most: int, first: float, between: float, wait: Callable[[Callable[[], bool], float], bool]) -> str:
-        """Collect up to ``most`` digits, or those before ``#``.
+    def take(
+        self,
+        most: int,
+        first: float,
+        between: float,
+        wait: Callable[[Callable[[], bool], float], bool],
+        complete: Complete = None,
+    ) -> str:
+        """Collect up to ``most`` digits, those before ``#``, or those that are ``complete``.
 
         ``wait(done, seconds)`` waits for a key and returns False when the time is up.
         """
@@ -176,7 +189,7 @@ class Keypad:
                     continue
                 break
             digits += key
-            if len(digits) == most:
+            if len(digits) == most or (complete is not None and complete(digits)):
                 self._full_until = time.monotonic() + between
                 break
             patience = between

@@ -190,6 +190,7 @@ class Policy:
             use_account_caller_id=defaults.default_use_account_caller_id if own is None else own,
             enforce_call_restriction=entrance.enforce_call_restriction,
             max_session=entrance.max_session,
+            pin_hashed=entrance.pin_hash is not None,
         )
 
     def hash_pin(self, pin: str) -> str:

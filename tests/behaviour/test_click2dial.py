@@ -405,6 +405,8 @@ def test_phone_with_wrong_headers_is_told_which(rig: Rig, node: Node, redis: Red
     assert any(error.startswith("outbound_id: ") for error in errors), errors
     record = redis.pop()
     assert (record["end_reason"], record["end_code"]) == ("rejected", 21)
+    # The switch would say 41 of a 400: the network's failure.
+    assert leg.leg.headers["reason"] == ["Q.850;cause=21"]
 
 
 def test_phone_of_a_stranger_with_headers_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:

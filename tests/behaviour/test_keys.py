@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from esl_apps.esl.presses import key_of_info
+from esl_apps.store.cards import hash_pin
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.support.callers import (
     AGENT,
@@ -30,16 +31,17 @@ from tests.support.event_socket import Client
 from tests.support.event_socket import Node as Application
 from tests.support.node import ADMIN_TOKEN, Node, RedisServer, request
 
-CARD_PIN = "482190735"
+CARD_PIN, LONG_PIN, PIN_KEY = "482190735", "482190735612", "key-for-tests"
 OTHER, OTHER_E164 = "0831112222", "27831112222"
-DID = "27115550000"
+DID, HASHED_DISA = "27115550000", "27115550007"
 FAR = 900
 METHODS = ["rfc2833", "info", "inband"]
 
 
 def CONFIG(config: dict[str, Any]) -> None:
     disa_config(config)
-    config["pin_key"] = "key-for-tests"
+    config["pin_key"] = PIN_KEY
+    config["accounts"]["acme"]["disa"]["hashed"] = {"pin_hash": hash_pin(PIN_KEY, LONG_PIN)}
     config["cccp"] = {"cccp_cb_number": CB, "cccp_cc_number": CC, "callback_delay": 0.2, "prompt_delay": 0.1}
     config["callback"] = {"cool_down": 0, "per_day": 1000}
     config["inbound"] = {DID: {"integrator": "acme", "agents": [AGENT], "ring_timeout": 5}}
@@ -48,7 +50,8 @@ def CONFIG(config: dict[str, Any]) -> None:
 @pytest.fixture(autouse=True)
 def routed(rig: Rig, node: Node) -> None:
     listen = node.config["node"]["listen"]
-    for number, path in ((DISA, "disa/acme/front"), (CC, "dialthrough"), (CB, "callback"), (DID, "inbound")):
+    paths = {DISA: "disa/acme/front", HASHED_DISA: "disa/acme/hashed", CC: "dialthrough", CB: "callback"}
+    for number, path in {**paths, DID: "inbound"}.items():
         rig.route(number, path, listen)
 
 
@@ -234,6 +237,16 @@ def test_keys_pressed_twice_quickly_are_two(rig: Rig, node: Node, redis: RedisSe
     far = rig.outside(E164, Script(answer_after=0.1, tone=FAR))
     near = dialled(rig, STRANGER, near_script(method), CC)
     near.digits("110022993#" + CALLEE + "#", method)
+    far_leg(rig, near, far)
+    near.hangup()
+    assert redis.pop()["number"] == "+27820001234"
+
+
+def test_keys_of_a_long_hashed_pin_open_a_disa(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """Nothing says how long the PIN is, and the number is typed right behind it."""
+    far = rig.outside(E164, Script(answer_after=0.1, tone=FAR))
+    near = dialled(rig, CALLER, Script(), HASHED_DISA)
+    near.digits(LONG_PIN + CALLEE + "#")
     far_leg(rig, near, far)
     near.hangup()
     assert redis.pop()["number"] == "+27820001234"

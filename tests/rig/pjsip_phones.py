@@ -187,7 +187,7 @@ class Bank(Station):
         reply()
 
     def do_received(self, reply: Callable[..., None], call: str) -> None:
-        reply(digits=self.calls[call].received)
+        reply(digits=self.calls[call].received if call in self.calls else "")
 
     def do_hold(self, reply: Callable[..., None], call: str, on: bool) -> None:
         self.calls[call].put_on_hold(on)

@@ -350,7 +350,8 @@ class Dialog:
                 if lower.startswith("sip_rh_"):
                     # A trailing space marks a second header of the same name.
                     leg.headers.setdefault(lower[7:].rstrip(" "), []).append(value)
-            leg.headers["reason"] = [f'Q.850;cause={causes.q850(cause)};text="{cause}"']
+            reason = channel.get("sip_reason") or f'Q.850;cause={causes.q850(cause)};text="{cause}"'
+            leg.headers["reason"] = [reason]
             self._end("far", status)
 
     def _end(self, who: str, status: int | None) -> None:

@@ -497,6 +497,7 @@ def test_each_fault_has_a_header_of_its_own() -> None:
     )
     attempt = dial(call)
     assert {name for name, _value in errors(call)} == {"X-Teleforge-Error"}
+    assert call.did("reason") == [(record(attempt).end_code,)]
     assert sorted(value.partition(": ")[0] for _name, value in errors(call)) == ["callee", "contact_ref", "outbound_id"]
     assert told(attempt) == ("rejected", 21, "system")
     assert call.did("bridge") == []

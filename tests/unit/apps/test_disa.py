@@ -12,7 +12,7 @@ from esl_apps.apps import disa
 from esl_apps.apps.context import Arrival, NotServed
 from esl_apps.apps.settings import Entrance
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, Leg, Progress
+from esl_apps.core.call import Bridged, Complete, Leg, Progress
 from esl_apps.testing import ScriptedCall, ScriptedPolicy, Step, caller_leaves, ended, fails, host, talks
 from tests.support.card_table import ACCOUNT
 
@@ -65,6 +65,53 @@ def test_number_that_is_none_counts_against_the_tries() -> None:
     assert call.did("play") == [("invalid_extension",)] * 3 + [("retries_exceeded",)]
     assert begun[0].record is not None
     assert (begun[0].record.end_reason, begun[0].record.number) == ("rejected", None)
+
+
+class Typist(ScriptedCall):
+    """Types each entry key by key, as far as it is collected. ``heard``: what was collected of each."""
+
+    def collect_pin(
+        self, audio: str, most: int, first: float, between: float, longest: float = 120.0, *, complete: Complete = None
+    ) -> str:
+        typed, entry = "", super().collect_pin(audio, most, first, between, longest)
+        for key in entry:
+            typed += key
+            if len(typed) == most or (complete is not None and complete(typed)):
+                break
+        self.log.append(("heard", typed))
+        return typed
+
+
+def typed_pins(pin: str, entries: Sequence[str], *, hashed: bool, length: int = 10) -> Typist:
+    made = replace(ENTRANCE, pin_hash=f"#{pin}", pin_length=length, pin_hashed=hashed)
+    call = Typist([], ended(a_by="recv_bye"), keyed=list(entries))
+    disa.arrive(call, ARRIVAL, ScriptedPolicy(entrances={("acme", "front"): made}), host([]))
+    return call
+
+
+@pytest.mark.parametrize("pin", ["4821", "4821907356", "482190735612", "4" * 32])
+def test_hashed_pin_of_any_length_opens(pin: str) -> None:
+    call = typed_pins(pin, [pin + "0820001234"] if len(pin) >= 10 else [pin], hashed=True)
+    # Digits behind it are the number's.
+    assert call.did("heard") == [(pin,)]
+    assert call.did("collect")
+
+
+@pytest.mark.parametrize(("hashed", "heard"), [(True, "1" * 32), (False, "1" * 10)])
+def test_wrong_pin_is_collected_to_its_bound(hashed: bool, heard: str) -> None:
+    call = typed_pins("4821907356", ["1" * 99], hashed=hashed)
+    assert call.did("heard")[0] == (heard,)
+
+
+def test_short_hashed_pin_is_not_found_in_a_longer_one() -> None:
+    """As with a PIN in clear: the first digits of a longer entry don't open."""
+    call = typed_pins("4821", ["4821907356"], hashed=True)
+    assert call.did("heard")[0] == ("4821907356",)
+    assert call.did("collect") == []
+
+
+def test_silence_opens_no_disa_whatever_was_hashed() -> None:
+    assert typed_pins("", ["", "", ""], hashed=True).did("collect") == []
 
 
 @pytest.mark.parametrize(("account_caller_id", "shown"), [(True, "+27115550000"), (False, "0825556666")])

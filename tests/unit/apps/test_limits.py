@@ -387,6 +387,7 @@ def test_phone_that_may_not_spend_gets_a_refusal_and_a_record(refusal: Refusal, 
     assert call.did("respond") == [(400, [("X-Teleforge-Error", f"limits: {header}")])]
     assert call.did("bridge") == []
     (record,) = [attempt.record for attempt in begun]
+    assert call.did("reason") == [(record and record.end_code,)]
     assert record is not None
     assert (record.end_reason, record.end_code) == ("rejected", code)
 

@@ -11,7 +11,7 @@ from esl_apps.apps import dialthrough, disa
 from esl_apps.apps.context import Arrival
 from esl_apps.apps.settings import Entrance, Rules
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import CallEnded
+from esl_apps.core.call import CallEnded, Complete
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.limits import Limits
 from esl_apps.core.pins import LOCKED, OPEN, WRONG, Source, source_of
@@ -32,7 +32,9 @@ class Caller(ScriptedCall):
     def play(self, audio: str, timeout: float = 60.0) -> None:
         self._do("play", audio)
 
-    def collect_pin(self, audio: str, most: int, first: float, between: float, longest: float = 120.0) -> str:
+    def collect_pin(
+        self, audio: str, most: int, first: float, between: float, longest: float = 120.0, *, complete: Complete = None
+    ) -> str:
         self._do("collect_pin", audio, most, first, between)
         return self.pins.pop(0) if self.pins else ""
 

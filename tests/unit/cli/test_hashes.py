@@ -42,6 +42,11 @@ def test_hash_pin_refuses_what_is_not_a_pin(typed: Run, settings: Settings, text
     assert (ran.status, ran.out, ran.err) == (1, "", "esl-apps: expected a PIN: digits\n")
 
 
+def test_hash_pin_refuses_more_than_a_disa_collects(typed: Run, settings: Settings) -> None:
+    ran = typed("1" * 33 + "\n", "hash-pin", "-c", settings.written())
+    assert (ran.status, ran.out, ran.err) == (1, "", "esl-apps: expected a PIN: 32 digits at most\n")
+
+
 def test_hash_pin_needs_the_key(typed: Run, settings: Settings) -> None:
     del settings["pin_key"]
     ran = typed("1234\n", "hash-pin", "-c", settings.written())

@@ -116,7 +116,7 @@ def test_indexes_count_broken_items() -> None:
 
 
 def test_unset_pin_key_is_reported_once() -> None:
-    told = problems_of(LEAST + "pin_key: ${K}\naccounts: {a: {disa: {d: {pin_hash: x}}}}\n")
+    told = problems_of(LEAST + f"pin_key: ${{K}}\naccounts: {{a: {{disa: {{d: {{pin_hash: {'a' * 64}}}}}}}}}\n")
     assert [line.split(": ")[1] for line in told] == ["pin_key"]
 
 

@@ -158,6 +158,13 @@ def test_respond_with_one_header_twice_sends_both(call: Call) -> None:
     ]
 
 
+def test_respond_with_a_code_says_it_as_the_reason(call: Call) -> None:
+    made, switch = call
+    switch.scripts["respond"] = lambda _uuid: event("CHANNEL_HANGUP")
+    made.respond(400, [("X-Error", "agent: missing")], code=21)
+    assert switch.executed[0] == ("multiset", "^^|sip_reason=Q.850;cause=21|sip_rh_X-Error=agent: missing")
+
+
 def test_play_early_answers_nothing(call: Call) -> None:
     made, switch = call
     made.play_early("unavailable", 5)
@@ -613,6 +620,14 @@ def test_collect_ends_with_a_key_pressed_twice(answered: Call) -> None:
     began = time.monotonic()
     assert made.collect(None, 3, 5, 5) == "122"
     assert time.monotonic() - began < 2.5
+
+
+def test_pin_ends_when_it_is_complete(answered: Call) -> None:
+    made, switch = answered
+    switch.say(*(key(digit) for digit in "1234#56"))
+    assert made.collect_pin("enter_pin", 9, 1, 1, complete=lambda typed: typed == "1234") == "1234"
+    # The # behind it belongs to it.
+    assert made.collect(None, 2, 1, 1) == "56"
 
 
 def test_collect_ignores_the_other_legs_info(answered: Call) -> None:
