@@ -6,17 +6,19 @@ all calls. ``usage.py`` counts what trips a breaker.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable
 
 import gevent
 import msgspec
 
-from esl_apps.core.limits import covers
+from esl_apps.core.limits import SYSTEM, covers
 from esl_apps.core.numbers import Number
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
 from esl_apps.store import keys
+from esl_apps.store.errors import Fault
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
@@ -45,6 +47,8 @@ class LogLine(msgspec.Struct, frozen=True):
     """``tripped`` or ``reset``."""
     why: str
     by: str
+    trip: str = ""
+    """The trip's SHA-1, as it is stored."""
 
 
 class Breakers:
@@ -67,6 +71,13 @@ class Breakers:
         self._trip = Script(client, "breaker_trip")
         self._reset = Script(client, "breaker_reset")
         self._tripped: dict[str, Trip] | None = None
+        self._stored: dict[str, bytes] = {}
+        """The trips that Redis is known to have had, as stored, by scope. A trip that isn't here was never written."""
+        self._fields: dict[str, bytes] = {}
+        """The names of scopes in Redis that aren't text."""
+        self._unreadable = ""
+        """Why the tripped breakers can't be read from a Redis that answers: until they can, all calls are refused."""
+        self._odd_lines = 0
         self._poller: gevent.Greenlet[[], None] | None = None
 
     def start(self) -> None:
@@ -84,8 +95,9 @@ class Breakers:
 
     @property
     def tripped(self) -> dict[str, Trip]:
-        """The tripped breakers as last read. :raises StoreUnavailable: they were never read, and Redis is down."""
-        if self._tripped is None:
+        """The tripped breakers as last read. :raises StoreUnavailable: they were never read, and Redis is down; or they
+        can't be read."""
+        if self._tripped is None or self._unreadable:
             self.refresh()
         assert self._tripped is not None
         return self._tripped
@@ -108,29 +120,48 @@ class Breakers:
         return first
 
     def _write(self, scope: str, why: str, by: str, end_calls: bool) -> bool:
-        raw = self._trip([keys.TRIPPED, keys.BREAKER_LOG], [scope, why, by, "1" if end_calls else "0"])
+        arguments = [self._fields.get(scope, scope), why, by, "1" if end_calls else "0"]
+        first, raw = self._trip([keys.TRIPPED, keys.BREAKER_LOG], arguments)
+        self._stored[scope] = raw
         if self._tripped is not None:
-            # Another node was first; the next refresh brings its time.
-            self._tripped[scope] = _read(raw) if raw is not None else Trip(1.0, why, by, end_calls)
-        return raw is not None
+            self._tripped[scope] = _read(raw)
+        return bool(first)
 
     def reset(self, scope: str, *, by: str) -> bool:
         """Reset a breaker. False: it is not tripped."""
-        return bool(self._reset([keys.TRIPPED, keys.BREAKER_LOG], [scope, "", by]))
+        return bool(self._reset([keys.TRIPPED, keys.BREAKER_LOG], [self._fields.get(scope, scope), "", by]))
 
     def log(self, count: int = 20) -> list[LogLine]:
-        """The latest trips and resets, newest first."""
+        """The latest trips and resets, newest first, without lines that can't be read."""
         raw = self._client.lrange(keys.BREAKER_LOG, 0, count - 1)
-        return [msgspec.json.decode(line, type=LogLine) for line in raw]
+        lines = [line for line in map(_read_line, raw) if line is not None]
+        odd = len(raw) - len(lines)
+        if odd > self._odd_lines:
+            log.error("breaker_log_unreadable", extra={"lines": odd})
+        self._odd_lines = odd
+        return lines
 
     def refresh(self) -> None:
         """Read the tripped breakers from Redis."""
-        raw = self._client.hgetall(keys.TRIPPED)
-        found = {scope.decode(): _read(value) for scope, value in raw.items()}
+        try:
+            raw = self._client.hgetall(keys.TRIPPED)
+        except Fault as error:
+            known, self._unreadable = self._unreadable, str(error)
+            if not known:
+                log.error("breakers_unreadable", extra={"reason": str(error)})
+                self._tell("breaker", scope=SYSTEM, why=f"unreadable: {error}", by=f"node {self._node}")
+            raise
+        fields = {_name_of(field): field for field in raw}
+        self._fields = {scope: field for scope, field in fields.items() if scope.encode() != field}
+        found = {scope: _read(raw[field]) for scope, field in fields.items()}
         before = self._tripped or {}
         for scope in [scope for scope in before if scope not in found]:
             self._vanished(scope, before[scope], found)
-        self._tripped = found
+        # ``_vanished`` has noted what is stored of those that it wrote again.
+        self._stored = {scope: raw[fields[scope]] for scope in fields} | {
+            scope: stored for scope, stored in self._stored.items() if scope in found and scope not in fields
+        }
+        self._tripped, self._unreadable = found, ""
         for scope, trip in found.items():
             if scope not in before:
                 self._learn(scope, trip)
@@ -142,15 +173,30 @@ class Breakers:
     def _vanished(self, scope: str, trip: Trip, found: dict[str, Trip]) -> None:
         """Handle a breaker that Redis no longer has. If the log has no reset of it, Redis lost it or was down when it
         tripped: keep it tripped, and write it again."""
-        reset = next((line for line in self.log(LOG_LINES) if line.scope == scope and line.what == "reset"), None)
-        if reset is not None and reset.at >= trip.at > 0:
+        reset = self._reset_of(scope, trip)
+        if reset is not None:
             log.warning("breaker_reset", extra={"scope": scope, "by": reset.by, "reset_at": reset.at})
             return
+        found[scope] = trip
         if self._write(scope, trip.why, trip.by, trip.end_calls):
             log.warning("breaker_restored", extra={"scope": scope, "reason": "Redis had it no more"})
             if not trip.at:
                 self._tell("breaker", scope=scope, why=trip.why, by=trip.by)
         found[scope] = (self._tripped or {}).get(scope, trip)
+
+    def _reset_of(self, scope: str, trip: Trip) -> LogLine | None:
+        """The line of the log that says that a person reset this trip. None if there is none, or it can't be read."""
+        stored = self._stored.get(scope)
+        if stored is None:
+            return None
+        name = hashlib.sha1(stored, usedforsecurity=False).hexdigest()
+        try:
+            lines = [line for line in self.log(LOG_LINES) if line.scope == scope and line.what == "reset"]
+        except Fault as error:
+            log.error("breaker_log_unreadable", extra={"reason": str(error)})
+            return None
+        # An earlier version's line doesn't say which trip it was.
+        return next((line for line in lines if line.trip == name or (not line.trip and line.at >= trip.at > 0)), None)
 
     def _look(self) -> None:
         try:
@@ -173,3 +219,15 @@ def _read(raw: bytes) -> Trip:
     except msgspec.MsgspecError:
         # Written by a later version or by hand. Treat it as tripped.
         return Trip(0.0, "unreadable", "unknown")
+
+
+def _read_line(raw: bytes) -> LogLine | None:
+    try:
+        return msgspec.json.decode(raw, type=LogLine)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _name_of(field: bytes) -> str:
+    """A scope's name. If it isn't text, it covers everything, as any unknown scope."""
+    return field.decode("utf-8", "backslashreplace")

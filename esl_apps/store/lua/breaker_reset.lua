@@ -4,6 +4,9 @@
 -- Returns 1 if it was tripped, else 0.
 -- include: breaker_log
 
-if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-note('reset')
+local trip = redis.call('HGET', KEYS[1], ARGV[1])
+if not trip then return 0 end
+-- First the line: a reset that isn't logged would be undone by the nodes.
+note('reset', trip)
+redis.call('HDEL', KEYS[1], ARGV[1])
 return 1

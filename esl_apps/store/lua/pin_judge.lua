@@ -4,12 +4,16 @@
 -- threshold and longest lock in seconds. A counter named '' doesn't count.
 -- Returns {name} of a lock that holds, or name, seconds and threshold of each lock that begins now.
 -- include: now
+-- include: readable
 
 local window, first = tonumber(ARGV[3]), tonumber(ARGV[4])
 local count = (#KEYS - 1) / 2
 for i = 1, count do
-  local till = redis.call('HGET', KEYS[2 * i + 1], 'until')
-  if till and tonumber(till) > now then return {ARGV[3 * i + 2]} end
+  local lock = redis.call('HMGET', KEYS[2 * i + 1], 'until', 'level')
+  if readable(lock[1], KEYS[2 * i + 1]) > now then return {ARGV[3 * i + 2]} end
+  -- What can't be read shows before a PIN is judged, or only wrong ones would be refused for it.
+  readable(lock[2], KEYS[2 * i + 1])
+  redis.call('ZCARD', KEYS[2 * i])
 end
 local begun = {}
 if ARGV[2] == '' then return begun end

@@ -7,4 +7,5 @@
 local till = redis.call('HGET', KEYS[3], 'until')
 redis.call('ZREM', KEYS[1], ARGV[2])
 redis.call('DEL', KEYS[2], KEYS[3])
-return (till and tonumber(till) > now) and 1 or 0
+-- A value that can't be read locks, too.
+return (till and (tonumber(till) or math.huge) > now) and 1 or 0

@@ -5,13 +5,15 @@
 -- counts as used) and the cool-down after these, owner (''), how many calls the owner may have.
 -- Returns the reason for a refusal, or nil.
 
+-- include: readable
+
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return 'pending' end
 if ARGV[10] ~= '' and redis.call('SCARD', KEYS[4]) >= tonumber(ARGV[11]) then return 'too_many' end
 local past = redis.call('HMGET', KEYS[3], 'ended', 'day', 'count', 'used')
-local now, ended = tonumber(ARGV[6]), past[1] and tonumber(past[1])
+local now, ended = tonumber(ARGV[6]), past[1] and readable(past[1], KEYS[3])
 if ended and now < ended + ARGV[4] then return 'cool_down' end
 local today = past[2] == ARGV[7]
-local count, used = today and tonumber(past[3]) or 0, today and tonumber(past[4]) or 0
+local count, used = today and readable(past[3], KEYS[3]) or 0, today and readable(past[4], KEYS[3]) or 0
 if (ARGV[8] == '' and count or used) >= tonumber(ARGV[5]) then return 'per_day' end
 if ARGV[8] ~= '' and count - used >= tonumber(ARGV[8]) and ended and now < ended + ARGV[9] then return 'cool_down' end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])

@@ -16,7 +16,7 @@ if ARGV[3] ~= '' or ARGV[4] ~= '' then
 end
 if new then
   if ARGV[3] ~= '' and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 'calls_per_hour' end
-  if ARGV[4] ~= '' and tonumber(redis.call('HGET', sums, 'n' .. day) or 0) >= tonumber(ARGV[4]) then
+  if ARGV[4] ~= '' and readable(redis.call('HGET', sums, 'n' .. day), sums) >= tonumber(ARGV[4]) then
     return 'calls_per_day'
   end
 end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -112,3 +114,113 @@ def test_poller_goes_on_whatever_is_raised(one: Node, server: RedisServer, monke
 def test_poller_that_was_not_started_can_be_stopped(one: Node) -> None:
     one.breakers.stop()
     assert one.breakers.count == 0
+
+
+# Clocks that step, and unreadable values -----------------------------------------------------------------
+
+
+def trip_at(server: RedisServer, at: float) -> None:
+    """A trip as it was written while Redis's clock said so."""
+    server.client.hset(keys.TRIPPED, "system", json.dumps({"at": at, "why": "by hand", "by": "jo"}))
+
+
+@pytest.mark.parametrize("ago", [-3600.0, 0.0, 3600.0, 1e9])
+def test_reset_holds_whatever_the_clocks_say(one: Node, two: Node, server: RedisServer, ago: float) -> None:
+    """Redis's clock was set back between the trip and its reset."""
+    trip_at(server, time.time() - ago)
+    two.breakers.refresh()
+    assert two.breakers.count == 1
+    assert one.breakers.reset("system", by="jo@desk")
+    two.breakers.refresh()
+    two.breakers.refresh()
+    assert two.breakers.count == 0
+    assert not server.client.exists(keys.TRIPPED)
+
+
+def test_reset_of_an_earlier_trip_is_not_this_ones(one: Node, two: Node, server: RedisServer) -> None:
+    """Redis was restored from before the trip, and its clock is ahead of the reset's."""
+    assert one.breakers.trip("system", "first")
+    assert one.breakers.reset("system", by="jo@desk")
+    trip_at(server, time.time() - 3600)
+    two.breakers.refresh()
+    server.client.delete(keys.TRIPPED)
+    two.breakers.refresh()
+    assert two.breakers.count == 1
+    assert server.client.hexists(keys.TRIPPED, "system")
+
+
+def test_reset_logged_by_an_earlier_version_counts(two: Node, server: RedisServer) -> None:
+    trip_at(server, 1000.0)
+    two.breakers.refresh()
+    server.client.delete(keys.TRIPPED)
+    line = {"at": 1001.0, "scope": "system", "what": "reset", "why": "", "by": "jo"}
+    server.client.lpush(keys.BREAKER_LOG, json.dumps(line))
+    two.breakers.refresh()
+    assert two.breakers.count == 0
+
+
+def test_unreadable_trip_can_be_reset(one: Node, two: Node, server: RedisServer) -> None:
+    server.client.hset(keys.TRIPPED, "system", "garbage")
+    two.breakers.refresh()
+    assert two.breakers.tripped["system"].why == "unreadable"
+    assert one.breakers.reset("system", by="jo@desk")
+    two.breakers.refresh()
+    assert two.breakers.count == 0
+
+
+@pytest.mark.parametrize("line", [b"garbage", b"[]", b"{}", b"\xff", b""])
+def test_garbage_in_the_log_blinds_no_node(
+    one: Node, two: Node, server: RedisServer, caplog: pytest.LogCaptureFixture, line: bytes
+) -> None:
+    for each in (one, two):
+        each.breakers.refresh()
+    assert one.breakers.trip("account:acme", "by hand")
+    two.breakers.refresh()
+    server.client.lpush(keys.BREAKER_LOG, line)
+    # Redis loses the first trip, which makes the nodes look into the log, and has another.
+    server.client.delete(keys.TRIPPED)
+    one.breakers.trip("integrator:acme", "by hand")
+    two.breakers.refresh()
+    assert sorted(two.breakers.tripped) == ["account:acme", "integrator:acme"]
+    assert "breaker_log_unreadable" in caplog.messages
+    assert one.breakers.reset("account:acme", by="jo@desk")
+    two.breakers.refresh()
+    assert sorted(two.breakers.tripped) == ["integrator:acme"]
+
+
+def test_log_of_another_type_keeps_breakers_tripped(one: Node, two: Node, server: RedisServer) -> None:
+    assert one.breakers.trip("system", "by hand")
+    two.breakers.refresh()
+    server.client.delete(keys.TRIPPED, keys.BREAKER_LOG)
+    server.client.set(keys.BREAKER_LOG, "text")
+    with pytest.raises(StoreUnavailable):
+        two.breakers.refresh()
+    assert two.breakers.covering(["system"], None) == "system"
+    with pytest.raises(StoreUnavailable):
+        one.breakers.reset("system", by="jo@desk")
+    assert server.client.hexists(keys.TRIPPED, "system")
+
+
+def test_breakers_of_another_type_refuse_every_call(
+    one: Node, server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    one.breakers.refresh()
+    assert one.breakers.covering(["system"], None) is None
+    server.client.set(keys.TRIPPED, "text")
+    for _ in range(3):
+        one.breakers._look()
+        with pytest.raises(StoreUnavailable):
+            one.breakers.covering(["system"], None)
+    assert caplog.messages.count("breakers_unreadable") == 1
+    server.client.delete(keys.TRIPPED)
+    assert one.breakers.covering(["system"], None) is None
+
+
+def test_scope_that_is_no_text_covers_everything(connect: Callable[[], Any], server: RedisServer) -> None:
+    raw = connect()
+    raw.hset(keys.TRIPPED, b"\xff\xfe", b"{}")
+    node = Node(raw, "one")
+    (scope,) = node.breakers.tripped
+    assert node.breakers.covering(["account:acme"], None) == scope
+    assert node.breakers.reset(scope, by="jo@desk")
+    assert not server.client.exists(keys.TRIPPED)

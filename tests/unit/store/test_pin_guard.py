@@ -290,16 +290,17 @@ def test_pin_costs_the_same_whether_it_exists_or_not(guard: GuardStore, cards: C
         server.client.config_resetstat()
         ask()
         stats = server.client.info("commandstats")
-        # cmdstat_hget includes the script's own HGETs, for which the caller doesn't wait.
-        return {name: stats[name]["calls"] for name in ("cmdstat_hget", "cmdstat_evalsha") if name in stats}
+        # cmdstat_hmget is of the script's own looks, for which the caller doesn't wait.
+        names = ("cmdstat_hget", "cmdstat_hmget", "cmdstat_evalsha")
+        return {name: stats[name]["calls"] for name in names if name in stats}
 
     right(guard, source("1"))  # the script is there
     held = {typed: cost(typed) for typed in ("482190735", "482190736", "999999999")}
     # One look-up; in the script, one look at each of six locks.
-    assert set(map(repr, held.values())) == {repr({"cmdstat_hget": 7, "cmdstat_evalsha": 1})}
+    assert set(map(repr, held.values())) == {repr({"cmdstat_hget": 1, "cmdstat_hmget": 6, "cmdstat_evalsha": 1})}
     wrong(guard, 3)
     locked = {typed: cost(typed) for typed in ("482190735", "482190736", "999999999")}
-    assert set(map(repr, locked.values())) == {repr({"cmdstat_hget": 2, "cmdstat_evalsha": 1})}
+    assert set(map(repr, locked.values())) == {repr({"cmdstat_hget": 1, "cmdstat_hmget": 1, "cmdstat_evalsha": 1})}
 
 
 def _guess(url: str, barrier: Any, told: Any) -> None:
@@ -329,3 +330,32 @@ def test_threshold_reached_by_two_nodes_is_told_once(server: RedisServer) -> Non
     # Forty callers are locked and, at the 200th wrong PIN in all, the whole service.
     assert told[0].value + told[1].value == 41
     assert [lock.name for lock in Locks(redis_client.connect(server.url)).list()].count("all") == 1
+
+
+# Unreadable values ---------------------------------------------------------------------------------------
+
+UNREADABLE = ("garbage", "nan", "inf", "-5", "0x", "")
+
+
+@pytest.mark.parametrize("field", ["until", "level"])
+@pytest.mark.parametrize("value", UNREADABLE)
+def test_lock_that_is_unreadable_holds(
+    guard: GuardStore, server: RedisServer, locks: Locks, field: str, value: str
+) -> None:
+    """The right PIN doesn't open either: a guesser would go on until it does."""
+    server.client.hset(keys.pin_lock("all"), field, value)
+    with pytest.raises(StoreUnavailable):
+        right(guard)
+    with pytest.raises(StoreUnavailable):
+        wrong(guard, 1)
+    locks.lift("all")
+    assert right(guard) == OPEN
+
+
+@pytest.mark.parametrize("key", [keys.pin_lock("all"), keys.pin_tries("all")])
+def test_counter_of_another_type_opens_nothing(guard: GuardStore, server: RedisServer, locks: Locks, key: str) -> None:
+    server.client.set(key, "text")
+    with pytest.raises(StoreUnavailable):
+        right(guard)
+    server.client.delete(key)
+    assert right(guard) == OPEN

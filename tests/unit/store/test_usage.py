@@ -1004,3 +1004,47 @@ def test_lease_of_another_type_keeps_no_other_from_renewal(
     assert [usage.enter(holder, 1, "b") for holder in holders[1:]] == [False] * 5
     with pytest.raises(Fault):
         usage.enter(holders[0], 1, "b")
+
+
+# Unreadable values ---------------------------------------------------------------------------------------
+
+UNREADABLE = ("garbage", "nan", "inf", "-600", "")
+
+
+@pytest.mark.parametrize("value", UNREADABLE)
+@pytest.mark.parametrize(
+    ("field", "limits"),
+    [("d", Limits(minutes_per_day=9)), ("m", Limits(minutes_per_hour=9)), ("n", Limits(calls_per_day=9))],
+)
+def test_counter_that_is_unreadable_allows_nothing(
+    usage: UsageStore, server: RedisServer, field: str, limits: Limits, value: str
+) -> None:
+    assert begins(usage, charge("a", limits)) is None
+    sums = keys.usage_sums(KEY)
+    (name,) = [name for name in server.client.hkeys(sums) if name[0] == field]
+    server.client.hset(sums, name, value)
+    with pytest.raises(StoreUnavailable):
+        begins(usage, charge("b", limits))
+
+
+def test_counter_that_becomes_unreadable_ends_its_calls_alone(
+    usage: UsageStore, clock: Clock, server: RedisServer
+) -> None:
+    """Calls of other accounts are paid for as before."""
+    limits = Limits(minutes_per_day=60)
+    bad = charge("a", limits)
+    good = of("b", Level("account:other", limits))
+    for each in (bad, good):
+        assert begins(usage, each) is None
+        each.talk()
+    sums = keys.usage_sums(KEY)
+    for name in server.client.hkeys(sums):
+        server.client.hset(sums, name, "garbage")
+    for _ in range(3):
+        clock.at += BEAT
+        with pytest.raises(Fault):
+            usage.accrue()
+    usage._run_out(bad)
+    usage._run_out(good)
+    assert bad.cut is not None
+    assert good.cut is None

@@ -1,4 +1,5 @@
 -- Read and take the seconds that an hour and a day allow. Needs `now`. The last of KEYS: the sums.
+-- include: readable
 
 local day = string.format('%d', math.floor(now / 86400))
 local minute = string.format('%d', math.floor(now / 60))
@@ -6,7 +7,7 @@ local sums = KEYS[#KEYS]
 local function left(an_hour, a_day)
   local rest, why = math.huge, nil
   if a_day ~= '' then
-    rest = tonumber(a_day) - tonumber(redis.call('HGET', sums, 'd' .. day) or 0)
+    rest = tonumber(a_day) - readable(redis.call('HGET', sums, 'd' .. day), sums)
     why = 'minutes_per_day'
   end
   if an_hour ~= '' then
@@ -15,7 +16,7 @@ local function left(an_hour, a_day)
     for i = 0, 61 do fields[i + 1] = 'm' .. string.format('%d', minute - i) end
     local talked = 0
     for _, seconds in ipairs(redis.call('HMGET', sums, unpack(fields))) do
-      talked = talked + tonumber(seconds or 0)
+      talked = talked + readable(seconds, sums)
     end
     if tonumber(an_hour) - talked < rest then
       rest = tonumber(an_hour) - talked
