@@ -1,9 +1,14 @@
-"""Make a call's reference, and read its time back."""
+"""Make a call's reference, read its time back, and tell what has a reference's form."""
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
+
+#: A UUID of any version, as of a call, a session or a channel.
+FORM = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+_FORM = re.compile(FORM)
 
 
 def new_ref(now: float | None = None) -> str:
@@ -22,3 +27,8 @@ def new_ref(now: float | None = None) -> str:
 def began(ref: str) -> float:
     """Return when a reference was made, in Unix seconds."""
     return int(ref[:8] + ref[9:13], 16) / 1000
+
+
+def is_reference(text: str) -> bool:
+    """Return whether a text has the form of a UUID, so that it can stand in a command to a switch."""
+    return _FORM.fullmatch(text) is not None

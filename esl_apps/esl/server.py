@@ -21,7 +21,7 @@ from gevent.server import StreamServer
 
 from esl_apps.core.call import CallEnded
 from esl_apps.esl.greenswitch_base import GreenswitchServer
-from esl_apps.esl.session import Gone, OutboundSession, Silent
+from esl_apps.esl.session import Gone, OutboundSession, Silent, Unservable
 from esl_apps.net.listening import listen
 
 log = logging.getLogger(__name__)
@@ -117,6 +117,9 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
                 _hang_up_unheard(session, "NORMAL_TEMPORARY_FAILURE")
             else:
                 _hang_up(session, "NORMAL_TEMPORARY_FAILURE")
+        except Unservable as error:
+            log.warning("call_refused", extra={"reason": str(error), "uuid": session.uuid})
+            _hang_up(session, "NORMAL_TEMPORARY_FAILURE")
         except Exception:
             # A fault of ours: don't leave the caller in silence.
             log.exception("application_failed")
@@ -146,7 +149,8 @@ def _hang_up(session: OutboundSession, cause: str) -> None:
     try:
         if session.session_data is None:
             # If closed before connect, the caller would be parked for ever (hazard 10).
-            session.connect()
+            with suppress(Unservable):
+                session.connect()
         if not session.hung_up:
             session.hangup(cause)
         session.wait(lambda: session.hung_up, 2.0, past_hangup=True)

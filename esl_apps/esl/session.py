@@ -58,6 +58,10 @@ class Silent(TimeoutError):
     """The switch did not reply in time: it is stopped, or gone."""
 
 
+class Unservable(Exception):
+    """The channel has to be hung up. ``str()`` says why."""
+
+
 class ReplyError(Exception):
     """The switch answered ``-ERR``. ``str()`` is its text."""
 
@@ -151,6 +155,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         Nothing waits for the second write's replies. The filter goes first: without it, other calls' events would come
         (hazard 7).
         :raises Gone: the switch closed instead of answering. :raises Silent: it did not answer in time.
+        :raises Unservable: the channel can't be named in a command.
         """
         self._replies += [reply := _Reply(), None]
         self._write(b"connect\n\nlinger %d\n\n" % LINGER)
@@ -159,7 +164,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self._uuid = data.raw(b"Unique-ID") or b""
         if not self._uuid:
             raise Gone("connect was not answered with a channel", hung_up=False)
-        self.uuid = self._uuid.decode("latin-1")
+        self.uuid = data.get("Unique-ID") or ""
+        if not self.uuid:
+            raise Unservable("its Unique-ID is not a UUID")
         if self.on_connected is not None:
             self.on_connected(self)
             self.on_connected = None

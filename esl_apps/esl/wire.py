@@ -7,10 +7,12 @@ and then splits it, which lets a caller's ``%0A`` write headers (hazard 1), and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
+from esl_apps.core.reference import FORM, is_reference
 from esl_apps.esl.greenswitch_base import GreenswitchEvent
 
 #: The most bytes of a frame on a call's socket: FreeSWITCH sends 7 KB of headers.
@@ -30,6 +32,23 @@ REJECTION = b"text/rude-rejection"
 
 #: The start of a variable that holds a header of the caller's INVITE.
 _SIP_HEADER = b"\nvariable_sip_h_"
+
+
+#: Headers that name a channel, a call or a session. Their values go into commands and keys, so one of another form
+#: isn't believed: the header counts as absent (hazard 36).
+_REFERENCES = frozenset(
+    {
+        "Unique-ID",
+        "Other-Leg-Unique-ID",
+        "Channel-Call-UUID",
+        "variable_uuid",
+        "variable_last_bridge_to",
+        "variable_esl_call_ref",
+        "variable_esl_session_ref",
+        "variable_esl_bleg",
+    }
+)
+_REFERENCE = re.compile(FORM.encode())
 
 
 class FramingError(Exception):
@@ -63,7 +82,7 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
             self.name = b""
 
     def raw(self, name: bytes) -> bytes | None:
-        """Return a value's bytes, still percent-encoded; None if the header is absent."""
+        """Return a value's bytes, still percent-encoded and unchecked; None if the header is absent."""
         return self._find(name + b": ", b"\n" + name + b": ")
 
     def _find(self, first: bytes, key: bytes) -> bytes | None:
@@ -101,18 +120,19 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
         return block[start:] if stop < 0 else block[start:stop]
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """Return the decoded value, as in ``get("Caller-Caller-ID-Number")`` or ``get("variable_uuid")``."""
-        value = self._find(*_keys(name))
-        if value is None:
+        """Return the decoded value, as in ``get("Caller-Caller-ID-Number")`` or ``get("variable_uuid")``.
+
+        A reference that isn't one counts as absent.
+        """
+        first, key, is_reference = _keys(name)
+        value = self._find(first, key)
+        if value is None or (is_reference and _REFERENCE.fullmatch(value) is None):
             return default
         return decode(value) if b"%" in value else value.decode("utf-8", "replace")
 
     def var(self, name: str) -> str | None:
-        """Return a channel variable; None if it isn't set."""
-        value = self._find(*_keys("variable_" + name))
-        if value is None:
-            return None
-        return decode(value) if b"%" in value else value.decode("utf-8", "replace")
+        """Return a channel variable; None if it isn't set, or should be a reference and isn't."""
+        return self.get("variable_" + name)
 
     def sip_header(self, name: str) -> str | None:
         """Return a header of the caller's INVITE, which a variable holds; the name may be in any case."""
@@ -131,7 +151,7 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
 
     def int(self, name: str) -> int:
         """Return a header as a whole number; 0 if it is absent or something else."""
-        value = self._find(*_keys(name))
+        value = self._find(*_keys(name)[:2])
         # Counts and microseconds are shorter. int() raises for thousands of digits.
         return int(value) if value is not None and value.isdigit() and len(value) < 20 else 0
 
@@ -174,10 +194,10 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=512)
-def _keys(name: str) -> tuple[bytes, bytes]:
-    """Return how a header starts in a block's first line, and in its other lines."""
+def _keys(name: str) -> tuple[bytes, bytes, bool]:
+    """Return how a header starts in a block's first line and in its other lines, and whether it is a reference."""
     first = f"{name}: ".encode()
-    return first, b"\n" + first
+    return first, b"\n" + first, name in _REFERENCES
 
 
 def decode(value: bytes) -> str:
@@ -322,15 +342,50 @@ def _line(head: bytes, key: bytes) -> bytes | None:
     return head[start + len(key) : len(head) if stop < 0 else stop].strip()
 
 
+class CommandError(ValueError):
+    """A command that could mean something else than its author meant. It isn't sent."""
+
+
+#: How many words the commands have that act on what they name. An empty value and one with a space change the number:
+#: ``hupall CAUSE name`` ends every call of the switch, and ``name x y`` another one's (hazard 36).
+_WORDS = {
+    "hupall": (4,),
+    "filter": (3,),
+    "sched_del": (2,),
+    "uuid_break": (2, 3),
+    "uuid_dump": (2,),
+    "uuid_exists": (2,),
+    "uuid_getvar": (3,),
+    "uuid_kill": (2, 3),
+    "uuid_setvar": (3, 4),
+}
+
+
 def command(text: str) -> bytes:
     """Return a command's bytes.
 
-    :raises ValueError: the text has a CR or an LF. A newline in an application's argument would start a second command
-        (hazard 4).
+    :raises CommandError: the text has a CR or an LF (a newline in an argument would start a second command, hazard 4);
+        or an argument is empty, has a space in it, or should name a channel and doesn't.
     """
     if "\n" in text or "\r" in text or "\0" in text:
-        raise ValueError("a line break in an event-socket command")
+        raise CommandError("a line break in an event-socket command")
+    words = text.split(" ")
+    # A password may contain anything else.
+    if words[0] != "auth":
+        _check(words[1:] if words[0] in ("api", "bgapi") else words)
     return text.encode() + b"\n\n"
+
+
+def _check(words: list[str]) -> None:
+    """:raises CommandError: as :func:`command`."""
+    if "" in words:
+        raise CommandError("an empty value in an event-socket command")
+    name = words[0]
+    counts = _WORDS.get(name)
+    if counts is not None and len(words) not in counts:
+        raise CommandError(f"an empty value, or one with a space, in {name}")
+    if (name.startswith("uuid_") or name == "sched_del") and not (len(words) > 1 and is_reference(words[1])):
+        raise CommandError(f"{name} of something else than a channel")
 
 
 def execute(app: str, arg: str, event_uuid: str, *, lock: bool = False) -> bytes:
@@ -341,7 +396,7 @@ def execute(app: str, arg: str, event_uuid: str, *, lock: bool = False) -> bytes
     """
     for part in (app, arg):
         if "\n" in part or "\r" in part or "\0" in part:
-            raise ValueError("a line break in an event-socket command")
+            raise CommandError("a line break in an event-socket command")
     text = f"sendmsg\ncall-command: execute\nexecute-app-name: {app}\nEvent-UUID: {event_uuid}\n"
     if lock:
         text += "event-lock: true\n"
@@ -359,6 +414,6 @@ def custom_event(subclass: str, headers: dict[str, str]) -> bytes:
     for name, value in {"Event-Subclass": subclass, **headers}.items():
         line = f"{name}: {value}"
         if "\n" in line or "\r" in line or "\0" in line:
-            raise ValueError("a line break in an event's header")
+            raise CommandError("a line break in an event's header")
         lines.append(line)
     return "\n".join(lines).encode() + b"\n\n"

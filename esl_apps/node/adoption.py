@@ -28,7 +28,7 @@ from esl_apps.esl.legs import leg_of
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.esl.switch_cdr import FRESH, WRITTEN
-from esl_apps.esl.wire import EVENT_PLAIN, Event
+from esl_apps.esl.wire import EVENT_PLAIN, CommandError, Event
 from esl_apps.node.live import AWAY, Live
 from esl_apps.node.services import Services
 from esl_apps.node.timed_calls import TimedCallPoller
@@ -311,7 +311,8 @@ class Adoption:
             for row in listed.get("rows", ()):
                 try:
                     text = switch.api(f"uuid_dump {row['uuid']}")
-                except ReplyError:
+                except (ReplyError, CommandError):
+                    # It has ended, or isn't named as our legs are.
                     continue
                 leg = Event(b"", text.encode(), EVENT_PLAIN)
                 ref = leg.var("esl_call_ref")

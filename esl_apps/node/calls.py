@@ -39,6 +39,8 @@ CANCEL = "esl_apps::cancel"
 EVENTS = f"BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM {CANCEL}"
 #: Seconds that a call's own node has to cancel it, before the node that was asked hangs up its legs.
 _TOLD = 3.0
+#: Legs of one call whose ends are kept: more than the phones that a number can ring.
+_LEGS = 200
 #: Seconds by which the last event of a leg that has ended may come late, and B's end after A's.
 _LATE, _APART = 1.0, 0.5
 
@@ -222,7 +224,7 @@ class Calls:
             switch.api(f"hupall {cause} esl_call_ref {ref}")
         except SwitchUnavailable:
             self._to_reap.setdefault(switch.name, set()).add(ref)
-        except ReplyError as error:
+        except (ReplyError, wire.CommandError) as error:
             log.warning("hupall_refused", extra={"call_ref": ref, "reason": str(error)})
 
     def _reap_all(self, switch: Switch, refs: set[str]) -> None:
@@ -240,10 +242,12 @@ class Calls:
         if live.run is not None:
             # Until the switch has been asked for its time, the legs that it rings say enough.
             live.clock.hear(event, attempt.queued_at, node_clock.now())
+        uuid = event.get("Unique-ID")
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
-            live.ends[event.get("Unique-ID") or ""] = event
+            if uuid is not None and (uuid in live.ends or len(live.ends) < _LEGS):
+                live.ends[uuid] = event
         elif event.name.startswith(b"CHANNEL_PROGRESS"):
-            if live.run is not None and not live.attached:
+            if uuid is not None and live.run is not None and not live.attached and len(live.rang) < _LEGS:
                 leg = leg_of(event, live.clock)
                 live.rang |= {leg.uuid}
                 attempt.aleg_uuid = leg.uuid

@@ -17,6 +17,7 @@ from esl_apps.core.number_text import NotDialable
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.wire import CommandError
 from esl_apps.node.live import Live
 from esl_apps.node.policy import Policies, Policy
 from esl_apps.process import background
@@ -56,7 +57,10 @@ def _order(switch: Switch, commands: list[str]) -> None:
     for command in commands:
         # The next beat repeats it, and a leg that is already gone needs no hang-up.
         with suppress(SwitchUnavailable, ReplyError):
-            switch.api(command)
+            try:
+                switch.api(command)
+            except CommandError as error:
+                log.warning("hupall_refused", extra={"reason": str(error)})
 
 
 class _Paid(msgspec.Struct):

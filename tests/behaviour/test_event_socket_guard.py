@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
+from esl_apps.core.reference import is_reference
 from tests.conftest import on_the_sandbox
 from tests.rig.base import Rig, eventually
 from tests.support.http_checks import metric
@@ -139,4 +141,34 @@ def test_flood_of_a_switch_leaves_the_loop_to_others(node: Node, rig: Rig, flood
         flooding.flooding.clear()
     assert flooding.sent > 1_000_000
     assert probe.p99() < BOUND
+    assert faults(node) == []
+
+
+#: Values of another form than a reference's: one that ends every call, one that ends all that came in, and more.
+FORGED = ["%20", "x%20direction%20inbound", "5555", "sofia", "..%2F..%2Fx", "x%0Aapi%20shutdown", "'", "${system(x)}"]
+
+
+@pytest.mark.parametrize("value", FORGED)
+def test_reference_of_a_forged_channel_is_in_no_command(node: Node, rig: Rig, value: str) -> None:
+    """Another reference than a node's is as good as none: the caller is a new one, under references of this node."""
+    names = ("esl_call_ref", "esl_session_ref", "esl_bleg", "esl_node", "last_bridge_to", "uuid")
+    forged = {f"variable_{name}": unquote(value) for name in names}
+    peer = ForgedSwitch(node.config["node"]["listen"], {"variable_socket_path": "disa/acme/open", **forged})
+    eventually(lambda: "playback" in " ".join(peer.commands))
+    peer.flood(b"".join(raw_event(b"key: x\ndigits: %c\n\n" % key) for key in b"0820001234#"))
+    eventually(lambda: "execute-app-name: bridge" in " ".join(peer.commands))
+    peer.close()
+    assert not [command for command in peer.commands if unquote(value) in command.split(" ")[1:]]
+    for command in peer.commands:
+        words = command.partition("\n")[0].split(" ")
+        assert "" not in words
+        if "esl_bleg" in command or "Unique-ID" in command:
+            assert "sendmsg" in words or is_reference(words[-1])
+    assert faults(node) == []
+
+
+@pytest.mark.parametrize("uuid", [unquote(value) for value in FORGED])
+def test_channel_without_a_uuid_is_hung_up(node: Node, rig: Rig, uuid: str) -> None:
+    peer = ForgedSwitch(node.config["node"]["listen"], {"variable_socket_path": "disa/acme/open"}, uuid=uuid)
+    assert [command.split("\n")[0] for command in peer.ended()] == ["connect", "linger 5", "sendmsg", "exit"]
     assert faults(node) == []

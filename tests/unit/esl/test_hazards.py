@@ -109,10 +109,10 @@ def test_hazard_01_raw_bytes_are_kept() -> None:
 
 def test_hazard_01_escape_written_by_the_caller_forges_nothing() -> None:
     """FreeSWITCH passes an upper-case ``%XX`` that the caller wrote unchanged, so decoding it decodes the caller's."""
-    written_by_caller = b"Event-Name: CHANNEL_DATA\nCaller-Caller-ID-Name: x%0AUnique-ID: forged\nUnique-ID: mine\n\n"
-    assert as_greenswitch_reads(written_by_caller.replace(b"\nUnique-ID: mine", b""))["Unique-ID"] == "forged"
+    written_by_caller = b"Event-Name: CHANNEL_DATA\nCaller-Caller-ID-Name: x%0AUnique-ID: forged\n"
+    assert as_greenswitch_reads(written_by_caller + b"\n")["Unique-ID"] == "forged"
 
-    assert as_we_read(raw_event(written_by_caller)).get("Unique-ID") == "mine"
+    assert as_we_read(raw_event(written_by_caller + f"Unique-ID: {UUID}\n\n".encode())).get("Unique-ID") == UUID
 
 
 def test_hazard_01_sip_header_cannot_type_a_pin() -> None:

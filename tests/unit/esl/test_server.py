@@ -17,7 +17,18 @@ from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
 from esl_apps.esl.wire import Event
 from esl_apps.net.listening import listen
-from tests.support.peer import Peer, app_uuid, channel_data, complete, dial, event, eventually, linger_notice, reply
+from tests.support.peer import (
+    UUID,
+    Peer,
+    app_uuid,
+    channel_data,
+    complete,
+    dial,
+    event,
+    eventually,
+    linger_notice,
+    reply,
+)
 
 Serve = Callable[..., OutboundServer]
 
@@ -227,6 +238,20 @@ def test_server_call_makes_no_place_for_strangers(serve: Serve, monkeypatch: pyt
         eventually(lambda: server._strangers == {})
     eventually(lambda: server.connection_count == 3)
     assert server.connection_count == 3
+
+
+@pytest.mark.parametrize("uuid", ["5", "all", "a84b4c76e66710@pc33.atlanta.com", f"{UUID} x"])
+@pytest.mark.parametrize("places", [0, 10])
+def test_server_channel_that_cannot_be_named_is_hung_up(serve: Serve, uuid: str, places: int) -> None:
+    server = serve(lambda session: session.connect() and None, max_connections=places)
+    peer = dial(server.bound_port)
+    peer.expect("connect")
+    peer.expect("linger 5")
+    peer.say(channel_data({"Unique-ID": uuid}), reply())
+    assert "execute-app-name: hangup" in peer.expect("sendmsg")
+    peer.say(reply(), linger_notice())
+    peer.expect("exit")
+    peer.expect_end()
 
 
 def test_server_silent_stranger_has_five_seconds(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

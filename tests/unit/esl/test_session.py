@@ -112,15 +112,15 @@ def test_send_returns_its_reply(line: Line) -> None:
 def test_api_returns_its_output(line: Line) -> None:
     session, peer = line
     peer.say(api_response("true"))
-    assert session.api("uuid_exists x") == "true"
-    assert peer.pending() == ["api uuid_exists x"]
+    assert session.api(f"uuid_exists {UUID}") == "true"
+    assert peer.pending() == [f"api uuid_exists {UUID}"]
 
 
 def test_api_error_is_raised_with_its_text(line: Line) -> None:
     session, peer = line
     peer.say(api_response("-ERR No such channel!\n"))
     with pytest.raises(ReplyError, match=r"^-ERR No such channel!$"):
-        session.api("uuid_kill x")
+        session.api(f"uuid_kill {UUID}")
 
 
 def test_posted_commands_take_their_turn_among_replies(line: Line) -> None:

@@ -14,7 +14,9 @@ from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.esl.wire import Event
 from tests.support.peer import (
+    OTHER_UUID,
     PASSWORD,
+    UUID,
     FakeSwitch,
     Peer,
     api_response,
@@ -159,13 +161,13 @@ def test_switch_send_returns_its_reply(connect: Connect) -> None:
 
 
 def test_api_returns_its_output(connect: Connect) -> None:
-    assert connect().api("uuid_exists x") == "+OK uuid_exists x"
+    assert connect().api(f"uuid_exists {UUID}") == f"+OK uuid_exists {UUID}"
 
 
 def test_api_error_is_raised_with_its_text(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.answers["api uuid_kill"] = api_response("-ERR No such channel!\n")
     with pytest.raises(ReplyError, match=r"^-ERR No such channel!$"):
-        connect().api("uuid_kill x")
+        connect().api(f"uuid_kill {UUID}")
 
 
 @pytest.mark.parametrize("text", ["a\n\napi shutdown", "a\rb", "a\0b"])
@@ -341,9 +343,9 @@ def test_switch_fault_in_a_listener_loses_no_event(fake_switch: FakeSwitch, conn
         raise ZeroDivisionError
 
     switch = connect(on_event=on_event)
-    fake_switch.say(event("CHANNEL_ANSWER", uuid="a"), event("CHANNEL_ANSWER", uuid="b"))
+    fake_switch.say(event("CHANNEL_ANSWER"), event("CHANNEL_ANSWER", uuid=OTHER_UUID))
     switch.api("behind them")
-    assert heard == ["a", "b"]
+    assert heard == [UUID, OTHER_UUID]
     assert switch.reconnects == 0
 
 

@@ -40,23 +40,34 @@ def each_look_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switch_cdr, "FRESH", -1.0)
 
 
-def document(uuid: str, ref: str | None = "ref-1", **more: str) -> dict[str, Any]:
+REF, OTHER_REF = (f"0192a000-0000-7000-8000-00000000000{number}" for number in (1, 2))
+
+
+def uuid_of(number: int) -> str:
+    return f"{number:08}-0000-4000-8000-000000000000"
+
+
+def ref_of(number: int) -> str:
+    return f"{number:08}-0000-7000-8000-000000000000"
+
+
+def document(uuid: str, ref: str | None = REF, **more: str) -> dict[str, Any]:
     variables = {"uuid": uuid, "hangup_cause": "USER_BUSY", "hangup_cause_q850": "17", "esl_user_id": "10%2200", **more}
     if ref is not None:
         variables["esl_call_ref"] = ref
     return {"core-uuid": "core", "variables": variables, "callflow": [{"times": TIMES, "caller_profile": {}}]}
 
 
-def write(folder: Path, uuid: str, ref: str | None = "ref-1", **more: str) -> Path:
+def write(folder: Path, uuid: str, ref: str | None = REF, **more: str) -> Path:
     path = folder / f"{uuid}.cdr.json"
     path.write_text(json.dumps(document(uuid, ref, **more)))
     return path
 
 
 def test_cdr_of_a_leg_reads_as_its_hangup_event(tmp_path: Path) -> None:
-    kept = read(write(tmp_path, B, esl_bleg="session", sip_hangup_disposition="recv_bye"))
+    kept = read(write(tmp_path, B, esl_bleg=OTHER_REF, sip_hangup_disposition="recv_bye"))
     assert kept is not None
-    assert (kept.ref, kept.bleg) == ("ref-1", True)
+    assert (kept.ref, kept.bleg) == (REF, True)
     assert kept.leg(SwitchClock()) == Leg(
         uuid=B,
         created_at=1700000000.0,
@@ -89,19 +100,19 @@ def test_cdr_that_is_incomplete_is_read_later(tmp_path: Path) -> None:
     for size in (0, 1, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         one.look()
-        assert one.legs("ref-1") == []
+        assert one.legs(REF) == []
     path.write_bytes(whole)
     one.look()
-    assert [kept.uuid for kept in one.legs("ref-1")] == [A]
+    assert [kept.uuid for kept in one.legs(REF)] == [A]
 
 
 def test_cdr_with_a_record_is_deleted_and_a_foreign_one_kept(tmp_path: Path) -> None:
-    ours, other, foreign = write(tmp_path, A), write(tmp_path, B, "ref-2"), write(tmp_path, "3" * 36, None)
+    ours, other, foreign = write(tmp_path, A), write(tmp_path, B, OTHER_REF), write(tmp_path, "3" * 36, None)
     (tmp_path / "notes.txt").write_text("an operator's")
     one = Spool(str(tmp_path))
     one.look()
-    assert sorted(one.calls()) == ["ref-1", "ref-2"]
-    one.remove("ref-1")
+    assert sorted(one.calls()) == [REF, OTHER_REF]
+    one.remove(REF)
     one.remove("unknown")
     assert not ours.exists()
     assert other.exists()
@@ -121,7 +132,7 @@ def test_cdr_folder_that_is_missing_is_looked_for_again(tmp_path: Path) -> None:
     write(folder, A)
     one.look()
     assert one.there
-    assert list(one.calls()) == ["ref-1"]
+    assert list(one.calls()) == [REF]
 
 
 def test_cdr_folder_is_looked_into_once_for_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +200,7 @@ def test_cdr_that_is_a_fifo_or_a_device_costs_nothing(tmp_path: Path) -> None:
     write(tmp_path, "3" * 36)
     one = Spool(str(tmp_path))
     one.look()
-    assert list(one.calls()) == ["ref-1"]
+    assert list(one.calls()) == [REF]
 
 
 def test_cdr_that_stays_incomplete_is_seldom_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +235,7 @@ def test_cdr_that_is_completed_late_is_read(tmp_path: Path, monkeypatch: pytest.
     path.write_bytes(whole)
     clock.now += switch_cdr._RARELY
     one.look()
-    assert list(one.calls()) == ["ref-1"]
+    assert list(one.calls()) == [REF]
 
 
 def test_cdr_files_that_stay_incomplete_are_reported_once(
@@ -244,7 +255,7 @@ def test_cdr_files_that_stay_incomplete_are_reported_once(
 def test_cdr_files_larger_than_a_batch_are_all_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switch_cdr, "_BATCH_BYTES", 1000)
     for number in range(50):
-        write(tmp_path, f"{number:036}", f"ref-{number}")
+        write(tmp_path, uuid_of(number), ref_of(number))
     one = Spool(str(tmp_path))
     one.look()
     assert len(one.calls()) == 50
@@ -253,14 +264,14 @@ def test_cdr_files_larger_than_a_batch_are_all_read(tmp_path: Path, monkeypatch:
 def test_cdr_of_many_calls_keeps_only_their_names(tmp_path: Path) -> None:
     """What was read of a folder that grew for a month would fill the memory."""
     for number in range(50):
-        write(tmp_path, f"{number:036}", f"ref-{number}", v="y" * 100_000)
+        write(tmp_path, uuid_of(number), ref_of(number), v="y" * 100_000)
     one = Spool(str(tmp_path))
     tracemalloc.start()
     one.look()
     kept, _peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 1_000_000
-    assert [leg.uuid for leg in one.legs("ref-7")] == [f"{7:036}"]
+    assert [leg.uuid for leg in one.legs(ref_of(7))] == [uuid_of(7)]
 
 
 @pytest.mark.parametrize("function", ["_list", "_read_all"])
@@ -281,7 +292,7 @@ def test_cdr_folder_that_hangs_is_given_up_until_it_answers(
         return one.there
 
     eventually(answers)
-    assert list(one.calls()) == ["ref-1"]
+    assert list(one.calls()) == [REF]
 
 
 def test_cdr_times_become_the_nodes(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from esl_apps.esl import wire
 from esl_apps.esl.wire import Event, Framer, FramingError
 from tests.support import CAPTURES
-from tests.support.peer import api_response, channel_data, event, raw_event, recorded, reply
+from tests.support.peer import OTHER_UUID, UUID, api_response, channel_data, event, raw_event, recorded, reply
 
 ALL_CAPTURES = sorted(path.name for path in CAPTURES.glob("*.esl"))
 
@@ -101,15 +101,58 @@ def test_event_of_a_diverted_digit_has_no_name() -> None:
 
 @pytest.mark.parametrize("header", ["Event-Name", "Unique-ID"])
 def test_event_header_twice_has_the_first_value(header: str) -> None:
-    forged = b"Event-Name: CHANNEL_ANSWER\nUnique-ID: mine\nEvent-Name: DTMF\nUnique-ID: theirs\n\n"
+    forged = f"Event-Name: CHANNEL_ANSWER\nUnique-ID: {UUID}\nEvent-Name: DTMF\nUnique-ID: {OTHER_UUID}\n\n".encode()
     (found,) = frames(raw_event(forged))
-    first = {"Event-Name": "CHANNEL_ANSWER", "Unique-ID": "mine"}
+    first = {"Event-Name": "CHANNEL_ANSWER", "Unique-ID": UUID}
     assert found.get(header) == found.headers[header] == first[header]
 
 
 def test_event_header_twice_and_encoded_has_the_first_value() -> None:
     (found,) = frames(raw_event(b"A: 1%0AB: 2\nB: 3\n\n"))
     assert (found.get("A"), found.get("B")) == ("1\nB: 2", "3")
+
+
+NO_REFERENCES = [
+    "",
+    " ",
+    "%20",
+    "0",
+    "5",
+    "all",
+    "x direction inbound",
+    f"{UUID} x",
+    f"{UUID}%20",
+    f"{UUID}%0A",
+    f" {UUID}",
+    UUID[:-1],
+    UUID.replace("-", ""),
+    UUID[:-1] + "g",
+    UUID + UUID,
+    "\uff11" * 8 + UUID[8:],
+]
+
+
+@pytest.mark.parametrize("value", NO_REFERENCES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Unique-ID",
+        "Other-Leg-Unique-ID",
+        "variable_esl_call_ref",
+        "variable_esl_session_ref",
+        "variable_esl_bleg",
+        "variable_last_bridge_to",
+    ],
+)
+def test_reference_of_another_form_counts_as_absent(name: str, value: str) -> None:
+    (found,) = frames(raw_event(f"Event-Name: CHANNEL_DATA\n{name}: {value}\n\n".encode()))
+    assert found.get(name) is None
+    assert found.var(name.removeprefix("variable_")) is None
+
+
+def test_reference_in_either_case_is_read() -> None:
+    (found,) = frames(raw_event(f"Event-Name: X\nUnique-ID: {UUID.upper()}\n\n".encode()))
+    assert found.get("Unique-ID") == UUID.upper()
 
 
 def test_event_header_is_not_read_from_the_body() -> None:
@@ -352,6 +395,72 @@ def test_custom_event_on_the_wire() -> None:
     assert wire.custom_event("esl_apps::call", {"esl_call_ref": "r", "state": "é"}) == (
         "sendevent CUSTOM\nEvent-Subclass: esl_apps::call\nesl_call_ref: r\nstate: é\n\n".encode()
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "api hupall NORMAL_CLEARING esl_bleg ",
+        "api hupall NORMAL_CLEARING esl_bleg  ",
+        "api hupall NORMAL_CLEARING esl_bleg",
+        "api hupall NORMAL_CLEARING",
+        "api hupall",
+        "bgapi hupall NORMAL_CLEARING esl_bleg ",
+        "api hupall NORMAL_CLEARING esl_bleg x direction inbound",
+        "api hupall  esl_bleg x",
+        "filter Unique-ID ",
+        "filter variable_esl_bleg a b",
+        "filter  x",
+        "api uuid_kill ",
+        "api uuid_kill all",
+        f"api uuid_kill {UUID} ALLOTTED_TIMEOUT more",
+        "api uuid_break 5 all",
+        "api uuid_exists x",
+        "api uuid_dump",
+        f"api uuid_setvar {UUID}",
+        f"api uuid_setvar {UUID} name a b",
+        "api uuid_transfer x 900",
+        "api sched_del 5",
+        "api sched_del ",
+        f"api sched_del {UUID} 5",
+        " api status",
+        "api status ",
+        "",
+    ],
+)
+def test_command_that_acts_on_something_else_is_refused(text: str) -> None:
+    with pytest.raises(wire.CommandError):
+        wire.command(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"api hupall NORMAL_CLEARING esl_bleg {UUID}",
+        f"api uuid_kill {UUID} ALLOTTED_TIMEOUT",
+        f"api uuid_break {UUID} all",
+        f"api uuid_setvar {UUID} last_matching_digits",
+        f"api sched_del {UUID}",
+        f"filter Unique-ID {UUID}",
+        "filter Application-UUID -0",
+        "event plain CHANNEL_ANSWER CUSTOM esl_apps::cancel",
+        "api show channels as json",
+        "bgapi originate {^^!a=1}user/1000 '&socket(127.0.0.1:8084/x async full)'",
+        "auth a password  with spaces ",
+    ],
+)
+def test_command_that_is_whole_is_written_as_it_is(text: str) -> None:
+    assert wire.command(text) == text.encode() + b"\n\n"
+
+
+@given(st.text(max_size=40))
+def test_hupall_of_any_text_names_one_value_or_is_refused(value: str) -> None:
+    try:
+        raw = wire.command(f"api hupall NORMAL_CLEARING esl_bleg {value}")
+    except wire.CommandError:
+        return
+    assert raw.decode().removesuffix("\n\n").split(" ") == ["api", "hupall", "NORMAL_CLEARING", "esl_bleg", value]
+    assert value
 
 
 @given(st.text(max_size=30), st.text(max_size=30))

@@ -19,7 +19,7 @@ from esl_apps.node.live import Live
 from esl_apps.store import keys
 from tests.support.bench import Bench, Build, ScriptedPlaced, essence_of, placed, show_legs
 from tests.support.call_switch import AT, B, at, ends
-from tests.support.peer import UUID, api_response, event, eventually
+from tests.support.peer import OTHER_UUID, UUID, api_response, event, eventually
 
 
 def calls_of(bench: Bench) -> Calls:
@@ -137,9 +137,9 @@ def test_calls_other_phones_end_is_not_the_answered_ones(bench: Bench) -> None:
     """An agent's phones that lost the race end before the answered leg's socket comes."""
     order = ring(bench)
     headers: dict[str, Any] = {"variable_esl_call_ref": order.attempt.call_ref}
-    bench.switch.say(ends("LOSE_RACE", 502, uuid="other", **headers))
+    bench.switch.say(ends("LOSE_RACE", 502, uuid=OTHER_UUID, **headers))
     bench.answer_originate(f"+OK {UUID}\n")
-    eventually(lambda: "other" in bench.live[order.attempt.call_ref].ends)
+    eventually(lambda: OTHER_UUID in bench.live[order.attempt.call_ref].ends)
     gevent.sleep(0.005)
     assert not order.attempt.ended
 

@@ -18,7 +18,7 @@ from esl_apps.node.live import Live
 from esl_apps.node.switch_pool import FAULTS
 from tests.support.bench import Bench, Build
 from tests.support.call_switch import ends
-from tests.support.peer import UUID, eventually, reply
+from tests.support.peer import OTHER_UUID, UUID, eventually, reply
 
 ORIGINATE = "originate user/1000@127.0.0.1 &park()"
 TWO = ("fs1", "fs2")
@@ -129,13 +129,13 @@ def test_line_leg_that_ended_meanwhile_has_failed(bench: Bench) -> None:
 
 
 def test_line_waits_for_all_phones_of_an_agent(bench: Bench) -> None:
-    ringing = Ringing(bench).rings(UUID, "other").loses_switch()
+    ringing = Ringing(bench).rings(UUID, OTHER_UUID).loses_switch()
     eventually(lambda: ringing.live.switch.connected)
     ringing.leg_ends("USER_BUSY", 17)
     eventually(lambda: ringing.live.ends)
     gevent.sleep(0.005)
     assert not ringing.greenlet.dead
-    ringing.leg_ends("NO_ANSWER", 19, uuid="other")
+    ringing.leg_ends("NO_ANSWER", 19, uuid=OTHER_UUID)
     assert ringing.rang.outcome == "failed"
 
 
