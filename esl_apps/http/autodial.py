@@ -6,19 +6,22 @@ from typing import Any
 
 import falcon
 
-from esl_apps.apps.autodial import CONFERENCE, REF, AutodialOrder, leg_denial, order_numbers
+from esl_apps.apps.autodial import CONFERENCE, REF, AutodialOrder, leg_denial, new_call, order_numbers
+from esl_apps.apps.session import account_level
 from esl_apps.core.cards import Account
+from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number
 from esl_apps.core.status import Ref
 from esl_apps.core.timed_call import Waiting
+from esl_apps.http import dry_run
 from esl_apps.http.access import CALL, READ
 from esl_apps.http.crossbar_port import ACCOUNT_ID, CARDS_PATH, CrossbarPort, operation, read_data, succeed
 from esl_apps.http.errors import problem
 from esl_apps.http.parameters import in_path
 from esl_apps.http.routes import Route
-from esl_apps.http.schemas import LONGEST_DELAY, Autodial, Autodialled, WaitingAutodial
+from esl_apps.http.schemas import LONGEST_DELAY, Autodial, Autodialled, DryRun, WaitingAutodial
 from esl_apps.node.policy import Policy
 from esl_apps.prompts import is_media
 from esl_apps.store.timed_calls import TimedCalls
@@ -27,9 +30,26 @@ _FIELDS = Autodial.__struct_fields__
 
 
 def place_autodial(port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account) -> None:
-    order = read_order(port.services.policy, account, read_data(req))
+    data = read_data(req)
+    if dry_run.is_asked_for(req):
+        succeed(req, resp, 200, check_autodial(port, account, data))
+        return
+    order = read_order(port.services.policy, account, data)
     attempt = port.outgoing.autodial(account, order)
     succeed(req, resp, 201, Autodialled(attempt.call_ref, attempt.state))
+
+
+def check_autodial(port: CrossbarPort, account: Account, data: dict[str, Any]) -> DryRun:
+    """Return every check and its verdict. Nothing is dialled."""
+    faults: list[Fault] = []
+    policy = port.services.policy
+    # If the order can't be read, check the limits for a call without a number: they may be reached all the same.
+    charges = [Charge("", [policy.rules.system, account_level(account)], None, aleg=True)]
+    try:
+        charges = new_call(read_order(policy, account, data), account).charges(policy)
+    except Refused as refused:
+        faults = refused.faults
+    return dry_run.report(port.services, _FIELDS, faults, charges)
 
 
 def read_order(policy: Policy, account: Account, data: dict[str, Any]) -> AutodialOrder:
@@ -142,6 +162,7 @@ ROUTES = (
                 status=201,
                 data=Autodialled,
                 body=Autodial,
+                dry_run_data=DryRun,
             ),
         ),
         parameters=(ACCOUNT_ID,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from typing import Any
 
 import falcon
@@ -18,7 +19,7 @@ def answer(resp: falcon.Response, status: int, body: Any) -> None:
 
 
 def read_json(req: falcon.Request) -> tuple[bytes, dict[str, Any]]:
-    """Return the body, raw and decoded.
+    """Return the body, raw (without a byte order mark) and decoded.
 
     :raises Problem: 413 if it is too large, 415 for another type, 400 if it isn't JSON, 422 if it isn't an object.
     """
@@ -28,7 +29,8 @@ def read_json(req: falcon.Request) -> tuple[bytes, dict[str, Any]]:
     if (req.content_length or 0) > MAX_BODY:
         raise problem(413, "too_large", f"expected {MAX_BODY} bytes at most")
     # The server has read all of it, so this doesn't wait for the client.
-    raw = req.bounded_stream.read()
+    # A byte order mark in front (RFC 8259, section 8.1) is what some clients on Windows write.
+    raw = req.bounded_stream.read().removeprefix(BOM_UTF8)
     try:
         body = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

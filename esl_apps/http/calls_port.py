@@ -14,14 +14,13 @@ from esl_apps.config.model import Config, Integrator
 from esl_apps.core import reference
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
-from esl_apps.core.limits import BREAKER
 from esl_apps.core.order import PATTERNS, IntegratorRules
 from esl_apps.core.reference import new_ref
 from esl_apps.core.status import snapshot
-from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.http import dry_run
 from esl_apps.http.access import Door, Holder, holders
 from esl_apps.http.errors import problem
-from esl_apps.http.schemas import Accepted, Check, DryRun
+from esl_apps.http.schemas import Accepted, DryRun
 from esl_apps.http.signed_links import Links
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
@@ -135,27 +134,4 @@ class CallsPort:
             charges = click2dial.new_call(order, client, policy.settings).charges(policy)
         except Refused as refused:
             faults = refused.faults
-        checks = [
-            _check_field(field, faults) for field in dict.fromkeys([*PATTERNS, *(fault.field for fault in faults)])
-        ]
-        checks += self._check_spending(charges)
-        reasons = self.services.readiness.reasons()
-        checks.append(Check("ready", not reasons, "; ".join(reasons) or "ok"))
-        return DryRun(dry_run=True, ok=all(check.ok for check in checks), checks=checks)
-
-    def _check_spending(self, charges: list[Charge]) -> list[Check]:
-        try:
-            refusal = self.services.usage.check(*charges)
-        except StoreUnavailable as error:
-            return [Check("limits", ok=False, message=error.summary)]
-        tripped = refusal is not None and refusal.what == BREAKER
-        message = "ok" if refusal is None else refusal.message
-        return [
-            Check("limits", refusal is None or tripped, "ok" if tripped else message),
-            Check("breaker", not tripped, message if tripped else "ok"),
-        ]
-
-
-def _check_field(field: str, faults: list[Fault]) -> Check:
-    wrong = [fault.message for fault in faults if fault.field == field]
-    return Check(field, not wrong, "; ".join(wrong) or "ok")
+        return dry_run.report(self.services, PATTERNS, faults, charges)

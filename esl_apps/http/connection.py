@@ -28,6 +28,8 @@ _RECEIVE = 16384
 #: sees the answer.
 _LINGER = 262144
 
+#: Statuses of answers that have no body, and whose Content-Length would mean another's (RFC 9110, section 8.6).
+_WITHOUT_LENGTH = ("204", "304")
 _REASONS = {
     400: "Bad Request",
     408: "Request Timeout",
@@ -111,6 +113,9 @@ class Connection:
         self._peer = id(server), source
         self._server = server
         self._bounds = server.bounds
+        #: Sent with answers. A second less than the idle time: a client that uses the connection until then doesn't
+        #: meet its end.
+        self._hint = f"timeout={max(1, int(server.bounds.idle) - 1)}"
         self._socket = sock
         self._address = address
         self._parser = Parser()
@@ -288,9 +293,10 @@ class Connection:
                 declared = next((int(value) for name, value in headers if name.lower() == "content-length"), None)
                 if declared is None and isinstance(result, (list, tuple)):
                     declared = sum(map(len, result))
-                    headers = [*headers, ("content-length", str(declared))]
+                    if status[:3] not in _WITHOUT_LENGTH:
+                        headers = [*headers, ("content-length", str(declared))]
                 keep = keep and declared is not None
-                data = _head_of(status, headers, request.version, keep)
+                data = _head_of(status, headers, self._hint if keep else "")
                 length = 0
                 for part in result:
                     data += part
@@ -330,13 +336,13 @@ def _date(second: int) -> str:
     return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second))
 
 
-def _head_of(status: str, headers: list[tuple[str, str]], protocol: str, keep: bool) -> bytes:
-    """Return the head of an answer. :raises ValueError: a header contains a line break."""
+def _head_of(status: str, headers: list[tuple[str, str]], hint: str) -> bytes:
+    """Return the head of an answer. `hint`: how long an idle connection is kept; empty if it ends with this answer.
+
+    :raises ValueError: a header contains a line break.
+    """
     lines = [f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in headers], f"date: {_date(int(time.time()))}"]
-    if not keep:
-        lines.append("connection: close")
-    elif protocol == "HTTP/1.0":
-        lines.append("connection: keep-alive")
+    lines += ("connection: keep-alive", f"keep-alive: {hint}") if hint else ("connection: close",)
     for line in lines:
         if "\r" in line or "\n" in line:
             raise ValueError("a line break in a header")
@@ -350,4 +356,4 @@ def answer_of(refused: BadRequest) -> bytes:
     headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
     if status in (429, 503):
         headers.append(("retry-after", str(max(1, math.ceil(wait)))))
-    return _head_of(f"{status} {_REASONS[status]}", headers, "HTTP/1.1", keep=False) + body
+    return _head_of(f"{status} {_REASONS[status]}", headers, "") + body

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import falcon
 import msgspec
 
 from esl_apps.config.model import Config
+from esl_apps.http import dry_run
 from esl_apps.http.access import Door, Holder, holders
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.errors import ErrorForm, Problem, problem
@@ -72,7 +73,7 @@ def _write(req: falcon.Request, error: Problem) -> tuple[int, Any]:
     }
 
 
-KAZOO = ErrorForm(CrossbarErrors, _MESSAGES, _write)
+KAZOO = ErrorForm(CrossbarErrors, _MESSAGES, _write, wrong=400)
 
 
 def _request_id(req: falcon.Request) -> str:
@@ -145,12 +146,33 @@ def operation(
     body: type[msgspec.Struct] | None = None,
     paged: bool = False,
     conflict: bool = False,
+    dry_run_data: Body | None = None,
 ) -> Operation:
     """Return an operation whose bodies wrap their content in ``data``.
 
     :param data: the answer's content. :param body: the request's content. :param conflict: it may answer 409.
+    :param dry_run_data: the content of a dry run's answer; None if there is none.
     """
-    envelope = {
+    answers = {status: Answer("Done", _envelope(data, paged=paged))}
+    parameters: tuple[Mapping[str, Any], ...] = _PAGING if paged else ()
+    if dry_run_data is not None:
+        answers[200] = Answer("A dry run's verdicts", _envelope(dry_run_data))
+        parameters += (dry_run.PARAMETER,)
+    return Operation(
+        method,
+        name,
+        summary,
+        handler,
+        scopes=scopes,
+        answers=answers,
+        errors=(400, 401, 403, 404, *((409,) if conflict else ()), *((413, 415) if body is not None else ()), 429, 503),
+        body=body and {"type": "object", "required": ["data"], "properties": {"data": body}},
+        parameters=parameters,
+    )
+
+
+def _envelope(data: Body, *, paged: bool = False) -> dict[str, Any]:
+    return {
         "type": "object",
         "required": ["data", "status", "request_id"],
         "properties": {
@@ -160,14 +182,3 @@ def operation(
             **({"page_size": {"type": "integer"}, "next_start_key": CARD_ID["schema"]} if paged else {}),
         },
     }
-    return Operation(
-        method,
-        name,
-        summary,
-        handler,
-        scopes=scopes,
-        answers={status: Answer("Done", envelope)},
-        errors=(400, 401, 403, 404, *((409,) if conflict else ()), *((413, 415) if body is not None else ()), 429, 503),
-        body=body and {"type": "object", "required": ["data"], "properties": {"data": body}},
-        parameters=_PAGING if paged else (),
-    )

@@ -87,6 +87,8 @@ class ErrorForm:
     """By status, for the description."""
     write: Callable[[falcon.Request, Problem], tuple[int, Any]]
     """Return the status and the body of an error."""
+    wrong: int
+    """The status for a wrong field or query parameter."""
 
 
 def _write(_req: falcon.Request, error: Problem) -> tuple[int, Any]:
@@ -106,10 +108,11 @@ OURS = ErrorForm(
         413: "The body is too large",
         415: "Not application/json",
         416: "A range that the recording does not have",
-        422: "A field is wrong: nothing was dialled",
+        422: "A field or a query parameter is wrong: nothing was dialled",
         429: "Too many requests of this token or address, too many wrong tokens from it, or a limit "
         "of calls or minutes is reached: nothing was dialled; Retry-After says in how many seconds to ask again",
         503: "No switch, no Redis, or a breaker has tripped; Retry-After says when to ask again",
     },
     _write,
+    wrong=422,
 )

@@ -9,7 +9,7 @@ import falcon
 
 from esl_apps.core import status, terms
 from esl_apps.core.reference import new_ref
-from esl_apps.http import openapi, recordings, schemas
+from esl_apps.http import dry_run, openapi, recordings, schemas
 from esl_apps.http.access import CALL, READ
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import REF, CallsPort
@@ -40,11 +40,7 @@ def build(services: Services, outgoing: Outgoing, name: str) -> Wsgi:
 
 def create_call(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
     raw, fields = read_json(req)
-    try:
-        dry_run = req.get_param_as_bool("dry_run", blank_as_true=True)
-    except falcon.HTTPBadRequest:
-        raise problem(422, "value", "expected 1 or 0", "dry_run") from None
-    if dry_run:
+    if dry_run.is_asked_for(req):
         answer(resp, 200, port.dry_run(fields))
         return
     key = req.get_header("Idempotency-Key")
@@ -82,9 +78,6 @@ def cancel_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, re
 
 def create_call_legacy(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
     """``GET /call.php``: Click2Dial's first form. It is off unless ``legacy_get`` lists addresses that may use it."""
-    for field, value in req.params.items():
-        if not isinstance(value, str):
-            raise problem(422, "value", "expected one value", field[:40])
     _accept(resp, port.place(dict(req.params), new_ref()))
 
 
@@ -135,11 +128,7 @@ _ROUTES = (
                         {"type": "string", "pattern": "^[!-~]{1,200}$"},
                         "Send it again within 24 hours to get the same call; nothing more is dialled",
                     ),
-                    in_query(
-                        "dry_run",
-                        {"type": "string", "enum": ["1", "true"]},
-                        "Every check and its verdict; nothing is dialled",
-                    ),
+                    dry_run.PARAMETER,
                 ),
                 body=_ORDER,
                 answers={200: Answer("A dry run's verdicts", DryRun), 202: _LOCATED},
@@ -202,6 +191,7 @@ _ROUTES = (
                 create_call_legacy,
                 scopes=(CALL,),
                 admit=admit_listed_address,
+                safe=False,
                 security=({}, *TOKEN),
                 deprecated=True,
                 parameters=tuple(

@@ -9,18 +9,18 @@ import msgspec
 
 from esl_apps import __version__
 from esl_apps.http.errors import ErrorForm
-from esl_apps.http.routes import TOKEN, Answer, Api, Body, Component, Operation, Route
+from esl_apps.http.routes import SIGNATURE, TOKEN, Answer, Api, Body, Component, Operation, Route
 
 _REF = "#/components/schemas/"
 _JSON = "application/json"
 _NULL = {"type": "null"}
-_SECURITY = {
+_SECURITY: dict[str, dict[str, str]] = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
     "link": {
         "type": "apiKey",
         "in": "query",
-        "name": "signature",
+        "name": SIGNATURE,
         "description": "The signature of a signed link; goes with `expires`",
     },
 }
@@ -64,8 +64,7 @@ def _schemas(api: Api) -> dict[str, Any]:
     for route in api.routes:
         for operation in route.operations:
             bodies = [operation.body, *(answer.body for answer in operation.answers.values())]
-            if operation.errors:
-                bodies.append(api.form(route.path).body)
+            bodies.append(api.form(route.path).body)
             structs.update(dict.fromkeys(struct for body in bodies for struct in _structs_of(body)))
     _refs, schemas = msgspec.json.schema_components(structs, ref_template=_REF + "{name}")
     return {name: _as_3_0(schema) for name, schema in schemas.items()}
@@ -131,7 +130,7 @@ def _operation(operation: Operation, form: ErrorForm) -> dict[str, Any]:
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": {_JSON: {"schema": _body(operation.body)}}}
     described["responses"] = {str(status): _answer(answer) for status, answer in operation.answers.items()}
-    for status in operation.errors:
+    for status in sorted({*operation.errors, form.wrong}):
         error = _answer(Answer(form.meanings[status], form.body, headers=_RETRY_AFTER if status in (429, 503) else {}))
         described["responses"].setdefault(str(status), error)
     return described

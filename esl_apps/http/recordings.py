@@ -15,7 +15,8 @@ from esl_apps.http.access import RECORD
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import REF, CallsPort
 from esl_apps.http.errors import problem
-from esl_apps.http.parameters import in_path, in_query
+from esl_apps.http.parameters import in_header, in_path, in_query
+from esl_apps.http.ranges import Version, part
 from esl_apps.http.routes import TOKEN, Answer, Operation, Route
 from esl_apps.http.schemas import Link, LinkOrder
 from esl_apps.process.files import open_regular
@@ -23,7 +24,6 @@ from esl_apps.process.folder import Folder, Hangs
 
 _RECORDINGS = "/click2dial/recordings"
 _RECORDING = re.compile(REF.pattern + r"\.wav")
-_RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 _CHUNK = 65536
 #: Seconds until a link expires, if the request doesn't say.
 _LINK = 3600
@@ -34,16 +34,32 @@ _LINK = 3600
 
 def get_recording(port: CallsPort, req: falcon.Request, resp: falcon.Response, name: str) -> None:
     stream = _recording(port, name)
-    size = stream.size
-    part = _part(req.get_header("Range") or "", size)
-    first, last = part or (0, size - 1)
-    if part and first > last:
+    size, version = stream.size, stream.version
+    resp.set_header("Accept-Ranges", "bytes")
+    resp.set_header("ETag", version.etag)
+    resp.set_header("Last-Modified", version.last_modified)
+    if version.is_known(req.get_header("If-None-Match"), req.get_header("If-Modified-Since")):
+        stream.close()
+        resp.status = 304
+        return
+    resp.content_type = "audio/wav"
+    if req.method == "HEAD":
+        # A range is for GET only.
+        stream.close()
+        resp.content_length = size
+        return
+    if_range = req.get_header("If-Range")
+    wanted = (
+        part(req.get_header("Range") or "", size)
+        if if_range is None or version.is_same(if_range, time.time())
+        else None
+    )
+    first, last = wanted or (0, size - 1)
+    if wanted and first > last:
         stream.close()
         headers = {"Content-Range": f"bytes */{size}"}
         raise problem(416, "range", f"expected a range within {size} bytes", headers=headers)
-    resp.set_header("Accept-Ranges", "bytes")
-    resp.content_type = "audio/wav"
-    if part:
+    if wanted:
         resp.status = 206
         resp.content_range = (first, last, size)
     stream.limit(first, last - first + 1)
@@ -123,7 +139,9 @@ class _File:
         self._disk = disk
         self._hangs = False
         self._stream = os.fdopen(open_regular(path), "rb", buffering=0)
-        self.size = self._left = os.fstat(self._stream.fileno()).st_size
+        status = os.fstat(self._stream.fileno())
+        self.size = self._left = status.st_size
+        self.version = Version.of(status.st_size, status.st_mtime_ns)
 
     def limit(self, first: int, length: int) -> None:
         """Read this part only."""
@@ -146,24 +164,9 @@ class _File:
             self._stream.close()
 
 
-def _part(text: str, size: int) -> tuple[int, int] | None:
-    """Return the first and last byte that a Range header asks for; first > last if the file has none of them.
-
-    None for no range, several ranges or an invalid one: then the answer is the whole file (RFC 9110, 14.2).
-    """
-    match = _RANGE.fullmatch(text)
-    if match is None or not (match[1] or match[2]):
-        return None
-    if not match[1]:
-        return (max(0, size - int(match[2])), size - 1) if int(match[2]) else (size, size - 1)
-    first = int(match[1])
-    if match[2] and int(match[2]) < first:
-        return None
-    return first, min(int(match[2]), size - 1) if match[2] else size - 1
-
-
 # Routes ---------------------------------------------------------------------------------------------------
 
+_VERSION = {name: {"schema": {"type": "string"}} for name in ("ETag", "Last-Modified")}
 _NAME = in_path("name", {"type": "string", "pattern": r"^[0-9a-f-]{36}\.wav$"})
 
 ROUTES = (
@@ -173,7 +176,7 @@ ROUTES = (
             Operation(
                 "GET",
                 "getRecording",
-                "A recording: stereo WAV, the agent left; Range is understood",
+                "A recording: stereo WAV, the agent left; Range and If-Range are understood",
                 get_recording,
                 scopes=(RECORD,),
                 admit=admit_link_or_token,
@@ -185,10 +188,16 @@ ROUTES = (
                         {"type": "string", "pattern": "^[0-9]{1,12}$"},
                         "When a signed link expires (Unix seconds); goes with `signature`",
                     ),
+                    in_header("Range", str, "One range of bytes"),
+                    in_header(
+                        "If-Range", str, "`ETag` or `Last-Modified` of an earlier part: the whole, if it changed"
+                    ),
+                    in_header("If-None-Match", str, "`ETag` of an earlier answer"),
                 ),
                 answers={
-                    200: Answer("The whole", media="audio/wav"),
-                    206: Answer("The range", media="audio/wav"),
+                    200: Answer("The whole", media="audio/wav", headers=_VERSION),
+                    206: Answer("The range", media="audio/wav", headers=_VERSION),
+                    304: Answer("The client has it already", media="audio/wav", headers=_VERSION),
                 },
                 errors=(401, 403, 404, 416, 429, 503),
             ),

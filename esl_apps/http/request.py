@@ -238,7 +238,8 @@ def _request_line(line: str) -> tuple[str, str, str, str]:
     version = "HTTP/1.0" if minor == "0" else "HTTP/1.1"
     if not target.startswith("/"):
         if target == "*" and method == "OPTIONS":
-            return method, target, "", version
+            # About the server as a whole (RFC 9110, section 9.3.7), which has one answer.
+            return method, "/", "", version
         origin = _ORIGIN.match(target)
         if origin is None:
             raise BadRequest(400, "bad_request", "expected a path")

@@ -4,7 +4,8 @@ exist without being described."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -14,11 +15,15 @@ import msgspec
 
 from esl_apps.http.body import answer
 from esl_apps.http.errors import ANSWERS, OURS, ErrorForm, Problem, problem
+from esl_apps.node.services import Services
 
 log = logging.getLogger(__name__)
 
 #: The two ways to send a token.
 TOKEN: tuple[Mapping[str, list[str]], ...] = ({"bearer": []}, {"token": []})
+#: The query parameter of the security scheme "link".
+SIGNATURE = "signature"
+_KEY = "Idempotency-Key"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Answer:
 
 class Port(Protocol):
     """The object that a table's handlers get as their first argument."""
+
+    @property
+    def services(self) -> Services:
+        """The node's."""
 
     def admit(self, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
         """Admit a request if its token has one of these scopes. May change the handler's parameters.
@@ -75,6 +84,8 @@ class Operation:
     security: tuple[Mapping[str, list[str]], ...] = TOKEN
     """The ways to authenticate, for the description."""
     deprecated: bool = False
+    safe: bool = True
+    """Whether a GET only reads, so that HEAD may do the same work."""
 
 
 @dataclass(frozen=True)
@@ -100,18 +111,41 @@ class Api:
 
 
 def serve(api: Api, port: Port) -> falcon.App[falcon.Request, falcon.Response]:
-    """Return the WSGI application of a table."""
+    """Return the WSGI application of a table. HEAD is served wherever GET only reads, and OPTIONS everywhere."""
     app = falcon.App()
     app.req_options.strip_url_path_trailing_slash = True
     _write_errors(app, api, port)
+    methods = {"OPTIONS"}
     for route in api.routes:
-        responders = {f"on_{operation.method.lower()}": _responder(operation, port) for operation in route.operations}
+        responders = {}
+        for operation in route.operations:
+            served = (operation.method, "HEAD") if operation.method == "GET" and operation.safe else (operation.method,)
+            methods.update(served)
+            responders.update(dict.fromkeys([f"on_{method.lower()}" for method in served], _responder(operation, port)))
         app.add_route(route.path, SimpleNamespace(**responders))
+    app.add_sink(_root(", ".join(sorted(methods)), port), re.compile(r"/\Z"))
     return app
+
+
+def _root(allowed: str, port: Port) -> Callable[..., None]:
+    """Return the responder of ``/``: HAProxy's health check is ``OPTIONS /``. There is nothing else."""
+
+    def respond(req: falcon.Request, resp: falcon.Response) -> None:
+        if req.method != "OPTIONS":
+            raise problem(404, "not_found", "no such resource")
+        if reasons := port.services.readiness.reasons():
+            raise problem(503, "unavailable", "; ".join(reasons), headers={"Retry-After": "5"})
+        resp.set_header("Allow", allowed)
+
+    return respond
 
 
 def _responder(operation: Operation, port: Port) -> Callable[..., None]:
     handler, scopes, way_in = operation.handler, operation.scopes, operation.admit
+    known = {parameter["name"] for parameter in operation.parameters if parameter["in"] == "query"}
+    if any("link" in way for way in operation.security):
+        known.add(SIGNATURE)
+    keyed = operation.body is None or any(parameter["name"] == _KEY for parameter in operation.parameters)
 
     def respond(req: falcon.Request, resp: falcon.Response, **params: Any) -> None:
         if scopes is not None:
@@ -119,9 +153,25 @@ def _responder(operation: Operation, port: Port) -> Callable[..., None]:
                 port.admit(req, scopes, params)
             else:
                 way_in(port, req, scopes, params)
+        _refuse_unknown(req, known, keyed=keyed)
         handler(port, req, resp, **params)
 
     return respond
+
+
+def _refuse_unknown(req: falcon.Request, known: Collection[str], *, keyed: bool) -> None:
+    """Refuse an option that the route doesn't have. Ignored, ``dry_run`` would dial, and a repeated request twice.
+
+    :raises Problem: 422.
+    """
+    for name, value in req.params.items():
+        if name not in known:
+            expected = f"one of {', '.join(sorted(known))}" if known else "none"
+            raise problem(422, "unknown", f"unknown query parameter; expected {expected}", name[:64])
+        if not isinstance(value, str):
+            raise problem(422, "value", "expected one value", name)
+    if not keyed and req.get_header(_KEY) is not None:
+        raise problem(422, "unknown", "this request can't be repeated under a key", _KEY)
 
 
 def _write_errors(app: falcon.App[falcon.Request, falcon.Response], api: Api, port: Port) -> None:

@@ -249,6 +249,44 @@ def test_autodial_that_is_being_placed_is_not_dropped(world: World) -> None:
     assert kazoo_errors(world.admin.simulate_delete(f"{CARDS}/autodials/{ref}"), 409) == {"call_ref": ["state"]}
 
 
+def checks_of(result: Any) -> dict[str, tuple[bool, str]]:
+    assert (result.status_code, result.json["status"]) == (200, "success")
+    data = result.json["data"]
+    checks = {check["check"]: (check["ok"], check["message"]) for check in data["checks"]}
+    assert (data["dry_run"], data["ok"]) == (True, all(passed for passed, _message in checks.values()))
+    return checks
+
+
+def test_autodial_with_dry_run_dials_nothing(world: World) -> None:
+    order = {"data": {"a_leg_number": A, "b_leg_number": B}}
+    for query in ("dry_run=1", "dry_run=true", "dry_run", "dry_run="):
+        checks = checks_of(world.admin.simulate_put(f"{CARDS}/autodial", query_string=query, json=order))
+        assert {"a_leg_number", "b_leg_number", "limits", "breaker", "ready"} < checks.keys()
+        assert set(checks.values()) == {(True, "ok")}
+    assert world.outgoing.placed == []
+    assert len(world.services.charged) == 1
+
+
+def test_autodial_with_dry_run_names_what_is_wrong(world: World) -> None:
+    world.services.spent = Refusal("calls_per_hour", "account:acme")
+    world.services.reasons.append("draining")
+    order = {"data": {"a_leg_number": "x", "b_leg_number": B, "colour": "red"}}
+    checks = checks_of(world.admin.simulate_put(f"{CARDS}/autodial", query_string="dry_run=1", json=order))
+    assert {name for name, (passed, _message) in checks.items() if not passed} == {
+        "a_leg_number",
+        "colour",
+        "limits",
+        "ready",
+    }
+
+
+def test_autodial_with_a_wrong_dry_run_is_refused(world: World) -> None:
+    order = {"data": {"a_leg_number": A, "b_leg_number": B}}
+    result = world.admin.simulate_put(f"{CARDS}/autodial", query_string="dry_run=perhaps", json=order)
+    assert kazoo_errors(result, 400) == {"dry_run": ["value"]}
+    assert world.outgoing.placed == []
+
+
 def read(world: World, **fields: object) -> Any:
     account: Account = world.services.cards.account("acme")
     return read_order(world.services.policy, account, {"a_leg_number": A, "b_leg_number": B, **fields})

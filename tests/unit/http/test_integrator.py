@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gevent
@@ -78,6 +79,14 @@ def test_create_call_with_another_media_type_is_415(world: World, kind: str) -> 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/hal+json"])
 def test_create_call_with_any_json_media_type_is_read(world: World, kind: str) -> None:
     assert errors(world.api.simulate_post(CALLS, body=b"{}", content_type=kind), 422)
+
+
+def test_create_call_after_a_byte_order_mark_is_read(world: World) -> None:
+    data = json.dumps(ORDER).encode()
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "one"}
+    results = [world.api.simulate_post(CALLS, body=body, headers=headers) for body in (b"\xef\xbb\xbf" + data, data)]
+    assert [result.status_code for result in results] == [202, 202]
+    assert len(world.outgoing.placed) == 1
 
 
 def test_create_call_names_every_wrong_field(world: World) -> None:

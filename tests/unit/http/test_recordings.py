@@ -75,6 +75,49 @@ def test_get_recording_with_a_range_outside_is_416(world: World, text: str) -> N
     assert len(os.listdir("/proc/self/fd")) <= open_before
 
 
+def test_head_of_a_recording_has_its_length_and_version(world: World) -> None:
+    name = write(world)
+    got = get(world, name)
+    head = world.api.simulate_head(f"{RECORDINGS}/{name}", headers={"Range": "bytes=0-9"})
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers == got.headers
+    assert world.api.simulate_head(f"{RECORDINGS}/{NO_RECORDING}").status_code == 404
+
+
+def test_get_recording_with_if_range_is_whole_once_it_changed(world: World) -> None:
+    name = write(world)
+    os.utime(path_of(world, name), (1_700_000_000, 1_700_000_000))
+    headers = get(world, name).headers
+    for version in (headers["etag"], headers["last-modified"]):
+        assert get(world, name, headers={"Range": "bytes=10-", "If-Range": version}).content == WHOLE[10:]
+    path_of(world, name).write_bytes(WHOLE + b"more")
+    for version in (headers["etag"], headers["last-modified"], 'W/"1"', "x", ""):
+        # The range may even be outside of what is there now.
+        result = get(world, name, headers={"Range": "bytes=999999-", "If-Range": version})
+        assert (result.status_code, result.content) == (200, WHOLE + b"more")
+
+
+def test_get_recording_that_the_client_has_is_304(world: World) -> None:
+    name = write(world)
+    headers = get(world, name).headers
+    for known in (
+        {"If-None-Match": headers["etag"]},
+        {"If-None-Match": f'"x", W/{headers["etag"]}'},
+        {"If-None-Match": "*"},
+        {"If-Modified-Since": headers["last-modified"]},
+    ):
+        result = get(world, name, headers=known)
+        assert (result.status_code, result.content) == (304, b"")
+        assert result.headers["etag"] == headers["etag"]
+    for unknown in (
+        {"If-None-Match": '"x"'},
+        {"If-None-Match": '"x"', "If-Modified-Since": headers["last-modified"]},
+        {"If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"},
+        {"If-Modified-Since": "yesterday"},
+    ):
+        assert get(world, name, headers=unknown).status_code == 200
+
+
 @pytest.mark.parametrize("text", ["bytes=0-1,5-6", "bytes=5-2", "lines=1-2", "bytes=", "bytes=-", "bytes=--1"])
 def test_get_recording_with_an_invalid_range_is_whole(world: World, text: str) -> None:
     result = get(world, write(world), headers={"Range": text})

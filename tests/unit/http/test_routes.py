@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import falcon
@@ -11,7 +13,7 @@ import msgspec
 import pytest
 from openapi_spec_validator import OpenAPIV30SpecValidator
 
-from esl_apps.config.model import Rate
+from esl_apps.config.model import LegacyGet, Rate
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import IntegratorRules
@@ -25,6 +27,7 @@ from esl_apps.http.routes import Answer, Api, Component, Operation, Route, serve
 from esl_apps.node.live import Full
 from esl_apps.store.errors import NoAnswer, refusal
 from tests.support.http_client import HttpClient
+from tests.support.http_services import World, errors, kazoo_errors
 
 TOKEN = {"Authorization": "Bearer right"}
 
@@ -40,6 +43,8 @@ class Port:
     def __init__(self) -> None:
         self.counted: list[int] = []
         self.door = Door(Rate, self.count)
+        self.reasons: list[str] = []
+        self.services: Any = SimpleNamespace(readiness=SimpleNamespace(reasons=lambda: self.reasons))
         self.raises: Exception | None = None
 
     def count(self, status: int) -> None:
@@ -89,7 +94,7 @@ def test_route_that_is_added_is_served_and_described() -> None:
     described = document["paths"]["/greetings/{name}"]["get"]
     assert described["operationId"] == "greet"
     assert described["x-scopes"] == ["read"]
-    assert described["responses"].keys() == {"200", "401", "503"}
+    assert described["responses"].keys() == {"200", "401", "422", "503"}
     schema = described["responses"]["200"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/Greeting"}
     assert document["components"]["schemas"]["Greeting"]["properties"] == {
@@ -227,7 +232,7 @@ def test_unknown_path_or_method_is_answered_in_json() -> None:
     assert (unknown.status_code, unknown.json["errors"][0]["code"]) == (404, "not_found")
     method = made.simulate_post("/greetings/ann")
     assert (method.status_code, method.json["errors"][0]["code"]) == (405, "method_not_allowed")
-    assert method.headers["allow"] == "GET, OPTIONS"
+    assert method.headers["allow"] == "GET, HEAD, OPTIONS"
     assert made.simulate_get("/greetings/ann/", headers=TOKEN).status_code == 200
 
 
@@ -235,7 +240,7 @@ def test_prefix_with_its_own_error_form_uses_it_throughout() -> None:
     def write(_req: falcon.Request, error: Problem) -> tuple[int, Any]:
         return 400, {"wrong": error.status}
 
-    form = ErrorForm(Greeting, {401: "No", 503: "Later"}, write)
+    form = ErrorForm(Greeting, {400: "Wrong", 401: "No", 503: "Later"}, write, wrong=400)
     made = api(greeting(), greeting("/v2/{name}"), forms={"/v2/": form})
     caller = client(made)
     for path in ("/v2/ann", "/v2/ann/nothing", "/v2/"):
@@ -245,3 +250,94 @@ def test_prefix_with_its_own_error_form_uses_it_throughout() -> None:
     described = openapi.document(made)["paths"]["/v2/{name}"]["get"]["responses"]["401"]
     assert described["description"] == "No"
     assert described["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Greeting"}
+
+
+# Methods and options --------------------------------------------------------------------------------------
+
+
+def paths_of(made: Api, *methods: str) -> list[Any]:
+    return [
+        pytest.param(operation.method, re.sub(r"\{\w+\}", "acme", route.path), id=operation.name)
+        for route in made.routes
+        for operation in route.operations
+        if not methods or operation.method in methods
+    ]
+
+
+def test_head_of_a_route_is_its_get_without_the_body() -> None:
+    made = client(api(greeting()))
+    got, head = (made.simulate_request(method, "/greetings/ann", headers=TOKEN) for method in ("GET", "HEAD"))
+    assert (head.status_code, head.content, head.headers) == (got.status_code, b"", got.headers)
+    assert made.simulate_head("/greetings/ann").status_code == 401
+
+
+def test_head_of_a_get_that_changes_something_is_405() -> None:
+    (route,) = [greeting()]
+    changing = Route(route.path, tuple(dataclasses.replace(each, safe=False) for each in route.operations))
+    made = client(api(changing))
+    assert made.simulate_head("/greetings/ann", headers=TOKEN).status_code == 405
+    assert made.simulate_get("/greetings/ann", headers=TOKEN).status_code == 200
+
+
+@pytest.mark.parametrize(("_method", "path"), paths_of(integrator.API, "GET"))
+def test_head_of_an_integrators_route_answers_as_get(world: World, _method: str, path: str) -> None:
+    got, head = (world.api.simulate_request(method, path) for method in ("GET", "HEAD"))
+    if path == "/call.php":
+        assert head.status_code == 405
+        assert world.outgoing.placed == []
+    else:
+        assert (head.status_code, head.content) == (got.status_code, b"")
+
+
+@pytest.mark.parametrize(("_method", "path"), paths_of(admin.API, "GET"))
+def test_head_of_an_operators_route_answers_as_get(world: World, _method: str, path: str) -> None:
+    got, head = (world.admin.simulate_request(method, path) for method in ("GET", "HEAD"))
+    assert (head.status_code, head.content) == (got.status_code, b"")
+
+
+@pytest.mark.parametrize(("method", "path"), paths_of(integrator.API))
+def test_option_unknown_to_an_integrators_route_is_422(world: World, method: str, path: str) -> None:
+    world.configure(integrators={"legacy_get": LegacyGet(allow=["192.0.2.0/24"])})
+    for query in ({"dry-run": "1"}, {"colour": "red"}, {"Dry_Run": "1"}):
+        result = world.api.simulate_request(method, path, params=query, json={})
+        assert result.status_code == 422
+        if method != "HEAD":
+            assert errors(result, 422) == [(next(iter(query)), "unknown")]
+    assert world.outgoing.placed == []
+
+
+@pytest.mark.parametrize(("method", "path"), paths_of(admin.API))
+def test_option_unknown_to_an_operators_route_is_refused(world: World, method: str, path: str) -> None:
+    result = world.admin.simulate_request(method, path, params={"colour": "red"}, json={"data": {}})
+    assert result.status_code == (400 if path.startswith("/v2/") else 422)
+    if not path.endswith("/autodial"):
+        dry = world.admin.simulate_request(method, path, params={"dry_run": "1"}, json={"data": {}})
+        assert dry.status_code == result.status_code
+    assert (world.outgoing.placed, world.services.cards.cards) == ([], {})
+
+
+def test_option_that_comes_twice_is_422(world: World) -> None:
+    result = world.api.simulate_post("/click2dial/calls", query_string="dry_run=0&dry_run=1", json={})
+    assert errors(result, 422) == [("dry_run", "value")]
+    assert world.outgoing.placed == []
+
+
+@pytest.mark.parametrize("path", ["/v2/accounts/acme/cccps", "/v2/accounts/acme/cccps/autodial"])
+def test_idempotency_key_where_there_is_none_is_refused(world: World, path: str) -> None:
+    order = {"data": {"a_leg_number": "0820001111", "b_leg_number": "0112223333"}}
+    result = world.admin.simulate_put(path, headers={"Idempotency-Key": "one"}, json=order)
+    assert kazoo_errors(result, 400) == {"Idempotency-Key": ["unknown"]}
+    assert world.outgoing.placed == []
+
+
+def test_options_of_the_root_is_a_health_check() -> None:
+    port = Port()
+    made = client(api(greeting()), port)
+    result = made.simulate_options("/", headers={"Authorization": ""})
+    assert (result.status_code, result.content) == (200, b"")
+    assert result.headers["allow"] == "GET, HEAD, OPTIONS"
+    port.reasons.append("draining")
+    result = made.simulate_options("/")
+    assert (result.status_code, result.json["errors"][0]["message"]) == (503, "draining")
+    assert [made.simulate_request(method, "/").status_code for method in ("GET", "HEAD", "POST")] == [404] * 3
+    assert made.simulate_options("/greetings/ann").headers["allow"] == "GET, HEAD"

@@ -41,8 +41,8 @@ BIG = 8 * 1024 * 1024
 class Application:
     """Answer in JSON with the request and the number of requests so far.
 
-    ``/slow`` waits for ``go``, ``/big`` is 8 MB, ``/short`` has less than its length, ``/split`` puts a line break into
-    a header, and ``/fault``, ``/write`` and ``/oserror`` fail.
+    ``/slow`` waits for ``go``, ``/big`` is 8 MB, ``/known`` is 304, ``/short`` has less than its length, ``/split``
+    puts a line break into a header, and ``/fault``, ``/write`` and ``/oserror`` fail.
     """
 
     def __init__(self) -> None:
@@ -55,6 +55,12 @@ class Application:
         path = environ["PATH_INFO"]
         if path == "/fault":
             raise RuntimeError("a secret of the stack")
+        if environ["REQUEST_METHOD"] == "HEAD":
+            start_response("200 OK", [("content-length", "5")])
+            return []
+        if path == "/known":
+            start_response("304 Not Modified", [])
+            return []
         if path == "/split":
             start_response("200 OK", [("x-a", "b\r\nx-c: d")])
             return [b""]
@@ -204,6 +210,25 @@ def test_connection_of_http_1_0_or_close_ends(port: Port) -> None:
         for _ in range(2):
             sock.sendall(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
             assert b"\r\nconnection: keep-alive\r\n" in one(sock)
+
+
+def test_answer_says_how_long_an_idle_connection_is_kept() -> None:
+    with a_port() as port, port.connect() as sock:
+        for head in (GET, GET.replace(b"/", b"/fault", 1)):
+            sock.sendall(head)
+            answer = one(sock)
+            hinted = b"\r\nconnection: keep-alive\r\nkeep-alive: timeout=29\r\n" in answer
+            assert hinted is (status(answer) == 200)
+            assert hinted is not (b"\r\nconnection: close\r\n" in answer)
+
+
+def test_answer_without_a_body_keeps_the_connection(port: Port) -> None:
+    with port.connect() as sock:
+        sock.sendall(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n" + GET.replace(b"/", b"/known", 1) + GET)
+        sock.shutdown(socket.SHUT_WR)
+        answers = rest(sock)
+    assert statuses(answers) == [200, 304, 200]
+    assert b"content-length" not in answers.split(b"HTTP/1.1 ")[2]
 
 
 #: Part of a body for one reader, a request of its own for another (request smuggling).
