@@ -27,6 +27,8 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.config.tokens import hash_token
 from esl_apps.core.reference import new_ref
 from esl_apps.http.signed_links import Links
+from esl_apps.net import tls
+from esl_apps.process import files
 from tests.rig.base import eventually
 from tests.rig.sandbox import SandboxRig
 from tests.support import TLS
@@ -499,17 +501,17 @@ def test_tls_unusable_certificate_stops_the_start(cert: str, key: str, told: str
 
 
 def test_tls_unreadable_certificate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    secret, read = TLS / "one.key", Path.read_bytes
+    secret, read = str(TLS / "one.key"), files.read_regular
 
-    def closed(path: Path) -> bytes:
+    def closed(path: str, most: int, *, follow: bool) -> bytes:
         # A file mode wouldn't do: root reads everything.
         if path == secret:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return read(path)
+        return read(path, most, follow=follow)
 
-    monkeypatch.setattr(Path, "read_bytes", closed)
-    files = json.dumps({"cert": str(TLS / "one.pem"), "key": str(secret)})
-    assert "integrators[0].tls.key: can't be read: Permission denied" in refusal(acme=f"token: t, tls: {files}}}\n")
+    monkeypatch.setattr(tls, "read_regular", closed)
+    named = json.dumps({"cert": str(TLS / "one.pem"), "key": secret})
+    assert "integrators[0].tls.key: can't be read: Permission denied" in refusal(acme=f"token: t, tls: {named}}}\n")
 
 
 def secure(node: Node, trusted: str) -> ssl.SSLSocket:
