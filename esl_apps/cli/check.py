@@ -27,7 +27,7 @@ from esl_apps.net.address import is_loopback, split_address
 from esl_apps.node.policy import own_settings
 from esl_apps.node.state_folder import state_folder
 from esl_apps.prompts import prompt_path
-from esl_apps.store import redis_client
+from esl_apps.store import redis_client, server
 
 OK, WARN, FAIL = "ok", "WARN", "FAIL"
 #: Seconds for a switch to answer. One that refuses the connection is reported at once.
@@ -184,11 +184,14 @@ def _redis(config: Config) -> Iterator[Result]:
     for url, key in urls.items():
         try:
             with _announced(key):
-                redis_client.connect(url).ping()
+                client = redis_client.connect(url)
+                names = sorted({server.name_of(master) for master in client.masters()})
+                findings = list(server.examine(client, records_only=url != config.redis.url))
         except (ValueError, StoreUnavailable) as error:
             yield Result(key, FAIL, str(error).removeprefix("redis: "))
-        else:
-            yield Result(key, OK, "answers")
+            continue
+        yield Result(key, OK, f"answers: {', '.join(filter(None, names)) or 'an unknown version'}")
+        yield from (Result(key, FAIL if fatal else WARN, message) for fatal, message in findings)
 
 
 def _folders(config: Config) -> Iterator[Result]:

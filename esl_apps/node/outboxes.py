@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import gevent
@@ -46,6 +47,12 @@ class Outboxes:
     def of(self, integrator: str | None) -> Lanes:
         """The outbox of an integrator's records, or of calls that belong to none."""
         return self._by_integrator.get(integrator) or self._by_integrator[None]
+
+    def examine(self) -> None:
+        """Log what makes a Redis unfit. It may have come only now, or be another one than before."""
+        shared = self.of(None)
+        for outbox in self:
+            background.once("redis_examination", partial(outbox.examine, records_only=outbox is not shared))
 
     def drain(self, seconds: float) -> None:
         """Wait until every Redis has taken its records; each has ``seconds``, all at the same time."""

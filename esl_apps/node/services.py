@@ -128,10 +128,11 @@ def build_services(config: Config) -> Services:
         if membership.boot not in membership.peers:
             membership.say(draining=readiness.draining)
 
-    def save_all() -> None:
+    def redis_is_back() -> None:
         records.save_all()
+        outboxes.examine()
 
-    store = CallStore(redis, membership.boot, save_all, say_alive)
+    store = CallStore(redis, membership.boot, redis_is_back, say_alive)
     readiness = Readiness(switches, store, live, config.node.max_calls, lambda: outboxes.of(None).refusals)
 
     breakers, usage = _build_spending(config, redis, alerts, membership, cut_on(switches, live))

@@ -45,10 +45,19 @@ class ClusterClient:
         if self._client is None:
             with self._making, translating():
                 if self._client is None:
-                    client: Any = _Cluster.from_url(self._url, **self._options)
-                    client.nodes_manager.initialize = _one_for_all(client.nodes_manager.initialize)
-                    self._client = client
+                    self._client = self._make()
         return getattr(self._client, name)
+
+    def _make(self) -> Any:
+        try:
+            client: Any = _Cluster.from_url(self._url, **self._options)
+        except redis.exceptions.RedisClusterException as error:
+            if "not enabled" not in str(error):
+                raise
+            # redis-py takes a refused CLUSTER SLOTS for it.
+            raise redis.ConnectionError("not a cluster, or its user lacks rights: +cluster|slots +command") from None
+        client.nodes_manager.initialize = _one_for_all(client.nodes_manager.initialize)
+        return client
 
 
 def _one_for_all(initialize: Callable[..., None]) -> Callable[..., None]:

@@ -29,7 +29,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 
 _T = TypeVar("_T")
 
-#: What redis-py raises.
+#: The exceptions of redis-py.
 _REDIS_PY = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 
 #: Codes of redis-py's exceptions, whose texts lack them.
@@ -73,9 +73,9 @@ _FAULTS: Mapping[str, str] = {"WRONGTYPE": "a key is of another type", "CROSSSLO
 
 #: The code of an error reply, and the rest.
 _REPLY = re.compile(r"-?([A-Z]{3,}) (.*)", re.DOTALL)
-#: What a script's error has in front of the error that ended it (Redis 6.2).
+#: The text before an error that a script raised (Redis 6.2).
 _IN_SCRIPT = re.compile(r"(?:ERR )?Error running script \(call to \S+\): (?:@user_script: ?\d+: ?)+")
-#: What it has behind it (Redis 7 and Valkey).
+#: The text behind it (Redis 7 and Valkey).
 _ON_LINE = re.compile(r" script: (?:[0-9a-f]{40}, )?on @user_script:\d+\.$")
 _NO_RIGHT = re.compile(r"The user executing the script can't|ACL failure in script|[Nn]o permissions to (run|access) ")
 _TOO_MANY = "max number of clients reached"

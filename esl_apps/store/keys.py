@@ -136,3 +136,11 @@ def seq(notifications: str) -> str:
 def pushed(notifications: str, id: str) -> str:
     """String: the ``seq`` of an entry that was pushed to a list."""
     return f"esl_apps:{{{notifications}}}:done:{id}"
+
+
+# Checks -----------------------------------------------------------------------------------------------
+
+
+def trial(kind: str) -> str:
+    """One key of each type: ``check`` tries commands on them."""
+    return f"esl_apps:{{check}}:{kind}"

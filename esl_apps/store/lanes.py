@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
 
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
+from esl_apps.store import server
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.outbox import Outbox
 from esl_apps.store.redis_client import Client
+
+log = logging.getLogger(__name__)
 
 
 class Lanes:
@@ -45,8 +50,17 @@ class Lanes:
 
     @property
     def refusals(self) -> list[str]:
-        """What Redis refuses now, list by list."""
+        """The lists that Redis refuses now, and why."""
         return [f"{lane.refused}; its records wait" for lane in self if lane.refused]
+
+    def examine(self, *, records_only: bool) -> None:
+        """Log what makes this Redis unfit; ``records_only``: as :func:`server.examine`."""
+        try:
+            for _fatal, message in server.examine(self._client, records_only=records_only):
+                log.warning("redis_unfit", extra={"outbox": self.name, "reason": message})
+        except StoreUnavailable as error:
+            # It is down. If it is the shared one, it is examined when it comes.
+            log.info("redis_not_examined", extra={"outbox": self.name, "reason": str(error)})
 
     def start(self) -> None:
         self._started = True

@@ -102,7 +102,7 @@ class Outbox:
         """Pushed entries that Redis may still lose, by list, in the order of their ``seq``."""
         self.failing_since: float | None = None
         self.refused = ""
-        """What Redis answers in place of taking records, if it answers."""
+        """The answer of a Redis that takes no records; empty if it takes them or doesn't answer."""
         if self._queue:
             log.info("outbox_resumed", extra={"outbox": name, "entries": len(self._queue)})
             self._wake.set()

@@ -234,7 +234,7 @@ class UsageStore:
         try:
             self._pay(talking)
         except StoreUnavailable as error:
-            # A key that can't be counted on is no reason to go on: its calls end when what they have paid is over.
+            # Calls whose key can't be read end when the time that they have paid for is over.
             for charge in talking:
                 self._arm(charge, away=not isinstance(error, Fault))
             raise
@@ -250,7 +250,7 @@ class UsageStore:
         try:
             self._pay(ended)
         except Fault:
-            # Asking again changes nothing. What other keys are owed is paid.
+            # Asking again changes nothing; the other keys are paid.
             raise
         except BaseException:
             self._ended = [*ended, *self._ended][-_UNSETTLED:]
@@ -288,7 +288,7 @@ class UsageStore:
                         failed.append(answer)
                     else:
                         self._share(one, *(value.decode() for value in answer))
-            # One key must not keep the others from being paid. What may pass comes before what asking again can't help.
+            # One key must not keep the others from being paid. Errors that may pass come first.
             raise_first(sorted(failed, key=lambda error: isinstance(error, Fault)))
 
     def _taking(self, asked: list[tuple[Ticket, float, float]]) -> Run:

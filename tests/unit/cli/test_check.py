@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from esl_apps.cli import check
 from tests.support import TLS
+from tests.support.node import RedisServer
 from tests.support.peer import FakeSwitch, api_response, rejection
 from tests.support.ports import free_port
 from tests.unit.cli.conftest import Ran, Run, Settings
@@ -336,3 +338,34 @@ def test_check_judges_a_disas_pin(run: Run, good: Settings, disa: dict[str, obje
     good["accounts"] = {"acme": {"disa": {"front": disa}}}
     ran = run("check", "-c", good.written())
     assert any(line.startswith(f"accounts.acme.disa.front: {told}") for line in lines(ran, level)), ran.out
+
+
+# Redis -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unfit(redis: RedisServer) -> Iterator[RedisServer]:
+    yield redis
+    redis.client.config_set("maxmemory-policy", "noeviction")
+    redis.client.execute_command("ACL", "DELUSER", "node")
+
+
+def test_check_names_the_version_of_redis(run: Run, good: Settings) -> None:
+    ran = run("check", "-c", good.written())
+    assert re.search(r"redis\.url: answers: (redis|valkey) \d+\.\d+\.\d+$", ran.out, re.MULTILINE)
+
+
+def test_check_fails_on_a_redis_that_evicts(run: Run, good: Settings, unfit: RedisServer) -> None:
+    unfit.client.config_set("maxmemory-policy", "volatile-lru")
+    (failure,) = failures(run, good)
+    assert failure.startswith("redis.url: maxmemory-policy is volatile-lru, set noeviction: ")
+    assert "a record may come twice" in failure
+
+
+def test_check_names_missing_rights_of_redis(run: Run, good: Settings, unfit: RedisServer) -> None:
+    unfit.client.execute_command("ACL", "SETUSER", "node", "on", ">pw", "~*", "+@all", "-@dangerous", "-zadd")
+    good["redis"]["url"] = unfit.url.replace("://", "://node:pw@")
+    ran = run("check", "-c", good.written())
+    assert lines(ran, "FAIL") == ["redis.url: its user lacks rights: +zadd"]
+    (warning,) = [line for line in lines(ran, "WARN") if line.startswith("redis.url")]
+    assert "+info" in warning

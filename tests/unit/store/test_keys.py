@@ -10,6 +10,7 @@ from esl_apps.store import keys
 from tests.support import ROOT
 
 GOLDEN = {
+    keys.trial("hash"): "esl_apps:{check}:hash",
     keys.NODES: "esl_apps:nodes",
     keys.call("REF"): "esl_apps:call:REF",
     keys.calls("acme"): "esl_apps:calls:acme",

@@ -975,7 +975,7 @@ def test_key_of_another_type_keeps_no_other_from_paying(
             usage.accrue()
     # 30 seconds, and 10 ahead: paid once, although the other one failed each time.
     assert taken(server, "d") == 40
-    # What can't be counted ends when what it has paid is over.
+    # A call that can't be counted ends when the time that it has paid for is over.
     usage._run_out(bad)
     assert bad.cut is not None
     assert good.cut is None
