@@ -73,6 +73,9 @@ def end_of(aleg: Leg | None, bleg: Leg | None, now: float) -> Ended:
 
 def _failed_first(end: Ended, bleg: Leg) -> bool:
     """Return whether an unanswered B ended by itself before A did, and not because A had left."""
-    if end.lost or end.aleg.hung_up_itself or bleg.ended_at is None or bleg.q850 in (None, causes.NORMAL_CLEARING):
+    if end.lost or bleg.ended_at is None or bleg.q850 in (None, causes.NORMAL_CLEARING):
         return False
+    if end.aleg.hung_up_itself:
+        # A phone may hang up while the node is still about to hear of B: then B had failed well before.
+        return end.aleg.ended_at is not None and bleg.ended_at + _STAMPED_WITHIN < end.aleg.ended_at
     return end.aleg.ended_at is None or bleg.ended_at <= end.aleg.ended_at + _STAMPED_WITHIN

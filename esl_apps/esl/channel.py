@@ -445,6 +445,11 @@ class Channel:
                 return Bridged(False, causes.q850(cause), cause, bleg)
         return Bridged(False, causes.NORMAL_UNSPECIFIED, "NORMAL_UNSPECIFIED", bleg)
 
+    @property
+    def open_blegs(self) -> list[str]:
+        """The B-legs, by UUID, whose ends have not been heard."""
+        return [uuid for uuid, leg in self._blegs.items() if leg.ended_at is None]
+
     def _last_bleg(self) -> Leg | None:
         return next(reversed(self._blegs.values()), None)
 

@@ -13,8 +13,6 @@ import time
 from contextlib import suppress
 
 import gevent
-import msgspec
-from gevent.lock import Semaphore
 
 from esl_apps.apps import application
 from esl_apps.apps.ending import conclude, end_of
@@ -26,9 +24,9 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.switch import SwitchUnavailable
 from esl_apps.esl.switch_cdr import FRESH, WRITTEN
-from esl_apps.esl.wire import EVENT_PLAIN, CommandError, Event
+from esl_apps.esl.wire import Event
 from esl_apps.node.live import AWAY, Live
 from esl_apps.node.services import Services
 from esl_apps.node.timed_calls import TimedCallPoller
@@ -57,8 +55,6 @@ class Adoption:
         self._services = services
         self._pollers = pollers
         self._greenlet: gevent.Greenlet[[], None] | None = None
-        self._censuses: dict[str, tuple[float, dict[str, list[Event]]]] = {}
-        self._counting = Semaphore()
         self._away = False
 
         self._refreshed = 0
@@ -258,7 +254,7 @@ class Adoption:
             if live.core_uuid is not None and switch.core_uuid != live.core_uuid:
                 return
             try:
-                legs = self._census(switch, asked).get(ref, [])
+                legs = self._services.calls.census.legs(switch, asked).get(ref, [])
             except (SwitchUnavailable, ReplyError):
                 # Let the greenlet that reads the connection run, as in ``Calls.find_end``.
                 gevent.sleep(0.05)
@@ -296,31 +292,6 @@ class Adoption:
             return False
         return membership.returned(live.had_by) is None
 
-    def _census(self, switch: Switch, asked: float) -> dict[str, list[Event]]:
-        """All legs of a switch that carry a reference, by it; not older than ``asked``. Calls that ask at about the
-        same time share one census, which costs a command per leg.
-
-        :raises SwitchUnavailable: :raises ReplyError:
-        """
-        with self._counting:
-            counted, found = self._censuses.get(switch.name, (-1.0, {}))
-            if counted >= asked:
-                return found
-            counted, found = time.monotonic(), {}
-            listed = msgspec.json.decode(switch.api("show channels as json"))
-            for row in listed.get("rows", ()):
-                try:
-                    text = switch.api(f"uuid_dump {row['uuid']}")
-                except (ReplyError, CommandError):
-                    # It has ended, or isn't named as our legs are.
-                    continue
-                leg = Event(b"", text.encode(), EVENT_PLAIN)
-                ref = leg.var("esl_call_ref")
-                if ref:
-                    found.setdefault(ref, []).append(leg)
-            self._censuses[switch.name] = counted, found
-            return found
-
     def _picture(self, live: Live, legs: list[Event]) -> None:
         """Bring the attempt to the state that the live legs show."""
         attempt = live.attempt
@@ -354,6 +325,8 @@ class Adoption:
                     services.usage.leases.let_go(attempt.holder, attempt.session_ref)
                 services.call_log.ended(attempt.call_ref)
                 return
+            # It may have been cancelled at another node, or too late for its own to write that down.
+            attempt.cancelled_by = attempt.cancelled_by or services.store.cancelled_by(attempt.call_ref)
         alegs, blegs = self._legs(live)
         aleg, bleg = _chosen(alegs), _chosen(blegs)
         now = node_clock.now()

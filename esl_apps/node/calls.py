@@ -23,6 +23,7 @@ from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
+from esl_apps.node.census import Census
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import ATTACH, AWAY, Begin, Live
 from esl_apps.node.records import Records
@@ -53,6 +54,7 @@ class Calls:
         self.tenants = Tenants()
         self._records = records
         self._fleet = switch_pool
+        self.census = Census()
         # Calls that ended while their switch was unreachable, by its name: their legs are hung up when it is back.
         self._to_reap: dict[str, set[str]] = {}
 
@@ -152,7 +154,7 @@ class Calls:
 
     def _ring(self, live: Live, ring: Callable[[Originator], bool]) -> bool:
         attempt = live.attempt
-        line = SwitchLine(live, self._fleet, self.reap)
+        line = SwitchLine(live, self._fleet, self.reap, self.census)
         try:
             if not ring(line):
                 return False
@@ -203,6 +205,7 @@ class Calls:
         """Have another node cancel its call, by an event through the switch; returns at once."""
 
         def tell() -> None:
+            self._records.note_cancel(ref, terms.API)
             switch.post_raw(wire.custom_event(CANCEL, {"variable_esl_call_ref": ref}))
             gevent.sleep(_TOLD)
             self.reap(switch, ref)
@@ -212,6 +215,7 @@ class Calls:
     def _cancel(self, live: Live) -> None:
         deadline = time.monotonic() + 30
         pause = 0.02
+        self._records.note_cancel(live.attempt.call_ref, live.attempt.cancelled_by or terms.API)
         while not live.attempt.ended and time.monotonic() < deadline:
             self.reap(live.switch, live.attempt.call_ref)
             live.poke()

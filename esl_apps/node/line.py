@@ -8,7 +8,9 @@ from collections.abc import Callable
 from esl_apps.apps.ringing import Rang
 from esl_apps.core import causes
 from esl_apps.esl.legs import leg_of
+from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Job, Switch, SwitchUnavailable
+from esl_apps.node.census import Census
 from esl_apps.node.live import AWAY, KILLED, Live
 from esl_apps.node.switch_pool import SwitchPool
 
@@ -19,10 +21,13 @@ class SwitchLine:
     ``reap(switch, call_ref, cause)`` ends all of a call's legs on a switch.
     """
 
-    def __init__(self, live: Live, switch_pool: SwitchPool, reap: Callable[[Switch, str, str], None]) -> None:
+    def __init__(
+        self, live: Live, switch_pool: SwitchPool, reap: Callable[[Switch, str, str], None], census: Census
+    ) -> None:
         self._live = live
         self._fleet = switch_pool
         self._reap = reap
+        self._census = census
         self._tried: set[str] = set()
         self.answered_uuid = ""
 
@@ -72,6 +77,19 @@ class SwitchLine:
             return Rang("answered")
         return Rang("failed", causes.q850(rest.strip()))
 
+    def _never_came(self) -> bool:
+        """Whether the originate was lost on its way: the switch has no leg of this call, and none has been heard."""
+        live = self._live
+
+        def heard() -> bool:
+            return bool(live.rang or live.ends or live.attached)
+
+        try:
+            listed = heard() or self._census.legs(live.switch, time.monotonic()).get(live.attempt.call_ref)
+        except (SwitchUnavailable, ReplyError):
+            return False
+        return not listed and not heard()
+
     def _give_up(self, job: Job) -> Rang:
         live = self._live
         self._reap(live.switch, live.attempt.call_ref, "NO_ANSWER")
@@ -83,9 +101,13 @@ class SwitchLine:
         live, switch = self._live, self._live.switch
         live.attempt.note("switch_lost", "while ringing")
         if not live.wait(lambda: switch.connected or live.attached, min(deadline, time.monotonic() + AWAY)):
+            if live.rang and time.monotonic() >= deadline:
+                # It rang to the end, wherever the connection is.
+                self._reap(switch, live.attempt.call_ref, "NO_ANSWER")
+                return Rang("timed_out", causes.Q850["NO_ANSWER"])
             self._reap(switch, live.attempt.call_ref, "NORMAL_CLEARING")
             return Rang("lost")
-        if switch.core_uuid != core_uuid:
+        if switch.core_uuid != core_uuid or self._never_came():
             return Rang("lost")
 
         def all_ended() -> bool:

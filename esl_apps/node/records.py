@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 
+import gevent
 import msgspec
 
 from esl_apps.apps.legs import recording_path
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.status import snapshot
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node import notification_lists
 from esl_apps.node.call_log import CallLog
 from esl_apps.node.live import Live
@@ -25,6 +28,10 @@ from esl_apps.store.calls import CallStore
 from esl_apps.store.essence import essence
 
 log = logging.getLogger(__name__)
+
+
+#: Seconds for which a cancel waits for Redis to take it.
+_CANCEL_NOTED = 0.25
 
 
 class Records:
@@ -67,6 +74,12 @@ class Records:
         """Redis is back and may have forgotten the calls that are up."""
         for live in list(self._live.values()):
             self.save(live.attempt)
+
+    def note_cancel(self, ref: str, by: str) -> None:
+        """Tell Redis that a call is being cancelled, before it is hung up: if its node dies in this moment, the one
+        that adopts the call would take it for lost. Waits for Redis a little, not for long."""
+        with gevent.Timeout(_CANCEL_NOTED, False), suppress(StoreUnavailable):  # type: ignore[arg-type]
+            self._store.note_cancel(ref, by)
 
     def moment(self, attempt: Attempt, moment: Moment) -> None:
         """A call has entered a state."""

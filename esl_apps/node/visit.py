@@ -268,7 +268,12 @@ class Visit:
                 if kept.bleg:
                     live.ends.setdefault(kept.uuid, kept.event)
         if end is not None:
-            for bleg in self.services.calls.blegs_of(live, uuid):
+            blegs = self.services.calls.blegs_of(live, uuid)
+            for open_bleg in self.channel.open_blegs:
+                # Its file may be written after A's.
+                if open_bleg not in live.ends and (event := self.services.switch_cdr.wait_for(self.ref, open_bleg)):
+                    blegs.append(event)
+            for bleg in blegs:
                 self._tell(bleg)
         return end
 

@@ -16,6 +16,7 @@ import msgspec
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
+from esl_apps.core import terms
 from esl_apps.core.status import CallStatus
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 KEEP = 86400
 #: Entries scanned for one page of a filtered list. A rare match costs the client more pages, not the server more time.
 SCAN = 1000
+#: Seconds for which the cancel of a call is known: longer than it takes to adopt it and to see it end.
+CANCELLED = 600
 PING_EVERY = 1.0
 #: Seconds between pings while Redis is down or refuses.
 PING_AWAY = 0.2
@@ -300,6 +303,15 @@ class CallStore:
             self._pending.pop(ref, None)
             self._writes.drop(self._live, ref)
             self._client.hdel(self._live, ref)
+
+    def note_cancel(self, ref: str, by: str) -> None:
+        """Note that a call is being cancelled. :raises StoreUnavailable: Redis is down."""
+        self._client.set(keys.cancelled(ref), by, ex=CANCELLED)
+
+    def cancelled_by(self, ref: str) -> str | None:
+        """The party for which a call was cancelled, if it was. :raises StoreUnavailable: Redis is down."""
+        raw = self._client.get(keys.cancelled(ref))
+        return terms.API if raw == terms.API.encode() else None
 
     def refresh(self, calls: Sequence[tuple[str, str]]) -> None:
         """Keep live calls known, however long they last. ``calls``: references, each with its integrator ('': none).

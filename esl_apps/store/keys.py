@@ -27,6 +27,11 @@ def live(boot: str) -> str:
     return f"esl_apps:live:{boot}"
 
 
+def cancelled(ref: str) -> str:
+    """String: the party for which a call is being cancelled."""
+    return f"esl_apps:cancelled:{ref}"
+
+
 def idempotency(integrator: str, digest: str) -> str:
     """String: the claim of an idempotency key. ``digest``: the key's SHA-256 in hex."""
     return f"esl_apps:idempotency:{integrator}:{digest}"

@@ -844,3 +844,31 @@ def test_adoption_files_of_a_dead_switch_are_read_by_its_clock(bench: Bench) -> 
     record = bench.record()
     assert record["end_reason"] == "answered"
     assert record["ended_at"] - record["dialed_at"] == 8.0
+
+
+# Cancels -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_its_node", [True, False])
+def test_adoption_call_that_was_cancelled_says_so(build: Build, at_its_node: bool) -> None:
+    """Its node died in this moment: what it knew of the cancel died with it."""
+    first = build().connect()
+    attempt = begin_call(first, integrator="acme", number="0820001234")
+    first.flush()
+    other = build(name="app3", known=first.switches).connect()
+    if at_its_node:
+        first.services.calls.cancel(attempt.call_ref, terms.API)
+    else:
+        other.services.calls.cancel_anywhere({"call_ref": attempt.call_ref, "switch": "fs1"})
+    eventually(lambda: other.services.store.cancelled_by(attempt.call_ref) == terms.API)
+    first.services.membership.say()
+    first.die()
+    first.services.membership.leave()
+    other.adoption.beat()
+    ended(other, attempt.call_ref)
+    assert other.record()["end_reason"] == terms.CANCELLED
+
+
+def test_adoption_note_of_a_cancel_that_is_garbage_is_none(bench: Bench) -> None:
+    bench.redis_server.client.set(keys.cancelled(REF), "x")
+    assert bench.services.store.cancelled_by(REF) is None

@@ -16,7 +16,7 @@ from esl_apps.node import line as line_module
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import Live
 from esl_apps.node.switch_pool import FAULTS
-from tests.support.bench import Bench, Build
+from tests.support.bench import Bench, Build, show_legs
 from tests.support.call_switch import ends
 from tests.support.peer import OTHER_UUID, UUID, eventually, reply
 
@@ -32,7 +32,7 @@ class Ringing:
         self.attempt = Attempt(app="click-dial", call_dir="internal")
         self.live: Live = bench.services.calls.begin(self.attempt, bench.services.switches[0])
         self.reaped: list[tuple[str, str]] = []
-        self.line = SwitchLine(self.live, bench.services.switch_pool, self._reap)
+        self.line = SwitchLine(self.live, bench.services.switch_pool, self._reap, bench.services.calls.census)
         self.deadline = time.monotonic() + patience
         self.greenlet = gevent.spawn(self.line.originate, ORIGINATE, self.deadline)
 
@@ -144,6 +144,29 @@ def test_line_leg_whose_socket_came_meanwhile_is_answered(bench: Bench) -> None:
     ringing.live.attached = True
     ringing.live.poke()
     assert ringing.rang == Rang("answered")
+
+
+def test_line_originate_that_never_arrived_is_lost(bench: Bench) -> None:
+    """The connection broke with it in its buffers: no phone rings, however long the node waits."""
+    ringing = Ringing(bench).rings().loses_switch()
+    assert ringing.rang == Rang("lost")
+
+
+def test_line_leg_that_has_not_rung_yet_is_waited_for(bench: Bench) -> None:
+    ringing = Ringing(bench).rings()
+    show_legs(bench.switch, {"Unique-ID": UUID, "variable_esl_call_ref": ringing.attempt.call_ref})
+    ringing.loses_switch()
+    eventually(lambda: f"api uuid_dump {UUID}" in bench.switch.heard)
+    ringing.leg_ends("USER_BUSY", 17)
+    assert ringing.rang == Rang("failed", 17)
+
+
+def test_line_phone_that_rang_to_the_end_while_away_times_out(bench: Bench) -> None:
+    ringing = Ringing(bench, patience=0.1).rings(UUID)
+    bench.switch.server.stop()
+    bench.switch.drop()
+    assert ringing.rang == Rang("timed_out", 19)
+    assert ringing.reaped == [("fs1", "NO_ANSWER")]
 
 
 def test_line_switch_that_restarted_has_lost_the_leg(bench: Bench) -> None:

@@ -13,6 +13,7 @@ import pytest
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.notification import INBOUND_LIST
+from esl_apps.esl import switch_cdr
 from esl_apps.node import visit as visit_module
 from esl_apps.store import keys
 from esl_apps.store.essence import Essence
@@ -313,6 +314,21 @@ def test_visit_reads_the_end_from_the_cdr_if_no_event_came(bench: Bench) -> None
     bench.switch.drop()
     first.served()
     assert bench.reason() == ("answered", 16, "callee")
+
+
+def test_visit_waits_for_the_file_of_a_leg_that_rang(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FreeSWITCH writes each leg's file in that leg's thread: B's may come after A's."""
+    monkeypatch.setattr(switch_cdr, "WRITTEN", 5.0)
+    first, attempt = socket_lost(bench, "0820001234", bridge=rings())
+    write_cdr(bench, UUID, ref=attempt.call_ref, answered=1)
+    show_legs(bench.switch)
+    bench.switch.drop()
+    eventually(lambda: bench.services.switch_cdr.legs(attempt.call_ref))
+    gevent.sleep(0.05)
+    assert not first.greenlet.dead
+    write_cdr(bench, B, ref=attempt.call_ref, q850=19, esl_bleg=attempt.session_ref)
+    first.served()
+    assert bench.reason()[:2] == ("callee_no_answer", 19)
 
 
 def test_visit_of_a_switch_that_restarted_is_lost(bench: Bench) -> None:
