@@ -21,6 +21,7 @@ from esl_apps.core.status import CallStatus
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
 from esl_apps.store import keys
+from esl_apps.store.ended_calls import EndedCalls
 from esl_apps.store.errors import Fault, NoAnswer, Reply
 from esl_apps.store.essence import Essence
 from esl_apps.store.redis_client import Client
@@ -80,6 +81,7 @@ class CallStore:
         self._wake = Flag()
         # Two writers at once could overwrite a call's newer state with its older one.
         self._writing = Semaphore()
+        self._ended = EndedCalls()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._trouble: str | None = ""
         """Why Redis can't be used, as its last ping found; None if it can, '' before the first ping."""
@@ -257,12 +259,18 @@ class CallStore:
             refs = self._client.zrevrangebylex(keys.calls(integrator), top, "-", 0, 200 if wanted else limit)
             if not refs:
                 return found, None
-            for raw, value in zip(refs, self._values(refs), strict=True):
+            names = [raw.decode("utf-8", "replace") for raw in refs]
+            asked = [ref for ref in names if not self._ended.excludes(ref, wanted)]
+            values = dict(zip(asked, self._values(asked), strict=True)) if asked else {}
+            for ref in names:
                 scanned += 1
-                ref = raw.decode("utf-8", "replace")
                 top = f"({ref}"
-                call = _read(value)
-                if call is not None and all(call.get(field) == text for field, text in wanted.items()):
+                call = _read(values.get(ref))
+                if call is None:
+                    continue
+                if wanted:
+                    self._ended.remember(call)
+                if all(call.get(field) == text for field, text in wanted.items()):
                     found.append(call)
                     if len(found) == limit:
                         return found, ref
@@ -338,9 +346,9 @@ class CallStore:
         self._client.hdel(self._live, call.call_ref)
         return False
 
-    def _values(self, refs: Iterable[bytes]) -> list[bytes | None]:
+    def _values(self, refs: Iterable[str]) -> list[bytes | None]:
         # Not MGET: in a cluster the calls are on many slots.
-        return self._ask([("GET", keys.call(ref.decode("utf-8", "replace"))) for ref in refs], None)
+        return self._ask([("GET", keys.call(ref)) for ref in refs], None)
 
     def _ask(self, commands: Sequence[Command], nothing: Any) -> list[Any]:
         """The answers; ``nothing`` from a key that is something else. One such key hides no other.

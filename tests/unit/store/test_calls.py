@@ -102,6 +102,26 @@ def test_calls_with_a_rare_filter_end_a_page_and_go_on(store: CallStore, monkeyp
     assert pages == 3
 
 
+def test_ended_calls_that_do_not_match_are_read_once(store: CallStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = [save(store, call("ended", agent=agent))["call_ref"] for agent in ("1000", "1000", "1001")]
+    live = save(store, call("agent_ringing"))["call_ref"]
+    assert store.calls("acme", {"agent": "1002"}, 10, None) == ([], None)
+    read: list[str] = []
+    values = store._values
+
+    def counted(refs: list[str]) -> Any:
+        read.extend(refs)
+        return values(refs)
+
+    monkeypatch.setattr(store, "_values", counted)
+    assert store.calls("acme", {"agent": "1002"}, 10, None) == ([], None)
+    # One that is live may change.
+    assert read == [live]
+    found, _next = store.calls("acme", {"agent": "1001"}, 10, None)
+    assert [each["call_ref"] for each in found] == [ended[2]]
+    assert len(store.calls("acme", {"state": "ended"}, 10, None)[0]) == 3
+
+
 def test_live_has_the_calls_that_have_not_ended(store: CallStore) -> None:
     one, other = save(store, call("bridged")), save(store, call("queued"))
     store.stop()
