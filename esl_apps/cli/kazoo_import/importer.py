@@ -1,32 +1,29 @@
-"""``esl-apps import``: Kazoo's documents, as CouchDB exports them, into Redis.
+"""Take Kazoo's documents into Redis, one by one.
 
-It imports ``system_config/cccp`` and ``system_config/callflow.disa`` (their ``default``), accounts, users and cccps
-documents, in this order, whatever the order of the files, and keeps their ids. A document that was imported before and
-has not changed since is skipped, even if its card was changed or deleted over HTTP in the meantime: importing twice
-changes nothing.
+A rule that denies is never lost on the way: a restriction that can't be read, or that denies a class which no number
+has, refuses its account or its user, and until that is mended their cards don't dial. Other fields that can't be used
+are left out, and the message says so.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import hmac
 import json
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
-from esl_apps.cli.output import explain, print_json, printable
+from esl_apps.cli.kazoo_import.export import Document
+from esl_apps.cli.output import printable
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Rule
 from esl_apps.core.faults import Refused
-from esl_apps.core.number_classes import CLASSES, HIGH_RISK
-from esl_apps.core.number_text import NotDialable
+from esl_apps.core.number_classes import CLASSES, KNOWN_CLASSES
+from esl_apps.core.number_text import NotDialable, presented
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.store import keys, redis_client
+from esl_apps.store import keys
 from esl_apps.store.card_fields import CARD_ID, FIELDS, NAME, SPELLINGS
 from esl_apps.store.cards import CardStore, IdTaken
 from esl_apps.store.redis_client import Client
@@ -34,17 +31,10 @@ from esl_apps.store.redis_client import Client
 TOOK, SAME, LEFT, FAILED = "took", "same", "left", "FAILED"
 
 _SYSTEM_CONFIG: dict[str, type[msgspec.Struct]] = {"cccp": Cccp, "callflow.disa": DisaDefaults}
-_GAP = re.compile(r"[\s,\x1e]*")
 _REALM = re.compile(r"[A-Za-z0-9.-]{1,255}")
 
-Document = dict[str, Any]
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_number)
+#: The rules of a user whose own rules can't be read.
+_NOTHING = {klass: Rule("deny") for klass in CLASSES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,100 +59,10 @@ class _Left(Exception):
     """The document is skipped, though nothing is wrong with it; the text says why."""
 
 
-def run(config: Config, arguments: argparse.Namespace) -> int:
-    client = redis_client.connect(config.redis.url)
-    count = dict.fromkeys((TOOK, SAME, LEFT, FAILED), 0)
-    for result in import_files(arguments.files, config, client):
-        count[result.outcome] += 1
-        if arguments.json:
-            print_json({"outcome": result.outcome.lower(), "document": result.what, "message": result.message})
-        else:
-            print(result, flush=True)
-    if not arguments.json:
-        print(", ".join(f"{number} {outcome}" for outcome, number in count.items()), file=sys.stderr)
-    return 1 if count[FAILED] else 0
-
-
-def import_files(files: Iterable[str], config: Config, client: Client) -> Iterator[Result]:
-    """Import files, and yield each document's result when it is there.
-
-    :raises StoreUnavailable: Redis is down; what was imported so far stays, and the next run continues.
-    """
-    documents: list[tuple[str, Document]] = []
-    for file in files:
-        try:
-            with open(file, encoding="utf-8-sig") as stream:
-                text = stream.read()
-        except OSError as error:
-            yield Result(FAILED, explain(error))
-            continue
-        except UnicodeDecodeError as error:
-            yield Result(FAILED, file, f"not UTF-8 at byte {error.start}")
-            continue
-        for where, found in read(text):
-            if isinstance(found, str):
-                yield Result(FAILED, f"{file}:{where}", found)
-            else:
-                documents.append((f"{file}:{where}", found))
-    yield from _Importer(config, client).take(documents)
-
-
-# Files -----------------------------------------------------------------------------------------------
-
-
-def read(text: str) -> Iterator[tuple[int, Document | str]]:
-    """Yield a file's documents, each with its line. A text in place of a document says what is wrong there.
-
-    A file has one document, several one after another (NDJSON or not), an array, ``{"docs": […]}``, or the answer to
-    ``_all_docs?include_docs=true``.
-    """
-    at, line, counted = _skip(text, 0), 1, 0
-    while at < len(text):
-        line, counted = line + text.count("\n", counted, at), at
-        try:
-            value, end = _DECODER.raw_decode(text, at)
-        except ValueError as error:
-            where = error.lineno if isinstance(error, json.JSONDecodeError) else line
-            yield where, f"not JSON: {getattr(error, 'msg', error)}"
-            # Go on with the next document that begins a line: it may be whole.
-            resumed = text.find("\n{", max(at, getattr(error, "pos", at)))
-            end = len(text) if resumed < 0 else resumed
-        except RecursionError:
-            yield line, "nested too deep"
-            return
-        else:
-            for one in _unwrapped(value):
-                yield line, one
-        at = _skip(text, end)
-
-
-def _skip(text: str, at: int) -> int:
-    gap = _GAP.match(text, at)
-    return gap.end() if gap else at
-
-
-def _unwrapped(value: object) -> Iterator[Document | str]:
-    if isinstance(value, list):
-        for one in value:
-            yield from _unwrapped(one)
-    elif not isinstance(value, dict):
-        yield "expected a document"
-    elif isinstance(value.get("rows"), list):
-        for row in value["rows"]:
-            if isinstance(row, dict) and isinstance(row.get("doc"), dict):
-                yield row["doc"]
-            else:
-                yield "a row without its document: export with _all_docs?include_docs=true"
-    elif isinstance(value.get("docs"), list) and "_id" not in value:
-        yield from _unwrapped(value["docs"])
-    else:
-        yield value
-
-
 # Documents -------------------------------------------------------------------------------------------
 
 
-class _Importer:
+class Importer:
     def __init__(self, config: Config, client: Client) -> None:
         self._config = config
         self._client = client
@@ -179,6 +79,7 @@ class _Importer:
 
     def take(self, documents: Iterable[tuple[str, Document]]) -> Iterator[Result]:
         """Import the system configuration, then accounts, then their users and cards."""
+        documents = _with_owner(list(documents))
         sorted_by_kind: dict[str, list[tuple[str, Document]]] = {kind: [] for kind in self._takers}
         for where, document in documents:
             try:
@@ -280,34 +181,67 @@ class _Importer:
         if gone:
             raise _Left(f"it is {gone}")
         external = _section(_section(document, "caller_id"), "external")
-        number = external.get("number")
-        self._check_number("caller_id.external.number", number)
-        realm = document.get("realm") or ""
-        if not isinstance(realm, str) or (realm and not _REALM.fullmatch(realm)):
-            raise _Bad("realm: expected a domain")
-        restriction = _restriction(document)
+        notes = ["only the administrator's token gives access to it"]
+        restriction = self._restriction(document)
         self._cards.put_account(
             id,
-            name=_text(document, "name"),
-            realm=realm,
-            caller_id=None if number is None else str(number),
-            caller_id_name=_text(external, "name") or None,
+            name=_text(document, "name", notes),
+            realm=_realm(document, notes),
+            caller_id=self._caller_id(external, notes),
+            caller_id_name=_text(external, "name", notes) or None,
             call_restriction=restriction,
         )
-        return "only the administrator's token gives access to it" + self._unknown_classes(restriction)
+        return "; ".join(notes)
+
+    def _caller_id(self, external: Document, notes: list[str]) -> str | None:
+        """Return the number that the account shows, without separators. Without one its calls show the default."""
+        number = external.get("number")
+        if number in (None, ""):
+            return None
+        try:
+            self._plan.read(str(number))
+        except NotDialable:
+            notes.append(
+                f"caller_id.external.number left out, {_printable(number)!r} isn't a telephone number: its calls show "
+                "cccp.default_caller_id_number, or none"
+            )
+            return None
+        return presented(str(number))
 
     def _take_user(self, id: str, document: Document) -> str:
         account_id = self._account_of(document)
         if self._cards.is_configured(account_id):
             raise _Left("its account is in the configuration, and so must its call_restriction be")
-        restriction = _restriction(document)
-        self._cards.put_user(account_id, id, restriction)
-        return "its call_restriction" + self._unknown_classes(restriction)
+        try:
+            self._cards.put_user(account_id, id, self._restriction(document))
+        except _Bad as bad:
+            account = self._cards.account(account_id)
+            if account is None or id in account.users:
+                raise
+            self._cards.put_user(account_id, id, _NOTHING)
+            raise _Bad(f"{bad}; until then no card of this user may dial") from None
+        return "its call_restriction"
 
-    def _unknown_classes(self, restriction: Mapping[str, Rule]) -> str:
-        known = {*CLASSES, HIGH_RISK, *self._config.dial.classifiers}
-        unknown = sorted(set(restriction) - known)
-        return f"; no number is of class {', '.join(unknown)} until dial.classifiers defines it" if unknown else ""
+    def _restriction(self, document: Document) -> dict[str, Rule]:
+        """Return ``call_restriction`` without the rules that inherit, which mean the same as no rule.
+
+        :raises _Bad: it can't be read, or denies a class that no number has. That must not let its numbers through.
+        """
+        rules = document.get("call_restriction")
+        if isinstance(rules, dict):
+            rules = {klass: rule for klass, rule in rules.items() if rule != {}}
+        try:
+            read = msgspec.convert({} if rules is None else rules, dict[str, Rule])
+        except msgspec.ValidationError as error:
+            raise _Bad(_printable(f"call_restriction: {error}")) from None
+        known = KNOWN_CLASSES | self._config.dial.classifiers.keys()
+        unknown = sorted(klass for klass, rule in read.items() if rule.action == "deny" and klass not in known)
+        if unknown:
+            raise _Bad(
+                f"call_restriction denies {_printable(', '.join(unknown))}, and no number is of that class: define it "
+                "in dial.classifiers first"
+            )
+        return {klass: rule for klass, rule in read.items() if rule.action != "inherit" and klass in known}
 
     def _account_of(self, document: Document) -> str:
         """Return ``pvt_account_id``. :raises _Bad: it is missing or unknown. :raises _Left: the account is closed."""
@@ -386,26 +320,31 @@ def _section(document: Document, name: str) -> Document:
     return value if isinstance(value, dict) else {}
 
 
-def _text(document: Document, name: str) -> str:
+def _text(document: Document, name: str, notes: list[str]) -> str:
     value = document.get(name)
     if value is None:
         return ""
-    if not isinstance(value, str) or len(value) > 255:
-        raise _Bad(f"{name}: expected a text of 255 characters at most")
-    return value
+    if isinstance(value, str) and len(value) <= 255:
+        return value
+    notes.append(f"{name} left out: expected a text of 255 characters at most")
+    return ""
 
 
-def _restriction(document: Document) -> dict[str, Rule]:
-    """Return ``call_restriction`` without the rules that inherit, which mean the same as no rule."""
-    rules = document.get("call_restriction")
-    if rules is None:
-        return {}
-    try:
-        read = msgspec.convert(rules, dict[str, Rule])
-    except msgspec.ValidationError as error:
-        # A rule that can't be read might be the one that denies.
-        raise _Bad(_printable(f"call_restriction: {error}")) from None
-    return {klass: rule for klass, rule in read.items() if rule.action != "inherit"}
+def _realm(document: Document, notes: list[str]) -> str:
+    realm = document.get("realm") or ""
+    if isinstance(realm, str) and (not realm or _REALM.fullmatch(realm)):
+        return realm
+    notes.append("realm left out: expected a domain")
+    return ""
+
+
+def _with_owner(documents: list[tuple[str, Document]]) -> list[tuple[str, Document]]:
+    """Return the documents, those that don't say whose they are with the only account of this run."""
+    owners = {str(one["_id"]) for _where, one in documents if one.get("pvt_type") == "account" and "_id" in one}
+    if len(owners) != 1:
+        return documents
+    owner = owners.pop()
+    return [(where, {"pvt_account_id": owner, **document}) for where, document in documents]
 
 
 def _unread(section: Document, known: set[str]) -> str:
