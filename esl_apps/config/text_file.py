@@ -31,5 +31,13 @@ def read_text(path: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        message = f"the byte 0x{content[error.start]:02x} isn't UTF-8; save the file as UTF-8"
+        message = f"{not_utf8(content, error.start)}; save the file as UTF-8"
         raise ConfigError(message, line=line, file=path) from None
+
+
+def not_utf8(content: bytes, at: int) -> str:
+    """Say what a byte that isn't UTF-8 probably is: most such files are in Latin-1 or Windows' form of it."""
+    byte = content[at : at + 1]
+    letter = byte.decode("cp1252", "ignore")
+    guess = f" (in Latin-1 it is {letter})" if letter.isprintable() and letter else ""
+    return f"the byte 0x{byte[0]:02x} isn't UTF-8{guess}"

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from esl_apps.cli.output import explain
+from esl_apps.config.text_file import not_utf8
 
 Document = dict[str, Any]
 
@@ -69,7 +70,9 @@ def read_text(file: str) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"not {'UTF-16' if wide else 'UTF-8'} at byte {error.start}") from None
+        if wide:
+            raise ValueError(f"not UTF-16 at byte {error.start}") from None
+        raise ValueError(f"{not_utf8(data, error.start)}, at byte {error.start}; save the file as UTF-8") from None
 
 
 def read(text: str) -> Iterator[tuple[int, Document | str]]:

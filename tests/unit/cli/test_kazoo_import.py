@@ -605,7 +605,8 @@ def test_import_names_a_file_that_cannot_be_read(operator: Operator, run: Run, f
 def test_import_names_a_file_that_is_not_text(operator: Operator, run: Run, tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"{\xff}")
     ran = run("import", "-c", str(operator.config), str(tmp_path / "binary"))
-    assert (ran.status, ran.out) == (1, f"FAILED {tmp_path / 'binary'}: not UTF-8 at byte 1\n")
+    told = "the byte 0xff isn't UTF-8 (in Latin-1 it is ÿ), at byte 1; save the file as UTF-8"
+    assert (ran.status, ran.out) == (1, f"FAILED {tmp_path / 'binary'}: {told}\n")
 
 
 def test_import_without_redis_blames_redis(operator: Operator, run: Run) -> None:

@@ -80,7 +80,7 @@ def test_load_failing_disk_is_refused() -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"node:\n  name: caf\xe9\n", ":2: the byte 0xe9 isn't UTF-8; save the file as UTF-8"),
+        (b"node:\n  name: caf\xe9\n", ":2: the byte 0xe9 isn't UTF-8 (in Latin-1 it is é); save the file as UTF-8"),
         ("node: {}\n".encode("utf-16"), ":1: is in UTF-16; save it as UTF-8"),
         ("node: {}\n".encode("utf-16-be"), ":1: not YAML: the character U+0000 can't be printed; remove it"),
         (b"", ":1: the file is empty; expected a configuration"),
