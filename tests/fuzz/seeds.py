@@ -140,7 +140,7 @@ _ESL_WORDS = (
     "text/disconnect-notice",
     "Content-Disposition: linger",
     "Event-Name: ",
-    "Unique-ID: 1",
+    "Unique-ID: eb43d895-1f07-4a4e-93fc-ba8febf183b8",
     "%0A",
     "CHANNEL_HANGUP",
     "CHANNEL_EXECUTE_COMPLETE",

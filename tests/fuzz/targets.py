@@ -111,7 +111,8 @@ class _Stream:
 
 
 CONNECTED = (
-    b"Event-Name: CHANNEL_DATA\nUnique-ID: 1\nContent-Type: command/reply\nReply-Text: %2BOK%0A\n\n"
+    b"Event-Name: CHANNEL_DATA\nUnique-ID: eb43d895-1f07-4a4e-93fc-ba8febf183b8\n"
+    b"Content-Type: command/reply\nReply-Text: %2BOK%0A\n\n"
     b"Content-Type: command/reply\nReply-Text: +OK will linger 5 seconds\n\n"
 )
 
