@@ -261,4 +261,4 @@ def ended(
     *, a_by: str | None = None, b: Leg | None = None, at: float = 1010.0, hold: float = 0.0, lost: bool = False
 ) -> Ended:
     """``a_by``: A's ``sip_hangup_disposition``."""
-    return Ended(at, Leg("A", ended_at=at, disposition=a_by, hold_seconds=hold), b, lost=lost)
+    return Ended(at, Leg("A", answered_at=1002.0, ended_at=at, disposition=a_by, hold_seconds=hold), b, lost=lost)

@@ -176,7 +176,7 @@ def originates(config: dict[str, Any]) -> Callable[[], str]:
     class NotingLine:
         command = ""
 
-        def originate(self, command: str, _deadline: float) -> Rang:
+        def originate(self, command: str, _deadline: float, *, phone: bool) -> Rang:
             self.command = command
             return Rang("failed")
 

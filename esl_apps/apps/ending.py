@@ -15,7 +15,8 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
     ``failed``: B's outcome if the two were not connected because of B; None if the A-leg left first.
     """
     if failed is None and end.bleg is not None:
-        if end.bleg.answered_at is not None:
+        if end.both_up:
+            assert end.bleg.answered_at is not None
             # Events may come out of order, so B's answer time decides.
             attempt.enter(terms.BRIDGED, end.bleg.answered_at)
         elif _failed_first(end, end.bleg):
@@ -32,13 +33,23 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
     elif attempt.cancelled_by is not None:
         attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, end.at)
     elif failed is not None:
-        by = terms.SYSTEM if failed.timed_out else party
-        attempt.end(f"{party}_{causes.failure(failed.code)}", failed.code, by, end.at)
+        end_failed(attempt, failed, party, end.at)
     elif end.lost:
         attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, end.at)
+    elif end.aleg.answered_at is None and end.aleg.q850 in causes.NO_MEDIA:
+        attempt.end(terms.REJECTED, end.aleg.q850 or causes.INCOMPATIBLE, terms.SYSTEM, end.at)
     else:
         first = terms.AGENT if party == terms.CALLEE else terms.CALLEE
         attempt.end(terms.ABANDONED, causes.NORMAL_CLEARING, first, end.at)
+
+
+def end_failed(attempt: Attempt, failed: Bridged, party: str, at: float) -> None:
+    """End an attempt whose B-leg, of this ``party``, did not answer."""
+    if failed.by_switch:
+        attempt.end(terms.REJECTED, failed.code, terms.SYSTEM, at)
+    else:
+        by = terms.SYSTEM if failed.timed_out else party
+        attempt.end(f"{party}_{causes.failure(failed.code)}", failed.code, by, at)
 
 
 def _who(attempt: Attempt, end: Ended, second: str) -> str:

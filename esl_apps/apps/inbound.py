@@ -85,6 +85,9 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
             call.hangup("NO_ANSWER")
         elif causes.failure(bridged.code) == "busy":
             call.hangup("USER_BUSY")
+        elif bridged.by_switch:
+            # A 503: the trunk may have another switch.
+            call.hangup(bridged.cause)
         else:
             call.hangup("NO_ANSWER" if bridged.code != causes.NOT_REGISTERED else "USER_NOT_REGISTERED")
     except CallEnded as ended:
@@ -93,8 +96,8 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     if not agents:
         attempt.end(terms.REJECTED, refused, terms.SYSTEM, end.at)
         return
-    if end.bleg is not None and end.bleg.answered_at is not None and attempt.bridged_at is None:
-        # The caller left at the moment of the answer, or the socket was lost before it.
+    if end.bleg is not None and end.bleg.answered_at is not None and end.both_up and attempt.bridged_at is None:
+        # The caller left just after the answer, or the socket was lost before it.
         agent_answered(attempt, end.bleg.answered_at, end.bleg, host.announce)
     conclude(attempt, end, None if bridged is None or bridged.answered else bridged, terms.AGENT)
 

@@ -128,27 +128,39 @@ def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints
     """Dial B, trying the next endpoint while gateways fail. One time-out covers all of them."""
     leg = bleg_variables(settings, attempt, bleg)
     deadline: float | None = None
+    heard = False
 
     def progress(what: str, at: float, _leg: Leg | None) -> None:
+        nonlocal heard
         if what == "dialled":
             attempt.dialled(at)
-        elif what == "answered":
+            return
+        heard = True
+        if what == "answered":
             attempt.enter(terms.BRIDGED, at)
             # It isn't needed any more, and the two may talk for an hour.
             leg.clear()
         elif what in ("ringing", "early_media"):
             attempt.enter(terms.CALLEE_RINGING, at, "" if what == "ringing" else "early media")
 
-    bridged = Bridged(False, 38, "NETWORK_OUT_OF_ORDER")
-    for endpoint in endpoints:
+    bridged = Bridged(False, causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER")
+    for endpoint, gateway, patience in dialstring.in_turn(endpoints):
         now = time.monotonic()
         deadline = deadline if deadline is not None else now + bleg.timeout
         if now >= deadline:
-            return Bridged(False, causes.Q850["NO_ANSWER"], "NO_ANSWER", timed_out=True)
+            return Bridged(False, causes.NO_ANSWER, "NO_ANSWER", timed_out=True)
         attempt.note("dial", endpoint.partition("/")[0] + "/…")
         attempt.save()
+        leg.pop("leg_progress_timeout", None)
+        leg.update(patience)
+        heard = False
         bridged = call.bridge(leg, [(endpoint, None)], deadline - now, bleg.longest, progress)
-        if not bridged.gateway_failed:
+        unheard = bridged.timed_out and not heard
+        if unheard and gateway is not None and gateway.is_silent(time.monotonic() - now):
+            bridged = Bridged(False, causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER", bridged.bleg)
+        if bridged.by_switch:
+            attempt.note("switch_full", "it had no session to spare")
+        if gateway is None or not bridged.gateway_failed:
             return bridged
         attempt.note("gateway_failed", f"cause {bridged.code}")
     return bridged

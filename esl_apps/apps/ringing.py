@@ -31,17 +31,22 @@ class Aleg:
 @dataclass(frozen=True, slots=True)
 class Rang:
     """The outcome of one originate: ``answered``, ``failed`` (with its Q.850 code), ``timed_out``, ``lost``, or
-    ``away``, which means that the switch was not reached and nothing was dialled."""
+    nothing was dialled: the switch was not reached (``away``), or had no session to spare (``full``)."""
 
     outcome: str
     code: int = causes.NORMAL_UNSPECIFIED
+    heard: bool = True
+    """Whether the leg rang or had early media."""
 
 
 class Originator(Protocol):
     """A switch, or one after the other, on which A-legs are placed."""
 
-    def originate(self, command: str, deadline: float) -> Rang:
-        """Place an A-leg and wait until it answers or fails. End it at ``deadline`` (``time.monotonic``)."""
+    def originate(self, command: str, deadline: float, *, phone: bool) -> Rang:
+        """Place an A-leg and wait until it answers or fails. End it at ``deadline`` (``time.monotonic``).
+
+        ``phone``: it goes to an extension's phones, whose failures are never the switch's.
+        """
 
     def elsewhere(self) -> bool:
         """Go to another switch. Return False if all were tried."""
@@ -58,14 +63,11 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
     Return True if A answered: its leg is on its way to its application. Otherwise the attempt has ended.
     """
     deadline = time.monotonic() + aleg.timeout
-    # Only for a lost application: its own time-out fires first (hazard 19).
-    leg = {**aleg.variables, "originate_timeout": str(int(aleg.timeout) + SWITCH_MARGIN), **UNHEARD}
-    commands = [dialstring.originate(leg, endpoint, aleg.application) for endpoint in aleg.endpoints]
     while True:
-        rang = _ring_from_here(originator, attempt, commands, deadline)
+        rang = _ring_from_here(originator, attempt, aleg, deadline)
         if rang.outcome == "answered":
             return True
-        from_here = rang.outcome == "away" or (rang.outcome == "failed" and rang.code in _NOT_FROM_HERE)
+        from_here = rang.outcome in ("away", "full") or (rang.outcome == "failed" and rang.code in _NOT_FROM_HERE)
         if _is_over(attempt) or not from_here or time.monotonic() >= deadline or not originator.elsewhere():
             break
     now = node_clock.now()
@@ -74,7 +76,9 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
     elif attempt.cancelled_by is not None:
         attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, now)
     elif rang.outcome == "timed_out":
-        attempt.end("agent_no_answer", causes.Q850["NO_ANSWER"], terms.SYSTEM, now)
+        attempt.end("agent_no_answer", causes.NO_ANSWER, terms.SYSTEM, now)
+    elif rang.outcome == "full":
+        attempt.end(terms.REJECTED, causes.SWITCH_CONGESTION, terms.SYSTEM, now)
     elif rang.outcome in ("lost", "away"):
         attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, now)
     else:
@@ -82,11 +86,20 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
     return False
 
 
-def _ring_from_here(originator: Originator, attempt: Attempt, commands: Sequence[str], deadline: float) -> Rang:
-    rang = Rang("failed", 38)
-    for command in commands:
+def _ring_from_here(originator: Originator, attempt: Attempt, aleg: Aleg, deadline: float) -> Rang:
+    # Only for a lost application: its own time-out fires first (hazard 19).
+    leg = {**aleg.variables, "originate_timeout": str(int(aleg.timeout) + SWITCH_MARGIN), **UNHEARD}
+    rang = Rang("failed", causes.NETWORK_OUT_OF_ORDER)
+    for endpoint, gateway, patience in dialstring.in_turn(aleg.endpoints):
+        command = dialstring.originate({**leg, **patience}, endpoint, aleg.application)
         attempt.dialled(node_clock.now())
-        rang = originator.originate(command, deadline)
+        began = time.monotonic()
+        rang = originator.originate(command, deadline, phone=gateway is None)
+        unheard = rang.outcome == "timed_out" and not rang.heard
+        if unheard and gateway is not None and gateway.is_silent(time.monotonic() - began):
+            rang = Rang("failed", causes.NETWORK_OUT_OF_ORDER)
+        if rang.outcome == "full":
+            attempt.note("switch_full", "it had no session to spare")
         if _is_over(attempt) or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
             break
         attempt.note("gateway_failed", f"cause {rang.code}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from esl_apps.apps.context import AppPolicy, Arrival, Host
-from esl_apps.apps.ending import conclude
+from esl_apps.apps.ending import conclude, end_failed
 from esl_apps.apps.legs import Bleg, aleg_variables, join
 from esl_apps.apps.permission import denial
 from esl_apps.apps.settings import Entrance, Rules, Settings
@@ -154,7 +154,7 @@ class Session:
     def answer(self) -> None:
         """Answer the call with the session's variables, and note when that was."""
         self.call.answer(session_variables(self.settings, self.attempt, self.user))
-        self.attempt.enter(terms.AGENT_ANSWERED, self.call.answered_at or self.call.created_at)
+        self.attempt.enter(terms.AGENT_ANSWERED, self.call.answered_at or time.time())
 
     def run(self, talk: Callable[[], None]) -> None:
         """Run a flow to its end. This is the one place that catches the caller's hang-up.
@@ -337,7 +337,9 @@ class Session:
         if bridged.answered or bridged.broken:
             return
         kind = causes.failure(bridged.code)
-        if bridged.code in _NO_SUCH_NUMBER:
+        if bridged.by_switch:
+            prompt = "unavailable"
+        elif bridged.code in _NO_SUCH_NUMBER:
             prompt = "callee_no_such_number"
         elif bridged.code in _REFUSED:
             prompt = "callee_refused"
@@ -403,8 +405,7 @@ class Session:
         elif bridged.broken:
             attempt.end(terms.ABANDONED, causes.NORMAL_CLEARING, terms.AGENT, now)
         else:
-            by = terms.SYSTEM if bridged.timed_out else terms.CALLEE
-            attempt.end(f"callee_{causes.failure(bridged.code)}", bridged.code, by, now)
+            end_failed(attempt, bridged, terms.CALLEE, now)
 
 
 def _e164(settings: Settings, text: str | None) -> str:

@@ -79,6 +79,8 @@ class Dial(Section, frozen=True):
     external: list[str] = field(default_factory=lambda: ["sofia/gateway/pstn/{number}"])
     """Gateways in the order to try them: {number}, {e164}, {plus}, {national}, {dialled}; []: only extensions are
     dialled."""
+    gateway_timeout: Positive | None = 5
+    """Seconds without ringing, media or answer after which the next gateway is tried; null: never."""
     caller_id_format: Literal["as_given", "e164", "plus", "national"] = "as_given"
     """Form of the caller ID that the trunk wants: as_given, e164, plus or national."""
     emergency: str | None = None

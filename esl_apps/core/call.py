@@ -72,7 +72,7 @@ class Leg:
     cause: str | None = None
     """FreeSWITCH's name of the hang-up cause."""
     q850: int | None = None
-    """The same as a number of Q.850, 1 to 127."""
+    """Why it ended as a number of Q.850, 1 to 127, read by ``causes.read`` from all that the switch reported."""
     disposition: str | None = None
     """``sip_hangup_disposition``: ``recv_bye``, ``send_bye``, ``recv_refuse``, ``send_cancel``, …"""
     hold_seconds: float = 0.0
@@ -101,11 +101,13 @@ class Bridged:
     """B rang for ``timeout`` seconds, and the application ended the ringing."""
     broken: bool = False
     """The caller ended it with ``**``."""
+    by_switch: bool = False
+    """The switch had no session to spare: neither B nor a gateway was asked."""
 
     @property
     def gateway_failed(self) -> bool:
         """Whether the gateway failed, not the callee: the next one of a list is worth a try."""
-        return not self.answered and not self.timed_out and self.code in causes.GATEWAY_FAILED
+        return not (self.answered or self.timed_out or self.by_switch) and self.code in causes.GATEWAY_FAILED
 
 
 @dataclass(slots=True)
@@ -118,6 +120,13 @@ class Ended:
     bleg: Leg | None
     lost: bool = False
     """Nothing was heard of its end: ``at`` is when the switch was last reached."""
+
+    @property
+    def both_up(self) -> bool:
+        """Whether both legs were answered. B's answer alone doesn't connect them: A's media may not work, or A left at
+        that moment. If nothing is known of A, B's answer counts."""
+        a_up = self.aleg.answered_at is not None or self.aleg.ended_at is None
+        return a_up and self.bleg is not None and self.bleg.answered_at is not None
 
 
 #: A dial string as ``user/1000@pbx``, and the user that it is. The user is None unless several are rung at once.

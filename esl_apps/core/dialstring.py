@@ -8,7 +8,7 @@ operator's template filled with digits.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote, unquote
@@ -40,6 +40,31 @@ UNHEARD = "0"
 
 class Raw(str):
     """A value of the operator's that is sent unencoded, as a tone. The configuration has checked it."""
+
+
+class Gateway(str):
+    """An endpoint behind a gateway, which may fail: then the next one is worth a try."""
+
+    silence: float | None = None
+    """Seconds without ringing, early media or an answer after which the gateway has failed; None: any time."""
+
+    def is_silent(self, waited: float) -> bool:
+        """Return whether a gateway has failed from which nothing was heard for so many seconds."""
+        return self.silence is not None and waited >= self.silence
+
+
+def in_turn(endpoints: Sequence[str]) -> Iterator[tuple[str, Gateway | None, Mapping[str, str]]]:
+    """Return each endpoint, the same as a gateway if it is one, and the variables that end a leg to a silent gateway.
+
+    The last gateway is waited for. It may only be slow: FreeSWITCH doesn't tell a 100 Trying from silence.
+    """
+    for endpoint in endpoints:
+        gateway = endpoint if isinstance(endpoint, Gateway) else None
+        if gateway is None or gateway.silence is None or endpoint is endpoints[-1]:
+            yield endpoint, gateway, {}
+        else:
+            # In whole seconds, up to one late.
+            yield endpoint, gateway, {"leg_progress_timeout": str(int(gateway.silence))}
 
 
 def encode(value: str) -> str:
@@ -97,6 +122,8 @@ class Endpoints:
     extension: str
     external: tuple[str, ...]
     emergency: str | None = None
+    silence: float | None = None
+    """Seconds after which a gateway that says nothing has failed."""
 
     def of(self, number: Number, *, as_asked: bool) -> tuple[str, ...]:
         """Return the endpoints to try, in order.
@@ -111,7 +138,13 @@ class Endpoints:
             "dialled": number.dialled,
             "number": number.dialled if as_asked or number.is_extension else number.e164,
         }
-        return tuple(_fill(template, values) for template in self._templates(number))
+        endpoints = [_fill(template, values) for template in self._templates(number)]
+        return tuple(endpoints if number.is_extension else map(self._gateway, endpoints))
+
+    def _gateway(self, endpoint: str) -> Gateway:
+        gateway = Gateway(endpoint)
+        gateway.silence = self.silence
+        return gateway
 
     def reaches(self, number: Number) -> bool:
         """Whether the configuration has a dial string for a number."""

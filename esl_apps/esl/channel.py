@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from esl_apps.core import causes, dialstring, node_clock
 from esl_apps.core.call import Bridged, CallEnded, Complete, Ended, Endpoint, Leg, Progress
+from esl_apps.esl.blegs import Blegs
 from esl_apps.esl.keypad import CONFERENCE, STAR_STAR_WITHIN, Keypad, says_keys_in_rtp
-from esl_apps.esl.legs import LIVES, OF_BLEGS, bleg_by_aleg, failure_of_all, leg_of, time_of
+from esl_apps.esl.legs import OF_BLEGS, bleg_by_aleg, leg_of, media_fit, time_of
 from esl_apps.esl.session import Completion, Gone, OutboundSession
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import COMMAND_REPLY, Event
@@ -19,8 +20,6 @@ from esl_apps.esl.wire import COMMAND_REPLY, Event
 #: The events of its own leg that a flow needs, and no others (hazard 7). From the first bridge on, B-legs' events come
 #: too. RECV_INFO says that a key came by SIP INFO.
 EVENTS = "CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE RECV_INFO"
-#: The events that say how far a leg has come.
-_OF_LEGS = LIVES | {b"CHANNEL_HANGUP_COMPLETE"}
 #: The headers of the channel that are read after the first bridge.
 _LASTING = (
     b"Unique-ID",
@@ -44,18 +43,13 @@ class Channel:
 
     __slots__ = (
         "__weakref__",
-        "_answered",
         "_blegs",
-        "_by_bridge",
-        "_by_user",
         "_data",
         "_find_end",
         "_hears_blegs",
         "_keypad",
-        "_killed",
         "_lightened",
         "_lost_at",
-        "_progress",
         "_prompt_path",
         "_ref",
         "_session",
@@ -74,11 +68,6 @@ class Channel:
         self._prompt_path = prompt_path
         self._find_end = find_end
         self._ref = ""
-        self._blegs: dict[str, Leg] = {}
-        self._answered: Leg | None = None
-        self._progress: Progress | None = None
-        self._killed = False
-        self._by_bridge = self._by_user = False
         self._lost_at: float | None = None
         self._hears_blegs = False
         self._lightened = False
@@ -87,7 +76,8 @@ class Channel:
         self._data = session.connect()
         self.clock = clock_of(self._data)
         self.clock.hear(self._data, asked_at, node_clock.now())
-        session.on_event = self._on_leg
+        self._blegs = Blegs(self.uuid, self.clock)
+        session.on_event = self._on_event
 
     def begin(self, ref: str, *, watched: bool) -> None:
         """Subscribe to the events of this channel and of its B-legs (``esl_bleg=ref``).
@@ -162,11 +152,13 @@ class Channel:
         self._run(lambda: self._session.post_execute("ring_ready", lock=True))
 
     def answer(self, variables: Mapping[str, str] | None = None) -> None:
+        self._check_media()
         keypad = self._keypad
         encoded, bound_before = dialstring.encoded(variables or {}), self._data.var(STAR_STAR_WITHIN) is not None
         completion = self._run(lambda: keypad.answer(encoded, bound_before=bound_before))
         if not self._wait(lambda: completion.done, _QUICK) or completion.event is None:
             raise self._unfinished(completion)
+        self._raise_if_left(completion)
         self._data = completion.event
         keypad.heard = True
         if not says_keys_in_rtp(completion.event):
@@ -252,11 +244,15 @@ class Channel:
         longest: float,
         progress: Progress,
     ) -> Bridged:
-        self._blegs.clear()
-        self._answered = None
-        self._killed = False
+        self._check_media()
         self._keypad.broken = False
-        self._progress = progress
+        self._blegs.begin(
+            progress,
+            # FreeSWITCH says 0 of a leg that is not answered.
+            up=self.answered_at is not None or self._data.raw(b"Caller-Channel-Answered-Time") is None,
+            by_bridge=len(endpoints) > 1,
+            by_user=any(user is not None for _endpoint, user in endpoints),
+        )
         if not self._keypad.heard:
             return self._bridge(leg, endpoints, timeout, longest, progress)
         try:
@@ -274,15 +270,13 @@ class Channel:
         progress: Progress,
     ) -> Bridged:
         self._lighten()
-        keypad = self._keypad
+        keypad, blegs = self._keypad, self._blegs
         progress("dialled", node_clock.now(), None)
-        self._by_bridge = len(endpoints) > 1
-        self._by_user = any(user is not None for _endpoint, user in endpoints)
         completion = self._run(lambda: self._dial(dialstring.bridge(leg, endpoints)))
-        if not self._wait(lambda: completion.done or keypad.broken or self._answered is not None, timeout):
+        if not self._wait(lambda: completion.done or keypad.broken or blegs.answered is not None, timeout):
             self._kill(completion, "NO_ANSWER")
-            return Bridged(False, causes.Q850["NO_ANSWER"], "NO_ANSWER", self._last_bleg(), timed_out=True)
-        if self._answered is not None:
+            return blegs.time_out("NO_ANSWER")
+        if blegs.answered is not None:
             if not self._wait(lambda: completion.done or keypad.broken, longest):
                 self._kill(completion, "ALLOTTED_TIMEOUT")
             elif keypad.broken:
@@ -290,12 +284,12 @@ class Channel:
             if keypad.heard:
                 self._raise_if_left(completion)
                 # The A-leg goes on, so wait until B's end is known.
-                self._wait(lambda: self._answered is None or self._answered.ended_at is not None, 1.0)
-            code = self._answered.q850 or causes.NORMAL_CLEARING
-            return Bridged(True, code, bleg=self._answered, broken=keypad.broken)
+                self._wait(lambda: blegs.answered is None or blegs.answered.ended_at is not None, 1.0)
+            code = blegs.answered.q850 or causes.NORMAL_CLEARING
+            return Bridged(True, code, bleg=blegs.answered, broken=keypad.broken)
         if keypad.broken:
             self._kill(completion, "NORMAL_CLEARING")
-            return Bridged(False, causes.NORMAL_CLEARING, bleg=self._last_bleg(), broken=True)
+            return Bridged(False, causes.NORMAL_CLEARING, bleg=blegs.last, broken=True)
         return self._failure(completion)
 
     def _dial(self, target: str) -> Completion:
@@ -305,10 +299,16 @@ class Channel:
             if not self._hears_blegs:
                 self._hears_blegs = True
                 session.post(f"event plain {OF_BLEGS}")
-            if self._by_bridge:
-                session.register_handle("CHANNEL_BRIDGE", self._on_bridge)
+            if self._blegs.by_bridge:
+                session.register_handle("CHANNEL_BRIDGE", self._blegs.on_bridge)
                 session.post("event plain CHANNEL_BRIDGE")
             return session.execute("bridge", target)
+
+    def _check_media(self) -> None:
+        """Refuse a caller with whom the switch has no codec in common, before anyone is rung for them: the answer would
+        fail. :raises CallEnded: they are refused."""
+        if not self._lightened and self.answered_at is None and not media_fit(self._data):
+            self.hangup("INCOMPATIBLE_DESTINATION")
 
     def _lighten(self) -> None:
         """Drop the channel's 140 headers: a third of the memory of a call that talks for an hour."""
@@ -322,20 +322,17 @@ class Channel:
         session = self._session
         try:
             session.wait(lambda: session.hangup_complete is not None, _QUICK, past_hangup=True)
-            session.wait(lambda: all(leg.ended_at for leg in self._blegs.values()), 1.0, past_hangup=True)
+            session.wait(lambda: self._blegs.all_ended, 1.0, past_hangup=True)
         except Gone:
             self._lose()
         last = session.hangup_complete
         if last is None:
             last = self._find_end(self.uuid)
-        bleg = self._answered or self._last_bleg()
         if last is None:
             # The call ended when its socket was lost, as far as is known. The search for its end took time, too.
-            return Ended(self._lost_at or node_clock.now(), Leg(self.uuid), bleg, lost=True)
+            return Ended(self._lost_at or node_clock.now(), Leg(self.uuid), self._blegs.talked(None), lost=True)
         aleg = leg_of(last, self.clock, with_user=False)
-        if len(self._blegs) > 1:
-            # Two phones may answer in the same tick. A's bridge says which one talked.
-            bleg = self._blegs.get(last.var("last_bridge_to") or "", bleg)
+        bleg = self._blegs.talked(last.var("last_bridge_to"))
         if self._lost_at is not None and bleg is None:
             bleg = bleg_by_aleg(last, self.clock)
         return Ended(aleg.ended_at or node_clock.now(), aleg, bleg)
@@ -343,7 +340,7 @@ class Channel:
     def let_go(self) -> None:
         """Drop the callbacks, which hold this channel, so that the reference cycle needs no garbage collector."""
         self._find_end = _unknown_end
-        self._progress = None
+        self._blegs.let_go()
 
     # Sounds -------------------------------------------------------------------------------------------
 
@@ -411,7 +408,7 @@ class Channel:
 
     def _kill(self, completion: Completion, cause: str) -> None:
         """End all B-legs, in any state, and wait for the bridge's end."""
-        self._killed = True
+        self._blegs.killed = True
         try:
             self._run(lambda: self._session.post(f"api hupall {cause} esl_bleg {self._ref}"))
             if not self._wait(lambda: completion.done, _KILL):
@@ -434,64 +431,23 @@ class Channel:
         self._raise_if_left(completion)
         event = completion.event
         assert event is not None
-        bleg = self._last_bleg()
-        if self._by_bridge:
-            return failure_of_all(self._blegs.values())
-        if bleg is not None and len(self._blegs) == 1 and bleg.cause is not None:
-            return Bridged(False, bleg.q850 or causes.q850(bleg.cause), bleg.cause, bleg)
-        for name in ("originate_disposition", "last_bridge_hangup_cause", "bridge_hangup_cause"):
-            cause = event.var(name)
-            if cause and cause != "SUCCESS":
-                return Bridged(False, causes.q850(cause), cause, bleg)
-        return Bridged(False, causes.NORMAL_UNSPECIFIED, "NORMAL_UNSPECIFIED", bleg)
+        return self._blegs.failure(event, self._wait)
 
     @property
     def open_blegs(self) -> list[str]:
         """The B-legs, by UUID, whose ends have not been heard."""
-        return [uuid for uuid, leg in self._blegs.items() if leg.ended_at is None]
+        return self._blegs.open
 
-    def _last_bleg(self) -> Leg | None:
-        return next(reversed(self._blegs.values()), None)
-
-    def _on_leg(self, event: Event) -> None:
-        if event.name in _OF_LEGS:
-            self.tell(event, event.name)
-        elif event.name == b"RECV_INFO" and event.get("Unique-ID") == self.uuid:
-            self._keypad.on_info(event.data)
+    def _on_event(self, event: Event) -> None:
+        if event.name == b"RECV_INFO":
+            if event.get("Unique-ID") == self.uuid:
+                self._keypad.on_info(event.data)
+        else:
+            self._blegs.on_event(event)
 
     def tell(self, event: Event, name: bytes) -> None:
-        """Take in a B-leg's event. ``name``: its own, or an earlier event that it implies (CHANNEL_ANSWER, …)."""
-        uuid = event.get("Unique-ID")
-        if uuid is None or uuid == self.uuid:
-            return
-        before = self._blegs.get(uuid)
-        if before is None and len(self._blegs) >= _BLEGS:
-            return
-        leg = leg_of(event, self.clock, with_user=self._by_user)
-        if before is not None and leg.user is None:
-            leg.user = before.user
-        self._blegs[uuid] = leg
-        if self._answered is not None and self._answered.uuid == uuid:
-            self._answered = leg
-        if self._killed or self._progress is None:
-            return
-        if name == b"CHANNEL_ANSWER" and not self._by_bridge:
-            self._joined(leg)
-        elif name == b"CHANNEL_PROGRESS":
-            self._progress("ringing", leg.ringing_at or node_clock.now(), leg)
-        elif name == b"CHANNEL_PROGRESS_MEDIA":
-            self._progress("early_media", leg.ringing_at or node_clock.now(), leg)
-
-    def _on_bridge(self, event: Event) -> None:
-        """Note which of several phones answered: the one that A is bridged with."""
-        other = event.get("Other-Leg-Unique-ID") or ""
-        if self._by_bridge and not self._killed and event.get("Unique-ID") == self.uuid:
-            self._joined(self._blegs.setdefault(other, Leg(other)))
-
-    def _joined(self, leg: Leg) -> None:
-        if self._answered is None and self._progress is not None:
-            self._answered = leg
-            self._progress("answered", leg.answered_at or node_clock.now(), leg)
+        """Take in an event of a leg that its socket didn't bring: see ``Blegs.tell``."""
+        self._blegs.tell(event, name)
 
 
 def _unknown_end(_uuid: str) -> None:

@@ -22,6 +22,8 @@ _MEDIA_TIME = b"\nCaller-Channel-Progress-Media-Time: "
 _HANGUP_TIME = b"\nCaller-Channel-Hangup-Time: "
 _HOLD_ACCUM = b"\nCaller-Channel-Hold-Accum: "
 _TIMES = 600
+#: What ``originate_disposition`` says of an originate that has not failed.
+_NO_CAUSE = frozenset({"SUCCESS", "call accepted"})
 
 
 def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
@@ -40,16 +42,14 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
     cause = q850 = disposition = ended_at = None
     hold = 0.0
     # A live leg has no end, and a header that is absent takes longest to search for.
-    if hung_up:
-        cause = event.get("Hangup-Cause")
-        code = event.last(b"variable_hangup_cause_q850")
-        q850 = int(code) if code is not None and code.isdigit() and len(code) < 4 else 0
-        q850 = q850 or causes.q850(cause)
-        ended_at = _time(block, _HANGUP_TIME, start, end, clock) or node_clock.now()
-        hold = _seconds(block, _HOLD_ACCUM, start, end)
     if event.name not in LIVES:
         said = event.last(b"variable_sip_hangup_disposition")
         disposition = decode(said) if said is not None else None
+    if hung_up:
+        cause = event.get("Hangup-Cause")
+        q850 = _code(event, cause, refused=disposition == "recv_refuse")
+        ended_at = _time(block, _HANGUP_TIME, start, end, clock) or node_clock.now()
+        hold = _seconds(block, _HOLD_ACCUM, start, end)
     return Leg(
         event.get("Unique-ID") or "",
         _time(block, _CREATED_TIME, start, end, clock),
@@ -62,6 +62,38 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
         hold,
         event.var("esl_user_id") if with_user else None,
     )
+
+
+def _code(event: Event, cause: str | None, *, refused: bool) -> int:
+    """Read the Q.850 code of a leg's end."""
+    number = _number(event, b"variable_hangup_cause_q850")
+    if not refused:
+        return causes.read(cause, number)
+    status = _number(event, b"variable_sip_term_status")
+    # FreeSWITCH sets the host with the first response other than 100. Only a 408 may be of its own making.
+    unheard = (
+        status == 408
+        and event.last(b"variable_sip_reply_host") is None
+        and event.last(b"variable_sip_gateway_name") is not None
+    )
+    return causes.read(cause, number, status=status, reason=event.var("sip_reason") or "", unheard=unheard)
+
+
+def _number(event: Event, name: bytes) -> int:
+    """Return a variable of up to three digits; 0 if it is absent or something else."""
+    value = event.last(name)
+    return int(value) if value is not None and value.isdigit() and len(value) < 4 else 0
+
+
+def media_fit(aleg: Event) -> bool:
+    """Return whether a caller offers an audio codec that the switch takes; also if the switch doesn't say."""
+    # The codecs in common. A video codec has no @.
+    if "@" in (aleg.var("ep_codec_string") or ""):
+        return True
+    if aleg.var("endpoint_disposition") != "DELAYED NEGOTIATION":
+        return True
+    # The dialplan chose another list of codecs, or has the legs negotiate with each other.
+    return any(aleg.var(name) for name in ("absolute_codec_string", "codec_string", "bypass_media", "proxy_media"))
 
 
 def _time(block: bytes, name: bytes, start: int, end: int, clock: SwitchClock) -> float | None:
@@ -106,8 +138,24 @@ def bleg_by_aleg(event: Event, clock: SwitchClock) -> Leg | None:
     )
 
 
+def refused_by(aleg: Event) -> Bridged | None:
+    """Read from an A-leg's variables why a B-leg failed whose own events were not seen; None: they don't say.
+
+    The originate's own outcome comes first: the bridge's may be that of the number before.
+    """
+    for name in ("originate_disposition", "last_bridge_hangup_cause", "bridge_hangup_cause"):
+        cause = aleg.var(name)
+        if cause and cause not in _NO_CAUSE:
+            code = causes.q850(cause)
+            if code in causes.SAYS_NOTHING:
+                # FreeSWITCH copies the status of B's refusal to A, where it stays.
+                code = causes.read(cause, status=_number(aleg, b"variable_sip_invite_failure_status"))
+            return Bridged(False, code, cause)
+    return None
+
+
 def failure_of_all(blegs: Iterable[Leg]) -> Bridged:
-    """Return why none of several phones answered, since the switch has no summary of it.
+    """Return why none of several users' phones answered, since the switch has no summary of it.
 
     "No answer" wins over "busy", and that over the rest. If none could be rung, none is registered.
     """
@@ -118,3 +166,26 @@ def failure_of_all(blegs: Iterable[Leg]) -> Bridged:
     kind = min(kinds, key=("no_answer", "busy", "failed").index)
     leg = failed[kinds.index(kind)]
     return Bridged(False, leg.q850 or 0, leg.cause or "NORMAL_UNSPECIFIED", leg)
+
+
+def telling(legs: Iterable[Leg]) -> Leg | None:
+    """Return the leg that says how one user's phones fared: the one that answered, otherwise the one whose cause says
+    most; of equals the last. None if no leg has ended or answered."""
+    told = [leg for leg in legs if leg.q850 is not None or leg.answered_at is not None]
+    return min(
+        told,
+        key=lambda leg: (
+            leg.answered_at is None,
+            causes.weight(leg.q850 or 0),
+            -(leg.ended_at or 0.0),
+        ),
+        default=None,
+    )
+
+
+def unreachable(legs: Iterable[Leg], killed: str) -> bool:
+    """Return whether the phones that were tried until the cause ``killed`` ended them never rang, and another one has
+    refused: they are registrations that are dead, and the other one's refusal counts."""
+    legs = list(legs)
+    waited = [leg for leg in legs if leg.cause == killed]
+    return len(waited) < len(legs) and all(leg.ringing_at is None for leg in waited)

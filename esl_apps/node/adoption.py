@@ -22,7 +22,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.esl.legs import leg_of
+from esl_apps.esl.legs import leg_of, telling
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import SwitchUnavailable
 from esl_apps.esl.switch_cdr import FRESH, WRITTEN
@@ -295,13 +295,15 @@ class Adoption:
     def _picture(self, live: Live, legs: list[Event]) -> None:
         """Bring the attempt to the state that the live legs show."""
         attempt = live.attempt
+        # B's answer connects the two once A is up too. A leg that is not in the list says nothing.
+        a_up = all(leg_of(event, live.clock).answered_at is not None for event in legs if event.var("esl_bleg") is None)
         for event in legs:
             leg = leg_of(event, live.clock)
             if event.var("esl_bleg") is None:
                 attempt.aleg_uuid = leg.uuid
                 if leg.answered_at is not None and application(attempt.app).placed:
                     attempt.enter(terms.AGENT_ANSWERED, leg.answered_at)
-            elif leg.answered_at is not None:
+            elif leg.answered_at is not None and a_up:
                 self._joined(attempt, leg)
 
     def _joined(self, attempt: Attempt, bleg: Leg) -> None:
@@ -328,11 +330,12 @@ class Adoption:
             # It may have been cancelled at another node, or too late for its own to write that down.
             attempt.cancelled_by = attempt.cancelled_by or services.store.cancelled_by(attempt.call_ref)
         alegs, blegs = self._legs(live)
-        aleg, bleg = _chosen(alegs), _chosen(blegs)
+        aleg, bleg = telling(alegs), telling(blegs)
         now = node_clock.now()
         if attempt.dialed_at is None:
             attempt.dialed_at = min((leg.created_at for leg in alegs + blegs if leg.created_at), default=None)
-        if bleg is not None and bleg.answered_at is not None:
+        end = end_of(aleg, bleg, now)
+        if bleg is not None and end.both_up:
             self._joined(attempt, bleg)
         if attempt.bridged_at is not None:
             self._find_recording(attempt)
@@ -340,7 +343,6 @@ class Adoption:
             attempt.hold_time = round(aleg.hold_seconds)
         if aleg is not None and application(attempt.app).placed and attempt.answered_at is None:
             attempt.answered_at = aleg.answered_at
-        end = end_of(aleg, bleg, now)
         at = end.at
         if attempt.cancelled_by is not None and attempt.bridged_at is None:
             attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, at)
@@ -385,8 +387,3 @@ class Adoption:
         one = self._services.policy.config.integrator(attempt.integrator or "")
         if one is not None and one.record and application(attempt.app).recorded:
             attempt.recording_url = recording_name(attempt)
-
-
-def _chosen(legs: list[Leg]) -> Leg | None:
-    """The leg that counts if several phones rang: the one that answered, otherwise the last that gave up."""
-    return max(legs, key=lambda leg: (leg.answered_at is not None, leg.ended_at or 0.0), default=None)

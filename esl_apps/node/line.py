@@ -7,12 +7,17 @@ from collections.abc import Callable
 
 from esl_apps.apps.ringing import Rang
 from esl_apps.core import causes
-from esl_apps.esl.legs import leg_of
+from esl_apps.esl.legs import leg_of, telling, unreachable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Job, Switch, SwitchUnavailable
 from esl_apps.node.census import Census
 from esl_apps.node.live import AWAY, KILLED, Live
 from esl_apps.node.switch_pool import SwitchPool
+
+#: Causes of an originate that made no leg, so that none ends.
+_NO_LEG = frozenset({"USER_NOT_REGISTERED", "SUBSCRIBER_ABSENT", "INVALID_GATEWAY", "GATEWAY_DOWN", "INVALID_PROFILE"})
+#: Seconds by which a leg's end may be reported after the originate's, and by which those of several phones differ.
+_LATE, _APART = 0.5, 0.1
 
 
 class SwitchLine:
@@ -42,18 +47,21 @@ class SwitchLine:
         live.attempt.save()
         return True
 
-    def originate(self, command: str, deadline: float) -> Rang:
-        rang = self._originate(command, deadline)
+    def originate(self, command: str, deadline: float, *, phone: bool) -> Rang:
+        rang = self._originate(command, deadline, phone=phone)
         health = self._fleet.health[self._live.switch.name]
         if rang.outcome == "answered":
             health.told(0)
         elif rang.outcome == "failed":
-            health.told(rang.code)
+            # A phone that fails, as a dead registration does, says nothing against the switch that asked it.
+            health.told(0 if phone else rang.code)
+        elif rang.outcome == "full":
+            health.told(causes.SWITCH_CONGESTION)
         elif rang.outcome in ("lost", "away"):
             health.told(None)
         return rang
 
-    def _originate(self, command: str, deadline: float) -> Rang:
+    def _originate(self, command: str, deadline: float, *, phone: bool) -> Rang:
         live, switch = self._live, self._live.switch
         core_uuid = switch.core_uuid
         live.ends.clear()
@@ -75,7 +83,22 @@ class SwitchLine:
         if verdict == "+OK":
             self.answered_uuid = rest.strip()
             return Rang("answered")
-        return Rang("failed", causes.q850(rest.strip()))
+        return self._failure(rest.strip(), phone=phone)
+
+    def _failure(self, cause: str, *, phone: bool) -> Rang:
+        """Return why an originate failed: by its legs' own ends, because of several phones its one word names any, and
+        it doesn't have the SIP status (hazard 39)."""
+        live = self._live
+        if cause in _NO_LEG:
+            return Rang("failed", causes.q850(cause))
+        live.wait(lambda: bool(live.ends), time.monotonic() + _LATE)
+        if phone:
+            # Those of its other phones: the last of them may come after the answer to the originate.
+            live.wait(lambda: live.attempt.cancelled_by is not None, time.monotonic() + _APART)
+        leg = telling(leg_of(end, live.clock) for end in live.ends.values())
+        if leg is not None:
+            return Rang("failed", leg.q850 or causes.NORMAL_UNSPECIFIED)
+        return Rang("full") if cause in causes.NO_SESSION else Rang("failed", causes.q850(cause))
 
     def _never_came(self) -> bool:
         """Whether the originate was lost on its way: the switch has no leg of this call, and none has been heard."""
@@ -94,7 +117,14 @@ class SwitchLine:
         live = self._live
         self._reap(live.switch, live.attempt.call_ref, "NO_ANSWER")
         live.wait(lambda: job.done, time.monotonic() + KILLED)
-        return Rang("timed_out", causes.Q850["NO_ANSWER"])
+        return self._timed_out()
+
+    def _timed_out(self) -> Rang:
+        legs = [leg_of(end, self._live.clock) for end in self._live.ends.values()]
+        refused = telling(leg for leg in legs if leg.cause != "NO_ANSWER")
+        if refused is not None and unreachable(legs, "NO_ANSWER"):
+            return Rang("failed", refused.q850 or causes.NORMAL_UNSPECIFIED)
+        return Rang("timed_out", causes.NO_ANSWER, heard=bool(self._live.rang))
 
     def _without_job(self, deadline: float, core_uuid: str | None) -> Rang:
         """The connection broke while the phone rang. The same FreeSWITCH, back in time, goes on ringing it."""
@@ -104,7 +134,7 @@ class SwitchLine:
             if live.rang and time.monotonic() >= deadline:
                 # It rang to the end, wherever the connection is.
                 self._reap(switch, live.attempt.call_ref, "NO_ANSWER")
-                return Rang("timed_out", causes.Q850["NO_ANSWER"])
+                return Rang("timed_out", causes.NO_ANSWER)
             self._reap(switch, live.attempt.call_ref, "NORMAL_CLEARING")
             return Rang("lost")
         if switch.core_uuid != core_uuid or self._never_came():
@@ -117,7 +147,7 @@ class SwitchLine:
         if live.attached:
             return Rang("answered")
         if all_ended():
-            leg = leg_of(next(iter(live.ends.values())), live.clock)
-            return Rang("failed", leg.q850 or causes.NORMAL_UNSPECIFIED)
+            leg = telling(leg_of(end, live.clock) for end in live.ends.values())
+            return Rang("failed", (leg and leg.q850) or causes.NORMAL_UNSPECIFIED)
         self._reap(switch, live.attempt.call_ref, "NO_ANSWER")
-        return Rang("timed_out", causes.Q850["NO_ANSWER"])
+        return Rang("timed_out", causes.NO_ANSWER, heard=bool(live.rang))

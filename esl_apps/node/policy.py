@@ -266,7 +266,7 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
         settings=Settings(
             node=config.node.name,
             plan=plan,
-            endpoints=Endpoints(dial.extension, tuple(dial.external), dial.emergency),
+            endpoints=Endpoints(dial.extension, tuple(dial.external), dial.emergency, dial.gateway_timeout),
             caller_id_format=dial.caller_id_format,
             ringback=dial.ringback,
             recordings=config.recordings.dir,

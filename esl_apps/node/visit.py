@@ -16,7 +16,7 @@ from esl_apps.core.call import CallEnded, Leg
 from esl_apps.core.terms import LOST, SYSTEM
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.channel import Channel
-from esl_apps.esl.legs import leg_of
+from esl_apps.esl.legs import leg_of, refused_by, telling
 from esl_apps.esl.server import FULL
 from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.esl.switch import Switch
@@ -173,7 +173,7 @@ class Visit:
             self.services.usage.leave(known.holder, known.session_ref)
         data, clock = self.channel.data, self.channel.clock
         now = node_clock.now()
-        bleg = next((leg_of(end, clock) for end in ends.values() if end.var("esl_bleg") is not None), None)
+        bleg = telling(leg_of(end, clock) for end in ends.values() if end.var("esl_bleg") is not None)
         if bleg is None and (known.number is not None or known.bridged_at is not None):
             bleg = self._bleg_of(known, now)
         if bleg is None and (not application(known.app).session or known.number is None):
@@ -188,10 +188,10 @@ class Visit:
             attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, now)
             return
         joined = application(attempt.app).joined
-        if bleg.answered_at is not None and joined is not None and attempt.bridged_at is None:
+        end = end_of(leg_of(data, clock), bleg, now)
+        if bleg.answered_at is not None and end.both_up and joined is not None and attempt.bridged_at is None:
             joined(attempt, bleg.answered_at, bleg, self.services.records.announce)
-        party = application(attempt.app).second_party
-        conclude(attempt, end_of(leg_of(data, clock), bleg, now), None, party)
+        conclude(attempt, end, None, application(attempt.app).second_party)
 
     def restored(self, known: Essence) -> Attempt:
         """The attempt, with its times by this node's clock."""
@@ -203,9 +203,9 @@ class Visit:
         until = time.monotonic() + _KEPT
         while True:
             switch_cdr.look()
-            kept = [one.leg(self.channel.clock) for one in switch_cdr.legs(known.call_ref) if one.bleg]
-            if kept:
-                return max(kept, key=lambda leg: (leg.answered_at is not None, leg.ended_at or 0.0))
+            kept = telling(one.leg(self.channel.clock) for one in switch_cdr.legs(known.call_ref) if one.bleg)
+            if kept is not None:
+                return kept
             if not switch_cdr.there or time.monotonic() > until:
                 break
             gevent.sleep(FRESH)
@@ -220,9 +220,8 @@ class Visit:
                 q850=causes.q850(cause) if cause else causes.NORMAL_CLEARING,
                 disposition="recv_bye",
             )
-        # The originate's own outcome first: the bridge's may be that of the number before.
-        failed = next((one for one in (data.var("originate_disposition"), cause) if one not in (None, "SUCCESS")), None)
-        return Leg("", ended_at=now, cause=failed, q850=causes.q850(failed)) if failed else None
+        failed = refused_by(data)
+        return Leg("", ended_at=now, cause=failed.cause, q850=failed.code) if failed is not None else None
 
     def refuse(self, reason: str, cause: str = FULL) -> None:
         """Hang up with a cause; never just close, which strands the caller (hazard 10). A call that was taken over to
@@ -268,6 +267,8 @@ class Visit:
                 if kept.bleg:
                     live.ends.setdefault(kept.uuid, kept.event)
         if end is not None:
+            if end.int("Caller-Channel-Answered-Time") > 0:
+                self.channel.tell(end, b"CHANNEL_ANSWER")
             blegs = self.services.calls.blegs_of(live, uuid)
             for open_bleg in self.channel.open_blegs:
                 # Its file may be written after A's.

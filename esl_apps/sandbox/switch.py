@@ -26,6 +26,7 @@ from esl_apps.sandbox.report.legs import Legs
 from esl_apps.sandbox.run.bridge import bridge
 from esl_apps.sandbox.run.dialplan import Dialplan
 from esl_apps.sandbox.run.scheduler import Scheduler
+from esl_apps.sandbox.run.session_limits import SessionLimits
 from esl_apps.sandbox.run.sleeper import later
 from esl_apps.sandbox.wire.events import Bus, Event
 
@@ -97,7 +98,9 @@ class Switch:
             "core_uuid": self.bus.core_uuid,
         }
         self.applications: dict[str, Application] = dict(applications)
-        self.gateways: dict[str, Gateway] = {"pstn": Gateway("pstn"), "pstn2": Gateway("pstn2")}
+        self.gateways: dict[str, Gateway] = {name: Gateway(name) for name in ("pstn", "pstn2", "silent")}
+        self.gateways["silent"].silent = True
+        self.limits = SessionLimits()
         self.extensions: dict[str, Phone] = {}
         self.outside: dict[str, Phone] = {}
         self.dialogs: dict[str, Dialog] = {}
@@ -337,6 +340,8 @@ class Switch:
     ) -> tuple[Channel | None, str]:
         """Create a leg without starting it; None and a cause if that fails."""
         uuid = variables.get("origination_uuid") or self.make_uuid()
+        if not self.limits.take(len(self.channels)):
+            return None, "DESTINATION_OUT_OF_ORDER"
         if uuid in self.channels:
             # An id in use isn't given again, so only the first leg of a fork with ``origination_uuid`` rings.
             return None, "DESTINATION_OUT_OF_ORDER"
@@ -425,8 +430,9 @@ class Switch:
         self.stray_calls.clear()
         for gateway in self.gateways.values():
             gateway.fails, gateway.down = None, False
+        self.limits.reset()
         for phone in self.extensions.values():
-            phone.calls = []
+            phone.calls, phone.dead = [], 0
 
 
 #: An API command, which returns what ``fs_cli -x`` prints.

@@ -198,7 +198,7 @@ class Line:
     def elsewhere(self) -> bool:
         return False
 
-    def originate(self, command: str, _deadline: float) -> Rang:
+    def originate(self, command: str, _deadline: float, *, phone: bool) -> Rang:
         self.commands.append(command)
         return Rang("failed", 17)
 

@@ -31,6 +31,8 @@ class Script:
     """A final SIP status (486, 603, 404, …) in place of an answer, after ``answer_after`` (None: at once)."""
     redirect: str | None = None
     """The Contact if ``reject`` is 302."""
+    reason: str | None = None
+    """With ``reject``, a Reason header, as ``Q.850;cause=16``."""
     hangup_after: float | None = None
     """Seconds from the answer to this phone's BYE."""
     tone: int | None = None
@@ -144,7 +146,8 @@ class Rig(Protocol):
     spool: Path
     """mod_json_cdr's folder, with one file per leg."""
     dial: dict[str, object]
-    """``extension`` and ``external`` templates, as in the configuration's ``dial``, that reach this rig's phones."""
+    """``extension`` and ``external`` templates, as in the configuration's ``dial``, that reach this rig's phones. The
+    gateway ``silent`` takes calls and never responds."""
 
     def phone(self, number: str, script: Script | None = None, *, registrations: int = 1) -> Phone:
         """Return a registered extension (3 or 4 digits).
@@ -158,6 +161,13 @@ class Rig(Protocol):
 
         Its ``dial`` is an unauthenticated call from that number into the public context.
         """
+
+    def dead_registration(self, number: str) -> None:
+        """Register an extension once more, from a phone that is gone then."""
+
+    def offer(self, number: str, codecs: Sequence[str]) -> int:
+        """Call a number from outside, offering these codecs (``PCMU``, ``G729``). Return the final SIP status; hang up
+        if the call is answered."""
 
     def route(self, number: str, path: str, node: str) -> None:
         """Route calls to ``number`` (public and default context) to ``socket node/path async full``, as the shipped

@@ -22,15 +22,17 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.rig.base import HOST, RigError, eventually
 from tests.rig.event_socket import EslClient, EventTap
 from tests.rig.fs_configuration import Configuration, extension
+from tests.rig.phones import PASSWORD
 from tests.rig.phones_side import PhonesSide
 from tests.rig.raw_call import RawCall
+from tests.rig.registration import register_and_leave
 from tests.support.ports import free_ports, give_back, media_ports
 
 ESL_PASSWORD = "rig-not-the-stock-one"
@@ -120,6 +122,7 @@ class FreeswitchRig(PhonesSide):
                 "rig_esl_password": self.esl_password,
                 "rig_trunk_port": self.trunk.ports[0],
                 "rig_trunk2_port": self.trunk.ports[1],
+                "rig_silent_port": self.trunk.silent_port,
                 "rig_rtp_start": self.rtp_start,
                 "rig_rtp_end": self.rtp_start + 398,
                 "rig_log": self.log,
@@ -191,6 +194,19 @@ class FreeswitchRig(PhonesSide):
     def raw_call(self, number: str, headers: Iterable[tuple[str, str]], *, sender: str, **more: Any) -> RawCall:
         """Make a call into the public context whose bytes the test chooses: see ``RawCall``."""
         return RawCall(self.external_port, number, headers, sender, **more)
+
+    def dead_registration(self, number: str) -> None:
+        register_and_leave(self.internal_port, number, PASSWORD)
+
+    def offer(self, number: str, codecs: Sequence[str]) -> int:
+        types = {"PCMU": "0", "PCMA": "8", "G729": "18"}
+        lines = ["v=0", f"o=- 1 1 IN IP4 {HOST}", "s=-", f"c=IN IP4 {HOST}", "t=0 0"]
+        lines += [f"m=audio 9 RTP/AVP {' '.join(types[codec] for codec in codecs)}"]
+        lines += [f"a=rtpmap:{types[codec]} {codec}/8000" for codec in codecs]
+        call = self.raw_call(number, [], sender=f"<sip:0825550009@{HOST}>", payload="\r\n".join([*lines, ""]))
+        status = call.wait()
+        call.hangup()
+        return status or 0
 
     def log_text(self, *, all_of_it: bool = False) -> str:
         """Return the switch's debug log since the last ``reset``."""

@@ -219,6 +219,10 @@ class Trunk:
         self.choose = choose
         first = free_ports(2)
         self.ports = (first, first + 1)
+        # Bound, so that no ICMP error comes back, and never read.
+        self.silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.silent.bind((HOST, 0))
+        self.silent_port: int = self.silent.getsockname()[1]
         self.sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in self.ports]
         self.banks: dict[str, PhoneBank] = {}
         self.waiting: dict[str, tuple[socket.socket, int, bytes]] = {}
@@ -274,5 +278,5 @@ class Trunk:
             sock.sendto(b"", (HOST, port))
         for thread in self.threads:
             thread.join(2)
-        for sock in self.sockets:
+        for sock in (*self.sockets, self.silent):
             sock.close()

@@ -121,14 +121,19 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
             return
         self.leg.setdefault("ended_by", "phone")
         self.leg["status"] = status
-        self.respond(status, contact=self.script.get("redirect") if status // 100 == 3 else None)
+        headers = {}
+        if status // 100 == 3 and self.script.get("redirect"):
+            headers["Contact"] = f"<{self.script['redirect']}>"
+        if self.script.get("reason"):
+            headers["Reason"] = self.script["reason"]
+        self.respond(status, headers)
 
-    def respond(self, status: int, contact: str | None = None) -> None:
+    def respond(self, status: int, headers: dict[str, str] | None = None) -> None:
         param = pj.CallOpParam(True)
         param.statusCode = status
         param.opt.videoCount = 0
-        if contact:
-            param.txOption.headers = header_vector({"Contact": f"<{contact}>"})
+        if headers:
+            param.txOption.headers = header_vector(headers)
         with contextlib.suppress(pj.Error):  # it may have been cancelled since the timer fired
             self.answer(param)
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -292,6 +292,18 @@ class SandboxRig:
         phone = self._phone(number, outside=True)
         phone.define(script)
         return phone
+
+    def dead_registration(self, number: str) -> None:
+        self.control("POST", f"/phones/{number}/dead")
+
+    def offer(self, number: str, codecs: Sequence[str]) -> int:
+        phone = self.outside("0825550009")
+        shown = self.control("POST", f"{phone._path}/dial", {"number": number, "codecs": list(codecs)})
+        call = SandboxCall(self, shown["call"], shown["leg"])
+        eventually(lambda: call.leg.status is not None)
+        if call.leg.ended_at is None:
+            call.hangup()
+        return int(call.leg.status or 0)
 
     def route(self, number: str, path: str, node: str) -> None:
         self._route({"number": number, "path": path, "node": node})

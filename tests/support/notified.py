@@ -90,7 +90,7 @@ class Phone:
         self.rang = Rang(outcome, code)
         self._before = before
 
-    def originate(self, command: str, deadline: float) -> Rang:
+    def originate(self, command: str, deadline: float, *, phone: bool) -> Rang:
         self._before()
         return self.rang
 

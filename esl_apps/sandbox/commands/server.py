@@ -23,7 +23,7 @@ def status(switch: Switch, argument: str) -> str:
         f"{switch.sessions_since_startup} session(s) since startup\n"
         f"{count} session(s) - peak {switch.peak}, last 5min {switch.peak} \n"
         "0 session(s) per Sec out of max 1000, peak 0, last 5min 0 \n"
-        "5000 session(s) max\n"
+        f"{switch.limits.most} session(s) max\n"
         "min idle cpu 0.00/90.00\n"
         "Current Stack Size/Max 240K/8192K\n"
     )
@@ -167,10 +167,17 @@ def sofia(switch: Switch, argument: str) -> str:
 
 @command("fsctl")
 def fsctl(switch: Switch, argument: str) -> str:
-    """Run ``hupall``; accept the rest."""
-    words = words_of(argument)
-    if words[:1] == ["hupall"]:
-        hupall(switch, " ".join(words[1:]))
+    """Run ``hupall``, ``max_sessions`` and ``sps``; accept the rest."""
+    match words_of(argument):
+        case ["hupall", *more]:
+            hupall(switch, " ".join(more))
+        case ["max_sessions", number, *_]:
+            # 0 asks, and sets nothing.
+            switch.limits.most = strings.number(number) or switch.limits.most
+            return f"+OK max sessions: {switch.limits.most}\n"
+        case ["sps", number, *_]:
+            switch.limits.per_second = strings.number(number) or switch.limits.per_second
+            return f"+OK sessions per second: {switch.limits.per_second}\n"
     return "+OK\n"
 
 

@@ -33,7 +33,8 @@ POST   /phones/NUMBER  {"script": {...}, "registrations": 1, "outside": false}
 PATCH  /phones/NUMBER  {"script": {...}}    from now on; its calls are kept
 GET    /phones/NUMBER                       its script and calls
 DELETE /phones/NUMBER                       unregister
-POST   /phones/NUMBER/dial {"number": "27115550000", "headers": {"X-A": "b"}, "context": null}
+POST   /phones/NUMBER/dial {"number": "27115550000", "headers": {"X-A": "b"}, "context": null, "codecs": ["G729"]}
+POST   /phones/NUMBER/dead                  one more registration, whose phone is gone
 POST   /phones/NUMBER/answer | hangup       its latest live call
 POST   /phones/NUMBER/reject {"status": 486}
 GET    /calls/CALL                          one call of a phone
@@ -43,7 +44,7 @@ POST   /calls/CALL/reject {"status": 486}
 POST   /calls/CALL/digits {"digits": "12,3#", "method": "rfc2833|info|inband"}
 POST   /routes         {"number": "...", "path": "disa/acme/front", "node": "127.0.0.1:8084"}
                        or {"number": "...", "actions": [["answer", ""], ...], "contexts": ["public"]}
-POST   /gateways/NAME  {"fails": "NETWORK_OUT_OF_ORDER" | 38 | null, "down": false}
+POST   /gateways/NAME  {"fails": "NETWORK_OUT_OF_ORDER" | 38 | null, "down": false, "silent": false}
 DELETE /gateways/NAME
 POST   /tick           {"milliseconds": 0}
 POST   /drop-sockets   {"share": 1.0}       cut every event-socket connection, or a share of them; calls stay up
@@ -51,7 +52,7 @@ POST   /die                                 as killed; --legs says which legs th
 POST   /reset                               hang all up; forget routes, outside phones, calls
 
 Script: answer_after (0.1; null: rings for ever), ring_after (0; null: no 180), early_media, reject (SIP
-status), redirect (Contact of a 302), reason, hangup_after, tone (Hz), digits, digits_after (0.3).
+status), redirect (Contact of a 302), reason, silent, unreachable, hangup_after, tone (Hz), digits, digits_after (0.3).
 """
 
 
@@ -137,8 +138,16 @@ class ControlServer:
                 return {}
             case ("POST", "phones", number, "dial"):
                 phone = self._phone(number)
-                dialog = phone.dial(str(body["number"]), body.get("headers") or {}, context=body.get("context"))
+                dialog = phone.dial(
+                    str(body["number"]),
+                    body.get("headers") or {},
+                    context=body.get("context"),
+                    codecs=body.get("codecs") or ("PCMU",),
+                )
                 return dialog.as_json()
+            case ("POST", "phones", number, "dead"):
+                self._phone(number).dead += 1
+                return {}
             case ("POST", "phones", number, "answer"):
                 self._live_call(number).pick_up()
                 return {}
@@ -278,6 +287,7 @@ class ControlServer:
             fails = cause
         gateway.fails = fails
         gateway.down = bool(body.get("down", False))
+        gateway.silent = bool(body.get("silent", False))
         return {"name": name, "fails": gateway.fails, "down": gateway.down}
 
     def _reset(self) -> dict[str, Any]:

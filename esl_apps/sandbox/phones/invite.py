@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from esl_apps.sandbox.leg.channel import Channel, Switchboard
-from esl_apps.sandbox.phones.sip import address, new_tag, parameters, sdp
+from esl_apps.sandbox.phones.sip import address, codec_string, new_tag, parameters, sdp
 from esl_apps.sandbox.wire import strings
 from esl_apps.sandbox.wire.events import Event
 
@@ -20,8 +21,18 @@ _IDENTITIES = ("p-preferred-identity", "p-asserted-identity", "remote-party-id")
 class Invite:
     """An incoming INVITE: the number that the switch believes, and its variables."""
 
-    def __init__(self, switch: Switchboard, user: str, outside: bool, number: str, headers: dict[str, str]) -> None:
-        """``user``: the phone's own number."""
+    def __init__(
+        self,
+        switch: Switchboard,
+        user: str,
+        outside: bool,
+        number: str,
+        headers: dict[str, str],
+        offered: Sequence[str] = ("PCMU",),
+    ) -> None:
+        """``user``: the phone's own number. ``offered``: its codecs."""
+        self.offered = offered
+        self.codecs = codec_string(offered)
         self.switch = switch
         self.user = user
         self.number = number
@@ -54,8 +65,8 @@ class Invite:
             *self._asserted(),
             *self._message(port, tag),
             *self._own_headers(),
-            ("switch_r_sdp", sdp(port)),
-            ("ep_codec_string", "CORE_PCM_MODULE.PCMU@8000h@20i@64000b"),
+            ("switch_r_sdp", sdp(port, self.offered)),
+            ("ep_codec_string", self.codecs),
             ("endpoint_disposition", "DELAYED NEGOTIATION"),
         ):
             if value:

@@ -8,7 +8,7 @@ behaves like this.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from esl_apps.sandbox.leg.profile import CallerProfile
 from esl_apps.sandbox.leg.state import State
 from esl_apps.sandbox.phones.invite import Invite
 from esl_apps.sandbox.phones.script import Leg, Script
-from esl_apps.sandbox.phones.sip import dialog_variables, media_variables, new_tag
+from esl_apps.sandbox.phones.sip import dialog_variables, media_variables, new_tag, response_variables
 from esl_apps.sandbox.run.sleeper import Handle, later
 from esl_apps.sandbox.wire import causes, strings
 from esl_apps.sandbox.wire.events import Event
@@ -26,15 +26,21 @@ from esl_apps.sandbox.wire.events import Event
 DIGIT_SECONDS = 0.1
 """Seconds from a key's press to its release, when it counts."""
 GAP_SECONDS = 0.05
+#: The port of a registration whose phone is gone.
+DEAD_PORT = 9
+#: Seconds after which sofia gives an INVITE up: no response at all (timer B), or an ICMP error.
+UNHEARD_SECONDS, UNREACHABLE_SECONDS = 32.0, 1.0
 
 
 class Gateway:
-    """A trunk, with the cause with which it fails every call, if it is set to."""
+    """A trunk, with the cause with which it fails every call, if it is set to. A silent one takes calls and doesn't
+    respond."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.fails: str | None = None
         self.down = False
+        self.silent = False
 
 
 class Exchange(Switchboard, Protocol):
@@ -67,6 +73,8 @@ class Phone:
         self.outside = outside
         self.script = script or Script()
         self.registrations = 0 if outside else 1
+        self.dead = 0
+        """Further registrations, whose phones are gone."""
         self.calls: list[Dialog] = []
         self.keep = 10_000
         """The most calls to remember: those of a load run would fill the memory."""
@@ -80,13 +88,21 @@ class Phone:
     def contacts(self) -> list[str]:
         """Return the dial strings of the phone's registrations."""
         base = 20000 + (strings.number(self.number) % 1000) * 10
-        return [f"sofia/internal/sip:{self.number}@127.0.0.1:{base + n};ob" for n in range(self.registrations)]
+        ports = [*[DEAD_PORT] * self.dead, *(base + n for n in range(self.registrations))]
+        return [f"sofia/internal/sip:{self.number}@127.0.0.1:{port};ob" for port in ports]
 
-    def dial(self, number: str, headers: Mapping[str, str] | None = None, *, context: str | None = None) -> Dialog:
-        """Call a number through the switch."""
+    def dial(
+        self,
+        number: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        context: str | None = None,
+        codecs: Sequence[str] = ("PCMU",),
+    ) -> Dialog:
+        """Call a number through the switch, and offer these codecs."""
         dialog = Dialog(self.switch, self, self.script, "out", number)
         self.note(dialog)
-        dialog.invite_switch(dict(headers or {}), context)
+        dialog.invite_switch(dict(headers or {}), context, codecs)
         return dialog
 
 
@@ -110,6 +126,8 @@ class Dialog:
         self.on_hold = False
         self.held = False
         """The switch holds this phone (``uuid_hold``)."""
+        self.unfit = False
+        """The caller offered no codec that the switch has."""
         self.late_cancel = False
         """The phone redirected the call, and the switch ends the leg as if it had cancelled it."""
         self.sent_refusal: tuple[int, str] | None = None
@@ -121,6 +139,12 @@ class Dialog:
         """Follow the script: the INVITE has reached the phone."""
         script, leg = self.script, self.leg
         leg.started_at = time.time()
+        if script.silent:
+            self._after(UNHEARD_SECONDS, self._refuse, 408)
+            return
+        if script.unreachable:
+            self._after(UNREACHABLE_SECONDS, self._refuse, 503)
+            return
         if script.reject is not None:
             if script.answer_after is None:
                 self._after(0, self._refuse)
@@ -187,11 +211,14 @@ class Dialog:
         channel.mark_answered()
         self.switch.shape_changed(channel)
 
-    def _refuse(self) -> None:
+    def _refuse(self, unheard: int = 0) -> None:
+        """End the call with the phone's refusal, or with a status of sofia's own: ``unheard``."""
         channel = self.channel
         if channel is None or self.ended or channel.down:
             return
-        status = self.script.reject or 486
+        if not unheard:
+            response_variables(channel)
+        status = unheard or self.script.reject or 486
         self._end("phone", status)
         if status in (301, 302) and self.script.redirect:
             self._redirected(channel, self.script.redirect)
@@ -255,13 +282,14 @@ class Dialog:
 
     # -- the phone calls the switch -------------------------------------------------------------------
 
-    def invite_switch(self, headers: dict[str, str], context: str | None) -> None:
+    def invite_switch(self, headers: dict[str, str], context: str | None, codecs: Sequence[str] = ("PCMU",)) -> None:
         """Send the INVITE, which creates a channel in the dialplan context of the caller."""
         assert self.phone is not None
         switch, phone, number = self.switch, self.phone, self.leg.number
         profile_name = "external" if phone.outside else "internal"
         context = context or ("public" if phone.outside else "default")
-        call = Invite(switch, phone.number, phone.outside, number, headers)
+        call = Invite(switch, phone.number, phone.outside, number, headers, codecs)
+        self.unfit = not call.codecs
         profile = CallerProfile(
             username=call.from_user,
             dialplan="XML",
@@ -309,6 +337,10 @@ class Dialog:
         """Send a 200 to the phone that dials. The events report early media first, as FreeSWITCH's do."""
         channel = self.channel
         if channel is None or self.ended:
+            return
+        if self.unfit:
+            channel.set("endpoint_disposition", "NO CODECS")
+            channel.hangup("INCOMPATIBLE_DESTINATION")
             return
         if not channel.early_media:
             self._media_variables(channel)

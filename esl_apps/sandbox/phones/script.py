@@ -30,8 +30,12 @@ class Script:
     digits: str = ""
     """DTMF sent ``digits_after`` seconds after the answer; ``,`` pauses half a second."""
     digits_after: float = 0.3
+    silent: bool = False
+    """Nothing responds to the INVITE."""
+    unreachable: bool = False
+    """The INVITE's address refuses it, as that of a phone that is gone."""
     reason: str | None = None
-    """With ``reject``, a Reason header such as ``Q.850;cause=34``, whose cause counts."""
+    """With ``reject``, a Reason header, such as ``Q.850;cause=34``."""
 
     @staticmethod
     def parse(values: Mapping[str, Any]) -> Script:

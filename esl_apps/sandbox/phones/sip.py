@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 
 from esl_apps.sandbox.leg.channel import Channel
 
 PCMU = ("PCMU", "8000", "64000")
+_PAYLOAD_TYPES = {"PCMU": "0", "PCMA": "8", "G729": "18"}
 
 
 def address(value: str, default: str) -> tuple[str, str]:
@@ -47,11 +49,17 @@ def new_tag() -> str:
     return f"{random.getrandbits(64):013x}"[:13]
 
 
-def sdp(port: str) -> str:
+def sdp(port: str, codecs: Sequence[str] = ("PCMU",)) -> str:
+    types = " ".join(_PAYLOAD_TYPES[codec] for codec in codecs)
     return (
         f"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-        f"m=audio {port} RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"
+        f"m=audio {port} RTP/AVP {types} 101\r\na=rtpmap:101 telephone-event/8000\r\n"
     )
+
+
+def codec_string(codecs: Sequence[str]) -> str:
+    """Return ``ep_codec_string``: the codecs of an offer that the switch has, too."""
+    return ",".join(f"CORE_PCM_MODULE.{codec}@8000h@20i@64000b" for codec in codecs if codec in ("PCMU", "PCMA"))
 
 
 def dialog_variables(channel: Channel) -> None:
@@ -64,12 +72,8 @@ def dialog_variables(channel: Channel) -> None:
     tag = new_tag()
     shown = f'"{name}" ' if name else ""
     via = f"SIP/2.0/UDP {host}:5060;rport=5060;branch=z9hG4bK{tag}"
+    response_variables(channel)
     for variable, value in (
-        ("sip_local_network_addr", host),
-        ("sip_reply_host", host),
-        ("sip_reply_port", port),
-        ("sip_network_ip", host),
-        ("sip_network_port", port),
         ("sip_allow", "INVITE, ACK, BYE, CANCEL, UPDATE, INFO, NOTIFY, REFER, MESSAGE, OPTIONS"),
         ("sip_recover_contact", f"<sip:{user}@{host}:{port}>"),
         ("sip_full_via", via),
@@ -95,6 +99,18 @@ def dialog_variables(channel: Channel) -> None:
         channel.set(variable, value or None)
     channel.profile.network_addr = host
     channel.profile.touch()
+
+
+def response_variables(channel: Channel) -> None:
+    """Set the variables that tell where a response came from. A 100 sets none, nor does a status of sofia's own."""
+    for variable, value in (
+        ("sip_local_network_addr", "127.0.0.1"),
+        ("sip_reply_host", "127.0.0.1"),
+        ("sip_reply_port", "20000"),
+        ("sip_network_ip", "127.0.0.1"),
+        ("sip_network_port", "20000"),
+    ):
+        channel.set(variable, value)
 
 
 def media_variables(channel: Channel) -> None:

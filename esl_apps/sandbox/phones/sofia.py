@@ -5,7 +5,7 @@ from __future__ import annotations
 from esl_apps.sandbox.leg.channel import Channel
 from esl_apps.sandbox.leg.profile import CallerProfile
 from esl_apps.sandbox.leg.state import State
-from esl_apps.sandbox.phones.phone import Dialog, Exchange, Gateway, Phone
+from esl_apps.sandbox.phones.phone import DEAD_PORT, Dialog, Exchange, Gateway, Phone
 from esl_apps.sandbox.phones.script import Script
 from esl_apps.sandbox.wire import causes
 
@@ -30,6 +30,8 @@ def dial(
         number = dest.split("@")[0].split(";")[0]
         phone = switch.outside.get(number)
         script = phone.script if phone else switch.default_script(number)
+        if gateway.silent:
+            phone, script = None, Script(silent=True)
         if gateway.fails:
             script = Script(reject=causes.to_sip(gateway.fails), answer_after=None)
             script.reason = f"Q.850;cause={causes.q850(gateway.fails)}"
@@ -45,6 +47,8 @@ def dial(
             return None, "USER_NOT_REGISTERED"
         phone = phone or switch.outside.get(number)
         script = phone.script if phone else switch.default_script(number)
+        if f":{DEAD_PORT};" in address:
+            phone, script = None, Script(unreachable=True)
         used = "external" if profile_name == "external" else "internal"
         channel_name = f"sofia/{used}/{address.split(';')[0]}"
         destination = f"sip:{address}"

@@ -161,7 +161,8 @@ class Attempt:
                 leg.hangup("ORIGINATOR_CANCEL" if cancelled else "LOSE_RACE")
         self._legs = [joined] if joined is not None else []
         if joined is None:
-            return self._done("ORIGINATOR_CANCEL" if cancelled else "NORMAL_UNSPECIFIED")
+            failed = [attempt.value.cause for attempt in tries if attempt.value is not None]
+            return self._done("ORIGINATOR_CANCEL" if cancelled else next(reversed(failed), "NORMAL_UNSPECIFIED"))
         if caller is not None:
             self._bond(joined)
             joined.set("call_uuid", caller.get("call_uuid") or caller.uuid)
@@ -290,9 +291,17 @@ class Attempt:
         return None
 
     def _next_timeout(self, live: list[Channel]) -> float:
-        """Hang up legs past their own ``leg_timeout``; return the seconds until the next one."""
+        """Hang up legs past their own time-outs; return the seconds until the next one."""
         soonest = 3600.0
         for leg in live:
+            quiet = not (leg.ring_ready or leg.early_media or leg.answered)
+            if quiet and (seconds := strings.number(leg.get("leg_progress_timeout"))):
+                # In whole seconds of the clock, so up to one second late.
+                left = leg.profile.times.created // 1_000_000 + seconds + 1 - time.time()
+                if left <= 0:
+                    leg.hangup("PROGRESS_TIMEOUT")
+                    left = 0.01
+                soonest = min(soonest, left)
             seconds = strings.number(leg.get("leg_timeout"))
             if seconds:
                 left = leg.profile.times.created // 1_000_000 + seconds - time.time()

@@ -13,7 +13,7 @@ from esl_apps.apps import click2dial
 from esl_apps.apps.context import Arrival, NotServed
 from esl_apps.apps.ringing import Rang, ring_aleg
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Leg
+from esl_apps.core.call import Bridged, Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.order import IntegratorRules
@@ -39,12 +39,14 @@ POLICY = ScriptedPolicy(clients={"acme": CLIENT})
 GATEWAYS = ["sofia/gateway/pstn/0820001234", "sofia/gateway/spare/0820001234"]
 
 
-def run(call: ScriptedCall, *, client: IntegratorRules = CLIENT, **fields: str) -> Attempt:
+def run(
+    call: ScriptedCall, *, client: IntegratorRules = CLIENT, policy: ScriptedPolicy | None = None, **fields: str
+) -> Attempt:
     """Run a call whose agent has answered."""
     order = client.read({**FIELDS, **fields})
     click = click2dial.new_call(order, client, SETTINGS)
     click.attempt.dialled(1000.0)
-    click.answered(call, replace(POLICY, clients={"acme": client}), host([]))
+    click.answered(call, policy or replace(POLICY, clients={"acme": client}), host([]))
     return click.attempt
 
 
@@ -198,6 +200,84 @@ def test_no_gateway_is_tried_when_the_time_is_over(monkeypatch: pytest.MonkeyPat
     assert told(run(call)) == ("callee_no_answer", 19, "system")
 
 
+def patient(seconds: float) -> ScriptedPolicy:
+    """The policy with a ``gateway_timeout``."""
+    endpoints = replace(SETTINGS.endpoints, silence=seconds)
+    return replace(POLICY, settings=replace(SETTINGS, endpoints=endpoints))
+
+
+def test_silence_of_each_gateway_but_the_last_is_bounded() -> None:
+    """The last one may only be slow, and there is nothing else to try."""
+    call = ScriptedCall([fails("PROGRESS_TIMEOUT"), fails("USER_BUSY")], ended(a_by="send_bye"))
+    attempt = run(call, policy=patient(5))
+    assert [leg.get("leg_progress_timeout") for leg, *_ in call.did("bridge")] == ["5", None]
+    assert told(attempt) == ("callee_busy", 17, "callee")
+    assert [moment.detail for moment in attempt.timeline if moment.what == "gateway_failed"] == ["cause 38"]
+
+
+@pytest.mark.parametrize(
+    ("waited", "rang", "expected"),
+    [
+        (6, False, ("callee_failed", 38, "callee")),
+        (6, True, ("callee_no_answer", 19, "system")),
+        (4, False, ("callee_no_answer", 19, "system")),
+    ],
+)
+def test_gateway_that_is_silent_to_the_end_has_failed(
+    monkeypatch: pytest.MonkeyPatch, waited: float, rang: bool, expected: tuple[str, int, str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def waits(progress: Any) -> Any:
+        now[0] += waited
+        if rang:
+            progress("ringing", 1003.5, None)
+        return fails("NO_ANSWER", timed_out=True)(progress)
+
+    call = ScriptedCall([fails("USER_BUSY")], ended(a_by="send_bye"))
+    call.bridges = [fails("NETWORK_OUT_OF_ORDER"), waits]
+    assert told(run(call, policy=patient(5))) == expected
+
+
+def test_extension_that_is_silent_is_no_gateway() -> None:
+    call = ScriptedCall([fails("NO_ANSWER", timed_out=True)], ended(a_by="send_bye"))
+    assert told(run(call, callee="1001", policy=patient(1))) == ("callee_no_answer", 19, "system")
+    ((leg, *_),) = call.did("bridge")
+    assert "leg_progress_timeout" not in leg
+
+
+def test_silent_gateway_of_an_outside_agent_is_passed_over() -> None:
+    line = ScriptedLine(Rang("failed", 38), Rang("answered"))
+    assert ring(line, patient(5), agent="0831112222")[0]
+    assert ["!leg_progress_timeout=5" in command for command in line.commands] == [True, False]
+
+
+def test_outside_agents_gateway_silent_to_the_end_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    class Line(ScriptedLine):
+        def originate(self, command: str, deadline: float, *, phone: bool) -> Rang:
+            now[0] += 6
+            return super().originate(command, deadline, phone=phone)
+
+    line = Line(Rang("failed", 41), Rang("timed_out", 19, heard=False))
+    assert told(ring(line, patient(5), agent="0831112222")[1]) == ("agent_failed", 38, "agent")
+    line = Line(Rang("failed", 41), Rang("timed_out", 19))
+    assert told(ring(line, patient(5), agent="0831112222")[1]) == ("agent_no_answer", 19, "system")
+
+
+def test_switch_without_a_session_for_the_callee_is_blamed() -> None:
+    full = Bridged(False, 42, "SWITCH_CONGESTION", by_switch=True)
+    call = ScriptedCall([lambda _progress: full], ended(a_by="send_bye"))
+    attempt = run(call)
+    assert told(attempt) == ("rejected", 42, "system")
+    # The next gateway is on the same switch.
+    assert len(call.did("bridge")) == 1
+    assert "switch_full" in [moment.what for moment in attempt.timeline]
+
+
 def test_every_gateway_failing_is_the_last_ones_cause() -> None:
     call = ScriptedCall([fails("NETWORK_OUT_OF_ORDER"), fails("SWITCH_CONGESTION")], ended(a_by="send_bye"))
     assert told(run(call)) == ("callee_failed", 42, "callee")
@@ -300,18 +380,18 @@ class ScriptedLine:
         self.others -= 1
         return self.others >= 0
 
-    def originate(self, command: str, deadline: float) -> Rang:
+    def originate(self, command: str, deadline: float, *, phone: bool) -> Rang:
         self.commands.append(command)
         self.deadlines.append(deadline)
         return self.outcomes.pop(0)
 
 
-def ring(line: ScriptedLine, **fields: str) -> tuple[bool, Attempt]:
+def ring(line: ScriptedLine, policy: ScriptedPolicy = POLICY, **fields: str) -> tuple[bool, Attempt]:
     order = CLIENT.read({**FIELDS, **fields})
     click = click2dial.new_call(order, CLIENT, SETTINGS)
     attempt = click.attempt
     application = "socket(127.0.0.1:8084/click2dial async full)"
-    return ring_aleg(line, attempt, click.aleg(POLICY, application)), attempt
+    return ring_aleg(line, attempt, click.aleg(policy, application)), attempt
 
 
 def test_agent_that_answers_has_no_record_yet() -> None:
@@ -398,11 +478,23 @@ def test_agent_whom_no_switch_can_ring_has_failed() -> None:
     assert told(ring(line)[1]) == ("agent_failed", 20, "agent")
 
 
+def test_agent_is_rung_from_another_switch_if_one_is_full() -> None:
+    line = ScriptedLine(Rang("full"), Rang("answered"))
+    line.others = 1
+    assert ring(line)[0]
+
+
+def test_agent_whom_every_switch_is_too_full_to_ring_is_rejected() -> None:
+    attempt = ring(ScriptedLine(Rang("full")))[1]
+    assert told(attempt) == ("rejected", 42, "system")
+    assert "switch_full" in [moment.what for moment in attempt.timeline]
+
+
 def test_no_other_switch_is_tried_after_a_cancel() -> None:
     class Cancelled(ScriptedLine):
-        def originate(self, command: str, deadline: float) -> Rang:
+        def originate(self, command: str, deadline: float, *, phone: bool) -> Rang:
             attempts[0].cancelled_by = "api"
-            return super().originate(command, deadline)
+            return super().originate(command, deadline, phone=phone)
 
     order = CLIENT.read(FIELDS)
     click = click2dial.new_call(order, CLIENT, SETTINGS)
@@ -424,9 +516,9 @@ def test_no_gateway_is_tried_after_a_cancel() -> None:
     attempt = click.attempt
 
     class Line(ScriptedLine):
-        def originate(self, command: str, deadline: float) -> Rang:
+        def originate(self, command: str, deadline: float, *, phone: bool) -> Rang:
             attempt.cancelled_by = "api"
-            return super().originate(command, deadline)
+            return super().originate(command, deadline, phone=phone)
 
     line = Line(Rang("failed", 41))
     assert not ring_aleg(line, attempt, click.aleg(POLICY, "socket(x)"))

@@ -207,11 +207,34 @@ def test_number_that_is_not_configured_is_refused() -> None:
 
 
 def test_answer_known_only_from_the_end_is_announced_alike() -> None:
-    end = Ended(1010.0, Leg("A", ended_at=1010.0), agent("1001", "recv_bye"))
+    end = Ended(1010.0, Leg("A", answered_at=1004.4, ended_at=1010.0), agent("1001", "recv_bye"))
     run = Run(ScriptedCall([caller_leaves(ringing=False)], end))
     assert run.told == ("answered", 16, "agent")
     assert (run.record.extension, run.record.answered_at, run.record.hold_time) == ("1001", 1004.4, 4)
     assert run.announced == [("1001", 4)]
+
+
+def test_switch_without_a_session_for_the_agents_is_a_503() -> None:
+    """The trunk may have another switch, so the caller gets no "nobody answers"."""
+    full = Bridged(False, 42, "SWITCH_CONGESTION", by_switch=True)
+    run = Run(ScriptedCall([lambda _progress: full], ended(a_by="send_refuse")))
+    assert run.call.did("hangup") == [("SWITCH_CONGESTION",)]
+    assert run.told == ("rejected", 42, "system")
+
+
+@pytest.mark.parametrize(
+    ("aleg", "told"),
+    [
+        # The caller gave up as the agent answered.
+        (Leg("A", ended_at=1005.0, q850=16, disposition="recv_cancel"), ("abandoned", 16, "callee")),
+        # The switch could not answer the caller: no codec in common, or keys that don't fit.
+        (Leg("A", ended_at=1005.0, q850=88, disposition="send_refuse"), ("rejected", 88, "system")),
+    ],
+)
+def test_agent_who_answers_no_caller_is_not_announced(aleg: Leg, told: tuple[str, int, str]) -> None:
+    run = Run(ScriptedCall([caller_leaves()], Ended(1005.0, aleg, agent("1001", None))))
+    assert run.told == told
+    assert (run.record.answered_at, run.record.bridged_at, run.announced) == (None, None, [])
 
 
 def test_caller_whose_number_cannot_be_read_is_an_outside_call() -> None:

@@ -433,7 +433,7 @@ def test_first_leg_that_rings_is_ended_as_rejected() -> None:
         def elsewhere(self) -> bool:
             return False
 
-        def originate(self, command: str, deadline: float) -> Rang:
+        def originate(self, command: str, deadline: float, *, phone: bool) -> Rang:
             self.rung += 1
             usage.charges[0].cut = TRIPPED
             # This cause would make it try the next gateway.

@@ -408,7 +408,12 @@ def test_talk_ends_with_b_though_the_caller_stays(b_ended: float, b: str, by: st
     one = attempt()
     one.queued_at = 10.0
     bleg = Leg("b", answered_at=12.0, ended_at=b_ended, q850=16, disposition=b)
-    conclude(one, end_of(Leg("a", ended_at=30.0, q850=16, disposition="recv_bye"), bleg, 99.0), None, terms.CALLEE)
+    conclude(
+        one,
+        end_of(Leg("a", answered_at=11.0, ended_at=30.0, q850=16, disposition="recv_bye"), bleg, 99.0),
+        None,
+        terms.CALLEE,
+    )
     assert one.record is not None
     assert (one.record.end_reason, one.record.hung_up_by) == ("answered", by)
     assert abs(one.record.ended_at - b_ended) < 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
 import gevent
@@ -185,6 +186,155 @@ def test_bridge_reports_ringing_answer_and_hangup(call: Call) -> None:
     assert [when for _, when, _ in seen[1:]] == [1.0, 3.0]
     assert bridged.bleg is not None
     assert (bridged.answered, bridged.code, bridged.bleg.uuid) == (True, 16, B)
+
+
+UNANSWERED: dict[str, Any] = {"Caller-Channel-Answered-Time": 0}
+
+
+def test_bridge_of_an_unanswered_caller_waits_for_their_answer() -> None:
+    """B answers first. Only then does the switch answer A."""
+    made, switch, _session = new_call(UNANSWERED)
+    made.begin("ref-1", watched=False)
+    up = event("CHANNEL_ANSWER", {"Caller-Channel-Answered-Time": at(4)}, uuid=UUID)
+    switch.scripts["bridge"] = lambda uuid: b"".join(
+        [answers(), up, ends("NORMAL_CLEARING", 16, answered=True), bridge_over(uuid)]
+    )
+    seen: Seen = []
+    assert bridge(made, seen).answered
+    assert [what for what, _when, _uuid in seen] == ["dialled", "answered"]
+
+
+def test_bridge_whose_caller_cannot_be_answered_is_no_answer() -> None:
+    made, switch, _session = new_call(UNANSWERED)
+    made.begin("ref-1", watched=False)
+    switch.scripts["bridge"] = lambda uuid: b"".join(
+        [
+            answers(),
+            event("CHANNEL_HANGUP"),
+            ends("INCOMPATIBLE_DESTINATION", 88, uuid=UUID, **UNANSWERED),
+            ends("NORMAL_CLEARING", 16, answered=True),
+        ]
+    )
+    seen: Seen = []
+    with pytest.raises(CallEnded):
+        bridge(made, seen)
+    assert [what for what, _when, _uuid in seen] == ["dialled"]
+    assert not made.ended().both_up
+
+
+G729_ONLY = {**UNANSWERED, "variable_endpoint_disposition": "DELAYED NEGOTIATION"}
+PCMU = "CORE_PCM_MODULE.PCMU@8000h@20i@64000b"
+
+
+@pytest.mark.parametrize(
+    ("more", "fit"),
+    [
+        ({}, False),
+        ({"variable_ep_codec_string": "mod_h26x.H264"}, False),
+        ({"variable_ep_codec_string": PCMU}, True),
+        # The dialplan has another list of codecs, or none matters.
+        ({"variable_absolute_codec_string": "G729"}, True),
+        ({"variable_codec_string": "G729"}, True),
+        ({"variable_bypass_media": "true"}, True),
+        ({"variable_proxy_media": "true"}, True),
+        # The switch has negotiated already.
+        ({"variable_endpoint_disposition": "EARLY MEDIA"}, True),
+        ({"Caller-Channel-Answered-Time": at(1)}, True),
+    ],
+)
+@pytest.mark.parametrize("step", ["answer", "bridge"])
+def test_caller_without_a_common_codec_is_refused_first(step: str, more: dict[str, Any], fit: bool) -> None:
+    made, switch, _session = new_call({**G729_ONLY, **more})
+    made.begin("ref-1", watched=False)
+    switch.scripts["hangup"] = lambda _uuid: event("CHANNEL_HANGUP")
+    switch.scripts["answer"] = lambda uuid: complete("answer", uuid, {"variable_dtmf_type": "rfc2833"})
+    switch.scripts["bridge"] = lambda uuid: bridge_over(uuid, originate_disposition="USER_BUSY")
+    if fit:
+        made.answer() if step == "answer" else bridge(made)
+    else:
+        with pytest.raises(CallEnded):
+            made.answer() if step == "answer" else bridge(made)
+    switch.settle()
+    assert (("hangup", "INCOMPATIBLE_DESTINATION") in switch.executed) != fit
+    assert any(app == step for app, _argument in switch.executed) == fit
+
+
+def test_answer_that_fails_has_ended_the_call() -> None:
+    made, switch, _session = new_call(UNANSWERED)
+    made.begin("ref-1", watched=False)
+    switch.scripts["answer"] = lambda uuid: (
+        complete("answer", uuid, {"Answer-State": "hangup"}) + event("CHANNEL_HANGUP")
+    )
+    with pytest.raises(CallEnded):
+        made.answer()
+
+
+def refusal(status: int, reason: str = "") -> dict[str, Any]:
+    """The variables of a leg that was refused."""
+    told: dict[str, Any] = {"variable_sip_hangup_disposition": "recv_refuse", "variable_sip_term_status": status}
+    return {**told, "variable_sip_reason": reason} if reason else told
+
+
+def test_bridge_reads_a_refusal_from_its_status(call: Call) -> None:
+    made, switch = call
+    gone = ends("NORMAL_CLEARING", 16, **refusal(486, "Q.850;cause=16"))
+    switch.scripts["bridge"] = lambda uuid: gone + bridge_over(uuid, originate_disposition="NORMAL_CLEARING")
+    assert bridge(made).code == 17
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_bridge_takes_the_living_phone_of_a_user(call: Call, late: bool) -> None:
+    """The last leg's end may be reported after the bridge's."""
+    made, switch = call
+    legs = [
+        ends("NORMAL_TEMPORARY_FAILURE", 41, uuid=C, **refusal(503)),
+        ends("USER_BUSY", 17, **refusal(486)),
+    ]
+    causes = "ARRAY::c;NORMAL_TEMPORARY_FAILURE|:b;USER_BUSY"
+
+    def over(uuid: str) -> bytes:
+        return bridge_over(uuid, originate_disposition="NORMAL_TEMPORARY_FAILURE", originate_causes=causes)
+
+    switch.scripts["bridge"] = lambda uuid: legs[0] + (over(uuid) + legs[1] if late else legs[1] + over(uuid))
+    bridged = bridge(made)
+    assert (bridged.code, bridged.cause) == (17, "USER_BUSY")
+
+
+def test_bridge_reads_the_status_that_a_has_of_b(call: Call) -> None:
+    made, switch = call
+    switch.scripts["bridge"] = lambda uuid: bridge_over(
+        uuid, originate_disposition="NORMAL_CLEARING", sip_invite_failure_status="486"
+    )
+    assert bridge(made).code == 17
+
+
+@pytest.mark.parametrize("to", [("1000",), ("1000", "1001")], ids=["one", "two"])
+def test_bridge_without_a_session_is_the_switchs_failure(call: Call, to: tuple[str, ...]) -> None:
+    made, switch = call
+    words = {"originate_failed_cause": "DESTINATION_OUT_OF_ORDER", "originate_disposition": "DESTINATION_OUT_OF_ORDER"}
+    switch.scripts["bridge"] = lambda uuid: bridge_over(uuid, **words)
+    bridged = bridge(made, to=to)
+    assert (bridged.by_switch, bridged.code, bridged.cause) == (True, 42, "SWITCH_CONGESTION")
+    assert not bridged.gateway_failed
+
+
+def test_bridge_with_the_far_sides_27_is_not_the_switchs(call: Call) -> None:
+    made, switch = call
+    gone = ends("DESTINATION_OUT_OF_ORDER", 27, **refusal(502, "Q.850;cause=27"))
+    words = {"originate_failed_cause": "DESTINATION_OUT_OF_ORDER", "originate_causes": "b;DESTINATION_OUT_OF_ORDER"}
+    switch.scripts["bridge"] = lambda uuid: gone + bridge_over(uuid, **words)
+    bridged = bridge(made)
+    assert (bridged.by_switch, bridged.code) == (False, 27)
+
+
+def test_bridge_timed_out_with_a_busy_phone_and_a_dead_one(call: Call) -> None:
+    made, switch = call
+    bridging: list[str] = []
+    busy = ends("USER_BUSY", 17, **refusal(486))
+    switch.scripts["bridge"] = lambda uuid: bridging.append(uuid) or busy  # type: ignore[func-returns-value]
+    switch.scripts["hupall"] = lambda _: ends("NO_ANSWER", 19, uuid=C) + bridge_over(bridging[0])
+    bridged = bridge(made, timeout=0.05)
+    assert (bridged.code, bridged.timed_out) == (17, False)
 
 
 def test_bridge_drops_headers_that_are_not_read_later() -> None:

@@ -411,7 +411,8 @@ def test_adoption_call_in_a_state_of_another_version_goes_on(bench: Bench) -> No
 def test_adoption_announces_an_agents_unheard_answer(bench: Bench) -> None:
     waiting = {"app": "inbound", "integrator": "acme", "extension": "1000", "number": "+27825556666"}
     leave_behind(bench, essence_of(call_ref=REF, dialed_at=AT + 1.0, state=terms.AGENT_RINGING, **waiting))
-    show_legs(bench.switch, aleg(), bleg(answered=4, variable_esl_user_id="1000"))
+    answered = {"Caller-Channel-Answered-Time": at(4)}
+    show_legs(bench.switch, {**aleg(), **answered}, bleg(answered=4, variable_esl_user_id="1000"))
     bench.adoption.beat()
     asked(bench)
     hang_up(bench)

@@ -27,14 +27,14 @@ TWO = ("fs1", "fs2")
 class Ringing:
     """A call whose A-leg is being placed."""
 
-    def __init__(self, bench: Bench, patience: float = 5.0) -> None:
+    def __init__(self, bench: Bench, patience: float = 5.0, *, phone: bool = False) -> None:
         self.bench = bench
         self.attempt = Attempt(app="click-dial", call_dir="internal")
         self.live: Live = bench.services.calls.begin(self.attempt, bench.services.switches[0])
         self.reaped: list[tuple[str, str]] = []
         self.line = SwitchLine(self.live, bench.services.switch_pool, self._reap, bench.services.calls.census)
         self.deadline = time.monotonic() + patience
-        self.greenlet = gevent.spawn(self.line.originate, ORIGINATE, self.deadline)
+        self.greenlet = gevent.spawn(self.line.originate, ORIGINATE, self.deadline, phone=phone)
 
     def _reap(self, switch: Switch, ref: str, cause: str) -> None:
         assert ref == self.attempt.call_ref
@@ -46,8 +46,8 @@ class Ringing:
         self.live.rang |= set(uuids)
         return self
 
-    def leg_ends(self, cause: str, q850: int, uuid: str = UUID) -> None:
-        headers: dict[str, Any] = {"variable_esl_call_ref": self.attempt.call_ref}
+    def leg_ends(self, cause: str, q850: int, uuid: str = UUID, **more: Any) -> None:
+        headers: dict[str, Any] = {"variable_esl_call_ref": self.attempt.call_ref, **more}
         self.bench.switch.say(ends(cause, q850, uuid=uuid, **headers))
 
     def loses_switch(self, core_uuid: str = "core-1") -> Ringing:
@@ -65,6 +65,12 @@ class Ringing:
     def rang(self) -> Rang:
         rang: Rang = self.greenlet.get(timeout=5)
         return rang
+
+
+def refused(status: int, reason: str = "") -> dict[str, Any]:
+    """The variables of a leg that was refused."""
+    headers = {"variable_sip_hangup_disposition": "recv_refuse", "variable_sip_term_status": status}
+    return {**headers, **({"variable_sip_reason": reason} if reason else {})}
 
 
 def test_line_answered_leg_is_named(bench: Bench) -> None:
@@ -89,6 +95,48 @@ def test_line_failed_leg_has_its_code(bench: Bench, output: str, code: int) -> N
     assert ringing.rang == Rang("failed", code)
 
 
+def test_line_failure_is_read_from_the_legs_own_end(bench: Bench) -> None:
+    """The answer to the originate has neither the SIP status nor the Reason header."""
+    ringing = Ringing(bench).rings()
+    ringing.leg_ends("NORMAL_CLEARING", 16, **refused(486, "Q.850;cause=16"))
+    bench.answer_originate("-ERR NORMAL_CLEARING\n")
+    assert ringing.rang == Rang("failed", 17)
+
+
+@pytest.mark.parametrize("word", ["NORMAL_TEMPORARY_FAILURE", "USER_BUSY"])
+def test_line_living_phone_counts_next_to_a_dead_one(bench: Bench, word: str) -> None:
+    """Which of the two the answer names depends on the order in which they registered (hazard 39)."""
+    ringing = Ringing(bench, phone=True).rings()
+    ringing.leg_ends("NORMAL_TEMPORARY_FAILURE", 41, uuid="dead", **refused(503))
+    ringing.leg_ends("USER_BUSY", 17, **refused(486))
+    bench.answer_originate(f"-ERR {word}\n")
+    assert ringing.rang == Rang("failed", 17)
+
+
+def test_line_busy_phone_counts_next_to_one_that_never_rang(bench: Bench) -> None:
+    ringing = Ringing(bench, patience=0.2, phone=True).rings(UUID)
+    ringing.leg_ends("USER_BUSY", 17, **refused(486))
+    eventually(lambda: ringing.reaped)
+    ringing.leg_ends("NO_ANSWER", 19, uuid="silent", variable_sip_hangup_disposition="send_cancel")
+    eventually(lambda: len(ringing.live.ends) == 2)
+    bench.answer_originate("-ERR NO_ANSWER\n")
+    assert ringing.rang == Rang("failed", 17)
+
+
+def test_line_switch_that_makes_no_leg_is_full(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_module, "_LATE", 0.02)
+    ringing = Ringing(bench, phone=True)
+    bench.answer_originate("-ERR DESTINATION_OUT_OF_ORDER\n")
+    assert ringing.rang.outcome == "full"
+
+
+def test_line_same_cause_of_a_leg_that_ended_is_its_own(bench: Bench) -> None:
+    ringing = Ringing(bench, phone=True).rings()
+    ringing.leg_ends("DESTINATION_OUT_OF_ORDER", 27, **refused(502, "Q.850;cause=27"))
+    bench.answer_originate("-ERR DESTINATION_OUT_OF_ORDER\n")
+    assert ringing.rang == Rang("failed", 27)
+
+
 def test_line_job_that_the_switch_refuses_has_failed(bench: Bench) -> None:
     bench.switch.answers["bgapi"] = reply("-ERR no reply")
     assert Ringing(bench).rang.outcome == "failed"
@@ -97,7 +145,7 @@ def test_line_job_that_the_switch_refuses_has_failed(bench: Bench) -> None:
 def test_line_phone_that_rings_too_long_is_hung_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_module, "KILLED", 0.01)
     ringing = Ringing(bench, patience=0.02)
-    assert ringing.rang == Rang("timed_out", 19)
+    assert ringing.rang == Rang("timed_out", 19, heard=False)
     assert ringing.reaped == [("fs1", "NO_ANSWER")]
 
 
@@ -106,7 +154,7 @@ def test_line_killed_originate_may_say_so_itself(bench: Bench) -> None:
     eventually(lambda: ringing.reaped)
     assert not ringing.greenlet.dead
     bench.answer_originate("-ERR NO_ANSWER\n")
-    assert ringing.rang == Rang("timed_out", 19)
+    assert ringing.rang == Rang("timed_out", 19, heard=False)
 
 
 def test_line_switch_that_is_away_dials_nothing(build: Build) -> None:
@@ -221,6 +269,25 @@ def test_line_faults_in_a_row_take_the_switch_out(build: Build, output: str | No
             bench.answer_originate(output, count=count)
         assert ringing.rang.outcome in ("failed", "away")
     assert health.out
+
+
+@pytest.mark.parametrize(
+    ("output", "phone", "out"),
+    [
+        ("-ERR NORMAL_TEMPORARY_FAILURE\n", True, False),  # a dead registration
+        ("-ERR NORMAL_TEMPORARY_FAILURE\n", False, True),  # a gateway
+        ("-ERR DESTINATION_OUT_OF_ORDER\n", True, True),  # no session: the switch itself
+    ],
+)
+def test_line_phones_failures_are_not_the_switchs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, output: str, phone: bool, out: bool
+) -> None:
+    monkeypatch.setattr(line_module, "_LATE", 0.02)
+    for count in range(1, FAULTS + 1):
+        ringing = Ringing(bench, phone=phone)
+        bench.answer_originate(output, count=count)
+        assert ringing.rang.outcome != "answered"
+    assert bench.services.switch_pool.health["fs1"].out == out
 
 
 def test_line_answered_leg_shows_that_the_switch_is_well(bench: Bench) -> None:

@@ -1,0 +1,57 @@
+"""A registration whose phone is gone: an unplugged phone, a closed app."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+
+from tests.rig.base import HOST, RigError
+from tests.rig.sip import headers_of
+
+
+def register_and_leave(registrar: int, user: str, password: str) -> None:
+    """Register a user at a port that is closed then, as an INVITE will find. :raises RigError: it was refused."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
+        phone.bind((HOST, 0))
+        phone.connect((HOST, registrar))
+        phone.settimeout(5)
+        here = f"{HOST}:{phone.getsockname()[1]}"
+        ref = os.urandom(8).hex()
+        authorization, status = "", 0
+        for number in (1, 2):
+            lines = [
+                f"REGISTER sip:{HOST} SIP/2.0",
+                f"Via: SIP/2.0/UDP {here};rport;branch=z9hG4bK{ref}{number}",
+                "Max-Forwards: 70",
+                f"From: <sip:{user}@{HOST}>;tag={ref}",
+                f"To: <sip:{user}@{HOST}>",
+                f"Call-ID: {ref}",
+                f"CSeq: {number} REGISTER",
+                f"Contact: <sip:{user}@{here}>",
+                "Expires: 600",
+                *([f"Authorization: {authorization}"] if authorization else []),
+                "Content-Length: 0",
+            ]
+            phone.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+            answer = phone.recv(65536).decode("utf-8", "replace")
+            status = int(answer[8:11])
+            authorization = _credentials(headers_of(answer).get("www-authenticate", [""])[0], user, password)
+        if status != 200:
+            raise RigError(f"{user} could not register: {status}")
+
+
+def _credentials(challenge: str, user: str, password: str) -> str:
+    """Answer a digest challenge (RFC 2617)."""
+    given = dict(re.findall(r'(\w+)="?([^",]+)"?', challenge))
+    uri = f"sip:{HOST}"
+    secret = _md5(f"{user}:{given.get('realm')}:{password}")
+    answer = _md5(f"{secret}:{given.get('nonce')}:00000001:abc:auth:{_md5(f'REGISTER:{uri}')}")
+    parts = {"username": user, "realm": given.get("realm"), "nonce": given.get("nonce"), "uri": uri, "cnonce": "abc"}
+    quoted = ",".join(f'{name}="{value}"' for name, value in {**parts, "response": answer}.items())
+    return f"Digest {quoted},qop=auth,nc=00000001,algorithm=MD5"
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
