@@ -215,7 +215,7 @@ def test_answer_known_only_from_the_end_is_announced_alike() -> None:
 
 
 def test_switch_without_a_session_for_the_agents_is_a_503() -> None:
-    """The trunk may have another switch, so the caller gets no "nobody answers"."""
+    """The trunk may have another switch."""
     full = Bridged(False, 42, "SWITCH_CONGESTION", by_switch=True)
     run = Run(ScriptedCall([lambda _progress: full], ended(a_by="send_refuse")))
     assert run.call.did("hangup") == [("SWITCH_CONGESTION",)]

@@ -103,7 +103,7 @@ ENDS = [
     ("USER_NOT_REGISTERED", 16, 603, "FreeSWITCH;cause=806", 20),
     # A Reason of another protocol: FreeSWITCH read the status.
     ("USER_BUSY", 17, 486, "SIP;cause=200", 17),
-    # Ended by the switch: there is no refusal.
+    # Ended by the switch, without a refusal.
     ("NO_ANSWER", 19, 0, "", 19),
     ("PROGRESS_TIMEOUT", 16, 0, "", 38),
     ("USER_NOT_REGISTERED", 16, 0, "", 20),
