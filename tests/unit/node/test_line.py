@@ -17,7 +17,7 @@ from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import Live
 from esl_apps.node.switch_pool import FAULTS
 from tests.support.bench import Bench, Build, show_legs
-from tests.support.call_switch import ends
+from tests.support.call_switch import C, ends
 from tests.support.peer import OTHER_UUID, UUID, eventually, reply
 
 ORIGINATE = "originate user/1000@127.0.0.1 &park()"
@@ -107,7 +107,7 @@ def test_line_failure_is_read_from_the_legs_own_end(bench: Bench) -> None:
 def test_line_living_phone_counts_next_to_a_dead_one(bench: Bench, word: str) -> None:
     """Which of the two the answer names depends on the order in which they registered (hazard 39)."""
     ringing = Ringing(bench, phone=True).rings()
-    ringing.leg_ends("NORMAL_TEMPORARY_FAILURE", 41, uuid="dead", **refused(503))
+    ringing.leg_ends("NORMAL_TEMPORARY_FAILURE", 41, uuid=C, **refused(503))
     ringing.leg_ends("USER_BUSY", 17, **refused(486))
     bench.answer_originate(f"-ERR {word}\n")
     assert ringing.rang == Rang("failed", 17)
@@ -117,7 +117,7 @@ def test_line_busy_phone_counts_next_to_one_that_never_rang(bench: Bench) -> Non
     ringing = Ringing(bench, patience=0.2, phone=True).rings(UUID)
     ringing.leg_ends("USER_BUSY", 17, **refused(486))
     eventually(lambda: ringing.reaped)
-    ringing.leg_ends("NO_ANSWER", 19, uuid="silent", variable_sip_hangup_disposition="send_cancel")
+    ringing.leg_ends("NO_ANSWER", 19, uuid=C, variable_sip_hangup_disposition="send_cancel")
     eventually(lambda: len(ringing.live.ends) == 2)
     bench.answer_originate("-ERR NO_ANSWER\n")
     assert ringing.rang == Rang("failed", 17)
