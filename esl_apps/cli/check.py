@@ -75,6 +75,7 @@ def try_everything(config: Config) -> Iterator[Result]:
     yield from _applications(config)
     for switch in config.switches:
         yield from _switch(config, Switch(switch.name, split_address(switch.address), switch.password), switch.address)
+    yield _gate(config)
     stale = config.redis.stale_cards
     opens = f"a card that it read less than {stale:g} s before still opens" if stale else "no card opens anything"
     yield Result("redis.stale_cards", OK, f"{stale:g}: while Redis is down, {opens}")
@@ -118,6 +119,17 @@ def _switch(config: Config, switch: Switch, address: str) -> Iterator[Result]:
         yield Result(what, FAIL, str(error))
     finally:
         switch.stop()
+
+
+def _gate(config: Config) -> Result:
+    """Report who may connect to the event socket."""
+    node = config.node
+    if node.allow is not None:
+        who = ", ".join(node.allow)
+    else:
+        who = ", ".join(["this machine", *sorted({split_address(switch.address)[0] for switch in config.switches})])
+    proof = "with node.secret" if node.secret else "no secret asked for"
+    return Result("node.allow", OK, f"{who} may connect to {node.listen}, {proof}")
 
 
 def _connect(switch: Switch) -> str | None:

@@ -25,17 +25,20 @@ from esl_apps.cli.output import print_error, print_json
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.core.number_text import NotDialable, plain
+from esl_apps.core.terms import SECRET_VARIABLE
 from esl_apps.node.policy import own_settings
 from esl_apps.prompts import PROMPTS as PROMPT_FOLDER
 
 PUBLIC = "00_esl_apps_public.xml"
 DEFAULT = "00_esl_apps_default.xml"
+PROOF = "00_esl_apps_secret.xml"
 WATCHDOG = 8
 PROMPTS = "$${sounds_dir}/esl_apps"
 """The folder of prompts if the configuration names none: one of the switch's own."""
 
 _NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
+_SECRET = re.compile(r"[A-Za-z0-9._~-]+")
 _NUMBER = re.compile(r"\+?[0-9A-Za-z*#._-]{1,32}")
 _FOLDER = re.compile(r"(?:\$\$\{[a-z_]+\})?[A-Za-z0-9/._+@=,-]+")
 _SIT = "tone_stream://%(330,30,950);%(330,30,1400);%(330,1000,1800)"
@@ -63,6 +66,10 @@ _ABOUT_DEFAULT = """
 
   00_esl_apps_public.xml explains the steps of an extension. Here the headers survive a transfer, so
   esl_apps_unavailable comes before the extension that checks them.
+"""
+_ABOUT_PROOF = """
+  esl_apps: node.secret, by which a node knows that a connection is this switch's. Install in dialplan/public/ of
+  every switch, readable by FreeSWITCH alone. It sets a global variable, so no channel, CDR or log shows it.
 """
 _ABOUT_HANDOVER = """
   The node of this call (it set esl_call_ref) has died. The call is sent to its number again, and so to the remaining
@@ -101,7 +108,10 @@ def _write(files: Mapping[str, str], folder: Path) -> int:
         return 1
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        file = folder / name
+        if name == PROOF:
+            file.touch(mode=0o600)
+        file.write_text(text, encoding="utf-8")
     return 0
 
 
@@ -141,10 +151,14 @@ def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str 
             any_header = "".join(f"${{sip_h_{header}}}" for header in application.headers)
             ring = _actions(nodes, application.path, "default", watchdog)
             default.append(_extension(f"esl_apps_{application.path}", [_condition(any_header, ".", ring)]))
-    return {
+    files = {
         PUBLIC: _file(_ABOUT_PUBLIC, [*_unavailable("public", message, refused), *public]),
         DEFAULT: _file(_ABOUT_DEFAULT, [*_unavailable("default", message, None), *default]),
     }
+    secret = _section(config, "node").get("secret")
+    if secret is not None:
+        files[PROOF] = _file(_ABOUT_PROOF, [_secret(secret)])
+    return files
 
 
 def forms(number: object, region: str, key: str = "number") -> list[str]:
@@ -218,6 +232,13 @@ def _message(config: Mapping[str, Any], folder: str | None) -> tuple[str, str]:
         if not isinstance(value, str) or not shape.fullmatch(value):
             raise ValueError(f"prompts.{key}: {value!r} has characters that a dialplan can't hold")
     return f"{folder}/{language}/8000/unavailable.wav", f"{folder}/{language}/unavailable.wav"
+
+
+def _secret(value: object) -> str:
+    """Return the line that sets the switch's global variable when it reads its configuration."""
+    if not isinstance(value, str) or not _SECRET.fullmatch(value):
+        raise ValueError("node.secret: has characters that a dialplan can't hold")
+    return f'  <X-PRE-PROCESS cmd="set" data="{SECRET_VARIABLE}={value}"/>'
 
 
 def _title(extension: Extension) -> str:

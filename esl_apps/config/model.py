@@ -36,6 +36,11 @@ class Node(Section, frozen=True):
     listen: str = "127.0.0.1:8084"
     """Event socket that FreeSWITCH's `socket` application connects to; reachable only from the network of the
     switches, never from the internet."""
+    allow: list[str] | None = None
+    """Addresses (CIDR) that may connect to listen; null: this machine and the addresses of switches."""
+    secret: str | None = None
+    """Proves to a node that a connection is a switch's: the switches' global variable esl_apps_secret, which the
+    output of `esl-apps dialplan` sets; null: the address alone counts."""
     advertise: str | None = None
     """The same address as the switches reach it; used in originates and in the dialplan."""
     max_calls: Positive = 5000

@@ -10,3 +10,6 @@ ANSWERED, CANCELLED, ABANDONED = "answered", "cancelled", "abandoned"
 REJECTED, LOST = "rejected", "lost"
 
 AGENT, CALLEE, API, SYSTEM = "agent", "callee", "api", "system"
+
+#: The global variable of a switch that holds ``node.secret``.
+SECRET_VARIABLE = "esl_apps_secret"  # noqa: S105 - a name

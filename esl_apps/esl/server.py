@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from gevent import socket
 from gevent.server import StreamServer
@@ -37,6 +37,26 @@ _REFUSALS = 256
 STRANGERS = 512
 
 
+class Gate(Protocol):
+    """Decides which peers are switches."""
+
+    @property
+    def secret(self) -> str | None:
+        """A switch knows it; None: the address is enough."""
+
+    def allows(self, address: str) -> bool:
+        """Whether a switch may connect from this address."""
+
+
+class _Open:
+    """Every peer is a switch."""
+
+    secret = None
+
+    def allows(self, _address: str) -> bool:
+        return True
+
+
 class OutboundServer(GreenswitchServer):  # type: ignore[misc]
     """greenswitch's server without its 0.1 s accept poll and its silent refusals (hazards 3 and 10)."""
 
@@ -48,9 +68,10 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
         *,
         shared: socket.socket | None = None,
         on_count: Callable[[int], None] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """``application`` runs in a greenlet per call; the session is closed after it. ``shared``: a listening socket
-        of several processes, in addition to this one's own.
+        of several processes, in addition to this one's own. ``gate``: by default every peer is a switch.
 
         :raises OSError: the address is in use or is not this machine's.
         """
@@ -61,6 +82,7 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
         self.draining = False
         self._on_count = on_count or (lambda _count: None)
         self._refusing = 0
+        self._gate = gate or _Open()
         #: Sessions that have not answered ``connect``, the oldest first.
         self._strangers: dict[OutboundSession, None] = {}
         self.server = StreamServer(listen(address, _BACKLOG), self._accept)
@@ -96,7 +118,11 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
         self.close_listener()
 
     def _accept(self, sock: socket.socket, address: Any) -> None:
+        if not self._gate.allows(address[0]):
+            sock.close()
+            return
         session = OutboundSession(address, sock)
+        session.secret = self._gate.secret
         strangers = self._strangers
         if len(strangers) >= STRANGERS:
             next(iter(strangers)).close("others wait for its place")

@@ -19,8 +19,10 @@ from urllib.parse import unquote_to_bytes
 from gevent import socket
 
 from esl_apps.core.dialstring import UNHEARD
+from esl_apps.core.terms import SECRET_VARIABLE
 from esl_apps.esl import wire
 from esl_apps.esl.greenswitch_base import GreenswitchSession, OutboundSessionHasGoneAway
+from esl_apps.esl.proof import Proof
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.net.allowance import Allowance
 from esl_apps.net.stream import Stream
@@ -134,6 +136,8 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         """Called with keys that ``bind_digit_action`` diverted, and whether they matched (hazards 27, 28)."""
         self.on_connected: Callable[[OutboundSession], None] | None = None
         """Called when the peer has proved to be a switch, by answering ``connect`` with a channel."""
+        self.secret: str | None = None
+        """The switch must prove that it knows this; None: it need not."""
         self.close_reason = ""
         self._held: list[bytes] | None = None
         self._lingering = False
@@ -157,9 +161,14 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         :raises Gone: the switch closed instead of answering. :raises Silent: it did not answer in time.
         :raises Unservable: the channel can't be named in a command.
         """
+        if timeout is None:
+            timeout = FIRST_TIMEOUT
         self._replies += [reply := _Reply(), None]
-        self._write(b"connect\n\nlinger %d\n\n" % LINGER)
-        self.session_data = data = self._reply(reply, FIRST_TIMEOUT if timeout is None else timeout)
+        proof = None if self.secret is None else Proof(self.secret)
+        if proof is not None:
+            self._replies.append(answer := _Reply())
+        self._write(b"connect\n\nlinger %d\n\n" % LINGER + (b"" if proof is None else proof.question))
+        self.session_data = data = self._reply(reply, timeout)
         self._framer.most = wire.MAX_FRAME
         self._uuid = data.raw(b"Unique-ID") or b""
         if not self._uuid:
@@ -167,6 +176,8 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self.uuid = data.get("Unique-ID") or ""
         if not self.uuid:
             raise Unservable("its Unique-ID is not a UUID")
+        if proof is not None and not proof.is_given_by(self._reply(answer, timeout)):
+            raise Unservable(f"its switch has another {SECRET_VARIABLE} than node.secret, or none")
         if self.on_connected is not None:
             self.on_connected(self)
             self.on_connected = None

@@ -27,6 +27,7 @@ from esl_apps.esl.greenswitch_base import GreenswitchInbound, NotConnectedError
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, Framer, FramingError
+from esl_apps.net.address import plain
 from esl_apps.net.allowance import Allowance
 from esl_apps.net.stream import Stream
 from esl_apps.process import background
@@ -128,6 +129,8 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         """Identifies the FreeSWITCH process. If it differs after a reconnect, the old process's calls are gone."""
         self.clock = SwitchClock()
         """That process's clock."""
+        self.addresses: frozenset[str] = frozenset()
+        """Its host's addresses, as of the last try to connect."""
         self.reconnects = 0
         self.round_trip: float | None = None
         """Seconds that the last ping took."""
@@ -212,6 +215,8 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 pause = min(pause * 2, SETTLED)
 
     def _connect(self) -> None:
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        self.addresses = frozenset(plain(str(info[4][0])) for info in found)
         sock = socket.create_connection((self.host, self.port), CONNECT_TIMEOUT)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = Stream(sock)

@@ -8,9 +8,19 @@ from collections.abc import Iterable
 
 def is_loopback(host: str) -> bool:
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(plain(host)).is_loopback
     except ValueError:
         return False
+
+
+def plain(address: str) -> str:
+    """Return an address in its only form. A port that serves both IP families gives an IPv4 address as
+    ``::ffff:10.0.0.1``: it counts as IPv4. Other text is returned as it is."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(getattr(ip, "ipv4_mapped", None) or ip)
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -22,13 +32,9 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def within(address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    """Whether `address` is in one of the networks. False for text that isn't an address.
-
-    A port that serves both IP families gives an IPv4 address as ``::ffff:10.0.0.1``: it counts as IPv4.
-    """
+    """Whether `address` is in one of the networks. False for text that isn't an address."""
     try:
-        ip = ipaddress.ip_address(address)
+        ip = ipaddress.ip_address(plain(address))
     except ValueError:
         return False
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return any((mapped or ip) in network for network in networks)
+    return any(ip in network for network in networks)

@@ -18,6 +18,7 @@ from esl_apps.esl.switch import Switch
 from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption
 from esl_apps.node.cdr_files import CdrFiles
+from esl_apps.node.gate import SwitchGate
 from esl_apps.node.incoming import Incoming
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services, build_services
@@ -65,6 +66,7 @@ class Node:
                 2 * config.node.max_calls,
                 shared=None if share is None else share.socket(config.node.listen),
                 on_count=count_sockets,
+                gate=SwitchGate(lambda: self.services.policy.config.node, self.services.switches),
             )
         except OSError as error:
             key = "node.listen" if share is None else "node.worker_ports"

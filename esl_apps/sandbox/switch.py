@@ -174,13 +174,15 @@ class Switch:
         gevent.spawn(self.api, command, argument)
 
     def load_dialplan(self, context: str, file: Path) -> None:
-        """Load extensions in XML, with ``$${…}`` replaced as FreeSWITCH does.
+        """Load extensions in XML, with ``X-PRE-PROCESS`` and ``$${…}`` read as FreeSWITCH does.
 
         :raises ValueError: the context isn't one of the two.
         """
         if context not in self.dialplan.routes:
             raise ValueError(f"expected {' or '.join(self.dialplan.routes)} = FILE")
-        text = re.sub(r"\$\$\{(\w+)\}", lambda match: self.globals.get(match[1], ""), file.read_text())
+        text = file.read_text()
+        self.globals.update(re.findall(r'<X-PRE-PROCESS cmd="set" data="(\w+)=([^"]*)"/>', text))
+        text = re.sub(r"\$\$\{(\w+)\}", lambda match: self.globals.get(match[1], ""), text)
         self.dialplan.load(context, text)
 
     def _heartbeat(self) -> None:

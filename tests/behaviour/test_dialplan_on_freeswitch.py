@@ -6,6 +6,7 @@ The nodes are a few lines of socket each, so that the tests show what FreeSWITCH
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import signal
@@ -33,7 +34,8 @@ from tests.support import ROOT
 from tests.support.ports import free_ports
 
 PROMPTS = ROOT / "esl_apps" / "prompts"
-CONTEXT = {dialplan.PUBLIC: "public", dialplan.DEFAULT: "default"}
+CONTEXT = {dialplan.PUBLIC: "public", dialplan.DEFAULT: "default", dialplan.PROOF: "public"}
+SECRET = "a-secret-of-the-dialplan"
 
 
 def shipped() -> dict[str, Any]:
@@ -141,6 +143,7 @@ class Stand:
         first = free_ports(2)
         self.ports = (first, first + 1)
         self.plan = shipped()
+        self.plan["node"]["secret"] = SECRET
         self.plan["dialplan"]["nodes"] = [f"127.0.0.1:{port}" for port in self.ports]
         files = []
         for name, text in dialplan.render(self.plan, watchdog=WATCHDOG, prompts=str(PROMPTS)).items():
@@ -217,6 +220,12 @@ def test_switch_loads_the_files_without_a_warning(loaded: Stand) -> None:
     warnings = [line for line in lines if re.search(r"\[(WARNING|ERR|CRIT|ALERT)\]", line)]
     assert not [line for line in warnings if "MSG Thread 0 Started" not in line]  # mod_sofia logs this at each start
     assert loaded.rig.api("module_exists mod_json_cdr").strip() == "true"
+
+
+@freeswitch
+def test_switch_has_the_nodes_secret_and_hashes_it(loaded: Stand) -> None:
+    assert loaded.rig.api("expand md5 1${esl_apps_secret}") == hashlib.md5(f"1{SECRET}".encode()).hexdigest()
+    assert SECRET not in loaded.rig.log_text(all_of_it=True)
 
 
 @freeswitch

@@ -54,6 +54,7 @@ def certificates_can_be_used(c: Context) -> Iterator[Finding]:
 
 def trusted_networks_are_networks(c: Context) -> Iterator[Finding]:
     yield from context.networks(c.config.trust, "trust")
+    yield from context.networks(c.config.node.allow or [], "node.allow")
     for path, integrator in c.draft.integrators:
         if integrator.legacy_get:
             yield from context.networks(integrator.legacy_get.allow, f"{path}.legacy_get.allow")
@@ -67,7 +68,13 @@ def _http_sections(c: Context) -> list[tuple[str, Admin | Integrator]]:
     return [("admin", c.config.admin), *c.draft.integrators]
 
 
+def a_switch_may_connect(c: Context) -> Iterator[Finding]:
+    if c.config.node.allow == []:
+        yield "node.allow", "expected at least one address, or null: otherwise no call comes here"
+
+
 RULES = (
+    a_switch_may_connect,
     addresses_are_host_and_port,
     nothing_listens_twice,
     redis_urls_can_be_read,

@@ -19,6 +19,9 @@ _DEFAULT_PASSWORD = "ClueCon"  # noqa: S105 - it is the one to refuse
 #: Characters of a key that strangers can try offline, on what it signed.
 _LEAST_KEY = 16
 
+#: Nothing that the switch's configuration would read as something else.
+_NODE_SECRET = re.compile(r"[A-Za-z0-9._~-]{16,128}")
+
 #: ``$NAME`` where ``${NAME}`` was meant. Names of variables are in capitals; ``$ecret`` may be a password.
 _BARE_VARIABLE = re.compile(r"\$[A-Z_][A-Z0-9_]*")
 
@@ -32,6 +35,7 @@ def secrets_are_read_from_the_environment(c: Context) -> Iterator[Finding]:
 def _secrets(c: Context) -> Iterator[tuple[str, str | None]]:
     config = c.config
     yield "pin_key", config.pin_key
+    yield "node.secret", config.node.secret
     yield "recordings.link_key", config.recordings.link_key
     for path, switch in c.draft.switches:
         yield f"{path}.password", switch.password
@@ -143,7 +147,14 @@ def link_key_is_long_enough(c: Context) -> Iterator[Finding]:
         )
 
 
+def node_secret_is_plain_and_long(c: Context) -> Iterator[Finding]:
+    secret = c.config.node.secret
+    if secret is not None and not _NODE_SECRET.fullmatch(secret):
+        yield "node.secret", "expected 16 to 128 letters, digits or . _ ~ -; `openssl rand -hex 24` makes one"
+
+
 RULES = (
+    node_secret_is_plain_and_long,
     secrets_are_read_from_the_environment,
     ports_have_tokens,
     tokens_can_be_sent,

@@ -54,17 +54,19 @@ def http_is_plain(c: Context) -> Iterator[Finding]:
             )
 
 
-def event_socket_listens_everywhere(c: Context) -> Iterator[Finding]:
+def every_address_is_a_switch(c: Context) -> Iterator[Finding]:
+    for i, text in enumerate(c.config.node.allow or []):
+        if ipaddress.ip_network(text).prefixlen == 0 and not c.config.node.secret:
+            yield (
+                f"node.allow[{i}]",
+                "every address: anyone can pose as a switch; list the switches, or set secret",
+            )
+
+
+def switches_are_sent_to_themselves(c: Context) -> Iterator[Finding]:
     node = c.config.node
     host, _port = split_address(node.listen)
-    if not _is_unspecified(host):
-        return
-    yield (
-        "node.listen",
-        "every network reaches it, and the event socket has no password: anyone can pose as a switch; "
-        "listen on the switches' network only, or keep others out with a firewall",
-    )
-    if not node.advertise:
+    if _is_unspecified(host) and not node.advertise:
         yield "node.advertise", f"missing: switches are told to connect to {host}, which is themselves"
 
 
@@ -111,7 +113,8 @@ WARNINGS: tuple[Rule, ...] = (
     one_token_opens_several_things,
     cards_have_no_pin_key,
     http_is_plain,
-    event_socket_listens_everywhere,
+    every_address_is_a_switch,
+    switches_are_sent_to_themselves,
     nothing_limits_spending,
     everyone_is_trusted,
     redis_database_is_not_a_number,

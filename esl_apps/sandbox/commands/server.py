@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 
@@ -90,10 +91,24 @@ def encode(switch: Switch, argument: str) -> str:
     return url_encode(argument)
 
 
-@command("echo", "expand", "eval")
+@command("echo", "eval")
 def echo(switch: Switch, argument: str) -> str:
     """Return the argument, expanded."""
     return strings.expand(argument, switch.globals.get, switch.api_text)
+
+
+@command("expand")
+def expand(switch: Switch, argument: str) -> str:
+    """Expand a command, then run it."""
+    name, _, rest = strings.expand(argument, switch.globals.get, switch.api_text).partition(" ")
+    return switch.api_text(name, rest)
+
+
+@command("md5")
+def md5(switch: Switch, argument: str) -> str:
+    """Return the MD5 of a text in hexadecimal digits."""
+    del switch
+    return hashlib.md5(argument.encode(), usedforsecurity=False).hexdigest()
 
 
 @command("file_exists")

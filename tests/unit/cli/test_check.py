@@ -57,6 +57,22 @@ def test_check_prints_ok_line_by_line(run: Run, good: Settings) -> None:
     assert f"switch fs1: {good['switches'][0]['address']}: FreeSWITCH Version 1.11" in lines(ran, "ok")
 
 
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        ({}, "this machine, 127.0.0.1 may connect to {listen}, no secret asked for"),
+        ({"allow": ["10.0.0.0/8", "::1"]}, "10.0.0.0/8, ::1 may connect to {listen}, no secret asked for"),
+        ({"secret": "sixteen--letters"}, "this machine, 127.0.0.1 may connect to {listen}, with node.secret"),
+    ],
+)
+def test_check_says_who_may_connect(run: Run, good: Settings, node: dict[str, object], told: str) -> None:
+    good["node"].update(node)
+    ran = run("check", "-c", good.written())
+    listen = good["node"].get("listen", "127.0.0.1:8084")
+    assert f"node.allow: {told.format(listen=listen)}" in lines(ran, "ok")
+    assert "sixteen--letters" not in ran.out
+
+
 def test_check_json_has_a_line_for_each_result(run: Run, good: Settings) -> None:
     del good["spending"]
     ran = run("check", "-c", good.written(), "--json")

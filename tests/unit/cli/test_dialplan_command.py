@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from esl_apps.cli.dialplan import DEFAULT, PUBLIC
+from esl_apps.cli.dialplan import DEFAULT, PROOF, PUBLIC
 from tests.unit.cli.conftest import Run, Settings
 
 
@@ -27,6 +27,15 @@ def test_dialplan_json_is_one_object_of_files(run: Run, numbered: Settings) -> N
     (files,) = run("dialplan", "-c", numbered.written(), "--json").json
     assert files.keys() == {PUBLIC, DEFAULT}
     assert "27115551111" in files[PUBLIC]
+
+
+def test_dialplan_writes_the_secret_for_the_switch_alone(run: Run, numbered: Settings, tmp_path: Path) -> None:
+    numbered["node"]["secret"] = "a-secret-for-the-tests"
+    assert run("dialplan", "-c", numbered.written(), "-o", str(tmp_path)).status == 0
+    line = '<X-PRE-PROCESS cmd="set" data="esl_apps_secret=a-secret-for-the-tests"/>'
+    assert [file.name for file in tmp_path.glob("*.xml") if "a-secret" in file.read_text()] == [PROOF]
+    assert line in (tmp_path / PROOF).read_text()
+    assert (tmp_path / PROOF).stat().st_mode & 0o777 == 0o600
 
 
 def test_dialplan_output_makes_the_folder(run: Run, numbered: Settings, tmp_path: Path) -> None:

@@ -68,3 +68,10 @@ def test_network_that_is_none_is_refused() -> None:
         refusal_of_integrator("legacy_get: {allow: [localhost]}")
         == f"f.yml:10: integrators[1].legacy_get.allow[0]: {told}"
     )
+
+
+def test_node_that_nothing_may_connect_to_is_refused() -> None:
+    told = instead("{name: app1}", "{allow: []}")
+    assert told == "f.yml:3: node.allow: expected at least one address, or null: otherwise no call comes here"
+    assert instead("{name: app1}", "{allow: [fs1]}") == "f.yml:3: node.allow[0]: expected an address or a CIDR network"
+    assert instead("{name: app1}", "{allow: [10.0.0.1/8]}").startswith("f.yml:3: node.allow[0]: ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from esl_apps.config import parse
@@ -132,3 +134,13 @@ def test_short_link_key_is_refused() -> None:
         "f.yml:6: recordings.link_key: expected 16 characters at least: anyone who finds it hears every recording"
     )
     assert read("recordings: {link_key: sixteen--letters}\n").recordings.link_key
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["fifteen-letters", "with a space in it", "${system(id)}-and-more", "quoted'quoted-quoted", "a" * 129, "ö" * 16],
+)
+def test_node_secret_that_is_short_or_not_plain_is_refused(secret: str) -> None:
+    told = instead("{name: app1}", json.dumps({"secret": secret.replace("$", "$$")}))
+    assert told.startswith("f.yml:3: node.secret: expected 16 to 128 letters, digits or . _ ~ -")
+    assert secret not in told

@@ -93,12 +93,19 @@ def test_tls_and_loopback_are_not_warned_about() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
-def test_event_socket_for_everyone_is_warned_about(host: str) -> None:
+def test_event_socket_without_an_address_is_warned_about(host: str) -> None:
     reached = SOUND.replace("{name: app1}", f'{{listen: "{host}:8084", advertise: "10.0.0.1:8084"}}')
-    (told,) = warned(reached)
-    assert told.startswith("f.yml:3: node.listen: every network reaches it")
-    alone = warned(reached.replace(', advertise: "10.0.0.1:8084"', ""))
-    assert alone[1].startswith("f.yml:3: node.advertise: missing: switches are told to connect to ")
+    assert warned(reached) == []
+    (told,) = warned(reached.replace(', advertise: "10.0.0.1:8084"', ""))
+    assert told.startswith("f.yml:3: node.advertise: missing: switches are told to connect to ")
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_event_socket_for_everyone_is_warned_about(network: str) -> None:
+    (told,) = warned(SOUND.replace("{name: app1}", f'{{allow: [10.0.0.0/8, "{network}"]}}'))
+    assert told.startswith("f.yml:3: node.allow[1]: every address: anyone can pose as a switch")
+    assert warned(SOUND.replace("{name: app1}", f'{{allow: ["{network}"], secret: sixteen--letters}}')) == []
+    assert warned(SOUND.replace("{name: app1}", "{allow: [10.0.0.0/8]}")) == []
 
 
 def test_event_socket_on_one_network_is_not_warned_about() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+from esl_apps.cli.dialplan import PROOF, render
 from tests.rig.base import eventually
 from tests.rig.sandbox import SandboxRig
 
@@ -59,3 +61,12 @@ def test_dialplan_that_is_broken_stops_the_start(tmp_path: Path) -> None:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert ended.returncode == 1
         assert expected in ended.stderr
+
+
+def test_dialplan_sets_global_variables(tmp_path: Path) -> None:
+    """As FreeSWITCH does when it reads its configuration."""
+    file = tmp_path / "public.xml"
+    file.write_text(render({"node": {"listen": "127.0.0.1:8084", "secret": "a-secret-for-the-tests"}})[PROOF])
+    with SandboxRig(tick=0, arguments=[f"--dialplan=public={file}"]) as rig:
+        hashed = hashlib.md5(b"1a-secret-for-the-tests").hexdigest()
+        assert rig.api("expand md5 1${esl_apps_secret}") == hashed
