@@ -56,6 +56,17 @@ def caller_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
     return presented(sender)
 
 
+def is_vouched(call: Call, trusted: Callable[[str], bool]) -> bool:
+    """Return whether a trusted trunk asserts the number that :func:`caller_of` returns."""
+    return trusted(address_of(call)) and call.header("Call-Direction") != "outbound" and _asserted(call) is not None
+
+
+def withheld_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
+    """Return the number that a trusted trunk asserts of a caller who withholds it. It may be counted, not shown."""
+    asserted = _asserted(call) if trusted(address_of(call)) else None
+    return None if asserted is None else presented(user_of(asserted))
+
+
 def _asserted(call: Call) -> str | None:
     """Return the caller that a trunk asserts; None if it asserts none.
 

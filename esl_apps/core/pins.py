@@ -2,7 +2,14 @@
 
 A wrong PIN counts against the caller's number, the address that the call came from, the card that it was meant for,
 the entrance, the number dialled, and the whole system. Each has a threshold in a sliding window. One that reaches it
-is locked for a while: a locked caller hears the same as after a wrong PIN, even if their PIN is right.
+is locked for a while, an hour at most: a locked caller hears the same as after a wrong PIN, even if their PIN is right.
+
+Guessers must not lock out honest callers for good. So a number counts as the caller's own only if a trunk asserts it or
+STIR/SHAKEN attests it; otherwise it counts together with the address that claims it. And a caller from whom a right PIN
+has come passes all locks but their own.
+
+Over HTTP, a PIN for a card is a guess at all others: the answer tells whether it is in use. "In use" counts against the
+token and the account (:class:`Asker`), and so, with a higher threshold, does every PIN that is set.
 """
 
 from __future__ import annotations
@@ -20,6 +27,8 @@ from esl_apps.core.numbers import NumberPlan
 OPEN, WRONG, LOCKED = "open", "wrong", "locked"
 
 NUMBER, ADDRESS, CARD, ENTRANCE, DNIS, ALL = "number", "address", "card", "entrance", "dnis", "all"
+TOKEN, ACCOUNT = "token", "account"
+NEW_PINS_TOKEN, NEW_PINS_ACCOUNT = "new_pins_token", "new_pins_account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +36,15 @@ class Source:
     """The caller who types a PIN, and the service that they called. Each text has a closed alphabet."""
 
     number: str
-    """E.164 digits, an extension, or ``withheld@ADDRESS``."""
+    """The caller: E.164 digits that a trunk vouches for, ``DIGITS@ADDRESS`` of a number that is only claimed,
+    ``withheld:HASH`` of a withheld one that a trunk asserts, or ``withheld@ADDRESS``."""
     address: str
     """The network's; empty for a trunk of ``trust``, which all callers share."""
     entrance: str
     """``dialthrough`` or ``disa/ACCOUNT/NAME``."""
     dnis: str
+    is_own: bool = False
+    """``number`` can't be taken on by any stranger, so it may be remembered once a right PIN has come from it."""
 
     def counters(self, card_id: str) -> Mapping[str, str]:
         """Return kind → the counter's key, always the same kinds. Empty: this kind doesn't count."""
@@ -46,16 +58,45 @@ class Source:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """A client that names a PIN or a number for a card."""
+
+    token: str
+    """Its token's name; the operator's begin with ``+``, which no account's does."""
+    account: str
+
+
 def source_of(
-    caller: str | None, address: str, dnis: str, entrance: str, plan: NumberPlan, trusted: Callable[[str], bool]
+    caller: str | None,
+    address: str,
+    dnis: str,
+    entrance: str,
+    plan: NumberPlan,
+    trusted: Callable[[str], bool],
+    *,
+    vouched: bool = False,
+    withheld: str = "",
 ) -> Source:
-    """Build the source. ``caller``: None if the number is withheld or unreadable. ``address``: of the packet."""
+    """Build the source.
+
+    ``caller``: None if the number is withheld or unreadable. ``address``: of the packet. ``vouched``: a trunk asserts
+    the number. ``withheld``: a hash of the number that a trunk asserts of a caller who withholds it.
+    """
     network = _network(address)
+    at, on_trunk = f"@{network or 'local'}", trusted(address)
+    number = _number(caller, plan)
+    if number:
+        number += "" if vouched else at
+    else:
+        number = f"withheld:{withheld}" if withheld else f"withheld{at}"
     return Source(
-        number=_number(caller, plan) or f"withheld@{network or 'local'}",
-        address="" if trusted(address) else network,
+        number=number,
+        address="" if on_trunk else network,
         entrance=entrance,
         dnis=_number(dnis, plan) or "unreadable",
+        # What a trunk passes on of From is anyone's word.
+        is_own=vouched or bool(withheld) or not on_trunk,
     )
 
 
@@ -89,5 +130,8 @@ class Guard(Protocol):
 
         :param card_id: The card that the PIN belongs to, or was meant for; empty if unknown.
         :param guessed: Something was typed. Silence isn't a guess and doesn't count.
+        A right PIN from a source whose number ``is_own`` is remembered: from then on only a lock of that number shuts
+        it out.
+
         :raises StoreUnavailable: Redis is down: no PIN opens.
         """

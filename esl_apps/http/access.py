@@ -23,6 +23,10 @@ from esl_apps.http.rate_limit import Buckets, capacity_of, source_of
 CALL, READ, RECORD, CARDS = "call", "read", "record", "cards"
 
 
+#: Clients whose right token is remembered. One that is forgotten is only counted again.
+_ADMITTED = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A token that opens a port, and what it may do there."""
@@ -30,12 +34,17 @@ class Holder:
     digest: bytes
     #: None: everything.
     scopes: frozenset[str] | None
+    #: For logs and locks, as ``acme`` or ``acme/crm``.
+    name: str = ""
 
 
-def holders(main: Bearer, scoped: Iterable[CardsToken | IntegratorToken]) -> list[Holder]:
-    """Return the tokens of a section of the configuration: its full token, if it has one, and those with scopes."""
-    full = [Holder(main.digest, None)] if main.digest else []
-    return full + [Holder(token.digest, frozenset(token.scopes)) for token in scoped if token.digest]
+def holders(main: Bearer, scoped: Iterable[CardsToken | IntegratorToken], name: str = "") -> list[Holder]:
+    """Return the tokens of a section of the configuration, which ``name`` names: its full token, if it has one, and
+    those with scopes."""
+    full = [Holder(main.digest, None, name)] if main.digest else []
+    return full + [
+        Holder(token.digest, frozenset(token.scopes), f"{name}/{token.name}") for token in scoped if token.digest
+    ]
 
 
 class Door:
@@ -47,34 +56,43 @@ class Door:
         self._on_refused = on_refused
         self._of_token = Buckets()
         self._wrong = Buckets()
+        #: Addresses and digests of tokens that were right, oldest first.
+        self._admitted: dict[tuple[str, bytes], None] = {}
 
-    def check(self, req: falcon.Request, known: Sequence[Holder], *scopes: str) -> None:
-        """Admit a request if its token has one of the scopes.
+    def check(self, req: falcon.Request, known: Sequence[Holder], *scopes: str) -> Holder:
+        """Admit a request if its token has one of the scopes, and return the token.
 
         :raises Problem: 401 for no token or a wrong one; 403 for a token without these scopes; 429 for too many wrong
             tokens from this address, or too many requests with this token.
         """
         given = _given(req)
-        if given:
-            self.may_guess(req)
         digest = hashlib.sha256(given.encode()).digest()
+        client = (_source(req), digest)
+        # Another client's wrong tokens from this address, as behind a proxy, don't shut out one that was here before.
+        if given and client not in self._admitted:
+            self.may_guess(req)
         matching: Holder | None = None
         for holder in known:
             # Compare with all, so that the time doesn't tell a token's place in the list.
             if hmac.compare_digest(digest, holder.digest):
                 matching = holder
         if matching is None or not given:
+            self._admitted.pop(client, None)
             if given:
                 self.guessed(req)
             raise self.unauthorized()
+        self._admitted[client] = None
+        if len(self._admitted) > _ADMITTED:
+            del self._admitted[next(iter(self._admitted))]
         rate = self._rate()
         if rate.per_token is not None:
             wait = self._of_token.take(matching.digest, rate.per_token, capacity_of(rate.per_token, rate.burst))
             if wait:
-                raise self._too_many(wait, "requests with this token")
+                raise self.too_many(wait, "requests with this token")
         if matching.scopes is not None and matching.scopes.isdisjoint(scopes):
             self._on_refused(403)
             raise problem(403, "scope", f"this token lacks the scope {' or '.join(scopes)}")
+        return matching
 
     def may_guess(self, req: falcon.Request) -> None:
         """Call this before comparing a secret. :raises Problem: 429 for too many wrong secrets from this address."""
@@ -83,7 +101,7 @@ class Door:
         if rate.failed is not None:
             wait = self._wrong.wait(_source(req), rate.failed, capacity_of(rate.failed, rate.burst))
             if wait:
-                raise self._too_many(wait, "wrong tokens from this address")
+                raise self.too_many(wait, "wrong tokens from this address")
 
     def guessed(self, req: falcon.Request) -> None:
         """Count a wrong secret against this address."""
@@ -100,7 +118,8 @@ class Door:
             headers={"WWW-Authenticate": "Bearer"},
         )
 
-    def _too_many(self, wait: float, what: str) -> Problem:
+    def too_many(self, wait: float, what: str) -> Problem:
+        """Return the answer to a client that has to wait so many seconds."""
         self._on_refused(429)
         return problem(429, "too_many", f"too many {what}", headers={"Retry-After": str(max(1, math.ceil(wait)))})
 

@@ -62,7 +62,7 @@ class CallsPort:
         """:raises Problem: as ``Door.check``."""
         config = self.services.policy.config
         if self._known is None or self._known[0] is not config:
-            self._known = config, holders(self.settings, self.settings.tokens)
+            self._known = config, holders(self.settings, self.settings.tokens, self.name)
         self.door.check(req, self._known[1], *scopes)
 
     # Calls --------------------------------------------------------------------------------------------

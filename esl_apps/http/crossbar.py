@@ -47,7 +47,8 @@ def list_cards(port: CrossbarPort, req: falcon.Request, resp: falcon.Response, a
 
 
 def create_card(port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account) -> None:
-    card = port.services.policy.cards.create(account.id, read_data(req))
+    data, store = read_data(req), port.services.policy.cards
+    card = port.write_card(req, data, lambda: store.create(account.id, data))
     succeed(req, resp, 201, _shown(card))
     resp.location = f"{CARDS_PATH.format(account_id=account.id)}/{card.id}"
 
@@ -75,8 +76,12 @@ def delete_card(port: CrossbarPort, req: falcon.Request, resp: falcon.Response, 
 def _update(
     port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account, card_id: str, *, merge: bool
 ) -> None:
-    data = read_data(req)
-    card = port.services.policy.cards.update(account.id, card_id, data, merge=merge) if _is_id(card_id) else None
+    data, store = read_data(req), port.services.policy.cards
+
+    def update() -> cards.Card | None:
+        return store.update(account.id, card_id, data, merge=merge) if _is_id(card_id) else None
+
+    card = port.write_card(req, data, update)
     succeed(req, resp, 200, _shown(_found(card)))
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import falcon
 import msgspec
+from gevent.lock import BoundedSemaphore
 
 from esl_apps.config.model import Config
+from esl_apps.core.pins import Asker
 from esl_apps.http import dry_run
 from esl_apps.http.access import Door, Holder, holders
 from esl_apps.http.body import answer, read_json
@@ -21,6 +25,11 @@ from esl_apps.http.schemas import AccountId, CardId, CrossbarErrors
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
 from esl_apps.store.card_fields import NAME
+from esl_apps.store.cards import Taken
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PREFIX = "/v2/"
 CARDS_PATH = "/v2/accounts/{account_id}/cccps"
@@ -95,6 +104,8 @@ class CrossbarPort:
         self.count = services.refused
         #: A configuration and its tokens by account. A reload brings another.
         self._known: tuple[Config, dict[str | None, list[Holder]]] | None = None
+        self._turns: WeakValueDictionary[str, BoundedSemaphore] = WeakValueDictionary()
+        """By account that writes cards now."""
 
     def admit(self, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
         """Admit a request and replace the account's id with the account.
@@ -103,22 +114,51 @@ class CrossbarPort:
         :raises StoreUnavailable: Redis is down.
         """
         account_id = params.pop("account_id")
-        self.door.check(req, self._holders(account_id), *scopes)
+        holder = self.door.check(req, self._holders(account_id), *scopes)
         account = self.services.policy.cards.account(account_id) if NAME.fullmatch(account_id) else None
         if account is None:
             raise problem(404, "not_found", "no such account", "account_id")
         params["account"] = account
+        req.context.asker = Asker(holder.name, account_id)
+
+    def write_card(self, req: falcon.Request, data: Mapping[str, Any], write: Callable[[], T]) -> T:
+        """Write a card with the fields ``data``.
+
+        The answer that a PIN or a number is in use tells of another account's, so it is a guess: it is counted, logged,
+        and after a few refused, and so are many PINs that are not. A right guess gets the same 429 as a wrong one.
+
+        :raises Problem: 429. :raises Refused, StoreUnavailable: as ``write``.
+        """
+        if data.get("pin") is None and data.get("cid") is None:
+            return write()
+        # What isn't a PIN or a number at all is no guess.
+        self.services.policy.cards.check(data)
+        asker: Asker = req.context.asker
+        guard = self.services.policy.guard
+        # One after the other: requests at the same time would all pass before the first is counted.
+        with self._turns.setdefault(asker.account, BoundedSemaphore()):
+            seconds = guard.refuses(asker, new_pin=data.get("pin") is not None)
+            if seconds:
+                raise self.door.too_many(seconds, "PINs or numbers for cards")
+            try:
+                return write()
+            except Taken as taken:
+                if taken.account_id != asker.account:
+                    log.warning("card_claim_refused", extra={"account": asker.account, "token": asker.token})
+                    guard.told(asker)
+                raise
 
     def _holders(self, account_id: str) -> list[Holder]:
         config = self.services.policy.config
         if self._known is None or self._known[0] is not config:
-            self._known = config, {None: holders(config.admin, config.admin.tokens)}
+            # No account's name has a +.
+            self._known = config, {None: holders(config.admin, config.admin.tokens, "+admin")}
         by_account = self._known[1]
         account = config.accounts.get(account_id)
         if account is None:
             return by_account[None]
         if account_id not in by_account:
-            by_account[account_id] = by_account[None] + holders(account, account.tokens)
+            by_account[account_id] = by_account[None] + holders(account, account.tokens, account_id)
         return by_account[account_id]
 
 

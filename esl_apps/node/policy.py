@@ -209,8 +209,17 @@ class Policy:
 
     def source(self, call: Call, entrance: str, caller: str | None) -> Source:
         """The parties against which this call's wrong PINs are counted. ``caller``: as :meth:`caller` says."""
-        dnis = call.header("Caller-Destination-Number") or ""
-        return source_of(caller, identity.address_of(call), dnis, entrance, self.settings.plan, self.trusted)
+        withheld = identity.withheld_of(call, self.trusted) if caller is None else None
+        return source_of(
+            caller,
+            identity.address_of(call),
+            call.header("Caller-Destination-Number") or "",
+            entrance,
+            self.settings.plan,
+            self.trusted,
+            vouched=identity.is_vouched(call, self.trusted) or self.attested(call),
+            withheld=self.hash_pin(withheld)[:16] if withheld else "",
+        )
 
     def caller_id_of(self, account: Account) -> str:
         """The number that an account's own calls show. :raises StoreUnavailable: as :attr:`rules`."""

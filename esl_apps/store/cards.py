@@ -45,6 +45,17 @@ class IdTaken(Exception):
     """A card with this id exists already."""
 
 
+class Taken(Refused):
+    """A card has this PIN or number already."""
+
+    def __init__(self, claim: str, account_id: str) -> None:
+        # Don't say whose: confirming that a PIN exists gives away half of it.
+        what = "PIN" if claim.startswith("p") else "CID"
+        super().__init__([Fault("cccp", "unique", f"{what} already exists")])
+        self.account_id = account_id
+        """The account that has it, for the guard only; empty: its card has just been deleted."""
+
+
 class _Document(msgspec.Struct, array_like=True):
     """A card as it is stored. Its claim is the key, not part of it."""
 
@@ -133,8 +144,12 @@ class CardStore(AccountStore):
         if made < 0:
             raise IdTaken(document.id)
         if not made:
-            raise _taken(claim)
+            raise self._taken(claim)
         return _card(claim, raw)
+
+    def check(self, fields: Mapping[str, Any]) -> None:
+        """Check a document's fields without a look at other cards. :raises Refused: a field is wrong."""
+        self._draft(fields, _Document("", ""), "unknown")
 
     def get(self, account_id: str, id: str) -> Card | None:
         """A card of this account, or None, for other accounts' cards, too."""
@@ -170,7 +185,7 @@ class CardStore(AccountStore):
             if done > 0:
                 return _card(claim, raw)
             if not done:
-                raise _taken(claim)
+                raise self._taken(claim)
         raise StoreUnavailable("other requests keep changing this card; try again")
 
     def delete(self, account_id: str, id: str) -> Card | None:
@@ -186,6 +201,10 @@ class CardStore(AccountStore):
         )
         cards = [_card(read_text(found[i]), found[i + 1]) for i in range(0, len(found), 2)]
         return cards[:limit], cards[limit - 1].id if len(cards) > limit else None
+
+    def _taken(self, claim: str) -> Taken:
+        raw = self._client.hget(keys.CARDS, claim)
+        return Taken(claim, "" if raw is None else read_json(raw, _Document).account_id)
 
     def _find(self, account_id: str, id: str) -> tuple[str, bytes] | None:
         return _own(account_id, self._read([keys.CARDS, keys.CARD_IDS], [id]))
@@ -258,9 +277,3 @@ def _own(account_id: str, found: Sequence[bytes]) -> tuple[str, bytes] | None:
 
 def _card_of(found: tuple[str, bytes] | None) -> Card | None:
     return None if found is None else _card(*found)
-
-
-def _taken(claim: str) -> Refused:
-    # Don't say whose: confirming that a PIN exists gives away half of it.
-    what = "PIN" if claim.startswith("p") else "CID"
-    return Refused([Fault("cccp", "unique", f"{what} already exists")])

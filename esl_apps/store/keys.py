@@ -107,6 +107,11 @@ def pin_lock(counter: str) -> str:
     return f"esl_apps:{{pin_guard}}:lock:{counter}"
 
 
+def pin_opened(caller: str) -> str:
+    """String: a right PIN came from this caller."""
+    return f"esl_apps:{{pin_guard}}:opened:{caller}"
+
+
 # Callbacks --------------------------------------------------------------------------------------------
 
 

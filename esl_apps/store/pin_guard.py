@@ -13,16 +13,37 @@ All timing uses Redis's clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from esl_apps.config.model import PinGuard
-from esl_apps.core.pins import ADDRESS, ALL, CARD, DNIS, ENTRANCE, LOCKED, NUMBER, OPEN, WRONG, Source
+from esl_apps.core.pins import (
+    ACCOUNT,
+    ADDRESS,
+    ALL,
+    CARD,
+    DNIS,
+    ENTRANCE,
+    LOCKED,
+    NEW_PINS_ACCOUNT,
+    NEW_PINS_TOKEN,
+    NUMBER,
+    OPEN,
+    TOKEN,
+    WRONG,
+    Asker,
+    Source,
+)
 from esl_apps.core.reference import new_ref
 from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
+
+#: Seconds that a lock lasts at most, whatever the configuration says: any of them may hit honest callers.
+LONGEST = 3600.0
+#: Seconds for which a caller is remembered from whom a right PIN came.
+REMEMBERED = 90 * 86400
 
 
 class Tell(Protocol):
@@ -37,6 +58,10 @@ class Lock:
     """Seconds remaining."""
 
 
+_Counter = tuple[str, bool, int, float]
+"""A counter's name, whether it counts, its threshold, and its longest lock in seconds."""
+
+
 class GuardStore:
     """:class:`esl_apps.core.pins.Guard`."""
 
@@ -49,7 +74,8 @@ class GuardStore:
         self._tell = tell
         self._clock = clock
         self._judge = Script(client, "pin_judge")
-        source, service = limits.longest_lock, limits.longest_service_lock
+        self._first = min(limits.lock, LONGEST)
+        source, service = min(limits.longest_lock, LONGEST), min(limits.longest_service_lock, LONGEST)
         self._bounds = {
             NUMBER: (limits.per_number, source),
             ADDRESS: (limits.per_address, source),
@@ -60,22 +86,71 @@ class GuardStore:
         }
 
     def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
-        names = [keys.PIN_LOCKS]
-        arguments: list[Any] = []
-        for kind, what in source.counters(card_id).items():
-            name = _name(kind, what)
-            names += _keys(name)
-            arguments += [name if what else "", *self._bounds[kind]]
-        counted = new_ref() if guessed and not right else ""
-        answer = [
-            part.decode()
-            for part in self._judge(names, [self._now(), counted, self._limits.window, self._limits.lock, *arguments])
+        counters = [
+            (_name(kind, what), bool(what), *self._bounds[kind]) for kind, what in source.counters(card_id).items()
         ]
-        if len(answer) == 1:
-            return LOCKED
+        locked = self._count(
+            counters,
+            guessed and not right,
+            first=self._first,
+            caller=source.number,
+            remembered=REMEMBERED if source.is_own else "",
+            right=right,
+        )
+        return LOCKED if locked else OPEN if right else WRONG
+
+    def refuses(self, asker: Asker, *, new_pin: bool) -> int:
+        """Return for how many seconds a client may name no PIN and no number for a card; 0: it may.
+
+        ``new_pin``: it names a PIN, which counts: that a PIN is *not* in use is an answer too, and the guess that is
+        right needs one answer only.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        # Of the first two only the locks are looked at.
+        counters = [(name, False, threshold, longest) for name, _, threshold, longest in self._counters_of(asker)]
+        if new_pin:
+            for kind, what in ((NEW_PINS_TOKEN, asker.token), (NEW_PINS_ACCOUNT, asker.account)):
+                is_operator = what.startswith("+")
+                counters.append((_name(kind, what), not is_operator, self._limits.new_pins, LONGEST))
+        return self._count(counters, new_pin, first=LONGEST)
+
+    def told(self, asker: Asker) -> None:
+        """Count that a client was told of a PIN or a number of another account's. :raises StoreUnavailable: Redis is
+        down."""
+        self._count(self._counters_of(asker), True, first=LONGEST)
+
+    def _counters_of(self, asker: Asker) -> list[_Counter]:
+        # The operator's tokens serve all accounts: one tenant's guesses through them must not shut out the others.
+        of_token = self._limits.per_service if asker.token.startswith("+") else self._limits.per_token
+        return [
+            (_name(TOKEN, asker.token), True, of_token, LONGEST),
+            (_name(ACCOUNT, asker.account), True, self._limits.per_token, LONGEST),
+        ]
+
+    def _count(
+        self,
+        counters: Sequence[_Counter],
+        guessed: bool,
+        *,
+        first: float,
+        caller: str = "",
+        remembered: float | str = "",
+        right: bool = False,
+    ) -> int:
+        """Return the seconds remaining of a lock that holds; 0: there is none, and a guess was counted."""
+        names = [keys.PIN_LOCKS, keys.pin_opened(caller)]
+        arguments: list[Any] = []
+        for name, counts, threshold, longest in counters:
+            names += _keys(name)
+            arguments += [name if counts else "", threshold, longest]
+        head = [self._now(), new_ref() if guessed else "", self._limits.window, first, remembered, "1" if right else ""]
+        answer = [part.decode() for part in self._judge(names, [*head, *arguments])]
+        if len(answer) == 2:
+            return int(answer[1])
         for i in range(0, len(answer), 3):
             self._tell("pin_lock", lock=answer[i], seconds=int(answer[i + 1]), wrong_pins=int(answer[i + 2]))
-        return OPEN if right else WRONG
+        return 0
 
     def _now(self) -> Any:
         return "" if self._clock is None else self._clock()

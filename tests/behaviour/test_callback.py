@@ -164,6 +164,49 @@ def test_autodial_joins_two_numbers_after_an_announcement(rig: Rig, node: Node, 
     eventually(lambda: rig.live_channels() == 0)
 
 
+def test_autodial_that_waits_outlives_its_node(rig: Rig, node: Node, redis: RedisServer) -> None:
+    a = rig.outside("27831112222", Script(answer_after=0.1, tone=500))
+    b = rig.outside(E164, Script(answer_after=0.1, tone=900))
+    answer = autodial(node, a_leg_number="0831112222", b_leg_number=CALLEE, callback_delay=3)
+    ref = answer.json["data"]["call_ref"]
+    # It is no live call: nothing has to be waited for.
+    assert redis.live() == []
+    assert node.stop() == 0
+    assert a.calls == []
+    node.start()
+    eventually(lambda: b.calls and b.calls[0].leg.answered_at, within=15)
+    b.calls[0].hangup()
+    record = redis.pop()
+    assert (record["call_ref"], record["end_reason"], record["number"]) == (ref, "answered", "+27820001234")
+
+
+def test_autodial_that_waits_is_dropped(rig: Rig, node: Node, redis: RedisServer) -> None:
+    a = rig.outside("27831112222")
+    ref = autodial(node, a_leg_number="0831112222", b_leg_number=CALLEE, callback_delay=3600).json["data"]["call_ref"]
+    path = "/v2/accounts/acme/cccps/autodials"
+    (waiting,) = request(node.admin, "GET", path, token=ADMIN_TOKEN).json["data"]
+    assert (waiting["call_ref"], waiting["a_leg_number"], waiting["b_leg_number"]) == (ref, "0831112222", CALLEE)
+    assert request(node.admin, "DELETE", f"{path}/{ref}", token=ADMIN_TOKEN).status == 200
+    record = redis.pop()
+    assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "cancelled", "api")
+    assert request(node.admin, "DELETE", f"{path}/{ref}", token=ADMIN_TOKEN).status == 404
+    assert a.calls == []
+
+
+def test_callback_forged_ten_times_is_still_placed(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """The person with the number picks up, wonders, and hangs up. Their own missed call comes last."""
+    card(node, cid=CALLER)
+    back = rig.outside(CALLER_E164, Script(answer_after=0.05, hangup_after=0.05))
+    for i in range(11):
+        missed_call(rig)
+        eventually(lambda i=i: len(back.calls) > i and not scheduled(redis))  # type: ignore[misc]
+        # Its cool-down, of the test's configuration.
+        past = float(redis.client.hget(keys.timed_past("callbacks", CALLER_E164), "ended"))
+        eventually(lambda past=past: time.time() > past + 0.5)  # type: ignore[misc]
+        assert redis.pop()["ref"] == "callback"
+    assert len(back.calls) == 11
+
+
 def test_autodial_into_a_conference_joins_it(rig: Rig, node: Node, redis: RedisServer) -> None:
     a = rig.outside("27831112222", Script(answer_after=0.1))
     answer = autodial(node, a_leg_number="0831112222", b_leg_number="conference:weekly", callback_delay=0)

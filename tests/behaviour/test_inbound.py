@@ -10,13 +10,17 @@ import pytest
 from tests.rig.base import Rig, Script, eventually
 from tests.support.node import Node, RedisServer
 
-DID = "27115550000"
+DID, OUTSIDE_DID = "27115550000", "27115550077"
 CALLER = "0825556666"
 INBOUND = "enigma:notifications:inbound"
 
 
 def CONFIG(config: dict[str, Any]) -> None:
-    config["inbound"] = {DID: {"integrator": "acme", "agents": ["1000", "1001"], "ring_timeout": 2}}
+    config["inbound"] = {
+        DID: {"integrator": "acme", "agents": ["1000", "1001"], "ring_timeout": 2},
+        OUTSIDE_DID: {"integrator": "acme", "agents": ["0831112222"], "ring_timeout": 2},
+    }
+    config["integrators"][0]["limits"] = {"calls_per_hour": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -154,3 +158,20 @@ def test_inbound_two_agents_answer_at_once_is_one_call(rig: Rig, node: Node, red
     record = redis.pop()
     assert (record["extension"], record["end_reason"], record["hung_up_by"]) == (talking[0], "answered", "callee")
     assert record["recording_url"] is not None
+
+
+def test_inbound_rings_no_agent_outside_past_a_limit(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """A stranger's call would dial out at the integrator's expense."""
+    agent = rig.outside("0831112222", Script(answer_after=0.1))
+    rig.route(OUTSIDE_DID, "inbound", node.config["node"]["listen"])
+    answered = rig.outside(CALLER).dial(OUTSIDE_DID)
+    eventually(lambda: answered.leg.answered_at is not None)
+    answered.hangup()
+    assert redis.pop()["end_reason"] == "answered"
+    # The first used up the integrator's call of this hour.
+    refused = rig.outside(CALLER).dial(OUTSIDE_DID)
+    eventually(lambda: refused.leg.ended_at is not None)
+    assert refused.leg.answered_at is None
+    assert len(agent.calls) == 1
+    record = redis.pop()
+    assert (record["end_reason"], record["end_code"]) == ("rejected", 17)

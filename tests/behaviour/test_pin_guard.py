@@ -18,6 +18,8 @@ from tests.support.node import Node, RedisServer, asks, request
 DISA, CC = "27115550002", "0115551000"
 GUESSER, HONEST, ENROLLED = "0845550000", "0835550000", "0825556666"
 PIN = "4821"
+#: A number that is only claimed counts together with the address that claims it.
+GUESSER_AT = "27845550000@127.0.0.1"
 
 
 def CONFIG(config: dict[str, Any]) -> None:
@@ -70,11 +72,11 @@ def test_pin_guard_second_wrong_pin_locks_in_silence(rig: Rig, node: Node, redis
     assert record["number"] is None
     alerts = alerts_in_log(node)[told:]
     assert [(one["alert"], one["lock"], one["seconds"], one["level"]) for one in alerts] == [
-        ("pin_lock", "number:27845550000", 60, "warning")
+        ("pin_lock", f"number:{GUESSER_AT}", 60, "warning")
     ]
     assert metric(node) - counted == 1
     eventually(lambda: tap.events)
-    assert [event["esl_lock"] for event in tap.events] == ["number:27845550000"]
+    assert [event["esl_lock"] for event in tap.events] == [f"number:{GUESSER_AT}"]
     # Another caller's PIN still works.
     leg = dial(rig, HONEST, DISA, PIN)
     assert leg.hears(*DIALTONE)
@@ -89,7 +91,7 @@ def test_pin_guard_changing_numbers_lock_the_service(rig: Rig, node: Node, redis
     told = len(alerts_in_log(node))
     for i in range(1, 4):
         leg = dial(rig, f"083111000{i}", DISA, "1#")
-        eventually(partial(redis.client.exists, keys.pin_tries(f"number:2783111000{i}")))
+        eventually(partial(redis.client.exists, keys.pin_tries(f"number:2783111000{i}@127.0.0.1")))
         leg.hangup()
         redis.pop()
     locked = {one["lock"] for one in alerts_in_log(node)[told:]}

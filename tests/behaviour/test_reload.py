@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.rig.base import eventually
+from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
-from tests.support.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
+from tests.support.callers import DIALTONE, DISA
+from tests.support.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, asks, configuration, request
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +126,35 @@ def test_reload_drops_no_call(node: Node, sandbox: SandboxRig, redis: RedisServe
 def test_admin_port_answers_after_a_refused_reload(node: Node) -> None:
     reload(node, "{")
     assert request(node.admin, "GET", "/readyz", token=ADMIN_TOKEN).status == 200
+
+
+@pytest.mark.parametrize("change", ["disa removed", "country barred", "PIN changed"])
+def test_reload_ends_a_session_at_its_next_number(
+    node: Node, sandbox: SandboxRig, redis: RedisServer, change: str
+) -> None:
+    redis.flush()
+    entrance = {"pin": "4821907356", "numbers": [DISA], "interdigit": 700}
+    node.config["accounts"] = {"acme": {"caller_id": {"number": "+27115550000"}, "disa": {"front": entrance}}}
+    assert reload(node, json.dumps(node.config)) == "config_reloaded"
+    sandbox.route(DISA, "disa/acme/front", node.config["node"]["listen"])
+    callee = sandbox.outside("441234567890", Script(answer_after=0.1, tone=900))
+    leg = sandbox.outside("0825556666").dial(DISA)
+    eventually(lambda: asks(sandbox, "enter_pin"))
+    leg.digits("4821907356")
+    assert leg.hears(*DIALTONE)
+    leg.digits("00441234567890#")
+    assert leg.hears(900, within=8)
+    acme = node.config["accounts"]["acme"]
+    if change == "disa removed":
+        del acme["disa"]
+    elif change == "country barred":
+        acme["call_restriction"] = {"international": {"action": "deny"}}
+    else:
+        entrance["pin"] = "1029384756"
+    assert reload(node, json.dumps(node.config)) == "config_reloaded"
+    callee.calls[0].hangup()
+    assert leg.hears(*DIALTONE, within=5)
+    leg.digits("00441234567890#")
+    eventually(lambda: leg.leg.ended_at is not None)
+    assert len(callee.calls) == 1
+    assert [redis.pop()["end_reason"] for _ in range(2)] == ["answered", "rejected"]

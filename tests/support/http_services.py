@@ -17,11 +17,13 @@ from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.order import IntegratorRules, Order
+from esl_apps.core.pins import Asker
 from esl_apps.core.status import snapshot
 from esl_apps.core.timed_call import Waiting
 from esl_apps.http import admin, integrator
 from esl_apps.node.policy import read_policy
 from esl_apps.process.folder import Folder
+from esl_apps.store.cards import Taken
 from esl_apps.store.idempotency import Claim
 from esl_apps.store.redis_client import connect
 from esl_apps.store.stale import Stale
@@ -120,8 +122,15 @@ class FakeCards:
         ids = [card_id for card_id in sorted(self.cards) if after is None or card_id > after]
         return [self.cards[card_id] for card_id in ids[:size]], ids[size - 1] if len(ids) > size else None
 
-    def create(self, account_id: str, fields: dict[str, Any]) -> Card:
+    def check(self, _fields: dict[str, Any]) -> None:
         self._ask()
+
+    def create(self, account_id: str, fields: dict[str, Any]) -> Card:
+        """:raises Taken: the PIN ends with 1 and is another account's, or with 2 and is this one's."""
+        self._ask()
+        owner = {"1": "another", "2": account_id}.get(str(fields.get("pin"))[-1])
+        if owner is not None:
+            raise Taken("p", owner)
         cid = fields.get("cid")
         card = Card(f"{len(self.cards):032x}", account_id, fields.get("user_id"), cid, fields.get("active", False))
         self.cards[card.id] = card
@@ -180,6 +189,22 @@ class FakeOutgoing:
         )
 
 
+class FakeGuard:
+    """Counts what clients were told of other accounts' cards; ``locked`` refuses for so many seconds."""
+
+    def __init__(self) -> None:
+        self.locked = 0
+        self.asked: list[tuple[Asker, bool]] = []
+        self.counted: list[Asker] = []
+
+    def refuses(self, asker: Asker, *, new_pin: bool) -> int:
+        self.asked.append((asker, new_pin))
+        return self.locked
+
+    def told(self, asker: Asker) -> None:
+        self.counted.append(asker)
+
+
 class FakeTimedCalls:
     """Calls that wait, in memory."""
 
@@ -198,7 +223,9 @@ class FakeServices:
         config = parse(CONFIGURATION.replace("{recordings}", recordings), {})
         policy = read_policy(config, connect("redis://127.0.0.1:1/0"), Stale(0), lambda *_args: None)
         self.cards = FakeCards(*filter(None, [policy.cards.account(name) for name in config.accounts]))
-        self.policies = SimpleNamespace(now=dataclasses.replace(policy, cards=self.cards))  # type: ignore[arg-type]
+        self.guard = FakeGuard()
+        doubles: Any = {"cards": self.cards, "guard": self.guard}
+        self.policies = SimpleNamespace(now=dataclasses.replace(policy, **doubles))
         self.store = FakeStore()
         self.idempotency = self.store
         self.dead: set[str] = set()

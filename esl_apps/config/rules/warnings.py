@@ -15,6 +15,8 @@ from esl_apps.net.address import is_loopback, split_address
 
 #: Characters. A shorter token is found by trying.
 SHORT_TOKEN = 16
+#: Seconds, as ``store.pin_guard`` has them.
+LONGEST_LOCK = 3600
 
 
 def tokens_are_short(c: Context) -> Iterator[Finding]:
@@ -108,6 +110,12 @@ def redis_database_is_not_a_number(c: Context) -> Iterator[Finding]:
             yield path, "the database behind the last / is not a number; 0 is used"
 
 
+def locks_are_longer_than_an_hour(c: Context) -> Iterator[Finding]:
+    for key in ("lock", "longest_lock", "longest_service_lock"):
+        if getattr(c.config.pin_guard, key) > LONGEST_LOCK:
+            yield f"pin_guard.{key}", "an hour is used: a lock may hit honest callers"
+
+
 WARNINGS: tuple[Rule, ...] = (
     tokens_are_short,
     one_token_opens_several_things,
@@ -117,5 +125,6 @@ WARNINGS: tuple[Rule, ...] = (
     switches_are_sent_to_themselves,
     nothing_limits_spending,
     everyone_is_trusted,
+    locks_are_longer_than_an_hour,
     redis_database_is_not_a_number,
 )

@@ -251,13 +251,14 @@ def test_number_and_pin_of_one_account(caller: str | None, account: str, opens: 
 # Sources -------------------------------------------------------------------------------------------------
 
 
-def source(caller: str | None, address: str = "192.0.2.1", dnis: str = "0115551000") -> Source:
-    return source_of(caller, address, dnis, "dialthrough", PLAN, lambda text: text.startswith("10."))
+def source(caller: str | None, address: str = "192.0.2.1", dnis: str = "0115551000", **more: Any) -> Source:
+    return source_of(caller, address, dnis, "dialthrough", PLAN, lambda text: text.startswith("10."), **more)
 
 
 @pytest.mark.parametrize("text", ["0825556666", "+27825556666", "0027825556666"])
 def test_all_writings_of_a_number_are_one(text: str) -> None:
-    assert source(text).number == "27825556666"
+    assert source(text).number == "27825556666@192.0.2.1"
+    assert source(text, "10.0.0.1", vouched=True).number == "27825556666"
     assert source(None, dnis=text).dnis == "27825556666"
 
 
@@ -266,7 +267,31 @@ def test_withheld_callers_count_by_address_except_on_trunks() -> None:
     assert source("x" * 99).number == "withheld@192.0.2.1"
     assert source(None, "10.0.0.1").number == "withheld@10.0.0.1"
     assert source(CALLER, "10.0.0.1").address == ""
+    # A trunk that asserts the withheld number tells its callers apart.
+    assert source(None, "10.0.0.1", withheld="8f3a").number == "withheld:8f3a"
     assert source(None, "").number == "withheld@local"
+
+
+def test_claimed_number_is_another_caller_at_each_address() -> None:
+    """A forger must not lock the person out whose number they write into From."""
+    sources = [source(CALLER, address) for address in ("192.0.2.1", "198.51.100.7", "10.0.0.1")]
+    assert len({one.number for one in [*sources, source(CALLER, "10.0.0.1", vouched=True)]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("made", "own"),
+    [
+        (source(CALLER, "10.0.0.1", vouched=True), True),
+        (source(None, "10.0.0.1", withheld="8f3a"), True),
+        (source(CALLER, "192.0.2.1"), True),
+        (source(None, "192.0.2.1"), True),
+        # All callers of a trunk may write the same.
+        (source(CALLER, "10.0.0.1"), False),
+        (source(None, "10.0.0.1"), False),
+    ],
+)
+def test_source_is_remembered_if_no_stranger_can_be_it(made: Source, own: bool) -> None:
+    assert made.is_own is own
 
 
 @pytest.mark.parametrize(

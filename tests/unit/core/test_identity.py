@@ -192,3 +192,25 @@ def test_passed(header: str, levels: str) -> None:
 )
 def test_names_somebody(header: str, names: bool) -> None:
     assert identity.names_somebody(header) is names
+
+
+# Vouching for a number ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "variables", "vouched"),
+    [
+        (TRUNK, {"P__Asserted__Identity": "+27825556666"}, True),
+        (TRUNK, {"Remote__Party__ID": "<sip:+27825556666@trunk>;party=calling"}, True),
+        (TRUNK, {"Remote__Party__ID": "<sip:+27825556666@trunk>;party=called"}, False),
+        (TRUNK, {}, False),
+        (STRANGER, {"P__Asserted__Identity": "+27825556666"}, False),
+        (STRANGER, {"Remote__Party__ID": "<sip:+27825556666@trunk>;party=calling"}, False),
+    ],
+)
+def test_number_is_vouched_for_by_a_trunk_alone(address: str, variables: dict[str, str], vouched: bool) -> None:
+    call = invite(address, variables)
+    assert identity.is_vouched(call, trusted) is vouched
+    hidden = invite(address, variables, hidden="true")
+    assert identity.caller_of(hidden, trusted) is None
+    assert identity.withheld_of(hidden, trusted) == ("+27825556666" if vouched else None)

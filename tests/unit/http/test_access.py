@@ -103,7 +103,33 @@ def test_check_past_the_rate_of_wrong_tokens_is_429_for_all(clock: Clock) -> Non
     clock.now += 10
     assert [outcome(door, "right")[0] for _ in range(20)] == [200] * 20
     assert outcome(door, "guess")[0] == 401
+    assert outcome(door, "guess") == outcome(door, "other") == (429, 10)
+
+
+def test_check_lets_a_client_in_that_was_here_before(clock: Clock) -> None:
+    """Others behind the same proxy may send wrong tokens all day."""
+    door = Door(lambda: Rate(failed=0.1, burst=50), lambda _status: None)
+    assert outcome(door, "right") == (200, 0)
+    assert [outcome(door, f"guess-{number}")[0] for number in range(7)] == [401] * 5 + [429] * 2
+    assert outcome(door, "right") == (200, 0)
+    assert outcome(door, "other") == (429, 10)
+    assert outcome(door, "right", "10.0.0.2") == (200, 0)
+
+
+def test_check_forgets_a_token_that_was_withdrawn(clock: Clock) -> None:
+    door = Door(lambda: Rate(failed=0.1, burst=10), lambda _status: None)
+    assert outcome(door, "right") == (200, 0)
+    with pytest.raises(Problem):
+        door.check(asking("right"), KNOWN[1:], "read")
     assert outcome(door, "right") == (429, 10)
+
+
+def test_check_remembers_a_bounded_number_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "_ADMITTED", 3)
+    door = Door(Rate, lambda _status: None)
+    for i in range(5):
+        outcome(door, "right", f"10.0.0.{i}")
+    assert [address for address, _digest in door._admitted] == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
 
 
 def test_check_after_a_reload_uses_the_new_rate(clock: Clock) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import gevent
 import pytest
 
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import BREAKER, Refusal
+from esl_apps.core.pins import Asker
 from esl_apps.core.timed_call import Waiting
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.autodial import read_order
@@ -201,6 +203,78 @@ def test_request_id_of_the_client_is_returned(world: World) -> None:
         made = world.admin.simulate_get(CARDS, headers={"X-Request-ID": given}).json["request_id"]
         assert made != given
         assert len(made) == 32
+
+
+# "In use" is a guess at another account's PIN -----------------------------------------------------------------
+
+
+def put(world: World, token: str = ADMIN_TOKEN, **fields: Any) -> Any:
+    return world.admin.simulate_put(CARDS, json={"data": fields}, headers={"X-Auth-Token": token})
+
+
+@pytest.mark.parametrize(("token", "name"), [(ACCOUNT_TOKEN, "acme"), (ADMIN_TOKEN, "+admin")])
+def test_pin_in_use_elsewhere_is_counted_and_logged(
+    world: World, token: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert kazoo_errors(put(world, token, pin="482190731"), 400) == {"cccp": ["unique"]}
+    assert world.services.guard.counted == [Asker(name, "acme")]
+    (line,) = [record for record in caplog.records if record.message == "card_claim_refused"]
+    assert (line.account, line.token) == ("acme", name)  # type: ignore[attr-defined]
+    assert "482190731" not in str(line.__dict__)
+
+
+def test_pin_in_use_in_the_same_account_is_not_counted(world: World) -> None:
+    assert kazoo_errors(put(world, pin="482190732"), 400) == {"cccp": ["unique"]}
+    assert world.services.guard.counted == []
+
+
+@pytest.mark.parametrize("fields", [{"pin": "482190731"}, {"pin": "482190735"}, {"cid": "0821110000"}])
+def test_locked_client_is_told_nothing_about_a_pin(world: World, fields: dict[str, str]) -> None:
+    """The answer is the same whether the PIN is in use or not, and nothing is looked up."""
+    card = create(world, cid="27820001234")
+    world.services.guard.locked = 1234
+    world.services.cards.fails = None
+    for answer in (
+        put(world, **fields),
+        world.admin.simulate_patch(f"{CARDS}/{card['id']}", json={"data": fields}),
+        world.admin.simulate_post(f"{CARDS}/{card['id']}", json={"data": fields}),
+    ):
+        assert kazoo_errors(answer, 429) == {"request": ["too_many"]}
+        assert answer.headers["retry-after"] == "1234"
+    assert len(world.services.cards.cards) == 1
+
+
+def test_pins_are_counted_and_numbers_are_not(world: World) -> None:
+    create(world, pin="482190735")
+    create(world, cid="27820001234")
+    create_asked = [(Asker("+admin", "acme"), True), (Asker("+admin", "acme"), False)]
+    assert world.services.guard.asked == create_asked
+
+
+def test_locked_client_can_still_switch_a_card_off(world: World) -> None:
+    card = create(world, cid="27820001234", active=True)
+    world.services.guard.locked = 1234
+    result = world.admin.simulate_patch(f"{CARDS}/{card['id']}", json={"data": {"active": False}})
+    assert (result.status_code, result.json["data"]["active"]) == (200, False)
+    assert world.admin.simulate_delete(f"{CARDS}/{card['id']}").status_code == 200
+
+
+def test_guesses_at_the_same_time_come_one_by_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a hundred requests would pass the check before the first is counted."""
+    guard, create_card = world.services.guard, world.services.cards.create
+
+    def refuses(asker: Asker, *, new_pin: bool) -> int:
+        return 60 if len(guard.counted) >= 3 else 0
+
+    def slow(account_id: str, fields: dict[str, Any]) -> Any:
+        gevent.sleep(0.001)
+        return create_card(account_id, fields)
+
+    monkeypatch.setattr(guard, "refuses", refuses)
+    monkeypatch.setattr(world.services.cards, "create", slow)
+    requests = [gevent.spawn(put, world, pin=f"48219{i:03}1") for i in range(20)]
+    gevent.joinall(requests, timeout=10)
+    assert sorted(request.get().status_code for request in requests) == [400] * 3 + [429] * 17
 
 
 # Autodial -------------------------------------------------------------------------------------------------

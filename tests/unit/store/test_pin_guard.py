@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from esl_apps.config.model import PinGuard
-from esl_apps.core.pins import LOCKED, OPEN, WRONG, Source
+from esl_apps.core.pins import LOCKED, OPEN, WRONG, Asker, Source
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
 from esl_apps.store.cards import CardStore
-from esl_apps.store.pin_guard import GuardStore, Lock, Locks
+from esl_apps.store.pin_guard import REMEMBERED, GuardStore, Lock, Locks
 from tests.support.node import RedisServer
 from tests.unit.store.conftest import everything
 
@@ -25,6 +25,7 @@ LIMITS = PinGuard(
     per_card=5,
     per_service=8,
     overall=12,
+    new_pins=10,
     lock=60,
     longest_lock=500,
     longest_service_lock=100,
@@ -359,3 +360,143 @@ def test_counter_of_another_type_opens_nothing(guard: GuardStore, server: RedisS
         right(guard)
     server.client.delete(key)
     assert right(guard) == OPEN
+
+
+# Locks by others --------------------------------------------------------------------------------
+
+
+def customer(address: str = "", number: str = "27825556666") -> Source:
+    """A caller whose identity no stranger can take on."""
+    return Source(number, address, "dialthrough", "27115551000", is_own=True)
+
+
+def flood(guard: GuardStore, clock: Clock, seconds: float, where: Callable[[int], Source], card: str = "") -> None:
+    """Guess every ten seconds."""
+    end, i = clock.at + seconds, 0
+    while clock.at < end:
+        wrong(guard, 1, where(i), card)
+        clock.at += 10
+        i += 1
+
+
+def invented(i: int) -> Source:
+    return source(f"2784{i:07}", f"198.51.100.{i % 250}")
+
+
+@pytest.mark.parametrize("card", ["", "c1"])
+def test_caller_who_opened_before_passes_the_locks_of_others(
+    guard: GuardStore, clock: Clock, locks: Locks, card: str
+) -> None:
+    assert right(guard, customer(), card) == OPEN
+    flood(guard, clock, 1800, invented, card)
+    names = {lock.name for lock in locks.list()}
+    assert names & {"all", "entrance:dialthrough", "dnis:27115551000", "card:c1"}
+    assert right(guard, customer(), card) == OPEN
+    # A caller who is new, and one who can be anyone, wait.
+    assert right(guard, customer(number="27830000000"), card) == LOCKED
+    assert right(guard, source(), card) == LOCKED
+
+
+def test_caller_who_opened_before_is_locked_by_their_own_pins(guard: GuardStore) -> None:
+    assert right(guard, customer()) == OPEN
+    wrong(guard, 3, customer())
+    assert right(guard, customer()) == LOCKED
+
+
+def test_caller_behind_a_guessers_address_passes(guard: GuardStore, clock: Clock, alerts: Alerts) -> None:
+    assert right(guard, customer("192.0.2.1", "27825556666@192.0.2.1")) == OPEN
+    for i in range(6):
+        wrong(guard, 1, source(f"2784000000{i}@192.0.2.1", "192.0.2.1", f"disa/a/{i}", f"2711000000{i}"))
+    assert [name for name, *_ in alerts.told] == ["address:192.0.2.1"]
+    assert right(guard, customer("192.0.2.1", "27825556666@192.0.2.1")) == OPEN
+
+
+def test_caller_of_whom_a_wrong_pin_came_is_not_remembered(guard: GuardStore, server: RedisServer) -> None:
+    wrong(guard, 1, customer())
+    guard.judge(customer(), False, "", guessed=False)
+    right(guard, source())
+    assert [key for key in server.client.scan_iter() if ":opened:" in key] == []
+    right(guard, customer())
+    assert 0 < server.client.ttl(keys.pin_opened("27825556666")) <= REMEMBERED
+
+
+def test_locked_caller_with_the_right_pin_is_not_remembered(guard: GuardStore, server: RedisServer) -> None:
+    wrong(guard, 3, customer())
+    assert right(guard, customer()) == LOCKED
+    assert not server.client.exists(keys.pin_opened("27825556666"))
+
+
+def test_lock_lasts_an_hour_at_most_whatever_is_configured(client: Any, clock: Clock, alerts: Alerts) -> None:
+    """Guessing for hours with a withheld number locks callers out for an hour at a time at most."""
+    day = PinGuard(lock=86_400, longest_lock=86_400, longest_service_lock=86_400)
+    for limits in (day, PinGuard()):
+        guard = GuardStore(client, limits, alerts, clock=clock)
+        flood(guard, clock, 7 * 86_400 / 20, lambda _i: source("withheld@10.0.0.1"))
+    assert max(seconds for _name, seconds, _wrong in alerts.told) == 3600
+
+
+# "PIN in use" over HTTP -----------------------------------------------------------------------------------
+
+CRM, PORTAL = Asker("tenant/crm", "tenant"), Asker("+admin/portal", "tenant")
+
+
+def refused(guard: GuardStore, asker: Asker, *, new_pin: bool = False) -> int:
+    return guard.refuses(asker, new_pin=new_pin)
+
+
+def test_answers_in_use_are_a_few_an_hour(guard: GuardStore, clock: Clock, alerts: Alerts) -> None:
+    told = 0
+    for _ in range(10 * 60):
+        if not refused(guard, CRM):
+            guard.told(CRM)
+            told += 1
+        clock.at += 60
+    assert LIMITS.per_token <= told <= 10 * LIMITS.per_token
+    assert alerts.told[:2] == [("token:tenant/crm", 3600, 5), ("account:tenant", 3600, 5)]
+
+
+def test_answers_in_use_lock_for_an_hour_by_default(client: Any, clock: Clock, alerts: Alerts) -> None:
+    guard = GuardStore(client, PinGuard(), alerts, clock=clock)
+    for _ in range(5):
+        assert refused(guard, CRM) == 0
+        guard.told(CRM)
+    assert refused(guard, CRM) == 3600
+    # Another token of the same account is refused too, other accounts aren't.
+    assert refused(guard, Asker("tenant", "tenant")) == 3600
+    assert refused(guard, Asker("other", "other")) == 0
+
+
+def test_answers_in_use_by_the_operators_token_lock_one_account(guard: GuardStore) -> None:
+    """A portal with the operator's token serves all tenants: one that guesses shuts out itself."""
+    for _ in range(5):
+        guard.told(PORTAL)
+    assert refused(guard, PORTAL) > 0
+    assert refused(guard, Asker("+admin/portal", "other")) == 0
+    for i in range(3):
+        guard.told(Asker("+admin/portal", f"tenant-{i}"))
+    assert refused(guard, Asker("+admin/portal", "other")) > 0
+
+
+def test_answers_in_use_touch_no_callers_lock(guard: GuardStore) -> None:
+    for _ in range(20):
+        guard.told(CRM)
+    assert right(guard) == OPEN
+    wrong(guard, 12)
+    assert refused(guard, Asker("other", "other")) == 0
+
+
+def test_new_pins_are_bounded_though_none_is_in_use(guard: GuardStore, alerts: Alerts) -> None:
+    """A guesser changes one card's PIN over and over, and needs to be told "in use" only once."""
+    assert [refused(guard, CRM, new_pin=True) for _ in range(10)] == [0] * 10
+    assert refused(guard, CRM, new_pin=True) == 3600
+    assert [name for name, *_ in alerts.told] == ["new_pins_token:tenant/crm", "new_pins_account:tenant"]
+    # Numbers can still be set, and the tenant's other tokens set no PINs either.
+    assert refused(guard, CRM) == 0
+    assert refused(guard, Asker("tenant/other", "tenant"), new_pin=True) == 3600
+    assert refused(guard, PORTAL, new_pin=True) == 3600
+    assert refused(guard, Asker("+admin/portal", "other"), new_pin=True) == 0
+
+
+def test_new_pins_of_many_accounts_do_not_stop_the_operator(guard: GuardStore) -> None:
+    asked = [refused(guard, Asker("+admin", f"tenant-{i}"), new_pin=True) for i in range(50)]
+    assert set(asked) == {0}

@@ -194,7 +194,7 @@ def test_every_method_raises_while_redis_is_down(away: Any) -> None:
             ask()
 
 
-# Who can use up a number's calls --------------------------------------------------------------------------
+# Using up a number's calls --------------------------------------------------------------------------
 
 FORGED: dict[str, Any] = {"cool_down": 60, "per_day": 10, "unused_per_day": 50}
 
