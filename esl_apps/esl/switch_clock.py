@@ -8,36 +8,17 @@ with this node's (``core.node_clock``).
 
 from __future__ import annotations
 
+from esl_apps.core.node_clock import RemoteClock
 from esl_apps.esl.wire import Event
 
-#: Seconds by which stamps may seem to differ because FreeSWITCH's clock ticks and its threads wait.
-_JITTER = 0.05
 
-
-class SwitchClock:
+class SwitchClock(RemoteClock):
     """The clock of one FreeSWITCH process."""
 
-    __slots__ = ("ahead",)
-
-    def __init__(self, ahead: float = 0.0) -> None:
-        self.ahead = ahead
-        """Seconds by which it is ahead of this node's. 0 until an event proves otherwise."""
-
-    def here(self, at: float) -> float:
-        """Return a time of the switch as this node's."""
-        return at - self.ahead
+    __slots__ = ()
 
     def hear(self, event: Event, asked_at: float, heard_at: float) -> None:
-        """Learn from an event that the switch made between two times of this node.
-
-        The truth lies between two bounds. The estimate moves only if it is outside, and then to the nearer one: a late
-        event proves little, and a step of either clock shows at once.
-        """
+        """Learn from an event that the switch made between two times of this node."""
         stamp = event.int("Event-Date-Timestamp") / 1e6
-        if not stamp:
-            return
-        least, most = stamp - heard_at, stamp - asked_at
-        if self.ahead < least - _JITTER:
-            self.ahead = least
-        elif self.ahead > most + _JITTER:
-            self.ahead = most
+        if stamp:
+            self.learn(stamp, asked_at, heard_at)

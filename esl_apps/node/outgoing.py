@@ -111,7 +111,7 @@ class Outgoing:
 
         :raises Crowded: the account has as many waiting as it may.
         """
-        account, now = call.account.id, node_clock.now()
+        account, now = call.account.id, self._services.membership.redis_clock.now()
         scheduled = self._services.timed_calls[autodial.REF].schedule(
             call.attempt.call_ref,
             autodial.kept(call),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,10 +76,12 @@ class Services:
         """This node's part in one flow of an application."""
 
         def schedule(number: str, data: Sequence[str], due_at: float, frequency: Frequency) -> Scheduled:
-            return self.timed_calls[application].schedule(number, data, due_at, now=time.time(), frequency=frequency)
+            clock = self.membership.redis_clock
+            store, due_there = self.timed_calls[application], clock.there(due_at)
+            return store.schedule(number, data, due_there, now=clock.now(), frequency=frequency)
 
         def used(number: str) -> None:
-            self.timed_calls[application].used(number, time.time())
+            self.timed_calls[application].used(number, self.membership.redis_clock.now())
 
         return Host(begin, self.usage, self.records.announce, schedule, self.has_room, used, policy=lambda: self.policy)
 

@@ -65,12 +65,16 @@ class TimedCallPoller:
             if readiness.reasons() or readiness.full or not self._services.policy.serves(self._application):
                 continue
             try:
-                while (call := self._store.claim_due(time.time(), LEASE)) is not None:
+                while (call := self._store.claim_due(self._now(), LEASE)) is not None:
                     background.once("timed_call", self._place_or_release, call)
             except StoreUnavailable:
                 continue
             except Exception:
                 log.exception("timed_calls_not_polled", extra={"app": self._application.ref})
+
+    def _now(self) -> float:
+        """Redis's time: nodes whose clocks differ would place one call twice, or none of them would."""
+        return self._services.membership.redis_clock.now()
 
     def _place_or_release(self, call: TimedCall) -> None:
         try:
@@ -80,7 +84,7 @@ class TimedCallPoller:
             self._log("timed_call_released", str(error))
             with suppress(StoreUnavailable):
                 # If Redis can't be told, the lease ends by itself.
-                self._store.release(call, time.time(), CROWDED if isinstance(error, Crowded) else RELEASE_FOR)
+                self._store.release(call, self._now(), CROWDED if isinstance(error, Crowded) else RELEASE_FOR)
 
     def _place(self, call: TimedCall) -> None:
         """:raises Full, StoreUnavailable: it isn't placed."""
@@ -107,7 +111,7 @@ class TimedCallPoller:
                 attempt.end(CANCELLED, causes.NORMAL_CLEARING, API, node_clock.now())
             else:
                 attempt.end(REJECTED, causes.BEARER_NOT_AUTHORIZED, SYSTEM, node_clock.now())
-        self._store.done(call, time.time())
+        self._store.done(call, self._now())
 
     def settle(self, attempt: Attempt) -> None:
         """Settle a timed call of a process that died: it has ended, or was answered here."""
@@ -137,9 +141,9 @@ class TimedCallPoller:
         """:raises StoreUnavailable: Redis is down."""
         wait = self._timed.retry_in(attempt, call, self._services.policy)
         if wait is None:
-            self._store.done(call, time.time())
+            self._store.done(call, self._now())
         else:
-            self._store.retry(call, time.time() + wait)
+            self._store.retry(call, self._now() + wait)
 
     def _is_up(self, placed: Placed) -> bool:
         """Whether any node has a call with this number: a second phone of the same person would ring."""

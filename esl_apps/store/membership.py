@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from esl_apps.core import node_clock
+from esl_apps.core.node_clock import RemoteClock
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
@@ -63,6 +65,8 @@ class Membership:
         self._clock = clock
         self._predecessor = predecessor
         self._say = Script(client, "node_beat")
+        self.redis_clock = RemoteClock()
+        """Redis's clock, learnt from the stamps of this process's beats."""
         self._said_at: float | None = None
         self._heard_for = 0.0
         """For how long Redis has answered without a break. While it doesn't, all others seem silent."""
@@ -77,6 +81,7 @@ class Membership:
 
     def say(self, *, draining: bool = False) -> None:
         """Write a beat, and read those of the others. :raises StoreUnavailable: Redis is down."""
+        asked_at = node_clock.now()
         try:
             flat: list[Any] = self._say([keys.NODES], [self.boot, self.name, self._advertise, int(draining)])
         except StoreUnavailable:
@@ -91,6 +96,7 @@ class Membership:
         self._said_at = self._last_beat = now
         self._heard_for += passed
         before, self.peers = self.peers, _peers(flat)
+        self.redis_clock.learn(float(self.peers[self.boot].stamp), asked_at, node_clock.now())
         silent_for, self._silent_for = self._silent_for, {}
         for boot, peer in self.peers.items():
             known = before.get(boot)

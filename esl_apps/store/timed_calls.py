@@ -4,8 +4,7 @@ Each application that places such calls has a store of its own. A number has at 
 often it asks. A node takes the earliest that is due for the time of a lease; if it dies, another node takes the call,
 and whatever the first one does with its old claim has no effect.
 
-Times are Unix seconds of the nodes' clocks, which are expected to agree within seconds (NTP). Two nodes whose clocks
-differ by a lease would both place a call.
+Times are Redis's (``Membership.redis_clock``), because the nodes' clocks may differ.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import Any
 import gevent
 import pytest
 
-from esl_apps.core import terms
-from esl_apps.core.timed_call import TimedCall
+from esl_apps.core import node_clock, terms
+from esl_apps.core.timed_call import Frequency, TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node import timed_calls
 from esl_apps.node.timed_calls import TimedCallPoller
@@ -279,3 +279,18 @@ def test_timed_call_that_cannot_be_settled_is_given_up(
 
 def test_timed_calls_stop_before_start_does_nothing(bench: Bench) -> None:
     poller_of(bench).stop()
+
+
+@pytest.mark.parametrize("wrong", [-3600.0, 3600.0])
+def test_timed_call_is_due_by_the_clock_of_redis(bench: Bench, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
+    """The node that schedules it has another time than the one that places it."""
+    clock = bench.services.membership.redis_clock
+    monkeypatch.setattr(clock, "ahead", wrong)
+    due_at = node_clock.now() + 5.0
+    host = bench.services.host(lambda _attempt: None, "callback")
+    assert host.schedule("27825550000", ["x", ""], due_at, Frequency())
+    store = store_of(bench)
+    assert store.claim_due(clock.now() + 4.0, 60.0) is None
+    taken = store.claim_due(clock.now() + 6.0, 60.0)
+    assert taken is not None
+    assert taken.number == "27825550000"

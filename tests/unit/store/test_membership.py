@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from esl_apps.core import node_clock
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, membership, redis_client
 from esl_apps.store.membership import BEAT, DEAD, Membership, boots
@@ -242,3 +243,15 @@ def test_namesake_that_left_is_not_waited_for(one: Membership) -> None:
     waited: list[float] = []
     assert one.watch_namesakes(waited.append) is None
     assert waited == []
+
+
+# Redis's clock ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [-3600.0, 3600.0])
+def test_clock_of_redis_is_learnt_from_beats(one: Membership, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
+    """This node's clock is wrong, not Redis's."""
+    right = node_clock.now()
+    monkeypatch.setattr(node_clock.clock, "_origin", node_clock.clock._origin + wrong)
+    one.say()
+    assert one.redis_clock.now() == pytest.approx(right, abs=5.0)
