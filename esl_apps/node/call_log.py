@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from esl_apps.process.files import open_private, read_regular
 from esl_apps.store.essence import Essence
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 #: Bytes after which the file is rewritten with the live calls alone. If those take more than half of it, it is
 #: rewritten at twice their size instead: with thousands of calls up, each change would otherwise write all of them.
 _REWRITE = 4 << 20
+#: Bytes that are read at most.
+_MOST = 1 << 30
 
 
 class CallLog:
@@ -34,13 +37,23 @@ class CallLog:
         """Calls that an earlier run of this node left, oldest first."""
         self._fd = -1
         self._size = self._live_size = 0
-        self._cut = False
-        self._rewrite(self.left)
+        self._cut = self._failing = False
+        try:
+            self._rewrite(self.left)
+        except OSError as error:
+            if not self._path.exists():
+                raise
+            # The disk is full, as it may be after a crash: go on with the file that is there.
+            self._failed(error)
+            self._fd = open_private(self._path, os.O_WRONLY | os.O_APPEND)
+            # It may end in a line that was cut.
+            self._cut = True
+            self._size = self._live_size = os.fstat(self._fd).st_size
 
     def _read(self) -> list[Essence]:
         live: dict[str, Essence] = {}
         try:
-            lines = self._path.read_bytes().splitlines()
+            lines = read_regular(self._path, _MOST).splitlines()
         except FileNotFoundError:
             return []
         for line in lines:
@@ -73,20 +86,28 @@ class CallLog:
             self._cut = written < len(line)
             self._size += written
             if self._size > max(_REWRITE, 2 * self._live_size):
+                # If this fails, wait until it has doubled again: each try writes all of it.
+                self._live_size = self._size
                 self._rewrite(self._live())
+            self._failing = self._cut
         except OSError as error:
-            # The disk is full. Redis still has the call.
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        """Log the first of several failures. Redis still has the calls."""
+        if not self._failing:
             log.error("call_log_write_failed", extra={"reason": str(error)})
+        self._failing = True
 
     def _rewrite(self, live: Iterable[Essence]) -> None:
         fresh = self._path.with_suffix(".new")
-        with fresh.open("wb") as file:
+        with os.fdopen(open_private(fresh, os.O_WRONLY | os.O_TRUNC), "wb") as file:
             # One at a time: encoding all of them at once would take megabytes.
             for call in live:
                 file.write(msgspec.json.encode(call) + b"\n")
             size = file.tell()
         os.replace(fresh, self._path)
-        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        fd = open_private(self._path, os.O_WRONLY | os.O_APPEND)
         self.close()
         self._fd, self._cut = fd, False
         self._size = self._live_size = size

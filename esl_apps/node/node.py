@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
 
 import gevent
@@ -130,6 +130,23 @@ class Node:
         """Drain for ``drain_timeout`` seconds, then leave: records go out or stay in the journal."""
         services = self.services
         services.readiness.draining = True
+        stops: list[Callable[[], object]] = [services.usage.stop, services.breakers.stop, services.clocks.stop]
+        stops += [self._adoption.stop, self._cdr_files.stop, services.store.stop]
+        # Leave the cluster late: from here on other nodes, or our next run, own the calls still up.
+        stops += [services.membership.leave, services.call_log.close, *(switch.stop for switch in services.switches)]
+        for step in [self._drain, self._stop_outboxes, *stops]:
+            try:
+                step()
+            except StoreUnavailable:
+                # Redis is down: the other nodes notice that this one has gone.
+                continue
+            except Exception:
+                # A bad disk, or a fault of ours, must not keep the node from ending.
+                log.exception("stop_failed", extra={"step": getattr(step, "__qualname__", str(step))})
+        services.readiness.stopped.set()
+
+    def _drain(self) -> None:
+        services = self.services
         for poller in self._pollers.values():
             poller.stop()
         deadline = time.monotonic() + services.policy.config.node.drain_timeout
@@ -141,22 +158,11 @@ class Node:
         while services.calls.live and time.monotonic() < deadline:
             gevent.sleep(0.05)
         services.outboxes.drain(max(0.5, min(5.0, deadline - time.monotonic())))
-        services.records.closed = True
-        for outbox in services.outboxes:
-            outbox.stop()
-        services.usage.stop()
-        services.breakers.stop()
-        services.clocks.stop()
-        self._adoption.stop()
-        self._cdr_files.stop()
-        services.store.stop()
-        with suppress(StoreUnavailable):
-            # Leave the cluster last: from here on other nodes, or our next run, own the calls still up.
-            services.membership.leave()
-        services.call_log.close()
-        for switch in services.switches:
-            switch.stop()
-        services.readiness.stopped.set()
+
+    def _stop_outboxes(self) -> None:
+        self.services.records.closed = True
+        # At the same time: each may wait for a bad disk.
+        gevent.joinall([background.once("outbox_stop", outbox.stop) for outbox in self.services.outboxes])
 
 
 def _ahead(switch: Switch) -> float:

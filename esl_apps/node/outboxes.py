@@ -16,13 +16,21 @@ from esl_apps.process import background
 from esl_apps.store import redis_client
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.lanes import Lanes, journals
+from esl_apps.store.outbox import READ
 
 log = logging.getLogger(__name__)
 
 
 class Outboxes:
-    def __init__(self, config: Config, folder: Path, on_pushed: Callable[[Entry], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        on_pushed: Callable[[Entry], None],
+        tell: Callable[..., None] = lambda *_what, **_details: None,
+    ) -> None:
         """``folder``: the node's state folder. ``on_pushed`` is called with each entry that its Redis has taken.
+        ``tell``: ``Alerts.tell``.
 
         :raises ConfigError: a journal can't be opened.
         """
@@ -34,7 +42,7 @@ class Outboxes:
             for name, url in targets:
                 if url not in by_url:
                     journal = folder / _folder_of(url)
-                    by_url[url] = Lanes(name or "main", journal, redis_client.connect(url), on_pushed)
+                    by_url[url] = Lanes(name or "main", journal, redis_client.connect(url), on_pushed, tell)
                 self._by_integrator[name] = by_url[url]
             self._push_leftovers(folder, {_folder_of(url) for url in by_url})
         except OSError as error:
@@ -54,6 +62,11 @@ class Outboxes:
         for outbox in self:
             background.once("redis_examination", partial(outbox.examine, records_only=outbox is not shared))
 
+    @property
+    def overflows(self) -> list[str]:
+        """Why no more calls can be taken: their records could be kept nowhere."""
+        return [f"outbox {one.name}: the disk is full and Redis takes no records" for one in self if one.overflows]
+
     def drain(self, seconds: float) -> None:
         """Wait until every Redis has taken its records; each has ``seconds``, all at the same time."""
         gevent.joinall([background.once("outbox_drain", outbox.drain, seconds) for outbox in self])
@@ -71,12 +84,14 @@ class Outboxes:
 
     def _redirect(self, path: Path) -> None:
         journal = Journal(path)
-        left = journal.open()
-        if left:
-            log.warning("records_redirected", extra={"folder": str(path), "records": len(left)})
-        for item in left:
-            self.of(item.owner).push(item)
-        journal.finish(len(left))
+        journal.open()
+        if journal.waiting:
+            log.warning("records_redirected", extra={"folder": str(path), "records": journal.waiting})
+        while journal.waiting:
+            left = journal.read(READ)
+            for item in left:
+                self.of(item.owner).push(item)
+            journal.finish(len(left))
         journal.close()
 
 

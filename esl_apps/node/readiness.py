@@ -19,9 +19,12 @@ class Readiness:
         live: Mapping[str, Live],
         max_calls: int,
         refusals: Callable[[], Sequence[str]] = lambda: (),
+        overflows: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
-        """``refusals``: the lists of records that the shared Redis refuses."""
+        """``refusals``: the lists of records that the shared Redis refuses. ``overflows``: why the records of further
+        calls could be kept nowhere."""
         self._refusals = refusals
+        self._overflows = overflows
         self._switches = switches
         self._store = store
         self._live = live
@@ -38,7 +41,7 @@ class Readiness:
             reasons.append("draining")
         if not any(switch.connected for switch in self._switches):
             reasons += [f"switch {switch.name}: {switch.last_error}" for switch in self._switches]
-        return reasons + self._store.reasons
+        return [*reasons, *self._store.reasons, *self._overflows()]
 
     def problems(self) -> list[str]:
         """The reasons, and what a person has to mend although calls go on: keys and lists that Redis refuses."""
@@ -46,5 +49,5 @@ class Readiness:
 
     @property
     def full(self) -> bool:
-        """Whether ``max_calls`` are up, counting those whose first leg still rings."""
-        return len(self._live) >= self._max_calls or self.sockets > self._max_calls
+        """Whether ``max_calls`` are up, counting those whose first leg still rings, or records can't be kept."""
+        return len(self._live) >= self._max_calls or self.sockets > self._max_calls or bool(self._overflows())

@@ -120,7 +120,7 @@ def build_services(config: Config) -> Services:
     stale = Stale(config.redis.stale_cards)
     policies = Policies(read_policy(config, redis, stale, alerts.tell))
     # The journals are locked first: a process that still runs with these files stops the start here.
-    outboxes = Outboxes(config, state_folder(config), lambda entry: metrics.pushed(entry.list).inc())
+    outboxes = Outboxes(config, state_folder(config), lambda entry: metrics.pushed(entry.list).inc(), alerts.tell)
     predecessor = read_boot(state_folder(config))
     membership = Membership(redis, name, config.advertise, predecessor=predecessor)
     write_boot(state_folder(config), membership.boot)
@@ -134,7 +134,14 @@ def build_services(config: Config) -> Services:
         outboxes.examine()
 
     store = CallStore(redis, membership.boot, redis_is_back, say_alive)
-    readiness = Readiness(switches, store, live, config.node.max_calls, lambda: outboxes.of(None).refusals)
+    readiness = Readiness(
+        switches,
+        store,
+        live,
+        config.node.max_calls,
+        refusals=lambda: outboxes.of(None).refusals,
+        overflows=lambda: outboxes.overflows,
+    )
 
     breakers, usage = _build_spending(config, redis, alerts, membership, cut_on(switches, live))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.process.files import open_private, read_regular
 
 
 def state_folder(config: Config) -> Path:
@@ -35,7 +36,7 @@ def state_folder(config: Config) -> Path:
 def read_boot(folder: Path) -> str:
     """The boot of the last process that ran with this folder; empty if unknown. It is dead: the folder is locked."""
     try:
-        text = (folder / "boot").read_text("ascii").strip()
+        text = read_regular(folder / "boot", 100).decode("ascii").strip()
     except (OSError, ValueError):
         return ""
     return text if text.isalnum() and len(text) <= 64 else ""
@@ -44,4 +45,8 @@ def read_boot(folder: Path) -> str:
 def write_boot(folder: Path, boot: str) -> None:
     """Note this process's boot. On a full disk the next run has to wait until this one looks silent."""
     with suppress(OSError):
-        (folder / "boot").write_text(boot)
+        fd = open_private(folder / "boot", os.O_WRONLY | os.O_TRUNC)
+        try:
+            os.write(fd, boot.encode("ascii"))
+        finally:
+            os.close(fd)

@@ -52,3 +52,22 @@ def _read(fd: int, most: int, path: str) -> bytes:
     if not left:
         raise TooLarge(0, f"expected at most {most:,} bytes", path)
     return b"".join(parts)
+
+
+def open_private(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a file of this process's own, made if it isn't there, that only this user can read.
+
+    ``flags``: ``os.O_RDWR`` and the like. :raises OSError: it can't be opened, or isn't a regular file.
+    """
+    fd = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise NotRegular(0, "expected a regular file", os.fspath(path))
+        if mode & 0o077:
+            # Made by an earlier version, or by hand.
+            os.fchmod(fd, 0o600)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

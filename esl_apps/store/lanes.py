@@ -12,7 +12,7 @@ import gevent
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
 from esl_apps.store import server
-from esl_apps.store.journal import Entry, Journal
+from esl_apps.store.journal import Entry
 from esl_apps.store.outbox import Outbox
 from esl_apps.store.redis_client import Client
 
@@ -23,26 +23,32 @@ class Lanes:
     """Used like an :class:`Outbox`."""
 
     def __init__(
-        self, name: str, folder: Path, client: Client, on_pushed: Callable[[Entry], None] | None = None
+        self,
+        name: str,
+        folder: Path,
+        client: Client,
+        on_pushed: Callable[[Entry], None] | None = None,
+        tell: Callable[..., None] = lambda *_what, **_details: None,
     ) -> None:
-        """Take up what an earlier process left in ``folder``. :raises OSError: as :class:`Journal`."""
+        """Take up what an earlier process left in ``folder``. ``tell``: ``Alerts.tell``.
+
+        :raises OSError: as :class:`Journal`.
+        """
         self.name = name
         self._folder = folder
         self._client = client
         self._on_pushed = on_pushed
+        self._tell = tell
         self._started = False
         self._lanes: dict[str, Outbox] = {}
-        # Its lock is that of the whole folder. Earlier versions wrote all lists' entries here.
-        self._shared = Journal(folder)
-        left = self._shared.open()
+        # Its lock is that of the whole folder. Earlier versions wrote all lists' entries here. It also takes those of
+        # a new list for which a full disk has no folder.
+        self._shared = self._open(folder)
         for journal in journals(folder)[1:]:
             self._lanes[journal.name] = self._open(journal)
-        for item in left:
-            self.push(item)
-        self._shared.finish(len(left))
 
     def __iter__(self) -> Iterator[Outbox]:
-        return iter(self._lanes.values())
+        return iter([self._shared, *self._lanes.values()])
 
     @property
     def depth(self) -> int:
@@ -62,19 +68,28 @@ class Lanes:
             # It is down. If it is the shared one, it is examined when it comes.
             log.info("redis_not_examined", extra={"outbox": self.name, "reason": str(error)})
 
+    @property
+    def overflows(self) -> bool:
+        return any(lane.overflows for lane in self)
+
     def start(self) -> None:
         self._started = True
         for lane in self:
             lane.start()
 
     def push(self, item: Entry) -> None:
-        """As :meth:`Outbox.push`. :raises OSError: the list is new, and the disk is full or gone."""
+        """As :meth:`Outbox.push`."""
         slug = re.sub(r"[^A-Za-z0-9]+", "-", item.list)
         lane = self._lanes.get(slug)
         if lane is None:
-            lane = self._lanes[slug] = self._open(self._folder / slug)
-            if self._started:
-                lane.start()
+            try:
+                lane = self._lanes[slug] = self._open(self._folder / slug)
+            except OSError as error:
+                log.error("journal_not_written", extra={"outbox": self.name, "reason": str(error)})
+                lane = self._shared
+            else:
+                if self._started:
+                    lane.start()
         lane.push(item)
 
     def drain(self, timeout: float) -> bool:
@@ -84,12 +99,11 @@ class Lanes:
         return all(one.value for one in draining)
 
     def stop(self) -> None:
-        for lane in self:
-            lane.stop()
-        self._shared.close()
+        # At the same time: each may wait for a bad disk.
+        gevent.joinall([background.once("outbox_stop", lane.stop) for lane in self])
 
     def _open(self, journal: Path) -> Outbox:
-        return Outbox(self.name, journal, self._client, self._on_pushed)
+        return Outbox(self.name, journal, self._client, self._on_pushed, self._tell)
 
 
 def journals(folder: Path) -> list[Path]:

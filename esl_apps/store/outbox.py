@@ -3,7 +3,8 @@
 A record is first appended to a file on this machine. One greenlet per Redis then pushes records in order. The script
 that pushes marks each record's id in Redis, so repeating a push whose answer was lost pushes nothing twice, from any
 node; and it numbers the records of the list (``seq``). A call never waits: ``push`` writes to the file's buffer cache
-and returns.
+and returns. While Redis stays away, only the oldest records are in memory; the rest is read from the file when its
+turn comes.
 
 Pushed records stay in memory until Redis has them on disk or the client has taken them. If Redis comes back without
 them, or a replica that never had them becomes the master, they are pushed again. Their marks are the
@@ -27,6 +28,7 @@ from gevent.event import Event as Flag
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
+from esl_apps.process.folder import Folder
 from esl_apps.store import keys
 from esl_apps.store.errors import Refused, Reply, translating
 from esl_apps.store.journal import Entry, Journal
@@ -40,7 +42,15 @@ REMEMBER = 7 * 86400
 #: Seconds for which a missing mark means that Redis lost it. Later it may have expired.
 TRUSTED = REMEMBER / 2
 BATCH = 200
+#: Entries in memory; more are in the journal alone. And how many are read from there at a time.
+WINDOW, READ = 2000, 400
+#: Entries waiting at which an alert is raised, and again at each tenfold.
+MANY = 10_000
+#: Entries in memory that the disk had no room for, above which the node takes no more calls.
+UNWRITTEN = 10_000
 SYNC_EVERY = 0.2
+#: Seconds for a sync; a busy disk may take some.
+SYNC_PATIENCE = 5.0
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 1.0
 #: Seconds between two looks at which records Redis may still lose.
 LOOK_EVERY = 1.0
@@ -86,13 +96,24 @@ class Outbox:
     """Delivers the entries of one Redis."""
 
     def __init__(
-        self, name: str, folder: Path, client: Client, on_pushed: Callable[[Entry], None] | None = None
+        self,
+        name: str,
+        folder: Path,
+        client: Client,
+        on_pushed: Callable[[Entry], None] | None = None,
+        tell: Callable[..., None] = lambda *_what, **_details: None,
     ) -> None:
-        """:raises OSError: as :class:`Journal`."""
+        """``tell``: ``Alerts.tell``. :raises OSError: as :class:`Journal`."""
         self.name = name
         self._client = client
+        self._tell = tell
+        self._many = MANY
         self._journal = Journal(folder)
-        self._queue: deque[Entry] = deque(self._journal.open())
+        self._journal.open()
+        self._disk = Folder("journal", patience=SYNC_PATIENCE)
+        self._unsynced = self._unwritable = False
+        self._queue: deque[Entry] = deque()
+        """The oldest entries."""
         self._wake = Flag()
         self._idle = Flag()
         self._on_pushed = on_pushed or (lambda _entry: None)
@@ -103,13 +124,19 @@ class Outbox:
         self.failing_since: float | None = None
         self.refused = ""
         """The answer of a Redis that takes no records; empty if it takes them or doesn't answer."""
-        if self._queue:
-            log.info("outbox_resumed", extra={"outbox": name, "entries": len(self._queue)})
+        if self.depth:
+            log.info("outbox_resumed", extra={"outbox": name, "entries": self.depth})
             self._wake.set()
 
     @property
     def depth(self) -> int:
-        return len(self._queue)
+        """How many entries are not in Redis yet."""
+        return len(self._queue) + self._journal.waiting
+
+    @property
+    def overflows(self) -> bool:
+        """Whether the disk and Redis both take nothing, and too many records are in memory alone."""
+        return self._journal.unwritten > UNWRITTEN
 
     def start(self) -> None:
         self._greenlets = [
@@ -122,31 +149,53 @@ class Outbox:
         """Take an entry; from now on the outbox is responsible for its delivery."""
         try:
             self._journal.append(item)
+            self._unwritable = False
         except OSError as error:
             # The disk is full. The record is in memory alone, and goes out unless this process dies.
-            log.error("journal_not_written", extra={"outbox": self.name, "reason": str(error)})
-        self._queue.append(item)
+            if not self._unwritable:
+                log.error("journal_not_written", extra={"outbox": self.name, "reason": str(error)})
+            self._unwritable = True
+        if len(self._queue) < WINDOW and self._journal.hold_newest():
+            self._queue.append(item)
+        if self.depth >= self._many:
+            self._many = 10 * self.depth
+            self._tell("records_waiting", outbox=self.name, list=item.list, waiting=self.depth)
         self._idle.clear()
         self._wake.set()
 
     def drain(self, timeout: float) -> bool:
         """Wait until all entries are pushed. False: time ran out, and the rest is in the journal."""
-        if not self._queue:
+        if not self.depth:
             return True
         return bool(self._idle.wait(timeout))
 
     def stop(self) -> None:
+        """Leave what waits to the next run. Never raises: a bad disk must not keep a node from ending."""
         gevent.killall(self._greenlets)
-        self._journal.sync()
-        self._journal.close()
+        self._sync_once()
+        try:
+            self._journal.close()
+        except OSError as error:
+            log.error("journal_not_written", extra={"outbox": self.name, "reason": str(error)})
+
+    def _refill(self) -> None:
+        """Read more entries from the journal. :raises OSError: it can't be read now."""
+        if len(self._queue) < BATCH and self._journal.waiting:
+            self._queue.extend(self._journal.read(READ))
 
     def _run(self) -> None:
         delay = BACKOFF_FIRST
         while True:
+            self._refill()
             if not self._queue:
+                if self._journal.waiting:
+                    # None of those that were read was readable.
+                    continue
+                self._many = MANY
                 self._idle.set()
                 self._wake.clear()
                 self._wake.wait()
+                continue
             batch = [self._queue[i] for i in range(min(BATCH, len(self._queue)))]
             try:
                 pushed = self._send(batch)
@@ -158,7 +207,7 @@ class Outbox:
                 continue
             if self.failing_since is not None:
                 away = round(time.time() - self.failing_since, 1)
-                log.info("redis_back", extra={"outbox": self.name, "away": away, "waiting": len(self._queue)})
+                log.info("redis_back", extra={"outbox": self.name, "away": away, "waiting": self.depth})
                 self.failing_since = None
                 self.refused = ""
             delay = BACKOFF_FIRST
@@ -265,10 +314,16 @@ class Outbox:
         log.info("redis_changed", extra={"outbox": self.name, "list": name, "asked again": len(lacking)})
 
     def _sync(self) -> None:
-        pool = gevent.get_hub().threadpool
         while True:
             gevent.sleep(SYNC_EVERY)
-            try:
-                self._journal.sync(pool.apply)
-            except OSError as error:
+            self._sync_once()
+
+    def _sync_once(self) -> None:
+        """Sync the journal, in a thread. Log the first of several failures."""
+        try:
+            self._journal.sync(self._disk.run)
+            self._unsynced = False
+        except OSError as error:
+            if not self._unsynced:
                 log.error("journal_not_synced", extra={"outbox": self.name, "reason": str(error)})
+            self._unsynced = True

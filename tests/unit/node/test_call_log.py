@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.terms import BRIDGED
 from esl_apps.node import call_log
 from esl_apps.node.call_log import CallLog
+from esl_apps.process.files import open_private
 from esl_apps.store.essence import Essence, essence, restored
 
 
@@ -138,3 +141,83 @@ def test_call_log_attempt_comes_back_as_it_was() -> None:
     again = restored(known)
     assert essence(again, "core") == known
     assert again.timeline[0] == attempt.timeline[0]
+
+
+# A full disk ----------------------------------------------------------------------------------------------
+
+
+def test_call_log_of_a_crash_opens_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise the node doesn't start, and its live calls have no record."""
+    one = CallLog(tmp_path)
+    one.note(encode(call("a")))
+    one.close()
+
+    def no_room(path: Path, flags: int) -> int:
+        if path.suffix == ".new":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return open_private(path, flags)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(call_log, "open_private", no_room)
+        again = CallLog(tmp_path)
+    assert again.left == [call("a")]
+    assert caplog.messages == ["call_log_write_failed"]
+    again.note(encode(call("b")))
+    again.ended("a")
+    again.close()
+    assert refs(tmp_path) == ["b"]
+
+
+def test_call_log_on_a_full_disk_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = CallLog(tmp_path)
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda *_: no_room())
+            for _ in range(5):
+                one.note(encode(call("a")))
+        one.note(encode(call("b")))
+    one.close()
+    assert caplog.messages == ["call_log_write_failed"] * 2
+
+
+def no_room() -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_call_log_rewrite_that_fails_is_seldom_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try writes all live calls."""
+    monkeypatch.setattr(call_log, "_REWRITE", 1000)
+    tries: list[int] = []
+
+    def live() -> list[Essence]:
+        tries.append(1)
+        return [call("kept")]
+
+    one = CallLog(tmp_path, live)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: no_room())
+        for number in range(500):
+            one.note(encode(call(f"ref-{number}")))
+    one.close()
+    assert 0 < len(tries) < 15
+
+
+@pytest.mark.parametrize("left_by_hand", [False, True])
+def test_call_log_is_readable_by_its_user_alone(tmp_path: Path, left_by_hand: bool) -> None:
+    """It holds telephone numbers."""
+    if left_by_hand:
+        for name in ("begun.log", "begun.new"):
+            (tmp_path / name).touch(0o644)
+    CallLog(tmp_path).close()
+    assert (tmp_path / "begun.log").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_call_log_that_is_no_file_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "begun.log")
+    with pytest.raises(OSError):
+        CallLog(tmp_path)

@@ -19,6 +19,7 @@ from esl_apps.core.limits import SYSTEM
 from esl_apps.node.node import Node
 from esl_apps.node.workers import Share
 from esl_apps.store import keys, redis_client
+from esl_apps.store import outbox as outbox_module
 from esl_apps.store.breakers import Breakers
 from tests.support.bench import DID, node_config, placed
 from tests.support.node import CDRS, RedisServer
@@ -258,3 +259,30 @@ def test_node_starts_without_redis_whatever_its_name(config: Config, caplog: pyt
     node.start()
     assert "node_name_not_checked" in caplog.messages
     stop(node, 0.0)
+
+
+# A disk that fails --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [OSError(5, "Input/output error"), RuntimeError("a fault of ours")])
+@pytest.mark.parametrize("part", ["outboxes", "usage", "breakers", "store", "call_log"])
+def test_node_stops_whatever_a_part_of_it_raises(
+    node: Node, monkeypatch: pytest.MonkeyPatch, part: str, fault: Exception
+) -> None:
+    """fdatasync answered EIO, and SIGTERM ended the node no more."""
+    services = node.services
+
+    def fail(*_arguments: object) -> None:
+        raise fault
+
+    target = next(iter(services.outboxes)) if part == "outboxes" else getattr(services, part)
+    monkeypatch.setattr(type(target), "close" if part == "call_log" else "stop", fail)
+    stop(node, 0.0)
+    assert services.readiness.stopped.is_set()
+    assert not services.switches[0].connected
+
+
+def test_node_takes_no_call_whose_record_finds_no_room(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "UNWRITTEN", -1)
+    assert node.services.readiness.full
+    assert "outbox main: the disk is full and Redis takes no records" in node.services.readiness.reasons()

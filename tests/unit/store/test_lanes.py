@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,3 +79,21 @@ def test_folder_of_a_running_process_is_refused(lanes: Callable[[], Lanes]) -> N
     with pytest.raises(BlockingIOError):
         lanes()
     assert held.depth == 0
+
+
+def test_new_list_on_a_full_disk_loses_no_record(
+    lanes: Callable[[], Lanes], redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = lanes()
+    outbox.start()
+    outbox.push(item(1, list=LIST))
+    with monkeypatch.context() as context:
+
+        def no_room(*_arguments: object, **_options: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        context.setattr(Path, "mkdir", no_room)
+        outbox.push(item(2, list=OTHER))
+    outbox.push(item(3, list=OTHER))
+    assert outbox.drain(5)
+    assert [redis.client.llen(name) for name in (LIST, OTHER)] == [1, 2]

@@ -33,6 +33,7 @@ from esl_apps.store import outbox as outbox_module
 from esl_apps.store.journal import Entry, Journal, entry
 from esl_apps.store.outbox import Outbox
 from tests.support.cluster import cluster_of_one
+from tests.support.hung_disk import hung_disk
 from tests.support.node import CDRS, RedisServer
 from tests.support.ports import free_port
 from tests.support.records import LIST, item
@@ -659,6 +660,15 @@ def test_second_process_of_one_name_is_refused(outboxes: Any, tmp_path: Path) ->
 # The disk ------------------------------------------------------------------------------------------------
 
 
+def left(folder: Path) -> list[str]:
+    """The undone entries that the next process finds."""
+    journal = Journal(folder)
+    journal.open()
+    entries = journal.read(1_000_000)
+    journal.close()
+    return [one.id for one in entries]
+
+
 def full_disk(monkeypatch: pytest.MonkeyPatch, *, short: bool) -> None:
     write = os.write
 
@@ -696,11 +706,10 @@ def test_journal_works_again_after_a_full_disk(
                 full_disk(within, short=short)
             with contextlib.suppress(OSError):
                 journal.append(item(number))
+    assert [one.id for one in journal.read(25)] == [f"id-{number}" for number in range(1, 26)]
     journal.finish(25)
     journal.close()
-    reopened = Journal(tmp_path)
-    assert [one.id for one in reopened.open()] == [f"id-{number}" for number in range(26, 31)]
-    reopened.close()
+    assert left(tmp_path) == [f"id-{number}" for number in range(26, 31)]
 
 
 def test_line_cut_by_a_power_loss_harms_no_later_one(tmp_path: Path) -> None:
@@ -711,12 +720,11 @@ def test_line_cut_by_a_power_loss_harms_no_later_one(tmp_path: Path) -> None:
     (segment,) = tmp_path.glob("*.log")
     os.truncate(segment, segment.stat().st_size - 5)
     journal = Journal(tmp_path)
-    assert journal.open() == []
+    journal.open()
+    assert journal.read(10) == []
     journal.append(item(2))
     journal.close()
-    journal = Journal(tmp_path)
-    assert [one.id for one in journal.open()] == ["id-2"]
-    journal.close()
+    assert left(tmp_path) == ["id-2"]
 
 
 def test_damaged_line_costs_that_line_alone(tmp_path: Path) -> None:
@@ -728,9 +736,7 @@ def test_damaged_line_costs_that_line_alone(tmp_path: Path) -> None:
     (segment,) = tmp_path.glob("*.log")
     lines = segment.read_bytes().splitlines(keepends=True)
     segment.write_bytes(lines[0] + b"\0" * (len(lines[1]) - 1) + b"\n" + lines[2])
-    journal = Journal(tmp_path)
-    assert [one.id for one in journal.open()] == ["id-1", "id-3"]
-    journal.close()
+    assert left(tmp_path) == ["id-1", "id-3"]
 
 
 def test_sync_includes_files_that_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -764,6 +770,7 @@ def test_files_whose_entries_are_done_are_removed(
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.integers(1, 8)),
+        st.tuples(st.just("read"), st.integers(0, 12)),
         st.tuples(st.just("finish"), st.integers(1, 8)),
         st.tuples(st.just("reopen"), st.booleans()),
         st.tuples(st.just("fail"), st.booleans()),
@@ -784,13 +791,16 @@ def test_journal_returns_undone_entries_in_order(
         journal = Journal(folder)
         journal.open()
         undone: list[tuple[str, bool]] = []
-        count = 0
+        count = held = 0
         for what, how in steps:
             if what == "append":
                 for _ in range(how):
                     count += 1
                     journal.append(item(count))
                     undone.append((f"id-{count}", True))
+                    if count % 3 == 0 and journal.hold_newest():
+                        held += 1
+                        assert held == len(undone)
             elif what == "fail":
                 count += 1
                 with patch.context() as within, contextlib.suppress(OSError):
@@ -798,9 +808,15 @@ def test_journal_returns_undone_entries_in_order(
                     journal.append(item(count))
                 undone.append((f"id-{count}", False))
             elif what == "finish":
-                done = min(how, len(undone))
+                done = min(how, held)
                 journal.finish(done)
                 del undone[:done]
+                held -= done
+            elif what == "read":
+                names = [one.id for one in journal.read(how)]
+                assert names == [name for name, _written in undone[held : held + how]]
+                held += len(names)
+                assert journal.waiting == len(undone) - held
             else:
                 journal.close()
                 if how:
@@ -809,9 +825,11 @@ def test_journal_returns_undone_entries_in_order(
                     with newest.open("ab") as file:
                         file.write(b'["half a li')
                 journal = Journal(folder)
-                left = [one.id for one in journal.open()]
+                journal.open()
+                left = [one.id for one in journal.read(1_000)]
                 assert left == [name for name, written in undone if written]
                 undone = [(name, True) for name in left]
+                held = len(left)
         journal.close()
 
 
@@ -849,3 +867,108 @@ def test_list_names_are_those_of_the_clients() -> None:
         "enigma:notifications:inbound",
         "enigma:notifications:c2d",
     )
+
+
+# A Redis that stays away ----------------------------------------------------------------------------------
+
+
+def test_outbox_keeps_a_window_in_memory(outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, free_port(), start=False)
+    for number in range(1, 10_001):
+        outbox.push(item(number))
+    assert outbox.depth == 10_000
+    assert len(outbox._queue) <= outbox_module.WINDOW
+
+
+def test_outbox_pushes_what_it_kept_on_disk_in_order(
+    store: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "WINDOW", 10)
+    monkeypatch.setattr(outbox_module, "BATCH", 7)
+    monkeypatch.setattr(outbox_module, "READ", 15)
+    monkeypatch.setattr(journal_module, "SEGMENT", 5000)
+    first = outboxes(tmp_path, free_port(), start=False)
+    for number in range(1, 501):
+        first.push(item(number))
+    first.stop()
+    outbox = outboxes(tmp_path, store.port, start=False)
+    assert (outbox.depth, len(outbox._queue)) == (500, 0)
+    outbox.start()
+    for number in range(501, 1001):
+        outbox.push(item(number))
+        if number % 50 == 0:
+            sleep(0.001)
+    assert outbox.drain(10)
+    assert popped(store) == expected(1000)
+    assert outbox.depth == 0
+
+
+def test_outbox_full_disk_and_backlog_lose_no_entry(
+    store: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "WINDOW", 5)
+    monkeypatch.setattr(outbox_module, "UNWRITTEN", 8)
+    outbox = outboxes(tmp_path, store.port, start=False)
+    for number in range(1, 31):
+        with monkeypatch.context() as within:
+            if 10 < number <= 20:
+                full_disk(within, short=False)
+            outbox.push(item(number))
+    assert outbox.overflows
+    outbox.start()
+    assert outbox.drain(5)
+    assert popped(store) == expected(30)
+    assert not outbox.overflows
+
+
+def test_outbox_alerts_when_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "MANY", 10)
+    alerts: list[tuple[str, Any]] = []
+
+    def tell(kind: str, **details: Any) -> None:
+        alerts.append((kind, details["waiting"]))
+
+    outbox = Outbox("test", tmp_path, client(free_port()), tell=tell)
+    for number in range(1, 151):
+        outbox.push(item(number))
+    assert alerts == [("records_waiting", 10), ("records_waiting", 100)]
+    outbox.stop()
+
+
+def test_outbox_full_disk_is_logged_once(
+    outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = outboxes(tmp_path, free_port(), start=False)
+    with monkeypatch.context() as within:
+        full_disk(within, short=False)
+        for number in range(1, 6):
+            outbox.push(item(number))
+    assert caplog.messages.count("journal_not_written") == 1
+
+
+def test_outbox_on_a_disk_that_fails_ends_all_the_same(
+    outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    outbox = outboxes(tmp_path, free_port(), start=False)
+    with monkeypatch.context() as within:
+        within.setattr(os, "fdatasync", fail)
+        outbox.push(item(1))
+        for _ in range(3):
+            outbox._sync_once()
+        outbox.stop()
+    assert caplog.messages.count("journal_not_synced") == 1
+
+
+def test_outbox_on_a_disk_that_hangs_ends_all_the_same(
+    outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "SYNC_PATIENCE", 0.05)
+    outbox = outboxes(tmp_path, free_port())
+    with hung_disk() as disk:
+        monkeypatch.setattr(os, "fdatasync", disk.hang)
+        outbox.push(item(1))
+        until(lambda: disk.asked)
+        outbox.stop()
