@@ -26,6 +26,7 @@ from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.net.address import is_loopback, split_address
 from esl_apps.node.policy import own_settings
 from esl_apps.node.state_folder import state_folder
+from esl_apps.process.mounts import remote_type
 from esl_apps.prompts import prompt_path
 from esl_apps.store import redis_client, server
 
@@ -208,7 +209,11 @@ def _redis(config: Config) -> Iterator[Result]:
 
 def _folders(config: Config) -> Iterator[Result]:
     try:
-        yield Result("node.state_dir", OK, str(state_folder(config)))
+        state = state_folder(config)
+        if kind := remote_type(state):
+            yield Result("node.state_dir", WARN, f"{state}: on {kind}; a node stops while that hangs, use a local disk")
+        else:
+            yield Result("node.state_dir", OK, str(state))
     except ConfigError as error:
         yield Result("node.state_dir", FAIL, error.problems[0].message)
     for key, folder, needed in (

@@ -22,10 +22,12 @@ from esl_apps.node.gate import SwitchGate
 from esl_apps.node.incoming import Incoming
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services, build_services
+from esl_apps.node.state_folder import state_folder
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.node.workers import Share
 from esl_apps.observe.metrics import Scrapes
 from esl_apps.process import background
+from esl_apps.process.mounts import remote_type
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,10 @@ class Node:
     def start(self) -> None:
         services = self.services
         self._watch()
+        folder = state_folder(services.policy.config)
+        if kind := remote_type(folder):
+            # Written before a call goes on, so not in a thread that may be given up.
+            log.warning("state_folder_remote", extra={"folder": str(folder), "type": kind})
         self._claim_name()
         services.store.start()
         for outbox in services.outboxes:

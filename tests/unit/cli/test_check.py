@@ -276,6 +276,14 @@ def test_check_state_folder_that_cannot_be_written_fails(run: Run, good: Setting
     assert str(tmp_path / "file") in line
 
 
+def test_check_state_folder_on_a_remote_mount_is_a_warning(
+    run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "remote_type", lambda _folder: "nfs4")
+    (line,) = [line for line in lines(run("check", "-c", good.written()), "warn") if "state_dir" in line]
+    assert "on nfs4; a node stops while that hangs, use a local disk" in line
+
+
 def test_check_state_folder_that_is_not_a_path_fails(run: Run, good: Settings) -> None:
     good["node"]["state_dir"] = "a\0b"
     (line,) = failures(run, good)

@@ -286,3 +286,13 @@ def test_node_takes_no_call_whose_record_finds_no_room(node: Node, monkeypatch: 
     monkeypatch.setattr(outbox_module, "UNWRITTEN", -1)
     assert node.services.readiness.full
     assert "outbox main: the disk is full and Redis takes no records" in node.services.readiness.reasons()
+
+
+def test_node_with_its_files_on_a_remote_mount_says_so(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("esl_apps.node.node.remote_type", lambda _folder: "nfs4")
+    node = Node(config)
+    node.start()
+    stop(node, 0.0)
+    assert [vars(record)["type"] for record in caplog.records if record.message == "state_folder_remote"] == ["nfs4"]
