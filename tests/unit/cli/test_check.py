@@ -280,7 +280,7 @@ def test_check_state_folder_on_a_remote_mount_is_a_warning(
     run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "remote_type", lambda _folder: "nfs4")
-    (line,) = [line for line in lines(run("check", "-c", good.written()), "warn") if "state_dir" in line]
+    (line,) = [line for line in lines(run("check", "-c", good.written()), "WARN") if "state_dir" in line]
     assert "on nfs4; a node stops while that hangs, use a local disk" in line
 
 
