@@ -18,6 +18,7 @@ from esl_apps.http.signed_links import Links
 from esl_apps.process.folder import THREADS, Folder, Hangs
 from tests.support.http_services import LINK_KEY, World, errors
 from tests.support.hung_disk import hung_disk
+from tests.support.peer import eventually
 
 RECORDINGS = "/click2dial/recordings"
 NO_RECORDING = "01900000-0000-7000-8000-000000000000.wav"
@@ -246,7 +247,7 @@ def test_get_recording_of_a_folder_that_hangs_is_503(world: World, monkeypatch: 
             result = get(world, name)
             assert errors(result, 503) == [("", "unavailable")]
             assert result.headers["retry-after"]
-        assert disk.asked == THREADS
+        eventually(lambda: disk.asked == THREADS)
 
 
 def test_recording_that_hangs_while_read_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
