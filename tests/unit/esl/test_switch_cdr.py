@@ -64,6 +64,11 @@ def write(folder: Path, uuid: str, ref: str | None = REF, **more: str) -> Path:
     return path
 
 
+def looked(spool: Spool) -> Spool:
+    spool.look()
+    return spool
+
+
 def test_cdr_of_a_leg_reads_as_its_hangup_event(tmp_path: Path) -> None:
     kept = read(write(tmp_path, B, esl_bleg=OTHER_REF, sip_hangup_disposition="recv_bye"))
     assert kept is not None
@@ -102,7 +107,8 @@ def test_cdr_that_is_incomplete_is_read_later(tmp_path: Path) -> None:
         one.look()
         assert one.legs(REF) == []
     path.write_bytes(whole)
-    one.look()
+    # Ever later, the longer it has been incomplete.
+    eventually(lambda: looked(one).calls())
     assert [kept.uuid for kept in one.legs(REF)] == [A]
 
 
@@ -289,12 +295,7 @@ def test_cdr_folder_that_hangs_is_given_up_until_it_answers(
         one.look()
         assert disk.asked == THREADS
         assert caplog.messages.count("spool_unreadable") == 1
-
-    def answers() -> bool:
-        one.look()
-        return one.there
-
-    eventually(answers)
+    eventually(lambda: looked(one).there)
     assert list(one.calls()) == [REF]
 
 
