@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_ENCODE = "; in a password, write / # ? @ : % as %2F %23 %3F %40 %3A %25"
+_ENCODE = "; in a password, write / # ? @ : % [ ] as %2F %23 %3F %40 %3A %25 %5B %5D"
 
 #: Options that are numbers. redis-py knows all of them and more, as ``client_name`` or ``ssl_ca_certs``.
 _NUMBERS: Mapping[str, Callable[[str], float]] = {
@@ -32,7 +33,7 @@ class RedisUrl:
     """Of a Unix socket."""
     db: int = 0
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     options: frozenset[str] = frozenset()
     """The names of further options."""
 
@@ -48,6 +49,7 @@ def check(url: str) -> None:
     :raises ValueError: with what was expected, and without any part of the URL: it can hold a password.
     """
     scheme, _, rest = url.partition("://")
+    _check_login(scheme, rest)
     if scheme in ("redis", "rediss", "unix"):
         server(url)
     elif scheme == "redis+cluster":
@@ -59,6 +61,25 @@ def check(url: str) -> None:
         sentinel(rest)
     else:
         raise ValueError("expected redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+
+
+def _check_login(scheme: str, rest: str) -> None:
+    """Refuse a password with a character that ends it early: its rest would be taken for a path or a database, its
+    beginning for a host and a port, and messages would name these.
+
+    :raises ValueError: as ``check``.
+    """
+    if re.search(r"[\s\0-\x1f]", rest):
+        raise ValueError(f"expected no spaces and no line breaks{_ENCODE}")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    login, at, _hosts = authority.rpartition("@")
+    cut = "#" in rest or "@" in rest[len(authority) :]
+    if scheme == "unix":
+        # Without a login there is nothing before the path.
+        cut = "#" in rest or bool(authority and not at)
+    # What a stray % makes of the two digits behind it is seldom a character that a password has.
+    if cut or re.search("%(?![0-9A-Fa-f]{2})", login) or re.search(r"[\0-\x1f]", unquote(login)):
+        raise ValueError(f"the password is cut short or can't be read{_ENCODE}")
 
 
 def server(url: str) -> RedisUrl:
@@ -117,7 +138,7 @@ def sentinel(rest: str) -> tuple[list[tuple[str, int]], str, int, dict[str, Any]
         raise ValueError(form)
     options: dict[str, Any] = {}
     if user:
-        options["password"] = unquote(user.rpartition(":")[2])
+        options["password"] = unquote(user.partition(":")[2] if ":" in user else user)
     if "username" in (query := parse_qs(parts.query)):
         options["username"] = query["username"][0]
     try:
