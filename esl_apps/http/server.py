@@ -37,7 +37,7 @@ _RECEIVE = 16384
 #: Connections that wait to be accepted.
 _BACKLOG = 512
 #: Connections to accept in one pass of the event loop. Refusing one takes 60 us.
-_ACCEPT = 16
+_ACCEPT = 32
 
 
 class Server(StreamServer):

@@ -9,6 +9,7 @@ import pytest
 from gevent import get_hub, socket
 
 from esl_apps.net.turns import SLICE, Turns, take_turn
+from tests.support.peer import eventually
 
 
 class Work:
@@ -20,15 +21,16 @@ class Work:
         self.done: list[Hashable] = []
         self.greenlets: list[gevent.Greenlet[..., None]] = []
 
-    def spawn(self, peer: Hashable, units: int) -> gevent.Greenlet[..., None]:
-        greenlet = gevent.spawn(self._work, peer, units)
+    def spawn(self, peer: Hashable, units: int, *, units_of: float = 1.0) -> gevent.Greenlet[..., None]:
+        """:param units_of: how much more time than others its units take."""
+        greenlet = gevent.spawn(self._work, peer, units, units_of)
         self.greenlets.append(greenlet)
         return greenlet
 
-    def _work(self, peer: Hashable, units: int) -> None:
+    def _work(self, peer: Hashable, units: int, units_of: float) -> None:
         for _ in range(units):
             self.turns.take(peer)
-            self.now += SLICE * 0.75
+            self.now += SLICE * 0.75 * units_of
             self.done.append(peer)
 
     def wait(self) -> None:
@@ -74,6 +76,27 @@ def test_turns_go_to_peers_and_not_to_their_greenlets(work: Work) -> None:
     last = max(index for index, peer in enumerate(work.done) if peer == "single")
     assert last < 10 + 2 * 10
     assert len(work.done) == 110
+
+
+def test_turns_of_a_newcomer_come_before_all_that_had_some(work: Work) -> None:
+    for number in range(50):
+        work.spawn(f"flood {number}", 20)
+    gevent.sleep(0)
+    eventually(lambda: len(work.done) > 200)
+    for number in range(5):
+        before = len(work.done)
+        work.spawn(f"newcomer {number}", 1).join(10)
+        # It waits for two passes, and not for fifty others.
+        assert work.done[before:].index(f"newcomer {number}") < 10
+
+
+def test_turns_are_shared_by_time_and_not_by_number(work: Work) -> None:
+    work.spawn("light", 100)
+    work.spawn("heavy", 100, units_of=4.0)
+    work.wait()
+    before = work.done[: work.done.index("light", 60)]
+    # While both wait, four light units have the time of a heavy one.
+    assert before.count("heavy") < before.count("light") / 2
 
 
 def test_turns_within_a_slice_do_not_switch(work: Work) -> None:
