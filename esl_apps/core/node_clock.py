@@ -15,11 +15,11 @@ import time
 
 class NodeClock:
     def __init__(self) -> None:
-        self._origin = time.time() - time.monotonic()
+        self.origin = time.time() - time.monotonic()
         """Unix seconds at which the monotonic clock was 0."""
 
     def now(self) -> float:
-        return time.monotonic() + self._origin
+        return time.monotonic() + self.origin
 
     def behind(self) -> float:
         """Return by how many seconds the system's clock is ahead, because it was set or has stepped."""
@@ -27,7 +27,7 @@ class NodeClock:
 
     def follow(self, seconds: float) -> None:
         """Step as the system's clock did."""
-        self._origin += seconds
+        self.origin += seconds
 
 
 clock = NodeClock()
@@ -38,13 +38,22 @@ _JITTER = 0.05
 
 
 class RemoteClock:
-    """A clock elsewhere, whose distance from this node's is learnt from its stamps."""
+    """A clock elsewhere, whose distance from this node's is learnt from its stamps.
 
-    __slots__ = ("ahead",)
+    What is kept is its distance from the monotonic clock, so a step of this node's clock doesn't change it.
+    """
 
-    def __init__(self, ahead: float = 0.0) -> None:
-        self.ahead = ahead
-        """Seconds by which it is ahead of this node's. 0 until a stamp proves otherwise."""
+    __slots__ = ("_origin", "_own")
+
+    def __init__(self, ahead: float = 0.0, own: NodeClock = clock) -> None:
+        """``ahead``: as the property. Without a stamp, it is taken to be this node's clock."""
+        self._own = own
+        self._origin = own.origin + ahead
+
+    @property
+    def ahead(self) -> float:
+        """Seconds by which it is ahead of this node's."""
+        return self._origin - self._own.origin
 
     def here(self, at: float) -> float:
         """Return a time of that clock as this node's."""
@@ -56,16 +65,16 @@ class RemoteClock:
 
     def now(self) -> float:
         """Return that clock's time."""
-        return self.there(now())
+        return time.monotonic() + self._origin
 
-    def learn(self, stamp: float, asked_at: float, heard_at: float) -> None:
-        """Learn from a stamp that was made between two times of this node.
+    def learn(self, stamp: float, asked: float, heard: float) -> None:
+        """Learn from a stamp that was made between two times of the monotonic clock.
 
         The truth lies between two bounds. The estimate moves only if it is outside, and then to the nearer one: a late
-        answer proves little, and a step of either clock shows at once.
+        answer proves little, and a step of that clock shows at once.
         """
-        least, most = stamp - heard_at, stamp - asked_at
-        if self.ahead < least - _JITTER:
-            self.ahead = least
-        elif self.ahead > most + _JITTER:
-            self.ahead = most
+        least, most = stamp - heard, stamp - asked
+        if self._origin < least - _JITTER:
+            self._origin = least
+        elif self._origin > most + _JITTER:
+            self._origin = most

@@ -72,10 +72,10 @@ class Channel:
         self._hears_blegs = False
         self._lightened = False
         self._keypad = Keypad(session)
-        asked_at = node_clock.now()
+        asked = time.monotonic()
         self._data = session.connect()
         self.clock = clock_of(self._data)
-        self.clock.hear(self._data, asked_at, node_clock.now())
+        self.clock.hear(self._data, asked, time.monotonic())
         self._blegs = Blegs(self.uuid, self.clock)
         session.on_event = self._on_event
 

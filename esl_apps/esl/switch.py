@@ -21,7 +21,6 @@ from gevent.event import AsyncResult
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
-from esl_apps.core import node_clock
 from esl_apps.esl import wire
 from esl_apps.esl.greenswitch_base import GreenswitchInbound, NotConnectedError
 from esl_apps.esl.session import ReplyError
@@ -58,7 +57,7 @@ class Job:
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
-        self.sent_at = node_clock.now()
+        self.sent_at = time.monotonic()
         self._result: AsyncResult[str] = AsyncResult()
 
     def answer(self, output: str) -> None:
@@ -292,7 +291,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             if frame.name == b"BACKGROUND_JOB":
                 job = self._jobs.pop(frame.get("Job-UUID") or "", None)
                 if job is not None:
-                    self.clock.hear(frame, job.sent_at, node_clock.now())
+                    self.clock.hear(frame, job.sent_at, time.monotonic())
                     job.answer(frame.data)
                 return
             self._call_back(self._on_event, self, frame)

@@ -17,8 +17,8 @@ class SwitchClock(RemoteClock):
 
     __slots__ = ()
 
-    def hear(self, event: Event, asked_at: float, heard_at: float) -> None:
-        """Learn from an event that the switch made between two times of this node."""
+    def hear(self, event: Event, asked: float, heard: float) -> None:
+        """Learn from an event that the switch made between two times of the monotonic clock."""
         stamp = event.int("Event-Date-Timestamp") / 1e6
         if stamp:
-            self.learn(stamp, asked_at, heard_at)
+            self.learn(stamp, asked, heard)

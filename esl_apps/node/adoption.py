@@ -59,6 +59,8 @@ class Adoption:
 
         self._refreshed = 0
         self._namesakes: set[str] = set()
+        self._given_back: set[str] = set()
+        """Calls that Redis still has as this process's."""
         self._returnable: dict[str, tuple[float, list[str], list[Charge]]] = {}
 
     def start(self) -> None:
@@ -203,7 +205,11 @@ class Adoption:
             if attempt.holder is not None:
                 services.usage.leases.let_go(attempt.holder, attempt.session_ref)
             services.call_log.ended(attempt.call_ref)
-            services.store.forget(attempt.call_ref)
+            self._given_back.add(attempt.call_ref)
+        for ref in list(self._given_back):
+            # Redis may refuse it now: until it is gone there, another process would adopt it from this one.
+            services.store.forget(ref)
+            self._given_back.discard(ref)
         for ref, (until, had_by, charges) in list(self._returnable.items()):
             if membership.returned(had_by) is not None:
                 for charge in charges:

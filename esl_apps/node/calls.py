@@ -101,6 +101,8 @@ class Calls:
         self._drop(live)
 
     def _drop(self, live: Live) -> None:
+        # Its follower may still be looking at its legs, and must not make it known as this process's again.
+        live.attempt.observer = None
         if self.live.get(live.attempt.call_ref) is live:
             del self.live[live.attempt.call_ref]
             self.tenants.remove(live.attempt)
@@ -245,7 +247,8 @@ class Calls:
         attempt = live.attempt
         if live.run is not None:
             # Until the switch has been asked for its time, the legs that it rings say enough.
-            live.clock.hear(event, attempt.queued_at, node_clock.now())
+            heard = time.monotonic()
+            live.clock.hear(event, heard - (node_clock.now() - attempt.queued_at), heard)
         uuid = event.get("Unique-ID")
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
             if uuid is not None and (uuid in live.ends or len(live.ends) < _LEGS):

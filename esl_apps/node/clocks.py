@@ -64,17 +64,13 @@ class ClockWatch:
 
     def _follow(self) -> None:
         """If the system's clock was set, move this node's and every time that is kept, in one turn of the event
-        loop."""
+        loop. Clocks elsewhere are known by their distance from the monotonic one."""
         step = self._own.behind()
         if abs(step) < _STEP:
             return
         self._own.follow(step)
-        clocks = {id(one): one for one in [switch.clock for switch in self._switches]}
         for live in self._live.values():
-            clocks[id(live.clock)] = live.clock
             live.attempt.move(step)
-        for one in clocks.values():
-            one.ahead -= step
         self._records.save_all()
         log.warning("node_clock_stepped", extra={"seconds": round(step, 3)})
         if abs(step) > WRONG:

@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 
-from esl_apps.core import node_clock
 from esl_apps.core.node_clock import RemoteClock
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
@@ -81,7 +80,7 @@ class Membership:
 
     def say(self, *, draining: bool = False) -> None:
         """Write a beat, and read those of the others. :raises StoreUnavailable: Redis is down."""
-        asked_at = node_clock.now()
+        asked = time.monotonic()
         try:
             flat: list[Any] = self._say([keys.NODES], [self.boot, self.name, self._advertise, int(draining)])
         except StoreUnavailable:
@@ -96,7 +95,7 @@ class Membership:
         self._said_at = self._last_beat = now
         self._heard_for += passed
         before, self.peers = self.peers, _peers(flat)
-        self.redis_clock.learn(float(self.peers[self.boot].stamp), asked_at, node_clock.now())
+        self.redis_clock.learn(float(self.peers[self.boot].stamp), asked, time.monotonic())
         silent_for, self._silent_for = self._silent_for, {}
         for boot, peer in self.peers.items():
             known = before.get(boot)

@@ -14,11 +14,16 @@ from tests.chaos.load import CALLBACK, Asked
 from tests.chaos.witness import Leg, by_uuid
 
 MISSING, DOUBLED, WRONG, LEFT_OVER = "missing", "doubled", "wrong outcome", "left-over limits"
+MINUTES = "minutes counted wrong"
 
 #: Seconds by which a time in a record may differ from the switch's.
 TOLERANCE = 1.5
 #: The same for ``dialed_at``. Calls that a node begins have the node's time; an overloaded switch dials later.
 DIALLED_TOLERANCE = 6.0
+#: Seconds by which what was counted of one leg's talk may be off: if something died meanwhile, and otherwise.
+COUNTED_TOLERANCE, UNDISTURBED_TOLERANCE = 10.0, 1.0
+#: Applications whose own first leg is paid for, and not the numbers dialled from it.
+_FIRST_LEG_PAYS = frozenset({"callback", "autodial"})
 #: Seconds within which two ends count as simultaneous: either may be the first.
 AT_ONCE = 0.25
 
@@ -51,6 +56,8 @@ class Accounts:
     """E.164 digits → time at which the number rang for a callback."""
     no_callback: Callable[[float], bool] = lambda at: False
     """Whether something happened at that time that excuses a callback that was never scheduled."""
+    steps: tuple[float, ...] = (0.0,)
+    """Seconds by which a node's clock was set during the run."""
     findings: list[Finding] = field(default_factory=list)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(application, end_reason or the fate of a call that no node took) → count."""
@@ -162,9 +169,16 @@ class Accounts:
                 ("bridged_at", record["bridged_at"], talk.answered),
                 ("ended_at", record["ended_at"], min(talk.ended, aleg.ended)),
             ):
-                if own is None or abs(own - (theirs or 0.0)) > TOLERANCE:
-                    off = "null" if own is None else f"{own - (theirs or 0.0):+.1f} s off"
-                    yield f"{name} is {off}"
+                if own is None:
+                    yield f"{name} is null"
+                elif abs(off := self._off(own, theirs or 0.0)) > TOLERANCE:
+                    yield f"{name} is {off:+.1f} s off"
+            if record["bridged_at"] is not None and len(self.steps) > 1:
+                # Whatever the clocks said, the talk is as long as it was.
+                talked = record["ended_at"] - record["bridged_at"]
+                longer = talked - (min(talk.ended, aleg.ended) - (talk.answered or 0.0))
+                if abs(longer) > TOLERANCE:
+                    yield f"the talk is {longer:+.1f} s too long"
             by_hand = talk.ended_itself or aleg.ended_itself
             if not by_hand and (asked is None or asked.cancelled_at is None):
                 yield "a talk that neither party ended"
@@ -177,9 +191,13 @@ class Accounts:
         began = [leg.created for leg in self.legs_of(ref)]
         # An inbound leg may have had several attempts: only the first began with the leg.
         if began and (aleg is None or len(aleg.refs) == 1):
-            off_by = record["dialed_at"] - min(began)
+            off_by = self._off(record["dialed_at"], min(began))
             if abs(off_by) > DIALLED_TOLERANCE:
                 yield f"dialed_at is {off_by:+.1f} s off"
+
+    def _off(self, own: float, theirs: float) -> float:
+        """Return how far a node's time is from the switch's, by what the node's clock may have been."""
+        return min((own - theirs - step for step in self.steps), key=abs)
 
     def _expected(self, ref: str) -> set[str]:
         """The end reasons that fit what the switch saw; empty if that can't be told."""
@@ -192,8 +210,8 @@ class Accounts:
 
     def _by_switch(self, blegs: list[Leg], aleg: Leg | None) -> set[str]:
         if aleg is None:
-            # No such phone, or the switch died before it was asked.
-            return {"agent_failed", "lost"}
+            # No such phone, the switch died before it was asked, or Redis refused to count it.
+            return {"agent_failed", "lost", "rejected"}
         inbound = aleg.app == "inbound"
         party = "agent" if inbound else "callee"
         answered = [leg for leg in blegs if leg.answered]
@@ -317,3 +335,27 @@ def _failure(leg: Leg) -> str:
 def _digits(number: str) -> str:
     number = number.removeprefix("+")
     return "27" + number[1:] if number.startswith("0") else number
+
+
+def compare_minutes(
+    legs: Iterable[Leg], counted: dict[str, float], disturbed: Callable[[float, float], bool]
+) -> list[Finding]:
+    """Compare the seconds that were counted for the integrator and the account with the talk that the switches saw.
+
+    ``disturbed``: whether anything happened between two times.
+    """
+    talked: Counter[str] = Counter()
+    allowed: Counter[str] = Counter()
+    for leg in legs:
+        level = "integrator:acme" if leg.app == "click-dial" else "account:acme"
+        pays = not leg.is_b if leg.app in _FIRST_LEG_PAYS else leg.is_b
+        if not leg.answered or not pays or leg.app == "inbound":
+            continue
+        talked[level] += leg.ended - leg.answered  # type: ignore[assignment]
+        off = COUNTED_TOLERANCE if disturbed(leg.answered, leg.ended + COUNTED_TOLERANCE) else UNDISTURBED_TOLERANCE
+        allowed[level] += off  # type: ignore[assignment]
+    return [
+        Finding(MINUTES, "-", f"{level}: {counted.get(level, 0.0):.0f} s counted, {talked[level]:.0f} s talked")
+        for level in sorted(talked | counted)
+        if abs(counted.get(level, 0.0) - talked[level]) > allowed[level]
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import signal
 import threading
 import time
@@ -31,16 +32,23 @@ class Deed:
         return f"{clock(self.at)}-{clock(self.until)} {self.kind} {self.victim}"
 
 
+#: Seconds by which a node's clock is set, either way.
+CLOCK_STEP = 30.0
 #: Relative frequency of each disturbance.
 WEIGHTS = {
     "node killed": 8,
     "all nodes killed": 1,
     "node drained": 4,
     "node stopped": 4,
+    "node cut off from redis": 3,
+    "node clock stepped": 3,
+    "disk full": 2,
     "node reloaded": 3,
     "redis killed": 3,
     "redis stopped": 2,
     "redis clients cut": 3,
+    "redis full": 2,
+    "redis read-only": 2,
     "sockets dropped": 4,
     "switch killed": 2,
 }
@@ -71,10 +79,15 @@ class Mischief:
             "all nodes killed": self._kill_all,
             "node drained": self._drain,
             "node stopped": self._stop_node,
+            "node cut off from redis": self._cut_off,
+            "node clock stepped": self._step_clock,
+            "disk full": self._fill_disk,
             "node reloaded": self._reload,
             "redis killed": self._kill_redis,
             "redis stopped": self._stop_redis,
             "redis clients cut": self._cut_clients,
+            "redis full": self._fill_redis,
+            "redis read-only": self._forbid_writes,
             "sockets dropped": self._drop,
             "switch killed": self._kill_switch,
         }
@@ -162,6 +175,78 @@ class Mischief:
 
     def _stop_node(self, chance: random.Random) -> list[str]:
         return self._pause(self._take(self.nodes, chance), chance.choice((0.5, 2.0, 5.0, 10.0)))
+
+    def _cut_off(self, chance: random.Random) -> list[str]:
+        """One node alone doesn't reach Redis: its user is switched off."""
+
+        def cut(node: NodeProcess) -> None:
+            for server in self.redis.servers:
+                with suppress(redis.RedisError):
+                    server.direct().acl_setuser(node.name, enabled=False)
+                    server.direct().execute_command("CLIENT", "KILL", "USER", node.name)
+
+        def mend(node: NodeProcess) -> None:
+            for server in self.redis.servers:
+                with suppress(redis.RedisError):
+                    server.direct().execute_command("ACL", "SETUSER", *server.user(node.name).split()[1:])
+
+        return self._for_a_while(self.nodes, chance, (1.0, 4.0, 7.0, 12.0), cut, mend)
+
+    def _step_clock(self, chance: random.Random) -> list[str]:
+        ahead = chance.choice((-CLOCK_STEP, CLOCK_STEP))
+        return self._for_a_while(
+            self.nodes, chance, (2.0, 6.0), lambda node: node.set_clock(ahead), lambda node: node.set_clock(0)
+        )
+
+    def _fill_disk(self, chance: random.Random) -> list[str]:
+        """No file of the node grows, as on a full disk (EFBIG in place of ENOSPC)."""
+
+        def limit(node: NodeProcess, most: int) -> None:
+            with suppress(ProcessLookupError):
+                resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+
+        return self._for_a_while(
+            self.nodes,
+            chance,
+            (1.0, 4.0),
+            lambda node: limit(node, 0),
+            lambda node: limit(node, resource.RLIM_INFINITY),
+        )
+
+    def _fill_redis(self, chance: random.Random) -> list[str]:
+        return self._configure(chance, "maxmemory", "1", "0")
+
+    def _forbid_writes(self, chance: random.Random) -> list[str]:
+        """It answers, and takes no writes: as a replica, or a master that has lost its replicas."""
+        return self._configure(chance, "min-replicas-to-write", "9", self.redis.replicas_to_write)
+
+    def _configure(self, chance: random.Random, name: str, value: str, usual: str) -> list[str]:
+        return self._for_a_while(
+            self.redis.victims(),
+            chance,
+            (0.5, 2.0, 5.0),
+            lambda server: server.direct().config_set(name, value),
+            lambda server: server.direct().config_set(name, usual),
+        )
+
+    def _for_a_while(
+        self,
+        victims: list[Any],
+        chance: random.Random,
+        seconds: tuple[float, ...],
+        disturb: Callable[[Any], object],
+        mend: Callable[[Any], object],
+    ) -> list[str]:
+        victim = self._take(victims, chance)
+        if victim is None:
+            return []
+        try:
+            disturb(victim)
+            time.sleep(chance.choice(seconds))
+            mend(victim)
+        finally:
+            victim.lock.release()
+        return [victim.name]
 
     def _stop_redis(self, chance: random.Random) -> list[str]:
         return self._pause(self._take(self.redis.victims(), chance), chance.choice((0.3, 1.0, 3.0)))

@@ -22,6 +22,10 @@ from esl_apps.store import redis_client
 from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
+#: The folder with the module that gives a process a clock of its own.
+SKEWED = Path(__file__).parent / "skewed"
+#: The Redis password of every node's user.
+PASSWORD = "chaos"
 
 
 def until(condition: Any, seconds: float, what: str) -> None:
@@ -41,6 +45,7 @@ class Process:
         self.command = command
         self.log = log
         self.lock = threading.Lock()
+        self.environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -54,7 +59,9 @@ class Process:
 
     def spawn(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.environment}
+            )
 
     def signal(self, number: int) -> None:
         assert self._process is not None
@@ -90,8 +97,18 @@ class NodeProcess(Process):
         super().__init__(name, command, folder / f"{name}.log")
         self.api: str = config["integrators"][0]["listen"]
         self.admin: str = config["admin"]["listen"]
+        self._clock = folder / f"{name}.clock"
+        self.set_clock(0)
+        paths = [str(SKEWED), os.environ.get("PYTHONPATH", "")]
+        self.environment = {"CHAOS_CLOCK": str(self._clock), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self.lives = 0
         self.drain: float = config["node"]["drain_timeout"]
+
+    def set_clock(self, ahead: float) -> None:
+        """Set its clock ``ahead`` seconds ahead of the machine's, at once."""
+        fresh = self._clock.with_suffix(".new")
+        fresh.write_text(str(ahead))
+        fresh.replace(self._clock)
 
     def start(self) -> None:
         """Wait until it is ready to serve or, with Redis down, until its ports are open."""
@@ -196,8 +213,17 @@ class Redis:
     def ports(self) -> list[int]:
         return [server.port for server in self.servers]
 
+    #: The configured ``min-replicas-to-write``.
+    replicas_to_write = "0"
+
     def client(self) -> Any:
         return redis_client.connect(self.url)
+
+    def url_of(self, user: str) -> str:
+        """The URL for one node."""
+        scheme, _, rest = self.url.partition("://")
+        query = f"?username={user}" if scheme == "redis+sentinel" else ""
+        return f"{scheme}://{user}:{PASSWORD}@{rest}{query}"
 
     def victims(self) -> list[RedisServer]:
         """The servers that may be killed and stopped."""
@@ -207,6 +233,10 @@ class Redis:
         for server in self.servers:
             if server.runs:
                 server.kill()
+
+
+#: As many nodes can have a user of their own.
+_USERS = 9
 
 
 class RedisServer(Process):
@@ -228,9 +258,15 @@ class RedisServer(Process):
             "yes",
             "--appendfsync",
             "always",
+            *(word for i in range(_USERS) for word in self.user(f"chaos{i + 1}").split()),
             *more,
         ]
         super().__init__(name, command, folder / f"{name}.log")
+
+    @staticmethod
+    def user(name: str) -> str:
+        """The command-line option that makes a node's user."""
+        return f"--user {name} on >{PASSWORD} ~* &* +@all"
 
     def start(self) -> None:
         self.spawn()

@@ -20,9 +20,9 @@ from esl_apps.cli.dialplan import render
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from tests.chaos import parts, witness
-from tests.chaos.accounts import DOUBLED, LEFT_OVER, MISSING, WRONG, Accounts, Finding
+from tests.chaos.accounts import DOUBLED, LEFT_OVER, MINUTES, MISSING, WRONG, Accounts, Finding, compare_minutes
 from tests.chaos.load import ADMIN_TOKEN, CALLBACK, CARD, DISA, OWN, PIN, QUEUES, TOKEN, Load
-from tests.chaos.mischief import WEIGHTS, Deed, Mischief
+from tests.chaos.mischief import CLOCK_STEP, WEIGHTS, Deed, Mischief
 from tests.chaos.parts import HOST, NodeProcess
 from tests.rig.sandbox import SandboxRig
 from tests.support.ports import free_port
@@ -33,6 +33,8 @@ LEAK = "left on a node or a switch"
 LEASE = 30.0
 #: The same for the lease of a callback.
 CALLBACK_LEASE = 120.0
+#: Minutes are counted, and never used up.
+_COUNTED = {"minutes_per_day": 1_000_000}
 #: Seconds for which phones ring: long compared with the time in which an overloaded machine reports an answer.
 _RING = 8
 
@@ -73,7 +75,7 @@ class Report:
     @property
     def counts(self) -> dict[str, int]:
         found = Counter(finding.kind for finding in self.findings)
-        return {kind: found[kind] for kind in (MISSING, DOUBLED, LEFT_OVER, WRONG, LEAK)}
+        return {kind: found[kind] for kind in (MISSING, DOUBLED, LEFT_OVER, WRONG, MINUTES, LEAK)}
 
     @property
     def good(self) -> bool:
@@ -148,6 +150,7 @@ class _Stage:
                 "acme": {
                     "integrator": "acme",
                     "caller_id": {"number": f"+{OWN}"},
+                    "limits": _COUNTED,
                     "disa": {"front": {"pin": PIN, "numbers": [DISA], "interdigit": 1500}},
                 }
             },
@@ -213,7 +216,7 @@ class _Stage:
                 "drain_timeout": 4,
                 "state_dir": str(self.folder / f"state{index + 1}"),
             },
-            "redis": {"url": self.redis.url},
+            "redis": {"url": self.redis.url_of(f"chaos{index + 1}")},
             "pin_key": "key-of-chaos",
             # A caller asked for the PIN again after a node's death keys a number instead: thousands of wrong PINs
             # are not an attack here.
@@ -231,6 +234,7 @@ class _Stage:
                     "listen": f"{HOST}:{free_port()}",
                     "token": TOKEN,
                     "caller_ids": [OWN],
+                    "limits": _COUNTED,
                     "agent_timeout": _RING,
                     "callee_timeout": _RING,
                 }
@@ -272,8 +276,11 @@ class _Stage:
             load.asked,
             load.missed,
             lambda at: any("dropped" not in deed.kind for deed in mischief.around(at - 1, at + 1)),
+            steps=(0.0, -CLOCK_STEP, CLOCK_STEP) if mischief.count()["node clock stepped"] else (0.0,),
         )
         findings = [*accounts.compare(), *findings]
+        disturbed = mischief.around
+        findings += compare_minutes(legs, self._counted(), lambda begin, end: bool(disturbed(begin, end)))
         return Report(
             options=options,
             findings=findings,
@@ -295,6 +302,16 @@ class _Stage:
         load.nodes = self.nodes
         self._wait(lambda: not self._channels() and self._quiet(), 20)
         self.at_rest = [node.figures() for node in self.nodes]
+
+    def _counted(self) -> dict[str, float]:
+        """Return the seconds that were counted, by level."""
+        client = self.redis.client()
+        levels = ("integrator:acme", "account:acme")
+        sums = {level: client.hgetall(keys.usage_sums(level)) for level in levels}
+        return {
+            level: sum(float(value) for name, value in found.items() if name.startswith(b"d"))
+            for level, found in sums.items()
+        }
 
     def _channels(self) -> int:
         return sum(rig.live_channels() for rig in self.rigs)

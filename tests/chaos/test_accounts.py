@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from esl_apps.core.reference import new_ref
-from tests.chaos.accounts import DOUBLED, MISSING, WRONG, Accounts
+from tests.chaos.accounts import DOUBLED, MINUTES, MISSING, WRONG, Accounts, compare_minutes
 from tests.chaos.load import CALLBACK, Asked
 from tests.chaos.witness import JsonCdrs, Leg, SandboxLegs
 from tests.rig.base import Script, eventually
@@ -225,3 +225,32 @@ def test_sandbox_reports_each_leg_to_the_accounts(tmp_path: Path) -> None:
             assert first.refs == second.refs == [REF]
             assert None not in (first.answered, second.answered, second.bridged)
             assert abs(second.ended - time.time()) < 60
+
+
+# Clocks and minutes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "ahead", "found"),
+    [((0.0, 30.0), 30.0, []), ((0.0,), 30.0, [WRONG, WRONG, WRONG]), ((0.0, 30.0), 29.0, [])],
+)
+def test_times_of_a_clock_that_was_set_are_right(steps: tuple[float, ...], ahead: float, found: list[str]) -> None:
+    times = {name: BEGAN + at + ahead for name, at in (("dialed_at", 0.0), ("bridged_at", 2.0), ("ended_at", 5.0))}
+    accounts = Accounts([leg("a", "1"), bleg("b", "1")], [record("1", **times)], [], steps=steps)
+    assert [finding.kind for finding in accounts.compare()] == found
+
+
+def test_talk_across_a_step_of_the_clock_is_wrong() -> None:
+    times = {"bridged_at": BEGAN + 2.0, "ended_at": BEGAN + 35.0}
+    accounts = Accounts([leg("a", "1"), bleg("b", "1")], [record("1", **times)], [], steps=(0.0, 30.0))
+    assert [finding.text for finding in accounts.compare()] == ["the talk is +30.0 s too long"]
+
+
+@pytest.mark.parametrize(
+    ("counted", "disturbed", "wrong"),
+    [(3.0, False, 0), (5.0, False, 1), (5.0, True, 0), (14.0, True, 1), (0.0, False, 1)],
+)
+def test_minutes_are_compared_with_the_talk(counted: float, disturbed: bool, wrong: int) -> None:
+    legs = [leg("a", "1"), bleg("b", "1")]
+    found = compare_minutes(legs, {"integrator:acme": counted}, lambda _begin, _end: disturbed)
+    assert [finding.kind for finding in found] == [MINUTES] * wrong

@@ -17,6 +17,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.core.reference import new_ref
 from esl_apps.core.status import snapshot
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node import adoption
 from esl_apps.store import keys
 from esl_apps.store.essence import Essence
@@ -873,3 +874,36 @@ def test_adoption_call_that_was_cancelled_says_so(build: Build, at_its_node: boo
 def test_adoption_note_of_a_cancel_that_is_garbage_is_none(bench: Bench) -> None:
     bench.redis_server.client.set(keys.cancelled(REF), "x")
     assert bench.services.store.cancelled_by(REF) is None
+
+
+def test_adoption_call_given_back_is_not_made_known_again(bench: Bench) -> None:
+    """Its follower was waiting for the switch's answer meanwhile, and sees that B has answered."""
+    boot = leave_behind(bench, talking(state=terms.QUEUED, bridged_at=None))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    attempt = bench.live[REF].attempt
+    beat_again(bench, boot)
+    attempt.enter(terms.BRIDGED, AT + 3.0)
+    attempt.note("late")
+    attempt.save()
+    bench.flush()
+    assert not bench.redis_server.client.exists(keys.live(bench.services.membership.boot))
+
+
+def test_adoption_give_back_that_redis_refuses_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    boot = leave_behind(bench, talking())
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    forget, refusals = bench.services.store.forget, [StoreUnavailable("redis: OOM")]
+
+    def refuse_once(ref: str) -> None:
+        if refusals:
+            raise refusals.pop()
+        forget(ref)
+
+    monkeypatch.setattr(bench.services.store, "forget", refuse_once)
+    beat_again(bench, boot)
+    bench.adoption.beat()
+    assert not bench.redis_server.client.exists(keys.live(bench.services.membership.boot))

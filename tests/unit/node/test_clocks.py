@@ -9,6 +9,7 @@ import pytest
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.node_clock import NodeClock
+from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.node.clocks import ClockWatch
 from tests.support.bench import Bench
 
@@ -33,8 +34,6 @@ def test_clocks_step_of_the_node_moves_live_calls(bench: Bench, monkeypatch: pyt
     assert before is not None
     assert attempt.dialed_at == pytest.approx(before + step, abs=0.5)
     assert attempt.timeline[-1].at == pytest.approx(began + step, abs=0.5)
-    # The switch has not stepped, so it is off by as much now, and its times are read as before.
-    assert switch.clock.ahead == pytest.approx(-step, abs=0.5)
     attempt.end(terms.ANSWERED, 16, terms.AGENT, own.now())
     assert bench.record()["call_time"] == 0
 
@@ -49,8 +48,9 @@ def test_clocks_that_go_on_change_nothing(bench: Bench) -> None:
 
 def test_clocks_wrong_switch_is_told_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    watch, clock = watch_of(bench, NodeClock()), bench.services.switches[0].clock
-    for clock.ahead in (0.9, -0.9, 1.1, 1.2, -3600.0, 0.0, -1.1):
+    watch = watch_of(bench, NodeClock())
+    for ahead in (0.9, -0.9, 1.1, 1.2, -3600.0, 0.0, -1.1):
+        bench.services.switches[0].clock = SwitchClock(ahead)
         watch.look()
     told = [record.message for record in caplog.records if record.message.startswith("switch_clock")]
     assert told == ["switch_clock_wrong", "switch_clock_right", "switch_clock_wrong"]

@@ -285,7 +285,7 @@ def test_timed_calls_stop_before_start_does_nothing(bench: Bench) -> None:
 def test_timed_call_is_due_by_the_clock_of_redis(bench: Bench, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
     """The node that schedules it has another time than the one that places it."""
     clock = bench.services.membership.redis_clock
-    monkeypatch.setattr(clock, "ahead", wrong)
+    monkeypatch.setattr(clock, "_origin", clock._origin + wrong)
     due_at = node_clock.now() + 5.0
     host = bench.services.host(lambda _attempt: None, "callback")
     assert host.schedule("27825550000", ["x", ""], due_at, Frequency())

@@ -252,6 +252,6 @@ def test_namesake_that_left_is_not_waited_for(one: Membership) -> None:
 def test_clock_of_redis_is_learnt_from_beats(one: Membership, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
     """This node's clock is wrong, not Redis's."""
     right = node_clock.now()
-    monkeypatch.setattr(node_clock.clock, "_origin", node_clock.clock._origin + wrong)
+    monkeypatch.setattr(node_clock.clock, "origin", node_clock.clock.origin + wrong)
     one.say()
     assert one.redis_clock.now() == pytest.approx(right, abs=5.0)
