@@ -13,10 +13,11 @@ import gevent
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.process import background
+from esl_apps.process.folder import Folder
 from esl_apps.store import redis_client
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.lanes import Lanes, journals
-from esl_apps.store.outbox import READ
+from esl_apps.store.outbox import READ, SYNC_PATIENCE
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class Outboxes:
 
         :raises ConfigError: a journal can't be opened.
         """
+        # A thread for each list would be hundreds with many integrators.
+        disk = Folder("journal", patience=SYNC_PATIENCE)
         by_url: dict[str, Lanes] = {}
         self._by_integrator: dict[str | None, Lanes] = {}
         targets: list[tuple[str | None, str]] = [(None, config.redis.url)]
@@ -42,7 +45,7 @@ class Outboxes:
             for name, url in targets:
                 if url not in by_url:
                     journal = folder / _folder_of(url)
-                    by_url[url] = Lanes(name or "main", journal, redis_client.connect(url), on_pushed, tell)
+                    by_url[url] = Lanes(name or "main", journal, redis_client.connect(url), on_pushed, tell, disk)
                 self._by_integrator[name] = by_url[url]
             self._push_leftovers(folder, {_folder_of(url) for url in by_url})
         except OSError as error:

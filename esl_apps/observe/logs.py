@@ -179,6 +179,9 @@ def setup(level: str = "INFO") -> None:
 def _open_stderr() -> Callable[[str], object]:
     """Return what writes to standard error without waiting for its reader."""
     stream = sys.stderr
+    if stream is None:
+        # Closed before the interpreter started. ``len`` takes a text and writes nothing.
+        return len
     try:
         fd = stream.fileno()
     except (AttributeError, OSError):

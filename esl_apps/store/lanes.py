@@ -11,6 +11,7 @@ import gevent
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
+from esl_apps.process.folder import Folder
 from esl_apps.store import server
 from esl_apps.store.journal import Entry
 from esl_apps.store.outbox import Outbox
@@ -29,8 +30,9 @@ class Lanes:
         client: Client,
         on_pushed: Callable[[Entry], None] | None = None,
         tell: Callable[..., None] = lambda *_what, **_details: None,
+        disk: Folder | None = None,
     ) -> None:
-        """Take up what an earlier process left in ``folder``. ``tell``: ``Alerts.tell``.
+        """Take up what an earlier process left in ``folder``. ``tell``, ``disk``: as :class:`Outbox`'s.
 
         :raises OSError: as :class:`Journal`.
         """
@@ -39,6 +41,7 @@ class Lanes:
         self._client = client
         self._on_pushed = on_pushed
         self._tell = tell
+        self._disk = disk
         self._started = False
         self._lanes: dict[str, Outbox] = {}
         # Its lock is that of the whole folder. Earlier versions wrote all lists' entries here. It also takes those of
@@ -103,7 +106,7 @@ class Lanes:
         gevent.joinall([background.once("outbox_stop", lane.stop) for lane in self])
 
     def _open(self, journal: Path) -> Outbox:
-        return Outbox(self.name, journal, self._client, self._on_pushed, self._tell)
+        return Outbox(self.name, journal, self._client, self._on_pushed, self._tell, self._disk)
 
 
 def journals(folder: Path) -> list[Path]:

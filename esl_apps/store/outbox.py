@@ -27,6 +27,7 @@ import msgspec
 from gevent.event import Event as Flag
 
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.net.turns import take_turn
 from esl_apps.process import background
 from esl_apps.process.folder import Folder
 from esl_apps.store import keys
@@ -102,15 +103,19 @@ class Outbox:
         client: Client,
         on_pushed: Callable[[Entry], None] | None = None,
         tell: Callable[..., None] = lambda *_what, **_details: None,
+        disk: Folder | None = None,
     ) -> None:
-        """``tell``: ``Alerts.tell``. :raises OSError: as :class:`Journal`."""
+        """``tell``: ``Alerts.tell``. ``disk``: threads that outboxes on one disk share.
+
+        :raises OSError: as :class:`Journal`.
+        """
         self.name = name
         self._client = client
         self._tell = tell
         self._many = MANY
         self._journal = Journal(folder)
         self._journal.open()
-        self._disk = Folder("journal", patience=SYNC_PATIENCE)
+        self._disk = disk or Folder("journal", patience=SYNC_PATIENCE)
         self._unsynced = self._unwritable = False
         self._queue: deque[Entry] = deque()
         """The oldest entries."""
@@ -181,6 +186,7 @@ class Outbox:
     def _refill(self) -> None:
         """Read more entries from the journal. :raises OSError: it can't be read now."""
         if len(self._queue) < BATCH and self._journal.waiting:
+            take_turn("journal")
             self._queue.extend(self._journal.read(READ))
 
     def _run(self) -> None:

@@ -288,12 +288,10 @@ def test_cdr_folder_that_hangs_is_given_up_until_it_answers(
     one = Spool(str(tmp_path), Folder("spool", patience=0.01))
     with hung_disk() as disk, monkeypatch.context() as patch:
         patch.setattr(switch_cdr, function, disk.hang)
-        for _ in range(THREADS + 3):
+        eventually(lambda: looked(one) and disk.asked == THREADS)
+        for _ in range(3):
             one.look()
-        assert (one.there, one.calls()) == (False, {})
-        eventually(lambda: disk.asked == THREADS)
-        one.look()
-        assert disk.asked == THREADS
+        assert (one.there, one.calls(), disk.asked) == (False, {}, THREADS)
         assert caplog.messages.count("spool_unreadable") == 1
     eventually(lambda: looked(one).there)
     assert list(one.calls()) == [REF]

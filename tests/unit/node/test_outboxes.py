@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from esl_apps.config.problems import ConfigError
 from esl_apps.node.outboxes import Outboxes
+from esl_apps.process.folder import THREADS
 from esl_apps.store.journal import Entry
 from tests.support.bench import DID, node_config
 
@@ -78,6 +80,17 @@ def test_outboxes_journal_of_a_running_node_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"node\.state_dir.*another process holds it"):
         outboxes(tmp_path, "acme")
     stop(first)
+
+
+def test_outboxes_of_many_redis_share_their_threads(tmp_path: Path) -> None:
+    names = [f"i{number}" for number in range(20)]
+    made = outboxes(tmp_path, *names, redis={name: f"redis://127.0.0.1:1/{i}" for i, name in enumerate(names, 1)})
+    before = threading.active_count()
+    for name in names:
+        made.of(name).push(entry(f"r-{name}", name))
+    stop(made)
+    assert len({lane._disk for one in made for lane in one}) == 1
+    assert threading.active_count() <= before + THREADS
 
 
 def test_outboxes_drain_waits_no_longer_than_told(tmp_path: Path) -> None:

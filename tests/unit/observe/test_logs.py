@@ -168,3 +168,10 @@ def test_logs_print_and_traceback_are_in_the_log_too() -> None:
     first, second, third, *traceback = done.stderr.splitlines()
     assert ("first" in first, second, "third" in third) == (True, "second", True)
     assert traceback[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_logs_without_a_standard_error_go_nowhere() -> None:
+    code = "import logging; from esl_apps.observe import logs; logs.setup(); logging.info('tested'); print('goes on')"
+    shell = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
+    done = subprocess.run(shell, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "goes on\n"
