@@ -46,6 +46,8 @@ _TURN = 50
 #: Refused calls of an hour, of one process, that can be read for a day. Strangers cause them: of more, only the records
 #: tell. 300 calls are some 600 KB.
 REFUSED_PER_HOUR = 300
+#: Keys of another type that are remembered, so that each is logged once.
+_UNREADABLE_MOST = 1000
 #: The group of the calls' own keys.
 _CALLS = keys.call("*")
 _NO_ANSWER = NoAnswer().summary
@@ -85,6 +87,8 @@ class CallStore:
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._trouble: str | None = ""
         """Why Redis can't be used, as its last ping found; None if it can, '' before the first ping."""
+        self._unreadable: set[str] = set()
+        """Keys that were logged as of another type."""
         self._refused = (0, 0)
         """An hour, and how many refused calls of it are kept."""
 
@@ -358,10 +362,18 @@ class CallStore:
         answers: list[Any] = self._client.send_all(commands, raise_on_error=False)
         for i, answer in enumerate(answers):
             if isinstance(answer, Fault):
-                log.error("key_unreadable", extra={"key": commands[i][1], "reason": str(answer)})
+                self._say_unreadable(commands[i][1], answer)
                 answers[i] = nothing
         raise_first(answers)
         return answers
+
+    def _say_unreadable(self, key: str, error: Fault) -> None:
+        """Log a key once: others are read and written at every beat."""
+        if key not in self._unreadable:
+            if len(self._unreadable) == _UNREADABLE_MOST:
+                self._unreadable.clear()
+            self._unreadable.add(key)
+            log.error("key_unreadable", extra={"key": key, "reason": str(error)})
 
 
 def _read(raw: bytes | None) -> dict[str, Any] | None:

@@ -110,8 +110,11 @@ class WriteBehind:
         if group.commands.get(about) is command:
             del group.commands[about]
         if group.refusal is not None and self._clock() >= group.again_at:
-            log.info("redis_write_accepted", extra={"key": name, "dropped": group.dropped})
+            refused, dropped = group.refusal, group.dropped
             group.refusal, group.pause, group.dropped = None, AGAIN_FIRST, 0
+            # One line says that Redis as a whole refuses, and one that it takes all again.
+            if dropped or isinstance(refused, Fault) or self.refusal is None:
+                log.info("redis_write_accepted", extra={"key": name, "dropped": dropped})
 
     def _refused(self, name: str, error: Reply) -> None:
         group = self._groups[name]

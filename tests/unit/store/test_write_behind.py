@@ -100,9 +100,11 @@ def test_server_that_is_full_is_reported_once(
     assert caplog.messages == ["redis_write_refused"]
     server.errors.clear()
     server.later(1.0)
+    caplog.set_level("INFO")
     writes.flush()
     assert writes.refusal is None
     assert len(server.taken) == 3
+    assert caplog.messages == ["redis_write_refused", "redis_write_accepted"]
 
 
 def test_pipeline_that_a_replica_refuses_waits_whole(writes: WriteBehind, server: Server) -> None:
