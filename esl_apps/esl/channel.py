@@ -273,11 +273,11 @@ class Channel:
         keypad, blegs = self._keypad, self._blegs
         progress("dialled", node_clock.now(), None)
         completion = self._run(lambda: self._dial(dialstring.bridge(leg, endpoints)))
-        if not self._wait(lambda: completion.done or keypad.broken or blegs.answered is not None, timeout):
+        if not self._wait_talking(lambda: completion.done or keypad.broken or blegs.answered is not None, timeout):
             self._kill(completion, "NO_ANSWER")
             return blegs.time_out("NO_ANSWER")
         if blegs.answered is not None:
-            if not self._wait(lambda: completion.done or keypad.broken, longest):
+            if not self._wait_talking(lambda: completion.done or keypad.broken, longest):
                 self._kill(completion, "ALLOTTED_TIMEOUT")
             elif keypad.broken:
                 self._kill(completion, "NORMAL_CLEARING")
@@ -371,6 +371,11 @@ class Channel:
             return self._session.wait(done, timeout)
         except (Gone, TimeoutError) as error:
             raise self._end(error) from None
+
+    def _wait_talking(self, done: Callable[[], bool], seconds: float) -> bool:
+        if self._keypad.passes_on:
+            return self._run(lambda: self._keypad.pass_on(done, seconds, self._wait))
+        return self._wait(done, seconds)
 
     def _end(self, error: Gone | TimeoutError) -> CallEnded:
         """Return the exception that ends the flow, and note the time if the switch was lost."""

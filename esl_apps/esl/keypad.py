@@ -12,6 +12,9 @@ from esl_apps.esl.presses import Presses, key_of_info
 from esl_apps.esl.session import Completion, OutboundSession
 from esl_apps.esl.wire import Event
 
+#: Waits until a condition holds; False if the seconds passed first.
+Wait = Callable[[Callable[[], bool], float], bool]
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -37,8 +40,8 @@ PIN = Phase("keys", "~^(.)$", _HIDDEN)
 ENTRY = Phase("keys", "~^(.)$", None)
 #: From dialling a callee to the end of the talk: every key reaches the far side, except ``**`` (hazard 28).
 TALK = Phase("talk", "**", _SHOWN)
-#: The same for a phone that says each key in two ways.
-TALK_TWOFOLD = Phase("talk", "****", _SHOWN)
+#: The same for a phone that says each key in two ways: the keypad passes on each press.
+TALK_TWOFOLD = Phase("keys", "~^(.)$", _SHOWN)
 #: In a conference, which has keys of its own.
 CONFERENCE = Phase("conference", "", _SHOWN)
 #: Milliseconds within which the second ``*`` must follow the first. It is also by how much a single one is late.
@@ -141,7 +144,50 @@ class Keypad:
     def talk(self) -> None:
         """Let the caller's keys through to the far side, but ``**``."""
         if self.heard:
+            self.drop()
             self.enter(TALK_TWOFOLD if self._presses.twofold else TALK)
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether it passes the keys of this talk on to the far side, because the switch would pass each on twice."""
+        return self._phase is TALK_TWOFOLD
+
+    def pass_on(self, done: Callable[[], bool], seconds: float, wait: Wait) -> bool:
+        """Wait as ``wait`` does, and pass on the caller's presses. A ``*`` waits for a second one, as at the switch."""
+        keys, presses = self.keys, self._presses
+        end = time.monotonic() + seconds
+        # Until when a star is held back.
+        star: float | None = None
+        while not done():
+            if keys:
+                key = keys.pop(0)
+                if key != "*":
+                    self._pass(key if star is None else "*" + key)
+                    star = None
+                elif star is None:
+                    star = time.monotonic() + STAR_STAR_MS / 1000
+                else:
+                    self.broken = True
+                continue
+            now, until = time.monotonic(), min(end, star or end)
+            doubt = presses.doubt(now)
+            if doubt is None:
+                wait(lambda: done() or bool(keys) or presses.in_doubt, until - now)
+            else:
+                wait(lambda: done() or bool(keys) or not presses.in_doubt, min(until - now, doubt))
+            now = time.monotonic()
+            if presses.doubt(now) == 0:
+                keys.extend(presses.settle())
+            elif star is not None and now >= star and not keys:
+                self._pass("*")
+                star = None
+            elif now >= end:
+                return done()
+        return True
+
+    def _pass(self, keys: str) -> None:
+        # As if they had just come, but past the bindings.
+        self._session.post(f"api uuid_recv_dtmf {self._session.uuid} {keys}")
 
     def hear(self) -> None:
         """Have the switch report every key."""
@@ -166,18 +212,8 @@ class Keypad:
         if audio is not None and not audio.done:
             self._session.post(f"api uuid_break {self._session.uuid} all")
 
-    def take(
-        self,
-        most: int,
-        first: float,
-        between: float,
-        wait: Callable[[Callable[[], bool], float], bool],
-        complete: Complete = None,
-    ) -> str:
-        """Collect up to ``most`` digits, those before ``#``, or those that are ``complete``.
-
-        ``wait(done, seconds)`` waits for a key and returns False when the time is up.
-        """
+    def take(self, most: int, first: float, between: float, wait: Wait, complete: Complete = None) -> str:
+        """Collect up to ``most`` digits, those before ``#``, or those that are ``complete``."""
         digits = ""
         patience = first
         while self._next(patience, wait):
@@ -195,7 +231,7 @@ class Keypad:
             patience = between
         return digits
 
-    def _next(self, patience: float, wait: Callable[[Callable[[], bool], float], bool]) -> bool:
+    def _next(self, patience: float, wait: Wait) -> bool:
         """Wait for a press. Return False when the time is up."""
         keys, presses = self.keys, self._presses
         end = time.monotonic() + patience

@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 
 #: Seconds within which equal keys may be one press in two ways: a phone sends INFO at the press and RFC 2833 at the
-#: release, or a detector needs 100 to 120 ms.
-TOGETHER = 0.5
-#: Seconds by which the switch may report an INFO later than its key. Both take some 20 ms.
-SETTLED = 0.15
+#: release, which is as long as the caller holds the key, or a detector needs 100 to 120 ms.
+TOGETHER = 1.0
+#: Seconds by which the switch may report an INFO later than its key. Both take some 20 ms, or more on a busy machine.
+SETTLED = 0.2
 #: Keys that have a number in ``application/dtmf-relay`` and ``application/dtmf`` (RFC 4733, section 3.2).
 _NUMBERED = {"10": "*", "11": "#", "12": "A", "13": "B", "14": "C", "15": "D"}
 _RELAY = re.compile(r"Signal= *([0-9]{1,2}|[*#A-D])", re.IGNORECASE)

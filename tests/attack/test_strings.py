@@ -93,7 +93,7 @@ few = settings(max_examples=150)
 
 _APIS = re.compile(
     rf"api (sched_del {UUID}|uuid_break {UUID} all|uuid_setvar {UUID} last_matching_digits|"
-    r"hupall [A-Z_]+ esl_bleg [0-9a-f-]+)"
+    rf"uuid_recv_dtmf {UUID} [0-9A-D*#]+|hupall [A-Z_]+ esl_bleg [0-9a-f-]+)"
 )
 _OTHERS = re.compile(
     rf"connect|linger 5|exit|divert_events on|filter Unique-ID {UUID}|filter variable_esl_bleg [0-9a-f-]+|"

@@ -83,15 +83,17 @@ def uuid_send_dtmf(switch: Switch, argument: str) -> str:
 
 @command("uuid_recv_dtmf")
 def uuid_recv_dtmf(switch: Switch, argument: str) -> str:
-    """Queue digits as if the far end had sent them."""
+    """Queue digits as if the far end had sent them, past its bindings unless they begin with ``~``."""
     words = words_of(argument)
     if len(words) < 2:
         return "-USAGE: <uuid> <dtmf digits>[@<tone_duration>]\n"
     channel = channel_of(switch, words[0])
     if channel is None:
         return "-ERR Cannot locate session!\n"
-    for digit in words[1].split("@")[0]:
-        channel.queue_digit(digit, 2000, "APP")
+    digits = words[1].split("@")[0]
+    queue = channel.queue_digit if digits.startswith("~") else channel.accept_digit
+    for digit in digits.lstrip("~"):
+        queue(digit, 2000, "APP")
     return f"+OK {channel.uuid} received DTMF {words[1]}.\n"
 
 

@@ -52,7 +52,8 @@ POST   /die                                 as killed; --legs says which legs th
 POST   /reset                               hang all up; forget routes, outside phones, calls
 
 Script: answer_after (0.1; null: rings for ever), ring_after (0; null: no 180), early_media, reject (SIP
-status), redirect (Contact of a 302), reason, silent, unreachable, hangup_after, tone (Hz), digits, digits_after (0.3).
+status), redirect (Contact of a 302), reason, silent, unreachable, hangup_after, tone (Hz), digits, digits_after (0.3),
+telephone_event (true; false: the switch detects its tones, once told to).
 """
 
 

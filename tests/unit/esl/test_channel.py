@@ -792,12 +792,66 @@ def test_collect_in_doubt_ends_at_its_longest(answered: Call) -> None:
     assert made.collect(None, 9, 5, 5, longest=0.05) == "44"
 
 
-def test_talk_of_a_phone_with_two_ways_ends_at_four_stars(answered: Call) -> None:
+@pytest.fixture
+def twofold(answered: Call) -> Call:
+    """Yield an answered call of a phone that says each key by RFC 2833 and by INFO, after its first entry."""
     made, switch = answered
-    switch.say(key("1"), key("1"), info("1"), key("#"), key("#"), info("Signal=#"))
+    switch.say(*twice("1#"))
     assert made.collect(None, 9, 1, 1) == "1"
-    bridge(made)
-    assert phases(switch)[-1] == ("bind_digit_action", "talk,****,key,x")
+    return made, switch
+
+
+def twice(digits: str) -> list[bytes]:
+    return [frame for digit in digits for frame in (key(digit), key(digit), info(f"Signal={digit}"))]
+
+
+def passed(switch: CallSwitch) -> list[str]:
+    """The keys that were passed on to the far side."""
+    return [text.split()[3] for text in switch.commands if text.startswith("api uuid_recv_dtmf")]
+
+
+def talking_over(switch: CallSwitch, frames: list[bytes], end: float | None) -> None:
+    """Have the bridge answered and these frames come; it ends by itself after ``end`` seconds, or when B is killed."""
+    begun: list[str] = []
+
+    def begins(uuid: str) -> bytes:
+        begun.append(uuid)
+        if end is not None:
+            gevent.spawn_later(end, lambda: switch.say(complete("bridge", uuid)))
+        return answers() + b"".join(frames)
+
+    switch.scripts["bridge"] = begins
+    switch.scripts["hupall"] = lambda _uuid: ends("NORMAL_CLEARING", 16, answered=True) + complete("bridge", begun[0])
+
+
+def test_talk_of_a_phone_with_two_ways_passes_each_key_once(twofold: Call) -> None:
+    made, switch = twofold
+    talking_over(switch, twice("1*900#"), 0.3)
+    assert not bridge(made).broken
+    assert passed(switch) == ["1", "*9", "0", "0", "#"]
+    # The keys stay bound: the switch would pass on each twice.
+    assert phases(switch) == [("multiset", f"^^|{SHOWN}")]
+
+
+def test_talk_of_a_phone_with_two_ways_passes_a_single_star_late(twofold: Call) -> None:
+    made, switch = twofold
+    talking_over(switch, twice("*"), 1.2)
+    assert not bridge(made).broken
+    assert passed(switch) == ["*"]
+
+
+def test_talk_of_a_phone_with_two_ways_ends_at_star_star(twofold: Call) -> None:
+    made, switch = twofold
+    talking_over(switch, twice("7**"), None)
+    assert bridge(made).broken
+    assert passed(switch) == ["7"]
+
+
+def test_talk_of_a_phone_with_two_ways_ends_with_its_time(twofold: Call) -> None:
+    made, switch = twofold
+    talking_over(switch, twice("7"), None)
+    assert not bridge(made, longest=0.1).broken
+    assert any(text.startswith("api hupall ALLOTTED_TIMEOUT") for text in switch.commands)
 
 
 def test_keys_of_a_talk_are_not_for_the_next_prompt(answered: Call) -> None:

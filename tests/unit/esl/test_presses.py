@@ -38,12 +38,18 @@ def test_presses_by_one_way_all_count(by: str, period: float) -> None:
     assert counted(said("1122333#", period, by=by)) == "1122333#"
 
 
-@pytest.mark.parametrize("lag", [-0.2, -0.005, 0.0, 0.05, 0.12, 0.2])
+@pytest.mark.parametrize("lag", [-0.25, -0.2, -0.005, 0.0, 0.05, 0.12, 0.2])
 @pytest.mark.parametrize("report", [-0.02, 0.0, 0.02, 0.06])
 def test_presses_by_two_ways_count_once(lag: float, report: float) -> None:
     keys = "1122333#"
     reports = said(keys, 0.3, by="other") + said(keys, 0.3, by="info", lag=lag, report=report)
     assert counted(reports) == keys
+
+
+@pytest.mark.parametrize("held", [0.1, 0.5, 0.9])
+def test_press_by_info_and_its_long_release_count_once(held: float) -> None:
+    reports = said("1223#", 1.3, by="info") + said("1223#", 1.3, by="other", lag=held)
+    assert counted(reports) == "1223#"
 
 
 def test_info_that_the_switch_ignores_counts_nothing() -> None:
