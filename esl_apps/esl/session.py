@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import gevent
 from gevent import socket
 
 from esl_apps.core.dialstring import UNHEARD
@@ -40,6 +41,9 @@ LINGER = 5
 #: The most bytes of a channel's name. A hang-up's notice contains it, with the caller's From user, unencoded and cut at
 #: 512 bytes: the one place where a caller writes on this socket.
 NAME_LENGTH = 300
+#: Reads of fewer bytes are a trickle, if there are so many that they use up the socket's allowance, and wait so many
+#: seconds for more.
+_TRICKLE, _TRICKLE_PAUSE = 1024, 0.005
 #: Commands that may wait for their replies on a socket that floods.
 _UNANSWERED = 1000
 #: The frame of a diverted key that matched (hazard 27), up to the key.
@@ -393,6 +397,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             raise Gone(self.close_reason, hung_up=self.hung_up)
         allowance = self._allowance
         if allowance.over_bytes(len(data)):
+            if len(data) < _TRICKLE:
+                # Let more come before the next read, which costs as much for one byte as for all.
+                gevent.sleep(_TRICKLE_PAUSE)
             self._give_way()
         # Answer frames that came together (keys typed ahead) in one write.
         self._held = []

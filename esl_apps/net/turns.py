@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from gevent import get_hub, getcurrent
+
+_Item = TypeVar("_Item")
 
 #: Seconds of such work in each pass of the event loop. A pass with a full slice costs 1 % more than one without an end.
 SLICE = 0.002
@@ -140,3 +142,11 @@ def take_turn(peer: Hashable) -> None:
     if turns is None:
         turns = _TURNS[hub] = Turns(hub)
     turns.take(peer)
+
+
+def in_turns(peer: Hashable, items: Iterable[_Item], each: int = 20) -> Iterator[_Item]:
+    """Yield items, and take a turn before every ``each``: for what came in one piece and takes long to go through."""
+    for number, item in enumerate(items):
+        if number % each == 0:
+            take_turn(peer)
+        yield item

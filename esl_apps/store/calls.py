@@ -19,6 +19,7 @@ from gevent.lock import Semaphore
 from esl_apps.core import terms
 from esl_apps.core.status import CallStatus
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.net.turns import in_turns
 from esl_apps.process import background
 from esl_apps.store import keys
 from esl_apps.store.ended_calls import EndedCalls
@@ -285,7 +286,7 @@ class CallStore:
         listed = list(boots)
         answers = self._ask([("HVALS", keys.live(boot)) for boot in listed], [])
         return {
-            boot: [one for raw in found if (one := _essence(raw)) is not None]
+            boot: [one for raw in in_turns("redis", found) if (one := _essence(raw)) is not None]
             for boot, found in zip(listed, answers, strict=True)
         }
 

@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent import get_hub, socket
 
-from esl_apps.net.turns import SLICE, Turns, take_turn
+from esl_apps.net.turns import SLICE, Turns, in_turns, take_turn
 from tests.support.peer import eventually
 
 
@@ -138,3 +138,11 @@ def test_take_turn_lets_others_run() -> None:
     with gevent.Timeout(10):
         while not stopped:
             take_turn("peer")
+
+
+def test_in_turns_takes_one_before_each_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr("esl_apps.net.turns.take_turn", lambda peer: seen.append(peer))
+    for item in in_turns("redis", range(5), each=2):
+        seen.append(item)
+    assert seen == ["redis", 0, 1, "redis", 2, 3, "redis", 4]

@@ -542,3 +542,12 @@ def test_calls_ended_while_redis_is_away_stay_bounded(away: Any, monkeypatch: py
     assert not store._flush()
     assert store._writes.waiting <= 300
     assert store._pending == {}
+
+
+def test_live_calls_of_many_are_read_in_turns(store: CallStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[object] = []
+    monkeypatch.setattr("esl_apps.net.turns.take_turn", turns.append)
+    raw = encode(essence_of(call()))
+    store._client.hset(keys.live(BOOT), mapping={str(number): raw for number in range(2000)})
+    assert len(store.live([BOOT])[BOOT]) == 2000
+    assert len(turns) == 100
