@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from functools import lru_cache
 
 #: A UUID of any version, as of a call, a session or a channel.
 FORM = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+LENGTH = 36
 _FORM = re.compile(FORM)
 
 
@@ -31,4 +33,10 @@ def began(ref: str) -> float:
 
 def is_reference(text: str) -> bool:
     """Return whether a text has the form of a UUID, so that it can stand in a command to a switch."""
+    # By length first, so that the cache holds nothing long.
+    return len(text) == LENGTH and _has_form(text)
+
+
+@lru_cache(maxsize=2048)  # a call's are asked about some twenty times
+def _has_form(text: str) -> bool:
     return _FORM.fullmatch(text) is not None

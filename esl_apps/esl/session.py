@@ -25,7 +25,7 @@ from esl_apps.esl import wire
 from esl_apps.esl.greenswitch_base import GreenswitchSession, OutboundSessionHasGoneAway
 from esl_apps.esl.proof import Proof
 from esl_apps.esl.wire import Event, Framer, FramingError
-from esl_apps.net.allowance import Allowance
+from esl_apps.net.allowance import UNIT, Allowance
 from esl_apps.net.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ NAME_LENGTH = 300
 #: Reads of fewer bytes are a trickle, if there are so many that they use up the socket's allowance, and wait so many
 #: seconds for more.
 _TRICKLE, _TRICKLE_PAUSE = 1024, 0.005
+#: Frames of one read that are charged together. A call's reads have fewer.
+_GROUP = 16
 #: Commands that may wait for their replies on a socket that floods.
 _UNANSWERED = 1000
 #: The frame of a diverted key that matched (hazard 27), up to the key.
@@ -396,16 +398,18 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             self.close("the switch closed the socket")
             raise Gone(self.close_reason, hung_up=self.hung_up)
         allowance = self._allowance
-        if allowance.over_bytes(len(data)):
+        if allowance.over(1 + (len(data) >> UNIT)):
             if len(data) < _TRICKLE:
                 # Let more come before the next read, which costs as much for one byte as for all.
                 gevent.sleep(_TRICKLE_PAUSE)
             self._give_way()
         # Answer frames that came together (keys typed ahead) in one write.
         self._held = []
+        frames = 0
         try:
             for frame in self._framer.feed(data):
-                if allowance.over():
+                frames += 1
+                if frames % _GROUP == 0 and allowance.over(_GROUP):
                     self._let_go()
                     self._give_way()
                     self._held = []

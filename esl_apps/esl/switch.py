@@ -27,7 +27,7 @@ from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.net.address import plain
-from esl_apps.net.allowance import Allowance
+from esl_apps.net.allowance import UNIT, Allowance
 from esl_apps.net.stream import Stream
 from esl_apps.process import background
 
@@ -277,7 +277,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 self._dispatch(frame)
             while True:
                 data = self._received(None)
-                if allowance.over_bytes(len(data)):
+                if allowance.over(1 + (len(data) >> UNIT)):
                     allowance.give_way()
                 for frame in self._framer.feed(data):
                     if allowance.over():

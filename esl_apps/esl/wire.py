@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-from esl_apps.core.reference import FORM, is_reference
+from esl_apps.core.reference import FORM, LENGTH, is_reference
 from esl_apps.esl.greenswitch_base import GreenswitchEvent
 
 #: The most bytes of a frame on a call's socket: FreeSWITCH sends 7 KB of headers.
@@ -126,7 +126,9 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
         """
         first, key, is_reference = _keys(name)
         value = self._find(first, key)
-        if value is None or (is_reference and _REFERENCE.fullmatch(value) is None):
+        if value is None:
+            return default
+        if is_reference and (len(value) != LENGTH or not _has_form(value)):
             return default
         return decode(value) if b"%" in value else value.decode("utf-8", "replace")
 
@@ -191,6 +193,12 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"<{(self.name or self.content_type).decode('latin-1')} {len(self._block)} bytes>"
+
+
+@lru_cache(maxsize=2048)
+def _has_form(value: bytes) -> bool:
+    """Return whether a value of the right length is a UUID."""
+    return _REFERENCE.fullmatch(value) is not None
 
 
 @lru_cache(maxsize=512)
@@ -359,6 +367,9 @@ _WORDS = {
     "uuid_kill": (2, 3),
     "uuid_setvar": (3, 4),
 }
+#: Those that name what they act on by a variable and its value, not by a channel.
+_BY_VARIABLE = frozenset({"hupall", "filter"})
+_ACTING = ("uuid_", "sched_del", *_BY_VARIABLE)
 
 
 def command(text: str) -> bytes:
@@ -369,22 +380,25 @@ def command(text: str) -> bytes:
     """
     if "\n" in text or "\r" in text or "\0" in text:
         raise CommandError("a line break in an event-socket command")
-    words = text.split(" ")
-    # A password may contain anything else.
-    if words[0] != "auth":
-        _check(words[1:] if words[0] in ("api", "bgapi") else words)
+    if ("  " in text or text[-1:] in _NOTHING or text[0] == " ") and not text.startswith("auth "):
+        # A password may have spaces.
+        raise CommandError("an empty value in an event-socket command")
+    start = 4 if text.startswith("api ") else 6 if text.startswith("bgapi ") else 0
+    if text.startswith(_ACTING, start):
+        _check(text[start:].split(" "))
     return text.encode() + b"\n\n"
+
+
+_NOTHING = ("", " ")
 
 
 def _check(words: list[str]) -> None:
     """:raises CommandError: as :func:`command`."""
-    if "" in words:
-        raise CommandError("an empty value in an event-socket command")
     name = words[0]
     counts = _WORDS.get(name)
     if counts is not None and len(words) not in counts:
         raise CommandError(f"an empty value, or one with a space, in {name}")
-    if (name.startswith("uuid_") or name == "sched_del") and not (len(words) > 1 and is_reference(words[1])):
+    if name not in _BY_VARIABLE and not (len(words) > 1 and is_reference(words[1])):
         raise CommandError(f"{name} of something else than a channel")
 
 

@@ -17,7 +17,7 @@ BURST, RATE = 200, 100.0
 #: Units that a peer may use in one of its turns: half a millisecond.
 TURN = 50
 #: The binary logarithm of the bytes that count as one unit.
-_UNIT = 12
+UNIT = 12
 
 
 class Allowance:
@@ -35,10 +35,6 @@ class Allowance:
         """Charge the peer, before its work is done. True: it has used its allowance, so it must :meth:`give_way`."""
         self._left -= units
         return self._left < 0 and self._owes(units)
-
-    def over_bytes(self, count: int) -> bool:
-        """As :meth:`over`, for one read."""
-        return self.over(1 + (count >> _UNIT))
 
     def give_way(self) -> None:
         """Take turns until what the peer owes is paid."""

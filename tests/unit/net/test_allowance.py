@@ -37,10 +37,3 @@ def test_allowance_is_paid_for_turn_by_turn(monkeypatch: pytest.MonkeyPatch, uni
     monkeypatch.setattr(allowance_module, "take_turn", turns.append)
     Allowance("peer", burst=0, rate=0).spend(units)
     assert turns == ["peer"] * -(-units // TURN)
-
-
-def test_allowance_charges_large_reads_by_their_bytes(clock: list[float]) -> None:
-    allowance = Allowance("peer", burst=10, rate=0)
-    assert not allowance.over_bytes(16384)
-    assert not allowance.over_bytes(16384)
-    assert allowance.over_bytes(1)
