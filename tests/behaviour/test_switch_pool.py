@@ -48,7 +48,7 @@ def made(redis: RedisServer) -> Iterator[Two]:
 def two(made: Two, redis: RedisServer) -> Iterator[Two]:
     for rig in made.rigs:
         rig.reset()
-    redis.client.flushdb()
+    redis.flush()
     eventually(lambda: all(metric(made.node, f'esl_apps_switch_up{{switch="{name}"}}') for name in ("fs1", "fs2")))
     yield made
     for rig in made.rigs:
