@@ -32,7 +32,7 @@ from tests.rig.fs_configuration import Configuration, extension
 from tests.rig.phones import PASSWORD
 from tests.rig.phones_side import PhonesSide
 from tests.rig.raw_call import RawCall
-from tests.rig.registration import register_and_leave
+from tests.rig.registration import DeadRegistration
 from tests.support.ports import free_ports, give_back, media_ports
 
 ESL_PASSWORD = "rig-not-the-stock-one"
@@ -103,6 +103,7 @@ class FreeswitchRig(PhonesSide):
         }
         self.log_mark = 0
         self.taps: list[EventTap] = []
+        self.dead_registrations: list[DeadRegistration] = []
         self._esl_lock = threading.RLock()
         self._esl: EslClient | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -196,7 +197,7 @@ class FreeswitchRig(PhonesSide):
         return RawCall(self.external_port, number, headers, sender, **more)
 
     def dead_registration(self, number: str) -> None:
-        register_and_leave(self.internal_port, number, PASSWORD)
+        self.dead_registrations.append(DeadRegistration(self.internal_port, number, PASSWORD))
 
     def offer(self, number: str, codecs: Sequence[str]) -> int:
         types = {"PCMU": "0", "PCMA": "8", "G729": "18"}
@@ -316,6 +317,9 @@ class FreeswitchRig(PhonesSide):
         for answer in [bank.send("clear") for bank in banks]:
             answer()
         self.api("hupall")
+        for registration in self.dead_registrations:
+            registration.forget()
+        self.dead_registrations = []
         if self.configuration.forget_routes():
             self.reload_xml()
         eventually(lambda: self.live_channels() == 0, within=10, message="channels that do not end")

@@ -11,33 +11,51 @@ from tests.rig.base import HOST, RigError
 from tests.rig.sip import headers_of
 
 
-def register_and_leave(registrar: int, user: str, password: str) -> None:
-    """Register a user at a port that is closed then, as an INVITE will find. :raises RigError: it was refused."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
+class DeadRegistration:
+    """Registers a user at a port that is closed then, as an INVITE will find. :raises RigError: it was refused."""
+
+    def __init__(self, registrar: int, user: str, password: str) -> None:
+        self.registrar, self.user, self.password = registrar, user, password
+        self.ref = os.urandom(8).hex()
+        self.sent = 0
+        with self._socket() as phone:
+            self.contact = f"{HOST}:{phone.getsockname()[1]}"
+            self._register(phone, 600)
+
+    def forget(self) -> None:
+        """Take it back."""
+        with self._socket() as phone:
+            self._register(phone, 0)
+
+    def _socket(self) -> socket.socket:
+        phone = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         phone.bind((HOST, 0))
-        phone.connect((HOST, registrar))
+        phone.connect((HOST, self.registrar))
         phone.settimeout(5)
-        here = f"{HOST}:{phone.getsockname()[1]}"
-        ref = os.urandom(8).hex()
+        return phone
+
+    def _register(self, phone: socket.socket, seconds: int) -> None:
+        here, user = f"{HOST}:{phone.getsockname()[1]}", self.user
         authorization, status = "", 0
-        for number in (1, 2):
+        for _challenged in (False, True):
+            self.sent += 1
             lines = [
                 f"REGISTER sip:{HOST} SIP/2.0",
-                f"Via: SIP/2.0/UDP {here};rport;branch=z9hG4bK{ref}{number}",
+                f"Via: SIP/2.0/UDP {here};rport;branch=z9hG4bK{self.ref}{self.sent}",
                 "Max-Forwards: 70",
-                f"From: <sip:{user}@{HOST}>;tag={ref}",
+                f"From: <sip:{user}@{HOST}>;tag={self.ref}",
                 f"To: <sip:{user}@{HOST}>",
-                f"Call-ID: {ref}",
-                f"CSeq: {number} REGISTER",
-                f"Contact: <sip:{user}@{here}>",
-                "Expires: 600",
+                f"Call-ID: {self.ref}",
+                f"CSeq: {self.sent} REGISTER",
+                f"Contact: <sip:{user}@{self.contact}>",
+                f"Expires: {seconds}",
                 *([f"Authorization: {authorization}"] if authorization else []),
                 "Content-Length: 0",
             ]
             phone.send(("\r\n".join(lines) + "\r\n\r\n").encode())
             answer = phone.recv(65536).decode("utf-8", "replace")
             status = int(answer[8:11])
-            authorization = _credentials(headers_of(answer).get("www-authenticate", [""])[0], user, password)
+            authorization = _credentials(headers_of(answer).get("www-authenticate", [""])[0], user, self.password)
         if status != 200:
             raise RigError(f"{user} could not register: {status}")
 
