@@ -18,7 +18,8 @@ from esl_apps.store.essence import restored
 
 def run_calls(config: Config, arguments: argparse.Namespace) -> int:
     client = redis_client.connect(config.redis.url)
-    live = CallStore(client).live(membership.boots(client))
+    store = CallStore(client)
+    live = store.live(membership.boots(client))
     calls = sorted((call for process in live.values() for call in process), key=attrgetter("call_ref"))
     for call in calls:
         age = time.time() - call.queued_at
@@ -33,7 +34,10 @@ def run_calls(config: Config, arguments: argparse.Namespace) -> int:
             )
     if not arguments.json:
         print(f"{len(calls)} live", file=sys.stderr)
-    return 0
+    for key, reason in store.unreadable.items():
+        # A process's calls that something else has taken the place of. Those of the others are shown.
+        print_error(f"Redis: {key}: {reason}")
+    return 1 if store.unreadable else 0
 
 
 def run_trace(config: Config, arguments: argparse.Namespace) -> int:

@@ -88,8 +88,8 @@ class CallStore:
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._trouble: str | None = ""
         """Why Redis can't be used, as its last ping found; None if it can, '' before the first ping."""
-        self._unreadable: set[str] = set()
-        """Keys that were logged as of another type."""
+        self.unreadable: dict[str, str] = {}
+        """Keys of another type that were met, and what Redis says of them."""
         self._refused = (0, 0)
         """An hour, and how many refused calls of it are kept."""
 
@@ -370,10 +370,10 @@ class CallStore:
 
     def _say_unreadable(self, key: str, error: Fault) -> None:
         """Log a key once: others are read and written at every beat."""
-        if key not in self._unreadable:
-            if len(self._unreadable) == _UNREADABLE_MOST:
-                self._unreadable.clear()
-            self._unreadable.add(key)
+        if key not in self.unreadable:
+            if len(self.unreadable) == _UNREADABLE_MOST:
+                self.unreadable.clear()
+            self.unreadable[key] = str(error).removeprefix("redis: ")
             log.error("key_unreadable", extra={"key": key, "reason": str(error)})
 
 
