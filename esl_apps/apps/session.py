@@ -154,7 +154,7 @@ class Session:
     def answer(self) -> None:
         """Answer the call with the session's variables, and note when that was."""
         self.call.answer(session_variables(self.settings, self.attempt, self.user))
-        self.attempt.enter(terms.AGENT_ANSWERED, self.call.answered_at or time.time())
+        self.attempt.enter(terms.AGENT_ANSWERED, self.call.answered_at or node_clock.now())
 
     def run(self, talk: Callable[[], None]) -> None:
         """Run a flow to its end. This is the one place that catches the caller's hang-up.

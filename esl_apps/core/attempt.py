@@ -11,7 +11,7 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from esl_apps.core import causes, node_clock
-from esl_apps.core.call_fields import CallFields, values_of
+from esl_apps.core.call_fields import TIMES, CallFields, values_of
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.record import Record
@@ -124,11 +124,10 @@ class Attempt(CallFields, kw_only=True, eq=False):
             self.timeline.append(Moment(round(node_clock.now() if at is None else at, 3), what, detail))
 
     def move(self, seconds: float) -> None:
-        """Move all its times: they were taken by another clock, or this node's has been set."""
+        """Move all its times: they were taken by another clock."""
         if not seconds:
             return
-        self.queued_at += seconds
-        for name in ("dialed_at", "answered_at", "bridged_at"):
+        for name in TIMES:
             at = getattr(self, name)
             if at is not None:
                 setattr(self, name, at + seconds)
@@ -151,11 +150,14 @@ class Attempt(CallFields, kw_only=True, eq=False):
         ended_at = max(at, began)
         fields = dict(zip(CallFields.__struct_fields__, values_of(self), strict=True))
         fields["state"], fields["dialed_at"] = ENDED, began
+        for name in TIMES:
+            if fields[name] is not None:
+                fields[name] = node_clock.shown(fields[name])
         if not recorded:
             fields["recording_url"] = None
         self.record = Record(
             **fields,
-            ended_at=ended_at,
+            ended_at=node_clock.shown(ended_at),
             end_reason=reason,
             end_code=causes.code(code),
             hung_up_by=hung_up_by,

@@ -70,6 +70,8 @@ class CallFields(msgspec.Struct):
     """Data by which its application goes on with it in another process."""
 
 
+#: The fields that are points in time.
+TIMES = ("queued_at", "dialed_at", "answered_at", "bridged_at")
 #: The values of a call's fields, in their order.
 values_of = attrgetter(*CallFields.__struct_fields__)
 

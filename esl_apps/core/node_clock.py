@@ -1,11 +1,11 @@
-"""This node's time of calls: Unix seconds that don't step while calls are up.
+"""This node's time of calls: Unix seconds that never step while the process runs.
 
 All times of a call (``CallFields``, ``Leg``, a timeline) are of this clock, so they may be subtracted from each other.
 Times of other clocks are converted where they come in: a switch's by ``esl.switch_clock``, another node's by
 ``store.essence``. Durations that are in no record are measured by ``time.monotonic``.
 
-The system's clock may be set at any time. This one goes on as it was until it is told to follow, by ``node.clocks``,
-which also moves all times that are kept.
+The system's clock may be set at any time. This one doesn't follow. Where times leave the process (records, statuses,
+essences, events) they are moved by what the system's clock has been set since the start, as :func:`shown` does.
 """
 
 from __future__ import annotations
@@ -15,33 +15,38 @@ import time
 
 class NodeClock:
     def __init__(self) -> None:
-        self.origin = time.time() - time.monotonic()
+        self.monotonic = time.monotonic
+        self.origin = time.time() - self.monotonic()
         """Unix seconds at which the monotonic clock was 0."""
+        self.shift = 0.0
+        """Seconds by which the system's clock has been set since."""
 
     def now(self) -> float:
-        return time.monotonic() + self.origin
+        return self.monotonic() + self.origin
+
+    def shown(self, at: float) -> float:
+        """Return a time of this clock as the system's clock has it now."""
+        return at + self.shift
 
     def behind(self) -> float:
-        """Return by how many seconds the system's clock is ahead, because it was set or has stepped."""
-        return time.time() - self.now()
+        """Return by how many seconds the system's clock has been set that are not known yet."""
+        return time.time() - self.shown(self.now())
 
     def follow(self, seconds: float) -> None:
-        """Step as the system's clock did."""
-        self.origin += seconds
+        """Show times as the system's clock does, which was set by some seconds."""
+        self.shift += seconds
 
 
 clock = NodeClock()
 now = clock.now
+shown = clock.shown
 
 #: Seconds by which stamps may seem to differ because clocks tick and threads wait.
 _JITTER = 0.05
 
 
 class RemoteClock:
-    """A clock elsewhere, whose distance from this node's is learnt from its stamps.
-
-    What is kept is its distance from the monotonic clock, so a step of this node's clock doesn't change it.
-    """
+    """A clock elsewhere, whose distance from the monotonic clock is learnt from its stamps."""
 
     __slots__ = ("_origin", "_own")
 
@@ -54,6 +59,11 @@ class RemoteClock:
     def ahead(self) -> float:
         """Seconds by which it is ahead of this node's."""
         return self._origin - self._own.origin
+
+    @property
+    def ahead_of_system(self) -> float:
+        """Seconds by which it is ahead of the system's clock."""
+        return self.ahead - self._own.shift
 
     def here(self, at: float) -> float:
         """Return a time of that clock as this node's."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from esl_apps.core import notification, terms
+from esl_apps.core import node_clock, notification, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import CallFields, Published
 
@@ -69,11 +69,18 @@ def snapshot(attempt: Attempt) -> dict[str, Any]:
     for moment in attempt.timeline:
         what = moment.what
         if what in _STATES:
-            timeline.append({"state": what, "at": moment.at, "detail": moment.detail})
+            timeline.append({"state": what, "at": _shown(moment.at), "detail": moment.detail})
         else:
-            decisions.append({"what": what, "at": moment.at, "detail": moment.detail})
+            decisions.append({"what": what, "at": _shown(moment.at), "detail": moment.detail})
     result = _STATUS.of(attempt)
+    if node_clock.clock.shift:
+        for key in _STATUS.rounded:
+            result[key] = None if result[key] is None else _shown(result[key])
     result["timeline"], result["decisions"] = timeline, decisions
     if attempt.record is not None:
         result["record"] = notification.cdr(attempt.record)
     return result
+
+
+def _shown(at: float) -> float:
+    return round(node_clock.shown(at), 3) if node_clock.clock.shift else at

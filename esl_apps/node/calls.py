@@ -80,7 +80,7 @@ class Calls:
         live.core_uuid, live.had_by = call.core_uuid, list(call.had_by)
         if call.core_uuid != switch.core_uuid:
             # Read what that process has left in its files by the clock that goes with the call's times.
-            live.clock = SwitchClock(call.ahead)
+            live.clock = SwitchClock(call.ahead + node_clock.clock.shift)
         self._records.save(attempt)
         live.attached = live.adopted = True
         attempt.note("adopted", "its node is gone")

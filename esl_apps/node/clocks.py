@@ -7,13 +7,12 @@ compared with the records, and PIN locks, callbacks and retention go by the time
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import gevent
 
 from esl_apps.core.node_clock import NodeClock, clock
 from esl_apps.esl.switch import Switch
-from esl_apps.node.live import Live
 from esl_apps.node.records import Records
 from esl_apps.observe.alerts import Alerts
 from esl_apps.process import background
@@ -31,13 +30,11 @@ class ClockWatch:
     def __init__(
         self,
         switches: Sequence[Switch],
-        live: Mapping[str, Live],
         records: Records,
         alerts: Alerts,
         own: NodeClock = clock,
     ) -> None:
         self._switches = switches
-        self._live = live
         self._records = records
         self._alerts = alerts
         self._own = own
@@ -63,21 +60,18 @@ class ClockWatch:
                 self._judge(switch)
 
     def _follow(self) -> None:
-        """If the system's clock was set, move this node's and every time that is kept, in one turn of the event
-        loop. Clocks elsewhere are known by their distance from the monotonic one."""
+        """If the system's clock was set, show the times of the calls that are up as it has them."""
         step = self._own.behind()
         if abs(step) < _STEP:
             return
         self._own.follow(step)
-        for live in self._live.values():
-            live.attempt.move(step)
         self._records.save_all()
         log.warning("node_clock_stepped", extra={"seconds": round(step, 3)})
         if abs(step) > WRONG:
             self._alerts.tell("node_clock", seconds=round(step, 3))
 
     def _judge(self, switch: Switch) -> None:
-        ahead = switch.clock.ahead
+        ahead = switch.clock.ahead_of_system
         if abs(ahead) > WRONG:
             if switch.name not in self._wrong:
                 self._wrong.add(switch.name)

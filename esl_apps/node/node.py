@@ -172,4 +172,4 @@ class Node:
 
 
 def _ahead(switch: Switch) -> float:
-    return switch.clock.ahead
+    return switch.clock.ahead_of_system

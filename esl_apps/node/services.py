@@ -168,7 +168,7 @@ def build_services(config: Config) -> Services:
             if application.timed is not None
         },
         calls=calls,
-        clocks=ClockWatch(switches, live, records, alerts),
+        clocks=ClockWatch(switches, records, alerts),
         records=records,
         outboxes=outboxes,
         call_log=call_log,

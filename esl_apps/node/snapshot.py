@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from esl_apps.core import node_clock
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.esl import wire
 
@@ -29,7 +30,7 @@ def state_event(attempt: Attempt, moment: Moment) -> bytes:
         "esl_leg_uuid": attempt.aleg_uuid or "",
         "esl_app": attempt.app,
         "esl_state": moment.what,
-        "esl_at": f"{moment.at:.3f}",
+        "esl_at": f"{node_clock.shown(moment.at):.3f}",
     }
     if attempt.record is not None:
         headers["esl_end_reason"] = attempt.record.end_reason

@@ -7,9 +7,13 @@ from typing import Any
 
 import msgspec
 
+from esl_apps.core import node_clock
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call_fields import CallFields, values_of
+from esl_apps.core.call_fields import TIMES, CallFields, values_of
 from esl_apps.core.terms import AGENT_ANSWERED, BRIDGED, QUEUED, STATES
+
+#: One object, because msgspec leaves out a default by its identity.
+_AGREES = 0.0
 
 
 class Essence(CallFields, omit_defaults=True):
@@ -17,15 +21,23 @@ class Essence(CallFields, omit_defaults=True):
 
     core_uuid: str | None = None
     """The FreeSWITCH process that had the call: if another one answers, the call is gone."""
-    ahead: float = 0.0
+    ahead: float = _AGREES
     """Seconds by which that process's clock was ahead of the clock of these times, the node's."""
     had_by: list[str] = msgspec.field(default_factory=list)
     """The processes that had the call before, by boot. The first one's flow runs it, if it lives after all."""
 
 
 def essence(attempt: Attempt, core_uuid: str | None, ahead: float = 0.0, had_by: Sequence[str] = ()) -> Essence:
-    fields: tuple[Any, ...] = (*values_of(attempt), core_uuid, ahead, list(had_by))
-    return Essence(*fields)
+    """``ahead``: of that process's clock, by this node's. The essence has the times as the system's clock has them."""
+    shift = node_clock.clock.shift
+    fields: tuple[Any, ...] = (*values_of(attempt), core_uuid, (ahead - shift) or _AGREES, list(had_by))
+    result = Essence(*fields)
+    if shift:
+        for name in TIMES:
+            at = getattr(result, name)
+            if at is not None:
+                setattr(result, name, node_clock.shown(at))
+    return result
 
 
 def restored(known: Essence, core_uuid: str | None = None, ahead: float = 0.0) -> Attempt:
@@ -42,4 +54,6 @@ def restored(known: Essence, core_uuid: str | None = None, ahead: float = 0.0) -
     attempt = Attempt(**fields)
     if core_uuid is not None and core_uuid == known.core_uuid:
         attempt.move(known.ahead - ahead)
+    else:
+        attempt.move(-node_clock.clock.shift)
     return attempt

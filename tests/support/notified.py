@@ -17,7 +17,7 @@ from esl_apps.apps.click2dial import ClickCall
 from esl_apps.apps.context import Arrival, Host
 from esl_apps.apps.ringing import Rang, ring_aleg
 from esl_apps.apps.settings import Entrance, Queue
-from esl_apps.core import terms
+from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Leg
 from esl_apps.core.cards import Account, Card
@@ -312,3 +312,5 @@ def at_fixed_time(monkeypatch: Any) -> None:
     bits = iter(range(1, 1000))
     monkeypatch.setattr("secrets.randbits", lambda _bits: next(bits))
     monkeypatch.setattr(time, "time", lambda: 1010.25)
+    monkeypatch.setattr(node_clock.clock, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(node_clock.clock, "origin", 1010.25)

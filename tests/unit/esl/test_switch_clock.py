@@ -54,9 +54,9 @@ def test_switch_clock_job_across_a_step_of_the_node_is_fair(step: float) -> None
     own = NodeClock()
     switch = SwitchClock(own=own)
     own.follow(step)
-    assert switch.ahead == pytest.approx(-step)
-    switch.hear(stamped(own.origin - step + ASKED + 9.0), ASKED, ASKED + 9.01)
-    assert switch.ahead == pytest.approx(-step)
+    switch.hear(stamped(own.origin + ASKED + 9.0), ASKED, ASKED + 9.01)
+    assert switch.ahead == pytest.approx(0.0)
+    assert switch.ahead_of_system == pytest.approx(-step)
 
 
 def test_switch_clock_event_without_a_stamp_is_ignored() -> None:

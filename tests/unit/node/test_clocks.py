@@ -6,36 +6,56 @@ import time
 
 import pytest
 
-from esl_apps.core import terms
+from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.node_clock import NodeClock
+from esl_apps.core.status import snapshot
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.node.clocks import ClockWatch
+from esl_apps.store.essence import restored
 from tests.support.bench import Bench
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> NodeClock:
+    """The process's clock, which is as it was after the test."""
+    monkeypatch.setattr(node_clock.clock, "shift", 0.0)
+    return node_clock.clock
 
 
 def watch_of(bench: Bench, own: NodeClock) -> ClockWatch:
     services = bench.services
-    return ClockWatch(services.switches, services.calls.live, services.records, services.alerts, own)
+    return ClockWatch(services.switches, services.records, services.alerts, own)
 
 
 @pytest.mark.parametrize("step", [-3600.0, -2.0, 2.0, 3600.0])
-def test_clocks_step_of_the_node_moves_live_calls(bench: Bench, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
-    own, switch = NodeClock(), bench.services.switches[0]
+def test_clocks_step_of_the_node_moves_live_calls(
+    bench: Bench, own: NodeClock, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    """B's leg was read before the step, its talk ends after it."""
+    switch = bench.services.switches[0]
     attempt = Attempt(app="disa", call_dir="external", queued_at=own.now())
-    bench.services.calls.begin(attempt, switch)
-    attempt.dialled(own.now())
-    attempt.enter(terms.AGENT_ANSWERED, own.now())
-    before, began = attempt.dialed_at, attempt.timeline[-1].at
+    live = bench.services.calls.begin(attempt, switch)
+    began = own.now()
+    attempt.dialled(began)
+    attempt.enter(terms.AGENT_ANSWERED, began + 1.0)
+    attempt.enter(terms.BRIDGED, began + 2.0)
+    ahead, ended_at = switch.clock.ahead_of_system, began + 7.0
     system = time.time
     monkeypatch.setattr(time, "time", lambda: system() + step)
     watch_of(bench, own).look()
-    assert abs(own.now() - time.time()) < 1.0
-    assert before is not None
-    assert attempt.dialed_at == pytest.approx(before + step, abs=0.5)
-    assert attempt.timeline[-1].at == pytest.approx(began + step, abs=0.5)
-    attempt.end(terms.ANSWERED, 16, terms.AGENT, own.now())
-    assert bench.record()["call_time"] == 0
+    shown = snapshot(attempt)
+    assert shown["bridged_at"] == pytest.approx(began + 2.0 + step, abs=0.5)
+    assert shown["timeline"][-1]["at"] == pytest.approx(began + 2.0 + step, abs=0.5)
+    assert live.essence.bridged_at == pytest.approx(began + 2.0 + step, abs=0.5)
+    assert restored(live.essence).bridged_at == pytest.approx(began + 2.0, abs=0.001)
+    # The switch has not stepped, so it is off by as much now, and its times are read as before.
+    assert switch.clock.ahead_of_system == pytest.approx(ahead - step, abs=0.5)
+    attempt.end(terms.ANSWERED, 16, terms.AGENT, ended_at)
+    record = bench.record()
+    assert record["call_time"] == 7
+    assert record["ended_at"] - record["bridged_at"] == pytest.approx(5.0, abs=0.01)
+    assert record["ended_at"] == pytest.approx(ended_at + step, abs=0.5)
 
 
 def test_clocks_that_go_on_change_nothing(bench: Bench) -> None:
