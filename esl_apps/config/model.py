@@ -104,7 +104,7 @@ class Rate(Section, frozen=True):
     per_address: PerSecond | None = 300
     """Requests a second from one address (IPv6: one /64)."""
     failed: PerSecond | None = 10
-    """Wrong tokens a second from one address; above it, all requests from there are refused."""
+    """Wrong tokens a second from one address; above it, clients that are new there are refused."""
     burst: Timeout = 10
     """How many seconds' worth of each may arrive at once."""
     connections: Positive = 500

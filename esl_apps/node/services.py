@@ -88,7 +88,8 @@ class Services:
     def has_room(self, attempt: Attempt) -> bool:
         """Whether the payer of a live call may have it."""
         tenants, tenant = self.calls.tenants, tenant_of(attempt)
-        tenants.add(attempt)
+        if attempt.call_ref in self.calls.live:
+            tenants.add(attempt)
         return not tenant or tenants.count(tenant) <= self.policy.max_calls_of(tenant)
 
     def takes_another(self, attempt: Attempt) -> bool:

@@ -128,6 +128,45 @@ def test_policy_caller_of_a_trusted_trunk_is_believed(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
+    ("address", "asserted", "hidden", "number", "own"),
+    [
+        ("10.0.0.1", "+27825556666", "false", "27825556666", True),
+        ("10.0.0.1", None, "false", "27845550000@10.0.0.1", False),
+        ("192.0.2.1", "+27825556666", "false", "27845550000@192.0.2.1", True),
+        ("10.0.0.1", None, "true", "withheld@10.0.0.1", False),
+        ("192.0.2.1", "+27825556666", "true", "withheld@192.0.2.1", True),
+    ],
+)
+def test_policy_source_trusts_what_a_trunk_asserts(
+    build: Build, address: str, asserted: str | None, hidden: str, number: str, own: bool
+) -> None:
+    """A forged From, or a withheld number, never counts as the caller whom a trunk asserts."""
+    policy = policy_of(build(trust=["10.0.0.0/8"]))
+    source = policy.source(call := from_trunk(address, asserted, hidden), "dialthrough", policy.caller(call))
+    assert (source.number, source.is_own) == (number, own)
+
+
+def test_policy_source_tells_withheld_callers_of_a_trunk_apart(build: Build) -> None:
+    policy = policy_of(build(trust=["10.0.0.0/8"]))
+    numbers = set()
+    for asserted in ("+27825556666", "+27825556667"):
+        call = from_trunk("10.0.0.1", asserted, "true")
+        source = policy.source(call, "dialthrough", policy.caller(call))
+        assert source.is_own
+        # It shows in logs and alerts.
+        assert "2782555" not in source.number
+        numbers.add(source.number)
+    assert len(numbers) == 2
+
+
+def from_trunk(address: str, asserted: str | None, hidden: str) -> ScriptedCall:
+    variables = {"sip_from_user": "0845550000", "sip_network_ip": address}
+    if asserted is not None:
+        variables["sip_P-Asserted-Identity"] = asserted
+    return ScriptedCall(variables=variables, headers={"Caller-Privacy-Hide-Number": hidden})
+
+
+@pytest.mark.parametrize(
     ("own", "default", "shown"),
     [
         ("+27115551000", None, "27115551000"),
