@@ -42,6 +42,8 @@ class ClickCall:
     attempt: Attempt
     order: Order
     client: IntegratorRules
+    restored: bool = False
+    """Read by another process than the one that checked it."""
 
     def charges(self, policy: AppPolicy) -> list[Charge]:
         """The legs' charges. If the agent is an outside number, the call counts from the agent's answer."""
@@ -98,7 +100,8 @@ class ClickCall:
         if client is None:
             return self, Fault("integrator", "restricted", "is not configured any more")
         click = replace(self, client=client)
-        faults = client.faults_now(self.order)
+        # The same rules have nothing else to say.
+        faults = client.faults_now(self.order) if self.restored or client is not self.client else []
         if faults:
             return click, faults[0]
         if client.levels == self.client.levels:
@@ -134,7 +137,7 @@ def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> ClickCall | None
     if client is None:
         return None
     try:
-        return ClickCall(attempt, order_of(call, policy.settings.plan), client)
+        return ClickCall(attempt, order_of(call, policy.settings.plan), client, restored=True)
     except NotDialable:
         return None
 

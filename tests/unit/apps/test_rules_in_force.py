@@ -319,3 +319,17 @@ def test_click_to_an_emergency_number_pays_for_an_agent_outside() -> None:
     click = click2dial.new_call(order, client(), SETTINGS)
     charges: list[Charge] = click.charges(policy())
     assert [(charge.aleg, charge.number) for charge in charges] == [(True, order.agent)]
+
+
+def test_click_that_another_node_goes_on_with_is_checked_there() -> None:
+    """Its rules may be others than those of the node that rang the agent."""
+    attempt = click2dial.new_call(client().read(FIELDS), client(), SETTINGS).attempt
+    variables = {"esl_user_id": "1000", "esl_callee": MOBILE, "esl_outbound_id": "0115550000"}
+    call = ScriptedCall([talks()], ended(a_by="send_bye"), variables=variables)
+    there = policy(clients={"acme": client(call_restriction=DENIED)})
+    click = click2dial.restore(attempt, call, there)
+    assert click is not None
+    click.answered(call, there, host([], Purse()))
+    assert call.did("bridge") == []
+    assert attempt.record is not None
+    assert (attempt.record.end_reason, attempt.record.end_code) == ("rejected", 57)
