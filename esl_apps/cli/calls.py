@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from operator import attrgetter
 
 from esl_apps.cli.output import print_error, print_json
 from esl_apps.config.model import Config
-from esl_apps.core.status import snapshot
 from esl_apps.node.snapshot import timeline
+from esl_apps.operations.calls import live_calls
 from esl_apps.store import membership, redis_client
 from esl_apps.store.calls import CallStore
-from esl_apps.store.essence import restored
 
 
 def run_calls(config: Config, arguments: argparse.Namespace) -> int:
     client = redis_client.connect(config.redis.url)
     store = CallStore(client)
-    live = store.live(membership.boots(client))
-    calls = sorted((call for process in live.values() for call in process), key=attrgetter("call_ref"))
-    for call in calls:
-        age = time.time() - call.queued_at
+    calls, _more = live_calls(store, membership.boots(client), {})
+    for call in reversed(calls):
         if arguments.json:
-            # As the HTTP API names its fields; Redis has the timelines apart, for `trace`.
-            status = snapshot(restored(call)) | {"age": round(age, 1)}
-            print_json({key: value for key, value in status.items() if key not in ("timeline", "decisions")})
+            print_json(call)
         else:
             print(
-                f"{call.call_ref}  {call.state:<15} {age:7.1f} s  {call.app:<12} "
-                f"{call.extension or '-'} -> {call.number or '-'}  {call.integrator or '-'}  {call.switch or '-'}"
+                f"{call['call_ref']}  {call['state']:<15} {call['age']:7.1f} s  {call['app']:<12} "
+                f"{call['agent'] or '-'} -> {call['callee'] or '-'}  "
+                f"{call['integrator'] or '-'}  {call['switch'] or '-'}"
             )
     if not arguments.json:
         print(f"{len(calls)} live", file=sys.stderr)

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from esl_apps.cli.breakers import thresholds
 from esl_apps.cli.output import print_json, printable
 from esl_apps.config import warnings
 from esl_apps.config.model import Config, Disa, sections
@@ -26,6 +25,7 @@ from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.net.address import is_loopback, split_address
 from esl_apps.node.policy import own_settings
 from esl_apps.node.state_folder import state_folder
+from esl_apps.operations.breakers import thresholds
 from esl_apps.process.mounts import remote_type
 from esl_apps.prompts import prompt_path
 from esl_apps.store import redis_client, server

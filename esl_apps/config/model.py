@@ -26,7 +26,7 @@ from esl_apps.config.fields import (
 from esl_apps.config.high_risk import HIGH_RISK_RANGES, read_ranges
 from esl_apps.config.problems import Problem
 from esl_apps.config.spending import Breaker, Limits, Spending
-from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken, PinHash
+from esl_apps.config.tokens import AdminToken, Bearer, CardsToken, IntegratorToken, PinHash
 from esl_apps.core.numbers import NumberPlan, of_region
 
 
@@ -121,8 +121,8 @@ class Tls(Section, frozen=True):
 class Admin(Bearer, frozen=True):
     listen: str = "127.0.0.1:8000"
     """Cards, /metrics, /healthz, /readyz."""
-    tokens: list[CardsToken] = field(default_factory=list)
-    """Further tokens with fewer rights: [{name: crm, token: ..., scopes: [read, cards, call]}]; call means autodial."""
+    tokens: list[AdminToken] = field(default_factory=list)
+    """Further tokens with fewer rights: [{name: noc, token: ..., scopes: [read, operate]}]."""
     rate: Rate = field(default_factory=Rate)
     """Limits of this port on this node; above them 429 with Retry-After; null: no limit."""
     tls: Tls | None = None

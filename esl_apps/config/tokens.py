@@ -50,6 +50,13 @@ class CardsToken(Bearer, frozen=True, kw_only=True):
     """Uses that it is good for: call (autodial), read, cards."""
 
 
+class AdminToken(Bearer, frozen=True, kw_only=True):
+    name: Name
+    """Name of the token, for logs."""
+    scopes: Annotated[list[Literal["call", "read", "cards", "operate", "numbers"]], Meta(min_length=1)]
+    """Uses that it is good for: call (autodial), read, cards, operate (changes under /v1), numbers (unmasked)."""
+
+
 def digest_of(bearer: Bearer) -> bytes:
     """``Bearer.digest``, also before ``parse`` has replaced the token by its hash."""
     return hashlib.sha256(bearer.token.encode()).digest() if bearer.token else bearer.digest

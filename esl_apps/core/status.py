@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -10,6 +11,7 @@ from esl_apps.core import node_clock, notification, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import CallFields, Published
 
+_REF = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 Ref = Annotated[str, Meta(pattern="^[0-9a-f-]{36}$", description="A call's reference: a UUID, version 7.")]
 State = Annotated[str, Meta(extra_json_schema={"enum": list(terms.STATES)})]
 Time = Annotated[float | None, Meta(description="Unix seconds")]
@@ -60,6 +62,11 @@ class CallStatus(_Fields, kw_only=True):  # type: ignore[misc, call-arg] # of a 
     decisions: list[Decision]
     record: notification.CallRecord | UnsetType = UNSET
     """Once the call has ended."""
+
+
+def is_ref(text: str) -> bool:
+    """Whether a text is a call's reference."""
+    return _REF.fullmatch(text) is not None
 
 
 def snapshot(attempt: Attempt) -> dict[str, Any]:

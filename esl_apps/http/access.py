@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import falcon
 
 from esl_apps.config.model import Rate
-from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken
+from esl_apps.config.tokens import AdminToken, Bearer, CardsToken, IntegratorToken
 from esl_apps.http.errors import Problem, problem
 from esl_apps.http.rate_limit import Buckets, capacity_of, source_of
 
-CALL, READ, RECORD, CARDS = "call", "read", "record", "cards"
+CALL, READ, RECORD, CARDS, OPERATE = "call", "read", "record", "cards", "operate"
 
 
 #: Clients whose right token is remembered. One that is forgotten is only counted again.
@@ -38,7 +38,7 @@ class Holder:
     name: str = ""
 
 
-def holders(main: Bearer, scoped: Iterable[CardsToken | IntegratorToken], name: str = "") -> list[Holder]:
+def holders(main: Bearer, scoped: Iterable[AdminToken | CardsToken | IntegratorToken], name: str = "") -> list[Holder]:
     """Return the tokens of a section of the configuration, which ``name`` names: its full token, if it has one, and
     those with scopes."""
     full = [Holder(main.digest, None, name)] if main.digest else []

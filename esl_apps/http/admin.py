@@ -5,20 +5,15 @@ from __future__ import annotations
 import falcon
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from esl_apps.http import autodial, crossbar, openapi
+from esl_apps.http import autodial, crossbar, openapi, operating
+from esl_apps.http.admin_port import AdminPort
 from esl_apps.http.body import answer
 from esl_apps.http.connection import Wsgi
-from esl_apps.http.crossbar_port import KAZOO, PREFIX, CrossbarPort
+from esl_apps.http.crossbar_port import KAZOO, PREFIX
 from esl_apps.http.routes import Answer, Api, Operation, Route, serve
 from esl_apps.http.schemas import Status
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
-
-
-class AdminPort(CrossbarPort):
-    def __init__(self, services: Services, outgoing: Outgoing, registry: CollectorRegistry) -> None:
-        super().__init__(services, outgoing)
-        self.registry = registry
 
 
 def build(services: Services, outgoing: Outgoing, registry: CollectorRegistry) -> Wsgi:
@@ -101,7 +96,7 @@ _ROUTES = (
 
 API = Api(
     "esl_apps for operators",
-    "Health, metrics, cards in the form of Kazoo's Crossbar, and autodial.",
-    (*_ROUTES, *crossbar.ROUTES, *autodial.ROUTES),
+    "Health, metrics, operating (/v1), cards in the form of Kazoo's Crossbar, and autodial.",
+    (*_ROUTES, *operating.ROUTES, *crossbar.ROUTES, *autodial.ROUTES),
     forms={PREFIX: KAZOO},
 )

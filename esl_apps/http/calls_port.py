@@ -16,7 +16,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.order import PATTERNS, IntegratorRules
 from esl_apps.core.reference import new_ref
-from esl_apps.core.status import snapshot
+from esl_apps.core.status import is_ref, snapshot
 from esl_apps.http import dry_run
 from esl_apps.http.access import Door, Holder, holders
 from esl_apps.http.errors import problem
@@ -28,7 +28,6 @@ from esl_apps.store.idempotency import same_body
 
 #: Seconds in which another node's new call may not be in Redis yet, and how often to look for it meanwhile.
 _YOUNG, _YOUNG_TRIES = 0.5, 10
-REF = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -110,7 +109,7 @@ class CallsPort:
 
         :raises StoreUnavailable: Redis is down.
         """
-        if not REF.fullmatch(ref):
+        if not is_ref(ref):
             return None
         live = self.services.calls.live.get(ref)
         # A call that another node has just placed reaches Redis a moment later. Wait for it before answering 404.

@@ -114,7 +114,7 @@ class CrossbarPort:
         :raises StoreUnavailable: Redis is down.
         """
         account_id = params.pop("account_id")
-        holder = self.door.check(req, self._holders(account_id), *scopes)
+        holder = self.door.check(req, self.holders(account_id), *scopes)
         account = self.services.policy.cards.account(account_id) if NAME.fullmatch(account_id) else None
         if account is None:
             raise problem(404, "not_found", "no such account", "account_id")
@@ -148,14 +148,15 @@ class CrossbarPort:
                     guard.told(asker)
                 raise
 
-    def _holders(self, account_id: str) -> list[Holder]:
+    def holders(self, account_id: str | None = None) -> list[Holder]:
+        """Return this port's tokens and, for an account of the configuration, its own."""
         config = self.services.policy.config
         if self._known is None or self._known[0] is not config:
             # No account's name has a +.
             self._known = config, {None: holders(config.admin, config.admin.tokens, "+admin")}
         by_account = self._known[1]
-        account = config.accounts.get(account_id)
-        if account is None:
+        account = None if account_id is None else config.accounts.get(account_id)
+        if account is None or account_id is None:
             return by_account[None]
         if account_id not in by_account:
             by_account[account_id] = by_account[None] + holders(account, account.tokens, account_id)

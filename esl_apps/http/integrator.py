@@ -12,7 +12,7 @@ from esl_apps.core.reference import new_ref
 from esl_apps.http import dry_run, openapi, recordings, schemas
 from esl_apps.http.access import CALL, READ
 from esl_apps.http.body import answer, read_json
-from esl_apps.http.calls_port import REF, CallsPort
+from esl_apps.http.calls_port import CallsPort
 from esl_apps.http.connection import Wsgi
 from esl_apps.http.errors import problem
 from esl_apps.http.parameters import in_header, in_path, in_query
@@ -53,7 +53,7 @@ def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> N
     if state is not None and state not in terms.STATES:
         raise problem(422, "value", f"expected one of {', '.join(terms.STATES)}", "state")
     before = req.get_param("before")
-    if before is not None and not REF.fullmatch(before):
+    if before is not None and not status.is_ref(before):
         raise problem(422, "value", "expected the value of an earlier answer's next", "before")
     try:
         limit = req.get_param_as_int("limit", min_value=1, max_value=_MOST, default=_PAGE)

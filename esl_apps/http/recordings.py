@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from typing import Any
 
@@ -11,9 +10,10 @@ import falcon
 
 from esl_apps.apps.legs import recording_path
 from esl_apps.core.faults import Fault, Refused
+from esl_apps.core.status import is_ref
 from esl_apps.http.access import RECORD
 from esl_apps.http.body import answer, read_json
-from esl_apps.http.calls_port import REF, CallsPort
+from esl_apps.http.calls_port import CallsPort
 from esl_apps.http.errors import problem
 from esl_apps.http.parameters import in_header, in_path, in_query
 from esl_apps.http.ranges import Version, part
@@ -23,7 +23,6 @@ from esl_apps.process.files import open_regular
 from esl_apps.process.folder import Folder, Hangs
 
 _RECORDINGS = "/click2dial/recordings"
-_RECORDING = re.compile(REF.pattern + r"\.wav")
 _CHUNK = 65536
 #: Seconds until a link expires, if the request doesn't say.
 _LINK = 3600
@@ -118,7 +117,7 @@ def _recording(port: CallsPort, name: str) -> _File:
 
     :raises Problem: 404; 503 if the folder doesn't answer.
     """
-    if not _RECORDING.fullmatch(name):
+    if not (name.endswith(".wav") and is_ref(name.removesuffix(".wav"))):
         raise problem(404, "not_found", "no such recording")
     disk = port.services.recordings
     try:

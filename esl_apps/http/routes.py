@@ -94,6 +94,8 @@ class Route:
     operations: tuple[Operation, ...]
     parameters: tuple[Mapping[str, Any], ...] = ()
     """Parameters that all methods share."""
+    templates: tuple[str, ...] = ()
+    """Falcon's templates, if a parameter of ``path`` may contain slashes."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ def serve(api: Api, port: Port) -> falcon.App[falcon.Request, falcon.Response]:
             served = (operation.method, "HEAD") if operation.method == "GET" and operation.safe else (operation.method,)
             methods.update(served)
             responders.update(dict.fromkeys([f"on_{method.lower()}" for method in served], _responder(operation, port)))
-        app.add_route(route.path, SimpleNamespace(**responders))
+        for template in route.templates or (route.path,):
+            app.add_route(template, SimpleNamespace(**responders))
     app.add_sink(_root(", ".join(sorted(methods)), port), re.compile(r"/\Z"))
     return app
 

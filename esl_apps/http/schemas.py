@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from esl_apps.core.order import CONTACT_REF_LENGTH, IntegratorRules
 from esl_apps.core.status import CallStatus, Ref, State
+from esl_apps.operations.reports import Report
 from esl_apps.store.card_fields import CARD_ID, COMMENT_LENGTH, MOST_CONCURRENT_CALLS, NAME, PIN
 
 # Errors ---------------------------------------------------------------------------------------------------
@@ -179,3 +180,26 @@ class WaitingAutodial(Struct):
 class Status(Struct, omit_defaults=True):
     status: str
     reasons: list[str] | UnsetType = UNSET
+
+
+class Overview(Struct):
+    node: str
+    version: str
+    reasons: Annotated[list[str], Meta(description="Why this node takes no calls, and what a person has to mend")]
+    nodes: int
+    live: int
+    waiting_records: int
+    tripped_breakers: int
+
+
+class Process(Struct):
+    boot: str
+    name: str
+    advertise: str
+    alive: bool
+    draining: bool
+    report: Report | None
+
+
+class Trip(Struct, forbid_unknown_fields=True):
+    end_calls: Annotated[bool, Meta(description="End its live calls, too")] = False

@@ -21,6 +21,7 @@ from esl_apps.node.cdr_files import CdrFiles
 from esl_apps.node.gate import SwitchGate
 from esl_apps.node.incoming import Incoming
 from esl_apps.node.outgoing import Outgoing
+from esl_apps.node.reporting import Reporter
 from esl_apps.node.services import Services, build_services
 from esl_apps.node.state_folder import state_folder
 from esl_apps.node.timed_calls import TimedCallPoller
@@ -55,6 +56,7 @@ class Node:
         }
         self._adoption = Adoption(self.services, self._pollers)
         self._cdr_files = CdrFiles(self.services)
+        self._reporter = Reporter(self.services)
 
         def count_sockets(count: int) -> None:
             readiness.sockets = count
@@ -98,6 +100,7 @@ class Node:
         services.clocks.start()
         self._adoption.start()
         self._cdr_files.start()
+        self._reporter.start()
         for poller in self._pollers.values():
             poller.start()
         self._server.listen()
@@ -137,7 +140,7 @@ class Node:
         services = self.services
         services.readiness.draining = True
         stops: list[Callable[[], object]] = [services.usage.stop, services.breakers.stop, services.clocks.stop]
-        stops += [self._adoption.stop, self._cdr_files.stop, services.store.stop]
+        stops += [self._adoption.stop, self._cdr_files.stop, self._reporter.stop, services.store.stop]
         # Leave the cluster late: from here on other nodes, or our next run, own the calls still up.
         stops += [services.membership.leave, services.call_log.close, *(switch.stop for switch in services.switches)]
         for step in [self._drain, self._stop_outboxes, *stops]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from gevent.event import Event as Flag
 
@@ -30,6 +30,8 @@ class Readiness:
         self._live = live
         self._max_calls = max_calls
         self.draining = False
+        self.paused: Collection[str] = frozenset()
+        """The switches on which an operator has no calls placed."""
         self.stopped = Flag()
         self.sockets = 0
         """Connections on the event socket, as its server counts them."""
@@ -39,8 +41,9 @@ class Readiness:
         reasons = []
         if self.draining:
             reasons.append("draining")
-        if not any(switch.connected for switch in self._switches):
-            reasons += [f"switch {switch.name}: {switch.last_error}" for switch in self._switches]
+        if not any(switch.connected and switch.name not in self.paused for switch in self._switches):
+            for switch in self._switches:
+                reasons.append(f"switch {switch.name}: {'paused' if switch.connected else switch.last_error}")
         return [*reasons, *self._store.reasons, *self._overflows()]
 
     def problems(self) -> list[str]:

@@ -51,12 +51,18 @@ class Health:
     @property
     def load(self) -> float:
         """The share of its sessions in use: 0.0 to 1.0, or slightly more."""
+        sessions, most = self.sessions
+        return sessions / most
+
+    @property
+    def sessions(self) -> tuple[int, int]:
+        """Its sessions, with the calls placed since it reported them, and how many it takes."""
         status = self.switch.status
         if status is not self._read:
             self._read, self._begun = status, 0
             if found := _STATUS.search(status):
                 self._sessions, self._most = int(found[1]), max(1, int(found[2]))
-        return (self._sessions + self._begun) / self._most
+        return self._sessions + self._begun, self._most
 
     @property
     def ready(self) -> bool:
@@ -108,14 +114,17 @@ class SwitchPool:
         self._clock = clock
         self.health: dict[str, Health] = {}
         """By the switch's name."""
+        self.paused: Collection[str] = frozenset()
+        """The names of switches on which an operator has no calls placed."""
 
     def add(self, switch: Switch) -> None:
         self.health[switch.name] = Health(switch, self._clock)
 
     def best(self, tried: Collection[str] = ()) -> Switch | None:
-        """The switch for the next call, not one named in ``tried``; None if none is connected. The call counts as
-        placed there."""
-        there = [one for one in self.health.values() if one.switch.connected and one.switch.name not in tried]
+        """The switch for the next call, neither a paused one nor one named in ``tried``; None if none is connected. The
+        call counts as placed there."""
+        without = {*tried, *self.paused}
+        there = [one for one in self.health.values() if one.switch.connected and one.switch.name not in without]
         # Break ties at random, so that nodes started together don't all pick the same switch.
         random.shuffle(there)
         best = min(there, key=Health.rank, default=None)

@@ -10,6 +10,13 @@ from __future__ import annotations
 
 #: Hash: a process's boot → its name, its address and its last beat.
 NODES = "esl_apps:nodes"
+#: Hash: a paused switch → who paused it, and when.
+PAUSED = "esl_apps:paused_switches"
+
+
+def report(boot: str) -> str:
+    """String: what a process last said of itself, as JSON."""
+    return f"esl_apps:report:{boot}"
 
 
 def call(ref: str) -> str:

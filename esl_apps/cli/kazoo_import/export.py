@@ -17,7 +17,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from esl_apps.cli.output import explain
 from esl_apps.config.text_file import not_utf8
 
 Document = dict[str, Any]
@@ -64,7 +63,7 @@ def read_text(file: str) -> str:
         with open(file, "rb") as stream:
             data = stream.read()
     except OSError as error:
-        raise ValueError(explain(error)) from None
+        raise ValueError(error.strerror) from None
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     encoding = "utf-16" if wide else "utf-8-sig"
     try:

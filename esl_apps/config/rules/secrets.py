@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from esl_apps.config.model import Account, Admin, Integrator
 from esl_apps.config.rules.context import Context, Finding
-from esl_apps.config.tokens import Bearer, CardsToken, IntegratorToken, digest_of, hash_token
+from esl_apps.config.tokens import AdminToken, Bearer, CardsToken, IntegratorToken, digest_of, hash_token
 from esl_apps.net.address import is_loopback, split_address
 
 _Holder = Admin | Integrator | Account
@@ -60,8 +60,8 @@ def holders(c: Context) -> list[tuple[str, _Holder]]:
     return [("admin", c.config.admin), *c.draft.integrators, *accounts]
 
 
-def inner_tokens(path: str, holder: _Holder) -> Iterable[tuple[str, IntegratorToken | CardsToken]]:
-    tokens: Sequence[IntegratorToken | CardsToken] = holder.tokens
+def inner_tokens(path: str, holder: _Holder) -> Iterable[tuple[str, AdminToken | IntegratorToken | CardsToken]]:
+    tokens: Sequence[AdminToken | IntegratorToken | CardsToken] = holder.tokens
     return [(f"{path}.tokens[{i}]", token) for i, token in enumerate(tokens)]
 
 

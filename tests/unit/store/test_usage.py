@@ -16,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esl_apps.cli.breakers import clear_counters
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import (
@@ -31,6 +30,7 @@ from esl_apps.core.limits import (
 )
 from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.operations.breakers import clear_counters
 from esl_apps.store import keys, redis_client, script
 from esl_apps.store.breakers import Breakers, Trip
 from esl_apps.store.errors import Fault

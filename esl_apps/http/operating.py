@@ -1,0 +1,359 @@
+"""``/v1`` on the operator's port: see what all nodes do, and act. Each action is logged with the token's name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import falcon
+
+from esl_apps import __version__
+from esl_apps.core import status, terms
+from esl_apps.http import schemas
+from esl_apps.http.access import OPERATE, READ
+from esl_apps.http.admin_port import AdminPort
+from esl_apps.http.body import answer, read_json
+from esl_apps.http.errors import problem
+from esl_apps.http.parameters import in_path, in_query
+from esl_apps.http.routes import Answer, Body, Operation, Route
+from esl_apps.node import reporting
+from esl_apps.operations import breakers, calls, reports, switches, waiting
+from esl_apps.operations.reports import Report
+from esl_apps.store.pin_guard import Locks
+
+log = logging.getLogger(__name__)
+
+_PAGE, _MOST = 50, 500
+_TRUE = {"true": True, "1": True, "false": False, "0": False}
+
+
+def _answer(resp: falcon.Response, data: Any, status_code: int = 200, **more: Any) -> None:
+    answer(resp, status_code, {"data": data, **more})
+
+
+def _did(by: str, action: str, target: str) -> None:
+    log.warning("operator_acted", extra={"by": by, "action": action, "target": target})
+
+
+# Nodes and switches ---------------------------------------------------------------------------------------
+
+
+def _reports(port: AdminPort) -> dict[str, Report]:
+    services = port.services
+    return reports.read(services.redis, services.membership.peers)
+
+
+def get_status(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by: str) -> None:
+    services = port.services
+    reported = _reports(port).values()
+    _answer(
+        resp,
+        {
+            "node": services.membership.name,
+            "version": __version__,
+            "reasons": services.readiness.problems(),
+            "nodes": len({report.node for report in reported}),
+            "live": sum(sum(report.live.values()) for report in reported),
+            "waiting_records": sum(sum(report.outbox.values()) for report in reported),
+            "tripped_breakers": len(services.breakers.tripped),
+        },
+    )
+
+
+def list_nodes(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by: str) -> None:
+    membership = port.services.membership
+    found = _reports(port)
+    nodes = [
+        {
+            "boot": boot,
+            "name": peer.name,
+            "advertise": peer.advertise,
+            "alive": not membership.is_dead(boot),
+            "draining": peer.draining,
+            "report": found.get(boot),
+        }
+        for boot, peer in sorted(membership.peers.items(), key=lambda item: (item[1].name, item[0]))
+    ]
+    _answer(resp, nodes)
+
+
+def list_switches(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by: str) -> None:
+    _answer(resp, switches.seen_by(_reports(port).values(), switches.pauses(port.services.redis)))
+
+
+def pause_switch(port: AdminPort, req: falcon.Request, resp: falcon.Response, name: str, by: str) -> None:
+    _change_switch(port, resp, name, by, "switch_pause", lambda: switches.pause(port.services.redis, name, by))
+
+
+def resume_switch(port: AdminPort, req: falcon.Request, resp: falcon.Response, name: str, by: str) -> None:
+    _change_switch(port, resp, name, by, "switch_resume", lambda: switches.resume(port.services.redis, name))
+
+
+def _change_switch(
+    port: AdminPort, resp: falcon.Response, name: str, by: str, action: str, change: Callable[[], bool]
+) -> None:
+    redis = port.services.redis
+    if name not in {view["name"] for view in switches.seen_by(_reports(port).values(), switches.pauses(redis))}:
+        raise problem(404, "not_found", "no node has a switch of this name", "name")
+    changed = change()
+    if changed:
+        _did(by, action, name)
+        reporting.heed_pauses(port.services)
+    _answer(resp, {"name": name, "changed": changed})
+
+
+# Calls ----------------------------------------------------------------------------------------------------
+
+
+def list_calls(port: AdminPort, req: falcon.Request, resp: falcon.Response, by: str) -> None:
+    wanted = {field: value for field in calls.FILTERS if (value := req.get_param(field)) is not None}
+    if wanted.get("state", terms.ENDED) not in terms.STATES:
+        raise problem(422, "value", f"expected one of {', '.join(terms.STATES)}", "state")
+    only_live = _TRUE.get(req.get_param("live", default="false"))
+    if only_live is None:
+        raise problem(422, "value", "expected true or false", "live")
+    try:
+        limit = req.get_param_as_int("limit", min_value=1, max_value=_MOST, default=_PAGE)
+    except falcon.HTTPBadRequest:
+        raise problem(422, "value", f"expected a number from 1 to {_MOST}", "limit") from None
+    before = req.get_param("before")
+    if before is not None and not status.is_ref(before):
+        raise problem(422, "value", "expected the value of an earlier answer's next", "before")
+    services = port.services
+    if only_live:
+        page, more = calls.live_calls(services.store, services.membership.peers, wanted, limit, before)
+    else:
+        integrators = [integrator.name for integrator in services.policy.config.integrators]
+        page, more = calls.recent_calls(services.store, integrators, wanted, limit, before)
+    _answer(resp, page, next=more)
+
+
+def _found(port: AdminPort, ref: str) -> dict[str, Any]:
+    live = port.services.calls.live.get(ref)
+    call = status.snapshot(live.attempt) if live is not None else None
+    if call is None and status.is_ref(ref):
+        call = port.services.store.call(ref)
+    if call is None:
+        raise problem(404, "not_found", "no such call; calls are kept for a day", "ref")
+    return call
+
+
+def get_call(port: AdminPort, _req: falcon.Request, resp: falcon.Response, ref: str, by: str) -> None:
+    _answer(resp, _found(port, ref))
+
+
+def end_call(port: AdminPort, _req: falcon.Request, resp: falcon.Response, ref: str, by: str) -> None:
+    call = _found(port, ref)
+    if call["state"] == terms.ENDED:
+        _answer(resp, call)
+        return
+    _did(by, "call_end", ref)
+    port.services.calls.cancel_anywhere(call)
+    _answer(resp, {"call_ref": ref, "state": call["state"]}, 202)
+
+
+# Locks, breakers, waiting calls ---------------------------------------------------------------------------
+
+
+def list_locks(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by: str) -> None:
+    _answer(resp, [asdict(lock) for lock in Locks(port.services.redis).list()])
+
+
+def lift_lock(port: AdminPort, _req: falcon.Request, resp: falcon.Response, key: str, by: str) -> None:
+    if not Locks(port.services.redis).lift(key):
+        raise problem(404, "not_found", "not locked", "key")
+    _did(by, "lock_lift", key)
+    _answer(resp, {"key": key, "lifted": True})
+
+
+def list_breakers(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by: str) -> None:
+    _answer(resp, breakers.listed(port.services.policy.config, port.services.redis))
+
+
+def trip_breaker(
+    port: AdminPort, req: falcon.Request, resp: falcon.Response, key: str, by: str, destination: str = ""
+) -> None:
+    scope = f"{key}/{destination}" if destination else key
+    end_calls = _end_calls(req)
+    try:
+        changed = breakers.trip(
+            port.services.policy.config, port.services.redis, scope, f"token {by}", end_calls=end_calls
+        )
+    except ValueError as error:
+        raise problem(404, "not_found", str(error), "key") from None
+    _did(by, "breaker_trip", scope)
+    _answer(resp, {"scope": scope, "tripped": True, "changed": changed})
+
+
+def _end_calls(req: falcon.Request) -> bool:
+    if not req.content_length:
+        return False
+    _raw, body = read_json(req)
+    end_calls = body.pop("end_calls", False)
+    if body:
+        raise problem(422, "unknown", "unknown field; expected end_calls", next(iter(body))[:64])
+    if not isinstance(end_calls, bool):
+        raise problem(422, "type", "expected true or false", "end_calls")
+    return end_calls
+
+
+def reset_breaker(
+    port: AdminPort, req: falcon.Request, resp: falcon.Response, key: str, by: str, destination: str = ""
+) -> None:
+    scope = f"{key}/{destination}" if destination else key
+    if not breakers.reset(port.services.policy.config, port.services.redis, scope, f"token {by}"):
+        raise problem(404, "not_found", "it has not tripped", "key")
+    _did(by, "breaker_reset", scope)
+    _answer(resp, {"scope": scope, "tripped": False, "changed": True})
+
+
+def list_waiting(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by: str) -> None:
+    _answer(resp, waiting.listed(port.services.timed_calls))
+
+
+def drop_waiting(port: AdminPort, _req: falcon.Request, resp: falcon.Response, key: str, by: str) -> None:
+    # A number alone is a callback's, as the contract has it.
+    full = key if "/" in key else f"callback/{key}"
+    dropped = waiting.drop(port.services.timed_calls, full)
+    if dropped is None:
+        raise problem(409, "state", "a node is placing it: end the call", "key")
+    if not dropped:
+        raise problem(404, "not_found", "not waiting", "key")
+    _did(by, "waiting_drop", full)
+    _answer(resp, {"key": full, "dropped": True})
+
+
+# Routes ---------------------------------------------------------------------------------------------------
+
+
+def _admit(port: AdminPort, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
+    port.admit_operator(req, scopes, params)
+
+
+def _data(data: Body) -> dict[str, Any]:
+    return {"type": "object", "required": ["data"], "properties": {"data": data}}
+
+
+def _list_of(item: Body) -> Body:
+    return {"type": "array", "items": item}
+
+
+def _read(name: str, summary: str, handler: Callable[..., None], data: Body, *parameters: dict[str, Any]) -> Operation:
+    return Operation(
+        "GET",
+        name,
+        summary,
+        handler,
+        scopes=(READ,),
+        admit=_admit,
+        parameters=parameters,
+        answers={200: Answer("Done", _data(data))},
+        errors=(401, 403, 404, 422, 429, 503),
+    )
+
+
+def _act(
+    method: str, name: str, summary: str, handler: Callable[..., None], answers: dict[int, Answer], body: Any = None
+) -> Operation:
+    return Operation(
+        method,
+        name,
+        summary,
+        handler,
+        scopes=(OPERATE,),
+        admit=_admit,
+        answers=answers,
+        body=body,
+        errors=(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
+    )
+
+
+_OBJECT = {"type": "object"}
+_DONE = {200: Answer("Done", _data(_OBJECT))}
+_KEY = (in_path("key", str),)
+_NAME = (in_path("name", str),)
+_REF = (in_path("ref", status.Ref),)
+_CALL_FILTERS = (
+    *(in_query(field, status.State if field == "state" else str) for field in calls.FILTERS),
+    in_query("live", bool, "only live calls, each with its age in seconds"),
+    in_query("limit", {"type": "integer", "minimum": 1, "maximum": _MOST, "default": _PAGE}),
+    in_query("before", status.Ref, "`next` of the page before"),
+)
+
+
+def _breaker(action: str, operation: Operation) -> Route:
+    # A scope is a level, or a level and a destination with a slash between them.
+    return Route(
+        f"/v1/breakers/{{key}}/{action}",
+        (operation,),
+        _KEY,
+        (f"/v1/breakers/{{key}}/{action}", f"/v1/breakers/{{key}}/{{destination}}/{action}"),
+    )
+
+
+ROUTES = (
+    Route("/v1/status", (_read("getStatus", "This node and the whole installation", get_status, schemas.Overview),)),
+    Route("/v1/nodes", (_read("listNodes", "All processes, as they report", list_nodes, _list_of(schemas.Process)),)),
+    Route("/v1/switches", (_read("listSwitches", "As each node sees them", list_switches, _list_of(_OBJECT)),)),
+    Route(
+        "/v1/switches/{name}/pause",
+        (_act("POST", "pauseSwitch", "Place no calls on it, on any node", pause_switch, _DONE),),
+        _NAME,
+    ),
+    Route(
+        "/v1/switches/{name}/resume",
+        (_act("POST", "resumeSwitch", "Place calls on it again", resume_switch, _DONE),),
+        _NAME,
+    ),
+    Route(
+        "/v1/calls",
+        (
+            _read(
+                "listAllCalls",
+                "Live and recent calls of all applications, newest first",
+                list_calls,
+                _list_of(_OBJECT),
+                *_CALL_FILTERS,
+            ),
+        ),
+    ),
+    Route(
+        "/v1/calls/{ref}",
+        (
+            _read("getAnyCall", "One call, with its timeline and decisions", get_call, schemas.Call),
+            _act(
+                "DELETE",
+                "endCall",
+                "Hang up a call of any application, in any state",
+                end_call,
+                {
+                    200: Answer("It had already ended; this is its record", _data(schemas.Call)),
+                    202: Answer("It is being ended", _data(_OBJECT)),
+                },
+            ),
+        ),
+        _REF,
+    ),
+    Route("/v1/locks", (_read("listLocks", "What wrong PINs have locked", list_locks, _list_of(_OBJECT)),)),
+    Route(
+        "/v1/locks/{key}",
+        (_act("DELETE", "liftLock", "Open a lock", lift_lock, _DONE),),
+        _KEY,
+        ("/v1/locks/{key:path}",),
+    ),
+    Route("/v1/breakers", (_read("listBreakers", "Tripped, ready, and the log", list_breakers, _OBJECT),)),
+    _breaker("trip", _act("POST", "tripBreaker", "Trip a breaker by hand", trip_breaker, _DONE, schemas.Trip)),
+    _breaker("reset", _act("POST", "resetBreaker", "Let a breaker count from zero", reset_breaker, _DONE)),
+    Route(
+        "/v1/callbacks",
+        (_read("listCallbacks", "Callbacks and autodials that wait", list_waiting, _list_of(_OBJECT)),),
+    ),
+    Route(
+        "/v1/callbacks/{key}",
+        (_act("DELETE", "dropCallback", "Drop a waiting call: a number, or APPLICATION/KEY", drop_waiting, _DONE),),
+        _KEY,
+        ("/v1/callbacks/{key:path}",),
+    ),
+)

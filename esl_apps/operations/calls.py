@@ -1,0 +1,76 @@
+"""The calls of all applications: the live ones as their processes last wrote them, and all of the last day."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
+from typing import Any
+
+from esl_apps.core.status import snapshot
+from esl_apps.store.calls import CallStore
+from esl_apps.store.essence import restored
+
+#: The fields by which calls can be chosen.
+FILTERS = ("app", "integrator", "state", "agent", "callee", "contact_ref", "session_ref", "switch")
+#: Calls are listed without these; one call has them.
+_LONG = ("timeline", "decisions")
+
+Call = dict[str, Any]
+
+
+def live_calls(
+    store: CallStore,
+    boots: Iterable[str],
+    wanted: Mapping[str, str],
+    limit: int | None = None,
+    before: str | None = None,
+) -> tuple[list[Call], str | None]:
+    """The live calls, newest first, each with its ``age`` in seconds; and where the next page begins (None: no more).
+
+    ``boots``: the processes. ``wanted``: the values that fields must have. :raises StoreUnavailable: Redis is down.
+    """
+    now = time.time()
+    by_process = store.live(boots)
+    calls = [
+        snapshot(restored(call)) | {"age": round(now - call.queued_at, 1)}
+        for process in by_process.values()
+        for call in process
+        if before is None or call.call_ref < before
+    ]
+    return _page([call for call in calls if _is_wanted(call, wanted)], limit)
+
+
+def recent_calls(
+    store: CallStore, integrators: Iterable[str], wanted: Mapping[str, str], limit: int, before: str | None
+) -> tuple[list[Call], str | None]:
+    """The live and ended calls of the last day, newest first, and where the next page begins (None: no more).
+
+    ``integrators``: those of the configuration. :raises StoreUnavailable: Redis is down.
+    """
+    names = {"", *integrators}
+    if "integrator" in wanted:
+        names &= {wanted["integrator"]}
+    others = {field: value for field, value in wanted.items() if field != "integrator"}
+    calls: list[Call] = []
+    unseen: list[str] = []
+    for name in sorted(names):
+        found, more = store.calls(name, others, limit, before)
+        calls += found
+        if more is not None:
+            unseen.append(more)
+    # Beyond the newest of these, some integrator's calls were not looked at.
+    seen_to = max(unseen, default="")
+    page, more = _page([call for call in calls if call["call_ref"] >= seen_to], limit)
+    return page, more or (seen_to or None)
+
+
+def _is_wanted(call: Call, wanted: Mapping[str, str]) -> bool:
+    return all(call.get(field) == value for field, value in wanted.items())
+
+
+def _page(calls: list[Call], limit: int | None) -> tuple[list[Call], str | None]:
+    newest = sorted(calls, key=itemgetter("call_ref"), reverse=True)
+    page = newest if limit is None else newest[:limit]
+    more = page[-1]["call_ref"] if len(page) < len(newest) and page else None
+    return [{field: value for field, value in call.items() if field not in _LONG} for call in page], more
