@@ -6,6 +6,7 @@ Imports are read from the source, so that those inside functions and those for a
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -226,3 +227,32 @@ def test_importing_the_whole_package_patches_nothing() -> None:
     names = [f"esl_apps.{module}" for module in outside_sandbox() if module and module != "__main__"]
     code = f"import importlib; [importlib.import_module(name) for name in {names}]; "
     assert run_fresh(code + "from gevent import monkey; print(monkey.is_module_patched('socket'))") == "False"
+
+
+# Clocks -----------------------------------------------------------------------------------------------
+
+#: Modules whose times of day are no part of a call: ages of files and links, dates of answers and of log lines.
+TIMES_OF_DAY = {
+    "core.node_clock",
+    "core.reference",
+    "node.cdr_files",
+    "node.reporting",
+    "store.calls",
+    "store.outbox",
+    "store.timed_calls",
+}
+#: A switch's times become the node's where they are read.
+OF_SWITCHES = re.compile(r"""["'](?:Caller-Channel-[A-Za-z-]+-Time|variable_\w+_uepoch|Event-Date-\w+)["']""")
+
+
+def test_times_of_calls_come_from_the_nodes_clock() -> None:
+    """Two clocks must never be subtracted from each other."""
+    folders = ("apps.", "core.", "esl.", "node.", "store.")
+    found = {name for name in modules() if name.startswith(folders) and "time.time(" in modules()[name].read_text()}
+    assert found <= TIMES_OF_DAY
+
+
+def test_times_of_switches_are_read_in_one_place() -> None:
+    """``node.visit`` asks only whether there is one, and ``esl.switch_cdr`` writes them."""
+    found = {name for name in outside_sandbox() if name and OF_SWITCHES.search(modules()[name].read_text())}
+    assert found == {"esl.channel", "esl.legs", "esl.switch_cdr", "esl.switch_clock", "node.visit"}
