@@ -74,7 +74,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
             # one file twice.
             attempt.recording_url = recording_name(attempt)
             path = recording_path(settings.recordings, queue.integrator, attempt.recording_url)
-            variables.update(recording_variables(path))
+            variables.update(recording_variables(settings, path))
         call.set(variables)
         call.ring()
         bridged = _ring(call, attempt, queue, agents, policy, host)

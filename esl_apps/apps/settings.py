@@ -23,6 +23,8 @@ class Settings:
     ringback: str
     recordings: str
     """The folder as the switch writes it."""
+    recording_rate: int | None = None
+    """Samples a second of a recording; None: as the call."""
     callback_answer_after: float = 0.0
     """Seconds after which a missed call is answered instead of refused; 0: never."""
     callback_frequency: Frequency = Frequency()  # noqa: RUF009 - it is frozen

@@ -279,6 +279,7 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
             caller_id_format=dial.caller_id_format,
             ringback=dial.ringback,
             recordings=config.recordings.dir,
+            recording_rate=config.recordings.sample_rate,
             callback_answer_after=config.callback.answer_after,
             callback_frequency=Frequency(
                 config.callback.cool_down, config.callback.per_day, max(_UNUSED, 5 * config.callback.per_day)

@@ -165,6 +165,7 @@ _OURS = {
     "RECORD_MIN_SEC",
     "RECORD_STEREO",
     "RECORD_STEREO_SWAP",
+    "record_sample_rate",
     "esl_callee",
     "esl_outbound_id",
     "execute_on_answer_2",

@@ -133,6 +133,7 @@ class Recording:
         stereo = channel.true("RECORD_STEREO")
         self.swap = channel.true("RECORD_STEREO_SWAP")
         self.channels = 2 if stereo else 1
+        self.rate = strings.number(channel.lookup("record_sample_rate")) or RATE
         if limit:
             channel.at(limit, self.stop)
         try:
@@ -172,7 +173,7 @@ class Recording:
             except OSError as error:
                 channel.switch.log.error("Error writing %s: %s", self.path, error)
         cause = "success-silence" if channel.down else "success-maxtime"
-        samples = int(seconds * RATE)
+        samples = int(seconds * self.rate)
         for name, value in (
             ("record_file_size", str(44 + samples * 2 * self.channels)),
             ("record_samples", str(samples)),
@@ -186,20 +187,20 @@ class Recording:
         channel.fire("MEDIA_BUG_STOP", self._bug())
 
     def _audio(self, seconds: float) -> bytes:
-        total = int(seconds * RATE)
+        total = int(seconds * self.rate)
         out = array.array("h")
         ends = [start for start, _, _ in self._spans[1:]] + [self.started + seconds]
         for (_, own, heard), end in zip(self._spans, ends, strict=True):
-            want = min(total, int((end - self.started) * RATE)) - len(out) // self.channels
+            want = min(total, int((end - self.started) * self.rate)) - len(out) // self.channels
             left, right = (heard, own) if self.swap else (own, heard)
             if want <= 0:
                 continue
             if self.channels == 1:
-                out.extend(_mix(own, heard, want))
+                out.extend(_mix(own, heard, want, self.rate))
             else:
                 pair = array.array("h", bytes(want * 4))
-                pair[0::2] = _sine(left, want)
-                pair[1::2] = _sine(right, want)
+                pair[0::2] = _sine(left, want, self.rate)
+                pair[1::2] = _sine(right, want, self.rate)
                 out.extend(pair)
         return out.tobytes()
 
@@ -207,23 +208,24 @@ class Recording:
         with Path(self.path).open("wb") as raw, wave.open(raw, "wb") as file:
             file.setnchannels(self.channels)
             file.setsampwidth(2)
-            file.setframerate(RATE)
+            file.setframerate(self.rate)
             file.writeframes(frames)
 
 
 @lru_cache(maxsize=64)
-def _second(hz: int) -> array.array[int]:
-    return array.array("h", (int(8000 * math.sin(2 * math.pi * hz * n / RATE)) for n in range(RATE)))
+def _second(hz: int, rate: int) -> array.array[int]:
+    return array.array("h", (int(8000 * math.sin(2 * math.pi * hz * n / rate)) for n in range(rate)))
 
 
-def _sine(hz: int, samples: int) -> array.array[int]:
+def _sine(hz: int, samples: int, rate: int) -> array.array[int]:
     if not hz:
         return array.array("h", bytes(samples * 2))
-    second = _second(hz)
-    return (second * (samples // RATE + 1))[:samples]
+    second = _second(hz, rate)
+    return (second * (samples // rate + 1))[:samples]
 
 
-def _mix(a: int, b: int, samples: int) -> array.array[int]:
+def _mix(a: int, b: int, samples: int, rate: int) -> array.array[int]:
     if a and b:
-        return array.array("h", (x + y for x, y in zip(_sine(a, samples), _sine(b, samples), strict=True)))
-    return _sine(a or b, samples)
+        pair = zip(_sine(a, samples, rate), _sine(b, samples, rate), strict=True)
+        return array.array("h", (x + y for x, y in pair))
+    return _sine(a or b, samples, rate)

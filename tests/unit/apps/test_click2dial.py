@@ -115,6 +115,14 @@ def test_callees_leg_carries_the_call() -> None:
     assert leg["execute_on_answer"].endswith(f"/{attempt.call_ref}.wav")
 
 
+@pytest.mark.parametrize(("rate", "variable"), [(16000, "16000"), (None, None)])
+def test_recording_has_the_configured_rate(rate: int | None, variable: str | None) -> None:
+    call = ScriptedCall([talks()], ended(b=bleg()))
+    settings = replace(SETTINGS, recording_rate=rate)
+    run(call, policy=replace(POLICY, settings=settings, clients={"acme": CLIENT}))
+    assert call.did("bridge")[0][0].get("record_sample_rate") == variable
+
+
 def test_nothing_is_recorded_unless_the_integrator_records() -> None:
     call = ScriptedCall([talks()], ended(b=bleg()))
     made = record(run(call, client=IntegratorRules("acme", PLAN)))
