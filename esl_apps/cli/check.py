@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from esl_apps.cli import browser_profiles
 from esl_apps.cli.output import print_json, printable
 from esl_apps.config import warnings
 from esl_apps.config.model import Config, Disa, sections
@@ -116,6 +117,8 @@ def _switch(config: Config, switch: Switch, address: str) -> Iterator[Result]:
             return
         yield Result(what, OK, f"{address}: {_first_line(switch.api('version'))}")
         yield from _dial_strings(config, switch.name, switch)
+        if any(integrator.phone for integrator in config.integrators):
+            yield from _browsers(switch)
     except (SwitchUnavailable, ReplyError) as error:
         yield Result(what, FAIL, str(error))
     finally:
@@ -187,6 +190,23 @@ def _domain(what: str, domain: str, switch: Switch) -> Result:
         unknown = "not found" in str(error)
         return _judged(what, unknown, f"domain {domain}: this switch can't tell" if unknown else str(error))
     return _judged(what, there, f"domain {domain} " + ("is there" if there else "is not in the switch's directory"))
+
+
+def _browsers(switch: Switch) -> Iterator[Result]:
+    """Report what the switch's SIP profiles lack for phones in browsers."""
+    what = f"phones in browsers on {switch.name}"
+    try:
+        found = browser_profiles.profiles(switch.api(browser_profiles.COMMAND))
+    except (ReplyError, browser_profiles.Unreadable) as error:
+        # The sandbox has no SIP profiles.
+        yield Result(what, OK, f"this switch can't tell ({_first_line(str(error))})")
+        return
+    if not found:
+        yield Result(what, FAIL, "no SIP profile has a ws-binding or a wss-binding, so no browser can register")
+    for profile in found:
+        bindings, lists = ", ".join(profile.bindings), ", ".join(profile.candidates)
+        good = f"{bindings}; audio goes to addresses of {lists}"
+        yield Result(f"{what}, profile {profile.name}", WARN if profile.fault else OK, profile.fault or good)
 
 
 def _redis(config: Config) -> Iterator[Result]:

@@ -132,6 +132,8 @@ class Admin(Bearer, frozen=True):
 class Recordings(Section, frozen=True):
     dir: str = "/var/lib/esl_apps/recordings"
     """Folder as the switch writes to it; the node reads the same path (same machine, or a mount)."""
+    sample_rate: Literal[8000, 16000, 32000, 48000] | None = 16000
+    """Samples a second of a recording's file, whatever the call's codec; null: as the call, 48000 for Opus."""
     link_key: str | None = None
     """Key for signed links to recordings, the same on all nodes; null: no links; changing it makes all links
     invalid."""
@@ -222,6 +224,8 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     """Left: LPUSH, for clients that BRPOP; right: RPUSH, for clients that BLPOP."""
     legacy_get: LegacyGet | Literal[False] = False
     """Or {allow: [CIDR]}: addresses that may call GET /call.php without a token."""
+    phone: bool = False
+    """True: its agents use phones in browsers, and `esl-apps check` looks at the switches' SIP profiles."""
     legacy_c2d: bool = False
     """True: also push to enigma:notifications:c2d."""
     max_duration: Duration = 14400

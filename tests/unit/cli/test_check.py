@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from esl_apps.cli import check
-from tests.support import TLS
+from esl_apps.cli import browser_profiles, check
+from tests.support import ROOT, TLS
 from tests.support.node import RedisServer
 from tests.support.peer import FakeSwitch, api_response, rejection
 from tests.support.ports import free_port
@@ -144,6 +144,79 @@ def test_check_goes_on_after_a_failure(run: Run, good: Settings, switch: FakeSwi
         "integrators[0].redis.url",
         "recordings.dir",
     }
+
+
+# Phones in browsers --------------------------------------------------------------------------------------
+
+LACKS = "lacks apply-candidate-acl"
+
+
+def sofia(*settings: tuple[str, str], name: str = "internal") -> str:
+    params = "".join(f'<param name="{param}" value="{value}"></param>' for param, value in settings)
+    gateway = '<gateway name="pstn"><param name="password" value="gateway-secret"/></gateway>'
+    return (
+        f'<configuration name="sofia.conf"><profiles><profile name="{name}"><gateways>{gateway}</gateways>'
+        f"<settings>{params}</settings></profile></profiles></configuration>\n\n"
+    )
+
+
+WS, WSS = ("ws-binding", ":5066"), ("wss-binding", ":7443")
+PRIVATE, PUBLIC = ("apply-candidate-acl", "rfc1918.auto"), ("apply-candidate-acl", "wan.auto")
+
+
+@pytest.mark.parametrize(
+    ("params", "level", "told"),
+    [
+        ((WS, WSS), "WARN", LACKS),
+        ((WSS,), "WARN", LACKS),
+        ((WS, ("apply-candidate-acl", "")), "WARN", LACKS),
+        ((WS, PRIVATE, ("apply-candidate-acl", "none")), "WARN", LACKS),
+        ((WS, PUBLIC), "WARN", "apply-candidate-acl has only wan.auto"),
+        ((WS, PRIVATE), "ok", "ws-binding :5066; audio goes to addresses of rfc1918.auto"),
+        ((WS, WSS, PRIVATE, PUBLIC), "ok", "ws-binding :5066, wss-binding :7443; audio goes to addresses of rfc1918"),
+    ],
+)
+def test_check_reports_a_profile_without_candidate_acl(
+    run: Run, good: Settings, switch: FakeSwitch, params: tuple[tuple[str, str], ...], level: str, told: str
+) -> None:
+    good["integrators"][0]["phone"] = True
+    switch.answers["api xml_locate"] = api_response(sofia(*params))
+    ran = run("check", "-c", good.written())
+    assert ran.status == 0
+    (line,) = [line for line in lines(ran, level) if line.startswith("phones in browsers on fs1, profile internal: ")]
+    assert told in line
+    assert "gateway-secret" not in ran.out
+
+
+@pytest.mark.parametrize("xml", [sofia(), sofia(("ws-binding", ""), PRIVATE), "<section/>"])
+def test_check_fails_without_a_websocket_binding(run: Run, good: Settings, switch: FakeSwitch, xml: str) -> None:
+    good["integrators"][0]["phone"] = True
+    switch.answers["api xml_locate"] = api_response(xml)
+    (line,) = failures(run, good)
+    assert line.startswith("phones in browsers on fs1: no SIP profile has a ws-binding or a wss-binding")
+
+
+@pytest.mark.parametrize("answer", ["-ERR xml_locate Command not found!\n", "can't find anything\n"])
+def test_check_of_profiles_it_cannot_read_says_so(run: Run, good: Settings, switch: FakeSwitch, answer: str) -> None:
+    good["integrators"][0]["phone"] = True
+    switch.answers["api xml_locate"] = api_response(answer)
+    (line,) = [line for line in lines(run("check", "-c", good.written()), "ok") if line.startswith("phones in")]
+    assert "this switch can't tell" in line
+
+
+def test_check_asks_for_profiles_only_for_browsers(run: Run, good: Settings, switch: FakeSwitch) -> None:
+    switch.answers["api xml_locate"] = api_response(sofia())
+    assert "phones in browsers" not in run("check", "-c", good.written()).out
+
+
+def test_shipped_webrtc_snippet_passes_the_check() -> None:
+    snippet = (ROOT / "conf" / "freeswitch" / "webrtc.snippet").read_text()
+    xml = snippet.replace("<include>", '<c><profile name="internal"><settings>').replace(
+        "</include>", "</settings></profile></c>"
+    )
+    (profile,) = browser_profiles.profiles(xml)
+    assert profile.candidates == ("rfc1918.auto", "wan.auto")
+    assert profile.fault is None
 
 
 # The switch --------------------------------------------------------------------------------------------
