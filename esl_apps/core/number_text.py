@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-#: Longest text that is looked at. E.164 has 15 digits; the rest is separators and parameters.
-MAX_LENGTH = 256
+#: Longest number, with its separators, and most of its parameters that are looked at. E.164 has 15 digits.
+_NUMBER_LENGTH, _PARAMETERS_LENGTH = 64, 256
 _DIALLABLE = re.compile(r"\+?[0-9]{1,32}")
 #: RFC 3966 visual separators, the slash and spaces of written numbers, and their typographic forms.
 _SEPARATORS = dict.fromkeys(map(ord, " -.()/\u00a0\u2007\u202f\u2009\u2010\u2011\u2012\u2013\u2014\u2212"))
@@ -34,14 +34,14 @@ def plain(text: str) -> str:
     """
     if _DIALLABLE.fullmatch(text):
         return text
-    if len(text) > MAX_LENGTH:
-        raise NotDialable("expected digits, with an optional + before them; this is too long")
     number, _, parameters = text.partition(";")
+    if len(number) > _NUMBER_LENGTH:
+        raise NotDialable("expected digits, with an optional + before them; this is too long")
     number = number.strip(" \u00a0")
     if number.startswith(("+", "\uff0b", "00")):
         number = _TRUNK_ZERO.sub("", number)
     number = "".join(map(_digit, number.translate(_SEPARATORS)))
-    context = _CONTEXT.search(parameters)
+    context = _CONTEXT.search(parameters[:_PARAMETERS_LENGTH])
     if context and not number.startswith("+"):
         number = context[1].translate(_SEPARATORS) + number
     if not _DIALLABLE.fullmatch(number):

@@ -369,6 +369,7 @@ def test_operators_emergency_number_comes_before_extensions(regex: str) -> None:
         "\u0660\u0661\u0661\u0665\u0665\u0665\u0660\u0660\u0660\u0660",
         "0115550000;npdi;rn=+27829999999",
         "+27115550000;ext=12",
+        "+27115550000;x=" + "9" * 9000,
         "5550000;phone-context=+2711",
         "5550000;isub=1;phone-context=+27-11;x=y",
         "0115550000;phone-context=example.net",
