@@ -151,8 +151,9 @@ class Stand:
     def records(self, before: int) -> list[dict[str, Any]]:
         """All records of this round, read after the node has ended its calls."""
         eventually(lambda: self.live() == 0)
+        # A call may end while they are counted.
+        eventually(lambda: self.redis.client.llen(CDRS) == self.records_made() - before)
         made = self.records_made() - before
-        eventually(lambda: self.redis.client.llen(CDRS) >= made)
         popped = [json.loads(text)["payload"] for text in self.redis.client.rpop(CDRS, made + 1) or []]
         assert len(popped) == made
         return popped
