@@ -20,7 +20,7 @@ from esl_apps.config.tokens import AdminToken, Bearer, CardsToken, IntegratorTok
 from esl_apps.http.errors import Problem, problem
 from esl_apps.http.rate_limit import Buckets, capacity_of, source_of
 
-CALL, READ, RECORD, CARDS, OPERATE = "call", "read", "record", "cards", "operate"
+CALL, READ, RECORD, CARDS, OPERATE, NUMBERS = "call", "read", "record", "cards", "operate", "numbers"
 
 
 #: Clients whose right token is remembered. One that is forgotten is only counted again.
@@ -36,6 +36,10 @@ class Holder:
     scopes: frozenset[str] | None
     #: For logs and locks, as ``acme`` or ``acme/crm``.
     name: str = ""
+
+    def has(self, *scopes: str) -> bool:
+        """Whether it has one of the scopes."""
+        return self.scopes is None or not self.scopes.isdisjoint(scopes)
 
 
 def holders(main: Bearer, scoped: Iterable[AdminToken | CardsToken | IntegratorToken], name: str = "") -> list[Holder]:
@@ -65,7 +69,13 @@ class Door:
         :raises Problem: 401 for no token or a wrong one; 403 for a token without these scopes; 429 for too many wrong
             tokens from this address, or too many requests with this token.
         """
-        given = _given(req)
+        holder = self.find(req, _given(req), known)
+        self.enter(holder, *scopes)
+        return holder
+
+    def find(self, req: falcon.Request, given: str, known: Sequence[Holder]) -> Holder:
+        """Return the token that a request gives. :raises Problem: 401; 429 for too many wrong tokens from this
+        address."""
         digest = hashlib.sha256(given.encode()).digest()
         client = (_source(req), digest)
         # Another client's wrong tokens from this address, as behind a proxy, don't shut out one that was here before.
@@ -84,15 +94,18 @@ class Door:
         self._admitted[client] = None
         if len(self._admitted) > _ADMITTED:
             del self._admitted[next(iter(self._admitted))]
+        return matching
+
+    def enter(self, holder: Holder, *scopes: str) -> None:
+        """Count a request of a token. :raises Problem: 429 for too many; 403 if it has none of the scopes."""
         rate = self._rate()
         if rate.per_token is not None:
-            wait = self._of_token.take(matching.digest, rate.per_token, capacity_of(rate.per_token, rate.burst))
+            wait = self._of_token.take(holder.digest, rate.per_token, capacity_of(rate.per_token, rate.burst))
             if wait:
                 raise self.too_many(wait, "requests with this token")
-        if matching.scopes is not None and matching.scopes.isdisjoint(scopes):
+        if not holder.has(*scopes):
             self._on_refused(403)
             raise problem(403, "scope", f"this token lacks the scope {' or '.join(scopes)}")
-        return matching
 
     def may_guess(self, req: falcon.Request) -> None:
         """Call this before comparing a secret. :raises Problem: 429 for too many wrong secrets from this address."""

@@ -1,29 +1,23 @@
-"""``/v1`` on the operator's port: see what all nodes do, and act. Each action is logged with the token's name."""
+"""``/v1`` on the operator's port: see what all nodes do, and act. ``http/operator.py`` says what each request does."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import falcon
 
-from esl_apps import __version__
 from esl_apps.core import status, terms
-from esl_apps.http import schemas
+from esl_apps.http import operator, schemas
 from esl_apps.http.access import OPERATE, READ
 from esl_apps.http.admin_port import AdminPort
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.errors import problem
 from esl_apps.http.parameters import in_path, in_query
 from esl_apps.http.routes import Answer, Body, Operation, Route
-from esl_apps.node import reporting
-from esl_apps.operations import breakers, calls, reports, switches, waiting
-from esl_apps.operations.reports import Report
+from esl_apps.operations import breakers, calls, waiting
 from esl_apps.store.pin_guard import Locks
-
-log = logging.getLogger(__name__)
 
 _PAGE, _MOST = 50, 500
 _TRUE = {"true": True, "1": True, "false": False, "0": False}
@@ -33,75 +27,27 @@ def _answer(resp: falcon.Response, data: Any, status_code: int = 200, **more: An
     answer(resp, status_code, {"data": data, **more})
 
 
-def _did(by: str, action: str, target: str) -> None:
-    log.warning("operator_acted", extra={"by": by, "action": action, "target": target})
-
-
 # Nodes and switches ---------------------------------------------------------------------------------------
 
 
-def _reports(port: AdminPort) -> dict[str, Report]:
-    services = port.services
-    return reports.read(services.redis, services.membership.peers)
-
-
 def get_status(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by: str) -> None:
-    services = port.services
-    reported = _reports(port).values()
-    _answer(
-        resp,
-        {
-            "node": services.membership.name,
-            "version": __version__,
-            "reasons": services.readiness.problems(),
-            "nodes": len({report.node for report in reported}),
-            "live": sum(sum(report.live.values()) for report in reported),
-            "waiting_records": sum(sum(report.outbox.values()) for report in reported),
-            "tripped_breakers": len(services.breakers.tripped),
-        },
-    )
+    _answer(resp, operator.overview(port))
 
 
 def list_nodes(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by: str) -> None:
-    membership = port.services.membership
-    found = _reports(port)
-    nodes = [
-        {
-            "boot": boot,
-            "name": peer.name,
-            "advertise": peer.advertise,
-            "alive": not membership.is_dead(boot),
-            "draining": peer.draining,
-            "report": found.get(boot),
-        }
-        for boot, peer in sorted(membership.peers.items(), key=lambda item: (item[1].name, item[0]))
-    ]
-    _answer(resp, nodes)
+    _answer(resp, operator.processes(port))
 
 
 def list_switches(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by: str) -> None:
-    _answer(resp, switches.seen_by(_reports(port).values(), switches.pauses(port.services.redis)))
+    _answer(resp, operator.all_switches(port))
 
 
 def pause_switch(port: AdminPort, req: falcon.Request, resp: falcon.Response, name: str, by: str) -> None:
-    _change_switch(port, resp, name, by, "switch_pause", lambda: switches.pause(port.services.redis, name, by))
+    _answer(resp, {"name": name, "changed": operator.pause_switch(port, name, by)})
 
 
 def resume_switch(port: AdminPort, req: falcon.Request, resp: falcon.Response, name: str, by: str) -> None:
-    _change_switch(port, resp, name, by, "switch_resume", lambda: switches.resume(port.services.redis, name))
-
-
-def _change_switch(
-    port: AdminPort, resp: falcon.Response, name: str, by: str, action: str, change: Callable[[], bool]
-) -> None:
-    redis = port.services.redis
-    if name not in {view["name"] for view in switches.seen_by(_reports(port).values(), switches.pauses(redis))}:
-        raise problem(404, "not_found", "no node has a switch of this name", "name")
-    changed = change()
-    if changed:
-        _did(by, action, name)
-        reporting.heed_pauses(port.services)
-    _answer(resp, {"name": name, "changed": changed})
+    _answer(resp, {"name": name, "changed": operator.resume_switch(port, name, by)})
 
 
 # Calls ----------------------------------------------------------------------------------------------------
@@ -121,37 +67,20 @@ def list_calls(port: AdminPort, req: falcon.Request, resp: falcon.Response, by: 
     before = req.get_param("before")
     if before is not None and not status.is_ref(before):
         raise problem(422, "value", "expected the value of an earlier answer's next", "before")
-    services = port.services
-    if only_live:
-        page, more = calls.live_calls(services.store, services.membership.peers, wanted, limit, before)
-    else:
-        integrators = [integrator.name for integrator in services.policy.config.integrators]
-        page, more = calls.recent_calls(services.store, integrators, wanted, limit, before)
+    page, more = (operator.live_calls if only_live else operator.recent_calls)(port, wanted, limit, before)
     _answer(resp, page, next=more)
 
 
-def _found(port: AdminPort, ref: str) -> dict[str, Any]:
-    live = port.services.calls.live.get(ref)
-    call = status.snapshot(live.attempt) if live is not None else None
-    if call is None and status.is_ref(ref):
-        call = port.services.store.call(ref)
-    if call is None:
-        raise problem(404, "not_found", "no such call; calls are kept for a day", "ref")
-    return call
-
-
 def get_call(port: AdminPort, _req: falcon.Request, resp: falcon.Response, ref: str, by: str) -> None:
-    _answer(resp, _found(port, ref))
+    _answer(resp, operator.find_call(port, ref))
 
 
 def end_call(port: AdminPort, _req: falcon.Request, resp: falcon.Response, ref: str, by: str) -> None:
-    call = _found(port, ref)
+    call = operator.end_call(port, ref, by)
     if call["state"] == terms.ENDED:
         _answer(resp, call)
-        return
-    _did(by, "call_end", ref)
-    port.services.calls.cancel_anywhere(call)
-    _answer(resp, {"call_ref": ref, "state": call["state"]}, 202)
+    else:
+        _answer(resp, {"call_ref": ref, "state": call["state"]}, 202)
 
 
 # Locks, breakers, waiting calls ---------------------------------------------------------------------------
@@ -162,9 +91,7 @@ def list_locks(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by:
 
 
 def lift_lock(port: AdminPort, _req: falcon.Request, resp: falcon.Response, key: str, by: str) -> None:
-    if not Locks(port.services.redis).lift(key):
-        raise problem(404, "not_found", "not locked", "key")
-    _did(by, "lock_lift", key)
+    operator.lift_lock(port, key, by)
     _answer(resp, {"key": key, "lifted": True})
 
 
@@ -176,14 +103,7 @@ def trip_breaker(
     port: AdminPort, req: falcon.Request, resp: falcon.Response, key: str, by: str, destination: str = ""
 ) -> None:
     scope = f"{key}/{destination}" if destination else key
-    end_calls = _end_calls(req)
-    try:
-        changed = breakers.trip(
-            port.services.policy.config, port.services.redis, scope, f"token {by}", end_calls=end_calls
-        )
-    except ValueError as error:
-        raise problem(404, "not_found", str(error), "key") from None
-    _did(by, "breaker_trip", scope)
+    changed = operator.trip_breaker(port, scope, by, end_calls=_end_calls(req))
     _answer(resp, {"scope": scope, "tripped": True, "changed": changed})
 
 
@@ -203,9 +123,7 @@ def reset_breaker(
     port: AdminPort, req: falcon.Request, resp: falcon.Response, key: str, by: str, destination: str = ""
 ) -> None:
     scope = f"{key}/{destination}" if destination else key
-    if not breakers.reset(port.services.policy.config, port.services.redis, scope, f"token {by}"):
-        raise problem(404, "not_found", "it has not tripped", "key")
-    _did(by, "breaker_reset", scope)
+    operator.reset_breaker(port, scope, by)
     _answer(resp, {"scope": scope, "tripped": False, "changed": True})
 
 
@@ -216,12 +134,7 @@ def list_waiting(port: AdminPort, _req: falcon.Request, resp: falcon.Response, b
 def drop_waiting(port: AdminPort, _req: falcon.Request, resp: falcon.Response, key: str, by: str) -> None:
     # A number alone is a callback's, as the contract has it.
     full = key if "/" in key else f"callback/{key}"
-    dropped = waiting.drop(port.services.timed_calls, full)
-    if dropped is None:
-        raise problem(409, "state", "a node is placing it: end the call", "key")
-    if not dropped:
-        raise problem(404, "not_found", "not waiting", "key")
-    _did(by, "waiting_drop", full)
+    operator.drop_waiting(port, full, by)
     _answer(resp, {"key": full, "dropped": True})
 
 
