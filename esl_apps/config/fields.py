@@ -19,6 +19,14 @@ NAME_EXPECTED = "expected letters, digits, . _ - (at most 64)"
 _NAME_WORDS = NAME_EXPECTED.removeprefix("expected ")
 
 Name = Annotated[str, described(_NAME_WORDS, pattern=rf"^{NAME.pattern}\Z", max_length=64)]
+#: As browsers write it, so that it can be compared: without a path or a default port, in small letters.
+Origin = Annotated[
+    str,
+    described(
+        "an origin as browsers write it, as https://crm.example.com or http://localhost:8080: no path, no *",
+        pattern=r"^(?:https://(?![^/]*:443\Z)|http://(?![^/]*:80\Z))(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?\Z",
+    ),
+]
 Seconds = Annotated[float, described("a number of seconds, 0 or more", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]

@@ -14,6 +14,7 @@ from esl_apps.config.fields import (
     Duration,
     LockSeconds,
     Name,
+    Origin,
     PerSecond,
     Port,
     Positive,
@@ -224,6 +225,8 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     """Left: LPUSH, for clients that BRPOP; right: RPUSH, for clients that BLPOP."""
     legacy_get: LegacyGet | Literal[False] = False
     """Or {allow: [CIDR]}: addresses that may call GET /call.php without a token."""
+    allow_origins: list[Origin] = field(default_factory=list)
+    """Web sites whose pages may use this port from a browser, as https://crm.example.com; empty: none."""
     phone: bool = False
     """True: its agents use phones in browsers, and `esl-apps check` looks at the switches' SIP profiles."""
     legacy_c2d: bool = False

@@ -110,6 +110,12 @@ class IntegratorRules:
             raise Refused(faults)
         return Order(agent, callee, outbound, contact_ref)
 
+    def agent_faults(self, agent: str) -> list[Fault]:
+        """Return the reasons why this can't be the agent of an order."""
+        faults: list[Fault] = []
+        self._number("agent", agent, faults)
+        return faults
+
     def faults_now(self, order: Order) -> list[Fault]:
         """Return what these rules have against an order that was read by earlier ones."""
         faults: list[Fault] = []

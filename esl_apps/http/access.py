@@ -21,6 +21,10 @@ from esl_apps.http.errors import Problem, problem
 from esl_apps.http.rate_limit import Buckets, capacity_of, source_of
 
 CALL, READ, RECORD, CARDS, OPERATE, NUMBERS = "call", "read", "record", "cards", "operate", "numbers"
+#: A route that names these, too, is open to agent tokens, and keeps to the agent's own calls. All others are closed.
+OWN_CALL, OWN_READ = "call:agent", "read:agent"
+#: By the name that a request for an agent token gives them.
+OWN = {CALL: OWN_CALL, READ: OWN_READ}
 
 
 #: Clients whose right token is remembered. One that is forgotten is only counted again.
@@ -36,6 +40,8 @@ class Holder:
     scopes: frozenset[str] | None
     #: For logs and locks, as ``acme`` or ``acme/crm``.
     name: str = ""
+    #: Of an agent token: it opens this agent's calls alone.
+    agent: str | None = None
 
     def has(self, *scopes: str) -> bool:
         """Whether it has one of the scopes."""
@@ -69,7 +75,7 @@ class Door:
         :raises Problem: 401 for no token or a wrong one; 403 for a token without these scopes; 429 for too many wrong
             tokens from this address, or too many requests with this token.
         """
-        holder = self.find(req, _given(req), known)
+        holder = self.find(req, token_of(req), known)
         self.enter(holder, *scopes)
         return holder
 
@@ -137,7 +143,7 @@ class Door:
         return problem(429, "too_many", f"too many {what}", headers={"Retry-After": str(max(1, math.ceil(wait)))})
 
 
-def _given(req: falcon.Request) -> str:
+def token_of(req: falcon.Request) -> str:
     """Return the token of a request, or an empty string."""
     authorization = req.get_header("Authorization") or ""
     if authorization[:7].lower() == "bearer ":

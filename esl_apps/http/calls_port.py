@@ -18,7 +18,8 @@ from esl_apps.core.order import PATTERNS, IntegratorRules
 from esl_apps.core.reference import new_ref
 from esl_apps.core.status import is_ref, snapshot
 from esl_apps.http import dry_run
-from esl_apps.http.access import Door, Holder, holders
+from esl_apps.http.access import Door, Holder, holders, token_of
+from esl_apps.http.agent_tokens import AgentTokens
 from esl_apps.http.errors import problem
 from esl_apps.http.schemas import Accepted, DryRun
 from esl_apps.http.signed_links import Links
@@ -39,7 +40,7 @@ class CallsPort:
         self.count = services.refused
         self._outgoing = outgoing
         #: A configuration and its tokens. A reload brings another.
-        self._known: tuple[Config, list[Holder]] | None = None
+        self._known: tuple[Config, list[Holder], AgentTokens] | None = None
 
     @property
     def settings(self) -> Integrator:
@@ -57,12 +58,49 @@ class CallsPort:
         key = self.services.policy.config.recordings.link_key
         return Links(key, self.name) if key else None
 
-    def admit(self, req: falcon.Request, scopes: tuple[str, ...], _params: dict[str, Any]) -> None:
-        """:raises Problem: as ``Door.check``."""
+    def admit(self, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
+        """An agent token opens calls of its agent only; others are as unknown to it as another integrator's.
+
+        :raises Problem: as ``Door.check``; 401 for an agent token that has expired; 404 for another agent's call.
+        """
+        _config, known, tokens = self._tokens()
+        agent_token = tokens.read(token_of(req))
+        if agent_token is not None:
+            known = [*known, agent_token[0]]
+        holder = req.context.holder = self.door.check(req, known, *scopes)
+        if agent_token is None or holder.agent is None:
+            return
+        if agent_token[1] <= time.time():
+            self.count(401)
+            headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            raise problem(401, "expired", "this agent token has expired", headers=headers)
+        if "ref" in params:
+            call = self.find(params["ref"])
+            if call is None or call["agent"] != holder.agent:
+                raise problem(404, "not_found", "no such call")
+
+    def holder(self, req: falcon.Request) -> Holder:
+        """Return the token that admitted a request."""
+        holder: Holder = req.context.holder
+        return holder
+
+    def check_agent(self, req: falcon.Request, agent: object) -> None:
+        """:raises Problem: 403 if the request's token is another agent's."""
+        own = self.holder(req).agent
+        if own is not None and agent != own:
+            self.count(403)
+            raise problem(403, "agent", f"this token is for calls of agent {own}", "agent")
+
+    @property
+    def agent_tokens(self) -> AgentTokens:
+        return self._tokens()[2]
+
+    def _tokens(self) -> tuple[Config, list[Holder], AgentTokens]:
         config = self.services.policy.config
         if self._known is None or self._known[0] is not config:
-            self._known = config, holders(self.settings, self.settings.tokens, self.name)
-        self.door.check(req, self._known[1], *scopes)
+            known = holders(self.settings, self.settings.tokens, self.name)
+            self._known = config, known, AgentTokens(self.name, known, config.pin_key or "")
+        return self._known
 
     # Calls --------------------------------------------------------------------------------------------
 

@@ -9,11 +9,12 @@ import falcon
 
 from esl_apps.core import status, terms
 from esl_apps.core.reference import new_ref
-from esl_apps.http import dry_run, openapi, recordings, schemas
-from esl_apps.http.access import CALL, READ
+from esl_apps.http import agents, dry_run, openapi, recordings, schemas
+from esl_apps.http.access import CALL, OWN_CALL, OWN_READ, READ
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import CallsPort
 from esl_apps.http.connection import Wsgi
+from esl_apps.http.cors import Cors
 from esl_apps.http.errors import problem
 from esl_apps.http.parameters import in_header, in_path, in_query
 from esl_apps.http.routes import TOKEN, Answer, Api, Component, Operation, Route, serve
@@ -32,7 +33,8 @@ _LEGACY = {"agent": True, "callee": True, "outbound_id": True, "contact_ref": Fa
 
 def build(services: Services, outgoing: Outgoing, name: str) -> Wsgi:
     """Return the WSGI application of an integrator. It reads its settings at each request, so it survives a reload."""
-    return serve(API, CallsPort(services, outgoing, name))
+    port = CallsPort(services, outgoing, name)
+    return serve(API, port, [Cors(lambda: port.settings.allow_origins)])
 
 
 # Handlers -------------------------------------------------------------------------------------------------
@@ -40,6 +42,7 @@ def build(services: Services, outgoing: Outgoing, name: str) -> Wsgi:
 
 def create_call(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
     raw, fields = read_json(req)
+    port.check_agent(req, fields.get("agent"))
     if dry_run.is_asked_for(req):
         answer(resp, 200, port.dry_run(fields))
         return
@@ -49,6 +52,9 @@ def create_call(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> 
 
 def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
     filters = {field: value for field in _FILTERS if (value := req.get_param(field)) is not None}
+    own = port.holder(req).agent
+    if own is not None:
+        port.check_agent(req, filters.setdefault("agent", own))
     state = filters.get("state")
     if state is not None and state not in terms.STATES:
         raise problem(422, "value", f"expected one of {', '.join(terms.STATES)}", "state")
@@ -121,7 +127,7 @@ _ROUTES = (
                 "createCall",
                 "Ring the agent; when it answers, dial the callee",
                 create_call,
-                scopes=(CALL,),
+                scopes=(CALL, OWN_CALL),
                 parameters=(
                     in_header(
                         "Idempotency-Key",
@@ -139,7 +145,7 @@ _ROUTES = (
                 "listCalls",
                 "Live and recent calls, newest first",
                 list_calls,
-                scopes=(READ,),
+                scopes=(READ, OWN_READ),
                 parameters=(
                     in_query("state", status.State),
                     in_query("agent", str),
@@ -160,7 +166,7 @@ _ROUTES = (
                 "getCall",
                 "One call, with its timeline",
                 get_call,
-                scopes=(READ,),
+                scopes=(READ, OWN_READ),
                 parameters=(in_path("ref", status.Ref),),
                 answers={200: Answer("The call", Call)},
                 errors=(401, 403, 404, 429, 503),
@@ -170,7 +176,7 @@ _ROUTES = (
                 "cancelCall",
                 "Cancel or hang up, in any state",
                 cancel_call,
-                scopes=(CALL,),
+                scopes=(CALL, OWN_CALL),
                 parameters=(in_path("ref", status.Ref),),
                 answers={
                     200: Answer("It had already ended; this is its record", Call),
@@ -181,6 +187,7 @@ _ROUTES = (
         ),
     ),
     *recordings.ROUTES,
+    *agents.ROUTES,
     Route(
         "/call.php",
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -112,9 +112,12 @@ class Api:
         return next((form for prefix, form in self.forms.items() if path.startswith(prefix)), OURS)
 
 
-def serve(api: Api, port: Port) -> falcon.App[falcon.Request, falcon.Response]:
-    """Return the WSGI application of a table. HEAD is served wherever GET only reads, and OPTIONS everywhere."""
-    app = falcon.App()
+def serve(api: Api, port: Port, middleware: Sequence[Any] = ()) -> falcon.App[falcon.Request, falcon.Response]:
+    """Return the WSGI application of a table. HEAD is served wherever GET only reads, and OPTIONS everywhere.
+
+    :param middleware: Falcon's, to see every request and answer.
+    """
+    app = falcon.App(middleware=list(middleware))
     app.req_options.strip_url_path_trailing_slash = True
     _write_errors(app, api, port)
     methods = {"OPTIONS"}

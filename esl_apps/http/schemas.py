@@ -101,6 +101,25 @@ class Link(Struct):
     expires_at: Annotated[int, Meta(description="Unix seconds")]
 
 
+# Agents ---------------------------------------------------------------------------------------------------
+
+
+class AgentTokenOrder(Struct, forbid_unknown_fields=True):
+    expires_in: Annotated[int, Meta(ge=1, le=900, description="Seconds; 900 by default")] | UnsetType = UNSET
+    scopes: (
+        Annotated[
+            list[Annotated[str, Meta(extra_json_schema={"enum": ["call", "read"]})]],
+            Meta(min_length=1, description="By default all of these that the issuing token has"),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class AgentToken(Struct):
+    token: str
+    expires_at: Annotated[int, Meta(description="Unix seconds")]
+
+
 # Cards ----------------------------------------------------------------------------------------------------
 
 CardId = Annotated[str, Meta(pattern=f"^{CARD_ID.pattern}$")]

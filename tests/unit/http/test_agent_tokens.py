@@ -1,0 +1,241 @@
+"""Tokens for one agent: what they open, and how they end."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from esl_apps.core.attempt import Attempt
+from esl_apps.http import agent_tokens
+from esl_apps.http.access import Holder
+from esl_apps.http.agent_tokens import AgentTokens
+from tests.support.http_services import World, errors
+
+CALLS = "/click2dial/calls"
+ORDER = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
+FULL, READER = Holder(b"\x01" * 32, None, "acme"), Holder(b"\x02" * 32, frozenset({"read"}), "acme/wallboard")
+
+
+def issue(world: World, agent: str = "1000", headers: dict[str, str] | None = None, **fields: Any) -> Any:
+    return world.api.simulate_post(f"/click2dial/agents/{agent}/token", json=fields, headers=headers or {})
+
+
+def bearer(world: World, agent: str = "1000", **fields: Any) -> dict[str, str]:
+    result = issue(world, agent, **fields)
+    assert result.status_code == 200, result.text
+    return {"Authorization": f"Bearer {result.json['token']}"}
+
+
+def place(world: World, headers: dict[str, str], **fields: str) -> Any:
+    return world.api.simulate_post(CALLS, json={**ORDER, **fields}, headers=headers)
+
+
+def placed(world: World, agent: str = "1000") -> Attempt:
+    result = world.api.simulate_post(CALLS, json={**ORDER, "agent": agent})
+    assert result.status_code == 202
+    attempt: Attempt = world.outgoing.placed[-1]
+    return attempt
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time on the port's clock, which the test may change."""
+    held = [1_800_000_000.0]
+    monkeypatch.setattr("esl_apps.http.agents.time.time", lambda: held[0])
+    monkeypatch.setattr("esl_apps.http.calls_port.time.time", lambda: held[0])
+    return held
+
+
+# Issuing ---------------------------------------------------------------------------------------------------
+
+
+def test_agent_token_lasts_15_minutes_by_default(world: World, now: list[float]) -> None:
+    result = issue(world)
+    assert result.json["expires_at"] == now[0] + 900
+    assert result.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 901, 10**9, 1.5, True, "60", None])
+def test_agent_token_for_any_other_time_is_422(world: World, seconds: object) -> None:
+    assert errors(issue(world, expires_in=seconds), 422) == [("expires_in", "range")]
+
+
+@pytest.mark.parametrize("scopes", [[], ["record"], ["call", "cards"], "call", [["call"]], {"call": 1}, ["operate"]])
+def test_agent_token_with_other_scopes_is_422(world: World, scopes: object) -> None:
+    assert errors(issue(world, scopes=scopes), 422) == [("scopes", "value")]
+
+
+@pytest.mark.parametrize("agent", ["10", "abc", "1000;x", "12345"])
+def test_agent_token_for_no_agent_is_422(world: World, agent: str) -> None:
+    (error,) = errors(issue(world, agent), 422)
+    assert error == ("agent", "pattern")
+
+
+def test_agent_token_order_with_unknown_fields_is_422(world: World) -> None:
+    assert errors(issue(world, expires=60), 422) == [("expires", "unknown")]
+
+
+def test_agent_token_needs_the_scope_call(world: World) -> None:
+    reader = {"Authorization": "Bearer the-wallboards-token"}
+    assert errors(issue(world, headers=reader), 403) == [("", "scope")]
+    assert errors(issue(world, headers={"Authorization": "Bearer wrong"}), 401) == [("", "unauthorized")]
+
+
+def test_agent_token_issues_no_token(world: World) -> None:
+    assert errors(issue(world, headers=bearer(world)), 403) == [("", "scope")]
+
+
+def test_agent_token_is_logged_without_itself(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    token = issue(world, expires_in=60).json["token"]
+    (line,) = [line for line in caplog.records if line.msg == "agent_token_issued"]
+    fields = vars(line)
+    assert (fields["agent"], fields["token"], fields["seconds"]) == ("1000", "acme", 60)
+    assert token not in caplog.text
+
+
+# Using -----------------------------------------------------------------------------------------------------
+
+
+def test_agent_token_opens_calls_of_its_agent(world: World) -> None:
+    headers = bearer(world)
+    ref = place(world, headers).json["call_ref"]
+    assert world.api.simulate_get(f"{CALLS}/{ref}", headers=headers).status_code == 200
+    assert world.api.simulate_delete(f"{CALLS}/{ref}", headers=headers).status_code == 202
+    assert world.services.cancelled == [ref]
+
+
+@pytest.mark.parametrize("agent", ["1001", "01000", "1000 ", "0820001111", 1000, None, ["1000"]])
+def test_agent_token_is_refused_for_another_agent(world: World, agent: Any) -> None:
+    assert errors(place(world, bearer(world), agent=agent), 403) == [("agent", "agent")]
+    assert world.outgoing.placed == []
+
+
+@pytest.mark.parametrize("query", [{}, {"dry_run": "1"}])
+def test_agent_token_is_refused_without_an_agent(world: World, query: dict[str, str]) -> None:
+    order = {name: text for name, text in ORDER.items() if name != "agent"}
+    result = world.api.simulate_post(CALLS, json=order, params=query, headers=bearer(world))
+    assert errors(result, 403) == [("agent", "agent")]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_agent_token_sees_no_call_of_another(world: World, method: str) -> None:
+    theirs = placed(world, "1001")
+    result = world.api.simulate_request(method, f"{CALLS}/{theirs.call_ref}", headers=bearer(world))
+    assert errors(result, 404) == [("", "not_found")]
+    assert world.services.cancelled == []
+    world.end(theirs)
+    result = world.api.simulate_request(method, f"{CALLS}/{theirs.call_ref}", headers=bearer(world))
+    assert errors(result, 404) == [("", "not_found")]
+
+
+def test_agent_token_lists_its_agent_alone(world: World) -> None:
+    headers = bearer(world)
+    assert world.api.simulate_get(CALLS, params={"state": "ended"}, headers=headers).status_code == 200
+    assert world.services.store.asked[1] == {"state": "ended", "agent": "1000"}
+    result = world.api.simulate_get(CALLS, params={"agent": "1001"}, headers=headers)
+    assert errors(result, 403) == [("agent", "agent")]
+
+
+def test_agent_token_has_only_its_scopes(world: World) -> None:
+    headers = bearer(world, scopes=["read"])
+    assert errors(place(world, headers), 403) == [("", "scope")]
+    assert world.api.simulate_get(CALLS, headers=headers).status_code == 200
+    headers = bearer(world, scopes=["call"])
+    assert errors(world.api.simulate_get(CALLS, headers=headers), 403) == [("", "scope")]
+
+
+def test_agent_token_opens_no_route_but_its_own(world: World) -> None:
+    """Routes that don't say that they keep to an agent's calls are closed to agents."""
+    headers, mine = bearer(world), placed(world)
+    closed = []
+    for path, methods in world.api.simulate_get("/openapi.json").json["paths"].items():
+        for method, operation in methods.items():
+            if operation.get("security") == [] or method == "parameters":
+                continue
+            url = (
+                path.replace("{ref}", mine.call_ref)
+                .replace("{name}", f"{mine.call_ref}.wav")
+                .replace("{agent}", "1000")
+            )
+            result = world.api.simulate_request(method.upper(), url, headers=headers, json={})
+            opened = any(scope.endswith(":agent") for scope in operation.get("x-scopes", []))
+            if not opened:
+                closed.append((path, method, result.status_code))
+    assert closed
+    assert {status for _path, _method, status in closed} <= {403, 404}
+
+
+def test_agent_token_expires(world: World, now: list[float]) -> None:
+    headers = bearer(world, expires_in=60)
+    now[0] += 59.9
+    assert place(world, headers).status_code == 202
+    now[0] += 0.1
+    assert errors(place(world, headers), 401) == [("", "expired")]
+    assert errors(world.api.simulate_get(CALLS, headers=headers), 401) == [("", "expired")]
+    assert world.services.counted[-1] == 401
+
+
+def test_agent_token_ends_with_its_issuer(world: World) -> None:
+    headers = bearer(world)
+    world.configure(integrators={"token_hash": "sha256:" + "5" * 64})
+    assert errors(place(world, headers), 401) == [("", "unauthorized")]
+
+
+def test_agent_token_ends_with_the_pin_key(world: World) -> None:
+    headers = bearer(world)
+    policy = world.services.policy
+    world.services.policies.now = policy.__class__(**{**vars(policy), "config": _with_pin_key(policy.config)})
+    assert errors(place(world, headers), 401) == [("", "unauthorized")]
+
+
+def _with_pin_key(config: Any) -> Any:
+    return msgspec.structs.replace(config, pin_key="another-key-for-tests")
+
+
+# The signature ---------------------------------------------------------------------------------------------
+
+
+def test_agent_token_of_a_narrower_issuer_loses_scopes() -> None:
+    token = AgentTokens("acme", [FULL], "k").issue(FULL, "1000", ["call", "read"], 100)
+    narrow = Holder(FULL.digest, frozenset({"read"}), "acme")
+    read = AgentTokens("acme", [READER, narrow], "k").read(token)
+    assert read is not None
+    assert (read[0].agent, read[0].scopes, read[1]) == ("1000", frozenset({"read:agent"}), 100)
+
+
+@pytest.mark.parametrize(
+    "other", [AgentTokens("acme", [READER], "k"), AgentTokens("other", [FULL], "k"), AgentTokens("acme", [FULL], "")]
+)
+def test_agent_token_of_another_key_is_unknown(other: AgentTokens) -> None:
+    token = AgentTokens("acme", [FULL], "k").issue(FULL, "1000", ["call"], 100)
+    assert AgentTokens("acme", [READER, FULL], "k").read(token) is not None
+    assert other.read(token) is None
+
+
+def test_agent_token_changed_in_any_character_is_unknown() -> None:
+    tokens = AgentTokens("acme", [FULL], "k")
+    token = tokens.issue(FULL, "1000", ["call"], 100)
+    # The last character of a signature has two bits that count for nothing, but they are compared all the same.
+    for i in range(len(token)):
+        for char in "Aé.":
+            if token[i] != char:
+                assert tokens.read(token[:i] + char + token[i + 1 :]) is None
+    assert tokens.read(token + "A") is None
+    assert tokens.read(token + "=" * 1000) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'["1000",100,["call"],1]', b'["1000","100",["call"]]'])
+def test_agent_token_in_another_form_is_unknown(content: bytes) -> None:
+    tokens = AgentTokens("acme", [FULL], "k")
+    text = base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+    ((_issuer, key),) = tokens._keys
+    assert tokens.read(f"agent.{text}.{agent_tokens._signature(key, text)}") is None
+    good = base64.urlsafe_b64encode(json.dumps(["1000", 100, ["call", "later"]]).encode()).rstrip(b"=").decode()
+    read = tokens.read(f"agent.{good}.{agent_tokens._signature(key, good)}")
+    assert read is not None
+    assert read[0].scopes == frozenset({"call:agent"})
