@@ -128,6 +128,8 @@ class Admin(Bearer, frozen=True):
     """Limits of this port on this node; above them 429 with Retry-After; null: no limit."""
     tls: Tls | None = None
     """{cert: FILE, key: FILE} in PEM, with the chain in cert; SIGHUP reads them again."""
+    console: bool = False
+    """True: pages for people at /console/, opened with a token of this port that has the scope read or cards."""
 
 
 class Recordings(Section, frozen=True):

@@ -89,6 +89,8 @@ class ErrorForm:
     """Return the status and the body of an error."""
     wrong: int
     """The status for a wrong field or query parameter."""
+    show: Callable[[falcon.Request, falcon.Response, Problem], None] | None = None
+    """Writes the whole answer, for a form that isn't JSON."""
 
 
 def _write(_req: falcon.Request, error: Problem) -> tuple[int, Any]:

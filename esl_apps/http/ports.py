@@ -40,7 +40,8 @@ class Ports:
         config = self._node.services.policy.config
         contexts = _contexts(config)
         services, outgoing = self._node.services, self._node.outgoing
-        apps: list[Wsgi] = [admin.build(services, outgoing, (self._node.scrapes or services.metrics).registry)]
+        registry = (self._node.scrapes or services.metrics).registry
+        apps: list[Wsgi] = [admin.build(services, outgoing, registry, self._node.history)]
         apps += [integrator.build(services, outgoing, configured.name) for configured in config.integrators]
         for (path, section), context, app in zip(sections(config), contexts, apps, strict=True):
             address = split_address(section.listen)
@@ -137,6 +138,7 @@ def _same_ports(old: Config, new: Config) -> None:
         ("redis", old.redis, new.redis),
         ("switches", old.switches, new.switches),
         ("admin.listen", old.admin.listen, new.admin.listen),
+        ("admin.console", old.admin.console, new.admin.console),
         ("admin.tls", old.admin.tls is None, new.admin.tls is None),
         (
             "integrators",

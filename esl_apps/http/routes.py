@@ -184,7 +184,11 @@ def _write_errors(app: falcon.App[falcon.Request, falcon.Response], api: Api, po
     """Write every error in the form of its path, without versions or stack traces."""
 
     def on_problem(req: falcon.Request, resp: falcon.Response, error: Problem, _params: Any) -> None:
-        answer(resp, *api.form(req.env["PATH_INFO"]).write(req, error))
+        form = api.form(req.env["PATH_INFO"])
+        if form.show is None:
+            answer(resp, *form.write(req, error))
+        else:
+            form.show(req, resp, error)
         for name, value in error.headers.items():
             resp.set_header(name, value)
 

@@ -19,6 +19,7 @@ from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption
 from esl_apps.node.cdr_files import CdrFiles
 from esl_apps.node.gate import SwitchGate
+from esl_apps.node.history import History
 from esl_apps.node.incoming import Incoming
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.reporting import Reporter
@@ -57,6 +58,8 @@ class Node:
         self._adoption = Adoption(self.services, self._pollers)
         self._cdr_files = CdrFiles(self.services)
         self._reporter = Reporter(self.services)
+        #: For the console; None without one.
+        self.history = History((self.scrapes or metrics).registry.collect) if config.admin.console else None
 
         def count_sockets(count: int) -> None:
             readiness.sockets = count
@@ -101,6 +104,8 @@ class Node:
         self._adoption.start()
         self._cdr_files.start()
         self._reporter.start()
+        if self.history is not None:
+            self.history.start()
         for poller in self._pollers.values():
             poller.start()
         self._server.listen()
@@ -141,6 +146,8 @@ class Node:
         services.readiness.draining = True
         stops: list[Callable[[], object]] = [services.usage.stop, services.breakers.stop, services.clocks.stop]
         stops += [self._adoption.stop, self._cdr_files.stop, self._reporter.stop, services.store.stop]
+        if self.history is not None:
+            stops.append(self.history.stop)
         # Leave the cluster late: from here on other nodes, or our next run, own the calls still up.
         stops += [services.membership.leave, services.call_log.close, *(switch.stop for switch in services.switches)]
         for step in [self._drain, self._stop_outboxes, *stops]:

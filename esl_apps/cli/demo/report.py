@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
-from esl_apps.apps import application
 from esl_apps.cli.demo.script import DemoCall
-from esl_apps.core.terms import AGENT
+from esl_apps.operations.words import moment
 
 _WIDTH = 78
 #: Wider values have a line of their own.
@@ -31,33 +30,13 @@ def heading(number: int, count: int, call: DemoCall) -> Iterator[str]:
 
 def timeline(call: Mapping[str, Any]) -> Iterator[str]:
     """Lines for an ended call's timeline, in seconds from its start."""
-    moments = [(moment["at"], moment["state"], moment["detail"]) for moment in call["timeline"]]
-    moments += [(moment["at"], moment["what"], moment["detail"]) for moment in call["decisions"]]
+    moments = [(entry["at"], entry["state"], entry["detail"]) for entry in call["timeline"]]
+    moments += [(entry["at"], entry["what"], entry["detail"]) for entry in call["decisions"]]
     start = call["timeline"][0]["at"]
     yield ""
-    for at, state, detail in sorted(moments, key=lambda moment: moment[0]):
-        words = _words(call, state, detail)
+    for at, state, detail in sorted(moments, key=lambda entry: entry[0]):
+        words = moment(call, state, detail)
         yield f"  {at - start:6.2f} s  {state:<15} {words}".rstrip()
-
-
-def _words(call: Mapping[str, Any], state: str, detail: str) -> str:
-    first, second = call["agent"], call["callee"]
-    kind = application(call["app"])
-    if kind.second_party == AGENT:
-        first, second = "each agent's phone", first
-    if state == "agent_answered" and kind.session:
-        return f"the node answers {first}"
-    words = {
-        "queued": "the node has the call",
-        "agent_ringing": f"{first} rings",
-        "agent_answered": f"{first} answers",
-        "callee_ringing": f"{second} rings",
-        "bridged": f"{second} answers: the two can talk",
-        "ended": "end_reason {}, end_code {}".format(*detail.rpartition(" ")[::2]) if " " in detail else detail,
-        "dial": f"the node dials {second}",
-        "card": f"allowed by card {detail}",
-    }
-    return words.get(state, detail)
 
 
 def notification(key: str, payload: Mapping[str, Any]) -> Iterator[str]:

@@ -149,7 +149,7 @@ def _config(stage: Stage, folder: Path) -> dict[str, Any]:
         "node": {"name": "demo", "listen": stage.node, "state_dir": str(folder), "drain_timeout": 2},
         "redis": {"url": stage.redis_url},
         "switches": [{"name": "sandbox", "address": stage.event_socket, "password": stage.password}],
-        "admin": {"listen": stage.admin, "token": stage.admin_token},
+        "admin": {"listen": stage.admin, "token": stage.admin_token, "console": True},
         "pin_key": secrets.token_hex(16),
         "recordings": {"dir": str(folder / "recordings")},
         "integrators": [

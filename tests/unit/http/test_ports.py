@@ -38,6 +38,7 @@ class Node:
         self.services: Any = FakeServices(str(file.parent))
         self.outgoing: Any = FakeOutgoing(self.services)
         self.scrapes = None
+        self.history = None
         self.share: Any = None
         self.stopped = 0
         self.applied: list[Config] = []

@@ -12,6 +12,9 @@ from tests.support import ROOT
 GOLDEN = {
     keys.trial("hash"): "esl_apps:{check}:hash",
     keys.NODES: "esl_apps:nodes",
+    keys.PAUSED: "esl_apps:paused_switches",
+    keys.report("BOOT"): "esl_apps:report:BOOT",
+    keys.CONSOLE_SECRET: "esl_apps:console_secret",
     keys.call("REF"): "esl_apps:call:REF",
     keys.calls("acme"): "esl_apps:calls:acme",
     keys.calls(""): "esl_apps:calls:",
