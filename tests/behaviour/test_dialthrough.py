@@ -195,6 +195,7 @@ def test_dialthrough_failed_number_then_another_connects(
     eventually(lambda: busy.calls)
     # Keys pressed while the first number is being dialled don't belong to the next.
     eventually(lambda: redis.client.llen("enigma:notifications:cdr") == 1)
+    eventually(lambda: asks(rig, "enter_number"))
     reach(leg, "0831112222#", 900)
     leg.hangup()
     one, two = redis.pop(), redis.pop()

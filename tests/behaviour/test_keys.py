@@ -29,7 +29,7 @@ from tests.support.callers import (
 )
 from tests.support.event_socket import Client
 from tests.support.event_socket import Node as Application
-from tests.support.node import ADMIN_TOKEN, Node, RedisServer, request
+from tests.support.node import ADMIN_TOKEN, Node, RedisServer, asks, request
 
 CARD_PIN, LONG_PIN, PIN_KEY = "482190735", "482190735612", "key-for-tests"
 OTHER, OTHER_E164 = "0831112222", "27831112222"
@@ -61,16 +61,16 @@ def near_script(method: str) -> Script:
 
 
 def dialled(rig: Rig, number: str, script: Script, did: str) -> PhoneLeg:
+    """Dial, and wait until the PIN is asked for."""
     leg = rig.outside(number, script).dial(did)
-    eventually(lambda: leg.leg.answered_at is not None)
-    time.sleep(0.3)
+    eventually(lambda: asks(rig, "enter_pin"))
     return leg
 
 
 def by_disa(rig: Rig, node: Node, method: str) -> PhoneLeg:
     leg = dialled(rig, CALLER, near_script(method), DISA)
     leg.digits(DISA_PIN, method)
-    assert leg.hears(*DIALTONE, within=8)
+    assert leg.hears(*DIALTONE)
     leg.digits(CALLEE + "#", method)
     return leg
 
@@ -86,8 +86,8 @@ def by_callback(rig: Rig, node: Node, method: str) -> PhoneLeg:
     card(node, cid=CALLER)
     back = rig.outside(CALLER_E164, near_script(method))
     rig.outside(CALLER).dial(CB)
-    eventually(lambda: back.calls and back.calls[0].leg.answered_at is not None, 8)
-    back.calls[0].digits("," + CALLEE + "#", method)
+    eventually(lambda: back.calls and asks(rig, "enter_number"))
+    back.calls[0].digits(CALLEE + "#", method)
     return back.calls[0]
 
 
@@ -95,14 +95,14 @@ def by_autodial(rig: Rig, node: Node, method: str) -> PhoneLeg:
     near = rig.outside(OTHER_E164, near_script(method))
     data = {"data": {"a_leg_number": OTHER, "b_leg_number": CALLEE}}
     assert request(node.admin, "PUT", "/v2/accounts/acme/cccps/autodial", data, token=ADMIN_TOKEN).status < 300
-    eventually(lambda: near.calls and near.calls[0].leg.answered_at is not None, 8)
+    eventually(lambda: near.calls and near.calls[0].leg.answered_at is not None)
     return near.calls[0]
 
 
 def by_click(rig: Rig, node: Node, method: str) -> PhoneLeg:
     agent = rig.phone(AGENT, near_script(method))
     node.call(AGENT, CALLEE)
-    eventually(lambda: agent.calls and agent.calls[0].leg.answered_at is not None, 8)
+    eventually(lambda: agent.calls and agent.calls[0].leg.answered_at is not None)
     return agent.calls[0]
 
 
@@ -112,14 +112,14 @@ Placed = Callable[[Rig, Node, str], PhoneLeg]
 
 
 def far_leg(rig: Rig, near: PhoneLeg, far: Any) -> PhoneLeg:
-    eventually(lambda: far.calls and far.calls[0].leg.answered_at is not None, 12, "the far side's answer")
+    eventually(lambda: far.calls and far.calls[0].leg.answered_at is not None, message="the far side's answer")
     assert near.hears(FAR)
     leg: PhoneLeg = far.calls[0]
     return leg
 
 
 def all_came(far: PhoneLeg, keys: str) -> None:
-    eventually(lambda: far.received == keys or far.leg.ended_at, 5, f"{keys} at the far side")
+    eventually(lambda: far.received == keys or far.leg.ended_at, message=f"{keys} at the far side")
     assert (far.received, far.leg.ended_at) == (keys, None)
 
 
@@ -141,7 +141,10 @@ def test_keys_reach_the_far_side_in_a_session(
     near.digits("**", method)
     eventually(lambda: leg.leg.ended_at is not None)
     second = rig.outside(OTHER_E164, Script(answer_after=0.1, tone=FAR))
-    time.sleep(0.5)
+    if application == "disa":
+        assert near.hears(*DIALTONE)
+    else:
+        eventually(lambda: asks(rig, "enter_number"))
     near.digits(OTHER + "#", method)
     leg = far_leg(rig, near, second)
     near.digits("27#", method)
@@ -168,7 +171,7 @@ def test_keys_reach_the_far_side_of_a_placed_call(
 @pytest.mark.parametrize("method", METHODS)
 def test_keys_reach_the_agent_of_an_inbound_call(rig: Rig, node: Node, redis: RedisServer, method: str) -> None:
     agent = rig.phone(AGENT, Script(answer_after=0.1, tone=FAR))
-    near = dialled(rig, CALLER, near_script(method), DID)
+    near = rig.outside(CALLER, near_script(method)).dial(DID)
     keys_pass(near, far_leg(rig, near, agent), method)
     near.hangup()
     redis.pop()

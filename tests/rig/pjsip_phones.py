@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import functools
 import heapq
 import json
@@ -222,6 +223,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--digit-ms", type=int, required=True)
     args = parser.parse_args()
+    with contextlib.suppress(PermissionError):
+        # A telephone has a processor of its own: next to busy processes this one must not lose audio and keys. For its
+        # own threads FreeSWITCH asks for the same.
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     control = socket.socket(fileno=args.fd)
     bank = Bank(control, args.name, args.port, args.rtp, args.folder, args.digit_ms)
     bank.run()
