@@ -327,14 +327,16 @@ def test_visit_that_another_process_goes_on_with_is_its_own(build: Build) -> Non
 
 def test_visit_of_own_customer_for_whom_none_rang_goes_on(bench: Bench) -> None:
     first = bench.visit("inbound")
-    eventually(lambda: first.switch.executed)
+    first.switch.scripts["bridge"] = lambda _uuid: b""
+    eventually(lambda: any(app == "bridge" for app, _arg in first.switch.executed))
     (live,) = bench.live.values()
     attempt = live.attempt
     first.loses_socket()
     tags = {"variable_esl_call_ref": attempt.call_ref, "variable_esl_session_ref": attempt.session_ref}
     again = bench.visit("inbound", variable_esl_app="inbound", **tags)
+    again.switch.scripts["bridge"] = lambda _uuid: b""
     first.served()
-    eventually(lambda: again.switch.executed)
+    eventually(lambda: any(app == "bridge" for app, _arg in again.switch.executed))
     again.leaves()
     again.served()
     assert bench.record()["call_ref"] == attempt.call_ref
@@ -356,6 +358,22 @@ def test_visit_of_own_call_in_a_talk_ends_it_first(bench: Bench) -> None:
     again.leaves()
     again.served()
     assert [(found["call_ref"], found["end_reason"]) for found in bench.records()] == [(attempt.call_ref, "answered")]
+
+
+def test_visit_of_own_call_in_a_talk_ends_when_b_did(bench: Bench) -> None:
+    """The dialplan waits for seconds before it hands a caller back whom no node took at first."""
+    first, attempt = socket_lost(bench, "0820001234", bridge=rings() + answers())
+    write_cdr(
+        bench, B, ref=attempt.call_ref, answered=4, esl_bleg=attempt.session_ref, sip_hangup_disposition="recv_bye"
+    )
+    again = bench.visit(variable_esl_call_ref=attempt.call_ref, variable_esl_app="disa", variable_last_bridge_to=B)
+    again.types(PIN)
+    first.served()
+    found = bench.record()
+    assert (found["end_reason"], found["hung_up_by"], found["ended_at"]) == ("answered", "callee", AT + 8.0)
+    eventually(lambda: again.switch.executed)
+    again.leaves()
+    again.served()
 
 
 def test_visit_of_an_adopted_call_is_settled_by_ends_heard(bench: Bench) -> None:
