@@ -212,8 +212,8 @@ class Accounts:
         next_due = len(tried) < GATEWAYS and all(_gateway_failed(leg) for leg in tried)
         expected = self._by_switch(blegs, aleg, next_due=next_due)
         if asked is not None and asked.cancelled_at is not None:
-            # The order of the two can't be told.
-            expected |= {"cancelled", "answered"} if expected else {"cancelled"}
+            # The order of the two can't be told. If no node said that it cancels, the call may have ended in any way.
+            expected |= {"cancelled", "answered"} if expected else {"cancelled"} if asked.cancel_taken else set()
         return expected
 
     def _by_switch(self, blegs: list[Leg], aleg: Leg | None, *, next_due: bool) -> set[str]:

@@ -469,4 +469,5 @@ def _leaks(node: NodeProcess, at_rest: list[dict[str, float]]) -> Iterator[str]:
     for name, allowed in (("files", 3), ("esl_apps_greenlets", 8), ("sockets", 4)):
         before = max(one[name] for one in at_rest)
         if now[name] > before + allowed:
-            yield f"{name} {now[name]:.0f}, {before:.0f} before"
+            names = [each for each in node.descriptors() if not each.startswith("socket:")] if name == "files" else []
+            yield f"{name} {now[name]:.0f}, {before:.0f} before {' '.join(sorted(names))}"

@@ -157,6 +157,15 @@ def test_accounts_pass_over_a_gateway_that_failed(first: dict[str, Any]) -> None
     assert found([leg("a", REF, ended_by="phone"), busy], [record(REF, end_reason="abandoned", bridged_at=None)]) != []
 
 
+def test_accounts_cancel_that_no_node_took_proves_nothing() -> None:
+    asked = request_(REF)
+    asked.cancelled_at = BEGAN + 1
+    lost = [record(REF, end_reason="lost", bridged_at=None)]
+    assert found([leg("a", REF)], lost, asked) == []
+    asked.cancel_taken = True
+    assert found([leg("a", REF)], lost, asked) != []
+
+
 def test_accounts_find_a_repeated_request_that_rang_twice() -> None:
     twice = [
         leg("a", REF, ended_by="phone", variables={"esl_contact_ref": "chaos-1"}),
