@@ -108,10 +108,10 @@ class Calls:
         self._drop(live)
 
     def leave(self, live: Live, *, dialled: bool) -> bool:
-        """Leave a call's record to another process, if one goes on with its caller. True: in the same call, so it is
-        let go of here.
+        """Leave a call's record to the process that goes on with its caller. True: in the same call, so it is let go
+        of here.
 
-        ``dialled``: there is something to record for which the other process knows nothing.
+        ``dialled``: there is something to record of which the other process knows nothing.
         """
         attempt = live.attempt
         new = self._records.gone_on(live)

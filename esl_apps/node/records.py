@@ -87,7 +87,7 @@ class Records:
             self._store.note_cancel(ref, by)
 
     def gone_on(self, live: Live) -> str | None:
-        """The call in which another process goes on with this one's caller. None: none does, or Redis can't say."""
+        """The call in which this one's caller goes on. None: in this one, or Redis can't say."""
         with suppress(StoreUnavailable):
             return self._store.gone_on(live.attempt.call_ref, live.had_by)
         return None

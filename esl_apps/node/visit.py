@@ -88,7 +88,7 @@ class Visit:
     def begin(self, attempt: Attempt) -> None:
         """Make an attempt known. The flows call this as ``host.begin``."""
         first = not self.ref
-        if first and (self.goes_on is not None or self._takes_on):
+        if first and (self.goes_on is not None or self._takes_on or self._before is not None):
             new = attempt.call_ref if self.goes_on is None else self.goes_on.call_ref
             self.services.store.note_gone_on(self.carried, new)
         if first:

@@ -329,17 +329,17 @@ class CallStore:
         return terms.API if raw == terms.API.encode() else None
 
     def note_gone_on(self, ref: str, new: str) -> None:
-        """Note that this process goes on with a call's caller, in the call ``new``, perhaps the same: one that has had
-        the call leaves the record to it. Written behind."""
+        """Note that this process goes on with a call's caller, in the call ``new``, perhaps the same: others that have
+        had the call leave the record to it. Written behind."""
         key = keys.gone_on(ref)
         self._writes.put(_GONE_ON, ref, ("SET", key, f"{new} {self._boot}", "EX", KEEP))
         self._wake.set()
 
     def gone_on(self, ref: str, had_by: Sequence[str]) -> str | None:
-        """The call in which a caller goes on with another process than this one and ``had_by``, from which this one has
-        the call; None: with no other. :raises StoreUnavailable: Redis is down."""
+        """The call in which a caller goes on; None: in none, or in the same one with this process or one of ``had_by``,
+        from which this one has the call. :raises StoreUnavailable: Redis is down."""
         new, _, boot = (self._client.get(keys.gone_on(ref)) or b"").decode("ascii", "replace").partition(" ")
-        return None if boot in ("", self._boot, *had_by) else new
+        return None if not new or (new == ref and boot in (self._boot, *had_by)) else new
 
     def refresh(self, calls: Sequence[tuple[str, str]]) -> None:
         """Keep live calls known, however long they last. ``calls``: references, each with its integrator ('': none).

@@ -299,6 +299,8 @@ def test_visit_of_own_call_that_dialled_nothing_has_one_record(bench: Bench, mon
     assert found["call_ref"] != attempt.call_ref
     # Had this process died in between, its next run would not have written a second one either.
     assert any(call.follows for call in noted if call.call_ref == attempt.call_ref)
+    # Nor another process that found the call in Redis as it was before, because Redis refused to write it.
+    assert bench.services.store.gone_on(attempt.call_ref, []) == found["call_ref"]
 
 
 def test_visit_that_another_process_goes_on_with_is_its_own(build: Build) -> None:
