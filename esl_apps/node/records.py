@@ -122,6 +122,7 @@ class Records:
             return
         config = self._policies.now.config
         self._metrics.calls(attempt.app, record.end_reason).inc()
+        self._metrics.end_codes(attempt.app, str(record.end_code)).inc()
         integrator = config.integrator(record.integrator) if record.integrator else None
         outbox = self._outboxes.of(record.integrator)
         for entry in notification_lists.entries(record, integrator):
