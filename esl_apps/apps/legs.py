@@ -87,6 +87,9 @@ def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str
         "origination_caller_id_name": bleg.caller_id,
         "outbound_redirect_fatal": "true",
         "ignore_early_media": "false",
+        # Offer A's codec first, and the profile's as well. By default B is offered A's alone: a trunk without Opus then
+        # refuses every call of a browser that has been answered, with 488 (88).
+        "media_mix_inbound_outbound_codecs": "true",
         # Only for a lost application: its own time-out fires first (hazard 19).
         "originate_timeout": str(int(bleg.timeout) + SWITCH_MARGIN),
     }

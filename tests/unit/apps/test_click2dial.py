@@ -108,7 +108,7 @@ def test_callees_leg_carries_the_call() -> None:
     assert leg["esl_account_id"] == "acme"
     assert leg["esl_user_id"] == "1000"
     assert leg["origination_caller_id_number"] == leg["origination_caller_id_name"] == "27115550000"
-    assert leg["outbound_redirect_fatal"] == "true"
+    assert leg["outbound_redirect_fatal"] == leg["media_mix_inbound_outbound_codecs"] == "true"
     assert leg["ignore_early_media"] == "false"
     assert leg["RECORD_STEREO"] == leg["RECORD_STEREO_SWAP"] == "true"
     assert leg["execute_on_answer"].startswith("record_session:/recordings/acme/")
