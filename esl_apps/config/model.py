@@ -230,7 +230,7 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     allow_origins: list[Origin] = field(default_factory=list)
     """Web sites whose pages may use this port from a browser, as https://crm.example.com; empty: none."""
     phone: bool = False
-    """True: its agents use phones in browsers, and `esl-apps check` looks at the switches' SIP profiles."""
+    """True: serve a phone for browsers at /phone/; `esl-apps check` then looks at the switches' SIP profiles, too."""
     legacy_c2d: bool = False
     """True: also push to enigma:notifications:c2d."""
     max_duration: Duration = 14400

@@ -9,7 +9,7 @@ import falcon
 
 from esl_apps.core import status, terms
 from esl_apps.core.reference import new_ref
-from esl_apps.http import agents, dry_run, openapi, recordings, schemas
+from esl_apps.http import agents, dry_run, openapi, phone_page, recordings, schemas
 from esl_apps.http.access import CALL, OWN_CALL, OWN_READ, READ
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import CallsPort
@@ -188,6 +188,7 @@ _ROUTES = (
     ),
     *recordings.ROUTES,
     *agents.ROUTES,
+    *phone_page.ROUTES,
     Route(
         "/call.php",
         (

@@ -35,14 +35,19 @@ class Version:
     def is_known(self, none_match: str | None, modified_since: str | None) -> bool:
         """Whether the client has this version, by ``If-None-Match`` or, without it, ``If-Modified-Since``."""
         if none_match is not None:
-            tags = [tag.strip().removeprefix("W/") for tag in none_match.split(",")]
-            return self.etag in tags or tags == ["*"]
+            return is_listed(self.etag, none_match)
         if modified_since is None:
             return False
         try:
             return parsedate_to_datetime(modified_since).timestamp() >= self.modified
         except (TypeError, ValueError, OverflowError):
             return False
+
+
+def is_listed(etag: str, none_match: str) -> bool:
+    """Whether ``If-None-Match`` names this version."""
+    tags = [tag.strip().removeprefix("W/") for tag in none_match.split(",")]
+    return etag in tags or tags == ["*"]
 
 
 def part(text: str, size: int) -> tuple[int, int] | None:

@@ -120,6 +120,10 @@ class AgentToken(Struct):
     expires_at: Annotated[int, Meta(description="Unix seconds")]
 
 
+class PhoneSettings(Struct):
+    allow_origins: list[str]
+
+
 # Cards ----------------------------------------------------------------------------------------------------
 
 CardId = Annotated[str, Meta(pattern=f"^{CARD_ID.pattern}$")]

@@ -26,6 +26,7 @@ def access(stage: Stage) -> dict[str, str]:
         "admin": f"http://{stage.admin}",
         "admin_token": stage.admin_token,
         "console": f"http://{stage.admin}/console/",
+        "phone": f"http://{stage.api}/phone/",
         "redis": stage.redis_url,
         "control": f"http://{stage.control}",
         "event_socket": stage.event_socket,
@@ -43,6 +44,7 @@ def instructions(stage: Stage) -> Iterator[str]:
     order = f"""'{{"agent":"{_AGENT}","callee":"{CALLEE}","outbound_id":"{DID}"}}'"""
     yield ""
     yield "Follow the calls in a browser: open the console, log in with the admin token."
+    yield "The phone's page needs a real FreeSWITCH to register at."
     yield from _commands(
         f"Place a call. Phone {_AGENT} rings for 2 s and answers, then {CALLEE} does:",
         [bearer, "-H 'Content-Type: application/json' \\", f"{calls} \\", f"-d {order}"],

@@ -153,7 +153,14 @@ def _config(stage: Stage, folder: Path) -> dict[str, Any]:
         "pin_key": secrets.token_hex(16),
         "recordings": {"dir": str(folder / "recordings")},
         "integrators": [
-            {"name": "acme", "listen": stage.api, "token": stage.token, "record": True, "caller_ids": [DID]}
+            {
+                "name": "acme",
+                "listen": stage.api,
+                "token": stage.token,
+                "record": True,
+                "phone": True,
+                "caller_ids": [DID],
+            }
         ],
         "cccp": {
             "cccp_cc_number": CARD_DID,

@@ -232,7 +232,14 @@ def test_demo_keep_prints_commands_that_work(run: Run, opened: Callable[..., Non
     said = ran.out.partition("came out as they should")[2]
     assert max(map(len, said.splitlines())) <= 80
     assert said.endswith("Stopping.\n")
-    for text in ("http://127.0.0.1:10001", "0123456789abcdef", "fedcba9876543210", "/phones/1000/answer", "/console/"):
+    for text in (
+        "http://127.0.0.1:10001",
+        "0123456789abcdef",
+        "fedcba9876543210",
+        "/phones/1000/answer",
+        "/console/",
+        "/phone/",
+    ):
         assert text in said
     # Each command is one that a shell can read.
     commands = "".join(line[2:] + "\n" for line in said.splitlines() if line.startswith(("  curl", "       ")))

@@ -1,0 +1,119 @@
+// Turns the tel: links of a page into calls:
+//
+//   <script src="https://phone.example.com/phone/embed.js" data-agent="1000" data-outbound-id="27115550000"
+//           data-token-url="/my-server/agent-token"></script>
+//
+// data-mode         post: the agent's phone rings, then the callee (default). phone: through the page at /phone/
+// data-agent        the agent whose phone rings (post)
+// data-token-url    an address of your own server that answers {"token", "expires_at"} (post)
+// data-token        a token, in place of data-token-url
+// data-outbound-id  the number that the callee sees; a link's own data-outbound-id comes first
+// data-contact-ref  your reference, normally on each link
+// data-plus         in place of a + in front of a number (default 00)
+//
+// Each link fires `esl_apps:call`, whose detail has call_ref and state, or errors.
+
+(() => {
+  "use strict";
+  const script = document.currentScript;
+  const settings = script.dataset;
+  const phone = new URL(".", script.src);
+  const calls = new URL("../click2dial/calls", phone);
+  const mode = settings.mode ?? "post";
+  let token = settings.token ? { token: settings.token, expires_at: Infinity } : null;
+  let line = null;
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("a[href^='tel:' i]");
+    if (!link || event.defaultPrevented || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    if (link.getAttribute("aria-busy") === "true") return;
+    link.setAttribute("aria-busy", "true");
+    const fields = { callee: number(link.href), outbound_id: link.dataset.outboundId ?? settings.outboundId };
+    const reference = link.dataset.contactRef ?? settings.contactRef;
+    if (reference) fields.contact_ref = reference;
+    (mode === "phone" ? throughPhone(fields) : post(fields))
+      .then((call) => {
+        say(call.state === "waiting" || call.state === "busy" ? `${fields.callee}: see the phone's window.` : `Calling ${fields.callee}…`);
+        return call;
+      }, (error) => {
+        say(`${fields.callee} was not called: ${error.message}`);
+        return { errors: error.errors ?? [{ field: "", code: "failed", message: error.message }] };
+      })
+      .then((detail) => {
+        link.removeAttribute("aria-busy");
+        link.dispatchEvent(new CustomEvent("esl_apps:call", { bubbles: true, detail }));
+      });
+  });
+
+  // RFC 3966: visual separators and parameters are no part of the number.
+  function number(href) {
+    const text = decodeURIComponent(href.slice("tel:".length)).split(";")[0].replace(/[-.()\s]/g, "");
+    return text.replace(/^\+/, settings.plus ?? "00");
+  }
+
+  async function post(fields) {
+    const answer = await fetch(calls, {
+      method: "POST",
+      credentials: "omit",
+      headers: {
+        "Authorization": `Bearer ${await agentToken()}`,
+        "Content-Type": "application/json",
+        "Idempotency-Key": [...crypto.getRandomValues(new Uint32Array(4))].join("-"),
+      },
+      body: JSON.stringify({ agent: settings.agent, ...fields }),
+    });
+    const body = await answer.json();
+    if (answer.ok) return body;
+    if (answer.status === 401) token = settings.token ? token : null;
+    const messages = body.errors.map(({ field, message }) => (field ? `${field}: ${message}` : message));
+    throw Object.assign(new Error(messages.join("; ")), { errors: body.errors });
+  }
+
+  async function agentToken() {
+    if (!token || token.expires_at * 1000 < Date.now() + 30000) {
+      const answer = await fetch(settings.tokenUrl, { headers: { Accept: "application/json" } });
+      if (!answer.ok) throw new Error(`no token (${answer.status})`);
+      token = await answer.json();
+    }
+    return token.token;
+  }
+
+  // The phone's window is opened once. It dials only for pages that `allow_origins` lists.
+  function throughPhone(fields) {
+    if (!line || line.closed) line = window.open(phone, "esl_apps_phone", "popup,width=420,height=760");
+    if (!line) return Promise.reject(new Error("the browser has blocked the phone's window"));
+    line.focus();
+    const id = [...crypto.getRandomValues(new Uint32Array(4))].join("-");
+    return new Promise((resolve, reject) => {
+      let left = 60;
+      const timer = setInterval(() => {
+        if (left-- === 0) finish(() => reject(new Error("the phone's window does not answer")));
+        else line.postMessage({ type: "esl_apps:dial", id, fields }, phone.origin);
+      }, 250);
+      const heard = ({ source, origin, data }) => {
+        if (source === line && origin === phone.origin && data?.type === "esl_apps:dialled" && data.id === id) {
+          finish(() => resolve({ state: data.state }));
+        }
+      };
+      const finish = (settle) => { clearInterval(timer); window.removeEventListener("message", heard); settle(); };
+      window.addEventListener("message", heard);
+    });
+  }
+
+  // Shown and read out for some seconds.
+  const shown = document.createElement("div");
+  shown.setAttribute("role", "status");
+  Object.assign(shown.style, {
+    position: "fixed", left: "1rem", bottom: "1rem", maxWidth: "calc(100vw - 2rem)", padding: "0", zIndex: "2147483647",
+    background: "#1b1f24", color: "#ffffff", font: "15px/1.4 system-ui, sans-serif", borderRadius: ".4rem",
+  });
+  let hiding = 0;
+  function say(text) {
+    if (!shown.isConnected) document.body.append(shown);
+    clearTimeout(hiding);
+    shown.style.padding = ".6rem .9rem";
+    shown.textContent = text;
+    hiding = setTimeout(() => { shown.textContent = ""; shown.style.padding = "0"; }, 8000);
+  }
+})();

@@ -1,0 +1,247 @@
+// One registration and one call at a time, without a word about the page. phone.js shows it.
+
+import { Inviter, Registerer, RegistererState, SessionState, UserAgent } from "./sip.js";
+
+// Milliseconds. A page on a LAN has its addresses at once; without a limit, a dead STUN server holds each call up.
+const ICE_WAIT = 1000;
+const RECONNECT = [1000, 2000, 5000, 10000, 20000];
+const REASONS = {
+  403: "not allowed", 404: "no such number", 408: "no answer", 480: "no answer, or not registered", 484: "number incomplete",
+  486: "busy", 487: "cancelled", 488: "no audio possible between the two", 500: "the switch failed", 503: "not available now",
+  600: "busy", 603: "refused",
+};
+
+export function reason(status, phrase) {
+  return `${REASONS[status] ?? phrase ?? "failed"} (${status})`;
+}
+
+// Whether an INVITE asks the phone to answer by itself. There is no standard; these are the forms that phones know.
+export function asksForAnswer(message) {
+  return message.getHeaders("Call-Info").some((text) => /answer-after\s*=\s*0\b/i.test(text))
+    || message.getHeaders("Alert-Info").some((text) => /auto[-_ ]?answer/i.test(text));
+}
+
+export class Line {
+  // `on`: { registration(state, text), incoming(call), ... } that the page brings.
+  constructor(on) {
+    this.on = on;
+    this.call = null;
+    this.microphone = "";
+    this.agent = null;
+    this.registerer = null;
+  }
+
+  get registered() { return this.registerer?.state === RegistererState.Registered; }
+
+  async register({ server, domain, extension, password }) {
+    await this.unregister();
+    const uri = UserAgent.makeURI(`sip:${extension}@${domain}`);
+    if (!uri) throw new Error("this extension and domain make no SIP address");
+    this.on.registration("wait", "Connecting…");
+    this.domain = domain;
+    const agent = this.agent = new UserAgent({
+      uri,
+      authorizationUsername: extension,
+      authorizationPassword: password,
+      transportOptions: { server, connectionTimeout: 10 },
+      sessionDescriptionHandlerFactoryOptions: { iceGatheringTimeout: ICE_WAIT },
+      logBuiltinEnabled: false,
+      delegate: {
+        onInvite: (invitation) => this.#invited(invitation),
+        onDisconnect: (error) => { if (error && this.agent === agent) this.#reconnect(agent, 0); },
+      },
+    });
+    try {
+      await agent.start();
+    } catch (error) {
+      this.agent = null;
+      throw new Error(`no connection to ${server}`, { cause: error });
+    }
+    this.#registerOver(agent);
+  }
+
+  #registerOver(agent) {
+    const registerer = this.registerer = new Registerer(agent, { expires: 300 });
+    registerer.stateChange.addListener((state) => {
+      if (this.registerer !== registerer) return;
+      if (state === RegistererState.Registered) this.on.registration("on", `Registered as ${agent.configuration.uri.user}`);
+      if (state === RegistererState.Unregistered) this.on.registration("off", "Not registered");
+    });
+    const onReject = ({ message }) => {
+      const wrong = message.statusCode === 401 || message.statusCode === 403;
+      this.on.registration("bad", wrong ? "Wrong extension or password" : `Refused: ${reason(message.statusCode, message.reasonPhrase)}`);
+    };
+    registerer.register({ requestDelegate: { onReject } });
+  }
+
+  #reconnect(agent, tried) {
+    this.on.registration("wait", "Connection lost, trying again…");
+    setTimeout(async () => {
+      if (this.agent !== agent) return;
+      try {
+        await agent.reconnect();
+        this.registerer?.dispose();
+        this.#registerOver(agent);
+      } catch {
+        this.#reconnect(agent, tried + 1);
+      }
+    }, RECONNECT[Math.min(tried, RECONNECT.length - 1)]);
+  }
+
+  async unregister() {
+    const { agent, registerer } = this;
+    this.agent = this.registerer = null;
+    if (!agent) return;
+    this.call?.end();
+    await registerer?.unregister().catch(() => {});
+    await agent.stop().catch(() => {});
+    this.on.registration("off", "Not registered");
+  }
+
+  // Dials a callee through the node; `fields` as in POST /click2dial/calls. Its refusal lists the errors of fields.
+  dial(fields) {
+    const uri = UserAgent.makeURI(`sip:${encodeURIComponent(fields.callee)}@${this.domain}`);
+    const extraHeaders = [`X-Teleforge-Outbound-ID: ${line(fields.outbound_id)}`];
+    if (fields.contact_ref) extraHeaders.push(`X-Teleforge-Contact-Ref: ${line(fields.contact_ref)}`);
+    const inviter = new Inviter(this.agent, uri, {
+      extraHeaders, earlyMedia: true, sessionDescriptionHandlerOptions: this.#media(),
+    });
+    const call = this.#follow(inviter, fields.callee, false);
+    inviter.invite({
+      requestDelegate: {
+        onProgress: ({ message }) => call.changed(message.statusCode === 180 || message.statusCode === 183 ? "ringing" : "calling"),
+        onReject: ({ message }) => {
+          call.errors = message.getHeaders("X-Teleforge-Error").map(fieldError);
+          call.refusal = reason(message.statusCode, message.reasonPhrase);
+        },
+      },
+    }).catch((error) => call.failed(error));
+    call.changed("calling");
+    return call;
+  }
+
+  #invited(invitation) {
+    if (this.call) {
+      invitation.reject({ statusCode: 486 });
+      return;
+    }
+    const from = invitation.remoteIdentity;
+    const call = this.#follow(invitation, from.uri.user ?? from.displayName ?? "unknown", true);
+    call.automatic = asksForAnswer(invitation.request);
+    this.on.incoming(call);
+    call.changed("incoming");
+  }
+
+  #media() {
+    return { constraints: { audio: this.microphone ? { deviceId: { exact: this.microphone } } : true, video: false } };
+  }
+
+  #follow(session, party, incoming) {
+    const call = this.call = new Call(session, party, incoming, () => this.#media(), (now) => {
+      if (now === "ended") this.call = null;
+      this.on.call(call, now);
+    });
+    return call;
+  }
+}
+
+export class Call {
+  constructor(session, party, incoming, media, on) {
+    Object.assign(this, { session, party, incoming, media, on });
+    this.state = "";
+    this.since = null;
+    this.errors = [];
+    this.refusal = "";
+    this.muted = this.held = this.automatic = false;
+    session.stateChange.addListener((state) => {
+      if (state === SessionState.Established) {
+        this.since = Date.now();
+        this.changed("talking");
+      }
+      // SIP.js tells the reason of a refusal only after this.
+      if (state === SessionState.Terminated) queueMicrotask(() => this.changed("ended"));
+    });
+  }
+
+  changed(state) {
+    if (this.state === state || this.state === "ended" || (this.since && ["calling", "ringing"].includes(state))) return;
+    this.state = state;
+    this.on(state);
+  }
+
+  failed(error) {
+    this.refusal = error.name === "NotAllowedError" || error.name === "NotFoundError"
+      ? "the page may not use a microphone, or there is none" : error.message;
+    this.changed("ended");
+  }
+
+  get connection() { return this.session.sessionDescriptionHandler?.peerConnection; }
+
+  get stream() { return this.session.sessionDescriptionHandler?.remoteMediaStream ?? null; }
+
+  async answer() {
+    this.changed("answering");
+    try {
+      await this.session.accept({ sessionDescriptionHandlerOptions: this.media() });
+    } catch (error) {
+      await this.session.reject({ statusCode: 480 }).catch(() => {});
+      this.failed(error);
+    }
+  }
+
+  end() {
+    const { state } = this.session;
+    if (state === SessionState.Established) return this.session.bye();
+    if (state === SessionState.Terminated || state === SessionState.Terminating) return undefined;
+    return this.incoming ? this.session.reject({ statusCode: 486 }) : this.session.cancel();
+  }
+
+  mute(muted) {
+    this.muted = muted;
+    this.#sendVoice();
+  }
+
+  async hold(held) {
+    const { session } = this;
+    session.sessionDescriptionHandlerOptionsReInvite = { ...session.sessionDescriptionHandlerOptionsReInvite, hold: held };
+    await new Promise((resolve, reject) => {
+      session.invite({
+        requestDelegate: { onAccept: resolve, onReject: ({ message }) => reject(new Error(reason(message.statusCode, message.reasonPhrase))) },
+      }).catch(reject);
+    });
+    this.held = held;
+    this.#sendVoice();
+  }
+
+  #sendVoice() {
+    for (const sender of this.connection?.getSenders() ?? []) if (sender.track) sender.track.enabled = !this.muted && !this.held;
+  }
+
+  async useMicrophone(stream) {
+    const [track] = stream.getAudioTracks();
+    for (const sender of this.connection?.getSenders() ?? []) if (sender.track?.kind === "audio") {
+      const before = sender.track;
+      await sender.replaceTrack(track);
+      before.stop();
+    }
+    this.#sendVoice();
+  }
+
+  press(key) {
+    const sender = this.connection?.getSenders().map(({ dtmf }) => dtmf).find((dtmf) => dtmf?.canInsertDTMF);
+    // Behind the keys that are still to be sent: insertDTMF replaces them, and a person types faster than it sends.
+    if (sender) sender.insertDTMF(sender.toneBuffer + key, 120, 70);
+    else {
+      const content = `Signal=${key}\r\nDuration=120\r\n`;
+      this.session.info({ requestOptions: { body: { contentDisposition: "render", contentType: "application/dtmf-relay", content } } });
+    }
+  }
+}
+
+// A header's value is one line: what a person pastes must not begin another header.
+function line(text) { return text.replace(/[\r\n]+/g, " ").trim(); }
+
+function fieldError(text) {
+  const [, field, message] = /^([a-z_]+): (.*)$/s.exec(text) ?? [null, "", text];
+  return { field, message };
+}
