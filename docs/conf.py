@@ -21,7 +21,6 @@ extensions = [
     "hazards",
     "log_events",
     "from_code",
-    "alarms",
     "interface",
     "drawing",
     "benchmark",

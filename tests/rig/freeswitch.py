@@ -68,6 +68,8 @@ class FreeswitchRig(PhonesSide):
     nothing for about as long as it rang (measured: 0.45 s after 0.5 s of ringing, 0.95 s after 1 s, nothing lost after
     1.8 s or more).
     ``digit_ms``: how long the phones press a key.
+    ``browsers``: an address of this machine for phones in browsers, with the shipped WebRTC settings. The
+    internal profile is there then, so PJSIP extensions can't register. The browsers' SIP server is ``websocket``.
     """
 
     name = "freeswitch"
@@ -79,17 +81,19 @@ class FreeswitchRig(PhonesSide):
         conf_files: Iterable[Path] = (),
         rewrite_timestamps: bool = True,
         digit_ms: int = 60,
+        browsers: str = "",
         start: bool = True,
     ) -> None:
         binary = find_freeswitch()
         if binary is None:
             raise RigError("no FreeSWITCH: set $FREESWITCH to its binary")
         folder = Path(tempfile.mkdtemp(prefix="esl-apps-fs-"))
-        ports = free_ports(3)
+        ports = free_ports(5)
         super().__init__(folder / "phones", digit_ms, ports + 1, ports + 2)
         self.binary = binary
         self.folder = folder
         self.esl_port = ports
+        self.websocket = f"{browsers}:{ports + 3}"
         self.conf = self.folder / "conf"
         self.recordings = self.folder / "recordings"
         self.log = self.folder / "log" / "freeswitch.log"
@@ -109,12 +113,13 @@ class FreeswitchRig(PhonesSide):
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
         self._paused = False
-        for name in ("db", "run", "recordings", "log/json_cdr", "phones", "storage", "cache", "tmp"):
+        for name in ("db", "run", "recordings", "log/json_cdr", "phones", "storage", "cache", "tmp", "certs"):
             (self.folder / name).mkdir(parents=True)
         self.configuration = Configuration(
             self.conf,
             {
                 "local_ip_v4": HOST,
+                "internal_ip": browsers or HOST,
                 "domain": HOST,
                 "domain_name": HOST,
                 "internal_sip_port": self.internal_port,
@@ -133,6 +138,8 @@ class FreeswitchRig(PhonesSide):
             },
         )
         self.configuration.write(dialplan_files, conf_files, self.users)
+        if browsers:
+            self.configuration.add_browsers(self.websocket, f"{browsers}:{ports + 4}")
         atexit.register(self.close)
         if start:
             self.start()
@@ -225,7 +232,7 @@ class FreeswitchRig(PhonesSide):
         if not self.outside_banks:  # they start while the switch does
             self.outside_banks = [self._new_bank("outside") for _ in range(OUTSIDE_BANKS)]
         folders = {"log": "log", "run": "run", "db": "db", "recordings": "recordings"}
-        folders |= {"storage": "storage", "cache": "cache", "temp": "tmp", "conf": "conf"}
+        folders |= {"storage": "storage", "cache": "cache", "temp": "tmp", "conf": "conf", "certs": "certs"}
         command = [str(self.binary), "-nonat", "-nf", "-nc"]
         for option, folder in folders.items():
             command += [f"-{option}", str(self.folder / folder)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from tests.rig.phones import PASSWORD
+from tests.support import ROOT
 
 CONTEXTS = ("public", "default")
 MOH_HZ = 333
@@ -86,6 +87,16 @@ class Configuration:
         for user in users:
             self.write_user(user)
         self.write_routes()
+
+    def add_browsers(self, ws: str, wss: str) -> None:
+        """Put the shipped WebRTC settings into the internal profile, with these bindings."""
+        text = (ROOT / "conf" / "freeswitch" / "webrtc.snippet").read_text()
+        params = re.search(r"<include>(.*)</include>", text, re.DOTALL)
+        assert params is not None
+        settings = re.sub(r'("ws-binding" value=)"[^"]*"', rf'\1"{ws}"', params[1])
+        settings = re.sub(r'("wss-binding" value=)"[^"]*"', rf'\1"{wss}"', settings)
+        profile = self.folder / "sip_profiles" / "internal.xml"
+        profile.write_text(profile.read_text().replace("  </settings>", f"{settings}  </settings>"))
 
     def _in_this_place(self, text: str) -> str:
         """Put this switch's folder, port and password into a shipped configuration file."""
