@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from esl_apps.apps import application
-from esl_apps.core.terms import ABANDONED, AGENT, ANSWERED, API, CALLEE, CANCELLED, LOST, REJECTED, SYSTEM
+from esl_apps.core.terms import ABANDONED, AGENT, ANSWERED, API, CALLEE, CANCELLED, ENDED, LOST, REJECTED, SYSTEM
 
 GOOD, MISSED, FAILED = "good", "missed", "failed"
 
@@ -108,10 +109,12 @@ def cause(code: int) -> str:
 
 def reasons(call: Mapping[str, Any]) -> list[str]:
     """The decisions that led to the end, in their own words, without repetitions."""
+    # Once it has ended, the other leg is hung up: that explains nothing.
+    ended_at = next((entry["at"] for entry in call["timeline"] if entry["state"] == ENDED), inf)
     found = [
         f"{decision['what'].replace('_', ' ')}: {decision['detail']}".removesuffix(": ")
-        for decision in call.get("decisions", ())
-        if decision["what"] in _REASONS
+        for decision in call["decisions"]
+        if decision["what"] in _REASONS and decision["at"] <= ended_at
     ]
     return list(dict.fromkeys(found))
 

@@ -129,7 +129,7 @@ def _nice(most: float, least: float = 4) -> float:
     if most <= least:
         return least
     power = 10.0 ** math.floor(math.log10(most))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= most)
+    return next(step * power for step in (1, 2, 3, 4, 5, 6, 8, 10) if step * power >= most)
 
 
 def _x(at: float, now: float) -> float:

@@ -90,7 +90,8 @@ def show_call(visit: Visit, ref: str) -> None:
     moments = [{**entry, "what": entry["state"], "is_state": True} for entry in seen["timeline"]]
     moments += [{**entry, "is_state": False} for entry in seen["decisions"]]
     for entry in moments:
-        entry["words"] = words.moment(seen, entry["what"], entry["detail"])
+        is_end = entry["what"] == terms.ENDED and "record" in seen
+        entry["words"] = words.end(seen) if is_end else words.moment(seen, entry["what"], entry["detail"])
     visit.show(
         "call.html",
         call=seen,

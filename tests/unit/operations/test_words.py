@@ -57,9 +57,12 @@ def test_reasons_are_decisions_that_explain_the_end() -> None:
         {"what": "gateway_failed", "at": 2.0, "detail": "cause 38"},
         {"what": "gateway_failed", "at": 3.0, "detail": "cause 38"},
         {"what": "pin_locked", "at": 4.0, "detail": ""},
+        {"what": "aleg_ended", "at": 5.1, "detail": "hung up"},
     ]
-    assert words.reasons(call(decisions=decisions)) == ["gateway failed: cause 38", "pin locked"]
-    assert words.reasons(call()) == []
+    timeline = [{"state": "queued", "at": 1.0, "detail": ""}, {"state": "ended", "at": 5.0, "detail": ""}]
+    found = words.reasons(call(decisions=decisions, timeline=timeline))
+    assert found == ["gateway failed: cause 38", "pin locked"]
+    assert words.reasons(call(decisions=decisions[-1:], timeline=timeline[:1])) == ["aleg ended: hung up"]
 
 
 def test_tone_of_ends_and_words_for_causes() -> None:

@@ -24,9 +24,9 @@ def test_charts_without_samples_are_empty() -> None:
 
 def test_live_chart_is_scaled_to_its_most() -> None:
     live, *_ = charts([sample(4000, 900), sample(3599, 0), sample(1800, 37), sample(0, 12)], NOW)
-    assert (live.summary, live.top) == ("12 now, 37 at most", "50")
+    assert (live.summary, live.top) == ("12 now, 37 at most", "40")
     (line,) = live.lines
-    assert line.points == "34.1,128.0 214.0,40.7 394.0,99.7"
+    assert line.points == "34.1,128.0 214.0,18.8 394.0,92.6"
 
 
 def test_outcomes_count_what_ended_between_samples() -> None:
