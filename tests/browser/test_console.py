@@ -202,6 +202,15 @@ def test_console_makes_a_card_and_shows_its_pin_once(node: Node, open_page: Open
     assert pin not in page.content()
 
 
+def test_console_link_from_elsewhere_needs_no_new_login(node: Node, open_page: Open) -> None:
+    page = log_in(open_page(), node)
+    # To a browser, localhost is another site than 127.0.0.1.
+    page.goto(f"http://localhost:{node.admin.rpartition(':')[2]}/console/login")
+    page.evaluate("address => { location.href = address }", f"http://{node.admin}/console/calls?outcome=failed")
+    page.get_by_role("heading", name="Calls of the last day").wait_for()
+    assert page.url.endswith("/console/calls?outcome=failed")
+
+
 def test_console_logout_needs_a_new_login(node: Node, open_page: Open) -> None:
     page = log_in(open_page(), node)
     assert [cookie["httpOnly"] for cookie in page.context.cookies()] == [True]

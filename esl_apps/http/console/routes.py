@@ -53,7 +53,8 @@ def serve(api: routes.Api, port: AdminPort, history: History) -> falcon.App[falc
     site = Site(port, history)
     app = routes.serve(dataclasses.replace(api, forms={**api.forms, PREFIX: site.form}), port)
     for path, (view, scopes) in _PAGES.items():
-        app.add_route(PREFIX + path, SimpleNamespace(on_get=_responder(site, view, scopes)))
+        show = _responder(site, view, scopes)
+        app.add_route(PREFIX + path, SimpleNamespace(on_get=show, on_head=show))
     for path, (act, scopes) in _ACTIONS.items():
         app.add_route(PREFIX + path, SimpleNamespace(on_post=_responder(site, act, scopes)))
 
@@ -66,8 +67,8 @@ def serve(api: routes.Api, port: AdminPort, history: History) -> falcon.App[falc
     def send_static(req: falcon.Request, resp: falcon.Response, name: str) -> None:
         site.send_static(req, resp, name)
 
-    app.add_route(f"{PREFIX}/login", SimpleNamespace(on_get=show_login, on_post=log_in))
-    app.add_route(f"{PREFIX}/static/{{name}}", SimpleNamespace(on_get=send_static))
+    app.add_route(f"{PREFIX}/login", SimpleNamespace(on_get=show_login, on_head=show_login, on_post=log_in))
+    app.add_route(f"{PREFIX}/static/{{name}}", SimpleNamespace(on_get=send_static, on_head=send_static))
     app.add_sink(_nothing, re.compile(rf"{PREFIX}(/.*)?\Z"))
     return app
 

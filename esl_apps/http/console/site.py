@@ -41,6 +41,10 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_AGAIN = (
+    '<!doctype html><html lang="en"><title>esl_apps</title><link rel="icon" href="/console/static/icon.svg">'
+    '<p><a href="">Go on</a></p></html>'
+)
 #: Takes a cookie back. Falcon leaves a max_age of 0 out.
 _PAST = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".txt": "text/plain"}
@@ -104,6 +108,12 @@ class Site:
         to = f"{PREFIX}/login"
         if req.get_header("HX-Request"):
             return falcon.HTTPStatus(401, headers={"HX-Redirect": to, "Cache-Control": "no-store"})
+        if req.method == "GET" and req.get_header("Sec-Fetch-Site") == "cross-site":
+            # A link elsewhere, as in a chat, led here, and with it browsers send no strict cookie. Asked for again by
+            # our own page, they do.
+            return falcon.HTTPStatus(
+                200, headers={**_HEADERS, "Content-Type": "text/html", "Refresh": "0"}, text=_AGAIN
+            )
         if req.method == "GET" and req.path not in (PREFIX, f"{PREFIX}/"):
             to += f"?to={quote(req.path)}"
         return falcon.HTTPSeeOther(to, headers={"Cache-Control": "no-store"})

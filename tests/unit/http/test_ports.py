@@ -20,10 +20,10 @@ from tests.support.http_services import ADMIN_TOKEN, TOKEN, FakeOutgoing, FakeSe
 from tests.support.ports import free_port
 
 
-def text(admin: int, api: int, more: str = "", api_more: str = "") -> str:
+def text(admin: int, api: int, more: str = "", api_more: str = "", admin_more: str = "") -> str:
     return f"""\
 switches: [{{name: fs1, address: "127.0.0.1:8021", password: a-password}}]
-admin: {{listen: "127.0.0.1:{admin}", token: {ADMIN_TOKEN}}}
+admin: {{listen: "127.0.0.1:{admin}", token: {ADMIN_TOKEN}{admin_more}}}
 integrators:
   - {{name: acme, listen: "127.0.0.1:{api}", token: {TOKEN}{api_more}}}
 pin_key: a-key-for-tests
@@ -162,6 +162,7 @@ def test_reload_changes_the_rate_of_requests(opened: Opened) -> None:
         ({"more": "colour: red"}, "colour"),
         ({"more": "node: {name: other}"}, "node"),
         ({"more": "redis: {url: 'redis://127.0.0.1:2/0'}"}, "redis"),
+        ({"admin_more": ", console: true"}, "admin.console"),
         ({"api_more": f", tls: {{cert: {TLS / 'one.pem'}, key: {TLS / 'one.key'}}}"}, "integrators"),
     ],
 )

@@ -136,6 +136,20 @@ def test_node_metrics_show_what_is_known_now(node: Node) -> None:
     assert sample(node, "esl_apps_outbox_depth", outbox="main") == 0.0
 
 
+def test_node_without_a_console_keeps_no_history(node: Node) -> None:
+    assert node.history is None
+
+
+def test_node_with_a_console_keeps_a_history(config: Config) -> None:
+    admin = msgspec.structs.replace(config.admin, console=True)
+    node = Node(msgspec.structs.replace(config, admin=admin))
+    node.start()
+    assert node.history is not None
+    history = node.history
+    eventually(lambda: history.samples)
+    stop(node, 0.0)
+
+
 def test_node_knows_tripped_breakers_from_its_start(config: Config, redis: RedisServer) -> None:
     client = redis_client.connect(redis.url)
     assert Breakers(client, "app2").trip(SYSTEM, "by hand", by="operator")

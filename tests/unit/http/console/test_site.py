@@ -46,6 +46,23 @@ def test_page_without_a_session_leads_to_the_login(browser: Browser, path: str) 
     assert (polled.status_code, polled.headers["hx-redirect"]) == (401, "/console/login")
 
 
+def test_link_from_elsewhere_is_followed_with_the_cookie(browser: Browser) -> None:
+    # Browsers send no strict cookie with it: ask them to ask again.
+    result = browser.ask("GET", "/calls", {"Sec-Fetch-Site": "cross-site"})
+    assert (result.status_code, result.headers["refresh"]) == (200, "0")
+    assert browser.ask("GET", "/calls", {"Sec-Fetch-Site": "same-origin"}).status_code == 303
+    browser.log_in()
+    assert "refresh" not in browser.ask("GET", "/calls", {"Sec-Fetch-Site": "cross-site"}).headers
+
+
+@pytest.mark.parametrize("path", ["/", "/login", "/static/console.css"])
+def test_head_of_a_page_is_its_head_alone(browser: Browser, path: str) -> None:
+    browser.log_in()
+    result = browser.ask("HEAD", path)
+    assert (result.status_code, result.content) == (200, b"")
+    assert result.headers["content-type"] == browser.ask("GET", path).headers["content-type"]
+
+
 def test_login_begins_a_session_in_a_strict_cookie(browser: Browser) -> None:
     result = browser.send("/login", token=ADMIN)
     assert (result.status_code, result.headers["location"]) == (303, "/console/")
