@@ -21,6 +21,7 @@ extensions = [
     "hazards",
     "log_events",
     "from_code",
+    "alarms",
     "interface",
     "drawing",
     "benchmark",

@@ -38,6 +38,9 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
         attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, end.at)
     elif end.aleg.answered_at is None and end.aleg.q850 in causes.NO_MEDIA:
         attempt.end(terms.REJECTED, end.aleg.q850 or causes.INCOMPATIBLE, terms.SYSTEM, end.at)
+    elif end.bleg is not None and end.aleg.uuid and end.aleg.ended_at is None:
+        # The dialplan handed A back: the caller is still there, and B, which was cut off, had not answered.
+        attempt.end(f"{party}_no_answer", causes.NO_ANSWER, terms.SYSTEM, end.at)
     else:
         first = terms.AGENT if party == terms.CALLEE else terms.CALLEE
         attempt.end(terms.ABANDONED, causes.NORMAL_CLEARING, first, end.at)
@@ -78,8 +81,16 @@ def end_of(aleg: Leg | None, bleg: Leg | None, now: float) -> Ended:
     if aleg is not None and bleg is not None and bleg.answered_at is not None and len(ends) == 2:
         a_ended, b_ended = ends
         if a_ended > b_ended + _STAMPED_WITHIN:
-            return Ended(b_ended, replace(aleg, ended_at=None, disposition=None), bleg)
+            if not _ended_by_a(aleg, bleg):
+                aleg = replace(aleg, ended_at=None, disposition=None)
+            return Ended(b_ended, aleg, bleg)
     return Ended(max(ends, default=now), aleg or Leg(""), bleg)
+
+
+def _ended_by_a(aleg: Leg, bleg: Leg) -> bool:
+    """Return whether A's phone hung up and the switch then ended B. A switch under load may stamp B's end first, by any
+    time, so the two phones' own words come before the times. A limit ends B with another cause."""
+    return aleg.hung_up_itself and bleg.disposition == "send_bye" and bleg.q850 == causes.NORMAL_CLEARING
 
 
 def _failed_first(end: Ended, bleg: Leg) -> bool:

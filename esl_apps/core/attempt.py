@@ -59,6 +59,8 @@ class Attempt(CallFields, kw_only=True, eq=False):
     observer: Observer | None = None
     charges: list[Charge] = field(default_factory=list)
     """Its legs' charges."""
+    continues: str = ""
+    """The call that its caller was in before, if Redis can't say what became of it."""
 
     def __post_init__(self) -> None:
         self.session_ref = self.session_ref or self.call_ref

@@ -335,7 +335,9 @@ class Channel:
         bleg = self._blegs.talked(last.var("last_bridge_to"))
         if self._lost_at is not None and bleg is None:
             bleg = bleg_by_aleg(last, self.clock)
-        return Ended(aleg.ended_at or node_clock.now(), aleg, bleg)
+        # Handed back by the dialplan, A has not ended: the talk ended with B, perhaps seconds ago.
+        at = aleg.ended_at or (bleg.ended_at if bleg is not None else None)
+        return Ended(at or node_clock.now(), aleg, bleg)
 
     def let_go(self) -> None:
         """Drop the callbacks, which hold this channel, so that the reference cycle needs no garbage collector."""

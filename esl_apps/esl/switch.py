@@ -151,6 +151,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._timing: Job | None = None
         self._writing = Semaphore()
         self._up = Flag()
+        self._hurry = Flag()
         self._keeper: gevent.Greenlet[[], None] | None = None
         self._stopping = False
         self.sock: Stream | None = None
@@ -190,7 +191,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 if reason != self.last_error:
                     log.warning("switch_unreachable", extra={"switch": self.name, "reason": reason})
                 self._lost(reason)
-                gevent.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+                self._pause(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, BACKOFF_LAST)
                 continue
             delay = BACKOFF_FIRST
@@ -212,6 +213,18 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 # Back off: a switch that crashes after each login would be asked in a tight loop.
                 gevent.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 pause = min(pause * 2, SETTLED)
+
+    def hurry(self) -> None:
+        """Try to connect again soon, if it isn't connected: its FreeSWITCH is back, because a call has come from it, or
+        a call waits for it."""
+        self._hurry.set()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before the next try to connect: less long if it hurries."""
+        self._hurry.clear()
+        least = min(seconds, BACKOFF_FIRST)
+        gevent.sleep(least)
+        self._hurry.wait(seconds - least)
 
     def _connect(self) -> None:
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)

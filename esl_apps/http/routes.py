@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ TOKEN: tuple[Mapping[str, list[str]], ...] = ({"bearer": []}, {"token": []})
 #: The query parameter of the security scheme "link".
 SIGNATURE = "signature"
 _KEY = "Idempotency-Key"
+#: Methods that metrics name, and the label of everything else.
+_METHODS, _OTHER = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}), "other"
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def serve(api: Api, port: Port, middleware: Sequence[Any] = ()) -> falcon.App[fa
 
     :param middleware: Falcon's, to see every request and answer.
     """
-    app = falcon.App(middleware=list(middleware))
+    app = falcon.App(middleware=[_Observed(api, port), *middleware])
     app.req_options.strip_url_path_trailing_slash = True
     _write_errors(app, api, port)
     methods = {"OPTIONS"}
@@ -131,6 +134,27 @@ def serve(api: Api, port: Port, middleware: Sequence[Any] = ()) -> falcon.App[fa
             app.add_route(template, SimpleNamespace(**responders))
     app.add_sink(_root(", ".join(sorted(methods)), port), re.compile(r"/\Z"))
     return app
+
+
+class _Observed:
+    """Measure each request. A client can invent paths and methods, so those that aren't served share a label."""
+
+    def __init__(self, api: Api, port: Port) -> None:
+        self._requests = port.services.metrics.requests
+        self._paths = {template: route.path for route in api.routes for template in route.templates}
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        req.context.began = perf_counter()
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _fine: bool) -> None:
+        now = perf_counter()
+        template, status = req.uri_template, str(resp.status)[:3]
+        served = status != "405" and req.method in _METHODS
+        self._requests.labels(
+            req.method if served else _OTHER,
+            self._paths.get(template, template) if template else _OTHER,
+            status,
+        ).observe(now - getattr(req.context, "began", now))
 
 
 def _root(allowed: str, port: Port) -> Callable[..., None]:

@@ -160,6 +160,9 @@ class Adoption:
         log.warning("call_adopted", extra={"call_ref": ref, "app": call.app, "from": name})
         services.metrics.adopted.inc()
         switch = next((one for one in services.switches if one.name == call.switch), services.switches[0])
+        if call.core_uuid is not None:
+            # The name may be a guess of a process that didn't know the switch again after its restart.
+            switch = next((one for one in services.switches if one.core_uuid == call.core_uuid), switch)
         if switch.name == call.switch:
             switch.also_hear(f"variable_esl_node {name}")
         live = services.calls.adopt(call, switch)
@@ -336,6 +339,11 @@ class Adoption:
             # It may have been cancelled at another node, or too late for its own to write that down.
             attempt.cancelled_by = attempt.cancelled_by or services.store.cancelled_by(attempt.call_ref)
         alegs, blegs = self._legs(live)
+        session = application(attempt.app).session
+        if services.calls.leave(live, dialled=attempt.number is not None if session else bool(blegs)):
+            if attempt.holder is not None:
+                services.usage.leases.let_go(attempt.holder, attempt.session_ref)
+            return
         aleg, bleg = telling(alegs), telling(blegs)
         now = node_clock.now()
         if attempt.dialed_at is None:

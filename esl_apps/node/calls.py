@@ -60,9 +60,16 @@ class Calls:
 
     # Life of a call -----------------------------------------------------------------------------------
 
-    def begin(self, attempt: Attempt, switch: Switch) -> Live:
-        """Make a call known: saved, logged, and announced on its switch."""
+    def begin(
+        self, attempt: Attempt, switch: Switch, core_uuid: str | None = None, clock: SwitchClock | None = None
+    ) -> Live:
+        """Make a call known: saved, logged, and announced on its switch.
+
+        ``core_uuid`` and ``clock``: of the FreeSWITCH process that has it, if not the one that ``switch`` was last.
+        """
         live = self._add(attempt, switch)
+        if core_uuid is not None and clock is not None and core_uuid != switch.core_uuid:
+            live.core_uuid, live.clock = core_uuid, clock
         self._records.moment(attempt, attempt.timeline[0])
         return live
 
@@ -99,6 +106,22 @@ class Calls:
         for charge in live.attempt.charges:
             charge.waive()
         self._drop(live)
+
+    def leave(self, live: Live, *, dialled: bool) -> bool:
+        """Leave a call's record to the process that goes on with its caller. True: in the same call, so it is let go
+        of here.
+
+        ``dialled``: there is something to record of which the other process knows nothing.
+        """
+        attempt = live.attempt
+        new = self._records.gone_on(live)
+        if new == attempt.call_ref:
+            self.release(live)
+            self._records.let_go(attempt)
+            return True
+        if new is not None and not dialled:
+            attempt.follows = True
+        return False
 
     def _drop(self, live: Live) -> None:
         # Its follower may still be looking at its legs, and must not make it known as this process's again.
@@ -268,7 +291,19 @@ class Calls:
         refs = self._to_reap.pop(switch.name, set())
         if refs:
             background.once("calls_reaping", self._reap_all, switch, refs)
-        self._poke_all(switch)
+        for live in list(self.live.values()):
+            if live.core_uuid is not None and live.core_uuid == switch.core_uuid:
+                # Its channel may have come before this connection, when the switch could only be guessed.
+                self._found_on(live, switch)
+            # All: one that waits for its switch may have learnt that this isn't it.
+            live.poke()
+
+    def _found_on(self, live: Live, switch: Switch) -> None:
+        live.clock = switch.clock
+        if live.switch is not switch:
+            live.switch = switch
+            live.attempt.switch = switch.name
+            live.attempt.save()
 
     def on_down(self, switch: Switch) -> None:
         self._poke_all(switch)
@@ -286,15 +321,21 @@ class Calls:
         live = self.live.get(ref)
         if live is None:
             return None
-        switch = live.switch
         live.attempt.note("socket_lost", "the call goes on without its socket, if it lives")
+
+        def there() -> bool:
+            return live.switch.connected and live.switch.core_uuid == core_uuid
+
+        def nowhere() -> bool:
+            return not there() and all(health.switch.connected for health in self._fleet.health.values())
+
         while True:
             if uuid in live.ends:
                 return live.ends[uuid]
-            if not live.wait(lambda: switch.connected, time.monotonic() + AWAY):
+            live.switch.hurry()
+            if not live.wait(lambda: there() or nowhere(), time.monotonic() + AWAY) or not there():
                 return None
-            if switch.core_uuid != core_uuid:
-                return None
+            switch = live.switch
             try:
                 alive = switch.api(f"uuid_exists {uuid}").strip() == "true"
             except (SwitchUnavailable, ReplyError):
@@ -306,7 +347,7 @@ class Calls:
                 # Its last event may still be on its way.
                 live.wait(lambda: uuid in live.ends, time.monotonic() + _LATE)
                 return live.ends.get(uuid)
-            live.wait(lambda: uuid in live.ends or not switch.connected, time.monotonic() + 30)
+            live.wait(lambda: uuid in live.ends or not live.switch.connected, time.monotonic() + 30)
 
     def blegs_of(self, live: Live, aleg_uuid: str) -> list[Event]:
         """The ends of a call's B-legs, in order. They arrive at about the same time as that of ``aleg_uuid``, which has

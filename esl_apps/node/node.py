@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import platform
 import time
 from collections.abc import Callable
 from functools import partial
 
 import gevent
 
+from esl_apps import __version__
 from esl_apps.apps import APPLICATIONS
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.core import terms
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.switch import Switch
@@ -48,7 +51,10 @@ class Node:
         self.share = share
         self.services: Services = build_services(config)
         metrics, readiness = self.services.metrics, self.services.readiness
-        self.scrapes = None if share is None else Scrapes(metrics, share.number, share.scrapes)
+        self.scrapes = None
+        if share is not None:
+            self.scrapes = Scrapes(metrics, share.number, share.scrapes)
+            metrics.restarts.inc(share.restarts)
         self.outgoing = Outgoing(self.services)
         self._pollers = {
             app.ref: TimedCallPoller(app, app.timed, self.services, self.outgoing)
@@ -129,8 +135,15 @@ class Node:
     def _watch(self) -> None:
         """Let a scrape of the metrics read what is known only now."""
         services, metrics = self.services, self.services.metrics
+        node = services.policy.config.node
+        metrics.build.labels(node.name, __version__, platform.python_version()).set(1)
+        metrics.max_calls.set(node.max_calls)
+        metrics.ready.set_function(lambda: not services.readiness.reasons())
+        metrics.redis_up.set_function(lambda: services.store.healthy)
         for app in APPLICATIONS:
             metrics.live.labels(app).set_function(partial(services.calls.count, app))
+            # From 0: Prometheus sees no increase in a series that begins with 1.
+            metrics.calls(app, terms.LOST)
         metrics.breakers.set_function(lambda: services.breakers.count)
         for name, health in services.switch_pool.health.items():
             metrics.switch_load.labels(name).set_function(partial(getattr, health, "load"))

@@ -18,8 +18,12 @@ from esl_apps.store import redis_client
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.lanes import Lanes, journals
 from esl_apps.store.outbox import READ, SYNC_PATIENCE
+from esl_apps.store.redis_py import Observe, ignore
 
 log = logging.getLogger(__name__)
+
+#: The name of the top-level Redis, in logs and metrics.
+MAIN = "main"
 
 
 class Outboxes:
@@ -29,9 +33,10 @@ class Outboxes:
         folder: Path,
         on_pushed: Callable[[Entry], None],
         tell: Callable[..., None] = lambda *_what, **_details: None,
+        observer: Callable[[str], Observe] = lambda _name: ignore,
     ) -> None:
         """``folder``: the node's state folder. ``on_pushed`` is called with each entry that its Redis has taken.
-        ``tell``: ``Alerts.tell``.
+        ``tell``: ``Alerts.tell``. ``observer`` makes a client's ``observe``, by the name of its outbox.
 
         :raises ConfigError: a journal can't be opened.
         """
@@ -45,7 +50,8 @@ class Outboxes:
             for name, url in targets:
                 if url not in by_url:
                     journal = folder / _folder_of(url)
-                    by_url[url] = Lanes(name or "main", journal, redis_client.connect(url), on_pushed, tell, disk)
+                    client = redis_client.connect(url, observe=observer(name or MAIN))
+                    by_url[url] = Lanes(name or MAIN, journal, client, on_pushed, tell, disk)
                 self._by_integrator[name] = by_url[url]
             self._push_leftovers(folder, {_folder_of(url) for url in by_url})
         except OSError as error:

@@ -10,6 +10,7 @@ from contextlib import suppress
 import gevent
 import msgspec
 
+from esl_apps.apps import application
 from esl_apps.apps.legs import recording_path
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt, Moment
@@ -62,6 +63,10 @@ class Records:
         if self.closed:
             return
         ref = attempt.call_ref
+        if attempt.continues and attempt.number is not None:
+            # From here on the session has a record of its own, so the call before needs none.
+            self._store.note_gone_on(attempt.continues, ref)
+            attempt.continues = ""
         if attempt.ended:
             kept = None
         else:
@@ -81,6 +86,18 @@ class Records:
         with gevent.Timeout(_CANCEL_NOTED, False), suppress(StoreUnavailable):  # type: ignore[arg-type]
             self._store.note_cancel(ref, by)
 
+    def gone_on(self, live: Live) -> str | None:
+        """The call in which this one's caller goes on. None: in this one, or Redis can't say."""
+        with suppress(StoreUnavailable):
+            return self._store.gone_on(live.attempt.call_ref, live.had_by)
+        return None
+
+    def let_go(self, attempt: Attempt) -> None:
+        """Another process has the call and its record."""
+        self._call_log.ended(attempt.call_ref)
+        with suppress(StoreUnavailable):
+            self._store.forget(attempt.call_ref)
+
     def moment(self, attempt: Attempt, moment: Moment) -> None:
         """A call has entered a state."""
         self.save(attempt)
@@ -99,12 +116,13 @@ class Records:
         """A call has ended: its notifications go to the outbox, and only then is it struck from the call log."""
         record = attempt.record
         assert record is not None
-        if attempt.follows and record.number is None:
+        if attempt.follows and (record.number is None or not application(attempt.app).session):
             # Its session has its record already: here the caller left, or another node goes on with the call.
             self._call_log.ended(attempt.call_ref)
             return
         config = self._policies.now.config
         self._metrics.calls(attempt.app, record.end_reason).inc()
+        self._metrics.end_codes(attempt.app, str(record.end_code)).inc()
         integrator = config.integrator(record.integrator) if record.integrator else None
         outbox = self._outboxes.of(record.integrator)
         for entry in notification_lists.entries(record, integrator):

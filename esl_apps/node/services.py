@@ -20,7 +20,7 @@ from esl_apps.node.calls import CANCEL, EVENTS, Calls
 from esl_apps.node.charging import Charging, cut_on
 from esl_apps.node.clocks import ClockWatch
 from esl_apps.node.live import Begin, Live
-from esl_apps.node.outboxes import Outboxes
+from esl_apps.node.outboxes import MAIN, Outboxes
 from esl_apps.node.policy import Policies, Policy, read_policy
 from esl_apps.node.readiness import Readiness
 from esl_apps.node.records import Records
@@ -117,11 +117,17 @@ def build_services(config: Config) -> Services:
     live: dict[str, Live] = {}
     switch_pool = SwitchPool()
     alerts = Alerts(metrics, lambda: switches)
-    redis = redis_client.connect(config.redis.url)
+    redis = redis_client.connect(config.redis.url, observe=metrics.redis_round_trip.labels(MAIN).observe)
     stale = Stale(config.redis.stale_cards)
     policies = Policies(read_policy(config, redis, stale, alerts.tell))
     # The journals are locked first: a process that still runs with these files stops the start here.
-    outboxes = Outboxes(config, state_folder(config), lambda entry: metrics.pushed(entry.list).inc(), alerts.tell)
+    outboxes = Outboxes(
+        config,
+        state_folder(config),
+        lambda entry: metrics.pushed(entry.list).inc(),
+        alerts.tell,
+        lambda name: metrics.redis_round_trip.labels(name).observe,
+    )
     predecessor = read_boot(state_folder(config))
     membership = Membership(redis, name, config.advertise, predecessor=predecessor)
     write_boot(state_folder(config), membership.boot)

@@ -13,7 +13,7 @@ from esl_apps.apps.ending import conclude, end_of
 from esl_apps.core import causes, node_clock
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded, Leg
-from esl_apps.core.terms import LOST, SYSTEM
+from esl_apps.core.terms import ENDED, LOST, QUEUED, SYSTEM
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.legs import leg_of, refused_by, telling
@@ -23,6 +23,7 @@ from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_cdr import FRESH
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
+from esl_apps.net.address import plain
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
 from esl_apps.store.essence import Essence, restored
@@ -46,7 +47,6 @@ class Visit:
         self.services = services
         self.session = session
         self.ref = ""
-        self._core_uuids = tuple(switch.core_uuid for switch in services.switches)
         self.channel = Channel(session, services.policy.prompt, self._find_end, self._clock_of)
         self.path = (self.channel.variable("socket_path") or "").split("/")
         # A channel that carries a reference was placed by a node, or handed back by the dialplan after a node died.
@@ -59,10 +59,25 @@ class Visit:
         """The attempt that this channel was in, if that had dialled nothing yet."""
         self._before: Live | None = None
         """The same attempt if it is this process's, whose flow waits for its channel's end."""
-        core = self.channel.header("Core-UUID")
-        self.switch: Switch = next(
-            (switch for switch in services.switches if switch.core_uuid == core), services.switches[0]
-        )
+        self._continues = ""
+        """The call that its caller was in, if Redis can't say what became of that."""
+        self._takes_on = False
+        """Its caller was in a call that no other process will go on with, and that isn't settled."""
+        self.core_uuid = self.channel.header("Core-UUID")
+        self.switch = self._find_switch()
+
+    def _find_switch(self) -> Switch:
+        """The switch that the channel is on. A FreeSWITCH that has started again isn't known by its UUID before the
+        connection to it is up: then it is one of the switches that are away, until it has been found."""
+        switches = self.services.switches
+        known = next((switch for switch in switches if switch.core_uuid == self.core_uuid), None)
+        if known is not None:
+            return known
+        away = [switch for switch in switches if not switch.connected]
+        for switch in away:
+            switch.hurry()
+        host = plain(self.session.client_address[0])
+        return next((switch for switch in away if host in switch.addresses), (away or switches)[0])
 
     def _clock_of(self, data: Event) -> SwitchClock:
         core = data.get("Core-UUID")
@@ -73,6 +88,11 @@ class Visit:
     def begin(self, attempt: Attempt) -> None:
         """Make an attempt known. The flows call this as ``host.begin``."""
         first = not self.ref
+        if first and (self.goes_on is not None or self._takes_on or self._before is not None):
+            new = attempt.call_ref if self.goes_on is None else self.goes_on.call_ref
+            self.services.store.note_gone_on(self.carried, new)
+        if first:
+            attempt.continues = self._continues
         if self.goes_on is not None and first:
             # A session that dials nothing has one record, however many nodes served it.
             attempt.call_ref, attempt.contact_ref = self.goes_on.call_ref, self.goes_on.contact_ref
@@ -80,7 +100,7 @@ class Visit:
         if first and application(attempt.app).session:
             attempt.follows = self.follows
         self.ref = attempt.call_ref
-        live = self.services.calls.begin(attempt, self.switch)
+        live = self.services.calls.begin(attempt, self.switch, self.core_uuid, self.channel.clock)
         live.attached = True
         if self._before is not None and first:
             self._before.attempt.follows = True
@@ -121,6 +141,13 @@ class Visit:
                 # It dialled nothing and the caller goes on. End it once that has begun, not before.
                 self._before = live
                 return
+            if attempt.state == QUEUED and not application(attempt.app).session and not _blegs(live):
+                # It rang no phone: go on in the same call, and let that flow end without one.
+                calls.release(live)
+                live.ends[self.channel.uuid] = data
+                live.poke()
+                self.goes_on = self.restored(live.essence)
+                return
             self.follows = True
             live.ends[self.channel.uuid] = data
             live.poke()
@@ -145,10 +172,20 @@ class Visit:
                 # A process that started after our last beat may have had it and died since.
                 services.membership.say(draining=services.readiness.draining)
                 found = services.store.essence(self.carried, services.membership.peers)
+            if found is None and not self._has_ended():
+                # Its process died before Redis had it. Its next run finds it in its call log, and sees that this
+                # process goes on with the session and has its record.
+                self.follows, self._takes_on = False, True
             return found
         except StoreUnavailable as error:
+            self._continues = self.carried
             log.error("handed_back_call_unknown", extra={"reason": str(error)})
             return None
+
+    def _has_ended(self) -> bool:
+        """:raises StoreUnavailable: Redis is down."""
+        call = self.services.store.call(self.carried)
+        return call is not None and call["state"] == ENDED
 
     def take_over(self, found: Found) -> bool:
         """Make a call this process's. False: it has ended meanwhile, or Redis is down."""
@@ -182,7 +219,7 @@ class Visit:
             return
         attempt = self.restored(known)
         self.follows = True
-        self.services.calls.begin(attempt, self.switch)
+        self.services.calls.begin(attempt, self.switch, self.core_uuid, clock)
         if bleg is None:
             # The switch was about to be told to dial this number.
             attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, now)
@@ -256,8 +293,7 @@ class Visit:
         live = self.services.calls.live.get(self.ref)
         if live is None:
             return None
-        core_uuids = dict(zip(self.services.switches, self._core_uuids, strict=True))
-        end = self.services.calls.find_end(self.ref, uuid, core_uuids.get(live.switch))
+        end = self.services.calls.find_end(self.ref, uuid, self.core_uuid)
         if end is None and not live.switch.connected:
             return None
         if end is None:
@@ -276,6 +312,10 @@ class Visit:
                     blegs.append(event)
             for bleg in blegs:
                 self._tell(bleg)
+        attempt = live.attempt
+        if live is self.services.calls.live.get(self.ref):
+            session = application(attempt.app).session
+            self.services.calls.leave(live, dialled=attempt.number is not None if session else bool(_blegs(live)))
         return end
 
     def _tell(self, bleg: Event) -> None:
@@ -284,3 +324,8 @@ class Visit:
         if answered:
             self.channel.tell(bleg, b"CHANNEL_ANSWER")
         self.channel.tell(bleg, b"CHANNEL_HANGUP_COMPLETE")
+
+
+def _blegs(live: Live) -> list[Event]:
+    """The ends of its B-legs that have been heard."""
+    return [end for end in live.ends.values() if end.var("esl_bleg") is not None]

@@ -15,6 +15,7 @@ import secrets
 import signal
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 
 import gevent
@@ -55,6 +56,8 @@ class Share(msgspec.Struct, frozen=True):
     """A pipe that ends when the supervisor does."""
     scrapes: list[str]
     """Abstract Unix sockets on which workers ask each other for metrics, by number."""
+    restarts: int = 0
+    """How often this worker was started again after its end."""
 
     @classmethod
     def inherited(cls) -> Share | None:
@@ -109,6 +112,7 @@ class Supervisor:
         self._config = config
         self._count = count
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._starts: Counter[int] = Counter()
         self._stopping = False
         self._unusable = False
         self._all_ready = Flag()
@@ -183,6 +187,7 @@ class Supervisor:
                 told,
                 self._alive[0],
                 self._scrapes,
+                self._starts[number],
             )
             child = subprocess.Popen(
                 [sys.executable, *sys.orig_argv[1:]],
@@ -192,6 +197,7 @@ class Supervisor:
         finally:
             os.close(told)
         self._children[number] = child
+        self._starts[number] += 1
         if self._stopping:
             child.terminate()
         listener = background.once("worker_ready", self._hear, number, heard)

@@ -16,6 +16,9 @@ from esl_apps.observe.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+#: Every kind of alert.
+KINDS = ("breaker", "node_clock", "node_name", "pin_lock", "records_waiting", "switch_clock")
+
 #: Replaced in values before they go on the wire, as they may contain text from a caller.
 _UNSAFE = re.compile(r"[^ -~]")
 
@@ -24,11 +27,14 @@ class Alerts:
     def __init__(self, metrics: Metrics, switches: Callable[[], Iterable[Switch]]) -> None:
         self._metrics = metrics
         self._switches = switches
+        for kind in KINDS:
+            # From 0: Prometheus sees no increase in a series that begins with 1.
+            metrics.alerts.labels(kind)
 
     def tell(self, kind: str, **details: object) -> None:
         """Raise an alert. Never raises an exception and never waits.
 
-        :param kind: the kind of event: ``pin_lock``, ``breaker`` …
+        :param kind: one of ``KINDS``.
         :param details: facts that the operator needs to find the cause; never a PIN.
         """
         self._metrics.alerts.labels(kind).inc()

@@ -51,6 +51,7 @@ REFUSED_PER_HOUR = 300
 _UNREADABLE_MOST = 1000
 #: The group of the calls' own keys.
 _CALLS = keys.call("*")
+_GONE_ON = keys.gone_on("*")
 _NO_ANSWER = NoAnswer().summary
 
 
@@ -76,6 +77,7 @@ class CallStore:
         when Redis is back, perhaps without data that it had not synced. ``make_known``: called before a call is
         written, to make this process a member: others look only for the calls of members."""
         self._client = client
+        self._boot = boot
         self._live = keys.live(boot)
         self._on_back = on_back
         self._make_known = make_known
@@ -325,6 +327,19 @@ class CallStore:
         """The party for which a call was cancelled, if it was. :raises StoreUnavailable: Redis is down."""
         raw = self._client.get(keys.cancelled(ref))
         return terms.API if raw == terms.API.encode() else None
+
+    def note_gone_on(self, ref: str, new: str) -> None:
+        """Note that this process goes on with a call's caller, in the call ``new``, perhaps the same: others that have
+        had the call leave the record to it. Written behind."""
+        key = keys.gone_on(ref)
+        self._writes.put(_GONE_ON, ref, ("SET", key, f"{new} {self._boot}", "EX", KEEP))
+        self._wake.set()
+
+    def gone_on(self, ref: str, had_by: Sequence[str]) -> str | None:
+        """The call in which a caller goes on; None: in none, or in the same one with this process or one of ``had_by``,
+        from which this one has the call. :raises StoreUnavailable: Redis is down."""
+        new, _, boot = (self._client.get(keys.gone_on(ref)) or b"").decode("ascii", "replace").partition(" ")
+        return None if not new or (new == ref and boot in (self._boot, *had_by)) else new
 
     def refresh(self, calls: Sequence[tuple[str, str]]) -> None:
         """Keep live calls known, however long they last. ``calls``: references, each with its integrator ('': none).

@@ -11,7 +11,7 @@ import redis
 from redis.cluster import RedisCluster
 
 from esl_apps.store.errors import translating
-from esl_apps.store.redis_py import Translated
+from esl_apps.store.redis_py import Observe, Translated, ignore
 
 #: How often a cluster's nodes are asked while their table changes.
 _TRIES = 5
@@ -39,6 +39,7 @@ class ClusterClient:
         self._url = url
         self._options = options
         self._client: Any = None
+        self.observe: Observe = ignore
         self._making = RLock()
 
     def __getattr__(self, name: str) -> Any:
@@ -56,6 +57,7 @@ class ClusterClient:
                 raise
             # redis-py takes a refused CLUSTER SLOTS for it.
             raise redis.ConnectionError("not a cluster, or its user lacks rights: +cluster|slots +command") from None
+        client.observe = self.observe
         client.nodes_manager.initialize = _one_for_all(client.nodes_manager.initialize)
         return client
 

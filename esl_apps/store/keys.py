@@ -43,6 +43,11 @@ def cancelled(ref: str) -> str:
     return f"esl_apps:cancelled:{ref}"
 
 
+def gone_on(ref: str) -> str:
+    """String: under which reference the caller of a call goes on, and with which process."""
+    return f"esl_apps:gone_on:{ref}"
+
+
 def idempotency(integrator: str, digest: str) -> str:
     """String: the claim of an idempotency key. ``digest``: the key's SHA-256 in hex."""
     return f"esl_apps:idempotency:{integrator}:{digest}"

@@ -11,6 +11,7 @@ the same with options, and TLS     redis-py alone; so, too, in a process whose s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 import redis
@@ -23,7 +24,7 @@ from esl_apps.config import redis_url
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store.cluster import ClusterClient
 from esl_apps.store.connection import Connection, Pool, is_patched, pack
-from esl_apps.store.redis_py import Command, RedisPyClient, Translated, raise_first
+from esl_apps.store.redis_py import Command, Observe, RedisPyClient, Translated, ignore, raise_first
 
 #: Seconds. A Redis that takes longer counts as down.
 TIMEOUT = 2.0
@@ -48,12 +49,14 @@ class FastClient(Translated, redis.Redis):
     def execute_command(self, *command: Any, **options: Any) -> Any:
         """:raises StoreUnavailable: Redis is down, or refuses. :raises TypeError: as :func:`connection.pack`."""
         data = pack(command)
+        began = perf_counter()
         connections = self._connections
         connection = connections.take()
         try:
             answer = connection.ask(data, 1)[0]
         finally:
             connections.give_back(connection)
+        self.observe(perf_counter() - began)
         if isinstance(answer, StoreUnavailable):
             raise answer
         read = self._readers.get(command[0])
@@ -67,12 +70,14 @@ class FastClient(Translated, redis.Redis):
         if not commands:
             return []
         data = b"".join([pack(command) for command in commands])
+        began = perf_counter()
         connections = self._connections
         connection = connections.take()
         try:
             answers = connection.ask(data, len(commands))
         finally:
             connections.give_back(connection)
+        self.observe(perf_counter() - began)
         if raise_on_error:
             raise_first(answers)
         for i, command in enumerate(commands):
@@ -93,16 +98,23 @@ class FastClient(Translated, redis.Redis):
         super().close()
 
 
-def connect(url: str, timeout: float = TIMEOUT) -> Client:
+def connect(url: str, timeout: float = TIMEOUT, observe: Observe = ignore) -> Client:
     """Make a client; it connects on first use. Everything it does raises :class:`StoreUnavailable`, and nothing else,
     if Redis is down or refuses.
 
     ``url``: ``redis://``, ``rediss://``, ``unix://``;
     ``redis+sentinel://[:PASSWORD@]HOST:PORT[,HOST:PORT…]/SERVICE[/DB]``; ``redis+cluster://HOST:PORT``.
+    ``observe`` is called with the seconds of each round trip.
 
     :raises ValueError: the URL can't be read.
     """
     redis_url.check(url)
+    client = _client(url, timeout)
+    client.observe = observe
+    return client
+
+
+def _client(url: str, timeout: float) -> Client:
     scheme, _, rest = url.partition("://")
     if scheme == "redis+cluster":
         return ClusterClient(f"redis://{rest}", _options(timeout))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import redis
@@ -12,6 +13,12 @@ from esl_apps.store.errors import translated, translating
 
 #: A command and its arguments, as ``("HGET", key, field)``.
 Command = Sequence[Any]
+#: Called with the seconds of each round trip that Redis has answered.
+Observe = Callable[[float], None]
+
+
+def ignore(_seconds: float) -> None:
+    """Observe nothing."""
 
 
 #: redis-py 5.2 wants to know for which command a connection is; later versions warn if they are told.
@@ -23,10 +30,14 @@ class Translated:
 
     pipeline: Any
     connection_pool: Any
+    observe: Observe = staticmethod(ignore)
 
     def execute_command(self, *command: Any, **options: Any) -> Any:
+        began = perf_counter()
         with translating():
-            return super().execute_command(*command, **options)  # type: ignore[misc]
+            answer = super().execute_command(*command, **options)  # type: ignore[misc]
+        self.observe(perf_counter() - began)
+        return answer
 
     def send_all(self, commands: Sequence[Command], *, raise_on_error: bool = True) -> list[Any]:
         """Send commands in one round trip, not as a transaction, and return their answers.
@@ -34,6 +45,7 @@ class Translated:
         :raises StoreUnavailable: Redis is down or, if ``raise_on_error``, a command failed (the others were run);
             otherwise its answer is the exception.
         """
+        began = perf_counter()
         with translating():
             pipeline = self.pipeline(transaction=False)
             for command in commands:
@@ -42,6 +54,7 @@ class Translated:
                 translated(answer) if isinstance(answer, redis.RedisError) else answer
                 for answer in pipeline.execute(raise_on_error=False)
             ]
+        self.observe(perf_counter() - began)
         if raise_on_error:
             raise_first(answers)
         return answers

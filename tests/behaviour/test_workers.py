@@ -38,13 +38,13 @@ class Workers(Node):
         return children(self.process.pid)
 
     def up(self) -> int:
-        return int(sum(self._metric("esl_apps_worker_up{")))
+        return int(sum(self.metric("esl_apps_worker_up{")))
 
     def live(self) -> list[float]:
         """How many calls each worker placed."""
-        return self._metric('esl_apps_live_calls{app="click-dial"')
+        return self.metric('esl_apps_live_calls{app="click-dial"')
 
-    def _metric(self, begin: str) -> list[float]:
+    def metric(self, begin: str) -> list[float]:
         text = request(self.admin, "GET", "/metrics", token=None).body.decode()
         return [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(begin)]
 
@@ -161,6 +161,7 @@ def test_workers_killed_one_is_restarted_alone(node: Workers, rig: SandboxRig, r
     assert len(node.workers()) == COUNT
     assert rig.live_channels() == 16
     assert [line["worker"] for line in node.lines() if line["event"] == "worker_ended"] == [1]
+    assert node.metric("esl_apps_worker_restarts_total{") == [1.0, 0.0]
     for ref in refs:
         assert node.delete(ref).status == 202
     found = records(redis, refs)
@@ -193,6 +194,9 @@ def test_workers_metrics_are_merged(node: Workers, rig: SandboxRig) -> None:
     for _ in range(6):
         assert len(node.live()) == COUNT
         assert sum(node.live()) == 6
+    assert sum(node.metric('esl_apps_http_request_seconds_count{method="POST"')) >= 6
+    for name in ("esl_apps_build_info{", 'esl_apps_redis_round_trip_seconds_count{redis="main"', "esl_apps_ready{"):
+        assert len(node.metric(name)) == COUNT
     one = node.workers()[1]
     os.kill(one, signal.SIGSTOP)
     try:

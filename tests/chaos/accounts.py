@@ -28,6 +28,12 @@ _FIRST_LEG_PAYS = frozenset({"callback", "autodial"})
 AT_ONCE = 0.25
 
 NO_ANSWER = frozenset({18, 19, 102})
+#: Causes of a gateway that fails, after which the next one is tried.
+GATEWAY_FAILED = frozenset({34, 38, 41, 42, 44})
+#: How many gateways there are.
+GATEWAYS = 2
+#: FreeSWITCH's cause of a leg whose gateway said nothing.
+SILENT = "PROGRESS_TIMEOUT"
 
 Record = dict[str, Any]
 
@@ -151,7 +157,7 @@ class Accounts:
         for leg in self.blegs.get(ref, ()):
             if leg.other in self.by_uuid:
                 return self.by_uuid[leg.other]
-        alegs = self.alegs.get(ref, [])
+        alegs = _by_last_gateway(self.alegs.get(ref, []))
         return next((leg for leg in alegs if leg.answered), alegs[0] if alegs else None)
 
     def _wrong(self, ref: str, record: Record) -> Iterable[str]:
@@ -201,14 +207,17 @@ class Accounts:
 
     def _expected(self, ref: str) -> set[str]:
         """The end reasons that fit what the switch saw; empty if that can't be told."""
-        blegs, aleg, asked = self.blegs.get(ref, []), self._aleg(ref), self.asked_by_ref.get(ref)
-        expected = self._by_switch(blegs, aleg)
+        blegs, aleg, asked = _by_last_gateway(self.blegs.get(ref, [])), self._aleg(ref), self.asked_by_ref.get(ref)
+        tried = self.blegs.get(ref, [])
+        next_due = len(tried) < GATEWAYS and all(_gateway_failed(leg) for leg in tried)
+        expected = self._by_switch(blegs, aleg, next_due=next_due)
         if asked is not None and asked.cancelled_at is not None:
-            # The order of the two can't be told.
-            expected |= {"cancelled", "answered"} if expected else {"cancelled"}
+            # The order of the two can't be told. If no node said that it cancels, the call may have ended in any way.
+            expected |= {"cancelled", "answered"} if expected else {"cancelled"} if asked.cancel_taken else set()
         return expected
 
-    def _by_switch(self, blegs: list[Leg], aleg: Leg | None) -> set[str]:
+    def _by_switch(self, blegs: list[Leg], aleg: Leg | None, *, next_due: bool) -> set[str]:
+        """``next_due``: the gateways that were tried failed, and there is another."""
         if aleg is None:
             # No such phone, the switch died before it was asked, or Redis refused to count it.
             return {"agent_failed", "lost", "rejected"}
@@ -230,11 +239,12 @@ class Accounts:
                 return set()
             return ends | {"abandoned", "rejected"}
         last = max(leg.ended for leg in blegs)
-        if aleg.ended_itself and aleg.ended <= last + AT_ONCE:
+        if aleg.ended_itself and (aleg.ended <= last + AT_ONCE or next_due):
+            # Or it left while the next gateway was about to be tried.
             ends.add("abandoned")
-        refused = [leg for leg in blegs if not leg.answered and leg.ended_itself]
+        refused = [leg for leg in blegs if not leg.answered and _failed_itself(leg)]
         ends |= {f"{party}_{_failure(leg)}" for leg in refused}
-        if not answered and any(not leg.ended_itself for leg in blegs) and "abandoned" not in ends:
+        if not answered and any(not _failed_itself(leg) for leg in blegs) and "abandoned" not in ends:
             ends.add(f"{party}_no_answer")
         return ends
 
@@ -324,7 +334,24 @@ def _placed(leg: Leg) -> bool:
     return leg.direction == "outbound" and not leg.is_b
 
 
+def _failed_itself(leg: Leg) -> bool:
+    """Whether its phone or its gateway ended it."""
+    return leg.ended_itself or leg.cause == SILENT
+
+
+def _gateway_failed(leg: Leg) -> bool:
+    return not leg.answered and (leg.q850 in GATEWAY_FAILED or leg.cause == SILENT)
+
+
+def _by_last_gateway(legs: list[Leg]) -> list[Leg]:
+    """The legs without those whose gateway failed, and after which the next gateway's leg was placed."""
+    last = max((leg.created for leg in legs), default=0.0)
+    return [leg for leg in legs if leg.answered or leg.ended > last or not _gateway_failed(leg)]
+
+
 def _failure(leg: Leg) -> str:
+    if leg.cause == SILENT:
+        return "failed"
     if not leg.ended_itself and not leg.answered:
         return "no_answer"
     if leg.q850 == 17:

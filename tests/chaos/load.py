@@ -73,6 +73,8 @@ class Asked:
     """None if no answer came, whether or not a call was placed."""
     call_ref: str | None = None
     cancelled_at: float | None = None
+    cancel_taken: bool = False
+    """Whether a node said so. Otherwise none answered, and one may have cancelled it."""
 
 
 @dataclass
@@ -236,6 +238,7 @@ class Load:
                 continue
             if status == 202:
                 asked.cancelled_at = asked.cancelled_at or time.time()
+                asked.cancel_taken = True
             return
 
     def _autodial(self) -> None:

@@ -51,7 +51,31 @@ WEIGHTS = {
     "redis read-only": 2,
     "sockets dropped": 4,
     "switch killed": 2,
+    "gateway dead": 2,
+    "gateway silent": 2,
 }
+#: The gateway that fails: the first of ``dial.external``. The next one goes on, so each call has its outcome still.
+GATEWAY = "pstn"
+#: What a dead gateway does with its calls: sofia knows that it is down, or nothing listens there.
+_DEAD: tuple[dict[str, Any], ...] = ({"down": True}, {"fails": "NETWORK_OUT_OF_ORDER"})
+
+
+class Deck:
+    """The disturbances in the order in which they come: each kind once, then at random by their weights."""
+
+    def __init__(self, weights: dict[str, int], chance: random.Random) -> None:
+        self._weights = weights
+        self._chance = chance
+        self._first = chance.sample(list(weights), len(weights))
+
+    def draw(self) -> str:
+        if self._first:
+            return self._first.pop()
+        return self._chance.choices(list(self._weights), list(self._weights.values()))[0]
+
+    def put_back(self, kind: str) -> None:
+        """Draw it again, after some others: it found no victim that was undisturbed."""
+        self._first.insert(max(0, len(self._first) - 2), kind)
 
 
 @dataclass
@@ -70,6 +94,7 @@ class Mischief:
 
     def __post_init__(self) -> None:
         self._random = random.Random(f"mischief {self.seed}")
+        self._deck = Deck(self.weights, random.Random(f"deck {self.seed}"))
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._busy: list[threading.Thread] = []
@@ -90,6 +115,8 @@ class Mischief:
             "redis read-only": self._forbid_writes,
             "sockets dropped": self._drop,
             "switch killed": self._kill_switch,
+            "gateway dead": self._kill_gateway,
+            "gateway silent": self._silence_gateway,
         }
 
     def start(self) -> None:
@@ -103,16 +130,16 @@ class Mischief:
             thread.join()
 
     def count(self) -> Counter[str]:
-        return Counter(deed.kind for deed in self.deeds)
+        """How often each was done. One that was never done has 0, and shows in the table."""
+        return Counter({**dict.fromkeys(self.weights, 0), **Counter(deed.kind for deed in self.deeds)})
 
     def around(self, begin: float, end: float) -> list[Deed]:
         """The disturbances during a call."""
         return [deed for deed in self.deeds if deed.at < end + 1 and deed.until > begin - 1]
 
     def _run(self) -> None:
-        names, weights = list(self.weights), list(self.weights.values())
         while not self._stopped.wait(self._random.uniform(0.5, 1.5) * self.pause):
-            kind = self._random.choices(names, weights)[0]
+            kind = self._deck.draw()
             # A generator for each disturbance, so that one's random choices don't change the next.
             chance = random.Random(self._random.random())
             thread = threading.Thread(target=self._do, args=(kind, chance), daemon=True)
@@ -128,6 +155,8 @@ class Mischief:
             return
         if victims:
             self.deeds.append(Deed(kind, " ".join(victims), begun, time.time()))
+        else:
+            self._deck.put_back(kind)
 
     def _take(self, victims: list[Any], chance: random.Random) -> Any:
         """A victim that is undisturbed now, locked; None if there is none."""
@@ -301,6 +330,21 @@ class Mischief:
             rig.start()
 
         return self._to_switch(chance, kill)
+
+    def _kill_gateway(self, chance: random.Random) -> list[str]:
+        return self._to_gateway(chance, chance.choice(_DEAD))
+
+    def _silence_gateway(self, chance: random.Random) -> list[str]:
+        """It takes INVITEs and says nothing (hazard 43)."""
+        return self._to_gateway(chance, {"silent": True})
+
+    def _to_gateway(self, chance: random.Random, state: dict[str, Any]) -> list[str]:
+        def disturb(rig: Any) -> None:
+            rig.gateway(GATEWAY, **state)
+            time.sleep(chance.choice((2.0, 5.0)))
+            rig.gateway(GATEWAY)
+
+        return self._to_switch(chance, disturb)
 
     def _to_switch(self, chance: random.Random, deed: Callable[[Any], None]) -> list[str]:
         rig = chance.choice(self.rigs)

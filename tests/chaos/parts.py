@@ -135,14 +135,19 @@ class NodeProcess(Process):
                 found[name] = found.get(name, 0.0) + float(value)
         return found
 
-    def figures(self) -> dict[str, float]:
-        """Its metrics, and figures from ``/proc``: ``files`` (not sockets), ``connections`` to its event socket,
-        ``rss_kb``, and ``sockets`` except those to Redis (``pool``) and those of its HTTP ports."""
-        metrics = self.metrics()
+    def descriptors(self) -> list[str]:
+        """What its descriptors are, as ``socket:[inode]`` or a file's path."""
         names = []
         for entry in os.scandir(f"/proc/{self.pid}/fd"):
             with contextlib.suppress(OSError):
                 names.append(os.readlink(entry.path))
+        return names
+
+    def figures(self) -> dict[str, float]:
+        """Its metrics, and figures from ``/proc``: ``files`` (not sockets), ``connections`` to its event socket,
+        ``rss_kb``, and ``sockets`` except those to Redis (``pool``) and those of its HTTP ports."""
+        metrics = self.metrics()
+        names = self.descriptors()
         inodes = {name[8:-1] for name in names if name.startswith("socket:[")}
         node, *http_ports = (_port(at) for at in (self.config["node"]["listen"], self.admin, self.api))
         # By inode: a table that changes while it is read may have a line twice.

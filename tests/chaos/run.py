@@ -22,7 +22,7 @@ from esl_apps.store import keys
 from tests.chaos import parts, witness
 from tests.chaos.accounts import DOUBLED, LEFT_OVER, MINUTES, MISSING, WRONG, Accounts, Finding, compare_minutes
 from tests.chaos.load import ADMIN_TOKEN, CALLBACK, CARD, DISA, OWN, PIN, QUEUES, TOKEN, Load
-from tests.chaos.mischief import CLOCK_STEP, WEIGHTS, Deed, Mischief
+from tests.chaos.mischief import CLOCK_STEP, GATEWAY, WEIGHTS, Deed, Mischief
 from tests.chaos.parts import HOST, NodeProcess
 from tests.rig.sandbox import SandboxRig
 from tests.support.ports import free_port
@@ -37,6 +37,8 @@ CALLBACK_LEASE = 120.0
 _COUNTED = {"minutes_per_day": 1_000_000}
 #: Seconds for which phones ring: long compared with the time in which an overloaded machine reports an answer.
 _RING = 8
+#: Seconds after which a gateway that says nothing is passed over.
+_SILENCE = 1
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,12 @@ class _Stage:
             "switches": [
                 {"name": rig.name, "address": rig.esl_address, "password": rig.esl_password} for rig in self.rigs
             ],
-            "dial": {"region": "ZA", **self.rigs[0].dial},
+            "dial": {
+                "region": "ZA",
+                **self.rigs[0].dial,
+                "external": [f"sofia/gateway/{name}/{{number}}" for name in (GATEWAY, "pstn2")],
+                "gateway_timeout": _SILENCE,
+            },
             "admin": {"listen": f"{HOST}:{free_port()}", "token": ADMIN_TOKEN},
             "recordings": {"dir": str(self.rigs[0].recordings)},
             "spool": {"dir": str(self.spool)},
@@ -257,8 +264,9 @@ class _Stage:
         self._say("warm")
         weights = dict(options.weights)
         if options.real:
-            # Legs that die with the switch before it wrote about them are unknown.
-            del weights["switch killed"]
+            # Legs that die with the switch before it wrote about them are unknown. The rig's gateways always work.
+            for kind in ("switch killed", "gateway dead", "gateway silent"):
+                weights.pop(kind, None)
         mischief = Mischief(self.nodes, self.redis, self.rigs, options.seed, options.pause, weights=weights)
         load.start()
         mischief.start()
@@ -461,4 +469,5 @@ def _leaks(node: NodeProcess, at_rest: list[dict[str, float]]) -> Iterator[str]:
     for name, allowed in (("files", 3), ("esl_apps_greenlets", 8), ("sockets", 4)):
         before = max(one[name] for one in at_rest)
         if now[name] > before + allowed:
-            yield f"{name} {now[name]:.0f}, {before:.0f} before"
+            names = [each for each in node.descriptors() if not each.startswith("socket:")] if name == "files" else []
+            yield f"{name} {now[name]:.0f}, {before:.0f} before {' '.join(sorted(names))}"

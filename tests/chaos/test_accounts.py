@@ -136,6 +136,36 @@ def test_accounts_compare_why_b_did_not_answer(b: dict[str, Any], reason: str) -
     assert [kind for kind, _ in wrong] == [WRONG]
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"q850": 38, "cause": "NETWORK_OUT_OF_ORDER", "ended_by": "phone"},
+        {"q850": 16, "cause": "PROGRESS_TIMEOUT", "ended_by": "far"},
+    ],
+)
+def test_accounts_pass_over_a_gateway_that_failed(first: dict[str, Any]) -> None:
+    failed = bleg("b", REF, answered=None, bridged=None, ended=BEGAN + 2, **first)
+    busy = bleg("c", REF, created=BEGAN + 2, ended=BEGAN + 4, answered=None, bridged=None, q850=17, cause="USER_BUSY")
+    for reason, right in (("callee_busy", True), ("callee_failed", False), ("callee_no_answer", False)):
+        legs = [leg("a", REF), failed, busy]
+        assert (found(legs, [record(REF, end_reason=reason, bridged_at=None)]) == []) is right
+    # No other gateway was tried: perhaps because A left.
+    alone = [leg("a", REF), failed]
+    assert found(alone, [record(REF, end_reason="callee_failed", bridged_at=None)]) == []
+    left = [leg("a", REF, ended_by="phone"), failed]
+    assert found(left, [record(REF, end_reason="abandoned", bridged_at=None)]) == []
+    assert found([leg("a", REF, ended_by="phone"), busy], [record(REF, end_reason="abandoned", bridged_at=None)]) != []
+
+
+def test_accounts_cancel_that_no_node_took_proves_nothing() -> None:
+    asked = request_(REF)
+    asked.cancelled_at = BEGAN + 1
+    lost = [record(REF, end_reason="lost", bridged_at=None)]
+    assert found([leg("a", REF)], lost, asked) == []
+    asked.cancel_taken = True
+    assert found([leg("a", REF)], lost, asked) != []
+
+
 def test_accounts_find_a_repeated_request_that_rang_twice() -> None:
     twice = [
         leg("a", REF, ended_by="phone", variables={"esl_contact_ref": "chaos-1"}),

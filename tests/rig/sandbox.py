@@ -317,9 +317,9 @@ class SandboxRig:
         self._routes.append(route)
         self.control("POST", "/routes", route)
 
-    def gateway(self, name: str, *, fails: str | int | None = None, down: bool = False) -> None:
-        """Make a gateway fail every call with a cause, or be down."""
-        self._gateways[name] = {"fails": fails, "down": down}
+    def gateway(self, name: str, *, fails: str | int | None = None, down: bool = False, silent: bool = False) -> None:
+        """Make a gateway fail every call with a cause, be down, or take calls and never respond."""
+        self._gateways[name] = {"fails": fails, "down": down, "silent": silent}
         self.control("POST", f"/gateways/{name}", self._gateways[name])
 
     def api(self, command: str) -> str:

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.config import parse
@@ -22,6 +21,7 @@ from esl_apps.core.status import snapshot
 from esl_apps.core.timed_call import Waiting
 from esl_apps.http import admin, integrator
 from esl_apps.node.policy import read_policy
+from esl_apps.observe.metrics import Metrics
 from esl_apps.process.folder import Folder
 from esl_apps.store.cards import Taken
 from esl_apps.store.idempotency import Claim
@@ -237,7 +237,7 @@ class FakeServices:
         self.usage = SimpleNamespace(check=self._check)
         self.cancelled: list[str] = []
         self.calls = SimpleNamespace(live={}, cancel_anywhere=lambda call: self.cancelled.append(call["call_ref"]))
-        self.metrics = SimpleNamespace(registry=CollectorRegistry())
+        self.metrics = Metrics()
         self.recordings = Folder("recordings")
         self.counted: list[int] = []
         """Statuses of refused requests."""

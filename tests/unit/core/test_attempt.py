@@ -402,6 +402,8 @@ def test_failed_first_allows_for_times_taken_leg_by_leg(a: Leg, reason: str) -> 
     [
         (20.0, "recv_bye", "callee"),  # B left; the caller, who left at 30, was in the session's dial tone
         (29.995, "send_bye", "agent"),  # the caller left, and B with it
+        (28.5, "send_bye", "agent"),  # the same, stamped by a switch under load
+        (28.5, "recv_bye", "callee"),
     ],
 )
 def test_talk_ends_with_b_though_the_caller_stays(b_ended: float, b: str, by: str) -> None:
@@ -417,3 +419,29 @@ def test_talk_ends_with_b_though_the_caller_stays(b_ended: float, b: str, by: st
     assert one.record is not None
     assert (one.record.end_reason, one.record.hung_up_by) == ("answered", by)
     assert abs(one.record.ended_at - b_ended) < 0.1
+
+
+def test_talk_that_the_switch_cut_is_nobodys() -> None:
+    """A limit ended B, and the caller hung up later."""
+    one = attempt()
+    one.queued_at = 10.0
+    bleg = Leg("b", answered_at=12.0, ended_at=20.0, q850=47, disposition="send_bye")
+    aleg = Leg("a", answered_at=11.0, ended_at=30.0, q850=16, disposition="recv_bye")
+    conclude(one, end_of(aleg, bleg, 99.0), None, terms.CALLEE)
+    assert one.record is not None
+    assert (one.record.hung_up_by, one.record.ended_at) == ("system", 20.0)
+
+
+@pytest.mark.parametrize(
+    ("q850", "disposition", "reason"),
+    [(16, "send_cancel", "agent_no_answer"), (17, "recv_refuse", "agent_busy"), (None, None, "agent_no_answer")],
+)
+def test_caller_who_was_handed_back_has_abandoned_nothing(
+    q850: int | None, disposition: str | None, reason: str
+) -> None:
+    """A is still there."""
+    one = attempt()
+    bleg = Leg("b", ended_at=30.0 if q850 else None, q850=q850, disposition=disposition)
+    conclude(one, end_of(Leg("a"), bleg, 31.0), None, terms.AGENT)
+    assert one.record is not None
+    assert one.record.end_reason == reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
@@ -404,6 +405,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         gevent.sleep(seconds)
 
     monkeypatch.setattr(switch_module, "gevent", SimpleNamespace(**{**vars(gevent), "sleep": sleep}))
+    monkeypatch.setattr(Switch, "_pause", lambda _switch, seconds: sleep(seconds))
     monkeypatch.setattr(switch_module, "BACKOFF_FIRST", 0.1)
     monkeypatch.setattr(switch_module, "BACKOFF_LAST", 1.6)
     return slept
@@ -430,6 +432,19 @@ def test_switch_backoff_restarts_after_a_good_connection(
     fake_switch.drop()
     eventually(lambda: len(pauses) > tried)
     assert pauses[tried] <= 0.15
+
+
+def test_switch_that_hurries_is_tried_at_once(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call has come from it, so it is back."""
+    monkeypatch.setattr(switch_module, "BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(random, "uniform", lambda _least, most: most * 1e6)
+    switch = connect("wrong", up=False)
+    eventually(lambda: "password" in switch.last_error)
+    switch.password = PASSWORD
+    gevent.sleep(0.05)
+    assert not switch.connected
+    switch.hurry()
+    assert switch.wait_up(3)
 
 
 def test_switch_that_crashes_each_time_is_asked_with_pauses(

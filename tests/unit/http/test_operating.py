@@ -52,7 +52,7 @@ def operator(redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     redis.client.flushall()
     monkeypatch.setattr(redis_client, "is_patched", lambda: True)
     connect = redis_client.connect
-    monkeypatch.setattr(redis_client, "connect", lambda url: Breakable(connect(url)))
+    monkeypatch.setattr(redis_client, "connect", lambda url, **more: Breakable(connect(url, **more)))
     tokens = {"token": "admin-token-for-tests", "tokens": TOKENS, "rate": {"per_token": None, "per_address": None}}
     with gevent.Timeout(30):
         bench = Bench(redis, tmp_path, admin=tokens, spending=SPENDING).connect()

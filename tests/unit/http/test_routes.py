@@ -11,6 +11,7 @@ from typing import Any
 import falcon
 import msgspec
 import pytest
+from falcon.testing import StartResponseMock, create_environ
 from openapi_spec_validator import OpenAPIV30SpecValidator
 
 from esl_apps.config.model import LegacyGet, Rate
@@ -25,6 +26,7 @@ from esl_apps.http.errors import ANSWERS, ErrorForm, Problem
 from esl_apps.http.parameters import in_path
 from esl_apps.http.routes import Answer, Api, Component, Operation, Route, serve
 from esl_apps.node.live import Full
+from esl_apps.observe.metrics import Metrics
 from esl_apps.store.errors import NoAnswer, refusal
 from tests.support.http_client import HttpClient
 from tests.support.http_services import World, errors, kazoo_errors
@@ -44,7 +46,8 @@ class Port:
         self.counted: list[int] = []
         self.door = Door(Rate, self.count)
         self.reasons: list[str] = []
-        self.services: Any = SimpleNamespace(readiness=SimpleNamespace(reasons=lambda: self.reasons))
+        readiness = SimpleNamespace(reasons=lambda: self.reasons)
+        self.services: Any = SimpleNamespace(readiness=readiness, metrics=Metrics())
         self.raises: Exception | None = None
 
     def count(self, status: int) -> None:
@@ -101,6 +104,57 @@ def test_route_that_is_added_is_served_and_described() -> None:
         "text": {"type": "string"},
         "of": {"type": "string", "nullable": True, "default": None},
     }
+
+
+# Measuring -------------------------------------------------------------------------------------------------
+
+
+def measured(port: Port) -> dict[tuple[str, str, str], float]:
+    """How many requests each series has seen, by method, route and status."""
+    (family,) = port.services.metrics.requests.collect()
+    return {
+        (sample.labels["method"], sample.labels["route"], sample.labels["status"]): sample.value
+        for sample in family.samples
+        if sample.name.endswith("_count")
+    }
+
+
+def test_request_is_measured_by_route_and_status() -> None:
+    port = Port()
+    route = dataclasses.replace(greeting(), templates=("/greetings/{name}", "/hello/{name}"))
+    asked = client(api(route), port)
+    for name in ("ann", "bob"):
+        asked.simulate_get(f"/greetings/{name}", headers=TOKEN)
+    asked.simulate_get("/greetings/ann")
+    asked.simulate_head("/greetings/ann", headers=TOKEN)
+    port.raises = RuntimeError("a fault")
+    asked.simulate_get("/hello/ann", headers=TOKEN)
+    assert measured(port) == {
+        ("GET", route.path, "200"): 2.0,
+        ("GET", route.path, "401"): 1.0,
+        ("HEAD", route.path, "200"): 1.0,
+        ("GET", route.path, "500"): 1.0,
+    }
+
+
+def test_request_of_invented_names_shares_a_label() -> None:
+    """Otherwise a stranger without a token fills the memory of the node and of Prometheus."""
+    port = Port()
+    app = serve(api(greeting()), port)
+    for number in range(20):
+        for path in (f"/nothing/{number}", "/greetings/ann"):
+            environ = create_environ(path, method=f"STEAL{number}")
+            list(app(environ, StartResponseMock()))
+        environ = create_environ(f"/nothing/{number}")
+        list(app(environ, StartResponseMock()))
+    for method in ("POST", "PUT", "WEBSOCKET"):
+        list(app(create_environ("/greetings/ann", method=method), StartResponseMock()))
+    assert {method for method, _route, _status in measured(port)} == {"GET", "other"}
+    assert {route for _method, route, _status in measured(port)} == {"/greetings/{name}", "other"}
+    assert sum(measured(port).values()) == 63.0
+
+
+# Descriptions ----------------------------------------------------------------------------------------------
 
 
 def integrators_document() -> dict[str, Any]:

@@ -61,7 +61,7 @@ def build(redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Builds benches on an empty Redis: ``build(name="app2", …)``, with further sections of the configuration."""
     redis.client.flushall()
     connect = redis_client.connect
-    monkeypatch.setattr(redis_client, "connect", lambda url: Breakable(connect(url)))
+    monkeypatch.setattr(redis_client, "connect", lambda url, **more: Breakable(connect(url, **more)))
     benches: list[Bench] = []
 
     def make(**options: Any) -> Bench:

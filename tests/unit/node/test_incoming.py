@@ -487,7 +487,9 @@ def test_incoming_visit_is_freed_without_the_garbage_collector(monkeypatch: pyte
     freed: list[Any] = [weakref.ref(channel), weakref.ref(session)]
     monkeypatch.setattr(visit_module, "Channel", opened)
     policy = SimpleNamespace(prompt=None)
-    services: Any = SimpleNamespace(switches=[SimpleNamespace(core_uuid="core")], policy=policy)
+    services: Any = SimpleNamespace(
+        switches=[SimpleNamespace(core_uuid="core", connected=True, addresses=())], policy=policy
+    )
     incomings = incoming.Incoming(services, {})
     monkeypatch.setattr(incomings, "_serve", serve)
     gc.disable()

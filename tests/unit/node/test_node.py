@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 from gevent import socket
 
+from esl_apps import __version__
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.core.limits import SYSTEM
@@ -113,10 +115,11 @@ def test_node_worker_address_in_use_names_the_workers_ports(config: Config) -> N
 def test_node_of_a_worker_has_its_name_and_both_ports(config: Config) -> None:
     common = socket.create_server(("127.0.0.1", port_of(config)))
     own = free_port()
-    share = Share(2, {config.node.listen: common.detach()}, -1, -1, ["esl_apps.test.1", f"esl_apps.test.{own}"])
+    share = Share(2, {config.node.listen: common.detach()}, -1, -1, ["esl_apps.test.1", f"esl_apps.test.{own}"], 3)
     node = Node(with_node(config, worker_ports=own - 1), share)
     node.start()
     assert node.services.membership.name == "app1-2"
+    assert sample(node, "esl_apps_worker_restarts_total") == 3.0
     for port in (port_of(config), own):
         peer = dial(port)
         assert peer.expect("connect")
@@ -124,6 +127,33 @@ def test_node_of_a_worker_has_its_name_and_both_ports(config: Config) -> None:
     assert node.scrapes is not None
     node.scrapes.stop()
     stop(node, 0.0)
+
+
+def test_node_metrics_name_its_versions(node: Node) -> None:
+    (info,) = [metric for metric in node.services.metrics.registry.collect() if metric.name == "esl_apps_build_info"]
+    labels = {"node": "app1", "version": __version__, "python": platform.python_version()}
+    assert [(sample.labels, sample.value) for sample in info.samples] == [(labels, 1.0)]
+
+
+def test_node_metrics_show_whether_calls_are_taken(node: Node, config: Config) -> None:
+    assert (sample(node, "esl_apps_ready"), sample(node, "esl_apps_redis_up")) == (1.0, 1.0)
+    assert sample(node, "esl_apps_max_calls") == config.node.max_calls
+    node.services.store._trouble = "redis: no answer"
+    assert (sample(node, "esl_apps_ready"), sample(node, "esl_apps_redis_up")) == (0.0, 0.0)
+
+
+def test_node_metrics_begin_what_alarms_count_at_0(node: Node) -> None:
+    """Prometheus sees no increase in a series that begins with 1."""
+    assert sample(node, "esl_apps_calls_total", app="disa", end_reason="lost") == 0.0
+    assert sample(node, "esl_apps_alerts_total", alert="pin_lock") == 0.0
+    assert sample(node, "esl_apps_worker_restarts_total") == 0.0
+
+
+def test_node_metrics_measure_redis(node: Node) -> None:
+    before = sample(node, "esl_apps_redis_round_trip_seconds_count", redis="main") or 0.0
+    node.services.redis.ping()
+    node.services.redis.send_all([("GET", "a"), ("GET", "b")])
+    assert (sample(node, "esl_apps_redis_round_trip_seconds_count", redis="main") or 0.0) >= before + 2
 
 
 def test_node_metrics_show_what_is_known_now(node: Node) -> None:

@@ -69,6 +69,7 @@ def test_records_ended_call_is_struck_after_its_record_is_kept(build: Build, mon
     assert (seen, left(bench)) == ([[attempt.call_ref]], [])
     assert bench.record()["call_ref"] == attempt.call_ref
     assert metric(bench, "esl_apps_calls_total", app="click-dial", end_reason="answered") == 1.0
+    assert metric(bench, "esl_apps_end_codes_total", app="click-dial", end_code="16") == 1.0
 
 
 def test_records_session_with_a_record_gets_no_empty_one(build: Build) -> None:
@@ -76,9 +77,12 @@ def test_records_session_with_a_record_gets_no_empty_one(build: Build) -> None:
     attempt = begin(bench, follows=True)
     attempt.end(terms.ABANDONED, 16, terms.AGENT, AT)
     assert (bench.records(), left(bench)) == ([], [])
-    dialled = begin(bench, follows=True, number="0820001234")
+    dialled = begin(bench, app="disa", follows=True, number="0820001234")
     answered(dialled)
     assert bench.record()["call_ref"] == dialled.call_ref
+    # Outside a session the number says nothing: it is known before a phone rings.
+    begin(bench, follows=True, number="0820001234").end(terms.LOST, 31, terms.SYSTEM, AT)
+    assert bench.records() == []
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -13,6 +13,7 @@ import pytest
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.notification import INBOUND_LIST
+from esl_apps.core.status import snapshot
 from esl_apps.esl import switch_cdr
 from esl_apps.node import visit as visit_module
 from esl_apps.store import keys
@@ -22,6 +23,7 @@ from tests.support.call_switch import AT, B, answers, at, ends, rings
 from tests.support.peer import UUID, eventually
 
 REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
+SESSION = "01a20447-2be6-705d-bfcb-64432c6ce89c"
 BACK: dict[str, Any] = {"variable_esl_call_ref": REF, "variable_esl_session_ref": REF, "variable_esl_app": "disa"}
 
 
@@ -142,11 +144,51 @@ def test_visit_handed_back_while_redis_is_away_keeps_its_session(bench: Bench) -
     assert bench.records() == []
 
 
-def test_visit_of_an_unknown_call_is_new_in_its_session(bench: Bench) -> None:
-    visitor = back(bench, variable_esl_session_ref="s-1")
+def test_visit_of_an_ended_call_is_new_in_its_session(bench: Bench) -> None:
+    attempt = Attempt(app="disa", call_dir="external", call_ref=REF)
+    attempt.end(terms.LOST, 31, terms.SYSTEM, AT)
+    bench.services.store.save(REF, lambda: snapshot(attempt), None)
+    bench.flush()
+    visitor = back(bench, variable_esl_session_ref=SESSION)
     assert visitor.error is None
     # The process that ended the call wrote the session's record.
     assert bench.records() == []
+
+
+@pytest.mark.parametrize("numbers", [(), ("0820001234",)], ids=["none", "one"])
+def test_visit_before_redis_had_the_call_has_one_record(build: Build, numbers: tuple[str, ...]) -> None:
+    """The dead process's next run finds the call in its call log, and sees that another goes on with the session."""
+    died = build(name="app2")
+    died.services.call_log.note(msgspec.json.encode(essence_of(call_ref=REF, session_ref=SESSION)))
+    died.die()
+    bench = build().connect()
+    visitor = bench.visit(**{**BACK, "variable_esl_session_ref": SESSION})
+    visitor.types(PIN, *numbers)
+    visitor.switch.scripts["bridge"] = lambda _uuid: visitor.hung_up("NORMAL_CLEARING", 16)
+    eventually(lambda: visitor.greenlet.dead or visitor.switch.executed)
+    if not numbers:
+        visitor.leaves()
+    visitor.served()
+    (found,) = bench.records()
+    assert (found["session_ref"], found["number"] is None) == (SESSION, not numbers)
+    again = build(name="app2", known=bench.switches).connect()
+    again.adoption.beat()
+    eventually(lambda: not again.live)
+    assert again.records() == []
+
+
+def test_visit_that_dials_says_so_once_redis_is_back(build: Build) -> None:
+    """Redis couldn't say what became of the call: the session has a record as soon as it dials."""
+    bench = build().connect()
+    attempt = Attempt(app="disa", call_dir="external", continues=REF)
+    bench.services.calls.begin(attempt, bench.services.switches[0])
+    bench.flush()
+    assert not bench.redis_server.client.exists(keys.gone_on(REF))
+    attempt.number = E164
+    attempt.save()
+    bench.flush()
+    said = bench.redis_server.client.get(keys.gone_on(REF))
+    assert said == f"{attempt.call_ref} {bench.services.membership.boot}"
 
 
 def test_visit_takes_over_from_a_process_younger_than_a_beat(bench: Bench) -> None:
@@ -162,7 +204,7 @@ def test_visit_with_an_unreadable_essence_goes_on_alone(bench: Bench) -> None:
     boot = leave_behind(bench)
     bench.redis_server.client.hset(keys.live(boot), REF, '{"call_ref": 7, "colour": "blue"}')
     assert back(bench).error is None
-    assert bench.records() == []
+    assert bench.record()["session_ref"] == REF
 
 
 def test_visit_with_keys_of_a_newer_version_is_settled(bench: Bench) -> None:
@@ -257,6 +299,49 @@ def test_visit_of_own_call_that_dialled_nothing_has_one_record(bench: Bench, mon
     assert found["call_ref"] != attempt.call_ref
     # Had this process died in between, its next run would not have written a second one either.
     assert any(call.follows for call in noted if call.call_ref == attempt.call_ref)
+    # Nor another process that found the call in Redis as it was before, because Redis refused to write it.
+    assert bench.services.store.gone_on(attempt.call_ref, []) == found["call_ref"]
+
+
+def test_visit_that_another_process_goes_on_with_is_its_own(build: Build) -> None:
+    """This process lives, and its flow hears of the end of the leg that another one has by now."""
+    bench = build().connect()
+    first, attempt = socket_lost(bench)
+    bench.flush()
+    other = build(name="app3", known=bench.switches).connect()
+    visitor = other.visit(**{**BACK, "variable_esl_call_ref": attempt.call_ref})
+    visitor.types(PIN)
+    eventually(lambda: visitor.switch.executed)
+    other.flush()
+    # A node that was stopped for seconds makes its calls known again.
+    bench.services.records.save_all()
+    bench.flush()
+    visitor.leaves()
+    tags: dict[str, Any] = {"variable_esl_call_ref": attempt.call_ref}
+    bench.switch.connections[0].say(ends("NORMAL_CLEARING", 16, uuid=UUID, **tags))
+    first.served()
+    assert bench.records() == []
+    assert bench.services.call_log._read() == []
+    visitor.served()
+    assert other.record()["call_ref"] == attempt.call_ref
+    assert other.redis_server.client.keys(keys.live("*")) == []
+
+
+def test_visit_of_own_customer_for_whom_none_rang_goes_on(bench: Bench) -> None:
+    first = bench.visit("inbound")
+    first.switch.scripts["bridge"] = lambda _uuid: b""
+    eventually(lambda: any(app == "bridge" for app, _arg in first.switch.executed))
+    (live,) = bench.live.values()
+    attempt = live.attempt
+    first.loses_socket()
+    tags = {"variable_esl_call_ref": attempt.call_ref, "variable_esl_session_ref": attempt.session_ref}
+    again = bench.visit("inbound", variable_esl_app="inbound", **tags)
+    again.switch.scripts["bridge"] = lambda _uuid: b""
+    first.served()
+    eventually(lambda: any(app == "bridge" for app, _arg in again.switch.executed))
+    again.leaves()
+    again.served()
+    assert bench.record()["call_ref"] == attempt.call_ref
 
 
 def test_visit_of_own_call_in_a_talk_ends_it_first(bench: Bench) -> None:
@@ -275,6 +360,22 @@ def test_visit_of_own_call_in_a_talk_ends_it_first(bench: Bench) -> None:
     again.leaves()
     again.served()
     assert [(found["call_ref"], found["end_reason"]) for found in bench.records()] == [(attempt.call_ref, "answered")]
+
+
+def test_visit_of_own_call_in_a_talk_ends_when_b_did(bench: Bench) -> None:
+    """The dialplan waits for seconds before it hands a caller back whom no node took at first."""
+    first, attempt = socket_lost(bench, "0820001234", bridge=rings() + answers())
+    write_cdr(
+        bench, B, ref=attempt.call_ref, answered=4, esl_bleg=attempt.session_ref, sip_hangup_disposition="recv_bye"
+    )
+    again = bench.visit(variable_esl_call_ref=attempt.call_ref, variable_esl_app="disa", variable_last_bridge_to=B)
+    again.types(PIN)
+    first.served()
+    found = bench.record()
+    assert (found["end_reason"], found["hung_up_by"], found["ended_at"]) == ("answered", "callee", AT + 8.0)
+    eventually(lambda: again.switch.executed)
+    again.leaves()
+    again.served()
 
 
 def test_visit_of_an_adopted_call_is_settled_by_ends_heard(bench: Bench) -> None:
@@ -337,3 +438,47 @@ def test_visit_of_a_switch_that_restarted_is_lost(bench: Bench) -> None:
     bench.switch.drop()
     first.served()
     assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
+
+
+def test_visit_of_a_switch_not_known_again_yet_is_found(build: Build) -> None:
+    """FreeSWITCH has started again, and its first call comes before the connection to it is up."""
+    bench = build(switches=("fs1", "fs2"))
+    first, second = bench.services.switches
+    bench.switches["fs2"].core_uuid = "core-2"
+    first.start()
+    assert first.wait_up(5)
+    visitor = bench.visit(**{"Core-UUID": "core-2"})
+    visitor.types(PIN)
+    eventually(lambda: any("tone" in arg for _app, arg in visitor.switch.executed))
+    (live,) = bench.live.values()
+    assert (live.switch, live.core_uuid) == (second, "core-2")
+    show_legs(bench.switches["fs2"], {"Unique-ID": UUID, "variable_esl_call_ref": live.attempt.call_ref})
+    visitor.loses_socket()
+    second.start()
+    eventually(lambda: any("uuid_exists" in text for text in bench.switches["fs2"].heard))
+    tags: dict[str, Any] = {"variable_esl_call_ref": live.attempt.call_ref}
+    bench.switches["fs2"].say(
+        ends("NORMAL_CLEARING", 16, uuid=UUID, variable_sip_hangup_disposition="recv_bye", **tags)
+    )
+    visitor.served()
+    assert bench.reason() == (terms.ABANDONED, 16, terms.AGENT)
+
+
+def test_visit_of_the_wrong_one_of_two_switches_is_put_right(build: Build) -> None:
+    """Both were away, so the switch could only be guessed."""
+    bench = build(switches=("fs1", "fs2"))
+    first, second = bench.services.switches
+    bench.switches["fs2"].core_uuid = "core-2"
+    visitor = bench.visit(**{"Core-UUID": "core-2"})
+    visitor.types(PIN)
+    eventually(lambda: any("tone" in arg for _app, arg in visitor.switch.executed))
+    (live,) = bench.live.values()
+    first.start()
+    assert first.wait_up(5)
+    assert live.switch is first
+    second.start()
+    assert second.wait_up(5)
+    assert (live.switch, live.clock, live.attempt.switch) == (second, second.clock, "fs2")
+    visitor.leaves()
+    visitor.served()
+    assert bench.record()["switch"] == "fs2"

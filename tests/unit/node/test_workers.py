@@ -212,7 +212,7 @@ def test_supervisor_restarts_a_worker_that_ended(
     first.says_ready()
     first.ends(-9)
     children = one.started(3)
-    assert [child.share.number for child in children] == [1, 2, 1]
+    assert [(child.share.number, child.share.restarts) for child in children] == [(1, 0), (2, 0), (1, 1)]
     assert "worker_ended" in caplog.messages
 
 

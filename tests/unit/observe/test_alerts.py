@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from esl_apps.observe.alerts import Alerts
+from esl_apps.observe.alerts import KINDS, Alerts
 from esl_apps.observe.metrics import Metrics
+from tests.support import ROOT
 
 
 @dataclass
@@ -32,6 +34,16 @@ def test_alert_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert metrics.registry.get_sample_value("esl_apps_alerts_total", {"alert": "breaker"}) == 1.0
     (record,) = caplog.records
     assert vars(record).items() >= {"alert": "breaker", "scope": "system", "why": "minutes_per_day"}.items()
+
+
+def test_alert_kinds_are_those_that_are_raised() -> None:
+    """Only a kind that is known at the start can raise an alarm the first time."""
+    raised = {
+        match[1]
+        for path in (ROOT / "esl_apps").rglob("*.py")
+        for match in re.finditer(r'\b_?(?:alerts\.)?tell\("(\w+)", \w+=', path.read_text())
+    }
+    assert raised == set(KINDS)
 
 
 def test_alert_goes_to_the_first_switch_that_is_connected() -> None:

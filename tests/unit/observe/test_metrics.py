@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 from gevent import socket, spawn
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from esl_apps.observe import metrics as metrics_module
-from esl_apps.observe.metrics import Metrics, Scrapes
+from esl_apps.observe.metrics import Durations, Metrics, Scrapes
 
 
 @pytest.fixture
@@ -41,6 +41,35 @@ def test_metrics_of_two_nodes_in_one_process_are_apart() -> None:
     assert one.registry.get_sample_value("esl_apps_calls_total", labels) == 1.0
     assert other.registry.get_sample_value("esl_apps_calls_total", labels) is None
     assert one.calls("disa", "answered") is one.calls("disa", "answered")
+
+
+def test_durations_are_counted_up_to_each_bound() -> None:
+    registry = CollectorRegistry()
+    durations = Durations("took_seconds", "For tests", ["way"], (0.1, 1), registry)
+    for seconds in (0.05, 0.1, 0.5, 7.0):
+        durations.labels("in").observe(seconds)
+    durations.labels("out").observe(1.0)
+    assert [
+        registry.get_sample_value("took_seconds_bucket", {"way": "in", "le": bound}) for bound in ("0.1", "1.0", "+Inf")
+    ] == [2.0, 3.0, 4.0]
+    assert registry.get_sample_value("took_seconds_count", {"way": "out"}) == 1.0
+    assert registry.get_sample_value("took_seconds_sum", {"way": "in"}) == pytest.approx(7.65)
+    # As prometheus_client's own, so that a query for either finds its buckets.
+    own = Histogram("took_seconds", "For tests", ["way"], buckets=(0.1, 1), registry=CollectorRegistry())
+    own.labels("in").observe(0.05)
+    bounds = [sample.labels for metric in own.collect() for sample in metric.samples if "le" in sample.labels]
+    (family,) = durations.collect()
+    assert [sample.labels for sample in family.samples if "le" in sample.labels][:3] == bounds
+
+
+def test_scrapes_merge_durations_of_all_workers(first: Scrapes, names: list[str]) -> None:
+    other = Metrics()
+    other.redis_round_trip.labels("main").observe(0.003)
+    second = Scrapes(other, 2, names)
+    found = sample(first, "esl_apps_redis_round_trip_seconds_bucket", redis="main", le="0.005", worker="2")
+    assert found == 1.0
+    assert sample(first, "esl_apps_redis_round_trip_seconds_count", redis="main", worker="1") is None
+    second.stop()
 
 
 def test_scrapes_show_every_worker_with_its_number(first: Scrapes, names: list[str]) -> None:

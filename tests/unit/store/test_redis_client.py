@@ -68,6 +68,34 @@ def test_cluster_client_has_no_line_to_watch(client: Any) -> None:
     assert other.ready()
 
 
+@pytest.mark.parametrize("url", ["redis://{0}", "redis://{0}?socket_keepalive=1"])
+def test_client_tells_how_long_each_round_trip_took(redis: RedisServer, url: str) -> None:
+    told: list[float] = []
+    client = connect(url.format(redis.url.partition("//")[2]), observe=told.append)
+    client.set("a", "1")
+    client.send_all([("GET", "a"), ("GET", "b")])
+    assert len(told) == 2
+    assert all(0.0 < seconds < 2.0 for seconds in told)
+
+
+@pytest.mark.parametrize("server", ["cluster"], indirect=True)
+def test_cluster_client_tells_its_round_trips(server: RedisServer) -> None:
+    told: list[float] = []
+    client = connect(f"redis+cluster://{server.url.partition('//')[2]}", observe=told.append)
+    client.set("a", "1")
+    client.send_all([("GET", "a"), ("GET", "b")])
+    assert len(told) == 2
+
+
+def test_client_tells_nothing_without_an_answer() -> None:
+    """A refused connection fails within 1 ms, and would look like a fast Redis."""
+    told: list[float] = []
+    client = connect(f"redis://127.0.0.1:{free_port()}", observe=told.append)
+    with pytest.raises(StoreUnavailable):
+        client.ping()
+    assert told == []
+
+
 def test_error_replies_have_their_exceptions() -> None:
     assert type(refusal("NOSCRIPT No matching script.")) is NoScript
     assert str(refusal("WRONGTYPE Operation")) == "redis: WRONGTYPE Operation"

@@ -22,7 +22,7 @@ def bench(redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     redis.client.flushall()
     monkeypatch.setattr(redis_client, "is_patched", lambda: True)
     connect = redis_client.connect
-    monkeypatch.setattr(redis_client, "connect", lambda url: Breakable(connect(url)))
+    monkeypatch.setattr(redis_client, "connect", lambda url, **more: Breakable(connect(url, **more)))
     tokens = {"token": "admin-token-for-tests", "console": True, "tokens": TOKENS}
     with gevent.Timeout(30):
         bench = Bench(redis, tmp_path, admin=tokens, spending={"breaker": {"calls_per_hour": 100}}).connect()
