@@ -382,7 +382,7 @@ def test_site_that_is_not_allowed_can_have_nothing_dialled(stand: Stand, redis: 
     phone.fill("#password", PASSWORD)
     phone.click("#register")
     eventually(lambda: f"Registered as {ONE}" in phone.inner_text("#registration"))
-    message = {"type": "esl_apps:dial", "id": "1", "fields": {"callee": CALLEE, "contact_ref": "evil"}}
+    message = {"type": "esl-apps-dial", "id": "1", "fields": {"callee": CALLEE, "contact_ref": "evil"}}
     with phone.expect_response("**/settings.json"):
         page.evaluate("message => window.phone.postMessage(message, '*')", message)
     phone.evaluate("new Promise(done => setTimeout(done, 200))")

@@ -11,7 +11,7 @@
 // data-contact-ref  your reference, normally on each link
 // data-plus         in place of a + in front of a number (default 00)
 //
-// Each link fires `esl_apps:call`, whose detail has call_ref and state, or errors.
+// Each link fires `esl-apps-call`, whose detail has call_ref and state, or errors.
 
 (() => {
   "use strict";
@@ -42,7 +42,7 @@
       })
       .then((detail) => {
         link.removeAttribute("aria-busy");
-        link.dispatchEvent(new CustomEvent("esl_apps:call", { bubbles: true, detail }));
+        link.dispatchEvent(new CustomEvent("esl-apps-call", { bubbles: true, detail }));
       });
   });
 
@@ -89,10 +89,10 @@
       let left = 60;
       const timer = setInterval(() => {
         if (left-- === 0) finish(() => reject(new Error("the phone's window does not answer")));
-        else line.postMessage({ type: "esl_apps:dial", id, fields }, phone.origin);
+        else line.postMessage({ type: "esl-apps-dial", id, fields }, phone.origin);
       }, 250);
       const heard = ({ source, origin, data }) => {
-        if (source === line && origin === phone.origin && data?.type === "esl_apps:dialled" && data.id === id) {
+        if (source === line && origin === phone.origin && data?.type === "esl-apps-dialled" && data.id === id) {
           finish(() => resolve({ state: data.state }));
         }
       };

@@ -246,13 +246,13 @@ const heard = new Set();
 
 window.addEventListener("message", async (event) => {
   const { type, id, fields } = event.data ?? {};
-  if (type !== "esl_apps:dial" || typeof id !== "string" || typeof fields?.callee !== "string" || !event.source) return;
+  if (type !== "esl-apps-dial" || typeof id !== "string" || typeof fields?.callee !== "string" || !event.source) return;
   if (heard.has(id)) return; // the page repeats itself until it is answered
   heard.add(id);
   if (!await isAllowed(event.origin)) return;
   fill(fields);
   const state = place(values()) ? "placed" : line.call ? "busy" : "waiting";
-  event.source.postMessage({ type: "esl_apps:dialled", id, state }, event.origin);
+  event.source.postMessage({ type: "esl-apps-dialled", id, state }, event.origin);
   if (state === "waiting") problem(line.registered ? "" : `Register to call ${fields.callee}.`);
 });
 
