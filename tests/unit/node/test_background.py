@@ -14,6 +14,7 @@ import pytest
 from esl_apps.http.connection import Bounds
 from esl_apps.http.server import serve
 from esl_apps.node.cdr_files import CdrFiles
+from esl_apps.node.history import History
 from esl_apps.node.reporting import Reporter
 from esl_apps.node.workers import Supervisor
 from esl_apps.process import background
@@ -99,6 +100,7 @@ STARTS: dict[str, Callable[[Bench], Callable[[], object]]] = {
     "CallStore": start("store"),
     "CdrFiles": start_part(lambda bench: CdrFiles(bench.services)),
     "ClockWatch": start("clocks"),
+    "History": start_part(lambda bench: History(bench.services.metrics.registry.collect)),
     "Outbox": start_outbox,
     "Reporter": start_part(lambda bench: Reporter(bench.services)),
     "Server": serve_http,
