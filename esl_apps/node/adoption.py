@@ -127,7 +127,8 @@ class Adoption:
         if not left:
             services.membership.forget(boot)
             return
-        name = services.membership.peers[boot].name
+        peer = services.membership.peers.get(boot)
+        name = peer.name if peer is not None else services.membership.name
         for call in left:
             if (
                 not any(switch.name == call.switch for switch in services.switches)

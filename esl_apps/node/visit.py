@@ -154,10 +154,26 @@ class Visit:
             live.wait(lambda: live.attempt.ended, time.monotonic() + _SETTLE)
             return
         found = self.find_call()
+        if found is not None and self._is_stale(found[1]):
+            # Redis has it as it was before the number was dialled. The process that dialled, or its next run, records
+            # it; here the session goes on.
+            self.session_ref, self.follows = found[1].session_ref, True
+            return
         if found is not None:
             # Settle it even if it can't be taken over: two processes record the same end, and Redis takes it once.
             self.take_over(found)
             self._settle(found[1], {})
+
+    def _is_stale(self, known: Essence) -> bool:
+        """Whether a session's call has a leg that Redis, which refused to write, knows nothing of."""
+        if not application(known.app).session or known.number is not None:
+            return False
+        variables = ("last_bridge_to", "last_bridge_hangup_cause")
+        if known.call_ref == known.session_ref and any(self.channel.data.var(name) for name in variables):
+            # It was the channel's first number.
+            return True
+        self.services.switch_cdr.look()
+        return any(leg.bleg for leg in self.services.switch_cdr.legs(known.call_ref))
 
     def find_call(self) -> Found | None:
         """The call that this channel carries, and the process that has it. None: it has ended, or Redis is down; then
@@ -293,6 +309,7 @@ class Visit:
         live = self.services.calls.live.get(self.ref)
         if live is None:
             return None
+        talked = live.attempt.bridged_at is not None
         end = self.services.calls.find_end(self.ref, uuid, self.core_uuid)
         if end is None and not live.switch.connected:
             return None
@@ -313,7 +330,7 @@ class Visit:
             for bleg in blegs:
                 self._tell(bleg)
         attempt = live.attempt
-        if live is self.services.calls.live.get(self.ref):
+        if live is self.services.calls.live.get(self.ref) and not talked:
             session = application(attempt.app).session
             self.services.calls.leave(live, dialled=attempt.number is not None if session else bool(_blegs(live)))
         return end

@@ -121,7 +121,10 @@ class Membership:
         return (self._heard_for if peer is None else self._silent_for.get(boot, 0.0)) > DEAD
 
     def dead(self) -> list[str]:
-        return [boot for boot in self.peers if self.is_dead(boot)]
+        """Also the last run of this node, if another process has taken it off the list: it may have made its calls
+        known again since, and was killed before its next beat."""
+        gone = {self._predecessor} - {"", *self.peers}
+        return [*(boot for boot in self.peers if self.is_dead(boot)), *gone]
 
     def living(self) -> list[str]:
         """The other processes that are not dead."""
@@ -183,6 +186,8 @@ class Membership:
     def forget(self, boot: str) -> None:
         """Remove a dead process that left no calls. :raises StoreUnavailable: Redis is down."""
         self._client.hdel(keys.NODES, boot)
+        if boot == self._predecessor and boot not in self.peers:
+            self._predecessor = ""
 
     def leave(self) -> None:
         """Announce that this process ends, so that others take its calls over at once.

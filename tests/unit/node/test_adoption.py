@@ -101,6 +101,24 @@ def test_adoption_dead_process_without_calls_is_forgotten(bench: Bench) -> None:
     assert not bench.redis_server.client.hexists(keys.NODES, boot)
 
 
+def test_adoption_last_run_that_was_taken_off_the_list(build: Build) -> None:
+    """It was slow, so others had adopted its calls. It made them known again, and was killed before its next beat."""
+    before = build()
+    boot = before.services.membership.boot
+    before.die()
+    client = before.redis_server.client
+    client.hset(keys.live(boot), REF, msgspec.json.encode(talking()))
+    client.hdel(keys.NODES, boot)
+    bench = build().connect()
+    for _ in range(2):
+        bench.adoption.beat()
+    ended(bench)
+    assert bench.record()["call_ref"] == REF
+    assert bench.services.membership.dead() == []
+    bench.flush()
+    assert client.keys(keys.live("*")) == []
+
+
 def test_adoption_living_nodes_calls_are_left_alone(bench: Bench) -> None:
     leave_behind(bench, talking(), silent=False)
     bench.adoption.beat()

@@ -155,6 +155,19 @@ def test_visit_of_an_ended_call_is_new_in_its_session(bench: Bench) -> None:
     assert bench.records() == []
 
 
+@pytest.mark.parametrize("told_by", ["channel", "file"])
+def test_visit_of_a_talk_that_redis_refused_leaves_it(build: Build, told_by: str) -> None:
+    """Redis has the call as it was before the talk: the process that had it records the talk."""
+    bench = build().connect()
+    left_by_dead_node(bench)
+    own: dict[str, Any] = {"variable_last_bridge_to": B} if told_by == "channel" else {}
+    if told_by == "file":
+        write_cdr(bench, B, ref=REF, answered=4, esl_bleg=REF, sip_hangup_disposition="recv_bye")
+    back(bench, **own)
+    assert bench.records() == []
+    assert not bench.redis_server.client.exists(keys.gone_on(REF))
+
+
 @pytest.mark.parametrize("numbers", [(), ("0820001234",)], ids=["none", "one"])
 def test_visit_before_redis_had_the_call_has_one_record(build: Build, numbers: tuple[str, ...]) -> None:
     """The dead process's next run finds the call in its call log, and sees that another goes on with the session."""
