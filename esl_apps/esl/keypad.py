@@ -55,8 +55,11 @@ _AHEAD = 100
 def says_keys_in_rtp(answered: Event) -> bool:
     """Whether the caller's phone offered telephone-event (RFC 4733). The switch says so of every phone if its profile
     has ``liberal-dtmf``, so read the offer, too."""
-    offer = answered.var("switch_r_sdp")
-    return answered.var("dtmf_type") == "rfc2833" and (offer is None or "telephone-event" in offer)
+    if answered.var("dtmf_type") != "rfc2833":
+        return False
+    # Undecoded: an SDP is nearly all line breaks and blanks to a percent-decoder.
+    offer = answered.raw(b"variable_switch_r_sdp")
+    return offer is None or b"telephone-event" in offer
 
 
 class Keypad:

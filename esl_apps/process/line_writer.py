@@ -27,7 +27,7 @@ MOST = 4 << 20
 _CHUNK = 1 << 16
 #: Seconds for which to collect lines after a write: under load one write takes many, and the thread seldom needs the
 #: interpreter.
-_COLLECT = 0.005
+_COLLECT = 0.05
 #: Seconds until a descriptor that can't take more now is tried again.
 _AGAIN = 0.01
 #: Seconds that the end of the process waits for a slow reader.
