@@ -63,6 +63,7 @@ def runs(pid: int) -> bool:
 def settings(rig: SandboxRig, redis: RedisServer) -> dict[str, Any]:
     config = configuration(rig, redis, agent_timeout=10, callee_timeout=10)
     config["node"]["worker_ports"] = free_ports(COUNT)
+    config["admin"]["console"] = True
     config["inbound"] = {"27115550009": {"integrator": "acme", "agents": ["1000"], "ring_timeout": 10}}
     return config
 
@@ -210,6 +211,27 @@ def test_workers_metrics_are_merged(node: Workers, rig: SandboxRig) -> None:
         assert answer.body.decode().count("esl_apps_worker_up{") == COUNT
     finally:
         os.kill(one, signal.SIGCONT)
+
+
+def test_workers_any_of_them_knows_a_session_and_the_charts(node: Workers, rig: SandboxRig, redis: RedisServer) -> None:
+    rig.phone("1000", Script(answer_after=0.1))
+    rig.outside(CALLEE, Script(answer_after=0.1))
+    refs = [node.call("1000", CALLEE) for _ in range(8)]
+    eventually(lambda: all(count > 0 for count in node.live()))
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
+    login = request(node.admin, "POST", "/console/login", f"token={ADMIN_TOKEN}".encode(), token=None, **form)
+    cookie = login.headers["set-cookie"].partition(";")[0]
+
+    def charted() -> set[str]:
+        # Each request is a connection of its own, which either worker may take.
+        pages = [request(node.admin, "GET", "/console/", token=None, Cookie=cookie) for _ in range(20)]
+        assert {page.status for page in pages} == {200}
+        return set(re.findall(r"in the last hour: (\d+) now", " ".join(page.body.decode() for page in pages)))
+
+    eventually(lambda: charted() == {"8"}, within=40)
+    for ref in refs:
+        node.delete(ref)
+        redis.pop()
 
 
 # Start and end -------------------------------------------------------------------------------------------

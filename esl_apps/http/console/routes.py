@@ -65,7 +65,7 @@ def serve(api: routes.Api, port: AdminPort, history: History) -> falcon.App[falc
         actions.log_in(site, req, resp)
 
     def send_static(req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        site.send_static(req, resp, name)
+        site.files.send(req, resp, name)
 
     app.add_route(f"{PREFIX}/login", SimpleNamespace(on_get=show_login, on_head=show_login, on_post=log_in))
     app.add_route(f"{PREFIX}/static/{{name}}", SimpleNamespace(on_get=send_static, on_head=send_static))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 import time
@@ -24,6 +23,7 @@ from esl_apps.http.console import masking
 from esl_apps.http.console.sessions import LONGEST, Sessions
 from esl_apps.http.errors import OURS, ErrorForm, Problem, problem
 from esl_apps.http.request import MAX_BODY
+from esl_apps.http.static_files import StaticFiles
 from esl_apps.node.history import History
 from esl_apps.operations import words
 
@@ -47,7 +47,6 @@ _AGAIN = (
 )
 #: Takes a cookie back. Falcon leaves a max_age of 0 out.
 _PAST = datetime(1970, 1, 1, tzinfo=UTC)
-_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".txt": "text/plain"}
 _TITLES = {
     401: "Not logged in",
     403: "Not allowed",
@@ -77,7 +76,7 @@ class Site:
         self.history = history
         self.sessions = Sessions(port.services.redis)
         self.form = ErrorForm(OURS.body, _TITLES, OURS.write, wrong=422, show=self.show_error)
-        self._static = {path.name: _Static(path) for path in sorted((_HERE / "static").iterdir())}
+        self.files = StaticFiles(_HERE / "static", {})
         self._pages = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -171,21 +170,6 @@ class Site:
         for name, value in error.headers.items():
             resp.set_header(name, value)
 
-    def send_static(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """:raises Problem: 404."""
-        file = self._static.get(name)
-        if file is None:
-            raise problem(404, "not_found", "no such file")
-        resp.set_header("ETag", file.etag)
-        resp.set_header("X-Content-Type-Options", "nosniff")
-        # Asked for each time, so that a new version is seen at once.
-        resp.cache_control = ["no-cache"]
-        if req.get_header("If-None-Match") == file.etag:
-            resp.status = 304
-            return
-        resp.content_type = file.type
-        resp.data = file.data
-
     def set_cookie(self, req: falcon.Request, resp: falcon.Response, value: str) -> None:
         """Set the session's cookie, or take it back with an empty value."""
         # Behind a proxy that ends TLS, only the browser knows that it is there.
@@ -272,13 +256,6 @@ def read_form(req: falcon.Request) -> dict[str, str]:
     except ValueError:
         raise problem(422, "form", "expected a form") from None
     return {name: values[0].strip() for name, values in fields.items()}
-
-
-class _Static:
-    def __init__(self, path: Path) -> None:
-        self.data = path.read_bytes()
-        self.type = f"{_TYPES[path.suffix]}; charset=utf-8"
-        self.etag = f'"{hashlib.sha256(self.data).hexdigest()[:32]}"'
 
 
 # Filters --------------------------------------------------------------------------------------------------
