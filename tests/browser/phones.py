@@ -49,6 +49,8 @@ class BrowserPhone:
                 f"--use-file-for-fake-audio-capture={tone}",
                 # A page may only use the microphone over HTTPS or on this machine; the browser takes this for another.
                 f"--unsafely-treat-insecure-origin-as-secure={origin}",
+                # The switch signs its certificate itself.
+                "--ignore-certificate-errors",
             ],
         )
         self.page = self.new_page()
@@ -67,9 +69,10 @@ class BrowserPhone:
     def open(self) -> None:
         self.page.goto(f"http://{self.stand.node.api}/phone/")
 
-    def register(self, extension: str) -> BrowserPhone:
+    def register(self, extension: str, server: str = "") -> BrowserPhone:
         self.open()
-        self.fill(extension=extension, password=PASSWORD, server=f"ws://{self.stand.rig.websocket}", domain="127.0.0.1")
+        server = server or f"ws://{self.stand.rig.websocket}"
+        self.fill(extension=extension, password=PASSWORD, server=server, domain="127.0.0.1")
         self.page.click("#register")
         self.sees("#registration", f"Registered as {extension}")
         return self

@@ -107,6 +107,47 @@ def test_two_browsers_talk_and_are_recorded(stand: Stand, redis: RedisServer) ->
     assert share(path, two.hz, 0) < 0.1
 
 
+def test_browser_talks_over_a_websocket_with_tls(stand: Stand) -> None:
+    one = stand.one.register(ONE, f"wss://{stand.rig.websocket_tls}")
+    stand.rig.api(f"bgapi originate user/{ONE}@127.0.0.1 &playback(tone_stream://%(20000,0,700))")
+    one.sees("#state", "Incoming call")
+    one.page.click("#answer")
+    one.hears(700)
+
+
+def test_wrong_password_is_told(stand: Stand) -> None:
+    one = stand.one
+    one.open()
+    one.fill(extension=ONE, password="wrong", server=f"ws://{stand.rig.websocket}", domain="127.0.0.1")
+    one.page.click("#register")
+    one.sees("#registration", "Wrong extension or password")
+    assert one.page.is_disabled("#place")
+
+
+def test_phone_registers_again_after_the_switch_restarts(stand: Stand) -> None:
+    one = stand.one.register(ONE)
+    stand.rig.kill()
+    one.sees("#registration", "Connection lost")
+    stand.rig.start()
+    one.sees("#registration", f"Registered as {ONE}")
+    stand.rig.api(f"bgapi originate user/{ONE}@127.0.0.1 &playback(tone_stream://%(20000,0,700))")
+    one.sees("#state", "Incoming call")
+    # The browser itself says on its console that it couldn't connect.
+    assert all("WebSocket" in fault for fault in one.faults)
+    one.faults.clear()
+
+
+def test_second_call_gets_busy(stand: Stand, redis: RedisServer) -> None:
+    one = stand.one.register(ONE)
+    stand.rig.api(f"bgapi originate user/{ONE}@127.0.0.1 &playback(tone_stream://%(30000,0,700))")
+    one.sees("#state", "Incoming call")
+    one.page.click("#answer")
+    one.hears(700)
+    stand.node.call(ONE, CALLEE)
+    record_of(redis, "agent_busy", 17, "agent")
+    one.hears(700)
+
+
 def test_refusal_is_shown_at_each_field(stand: Stand, redis: RedisServer, axe: Any) -> None:
     one = stand.one.register(ONE)
     stand.route("12345")

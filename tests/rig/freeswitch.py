@@ -68,8 +68,9 @@ class FreeswitchRig(PhonesSide):
     nothing for about as long as it rang (measured: 0.45 s after 0.5 s of ringing, 0.95 s after 1 s, nothing lost after
     1.8 s or more).
     ``digit_ms``: how long the phones press a key.
-    ``browsers``: an address of this machine for phones in browsers, with the shipped WebRTC settings. The
-    internal profile is there then, so PJSIP extensions can't register. The browsers' SIP server is ``websocket``.
+    ``browsers``: an address of this machine for phones in browsers, with the shipped WebRTC settings. The internal
+    profile is there then, so PJSIP extensions can't register. The browsers' SIP server is ``websocket``, or with TLS
+    ``websocket_tls``.
     """
 
     name = "freeswitch"
@@ -94,6 +95,7 @@ class FreeswitchRig(PhonesSide):
         self.folder = folder
         self.esl_port = ports
         self.websocket = f"{browsers}:{ports + 3}"
+        self.websocket_tls = f"{browsers}:{ports + 4}"
         self.conf = self.folder / "conf"
         self.recordings = self.folder / "recordings"
         self.log = self.folder / "log" / "freeswitch.log"
@@ -139,7 +141,7 @@ class FreeswitchRig(PhonesSide):
         )
         self.configuration.write(dialplan_files, conf_files, self.users)
         if browsers:
-            self.configuration.add_browsers(self.websocket, f"{browsers}:{ports + 4}")
+            self.configuration.add_browsers(self.websocket, self.websocket_tls)
         atexit.register(self.close)
         if start:
             self.start()

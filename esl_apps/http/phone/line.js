@@ -62,30 +62,46 @@ export class Line {
 
   #registerOver(agent) {
     const registerer = this.registerer = new Registerer(agent, { expires: 300 });
+    let was = false;
     registerer.stateChange.addListener((state) => {
       if (this.registerer !== registerer) return;
-      if (state === RegistererState.Registered) this.on.registration("on", `Registered as ${agent.configuration.uri.user}`);
-      if (state === RegistererState.Unregistered) this.on.registration("off", "Not registered");
+      if (state === RegistererState.Unregistered && was) this.#again(agent, 0, "Registration lost, trying again…", () => this.#send(agent, 0));
+      was = state === RegistererState.Registered;
     });
-    const onReject = ({ message }) => {
-      const wrong = message.statusCode === 401 || message.statusCode === 403;
-      this.on.registration("bad", wrong ? "Wrong extension or password" : `Refused: ${reason(message.statusCode, message.reasonPhrase)}`);
-    };
-    registerer.register({ requestDelegate: { onReject } });
+    this.#send(agent, 0);
+  }
+
+  #send(agent, tried) {
+    const again = (text) => this.#again(agent, tried, text, () => this.#send(agent, tried + 1));
+    const current = (step) => (response) => { if (this.agent === agent) step(response); };
+    this.registerer.register({
+      requestDelegate: {
+        onAccept: current(() => this.on.registration("on", `Registered as ${agent.configuration.uri.user}`)),
+        onReject: current(({ message: { statusCode, reasonPhrase } }) => {
+          const wrong = statusCode === 401 || statusCode === 403;
+          // A switch that starts answers 503 for a while.
+          if (statusCode === 408 || statusCode >= 500) again("The switch is not ready, trying again…");
+          else this.on.registration("bad", wrong ? "Wrong extension or password" : `Refused: ${reason(statusCode, reasonPhrase)}`);
+        }),
+      },
+    }).catch(() => again("Trying again…")); // one is on its way already
   }
 
   #reconnect(agent, tried) {
-    this.on.registration("wait", "Connection lost, trying again…");
-    setTimeout(async () => {
-      if (this.agent !== agent) return;
+    this.#again(agent, tried, "Connection lost, trying again…", async () => {
       try {
         await agent.reconnect();
-        this.registerer?.dispose();
-        this.#registerOver(agent);
       } catch {
         this.#reconnect(agent, tried + 1);
+        return;
       }
-    }, RECONNECT[Math.min(tried, RECONNECT.length - 1)]);
+      this.#send(agent, 0);
+    });
+  }
+
+  #again(agent, tried, text, step) {
+    this.on.registration("wait", text);
+    setTimeout(() => { if (this.agent === agent) step(); }, RECONNECT[Math.min(tried, RECONNECT.length - 1)]);
   }
 
   async unregister() {
