@@ -188,20 +188,24 @@ class Visit:
                 # A process that started after our last beat may have had it and died since.
                 services.membership.say(draining=services.readiness.draining)
                 found = services.store.essence(self.carried, services.membership.peers)
-            if found is None and not self._has_ended():
-                # Its process died before Redis had it. Its next run finds it in its call log, and sees that this
-                # process goes on with the session and has its record.
-                self.follows, self._takes_on = False, True
+            if found is None:
+                self._learn_of_unknown()
             return found
         except StoreUnavailable as error:
             self._continues = self.carried
             log.error("handed_back_call_unknown", extra={"reason": str(error)})
             return None
 
-    def _has_ended(self) -> bool:
-        """:raises StoreUnavailable: Redis is down."""
+    def _learn_of_unknown(self) -> None:
+        """Find out why no process has the call. :raises StoreUnavailable: Redis is down."""
         call = self.services.store.call(self.carried)
-        return call is not None and call["state"] == ENDED
+        if call is None:
+            # Its process died before Redis had it. Its next run finds it in its call log, and sees that this process
+            # goes on with the session and has its record.
+            self.follows, self._takes_on = False, True
+        elif call["state"] != ENDED:
+            # It has ended, or its process died before Redis had all of it.
+            self._continues = self.carried
 
     def take_over(self, found: Found) -> bool:
         """Make a call this process's. False: it has ended meanwhile, or Redis is down."""

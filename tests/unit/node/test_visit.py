@@ -144,9 +144,12 @@ def test_visit_handed_back_while_redis_is_away_keeps_its_session(bench: Bench) -
     assert bench.records() == []
 
 
-def test_visit_of_an_ended_call_is_new_in_its_session(bench: Bench) -> None:
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "refused"])
+def test_visit_of_an_ended_call_is_new_in_its_session(bench: Bench, ended: bool) -> None:
+    """No process has it, though Redis may have refused to write that it has ended."""
     attempt = Attempt(app="disa", call_dir="external", call_ref=REF)
-    attempt.end(terms.LOST, 31, terms.SYSTEM, AT)
+    if ended:
+        attempt.end(terms.LOST, 31, terms.SYSTEM, AT)
     bench.services.store.save(REF, lambda: snapshot(attempt), None)
     bench.flush()
     visitor = back(bench, variable_esl_session_ref=SESSION)
