@@ -82,10 +82,10 @@ def until(page: Any, condition: str) -> None:
         page.wait_for_timeout(50)
 
 
-def failed_call(node: Node, rig: SandboxRig) -> str:
+def failed_call(node: Node, rig: SandboxRig, **more: str) -> str:
     """A call whose callee was refused by the far end."""
     rig.outside(CALLEE, Script(answer_after=0.2, reject=404))
-    ref = node.call("1000", CALLEE)
+    ref = node.call("1000", CALLEE, **more)
     eventually(lambda: node.get(ref)["state"] == "ended")
     return ref
 
@@ -278,7 +278,7 @@ def test_console_follows_the_calls_of_the_demo(open_page: Open) -> None:
 def test_console_pages_have_no_fault(
     node: Node, rig: SandboxRig, redis: RedisServer, open_page: Open, axe: Any, scheme: str, size: str
 ) -> None:
-    ref = failed_call(node, rig)
+    ref = failed_call(node, rig, contact_ref="as-long-as-they-may-be-" * 10)
     rig.outside(CALLEE, Script(answer_after=0.2))
     live = node.call("1000", CALLEE)
     page = open_page(scheme, size)
