@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from esl_apps.cli import browser_profiles
 from tests.browser.phones import Stand
 from tests.conftest import ON_FREESWITCH
 from tests.rig.base import Script, eventually
@@ -113,6 +114,12 @@ def test_browser_talks_over_a_websocket_with_tls(stand: Stand) -> None:
     one.sees("#state", "Incoming call")
     one.page.click("#answer")
     one.hears(700)
+
+
+def test_check_reads_the_profiles_of_a_real_switch(stand: Stand) -> None:
+    (profile,) = browser_profiles.profiles(stand.rig.api(browser_profiles.COMMAND))
+    assert (profile.name, profile.candidates, profile.fault) == ("internal", ("rfc1918.auto", "wan.auto"), None)
+    assert profile.bindings == (f"ws-binding {stand.rig.websocket}", f"wss-binding {stand.rig.websocket_tls}")
 
 
 def test_wrong_password_is_told(stand: Stand) -> None:
