@@ -386,8 +386,11 @@ def test_every_end_has_a_word_in_every_form(reason: str) -> None:
         (Leg("a", ended_at=30.0, q850=16, disposition="recv_bye"), "abandoned"),
         # The phone hung up when B had failed, before the node had heard of that.
         (Leg("a", ended_at=30.3, q850=16, disposition="recv_bye"), "callee_no_answer"),
+        # The same, stamped by a switch under load.
+        (Leg("a", ended_at=29.0, q850=16, disposition="send_bye"), "callee_no_answer"),
         # A had left long before, while B rang on.
-        (Leg("a", ended_at=29.0, q850=16, disposition="send_bye"), "abandoned"),
+        (Leg("a", ended_at=29.0, q850=16, disposition="recv_bye"), "abandoned"),
+        (Leg("a", ended_at=29.0, q850=16), "abandoned"),
     ],
 )
 def test_failed_first_allows_for_times_taken_leg_by_leg(a: Leg, reason: str) -> None:
