@@ -151,6 +151,7 @@ _OURS = {
     "origination_caller_id_name",
     "outbound_redirect_fatal",
     "ignore_early_media",
+    "media_mix_inbound_outbound_codecs",
     "originate_timeout",
     "sip_h_Diversion",
     "hangup_after_bridge",
