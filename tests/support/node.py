@@ -23,6 +23,8 @@ TOKEN, ADMIN_TOKEN = "acme-token-for-tests", "admin-token-for-tests"
 #: The suite sends more requests than a busy client; tests of the rate limits set their own.
 UNBOUNDED = {"per_token": None, "per_address": None, "failed": None}
 CDRS = "enigma:notifications:cdr"
+#: Seconds in which a line of the log reaches its file, on a busy machine too.
+LOG_LAG = 0.1
 
 
 class RedisServer:
@@ -187,6 +189,8 @@ class Node:
         return request(self.api, "DELETE", f"/click2dial/calls/{ref}")
 
     def lines(self) -> Iterator[dict[str, Any]]:
+        """The lines of its log. It writes them from a thread, some milliseconds later."""
+        time.sleep(LOG_LAG)
         for line in self.log.read_text().splitlines():
             if line.startswith("{"):
                 yield json.loads(line)
