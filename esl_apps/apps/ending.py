@@ -14,14 +14,14 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
 
     ``failed``: B's outcome if the two were not connected because of B; None if the A-leg left first.
     """
-    if failed is None and end.bleg is not None:
-        if end.both_up:
-            assert end.bleg.answered_at is not None
-            # Events may come out of order, so B's answer time decides.
-            attempt.enter(terms.BRIDGED, end.bleg.answered_at)
-        elif _failed_first(end, end.bleg):
-            # With early media the two were bridged, so the end of B ended the A-leg.
-            failed = Bridged(False, end.bleg.q850 or causes.NORMAL_UNSPECIFIED, bleg=end.bleg)
+    if end.bleg is not None and end.both_up and (failed is None or not failed.timed_out):
+        assert end.bleg.answered_at is not None
+        # Events may come out of order, or all at once to a node that was stopped, so B's answer time decides. A B that
+        # answers while the application ends it for its time-out is ended all the same.
+        attempt.enter(terms.BRIDGED, end.bleg.answered_at)
+    elif failed is None and end.bleg is not None and _failed_first(end, end.bleg):
+        # With early media the two were bridged, so the end of B ended the A-leg.
+        failed = Bridged(False, end.bleg.q850 or causes.NORMAL_UNSPECIFIED, bleg=end.bleg)
     if attempt.bridged_at is not None:
         if end.lost:
             attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, end.at)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt, Moment
-from esl_apps.core.call import Ended, Leg
+from esl_apps.core.call import Bridged, Ended, Leg
 from esl_apps.core.notification import c2d_payload, cdr_payload, inbound_payload
 from esl_apps.core.numbers import NumberPlan, direction
 from esl_apps.core.record import Record
@@ -422,6 +422,18 @@ def test_talk_ends_with_b_though_the_caller_stays(b_ended: float, b: str, by: st
     assert one.record is not None
     assert (one.record.end_reason, one.record.hung_up_by) == ("answered", by)
     assert abs(one.record.ended_at - b_ended) < 0.1
+
+
+@pytest.mark.parametrize(("timed_out", "reason"), [(False, "answered"), (True, "callee_no_answer")])
+def test_talk_seen_after_its_end_counts_unless_timed_out(timed_out: bool, reason: str) -> None:
+    """A node that was stopped learns of the answer and of the end at once, and its bridge counts as failed."""
+    one = attempt()
+    aleg = Leg("a", answered_at=12.0, ended_at=12.4, q850=16, disposition="send_bye")
+    bleg = Leg("b", answered_at=12.0, ended_at=12.3, q850=16, disposition="recv_bye")
+    failed = Bridged(False, 102 if timed_out else 16, timed_out=timed_out, bleg=bleg)
+    conclude(one, end_of(aleg, bleg, 99.0), failed, terms.CALLEE)
+    assert one.record is not None
+    assert one.record.end_reason == reason
 
 
 def test_talk_that_the_switch_cut_is_nobodys() -> None:
