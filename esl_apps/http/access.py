@@ -111,7 +111,9 @@ class Door:
                 raise self.too_many(wait, "requests with this token")
         if not holder.has(*scopes):
             self._on_refused(403)
-            raise problem(403, "scope", f"this token lacks the scope {' or '.join(scopes)}")
+            # Those with a colon are for agents' own tokens: no configuration names them.
+            named = " or ".join(scope for scope in scopes if ":" not in scope)
+            raise problem(403, "scope", f"this token lacks the scope {named}")
 
     def may_guess(self, req: falcon.Request) -> None:
         """Call this before comparing a secret. :raises Problem: 429 for too many wrong secrets from this address."""

@@ -154,7 +154,7 @@ HASH = hash_token("another")
         ),
         (
             {"admin": "admin: {token: t, tokens: [{name: a, token: b, scopes: [record]}]}"},
-            "admin.tokens[0].scopes[0]: expected call, read or cards",
+            "admin.tokens[0].scopes[0]: expected call, read, cards, operate or numbers",
         ),
         ({"acme": "token: t, tokens: [{name: a, token: t, scopes: [read]}]}\n"}, "is integrators[0]'s already"),
         (

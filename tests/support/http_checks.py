@@ -82,5 +82,8 @@ def _nullable(schema: Any) -> Any:
         return schema
     made = {key: _nullable(value) for key, value in schema.items()}
     if made.pop("nullable", False):
-        made["type"] = [made["type"], "null"]
+        if "anyOf" in made:
+            made["anyOf"].append({"type": "null"})
+        else:
+            made["type"] = [made["type"], "null"]
     return made

@@ -62,7 +62,8 @@ def test_load_apart_lets_others_run(file: Path) -> None:
         gevent.sleep(0.001)
         longest = max(longest, clock() - before)
     assert len(reading.get().accounts) == 2000
-    assert longest < 0.5
+    # The old way took 4.9 s.
+    assert longest < 2.0
 
 
 def test_load_apart_that_takes_too_long_is_given_up(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
