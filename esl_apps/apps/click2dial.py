@@ -292,7 +292,7 @@ def _refuse(call: Call, attempt: Attempt, faults: Sequence[Fault], family: str) 
     code = _code_of(faults)
     errors = [(f"{family}-Error", f"{fault.field}: {fault.message}") for fault in faults]
     with suppress(CallEnded):
-        # Of itself the switch says 41 of a 400, as if the network had failed.
+        # By default the switch sends cause 41 with a 400, as if the network had failed.
         call.respond(400, errors, code=code)
     attempt.end(terms.REJECTED, code, terms.SYSTEM, call.ended().at)
 

@@ -27,7 +27,7 @@ FIRST_DIGIT, BETWEEN = 5.0, 2.0
 
 
 class Opened(NamedTuple):
-    """What let a caller in. The rules in force decide before each number whether it still does."""
+    """The way a caller was let in. Before each number, the rules in force decide whether it still opens."""
 
     by_number: bool
     """The caller's number alone; otherwise a PIN."""

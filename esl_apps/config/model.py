@@ -487,7 +487,7 @@ class ReadConfig(Config, frozen=True):
 
     notes: tuple[Problem, ...] = ()
     prefixes: tuple[str, ...] | None = None
-    """What ``high_risk`` returns: read with the file, so that using the configuration touches no disk."""
+    """The value of ``high_risk``, read with the file, so that using the configuration touches no disk."""
 
     def high_risk(self) -> list[str]:
         return super().high_risk() if self.prefixes is None else list(self.prefixes)

@@ -77,7 +77,7 @@ def _check_login(scheme: str, rest: str) -> None:
     if scheme == "unix":
         # Without a login there is nothing before the path.
         cut = "#" in rest or bool(authority and not at)
-    # What a stray % makes of the two digits behind it is seldom a character that a password has.
+    # A stray % and two digits seldom decode to a character that is in a password.
     if cut or re.search("%(?![0-9A-Fa-f]{2})", login) or re.search(r"[\0-\x1f]", unquote(login)):
         raise ValueError(f"the password is cut short or can't be read{_ENCODE}")
 

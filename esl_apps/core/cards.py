@@ -27,7 +27,7 @@ class Card:
     max_concurrent_calls_per_user: int = 1
     comment: str = ""
     claim: str = field(default="", repr=False)
-    """What finds it: its number, or the keyed hash of its PIN. It changes with them."""
+    """The key that finds it, made of its number or the keyed hash of its PIN, and changing with them."""
 
     @property
     def holder(self) -> str:
