@@ -15,6 +15,7 @@ import argparse
 import collections
 import contextlib
 import functools
+import gc
 import heapq
 import json
 import math
@@ -77,6 +78,7 @@ class Bank(Station):
             if call.keypad:
                 self.spare_keypads.append(call.keypad)
             self.calls.pop(call.ref, None)
+            self.past.append(call)
             call.changed()
 
     def read(self) -> None:
@@ -207,6 +209,11 @@ class Bank(Station):
     def do_clear(self, reply: Callable[..., None]) -> None:
         for call in list(self.calls.values()):
             call.end()
+        reply()
+
+    def do_collect(self, reply: Callable[..., None]) -> None:
+        """Have Python free what it may free late."""
+        gc.collect()
         reply()
 
     def do_quit(self, reply: Callable[..., None]) -> None:

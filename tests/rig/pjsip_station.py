@@ -45,6 +45,9 @@ class Station:
         self.numbers = itertools.count(1)
         self.calls: dict[str, Any] = {}
         self.finished: list[Any] = []
+        self.past: list[Any] = []
+        """Ended calls, kept for good. PJSIP reuses their numbers, and its destructor hangs up by number (pjsua2's
+        ``Call::~Call``): a call that Python freed late took the next one down with it (603), or left it deaf."""
         self.scripts: dict[str, dict[str, Any]] = {}
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.tones: dict[int, Any] = {}

@@ -16,6 +16,7 @@ from tests.rig.event_socket import EslClient
 from tests.rig.freeswitch import ESL_PASSWORD, FreeswitchRig
 from tests.rig.fs_configuration import MOH_HZ, UNAVAILABLE_HZ, extension
 from tests.rig.phones import RigLeg
+from tests.rig.pjsip_limits import MAX_CALLS
 from tests.rig.tones import tone_timeline, tones
 from tests.support.ports import free_ports
 
@@ -85,6 +86,22 @@ def test_two_extensions_hear_each_other(rig: FreeswitchRig) -> None:
     assert (out.leg.status, came.leg.status) == (200, 200)
     eventually(lambda: rig.live_channels() == 0)
     eventually(lambda: len(list(rig.spool.iterdir())) == 2)
+
+
+def test_phone_frees_an_ended_call_without_ending_another(rig: FreeswitchRig) -> None:
+    alice, bob = rig.phone("1000", Script(tone=700)), rig.phone("1001", Script(tone=900))
+    for _ in range(MAX_CALLS):  # PJSIP's numbers of calls begin again
+        out = alice.dial("1001")
+        assert out.hears(900)
+        assert bob.calls[-1].hears(700)
+        out.hangup()
+        ended(out)
+    out = alice.dial("1001")
+    assert out.hears(900)
+    came = bob.calls[-1]
+    for leg in (out, came):
+        leg.bank.ask("collect")
+    assert (out.hears(900), came.hears(700)) == (True, True)
 
 
 def test_recording_of_what_a_phone_heard(rig: FreeswitchRig) -> None:
