@@ -470,14 +470,18 @@ class RecordFields(Generated):
     """The fields of a CDR; ``reference/record_fields.csv`` says what each is."""
 
     def lines(self) -> Iterator[str]:
-        from esl_apps.core.notification import CallRecord
+        from esl_apps.core.notification import CDR_KEYS, CallRecord
 
         with (ROOT / "docs/reference/record_fields.csv").open(encoding="utf-8") as file:
             meanings = {row["field"]: row["meaning"] for row in csv.DictReader(file)}
         fields = [*CallRecord.__struct_fields__, "seq"]
         for missing in set(fields) ^ set(meanings):
             _log.warning("reference/record_fields.csv and the record differ: %s", missing)
-        yield from table(["Field", "Meaning"], [[f"``{name}``", meanings.get(name, "")] for name in fields], "24 76")
+        rows = [
+            [f"``{name}``", "``v3``" if name in (*CDR_KEYS, "seq") else "``v4``", meanings.get(name, "")]
+            for name in fields
+        ]
+        yield from table(["Field", "From", "Meaning"], rows, "22 8 70")
 
 
 class Notification(Generated):

@@ -26,6 +26,7 @@ from esl_apps.config.fields import (
 )
 from esl_apps.config.high_risk import HIGH_RISK_RANGES, read_ranges
 from esl_apps.config.problems import Problem
+from esl_apps.config.records import Payload, RecordsConfig
 from esl_apps.config.spending import Breaker, Limits, Spending
 from esl_apps.config.tokens import AdminToken, Bearer, CardsToken, IntegratorToken, PinHash
 from esl_apps.core.numbers import NumberPlan, of_region
@@ -205,8 +206,8 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     """As admin.tls."""
     redis: IntegratorRedis | None = None
     """The Redis of its notifications."""
-    payload: Literal["v2", "v3"] = "v3"
-    """Or v2: notifications as they were before v3.0.0."""
+    payload: Payload = "v3"
+    """Or v4: notifications with all fields, and with those of later versions; v2: as they were before v3.0.0."""
     record: bool = False
     """True: record from the callee's answer to the end, in stereo, with the agent on the left."""
     caller_ids: list[str] = field(default_factory=list)
@@ -433,6 +434,8 @@ class Config(Section, frozen=True):
     """Prompts that callers hear."""
     spool: Spool = field(default_factory=Spool)
     """The call records that the switch itself writes."""
+    records: RecordsConfig = field(default_factory=RecordsConfig)
+    """The records of calls."""
     integrators: list[Integrator] = field(default_factory=list)
     """The clients of the click2dial API."""
     cccp: Cccp = field(default_factory=Cccp)

@@ -26,35 +26,37 @@ class Shown:
     status: str | None = None
     """In a call's status: ``GET /click2dial/calls/REF``."""
     cdr: str | None = None
-    """In the payload of ``enigma:notifications:cdr``."""
+    """In the record: the payload of ``enigma:notifications:cdr``, and over HTTP."""
+    inbound: str | None = None
+    """In the payload of ``enigma:notifications:inbound``."""
 
 
 class CallFields(msgspec.Struct):
     """Everything that is known of a call. Times are Unix seconds with fractions; None: it has not happened."""
 
-    call_ref: Annotated[Plain, Shown(status="call_ref", cdr="call_ref")]
-    session_ref: Annotated[Plain, Shown(status="session_ref", cdr="session_ref")]
+    call_ref: Annotated[Plain, Shown(status="call_ref", cdr="call_ref", inbound="call_ref")]
+    session_ref: Annotated[Plain, Shown(status="session_ref", cdr="session_ref", inbound="session_ref")]
     """The first ``call_ref`` of its session, in which one caller may dial several numbers."""
-    contact_ref: Annotated[str, Shown(status="contact_ref", cdr="contact_ref")]
+    contact_ref: Annotated[str, Shown(status="contact_ref", cdr="contact_ref", inbound="contact_ref")]
     """The client's reference; the ``call_ref`` if it gave none."""
     app: Annotated[str, Shown(status="app", cdr="ref")]
     queued_at: float
     state: Annotated[str, Shown(status="state")]
-    call_dir: Annotated[str, Shown(status="call_dir", cdr="call_dir")]
+    call_dir: Annotated[str, Shown(status="call_dir", cdr="call_dir", inbound="call_dir")]
     integrator: Annotated[str | None, Shown(status="integrator")] = None
-    account_id: str | None = None
-    extension: Annotated[str | None, Shown(status="agent", cdr="extension")] = None
+    account_id: Annotated[str | None, Shown(cdr="account_id")] = None
+    extension: Annotated[str | None, Shown(status="agent", cdr="extension", inbound="ref")] = None
     """A's party: the agent, the caller's number or their card, the number called back."""
-    number: Annotated[str | None, Shown(status="callee", cdr="number")] = None
+    number: Annotated[str | None, Shown(status="callee", cdr="number", inbound="number")] = None
     """B's."""
-    dial_number: Annotated[str | None, Shown(status="outbound_id", cdr="dial_number")] = None
+    dial_number: Annotated[str | None, Shown(status="outbound_id", cdr="dial_number", inbound="dial_number")] = None
     """The number that B is shown; inbound: the number dialled."""
     dialed_at: Annotated[float | None, Shown(status="dialed_at", cdr="dialed_at")] = None
     """The first INVITE, in or out."""
     answered_at: Annotated[float | None, Shown(status="answered_at", cdr="answered_at")] = None
     bridged_at: Annotated[float | None, Shown(status="bridged_at", cdr="bridged_at")] = None
     """When B answered."""
-    hold_time: Annotated[int, Shown(cdr="hold_time")] = 0
+    hold_time: Annotated[int, Shown(cdr="hold_time", inbound="hold_time")] = 0
     """Whole seconds: inbound from arrival to answer, otherwise on hold."""
     cancelled_by: str | None = None
     recording_url: Annotated[Plain | None, Shown(cdr="recording_url")] = None
@@ -79,15 +81,15 @@ values_of = attrgetter(*CallFields.__struct_fields__)
 class Published:
     """One published form of a call: its keys, and the fields that they show.
 
-    ``order``: the keys that clients know, in the order that is promised to them. Keys that are declared since follow.
+    ``order``: the keys that clients know, in the order that is promised to them. Keys that are declared since follow;
+    if the form is ``closed``, they don't, so that a reader that refuses unknown keys keeps working.
     """
 
-    def __init__(self, form: str, source: type[CallFields], order: Sequence[str]) -> None:
+    def __init__(self, form: str, source: type[CallFields], order: Sequence[str], *, closed: bool = False) -> None:
         hints = get_type_hints(source, include_extras=True)
         declared_as = {key: name for name, hint in hints.items() if (key := _key(hint, form)) is not None}
-        self.fields: Mapping[str, str] = {
-            key: declared_as[key] for key in (*order, *(key for key in declared_as if key not in order))
-        }
+        later = () if closed else (key for key in declared_as if key not in order)
+        self.fields: Mapping[str, str] = {key: declared_as[key] for key in (*order, *later)}
         self._keys = tuple(self.fields)
         self._values = attrgetter(*self.fields.values())
         self._hints = {key: hints[name] for key, name in self.fields.items()}

@@ -1,4 +1,8 @@
-"""The notifications: their Redis lists, and the payload of each."""
+"""The notifications: their Redis lists, and the payload of each.
+
+A field that is declared with ``Shown(cdr=…)`` appears in the record over HTTP and in ``payload: v4``. The keys of v2
+and v3 are fixed below: a client may refuse keys that it doesn't know.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call_fields import Published
+from esl_apps.core.call_fields import CallFields, Published
 from esl_apps.core.record import Record
 from esl_apps.core.terms import ABANDONED, AGENT, ANSWERED, CALLEE, CANCELLED
 
@@ -15,42 +19,43 @@ INBOUND_LIST = "enigma:notifications:inbound"
 C2D_LIST = "enigma:notifications:c2d"
 
 
-#: The payload's keys in the order that is promised to clients.
-_CDR = Published(
-    "cdr",
-    Record,
-    (
-        "extension",
-        "number",
-        "dial_number",
-        "call_ref",
-        "contact_ref",
-        "session_ref",
-        "dialed_at",
-        "end_reason",
-        "end_code",
-        "call_time",
-        "hold_time",
-        "call_dir",
-        "recording_url",
-        "ref",
-        "answered_at",
-        "bridged_at",
-        "ended_at",
-        "hung_up_by",
-        "switch",
-    ),
+#: The keys of a record in ``payload: v3``, in the order that is promised to clients.
+CDR_KEYS = (
+    "extension",
+    "number",
+    "dial_number",
+    "call_ref",
+    "contact_ref",
+    "session_ref",
+    "dialed_at",
+    "end_reason",
+    "end_code",
+    "call_time",
+    "hold_time",
+    "call_dir",
+    "recording_url",
+    "ref",
+    "answered_at",
+    "bridged_at",
+    "ended_at",
+    "hung_up_by",
+    "switch",
 )
-_TIMES = tuple(key for key in _CDR.rounded if key != "dialed_at")
-#: The payload as a Struct, for schemas. ``dialed_at`` is whole seconds.
-CallRecord = _CDR.struct("CallRecord", {"dialed_at": int})
+#: Those of an answered inbound call.
+_INBOUND_KEYS = ("number", "dial_number", "hold_time", "call_ref", "contact_ref", "call_dir", "ref")
+#: The forms of each, by ``payload``. Those of v2 are changed a little below.
+_CDR = {form: Published("cdr", Record, CDR_KEYS, closed=form != "v4") for form in ("v2", "v3", "v4")}
+_INBOUND = {form: Published("inbound", CallFields, _INBOUND_KEYS, closed=form != "v4") for form in ("v2", "v3", "v4")}
+#: The record with all its keys as a Struct, for schemas. ``dialed_at`` is whole seconds.
+CallRecord = _CDR["v4"].struct("CallRecord", {"dialed_at": int})
 
 
-def cdr(record: Record) -> dict[str, Any]:
+def cdr(record: Record, payload: str = "v4") -> dict[str, Any]:
     """Return a record as clients see it: the payload of a ``cdr`` without its ``seq``."""
-    fields = _CDR.of(record)
+    form = _CDR[payload]
+    fields = form.of(record)
     fields["dialed_at"] = int(fields["dialed_at"])
-    for key in _TIMES:
+    for key in form.rounded:
         at = fields[key]
         if at is not None:
             fields[key] = round(at, 3)
@@ -59,7 +64,7 @@ def cdr(record: Record) -> dict[str, Any]:
 
 def cdr_payload(record: Record, *, payload: str = "v3", dispositions: str = "esl_apps") -> dict[str, Any]:
     """Return a record as ``enigma:notifications:cdr`` carries it, without its ``seq``."""
-    fields = cdr(record)
+    fields = cdr(record, payload)
     if payload == "v2":
         fields["ref"] = fields.pop("number")
     if dispositions == "teleforge":
@@ -70,15 +75,8 @@ def cdr_payload(record: Record, *, payload: str = "v3", dispositions: str = "esl
 
 def inbound_payload(attempt: Attempt, agent: str, hold_time: int, *, payload: str = "v3") -> dict[str, Any]:
     """Return the notification of an answered inbound call. ``hold_time``: whole seconds."""
-    result: dict[str, Any] = {
-        "number": attempt.number,
-        "dial_number": attempt.dial_number,
-        "hold_time": hold_time,
-        "call_ref": attempt.call_ref,
-        "contact_ref": attempt.contact_ref,
-        "call_dir": "inbound",
-        "ref": agent,
-    }
+    result = _INBOUND[payload].of(attempt)
+    result["hold_time"], result["call_dir"], result["ref"] = hold_time, "inbound", agent
     if payload == "v2":
         del result["call_dir"]
         result["campaign_ref"] = "inbound"

@@ -125,7 +125,7 @@ class Records:
         self._metrics.end_codes(attempt.app, str(record.end_code)).inc()
         integrator = config.integrator(record.integrator) if record.integrator else None
         outbox = self._outboxes.of(record.integrator)
-        for entry in notification_lists.entries(record, integrator):
+        for entry in notification_lists.entries(record, integrator, config.records):
             outbox.push(entry)
         self._call_log.ended(attempt.call_ref)
         logs.say(
@@ -163,5 +163,7 @@ class Records:
 
     def announce(self, attempt: Attempt, agent: str, hold_time: int) -> None:
         """Push the notification of an inbound call that an agent has answered. ``hold_time``: seconds."""
-        integrator = self._policies.now.config.integrator(attempt.integrator or "")
-        self._outboxes.of(attempt.integrator).push(notification_lists.answered(attempt, agent, hold_time, integrator))
+        config = self._policies.now.config
+        integrator = config.integrator(attempt.integrator or "")
+        entry = notification_lists.answered(attempt, agent, hold_time, integrator, config.records)
+        self._outboxes.of(attempt.integrator).push(entry)

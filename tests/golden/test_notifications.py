@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from esl_apps.config.model import Integrator
+from esl_apps.config.records import RecordsConfig
 from esl_apps.core.status import snapshot
 from esl_apps.node import notification_lists
 from esl_apps.store.essence import essence
@@ -36,10 +37,12 @@ FORMS = {
     "status": (None, ALL),
     "live": (None, ALL),
     "cdr_v3": (None, ALL),
+    "cdr_v4": (None, ALL),
     "cdr_v2": (integrator(payload="v2"), ("click-dial", "inbound")),
     "cdr_teleforge": (integrator(dispositions="teleforge"), ("click-dial", "inbound")),
     "c2d": (integrator(legacy_c2d=True), ("click-dial",)),
     "inbound_v3": (integrator(), ("inbound",)),
+    "inbound_v4": (integrator(payload="v4"), ("inbound",)),
     "inbound_v2": (integrator(payload="v2"), ("inbound",)),
 }
 
@@ -61,9 +64,10 @@ def printed(form: str, case: str) -> Iterator[str]:
 
 def notifications(form: str, told: notified.Told) -> list[Entry]:
     one = FORMS[form][0]
+    others = RecordsConfig(payload="v4" if form.endswith("v4") else "v3")
     if form.startswith("inbound"):
-        return [notification_lists.answered(*answer, one) for answer in told.answers]
-    entries = [entry for record in told.records for entry in notification_lists.entries(record, one)]
+        return [notification_lists.answered(*answer, one, others) for answer in told.answers]
+    entries = [entry for record in told.records for entry in notification_lists.entries(record, one, others)]
     return [entry for entry in entries if entry.list.endswith("c2d") == (form == "c2d")]
 
 

@@ -24,7 +24,7 @@ integrators:
     listen: 8303
     token: t3
     agent_timeout: "30"
-    payload: v4
+    payload: v5
     call_restriction:
       premium: {action: block}
     limits:

@@ -32,6 +32,7 @@ ONE_MORE_FIELD = textwrap.dedent(
     call_fields.CallFields = CallFields
     call_fields.values_of = call_fields.attrgetter(*CallFields.__struct_fields__)
 
+    from esl_apps.config.records import RecordsConfig
     from esl_apps.core.attempt import Attempt
     from esl_apps.core.status import snapshot
     from esl_apps.http import integrator, openapi
@@ -42,12 +43,14 @@ ONE_MORE_FIELD = textwrap.dedent(
     kept = msgspec.json.encode(essence(attempt, "core-1"))
     adopted = restored(msgspec.json.decode(kept, type=Essence))
     adopted.end("lost", 31, "system", 1.0)
-    (entry,) = notification_lists.entries(adopted.record, None)
+    (entry,) = notification_lists.entries(adopted.record, None, RecordsConfig(payload="v4"))
+    (older,) = notification_lists.entries(adopted.record, None, RecordsConfig())
     schemas = openapi.document(integrator.API, {"Order": {}})["components"]["schemas"]
     print(json.dumps({
         "status": snapshot(attempt)["mute_time"],
         "adopted": adopted.record.mute_time,
         "pushed": json.loads(entry.head + "1" + entry.tail)["payload"]["mute_time"],
+        "pushed in v3": "mute_time" in json.loads(older.head + "1" + older.tail)["payload"],
         "last key": list(json.loads(entry.head + "1" + entry.tail)["payload"])[-2:],
         "openapi": [schemas[name]["properties"]["mute_time"]["type"] for name in ("Call", "CallRecord")],
     }))
@@ -61,6 +64,7 @@ def test_field_that_is_added_is_kept_shown_and_described() -> None:
         "status": 7,
         "adopted": 7,
         "pushed": 7,
+        "pushed in v3": False,
         "last key": ["mute_time", "seq"],
         "openapi": ["integer", "integer"],
     }
@@ -127,6 +131,11 @@ def test_published_keys_that_the_order_does_not_name_follow_it() -> None:
     form = Published("status", OneMoreField, ("state", "agent"))
     assert list(form.fields)[:3] == ["state", "agent", "call_ref"]
     assert list(form.fields)[-1] == "colour"
+
+
+def test_closed_form_has_the_keys_of_its_order_only() -> None:
+    form = Published("status", OneMoreField, ("state", "agent"), closed=True)
+    assert list(form.fields) == list(form.of(attempt())) == ["state", "agent"]
 
 
 def test_published_struct_takes_types_of_its_own() -> None:

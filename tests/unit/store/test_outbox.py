@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esl_apps.config.model import Integrator
+from esl_apps.config.records import RecordsConfig
 from esl_apps.core import notification, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.unavailable import StoreUnavailable
@@ -148,7 +149,7 @@ def integrator(**more: Any) -> Integrator:
 def test_record_goes_to_the_lists_of_its_integrator(one: Integrator | None, lists: set[str]) -> None:
     record = ended().record
     assert record is not None
-    assert {made.list for made in notification_lists.entries(record, one)} == lists
+    assert {made.list for made in notification_lists.entries(record, one, RecordsConfig())} == lists
 
 
 def test_record_has_its_integrators_form_words_and_side(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_record_has_its_integrators_form_words_and_side(store: RedisServer, outb
     assert record is not None
     outbox = outboxes(tmp_path, store.port)
     one = integrator(payload="v2", dispositions="teleforge", push="right", legacy_c2d=True)
-    for made in notification_lists.entries(record, one):
+    for made in notification_lists.entries(record, one, RecordsConfig()):
         outbox.push(made)
     assert outbox.drain(5)
     payload = json.loads(store.client.lpop(LIST))["payload"]
@@ -167,7 +168,7 @@ def test_record_has_its_integrators_form_words_and_side(store: RedisServer, outb
 
 @pytest.mark.parametrize(("payload", "field"), [("v3", "call_dir"), ("v2", "campaign_ref")])
 def test_inbound_notification_has_the_integrators_form(payload: Any, field: str) -> None:
-    made = notification_lists.answered(ended(), "1001", 4, integrator(payload=payload, push="right"))
+    made = notification_lists.answered(ended(), "1001", 4, integrator(payload=payload, push="right"), RecordsConfig())
     assert (made.list, made.side) == ("enigma:notifications:inbound", "right")
     assert json.loads(f"{made.head}7{made.tail}")["payload"][field] == "inbound"
 

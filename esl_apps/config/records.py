@@ -1,0 +1,14 @@
+"""The configuration's section ``records``, and the forms of a notification."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from esl_apps.config.fields import Section
+
+Payload = Literal["v2", "v3", "v4"]
+
+
+class RecordsConfig(Section, frozen=True):
+    payload: Literal["v3", "v4"] = "v3"
+    """Form of the records of calls that belong to no integrator; v4 has all fields, and those of later versions."""
