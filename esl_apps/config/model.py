@@ -224,8 +224,11 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     """Class -> {action: deny | allow}; premium, satellite, unknown and high_risk are denied unless allowed."""
     dispositions: Literal["esl_apps", "teleforge"] = "esl_apps"
     """Or teleforge: whose words end_reason uses."""
-    push: Literal["left", "right"] = "left"
-    """Left: LPUSH, for clients that BRPOP; right: RPUSH, for clients that BLPOP."""
+    push: Literal["left", "right", "stream"] = "left"
+    """Left: LPUSH, for clients that BRPOP; right: RPUSH, for clients that BLPOP; stream: XADD to a stream with :stream
+    after the list's name, for consumer groups."""
+    stream_length: Positive = 100000
+    """About how many entries a stream keeps, read or not; a record takes some 0.7 KB."""
     legacy_get: LegacyGet | Literal[False] = False
     """Or {allow: [CIDR]}: addresses that may call GET /call.php without a token."""
     allow_origins: list[Origin] = field(default_factory=list)

@@ -1,6 +1,8 @@
-"""Which Redis lists a record goes to, and in which form: the integrator's choice."""
+"""Which Redis lists or streams a record goes to, and in which form: the integrator's choice."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from esl_apps.config.model import Integrator
 from esl_apps.config.records import RecordsConfig
@@ -19,16 +21,22 @@ def entries(record: Record, one: Integrator | None, others: RecordsConfig) -> li
         body = notification.cdr_payload(record, payload=others.payload)
         return [entry(record.call_ref, notification.CDR_LIST, body)]
     body = notification.cdr_payload(record, payload=one.payload, dispositions=one.dispositions)
-    result = [entry(record.call_ref, notification.CDR_LIST, body, one.push, one.name)]
+    result = [_entry(record.call_ref, notification.CDR_LIST, body, one)]
     if one.legacy_c2d:
-        result.append(
-            entry(record.call_ref, notification.C2D_LIST, notification.c2d_payload(record), one.push, one.name)
-        )
+        result.append(_entry(record.call_ref, notification.C2D_LIST, notification.c2d_payload(record), one))
     return result
 
 
 def answered(attempt: Attempt, agent: str, hold_time: int, one: Integrator | None, others: RecordsConfig) -> Entry:
     """The notification of an answered inbound call."""
-    payload, side = (one.payload, one.push) if one is not None else (others.payload, "left")
-    body = notification.inbound_payload(attempt, agent, hold_time, payload=payload)
-    return entry(attempt.call_ref, notification.INBOUND_LIST, body, side, one.name if one is not None else "")
+    if one is None:
+        body = notification.inbound_payload(attempt, agent, hold_time, payload=others.payload)
+        return entry(attempt.call_ref, notification.INBOUND_LIST, body)
+    body = notification.inbound_payload(attempt, agent, hold_time, payload=one.payload)
+    return _entry(attempt.call_ref, notification.INBOUND_LIST, body, one)
+
+
+def _entry(id: str, list: str, body: dict[str, Any], one: Integrator) -> Entry:
+    if one.push == "stream":
+        return entry(id, f"{list}:stream", body, "stream", one.name, one.stream_length)
+    return entry(id, list, body, one.push, one.name)

@@ -67,6 +67,8 @@ TRIALS: Sequence[Command] = (
     ("LPUSH", TRIAL_LIST, "a"),
     ("RPUSH", TRIAL_LIST, "a"),
     ("LLEN", TRIAL_LIST),
+    ("XADD", TRIAL_LIST, "*", "a", "1"),
+    ("XLEN", TRIAL_LIST),
     ("EVALSHA", "0" * 40, 1, _STRING),
     ("EVAL", "return 1", 1, _STRING),
     *(("DEL", key) for key in _ALL),
@@ -80,7 +82,7 @@ OPTIONAL = "+info"
 
 
 #: The commands that push records, all that an integrator's own Redis is used for.
-_RECORDS = {"GET", "SET", "INCR", "TYPE", "LPUSH", "RPUSH", "LLEN", "EVAL", "EVALSHA"}
+_RECORDS = {"GET", "SET", "INCR", "TYPE", "LPUSH", "RPUSH", "LLEN", "XADD", "XLEN", "EVAL", "EVALSHA"}
 
 
 def trials(*, records_only: bool) -> list[Command]:

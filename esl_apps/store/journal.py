@@ -39,19 +39,24 @@ class Entry(msgspec.Struct, array_like=True):
     """``head`` and ``tail`` are the JSON around its ``seq``. Without a ``tail`` it gets no ``seq``."""
     owner: str = ""
     """Its integrator: decides where it goes if its Redis is no longer configured."""
+    longest: int = 0
+    """About how many entries a stream keeps; 0: all."""
 
 
 #: Holds the place of a record's ``seq`` until Redis counts it. JSON text never contains this character.
 _SEQ = msgspec.Raw(b"\0")
 
 
-def entry(id: str, list: str, body: dict[str, Any], side: str = "left", owner: str = "") -> Entry:
-    """Make an entry of a body. If the body has a ``payload``, ``seq`` becomes its last field."""
+def entry(id: str, list: str, body: dict[str, Any], side: str = "left", owner: str = "", longest: int = 0) -> Entry:
+    """Make an entry of a body. If the body has a ``payload``, ``seq`` becomes its last field.
+
+    ``side``: the end of the list, ``left`` or ``right``, or ``stream``.
+    """
     payload = body.get("payload")
     if isinstance(payload, dict):
         body = {**body, "payload": {**payload, "seq": _SEQ}}
     head, _, tail = msgspec.json.encode(body).decode().partition("\0")
-    return Entry(id, list, side, head, tail, owner)
+    return Entry(id, list, side, head, tail, owner, longest)
 
 
 def _sync(path: Path) -> None:

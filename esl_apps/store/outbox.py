@@ -1,4 +1,4 @@
-"""The outbox: push records to a Redis list, losing none and pushing none twice.
+"""The outbox: push records to a Redis list or stream, losing none and pushing none twice.
 
 A record is first appended to a file on this machine. One greenlet per Redis then pushes records in order. The script
 that pushes marks each record's id in Redis, so repeating a push whose answer was lost pushes nothing twice, from any
@@ -251,8 +251,8 @@ class Outbox:
         for name, items in lists.items():
             # All keys have the list's hash tag, so they are on one slot of a cluster.
             names = [name, keys.seq(name), *(keys.pushed(name, item.id) for item in items)]
-            texts = [text for item in items for text in (item.head, item.tail, item.side)]
-            seqs = self._push(names, [REMEMBER, *texts])
+            records = [part for item in items for part in (item.head, item.tail, item.side, item.longest)]
+            seqs = self._push(names, [REMEMBER, *records])
             now = time.monotonic()
             pushed += [_Kept(item, seq, now) for item, seq in zip(items, seqs, strict=True)]
         return pushed
@@ -288,8 +288,9 @@ class Outbox:
                 continue
             if self._is_lost(name, kept):
                 self._push_again(name, kept)
-            seq, length = self._client.send_all([("GET", keys.seq(name)), ("LLEN", name)])
-            # Clients take the oldest first, so everything older than the list's contents was taken.
+            measure = "XLEN" if kept[-1].entry.side == "stream" else "LLEN"
+            seq, length = self._client.send_all([("GET", keys.seq(name)), (measure, name)])
+            # Clients take, and streams drop, the oldest first: everything older than the contents is done with.
             taken = int(seq or 0) - int(length)
             while kept and (kept[0].seq <= taken or kept[0].at < durable):
                 kept.popleft()

@@ -159,7 +159,7 @@ def test_wrong_type_is_explained(more: str, told: str) -> None:
     ("line", "told"),
     [
         ("payload: v1", "payload: expected v2, v3 or v4"),
-        ("push: up", "push: expected left or right"),
+        ("push: up", "push: expected left, right or stream"),
         ("dispositions: mine", "dispositions: expected esl_apps or teleforge"),
         ("agent_timeout: 0", "agent_timeout: expected a number of seconds, above 0, 3600 at most"),
         ("callee_timeout: 4000", "callee_timeout: expected a number of seconds, above 0, 3600 at most"),

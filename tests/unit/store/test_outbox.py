@@ -118,6 +118,76 @@ def test_body_without_a_payload_is_pushed_as_it_is(store: RedisServer, outboxes:
     assert json.loads(store.client.rpop("enigma:notifications:c2d")) == body
 
 
+# Streams -------------------------------------------------------------------------------------------------
+
+STREAM = f"{LIST}:stream"
+
+
+def stream_item(number: int, longest: int = 0) -> Entry:
+    body = {"type": "cdr", "payload": {"call_ref": f"id-{number}"}}
+    return entry(f"id-{number}", STREAM, body, "stream", longest=longest)
+
+
+def streamed(server: RedisServer) -> list[tuple[str, int]]:
+    """(call_ref, seq) of a stream's entries."""
+    found = []
+    for _id, fields in server.client.xrange(STREAM):
+        payload = json.loads(fields["json"])["payload"]
+        assert payload["seq"] == int(fields["seq"])
+        found.append((payload["call_ref"], payload["seq"]))
+    return found
+
+
+def test_stream_entries_are_numbered_and_in_order(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    for number in range(1, 6):
+        outbox.push(stream_item(number))
+    assert outbox.drain(5)
+    assert streamed(store) == expected(5)
+    assert set(store.client.xrange(STREAM)[0][1]) == {"seq", "json"}
+
+
+def test_stream_takes_an_entry_once(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        outbox = outboxes(tmp_path / folder, store.port)
+        outbox.push(stream_item(1))
+        assert outbox.drain(5)
+    assert streamed(store) == expected(1)
+
+
+def test_stream_drops_the_oldest_beyond_its_length(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    for number in range(1, 1001):
+        outbox.push(stream_item(number, longest=10))
+    assert outbox.drain(5)
+    left = streamed(store)
+    # Redis drops whole blocks of 100.
+    assert 10 <= len(left) <= 200
+    assert left == expected(len(left), 1001 - len(left))
+
+
+def test_list_in_the_place_of_a_stream_gets_nothing(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    store.client.rpush(STREAM, "another's")
+    outbox = outboxes(tmp_path, store.port)
+    outbox.push(stream_item(1))
+    assert not outbox.drain(0.1)
+    assert outbox.refused.startswith(f"redis: {STREAM}: WRONGTYPE")
+    store.client.delete(STREAM)
+    assert outbox.drain(5)
+    assert streamed(store) == expected(1)
+
+
+def test_stream_that_redis_lost_is_pushed_again(store: RedisServer, outboxes: Any, tmp_path: Path) -> None:
+    outbox = outboxes(tmp_path, store.port)
+    outbox.push(stream_item(1))
+    assert outbox.drain(5)
+    store.client.flushall()
+    deadline = time.monotonic() + 5
+    while not store.client.exists(STREAM) and time.monotonic() < deadline:
+        sleep(0.02)
+    assert streamed(store) == expected(1)
+
+
 def ended() -> Attempt:
     one = Attempt(
         app="click-dial",
@@ -144,6 +214,10 @@ def integrator(**more: Any) -> Integrator:
         (None, {LIST}),
         (integrator(), {LIST}),
         (integrator(legacy_c2d=True), {LIST, "enigma:notifications:c2d"}),
+        (
+            integrator(push="stream", legacy_c2d=True),
+            {f"{LIST}:stream", "enigma:notifications:c2d:stream"},
+        ),
     ],
 )
 def test_record_goes_to_the_lists_of_its_integrator(one: Integrator | None, lists: set[str]) -> None:
@@ -171,6 +245,11 @@ def test_inbound_notification_has_the_integrators_form(payload: Any, field: str)
     made = notification_lists.answered(ended(), "1001", 4, integrator(payload=payload, push="right"), RecordsConfig())
     assert (made.list, made.side) == ("enigma:notifications:inbound", "right")
     assert json.loads(f"{made.head}7{made.tail}")["payload"][field] == "inbound"
+
+
+def test_inbound_notification_goes_to_the_stream() -> None:
+    made = notification_lists.answered(ended(), "1001", 4, integrator(push="stream", stream_length=50), RecordsConfig())
+    assert (made.list, made.side, made.longest) == ("enigma:notifications:inbound:stream", "stream", 50)
 
 
 # Order ---------------------------------------------------------------------------------------------------
