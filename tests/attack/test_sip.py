@@ -13,6 +13,7 @@ from tests.attack.forgeries import ATTACKER, CLAIMS, FROM, VICTIM, fields
 from tests.attack.stand import AGENT, DIDS, PREMIUM, Stand, spread
 from tests.conftest import ON_FREESWITCH
 from tests.rig.base import Script, ended, eventually
+from tests.support.node import asks
 
 pytestmark = ON_FREESWITCH
 
@@ -160,7 +161,9 @@ def test_sip_refer_dials_nothing(stand: Stand, who_refers: str) -> None:
         eventually(lambda: stand.node.get(ref)["state"] == "bridged")
         caller = stand.agent.calls[0]
     else:
-        caller = stand.rig.outside(VICTIM, Script(digits=f",{CALLEE}#")).dial(DIDS["dialthrough"])
+        caller = stand.rig.outside(VICTIM).dial(DIDS["dialthrough"])
+        eventually(lambda: asks(stand.rig, "enter_number"))
+        caller.digits(f"{CALLEE}#")
         eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
     talks = caller if who_refers in ("caller", "agent") else callee.calls[0]
     talks.transfer(f"<sip:{PREMIUM}@127.0.0.1>")

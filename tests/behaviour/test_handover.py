@@ -81,9 +81,10 @@ def test_handover_in_a_talk_has_one_record(stage: tuple[FreeswitchRig, Node], re
     first = redis.pop(timeout=15)
     assert (first["end_reason"], first["hung_up_by"], first["number"]) == ("answered", "callee", "+27820001234")
     # The caller is asked for the PIN again and may dial on: another attempt of the same session.
+    eventually(lambda: asks(rig, "enter_pin"))
     leg.digits(DISA_PIN + CALLEE + "#")
     eventually(lambda: len(callee.calls) == 2 and callee.calls[1].leg.answered_at)
-    time.sleep(0.5)
+    assert leg.hears(900)
     leg.hangup()
     second = redis.pop(timeout=15)
     assert (second["end_reason"], second["hung_up_by"]) == ("answered", "agent")
@@ -138,8 +139,7 @@ def test_handover_while_the_caller_keys_is_one_record(
         rig.drop_sockets()
     else:
         restart(node)
-    eventually(lambda: times_answered(node) == 2)
-    time.sleep(0.3)
+    eventually(lambda: times_answered(node) == 2 and asks(rig, "enter_pin"))
     leg.digits(DISA_PIN + "#")
     assert leg.hears(*DIALTONE)
     leg.hangup()
