@@ -11,15 +11,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from esl_apps.apps.application import Application
 from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import Bleg, aleg_variables, join, recording_name, recording_path
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Settings
-from esl_apps.core import causes, dialstring, node_clock, numbers, reference, terms
+from esl_apps.core import call_options, causes, dialstring, node_clock, numbers, reference, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded
+from esl_apps.core.call_options import NO_OPTIONS, CallOptions
 from esl_apps.core.cards import Usage
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
@@ -69,7 +72,7 @@ class ClickCall:
             "ignore_early_media": "true",
         }
         endpoints = settings.endpoints.of(order.agent, as_asked=True)
-        return Aleg(variables, endpoints, application, self.client.agent_timeout)
+        return Aleg(variables, endpoints, application, order.options.agent_timeout or self.client.agent_timeout)
 
     def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
         """The agent has answered, and the charges have begun: dial the callee, connect the two, and see the call to its
@@ -126,43 +129,48 @@ def new_call(order: Order, client: IntegratorRules, settings: Settings, ref: str
         dial_number=dialstring.caller_id(order.outbound, settings.caller_id_format),
         call_dir=numbers.direction(order.agent, order.callee),
         contact_ref=order.contact_ref,
+        metadata=order.options.metadata,
+        order=call_options.kept(order.options),
         call_ref=ref or reference.new_ref(),
     )
     return ClickCall(attempt, order, client)
 
 
 def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> ClickCall | None:
-    """Read a call of another process from the variables of its A-leg; None if they or its integrator are missing."""
+    """Read a call of another process; None if its A-leg's variables, its options or its integrator are missing."""
     client = policy.clients.get(attempt.integrator or "")
     if client is None:
         return None
     try:
-        return ClickCall(attempt, order_of(call, policy.settings.plan), client, restored=True)
-    except NotDialable:
+        options = call_options.restored(attempt.order)
+        return ClickCall(attempt, order_of(call, policy.settings.plan, options), client, restored=True)
+    except (NotDialable, msgspec.ValidationError):
         return None
 
 
-def order_of(call: Call, plan: NumberPlan) -> Order:
+def order_of(call: Call, plan: NumberPlan, options: CallOptions = NO_OPTIONS) -> Order:
     """Return the order in an A-leg's variables. :raises NotDialable: it has none."""
     return Order(
         agent=plan.read(call.variable("esl_user_id") or ""),
         callee=plan.read(call.variable("esl_callee") or ""),
         outbound=plan.read(call.variable("esl_outbound_id") or ""),
         contact_ref=dialstring.decode(call.variable("esl_contact_ref") or ""),
+        options=options,
     )
 
 
 def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | None:
     """Return B's outcome if it didn't answer; None after the two have talked."""
     attempt, order, client, settings = click.attempt, click.order, click.client, policy.settings
-    recording = None
-    if client.record:
+    options, recording = order.options, None
+    if client.record and options.record is not False:
         attempt.recording_url = recording_name(attempt)
         recording = recording_path(settings.recordings, client.name, attempt.recording_url)
+    bounds = [client.longest, options.max_duration or client.longest]
     bleg = Bleg(
         caller_id=attempt.dial_number or "",
-        timeout=client.callee_timeout,
-        longest=min([client.longest, *(charge.longest for charge in attempt.charges if charge.longest is not None)]),
+        timeout=options.callee_timeout or client.callee_timeout,
+        longest=min([*bounds, *(charge.longest for charge in attempt.charges if charge.longest is not None)]),
         user=order.agent.dialled,
         recording=recording,
     )

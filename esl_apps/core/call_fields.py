@@ -58,6 +58,8 @@ class CallFields(msgspec.Struct):
     """When B answered."""
     hold_time: Annotated[int, Shown(cdr="hold_time", inbound="hold_time")] = 0
     """Whole seconds: inbound from arrival to answer, otherwise on hold."""
+    metadata: Annotated[dict[str, str] | None, Shown(status="metadata", cdr="metadata")] = None
+    """The client's own data."""
     cancelled_by: str | None = None
     recording_url: Annotated[Plain | None, Shown(cdr="recording_url")] = None
     aleg_uuid: Plain | None = None

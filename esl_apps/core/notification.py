@@ -67,6 +67,9 @@ def cdr_payload(record: Record, *, payload: str = "v3", dispositions: str = "esl
     fields = cdr(record, payload)
     if payload == "v2":
         fields["ref"] = fields.pop("number")
+    if record.metadata is not None:
+        # A client that sends metadata knows the key, whatever its payload.
+        fields["metadata"] = record.metadata
     if dispositions == "teleforge":
         fields["outcome"] = record.end_reason
         fields["end_reason"] = _teleforge(record)

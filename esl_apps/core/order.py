@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from esl_apps.core import call_options
+from esl_apps.core.call_options import NO_OPTIONS, OPTIONS, CallOptions
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import Level
 from esl_apps.core.number_text import NotDialable
@@ -25,6 +27,8 @@ _EXPECTED = {
     "outbound_id": "10 digits from 0; 11 digits from 27; or tvc_NAME of a campaign",
     "contact_ref": "letters, digits and .-_~:",
 }
+#: ``call_ref`` means ``contact_ref`` in the form before v3.
+_FIELDS = (*PATTERNS, "call_ref", *OPTIONS)
 #: Longer references are cut, not refused, as Teleforge does.
 CONTACT_REF_LENGTH = 230
 
@@ -39,6 +43,7 @@ class Order:
     """The caller ID that the callee is shown."""
     contact_ref: str
     """Empty if the client gave none."""
+    options: CallOptions = NO_OPTIONS
 
 
 class IntegratorRules:
@@ -94,21 +99,21 @@ class IntegratorRules:
     def read(self, fields: Mapping[str, object], *, peek: bool = False) -> Order:
         """Read a request's fields as an order. ``peek``: don't take a campaign's turn (dry run).
 
-        ``call_ref`` means ``contact_ref`` in the form before v3.
         :raises Refused: lists every fault, not only the first.
         """
         faults: list[Fault] = []
         for name in fields:
-            if name not in PATTERNS and name != "call_ref":
-                faults.append(Fault(str(name)[:40], "unknown", f"unknown field; expected {', '.join(PATTERNS)}"))
+            if name not in _FIELDS:
+                faults.append(Fault(str(name)[:40], "unknown", f"unknown field; expected {', '.join(_FIELDS)}"))
         agent = self._number("agent", fields.get("agent"), faults)
         callee = self._number("callee", fields.get("callee"), faults)
         contact_ref = self.contact_ref(fields, faults)
+        options = call_options.read(fields, self, faults)
         # Last, so that a request with a fault takes no campaign's turn.
         outbound = self._outbound(fields.get("outbound_id"), faults, peek=peek)
         if faults or agent is None or callee is None or outbound is None:
             raise Refused(faults)
-        return Order(agent, callee, outbound, contact_ref)
+        return Order(agent, callee, outbound, contact_ref, options)
 
     def agent_faults(self, agent: str) -> list[Fault]:
         """Return the reasons why this can't be the agent of an order."""
@@ -123,6 +128,7 @@ class IntegratorRules:
         self._number("callee", order.callee.dialled, faults)
         if self._caller_ids and order.outbound.e164 not in self._caller_ids:
             faults.append(Fault("outbound_id", "not_yours", "this number is not one of the integrator's caller_ids"))
+        faults.extend(call_options.faults_of(order.options, self))
         return faults
 
     def _text(self, field: str, value: object, faults: list[Fault]) -> str | None:

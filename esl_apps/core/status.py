@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -62,6 +63,17 @@ class CallStatus(_Fields, kw_only=True):  # type: ignore[misc, call-arg] # of a 
     decisions: list[Decision]
     record: notification.CallRecord | UnsetType = UNSET
     """Once the call has ended."""
+
+
+#: A filter on one pair of a call's metadata begins with it.
+METADATA = "metadata."
+
+
+def value_of(call: Mapping[str, Any], field: str) -> Any:
+    """Return the value of a snapshot's field, or of ``metadata.NAME``; None if it has none."""
+    if field.startswith(METADATA):
+        return (call.get("metadata") or {}).get(field.removeprefix(METADATA))
+    return call.get(field)
 
 
 def is_ref(text: str) -> bool:

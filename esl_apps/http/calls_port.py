@@ -12,10 +12,10 @@ import gevent
 from esl_apps.apps import click2dial
 from esl_apps.config.model import Config, Integrator
 from esl_apps.core import reference
+from esl_apps.core.call_options import OPTIONS
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.order import PATTERNS, IntegratorRules
-from esl_apps.core.reference import new_ref
 from esl_apps.core.status import is_ref, snapshot
 from esl_apps.http import dry_run
 from esl_apps.http.access import Door, Holder, holders, token_of
@@ -112,14 +112,13 @@ class CallsPort:
         attempt = self._outgoing.click2dial(self.client.read(fields), self.client, ref)
         return Accepted(attempt.call_ref, attempt.contact_ref, attempt.state)
 
-    def place_once(self, key: str, raw: bytes, fields: dict[str, Any]) -> Accepted:
-        """Place a call once per idempotency key: the first request dials, later ones get its call.
+    def place_once(self, key: str, raw: bytes, fields: dict[str, Any], ref: str) -> Accepted:
+        """Place a call once per idempotency key: the first request dials, with this ``ref``; later ones get its call.
 
         :raises Problem: 409 or 422. Everything else as ``place``.
         """
         if not _KEY.fullmatch(key):
             raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
-        ref = new_ref()
         claim = self.services.idempotency.claim(self.name, key, raw, ref)
         if claim is None:
             return self._place_claimed(fields, ref, key)
@@ -171,4 +170,5 @@ class CallsPort:
             charges = click2dial.new_call(order, client, policy.settings).charges(policy)
         except Refused as refused:
             faults = refused.faults
-        return dry_run.report(self.services, PATTERNS, faults, charges)
+        given = [name for name in OPTIONS if name in fields]
+        return dry_run.report(self.services, [*PATTERNS, *given], faults, charges)

@@ -47,11 +47,19 @@ def create_call(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> 
         answer(resp, 200, port.dry_run(fields))
         return
     key = req.get_header("Idempotency-Key")
-    _accept(resp, port.place(fields, new_ref()) if key is None else port.place_once(key, raw, fields))
+    if key is None:
+        _accept(resp, port.place(fields, new_ref()))
+        return
+    ref = new_ref()
+    accepted = port.place_once(key, raw, fields, ref)
+    _accept(resp, accepted)
+    if accepted.call_ref != ref:
+        resp.set_header("Idempotent-Replayed", "true")
 
 
 def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
-    filters = {field: value for field in _FILTERS if (value := req.get_param(field)) is not None}
+    named = [*_FILTERS, *(name for name in req.params if name.startswith(status.METADATA))]
+    filters = {field: value for field in named if (value := req.get_param(field)) is not None}
     own = port.holder(req).agent
     if own is not None:
         port.check_agent(req, filters.setdefault("agent", own))
@@ -114,8 +122,18 @@ def admit_listed_address(port: CallsPort, req: falcon.Request, scopes: tuple[str
 
 # Routes ---------------------------------------------------------------------------------------------------
 
-_LOCATED = Answer(
-    "Accepted", Accepted, headers={"Location": {"schema": {"type": "string"}, "description": "The call's resource"}}
+_LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The call's resource"}}
+_LOCATED = Answer("Accepted", Accepted, headers=_LOCATION)
+_PLACED = Answer(
+    "Accepted",
+    Accepted,
+    headers={
+        **_LOCATION,
+        "Idempotent-Replayed": {
+            "schema": {"type": "string", "enum": ["true"]},
+            "description": "An earlier request with this Idempotency-Key placed the call",
+        },
+    },
 )
 
 _ROUTES = (
@@ -137,7 +155,7 @@ _ROUTES = (
                     dry_run.PARAMETER,
                 ),
                 body=_ORDER,
-                answers={200: Answer("A dry run's verdicts", DryRun), 202: _LOCATED},
+                answers={200: Answer("A dry run's verdicts", DryRun), 202: _PLACED},
                 errors=(400, 401, 403, 409, 413, 415, 422, 429, 503),
             ),
             Operation(
@@ -150,6 +168,7 @@ _ROUTES = (
                     in_query("state", status.State),
                     in_query("agent", str),
                     in_query("contact_ref", str),
+                    in_query("metadata.NAME", str, "Only calls with this value of NAME in their metadata"),
                     in_query("limit", {"type": "integer", "minimum": 1, "maximum": _MOST, "default": _PAGE}),
                     in_query("before", status.Ref, "`next` of the page before"),
                 ),

@@ -195,13 +195,19 @@ def _refuse_unknown(req: falcon.Request, known: Collection[str], *, keyed: bool)
     :raises Problem: 422.
     """
     for name, value in req.params.items():
-        if name not in known:
+        if name not in known and not _is_of_family(name, known):
             expected = f"one of {', '.join(sorted(known))}" if known else "none"
             raise problem(422, "unknown", f"unknown query parameter; expected {expected}", name[:64])
         if not isinstance(value, str):
             raise problem(422, "value", "expected one value", name)
     if not keyed and req.get_header(_KEY) is not None:
         raise problem(422, "unknown", "this request can't be repeated under a key", _KEY)
+
+
+def _is_of_family(name: str, known: Collection[str]) -> bool:
+    """Whether a parameter is one of those that are described as ``metadata.NAME``."""
+    family, dot, _ = name.partition(".")
+    return f"{family}{dot}NAME" in known
 
 
 def _write_errors(app: falcon.App[falcon.Request, falcon.Response], api: Api, port: Port) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from esl_apps.core import call_options
 from esl_apps.core.order import CONTACT_REF_LENGTH, IntegratorRules
 from esl_apps.core.status import CallStatus, Ref, State
 from esl_apps.operations.reports import Report
@@ -82,6 +83,7 @@ def order(client: IntegratorRules) -> dict[str, Any]:
             "outbound_id": text("outbound_id"),
             "contact_ref": contact_ref,
             "call_ref": {**contact_ref, "description": "contact_ref in the form before v3.0.0"},
+            **call_options.schemas(),
         },
     }
 

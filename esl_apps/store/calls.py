@@ -17,7 +17,7 @@ from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
 from esl_apps.core import terms
-from esl_apps.core.status import CallStatus
+from esl_apps.core.status import CallStatus, value_of
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.net.turns import in_turns
 from esl_apps.process import background
@@ -256,7 +256,7 @@ class CallStore:
     ) -> tuple[list[dict[str, Any]], str | None]:
         """An integrator's calls, newest first, and where the next page begins (None: no more).
 
-        ``wanted``: the values that fields must have. :raises StoreUnavailable: Redis is down.
+        ``wanted``: the values that fields, or ``metadata.NAME``, must have. :raises StoreUnavailable: Redis is down.
         """
         self._flush()
         found: list[dict[str, Any]] = []
@@ -277,7 +277,7 @@ class CallStore:
                     continue
                 if wanted:
                     self._ended.remember(call)
-                if all(call.get(field) == text for field, text in wanted.items()):
+                if all(value_of(call, field) == text for field, text in wanted.items()):
                     found.append(call)
                     if len(found) == limit:
                         return found, ref

@@ -176,6 +176,7 @@ class FakeOutgoing:
             extension=order.agent.dialled,
             number=order.callee.dialled,
             call_dir="outbound",
+            metadata=order.options.metadata,
         )
         attempt.contact_ref, attempt.call_ref = order.contact_ref, ref
         return self._place(attempt)

@@ -9,7 +9,9 @@ import gevent
 import pytest
 
 from esl_apps.config.tokens import hash_token
+from esl_apps.core import call_options
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_options import OPTIONS
 from esl_apps.core.limits import BREAKER, Refusal
 from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
@@ -89,6 +91,18 @@ def test_create_call_after_a_byte_order_mark_is_read(world: World) -> None:
     assert len(world.outgoing.placed) == 1
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_create_call_with_a_wrong_option_dials_nothing(world: World, name: str) -> None:
+    assert errors(post(world, {**ORDER, name: [1]}), 422) == [(name, "value")]
+    assert world.outgoing.placed == []
+
+
+def test_create_call_carries_metadata_to_its_status(world: World) -> None:
+    metadata = {"crm.lead": "7 \u00e9\u0000\r\n\u202e"}
+    ref = post(world, {**ORDER, "metadata": metadata}).json["call_ref"]
+    assert world.api.simulate_get(f"{CALLS}/{ref}").json["metadata"] == metadata
+
+
 def test_create_call_names_every_wrong_field(world: World) -> None:
     result = post(world, {"agent": "1", "callee": 5, "colour": "red"})
     assert sorted(errors(result, 422)) == [
@@ -130,6 +144,8 @@ def test_create_call_with_the_same_key_returns_the_same_call(world: World) -> No
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json == again.json
     assert again.headers["location"] == first.headers["location"]
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
     assert len(world.outgoing.placed) == 1
 
 
@@ -210,6 +226,13 @@ def test_dry_run_passes_every_check(world: World) -> None:
     assert dry_run(world) == dict.fromkeys(names, (True, "ok"))
 
 
+def test_dry_run_checks_each_option_that_is_given(world: World) -> None:
+    wrong = {name: [1] for name in OPTIONS}
+    checks = dry_run(world, {**ORDER, **wrong})
+    assert all(checks[name] == (False, f"expected {call_options.expected(name)}") for name in OPTIONS)
+    assert dry_run(world, {**ORDER, "agent_timeout": 5})["agent_timeout"] == (True, "ok")
+
+
 def test_dry_run_of_a_wrong_order_fails_its_fields(world: World) -> None:
     checks = dry_run(world, {**ORDER, "callee": "112345678901234567890", "colour": "red"})
     assert {name for name, (passed, _message) in checks.items() if not passed} == {"callee", "colour"}
@@ -257,6 +280,17 @@ def test_list_calls_asks_the_store_for_a_page(world: World) -> None:
     refs = [call["call_ref"] for call in result.json["calls"]]
     assert refs == [attempt.call_ref for attempt in world.outgoing.placed[:2]]
     assert result.json["next"] == refs[-1]
+
+
+def test_list_calls_filters_by_pairs_of_the_metadata(world: World) -> None:
+    query = {"metadata.lead": "7", "metadata.Lead": "8"}
+    assert world.api.simulate_get(CALLS, params=query).status_code == 200
+    assert world.services.store.asked[1] == query
+
+
+@pytest.mark.parametrize("name", ["metadata", "metadatax.lead", "agent.NAME", "NAME"])
+def test_list_calls_with_an_unknown_filter_is_422(world: World, name: str) -> None:
+    assert errors(world.api.simulate_get(CALLS, params={name: "7"}), 422) == [(name, "unknown")]
 
 
 @pytest.mark.parametrize(

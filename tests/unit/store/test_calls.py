@@ -102,6 +102,16 @@ def test_calls_with_a_rare_filter_end_a_page_and_go_on(store: CallStore, monkeyp
     assert pages == 3
 
 
+def test_calls_are_found_by_a_pair_of_their_metadata(store: CallStore) -> None:
+    wanted = save(store, {**call(), "metadata": {"lead": "7", "a.b": "c"}})
+    for other in ({"lead": "8"}, {"Lead": "7"}, None):
+        save(store, {**call(), "metadata": other})
+    save(store, {name: value for name, value in call().items() if name != "metadata"})
+    assert store.calls("acme", {"metadata.lead": "7"}, 10, None)[0] == [wanted]
+    assert store.calls("acme", {"metadata.a.b": "c", "metadata.lead": "7"}, 10, None)[0] == [wanted]
+    assert store.calls("acme", {"metadata.lead": "9"}, 10, None)[0] == []
+
+
 def test_ended_calls_that_do_not_match_are_read_once(store: CallStore, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = [save(store, call("ended", agent=agent))["call_ref"] for agent in ("1000", "1000", "1001")]
     live = save(store, call("agent_ringing"))["call_ref"]

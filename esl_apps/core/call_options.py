@@ -1,0 +1,155 @@
+"""The optional fields of a click-to-dial request, each declared once.
+
+How a value is read, what a fault says, ``/openapi.json``, the dry run, and what another node goes on with
+(``CallFields.order``) all follow from :class:`CallOptions`. A field that an integrator may limit has a check in
+:data:`_CHECKS`, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Protocol, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from esl_apps.core.faults import Fault
+
+_PAIRS, _VALUE_LENGTH = 16, 256
+_SECONDS = "a number of seconds, 1 to 3600"
+
+
+def _described(about: str, expected: str, **constraints: Any) -> Meta:
+    """Constraints of a value, what it does, and the words of its fault."""
+    return Meta(description=about, extra={"expected": expected}, **constraints)
+
+
+Seconds = Annotated[float, Meta(ge=1, le=3600)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,32}(?!\n)$")]
+Text = Annotated[str, Meta(max_length=_VALUE_LENGTH)]
+
+
+class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How one call is made. None: as its integrator is configured."""
+
+    agent_timeout: Annotated[Seconds, _described("How long the agent is rung", _SECONDS)] | None = None
+    callee_timeout: Annotated[Seconds, _described("How long the callee is rung", _SECONDS)] | None = None
+    max_duration: (
+        Annotated[
+            float,
+            _described("How long the two may talk, at most the integrator's", "a number of seconds, 1 or more", ge=1),
+        ]
+        | None
+    ) = None
+    record: Annotated[bool, _described("False: don't record this call", "true or false")] | None = None
+    metadata: (
+        Annotated[
+            dict[Name, Text],
+            _described(
+                f"Up to {_PAIRS} pairs, carried unchanged to the status, list filters, the record and notifications. "
+                "Names: 1 to 32 of A-Z a-z 0-9 _ . -",
+                f"an object of up to {_PAIRS} texts of up to {_VALUE_LENGTH} characters, each with a name of 1 to 32 "
+                "letters, digits, _ . -",
+                max_length=_PAIRS,
+            ),
+        ]
+        | None
+    ) = None
+
+
+NO_OPTIONS = CallOptions()
+
+
+class Allowances(Protocol):
+    """What an integrator's calls may have."""
+
+    @property
+    def record(self) -> bool: ...
+
+    @property
+    def longest(self) -> float: ...
+
+
+Check = Callable[[Any, Allowances], str | None]
+"""Returns why an integrator's call can't have a value; None if it can."""
+
+
+def _record(value: bool, allowed: Allowances) -> str | None:
+    return "this integrator's calls are not recorded" if value and not allowed.record else None
+
+
+def _max_duration(value: float, allowed: Allowances) -> str | None:
+    return f"expected at most {allowed.longest:g} s" if value > allowed.longest else None
+
+
+_CHECKS: Mapping[str, Check] = {"max_duration": _max_duration, "record": _record}
+
+_HINTS = get_type_hints(CallOptions, include_extras=True)
+#: The names of the fields.
+OPTIONS = CallOptions.__struct_fields__
+
+
+def expected(field: str) -> str:
+    """Return what a field's value should be."""
+    return next(text for text in _expected_of(_HINTS[field]))
+
+
+def read(fields: Mapping[str, object], allowed: Allowances, faults: list[Fault]) -> CallOptions:
+    """Read the options among a request's fields. A wrong one adds a fault and is left out."""
+    values = {}
+    for name in OPTIONS:
+        value = fields.get(name)
+        if value is None:
+            continue
+        try:
+            values[name] = msgspec.convert(value, _HINTS[name])
+        except msgspec.ValidationError:
+            faults.append(Fault(name, "value", f"expected {expected(name)}"))
+    options = CallOptions(**values) if values else NO_OPTIONS
+    faults.extend(faults_of(options, allowed))
+    return options
+
+
+def faults_of(options: CallOptions, allowed: Allowances) -> Iterator[Fault]:
+    """Yield what an integrator's rules have against a call's options."""
+    if options is NO_OPTIONS:
+        return
+    for name, check in _CHECKS.items():
+        value = getattr(options, name)
+        reason = None if value is None else check(value, allowed)
+        if reason is not None:
+            yield Fault(name, "not_allowed", reason)
+
+
+def kept(options: CallOptions) -> dict[str, Any] | None:
+    """Return the options as ``CallFields.order`` keeps them. The metadata has a field of its own there."""
+    if options is NO_OPTIONS:
+        return None
+    return msgspec.to_builtins(msgspec.structs.replace(options, metadata=None)) or None
+
+
+def restored(order: Mapping[str, Any] | None) -> CallOptions:
+    """:raises msgspec.ValidationError: it isn't what ``kept`` returned."""
+    return msgspec.convert(order, CallOptions) if order else NO_OPTIONS
+
+
+def schemas() -> dict[str, Any]:
+    """Return the fields' JSON schemas."""
+    _ref, components = msgspec.json.schema_components([CallOptions])
+    properties: dict[str, Any] = components[CallOptions.__name__]["properties"]
+    return {name: _without_null(schema) for name, schema in properties.items()}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema without its null, which means the same as leaving the field out."""
+    (alone,) = [inner for inner in schema["anyOf"] if inner != {"type": "null"}]
+    # OpenAPI 3.0 has no propertyNames.
+    return {key: value for key, value in alone.items() if key != "propertyNames"}
+
+
+def _expected_of(hint: Any) -> Iterator[str]:
+    for mark in getattr(hint, "__metadata__", ()):
+        if mark.extra is not None:
+            yield mark.extra["expected"]
+    for inner in getattr(hint, "__args__", ()):
+        yield from _expected_of(inner)

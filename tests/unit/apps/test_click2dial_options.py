@@ -1,0 +1,119 @@
+"""Click-to-dial's optional fields, from the request to the two legs, the record, and another process."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from esl_apps.apps import click2dial
+from esl_apps.apps.ringing import Rang, ring_aleg
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Leg
+from esl_apps.core.notification import cdr_payload
+from esl_apps.core.order import IntegratorRules
+from esl_apps.core.status import snapshot
+from esl_apps.store.essence import Essence, essence, restored
+from esl_apps.testing import PLAN, SETTINGS, ScriptedCall, ScriptedPolicy, ended, host, talks
+
+CLIENT = IntegratorRules("acme", PLAN, agent_timeout=30, callee_timeout=60, longest=600, record=True)
+POLICY = ScriptedPolicy(clients={"acme": CLIENT})
+FIELDS = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
+
+
+def click(**options: Any) -> click2dial.ClickCall:
+    return click2dial.new_call(CLIENT.read({**FIELDS, **options}), CLIENT, SETTINGS)
+
+
+def run(call: click2dial.ClickCall, policy: ScriptedPolicy = POLICY) -> tuple[ScriptedCall, Attempt]:
+    """Run a call whose agent and callee answer."""
+    script = ScriptedCall([talks()], ended(b=Leg("B", answered_at=1005.0, ended_at=1010.0, q850=16)))
+    call.answered(script, policy, host([]))
+    return script, call.attempt
+
+
+class Phone:
+    """``Originator``: notes when the agent has to have answered."""
+
+    def __init__(self) -> None:
+        self.seconds = math.nan
+
+    def originate(self, command: str, deadline: float, *, phone: bool) -> Rang:
+        self.seconds = deadline - time.monotonic()
+        return Rang("answered")
+
+    def elsewhere(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("options", "seconds"), [({}, 30), ({"agent_timeout": 7.5}, 7.5), ({"agent_timeout": 90}, 90)])
+def test_agent_timeout_bounds_the_ringing_of_the_agent(options: dict[str, Any], seconds: float) -> None:
+    phone, call = Phone(), click(**options)
+    ring_aleg(phone, call.attempt, call.aleg(POLICY, "socket(127.0.0.1:8084/click2dial async full)"))
+    assert phone.seconds == pytest.approx(seconds, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "timeout", "longest"),
+    [({}, 60, 600), ({"callee_timeout": 5}, 5, 600), ({"max_duration": 20}, 60, 20)],
+)
+def test_callees_leg_keeps_the_requests_times(options: dict[str, Any], timeout: float, longest: float) -> None:
+    ((_leg, _endpoints, waited, talked),) = run(click(**options))[0].did("bridge")
+    assert (waited, talked) == (pytest.approx(timeout, abs=0.5), longest)
+
+
+@pytest.mark.parametrize(("options", "recorded"), [({}, True), ({"record": True}, True), ({"record": False}, False)])
+def test_record_false_records_nothing(options: dict[str, Any], recorded: bool) -> None:
+    call, attempt = run(click(**options))
+    leg = call.did("bridge")[0][0]
+    assert ("execute_on_answer" in leg) is recorded
+    assert attempt.record is not None
+    assert (attempt.record.recording_url is not None) is recorded
+
+
+def test_metadata_is_in_the_status_and_the_record() -> None:
+    metadata = {"lead": "7 \u00e9\0\n", "b": ""}
+    _call, attempt = run(click(metadata=metadata))
+    shown = snapshot(attempt)
+    assert shown["metadata"] == shown["record"]["metadata"] == metadata
+
+
+@pytest.mark.parametrize("payload", ["v2", "v3", "v4"])
+def test_metadata_is_in_every_payload_if_the_request_had_it(payload: str) -> None:
+    metadata = {"lead": "7 \u00e9\0\n"}
+    made = run(click(metadata=metadata))[1].record, run(click())[1].record
+    shown = [cdr_payload(record, payload=payload)["payload"].get("metadata", "no key") for record in made if record]
+    assert shown == [metadata, None if payload == "v4" else "no key"]
+
+
+def test_call_in_another_process_keeps_its_options() -> None:
+    call = click(agent_timeout=9, callee_timeout=5, max_duration=20, record=False, metadata={"lead": "7"})
+    kept = msgspec.json.decode(msgspec.json.encode(essence(call.attempt, None)), type=Essence)
+    variables = dict(call.aleg(POLICY, "socket(x)").variables)
+    again = click2dial.restore(restored(kept), ScriptedCall(variables=variables), POLICY)
+    assert again is not None
+    script, attempt = run(again)
+    ((leg, _endpoints, timeout, longest),) = script.did("bridge")
+    assert (timeout, longest) == (pytest.approx(5, abs=0.5), 20)
+    assert "execute_on_answer" not in leg
+    assert attempt.metadata == {"lead": "7"}
+
+
+def test_call_whose_stored_options_are_wrong_is_not_restored() -> None:
+    call = click(max_duration=20)
+    variables = dict(call.aleg(POLICY, "socket(x)").variables)
+    call.attempt.order = {"max_duration": "x"}
+    assert click2dial.restore(call.attempt, ScriptedCall(variables=variables), POLICY) is None
+
+
+def test_options_that_a_reload_forbids_dial_no_callee() -> None:
+    call = click(max_duration=500)
+    tight = IntegratorRules("acme", PLAN, longest=60)
+    script, attempt = run(call, replace(POLICY, clients={"acme": tight}))
+    assert script.did("bridge") == []
+    assert attempt.record is not None
+    assert attempt.record.end_reason == "rejected"
