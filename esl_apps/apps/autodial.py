@@ -15,7 +15,7 @@ from esl_apps.apps.permission import Denial, denial
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.session import Session, SessionRefused, account_level, shown_number
 from esl_apps.apps.settings import Rules, Settings
-from esl_apps.core import causes, dialstring, node_clock, numbers, terms
+from esl_apps.core import causes, dialstring, node_clock, numbers, parties, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
@@ -142,6 +142,8 @@ def new_call(order: AutodialOrder, account: Account, ref: str = "") -> AutodialC
         account_id=account.id,
         extension=order.a.dialled,
         number=b or f"conference:{order.conference}",
+        **parties.first(order.a),
+        **parties.second(order.b),
         dial_number=None,
         call_dir=numbers.direction(order.a, order.b),
         order=msgspec.to_builtins(_KeptOrder(order.a.dialled, b, order.conference, order.retain_cid, order.media_id)),

@@ -15,7 +15,7 @@ from esl_apps.apps.legs import aleg_variables
 from esl_apps.apps.permission import denial, is_own
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.session import Session, SessionRefused, account_level
-from esl_apps.core import causes, node_clock
+from esl_apps.core import causes, node_clock, parties
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call, CallEnded
 from esl_apps.core.cards import Account, Card
@@ -201,7 +201,10 @@ def new_call(number: Number, card: Card, account: Account, policy: AppPolicy) ->
         app=REF,
         integrator=account.integrator,
         account_id=account.id,
+        card_id=card.id,
+        user_id=card.user_id,
         extension=number.plus,
+        **parties.first(number),
         number=None,
         dial_number=policy.caller_id_of(account),
         call_dir="external",

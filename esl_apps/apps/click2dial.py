@@ -19,7 +19,7 @@ from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import Bleg, aleg_variables, join, recording_name, recording_path
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Settings
-from esl_apps.core import call_options, causes, dialstring, node_clock, numbers, reference, terms
+from esl_apps.core import call_options, causes, dialstring, node_clock, numbers, parties, reference, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded
 from esl_apps.core.call_options import NO_OPTIONS, CallOptions
@@ -126,6 +126,8 @@ def new_call(order: Order, client: IntegratorRules, settings: Settings, ref: str
         integrator=client.name,
         extension=order.agent.dialled,
         number=order.callee.dialled,
+        **parties.first(order.agent),
+        **parties.second(order.callee),
         dial_number=dialstring.caller_id(order.outbound, settings.caller_id_format),
         call_dir=numbers.direction(order.agent, order.callee),
         contact_ref=order.contact_ref,
@@ -223,13 +225,16 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         except Refused as refused:
             faults = refused.faults
     if order is None:
+        first, second = _party(settings.plan, agent), _party(settings.plan, callee)
         attempt = Attempt(
             app=REF,
             integrator=client.name,
             extension=presented(agent),
             number=presented(callee),
+            **parties.first(first),
+            **parties.second(second),
             dial_number=None,
-            call_dir=numbers.direction(_party(settings.plan, agent), _party(settings.plan, callee)),
+            call_dir=numbers.direction(first, second),
             # Ignore the reference of a phone that isn't trusted.
             contact_ref=client.contact_ref(fields, []) if agent is not None else "",
         )

@@ -72,6 +72,7 @@ def take(session: Session, card: Card) -> None:
     session.card_limits = cards.card_limits(account.id)
     attempt = session.attempt
     attempt.account_id, attempt.integrator = account.id, account.integrator
+    attempt.card_id, attempt.user_id = card.id, card.user_id
     attempt.extension = session.caller or card.id
     attempt.note("card", card.id)
     session.ask_for_room("too_many_channels")

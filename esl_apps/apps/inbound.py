@@ -18,7 +18,7 @@ from esl_apps.apps.legs import (
     recording_variables,
 )
 from esl_apps.apps.settings import Queue
-from esl_apps.core import causes, numbers, terms
+from esl_apps.core import causes, numbers, parties, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Leg
 from esl_apps.core.charges import Charge
@@ -55,6 +55,8 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         integrator=queue.integrator,
         extension=queue.agents[0].dialled,
         number=caller,
+        **parties.first(queue.agents[0]),
+        **parties.second(from_whom),
         dial_number=presented(dnis) or queue.did.e164,
         call_dir=numbers.direction(from_whom, queue.agents[0]),
         session_ref=arrival.session_ref,
@@ -171,6 +173,9 @@ def agent_answered(
     """Note which agent has answered and how long the caller waited, and announce it."""
     if bleg is not None and bleg.user:
         attempt.extension = bleg.user
+        # An agent outside has a charge, with the number.
+        number = next((charge.number for charge in attempt.charges if _is_of(charge, bleg.user)), None)
+        attempt.set(parties.first(number) if number is not None else parties.EXTENSION)
         # Only the agent who answered talks.
         for charge in [charge for charge in attempt.charges if not _is_of(charge, bleg.user)]:
             attempt.drop(charge)

@@ -15,7 +15,7 @@ from esl_apps.apps.ending import conclude, end_failed
 from esl_apps.apps.legs import Bleg, aleg_variables, join
 from esl_apps.apps.permission import denial
 from esl_apps.apps.settings import Entrance, Rules, Settings
-from esl_apps.core import causes, dialstring, node_clock, numbers, terms
+from esl_apps.core import causes, dialstring, node_clock, numbers, parties, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Complete
 from esl_apps.core.cards import Account, Card
@@ -90,6 +90,7 @@ class Session:
             integrator=account.integrator if account else None,
             account_id=account.id if account else None,
             extension=caller,
+            **parties.first(_read(policy.settings, caller)),
             number=None,
             dial_number=None,
             call_dir="external",
@@ -100,7 +101,8 @@ class Session:
         # If the session goes on after its socket or node was lost, the attempt begins now, not at the INVITE.
         attempt.dialled(node_clock.now() if arrival.session_ref else call.created_at)
         longest = entrance.max_session if entrance is not None else rules.max_session
-        dnis = _e164(policy.settings, call.header("Caller-Destination-Number"))
+        dialled = _read(policy.settings, call.header("Caller-Destination-Number"))
+        dnis = dialled.e164 if dialled is not None else ""
         return cls(call, app, policy, host, attempt, rules, longest, account, caller=caller, source=source, dnis=dnis)
 
     @classmethod
@@ -355,7 +357,10 @@ class Session:
                 app=self.app,
                 integrator=last.integrator,
                 account_id=last.account_id,
+                card_id=last.card_id,
+                user_id=last.user_id,
                 extension=last.extension,
+                **parties.first(self._party()),
                 number=None,
                 dial_number=None,
                 call_dir=last.call_dir,
@@ -370,13 +375,11 @@ class Session:
             self.attempt.enter(terms.AGENT_ANSWERED, node_clock.now())
             self.call.set({"esl_call_ref": self.attempt.call_ref})
         self.attempt.number = number.dialled if number.is_extension or number.is_emergency else number.plus
+        self.attempt.set(parties.second(number))
         self.attempt.call_dir = numbers.direction(self._party(), number)
 
     def _party(self) -> Number | None:
-        try:
-            return self.settings.plan.read(self.caller) if self.caller else None
-        except NotDialable:
-            return None
+        return _read(self.settings, self.caller)
 
     @property
     def levels(self) -> list[Level]:
@@ -408,11 +411,11 @@ class Session:
             end_failed(attempt, bridged, terms.CALLEE, now)
 
 
-def _e164(settings: Settings, text: str | None) -> str:
+def _read(settings: Settings, text: str | None) -> Number | None:
     try:
-        return settings.plan.read(text or "").e164
+        return settings.plan.read(text) if text else None
     except NotDialable:
-        return ""
+        return None
 
 
 def account_level(account: Account) -> Level:

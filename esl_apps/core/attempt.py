@@ -6,7 +6,8 @@ says how. Fields: ``call_fields``; words: ``terms``; Q.850 causes: ``causes``.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from msgspec import Struct, field
 
@@ -124,6 +125,11 @@ class Attempt(CallFields, kw_only=True, eq=False):
         """Note a decision that an operator may want to see in ``esl-apps trace``."""
         if len(self.timeline) < 200:
             self.timeline.append(Moment(round(node_clock.now() if at is None else at, 3), what, detail))
+
+    def set(self, fields: Mapping[str, Any]) -> None:
+        """Set several fields."""
+        for name, value in fields.items():
+            setattr(self, name, value)
 
     def move(self, seconds: float) -> None:
         """Move all its times: they were taken by another clock."""

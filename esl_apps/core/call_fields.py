@@ -45,10 +45,24 @@ class CallFields(msgspec.Struct):
     call_dir: Annotated[str, Shown(status="call_dir", cdr="call_dir", inbound="call_dir")]
     integrator: Annotated[str | None, Shown(status="integrator")] = None
     account_id: Annotated[str | None, Shown(cdr="account_id")] = None
+    card_id: Annotated[str | None, Shown(cdr="card_id")] = None
+    """The card that let its caller in, or was called back."""
+    user_id: Annotated[str | None, Shown(cdr="user_id")] = None
+    """The card's user."""
     extension: Annotated[str | None, Shown(status="agent", cdr="extension", inbound="ref")] = None
     """A's party: the agent, the caller's number or their card, the number called back."""
     number: Annotated[str | None, Shown(status="callee", cdr="number", inbound="number")] = None
     """B's."""
+    number_e164: Annotated[str | None, Shown(cdr="number_e164", inbound="number_e164")] = None
+    """B's number with ``+``; None for an extension, an emergency number or a withheld one."""
+    number_class: Annotated[str | None, Shown(cdr="class")] = None
+    """B's class (``Number.klass``)."""
+    country: Annotated[str | None, Shown(cdr="country", inbound="country")] = None
+    """B's country, ISO 3166 alpha-2."""
+    extension_e164: Annotated[str | None, Shown(cdr="extension_e164")] = None
+    """The same of A's party."""
+    extension_class: Annotated[str | None, Shown(cdr="extension_class")] = None
+    extension_country: Annotated[str | None, Shown(cdr="extension_country")] = None
     dial_number: Annotated[str | None, Shown(status="outbound_id", cdr="dial_number", inbound="dial_number")] = None
     """The number that B is shown; inbound: the number dialled."""
     dialed_at: Annotated[float | None, Shown(status="dialed_at", cdr="dialed_at")] = None
