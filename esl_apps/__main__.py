@@ -1,24 +1,33 @@
 """``esl-apps``, and ``python -m esl_apps``."""
 
-from gevent import monkey
-
-# Before anything that opens a socket is imported; here and nowhere else in the package.
-monkey.patch_all()
-
 import sys
 
-from gevent.hub import Hub
-
 from esl_apps.cli import main as cli
+from esl_apps.cli.parser import parser
 
 
 def main() -> None:
-    # Ctrl-C ends a command; without this, gevent also prints it as an error.
-    Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
     # A terminal that lacks a letter shows its code.
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(cli.main(sys.argv[1:]))
+    # Help, the version and a wrong argument end here, with next to nothing imported.
+    arguments = parser().read(sys.argv[1:])
+    if arguments.waits:
+        _patch()
+    sys.exit(cli.run(arguments))
+
+
+def _patch() -> None:
+    """Make the standard library wait on gevent's loop; here and nowhere else in the package. Nothing that opens a
+    socket, starts a thread or waits has been imported yet."""
+    from gevent import monkey
+
+    monkey.patch_all()
+
+    from gevent.hub import Hub
+
+    # Ctrl-C ends a command; without this, gevent also prints it as an error.
+    Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
 
 
 if __name__ == "__main__":

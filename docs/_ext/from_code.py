@@ -205,36 +205,11 @@ class MetricsTable(Generated):
 # Command line -------------------------------------------------------------------------------------
 
 
-class _Captured(Exception):
-    pass
-
-
-def _parser(main: Any, argv: list[str]) -> argparse.ArgumentParser:
-    """The parser that ``main`` makes, taken when it is about to read ``argv``."""
-    whole = argparse.ArgumentParser.parse_args
-
-    def capture(self: argparse.ArgumentParser, *_args: object) -> None:
-        raise _Captured(self)
-
-    argparse.ArgumentParser.parse_args = capture  # type: ignore[assignment]
-    try:
-        main(argv)
-    except _Captured as caught:
-        return caught.args[0]  # type: ignore[no-any-return]
-    finally:
-        argparse.ArgumentParser.parse_args = whole  # type: ignore[method-assign]
-    raise AssertionError("no parser")
-
-
 class CommandLine(Generated):
     def lines(self) -> Iterator[str]:
-        from esl_apps.cli.main import parser as command_line
-        from esl_apps.sandbox import run
+        from esl_apps.cli.parser import parser
 
-        parser = command_line()
-        commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-        for name, listed in commands.choices.items():
-            sub = _parser(run, []) if name == "sandbox" else listed
+        for name, sub in parser().commands.items():
             yield f".. _command-{name}:"
             yield from ["", f".. index:: pair: command; {name}", ""]
             yield from heading(f"esl-apps {name}", "~")
@@ -264,6 +239,16 @@ class CommandLine(Generated):
             meaning = f"{meaning} (default: `{default}`)" if meaning else f"default: `{default}`"
         meaning = re.sub(r"(?<![\w`/:])(\$?[A-Z_]{2,}:[A-Z]+|--[a-z-]+)(?![\w`])", r"`\1`", meaning)
         return [f"``{shown}``", text(meaning[:1].upper() + meaning[1:]) + "."] if meaning else None
+
+
+class ExitStatuses(Generated):
+    def lines(self) -> Iterator[str]:
+        from esl_apps.cli.exit_status import MEANING
+
+        rows = [
+            [f"``{status.value}``", text(f"{meaning[:1].upper()}{meaning[1:]}.")] for status, meaning in MEANING.items()
+        ]
+        yield from table(["Status", "Meaning"], rows, "10 90")
 
 
 # HTTP ---------------------------------------------------------------------------------------------
@@ -575,6 +560,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("config-keys", ConfigKeys)
     app.add_directive("metrics-table", MetricsTable)
     app.add_directive("command-line", CommandLine)
+    app.add_directive("exit-statuses", ExitStatuses)
     app.add_directive("openapi", OpenApi)
     app.add_directive("openapi-schemas", OpenApiSchemas)
     app.add_directive("record-fields", RecordFields)

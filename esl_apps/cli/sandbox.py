@@ -8,4 +8,4 @@ from esl_apps import sandbox
 
 
 def run(arguments: argparse.Namespace) -> int:
-    return sandbox.run(arguments.argv)
+    return sandbox.run(arguments)

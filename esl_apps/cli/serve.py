@@ -19,7 +19,7 @@ from esl_apps.process import background
 
 def run(config: Config, arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT. :raises ConfigError: an address or a folder can't be used."""
-    logs.setup(arguments.log_level)
+    logs.setup(arguments.log_level, arguments.log_format)
     background.log_all()
     share = Share.inherited()
     if arguments.workers > 1 and share is None:

@@ -15,10 +15,10 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.process import background
 from esl_apps.process.folder import Folder
 from esl_apps.store import redis_client
+from esl_apps.store.connection import Observe, ignore
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.lanes import Lanes, journals
 from esl_apps.store.outbox import READ, SYNC_PATIENCE
-from esl_apps.store.redis_py import Observe, ignore
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Log one JSON line per event, with ``call_ref`` in each that belongs to a call."""
+"""Log one line per event, JSON or text, with ``call_ref`` in each that belongs to a call."""
 
 from __future__ import annotations
 
@@ -73,7 +73,36 @@ class JsonFormatter(logging.Formatter):
                 line[key] = value
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return _ENCODER.encode(line).decode()
+        return self.line(line)
+
+    def line(self, fields: Mapping[str, Any]) -> str:
+        return _ENCODER.encode(fields).decode()
+
+
+class TextFormatter(JsonFormatter):
+    """The same for people: time, level, event, then ``name=value``. An exception keeps its lines."""
+
+    def line(self, fields: Mapping[str, Any]) -> str:
+        left = dict(fields)
+        head = f"{left.pop('at')} {left.pop('level').upper():<7} {_plain(left.pop('event'))}"
+        left.pop("logger", None)
+        exception = left.pop("exception", "")
+        line = " ".join([head, *(f"{name}={_value(value)}" for name, value in left.items())])
+        return "\n    ".join([line, *map(_plain, exception.splitlines())])
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else _ENCODER.encode(value).decode()
+    # In quotes if the next name could be taken for a part of it.
+    return _plain(text if text and not set(text) & set(' ="') else _ENCODER.encode(text).decode())
+
+
+def _plain(text: str) -> str:
+    """A text without control characters, which come from callers and clients and would act on a terminal."""
+    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
+
+
+_FORMATTERS: Mapping[str, type[JsonFormatter]] = {"json": JsonFormatter, "text": TextFormatter}
 
 
 class Lines(logging.Handler):
@@ -102,7 +131,7 @@ class Lines(logging.Handler):
         assert isinstance(formatter, JsonFormatter)
         line = {"at": formatter.at(time.time()), "level": "info", "event": event, "logger": logger, **fields}
         try:
-            self._write(_ENCODER.encode(line).decode() + "\n")
+            self._write(formatter.line(line) + "\n")
         except Exception:
             self.handleError(Record(logger, logging.INFO, "", 0, event, (), None))
 
@@ -163,11 +192,12 @@ def dropped() -> int:
     return sys.stderr.dropped if isinstance(sys.stderr, _Stderr) else 0
 
 
-def setup(level: str = "INFO") -> None:
-    """Log JSON lines to standard error, where systemd and containers collect them, and write all of standard error
-    from a thread."""
-    handler = Lines(_open_stderr())
-    handler.setFormatter(JsonFormatter())
+def setup(level: str = "INFO", form: str = "json") -> None:
+    """Log lines, ``json`` or ``text``, to standard error, where systemd and containers collect them, and write all of
+    standard error from a thread."""
+    formatter = _FORMATTERS[form]()
+    handler = Lines(_open_stderr(formatter))
+    handler.setFormatter(formatter)
     logging.setLogRecordFactory(Record)
     # Stops logging from walking the stack for the source line.
     logging._srcfile = None
@@ -176,7 +206,7 @@ def setup(level: str = "INFO") -> None:
     root.setLevel(level)
 
 
-def _open_stderr() -> Callable[[str], object]:
+def _open_stderr(formatter: JsonFormatter) -> Callable[[str], object]:
     """Return what writes to standard error without waiting for its reader."""
     stream = sys.stderr
     if stream is None:
@@ -187,11 +217,10 @@ def _open_stderr() -> Callable[[str], object]:
     except (AttributeError, OSError):
         # Closed, or not a file, as in a test.
         return stream.write
-    formatter = JsonFormatter()
 
     def report(lines: int) -> str:
         line = {"at": formatter.at(time.time()), "level": "warning", "event": "log_lines_dropped", "lines": lines}
-        return _ENCODER.encode(line).decode() + "\n"
+        return formatter.line(line) + "\n"
 
     writer = LineWriter(fd, report)
     sys.stderr = _Stderr(writer, stream)

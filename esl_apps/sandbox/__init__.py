@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """Run a sandbox until SIGTERM or SIGINT; return the exit status."""
+def run(options: argparse.Namespace | None = None) -> int:
+    """Run a sandbox until SIGTERM or SIGINT; return the exit status. Without ``options``, read the command line."""
+    from esl_apps.sandbox.arguments import parser
     from esl_apps.sandbox.doors.server import main
 
-    return main(argv)
+    return main(parser().parse_args() if options is None else options)

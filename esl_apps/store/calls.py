@@ -22,11 +22,11 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.net.turns import in_turns
 from esl_apps.process import background
 from esl_apps.store import keys
+from esl_apps.store.connection import Command
 from esl_apps.store.ended_calls import EndedCalls
-from esl_apps.store.errors import Fault, NoAnswer, Reply
+from esl_apps.store.errors import Fault, NoAnswer, Reply, raise_first
 from esl_apps.store.essence import Essence
 from esl_apps.store.redis_client import Client
-from esl_apps.store.redis_py import Command, raise_first
 from esl_apps.store.write_behind import WriteBehind
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import gevent
 import redis
 from redis.cluster import RedisCluster
 
-from esl_apps.store.errors import translating
-from esl_apps.store.redis_py import Observe, Translated, ignore
+from esl_apps.store.connection import Observe, ignore
+from esl_apps.store.redis_py import Translated, options_of, translating
 
 #: How often a cluster's nodes are asked while their table changes.
 _TRIES = 5
@@ -19,13 +19,23 @@ _TRIES = 5
 
 class _Cluster(Translated, RedisCluster):
     def masters(self) -> list[Any]:
-        found: list[Any] = [self.get_redis_connection(node) for node in self.get_primaries()]  # type: ignore[no-untyped-call]
-        return found
+        return [_Master(self.get_redis_connection(node)) for node in self.get_primaries()]  # type: ignore[no-untyped-call]
 
     def closes_within(self, seconds: float) -> bool:
         """A cluster has no one connection to watch."""
         gevent.sleep(seconds)
         return False
+
+
+class _Master:
+    """A server of a cluster. redis-py's own client, whose failures are :class:`StoreUnavailable`."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        ask: Callable[..., Any] = translating()(getattr(self._client, name))
+        return ask
 
 
 class ClusterClient:
@@ -35,9 +45,9 @@ class ClusterClient:
     meets the failure rebuild the same table while others read it. Here one rebuilds it and the others wait.
     """
 
-    def __init__(self, url: str, options: dict[str, Any]) -> None:
+    def __init__(self, url: str, timeout: float) -> None:
         self._url = url
-        self._options = options
+        self._timeout = timeout
         self._client: Any = None
         self.observe: Observe = ignore
         self._making = RLock()
@@ -51,7 +61,7 @@ class ClusterClient:
 
     def _make(self) -> Any:
         try:
-            client: Any = _Cluster.from_url(self._url, **self._options)
+            client: Any = _Cluster.from_url(self._url, **options_of(self._timeout))
         except redis.exceptions.RedisClusterException as error:
             if "not enabled" not in str(error):
                 raise

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from esl_apps.core import notification
 from esl_apps.store import keys
-from esl_apps.store.redis_py import Command
+from esl_apps.store.connection import Command
 
 _OWN, _LISTS = keys.NODES.partition(":")[0], notification.CDR_LIST.rpartition(":")[0]
 #: The patterns of all keys: our own, and the lists that clients read.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket as standard
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from queue import Empty
 from typing import Any
 
@@ -22,12 +22,20 @@ from gevent import queue, socket
 from esl_apps.config.redis_url import RedisUrl
 from esl_apps.net.stream import Stream
 from esl_apps.store.errors import NoAnswer, NotReady, Reply, refusal
-from esl_apps.store.redis_py import Command
+
+#: A command and its arguments, as ``("HGET", key, field)``.
+Command = Sequence[Any]
+#: Called with the seconds of each round trip that Redis has answered.
+Observe = Callable[[float], None]
 
 #: The most bytes of the answers to one write: a hundred times a node's calls.
 _LONGEST = 1 << 28
 #: Returned by hiredis while an answer is incomplete. None and False are answers.
 _INCOMPLETE = object()
+
+
+def ignore(_seconds: float) -> None:
+    """Observe nothing."""
 
 
 def is_patched() -> bool:
@@ -37,9 +45,7 @@ def is_patched() -> bool:
 
 def pack(command: Command) -> bytes:
     """A command as Redis reads it. :raises TypeError: an argument is neither text, bytes nor a number."""
-    # redis-py's names may be of two words (``SCRIPT LOAD``).
-    words = tuple(command) if " " not in command[0] else (*command[0].split(), *command[1:])
-    packed: bytes = hiredis.pack_command(words)
+    packed: bytes = hiredis.pack_command(tuple(command))
     return packed
 
 

@@ -18,34 +18,14 @@ way. Both are read here, and nowhere else.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
-import redis
 
 from esl_apps.core.unavailable import StoreUnavailable
 
 _T = TypeVar("_T")
-
-#: The exceptions of redis-py.
-_REDIS_PY = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
-
-#: Codes of redis-py's exceptions, whose texts lack them.
-_CODES: Mapping[type[Exception], str] = {
-    redis.exceptions.NoScriptError: "NOSCRIPT",
-    redis.exceptions.OutOfMemoryError: "OOM",
-    redis.exceptions.ReadOnlyError: "READONLY",
-    redis.exceptions.NoPermissionError: "NOPERM",
-    redis.exceptions.AuthenticationError: "WRONGPASS",
-    redis.exceptions.BusyLoadingError: "LOADING",
-    redis.exceptions.MasterDownError: "MASTERDOWN",
-    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
-    redis.exceptions.TryAgainError: "TRYAGAIN",
-    redis.exceptions.MovedError: "MOVED",
-    redis.exceptions.ClusterCrossSlotError: "CROSSSLOT",
-}
 
 #: Codes of a server that serves nothing on this connection. A later connection may find it ready, or another server.
 _NOT_READY: Mapping[str, str] = {
@@ -72,13 +52,13 @@ _REFUSED: Mapping[str, str] = {
 _FAULTS: Mapping[str, str] = {"WRONGTYPE": "a key is of another type", "CROSSSLOT": "keys on several nodes"}
 
 #: The code of an error reply, and the rest.
-_REPLY = re.compile(r"-?([A-Z]{3,}) (.*)", re.DOTALL)
+REPLY = re.compile(r"-?([A-Z]{3,}) (.*)", re.DOTALL)
 #: The text before an error that a script raised (Redis 6.2).
 _IN_SCRIPT = re.compile(r"(?:ERR )?Error running script \(call to \S+\): (?:@user_script: ?\d+: ?)+")
 #: The text behind it (Redis 7 and Valkey).
 _ON_LINE = re.compile(r" script: (?:[0-9a-f]{40}, )?on @user_script:\d+\.$")
 _NO_RIGHT = re.compile(r"The user executing the script can't|ACL failure in script|[Nn]o permissions to (run|access) ")
-_TOO_MANY = "max number of clients reached"
+TOO_MANY = "max number of clients reached"
 #: A reply repeats the arguments of a command that it doesn't know: of AUTH, the password.
 _ARGUMENTS = re.compile(r",? with args beginning with:.*", re.DOTALL)
 
@@ -131,15 +111,19 @@ class Unreadable(StoreUnavailable):
 
 def refusal(text: str) -> StoreUnavailable:
     """The exception for an error reply, as ``WRONGTYPE Operation against …``."""
-    text = _ARGUMENTS.sub("", _ON_LINE.sub("", _IN_SCRIPT.sub("", text)))
-    reply = _REPLY.match(text)
+    text = without_arguments(_ON_LINE.sub("", _IN_SCRIPT.sub("", text)))
+    reply = REPLY.match(text)
     code = reply[1] if reply else "ERR"
     if _NO_RIGHT.search(text):
         code = "NOPERM"
-    elif _TOO_MANY in text:
+    elif TOO_MANY in text:
         code = "MAXCLIENTS"
     plain = text if reply and code == reply[1] else f"{code} {text.removeprefix('ERR ')}"
     return _kind(code)(code, plain.removeprefix("-"))
+
+
+def without_arguments(text: str) -> str:
+    return _ARGUMENTS.sub("", text)
 
 
 def _kind(code: str) -> type[Reply]:
@@ -150,24 +134,11 @@ def _kind(code: str) -> type[Reply]:
     return Refused if code in _REFUSED else Fault
 
 
-def translated(error: Exception) -> StoreUnavailable:
-    """The exception for one of redis-py's."""
-    text = str(error)
-    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
-    if code is None and not isinstance(error, redis.ResponseError) and _TOO_MANY not in text:
-        return NoAnswer(f"redis: {_ARGUMENTS.sub('', text)}")
-    if code == "WRONGPASS" and "required" in text:
-        code = "NOAUTH"
-    return refusal(text if code is None and _REPLY.match(text) else f"{code or 'ERR'} {text}")
-
-
-@contextmanager
-def translating() -> Iterator[None]:
-    """Raise redis-py's exceptions as :class:`StoreUnavailable`."""
-    try:
-        yield
-    except _REDIS_PY as error:
-        raise translated(error) from None
+def raise_first(answers: Sequence[Any]) -> None:
+    """Raise the first error among answers."""
+    for answer in answers:
+        if isinstance(answer, StoreUnavailable):
+            raise answer
 
 
 def read_json(raw: bytes, kind: type[_T]) -> _T:

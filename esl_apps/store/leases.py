@@ -12,9 +12,8 @@ from typing import Any
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
-from esl_apps.store.errors import Fault
+from esl_apps.store.errors import Fault, raise_first
 from esl_apps.store.redis_client import Client
-from esl_apps.store.redis_py import raise_first
 from esl_apps.store.script import Script, run_all
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from esl_apps.net.turns import take_turn
 from esl_apps.process import background
 from esl_apps.process.folder import Folder
 from esl_apps.store import keys
-from esl_apps.store.errors import Refused, Reply, translating
+from esl_apps.store.errors import Refused, Reply
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
@@ -78,18 +78,16 @@ def _durable(client: Client) -> float:
     :raises StoreUnavailable: one is down.
     """
     ages = []
-    with translating():
-        for master in client.masters():
-            try:
-                with translating():
-                    info = master.info("persistence")
-            except Refused:
-                return -math.inf
-            if info["aof_enabled"] and info["aof_last_write_status"] == "ok":
-                ages.append(SYNCED)
-            else:
-                # The last dump is the newest copy on disk; its time is in whole seconds.
-                ages.append(master.time()[0] - info["rdb_last_save_time"] + 1)
+    for master in client.masters():
+        try:
+            info = master.info("persistence")
+        except Refused:
+            return -math.inf
+        if info["aof_enabled"] and info["aof_last_write_status"] == "ok":
+            ages.append(SYNCED)
+        else:
+            # The last dump is the newest copy on disk; its time is in whole seconds.
+            ages.append(master.time()[0] - info["rdb_last_save_time"] + 1)
     return time.monotonic() - max(ages)
 
 

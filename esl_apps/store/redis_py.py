@@ -1,25 +1,42 @@
-"""Additions to redis-py's clients: one exception, and commands in one round trip."""
+"""redis-py's clients, for the kinds of Redis that the fast client doesn't know: one exception, and commands in one
+round trip."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
 import redis
+from gevent import queue
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
 
+from esl_apps.config import redis_url
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store.errors import translated, translating
+from esl_apps.store.connection import Command, Observe, ignore, is_patched
+from esl_apps.store.errors import REPLY, TOO_MANY, NoAnswer, raise_first, refusal, without_arguments
+from esl_apps.store.fast_client import CONNECTIONS
 
-#: A command and its arguments, as ``("HGET", key, field)``.
-Command = Sequence[Any]
-#: Called with the seconds of each round trip that Redis has answered.
-Observe = Callable[[float], None]
+#: The exceptions of redis-py.
+_REDIS_PY = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 
-
-def ignore(_seconds: float) -> None:
-    """Observe nothing."""
-
+#: Codes of redis-py's exceptions, whose texts lack them.
+_CODES: Mapping[type[Exception], str] = {
+    redis.exceptions.NoScriptError: "NOSCRIPT",
+    redis.exceptions.OutOfMemoryError: "OOM",
+    redis.exceptions.ReadOnlyError: "READONLY",
+    redis.exceptions.NoPermissionError: "NOPERM",
+    redis.exceptions.AuthenticationError: "WRONGPASS",
+    redis.exceptions.BusyLoadingError: "LOADING",
+    redis.exceptions.MasterDownError: "MASTERDOWN",
+    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+    redis.exceptions.TryAgainError: "TRYAGAIN",
+    redis.exceptions.MovedError: "MOVED",
+    redis.exceptions.ClusterCrossSlotError: "CROSSSLOT",
+}
 
 #: redis-py 5.2 wants to know for which command a connection is; later versions warn if they are told.
 _COMMAND_NAME = ("PING",) if redis.VERSION < (5, 3) else ()
@@ -80,8 +97,47 @@ class RedisPyClient(Translated, redis.Redis):
     """One server, or a Sentinel's master, by redis-py's own connections."""
 
 
-def raise_first(answers: Sequence[Any]) -> None:
-    """Raise the first error among answers."""
-    for answer in answers:
-        if isinstance(answer, StoreUnavailable):
-            raise answer
+def single(url: str, timeout: float) -> RedisPyClient:
+    options = options_of(timeout)
+    if is_patched():
+        # ``queue.LifoQueue`` is made of locks, each of which is a semaphore here.
+        options["queue_class"] = queue.LifoQueue
+    pool = redis.BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=timeout, **options)
+    return RedisPyClient(connection_pool=pool)
+
+
+def sentinel(address: str, timeout: float) -> Any:
+    """``address``: what follows ``redis+sentinel://``."""
+    addresses, service, database, login = redis_url.sentinel(address)
+    sentinels: Any = Sentinel(addresses, socket_timeout=timeout, socket_connect_timeout=timeout)  # type: ignore[no-untyped-call]
+    return sentinels.master_for(service, redis_class=RedisPyClient, db=database, **options_of(timeout), **login)
+
+
+def options_of(timeout: float) -> dict[str, Any]:
+    """The options of every redis-py client."""
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        # The outbox retries by its own rules; retries underneath would only hide how long Redis was down.
+        "retry": Retry(NoBackoff(), 0),
+    }
+
+
+def translated(error: Exception) -> StoreUnavailable:
+    """The exception for one of redis-py's."""
+    text = str(error)
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+    if code is None and not isinstance(error, redis.ResponseError) and TOO_MANY not in text:
+        return NoAnswer(f"redis: {without_arguments(text)}")
+    if code == "WRONGPASS" and "required" in text:
+        code = "NOAUTH"
+    return refusal(text if code is None and REPLY.match(text) else f"{code or 'ERR'} {text}")
+
+
+@contextmanager
+def translating() -> Iterator[None]:
+    """Raise redis-py's exceptions as :class:`StoreUnavailable`."""
+    try:
+        yield
+    except _REDIS_PY as error:
+        raise translated(error) from None

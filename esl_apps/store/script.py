@@ -8,9 +8,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-from esl_apps.store.errors import NoScript
+from esl_apps.store.errors import NoScript, raise_first
 from esl_apps.store.redis_client import Client
-from esl_apps.store.redis_py import raise_first
 
 #: A line to be replaced by the text of ``lua/include/NAME.lua``. Redis has no modules for scripts (functions need
 #: Redis 7), but nine of the scripts begin by reading the clock in the same way, and two share the sums of ``usage.py``.

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store.commands import OPTIONAL, PATTERNS, SERVER_TRIALS, TRIAL_LIST, trials
-from esl_apps.store.errors import Fault, Refused, Reply, translating
+from esl_apps.store.connection import Command
+from esl_apps.store.errors import Fault, Refused, Reply
 from esl_apps.store.redis_client import Client
-from esl_apps.store.redis_py import Command
 
 #: The oldest Redis that is supported. Every Valkey is newer.
 OLDEST = (6, 2)
@@ -72,8 +72,7 @@ def name_of(master: Any) -> str:
 def _asked(ask: Callable[[], Any]) -> Any:
     """The answer, or the error reply. :raises StoreUnavailable: no answer."""
     try:
-        with translating():
-            return ask()
+        return ask()
     except Reply as error:
         return error
 

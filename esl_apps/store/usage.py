@@ -29,10 +29,9 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
 from esl_apps.store import keys
 from esl_apps.store.breakers import Breakers
-from esl_apps.store.errors import Fault
+from esl_apps.store.errors import Fault, raise_first
 from esl_apps.store.leases import LEASE, Leases
 from esl_apps.store.redis_client import Client
-from esl_apps.store.redis_py import raise_first
 from esl_apps.store.script import Run, Script, run_all
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from esl_apps.store.connection import Command
 from esl_apps.store.errors import Fault, NotReady, Reply
 from esl_apps.store.redis_client import Client
-from esl_apps.store.redis_py import Command
 
 log = logging.getLogger(__name__)
 

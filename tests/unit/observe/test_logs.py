@@ -26,14 +26,14 @@ def test_logging_process_exits_without_a_traceback() -> None:
 
 
 @contextmanager
-def logged() -> Iterator[io.StringIO]:
+def logged(form: str = "json") -> Iterator[io.StringIO]:
     """Standard error, to which this process logs in here as a node does."""
     root, factory, source = logging.getLogger(), logging.getLogRecordFactory(), logging._srcfile
     # In here, not in a fixture: pytest adds its own handlers when the test begins.
     handlers, level = root.handlers[:], root.level
     written = io.StringIO()
     with redirect_stderr(written):
-        logs.setup("INFO")
+        logs.setup("INFO", form)
     try:
         yield written
     finally:
@@ -126,6 +126,27 @@ def test_logs_closed_output_costs_no_call(monkeypatch: pytest.MonkeyPatch, quick
             logs.say(log, "call", {"call_ref": "ref-1"})
         else:
             log.info("call")
+
+
+def test_logs_text_is_one_line_for_people() -> None:
+    with logged("text") as written:
+        log.warning("call_refused", extra={"reason": "no room", "number": "1\x1b[2J", "count": 3, "empty": ""})
+        logs.say(log, "call", {"call_ref": "ref-1"})
+    first, second = written.getvalue().splitlines()
+    assert re.sub(r"^\S+Z ", "", first) == ('WARNING call_refused reason="no room" number=1\\u001b[2J count=3 empty=""')
+    assert re.sub(r"^\S+Z ", "", second) == "INFO    call call_ref=ref-1"
+
+
+def test_logs_text_of_an_exception_is_indented() -> None:
+    with logged("text") as written:
+        try:
+            raise ValueError("a\x07")
+        except ValueError:
+            log.exception("stop_failed")
+    first, *others = written.getvalue().splitlines()
+    assert first.endswith("ERROR   stop_failed")
+    assert all(line.startswith("    ") for line in others)
+    assert others[-1] == "    ValueError: a\\u0007"
 
 
 def test_logs_time_is_utc_in_milliseconds() -> None:

@@ -11,6 +11,7 @@ import pytest
 from esl_apps.config import redis_url
 from esl_apps.store.commands import CONNECTION, SERVER_TRIALS, TRIALS, acl_rule
 from esl_apps.store.connection import Connection, pack
+from esl_apps.store.fast_client import FastClient
 from tests.support import ROOT, redis_servers
 from tests.support.node import RedisServer
 
@@ -51,25 +52,32 @@ def in_scripts() -> Iterator[tuple[str, str]]:
             yield from ((path.name, name) for name in names)
 
 
-def in_python() -> Iterator[tuple[str, str]]:
-    """Methods of what is called ``client``, ``redis`` or ``master``, and tuples that begin like a command."""
-    for folder in ("store", "node", "cli"):
+def nodes() -> Iterator[tuple[str, ast.AST]]:
+    """Everything in the modules that ask Redis, with the module's file."""
+    for folder in ("store", "node", "cli", "operations", "http/console"):
         for path in sorted((PACKAGE / folder).rglob("*.py")):
             # The demo pops what a client would; the table itself sends nothing.
             if "demo" in path.parts or path.name == "commands.py":
                 continue
-            for node in ast.walk(ast.parse(path.read_text())):
-                yield from ((path.name, name) for name in _commands(node))
+            yield from ((path.name, node) for node in ast.walk(ast.parse(path.read_text())))
 
 
-def _commands(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        owner = ast.unparse(node.func.value).rpartition(".")[2]
-        if owner in ("client", "_client", "master", "redis") and node.func.attr[0].islower():
-            yield METHODS.get(node.func.attr, node.func.attr.upper())
-    first = node.elts[0] if isinstance(node, ast.Tuple) and node.elts else None
-    if isinstance(first, ast.Constant) and isinstance(first.value, str) and re.fullmatch("[A-Z]{3,}", first.value):
-        yield first.value
+def methods() -> Iterator[tuple[str, str]]:
+    """Methods of what is called ``client``, ``redis`` or ``master``."""
+    for file, node in nodes():
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = ast.unparse(node.func.value).rpartition(".")[2]
+            if owner in ("client", "_client", "master", "redis", "_redis") and node.func.attr[0].islower():
+                yield file, node.func.attr
+
+
+def in_python() -> Iterator[tuple[str, str]]:
+    """The commands of such methods, and tuples that begin like a command."""
+    yield from ((file, METHODS.get(name, name.upper())) for file, name in methods())
+    for file, node in nodes():
+        first = node.elts[0] if isinstance(node, ast.Tuple) and node.elts else None
+        if isinstance(first, ast.Constant) and isinstance(first.value, str) and re.fullmatch("[A-Z]{3,}", first.value):
+            yield file, first.value
 
 
 def test_commands_that_are_sent_are_in_the_table() -> None:
@@ -77,6 +85,11 @@ def test_commands_that_are_sent_are_in_the_table() -> None:
     assert {name for _file, name in sent} > {"HVALS", "LPUSH", "ZREVRANGEBYLEX", "TIME"}
     not_commands = {"AUTH", "HELLO"}
     assert [one for one in sent if one[1] not in TABLE | not_commands] == []
+
+
+def test_methods_that_are_called_are_the_fast_clients() -> None:
+    """redis-py has them all, so one that is missing would only show on a node."""
+    assert [one for one in methods() if not hasattr(FastClient, one[1])] == []
 
 
 def test_commands_are_no_newer_than_redis_62() -> None:

@@ -11,7 +11,9 @@ import redis
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import errors, redis_client
-from esl_apps.store.errors import Fault, NoAnswer, NoScript, NotReady, Refused, refusal, translated
+from esl_apps.store.errors import Fault, NoAnswer, NoScript, NotReady, Refused, refusal
+from esl_apps.store.fast_client import fast_client
+from esl_apps.store.redis_py import translated
 from tests.support import redis_servers
 from tests.support.node import RedisServer
 
@@ -67,7 +69,7 @@ CAUSES = [
 ]
 
 
-@pytest.mark.parametrize("client", [redis_client.fast_client, redis_client.connect])
+@pytest.mark.parametrize("client", [fast_client, redis_client.connect])
 @pytest.mark.parametrize(("cause", "kind", "code"), CAUSES)
 def test_refusal_has_its_kind_and_code(
     server: RedisServer, client: Callable[[str], Any], cause: Callable[[Any], Callable[[], None]], kind: type, code: str
@@ -94,7 +96,7 @@ def test_refusal_has_its_kind_and_code(
 
 def test_unknown_command_never_shows_its_arguments(server: RedisServer) -> None:
     """A proxy that doesn't know AUTH answers with the password."""
-    for client in (redis_client.fast_client(server.url), redis_client.connect(server.url)):
+    for client in (fast_client(server.url), redis_client.connect(server.url)):
         with pytest.raises(Fault) as caught:
             client.execute_command("AUTHX", "user", "pa55word")
         assert "unknown command" in str(caught.value)

@@ -1,0 +1,69 @@
+"""``esl-apps files``: the files that the package brings, for FreeSWITCH, systemd, Prometheus and the shell."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+
+from esl_apps.cli import completions, manual
+from esl_apps.cli.exit_status import Exit
+from esl_apps.cli.output import print_error
+from esl_apps.cli.parser import Parser, near, parser
+
+#: Files that are made from the parser.
+_GENERATED: Mapping[str, Callable[[Parser], str]] = {
+    "completions/esl-apps.bash": completions.bash,
+    "completions/esl-apps.fish": completions.fish,
+    "completions/esl-apps.zsh": completions.zsh,
+    "man/esl-apps.1": manual.page,
+}
+
+
+def names() -> list[str]:
+    root = Path(str(resources.files("esl_apps"))) / "files"
+    shipped = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+    return sorted([*shipped, *_GENERATED])
+
+
+def text_of(name: str) -> str:
+    """:raises KeyError: there is no such file."""
+    if name in _GENERATED:
+        return _GENERATED[name](parser())
+    if name not in names():
+        raise KeyError(name)
+    return resources.files("esl_apps").joinpath("files", name).read_text(encoding="utf-8")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    unknown = [name for name in arguments.names if name not in names()]
+    for name in unknown:
+        print_error(f"no file {name}{near(name, names())}")
+    if unknown:
+        return Exit.FAILED
+    if arguments.output is not None:
+        return _copy(arguments.names or names(), Path(arguments.output))
+    if not arguments.names:
+        print("\n".join(names()))
+    for name in arguments.names:
+        sys.stdout.write(text_of(name))
+    return Exit.OK
+
+
+def _copy(wanted: list[str], folder: Path) -> int:
+    """Write files below a folder; what is there already stays. :raises OSError: the folder can't be written."""
+    status = Exit.OK
+    for name in wanted:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with file.open("x", encoding="utf-8") as stream:
+                stream.write(text_of(name))
+        except FileExistsError:
+            print_error(f"{file}: is there already, and stays as it is")
+            status = Exit.FAILED
+        else:
+            print(file)
+    return status
