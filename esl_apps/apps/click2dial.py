@@ -31,6 +31,7 @@ from esl_apps.core.number_text import NotDialable, presented
 from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.core.written_number import POST_DIAL, as_dtmf
 
 REF = "click-dial"
 
@@ -66,6 +67,7 @@ class ClickCall:
             **aleg_variables(settings, attempt, order.agent.dialled),
             "esl_callee": order.callee.dialled,
             "esl_outbound_id": order.outbound.dialled,
+            "esl_callee_digits": order.digits,
             "origination_caller_id_number": shown,
             "origination_caller_id_name": shown,
             # A 183 from the agent's mobile isn't an answer: don't ring the callee before the agent answers (hazard 18).
@@ -151,13 +153,17 @@ def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> ClickCall | None
 
 
 def order_of(call: Call, plan: NumberPlan, options: CallOptions = NO_OPTIONS) -> Order:
-    """Return the order in an A-leg's variables. :raises NotDialable: it has none."""
+    """Return the order in an A-leg's variables. :raises NotDialable: it has none, or a wrong one."""
+    digits = dialstring.decode(call.variable("esl_callee_digits") or "")
+    if digits and not POST_DIAL.fullmatch(digits):
+        raise NotDialable("digits that can't be sent")
     return Order(
         agent=plan.read(call.variable("esl_user_id") or ""),
         callee=plan.read(call.variable("esl_callee") or ""),
         outbound=plan.read(call.variable("esl_outbound_id") or ""),
         contact_ref=dialstring.decode(call.variable("esl_contact_ref") or ""),
         options=options,
+        digits=digits,
     )
 
 
@@ -175,6 +181,7 @@ def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | N
         longest=min([*bounds, *(charge.longest for charge in attempt.charges if charge.longest is not None)]),
         user=order.agent.dialled,
         recording=recording,
+        variables={"execute_on_answer_3": f"send_dtmf:{as_dtmf(order.digits)}"} if order.digits else {},
     )
     bridged = join(call, attempt, settings, bleg, settings.endpoints.of(order.callee, as_asked=True))
     return None if bridged.answered else bridged
@@ -205,8 +212,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         raise NotServed("no such integrator", "SWITCH_CONGESTION")
     family = next((name for name in _FAMILIES if call.sip_header(f"{name}-Outbound-ID") is not None), _FAMILIES[0])
     agent = _agent_of(call, policy.trusted)
-    dnis = call.header("Caller-Destination-Number") or ""
-    callee = presented(dnis) or dnis
+    callee = call.header("Caller-Destination-Number") or ""
     fields: dict[str, object] = {
         "agent": agent or "",
         "callee": callee,

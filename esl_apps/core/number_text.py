@@ -12,8 +12,14 @@ import unicodedata
 #: Longest number, with its separators, and most of its parameters that are looked at. E.164 has 15 digits.
 _NUMBER_LENGTH, _PARAMETERS_LENGTH = 64, 256
 _DIALLABLE = re.compile(r"\+?[0-9]{1,32}")
+#: Full-width forms, as East Asian keyboards write them.
+_FULL_WIDTH = {ord(character) + 0xFEE0: character for character in "+()-./,;=*#:"} | {0x3000: " "}
 #: RFC 3966 visual separators, the slash and spaces of written numbers, and their typographic forms.
-_SEPARATORS = dict.fromkeys(map(ord, " -.()/\u00a0\u2007\u202f\u2009\u2010\u2011\u2012\u2013\u2014\u2212"))
+_SEPARATORS = dict.fromkeys(
+    map(ord, " -.()/\u00a0\u2002\u2003\u2007\u2008\u2009\u200a\u202f\u2010\u2011\u2012\u2013\u2014\u2212")
+)
+#: Invisible marks that address books put around numbers: byte order, direction, soft hyphen, no space.
+_MARKS = dict.fromkeys(map(ord, "\ufeff\u200b\u200e\u200f\u202a\u202c\u202d\u2060\u2066\u2068\u2069\u00ad"))
 _CONTEXT = re.compile(r"(?:^|;)\s*phone-context\s*=\s*(\+[0-9 .()-]{1,24})\s*(?:;|$)", re.IGNORECASE)
 #: In ``+44 (0)20 …`` the 0 is for callers at home.
 _TRUNK_ZERO = re.compile(r"(?<=\S)\s*\(0\)")
@@ -34,19 +40,26 @@ def plain(text: str) -> str:
     """
     if _DIALLABLE.fullmatch(text):
         return text
-    number, _, parameters = text.partition(";")
+    number, _, parameters = ascii_digits(text).partition(";")
     if len(number) > _NUMBER_LENGTH:
         raise NotDialable("expected digits, with an optional + before them; this is too long")
     number = number.strip(" \u00a0")
-    if number.startswith(("+", "\uff0b", "00")):
+    if number.startswith(("+", "00")):
         number = _TRUNK_ZERO.sub("", number)
-    number = "".join(map(_digit, number.translate(_SEPARATORS)))
+    number = number.translate(_SEPARATORS)
     context = _CONTEXT.search(parameters[:_PARAMETERS_LENGTH])
     if context and not number.startswith("+"):
         number = context[1].translate(_SEPARATORS) + number
     if not _DIALLABLE.fullmatch(number):
         raise NotDialable("expected digits, with an optional + before them")
     return number
+
+
+def ascii_digits(text: str) -> str:
+    """Return a text with digits of other scripts and full-width characters in ASCII, without invisible marks."""
+    if text.isascii():
+        return text
+    return "".join(map(_digit, text.translate(_FULL_WIDTH).translate(_MARKS)))
 
 
 def presented(text: str | None) -> str | None:
@@ -62,7 +75,5 @@ def presented(text: str | None) -> str | None:
 
 
 def _digit(character: str) -> str:
-    if character == "\uff0b":
-        return "+"
     value = unicodedata.decimal(character, None)
     return character if value is None else str(value)

@@ -13,6 +13,7 @@ from esl_apps.core.limits import Level
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.restrictions import ClassRule, denied
+from esl_apps.core.written_number import forms, read, split
 
 #: The forms that Teleforge's API accepts, each matching a whole text. Integrators in other countries replace them.
 PATTERNS = {
@@ -29,6 +30,7 @@ _EXPECTED = {
 }
 #: ``call_ref`` means ``contact_ref`` in the form before v3.
 _FIELDS = (*PATTERNS, "call_ref", *OPTIONS)
+_CAMPAIGN = re.compile(r"tvc_.*", re.DOTALL)
 #: Longer references are cut, not refused, as Teleforge does.
 CONTACT_REF_LENGTH = 230
 
@@ -44,6 +46,8 @@ class Order:
     contact_ref: str
     """Empty if the client gave none."""
     options: CallOptions = NO_OPTIONS
+    digits: str = ""
+    """To send to the callee after the answer: ``0-9 * #``, and commas for pauses."""
 
 
 class IntegratorRules:
@@ -105,15 +109,15 @@ class IntegratorRules:
         for name in fields:
             if name not in _FIELDS:
                 faults.append(Fault(str(name)[:40], "unknown", f"unknown field; expected {', '.join(_FIELDS)}"))
-        agent = self._number("agent", fields.get("agent"), faults)
-        callee = self._number("callee", fields.get("callee"), faults)
+        agent, _ = self._number("agent", fields.get("agent"), faults)
+        callee, digits = self._number("callee", fields.get("callee"), faults)
         contact_ref = self.contact_ref(fields, faults)
         options = call_options.read(fields, self, faults)
         # Last, so that a request with a fault takes no campaign's turn.
         outbound = self._outbound(fields.get("outbound_id"), faults, peek=peek)
         if faults or agent is None or callee is None or outbound is None:
             raise Refused(faults)
-        return Order(agent, callee, outbound, contact_ref, options)
+        return Order(agent, callee, outbound, contact_ref, options, digits)
 
     def agent_faults(self, agent: str) -> list[Fault]:
         """Return the reasons why this can't be the agent of an order."""
@@ -131,26 +135,38 @@ class IntegratorRules:
         faults.extend(call_options.faults_of(order.options, self))
         return faults
 
-    def _text(self, field: str, value: object, faults: list[Fault]) -> str | None:
+    def _read(self, field: str, value: object, faults: list[Fault]) -> tuple[Number | None, str]:
+        """Read a field's number, and the digits behind it. A text that matches the field's pattern stays as it is;
+        any other is matched in each canonical form of the number that it is."""
+        expected = self.expected(field)
         if value is None or value == "":
-            faults.append(Fault(field, "required", f"missing; expected {self.expected(field)}"))
-        elif not isinstance(value, str):
-            faults.append(Fault(field, "type", f"expected a string: {self.expected(field)}"))
-        elif not self._patterns[field].fullmatch(value):
-            faults.append(Fault(field, "pattern", f"expected {self.expected(field)}"))
-        else:
-            return value
-        return None
-
-    def _number(self, field: str, value: object, faults: list[Fault]) -> Number | None:
-        text = self._text(field, value, faults)
-        if text is None:
-            return None
+            faults.append(Fault(field, "required", f"missing; expected {expected}"))
+            return None, ""
+        if not isinstance(value, str):
+            faults.append(Fault(field, "type", f"expected a string: {expected}"))
+            return None, ""
+        matches = self._patterns[field].fullmatch
         try:
-            number = self.plan.read(text)
+            text, digits = split(value)
+            if digits and field != "callee":
+                raise NotDialable("only the callee can be sent digits")
+            if not digits and matches(value):
+                return self.plan.read(value), ""
+            number = read(text, self.plan)
         except NotDialable as error:
-            faults.append(Fault(field, "not_dialable", str(error)))
-            return None
+            code = "not_dialable" if matches(value) else "pattern"
+            faults.append(Fault(field, code, f"{error}; expected {expected}"))
+            return None, ""
+        written = forms(number, self.plan, international=field == "outbound_id")
+        found = next((form for form in written if matches(form.dialled)), None)
+        if found is None:
+            faults.append(Fault(field, "pattern", f"read as {number.plus}; expected {expected}"))
+        return found, digits
+
+    def _number(self, field: str, value: object, faults: list[Fault]) -> tuple[Number | None, str]:
+        number, digits = self._read(field, value, faults)
+        if number is None:
+            return None, ""
         if number.is_emergency and (field == "agent" or not self._emergency):
             faults.append(Fault(field, "restricted", "an emergency number is not dialled from here"))
         elif not (self._outside or number.is_extension or number.is_emergency):
@@ -159,29 +175,29 @@ class IntegratorRules:
             faults.append(Fault(field, "restricted", "a number of this installation is not dialled from here"))
         elif klass := denied(number, self._restriction):
             faults.append(Fault(field, "restricted", f"numbers of class {klass} are not dialled from here"))
-        return number
+        return number, digits
 
     def _outbound(self, value: object, faults: list[Fault], *, peek: bool) -> Number | None:
-        text = self._text("outbound_id", value, faults)
-        if text is None:
+        if isinstance(value, str) and _CAMPAIGN.fullmatch(value) and self._patterns["outbound_id"].fullmatch(value):
+            return self._of_campaign(value[4:], faults, peek=peek)
+        number, _ = self._read("outbound_id", value, faults)
+        if number is not None and self._caller_ids and number.subscriber not in self._caller_ids:
+            faults.append(Fault("outbound_id", "not_yours", "this number is not one of the integrator's caller_ids"))
+        return number
+
+    def _of_campaign(self, campaign: str, faults: list[Fault], *, peek: bool) -> Number | None:
+        numbers = self._campaigns.get(campaign)
+        if numbers is None:
+            faults.append(Fault("outbound_id", "unknown_campaign", "no campaign of this name is configured"))
             return None
-        if text.startswith("tvc_"):
-            campaign = text[4:]
-            numbers = self._campaigns.get(campaign)
-            if numbers is None:
-                faults.append(Fault("outbound_id", "unknown_campaign", "no campaign of this name is configured"))
-                return None
-            turn = self._turns[campaign]
-            text = numbers[turn % len(numbers)]
-            if not peek and not faults:
-                self._turns[campaign] = turn + 1
+        turn = self._turns[campaign]
         try:
-            number = self.plan.read(text)
+            number = self.plan.read(numbers[turn % len(numbers)])
         except NotDialable as error:
             faults.append(Fault("outbound_id", "not_dialable", str(error)))
             return None
-        if self._caller_ids and number.subscriber not in self._caller_ids:
-            faults.append(Fault("outbound_id", "not_yours", "this number is not one of the integrator's caller_ids"))
+        if not peek and not faults:
+            self._turns[campaign] = turn + 1
         return number
 
     def contact_ref(self, fields: Mapping[str, object], faults: list[Fault]) -> str:

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from esl_apps.core import call_options
 from esl_apps.core.order import CONTACT_REF_LENGTH, IntegratorRules
 from esl_apps.core.status import CallStatus, Ref, State
+from esl_apps.core.written_number import LONGEST
 from esl_apps.operations.reports import Report
 from esl_apps.store.card_fields import CARD_ID, COMMENT_LENGTH, MOST_CONCURRENT_CALLS, NAME, PIN
 
@@ -71,6 +72,10 @@ def order(client: IntegratorRules) -> dict[str, Any]:
     def text(field: str) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^(?:{client.patterns[field]})$", "description": client.expected(field)}
 
+    def number(field: str, more: str = "") -> dict[str, Any]:
+        about = f"{client.expected(field)}. Spaces, brackets, + and tel: are read as people write them{more}"
+        return {"type": "string", "minLength": 1, "maxLength": LONGEST, "description": about}
+
     contact_ref = text("contact_ref")
     contact_ref["description"] += f"; cut at {CONTACT_REF_LENGTH} characters; made when absent"
     return {
@@ -78,9 +83,9 @@ def order(client: IntegratorRules) -> dict[str, Any]:
         "required": ["agent", "callee", "outbound_id"],
         "additionalProperties": False,
         "properties": {
-            "agent": text("agent"),
-            "callee": text("callee"),
-            "outbound_id": text("outbound_id"),
+            "agent": number("agent"),
+            "callee": number("callee", "; ;ext=, ;postd= or a comma begin digits that are sent after the answer"),
+            "outbound_id": number("outbound_id"),
             "contact_ref": contact_ref,
             "call_ref": {**contact_ref, "description": "contact_ref in the form before v3.0.0"},
             **call_options.schemas(),

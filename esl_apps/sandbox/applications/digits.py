@@ -9,7 +9,11 @@ from esl_apps.sandbox.applications.playing import play
 from esl_apps.sandbox.applications.registry import application, extension_of
 from esl_apps.sandbox.leg.bindings import Binding, DigitMachine
 from esl_apps.sandbox.leg.channel import Channel
+from esl_apps.sandbox.run.sleeper import later
 from esl_apps.sandbox.wire import strings
+
+#: Seconds of the pauses in ``send_dtmf``.
+_PAUSES = {"w": 0.5, "W": 1.0}
 
 
 def _collect(
@@ -160,10 +164,21 @@ def queue_dtmf(channel: Channel, data: str) -> None:
 
 @application("send_dtmf", quick=True)
 def send_dtmf(channel: Channel, data: str) -> None:
-    """Send digits to the far end."""
-    for digit in data.split("@", maxsplit=1)[0]:
-        if digit in "0123456789*#ABCDabcd":
+    """Send digits to the far end; ``w`` pauses half a second and ``W`` a second."""
+
+    def send(digit: str) -> None:
+        if not channel.down:
             channel.endpoint.digit(digit)
+
+    at = 0.0
+    for digit in data.split("@", maxsplit=1)[0]:
+        if digit in _PAUSES:
+            at += _PAUSES[digit]
+        elif digit in "0123456789*#ABCDabcd":
+            if at:
+                later(at, send, digit)
+            else:
+                channel.endpoint.digit(digit)
 
 
 @application("start_dtmf", media=True, quick=True)

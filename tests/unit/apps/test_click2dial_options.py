@@ -103,6 +103,22 @@ def test_call_in_another_process_keeps_its_options() -> None:
     assert attempt.metadata == {"lead": "7"}
 
 
+def test_digits_are_sent_once_the_callee_answers() -> None:
+    leg = run(click(callee="+27 82 000 1234,,12#"))[0].did("bridge")[0][0]
+    assert leg["execute_on_answer_3"] == "send_dtmf:WWWW12#"
+    assert not any(value.startswith("send_dtmf") for value in run(click())[0].did("bridge")[0][0].values())
+
+
+@pytest.mark.parametrize(("carried", "found"), [(None, ",12#"), ("%2C1", ",1"), ("1%0A", None), ("1;", None)])
+def test_digits_in_another_process_are_those_of_the_leg(carried: str | None, found: str | None) -> None:
+    call = click(callee="0820001234,12#")
+    variables = dict(call.aleg(POLICY, "socket(x)").variables)
+    if carried is not None:
+        variables["esl_callee_digits"] = carried
+    again = click2dial.restore(call.attempt, ScriptedCall(variables=variables), POLICY)
+    assert (again.order.digits if again is not None else None) == found
+
+
 def test_call_whose_stored_options_are_wrong_is_not_restored() -> None:
     call = click(max_duration=20)
     variables = dict(call.aleg(POLICY, "socket(x)").variables)

@@ -63,17 +63,12 @@ NO_NUMBERS = [
     "002782000123",
     "00278200012345678",
     "1820001234",
-    "+27820001234",
-    "082 000 1234",
-    "082-0001234",
     "0820001234\n",
-    " 1000",
-    "1000 ",
+    "\n0820001234",
     "1000\r\n",
     "user",
     "*0",
     "1000#",
-    "٠٨٢٠٠٠١٢٣٤",
     "1000;x=y",
     "1000@127.0.0.1",
     "1000\0",
@@ -121,7 +116,7 @@ def test_fault_says_what_was_expected() -> None:
     with pytest.raises(Refused) as caught:
         client().read({**GOOD, "callee": "12345"})
     assert caught.value.faults[0].message == (
-        "expected 10 digits from 0; 11 digits from 27; 13 to 16 digits from 00; or 3 or 4 digits"
+        "read as +2712345; expected 10 digits from 0; 11 digits from 27; 13 to 16 digits from 00; or 3 or 4 digits"
     )
 
 
@@ -169,8 +164,6 @@ def test_accepted_outbound_ids(text: str) -> None:
     "text",
     [
         "1000",
-        "0027115550000",
-        "+27115550000",
         "011555000",
         "01155500000",
         "anonymous",

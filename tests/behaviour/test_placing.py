@@ -1,0 +1,37 @@
+"""What a request may say of its call: numbers as people write them, names, headers and times."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.rig.base import Rig, Script, eventually
+from tests.support.node import Node, RedisServer
+
+CALLEE = "0820001234"
+
+
+@pytest.mark.parametrize(
+    "text", ["+27 (0)82 000-1234", "tel:082-000-1234;phone-context=+27", "\uff10\uff18\uff12 000 1234"]
+)
+def test_written_number_reaches_one_user(rig: Rig, node: Node, redis: RedisServer, text: str) -> None:
+    rig.phone("1000", Script(answer_after=0.05))
+    callee = rig.outside(CALLEE, Script(answer_after=0.05, hangup_after=0.1))
+    node.call("1000", text, outbound_id="+27 11 555 0000")
+    record = redis.pop()
+    assert callee.calls[-1].leg.number == CALLEE
+    assert (record["number"], record["dial_number"]) == (CALLEE, "27115550000")
+
+
+def test_digits_behind_a_number_are_sent_after_the_answer(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.phone("1000", Script(answer_after=0.05, tone=500))
+    callee = rig.outside(CALLEE, Script(answer_after=0.05, tone=900))
+    node.call("1000", f"{CALLEE},1#")
+    eventually(lambda: callee.calls and callee.calls[0].received)
+    answered_at = callee.calls[0].leg.answered_at
+    assert answered_at is not None
+    assert 1.9 < time.time() - answered_at < 3.5
+    eventually(lambda: callee.calls[0].received == "1#")
+    callee.calls[0].hangup()
+    assert redis.pop()["number"] == CALLEE

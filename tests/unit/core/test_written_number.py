@@ -1,0 +1,253 @@
+"""Numbers as people write them: many ways lead to one number, and nothing else leads to any."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esl_apps.core.dialstring import Endpoints
+from esl_apps.core.faults import Refused
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import NumberPlan
+from esl_apps.core.order import IntegratorRules, Order
+from esl_apps.core.written_number import as_dtmf, split
+from esl_apps.testing import PLAN
+from tests.support.dial_strings import ATTACKS
+
+CLIENT = IntegratorRules("acme", PLAN)
+GOOD = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
+
+WAYS = (
+    "0820001234",
+    "082 000 1234",
+    "082-000-1234",
+    "082.000.1234",
+    "082/0001234",
+    "(082) 000 1234",
+    "(082)0001234",
+    "(082) 000-1234",
+    "0 82 000 1234",
+    " 0820001234",
+    "0820001234 ",
+    "+27820001234",
+    "+27 82 000 1234",
+    "+27-82-000-1234",
+    "+27.82.000.1234",
+    "+27(82)0001234",
+    "(+27) 82 000 1234",
+    "+27 (0)82 000 1234",
+    "+27 (0) 82 000 1234",
+    "+27 082 000 1234",
+    "27 82 000 1234",
+    "27-82-000-1234",
+    "27 (0)82 000 1234",
+    "00 27 82 000 1234",
+    "0027 82 000 1234",
+    "0027 (0)82 000 1234",
+    "tel:0820001234",
+    "TEL:+27820001234",
+    "tel:+27-82-000-1234",
+    "tel:082-000-1234;phone-context=+27",
+    "tel:82-000-1234;phone-context=+27",
+    "\u202a+27 82 000 1234\u202c",
+    "\ufeff082 000 1234",
+    "082\u00a0000\u00a01234",
+    "+27\u202f82\u202f000\u202f1234",
+    "082\u2011000\u20111234",
+    "082\u2013000\u20131234",
+    "".join(chr(0xFEE0 + ord(character)) for character in "0820001234"),
+    "".join(chr(0xFEE0 + ord(character)) for character in "+27820001234"),
+    "".join(chr(0xFEE0 + ord(character)) for character in "(082)000-1234"),
+    "".join(chr(0x660 + int(digit)) for digit in "0820001234"),
+    "".join(chr(0x966 + int(digit)) for digit in "0820001234"),
+)
+
+
+def read(client: IntegratorRules = CLIENT, /, **fields: Any) -> Order:
+    return client.read({**GOOD, **fields})
+
+
+def refusal(client: IntegratorRules = CLIENT, /, **fields: Any) -> str:
+    """Return the only fault, as a client sees it."""
+    with pytest.raises(Refused) as caught:
+        client.read({**GOOD, **fields})
+    return str(caught.value)
+
+
+def test_table_has_forty_ways() -> None:
+    assert len(set(WAYS)) >= 40
+
+
+@pytest.mark.parametrize("field", ["agent", "callee"])
+@pytest.mark.parametrize("text", WAYS)
+def test_way_of_writing_leads_to_one_number(field: str, text: str) -> None:
+    number = getattr(read(CLIENT, **{field: text}), field)
+    assert (number.dialled, number.e164) == ("0820001234", "27820001234")
+    for template in ("{number}", "{dialled}", "{e164}", "{plus}", "{national}"):
+        user = template.format(
+            number="0820001234",
+            dialled="0820001234",
+            e164="27820001234",
+            plus="+27820001234",
+            national="0820001234",
+        )
+        assert Endpoints("x", (f"sofia/gateway/pstn/{template}",)).of(number, as_asked=True) == (
+            f"sofia/gateway/pstn/{user}",
+        )
+
+
+@pytest.mark.parametrize("text", ["27820001234", "0027820001234"])
+def test_form_of_the_v3_api_stays_as_it_was(text: str) -> None:
+    assert (read(callee=text).callee.dialled, read(callee=text).callee.e164) == (text, "27820001234")
+
+
+@pytest.mark.parametrize("text", ["+27 11 555 0000", "(011) 555-0000", "tel:+27115550000", "00 27 11 555 0000"])
+def test_outbound_id_is_shown_as_e164(text: str) -> None:
+    """The form that the API recommends, and that most trunks want."""
+    assert read(outbound_id=text).outbound.dialled == "27115550000"
+    assert read(IntegratorRules("acme", PLAN, caller_ids=["0115550000"]), outbound_id=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "dialled"),
+    [
+        ("+44 20 7946 0000", "00442079460000"),
+        ("+33 1 23 45 67 89", "0033123456789"),
+        ("+1 (212) 555-0100", "0012125550100"),
+        ("1 000", "1000"),
+        ("tel:1000", "1000"),
+        ("tel:1000;phone-context=example.com", "1000"),
+    ],
+)
+def test_number_takes_the_first_form_that_matches(text: str, dialled: str) -> None:
+    assert read(callee=text).callee.dialled == dialled
+
+
+@pytest.mark.parametrize(
+    ("pattern", "dialled"),
+    [
+        (r"0\d{9}", "0820001234"),
+        (r"27\d{9}", "27820001234"),
+        (r"0027\d{9}", "0027820001234"),
+        (r"\+27\d{9}", "+27820001234"),
+    ],
+)
+def test_number_is_matched_in_each_canonical_form(pattern: str, dialled: str) -> None:
+    client = IntegratorRules("acme", PLAN, patterns={"callee": pattern})
+    for text in WAYS:
+        assert read(client, callee=text).callee.dialled == dialled
+
+
+def test_numbers_are_read_in_the_integrators_region() -> None:
+    client = IntegratorRules("acme", NumberPlan("US", r"^\d{3,4}$"), patterns={"callee": r"1\d{10}"})
+    for text in ("(212) 555-0100", "212.555.0100", "+1 212 555 0100", "1-212-555-0100"):
+        assert client.read({**GOOD, "callee": text, "outbound_id": "27115550000"}).callee.dialled == "12125550100"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("082 000 12AB", "read as 08200012 and then a character that is in no number, U+0041"),
+        ("082 000 12\u0410", "read as 08200012 and then a character that is in no number, U+0410"),
+        ("Jane", "begins with a character that begins no number, U+004A"),
+        ("0820001234\n", "read as 0820001234 and then a character that is in no number, U+000A"),
+        ("-100", "read as 100 with something before or after it"),
+        ("100-", "read as 100 with something before or after it"),
+        ("011 555 0000/0001", "read as +271155500000001"),
+        ("+298 123456", "read as +298123456"),
+        ("1" * 65, "this is too long"),
+        ("+", "begins with a character that begins no number, U+002B"),
+        ("1000;x=y", "expected no parameters but"),
+    ],
+)
+def test_refusal_says_how_the_number_was_read(text: str, message: str) -> None:
+    said = refusal(callee=text)
+    assert message in said
+    assert said.isascii()
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize("text", ["+27 900 123456", "090 012 3456", "tel:+881-6-12345678", "+44 70 1234 5678"])
+def test_fraud_class_is_refused_in_any_way_of_writing(text: str) -> None:
+    assert "numbers of class" in refusal(callee=text)
+
+
+@pytest.mark.parametrize("text", ["1 1 2", "tel:112", "1-1-2"])
+def test_emergency_number_is_refused_in_any_way_of_writing(text: str) -> None:
+    assert "emergency" in refusal(callee=text)
+
+
+@pytest.mark.parametrize("way", ["{0}0820001234", "0820001234{0}", "0820001234,{0}", "0820001234;ext={0}", "tel:{0}"])
+@pytest.mark.parametrize("text", [attack for attack in ATTACKS if attack not in ("a,b", ";")])
+@pytest.mark.parametrize("field", ["agent", "callee", "outbound_id"])
+def test_attack_written_around_a_number_dials_nothing(field: str, way: str, text: str) -> None:
+    assert refusal(CLIENT, **{field: way.format(text)}).startswith(f"{field}: ")
+
+
+# Digits for after the answer --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "digits", "sent"),
+    [
+        ("0820001234,,12#", ",,12#", "WWWW12#"),
+        ("+27 82 000 1234 , 12", ",12", "WW12"),
+        ("0820001234;ext=12", "12", "12"),
+        ("tel:+27-82-000-1234;ext=1-2", "12", "12"),
+        ("0820001234;postd=,,*1#", ",,*1#", "WWWW*1#"),
+        ("0820001234;ext=12;postd=,3", "12,3", "12WW3"),
+        ("0820001234;EXT=12;isub=7", "12", "12"),
+        ("1000,1", ",1", "WW1"),
+        ("0820001234\uff0c\uff11\uff12\uff03", ",12#", "WW12#"),
+    ],
+)
+def test_digits_behind_the_number_are_for_the_callee(text: str, digits: str, sent: str) -> None:
+    order = read(callee=text)
+    assert order.callee.dialled in ("0820001234", "1000")
+    assert (order.digits, as_dtmf(order.digits)) == (digits, sent)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0820001234,",
+        "0820001234,,",
+        "0820001234,a",
+        "0820001234,1;ext=2",
+        "0820001234;ext=",
+        "0820001234;ext=x",
+        "0820001234;postd=p1",
+        "0820001234," + "1" * 32,
+        "0820001234" + "," * 16 + "1",
+        "0820001234,1\n2",
+        "0820001234;ext=${x}",
+        ",12",
+    ],
+)
+def test_digits_that_cannot_be_sent_are_refused(text: str) -> None:
+    assert refusal(callee=text).startswith("callee: ")
+
+
+@pytest.mark.parametrize("field", ["agent", "outbound_id"])
+def test_digits_behind_another_number_are_refused(field: str) -> None:
+    assert "only the callee can be sent digits" in refusal(CLIENT, **{field: "0115550000,,12"})
+
+
+def test_digits_are_taken_off_before_an_own_pattern() -> None:
+    loose = IntegratorRules("acme", PLAN, patterns={"callee": r"(?s).*"})
+    order = read(loose, callee="0820001234,,12#")
+    assert (order.callee.dialled, order.digits) == ("0820001234", ",,12#")
+
+
+@given(st.text(st.sampled_from("0123456789+-(), ;=#*.epxt:\u0660\uff10\u202a\n${}"), max_size=40))
+def test_text_is_a_number_and_digits_or_not_dialable(text: str) -> None:
+    try:
+        written = split(text)
+    except NotDialable:
+        return
+    assert re.fullmatch(r"[0-9*#,]{0,32}", written.digits)
+    assert len(as_dtmf(written.digits)) < 99
