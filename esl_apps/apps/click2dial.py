@@ -19,7 +19,7 @@ from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import Bleg, aleg_variables, join, recording_name, recording_path
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Settings
-from esl_apps.core import call_options, causes, dialstring, node_clock, numbers, parties, reference, terms
+from esl_apps.core import call_options, causes, dialstring, node_clock, numbers, parties, reference, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded
 from esl_apps.core.call_options import NO_OPTIONS, CallOptions
@@ -189,7 +189,7 @@ def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | N
 
 def _finish(call: Call, attempt: Attempt, failed: Bridged | None) -> None:
     end = call.ended()
-    attempt.hold_time = round(end.aleg.hold_seconds)
+    attempt.hold_time = round(end.aleg.hold_seconds + talk.seconds(attempt, talk.HOLD, end.at))
     conclude(attempt, end, failed, terms.CALLEE)
 
 

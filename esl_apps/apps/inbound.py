@@ -180,6 +180,7 @@ def agent_answered(
         for charge in [charge for charge in attempt.charges if not _is_of(charge, bleg.user)]:
             attempt.drop(charge)
             charge.end(0.0)
+    attempt.bleg_uuid = bleg.uuid if bleg is not None else None
     attempt.answered_at = at
     attempt.hold_time = round(at - (attempt.dialed_at or at))
     attempt.enter(terms.BRIDGED, at)

@@ -104,10 +104,14 @@ def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str
 
 def recording_variables(settings: Settings, recording: str) -> dict[str, str]:
     """Return the variables that record a leg while it is answered: its own voice on the right (hazard 25)."""
+    return {"execute_on_answer": f"record_session:{recording}", **recording_settings(settings)}
+
+
+def recording_settings(settings: Settings) -> dict[str, str]:
+    """Return the variables that a leg needs before it is recorded."""
     # Without a rate of its own, the file of an Opus call has 48 kHz: 192 KB a second.
     rate = {"record_sample_rate": str(settings.recording_rate)} if settings.recording_rate else {}
     return {
-        "execute_on_answer": f"record_session:{recording}",
         "RECORD_MIN_SEC": "0",
         "RECORD_STEREO": "true",
         "RECORD_STEREO_SWAP": "true",
@@ -136,13 +140,14 @@ def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints
     deadline: float | None = None
     heard = False
 
-    def progress(what: str, at: float, _leg: Leg | None) -> None:
+    def progress(what: str, at: float, answering: Leg | None) -> None:
         nonlocal heard
         if what == "dialled":
             attempt.dialled(at)
             return
         heard = True
         if what == "answered":
+            attempt.bleg_uuid = answering.uuid if answering is not None else None
             attempt.enter(terms.BRIDGED, at)
             # It isn't needed any more, and the two may talk for an hour.
             leg.clear()

@@ -96,6 +96,9 @@ class Dial(Section, frozen=True):
     """Your own number classes, name -> regex on +E164, next to the built-in ones."""
     ringback: str = "%(2000,4000,440,480)"
     """Tone that an answered party hears while the other one rings (a FreeSWITCH tone)."""
+    hold_music: str | None = None
+    """Music for a party on hold: local_stream://NAME, a tone_stream:// or a file on the switch; null: the switch's own
+    (hold_music of its vars.xml)."""
 
 
 class Rate(Section, frozen=True):

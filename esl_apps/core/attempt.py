@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
-from esl_apps.core import causes, node_clock
+from esl_apps.core import causes, node_clock, talk
 from esl_apps.core.call_fields import TIMES, CallFields, values_of
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
@@ -116,6 +116,8 @@ class Attempt(CallFields, kw_only=True, eq=False):
             self.answered_at = at
         elif state == BRIDGED:
             self.bridged_at = at
+            if self.recording_url is not None:
+                self.recording = talk.ON
         for charge in self.charges:
             if state == (AGENT_ANSWERED if charge.aleg else BRIDGED):
                 charge.talk()
@@ -156,6 +158,10 @@ class Attempt(CallFields, kw_only=True, eq=False):
             return False
         began = self.dialed_at if self.dialed_at is not None else self.queued_at
         ended_at = max(at, began)
+        if self.spent or self.since:
+            self.mute_time = round(talk.seconds(self, talk.MUTE, ended_at))
+            self.recording_paused = round(talk.seconds(self, talk.PAUSE, ended_at))
+        self.held, self.muted, self.recording = False, [], talk.OFF
         fields = dict(zip(CallFields.__struct_fields__, values_of(self), strict=True))
         fields["state"], fields["dialed_at"] = ENDED, began
         for name in TIMES:

@@ -31,6 +31,17 @@ class Shown:
     """In the payload of ``enigma:notifications:inbound``."""
 
 
+class RecordingFile(msgspec.Struct, frozen=True):
+    """A recording as it lies in its folder."""
+
+    seconds: float
+    bytes: int
+    sha256: str
+    channels: int
+    rate: int
+    """Samples a second."""
+
+
 class CallFields(msgspec.Struct):
     """Everything that is known of a call. Times are Unix seconds with fractions; None: it has not happened."""
 
@@ -77,6 +88,28 @@ class CallFields(msgspec.Struct):
     cancelled_by: str | None = None
     recording_url: Annotated[Plain | None, Shown(cdr="recording_url")] = None
     aleg_uuid: Plain | None = None
+    bleg_uuid: Plain | None = None
+    """The leg that A is connected with."""
+    held: Annotated[bool, Shown(status="held")] = False
+    """The client has put the customer on hold (``hold``)."""
+    muted: Annotated[list[str], Shown(status="muted")] = msgspec.field(default_factory=list)
+    """The parties that the other one doesn't hear: ``agent``, ``callee``."""
+    recording: Annotated[str, Shown(status="recording")] = "off"
+    """``on``, ``paused`` or ``off``."""
+    mute_time: Annotated[int, Shown(cdr="mute_time")] = 0
+    """Whole seconds for which a party was muted."""
+    recording_paused: Annotated[int, Shown(cdr="recording_paused")] = 0
+    """Whole seconds of silence in the recording because it was paused."""
+    recording_file: Annotated[RecordingFile | None, Shown(cdr="recording")] = None
+    """The file of ``recording_url``, once it is complete."""
+    transferred_from: Annotated[Plain | None, Shown(cdr="transferred_from")] = None
+    """The ``call_ref`` from which one of its parties came."""
+    transferred_to: Annotated[Plain | None, Shown(cdr="transferred_to")] = None
+    """The ``call_ref`` in which one of its parties went on."""
+    since: dict[str, float] = msgspec.field(default_factory=dict)
+    """Stretches that go on (``core.talk``): when each began, in seconds since the two were connected."""
+    spent: dict[str, float] = msgspec.field(default_factory=dict)
+    """Seconds of the stretches that are over."""
     switch: Annotated[str | None, Shown(status="switch", cdr="switch")] = None
     follows: bool = False
     """Its session has a record already: if this attempt dials nothing, it gets none of its own."""

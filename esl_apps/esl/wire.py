@@ -360,11 +360,14 @@ _WORDS = {
     "hupall": (4,),
     "filter": (3,),
     "sched_del": (2,),
+    "uuid_audio": (3, 6),
     "uuid_break": (2, 3),
     "uuid_dump": (2,),
     "uuid_exists": (2,),
     "uuid_getvar": (3,),
     "uuid_kill": (2, 3),
+    "uuid_record": (4,),
+    "uuid_send_dtmf": (3,),
     "uuid_setvar": (3, 4),
 }
 #: Those that name what they act on by a variable and its value, not by a channel.
@@ -417,6 +420,14 @@ def execute(app: str, arg: str, event_uuid: str, *, lock: bool = False) -> bytes
     if arg:
         text += f"execute-app-arg: {arg}\n"
     return text.encode() + b"\n"
+
+
+def execute_on(uuid: str, app: str, arg: str, event_uuid: str, *, loops: int = 1) -> bytes:
+    """Return a ``sendmsg`` that executes an application on any channel. ``loops``: -1 repeats it until a break."""
+    if not is_reference(uuid):
+        raise CommandError("sendmsg to something else than a channel")
+    raw = execute(app, arg, event_uuid).replace(b"sendmsg\n", f"sendmsg {uuid}\n".encode(), 1)
+    return raw[:-1] + f"loops: {loops}\n\n".encode()
 
 
 def custom_event(subclass: str, headers: dict[str, str]) -> bytes:

@@ -12,6 +12,7 @@ import gevent
 from esl_apps.apps import click2dial
 from esl_apps.config.model import Config, Integrator
 from esl_apps.core import reference
+from esl_apps.core.actions import Action, CallState
 from esl_apps.core.call_options import OPTIONS
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
@@ -132,6 +133,24 @@ class CallsPort:
         if is_dead and self.services.idempotency.reclaim(self.name, key, claim, ref):
             return self._place_claimed(fields, ref, key)
         raise problem(409, "in_progress", "the first request with this key is still running", "Idempotency-Key")
+
+    def act_once(self, key: str, request: bytes, call: dict[str, Any], action: Action) -> CallState:
+        """Do an action once per idempotency key; a repeated request gets the call's state.
+
+        :raises Problem: 409 or 422. :raises Undone: it can't be done now, and the key may be used again.
+        """
+        if not _KEY.fullmatch(key):
+            raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
+        claim = self.services.idempotency.claim(self.name, key, request, call["call_ref"])
+        if claim is None:
+            try:
+                return self.services.acting.act(call, action)
+            except Exception:
+                self.services.idempotency.release(self.name, key)
+                raise
+        if not same_body(claim, request):
+            raise problem(409, "key_reused", "this key came with another request before", "Idempotency-Key")
+        return CallState(*(call[name] for name in CallState.__struct_fields__))
 
     def _place_claimed(self, fields: dict[str, Any], ref: str, key: str) -> Accepted:
         try:

@@ -10,6 +10,7 @@ import falcon
 import msgspec
 
 from esl_apps.apps.click2dial import limit_fault
+from esl_apps.core.actions import Undone
 from esl_apps.core.faults import Refused
 from esl_apps.core.limits import BREAKER, Refusal
 from esl_apps.core.unavailable import StoreUnavailable
@@ -66,6 +67,12 @@ def _spent(error: Spent) -> Problem:
     return problem(status, fault.code, fault.message, fault.field, headers=_SPENT)
 
 
+def _undone(error: Undone) -> Problem:
+    fault = {"field": error.field, "code": error.code, "message": error.message}
+    headers = {503: _COMES_BACK, 429: _SPENT}.get(error.status)
+    return Problem(error.status, [{**fault, "state": error.state} if error.state else fault], headers)
+
+
 #: Exceptions of the program that have an HTTP answer. This is the only place that maps them.
 ANSWERS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     Refused: _refused,
@@ -73,6 +80,7 @@ ANSWERS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     Crowded: _crowded,
     StoreUnavailable: _unavailable,
     Spent: _spent,
+    Undone: _undone,
 }
 
 # Forms ----------------------------------------------------------------------------------------------------
@@ -106,7 +114,8 @@ OURS = ErrorForm(
         403: "The token lacks the scope that this needs; message names it",
         404: "Not there, or another integrator's",
         405: "No such method",
-        409: "The idempotency key came with another body, or its first request is still running",
+        409: "The call's state doesn't allow it; or the idempotency key came with another body, or its first request "
+        "is still running",
         413: "The body is too large",
         415: "Not application/json",
         416: "A range that the recording does not have",

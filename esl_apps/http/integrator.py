@@ -9,7 +9,7 @@ import falcon
 
 from esl_apps.core import status, terms
 from esl_apps.core.reference import new_ref
-from esl_apps.http import agents, dry_run, openapi, phone_page, recordings, schemas
+from esl_apps.http import actions, agents, dry_run, openapi, phone_page, recordings, schemas
 from esl_apps.http.access import CALL, OWN_CALL, OWN_READ, READ
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import CallsPort
@@ -86,7 +86,7 @@ def cancel_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, re
     if call["state"] == terms.ENDED:
         answer(resp, 200, call)
         return
-    port.services.calls.cancel_anywhere(call)
+    port.services.acting.cancel(call)
     answer(resp, 202, Accepted(call["call_ref"], call["contact_ref"], call["state"]))
 
 
@@ -205,6 +205,7 @@ _ROUTES = (
             ),
         ),
     ),
+    *actions.ROUTES,
     *recordings.ROUTES,
     *agents.ROUTES,
     *phone_page.ROUTES,

@@ -127,7 +127,7 @@ def end_call(port: AdminPort, ref: str, by: str) -> dict[str, Any]:
     call = find_call(port, ref)
     if call["state"] != terms.ENDED:
         note_action(by, "call_end", ref)
-        port.services.calls.cancel_anywhere(call)
+        port.services.acting.cancel(call)
     return call
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from esl_apps.core import call_options
+from esl_apps.core.actions import KEYS
 from esl_apps.core.order import CONTACT_REF_LENGTH, IntegratorRules
 from esl_apps.core.status import CallStatus, Ref, State
 from esl_apps.core.written_number import LONGEST
@@ -20,6 +21,7 @@ class Error(Struct):
     field: str
     code: str
     message: str
+    state: Annotated[State, Meta(description="The call's, if code is state")] | UnsetType = UNSET
 
 
 class Errors(Struct):
@@ -91,6 +93,24 @@ def order(client: IntegratorRules) -> dict[str, Any]:
             **call_options.schemas(),
         },
     }
+
+
+# Actions --------------------------------------------------------------------------------------------------
+
+Party = Annotated[str, Meta(extra_json_schema={"enum": ["agent", "callee"]})]
+
+
+class PartyOrder(Struct, forbid_unknown_fields=True):
+    party: Party
+
+
+class DigitsOrder(Struct, forbid_unknown_fields=True):
+    to: Annotated[str, Meta(description="Who hears them", extra_json_schema={"enum": ["agent", "callee"]})]
+    digits: Annotated[str, Meta(pattern=f"^{KEYS.pattern}$")]
+
+
+class RecordOrder(Struct, forbid_unknown_fields=True):
+    action: Annotated[str, Meta(extra_json_schema={"enum": ["start", "pause", "resume", "stop"]})]
 
 
 # Recordings -----------------------------------------------------------------------------------------------

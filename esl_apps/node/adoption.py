@@ -17,7 +17,7 @@ import gevent
 from esl_apps.apps import application
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.apps.legs import recording_name
-from esl_apps.core import causes, node_clock, terms
+from esl_apps.core import causes, node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
 from esl_apps.core.charges import Charge
@@ -319,6 +319,7 @@ class Adoption:
     def _joined(self, attempt: Attempt, bleg: Leg) -> None:
         at = bleg.answered_at
         assert at is not None
+        attempt.bleg_uuid = bleg.uuid or attempt.bleg_uuid
         joined = application(attempt.app).joined
         if joined is not None and attempt.bridged_at is None:
             joined(attempt, at, bleg, self._services.records.announce)
@@ -355,7 +356,7 @@ class Adoption:
         if attempt.bridged_at is not None:
             self._find_recording(attempt)
         if aleg is not None and application(attempt.app).holds:
-            attempt.hold_time = round(aleg.hold_seconds)
+            attempt.hold_time = round(aleg.hold_seconds + talk.seconds(attempt, talk.HOLD, end.at))
         if aleg is not None and application(attempt.app).placed and attempt.answered_at is None:
             attempt.answered_at = aleg.answered_at
         at = end.at

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import gevent
 
@@ -34,12 +33,8 @@ from esl_apps.store.essence import Essence, restored
 
 log = logging.getLogger(__name__)
 
-#: The event by which one node tells another, through the switch, to cancel a call.
-CANCEL = "esl_apps::cancel"
-#: Events of the inbound connection: A-legs that ring, ends that no socket sees, and other nodes' cancels.
-EVENTS = f"BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE CUSTOM {CANCEL}"
-#: Seconds that a call's own node has to cancel it, before the node that was asked hangs up its legs.
-_TOLD = 3.0
+#: Events of the inbound connection: A-legs that ring, and ends that no socket sees.
+EVENTS = "BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE"
 #: Legs of one call whose ends are kept: more than the phones that a number can ring.
 _LEGS = 200
 #: Seconds by which the last event of a leg that has ended may come late, and B's end after A's.
@@ -220,23 +215,6 @@ class Calls:
             background.once("call_cancelling", self._cancel, live, call_ref=ref)
         return True
 
-    def cancel_anywhere(self, call: Mapping[str, Any]) -> None:
-        """Hang up a call, this node's or (by its snapshot) another's on one of our switches; returns at once."""
-        ref = str(call["call_ref"])
-        if not self.cancel(ref, terms.API) and (health := self._fleet.health.get(call["switch"])) is not None:
-            self.cancel_elsewhere(health.switch, ref)
-
-    def cancel_elsewhere(self, switch: Switch, ref: str) -> None:
-        """Have another node cancel its call, by an event through the switch; returns at once."""
-
-        def tell() -> None:
-            self._records.note_cancel(ref, terms.API)
-            switch.post_raw(wire.custom_event(CANCEL, {"variable_esl_call_ref": ref}))
-            gevent.sleep(_TOLD)
-            self.reap(switch, ref)
-
-        background.once("call_cancelling", tell, call_ref=ref)
-
     def _cancel(self, live: Live) -> None:
         deadline = time.monotonic() + 30
         pause = 0.02
@@ -276,16 +254,16 @@ class Calls:
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
             if uuid is not None and (uuid in live.ends or len(live.ends) < _LEGS):
                 live.ends[uuid] = event
-        elif event.name.startswith(b"CHANNEL_PROGRESS"):
-            if uuid is not None and live.run is not None and not live.attached and len(live.rang) < _LEGS:
-                leg = leg_of(event, live.clock)
-                live.rang |= {leg.uuid}
-                attempt.aleg_uuid = leg.uuid
-                attempt.enter(terms.AGENT_RINGING, leg.ringing_at or node_clock.now())
-        elif event.get("Event-Subclass") == CANCEL:
-            # The name isn't the first header of a CUSTOM event, so ``name`` is empty here.
-            self.cancel(attempt.call_ref, terms.API)
+        elif event.name.startswith(b"CHANNEL_PROGRESS") and uuid is not None:
+            self._rings(live, event)
         live.poke()
+
+    def _rings(self, live: Live, event: Event) -> None:
+        if live.run is not None and not live.attached and len(live.rang) < _LEGS:
+            leg = leg_of(event, live.clock)
+            live.rang |= {leg.uuid}
+            live.attempt.aleg_uuid = leg.uuid
+            live.attempt.enter(terms.AGENT_RINGING, leg.ringing_at or node_clock.now())
 
     def on_up(self, switch: Switch) -> None:
         refs = self._to_reap.pop(switch.name, set())

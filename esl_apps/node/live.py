@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gevent.event import Event as Flag
+from gevent.lock import Semaphore
 
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
@@ -60,6 +61,9 @@ class Live:
     """No longer adopted: another process or flow has it, so following it stops."""
     run: Callable[[Call, Begin], None] | None = None
     """For a call that this process placed: runs the application on the answered leg."""
+
+    turn: Semaphore | None = None
+    """Held while an action is done: one at a time."""
 
     @property
     def essence(self) -> Essence:

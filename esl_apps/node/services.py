@@ -14,9 +14,11 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.timed_call import Frequency, Scheduled
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_cdr import Spool
+from esl_apps.esl.wire import Event
 from esl_apps.net.address import split_address
+from esl_apps.node.acting import ACTION, OUTCOME, Acting
 from esl_apps.node.call_log import CallLog
-from esl_apps.node.calls import CANCEL, EVENTS, Calls
+from esl_apps.node.calls import EVENTS, Calls
 from esl_apps.node.charging import Charging, cut_on
 from esl_apps.node.clocks import ClockWatch
 from esl_apps.node.live import Begin, Live
@@ -55,6 +57,7 @@ class Services:
     timed_calls: Mapping[str, TimedCalls]
     """By application."""
     calls: Calls
+    acting: Acting
     clocks: ClockWatch
     records: Records
     outboxes: Outboxes
@@ -156,8 +159,9 @@ def build_services(config: Config) -> Services:
     recordings = Folder("recordings")
     records = Records(live, store, call_log, outboxes, policies, metrics, recordings)
     calls = Calls(live, records, switch_pool)
+    acting = Acting(calls, records, switch_pool, policies)
     for index in range(len(config.switches)):
-        switches.append(_build_switch(config, index, calls, metrics))
+        switches.append(_build_switch(config, index, calls, acting, metrics))
         switch_pool.add(switches[-1])
     return Services(
         metrics=metrics,
@@ -175,6 +179,7 @@ def build_services(config: Config) -> Services:
             if application.timed is not None
         },
         calls=calls,
+        acting=acting,
         clocks=ClockWatch(switches, records, alerts),
         records=records,
         outboxes=outboxes,
@@ -222,7 +227,7 @@ def _open_call_log(config: Config, live: Mapping[str, Live]) -> CallLog:
         raise ConfigError(f"the call log can't be written: {error}", "node.state_dir") from None
 
 
-def _build_switch(config: Config, index: int, calls: Calls, metrics: Metrics) -> Switch:
+def _build_switch(config: Config, index: int, calls: Calls, acting: Acting, metrics: Metrics) -> Switch:
     configured = config.switches[index]
     up = metrics.switch_up.labels(configured.name)
     lost = metrics.reconnects.labels(configured.name)
@@ -236,14 +241,26 @@ def _build_switch(config: Config, index: int, calls: Calls, metrics: Metrics) ->
         lost.inc()
         calls.on_down(switch)
 
+    def on_event(switch: Switch, event: Event) -> None:
+        # FreeSWITCH writes the name of a CUSTOM event behind its subclass, so ``name`` is empty there.
+        if event.name in (b"", b"CUSTOM"):
+            acting.on_event(switch, event)
+        else:
+            calls.on_event(switch, event)
+
     return Switch(
         configured.name,
         split_address(configured.address),
         configured.password,
-        events=EVENTS,
-        # Subscribe to every cancel; each node ignores calls that aren't its own.
-        filters=("Event-Name BACKGROUND_JOB", f"variable_esl_node {config.node.name}", f"Event-Subclass {CANCEL}"),
-        on_event=calls.on_event,
+        events=f"{EVENTS} CUSTOM {ACTION} {OUTCOME}",
+        # Subscribe to every action; each node ignores calls that aren't its own.
+        filters=(
+            "Event-Name BACKGROUND_JOB",
+            f"variable_esl_node {config.node.name}",
+            f"Event-Subclass {ACTION}",
+            f"Event-Subclass {OUTCOME}",
+        ),
+        on_event=on_event,
         on_up=on_up,
         on_down=on_down,
         observe_ping=metrics.round_trip.labels(configured.name).observe,

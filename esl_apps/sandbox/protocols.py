@@ -108,6 +108,7 @@ class Leg(Source, Protocol):
     endpoint: Endpoint
     other: tuple[str, CallerProfile] | None
     hold_record: list[list[int]]
+    muted: bool
     applications: list[Executed]
 
     @property

@@ -386,7 +386,7 @@ class Switch:
     def tones_from(self, channel: Leg) -> set[int]:
         """Return the frequencies that a leg's far end sends."""
         endpoint = channel.endpoint
-        if channel.down:
+        if channel.down or channel.muted:
             return set()
         if isinstance(endpoint, Dialog):
             return endpoint.tones()

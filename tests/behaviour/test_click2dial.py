@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 import wave
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.rig.base import Rig, Script, eventually
+from tests.support.click_calls import ended, record_of, recording
 from tests.support.node import Node, RedisServer, request
 
 CALLEE = "0820001234"
@@ -19,29 +19,8 @@ def CONFIG(config: dict[str, Any]) -> None:
     config["integrators"][0].update(agent_timeout=2, callee_timeout=2)
 
 
-def record_of(redis: RedisServer, ref: str) -> dict[str, Any]:
-    """The call's one record; AssertionError if a second follows it."""
-    record = redis.pop()
-    assert record["call_ref"] == ref
-    time.sleep(0.05)
-    assert redis.client.llen("enigma:notifications:cdr") == 0
-    return record
-
-
-def ended(redis: RedisServer, ref: str, reason: str, code: int, by: str) -> dict[str, Any]:
-    record = record_of(redis, ref)
-    assert (record["end_reason"], record["end_code"], record["hung_up_by"]) == (reason, code, by), record
-    return record
-
-
 def states(node: Node, ref: str) -> list[str]:
     return [moment["state"] for moment in node.get(ref)["timeline"]]
-
-
-def recording(rig: Rig, record: dict[str, Any]) -> Path:
-    found = list(Path(rig.recordings).rglob(record["recording_url"]))
-    assert len(found) == 1, record
-    return found[0]
 
 
 # Answered ----------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def told(redis: RedisServer) -> tuple[str, int, str]:
     return record["end_reason"], record["end_code"], record["hung_up_by"]
 
 
-# What says nothing, and what does -----------------------------------------------------------------------
+# Silent and telling refusals -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

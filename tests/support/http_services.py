@@ -11,6 +11,7 @@ import msgspec
 
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.config import parse
+from esl_apps.core.actions import Action, CallState, state_of
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
@@ -219,6 +220,24 @@ class FakeTimedCalls:
         return None if self.calls[number].placing else self.calls.pop(number).owner == owner
 
 
+class FakeActing:
+    """Note what is asked for. If ``fails`` is set, each action raises it."""
+
+    def __init__(self, services: Any) -> None:
+        self._services = services
+        self.done: list[Action] = []
+        self.fails: Exception | None = None
+
+    def cancel(self, call: dict[str, Any]) -> None:
+        self._services.cancelled.append(call["call_ref"])
+
+    def act(self, call: dict[str, Any], action: Action) -> CallState:
+        if self.fails is not None:
+            raise self.fails
+        self.done.append(action)
+        return state_of(self._services.calls.live[call["call_ref"]].attempt)
+
+
 class FakeServices:
     def __init__(self, recordings: str) -> None:
         config = parse(CONFIGURATION.replace("{recordings}", recordings), {})
@@ -237,7 +256,8 @@ class FakeServices:
         self.spent: Refusal | Exception | None = None
         self.usage = SimpleNamespace(check=self._check)
         self.cancelled: list[str] = []
-        self.calls = SimpleNamespace(live={}, cancel_anywhere=lambda call: self.cancelled.append(call["call_ref"]))
+        self.calls = SimpleNamespace(live={})
+        self.acting = FakeActing(self)
         self.metrics = Metrics()
         self.recordings = Folder("recordings")
         self.counted: list[int] = []

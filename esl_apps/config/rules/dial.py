@@ -14,6 +14,7 @@ _PLACEHOLDERS = {"number", "e164", "plus", "national", "dialled"}
 _FOLDER = re.compile(r"/[A-Za-z0-9/._~:+@-]*")
 _URL = re.compile(r"https?://[A-Za-z0-9._~:/?=&+-]+")
 _TONE = re.compile(r"[%(),;=0-9.+vl-]+")
+_MUSIC = re.compile(rf"tone_stream://(?:loops|{_TONE.pattern})+|local_stream://[A-Za-z0-9_.-]+|{_FOLDER.pattern}")
 
 
 def region_is_a_country(c: Context) -> Iterator[Finding]:
@@ -55,6 +56,12 @@ def ringback_is_a_tone(c: Context) -> Iterator[Finding]:
         yield "dial.ringback", "expected a tone, as %(2000,4000,440,480)"
 
 
+def hold_music_is_played_as_it_is(c: Context) -> Iterator[Finding]:
+    music = c.config.dial.hold_music
+    if music is not None and not _MUSIC.fullmatch(music):
+        yield "dial.hold_music", "expected local_stream://NAME, tone_stream://TONE or an absolute path"
+
+
 def recordings_folder_fits_a_dial_string(c: Context) -> Iterator[Finding]:
     if not _FOLDER.fullmatch(c.config.recordings.dir):
         yield (
@@ -78,6 +85,7 @@ RULES = (
     patterns_are_regexes,
     templates_are_endpoints,
     ringback_is_a_tone,
+    hold_music_is_played_as_it_is,
     recordings_folder_fits_a_dial_string,
     prompt_urls_fit_an_argument,
 )

@@ -58,6 +58,10 @@ def uuid_record(switch: Switch, argument: str) -> str:
         if not channel.media_ready or path in channel.recordings:
             return "-ERR Cannot record session!\n"
         channel.recordings[path] = Recording(channel, path, limit or None)
+    elif action in ("mask", "unmask"):
+        if path not in channel.recordings:
+            return "-ERR Cannot mask recording session!\n"
+        channel.recordings[path].mask(on=action == "mask")
     elif action == "stop":
         recordings = [recording for name, recording in channel.recordings.items() if path in ("all", name)]
         if not recordings:
@@ -107,7 +111,26 @@ def uuid_flush_dtmf(switch: Switch, argument: str) -> str:
     return "+OK\n"
 
 
-@command("uuid_phone_event", "uuid_display", "uuid_media", "uuid_deflect", "uuid_audio", "uuid_simplify")
+@command("uuid_audio")
+def uuid_audio(switch: Switch, argument: str) -> str:
+    """``UUID start read|write mute|level LEVEL`` or ``UUID stop``. Only muting what a leg says has an effect here."""
+    words = words_of(argument)
+    if len(words) < 2:
+        return "-USAGE: <uuid> [start [read|write] [mute|level <level>]|stop]\n"
+    channel = channel_of(switch, words[0])
+    if channel is None:
+        return NO_CHANNEL
+    if words[1].lower() == "stop":
+        channel.muted = False
+    elif words[1].lower() != "start" or len(words) < 5:
+        return "-USAGE: <uuid> [start [read|write] [mute|level <level>]|stop]\n"
+    elif words[2:4] == ["read", "mute"]:
+        channel.muted = True
+    switch.shape_changed(channel)
+    return "+OK\n"
+
+
+@command("uuid_phone_event", "uuid_display", "uuid_media", "uuid_deflect", "uuid_simplify")
 def accepted(switch: Switch, argument: str) -> str:
     """Accepted, with no effect here."""
     words = words_of(argument)

@@ -374,7 +374,8 @@ class Channel(Execution):
             return set()
         if self.heard:
             return self.heard[-1]()
-        if self.partner is not None and not self.partner.down and not self.partner.holding:
+        # An application that runs on one leg of a bridge holds up the sound of both.
+        if self.partner is not None and not (self.partner.down or self.partner.holding or self.partner.heard):
             return self.switch.tones_from(self.partner)
         return set()
 

@@ -73,6 +73,8 @@ class LegState(Variables):
         self.originating = False
         self.bridge_originator = False
         self.no_cdr = False
+        self.muted = False
+        """Its far end's sound is taken for silence."""
         self.detects_dtmf = False
         """``start_dtmf`` has started the in-band detector."""
 

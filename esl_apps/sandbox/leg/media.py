@@ -130,6 +130,9 @@ class Recording:
         self.started = time.monotonic()
         self._spans: list[tuple[float, int, int]] = []
         self._stopped = False
+        self._masked = False
+        self._before = b""
+        """The samples of an earlier part, to which this one is appended."""
         stereo = channel.true("RECORD_STEREO")
         self.swap = channel.true("RECORD_STEREO_SWAP")
         self.channels = 2 if stereo else 1
@@ -138,6 +141,9 @@ class Recording:
             channel.at(limit, self.stop)
         try:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            if channel.true("RECORD_APPEND") and Path(self.path).exists():
+                with wave.open(self.path) as file:
+                    self._before = file.readframes(file.getnframes())
             self._write(b"")
             self.written = True
         except OSError as error:
@@ -153,11 +159,16 @@ class Recording:
     def watch(self) -> None:
         """Note the tones from now on. Called whenever the audio between legs changes."""
         switch = self.channel.switch
-        own = min(switch.tones_from(self.channel), default=0)
-        heard = min(self.channel.tones(), default=0)
+        own = 0 if self._masked else min(switch.tones_from(self.channel), default=0)
+        heard = 0 if self._masked else min(self.channel.tones(), default=0)
         span = (time.monotonic(), own, heard)
         if not self._spans or self._spans[-1][1:] != span[1:]:
             self._spans.append(span)
+
+    def mask(self, *, on: bool) -> None:
+        """Record silence in place of the sound, or the sound again."""
+        self._masked = on
+        self.watch()
 
     def stop(self) -> None:
         """Write the file and fire the events."""
@@ -209,7 +220,7 @@ class Recording:
             file.setnchannels(self.channels)
             file.setsampwidth(2)
             file.setframerate(self.rate)
-            file.writeframes(frames)
+            file.writeframes(self._before + frames)
 
 
 @lru_cache(maxsize=64)

@@ -27,7 +27,7 @@ ONE_MORE_FIELD = textwrap.dedent(
     from esl_apps.core import call_fields
 
     class CallFields(call_fields.CallFields):
-        mute_time: Annotated[int, call_fields.Shown(status="mute_time", cdr="mute_time")] = 0
+        ring_back: Annotated[int, call_fields.Shown(status="ring_back", cdr="ring_back")] = 0
 
     call_fields.CallFields = CallFields
     call_fields.values_of = call_fields.attrgetter(*CallFields.__struct_fields__)
@@ -39,7 +39,7 @@ ONE_MORE_FIELD = textwrap.dedent(
     from esl_apps.node import notification_lists
     from esl_apps.store.essence import Essence, essence, restored
 
-    attempt = Attempt(app="disa", call_dir="external", mute_time=7)
+    attempt = Attempt(app="disa", call_dir="external", ring_back=7)
     kept = msgspec.json.encode(essence(attempt, "core-1"))
     adopted = restored(msgspec.json.decode(kept, type=Essence))
     adopted.end("lost", 31, "system", 1.0)
@@ -47,12 +47,12 @@ ONE_MORE_FIELD = textwrap.dedent(
     (older,) = notification_lists.entries(adopted.record, None, RecordsConfig())
     schemas = openapi.document(integrator.API, {"Order": {}})["components"]["schemas"]
     print(json.dumps({
-        "status": snapshot(attempt)["mute_time"],
-        "adopted": adopted.record.mute_time,
-        "pushed": json.loads(entry.head + "1" + entry.tail)["payload"]["mute_time"],
-        "pushed in v3": "mute_time" in json.loads(older.head + "1" + older.tail)["payload"],
+        "status": snapshot(attempt)["ring_back"],
+        "adopted": adopted.record.ring_back,
+        "pushed": json.loads(entry.head + "1" + entry.tail)["payload"]["ring_back"],
+        "pushed in v3": "ring_back" in json.loads(older.head + "1" + older.tail)["payload"],
         "last key": list(json.loads(entry.head + "1" + entry.tail)["payload"])[-2:],
-        "openapi": [schemas[name]["properties"]["mute_time"]["type"] for name in ("Call", "CallRecord")],
+        "openapi": [schemas[name]["properties"]["ring_back"]["type"] for name in ("Call", "CallRecord")],
     }))
     """
 )
@@ -65,7 +65,7 @@ def test_field_that_is_added_is_kept_shown_and_described() -> None:
         "adopted": 7,
         "pushed": 7,
         "pushed in v3": False,
-        "last key": ["mute_time", "seq"],
+        "last key": ["ring_back", "seq"],
         "openapi": ["integer", "integer"],
     }
 

@@ -879,7 +879,7 @@ def test_adoption_call_that_was_cancelled_says_so(build: Build, at_its_node: boo
     if at_its_node:
         first.services.calls.cancel(attempt.call_ref, terms.API)
     else:
-        other.services.calls.cancel_anywhere({"call_ref": attempt.call_ref, "switch": "fs1"})
+        other.services.acting.cancel({"call_ref": attempt.call_ref, "switch": "fs1"})
     eventually(lambda: other.services.store.cancelled_by(attempt.call_ref) == terms.API)
     first.services.membership.say()
     first.die()

@@ -14,7 +14,7 @@ from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.node import calls as calls_module
 from esl_apps.node import line
-from esl_apps.node.calls import CANCEL, Calls
+from esl_apps.node.calls import Calls
 from esl_apps.node.live import Live
 from esl_apps.store import keys
 from tests.support.bench import Bench, Build, ScriptedPlaced, essence_of, placed, show_legs
@@ -223,33 +223,6 @@ def test_calls_cancel_of_an_ended_call_is_refused(bench: Bench) -> None:
     attempt = begin(bench).attempt
     attempt.end(terms.ABANDONED, 16, terms.AGENT, AT)
     assert not calls_of(bench).cancel(attempt.call_ref, "api")
-
-
-def test_calls_cancel_reaches_a_call_of_another_node(build: Build) -> None:
-    first = build().connect()
-    second = build(name="app3", known=first.switches).connect()
-    order = ring(first)
-    ref = order.attempt.call_ref
-    calls_of(second).cancel_anywhere({"call_ref": ref, "switch": "fs1"})
-    eventually(lambda: any(f"Event-Subclass: {CANCEL}" in text for text in first.switch.heard))
-    # The switch passes the event on to all nodes.
-    first.switch.connections[0].say(event("CUSTOM", {"Event-Subclass": CANCEL, "variable_esl_call_ref": ref}))
-    eventually(lambda: order.attempt.cancelled_by == "api")
-    # Had that node died, the other one would hang the legs up.
-    eventually(lambda: f"api hupall NORMAL_CLEARING esl_call_ref {ref}" in first.switch.heard)
-
-
-def test_calls_cancel_anywhere_takes_its_own_call_first(bench: Bench) -> None:
-    order = ring(bench)
-    calls_of(bench).cancel_anywhere({"call_ref": order.attempt.call_ref, "switch": "fs1"})
-    assert order.attempt.cancelled_by == "api"
-    assert not any(CANCEL in text and "sendevent" in text for text in bench.switch.heard)
-
-
-def test_calls_cancel_on_an_unknown_switch_does_nothing(bench: Bench) -> None:
-    calls_of(bench).cancel_anywhere({"call_ref": "r-1", "switch": "fs9"})
-    gevent.sleep(0.02)
-    assert hupalls(bench) == []
 
 
 def test_calls_cancel_of_a_switch_away_is_made_up_for(bench: Bench) -> None:

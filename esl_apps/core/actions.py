@@ -1,0 +1,90 @@
+"""Actions on a live call: what a client may ask for, and what comes of it.
+
+An action reaches the node that has the call as JSON through the switch (``node.acting``), so each part is plain data.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from esl_apps.core import talk
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.status import Ref, State
+
+CANCEL, HOLD, RESUME, MUTE, UNMUTE, DIGITS, RECORD = "cancel", "hold", "resume", "mute", "unmute", "digits", "record"
+#: What ``record`` may do.
+START, PAUSE, STOP = "start", "pause", "stop"
+#: Keys of a phone (RFC 4733). A longer text is sent in several actions.
+KEYS = re.compile(r"[0-9A-Da-d*#]{1,64}")
+
+
+class Action(Struct, frozen=True, omit_defaults=True):
+    """One action, checked by the node that was asked."""
+
+    name: str
+    party: str = ""
+    """``agent`` or ``callee``: who is muted, or hears the digits."""
+    digits: str = ""
+    step: str = ""
+    """Of ``record``: start, pause, resume, stop."""
+
+
+class CallState(Struct, frozen=True):
+    """A call after an action: the answer's body."""
+
+    call_ref: Ref
+    state: State
+    held: bool
+    muted: Annotated[list[str], Meta(description="The parties that the other one doesn't hear")]
+    recording: Annotated[str, Meta(extra_json_schema={"enum": [talk.ON, talk.PAUSED, talk.OFF]})]
+
+
+class Undone(Exception):
+    """The action was not done: ``status`` is HTTP's, ``state`` the call's if that is the reason."""
+
+    def __init__(self, status: int, code: str, message: str, *, field: str = "", state: str = "") -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.field, self.state = status, code, message, field, state
+
+
+class Outcome(Struct, omit_defaults=True):
+    """What came of an action, as it goes from one node to another."""
+
+    done: CallState | None = None
+    undone: dict[str, str | int] = field(default_factory=dict)
+    """The parts of an ``Undone``."""
+
+
+def state_of(attempt: Attempt) -> CallState:
+    return CallState(attempt.call_ref, attempt.state, attempt.held, list(attempt.muted), attempt.recording)
+
+
+def not_now(attempt: Attempt, message: str) -> Undone:
+    """Return the refusal of an action that the call's state doesn't allow."""
+    return Undone(409, "state", message, state=attempt.state)
+
+
+def outcome_of(undone: Undone) -> Outcome:
+    parts = ("status", "code", "message", "field", "state")
+    return Outcome(undone={name: getattr(undone, name) for name in parts})
+
+
+def result(outcome: Outcome) -> CallState:
+    """Return an outcome that another node has sent. :raises Undone: it was not done."""
+    if outcome.done is not None:
+        return outcome.done
+    parts = outcome.undone
+    status, text = (
+        parts.get("status"),
+        {name: str(parts.get(name, "")) for name in ("code", "message", "field", "state")},
+    )
+    raise Undone(
+        status if isinstance(status, int) else 503,
+        text["code"] or "unavailable",
+        text["message"],
+        field=text["field"],
+        state=text["state"],
+    )

@@ -1,0 +1,133 @@
+"""Actions on a live call, under ``/click2dial/calls/REF/…``: read here, and done by the node that has the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import falcon
+
+from esl_apps.core import actions, terms
+from esl_apps.core.actions import KEYS, Action, CallState
+from esl_apps.core.faults import Fault, Refused
+from esl_apps.core.status import Ref
+from esl_apps.http.access import CALL, OWN_CALL
+from esl_apps.http.body import answer, read_json
+from esl_apps.http.calls_port import CallsPort
+from esl_apps.http.errors import problem
+from esl_apps.http.parameters import in_header, in_path
+from esl_apps.http.routes import Answer, Operation, Route
+from esl_apps.http.schemas import DigitsOrder, PartyOrder, RecordOrder
+
+_PARTIES = (terms.AGENT, terms.CALLEE)
+_STEPS = (actions.START, actions.PAUSE, actions.RESUME, actions.STOP)
+
+Read = Callable[[str, Mapping[str, Any]], Action]
+"""Reads a body into an action of this name. :raises Refused: names each wrong field."""
+
+
+def _handler(name: str, read: Read) -> Callable[..., None]:
+    def act(port: CallsPort, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
+        raw, fields = read_json(req) if req.content_length else (b"", {})
+        action = read(name, fields)
+        call = port.find(ref)
+        if call is None:
+            raise problem(404, "not_found", "no such call")
+        key = req.get_header("Idempotency-Key")
+        if key is None:
+            state = port.services.acting.act(call, action)
+        else:
+            state = port.act_once(key, f"{name} {ref} ".encode() + raw, call, action)
+        answer(resp, 202, state)
+
+    return act
+
+
+# Bodies ---------------------------------------------------------------------------------------------------
+
+
+def _nothing(name: str, fields: Mapping[str, Any]) -> Action:
+    _check(fields, {})
+    return Action(name)
+
+
+def _party(name: str, fields: Mapping[str, Any]) -> Action:
+    _check(fields, {"party": _one_of(_PARTIES)})
+    return Action(name, party=fields["party"])
+
+
+def _digits(name: str, fields: Mapping[str, Any]) -> Action:
+    _check(fields, {"to": _one_of(_PARTIES), "digits": _keys})
+    return Action(name, party=fields["to"], digits=fields["digits"])
+
+
+def _step(name: str, fields: Mapping[str, Any]) -> Action:
+    _check(fields, {"action": _one_of(_STEPS)})
+    return Action(name, step=fields["action"])
+
+
+def _check(fields: Mapping[str, Any], expected: Mapping[str, Callable[[Any], str]]) -> None:
+    """``expected``: by field, what says what is wrong with a value, or nothing. :raises Refused: lists every fault."""
+    known = f"unknown field; expected {', '.join(expected) or 'none'}"
+    faults = [Fault(name[:64], "unknown", known) for name in fields if name not in expected]
+    for name, wrong in expected.items():
+        if name not in fields:
+            faults.append(Fault(name, "required", f"missing; {wrong(None)}"))
+        elif message := wrong(fields[name]):
+            faults.append(Fault(name, "value", message))
+    if faults:
+        raise Refused(faults)
+
+
+def _one_of(values: tuple[str, ...]) -> Callable[[Any], str]:
+    return lambda value: "" if value in values else f"expected one of {', '.join(values)}"
+
+
+def _keys(value: Any) -> str:
+    right = isinstance(value, str) and KEYS.fullmatch(value)
+    return "" if right else "expected 1 to 64 of 0-9, *, # and A-D"
+
+
+# Routes ---------------------------------------------------------------------------------------------------
+
+_KEY = in_header(
+    "Idempotency-Key",
+    {"type": "string", "pattern": "^[!-~]{1,200}$"},
+    "Send it again within 24 hours: nothing more is done, and the answer says the call's state",
+)
+
+
+def _route(name: str, operation: str, summary: str, read: Read, body: Any = None) -> Route:
+    errors = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
+    return Route(
+        "/click2dial/calls/{ref}/" + name,
+        (
+            Operation(
+                "POST",
+                operation,
+                summary,
+                _handler(name, read),
+                scopes=(CALL, OWN_CALL),
+                parameters=(in_path("ref", Ref), _KEY),
+                body=body,
+                answers={202: Answer("Done, now or before; the call's state", CallState)},
+                errors=errors,
+            ),
+        ),
+    )
+
+
+ROUTES = (
+    _route(actions.HOLD, "holdCall", "Play music to the customer; the parties don't hear each other", _nothing),
+    _route(actions.RESUME, "resumeCall", "End the hold", _nothing),
+    _route(actions.MUTE, "muteParty", "Let the other party hear silence of this one", _party, PartyOrder),
+    _route(actions.UNMUTE, "unmuteParty", "End the mute", _party, PartyOrder),
+    _route(actions.DIGITS, "sendDigits", "Send keys to a party, as its phone's own (RFC 4733)", _digits, DigitsOrder),
+    _route(
+        actions.RECORD,
+        "recordCall",
+        "Start, pause, resume or stop the recording; a paused one contains silence",
+        _step,
+        RecordOrder,
+    ),
+)

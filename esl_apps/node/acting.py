@@ -1,0 +1,257 @@
+"""Do what clients ask for during a call, whichever node has it.
+
+Any node can be asked. One that doesn't have the call tells the others through the call's switch, by an event; the one
+that has it acts and answers by another. It acts over the switch's inbound connection, as a cancel does, so it needs no
+socket, and a call that was adopted is no exception.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gevent
+import msgspec
+from gevent.event import AsyncResult
+from gevent.lock import Semaphore
+
+from esl_apps.apps import application
+from esl_apps.apps.legs import recording_name, recording_path, recording_settings
+from esl_apps.core import actions, dialstring, node_clock, talk, terms
+from esl_apps.core.actions import Action, CallState, Outcome, Undone, not_now, outcome_of, result, state_of
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.reference import new_ref
+from esl_apps.esl import wire
+from esl_apps.esl.session import ReplyError
+from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.wire import Event
+from esl_apps.node.calls import Calls
+from esl_apps.node.live import Live
+from esl_apps.node.policy import Policies
+from esl_apps.node.records import Records
+from esl_apps.node.switch_pool import SwitchPool
+from esl_apps.process import background
+
+log = logging.getLogger(__name__)
+
+#: The events by which one node asks the node that has a call, and by which that one answers.
+ACTION, OUTCOME = "esl_apps::action", "esl_apps::outcome"
+#: Seconds that a call's own node has to act. After them the node that was asked hangs up the legs of a cancelled call.
+_TOLD = 3.0
+
+
+class Acting:
+    def __init__(self, calls: Calls, records: Records, switch_pool: SwitchPool, policies: Policies) -> None:
+        self._calls = calls
+        self._records = records
+        self._pool = switch_pool
+        self._policies = policies
+        self._asked: dict[str, AsyncResult[Outcome]] = {}
+        """Questions to other nodes, by their ids."""
+        self._do: Mapping[str, Callable[[Live, Action], None]] = {
+            actions.HOLD: self._hold,
+            actions.RESUME: self._resume,
+            actions.MUTE: self._mute,
+            actions.UNMUTE: self._unmute,
+            actions.DIGITS: self._digits,
+            actions.RECORD: self._record,
+        }
+
+    # Asking -------------------------------------------------------------------------------------------
+
+    def cancel(self, call: Mapping[str, Any]) -> None:
+        """Hang up a call, this node's or (by its snapshot) another's on one of our switches; returns at once."""
+        ref = str(call["call_ref"])
+        if self._calls.cancel(ref, terms.API):
+            return
+        health = self._pool.health.get(call["switch"])
+        if health is not None:
+            background.once("call_cancelling", self._cancel_elsewhere, health.switch, ref, call_ref=ref)
+
+    def _cancel_elsewhere(self, switch: Switch, ref: str) -> None:
+        self._records.note_cancel(ref, terms.API)
+        self._tell(switch, ref, Action(actions.CANCEL), "")
+        gevent.sleep(_TOLD)
+        self._calls.reap(switch, ref)
+
+    def act(self, call: Mapping[str, Any], action: Action) -> CallState:
+        """Do an action on a call, this node's or (by its snapshot) another's, and return the call's state after it.
+
+        :raises Undone: it can't be done now, or the call's node or switch doesn't answer.
+        """
+        ref = str(call["call_ref"])
+        live = self._calls.live.get(ref)
+        if live is not None:
+            return self.perform(live, action)
+        if call["state"] == terms.ENDED:
+            raise Undone(409, "state", "the call has ended", state=terms.ENDED)
+        health = self._pool.health.get(call["switch"])
+        if health is None or not health.switch.connected:
+            raise _unavailable("this node isn't connected to the call's switch")
+        question = new_ref()
+        answer = self._asked[question] = AsyncResult()
+        try:
+            self._tell(health.switch, ref, action, question)
+            outcome = answer.get(timeout=_TOLD)
+        except gevent.Timeout:
+            raise _unavailable("the call's node doesn't answer") from None
+        finally:
+            del self._asked[question]
+        assert outcome is not None
+        return result(outcome)
+
+    def _tell(self, switch: Switch, ref: str, action: Action, question: str) -> None:
+        # In hex, because the switch changes some characters of a header.
+        headers = {"variable_esl_call_ref": ref, "esl_action": msgspec.json.encode(action).hex()}
+        switch.post_raw(wire.custom_event(ACTION, {**headers, "esl_question": question}))
+
+    def on_event(self, switch: Switch, event: Event) -> None:
+        """Take in what another node asks or answers. Never waits."""
+        if event.get("Event-Subclass") == OUTCOME:
+            asked = self._asked.get(event.get("esl_question") or "")
+            outcome = _read(event.get("esl_outcome"), Outcome)
+            if asked is not None and outcome is not None:
+                asked.set(outcome)
+            return
+        live = self._calls.live.get(event.var("esl_call_ref") or "")
+        action = _read(event.get("esl_action"), Action)
+        if live is None or action is None:
+            return
+        if action.name == actions.CANCEL:
+            self._calls.cancel(live.attempt.call_ref, terms.API)
+        else:
+            question = event.get("esl_question") or ""
+            background.once("call_acting", self._answer, switch, live, action, question)
+
+    def _answer(self, switch: Switch, live: Live, action: Action, question: str) -> None:
+        try:
+            outcome = Outcome(self.perform(live, action))
+        except Undone as undone:
+            outcome = outcome_of(undone)
+        headers = {"esl_question": question, "esl_outcome": msgspec.json.encode(outcome).hex()}
+        switch.post_raw(wire.custom_event(OUTCOME, headers))
+
+    # Doing --------------------------------------------------------------------------------------------
+
+    def perform(self, live: Live, action: Action) -> CallState:
+        """Do an action on this node's call. :raises Undone: it can't be done now."""
+        attempt, do = live.attempt, self._do.get(action.name)
+        if do is None:
+            raise _unavailable("the call's node is of a version without this action")
+        live.turn = live.turn or Semaphore()
+        with live.turn:
+            if attempt.state != terms.BRIDGED or not (attempt.aleg_uuid and attempt.bleg_uuid):
+                raise not_now(attempt, "the two parties are not connected")
+            try:
+                do(live, action)
+            except SwitchUnavailable as error:
+                raise _unavailable(str(error)) from None
+            except ReplyError as error:
+                # The switch doesn't know the leg: it ends at this moment.
+                log.info("action_refused", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+                raise not_now(attempt, "the call is ending") from None
+        attempt.save()
+        return state_of(attempt)
+
+    def _hold(self, live: Live, _action: Action) -> None:
+        """Play music to the customer. While an application runs on a leg, the switch passes on no sound in either
+        direction; and it stops the music when the other leg ends."""
+        attempt = live.attempt
+        if attempt.held:
+            return
+        music = self._policies.now.config.dial.hold_music or "${hold_music}"
+        raw = wire.execute_on(customer(attempt), "playback", music, dialstring.UNHEARD, loops=-1)
+        live.switch.api(f"uuid_exists {customer(attempt)}")
+        live.switch.post_raw(raw)
+        talk.hold(attempt, node_clock.now(), on=True)
+        attempt.note(actions.HOLD)
+
+    def _resume(self, live: Live, _action: Action) -> None:
+        attempt = live.attempt
+        if attempt.held:
+            live.switch.api(f"uuid_break {customer(attempt)} all")
+            talk.hold(attempt, node_clock.now(), on=False)
+            attempt.note(actions.RESUME)
+
+    def _mute(self, live: Live, action: Action) -> None:
+        attempt = live.attempt
+        if action.party not in attempt.muted:
+            live.switch.api(f"uuid_audio {leg_of(attempt, action.party)} start read mute 1")
+            talk.mute(attempt, {*attempt.muted, action.party}, node_clock.now())
+            attempt.note(actions.MUTE, action.party)
+
+    def _unmute(self, live: Live, action: Action) -> None:
+        attempt = live.attempt
+        if action.party in attempt.muted:
+            live.switch.api(f"uuid_audio {leg_of(attempt, action.party)} stop")
+            talk.mute(attempt, {*attempt.muted} - {action.party}, node_clock.now())
+            attempt.note(actions.UNMUTE, action.party)
+
+    def _digits(self, live: Live, action: Action) -> None:
+        live.switch.api(f"uuid_send_dtmf {leg_of(live.attempt, action.party)} {action.digits}")
+        # Not which: they may be a card's number.
+        live.attempt.note(actions.DIGITS, f"{len(action.digits)} to the {action.party}")
+
+    # Recording ----------------------------------------------------------------------------------------
+
+    def _record(self, live: Live, action: Action) -> None:
+        attempt, step = live.attempt, action.step
+        recording, wanted = attempt.recording, _AFTER[step]
+        if recording == wanted:
+            return
+        if step != actions.START and recording == talk.OFF:
+            raise not_now(attempt, "the call isn't recorded")
+        if step == actions.START and recording == talk.PAUSED:
+            raise not_now(attempt, "the recording is paused: resume or stop it")
+        if step == actions.START:
+            self._start_recording(live)
+        else:
+            verb = {actions.PAUSE: "mask", actions.RESUME: "unmask", actions.STOP: "stop"}[step]
+            live.switch.api(f"uuid_record {customer(attempt)} {verb} {self._path(attempt)}")
+        talk.record(attempt, wanted, node_clock.now())
+        attempt.note(actions.RECORD, step)
+
+    def _start_recording(self, live: Live) -> None:
+        attempt, policy = live.attempt, self._policies.now
+        integrator = policy.config.integrator(attempt.integrator or "")
+        if integrator is None or not integrator.record:
+            raise not_now(attempt, "calls of this integrator are not recorded")
+        attempt.recording_url = attempt.recording_url or recording_name(attempt)
+        # A second part goes behind the first one.
+        settings = {**recording_settings(policy.settings), "RECORD_APPEND": "true"}
+        pairs = ";".join(f"{name}={value}" for name, value in settings.items())
+        live.switch.api(f"uuid_setvar_multi {customer(attempt)} {pairs}")
+        live.switch.api(f"uuid_record {customer(attempt)} start {self._path(attempt)}")
+
+    def _path(self, attempt: Attempt) -> str:
+        return recording_path(
+            self._policies.now.settings.recordings, attempt.integrator or "", attempt.recording_url or ""
+        )
+
+
+#: What ``recording`` is after each step.
+_AFTER = {actions.START: talk.ON, actions.PAUSE: talk.PAUSED, actions.RESUME: talk.ON, actions.STOP: talk.OFF}
+
+
+def leg_of(attempt: Attempt, party: str) -> str:
+    """Return the UUID of a party's leg: ``agent``, or ``callee`` for the customer, who may have called."""
+    on_b = party == application(attempt.app).second_party
+    return (attempt.bleg_uuid if on_b else attempt.aleg_uuid) or ""
+
+
+def customer(attempt: Attempt) -> str:
+    """Return the UUID of the customer's leg, which is recorded, and hears the music."""
+    return leg_of(attempt, terms.CALLEE)
+
+
+def _unavailable(message: str) -> Undone:
+    return Undone(503, "unavailable", message)
+
+
+def _read(text: str | None, kind: Any) -> Any:
+    """Return the Struct in a header; None if there is none."""
+    try:
+        return msgspec.json.decode(bytes.fromhex(text or ""), type=kind)
+    except (ValueError, msgspec.DecodeError):
+        return None

@@ -1,0 +1,34 @@
+"""An action's outcome, on its way from one node to another."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from esl_apps.core.actions import CallState, Outcome, Undone, not_now, outcome_of, result, state_of
+from esl_apps.core.attempt import Attempt
+
+REF = "01900000-0000-7000-8000-000000000000"
+
+
+def across(outcome: Outcome) -> CallState:
+    return result(msgspec.json.decode(msgspec.json.encode(outcome), type=Outcome))
+
+
+def test_outcome_of_a_done_action_is_the_calls_state() -> None:
+    attempt = Attempt(app="click-dial", call_dir="outbound", call_ref=REF, held=True, muted=["agent"])
+    assert across(Outcome(state_of(attempt))) == CallState(REF, "queued", True, ["agent"], "off")
+
+
+def test_outcome_of_an_undone_action_says_why() -> None:
+    attempt = Attempt(app="click-dial", call_dir="outbound")
+    with pytest.raises(Undone) as error:
+        across(outcome_of(not_now(attempt, "not yet")))
+    undone = error.value
+    assert (undone.status, undone.code, undone.message, undone.state) == (409, "state", "not yet", "queued")
+
+
+def test_outcome_that_says_nothing_is_unavailable() -> None:
+    with pytest.raises(Undone) as error:
+        across(Outcome())
+    assert (error.value.status, error.value.code) == (503, "unavailable")

@@ -1,0 +1,125 @@
+"""Actions on a live call over HTTP: what is read, and each answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esl_apps.core.actions import Action, Undone
+from tests.support.http_services import World, errors
+
+ORDER = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
+#: A right body of each action.
+BODIES: dict[str, Any] = {
+    "hold": None,
+    "resume": None,
+    "mute": {"party": "agent"},
+    "unmute": {"party": "callee"},
+    "digits": {"to": "callee", "digits": "12#"},
+    "record": {"action": "pause"},
+}
+
+
+def call(world: World) -> str:
+    return str(world.api.simulate_post("/click2dial/calls", json=ORDER).json["call_ref"])
+
+
+def act(world: World, ref: str, name: str, body: Any = None, **headers: str) -> Any:
+    more = {} if body is None else {"json": body}
+    sent = {key.replace("_", "-"): value for key, value in headers.items()}
+    return world.api.simulate_post(f"/click2dial/calls/{ref}/{name}", headers=sent, **more)
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_action_is_202_with_the_calls_state(world: World, name: str) -> None:
+    ref = call(world)
+    result = act(world, ref, name, BODIES[name])
+    assert result.status_code == 202, result.text
+    assert result.json == {"call_ref": ref, "state": "queued", "held": False, "muted": [], "recording": "off"}
+    assert [action.name for action in world.services.acting.done] == [name]
+
+
+def test_action_parts_are_those_of_the_body(world: World) -> None:
+    ref = call(world)
+    for name in ("unmute", "digits", "record"):
+        act(world, ref, name, BODIES[name])
+    assert world.services.acting.done == [
+        Action("unmute", party="callee"),
+        Action("digits", party="callee", digits="12#"),
+        Action("record", step="pause"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "wrong"),
+    [
+        ("hold", {"party": "agent"}, [("party", "unknown")]),
+        ("mute", {}, [("party", "required")]),
+        ("mute", {"party": "api"}, [("party", "value")]),
+        ("mute", {"party": ["agent"]}, [("party", "value")]),
+        ("digits", {"to": "callee", "digits": ""}, [("digits", "value")]),
+        ("digits", {"to": "callee", "digits": "1 2"}, [("digits", "value")]),
+        ("digits", {"to": "callee", "digits": "1@9000"}, [("digits", "value")]),
+        ("digits", {"to": "callee", "digits": "1\nhupall"}, [("digits", "value")]),
+        ("digits", {"to": "callee", "digits": "\u0661"}, [("digits", "value")]),
+        ("digits", {"to": "callee", "digits": "1" * 65}, [("digits", "value")]),
+        ("digits", {"digits": 5, "x": 1}, [("digits", "value"), ("to", "required"), ("x", "unknown")]),
+        ("record", {"action": "delete"}, [("action", "value")]),
+    ],
+)
+def test_action_names_every_wrong_field(world: World, name: str, body: Any, wrong: list[tuple[str, str]]) -> None:
+    assert sorted(errors(act(world, call(world), name, body), 422)) == wrong
+    assert world.services.acting.done == []
+
+
+def test_action_on_an_unknown_call_is_404(world: World) -> None:
+    assert errors(act(world, "01900000-0000-7000-8000-000000000000", "hold"), 404) == [("", "not_found")]
+
+
+def test_action_not_possible_now_is_409_with_the_state(world: World) -> None:
+    ref = call(world)
+    world.services.acting.fails = Undone(409, "state", "not connected", state="callee_ringing")
+    result = act(world, ref, "hold")
+    assert result.status_code == 409
+    assert result.json == {
+        "errors": [{"field": "", "code": "state", "message": "not connected", "state": "callee_ringing"}]
+    }
+
+
+def test_action_whose_node_is_silent_is_503(world: World) -> None:
+    ref = call(world)
+    world.services.acting.fails = Undone(503, "unavailable", "its node doesn't answer")
+    result = act(world, ref, "hold")
+    assert errors(result, 503) == [("", "unavailable")]
+    assert result.headers["retry-after"] == "5"
+
+
+def test_action_repeated_with_its_key_is_done_once(world: World) -> None:
+    ref = call(world)
+    results = [act(world, ref, "digits", BODIES["digits"], Idempotency_Key="k") for _ in range(2)]
+    assert [result.status_code for result in results] == [202, 202]
+    assert results[0].json == results[1].json
+    assert len(world.services.acting.done) == 1
+
+
+def test_action_with_the_key_of_another_request_is_409(world: World) -> None:
+    ref = call(world)
+    act(world, ref, "digits", BODIES["digits"], Idempotency_Key="k")
+    other = act(world, ref, "mute", BODIES["mute"], Idempotency_Key="k")
+    assert errors(other, 409) == [("Idempotency-Key", "key_reused")]
+    assert errors(act(world, ref, "hold", Idempotency_Key="a b"), 422) == [("Idempotency-Key", "pattern")]
+
+
+def test_action_that_was_not_done_frees_its_key(world: World) -> None:
+    ref = call(world)
+    world.services.acting.fails = Undone(409, "state", "not connected", state="queued")
+    act(world, ref, "hold", Idempotency_Key="k")
+    world.services.acting.fails = None
+    assert act(world, ref, "hold", Idempotency_Key="k").status_code == 202
+
+
+def test_action_takes_the_scope_call(world: World) -> None:
+    ref = call(world)
+    result = act(world, ref, "hold", Authorization="Bearer the-wallboards-token")
+    assert errors(result, 403) == [("", "scope")]

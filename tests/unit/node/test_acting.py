@@ -1,0 +1,263 @@
+"""Actions on a live call: on this node's, on another node's, and on one that can't have them now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+import msgspec
+import pytest
+
+from esl_apps.core import terms
+from esl_apps.core.actions import Action, Outcome, Undone
+from esl_apps.core.attempt import Attempt
+from esl_apps.node.acting import ACTION, OUTCOME
+from esl_apps.node.live import Live
+from tests.support.bench import Bench, Build, placed
+from tests.support.call_switch import AT, B
+from tests.support.peer import UUID, api_response, event, eventually
+
+HELD = f"sendmsg {B}"
+
+
+def begin(bench: Bench, **fields: Any) -> Live:
+    """A call whose agent is A and whose customer is B."""
+    attempt = Attempt(app="click-dial", call_dir="outbound", integrator="acme", **fields)
+    return bench.services.calls.begin(attempt, bench.services.switches[0])
+
+
+def talking(bench: Bench, **fields: Any) -> Live:
+    live = begin(bench, aleg_uuid=UUID, bleg_uuid=B, **fields)
+    live.attempt.enter(terms.BRIDGED, AT)
+    return live
+
+
+def act(bench: Bench, live: Live, name: str, **parts: str) -> Any:
+    attempt = live.attempt
+    call = {"call_ref": attempt.call_ref, "switch": "fs1", "state": attempt.state}
+    return bench.services.acting.act(call, Action(name, **parts))
+
+
+def heard(bench: Bench, *starts: str) -> list[str]:
+    """What the switch was told, of the commands that begin like this."""
+    bench.services.switches[0].api("status")
+    return [text for text in bench.switch.heard if text.startswith(starts)]
+
+
+def commands(bench: Bench) -> list[str]:
+    wanted = ("api uuid_audio", "api uuid_break", "api uuid_record", "api uuid_send_dtmf", "api uuid_setvar")
+    return [text.removeprefix("api ") for text in heard(bench, *wanted)]
+
+
+def refusal(bench: Bench, live: Live, name: str, **parts: str) -> tuple[int, str, str]:
+    with pytest.raises(Undone) as error:
+        act(bench, live, name, **parts)
+    return error.value.status, error.value.code, error.value.state
+
+
+# What the switch is told ---------------------------------------------------------------------------------
+
+
+def test_acting_hold_plays_music_to_the_customer_once(bench: Bench) -> None:
+    live = talking(bench)
+    assert act(bench, live, "hold").held
+    assert act(bench, live, "hold").held
+    (told,) = heard(bench, "sendmsg")
+    assert told.split("\n") == [
+        HELD,
+        "call-command: execute",
+        "execute-app-name: playback",
+        "Event-UUID: 0",
+        "execute-app-arg: ${hold_music}",
+        "loops: -1",
+    ]
+
+
+def test_acting_hold_of_an_inbound_call_is_the_callers(bench: Bench) -> None:
+    live = talking(bench)
+    live.attempt.app = "inbound"
+    act(bench, live, "hold")
+    assert heard(bench, "sendmsg")[0].startswith(f"sendmsg {UUID}\n")
+
+
+def test_acting_hold_music_is_the_configurations(build: Build) -> None:
+    bench = build(dial={"hold_music": "local_stream://jazz"}).connect()
+    act(bench, talking(bench), "hold")
+    assert "execute-app-arg: local_stream://jazz" in heard(bench, "sendmsg")[0]
+
+
+def test_acting_resume_breaks_the_music_once(bench: Bench) -> None:
+    live = talking(bench)
+    act(bench, live, "hold")
+    assert not act(bench, live, "resume").held
+    assert not act(bench, live, "resume").held
+    assert commands(bench) == [f"uuid_break {B} all"]
+
+
+def test_acting_mute_silences_the_partys_own_leg(bench: Bench) -> None:
+    live = talking(bench)
+    act(bench, live, "mute", party="agent")
+    assert act(bench, live, "mute", party="callee").muted == ["agent", "callee"]
+    assert act(bench, live, "unmute", party="agent").muted == ["callee"]
+    assert act(bench, live, "unmute", party="agent").muted == ["callee"]
+    assert commands(bench) == [
+        f"uuid_audio {UUID} start read mute 1",
+        f"uuid_audio {B} start read mute 1",
+        f"uuid_audio {UUID} stop",
+    ]
+
+
+def test_acting_digits_reach_one_party_and_no_log(bench: Bench) -> None:
+    live = talking(bench)
+    act(bench, live, "digits", party="callee", digits="12#")
+    assert commands(bench) == [f"uuid_send_dtmf {B} 12#"]
+    assert "12#" not in str(live.attempt.timeline)
+
+
+def test_acting_record_pauses_with_silence_and_goes_on(bench: Bench) -> None:
+    live = talking(bench, recording_url="01900000-0000-7000-8000-000000000000.wav")
+    states = [act(bench, live, "record", step=step).recording for step in ("pause", "pause", "resume", "stop", "stop")]
+    assert states == ["paused", "paused", "on", "off", "off"]
+    path = f"{bench.folder}/recordings/acme/20240610/01900000-0000-7000-8000-000000000000.wav"
+    assert commands(bench) == [f"uuid_record {B} {verb} {path}" for verb in ("mask", "unmask", "stop")]
+
+
+def test_acting_record_start_names_a_file_and_appends(bench: Bench) -> None:
+    live = talking(bench)
+    assert act(bench, live, "record", step="start").recording == "on"
+    assert live.attempt.recording_url == f"{live.attempt.call_ref}.wav"
+    settings, start = commands(bench)
+    assert settings.startswith(f"uuid_setvar_multi {B} ")
+    assert "RECORD_APPEND=true" in settings
+    assert start.startswith(f"uuid_record {B} start /")
+
+
+def test_acting_record_start_needs_the_integrators_leave(bench: Bench) -> None:
+    live = talking(bench)
+    live.attempt.integrator = "another"
+    assert refusal(bench, live, "record", step="start") == (409, "state", "bridged")
+    assert commands(bench) == []
+
+
+@pytest.mark.parametrize("step", ["pause", "resume"])
+def test_acting_record_of_a_call_without_one_is_409(bench: Bench, step: str) -> None:
+    assert refusal(bench, talking(bench), "record", step=step) == (409, "state", "bridged")
+
+
+# Not now --------------------------------------------------------------------------------------------------
+
+
+def test_acting_before_the_two_are_connected_is_409(bench: Bench) -> None:
+    live = begin(bench, aleg_uuid=UUID)
+    live.attempt.enter(terms.AGENT_ANSWERED, AT)
+    assert refusal(bench, live, "hold") == (409, "state", "agent_answered")
+    assert heard(bench, "sendmsg") == []
+
+
+def test_acting_on_a_leg_that_ends_is_409(bench: Bench) -> None:
+    bench.switch.answers["api uuid_audio"] = api_response("-ERR No such channel!\n")
+    live = talking(bench)
+    assert refusal(bench, live, "mute", party="agent") == (409, "state", "bridged")
+    assert live.attempt.muted == []
+
+
+def test_acting_on_a_switch_away_is_503(bench: Bench) -> None:
+    live = talking(bench)
+    bench.switch.drop()
+    eventually(lambda: not bench.services.switches[0].connected)
+    assert refusal(bench, live, "hold") == (503, "unavailable", "")
+    assert not live.attempt.held
+
+
+def test_acting_on_an_ended_call_is_409(bench: Bench) -> None:
+    with pytest.raises(Undone) as error:
+        bench.services.acting.act({"call_ref": "r-1", "switch": "fs1", "state": "ended"}, Action("hold"))
+    assert (error.value.status, error.value.state) == (409, "ended")
+
+
+def test_acting_on_a_call_of_an_unknown_switch_is_503(bench: Bench) -> None:
+    with pytest.raises(Undone) as error:
+        bench.services.acting.act({"call_ref": "r-1", "switch": "fs9", "state": "bridged"}, Action("hold"))
+    assert error.value.status == 503
+
+
+# Another node ---------------------------------------------------------------------------------------------
+
+
+def pass_on(switch: Any, subclass: str) -> None:
+    """Have the switch give an event of this subclass to all nodes, as a real one does."""
+    eventually(lambda: any(f"Event-Subclass: {subclass}" in text for text in switch.heard))
+    text = next(text for text in switch.heard if text.startswith("sendevent") and f"Event-Subclass: {subclass}" in text)
+    switch.heard.remove(text)
+    headers = dict(line.split(": ", 1) for line in text.split("\n")[1:])
+    for connection in switch.connections:
+        connection.say(event("CUSTOM", headers))
+
+
+def test_acting_reaches_a_call_of_another_node(build: Build) -> None:
+    first = build().connect()
+    second = build(name="app3", known=first.switches).connect()
+    live = talking(first)
+    asked = gevent.spawn(act, second, live, "mute", party="callee")
+    pass_on(first.switch, ACTION)
+    pass_on(first.switch, OUTCOME)
+    assert asked.get(timeout=2).muted == ["callee"]
+    assert live.attempt.muted == ["callee"]
+
+
+def test_acting_refusal_of_another_node_keeps_its_words(build: Build) -> None:
+    first = build().connect()
+    second = build(name="app3", known=first.switches).connect()
+    live = begin(first)
+    asked = gevent.spawn(refusal, second, live, "hold")
+    pass_on(first.switch, ACTION)
+    pass_on(first.switch, OUTCOME)
+    assert asked.get(timeout=2) == (409, "state", "queued")
+
+
+def test_acting_another_node_that_is_gone_is_503(build: Build) -> None:
+    first = build().connect()
+    second = build(name="app3", known=first.switches).connect()
+    assert refusal(second, talking(first), "hold") == (503, "unavailable", "")
+
+
+def test_acting_forged_event_does_nothing(bench: Bench) -> None:
+    live = talking(bench)
+    ref = {"variable_esl_call_ref": live.attempt.call_ref}
+    unknown = msgspec.json.encode(Action("explode")).hex()
+    for headers in ({}, {"esl_action": "zz"}, {"esl_action": b"[]".hex()}, {"esl_action": unknown}):
+        bench.switch.say(event("CUSTOM", {"Event-Subclass": ACTION, **ref, **headers}))
+    done = msgspec.json.encode(Outcome()).hex()
+    bench.switch.say(event("CUSTOM", {"Event-Subclass": OUTCOME, "esl_question": "x", "esl_outcome": done}))
+    assert act(bench, live, "hold").held
+    assert not live.attempt.ended
+
+
+# Cancels --------------------------------------------------------------------------------------------------
+
+
+def test_acting_cancel_reaches_a_call_of_another_node(build: Build) -> None:
+    first = build().connect()
+    second = build(name="app3", known=first.switches).connect()
+    order = placed(integrator="acme")
+    first.outgoing.place(order)
+    eventually(first.originates)
+    ref = order.attempt.call_ref
+    second.services.acting.cancel({"call_ref": ref, "switch": "fs1"})
+    pass_on(first.switch, ACTION)
+    eventually(lambda: order.attempt.cancelled_by == "api")
+    # Had that node died, the other one would hang the legs up.
+    eventually(lambda: f"api hupall NORMAL_CLEARING esl_call_ref {ref}" in first.switch.heard)
+
+
+def test_acting_cancel_takes_its_own_call_first(bench: Bench) -> None:
+    live = begin(bench)
+    bench.services.acting.cancel({"call_ref": live.attempt.call_ref, "switch": "fs1"})
+    assert live.attempt.cancelled_by == "api"
+    assert not any(ACTION in text and "sendevent" in text for text in bench.switch.heard)
+
+
+def test_acting_cancel_on_an_unknown_switch_does_nothing(bench: Bench) -> None:
+    bench.services.acting.cancel({"call_ref": "r-1", "switch": "fs9"})
+    gevent.sleep(0.02)
+    assert heard(bench, "api hupall") == []
