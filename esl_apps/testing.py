@@ -235,10 +235,16 @@ def talks(bleg: Leg | None = None) -> Step:
     return step
 
 
-def fails(cause: str, *, timed_out: bool = False) -> Step:
-    def step(_progress: Progress) -> Bridged:
+def fails(cause: str, *, timed_out: bool = False, users: Sequence[str] = ()) -> Step:
+    """B fails. ``users``: those who were rung, each on a leg of its own that rang for 1.5 s."""
+
+    def step(progress: Progress) -> Bridged:
         code = causes.q850(cause)
-        return Bridged(False, code, cause, Leg("B", ended_at=1005.0, cause=cause, q850=code), timed_out=timed_out)
+        legs = [Leg("B", ringing_at=1003.5, ended_at=1005.0, cause=cause, q850=code, user=user) for user in users]
+        for leg in legs:
+            progress("ringing", 1003.5, leg)
+        last = Leg("B", ended_at=1005.0, cause=cause, q850=code)
+        return Bridged(False, code, cause, last, timed_out=timed_out, legs=legs)
 
     return step
 
@@ -258,7 +264,14 @@ def socket_lost(progress: Progress) -> Bridged:
 
 
 def ended(
-    *, a_by: str | None = None, b: Leg | None = None, at: float = 1010.0, hold: float = 0.0, lost: bool = False
+    *,
+    a_by: str | None = None,
+    b: Leg | None = None,
+    at: float = 1010.0,
+    hold: float = 0.0,
+    lost: bool = False,
+    legs: Sequence[Leg] = (),
 ) -> Ended:
-    """``a_by``: A's ``sip_hangup_disposition``."""
-    return Ended(at, Leg("A", answered_at=1002.0, ended_at=at, disposition=a_by, hold_seconds=hold), b, lost=lost)
+    """``a_by``: A's ``sip_hangup_disposition``. ``legs``: those of the users that were rung."""
+    aleg = Leg("A", answered_at=1002.0, ended_at=at, disposition=a_by, hold_seconds=hold)
+    return Ended(at, aleg, b, lost=lost, legs=legs)

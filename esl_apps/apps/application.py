@@ -95,6 +95,8 @@ class Application:
     """The party on the B-leg: ``callee``, or ``agent`` if the caller rang the agents."""
     joined: Joined | None = None
     """Notes that B has answered, at this time on this leg, and announces it."""
+    fared: Callable[[Attempt, Sequence[Leg]], None] | None = None
+    """Notes how each of its B-legs ended, just before its attempt ends."""
 
     def check(self) -> None:
         """:raises ValueError: a part is missing or malformed; the message names it."""

@@ -1,4 +1,4 @@
-"""An inbound call to an integrator's number: ring all its agents, answer with the first that answers."""
+"""An inbound call to an integrator's number: ring its agents, answer with the first that answers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from esl_apps.apps import rung_agents
 from esl_apps.apps.application import Application, Extension
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.ending import conclude
@@ -65,7 +66,9 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     host.begin(attempt)
     attempt.dialled(call.created_at)
     bridged: Bridged | None = None
-    agents, refused = _payable(attempt, queue, policy, host)
+    agents, refused = _payable(attempt, queue, rung_agents.without(queue.agents, from_whom), policy, host)
+    if agents:
+        attempt.extension = agents[0].dialled
     try:
         if not agents:
             call.play_early("agents_unavailable", 20)
@@ -101,6 +104,8 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     if end.bleg is not None and end.bleg.answered_at is not None and end.both_up and attempt.bridged_at is None:
         # The caller left just after the answer, or the socket was lost before it.
         agent_answered(attempt, end.bleg.answered_at, end.bleg, host.announce)
+    if end.legs or not end.lost:
+        rung_agents.fared(attempt, end.legs)
     conclude(attempt, end, None if bridged is None or bridged.answered else bridged, terms.AGENT)
 
 
@@ -111,7 +116,9 @@ def _queue_of(dnis: str, policy: AppPolicy) -> Queue | None:
         return None
 
 
-def _payable(attempt: Attempt, queue: Queue, policy: AppPolicy, host: Host) -> tuple[list[Number], int]:
+def _payable(
+    attempt: Attempt, queue: Queue, wanted: Sequence[Number], policy: AppPolicy, host: Host
+) -> tuple[list[Number], int]:
     """Return the agents that may be rung, and the Q.850 cause for the last that may not.
 
     An agent outside is a leg like any other that this installation pays for, although a stranger's call rings it. One
@@ -121,8 +128,11 @@ def _payable(attempt: Attempt, queue: Queue, policy: AppPolicy, host: Host) -> t
         attempt.note("refused", "over max_calls of the integrator")
         return [], causes.USER_BUSY
     client = policy.clients.get(queue.integrator)
+    if not wanted:
+        attempt.note("refused", "the caller is the only agent")
+        return [], causes.USER_BUSY
     agents, refused = [], causes.CALL_REJECTED
-    for agent in queue.agents:
+    for agent in wanted:
         if not agent.is_extension:
             charge = Charge(attempt.call_ref, client.levels if client is not None else (), agent)
             try:
@@ -152,19 +162,35 @@ def _ring(
         variables={"ignore_early_media": "true"},
     )
     leg = bleg_variables(policy.settings, attempt, bleg)
-    endpoints = [
-        (endpoint, agent.dialled)
-        for agent in agents
-        for endpoint in policy.settings.endpoints.of(agent, as_asked=True)[:1]
-    ]
 
-    def progress(what: str, at: float, leg: Leg | None) -> None:
-        if what == "ringing":
-            attempt.enter(terms.AGENT_RINGING, at)
-        elif what == "answered":
-            agent_answered(attempt, at, leg, host.announce)
+    def ring(group: Sequence[Number]) -> Bridged:
+        endpoints = [
+            (endpoint, agent.dialled)
+            for agent in group
+            for endpoint in policy.settings.endpoints.of(agent, as_asked=True)[:1]
+        ]
+        rung_agents.ask(attempt, group)
+        names = [agent.dialled for agent in group]
 
-    return call.bridge(leg, endpoints, queue.ring_timeout, longest, progress)
+        def progress(what: str, at: float, leg: Leg | None) -> None:
+            if what in ("ringing", "early_media") and names:
+                attempt.ring(names, at)
+                names.clear()
+            elif what == "answered":
+                agent_answered(attempt, at, leg, host.announce)
+
+        return call.bridge(leg, endpoints, queue.ring_timeout, longest, progress)
+
+    outcomes: list[Bridged] = []
+    for group in rung_agents.rounds(queue, agents):
+        outcome = ring(group)
+        outcomes.append(outcome)
+        if outcome.answered:
+            break
+        rung_agents.fared(attempt, outcome.legs, outcome)
+        if outcome.by_switch:
+            break
+    return rung_agents.most_telling(outcomes)
 
 
 def agent_answered(
@@ -204,5 +230,6 @@ APPLICATION = Application(
     second_party=terms.AGENT,
     arrive=arrive,
     joined=agent_answered,
+    fared=rung_agents.fared,
     extensions=extensions,
 )

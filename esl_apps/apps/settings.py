@@ -90,5 +90,8 @@ class Queue:
     integrator: str
     agents: tuple[Number, ...]
     ring_timeout: float
+    """For each agent."""
     longest: float
     record: bool
+    strategy: str = "all"
+    """``all`` at once, or one after the other: ``in_order`` or ``random``."""

@@ -405,9 +405,11 @@ class Inbound(Section, frozen=True):
     integrator: str
     """Integrator that is notified."""
     agents: Annotated[list[str], Meta(min_length=1)]
-    """Extensions, all rung at once."""
+    """Extensions, or numbers outside."""
+    strategy: Literal["all", "in_order", "random"] = "all"
+    """All at once; or one after the other, in this order or in random order."""
     ring_timeout: Timeout = 20
-    """Then the caller hears a message and gets 480."""
+    """For each agent; after the last one the caller hears a message and gets 480."""
 
 
 class Dialplan(Section, frozen=True):

@@ -6,7 +6,7 @@ says how. Fields: ``call_fields``; words: ``terms``; Q.850 causes: ``causes``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct, field
@@ -17,7 +17,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.record import Record
 from esl_apps.core.reference import new_ref
-from esl_apps.core.terms import AGENT_ANSWERED, BRIDGED, ENDED, QUEUED, REJECTED, STATES
+from esl_apps.core.terms import AGENT_ANSWERED, BRIDGED, ENDED, QUEUED, REJECTED, RINGING, STATES
 
 
 class Moment(Struct, frozen=True, gc=False):
@@ -122,6 +122,13 @@ class Attempt(CallFields, kw_only=True, eq=False):
             if state == (AGENT_ANSWERED if charge.aleg else BRIDGED):
                 charge.talk()
         self._moment(Moment(round(at, 3), state, detail))
+
+    def ring(self, agents: Sequence[str], at: float) -> None:
+        """Enter ``ringing``; if other agents rang before, say which are rung now."""
+        if self.state == RINGING:
+            self._moment(Moment(round(at, 3), RINGING, ", ".join(agents)))
+        else:
+            self.enter(RINGING, at, ", ".join(agents))
 
     def note(self, what: str, detail: str = "", at: float | None = None) -> None:
         """Note a decision that an operator may want to see in ``esl-apps trace``."""

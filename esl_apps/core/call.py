@@ -40,7 +40,7 @@ from esl_apps.core import causes
 
 __all__ = ["API_VERSION", "Bridged", "Call", "CallEnded", "Ended", "Endpoint", "Leg", "Progress"]
 
-API_VERSION = (1, 1)
+API_VERSION = (1, 2)
 
 
 class CallEnded(Exception):
@@ -103,6 +103,8 @@ class Bridged:
     """The caller ended it with ``**``."""
     by_switch: bool = False
     """The switch had no session to spare: neither B nor a gateway was asked."""
+    legs: Sequence[Leg] = ()
+    """All legs, if a user was named for them. (Since version 1.2.)"""
 
     @property
     def gateway_failed(self) -> bool:
@@ -120,6 +122,8 @@ class Ended:
     bleg: Leg | None
     lost: bool = False
     """Nothing was heard of its end: ``at`` is when the switch was last reached."""
+    legs: Sequence[Leg] = ()
+    """All legs of the last bridge, if a user was named for them. (Since version 1.2.)"""
 
     @property
     def both_up(self) -> bool:
@@ -129,7 +133,7 @@ class Ended:
         return a_up and self.bleg is not None and self.bleg.answered_at is not None
 
 
-#: A dial string as ``user/1000@pbx``, and the user that it is. The user is None unless several are rung at once.
+#: A dial string as ``user/1000@pbx``, and the user that it is, to be told which leg is whose; None if only one is rung.
 Endpoint = tuple[str, str | None]
 
 #: Called with what happened to B, when (Unix seconds), and B's leg as far as it is known: ``dialled`` once before

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 import msgspec
 
@@ -40,6 +40,19 @@ class RecordingFile(msgspec.Struct, frozen=True):
     channels: int
     rate: int
     """Samples a second."""
+
+
+class RungAgent(TypedDict):
+    """How one agent of an inbound call fared."""
+
+    agent: str
+    seconds: int
+    """For which their phones rang."""
+    end_reason: str | None
+    """``answered``, ``no_answer``, ``busy``, ``failed``, ``elsewhere`` (another agent answered), ``abandoned`` (the
+    caller left) or ``cancelled``; None: they are being rung, or it isn't known."""
+    end_code: int | None
+    """Q.850, 1 to 127."""
 
 
 class CallFields(msgspec.Struct):
@@ -85,6 +98,8 @@ class CallFields(msgspec.Struct):
     """Whole seconds: inbound from arrival to answer, otherwise on hold."""
     metadata: Annotated[dict[str, str] | None, Shown(status="metadata", cdr="metadata")] = None
     """The client's own data."""
+    agents: Annotated[list[RungAgent] | None, Shown(status="agents", cdr="agents")] = None
+    """Inbound: the agents that were rung."""
     cancelled_by: str | None = None
     recording_url: Annotated[Plain | None, Shown(cdr="recording_url")] = None
     aleg_uuid: Plain | None = None

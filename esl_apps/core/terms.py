@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-QUEUED, AGENT_RINGING, AGENT_ANSWERED = "queued", "agent_ringing", "agent_answered"
+QUEUED, RINGING, AGENT_RINGING, AGENT_ANSWERED = "queued", "ringing", "agent_ringing", "agent_answered"
 CALLEE_RINGING, BRIDGED, ENDED = "callee_ringing", "bridged", "ended"
-STATES = (QUEUED, AGENT_RINGING, AGENT_ANSWERED, CALLEE_RINGING, BRIDGED, ENDED)
+#: ``ringing`` is for callers who ring the agents of a number; the others are for calls that ring A first.
+STATES = (QUEUED, RINGING, AGENT_RINGING, AGENT_ANSWERED, CALLEE_RINGING, BRIDGED, ENDED)
 
 ANSWERED, CANCELLED, ABANDONED = "answered", "cancelled", "abandoned"
 REJECTED, LOST = "rejected", "lost"

@@ -130,6 +130,11 @@ class Blegs:
         return all(leg.ended_at for leg in self._legs.values())
 
     @property
+    def of_users(self) -> tuple[Leg, ...]:
+        """All legs, if they tell whose they are."""
+        return tuple(self._legs.values()) if self.by_user else ()
+
+    @property
     def last(self) -> Leg | None:
         """The leg that was heard of last."""
         return next(reversed(self._legs.values()), None)

@@ -31,8 +31,8 @@ _LASTING = (
 _QUICK = 10.0
 #: Seconds until a leg that was killed must have ended.
 _KILL = 5.0
-#: B-legs of one number that are followed: more than the phones that a number can ring.
-_BLEGS = 200
+#: Seconds by which the ends of several legs may come after the end of their bridge.
+_APART = 0.5
 
 _T = TypeVar("_T")
 
@@ -253,13 +253,14 @@ class Channel:
             by_bridge=len(endpoints) > 1,
             by_user=any(user is not None for _endpoint, user in endpoints),
         )
-        if not self._keypad.heard:
-            return self._bridge(leg, endpoints, timeout, longest, progress)
         try:
-            return self._bridge(leg, endpoints, timeout, longest, progress)
+            bridged = self._bridge(leg, endpoints, timeout, longest, progress)
         finally:
-            # Keys pressed during the talk are not meant for the next prompt.
-            self._keypad.drop()
+            if self._keypad.heard:
+                # Keys pressed during the talk are not meant for the next prompt.
+                self._keypad.drop()
+        bridged.legs = self._blegs.of_users
+        return bridged
 
     def _bridge(
         self,
@@ -275,6 +276,9 @@ class Channel:
         completion = self._run(lambda: self._dial(dialstring.bridge(leg, endpoints)))
         if not self._wait_talking(lambda: completion.done or keypad.broken or blegs.answered is not None, timeout):
             self._kill(completion, "NO_ANSWER")
+            if blegs.by_user:
+                # Their ends may be told after the bridge's.
+                self._wait(lambda: blegs.all_ended, _APART)
             return blegs.time_out("NO_ANSWER")
         if blegs.answered is not None:
             if not self._wait_talking(lambda: completion.done or keypad.broken, longest):
@@ -330,14 +334,15 @@ class Channel:
             last = self._find_end(self.uuid)
         if last is None:
             # The call ended when its socket was lost, as far as is known. The search for its end took time, too.
-            return Ended(self._lost_at or node_clock.now(), Leg(self.uuid), self._blegs.talked(None), lost=True)
+            lost_at, blegs = self._lost_at or node_clock.now(), self._blegs
+            return Ended(lost_at, Leg(self.uuid), blegs.talked(None), lost=True, legs=blegs.of_users)
         aleg = leg_of(last, self.clock, with_user=False)
         bleg = self._blegs.talked(last.var("last_bridge_to"))
         if self._lost_at is not None and bleg is None:
             bleg = bleg_by_aleg(last, self.clock)
         # Handed back by the dialplan, A has not ended: the talk ended with B, perhaps seconds ago.
         at = aleg.ended_at or (bleg.ended_at if bleg is not None else None)
-        return Ended(at or node_clock.now(), aleg, bleg)
+        return Ended(at or node_clock.now(), aleg, bleg, legs=self._blegs.of_users)
 
     def let_go(self) -> None:
         """Drop the callbacks, which hold this channel, so that the reference cycle needs no garbage collector."""

@@ -359,6 +359,9 @@ class Adoption:
             attempt.hold_time = round(aleg.hold_seconds + talk.seconds(attempt, talk.HOLD, end.at))
         if aleg is not None and application(attempt.app).placed and attempt.answered_at is None:
             attempt.answered_at = aleg.answered_at
+        fared = application(attempt.app).fared
+        if fared is not None:
+            fared(attempt, blegs)
         at = end.at
         if attempt.cancelled_by is not None and attempt.bridged_at is None:
             attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, at)

@@ -390,5 +390,6 @@ def _queues(config: Config, plan: NumberPlan) -> dict[str, Queue]:
             ring_timeout=number.ring_timeout,
             longest=integrator.max_duration,
             record=integrator.record,
+            strategy=number.strategy,
         )
     return queues

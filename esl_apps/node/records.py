@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds for which a cancel waits for Redis to take it.
 _CANCEL_NOTED = 0.25
+_RINGS = frozenset({terms.RINGING, terms.AGENT_RINGING, terms.CALLEE_RINGING})
 
 
 class Records:
@@ -101,7 +102,7 @@ class Records:
     def moment(self, attempt: Attempt, moment: Moment) -> None:
         """A call has entered a state."""
         self.save(attempt)
-        if moment.what in (terms.AGENT_RINGING, terms.CALLEE_RINGING) and len(attempt.timeline) <= 3:
+        if moment.what in _RINGS and len(attempt.timeline) <= 3:
             self._metrics.time_to_ring(attempt.app).observe(max(0.0, moment.at - attempt.queued_at))
         logs.say(
             log,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from esl_apps.core import node_clock
+from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.esl import wire
 
@@ -32,6 +32,8 @@ def state_event(attempt: Attempt, moment: Moment) -> bytes:
         "esl_state": moment.what,
         "esl_at": f"{node_clock.shown(moment.at):.3f}",
     }
+    if moment.what == terms.RINGING:
+        headers["esl_agents"] = moment.detail
     if attempt.record is not None:
         headers["esl_end_reason"] = attempt.record.end_reason
         headers["esl_end_code"] = str(attempt.record.end_code)

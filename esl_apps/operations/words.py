@@ -126,6 +126,7 @@ def state(call: Mapping[str, Any]) -> str:
         first = second
     return {
         "queued": "Starting",
+        "ringing": "The agents are rung",
         "agent_ringing": f"{_large(first)} is rung",
         "agent_answered": f"{_large(first)} is there",
         "callee_ringing": f"{_large(second)} is rung",
@@ -138,11 +139,12 @@ def moment(call: Mapping[str, Any], state: str, detail: str) -> str:
     """One line of a timeline in words."""
     first, second = call["agent"], call["callee"]
     if rings_agents(call):
-        first, second = "each agent's phone", first
+        second = first
     if state == "agent_answered" and application(call["app"]).session:
         return f"the node answers {first}"
     words = {
         "queued": "the node has the call",
+        "ringing": f"{detail}: their phones ring",
         "agent_ringing": f"{first} rings",
         "agent_answered": f"{first} answers",
         "callee_ringing": f"{second} rings",

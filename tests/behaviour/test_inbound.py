@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.rig.base import Rig, Script, eventually
-from tests.support.node import Node, RedisServer
+from tests.support.node import Node, RedisServer, request
 
-DID, OUTSIDE_DID = "27115550000", "27115550077"
+DID, OUTSIDE_DID, IN_ORDER_DID = "27115550000", "27115550077", "27115550078"
 CALLER = "0825556666"
 INBOUND = "enigma:notifications:inbound"
 
@@ -19,13 +19,30 @@ def CONFIG(config: dict[str, Any]) -> None:
     config["inbound"] = {
         DID: {"integrator": "acme", "agents": ["1000", "1001"], "ring_timeout": 2},
         OUTSIDE_DID: {"integrator": "acme", "agents": ["0831112222"], "ring_timeout": 2},
+        IN_ORDER_DID: {
+            "integrator": "acme",
+            "agents": ["1000", "1001", "1002"],
+            "strategy": "in_order",
+            "ring_timeout": 1,
+        },
     }
+    config["integrators"][0]["payload"] = "v4"
     config["integrators"][0]["limits"] = {"calls_per_hour": 1}
 
 
 @pytest.fixture(autouse=True)
 def routed(rig: Rig, node: Node) -> None:
     rig.route(DID, "inbound", node.config["node"]["listen"])
+
+
+def rung_now(node: Node) -> list[str]:
+    """The agents of the one call that rings."""
+    calls = request(node.api, "GET", "/click2dial/calls?state=ringing").json["calls"]
+    return [agent["agent"] for call in calls for agent in call["agents"] if agent["end_reason"] is None]
+
+
+def fared(record: dict[str, Any]) -> list[tuple[str, str, int]]:
+    return [(agent["agent"], agent["end_reason"], agent["end_code"]) for agent in record["agents"]]
 
 
 def test_inbound_first_agent_to_answer_talks(rig: Rig, node: Node, redis: RedisServer) -> None:
@@ -58,6 +75,23 @@ def test_inbound_first_agent_to_answer_talks(rig: Rig, node: Node, redis: RedisS
     assert record["ref"] == "inbound"
     assert record["call_dir"] == "inbound"
     assert record["recording_url"] is not None
+    assert fared(record) == [("1000", "elsewhere", 16), ("1001", "answered", 16)]
+    assert min(agent["seconds"] for agent in record["agents"]) >= 1
+
+
+def test_inbound_agents_in_order_ring_one_by_one(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """The caller, who is an agent, is passed over; the first agent doesn't answer; the next one is rung and named."""
+    rig.route(IN_ORDER_DID, "inbound", node.config["node"]["listen"])
+    caller = rig.phone("1000")
+    silent = rig.phone("1001", Script(answer_after=None))
+    rig.phone("1002", Script(answer_after=0.5))
+    leg = caller.dial(IN_ORDER_DID)
+    eventually(lambda: silent.calls)
+    eventually(lambda: rung_now(node) == ["1001"])
+    eventually(lambda: rung_now(node) == ["1002"])
+    eventually(lambda: leg.leg.answered_at is not None)
+    leg.hangup()
+    assert fared(redis.pop()) == [("1001", "no_answer", 19), ("1002", "answered", 16)]
 
 
 def test_inbound_agent_hangs_up_is_in_the_record(rig: Rig, node: Node, redis: RedisServer) -> None:

@@ -45,6 +45,7 @@ CLIENT = IntegratorRules("acme", PLAN, record=True)
 ACCOUNT = Account("acme", caller_id="+27115550000")
 CARD = Card("0" * 31 + "1", "acme", "u1", None, active=True)
 SOURCE = Source("27825556666", "192.0.2.1", "dialthrough", "27115551000")
+BOTH = ("1000", "1001")
 CALLER, PIN = "0825556666", "482190735"
 QUEUE = Queue(PLAN.read("27115550000"), "acme", (PLAN.read("1000"), PLAN.read("1001")), 20, 3600, record=True)
 
@@ -108,6 +109,15 @@ def ends(a_by: str | None = None, b_by: str | None = None, **more: Any) -> Any:
 
 def left(a_by: str | None = "recv_bye", **more: Any) -> Any:
     return ended(a_by=a_by, at=1010.0, **more)
+
+
+def rung(talked: str, a_by: str, b_by: str) -> Any:
+    """The end of an inbound call: one of two agents talked."""
+    legs = [replace(leg_b(b_by, user=user), ringing_at=1003.0) for user in BOTH]
+    for leg in legs:
+        if leg.user != talked:
+            leg.answered_at, leg.ended_at, leg.cause = None, 1005.0, "LOSE_RACE"
+    return ended(a_by=a_by, b=leg_b(b_by, user=talked), at=1047.5, legs=legs)
 
 
 # Click-to-dial -----------------------------------------------------------------------------------------
@@ -263,18 +273,16 @@ CASES: dict[str, Callable[[], Told]] = {
     "click-dial/rejected-stranger": lambda: dialled_by_phone(known=False),
     "click-dial/phone-abandoned": lambda: dialled_by_phone(caller_leaves()),
     "inbound/answered-caller-hung-up": lambda: arrived(
-        talks(leg_b("send_bye", user="1001")), end=ended(a_by="recv_bye", b=leg_b("send_bye", user="1001"), at=1047.5)
+        talks(leg_b("send_bye", user="1001")), end=rung("1001", "recv_bye", "send_bye")
     ),
     "inbound/answered-agent-hung-up": lambda: arrived(
-        talks(leg_b("recv_bye", user="1000")), end=ended(a_by="send_bye", b=leg_b("recv_bye", user="1000"), at=1047.5)
+        talks(leg_b("recv_bye", user="1000")), end=rung("1000", "send_bye", "recv_bye")
     ),
     "inbound/answered-withheld-number": lambda: arrived(
-        talks(leg_b("recv_bye", user="1000")),
-        end=ended(a_by="send_bye", b=leg_b("recv_bye", user="1000"), at=1047.5),
-        caller=None,
+        talks(leg_b("recv_bye", user="1000")), end=rung("1000", "send_bye", "recv_bye"), caller=None
     ),
-    "inbound/agent-no-answer": lambda: arrived(fails("NO_ANSWER", timed_out=True), end=left("send_bye")),
-    "inbound/agent-busy": lambda: arrived(fails("USER_BUSY"), end=left("send_bye")),
+    "inbound/agent-no-answer": lambda: arrived(fails("NO_ANSWER", timed_out=True, users=BOTH), end=left("send_bye")),
+    "inbound/agent-busy": lambda: arrived(fails("USER_BUSY", users=BOTH[:1]), end=left("send_bye")),
     "inbound/agent-not-registered": lambda: arrived(fails("USER_NOT_REGISTERED"), end=left("send_bye")),
     "inbound/abandoned": lambda: arrived(caller_leaves()),
     "inbound/unknown-number": lambda: arrived(known=False),

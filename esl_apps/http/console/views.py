@@ -112,7 +112,7 @@ def _legs(call: Mapping[str, Any]) -> list[dict[str, Any]]:
     bleg = {"party": second, "number": called, "rang": at.get("callee_ringing"), "answered": at.get("bridged")}
     if inbound:
         # The caller's leg isn't rung by us; the agents' phones are.
-        aleg["rang"], aleg["answered"], bleg["rang"] = None, at.get("bridged"), at.get("agent_ringing")
+        aleg["rang"], aleg["answered"], bleg["rang"] = None, at.get("bridged"), at.get("ringing")
     aleg["shown"], bleg["shown"] = None, call["outbound_id"]
     return [{"name": "A-leg", **aleg}, {"name": "B-leg", **bleg}]
 

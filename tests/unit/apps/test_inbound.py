@@ -327,3 +327,108 @@ def test_agent_outside_is_cut_as_any_call() -> None:
 
     call = ScriptedCall([cut], ended(a_by="send_bye", b=agent("0831112222", "send_bye")))
     assert end_of(rung(usage, call, OUTSIDE)) == ("answered", 16, "system")
+
+
+# Which agents ring, and how they fare ---------------------------------------------------------------------
+
+ONE_BY_ONE = replace(QUEUE, strategy="in_order")
+NO_ANSWER = fails("NO_ANSWER", timed_out=True, users=["1000"])
+
+
+def agents_of(run: Run) -> list[tuple[str, int, str | None, int | None]]:
+    return [(one["agent"], one["seconds"], one["end_reason"], one["end_code"]) for one in run.record.agents or ()]
+
+
+def rang(user: str, seconds: float, **more: Any) -> Leg:
+    """A phone's leg that rang from 1003 on."""
+    fields = {"ended_at": 1003.0 + seconds, "q850": 16, "cause": "LOSE_RACE", **more}
+    return Leg(f"B{user}", ringing_at=1003.0, user=user, **fields)
+
+
+def test_ringing_names_the_agents_once_a_phone_rings() -> None:
+    run = Run(joined())
+    rings = [(moment.at, moment.detail) for moment in run.attempt.timeline if moment.what == "ringing"]
+    assert rings == [(1003.5, "1000, 1001")]
+
+
+def test_agents_in_order_ring_one_after_the_other() -> None:
+    call = ScriptedCall([NO_ANSWER, talks(agent())], ended(a_by="recv_bye", b=agent(), legs=[agent()]))
+    run = Run(call, queue=ONE_BY_ONE)
+    assert [(endpoints, timeout) for _leg, endpoints, timeout, _longest in call.did("bridge")] == [
+        ([("user/1000@127.0.0.1", "1000")], 20),
+        ([("user/1001@127.0.0.1", "1001")], 20),
+    ]
+    assert [moment.detail for moment in run.attempt.timeline if moment.what == "ringing"] == ["1000", "1001"]
+    assert run.told[0] == "answered"
+    assert agents_of(run) == [("1000", 2, "no_answer", 19), ("1001", 0, "answered", 16)]
+
+
+@pytest.mark.parametrize(
+    ("failures", "told", "hangup"),
+    [
+        (("USER_BUSY", "NO_USER_RESPONSE"), ("agent_no_answer", 18, "agent"), "NO_ANSWER"),
+        (("USER_NOT_REGISTERED", "USER_BUSY"), ("agent_busy", 17, "agent"), "USER_BUSY"),
+        (("USER_NOT_REGISTERED", "USER_NOT_REGISTERED"), ("agent_failed", 20, "agent"), "USER_NOT_REGISTERED"),
+    ],
+)
+def test_agents_in_order_that_fail_tell_most(
+    failures: tuple[str, str], told: tuple[str, int, str], hangup: str
+) -> None:
+    call = ScriptedCall([fails(cause) for cause in failures], ended(a_by="send_refuse"))
+    assert Run(call, queue=ONE_BY_ONE).told == told
+    assert call.did("hangup") == [(hangup,)]
+
+
+def test_agents_in_order_end_with_a_switch_without_sessions() -> None:
+    full = Bridged(False, 42, "SWITCH_CONGESTION", by_switch=True)
+    run = Run(ScriptedCall([lambda _progress: full], ended(a_by="send_refuse")), queue=ONE_BY_ONE)
+    assert run.told == ("rejected", 42, "system")
+    assert agents_of(run) == [("1000", 0, "failed", 42)]
+
+
+def test_agents_in_random_order_all_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.shuffle", lambda groups: groups.reverse())
+    call = ScriptedCall([fails("USER_BUSY"), fails("USER_BUSY")], ended(a_by="send_refuse"))
+    Run(call, queue=replace(QUEUE, strategy="random"))
+    assert [endpoints[0][1] for _leg, endpoints, _timeout, _longest in call.did("bridge")] == ["1001", "1000"]
+
+
+@pytest.mark.parametrize("strategy", ["all", "in_order", "random"])
+def test_caller_who_is_an_agent_is_not_rung(strategy: str) -> None:
+    call = joined()
+    run = Run(call, caller="1000", queue=replace(QUEUE, strategy=strategy))
+    assert [endpoints for _leg, endpoints, _timeout, _longest in call.did("bridge")] == [
+        [("user/1001@127.0.0.1", "1001")]
+    ]
+    assert [one["agent"] for one in run.record.agents or ()] == ["1001"]
+
+
+def test_caller_who_is_the_only_agent_hears_that_it_is_busy() -> None:
+    call = ScriptedCall([], ended(a_by="send_refuse"))
+    run = Run(call, caller="+27831112222", queue=replace(QUEUE, agents=(OUTSIDE,)))
+    assert run.told == ("rejected", 17, "system")
+    assert call.did("hangup") == [("USER_BUSY",)]
+    assert call.did("bridge") == []
+
+
+def test_agents_who_do_not_answer_first_are_in_the_record() -> None:
+    legs = [rang("1000", 4.0), rang("1001", 4.4, answered_at=1007.4, ended_at=1010.0, cause="NORMAL_CLEARING")]
+    run = Run(ScriptedCall([talks(agent())], ended(a_by="recv_bye", b=agent(), legs=legs)))
+    assert agents_of(run) == [("1000", 4, "elsewhere", 16), ("1001", 4, "answered", 16)]
+
+
+def test_agent_with_two_phones_has_the_outcome_that_says_most() -> None:
+    busy, dead = rang("1000", 0, q850=17, cause="USER_BUSY"), rang("1000", 6.0, q850=38, cause="GATEWAY_DOWN")
+    call = ScriptedCall([lambda _progress: Bridged(False, 17, "USER_BUSY", legs=[dead, busy])], ended())
+    assert agents_of(Run(call))[0] == ("1000", 6, "busy", 17)
+
+
+def test_agents_of_a_caller_who_leaves_are_abandoned() -> None:
+    legs = [rang("1000", 2.0, cause="ORIGINATOR_CANCEL"), rang("1001", 2.0, cause="ORIGINATOR_CANCEL")]
+    run = Run(ScriptedCall([caller_leaves()], ended(a_by="recv_cancel", legs=legs)))
+    assert agents_of(run) == [("1000", 2, "abandoned", 16), ("1001", 2, "abandoned", 16)]
+
+
+def test_agents_of_a_lost_call_have_no_end() -> None:
+    run = Run(ScriptedCall([socket_lost], ended(lost=True)))
+    assert agents_of(run) == [("1000", 0, None, None), ("1001", 0, None, None)]

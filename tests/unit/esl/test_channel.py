@@ -488,6 +488,20 @@ def test_bridge_of_several_phones_that_fail_picks_the_best_cause(call: Call) -> 
     assert bridge(made, to=("1000", "1001")).code == 17
 
 
+def test_bridge_of_several_phones_tells_how_each_ended(call: Call) -> None:
+    made, switch = call
+    bridging: list[str] = []
+    switch.scripts["bridge"] = lambda uuid: (
+        bridging.append(uuid)  # type: ignore[func-returns-value]
+        or rings(B, variable_esl_user_id="1000") + ends("USER_BUSY", 17, uuid=C, variable_esl_user_id="1001")
+    )
+    # The last end comes after the bridge's.
+    switch.scripts["hupall"] = lambda _: bridge_over(bridging[0]) + ends("NO_ANSWER", 19, variable_esl_user_id="1000")
+    bridged = bridge(made, to=("1000", "1001"), timeout=0.03)
+    assert [(leg.user, leg.cause) for leg in bridged.legs] == [("1000", "NO_ANSWER"), ("1001", "USER_BUSY")]
+    assert bridge(made, timeout=0.03).legs == ()
+
+
 def test_bridge_after_another_forgets_the_first(call: Call) -> None:
     made, switch = call
     switch.scripts["bridge"] = lambda uuid: ends("NETWORK_OUT_OF_ORDER", 38) + bridge_over(uuid)

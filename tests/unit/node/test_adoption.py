@@ -22,7 +22,7 @@ from esl_apps.node import adoption
 from esl_apps.store import keys
 from esl_apps.store.essence import Essence
 from tests.support.bench import E164, Bench, Build, essence_of, leave_behind, show_legs, write_cdr
-from tests.support.call_switch import AT, B, at, ends
+from tests.support.call_switch import AT, B, C, at, ends
 from tests.support.peer import UUID, api_response, eventually
 
 REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
@@ -54,9 +54,11 @@ def clicked(**fields: Any) -> Essence:
     return essence_of(**{"app": "click-dial", "call_ref": REF, "integrator": "acme", **rings, **fields})
 
 
-def hang_up(bench: Bench, ref: str = REF, by: str = B, q850: int = 16, cause: str = "NORMAL_CLEARING") -> None:
+def hang_up(
+    bench: Bench, ref: str = REF, by: str = B, q850: int = 16, cause: str = "NORMAL_CLEARING", user: str = ""
+) -> None:
     """Both legs end; the switch tells of both on its inbound connection."""
-    tags: dict[str, Any] = {"variable_esl_call_ref": ref}
+    tags: dict[str, Any] = {"variable_esl_call_ref": ref, "variable_esl_user_id": user}
     hung_up: dict[str, Any] = {"variable_sip_hangup_disposition": "recv_bye"}
     a, b = (hung_up, {}) if by == UUID else ({}, hung_up)
     bench.switch.say(
@@ -428,16 +430,26 @@ def test_adoption_call_in_a_state_of_another_version_goes_on(bench: Bench) -> No
 
 
 def test_adoption_announces_an_agents_unheard_answer(bench: Bench) -> None:
-    waiting = {"app": "inbound", "integrator": "acme", "extension": "1000", "number": "+27825556666"}
-    leave_behind(bench, essence_of(call_ref=REF, dialed_at=AT + 1.0, state=terms.AGENT_RINGING, **waiting))
+    waiting: dict[str, Any] = {"app": "inbound", "integrator": "acme", "extension": "1000", "number": "+27825556666"}
+    asked_agents = [{"agent": user, "seconds": 0, "end_reason": None, "end_code": None} for user in ("1000", "1001")]
+    waiting["agents"] = asked_agents
+    leave_behind(bench, essence_of(call_ref=REF, dialed_at=AT + 1.0, state=terms.RINGING, **waiting))
     answered = {"Caller-Channel-Answered-Time": at(4)}
     show_legs(bench.switch, {**aleg(), **answered}, bleg(answered=4, variable_esl_user_id="1000"))
     bench.adoption.beat()
     asked(bench)
-    hang_up(bench)
+    lost_race: dict[str, Any] = {"variable_esl_call_ref": REF, "variable_esl_bleg": REF, "variable_esl_user_id": "1001"}
+    bench.switch.say(ends("LOSE_RACE", 502, uuid=C, **lost_race))
+    hang_up(bench, user="1000")
     ended(bench)
     found = bench.record()
     assert (found["end_reason"], found["hung_up_by"], found["hold_time"]) == ("answered", "agent", 3)
+    known = bench.services.store.call(REF)
+    assert known is not None
+    assert [(one["agent"], one["end_reason"]) for one in known["agents"]] == [
+        ("1000", "answered"),
+        ("1001", "elsewhere"),
+    ]
     assert len(bench.pushed(INBOUND_LIST)) == 1
 
 

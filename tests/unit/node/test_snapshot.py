@@ -45,3 +45,9 @@ def test_state_event_of_an_end_says_why() -> None:
     attempt.end("agent_busy", 17, terms.AGENT, 1001.0)
     lines = state_event(attempt, attempt.timeline[-1]).decode().splitlines()
     assert {"esl_state: ended", "esl_end_reason: agent_busy", "esl_end_code: 17"} <= set(lines)
+
+
+def test_state_event_of_ringing_agents_names_them() -> None:
+    attempt = Attempt(app="inbound", call_dir="inbound")
+    attempt.ring(["1000", "1001"], 1001.0)
+    assert b"esl_agents: 1000, 1001\n" in state_event(attempt, attempt.timeline[-1])

@@ -83,7 +83,7 @@ def test_tone_of_ends_and_words_for_causes() -> None:
     [
         ("click-dial", "agent_ringing", "The agent is rung"),
         ("click-dial", "callee_ringing", "The callee is rung"),
-        ("inbound", "agent_ringing", "The agent is rung"),
+        ("inbound", "ringing", "The agents are rung"),
         ("disa", "agent_answered", "The caller is there"),
         ("disa", "bridged", "Talking"),
         ("disa", "unheard_of", "unheard_of"),
@@ -98,7 +98,7 @@ def test_state_is_said_with_its_party(app: str, state: str, shown: str) -> None:
     [
         ("click-dial", "agent_answered", "", "1000 answers"),
         ("disa", "agent_answered", "", "the node answers 1000"),
-        ("inbound", "agent_ringing", "", "each agent's phone rings"),
+        ("inbound", "ringing", "1000, 1001", "1000, 1001: their phones ring"),
         ("click-dial", "ended", "callee_busy 17", "end_reason callee_busy, end_code 17"),
         ("click-dial", "gateway_failed", "cause 38", "cause 38"),
     ],

@@ -1,0 +1,91 @@
+"""The agents of an inbound call: which of them are rung, in which order, and how each fared."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from esl_apps.apps.settings import Queue
+from esl_apps.core import causes
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Bridged, Leg
+from esl_apps.core.call_fields import RungAgent
+from esl_apps.core.numbers import Number
+
+#: The outcomes of several agents, the one that counts first.
+_TELLING = ("no_answer", "busy", "failed")
+
+
+def without(agents: Sequence[Number], caller: Number | None) -> list[Number]:
+    """Return the agents but the caller, whose phone is in this call."""
+    return [agent for agent in agents if caller is None or agent.subscriber != caller.subscriber]
+
+
+def rounds(queue: Queue, agents: Sequence[Number]) -> list[list[Number]]:
+    """Return the agents in the order of the number's strategy: those in one list ring at once."""
+    if queue.strategy == "all":
+        return [list(agents)]
+    one_by_one = [[agent] for agent in agents]
+    if queue.strategy == "random":
+        random.shuffle(one_by_one)
+    return one_by_one
+
+
+def ask(attempt: Attempt, agents: Sequence[Number]) -> None:
+    """Note that these agents are rung now."""
+    asked: list[RungAgent] = [
+        {"agent": agent.dialled, "seconds": 0, "end_reason": None, "end_code": None} for agent in agents
+    ]
+    attempt.agents = [*(attempt.agents or ()), *asked]
+
+
+def fared(attempt: Attempt, legs: Sequence[Leg], outcome: Bridged | None = None) -> None:
+    """Note how the agents fared that are rung now, by all their legs.
+
+    ``outcome``: of ringing them; None if the caller left, or talked with one of them to the end of the call.
+    """
+    heard = bool(legs) or outcome is not None
+    for entry in attempt.agents or ():
+        if entry["end_reason"] is not None:
+            continue
+        own = [leg for leg in legs if leg.user == entry["agent"]]
+        entry["seconds"] = max([_rang(leg) for leg in own], default=0)
+        if outcome is not None and outcome.by_switch:
+            entry["end_reason"], entry["end_code"] = "failed", outcome.code
+        elif heard and not own:
+            # The switch makes no leg for a user without a registration.
+            entry["end_reason"], entry["end_code"] = "failed", causes.NOT_REGISTERED
+        else:
+            timed_out = outcome is not None and outcome.timed_out
+            entry["end_reason"], entry["end_code"] = _end(attempt, own, timed_out=timed_out)
+
+
+def _rang(leg: Leg) -> int:
+    """Return the whole seconds for which a phone rang."""
+    end = leg.answered_at or leg.ended_at
+    return 0 if leg.ringing_at is None or end is None else max(0, round(end - leg.ringing_at))
+
+
+def _end(attempt: Attempt, legs: Sequence[Leg], *, timed_out: bool) -> tuple[str, int]:
+    talked = attempt.bridged_at is not None
+    for leg in legs:
+        if talked and leg.answered_at is not None and leg.cause != "LOSE_RACE":
+            return "answered", leg.q850 or causes.NORMAL_CLEARING
+    codes = [leg.q850 for leg in legs if leg.q850 is not None and leg.q850 not in causes.SAYS_NOTHING]
+    if codes:
+        code = min(codes, key=causes.weight)
+        return causes.failure(code), code
+    if timed_out:
+        return "no_answer", causes.NO_ANSWER
+    if talked:
+        return "elsewhere", causes.NORMAL_CLEARING
+    return ("abandoned" if attempt.cancelled_by is None else "cancelled"), causes.NORMAL_CLEARING
+
+
+def most_telling(outcomes: Sequence[Bridged]) -> Bridged:
+    """Return the outcome that says how the call fared: an answer, otherwise as the agents of one round are summed up:
+    one who didn't answer counts before one who was busy, and that one before the rest."""
+    last = outcomes[-1]
+    if last.answered or last.by_switch:
+        return last
+    return min(outcomes, key=lambda outcome: _TELLING.index(causes.failure(outcome.code)))
