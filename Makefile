@@ -7,7 +7,7 @@ DEMO_STAMP := $(VENV)/.installed-demo
 STAMP  := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo test coverage test-pythons lint docs golden bench fuzz attack chaos soak clean
+.PHONY: demo test coverage test-pythons test-redis lint docs golden bench fuzz attack chaos soak clean
 
 # `make demo ARGS=--keep` stays up to be tried by hand.
 demo: $(DEMO_STAMP)
@@ -33,6 +33,10 @@ coverage: $(STAMP)
 # Type check and unit tests on every Python from 3.11 to 3.14 that is installed, each in .venvs/VERSION.
 test-pythons: $(STAMP)
 	$(BIN)/python tools/pythons.py -- tests/unit -n $(or $(WORKERS),2) $(PYTEST_ARGS)
+
+# The tests of the stores, also on Redis of this machine alone and on a cluster of Redis 6.2.
+test-redis: $(STAMP)
+	ALL_REDIS=1 $(BIN)/python -m pytest tests/unit/store -n $(or $(WORKERS),2) $(PYTEST_ARGS)
 
 lint: $(STAMP) docs
 	$(BIN)/ruff check esl_apps tests benchmarks tools examples docs

@@ -10,6 +10,7 @@ import wave
 from array import array
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -31,9 +32,14 @@ YAML = ROOT / "conf" / "esl_apps.yml"
 CONTEXT = {dialplan.PUBLIC: "public", dialplan.DEFAULT: "default"}
 
 
+@cache
+def loaded() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(YAML.read_text())
+    return document
+
+
 def shipped() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(YAML.read_text())
-    return loaded
+    return deepcopy(loaded())
 
 
 def extensions(text: str) -> list[ElementTree.Element]:
@@ -222,7 +228,6 @@ def at(plan: dict[str, Any], path: str, value: str) -> dict[str, Any]:
     return plan
 
 
-@pytest.mark.parametrize("value", HOSTILE)
 @pytest.mark.parametrize(
     "path",
     [
@@ -238,15 +243,17 @@ def at(plan: dict[str, Any], path: str, value: str) -> dict[str, Any]:
         "dial/region",
     ],
 )
-def test_render_hostile_values_are_refused_or_escaped(path: str, value: str) -> None:
-    plan = at(shipped(), path, value)
-    if path in ("prompts/dir", "dial/region"):
-        with contextlib.suppress(ValueError):  # harmless there, then: nothing but values differs from what ships
-            assert shape(dialplan.render(plan)) == shape(dialplan.render(shipped()))
-    else:
-        section = path.split("/", maxsplit=1)[0]
-        with pytest.raises(ValueError, match=section):
-            dialplan.render(plan)
+def test_render_hostile_values_are_refused_or_escaped(path: str) -> None:
+    as_shipped = shape(dialplan.render(shipped()))
+    for value in HOSTILE:
+        plan = at(shipped(), path, value)
+        if path in ("prompts/dir", "dial/region"):
+            with contextlib.suppress(ValueError):  # harmless there, then: nothing but values differs from what ships
+                assert shape(dialplan.render(plan)) == as_shipped, value
+        else:
+            section = path.split("/", maxsplit=1)[0]
+            with pytest.raises(ValueError, match=section):
+                dialplan.render(plan)
 
 
 def shape(rendered: dict[str, str]) -> list[list[str | None]]:

@@ -18,6 +18,8 @@ import pytest
 from esl_apps import __version__
 from esl_apps.cli import calls, main
 from esl_apps.cli.parser import parser
+from tests.support import zygote
+from tests.support.interpreter import run_fresh
 from tests.unit.cli.conftest import Run, Settings
 
 
@@ -25,12 +27,10 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(parser().commands)
 
 
-@pytest.mark.parametrize("name", commands())
-def test_each_command_names_a_function_that_exists(name: str) -> None:
-    module, _, function = commands()[name].get_default("run").partition(":")
-    code = f"from esl_apps.cli.{module} import {function}"
+def test_each_command_names_a_function_that_exists() -> None:
+    names = [command.get_default("run").split(":") for command in commands().values()]
     # In its own process: some modules import what only a patched process may.
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_fresh("\n".join(f"from esl_apps.cli.{module} import {function}" for module, function in names))
 
 
 @pytest.mark.parametrize(
@@ -244,9 +244,7 @@ def test_main_without_standard_streams_has_no_traceback(settings: Settings) -> N
     ids=" ".join,
 )
 def test_sandbox_refuses_what_it_cannot_use(argv: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "esl_apps", "sandbox", *argv], capture_output=True, text=True, timeout=40, check=False
-    )
+    done = zygote.run(["sandbox", *argv], timeout=40)
     assert done.returncode in (1, 2)
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -255,9 +253,7 @@ def test_sandbox_refuses_what_it_cannot_use(argv: list[str]) -> None:
 
 def test_sandbox_refuses_an_address_where_something_listens(switch: Any) -> None:
     address = "{}:{}".format(*switch.address)
-    done = subprocess.run(
-        [sys.executable, "-m", "esl_apps", "sandbox", "--listen", address], capture_output=True, text=True, check=False
-    )
+    done = zygote.run(["sandbox", "--listen", address])
     assert done.returncode == 1
     assert done.stderr == f"esl-apps sandbox: {address}: something listens there already\n"
 

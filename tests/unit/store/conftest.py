@@ -1,7 +1,11 @@
-"""Single servers and clusters, of Redis 6.2, this machine's Redis and Valkey: the stores must behave alike on all."""
+"""Servers on which the stores must behave alike: Redis 6.2, this machine's Redis and Valkey, alone and as clusters.
+
+A test runs on each of the three, one of them a cluster; ``make test-redis`` adds the other combinations.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,7 +69,9 @@ def _running(server: RedisServer) -> Iterator[RedisServer]:
     server.close()
 
 
-@pytest.fixture(params=["alone", "cluster", "redis_62", "cluster_62", "valkey"])
+@pytest.fixture(
+    params=["redis_62", "cluster", "valkey", *(["alone", "cluster_62"] if "ALL_REDIS" in os.environ else [])]
+)
 def server(request: pytest.FixtureRequest) -> RedisServer:
     """The machine's Redis, and both ends of what is supported (``tests/support/redis_servers.py``)."""
     found: RedisServer = request.getfixturevalue(request.param)

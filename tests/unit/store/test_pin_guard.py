@@ -426,6 +426,7 @@ def test_locked_caller_with_the_right_pin_is_not_remembered(guard: GuardStore, s
     assert not server.client.exists(keys.pin_opened("27825556666"))
 
 
+@pytest.mark.parametrize("server", ["alone"], indirect=True)
 def test_lock_lasts_an_hour_at_most_whatever_is_configured(client: Any, clock: Clock, alerts: Alerts) -> None:
     """Guessing for hours with a withheld number locks callers out for an hour at a time at most."""
     day = PinGuard(lock=86_400, longest_lock=86_400, longest_service_lock=86_400)

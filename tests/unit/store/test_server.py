@@ -45,11 +45,11 @@ def test_least_rights_of_the_manual_are_enough(user: Callable[..., Any]) -> None
     assert list(examine(user(*acl_rule(records_only=True).split()), records_only=True)) == []
 
 
-@pytest.mark.parametrize("name", sorted({str(command[0]).lower() for command in TRIALS} | {"time"}))
-def test_each_missing_right_is_named(user: Callable[..., Any], name: str) -> None:
-    findings = messages(examine(user(*acl_rule().split(), f"-{name}")))
-    assert findings[0].startswith("its user lacks rights: ")
-    assert f"+{name}" in findings[0].split()
+def test_each_missing_right_is_named(user: Callable[..., Any]) -> None:
+    for name in {str(command[0]).lower() for command in TRIALS} | {"time"}:
+        findings = messages(examine(user(*acl_rule().split(), f"-{name}")))
+        assert findings[0].startswith("its user lacks rights: ")
+        assert f"+{name}" in findings[0].split()
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

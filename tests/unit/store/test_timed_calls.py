@@ -47,10 +47,10 @@ def take(callbacks: TimedCalls, now: float) -> TimedCall:
     return pending
 
 
-def test_schedule_by_50_at_once_makes_one_call(connect: Callable[[], Any], callbacks: TimedCalls) -> None:
-    nodes = [TimedCalls(connect(), f"node{i}", "callbacks") for i in range(50)]
-    results = at_once([partial(schedule, nodes[i]) for i in range(50)])
-    assert sorted(results, key=str) == [None] + ["pending"] * 49
+def test_schedule_by_ten_at_once_makes_one_call(connect: Callable[[], Any], callbacks: TimedCalls) -> None:
+    nodes = [TimedCalls(connect(), f"node{i}", "callbacks") for i in range(10)]
+    results = at_once([partial(schedule, nodes[i]) for i in range(10)])
+    assert sorted(results, key=str) == [None] + ["pending"] * 9
     take(callbacks, EVENING + 3)
     assert callbacks.claim_due(EVENING + 4, 30) is None
 
