@@ -13,11 +13,11 @@ def main() -> None:
     # Help, the version and a wrong argument end here, with next to nothing imported.
     arguments = parser().read(sys.argv[1:])
     if arguments.waits:
-        _patch()
+        patch()
     sys.exit(cli.run(arguments))
 
 
-def _patch() -> None:
+def patch() -> None:
     """Make the standard library wait on gevent's loop; here and nowhere else in the package. Nothing that opens a
     socket, starts a thread or waits has been imported yet."""
     from gevent import monkey

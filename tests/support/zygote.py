@@ -138,6 +138,8 @@ def run(argv: list[str], input: str | None = None, timeout: float = 60) -> subpr
 def main() -> None:
     fork, poller = os.fork, select.poll()
     from esl_apps import __main__ as program
+
+    program.patch()
     from esl_apps.cli import serve  # noqa: F401 - imported for those to come
 
     channel = _socket.socket(fileno=int(sys.argv[1]))
