@@ -104,6 +104,7 @@ def _add_showing(commands: _Commands) -> None:
     commands.add("calls", "calls:run_calls", "list the live calls of all nodes", json="each call")
     trace = commands.add("trace", "calls:run_trace", "show one call's timeline, with every decision", json="the call")
     trace.add_argument("call_ref", type=_text)
+    _add_records(commands)
     locks = commands.add(
         "locks",
         "locks:run",
@@ -121,6 +122,28 @@ def _add_showing(commands: _Commands) -> None:
         json="each call, or the dropped one",
     )
     waiting.add_argument("--drop", metavar="KEY", type=_text, help="don't place this call")
+
+
+def _add_records(commands: _Commands) -> None:
+    records = commands.add(
+        "records",
+        "records:run",
+        "list the records of calls that have ended, the latest first, of all integrators and accounts",
+        json="each record",
+    )
+    records.add_argument("--csv", action="store_true", help="print a table, for spreadsheets and bills")
+    records.add_argument(
+        "--since",
+        metavar="TIME",
+        type=_time,
+        help="calls that began then or later: 2026-11-29, 2026-11-29T12:00, 24h or 7d ago",
+    )
+    records.add_argument("--until", metavar="TIME", type=_time, help="calls that began before")
+    records.add_argument("--integrator", metavar="NAME", help="calls of this integrator; '': of none")
+    records.add_argument("--account", metavar="ID", type=_text, help="calls of this account")
+    records.add_argument("--agent", metavar="NUMBER", type=_text, help="calls of this agent or caller")
+    records.add_argument("--number", metavar="NUMBER", type=_text, help="calls to this number, as dialled or in E.164")
+    records.add_argument("--end-reason", metavar="REASON", type=_text, help="as answered, or callee_busy")
 
 
 def _add_changing(commands: _Commands) -> None:
@@ -196,6 +219,12 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= _MOST_WORKERS:
         raise argparse.ArgumentTypeError(f"expected a number from 1 to {_MOST_WORKERS}")
     return int(text)
+
+
+def _time(text: str) -> float:
+    from esl_apps.cli.times import read_time
+
+    return read_time(text)
 
 
 def _text(text: str) -> str:

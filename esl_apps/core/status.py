@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -39,6 +40,8 @@ _STATUS = Published(
         "bridged_at",
     ),
 )
+_STEADY = tuple(key for key in _STATUS.fields if key != "state" and key not in _STATUS.rounded)
+_steady_values = attrgetter(*(_STATUS.fields[key] for key in _STEADY))
 _Fields: Any = _STATUS.struct(
     "_Fields", {"call_ref": Ref, "session_ref": Ref, "state": State, **dict.fromkeys(_STATUS.rounded, Time)}
 )
@@ -99,6 +102,11 @@ def snapshot(attempt: Attempt) -> dict[str, Any]:
     if attempt.record is not None:
         result["record"] = notification.cdr(attempt.record)
     return result
+
+
+def steady(attempt: Attempt) -> dict[str, Any]:
+    """Return what is known of a call, without its state and its times."""
+    return dict(zip(_STEADY, _steady_values(attempt), strict=True))
 
 
 def _shown(at: float) -> float:

@@ -114,6 +114,7 @@ OURS = ErrorForm(
         403: "The token lacks the scope that this needs; message names it",
         404: "Not there, or another integrator's",
         405: "No such method",
+        406: "Neither application/json nor text/csv is accepted",
         409: "The call's state doesn't allow it; or the idempotency key came with another body, or its first request "
         "is still running",
         413: "The body is too large",

@@ -9,7 +9,7 @@ import falcon
 
 from esl_apps.core import status, terms
 from esl_apps.core.reference import new_ref
-from esl_apps.http import actions, agents, dry_run, openapi, phone_page, recordings, schemas
+from esl_apps.http import actions, agents, dry_run, openapi, phone_page, record_query, recordings, schemas
 from esl_apps.http.access import CALL, OWN_CALL, OWN_READ, READ
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import CallsPort
@@ -18,7 +18,7 @@ from esl_apps.http.cors import Cors
 from esl_apps.http.errors import problem
 from esl_apps.http.parameters import in_header, in_path, in_query
 from esl_apps.http.routes import TOKEN, Answer, Api, Component, Operation, Route, serve
-from esl_apps.http.schemas import Accepted, Call, DryRun, Page
+from esl_apps.http.schemas import Accepted, Call, DryRun, Page, RecordPage
 from esl_apps.net.address import within
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
@@ -93,6 +93,16 @@ def cancel_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, re
 def create_call_legacy(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
     """``GET /call.php``: Click2Dial's first form. It is off unless ``legacy_get`` lists addresses that may use it."""
     _accept(resp, port.place(dict(req.params), new_ref()))
+
+
+def list_records(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
+    as_csv = record_query.wants_csv(req)
+    chosen, limit, before = record_query.chosen(req), record_query.limit_of(req), record_query.before_of(req)
+    page = port.services.record_history.page(port.name, chosen, limit, before)
+    if as_csv:
+        record_query.answer_csv(req, resp, page)
+    else:
+        answer(resp, 200, {"records": page[0], "next": page[1]})
 
 
 def describe(port: CallsPort, _req: falcon.Request, resp: falcon.Response) -> None:
@@ -206,6 +216,21 @@ _ROUTES = (
         ),
     ),
     *actions.ROUTES,
+    Route(
+        "/click2dial/records",
+        (
+            Operation(
+                "GET",
+                "listRecords",
+                "Records of calls that have ended, the latest call first, as JSON or (Accept: text/csv) as a table",
+                list_records,
+                scopes=(READ,),
+                parameters=record_query.PARAMETERS,
+                answers={200: Answer("A page", RecordPage, headers=record_query.LINK)},
+                errors=(400, 401, 403, 406, 422, 429, 503),
+            ),
+        ),
+    ),
     *recordings.ROUTES,
     *agents.ROUTES,
     *phone_page.ROUTES,

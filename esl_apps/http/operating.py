@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import falcon
 
 from esl_apps.core import status, terms
-from esl_apps.http import operator, schemas
+from esl_apps.http import operator, record_query, schemas
 from esl_apps.http.access import OPERATE, READ
 from esl_apps.http.admin_port import AdminPort
 from esl_apps.http.body import answer, read_json
@@ -81,6 +81,19 @@ def end_call(port: AdminPort, _req: falcon.Request, resp: falcon.Response, ref: 
         _answer(resp, call)
     else:
         _answer(resp, {"call_ref": ref, "state": call["state"]}, 202)
+
+
+def list_records(port: AdminPort, req: falcon.Request, resp: falcon.Response, by: str) -> None:
+    as_csv = record_query.wants_csv(req)
+    chosen, limit, before = record_query.chosen(req), record_query.limit_of(req), record_query.before_of(req)
+    account = req.get_param("account_id")
+    if account is not None:
+        chosen = chosen._replace(fields=[*chosen.fields, ("account_id", account)])
+    page = operator.past_records(port, chosen, limit, before, req.get_param("integrator"))
+    if as_csv:
+        record_query.answer_csv(req, resp, page, ("integrator",))
+    else:
+        _answer(resp, page[0], next=page[1])
 
 
 # Locks, breakers, waiting calls ---------------------------------------------------------------------------
@@ -248,6 +261,23 @@ ROUTES = (
             ),
         ),
         _REF,
+    ),
+    Route(
+        "/v1/records",
+        (
+            replace(
+                _read(
+                    "listAllRecords",
+                    "Records of all applications, the latest call first, as JSON or (Accept: text/csv) as a table",
+                    list_records,
+                    _list_of(_OBJECT),
+                    in_query("integrator", str, "Empty: calls of no integrator"),
+                    in_query("account_id", str),
+                    *record_query.PARAMETERS,
+                ),
+                errors=(401, 403, 406, 422, 429, 503),
+            ),
+        ),
     ),
     Route("/v1/locks", (_read("listLocks", "What wrong PINs have locked", list_locks, _list_of(_OBJECT)),)),
     Route(

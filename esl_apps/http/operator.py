@@ -15,9 +15,11 @@ from esl_apps.core import status, terms
 from esl_apps.http.admin_port import AdminPort
 from esl_apps.http.errors import problem
 from esl_apps.node import reporting
-from esl_apps.operations import breakers, calls, reports, switches, waiting
+from esl_apps.node.outboxes import HISTORY
+from esl_apps.operations import breakers, calls, records, reports, switches, waiting
 from esl_apps.operations.reports import Report
 from esl_apps.store.pin_guard import Locks
+from esl_apps.store.record_history import Chosen
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,9 @@ def overview(port: AdminPort) -> dict[str, Any]:
         "reasons": services.readiness.problems(),
         "nodes": len({report.node for report in reported}),
         "live": sum(sum(report.live.values()) for report in reported),
-        "waiting_records": sum(sum(report.outbox.values()) for report in reported),
+        "waiting_records": sum(
+            depth for report in reported for outbox, depth in report.outbox.items() if outbox != HISTORY
+        ),
         "tripped_breakers": len(services.breakers.tripped),
     }
 
@@ -129,6 +133,15 @@ def end_call(port: AdminPort, ref: str, by: str) -> dict[str, Any]:
         note_action(by, "call_end", ref)
         port.services.acting.cancel(call)
     return call
+
+
+def past_records(
+    port: AdminPort, chosen: Chosen, limit: int, before: str | None = None, integrator: str | None = None
+) -> records.Page:
+    """The records of the last days; as ``operations.records.page``."""
+    services = port.services
+    names = [configured.name for configured in services.policy.config.integrators]
+    return records.page(services.record_history, names, chosen, limit, before, integrator)
 
 
 # Locks, breakers, waiting calls ---------------------------------------------------------------------------

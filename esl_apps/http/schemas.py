@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from esl_apps.core import call_options
 from esl_apps.core.actions import KEYS
+from esl_apps.core.notification import CallRecord
 from esl_apps.core.order import CONTACT_REF_LENGTH, IntegratorRules
 from esl_apps.core.status import CallStatus, Ref, State
 from esl_apps.core.written_number import LONGEST
@@ -65,6 +66,11 @@ class Call(CallStatus):
 
 class Page(Struct):
     calls: list[Call]
+    next: Ref | None
+
+
+class RecordPage(Struct):
+    records: list[CallRecord]
     next: Ref | None
 
 

@@ -84,6 +84,7 @@ class Calls:
             # Read what that process has left in its files by the clock that goes with the call's times.
             live.clock = SwitchClock(call.ahead + node_clock.clock.shift)
         self._records.save(attempt)
+        self._records.catch_up(attempt)
         live.attached = live.adopted = True
         attempt.note("adopted", "its node is gone")
         return live
@@ -121,6 +122,7 @@ class Calls:
     def _drop(self, live: Live) -> None:
         # Its follower may still be looking at its legs, and must not make it known as this process's again.
         live.attempt.observer = None
+        self._records.released(live.attempt)
         if self.live.get(live.attempt.call_ref) is live:
             del self.live[live.attempt.call_ref]
             self.tenants.remove(live.attempt)

@@ -25,6 +25,7 @@ from esl_apps.node.gate import SwitchGate
 from esl_apps.node.history import History
 from esl_apps.node.incoming import Incoming
 from esl_apps.node.outgoing import Outgoing
+from esl_apps.node.record_keeping import RecordKeeping
 from esl_apps.node.reporting import Reporter
 from esl_apps.node.services import Services, build_services
 from esl_apps.node.state_folder import state_folder
@@ -64,6 +65,7 @@ class Node:
         self._adoption = Adoption(self.services, self._pollers)
         self._cdr_files = CdrFiles(self.services)
         self._reporter = Reporter(self.services)
+        self._record_keeping = RecordKeeping(self.services)
         #: For the console; None without one.
         self.history = History((self.scrapes or metrics).registry.collect) if config.admin.console else None
 
@@ -100,6 +102,7 @@ class Node:
         services.store.start()
         for outbox in services.outboxes:
             outbox.start()
+        services.event_writer.start()
         for switch in services.switches:
             switch.start()
         # The first request should find its switch connected, but an unreachable one must not delay the start.
@@ -110,6 +113,7 @@ class Node:
         self._adoption.start()
         self._cdr_files.start()
         self._reporter.start()
+        self._record_keeping.start()
         if self.history is not None:
             self.history.start()
         for poller in self._pollers.values():
@@ -159,6 +163,7 @@ class Node:
         services.readiness.draining = True
         stops: list[Callable[[], object]] = [services.usage.stop, services.breakers.stop, services.clocks.stop]
         stops += [self._adoption.stop, self._cdr_files.stop, self._reporter.stop, services.store.stop]
+        stops += [self._record_keeping.stop, services.event_writer.stop]
         if self.history is not None:
             stops.append(self.history.stop)
         # Leave the cluster late: from here on other nodes, or our next run, own the calls still up.

@@ -1,4 +1,4 @@
-"""A node's outboxes: one for each Redis that records go to."""
+"""A node's outboxes: one for each Redis that records go to, and one for the histories."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from esl_apps.store.connection import Observe, ignore
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.lanes import Lanes, journals
 from esl_apps.store.outbox import READ, SYNC_PATIENCE
+from esl_apps.store.record_history import HistoryOutbox
 
 log = logging.getLogger(__name__)
 
-#: The name of the top-level Redis, in logs and metrics.
-MAIN = "main"
+#: The names of the top-level Redis and of the outbox of all histories, in logs and metrics.
+MAIN, HISTORY = "main", "history"
 
 
 class Outboxes:
@@ -53,13 +54,21 @@ class Outboxes:
                     client = redis_client.connect(url, observe=observer(name or MAIN))
                     by_url[url] = Lanes(name or MAIN, journal, client, on_pushed, tell, disk)
                 self._by_integrator[name] = by_url[url]
-            self._push_leftovers(folder, {_folder_of(url) for url in by_url})
+            client = redis_client.connect(config.redis.url, observe=observer(HISTORY))
+            self.history = HistoryOutbox(HISTORY, folder / HISTORY, client, None, tell, disk)
+            """The outbox of all histories, which are in the top-level Redis: one journal for all integrators."""
+            self._push_leftovers(folder, {HISTORY, *(_folder_of(url) for url in by_url)})
         except OSError as error:
             raise ConfigError(f"the outbox can't be opened: {error}", "node.state_dir") from None
 
-    def __iter__(self) -> Iterator[Lanes]:
+    def __iter__(self) -> Iterator[Lanes | HistoryOutbox]:
         """Each outbox once."""
-        return iter(set(self._by_integrator.values()))
+        return iter([*self.lanes, self.history])
+
+    @property
+    def lanes(self) -> set[Lanes]:
+        """The outboxes of lists."""
+        return set(self._by_integrator.values())
 
     def of(self, integrator: str | None) -> Lanes:
         """The outbox of an integrator's records, or of calls that belong to none."""
@@ -68,7 +77,7 @@ class Outboxes:
     def examine(self) -> None:
         """Log what makes a Redis unfit. It may have come only now, or be another one than before."""
         shared = self.of(None)
-        for outbox in self:
+        for outbox in self.lanes:
             background.once("redis_examination", partial(outbox.examine, records_only=outbox is not shared))
 
     @property

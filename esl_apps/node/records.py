@@ -12,8 +12,9 @@ import msgspec
 
 from esl_apps.apps import application
 from esl_apps.apps.legs import recording_path
-from esl_apps.core import terms
+from esl_apps.core import call_events, notification, terms
 from esl_apps.core.attempt import Attempt, Moment
+from esl_apps.core.record import Record
 from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node import notification_lists
@@ -25,8 +26,11 @@ from esl_apps.node.snapshot import state_event
 from esl_apps.observe import logs
 from esl_apps.observe.metrics import Metrics
 from esl_apps.process.folder import Folder, Hangs
-from esl_apps.store.calls import CallStore
+from esl_apps.store import record_history
+from esl_apps.store.calls import REFUSED_PER_HOUR, CallStore
 from esl_apps.store.essence import essence
+from esl_apps.store.event_writer import EventWriter
+from esl_apps.store.hourly_quota import HourlyQuota
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class Records:
         store: CallStore,
         call_log: CallLog,
         outboxes: Outboxes,
+        events: EventWriter,
         policies: Policies,
         metrics: Metrics,
         recordings: Folder,
@@ -53,6 +58,8 @@ class Records:
         self._store = store
         self._call_log = call_log
         self._outboxes = outboxes
+        self._events = events
+        self._strangers = HourlyQuota()
         self._policies = policies
         self._metrics = metrics
         self._recordings = recordings
@@ -102,6 +109,8 @@ class Records:
     def moment(self, attempt: Attempt, moment: Moment) -> None:
         """A call has entered a state."""
         self.save(attempt)
+        if not attempt.ended:
+            self._events.add(attempt, call_events.of_state(attempt, moment))
         if moment.what in _RINGS and len(attempt.timeline) <= 3:
             self._metrics.time_to_ring(attempt.app).observe(max(0.0, moment.at - attempt.queued_at))
         logs.say(
@@ -119,6 +128,7 @@ class Records:
         assert record is not None
         if attempt.follows and (record.number is None or not application(attempt.app).session):
             # Its session has its record already: here the caller left, or another node goes on with the call.
+            self._keep(attempt, None)
             self._call_log.ended(attempt.call_ref)
             return
         config = self._policies.now.config
@@ -128,6 +138,7 @@ class Records:
         outbox = self._outboxes.of(record.integrator)
         for entry in notification_lists.entries(record, integrator, config.records):
             outbox.push(entry)
+        self._keep(attempt, record)
         self._call_log.ended(attempt.call_ref)
         logs.say(
             log,
@@ -141,6 +152,27 @@ class Records:
                 "hung_up_by": record.hung_up_by,
             },
         )
+
+    def _keep(self, attempt: Attempt, record: Record | None) -> None:
+        """Hand the outbox a call's last events, and its record for the history."""
+        events = [*self._events.take(attempt.call_ref), call_events.of_state(attempt, attempt.timeline[-1])]
+        fields = None
+        if record is not None:
+            events.append(call_events.of_record(record))
+            fields = notification.cdr(record)
+        keep = self._policies.now.config.records.keep_days > 0
+        if attempt.integrator or not attempt.refused or self._strangers.take(REFUSED_PER_HOUR):
+            self._outboxes.history.push(record_history.entry(attempt, events, fields, keep=keep))
+
+    def released(self, attempt: Attempt) -> None:
+        """Another process, or another flow of this one, goes on with a call."""
+        self._events.release(attempt.call_ref)
+
+    def catch_up(self, attempt: Attempt) -> None:
+        """Make an event of the state in which a call was adopted, unless its own process did."""
+        at = attempt.bridged_at or attempt.answered_at or attempt.queued_at
+        moment = Moment(round(at, 3), attempt.state)
+        self._events.add(attempt, call_events.of_state(attempt, moment))
 
     def has_recording(self, attempt: Attempt) -> bool:
         """Whether the switch has written a recording; it sends RECORD_STOP even if it couldn't."""
@@ -168,3 +200,4 @@ class Records:
         integrator = config.integrator(attempt.integrator or "")
         entry = notification_lists.answered(attempt, agent, hold_time, integrator, config.records)
         self._outboxes.of(attempt.integrator).push(entry)
+        self._events.add(attempt, call_events.of_answer(attempt, hold_time))

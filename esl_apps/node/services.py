@@ -36,8 +36,10 @@ from esl_apps.store import redis_client
 from esl_apps.store.breakers import Breakers, Trip
 from esl_apps.store.calls import CallStore
 from esl_apps.store.essence import Essence
+from esl_apps.store.event_writer import EventWriter
 from esl_apps.store.idempotency import IdempotencyKeys
 from esl_apps.store.membership import Membership
+from esl_apps.store.record_history import RecordHistory
 from esl_apps.store.stale import Stale
 from esl_apps.store.timed_calls import TimedCalls
 from esl_apps.store.usage import UsageStore
@@ -61,6 +63,8 @@ class Services:
     clocks: ClockWatch
     records: Records
     outboxes: Outboxes
+    event_writer: EventWriter
+    record_history: RecordHistory
     call_log: CallLog
     switch_cdr: Spool
     recordings: Folder
@@ -157,7 +161,8 @@ def build_services(config: Config) -> Services:
 
     call_log = _open_call_log(config, live)
     recordings = Folder("recordings")
-    records = Records(live, store, call_log, outboxes, policies, metrics, recordings)
+    event_writer = EventWriter(redis)
+    records = Records(live, store, call_log, outboxes, event_writer, policies, metrics, recordings)
     calls = Calls(live, records, switch_pool)
     acting = Acting(calls, records, switch_pool, policies)
     for index in range(len(config.switches)):
@@ -183,6 +188,8 @@ def build_services(config: Config) -> Services:
         clocks=ClockWatch(switches, records, alerts),
         records=records,
         outboxes=outboxes,
+        event_writer=event_writer,
+        record_history=RecordHistory(redis),
         call_log=call_log,
         switch_cdr=Spool(config.spool.dir),
         recordings=recordings,

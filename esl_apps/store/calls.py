@@ -26,6 +26,7 @@ from esl_apps.store.connection import Command
 from esl_apps.store.ended_calls import EndedCalls
 from esl_apps.store.errors import Fault, NoAnswer, Reply, raise_first
 from esl_apps.store.essence import Essence
+from esl_apps.store.hourly_quota import HourlyQuota
 from esl_apps.store.redis_client import Client
 from esl_apps.store.write_behind import WriteBehind
 
@@ -92,8 +93,7 @@ class CallStore:
         """Why Redis can't be used, as its last ping found; None if it can, '' before the first ping."""
         self.unreadable: dict[str, str] = {}
         """Keys of another type that were met, and what Redis says of them."""
-        self._refused = (0, 0)
-        """An hour, and how many refused calls of it are kept."""
+        self._refused = HourlyQuota()
 
     def start(self) -> None:
         self.check()
@@ -234,12 +234,10 @@ class CallStore:
 
     def _is_one_too_many(self) -> bool:
         """Count a refused call. True: this hour's are kept already."""
-        hour = int(time.monotonic() // 3600)
-        count = self._refused[1] + 1 if self._refused[0] == hour else 1
-        self._refused = hour, count
-        if count == REFUSED_PER_HOUR + 1:
+        fits = self._refused.take(REFUSED_PER_HOUR)
+        if self._refused.count == REFUSED_PER_HOUR + 1:
             log.warning("refused_calls_not_kept", extra={"per_hour": REFUSED_PER_HOUR})
-        return count > REFUSED_PER_HOUR
+        return not fits
 
     def call(self, ref: str) -> dict[str, Any] | None:
         """:raises StoreUnavailable: Redis is down."""

@@ -19,8 +19,8 @@ PATTERNS = (f"{_OWN}:*", f"{_LISTS}:*")
 TRIAL_LIST = f"{_LISTS}:{_OWN}-check"
 
 _STRING, _COUNTER, _HASH, _ZSET = (keys.trial(kind) for kind in ("string", "counter", "hash", "zset"))
-_SET, _LIST = (keys.trial(kind) for kind in ("set", "list"))
-_ALL = (_STRING, _COUNTER, _HASH, _ZSET, _SET, _LIST)
+_SET, _LIST, _STREAM = (keys.trial(kind) for kind in ("set", "list", "stream"))
+_ALL = (_STRING, _COUNTER, _HASH, _ZSET, _SET, _LIST, _STREAM)
 
 #: Each command, as it does no harm: on keys of its own, which are gone afterwards.
 TRIALS: Sequence[Command] = (
@@ -62,6 +62,9 @@ TRIALS: Sequence[Command] = (
     ("LPUSH", _LIST, "a"),
     ("LRANGE", _LIST, 0, 0),
     ("LTRIM", _LIST, 0, 9),
+    ("XADD", _STREAM, "*", "a", "1"),
+    ("XRANGE", _STREAM, "-", "+", "COUNT", 1),
+    ("XREVRANGE", _STREAM, "+", "-", "COUNT", 1),
     # Among the lists that clients read: WRONGTYPE says that they may be pushed to, and pushes nothing.
     ("SET", TRIAL_LIST, "1", "EX", 60),
     ("LPUSH", TRIAL_LIST, "a"),

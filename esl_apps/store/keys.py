@@ -164,6 +164,25 @@ def pushed(notifications: str, id: str) -> str:
     return f"esl_apps:{{{notifications}}}:done:{id}"
 
 
+def history(integrator: str) -> str:
+    """Sorted set: the records of an integrator's calls ('': of no integrator), each behind its reference."""
+    return f"esl_apps:history:{integrator}"
+
+
+def events(history: str) -> str:
+    """Stream: what happens to the calls of a history, with the fields ``event`` and ``json``."""
+    return f"esl_apps:{{{history}}}:events"
+
+
+#: Hash: an integrator to whose calls a client listens ('': no integrator) → until when (Unix seconds).
+LISTENERS = "esl_apps:listeners"
+
+
+def reached(history: str, ref: str) -> str:
+    """String: how far the events of a live call are written."""
+    return f"esl_apps:{{{history}}}:reached:{ref}"
+
+
 # Checks -----------------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,8 @@ def _durable(client: Client) -> float:
 class Outbox:
     """Delivers the entries of one Redis."""
 
+    script = "outbox_push"
+
     def __init__(
         self,
         name: str,
@@ -121,7 +123,7 @@ class Outbox:
         self._idle = Flag()
         self._on_pushed = on_pushed or (lambda _entry: None)
         self._greenlets: list[gevent.Greenlet[..., None]] = []
-        self._push = Script(client, "outbox_push")
+        self._script = Script(client, self.script)
         self._kept: dict[str, deque[_Kept]] = {}
         """Pushed entries that Redis may still lose, by list, in the order of their ``seq``."""
         self.failing_since: float | None = None
@@ -247,13 +249,18 @@ class Outbox:
         for item in batch:
             lists.setdefault(item.list, []).append(item)
         for name, items in lists.items():
-            # All keys have the list's hash tag, so they are on one slot of a cluster.
-            names = [name, keys.seq(name), *(keys.pushed(name, item.id) for item in items)]
-            records = [part for item in items for part in (item.head, item.tail, item.side, item.longest)]
-            seqs = self._push(names, [REMEMBER, *records])
+            seqs = self._push(name, items)
             now = time.monotonic()
             pushed += [_Kept(item, seq, now) for item, seq in zip(items, seqs, strict=True)]
         return pushed
+
+    def _push(self, name: str, items: list[Entry]) -> list[int]:
+        """Push entries of one list and return the ``seq`` of each."""
+        # All keys have the list's hash tag, so they are on one slot of a cluster.
+        names = [name, keys.seq(name), *(keys.pushed(name, item.id) for item in items)]
+        records = [part for item in items for part in (item.head, item.tail, item.side, item.longest)]
+        seqs: list[int] = self._script(names, [REMEMBER, *records])
+        return seqs
 
     # Entries that Redis may lose ----------------------------------------------------------------------
 
@@ -286,12 +293,16 @@ class Outbox:
                 continue
             if self._is_lost(name, kept):
                 self._push_again(name, kept)
-            measure = "XLEN" if kept[-1].entry.side == "stream" else "LLEN"
-            seq, length = self._client.send_all([("GET", keys.seq(name)), (measure, name)])
-            # Clients take, and streams drop, the oldest first: everything older than the contents is done with.
-            taken = int(seq or 0) - int(length)
+            taken = self._taken(name, kept[-1].entry.side)
             while kept and (kept[0].seq <= taken or kept[0].at < durable):
                 kept.popleft()
+
+    def _taken(self, name: str, side: str) -> int:
+        """The ``seq`` of the last entry that no client needs any more. :raises StoreUnavailable: Redis is down."""
+        measure = "XLEN" if side == "stream" else "LLEN"
+        seq, length = self._client.send_all([("GET", keys.seq(name)), (measure, name)])
+        # Clients take, and streams drop, the oldest first: everything older than the contents is done with.
+        return int(seq or 0) - int(length)
 
     def _is_lost(self, name: str, kept: deque[_Kept]) -> bool:
         """Whether a mark is missing: of the entries pushed since the last look, and of the latest before them."""

@@ -283,7 +283,8 @@ class Bench:
     def pushed(self, name: str) -> list[dict[str, Any]]:
         """The payloads of a list's notifications, which are gone from there."""
         payloads = []
-        for outbox in (lane for lanes in self.services.outboxes for lane in lanes):
+        outboxes = self.services.outboxes
+        for outbox in (*(lane for lanes in outboxes.lanes for lane in lanes), outboxes.history):
             batch = list(outbox._queue)
             outbox._send(batch)
             outbox._queue.clear()

@@ -16,6 +16,7 @@ from esl_apps.http.connection import Bounds
 from esl_apps.http.server import serve
 from esl_apps.node.cdr_files import CdrFiles
 from esl_apps.node.history import History
+from esl_apps.node.record_keeping import RecordKeeping
 from esl_apps.node.reporting import Reporter
 from esl_apps.node.workers import Supervisor
 from esl_apps.process import background
@@ -105,8 +106,10 @@ STARTS: dict[str, Callable[[Bench], Callable[[], object]]] = {
     "CallStore": start("store"),
     "CdrFiles": start_part(lambda bench: CdrFiles(bench.services)),
     "ClockWatch": start("clocks"),
+    "EventWriter": start("event_writer"),
     "History": start_part(lambda bench: History(bench.services.metrics.registry.collect)),
     "Outbox": start_outbox,
+    "RecordKeeping": start_part(lambda bench: RecordKeeping(bench.services)),
     "Reporter": start_part(lambda bench: Reporter(bench.services)),
     "Server": serve_http,
     "Supervisor": supervise,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from esl_apps.apps.legs import recording_path
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.notification import C2D_LIST, CDR_LIST, INBOUND_LIST
+from esl_apps.node.record_keeping import RecordKeeping
 from esl_apps.process.folder import Folder
 from esl_apps.store import keys
+from esl_apps.store.call_events import START, EventStore
 from esl_apps.store.journal import Entry
+from esl_apps.store.record_history import Chosen
 from tests.support.bench import DID, Bench, Build
 from tests.support.call_switch import AT
 from tests.support.hung_disk import hung_disk
@@ -174,3 +178,85 @@ def test_records_call_that_ends_twice_meanwhile_has_one(bench: Bench, monkeypatc
         eventually(lambda: disk.asked == 2)
     gevent.joinall([first, second], raise_error=True)
     assert len(bench.records()) == 1
+
+
+# Events and history ---------------------------------------------------------------------------------------
+
+
+def events(bench: Bench, integrator: str = "acme") -> list[tuple[str, str]]:
+    """Kind and state of each event, once all is written."""
+    bench.services.event_writer.note_listening([integrator])
+    bench.services.event_writer.flush()
+    bench.records()
+    stored = EventStore(bench.services.redis).after(integrator, START, 1000)
+    return [(event.kind.decode(), json.loads(event.json)["state"]) for event in stored]
+
+
+def test_records_make_an_event_of_each_state(build: Build) -> None:
+    bench = build()
+    attempt = begin(bench, extension="1000")
+    attempt.enter(terms.AGENT_RINGING, AT + 1)
+    attempt.enter(terms.AGENT_ANSWERED, AT + 2)
+    assert events(bench) == [("call", "queued"), ("call", "agent_ringing"), ("call", "agent_answered")]
+    attempt.enter(terms.CALLEE_RINGING, AT + 3)
+    answered(attempt)
+    rest = [("call", "callee_ringing"), ("call", "bridged"), ("call", "ended"), ("record", "ended")]
+    assert events(bench)[3:] == rest
+    last = EventStore(bench.services.redis).after("acme", START, 1000)[-1]
+    data = json.loads(last.json)
+    assert (data["call_ref"], data["agent"], data["end_reason"]) == (attempt.call_ref, "1000", "answered")
+
+
+def test_records_make_an_event_of_an_inbound_answer(build: Build) -> None:
+    bench = build()
+    attempt = begin(bench, app="inbound", extension="1000")
+    attempt.enter(terms.AGENT_RINGING, AT + 1)
+    attempt.enter(terms.BRIDGED, AT + 2)
+    bench.services.records.announce(attempt, "1000", 2)
+    assert events(bench)[1:] == [("call", "agent_ringing"), ("call", "bridged"), ("inbound", "bridged")]
+
+
+def test_records_adopted_call_goes_on_with_its_events(build: Build) -> None:
+    first = build()
+    attempt = begin(first)
+    attempt.enter(terms.AGENT_ANSWERED, AT + 2)
+    first.flush()
+    events(first)
+    # Killed before this was written.
+    attempt.enter(terms.BRIDGED, AT + 3)
+    essence = first.services.calls.live[attempt.call_ref].essence
+    second = build(name="app2", known=first.switches)
+    adopted = second.services.calls.adopt(essence, second.services.switches[0]).attempt
+    adopted.end(terms.ANSWERED, 16, terms.AGENT, AT + 9)
+    assert [state for _kind, state in events(second)] == ["queued", "agent_answered", "bridged", "ended", "ended"]
+
+
+def test_records_session_without_a_record_still_ends(build: Build) -> None:
+    bench = build()
+    begin(bench, follows=True).end(terms.ABANDONED, 16, terms.AGENT, AT)
+    assert events(bench) == [("call", "queued"), ("call", "ended")]
+    assert bench.services.record_history.page("acme", Chosen(), 10) == ([], None)
+
+
+def test_records_of_strangers_are_kept_in_a_bounded_number(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esl_apps.node.records.REFUSED_PER_HOUR", 2)
+    bench = build()
+    for number in range(4):
+        begin(bench, app="disa", integrator=None).end(terms.REJECTED, 21, terms.SYSTEM, AT + number)
+    begin(bench, app="disa", integrator=None, number="0820001234").end(terms.ANSWERED, 16, terms.AGENT, AT)
+    bench.records()
+    records, _more = bench.services.record_history.page("", Chosen(), 10)
+    assert sorted(record["end_reason"] for record in records) == ["answered", "rejected", "rejected"]
+
+
+def test_records_are_dropped_after_keep_days(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = build(records={"keep_days": 2})
+    answered(begin(bench))
+    bench.records()
+    history = bench.services.record_history
+    keeping = RecordKeeping(bench.services)
+    keeping.trim()
+    assert len(history.page("acme", Chosen(), 10)[0]) == 1
+    monkeypatch.setattr(history, "_clock", lambda: time.time() + 2 * 86400 + 1)
+    keeping.trim()
+    assert history.page("acme", Chosen(), 10) == ([], None)

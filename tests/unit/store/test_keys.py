@@ -45,6 +45,10 @@ GOLDEN = {
     keys.timed_of("autodials", "acme"): "esl_apps:{autodials}:of:acme",
     keys.seq("enigma:notifications:cdr"): "esl_apps:{enigma:notifications:cdr}:seq",
     keys.pushed("enigma:notifications:cdr", "ID"): "esl_apps:{enigma:notifications:cdr}:done:ID",
+    keys.LISTENERS: "esl_apps:listeners",
+    keys.history("acme"): "esl_apps:history:acme",
+    keys.events(keys.history("acme")): "esl_apps:{esl_apps:history:acme}:events",
+    keys.reached(keys.history("acme"), "REF"): "esl_apps:{esl_apps:history:acme}:reached:REF",
 }
 
 

@@ -1,0 +1,59 @@
+"""``esl-apps records``: the records of the last days, of all integrators and accounts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from esl_apps.cli.output import print_json, printable
+from esl_apps.config.model import Config
+from esl_apps.operations import records
+from esl_apps.operations.record_table import table
+from esl_apps.store import redis_client
+from esl_apps.store.record_history import Chosen, RecordHistory
+
+_PAGE = 500
+
+
+def run(config: Config, arguments: argparse.Namespace) -> int:
+    count = 0
+    if arguments.csv:
+        print(table((), ("integrator",)), end="")
+    for page in _pages(config, arguments):
+        count += len(page)
+        if arguments.csv:
+            print(table(page, ("integrator",), header=False), end="")
+            continue
+        for record in page:
+            if arguments.json:
+                print_json(record)
+            else:
+                print(printable(_line(record)))
+    if not (arguments.csv or arguments.json):
+        print(f"{count} records; records are kept for {config.records.keep_days} days", file=sys.stderr)
+    return 0
+
+
+def _pages(config: Config, arguments: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    wanted = {"extension": arguments.agent, "end_reason": arguments.end_reason, "account_id": arguments.account}
+    fields = [(name, text) for name, text in wanted.items() if text is not None]
+    chosen = Chosen(arguments.since, arguments.until, fields, arguments.number)
+    history = RecordHistory(redis_client.connect(config.redis.url))
+    names = [integrator.name for integrator in config.integrators]
+    before: str | None = None
+    while True:
+        page, before = records.page(history, names, chosen, _PAGE, before, arguments.integrator)
+        yield page
+        if before is None:
+            return
+
+
+def _line(record: dict[str, Any]) -> str:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["dialed_at"]))
+    return (
+        f"{at}  {record['call_ref']}  {record['end_reason']:<16} {record['call_time']:5d} s  {record['ref']:<12} "
+        f"{record['extension'] or '-'} -> {record['number'] or '-'}  {record['integrator'] or '-'}"
+    )

@@ -1,0 +1,97 @@
+"""What happens to a call, as events for clients: each state, an inbound call's answer, and the record of the end.
+
+An event's data is JSON: ``state``, ``at``, and then the call as its status shows it, without times, or its record. The
+second part is the same for all events of a call that are written together, so it is encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from esl_apps.core import node_clock, status, terms
+from esl_apps.core.attempt import Attempt, Moment
+from esl_apps.core.record import Record
+
+CALL, INBOUND, RECORD = "call", "inbound", "record"
+KINDS = (CALL, INBOUND, RECORD)
+_RANKS = {state: 2 * number for number, state in enumerate(terms.STATES)}
+
+
+class CallEvent(NamedTuple):
+    rank: int
+    """Its place among a call's events, which only grows: an event that isn't behind the last one is a repeat."""
+    kind: str
+    head: str
+    """The first fields of its data, as JSON without braces."""
+
+
+def of_state(attempt: Attempt, moment: Moment) -> CallEvent:
+    """A call has entered a state."""
+    head = f'"state":"{moment.what}","at":{_shown(moment.at)}'
+    if attempt.record is not None:
+        head += "," + _inside(
+            {name: getattr(attempt.record, name) for name in ("end_reason", "end_code", "hung_up_by")}
+        )
+    return CallEvent(_RANKS[moment.what], CALL, head)
+
+
+def of_answer(attempt: Attempt, hold_time: int) -> CallEvent:
+    """An agent has answered an inbound call. ``hold_time``: seconds that the caller waited."""
+    at = attempt.answered_at if attempt.answered_at is not None else attempt.queued_at
+    head = f'"state":"{terms.BRIDGED}","at":{_shown(at)},"hold_time":{hold_time}'
+    return CallEvent(_RANKS[terms.BRIDGED] + 1, INBOUND, head)
+
+
+def of_record(record: Record) -> CallEvent:
+    """A call has ended, and this is its record."""
+    head = _inside({"state": terms.ENDED, "at": round(record.ended_at, 3), "agent": record.extension})
+    return CallEvent(_RANKS[terms.ENDED] + 1, RECORD, head)
+
+
+def written(attempt: Attempt, events: Iterable[CallEvent]) -> str:
+    """Return events of a call as the scripts of the store read them: a line for the call, and one for each event."""
+    call = msgspec.json.encode(status.steady(attempt)).decode()
+    return "\n".join([call, *[f"{rank} {kind} {head}" for rank, kind, head in events]])
+
+
+def _inside(fields: dict[str, Any]) -> str:
+    return msgspec.json.encode(fields)[1:-1].decode()
+
+
+def _shown(at: float) -> float:
+    return round(node_clock.shown(at), 3)
+
+
+# Filters --------------------------------------------------------------------------------------------------
+
+
+class Searched(msgspec.Struct):
+    """The fields of an event or a record by which clients choose."""
+
+    agent: str | None = None
+    extension: str | None = None
+    contact_ref: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """The values that a client wants; None: any."""
+
+    agent: str | None = None
+    contact_ref: str | None = None
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def everything(self) -> bool:
+        return self.agent is None and self.contact_ref is None and not self.metadata
+
+    def takes(self, event: Searched) -> bool:
+        if self.agent is not None and self.agent not in (event.agent, event.extension):
+            return False
+        if self.contact_ref is not None and self.contact_ref != event.contact_ref:
+            return False
+        given = event.metadata or {}
+        return all(given.get(name) == value for name, value in self.metadata.items())

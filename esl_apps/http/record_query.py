@@ -1,0 +1,106 @@
+"""Ask for records of calls that have ended: the query, and the answer as JSON or CSV."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
+import falcon
+
+from esl_apps.core import status, terms
+from esl_apps.http.errors import problem
+from esl_apps.http.parameters import in_query
+from esl_apps.operations.record_table import table
+from esl_apps.operations.records import Page
+from esl_apps.store.record_history import Chosen
+
+PAGE, MOST = 100, 1000
+#: A query parameter that stands for all that begin alike, as ``metadata.lead``.
+METADATA = "metadata.NAME"
+_METADATA = re.compile(r"metadata\.(.{1,64})", re.DOTALL)
+#: Query parameters → fields of the record.
+_FIELDS = {"agent": "extension", "end_reason": "end_reason", "contact_ref": "contact_ref"}
+_CSV = "text/csv"
+
+
+def chosen(req: falcon.Request) -> Chosen:
+    """Read what a request asks for. :raises Problem: 422."""
+    since, until = _seconds(req, "from"), _seconds(req, "to")
+    if since is not None and until is not None and until < since:
+        raise problem(422, "value", "expected a time after from", "to")
+    fields = [(name, value) for param, name in _FIELDS.items() if (value := req.get_param(param)) is not None]
+    return Chosen(since, until, fields, req.get_param("number"), list(metadata_of(req).items()))
+
+
+def metadata_of(req: falcon.Request) -> dict[str, str]:
+    """The texts of the query's ``metadata.NAME``."""
+    return {match[1]: req.get_param(name) or "" for name in req.params if (match := _METADATA.fullmatch(name))}
+
+
+def limit_of(req: falcon.Request) -> int:
+    """:raises Problem: 422."""
+    try:
+        limit = req.get_param_as_int("limit", min_value=1, max_value=MOST, default=PAGE)
+    except falcon.HTTPBadRequest:
+        raise problem(422, "value", f"expected a number from 1 to {MOST}", "limit") from None
+    return limit
+
+
+def before_of(req: falcon.Request) -> str | None:
+    """:raises Problem: 422."""
+    before = req.get_param("before")
+    if before is not None and not status.is_ref(before):
+        raise problem(422, "value", "expected the value of an earlier answer's next", "before")
+    return before
+
+
+def _seconds(req: falcon.Request, name: str) -> float | None:
+    text = req.get_param(name)
+    if text is None:
+        return None
+    try:
+        at = float(text)
+    except ValueError:
+        at = math.nan
+    if not math.isfinite(at):
+        raise problem(422, "value", "expected Unix seconds", name)
+    return at
+
+
+# Answers --------------------------------------------------------------------------------------------------
+
+
+def wants_csv(req: falcon.Request) -> bool:
+    """:raises Problem: 406."""
+    media = req.client_prefers(("application/json", _CSV))
+    if media is None:
+        raise problem(406, "media_type", f"expected an Accept of application/json or {_CSV}", "Accept")
+    return media == _CSV
+
+
+def answer_csv(req: falcon.Request, resp: falcon.Response, page: Page, first: Sequence[str] = ()) -> None:
+    """Answer with a table. The next page is in the header ``Link``."""
+    records, more = page
+    resp.content_type = f"{_CSV}; charset=utf-8; header=present"
+    resp.text = table(records, first)
+    if more is not None:
+        query = urlencode({**req.params, "before": more})
+        resp.set_header("Link", f'<{req.path}?{query}>; rel="next"')
+
+
+# The description ------------------------------------------------------------------------------------------
+
+PARAMETERS = (
+    in_query("from", float, "Unix seconds: calls that began then or later"),
+    in_query("to", float, "Unix seconds: calls that began before"),
+    in_query("agent", str, "The record's `extension`"),
+    in_query("number", str, "As it was dialled, or in E.164"),
+    in_query("end_reason", str, f"As `{terms.ANSWERED}`"),
+    in_query("contact_ref", str),
+    in_query(METADATA, str, "Calls whose `metadata` has this text under NAME"),
+    in_query("limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}),
+    in_query("before", status.Ref, "`next` of the page before"),
+)
+LINK = {"Link": {"schema": {"type": "string"}, "description": 'The next page of a table, as `rel="next"`'}}

@@ -1,0 +1,44 @@
+"""Drop the records of calls that are older than ``records.keep_days``."""
+
+from __future__ import annotations
+
+import logging
+
+import gevent
+
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.node.services import Services
+from esl_apps.process import background
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks. Each drops some thousandths of what a history keeps for a week.
+EVERY = 300.0
+
+
+class RecordKeeping:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+
+    def start(self) -> None:
+        self._greenlet = background.keep("record_keeping", self._run)
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.trim()
+            except StoreUnavailable:
+                # ``CallStore`` says so. What is too old stays until the next look.
+                log.debug("records_not_trimmed")
+            gevent.sleep(EVERY)
+
+    def trim(self) -> None:
+        """:raises StoreUnavailable: Redis is down."""
+        config = self._services.policy.config
+        names = ["", *(integrator.name for integrator in config.integrators)]
+        self._services.record_history.trim(names, config.records.keep_days)

@@ -1,0 +1,41 @@
+"""The records of all applications over the last days, whichever integrator they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import itemgetter
+from typing import Any
+
+from esl_apps.store.record_history import Chosen, RecordHistory
+
+Page = tuple[list[dict[str, Any]], str | None]
+
+
+def page(
+    history: RecordHistory,
+    integrators: Iterable[str],
+    chosen: Chosen,
+    limit: int,
+    before: str | None = None,
+    integrator: str | None = None,
+) -> Page:
+    """The records, the latest call first, each with its ``integrator``, and where the next page begins (None: no more).
+
+    ``integrators``: those of the configuration. ``integrator``: one of them, or '' for calls of none; None: all.
+    :raises StoreUnavailable: Redis is down.
+    """
+    names = {"", *integrators} if integrator is None else {integrator}
+    records: list[dict[str, Any]] = []
+    unseen: list[str] = []
+    for name in sorted(names):
+        found, more = history.page(name, chosen, limit, before)
+        records += [{"integrator": name or None, **record} for record in found]
+        if more is not None:
+            unseen.append(more)
+    # Beyond the newest of these, some integrator's records were not looked at.
+    seen_to = max(unseen, default="")
+    newest = sorted(records, key=itemgetter("call_ref"), reverse=True)
+    fresh = [record for record in newest if record["call_ref"] >= seen_to]
+    if len(fresh) > limit:
+        return fresh[:limit], fresh[limit - 1]["call_ref"]
+    return fresh, seen_to or None

@@ -1,0 +1,150 @@
+"""The records of the last days in Redis, for clients that ask for them: a sorted set for each integrator.
+
+A member is a call's reference and its record as JSON. References sort by time, so the set is in the order in which the
+calls began, and a span of time is a range of members.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_events import CallEvent, written
+from esl_apps.core.reference import LENGTH
+from esl_apps.net.turns import in_turns
+from esl_apps.store import keys
+from esl_apps.store.call_events import KEEP
+from esl_apps.store.journal import Entry
+from esl_apps.store.outbox import REMEMBER, Outbox
+from esl_apps.store.redis_client import Client
+
+#: Records looked at for one page. A rare match costs the client more pages, not the server more time.
+SCAN = 2000
+_READ = 500
+_DAY = 86400
+
+
+def entry(attempt: Attempt, events: Iterable[CallEvent], record: dict[str, Any] | None, *, keep: bool) -> Entry:
+    """Make the outbox's entry of a call that has ended.
+
+    ``events``: those that may not be in Redis. ``record``: None if the call has none. ``keep``: whether the history
+    keeps it.
+    """
+    text = "" if record is None else msgspec.json.encode(record).decode()
+    side = "history" if keep and record is not None else "events"
+    integrator = attempt.integrator or ""
+    return Entry(attempt.call_ref, keys.history(integrator), side, text, written(attempt, events), integrator)
+
+
+class HistoryOutbox(Outbox):
+    """Delivers records to histories, each with the call's last events."""
+
+    script = "history_add"
+
+    def _push(self, name: str, items: list[Entry]) -> list[int]:
+        names = [name, keys.seq(name), keys.events(name)]
+        texts: list[str] = []
+        for item in items:
+            names += keys.pushed(name, item.id), keys.reached(name, item.id)
+            texts += item.id, item.head, item.side, item.tail
+        seqs: list[int] = self._script(names, ["", KEEP, REMEMBER, *texts])
+        return seqs
+
+    def _taken(self, name: str, side: str) -> int:
+        # No client takes records from a history.
+        return 0
+
+
+class Chosen(NamedTuple):
+    """The records that a client wants; None: any."""
+
+    since: float | None = None
+    """Unix seconds: calls that began then or later."""
+    until: float | None = None
+    """Calls that began before."""
+    fields: Sequence[tuple[str, str]] = ()
+    """Names of the record's fields, each with the text that it must be."""
+    number: str | None = None
+    """B's, as it was dialled or in E.164."""
+    metadata: Sequence[tuple[str, str]] = ()
+
+    def takes(self, record: dict[str, Any]) -> bool:
+        if any(record.get(name) != text for name, text in self.fields):
+            return False
+        if self.number is not None and self.number not in (record.get("number"), record.get("number_e164")):
+            return False
+        given = record.get("metadata") or {}
+        return all(given.get(name) == text for name, text in self.metadata)
+
+    def fragments(self) -> list[bytes]:
+        """Parts of the JSON of every record that is wanted: those that lack one need no decoding."""
+        pairs = [*self.fields, *self.metadata]
+        fragments = [msgspec.json.encode({name: text})[1:-1] for name, text in pairs]
+        return fragments if self.number is None else [*fragments, msgspec.json.encode(self.number)]
+
+
+class RecordHistory:
+    """Reads the records. Every method raises ``StoreUnavailable`` if Redis is down."""
+
+    def __init__(self, client: Client, clock: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._clock = clock
+
+    def page(
+        self, integrator: str, chosen: Chosen, limit: int, before: str | None = None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """An integrator's records, the latest call first, and where the next page begins (None: no more).
+
+        ``before``: the reference of a call; only older ones are looked at.
+        """
+        found: list[dict[str, Any]] = []
+        fragments = chosen.fragments()
+        top = "+" if chosen.until is None else f"({_edge(chosen.until)}"
+        if before is not None and (top == "+" or before < top[1:]):
+            top = f"({before}"
+        bottom = "-" if chosen.since is None else f"[{_edge(chosen.since)}"
+        scanned = 0
+        while scanned < SCAN:
+            members = self._client.zrevrangebylex(keys.history(integrator), top, bottom, 0, min(_READ, limit + 1))
+            if not members:
+                return found, None
+            for member in in_turns("history", members):
+                ref = member[:LENGTH].decode("ascii", "replace")
+                if len(found) == limit:
+                    return found, top[1:]
+                scanned += 1
+                top = f"({ref}"
+                if not all(fragment in member for fragment in fragments):
+                    continue
+                record = _decoded(member[LENGTH:])
+                if record is not None and chosen.takes(record):
+                    found.append(record)
+        return found, top[1:]
+
+    def trim(self, integrators: Iterable[str], days: float) -> None:
+        """Drop the records of calls that began more than some days ago."""
+        oldest = _edge(self._clock() - days * _DAY)
+        for integrator in integrators:
+            key = keys.history(integrator)
+            # An integrator that is taken out of the configuration leaves nothing behind for ever.
+            self._client.send_all(
+                [("ZREMRANGEBYLEX", key, "-", f"({oldest}"), ("EXPIRE", key, int(days * _DAY) + _DAY)]
+            )
+
+
+def _edge(at: float) -> str:
+    """The beginning of the references of calls that began at a time."""
+    text = f"{max(0, min(int(at * 1000), (1 << 48) - 1)):012x}"
+    return f"{text[:8]}-{text[8:]}"
+
+
+def _decoded(raw: bytes) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,14 @@
+"""A quota of each hour."""
+
+from __future__ import annotations
+
+from esl_apps.store.hourly_quota import HourlyQuota
+
+
+def test_hourly_quota_is_full_until_the_next_hour() -> None:
+    now = [7200.0]
+    quota = HourlyQuota(lambda: now[0])
+    assert [quota.take(2) for _ in range(3)] == [True, True, False]
+    now[0] += 3600
+    assert quota.take(2)
+    assert quota.count == 1

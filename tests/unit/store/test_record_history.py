@@ -1,0 +1,156 @@
+"""The records of the last days: kept once, found by time and by their fields, page by page, and dropped in time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_events import CallEvent
+from esl_apps.core.reference import new_ref
+from esl_apps.store import keys, record_history
+from esl_apps.store.call_events import START, EventStore
+from esl_apps.store.outbox import Outbox
+from esl_apps.store.record_history import Chosen, HistoryOutbox, RecordHistory
+from tests.support.node import RedisServer
+
+NOW = 1_700_000_000.0
+ALL = Chosen()
+EVENTS = [CallEvent(10, "call", '"state":"ended"'), CallEvent(11, "record", '"state":"ended"')]
+
+
+def call(ref: str, integrator: str = "acme") -> Attempt:
+    return Attempt(app="click-dial", call_dir="outbound", call_ref=ref, integrator=integrator or None)
+
+
+@pytest.fixture
+def outbox(client: Any, tmp_path: Path) -> Iterator[HistoryOutbox]:
+    made = HistoryOutbox("history", tmp_path, client)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def keep(outbox: Outbox) -> Callable[..., str]:
+    """Keep a record of a call that began at a time."""
+
+    def keep(at: float = NOW, *, integrator: str = "acme", ref: str = "", **fields: Any) -> str:
+        ref = ref or new_ref(at)
+        attempt = call(ref, integrator)
+        outbox.push(record_history.entry(attempt, EVENTS, {"call_ref": ref, **fields}, keep=True))
+        assert outbox.drain(5)
+        return ref
+
+    return keep
+
+
+def refs(client: Any, chosen: Chosen = ALL, limit: int = 100, integrator: str = "acme") -> list[str]:
+    """All pages."""
+    found: list[str] = []
+    before: str | None = None
+    while True:
+        page, before = RecordHistory(client).page(integrator, chosen, limit, before)
+        found += [record["call_ref"] for record in page]
+        if before is None:
+            return found
+
+
+def test_history_has_the_latest_call_first(client: Any, keep: Any) -> None:
+    older, newer = keep(NOW), keep(NOW + 1)
+    keep(NOW, integrator="other")
+    assert refs(client) == [newer, older]
+
+
+def test_history_keeps_a_record_once(client: Any, keep: Any) -> None:
+    ref = keep(number="1")
+    keep(ref=ref, number="2")
+    records, more = RecordHistory(client).page("acme", Chosen(), 10)
+    assert ([record["number"] for record in records], more) == (["1"], None)
+    assert len(EventStore(client).after("acme", START, 10)) == len(EVENTS)
+
+
+def test_history_pages_without_gaps_or_repeats(client: Any, keep: Any) -> None:
+    kept = [keep(NOW + number // 2) for number in range(7)]
+    assert refs(client, limit=2) == sorted(kept, reverse=True)
+    assert RecordHistory(client).page("acme", Chosen(), 7)[1] is None
+
+
+def test_history_is_read_by_time(client: Any, keep: Any) -> None:
+    keep(NOW - 0.001)
+    first, last = keep(NOW), keep(NOW + 9.999)
+    keep(NOW + 10)
+    assert refs(client, Chosen(since=NOW, until=NOW + 10)) == [last, first]
+    assert refs(client, Chosen(since=NOW, until=NOW + 10), limit=1) == [last, first]
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        Chosen(fields=[("extension", "1000"), ("end_reason", "answered")]),
+        Chosen(number="0820001234"),
+        Chosen(number="+27820001234"),
+        Chosen(metadata=[("lead", 'a"b')]),
+    ],
+    ids=["fields", "number", "e164", "metadata"],
+)
+def test_history_is_read_by_fields(client: Any, keep: Any, chosen: Chosen) -> None:
+    keep(extension="1001", end_reason="answered", number="0820009999", metadata={"lead": "other", "x": 'a"b'})
+    keep(extension=None, metadata=None, contact_ref="0820001234")
+    wanted = keep(
+        extension="1000",
+        end_reason="answered",
+        number="0820001234",
+        number_e164="+27820001234",
+        metadata={"lead": 'a"b'},
+    )
+    assert refs(client, chosen) == [wanted]
+
+
+def test_history_looks_at_few_records_for_a_page(client: Any, keep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_history, "SCAN", 2)
+    wanted = keep(NOW, number="1")
+    for second in range(1, 6):
+        keep(NOW + second, number="2")
+    page, before = RecordHistory(client).page("acme", Chosen(number="1"), 1)
+    assert page == []
+    assert before is not None
+    assert refs(client, Chosen(number="1"), 1) == [wanted]
+
+
+def test_history_drops_old_records(client: Any, keep: Any, server: RedisServer) -> None:
+    keep(NOW)
+    left = keep(NOW + 10)
+    RecordHistory(client, clock=lambda: NOW + 10 + 86400).trim(["acme", ""], 1)
+    assert refs(client) == [left]
+    assert 86400 < server.client.ttl(keys.history("acme")) <= 2 * 86400
+
+
+def test_history_without_days_has_only_events(client: Any, outbox: HistoryOutbox) -> None:
+    ref = new_ref(NOW)
+    outbox.push(record_history.entry(call(ref), EVENTS, {"call_ref": ref}, keep=False))
+    assert outbox.drain(5)
+    assert refs(client) == []
+    ended, record = EventStore(client).after("acme", START, 10)
+    assert (ended.kind, json.loads(ended.json)["app"]) == (b"call", "click-dial")
+    assert (record.kind, json.loads(record.json)) == (b"record", {"state": "ended", "call_ref": ref})
+
+
+def test_history_refuses_a_key_of_another_type(client: Any, outbox: HistoryOutbox, server: RedisServer) -> None:
+    server.client.set(keys.history("acme"), "another's")
+    outbox.push(record_history.entry(call(new_ref(NOW)), EVENTS, {"a": 1}, keep=True))
+    assert not outbox.drain(0.2)
+    assert "WRONGTYPE" in outbox.refused
+    server.client.delete(keys.history("acme"))
+    assert outbox.drain(5)
+
+
+def test_history_passes_over_what_it_cannot_read(client: Any, keep: Any, server: RedisServer) -> None:
+    ref = keep(NOW)
+    for member in (b"x", new_ref(NOW).encode() + b"{", new_ref(NOW).encode() + b"[]"):
+        server.client.zadd(keys.history("acme"), {member: 0})
+    assert refs(client) == [ref]
