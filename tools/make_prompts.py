@@ -62,6 +62,9 @@ SPOKEN = {  # "pin" in lower case: espeak-ng would spell out "PIN"
     # Out of service
     "unavailable": "The service is not available at the moment. Please try again later.",
     "agents_unavailable": "All our agents are busy. Please call again later.",
+    # During a call
+    "recording_notice": "This call is recorded.",
+    "transfer_refused": "This call can not be transferred there.",
     # A placeholder for the operator's own
     "announcement": "Please hold while we connect your call.",
 }

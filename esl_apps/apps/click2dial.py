@@ -16,7 +16,7 @@ import msgspec
 from esl_apps.apps.application import Application
 from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
 from esl_apps.apps.ending import conclude
-from esl_apps.apps.legs import Bleg, aleg_variables, join, recording_name, recording_path
+from esl_apps.apps.legs import Bleg, aleg_variables, join, notice_variables, recording_name, recording_path
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Settings
 from esl_apps.core import call_options, causes, dialstring, node_clock, numbers, parties, reference, talk, terms
@@ -174,6 +174,8 @@ def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | N
     if client.record and options.record is not False:
         attempt.recording_url = recording_name(attempt)
         recording = recording_path(settings.recordings, client.name, attempt.recording_url)
+        if notice := notice_variables(settings):
+            call.set(notice)
     bounds = [client.longest, options.max_duration or client.longest]
     bleg = Bleg(
         caller_id=attempt.dial_number or "",

@@ -14,6 +14,7 @@ from esl_apps.apps.legs import (
     Bleg,
     aleg_variables,
     bleg_variables,
+    notice_variables,
     recording_name,
     recording_path,
     recording_variables,
@@ -159,7 +160,7 @@ def _ring(
         timeout=queue.ring_timeout,
         longest=longest,
         # While several agents ring, the caller must not hear one agent's early media.
-        variables={"ignore_early_media": "true"},
+        variables={"ignore_early_media": "true", **(notice_variables(policy.settings) if queue.record else {})},
     )
     leg = bleg_variables(policy.settings, attempt, bleg)
 

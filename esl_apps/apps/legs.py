@@ -104,7 +104,22 @@ def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str
 
 def recording_variables(settings: Settings, recording: str) -> dict[str, str]:
     """Return the variables that record a leg while it is answered: its own voice on the right (hazard 25)."""
-    return {"execute_on_answer": f"record_session:{recording}", **recording_settings(settings)}
+    if settings.notice is None:
+        start = {"execute_on_answer": f"record_session:{recording}"}
+    else:
+        # The leg runs these one after the other (the double colon), and meanwhile its bridge carries no sound.
+        start = {
+            "execute_on_answer": dialstring.Raw(f"playback::{settings.notice}"),
+            "execute_on_answer_1": f"record_session::{recording}",
+        }
+    return {**start, **recording_settings(settings)}
+
+
+def notice_variables(settings: Settings) -> dict[str, str]:
+    """Return the variables by which the other leg of a recorded call hears the notice at the same time."""
+    if settings.notice is None or not settings.notice_to_both:
+        return {}
+    return {"bridge_pre_execute_app": "playback", "bridge_pre_execute_data": settings.notice}
 
 
 def recording_settings(settings: Settings) -> dict[str, str]:

@@ -25,6 +25,10 @@ class Settings:
     """The folder as the switch writes it."""
     recording_rate: int | None = None
     """Samples a second of a recording; None: as the call."""
+    notice: str | None = None
+    """The file or URL that is played before a recording begins."""
+    notice_to_both: bool = True
+    """Whether both parties hear it, not the customer alone."""
     callback_answer_after: float = 0.0
     """Seconds after which a missed call is answered instead of refused; 0: never."""
     callback_frequency: Frequency = Frequency()  # noqa: RUF009 - it is frozen

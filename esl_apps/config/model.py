@@ -146,6 +146,12 @@ class Recordings(Section, frozen=True):
     invalid."""
     link_longest: Positive = 604800
     """Longest validity of a link."""
+    keep_days: Positive | None = None
+    """Whole days after which nodes delete recordings; null: never."""
+    notice: str | None = None
+    """Prompt, or a URL of prompts.urls, that is played before the first recorded second; null: none."""
+    notice_to: Literal["both", "callee"] = "both"
+    """Who hears it: both parties, or the callee alone (inbound: the caller)."""
 
 
 class Prompts(Section, frozen=True):

@@ -39,8 +39,8 @@ class Bearer(Section, frozen=True):
 class IntegratorToken(Bearer, frozen=True, kw_only=True):
     name: Name
     """Name of the token, for logs."""
-    scopes: Annotated[list[Literal["call", "read", "record"]], Meta(min_length=1)]
-    """Uses that it is good for: call, read, record."""
+    scopes: Annotated[list[Literal["call", "read", "record", "record_delete"]], Meta(min_length=1)]
+    """Uses that it is good for: call, read, record, record_delete."""
 
 
 class CardsToken(Bearer, frozen=True, kw_only=True):

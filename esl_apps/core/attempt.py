@@ -40,7 +40,7 @@ class Observer(Protocol):
         """Something is known that must outlive this process, and the state has not changed."""
 
     def has_recording(self, attempt: Attempt) -> bool:
-        """Whether the file of ``recording_url`` exists."""
+        """Whether the file of ``recording_url`` exists; if so, note its ``recording_file``."""
 
 
 class Attempt(CallFields, kw_only=True, eq=False):

@@ -21,6 +21,7 @@ from esl_apps.http.errors import Problem, problem
 from esl_apps.http.rate_limit import Buckets, capacity_of, source_of
 
 CALL, READ, RECORD, CARDS, OPERATE, NUMBERS = "call", "read", "record", "cards", "operate", "numbers"
+RECORD_DELETE = "record_delete"
 #: A route that names these, too, is open to agent tokens, and keeps to the agent's own calls. All others are closed.
 OWN_CALL, OWN_READ = "call:agent", "read:agent"
 #: By the name that a request for an agent token gives them.

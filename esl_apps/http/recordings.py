@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import Any
@@ -9,18 +10,22 @@ from typing import Any
 import falcon
 
 from esl_apps.apps.legs import recording_path
+from esl_apps.core import terms
+from esl_apps.core.actions import Undone
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.status import is_ref
-from esl_apps.http.access import RECORD
+from esl_apps.http.access import RECORD, RECORD_DELETE
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import CallsPort
-from esl_apps.http.errors import problem
+from esl_apps.http.errors import Problem, problem
 from esl_apps.http.parameters import in_header, in_path, in_query
 from esl_apps.http.ranges import Version, part
 from esl_apps.http.routes import TOKEN, Answer, Operation, Route
 from esl_apps.http.schemas import Link, LinkOrder
 from esl_apps.process.files import open_regular
 from esl_apps.process.folder import Folder, Hangs
+
+log = logging.getLogger(__name__)
 
 _RECORDINGS = "/click2dial/recordings"
 _CHUNK = 65536
@@ -83,6 +88,21 @@ def create_link(port: CallsPort, req: falcon.Request, resp: falcon.Response, nam
     answer(resp, 200, Link(f"{_RECORDINGS}/{name}?{links.query(name, expires)}", expires))
 
 
+def delete_recording(port: CallsPort, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+    path = _path(port, name)
+    call = port.find(name.removesuffix(".wav"))
+    if call is not None and call["state"] != terms.ENDED:
+        raise Undone(409, "state", "the call is still on", state=call["state"])
+    try:
+        port.services.recordings.run(os.unlink, path)
+    except Hangs:
+        raise _hanging() from None
+    except OSError:
+        raise _no_recording() from None
+    log.info("recording_deleted", extra={"integrator": port.name, "recording": name, "by": port.holder(req).name})
+    resp.status = 204
+
+
 def admit_link_or_token(port: CallsPort, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
     """A signed link opens its recording without a token."""
     if not _linked(port, req, params["name"]):
@@ -117,17 +137,33 @@ def _recording(port: CallsPort, name: str) -> _File:
 
     :raises Problem: 404; 503 if the folder doesn't answer.
     """
-    if not (name.endswith(".wav") and is_ref(name.removesuffix(".wav"))):
-        raise problem(404, "not_found", "no such recording")
-    disk = port.services.recordings
+    path, disk = _path(port, name), port.services.recordings
     try:
-        path = recording_path(port.services.policy.config.recordings.dir, port.name, name)
         return disk.run(_File, path, disk)
     except Hangs:
-        headers = {"Retry-After": "5"}
-        raise problem(503, "unavailable", "the folder of the recordings doesn't answer", headers=headers) from None
+        raise _hanging() from None
     except OSError:
-        raise problem(404, "not_found", "no such recording") from None
+        raise _no_recording() from None
+
+
+def _path(port: CallsPort, name: str) -> str:
+    """Return where a recording of this integrator is, if it exists. :raises Problem: 404; no call has this name."""
+    if not (name.endswith(".wav") and is_ref(name.removesuffix(".wav"))):
+        raise _no_recording()
+    try:
+        return recording_path(port.services.policy.config.recordings.dir, port.name, name)
+    except OSError:
+        # A reference whose time is past the year 9999.
+        raise _no_recording() from None
+
+
+def _no_recording() -> Problem:
+    return problem(404, "not_found", "no such recording")
+
+
+def _hanging() -> Problem:
+    headers = {"Retry-After": "5"}
+    return problem(503, "unavailable", "the folder of the recordings doesn't answer", headers=headers)
 
 
 class _File:
@@ -199,6 +235,16 @@ ROUTES = (
                     304: Answer("The client has it already", media="audio/wav", headers=_VERSION),
                 },
                 errors=(401, 403, 404, 416, 429, 503),
+            ),
+            Operation(
+                "DELETE",
+                "deleteRecording",
+                "Delete a recording for good, once its call has ended",
+                delete_recording,
+                scopes=(RECORD_DELETE,),
+                parameters=(_NAME,),
+                answers={204: Answer("Deleted")},
+                errors=(401, 403, 404, 409, 429, 503),
             ),
         ),
     ),

@@ -21,6 +21,7 @@ from esl_apps.esl.switch import Switch
 from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption
 from esl_apps.node.cdr_files import CdrFiles
+from esl_apps.node.expiry import Expiry
 from esl_apps.node.gate import SwitchGate
 from esl_apps.node.history import History
 from esl_apps.node.incoming import Incoming
@@ -66,6 +67,7 @@ class Node:
         self._cdr_files = CdrFiles(self.services)
         self._reporter = Reporter(self.services)
         self._record_keeping = RecordKeeping(self.services)
+        self._expiry = Expiry(self.services)
         #: For the console; None without one.
         self.history = History((self.scrapes or metrics).registry.collect) if config.admin.console else None
 
@@ -114,6 +116,7 @@ class Node:
         self._cdr_files.start()
         self._reporter.start()
         self._record_keeping.start()
+        self._expiry.start()
         if self.history is not None:
             self.history.start()
         for poller in self._pollers.values():
@@ -163,7 +166,7 @@ class Node:
         services.readiness.draining = True
         stops: list[Callable[[], object]] = [services.usage.stop, services.breakers.stop, services.clocks.stop]
         stops += [self._adoption.stop, self._cdr_files.stop, self._reporter.stop, services.store.stop]
-        stops += [self._record_keeping.stop, services.event_writer.stop]
+        stops += [self._record_keeping.stop, self._expiry.stop, services.event_writer.stop]
         if self.history is not None:
             stops.append(self.history.stop)
         # Leave the cluster late: from here on other nodes, or our next run, own the calls still up.

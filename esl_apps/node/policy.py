@@ -56,6 +56,8 @@ _TRUNKS_REMEMBERED = 1024
 _UNUSED = 50
 
 
+#: A file or URL that is written into a dial string as it is.
+_FITS = re.compile(r"[A-Za-z0-9/._~:+@?=&-]+")
 #: The bounds of an imported account.
 _NO_ACCOUNT = model.Account()
 
@@ -261,6 +263,19 @@ class Policies:
         self.now = now
 
 
+def _notice(config: Config) -> str | None:
+    """Return the file or URL of the recording notice. :raises ConfigError: it doesn't exist."""
+    name, prompts = config.recordings.notice, config.prompts
+    if name is None:
+        return None
+    if not is_media(name, prompts.dir, prompts.language, prompts.urls):
+        raise ConfigError("expected a prompt that exists, or a URL of prompts.urls", "recordings.notice")
+    path = name if name in prompts.urls else prompt_path(prompts.dir, prompts.language, name, 8000)
+    if not _FITS.fullmatch(path) or ":_:" in path:
+        raise ConfigError(f"{path} doesn't fit into a dial string", "recordings.notice")
+    return dialstring.Raw(path)
+
+
 def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert: Callable[..., None]) -> Policy:
     """Lets other greenlets run meanwhile. :raises ConfigError: an inbound number's integrator isn't configured."""
     plan, dial = config.plan(), config.dial
@@ -280,6 +295,8 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
             ringback=dial.ringback,
             recordings=config.recordings.dir,
             recording_rate=config.recordings.sample_rate,
+            notice=_notice(config),
+            notice_to_both=config.recordings.notice_to == "both",
             callback_answer_after=config.callback.answer_after,
             callback_frequency=Frequency(
                 config.callback.cool_down, config.callback.per_day, max(_UNUSED, 5 * config.callback.per_day)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ from esl_apps.apps import application
 from esl_apps.apps.legs import recording_path
 from esl_apps.core import call_events, notification, terms
 from esl_apps.core.attempt import Attempt, Moment
+from esl_apps.core.call_fields import RecordingFile
 from esl_apps.core.record import Record
 from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
@@ -26,6 +28,7 @@ from esl_apps.node.snapshot import state_event
 from esl_apps.observe import logs
 from esl_apps.observe.metrics import Metrics
 from esl_apps.process.folder import Folder, Hangs
+from esl_apps.process.wav import Unfinished, measure
 from esl_apps.store import record_history
 from esl_apps.store.calls import REFUSED_PER_HOUR, CallStore
 from esl_apps.store.essence import essence
@@ -38,6 +41,8 @@ log = logging.getLogger(__name__)
 #: Seconds for which a cancel waits for Redis to take it.
 _CANCEL_NOTED = 0.25
 _RINGS = frozenset({terms.RINGING, terms.AGENT_RINGING, terms.CALLEE_RINGING})
+#: Seconds by which the switch may close a recording after it has reported the leg's end.
+_CLOSED = 1.0
 
 
 class Records:
@@ -187,12 +192,28 @@ class Records:
         else:
             try:
                 if self._recordings.run(os.path.exists, path):
+                    attempt.recording_file = self._measure(path)
                     return True
             except Hangs:
                 # Logged by the folder. The file is probably there, and the record must not lose its name.
                 return True
         log.error("recording_missing", extra={"call_ref": attempt.call_ref, "path": path})
         return False
+
+    def _measure(self, path: str) -> RecordingFile | None:
+        """Measure a recording, which the switch may be about to close. None: it can't be read."""
+        until = time.monotonic() + _CLOSED
+        while True:
+            try:
+                return RecordingFile(*measure(self._recordings, path))
+            except Unfinished as error:
+                if time.monotonic() > until:
+                    log.warning("recording_unreadable", extra={"path": path, "reason": str(error)})
+                    return None
+                gevent.sleep(_CLOSED / 20)
+            except OSError as error:
+                log.warning("recording_unreadable", extra={"path": path, "reason": str(error)})
+                return None
 
     def announce(self, attempt: Attempt, agent: str, hold_time: int) -> None:
         """Push the notification of an inbound call that an agent has answered. ``hold_time``: seconds."""

@@ -7,6 +7,7 @@ import time
 from esl_apps.sandbox.leg.channel import Channel
 from esl_apps.sandbox.leg.state import State
 from esl_apps.sandbox.wire import causes, strings
+from esl_apps.sandbox.wire.wire import execute_command
 
 
 def bridge(caller: Channel, leg: Channel) -> None:
@@ -41,6 +42,9 @@ def bridge(caller: Channel, leg: Channel) -> None:
     outer, leg.watcher = leg.watcher, caller.sleeper
     switch.shape_changed(caller, leg)
     caller.execute_on("execute_on_bridge")
+    for side in (caller, leg):
+        if (app := side.get("bridge_pre_execute_app")) and not side.down:
+            side.queue_command(execute_command(app, side.get("bridge_pre_execute_data") or "", lock=True))
     try:
         _exchange(caller, leg)
     finally:

@@ -11,6 +11,7 @@ import pytest
 
 from esl_apps.apps import click2dial
 from esl_apps.apps.context import Arrival, NotServed
+from esl_apps.apps.legs import notice_variables, recording_variables
 from esl_apps.apps.ringing import Rang, ring_aleg
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Leg
@@ -719,3 +720,24 @@ def test_answered_leg_of_another_process_carries_its_order(
     if again is not None:
         assert (again.order.agent.dialled, again.order.callee.dialled) == ("1000", "0820001234")
         assert again.client is CLIENT
+
+
+# Recording notice -----------------------------------------------------------------------------------------
+
+NOTICE = "/prompts/recording_notice.wav"
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_recording_begins_behind_its_notice(both: bool) -> None:
+    settings = replace(SETTINGS, notice=NOTICE, notice_to_both=both)
+    leg = recording_variables(settings, "/recordings/a.wav")
+    # The switch runs them in this order.
+    started = [value for name, value in leg.items() if name.startswith("execute_on_answer")]
+    assert started == [f"playback::{NOTICE}", "record_session::/recordings/a.wav"]
+    other = notice_variables(settings)
+    assert other == ({"bridge_pre_execute_app": "playback", "bridge_pre_execute_data": NOTICE} if both else {})
+
+
+def test_recording_without_a_notice_begins_at_the_answer() -> None:
+    assert recording_variables(SETTINGS, "/a.wav")["execute_on_answer"] == "record_session:/a.wav"
+    assert notice_variables(SETTINGS) == {}

@@ -173,7 +173,10 @@ def test_wrong_type_is_explained(more: str, told: str) -> None:
         ("tls: {cert: x}", "tls.key: missing; it has no default"),
         ("tls: x", "tls: expected a mapping of cert, key, got text"),
         ("rate: {failed: 0}", "rate.failed: expected a number of requests a second, above 0"),
-        ("tokens: [{name: a, scopes: [all], token: t}]", "tokens[0].scopes[0]: expected call, read or record"),
+        (
+            "tokens: [{name: a, scopes: [all], token: t}]",
+            "tokens[0].scopes[0]: expected call, read, record or",
+        ),
         ("tokens: [{name: a, scopes: [], token: t}]", "tokens[0].scopes: expected a list of at least 1"),
     ],
 )

@@ -22,6 +22,12 @@ _DIR = "expected an absolute path of letters, digits and - _ . ~ : + @: it becom
         ("extension: 'user/{number}@${domain}'", "extension: "),
         ("emergency: 'sofia/gateway/sos/112'", "emergency: expected a placeholder"),
         ("ringback: '{x=1}tone'", "ringback: expected a tone, as %(2000,4000,440,480)"),
+        (
+            "hold_music: 'local_stream://a b'",
+            "hold_music: expected local_stream://NAME, tone_stream://TONE or an absolute",
+        ),
+        ("hold_music: '$${hold_music}'", "hold_music: "),
+        ("hold_music: 'music.wav'", "hold_music: "),
         ("classifiers: {mine: '['}", "classifiers.mine: not a regular expression"),
     ],
 )

@@ -262,3 +262,37 @@ def test_recording_that_hangs_while_read_is_cut_short(tmp_path: Path, monkeypatc
         file.close()
         # Not while a thread reads it.
         assert not file._stream.closed
+
+
+# DELETE ---------------------------------------------------------------------------------------------------
+
+
+def test_delete_recording_is_logged_and_gone(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    name = write(world)
+    result = world.api.simulate_delete(f"{RECORDINGS}/{name}")
+    assert (result.status_code, result.content) == (204, b"")
+    assert not path_of(world, name).exists()
+    (line,) = [record for record in caplog.records if record.message == "recording_deleted"]
+    assert (line.__dict__["recording"], line.__dict__["by"]) == (name, "acme")
+    assert world.api.simulate_delete(f"{RECORDINGS}/{name}").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["..%2f..%2fetc%2fpasswd", "notes.txt", NO_RECORDING])
+def test_delete_recording_of_another_name_is_404(world: World, name: str) -> None:
+    assert errors(world.api.simulate_delete(f"{RECORDINGS}/{name}"), 404)
+
+
+def test_delete_recording_of_a_live_call_is_409(world: World) -> None:
+    order = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
+    ref = world.api.simulate_post("/click2dial/calls", json=order).json["call_ref"]
+    result = world.api.simulate_delete(f"{RECORDINGS}/{ref}.wav")
+    assert errors(result, 409) == [("", "state")]
+    assert result.json["errors"][0]["state"] == "queued"
+
+
+def test_delete_recording_takes_its_own_scope(world: World) -> None:
+    name = write(world)
+    result = world.api.simulate_delete(f"{RECORDINGS}/{name}", headers={"Authorization": "Bearer the-wallboards-token"})
+    assert errors(result, 403) == [("", "scope")]
+    assert path_of(world, name).exists()

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from esl_apps.esl import switch, switch_cdr
-from esl_apps.node import acting, adoption, calls, incoming, timed_calls, visit
+from esl_apps.node import acting, adoption, calls, incoming, records, timed_calls, visit
 from esl_apps.store import redis_client
 from tests.support.bench import Bench, Breakable, Build
 from tests.support.node import RedisServer
@@ -34,6 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "_LATE", 0.01)
     monkeypatch.setattr(calls, "_APART", 0.01)
     monkeypatch.setattr(acting, "_TOLD", 0.2)
+    monkeypatch.setattr(records, "_CLOSED", 0.01)
     monkeypatch.setattr(adoption, "_APART", 0.01)
     monkeypatch.setattr(incoming, "_AGAIN", 0.002)
     monkeypatch.setattr(timed_calls, "_AGAIN", 0.002)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.support.bench import DID, Bench, Build
 from tests.support.call_switch import AT
 from tests.support.hung_disk import hung_disk
 from tests.support.peer import eventually
+
+ACME = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "caller_ids": [DID]}
 
 
 def begin(bench: Bench, **fields: Any) -> Attempt:
@@ -103,6 +106,21 @@ def test_records_recording_is_named_if_it_exists(build: Build, exists: bool, cap
     assert ("recording_missing" in caplog.messages) is not exists
 
 
+def test_records_recording_is_measured(build: Build) -> None:
+    bench = build(integrators=[{**ACME, "payload": "v4"}])
+    attempt = begin(bench)
+    attempt.recording_url = f"{attempt.call_ref}.wav"
+    file = Path(recording_path(bench.config.recordings.dir, "acme", attempt.recording_url))
+    file.parent.mkdir(parents=True)
+    with wave.open(str(file), "wb") as wav:
+        wav.setparams((2, 2, 8000, 0, "NONE", ""))
+        wav.writeframes(bytes(32000))
+    answered(attempt)
+    found = bench.record()["recording"]
+    assert len(found.pop("sha256")) == 64
+    assert found == {"seconds": 1.0, "bytes": 32044, "channels": 2, "rate": 8000}
+
+
 def test_records_of_a_closed_node_write_nothing(build: Build) -> None:
     bench = build()
     attempt = begin(bench)
@@ -146,8 +164,7 @@ def test_records_answered_inbound_call_is_announced(build: Build) -> None:
 
 
 def test_records_of_a_second_redis_and_list_go_there(build: Build, tmp_path: Path) -> None:
-    acme = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "caller_ids": [DID]}
-    bench = build(integrators=[{**acme, "legacy_c2d": True}])
+    bench = build(integrators=[{**ACME, "legacy_c2d": True}])
     answered(begin(bench))
     outbox = bench.services.outboxes.of("acme")
     assert [entry.list for lane in outbox for entry in lane._queue] == [CDR_LIST, C2D_LIST]

@@ -1,0 +1,75 @@
+"""Recordings that are too old: whole days go, and nothing else in the folder does."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from esl_apps.node import expiry
+from esl_apps.node.expiry import Expiry
+from tests.support.bench import Bench, Build
+
+REF = "01900000-0000-7000-8000-00000000000"
+TODAY = date(2026, 11, 29)
+
+
+@pytest.fixture
+def bench(build: Build, tmp_path: Path) -> Bench:
+    return build(recordings={"dir": str(tmp_path / "recordings"), "keep_days": 30})
+
+
+def recording(bench: Bench, day: str, name: str = f"{REF}0.wav") -> Path:
+    path = Path(bench.config.recordings.dir) / "acme" / day / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+def test_expiry_deletes_days_that_are_too_old(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    old, older = recording(bench, "20261029"), recording(bench, "20250101")
+    kept = [recording(bench, day) for day in ("20261030", "20261129", "20261130")]
+    Expiry(bench.services).tidy(TODAY)
+    assert not old.parent.exists()
+    assert not older.parent.exists()
+    assert all(path.exists() for path in kept)
+    assert caplog.messages.count("recordings_expired") == 2
+
+
+def test_expiry_deletes_a_day_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "_BATCH", 2)
+    paths = [recording(bench, "20250101", f"{REF}{n}.wav") for n in range(5)]
+    Expiry(bench.services).tidy(TODAY)
+    assert not any(path.exists() for path in paths)
+
+
+def test_expiry_leaves_what_is_not_a_recording(bench: Bench, tmp_path: Path) -> None:
+    ours = recording(bench, "20250101")
+    others = [
+        recording(bench, "20250101", "notes.txt"),
+        recording(bench, "20250101", "music.wav"),
+        recording(bench, "2025"),
+        recording(bench, "20251399"),
+    ]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    far = elsewhere / f"{REF}0.wav"
+    far.write_bytes(b"x")
+    (Path(bench.config.recordings.dir) / "acme" / "20240101").symlink_to(elsewhere)
+    Expiry(bench.services).tidy(TODAY)
+    assert not ours.exists()
+    assert all(path.exists() for path in [*others, far])
+
+
+def test_expiry_without_keep_days_deletes_nothing(build: Build) -> None:
+    bench = build()
+    path = recording(bench, "20000101")
+    Expiry(bench.services).tidy(TODAY)
+    assert path.exists()
+
+
+def test_expiry_of_a_folder_that_is_not_there_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    Expiry(bench.services).tidy(TODAY)
+    assert "recordings_not_expired" in caplog.messages
