@@ -105,7 +105,7 @@ class AutodialCall:
             if refusal is not None:
                 session.refuse(number, refusal.note, refusal.prompt)
             shown, _ = shown_number(session, order.a.plus if order.retain_cid else None)
-            session.dial(number, shown)
+            session.dial(number, shown, last=True)
 
         session.run(talk)
 

@@ -21,6 +21,7 @@ from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Settings
 from esl_apps.core import call_options, causes, dialstring, node_clock, numbers, parties, reference, talk, terms
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.billing import note_legs
 from esl_apps.core.call import Bridged, Call, CallEnded
 from esl_apps.core.call_options import NO_OPTIONS, CallOptions
 from esl_apps.core.cards import Usage
@@ -81,6 +82,7 @@ class ClickCall:
         end."""
         attempt = self.attempt
         attempt.aleg_uuid = call.uuid
+        attempt.placed = True
         click, fault = self.renewed(policy, host)
         attempt.enter(terms.AGENT_ANSWERED, call.answered_at or node_clock.now())
         failed: Bridged | None = None
@@ -94,7 +96,9 @@ class ClickCall:
         except CallEnded as ended:
             attempt.note("aleg_ended", str(ended))
         if fault is not None:
-            attempt.end(terms.REJECTED, _code_of([fault]), terms.SYSTEM, call.ended().at)
+            end = call.ended()
+            note_legs(attempt, end.aleg, None)
+            attempt.end(terms.REJECTED, _code_of([fault]), terms.SYSTEM, end.at)
         else:
             _finish(call, attempt, failed)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.billing import note_legs
 from esl_apps.core.call import Bridged, Ended, Leg
 
 
@@ -22,6 +23,7 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
     elif failed is None and end.bleg is not None and _failed_first(end, end.bleg):
         # With early media the two were bridged, so the end of B ended the A-leg.
         failed = Bridged(False, end.bleg.q850 or causes.NORMAL_UNSPECIFIED, bleg=end.bleg)
+    note_legs(attempt, end.aleg, end.bleg or (failed.bleg if failed is not None else None), party)
     if attempt.bridged_at is not None:
         if end.lost:
             attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, end.at)

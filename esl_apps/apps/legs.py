@@ -176,6 +176,7 @@ def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints
         if now >= deadline:
             return Bridged(False, causes.NO_ANSWER, "NO_ANSWER", timed_out=True)
         attempt.note("dial", endpoint.partition("/")[0] + "/…")
+        attempt.gateway = None if gateway is None else gateway.label
         attempt.save()
         leg.pop("leg_progress_timeout", None)
         leg.update(patience)
@@ -188,5 +189,7 @@ def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints
             attempt.note("switch_full", "it had no session to spare")
         if gateway is None or not bridged.gateway_failed:
             return bridged
-        attempt.note("gateway_failed", f"cause {bridged.code}")
+        attempt.note("gateway_failed", f"{gateway.label}: cause {bridged.code}")
+        attempt.gateway = None
+        attempt.gateways_failed.append(gateway.label)
     return bridged

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from esl_apps.apps.legs import SWITCH_MARGIN, UNHEARD
 from esl_apps.core import causes, dialstring, node_clock, terms
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.billing import note_legs
+from esl_apps.core.call import Leg
 
 #: Seconds for which a number outside is rung, unless its application says otherwise.
 RING = 45.0
@@ -37,6 +39,8 @@ class Rang:
     code: int = causes.NORMAL_UNSPECIFIED
     heard: bool = True
     """Whether the leg rang or had early media."""
+    leg: Leg | None = field(default=None, compare=False)
+    """The leg that says why it failed."""
 
 
 class Originator(Protocol):
@@ -71,6 +75,8 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
         if _is_over(attempt) or not from_here or time.monotonic() >= deadline or not originator.elsewhere():
             break
     now = node_clock.now()
+    attempt.a_seconds = None if rang.outcome == "lost" else 0.0
+    note_legs(attempt, rang.leg, None)
     if attempt.cut is not None:
         attempt.end(terms.REJECTED, attempt.cut.code, terms.SYSTEM, now)
     elif attempt.cancelled_by is not None:
@@ -93,6 +99,7 @@ def _ring_from_here(originator: Originator, attempt: Attempt, aleg: Aleg, deadli
     for endpoint, gateway, patience in dialstring.in_turn(aleg.endpoints):
         command = dialstring.originate({**leg, **patience}, endpoint, aleg.application)
         attempt.dialled(node_clock.now())
+        attempt.placed = True
         began = time.monotonic()
         rang = originator.originate(command, deadline, phone=gateway is None)
         unheard = rang.outcome == "timed_out" and not rang.heard

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from esl_apps.apps.context import AppPolicy, Arrival, Host
@@ -17,7 +17,8 @@ from esl_apps.apps.permission import denial
 from esl_apps.apps.settings import Entrance, Rules, Settings
 from esl_apps.core import causes, dialstring, node_clock, numbers, parties, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, Call, CallEnded, Complete
+from esl_apps.core.billing import next_attempt, note_legs
+from esl_apps.core.call import Bridged, Call, CallEnded, Complete, Leg
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level, Limits, Refusal
@@ -71,6 +72,8 @@ class Session:
     """The number that the caller dialled, as E.164 digits; empty if a node rang them, or if it can't be read."""
     dialled: bool = False
     """A number was dialled."""
+    _last: tuple[Bridged, float] | None = None
+    """The outcome of its last call and when it was known, if the record waits for the end of A's leg."""
     _started: float = field(default_factory=time.monotonic)
     _held: str | None = None
     _aleg: Charge | None = None
@@ -95,6 +98,7 @@ class Session:
             dial_number=None,
             call_dir="external",
             session_ref=arrival.session_ref,
+            closes=False,
         )
         attempt.aleg_uuid = call.uuid
         host.begin(attempt)
@@ -117,6 +121,7 @@ class Session:
             session._aleg.outlive(attempt.switch, call.uuid)
             session._aleg_levels = session.levels
         attempt.aleg_uuid = call.uuid
+        attempt.placed, attempt.closes = True, False
         return session
 
     @property
@@ -186,7 +191,14 @@ class Session:
         end = self.call.ended()
         if self.attempt.ended:
             return
-        if rejected is not None:
+        self.attempt.closes = end.lost or end.aleg.ended_at is not None
+        if self.attempt.number is None:
+            # The last B-leg is that of the attempt before.
+            end = replace(end, bleg=None)
+        if self._last is not None:
+            self._conclude(*self._last, end.aleg)
+        elif rejected is not None:
+            note_legs(self.attempt, end.aleg, None)
             self.attempt.end(terms.REJECTED, rejected, terms.SYSTEM, end.at)
         else:
             conclude(self.attempt, end, None, terms.CALLEE)
@@ -277,8 +289,11 @@ class Session:
         self._name(number)
         raise SessionRefused(prompt, causes.BEARER_NOT_AUTHORIZED, note=note)
 
-    def dial(self, number: Number, caller_id: str, extra: Mapping[str, str] | None = None) -> Bridged:
-        """Join the caller with a number that has passed its checks.
+    def dial(
+        self, number: Number, caller_id: str, extra: Mapping[str, str] | None = None, *, last: bool = False
+    ) -> Bridged:
+        """Join the caller with a number that has passed its checks. ``last``: the session ends with this call, which
+        has all of A's leg in its record then.
 
         :raises SessionRefused: what may be spent is spent, before it is dialled or while they talk.
         """
@@ -298,9 +313,15 @@ class Session:
         if attempt.cut is None and bridged.answered and not bridged.broken and not _left(bridged):
             # B did not hang up, so A may have. Its hang-up may be reported after B's.
             self.call.wait_for_hangup(_BEHIND)
-        self._conclude(bridged)
+        if last and attempt.cut is None:
+            self._last = bridged, node_clock.now()
+            return bridged
+        self._conclude(bridged, node_clock.now())
         if attempt.cut is not None:
             raise _spent(attempt.cut)
+        if (attempt.integrator or "") in self.settings.session_records:
+            # Another process must be able to close the session if this one dies before the next number.
+            self._go_on()
         return bridged
 
     def _pay(self, number: Number) -> float:
@@ -352,31 +373,20 @@ class Session:
     def _name(self, number: Number) -> None:
         """Use the current attempt for this number, or a new one if it has ended."""
         if self.attempt.ended:
-            last = self.attempt
-            self.attempt = Attempt(
-                app=self.app,
-                integrator=last.integrator,
-                account_id=last.account_id,
-                card_id=last.card_id,
-                user_id=last.user_id,
-                extension=last.extension,
-                **parties.first(self._party()),
-                number=None,
-                dial_number=None,
-                call_dir=last.call_dir,
-                session_ref=last.session_ref,
-                contact_ref=last.contact_ref,
-                holder=last.holder,
-            )
-            self.attempt.aleg_uuid = self.call.uuid
-            if self._aleg is not None:
-                self.attempt.pay(self._aleg)
-            self.host.begin(self.attempt)
-            self.attempt.enter(terms.AGENT_ANSWERED, node_clock.now())
-            self.call.set({"esl_call_ref": self.attempt.call_ref})
+            self._go_on()
+        self.attempt.follows = False
         self.attempt.number = number.dialled if number.is_extension or number.is_emergency else number.plus
         self.attempt.set(parties.second(number))
         self.attempt.call_dir = numbers.direction(self._party(), number)
+
+    def _go_on(self) -> None:
+        """Begin the session's next attempt."""
+        self.attempt = next_attempt(self.attempt)
+        if self._aleg is not None:
+            self.attempt.pay(self._aleg)
+        self.host.begin(self.attempt)
+        self.attempt.enter(terms.AGENT_ANSWERED, node_clock.now())
+        self.call.set({"esl_call_ref": self.attempt.call_ref})
 
     def _party(self) -> Number | None:
         return _read(self.settings, self.caller)
@@ -391,18 +401,19 @@ class Session:
             levels.append(Level(f"card:{self.card.id}", self.card_limits))
         return levels
 
-    def _conclude(self, bridged: Bridged) -> None:
-        """End this attempt. The A-leg goes on."""
+    def _conclude(self, bridged: Bridged, now: float, aleg: Leg | None = None) -> None:
+        """End this attempt. ``aleg``: the A-leg if it has ended, too."""
         attempt = self.attempt
         bleg = bridged.bleg
-        now = node_clock.now()
+        at = (bleg.ended_at if bleg is not None and bridged.answered else None) or now
+        note_legs(attempt, aleg or Leg(self.call.uuid, answered_at=attempt.session_answered_at, ended_at=at), bleg)
         if bridged.answered:
             by = terms.SYSTEM
             if bridged.broken:
                 by = terms.AGENT
             elif bleg is not None and bleg.hung_up_itself:
                 by = terms.CALLEE
-            attempt.end(terms.ANSWERED, bridged.code, by, (bleg.ended_at if bleg else None) or now)
+            attempt.end(terms.ANSWERED, bridged.code, by, at)
         elif attempt.cut is not None:
             attempt.end(terms.REJECTED, attempt.cut.code, terms.SYSTEM, now)
         elif bridged.broken:

@@ -217,6 +217,8 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     """The Redis of its notifications."""
     payload: Payload = "v3"
     """Or v4: notifications with all fields, and with those of later versions; v2: as they were before v3.0.0."""
+    session_records: bool = False
+    """True: a closing entry of type session after the records of each session: what its legs took in all."""
     record: bool = False
     """True: record from the callee's answer to the end, in stereo, with the agent on the left."""
     caller_ids: list[str] = field(default_factory=list)

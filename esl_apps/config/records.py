@@ -15,3 +15,5 @@ class RecordsConfig(Section, frozen=True):
     Redis; 0: none are kept."""
     payload: Literal["v3", "v4"] = "v3"
     """Form of the records of calls that belong to no integrator; v4 has all fields, and those of later versions."""
+    session_records: bool = False
+    """True: a closing entry of type session after the records of each session that belongs to no integrator."""

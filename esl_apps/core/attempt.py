@@ -15,9 +15,27 @@ from esl_apps.core import causes, node_clock, talk
 from esl_apps.core.call_fields import TIMES, CallFields, values_of
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
+from esl_apps.core.quality import RingSeconds
 from esl_apps.core.record import Record
 from esl_apps.core.reference import new_ref
-from esl_apps.core.terms import AGENT_ANSWERED, BRIDGED, ENDED, QUEUED, REJECTED, RINGING, STATES
+from esl_apps.core.terms import (
+    AGENT,
+    AGENT_ANSWERED,
+    AGENT_RINGING,
+    BRIDGED,
+    CALLEE,
+    CALLEE_RINGING,
+    ENDED,
+    LOST,
+    QUEUED,
+    REJECTED,
+    RINGING,
+    STATES,
+)
+
+
+def _span(began: float | None, ended: float) -> float | None:
+    return None if began is None else round(max(0.0, ended - began), 3)
 
 
 class Moment(Struct, frozen=True, gc=False):
@@ -60,6 +78,10 @@ class Attempt(CallFields, kw_only=True, eq=False):
     observer: Observer | None = None
     charges: list[Charge] = field(default_factory=list)
     """Its legs' charges."""
+    closes: bool = True
+    """Its session ends with it. False: its caller goes on."""
+    unrecorded: bool = False
+    """It has ended without a record of its own: nothing was dialled for it, and its session has one."""
     continues: str = ""
     """The call that its caller was in before, if Redis can't say what became of it."""
 
@@ -106,14 +128,22 @@ class Attempt(CallFields, kw_only=True, eq=False):
         """Note the first INVITE, in or out. Later ones, to the next gateway, don't change it."""
         if self.dialed_at is None:
             self.dialed_at = at
+        if self.session_at is None:
+            self.session_at = at
 
     def enter(self, state: str, at: float, detail: str = "") -> None:
         """Enter a state. States only go forward: a late event changes nothing."""
         if self.ended or STATES.index(state) <= STATES.index(self.state):
             return
         self.state = state
-        if state == AGENT_ANSWERED:
+        if state in (AGENT_RINGING, RINGING):
+            self.rang(AGENT, at)
+        elif state == CALLEE_RINGING:
+            self.rang(CALLEE, at)
+        elif state == AGENT_ANSWERED:
             self.answered_at = at
+            if self.session_answered_at is None:
+                self.session_answered_at = at
         elif state == BRIDGED:
             self.bridged_at = at
             if self.recording_url is not None:
@@ -129,6 +159,13 @@ class Attempt(CallFields, kw_only=True, eq=False):
             self._moment(Moment(round(at, 3), RINGING, ", ".join(agents)))
         else:
             self.enter(RINGING, at, ", ".join(agents))
+
+    def rang(self, party: str, at: float) -> None:
+        """Note when a party's phone began to ring."""
+        if party == AGENT:
+            self.agent_ringing_at = self.agent_ringing_at or at
+        else:
+            self.callee_ringing_at = self.callee_ringing_at or at
 
     def note(self, what: str, detail: str = "", at: float | None = None) -> None:
         """Note a decision that an operator may want to see in ``esl-apps trace``."""
@@ -171,6 +208,9 @@ class Attempt(CallFields, kw_only=True, eq=False):
         self.held, self.muted, self.recording = False, [], talk.OFF
         fields = dict(zip(CallFields.__struct_fields__, values_of(self), strict=True))
         fields["state"], fields["dialed_at"] = ENDED, began
+        fields["ring_seconds"] = self._rung(ended_at)
+        if self.b_seconds is None and self.bridged_at is None and reason != LOST:
+            fields["b_seconds"] = 0.0
         for name in TIMES:
             if fields[name] is not None:
                 fields[name] = node_clock.shown(fields[name])
@@ -194,6 +234,13 @@ class Attempt(CallFields, kw_only=True, eq=False):
                 charge.end(None if charge.adopted else talked)
         self._moment(Moment(round(at, 3), ENDED, f"{reason} {self.record.end_code}"))
         return True
+
+    def _rung(self, ended_at: float) -> RingSeconds:
+        agent_until = self.answered_at or self.bridged_at or ended_at
+        return RingSeconds(
+            agent=_span(self.agent_ringing_at, agent_until),
+            callee=_span(self.callee_ringing_at, self.bridged_at or ended_at),
+        )
 
     def _has_recording(self) -> bool:
         return self.recording_url is not None and (self.observer is None or self.observer.has_recording(self))

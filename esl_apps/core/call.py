@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from esl_apps.core import causes
+from esl_apps.core.quality import LegQuality
 
 __all__ = ["API_VERSION", "Bridged", "Call", "CallEnded", "Ended", "Endpoint", "Leg", "Progress"]
 
@@ -79,6 +80,8 @@ class Leg:
     """For how long this leg's phone had the other party on hold."""
     user: str | None = None
     """The extension that this leg rang, if several were rung at once."""
+    quality: LegQuality | None = None
+    """How it sounded, once it has ended. (Since version 1.2.)"""
 
     @property
     def hung_up_itself(self) -> bool:

@@ -14,6 +14,8 @@ from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 import msgspec
 
+from esl_apps.core.quality import CallQuality, RingSeconds
+
 #: A text that goes into commands to a switch. It may come from Redis, which others can write to. (``$`` alone would
 #: allow a line feed behind it, and ``\Z`` is none of OpenAPI's.)
 Plain = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.-]{1,64}(?!\n)$")]
@@ -53,6 +55,14 @@ class RungAgent(TypedDict):
     caller left) or ``cancelled``; None: they are being rung, or it isn't known."""
     end_code: int | None
     """Q.850, 1 to 127."""
+
+
+class Before(msgspec.Struct):
+    """What the records of a session have had before this one."""
+
+    calls: int = 0
+    a_seconds: float = 0.0
+    b_seconds: float = 0.0
 
 
 class CallFields(msgspec.Struct):
@@ -126,6 +136,26 @@ class CallFields(msgspec.Struct):
     spent: dict[str, float] = msgspec.field(default_factory=dict)
     """Seconds of the stretches that are over."""
     switch: Annotated[str | None, Shown(status="switch", cdr="switch")] = None
+    placed: bool = False
+    """A node rang A."""
+    agent_ringing_at: float | None = None
+    callee_ringing_at: float | None = None
+    session_at: float | None = None
+    """The first INVITE of its session."""
+    session_answered_at: float | None = None
+    """When A answered, or was answered, in its session."""
+    before: Before | None = None
+    """None: it is the session's first."""
+    ring_seconds: Annotated[RingSeconds | None, Shown(cdr="ring_seconds")] = None
+    a_seconds: Annotated[float | None, Shown(cdr="a_seconds")] = None
+    """From A's answer to its end, in this record, if a node placed it."""
+    b_seconds: Annotated[float | None, Shown(cdr="b_seconds")] = None
+    """From B's answer to its end."""
+    gateway: Annotated[str | None, Shown(status="gateway", cdr="gateway")] = None
+    """The gateway that carries B."""
+    gateways_failed: Annotated[list[str], Shown(cdr="gateways_failed")] = msgspec.field(default_factory=list)
+    """Those that were tried before it."""
+    quality: Annotated[CallQuality | None, Shown(cdr="quality")] = None
     follows: bool = False
     """Its session has a record already: if this attempt dials nothing, it gets none of its own."""
     holder: str | None = None
@@ -137,7 +167,16 @@ class CallFields(msgspec.Struct):
 
 
 #: The fields that are points in time.
-TIMES = ("queued_at", "dialed_at", "answered_at", "bridged_at")
+TIMES = (
+    "queued_at",
+    "dialed_at",
+    "answered_at",
+    "bridged_at",
+    "agent_ringing_at",
+    "callee_ringing_at",
+    "session_at",
+    "session_answered_at",
+)
 #: The values of a call's fields, in their order.
 values_of = attrgetter(*CallFields.__struct_fields__)
 

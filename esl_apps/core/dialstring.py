@@ -45,6 +45,14 @@ class Raw(str):
 class Gateway(str):
     """An endpoint behind a gateway, which may fail: then the next one is worth a try."""
 
+    @property
+    def label(self) -> str:
+        """Its name in records: the gateway's on the switch, otherwise the host, otherwise the endpoint's module."""
+        parts = self.split("/")
+        if parts[:2] == ["sofia", "gateway"] and len(parts) > 2:
+            return parts[2]
+        return self.rpartition("@")[2] if "@" in self else parts[0]
+
     silence: float | None = None
     """Seconds without ringing, early media or an answer after which the gateway has failed; None: any time."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import Struct, structs
+
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call_fields import CallFields, Published
+from esl_apps.core.call_fields import Before, CallFields, Published
 from esl_apps.core.record import Record
 from esl_apps.core.terms import ABANDONED, AGENT, ANSWERED, CALLEE, CANCELLED
 
@@ -74,6 +76,64 @@ def cdr_payload(record: Record, *, payload: str = "v3", dispositions: str = "esl
         fields["outcome"] = record.end_reason
         fields["end_reason"] = _teleforge(record)
     return {"type": "cdr", "payload": fields}
+
+
+class SessionRecord(Struct, kw_only=True):
+    """The closing entry of a session: what its legs took in all. Times are Unix seconds."""
+
+    session_ref: str
+    contact_ref: str
+    ref: str
+    """The application."""
+    account_id: str | None
+    card_id: str | None
+    user_id: str | None
+    extension: str | None
+    extension_e164: str | None
+    extension_class: str | None
+    extension_country: str | None
+    dialed_at: int
+    """The first INVITE of its session, out or in."""
+    answered_at: float | None
+    """The first party's answer."""
+    ended_at: float
+    calls: int
+    """Its records."""
+    a_seconds: float | None
+    """From the answer to the end of the first leg; None if the caller placed it, or its end was not seen."""
+    a_rest_seconds: float | None
+    """Those of ``a_seconds`` that no record has."""
+    b_seconds: float
+    """The sum of its records'."""
+    switch: str | None
+
+
+def session_payload(record: Record, *, recorded: bool) -> dict[str, Any]:
+    """Return the closing entry of a session. ``record``: its last; ``recorded``: whether that one is pushed, too."""
+    before, a_seconds = record.before or Before(), record.a_seconds
+    rest = 0.0 if recorded and a_seconds is not None else a_seconds
+    payload = SessionRecord(
+        **{name: getattr(record, name) for name in _AS_RECORDED},
+        ref=record.app,
+        dialed_at=int(record.dialed_at if record.session_at is None else record.session_at),
+        answered_at=_rounded(record.session_answered_at or record.answered_at),
+        ended_at=round(record.ended_at, 3),
+        calls=before.calls + recorded,
+        a_seconds=None if a_seconds is None else round(before.a_seconds + a_seconds, 3),
+        a_rest_seconds=_rounded(rest),
+        b_seconds=round(before.b_seconds + (record.b_seconds or 0.0), 3),
+    )
+    return {"type": "session", "payload": structs.asdict(payload)}
+
+
+_AS_RECORDED = (
+    *("session_ref", "contact_ref", "account_id", "card_id", "user_id", "switch"),
+    *("extension", "extension_e164", "extension_class", "extension_country"),
+)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def inbound_payload(attempt: Attempt, agent: str, hold_time: int, *, payload: str = "v3") -> dict[str, Any]:

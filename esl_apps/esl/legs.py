@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from esl_apps.core import causes, node_clock
 from esl_apps.core.call import Bridged, Leg
+from esl_apps.esl.quality import quality_of
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, decode
 
@@ -50,17 +51,25 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
         q850 = _code(event, cause, refused=disposition == "recv_refuse")
         ended_at = _time(block, _HANGUP_TIME, start, end, clock) or node_clock.now()
         hold = _seconds(block, _HOLD_ACCUM, start, end)
+    created_at = _time(block, _CREATED_TIME, start, end, clock)
+    ringing_at = _time(block, _PROGRESS_TIME, start, end, clock) or _time(block, _MEDIA_TIME, start, end, clock)
+    answered_at = _time(block, _ANSWERED_TIME, start, end, clock)
+    quality = None
+    if hung_up:
+        delay = None if created_at is None or ringing_at is None else ringing_at - created_at
+        quality = quality_of(event, delay, answered=answered_at is not None)
     return Leg(
         event.get("Unique-ID") or "",
-        _time(block, _CREATED_TIME, start, end, clock),
-        _time(block, _PROGRESS_TIME, start, end, clock) or _time(block, _MEDIA_TIME, start, end, clock),
-        _time(block, _ANSWERED_TIME, start, end, clock),
+        created_at,
+        ringing_at,
+        answered_at,
         ended_at,
         cause,
         q850,
         disposition,
         hold,
         event.var("esl_user_id") if with_user else None,
+        quality,
     )
 
 

@@ -19,6 +19,7 @@ from esl_apps.apps.ending import conclude, end_of
 from esl_apps.apps.legs import recording_name
 from esl_apps.core import causes, node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.billing import note_legs
 from esl_apps.core.call import Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.unavailable import StoreUnavailable
@@ -351,6 +352,7 @@ class Adoption:
         if attempt.dialed_at is None:
             attempt.dialed_at = min((leg.created_at for leg in alegs + blegs if leg.created_at), default=None)
         end = end_of(aleg, bleg, now)
+        note_legs(attempt, aleg, bleg, application(attempt.app).second_party)
         if bleg is not None and end.both_up:
             self._joined(attempt, bleg)
         if attempt.bridged_at is not None:

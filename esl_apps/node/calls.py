@@ -111,6 +111,7 @@ class Calls:
         """
         attempt = live.attempt
         new = self._records.gone_on(live)
+        attempt.closes = attempt.closes and new is None
         if new == attempt.call_ref:
             self.release(live)
             self._records.let_go(attempt)

@@ -97,7 +97,7 @@ class SwitchLine:
             live.wait(lambda: live.attempt.cancelled_by is not None, time.monotonic() + _APART)
         leg = telling(leg_of(end, live.clock) for end in live.ends.values())
         if leg is not None:
-            return Rang("failed", leg.q850 or causes.NORMAL_UNSPECIFIED)
+            return Rang("failed", leg.q850 or causes.NORMAL_UNSPECIFIED, leg=leg)
         return Rang("full") if cause in causes.NO_SESSION else Rang("failed", causes.q850(cause))
 
     def _never_came(self) -> bool:
@@ -123,8 +123,8 @@ class SwitchLine:
         legs = [leg_of(end, self._live.clock) for end in self._live.ends.values()]
         refused = telling(leg for leg in legs if leg.cause != "NO_ANSWER")
         if refused is not None and unreachable(legs, "NO_ANSWER"):
-            return Rang("failed", refused.q850 or causes.NORMAL_UNSPECIFIED)
-        return Rang("timed_out", causes.NO_ANSWER, heard=bool(self._live.rang))
+            return Rang("failed", refused.q850 or causes.NORMAL_UNSPECIFIED, leg=refused)
+        return Rang("timed_out", causes.NO_ANSWER, heard=bool(self._live.rang), leg=telling(legs))
 
     def _without_job(self, deadline: float, core_uuid: str | None) -> Rang:
         """The connection broke while the phone rang. The same FreeSWITCH, back in time, goes on ringing it."""

@@ -27,6 +27,12 @@ def entries(record: Record, one: Integrator | None, others: RecordsConfig) -> li
     return result
 
 
+def closing(record: Record, one: Integrator | None, *, recorded: bool) -> Entry:
+    """The closing entry of a session. ``record``: its last; ``recorded``: whether that one is pushed, too."""
+    id, body = f"{record.session_ref}.session", notification.session_payload(record, recorded=recorded)
+    return entry(id, notification.CDR_LIST, body) if one is None else _entry(id, notification.CDR_LIST, body, one)
+
+
 def answered(attempt: Attempt, agent: str, hold_time: int, one: Integrator | None, others: RecordsConfig) -> Entry:
     """The notification of an answered inbound call."""
     if one is None:

@@ -294,6 +294,10 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
             caller_id_format=dial.caller_id_format,
             ringback=dial.ringback,
             recordings=config.recordings.dir,
+            session_records=frozenset(
+                [integrator.name for integrator in config.integrators if integrator.session_records]
+                + ([""] if config.records.session_records else [])
+            ),
             recording_rate=config.recordings.sample_rate,
             notice=_notice(config),
             notice_to_both=config.recordings.notice_to == "both",

@@ -131,20 +131,24 @@ class Records:
         """A call has ended: its notifications go to the outbox, and only then is it struck from the call log."""
         record = attempt.record
         assert record is not None
-        if attempt.follows and (record.number is None or not application(attempt.app).session):
-            # Its session has its record already: here the caller left, or another node goes on with the call.
-            self._keep(attempt, None)
-            self._call_log.ended(attempt.call_ref)
-            return
         config = self._policies.now.config
-        self._metrics.calls(attempt.app, record.end_reason).inc()
-        self._metrics.end_codes(attempt.app, str(record.end_code)).inc()
         integrator = config.integrator(record.integrator) if record.integrator else None
+        entries = []
+        # Its session has its record already: here the caller left, or another node goes on with the call.
+        attempt.unrecorded = attempt.follows and (record.number is None or not application(attempt.app).session)
+        if not attempt.unrecorded:
+            self._metrics.calls(attempt.app, record.end_reason).inc()
+            self._metrics.end_codes(attempt.app, str(record.end_code)).inc()
+            entries = notification_lists.entries(record, integrator, config.records)
+        if attempt.closes and (config.records if integrator is None else integrator).session_records:
+            entries.append(notification_lists.closing(record, integrator, recorded=not attempt.unrecorded))
         outbox = self._outboxes.of(record.integrator)
-        for entry in notification_lists.entries(record, integrator, config.records):
+        for entry in entries:
             outbox.push(entry)
-        self._keep(attempt, record)
+        self._keep(attempt, None if attempt.unrecorded else record)
         self._call_log.ended(attempt.call_ref)
+        if attempt.unrecorded:
+            return
         logs.say(
             log,
             "record",

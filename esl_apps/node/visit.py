@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
+from typing import Any
 
 import gevent
 
@@ -12,6 +13,7 @@ from esl_apps.apps import application
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.core import causes, node_clock
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.billing import carried_on
 from esl_apps.core.call import CallEnded, Leg
 from esl_apps.core.terms import ENDED, LOST, QUEUED, SYSTEM
 from esl_apps.core.unavailable import StoreUnavailable
@@ -59,6 +61,8 @@ class Visit:
         """The attempt that this channel was in, if that had dialled nothing yet."""
         self._before: Live | None = None
         """The same attempt if it is this process's, whose flow waits for its channel's end."""
+        self._carried_on: dict[str, Any] = {}
+        """The fields that its session's next attempt takes over."""
         self._continues = ""
         """The call that its caller was in, if Redis can't say what became of that."""
         self._takes_on = False
@@ -93,6 +97,7 @@ class Visit:
             self.services.store.note_gone_on(self.carried, new)
         if first:
             attempt.continues = self._continues
+            attempt.set(self._carried_on)
         if self.goes_on is not None and first:
             # A session that dials nothing has one record, however many nodes served it.
             attempt.call_ref, attempt.contact_ref = self.goes_on.call_ref, self.goes_on.contact_ref
@@ -137,6 +142,7 @@ class Visit:
             # This process's own: its flow waits for the channel's end, and no other end will come.
             attempt = live.attempt
             self.session_ref, self.follows = attempt.session_ref, attempt.follows
+            self._carried_on = carried_on(attempt)
             if application(attempt.app).session and attempt.number is None:
                 # It dialled nothing and the caller goes on. End it once that has begun, not before.
                 self._before = live
@@ -152,12 +158,13 @@ class Visit:
             live.ends[self.channel.uuid] = data
             live.poke()
             live.wait(lambda: live.attempt.ended, time.monotonic() + _SETTLE)
+            self._carried_on = carried_on(attempt, attempt.record)
             return
         found = self.find_call()
         if found is not None and self._is_stale(found[1]):
             # Redis has it as it was before the number was dialled. The process that dialled, or its next run, records
             # it; here the session goes on.
-            self.session_ref, self.follows = found[1].session_ref, True
+            self.session_ref, self.follows, self._carried_on = found[1].session_ref, True, carried_on(found[1])
             return
         if found is not None:
             # Settle it even if it can't be taken over: two processes record the same end, and Redis takes it once.
@@ -224,7 +231,7 @@ class Visit:
 
     def _settle(self, known: Essence, ends: dict[str, Event]) -> None:
         """``ends``: the ends of its legs that have been heard."""
-        self.session_ref, self.follows = known.session_ref, known.follows
+        self.session_ref, self.follows, self._carried_on = known.session_ref, known.follows, carried_on(known)
         if known.holder is not None:
             # The caller takes a place again when they go on.
             self.services.usage.leave(known.holder, known.session_ref)
@@ -238,17 +245,19 @@ class Visit:
             self.goes_on = self.restored(known)
             return
         attempt = self.restored(known)
-        self.follows = True
+        attempt.closes, self.follows = False, True
         self.services.calls.begin(attempt, self.switch, self.core_uuid, clock)
         if bleg is None:
             # The switch was about to be told to dial this number.
             attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, now)
+            self._carried_on = carried_on(attempt, attempt.record)
             return
         joined = application(attempt.app).joined
         end = end_of(leg_of(data, clock), bleg, now)
         if bleg.answered_at is not None and end.both_up and joined is not None and attempt.bridged_at is None:
             joined(attempt, bleg.answered_at, bleg, self.services.records.announce)
         conclude(attempt, end, None, application(attempt.app).second_party)
+        self._carried_on = carried_on(attempt, attempt.record)
 
     def restored(self, known: Essence) -> Attempt:
         """The attempt, with its times by this node's clock."""
@@ -307,6 +316,7 @@ class Visit:
             self.begin(self.goes_on)
         live = self.services.calls.live.get(self.ref)
         if live is not None:
+            live.attempt.closes = True
             live.attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, node_clock.now())
 
     def _find_end(self, uuid: str) -> Event | None:

@@ -31,7 +31,7 @@ def test_silent_gateway_of_the_callee_is_passed_over(rig: Rig, node: Node, redis
     ref = node.call("1000", CALLEE)
     record = redis.pop()
     assert (record["end_reason"], record["hung_up_by"]) == ("answered", "callee")
-    assert decisions(node, ref) == ["cause 38"]
+    assert decisions(node, ref) == ["silent: cause 38"]
     waited = callee.calls[0].leg.started_at - record["answered_at"]
     assert SILENCE - 0.2 < waited < SILENCE + 1.5
 
@@ -41,7 +41,7 @@ def test_silent_gateway_of_an_outside_agent_is_passed_over(rig: Rig, node: Node,
     ref = node.call("0831112222", "1001")
     redis.pop()
     assert agent.calls[0].leg.answered_at is not None
-    assert decisions(node, ref)[:1] == ["cause 38"]
+    assert decisions(node, ref)[:1] == ["silent: cause 38"]
 
 
 def test_silent_gateway_of_a_disa_is_passed_over(rig: Rig, node: Node, redis: RedisServer) -> None:
@@ -65,4 +65,4 @@ def test_gateway_that_rings_for_long_is_waited_for(rig: Rig, node: Node, redis: 
     ref = node.call("1000", "0820001235")
     record = redis.pop()
     assert (record["end_reason"], len(callee.calls)) == ("answered", 1)
-    assert decisions(node, ref) == ["cause 38"]
+    assert decisions(node, ref) == ["silent: cause 38"]

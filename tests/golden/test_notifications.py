@@ -40,6 +40,7 @@ FORMS = {
     "cdr_v4": (None, ALL),
     "cdr_v2": (integrator(payload="v2"), ("click-dial", "inbound")),
     "cdr_teleforge": (integrator(dispositions="teleforge"), ("click-dial", "inbound")),
+    "session": (None, ("callback", "disa")),
     "c2d": (integrator(legacy_c2d=True), ("click-dial",)),
     "inbound_v3": (integrator(), ("inbound",)),
     "inbound_v4": (integrator(payload="v4"), ("inbound",)),
@@ -67,6 +68,9 @@ def notifications(form: str, told: notified.Told) -> list[Entry]:
     others = RecordsConfig(payload="v4" if form.endswith("v4") else "v3")
     if form.startswith("inbound"):
         return [notification_lists.answered(*answer, one, others) for answer in told.answers]
+    if form == "session":
+        last = told.records[-1]
+        return [notification_lists.closing(last, one, recorded=True)]
     entries = [entry for record in told.records for entry in notification_lists.entries(record, one, others)]
     return [entry for entry in entries if entry.list.endswith("c2d") == (form == "c2d")]
 

@@ -18,6 +18,7 @@ from esl_apps.sandbox.leg.execution import Execution
 from esl_apps.sandbox.leg.profile import CallerProfile
 from esl_apps.sandbox.leg.state import Executed, State, Tones, microseconds
 from esl_apps.sandbox.protocols import Board, Door, Endpoint
+from esl_apps.sandbox.report.statistics import set_statistics
 from esl_apps.sandbox.report.times import set_times
 from esl_apps.sandbox.run.dialplan import Dialplan
 from esl_apps.sandbox.run.sleeper import Handle, later
@@ -185,6 +186,7 @@ class Channel(Execution):
         set_times(self, "".join(self.digits_dialed) or "none")
         self.set_call_state("HANGUP")
         self.endpoint.hangup(cause)
+        set_statistics(self)
         hook = self.get("api_hangup_hook")
         if hook:
             command, _, argument = hook.replace("::", " ", 1).partition(" ")

@@ -221,7 +221,7 @@ def test_silence_of_each_gateway_but_the_last_is_bounded() -> None:
     attempt = run(call, policy=patient(5))
     assert [leg.get("leg_progress_timeout") for leg, *_ in call.did("bridge")] == ["5", None]
     assert told(attempt) == ("callee_busy", 17, "callee")
-    assert [moment.detail for moment in attempt.timeline if moment.what == "gateway_failed"] == ["cause 38"]
+    assert [moment.detail for moment in attempt.timeline if moment.what == "gateway_failed"] == ["pstn: cause 38"]
 
 
 @pytest.mark.parametrize(

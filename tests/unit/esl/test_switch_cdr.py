@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from esl_apps.core.call import Leg
+from esl_apps.core.quality import LegQuality
 from esl_apps.esl import switch_cdr
 from esl_apps.esl.switch_cdr import Spool, read
 from esl_apps.esl.switch_clock import SwitchClock
@@ -70,7 +71,7 @@ def looked(spool: Spool) -> Spool:
 
 
 def test_cdr_of_a_leg_reads_as_its_hangup_event(tmp_path: Path) -> None:
-    kept = read(write(tmp_path, B, esl_bleg=OTHER_REF, sip_hangup_disposition="recv_bye"))
+    kept = read(write(tmp_path, B, esl_bleg=OTHER_REF, sip_hangup_disposition="recv_bye", sip_call_id="c1%40pbx"))
     assert kept is not None
     assert (kept.ref, kept.bleg) == (REF, True)
     assert kept.leg(SwitchClock()) == Leg(
@@ -84,6 +85,7 @@ def test_cdr_of_a_leg_reads_as_its_hangup_event(tmp_path: Path) -> None:
         disposition="recv_bye",
         hold_seconds=1.5,
         user='10"00',
+        quality=LegQuality(leg=B, sip_call_id="c1@pbx", sip_status=200),
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 from esl_apps.apps.legs import recording_path
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_fields import Before
 from esl_apps.core.notification import C2D_LIST, CDR_LIST, INBOUND_LIST
 from esl_apps.node.record_keeping import RecordKeeping
 from esl_apps.process.folder import Folder
@@ -90,6 +91,27 @@ def test_records_session_with_a_record_gets_no_empty_one(build: Build) -> None:
     # Outside a session the number says nothing: it is known before a phone rings.
     begin(bench, follows=True, number="0820001234").end(terms.LOST, 31, terms.SYSTEM, AT)
     assert bench.records() == []
+
+
+def test_records_session_is_closed_after_its_last_record(build: Build) -> None:
+    bench = build(records={"session_records": True})
+    first = begin(bench, app="disa", integrator=None, number="0820001234", closes=False)
+    answered(first)
+    last = begin(
+        bench, app="disa", integrator=None, session_ref=first.call_ref, follows=True, before=Before(1, 0.0, 6.0)
+    )
+    last.end(terms.ABANDONED, 16, terms.AGENT, AT + 12.0)
+    record, entry = bench.records()
+    assert (record["call_ref"], "calls" in record) == (first.call_ref, False)
+    assert (entry["session_ref"], entry["calls"]) == (first.call_ref, 1)
+    assert (record["seq"], entry["seq"]) == (1, 2)
+    assert left(bench) == []
+
+
+def test_records_session_has_no_closing_entry_by_default(build: Build) -> None:
+    bench = build()
+    answered(begin(bench))
+    assert "calls" not in bench.record()
 
 
 @pytest.mark.parametrize("exists", [True, False])

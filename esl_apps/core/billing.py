@@ -1,0 +1,73 @@
+"""The seconds that a call's legs took, from answer to end, and how they sounded.
+
+``a_seconds`` and ``b_seconds`` are of legs that this installation placed, by the switch's own times. A first leg that
+lasts for several records is divided between them. What is left when it ends is in the closing entry of the session.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Leg
+from esl_apps.core.call_fields import Before, CallFields
+from esl_apps.core.quality import CallQuality
+from esl_apps.core.record import Record
+
+
+def note_legs(attempt: Attempt, aleg: Leg | None, bleg: Leg | None, second: str = terms.CALLEE) -> None:
+    """Note what the two legs took, as far as it is known. ``second``: the party on the B-leg."""
+    first = terms.AGENT if second == terms.CALLEE else terms.CALLEE
+    if aleg is not None:
+        if attempt.placed and aleg.ended_at is not None:
+            before = attempt.before.a_seconds if attempt.before is not None else 0.0
+            attempt.a_seconds = max(0.0, _seconds(aleg.answered_at, aleg.ended_at) - before)
+        _note_quality(attempt, first, aleg)
+    if bleg is not None:
+        if bleg.ended_at is not None:
+            attempt.b_seconds = _seconds(bleg.answered_at, bleg.ended_at)
+        if bleg.ringing_at is not None:
+            attempt.rang(second, bleg.ringing_at)
+        _note_quality(attempt, second, bleg)
+
+
+def carried_on(last: CallFields, record: Record | None = None) -> dict[str, Any]:
+    """Return the fields that a session's next attempt takes over from the last one. ``record``: of that one, if it has
+    any."""
+    before = last.before or Before()
+    if record is not None:
+        before = Before(
+            before.calls + 1,
+            before.a_seconds + (record.a_seconds or 0.0),
+            before.b_seconds + (record.b_seconds or 0.0),
+        )
+    return {
+        "before": before,
+        "placed": last.placed,
+        "session_at": last.session_at,
+        "session_answered_at": last.session_answered_at,
+    }
+
+
+_SAME = (
+    *("app", "integrator", "account_id", "card_id", "user_id", "call_dir", "session_ref", "contact_ref", "holder"),
+    *("extension", "extension_e164", "extension_class", "extension_country", "aleg_uuid"),
+)
+
+
+def next_attempt(last: Attempt) -> Attempt:
+    """Return the attempt that follows one that has ended, in the same session. It has dialled nothing yet."""
+    fields = {name: getattr(last, name) for name in _SAME}
+    record = None if last.unrecorded else last.record
+    return Attempt(**fields, **carried_on(last, record), follows=True, closes=False)
+
+
+def _seconds(answered_at: float | None, ended_at: float) -> float:
+    return 0.0 if answered_at is None else ended_at - answered_at
+
+
+def _note_quality(attempt: Attempt, party: str, leg: Leg) -> None:
+    if leg.quality is not None:
+        attempt.quality = attempt.quality or CallQuality()
+        setattr(attempt.quality, party, leg.quality)

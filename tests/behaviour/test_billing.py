@@ -1,0 +1,239 @@
+"""The seconds of the records and of the closing entry are those of the switch's own CDRs, leg by leg."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from tests.rig.base import Rig, Script, eventually
+from tests.support import temporary
+from tests.support.callers import AGENT, CALLEE, CALLER, CALLER_E164, CARDS, CB, DISA, DISA_PIN, E164, card, disa_config
+from tests.support.node import ADMIN_TOKEN, CDRS, Node, RedisServer, asks, configuration, request
+
+DID = "27115550009"
+#: The issue allows 20 ms.
+WITHIN = 0.02
+
+
+def CONFIG(config: dict[str, Any]) -> None:
+    accounts = CARDS["accounts"]
+    config.update({**CARDS, "records": {"payload": "v4", "session_records": True}})
+    disa_config(config)
+    config["spool"]["dir"] = str(temporary.make_folder("spool-"))
+    config["accounts"]["acme"].pop("integrator")
+    config["accounts"]["acme"]["caller_id"] = accounts["acme"]["caller_id"]
+    config["integrators"][0].update(payload="v4", session_records=True)
+    config["inbound"] = {DID: {"integrator": "acme", "agents": [AGENT], "ring_timeout": 5}}
+
+
+@pytest.fixture(autouse=True)
+def empty_spool(rig: Rig, node: Node) -> None:
+    for file in rig.spool.glob("*.cdr.json"):
+        file.unlink()
+
+
+def billed(rig: Rig) -> dict[str, list[float]]:
+    """The seconds from answer to end of each leg that the switch placed, by its CDR: of A-legs and of B-legs."""
+    legs: dict[str, list[float]] = {"a": [], "b": []}
+    for file in rig.spool.glob("*.cdr.json"):
+        variables = {name: unquote(value) for name, value in json.loads(file.read_text())["variables"].items()}
+        if variables["direction"] != "outbound" or variables["answer_uepoch"] == "0":
+            continue
+        seconds = (int(variables["end_uepoch"]) - int(variables["answer_uepoch"])) / 1e6
+        # ``billsec`` is the same in whole seconds.
+        assert abs(int(variables["billsec"]) - seconds) <= 1
+        legs["b" if "esl_bleg" in variables else "a"].append(seconds)
+    return legs
+
+
+def session(redis: RedisServer) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The records of one session, and its closing entry."""
+    records: list[dict[str, Any]] = []
+    while True:
+        popped = redis.client.brpop([CDRS], timeout=15)
+        assert popped is not None, records
+        entry = json.loads(popped[1])
+        if entry["type"] == "session":
+            assert not redis.client.llen(CDRS)
+            return records, entry["payload"]
+        records.append(entry["payload"])
+
+
+def check_sums(rig: Rig, records: list[dict[str, Any]], closing: dict[str, Any]) -> None:
+    """Compare with the switch's CDRs."""
+    eventually(lambda: rig.live_channels() == 0)
+    legs = billed(rig)
+    assert {record["session_ref"] for record in records} <= {closing["session_ref"]}
+    assert closing["calls"] == len(records)
+    ours = sorted(record["b_seconds"] for record in records if record["b_seconds"])
+    assert ours == pytest.approx(sorted(legs["b"]), abs=WITHIN)
+    assert closing["b_seconds"] == pytest.approx(sum(legs["b"]), abs=WITHIN)
+    if not legs["a"]:
+        assert closing["a_seconds"] in (None, 0.0)
+        return
+    (aleg,) = legs["a"]
+    assert closing["a_seconds"] == pytest.approx(aleg, abs=WITHIN)
+    shares = sum(record["a_seconds"] for record in records)
+    assert shares + closing["a_rest_seconds"] == pytest.approx(aleg, abs=WITHIN)
+
+
+def test_billing_click_to_dial(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.phone(AGENT, Script(ring_after=0.05, answer_after=0.3, tone=400))
+    rig.outside(CALLEE, Script(ring_after=0.1, answer_after=0.4, hangup_after=0.5, tone=800))
+    node.call(AGENT, CALLEE)
+    records, closing = session(redis)
+    check_sums(rig, records, closing)
+    (record,) = records
+    assert (closing["a_rest_seconds"], record["gateway"], record["gateways_failed"]) == (0.0, "pstn", [])
+    assert 0.15 < record["ring_seconds"]["agent"] < 0.5
+    assert 0.2 < record["ring_seconds"]["callee"] < 0.6
+    for leg in record["quality"].values():
+        assert leg["sip_call_id"]
+        assert (leg["sip_status"], leg["codec"]) == (200, "PCMU/8000")
+        assert leg["packets_in"] > 10
+        assert leg["mos"] > 3.0
+    assert record["quality"]["callee"]["gateway"] == "pstn"
+
+
+def test_billing_agent_who_does_not_answer(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.phone(AGENT, Script(reject=486))
+    node.call(AGENT, CALLEE)
+    records, closing = session(redis)
+    check_sums(rig, records, closing)
+    (record,) = records
+    assert (record["a_seconds"], record["b_seconds"], record["quality"]["agent"]["sip_status"]) == (0.0, 0.0, 486)
+
+
+def test_billing_inbound(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.phone(AGENT, Script(answer_after=0.2, hangup_after=0.4))
+    rig.route(DID, "inbound", node.config["node"]["listen"])
+    rig.outside(CALLER).dial(DID)
+    records, closing = session(redis)
+    check_sums(rig, records, closing)
+    assert (records[0]["a_seconds"], records[0]["class"]) == (None, "mobile")
+    assert records[0]["b_seconds"] > 0.3
+
+
+def test_billing_disa_of_two_numbers(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.route(DISA, "disa/acme/front", node.config["node"]["listen"])
+    rig.outside(E164, Script(answer_after=0.1, hangup_after=0.4))
+    rig.phone("1001", Script(reject=486))
+    caller = rig.outside(CALLER).dial(DISA)
+    eventually(lambda: asks(rig, "enter_pin"))
+    caller.digits(DISA_PIN)
+    assert caller.hears(350, 440)
+    caller.digits(CALLEE + "#")
+    eventually(lambda: redis.client.llen(CDRS) == 1)
+    assert caller.hears(350, 440)
+    caller.digits("1001#")
+    eventually(lambda: redis.client.llen(CDRS) == 2)
+    caller.hangup()
+    records, closing = session(redis)
+    check_sums(rig, records, closing)
+    assert [record["class"] for record in records] == ["mobile", "extension"]
+    assert [record["a_seconds"] for record in records] == [None, None]
+
+
+def rung_back(rig: Rig, node: Node) -> Any:
+    """A card's number that was rung back, and that has dialled a number which then hung up."""
+    rig.route(CB, "callback", node.config["node"]["listen"])
+    card(node, cid=CALLER)
+    back = rig.outside(CALLER_E164, Script(answer_after=0.2, tone=500))
+    rig.outside(E164, Script(answer_after=0.1, hangup_after=0.4))
+    rig.outside(CALLER).dial(CB)
+    eventually(lambda: back.calls and back.calls[0].leg.answered_at)
+    eventually(lambda: asks(rig, "enter_number"))
+    back.calls[0].digits(CALLEE + "#")
+    return back.calls[0]
+
+
+def test_billing_callback_has_the_rest_of_its_first_leg(rig: Rig, node: Node, redis: RedisServer) -> None:
+    leg = rung_back(rig, node)
+    eventually(lambda: redis.client.llen(CDRS) == 1)
+    eventually(lambda: asks(rig, "enter_number"))
+    leg.hangup()
+    records, closing = session(redis)
+    check_sums(rig, records, closing)
+    assert records[0]["card_id"] == closing["card_id"] is not None
+    assert 0 < closing["a_rest_seconds"] < closing["a_seconds"]
+
+
+def test_billing_autodial(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.outside("0831112222", Script(answer_after=0.1))
+    rig.outside("27831112222", Script(answer_after=0.1))
+    rig.outside(E164, Script(answer_after=0.2, hangup_after=0.4))
+    data = {"data": {"a_leg_number": "0831112222", "b_leg_number": CALLEE}}
+    assert request(node.admin, "PUT", "/v2/accounts/acme/cccps/autodial", data, token=ADMIN_TOKEN).status in (
+        200,
+        201,
+        202,
+    )
+    records, closing = session(redis)
+    check_sums(rig, records, closing)
+    # Its record has all of the first leg, so that nothing is left without a closing entry.
+    assert closing["a_rest_seconds"] == 0.0
+
+
+# After a killed node -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def doomed(rig: Rig, redis: RedisServer, node: Node) -> Iterator[Node]:
+    """A second node, with the same configuration, that is killed."""
+    config = configuration(rig, redis, record=True)
+    CONFIG(config)
+    other = Node(config)
+    yield other
+    other.stop(signal.SIGKILL)
+
+
+def live(node: Node) -> bool:
+    text = request(node.admin, "GET", "/metrics").body.decode()
+    return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith("esl_apps_live_calls")) > 0
+
+
+def kill(node: Node) -> None:
+    assert node.process is not None
+    node.process.send_signal(signal.SIGKILL)
+    node.process.wait()
+
+
+def test_billing_talk_of_a_killed_node(rig: Rig, node: Node, doomed: Node, redis: RedisServer) -> None:
+    agent = rig.phone(AGENT, Script(answer_after=0.1))
+    rig.outside(CALLEE, Script(answer_after=0.2))
+    ref = doomed.call(AGENT, CALLEE)
+    eventually(lambda: doomed.get(ref)["state"] == "bridged")
+    kill(doomed)
+    eventually(lambda: any(line["event"] == "call_adopted" for line in node.lines()))
+    agent.calls[0].hangup()
+    records, closing = session(redis)
+    check_sums(rig, records, closing)
+    assert (records[0]["call_ref"], records[0]["gateway"]) == (ref, "pstn")
+
+
+def test_billing_callback_of_a_node_killed_between_calls(
+    rig: Rig, node: Node, doomed: Node, redis: RedisServer
+) -> None:
+    """The caller hears a prompt when the node dies: no attempt has this time, but the closing entry does."""
+    rung_back(rig, doomed)
+    eventually(lambda: redis.client.llen(CDRS) == 1)
+    eventually(lambda: asks(rig, "enter_number"))
+    # Either node may have placed the callback.
+    holder = next(one for one in (node, doomed) if live(one))
+    kill(holder)
+    # No node hears the end of the leg: it is read from the switch's files, which a node then deletes.
+    eventually(lambda: rig.live_channels() == 0)
+    for file in rig.spool.glob("*.cdr.json"):
+        for one in (node, doomed):
+            shutil.copy(file, one.config["spool"]["dir"])
+    records, closing = session(redis)
+    check_sums(rig, records, closing)
+    assert closing["a_rest_seconds"] > 0
+    if holder is node:
+        node.start()

@@ -1,0 +1,164 @@
+"""Seconds of each leg, divided between the records of a session so that their sum is the leg's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.billing import carried_on, next_attempt, note_legs
+from esl_apps.core.call import Leg
+from esl_apps.core.call_fields import Before
+from esl_apps.core.notification import cdr, session_payload
+from esl_apps.core.quality import LegQuality
+
+
+def attempt(**fields: Any) -> Attempt:
+    return Attempt(app="callback", call_dir="external", queued_at=1000.0, **fields)
+
+
+def leg(answered_at: float | None = 1002.0, ended_at: float | None = 1047.6234, **more: Any) -> Leg:
+    return Leg("A", created_at=1000.0, answered_at=answered_at, ended_at=ended_at, **more)
+
+
+def recorded(one: Attempt, at: float = 1050.0) -> dict[str, Any]:
+    one.end("answered", 16, "callee", at)
+    assert one.record is not None
+    return cdr(one.record)
+
+
+def test_legs_seconds_are_from_answer_to_end_in_milliseconds() -> None:
+    one = attempt(placed=True)
+    note_legs(one, leg(), leg(1005.0, 1047.5))
+    record = recorded(one)
+    assert (record["a_seconds"], record["b_seconds"]) == (45.623, 42.5)
+
+
+def test_leg_that_the_caller_placed_has_no_seconds() -> None:
+    one = attempt()
+    note_legs(one, leg(), leg())
+    assert one.a_seconds is None
+
+
+@pytest.mark.parametrize(("known", "seconds"), [(leg(None), 0.0), (leg(ended_at=None), None)])
+def test_leg_without_answer_or_end_has_its_own_seconds(known: Leg, seconds: float | None) -> None:
+    one = attempt(placed=True, bridged_at=1002.0)
+    note_legs(one, known, known)
+    assert (one.a_seconds, one.b_seconds) == (seconds, seconds)
+
+
+def test_leg_whose_end_was_seen_keeps_its_seconds() -> None:
+    one = attempt(placed=True)
+    note_legs(one, leg(1002.0, 1004.0), None)
+    note_legs(one, leg(ended_at=None), None)
+    assert one.a_seconds == 2.0
+
+
+@pytest.mark.parametrize(("reason", "seconds"), [("callee_busy", 0.0), ("lost", None)])
+def test_unanswered_b_costs_nothing_unless_it_was_lost(reason: str, seconds: float | None) -> None:
+    one = attempt()
+    one.end(reason, 17, "callee", 1010.0)
+    assert one.record is not None
+    assert one.record.b_seconds == seconds
+
+
+def test_quality_is_that_of_the_party_on_the_leg() -> None:
+    one = attempt()
+    note_legs(one, leg(quality=LegQuality(leg="A")), leg(quality=LegQuality(leg="B")), "agent")
+    assert one.quality is not None
+    assert one.quality.agent == LegQuality(leg="B")
+    assert one.quality.callee == LegQuality(leg="A")
+
+
+def test_ringing_ends_with_the_answer_or_the_call() -> None:
+    one = attempt(answered_at=1002.0)
+    one.enter("agent_ringing", 1000.5)
+    one.enter("agent_answered", 1002.0)
+    one.enter("callee_ringing", 1003.25)
+    record = recorded(one, 1010.0)
+    assert record["ring_seconds"].agent == 1.5
+    assert record["ring_seconds"].callee == 6.75
+
+
+def test_ringing_that_no_event_told_is_read_from_the_leg() -> None:
+    one = attempt(bridged_at=1005.0)
+    note_legs(one, None, leg(1005.0, 1006.0, ringing_at=1004.0))
+    assert recorded(one, 1006.0)["ring_seconds"].callee == 1.0
+
+
+# Sessions ------------------------------------------------------------------------------------------------
+
+
+def session(*ends: float, at: float) -> list[Attempt]:
+    """A leg that was answered at 1002, with calls that end at ``ends``, and that ends at ``at``."""
+    current = attempt(placed=True, session_at=1000.0, session_answered_at=1002.0, card_id="c1")
+    attempts = [current]
+    for end in ends:
+        current.number = "0820001234"
+        current.follows = False
+        note_legs(current, leg(1002.0, end), leg(end - 2.0, end))
+        current.end("answered", 16, "callee", end)
+        current = next_attempt(current)
+        current.queued_at = end
+        attempts.append(current)
+    note_legs(current, leg(1002.0, at), None)
+    current.closes = current.unrecorded = True
+    current.end("abandoned", 16, "agent", at)
+    return attempts
+
+
+def test_session_of_two_calls_divides_the_first_leg() -> None:
+    attempts = session(1010.0, 1020.5, at=1023.0)
+    assert [one.a_seconds for one in attempts] == [8.0, 10.5, 2.5]
+    last = attempts[-1].record
+    assert last is not None
+    closing = session_payload(last, recorded=False)
+    assert closing["type"] == "session"
+    payload = closing["payload"]
+    assert (payload["calls"], payload["a_seconds"], payload["a_rest_seconds"], payload["b_seconds"]) == (
+        2,
+        21.0,
+        2.5,
+        4.0,
+    )
+    assert (payload["dialed_at"], payload["answered_at"], payload["ended_at"]) == (1000, 1002.0, 1023.0)
+    assert payload["card_id"] == "c1"
+
+
+def test_session_of_one_call_has_no_rest() -> None:
+    one = attempt(placed=True, number="0820001234", session_at=1000.0)
+    note_legs(one, leg(1002.0, 1010.0), leg(1004.0, 1010.0))
+    one.end("answered", 16, "callee", 1010.0)
+    assert one.record is not None
+    payload = session_payload(one.record, recorded=True)["payload"]
+    assert (payload["calls"], payload["a_seconds"], payload["a_rest_seconds"], payload["b_seconds"]) == (
+        1,
+        8.0,
+        0.0,
+        6.0,
+    )
+
+
+def test_session_whose_caller_dialled_in_has_no_a_seconds() -> None:
+    one = attempt(number="0820001234")
+    note_legs(one, leg(), leg(1005.0, 1006.0))
+    one.end("answered", 16, "callee", 1006.0)
+    assert one.record is not None
+    payload = session_payload(one.record, recorded=True)["payload"]
+    assert (payload["a_seconds"], payload["a_rest_seconds"]) == (None, None)
+
+
+def test_next_attempt_takes_over_what_it_must() -> None:
+    first = attempt(placed=True, session_at=1000.0, session_answered_at=1002.0, extension="+27825556666", number="1")
+    note_legs(first, leg(1002.0, 1010.0), leg(1004.0, 1010.0))
+    first.end("answered", 16, "callee", 1010.0)
+    following = next_attempt(first)
+    assert (following.session_ref, following.extension, following.number) == (first.call_ref, "+27825556666", None)
+    assert (following.placed, following.session_at, following.session_answered_at) == (True, 1000.0, 1002.0)
+    assert following.before == Before(1, 8.0, 6.0)
+    assert (following.follows, following.closes) == (True, False)
+
+
+def test_attempt_without_a_record_adds_nothing_to_its_session() -> None:
+    assert carried_on(attempt(before=Before(1, 8.0, 6.0)))["before"] == Before(1, 8.0, 6.0)
