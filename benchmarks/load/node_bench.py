@@ -17,8 +17,9 @@ from benchmarks import process
 from benchmarks.load.bulk_client import BulkClient
 from esl_apps.cli.embedded_redis import redis_server
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.store import keys, redis_client
+from esl_apps.store import keys, redis_py
 from esl_apps.store.cards import CardStore
+from esl_apps.store.fast_client import TIMEOUT
 from tests.chaos.parts import NodeProcess, stop
 from tests.support.ports import free_port
 
@@ -113,7 +114,7 @@ class NodeBench:
         ]
         self.redis = stack.enter_context(process.running(command, redis_port, 1))
         url = f"redis://{HOST}:{redis_port}/0"
-        self.client: Any = redis_client.connect(url)
+        self.client: Any = redis_py.single(url, TIMEOUT)
         config = configuration(folder, url, f"{HOST}:{self._esl_port}", **more)
         self.node = NodeProcess(config, folder, [redis_port])
         self._stack = stack

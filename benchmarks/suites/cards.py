@@ -25,8 +25,9 @@ from benchmarks import process, table
 from benchmarks.load.bulk_client import BulkClient
 from esl_apps.cli.embedded_redis import redis_server
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.store import keys, redis_client
+from esl_apps.store import keys, redis_py
 from esl_apps.store.cards import CardStore
+from esl_apps.store.fast_client import TIMEOUT
 
 FEW, MANY = 10, 1_000_000
 ROUNDS, LOOK_UPS = 100, 300
@@ -142,7 +143,7 @@ def opened(count: int) -> Iterator[CardRedis]:
     with tempfile.TemporaryDirectory(prefix="cards-") as folder:
         command = [redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         with process.running(command, port):
-            client = redis_client.connect(f"redis://127.0.0.1:{port}/0")
+            client = redis_py.single(f"redis://127.0.0.1:{port}/0", TIMEOUT)
             yield CardRedis(count, client, CardStore(client, PIN_KEY, PLAN, {}))
 
 

@@ -27,8 +27,9 @@ from typing import Any
 from benchmarks import process, table
 from benchmarks.load import capture, sipp
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.store import redis_client
+from esl_apps.store import redis_py
 from esl_apps.store.cards import CardStore
+from esl_apps.store.fast_client import TIMEOUT
 from tests.rig.base import eventually
 from tests.rig.freeswitch import FreeswitchRig, find_freeswitch
 from tests.support.node import CDRS, Node, RedisServer, configuration
@@ -292,7 +293,7 @@ def configured(rig: FreeswitchRig, redis: RedisServer, target: int) -> dict[str,
 
 def enrol(redis: RedisServer) -> None:
     """Create a card for each caller."""
-    client = redis_client.connect(redis.url)
+    client = redis_py.single(redis.url, TIMEOUT)
     store = CardStore(client, None, NumberPlan("ZA", r"\d{3,4}"), {})
     for i in range(CALLERS):
         store.create("acme", {"cid": "+" + caller(i), "active": True})
