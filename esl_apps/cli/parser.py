@@ -192,6 +192,7 @@ def _add_changing(commands: _Commands) -> None:
     )
     dialplan.add_argument("-o", "--output", metavar="FOLDER", type=_text, help="write them to this folder instead")
 
+    _add_init(commands)
     files = commands.add(
         "files",
         "files:run",
@@ -201,6 +202,26 @@ def _add_changing(commands: _Commands) -> None:
     )
     files.add_argument("names", nargs="*", metavar="NAME", help="print this file; without one, list all")
     files.add_argument("-o", "--output", metavar="FOLDER", type=_text, help="write them below this folder instead")
+
+
+def _add_init(commands: _Commands) -> None:
+    init = commands.add(
+        "init",
+        "init:run",
+        "write a configuration with fresh secrets, and the files that put it in place; asks for what isn't given",
+        config=False,
+    )
+    init.add_argument("folder", metavar="DIR", type=_text, help="the folder to write to, as /etc/esl_apps")
+    init.add_argument("--yes", action="store_true", help="ask nothing: take what is found, and the defaults")
+    init.add_argument("--dry-run", action="store_true", help="print the files instead of writing them")
+    init.add_argument("--freeswitch", metavar="FOLDER", help="where FreeSWITCH's configuration is (found if usual)")
+    init.add_argument("--switch", metavar="HOST:PORT", help="FreeSWITCH's event socket (as in its configuration)")
+    init.add_argument("--switch-password", metavar="PASSWORD", help="its password (a new one if it is ClueCon)")
+    init.add_argument("--region", metavar="CC", help="country whose dialling rules apply to numbers without +, as ZA")
+    init.add_argument("--domain", help="domain that the phones register with (as the switch says)")
+    init.add_argument("--gateway", help="gateway to dial out (the switch's first; '' for none)")
+    init.add_argument("--integrator", metavar="NAME", help="name of the first client of the API (acme)")
+    init.add_argument("--redis", metavar="URL", help="Redis (redis://127.0.0.1:6379/0)")
 
 
 def _add_trying(commands: _Commands) -> None:

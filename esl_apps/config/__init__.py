@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from esl_apps.config import decode, reader, rules
+from esl_apps.config.env_file import environment
 from esl_apps.config.model import Config, ReadConfig
 from esl_apps.config.problems import ConfigError, Problem
 from esl_apps.config.text_file import read_text
@@ -19,11 +19,12 @@ _KAZOO_DOCUMENTS = ("cccp", "callflow.disa")
 
 
 def load(path: str, environ: Mapping[str, str] | None = None) -> Config:
-    """Read, check and freeze a configuration file.
+    """Read, check and freeze a configuration file. Its ``${NAME}`` are in the environment, or in the file of secrets
+    next to it (``env_file``).
 
     :raises ConfigError: with every problem's file, line, key and what was expected; nothing of the file applies then.
     """
-    return parse(read_text(path), os.environ if environ is None else environ, path)
+    return parse(read_text(path), environment(path) if environ is None else environ, path)
 
 
 def parse(text: str, environ: Mapping[str, str], file: str = "configuration") -> Config:

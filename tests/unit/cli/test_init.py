@@ -1,0 +1,147 @@
+"""``esl-apps init``: what it finds, what it refuses, and files that a node can use as they are."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from esl_apps.cli.init import this_machine
+from esl_apps.cli.init.answers import Answers
+from esl_apps.cli.init.templates import make, variable_of
+from esl_apps.cli.init.this_machine import Machine
+from esl_apps.config import load, parse
+from esl_apps.config.env_file import variables
+from tests.support import ROOT
+from tests.support.ports import free_port
+from tests.unit.cli.conftest import Run
+
+ANSWERS = Answers("127.0.0.1:8021", "", "ZA", "pbx.example", "pstn", "acme", "redis://127.0.0.1:6379/0")
+GIVEN = ["--yes", "--region", "ZA", "--domain", "pbx.example", "--freeswitch", "/nowhere"]
+
+
+@pytest.fixture
+def freeswitch(tmp_path: Path) -> Path:
+    """The folder of a switch's configuration. The switch itself doesn't run."""
+    folder = tmp_path / "freeswitch"
+    (folder / "autoload_configs").mkdir(parents=True)
+    (folder / "vars.xml").write_text("<include/>")
+    text = (ROOT / "conf/freeswitch/event_socket.conf.xml").read_text()
+    text = text.replace("8021", str(free_port())).replace("ClueCon", "its-own-password")
+    (folder / "autoload_configs/event_socket.conf.xml").write_text(text)
+    return folder
+
+
+def test_init_writes_a_configuration_that_is_read(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    ran = run("init", str(folder), *GIVEN, "--gateway", "pstn", "--integrator", "acme-2")
+    assert ran.status == 0
+    config = load(str(folder / "esl_apps.yml"))
+    assert config.dial.region == "ZA"
+    assert config.dial.extension == "user/{number}@pbx.example"
+    assert config.dial.external == ["sofia/gateway/pstn/{number}"]
+    assert [one.name for one in config.integrators] == ["acme-2"]
+    assert f"sh {folder}/install.sh" in ran.out
+    assert "s/^ACME_2_TOKEN=//p" in ran.out
+
+
+def test_init_secrets_are_for_their_owner_alone(run: Run, tmp_path: Path) -> None:
+    assert run("init", str(tmp_path / "new"), *GIVEN).status == 0
+    private = {"esl_apps.env", "event_socket.conf.xml"}
+    for file in (tmp_path / "new").rglob("*"):
+        if file.is_file():
+            mode = file.stat().st_mode & 0o777
+            assert (mode == 0o600) == (file.name in private), file
+    found = variables((tmp_path / "new/esl_apps.env").read_text())
+    assert found.keys() == {"PIN_KEY", "FS_PASSWORD", "ADMIN_TOKEN", "ACME_TOKEN"}
+    assert len(set(found.values())) == 4
+    assert min(map(len, found.values())) == 48
+
+
+def test_init_overwrites_nothing(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "install.sh"
+    own.write_text("mine")
+    ran = run("init", str(tmp_path), *GIVEN)
+    assert (ran.status, ran.out) == (1, "")
+    assert f"{own}: is there already; nothing was written" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["install.sh"]
+    assert own.read_text() == "mine"
+
+
+def test_init_dry_run_shows_all_and_writes_nothing(run: Run, tmp_path: Path) -> None:
+    ran = run("init", str(tmp_path / "new"), *GIVEN, "--dry-run")
+    assert ran.status == 0
+    for name in ("esl_apps.yml", "esl_apps.env", "esl-apps.service", "dialplan/00_esl_apps_public.xml", "install.sh"):
+        assert f"# {name}\n" in ran.out
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--region", ""),
+        ("--region", "Atlantis"),
+        ("--domain", ""),
+        ("--domain", "pbx}{example"),
+        ("--gateway", "pstn/x"),
+        ("--gateway", "a b"),
+        ("--integrator", "../acme"),
+        ("--integrator", "1a"),
+        ("--switch", "127.0.0.1"),
+        ("--switch-password", 'a"b'),
+        ("--switch-password", "a$b"),
+        ("--redis", "http://127.0.0.1"),
+    ],
+)
+def test_init_wrong_answer_is_named_and_writes_nothing(run: Run, tmp_path: Path, option: str, value: str) -> None:
+    ran = run("init", str(tmp_path / "new"), *GIVEN, option, value)
+    assert (ran.status, ran.out) == (2, "")
+    assert f"esl-apps: {option}: " in ran.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_init_keeps_a_password_of_the_switchs_own(run: Run, tmp_path: Path, freeswitch: Path) -> None:
+    ran = run("init", str(tmp_path / "new"), *GIVEN, "--freeswitch", str(freeswitch))
+    assert ran.status == 0
+    assert f"Found: FreeSWITCH in {freeswitch}" in ran.err
+    assert variables((tmp_path / "new/esl_apps.env").read_text())["FS_PASSWORD"] == "its-own-password"
+    assert load(str(tmp_path / "new/esl_apps.yml")).switches[0].address in ran.err
+
+
+def test_event_socket_ignores_comments_and_variables() -> None:
+    text = """<!-- <param name="password" value="old"/> --><param name="listen-ip" value="::"/>
+    <param name="listen-port" value="8022"/><param name="password" value="$${secret}"/>"""
+    assert this_machine._event_socket(text) == ("127.0.0.1:8022", "ClueCon")
+
+
+def test_gateways_leave_the_sample_out() -> None:
+    status = "   external\tprofile\t sip:x\tRUNNING (0)\n external::example.com\tgateway\t sip:y\tNOREG\n"
+    assert list(this_machine._gateways(status + "  external::pstn\tgateway\t sip:z\tREGED\n")) == ["pstn"]
+
+
+def test_templates_replace_the_stock_password() -> None:
+    made = make(ANSWERS, Machine(), Path("/etc/esl_apps"))
+    password = variables(made["esl_apps.env"])["FS_PASSWORD"]
+    assert password != "ClueCon"
+    assert f'name="password" value="{password}"' in made["freeswitch/event_socket.conf.xml"]
+
+
+def test_templates_keep_a_redis_password_out_of_the_file() -> None:
+    url = "redis://node:s3cret@10.0.0.1:6379/0"
+    made = make(Answers(*(*list(vars(ANSWERS).values())[:-1], url)), Machine(), Path("/etc/esl_apps"))
+    assert "s3cret" not in made["esl_apps.yml"]
+    assert parse(made["esl_apps.yml"], variables(made["esl_apps.env"])).redis.url == url
+
+
+@pytest.mark.parametrize(
+    "machine", [Machine(), Machine(folder=Path("/etc/free switch")), Machine(Path("/x"), writes_cdrs=True)]
+)
+def test_templates_script_is_read_by_sh(machine: Machine) -> None:
+    script = make(ANSWERS, machine, Path("/etc/esl apps"))["install.sh"]
+    subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+    assert ("mod_json_cdr" in script) == (machine.folder is not None and not machine.writes_cdrs)
+
+
+def test_variable_of_an_integrator_is_one_for_the_shell() -> None:
+    assert variable_of("acme.za-1") == "ACME_ZA_1_TOKEN"
