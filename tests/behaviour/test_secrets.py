@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from tests.rig.base import eventually
 from tests.rig.sandbox import SandboxRig
+from tests.support import zygote
 from tests.support.node import Node, RedisServer, configuration, request
 from tests.support.ports import free_port
 
@@ -69,8 +69,7 @@ def shown(text: str) -> set[str]:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "esl_apps", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return zygote.run(list(arguments))
 
 
 def written(config: object, folder: Path) -> str:

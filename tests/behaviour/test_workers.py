@@ -18,6 +18,7 @@ from esl_apps.config import parse
 from esl_apps.node.workers import Share
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
+from tests.support import zygote
 from tests.support.node import ADMIN_TOKEN, CDRS, Node, RedisServer, configuration, request
 from tests.support.ports import free_ports
 
@@ -293,8 +294,7 @@ def test_workers_port_in_use_stops_the_start(rig: SandboxRig, redis: RedisServer
 
 @pytest.mark.parametrize("count", ["0", "-1", "two", "1.5", "257", ""])
 def test_workers_wrong_count_is_refused(count: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "esl_apps", "serve", "--workers", count, "-c", str(tmp_path / "none.yml")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = zygote.run(["serve", "--workers", count, "-c", str(tmp_path / "none.yml")])
     assert done.returncode == 2
     assert "--workers: expected a number from 1 to 256" in done.stderr
 

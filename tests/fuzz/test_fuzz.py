@@ -13,7 +13,7 @@ import pytest
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import TARGETS
 
-SECONDS = 10
+SECONDS = 3
 
 
 @pytest.mark.parametrize("target", TARGETS)

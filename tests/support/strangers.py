@@ -74,8 +74,8 @@ class Probe:
         self._admin = admin
         self.times: list[float] = []
 
-    def p99(self) -> float:
-        return sorted(self.times)[int(len(self.times) * 0.99)]
+    def p90(self) -> float:
+        return sorted(self.times)[int(len(self.times) * 0.9)]
 
     @contextlib.contextmanager
     def running(self, *more: Callable[[], None]) -> Iterator[Probe]:
