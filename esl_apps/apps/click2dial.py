@@ -73,6 +73,7 @@ class ClickCall:
             "origination_caller_id_name": shown,
             # A 183 from the agent's mobile isn't an answer: don't ring the callee before the agent answers (hazard 18).
             "ignore_early_media": "true",
+            **({"presence_data": dialstring.mark_of(order.agent.dialled)} if order.agent.is_extension else {}),
         }
         endpoints = settings.endpoints.of(order.agent, as_asked=True)
         return Aleg(variables, endpoints, application, order.options.agent_timeout or self.client.agent_timeout)

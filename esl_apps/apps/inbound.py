@@ -200,6 +200,7 @@ def agent_answered(
     """Note which agent has answered and how long the caller waited, and announce it."""
     if bleg is not None and bleg.user:
         attempt.extension = bleg.user
+        rung_agents.one_answered(attempt, bleg.user)
         # An agent outside has a charge, with the number.
         number = next((charge.number for charge in attempt.charges if _is_of(charge, bleg.user)), None)
         attempt.set(parties.first(number) if number is not None else parties.EXTENSION)

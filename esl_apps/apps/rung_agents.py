@@ -12,6 +12,7 @@ from esl_apps.core.call import Bridged, Leg
 from esl_apps.core.call_fields import RungAgent
 from esl_apps.core.numbers import Number
 
+ANSWERED, ELSEWHERE = "answered", "elsewhere"
 #: The outcomes of several agents, the one that counts first.
 _TELLING = ("no_answer", "busy", "failed")
 
@@ -39,6 +40,14 @@ def ask(attempt: Attempt, agents: Sequence[Number]) -> None:
     attempt.agents = [*(attempt.agents or ()), *asked]
 
 
+def one_answered(attempt: Attempt, agent: str) -> None:
+    """Note that an agent has answered, so that the others aren't rung any more. :func:`fared` says more at the end."""
+    for entry in attempt.agents or ():
+        if entry["end_reason"] is None:
+            entry["end_reason"] = ANSWERED if entry["agent"] == agent else ELSEWHERE
+            entry["end_code"] = causes.NORMAL_CLEARING
+
+
 def fared(attempt: Attempt, legs: Sequence[Leg], outcome: Bridged | None = None) -> None:
     """Note how the agents fared that are rung now, by all their legs.
 
@@ -46,7 +55,7 @@ def fared(attempt: Attempt, legs: Sequence[Leg], outcome: Bridged | None = None)
     """
     heard = bool(legs) or outcome is not None
     for entry in attempt.agents or ():
-        if entry["end_reason"] is not None:
+        if entry["end_reason"] not in (None, ANSWERED, ELSEWHERE):
             continue
         own = [leg for leg in legs if leg.user == entry["agent"]]
         entry["seconds"] = max([_rang(leg) for leg in own], default=0)
@@ -70,7 +79,7 @@ def _end(attempt: Attempt, legs: Sequence[Leg], *, timed_out: bool) -> tuple[str
     talked = attempt.bridged_at is not None
     for leg in legs:
         if talked and leg.answered_at is not None and leg.cause != "LOSE_RACE":
-            return "answered", leg.q850 or causes.NORMAL_CLEARING
+            return ANSWERED, leg.q850 or causes.NORMAL_CLEARING
     codes = [leg.q850 for leg in legs if leg.q850 is not None and leg.q850 not in causes.SAYS_NOTHING]
     if codes:
         code = min(codes, key=causes.weight)
@@ -78,7 +87,7 @@ def _end(attempt: Attempt, legs: Sequence[Leg], *, timed_out: bool) -> tuple[str
     if timed_out:
         return "no_answer", causes.NO_ANSWER
     if talked:
-        return "elsewhere", causes.NORMAL_CLEARING
+        return ELSEWHERE, causes.NORMAL_CLEARING
     return ("abandoned" if attempt.cancelled_by is None else "cancelled"), causes.NORMAL_CLEARING
 
 

@@ -8,7 +8,7 @@ How a value is read, what a fault says, ``/openapi.json``, the dry run, and what
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Protocol, get_type_hints
+from typing import Annotated, Any, Literal, Protocol, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -38,6 +38,17 @@ class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
         Annotated[
             float,
             _described("How long the two may talk, at most the integrator's", "a number of seconds, 1 or more", ge=1),
+        ]
+        | None
+    ) = None
+    require_agent: (
+        Annotated[
+            Literal["registered", "idle"],
+            _described(
+                "Answer 409 `agent_unavailable` at once if no phone of the agent, an extension, is registered, or "
+                "(`idle`) if they are in a call",
+                '"registered" or "idle"',
+            ),
         ]
         | None
     ) = None

@@ -123,6 +123,16 @@ def _check_names(names: tuple[str, ...]) -> None:
             raise ValueError(f"not a channel variable's name: {name!r}")
 
 
+#: The dial string of a user of the switch's directory, whose phones register.
+_USER = re.compile(r"user/([^@/]+(?:@[^@/]+)?)")
+
+
+def mark_of(agent: str) -> str:
+    """Return what an agent's legs have as ``presence_data``, by which a switch finds them. The channel's name has it,
+    too, if the phone has registered with its extension in Contact, which browsers don't."""
+    return f"/{agent}@"
+
+
 @dataclass(frozen=True)
 class Endpoints:
     """The configuration's ``dial`` templates."""
@@ -148,6 +158,12 @@ class Endpoints:
         }
         endpoints = [_fill(template, values) for template in self._templates(number)]
         return tuple(endpoints if number.is_extension else map(self._gateway, endpoints))
+
+    def registration(self, extension: Number) -> str | None:
+        """Return the argument of ``sofia_contact`` that tells where an extension's phones are; None if its dial string
+        isn't that of registered phones."""
+        user = _USER.fullmatch(self.of(extension, as_asked=True)[0]) if extension.is_extension else None
+        return None if user is None else f"*/{user[1]}"
 
     def _gateway(self, endpoint: str) -> Gateway:
         gateway = Gateway(endpoint)
@@ -194,6 +210,7 @@ def originate(leg: Mapping[str, str], endpoint: str, application: str) -> str:
 def bridge(leg: Mapping[str, str], endpoints: Iterable[tuple[str, str | None]]) -> str:
     """Return the argument of ``bridge``. Endpoints ring at once, all phones of each, each with its ``esl_user_id``."""
     parts = [
-        variables(leg if user is None else {**leg, "esl_user_id": user}) + endpoint for endpoint, user in endpoints
+        variables(leg if user is None else {**leg, "esl_user_id": user, "presence_data": mark_of(user)}) + endpoint
+        for endpoint, user in endpoints
     ]
     return _TOGETHER.join(parts)

@@ -125,6 +125,16 @@ class IntegratorRules:
         self._number("agent", agent, faults)
         return faults
 
+    def extension(self, agent: str) -> Number:
+        """Read an agent that has to be an extension. :raises Refused: it isn't one, or can't be an order's agent."""
+        faults: list[Fault] = []
+        number, _ = self._number("agent", agent, faults)
+        if number is not None and not number.is_extension:
+            faults.append(Fault("agent", "value", "expected an extension"))
+        if number is None or faults:
+            raise Refused(faults)
+        return number
+
     def faults_now(self, order: Order) -> list[Fault]:
         """Return what these rules have against an order that was read by earlier ones."""
         faults: list[Fault] = []

@@ -1,4 +1,4 @@
-"""An integrator's agents: tokens for their own browsers."""
+"""An integrator's agents: whether they are there, and tokens for their own browsers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ import falcon
 
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.http import agent_tokens
-from esl_apps.http.access import CALL
+from esl_apps.http.access import CALL, OWN_CALL
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import CallsPort
 from esl_apps.http.parameters import in_path
 from esl_apps.http.routes import Answer, Operation, Route
-from esl_apps.http.schemas import AgentToken, AgentTokenOrder
+from esl_apps.http.schemas import Agent, AgentToken, AgentTokenOrder
 
 log = logging.getLogger(__name__)
+
+
+def get_agent(port: CallsPort, req: falcon.Request, resp: falcon.Response, agent: str) -> None:
+    """``GET …/agents/EXT``: whether a phone of this extension is registered, and whether it is in a call."""
+    port.check_agent(req, agent)
+    extension = port.client.extension(agent)
+    found = port.presence(extension, with_calls=True)
+    resp.set_header("Cache-Control", "no-store")
+    answer(resp, 200, Agent(extension.dialled, found.registered, found.state, found.calls))
 
 
 def create_token(port: CallsPort, req: falcon.Request, resp: falcon.Response, agent: str) -> None:
@@ -49,7 +58,24 @@ def _unknown(fields: Mapping[str, Any]) -> list[Fault]:
     ]
 
 
+_AGENT = in_path("agent", {"type": "string", "maxLength": 64})
+
 ROUTES = (
+    Route(
+        "/click2dial/agents/{agent}",
+        (
+            Operation(
+                "GET",
+                "getAgent",
+                "Whether an agent's phone is registered, and in a call, as all switches know it now",
+                get_agent,
+                scopes=(CALL, OWN_CALL),
+                parameters=(_AGENT,),
+                answers={200: Answer("The agent", Agent)},
+                errors=(401, 403, 422, 429),
+            ),
+        ),
+    ),
     Route(
         "/click2dial/agents/{agent}/token",
         (
@@ -59,7 +85,7 @@ ROUTES = (
                 "A token for one agent's browser: it opens the calls of that agent, for 15 minutes at most",
                 create_token,
                 scopes=(CALL,),
-                parameters=(in_path("agent", {"type": "string", "maxLength": 64}),),
+                parameters=(_AGENT,),
                 body=AgentTokenOrder,
                 answers={200: Answer("The token", AgentToken)},
                 errors=(400, 401, 403, 413, 415, 422, 429),

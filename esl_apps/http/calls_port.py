@@ -16,7 +16,8 @@ from esl_apps.core.actions import Action, CallState
 from esl_apps.core.call_options import OPTIONS
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
-from esl_apps.core.order import PATTERNS, IntegratorRules
+from esl_apps.core.numbers import Number
+from esl_apps.core.order import PATTERNS, IntegratorRules, Order
 from esl_apps.core.status import is_ref, snapshot
 from esl_apps.http import dry_run
 from esl_apps.http.access import Door, Holder, holders, token_of
@@ -24,7 +25,10 @@ from esl_apps.http.agent_tokens import AgentTokens
 from esl_apps.http.errors import problem
 from esl_apps.http.schemas import Accepted, DryRun
 from esl_apps.http.signed_links import Links
+from esl_apps.node import presence
+from esl_apps.node.live import Full
 from esl_apps.node.outgoing import Outgoing
+from esl_apps.node.presence import AgentUnavailable, Presence
 from esl_apps.node.services import Services
 from esl_apps.store.idempotency import same_body
 
@@ -108,9 +112,11 @@ class CallsPort:
     def place(self, fields: dict[str, Any], ref: str) -> Accepted:
         """Place a call.
 
-        :raises Refused: a field is wrong. :raises Full, Spent, StoreUnavailable: nothing was dialled.
+        :raises Refused: a field is wrong. :raises AgentUnavailable, Full, Spent, StoreUnavailable: nothing was dialled.
         """
-        attempt = self._outgoing.click2dial(self.client.read(fields), self.client, ref)
+        order = self.client.read(fields)
+        self._check_presence(order)
+        attempt = self._outgoing.click2dial(order, self.client, ref)
         return Accepted(attempt.call_ref, attempt.contact_ref, attempt.state)
 
     def place_once(self, key: str, raw: bytes, fields: dict[str, Any], ref: str) -> Accepted:
@@ -176,6 +182,30 @@ class CallsPort:
             call = self.services.store.call(ref)
         return call if call is not None and call["integrator"] == self.name else None
 
+    # Agents -------------------------------------------------------------------------------------------
+
+    def presence(self, agent: Number, *, with_calls: bool = False) -> Presence:
+        """Return whether an extension is there. ``with_calls``: and all its calls of this integrator."""
+        services, endpoints = self.services, self.services.policy.settings.endpoints
+        return presence.look(services.switches, services.calls, endpoints, agent, self.name, with_calls=with_calls)
+
+    def _check_presence(self, order: Order) -> None:
+        """:raises Refused: no switch knows whether this agent is there. :raises AgentUnavailable: they aren't.
+        :raises Full: a switch didn't say in time."""
+        wanted = order.options.require_agent
+        if wanted is None:
+            return
+        if self.services.policy.settings.endpoints.registration(order.agent) is None:
+            raise Refused(
+                [Fault("require_agent", "not_allowed", "this agent's phone doesn't register with the switch")]
+            )
+        found = self.presence(order.agent)
+        reason = found.lacks(wanted)
+        if reason is not None:
+            raise AgentUnavailable(reason)
+        if not found.tells(wanted):
+            raise Full("the switches didn't say in time whether the agent is there")
+
     # Dry run ------------------------------------------------------------------------------------------
 
     def dry_run(self, fields: dict[str, Any]) -> DryRun:
@@ -187,7 +217,10 @@ class CallsPort:
         try:
             order = client.read(fields, peek=True)
             charges = click2dial.new_call(order, client, policy.settings).charges(policy)
+            self._check_presence(order)
         except Refused as refused:
             faults = refused.faults
+        except (AgentUnavailable, Full) as unavailable:
+            faults = [Fault("require_agent", "agent_unavailable", str(unavailable))]
         given = [name for name in OPTIONS if name in fields]
         return dry_run.report(self.services, [*PATTERNS, *given], faults, charges)

@@ -17,6 +17,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.schemas import Errors
 from esl_apps.node.live import Crowded, Full
 from esl_apps.node.outgoing import Spent
+from esl_apps.node.presence import AgentUnavailable
 
 
 class Problem(Exception):
@@ -67,6 +68,11 @@ def _spent(error: Spent) -> Problem:
     return problem(status, fault.code, fault.message, fault.field, headers=_SPENT)
 
 
+def _agent_unavailable(error: AgentUnavailable) -> Problem:
+    fault = {"field": "agent", "code": "agent_unavailable", "message": str(error), "reason": error.reason}
+    return Problem(409, [fault])
+
+
 def _undone(error: Undone) -> Problem:
     fault = {"field": error.field, "code": error.code, "message": error.message}
     headers = {503: _COMES_BACK, 429: _SPENT}.get(error.status)
@@ -80,6 +86,7 @@ ANSWERS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     Crowded: _crowded,
     StoreUnavailable: _unavailable,
     Spent: _spent,
+    AgentUnavailable: _agent_unavailable,
     Undone: _undone,
 }
 
@@ -115,8 +122,8 @@ OURS = ErrorForm(
         404: "Not there, or another integrator's",
         405: "No such method",
         406: "Neither application/json nor text/csv is accepted",
-        409: "The call's state doesn't allow it; or the idempotency key came with another body, or its first request "
-        "is still running",
+        409: "The agent isn't as require_agent asks; the call's state doesn't allow it; the idempotency key came with "
+        "another body, or its first request is still running",
         413: "The body is too large",
         415: "Not application/json",
         416: "A range that the recording does not have",

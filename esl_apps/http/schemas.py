@@ -22,6 +22,16 @@ class Error(Struct):
     field: str
     code: str
     message: str
+    reason: (
+        Annotated[
+            str,
+            Meta(
+                description="Of `agent_unavailable`: why",
+                extra_json_schema={"enum": ["not_registered", "busy"]},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     state: Annotated[State, Meta(description="The call's, if code is state")] | UnsetType = UNSET
 
 
@@ -151,6 +161,19 @@ class AgentTokenOrder(Struct, forbid_unknown_fields=True):
 class AgentToken(Struct):
     token: str
     expires_at: Annotated[int, Meta(description="Unix seconds")]
+
+
+class Agent(Struct):
+    extension: str
+    registered: Annotated[bool | None, Meta(description="Whether a phone is registered; null: it isn't known")]
+    state: Annotated[
+        str,
+        Meta(
+            description="Busy: in a call, or being rung; unknown: a switch didn't say in time",
+            extra_json_schema={"enum": ["idle", "busy", "unknown"]},
+        ),
+    ]
+    calls: Annotated[list[Ref], Meta(description="Your live calls with this agent")]
 
 
 class PhoneSettings(Struct):

@@ -143,6 +143,7 @@ _OURS = {
     "esl_contact_ref",
     "esl_account_id",
     "esl_user_id",
+    "presence_data",
     "esl_node",
     "esl_bleg",
     "deny_refer_requests",

@@ -570,7 +570,7 @@ def test_list_new_calls_do_not_shift_a_page(node: Node, five: list[str]) -> None
         ("limit=x", "limit"),
         ("limit=-1", "limit"),
         ("limit=", "limit"),
-        ("state=ringing", "state"),
+        ("state=rings", "state"),
         ("state=", "state"),
         ("before=x", "before"),
         ("before=%2B", "before"),

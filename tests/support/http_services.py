@@ -257,6 +257,7 @@ class FakeServices:
         self.usage = SimpleNamespace(check=self._check)
         self.cancelled: list[str] = []
         self.calls = SimpleNamespace(live={})
+        self.switches: list[Any] = []
         self.acting = FakeActing(self)
         self.metrics = Metrics()
         self.recordings = Folder("recordings")

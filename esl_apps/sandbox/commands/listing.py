@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 from esl_apps.sandbox.commands.registry import command, words_of
@@ -41,7 +42,7 @@ def _rows(switch: Switch) -> list[dict[str, str]]:
                 "secure": "",
                 "hostname": switch.bus.switchname,
                 "presence_id": channel.get("presence_id") or "",
-                "presence_data": "",
+                "presence_data": channel.get("presence_data") or "",
                 "accountcode": channel.get("accountcode") or "",
                 "callstate": channel.call_state,
                 "callee_name": profile.callee_id_name,
@@ -80,6 +81,17 @@ def _registrations(switch: Switch) -> list[dict[str, str]]:
     ]
 
 
+#: The columns that ``show channels like`` compares.
+_COMPARED = ("uuid", "name", "cid_name", "cid_num", "presence_data", "accountcode")
+
+
+def _is_like(row: dict[str, str], pattern: str) -> bool:
+    """Compare as SQL's LIKE does, in any case; a pattern without ``%`` may be anywhere."""
+    wanted = pattern if "%" in pattern else f"%{pattern}%"
+    expression = "".join({"%": ".*", "_": "."}.get(character, re.escape(character)) for character in wanted)
+    return any(re.fullmatch(expression, row[column], re.IGNORECASE | re.DOTALL) for column in _COMPARED)
+
+
 @command("show")
 def show(switch: Switch, argument: str) -> str:
     """``channels|calls|registrations|tasks [count] [as json]``."""
@@ -89,7 +101,7 @@ def show(switch: Switch, argument: str) -> str:
     if subject == "channels":
         rows = _rows(switch)
         if len(words) > 2 and words[1].lower() == "like":
-            rows = [row for row in rows if any(words[2].strip("%") in value for value in row.values())]
+            rows = [row for row in rows if _is_like(row, words[2])]
     elif subject in ("calls", "bridged_calls", "detailed_calls"):
         legs = {row["uuid"]: row for row in _rows(switch)}
         rows = []

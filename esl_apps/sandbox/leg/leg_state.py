@@ -136,6 +136,9 @@ class LegState(Variables):
         presence = self.get("presence_id")
         if presence:
             headers.append(("Channel-Presence-ID", presence))
+        presence_data = self.get("presence_data")
+        if presence_data:
+            headers.append(("Channel-Presence-Data", presence_data))
         headers.append(("Channel-Call-UUID", self.get("call_uuid") or self.uuid))
         headers.append(("Answer-State", answer_state))
         if self.hangup_cause:

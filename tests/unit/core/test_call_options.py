@@ -19,6 +19,7 @@ GOOD: dict[str, Any] = {
     "agent_timeout": 12.5,
     "callee_timeout": 3600,
     "max_duration": 600,
+    "require_agent": "idle",
     "record": False,
     "metadata": {"crm.lead_id-7": "\u0000 \u00e9\U0001f600 {'a'}\r\n"},
 }
@@ -69,6 +70,8 @@ def test_option_with_an_attack_is_refused(name: str, text: str) -> None:
         ("callee_timeout", 3601),
         ("callee_timeout", -1),
         ("max_duration", 0.5),
+        ("require_agent", "Idle"),
+        ("require_agent", True),
         ("record", 1),
         ("record", "true"),
         ("metadata", {"a b": "c"}),

@@ -76,7 +76,10 @@ def test_originate_is_three_words_the_last_one_whole() -> None:
 
 def test_several_endpoints_ring_at_once_each_with_its_user() -> None:
     text = dialstring.bridge({"a": "1"}, [("user/1000@h", "1000"), ("user/1001@h", "1001")])
-    assert text == "{^^!a=1!esl_user_id=1000}user/1000@h:_:{^^!a=1!esl_user_id=1001}user/1001@h"
+    assert text == (
+        "{^^!a=1!esl_user_id=1000!presence_data=/1000@}user/1000@h:_:"
+        "{^^!a=1!esl_user_id=1001!presence_data=/1001@}user/1001@h"
+    )
 
 
 @given(values)
@@ -84,7 +87,7 @@ def test_users_name_does_not_leave_its_brackets(user: str) -> None:
     text = dialstring.bridge({"a": "1"}, [("user/1000@h", user)])
     found, rest = parsed(text)
     assert rest == "user/1000@h"
-    assert found.keys() <= {"a", "esl_user_id"}
+    assert found.keys() <= {"a", "esl_user_id", "presence_data"}
     assert ":_:" not in text
 
 

@@ -472,7 +472,8 @@ def test_bridge_of_several_phones_takes_the_one_bridged(call: Call) -> None:
     assert bridged.bleg is not None
     assert (bridged.answered, bridged.bleg.uuid, bridged.bleg.user) == (True, C, "1001")
     assert switch.executed[0][1] == (
-        "{^^!esl_bleg=ref-1!esl_user_id=1000}user/1000:_:{^^!esl_bleg=ref-1!esl_user_id=1001}user/1001"
+        "{^^!esl_bleg=ref-1!esl_user_id=1000!presence_data=/1000@}user/1000:_:"
+        "{^^!esl_bleg=ref-1!esl_user_id=1001!presence_data=/1001@}user/1001"
     )
 
 

@@ -1,0 +1,74 @@
+"""Whether an agent is there, as an integrator asks it; the same on the sandbox and on a real FreeSWITCH."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.rig.base import Rig, Script, eventually
+from tests.support.node import Node, RedisServer, configuration, request
+
+CALLEE = "0820001234"
+
+
+def agent(node: Node, extension: str = "1000") -> dict[str, Any]:
+    answer = request(node.api, "GET", f"/click2dial/agents/{extension}")
+    assert answer.status == 200, answer.body
+    return dict(answer.json)
+
+
+@pytest.fixture(scope="module")
+def other_node(rig: Rig, module_node: Node, redis: RedisServer) -> Iterator[Node]:
+    """A second node with the same switch and the same Redis."""
+    made = Node(configuration(rig, redis))
+    yield made
+    assert made.stop() == 0
+
+
+def test_agent_in_another_nodes_call_is_busy_here(rig: Rig, node: Node, other_node: Node, redis: RedisServer) -> None:
+    phone = rig.phone("1000", Script(answer_after=0.1))
+    rig.outside(CALLEE, Script(answer_after=0.1))
+    assert agent(node) == {"extension": "1000", "registered": True, "state": "idle", "calls": []}
+    assert node.post("1000", CALLEE, require_agent="idle", query="?dry_run=1").json["ok"] is True
+    ref = other_node.call("1000", CALLEE, require_agent="idle")
+    eventually(lambda: phone.calls)
+    eventually(lambda: agent(node)["state"] == "busy")
+    assert agent(node)["calls"] == [ref]
+    # As one of several: the first request of a connection costs more.
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        refused = node.post("1000", CALLEE, require_agent="idle")
+        took.append(time.monotonic() - began)
+        assert refused.status == 409
+        (error,) = refused.json["errors"]
+        assert (error["code"], error["reason"]) == ("agent_unavailable", "busy")
+    assert min(took) < 0.05
+    assert len(phone.calls) == 1
+    phone.calls[0].hangup()
+    assert redis.pop()["call_ref"] == ref
+    eventually(lambda: agent(node)["state"] == "idle")
+
+
+def test_agent_who_dials_with_their_own_phone_is_busy(
+    rig: Rig, node: Node, other_node: Node, redis: RedisServer
+) -> None:
+    rig.route(CALLEE, "click2dial", other_node.config["node"]["listen"])
+    rig.outside(CALLEE, Script(answer_after=0.1))
+    leg = rig.phone("1000").dial(CALLEE, {"X-Teleforge-Outbound-ID": "27115550000"})
+    eventually(lambda: leg.leg.answered_at is not None)
+    eventually(lambda: agent(node)["state"] == "busy")
+    found = agent(node)["calls"]
+    leg.hangup()
+    assert [redis.pop()["call_ref"]] == found
+
+
+def test_agent_without_a_registration_is_not_rung(rig: Rig, node: Node) -> None:
+    rig.phone("1000").unregister()
+    eventually(lambda: agent(node)["registered"] is False)
+    refused = node.post("1000", CALLEE, require_agent="registered")
+    assert refused.status == 409
+    assert refused.json["errors"][0]["reason"] == "not_registered"
