@@ -56,9 +56,9 @@ def test_option_of_another_type_names_the_field(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("text", ATTACKS)
-def test_option_with_an_attack_is_refused(name: str, text: str) -> None:
-    assert [fault.field for fault in read({name: text})[1]] == [name]
+def test_option_with_an_attack_is_refused(name: str) -> None:
+    for text in ATTACKS:
+        assert [fault.field for fault in read({name: text})[1]] == [name], text
 
 
 @pytest.mark.parametrize(

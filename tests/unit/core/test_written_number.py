@@ -182,10 +182,11 @@ def test_emergency_number_is_refused_in_any_way_of_writing(text: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["{0}0820001234", "0820001234{0}", "0820001234,{0}", "0820001234;ext={0}", "tel:{0}"])
-@pytest.mark.parametrize("text", [attack for attack in ATTACKS if attack not in ("a,b", ";")])
 @pytest.mark.parametrize("field", ["agent", "callee", "outbound_id"])
-def test_attack_written_around_a_number_dials_nothing(field: str, way: str, text: str) -> None:
-    assert refusal(CLIENT, **{field: way.format(text)}).startswith(f"{field}: ")
+def test_attack_written_around_a_number_dials_nothing(field: str, way: str) -> None:
+    for text in ATTACKS:
+        if text not in ("a,b", ";"):
+            assert refusal(CLIENT, **{field: way.format(text)}).startswith(f"{field}: "), text
 
 
 # Digits for after the answer --------------------------------------------------------------------------------
