@@ -84,6 +84,14 @@ class CallsPort:
             if call is None or call["agent"] != holder.agent:
                 raise problem(404, "not_found", "no such call")
 
+    def still_admits(self, req: falcon.Request) -> bool:
+        """Whether the token of a request that was admitted still opens this port."""
+        _config, known, tokens = self._tokens()
+        agent_token = tokens.read(token_of(req))
+        if agent_token is not None:
+            return agent_token[1] > time.time()
+        return any(self.holder(req).digest == holder.digest for holder in known)
+
     def holder(self, req: falcon.Request) -> Holder:
         """Return the token that admitted a request."""
         holder: Holder = req.context.holder

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
+from itertools import chain
 from ssl import SSLContext, SSLWantReadError, SSLWantWriteError
 from typing import Any, Protocol
 
 import msgspec
 from gevent import socket
 
+from esl_apps.http.live_body import SEND_BUFFER, LiveBody
 from esl_apps.http.request import BadRequest, Need, Parser, Request
 from esl_apps.net.turns import take_turn
 
@@ -264,6 +266,30 @@ class Connection:
         self._writing = False
         self.deadline = None
 
+    def _send_live(self, head: bytes, body: LiveBody) -> None:
+        """Send parts as they come, until the body or the client ends.
+
+        :raises OSError: the client is gone. :raises _Gone: it doesn't read.
+        """
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        self._writing = True
+        for part in chain([head], body):
+            take_turn(self._peer)
+            if rest := self._send_within(part, body.patience):
+                # It may read on, and should learn why it is cut off.
+                self._send_within(bytes(rest) + body.too_slow(), body.patience)
+                raise _Gone
+
+    def _send_within(self, data: bytes, seconds: float) -> memoryview:
+        """Send what the client takes within some seconds, and return the rest. :raises OSError: it is gone."""
+        rest = memoryview(data)
+        end = time.monotonic() + seconds
+        while rest and (left := end - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            with contextlib.suppress(TimeoutError):
+                rest = rest[self._socket.send(rest) :]
+        return rest
+
     def _answer(self, request: Request) -> bool:
         """Ask the application and send its answer; return whether the connection can carry another request."""
         keep = request.keep_alive and request.whole
@@ -297,6 +323,10 @@ class Connection:
                         headers = [*headers, ("content-length", str(declared))]
                 keep = keep and declared is not None
                 data = _head_of(status, headers, self._hint if keep else "")
+                if isinstance(result, LiveBody):
+                    sent = True
+                    self._send_live(data, result)
+                    return False
                 length = 0
                 for part in result:
                     data += part

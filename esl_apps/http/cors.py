@@ -13,8 +13,8 @@ from typing import Any
 import falcon
 
 #: Headers that a page may send, and those of the answer that it may read.
-_SENT = "Authorization, Content-Type, Idempotency-Key, Range, X-Auth-Token"
-_READ = "Content-Range, ETag, Idempotent-Replayed, Location, Retry-After"
+_SENT = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Range, X-Auth-Token"
+_READ = "Content-Range, ETag, Idempotent-Replayed, Link, Location, Retry-After"
 #: Seconds for which a browser may remember a preflight's answer, and for which a removed origin may still be let in.
 _REMEMBERED = "600"
 

@@ -9,7 +9,7 @@ import falcon
 
 from esl_apps.core import status, terms
 from esl_apps.core.reference import new_ref
-from esl_apps.http import actions, agents, dry_run, openapi, phone_page, record_query, recordings, schemas
+from esl_apps.http import actions, agents, dry_run, events, openapi, phone_page, record_query, recordings, schemas
 from esl_apps.http.access import CALL, OWN_CALL, OWN_READ, READ
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import CallsPort
@@ -216,6 +216,7 @@ _ROUTES = (
         ),
     ),
     *actions.ROUTES,
+    *events.ROUTES,
     Route(
         "/click2dial/records",
         (

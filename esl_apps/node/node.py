@@ -151,6 +151,7 @@ class Node:
             metrics.live.labels(app).set_function(partial(services.calls.count, app))
             # From 0: Prometheus sees no increase in a series that begins with 1.
             metrics.calls(app, terms.LOST)
+        metrics.event_readers.set_function(lambda: services.event_feeds.readers)
         metrics.breakers.set_function(lambda: services.breakers.count)
         for name, health in services.switch_pool.health.items():
             metrics.switch_load.labels(name).set_function(partial(getattr, health, "load"))
@@ -166,7 +167,7 @@ class Node:
         services.readiness.draining = True
         stops: list[Callable[[], object]] = [services.usage.stop, services.breakers.stop, services.clocks.stop]
         stops += [self._adoption.stop, self._cdr_files.stop, self._reporter.stop, services.store.stop]
-        stops += [self._record_keeping.stop, self._expiry.stop, services.event_writer.stop]
+        stops += [self._record_keeping.stop, self._expiry.stop, services.event_writer.stop, services.event_feeds.stop]
         if self.history is not None:
             stops.append(self.history.stop)
         # Leave the cluster late: from here on other nodes, or our next run, own the calls still up.

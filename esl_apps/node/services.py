@@ -21,6 +21,7 @@ from esl_apps.node.call_log import CallLog
 from esl_apps.node.calls import EVENTS, Calls
 from esl_apps.node.charging import Charging, cut_on
 from esl_apps.node.clocks import ClockWatch
+from esl_apps.node.event_feed import Feeds
 from esl_apps.node.live import Begin, Live
 from esl_apps.node.outboxes import MAIN, Outboxes
 from esl_apps.node.policy import Policies, Policy, read_policy
@@ -34,6 +35,7 @@ from esl_apps.observe.metrics import Metrics
 from esl_apps.process.folder import Folder
 from esl_apps.store import redis_client
 from esl_apps.store.breakers import Breakers, Trip
+from esl_apps.store.call_events import EventStore
 from esl_apps.store.calls import CallStore
 from esl_apps.store.essence import Essence
 from esl_apps.store.event_writer import EventWriter
@@ -64,6 +66,7 @@ class Services:
     records: Records
     outboxes: Outboxes
     event_writer: EventWriter
+    event_feeds: Feeds
     record_history: RecordHistory
     call_log: CallLog
     switch_cdr: Spool
@@ -189,6 +192,7 @@ def build_services(config: Config) -> Services:
         records=records,
         outboxes=outboxes,
         event_writer=event_writer,
+        event_feeds=Feeds(EventStore(redis), event_writer),
         record_history=RecordHistory(redis),
         call_log=call_log,
         switch_cdr=Spool(config.spool.dir),

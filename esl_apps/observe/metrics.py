@@ -151,6 +151,10 @@ class Metrics:
             "esl_apps_redis_round_trip_seconds", "Time from a command to Redis's answer", ["redis"], _REDIS, registry
         )
         self.outbox = Gauge("esl_apps_outbox_depth", "Notifications not yet in Redis", ["outbox"], registry=registry)
+        self.event_readers = Gauge("esl_apps_event_readers", "Clients that listen to events", registry=registry)
+        self.event_readers_cut = Counter(
+            "esl_apps_event_readers_cut", "Event streams that the node ended, by why", ["reason"], registry=registry
+        )
         self.pushed = cache(
             Counter("esl_apps_notifications", "Notifications pushed to Redis", ["list"], registry=registry).labels
         )

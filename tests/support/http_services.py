@@ -21,6 +21,7 @@ from esl_apps.core.pins import Asker
 from esl_apps.core.status import snapshot
 from esl_apps.core.timed_call import Waiting
 from esl_apps.http import admin, integrator
+from esl_apps.node.event_feed import Feeds
 from esl_apps.node.policy import read_policy
 from esl_apps.observe.metrics import Metrics
 from esl_apps.process.folder import Folder
@@ -28,6 +29,7 @@ from esl_apps.store.cards import Taken
 from esl_apps.store.idempotency import Claim
 from esl_apps.store.redis_client import connect
 from esl_apps.store.stale import Stale
+from tests.support.event_stores import FakeEventStore
 from tests.support.http_client import HttpClient
 
 TOKEN, ADMIN_TOKEN, ACCOUNT_TOKEN = "the-integrators-token", "the-operators-token", "an-accounts-token"
@@ -260,6 +262,11 @@ class FakeServices:
         self.switches: list[Any] = []
         self.acting = FakeActing(self)
         self.metrics = Metrics()
+        events: Any = FakeEventStore()
+        self.event_feeds = Feeds(events, events)
+        # A stream that ends at once.
+        self.event_feeds.stop()
+        self.record_history = SimpleNamespace(page=lambda *_asked: ([], None))
         self.recordings = Folder("recordings")
         self.counted: list[int] = []
         """Statuses of refused requests."""

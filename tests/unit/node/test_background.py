@@ -77,6 +77,12 @@ def supervise(bench: Bench) -> Callable[[], object]:
     return running.kill
 
 
+def listen(bench: Bench) -> Callable[[], object]:
+    feeds = bench.services.event_feeds
+    feeds.open("acme")
+    return feeds.stop
+
+
 def start(*names: str) -> Callable[[Bench], Callable[[], object]]:
     """Start a part of the node's services; return what stops it."""
 
@@ -107,6 +113,7 @@ STARTS: dict[str, Callable[[Bench], Callable[[], object]]] = {
     "CdrFiles": start_part(lambda bench: CdrFiles(bench.services)),
     "ClockWatch": start("clocks"),
     "EventWriter": start("event_writer"),
+    "Feeds": listen,
     "History": start_part(lambda bench: History(bench.services.metrics.registry.collect)),
     "Outbox": start_outbox,
     "RecordKeeping": start_part(lambda bench: RecordKeeping(bench.services)),

@@ -1,0 +1,153 @@
+"""Send the events of calls to a client as they happen, as Server-Sent Events.
+
+A client that comes back says the id of its last event (``Last-Event-ID``) and gets what it has missed: from the feed of
+this node, or from Redis. It goes on from its place in the feed, so no event is skipped and none comes twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from esl_apps.core.call_events import Wanted
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.http.live_body import LiveBody
+from esl_apps.net.turns import take_turn
+from esl_apps.node.event_feed import READ, Feed, FeedEvent, Feeds
+from esl_apps.store.call_events import KEEP, START, Id, text_of
+
+log = logging.getLogger(__name__)
+
+#: Seconds of silence after which a client hears that the connection lives. Proxies close silent ones after 30 to 60.
+HEARTBEAT = 15.0
+#: Events in one part.
+_PART = 100
+#: Milliseconds until a client that has lost its connection should try again.
+_RETRY = 1000
+
+#: Why a stream ends, as ``reason``, and what its client should do.
+REASONS = {
+    "too_slow": "events came faster than they were read; reconnect with Last-Event-ID",
+    "stopping": "this node stops; reconnect with Last-Event-ID, to any node",
+    "token": "the token is no longer valid",
+    "unavailable": "Redis can't be reached; reconnect with Last-Event-ID",
+}
+
+
+class EventStream(LiveBody):
+    def __init__(
+        self,
+        feeds: Feeds,
+        feed: Feed,
+        last: Id | None,
+        wanted: Wanted,
+        *,
+        admits: Callable[[], bool],
+        on_end: Callable[[str], None] = lambda _reason: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``feed``: opened for this client. ``last``: the client's last event. ``admits``: whether its token still
+        opens the stream. ``on_end`` is called with the reason if the server ends it."""
+        self._feeds = feeds
+        self._feed: Feed | None = feed
+        self._last = feed.last if last is None else last
+        self._resumes = last is not None
+        self._wanted = wanted
+        self._admits = admits
+        self._on_end = on_end
+        self._clock = clock
+        self._spoken_at = clock()
+
+    def __iter__(self) -> Iterator[bytes]:
+        feed = self._feed
+        assert feed is not None
+        try:
+            yield b"retry: %d\n\n" % _RETRY + self._resumed(feed) + self._position()
+            while (place := feed.place_behind(self._last)) is None:
+                part, more = self._read(feed)
+                if part:
+                    yield part
+                if not more:
+                    self._last = feed.since
+            yield from self._live(feed, place)
+        except StoreUnavailable:
+            yield self._end("unavailable")
+
+    def _live(self, feed: Feed, place: int) -> Iterator[bytes]:
+        while True:
+            if feed.closed:
+                yield self._end("stopping")
+                return
+            events = feed.take(place, _PART)
+            if events is None:
+                yield self.too_slow()
+                return
+            place += len(events)
+            if events and events[0].id <= self._last:
+                # Another node was ahead of this one, and its client knows some already.
+                events = [event for event in events if event.id > self._last]
+            part = self._chosen(events)
+            if events:
+                self._last = events[-1].id
+            if not part and self._clock() >= self._spoken_at + HEARTBEAT:
+                if not self._admits():
+                    yield self._end("token")
+                    return
+                part = self._position()
+            if part:
+                self._spoken_at = self._clock()
+                yield part
+            elif not events:
+                feed.wait(place, max(0.0, self._spoken_at + HEARTBEAT - self._clock()))
+
+    def _read(self, feed: Feed) -> tuple[bytes, bool]:
+        """Read what is older than the feed. False: there is no more."""
+        stored = self._feeds.store.after(feed.integrator, self._last, READ)
+        if not stored:
+            return b"", False
+        take_turn("events")
+        self._last = stored[-1].id
+        return self._chosen(map(FeedEvent, stored)), True
+
+    def _chosen(self, events: Iterable[FeedEvent]) -> bytes:
+        wanted = self._wanted
+        if wanted.everything:
+            return b"".join([event.frame for event in events])
+        return b"".join([event.frame for event in events if wanted.takes(event.searched)])
+
+    def _position(self) -> bytes:
+        """Keep the connection open, and tell the client how far it is, though nothing that it wants may have come."""
+        return b"id: %s\n\n" % text_of(self._last).encode()
+
+    def _resumed(self, feed: Feed) -> bytes:
+        """Say so if events behind the client's last one may be lost."""
+        if not self._resumes:
+            return b""
+        if self._last > feed.last and self._last > (newest := self._feeds.store.span(feed.integrator).last or START):
+            # Redis has lost its latest data, or the id is of another installation.
+            self._last = newest
+            return _frame("gap", {"reason": "unknown", "message": "Redis doesn't know this id, or has lost events"})
+        if self._last != START and self._last[0] < (self._clock() - KEEP) * 1000:
+            return _frame("gap", {"reason": "expired", "message": f"events are kept for {KEEP // 60} minutes"})
+        return b""
+
+    # Ends ---------------------------------------------------------------------------------------------
+
+    def too_slow(self) -> bytes:
+        return self._end("too_slow")
+
+    def _end(self, reason: str) -> bytes:
+        self._on_end(reason)
+        return _frame("end", {"reason": reason, "message": REASONS[reason]})
+
+    def close(self) -> None:
+        if self._feed is not None:
+            self._feeds.leave(self._feed)
+            self._feed = None
+
+
+def _frame(event: str, data: dict[str, str]) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (event.encode(), msgspec.json.encode(data))

@@ -1,0 +1,181 @@
+"""The latest events of calls in memory, for the clients that listen on this node.
+
+Redis is asked for them once for all clients, in one round trip for all integrators, and only while a client listens. A
+client has a place in its integrator's feed and no queue of its own: one that doesn't read costs nothing but its place,
+until the feed has moved past it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from operator import attrgetter
+
+import gevent
+import msgspec
+from gevent.event import Event as Flag
+from gevent.lock import Semaphore
+
+from esl_apps.core.call_events import Searched
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.net.turns import take_turn
+from esl_apps.process import background
+from esl_apps.store.call_events import START, EventStore, Id, Stored, text_of
+from esl_apps.store.event_writer import EventWriter
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks for new events, and events read at a time.
+POLL, READ = 0.05, 500
+#: Events that a feed holds: some 20 MB. A client that is further behind is too slow.
+MOST = 10_000
+#: Seconds between two notes in Redis that clients listen.
+NOTE = 60.0
+_id_of = attrgetter("id")
+
+
+class FeedEvent:
+    """An event as clients get it."""
+
+    def __init__(self, stored: Stored) -> None:
+        self.id = stored.id
+        self.json = stored.json
+        #: In the form of Server-Sent Events.
+        self.frame = b"id: %s\nevent: %s\ndata: %s\n\n" % (text_of(stored.id).encode(), stored.kind, stored.json)
+
+    @cached_property
+    def searched(self) -> Searched:
+        """What clients choose by, decoded when the first one asks."""
+        try:
+            return msgspec.json.decode(self.json, type=Searched)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return Searched()
+
+
+class Feed:
+    """The latest events of one integrator's calls."""
+
+    def __init__(self, integrator: str, since: Id) -> None:
+        """``since``: the feed has all events behind this one."""
+        self.integrator = integrator
+        self.since = since
+        self.readers = 0
+        self.closed = False
+        self._events: list[FeedEvent] = []
+        self._dropped = 0
+        self._news = Flag()
+
+    @property
+    def last(self) -> Id:
+        return self._events[-1].id if self._events else self.since
+
+    @property
+    def end(self) -> int:
+        """The place behind the last event."""
+        return self._dropped + len(self._events)
+
+    def add(self, stored: Iterable[Stored]) -> None:
+        self._events.extend(map(FeedEvent, stored))
+        if len(self._events) >= 2 * MOST:
+            over = len(self._events) - MOST
+            self.since = self._events[over - 1].id
+            del self._events[:over]
+            self._dropped += over
+        self._wake()
+
+    def close(self) -> None:
+        self.closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        # A new flag each time: one that is set and cleared again may miss a client.
+        news, self._news = self._news, Flag()
+        news.set()
+
+    def place_behind(self, id: Id) -> int | None:
+        """The place of the first event behind one; None: the feed may lack some of them."""
+        if id < self.since:
+            return None
+        return self._dropped + bisect_right(self._events, id, key=_id_of)
+
+    def take(self, place: int, most: int) -> list[FeedEvent] | None:
+        """The events from a place on; None: the feed has moved past it."""
+        start = place - self._dropped
+        return None if start < 0 else self._events[start : start + most]
+
+    def wait(self, place: int, seconds: float) -> bool:
+        """Wait for an event at a place. False: there is none, or the feed is closed."""
+        if place == self.end and not self.closed:
+            self._news.wait(seconds)
+        return place < self.end
+
+
+class Feeds:
+    def __init__(self, store: EventStore, writer: EventWriter, clock: Callable[[], float] = time.monotonic) -> None:
+        self.store = store
+        self._writer = writer
+        self._clock = clock
+        self._feeds: dict[str, Feed] = {}
+        self._opening = Semaphore()
+        self._noted_at = 0.0
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._stopped = False
+
+    @property
+    def readers(self) -> int:
+        return sum(feed.readers for feed in self._feeds.values())
+
+    def open(self, integrator: str) -> Feed:
+        """Count a client in. :raises StoreUnavailable: Redis is down."""
+        with self._opening:
+            feed = self._feeds.get(integrator)
+            if feed is None:
+                # Before the feed begins, so that the next events are written as they happen.
+                self._writer.note_listening([*self._feeds, integrator])
+                feed = Feed(integrator, self.store.span(integrator).last or START)
+                feed.closed = self._stopped
+                self._feeds[integrator] = feed
+            feed.readers += 1
+        if self._greenlet is None and not self._stopped:
+            self._greenlet = background.keep("event_feeds", self._run)
+        return feed
+
+    def leave(self, feed: Feed) -> None:
+        """Count a client out."""
+        feed.readers -= 1
+        if not feed.readers:
+            self._feeds.pop(feed.integrator, None)
+
+    def stop(self) -> None:
+        """Tell the clients to go elsewhere: this node ends."""
+        self._stopped = True
+        if self._greenlet is not None:
+            self._greenlet.kill()
+        for feed in self._feeds.values():
+            feed.close()
+
+    def _run(self) -> None:
+        while self._feeds:
+            try:
+                more = self.look()
+            except StoreUnavailable:
+                # CallStore says so. Clients get what they have missed when Redis is back.
+                more = False
+            gevent.sleep(0 if more else POLL)
+        self._greenlet = None
+
+    def look(self) -> bool:
+        """Read new events of all feeds. True: there may be more. :raises StoreUnavailable: Redis is down."""
+        feeds = list(self._feeds.values())
+        if self._clock() > self._noted_at + NOTE:
+            self._writer.note_listening([feed.integrator for feed in feeds])
+            self._noted_at = self._clock()
+        found = self.store.after_each([(feed.integrator, feed.last) for feed in feeds], READ)
+        for feed, stored in zip(feeds, found, strict=True):
+            if stored:
+                take_turn("events")
+                feed.add(stored)
+        return any(len(stored) == READ for stored in found)

@@ -1,0 +1,141 @@
+"""The feed of events: places, bounds, and clients that come and go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+import pytest
+
+from esl_apps.core.call_events import Searched
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.node import event_feed
+from esl_apps.node.event_feed import Feed, FeedEvent, Feeds
+from esl_apps.store.call_events import START, Id, Stored
+from tests.support.event_stores import FakeEventStore
+from tests.support.peer import eventually
+
+
+def stored(*ids: int) -> list[Stored]:
+    return [Stored((id, 0), b"call", b'{"agent":"1000"}') for id in ids]
+
+
+def ids(events: list[FeedEvent] | None) -> list[int] | None:
+    return None if events is None else [event.id[0] for event in events]
+
+
+def make(store: FakeEventStore, **options: Any) -> Feeds:
+    fake: Any = store
+    return Feeds(fake, fake, **options)
+
+
+def test_feed_gives_events_from_a_place_on() -> None:
+    feed = Feed("acme", (1, 0))
+    feed.add(stored(2, 3, 5))
+    assert ids(feed.take(0, 10)) == [2, 3, 5]
+    assert ids(feed.take(1, 1)) == [3]
+    assert ids(feed.take(3, 10)) == []
+    assert (feed.last, feed.end) == ((5, 0), 3)
+
+
+@pytest.mark.parametrize(("id", "place"), [((0, 9), None), ((1, 0), 0), ((2, 0), 1), ((4, 0), 2), ((9, 0), 3)])
+def test_feed_finds_the_place_behind_an_id(id: Id, place: int | None) -> None:
+    feed = Feed("acme", (1, 0))
+    feed.add(stored(2, 3, 5))
+    assert feed.place_behind(id) == place
+
+
+def test_feed_drops_its_oldest_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_feed, "MOST", 3)
+    feed = Feed("acme", START)
+    for id in range(1, 7):
+        feed.add(stored(id))
+    assert feed.since == (3, 0)
+    assert feed.take(2, 10) is None
+    assert ids(feed.take(3, 10)) == [4, 5, 6]
+    assert feed.place_behind((2, 0)) is None
+    assert feed.place_behind((4, 0)) == 4
+
+
+def test_feed_wakes_those_who_wait() -> None:
+    feed = Feed("acme", START)
+    assert not feed.wait(0, 0.001)
+    waiting = [gevent.spawn(feed.wait, 0, 10.0) for _ in range(3)]
+    gevent.sleep(0)
+    feed.add(stored(1))
+    assert [one.get(timeout=1) for one in waiting] == [True] * 3
+    closing = gevent.spawn(feed.wait, 1, 10.0)
+    gevent.sleep(0)
+    feed.close()
+    assert closing.get(timeout=1) is False
+    assert not feed.wait(1, 10.0)
+
+
+def test_feed_event_that_is_not_readable_matches_nothing() -> None:
+    (event,) = map(FeedEvent, stored(1))
+    assert event.searched == Searched(agent="1000")
+    assert FeedEvent(Stored((1, 0), b"call", b"[")).searched == Searched()
+    assert event.frame == b'id: 1-0\nevent: call\ndata: {"agent":"1000"}\n\n'
+
+
+def test_feeds_ask_only_while_clients_listen() -> None:
+    store = FakeEventStore()
+    store.put((1, 0))
+    feeds = make(store)
+    first, second = feeds.open("acme"), feeds.open("acme")
+    assert first is second
+    assert (first.since, feeds.readers, store.listening) == ((1, 0), 2, ["acme"])
+    store.put((2, 0))
+    eventually(lambda: ids(first.take(0, 10)) == [2])
+    feeds.leave(first)
+    feeds.leave(second)
+    assert feeds.readers == 0
+    eventually(lambda: feeds._greenlet is None)
+
+
+def test_feeds_read_all_integrators_at_once() -> None:
+    store = FakeEventStore()
+    feeds = make(store)
+    acme, bell = feeds.open("acme"), feeds.open("bell")
+    store.put((1, 0))
+    store.put((2, 0), "bell")
+    assert not feeds.look()
+    assert (ids(acme.take(0, 10)), ids(bell.take(0, 10))) == ([1], [2])
+    feeds.stop()
+
+
+def test_feeds_go_on_when_redis_is_back() -> None:
+    store = FakeEventStore()
+    feeds = make(store)
+    feed = feeds.open("acme")
+    store.down = True
+    store.put((1, 0))
+    with pytest.raises(StoreUnavailable):
+        feeds.open("bell")
+    gevent.sleep(2 * event_feed.POLL)
+    store.down = False
+    eventually(lambda: ids(feed.take(0, 10)) == [1])
+    assert feeds.readers == 1
+    feeds.stop()
+
+
+def test_feeds_say_again_that_clients_listen() -> None:
+    store, now = FakeEventStore(), [1000.0]
+    feeds = make(store, clock=lambda: now[0])
+    feeds.open("acme")
+    feeds.look()
+    store.listening = []
+    feeds.look()
+    assert store.listening == []
+    now[0] += event_feed.NOTE + 1
+    feeds.look()
+    assert store.listening == ["acme"]
+    feeds.stop()
+
+
+def test_feeds_that_stopped_are_closed() -> None:
+    feeds = make(FakeEventStore())
+    feed = feeds.open("acme")
+    feeds.stop()
+    assert feed.closed
+    assert feeds.open("bell").closed
