@@ -97,7 +97,10 @@ def _add_running(commands: _Commands) -> None:
     serve.add_argument(
         "--log-format", default="json", choices=["json", "text"], help="lines of JSON, or text for people (json)"
     )
-    commands.add("check", "check:run", "read the configuration and try everything that it names", json="each result")
+    check = commands.add(
+        "check", "check:run", "read the configuration and try everything that it names", json="each result"
+    )
+    check.add_argument("--offline", action="store_true", help="only read it: no switch, Redis or folder is tried")
 
 
 def _add_showing(commands: _Commands) -> None:

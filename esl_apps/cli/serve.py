@@ -15,6 +15,7 @@ from esl_apps.node.node import Node
 from esl_apps.node.workers import Share, Supervisor
 from esl_apps.observe import logs
 from esl_apps.process import background
+from esl_apps.process.service_manager import ServiceManager
 
 
 def run(config: Config, arguments: argparse.Namespace) -> int:
@@ -22,8 +23,9 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     logs.setup(arguments.log_level, arguments.log_format)
     background.log_all()
     share = Share.inherited()
+    service = ServiceManager.inherited()
     if arguments.workers > 1 and share is None:
-        return Supervisor(config, arguments.workers).run()
+        return Supervisor(config, arguments.workers, service).run()
     # Which greenlet spawned which is for debugging, and costs at each spawn.
     gevent.config.track_greenlet_tree = False
     node = Node(config, share)
@@ -38,10 +40,11 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     gc.set_threshold(5000)
 
     def stop() -> None:
+        service.stopping()
         background.once("shut_down", ports.shut_down)
 
     def reload() -> None:
-        background.once("reload", ports.reload, arguments.config)
+        background.once("reload", _reload, ports, arguments.config, node, service)
 
     # gevent runs these in its hub, which must not wait: they only start a greenlet.
     gevent.signal_handler(signal.SIGTERM, stop)
@@ -49,8 +52,25 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     gevent.signal_handler(signal.SIGHUP, reload)
     if share is None:
         print(f"esl-apps: node {config.node.name} ready", file=sys.stderr)
+        service.ready(_status(node))
+        background.keep("service_manager", service.keep_telling, lambda: _status(node))
     else:
         share.say_ready()
         background.once("supervisor_watch", share.wait_alone).link(lambda _greenlet: stop())
     node.services.readiness.stopped.wait()
     return 0
+
+
+def _reload(ports: Ports, file: str, node: Node, service: ServiceManager) -> None:
+    service.reloading()
+    refused = ports.reload(file)
+    service.reloaded(refused, _status(node))
+
+
+def _status(node: Node) -> str:
+    """The node's calls and its health, in a line for ``systemctl status``."""
+    live = len(node.services.calls.live)
+    calls = "1 call" if live == 1 else f"{live} calls"
+    problems = node.services.readiness.problems()
+    state = "ready" if not node.services.readiness.reasons() else "not ready"
+    return f"{state}, {calls}" + (f": {'; '.join(problems)}" if problems else "")

@@ -65,36 +65,34 @@ class Ports:
                     "config_warning", extra={"key": problem.key, "line": problem.line, "reason": problem.message}
                 )
 
-    def reload(self, file: str) -> None:
-        """Put a file in force, whole or not at all. Calls in progress keep the settings that they began with."""
+    def reload(self, file: str) -> str | None:
+        """Put a file in force, whole or not at all, and return why not. Calls in progress keep the settings that they
+        began with."""
         with self._reloading:
-            self._reload(file)
+            return self._reload(file)
 
-    def _reload(self, file: str) -> None:
+    def _reload(self, file: str) -> str | None:
         try:
             config = load_apart(file)
             if self._node.share is not None:
                 config = self._node.share.of(config)
             _same_ports(self._node.services.policy.config, config)
             contexts = self._read_contexts(config)
-        except ConfigError as error:
-            log.error("config_reload_refused", extra={"reason": str(error)})
-            return
-        try:
             self._node.apply(config)
         except ConfigError as error:
             log.error("config_reload_refused", extra={"reason": str(error)})
-            return
+            return str(error)
         except Exception:
             # Our own fault, past all checks. The policy before stays in force, whole.
             log.exception("config_reload_refused", extra={"reason": "it could not be applied"})
-            return
+            return "it could not be applied"
         for server, context, (_path, section) in zip(self._servers, contexts, sections(config), strict=True):
             # For new connections. Open ones keep the certificate that they began with.
             server.tls = context
             server.bounds = _bounds(section.rate)
         log.info("config_reloaded", extra={"file": file})
         self._log_warnings(config)
+        return None
 
     def _read_contexts(self, config: Config) -> list[ssl.SSLContext | None]:
         """:raises ConfigError: as ``_contexts``, or the certificates are on a disk that hangs."""

@@ -29,6 +29,7 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.net.address import split_address
 from esl_apps.net.listening import listen
 from esl_apps.process import background
+from esl_apps.process.service_manager import ServiceManager
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +108,11 @@ class Share(msgspec.Struct, frozen=True):
 class Supervisor:
     """Starts the workers, restarts those that die, and passes signals on."""
 
-    def __init__(self, config: Config, count: int) -> None:
+    def __init__(self, config: Config, count: int, service: ServiceManager) -> None:
         """:raises ConfigError: an address can't be listened on."""
         self._config = config
         self._count = count
+        self._service = service
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._starts: Counter[int] = Counter()
         self._stopping = False
@@ -142,11 +144,17 @@ class Supervisor:
     def _tell(self) -> None:
         self._all_ready.wait()
         print(f"esl-apps: node {self._config.node.name} ready", file=sys.stderr)
+        self._service.ready(self._status())
+        self._service.keep_telling(self._status)
+
+    def _status(self) -> str:
+        return f"{len(self._children)} of {self._count} workers run"
 
     def _stop(self) -> None:
         if self._stopping:
             return
         self._stopping = True
+        self._service.stopping()
         # The workers close theirs as they drain. Left open here, the port would accept switches that no worker answers.
         for one in self._sockets.values():
             one.close()

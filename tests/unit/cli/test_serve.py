@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.node.workers import Share
 from esl_apps.observe import logs
 from tests.support.interpreter import run_fresh
+from tests.support.service_manager import Manager
 from tests.unit.cli.conftest import Run, Settings
 
 
@@ -36,6 +38,8 @@ class Stage:
         self.handlers: dict[int, Callable[[], None]] = {}
         self.stopped = Flag()
         self.share: Any = None
+        self.problems: list[str] = []
+        self.refused: str | None = None
         self.signals = [signal.SIGHUP, signal.SIGTERM]
         monkeypatch.setattr(logs, "setup", lambda level, form: self.said.append(f"logs {level} {form}"))
         monkeypatch.setattr(Share, "inherited", lambda: self.share)
@@ -46,17 +50,18 @@ class Stage:
 
     def node(self, _config: object, share: object) -> Any:
         assert share is self.share
-        readiness = SimpleNamespace(stopped=SimpleNamespace(wait=self.wait))
-        return SimpleNamespace(
-            start=lambda: self.said.append("node started"), services=SimpleNamespace(readiness=readiness)
+        readiness = SimpleNamespace(
+            stopped=SimpleNamespace(wait=self.wait), reasons=lambda: self.problems, problems=lambda: self.problems
         )
+        services = SimpleNamespace(readiness=readiness, calls=SimpleNamespace(live={"ref-1": None}))
+        return SimpleNamespace(start=lambda: self.said.append("node started"), services=services)
 
     def ports(self, _node: object) -> Any:
         return SimpleNamespace(
             open=lambda: self.said.append("ports open"), shut_down=self.shut_down, reload=self.reload
         )
 
-    def supervisor(self, _config: object, workers: int) -> Any:
+    def supervisor(self, _config: object, workers: int, _service: object) -> Any:
         self.said.append(f"{workers} workers")
         return SimpleNamespace(run=lambda: 0)
 
@@ -64,8 +69,9 @@ class Stage:
         self.said.append("shut down")
         self.stopped.set()
 
-    def reload(self, file: str) -> None:
+    def reload(self, file: str) -> str | None:
         self.said.append(f"reload {file.rpartition('/')[2]}")
+        return self.refused
 
     def wait(self) -> None:
         """Take the place of a node's wait, during which the signals arrive."""
@@ -79,11 +85,31 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(monkeypatch)
 
 
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    made = Manager(tmp_path)
+    monkeypatch.setenv("NOTIFY_SOCKET", made.address)
+    yield made
+    made.close()
+
+
 def test_serve_opens_its_ports_before_the_node_starts(run: Run, settings: Settings, stage: Stage) -> None:
     ran = run("serve", "-c", settings.written(), "--log-level", "debug", "--log-format", "text")
     assert (ran.status, ran.err) == (0, "esl-apps: node n1 ready\n")
     assert stage.said == ["logs DEBUG text", "ports open", "node started", "reload esl_apps.yml", "shut down"]
     assert stage.handlers.keys() == {signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
+
+
+def test_serve_tells_systemd_of_calls_reloads_and_the_end(
+    run: Run, settings: Settings, stage: Stage, manager: Manager
+) -> None:
+    stage.problems = ["switch fs1: Connection refused"]
+    stage.refused = "esl_apps.yml:3: dial.region: expected a country"
+    assert run("serve", "-c", settings.written()).status == 0
+    status = "not ready, 1 call: switch fs1: Connection refused"
+    told = manager.told()
+    assert told[:3] == [["READY=1", f"STATUS={status}"], ["STOPPING=1"], ["RELOADING=1", told[2][1]]]
+    assert told[3:] == [["READY=1", f"STATUS=reload refused: {stage.refused}; {status}"]]
 
 
 def test_serve_with_workers_supervises(run: Run, settings: Settings, stage: Stage) -> None:

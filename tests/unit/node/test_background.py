@@ -20,6 +20,7 @@ from esl_apps.node.record_keeping import RecordKeeping
 from esl_apps.node.reporting import Reporter
 from esl_apps.node.workers import Supervisor
 from esl_apps.process import background
+from esl_apps.process.service_manager import ServiceManager
 from tests.support import ROOT
 from tests.support.bench import Bench
 from tests.support.peer import eventually
@@ -72,7 +73,7 @@ def supervise(bench: Bench) -> Callable[[], object]:
         admin=replace(bench.config.admin, listen="127.0.0.2:0"),
         integrators=[],
     )
-    supervisor = Supervisor(config, 1)
+    supervisor = Supervisor(config, 1, ServiceManager())
     running = background.once("test", supervisor.run)
     return running.kill
 

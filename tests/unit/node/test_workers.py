@@ -18,6 +18,7 @@ from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.node import workers
 from esl_apps.node.workers import VARIABLE, Share, Supervisor
+from esl_apps.process.service_manager import ServiceManager
 from tests.support.bench import node_config
 from tests.support.peer import eventually
 from tests.support.ports import free_port
@@ -142,7 +143,7 @@ class Family:
 
     def __init__(self, config: Config, count: int) -> None:
         self.children: list[Child] = []
-        self.supervisor = Supervisor(config, count)
+        self.supervisor = Supervisor(config, count, ServiceManager())
         self.running = gevent.spawn(self.supervisor.run)
 
     def started(self, count: int) -> list[Child]:
@@ -302,4 +303,4 @@ def test_supervisor_worst_exit_status_is_its_own(family: Callable[[int], Family]
 def test_supervisor_port_in_use_is_a_fault_of_the_configuration(config: Config) -> None:
     host, _, port = config.admin.listen.rpartition(":")
     with socket.create_server((host, int(port))), pytest.raises(ConfigError, match=r"admin\.listen"):
-        Supervisor(config, 1)
+        Supervisor(config, 1, ServiceManager())
