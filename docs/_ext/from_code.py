@@ -469,6 +469,17 @@ class RecordFields(Generated):
         yield from table(["Field", "From", "Meaning"], rows, "22 8 70")
 
 
+class QualityFields(Generated):
+    """The fields of a leg's quality, with their descriptions."""
+
+    def lines(self) -> Iterator[str]:
+        from esl_apps.core.quality import LegQuality
+
+        properties = msgspec.json.schema_components([LegQuality])[1]["LegQuality"]["properties"]
+        rows = [[f"``{name}``", text(about["description"])] for name, about in properties.items()]
+        yield from table(["Field", "Meaning"], rows, "24 76")
+
+
 class Notification(Generated):
     """``.. notification:: cdr_v3/click-dial-answered-internal``: a golden file of the tests, broken into lines."""
 
@@ -554,6 +565,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("emergency-numbers", EmergencyNumbers)
     app.add_directive("faults-table", FaultsTable)
     app.add_directive("notification", Notification)
+    app.add_directive("quality-fields", QualityFields)
     app.add_directive("redis-keys", RedisKeys)
     app.add_directive("notification-schema", NotificationSchema)
     app.add_directive("applications-table", ApplicationsTable)

@@ -8,6 +8,7 @@ import sys
 from esl_apps.cli.output import print_error, print_json
 from esl_apps.config.model import Config
 from esl_apps.node.snapshot import timeline
+from esl_apps.operations import captures
 from esl_apps.operations.calls import live_calls
 from esl_apps.store import membership, redis_client
 from esl_apps.store.calls import CallStore
@@ -42,5 +43,5 @@ def run_trace(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(call)
     else:
-        print("\n".join(timeline(call)))
+        print("\n".join([*timeline(call), *captures.lines(call, config.records.capture_url)]))
     return 0

@@ -40,6 +40,10 @@ class CallQuality(Struct, kw_only=True):
     agent: LegQuality | None = None
     callee: LegQuality | None = None
 
+    def legs(self) -> list[tuple[str, LegQuality]]:
+        """Return the legs that are known, each with its party."""
+        return [(party, leg) for party, leg in (("agent", self.agent), ("callee", self.callee)) if leg is not None]
+
 
 class RingSeconds(Struct, kw_only=True):
     """For how long each party's phone rang, in seconds. None: it did not ring."""

@@ -139,6 +139,8 @@ class Records:
         if not attempt.unrecorded:
             self._metrics.calls(attempt.app, record.end_reason).inc()
             self._metrics.end_codes(attempt.app, str(record.end_code)).inc()
+            for party, leg in record.quality.legs() if record.quality is not None else ():
+                self._metrics.quality.observe(party, leg)
             entries = notification_lists.entries(record, integrator, config.records)
         if attempt.closes and (config.records if integrator is None else integrator).session_records:
             entries.append(notification_lists.closing(record, integrator, recorded=not attempt.unrecorded))

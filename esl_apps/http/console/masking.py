@@ -7,7 +7,11 @@ from typing import Any
 
 HIDDEN = "•"
 #: Fields that hold a number, in whatever form a caller sent it.
-_NUMBERS = frozenset({"agent", "callee", "outbound_id", "extension", "number", "dial_number"})
+_NUMBERS = frozenset(
+    {"agent", "callee", "outbound_id", "extension", "number", "dial_number", "extension_e164", "number_e164"}
+)
+#: Fields that hold none: a Call-ID is searched for in a packet capture.
+_NONE = frozenset({"sip_call_id", "capture_url"})
 #: References and addresses are no numbers. The rest with seven digits or more is taken for one.
 _IN_TEXT = re.compile(
     r"(?P<kept>\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b[0-9a-f]{32}\b"
@@ -42,6 +46,8 @@ def masked_text(text: str) -> str:
 
 def masked(value: Any, field: str = "") -> Any:
     """Return JSON's types with every number in them masked."""
+    if field in _NONE:
+        return value
     if isinstance(value, str):
         return masked_number(value) if field in _NUMBERS else masked_text(value)
     if isinstance(value, dict):

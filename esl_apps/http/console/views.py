@@ -13,7 +13,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http import operator
 from esl_apps.http.console import charts
 from esl_apps.http.console.site import Visit, wanted_of
-from esl_apps.operations import breakers, waiting, words
+from esl_apps.operations import breakers, captures, waiting, words
 from esl_apps.store.pin_guard import Locks
 
 #: Calls on the first page, on a page of the list, and looked through for failed ones.
@@ -99,6 +99,7 @@ def show_call(visit: Visit, ref: str) -> None:
         moments=sorted(moments, key=lambda entry: entry["at"]),
         began=call["timeline"][0]["at"],
         legs=_legs(seen),
+        heard=captures.legs(seen, visit.port.services.policy.config.records.capture_url),
     )
 
 
