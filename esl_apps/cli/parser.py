@@ -173,6 +173,21 @@ def _add_changing(commands: _Commands) -> None:
     )
     change.add_argument("--reset", metavar="KEY", type=_text, help="allow the calls of KEY again, and count from zero")
     breaker.add_argument("--end-calls", action="store_true", help="with --trip: also end the calls that are up")
+    webhook = commands.add(
+        "webhook",
+        "webhooks:run",
+        "list the webhooks, post a test message to one, or deliver its notifications again",
+        json="each webhook, or the result",
+    )
+    webhook.add_argument(
+        "action",
+        choices=["list", "test", "replay"],
+        help="test posts from this machine, past what waits; replay also switches on what a 410 has switched off",
+    )
+    webhook.add_argument("name", nargs="?", metavar="NAME", type=_text, help="of the webhook, for test and replay")
+    webhook.add_argument(
+        "--since", metavar="TIME", type=_time, help="with replay: as 2026-11-29T12:00, 2h, 3d, or Unix seconds"
+    )
     commands.add(
         "hash-pin",
         "hashes:run_pin",

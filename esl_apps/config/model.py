@@ -12,7 +12,6 @@ from msgspec import Meta, field
 from esl_apps.config.fields import (
     Count,
     Duration,
-    LockSeconds,
     Name,
     Origin,
     PerSecond,
@@ -20,15 +19,16 @@ from esl_apps.config.fields import (
     Positive,
     Seconds,
     Section,
-    Threshold,
     Timeout,
     described,
 )
 from esl_apps.config.high_risk import HIGH_RISK_RANGES, read_ranges
+from esl_apps.config.pin_guard import PinGuard
 from esl_apps.config.problems import Problem
 from esl_apps.config.records import Payload, RecordsConfig
 from esl_apps.config.spending import Breaker, Limits, Spending
 from esl_apps.config.tokens import AdminToken, Bearer, CardsToken, IntegratorToken, PinHash
+from esl_apps.config.webhooks import Webhook
 from esl_apps.core.numbers import NumberPlan, of_region
 
 
@@ -240,6 +240,8 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     after the list's name, for consumer groups."""
     stream_length: Positive = 100000
     """About how many entries a stream keeps, read or not; a record takes some 0.7 KB."""
+    webhooks: list[Webhook] = field(default_factory=list)
+    """Where its notifications are posted, too, signed and in order."""
     legacy_get: LegacyGet | Literal[False] = False
     """Or {allow: [CIDR]}: addresses that may call GET /call.php without a token."""
     allow_origins: list[Origin] = field(default_factory=list)
@@ -286,37 +288,6 @@ class Cccp(Section, frozen=True):
     P-…"""
     attest_level: Literal["A", "B", "C"] = "A"
     """Lowest attestation that counts: A (the number is the caller's), B or C; a verdict without a level counts."""
-
-
-class PinGuard(Section, frozen=True):
-    """Locks after wrong PINs, which ``store.pin_guard`` counts over all nodes."""
-
-    window: Annotated[float, described("a number of seconds, 1 to 604800", ge=1, le=604_800)] = 3600
-    """Time over which wrong PINs are counted."""
-    per_number: Threshold = 10
-    """Wrong PINs from one caller before they are locked: a number that a trunk asserts, otherwise a number at one
-    address; withheld numbers of one address count as one."""
-    per_address: Threshold = 50
-    """From one address that is not in `trust`."""
-    per_card: Threshold = 10
-    """For one card."""
-    per_service: Threshold = 50
-    """At one DISA, at dialthrough, or at one dialled number, before all of it is locked."""
-    per_token: Threshold = 5
-    """Answers "in use" about another account's PIN or number, to one token or account, before it can set none for
-    an hour; for the operator's tokens per_service."""
-    new_pins: Threshold = 100
-    """PINs that one token, and one account, may set over HTTP within window, before it can set none for an hour: each
-    tells whether another account has it."""
-    overall: Threshold = 200
-    """Everywhere, before everything is locked."""
-    lock: LockSeconds = 300
-    """Duration of the first lock; each further lock lasts twice as long, and each window without one takes back a
-    doubling."""
-    longest_lock: LockSeconds = 3600
-    """Limit for a number, an address or a card; an hour at most."""
-    longest_service_lock: LockSeconds = 3600
-    """Limit for a service and for everything; an hour at most."""
 
 
 class Callback(Section, frozen=True):

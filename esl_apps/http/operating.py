@@ -20,6 +20,8 @@ from esl_apps.operations import breakers, calls, waiting
 from esl_apps.store.pin_guard import Locks
 
 _PAGE, _MOST = 50, 500
+#: Unix seconds: the year 2286.
+_LATEST = 10_000_000_000
 _TRUE = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -96,7 +98,7 @@ def list_records(port: AdminPort, req: falcon.Request, resp: falcon.Response, by
         _answer(resp, page[0], next=page[1])
 
 
-# Locks, breakers, waiting calls ---------------------------------------------------------------------------
+# Locks, breakers, waiting calls, webhooks -----------------------------------------------------------------
 
 
 def list_locks(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by: str) -> None:
@@ -149,6 +151,20 @@ def drop_waiting(port: AdminPort, _req: falcon.Request, resp: falcon.Response, k
     full = key if "/" in key else f"callback/{key}"
     operator.drop_waiting(port, full, by)
     _answer(resp, {"key": full, "dropped": True})
+
+
+def list_webhooks(port: AdminPort, _req: falcon.Request, resp: falcon.Response, by: str) -> None:
+    _answer(resp, operator.all_webhooks(port))
+
+
+def replay_webhook(port: AdminPort, req: falcon.Request, resp: falcon.Response, name: str, by: str) -> None:
+    _raw, body = read_json(req)
+    since = body.pop("since", None)
+    if body:
+        raise problem(422, "unknown", "unknown field; expected since", next(iter(body))[:64])
+    if isinstance(since, bool) or not isinstance(since, int | float) or not 0 <= since < _LATEST:
+        raise problem(422, "value", "expected a time in Unix seconds", "since")
+    _answer(resp, {"name": name, "since": since, "waiting": operator.replay_webhook(port, name, since, by)})
 
 
 # Routes ---------------------------------------------------------------------------------------------------
@@ -298,5 +314,27 @@ ROUTES = (
         (_act("DELETE", "dropCallback", "Drop a waiting call: a number, or APPLICATION/KEY", drop_waiting, _DONE),),
         _KEY,
         ("/v1/callbacks/{key:path}",),
+    ),
+    Route(
+        "/v1/webhooks",
+        (
+            _read(
+                "listWebhooks", "What waits for each webhook, and how it goes", list_webhooks, _list_of(schemas.Webhook)
+            ),
+        ),
+    ),
+    Route(
+        "/v1/webhooks/{name}/replay",
+        (
+            _act(
+                "POST",
+                "replayWebhook",
+                "Deliver what was pushed since a time again, and switch the webhook on",
+                replay_webhook,
+                {200: Answer("Done; waiting: how many notifications wait now", _data(_OBJECT))},
+                schemas.Replay,
+            ),
+        ),
+        _NAME,
     ),
 )

@@ -16,7 +16,7 @@ from esl_apps.http.admin_port import AdminPort
 from esl_apps.http.errors import problem
 from esl_apps.node import reporting
 from esl_apps.node.outboxes import HISTORY
-from esl_apps.operations import breakers, calls, records, reports, switches, waiting
+from esl_apps.operations import breakers, calls, records, reports, switches, waiting, webhooks
 from esl_apps.operations.reports import Report
 from esl_apps.store.pin_guard import Locks
 from esl_apps.store.record_history import Chosen
@@ -144,7 +144,7 @@ def past_records(
     return records.page(services.record_history, names, chosen, limit, before, integrator)
 
 
-# Locks, breakers, waiting calls ---------------------------------------------------------------------------
+# Locks, breakers, waiting calls, webhooks -----------------------------------------------------------------
 
 
 def lift_lock(port: AdminPort, key: str, by: str) -> None:
@@ -170,6 +170,24 @@ def reset_breaker(port: AdminPort, scope: str, by: str) -> None:
     if not breakers.reset(port.services.policy.config, port.services.redis, scope, f"token {by}"):
         raise problem(404, "not_found", "it has not tripped", "key")
     note_action(by, "breaker_reset", scope)
+
+
+def all_webhooks(port: AdminPort) -> list[dict[str, Any]]:
+    services = port.services
+    nodes = {boot: peer.name for boot, peer in services.membership.peers.items()}
+    return webhooks.listed(services.policy.config, services.redis, nodes)
+
+
+def replay_webhook(port: AdminPort, name: str, since: float, by: str) -> int:
+    """Return how many notifications wait now. :raises Problem: 404."""
+    services = port.services
+    try:
+        one = webhooks.find(services.policy.config, name)
+    except LookupError as error:
+        raise problem(404, "not_found", str(error), "name") from None
+    waiting = webhooks.replay(services.redis, one, since)
+    note_action(by, "webhook_replay", name)
+    return waiting
 
 
 def drop_waiting(port: AdminPort, key: str, by: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -282,3 +282,24 @@ class Process(Struct):
 
 class Trip(Struct, forbid_unknown_fields=True):
     end_calls: Annotated[bool, Meta(description="End its live calls, too")] = False
+
+
+class Webhook(Struct):
+    name: str
+    integrator: str
+    host: Annotated[str, Meta(description="Of its URL")]
+    events: list[str]
+    state: Annotated[Literal["delivering", "failing", "off"], Meta(description="off: the receiver answered 410")]
+    depth: Annotated[int, Meta(description="Notifications that wait")]
+    oldest_seconds: Annotated[float | None, Meta(description="Age of the oldest that waits")]
+    last_status: Annotated[int | None, Meta(description="Of the last answer")]
+    last_error: str | None
+    failing_seconds: Annotated[float | None, Meta(description="Time since the first of the failed attempts in a row")]
+    failures: Annotated[int, Meta(description="Failed attempts in a row")]
+    delivered_at: Annotated[float | None, Meta(description="Last delivery, in Unix seconds")]
+    set_aside: Annotated[int, Meta(description="Notifications given up since the webhook exists")]
+    node: Annotated[str | None, Meta(description="The node that delivers it")]
+
+
+class Replay(Struct):
+    since: Annotated[float, Meta(ge=0, description="Unix seconds")]

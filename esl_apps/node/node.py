@@ -92,6 +92,7 @@ class Node:
     def apply(self, config: Config) -> None:
         """Put another configuration in force, whole. :raises ConfigError: it can't be, and nothing has changed."""
         self.services.policies.now = self.services.read_policy(config)
+        self.services.webhooks.start()
 
     def start(self) -> None:
         services = self.services
@@ -117,6 +118,7 @@ class Node:
         self._reporter.start()
         self._record_keeping.start()
         self._expiry.start()
+        services.webhooks.start()
         if self.history is not None:
             self.history.start()
         for poller in self._pollers.values():
@@ -167,6 +169,7 @@ class Node:
         services.readiness.draining = True
         stops: list[Callable[[], object]] = [services.usage.stop, services.breakers.stop, services.clocks.stop]
         stops += [self._adoption.stop, self._cdr_files.stop, self._reporter.stop, services.store.stop]
+        stops.append(services.webhooks.stop)
         stops += [self._record_keeping.stop, self._expiry.stop, services.event_writer.stop, services.event_feeds.stop]
         if self.history is not None:
             stops.append(self.history.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from esl_apps.config.model import Integrator
@@ -9,7 +10,10 @@ from esl_apps.config.records import RecordsConfig
 from esl_apps.core import notification
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.record import Record
+from esl_apps.core.webhooks import carries
+from esl_apps.store import keys
 from esl_apps.store.journal import Entry, entry
+from esl_apps.store.webhook_queue import for_webhook, kind_of
 
 
 def entries(record: Record, one: Integrator | None, others: RecordsConfig) -> list[Entry]:
@@ -40,6 +44,15 @@ def answered(attempt: Attempt, agent: str, hold_time: int, one: Integrator | Non
         return entry(attempt.call_ref, notification.INBOUND_LIST, body)
     body = notification.inbound_payload(attempt, agent, hold_time, payload=one.payload)
     return _entry(attempt.call_ref, notification.INBOUND_LIST, body, one)
+
+
+def for_webhooks(entries: Iterable[Entry], one: Integrator) -> Iterator[Entry]:
+    """The entries of the integrator's webhooks for these of its lists, for the Redis that all nodes share."""
+    for made in entries:
+        kind = kind_of(made)
+        for webhook in one.webhooks:
+            if carries(webhook.events, kind):
+                yield for_webhook(made, keys.webhook(one.name, webhook.name))
 
 
 def _entry(id: str, list: str, body: dict[str, Any], one: Integrator) -> Entry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import gevent
@@ -13,6 +13,7 @@ import msgspec
 
 from esl_apps.apps import application
 from esl_apps.apps.legs import recording_path
+from esl_apps.config.model import Integrator
 from esl_apps.core import call_events, notification, terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call_fields import RecordingFile
@@ -34,6 +35,7 @@ from esl_apps.store.calls import REFUSED_PER_HOUR, CallStore
 from esl_apps.store.essence import essence
 from esl_apps.store.event_writer import EventWriter
 from esl_apps.store.hourly_quota import HourlyQuota
+from esl_apps.store.journal import Entry
 
 log = logging.getLogger(__name__)
 
@@ -144,9 +146,7 @@ class Records:
             entries = notification_lists.entries(record, integrator, config.records)
         if attempt.closes and (config.records if integrator is None else integrator).session_records:
             entries.append(notification_lists.closing(record, integrator, recorded=not attempt.unrecorded))
-        outbox = self._outboxes.of(record.integrator)
-        for entry in entries:
-            outbox.push(entry)
+        self._push(entries, record.integrator, integrator)
         self._keep(attempt, None if attempt.unrecorded else record)
         self._call_log.ended(attempt.call_ref)
         if attempt.unrecorded:
@@ -226,5 +226,14 @@ class Records:
         config = self._policies.now.config
         integrator = config.integrator(attempt.integrator or "")
         entry = notification_lists.answered(attempt, agent, hold_time, integrator, config.records)
-        self._outboxes.of(attempt.integrator).push(entry)
+        self._push([entry], attempt.integrator, integrator)
         self._events.add(attempt, call_events.of_answer(attempt, hold_time))
+
+    def _push(self, entries: Sequence[Entry], owner: str | None, integrator: Integrator | None) -> None:
+        """``owner``: the integrator's name, also if it is no longer configured."""
+        outbox = self._outboxes.of(owner)
+        for entry in entries:
+            outbox.push(entry)
+        if integrator is not None and integrator.webhooks:
+            for entry in notification_lists.for_webhooks(entries, integrator):
+                self._outboxes.of(None).push(entry)

@@ -30,6 +30,7 @@ from esl_apps.node.records import Records
 from esl_apps.node.state_folder import read_boot, state_folder, write_boot
 from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.node.tenants import tenant_of
+from esl_apps.node.webhooks import Webhooks
 from esl_apps.observe.alerts import Alerts
 from esl_apps.observe.metrics import Metrics
 from esl_apps.process.folder import Folder
@@ -40,11 +41,13 @@ from esl_apps.store.calls import CallStore
 from esl_apps.store.essence import Essence
 from esl_apps.store.event_writer import EventWriter
 from esl_apps.store.idempotency import IdempotencyKeys
+from esl_apps.store.journal import Entry
 from esl_apps.store.membership import Membership
 from esl_apps.store.record_history import RecordHistory
 from esl_apps.store.stale import Stale
 from esl_apps.store.timed_calls import TimedCalls
 from esl_apps.store.usage import UsageStore
+from esl_apps.store.webhook_queue import WebhookQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Services:
     policies: Policies
     """The policy in force."""
     alerts: Alerts
+    webhooks: Webhooks
     redis: redis_client.Client
     stale: Stale
 
@@ -130,11 +134,16 @@ def build_services(config: Config) -> Services:
     redis = redis_client.connect(config.redis.url, observe=metrics.redis_round_trip.labels(MAIN).observe)
     stale = Stale(config.redis.stale_cards)
     policies = Policies(read_policy(config, redis, stale, alerts.tell))
+
+    def pushed(entry: Entry) -> None:
+        metrics.pushed(entry.list).inc()
+        webhooks.wake(entry.list)
+
     # The journals are locked first: a process that still runs with these files stops the start here.
     outboxes = Outboxes(
         config,
         state_folder(config),
-        lambda entry: metrics.pushed(entry.list).inc(),
+        pushed,
         alerts.tell,
         lambda name: metrics.redis_round_trip.labels(name).observe,
     )
@@ -162,6 +171,8 @@ def build_services(config: Config) -> Services:
 
     breakers, usage = _build_spending(config, redis, alerts, membership, cut_on(switches, live))
 
+    queue = WebhookQueue(redis, membership.boot)
+    webhooks = Webhooks(lambda: policies.now.config, queue, metrics, alerts.tell, membership.redis_clock.now)
     call_log = _open_call_log(config, live)
     recordings = Folder("recordings")
     event_writer = EventWriter(redis)
@@ -200,6 +211,7 @@ def build_services(config: Config) -> Services:
         readiness=readiness,
         policies=policies,
         alerts=alerts,
+        webhooks=webhooks,
         redis=redis,
         stale=stale,
     )

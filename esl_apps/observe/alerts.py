@@ -17,7 +17,16 @@ from esl_apps.observe.metrics import Metrics
 log = logging.getLogger(__name__)
 
 #: Every kind of alert.
-KINDS = ("breaker", "node_clock", "node_name", "pin_lock", "records_waiting", "switch_clock")
+KINDS = (
+    "breaker",
+    "node_clock",
+    "node_name",
+    "pin_lock",
+    "records_waiting",
+    "switch_clock",
+    "webhook_off",
+    "webhook_set_aside",
+)
 
 #: Replaced in values before they go on the wire, as they may contain text from a caller.
 _UNSAFE = re.compile(r"[^ -~]")

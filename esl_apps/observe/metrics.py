@@ -160,6 +160,21 @@ class Metrics:
         self.pushed = cache(
             Counter("esl_apps_notifications", "Notifications pushed to Redis", ["list"], registry=registry).labels
         )
+        self.webhook_depth = Gauge(
+            "esl_apps_webhook_depth", "Notifications that wait for a webhook", ["webhook"], registry=registry
+        )
+        self.webhook_attempts = Counter(
+            "esl_apps_webhook_attempts", "Posts to a webhook, by outcome", ["webhook", "outcome"], registry=registry
+        )
+        self.webhook_failing = Gauge(
+            "esl_apps_webhook_failing_seconds", "Time since a webhook's receiver fails", ["webhook"], registry=registry
+        )
+        self.webhook_off = Gauge(
+            "esl_apps_webhook_off", "Whether a webhook's receiver answered 410", ["webhook"], registry=registry
+        )
+        self.webhook_set_aside = Counter(
+            "esl_apps_webhook_set_aside", "Notifications given up after three days", ["webhook"], registry=registry
+        )
         self.breakers = Gauge("esl_apps_breakers_tripped", "Tripped breakers known to this node", registry=registry)
         self.greenlets = Gauge("esl_apps_greenlets", "Living greenlets; a call has one or more", registry=registry)
         self.greenlets.set_function(_greenlets.__len__)

@@ -65,6 +65,7 @@ TRIALS: Sequence[Command] = (
     ("XADD", _STREAM, "*", "a", "1"),
     ("XRANGE", _STREAM, "-", "+", "COUNT", 1),
     ("XREVRANGE", _STREAM, "+", "-", "COUNT", 1),
+    ("XTRIM", _STREAM, "MAXLEN", "~", 9),
     # Among the lists that clients read: WRONGTYPE says that they may be pushed to, and pushes nothing.
     ("SET", TRIAL_LIST, "1", "EX", 60),
     ("LPUSH", TRIAL_LIST, "a"),

@@ -183,6 +183,24 @@ def reached(history: str, ref: str) -> str:
     return f"esl_apps:{{{history}}}:reached:{ref}"
 
 
+# Webhooks ---------------------------------------------------------------------------------------------
+
+
+def webhook(integrator: str, name: str) -> str:
+    """Stream: what a webhook has to deliver, and has delivered of late. The outbox pushes to it, as to a list."""
+    return f"esl_apps:webhook:{integrator}:{name}"
+
+
+def webhook_state(queue: str) -> str:
+    """Hash: the last entry that is done with, and how delivery goes. ``queue``: the webhook's stream."""
+    return f"esl_apps:{{{queue}}}:state"
+
+
+def webhook_lease(queue: str) -> str:
+    """String: the process that delivers a webhook."""
+    return f"esl_apps:{{{queue}}}:lease"
+
+
 # Checks -----------------------------------------------------------------------------------------------
 
 

@@ -210,6 +210,11 @@ def _peer(raw: bytes) -> Peer:
         return Peer("", "", True, raw.decode("latin-1"))
 
 
+def names(client: Client) -> dict[str, str]:
+    """The names of all known processes, by boot, for the command line. :raises StoreUnavailable: Redis is down."""
+    return {boot.decode("utf-8", "replace"): _peer(raw).name for boot, raw in client.hgetall(keys.NODES).items()}
+
+
 def boots(client: Client) -> list[str]:
     """The boots of all known processes, for the command line. :raises StoreUnavailable: Redis is down."""
     return [boot.decode() for boot in client.hkeys(keys.NODES)]

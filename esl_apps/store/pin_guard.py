@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from esl_apps.config.model import PinGuard
+from esl_apps.config.pin_guard import PinGuard
 from esl_apps.core.pins import (
     ACCOUNT,
     ADDRESS,

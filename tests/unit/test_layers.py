@@ -194,7 +194,8 @@ def test_background_greenlets_are_supervised() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in SPAWNING
     }
     assert {call for call in spawned if not call.startswith("process.background:")} == {
-        "process.folder: self._pool.spawn"
+        "net.resolver: self._pool.spawn",
+        "process.folder: self._pool.spawn",
     }
 
 
@@ -256,6 +257,7 @@ TIMES_OF_DAY = {
     "core.reference",
     "node.cdr_files",
     "node.reporting",
+    "node.webhooks",
     "store.calls",
     "store.outbox",
     "store.timed_calls",

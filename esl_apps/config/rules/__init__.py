@@ -11,7 +11,18 @@ from dataclasses import replace
 from esl_apps.config.decode import Draft
 from esl_apps.config.problems import ConfigError, Problem
 from esl_apps.config.reader import Document
-from esl_apps.config.rules import accounts, callers, dial, inbound, integrators, ports, secrets, spending, switches
+from esl_apps.config.rules import (
+    accounts,
+    callers,
+    dial,
+    inbound,
+    integrators,
+    ports,
+    secrets,
+    spending,
+    switches,
+    webhooks,
+)
 from esl_apps.config.rules.context import Context, Rule
 from esl_apps.config.rules.warnings import WARNINGS
 from esl_apps.core.numbers import NumberPlan
@@ -24,6 +35,7 @@ _THEN: tuple[Rule, ...] = (
     *ports.RULES,
     *secrets.RULES,
     *integrators.RULES,
+    *webhooks.RULES,
     *callers.RULES,
     *accounts.RULES,
     *spending.RULES,

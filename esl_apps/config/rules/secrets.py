@@ -43,6 +43,9 @@ def _secrets(c: Context) -> Iterator[tuple[str, str | None]]:
         yield f"{path}.token", holder.token
         for inner_path, inner in inner_tokens(path, holder):
             yield f"{inner_path}.token", inner.token
+    for path, integrator in c.draft.integrators:
+        for i, webhook in enumerate(integrator.webhooks):
+            yield from ((f"{path}.webhooks[{i}].secrets[{j}]", secret) for j, secret in enumerate(webhook.secrets))
     for path, url in c.redis_urls:
         yield path, _password_of(url)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from esl_apps.config.model import PinGuard
+from esl_apps.config.pin_guard import PinGuard
 from esl_apps.core.pins import OPEN, Source
 from esl_apps.store import redis_client
 from esl_apps.store.pin_guard import GuardStore

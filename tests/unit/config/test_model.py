@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from esl_apps.config import load, model, parse, spending
+from esl_apps.config.pin_guard import PinGuard
 from tests.support.configurations import LEAST, SECRETS, SHIPPED, read
 
 
@@ -51,7 +52,7 @@ def test_shipped_file_has_every_key() -> None:
         (model.Recordings, shipped["recordings"]),
         (model.Integrator, shipped["integrators"][0]),
         (model.Cccp, shipped["cccp"]),
-        (model.PinGuard, shipped["pin_guard"]),
+        (PinGuard, shipped["pin_guard"]),
         (model.Callback, shipped["callback"]),
         (model.DisaDefaults, shipped["callflow.disa"]),
         (model.Account, acme),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
+from esl_apps.config.webhooks import Webhook
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.timed_call import Frequency
@@ -71,6 +74,64 @@ def call(operator: Operator, app: str = "disa", *, ended: bool = False, **fields
     attempt.save()
     operator.bench.flush()
     return attempt
+
+
+# Webhooks -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hooked(operator: Operator, redis: RedisServer) -> Operator:
+    """Its integrator has a webhook with three notifications, of which one was delivered."""
+    policies = operator.services.policies
+    hook = Webhook(name="crm", url="https://crm.example.com/secret-path", secrets=["whsec_" + "QUJD" * 8])
+    (acme,) = policies.now.config.integrators
+    config = structs.replace(policies.now.config, integrators=[structs.replace(acme, webhooks=[hook])])
+    policies.now = replace(policies.now, config=config)
+    queue, client = keys.webhook("acme", "crm"), redis.client
+    for seq in (1, 2, 3):
+        client.xadd(queue, {"seq": client.incr(keys.seq(queue)), "json": "{}"}, id=f"{seq * 1000}-0")
+    client.hset(keys.webhook_state(queue), mapping={"done": "1000-0", "seq": 1, "status": 200, "delivered_at": 7.5})
+    client.set(keys.webhook_lease(queue), operator.services.membership.boot)
+    return operator
+
+
+def test_webhooks_show_depth_age_and_last_status(hooked: Operator) -> None:
+    (view,) = hooked.data("/v1/webhooks")
+    assert (view["name"], view["integrator"], view["host"]) == ("crm", "acme", "crm.example.com")
+    assert (view["state"], view["depth"], view["last_status"], view["node"]) == ("delivering", 2, 200, "app1")
+    assert view["oldest_seconds"] > 1e9
+    assert "secret" not in str(view)
+
+
+def test_webhook_replay_goes_back(hooked: Operator) -> None:
+    result = hooked.ask("POST", "/v1/webhooks/crm/replay", json={"since": 0.5})
+    assert (result.status_code, result.json["data"]["waiting"]) == (200, 3)
+    assert hooked.data("/v1/webhooks")[0]["depth"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "status", "field"),
+    [
+        ("other", {"since": 1}, 404, "name"),
+        ("crm", {}, 422, "since"),
+        ("crm", {"since": "yesterday"}, 422, "since"),
+        ("crm", {"since": True}, 422, "since"),
+        ("crm", {"since": -1}, 422, "since"),
+        ("crm", {"since": 1e300}, 422, "since"),
+        ("crm", {"since": 1, "until": 2}, 422, "until"),
+    ],
+)
+def test_webhook_replay_refuses_what_it_does_not_know(
+    hooked: Operator, name: str, body: Any, status: int, field: str
+) -> None:
+    result = hooked.ask("POST", f"/v1/webhooks/{name}/replay", json=body)
+    assert (result.status_code, result.json["errors"][0]["field"]) == (status, field)
+    assert hooked.data("/v1/webhooks")[0]["depth"] == 2
+
+
+def test_webhook_replay_needs_the_scope_operate(hooked: Operator) -> None:
+    result = hooked.ask("POST", "/v1/webhooks/crm/replay", json={"since": 0}, token="the-wallboards-token")
+    assert result.status_code == 403
 
 
 # Tokens ---------------------------------------------------------------------------------------------------
@@ -202,8 +263,8 @@ def test_v1_call_shows_its_timeline_and_is_ended(operator: Operator) -> None:
 
 def test_v1_lock_with_slashes_is_lifted(operator: Operator) -> None:
     name = "entrance:disa/acme/front"
-    operator.services.redis.zadd(keys.PIN_LOCKS, {name: 4e9})
-    operator.services.redis.hset(keys.pin_lock(name), mapping={"until": 4e9, "level": 1})
+    operator.services.redis.execute_command("ZADD", keys.PIN_LOCKS, 4e9, name)
+    operator.services.redis.execute_command("HSET", keys.pin_lock(name), "until", 4e9, "level", 1)
     assert [lock["name"] for lock in operator.data("/v1/locks")] == [name]
     assert operator.ask("DELETE", f"/v1/locks/{name}").status_code == 200
     assert operator.data("/v1/locks") == []

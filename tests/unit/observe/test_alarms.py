@@ -47,6 +47,7 @@ class Case:
 
 ESL, REDIS = "esl_apps_esl_round_trip_seconds_bucket", "esl_apps_redis_round_trip_seconds_bucket"
 REQUESTS = "esl_apps_http_request_seconds_count"
+WEBHOOK = {"webhook": "crm"}
 POSTED = 'method="POST", route="/click2dial/calls"'
 
 CASES = [
@@ -69,6 +70,9 @@ CASES = [
         {"app": "disa", "end_reason": "lost"},
     ),
     Case("RecordsWaiting", {'esl_apps_outbox_depth{outbox="main"}': "0x20 1+1x30"}, {"outbox": "main"}, "20"),
+    Case("WebhookFailing", {'esl_apps_webhook_failing_seconds{webhook="crm"}': "0+15x100"}, WEBHOOK, "17m 0s", "17m"),
+    Case("WebhookSetAside", {'esl_apps_webhook_set_aside_total{webhook="crm"}': "0x34 60x10"}, WEBHOOK),
+    Case("WebhookOff", {'esl_apps_webhook_off{webhook="crm"}': "0x20 1x20"}, WEBHOOK),
     Case(
         "RequestsFail",
         {f'{REQUESTS}{{{POSTED}, status="202"}}': "0+9x60", f'{REQUESTS}{{{POSTED}, status="503"}}': "0+1x60"},
@@ -130,6 +134,9 @@ HEALTHY = {
     "esl_apps_breakers_tripped": "0x100",
     "esl_apps_max_calls": "5000x100",
     "esl_apps_outbound_sockets": "3000x100",
+    'esl_apps_webhook_failing_seconds{webhook="crm"}': "0x20 30 0x100",
+    'esl_apps_webhook_off{webhook="crm"}': "0x100",
+    'esl_apps_webhook_set_aside_total{webhook="crm"}': "3x100",
     'esl_apps_live_calls{app="disa"}': "3000x100",
     'esl_apps_switch_up{switch="fs1"}': "1x100",
     'esl_apps_switch_out{switch="fs1"}': "0x100",

@@ -49,6 +49,9 @@ GOLDEN = {
     keys.history("acme"): "esl_apps:history:acme",
     keys.events(keys.history("acme")): "esl_apps:{esl_apps:history:acme}:events",
     keys.reached(keys.history("acme"), "REF"): "esl_apps:{esl_apps:history:acme}:reached:REF",
+    keys.webhook("acme", "crm"): "esl_apps:webhook:acme:crm",
+    keys.webhook_state("esl_apps:webhook:acme:crm"): "esl_apps:{esl_apps:webhook:acme:crm}:state",
+    keys.webhook_lease("esl_apps:webhook:acme:crm"): "esl_apps:{esl_apps:webhook:acme:crm}:lease",
 }
 
 

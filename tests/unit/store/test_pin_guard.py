@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from esl_apps.config.model import PinGuard
+from esl_apps.config.pin_guard import PinGuard
 from esl_apps.core.pins import LOCKED, OPEN, WRONG, Asker, Source
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client

@@ -1,0 +1,89 @@
+"""``esl-apps webhook``: how webhooks are delivered, a test message, and delivering again."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+
+import msgspec
+
+from esl_apps.cli.exit_status import Exit
+from esl_apps.cli.output import print_error, print_json
+from esl_apps.config.model import Config
+from esl_apps.core.webhooks import headers, key_of
+from esl_apps.net.post import Failed
+from esl_apps.net.resolver import Resolver
+from esl_apps.node.webhooks import poster
+from esl_apps.operations import webhooks
+from esl_apps.store import membership, redis_client
+from esl_apps.store.webhook_queue import Configured
+
+
+def run(config: Config, arguments: argparse.Namespace) -> int:
+    if arguments.action == "list":
+        return _list(config, arguments)
+    if arguments.name is None:
+        print_error(f"webhook {arguments.action}: expected a NAME")
+        return Exit.WRONG
+    try:
+        one = webhooks.find(config, arguments.name)
+    except LookupError as error:
+        print_error(f"{arguments.name}: {error}")
+        return Exit.FAILED
+    return _test(one, arguments) if arguments.action == "test" else _replay(config, one, arguments)
+
+
+def _list(config: Config, arguments: argparse.Namespace) -> int:
+    client = redis_client.connect(config.redis.url)
+    listed = webhooks.listed(config, client, membership.names(client))
+    for view in listed:
+        if arguments.json:
+            print_json(view)
+            continue
+        oldest = f", the oldest for {view['oldest_seconds']:.0f} s" if view["oldest_seconds"] is not None else ""
+        aside = f", {view['set_aside']} given up so far" if view["set_aside"] else ""
+        why = f": {view['last_error']}" if view["last_error"] else ""
+        print(f"{view['name']:<24} {view['state']:<10} {view['depth']} wait{oldest}{aside}{why}")
+    if not arguments.json:
+        print(f"{len(listed)} webhooks", file=sys.stderr)
+    return Exit.OK
+
+
+def _test(one: Configured, arguments: argparse.Namespace) -> int:
+    """Post a signed message of type ``test`` from this machine, past the queue."""
+    webhook = one.webhook
+    id = f"test_{secrets.token_hex(8)}"
+    body = msgspec.json.encode({"type": "test", "payload": {"webhook": webhook.name, "integrator": one.integrator}})
+    keys = [key_of(secret) for secret in webhook.secrets]
+    began = time.monotonic()
+    status, reason = None, ""
+    try:
+        status = poster(webhook, Resolver(1)).post(headers(keys, id, int(time.time()), body), body).status
+    except Failed as error:
+        reason = str(error)
+    seconds = time.monotonic() - began
+    if status is not None and not 200 <= status < 300:
+        reason = f"status {status}, and only 2xx means that a message was taken"
+    if arguments.json:
+        print_json(
+            {"name": webhook.name, "id": id, "status": status, "seconds": round(seconds, 3), "error": reason or None}
+        )
+    elif reason:
+        print_error(f"{webhook.name}: {reason}")
+    else:
+        print(f"{webhook.name}: taken with status {status} in {seconds:.2f} s, as {id}")
+    return Exit.FAILED if reason else Exit.OK
+
+
+def _replay(config: Config, one: Configured, arguments: argparse.Namespace) -> int:
+    if arguments.since is None:
+        print_error("webhook replay: expected --since, as 2h or 2026-11-29T12:00")
+        return Exit.WRONG
+    waiting = webhooks.replay(redis_client.connect(config.redis.url), one, arguments.since)
+    if arguments.json:
+        print_json({"name": one.webhook.name, "since": arguments.since, "waiting": waiting})
+    else:
+        print(f"{one.webhook.name}: {waiting} notifications wait to be delivered")
+    return Exit.OK

@@ -1,0 +1,309 @@
+"""Post to one URL over one connection, within bounds: no redirect, no proxy, no cookie, and only public addresses.
+
+The host is looked up for each connection, all its addresses are judged, and one of them is connected to: the name isn't
+looked up again in between, so DNS that answers differently the second time (rebinding) gains nothing.
+"""
+
+from __future__ import annotations
+
+import _socket  # the plain socket; gevent's waits where this one says that nothing has come
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cache
+from typing import Any, NamedTuple
+
+import gevent
+from gevent import socket, ssl
+
+from esl_apps.net.destination import Destination, first_unfit
+from esl_apps.net.resolver import Resolver, Unresolved
+
+#: Seconds for one post, with the look-up and the connection. Standard Webhooks suggests 15 to 30.
+PATIENCE = 15.0
+#: Seconds for the look-up, and for each address to be connected to.
+_LOOK_UP, _CONNECT = 5.0, 5.0
+#: Addresses of a name that are tried.
+_ADDRESSES = 3
+#: Bytes of an answer's head, with interim ones (1xx), and of its body. More closes the connection.
+_HEAD, _BODY = 16_384, 65_536
+_READ = 16_384
+#: Seconds for a body, which isn't looked at: without it, the connection is closed.
+_BODY_PATIENCE = 1.0
+
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: |$)")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
+_LENGTH = re.compile(rb"[0-9]{1,9}")
+
+
+class Failed(Exception):
+    """No answer. ``kind`` is one of ``address``, ``dns``, ``connect``, ``tls``, ``timeout``, ``broken``, ``answer``."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class _Stale(Exception):
+    """The receiver closed the connection before it answered anything, as it may between two requests."""
+
+
+class Answer(NamedTuple):
+    status: int
+    retry_after: float | None
+    """Seconds, if the receiver asked for a pause."""
+
+
+@cache
+def context() -> Any:
+    """Return the TLS context of all connections. Reading the authorities takes some 20 ms, so call it in a thread
+    first."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.load_default_certs()
+    made.set_alpn_protocols(["http/1.1"])
+    return made
+
+
+class Poster:
+    """Used by one greenlet at a time."""
+
+    def __init__(
+        self,
+        to: Destination,
+        resolver: Resolver,
+        *,
+        allow_private: bool = False,
+        patience: float = PATIENCE,
+        tls: Callable[[], Any] = context,
+    ) -> None:
+        self._to = to
+        self._resolver = resolver
+        self._allow_private = allow_private
+        self._patience = patience
+        self._tls = tls
+        self._sock: Any = None
+        self._rest = b""
+        """Bytes that were read and belong to no answer yet."""
+
+    def post(self, headers: Iterable[tuple[str, str]], body: bytes) -> Answer:
+        """Post a body and return the answer. :raises Failed: there is none."""
+        lines = [
+            f"POST {self._to.path} HTTP/1.1",
+            f"host: {self._to.authority}",
+            "user-agent: esl-apps",
+            "accept: */*",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            *(f"{name}: {value}" for name, value in headers),
+        ]
+        request = "\r\n".join([*lines, "", ""]).encode("ascii") + body
+        late = Failed("timeout", f"no answer within {self._patience:g} s")
+        try:
+            with gevent.Timeout(self._patience, late):
+                if self._sock is not None and self._is_clean():
+                    try:
+                        return self._exchange(request)
+                    except _Stale:
+                        pass
+                self.close()
+                self._connect()
+                return self._exchange(request)
+        except BaseException as error:
+            # Whatever it was, an answer that is still to come must not be taken for the next one's.
+            self.close()
+            if isinstance(error, _Stale):
+                raise Failed("broken", "the connection was closed without an answer") from None
+            if isinstance(error, OSError):
+                raise Failed("broken", f"the connection broke: {_words(error)}") from None
+            raise
+
+    def try_connection(self) -> str:
+        """Connect and post nothing. Return the address. :raises Failed: it can't be connected to."""
+        try:
+            with gevent.Timeout(self._patience, Failed("timeout", f"no connection within {self._patience:g} s")):
+                self._connect()
+            return str(self._sock.getpeername()[0])
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        sock, self._sock, self._rest = self._sock, None, b""
+        if sock is not None:
+            sock.close()
+
+    def _is_clean(self) -> bool:
+        """Whether nothing has arrived since the last answer: not the end, and not the 408 of an impatient server."""
+        sock = self._sock
+        if self._rest or (self._to.secure and sock.pending()):
+            return False
+        plain = _socket.socket(sock.family, sock.type, sock.proto, sock.fileno())
+        try:
+            plain.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            plain.detach()
+        return False
+
+    # Connecting ---------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        to = self._to
+        try:
+            addresses = self._resolver.addresses(to.host, to.port, _LOOK_UP)
+        except Unresolved as error:
+            raise Failed("dns", str(error)) from None
+        self._judge(addresses)
+        failed = OSError("no address")
+        for address in addresses[:_ADDRESSES]:
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                sock.settimeout(_CONNECT)
+                sock.connect((address, to.port))
+                sock.settimeout(None)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._judge([sock.getpeername()[0]])
+                self._sock = self._secured(sock) if to.secure else sock
+                return
+            except OSError as error:
+                sock.close()
+                failed = error
+            except BaseException:
+                sock.close()
+                raise
+        raise Failed("connect", f"can't connect to {to.host} port {to.port}: {_words(failed)}")
+
+    def _judge(self, addresses: Iterable[str]) -> None:
+        """:raises Failed: an address may not be connected to."""
+        why = "" if self._allow_private else first_unfit(addresses)
+        if why:
+            named = "" if self._to.host in why else f"{self._to.host}: "
+            raise Failed("address", f"{named}{why}, and allow_private is not set")
+
+    def _secured(self, sock: Any) -> Any:
+        secured = self._tls().wrap_socket(sock, server_hostname=self._to.host, do_handshake_on_connect=False)
+        try:
+            secured.do_handshake()
+        except BaseException as error:
+            secured.close()
+            raise self._explained(error) from None
+        return secured
+
+    def _explained(self, error: BaseException) -> BaseException:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return Failed("tls", f"{self._to.host}: its certificate isn't valid: {error.verify_message}")
+        if isinstance(error, ssl.SSLError):
+            return Failed("tls", f"{self._to.host}: no TLS: {error.reason or error}")
+        return error
+
+    # One request --------------------------------------------------------------------------------------
+
+    def _exchange(self, request: bytes) -> Answer:
+        """:raises _Stale: the connection was closed before anything of an answer came."""
+        try:
+            self._sock.sendall(request)
+            self._read()
+        except OSError:
+            raise _Stale from None
+        if not self._rest:
+            raise _Stale
+        version, status, fields = self._head()
+        self._skip_body(version, status, fields)
+        return Answer(status, _seconds(fields.get(b"retry-after", b"")))
+
+    def _read(self) -> None:
+        self._rest += self._sock.recv(_READ)
+
+    def _head(self) -> tuple[int, int, dict[bytes, bytes]]:
+        """Read up to the end of the head of the final answer: its minor version, its status and its fields."""
+        left = _HEAD
+        while True:
+            head = self._until(b"\r\n\r\n", left, "an answer with too long a head")
+            left -= len(head) + 4
+            first, *lines = head.split(b"\r\n")
+            match = _STATUS.match(first)
+            if match is None:
+                raise Failed("answer", "what answers isn't HTTP/1.1")
+            status = int(match[2])
+            if status >= 200:
+                pairs = (line.partition(b":") for line in lines)
+                return int(match[1]), status, {name.strip().lower(): value.strip() for name, _colon, value in pairs}
+            if status == 101:
+                raise Failed("answer", "status 101, which wasn't asked for")
+
+    def _until(self, end: bytes, most: int, too_much: str) -> bytes:
+        """Return the bytes before ``end``, and drop those and ``end``. :raises Failed: they don't come, or too many."""
+        searched = 0
+        while (at := self._rest.find(end, searched)) < 0:
+            if len(self._rest) > most:
+                raise Failed("answer", too_much)
+            searched = max(0, len(self._rest) - len(end) + 1)
+            before = len(self._rest)
+            self._read()
+            if len(self._rest) == before:
+                raise Failed("broken", "the connection was closed in the middle of an answer")
+        found, self._rest = self._rest[:at], self._rest[at + len(end) :]
+        return found
+
+    def _skip_body(self, version: int, status: int, fields: dict[bytes, bytes]) -> None:
+        """Read a short body, so that the connection can be used again; otherwise close it."""
+        options = fields.get(b"connection", b"").lower()
+        stays = b"close" not in options and (version == 1 or b"keep-alive" in options)
+        whole = False
+        if stays:
+            with gevent.Timeout(_BODY_PATIENCE, False), suppress(OSError):  # type: ignore[arg-type]
+                whole = self._skipped(status, fields)
+        if not whole:
+            self.close()
+
+    def _skipped(self, status: int, fields: dict[bytes, bytes]) -> bool:
+        """Whether the body was read. The status is known already: it counts, whatever the body is like."""
+        if status in (204, 304):
+            return True
+        coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
+        if coding is not None:
+            return coding.lower() == b"chunked" and length is None and self._skip_chunks()
+        if length is None or not _LENGTH.fullmatch(length) or int(length) > _BODY:
+            return False
+        return self._skip(int(length))
+
+    def _skip_chunks(self) -> bool:
+        left = _BODY
+        try:
+            while left > 0:
+                size = _CHUNK.fullmatch(self._until(b"\r\n", 128, ""))
+                if size is None:
+                    return False
+                length = int(size[1], 16)
+                if length == 0:
+                    # Trailers are rare: with any, the connection isn't used again.
+                    return self._until(b"\r\n", 128, "") == b""
+                left -= length
+                if left < 0 or not self._skip(length) or self._until(b"\r\n", 2, "") != b"":
+                    return False
+        except Failed:
+            pass
+        return False
+
+    def _skip(self, length: int) -> bool:
+        while len(self._rest) < length:
+            before = len(self._rest)
+            self._read()
+            if len(self._rest) == before:
+                return False
+        self._rest = self._rest[length:]
+        return True
+
+
+def _seconds(text: bytes) -> float | None:
+    """``Retry-After`` in seconds; a date counts as none."""
+    return float(text) if _LENGTH.fullmatch(text) else None
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return error.strerror or str(error) or type(error).__name__

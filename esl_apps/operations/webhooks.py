@@ -1,0 +1,55 @@
+"""Webhooks as all nodes deliver them, and delivering again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from esl_apps.config.model import Config
+from esl_apps.store.redis_client import Client
+from esl_apps.store.webhook_queue import Configured, WebhookQueue, configured
+
+
+def find(config: Config, name: str) -> Configured:
+    """:raises LookupError: no integrator has a webhook of this name; the message says which there are."""
+    found = {one.webhook.name: one for one in configured(config)}
+    if name not in found:
+        known = f"the configuration has {', '.join(sorted(found))}" if found else "the configuration has none"
+        raise LookupError(f"no such webhook; {known}")
+    return found[name]
+
+
+def listed(config: Config, client: Client, nodes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Each webhook of the configuration. ``nodes``: the names of nodes, by boot. :raises StoreUnavailable: Redis is
+    down."""
+    found = list(configured(config))
+    described = WebhookQueue(client).describe([one.queue for one in found])
+    return [_view(one, state, nodes) for one, state in zip(found, described, strict=True)]
+
+
+def _view(one: Configured, state: Mapping[str, Any], nodes: Mapping[str, str]) -> dict[str, Any]:
+    now = time.time()
+    oldest, since = state["oldest_at"], float(state.get("since", 0))
+    return {
+        "name": one.webhook.name,
+        "integrator": one.integrator,
+        "host": one.host,
+        "events": one.webhook.events,
+        "state": "off" if one.is_off(state.get("off", "")) else "failing" if since else "delivering",
+        "depth": state["depth"],
+        "oldest_seconds": None if oldest is None else round(max(0.0, now - oldest), 1),
+        "last_status": int(status) if (status := state.get("status")) else None,
+        "last_error": state.get("error") or None,
+        "failing_seconds": round(max(0.0, now - since), 1) if since else None,
+        "failures": int(state.get("failures", 0)),
+        "delivered_at": float(state["delivered_at"]) if "delivered_at" in state else None,
+        "set_aside": int(state.get("aside", 0)),
+        "node": nodes.get(state["boot"]) or None,
+    }
+
+
+def replay(client: Client, one: Configured, since: float) -> int:
+    """Deliver what was pushed after a time (Unix seconds) again, and switch the webhook on if it is off. Return how
+    many notifications wait now. :raises StoreUnavailable: Redis is down."""
+    return WebhookQueue(client).replay(one.queue, since)

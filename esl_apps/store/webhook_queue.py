@@ -1,0 +1,207 @@
+"""What a webhook has to deliver, in Redis: a stream that the outbox pushes to, a mark in it, and a lease.
+
+The outbox pushes a notification to a webhook's stream with the script that pushes to lists, so each is in it once, in
+order, whichever node pushes. One process at a time delivers them, the one that holds the lease, and moves the mark.
+What is behind the mark waits. What is before it was delivered or set aside, and stays for a while to be replayed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from esl_apps.config.model import Config
+from esl_apps.config.webhooks import Webhook
+from esl_apps.net.destination import read_url
+from esl_apps.store import keys
+from esl_apps.store.journal import Entry
+from esl_apps.store.redis_client import Client
+from esl_apps.store.script import Script, run_all
+
+#: Seconds without a renewal after which another process delivers.
+LEASE = 10.0
+#: Seconds for which an entry that was delivered or set aside can be replayed, and how many delivered ones at most.
+KEEP, KEPT = 7 * 86400, 100_000
+#: Seconds after which a webhook that no node delivers any more is forgotten, with what it had.
+FORGET = 60 * 86400
+
+
+_TYPE = re.compile(r'\{"type":"([a-z0-9]+)"')
+
+
+class Configured(NamedTuple):
+    """A webhook of the configuration."""
+
+    integrator: str
+    webhook: Webhook
+
+    @property
+    def queue(self) -> str:
+        return keys.webhook(self.integrator, self.webhook.name)
+
+    @property
+    def host(self) -> str:
+        """The host of its URL, whose path may be a secret."""
+        return read_url(self.webhook.url).authority
+
+    @property
+    def url_mark(self) -> str:
+        """Says which URL answered 410, without showing it."""
+        return hashlib.sha256(self.webhook.url.encode()).hexdigest()[:16]
+
+    def is_off(self, mark: str) -> bool:
+        """Whether the URL that answered 410 is still this one."""
+        return mark == self.url_mark
+
+
+def configured(config: Config) -> Iterator[Configured]:
+    for integrator in config.integrators:
+        for webhook in integrator.webhooks:
+            yield Configured(integrator.name, webhook)
+
+
+class Message(msgspec.Struct):
+    """What an entry of the stream holds."""
+
+    id: str
+    """The same for every attempt, and if a node pushes it again."""
+    body: msgspec.Raw
+
+
+class Waiting(NamedTuple):
+    """An entry that waits."""
+
+    id: str
+    """In the stream."""
+    seq: int
+    text: bytes
+    """A :class:`Message`."""
+
+    @property
+    def at(self) -> float:
+        """When it was pushed: Unix seconds, by Redis's clock."""
+        return int(self.id.partition("-")[0]) / 1000
+
+    def message(self) -> Message:
+        """:raises msgspec.DecodeError: something else has written it."""
+        return msgspec.json.decode(self.text, type=Message)
+
+
+class Next(NamedTuple):
+    """What is next to deliver."""
+
+    done: str
+    """The last entry that is done with."""
+    failures: int
+    """Failed attempts in a row."""
+    since: float
+    """When they began, by Redis's clock; 0.0 if the last one succeeded."""
+    off: str
+    """The URL that answered 410."""
+    entries: Sequence[Waiting]
+
+
+def kind_of(entry: Entry) -> str:
+    """Return the ``type`` of a notification; empty if it has none."""
+    match = _TYPE.match(entry.head)
+    return match[1] if match else ""
+
+
+def for_webhook(entry: Entry, queue: str) -> Entry:
+    """Make an entry for a webhook's stream of the entry for a list. The body is not encoded again."""
+    # Of one call, several notifications may come. Standard Webhooks wants no full stop in an id.
+    id = f"{kind_of(entry)}_{entry.id.replace('.', '-')}"
+    return Entry(id, queue, "stream", f'{{"id":"{id}","body":{entry.head}', f"{entry.tail}}}")
+
+
+class WebhookQueue:
+    """The streams of all webhooks, each named by ``keys.webhook``. All methods raise StoreUnavailable."""
+
+    def __init__(self, client: Client, boot: str = "", clock: Any = lambda: "") -> None:
+        """``boot``: this process. ``clock``: Unix seconds, for tests; by default Redis's own."""
+        self._client = client
+        self._boot = boot
+        self._clock = clock
+        self._hold = Script(client, "webhook_hold")
+        self._release = Script(client, "webhook_release")
+        self._read = Script(client, "webhook_read")
+        self._done = Script(client, "webhook_done")
+        self._failed = Script(client, "webhook_failed")
+        self._replay = Script(client, "webhook_replay")
+
+    def hold(self, queues: Sequence[str]) -> list[tuple[int, int] | Exception | None]:
+        """Take or renew the leases. Of each queue that this process holds, return how many entries wait and how many
+        attempts have failed; None: another process holds it; an exception: this queue can't be used now."""
+        runs = [
+            self._hold.on(
+                [keys.webhook_lease(queue), keys.webhook_state(queue), keys.seq(queue)],
+                [self._boot, int(LEASE * 1000)],
+            )
+            for queue in queues
+        ]
+        answers = run_all(self._client, runs, strict=False)
+        return [one if isinstance(one, Exception) else (one[0], one[1]) if one else None for one in answers]
+
+    def release(self, queue: str) -> None:
+        self._release([keys.webhook_lease(queue)], [self._boot])
+
+    def read(self, queue: str, count: int) -> Next:
+        done, failures, since, off, entries = self._read([queue, keys.webhook_state(queue)], [count])
+        return Next(done.decode(), int(failures), float(since), off.decode(), [_waiting(*one) for one in entries])
+
+    def delivered(self, queue: str, done: str, last: Waiting, status: int) -> bool:
+        """Mark all up to ``last`` as delivered. False: ``done`` is no longer the last one that is done with."""
+        return self._mark(queue, done, last, 0, status)
+
+    def set_aside(self, queue: str, done: str, last: Waiting, count: int) -> bool:
+        """Mark all up to ``last`` as given up. As :meth:`delivered`."""
+        return self._mark(queue, done, last, count, 0)
+
+    def _mark(self, queue: str, done: str, last: Waiting, aside: int, status: int) -> bool:
+        names = [queue, keys.webhook_state(queue), keys.seq(queue)]
+        args = [self._clock(), done, last.id, last.seq, aside, status, KEEP * 1000, KEPT, FORGET]
+        return bool(self._done(names, args))
+
+    def failed(self, queue: str, status: int | None, error: str, off: str = "") -> float:
+        """Note a failed attempt; return since when they fail, by Redis's clock. ``off``: the URL that answered 410."""
+        return float(self._failed([keys.webhook_state(queue)], [self._clock(), status or "", error[:300], off]))
+
+    def replay(self, queue: str, since: float) -> int:
+        """Deliver all that was pushed after a time (Unix seconds) again; return how many entries wait now."""
+        names = [queue, keys.webhook_state(queue), keys.seq(queue)]
+        return int(self._replay(names, [int(since * 1000)]))
+
+    def describe(self, queues: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the state of each webhook, for operators."""
+        commands: list[tuple[Any, ...]] = []
+        for queue in queues:
+            commands += [
+                ("HGETALL", keys.webhook_state(queue)),
+                ("GET", keys.seq(queue)),
+                ("GET", keys.webhook_lease(queue)),
+            ]
+        answers = self._client.send_all(commands)
+        heads = run_all(self._client, [self._read.on([queue, keys.webhook_state(queue)], [1]) for queue in queues])
+        described = []
+        for i, head in enumerate(heads):
+            found, pushed, holder = answers[3 * i : 3 * i + 3]
+            state = {name.decode(): value.decode("utf-8", "replace") for name, value in found.items()}
+            entries = [_waiting(*one) for one in head[-1]]
+            described.append(
+                {
+                    **state,
+                    "depth": max(0, int(pushed or 0) - int(state.get("seq", 0))),
+                    "oldest_at": entries[0].at if entries else None,
+                    "boot": (holder or b"").decode(),
+                }
+            )
+        return described
+
+
+def _waiting(id: bytes, fields: Sequence[bytes]) -> Waiting:
+    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    return Waiting(id.decode(), int(named[b"seq"]), named[b"json"])
