@@ -7,7 +7,7 @@ DEMO_STAMP := $(VENV)/.installed-demo
 STAMP  := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo test coverage test-pythons test-redis lint docs golden bench fuzz attack chaos soak clean
+.PHONY: demo test coverage test-pythons test-redis lint types style docs golden bench fuzz attack chaos soak clean
 
 # `make demo ARGS=--keep` stays up to be tried by hand.
 demo: $(DEMO_STAMP)
@@ -38,10 +38,16 @@ test-pythons: $(STAMP)
 test-redis: $(STAMP)
 	ALL_REDIS=1 $(BIN)/python -m pytest tests/unit/store -n $(or $(WORKERS),2) $(PYTEST_ARGS)
 
-lint: $(STAMP) docs
+# The docs and the types take equally long, so each has a core.
+lint: $(STAMP) $(DOCS_STAMP)
+	@$(MAKE) --no-print-directory -j2 --output-sync docs types style
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+style: $(STAMP)
 	$(BIN)/ruff check esl_apps tests benchmarks tools examples docs
 	$(BIN)/ruff format --check -q esl_apps tests benchmarks tools examples docs
-	$(BIN)/mypy
 	$(BIN)/python tools/style.py --quiet
 	$(BIN)/python tools/style.py --names
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -77,16 +78,6 @@ class Site:
         self.sessions = Sessions(port.services.redis)
         self.form = ErrorForm(OURS.body, _TITLES, OURS.write, wrong=422, show=self.show_error)
         self.files = StaticFiles(_HERE / "static", {})
-        self._pages = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_HERE / "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        self._pages.filters |= {"ago": _ago, "clock": _clock, "lasting": _lasting, "path": _path}
-        self._pages.globals |= {"words": words, "version": __version__}
 
     # Requests -----------------------------------------------------------------------------------------
 
@@ -145,7 +136,7 @@ class Site:
         resp.content_type = "text/html; charset=utf-8"
         for name, value in _HEADERS.items():
             resp.set_header(name, value)
-        page = self._pages.get_template(template)
+        page = _templates().get_template(template)
         resp.text = page.render(
             visit=visit, now=time.time(), node=self.port.services.membership.name, done=done, **values
         )
@@ -258,7 +249,23 @@ def read_form(req: falcon.Request) -> dict[str, str]:
     return {name: values[0].strip() for name, values in fields.items()}
 
 
-# Filters --------------------------------------------------------------------------------------------------
+# Templates and their filters ------------------------------------------------------------------------------
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    """Return the templates. They are compiled when they are first shown."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters |= {"ago": _ago, "clock": _clock, "lasting": _lasting, "path": _path}
+    made.globals |= {"words": words, "version": __version__}
+    return made
 
 
 def _clock(at: float) -> str:
