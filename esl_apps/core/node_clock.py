@@ -67,7 +67,7 @@ class RemoteClock:
 
     def here(self, at: float) -> float:
         """Return a time of that clock as this node's."""
-        return at - self.ahead
+        return at - self._origin + self._own.origin
 
     def there(self, at: float) -> float:
         """Return a time of this node's as that clock's."""

@@ -11,7 +11,7 @@ from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
 
 #: The events that say how far a leg has come.
-_OF_LEGS = LIVES | {b"CHANNEL_HANGUP_COMPLETE"}
+OF_LEGS = LIVES | {b"CHANNEL_HANGUP_COMPLETE"}
 #: The most legs of one bridge; a switch that names more is not believed.
 _MOST = 200
 #: Seconds by which the last event of one of several legs may come after the end of their bridge.
@@ -67,10 +67,6 @@ class Blegs:
         self._progress = None
 
     # Events -------------------------------------------------------------------------------------------
-
-    def on_event(self, event: Event) -> None:
-        if event.name in _OF_LEGS:
-            self.tell(event, event.name)
 
     def tell(self, event: Event, name: bytes) -> None:
         """Take in a leg's event. ``name``: its own, or an earlier event that it implies (CHANNEL_ANSWER, …)."""

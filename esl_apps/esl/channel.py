@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from esl_apps.core import causes, dialstring, node_clock
 from esl_apps.core.call import Bridged, CallEnded, Complete, Ended, Endpoint, Leg, Progress
-from esl_apps.esl.blegs import Blegs
+from esl_apps.esl.blegs import OF_LEGS, Blegs
 from esl_apps.esl.keypad import CONFERENCE, STAR_STAR_WITHIN, Keypad, says_keys_in_rtp
 from esl_apps.esl.legs import OF_BLEGS, bleg_by_aleg, leg_of, media_fit, time_of
 from esl_apps.esl.session import Completion, Gone, OutboundSession
@@ -451,11 +451,11 @@ class Channel:
         return self._blegs.open
 
     def _on_event(self, event: Event) -> None:
-        if event.name == b"RECV_INFO":
-            if event.get("Unique-ID") == self.uuid:
-                self._keypad.on_info(event.data)
-        else:
-            self._blegs.on_event(event)
+        name = event.name
+        if name in OF_LEGS:
+            self._blegs.tell(event, name)
+        elif name == b"RECV_INFO" and event.get("Unique-ID") == self.uuid:
+            self._keypad.on_info(event.data)
 
     def tell(self, event: Event, name: bytes) -> None:
         """Take in an event of a leg that its socket didn't bring: see ``Blegs.tell``."""

@@ -219,8 +219,9 @@ class Keypad:
         """Collect up to ``most`` digits, those before ``#``, or those that are ``complete``."""
         digits = ""
         patience = first
-        while self._next(patience, wait):
-            key = self.keys.pop(0)
+        keys = self.keys
+        while keys or self._next(patience, wait):
+            key = keys.pop(0)
             if key == "#":
                 if not digits and time.monotonic() < self._full_until:
                     # The entry before was complete without it, and the caller pressed # all the same.
@@ -261,9 +262,7 @@ class Keypad:
             # The switch stores the key in a variable, which other clients would see in the next event. An api command
             # fires no event. It must go before the break that ends the prompt.
             self._session.post_raw(self._forget)
-        now = time.monotonic()
-        for key in keys:
-            self._pressed(self._presses.hear(key, now))
+        self._pressed(self._presses.hear(keys, time.monotonic()))
 
     def on_info(self, body: str) -> None:
         """Note that a key came by SIP INFO: the switch reports it so, in addition to the key itself."""

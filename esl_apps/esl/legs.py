@@ -40,6 +40,7 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
     end = start + _TIMES if start >= 0 else len(block)
     start = max(start, 0)
     hung_up = event.name == b"CHANNEL_HANGUP_COMPLETE"
+    ahead = clock.ahead
     cause = q850 = disposition = ended_at = None
     hold = 0.0
     # A live leg has no end, and a header that is absent takes longest to search for.
@@ -49,11 +50,11 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
     if hung_up:
         cause = event.get("Hangup-Cause")
         q850 = _code(event, cause, refused=disposition == "recv_refuse")
-        ended_at = _time(block, _HANGUP_TIME, start, end, clock) or node_clock.now()
-        hold = _seconds(block, _HOLD_ACCUM, start, end)
-    created_at = _time(block, _CREATED_TIME, start, end, clock)
-    ringing_at = _time(block, _PROGRESS_TIME, start, end, clock) or _time(block, _MEDIA_TIME, start, end, clock)
-    answered_at = _time(block, _ANSWERED_TIME, start, end, clock)
+        ended_at = _time(block, _HANGUP_TIME, start, end, ahead) or node_clock.now()
+        hold = _time(block, _HOLD_ACCUM, start, end, 0.0) or 0.0
+    created_at = _time(block, _CREATED_TIME, start, end, ahead)
+    ringing_at = _time(block, _PROGRESS_TIME, start, end, ahead) or _time(block, _MEDIA_TIME, start, end, ahead)
+    answered_at = _time(block, _ANSWERED_TIME, start, end, ahead)
     quality = None
     if hung_up:
         delay = None if created_at is None or ringing_at is None else ringing_at - created_at
@@ -105,21 +106,17 @@ def media_fit(aleg: Event) -> bool:
     return any(aleg.var(name) for name in ("absolute_codec_string", "codec_string", "bypass_media", "proxy_media"))
 
 
-def _time(block: bytes, name: bytes, start: int, end: int, clock: SwitchClock) -> float | None:
-    """Return a time between two offsets; None if absent or 0, which means that it hasn't happened."""
-    seconds = _seconds(block, name, start, end)
-    return clock.here(seconds) if seconds else None
-
-
-def _seconds(block: bytes, name: bytes, start: int, end: int) -> float:
-    """Return the seconds that a header between two offsets says in microseconds; 0 if absent."""
+def _time(block: bytes, name: bytes, start: int, end: int, ahead: float) -> float | None:
+    """Return a time between two offsets, of a clock that is so many seconds ahead; None if absent or 0, which means
+    that it hasn't happened."""
     at = block.find(name, start, end)
     if at < 0:
-        return 0.0
+        return None
     at += len(name)
     stop = block.find(b"\n", at)
-    value = block[at : stop if stop >= 0 else None]
-    return int(value) / 1e6 if value.isdigit() and len(value) < 20 else 0.0
+    value = block[at:] if stop < 0 else block[at:stop]
+    microseconds = int(value) if value.isdigit() and len(value) < 20 else 0
+    return microseconds / 1e6 - ahead if microseconds else None
 
 
 def time_of(event: Event, header: str, clock: SwitchClock) -> float | None:

@@ -44,16 +44,20 @@ class Presses:
 
     def hear(self, key: str, now: float) -> str:
         """Take in a key; return the presses that are certain now."""
-        before = ""
-        if key != self._key or now - self._at > TOGETHER:
-            before = self.settle()
-            early, at = self._early
-            self._key, self._heard, self._counted = key, 0, 0
+        if key == self._key and now - self._at <= TOGETHER:
+            self._heard += 1
+            self._at = now
+            return self._count(self._certain)
+        before = self.settle() if self._by_info or self._counted < self._heard else ""
+        early, at = self._early
+        self._key, self._at = key, now
+        self._by_info = 0
+        if early:
             self._by_info = int(early == key and now - at <= TOGETHER)
             self._early = ("", 0.0)
-        self._heard += 1
-        self._at = now
-        return before + self._count(self._certain)
+        # The first of a run is a press, however it came.
+        self._heard = self._counted = 1
+        return before + key
 
     def hear_info(self, key: str, now: float) -> str:
         """Note that a key was also reported as SIP INFO; return the presses that are certain now."""
@@ -71,7 +75,7 @@ class Presses:
     @property
     def in_doubt(self) -> bool:
         """Whether a key was heard that may be a press, or the one before in another way."""
-        return self._counted < min(self._heard, self._pressed)
+        return self._counted < self._heard and self._counted < self._pressed
 
     def doubt(self, now: float) -> float | None:
         """Return the seconds until what is in doubt counts; None if nothing is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 
 def is_loopback(host: str) -> bool:
@@ -13,6 +14,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=1024)  # a call comes from one of a few switches
 def plain(address: str) -> str:
     """Return an address in its only form. A port that serves both IP families gives an IPv4 address as
     ``::ffff:10.0.0.1``: it counts as IPv4. Other text is returned as it is."""

@@ -16,8 +16,8 @@ from typing import Any
 from gevent import get_hub, getcurrent, socket
 
 #: The most bytes of one read. Each read waits on the loop, so this is also the most that one peer brings per pass of it
-#: (hazard 37): some three milliseconds of the smallest frames.
-_RECV = 16384
+#: (hazard 37). The smallest frames of one read would take 12 ms, but a peer that floods gives way within it (``Allowance``).
+_RECV = 65536
 
 
 class Stream:

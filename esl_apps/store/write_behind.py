@@ -47,11 +47,14 @@ class WriteBehind:
         self._groups: dict[str, Group] = {}
 
     def put(self, group: str, about: str, command: Command) -> None:
-        commands = self._groups.setdefault(group, Group()).commands
+        known = self._groups.get(group)
+        if known is None:
+            known = self._groups[group] = Group()
+        commands = known.commands
         commands[about] = command
         if len(commands) > MOST:
             del commands[next(iter(commands))]
-            self._groups[group].dropped += 1
+            known.dropped += 1
 
     def get(self, group: str, about: str) -> Command | None:
         """The command that waits, if one does."""

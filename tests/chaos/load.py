@@ -82,7 +82,7 @@ class Load:
     """Place ``rate`` calls per second until ``stop``, through each of ``nodes`` and ``rigs`` in turn."""
 
     rigs: list[Any]
-    nodes: list[NodeProcess]
+    nodes: Sequence[NodeProcess]
     seed: int
     rate: float
     callers: int

@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from tests.chaos.parts import NodeProcess, Process, Redis
+from tests.chaos.parts import ClockedNode, Process, Redis
 from tests.chaos.witness import clock
 
 
@@ -82,7 +82,7 @@ class Deck:
 class Mischief:
     """Causes a disturbance every ``pause`` seconds, on average."""
 
-    nodes: list[NodeProcess]
+    nodes: list[ClockedNode]
     redis: Redis
     rigs: list[Any]
     seed: int
@@ -208,13 +208,13 @@ class Mischief:
     def _cut_off(self, chance: random.Random) -> list[str]:
         """One node alone doesn't reach Redis: its user is switched off."""
 
-        def cut(node: NodeProcess) -> None:
+        def cut(node: ClockedNode) -> None:
             for server in self.redis.servers:
                 with suppress(redis.RedisError):
                     server.direct().acl_setuser(node.name, enabled=False)
                     server.direct().execute_command("CLIENT", "KILL", "USER", node.name)
 
-        def mend(node: NodeProcess) -> None:
+        def mend(node: ClockedNode) -> None:
             for server in self.redis.servers:
                 with suppress(redis.RedisError):
                     server.direct().execute_command("ACL", "SETUSER", *server.user(node.name).split()[1:])
@@ -230,7 +230,7 @@ class Mischief:
     def _fill_disk(self, chance: random.Random) -> list[str]:
         """No file of the node grows, as on a full disk (EFBIG in place of ENOSPC)."""
 
-        def limit(node: NodeProcess, most: int) -> None:
+        def limit(node: ClockedNode, most: int) -> None:
             with suppress(ProcessLookupError):
                 resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 

@@ -97,18 +97,8 @@ class NodeProcess(Process):
         super().__init__(name, command, folder / f"{name}.log")
         self.api: str = config["integrators"][0]["listen"]
         self.admin: str = config["admin"]["listen"]
-        self._clock = folder / f"{name}.clock"
-        self.set_clock(0)
-        paths = [str(SKEWED), os.environ.get("PYTHONPATH", "")]
-        self.environment = {"CHAOS_CLOCK": str(self._clock), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self.lives = 0
         self.drain: float = config["node"]["drain_timeout"]
-
-    def set_clock(self, ahead: float) -> None:
-        """Set its clock ``ahead`` seconds ahead of the machine's, at once."""
-        fresh = self._clock.with_suffix(".new")
-        fresh.write_text(str(ahead))
-        fresh.replace(self._clock)
 
     def start(self) -> None:
         """Wait until it is ready to serve or, with Redis down, until its ports are open."""
@@ -170,6 +160,23 @@ class NodeProcess(Process):
             "connections": connections,
             "rss_kb": rss,
         }
+
+
+class ClockedNode(NodeProcess):
+    """A node with a clock of its own, which reads the time by a slower function. Not for benchmarks."""
+
+    def __init__(self, config: dict[str, Any], folder: Path, redis_ports: list[int]) -> None:
+        super().__init__(config, folder, redis_ports)
+        self._clock = folder / f"{self.name}.clock"
+        self.set_clock(0)
+        paths = [str(SKEWED), os.environ.get("PYTHONPATH", "")]
+        self.environment = {"CHAOS_CLOCK": str(self._clock), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+    def set_clock(self, ahead: float) -> None:
+        """Set its clock ``ahead`` seconds ahead of the machine's, at once."""
+        fresh = self._clock.with_suffix(".new")
+        fresh.write_text(str(ahead))
+        fresh.replace(self._clock)
 
 
 def _port(address: str) -> int:

@@ -23,7 +23,7 @@ from tests.chaos import parts, witness
 from tests.chaos.accounts import DOUBLED, LEFT_OVER, MINUTES, MISSING, WRONG, Accounts, Finding, compare_minutes
 from tests.chaos.load import ADMIN_TOKEN, CALLBACK, CARD, DISA, OWN, PIN, QUEUES, TOKEN, Load
 from tests.chaos.mischief import CLOCK_STEP, GATEWAY, WEIGHTS, Deed, Mischief
-from tests.chaos.parts import HOST, NodeProcess
+from tests.chaos.parts import HOST, ClockedNode
 from tests.rig.sandbox import SandboxRig
 from tests.support.ports import free_port
 
@@ -129,7 +129,7 @@ class _Stage:
         self.redis = stack.enter_context(parts.running(options.redis, folder))
         listens = [f"{HOST}:{free_port()}" for _ in range(options.nodes)]
         self.rigs, self.witnesses = self._switches(self._dialplan(listens), stack)
-        self.nodes = [NodeProcess(self._config(i, listens), folder, self.redis.ports) for i in range(options.nodes)]
+        self.nodes = [ClockedNode(self._config(i, listens), folder, self.redis.ports) for i in range(options.nodes)]
         for node in self.nodes:
             stack.callback(parts.stop, node)
             node.start()
@@ -454,7 +454,7 @@ class _Logs:
         return sorted({line for name in names for line in self._lines.get(name, ())})
 
 
-def _leaks(node: NodeProcess, at_rest: list[dict[str, float]]) -> Iterator[str]:
+def _leaks(node: ClockedNode, at_rest: list[dict[str, float]]) -> Iterator[str]:
     """Resources that a node holds beyond those it held ``at_rest``, before the run."""
     if not node.runs:
         yield "is not up"
