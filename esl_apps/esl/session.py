@@ -127,7 +127,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
     """The channel's (greenswitch makes it a property of ``session_data``)."""
 
     def __init__(self, client_address: Any, sock: socket.socket) -> None:
-        # Not super().__init__(): it starts two greenlets that read and poll.
+        # Not super().__init__(), which starts two greenlets.
         self.client_address = client_address
         self.sock = Stream(sock)
         self.connected = True
@@ -146,6 +146,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         """The switch must prove that it knows this; None: it need not."""
         self.close_reason = ""
         self._held: list[bytes] | None = None
+        self._asking = False  # a flow waits for a reply, not only for events
         self._lingering = False
         self._named_fairly = True
         self._uuid = b""
@@ -241,9 +242,8 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self._executes += 1
         uuid = str(self._executes)
         raw = wire.execute(app, arg, uuid, lock=lock)
-        completion = Completion(app, uuid)
-        # Register before the write: the completion can arrive together with the reply.
-        self._completions[uuid.encode()] = completion
+        # Registered before the write: the completion can arrive together with the reply.
+        self._completions[uuid.encode()] = completion = Completion(app, uuid)
         self._replies.append(_Reply(completion))
         self._write(raw)
         return completion
@@ -376,6 +376,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
     def _reply(self, reply: _Reply, timeout: float) -> Event:
         deadline = time.monotonic() + timeout
         while reply.event is None:
+            self._asking = True
             if not self._receive(deadline):
                 # Keep the slot: a late reply must not be taken for the next command's (hazard 2).
                 raise Silent(f"no reply within {timeout:g} s")
@@ -388,6 +389,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         if not self.connected:
             raise Gone(self.close_reason, hung_up=self.hung_up)
         try:
+            # A lone "+OK" that no flow waits for isn't worth waking up: each key that is pressed brings one.
+            self.sock.wait_for(1 if self._asking or self._framer.is_within else wire.PLAIN_REPLY + 1)
+            self._asking = False
             data = self.sock.recv(deadline)
         except OSError as error:
             self.close(f"read failed: {error}")
@@ -403,8 +407,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
                 # Let more come before the next read, which costs as much for one byte as for all.
                 gevent.sleep(_TRICKLE_PAUSE)
             self._give_way()
-        # Answer frames that came together (keys typed ahead) in one write.
-        self._held = []
+        self._held = []  # answer frames that came together (keys typed ahead) in one write
         frames = 0
         try:
             for frame in self._framer.feed(data):
@@ -490,8 +493,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             self._tell(handlers.get(key) or handlers.get("*") or (), event)
 
     def _tell(self, handlers: Sequence[Callable[[Event], None]], event: Event) -> None:
-        # Copied, because a handler may unregister itself. Its fault must not lose the frames behind this one.
-        for handler in tuple(handlers):
+        for handler in tuple(handlers):  # copied, because one may unregister itself
             try:
                 handler(event)
             except Exception:

@@ -44,6 +44,9 @@ SETTLED = 1.0
 #: Units of work (``net.allowance``) that a switch may bring before other connections go first: 1,000 calls at once, and
 #: what fills a sixth of a core.
 _BURST, _RATE = 4000, 5000.0
+#: Fewer bytes than any event has: the switch's names, addresses and dates alone are longer. Replies to what was posted,
+#: which nothing waits for, come with the next event.
+_SMALLEST_EVENT = 400
 
 
 class SwitchUnavailable(NotConnectedError):  # type: ignore[misc]
@@ -144,6 +147,8 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._on_down = on_down or (lambda _switch: None)
         self._observe_ping = observe_ping or (lambda _seconds: None)
         self._replies: deque[AsyncResult[Event] | _NoWaiter] = deque()
+        #: How many of them a greenlet waits for.
+        self._waiters = 0
         self._posted: list[bytes] = []
         self._posting = Flag()
         self._poster: gevent.Greenlet[[], None] | None = None
@@ -289,6 +294,8 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 allowance.spend()
                 self._dispatch(frame)
             while True:
+                if self.sock is not None:
+                    self.sock.wait_for(1 if self._waiters or self._framer.is_within else _SMALLEST_EVENT)
                 data = self._received(None)
                 if allowance.over(1 + (len(data) >> UNIT)):
                     allowance.give_way()
@@ -311,7 +318,10 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         elif frame.content_type in (wire.COMMAND_REPLY, wire.API_RESPONSE):
             if not self._replies:
                 raise FramingError("a reply to nothing")
-            self._replies.popleft().set(frame)
+            reply = self._replies.popleft()
+            if reply is not _NO_WAITER:
+                self._waiters -= 1
+            reply.set(frame)
         elif frame.content_type == wire.DISCONNECT:
             raise FramingError("the switch said goodbye")
 
@@ -364,6 +374,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         error = SwitchUnavailable(f"switch {self.name}: {reason}")
         self._posted = []
         replies, self._replies = self._replies, deque()
+        self._waiters = 0
         for reply in replies:
             reply.set_exception(error)
         jobs, self._jobs = self._jobs, {}
@@ -395,6 +406,8 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
                 # Inside the lock, because replies come in the order of the writes.
                 posted = self._take_posted()
                 self._replies.append(reply)
+                self._waiters += 1
+                sock.wait_for(1)
                 sock.send(posted + raw, REPLY_TIMEOUT)
         except OSError as error:
             self.last_error = f"write failed: {error}"

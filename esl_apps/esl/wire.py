@@ -218,6 +218,8 @@ def decode(value: bytes) -> str:
 #: The two replies that most commands get, in bytes and parsed.
 _OK = b"Content-Type: command/reply\nReply-Text: +OK\n\n"
 _API_OK = b"Content-Type: api/response\nContent-Length: 4\n\n+OK\n"
+#: The most bytes of either. A frame that says anything else is longer.
+PLAIN_REPLY = max(len(_OK), len(_API_OK))
 OK = Event(_OK[:-2], b"", COMMAND_REPLY)
 API_OK = Event(_API_OK[: -len(b"\n\n+OK\n")], b"+OK\n", API_RESPONSE)
 
@@ -241,6 +243,11 @@ class Framer:
         self._missing = 0
         self._head = b""
         self._type = b""
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the bytes so far end within a frame."""
+        return bool(self._missing or self._rest)
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """Yield the frames that these bytes complete, in order.

@@ -16,7 +16,7 @@ from typing import Any
 from gevent import get_hub, getcurrent, socket
 
 #: The most bytes of one read. Each read waits on the loop, so this is also the most that one peer brings per pass of it
-#: (hazard 37). The smallest frames of one read would take 12 ms, but a peer that floods gives way within it (``Allowance``).
+#: (hazard 37). The smallest frames of one read take 12 ms, but a peer that floods gives way within it (``Allowance``).
 _RECV = 65536
 
 
@@ -26,7 +26,7 @@ class Stream:
     Every read waits on the loop, even if bytes are there already, so a peer that floods lets the others run.
     """
 
-    __slots__ = ("_due", "_hub", "_read", "_sock", "_timer", "_waiter", "_writable", "_writer")
+    __slots__ = ("_due", "_hub", "_least", "_read", "_sock", "_timer", "_waiter", "_writable", "_writer")
 
     def __init__(self, sock: socket.socket) -> None:
         """Take over the descriptor of `sock`, which can't be used afterwards."""
@@ -36,6 +36,7 @@ class Stream:
         self._read: Any = self._hub.loop.io(self._sock.fileno(), 1)
         self._timer: Any = None
         self._due = 0.0
+        self._least = 1
         self._waiter: Any = None
         #: The greenlet that waits to write, and what it waits for.
         self._writer: Any = None
@@ -63,6 +64,15 @@ class Stream:
                 return self._sock.recv(_RECV)
             except BlockingIOError:
                 continue  # the timer fired: check whether this deadline has passed
+
+    def wait_for(self, least: int) -> None:
+        """Let ``recv`` wait for so many bytes, or the end of the stream: fewer are nothing to wake up for.
+
+        A write that expects an answer sets 1, also while another greenlet reads.
+        """
+        if least != self._least:
+            self._least = least
+            self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVLOWAT, least)
 
     def look(self) -> bytes:
         """Read without waiting. :raises BlockingIOError: no data. :raises OSError: the connection is broken."""

@@ -108,6 +108,15 @@ def recorded(name: str, direction: str = "<") -> list[bytes]:
 # The peer ---------------------------------------------------------------------------------------------
 
 
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a connection over TCP."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        far = socket.create_connection(listener.getsockname())
+        return listener.accept()[0], far
+
+
 class Peer:
     """One connection's other end, which reads commands and sends frames."""
 

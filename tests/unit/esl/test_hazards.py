@@ -430,7 +430,7 @@ def select_readable(peer: Peer) -> bool:
 FAULTS = {
     "no Content-Type": b"Content-Length: 3\n\nabc",
     "no length": b"Content-Length: three\nContent-Type: text/event-plain\n\nabc",
-    "nonsense": b"\xff\xfe\xfd\n\n",
+    "nonsense": b"\xff\xfe\xfd" * 20 + b"\n\n",
 }
 
 
@@ -481,7 +481,7 @@ def test_hazard_05_fault_touches_no_other_call(serve: Serve, fault: str) -> None
         peer.say(channel_data(), reply())
     execute = good.expect("sendmsg")
     bad.expect("sendmsg")
-    bad.say(FAULTS[fault])
+    bad.say(reply(), FAULTS[fault])
     bad.expect_end()
     good.say(reply(), complete("answer", app_uuid(execute)))
     gevent.sleep(0.01)

@@ -348,7 +348,7 @@ def test_server_after_a_thousand_calls_holds_nothing(serve: Serve) -> None:
         elif ending == 1:
             peer.sock.shutdown(socket.SHUT_WR)
         else:
-            peer.say(b"nonsense\n\n")
+            peer.say(b"nonsense" * 10 + b"\n\n")
         peer.expect_end()
         peer.close()
 

@@ -10,6 +10,7 @@ import gc
 import logging
 import time
 import weakref
+from collections.abc import Iterator
 
 import gevent
 import pytest
@@ -31,6 +32,7 @@ from tests.support.peer import (
     goodbye,
     linger_notice,
     reply,
+    tcp_pair,
 )
 
 Line = tuple[OutboundSession, Peer]
@@ -39,6 +41,18 @@ Line = tuple[OutboundSession, Peer]
 def new_line() -> Line:
     ours, theirs = socket.socketpair()
     return OutboundSession(("test", 0), ours), Peer(theirs)
+
+
+@pytest.fixture
+def line_over_tcp() -> Iterator[Line]:
+    ours, theirs = tcp_pair()
+    session, peer = OutboundSession(("test", 0), ours), Peer(theirs)
+    peer.say(channel_data(), reply("+OK will linger 5 seconds"))
+    session.connect()
+    peer.pending()
+    yield session, peer
+    session.close("the test is over")
+    peer.close()
 
 
 # Connecting -------------------------------------------------------------------------------------------
@@ -129,6 +143,25 @@ def test_posted_commands_take_their_turn_among_replies(line: Line) -> None:
     session.post("a", "b")
     session.post_raw(b"sendevent CUSTOM\n\n")
     assert session.send("mine").data == "+OK mine"
+
+
+def test_reply_that_nothing_waits_for_wakes_nobody(line_over_tcp: Line) -> None:
+    session, peer = line_over_tcp
+    session.post(f"api uuid_setvar {UUID} last_matching_digits")
+    peer.say(api_response("+OK\n"))
+    waiting = gevent.spawn(session.wait, lambda: session.hangup_event is not None, 5.0, past_hangup=True)
+    gevent.sleep(0.02)
+    assert len(session._replies) == 1
+    peer.say(event("CHANNEL_HANGUP"))
+    assert waiting.get(timeout=5)
+    assert not session._replies
+
+
+def test_reply_that_is_asked_for_wakes_its_flow(line_over_tcp: Line) -> None:
+    session, peer = line_over_tcp
+    session.wait(lambda: False, 0.001)
+    peer.say(api_response("1"))
+    assert session.api("version") == "1"
 
 
 def test_together_writes_once_and_in_order(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:

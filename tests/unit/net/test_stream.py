@@ -11,6 +11,7 @@ import pytest
 from gevent import socket
 
 from esl_apps.net.stream import Stream
+from tests.support.peer import tcp_pair
 
 Pair = tuple[Stream, socket.socket]
 
@@ -18,6 +19,15 @@ Pair = tuple[Stream, socket.socket]
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     near, far = socket.socketpair()
+    stream = Stream(near)
+    yield stream, far
+    stream.close()
+    far.close()
+
+
+@pytest.fixture
+def over_tcp() -> Iterator[Pair]:
+    near, far = tcp_pair()
     stream = Stream(near)
     yield stream, far
     stream.close()
@@ -106,3 +116,34 @@ def test_send_raises_when_another_greenlet_closes(pair: Pair) -> None:
     gevent.spawn_later(0.02, stream.close)
     with gevent.Timeout(2), pytest.raises(OSError, match="closed"):
         stream.send(b"x" * (8 << 20), 5)
+
+
+def test_recv_waits_for_the_least_bytes(over_tcp: Pair) -> None:
+    stream, far = over_tcp
+    stream.wait_for(10)
+    far.sendall(b"too few")
+    reading = gevent.spawn(stream.recv, time.monotonic() + 5)
+    gevent.sleep(0.01)
+    assert not reading.ready()
+    far.sendall(b", enough")
+    assert reading.get() == b"too few, enough"
+
+
+def test_recv_that_waits_for_more_sees_the_end(over_tcp: Pair) -> None:
+    stream, far = over_tcp
+    stream.wait_for(10)
+    far.sendall(b"last")
+    far.shutdown(socket.SHUT_WR)
+    assert stream.recv(time.monotonic() + 5) == b"last"
+    assert stream.recv(time.monotonic() + 5) == b""
+
+
+def test_recv_takes_what_is_there_when_less_will_do(over_tcp: Pair) -> None:
+    stream, far = over_tcp
+    stream.wait_for(10)
+    far.sendall(b"few")
+    reading = gevent.spawn(stream.recv, time.monotonic() + 5)
+    gevent.sleep(0.01)
+    assert not reading.ready()
+    stream.wait_for(1)
+    assert reading.get(timeout=5) == b"few"
