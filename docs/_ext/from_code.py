@@ -493,38 +493,34 @@ class Notification(Generated):
         yield ""
 
 
-_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", list: "array"}
-
-
-def _schema_of(values: list[Any]) -> dict[str, Any]:
-    """A JSON Schema of all these values of one field."""
-    if isinstance(values[0], dict):
-        names = dict.fromkeys(name for value in values for name in value)
-        return {
-            "type": "object",
-            "required": [name for name in names if all(name in value for value in values)],
-            "properties": {name: _schema_of([value[name] for value in values if name in value]) for name in names},
-        }
-    if isinstance(values[0], list):
-        return {"type": "array", "items": _schema_of([item for value in values for item in value])}
-    kinds = {_TYPES[type(value)] for value in values}
-    if "number" in kinds:
-        kinds.discard("integer")
-    return {"type": kinds.pop() if len(kinds) == 1 else sorted(kinds)}
+def code_block(value: Any) -> Iterator[str]:
+    yield from [".. code-block:: json", ""]
+    yield from (f"   {line}" for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n"))
+    yield ""
 
 
 class NotificationSchema(Generated):
-    """``.. notification-schema:: cdr_v3``: a JSON Schema of all golden files of this form."""
+    """``.. notification-schema:: cdr v4``: a JSON Schema, made of the Structs."""
 
     required_arguments = 1
+    optional_arguments = 2
 
     def lines(self) -> Iterator[str]:
-        folder = ROOT / "tests" / "golden" / self.arguments[0]
-        found = [json.loads(line) for path in sorted(folder.glob("*.json")) for line in path.read_text().splitlines()]
-        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema_of(found)}
-        yield from [".. code-block:: json", ""]
-        yield from (f"   {line}" for line in json.dumps(schema, indent=2).split("\n"))
-        yield ""
+        from esl_apps.core import notification_shapes as shapes
+
+        name, *arguments = self.arguments
+        shape = shapes.C2dNotification if name == "c2d" else getattr(shapes, name)(*arguments)
+        (schema,), defined = shapes.schemas(shape)
+        yield from code_block({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": defined})
+
+
+class AsyncApi(Generated):
+    """``.. asyncapi::``: the document of a client that has everything switched on, in the form v4."""
+
+    def lines(self) -> Iterator[str]:
+        from esl_apps.http import asyncapi
+
+        yield from code_block(asyncapi.document(asyncapi.Choices()))
 
 
 # Numbers and faults -------------------------------------------------------------------------------
@@ -568,6 +564,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("quality-fields", QualityFields)
     app.add_directive("redis-keys", RedisKeys)
     app.add_directive("notification-schema", NotificationSchema)
+    app.add_directive("asyncapi", AsyncApi)
     app.add_directive("applications-table", ApplicationsTable)
     app.add_directive("config-keys", ConfigKeys)
     app.add_directive("metrics-table", MetricsTable)

@@ -46,15 +46,15 @@ CDR_KEYS = (
 #: Those of an answered inbound call.
 _INBOUND_KEYS = ("number", "dial_number", "hold_time", "call_ref", "contact_ref", "call_dir", "ref")
 #: The forms of each, by ``payload``. Those of v2 are changed a little below.
-_CDR = {form: Published("cdr", Record, CDR_KEYS, closed=form != "v4") for form in ("v2", "v3", "v4")}
-_INBOUND = {form: Published("inbound", CallFields, _INBOUND_KEYS, closed=form != "v4") for form in ("v2", "v3", "v4")}
+CDR = {form: Published("cdr", Record, CDR_KEYS, closed=form != "v4") for form in ("v2", "v3", "v4")}
+INBOUND = {form: Published("inbound", CallFields, _INBOUND_KEYS, closed=form != "v4") for form in ("v2", "v3", "v4")}
 #: The record with all its keys as a Struct, for schemas. ``dialed_at`` is whole seconds.
-CallRecord = _CDR["v4"].struct("CallRecord", {"dialed_at": int})
+CallRecord = CDR["v4"].struct("CallRecord", {"dialed_at": int})
 
 
 def cdr(record: Record, payload: str = "v4") -> dict[str, Any]:
     """Return a record as clients see it: the payload of a ``cdr`` without its ``seq``."""
-    form = _CDR[payload]
+    form = CDR[payload]
     fields = form.of(record)
     fields["dialed_at"] = int(fields["dialed_at"])
     for key in form.rounded:
@@ -138,7 +138,7 @@ def _rounded(value: float | None) -> float | None:
 
 def inbound_payload(attempt: Attempt, agent: str, hold_time: int, *, payload: str = "v3") -> dict[str, Any]:
     """Return the notification of an answered inbound call. ``hold_time``: whole seconds."""
-    result = _INBOUND[payload].of(attempt)
+    result = INBOUND[payload].of(attempt)
     result["hold_time"], result["call_dir"], result["ref"] = hold_time, "inbound", agent
     if payload == "v2":
         del result["call_dir"]

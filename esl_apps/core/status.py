@@ -40,8 +40,9 @@ _STATUS = Published(
         "bridged_at",
     ),
 )
-_STEADY = tuple(key for key in _STATUS.fields if key != "state" and key not in _STATUS.rounded)
-_steady_values = attrgetter(*(_STATUS.fields[key] for key in _STEADY))
+#: The keys that every event of a call has: all but its state and its times.
+STEADY = tuple(key for key in _STATUS.fields if key != "state" and key not in _STATUS.rounded)
+_steady_values = attrgetter(*(_STATUS.fields[key] for key in STEADY))
 _Fields: Any = _STATUS.struct(
     "_Fields", {"call_ref": Ref, "session_ref": Ref, "state": State, **dict.fromkeys(_STATUS.rounded, Time)}
 )
@@ -106,7 +107,7 @@ def snapshot(attempt: Attempt) -> dict[str, Any]:
 
 def steady(attempt: Attempt) -> dict[str, Any]:
     """Return what is known of a call, without its state and its times."""
-    return dict(zip(_STEADY, _steady_values(attempt), strict=True))
+    return dict(zip(STEADY, _steady_values(attempt), strict=True))
 
 
 def _shown(at: float) -> float:

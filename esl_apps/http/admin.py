@@ -5,7 +5,7 @@ from __future__ import annotations
 import falcon
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from esl_apps.http import autodial, crossbar, openapi, operating
+from esl_apps.http import asyncapi, autodial, crossbar, openapi, operating
 from esl_apps.http.admin_port import AdminPort
 from esl_apps.http.body import answer
 from esl_apps.http.connection import Wsgi
@@ -49,6 +49,11 @@ def get_metrics(port: AdminPort, _req: falcon.Request, resp: falcon.Response) ->
 
 def describe(_port: AdminPort, _req: falcon.Request, resp: falcon.Response) -> None:
     answer(resp, 200, openapi.document(API))
+
+
+def describe_messages(port: AdminPort, _req: falcon.Request, resp: falcon.Response) -> None:
+    """Describe the notifications of calls that belong to no integrator."""
+    answer(resp, 200, asyncapi.document(asyncapi.Choices.of_others(port.services.policy.config)))
 
 
 # Routes ---------------------------------------------------------------------------------------------------
@@ -100,6 +105,7 @@ _ROUTES = (
         ),
     ),
     Route("/openapi.json", (openapi.describing(describe),)),
+    Route("/asyncapi.json", (asyncapi.describing(describe_messages),)),
 )
 
 API = Api(

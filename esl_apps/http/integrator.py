@@ -9,7 +9,18 @@ import falcon
 
 from esl_apps.core import status, terms
 from esl_apps.core.reference import new_ref
-from esl_apps.http import actions, agents, dry_run, events, openapi, phone_page, record_query, recordings, schemas
+from esl_apps.http import (
+    actions,
+    agents,
+    asyncapi,
+    dry_run,
+    events,
+    openapi,
+    phone_page,
+    record_query,
+    recordings,
+    schemas,
+)
 from esl_apps.http.access import CALL, OWN_CALL, OWN_READ, READ
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import CallsPort
@@ -107,6 +118,10 @@ def list_records(port: CallsPort, req: falcon.Request, resp: falcon.Response) ->
 
 def describe(port: CallsPort, _req: falcon.Request, resp: falcon.Response) -> None:
     answer(resp, 200, openapi.document(API, {_ORDER.name: schemas.order(port.client)}))
+
+
+def describe_messages(port: CallsPort, _req: falcon.Request, resp: falcon.Response) -> None:
+    answer(resp, 200, asyncapi.document(asyncapi.Choices.of(port.settings)))
 
 
 def _accept(resp: falcon.Response, call: Accepted) -> None:
@@ -258,6 +273,7 @@ _ROUTES = (
         ),
     ),
     Route("/openapi.json", (openapi.describing(describe),)),
+    Route("/asyncapi.json", (asyncapi.describing(describe_messages),)),
 )
 
 API = Api(

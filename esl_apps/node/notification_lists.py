@@ -33,7 +33,7 @@ def entries(record: Record, one: Integrator | None, others: RecordsConfig) -> li
 
 def closing(record: Record, one: Integrator | None, *, recorded: bool) -> Entry:
     """The closing entry of a session. ``record``: its last; ``recorded``: whether that one is pushed, too."""
-    id, body = f"{record.session_ref}.session", notification.session_payload(record, recorded=recorded)
+    id, body = f"{record.session_ref}-session", notification.session_payload(record, recorded=recorded)
     return entry(id, notification.CDR_LIST, body) if one is None else _entry(id, notification.CDR_LIST, body, one)
 
 
