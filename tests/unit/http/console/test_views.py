@@ -138,7 +138,7 @@ def test_numbers_are_masked_without_their_scope(
     call()
     bench.services.policy.cards.create("acme", {"cid": number, "comment": f"of {number}", "active": True})
     bench.services.timed_calls["callback"].schedule(number, ["card", ""], 4e9, now=1.0, frequency=Frequency())
-    bench.services.redis.zadd(keys.PIN_LOCKS, {f"number:{number}": 4e9})
+    bench.redis_server.client.zadd(keys.PIN_LOCKS, {f"number:{number}": 4e9})
     browser.log_in(token)
     for path in ("/", "/calls", f"/calls/{attempt.call_ref}", "/callbacks", "/cards/acme"):
         html = browser.html(path)
