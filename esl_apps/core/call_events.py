@@ -69,8 +69,9 @@ def _shown(at: float) -> float:
 
 
 class Searched(msgspec.Struct):
-    """The fields of an event or a record by which clients choose."""
+    """The fields of an event by which clients choose."""
 
+    call_ref: str = ""
     agent: str | None = None
     extension: str | None = None
     contact_ref: str | None = None

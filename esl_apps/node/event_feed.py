@@ -123,6 +123,7 @@ class Feeds:
         self._noted_at = 0.0
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._stopped = False
+        self._news = Flag()
 
     @property
     def readers(self) -> int:
@@ -156,6 +157,15 @@ class Feeds:
             self._greenlet.kill()
         for feed in self._feeds.values():
             feed.close()
+        self._wake()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for an event in any feed. False: there is none."""
+        return bool(self._news.wait(seconds))
+
+    def _wake(self) -> None:
+        news, self._news = self._news, Flag()
+        news.set()
 
     def _run(self) -> None:
         while self._feeds:
@@ -178,4 +188,6 @@ class Feeds:
             if stored:
                 take_turn("events")
                 feed.add(stored)
+        if any(found):
+            self._wake()
         return any(len(stored) == READ for stored in found)

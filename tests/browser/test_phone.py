@@ -364,12 +364,14 @@ def test_link_becomes_a_call_by_post(stand: Stand, redis: RedisServer, customers
     page.goto(customers.url)
     page.click("#link")
     one.sees("#state", "Incoming call")
-    assert "Calling 0027820001234" in page.inner_text("[role=status]")
+    eventually(lambda: page.inner_text("[role=status]") == "0027820001234: your phone rings")
     assert axe(page) == []
     assert len(customers.tokens) == 1
     one.page.click("#answer")
     one.hears(900)
+    eventually(lambda: page.inner_text("[role=status]") == "0027820001234: connected")
     one.page.click("#hangup")
+    eventually(lambda: page.inner_text("[role=status]") == "0027820001234: answered")
     record = record_of(redis, "answered", 16, "agent")
     assert (record["extension"], record["contact_ref"]) == (ONE, "lead-9")
 

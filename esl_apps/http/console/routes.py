@@ -13,7 +13,7 @@ import falcon
 from esl_apps.http import routes
 from esl_apps.http.access import CARDS, OPERATE, READ
 from esl_apps.http.admin_port import AdminPort
-from esl_apps.http.console import actions, cards, views
+from esl_apps.http.console import actions, cards, changes, views
 from esl_apps.http.console.site import PREFIX, Site
 from esl_apps.http.errors import problem
 from esl_apps.node.history import History
@@ -29,6 +29,7 @@ _PAGES: dict[str, tuple[_Handler, tuple[str, ...]]] = {
     "/locks": (views.list_locks, (READ,)),
     "/breakers": (views.list_breakers, (READ,)),
     "/callbacks": (views.list_waiting, (READ,)),
+    "/events": (changes.stream_changes, (READ,)),
     "/cards": (cards.list_accounts, (READ, CARDS)),
     "/cards/{account_id}": (cards.list_cards, (READ, CARDS)),
 }

@@ -11,7 +11,8 @@
 // data-contact-ref  your reference, normally on each link
 // data-plus         in place of a + in front of a number (default 00)
 //
-// Each link fires `esl-apps-call`, whose detail has call_ref and state, or errors.
+// Each link fires `esl-apps-call`, whose detail has call_ref and state, or errors. With data-mode post, and a token that
+// may read, it then fires `esl-apps-state` for each state of the call; the last one has end_reason.
 
 (() => {
   "use strict";
@@ -19,6 +20,7 @@
   const settings = script.dataset;
   const phone = new URL(".", script.src);
   const calls = new URL("../click2dial/calls", phone);
+  const events = new URL("../click2dial/events", phone);
   const mode = settings.mode ?? "post";
   let token = settings.token ? { token: settings.token, expires_at: Infinity } : null;
   let line = null;
@@ -35,6 +37,7 @@
     (mode === "phone" ? throughPhone(fields) : post(fields))
       .then((call) => {
         say(call.state === "waiting" || call.state === "busy" ? `${fields.callee}: see the phone's window.` : `Calling ${fields.callee}…`);
+        if (call.call_ref) follow(call, fields.callee, link).catch(() => {}); // the call goes on without
         return call;
       }, (error) => {
         say(`${fields.callee} was not called: ${error.message}`);
@@ -68,6 +71,49 @@
     if (answer.status === 401) token = settings.token ? token : null;
     const messages = body.errors.map(({ field, message }) => (field ? `${field}: ${message}` : message));
     throw Object.assign(new Error(messages.join("; ")), { errors: body.errors });
+  }
+
+  // What the agent reads of each state.
+  const STATES = { agent_ringing: "your phone rings", callee_ringing: "rings", bridged: "connected" };
+
+  // Shows the states of a call until its end, over as many connections as it takes.
+  async function follow(call, callee, link) {
+    let shown = call.state;
+    const show = (data) => {
+      if (data.state === shown) return;
+      shown = data.state;
+      const text = shown === "ended" ? data.end_reason.replaceAll("_", " ") : STATES[shown];
+      if (text) say(`${callee}: ${text}`);
+      link.dispatchEvent(new CustomEvent("esl-apps-state", { bubbles: true, detail: data }));
+    };
+    let last = "";
+    for (let left = 20; left > 0 && shown !== "ended"; left--) {
+      const headers = { Authorization: `Bearer ${await agentToken()}` };
+      const address = `${events}?${new URLSearchParams({ contact_ref: call.contact_ref })}`;
+      const stream = await fetch(address, { credentials: "omit", headers: last ? { ...headers, "Last-Event-ID": last } : headers });
+      if (!stream.ok) return;
+      if (!last) {
+        // States that were entered before the stream began.
+        const now = await (await fetch(`${calls}/${call.call_ref}`, { credentials: "omit", headers })).json();
+        show({ ...now, ...now.record, state: now.state });
+      }
+      const reader = stream.body.pipeThrough(new TextDecoderStream()).getReader();
+      let text = "";
+      while (shown !== "ended") {
+        const { value, done } = await reader.read().catch(() => ({ done: true }));
+        if (done) break;
+        const frames = (text + value).split("\n\n");
+        text = frames.pop();
+        for (const frame of frames) {
+          const fields = Object.fromEntries(frame.split("\n").map((line) => line.split(/: ?(.*)/s, 2)));
+          last = fields.id ?? last;
+          if (fields.event !== "call") continue;
+          const data = JSON.parse(fields.data);
+          if (data.call_ref === call.call_ref) show(data);
+        }
+      }
+      reader.cancel().catch(() => {});
+    }
   }
 
   async function agentToken() {

@@ -67,7 +67,7 @@ def test_call_page_of_a_live_call_is_followed_and_hung_up(bench: Bench, browser:
     attempt = call()
     browser.log_in("the-nocs-token-for-tests")
     path = f"/calls/{attempt.call_ref}"
-    assert 'hx-trigger="every 1s"' in browser.html(path)
+    assert f'data-calls="{attempt.call_ref}"' in browser.html(path)
     result = browser.post(f"{path}/end")
     assert result.headers["location"] == f"/console{path}?done=ended"
     assert attempt.cancelled_by == "api"

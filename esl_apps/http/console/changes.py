@@ -1,0 +1,89 @@
+"""Tell the console's pages which calls have changed, so that they ask for nothing in between.
+
+The browser gets references alone; what it may see of a call is decided when it asks for the page again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import gevent
+import msgspec
+
+from esl_apps.http.console.site import Visit
+from esl_apps.http.event_stream import HEARTBEAT
+from esl_apps.http.live_body import LiveBody
+from esl_apps.node.event_feed import Feed, Feeds
+
+#: Seconds between two messages: a page is drawn in a tenth of it.
+PAUSE = 0.5
+#: Changed calls that are named. Of more, none is: all pages are drawn again.
+_NAMED = 100
+_READ = 1000
+
+
+class CallChanges(LiveBody):
+    def __init__(self, feeds: Feeds, integrators: Iterable[str], admits: Callable[[], bool]) -> None:
+        """``admits``: whether the session is still open. :raises StoreUnavailable: Redis is down."""
+        self._feeds = feeds
+        self._admits = admits
+        self._places: dict[Feed, int] = {}
+        try:
+            for integrator in integrators:
+                feed = feeds.open(integrator)
+                self._places[feed] = feed.end
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"retry: 2000\n\n"
+        while not any(feed.closed for feed in self._places):
+            changed = self._changed()
+            if changed is not None:
+                yield b"event: calls\ndata: %s\n\n" % msgspec.json.encode(changed)
+                # Bursts are one message.
+                gevent.sleep(PAUSE)
+            elif not self._feeds.wait(HEARTBEAT):
+                if not self._admits():
+                    return
+                yield b":\n\n"
+
+    def _changed(self) -> list[str] | None:
+        """The calls that have changed; empty: many. None: no call has."""
+        refs: dict[str, None] = {}
+        for feed, place in self._places.items():
+            events = feed.take(place, _READ)
+            if events is None or len(refs) > _NAMED:
+                return self._skip()
+            self._places[feed] = place + len(events)
+            refs.update((event.searched.call_ref, None) for event in events)
+        return self._skip() if len(refs) > _NAMED else list(refs) or None
+
+    def _skip(self) -> list[str]:
+        self._places = {feed: feed.end for feed in self._places}
+        return []
+
+    def too_slow(self) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        for feed in self._places:
+            self._feeds.leave(feed)
+        self._places = {}
+
+
+def stream_changes(visit: Visit) -> None:
+    """``/console/events``."""
+    resp, services = visit.resp, visit.port.services
+    resp.content_type = "text/event-stream"
+    resp.set_header("Cache-Control", "no-store")
+    resp.set_header("X-Accel-Buffering", "no")
+    if visit.req.method == "HEAD":
+        return
+
+    def admits() -> bool:
+        return visit.site.sessions.holder_of(visit.cookie, visit.port.holders()) is not None
+
+    names = ["", *(integrator.name for integrator in services.policy.config.integrators)]
+    resp.stream = CallChanges(services.event_feeds, names, admits)
