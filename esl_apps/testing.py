@@ -14,7 +14,7 @@ from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.core import causes
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Complete, Ended, Endpoint, Leg, Progress
-from esl_apps.core.cards import Account, Cards, Usage
+from esl_apps.core.cards import Account, CallerId, Cards, Usage, own_caller_id
 from esl_apps.core.charges import Charge
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import BREAKER, Refusal
@@ -81,8 +81,9 @@ class ScriptedPolicy:
     def hash_pin(self, pin: str) -> str:
         return f"#{pin}"
 
-    def caller_id_of(self, account: Account) -> str:
-        return account.caller_id or self.rules.default_caller_id or "anonymous"
+    def caller_id_of(self, account: Account, user_id: str | None = None) -> CallerId:
+        shown = own_caller_id(account, user_id, self.rules.default_caller_id)
+        return CallerId(shown.number or "anonymous", shown.name)
 
     def own(self, ref: str) -> Any:
         return self.own_settings[ref]

@@ -480,6 +480,20 @@ class QualityFields(Generated):
         yield from table(["Field", "Meaning"], rows, "24 76")
 
 
+class OrderOptions(Generated):
+    """The optional fields of a click-to-dial request."""
+
+    def lines(self) -> Iterator[str]:
+        from esl_apps.core import call_options
+
+        schemas = call_options.schemas()
+        rows = [
+            [f"``{name}``", text(schemas[name]["description"]), text(call_options.expected(name))]
+            for name in call_options.OPTIONS
+        ]
+        yield from table(["Field", "Meaning", "Expected"], rows, "18 46 36")
+
+
 class Notification(Generated):
     """``.. notification:: cdr_v3/click-dial-answered-internal``: a golden file of the tests, broken into lines."""
 
@@ -573,4 +587,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("openapi", OpenApi)
     app.add_directive("openapi-schemas", OpenApiSchemas)
     app.add_directive("record-fields", RecordFields)
+    app.add_directive("order-options", OrderOptions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

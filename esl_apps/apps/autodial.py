@@ -5,21 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
 from esl_apps.apps.application import Application, Timed
 from esl_apps.apps.context import AppPolicy, Host
-from esl_apps.apps.legs import aleg_variables
+from esl_apps.apps.legs import aleg_variables, caller_id_variables
 from esl_apps.apps.permission import Denial, denial
 from esl_apps.apps.ringing import Aleg
-from esl_apps.apps.session import Session, SessionRefused, account_level, shown_number
+from esl_apps.apps.session import Session, SessionRefused, account_level
 from esl_apps.apps.settings import Rules, Settings
-from esl_apps.core import causes, dialstring, node_clock, numbers, parties, terms
+from esl_apps.apps.shown import shown
+from esl_apps.core import causes, node_clock, numbers, parties, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
+from esl_apps.core.display_name import PATTERN
 from esl_apps.core.number_text import NotDialable, presented
 from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
@@ -44,9 +47,11 @@ class AutodialOrder:
     """Whether B is shown A's number."""
     media_id: str | None
     """The announcement that A hears first: a prompt by name, or a URL that the configuration lists."""
+    a_leg_name: str | None = None
+    """The name that B is shown with A's number."""
 
 
-class _KeptOrder(msgspec.Struct):
+class _KeptOrder(msgspec.Struct, omit_defaults=True):
     """An order as it is kept for another process."""
 
     a: str
@@ -54,6 +59,7 @@ class _KeptOrder(msgspec.Struct):
     conference: str | None
     retain_cid: bool
     media_id: str | None
+    a_leg_name: Annotated[str, msgspec.Meta(pattern=PATTERN)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +80,10 @@ class AutodialCall:
 
     def aleg(self, policy: AppPolicy, application: str) -> Aleg:
         """How A is rung: it is shown the account's number."""
-        settings, account = policy.settings, self.account
-        shown = account.caller_id or policy.rules.default_caller_id or "anonymous"
+        settings, who = policy.settings, policy.caller_id_of(self.account)
         variables = {
             **aleg_variables(settings, self.attempt, ""),
-            "origination_caller_id_number": shown,
-            "origination_caller_id_name": dialstring.encode(account.caller_id_name or shown),
+            **caller_id_variables(who.number or "", who.name),
             "ignore_early_media": "true",
         }
         return Aleg(variables, settings.endpoints.of(self.order.a, as_asked=False), application)
@@ -88,7 +92,7 @@ class AutodialCall:
         """A has answered: the announcement, then B."""
         attempt, order = self.attempt, self.order
         session = Session.of_answered(call, attempt, policy, host, self.account)
-        session.caller = order.a.plus
+        session.caller, session.caller_name = order.a.plus, order.a_leg_name or ""
 
         def talk() -> None:
             attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
@@ -104,8 +108,8 @@ class AutodialCall:
             refusal = leg_denial(number, session.settings, session.rules, account)
             if refusal is not None:
                 session.refuse(number, refusal.note, refusal.prompt)
-            shown, _ = shown_number(session, order.a.plus if order.retain_cid else None)
-            session.dial(number, shown, last=True)
+            who = shown(session, order.a.plus if order.retain_cid else None)
+            session.dial(number, who.number, name=who.name, last=True)
 
         session.run(talk)
 
@@ -146,7 +150,9 @@ def new_call(order: AutodialOrder, account: Account, ref: str = "") -> AutodialC
         **parties.second(order.b),
         dial_number=None,
         call_dir=numbers.direction(order.a, order.b),
-        order=msgspec.to_builtins(_KeptOrder(order.a.dialled, b, order.conference, order.retain_cid, order.media_id)),
+        order=msgspec.to_builtins(
+            _KeptOrder(order.a.dialled, b, order.conference, order.retain_cid, order.media_id, order.a_leg_name)
+        ),
         call_ref=ref or new_ref(),
     )
     return AutodialCall(attempt, order, account)
@@ -221,7 +227,9 @@ def _order_of(kept_order: _KeptOrder | None, policy: AppPolicy) -> AutodialOrder
         return None
     if kept_order.media_id is not None and not policy.is_media(kept_order.media_id):
         return None
-    return AutodialOrder(a, b, kept_order.conference, 0.0, kept_order.retain_cid, kept_order.media_id)
+    return AutodialOrder(
+        a, b, kept_order.conference, 0.0, kept_order.retain_cid, kept_order.media_id, kept_order.a_leg_name
+    )
 
 
 def restore(attempt: Attempt, _call: Call, policy: AppPolicy) -> AutodialCall | None:

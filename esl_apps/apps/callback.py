@@ -11,7 +11,7 @@ from typing import Any
 from esl_apps.apps import dialthrough
 from esl_apps.apps.application import Application, Extension, Timed
 from esl_apps.apps.context import AppPolicy, Arrival, Host
-from esl_apps.apps.legs import aleg_variables
+from esl_apps.apps.legs import aleg_variables, caller_id_variables
 from esl_apps.apps.permission import denial, is_own
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.session import Session, SessionRefused, account_level
@@ -147,12 +147,11 @@ class RingBack:
 
     def aleg(self, policy: AppPolicy, application: str) -> Aleg:
         """How the number is rung back."""
-        settings, shown = policy.settings, self.attempt.dial_number or ""
+        settings, name = policy.settings, policy.caller_id_of(self.account, self.card.user_id).name
         variables = {
             **aleg_variables(settings, self.attempt, self.card.user_id or ""),
             "hangup_after_bridge": "false",
-            "origination_caller_id_number": shown,
-            "origination_caller_id_name": shown,
+            **caller_id_variables(self.attempt.dial_number or "", name),
             "ignore_early_media": "true",
         }
         return Aleg(variables, settings.endpoints.of(self.number, as_asked=False), application)
@@ -206,7 +205,7 @@ def new_call(number: Number, card: Card, account: Account, policy: AppPolicy) ->
         extension=number.plus,
         **parties.first(number),
         number=None,
-        dial_number=policy.caller_id_of(account),
+        dial_number=policy.caller_id_of(account, card.user_id).number,
         call_dir="external",
         order={"card": card.id},
     )

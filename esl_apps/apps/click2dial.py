@@ -16,10 +16,29 @@ import msgspec
 from esl_apps.apps.application import Application
 from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
 from esl_apps.apps.ending import conclude
-from esl_apps.apps.legs import Bleg, aleg_variables, join, notice_variables, recording_name, recording_path
+from esl_apps.apps.legs import (
+    Bleg,
+    aleg_variables,
+    caller_id_variables,
+    join,
+    notice_variables,
+    recording_name,
+    recording_path,
+)
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Settings
-from esl_apps.core import call_options, causes, dialstring, node_clock, numbers, parties, reference, talk, terms
+from esl_apps.core import (
+    call_options,
+    causes,
+    dialstring,
+    display_name,
+    node_clock,
+    numbers,
+    parties,
+    reference,
+    talk,
+    terms,
+)
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import note_legs
 from esl_apps.core.call import Bridged, Call, CallEnded
@@ -50,6 +69,11 @@ class ClickCall:
     restored: bool = False
     """Read by another process than the one that checked it."""
 
+    @property
+    def callee_name(self) -> str:
+        """The name that the agent's phone shows."""
+        return (self.order.options.callee_name or "") if self.order.agent.is_extension else ""
+
     def charges(self, policy: AppPolicy) -> list[Charge]:
         """The legs' charges. If the agent is an outside number, the call counts from the agent's answer."""
         ref, order, levels = self.attempt.call_ref, self.order, self.client.levels
@@ -69,8 +93,7 @@ class ClickCall:
             "esl_callee": order.callee.dialled,
             "esl_outbound_id": order.outbound.dialled,
             "esl_callee_digits": order.digits,
-            "origination_caller_id_number": shown,
-            "origination_caller_id_name": shown,
+            **caller_id_variables(shown, self.callee_name),
             # A 183 from the agent's mobile isn't an answer: don't ring the callee before the agent answers (hazard 18).
             "ignore_early_media": "true",
             **({"presence_data": dialstring.mark_of(order.agent.dialled)} if order.agent.is_extension else {}),
@@ -184,14 +207,25 @@ def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | N
     bounds = [client.longest, options.max_duration or client.longest]
     bleg = Bleg(
         caller_id=attempt.dial_number or "",
+        name=options.outbound_name or "",
         timeout=options.callee_timeout or client.callee_timeout,
         longest=min([*bounds, *(charge.longest for charge in attempt.charges if charge.longest is not None)]),
         user=order.agent.dialled,
         recording=recording,
-        variables={"execute_on_answer_3": f"send_dtmf:{as_dtmf(order.digits)}"} if order.digits else {},
+        variables=_bleg_extras(click),
     )
     bridged = join(call, attempt, settings, bleg, settings.endpoints.of(order.callee, as_asked=True))
     return None if bridged.answered else bridged
+
+
+def _bleg_extras(click: ClickCall) -> dict[str, str]:
+    extras = {}
+    if click.order.digits:
+        extras["execute_on_answer_3"] = f"send_dtmf:{as_dtmf(click.order.digits)}"
+    if click.callee_name:
+        # Once the callee answers, the switch tells some agents' phones again who that is.
+        extras["origination_callee_id_name"] = dialstring.Raw(display_name.encoded(click.callee_name))
+    return extras
 
 
 def _finish(call: Call, attempt: Attempt, failed: Bridged | None) -> None:
@@ -220,14 +254,19 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     family = next((name for name in _FAMILIES if call.sip_header(f"{name}-Outbound-ID") is not None), _FAMILIES[0])
     agent = _agent_of(call, policy.trusted)
     callee = call.header("Caller-Destination-Number") or ""
+
+    def header(name: str) -> str | None:
+        return call.sip_header(f"{family}-{name}")
+
     fields: dict[str, object] = {
+        **call_options.of_headers(header),
         "agent": agent or "",
         "callee": callee,
-        "outbound_id": call.sip_header(f"{family}-Outbound-ID") or "",
+        "outbound_id": header("Outbound-ID") or "",
+        "contact_ref": header("Contact-Ref"),
+        # Its name in older documents.
+        "call_ref": header("Call-Ref"),
     }
-    contact_ref = call.sip_header(f"{family}-Contact-Ref")
-    if contact_ref:
-        fields["contact_ref"] = contact_ref
     order: Order | None = None
     faults: list[Fault] = []
     if agent is None:

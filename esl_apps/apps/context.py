@@ -16,7 +16,7 @@ from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
-from esl_apps.core.cards import Account, Cards, Usage
+from esl_apps.core.cards import Account, CallerId, Cards, Usage
 from esl_apps.core.charges import Charge
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Guard, Source
@@ -128,8 +128,9 @@ class AppPolicy(Protocol):
     def hash_pin(self, pin: str) -> str:
         """The keyed hash of a typed PIN."""
 
-    def caller_id_of(self, account: Account) -> str:
-        """The number that an account's own calls show. :raises StoreUnavailable: as :attr:`rules`."""
+    def caller_id_of(self, account: Account, user_id: str | None = None) -> CallerId:
+        """What an account's own calls show, or those of one of its users. :raises StoreUnavailable: as
+        :attr:`rules`."""
 
     def own(self, ref: str) -> Any:
         """An application's own settings, of the type that it gave with ``settings``."""

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from esl_apps.apps.application import Application, Extension
 from esl_apps.apps.context import AppPolicy, Arrival, Host
-from esl_apps.apps.session import Session, SessionRefused, session_variables, shown_number
+from esl_apps.apps.session import Session, SessionRefused, session_variables
 from esl_apps.apps.settings import Rules
+from esl_apps.apps.shown import shown
 from esl_apps.core import dialstring
 from esl_apps.core.call import Call
 from esl_apps.core.cards import Card
@@ -87,8 +88,8 @@ def dial_on(session: Session, opened: Opened | None) -> None:
     while session.left > 0:
         number = _ask_number(session)
         _ask_again(session, number, opened)
-        shown, own = shown_number(session, session.caller if session.card.retain_cid else None)
-        session.tell(session.dial(number, shown, _diversion(session) if own else None))
+        who = shown(session, session.caller if session.card.retain_cid else None)
+        session.tell(session.dial(number, who.number, _diversion(session) if who.own else None, name=who.name))
 
 
 def _check(session: Session, number: Number, opened: Opened | None) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from esl_apps.apps.application import Application, Extension
 from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
-from esl_apps.apps.session import Session, SessionRefused, shown_number
+from esl_apps.apps.session import Session, SessionRefused
 from esl_apps.apps.settings import Entrance
+from esl_apps.apps.shown import shown
 from esl_apps.core.call import Call
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number
@@ -89,8 +90,8 @@ def _dial_one(session: Session, arrival: Arrival, entrance: Entrance) -> Entranc
         entrance = _ask_again(session, arrival, entrance, number)
         session.check(number, *_levels(entrance))
         own = None if entrance.use_account_caller_id else session.caller
-        shown, _ = shown_number(session, own)
-        session.tell(session.dial(number, shown))
+        who = shown(session, own)
+        session.tell(session.dial(number, who.number, name=who.name))
         return entrance
     raise SessionRefused("retries_exceeded", note="no number that could be dialled")
 

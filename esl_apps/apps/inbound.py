@@ -20,7 +20,7 @@ from esl_apps.apps.legs import (
     recording_variables,
 )
 from esl_apps.apps.settings import Queue
-from esl_apps.core import causes, numbers, parties, terms
+from esl_apps.core import causes, identity, numbers, parties, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Leg
 from esl_apps.core.charges import Charge
@@ -157,6 +157,7 @@ def _ring(
     longest = min([queue.longest, *lengths])
     bleg = Bleg(
         caller_id=attempt.number or ANONYMOUS,
+        name=identity.name_of(call) if attempt.number is not None else "",
         timeout=queue.ring_timeout,
         longest=longest,
         # While several agents ring, the caller must not hear one agent's early media.

@@ -23,8 +23,9 @@ from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed, Placed
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import Bleg, aleg_variables, join
 from esl_apps.apps.ringing import Aleg
-from esl_apps.apps.session import Session, SessionRefused, account_level, shown_number
+from esl_apps.apps.session import Session, SessionRefused, account_level
 from esl_apps.apps.settings import Rules, Settings
+from esl_apps.apps.shown import Shown, shown, shown_number
 from esl_apps.core import causes, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import API_VERSION, Bridged, Call, CallEnded, Ended, Leg
@@ -65,6 +66,7 @@ __all__ = [
     "Session",
     "SessionRefused",
     "Settings",
+    "Shown",
     "StoreUnavailable",
     "Timed",
     "TimedCall",
@@ -74,6 +76,7 @@ __all__ = [
     "conclude",
     "denied",
     "join",
+    "shown",
     "shown_number",
     "terms",
 ]

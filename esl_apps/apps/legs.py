@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from esl_apps.apps.settings import Settings
-from esl_apps.core import causes, dialstring, terms
+from esl_apps.core import causes, dialstring, display_name, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, Leg
 
@@ -57,6 +57,15 @@ def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str,
     }
 
 
+def caller_id_variables(number: str, name: str = "") -> dict[str, str]:
+    """Return the variables of what a leg's phone shows. Without a name it shows the number twice, because FreeSWITCH
+    would have it show "Outbound Call" (hazard 21)."""
+    return {
+        "origination_caller_id_number": number,
+        "origination_caller_id_name": dialstring.Raw(display_name.encoded(name)) if name else number,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Bleg:
     """How B is dialled. Times in seconds."""
@@ -69,6 +78,8 @@ class Bleg:
     """How long the two may talk."""
     user: str = ""
     """The ``esl_user_id`` of the leg."""
+    name: str = ""
+    """The name that B is shown with the number."""
     recording: str | None = None
     """The file on the switch; None: the talk is not recorded."""
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -76,15 +87,14 @@ class Bleg:
 
 
 def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str, str]:
-    """Return the variables of a B-leg. Without a caller ID the callee would see "Outbound Call" (hazard 21)."""
+    """Return the variables of a B-leg."""
     result = {
         **leg_variables(attempt, bleg.user),
         # So that its end is also reported on the inbound connection, in case the A-leg's socket is lost.
         "esl_node": settings.node,
         # The same for all numbers of a session, so the socket subscribes to its B-legs once.
         "esl_bleg": attempt.session_ref,
-        "origination_caller_id_number": bleg.caller_id,
-        "origination_caller_id_name": bleg.caller_id,
+        **caller_id_variables(bleg.caller_id, bleg.name),
         "outbound_redirect_fatal": "true",
         "ignore_early_media": "false",
         # Offer A's codec first, and the profile's as well. By default B is offered A's alone: a trunk without Opus then

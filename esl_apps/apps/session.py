@@ -15,7 +15,7 @@ from esl_apps.apps.ending import conclude, end_failed
 from esl_apps.apps.legs import Bleg, aleg_variables, join
 from esl_apps.apps.permission import denial
 from esl_apps.apps.settings import Entrance, Rules, Settings
-from esl_apps.core import causes, dialstring, node_clock, numbers, parties, terms
+from esl_apps.core import causes, identity, node_clock, numbers, parties, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import next_attempt, note_legs
 from esl_apps.core.call import Bridged, Call, CallEnded, Complete, Leg
@@ -66,6 +66,8 @@ class Session:
     card_limits: Limits | None = None
     caller: str | None = None
     """The caller's number; None if it is withheld."""
+    caller_name: str = ""
+    """The name that came with it."""
     source: Source | None = None
     """The counters of wrong PINs, if a PIN is asked for."""
     dnis: str = ""
@@ -107,7 +109,21 @@ class Session:
         longest = entrance.max_session if entrance is not None else rules.max_session
         dialled = _read(policy.settings, call.header("Caller-Destination-Number"))
         dnis = dialled.e164 if dialled is not None else ""
-        return cls(call, app, policy, host, attempt, rules, longest, account, caller=caller, source=source, dnis=dnis)
+        name = identity.name_of(call) if caller is not None else ""
+        return cls(
+            call,
+            app,
+            policy,
+            host,
+            attempt,
+            rules,
+            longest,
+            account,
+            caller=caller,
+            caller_name=name,
+            source=source,
+            dnis=dnis,
+        )
 
     @classmethod
     def of_answered(
@@ -290,10 +306,16 @@ class Session:
         raise SessionRefused(prompt, causes.BEARER_NOT_AUTHORIZED, note=note)
 
     def dial(
-        self, number: Number, caller_id: str, extra: Mapping[str, str] | None = None, *, last: bool = False
+        self,
+        number: Number,
+        caller_id: str,
+        extra: Mapping[str, str] | None = None,
+        *,
+        last: bool = False,
+        name: str = "",
     ) -> Bridged:
         """Join the caller with a number that has passed its checks. ``last``: the session ends with this call, which
-        has all of A's leg in its record then.
+        has all of A's leg in its record then. ``name``: what the callee is shown with ``caller_id``.
 
         :raises SessionRefused: what may be spent is spent, before it is dialled or while they talk.
         """
@@ -304,6 +326,7 @@ class Session:
         self.dialled = True
         bleg = Bleg(
             caller_id=caller_id,
+            name=name,
             timeout=min(self.rules.callee_timeout, self.left),
             longest=longest,
             user=self.user,
@@ -445,26 +468,3 @@ def _left(bridged: Bridged) -> bool:
 def session_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, str]:
     """Return the A-leg's variables. In a session it outlives its B-legs."""
     return {**aleg_variables(settings, attempt, user), "hangup_after_bridge": "false"}
-
-
-def shown_number(session: Session, own: str | None) -> tuple[str, bool]:
-    """Return the caller ID that B is shown, and whether it is the caller's own.
-
-    ``own``: the caller's number if it should be shown, None for the account's. With ``ensure_valid_caller_id``, a
-    number that the account may not present is replaced by the account's, or by the system's default if it has none.
-    """
-    account, rules, plan = session.account, session.rules, session.settings.plan
-    theirs = account.caller_id if account else None
-    if own is not None:
-        may = [*(account.caller_ids if account else ()), *([theirs] if theirs else [])]
-        if not rules.ensure_valid_caller_id or any(plan.same(own, text) for text in may):
-            return _format(session, own), True
-    number = theirs or rules.default_caller_id
-    return (_format(session, number) if number else "anonymous"), False
-
-
-def _format(session: Session, text: str) -> str:
-    try:
-        return dialstring.caller_id(session.settings.plan.read(text), session.settings.caller_id_format)
-    except NotDialable:
-        return text

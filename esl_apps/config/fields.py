@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from esl_apps.core import display_name
+
 
 def described(expected: str, **constraints: Any) -> Meta:
     """Constraints of a value, and the words that say what is expected of it."""
@@ -27,6 +29,7 @@ Origin = Annotated[
         pattern=r"^(?:https://(?![^/]*:443\Z)|http://(?![^/]*:80\Z))(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?\Z",
     ),
 ]
+DisplayName = Annotated[str, described(display_name.EXPECTED, pattern=display_name.PATTERN)]
 Seconds = Annotated[float, described("a number of seconds, 0 or more", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]

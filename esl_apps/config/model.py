@@ -11,6 +11,7 @@ from msgspec import Meta, field
 
 from esl_apps.config.fields import (
     Count,
+    DisplayName,
     Duration,
     Name,
     Origin,
@@ -223,6 +224,8 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     """True: record from the callee's answer to the end, in stereo, with the agent on the left."""
     caller_ids: list[str] = field(default_factory=list)
     """The numbers that it may show as caller ID; empty: any valid number."""
+    names: bool = False
+    """True: requests may say which name the callee is shown (outbound_name)."""
     campaigns: dict[str, str | list[str]] = field(default_factory=dict)
     """Campaign -> what is shown if outbound_id is tvc_CAMPAIGN: a number, or a list used in turn."""
     agent_timeout: Timeout = 30
@@ -315,13 +318,22 @@ class DisaDefaults(Section, frozen=True):
 class CallerId(Section, frozen=True):
     number: str
     """Shown if the caller's own number is not."""
-    name: str | None = None
+    name: DisplayName | None = None
     """The name shown with it."""
+
+
+class UserCallerId(Section, frozen=True):
+    number: str | None = None
+    """Shown if the caller's own number is not; null: the account's."""
+    name: DisplayName | None = None
+    """The name shown with it; null: the account's."""
 
 
 class User(Section, frozen=True):
     call_restriction: Restriction = field(default_factory=dict)
     """The same for one user; a class is refused if system, account or user denies it."""
+    caller_id: UserCallerId = field(default_factory=UserCallerId)
+    """What calls with this user's cards show, instead of the account's."""
 
 
 class Disa(Section, frozen=True):
@@ -365,7 +377,7 @@ class Account(Bearer, frozen=True):
     call_restriction: Restriction = field(default_factory=dict)
     """Class -> {action: deny | allow}, for all users."""
     users: dict[str, User] = field(default_factory=dict)
-    """User -> restrictions of that user."""
+    """User -> restrictions and caller ID of that user."""
     limits: Limits = field(default_factory=Limits)
     """As spending.limits, for all its calls together, on all nodes."""
     card_limits: Limits = field(default_factory=Limits)

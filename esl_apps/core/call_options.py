@@ -7,15 +7,18 @@ How a value is read, what a fault says, ``/openapi.json``, the dry run, and what
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Protocol, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
+from esl_apps.core.display_name import EXPECTED, PATTERN
 from esl_apps.core.faults import Fault
 
 _PAIRS, _VALUE_LENGTH = 16, 256
+_NUMBER = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?")
 _SECONDS = "a number of seconds, 1 to 3600"
 
 
@@ -25,6 +28,7 @@ def _described(about: str, expected: str, **constraints: Any) -> Meta:
 
 
 Seconds = Annotated[float, Meta(ge=1, le=3600)]
+DisplayName = Annotated[str, Meta(pattern=PATTERN)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,32}(?!\n)$")]
 Text = Annotated[str, Meta(max_length=_VALUE_LENGTH)]
 
@@ -32,6 +36,16 @@ Text = Annotated[str, Meta(max_length=_VALUE_LENGTH)]
 class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How one call is made. None: as its integrator is configured."""
 
+    callee_name: (
+        Annotated[
+            DisplayName,
+            _described("Shown with the callee's number on an agent's phone, unless that is outside", EXPECTED),
+        ]
+        | None
+    ) = None
+    outbound_name: (
+        Annotated[DisplayName, _described("Shown to the callee with outbound_id (names: true)", EXPECTED)] | None
+    ) = None
     agent_timeout: Annotated[Seconds, _described("How long the agent is rung", _SECONDS)] | None = None
     callee_timeout: Annotated[Seconds, _described("How long the callee is rung", _SECONDS)] | None = None
     max_duration: (
@@ -80,6 +94,9 @@ class Allowances(Protocol):
     @property
     def longest(self) -> float: ...
 
+    @property
+    def names(self) -> bool: ...
+
 
 Check = Callable[[Any, Allowances], str | None]
 """Returns why an integrator's call can't have a value; None if it can."""
@@ -89,12 +106,19 @@ def _record(value: bool, allowed: Allowances) -> str | None:
     return "this integrator's calls are not recorded" if value and not allowed.record else None
 
 
+def _outbound_name(_value: str, allowed: Allowances) -> str | None:
+    return None if allowed.names else "this integrator's calls show no name (names: false)"
+
+
 def _max_duration(value: float, allowed: Allowances) -> str | None:
     return f"expected at most {allowed.longest:g} s" if value > allowed.longest else None
 
 
-_CHECKS: Mapping[str, Check] = {"max_duration": _max_duration, "record": _record}
+_CHECKS: Mapping[str, Check] = {"max_duration": _max_duration, "outbound_name": _outbound_name, "record": _record}
 
+#: The fields that a phone may send as SIP headers ``X-Teleforge-NAME``. Not ``record``: it isn't for those who are
+#: recorded to say.
+HEADERS = {"Outbound-Name": "outbound_name", "Callee-Timeout": "callee_timeout", "Max-Duration": "max_duration"}
 _HINTS = get_type_hints(CallOptions, include_extras=True)
 #: The names of the fields.
 OPTIONS = CallOptions.__struct_fields__
@@ -119,6 +143,12 @@ def read(fields: Mapping[str, object], allowed: Allowances, faults: list[Fault])
     options = CallOptions(**values) if values else NO_OPTIONS
     faults.extend(faults_of(options, allowed))
     return options
+
+
+def of_headers(header: Callable[[str], str | None]) -> dict[str, object]:
+    """Return the options in a phone's headers, as a request's fields. ``header``: reads ``X-Teleforge-NAME``."""
+    given = {field: text for name, field in HEADERS.items() if (text := header(name))}
+    return {field: float(text) if _NUMBER.fullmatch(text) else text for field, text in given.items()}
 
 
 def faults_of(options: CallOptions, allowed: Allowances) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Breaker, Limits, Refusal
+from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.restrictions import ClassRule
 
 
@@ -36,6 +37,14 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
+class CallerId:
+    """A number, and the name that phones show with it."""
+
+    number: str | None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """An account: the numbers that it may present and may dial."""
 
@@ -51,9 +60,28 @@ class Account:
     call_restriction: Mapping[str, ClassRule] = field(default_factory=dict)
     users: Mapping[str, Mapping[str, ClassRule]] = field(default_factory=dict)
     """A user's own ``call_restriction``, by user id."""
+    user_caller_ids: Mapping[str, CallerId] = field(default_factory=dict)
+    """A user's own caller ID, by user id. Without a number, it names the account's."""
     integrator: str | None = None
     limits: Limits | None = None
     breaker: Breaker | None = None
+
+
+def may_show(account: Account | None, number: str, plan: NumberPlan) -> bool:
+    """Return whether a number is one of the account's own."""
+    if account is None:
+        return False
+    own = [*account.caller_ids, *([account.caller_id] if account.caller_id else [])]
+    return any(plan.same(number, text) for text in own)
+
+
+def own_caller_id(account: Account | None, user_id: str | None, default: str | None) -> CallerId:
+    """Return the caller ID of calls that don't show the caller's own number: the user's, the account's, or the
+    ``default`` number."""
+    if account is None:
+        return CallerId(default)
+    users = account.user_caller_ids.get(user_id or "", CallerId(None))
+    return CallerId(users.number or account.caller_id or default, users.name or account.caller_id_name or "")
 
 
 class Cards(Protocol):

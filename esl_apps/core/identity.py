@@ -2,7 +2,7 @@
 
 Anyone can write anything into an INVITE. From is the caller's own word. P-Asserted-Identity, Remote-Party-ID and a
 verdict count only if the packet came from a ``trust`` address; FreeSWITCH itself believes them from any address
-(hazard 30). A display name is always the caller's own text and is ignored.
+(hazard 30). A display name is always the caller's own text: it is shown, and decides nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from esl_apps.core import display_name
 from esl_apps.core.call import Call
 from esl_apps.core.number_text import presented
 
@@ -54,6 +55,11 @@ def caller_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
         return number
     # The trunk asserts a name, such as sip:alice@example.net. From is its word, too.
     return presented(sender)
+
+
+def name_of(call: Call) -> str:
+    """Return the display name in From; empty if there is none."""
+    return display_name.shown(call.variable("sip_from_display"))
 
 
 def is_vouched(call: Call, trusted: Callable[[str], bool]) -> bool:

@@ -68,6 +68,7 @@ class IntegratorRules:
         callee_timeout: float = 60,
         longest: float = 14400,
         record: bool = False,
+        names: bool = False,
         levels: Sequence[Level] = (),
         is_own: Callable[[Number], bool] = lambda _number: False,
     ) -> None:
@@ -80,6 +81,7 @@ class IntegratorRules:
         self.callee_timeout = callee_timeout
         self.longest = longest
         self.record = record
+        self.names = names
         self.levels = tuple(levels)
         self._is_own = is_own
         own = patterns or {}

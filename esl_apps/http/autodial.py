@@ -8,6 +8,7 @@ import falcon
 
 from esl_apps.apps.autodial import CONFERENCE, REF, AutodialOrder, leg_denial, new_call, order_numbers
 from esl_apps.apps.session import account_level
+from esl_apps.core import display_name
 from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
@@ -86,10 +87,13 @@ def read_order(policy: Policy, account: Account, data: dict[str, Any]) -> Autodi
     if media_id is not None and not is_media(media_id, prompts.dir, prompts.language, prompts.urls):
         message = "expected the name of a prompt without its .wav, or one of the configuration's prompts.urls"
         faults.append(Fault("media_id", "not_found", message))
+    a_leg_name = data.get("a_leg_name")
+    if a_leg_name is not None and not (isinstance(a_leg_name, str) and display_name.is_name(a_leg_name)):
+        faults.append(Fault("a_leg_name", "pattern", f"expected {display_name.EXPECTED}"))
     if faults:
         raise Refused(faults)
     assert a is not None
-    return AutodialOrder(a, b, conference, float(delay), bool(retain_cid), media_id)
+    return AutodialOrder(a, b, conference, float(delay), bool(retain_cid), media_id, a_leg_name)
 
 
 def _leg(policy: Policy, account: Account, text: object, field: str, faults: list[Fault]) -> Number | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from esl_apps.core import call_options
+from esl_apps.core import call_options, display_name
 from esl_apps.core.actions import KEYS
 from esl_apps.core.notification import CallRecord
 from esl_apps.core.order import CONTACT_REF_LENGTH, IntegratorRules
@@ -237,6 +237,10 @@ class Autodial(Struct):
     callback_delay: Annotated[float, Meta(ge=0, le=LONGEST_DELAY)] | UnsetType = UNSET
     retain_cid: bool = False
     media_id: Annotated[str, Meta(description="What A hears first: a prompt, or a listed URL")] | UnsetType = UNSET
+    a_leg_name: (
+        Annotated[str, Meta(pattern=display_name.PATTERN, description="The name shown with A's number (retain_cid)")]
+        | UnsetType
+    ) = UNSET
 
 
 class Autodialled(Struct):

@@ -28,7 +28,7 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.config.spending import level
 from esl_apps.core import dialstring, identity
 from esl_apps.core.call import Call
-from esl_apps.core.cards import Account
+from esl_apps.core.cards import Account, CallerId, own_caller_id
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.number_text import NotDialable
@@ -223,13 +223,16 @@ class Policy:
             withheld=self.hash_pin(withheld)[:16] if withheld else "",
         )
 
-    def caller_id_of(self, account: Account) -> str:
-        """The number that an account's own calls show. :raises StoreUnavailable: as :attr:`rules`."""
-        text = account.caller_id or self.rules.default_caller_id
+    def caller_id_of(self, account: Account, user_id: str | None = None) -> CallerId:
+        """What an account's own calls show, or those of one of its users. :raises StoreUnavailable: as
+        :attr:`rules`."""
+        shown = own_caller_id(account, user_id, self.rules.default_caller_id)
         try:
-            return dialstring.caller_id(self.settings.plan.read(text or ""), self.settings.caller_id_format)
+            read = self.settings.plan.read(shown.number or "")
+            number = dialstring.caller_id(read, self.settings.caller_id_format)
         except NotDialable:
-            return text or inbound.ANONYMOUS
+            number = shown.number or inbound.ANONYMOUS
+        return CallerId(number, shown.name)
 
     def is_own(self, number: Number) -> bool:
         """Whether a number leads back to this installation; by the file alone if Redis, which may have imported ones,
@@ -391,6 +394,7 @@ def _client(
         callee_timeout=integrator.callee_timeout,
         longest=integrator.max_duration,
         record=integrator.record,
+        names=integrator.names,
         levels=(system, level(f"integrator:{integrator.name}", integrator.limits, integrator.breaker)),
         is_own=is_own,
     )

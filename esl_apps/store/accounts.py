@@ -8,12 +8,15 @@ from typing import Any
 import msgspec
 
 from esl_apps.config import model
-from esl_apps.core.cards import Account
+from esl_apps.core.cards import Account, CallerId
 from esl_apps.core.limits import Breaker, Limits
 from esl_apps.store import keys
 from esl_apps.store.errors import read_json, read_text
 from esl_apps.store.redis_client import Client
 from esl_apps.store.stale import Stale, T
+
+#: The fields of an imported account's hash that are a user's: their rules and their caller ID.
+_RULES, _CALLER_ID = "user:", "caller_id:"
 
 
 class _AccountDocument(msgspec.Struct):
@@ -58,10 +61,8 @@ class AccountStore:
             caller_id=one.caller_id,
             caller_id_name=one.caller_id_name,
             call_restriction=one.call_restriction,
-            users={
-                read_text(field).removeprefix("user:"): read_json(rules, dict[str, model.Rule])
-                for field, rules in fields.items()
-            },
+            users=_of_users(fields, _RULES, dict[str, model.Rule]),
+            user_caller_ids=_of_users(fields, _CALLER_ID, CallerId),
         )
 
     def card_limits(self, account_id: str) -> Limits | None:
@@ -92,13 +93,20 @@ class AccountStore:
         again. False: there was none."""
         return bool(self._client.hdel(keys.account(account_id), "account"))
 
-    def put_user(self, account_id: str, user_id: str, call_restriction: Mapping[str, model.Rule]) -> None:
-        """Store a user's rules. An empty mapping removes the user."""
-        if call_restriction:
-            raw = msgspec.json.encode(call_restriction)
-            self._client.hset(keys.account(account_id), f"user:{user_id}", raw)
-        else:
-            self._client.hdel(keys.account(account_id), f"user:{user_id}")
+    def put_user(
+        self,
+        account_id: str,
+        user_id: str,
+        call_restriction: Mapping[str, model.Rule],
+        caller_id: CallerId | None = None,
+    ) -> None:
+        """Store a user's rules and caller ID. What is empty is removed."""
+        for kind, value in ((_RULES, call_restriction), (_CALLER_ID, caller_id)):
+            field = kind + user_id
+            if value:
+                self._client.hset(keys.account(account_id), field, msgspec.json.encode(value))
+            else:
+                self._client.hdel(keys.account(account_id), field)
 
     def system_config(self, name: str) -> dict[str, Any]:
         """The imported settings of ``cccp`` or ``callflow.disa``, which override the configuration file's. Empty if
@@ -124,10 +132,20 @@ def _configured(id: str, account: model.Account) -> Account:
         caller_ids=tuple(account.caller_ids),
         call_restriction=account.call_restriction,
         users={user_id: user.call_restriction for user_id, user in account.users.items()},
+        user_caller_ids={
+            user_id: CallerId(user.caller_id.number, user.caller_id.name or "")
+            for user_id, user in account.users.items()
+            if user.caller_id.number or user.caller_id.name
+        },
         integrator=account.integrator,
         limits=_spent(account.limits.read(), Limits()),
         breaker=_spent(account.breaker.read(), Breaker(Limits())),
     )
+
+
+def _of_users(fields: Mapping[bytes, bytes], kind: str, of: type[T]) -> dict[str, T]:
+    named = {read_text(field): raw for field, raw in fields.items()}
+    return {field.removeprefix(kind): read_json(raw, of) for field, raw in named.items() if field.startswith(kind)}
 
 
 def _spent(configured: T, nothing: T) -> T | None:

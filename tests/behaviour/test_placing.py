@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,10 @@ from tests.rig.base import Rig, Script, eventually
 from tests.support.node import Node, RedisServer
 
 CALLEE = "0820001234"
+
+
+def CONFIG(config: dict[str, Any]) -> None:
+    config["integrators"][0].update(names=True)
 
 
 @pytest.mark.parametrize(
@@ -35,3 +40,15 @@ def test_digits_behind_a_number_are_sent_after_the_answer(rig: Rig, node: Node, 
     eventually(lambda: callee.calls[0].received == "1#")
     callee.calls[0].hangup()
     assert redis.pop()["number"] == CALLEE
+
+
+@pytest.mark.parametrize("name", ["Zo\u00eb O'Brien, 100% (VIP)", "\u5c71\u7530 %0D%0AX-A: 1"])
+def test_names_are_shown_on_both_phones(rig: Rig, node: Node, redis: RedisServer, name: str) -> None:
+    agent = rig.phone("1000", Script(answer_after=0.05))
+    callee = rig.outside(CALLEE, Script(answer_after=0.05, hangup_after=0.1))
+    node.call("1000", CALLEE, callee_name=name, outbound_name=f"Acme {name}")
+    redis.pop()
+    shown, theirs = agent.calls[0].leg, callee.calls[0].leg
+    assert (shown.caller_number, shown.caller_name) == (CALLEE, name)
+    assert (theirs.caller_number, theirs.caller_name) == ("27115550000", f"Acme {name}")
+    assert not {"x-a"} & (shown.headers.keys() | theirs.headers.keys())

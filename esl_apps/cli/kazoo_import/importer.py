@@ -19,6 +19,8 @@ import msgspec
 from esl_apps.cli.kazoo_import.export import Document
 from esl_apps.cli.output import printable
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Rule
+from esl_apps.core import display_name
+from esl_apps.core.cards import CallerId
 from esl_apps.core.faults import Refused
 from esl_apps.core.number_classes import CLASSES, KNOWN_CLASSES
 from esl_apps.core.number_text import NotDialable, presented
@@ -188,7 +190,7 @@ class Importer:
             name=_text(document, "name", notes),
             realm=_realm(document, notes),
             caller_id=self._caller_id(external, notes),
-            caller_id_name=_text(external, "name", notes) or None,
+            caller_id_name=display_name.shown(_text(external, "name", notes)) or None,
             call_restriction=restriction,
         )
         return "; ".join(notes)
@@ -212,15 +214,19 @@ class Importer:
         account_id = self._account_of(document)
         if self._cards.is_configured(account_id):
             raise _Left("its account is in the configuration, and so must its call_restriction be")
+        notes = ["its call_restriction and caller_id"]
+        external = _section(_section(document, "caller_id"), "external")
+        caller_id = CallerId(self._caller_id(external, notes), display_name.shown(_text(external, "name", notes)))
+        shown = caller_id if caller_id.number or caller_id.name else None
         try:
-            self._cards.put_user(account_id, id, self._restriction(document))
+            self._cards.put_user(account_id, id, self._restriction(document), shown)
         except _Bad as bad:
             account = self._cards.account(account_id)
             if account is None or id in account.users:
                 raise
             self._cards.put_user(account_id, id, _NOTHING)
             raise _Bad(f"{bad}; until then no card of this user may dial") from None
-        return "its call_restriction"
+        return "; ".join(notes)
 
     def _restriction(self, document: Document) -> dict[str, Rule]:
         """Return ``call_restriction`` without the rules that inherit, which mean the same as no rule.

@@ -30,6 +30,10 @@ def caller_ids_are_numbers(c: Context) -> Iterator[Finding]:
         path = f"accounts.{name}"
         if account.caller_id is not None:
             yield from context.numbers(c.plan, [(f"{path}.caller_id.number", account.caller_id.number)])
+        for user, about in account.users.items():
+            if about.caller_id.number is not None:
+                theirs = f"{path}.users.{user}.caller_id.number"
+                yield from context.numbers(c.plan, [(theirs, about.caller_id.number)])
         listed = [(f"{path}.caller_ids[{i}]", text) for i, text in enumerate(account.caller_ids)]
         yield from context.numbers(c.plan, listed)
 

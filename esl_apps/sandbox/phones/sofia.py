@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from esl_apps.sandbox.leg.channel import Channel
 from esl_apps.sandbox.leg.profile import CallerProfile
 from esl_apps.sandbox.leg.state import State
@@ -103,6 +105,14 @@ def unborn(switch: Exchange, profile: CallerProfile) -> None:
         leg.run_state(State.DESTROY)
 
 
+def _decoded(name: str) -> str:
+    """Cut a display name as the switch does, then decode it as mod_sofia does, which keeps what is between quotes."""
+    name = unquote(name.rpartition(":")[2].partition("@")[0])
+    if '"' in name:
+        name = name.partition('"')[2].rpartition('"')[0] or name.partition('"')[2]
+    return name
+
+
 def invite(switch: Exchange, leg: Channel, dialog: Dialog) -> None:
     """Send the INVITE: set the leg's variables and the phone's view of it."""
     profile = leg.profile
@@ -128,7 +138,7 @@ def invite(switch: Exchange, leg: Channel, dialog: Dialog) -> None:
     shown = dialog.leg
     # From has the number even if it is withheld, as on a real switch with a stock gateway.
     shown.caller_number = number
-    shown.caller_name = profile.caller_id_name
+    shown.caller_name = _decoded(profile.caller_id_name)
     display = f'"{shown.caller_name}" ' if shown.caller_name else ""
     headers: dict[str, list[str]] = {
         "from": [f"{display}<sip:{shown.caller_number}@127.0.0.1>"],

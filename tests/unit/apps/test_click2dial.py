@@ -541,14 +541,14 @@ DIALLED = {"Caller-Destination-Number": "0820001234"}
 HEADERS = {"X-Teleforge-Outbound-ID": "27115550000", "X-Teleforge-Contact-Ref": "web-1"}
 
 
-def dial(call: ScriptedCall, *, trusted: bool = False) -> Attempt:
+def dial(call: ScriptedCall, *, trusted: bool = False, client: IntegratorRules = CLIENT) -> Attempt:
     begun: list[Attempt] = []
 
     def begin(attempt: Attempt) -> None:
         assert not call.did("bridge"), "known before anything is dialled"
         begun.append(attempt)
 
-    policy = replace(POLICY, trusts=trusted)
+    policy = replace(POLICY, trusts=trusted, clients={"acme": client})
     click2dial.arrive(call, Arrival(("click2dial",)), policy, replace(host([], Purse()), begin=begin))
     (attempt,) = begun
     return attempt
@@ -575,6 +575,35 @@ def test_registered_phone_dials() -> None:
     assert (made.contact_ref, made.call_dir) == ("web-1", "outbound")
     assert made.dialed_at == 1000.0
     assert call.did("set")[0][0]["esl_call_ref"] == attempt.call_ref
+
+
+@pytest.mark.parametrize("family", ["X-Teleforge", "X-Platforma"])
+def test_older_name_of_the_contact_reference_is_read(family: str) -> None:
+    older = {f"{family}-Outbound-ID": "27115550000", f"{family}-Call-Ref": "old-1"}
+    assert record(dial(phone(talks(), sip=older))).contact_ref == "old-1"
+    assert record(dial(phone(talks(), sip={**older, f"{family}-Contact-Ref": "new-1"}))).contact_ref == "new-1"
+    wrong = phone(sip={**older, f"{family}-Call-Ref": "a b"})
+    dial(wrong)
+    assert errors(wrong) == [(f"{family}-Error", "call_ref: expected letters, digits and .-_~:")]
+
+
+def test_phones_headers_say_how_its_call_is_made() -> None:
+    sip = {**HEADERS, "X-Teleforge-Outbound-Name": "Zo\u00eb", "X-Teleforge-Callee-Timeout": "7"}
+    client = IntegratorRules("acme", PLAN, names=True)
+    call = phone(talks(), sip={**sip, "X-Teleforge-Max-Duration": "20"})
+    dial(call, client=client)
+    ((leg, _endpoints, timeout, longest),) = call.did("bridge")
+    assert leg["origination_caller_id_name"] == "Zo%C3%AB"
+    assert (timeout, longest) == (pytest.approx(7, abs=0.5), 20)
+
+
+def test_phones_header_that_is_not_allowed_is_refused() -> None:
+    call = phone(sip={**HEADERS, "X-Teleforge-Outbound-Name": "Zo\u00eb", "X-Teleforge-Callee-Timeout": "x"})
+    dial(call)
+    assert errors(call) == [
+        ("X-Teleforge-Error", "callee_timeout: expected a number of seconds, 1 to 3600"),
+        ("X-Teleforge-Error", "outbound_name: this integrator's calls show no name (names: false)"),
+    ]
 
 
 def test_header_names_are_read_in_any_case() -> None:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 import pytest
 
 from esl_apps.apps import click2dial
 from esl_apps.apps.ringing import Rang, ring_aleg
+from esl_apps.core import dialstring
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
+from esl_apps.core.call_options import OPTIONS
+from esl_apps.core.faults import Refused
 from esl_apps.core.notification import cdr_payload
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.status import snapshot
+from esl_apps.sandbox.wire.strings import brackets, separate
 from esl_apps.store.essence import Essence, essence, restored
 from esl_apps.testing import PLAN, SETTINGS, ScriptedCall, ScriptedPolicy, ended, host, talks
+from tests.support.dial_strings import ATTACKS
 
-CLIENT = IntegratorRules("acme", PLAN, agent_timeout=30, callee_timeout=60, longest=600, record=True)
+CLIENT = IntegratorRules("acme", PLAN, agent_timeout=30, callee_timeout=60, longest=600, record=True, names=True)
 POLICY = ScriptedPolicy(clients={"acme": CLIENT})
 FIELDS = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
 
@@ -88,6 +96,48 @@ def test_metadata_is_in_every_payload_if_the_request_had_it(payload: str) -> Non
     made = run(click(metadata=metadata))[1].record, run(click())[1].record
     shown = [cdr_payload(record, payload=payload)["payload"].get("metadata", "no key") for record in made if record]
     assert shown == [metadata, None if payload == "v4" else "no key"]
+
+
+def test_names_are_shown_on_the_phones() -> None:
+    call = click(callee_name="Zo\u00eb", outbound_name="Acme 100%")
+    assert call.aleg(POLICY, "socket(x)").variables["origination_caller_id_name"] == "Zo%C3%AB"
+    leg = run(call)[0].did("bridge")[0][0]
+    assert leg["origination_caller_id_name"] == "Acme%20100%25"
+    # Some phones are told again once the callee has answered.
+    assert leg["origination_callee_id_name"] == "Zo%C3%AB"
+
+
+def test_agent_outside_is_not_shown_who_the_callee_is() -> None:
+    variables = click(agent="0831112222", callee_name="Zo\u00eb").aleg(POLICY, "socket(x)").variables
+    assert variables["origination_caller_id_name"] == variables["origination_caller_id_number"] == "27115550000"
+
+
+def places(leg: Mapping[str, str], endpoint: str) -> None:
+    """Check that each variable and the endpoint come out of FreeSWITCH's tokenisers as they went in."""
+    words = separate(dialstring.originate(leg, endpoint, "socket(x)"), " ")
+    found = brackets(words[1], "{", "}", ",")
+    assert len(words) == 3
+    assert found is not None
+    assert found[1] == endpoint
+    given = {name: unquote(value) for name, value in leg.items() if value}
+    assert {name: unquote(value) for name, value in found[0].items()} == given
+
+
+def hostile(name: str) -> Iterator[click2dial.ClickCall]:
+    """The calls that come of attacks in a field."""
+    for text in ATTACKS:
+        for value in (text, {text: "a"}, {"a": text}, {"agent": {"X-Lead": text}}, {"callee": {"X-Lead": text}}):
+            with suppress(Refused):
+                yield click(**{name: value})
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_attack_in_an_option_stays_in_its_place(name: str) -> None:
+    for call in hostile(name):
+        places(call.aleg(POLICY, "socket(x)").variables, "user/1000@127.0.0.1")
+        script, _attempt = run(call)
+        places(script.did("bridge")[0][0], "sofia/gateway/pstn/0820001234")
+        assert [endpoint for endpoint, _user in script.did("bridge")[0][1]] == ["sofia/gateway/pstn/0820001234"]
 
 
 def test_call_in_another_process_keeps_its_options() -> None:

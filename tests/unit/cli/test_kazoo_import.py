@@ -24,7 +24,7 @@ from esl_apps.cli.kazoo_import.export import read
 from esl_apps.cli.kazoo_import.importer import FAILED
 from esl_apps.cli.main import main
 from esl_apps.config import parse
-from esl_apps.core.cards import Card
+from esl_apps.core.cards import CallerId, Card
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.restrictions import denied
 from esl_apps.store import keys
@@ -218,6 +218,23 @@ def test_import_takes_documents_in_any_order(operator: Operator) -> None:
     assert found.call_restriction["international"].action == "deny"
     assert {klass: rule.action for klass, rule in found.users[USER].items()} == {"mobile": "deny"}
     assert PIN not in everything(operator.redis)
+
+
+@pytest.mark.parametrize(
+    ("external", "shown"),
+    [
+        ({"number": "011 777 0001", "name": "Joe\n"}, CallerId("0117770001", "Joe")),
+        ({"name": "Joe"}, CallerId(None, "Joe")),
+        ({"number": "main-line"}, None),
+        ({}, None),
+    ],
+)
+def test_import_takes_a_users_caller_id(operator: Operator, external: dict[str, str], shown: CallerId | None) -> None:
+    status, lines = operator.imports(operator.file(account(), user(caller_id={"external": external}), card()))
+    assert status == 0, lines
+    found = operator.cards.account(ACCOUNT)
+    assert found is not None
+    assert found.user_caller_ids == ({} if shown is None else {USER: shown})
 
 
 def test_import_twice_changes_nothing(operator: Operator) -> None:

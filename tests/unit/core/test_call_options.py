@@ -13,9 +13,13 @@ from esl_apps.core.call_options import NO_OPTIONS, OPTIONS, CallOptions
 from esl_apps.core.faults import Fault
 from tests.support.dial_strings import ATTACKS
 
-ALLOWED = SimpleNamespace(record=True, longest=600.0)
+ALLOWED = SimpleNamespace(record=True, longest=600.0, names=True)
+#: Options that may be any text of one line: ``test_click2dial_options`` looks where it ends up.
+TEXTS = ("callee_name", "outbound_name")
 
 GOOD: dict[str, Any] = {
+    "callee_name": 'Zo\u00eb "O\'Brien"',
+    "outbound_name": "\u5c71\u7530 100%",
     "agent_timeout": 12.5,
     "callee_timeout": 3600,
     "max_duration": 600,
@@ -55,7 +59,7 @@ def test_option_of_another_type_names_the_field(name: str) -> None:
         assert faults[0].message == f"expected {call_options.expected(name)}"
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in TEXTS])
 def test_option_with_an_attack_is_refused(name: str) -> None:
     for text in ATTACKS:
         assert [fault.field for fault in read({name: text})[1]] == [name], text
@@ -74,6 +78,12 @@ def test_option_with_an_attack_is_refused(name: str) -> None:
         ("require_agent", True),
         ("record", 1),
         ("record", "true"),
+        ("callee_name", ""),
+        ("callee_name", "a" * 65),
+        ("callee_name", "a\r\nX-A: 1"),
+        ("callee_name", "a\n"),
+        ("outbound_name", "\0"),
+        ("outbound_name", "\u2028"),
         ("metadata", {"a b": "c"}),
         ("metadata", {"a\n": "c"}),
         ("metadata", {"": "c"}),
@@ -89,10 +99,23 @@ def test_option_out_of_bounds_is_refused(name: str, value: object) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "allowed"),
-    [({"record": True}, {"record": False}), ({"max_duration": 601}, {}), ({"max_duration": 1e300}, {})],
+    [
+        ({"record": True}, {"record": False}),
+        ({"max_duration": 601}, {}),
+        ({"max_duration": 1e300}, {}),
+        ({"outbound_name": "Jane"}, {"names": False}),
+    ],
 )
 def test_option_past_the_integrators_rules_is_refused(fields: dict[str, object], allowed: dict[str, Any]) -> None:
     assert [(fault.field, fault.code) for fault in read(fields, **allowed)[1]] == [(next(iter(fields)), "not_allowed")]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("30", 30.0), ("2.5", 2.5), ("x", "x"), ("1e3", "1e3"), ("-1", "-1"), ("\u0663", "\u0663")]
+)
+def test_header_that_is_a_number_is_read_as_one(text: str, value: object) -> None:
+    headers = {"Callee-Timeout": text, "Outbound-Name": ""}
+    assert call_options.of_headers(headers.get) == {"callee_timeout": value}
 
 
 def test_options_go_through_json_to_another_process() -> None:

@@ -169,8 +169,8 @@ def from_trunk(address: str, asserted: str | None, hidden: str) -> ScriptedCall:
 @pytest.mark.parametrize(
     ("own", "default", "shown"),
     [
-        ("+27115551000", None, "27115551000"),
-        (None, "+27115552000", "27115552000"),
+        ("+27115551000", None, "+27115551000"),
+        (None, "+27115552000", "+27115552000"),
         ("Acme Ltd", None, "Acme Ltd"),
         (None, None, "anonymous"),
     ],
@@ -179,7 +179,7 @@ def test_policy_account_shows_its_number_or_the_default(
     build: Build, own: str | None, default: str | None, shown: str
 ) -> None:
     node = build(cccp={"default_caller_id_number": default} if default else {})
-    assert policy_of(node).caller_id_of(Account("acme", caller_id=own)).lstrip("+") == shown
+    assert policy_of(node).caller_id_of(Account("acme", caller_id=own)).number == shown
 
 
 def test_policy_knows_its_prompts(node: Bench) -> None:

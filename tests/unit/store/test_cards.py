@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from esl_apps.config.model import Rule
+from esl_apps.core.cards import CallerId
 from esl_apps.core.faults import Refused
 from esl_apps.core.limits import Limits
 from esl_apps.core.unavailable import StoreUnavailable
@@ -373,9 +374,14 @@ def test_imported_account_has_its_users_rules(cards: CardStore) -> None:
         "Kay",
     )
     assert found.call_restriction == denied
-    assert found.users == {"u1": denied}
+    assert (found.users, found.user_caller_ids) == ({"u1": denied}, {})
+    shown = CallerId("+27110000001", "Zo\u00eb")
+    cards.put_user("kazoo", "u1", {}, shown)
+    found = cards.account("kazoo")
+    assert found is not None
+    assert (found.users, found.user_caller_ids) == ({}, {"u1": shown})
     cards.put_user("kazoo", "u1", {})
-    assert cards.account("kazoo").users == {}  # type: ignore[union-attr]
+    assert cards.account("kazoo").user_caller_ids == {}  # type: ignore[union-attr]
     cards.close_account("kazoo")
     assert cards.account("kazoo") is None
 
