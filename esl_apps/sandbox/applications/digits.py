@@ -12,7 +12,8 @@ from esl_apps.sandbox.leg.channel import Channel
 from esl_apps.sandbox.run.sleeper import later
 from esl_apps.sandbox.wire import strings
 
-#: Seconds of the pauses in ``send_dtmf``.
+#: Seconds of a digit, and of the pauses, in ``send_dtmf``.
+_DIGIT = 0.1
 _PAUSES = {"w": 0.5, "W": 1.0}
 
 
@@ -177,6 +178,7 @@ def send_dtmf(channel: Channel, data: str) -> None:
         elif digit in "0123456789*#ABCDabcd":
             if at:
                 later(at, send, digit)
+                at += _DIGIT
             else:
                 channel.endpoint.digit(digit)
 
