@@ -6,6 +6,7 @@ PIP    := $(BIN)/pip install -q --disable-pip-version-check
 DEMO_STAMP := $(VENV)/.installed-demo
 STAMP  := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
+DIST_STAMP := $(VENV)/.installed-dist
 
 .PHONY: demo test coverage test-pythons test-redis lint types style docs golden bench fuzz attack chaos soak clean
 
@@ -74,6 +75,28 @@ chaos: $(STAMP)
 soak: $(STAMP)
 	$(BIN)/python -m tests.chaos.soak --calls $(or $(CALLS),100000)
 
+# The sdist and the wheel of the last commit, in dist/: the same bytes each time.
+dist: $(DIST_STAMP)
+	$(BIN)/python tools/dist.py dist 2> build/dist.log || { cat build/dist.log; exit 1; }
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
+
+# A package for the Debian that this runs on, in dist/.
+deb: dist
+	PIP_PYTHON=$(BIN)/python packaging/deb/build.sh dist/*.whl dist
+
+# All of a release, checked: both of the above, SBOM, licences, audit.
+release: $(DIST_STAMP)
+	packaging/release.sh dist
+
+# The README's way to the first call, from the wheel and from the Debian package, each on a fresh machine under an overlay.
+# Takes root and FreeSWITCH in /usr/local.
+try-install: deb $(STAMP)
+	/usr/bin/python3 -m venv build/debian
+	build/debian/bin/pip download -q -d build/wheels dist/*.whl setuptools wheel
+	rm build/wheels/esl_apps-*
+	WHEELS=build/wheels PHONES_PYTHON=$(CURDIR)/$(BIN)/python tests/install/fresh_machine.sh wheel dist/*.whl
+	WHEELS=build/wheels PHONES_PYTHON=$(CURDIR)/$(BIN)/python tests/install/fresh_machine.sh deb dist/*.deb
+
 $(BIN)/python:
 	@echo "Making a virtual environment in $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
@@ -87,6 +110,12 @@ $(DEMO_STAMP): setup.cfg | $(BIN)/python
 $(DOCS_STAMP): setup.cfg | $(BIN)/python
 	@echo "Installing the documentation tools"
 	@$(PIP) -e '.[docs]'
+	@touch $@
+
+$(DIST_STAMP): packaging/requirements.txt | $(BIN)/python
+	@echo "Installing the packaging tools"
+	@$(PIP) -r packaging/requirements.txt
+	@mkdir -p build dist
 	@touch $@
 
 $(STAMP): $(DEMO_STAMP)

@@ -19,6 +19,7 @@ if [ "${FRESH_MACHINE:-}" = "" ]; then
 fi
 
 # The machine -----------------------------------------------------------------------------------------
+mount -t proc proc /proc
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/machine
 mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/machine
@@ -53,6 +54,13 @@ wait_for() {
     cat "$2"
     return 1
 }
+# Start the node as the script says, without systemd. $node: its process.
+start_node() {
+    : > /mnt/node
+    in_machine sh -c "$start" > /mnt/node 2>&1 < /dev/null &
+    wait_for 'ready$' /mnt/node
+    node=$(pgrep -x esl-apps)
+}
 say() { printf '\n== %s\n' "$*"; }
 
 say "A stock FreeSWITCH and Redis"
@@ -79,18 +87,44 @@ while IFS= read -r -d '' command; do
     # A namespace has no systemd; the script says how to start the node instead.
     if grep -q 'No systemd runs here' /mnt/output; then
         start=$(sed -n '/^No systemd runs here/,$p' /mnt/output | tr '\n' ' ' | sed 's/.*the node: //')
-        in_machine sh -c "$start" > /mnt/node 2>&1 < /dev/null &
-        wait_for 'ready$' /mnt/node
+        start_node
         echo "(node started by hand: $start)"
     fi
 done < /mnt/commands
 
+say "Manual page and completions"
+if [ "$kind" = deb ]; then
+    in_machine man esl-apps | head -3
+    in_machine bash -c '. /usr/share/bash-completion/completions/esl-apps; complete -p esl-apps'
+else
+    in_machine sh -c 'esl-apps files man/esl-apps.1 | man -l - | head -3'
+fi
+in_machine esl-apps calls
+
 say "The call"
 wait_for '^1001 CONFIRMED' /mnt/phones
 sleep 2
+if [ "$kind" = deb ]; then
+    say "The package is installed again, and the node restarted, while the two talk"
+    in_machine dpkg -i "/tmp/wheels/$(basename "$package")"
+    kill -TERM "$node"
+    while [ -e "/proc/$node" ]; do sleep 0.2; done
+    start_node
+    in_machine esl-apps calls
+    ! grep -q DISCONNECTED /mnt/phones
+fi
 in_machine $FS/bin/fs_cli -p "$(sed -n s/^FS_PASSWORD=//p "$M"/etc/esl_apps/esl_apps.env)" -x hupall > /dev/null
 record=$(in_machine redis-cli BRPOP enigma:notifications:cdr 10)
 cat /mnt/phones
 echo "$record"
 grep -q '"end_reason":"answered"' <<< "$record"
+if [ "$kind" = deb ]; then
+    say "Purged"
+    kill -TERM "$node"
+    while [ -e "/proc/$node" ]; do sleep 0.2; done
+    in_machine dpkg --purge esl-apps
+    left=$(find "$M" -xdev -path '*esl*apps*' ! -path '*.before-esl_apps' ! -path "$M$FS/*" ! -path "$M/tmp/*" ! -path '*/var/cache/man/*' 2> /dev/null)
+    echo "left behind: ${left:-nothing}"
+    [ -z "$left" ]
+fi
 say "The first call went through, by $kind"

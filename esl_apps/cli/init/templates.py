@@ -20,7 +20,7 @@ from esl_apps.config.env_file import variables
 from esl_apps.prompts import PROMPTS
 
 CONFIG, SECRETS, SCRIPT = "esl_apps.yml", "esl_apps.env", "install.sh"
-_UNIT = "esl-apps.service"
+_UNIT, _DROP_IN = "esl-apps.service", "esl-apps.service.d/spool.conf"
 
 
 def make(answers: Answers, machine: Machine, folder: Path) -> dict[str, str]:
@@ -36,7 +36,10 @@ def make(answers: Answers, machine: Machine, folder: Path) -> dict[str, str]:
         "/var/log/freeswitch/json_cdr", spool
     )
     made["freeswitch/post_load_modules.conf.xml"] = files.text_of("freeswitch/post_load_modules.conf.xml")
-    made[_UNIT] = _unit(machine, folder, spool)
+    if machine.has_unit:
+        made[_DROP_IN] = f"# The node removes records from the switch's spool.\n[Service]\nReadWritePaths=-{spool}\n"
+    else:
+        made[_UNIT] = _unit(machine, folder, spool)
     made[SCRIPT] = _script(machine, answers, folder, spool)
     return made
 
@@ -130,6 +133,7 @@ def _unit(machine: Machine, folder: Path, spool: str) -> str:
 
 
 def _script(machine: Machine, answers: Answers, folder: Path, spool: str) -> str:
+    unit = _DROP_IN if machine.has_unit else _UNIT
     lines = [
         "#!/bin/sh",
         "# Puts the files of this folder in place. Made by `esl-apps init`; read it, then run it as root. Running it",
@@ -148,7 +152,7 @@ def _script(machine: Machine, answers: Answers, folder: Path, spool: str) -> str
         f"command -v esl-apps > /dev/null || ln -s {shlex.quote(_program())} /usr/local/bin/esl-apps",
         "install -d -o esl-apps -g esl-apps /var/lib/esl_apps",
         "if [ -d /run/systemd/system ]; then",
-        f"    install -m 644 {_UNIT} /etc/systemd/system/{_UNIT}",
+        f"    install -D -m 644 {unit} /etc/systemd/system/{unit}",
         "    systemctl daemon-reload",
         "    systemctl enable --now esl-apps",
         "fi",

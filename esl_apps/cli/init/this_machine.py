@@ -21,6 +21,7 @@ FOLDERS = (
     "/opt/freeswitch/etc/freeswitch",
     "/opt/freeswitch/conf",
 )
+_PACKAGED_UNIT = Path("/lib/systemd/system/esl-apps.service")
 #: Seconds to wait for its event socket.
 WAIT = 3.0
 STOCK_PASSWORD = "ClueCon"  # noqa: S105 - the one to replace
@@ -44,6 +45,8 @@ class Machine:
     logs: str = "/var/log/freeswitch"
     writes_cdrs: bool = False
     """Whether mod_json_cdr is loaded, and so configured by hand."""
+    has_unit: bool = False
+    """Whether a Debian package has brought the systemd unit."""
 
     @property
     def fs_cli(self) -> str:
@@ -64,7 +67,7 @@ def look(folder: str | None, password: str | None) -> Machine:
     found = next(
         (Path(name) for name in ([folder] if folder else FOLDERS) if (Path(name) / "vars.xml").is_file()), None
     )
-    machine = Machine(folder=found)
+    machine = Machine(folder=found, has_unit=_PACKAGED_UNIT.exists())
     if found is not None:
         with suppress(OSError, UnicodeDecodeError):
             text = (found / "autoload_configs/event_socket.conf.xml").read_text(encoding="utf-8")

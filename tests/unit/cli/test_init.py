@@ -143,5 +143,12 @@ def test_templates_script_is_read_by_sh(machine: Machine) -> None:
     assert ("mod_json_cdr" in script) == (machine.folder is not None and not machine.writes_cdrs)
 
 
+def test_templates_add_to_a_packaged_unit() -> None:
+    made = make(ANSWERS, Machine(has_unit=True, logs="/srv/log"), Path("/etc/esl_apps"))
+    assert "esl-apps.service" not in made
+    assert "ReadWritePaths=-/srv/log/json_cdr\n" in made["esl-apps.service.d/spool.conf"]
+    assert "esl-apps.service.d/spool.conf /etc/systemd/system/esl-apps.service.d/spool.conf" in made["install.sh"]
+
+
 def test_variable_of_an_integrator_is_one_for_the_shell() -> None:
     assert variable_of("acme.za-1") == "ACME_ZA_1_TOKEN"

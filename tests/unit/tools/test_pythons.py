@@ -67,5 +67,5 @@ def test_main_tells_which_command_failed(
 
 
 def test_classifiers_and_tool_name_the_same_pythons() -> None:
-    text = (ROOT / "setup.cfg").read_text()
+    text = (ROOT / "pyproject.toml").read_text()
     assert tuple(re.findall(r"Python :: (3\.\d+)", text)) == pythons.SUPPORTED
