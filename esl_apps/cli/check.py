@@ -24,12 +24,16 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.net.address import is_loopback, split_address
+from esl_apps.net.post import Failed
+from esl_apps.net.resolver import Resolver
 from esl_apps.node.policy import own_settings
 from esl_apps.node.state_folder import state_folder
+from esl_apps.node.webhooks import poster
 from esl_apps.operations.breakers import thresholds
 from esl_apps.process.mounts import remote_type
 from esl_apps.prompts import prompt_path
 from esl_apps.store import redis_client, server
+from esl_apps.store.webhook_queue import configured
 
 OK, WARN, FAIL = "ok", "WARN", "FAIL"
 #: Seconds for a switch to answer. One that refuses the connection is reported at once.
@@ -87,6 +91,7 @@ def try_everything(config: Config) -> Iterator[Result]:
     opens = f"a card that it read less than {stale:g} s before still opens" if stale else "no card opens anything"
     yield Result("redis.stale_cards", OK, f"{stale:g}: while Redis is down, {opens}")
     yield from _redis(config)
+    yield from _webhooks(config)
     yield from _folders(config)
     yield from _entrances(config)
     yield from _ports(config)
@@ -230,6 +235,19 @@ def _redis(config: Config) -> Iterator[Result]:
             continue
         yield Result(key, OK, f"answers: {', '.join(filter(None, names)) or 'an unknown version'}")
         yield from (Result(key, FAIL if fatal else WARN, message) for fatal, message in findings)
+
+
+def _webhooks(config: Config) -> Iterator[Result]:
+    """Connect to the receivers, and post nothing."""
+    for one in configured(config):
+        what = f"webhook {one.webhook.name}"
+        try:
+            with _announced(f"{what} at {one.host}"):
+                address = poster(one.webhook, Resolver(1)).try_connection()
+        except Failed as error:
+            yield Result(what, FAIL, str(error))
+        else:
+            yield Result(what, OK, f"{one.host}: connects to {address}")
 
 
 def _folders(config: Config) -> Iterator[Result]:

@@ -121,10 +121,12 @@ def for_webhook(entry: Entry, queue: str) -> Entry:
 class WebhookQueue:
     """The streams of all webhooks, each named by ``keys.webhook``. All methods raise StoreUnavailable."""
 
-    def __init__(self, client: Client, boot: str = "", clock: Any = lambda: "") -> None:
-        """``boot``: this process. ``clock``: Unix seconds, for tests; by default Redis's own."""
+    def __init__(self, client: Client, boot: str = "", clock: Any = lambda: "", predecessor: str = "") -> None:
+        """``boot``: this process. ``clock``: Unix seconds, for tests; by default Redis's own. ``predecessor``: the last
+        run of this node, whose leases are this one's."""
         self._client = client
         self._boot = boot
+        self._predecessor = predecessor
         self._clock = clock
         self._hold = Script(client, "webhook_hold")
         self._release = Script(client, "webhook_release")
@@ -139,7 +141,7 @@ class WebhookQueue:
         runs = [
             self._hold.on(
                 [keys.webhook_lease(queue), keys.webhook_state(queue), keys.seq(queue)],
-                [self._boot, int(LEASE * 1000)],
+                [self._boot, int(LEASE * 1000), self._predecessor],
             )
             for queue in queues
         ]

@@ -18,6 +18,9 @@ def main() -> int:
     parser.add_argument("--switches", type=int, default=1)
     parser.add_argument("--redis", choices=REDIS, default="single")
     parser.add_argument("--real", action="store_true", help="a real FreeSWITCH and its phones, in place of the sandbox")
+    parser.add_argument(
+        "--push", choices=["left", "stream"], help="where the records are read (a list if the seed is odd, or a stream)"
+    )
     parser.add_argument("--rate", type=float, help="calls a second (18; 2 on a real switch)")
     parser.add_argument("--pause", type=float, help="seconds between two deeds (2.5; 8 on a real switch); 0: none")
     parser.add_argument("--tick", type=float, default=20.0, help="the sandbox's, milliseconds (20)")
@@ -33,6 +36,7 @@ def main() -> int:
         switches=asked.switches,
         redis=asked.redis,
         real=asked.real,
+        push=asked.push or ("left" if asked.seed % 2 else "stream"),
         rate=asked.rate or (2.0 if asked.real else 18.0),
         pause=pause or 1e9,
         tick=asked.tick,

@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from tests.chaos.parts import ClockedNode, Process, Redis
+from tests.chaos.receiver import MANNERS, Receiver
 from tests.chaos.witness import clock
 
 
@@ -53,6 +54,7 @@ WEIGHTS = {
     "switch killed": 2,
     "gateway dead": 2,
     "gateway silent": 2,
+    "receiver misbehaves": 5,
 }
 #: The gateway that fails: the first of ``dial.external``. The next one goes on, so each call has its outcome still.
 GATEWAY = "pstn"
@@ -85,6 +87,7 @@ class Mischief:
     nodes: list[ClockedNode]
     redis: Redis
     rigs: list[Any]
+    receiver: Receiver
     seed: int
     pause: float
     weights: dict[str, int] = field(default_factory=lambda: dict(WEIGHTS))
@@ -117,6 +120,7 @@ class Mischief:
             "switch killed": self._kill_switch,
             "gateway dead": self._kill_gateway,
             "gateway silent": self._silence_gateway,
+            "receiver misbehaves": self._disturb_receiver,
         }
 
     def start(self) -> None:
@@ -136,6 +140,10 @@ class Mischief:
     def around(self, begin: float, end: float) -> list[Deed]:
         """The disturbances during a call."""
         return [deed for deed in self.deeds if deed.at < end + 1 and deed.until > begin - 1]
+
+    def redis_lost(self, at: float) -> bool:
+        """Whether a Redis was killed in the minute before: it may have lost its latest writes, and counts again."""
+        return any(deed.kind == "redis killed" for deed in self.around(at - 60, at))
 
     def _run(self) -> None:
         while not self._stopped.wait(self._random.uniform(0.5, 1.5) * self.pause):
@@ -337,6 +345,12 @@ class Mischief:
     def _silence_gateway(self, chance: random.Random) -> list[str]:
         """It takes INVITEs and says nothing (hazard 43)."""
         return self._to_gateway(chance, {"silent": True})
+
+    def _disturb_receiver(self, chance: random.Random) -> list[str]:
+        manner = chance.choice(MANNERS)
+        return self._for_a_while(
+            [self.receiver], chance, (0.5, 2.0, 4.0), lambda one: one.misbehave(manner), lambda one: one.mend()
+        )
 
     def _to_gateway(self, chance: random.Random, state: dict[str, Any]) -> list[str]:
         def disturb(rig: Any) -> None:

@@ -19,11 +19,14 @@ import esl_apps
 from esl_apps.cli.dialplan import render
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
-from tests.chaos import parts, witness
+from esl_apps.store.webhook_queue import WebhookQueue
+from tests.chaos import parts, receiver, witness
 from tests.chaos.accounts import DOUBLED, LEFT_OVER, MINUTES, MISSING, WRONG, Accounts, Finding, compare_minutes
 from tests.chaos.load import ADMIN_TOKEN, CALLBACK, CARD, DISA, OWN, PIN, QUEUES, TOKEN, Load
+from tests.chaos.logs import Logs
 from tests.chaos.mischief import CLOCK_STEP, GATEWAY, WEIGHTS, Deed, Mischief
 from tests.chaos.parts import HOST, ClockedNode
+from tests.chaos.receiver import Receiver
 from tests.rig.sandbox import SandboxRig
 from tests.support.ports import free_port
 
@@ -57,6 +60,8 @@ class Options:
     settle: float = 60.0
     """Seconds for all to come to rest after the last disturbance; waiting longer doesn't help."""
     weights: dict[str, int] = field(default_factory=lambda: dict(WEIGHTS))
+    push: str = "left"
+    """As ``integrators[].push``: the list or the stream is the witness."""
     keep: Path | None = None
     """The folder of logs and stories. None: a temporary one, removed if all is well."""
 
@@ -70,6 +75,8 @@ class Report:
     begun: int
     records: int
     legs: int
+    posted: int
+    """Messages that the webhook's receiver took, repetitions included."""
     trouble: Counter[str]
     seconds: float
     stories: list[str]
@@ -89,7 +96,7 @@ class Report:
             f"seed {options.seed}  nodes {options.nodes}  switches {options.switches}  redis {options.redis}  "
             f"{'a real FreeSWITCH' if options.real else 'sandbox'}  {self.seconds:.0f} s",
             "",
-            f"calls begun {self.begun}   records {self.records}   legs {self.legs}",
+            f"calls begun {self.begun}   records {self.records}   legs {self.legs}   posted {self.posted}",
             "",
             f"{'application':<18} {'outcome':<44} {'calls':>6}",
         ]
@@ -129,6 +136,8 @@ class _Stage:
         self.redis = stack.enter_context(parts.running(options.redis, folder))
         listens = [f"{HOST}:{free_port()}" for _ in range(options.nodes)]
         self.rigs, self.witnesses = self._switches(self._dialplan(listens), stack)
+        self.receiver = Receiver()
+        stack.callback(self.receiver.close)
         self.nodes = [ClockedNode(self._config(i, listens), folder, self.redis.ports) for i in range(options.nodes)]
         for node in self.nodes:
             stack.callback(parts.stop, node)
@@ -210,6 +219,7 @@ class _Stage:
         return rigs, witnesses
 
     def _config(self, index: int, listens: list[str]) -> dict[str, Any]:
+        options = self.options
         return {
             **self._plain(listens),
             "node": {
@@ -244,6 +254,10 @@ class _Stage:
                     "limits": _COUNTED,
                     "agent_timeout": _RING,
                     "callee_timeout": _RING,
+                    "webhooks": [self.receiver.webhook("crm")],
+                    "push": options.push,
+                    # None is dropped.
+                    "stream_length": 10_000_000,
                 }
             ],
         }
@@ -267,7 +281,9 @@ class _Stage:
             # Legs that die with the switch before it wrote about them are unknown. The rig's gateways always work.
             for kind in ("switch killed", "gateway dead", "gateway silent"):
                 weights.pop(kind, None)
-        mischief = Mischief(self.nodes, self.redis, self.rigs, options.seed, options.pause, weights=weights)
+        mischief = Mischief(
+            self.nodes, self.redis, self.rigs, self.receiver, options.seed, options.pause, weights=weights
+        )
         load.start()
         mischief.start()
         time.sleep(options.seconds)
@@ -286,7 +302,7 @@ class _Stage:
             lambda at: any("dropped" not in deed.kind for deed in mischief.around(at - 1, at + 1)),
             steps=(0.0, -CLOCK_STEP, CLOCK_STEP) if mischief.count()["node clock stepped"] else (0.0,),
         )
-        findings = [*accounts.compare(), *findings]
+        findings = [*accounts.compare(), *self._posted(accounts, mischief), *findings]
         disturbed = mischief.around
         findings += compare_minutes(legs, self._counted(), lambda begin, end: bool(disturbed(begin, end)))
         return Report(
@@ -297,6 +313,7 @@ class _Stage:
             begun=load.begun,
             records=len(accounts.records),
             legs=len(legs),
+            posted=len(self.receiver.taken),
             trouble=load.trouble,
             seconds=time.monotonic() - self.began,
             stories=self._stories(accounts, findings, mischief),
@@ -350,7 +367,7 @@ class _Stage:
         self._say("no channel is up")
 
         def at_rest() -> bool:
-            return not any(self._left(client)) and not self._channels() and self._quiet()
+            return not any(self._left(client)) and not self._channels() and self._quiet() and not self._posts(client)
 
         self._wait(at_rest, max(LEASE + 5, deadline - time.monotonic()))
         # A callback that a node had taken when it died goes to another when its lease ends.
@@ -378,6 +395,19 @@ class _Stage:
             return {"redis": [str(error)]}, [], []
         return limits, live, pending
 
+    def _posted(self, accounts: Accounts, mischief: Mischief) -> list[Finding]:
+        """Compare what the receiver took with the records. A caller whose account is unknown has no integrator."""
+        of_acme = self.streamed or {
+            record["call_ref"] for record in accounts.records if record["ref"] in ("click-dial", "inbound")
+        }
+        took, faults = self.receiver.taken, self.receiver.faults
+        return receiver.compare(took, of_acme, set(accounts.by_ref), faults, mischief.redis_lost)
+
+    def _posts(self, client: Any) -> int:
+        """How many notifications wait for the receiver."""
+        (webhook,) = WebhookQueue(client).describe([keys.webhook("acme", "crm")])
+        return int(webhook["depth"])
+
     def _quiet(self) -> bool:
         """Whether all nodes are idle: no call, and all records in Redis."""
         for node in self.nodes:
@@ -389,7 +419,8 @@ class _Stage:
 
     def _pop(self) -> list[dict[str, Any]]:
         client = self.redis.client()
-        records = []
+        records = [json.loads(fields[b"json"])["payload"] for _id, fields in client.xrange(f"{CDRS}:stream")]
+        self.streamed = {record["call_ref"] for record in records}
         while (body := client.rpop(CDRS)) is not None:
             records.append(json.loads(body)["payload"])
         return records
@@ -400,12 +431,12 @@ class _Stage:
         """Write all that is known about each call in disagreement."""
         if not findings:
             return []
-        logs = _Logs([node.log for node in self.nodes])
+        logs = Logs([node.log for node in self.nodes])
         client = self.redis.client()
         return ["\n".join(self._story(one, accounts, mischief, logs, client)) for one in findings]
 
     def _story(
-        self, finding: Finding, accounts: Accounts, mischief: Mischief, logs: _Logs, client: Any
+        self, finding: Finding, accounts: Accounts, mischief: Mischief, logs: Logs, client: Any
     ) -> Iterator[str]:
         yield f"=== {finding.kind}: {finding.app}: {finding.text}"
         legs = {uuid: accounts.by_uuid[uuid] for uuid in finding.uuids if uuid in accounts.by_uuid}
@@ -435,23 +466,6 @@ class _Stage:
             yield "meanwhile: " + ("; ".join(map(str, deeds)) or "nothing was done")
         for line in logs.about([*refs, *legs]):
             yield f"  {line}"
-
-
-class _Logs:
-    """The nodes' log lines, by the references and UUIDs in them."""
-
-    def __init__(self, files: list[Path]) -> None:
-        self._lines: dict[str, list[str]] = {}
-        for file in files:
-            for line in file.read_text(errors="replace").splitlines():
-                if not line.startswith("{"):
-                    continue
-                row = json.loads(line)
-                for key in {row.get("call_ref"), row.get("uuid"), row.get("session_ref")} - {None}:
-                    self._lines.setdefault(key, []).append(f"{row['at'][11:]} {file.stem} {line}")
-
-    def about(self, names: list[str]) -> list[str]:
-        return sorted({line for name in names for line in self._lines.get(name, ())})
 
 
 def _leaks(node: ClockedNode, at_rest: list[dict[str, float]]) -> Iterator[str]:

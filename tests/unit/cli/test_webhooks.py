@@ -113,3 +113,15 @@ def test_names_of_processes_are_read(redis: RedisServer, settings: Settings) -> 
     member = membership.Membership(client, "n1", "127.0.0.1:8084")
     member.say()
     assert membership.names(client) == {member.boot: "n1"}
+
+
+def test_check_connects_to_receivers_and_posts_nothing(run: Run, hooked: str, receiver: Receiver) -> None:
+    def found() -> Any:
+        results = run("check", "--json", "-c", hooked).json
+        return next(result for result in results if result["what"] == "webhook crm")
+
+    result = found()
+    assert (result["level"], result["message"]) == ("ok", f"127.0.0.1:{receiver.port}: connects to 127.0.0.1")
+    assert receiver.posts == []
+    receiver.close()
+    assert found()["level"] == "fail"

@@ -231,6 +231,13 @@ def test_one_process_holds_a_webhook(store: RedisServer, queue: WebhookQueue, cl
     assert other.hold([QUEUE]) == [(3, 0)]
 
 
+def test_next_run_of_a_node_holds_what_the_last_one_held(store: RedisServer, queue: WebhookQueue) -> None:
+    assert queue.hold([QUEUE]) == [(0, 0)]
+    following = WebhookQueue(redis_client.connect(store.url), "boot2", predecessor="boot1")
+    assert following.hold([QUEUE]) == [(0, 0)]
+    assert queue.hold([QUEUE]) == [None]
+
+
 def test_lease_of_a_dead_process_ends(store: RedisServer, queue: WebhookQueue) -> None:
     assert queue.hold([QUEUE]) == [(0, 0)]
     assert 0 < store.client.pttl(keys.webhook_lease(QUEUE)) <= webhook_queue.LEASE * 1000

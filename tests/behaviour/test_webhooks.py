@@ -1,0 +1,69 @@
+"""Webhooks of a whole node: a call's record is posted, verified as receivers verify it, whatever dies in between."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.chaos.receiver import Receiver
+from tests.conftest import on_the_sandbox
+from tests.rig.base import Rig, Script, eventually
+from tests.support.node import ADMIN_TOKEN, CDRS, Node, RedisServer, configuration, request
+
+CALLEE = "1001"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hooked(rig: Rig, redis: RedisServer, receiver: Receiver) -> Iterator[Node]:
+    rig.reset()
+    redis.flush()
+    node = Node(configuration(rig, redis, webhooks=[receiver.webhook("crm")]))
+    yield node
+    node.stop(signal.SIGKILL)
+
+
+def call(rig: Rig, node: Node) -> str:
+    rig.phone("1000", Script(answer_after=0.05))
+    rig.phone(CALLEE, Script(answer_after=0.05, hangup_after=0.1))
+    return node.call("1000", CALLEE)
+
+
+def test_webhook_gets_the_record_that_the_list_gets(
+    rig: Rig, hooked: Node, redis: RedisServer, receiver: Receiver
+) -> None:
+    ref = call(rig, hooked)
+    eventually(lambda: [taken.ref for taken in receiver.taken] == [ref])
+    assert receiver.taken[0].id == f"cdr_{ref}"
+    assert receiver.faults == []
+    record: Any = json.loads(redis.client.rpop(CDRS))["payload"]
+    assert receiver.payloads[ref] == record
+    assert record["call_ref"] == ref
+    (view,) = webhooks(hooked)
+    assert (view["name"], view["depth"], view["state"], view["last_status"]) == ("crm", 0, "delivering", 204)
+
+
+@on_the_sandbox
+def test_webhook_is_delivered_by_the_next_run(rig: Rig, hooked: Node, receiver: Receiver) -> None:
+    receiver.misbehave("answers 500")
+    ref = call(rig, hooked)
+    eventually(lambda: webhooks(hooked)[0]["state"] == "failing")
+    hooked.stop(signal.SIGKILL)
+    receiver.mend()
+    hooked.start()
+    eventually(lambda: [taken.ref for taken in receiver.taken] == [ref])
+    assert receiver.taken[0].id == f"cdr_{ref}"
+
+
+def webhooks(node: Node) -> Any:
+    return request(node.admin, "GET", "/v1/webhooks", token=None, X_Auth_Token=ADMIN_TOKEN).json["data"]
