@@ -19,9 +19,11 @@ UNHEARD = {"app_uuid": dialstring.UNHEARD}
 NO_TRANSFER = "esl_apps_no_transfer"
 
 
-def leg_variables(attempt: Attempt, user: str) -> dict[str, str]:
+def leg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, str]:
     """Return the variables of every leg, from its first ringing on."""
+    reports = {} if settings.rtcp_interval is None else {"rtcp_audio_interval_msec": str(settings.rtcp_interval)}
     return {
+        **reports,
         "esl_app": attempt.app,
         "esl_call_ref": attempt.call_ref,
         "esl_contact_ref": attempt.contact_ref,
@@ -38,7 +40,7 @@ def leg_variables(attempt: Attempt, user: str) -> dict[str, str]:
 def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, str]:
     """Return the variables of every A-leg: enough for another node to take the call over."""
     return {
-        **leg_variables(attempt, user),
+        **leg_variables(settings, attempt, user),
         "esl_node": settings.node,
         "esl_session_ref": attempt.session_ref,
         # If the node dies, the parties go on talking, and the call ends with the bridge (hazard 11).
@@ -89,7 +91,7 @@ class Bleg:
 def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str, str]:
     """Return the variables of a B-leg."""
     result = {
-        **leg_variables(attempt, bleg.user),
+        **leg_variables(settings, attempt, bleg.user),
         # So that its end is also reported on the inbound connection, in case the A-leg's socket is lost.
         "esl_node": settings.node,
         # The same for all numbers of a session, so the socket subscribes to its B-legs once.

@@ -109,7 +109,7 @@ def _ring_from_here(originator: Originator, attempt: Attempt, aleg: Aleg, deadli
             attempt.note("switch_full", "it had no session to spare")
         if _is_over(attempt) or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
             break
-        attempt.note("gateway_failed", f"cause {rang.code}")
+        attempt.note("gateway_failed", f"{gateway.label}: cause {rang.code}" if gateway else f"cause {rang.code}")
     return rang
 
 

@@ -23,6 +23,8 @@ class Settings:
     ringback: str
     recordings: str
     """The folder as the switch writes it."""
+    rtcp_interval: int | None = None
+    """Milliseconds between the RTCP reports of the switch; None: as its SIP profiles have it."""
     session_records: frozenset[str] = frozenset()
     """The integrators that want a closing entry of each session; the empty name: calls that belong to none."""
     recording_rate: int | None = None

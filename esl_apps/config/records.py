@@ -15,6 +15,8 @@ class RecordsConfig(Section, frozen=True):
     Redis; 0: none are kept."""
     payload: Literal["v3", "v4"] = "v3"
     """Form of the records of calls that belong to no integrator; v4 has all fields, and those of later versions."""
+    round_trip: bool = False
+    """True: measure the round trip of each leg by RTCP; one event per leg every five seconds."""
     capture_url: (
         Annotated[
             str,

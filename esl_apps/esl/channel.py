@@ -13,6 +13,7 @@ from esl_apps.core.call import Bridged, CallEnded, Complete, Ended, Endpoint, Le
 from esl_apps.esl.blegs import OF_LEGS, Blegs
 from esl_apps.esl.keypad import CONFERENCE, STAR_STAR_WITHIN, Keypad, says_keys_in_rtp
 from esl_apps.esl.legs import OF_BLEGS, bleg_by_aleg, leg_of, media_fit, time_of
+from esl_apps.esl.round_trips import EVENT, EVENT_NAME, RoundTrips
 from esl_apps.esl.session import Completion, Gone, OutboundSession
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import COMMAND_REPLY, Event
@@ -54,6 +55,7 @@ class Channel:
         "_ref",
         "_session",
         "clock",
+        "round_trips",
     )
 
     def __init__(
@@ -77,6 +79,8 @@ class Channel:
         self.clock = clock_of(self._data)
         self.clock.hear(self._data, asked, time.monotonic())
         self._blegs = Blegs(self.uuid, self.clock)
+        self.round_trips: RoundTrips | None = None
+        """None: they are not measured."""
         session.on_event = self._on_event
 
     def begin(self, ref: str, *, watched: bool) -> None:
@@ -281,6 +285,8 @@ class Channel:
                 self._wait(lambda: blegs.all_ended, _APART)
             return blegs.time_out("NO_ANSWER")
         if blegs.answered is not None:
+            if self.round_trips is not None:
+                self._measure(blegs.answered.uuid)
             if not self._wait_talking(lambda: completion.done or keypad.broken, longest):
                 self._kill(completion, "ALLOTTED_TIMEOUT")
             elif keypad.broken:
@@ -290,6 +296,8 @@ class Channel:
                 # The A-leg goes on, so wait until B's end is known.
                 self._wait(lambda: blegs.answered is None or blegs.answered.ended_at is not None, 1.0)
             code = blegs.answered.q850 or causes.NORMAL_CLEARING
+            if self.round_trips is not None:
+                self.round_trips.add_to(blegs.answered)
             return Bridged(True, code, bleg=blegs.answered, broken=keypad.broken)
         if keypad.broken:
             self._kill(completion, "NORMAL_CLEARING")
@@ -307,6 +315,10 @@ class Channel:
                 session.register_handle("CHANNEL_BRIDGE", self._blegs.on_bridge)
                 session.post("event plain CHANNEL_BRIDGE")
             return session.execute("bridge", target)
+
+    def _measure(self, bleg: str) -> None:
+        """Have the switch tell the round trips of both legs. Its reports have no variables, only the leg's UUID."""
+        self._run(lambda: self._session.post(f"filter Unique-ID {bleg}", f"event plain {EVENT}"))
 
     def _check_media(self) -> None:
         """Refuse a caller with whom the switch has no codec in common, before anyone is rung for them: the answer would
@@ -340,6 +352,9 @@ class Channel:
         bleg = self._blegs.talked(last.var("last_bridge_to"))
         if self._lost_at is not None and bleg is None:
             bleg = bleg_by_aleg(last, self.clock)
+        if self.round_trips is not None:
+            self.round_trips.add_to(aleg)
+            self.round_trips.add_to(bleg)
         # Handed back by the dialplan, A has not ended: the talk ended with B, perhaps seconds ago.
         at = aleg.ended_at or (bleg.ended_at if bleg is not None else None)
         return Ended(at or node_clock.now(), aleg, bleg, legs=self._blegs.of_users)
@@ -454,6 +469,8 @@ class Channel:
         name = event.name
         if name in OF_LEGS:
             self._blegs.tell(event, name)
+        elif name == EVENT_NAME and self.round_trips is not None:
+            self.round_trips.hear(event)
         elif name == b"RECV_INFO" and event.get("Unique-ID") == self.uuid:
             self._keypad.on_info(event.data)
 

@@ -37,6 +37,7 @@ from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Source, source_of
 from esl_apps.core.timed_call import Frequency
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.esl.round_trips import INTERVAL
 from esl_apps.net.address import within
 from esl_apps.net.turns import take_turn
 from esl_apps.prompts import is_media, prompt_path
@@ -297,6 +298,7 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
             caller_id_format=dial.caller_id_format,
             ringback=dial.ringback,
             recordings=config.recordings.dir,
+            rtcp_interval=INTERVAL if config.records.round_trip else None,
             session_records=frozenset(
                 [integrator.name for integrator in config.integrators if integrator.session_records]
                 + ([""] if config.records.session_records else [])

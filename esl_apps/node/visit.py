@@ -19,6 +19,7 @@ from esl_apps.core.terms import ENDED, LOST, QUEUED, SYSTEM
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.legs import leg_of, refused_by, telling
+from esl_apps.esl.round_trips import RoundTrips
 from esl_apps.esl.server import FULL
 from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.esl.switch import Switch
@@ -50,6 +51,8 @@ class Visit:
         self.session = session
         self.ref = ""
         self.channel = Channel(session, services.policy.prompt, self._find_end, self._clock_of)
+        if services.policy.settings.rtcp_interval is not None:
+            self.channel.round_trips = RoundTrips()
         self.path = (self.channel.variable("socket_path") or "").split("/")
         # A channel that carries a reference was placed by a node, or handed back by the dialplan after a node died.
         self.carried = self.channel.variable("esl_call_ref") or ""

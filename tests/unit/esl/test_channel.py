@@ -14,6 +14,7 @@ from esl_apps.core.call import Bridged, CallEnded, Ended, Leg
 from esl_apps.core.dialstring import UNHEARD
 from esl_apps.esl.channel import EVENTS, Channel
 from esl_apps.esl.legs import leg_of
+from esl_apps.esl.round_trips import RoundTrips
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Framer
 from tests.support.call_switch import (
@@ -186,6 +187,26 @@ def test_bridge_reports_ringing_answer_and_hangup(call: Call) -> None:
     assert [when for _, when, _ in seen[1:]] == [1.0, 3.0]
     assert bridged.bleg is not None
     assert (bridged.answered, bridged.code, bridged.bleg.uuid) == (True, 16, B)
+
+
+def test_bridge_measures_round_trips_if_it_is_to(call: Call) -> None:
+    made, switch = call
+    trip = event("RECV_RTCP_MESSAGE", {"Unique-ID": B, "Rtt0-Avg": "0.020000"})
+    switch.scripts["bridge"] = lambda uuid: b"".join(
+        [answers(), trip, bridge_over(uuid), ends("NORMAL_CLEARING", 16, answered=True)]
+    )
+    bridged = bridge(made)
+    assert bridged.bleg is not None
+    assert bridged.bleg.quality is not None
+    assert bridged.bleg.quality.round_trip is None
+    assert not [command for command in switch.commands if "RTCP" in command]
+    made.round_trips = RoundTrips()
+    bridged = bridge(made)
+    switch.settle()
+    assert switch.commands[-2:] == [f"filter Unique-ID {B}", "event plain RECV_RTCP_MESSAGE"]
+    assert bridged.bleg is not None
+    assert bridged.bleg.quality is not None
+    assert bridged.bleg.quality.round_trip == 20.0
 
 
 UNANSWERED: dict[str, Any] = {"Caller-Channel-Answered-Time": 0}
