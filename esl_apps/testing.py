@@ -195,6 +195,9 @@ class ScriptedCall:
     def drop_keys(self, quiet: float, longest: float) -> None:
         self._do("drop_keys")
 
+    def pass_keys(self) -> None:
+        self._do("pass_keys")
+
     def wait_for_hangup(self, seconds: float) -> None:
         self._do("wait_for_hangup", seconds)
 

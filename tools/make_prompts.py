@@ -34,11 +34,16 @@ PEAK = -1.0
 EDGE = 0.06
 """Seconds of silence before and after the speech."""
 
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPOKEN = {  # "pin" in lower case: espeak-ng would spell out "PIN"
     # Questions
     "enter_pin": "Please enter your pin, then press the hash key.",
     "enter_number": "Please enter the number, then press the hash key.",
     "confirm_callback": "This is your call back. Press one to continue.",
+    # An agent on an outside line: "A call to", the number, "Press one to connect"
+    "call_to": "A call to",
+    "confirm_call": "Press one to connect.",
+    **{f"digit_{digit}": word for digit, word in enumerate(DIGITS)},
     # Wrong input
     "invalid_pin": "That pin is not valid.",
     "invalid_extension": "That number is not valid.",

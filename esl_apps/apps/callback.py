@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from esl_apps.apps import dialthrough
+from esl_apps.apps.agent_prompts import GREETING, QUIET, is_confirmed
 from esl_apps.apps.application import Application, Extension, Timed
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.legs import aleg_variables, caller_id_variables
@@ -30,13 +31,6 @@ from esl_apps.core.unavailable import StoreUnavailable
 log = logging.getLogger(__name__)
 
 REF = "callback"
-#: The key that confirms a callback (``callback.confirm``), the seconds for which it is waited for, and the seconds for
-#: which no other may follow it.
-CONFIRM_KEY, CONFIRM, ALONE = "1", 10.0, 1.0
-#: How often it is asked for. Someone may have pressed another key.
-CONFIRM_TRIES = 2
-#: Seconds without a key before a prompt begins, after keys that nothing had asked for, and the longest wait for them.
-QUIET, GREETING = 1.0, 10.0
 
 
 def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
@@ -167,8 +161,8 @@ class RingBack:
             call.wait_for_hangup(session.rules.prompt_delay)
             # A mailbox answers, too, and its greeting may have tones in it: what comes before a prompt is not for it.
             call.drop_keys(QUIET, GREETING)
-            if session.settings.callback_confirm:
-                _confirm(session)
+            if session.settings.callback_confirm and not is_confirmed(call, session.collect, "confirm_callback"):
+                raise SessionRefused("goodbye", note="the key that confirms was not pressed")
             dialthrough.take(session, card)
             dialthrough.dial_on(session, None)
 
@@ -177,21 +171,6 @@ class RingBack:
             # Only now is it sure that the person asked for it. Anyone can forge a missed call.
             with suppress(StoreUnavailable):
                 host.used(self.number.e164)
-
-
-def _confirm(session: Session) -> None:
-    """Have the person who was rung press one key, alone. A number in a mailbox's greeting is more than one key.
-
-    :raises SessionRefused: nothing else was heard.
-    """
-    for _ in range(CONFIRM_TRIES):
-        keyed = session.collect("confirm_callback", 2, CONFIRM, ALONE)
-        session.call.drop_keys(QUIET, GREETING)
-        if keyed == CONFIRM_KEY:
-            return
-        if not keyed:
-            break
-    raise SessionRefused("goodbye", note="the key that confirms was not pressed")
 
 
 def new_call(number: Number, card: Card, account: Account, policy: AppPolicy) -> RingBack:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from esl_apps.apps import agent_prompts
 from esl_apps.apps.application import Application
 from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
 from esl_apps.apps.ending import conclude
@@ -98,6 +99,9 @@ class ClickCall:
             "ignore_early_media": "true",
             **({"presence_data": dialstring.mark_of(order.agent.dialled)} if order.agent.is_extension else {}),
         }
+        if self.client.answers_itself(order) and settings.endpoints.registration(order.agent) is not None:
+            headers = self.client.auto_answer_headers
+            variables.update({f"sip_h_{name}": dialstring.Raw(value) for name, value in headers.items()})
         endpoints = settings.endpoints.of(order.agent, as_asked=True)
         return Aleg(variables, endpoints, application, order.options.agent_timeout or self.client.agent_timeout)
 
@@ -110,12 +114,15 @@ class ClickCall:
         click, fault = self.renewed(policy, host)
         attempt.enter(terms.AGENT_ANSWERED, call.answered_at or node_clock.now())
         failed: Bridged | None = None
+        ready = False
         try:
             if fault is not None:
                 attempt.note("refused", f"{fault.field}: {fault.message}")
                 call.play("limit_reached" if fault.field == "limits" else "unauthorized_call")
             elif attempt.cancelled_by is None and attempt.cut is None:
-                failed = _dial_callee(call, click, policy)
+                ready = click.agent_is_ready(call)
+                if ready:
+                    failed = _dial_callee(call, click, policy)
             call.hangup("NORMAL_CLEARING")
         except CallEnded as ended:
             attempt.note("aleg_ended", str(ended))
@@ -124,7 +131,16 @@ class ClickCall:
             note_legs(attempt, end.aleg, None)
             attempt.end(terms.REJECTED, _code_of([fault]), terms.SYSTEM, end.at)
         else:
-            _finish(call, attempt, failed)
+            _finish(call, attempt, failed, unconfirmed=not ready and click.client.confirms(self.order))
+
+    def agent_is_ready(self, call: Call) -> bool:
+        """Play what the agent is to hear before the callee is dialled. Return False if they had to press a key and
+        haven't."""
+        order = self.order
+        ready = agent_prompts.prepare(call, order.callee, order.options.announce, confirm=self.client.confirms(order))
+        if not ready:
+            self.attempt.note("unconfirmed", "the agent didn't press the key")
+        return ready
 
     def renewed(self, policy: AppPolicy, host: Host) -> tuple[ClickCall, Fault | None]:
         """Return the call by the rules in force, and what these have against it: the agent may have been rung for
@@ -228,10 +244,16 @@ def _bleg_extras(click: ClickCall) -> dict[str, str]:
     return extras
 
 
-def _finish(call: Call, attempt: Attempt, failed: Bridged | None) -> None:
+def _finish(call: Call, attempt: Attempt, failed: Bridged | None, *, unconfirmed: bool = False) -> None:
+    """End the attempt. ``unconfirmed``: the agent had to press a key, and hasn't."""
     end = call.ended()
     attempt.hold_time = round(end.aleg.hold_seconds + talk.seconds(attempt, talk.HOLD, end.at))
-    conclude(attempt, end, failed, terms.CALLEE)
+    if unconfirmed and attempt.cancelled_by is None and attempt.cut is None and not end.lost:
+        note_legs(attempt, end.aleg, None)
+        by = terms.AGENT if end.aleg.hung_up_itself else terms.SYSTEM
+        attempt.end(terms.AGENT_UNCONFIRMED, causes.NO_ANSWER, by, end.at)
+    else:
+        conclude(attempt, end, failed, terms.CALLEE)
 
 
 # From a phone ------------------------------------------------------------------------------------------

@@ -30,6 +30,14 @@ Origin = Annotated[
     ),
 ]
 DisplayName = Annotated[str, described(display_name.EXPECTED, pattern=display_name.PATTERN)]
+#: Goes into a dial string as it is, so it has no character that ends anything there.
+SipValue = Annotated[
+    str,
+    described(
+        "a header's value of letters, digits and <>;=:/._~+@-, at most 200, no spaces",
+        pattern=r"^(?!.*:_:)[A-Za-z0-9<>;=:/._~+@-]{1,200}\Z",
+    ),
+]
 Seconds = Annotated[float, described("a number of seconds, 0 or more", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, field
+from msgspec import field
 
 from esl_apps.config.fields import (
     Count,
@@ -20,10 +20,12 @@ from esl_apps.config.fields import (
     Positive,
     Seconds,
     Section,
+    SipValue,
     Timeout,
     described,
 )
 from esl_apps.config.high_risk import HIGH_RISK_RANGES, read_ranges
+from esl_apps.config.inbound import Inbound
 from esl_apps.config.pin_guard import PinGuard
 from esl_apps.config.problems import Problem
 from esl_apps.config.records import Payload, RecordsConfig
@@ -232,6 +234,18 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     """From the agent's INVITE."""
     callee_timeout: Timeout = 60
     """From the callee's INVITE."""
+    auto_answer: bool | list[str] = False
+    """True, or a list of extensions: their phones are asked to answer by themselves; a request can say otherwise."""
+    auto_answer_headers: dict[Literal["Call-Info", "Alert-Info"], SipValue] = field(
+        default_factory=lambda: {
+            "Call-Info": "<sip:auto@answer>;answer-after=0",
+            "Alert-Info": "<http://localhost>;info=alert-autoanswer;delay=0",
+        }
+    )
+    """The headers that ask for it, sent to extensions only."""
+    confirm: Literal["outside", "always", "never"] = "outside"
+    """Agents who must press 1 before the callee is dialled: outside (those with an outside number), always or never; a
+    request can say otherwise."""
     patterns: Patterns = field(default_factory=Patterns)
     """Regexes that replace the defaults for agent, callee, outbound_id and contact_ref."""
     call_restriction: Restriction = field(default_factory=dict)
@@ -390,17 +404,6 @@ class Account(Bearer, frozen=True):
     """Its autodials that wait for their callback_delay, over all nodes; above, HTTP answers 429."""
     disa: dict[str, Disa] = field(default_factory=dict)
     """Name -> a DISA, reached by `socket NODE/disa/ACCOUNT/NAME async full`."""
-
-
-class Inbound(Section, frozen=True):
-    integrator: str
-    """Integrator that is notified."""
-    agents: Annotated[list[str], Meta(min_length=1)]
-    """Extensions, or numbers outside."""
-    strategy: Literal["all", "in_order", "random"] = "all"
-    """All at once; or one after the other, in this order or in random order."""
-    ring_timeout: Timeout = 20
-    """For each agent; after the last one the caller hears a message and gets 480."""
 
 
 class Dialplan(Section, frozen=True):

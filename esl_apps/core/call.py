@@ -196,7 +196,8 @@ class Call(Protocol):
 
     def play(self, audio: str, timeout: float = 60.0) -> None:
         """Play a prompt by name, a URL or a tone (``tone_stream://…``), to its end, for ``timeout`` seconds at most,
-        or to the first key, which is kept for :meth:`collect`. Keys that were pressed before skip it."""
+        or to the first key, which is kept for :meth:`collect`. Keys that were pressed before skip it. Several prompts,
+        with spaces between their names, are played one after the other (since version 1.2)."""
 
     def collect(self, audio: str | None, most: int, first: float, between: float, longest: float = 120.0) -> str:
         """Return the keys pressed: up to ``most``, or those before ``#``; empty if none came in time.
@@ -221,6 +222,10 @@ class Call(Protocol):
         """Forget the keys pressed so far. If there are any, also those that follow, until none came for ``quiet``
         seconds: what a mailbox's greeting keys isn't meant for a prompt. Returns after ``longest`` seconds at the
         latest. (Since version 1.1.)"""
+
+    def pass_keys(self) -> None:
+        """Undo what :meth:`answer` did to the caller's keys: from here on each is the other party's, ``**`` as well.
+        Returns at once. (Since version 1.2.)"""
 
     def wait_for_hangup(self, seconds: float) -> None:
         """Return after the time, unless the caller leaves before: that raises :class:`CallEnded`."""

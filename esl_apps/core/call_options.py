@@ -19,6 +19,9 @@ from esl_apps.core.faults import Fault
 
 _PAIRS, _VALUE_LENGTH = 16, 256
 _NUMBER = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?")
+_YES_OR_NO = "true or false"
+#: The announcement that speaks the callee's number.
+NUMBER = "number"
 _SECONDS = "a number of seconds, 1 to 3600"
 
 
@@ -66,7 +69,33 @@ class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
         ]
         | None
     ) = None
-    record: Annotated[bool, _described("False: don't record this call", "true or false")] | None = None
+    auto_answer: (
+        Annotated[bool, _described("Have the agent's phone answer by itself, if it is an extension's", _YES_OR_NO)]
+        | None
+    ) = None
+    confirm: (
+        Annotated[
+            bool,
+            _described(
+                "Dial the callee only after the agent has pressed a key; by default for agents with an outside number",
+                _YES_OR_NO,
+            ),
+        ]
+        | None
+    ) = None
+    announce: (
+        Annotated[
+            str,
+            _described(
+                "What the agent hears before the callee is dialled: a prompt, a URL of `prompts.urls`, or `number`, "
+                "which speaks the callee's",
+                f"{NUMBER}, the name of a prompt, or a URL of prompts.urls",
+                max_length=2048,
+            ),
+        ]
+        | None
+    ) = None
+    record: Annotated[bool, _described("False: don't record this call", _YES_OR_NO)] | None = None
     metadata: (
         Annotated[
             dict[Name, Text],
@@ -97,6 +126,9 @@ class Allowances(Protocol):
     @property
     def names(self) -> bool: ...
 
+    def is_media(self, name: str, /) -> bool:
+        """Return whether this may be played: an existing prompt, or a URL that the configuration lists."""
+
 
 Check = Callable[[Any, Allowances], str | None]
 """Returns why an integrator's call can't have a value; None if it can."""
@@ -114,7 +146,16 @@ def _max_duration(value: float, allowed: Allowances) -> str | None:
     return f"expected at most {allowed.longest:g} s" if value > allowed.longest else None
 
 
-_CHECKS: Mapping[str, Check] = {"max_duration": _max_duration, "outbound_name": _outbound_name, "record": _record}
+def _announce(value: str, allowed: Allowances) -> str | None:
+    return None if value == NUMBER or allowed.is_media(value) else f"expected {expected('announce')}"
+
+
+_CHECKS: Mapping[str, Check] = {
+    "max_duration": _max_duration,
+    "announce": _announce,
+    "outbound_name": _outbound_name,
+    "record": _record,
+}
 
 #: The fields that a phone may send as SIP headers ``X-Teleforge-NAME``. Not ``record``: it isn't for those who are
 #: recorded to say.

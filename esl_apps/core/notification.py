@@ -168,7 +168,7 @@ def _teleforge(record: Record) -> str:
         return {CALLEE: "callee_hungup", AGENT: "agent_hungup"}.get(record.hung_up_by, "hungup")
     if reason.endswith("_busy"):
         return "busy"
-    if reason.endswith("_no_answer"):
+    if reason.endswith(("_no_answer", "_unconfirmed")):
         return "timeout"
     if reason in (CANCELLED, ABANDONED):
         return "hungup"
@@ -185,6 +185,6 @@ def _raw_disposition(record: Record) -> str:
         return words[reason]
     if reason.endswith("_busy"):
         return "BUSY"
-    if reason.endswith("_no_answer"):
+    if reason.endswith(("_no_answer", "_unconfirmed")):
         return "NOANSWER"
     return "CONGESTION" if record.end_code in (34, 41, 42) else "CHANUNAVAIL"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from esl_apps.core import call_options
@@ -71,10 +71,16 @@ class IntegratorRules:
         names: bool = False,
         levels: Sequence[Level] = (),
         is_own: Callable[[Number], bool] = lambda _number: False,
+        is_media: Callable[[str], bool] = lambda _name: False,
+        confirm: str = "outside",
+        auto_answer: bool | Collection[str] = False,
+        auto_answer_headers: Mapping[str, str] | None = None,
     ) -> None:
         """``emergency``: an emergency dial string is configured. ``outside``: numbers outside have one, too
-        (``dial.external``). ``levels``: who pays. ``is_own``: whether a number leads back to this installation. Times
-        in seconds."""
+        (``dial.external``). ``levels``: who pays. ``is_own``: whether a number leads back to this installation.
+        ``is_media``: whether an agent may be played this. ``confirm``: which agents press a key (``outside``,
+        ``always``, ``never``). ``auto_answer``: whose phones answer by themselves, and the headers that ask them to.
+        Times in seconds."""
         self.name = name
         self.plan = plan
         self.agent_timeout = agent_timeout
@@ -83,6 +89,9 @@ class IntegratorRules:
         self.record = record
         self.names = names
         self.levels = tuple(levels)
+        self.is_media = is_media
+        self.auto_answer_headers = auto_answer_headers or {}
+        self._confirm, self._auto_answer = confirm, auto_answer
         self._is_own = is_own
         own = patterns or {}
         self._own = {field for field, regex in own.items() if regex}
@@ -136,6 +145,19 @@ class IntegratorRules:
         if number is None or faults:
             raise Refused(faults)
         return number
+
+    def confirms(self, order: Order) -> bool:
+        """Return whether the agent must press a key before the callee is dialled."""
+        if order.options.confirm is not None:
+            return order.options.confirm
+        return self._confirm == "always" or (self._confirm == "outside" and not order.agent.is_extension)
+
+    def answers_itself(self, order: Order) -> bool:
+        """Return whether the agent's phone is asked to answer by itself."""
+        if order.options.auto_answer is not None:
+            return order.options.auto_answer
+        listed = self._auto_answer
+        return listed if isinstance(listed, bool) else order.agent.dialled in listed
 
     def faults_now(self, order: Order) -> list[Fault]:
         """Return what these rules have against an order that was read by earlier ones."""

@@ -9,6 +9,7 @@ STATES = (QUEUED, RINGING, AGENT_RINGING, AGENT_ANSWERED, CALLEE_RINGING, BRIDGE
 
 ANSWERED, CANCELLED, ABANDONED = "answered", "cancelled", "abandoned"
 REJECTED, LOST = "rejected", "lost"
+AGENT_UNCONFIRMED = "agent_unconfirmed"
 
 AGENT, CALLEE, API, SYSTEM = "agent", "callee", "api", "system"
 

@@ -212,6 +212,10 @@ class Channel:
             self._wait(lambda: bool(keypad.keys), min(quiet, max(0.0, deadline - time.monotonic())))
         keypad.drop()
 
+    def pass_keys(self) -> None:
+        if self._keypad.heard:
+            self._run(self._keypad.leave)
+
     def wait_for_hangup(self, seconds: float) -> None:
         self._wait(lambda: False, seconds)
 
@@ -368,7 +372,9 @@ class Channel:
 
     def _start_playback(self, audio: str) -> Completion:
         if "://" not in audio:
-            audio = self._prompt_path(audio, self._data.int("Channel-Read-Codec-Rate"))
+            rate = self._data.int("Channel-Read-Codec-Rate")
+            paths = [self._prompt_path(name, rate) for name in audio.split(" ")]
+            audio = paths[0] if len(paths) == 1 else "file_string://" + "!".join(paths)
 
         return self._run(lambda: self._keypad.play(audio))
 

@@ -120,6 +120,16 @@ class Keypad:
         self._phase = PIN
         return completion
 
+    def leave(self) -> None:
+        """Have the switch report no key any more, and let all of them through to the far side."""
+        with self._session.together():
+            self.enter(CONFERENCE)
+            self._session.post("divert_events off")
+            # Only a caller without telephone-event needed it; otherwise this does nothing.
+            self._session.post_execute("stop_dtmf", lock=True)
+        self.drop()
+        self._phase, self.heard = None, False
+
     def enter(self, phase: Phase) -> None:
         """Set everything that this phase needs, and unset what only the one before needed."""
         before = self._phase

@@ -399,6 +399,10 @@ def _client(
         names=integrator.names,
         levels=(system, level(f"integrator:{integrator.name}", integrator.limits, integrator.breaker)),
         is_own=is_own,
+        is_media=lambda name: is_media(name, config.prompts.dir, config.prompts.language, config.prompts.urls),
+        confirm=integrator.confirm,
+        auto_answer=integrator.auto_answer,
+        auto_answer_headers={str(name): value for name, value in integrator.auto_answer_headers.items()},
     )
 
 

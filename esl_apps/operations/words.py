@@ -26,7 +26,15 @@ _ENDS = {
     LOST: "Its end wasn't seen.",
 }
 #: Ends that are part of daily business, though the two didn't talk.
-_MISSED = {"agent_no_answer", "agent_busy", "callee_no_answer", "callee_busy", CANCELLED, ABANDONED}
+_MISSED = {
+    "agent_no_answer",
+    "agent_busy",
+    "agent_unconfirmed",
+    "callee_no_answer",
+    "callee_busy",
+    CANCELLED,
+    ABANDONED,
+}
 #: Decisions that say why a call ended as it did.
 _REASONS = {
     "refused",

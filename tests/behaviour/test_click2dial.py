@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 
-from tests.rig.base import Rig, Script, eventually
+from tests.rig.base import Phone, Rig, Script, eventually
 from tests.support.click_calls import ended, record_of, recording
-from tests.support.node import Node, RedisServer, request
+from tests.support.node import Node, RedisServer, asks, request
 
 CALLEE = "0820001234"
 
 
 def CONFIG(config: dict[str, Any]) -> None:
     config["integrators"][0].update(agent_timeout=2, callee_timeout=2)
+
+
+def confirms(rig: Rig, agent: Phone) -> None:
+    """Press the key that an agent on an outside line is asked for."""
+    eventually(lambda: asks(rig, "call_to"))
+    agent.calls[0].digits("1")
 
 
 def states(node: Node, ref: str) -> list[str]:
@@ -328,7 +334,9 @@ def test_click2dial_internal_call_is_recorded_as_internal(rig: Rig, node: Node, 
 def test_agent_outside_sees_the_integrators_number(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.outside("0831112222", Script(answer_after=0.1))
     rig.outside(CALLEE, Script(answer_after=0.1, hangup_after=0.5))
-    record = ended(redis, node.call("0831112222", CALLEE), "answered", 16, "callee")
+    ref = node.call("0831112222", CALLEE)
+    confirms(rig, agent)
+    record = ended(redis, ref, "answered", 16, "callee")
     assert record["call_dir"] == "external"
     assert agent.calls[0].leg.caller_number == "27115550000"
 
@@ -336,7 +344,57 @@ def test_agent_outside_sees_the_integrators_number(rig: Rig, node: Node, redis: 
 def test_agent_outside_and_callee_inside_is_inbound(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.outside("0831112222", Script(answer_after=0.1))
     rig.phone("1002", Script(answer_after=0.1, hangup_after=0.3))
-    assert ended(redis, node.call("0831112222", "1002"), "answered", 16, "callee")["call_dir"] == "inbound"
+    ref = node.call("0831112222", "1002", confirm=False)
+    assert ended(redis, ref, "answered", 16, "callee")["call_dir"] == "inbound"
+
+
+def test_talking_voicemail_of_an_agent_gets_no_callee(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """It answers, speaks, and keys a number while it does."""
+    mailbox = rig.outside("0831112222", Script(answer_after=0.1, tone=700, digits="0831", digits_after=0.3))
+    callee = rig.outside(CALLEE)
+    ref = node.call("0831112222", CALLEE)
+    ended(redis, ref, "agent_unconfirmed", 19, "system")
+    assert mailbox.calls[0].leg.answered_at is not None
+    assert callee.calls == []
+
+
+def test_agents_keys_are_the_callees_after_the_confirming_one(rig: Rig, node: Node, redis: RedisServer) -> None:
+    agent = rig.outside("0831112222", Script(answer_after=0.1))
+    callee = rig.outside(CALLEE, Script(answer_after=0.1))
+    ref = node.call("0831112222", CALLEE)
+    confirms(rig, agent)
+    eventually(lambda: callee.calls and node.get(ref)["state"] == "bridged")
+    agent.calls[0].digits("**5")
+    eventually(lambda: callee.calls[0].received == "**5")
+    agent.calls[0].hangup()
+    ended(redis, ref, "answered", 16, "agent")
+
+
+def test_announcement_is_for_the_agent_alone(rig: Rig, node: Node, redis: RedisServer) -> None:
+    agent = rig.phone("1000", Script(answer_after=0.1))
+    callee = rig.outside(CALLEE, Script(answer_after=0.1))
+    ref = node.call("1000", CALLEE, announce="beep")
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
+    # The beep lasts 0.2 s.
+    assert callee.calls[0].leg.started_at - (agent.calls[0].leg.answered_at or 0.0) > 0.19
+    agent.calls[0].hangup()
+    ended(redis, ref, "answered", 16, "agent")
+
+
+def test_phone_that_obeys_answers_by_itself(rig: Rig, node: Node, redis: RedisServer) -> None:
+    agent = rig.phone("1000", Script(answer_after=None, auto_answer=True, tone=700))
+    callee = rig.outside(CALLEE, Script(answer_after=0.1, tone=900))
+    ref = node.call("1000", CALLEE, auto_answer=True)
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
+    assert agent.calls[0].hears(900)
+    headers = agent.calls[0].leg.headers
+    assert (headers["call-info"], headers["alert-info"]) == (
+        ["<sip:auto@answer>;answer-after=0"],
+        ["<http://localhost>;info=alert-autoanswer;delay=0"],
+    )
+    assert not {"call-info", "alert-info"} & callee.calls[0].leg.headers.keys()
+    callee.calls[0].hangup()
+    ended(redis, ref, "answered", 16, "callee")
 
 
 def test_callee_sees_the_campaigns_number(rig: Rig, node: Node, redis: RedisServer) -> None:

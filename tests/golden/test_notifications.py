@@ -108,6 +108,7 @@ def test_every_end_reason_has_a_golden_file() -> None:
         "agent_no_answer",
         "agent_busy",
         "agent_failed",
+        "agent_unconfirmed",
         "callee_no_answer",
         "callee_busy",
         "callee_failed",

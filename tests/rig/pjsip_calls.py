@@ -14,7 +14,7 @@ import pjsua2 as pj
 
 from tests.rig.pjsip_limits import RATE
 from tests.rig.pjsip_station import Ear, Station, header_vector
-from tests.rig.sip import display_name, headers_of, user_of, without_telephone_event
+from tests.rig.sip import asks_for_answer, display_name, headers_of, user_of, without_telephone_event
 from tests.rig.tones import is_signal
 
 DTMF_PAUSE = 0.5
@@ -92,6 +92,8 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
             return
         self.record()
         delay, reject = script["answer_after"], script["reject"]
+        if script.get("auto_answer") and asks_for_answer(headers):
+            delay = 0.0
         if reject is not None and not delay:
             self.refuse(reject)
             return

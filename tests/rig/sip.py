@@ -17,6 +17,13 @@ def headers_of(message: str) -> dict[str, list[str]]:
     return found
 
 
+def asks_for_answer(headers: dict[str, list[str]]) -> bool:
+    """Return whether an INVITE asks the phone to answer by itself, in one of the ways that most makes obey."""
+    return any("answer-after=0" in value for value in headers.get("call-info", [])) or any(
+        "alert-autoanswer" in value for value in headers.get("alert-info", [])
+    )
+
+
 def user_of(uri: str) -> str:
     """Return the user part of the first URI in a header's value or a request line, unchanged."""
     match = re.search(r"(?:sips?|tel):([^@;>\s]*)", uri)

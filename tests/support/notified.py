@@ -137,16 +137,17 @@ def click(
     end: Any = None,
     cancelled: bool = False,
     before: Callable[[Attempt], None] = lambda _: None,
+    keyed: str = "",
     **fields: str,
 ) -> Told:
-    """A call over HTTP whose agent has answered."""
+    """A call over HTTP whose agent has answered, and presses ``keyed`` if they are asked for a key."""
     made = _clicked(**fields)
     made.attempt.dialled(1000.0)
     if cancelled:
         made.attempt.cancelled_by = terms.API
     before(made.attempt)
     told = Told([made.attempt])
-    made.answered(ScriptedCall(list(steps), end or ends("recv_bye")), POLICY, told.host())
+    made.answered(ScriptedCall(list(steps), end or ends("recv_bye"), keyed=[keyed]), POLICY, told.host())
     return told
 
 
@@ -251,7 +252,10 @@ CASES: dict[str, Callable[[], Told]] = {
     "click-dial/answered-callee-hung-up": lambda: click(ANSWERS, end=ends("send_bye", "recv_bye")),
     "click-dial/answered-agent-hung-up": lambda: click(ANSWERS, end=ends("recv_bye", "send_bye", hold=3.4)),
     "click-dial/answered-cancelled-over-http": cancelled_while_talking,
-    "click-dial/answered-outside-agent": lambda: click(ANSWERS, end=ends("send_bye", "recv_bye"), agent="0831112222"),
+    "click-dial/answered-outside-agent": lambda: click(
+        ANSWERS, end=ends("send_bye", "recv_bye"), agent="0831112222", keyed="1"
+    ),
+    "click-dial/agent-unconfirmed": lambda: click(end=left("send_bye"), agent="0831112222"),
     "click-dial/answered-internal": lambda: click(ANSWERS, end=ends("send_bye", "recv_bye"), callee="1001"),
     "click-dial/agent-no-answer": lambda: unanswered("timed_out"),
     "click-dial/agent-busy": lambda: unanswered("failed", 17),

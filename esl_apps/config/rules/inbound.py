@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from contextlib import suppress
 
-from esl_apps.config.model import Inbound
+from esl_apps.config.inbound import Inbound
 from esl_apps.config.rules import context
 from esl_apps.config.rules.context import Context, Finding
 from esl_apps.core.number_text import NotDialable

@@ -53,7 +53,8 @@ POST   /reset                               hang all up; forget routes, outside 
 
 Script: answer_after (0.1; null: rings for ever), ring_after (0; null: no 180), early_media, reject (SIP
 status), redirect (Contact of a 302), reason, silent, unreachable, hangup_after, tone (Hz), digits, digits_after (0.3),
-telephone_event (true; false: the switch detects its tones, once told to).
+telephone_event (true; false: the switch detects its tones, once told to), auto_answer (false; true: it answers at
+once if the INVITE asks for that).
 """
 
 

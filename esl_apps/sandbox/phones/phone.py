@@ -17,7 +17,7 @@ from esl_apps.sandbox.leg.media import dtmf_tones
 from esl_apps.sandbox.leg.profile import CallerProfile
 from esl_apps.sandbox.leg.state import State
 from esl_apps.sandbox.phones.invite import Invite
-from esl_apps.sandbox.phones.script import Leg, Script
+from esl_apps.sandbox.phones.script import Leg, Script, asks_for_answer
 from esl_apps.sandbox.phones.sip import dialog_variables, media_variables, new_tag, response_variables
 from esl_apps.sandbox.run.sleeper import Handle, later
 from esl_apps.sandbox.wire import causes, strings
@@ -150,6 +150,8 @@ class Dialog:
                 self._after(0, self._refuse)
                 return
             self._after(script.answer_after, self._refuse)
+        elif script.auto_answer and asks_for_answer(leg.headers):
+            self._after(0, self._answer)
         elif script.answer_after is not None:
             self._after(script.answer_after, self._answer)
         if script.early_media:

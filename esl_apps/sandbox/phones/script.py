@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -30,6 +30,8 @@ class Script:
     digits: str = ""
     """DTMF sent ``digits_after`` seconds after the answer; ``,`` pauses half a second."""
     digits_after: float = 0.3
+    auto_answer: bool = False
+    """It answers at once if the INVITE asks for that: ``answer-after=0`` in Call-Info, or Alert-Info."""
     silent: bool = False
     """Nothing responds to the INVITE."""
     unreachable: bool = False
@@ -63,3 +65,10 @@ class Leg:
     ended_at: float | None = None
     status: int | None = None
     ended_by: str | None = None
+
+
+def asks_for_answer(headers: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether an INVITE asks the phone to answer by itself. Names are in lower case."""
+    return any("answer-after=0" in value for value in headers.get("call-info", ())) or any(
+        "alert-autoanswer" in value for value in headers.get("alert-info", ())
+    )

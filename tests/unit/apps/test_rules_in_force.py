@@ -285,7 +285,7 @@ def test_click_with_new_limits_pays_by_them() -> None:
     click = paid_click(usage, agent="0831112222")
     before = list(click.attempt.charges)
     limited = client(levels=(Level("system"), Level("integrator:acme", Limits(minutes_per_day=10))))
-    call = ScriptedCall([talks()], ended(a_by="recv_bye"))
+    call = ScriptedCall([talks()], ended(a_by="recv_bye"), keyed=["1"])
     click.answered(call, policy(clients={"acme": limited}), host([], usage))
     assert len(call.did("bridge")) == 1
     assert all(charge.ended for charge in before)

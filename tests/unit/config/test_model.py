@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from esl_apps.config import load, model, parse, spending
+from esl_apps.config.inbound import Inbound
 from esl_apps.config.pin_guard import PinGuard
 from tests.support.configurations import LEAST, SECRETS, SHIPPED, read
 
@@ -57,7 +58,7 @@ def test_shipped_file_has_every_key() -> None:
         (model.DisaDefaults, shipped["callflow.disa"]),
         (model.Account, acme),
         (model.Disa, acme["disa"]["front"]),
-        (model.Inbound, shipped["inbound"]["27115550000"]),
+        (Inbound, shipped["inbound"]["27115550000"]),
         (spending.Spending, shipped["spending"]),
         (spending.Limits, shipped["spending"]["limits"]),
         (spending.Breaker, shipped["spending"]["breaker"]),

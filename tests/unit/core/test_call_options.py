@@ -13,7 +13,7 @@ from esl_apps.core.call_options import NO_OPTIONS, OPTIONS, CallOptions
 from esl_apps.core.faults import Fault
 from tests.support.dial_strings import ATTACKS
 
-ALLOWED = SimpleNamespace(record=True, longest=600.0, names=True)
+ALLOWED = SimpleNamespace(record=True, longest=600.0, names=True, is_media=lambda name: name == "announcement")
 #: Options that may be any text of one line: ``test_click2dial_options`` looks where it ends up.
 TEXTS = ("callee_name", "outbound_name")
 
@@ -24,6 +24,9 @@ GOOD: dict[str, Any] = {
     "callee_timeout": 3600,
     "max_duration": 600,
     "require_agent": "idle",
+    "auto_answer": True,
+    "confirm": False,
+    "announce": "announcement",
     "record": False,
     "metadata": {"crm.lead_id-7": "\u0000 \u00e9\U0001f600 {'a'}\r\n"},
 }
@@ -50,6 +53,14 @@ def test_option_that_is_null_is_as_if_left_out(name: str) -> None:
     assert read({name: None}) == (NO_OPTIONS, [])
 
 
+@pytest.mark.parametrize(
+    "text", ["../announcement", "https://media.example/other.wav", "tone_stream://%(100,0,400)", "", "numbers"]
+)
+def test_announcement_that_is_no_media_is_refused(text: str) -> None:
+    assert [(fault.field, fault.code) for fault in read({"announce": text})[1]] == [("announce", "not_allowed")]
+    assert read({"announce": "number"})[1] == []
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_option_of_another_type_names_the_field(name: str) -> None:
     for value in ([1], {"a": {"b": "c"}}, {"a": 1}):
@@ -74,6 +85,8 @@ def test_option_with_an_attack_is_refused(name: str) -> None:
         ("callee_timeout", 3601),
         ("callee_timeout", -1),
         ("max_duration", 0.5),
+        ("auto_answer", "yes"),
+        ("confirm", 1),
         ("require_agent", "Idle"),
         ("require_agent", True),
         ("record", 1),

@@ -771,6 +771,29 @@ def test_pin_after_a_talk_is_hidden_before_it_is_asked_for(answered: Call) -> No
     assert [name for name, _ in switch.executed][3] == "playback"
 
 
+def test_keys_that_are_passed_on_are_the_far_sides(answered: Call) -> None:
+    """As if the caller had never been asked for one: no binding, nothing hidden, and ``**`` ends nothing."""
+    made, switch = answered
+    switch.commands.clear()
+    made.pass_keys()
+    switch.settle()
+    assert "divert_events off" in switch.commands
+    assert [app for app, _ in switch.executed if app != "multiset"] == ["clear_digit_action", "stop_dtmf"]
+    switch.commands.clear()
+    switch.scripts["bridge"] = lambda uuid: ends("USER_BUSY", 17) + bridge_over(uuid)
+    assert bridge(made).code == 17
+    assert [app for app, _ in switch.executed] == ["bridge"]
+    made.pass_keys()
+
+
+def test_several_prompts_are_one_playback(answered: Call) -> None:
+    made, switch = answered
+    made.play("call_to digit_1")
+    assert [argument for app, argument in switch.executed if app == "playback"] == [
+        "file_string:///prompts/0/call_to.wav!/prompts/0/digit_1.wav"
+    ]
+
+
 def test_conference_gets_the_callers_keys(answered: Call) -> None:
     made, switch = answered
     made.conference("weekly", 1)
