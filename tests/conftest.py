@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from tests.rig.base import Rig, Script
 from tests.rig.freeswitch import find_freeswitch
@@ -27,9 +26,8 @@ ON_FREESWITCH = [
 ]
 
 
-#: A test's cases that are measured. Coverage makes a case two to three times as slow, and the later ones of a test run
-#: through the same lines: what isn't measured can only make the result lower.
-MEASURED_CASES = 2
+#: Whether a test is measured: of a unit test's cases only the first, and no property. Coverage makes a test two to
+#: three times as slow, and the other cases run through the same lines. To measure less can only lower the result.
 measured = pytest.StashKey[bool]()
 
 REAL = pytest.param("freeswitch", marks=ON_FREESWITCH)
@@ -88,15 +86,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     ``pytest --cov`` measures unit tests only; `make coverage` measures all tests and all processes.
     """
-    cases: Counter[str] = Counter()
+    seen = set()
     for item in items:
         rig = getattr(item, "callspec", None)
         kind = rig.params.get("rig", "") if rig else ""
         item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{kind}"))
         test = item.nodeid.partition("[")[0]
-        cases[test] += 1
-        repeats = cases[test] > MEASURED_CASES or item.get_closest_marker("hypothesis") is not None
-        item.stash[measured] = item.path.is_relative_to(UNIT) and not repeats
+        is_property = is_hypothesis_test(getattr(item, "obj", None))
+        item.stash[measured] = item.path.is_relative_to(UNIT) and test not in seen and not is_property
+        seen.add(test)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """End a worker's first measuring. pytest-cov 7.1 begins a second one, and the first would go on in its pauses."""
+    plugin = session.config.pluginmanager.getplugin("_cov")
+    if hasattr(session.config, "workerinput") and plugin and plugin.cov_controller:
+        plugin.cov_controller.pause()
 
 
 @pytest.hookimpl(tryfirst=True)
