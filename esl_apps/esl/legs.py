@@ -55,12 +55,13 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
     created_at = _time(block, _CREATED_TIME, start, end, ahead)
     ringing_at = _time(block, _PROGRESS_TIME, start, end, ahead) or _time(block, _MEDIA_TIME, start, end, ahead)
     answered_at = _time(block, _ANSWERED_TIME, start, end, ahead)
+    uuid = event.get("Unique-ID") or ""
     quality = None
     if hung_up:
         delay = None if created_at is None or ringing_at is None else ringing_at - created_at
-        quality = quality_of(event, delay, answered=answered_at is not None)
+        quality = quality_of(block, uuid, delay, answered=answered_at is not None)
     return Leg(
-        event.get("Unique-ID") or "",
+        uuid,
         created_at,
         ringing_at,
         answered_at,

@@ -6,53 +6,82 @@ import re
 from math import sqrt
 
 from esl_apps.core.quality import LegQuality
-from esl_apps.esl.wire import Event, decode
+from esl_apps.esl.wire import decode
 
-#: The first of the leg's RTP statistics, and the most bytes that all of them take: FreeSWITCH writes them in one go.
-_FIRST = b"\nvariable_rtp_audio_in_raw_bytes: "
-_STATISTICS = 2000
-_NUMBER = re.compile(rb"\nvariable_rtp_audio_(in|out)_([a-z_]+): ([0-9]{1,15}(?:\.[0-9]{1,6})?)(?=\n|\Z)")
+#: Where FreeSWITCH writes a variable: among the first, the last, or together with another. A search of the whole event
+#: for one that is absent takes as long as all of this does.
+_FIRST, _LAST, _TOGETHER = 1500, 6000, 200
+_DIRECTION = b"\nvariable_direction: "
+_GATEWAY = b"\nvariable_sip_gateway_name: "
+_STATUS = b"\nvariable_sip_term_status: "
+_CALL_ID = b"\nvariable_sip_call_id: "
+_CODEC = b"\nvariable_read_codec: "
+_RATE = b"\nvariable_read_rate: "
+#: The first of the leg's RTP statistics, and the most bytes that all of them take: they are written in one go.
+_STATISTICS = b"\nvariable_rtp_audio_in_raw_bytes: "
+_MOST = 2000
+_PACKETS_IN = b"_in_packet_count: "
+_PACKETS_OUT = b"_out_packet_count: "
+_VARIANCE = b"_in_jitter_max_variance: "
+_LOSS = b"_in_jitter_loss_rate: "
+_MOS = b"_in_mos: "
 #: A Call-ID that may be shown and searched for: a phone can send anything.
-_CALL_ID = re.compile(r"[!-~]{1,255}")
-_CODEC = re.compile(r"[A-Za-z0-9._-]{1,32}")
+_SHOWN = re.compile(r"[!-~]{1,255}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
-def quality_of(event: Event, post_dial_delay: float | None, *, answered: bool) -> LegQuality:
-    """``post_dial_delay``: seconds to the first ringing, if it is known."""
-    quality = LegQuality(leg=event.get("Unique-ID") or "", sip_call_id=_text(event, "sip_call_id", _CALL_ID))
-    status = event.last(b"variable_sip_term_status")
-    if status is not None and status.isdigit() and len(status) == 3:
+def quality_of(block: bytes, uuid: str, post_dial_delay: float | None, *, answered: bool) -> LegQuality:
+    """``block``: the headers of the event. ``post_dial_delay``: seconds to the first ringing, if it is known."""
+    quality = LegQuality(leg=uuid, sip_call_id=_text(block, block.rfind(_CALL_ID), _CALL_ID, _SHOWN))
+    status = _value(block, block.rfind(_STATUS, max(0, len(block) - _LAST)), _STATUS)
+    if status.isdigit() and len(status) == 3:
         quality.sip_status = int(status)
     elif answered and quality.sip_call_id is not None:
         # The switch ended it, and has no status of its own BYE.
         quality.sip_status = 200
-    if event.last(b"variable_direction") == b"outbound":
-        quality.gateway = _text(event, "sip_gateway_name", _CODEC)
+    at = block.find(_DIRECTION)
+    if at >= 0 and block.startswith(b"outbound\n", at + len(_DIRECTION)):
+        quality.gateway = _text(block, block.find(_GATEWAY, at, at + _FIRST), _GATEWAY, _NAME)
         quality.post_dial_delay = None if post_dial_delay is None else round(post_dial_delay, 3)
-    start = event.block.rfind(_FIRST)
-    if start >= 0:
-        _read_statistics(quality, event.block[start : start + _STATISTICS])
-        name, rate = _text(event, "read_codec", _CODEC), event.last(b"variable_read_rate")
-        quality.codec = name if name is None or rate is None or not rate.isdigit() else f"{name}/{rate.decode()}"
+    at = block.rfind(_STATISTICS)
+    if at >= 0:
+        _read_statistics(quality, block[at : at + _MOST])
+        at = block.rfind(_CODEC, 0, at)
+        quality.codec = _text(block, at, _CODEC, _NAME)
+        rate = _value(block, block.find(_RATE, at, at + _TOGETHER), _RATE)
+        if quality.codec is not None and rate.isdigit() and len(rate) < 7:
+            quality.codec += "/" + rate.decode()
     return quality
 
 
 def _read_statistics(quality: LegQuality, block: bytes) -> None:
-    values = {match[1] + b"_" + match[2]: float(match[3]) for match in _NUMBER.finditer(block)}
-    packets = values.get(b"in_packet_count")
+    packets, packets_out = _number(block, _PACKETS_IN), _number(block, _PACKETS_OUT)
     quality.packets_in = None if packets is None else int(packets)
-    packets_out = values.get(b"out_packet_count")
     quality.packets_out = None if packets_out is None else int(packets_out)
     if packets:
         # Without packets there is nothing to judge, but the switch says 4.5.
-        quality.mos = values.get(b"in_mos")
-        quality.loss = values.get(b"in_jitter_loss_rate")
+        quality.mos = _number(block, _MOS)
+        quality.loss = _number(block, _LOSS)
         # The switch keeps the variance, in square milliseconds.
-        variance = values.get(b"in_jitter_max_variance")
+        variance = _number(block, _VARIANCE)
         quality.jitter = None if variance is None else round(sqrt(variance), 2)
 
 
-def _text(event: Event, name: str, form: re.Pattern[str]) -> str | None:
-    value = event.last(f"variable_{name}".encode())
-    text = "" if value is None else decode(value)
+def _number(block: bytes, name: bytes) -> float | None:
+    value = _value(block, block.find(name), name)
+    # Nothing but digits and one point: float() reads "nan" and "1e9", too.
+    return float(value) if len(value) < 20 and value.replace(b".", b"", 1).isdigit() else None
+
+
+def _value(block: bytes, at: int, name: bytes) -> bytes:
+    """Return the value of a header that is at this offset; empty if there is none."""
+    if at < 0:
+        return b""
+    at += len(name)
+    stop = block.find(b"\n", at)
+    return block[at:] if stop < 0 else block[at:stop]
+
+
+def _text(block: bytes, at: int, name: bytes, form: re.Pattern[str]) -> str | None:
+    text = decode(_value(block, at, name))
     return text if form.fullmatch(text) else None

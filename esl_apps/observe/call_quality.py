@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
+
+from esl_apps.observe.durations import Durations
 
 _MOS = (1.0, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.4)
 _LOSS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -27,8 +29,8 @@ class Heard(Protocol):
 
 class QualityMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
-        def histogram(name: str, documentation: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"esl_apps_leg_{name}", documentation, ["party"], buckets=buckets, registry=registry)
+        def histogram(name: str, documentation: str, bounds: tuple[float, ...]) -> Durations:
+            return Durations(f"esl_apps_leg_{name}", documentation, ["party"], bounds, registry)
 
         self._mos = histogram("mos", "Mean opinion score of the sound from a leg", _MOS)
         self._loss = histogram("loss_ratio", "Share of the packets from a leg that were lost", _LOSS)

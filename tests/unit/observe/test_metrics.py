@@ -11,7 +11,8 @@ from gevent import socket, spawn
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from esl_apps.observe import metrics as metrics_module
-from esl_apps.observe.metrics import Durations, Metrics, Scrapes
+from esl_apps.observe.durations import Durations
+from esl_apps.observe.metrics import Metrics, Scrapes
 
 
 @pytest.fixture
