@@ -18,6 +18,8 @@ from esl_apps.core.record import Record
 CALL, INBOUND, RECORD = "call", "inbound", "record"
 KINDS = (CALL, INBOUND, RECORD)
 _RANKS = {state: 2 * number for number, state in enumerate(terms.STATES)}
+#: The line of a state, up to its time.
+_LINES = {state: f'{rank} {CALL} "state":"{state}","at":' for state, rank in _RANKS.items()}
 
 
 class CallEvent(NamedTuple):
@@ -28,14 +30,14 @@ class CallEvent(NamedTuple):
     """The first fields of its data, as JSON without braces."""
 
 
-def of_state(attempt: Attempt, moment: Moment) -> CallEvent:
-    """A call has entered a state."""
-    head = f'"state":"{moment.what}","at":{_shown(moment.at)}'
-    if attempt.record is not None:
-        head += "," + _inside(
-            {name: getattr(attempt.record, name) for name in ("end_reason", "end_code", "hung_up_by")}
-        )
-    return CallEvent(_RANKS[moment.what], CALL, head)
+#: An event, or a state that becomes one when it is written: while a call is up, its states are only noted.
+Noted = CallEvent | Moment
+
+
+def of_end(record: Record, at: float) -> CallEvent:
+    """A call has entered its last state."""
+    end = {"end_reason": record.end_reason, "end_code": record.end_code, "hung_up_by": record.hung_up_by}
+    return CallEvent(_RANKS[terms.ENDED], CALL, f'"state":"{terms.ENDED}","at":{_shown(at)},{_inside(end)}')
 
 
 def of_answer(attempt: Attempt, hold_time: int) -> CallEvent:
@@ -51,10 +53,15 @@ def of_record(record: Record) -> CallEvent:
     return CallEvent(_RANKS[terms.ENDED] + 1, RECORD, head)
 
 
-def written(attempt: Attempt, events: Iterable[CallEvent]) -> str:
+def written(attempt: Attempt, noted: Iterable[Noted]) -> str:
     """Return events of a call as the scripts of the store read them: a line for the call, and one for each event."""
-    call = msgspec.json.encode(status.steady(attempt)).decode()
-    return "\n".join([call, *[f"{rank} {kind} {head}" for rank, kind, head in events]])
+    lines = [msgspec.json.encode(status.steady(attempt)).decode()]
+    for event in noted:
+        if isinstance(event, Moment):
+            lines.append(f"{_LINES[event.what]}{_shown(event.at)}")
+        else:
+            lines.append(f"{event.rank} {event.kind} {event.head}")
+    return "\n".join(lines)
 
 
 def _inside(fields: dict[str, Any]) -> str:
@@ -62,7 +69,8 @@ def _inside(fields: dict[str, Any]) -> str:
 
 
 def _shown(at: float) -> float:
-    return round(node_clock.shown(at), 3)
+    """As the system's clock has it, to the millisecond."""
+    return round(node_clock.shown(at) if node_clock.clock.shift else at, 3)
 
 
 # Filters --------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ class Records:
         """A call has entered a state."""
         self.save(attempt)
         if not attempt.ended:
-            self._events.add(attempt, call_events.of_state(attempt, moment))
+            self._events.add(attempt, moment)
         if moment.what in _RINGS and len(attempt.timeline) <= 3:
             self._metrics.time_to_ring(attempt.app).observe(max(0.0, moment.at - attempt.queued_at))
         logs.say(
@@ -166,7 +166,9 @@ class Records:
 
     def _keep(self, attempt: Attempt, record: Record | None) -> None:
         """Hand the outbox a call's last events, and its record for the history."""
-        events = [*self._events.take(attempt.call_ref), call_events.of_state(attempt, attempt.timeline[-1])]
+        ended = attempt.record
+        assert ended is not None
+        events = [*self._events.take(attempt.call_ref), call_events.of_end(ended, attempt.timeline[-1].at)]
         fields = None
         if record is not None:
             events.append(call_events.of_record(record))
@@ -182,8 +184,7 @@ class Records:
     def catch_up(self, attempt: Attempt) -> None:
         """Make an event of the state in which a call was adopted, unless its own process did."""
         at = attempt.bridged_at or attempt.answered_at or attempt.queued_at
-        moment = Moment(round(at, 3), attempt.state)
-        self._events.add(attempt, call_events.of_state(attempt, moment))
+        self._events.add(attempt, Moment(round(at, 3), attempt.state))
 
     def has_recording(self, attempt: Attempt) -> bool:
         """Whether the switch has written a recording; it sends RECORD_STOP even if it couldn't."""

@@ -14,7 +14,7 @@ import gevent
 from gevent.event import Event as Flag
 
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call_events import CallEvent, written
+from esl_apps.core.call_events import Noted, written
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
 from esl_apps.store import keys
@@ -37,7 +37,7 @@ LOOK = 1.0
 LINGER = KEEP
 
 #: A call, its events that are not written, and how many of them are being written.
-_Batch = tuple[Attempt, list[CallEvent], int]
+_Batch = tuple[Attempt, list[Noted], int]
 
 
 class EventWriter:
@@ -46,7 +46,7 @@ class EventWriter:
         self._client = client
         self._clock = clock
         self._script = Script(client, "events_add")
-        self._pending: dict[str, tuple[Attempt, list[CallEvent]]] = {}
+        self._pending: dict[str, tuple[Attempt, list[Noted]]] = {}
         """Events that are not written, by call: a few of each live call."""
         self._listened: frozenset[str] = frozenset()
         """The integrators to whose calls a client listens ('': no integrator)."""
@@ -67,7 +67,7 @@ class EventWriter:
         while self._due():
             self.flush()
 
-    def add(self, attempt: Attempt, event: CallEvent) -> None:
+    def add(self, attempt: Attempt, event: Noted) -> None:
         pending = self._pending.get(attempt.call_ref)
         if pending is None:
             self._pending[attempt.call_ref] = attempt, [event]
@@ -76,7 +76,7 @@ class EventWriter:
         if self._listened:
             self._wake.set()
 
-    def take(self, ref: str) -> list[CallEvent]:
+    def take(self, ref: str) -> list[Noted]:
         """Take a call's events that are not written: its record carries them. One that is being written at this moment
         is among them, and Redis takes it once."""
         self._leaving.discard(ref)

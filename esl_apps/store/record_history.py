@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call_events import CallEvent, written
+from esl_apps.core.call_events import Noted, written
 from esl_apps.core.reference import LENGTH
 from esl_apps.net.turns import in_turns
 from esl_apps.store import keys
@@ -28,7 +28,7 @@ _READ = 500
 _DAY = 86400
 
 
-def entry(attempt: Attempt, events: Iterable[CallEvent], record: dict[str, Any] | None, *, keep: bool) -> Entry:
+def entry(attempt: Attempt, events: Iterable[Noted], record: dict[str, Any] | None, *, keep: bool) -> Entry:
     """Make the outbox's entry of a call that has ended.
 
     ``events``: those that may not be in Redis. ``record``: None if the call has none. ``keep``: whether the history

@@ -16,7 +16,7 @@ import pytest
 from esl_apps.config.model import Config, Integrator
 from esl_apps.config.records import RecordsConfig
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call_events import CALL, INBOUND, RECORD, CallEvent, of_answer, of_record, of_state
+from esl_apps.core.call_events import CALL, INBOUND, RECORD, CallEvent, of_answer, of_end, of_record, written
 from esl_apps.core.notification import cdr
 from esl_apps.core.notification_shapes import event
 from esl_apps.core.status import steady
@@ -105,10 +105,11 @@ def data(happened: CallEvent, rest: dict[str, Any]) -> Any:
 def test_events_are_as_they_are_described() -> None:
     one = attempt()
     one.enter("agent_ringing", one.queued_at + 1)
-    ringing = data(of_state(one, one.timeline[-1]), steady(one))
+    _call, line = written(one, one.timeline[-1:]).splitlines()
+    ringing = data(CallEvent(*line.split(" ", 2)), steady(one))  # type: ignore[arg-type]
     one.end("lost", 31, "system", one.queued_at + 5)
     assert one.record is not None
-    ended = data(of_state(one, one.timeline[-1]), steady(one))
+    ended = data(of_end(one.record, one.timeline[-1].at), steady(one))
     answered = data(of_answer(one, 3), steady(one))
     record = data(of_record(one.record), cdr(one.record))
     for kind, found in ((CALL, ringing), (CALL, ended), (INBOUND, answered), (RECORD, record)):

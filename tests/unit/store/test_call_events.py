@@ -10,7 +10,7 @@ import pytest
 
 from esl_apps.core import call_events, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call_events import CallEvent
+from esl_apps.core.call_events import CallEvent, Noted
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import event_writer, keys, record_history, script
 from esl_apps.store.call_events import START, EventStore, Span, read_id, text_of
@@ -44,7 +44,7 @@ def ranks(client: Any, integrator: str = "acme") -> list[int]:
     return [fields["rank"] for fields in data(client, integrator)]
 
 
-def end(client: Any, folder: Path, attempt: Attempt, *events: CallEvent) -> None:
+def end(client: Any, folder: Path, attempt: Attempt, *events: Noted) -> None:
     outbox = HistoryOutbox("history", folder, client)
     outbox.start()
     outbox.push(record_history.entry(attempt, events, {"call_time": 7}, keep=True))
@@ -146,7 +146,7 @@ def test_event_that_is_taken_while_it_is_written_comes_once(
     client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempt, writer = call(), listened(client)
-    taken: list[CallEvent] = []
+    taken: list[Noted] = []
 
     def write_late(*args: Any, **options: Any) -> list[Any]:
         taken.extend(writer.take(attempt.call_ref))
@@ -174,12 +174,12 @@ def test_writer_says_once_that_a_key_is_of_another_type(
 
 def test_events_have_the_call_and_its_record(client: Any, tmp_path: Path) -> None:
     attempt = Attempt(app="click-dial", call_dir="outbound", integrator="acme", extension="1000", contact_ref="a\nb")
-    events = [call_events.of_state(attempt, attempt.timeline[0])]
+    events: list[Noted] = [attempt.timeline[0]]
     attempt.enter(terms.BRIDGED, attempt.queued_at + 1)
     events.append(call_events.of_answer(attempt, 3))
     attempt.end(terms.ANSWERED, 16, terms.AGENT, attempt.queued_at + 2)
     assert attempt.record is not None
-    events += [call_events.of_state(attempt, attempt.timeline[-1]), call_events.of_record(attempt.record)]
+    events += [call_events.of_end(attempt.record, attempt.timeline[-1].at), call_events.of_record(attempt.record)]
     end(client, tmp_path, attempt, *events)
     queued, inbound, ended, record = data(client)
     shared = {"call_ref": attempt.call_ref, "contact_ref": "a\nb", "agent": "1000"}
