@@ -284,9 +284,8 @@ class Channel:
         completion = self._run(lambda: self._dial(dialstring.bridge(leg, endpoints)))
         if not self._wait_talking(lambda: completion.done or keypad.broken or blegs.answered is not None, timeout):
             self._kill(completion, "NO_ANSWER")
-            if blegs.by_user:
-                # Their ends may be told after the bridge's.
-                self._wait(lambda: blegs.all_ended, _APART)
+            # A leg's end may be told after the bridge's. It may say that B refused while this node was held up.
+            self._wait(lambda: blegs.all_ended, _APART)
             return blegs.time_out("NO_ANSWER")
         if blegs.answered is not None:
             if self.round_trips is not None:

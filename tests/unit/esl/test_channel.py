@@ -358,6 +358,21 @@ def test_bridge_timed_out_with_a_busy_phone_and_a_dead_one(call: Call) -> None:
     assert (bridged.code, bridged.timed_out) == (17, False)
 
 
+def test_bridge_timed_out_after_a_refusal_is_the_refusal(call: Call) -> None:
+    made, switch = call
+    bridging: list[str] = []
+    rings = event("CHANNEL_PROGRESS", uuid=B)
+    switch.scripts["bridge"] = lambda uuid: bridging.append(uuid) or rings  # type: ignore[func-returns-value]
+
+    def killed(_uuid: str) -> bytes:
+        gevent.spawn_later(0.01, switch.peer.say, ends("USER_BUSY", 17, **refusal(486)))
+        return bridge_over(bridging[0])
+
+    switch.scripts["hupall"] = killed
+    bridged = bridge(made, timeout=0.05)
+    assert (bridged.code, bridged.timed_out) == (17, False)
+
+
 def test_bridge_drops_headers_that_are_not_read_later() -> None:
     made, switch, session = new_call(
         {"Channel-Read-Codec-Rate": 16000, "Caller-Channel-Answered-Time": at(2), "variable_esl_callee": "1000"}
