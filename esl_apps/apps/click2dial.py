@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import msgspec
 
@@ -94,6 +95,7 @@ class ClickCall:
             "esl_callee": order.callee.dialled,
             "esl_outbound_id": order.outbound.dialled,
             "esl_callee_digits": order.digits,
+            **_headers(order.options, "agent"),
             **caller_id_variables(shown, self.callee_name),
             # A 183 from the agent's mobile isn't an answer: don't ring the callee before the agent answers (hazard 18).
             "ignore_early_media": "true",
@@ -102,6 +104,8 @@ class ClickCall:
         if self.client.answers_itself(order) and settings.endpoints.registration(order.agent) is not None:
             headers = self.client.auto_answer_headers
             variables.update({f"sip_h_{name}": dialstring.Raw(value) for name, value in headers.items()})
+        if order.options.ringback is not None:
+            variables["transfer_ringback"] = dialstring.Raw(order.options.ringback)
         endpoints = settings.endpoints.of(order.agent, as_asked=True)
         return Aleg(variables, endpoints, application, order.options.agent_timeout or self.client.agent_timeout)
 
@@ -234,8 +238,14 @@ def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | N
     return None if bridged.answered else bridged
 
 
+def _headers(options: CallOptions, leg: Literal["agent", "callee"]) -> dict[str, str]:
+    """Return the variables of a leg's own SIP headers."""
+    given = (options.headers or {}).get(leg, {})
+    return {f"sip_h_{name}": dialstring.Spaced(value) for name, value in given.items()}
+
+
 def _bleg_extras(click: ClickCall) -> dict[str, str]:
-    extras = {}
+    extras = _headers(click.order.options, "callee")
     if click.order.digits:
         extras["execute_on_answer_3"] = f"send_dtmf:{as_dtmf(click.order.digits)}"
     if click.callee_name:

@@ -38,6 +38,7 @@ SipValue = Annotated[
         pattern=r"^(?!.*:_:)[A-Za-z0-9<>;=:/._~+@-]{1,200}\Z",
     ),
 ]
+XHeader = Annotated[str, described("a header's name, as X-Lead", pattern=r"^[Xx]-[A-Za-z0-9-]{1,62}\Z")]
 Seconds = Annotated[float, described("a number of seconds, 0 or more", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]

@@ -22,6 +22,7 @@ from esl_apps.config.fields import (
     Section,
     SipValue,
     Timeout,
+    XHeader,
     described,
 )
 from esl_apps.config.high_risk import HIGH_RISK_RANGES, read_ranges
@@ -228,6 +229,10 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     """The numbers that it may show as caller ID; empty: any valid number."""
     names: bool = False
     """True: requests may say which name the callee is shown (outbound_name)."""
+    headers: list[XHeader] = field(default_factory=list)
+    """Names of X- headers that requests may set in the INVITE to either leg (headers)."""
+    random_caller_id: bool = False
+    """True: outbound_id may be random, which shows any one of caller_ids."""
     campaigns: dict[str, str | list[str]] = field(default_factory=dict)
     """Campaign -> what is shown if outbound_id is tvc_CAMPAIGN: a number, or a list used in turn."""
     agent_timeout: Timeout = 30

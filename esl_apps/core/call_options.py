@@ -22,6 +22,11 @@ _NUMBER = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?")
 _YES_OR_NO = "true or false"
 #: The announcement that speaks the callee's number.
 NUMBER = "number"
+_HEADERS, _HEADER_LENGTH = 8, 256
+#: Printable ASCII without what a dial string's tokenisers take for themselves, single spaces, and no ``:_:``.
+_HEADER_CHARACTERS = r"[A-Za-z0-9_.~+@/*#=;?&%():-]+"
+#: Milliseconds on and off, then frequencies; several in turn.
+_TONE = r"%\([0-9]{1,5},[0-9]{1,5}(?:,[0-9]{2,4}){1,4}\)"
 _SECONDS = "a number of seconds, 1 to 3600"
 
 
@@ -33,6 +38,15 @@ def _described(about: str, expected: str, **constraints: Any) -> Meta:
 Seconds = Annotated[float, Meta(ge=1, le=3600)]
 DisplayName = Annotated[str, Meta(pattern=PATTERN)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,32}(?!\n)$")]
+HeaderName = Annotated[str, Meta(pattern=r"^[Xx]-[A-Za-z0-9-]{1,62}(?!\n)$")]
+HeaderValue = Annotated[
+    str,
+    Meta(
+        pattern=rf"^(?!.*:_:){_HEADER_CHARACTERS}(?: {_HEADER_CHARACTERS})*(?!\n)$",
+        max_length=_HEADER_LENGTH,
+    ),
+]
+Tone = Annotated[str, Meta(pattern=rf"^{_TONE}(?:;{_TONE}){{0,3}}(?!\n)$")]
 Text = Annotated[str, Meta(max_length=_VALUE_LENGTH)]
 
 
@@ -96,6 +110,28 @@ class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
         | None
     ) = None
     record: Annotated[bool, _described("False: don't record this call", _YES_OR_NO)] | None = None
+    ringback: (
+        Annotated[
+            Tone,
+            _described(
+                "Tone that the agent hears while the callee rings, instead of dial.ringback",
+                "a tone as %(2000,4000,440,480): milliseconds on and off, then 1 to 4 frequencies; up to 4 tones "
+                "with ; between",
+            ),
+        ]
+        | None
+    ) = None
+    headers: (
+        Annotated[
+            dict[Literal["agent", "callee"], Annotated[dict[HeaderName, HeaderValue], Meta(max_length=_HEADERS)]],
+            _described(
+                "Headers in the INVITE to the agent and to the callee, of the names that the integrator has (headers)",
+                f"an object of agent and callee, each an object of up to {_HEADERS} X- headers with texts of letters, "
+                f"digits, single spaces and _.~+@/*#=;?&%():- of up to {_HEADER_LENGTH} characters",
+            ),
+        ]
+        | None
+    ) = None
     metadata: (
         Annotated[
             dict[Name, Text],
@@ -126,6 +162,10 @@ class Allowances(Protocol):
     @property
     def names(self) -> bool: ...
 
+    @property
+    def headers(self) -> frozenset[str]:
+        """The names of SIP headers, in lower case."""
+
     def is_media(self, name: str, /) -> bool:
         """Return whether this may be played: an existing prompt, or a URL that the configuration lists."""
 
@@ -142,6 +182,11 @@ def _outbound_name(_value: str, allowed: Allowances) -> str | None:
     return None if allowed.names else "this integrator's calls show no name (names: false)"
 
 
+def _headers(value: Mapping[str, Mapping[str, str]], allowed: Allowances) -> str | None:
+    foreign = sorted({name for leg in value.values() for name in leg if name.lower() not in allowed.headers})
+    return f"{foreign[0]} is not one of the integrator's headers" if foreign else None
+
+
 def _max_duration(value: float, allowed: Allowances) -> str | None:
     return f"expected at most {allowed.longest:g} s" if value > allowed.longest else None
 
@@ -151,8 +196,9 @@ def _announce(value: str, allowed: Allowances) -> str | None:
 
 
 _CHECKS: Mapping[str, Check] = {
-    "max_duration": _max_duration,
     "announce": _announce,
+    "headers": _headers,
+    "max_duration": _max_duration,
     "outbound_name": _outbound_name,
     "record": _record,
 }
@@ -225,8 +271,16 @@ def schemas() -> dict[str, Any]:
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a schema without its null, which means the same as leaving the field out."""
     (alone,) = [inner for inner in schema["anyOf"] if inner != {"type": "null"}]
-    # OpenAPI 3.0 has no propertyNames.
-    return {key: value for key, value in alone.items() if key != "propertyNames"}
+    return _without_names(alone)
+
+
+def _without_names(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema without ``propertyNames``, which OpenAPI 3.0 doesn't have."""
+    return {
+        key: _without_names(value) if isinstance(value, dict) else value
+        for key, value in schema.items()
+        if key != "propertyNames"
+    }
 
 
 def _expected_of(hint: Any) -> Iterator[str]:

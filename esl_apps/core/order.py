@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ _EXPECTED = {
 }
 #: ``call_ref`` means ``contact_ref`` in the form before v3.
 _FIELDS = (*PATTERNS, "call_ref", *OPTIONS)
+#: The ``outbound_id`` that shows one of the integrator's caller IDs, any of them.
+RANDOM = "random"
 _CAMPAIGN = re.compile(r"tvc_.*", re.DOTALL)
 #: Longer references are cut, not refused, as Teleforge does.
 CONTACT_REF_LENGTH = 230
@@ -69,6 +72,8 @@ class IntegratorRules:
         longest: float = 14400,
         record: bool = False,
         names: bool = False,
+        headers: Sequence[str] = (),
+        random_caller_id: bool = False,
         levels: Sequence[Level] = (),
         is_own: Callable[[Number], bool] = lambda _number: False,
         is_media: Callable[[str], bool] = lambda _name: False,
@@ -77,10 +82,10 @@ class IntegratorRules:
         auto_answer_headers: Mapping[str, str] | None = None,
     ) -> None:
         """``emergency``: an emergency dial string is configured. ``outside``: numbers outside have one, too
-        (``dial.external``). ``levels``: who pays. ``is_own``: whether a number leads back to this installation.
-        ``is_media``: whether an agent may be played this. ``confirm``: which agents press a key (``outside``,
-        ``always``, ``never``). ``auto_answer``: whose phones answer by themselves, and the headers that ask them to.
-        Times in seconds."""
+        (``dial.external``). ``headers``: names of SIP headers that requests may set. ``levels``: who pays. ``is_own``:
+        whether a number leads back to this installation. ``is_media``: whether an agent may be played this.
+        ``confirm``: which agents press a key (``outside``, ``always``, ``never``). ``auto_answer``: whose phones answer
+        by themselves, and the headers that ask them to. Times in seconds."""
         self.name = name
         self.plan = plan
         self.agent_timeout = agent_timeout
@@ -88,6 +93,7 @@ class IntegratorRules:
         self.longest = longest
         self.record = record
         self.names = names
+        self.headers = frozenset(name.lower() for name in headers)
         self.levels = tuple(levels)
         self.is_media = is_media
         self.auto_answer_headers = auto_answer_headers or {}
@@ -99,6 +105,7 @@ class IntegratorRules:
         self._patterns = {field: re.compile(regex) for field, regex in self.patterns.items()}
         self._campaigns = {key: _listed(numbers) for key, numbers in (campaigns or {}).items()}
         self._turns = dict.fromkeys(self._campaigns, 0)
+        self._any_of = [plan.read(text) for text in caller_ids or []] if random_caller_id else []
         self._caller_ids = {plan.read(text).subscriber for text in caller_ids or []}
         if self._caller_ids:
             # A campaign's numbers are the integrator's own.
@@ -212,6 +219,13 @@ class IntegratorRules:
         return number, digits
 
     def _outbound(self, value: object, faults: list[Fault], *, peek: bool) -> Number | None:
+        if value == RANDOM:
+            if self._any_of:
+                # Not the random module: its next choice can be told from those before it.
+                return secrets.choice(self._any_of)
+            message = "this integrator has no caller IDs to choose from (random_caller_id: true, caller_ids)"
+            faults.append(Fault("outbound_id", "not_allowed", message))
+            return None
         if isinstance(value, str) and _CAMPAIGN.fullmatch(value) and self._patterns["outbound_id"].fullmatch(value):
             return self._of_campaign(value[4:], faults, peek=peek)
         number, _ = self._read("outbound_id", value, faults)

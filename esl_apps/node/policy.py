@@ -397,6 +397,8 @@ def _client(
         longest=integrator.max_duration,
         record=integrator.record,
         names=integrator.names,
+        headers=integrator.headers,
+        random_caller_id=integrator.random_caller_id,
         levels=(system, level(f"integrator:{integrator.name}", integrator.limits, integrator.breaker)),
         is_own=is_own,
         is_media=lambda name: is_media(name, config.prompts.dir, config.prompts.language, config.prompts.urls),

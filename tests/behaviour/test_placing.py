@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from tests.rig.base import Rig, Script, eventually
-from tests.support.node import Node, RedisServer
+from tests.support.node import Node, RedisServer, request
 
 CALLEE = "0820001234"
 
 
 def CONFIG(config: dict[str, Any]) -> None:
-    config["integrators"][0].update(names=True)
+    config["integrators"][0].update(names=True, headers=["X-Lead"], random_caller_id=True, caller_ids=["27115550000"])
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,30 @@ def test_names_are_shown_on_both_phones(rig: Rig, node: Node, redis: RedisServer
     assert (shown.caller_number, shown.caller_name) == (CALLEE, name)
     assert (theirs.caller_number, theirs.caller_name) == ("27115550000", f"Acme {name}")
     assert not {"x-a"} & (shown.headers.keys() | theirs.headers.keys())
+
+
+def test_headers_are_in_the_invites(rig: Rig, node: Node, redis: RedisServer) -> None:
+    agent = rig.phone("1000", Script(answer_after=0.05))
+    callee = rig.outside(CALLEE, Script(answer_after=0.05, hangup_after=0.1))
+    theirs = "00Q5g a=1;b=2 (x) 5%"
+    order = {
+        "agent": "1000",
+        "callee": CALLEE,
+        "outbound_id": "random",
+        "headers": {"agent": {"X-Lead": theirs}, "callee": {"X-Lead": "7 8"}},
+        "ringback": "%(400,200,400,450)",
+    }
+    assert request(node.api, "POST", "/click2dial/calls", order).status == 202
+    assert redis.pop()["dial_number"] == "27115550000"
+    assert agent.calls[0].leg.headers["x-lead"] == [theirs]
+    assert callee.calls[0].leg.headers["x-lead"] == ["7 8"]
+
+
+def test_agent_hears_the_requests_ringback(rig: Rig, node: Node, redis: RedisServer) -> None:
+    agent = rig.phone("1000", Script(answer_after=0.05))
+    rig.outside(CALLEE, Script(answer_after=None))
+    ref = node.call("1000", CALLEE, ringback="%(2000,100,1000)")
+    eventually(lambda: node.get(ref)["state"] == "callee_ringing")
+    assert agent.calls[0].hears(1000)
+    agent.calls[0].hangup()
+    assert redis.pop()["end_reason"] == "abandoned"

@@ -23,6 +23,12 @@ def caller_ids_are_numbers(c: Context) -> Iterator[Finding]:
         yield from context.numbers(c.plan, listed)
 
 
+def random_caller_id_has_a_choice(c: Context) -> Iterator[Finding]:
+    for path, integrator in c.draft.integrators:
+        if integrator.random_caller_id and not integrator.caller_ids:
+            yield f"{path}.random_caller_id", "there is nothing to choose from: caller_ids is empty"
+
+
 def campaigns_have_numbers(c: Context) -> Iterator[Finding]:
     for path, integrator in c.draft.integrators:
         for name, numbers in integrator.campaigns.items():
@@ -46,4 +52,10 @@ def patterns_are_regexes(c: Context) -> Iterator[Finding]:
                 yield from context.regex(text, f"{path}.patterns.{name}")
 
 
-RULES = (names_differ, caller_ids_are_numbers, campaigns_have_numbers, patterns_are_regexes)
+RULES = (
+    names_differ,
+    caller_ids_are_numbers,
+    random_caller_id_has_a_choice,
+    campaigns_have_numbers,
+    patterns_are_regexes,
+)

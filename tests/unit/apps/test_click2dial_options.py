@@ -28,7 +28,9 @@ from esl_apps.store.essence import Essence, essence, restored
 from esl_apps.testing import PLAN, SETTINGS, ScriptedCall, ScriptedPolicy, ended, host, talks
 from tests.support.dial_strings import ATTACKS
 
-CLIENT = IntegratorRules("acme", PLAN, agent_timeout=30, callee_timeout=60, longest=600, record=True, names=True)
+CLIENT = IntegratorRules(
+    "acme", PLAN, agent_timeout=30, callee_timeout=60, longest=600, record=True, names=True, headers=["X-Lead"]
+)
 POLICY = ScriptedPolicy(clients={"acme": CLIENT})
 FIELDS = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
 
@@ -138,6 +140,26 @@ def test_attack_in_an_option_stays_in_its_place(name: str) -> None:
         script, _attempt = run(call)
         places(script.did("bridge")[0][0], "sofia/gateway/pstn/0820001234")
         assert [endpoint for endpoint, _user in script.did("bridge")[0][1]] == ["sofia/gateway/pstn/0820001234"]
+
+
+def test_headers_go_to_their_leg_and_arrive_unchanged() -> None:
+    value = "00Q5g a=1;b=2 (x) 5%"
+    call = click(headers={"agent": {"X-Lead": value}, "callee": {"X-Lead": "7 8"}})
+    command = dialstring.originate(call.aleg(POLICY, "socket(x)").variables, "user/1000", "socket(x)")
+    found = brackets(separate(command, " ")[1], "{", "}", ",")
+    assert found is not None
+    assert found[0]["sip_h_X-Lead"] == value
+    leg = run(call)[0].did("bridge")[0][0]
+    found = brackets(dialstring.bridge(leg, [("user/1001", None)]), "{", "}", ",")
+    assert found is not None
+    assert found[0]["sip_h_X-Lead"] == "7 8"
+
+
+def test_ringback_replaces_the_operators() -> None:
+    tone = "%(400,200,400,450);%(400,2000,400,450)"
+    call = click(ringback=tone)
+    assert call.aleg(POLICY, "socket(x)").variables["transfer_ringback"] == tone
+    assert click().aleg(POLICY, "socket(x)").variables["transfer_ringback"] == SETTINGS.ringback
 
 
 def test_call_in_another_process_keeps_its_options() -> None:

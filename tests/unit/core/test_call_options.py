@@ -13,12 +13,20 @@ from esl_apps.core.call_options import NO_OPTIONS, OPTIONS, CallOptions
 from esl_apps.core.faults import Fault
 from tests.support.dial_strings import ATTACKS
 
-ALLOWED = SimpleNamespace(record=True, longest=600.0, names=True, is_media=lambda name: name == "announcement")
+ALLOWED = SimpleNamespace(
+    record=True,
+    longest=600.0,
+    names=True,
+    headers=frozenset({"x-lead"}),
+    is_media=lambda name: name == "announcement",
+)
 #: Options that may be any text of one line: ``test_click2dial_options`` looks where it ends up.
 TEXTS = ("callee_name", "outbound_name")
 
 GOOD: dict[str, Any] = {
     "callee_name": 'Zo\u00eb "O\'Brien"',
+    "ringback": "%(400,200,400,450);%(400,2000,400,450)",
+    "headers": {"agent": {"X-Lead": "00Q5g a=1;b=2 (x)"}, "callee": {"x-lead": "7"}},
     "outbound_name": "\u5c71\u7530 100%",
     "agent_timeout": 12.5,
     "callee_timeout": 3600,
@@ -97,6 +105,21 @@ def test_option_with_an_attack_is_refused(name: str) -> None:
         ("callee_name", "a\n"),
         ("outbound_name", "\0"),
         ("outbound_name", "\u2028"),
+        ("ringback", "%(2000,4000)"),
+        ("ringback", "%(2000,4000,440);"),
+        ("ringback", "/etc/passwd"),
+        ("ringback", "tone_stream://%(2000,4000,440)"),
+        ("headers", {"agent": {"From": "x"}}),
+        ("headers", {"agent": {"X-Lead:": "x"}}),
+        ("headers", {"agent": {"X-Lead": ""}}),
+        ("headers", {"agent": {"X-Lead": " x"}}),
+        ("headers", {"agent": {"X-Lead": "x  y"}}),
+        ("headers", {"agent": {"X-Lead": "x\r\nX-A: y"}}),
+        ("headers", {"agent": {"X-Lead": "x\n"}}),
+        ("headers", {"agent": {"X-Lead": "a:_:b"}}),
+        ("headers", {"agent": {"X-Lead": "a" * 257}}),
+        ("headers", {"agent": {f"X-{i}": "a" for i in range(9)}}),
+        ("headers", {"bleg": {"X-Lead": "x"}}),
         ("metadata", {"a b": "c"}),
         ("metadata", {"a\n": "c"}),
         ("metadata", {"": "c"}),
@@ -117,6 +140,7 @@ def test_option_out_of_bounds_is_refused(name: str, value: object) -> None:
         ({"max_duration": 601}, {}),
         ({"max_duration": 1e300}, {}),
         ({"outbound_name": "Jane"}, {"names": False}),
+        ({"headers": {"callee": {"X-Other": "x"}}}, {}),
     ],
 )
 def test_option_past_the_integrators_rules_is_refused(fields: dict[str, object], allowed: dict[str, Any]) -> None:

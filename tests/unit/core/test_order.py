@@ -211,6 +211,17 @@ def test_neither_a_dry_run_nor_a_refused_request_takes_a_turn() -> None:
     assert read({"outbound_id": "tvc_spring"}, one).outbound.e164 == "27115550001"
 
 
+def test_random_is_one_of_the_caller_ids() -> None:
+    one = client(caller_ids=["27115550000", "0115550001"], campaigns={"x": "27115550002"}, random_caller_id=True)
+    shown = {read({"outbound_id": "random"}, one).outbound.e164 for _ in range(100)}
+    assert shown == {"27115550000", "27115550001"}
+
+
+@pytest.mark.parametrize("more", [{}, {"caller_ids": ["27115550000"]}, {"random_caller_id": True}])
+def test_random_without_the_integrators_leave_is_refused(more: dict[str, Any]) -> None:
+    assert faults_of(client(**more), outbound_id="random") == [("outbound_id", "not_allowed")]
+
+
 def test_unknown_campaign_is_refused() -> None:
     assert faults_of(outbound_id="tvc_winter") == [("outbound_id", "unknown_campaign")]
 
