@@ -172,7 +172,14 @@ def build_services(config: Config) -> Services:
     breakers, usage = _build_spending(config, redis, alerts, membership, cut_on(switches, live))
 
     queue = WebhookQueue(redis, membership.boot, predecessor=predecessor)
-    webhooks = Webhooks(lambda: policies.now.config, queue, metrics, alerts.tell, membership.redis_clock.now)
+    webhooks = Webhooks(
+        lambda: policies.now.config,
+        queue,
+        metrics,
+        alerts.tell,
+        membership.redis_clock.now,
+        lambda: not membership.living(),
+    )
     call_log = _open_call_log(config, live)
     recordings = Folder("recordings")
     event_writer = EventWriter(redis)

@@ -37,6 +37,8 @@ EVERY = 1.0
 TRIED = 3 * 86400
 #: Seconds before the next attempt, doubled each time up to the second value; at most those that a receiver can ask for.
 BACKOFF_FIRST, BACKOFF_LAST, BACKOFF_ASKED = 1.0, 300.0, 3600.0
+#: Seconds of a pause in which another process may try a receiver that doesn't answer this one.
+HAND_ON = 30.0
 #: Entries read at a time, and seconds after which those delivered are marked: what is delivered and not marked when a
 #: process dies is delivered again.
 BATCH, MARK_EVERY = 50, 0.25
@@ -63,13 +65,17 @@ class Webhooks:
         metrics: Metrics,
         tell: Callable[..., None],
         now: Callable[[], float] = time.time,
+        alone: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``tell``: ``Alerts.tell``. ``now``: Redis's clock."""
+        """``tell``: ``Alerts.tell``. ``now``: Redis's clock. ``alone``: whether no other process could deliver."""
         self._config = config
         self._queue = queue
         self._metrics = metrics
         self._tell = tell
         self._now = now
+        self._alone = alone
+        self._left_to_others: dict[str, float] = {}
+        """Webhooks whose receiver this process doesn't reach → until when it takes no lease of them (monotonic)."""
         self._resolver: Resolver | None = None
         self._held: dict[str, Delivery] = {}
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -116,7 +122,8 @@ class Webhooks:
 
     def look(self) -> None:
         """Take and renew leases, and wake what has something to deliver. :raises StoreUnavailable: Redis is down."""
-        wanted = {one.queue: one for one in configured(self._config())}
+        self._hand_on()
+        wanted = {one.queue: one for one in configured(self._config()) if one.queue not in self._left_to_others}
         for queue in [queue for queue in self._held if queue not in wanted]:
             self._drop(queue)
             self._queue.release(queue)
@@ -132,6 +139,15 @@ class Webhooks:
             if queue not in self._held:
                 self._held[queue] = self._begin(one)
             self._held[queue].held(asked + LEASE - EVERY, *answer)
+
+    def _hand_on(self) -> None:
+        """Leave webhooks whose receiver doesn't answer this process to others for a moment: the network may be at
+        fault, and theirs be another."""
+        now = time.monotonic()
+        self._left_to_others = {queue: until for queue, until in self._left_to_others.items() if until > now}
+        for queue, delivery in self._held.items():
+            if delivery.unreached and not self._alone():
+                self._left_to_others[queue] = now + 3 * EVERY
 
     def _begin(self, one: Configured) -> Delivery:
         assert self._resolver is not None
@@ -167,6 +183,12 @@ class Delivery:
         self._until = 0.0
         self.failures = 0
         """Failed attempts in a row."""
+        self.unreached = False
+        """The receiver has given no answer for so long that another process may try."""
+        self._since = 0.0
+        """When the failed attempts began, by Redis's clock; 0.0 if the last one succeeded."""
+        self._taken_over = True
+        """Whether the pause after a failure of another process, or of an earlier run, is to be kept."""
         self._failing = ""
         """The kind of failure that was logged last; empty while deliveries succeed."""
         self._told_aside = False
@@ -184,6 +206,7 @@ class Delivery:
         self._keys: list[bytes] = []
         self._poster = poster(one.webhook, resolver)
         self.configure(one)
+        metrics.webhook_failing.labels(self.name).set_function(lambda: self._now() - self._since if self._since else 0)
         for outcome in ("delivered", "failed"):
             metrics.webhook_attempts.labels(self.name, outcome)
         metrics.webhook_set_aside.labels(self.name)
@@ -265,7 +288,7 @@ class Delivery:
         self._work.clear()
         state = self._queue.read(self._name, BATCH)
         self.failures = state.failures
-        self._metrics.webhook_failing.labels(self.name).set(self._now() - state.since if state.since else 0)
+        self._since = state.since
         off = self._one.is_off(state.off)
         self._metrics.webhook_off.labels(self.name).set(off)
         if not state.entries:
@@ -273,6 +296,10 @@ class Delivery:
         if off:
             self._set_aside(state)
             return IDLE
+        taken_over, self._taken_over = self._taken_over, False
+        if taken_over and state.due > self._now():
+            self.wake()
+            return min(state.due - self._now(), BACKOFF_ASKED)
         if len(state.entries) == BATCH:
             self.wake()
         pause = self._deliver(state)
@@ -325,6 +352,7 @@ class Delivery:
             return Refusal(error.kind, str(error), None, 0.0, message.id)
         if 200 <= answer.status < 300:
             self._metrics.webhook_attempts.labels(self.name, "delivered").inc()
+            self._since = 0.0
             if self._failing:
                 log.info("webhook_delivers", extra=self._of)
                 self._failing, self._told_aside = "", False
@@ -342,16 +370,19 @@ class Delivery:
         if refusal.kind != self._failing:
             log.warning("webhook_failing", extra=details)
         self._failing = refusal.kind
-        self._queue.failed(self._name, refusal.status, refusal.words, self._one.url_mark if off else "")
+        pause: float = min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(failures, 16)) * random.uniform(0.5, 1.0)  # noqa: S311
+        pause = max(pause, min(refusal.pause, BACKOFF_ASKED))
+        mark = self._one.url_mark if off else ""
+        self._since = self._queue.failed(self._name, refusal.status, refusal.words, off=mark, pause=pause)
         self.failures = failures + 1
+        self.unreached = refusal.status is None and pause > HAND_ON
         if off:
             log.error("webhook_off", extra=self._of)
             self._tell("webhook_off", webhook=self.name)
             self._metrics.webhook_off.labels(self.name).set(1)
             return IDLE
         self._set_aside(self._queue.read(self._name, BATCH))
-        pause: float = min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(failures, 16)) * random.uniform(0.5, 1.0)  # noqa: S311
-        return max(pause, min(refusal.pause, BACKOFF_ASKED))
+        return pause
 
     def _set_aside(self, state: Next) -> None:
         """Give up what was tried for its whole time, all of it: one attempt stands for all that wait behind it."""

@@ -25,7 +25,7 @@ from esl_apps.store.script import Script, run_all
 #: Seconds without a renewal after which another process delivers.
 LEASE = 10.0
 #: Seconds for which an entry that was delivered or set aside can be replayed, and how many delivered ones at most.
-KEEP, KEPT = 7 * 86400, 100_000
+KEEP, KEPT = 7 * 86400, 20_000
 #: Seconds after which a webhook that no node delivers any more is forgotten, with what it had.
 FORGET = 60 * 86400
 
@@ -100,8 +100,10 @@ class Next(NamedTuple):
     """Failed attempts in a row."""
     since: float
     """When they began, by Redis's clock; 0.0 if the last one succeeded."""
+    due: float
+    """When the next attempt is due, by Redis's clock; 0.0 if the last one succeeded."""
     off: str
-    """The URL that answered 410."""
+    """:attr:`Configured.url_mark` of the URL that answered 410."""
     entries: Sequence[Waiting]
 
 
@@ -152,8 +154,9 @@ class WebhookQueue:
         self._release([keys.webhook_lease(queue)], [self._boot])
 
     def read(self, queue: str, count: int) -> Next:
-        done, failures, since, off, entries = self._read([queue, keys.webhook_state(queue)], [count])
-        return Next(done.decode(), int(failures), float(since), off.decode(), [_waiting(*one) for one in entries])
+        done, failures, since, due, off, entries = self._read([queue, keys.webhook_state(queue)], [count])
+        waiting = [_waiting(*one) for one in entries]
+        return Next(done.decode(), int(failures), float(since), float(due), off.decode(), waiting)
 
     def delivered(self, queue: str, done: str, last: Waiting, status: int) -> bool:
         """Mark all up to ``last`` as delivered. False: ``done`` is no longer the last one that is done with."""
@@ -168,9 +171,11 @@ class WebhookQueue:
         args = [self._clock(), done, last.id, last.seq, aside, status, KEEP * 1000, KEPT, FORGET]
         return bool(self._done(names, args))
 
-    def failed(self, queue: str, status: int | None, error: str, off: str = "") -> float:
-        """Note a failed attempt; return since when they fail, by Redis's clock. ``off``: the URL that answered 410."""
-        return float(self._failed([keys.webhook_state(queue)], [self._clock(), status or "", error[:300], off]))
+    def failed(self, queue: str, status: int | None, error: str, *, off: str = "", pause: float = 0.0) -> float:
+        """Note a failed attempt; return since when they fail, by Redis's clock. ``off``: as :attr:`Next.off`.
+        ``pause``: seconds until the next attempt."""
+        args = [self._clock(), status or "", error[:300], off, pause]
+        return float(self._failed([keys.webhook_state(queue)], args))
 
     def replay(self, queue: str, since: float) -> int:
         """Deliver all that was pushed after a time (Unix seconds) again; return how many entries wait now."""

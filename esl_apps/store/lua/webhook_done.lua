@@ -9,7 +9,7 @@
 if (redis.call('HGET', KEYS[2], 'done') or '0-0') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[2], 'done', ARGV[3], 'seq', ARGV[4])
 if ARGV[5] == '0' then
-  redis.call('HDEL', KEYS[2], 'failures', 'since', 'error')
+  redis.call('HDEL', KEYS[2], 'failures', 'since', 'next', 'error')
   redis.call('HSET', KEYS[2], 'status', ARGV[6], 'delivered_at', now)
 else
   redis.call('HINCRBY', KEYS[2], 'aside', ARGV[5])

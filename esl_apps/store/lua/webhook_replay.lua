@@ -3,7 +3,7 @@
 -- Returns how many entries wait now.
 
 local last = tonumber(redis.call('GET', KEYS[3])) or 0
-redis.call('HDEL', KEYS[2], 'off', 'failures', 'since', 'error')
+redis.call('HDEL', KEYS[2], 'off', 'failures', 'since', 'next', 'error')
 local first = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', 1)[1]
 local seq = tonumber(redis.call('HGET', KEYS[2], 'seq')) or 0
 if first then

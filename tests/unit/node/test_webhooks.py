@@ -43,7 +43,12 @@ class Node:
         self.metrics = Metrics()
         self.config = bed.config
         self.webhooks = Webhooks(
-            lambda: self.config, WebhookQueue(self.client, boot, bed.now), self.metrics, bed.tell, bed.now
+            lambda: self.config,
+            WebhookQueue(self.client, boot, bed.now),
+            self.metrics,
+            bed.tell,
+            bed.now,
+            lambda: len(bed.nodes) == 1,
         )
         self.webhooks.start()
 
@@ -445,6 +450,45 @@ def test_process_without_a_lease_posts_nothing(bed: Bed) -> None:
     assert made.step() == module.EVERY
     assert to.posts == []
     made.stop()
+
+
+def test_next_process_keeps_the_pause_of_the_last(bed: Bed) -> None:
+    to = bed.receiver()
+    bed.push()
+    queue = WebhookQueue(redis_client.connect(bed.redis.url), clock=bed.now)
+    queue.failed(keys.webhook("acme", "crm"), 500, "status 500", pause=60)
+    node = bed.begin(hook(to))
+    eventually(lambda: node.value("esl_apps_webhook_failing_seconds", webhook="crm") is not None)
+    gevent.sleep(0.1)
+    assert to.posts == []
+    bed.replay(bed.at)
+    eventually(taken(to, 1))
+
+
+def test_receiver_that_one_process_does_not_reach_is_anothers(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HAND_ON", 0.0)
+    to = bed.receiver()
+    unreached = hook(to, url="http://127.0.0.1:1/")
+    first = bed.begin(unreached)
+    bed.push()
+    eventually(lambda: int(bed.state().get("failures", 0)) > 2)
+    # Alone, it goes on trying.
+    assert first.webhooks._held
+    bed.config = bed.configured(hook(to))
+    bed.at += 60
+    bed.node()
+    eventually(taken(to, 1))
+
+
+def test_failing_time_grows_between_attempts(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF_FIRST", 300.0)
+    monkeypatch.setattr(module, "BACKOFF_LAST", 300.0)
+    to = bed.receiver(answer(500))
+    node = bed.begin(hook(to))
+    bed.push()
+    eventually(lambda: bed.state().get("failures"))
+    bed.at += 100
+    assert node.value("esl_apps_webhook_failing_seconds", webhook="crm") == 100
 
 
 # Configuration --------------------------------------------------------------------------------------------
