@@ -144,6 +144,10 @@ def test_trace_tells_a_placed_calls_story(node: Node, sandbox: SandboxRig) -> No
     head, *lines = run("trace", "-c", str(node.file), ref).stdout.splitlines()
     assert ref in head
     assert "lead-7" in head
+    legs = next(number for number, line in enumerate(lines) if line.startswith("agent "))
+    lines, sound = lines[:legs], lines[legs:]
+    assert [line.split()[1] for line in sound if line.lstrip().startswith("Call-ID")]
+    assert sound[-1].startswith("capture tshark -r FILE -Y 'sip.Call-ID == ")
     told = [line.split()[1] for line in lines]
     states = ["queued", "agent_ringing", "agent_answered", "callee_ringing", "bridged", "ended"]
     assert [state for state in told if state in states] == states
