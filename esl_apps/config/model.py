@@ -27,6 +27,7 @@ from esl_apps.config.fields import (
 )
 from esl_apps.config.high_risk import HIGH_RISK_RANGES, read_ranges
 from esl_apps.config.inbound import Inbound
+from esl_apps.config.integrator_parts import IntegratorRedis, LegacyGet, Patterns
 from esl_apps.config.pin_guard import PinGuard
 from esl_apps.config.problems import Problem
 from esl_apps.config.records import Payload, RecordsConfig
@@ -180,29 +181,6 @@ class Rule(Section, frozen=True):
 
 
 Restriction = dict[str, Rule]
-
-
-class IntegratorRedis(Section, frozen=True):
-    url: str
-    """Its notifications; without this, the top-level Redis."""
-
-
-class LegacyGet(Section, frozen=True):
-    allow: list[str]
-    """Addresses (CIDR) that may call GET /call.php without a token."""
-
-
-class Patterns(Section, frozen=True):
-    """The defaults are those of Teleforge's API in South Africa; replace them elsewhere."""
-
-    agent: str | None = None
-    """Regex on agent; null: 3 or 4 digits, or as callee."""
-    callee: str | None = None
-    """Regex on callee; null: 10 digits from 0, 11 from 27, 13 to 16 from 00, or 3 or 4 digits."""
-    outbound_id: str | None = None
-    """Regex on outbound_id; null: 10 digits from 0, 11 from 27, or tvc_NAME of a campaign."""
-    contact_ref: str | None = None
-    """Regex on contact_ref; null: letters, digits and . - _ ~ :"""
 
 
 class Integrator(Bearer, frozen=True, kw_only=True):

@@ -30,6 +30,8 @@ class Switchboard:
         for command in data.decode().split("\n\n")[:-1]:
             self._pending += self._answer(command)
 
+    def wait_for(self, _least: int) -> None: ...
+
     def recv(self, _deadline: float | None) -> bytes | None:
         pending, self._pending = self._pending, b""
         return pending or None

@@ -38,7 +38,7 @@ def test_silent_gateway_of_the_callee_is_passed_over(rig: Rig, node: Node, redis
 
 def test_silent_gateway_of_an_outside_agent_is_passed_over(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.outside("0831112222", Script(answer_after=0.1, hangup_after=0.5))
-    ref = node.call("0831112222", "1001")
+    ref = node.call("0831112222", "1001", confirm=False)
     redis.pop()
     assert agent.calls[0].leg.answered_at is not None
     assert decisions(node, ref)[:1] == ["silent: cause 38"]

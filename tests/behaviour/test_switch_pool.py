@@ -166,7 +166,7 @@ def test_pool_excludes_a_switch_whose_originates_fail(two: Two, redis: RedisServ
     try:
         # Either of two equally full switches may be tried first, so this one may take a few calls.
         for _ in range(60):
-            two.node.call("0831112222", CALLEE)
+            two.node.call("0831112222", CALLEE, confirm=False)
             found = record(redis)
             assert (found["end_reason"], found["switch"]) == ("answered", "fs2")
             if metric(two.node, 'esl_apps_switch_out{switch="fs1"}') == 1:

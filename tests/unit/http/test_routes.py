@@ -14,7 +14,8 @@ import pytest
 from falcon.testing import StartResponseMock, create_environ
 from openapi_spec_validator import OpenAPIV30SpecValidator
 
-from esl_apps.config.model import LegacyGet, Rate
+from esl_apps.config.integrator_parts import LegacyGet
+from esl_apps.config.model import Rate
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import IntegratorRules
