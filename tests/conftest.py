@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -105,13 +106,28 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         plugin.cov_controller.pause()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, object, object]:
+    """Measure what the modules import, and not the rest of collecting."""
+    if isinstance(collector, pytest.Module):
+        _measure(collector.config, True)
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # as it comes again when it is collected
+            assert collector.obj
+    _measure(collector.config, False)
+    return (yield)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
     """Measure a test or don't, fixtures included; pytest-cov's mark ``no_cover`` leaves these out."""
-    plugin, stash = item.config.pluginmanager.getplugin("_cov"), item.config.stash
-    if plugin and plugin.cov_controller and item.stash[measured] != stash.get(measured, True):
-        stash[measured] = item.stash[measured]
-        (plugin.cov_controller.resume if stash[measured] else plugin.cov_controller.pause)()
+    _measure(item.config, item.stash[measured])
+
+
+def _measure(config: pytest.Config, on: bool) -> None:
+    plugin = config.pluginmanager.getplugin("_cov")
+    if plugin and plugin.cov_controller and on != config.stash.get(measured, True):
+        config.stash[measured] = on
+        (plugin.cov_controller.resume if on else plugin.cov_controller.pause)()
 
 
 @pytest.fixture(scope="session")
