@@ -10,8 +10,9 @@ from __future__ import annotations
 from functools import cache
 from importlib.metadata import entry_points
 
-from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
+from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound, transfer
 from esl_apps.apps.application import Application
+from esl_apps.core.attempt import Attempt
 
 GROUP = "esl_apps.applications"
 """Entry points that name an :class:`~esl_apps.apps.application.Application`."""
@@ -31,6 +32,7 @@ APPLICATIONS: dict[str, Application] = {
         disa.APPLICATION,
         inbound.APPLICATION,
         autodial.APPLICATION,
+        transfer.APPLICATION,
     )
 }
 
@@ -66,3 +68,8 @@ def add(application: Application) -> None:
 def application(ref: str) -> Application:
     """The application of a call. Calls of one that is not installed here are followed to their end."""
     return APPLICATIONS.get(ref) or Application(ref=ref, path=ref, title="not installed here")
+
+
+def second_party(attempt: Attempt) -> str:
+    """Return the party on a call's B-leg: ``agent`` or ``callee``."""
+    return transfer.second_party(attempt) or application(attempt.app).second_party

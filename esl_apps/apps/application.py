@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from esl_apps.apps.context import AppPolicy, Arrival, Host, Placed
+from esl_apps.apps.context import AppPolicy, Arrival, Host, Placed, Restored
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import API_VERSION, Call, Leg
 from esl_apps.core.terms import CALLEE
@@ -18,7 +18,7 @@ from esl_apps.core.timed_call import TimedCall
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 Arrive = Callable[[Call, Arrival, AppPolicy, Host], None]
-Restore = Callable[[Attempt, Call, AppPolicy], Placed | None]
+Restore = Callable[[Attempt, Call, AppPolicy], Restored | None]
 Due = Callable[[TimedCall, AppPolicy], Placed | str]
 RetryIn = Callable[[Attempt, TimedCall, AppPolicy], float | None]
 Joined = Callable[[Attempt, float, Leg, Callable[[Attempt, str, int], None]], None]

@@ -23,9 +23,7 @@ from esl_apps.apps.legs import (
     aleg_variables,
     caller_id_variables,
     join,
-    notice_variables,
-    recording_name,
-    recording_path,
+    recording_of,
 )
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Settings
@@ -220,10 +218,7 @@ def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | N
     attempt, order, client, settings = click.attempt, click.order, click.client, policy.settings
     options, recording = order.options, None
     if client.record and options.record is not False:
-        attempt.recording_url = recording_name(attempt)
-        recording = recording_path(settings.recordings, client.name, attempt.recording_url)
-        if notice := notice_variables(settings):
-            call.set(notice)
+        recording = recording_of(call, attempt, client.name, settings)
     bounds = [client.longest, options.max_duration or client.longest]
     bleg = Bleg(
         caller_id=attempt.dial_number or "",

@@ -70,7 +70,14 @@ class Host:
     never changes."""
 
 
-class Placed(Protocol):
+class Restored(Protocol):
+    """A call whose A-leg comes to an event socket because a node sent it there."""
+
+    def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
+        """A has answered: run the call to its end."""
+
+
+class Placed(Restored, Protocol):
     """A call whose A-leg a node rings."""
 
     @property
@@ -81,9 +88,6 @@ class Placed(Protocol):
 
     def aleg(self, policy: AppPolicy, application: str) -> Aleg:
         """How A is rung. ``application``: where the answered leg goes."""
-
-    def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
-        """A has answered: run the call to its end."""
 
 
 class AppPolicy(Protocol):

@@ -14,6 +14,7 @@ from esl_apps.apps.legs import (
     Bleg,
     aleg_variables,
     bleg_variables,
+    leave_if_transferred,
     notice_variables,
     recording_name,
     recording_path,
@@ -84,6 +85,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         call.set(variables)
         call.ring()
         bridged = _ring(call, attempt, queue, agents, policy, host)
+        leave_if_transferred(attempt)
         if bridged.answered:
             call.hangup("NORMAL_CLEARING")
         elif bridged.timed_out or causes.failure(bridged.code) == "no_answer":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from esl_apps.apps.settings import Settings
 from esl_apps.core import causes, dialstring, display_name, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, Call, Leg
+from esl_apps.core.call import Bridged, Call, CallEnded, Leg
 
 #: Seconds by which the switch's own timers are longer. They only fire if the application is gone.
 SWITCH_MARGIN = 5
@@ -161,6 +161,20 @@ def recording_path(folder: str, integrator: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{integrator}/{day}/{name}"
 
 
+def recording_of(call: Call, attempt: Attempt, integrator: str, settings: Settings) -> str:
+    """Return the file on the switch into which B's leg will be recorded, and have A hear the notice."""
+    attempt.recording_url = recording_name(attempt)
+    if notice := notice_variables(settings):
+        call.set(notice)
+    return recording_path(settings.recordings, integrator, attempt.recording_url)
+
+
+def leave_if_transferred(attempt: Attempt) -> None:
+    """Leave A alone after a bridge, if it goes on in another call. :raises CallEnded: it does."""
+    if attempt.transferred_to is not None:
+        raise CallEnded(f"it goes on in {attempt.transferred_to}")
+
+
 def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints: Sequence[str]) -> Bridged:
     """Dial B, trying the next endpoint while gateways fail. One time-out covers all of them."""
     leg = bleg_variables(settings, attempt, bleg)
@@ -194,6 +208,7 @@ def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints
         leg.update(patience)
         heard = False
         bridged = call.bridge(leg, [(endpoint, None)], deadline - now, bleg.longest, progress)
+        leave_if_transferred(attempt)
         unheard = bridged.timed_out and not heard
         if unheard and gateway is not None and gateway.is_silent(time.monotonic() - now):
             bridged = Bridged(False, causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER", bridged.bleg)

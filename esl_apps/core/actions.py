@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from esl_apps.core import talk
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.status import Ref, State
 
 CANCEL, HOLD, RESUME, MUTE, UNMUTE, DIGITS, RECORD = "cancel", "hold", "resume", "mute", "unmute", "digits", "record"
-#: What ``record`` may do.
+TRANSFER = "transfer"
+#: The steps of ``record``, next to RESUME.
 START, PAUSE, STOP = "start", "pause", "stop"
 #: Keys of a phone (RFC 4733). A longer text is sent in several actions.
 KEYS = re.compile(r"[0-9A-Da-d*#]{1,64}")
@@ -29,7 +30,11 @@ class Action(Struct, frozen=True, omit_defaults=True):
     """``agent`` or ``callee``: who is muted, or hears the digits."""
     digits: str = ""
     step: str = ""
-    """Of ``record``: start, pause, resume, stop."""
+    """Start, pause, resume or stop (``record``)."""
+    to: str = ""
+    """The number or extension that the party which stays is connected with (``transfer``)."""
+    by: str = ""
+    """The party that leaves (``transfer``)."""
 
 
 class CallState(Struct, frozen=True):
@@ -40,6 +45,7 @@ class CallState(Struct, frozen=True):
     held: bool
     muted: Annotated[list[str], Meta(description="The parties that the other one doesn't hear")]
     recording: Annotated[str, Meta(extra_json_schema={"enum": [talk.ON, talk.PAUSED, talk.OFF]})]
+    transfer_ref: Annotated[Ref, Meta(description="The call in which a party goes on")] | UnsetType = UNSET
 
 
 class Undone(Exception):
@@ -51,7 +57,7 @@ class Undone(Exception):
 
 
 class Outcome(Struct, omit_defaults=True):
-    """What came of an action, as it goes from one node to another."""
+    """An action's outcome, as it goes from one node to another."""
 
     done: CallState | None = None
     undone: dict[str, str | int] = field(default_factory=dict)
@@ -59,7 +65,8 @@ class Outcome(Struct, omit_defaults=True):
 
 
 def state_of(attempt: Attempt) -> CallState:
-    return CallState(attempt.call_ref, attempt.state, attempt.held, list(attempt.muted), attempt.recording)
+    went_on = attempt.transferred_to or UNSET
+    return CallState(attempt.call_ref, attempt.state, attempt.held, list(attempt.muted), attempt.recording, went_on)
 
 
 def not_now(attempt: Attempt, message: str) -> Undone:

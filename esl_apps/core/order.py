@@ -166,6 +166,16 @@ class IntegratorRules:
         listed = self._auto_answer
         return listed if isinstance(listed, bool) else order.agent.dialled in listed
 
+    def read_target(self, value: object) -> Number:
+        """Read the number of a transfer: as a callee's, without digits to send. :raises Refused: names ``to``."""
+        faults: list[Fault] = []
+        number, digits = self._number("callee", value, faults)
+        if digits:
+            faults.append(Fault("to", "not_dialable", "no digits can be sent to it"))
+        if faults or number is None:
+            raise Refused([Fault("to", fault.code, fault.message) for fault in faults])
+        return number
+
     def faults_now(self, order: Order) -> list[Fault]:
         """Return what these rules have against an order that was read by earlier ones."""
         faults: list[Fault] = []

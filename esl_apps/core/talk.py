@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from esl_apps.core.call_fields import CallFields
 
 HOLD, MUTE, PAUSE = "hold", "mute", "pause"
-#: What ``recording`` may be.
+#: The values of ``recording``.
 OFF, ON, PAUSED = "off", "on", "paused"
 
 

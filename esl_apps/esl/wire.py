@@ -376,6 +376,7 @@ _WORDS = {
     "uuid_record": (4,),
     "uuid_send_dtmf": (3,),
     "uuid_setvar": (3, 4),
+    "uuid_setvar_multi": (3,),
 }
 #: Those that name what they act on by a variable and its value, not by a channel.
 _BY_VARIABLE = frozenset({"hupall", "filter"})

@@ -17,7 +17,7 @@ from esl_apps.http.calls_port import CallsPort
 from esl_apps.http.errors import problem
 from esl_apps.http.parameters import in_header, in_path
 from esl_apps.http.routes import Answer, Operation, Route
-from esl_apps.http.schemas import DigitsOrder, PartyOrder, RecordOrder
+from esl_apps.http.schemas import DigitsOrder, PartyOrder, RecordOrder, TransferOrder
 
 _PARTIES = (terms.AGENT, terms.CALLEE)
 _STEPS = (actions.START, actions.PAUSE, actions.RESUME, actions.STOP)
@@ -30,6 +30,8 @@ def _handler(name: str, read: Read) -> Callable[..., None]:
     def act(port: CallsPort, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
         raw, fields = read_json(req) if req.content_length else (b"", {})
         action = read(name, fields)
+        if action.to:
+            port.client.read_target(action.to)
         call = port.find(ref)
         if call is None:
             raise problem(404, "not_found", "no such call")
@@ -66,6 +68,12 @@ def _step(name: str, fields: Mapping[str, Any]) -> Action:
     return Action(name, step=fields["action"])
 
 
+def _transfer(name: str, fields: Mapping[str, Any]) -> Action:
+    fields = {"mode": "blind", "by": terms.AGENT, **fields}
+    _check(fields, {"to": _text, "mode": _one_of(("blind",)), "by": _one_of(_PARTIES)})
+    return Action(name, to=fields["to"], by=fields["by"])
+
+
 def _check(fields: Mapping[str, Any], expected: Mapping[str, Callable[[Any], str]]) -> None:
     """``expected``: by field, what says what is wrong with a value, or nothing. :raises Refused: lists every fault."""
     known = f"unknown field; expected {', '.join(expected) or 'none'}"
@@ -81,6 +89,11 @@ def _check(fields: Mapping[str, Any], expected: Mapping[str, Callable[[Any], str
 
 def _one_of(values: tuple[str, ...]) -> Callable[[Any], str]:
     return lambda value: "" if value in values else f"expected one of {', '.join(values)}"
+
+
+def _text(value: Any) -> str:
+    right = isinstance(value, str) and 0 < len(value) <= 64
+    return "" if right else "expected a number or an extension"
 
 
 def _keys(value: Any) -> str:
@@ -123,6 +136,13 @@ ROUTES = (
     _route(actions.MUTE, "muteParty", "Let the other party hear silence of this one", _party, PartyOrder),
     _route(actions.UNMUTE, "unmuteParty", "End the mute", _party, PartyOrder),
     _route(actions.DIGITS, "sendDigits", "Send keys to a party, as its phone's own (RFC 4733)", _digits, DigitsOrder),
+    _route(
+        actions.TRANSFER,
+        "transferCall",
+        "Connect the party that stays with another one; the other party leaves",
+        _transfer,
+        TransferOrder,
+    ),
     _route(
         actions.RECORD,
         "recordCall",

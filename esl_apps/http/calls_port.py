@@ -8,6 +8,7 @@ from typing import Any
 
 import falcon
 import gevent
+from msgspec import UNSET
 
 from esl_apps.apps import click2dial
 from esl_apps.config.model import Config, Integrator
@@ -164,7 +165,9 @@ class CallsPort:
                 raise
         if not same_body(claim, request):
             raise problem(409, "key_reused", "this key came with another request before", "Idempotency-Key")
-        return CallState(*(call[name] for name in CallState.__struct_fields__))
+        went_on = (call.get("record") or {}).get("transferred_to") or UNSET
+        fields = {name: call[name] for name in CallState.__struct_fields__ if name in call}
+        return CallState(**fields, transfer_ref=went_on)
 
     def _place_claimed(self, fields: dict[str, Any], ref: str, key: str) -> Accepted:
         try:

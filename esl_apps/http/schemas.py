@@ -129,6 +129,12 @@ class RecordOrder(Struct, forbid_unknown_fields=True):
     action: Annotated[str, Meta(extra_json_schema={"enum": ["start", "pause", "resume", "stop"]})]
 
 
+class TransferOrder(Struct, forbid_unknown_fields=True):
+    to: Annotated[str, Meta(min_length=1, max_length=64, description="A number or an extension, as a callee")]
+    mode: Annotated[str, Meta(extra_json_schema={"enum": ["blind"]})] = "blind"
+    by: Annotated[str, Meta(description="Who leaves", extra_json_schema={"enum": ["agent", "callee"]})] = "agent"
+
+
 # Recordings -----------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import msgspec
 from gevent.event import AsyncResult
 from gevent.lock import Semaphore
 
-from esl_apps.apps import application
+from esl_apps.apps import second_party
 from esl_apps.apps.legs import recording_name, recording_path, recording_settings
 from esl_apps.core import actions, dialstring, node_clock, talk, terms
 from esl_apps.core.actions import Action, CallState, Outcome, Undone, not_now, outcome_of, result, state_of
@@ -49,7 +49,7 @@ class Acting:
         self._policies = policies
         self._asked: dict[str, AsyncResult[Outcome]] = {}
         """Questions to other nodes, by their ids."""
-        self._do: Mapping[str, Callable[[Live, Action], None]] = {
+        self._do: dict[str, Callable[[Live, Action], None]] = {
             actions.HOLD: self._hold,
             actions.RESUME: self._resume,
             actions.MUTE: self._mute,
@@ -57,6 +57,10 @@ class Acting:
             actions.DIGITS: self._digits,
             actions.RECORD: self._record,
         }
+
+    def add(self, name: str, do: Callable[[Live, Action], None]) -> None:
+        """Add an action that another module does."""
+        self._do[name] = do
 
     # Asking -------------------------------------------------------------------------------------------
 
@@ -208,7 +212,7 @@ class Acting:
             self._start_recording(live)
         else:
             verb = {actions.PAUSE: "mask", actions.RESUME: "unmask", actions.STOP: "stop"}[step]
-            live.switch.api(f"uuid_record {customer(attempt)} {verb} {self._path(attempt)}")
+            live.switch.api(f"uuid_record {customer(attempt)} {verb} {self.recording(attempt)}")
         talk.record(attempt, wanted, node_clock.now())
         attempt.note(actions.RECORD, step)
 
@@ -222,9 +226,10 @@ class Acting:
         settings = {**recording_settings(policy.settings), "RECORD_APPEND": "true"}
         pairs = ";".join(f"{name}={value}" for name, value in settings.items())
         live.switch.api(f"uuid_setvar_multi {customer(attempt)} {pairs}")
-        live.switch.api(f"uuid_record {customer(attempt)} start {self._path(attempt)}")
+        live.switch.api(f"uuid_record {customer(attempt)} start {self.recording(attempt)}")
 
-    def _path(self, attempt: Attempt) -> str:
+    def recording(self, attempt: Attempt) -> str:
+        """Return the file of a call's recording on the switch."""
         return recording_path(
             self._policies.now.settings.recordings, attempt.integrator or "", attempt.recording_url or ""
         )
@@ -236,7 +241,7 @@ _AFTER = {actions.START: talk.ON, actions.PAUSE: talk.PAUSED, actions.RESUME: ta
 
 def leg_of(attempt: Attempt, party: str) -> str:
     """Return the UUID of a party's leg: ``agent``, or ``callee`` for the customer, who may have called."""
-    on_b = party == application(attempt.app).second_party
+    on_b = party == second_party(attempt)
     return (attempt.bleg_uuid if on_b else attempt.aleg_uuid) or ""
 
 

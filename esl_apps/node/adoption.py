@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import gevent
 
-from esl_apps.apps import application
+from esl_apps.apps import application, second_party
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.apps.legs import recording_name
 from esl_apps.core import causes, node_clock, talk, terms
@@ -373,7 +373,7 @@ class Adoption:
         elif bleg is None and attempt.bridged_at is None and aleg is not None and not aleg.hung_up_itself:
             self._end_of_a(attempt, aleg, at)
         else:
-            party = application(attempt.app).second_party
+            party = second_party(attempt)
             conclude(attempt, end, None, party)
         if attempt.app in self._pollers:
             self._pollers[attempt.app].settle(attempt)

@@ -31,6 +31,7 @@ from esl_apps.node.reporting import Reporter
 from esl_apps.node.services import Services, build_services
 from esl_apps.node.state_folder import state_folder
 from esl_apps.node.timed_calls import TimedCallPoller
+from esl_apps.node.transferring import Transferring
 from esl_apps.node.workers import Share
 from esl_apps.observe.metrics import Scrapes
 from esl_apps.process import background
@@ -58,6 +59,7 @@ class Node:
             self.scrapes = Scrapes(metrics, share.number, share.scrapes)
             metrics.restarts.inc(share.restarts)
         self.outgoing = Outgoing(self.services)
+        Transferring(self.services)
         self._pollers = {
             app.ref: TimedCallPoller(app, app.timed, self.services, self.outgoing)
             for app in APPLICATIONS.values()

@@ -37,6 +37,12 @@ class Spent(Exception):
         self.refusal = refusal
 
 
+def targets(services: Services, path: str) -> str:
+    """Return the argument of ``socket`` for a leg that goes to this node, else to another."""
+    nodes = [services.policy.config.advertise, *services.membership.others()[:_NEXT]]
+    return f"{'|'.join(f'{node}/{path}' for node in nodes)} async full"
+
+
 class Outgoing:
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -142,8 +148,7 @@ class Outgoing:
 
     def _application(self, path: str) -> str:
         """Where an answered leg goes: to this node or, if it died meanwhile, to another (hazard 9)."""
-        nodes = [self._services.policy.config.advertise, *self._services.membership.others()[:_NEXT]]
-        return f"socket({'|'.join(f'{node}/{path}' for node in nodes)} async full)"
+        return f"socket({targets(self._services, path)})"
 
     def _pay(self, attempt: Attempt, charges: Sequence[Charge]) -> bool:
         """Begin to pay for a first leg. False: it may not be rung, and the attempt is ended."""

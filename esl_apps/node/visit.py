@@ -9,7 +9,7 @@ from typing import Any
 
 import gevent
 
-from esl_apps.apps import application
+from esl_apps.apps import application, second_party
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.core import causes, node_clock
 from esl_apps.core.attempt import Attempt
@@ -124,7 +124,8 @@ class Visit:
         self.ref = live.attempt.call_ref
         live.attached = True
         live.poke()
-        self.channel.begin(live.attempt.session_ref, watched=False)
+        # A leg that is transferred has the dialplan's watchdog; one that was rung has none.
+        self.channel.begin(live.attempt.session_ref, watched=live.attempt.transferred_from is not None)
         assert live.run is not None
         live.run(self.channel, self.begin)
 
@@ -259,7 +260,7 @@ class Visit:
         end = end_of(leg_of(data, clock), bleg, now)
         if bleg.answered_at is not None and end.both_up and joined is not None and attempt.bridged_at is None:
             joined(attempt, bleg.answered_at, bleg, self.services.records.announce)
-        conclude(attempt, end, None, application(attempt.app).second_party)
+        conclude(attempt, end, None, second_party(attempt))
         self._carried_on = carried_on(attempt, attempt.record)
 
     def restored(self, known: Essence) -> Attempt:

@@ -101,7 +101,7 @@ class CallStore:
 
     def stop(self) -> None:
         gevent.killall(self._greenlets)
-        self._flush()
+        self.flush()
 
     @property
     def healthy(self) -> bool:
@@ -182,7 +182,7 @@ class CallStore:
             self._wake.wait()
             self._wake.clear()
             try:
-                written = self._flush()
+                written = self.flush()
             except Exception:
                 # Keep writing, whatever was raised: otherwise no other node knows of this one's calls.
                 log.exception("calls_not_written")
@@ -193,7 +193,8 @@ class CallStore:
             # Changes of a call come in bursts. Waiting a moment makes them one write.
             gevent.sleep(0.02)
 
-    def _flush(self) -> bool:
+    def flush(self) -> bool:
+        """Write what is pending now. Return False if Redis is down, or refuses."""
         with self._writing:
             return self._write_pending()
 
@@ -256,7 +257,7 @@ class CallStore:
 
         ``wanted``: the values that fields, or ``metadata.NAME``, must have. :raises StoreUnavailable: Redis is down.
         """
-        self._flush()
+        self.flush()
         found: list[dict[str, Any]] = []
         top = f"({before}" if before else "+"
         scanned = 0

@@ -33,6 +33,7 @@ from esl_apps.node.incoming import Incoming
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import build_services
 from esl_apps.node.timed_calls import TimedCallPoller
+from esl_apps.node.transferring import Transferring
 from esl_apps.store import keys
 from esl_apps.store.errors import NoAnswer
 from esl_apps.store.essence import Essence
@@ -224,6 +225,7 @@ class Bench:
         self.services = build_services(self.config)
         self.redis: Breakable = self.services.redis
         self.outgoing = Outgoing(self.services)
+        Transferring(self.services)
         self.pollers = {
             app.ref: TimedCallPoller(app, app.timed, self.services, self.outgoing)
             for app in APPLICATIONS.values()
@@ -273,7 +275,7 @@ class Bench:
 
     def flush(self) -> None:
         """Write the calls that have changed to Redis, as the store's writer does within 20 ms."""
-        self.services.store._flush()
+        self.services.store.flush()
 
     def records(self) -> list[dict[str, Any]]:
         """The notifications of ended calls, pushed and taken from Redis."""

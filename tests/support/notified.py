@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
+from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound, transfer
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.apps.click2dial import ClickCall
 from esl_apps.apps.context import Arrival, Host
@@ -187,6 +187,19 @@ def cancelled_while_talking() -> Told:
     return click(talk, end=ends(), before=told.attempts.append)
 
 
+# Transfers ----------------------------------------------------------------------------------------------
+
+
+def transferred(step: Step, *, leaves: str, to: str, end: Any) -> Told:
+    old = _clicked().attempt
+    old.recording_url = f"{old.call_ref}.wav"
+    made = transfer.new_call(old, PLAN.read(to), leaves, CLIENT, PLAN)
+    made.attempt.switch = "fs1"
+    told = Told([made.attempt])
+    made.answered(ScriptedCall([step], end), POLICY, told.host())
+    return told
+
+
 # Inbound -----------------------------------------------------------------------------------------------
 
 
@@ -302,6 +315,13 @@ CASES: dict[str, Callable[[], Told]] = {
     "dialthrough/over-limit": lambda: card_session(keyed=[PIN, "0820001234"], usage=Purse(OVER)),
     "callback/answered": lambda: rung_back(ANSWERS, keyed=["0820001234"]),
     "callback/abandoned": lambda: rung_back(caller_leaves(), keyed=["0820001234"]),
+    "transfer/answered-by-an-agent": lambda: transferred(
+        ANSWERS, leaves=terms.AGENT, to="1001", end=ends("send_bye", "recv_bye")
+    ),
+    "transfer/answered-outside": lambda: transferred(
+        ANSWERS, leaves=terms.CALLEE, to="0820005678", end=ends("recv_bye", "send_bye")
+    ),
+    "transfer/agent-busy": lambda: transferred(fails("USER_BUSY"), leaves=terms.AGENT, to="1001", end=left("send_bye")),
     "autodial/answered": lambda: joined(ANSWERS),
     "autodial/busy": lambda: joined(fails("USER_BUSY")),
     "autodial/conference": lambda: joined(b=None),

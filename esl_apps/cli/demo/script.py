@@ -13,6 +13,7 @@ from esl_apps.core.notification import CDR_LIST, INBOUND_LIST
 CALLEE, CALLEE_E164 = "0820001234", "27820001234"
 CALLER, CALLER_E164 = "0835550001", "27835550001"
 _CLICK2DIAL = {"agent": "1000", "callee": CALLEE, "outbound_id": DID, "contact_ref": "demo-1"}
+_TRANSFER = {"to": "1001"}
 _AUTODIAL = {"a_leg_number": CALLER, "b_leg_number": CALLEE, "media_id": "beep", "callback_delay": 0}
 
 
@@ -87,6 +88,18 @@ def _autodial(stage: Stage) -> dict[str, Any]:
     return _expect(record, ref="autodial", end_reason="answered", hung_up_by="callee")
 
 
+def _transfer(stage: Stage) -> dict[str, Any]:
+    stage.phone("1000", answer_after=0.3, tone=500)
+    stage.phone("1001", answer_after=0.4, hangup_after=0.8, tone=700)
+    stage.phone(CALLEE, outside=True, answer_after=0.3, tone=900)
+    ref = stage.request("POST", "/click2dial/calls", _CLICK2DIAL)["call_ref"]
+    stage.until(ref, "bridged")
+    answer = stage.request("POST", f"/click2dial/calls/{ref}/transfer", _TRANSFER)
+    _expect(stage.pop(CDR_LIST), call_ref=ref, end_reason="answered", hung_up_by="agent")
+    record = stage.pop(CDR_LIST)
+    return _expect(record, call_ref=answer["transfer_ref"], session_ref=ref, extension="1001", number=CALLEE)
+
+
 #: By the application's ``ref``. The order counts: the callback finds the card that the dialthrough enrolled.
 CALLS = {
     "click-dial": DemoCall(
@@ -123,6 +136,12 @@ CALLS = {
         "second is dialled.",
         _autodial,
         f"PUT /v2/accounts/acme/cccps/autodial\n{json.dumps({'data': _AUTODIAL})}",
+    ),
+    "transfer": DemoCall(
+        "Transfer",
+        f"Agent 1000 talks with {CALLEE}. A client transfers the customer to agent 1001, who answers.",
+        _transfer,
+        f"POST /click2dial/calls/CALL_REF/transfer\n{json.dumps(_TRANSFER)}",
     ),
 }
 

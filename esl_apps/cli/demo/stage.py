@@ -87,6 +87,14 @@ class Stage:
         payload: dict[str, Any] = json.loads(popped[1])["payload"]
         return payload
 
+    def until(self, ref: str, state: str) -> None:
+        """Wait until a call is in a state. :raises DemoFailed: it isn't within five seconds."""
+        deadline = time.monotonic() + 5
+        while self.request("GET", f"/click2dial/calls/{ref}")["state"] != state:
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"call {ref} is not {state}")
+            time.sleep(0.02)
+
     def ended_call(self, ref: str) -> dict[str, Any]:
         """Return a call as ``esl-apps trace`` reads it. The store is written a moment after the record is pushed."""
         deadline = time.monotonic() + 5

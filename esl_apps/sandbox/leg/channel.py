@@ -20,7 +20,7 @@ from esl_apps.sandbox.leg.state import Executed, State, Tones, microseconds
 from esl_apps.sandbox.protocols import Board, Door, Endpoint
 from esl_apps.sandbox.report.statistics import set_statistics
 from esl_apps.sandbox.report.times import set_times
-from esl_apps.sandbox.run.dialplan import Dialplan
+from esl_apps.sandbox.run.dialplan import Dialplan, inline
 from esl_apps.sandbox.run.sleeper import Handle, later
 from esl_apps.sandbox.wire import causes, strings
 from esl_apps.sandbox.wire.wire import execute_command
@@ -303,6 +303,10 @@ class Channel(Execution):
         self.transferring = False
         self.hit_dialplan = True
         profile = self.profile
+        if profile.dialplan.lower() == "inline":
+            self.actions = deque(inline(profile.destination_number))
+            self.state = State.EXECUTE
+            return
         actions = self.switch.dialplan.lookup(self, profile.context, profile.destination_number)
         if actions is None:
             self.hangup("NO_ROUTE_DESTINATION")

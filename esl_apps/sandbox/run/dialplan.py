@@ -23,6 +23,14 @@ def _filled(data: str, match: re.Match[str]) -> str:
     return re.sub(r"\$(\d)", lambda digit: match[int(digit[1])] or "", data)
 
 
+def inline(text: str) -> Actions:
+    """Read an inline dialplan: ``app:data,app:data``, or ``m:^:app:data^app:data`` with another separator."""
+    between = ","
+    if text.startswith("m:") and text[3:4] == ":":
+        between, text = text[2], text[4:]
+    return [(app, data) for app, _, data in (part.partition(":") for part in text.split(between))]
+
+
 @dataclass(frozen=True)
 class _Condition:
     """A ``<condition>``. An empty field always holds."""

@@ -36,7 +36,13 @@ RECORDS: dict[str, dict[str, Any]] = {
     "dialthrough": {"extension": CALLER, "number": f"+{CALLEE_E164}"},
     "callback": {"extension": f"+{CALLER_E164}", "number": f"+{CALLEE_E164}"},
     "autodial": {"hung_up_by": "callee"},
+    "transfer": {"session_ref": REF, "extension": "1001", "number": CALLEE, "hung_up_by": "agent"},
 }
+
+
+def popped(ref: str) -> list[str]:
+    """Whose records a call pops: a transfer has that of the call before, too."""
+    return ["transfer", "transfer"] if ref == "transfer" else [ref]
 
 
 def record(ref: str) -> dict[str, Any]:
@@ -49,7 +55,7 @@ class ScriptedStage(Stage):
     def __init__(self, on_notification: Callable[[str, bytes], None] = lambda *_: None, **wrong: object) -> None:
         self.wrong = wrong
         self.asked: list[tuple[str, str]] = []
-        self.refs = iter(RECORDS)
+        self.refs = iter([ref for call in RECORDS for ref in popped(call)])
         self.api, self.token = "127.0.0.1:10001", "0123456789abcdef"
         self.admin, self.admin_token = "127.0.0.1:10002", "fedcba9876543210"
         self.control, self.node = "127.0.0.1:10003", "127.0.0.1:10004"
@@ -97,7 +103,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         asked.append((method, path))
         live = {"call": "c-1", "leg": {"ended_at": None}}
         ended = {"call": "c-0", "leg": {"ended_at": 1.0}}
-        return {"call_ref": REF, "calls": [ended, live]}
+        return {"call_ref": REF, "transfer_ref": REF, "state": "bridged", "calls": [ended, live]}
 
     monkeypatch.setattr(stage, "request", request)
     return asked
@@ -109,7 +115,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("ref", CALLS)
 def test_demo_call_accepts_its_record(requests: list[tuple[str, str]], ref: str) -> None:
     scripted = ScriptedStage()
-    scripted.refs = iter([ref])
+    scripted.refs = iter(popped(ref))
     assert CALLS[ref].place(scripted) == record(ref)
     if ref == "disa":
         assert ("POST", "/calls/c-1/hangup") in requests
@@ -120,7 +126,7 @@ def test_demo_call_accepts_its_record(requests: list[tuple[str, str]], ref: str)
 @pytest.mark.usefixtures("requests")
 def test_demo_call_refuses_another_record(ref: str) -> None:
     scripted = ScriptedStage(end_reason="callee_busy")
-    scripted.refs = iter([ref])
+    scripted.refs = iter(popped(ref))
     with pytest.raises(DemoFailed, match="end_reason of the record is 'callee_busy', expected 'answered'"):
         CALLS[ref].place(scripted)
 
@@ -148,9 +154,9 @@ def test_demo_shows_each_call_and_what_to_do_next(run: Run, opened: Callable[...
     opened()
     ran = run("demo")
     assert (ran.status, ran.err) == (0, "")
-    headings = [line for line in ran.out.splitlines() if " of 6: " in line]
-    assert headings == [f"{n} of 6: {CALLS[ref].title}" for n, ref in enumerate(CALLS, 1)]
-    assert "\nAll 6 calls came out as they should.\n" in ran.out
+    headings = [line for line in ran.out.splitlines() if " of 7: " in line]
+    assert headings == [f"{n} of 7: {CALLS[ref].title}" for n, ref in enumerate(CALLS, 1)]
+    assert "\nAll 7 calls came out as they should.\n" in ran.out
     assert "demo --keep\n" in ran.out
     assert "docs/tutorials/freeswitch.rst\n" in ran.out
     assert max(map(len, ran.out.splitlines())) <= 80
@@ -171,8 +177,8 @@ def test_demo_json_prints_notifications_alone(run: Run, opened: Callable[..., No
     opened()
     ran = run("demo", "--json")
     assert ran.status == 0
-    assert [body["type"] for body in ran.json] == ["cdr", "call", "cdr", "cdr", "cdr", "cdr", "cdr"]
-    assert "All 6 calls came out as they should." in ran.err
+    assert [body["type"] for body in ran.json] == ["cdr", "call", *["cdr"] * 7]
+    assert "All 7 calls came out as they should." in ran.err
 
 
 def test_demo_wrong_record_fails_with_the_nodes_log(

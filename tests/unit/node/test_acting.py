@@ -11,6 +11,7 @@ import pytest
 from esl_apps.core import terms
 from esl_apps.core.actions import Action, Outcome, Undone
 from esl_apps.core.attempt import Attempt
+from esl_apps.node import acting
 from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.live import Live
 from tests.support.bench import Bench, Build, placed
@@ -215,7 +216,8 @@ def test_acting_refusal_of_another_node_keeps_its_words(build: Build) -> None:
     assert asked.get(timeout=2) == (409, "state", "queued")
 
 
-def test_acting_another_node_that_is_gone_is_503(build: Build) -> None:
+def test_acting_another_node_that_is_gone_is_503(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting, "_TOLD", 0.02)
     first = build().connect()
     second = build(name="app3", known=first.switches).connect()
     assert refusal(second, talking(first), "hold") == (503, "unavailable", "")
@@ -236,7 +238,8 @@ def test_acting_forged_event_does_nothing(bench: Bench) -> None:
 # Cancels --------------------------------------------------------------------------------------------------
 
 
-def test_acting_cancel_reaches_a_call_of_another_node(build: Build) -> None:
+def test_acting_cancel_reaches_a_call_of_another_node(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting, "_TOLD", 0.02)
     first = build().connect()
     second = build(name="app3", known=first.switches).connect()
     order = placed(integrator="acme")

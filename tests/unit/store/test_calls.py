@@ -251,9 +251,9 @@ def test_call_of_a_process_that_is_no_member_waits(redis: RedisServer) -> None:
     store = CallStore(client, BOOT, make_known=make_known)
     one = call("bridged")
     store.save(one["call_ref"], lambda: one, encode(essence_of(one)))
-    assert not store._flush()
+    assert not store.flush()
     assert client.keys() == []
-    assert store._flush()
+    assert store.flush()
     assert store.has(one["call_ref"])
 
 
@@ -312,7 +312,7 @@ def test_call_being_written_at_a_stop_is_written(redis: RedisServer) -> None:
 
     store = CallStore(client, BOOT, make_known=make_known)
     one = save(store, call("bridged"))
-    writer = gevent.spawn(store._flush)
+    writer = gevent.spawn(store.flush)
     gevent.sleep(0.01)
     writer.kill()
     assert not store.has("another")
@@ -421,7 +421,7 @@ def own(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 def later(store: CallStore) -> None:
     """Let the time pass after which what was refused is tried again."""
     store._writes._clock = lambda: time.monotonic() + 1000
-    store._flush()
+    store.flush()
 
 
 def test_index_of_another_type_holds_up_no_other_call(own: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -429,7 +429,7 @@ def test_index_of_another_type_holds_up_no_other_call(own: RedisServer, caplog: 
     store = CallStore(redis_client.connect(own.url), BOOT)
     assert store.check()
     made = [save(store, call("bridged", integrator=name)) for name in ("acme", "beta") * 50]
-    store._flush()
+    store.flush()
     assert store.faults == ["redis: esl_apps:calls:acme: WRONGTYPE, a key is of another type"]
     assert store.check()
     assert store.reasons == []
@@ -453,7 +453,7 @@ def test_full_redis_is_not_ready_and_then_gets_all(own: RedisServer, caplog: pyt
     assert store.check()
     own.client.config_set("maxmemory", "1")
     one = save(store, call("bridged"))
-    assert not store._flush()
+    assert not store.flush()
     assert not store.healthy
     assert store.reasons == ["redis: OOM, its memory is full"]
     assert not store.check()
@@ -471,7 +471,7 @@ def test_call_that_goes_back_is_not_written_later(own: RedisServer) -> None:
     store = CallStore(redis_client.connect(own.url), BOOT)
     own.client.config_set("maxmemory", "1")
     one = save(store, call("bridged"))
-    assert not store._flush()
+    assert not store.flush()
     store.forget(one["call_ref"])
     own.client.config_set("maxmemory", "0")
     later(store)
@@ -493,7 +493,7 @@ def test_user_without_a_right_is_not_ready(own: RedisServer) -> None:
     assert store.check()
     own.client.execute_command("ACL", "SETUSER", "default", "-zadd")
     save(store, call("bridged"))
-    assert not store._flush()
+    assert not store.flush()
     assert store.check() is False
     assert store.reasons == ["redis: NOPERM, its user lacks a right"]
     own.client.execute_command("ACL", "SETUSER", "default", "+zadd")
@@ -528,11 +528,11 @@ def test_refused_calls_are_kept_in_a_bounded_number(
     for ref in refs:
         # Other nodes see each while it lives.
         save(store, call("queued", ref=ref))
-        store._flush()
+        store.flush()
         assert store.live([BOOT])[BOOT]
         ended = call("ended", ref=ref)
         store.save(ref, lambda ended=ended: ended, None, refused=True)  # type: ignore[misc]
-        store._flush()
+        store.flush()
     client = store._client
     assert sum(bool(client.exists(keys.call(ref))) for ref in refs) == 10
     assert client.zcard(keys.calls("acme")) <= 10
@@ -540,7 +540,7 @@ def test_refused_calls_are_kept_in_a_bounded_number(
     assert caplog.messages == ["refused_calls_not_kept"]
     # Calls that were placed are not counted.
     placed = save(store, call("ended"))
-    store._flush()
+    store.flush()
     assert store.call(placed["call_ref"]) == placed
 
 
@@ -549,7 +549,7 @@ def test_calls_ended_while_redis_is_away_stay_bounded(away: Any, monkeypatch: py
     store = CallStore(away, BOOT)
     for _ in range(500):
         save(store, call("ended"))
-    assert not store._flush()
+    assert not store.flush()
     assert store._writes.waiting <= 300
     assert store._pending == {}
 

@@ -1,0 +1,131 @@
+"""The call of a party that stays: whom it is connected with, and what its record says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esl_apps.apps import second_party, transfer
+from esl_apps.apps.transfer import TransferCall
+from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Leg
+from esl_apps.core.order import IntegratorRules
+from esl_apps.core.record import Record
+from esl_apps.testing import PLAN, Purse, ScriptedCall, ScriptedPolicy, ended, fails, host, talks
+
+CLIENT = IntegratorRules("acme", PLAN, record=True)
+POLICY = ScriptedPolicy(clients={"acme": CLIENT})
+
+
+def before(**fields: Any) -> Attempt:
+    """The call that a party leaves."""
+    return Attempt(
+        app="click-dial",
+        call_dir="outbound",
+        integrator="acme",
+        extension="1000",
+        number="0820001234",
+        number_e164="+27820001234",
+        dial_number="27115550000",
+        contact_ref="lead-7",
+        metadata={"a": "b"},
+        **fields,
+    )
+
+
+def bleg(**fields: Any) -> Leg:
+    return Leg("B", **{"answered_at": 1005.0, "ended_at": 1010.0, "q850": 16, **fields})
+
+
+def new(leaves: str, to: str, **fields: Any) -> TransferCall:
+    return transfer.new_call(before(**fields), PLAN.read(to), leaves, CLIENT, PLAN)
+
+
+def run(call: ScriptedCall, transferred: TransferCall) -> Record:
+    transferred.answered(call, POLICY, host([], Purse()))
+    record = transferred.attempt.record
+    assert record is not None
+    return record
+
+
+def test_transfer_to_an_agent_is_that_agents_call() -> None:
+    made = new("agent", "1001")
+    attempt = made.attempt
+    assert (attempt.extension, attempt.number, attempt.number_e164) == ("1001", "0820001234", "+27820001234")
+    assert (attempt.session_ref, attempt.contact_ref, attempt.metadata) != (attempt.call_ref, "", None)
+    assert attempt.contact_ref == "lead-7"
+    assert attempt.transferred_from is not None
+    # The agent's phone shows the customer.
+    assert made.shown == "0820001234"
+    assert second_party(attempt) == terms.AGENT
+
+
+def test_transfer_to_a_number_outside_shows_the_integrators() -> None:
+    assert new("agent", "0820005678").shown == "27115550000"
+
+
+def test_transfer_by_the_callee_is_the_agents_next_call() -> None:
+    made = new("callee", "0820005678")
+    assert (made.attempt.extension, made.attempt.number) == ("1000", "0820005678")
+    assert second_party(made.attempt) == terms.CALLEE
+
+
+def test_transfer_talks_and_is_recorded_if_the_call_was() -> None:
+    call = ScriptedCall([talks()], ended(b=bleg()))
+    made = new("agent", "1001", recording_url="a.wav")
+    record = run(call, made)
+    ((leg, endpoints, _timeout, _longest),) = call.did("bridge")
+    assert endpoints == [("user/1001@127.0.0.1", None)]
+    assert leg["esl_call_ref"] == made.attempt.call_ref
+    assert leg["execute_on_answer"].startswith("record_session:")
+    assert (record.end_reason, record.bridged_at is not None) == ("answered", True)
+
+
+def test_transfer_of_a_call_without_a_recording_has_none() -> None:
+    call = ScriptedCall([talks()], ended(b=bleg()))
+    run(call, new("agent", "1001"))
+    assert "execute_on_answer" not in call.did("bridge")[0][0]
+
+
+def test_transfer_to_a_busy_agent_says_so() -> None:
+    call = ScriptedCall([fails("USER_BUSY")], ended(b=bleg(answered_at=None, q850=17)))
+    record = run(call, new("agent", "1001"))
+    assert call.did("play") == [("callee_busy",)] or "callee_busy" in str(call.did("play"))
+    assert record.end_reason == "agent_busy"
+
+
+def test_transfer_that_the_rules_refuse_meanwhile_dials_nothing() -> None:
+    call = ScriptedCall([], ended())
+    made = TransferCall(new("agent", "1001").attempt, PLAN.read("0900123456"), "1", CLIENT, terms.AGENT, False)
+    record = run(call, made)
+    assert call.did("bridge") == []
+    assert "transfer_refused" in str(call.did("play"))
+    assert record.end_reason == terms.REJECTED
+
+
+def test_restore_goes_on_with_the_same_call() -> None:
+    made = new("agent", "1001", recording_url="a.wav")
+    found = transfer.restore(made.attempt, ScriptedCall([], ended()), POLICY)
+    assert found is not None
+    assert (found.to, found.shown, found.second_party, found.record) == (
+        made.to,
+        made.shown,
+        made.second_party,
+        made.record,
+    )
+
+
+@pytest.mark.parametrize(
+    "order",
+    [None, {}, {"to": "x", "shown": "1", "second_party": "agent", "record": True}, {"to": "1001", "x": 1}],
+)
+def test_restore_of_a_wrong_order_is_none(order: dict[str, Any] | None) -> None:
+    attempt = before(order=order)
+    assert transfer.restore(attempt, ScriptedCall([], ended()), POLICY) is None
+
+
+def test_restore_without_its_integrator_is_none() -> None:
+    made = new("agent", "1001")
+    assert transfer.restore(made.attempt, ScriptedCall([], ended()), ScriptedPolicy()) is None
