@@ -89,13 +89,14 @@ release: $(DIST_STAMP)
 	packaging/release.sh dist
 
 # The README's way to the first call, from the wheel and from the Debian package, each on a fresh machine under an overlay.
-# Takes root and FreeSWITCH in /usr/local.
+# Then the Debian package under a systemd of its own. Takes root, FreeSWITCH in /usr/local, and systemd-nspawn.
 try-install: deb $(STAMP)
 	/usr/bin/python3 -m venv build/debian
 	build/debian/bin/pip download -q -d build/wheels dist/*.whl setuptools wheel
 	rm build/wheels/esl_apps-*
 	WHEELS=build/wheels PHONES_PYTHON=$(CURDIR)/$(BIN)/python tests/install/fresh_machine.sh wheel dist/*.whl
 	WHEELS=build/wheels PHONES_PYTHON=$(CURDIR)/$(BIN)/python tests/install/fresh_machine.sh deb dist/*.deb
+	tests/install/under_systemd.sh dist/*.deb
 
 $(BIN)/python:
 	@echo "Making a virtual environment in $(VENV)"

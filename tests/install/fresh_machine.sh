@@ -111,7 +111,7 @@ if [ "$kind" = deb ]; then
     while [ -e "/proc/$node" ]; do sleep 0.2; done
     start_node
     in_machine esl-apps calls
-    ! grep -q DISCONNECTED /mnt/phones
+    if grep -q DISCONNECTED /mnt/phones; then exit 1; fi
 fi
 in_machine $FS/bin/fs_cli -p "$(sed -n s/^FS_PASSWORD=//p "$M"/etc/esl_apps/esl_apps.env)" -x hupall > /dev/null
 record=$(in_machine redis-cli BRPOP enigma:notifications:cdr 10)

@@ -71,3 +71,17 @@ def test_child_main_writes_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     child.main()
     assert [bytes(frame) for frame in child.split(written.getvalue())] == list(child.frames(file))
     assert nicer == [5]
+
+
+def test_child_that_may_not_be_nicer_reads_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd's filter of system calls refuses it (``SystemCallFilter=~@resources``)."""
+
+    def refuse(_by: int) -> int:
+        raise PermissionError
+
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "argv", ["-c", write(tmp_path, LEAST)])
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=written))
+    monkeypatch.setattr(os, "nice", refuse)
+    child.main()
+    assert list(child.split(written.getvalue()))
