@@ -20,8 +20,9 @@ from esl_apps.cli.dialplan import render
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.webhook_queue import WebhookQueue
-from tests.chaos import parts, receiver, witness
+from tests.chaos import listener, parts, receiver, witness
 from tests.chaos.accounts import DOUBLED, LEFT_OVER, MINUTES, MISSING, WRONG, Accounts, Finding, compare_minutes
+from tests.chaos.listener import Listener
 from tests.chaos.load import ADMIN_TOKEN, CALLBACK, CARD, DISA, OWN, PIN, QUEUES, TOKEN, Load
 from tests.chaos.logs import Logs
 from tests.chaos.mischief import CLOCK_STEP, GATEWAY, WEIGHTS, Deed, Mischief
@@ -142,6 +143,7 @@ class _Stage:
         for node in self.nodes:
             stack.callback(parts.stop, node)
             node.start()
+        self.listener = Listener(lambda: [node.api for node in self.nodes], TOKEN, options.seed)
 
     # Building -----------------------------------------------------------------------------------------
 
@@ -273,6 +275,7 @@ class _Stage:
         callers = 20 if options.real or options.seconds < 60 else 200
         load = Load(self.rigs, self.nodes, options.seed, options.rate, callers, callbacks)
         load.prepare()
+        self.listener.start()
         self._say("prepared")
         self._warm_up(load)
         self._say("warm")
@@ -289,6 +292,7 @@ class _Stage:
         time.sleep(options.seconds)
         mischief.stop()
         load.stop()
+        self.listener.stay()
         self._say(f"{load.begun} calls begun, {len(mischief.deeds)} deeds; waiting for rest")
         findings = self._settle()
         self._say("at rest")
@@ -373,6 +377,7 @@ class _Stage:
         # A callback that a node had taken when it died goes to another when its lease ends.
         self._wait(lambda: at_rest() or not self._left(client)[2], CALLBACK_LEASE)
         self._wait(at_rest, LEASE + 5)
+        self.listener.stop()
         limits, live, pending = self._left(client)
         findings += [Finding(LEFT_OVER, "-", f"{key} {members}") for key, members in limits.items()]
         findings += [Finding(LEAK, "-", f"in {keys.live('*')}: {ref}", (ref,)) for ref in live]
@@ -401,7 +406,12 @@ class _Stage:
             record["call_ref"] for record in accounts.records if record["ref"] in ("click-dial", "inbound")
         }
         took, faults = self.receiver.taken, self.receiver.faults
-        return receiver.compare(took, of_acme, set(accounts.by_ref), faults, mischief.redis_lost)
+        recorded, lost = set(accounts.by_ref), mischief.redis_lost
+        return [
+            *receiver.compare(took, of_acme, recorded, faults, lost),
+            *listener.compare(self.listener.heard, of_acme, recorded, self.listener.faults, lost),
+            *listener.compare_history(listener.in_history(self.redis.client()), of_acme, recorded),
+        ]
 
     def _posts(self, client: Any) -> int:
         """How many notifications wait for the receiver."""
