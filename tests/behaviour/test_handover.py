@@ -47,6 +47,7 @@ def stage(shipped: tuple[FreeswitchRig, str], redis: RedisServer) -> Iterator[tu
     redis.client.flushdb()
     config = configuration(rig, redis)
     disa_config(config)
+    config["integrators"][0].update(payload="v4", session_records=True)
     config["node"]["listen"] = listen
     node = Node(config)
     yield rig, node
@@ -90,6 +91,10 @@ def test_handover_in_a_talk_has_one_record(stage: tuple[FreeswitchRig, Node], re
     assert (second["end_reason"], second["hung_up_by"]) == ("answered", "agent")
     assert second["call_ref"] != first["call_ref"]
     assert second["session_ref"] == first["session_ref"]
+    closing = redis.pop(timeout=15)
+    assert (closing["session_ref"], closing["calls"]) == (first["session_ref"], 2)
+    assert closing["b_seconds"] == pytest.approx(first["b_seconds"] + second["b_seconds"], abs=0.002)
+    assert closing["dialed_at"] == first["dialed_at"]
 
 
 def restart(node: Node) -> None:
@@ -112,6 +117,7 @@ def test_handover_while_b_rings_keeps_bs_own_end(stage: tuple[FreeswitchRig, Nod
     assert (first["end_reason"], first["end_code"], first["number"]) == ("callee_busy", 17, "+27820001234")
     leg.hangup()
     # A session that dialled a number gets no record of an attempt without one.
+    assert redis.pop(timeout=15)["calls"] == 1
     no_more_records(rig, node, redis)
 
 
@@ -145,4 +151,5 @@ def test_handover_while_the_caller_keys_is_one_record(
     leg.hangup()
     record = redis.pop(timeout=15)
     assert (record["end_reason"], record["number"]) == ("abandoned", None)
+    assert redis.pop(timeout=15)["calls"] == 1
     no_more_records(rig, node, redis)
