@@ -16,6 +16,7 @@ from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number
 from esl_apps.core.status import Ref
 from esl_apps.core.timed_call import Waiting
+from esl_apps.core.written_number import read, split
 from esl_apps.http import dry_run
 from esl_apps.http.access import CALL, READ
 from esl_apps.http.crossbar_port import ACCOUNT_ID, CARDS_PATH, CrossbarPort, operation, read_data, succeed
@@ -102,7 +103,10 @@ def _leg(policy: Policy, account: Account, text: object, field: str, faults: lis
         faults.append(Fault(field, "required", "missing"))
         return None
     try:
-        number = policy.settings.plan.read(text if isinstance(text, str) else "")
+        written = split(text if isinstance(text, str) else "")
+        if written.digits:
+            raise NotDialable("only click-to-dial's callee can be sent digits")
+        number = read(written.number, policy.settings.plan)
     except NotDialable as error:
         faults.append(Fault(field, "pattern", str(error)))
         return None

@@ -68,6 +68,8 @@ def _variables(block: str) -> dict[str, str]:
     between = ","
     if block.startswith("^^"):
         between, block = block[2:3], block[3:]
+    # A bridge's variables are taken apart twice, an originate's three times: then these are a space.
+    block = re.sub(r"(?<!\\)(?:\\\\|\\\\\\\\)s", " ", block)
     if re.search(r"['\"\\]", block):
         # A quote hides the separator, a backslash hides anything: only the switch knows what is inside.
         raise NotUnderstood(f"a quote among variables: {block!r}")

@@ -156,6 +156,10 @@ _OURS = {
     "media_mix_inbound_outbound_codecs",
     "originate_timeout",
     "sip_h_Diversion",
+    "sip_h_X-Lead",
+    "esl_callee_digits",
+    "execute_on_answer_3",
+    "origination_callee_id_name",
     "hangup_after_bridge",
     "continue_on_fail",
     "transfer_ringback",
@@ -404,6 +408,39 @@ def test_click2dial_fields_are_numbers_or_values(client: IntegratorRules, body: 
     meant(board, target, esl_contact_ref=order.contact_ref or again.attempt.call_ref, esl_user_id=body["agent"])
     # An agent outside presses no key here.
     assert bool(left(board)[0]) is not client.confirms(order)
+
+
+leg_headers = st.dictionaries(st.just("X-Lead"), hostile, max_size=1)
+options = st.fixed_dictionaries(
+    {"callee": st.just(CALLEE) | st.builds("{}{}{}".format, st.just(CALLEE), st.sampled_from(",;="), hostile)},
+    optional={
+        "callee_name": hostile,
+        "outbound_name": hostile,
+        "ringback": hostile,
+        "announce": hostile,
+        "headers": st.fixed_dictionaries({}, optional={"agent": leg_headers, "callee": leg_headers}),
+        "metadata": st.dictionaries(hostile, hostile, max_size=2),
+    },
+)
+
+
+@few
+@given(options)
+@example({"callee": f"{CALLEE},1", "callee_name": "a", "headers": {"agent": {"X-Lead": "a b"}}})
+def test_click2dial_options_stay_in_their_places(body: dict[str, Any]) -> None:
+    client = IntegratorRules("acme", PLAN, names=True, headers=["X-Lead"])
+    try:
+        order = client.read({"agent": "1000", "outbound_id": "27115550000", **body})
+    except Refused:
+        return
+    click = click2dial.new_call(order, client, SETTINGS)
+    aleg = click.aleg(ScriptedPolicy(SETTINGS), SOCKET)
+    originates(aleg, click.attempt, esl_callee=CALLEE)
+    assert aleg.endpoints == ("user/1000@127.0.0.1",)
+    board = Switchboard([])
+    policy = ScriptedPolicy(SETTINGS, clients={"acme": client})
+    click.answered(channel(board), policy, replace(host([], Free()), begin=begin))
+    meant(board, f"sofia/gateway/pstn/{CALLEE}", esl_user_id="1000")
 
 
 @few
