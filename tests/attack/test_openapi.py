@@ -65,7 +65,7 @@ def try_all(address: str, token: str, prefixes: tuple[str, ...]) -> int:
     tried = 0
     for found in described(address).get_all_operations():
         operation = found.ok()
-        if not operation.path.startswith(prefixes):
+        if not operation.path.startswith(prefixes) or _is_endless(operation):
             continue
 
         @bounded
@@ -76,6 +76,12 @@ def try_all(address: str, token: str, prefixes: tuple[str, ...]) -> int:
         one()
         tried += 1
     return tried
+
+
+def _is_endless(operation: Any) -> bool:
+    """Whether an answer is a stream of events, which ends when the client leaves."""
+    answers = operation.definition.raw["responses"].values()
+    return any("text/event-stream" in answer.get("content", {}) for answer in answers)
 
 
 def test_openapi_integrators_port_does_as_described(node: Node) -> None:

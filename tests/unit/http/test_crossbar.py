@@ -354,6 +354,17 @@ def test_autodial_with_dry_run_names_what_is_wrong(world: World) -> None:
     }
 
 
+def test_autodial_reads_numbers_as_people_write_them(world: World) -> None:
+    written = {"a_leg_number": "tel:+27-82-555-6666", "b_leg_number": "+27 (0)82 000 1234", "a_leg_name": "Zo\u00eb"}
+    result = world.admin.simulate_put(f"{CARDS}/autodial", json={"data": written})
+    assert result.status_code == 201, result.text
+    assert (world.outgoing.placed[0].extension, world.outgoing.placed[0].number) == ("+27825556666", "+27820001234")
+    wrong = {"a_leg_number": "0825556666,,1", "b_leg_number": "082 000 12AB", "a_leg_name": "a\nb"}
+    result = world.admin.simulate_put(f"{CARDS}/autodial", json={"data": wrong})
+    faults = kazoo_errors(result, 400)
+    assert faults == {name: ["pattern"] for name in wrong}
+
+
 def test_autodial_with_a_wrong_dry_run_is_refused(world: World) -> None:
     order = {"data": {"a_leg_number": A, "b_leg_number": B}}
     result = world.admin.simulate_put(f"{CARDS}/autodial", query_string="dry_run=perhaps", json=order)
