@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
+from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound, transfer
 from esl_apps.apps.context import Arrival
 from esl_apps.apps.ringing import Aleg, Rang, ring_aleg
 from esl_apps.apps.settings import Entrance, Queue, Rules
@@ -441,6 +441,24 @@ def test_click2dial_options_stay_in_their_places(body: dict[str, Any]) -> None:
     policy = ScriptedPolicy(SETTINGS, clients={"acme": client})
     click.answered(channel(board), policy, replace(host([], Free()), begin=begin))
     meant(board, f"sofia/gateway/pstn/{CALLEE}", esl_user_id="1000")
+
+
+@pytest.mark.parametrize("client", [LOOSE, STRICT], ids=["loose", "strict"])
+@few
+@given(numbers)
+def test_transfer_target_is_a_number_or_nothing(client: IntegratorRules, to: str) -> None:
+    try:
+        target = client.read_target(to)
+    except Refused:
+        return
+    body = {"agent": "1000", "callee": CALLEE, "outbound_id": "27115550000"}
+    old = click2dial.new_call(client.read(body), client, SETTINGS).attempt
+    made = transfer.new_call(old, target, "agent", client, PLAN)
+    board = Switchboard([])
+    policy = ScriptedPolicy(SETTINGS, clients={"acme": client})
+    made.answered(channel(board), policy, replace(host([], Free()), begin=begin))
+    outside = f"sofia/gateway/pstn/{target.dialled}"
+    meant(board, f"user/{target.dialled}@127.0.0.1" if target.is_extension else outside)
 
 
 @few
