@@ -17,9 +17,11 @@ from esl_apps.core.record import Record
 
 CALL, INBOUND, RECORD = "call", "inbound", "record"
 KINDS = (CALL, INBOUND, RECORD)
-_RANKS = {state: 2 * number for number, state in enumerate(terms.STATES)}
-#: The line of a state, up to its time.
-_LINES = {state: f'{rank} {CALL} "state":"{state}","at":' for state, rank in _RANKS.items()}
+#: Ranks from one state to the next: ``ringing`` is said again for each group of agents.
+_APART = 1000
+_RANKS = {state: _APART * number for number, state in enumerate(terms.STATES)}
+#: The line of a state behind its rank, up to its time.
+_LINES = {state: f' {CALL} "state":"{state}","at":' for state in terms.STATES}
 
 
 class CallEvent(NamedTuple):
@@ -58,7 +60,10 @@ def written(attempt: Attempt, noted: Iterable[Noted]) -> str:
     lines = [msgspec.json.encode(status.steady(attempt)).decode()]
     for event in noted:
         if isinstance(event, Moment):
-            lines.append(f"{_LINES[event.what]}{_shown(event.at)}")
+            rank = _RANKS[event.what]
+            if event.what == terms.RINGING:
+                rank += min(attempt.timeline.index(event), _APART - 2)
+            lines.append(f"{rank}{_LINES[event.what]}{_shown(event.at)}")
         else:
             lines.append(f"{event.rank} {event.kind} {event.head}")
     return "\n".join(lines)

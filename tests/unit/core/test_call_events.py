@@ -1,0 +1,25 @@
+"""A call's events as the scripts of the store read them."""
+
+from __future__ import annotations
+
+import json
+
+from esl_apps.core import call_events, terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_events import Noted
+
+
+def test_each_group_of_ringing_agents_is_an_event_of_its_own() -> None:
+    attempt = Attempt(app="inbound", call_dir="inbound", queued_at=1000.0)
+    attempt.agents = [{"agent": "1000", "seconds": 0, "end_reason": None, "end_code": None}]
+    for number, agent in enumerate(("1000", "1001", "1002")):
+        attempt.ring([agent], 1001.0 + number)
+    attempt.enter(terms.BRIDGED, 1005.0)
+    noted: list[Noted] = [moment for moment in attempt.timeline if moment.what in terms.STATES]
+    call, *lines = call_events.written(attempt, noted).split("\n")
+    ranks = [int(line.split(" ", 1)[0]) for line in lines]
+    assert ranks == sorted(set(ranks))
+    states = [json.loads("{" + line.split(" ", 2)[2] + "}")["state"] for line in lines]
+    assert states == ["queued", "ringing", "ringing", "ringing", "bridged"]
+    assert ranks[-1] < call_events.of_answer(attempt, 5).rank
+    assert json.loads(call)["agents"][0]["agent"] == "1000"
