@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -27,8 +28,9 @@ ON_FREESWITCH = [
 ]
 
 
-#: Whether a test is measured: of a unit test's cases only the first, and no property. Coverage makes a test two to
-#: three times as slow, and the other cases run through the same lines. To measure less can only lower the result.
+#: How many cases of a unit test are measured; no property is. Coverage makes a test two to three times as slow, and
+#: more cases run through the same lines. To measure less can only lower the result.
+MEASURED_CASES = 3
 measured = pytest.StashKey[bool]()
 
 REAL = pytest.param("freeswitch", marks=ON_FREESWITCH)
@@ -87,15 +89,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     ``pytest --cov`` measures unit tests only; `make coverage` measures all tests and all processes.
     """
-    seen = set()
+    cases: Counter[str] = Counter()
     for item in items:
         rig = getattr(item, "callspec", None)
         kind = rig.params.get("rig", "") if rig else ""
         item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{kind}"))
         test = item.nodeid.partition("[")[0]
         is_property = is_hypothesis_test(getattr(item, "obj", None))
-        item.stash[measured] = item.path.is_relative_to(UNIT) and test not in seen and not is_property
-        seen.add(test)
+        cases[test] += 1
+        item.stash[measured] = item.path.is_relative_to(UNIT) and cases[test] <= MEASURED_CASES and not is_property
 
 
 @pytest.hookimpl(tryfirst=True)
