@@ -52,6 +52,10 @@ def in_scripts() -> Iterator[tuple[str, str]]:
             yield from ((path.name, name) for name in names)
 
 
+#: Methods of clients of the API, which are called ``client``, too.
+OTHER_CLIENTS = {"read_target"}
+
+
 def nodes() -> Iterator[tuple[str, ast.AST]]:
     """Everything in the modules that ask Redis, with the module's file."""
     for folder in ("store", "node", "cli", "operations", "http/console"):
@@ -67,7 +71,10 @@ def methods() -> Iterator[tuple[str, str]]:
     for file, node in nodes():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner = ast.unparse(node.func.value).rpartition(".")[2]
-            if owner in ("client", "_client", "master", "redis", "_redis") and node.func.attr[0].islower():
+            is_redis = (
+                owner in ("client", "_client", "master", "redis", "_redis") and node.func.attr not in OTHER_CLIENTS
+            )
+            if is_redis and node.func.attr[0].islower():
                 yield file, node.func.attr
 
 
