@@ -7,9 +7,16 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 
+@lru_cache(maxsize=1024)  # most peers come again
+def _read(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """:raises ValueError: it isn't an address."""
+    return ipaddress.ip_address(plain(address))
+
+
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     try:
-        return host == "localhost" or ipaddress.ip_address(plain(host)).is_loopback
+        return host == "localhost" or _read(host).is_loopback
     except ValueError:
         return False
 
@@ -36,7 +43,7 @@ def split_address(text: str) -> tuple[str, int]:
 def within(address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
     """Whether `address` is in one of the networks. False for text that isn't an address."""
     try:
-        ip = ipaddress.ip_address(plain(address))
+        ip = _read(address)
     except ValueError:
         return False
     return any(ip in network for network in networks)
