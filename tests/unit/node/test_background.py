@@ -12,15 +12,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from esl_apps.config.webhooks import Webhook
 from esl_apps.http.connection import Bounds
 from esl_apps.http.server import serve
 from esl_apps.node.cdr_files import CdrFiles
+from esl_apps.node.expiry import Expiry
 from esl_apps.node.history import History
 from esl_apps.node.record_keeping import RecordKeeping
 from esl_apps.node.reporting import Reporter
+from esl_apps.node.webhooks import Webhooks
 from esl_apps.node.workers import Supervisor
 from esl_apps.process import background
 from esl_apps.process.service_manager import ServiceManager
+from esl_apps.store.webhook_queue import WebhookQueue
 from tests.support import ROOT
 from tests.support.bench import Bench
 from tests.support.peer import eventually
@@ -84,6 +88,18 @@ def listen(bench: Bench) -> Callable[[], object]:
     return feeds.stop
 
 
+def deliver(bench: Bench) -> Callable[[], object]:
+    """Start the webhooks of this process, with one for each of which a delivery begins."""
+    hook = Webhook(name="crm", url="https://crm.example/", secrets=["whsec_" + "YWFh" * 8])
+    (integrator,) = bench.config.integrators
+    replace = msgspec.structs.replace
+    config = replace(bench.config, integrators=[replace(integrator, webhooks=[hook])])
+    services = bench.services
+    webhooks = Webhooks(lambda: config, WebhookQueue(services.redis, "boot"), services.metrics, lambda *_, **__: None)
+    webhooks.start()
+    return webhooks.stop
+
+
 def start(*names: str) -> Callable[[Bench], Callable[[], object]]:
     """Start a part of the node's services; return what stops it."""
 
@@ -113,7 +129,9 @@ STARTS: dict[str, Callable[[Bench], Callable[[], object]]] = {
     "CallStore": start("store"),
     "CdrFiles": start_part(lambda bench: CdrFiles(bench.services)),
     "ClockWatch": start("clocks"),
+    "Delivery": deliver,
     "EventWriter": start("event_writer"),
+    "Expiry": start_part(lambda bench: Expiry(bench.services)),
     "Feeds": listen,
     "History": start_part(lambda bench: History(bench.services.metrics.registry.collect)),
     "Outbox": start_outbox,
@@ -124,6 +142,7 @@ STARTS: dict[str, Callable[[Bench], Callable[[], object]]] = {
     "Switch": start("switches", "each"),
     "TimedCallPoller": start_part(lambda bench: next(iter(bench.pollers.values()))),
     "UsageStore": start("usage"),
+    "Webhooks": deliver,
 }
 
 
