@@ -95,7 +95,7 @@ def document(choices: Choices) -> dict[str, Any]:
     return {
         "asyncapi": "3.0.0",
         "info": {
-            "title": "esl_apps: notifications and events",
+            "title": "Notifications and events of esl_apps",
             "version": __version__,
             "description": f"What esl_apps sends, in the form payload: {choices.payload}.",
         },

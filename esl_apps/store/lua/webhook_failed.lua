@@ -1,4 +1,5 @@
--- Note a failed attempt. KEYS: the state.
+-- Note a failed attempt.
+-- KEYS: the state.
 -- ARGV: as `now` has it; the status of the answer ('' if there was none); what went wrong; what says which URL answered
 -- that it is gone for ever ('' if it didn't); seconds until the next attempt.
 -- Returns since when attempts fail, by Redis's clock.

@@ -1,4 +1,6 @@
--- Read a webhook's next entries, in order. KEYS: the stream, the state. ARGV: how many at most.
+-- Read a webhook's next entries, in order.
+-- KEYS: the stream, the state.
+-- ARGV: how many at most.
 -- Returns the id of the last entry that is done with, the failed attempts in a row, since when they fail and when the
 -- next one is due (Redis's clock), what says which URL is gone for ever, and the entries.
 

@@ -1,5 +1,6 @@
 -- Deliver a webhook's entries from a time on again, and switch it on if it is off.
--- KEYS: the stream, the state, the stream's counter. ARGV: milliseconds since 1970 (Redis's clock).
+-- KEYS: the stream, the state, the stream's counter.
+-- ARGV: milliseconds since 1970 (Redis's clock).
 -- Returns how many entries wait now.
 
 local last = tonumber(redis.call('GET', KEYS[3])) or 0

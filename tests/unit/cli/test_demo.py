@@ -79,7 +79,10 @@ class ScriptedStage(Stage):
 
 def call(app: str, ref: str = REF) -> dict[str, Any]:
     states = ["queued", "agent_ringing", "agent_answered", "callee_ringing", "bridged"]
+    if app == "inbound":
+        states[1] = "ringing"
     moments = [{"state": state, "at": 100 + n / 4, "detail": ""} for n, state in enumerate(states)]
+    moments[1]["detail"] = "1000, 1001" if app == "inbound" else ""
     return {
         "call_ref": ref,
         "app": app,
@@ -288,7 +291,7 @@ def test_timeline_in_order_and_in_words() -> None:
 def test_timeline_of_a_session_and_of_ringing_agents() -> None:
     assert any(line.endswith("the node answers 1000") for line in report.timeline(call("disa")))
     lines = list(report.timeline(call("inbound")))
-    assert any(line.endswith("each agent's phone rings") for line in lines)
+    assert any(line.endswith("1000, 1001: their phones ring") for line in lines)
     assert any(line.endswith("1000 answers: the two can talk") for line in lines)
 
 

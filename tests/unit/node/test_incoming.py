@@ -486,7 +486,7 @@ def test_incoming_visit_is_freed_without_the_garbage_collector(monkeypatch: pyte
     made = [channel]
     freed: list[Any] = [weakref.ref(channel), weakref.ref(session)]
     monkeypatch.setattr(visit_module, "Channel", opened)
-    policy = SimpleNamespace(prompt=None)
+    policy = SimpleNamespace(prompt=None, settings=SimpleNamespace(rtcp_interval=None))
     services: Any = SimpleNamespace(
         switches=[SimpleNamespace(core_uuid="core", connected=True, addresses=())], policy=policy
     )
