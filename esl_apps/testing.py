@@ -81,7 +81,10 @@ class ScriptedPolicy:
     def hash_pin(self, pin: str) -> str:
         return f"#{pin}"
 
-    def caller_id_of(self, account: Account, user_id: str | None = None) -> CallerId:
+    def caller_id_of(self, account: Account) -> str:
+        return self.caller_of(account).number or "anonymous"
+
+    def caller_of(self, account: Account, user_id: str | None = None) -> CallerId:
         shown = own_caller_id(account, user_id, self.rules.default_caller_id)
         return CallerId(shown.number or "anonymous", shown.name)
 

@@ -80,7 +80,7 @@ class AutodialCall:
 
     def aleg(self, policy: AppPolicy, application: str) -> Aleg:
         """How A is rung: it is shown the account's number."""
-        settings, who = policy.settings, policy.caller_id_of(self.account)
+        settings, who = policy.settings, policy.caller_of(self.account)
         variables = {
             **aleg_variables(settings, self.attempt, ""),
             **caller_id_variables(who.number or "", who.name),

@@ -141,7 +141,7 @@ class RingBack:
 
     def aleg(self, policy: AppPolicy, application: str) -> Aleg:
         """How the number is rung back."""
-        settings, name = policy.settings, policy.caller_id_of(self.account, self.card.user_id).name
+        settings, name = policy.settings, policy.caller_of(self.account, self.card.user_id).name
         variables = {
             **aleg_variables(settings, self.attempt, self.card.user_id or ""),
             "hangup_after_bridge": "false",
@@ -184,7 +184,7 @@ def new_call(number: Number, card: Card, account: Account, policy: AppPolicy) ->
         extension=number.plus,
         **parties.first(number),
         number=None,
-        dial_number=policy.caller_id_of(account, card.user_id).number,
+        dial_number=policy.caller_of(account, card.user_id).number,
         call_dir="external",
         order={"card": card.id},
     )

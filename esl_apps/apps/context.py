@@ -132,9 +132,14 @@ class AppPolicy(Protocol):
     def hash_pin(self, pin: str) -> str:
         """The keyed hash of a typed PIN."""
 
-    def caller_id_of(self, account: Account, user_id: str | None = None) -> CallerId:
-        """What an account's own calls show, or those of one of its users. :raises StoreUnavailable: as
-        :attr:`rules`."""
+    def caller_id_of(self, account: Account) -> str:
+        """The number that an account's own calls show. :raises StoreUnavailable: as :attr:`rules`."""
+
+    def caller_of(self, account: Account, user_id: str | None = None) -> CallerId:
+        """The number and name that an account's own calls show, or those of one of its users.
+
+        :raises StoreUnavailable: as :attr:`rules`.
+        """
 
     def own(self, ref: str) -> Any:
         """An application's own settings, of the type that it gave with ``settings``."""

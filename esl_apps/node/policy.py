@@ -224,7 +224,11 @@ class Policy:
             withheld=self.hash_pin(withheld)[:16] if withheld else "",
         )
 
-    def caller_id_of(self, account: Account, user_id: str | None = None) -> CallerId:
+    def caller_id_of(self, account: Account) -> str:
+        """As :meth:`caller_of`, the number alone."""
+        return self.caller_of(account).number or inbound.ANONYMOUS
+
+    def caller_of(self, account: Account, user_id: str | None = None) -> CallerId:
         """What an account's own calls show, or those of one of its users. :raises StoreUnavailable: as
         :attr:`rules`."""
         shown = own_caller_id(account, user_id, self.rules.default_caller_id)

@@ -324,7 +324,7 @@ def test_card_is_called_back_at_its_own_number_only(card: tuple[Any, ...], accou
     number, found = target
     of = Account(id=card[1], caller_id=account["caller_id"])
     policy = ScriptedPolicy(SETTINGS, RULES)
-    shown = policy.caller_id_of(of).number
+    shown = policy.caller_of(of).number
     ring_back = callback.new_call(number, found, of, policy)
     aleg = ring_back.aleg(policy, SOCKET)
     originates(aleg, ring_back.attempt, esl_user_id=card[2], esl_account_id=card[1], origination_caller_id_number=shown)

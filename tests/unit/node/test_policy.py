@@ -179,7 +179,7 @@ def test_policy_account_shows_its_number_or_the_default(
     build: Build, own: str | None, default: str | None, shown: str
 ) -> None:
     node = build(cccp={"default_caller_id_number": default} if default else {})
-    assert policy_of(node).caller_id_of(Account("acme", caller_id=own)).number == shown
+    assert policy_of(node).caller_of(Account("acme", caller_id=own)).number == shown
 
 
 def test_policy_knows_its_prompts(node: Bench) -> None:
