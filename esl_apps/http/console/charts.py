@@ -53,9 +53,9 @@ def charts(samples: Sequence[Sample], now: float) -> list[Chart]:
 def _live(samples: Sequence[Sample], now: float) -> Chart:
     most = max((sample.live for sample in samples), default=0)
     top = _nice(most)
-    points = " ".join(f"{_x(sample.at, now)},{_y(sample.live, top)}" for sample in samples)
+    lines = _lines("live", [f"{_x(sample.at, now)},{_y(sample.live, top)}" for sample in samples])
     latest = samples[-1].live if samples else 0
-    return Chart("Live calls", f"{latest} now, {most} at most", f"{top:g}", [Line("live", points)] if points else [])
+    return Chart("Live calls", f"{latest} now, {most} at most", f"{top:g}", lines)
 
 
 def _outcomes(samples: Sequence[Sample], now: float) -> Chart:
@@ -95,12 +95,18 @@ def _ring(samples: Sequence[Sample], now: float) -> Chart:
     halves = [(now - (step + 0.5) * _STEP, _quantile(0.5, counts)) for step, counts in sorted(steps.items())]
     found = [(at, seconds) for at, seconds in halves if seconds is not None]
     top = _nice(max((seconds for _at, seconds in found), default=0.0), least=0.5)
-    points = " ".join(f"{_x(at, now)},{_y(seconds, top)}" for at, seconds in reversed(found))
+    lines = _lines("ring", [f"{_x(at, now)},{_y(seconds, top)}" for at, seconds in reversed(found)])
     half, most = _quantile(0.5, total), _quantile(0.95, total)
     summary = "no call has rung"
     if half is not None and most is not None:
         summary = f"half ring within {half:.1f} s, 95 % within {most:.1f} s"
-    return Chart("Time to ring", summary, f"{top:g} s", [Line("ring", points)] if points else [])
+    return Chart("Time to ring", summary, f"{top:g} s", lines)
+
+
+def _lines(name: str, points: list[str]) -> list[Line]:
+    """Return a line through all points, if there are any."""
+    # An SVG line of one point draws nothing. To itself and with round ends, it is a dot.
+    return [Line(name, " ".join(points if len(points) > 1 else points * 2))] if points else []
 
 
 def _differences(samples: Sequence[Sample], now: float) -> list[tuple[int, Sample, Sample]]:

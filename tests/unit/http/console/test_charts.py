@@ -29,6 +29,12 @@ def test_live_chart_is_scaled_to_its_most() -> None:
     assert line.points == "34.1,128.0 214.0,18.8 394.0,92.6"
 
 
+def test_chart_of_one_point_draws_a_dot() -> None:
+    live, *_ = charts([sample(0, 12)], NOW)
+    (line,) = live.lines
+    assert line.points == "394.0,57.2 394.0,57.2"
+
+
 def test_outcomes_count_what_ended_between_samples() -> None:
     samples = [
         sample(600, ended={"answered": 5, "callee_busy": 1}),

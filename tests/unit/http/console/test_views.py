@@ -38,7 +38,14 @@ def test_overview_says_why_a_call_failed(browser: Browser, call: Make) -> None:
     call(end=("rejected", 21, "system"))
     page = browser.log_in().get("/")
     assert "Missed The callee was busy." in page
-    assert "Failed The node refused it." in page
+    assert "Failed The node refused it. Cause 21: " in page
+    assert "Cause 17" not in page
+    assert page.index("Failed ones · Missed ones") < page.index("The node refused it.")
+
+
+def test_overview_says_whose_calls_the_charts_show(bench: Bench, browser: Browser) -> None:
+    page = browser.log_in().get("/")
+    assert f"Only the calls of {bench.services.membership.name}, the node that answers here." in page
 
 
 def test_call_page_has_reason_legs_timeline_and_decisions(browser: Browser, call: Make) -> None:
