@@ -19,6 +19,7 @@ from tests.rig.freeswitch import FreeswitchRig
 from tests.rig.fs_configuration import MOH_HZ
 from tests.rig.phones import PASSWORD
 from tests.rig.tones import read_wav, tones
+from tests.support import nginx
 from tests.support.browser_network import BrowserNetwork, why_not
 from tests.support.callers import DIALTONE, DISA, DISA_PIN, E164, disa_config
 from tests.support.node import Node, RedisServer, asks, configuration, request
@@ -114,6 +115,32 @@ def test_browser_talks_over_a_websocket_with_tls(stand: Stand) -> None:
     one.sees("#state", "Incoming call")
     one.page.click("#answer")
     one.hears(700)
+
+
+@pytest.fixture
+def proxy(stand: Stand, tmp_path: Path) -> Iterator[nginx.Nginx]:
+    ports = {"127.0.0.1:7443": stand.rig.websocket_tls, "127.0.0.1:8300": stand.node.api}
+    server = nginx.Nginx(tmp_path, stand.network.address, "howto/connect-browsers.rst", ports)
+    yield server
+    stand.one.leave()
+    server.close()
+
+
+@pytest.mark.skipif(nginx.why_not() is not None, reason=str(nginx.why_not()))
+def test_phone_behind_nginx_as_the_docs_say(stand: Stand, proxy: nginx.Nginx, redis: RedisServer) -> None:
+    one = stand.one
+    stand.rig.outside(CALLEE, Script(answer_after=0.1, tone=900))
+    one.page.goto(f"https://{proxy.address}/phone/")
+    # The page finds the switch by itself.
+    one.fill(extension=ONE, password=PASSWORD, domain="127.0.0.1")
+    one.page.click("#register")
+    one.sees("#registration", f"Registered as {ONE}")
+    stand.node.call(ONE, CALLEE)
+    one.sees("#state", "Incoming call")
+    one.page.click("#answer")
+    one.hears(900)
+    one.page.click("#hangup")
+    record_of(redis, "answered", 16, "agent")
 
 
 def test_check_reads_the_profiles_of_a_real_switch(stand: Stand) -> None:
