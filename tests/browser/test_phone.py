@@ -187,7 +187,7 @@ def test_refusal_is_shown_at_each_field(stand: Stand, redis: RedisServer, axe: A
     stand.route("12345")
     one.dial("12345", "0110", "a b")
     one.sees("#callee-error", "Read as +2712345; expected 10 digits from 0")
-    one.sees("#outbound_id-error", "xpected 10 digits from 0")
+    one.sees("#outbound_id-error", "expected 10 digits from 0")
     one.sees("#contact_ref-error", "Expected letters, digits")
     assert one.page.get_attribute("#callee", "aria-invalid") == "true"
     assert one.page.evaluate("document.activeElement.id") == "callee"
@@ -212,7 +212,7 @@ def test_pages_of_a_call_are_accessible(
     one.register(ONE)
     stand.route("12345")
     one.dial("12345", "0110", "a b")
-    one.sees("#callee-error", "Expected")
+    one.sees("#callee-error", "expected 10 digits")
     assert axe(one.page) == []
     shot("phone-refused")
     redis.flush()
