@@ -36,7 +36,9 @@ def test_phone_page_fits_a_narrow_screen(node: Node, open_page: Callable[..., An
     page = open_page()
     page.goto(f"http://{node.api}/phone/")
     page.fill("#server", "wss://a-very-long-name-of-a-server.example.com:7443/with/a/path")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for width in (320, 390, 768):
+        page.set_viewport_size({"width": width, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
 
 
 def test_phone_page_says_that_the_server_is_away(node: Node, open_page: Callable[..., Any]) -> None:
