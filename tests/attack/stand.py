@@ -170,9 +170,10 @@ class Stand:
         for secret in (PASSWORD, CARD_PIN, DISA_PIN, self.rig.esl_password, self.redis.url):
             assert secret not in leaked
         for call in self.agent.calls:
-            for shown in (call.leg.caller_number, call.leg.caller_name):
-                assert re.fullmatch(r"\+?\d{1,32}|anonymous", shown), shown
-                assert shown != VICTIM
+            assert re.fullmatch(r"\+?\d{1,32}|anonymous", call.leg.caller_number), call.leg.caller_number
+            # The caller's own name is shown to the agent: as text.
+            assert re.fullmatch(r"[^\x00-\x1f\x7f]{1,64}", call.leg.caller_name), call.leg.caller_name
+            assert VICTIM not in (call.leg.caller_number, call.leg.caller_name)
         log = self.rig.log_text()
         # A channel's name contains the spaces and line breaks that its caller wrote.
         ran = set(re.findall(r"EXECUTE \[depth=\d+\] .{1,4000}?@\S+ (\w+)\(", log, re.DOTALL))

@@ -150,7 +150,7 @@ HASH = hash_token("another")
         ({"acme": "token: t, tokens: [{name: a, token: b}]}\n"}, "integrators[0].tokens[0].scopes: missing"),
         (
             {"acme": "token: t, tokens: [{name: a, token: b, scopes: [cards]}]}\n"},
-            "integrators[0].tokens[0].scopes[0]: expected call, read or record",
+            "integrators[0].tokens[0].scopes[0]: expected call, read, record or record_delete",
         ),
         (
             {"admin": "admin: {token: t, tokens: [{name: a, token: b, scopes: [record]}]}"},

@@ -167,6 +167,7 @@ def test_transfer_goes_on_at_another_node(rig: Rig, redis: RedisServer, node: No
     target(rig, "1001", Script(answer_after=0.3, tone=TARGET_HZ))
     agent = rig.phone("1000", Script(tone=AGENT_HZ)).dial(CALLEE, {"X-Teleforge-Outbound-ID": DID})
     assert agent.hears(CALLEE_HZ)
+    eventually(lambda: request(dying.api, "GET", "/click2dial/calls?state=bridged").json["calls"])
     (call,) = request(dying.api, "GET", "/click2dial/calls?state=bridged").json["calls"]
     new = transfer(dying, call["call_ref"], to="1001").json["transfer_ref"]
     kill(dying)

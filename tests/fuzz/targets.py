@@ -104,6 +104,8 @@ class _Stream:
     def recv(self, _deadline: float | None) -> bytes:
         return self._pieces.pop(0) if self._pieces else b""
 
+    def wait_for(self, _least: int) -> None: ...
+
     def send(self, _data: bytes, _timeout: float) -> None: ...
 
     def close(self) -> None:
