@@ -22,6 +22,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,8 @@ class FreeswitchRig(PhonesSide):
         lines += [f"a=rtpmap:{types[codec]} {codec}/8000" for codec in codecs]
         call = self.raw_call(number, [], sender=f"<sip:0825550009@{HOST}>", payload="\r\n".join([*lines, ""]))
         status = call.wait()
+        if status == 200:
+            time.sleep(0.3)  # a caller who hangs up in the same milliseconds was never connected
         call.hangup()
         return status or 0
 
