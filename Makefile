@@ -20,7 +20,7 @@ UNIT_COVERAGE := 95
 # The tests with real phones come first and alone: next to the unit tests, phones on two cores lose audio and keys.
 test: lint
 	$(BIN)/python -m pytest -m freeswitch --ignore=tests/unit -n $(or $(PHONE_WORKERS),3) $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "not freeswitch" -n $(or $(WORKERS),6) \
+	$(BIN)/python -m pytest -m "not freeswitch" -n $(or $(WORKERS),10) \
 	  $(or $(PYTEST_ARGS),--cov --cov-report= --cov-fail-under=$(UNIT_COVERAGE))
 
 # All tests, measured in every process that they start (tests/coverage.toml). Takes about twice as long as `make test`.

@@ -88,6 +88,7 @@ def test_blind_transfer_of_an_inbound_caller(rig: Rig, node: Node, redis: RedisS
     rig.route(DID, "inbound", node.config["node"]["listen"])
     caller = rig.outside(CALLEE, Script(tone=CALLEE_HZ)).dial(DID)
     assert caller.hears(AGENT_HZ)
+    eventually(lambda: request(node.api, "GET", "/click2dial/calls?state=bridged").json["calls"])
     (call,) = request(node.api, "GET", "/click2dial/calls?state=bridged").json["calls"]
     new = transfer(node, call["call_ref"], to="1001").json["transfer_ref"]
     eventually(lambda: first_agent.calls[0].leg.ended_at)

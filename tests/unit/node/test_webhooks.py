@@ -488,7 +488,7 @@ def test_failing_time_grows_between_attempts(bed: Bed, monkeypatch: pytest.Monke
     bed.push()
     eventually(lambda: bed.state().get("failures"))
     bed.at += 100
-    assert node.value("esl_apps_webhook_failing_seconds", webhook="crm") == 100
+    eventually(lambda: node.value("esl_apps_webhook_failing_seconds", webhook="crm") == 100)
 
 
 # Configuration --------------------------------------------------------------------------------------------
