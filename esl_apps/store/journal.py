@@ -214,6 +214,8 @@ class Journal:
         for fd in (self._fd, self._done_fd, self._lock):
             if fd >= 0:
                 os.close(fd)
+        # Closed twice, the numbers may be another file's by then.
+        self._fd = self._done_fd = self._lock = -1
         self._lines = None
 
     # Files --------------------------------------------------------------------------------------------

@@ -69,6 +69,16 @@ def test_wrong_done_file_loses_no_entry(tmp_path: Path, wrong: bytes) -> None:
     assert left(tmp_path)[-6:] == ids(5, 10)
 
 
+def test_journal_closed_twice_closes_no_other_file(tmp_path: Path) -> None:
+    journal = opened(tmp_path / "one")
+    journal.close()
+    other = opened(tmp_path / "other")  # gets the same descriptors
+    journal.close()
+    other.append(item(1))
+    other.close()
+    assert left(tmp_path / "other") == ["id-1"]
+
+
 def test_wrong_done_file_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     written(tmp_path, 3)
     assert "journal_done_unreadable" not in caplog.messages
