@@ -1,4 +1,4 @@
-"""What an agent hears before their callee is dialled: an announcement, and the question for a key.
+"""Prompts for an agent before their callee is dialled: an announcement, and the question for a key.
 
 A mailbox answers a call, too, and its greeting may have tones in it. So one key, alone, says that a person is there.
 """

@@ -1,4 +1,4 @@
-"""What the callee of a session is shown: a number that may be shown, and its name."""
+"""The number and name that a session shows to the callee."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from esl_apps.core.number_text import NotDialable
 
 
 class Shown(NamedTuple):
-    """What B is shown."""
+    """A caller ID for B's phone."""
 
     number: str
     name: str
@@ -20,7 +20,7 @@ class Shown(NamedTuple):
 
 
 def shown(session: Session, own: str | None) -> Shown:
-    """Return what B is shown.
+    """Return the caller ID for B's phone.
 
     ``own``: the caller's number if it should be shown, None for the user's or the account's. With
     ``ensure_valid_caller_id``, a number that the account may not present is replaced by the account's, or by the

@@ -29,7 +29,7 @@ REF = "transfer"
 
 
 class _Kept(msgspec.Struct, forbid_unknown_fields=True):
-    """What another process needs to go on, in ``Attempt.order``."""
+    """The fields of ``Attempt.order`` from which another process takes a transfer over."""
 
     to: str
     shown: str

@@ -29,7 +29,7 @@ def names() -> list[str]:
 
 
 def text_of(name: str) -> str:
-    """:raises KeyError: there is no such file."""
+    """Return a file's text. :raises KeyError: the package has no file of that name."""
     if name in _GENERATED:
         return _GENERATED[name](parser())
     if name not in names():

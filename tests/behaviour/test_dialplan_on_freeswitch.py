@@ -343,7 +343,8 @@ def test_call_whose_node_restarts_returns_to_it(stand: Stand) -> None:
     call = stand.rig.outside("27820001234").dial(DISA)
     eventually(lambda: call.leg.answered_at is not None)
     first.die()
-    time.sleep(1)
+    # The node is missed twice, and the dialplan pauses before it tries again.
+    eventually(lambda: "set(esl_apps_handover=xx)" in stand.rig.log_text())
     again = Node(stand.ports[0], take)
     try:
         eventually(lambda: again.calls, message="no node took it")

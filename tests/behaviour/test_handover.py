@@ -61,7 +61,7 @@ def talking(rig: FreeswitchRig) -> tuple[PhoneLeg, Any]:
     eventually(lambda: asks(rig, "enter_pin"))
     leg.digits(DISA_PIN + CALLEE + "#")
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
-    time.sleep(0.5)
+    assert leg.hears(900)
     return leg, callee
 
 
