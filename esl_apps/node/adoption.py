@@ -50,12 +50,13 @@ RETURNABLE = 600.0
 _APART = 0.3
 
 
-class Adoption:
+class Adoption(background.Kept):
+    TASK = "adoption"
+
     def __init__(self, services: Services, pollers: dict[str, TimedCallPoller]) -> None:
         """``pollers``: those of applications that place timed calls, by ``ref``."""
         self._services = services
         self._pollers = pollers
-        self._greenlet: gevent.Greenlet[[], None] | None = None
         self._away = False
 
         self._refreshed = 0
@@ -66,11 +67,7 @@ class Adoption:
 
     def start(self) -> None:
         self.beat()
-        self._greenlet = background.keep("adoption", self._run)
-
-    def stop(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        super().start()
 
     def _run(self) -> None:
         while True:

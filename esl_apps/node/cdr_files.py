@@ -24,19 +24,13 @@ FORGOTTEN = 7 * 86400.0
 _ASK_AGAIN = 600.0
 
 
-class CdrFiles:
+class CdrFiles(background.Kept):
+    TASK = "cdr_files"
+
     def __init__(self, services: Services) -> None:
         self._services = services
         self._strangers: dict[str, float] = {}
         """Calls that Redis didn't know, and when to ask for them again (``time.monotonic``)."""
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-
-    def start(self) -> None:
-        self._greenlet = background.keep("cdr_files", self._run)
-
-    def stop(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
 
     def _run(self) -> None:
         while True:

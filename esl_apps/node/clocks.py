@@ -26,7 +26,9 @@ WRONG = 1.0
 _STEP = 0.25
 
 
-class ClockWatch:
+class ClockWatch(background.Kept):
+    TASK = "clocks"
+
     def __init__(
         self,
         switches: Sequence[Switch],
@@ -39,14 +41,6 @@ class ClockWatch:
         self._alerts = alerts
         self._own = own
         self._wrong: set[str] = set()
-        self._greenlet: gevent.Greenlet[[], None] | None = None
-
-    def start(self) -> None:
-        self._greenlet = background.keep("clocks", self._run)
-
-    def stop(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
 
     def _run(self) -> None:
         while True:

@@ -26,17 +26,11 @@ _BATCH = 200
 _DAY = re.compile(r"\d{8}")
 
 
-class Expiry:
+class Expiry(background.Kept):
+    TASK = "recordings_expiry"
+
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-
-    def start(self) -> None:
-        self._greenlet = background.keep("recordings_expiry", self._run)
-
-    def stop(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
 
     def _run(self) -> None:
         while True:

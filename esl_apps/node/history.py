@@ -28,25 +28,19 @@ class Sample(NamedTuple):
     """Calls that rang within so many seconds, by the histogram's upper bounds."""
 
 
-class History:
+class History(background.Kept):
+    TASK = "history"
+
     def __init__(self, collect: Callable[[], Iterable[Any]], clock: Callable[[], float] = time.time) -> None:
         """:param collect: returns the metrics, of all workers if there are several. :param clock: Unix seconds."""
         self._collect = collect
         self._clock = clock
-        self._greenlet: gevent.Greenlet[[], None] | None = None
         # One more than intervals: counts are differences between two samples.
         self.samples: deque[Sample] = deque(maxlen=int(SPAN / EVERY) + 1)
 
     @property
     def now(self) -> float:
         return self._clock()
-
-    def start(self) -> None:
-        self._greenlet = background.keep("history", self._run)
-
-    def stop(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
 
     def _run(self) -> None:
         while True:

@@ -16,17 +16,11 @@ log = logging.getLogger(__name__)
 EVERY = 300.0
 
 
-class RecordKeeping:
+class RecordKeeping(background.Kept):
+    TASK = "record_keeping"
+
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._greenlet: gevent.Greenlet[[], None] | None = None
-
-    def start(self) -> None:
-        self._greenlet = background.keep("record_keeping", self._run)
-
-    def stop(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
 
     def _run(self) -> None:
         while True:

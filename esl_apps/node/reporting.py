@@ -20,19 +20,13 @@ from esl_apps.process import background
 log = logging.getLogger(__name__)
 
 
-class Reporter:
+class Reporter(background.Kept):
+    TASK = "reporting"
+
     def __init__(self, services: Services) -> None:
         self._services = services
         self._started_at = time.time()
         self._seconds = 0.0
-        self._greenlet: gevent.Greenlet[[], None] | None = None
-
-    def start(self) -> None:
-        self._greenlet = background.keep("reporting", self._run)
-
-    def stop(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
 
     def _run(self) -> None:
         while True:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import gevent
 from gevent.hub import Hub
@@ -38,6 +38,23 @@ def keep(task: str, work: Callable[..., _T], *args: Any, **details: object) -> g
     :param task: its name in logs and metrics. :param details: more for the log line.
     """
     return gevent.spawn(_keep, task, work, args, details)
+
+
+class Kept:
+    """A part of a process that works from ``start`` to ``stop``: :func:`keep` runs its ``_run`` as ``TASK``."""
+
+    TASK: ClassVar[str]
+    _greenlet: gevent.Greenlet[..., None] | None = None
+
+    def start(self) -> None:
+        self._greenlet = keep(self.TASK, self._run)
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def _run(self) -> None:
+        raise NotImplementedError
 
 
 def once(task: str, work: Callable[..., _T], *args: Any, **details: object) -> gevent.Greenlet[..., _T | None]:

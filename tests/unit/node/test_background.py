@@ -35,15 +35,18 @@ PACKAGE = ROOT / "esl_apps"
 
 @cache
 def kept() -> list[tuple[str, str, str, str]]:
-    """Each ``background.keep("TASK", self.METHOD, …)``: its task, module, class and method."""
+    """Each ``background.keep("TASK", self.METHOD, …)`` and ``background.Kept``: its task, module, class and method."""
     found = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         text = path.read_text()
-        if "background.keep(" not in text:
+        if "background.keep(" not in text and "background.Kept" not in text:
             continue
         for owner in ast.parse(text).body:
             if not isinstance(owner, ast.ClassDef):
                 continue
+            if "background.Kept" in map(ast.unparse, owner.bases):
+                cls = getattr(import_module(module_of(path)), owner.name)
+                found.add((cls.TASK, module_of(path), owner.name, "_run"))
             for call in ast.walk(owner):
                 if isinstance(call, ast.Call) and ast.unparse(call.func) == "background.keep":
                     task, work = (ast.unparse(argument) for argument in call.args[:2])
