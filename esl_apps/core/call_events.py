@@ -17,8 +17,9 @@ from esl_apps.core.record import Record
 
 CALL, INBOUND, RECORD = "call", "inbound", "record"
 KINDS = (CALL, INBOUND, RECORD)
-#: Ranks from one state to the next: ``ringing`` is said again for each group of agents.
-_APART = 1000
+#: Ranks from one state to the next. ``ringing`` comes again for each group of agents, and takes the milliseconds since
+#: the call came: they grow at any node, also for a process that adopted the call and knows none of its groups.
+_APART = 1_000_000
 _RANKS = {state: _APART * number for number, state in enumerate(terms.STATES)}
 #: The line of a state behind its rank, up to its time.
 _LINES = {state: f' {CALL} "state":"{state}","at":' for state in terms.STATES}
@@ -62,7 +63,7 @@ def written(attempt: Attempt, noted: Iterable[Noted]) -> str:
         if isinstance(event, Moment):
             rank = _RANKS[event.what]
             if event.what == terms.RINGING:
-                rank += min(attempt.timeline.index(event), _APART - 2)
+                rank += min(max(0, round((event.at - attempt.queued_at) * 1000)), _APART - 2)
             lines.append(f"{rank}{_LINES[event.what]}{_shown(event.at)}")
         else:
             lines.append(f"{event.rank} {event.kind} {event.head}")

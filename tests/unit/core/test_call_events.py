@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from esl_apps.core import call_events, terms
-from esl_apps.core.attempt import Attempt
+from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call_events import Noted
 
 
@@ -23,3 +23,15 @@ def test_each_group_of_ringing_agents_is_an_event_of_its_own() -> None:
     assert states == ["queued", "ringing", "ringing", "ringing", "bridged"]
     assert ranks[-1] < call_events.of_answer(attempt, 5).rank
     assert json.loads(call)["agents"][0]["agent"] == "1000"
+
+
+def test_ringing_is_written_at_a_node_that_adopted_it() -> None:
+    attempt = Attempt(app="inbound", call_dir="inbound", queued_at=1000.0, state=terms.RINGING)
+    adopted = Moment(1000.0, terms.RINGING)  # the timeline is that of the process that is gone
+    attempt.ring(["1001"], 1009.0)
+    _call, *lines = call_events.written(attempt, [adopted, attempt.timeline[-1]]).split("\n")
+    caught_up, rings = (int(line.split(" ", 1)[0]) for line in lines)
+    first = Attempt(app="inbound", call_dir="inbound", queued_at=1000.0)
+    first.ring(["1000"], 1001.0)
+    (_call, rang) = call_events.written(first, [first.timeline[-1]]).split("\n")
+    assert caught_up < int(rang.split(" ", 1)[0]) < rings

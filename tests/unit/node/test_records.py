@@ -270,6 +270,21 @@ def test_records_adopted_call_goes_on_with_its_events(build: Build) -> None:
     assert [state for _kind, state in events(second)] == ["queued", "agent_answered", "bridged", "ended", "ended"]
 
 
+@pytest.mark.parametrize("state", terms.STATES[1:-1])
+def test_records_adopted_in_any_state_are_kept(build: Build, state: str) -> None:
+    first = build()
+    attempt = begin(first, app="inbound", number="0820001234")
+    attempt.enter(state, AT + 2)
+    first.flush()
+    essence = first.services.calls.live[attempt.call_ref].essence
+    second = build(name="app2", known=first.switches)
+    adopted = second.services.calls.adopt(essence, second.services.switches[0]).attempt
+    adopted.end(terms.LOST, 31, terms.SYSTEM, AT + 9)
+    assert events(second)[-2:] == [("call", "ended"), ("record", "ended")]
+    (record,), _more = second.services.record_history.page("acme", Chosen(), 10)
+    assert record["call_ref"] == attempt.call_ref
+
+
 def test_records_session_without_a_record_still_ends(build: Build) -> None:
     bench = build()
     begin(bench, follows=True).end(terms.ABANDONED, 16, terms.AGENT, AT)
