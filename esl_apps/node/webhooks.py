@@ -27,7 +27,7 @@ from esl_apps.net.post import Failed, Poster, context
 from esl_apps.net.resolver import Resolver
 from esl_apps.observe.metrics import Metrics
 from esl_apps.process import background
-from esl_apps.store.webhook_queue import LEASE, Configured, Next, Waiting, WebhookQueue, configured
+from esl_apps.store.webhook_queue import LEASE, Configured, Held, Next, Waiting, WebhookQueue, configured
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Webhooks:
                 continue
             if queue not in self._held:
                 self._held[queue] = self._begin(one)
-            self._held[queue].held(asked + LEASE - EVERY, *answer)
+            self._held[queue].held(asked + LEASE - EVERY, answer)
 
     def _hand_on(self) -> None:
         """Leave webhooks whose receiver doesn't answer this process to others for a moment: the network may be at
@@ -230,7 +230,8 @@ class Delivery:
             self._greenlet.kill()
         self._poster.close()
         # The process that delivers from now on says how it goes.
-        for gauge in (self._metrics.webhook_depth, self._metrics.webhook_failing, self._metrics.webhook_off):
+        metrics = self._metrics
+        for gauge in (metrics.webhook_depth, metrics.webhook_oldest, metrics.webhook_failing, metrics.webhook_off):
             with suppress(KeyError):
                 gauge.remove(self.name)
 
@@ -241,15 +242,17 @@ class Delivery:
     def wake(self) -> None:
         self._work.set()
 
-    def held(self, until: float, depth: int, failures: int) -> None:
+    def held(self, until: float, state: Held) -> None:
         """The lease holds until ``until`` (monotonic)."""
         self._until = until
-        self._metrics.webhook_depth.labels(self.name).set(depth)
-        if depth:
+        self._metrics.webhook_depth.labels(self.name).set(state.depth)
+        age = 0.0 if state.oldest is None else max(0.0, self._now() - state.oldest)
+        self._metrics.webhook_oldest.labels(self.name).set(age)
+        if state.depth:
             self.wake()
-        if failures < self.failures:
+        if state.failures < self.failures:
             # An operator has asked for a replay.
-            self.failures = failures
+            self.failures = state.failures
             self._again.set()
 
     @property
@@ -315,15 +318,12 @@ class Delivery:
                 break
             answer = self._post(waiting)
             if isinstance(answer, Refusal):
-                self._mark()
-                return self._after_failure(failures, answer)
+                return self._after_failure(failures, answer) if self._mark() else EVERY
             first = done if self._unmarked is None else self._unmarked[0]
             self._unmarked = (first, waiting, answer)
             done, failures = waiting.id, 0
             if time.monotonic() - self._marked_at > MARK_EVERY and not self._mark():
-                # A replay, or another process: begin again where the mark is.
-                self.wake()
-                return 0.0
+                break
         self._mark()
         return 0.0
 
@@ -335,6 +335,11 @@ class Delivery:
         marked = self._queue.delivered(self._name, done, last, status)
         self._unmarked = None
         self._marked_at = time.monotonic()
+        if not marked:
+            # An operator has asked for a replay, or another process delivers: a machine that was suspended doesn't
+            # notice that its lease has ended. Post nothing before the lease is asked for again.
+            self.rest()
+            self.wake()
         return marked
 
     def _post(self, waiting: Waiting) -> int | Refusal:
@@ -373,7 +378,11 @@ class Delivery:
         pause: float = min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(failures, 16)) * random.uniform(0.5, 1.0)  # noqa: S311
         pause = max(pause, min(refusal.pause, BACKOFF_ASKED))
         mark = self._one.url_mark if off else ""
-        self._since = self._queue.failed(self._name, refusal.status, refusal.words, off=mark, pause=pause)
+        since = self._queue.failed(self._name, refusal.status, refusal.words, off=mark, pause=pause)
+        if since is None:
+            self.rest()
+            return EVERY
+        self._since = since
         self.failures = failures + 1
         self.unreached = refusal.status is None and pause > HAND_ON
         if off:

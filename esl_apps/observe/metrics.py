@@ -111,6 +111,12 @@ class Metrics:
         self.webhook_depth = Gauge(
             "esl_apps_webhook_depth", "Notifications that wait for a webhook", ["webhook"], registry=registry
         )
+        self.webhook_oldest = Gauge(
+            "esl_apps_webhook_oldest_seconds",
+            "Age of the oldest notification that waits for a webhook",
+            ["webhook"],
+            registry=registry,
+        )
         self.webhook_attempts = Counter(
             "esl_apps_webhook_attempts", "Posts to a webhook, by outcome", ["webhook", "outcome"], registry=registry
         )

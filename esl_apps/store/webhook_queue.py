@@ -64,6 +64,17 @@ def configured(config: Config) -> Iterator[Configured]:
             yield Configured(integrator.name, webhook)
 
 
+class Held(NamedTuple):
+    """A queue that this process holds."""
+
+    depth: int
+    """How many entries wait."""
+    failures: int
+    """Failed attempts in a row."""
+    oldest: float | None
+    """When the oldest entry that waits was pushed: Unix seconds, by Redis's clock."""
+
+
 class Message(msgspec.Struct):
     """What an entry of the stream holds."""
 
@@ -137,18 +148,17 @@ class WebhookQueue:
         self._failed = Script(client, "webhook_failed")
         self._replay = Script(client, "webhook_replay")
 
-    def hold(self, queues: Sequence[str]) -> list[tuple[int, int] | Exception | None]:
-        """Take or renew the leases. Of each queue that this process holds, return how many entries wait and how many
-        attempts have failed; None: another process holds it; an exception: this queue can't be used now."""
+    def hold(self, queues: Sequence[str]) -> list[Held | Exception | None]:
+        """Take or renew the leases. None: another process holds the queue; an exception: it can't be used now."""
         runs = [
             self._hold.on(
-                [keys.webhook_lease(queue), keys.webhook_state(queue), keys.seq(queue)],
+                [keys.webhook_lease(queue), keys.webhook_state(queue), keys.seq(queue), queue],
                 [self._boot, int(LEASE * 1000), self._predecessor],
             )
             for queue in queues
         ]
         answers = run_all(self._client, runs, strict=False)
-        return [one if isinstance(one, Exception) else (one[0], one[1]) if one else None for one in answers]
+        return [one if isinstance(one, Exception) else _held(*one) if one else None for one in answers]
 
     def release(self, queue: str) -> None:
         self._release([keys.webhook_lease(queue)], [self._boot])
@@ -171,11 +181,12 @@ class WebhookQueue:
         args = [self._clock(), done, last.id, last.seq, aside, status, KEEP * 1000, KEPT, FORGET]
         return bool(self._done(names, args))
 
-    def failed(self, queue: str, status: int | None, error: str, *, off: str = "", pause: float = 0.0) -> float:
-        """Note a failed attempt; return since when they fail, by Redis's clock. ``off``: as :attr:`Next.off`.
-        ``pause``: seconds until the next attempt."""
-        args = [self._clock(), status or "", error[:300], off, pause]
-        return float(self._failed([keys.webhook_state(queue)], args))
+    def failed(self, queue: str, status: int | None, error: str, *, off: str = "", pause: float = 0.0) -> float | None:
+        """Note a failed attempt; return since when they fail, by Redis's clock. None: another process delivers, and
+        nothing is noted. ``off``: as :attr:`Next.off`. ``pause``: seconds until the next attempt."""
+        args = [self._clock(), status or "", error[:300], off, pause, self._boot]
+        since = self._failed([keys.webhook_state(queue), keys.webhook_lease(queue)], args)
+        return None if since is None else float(since)
 
     def replay(self, queue: str, since: float) -> int:
         """Deliver all that was pushed after a time (Unix seconds) again; return how many entries wait now."""
@@ -207,6 +218,10 @@ class WebhookQueue:
                 }
             )
         return described
+
+
+def _held(depth: int, failures: int, oldest: bytes) -> Held:
+    return Held(depth, failures, int(oldest) / 1000 if oldest else None)
 
 
 def _waiting(id: bytes, fields: Sequence[bytes]) -> Waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import gevent
 import msgspec
 import pytest
+from gevent.event import Event as Flag
 from standardwebhooks import Webhook as Verifier
 
 from esl_apps.config.model import Config
@@ -24,7 +26,7 @@ from esl_apps.node.webhooks import Webhooks
 from esl_apps.observe.metrics import Metrics
 from esl_apps.store import keys, redis_client
 from esl_apps.store.errors import NoAnswer
-from esl_apps.store.webhook_queue import WebhookQueue, configured
+from esl_apps.store.webhook_queue import Held, WebhookQueue, configured
 from tests.support.bench import Breakable, node_config
 from tests.support.node import RedisServer
 from tests.support.peer import eventually
@@ -240,7 +242,7 @@ def test_pause_grows_and_is_the_one_asked_for(bed: Bed, monkeypatch: pytest.Monk
     made = module.Delivery(
         one, WebhookQueue(node.client, "boot0", bed.now), Resolver(1), node.metrics, bed.tell, bed.now
     )
-    made.held(time.monotonic() + 60, 1, 0)
+    made.held(time.monotonic() + 60, Held(1, 0, None))
     pauses = [made.step() for _ in range(12)]
     assert pauses[0] == 50
     assert pauses[1] == module.BACKOFF_ASKED
@@ -405,6 +407,55 @@ def test_other_process_goes_on_after_a_death(bed: Bed, monkeypatch: pytest.Monke
     firsts = list(dict.fromkeys(seqs(to)))
     assert firsts == list(range(1, 61))
     assert second.webhooks._held
+
+
+def test_process_that_was_suspended_posts_nothing_more(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own clock stood still, so it still believes in its lease."""
+    monkeypatch.setattr(module, "MARK_EVERY", 0.0)
+    held_back, come = Flag(), Flag()
+
+    def stall(sock: Any) -> None:
+        held_back.set()
+        come.wait()
+        sock.sendall(OK)
+
+    def slow(sock: Any) -> None:
+        gevent.sleep(0.02)
+        sock.sendall(OK)
+
+    to = bed.receiver(*[OK] * 3, stall, *[slow] * 100)
+    first = bed.begin(hook(to))
+    bed.push(30)
+    held_back.wait(5)
+    assert first.webhooks._greenlet is not None
+    first.webhooks._greenlet.kill()
+    (delivery,) = first.webhooks._held.values()
+    delivery._until = math.inf
+    bed.redis.client.delete(keys.webhook_lease(keys.webhook("acme", "crm")))
+    bed.node()
+    eventually(lambda: len(to.posts) > 12)
+    come.set()
+    eventually(lambda: bed.state().get("seq") == "30")
+    posted = [post.payload["seq"] for post in to.posts]
+    # Only the one that was on its way comes twice.
+    assert posted == [1, 2, 3, 4, *range(4, 31)]
+
+
+def test_failure_of_a_process_without_its_lease_is_not_noted(bed: Bed) -> None:
+    to = bed.receiver(answer(410))
+    (one,) = configured(bed.configured(hook(to)))
+    bed.push()
+    queue = WebhookQueue(redis_client.connect(bed.redis.url), "old", bed.now)
+    delivery = module.Delivery(one, queue, Resolver(1), Metrics(), bed.tell, bed.now)
+    delivery._until = math.inf
+    WebhookQueue(redis_client.connect(bed.redis.url), "new", bed.now).hold([one.queue])
+    delivery.step()
+    assert "off" not in bed.state()
+    assert bed.alerts == []
+    # Nor does it post again before it holds the lease.
+    assert delivery.step() == module.EVERY
+    assert len(to.posts) == 1
+    delivery.stop()
 
 
 def test_process_that_stops_hands_over_at_once(bed: Bed) -> None:

@@ -223,31 +223,51 @@ def test_replay_switches_on_and_forgets_failures(store: RedisServer, queue: Webh
 def test_one_process_holds_a_webhook(store: RedisServer, queue: WebhookQueue, clock: Clock) -> None:
     other = WebhookQueue(redis_client.connect(store.url), "boot2", clock)
     push(store, clock.now, 3)
-    assert queue.hold([QUEUE]) == [(3, 0)]
+    assert queue.hold([QUEUE]) == [(3, 0, clock.now)]
     assert other.hold([QUEUE]) == [None]
     other.release(QUEUE)
     assert other.hold([QUEUE]) == [None]
     queue.release(QUEUE)
-    assert other.hold([QUEUE]) == [(3, 0)]
+    assert other.hold([QUEUE]) == [(3, 0, clock.now)]
 
 
 def test_next_run_of_a_node_holds_what_the_last_one_held(store: RedisServer, queue: WebhookQueue) -> None:
-    assert queue.hold([QUEUE]) == [(0, 0)]
+    assert queue.hold([QUEUE]) == [(0, 0, None)]
     following = WebhookQueue(redis_client.connect(store.url), "boot2", predecessor="boot1")
-    assert following.hold([QUEUE]) == [(0, 0)]
+    assert following.hold([QUEUE]) == [(0, 0, None)]
     assert queue.hold([QUEUE]) == [None]
 
 
 def test_lease_of_a_dead_process_ends(store: RedisServer, queue: WebhookQueue) -> None:
-    assert queue.hold([QUEUE]) == [(0, 0)]
+    assert queue.hold([QUEUE]) == [(0, 0, None)]
     assert 0 < store.client.pttl(keys.webhook_lease(QUEUE)) <= webhook_queue.LEASE * 1000
+
+
+def test_oldest_entry_is_the_first_behind_the_mark(store: RedisServer, queue: WebhookQueue, clock: Clock) -> None:
+    push(store, clock.now - 500)
+    push(store, clock.now - 40, 2)
+    assert queue.hold([QUEUE]) == [(3, 0, clock.now - 500)]
+    deliver(queue, 1)
+    assert queue.hold([QUEUE]) == [(2, 0, clock.now - 40)]
+    deliver(queue, 2)
+    assert queue.hold([QUEUE]) == [(0, 0, None)]
+
+
+def test_process_that_lost_its_lease_notes_no_failure(store: RedisServer, queue: WebhookQueue, clock: Clock) -> None:
+    queue.hold([QUEUE])
+    other = WebhookQueue(redis_client.connect(store.url), "boot2", clock, predecessor="boot1")
+    other.hold([QUEUE])
+    assert queue.failed(QUEUE, 410, "gone", off="mark") is None
+    state = other.read(QUEUE, 1)
+    assert (state.failures, state.since, state.off) == (0, 0, "")
+    assert other.failed(QUEUE, 500, "status 500") == clock.now
 
 
 def test_webhook_whose_keys_are_broken_holds_up_no_other(store: RedisServer, queue: WebhookQueue) -> None:
     store.client.lpush(keys.webhook_state(QUEUE), "x")
     broken, fine = queue.hold([QUEUE, keys.webhook("acme", "other")])
     assert isinstance(broken, Exception)
-    assert fine == (0, 0)
+    assert fine == (0, 0, None)
 
 
 def test_description_has_depth_age_and_last_answer(store: RedisServer, queue: WebhookQueue, clock: Clock) -> None:
