@@ -22,6 +22,7 @@ from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption
 from esl_apps.node.cdr_files import CdrFiles
 from esl_apps.node.expiry import Expiry
+from esl_apps.node.following import Following
 from esl_apps.node.gate import SwitchGate
 from esl_apps.node.history import History
 from esl_apps.node.incoming import Incoming
@@ -59,13 +60,14 @@ class Node:
             self.scrapes = Scrapes(metrics, share.number, share.scrapes)
             metrics.restarts.inc(share.restarts)
         self.outgoing = Outgoing(self.services)
-        Transferring(self.services)
         self._pollers = {
             app.ref: TimedCallPoller(app, app.timed, self.services, self.outgoing)
             for app in APPLICATIONS.values()
             if app.timed is not None
         }
-        self._adoption = Adoption(self.services, self._pollers)
+        following = Following(self.services, self._pollers)
+        Transferring(self.services)
+        self._adoption = Adoption(self.services, following)
         self._cdr_files = CdrFiles(self.services)
         self._reporter = Reporter(self.services)
         self._record_keeping = RecordKeeping(self.services)

@@ -29,6 +29,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.reference import new_ref
 from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.node.adoption import Adoption
+from esl_apps.node.following import Following
 from esl_apps.node.incoming import Incoming
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import build_services
@@ -231,7 +232,7 @@ class Bench:
             for app in APPLICATIONS.values()
             if app.timed is not None
         }
-        self.adoption = Adoption(self.services, self.pollers)
+        self.adoption = Adoption(self.services, Following(self.services, self.pollers))
         self.incoming = Incoming(self.services, self.pollers)
         self.visitors: list[Visitor] = []
         for switch in self._own.values():

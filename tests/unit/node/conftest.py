@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from esl_apps.esl import switch, switch_cdr
-from esl_apps.node import acting, adoption, calls, incoming, records, timed_calls, visit
+from esl_apps.node import acting, calls, following, incoming, records, timed_calls, visit
 from esl_apps.store import redis_client
 from tests.support.bench import Bench, Breakable, Build
 from tests.support.node import RedisServer
@@ -25,9 +25,9 @@ def bounded() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between two tries, and waits for what a test doesn't send."""
-    for module in (switch_cdr, adoption, visit):
+    for module in (switch_cdr, following, visit):
         monkeypatch.setattr(module, "FRESH", 0.001)
-    for module in (switch_cdr, adoption):
+    for module in (switch_cdr, following):
         monkeypatch.setattr(module, "WRITTEN", 0.01)
     monkeypatch.setattr(visit, "_KEPT", 0.01)
     monkeypatch.setattr(visit, "_SETTLE", 0.05)
@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "_APART", 0.01)
     monkeypatch.setattr(acting, "_TOLD", 2.0)
     monkeypatch.setattr(records, "_CLOSED", 0.01)
-    monkeypatch.setattr(adoption, "_APART", 0.01)
+    monkeypatch.setattr(following, "_APART", 0.01)
     monkeypatch.setattr(incoming, "_AGAIN", 0.002)
     monkeypatch.setattr(timed_calls, "_AGAIN", 0.002)
     monkeypatch.setattr(timed_calls, "POLL", 0.002)

@@ -18,7 +18,7 @@ from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.core.reference import new_ref
 from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.node import adoption
+from esl_apps.node import adoption, following
 from esl_apps.store import keys
 from esl_apps.store.essence import Essence
 from tests.support.bench import E164, Bench, Build, essence_of, leave_behind, show_legs, write_cdr
@@ -30,7 +30,7 @@ REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adoption, "ASK_EVERY", 0.02)
+    monkeypatch.setattr(following, "ASK_EVERY", 0.02)
 
 
 def aleg(ref: str = REF, **headers: Any) -> dict[str, object]:
@@ -455,7 +455,7 @@ def test_adoption_announces_an_agents_unheard_answer(bench: Bench) -> None:
 
 def test_adoption_counts_the_legs_of_many_calls_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A census costs a command for each leg of the switch."""
-    monkeypatch.setattr(adoption, "ASK_EVERY", 60.0)
+    monkeypatch.setattr(following, "ASK_EVERY", 60.0)
     refs = [new_ref() for _ in range(20)]
     show_legs(bench.switch, *({**aleg(ref), "Unique-ID": ref} for ref in refs))
     leave_behind(bench, *(talking(call_ref=ref) for ref in refs))
@@ -525,7 +525,7 @@ def test_adoption_switch_that_restarted_has_lost_the_call(bench: Bench) -> None:
 
 
 def test_adoption_switch_that_stays_away_has_lost_the_call(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adoption, "AWAY", 0.01)
+    monkeypatch.setattr(following, "AWAY", 0.01)
     bench = build()
     leave_behind(bench, talking())
     bench.adoption.beat()
@@ -547,7 +547,7 @@ def test_adoption_goes_on_when_its_switch_is_back(bench: Bench) -> None:
 
 def test_adoption_orphaned_leg_is_hung_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """FreeSWITCH keeps an answered leg whose socket was lost before an application took it."""
-    monkeypatch.setattr(adoption, "PARKED", 0.01)
+    monkeypatch.setattr(following, "PARKED", 0.01)
     leave_behind(bench, clicked())
     show_legs(bench.switch, {**aleg(), "Caller-Channel-Answered-Time": at(2)})
     bench.adoption.beat()
@@ -555,7 +555,7 @@ def test_adoption_orphaned_leg_is_hung_up(bench: Bench, monkeypatch: pytest.Monk
 
 
 def test_adoption_ringing_or_bridged_leg_is_not_hung_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adoption, "PARKED", 0.0)
+    monkeypatch.setattr(following, "PARKED", 0.0)
     leave_behind(bench, clicked(), talking(call_ref=new_ref()))
     show_legs(bench.switch, aleg())
     bench.adoption.beat()
@@ -780,7 +780,7 @@ def test_adoption_leg_that_a_flow_has_used_is_left(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, application: str
 ) -> None:
     """A caller who was rung back listens to the prompt. If their node is dead, the switch ends the leg by itself."""
-    monkeypatch.setattr(adoption, "PARKED", 0.0)
+    monkeypatch.setattr(following, "PARKED", 0.0)
     leave_behind(bench, clicked(state=terms.AGENT_ANSWERED))
     show_legs(bench.switch, parked_leg(variable_current_application=application))
     bench.adoption.beat()
@@ -789,7 +789,7 @@ def test_adoption_leg_that_a_flow_has_used_is_left(
 
 
 def test_adoption_leg_of_a_living_owner_is_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adoption, "PARKED", 0.0)
+    monkeypatch.setattr(following, "PARKED", 0.0)
     leave_behind(bench, clicked(state=terms.AGENT_ANSWERED))
     show_legs(bench.switch, parked_leg(variable_current_application="socket"))
     monkeypatch.setattr(bench.services.membership, "returned", lambda _boots: "owner")
@@ -800,7 +800,7 @@ def test_adoption_leg_of_a_living_owner_is_left(bench: Bench, monkeypatch: pytes
 
 
 def test_adoption_leg_is_left_while_redis_cant_say(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adoption, "PARKED", 0.0)
+    monkeypatch.setattr(following, "PARKED", 0.0)
     leave_behind(bench, clicked(state=terms.AGENT_ANSWERED))
     show_legs(bench.switch, parked_leg(variable_current_application="socket"))
     bench.adoption.beat()
