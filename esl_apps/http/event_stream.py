@@ -21,7 +21,8 @@ from esl_apps.store.call_events import KEEP, START, Id, text_of
 
 log = logging.getLogger(__name__)
 
-#: Seconds of silence after which a client hears that the connection lives. Proxies close silent ones after 30 to 60.
+#: Seconds of silence after which a client hears that the connection lives, as proxies close silent ones after 30 to 60;
+#: and between two looks at whether its token is still valid, silent or not.
 HEARTBEAT = 15.0
 #: Events in one part.
 _PART = 100
@@ -48,6 +49,7 @@ class EventStream(LiveBody):
         admits: Callable[[], bool],
         on_end: Callable[[str], None] = lambda _reason: None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``feed``: opened for this client. ``last``: the client's last event. ``admits``: whether its token still
         opens the stream. ``on_end`` is called with the reason if the server ends it."""
@@ -59,7 +61,8 @@ class EventStream(LiveBody):
         self._admits = admits
         self._on_end = on_end
         self._clock = clock
-        self._spoken_at = clock()
+        self._monotonic = monotonic
+        self._spoken_at = self._admitted_at = monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
         feed = self._feed
@@ -92,16 +95,20 @@ class EventStream(LiveBody):
             part = self._chosen(events)
             if events:
                 self._last = events[-1].id
-            if not part and self._clock() >= self._spoken_at + HEARTBEAT:
+            now = self._monotonic()
+            if now >= self._admitted_at + HEARTBEAT:
                 if not self._admits():
                     yield self._end("token")
                     return
+                self._admitted_at = now
+            if not part and now >= self._spoken_at + HEARTBEAT:
                 part = self._position()
             if part:
-                self._spoken_at = self._clock()
+                self._spoken_at = now
                 yield part
             elif not events:
-                feed.wait(place, max(0.0, self._spoken_at + HEARTBEAT - self._clock()))
+                due = min(self._spoken_at, self._admitted_at) + HEARTBEAT
+                feed.wait(place, max(0.0, due - now))
 
     def _read(self, feed: Feed) -> tuple[bytes, bool]:
         """Read what is older than the feed. False: there is no more."""

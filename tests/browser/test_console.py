@@ -139,6 +139,62 @@ def test_console_says_when_its_node_is_away(node: Node, open_page: Open) -> None
     page.faults.clear()
 
 
+def test_console_asks_for_nothing_while_events_flow(node: Node, open_page: Open) -> None:
+    ref = node.call("1000", CALLEE)
+    page = open_page()
+    page.clock.install()
+    log_in(page, node)
+    with page.expect_response("**/console/events"):
+        go(page, node, f"calls/{ref}")
+    page.get_by_role("button", name="Hang up").wait_for()
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    page.get_by_text("the two can talk").wait_for()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(11_000)
+    page.wait_for_timeout(100)
+    assert asked == []
+    node.delete(ref)
+    page.locator(".verdict").get_by_text("A client or an operator ended it").wait_for()
+    assert asked == [f"http://{node.admin}/console/calls/{ref}"]
+
+
+@pytest.mark.parametrize("status", [None, 503])
+def test_console_without_events_says_so_and_asks(node: Node, open_page: Open, status: int | None) -> None:
+    page = open_page()
+    page.clock.install()
+
+    def refuse(route: Any) -> None:
+        route.abort() if status is None else route.fulfill(status=status)
+
+    page.route("**/console/events", refuse)
+    log_in(page, node)
+    note = page.get_by_text("Live updates are off.")
+    note.wait_for()
+    ref = node.call("1000", CALLEE)
+    page.clock.run_for(5_100)
+    page.locator("#now tr", has_text=CALLEE).first.wait_for()
+    page.unroute("**/console/events")
+    # The browser itself tries again after an abort, and the page itself after any other answer.
+    page.clock.run_for(5_100)
+    note.wait_for(state="hidden")
+    node.delete(ref)
+    page.faults.clear()
+
+
+def test_console_stream_that_falls_silent_counts_as_lost(node: Node, open_page: Open) -> None:
+    """A proxy may keep the connection and pass nothing on."""
+    page = open_page()
+    page.clock.install()
+    page.route("**/console/events", lambda _route: None)
+    log_in(page, node)
+    note = page.get_by_text("Live updates are off.")
+    page.clock.run_for(11_000)
+    assert note.is_hidden()
+    page.clock.run_for(1_100)
+    note.wait_for()
+
+
 def test_console_callers_words_stay_text(node: Node, rig: SandboxRig, open_page: Open) -> None:
     path = "/v2/accounts/acme/cccps"
     card = {"data": {"cid": "0825559999", "comment": EVIL}}

@@ -1,22 +1,25 @@
-"""Tell the console's pages which calls have changed, so that they ask for nothing in between.
+"""Tell the console's pages which calls have changed, and when to draw what isn't about calls: they ask for nothing in
+between.
 
 The browser gets references alone; what it may see of a call is decided when it asks for the page again.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 import gevent
 import msgspec
 
 from esl_apps.http.console.site import Visit
-from esl_apps.http.event_stream import HEARTBEAT
 from esl_apps.http.live_body import LiveBody
 from esl_apps.node.event_feed import Feed, Feeds
 
 #: Seconds between two messages: a page is drawn in a tenth of it.
 PAUSE = 0.5
+#: Seconds between two ticks, at which pages draw health, charts and the age of calls again (see ``console.js``).
+TICK = 5.0
 #: Changed calls that are named. Of more, none is: all pages are drawn again.
 _NAMED = 100
 _READ = 1000
@@ -38,16 +41,20 @@ class CallChanges(LiveBody):
 
     def __iter__(self) -> Iterator[bytes]:
         yield b"retry: 2000\n\n"
+        due = time.monotonic() + TICK
         while not any(feed.closed for feed in self._places):
             changed = self._changed()
             if changed is not None:
                 yield b"event: calls\ndata: %s\n\n" % msgspec.json.encode(changed)
                 # Bursts are one message.
                 gevent.sleep(PAUSE)
-            elif not self._feeds.wait(HEARTBEAT):
+            if time.monotonic() >= due:
                 if not self._admits():
                     return
-                yield b":\n\n"
+                yield b"event: tick\ndata: {}\n\n"
+                due = time.monotonic() + TICK
+            elif changed is None:
+                self._feeds.wait(max(0.0, due - time.monotonic()))
 
     def _changed(self) -> list[str] | None:
         """The calls that have changed; empty: many. None: no call has."""

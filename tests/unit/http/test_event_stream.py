@@ -30,6 +30,8 @@ class Stage:
         self.feeds = Feeds(fake, fake, lambda: 0.0)
         self.feeds._greenlet = fake
         self.now = NOW
+        self.step = 0.0
+        """Seconds by which the system's clock was set."""
         self.admitted = True
         self.ends: list[str] = []
         self.streams: list[EventStream] = []
@@ -42,7 +44,8 @@ class Stage:
             wanted,
             admits=lambda: self.admitted,
             on_end=self.ends.append,
-            clock=lambda: self.now,
+            clock=lambda: self.now + self.step,
+            monotonic=lambda: self.now,
         )
         self.streams.append(stream)
         return iter(stream)
@@ -204,6 +207,28 @@ def test_stream_of_a_token_that_was_taken_back_ends(stage: Stage) -> None:
     stage.admitted = False
     stage.now += event_stream.HEARTBEAT
     assert said(next(parts), "end") == "token"
+
+
+def test_stream_of_a_token_that_was_taken_back_ends_amid_events(stage: Stage) -> None:
+    """On a busy node it is never silent for long enough to send a heartbeat."""
+    parts = stage.listen()
+    next(parts)
+    stage.admitted = False
+    for number in range(1, 4):
+        stage.put(number)
+        stage.look()
+        if number < 3:
+            assert ids(next(parts)) == [number]
+        stage.now += event_stream.HEARTBEAT / 2 - 0.1 * (number == 1)
+    assert said(next(parts), "end") == "token"
+
+
+def test_stream_goes_on_when_the_clock_is_set_back(stage: Stage) -> None:
+    parts = stage.listen()
+    next(parts)
+    stage.step = -3600.0
+    stage.now += event_stream.HEARTBEAT
+    assert next(parts) == f"id: {'-'.join(map(str, stage.streams[0]._last))}\n\n".encode()
 
 
 def test_stream_of_a_node_that_stops_ends(stage: Stage) -> None:

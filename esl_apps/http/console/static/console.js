@@ -12,17 +12,69 @@ document.addEventListener("htmx:afterOnLoad", (event) => {
   if (event.detail.successful) away().hidden = true;
 });
 
-// Draw the parts of the page again that show calls which have changed: data-calls names one, or is empty for all.
-// Without events, as while Redis is away, they are drawn every few seconds.
-const parts = () => document.querySelectorAll("[data-calls]");
+// Draw parts of the page again when the node says so: those of a call when it changes (data-calls names it, or is empty
+// for all calls), those with data-ticks every so many ticks. Only while no events come, as while Redis is away, the page
+// asks by itself, and says so.
+const PATIENCE = 12000; // Milliseconds without a tick after which events count as lost: the node sends one every 5 s.
+const ALONE = 5000;
+const parts = () => document.querySelectorAll("[data-calls], [data-ticks]");
+const draw = (part) => window.htmx.trigger(part, "changed");
+
 if (parts().length) {
-  const events = new EventSource("/console/events");
-  events.addEventListener("calls", ({ data }) => {
-    const changed = JSON.parse(data);
-    for (const part of parts()) {
-      const shown = part.dataset.calls;
-      if (!shown || !changed.length || changed.includes(shown)) window.htmx.trigger(part, "calls-changed");
-    }
+  let events = null;
+  let ticks = 0;
+  let silence = 0;
+  let alone = 0;
+  let missed = false;
+
+  // Draw what is wanted of a page that is seen; a hidden one catches up when it is seen again.
+  const drawn = (wanted) => {
+    if (document.hidden) missed = true;
+    else for (const part of parts()) if (wanted(part.dataset)) draw(part);
+  };
+  const all = () => drawn(() => true);
+
+  const heard = () => {
+    clearTimeout(silence);
+    silence = setTimeout(lost, PATIENCE);
+    if (!alone) return;
+    clearInterval(alone);
+    alone = 0;
+    document.getElementById("polling").hidden = true;
+    all();
+  };
+  const lost = () => {
+    if (alone) return;
+    document.getElementById("polling").hidden = false;
+    alone = setInterval(() => {
+      all();
+      // The browser tries again after a broken connection, but not after an answer that isn't a stream, or a silent one.
+      if (events.readyState !== EventSource.CONNECTING) listen();
+    }, ALONE);
+  };
+  const listen = () => {
+    events?.close();
+    clearTimeout(silence);
+    silence = setTimeout(lost, PATIENCE);
+    events = new EventSource("/console/events");
+    events.onopen = heard;
+    events.onerror = lost;
+    events.addEventListener("calls", ({ data }) => {
+      heard();
+      const changed = JSON.parse(data);
+      drawn(({ calls }) => calls !== undefined && (!calls || !changed.length || changed.includes(calls)));
+    });
+    events.addEventListener("tick", () => {
+      heard();
+      ticks += 1;
+      drawn((data) => data.ticks && ticks % Number(data.ticks) === 0);
+    });
+  };
+  listen();
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden || !missed) return;
+    missed = false;
+    all();
   });
   window.addEventListener("pagehide", () => events.close());
 }

@@ -66,12 +66,26 @@ def test_changes_of_many_calls_name_none(stage: Stage) -> None:
     assert refs(next(parts)) == ["a"]
 
 
-def test_changes_are_silent_until_a_call_changes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "HEARTBEAT", 0.01)
+def test_changes_tick_until_the_session_ends(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "TICK", 0.01)
     parts = iter(stage.open())
     next(parts)
-    assert next(parts) == b":\n\n"
+    assert next(parts) == b"event: tick\ndata: {}\n\n"
     stage.admitted = False
+    assert list(parts) == []
+
+
+def test_changes_that_never_stop_hold_up_no_tick(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator whose token was taken back would otherwise go on seeing calls on a busy node."""
+    monkeypatch.setattr(changes, "TICK", 0.0)
+    parts = iter(stage.open())
+    next(parts)
+    stage.change("a")
+    assert refs(next(parts)) == ["a"]
+    stage.change("b")
+    assert next(parts).startswith(b"event: tick")
+    stage.admitted = False
+    assert refs(next(parts)) == ["b"]
     assert list(parts) == []
 
 
