@@ -49,10 +49,11 @@ class CdrFiles(background.Kept):
             if ref in services.calls.live or self._strangers.get(ref, 0.0) > time.monotonic():
                 continue
             known = services.store.call(ref)
-            if known is not None and known["state"] == terms.ENDED:
-                switch_cdr.remove(ref)
-            elif known is None:
+            if known is None:
                 self._keep_for_a_while(ref, written_at)
+            elif known["state"] == terms.ENDED and services.store.is_written(ref):
+                # Before Redis knows that it has ended, another node may adopt it and need its files.
+                switch_cdr.remove(ref)
 
     def _keep_for_a_while(self, ref: str, written_at: float) -> None:
         if time.time() - written_at > FORGOTTEN:

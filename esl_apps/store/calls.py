@@ -250,6 +250,10 @@ class CallStore:
             return _read(waiting[2]) if waiting[0] == "SET" else None
         return _read(self._client.get(keys.call(ref)))
 
+    def is_written(self, ref: str) -> bool:
+        """Whether Redis has a call as `call` returns it: other nodes see only what Redis has."""
+        return ref not in self._pending and self._writes.get(_CALLS, ref) is None
+
     def calls(
         self, integrator: str, wanted: dict[str, str], limit: int, before: str | None
     ) -> tuple[list[dict[str, Any]], str | None]:

@@ -40,6 +40,19 @@ def test_cdr_files_of_recorded_calls_are_removed(bench: Bench) -> None:
     assert names(bench) == []
 
 
+def test_cdr_files_stay_until_redis_knows_the_end(bench: Bench) -> None:
+    files = CdrFiles(bench.services)
+    attempt = begin_call(bench)
+    bench.flush()
+    write_cdr(bench, UUID, ref=attempt.call_ref, answered=2)
+    attempt.end(terms.ABANDONED, 16, terms.AGENT, time.time())
+    files.tidy()
+    assert names(bench) == [UUID]
+    bench.flush()
+    files.tidy()
+    assert names(bench) == []
+
+
 def test_cdr_files_of_live_and_unknown_calls_are_kept(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     files = CdrFiles(bench.services)
     attempt = begin_call(bench)
