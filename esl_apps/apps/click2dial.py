@@ -318,15 +318,15 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
             contact_ref=client.contact_ref(fields, []) if agent is not None else "",
         )
         attempt.aleg_uuid = call.uuid
-        host.begin(attempt)
         attempt.dialled(call.created_at)
+        host.begin(attempt)
         _refuse(call, attempt, faults, family)
         return
     click = new_call(order, client, settings)
     attempt = click.attempt
     attempt.aleg_uuid = call.uuid
-    host.begin(attempt)
     attempt.dialled(call.created_at)
+    host.begin(attempt)
     fault = _pay(host.usage, attempt, click.charges(policy)) if host.room(attempt) else NO_ROOM
     if fault is not None:
         _refuse(call, attempt, [fault], family)

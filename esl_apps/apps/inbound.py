@@ -41,8 +41,8 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     queue = _queue_of(dnis, policy)
     if queue is None:
         attempt = Attempt(app=REF, extension=None, number=caller, dial_number=presented(dnis), call_dir="external")
-        host.begin(attempt)
         attempt.dialled(call.created_at)
+        host.begin(attempt)
         attempt.note("refused", "the number is not in the configuration's inbound")
         with suppress(CallEnded):
             call.hangup("UNALLOCATED_NUMBER")
@@ -65,8 +65,8 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         session_ref=arrival.session_ref,
     )
     attempt.aleg_uuid = call.uuid
-    host.begin(attempt)
     attempt.dialled(call.created_at)
+    host.begin(attempt)
     bridged: Bridged | None = None
     agents, refused = _payable(attempt, queue, rung_agents.without(queue.agents, from_whom), policy, host)
     if agents:

@@ -200,7 +200,8 @@ def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints
         now = time.monotonic()
         deadline = deadline if deadline is not None else now + bleg.timeout
         if now >= deadline:
-            return Bridged(False, causes.NO_ANSWER, "NO_ANSWER", timed_out=True)
+            # No time is left for this one. The one before says why the call failed.
+            return bridged
         attempt.note("dial", endpoint.partition("/")[0] + "/…")
         attempt.gateway = None if gateway is None else gateway.label
         attempt.save()

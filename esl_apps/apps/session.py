@@ -103,9 +103,9 @@ class Session:
             closes=False,
         )
         attempt.aleg_uuid = call.uuid
-        host.begin(attempt)
         # If the session goes on after its socket or node was lost, the attempt begins now, not at the INVITE.
         attempt.dialled(node_clock.now() if arrival.session_ref else call.created_at)
+        host.begin(attempt)
         longest = entrance.max_session if entrance is not None else rules.max_session
         dialled = _read(policy.settings, call.header("Caller-Destination-Number"))
         dnis = dialled.e164 if dialled is not None else ""

@@ -28,7 +28,7 @@ from esl_apps.http.schemas import Accepted, DryRun
 from esl_apps.http.signed_links import Links
 from esl_apps.node import presence
 from esl_apps.node.live import Full
-from esl_apps.node.outgoing import Outgoing
+from esl_apps.node.outgoing import Hold, Outgoing
 from esl_apps.node.presence import AgentUnavailable, Presence
 from esl_apps.node.services import Services
 from esl_apps.store.idempotency import same_body
@@ -118,14 +118,14 @@ class CallsPort:
 
     # Calls --------------------------------------------------------------------------------------------
 
-    def place(self, fields: dict[str, Any], ref: str) -> Accepted:
+    def place(self, fields: dict[str, Any], ref: str, hold: Hold | None = None) -> Accepted:
         """Place a call.
 
         :raises Refused: a field is wrong. :raises AgentUnavailable, Full, Spent, StoreUnavailable: nothing was dialled.
         """
         order = self.client.read(fields)
         self._check_presence(order)
-        attempt = self._outgoing.click2dial(order, self.client, ref)
+        attempt = self._outgoing.click2dial(order, self.client, ref, hold)
         return Accepted(attempt.call_ref, attempt.contact_ref, attempt.state)
 
     def place_once(self, key: str, raw: bytes, fields: dict[str, Any], ref: str) -> Accepted:
@@ -135,18 +135,19 @@ class CallsPort:
         """
         if not _KEY.fullmatch(key):
             raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
-        claim = self.services.idempotency.claim(self.name, key, raw, ref)
+        idempotency, membership = self.services.idempotency, self.services.membership
+        hold = Hold(membership.lives_until, lambda: idempotency.holds(self.name, key, ref))
+        claim = idempotency.claim(self.name, key, raw, ref)
         if claim is None:
-            return self._place_claimed(fields, ref, key)
+            return self._place_claimed(key, raw, fields, ref, hold)
         if not same_body(claim, raw):
             raise problem(409, "key_reused", "this key came with another body before", "Idempotency-Key")
         call = self.find(claim.call_ref)
         if call is not None:
             return Accepted(call["call_ref"], call["contact_ref"], call["state"])
         # Its process was killed between the claim and the call, so the first request will never get an answer.
-        is_dead = self.services.membership.is_dead(claim.boot)
-        if is_dead and self.services.idempotency.reclaim(self.name, key, claim, ref):
-            return self._place_claimed(fields, ref, key)
+        if membership.is_dead(claim.boot) and idempotency.reclaim(self.name, key, claim, ref):
+            return self._place_claimed(key, raw, fields, ref, hold)
         raise problem(409, "in_progress", "the first request with this key is still running", "Idempotency-Key")
 
     def act_once(self, key: str, request: bytes, call: dict[str, Any], action: Action) -> CallState:
@@ -161,7 +162,7 @@ class CallsPort:
             try:
                 return self.services.acting.act(call, action)
             except Exception:
-                self.services.idempotency.release(self.name, key)
+                self.services.idempotency.release(self.name, key, request, call["call_ref"])
                 raise
         if not same_body(claim, request):
             raise problem(409, "key_reused", "this key came with another request before", "Idempotency-Key")
@@ -169,12 +170,12 @@ class CallsPort:
         fields = {name: call[name] for name in CallState.__struct_fields__ if name in call}
         return CallState(**fields, transfer_ref=went_on)
 
-    def _place_claimed(self, fields: dict[str, Any], ref: str, key: str) -> Accepted:
+    def _place_claimed(self, key: str, raw: bytes, fields: dict[str, Any], ref: str, hold: Hold) -> Accepted:
         try:
-            return self.place(fields, ref)
+            return self.place(fields, ref, hold)
         except Exception:
             # Nothing was dialled, so the key may be used again.
-            self.services.idempotency.release(self.name, key)
+            self.services.idempotency.release(self.name, key, raw, ref)
             raise
 
     def find(self, ref: str) -> dict[str, Any] | None:

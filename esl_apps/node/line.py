@@ -148,6 +148,10 @@ class SwitchLine:
             return Rang("answered")
         if all_ended():
             leg = telling(leg_of(end, live.clock) for end in live.ends.values())
-            return Rang("failed", (leg and leg.q850) or causes.NORMAL_UNSPECIFIED)
+            if leg is not None and leg.answered_at is not None:
+                # Its socket went to another node, or to none in time.
+                self.answered_uuid = leg.uuid
+                return Rang("answered")
+            return Rang("failed", (leg and leg.q850) or causes.NORMAL_UNSPECIFIED, leg=leg)
         self._reap(switch, live.attempt.call_ref, "NO_ANSWER")
         return Rang("timed_out", causes.NO_ANSWER, heard=bool(live.rang))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import gevent
 
@@ -43,6 +45,25 @@ def targets(services: Services, path: str) -> str:
     return f"{'|'.join(f'{node}/{path}' for node in nodes)} async full"
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What makes a call this process's to place: a claim in Redis, which others take over if this process is silent."""
+
+    until: float
+    """``time.monotonic`` until which none does."""
+    still: Callable[[], bool]
+    """Ask Redis whether it is still this process's. :raises StoreUnavailable: Redis is down."""
+
+    def is_lost(self) -> bool:
+        """Whether another process may place the call: this one was stopped meanwhile."""
+        if time.monotonic() < self.until:
+            return False
+        try:
+            return not self.still()
+        except StoreUnavailable:
+            return True
+
+
 class Outgoing:
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -53,11 +74,12 @@ class Outgoing:
         switch: Switch | None = None,
         *,
         charges: Sequence[Charge] | None = None,
+        hold: Hold | None = None,
     ) -> gevent.Greenlet[..., bool | None]:
         """Ring A and run its call once it answers. Returns at once a greenlet whose value says whether A answered.
 
         ``switch``: the best one by default. ``charges``: what has been paid already; by default it is paid just before
-        A is rung.
+        A is rung. ``hold``: looked at last of all, so that two processes never ring A.
 
         :raises Full: nothing is dialled. :raises StoreUnavailable: neither; Redis is down.
         """
@@ -71,6 +93,10 @@ class Outgoing:
         def ring(line: Originator) -> bool:
             if charges is None and not self._pay(attempt, to_pay):
                 return False
+            if hold is not None and hold.is_lost():
+                attempt.note("not_rung", "another process has taken it over")
+                attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, node_clock.now())
+                return False
             return ring_aleg(line, attempt, placed.aleg(policy, self._application(path)))
 
         def run(call: Call, begin: Begin) -> None:
@@ -79,7 +105,7 @@ class Outgoing:
 
         return services.calls.place(attempt, switch, ring, run)
 
-    def click2dial(self, order: Order, client: IntegratorRules, ref: str) -> Attempt:
+    def click2dial(self, order: Order, client: IntegratorRules, ref: str, hold: Hold | None = None) -> Attempt:
         """Ring the agent of a call that will be called ``ref``; returns at once.
 
         :raises Full, Spent, StoreUnavailable: nothing is dialled.
@@ -91,7 +117,7 @@ class Outgoing:
         refusal = self._services.usage.begin(*charges)
         if refusal is not None:
             raise Spent(refusal)
-        self.place(click, switch, charges=charges)
+        self.place(click, switch, charges=charges, hold=hold)
         return click.attempt
 
     def autodial(self, account: Account, order: AutodialOrder) -> Attempt:

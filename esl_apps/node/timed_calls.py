@@ -20,7 +20,7 @@ from esl_apps.core.terms import AGENT, API, CALLEE, CANCELLED, REJECTED, SYSTEM
 from esl_apps.core.timed_call import TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.live import Crowded, Full
-from esl_apps.node.outgoing import Outgoing
+from esl_apps.node.outgoing import Hold, Outgoing
 from esl_apps.node.services import Services
 from esl_apps.process import background
 from esl_apps.store.essence import Essence
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 POLL = 0.25
 #: Seconds for which a claimed call belongs to its node; those of a dead node then become due again.
 LEASE = 120.0
+#: Seconds from a claim until Redis is asked whether it still holds, before A is rung.
+_SURE = LEASE / 2
 #: Seconds until a call is due again that its account has no room for: it may have hundreds.
 CROWDED = 10.0
 #: Seconds between two tries to tell Redis how a call ended.
@@ -66,7 +68,7 @@ class TimedCallPoller:
                 continue
             try:
                 while (call := self._store.claim_due(self._now(), LEASE)) is not None:
-                    background.once("timed_call", self._place_or_release, call)
+                    background.once("timed_call", self._place_or_release, call, time.monotonic() + _SURE)
             except StoreUnavailable:
                 continue
             except Exception:
@@ -76,9 +78,10 @@ class TimedCallPoller:
         """Redis's time: nodes whose clocks differ would place one call twice, or none of them would."""
         return self._services.membership.redis_clock.now()
 
-    def _place_or_release(self, call: TimedCall) -> None:
+    def _place_or_release(self, call: TimedCall, sure_until: float = 0.0) -> None:
+        """``sure_until``: `Hold.until`."""
         try:
-            self._place(call)
+            self._place(call, Hold(sure_until, lambda: self._store.holds(call)))
         except (Full, StoreUnavailable) as error:
             # This node can't place it now: give it back, so that any node that can takes it.
             self._log("timed_call_released", str(error))
@@ -86,7 +89,7 @@ class TimedCallPoller:
                 # If Redis can't be told, the lease ends by itself.
                 self._store.release(call, self._now(), CROWDED if isinstance(error, Crowded) else RELEASE_FOR)
 
-    def _place(self, call: TimedCall) -> None:
+    def _place(self, call: TimedCall, hold: Hold) -> None:
         """:raises Full, StoreUnavailable: it isn't placed."""
         placed = "it was dropped" if call.dropped else self._timed.due(call, self._services.policy)
         if not isinstance(placed, str) and self._timed.exclusive and self._is_up(placed):
@@ -96,7 +99,7 @@ class TimedCallPoller:
             return
         attempt = placed.attempt
         attempt.order = {**(attempt.order or {}), _KEPT: msgspec.to_builtins(call)}
-        self._outgoing.place(placed).get()
+        self._outgoing.place(placed, hold=hold).get()
         self._settle(attempt, call)
 
     def _drop(self, call: TimedCall, reason: str) -> None:

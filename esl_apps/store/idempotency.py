@@ -34,6 +34,7 @@ class IdempotencyKeys:
         self._boot = boot
         self._take = Script(client, "idempotency_claim")
         self._reclaim = Script(client, "idempotency_reclaim")
+        self._release = Script(client, "idempotency_release")
 
     def claim(self, integrator: str, key: str, body: bytes, call_ref: str) -> Claim | None:
         """Take a key for a call. Return None if it is now ours, otherwise the claim that holds it.
@@ -53,10 +54,19 @@ class IdempotencyKeys:
         documents = [msgspec.json.encode(claim), msgspec.json.encode(fresh)]
         return bool(self._reclaim([_name(integrator, key)], [*documents, KEEP]))
 
-    def release(self, integrator: str, key: str) -> None:
-        """Give back the key of a request that was refused. If Redis is down, the key expires by itself."""
+    def holds(self, integrator: str, key: str, call_ref: str) -> bool:
+        """Whether a key is still this call's: other processes take those of a dead one.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        raw = self._client.get(_name(integrator, key))
+        return raw is not None and read_json(raw, Claim).call_ref == call_ref
+
+    def release(self, integrator: str, key: str, body: bytes, call_ref: str) -> None:
+        """Give back the key of a request that was refused, unless another process has taken it over. If Redis is down,
+        the key expires by itself."""
         try:
-            self._client.delete(_name(integrator, key))
+            self._release([_name(integrator, key)], [msgspec.json.encode(Claim(_digest(body), call_ref, self._boot))])
         except StoreUnavailable as error:
             log.warning("idempotency_key_not_released", extra={"reason": str(error)})
 

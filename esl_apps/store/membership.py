@@ -75,12 +75,14 @@ class Membership:
         """Boots whose stamp was seen to change, and that have not been silent for long since."""
         self._gap = 0.0
         self._last_beat: float | None = None
+        self.lives_until = 0.0
+        """``clock`` before which no other process takes this one for dead, as of its last beat."""
         self.peers: dict[str, Peer] = {}
         """By boot, this process included; as of the last ``say``."""
 
     def say(self, *, draining: bool = False) -> None:
         """Write a beat, and read those of the others. :raises StoreUnavailable: Redis is down."""
-        asked = time.monotonic()
+        asked, began = time.monotonic(), self._clock()
         try:
             flat: list[Any] = self._say([keys.NODES], [self.boot, self.name, self._advertise, int(draining)])
         except StoreUnavailable:
@@ -93,6 +95,7 @@ class Membership:
         if self._last_beat is not None:
             self._gap = max(self._gap, now - self._last_beat)
         self._said_at = self._last_beat = now
+        self.lives_until = began + DEAD
         self._heard_for += passed
         before, self.peers = self.peers, _peers(flat)
         self.redis_clock.learn(float(self.peers[self.boot].stamp), asked, time.monotonic())

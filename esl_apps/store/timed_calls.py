@@ -46,7 +46,8 @@ class TimedCalls:
         self._node = node
         self._name = name
         self._due = keys.timed_due(name)
-        self._keys = (self._due, keys.timed_pending(name))
+        self._pending = keys.timed_pending(name)
+        self._keys = (self._due, self._pending)
         self._schedule = Script(client, "timed_call_schedule")
         self._claim = Script(client, "timed_call_claim")
         self._give_back = Script(client, "timed_call_give_back")
@@ -102,6 +103,10 @@ class TimedCalls:
             return None
         id, number, *data = read_json(taken[0], _Document)
         return TimedCall(id, number, tuple(data), taken[1], claim, read_text(taken[2]), taken[3] == b"1")
+
+    def holds(self, call: TimedCall) -> bool:
+        """Whether it is still this claim's: another node takes it once the lease has ended."""
+        return bool(self._client.hget(self._pending, f"{call.number}:claim") == call.claim.encode())
 
     def retry(self, call: TimedCall, due_at: float) -> bool:
         """Try again at ``due_at``, on any node. False: another node has it by now."""

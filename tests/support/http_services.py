@@ -22,6 +22,7 @@ from esl_apps.core.status import snapshot
 from esl_apps.core.timed_call import Waiting
 from esl_apps.http import admin, integrator
 from esl_apps.node.event_feed import Feeds
+from esl_apps.node.outgoing import Hold
 from esl_apps.node.policy import read_policy
 from esl_apps.observe.metrics import Metrics
 from esl_apps.process.folder import Folder
@@ -84,7 +85,7 @@ class FakeStore:
         self.claims[key] = Claim(claim.body, ref, BOOT)
         return True
 
-    def release(self, _integrator: str, key: str) -> None:
+    def release(self, _integrator: str, key: str, _body: bytes, _ref: str) -> None:
         self.released.append(key)
         del self.claims[key]
 
@@ -172,7 +173,7 @@ class FakeOutgoing:
         self._services.calls.live[attempt.call_ref] = SimpleNamespace(attempt=attempt)
         return attempt
 
-    def click2dial(self, order: Order, client: IntegratorRules, ref: str) -> Attempt:
+    def click2dial(self, order: Order, client: IntegratorRules, ref: str, _hold: Hold | None = None) -> Attempt:
         attempt = Attempt(
             app="click-dial",
             integrator=client.name,
@@ -251,7 +252,7 @@ class FakeServices:
         self.store = FakeStore()
         self.idempotency = self.store
         self.dead: set[str] = set()
-        self.membership = SimpleNamespace(is_dead=lambda boot: boot in self.dead)
+        self.membership = SimpleNamespace(lives_until=0.0, is_dead=lambda boot: boot in self.dead)
         self.timed_calls = {"autodial": FakeTimedCalls()}
         self.reasons: list[str] = []
         self.readiness = SimpleNamespace(reasons=lambda: self.reasons, problems=lambda: self.reasons)

@@ -206,7 +206,7 @@ def test_no_gateway_is_tried_when_the_time_is_over(monkeypatch: pytest.MonkeyPat
         return fails("NETWORK_OUT_OF_ORDER")(progress)
 
     call = ScriptedCall([slow], ended(a_by="send_bye"))
-    assert told(run(call)) == ("callee_no_answer", 19, "system")
+    assert told(run(call)) == ("callee_failed", 38, "callee")
 
 
 def patient(seconds: float) -> ScriptedPolicy:

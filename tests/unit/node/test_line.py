@@ -17,7 +17,7 @@ from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import Live
 from esl_apps.node.switch_pool import FAULTS
 from tests.support.bench import Bench, Build, show_legs
-from tests.support.call_switch import C, ends
+from tests.support.call_switch import C, at, ends
 from tests.support.peer import OTHER_UUID, UUID, eventually, reply
 
 ORIGINATE = "originate user/1000@127.0.0.1 &park()"
@@ -174,6 +174,15 @@ def test_line_leg_that_ended_meanwhile_has_failed(bench: Bench) -> None:
     ringing.leg_ends("USER_BUSY", 17)
     assert ringing.rang == Rang("failed", 17)
     assert ringing.notes.count("switch_lost") == 1
+
+
+def test_line_leg_that_answered_and_ended_meanwhile_was_answered(bench: Bench) -> None:
+    """The agent hung up before a node took the leg: nothing of the phone's failed."""
+    ringing = Ringing(bench).rings(UUID).loses_switch()
+    eventually(lambda: ringing.live.switch.connected)
+    answered: dict[str, Any] = {"Caller-Channel-Answered-Time": at(3)}
+    ringing.leg_ends("NORMAL_CLEARING", 16, **answered)
+    assert (ringing.rang, ringing.line.answered_uuid) == (Rang("answered"), UUID)
 
 
 def test_line_waits_for_all_phones_of_an_agent(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from esl_apps.core.cards import Account
 from esl_apps.core.order import Order
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.live import Crowded, Full
-from esl_apps.node.outgoing import Spent
+from esl_apps.node.outgoing import Hold, Spent
 from esl_apps.node.timed_calls import CROWDED
 from esl_apps.store.membership import Membership
 from tests.support.bench import CALLEE, DID, Bench, Build, placed
@@ -151,6 +151,27 @@ def test_outgoing_click_with_redis_away_at_any_step_is_whole(build: Build) -> No
         assert bench.record()["call_ref"] == attempt.call_ref
     assert outcomes[0] == "refused"
     assert outcomes[-1] == "placed"
+
+
+@pytest.mark.parametrize(
+    ("until", "still", "dials"), [(60.0, False, True), (-1.0, True, True), (-1.0, False, False), (-1.0, None, False)]
+)
+def test_outgoing_click_whose_claim_is_lost_is_not_rung(
+    bench: Bench, until: float, still: bool | None, dials: bool
+) -> None:
+    """The node was stopped between the claim and the originate, and another has dialled for the same key."""
+
+    def ask() -> bool:
+        if still is None:
+            raise StoreUnavailable("redis: away")
+        return still
+
+    hold = Hold(time.monotonic() + until, ask)
+    attempt = bench.outgoing.click2dial(order_of(bench), bench.services.policy.clients["acme"], "", hold)
+    eventually(lambda: attempt.ended or bench.originates())
+    assert bool(bench.originates()) is dials
+    if not dials:
+        assert bench.reason() == (terms.REJECTED, 21, terms.SYSTEM)
 
 
 def test_outgoing_answered_leg_is_offered_to_two_other_nodes(bench: Bench) -> None:

@@ -182,6 +182,17 @@ def test_timed_call_of_a_node_that_became_full_is_given_back(
     assert again.attempt == 1
 
 
+def test_timed_call_that_another_node_has_taken_is_not_rung(bench: Bench) -> None:
+    """This node was stopped between the claim and the originate, for longer than the lease."""
+    schedule(bench)
+    call = store_of(bench).claim_due(time.time(), 0.0)
+    assert call is not None
+    assert store_of(bench).claim_due(time.time() + 1.0, 60.0) is not None
+    poller_of(bench)._place_or_release(call)
+    assert bench.originates() == []
+    assert (due_in(bench) or 0.0) > 50.0
+
+
 def test_timed_call_stays_leased_if_redis_cannot_be_told(bench: Bench) -> None:
     schedule(bench)
     call = store_of(bench).claim_due(time.time(), 60.0)

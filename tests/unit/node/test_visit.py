@@ -46,6 +46,18 @@ def dialled(**fields: Any) -> dict[str, Any]:
     return {"number": E164, "state": terms.CALLEE_RINGING, "dialed_at": AT + 0.5, **fields}
 
 
+@pytest.mark.parametrize("path", ["disa/acme/front", "dialthrough", "inbound", "click2dial"])
+def test_visit_is_known_with_its_time_from_the_start(bench: Bench, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """The node may die at once. The next one would take the time at which it took the call over."""
+    noted: list[bytes] = []
+    monkeypatch.setattr(bench.services.call_log, "note", noted.append)
+    visitor = bench.visit(path)
+    eventually(lambda: noted)
+    assert json.loads(noted[0])["dialed_at"] == AT
+    visitor.leaves()
+    visitor.served()
+
+
 # From a node that died ----------------------------------------------------------------------------------
 
 

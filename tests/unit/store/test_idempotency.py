@@ -32,6 +32,20 @@ def test_key_of_a_dead_process_is_reclaimed_once(claims: IdempotencyKeys) -> Non
     assert (found.call_ref, found.boot) == ("ref-3", "first")
 
 
+def test_key_that_another_process_took_over_is_not_released(claims: IdempotencyKeys) -> None:
+    """A process that was stopped and taken for dead refuses its own request late."""
+    assert claims.claim("acme", "k", b"{}", "ref-1") is None
+    claim = claims.claim("acme", "k", b"{}", "ref-2")
+    assert claim is not None
+    assert claims.holds("acme", "k", "ref-1")
+    assert IdempotencyKeys(claims._client, "second").reclaim("acme", "k", claim, "ref-2")
+    assert not claims.holds("acme", "k", "ref-1")
+    claims.release("acme", "k", b"{}", "ref-1")
+    found = claims.claim("acme", "k", b"{}", "ref-3")
+    assert found is not None
+    assert found.call_ref == "ref-2"
+
+
 def test_key_is_claimed_once(claims: IdempotencyKeys) -> None:
     assert claims.claim("acme", "k", b"{}", "ref-1") is None
     claim = claims.claim("acme", "k", b"{}", "ref-2")
@@ -40,7 +54,7 @@ def test_key_is_claimed_once(claims: IdempotencyKeys) -> None:
     assert same_body(claim, b"{}")
     assert not same_body(claim, b"{ }")
     assert claims.claim("beta", "k", b"{}", "ref-3") is None
-    claims.release("acme", "k")
+    claims.release("acme", "k", b"{}", "ref-1")
     assert claims.claim("acme", "k", b"{}", "ref-4") is None
 
 
@@ -63,5 +77,5 @@ def test_claim_while_redis_is_down_raises_and_release_does_not(away: Any, caplog
     claims = IdempotencyKeys(away, BOOT)
     with pytest.raises(StoreUnavailable):
         claims.claim("acme", "k", b"{}", "ref-1")
-    claims.release("acme", "k")
+    claims.release("acme", "k", b"{}", "ref-1")
     assert "refused" in str(caplog.records[0].__dict__["reason"])
