@@ -108,7 +108,7 @@ class Session:
         host.begin(attempt)
         longest = entrance.max_session if entrance is not None else rules.max_session
         dialled = _read(policy.settings, call.header("Caller-Destination-Number"))
-        dnis = dialled.e164 if dialled is not None else ""
+        dnis = dialled.subscriber if dialled is not None else ""
         name = identity.name_of(call) if caller is not None else ""
         return cls(
             call,
@@ -297,7 +297,7 @@ class Session:
         refusal = denial(number, self.settings, self.rules, *levels)
         if refusal is not None:
             self.refuse(number, refusal.note, refusal.prompt)
-        if number.e164 == self.dnis:
+        if number.subscriber == self.dnis:
             self.refuse(number, "the number that the caller dialled")
 
     def refuse(self, number: Number, note: str, prompt: str = "unauthorized_call") -> NoReturn:

@@ -10,6 +10,7 @@ from typing import Any
 
 from esl_apps.cli.output import print_json, printable
 from esl_apps.config.model import Config
+from esl_apps.core.written_number import texts
 from esl_apps.operations import records
 from esl_apps.operations.record_table import table
 from esl_apps.store import redis_client
@@ -40,7 +41,8 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
 def _pages(config: Config, arguments: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     wanted = {"extension": arguments.agent, "end_reason": arguments.end_reason, "account_id": arguments.account}
     fields = [(name, text) for name, text in wanted.items() if text is not None]
-    chosen = Chosen(arguments.since, arguments.until, fields, arguments.number)
+    numbers = () if arguments.number is None else texts(arguments.number, config.plan())
+    chosen = Chosen(arguments.since, arguments.until, fields, numbers)
     history = RecordHistory(redis_client.connect(config.redis.url))
     names = [integrator.name for integrator in config.integrators]
     before: str | None = None

@@ -143,6 +143,11 @@ class IntegratorRules:
         self._number("agent", agent, faults)
         return faults
 
+    def agent(self, text: str) -> str:
+        """Return an agent as calls name them, however a request writes it; any other text as it is."""
+        number, _ = self._read("agent", text, [])
+        return text if number is None else number.dialled
+
     def extension(self, agent: str) -> Number:
         """Read an agent that has to be an extension. :raises Refused: it isn't one, or can't be an order's agent."""
         faults: list[Fault] = []
@@ -181,7 +186,7 @@ class IntegratorRules:
         faults: list[Fault] = []
         self._number("agent", order.agent.dialled, faults)
         self._number("callee", order.callee.dialled, faults)
-        if self._caller_ids and order.outbound.e164 not in self._caller_ids:
+        if self._caller_ids and order.outbound.subscriber not in self._caller_ids:
             faults.append(Fault("outbound_id", "not_yours", "this number is not one of the integrator's caller_ids"))
         faults.extend(call_options.faults_of(order.options, self))
         return faults

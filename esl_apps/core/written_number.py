@@ -89,6 +89,15 @@ def read(text: str, plan: NumberPlan) -> Number:
         raise NotDialable(f"read as {digits}, {error}") from None
 
 
+def texts(text: str, plan: NumberPlan) -> tuple[str, ...]:
+    """Return the texts as which a record may have a number: this one, and E.164."""
+    try:
+        number = read(split(text).number, plan)
+    except NotDialable:
+        return (text,)
+    return (text,) if number.is_extension or number.is_emergency else (text, number.plus)
+
+
 def _stopped(text: str) -> str:
     """Say where a text stops being a number."""
     for end in range(len(text), 0, -1):

@@ -43,6 +43,8 @@ def create_token(port: CallsPort, req: falcon.Request, resp: falcon.Response, ag
         faults.append(Fault("scopes", "value", f"expected a list of {', '.join(granted)}"))
     if faults:
         raise Refused(faults)
+    # As their calls will name them.
+    agent = port.client.agent(agent)
     expires = int(time.time()) + seconds
     log.info("agent_token_issued", extra={"agent": agent, "token": issuer.name, "seconds": seconds})
     resp.set_header("Cache-Control", "no-store")

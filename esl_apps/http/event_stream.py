@@ -89,6 +89,9 @@ class EventStream(LiveBody):
                 yield self.too_slow()
                 return
             place += len(events)
+            if events:
+                # A client that wants none of them gets no part, and its connection takes no turn.
+                take_turn("events")
             if events and events[0].id <= self._last:
                 # Another node was ahead of this one, and its client knows some already.
                 events = [event for event in events if event.id > self._last]

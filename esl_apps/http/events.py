@@ -21,6 +21,8 @@ _LAST = "Last-Event-ID"
 
 def stream_events(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
     agent = req.get_param("agent")
+    if agent is not None:
+        agent = port.client.agent(agent)
     own = port.holder(req).agent
     if own is not None:
         agent = own if agent is None else agent

@@ -72,6 +72,8 @@ def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> N
     named = [*_FILTERS, *(name for name in req.params if name.startswith(status.METADATA))]
     filters = {field: value for field in named if (value := req.get_param(field)) is not None}
     own = port.holder(req).agent
+    if "agent" in filters:
+        filters["agent"] = port.client.agent(filters["agent"])
     if own is not None:
         port.check_agent(req, filters.setdefault("agent", own))
     state = filters.get("state")
@@ -108,7 +110,8 @@ def create_call_legacy(port: CallsPort, req: falcon.Request, resp: falcon.Respon
 
 def list_records(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
     as_csv = record_query.wants_csv(req)
-    chosen, limit, before = record_query.chosen(req), record_query.limit_of(req), record_query.before_of(req)
+    chosen = record_query.chosen(req, port.services.policy.settings.plan)
+    limit, before = record_query.limit_of(req), record_query.before_of(req)
     page = port.services.record_history.page(port.name, chosen, limit, before)
     if as_csv:
         record_query.answer_csv(req, resp, page)

@@ -87,7 +87,8 @@ def end_call(port: AdminPort, _req: falcon.Request, resp: falcon.Response, ref: 
 
 def list_records(port: AdminPort, req: falcon.Request, resp: falcon.Response, by: str) -> None:
     as_csv = record_query.wants_csv(req)
-    chosen, limit, before = record_query.chosen(req), record_query.limit_of(req), record_query.before_of(req)
+    chosen = record_query.chosen(req, port.services.policy.settings.plan)
+    limit, before = record_query.limit_of(req), record_query.before_of(req)
     account = req.get_param("account_id")
     if account is not None:
         chosen = chosen._replace(fields=[*chosen.fields, ("account_id", account)])

@@ -10,8 +10,11 @@ from urllib.parse import urlencode
 import falcon
 
 from esl_apps.core import status, terms
+from esl_apps.core.numbers import NumberPlan
+from esl_apps.core.written_number import texts
 from esl_apps.http.errors import problem
 from esl_apps.http.parameters import in_query
+from esl_apps.net.turns import in_turns
 from esl_apps.operations.record_table import table
 from esl_apps.operations.records import Page
 from esl_apps.store.record_history import Chosen
@@ -25,13 +28,15 @@ _FIELDS = {"agent": "extension", "end_reason": "end_reason", "contact_ref": "con
 _CSV = "text/csv"
 
 
-def chosen(req: falcon.Request) -> Chosen:
-    """Read what a request asks for. :raises Problem: 422."""
+def chosen(req: falcon.Request, plan: NumberPlan) -> Chosen:
+    """Read what a request asks for. ``plan`` reads its numbers. :raises Problem: 422."""
     since, until = _seconds(req, "from"), _seconds(req, "to")
     if since is not None and until is not None and until < since:
         raise problem(422, "value", "expected a time after from", "to")
     fields = [(name, value) for param, name in _FIELDS.items() if (value := req.get_param(param)) is not None]
-    return Chosen(since, until, fields, req.get_param("number"), list(metadata_of(req).items()))
+    number = req.get_param("number")
+    numbers = () if number is None else texts(number, plan)
+    return Chosen(since, until, fields, numbers, list(metadata_of(req).items()))
 
 
 def metadata_of(req: falcon.Request) -> dict[str, str]:
@@ -84,7 +89,8 @@ def answer_csv(req: falcon.Request, resp: falcon.Response, page: Page, first: Se
     """Answer with a table. The next page is in the header ``Link``."""
     records, more = page
     resp.content_type = f"{_CSV}; charset=utf-8; header=present"
-    resp.text = table(records, first)
+    # A thousand rows with metadata take 60 ms.
+    resp.text = table(in_turns("history", records), first)
     if more is not None:
         query = urlencode({**req.params, "before": more})
         resp.set_header("Link", f'<{req.path}?{query}>; rel="next"')
@@ -96,7 +102,7 @@ PARAMETERS = (
     in_query("from", float, "Unix seconds: calls that began then or later"),
     in_query("to", float, "Unix seconds: calls that began before"),
     in_query("agent", str, "The record's `extension`"),
-    in_query("number", str, "As it was dialled, or in E.164"),
+    in_query("number", str, "As it was dialled, in E.164, or in any other way of writing"),
     in_query("end_reason", str, f"As `{terms.ANSWERED}`"),
     in_query("contact_ref", str),
     in_query(METADATA, str, "Calls whose `metadata` has this text under NAME"),

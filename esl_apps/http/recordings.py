@@ -194,9 +194,9 @@ class _File:
         return data
 
     def close(self) -> None:
-        # Closing waits, too. A thread that hangs in ``read`` holds the stream, which closes once it returns.
+        # A thread that hangs in ``read`` holds the stream, which closes once it returns.
         if not self._hangs:
-            self._stream.close()
+            self._disk.close(self._stream)
 
 
 # Routes ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from esl_apps.core import terms
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.services import Services
 from esl_apps.process import background
+from esl_apps.store.errors import Fault
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,11 @@ class CdrFiles(background.Kept):
         for ref, written_at in calls.items():
             if ref in services.calls.live or self._strangers.get(ref, 0.0) > time.monotonic():
                 continue
-            known = services.store.call(ref)
+            try:
+                known = services.store.call(ref)
+            except Fault:
+                # A key that is something else keeps the files of no other call.
+                known = None
             if known is None:
                 self._keep_for_a_while(ref, written_at)
             elif known["state"] == terms.ENDED and services.store.is_written(ref):

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import gevent
 
+from esl_apps.config.fields import NAME
 from esl_apps.core.status import is_ref
 from esl_apps.node.services import Services
 from esl_apps.process import background
+from esl_apps.process.folder import Hangs
 
 log = logging.getLogger(__name__)
 
@@ -42,31 +44,54 @@ class Expiry(background.Kept):
         config = self._services.policy.config.recordings
         if config.keep_days is None:
             return
-        disk = self._services.recordings
+        failed: OSError | None = None
         try:
-            for folder in disk.run(_expired, config.dir, today, config.keep_days):
-                deleted = 0
-                while count := disk.run(_delete, folder):
-                    deleted += count
-                # Left if it holds anything else.
-                with suppress(OSError):
-                    disk.run(os.rmdir, folder)
-                if deleted:
-                    integrator, day = Path(folder).parts[-2:]
-                    found = {"integrator": integrator, "day": day, "files": deleted}
-                    log.info("recordings_expired", extra=found)
+            folders, failed = self._services.recordings.run(_expired, config.dir, today, config.keep_days)
+            for folder in folders:
+                try:
+                    self._delete_all(folder)
+                except Hangs:
+                    raise
+                except OSError as error:
+                    # One that this user may not touch keeps no other.
+                    failed = failed or error
         except OSError as error:
-            log.warning("recordings_not_expired", extra={"reason": str(error)})
+            failed = error
+        if failed is not None:
+            log.warning("recordings_not_expired", extra={"reason": str(failed)})
+
+    def _delete_all(self, folder: str) -> None:
+        """Delete the recordings of a day. :raises OSError: some are left."""
+        disk, deleted = self._services.recordings, 0
+        try:
+            while count := disk.run(_delete, folder):
+                deleted += count
+        finally:
+            if deleted:
+                integrator, day = Path(folder).parts[-2:]
+                log.info("recordings_expired", extra={"integrator": integrator, "day": day, "files": deleted})
+        # Left if it holds anything else.
+        with suppress(OSError):
+            disk.run(os.rmdir, folder)
 
 
-def _expired(root: str, today: date, keep: int) -> list[str]:
-    """Return the folders of days that are too old. A call's day is that of its request."""
-    return [
-        day.path
-        for integrator in _folders(root)
-        for day in _folders(integrator.path)
-        if _DAY.fullmatch(day.name) and (at := _date(day.name)) is not None and (today - at).days > keep
-    ]
+def _expired(root: str, today: date, keep: int) -> tuple[list[str], OSError | None]:
+    """Return the folders of days that are too old, and what is wrong with the first that can't be read. A call's day is
+    that of its request."""
+    found: list[str] = []
+    failed: OSError | None = None
+    for integrator in _folders(root):
+        # A disk of its own has a lost+found, which is root's.
+        if not NAME.fullmatch(integrator.name):
+            continue
+        try:
+            days = list(_folders(integrator.path))
+        except OSError as error:
+            failed = failed or error
+            continue
+        dated = [(day.path, _date(day.name)) for day in days if _DAY.fullmatch(day.name)]
+        found += [path for path, at in dated if at is not None and (today - at).days > keep]
+    return found, failed
 
 
 def _folders(path: str) -> Iterator[os.DirEntry[str]]:
@@ -83,10 +108,11 @@ def _date(text: str) -> date | None:
 
 
 def _delete(folder: str) -> int:
-    """Delete some recordings, by the form of their names; return how many."""
+    """Delete some recordings, by the form of their names; return how many. :raises OSError: one can't be deleted."""
     with os.scandir(folder) as entries:
-        ours = (entry.path for entry in entries if entry.name.endswith(".wav") and is_ref(entry.name[:-4]))
-        batch = list(islice(ours, _BATCH))
+        ours = (entry for entry in entries if entry.name.endswith(".wav") and is_ref(entry.name[:-4]))
+        files = (entry.path for entry in ours if not entry.is_dir(follow_symlinks=False))
+        batch = list(islice(files, _BATCH))
     deleted = 0
     for path in batch:
         # Another node may be faster.

@@ -9,6 +9,7 @@ import gevent
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.services import Services
 from esl_apps.process import background
+from esl_apps.store.errors import Fault
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ class RecordKeeping(background.Kept):
         while True:
             try:
                 self.trim()
+            except Fault as error:
+                log.warning("records_not_trimmed", extra={"reason": str(error)})
             except StoreUnavailable:
                 # ``CallStore`` says so. What is too old stays until the next look.
                 log.debug("records_not_trimmed")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from heapq import nlargest
 from operator import itemgetter
 from typing import Any
 
 from esl_apps.core.status import snapshot
+from esl_apps.store import keys, unreadable
 from esl_apps.store.calls import CallStore
+from esl_apps.store.errors import Fault
 from esl_apps.store.essence import restored
 
 #: The fields by which calls can be chosen.
@@ -46,7 +49,8 @@ def recent_calls(
 ) -> tuple[list[Call], str | None]:
     """The live and ended calls of the last day, newest first, and where the next page begins (None: no more).
 
-    ``integrators``: those of the configuration. :raises StoreUnavailable: Redis is down.
+    ``integrators``: those of the configuration. A list that is something else hides no other. :raises StoreUnavailable:
+    Redis is down.
     """
     names = {"", *integrators}
     if "integrator" in wanted:
@@ -55,8 +59,15 @@ def recent_calls(
     calls: list[Call] = []
     unseen: list[str] = []
     for name in sorted(names):
-        found, more = store.calls(name, others, limit, before)
-        calls += found
+        try:
+            found, more = store.calls(name, others, limit, before)
+        except Fault as error:
+            if "integrator" in wanted:
+                raise
+            unreadable.say(keys.calls(name), error, [keys.calls(name)])
+            continue
+        # More than a page is only kept to see that there are more: many integrators' pages would fill the memory.
+        calls = nlargest(limit + 1, [*calls, *found], itemgetter("call_ref"))
         if more is not None:
             unseen.append(more)
     # Beyond the newest of these, some integrator's calls were not looked at.

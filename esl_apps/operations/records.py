@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from heapq import nlargest
 from operator import itemgetter
 from typing import Any
 
+from esl_apps.store import keys, unreadable
+from esl_apps.store.errors import Fault
 from esl_apps.store.record_history import Chosen, RecordHistory
 
 Page = tuple[list[dict[str, Any]], str | None]
@@ -22,20 +25,27 @@ def page(
     """The records, the latest call first, each with its ``integrator``, and where the next page begins (None: no more).
 
     ``integrators``: those of the configuration. ``integrator``: one of them, or '' for calls of none; None: all.
-    :raises StoreUnavailable: Redis is down.
+    A history that is something else hides no other. :raises StoreUnavailable: Redis is down.
     """
     names = {"", *integrators} if integrator is None else {integrator}
     records: list[dict[str, Any]] = []
     unseen: list[str] = []
     for name in sorted(names):
-        found, more = history.page(name, chosen, limit, before)
+        try:
+            found, more = history.page(name, chosen, limit, before)
+        except Fault as error:
+            if integrator is not None:
+                raise
+            unreadable.say(keys.history(name), error, [keys.history(name)])
+            continue
         records += [{"integrator": name or None, **record} for record in found]
+        # More than a page is only kept to see that there are more: many integrators' pages would fill the memory.
+        records = nlargest(limit + 1, records, itemgetter("call_ref"))
         if more is not None:
             unseen.append(more)
     # Beyond the newest of these, some integrator's records were not looked at.
     seen_to = max(unseen, default="")
-    newest = sorted(records, key=itemgetter("call_ref"), reverse=True)
-    fresh = [record for record in newest if record["call_ref"] >= seen_to]
+    fresh = [record for record in records if record["call_ref"] >= seen_to]
     if len(fresh) > limit:
         return fresh[:limit], fresh[limit - 1]["call_ref"]
     return fresh, seen_to or None

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
-from esl_apps.store.errors import read_json
+from esl_apps.store.errors import Fault, Unreadable, read_json
 from esl_apps.store.redis_client import Client
 
 log = logging.getLogger(__name__)
@@ -61,17 +60,16 @@ def write(client: Client, boot: str, report: Report) -> None:
 
 
 def read(client: Client, boots: Iterable[str]) -> dict[str, Report]:
-    """The reports of processes, by process. One that can't be read, as of a later version, is left out.
+    """The reports of processes, by process. One that can't be read, as of a later version, is left out, and logged.
 
     :raises StoreUnavailable: Redis is down.
     """
     found = {}
     for boot in boots:
-        raw = client.get(keys.report(boot))
-        if raw is None:
-            continue
         try:
-            found[boot] = read_json(raw, Report)
-        except StoreUnavailable as error:
+            raw = client.get(keys.report(boot))
+            if raw is not None:
+                found[boot] = read_json(raw, Report)
+        except (Fault, Unreadable) as error:
             log.warning("report_unreadable", extra={"boot": boot, "reason": str(error)})
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from esl_apps.config.model import Config
 from esl_apps.store.redis_client import Client
-from esl_apps.store.webhook_queue import Configured, WebhookQueue, configured
+from esl_apps.store.webhook_queue import Configured, WebhookQueue, configured, number
 
 
 def find(config: Config, name: str) -> Configured:
@@ -30,7 +30,7 @@ def listed(config: Config, client: Client, nodes: Mapping[str, str]) -> list[dic
 
 def _view(one: Configured, state: Mapping[str, Any], nodes: Mapping[str, str]) -> dict[str, Any]:
     now = time.time()
-    oldest, since = state["oldest_at"], float(state.get("since", 0))
+    oldest, since = state["oldest_at"], number(state.get("since"))
     return {
         "name": one.webhook.name,
         "integrator": one.integrator,
@@ -39,12 +39,12 @@ def _view(one: Configured, state: Mapping[str, Any], nodes: Mapping[str, str]) -
         "state": "off" if one.is_off(state.get("off", "")) else "failing" if since else "delivering",
         "depth": state["depth"],
         "oldest_seconds": None if oldest is None else round(max(0.0, now - oldest), 1),
-        "last_status": int(status) if (status := state.get("status")) else None,
+        "last_status": int(number(state.get("status"))) or None,
         "last_error": state.get("error") or None,
         "failing_seconds": round(max(0.0, now - since), 1) if since else None,
-        "failures": int(state.get("failures", 0)),
-        "delivered_at": float(state["delivered_at"]) if "delivered_at" in state else None,
-        "set_aside": int(state.get("aside", 0)),
+        "failures": int(number(state.get("failures"))),
+        "delivered_at": number(state.get("delivered_at")) or None,
+        "set_aside": int(number(state.get("aside"))),
         "node": nodes.get(state["boot"]) or None,
     }
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import gevent
 from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
+
+from esl_apps.process import background
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +26,20 @@ _T = TypeVar("_T")
 THREADS = 4
 #: Seconds to wait for one piece of work. A local disk takes milliseconds.
 PATIENCE = 2.0
+#: Seconds until a file is closed again whose folder hung.
+_CLOSE_AGAIN = 5.0
 
 _folders: weakref.WeakSet[Folder] = weakref.WeakSet()
 
 
 class Hangs(OSError):
     """The folder didn't answer in time, or hangs already."""
+
+
+class Closed(Protocol):
+    """An open file."""
+
+    def close(self) -> None: ...
 
 
 class Folder:
@@ -76,6 +86,14 @@ class Folder:
         if error is not None:
             raise error
         return cast(_T, value)
+
+    def close(self, file: Closed) -> None:
+        """Close a file in a thread: on some file systems this waits, too. If the folder hangs, try until it answers."""
+        try:
+            self.run(file.close)
+        except Hangs:
+            # If it were dropped, Python would close it here and now.
+            background.later(_CLOSE_AGAIN, "file_close", self.close, file)
 
     def _give_up(self, result: AsyncResult[Any] | None) -> None:
         # Without a result, all threads were busy and this work was never begun.

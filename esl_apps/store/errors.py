@@ -149,6 +149,13 @@ def read_json(raw: bytes, kind: type[_T]) -> _T:
         raise Unreadable(f"redis: a stored document can't be read: {error}") from None
 
 
+def read_count(raw: bytes | None) -> int:
+    """Decode a stored count; 0 if there is none. :raises Unreadable: it is not a whole number."""
+    if raw and not raw.isdigit():
+        raise Unreadable("redis: a stored count can't be read")
+    return int(raw or 0)
+
+
 def read_text(raw: bytes) -> str:
     """Decode a stored text. :raises Unreadable: it is not UTF-8."""
     try:

@@ -7,6 +7,7 @@ Whether a client listens, on any node, is in one hash that every process reads o
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -102,20 +103,23 @@ class EventWriter:
         """Learn who listens. :raises StoreUnavailable: Redis is down."""
         now = self._clock()
         untils = self._client.hgetall(keys.LISTENERS)
-        over = [name for name, until in untils.items() if float(until) < now]
+        over = [name for name, until in untils.items() if not _seconds(until) >= now]
         if over:
             self._client.hdel(keys.LISTENERS, *over)
-        self._listened = frozenset(name.decode() for name in untils if name not in over)
+        self._listened = frozenset(name.decode("utf-8", "replace") for name in untils if name not in over)
         if self._pending and self._listened:
             self._wake.set()
 
     def _look(self) -> None:
         while True:
+            answer: object = None
             try:
                 self.look()
-            except StoreUnavailable:
+            except StoreUnavailable as error:
                 # CallStore says so. Until Redis is back, nothing can be written.
                 log.debug("listeners_not_read")
+                answer = error
+            self._say_refused(keys.LISTENERS, answer)
             gevent.sleep(LOOK)
 
     # Writing ------------------------------------------------------------------------------------------
@@ -151,7 +155,7 @@ class EventWriter:
         for (integrator, calls), answer in zip(by_integrator.items(), answers, strict=True):
             if isinstance(answer, StoreUnavailable) and not isinstance(answer, Fault):
                 raise answer
-            self._say_refused(integrator, answer)
+            self._say_refused(keys.events(keys.history(integrator)), answer)
             for attempt, events, count in calls:
                 # More may have come meanwhile, or the call may have ended.
                 del events[:count]
@@ -168,11 +172,18 @@ class EventWriter:
             names, ["", KEEP, LIVE, *(written(attempt, events) for attempt, events, _count in calls)]
         )
 
-    def _say_refused(self, integrator: str, answer: object) -> None:
+    def _say_refused(self, key: str, answer: object) -> None:
         """Log once that a key is of another type: a person has to mend it. Its events are dropped."""
         if not isinstance(answer, Fault):
-            self._refused.discard(integrator)
-        elif integrator not in self._refused:
-            self._refused.add(integrator)
-            key = keys.events(keys.history(integrator))
+            self._refused.discard(key)
+        elif key not in self._refused:
+            self._refused.add(key)
             log.warning("events_refused", extra={"key": key, "reason": str(answer)})
+
+
+def _seconds(text: bytes) -> float:
+    """A stored time; NaN if it isn't one."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

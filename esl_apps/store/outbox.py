@@ -31,7 +31,7 @@ from esl_apps.net.turns import take_turn
 from esl_apps.process import background
 from esl_apps.process.folder import Folder
 from esl_apps.store import keys
-from esl_apps.store.errors import Refused, Reply
+from esl_apps.store.errors import Fault, Refused, Reply, Unreadable, read_count
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
@@ -291,9 +291,14 @@ class Outbox:
         for name, kept in self._kept.items():
             if not kept:
                 continue
-            if self._is_lost(name, kept):
-                self._push_again(name, kept)
-            taken = self._taken(name, kept[-1].entry.side)
+            try:
+                if self._is_lost(name, kept):
+                    self._push_again(name, kept)
+                taken = self._taken(name, kept[-1].entry.side)
+            except (Fault, Unreadable) as error:
+                # Said when something is pushed to it. The other lists may have lost entries, too.
+                log.debug("list_not_looked_at", extra={"list": name, "reason": str(error)})
+                continue
             while kept and (kept[0].seq <= taken or kept[0].at < durable):
                 kept.popleft()
 
@@ -302,7 +307,7 @@ class Outbox:
         measure = "XLEN" if side == "stream" else "LLEN"
         seq, length = self._client.send_all([("GET", keys.seq(name)), (measure, name)])
         # Clients take, and streams drop, the oldest first: everything older than the contents is done with.
-        return int(seq or 0) - int(length)
+        return read_count(seq) - int(length)
 
     def _is_lost(self, name: str, kept: deque[_Kept]) -> bool:
         """Whether a mark is missing: of the entries pushed since the last look, and of the latest before them."""

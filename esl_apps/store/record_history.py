@@ -18,6 +18,7 @@ from esl_apps.core.reference import LENGTH
 from esl_apps.net.turns import in_turns
 from esl_apps.store import keys
 from esl_apps.store.call_events import KEEP
+from esl_apps.store.errors import Fault
 from esl_apps.store.journal import Entry
 from esl_apps.store.outbox import REMEMBER, Outbox
 from esl_apps.store.redis_client import Client
@@ -68,14 +69,14 @@ class Chosen(NamedTuple):
     """Calls that began before."""
     fields: Sequence[tuple[str, str]] = ()
     """Names of the record's fields, each with the text that it must be."""
-    number: str | None = None
-    """B's, as it was dialled or in E.164."""
+    numbers: Sequence[str] = ()
+    """B's, as it was dialled or in E.164: one of these texts."""
     metadata: Sequence[tuple[str, str]] = ()
 
     def takes(self, record: dict[str, Any]) -> bool:
         if any(record.get(name) != text for name, text in self.fields):
             return False
-        if self.number is not None and self.number not in (record.get("number"), record.get("number_e164")):
+        if self.numbers and not {record.get("number"), record.get("number_e164")}.intersection(self.numbers):
             return False
         given = record.get("metadata") or {}
         return all(given.get(name) == text for name, text in self.metadata)
@@ -84,7 +85,13 @@ class Chosen(NamedTuple):
         """Parts of the JSON of every record that is wanted: those that lack one need no decoding."""
         pairs = [*self.fields, *self.metadata]
         fragments = [msgspec.json.encode({name: text})[1:-1] for name, text in pairs]
-        return fragments if self.number is None else [*fragments, msgspec.json.encode(self.number)]
+        if self.numbers:
+            # All writings of a number end alike.
+            ending = self.numbers[0]
+            while not all(text.endswith(ending) for text in self.numbers):
+                ending = ending[1:]
+            fragments.append(msgspec.json.encode(ending)[1:])
+        return fragments
 
 
 class RecordHistory:
@@ -128,12 +135,18 @@ class RecordHistory:
     def trim(self, integrators: Iterable[str], days: float) -> None:
         """Drop the records of calls that began more than some days ago."""
         oldest = _edge(self._clock() - days * _DAY)
+        refused: Exception | None = None
         for integrator in integrators:
             key = keys.history(integrator)
             # An integrator that is taken out of the configuration leaves nothing behind for ever.
-            self._client.send_all(
-                [("ZREMRANGEBYLEX", key, "-", f"({oldest}"), ("EXPIRE", key, int(days * _DAY) + _DAY)]
-            )
+            commands = [("ZREMRANGEBYLEX", key, "-", f"({oldest}"), ("EXPIRE", key, int(days * _DAY) + _DAY)]
+            try:
+                self._client.send_all(commands)
+            except Fault as error:
+                # A key of another type keeps no other history.
+                refused = refused or error
+        if refused is not None:
+            raise refused
 
 
 def _edge(at: float) -> str:

@@ -8,7 +8,9 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-from esl_apps.store.errors import NoScript, raise_first
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.store import unreadable
+from esl_apps.store.errors import Fault, NoScript, raise_first
 from esl_apps.store.redis_client import Client
 
 #: A line to be replaced by the text of ``lua/include/NAME.lua``. Redis has no modules for scripts (functions need
@@ -51,10 +53,28 @@ class Script:
     def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """:raises StoreUnavailable: Redis is down, or refuses."""
         try:
+            answer = self._run(keys, args)
+        except Fault as error:
+            self.note(keys, error)
+            raise
+        self.note(keys, answer)
+        return answer
+
+    def _run(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        try:
             return self._client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
         except NoScript:
             # Redis was restarted, or has never seen it. EVAL loads it, on the right node of a cluster.
             return self._client.execute_command("EVAL", self.text, len(keys), *keys, *args)
+
+    def note(self, keys: Sequence[str], answer: object) -> None:
+        """Log once if the script can't use its keys, until it can."""
+        # Another script may be able to use the same first key.
+        use = f"{self.sha} {keys[0]}"
+        if isinstance(answer, Fault):
+            unreadable.say(use, answer, keys)
+        elif not isinstance(answer, StoreUnavailable):
+            unreadable.mended(use)
 
     def on(self, keys: Sequence[str], args: Sequence[Any]) -> Run:
         """For :func:`run_all`."""
@@ -65,7 +85,7 @@ def run_all(client: Client, runs: Sequence[Run], *, strict: bool = True) -> list
     """Run scripts in one round trip, each on a slot of its own, and return their answers.
 
     :raises StoreUnavailable: Redis is down or, if ``strict``, one of them failed; otherwise that one's answer is the
-        error.
+        error, for the caller to log.
     """
     if not runs:
         return []
@@ -76,6 +96,8 @@ def run_all(client: Client, runs: Sequence[Run], *, strict: bool = True) -> list
         for i, answer in zip(lost, again, strict=True):
             answers[i] = answer
     if strict:
+        for run, answer in zip(runs, answers, strict=True):
+            run.script.note(run.keys, answer)
         raise_first(answers)
     return answers
 

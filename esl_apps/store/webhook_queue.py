@@ -8,16 +8,20 @@ What is behind the mark waits. What is before it was delivered or set aside, and
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from esl_apps.config.model import Config
 from esl_apps.config.webhooks import Webhook
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.net.destination import read_url
 from esl_apps.store import keys
+from esl_apps.store.errors import Fault
 from esl_apps.store.journal import Entry
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script, run_all
@@ -78,7 +82,7 @@ class Held(NamedTuple):
 class Message(msgspec.Struct):
     """What an entry of the stream holds."""
 
-    id: str
+    id: Annotated[str, Meta(pattern=r"^[!-~]{1,256}\Z")]
     """The same for every attempt, and if a node pushes it again."""
     body: msgspec.Raw
 
@@ -99,7 +103,10 @@ class Waiting(NamedTuple):
 
     def message(self) -> Message:
         """:raises msgspec.DecodeError: something else has written it."""
-        return msgspec.json.decode(self.text, type=Message)
+        try:
+            return msgspec.json.decode(self.text, type=Message)
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(str(error)) from None
 
 
 class Next(NamedTuple):
@@ -158,6 +165,8 @@ class WebhookQueue:
             for queue in queues
         ]
         answers = run_all(self._client, runs, strict=False)
+        for run, answer in zip(runs, answers, strict=True):
+            run.script.note(run.keys, answer)
         return [one if isinstance(one, Exception) else _held(*one) if one else None for one in answers]
 
     def release(self, queue: str) -> None:
@@ -165,8 +174,9 @@ class WebhookQueue:
 
     def read(self, queue: str, count: int) -> Next:
         done, failures, since, due, off, entries = self._read([queue, keys.webhook_state(queue)], [count])
-        waiting = [_waiting(*one) for one in entries]
-        return Next(done.decode(), int(failures), float(since), float(due), off.decode(), waiting)
+        # Something else may have written to the state: its times and counts begin again.
+        off = off.decode("utf-8", "replace")
+        return Next(done.decode(), int(number(failures)), number(since), number(due), off, _waiting(entries))
 
     def delivered(self, queue: str, done: str, last: Waiting, status: int) -> bool:
         """Mark all up to ``last`` as delivered. False: ``done`` is no longer the last one that is done with."""
@@ -202,28 +212,48 @@ class WebhookQueue:
                 ("GET", keys.seq(queue)),
                 ("GET", keys.webhook_lease(queue)),
             ]
-        answers = self._client.send_all(commands)
-        heads = run_all(self._client, [self._read.on([queue, keys.webhook_state(queue)], [1]) for queue in queues])
-        described = []
-        for i, head in enumerate(heads):
-            found, pushed, holder = answers[3 * i : 3 * i + 3]
-            state = {name.decode(): value.decode("utf-8", "replace") for name, value in found.items()}
-            entries = [_waiting(*one) for one in head[-1]]
-            described.append(
-                {
-                    **state,
-                    "depth": max(0, int(pushed or 0) - int(state.get("seq", 0))),
-                    "oldest_at": entries[0].at if entries else None,
-                    "boot": (holder or b"").decode(),
-                }
-            )
-        return described
+        answers = self._client.send_all(commands, raise_on_error=False)
+        runs = [self._read.on([queue, keys.webhook_state(queue)], [1]) for queue in queues]
+        heads = run_all(self._client, runs, strict=False)
+        return [_described([*answers[3 * i : 3 * i + 3], head]) for i, head in enumerate(heads)]
 
 
 def _held(depth: int, failures: int, oldest: bytes) -> Held:
     return Held(depth, failures, int(oldest) / 1000 if oldest else None)
 
 
-def _waiting(id: bytes, fields: Sequence[bytes]) -> Waiting:
-    named = dict(zip(fields[::2], fields[1::2], strict=True))
-    return Waiting(id.decode(), int(named[b"seq"]), named[b"json"])
+def _described(answers: Sequence[Any]) -> dict[str, Any]:
+    """:raises StoreUnavailable: Redis is down. A key of another type hides no other webhook."""
+    for answer in answers:
+        if isinstance(answer, Fault):
+            return {"depth": 0, "oldest_at": None, "boot": "", "error": str(answer)}
+        if isinstance(answer, StoreUnavailable):
+            raise answer
+    found, pushed, holder, head = answers
+    state = {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in found.items()}
+    entries = _waiting(head[-1])
+    return {
+        **state,
+        "depth": max(0, int(number(pushed) - number(state.get("seq")))),
+        "oldest_at": entries[0].at if entries else None,
+        "boot": (holder or b"").decode("utf-8", "replace"),
+    }
+
+
+def number(text: bytes | str | None) -> float:
+    """Decode a number of a webhook's state; 0.0 if there is none, or if something else has written there."""
+    try:
+        found = float(text or 0)
+    except ValueError:
+        return 0.0
+    return found if math.isfinite(found) else 0.0
+
+
+def _waiting(entries: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Waiting]:
+    waiting: list[Waiting] = []
+    for id, fields in entries:
+        named = dict(zip(fields[::2], fields[1::2], strict=True))
+        seq, before = named.get(b"seq", b""), waiting[-1].seq if waiting else 0
+        # What something else has written has neither, can't be delivered, and must not hold up what follows.
+        waiting.append(Waiting(id.decode(), int(seq) if seq.isdigit() else before, named.get(b"json", b"")))
+    return waiting

@@ -83,6 +83,14 @@ def test_disa_does_not_dial_the_number_that_was_dialled(dnis: str) -> None:
     assert call.did("bridge") == []
 
 
+def test_session_dials_no_form_of_the_number_that_was_dialled() -> None:
+    """+54 9 … and +54 … are one subscriber in Argentina."""
+    call, _attempt = by_disa("005491123456789", "+541123456789")
+    assert call.did("bridge") == []
+    call, _attempt = by_disa("005491123456789", "+541123456780")
+    assert len(call.did("bridge")) == 1
+
+
 @pytest.mark.parametrize("text", WRITINGS)
 def test_autodial_rings_no_own_number_as_a_or_b(text: str) -> None:
     refused = leg_denial(PLAN.read(text), SETTINGS, RULES, ACCOUNT)

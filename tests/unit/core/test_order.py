@@ -350,3 +350,24 @@ def test_any_json_object_is_an_order_or_is_refused_with_reasons(body: dict[str, 
     assert bool(order) != bool(reasons)
     assert all(fault.code and fault.message and len(fault.field) <= 40 for fault in reasons)
     assert order is None or len(order.contact_ref) <= 230
+
+
+def test_own_caller_id_in_another_form_stays_the_integrators() -> None:
+    """Argentina's +54 9 … and +54 … are one subscriber. The call was refused once the agent had answered."""
+    one = client(caller_ids=["+541123456789"], patterns={"outbound_id": "[0-9]{15}"})
+    order = read({"outbound_id": "005491123456789"}, one)
+    assert one.faults_now(order) == []
+    assert [fault.field for fault in client(caller_ids=["27115550009"]).faults_now(order)] == ["outbound_id"]
+
+
+@pytest.mark.parametrize(
+    ("text", "agent"),
+    [("1000", "1000"), ("082 000 1234", "0820001234"), ("+27820001234", "0820001234"), ("27820001234", "27820001234")],
+)
+def test_agent_in_any_writing_is_named_as_calls_name_them(text: str, agent: str) -> None:
+    assert client().agent(text) == agent
+
+
+@pytest.mark.parametrize("text", ["", "x", "10", "1" * 300, "1000;ext=1"])
+def test_agent_that_cannot_be_read_stays_as_it_is(text: str) -> None:
+    assert client().agent(text) == text

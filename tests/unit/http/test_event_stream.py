@@ -253,3 +253,27 @@ def test_stream_that_closes_leaves_its_feed_once(stage: Stage) -> None:
     stream.close()
     stream.close()
     assert stage.feeds.readers == 0
+
+
+class _Enough(Exception):
+    pass
+
+
+def test_stream_takes_turns_through_events_that_were_not_chosen(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that resumed far back and chose an agent without calls kept the event loop for 100 ms."""
+    turns: list[object] = []
+
+    def take(peer: object) -> None:
+        turns.append(peer)
+        if len(turns) == 3:
+            raise _Enough
+
+    stage.listen()
+    stage.put(*range(1, 11), agent="1001")
+    stage.look()
+    monkeypatch.setattr(event_stream, "_PART", 2)
+    monkeypatch.setattr(event_stream, "take_turn", take)
+    parts = stage.listen((MS, 0), Wanted(agent="1000"))
+    next(parts)
+    with pytest.raises(_Enough):
+        next(parts)

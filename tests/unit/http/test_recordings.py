@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -262,6 +263,17 @@ def test_recording_that_hangs_while_read_is_cut_short(tmp_path: Path, monkeypatc
         file.close()
         # Not while a thread reads it.
         assert not file._stream.closed
+
+
+def test_recording_is_closed_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On FUSE, closing waits for its process: a client that left while the mount hung stopped the node."""
+    (tmp_path / "x.wav").write_bytes(WHOLE)
+    folder = Folder("recordings", patience=0.01)
+    file = recordings._File(str(tmp_path / "x.wav"), folder)
+    with hung_disk() as disk:
+        monkeypatch.setattr(file, "_stream", SimpleNamespace(close=disk.before(file._stream.close)))
+        file.close()
+        assert folder.stuck == 1
 
 
 # DELETE ---------------------------------------------------------------------------------------------------

@@ -390,3 +390,17 @@ def test_any_bytes_are_an_answer_or_a_failure(parts: list[bytes]) -> None:
         assert 200 <= made.post([], b"{}").status < 600
     except Failed:
         assert made._sock is None
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"1;" + b"a" * 120 + b"\r\nx\r\n"], ids=["tiny", "extended"])
+def test_post_takes_a_turn_for_each_part_of_an_answer(
+    receiver: Any, monkeypatch: pytest.MonkeyPatch, chunk: bytes
+) -> None:
+    """A receiver that answers each post with 64 KB in chunks of one byte kept the event loop for 100 ms."""
+    turns: list[object] = []
+    monkeypatch.setattr(module, "take_turn", turns.append)
+    chunks = chunk * 65_000
+    to = receiver(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+    assert poster(to).post([], b"{}") == Answer(200, None)
+    assert len(turns) >= len(chunks) // module._READ
+    assert set(turns) == {"127.0.0.1"}

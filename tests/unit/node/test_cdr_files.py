@@ -14,6 +14,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node import cdr_files
 from esl_apps.node.cdr_files import CdrFiles
+from esl_apps.store import keys
 from tests.support.bench import Bench, write_cdr
 from tests.support.peer import UUID, eventually
 
@@ -64,6 +65,18 @@ def test_cdr_files_of_live_and_unknown_calls_are_kept(bench: Bench, caplog: pyte
     assert names(bench) == ["mine", "stranger"]
     unknown = [vars(record) for record in caplog.records if record.message == "unknown_call_in_switch_cdrs"]
     assert [record["call_ref"] for record in unknown] == [REF]
+
+
+def test_cdr_files_behind_a_key_of_another_type_are_removed(bench: Bench) -> None:
+    files = CdrFiles(bench.services)
+    attempt = begin_call(bench)
+    write_cdr(bench, "first", ref=REF)
+    write_cdr(bench, UUID, ref=attempt.call_ref, answered=2)
+    attempt.end(terms.ABANDONED, 16, terms.AGENT, time.time())
+    bench.flush()
+    bench.redis_server.client.rpush(keys.call(REF), "x")
+    files.tidy()
+    assert names(bench) == ["first"]
 
 
 def test_cdr_files_of_unknown_calls_seldom_ask_redis(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -73,3 +76,46 @@ def test_expiry_without_keep_days_deletes_nothing(build: Build) -> None:
 def test_expiry_of_a_folder_that_is_not_there_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     Expiry(bench.services).tidy(TODAY)
     assert "recordings_not_expired" in caplog.messages
+
+
+def test_expiry_goes_on_behind_a_folder_that_cannot_be_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``lost+found`` of a disk of its own is root's: with it, no recording was ever deleted."""
+    (Path(bench.config.recordings.dir) / "aaa").mkdir(parents=True)
+    (Path(bench.config.recordings.dir) / "lost+found").mkdir()
+    old = recording(bench, "20250101")
+    asked: list[str] = []
+
+    def scan(path: str) -> Any:
+        asked.append(Path(path).name)
+        if Path(path).name in ("aaa", "lost+found"):
+            raise PermissionError(13, "Permission denied", path)
+        return os.scandir(path)
+
+    monkeypatch.setattr(expiry, "os", SimpleNamespace(**{**vars(os), "scandir": scan}))
+    Expiry(bench.services).tidy(TODAY)
+    assert not old.exists()
+    assert "lost+found" not in asked
+    (line,) = [record for record in caplog.records if record.message == "recordings_not_expired"]
+    assert "aaa" in vars(line)["reason"]
+
+
+def test_expiry_goes_on_behind_a_day_that_cannot_be_deleted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck, old = recording(bench, "20250101"), recording(bench, "20250102")
+    folder = recording(bench, "20250103").parent / f"{REF}1.wav"
+    folder.mkdir()
+
+    def unlink(path: str) -> None:
+        if path == str(stuck):
+            raise PermissionError(13, "Permission denied", path)
+        os.unlink(path)
+
+    monkeypatch.setattr(expiry, "os", SimpleNamespace(**{**vars(os), "unlink": unlink}))
+    Expiry(bench.services).tidy(TODAY)
+    assert stuck.exists()
+    assert not old.exists()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert caplog.messages.count("recordings_not_expired") == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from threading import Event
+from types import SimpleNamespace
 
 import gevent
 import pytest
@@ -101,3 +103,14 @@ def test_stuck_counts_the_threads_by_folder(disk: HungDisk) -> None:
     one = Folder("stuck-in-a-test", patience=0.01)
     hang(one, disk)
     assert dict(folder.stuck())["stuck-in-a-test"] == 1
+
+
+def test_folder_that_hangs_closes_files_once_it_answers(disk: HungDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "_CLOSE_AGAIN", 0.01)
+    one, closed = Folder("x", patience=0.01, threads=1), Event()
+    hang(one, disk)
+    one.close(SimpleNamespace(close=closed.set))
+    gevent.sleep(0.05)
+    assert not closed.is_set()
+    disk.release()
+    eventually(closed.is_set)

@@ -86,6 +86,15 @@ def test_writer_without_a_listener_writes_nothing(client: Any) -> None:
     assert ranks(client) == [0]
 
 
+@pytest.mark.parametrize(("name", "until"), [(b"x", b"garbage"), (b"\xff", b"9e9"), (b"x", b"nan"), (b"x", b"")])
+def test_listeners_that_are_garbage_silence_no_other(client: Any, name: bytes, until: bytes) -> None:
+    client.hset(keys.LISTENERS, name, until)
+    writer, attempt = listened(client), call()
+    writer.add(attempt, event(0))
+    writer.flush()
+    assert ranks(client) == [0]
+
+
 def test_writer_hears_of_listeners_of_other_nodes(client: Any, connect: Any) -> None:
     now = [NOW]
     writer, attempt = EventWriter(client, lambda: now[0]), call()

@@ -493,6 +493,25 @@ def test_entries_lost_unnoticed_are_pushed_again(forgetful: RedisServer, outboxe
     assert popped(forgetful) == expected(3)
 
 
+@pytest.mark.parametrize("garbage", ["type", "count"])
+def test_list_that_is_garbage_holds_up_no_other_that_lost_some(
+    forgetful: RedisServer, outboxes: Any, tmp_path: Path, garbage: str
+) -> None:
+    outbox = outboxes(tmp_path, forgetful.port)
+    outbox.push(item(1, "broken"))
+    outbox.push(item(2))
+    assert outbox.drain(5)
+    forgetful.kill()
+    forgetful.start()
+    if garbage == "type":
+        forgetful.client.set("broken", "x")
+    else:
+        forgetful.client.rpush("broken", "x")
+        forgetful.client.set(keys.seq("broken"), b"\xff")
+        forgetful.client.set(keys.pushed("broken", "id-1"), "1")
+    until(lambda: forgetful.client.llen(LIST) == 1)
+
+
 def test_entries_that_redis_kept_are_not_pushed_again(mortal: RedisServer, outboxes: Any, tmp_path: Path) -> None:
     outbox = outboxes(tmp_path, mortal.port)
     for number in range(1, 4):

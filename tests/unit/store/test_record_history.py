@@ -12,8 +12,9 @@ import pytest
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_events import CallEvent
 from esl_apps.core.reference import new_ref
-from esl_apps.store import keys, record_history
+from esl_apps.store import keys, record_history, redis_client
 from esl_apps.store.call_events import START, EventStore
+from esl_apps.store.errors import Fault
 from esl_apps.store.outbox import Outbox
 from esl_apps.store.record_history import Chosen, HistoryOutbox, RecordHistory
 from tests.support.node import RedisServer
@@ -92,8 +93,8 @@ def test_history_is_read_by_time(client: Any, keep: Any) -> None:
     "chosen",
     [
         Chosen(fields=[("extension", "1000"), ("end_reason", "answered")]),
-        Chosen(number="0820001234"),
-        Chosen(number="+27820001234"),
+        Chosen(numbers=["0820001234"]),
+        Chosen(numbers=["+27820001234"]),
         Chosen(metadata=[("lead", 'a"b')]),
     ],
     ids=["fields", "number", "e164", "metadata"],
@@ -116,10 +117,10 @@ def test_history_looks_at_few_records_for_a_page(client: Any, keep: Any, monkeyp
     wanted = keep(NOW, number="1")
     for second in range(1, 6):
         keep(NOW + second, number="2")
-    page, before = RecordHistory(client).page("acme", Chosen(number="1"), 1)
+    page, before = RecordHistory(client).page("acme", Chosen(numbers=["1"]), 1)
     assert page == []
     assert before is not None
-    assert refs(client, Chosen(number="1"), 1) == [wanted]
+    assert refs(client, Chosen(numbers=["1"]), 1) == [wanted]
 
 
 def test_history_drops_old_records(client: Any, keep: Any, server: RedisServer) -> None:
@@ -154,3 +155,32 @@ def test_history_passes_over_what_it_cannot_read(client: Any, keep: Any, server:
     for member in (b"x", new_ref(NOW).encode() + b"{", new_ref(NOW).encode() + b"[]"):
         server.client.zadd(keys.history("acme"), {member: 0})
     assert refs(client) == [ref]
+
+
+def test_history_of_another_type_leaves_others_to_be_trimmed(client: Any, keep: Any) -> None:
+    keep(NOW, integrator="zulu")
+    client.set(keys.history("acme"), "x")
+    with pytest.raises(Fault):
+        RecordHistory(client, clock=lambda: NOW + 2 * 86400).trim(["acme", "zulu"], 1)
+    assert refs(client, integrator="zulu") == []
+
+
+@pytest.mark.parametrize("right", ["zadd", "xadd", "incr"])
+def test_history_of_a_user_without_a_right_loses_nothing(tmp_path: Path, right: str) -> None:
+    """The mark was set first: with ZADD or XADD refused, the record was in no history, and its events nowhere."""
+    own = RedisServer()
+    try:
+        admin = redis_client.connect(own.url)
+        own.client.execute_command("ACL", "SETUSER", "node", "on", ">p", "~*", "+@all", f"-{right}")
+        outbox = HistoryOutbox("history", tmp_path, redis_client.connect(own.url.replace("://", "://node:p@")))
+        outbox.start()
+        ref = new_ref(NOW)
+        outbox.push(record_history.entry(call(ref), EVENTS, {"call_ref": ref}, keep=True))
+        assert not outbox.drain(0.5)
+        own.client.execute_command("ACL", "SETUSER", "node", f"+{right}")
+        assert outbox.drain(10)
+        outbox.stop()
+        assert refs(admin) == [ref]
+        assert [stored.kind for stored in EventStore(admin).after("acme", START, 10)] == [b"call", b"record"]
+    finally:
+        own.close()

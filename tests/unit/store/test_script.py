@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.store import unreadable
+from esl_apps.store.errors import Fault
 from esl_apps.store.script import Script, run_all, sha_of, text_of
 
 NAMES = sorted(
@@ -70,3 +72,25 @@ def test_script_of_a_redis_that_is_away_raises(away: Any) -> None:
         done(["{a}due", "{a}pending", "{a}past"], ["number", "claim", 1])
     with pytest.raises(StoreUnavailable):
         run_all(away, [done.on(["{a}due", "{a}pending", "{a}past"], ["number", "claim", 1])])
+
+
+def test_script_whose_key_is_of_another_type_says_so_once(
+    client: Any, both: tuple[Script, Script], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits, locks and webhooks refused what they were asked, and no log said which key a person had to mend."""
+    monkeypatch.setattr(unreadable, "_said", set())
+    _done, renew = both
+    client.set("{c}", "x")
+    for _ in range(2):
+        with pytest.raises(Fault):
+            renew(["{c}"], [1, "call", 30])
+        with pytest.raises(Fault):
+            run_all(client, [renew.on(["{c}"], [1, "call", 30])])
+    assert [(record.message, vars(record)["key"]) for record in caplog.records] == [("key_unreadable", "{c}")]
+    client.delete("{c}")
+    renew(["{c}"], [1, "call", 30])
+    client.delete("{c}")
+    client.set("{c}", "x")
+    with pytest.raises(Fault):
+        renew(["{c}"], [1, "call", 30])
+    assert caplog.messages == ["key_unreadable"] * 2

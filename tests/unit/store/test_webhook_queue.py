@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from esl_apps.store import keys, redis_client, webhook_queue
@@ -284,6 +285,53 @@ def test_description_has_depth_age_and_last_answer(store: RedisServer, queue: We
 def test_entry_that_something_else_wrote_is_unreadable() -> None:
     with pytest.raises(Exception, match="truncated"):
         Waiting("1-1", 1, b"{").message()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"x": b"y"},
+        {b"seq": b"x", b"json": b"{}"},
+        {b"seq": b"1", b"json": b'{"id":"\xff","body":{}}'},
+        {b"seq": b"1", b"json": b'{"id":"a\\r\\nx: y","body":{}}'},
+    ],
+    ids=["other-fields", "no-number", "no-utf8", "line-break"],
+)
+def test_entry_of_something_else_holds_up_no_other(
+    store: RedisServer, queue: WebhookQueue, clock: Clock, fields: dict[bytes, bytes]
+) -> None:
+    push(store, clock.now)
+    store.client.xadd(QUEUE, fields)
+    first, garbage = queue.read(QUEUE, 10).entries
+    assert first.message().id == "cdr_1"
+    with pytest.raises(msgspec.DecodeError):
+        garbage.message()
+    assert queue.delivered(QUEUE, "0-0", garbage, 200)
+    push(store, 1_900_000_000.0)
+    assert seqs(queue) == [2]
+
+
+@pytest.mark.parametrize("key", [STATE, keys.seq(QUEUE), keys.webhook_lease(QUEUE), QUEUE])
+def test_description_of_a_webhook_with_garbage_hides_no_other(
+    store: RedisServer, queue: WebhookQueue, key: str
+) -> None:
+    other = keys.webhook("acme", "other")
+    store.client.delete(key)
+    store.client.sadd(key, "x")
+    described = queue.describe([QUEUE, other])
+    assert "WRONGTYPE" in described[0]["error"]
+    assert described[1] == {"depth": 0, "oldest_at": None, "boot": ""}
+
+
+def test_state_of_a_webhook_that_is_garbage_begins_again(store: RedisServer, queue: WebhookQueue) -> None:
+    push(store, 1_800_000_000.0)
+    for field in ("failures", "since", "next", "off", "seq"):
+        store.client.hset(STATE, field, b"\xff")
+    state = queue.read(QUEUE, 10)
+    assert (state.failures, state.since, state.due, len(state.entries)) == (0, 0.0, 0.0, 1)
+    store.client.set(keys.seq(QUEUE), b"\xff")
+    store.client.set(keys.webhook_lease(QUEUE), b"\xff")
+    assert queue.describe([QUEUE])[0]["depth"] == 0
 
 
 def test_all_keys_of_a_webhook_are_on_one_slot() -> None:
