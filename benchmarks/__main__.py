@@ -20,6 +20,7 @@ BENCHMARKS = {
     "delay": "INVITE to 200, last key to B-leg, BYE to record: a real FreeSWITCH under SIPp, compared with peers",
     "http": "POST /click2dial/calls with 100 clients; response times next to slow clients and huge bodies",
     "ring": "from POST /click2dial/calls to the agent's INVITE, compared with the same originate typed by hand",
+    "events": "live events to 100 readers: delay, CPU, memory, readers that are cut off",
     "webhooks": "the cost of a webhook: click-to-dial calls per CPU-second of a node without one and with one",
     "scaling": "the gain of a second worker; one, two and four nodes compared with what the model predicts",
 }

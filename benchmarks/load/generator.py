@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import itertools
 import json
 import pathlib
@@ -26,6 +27,7 @@ import re
 import socket
 import sys
 import time
+import urllib.parse
 from collections import deque
 
 from benchmarks import process
@@ -89,6 +91,21 @@ class Frame:
         self.name = name[1].decode() if name else ""
         self.a_leg = b"\nUnique-ID: " + A_LEG in self.raw or not name
 
+    def as_json(self) -> Frame:
+        """Return the event as FreeSWITCH writes it after ``event json``; other frames are the same."""
+        head, _, body = self.raw.partition(b"\n\n")
+        if b"text/event-plain" not in head:
+            return self
+        fields, _, rest = body.partition(b"\n\n")
+        event = {
+            name: urllib.parse.unquote(value)
+            for name, _, value in (line.partition(": ") for line in fields.decode().splitlines())
+        }
+        text = json.dumps({**event, "_body": rest.decode()} if rest else event, separators=(",", ":")).encode()
+        frame = copy.copy(self)
+        frame.raw = b"Content-Length: %d\nContent-Type: text/event-json\n\n%s" % (len(text), text)
+        return frame
+
     def for_app_uuid(self, length: int) -> bytes:
         """Return the frame with its Content-Length adjusted for an Application-UUID of this length."""
         extra = self.raw.count(APP_UUID) * (length - len(APP_UUID))
@@ -97,11 +114,17 @@ class Frame:
         return re.sub(rb"(?<=^Content-Length: )\d+", lambda m: b"%d" % (int(m[0]) + extra), self.raw, count=1)
 
 
+#: Names of events, whether the B-leg's come, seconds to linger, whether as JSON.
+Key = tuple[frozenset[str], bool, str, bool]
+
+
 class Subscription:
     """The events that a set of `event`, `myevents` and `filter` commands lets through, and its compiled bursts."""
 
-    def __init__(self, frames: dict[str, Frame], key: tuple[frozenset[str], bool, str]) -> None:
-        self.frames, (self.names, self.b_leg, self.linger) = frames, key
+    def __init__(self, frames: dict[str, Frame], key: Key) -> None:
+        self.frames, (self.names, self.b_leg, self.linger, as_json) = frames, key
+        if as_json:
+            self.frames = {name: frame.as_json() for name, frame in frames.items()}
         self.compiled: dict[tuple[str, int], list[list[list[bytes]]]] = {}
 
     def wants(self, frame: Frame) -> bool:
@@ -138,6 +161,7 @@ class Call(Peer):
         "done",
         "events",
         "filters",
+        "json",
         "linger",
         "names",
         "queue",
@@ -149,7 +173,7 @@ class Call(Peer):
     def __init__(self, sock: socket.socket, rest: bytes, now: float) -> None:
         super().__init__(sock)
         self.rest, self.started = rest, now
-        self.connected = self.events = self.filters = self.b_leg = False
+        self.connected = self.events = self.filters = self.b_leg = self.json = False
         self.busy = ""  # the application running on the channel
         self.names: frozenset[str] = frozenset()
         self.linger = ""
@@ -168,7 +192,7 @@ class Generator(Loop[Call]):
         self.interval = 1 / rate if rate else 0.0
         self.frames = {path.stem: Frame(path) for path in FRAMES.glob("*.esl")}
         self.connect_frame = self.frames["connect"].raw.split(REST)
-        self.subscriptions: dict[tuple[frozenset[str], bool, str], Subscription] = {}
+        self.subscriptions: dict[Key, Subscription] = {}
         self.serial = itertools.count(1)
         self.finished = 0
         self.holding = False
@@ -276,14 +300,16 @@ class Generator(Loop[Call]):
             self.send(call, MYEVENTS)
         elif verb == b"event":
             kind, *names = rest.decode().upper().split()
-            if kind != "PLAIN":
-                raise Failed(f"event {kind}: only plain is supported")
+            if kind not in {"PLAIN", "JSON"}:
+                raise Failed(f"event {kind}: only plain and json are supported")
+            call.json = kind == "JSON"
             call.events, call.names = True, call.names.union(names)
             self.send(call, EVENTS)
         elif verb == b"filter":
             name, _, value = rest.partition(b" ")
             call.filters = True
-            call.b_leg |= name.lower() != b"unique-id"  # Other-Leg-Unique-ID or an exported variable: the B-leg, too
+            # Other-Leg-Unique-ID or an exported variable: the B-leg, too.
+            call.b_leg |= name.lower() not in {b"unique-id", b"job-owner-uuid"}
             self.send(call, FILTER % (name, value))
         elif verb in {b"divert_events", b"noevents", b"nixevent", b"nolinger"}:
             self.send(call, OK)
@@ -314,7 +340,7 @@ class Generator(Loop[Call]):
 
     def execute(self, call: Call, app: str, app_uuid: bytes) -> None:
         if call.subscription is None:
-            key = (call.names, call.b_leg and "MYEVENTS" not in call.names, call.linger)
+            key = (call.names, call.b_leg and "MYEVENTS" not in call.names, call.linger, call.json)
             call.subscription = self.subscriptions.get(key)
             if call.subscription is None:
                 call.subscription = self.subscriptions[key] = Subscription(self.frames, key)

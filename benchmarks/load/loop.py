@@ -132,6 +132,8 @@ class Loop(Generic[P]):
         data = peer.sock.recv(65536)
         if not data:
             raise Failed(self.closed(peer))
+        if b"\r" in data:  # some libraries end their lines like this, and FreeSWITCH takes it
+            data = data.replace(b"\r", b"")
         if peer.buffer:
             data = peer.buffer + data
         start = 0

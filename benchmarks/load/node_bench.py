@@ -113,7 +113,8 @@ class NodeBench:
             "everysec",
         ]
         self.redis = stack.enter_context(process.running(command, redis_port, 1))
-        url = f"redis://{HOST}:{redis_port}/0"
+        self.redis_port = redis_port
+        self.redis_url = url = f"redis://{HOST}:{redis_port}/0"
         self.client: Any = redis_py.single(url, TIMEOUT)
         config = configuration(folder, url, f"{HOST}:{self._esl_port}", **more)
         self.node = NodeProcess(config, folder, [redis_port])
@@ -228,8 +229,8 @@ class NodeBench:
         records: Counter[str] = Counter()
         until = time.monotonic() + 15
         while sum(records.values()) < len(refs) and time.monotonic() < until:
-            while popped := self.client.rpop(CDRS, 1000):
-                for body in popped:
+            while bodies := self._take_records():
+                for body in bodies:
                     payload = json.loads(body)["payload"]
                     if payload["end_reason"] != "answered":
                         raise NotPerformed(f"a call was not answered: {payload}")
@@ -241,6 +242,15 @@ class NodeBench:
             raise NotPerformed(
                 f"records: {sum(missing.values())} missing, {sum(surplus.values())} duplicate or unknown"
             )
+
+    def _take_records(self) -> list[bytes]:
+        """Take records from the list, or from the stream if the integrator has ``push: stream``."""
+        if self.node.config["integrators"][0].get("push") != "stream":
+            return self.client.rpop(CDRS, 1000) or []
+        entries = self.client.xrange(f"{CDRS}:stream", count=1000)
+        if entries:
+            self.client.xdel(f"{CDRS}:stream", *(id for id, _ in entries))
+        return [fields[b"json"] for _, fields in entries]
 
 
 def settle() -> None:

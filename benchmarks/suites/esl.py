@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -11,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks import process, table
+from benchmarks.peers import foreign
 
 ROUNDS = 3
 HELD = 1000
 TICK = 20.0  # ms: how often FreeSWITCH serves a channel
-MOST = 1200  # calls a second with the tick; leaves an application little time to sleep
+SELDOM = 50  # calls a second with the tick; an application mostly sleeps
+MOST = 1200  # and little
 
 Runs = dict[str, list[dict[str, float]]]
 
@@ -23,19 +26,39 @@ Runs = dict[str, list[dict[str, float]]]
 @dataclass(frozen=True)
 class App:
     name: str
-    module: str
+    module: str  # in benchmarks.peers, or a name of peers.foreign
     arguments: tuple[str, ...] = ()
     calls: int = 3000  # fewer for a slow library; enough for some seconds of CPU
     rate: int = 300  # calls a second with the tick; below what the library can handle
     many: bool = False  # can handle MOST
+    foreign: bool = False  # written in another language
+    needs: str = ""  # a package of the extra "bench"
+
+    def missing(self) -> str:
+        """Return why it can't be measured on this machine, or an empty string if it can."""
+        if self.foreign and isinstance(reason := foreign.command(self.module), foreign.Missing):
+            return str(reason)
+        if self.needs and importlib.util.find_spec(self.needs) is None:
+            return f"{self.needs} is not installed (pip install -e '.[bench]')"
+        return ""
+
+    def command(self, port: int) -> list[str]:
+        if self.foreign:
+            command = foreign.command(self.module)
+            assert not isinstance(command, foreign.Missing)
+            return [*command, str(port)]
+        return process.python(f"benchmarks.peers.{self.module}", port, *self.arguments)
 
 
 APPS = [
     App("floor", "floor", many=True),
     App("floor, myevents", "floor", ("myevents",), many=True),
+    App("floor, uvloop", "asyncio_floor", many=True, needs="uvloop"),
     App("esl_apps", "esl_apps_app", many=True),
     App("greenswitch", "greenswitch_app"),
-    App("genesis", "genesis_app", calls=600, rate=60),
+    App("genesis", "genesis_app", calls=600, rate=60, needs="genesis"),
+    App("eslgo (Go)", "eslgo", many=True, foreign=True),
+    App("esl (Node.js)", "shimaore", foreign=True),
 ]
 PACKAGES = ["gevent", "greenlet", "greenswitch", "genesis"]
 SATURATED = """\
@@ -47,17 +70,18 @@ frames: no Event-UUID, no hang-ups, no time-outs, so no application could be bui
 command less and reads half as many bytes again. "busy" is the share of a core that the application used while calls
 ran; near 100 %, it did not wait for the generator (greenswitch waits for its own accept poll of 0.1 s). "held" is the
 growth of the resident set per call, over {held:,} calls held in a bridge."""
-TICKING = """\
-The same calls, paced by FreeSWITCH's 20 ms tick, at a rate that all of these can handle. Replies and events no longer
-arrive together, and each of them wakes a sleeping process."""
+SLEEPING = """\
+The same calls, paced by FreeSWITCH's 20 ms tick, at the rate of a busy switch. Replies and events no longer arrive
+together, and each of them wakes a process that slept, on a core that is nearly idle."""
+TICKING = "The same at a higher rate that all of these can handle."
 BUSY = """\
 The same at a rate that leaves an application little time to sleep: the cost of a call under load. The other libraries
 can't handle this rate."""
 
 
 def run(options: argparse.Namespace) -> str:
-    apps = [app for app in APPS if not options.only or app.name in options.only]
-    machine = table.machine(PACKAGES)
+    apps, skipped = available(options)
+    machine = table.machine([name for name in PACKAGES if importlib.util.find_spec(name) is not None])
     rounds = 1 if options.quick else ROUNDS
     share = 10 if options.quick else 1
     saturated: Runs = {app.name: [] for app in apps}
@@ -68,10 +92,12 @@ def run(options: argparse.Namespace) -> str:
     # Few at a time in the warm-up, or the memory they free would hide the growth.
     load = ["--hold", held, "--warmup", 100, "--concurrency", 10]
     memory = {app.name: measure(app, load)["kb_per_call"] for app in apps}
+    seldom: Runs = {app.name: [] for app in apps}
     ticking: Runs = {app.name: [] for app in apps}
     busy: Runs = {app.name: [] for app in apps if app.many}
     for _ in range(rounds):
         for app in apps:
+            seldom[app.name].append(measure(app, with_tick(SELDOM, share)))
             ticking[app.name].append(measure(app, with_tick(app.rate, share)))
             if app.many:
                 busy[app.name].append(measure(app, with_tick(MOST, share)))
@@ -89,7 +115,13 @@ def run(options: argparse.Namespace) -> str:
             )
             for name in saturated
         ],
-        SATURATED.format(rounds=rounds, held=held).splitlines(),
+        [*SATURATED.format(rounds=rounds, held=held).splitlines(), *skipped],
+    )
+    at_few = table.render(
+        f"With FreeSWITCH's tick, {SELDOM} calls a second",
+        columns,
+        [figures(seldom, name) for name in seldom],
+        SLEEPING.splitlines(),
     )
     rates = "; ".join(f"{app.name} {app.rate}" for app in apps if app.rate != App.rate)
     second = table.render(
@@ -104,7 +136,16 @@ def run(options: argparse.Namespace) -> str:
         [(*line[:3], *line[4:]) for line in (figures(busy, name) for name in busy)],
         BUSY.splitlines(),
     )
-    return f"{first}\n\n\n{second}\n\n\n{third}\n\n{machine}"
+    return "\n\n\n".join([first, at_few, second, third]) + f"\n\n{machine}"
+
+
+def available(options: argparse.Namespace) -> tuple[list[App], list[str]]:
+    """Return the applications to measure, and a line for each that can't be measured here."""
+    wanted = [app for app in APPS if not options.only or app.name in options.only]
+    skipped = [f"Not measured: {app.name}: {reason}." for app in wanted if (reason := app.missing())]
+    for line in skipped:
+        print(line, file=sys.stderr, flush=True)
+    return [app for app in wanted if not app.missing()], skipped
 
 
 def with_tick(rate: int, share: int) -> list[object]:
@@ -136,7 +177,7 @@ def median(runs: Runs, name: str, field: str) -> float:
 def measure(app: App, arguments: list[object]) -> dict[str, float]:
     """Run the application on core 0 and the generator on core 1, once."""
     port = process.free_port()
-    with process.running(process.python(f"benchmarks.peers.{app.module}", port, *app.arguments), port) as child:
+    with process.running(app.command(port), port) as child:
         command = process.python(
             "benchmarks.load.generator", "--port", port, "--pid", child.pid, "--core", 1, *arguments
         )
