@@ -21,6 +21,7 @@ BENCHMARKS = {
     "http": "POST /click2dial/calls with 100 clients; response times next to slow clients and huge bodies",
     "ring": "from POST /click2dial/calls to the agent's INVITE, compared with the same originate typed by hand",
     "events": "live events to 100 readers: delay, CPU, memory, readers that are cut off",
+    "instructions": "instructions of a node per call, counted by callgrind; --old COMMIT: next to an older tree's",
     "webhooks": "the cost of a webhook: click-to-dial calls per CPU-second of a node without one and with one",
     "scaling": "the gain of a second worker; one, two and four nodes compared with what the model predicts",
 }
@@ -37,11 +38,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmark to run (default: all)")
     parser.add_argument("--quick", action="store_true", help="do a tenth of the work, once: a smoke test")
     parser.add_argument("--only", action="append", metavar="APP", help="measure only this application; may be repeated")
+    parser.add_argument("--old", metavar="COMMIT", help="instructions: count an older commit, too")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
-    complete = not (options.quick or options.only)
+    complete = not (options.quick or options.only or options.old)
     for name in options.names or BENCHMARKS:
         text = importlib.import_module(f"benchmarks.suites.{name}").run(options)
         if not text:  # skipped: it has printed the reason
