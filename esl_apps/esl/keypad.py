@@ -59,7 +59,7 @@ def says_keys_in_rtp(answered: Event) -> bool:
         return False
     # Undecoded: an SDP is nearly all line breaks and blanks to a percent-decoder.
     offer = answered.raw(b"variable_switch_r_sdp")
-    return offer is None or b"telephone-event" in offer
+    return offer is None or offer.find(b"telephone-event") >= 0
 
 
 class Keypad:

@@ -35,7 +35,7 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
     ``with_user``: also read whose extension it rang. That variable is far back in the event.
     """
     # The times are consecutive, so search only that part of the event for each.
-    block = event.block
+    block = event.lines
     start = block.find(_CREATED_TIME)
     end = start + _TIMES if start >= 0 else len(block)
     start = max(start, 0)

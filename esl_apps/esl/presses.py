@@ -39,8 +39,8 @@ class Presses:
         self._key = ""
         self._at = 0.0
         self._heard = self._by_info = self._counted = 0
-        #: An INFO that was reported before its key.
-        self._early = ("", 0.0)
+        #: An INFO that was reported before its key: which key, and when.
+        self._early: tuple[str, float] | None = None
 
     def hear(self, key: str, now: float) -> str:
         """Take in a key; return the presses that are certain now."""
@@ -48,16 +48,18 @@ class Presses:
             self._heard += 1
             self._at = now
             return self._count(self._certain)
-        before = self.settle() if self._by_info or self._counted < self._heard else ""
-        early, at = self._early
+        pressed = key
+        if self._by_info or self._counted < self._heard:
+            pressed = self.settle() + key
+            self._by_info = 0
         self._key, self._at = key, now
-        self._by_info = 0
-        if early:
+        if self._early is not None:
+            early, at = self._early
             self._by_info = int(early == key and now - at <= TOGETHER)
-            self._early = ("", 0.0)
+            self._early = None
         # The first of a run is a press, however it came.
         self._heard = self._counted = 1
-        return before + key
+        return pressed
 
     def hear_info(self, key: str, now: float) -> str:
         """Note that a key was also reported as SIP INFO; return the presses that are certain now."""

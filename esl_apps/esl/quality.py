@@ -31,7 +31,8 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
 def quality_of(block: bytes, uuid: str, post_dial_delay: float | None, *, answered: bool) -> LegQuality:
-    """``block``: the headers of the event. ``post_dial_delay``: seconds to the first ringing, if it is known."""
+    """``block``: the headers of the event, each with a line break before it. ``post_dial_delay``: seconds to the first
+    ringing, if it is known."""
     quality = LegQuality(leg=uuid, sip_call_id=_text(block, block.rfind(_CALL_ID), _CALL_ID, _SHOWN))
     status = _value(block, block.rfind(_STATUS, max(0, len(block) - _LAST)), _STATUS)
     if status.isdigit() and len(status) == 3:
@@ -68,7 +69,11 @@ def _read_statistics(quality: LegQuality, block: bytes) -> None:
 
 
 def _number(block: bytes, name: bytes) -> float | None:
-    value = _value(block, block.find(name), name)
+    at = block.find(name)
+    if at < 0:
+        return None
+    at += len(name)
+    value = block[at : block.find(b"\n", at)]
     # Nothing but digits and one point: float() reads "nan" and "1e9", too.
     return float(value) if len(value) < 20 and value.replace(b".", b"", 1).isdigit() else None
 

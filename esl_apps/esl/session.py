@@ -24,7 +24,7 @@ from esl_apps.core.terms import SECRET_VARIABLE
 from esl_apps.esl import wire
 from esl_apps.esl.greenswitch_base import GreenswitchSession, OutboundSessionHasGoneAway
 from esl_apps.esl.proof import Proof
-from esl_apps.esl.wire import Event, Framer, FramingError
+from esl_apps.esl.wire import EVENT_PLAIN, Event, Framer, FramingError
 from esl_apps.net.allowance import UNIT, Allowance
 from esl_apps.net.stream import Stream
 
@@ -49,9 +49,10 @@ _GROUP = 16
 #: Commands that may wait for their replies on a socket that floods.
 _UNANSWERED = 1000
 #: The frame of a diverted key that matched (hazard 27), up to the key.
-_KEY = b"key: x\ndigits: "
+_KEY = b"\nkey: x\ndigits: "
 _ONE_KEY = len(_KEY + b"4\n\n")
 _CONTROL = re.compile(rb"[\x00-\x1f]")
+_REPLY_TYPES = frozenset({wire.COMMAND_REPLY, wire.API_RESPONSE})
 
 
 class Gone(OutboundSessionHasGoneAway):  # type: ignore[misc]
@@ -408,15 +409,17 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
                 gevent.sleep(_TRICKLE_PAUSE)
             self._give_way()
         self._held = []  # answer frames that came together (keys typed ahead) in one write
-        frames = 0
+        left = _GROUP
         try:
             for frame in self._framer.feed(data):
-                frames += 1
-                if frames % _GROUP == 0 and allowance.over(_GROUP):
-                    self._let_go()
-                    self._give_way()
-                    self._held = []
-                if frame.content_type == wire.EVENT_PLAIN:
+                left -= 1
+                if not left:
+                    left = _GROUP
+                    if allowance.over(_GROUP):
+                        self._let_go()
+                        self._give_way()
+                        self._held = []
+                if frame.content_type == EVENT_PLAIN:
                     self._on_event(frame)
                 else:
                     self._on_other(frame)
@@ -441,7 +444,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
 
     def _on_other(self, frame: Event) -> None:
         content_type = frame.content_type
-        if content_type in (wire.COMMAND_REPLY, wire.API_RESPONSE):
+        if content_type in _REPLY_TYPES:
             if not self._replies:
                 raise FramingError("a reply to nothing")
             reply = self._replies.pop(0)
@@ -464,9 +467,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         name = event.name
         if not name:
             if self.on_keys is not None:
-                frame = event.payload
-                if len(frame) == _ONE_KEY and frame.startswith(_KEY):
-                    self.on_keys(chr(frame[-3]), True)
+                lines = event.lines
+                if len(lines) == _ONE_KEY and lines.startswith(_KEY):
+                    self.on_keys(chr(lines[-3]), True)
                     return
                 if keys := event.get("digits"):
                     self.on_keys(keys, event.raw(b"key") is not None)
