@@ -99,10 +99,13 @@ def _failed_first(end: Ended, bleg: Leg) -> bool:
     """Return whether an unanswered B ended by itself before A did, and not because A had left."""
     if end.lost or bleg.ended_at is None or bleg.q850 in (None, causes.NORMAL_CLEARING):
         return False
+    if end.aleg.ended_at is None:
+        # A was there longer. Its phone may have hung up since the dialplan handed it back.
+        return True
     if end.aleg.hung_up_itself:
         # A phone may hang up while the node is still about to hear of B: then B had failed well before.
-        return end.aleg.ended_at is not None and bleg.ended_at + _STAMPED_WITHIN < end.aleg.ended_at
+        return bleg.ended_at + _STAMPED_WITHIN < end.aleg.ended_at
     if end.aleg.disposition == "send_bye":
         # The switch ended A, and B's cause is its own (if A had been ended first, B would have 16): so A ended with B.
         return True
-    return end.aleg.ended_at is None or bleg.ended_at <= end.aleg.ended_at + _STAMPED_WITHIN
+    return bleg.ended_at <= end.aleg.ended_at + _STAMPED_WITHIN

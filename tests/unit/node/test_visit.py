@@ -110,6 +110,16 @@ def test_visit_reads_bs_end_from_the_switchs_cdr(bench: Bench) -> None:
     assert (found["end_reason"], found["bridged_at"], found["ended_at"]) == ("answered", AT + 4.0, AT + 8.0)
 
 
+@pytest.mark.parametrize("hung_up", [{}, {"variable_sip_hangup_disposition": "recv_bye"}])
+def test_visit_whose_b_had_failed_says_so(bench: Bench, hung_up: dict[str, str]) -> None:
+    """The caller may hang up before a slow node asks for the channel."""
+    left_by_dead_node(bench, **dialled())
+    write_cdr(bench, B, ref=REF, q850=38, esl_bleg=REF, hangup_cause="NETWORK_OUT_OF_ORDER")
+    back(bench, **hung_up)
+    found = bench.record()
+    assert (found["end_reason"], found["end_code"], found["ended_at"]) == ("callee_failed", 38, AT + 8.0)
+
+
 def test_visit_waits_for_bs_cdr_a_moment_only(bench: Bench) -> None:
     left_by_dead_node(bench, **dialled())
     Path(bench.config.spool.dir).mkdir()
