@@ -8,6 +8,7 @@ import signal
 import sys
 
 import gevent
+from gevent.event import Event as Flag
 
 from esl_apps.config.model import Config
 from esl_apps.http.ports import Ports
@@ -30,6 +31,14 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     gevent.config.track_greenlet_tree = False
     node = Node(config, share)
     ports = Ports(node)
+    started = Flag()
+
+    def reload() -> None:
+        background.once("reload", _reload, started, ports, arguments.config, node, service)
+
+    # gevent runs this in its hub, which must not wait: it only starts a greenlet. Before the node starts, which may
+    # take seconds if its last run left calls: without a handler, the signal would end it.
+    gevent.signal_handler(signal.SIGHUP, reload)
     # First, so that a node whose ports are taken never takes a call. Until it is ready, requests get 503.
     ports.open()
     node.start()
@@ -43,13 +52,8 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
         service.stopping()
         background.once("shut_down", ports.shut_down)
 
-    def reload() -> None:
-        background.once("reload", _reload, ports, arguments.config, node, service)
-
-    # gevent runs these in its hub, which must not wait: they only start a greenlet.
     gevent.signal_handler(signal.SIGTERM, stop)
     gevent.signal_handler(signal.SIGINT, stop)
-    gevent.signal_handler(signal.SIGHUP, reload)
     if share is None:
         print(f"esl-apps: node {config.node.name} ready", file=sys.stderr)
         service.ready(_status(node))
@@ -57,11 +61,13 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     else:
         share.say_ready()
         background.once("supervisor_watch", share.wait_alone).link(lambda _greenlet: stop())
+    started.set()
     node.services.readiness.stopped.wait()
     return 0
 
 
-def _reload(ports: Ports, file: str, node: Node, service: ServiceManager) -> None:
+def _reload(started: Flag, ports: Ports, file: str, node: Node, service: ServiceManager) -> None:
+    started.wait()
     service.reloading()
     refused = ports.reload(file)
     service.reloaded(refused, _status(node))

@@ -79,12 +79,15 @@ class Adoption(background.Kept):
     def _own(self) -> None:
         """Adopt what an earlier run of this node left in its call log, unless another process has it by now."""
         services = self._services
-        left, services.call_log.left = services.call_log.left, []
-        for call in left:
+        left = services.call_log.left
+        while left:
+            call = left[0]
             if self._is_followed(call.call_ref):
                 services.call_log.ended(call.call_ref)
             else:
                 self._adopt(call, services.policy.settings.node)
+            # Not before: the call log may be rewritten meanwhile.
+            left.pop(0)
 
     def _is_followed(self, ref: str) -> bool:
         """Whether another live process has the call. False if Redis can't say."""

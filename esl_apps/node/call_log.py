@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -34,7 +35,7 @@ class CallLog:
         self._live = live
         self._path = folder / "begun.log"
         self.left = self._read()
-        """Calls that an earlier run of this node left, oldest first."""
+        """Calls that an earlier run of this node left, oldest first. They stay in the file while they are here."""
         self._fd = -1
         self._size = self._live_size = 0
         self._cut = self._failing = False
@@ -88,7 +89,7 @@ class CallLog:
             if self._size > max(_REWRITE, 2 * self._live_size):
                 # If this fails, wait until it has doubled again: each try writes all of it.
                 self._live_size = self._size
-                self._rewrite(self._live())
+                self._rewrite(chain(self.left, self._live()))
             self._failing = self._cut
         except OSError as error:
             self._failed(error)

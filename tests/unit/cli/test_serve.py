@@ -40,6 +40,8 @@ class Stage:
         self.share: Any = None
         self.problems: list[str] = []
         self.refused: str | None = None
+        self.early: list[int] = []
+        """Signals that arrive while the node starts."""
         self.signals = [signal.SIGHUP, signal.SIGTERM]
         monkeypatch.setattr(logs, "setup", lambda level, form: self.said.append(f"logs {level} {form}"))
         monkeypatch.setattr(Share, "inherited", lambda: self.share)
@@ -54,7 +56,13 @@ class Stage:
             stopped=SimpleNamespace(wait=self.wait), reasons=lambda: self.problems, problems=lambda: self.problems
         )
         services = SimpleNamespace(readiness=readiness, calls=SimpleNamespace(live={"ref-1": None}))
-        return SimpleNamespace(start=lambda: self.said.append("node started"), services=services)
+        return SimpleNamespace(start=self.start, services=services)
+
+    def start(self) -> None:
+        for number in self.early:
+            self.handlers[number]()
+        gevent.sleep(0)
+        self.said.append("node started")
 
     def ports(self, _node: object) -> Any:
         return SimpleNamespace(
@@ -98,6 +106,12 @@ def test_serve_opens_its_ports_before_the_node_starts(run: Run, settings: Settin
     assert (ran.status, ran.err) == (0, "esl-apps: node n1 ready\n")
     assert stage.said == ["logs DEBUG text", "ports open", "node started", "reload esl_apps.yml", "shut down"]
     assert stage.handlers.keys() == {signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
+
+
+def test_serve_reload_during_the_start_is_done_after_it(run: Run, settings: Settings, stage: Stage) -> None:
+    stage.early, stage.signals = [signal.SIGHUP], [signal.SIGTERM]
+    assert run("serve", "-c", settings.written()).status == 0
+    assert stage.said[-3:] == ["node started", "reload esl_apps.yml", "shut down"]
 
 
 def test_serve_tells_systemd_of_calls_reloads_and_the_end(

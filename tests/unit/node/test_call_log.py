@@ -85,6 +85,20 @@ def test_call_log_file_is_rewritten_when_it_grows(tmp_path: Path, monkeypatch: p
     assert refs(tmp_path) == ["kept"]
 
 
+def test_call_log_rewrite_keeps_what_is_not_adopted_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is killed while it adopts its last run's calls finds the rest the next time."""
+    first = CallLog(tmp_path)
+    first.note(encode(call("left")))
+    first.close()
+    monkeypatch.setattr(call_log, "_REWRITE", 1000)
+    second = CallLog(tmp_path, lambda: [call("new")])
+    for number in range(50):
+        second.note(encode(call(f"ref-{number}")))
+        second.ended(f"ref-{number}")
+    second.close()
+    assert refs(tmp_path) == ["left", "new"]
+
+
 def test_call_log_with_many_live_calls_is_seldom_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_log, "_REWRITE", 1000)
     live: list[Essence] = []
