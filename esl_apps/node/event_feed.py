@@ -180,8 +180,10 @@ class Feeds:
     def look(self) -> bool:
         """Read new events of all feeds. True: there may be more. :raises StoreUnavailable: Redis is down."""
         feeds = list(self._feeds.values())
-        if self._clock() > self._noted_at + NOTE:
-            self._writer.note_listening([feed.integrator for feed in feeds])
+        integrators = [feed.integrator for feed in feeds]
+        # Also if Redis has lost that clients listen: until it knows, events are written when their calls end.
+        if self._clock() > self._noted_at + NOTE or not self._writer.listened.issuperset(integrators):
+            self._writer.note_listening(integrators)
             self._noted_at = self._clock()
         found = self.store.after_each([(feed.integrator, feed.last) for feed in feeds], READ)
         for feed, stored in zip(feeds, found, strict=True):

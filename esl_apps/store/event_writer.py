@@ -49,8 +49,8 @@ class EventWriter:
         self._script = Script(client, "events_add")
         self._pending: dict[str, tuple[Attempt, list[Noted]]] = {}
         """Events that are not written, by call: a few of each live call."""
-        self._listened: frozenset[str] = frozenset()
-        """The integrators to whose calls a client listens ('': no integrator)."""
+        self.listened: frozenset[str] = frozenset()
+        """The integrators to whose calls a client listens ('': no integrator), as Redis had them a second ago."""
         self._leaving: set[str] = set()
         """Calls that other processes go on with: these events come before theirs."""
         self._wake = Flag()
@@ -74,7 +74,7 @@ class EventWriter:
             self._pending[attempt.call_ref] = attempt, [event]
         else:
             pending[1].append(event)
-        if self._listened:
+        if self.listened:
             self._wake.set()
 
     def take(self, ref: str) -> list[Noted]:
@@ -106,8 +106,8 @@ class EventWriter:
         over = [name for name, until in untils.items() if not _seconds(until) >= now]
         if over:
             self._client.hdel(keys.LISTENERS, *over)
-        self._listened = frozenset(name.decode("utf-8", "replace") for name in untils if name not in over)
-        if self._pending and self._listened:
+        self.listened = frozenset(name.decode("utf-8", "replace") for name in untils if name not in over)
+        if self._pending and self.listened:
             self._wake.set()
 
     def _look(self) -> None:
@@ -141,7 +141,7 @@ class EventWriter:
         due = [
             (attempt, events, len(events))
             for attempt, events in self._pending.values()
-            if (attempt.integrator or "") in self._listened or attempt.call_ref in self._leaving
+            if (attempt.integrator or "") in self.listened or attempt.call_ref in self._leaving
         ]
         return due[:BATCH]
 

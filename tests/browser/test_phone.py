@@ -316,6 +316,27 @@ def test_post_rings_the_browser(stand: Stand, redis: RedisServer) -> None:
     assert (record["call_ref"], record["contact_ref"]) == (ref, "post-1")
 
 
+def test_phone_shows_how_its_call_goes_on(stand: Stand, redis: RedisServer, axe: Any) -> None:
+    one = stand.one
+    token = request(stand.node.api, "POST", f"/click2dial/agents/{ONE}/token", {"scopes": ["read"]}).json["token"]
+    one.page.goto(f"http://{stand.node.api}/phone/#token={token}")
+    one.fill(extension=ONE, password=PASSWORD, server=f"ws://{stand.rig.websocket}", domain="127.0.0.1")
+    with one.page.expect_response("**/click2dial/events*"):
+        one.page.click("#register")
+    stand.rig.outside(CALLEE, Script(answer_after=0.5, reject=486))
+    stand.node.call(ONE, CALLEE, contact_ref="lead-9", metadata={"customer": "<b>Ana</b>"})
+    one.sees("#progress", f"For a call to {CALLEE}")
+    one.sees("#about", "<b>Ana</b>")
+    one.sees("#about", "lead-9")
+    assert axe(one.page) == []
+    one.page.click("#answer")
+    # The phone's own leg was answered, and ends like any other.
+    one.sees("#last", f"Last call to {CALLEE}: callee busy")
+    assert one.page.is_hidden("#call")
+    assert axe(one.page) == []
+    record_of(redis, "callee_busy", 17, "callee")
+
+
 def test_browser_refuses_a_call(stand: Stand, redis: RedisServer) -> None:
     one = stand.one.register(ONE)
     stand.node.call(ONE, CALLEE)
@@ -383,22 +404,35 @@ def customers(stand: Stand, page_port: int) -> Iterator[Customers]:
     site.server.server_close()
 
 
+#: The page shows what it says for some seconds only.
+_NOTE_WHAT_IS_SAID = """() => {
+  window.said = [];
+  window.states = [];
+  const note = () => window.said.push(document.querySelector("[role=status]")?.textContent);
+  new MutationObserver(note).observe(document.body, {childList: true, subtree: true, characterData: true});
+  document.addEventListener("esl-apps-state", ({detail}) => window.states.push(detail.state));
+}"""
+
+
 def test_link_becomes_a_call_by_post(stand: Stand, redis: RedisServer, customers: Customers, axe: Any) -> None:
     one = stand.one.register(ONE)
     stand.rig.outside("0027820001234", Script(answer_after=0.1, tone=900))
     customers.attributes = f'data-agent="{ONE}" data-outbound-id="27115550000" data-token-url="/token"'
     page = one.new_page()
     page.goto(customers.url)
+    page.evaluate(_NOTE_WHAT_IS_SAID)
     page.click("#link")
     one.sees("#state", "Incoming call")
-    eventually(lambda: page.inner_text("[role=status]") == "0027820001234: your phone rings")
+    eventually(lambda: "0027820001234: your phone rings" in page.evaluate("window.said"))
     assert axe(page) == []
     assert len(customers.tokens) == 1
     one.page.click("#answer")
     one.hears(900)
-    eventually(lambda: page.inner_text("[role=status]") == "0027820001234: connected")
+    eventually(lambda: "0027820001234: connected" in page.evaluate("window.said"))
     one.page.click("#hangup")
-    eventually(lambda: page.inner_text("[role=status]") == "0027820001234: answered")
+    eventually(lambda: "0027820001234: answered" in page.evaluate("window.said"))
+    states = ["agent_ringing", "agent_answered", "callee_ringing", "bridged", "ended"]
+    assert page.evaluate("window.states") == states
     record = record_of(redis, "answered", 16, "agent")
     assert (record["extension"], record["contact_ref"]) == (ONE, "lead-9")
 
@@ -417,9 +451,10 @@ def test_link_tells_why_nothing_was_called(stand: Stand, customers: Customers) -
 
 def test_link_becomes_a_call_through_the_phone(stand: Stand, redis: RedisServer, customers: Customers) -> None:
     one = stand.one.register(ONE)
-    stand.route("0027820001234")
-    stand.rig.outside("0027820001234", Script(answer_after=0.1, tone=900))
-    customers.attributes = 'data-mode="phone" data-outbound-id="27115550000"'
+    callee = "0027820001234"
+    stand.route(callee)
+    stand.rig.outside(callee, Script(answer_after=0.1, tone=900))
+    customers.attributes = 'data-mode="phone" data-outbound-id="27115550000" data-token-url="/token"'
     page = one.page.context.new_page()
     one.watch(page)
     page.goto(customers.url)
@@ -437,7 +472,11 @@ def test_link_becomes_a_call_through_the_phone(stand: Stand, redis: RedisServer,
     # The site is one of allow_origins, so its next link dials.
     page.click("#link")
     eventually(lambda: "Connected" in phone.inner_text("#state"))
+    # The site gave the phone a token of its agent.
+    eventually(lambda: f"Connected with {callee}" in phone.inner_text("#progress"))
+    assert phone.inner_text("#about").split() == ["Reference", "lead-9"]
     phone.click("#hangup")
+    eventually(lambda: phone.inner_text("#last") == f"Last call to {callee}: answered")
     record = record_of(redis, "answered", 16, "agent")
     assert (record["number"], record["contact_ref"]) == ("0027820001234", "lead-9")
     phone.close()

@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 
 from tests.conftest import on_the_sandbox
-from tests.rig.base import eventually
-from tests.support.node import Node
+from tests.rig.base import Rig, Script, eventually
+from tests.support.node import Node, request
 from tests.support.ports import free_port
 
 pytestmark = on_the_sandbox
 
 
+AGENT, CALLEE = "1000", "0820001234"
+
+
 def CONFIG(config: dict[str, Any]) -> None:
     config["integrators"][0]["phone"] = True
+    config["integrators"][0]["tokens"] = [{"name": "desk", "token": "the-desks-token", "scopes": ["call"]}]
 
 
 # Colours and sizes don't depend on each other.
@@ -63,3 +67,89 @@ def test_phone_page_link_fills_in_and_dials_nothing(node: Node, open_page: Calla
     values = [page.input_value(f"[name={name}]") for name in ("callee", "outbound_id", "contact_ref", "password")]
     assert values == ["0820001234", "27115550000", "lead-7", ""]
     assert page.is_hidden("#call")
+
+
+# Events ---------------------------------------------------------------------------------------------------
+
+
+def agent_token(node: Node, agent: str = AGENT, scopes: tuple[str, ...] = ("read",)) -> str:
+    answer = request(node.api, "POST", f"/click2dial/agents/{agent}/token", {"scopes": list(scopes)})
+    return str(answer.json["token"])
+
+
+def follow(page: Any, node: Node, token: str, agent: str = AGENT) -> None:
+    """Follow an agent's calls as the page does once the phone has registered, which takes a switch."""
+    page.goto(f"http://{node.api}/phone/")
+    page.evaluate(
+        """async ([token, agent]) => {
+             const { Follower } = await import("./follow.js");
+             window.told = [];
+             window.why = null;
+             const progress = (call) => {
+               window.told.push([call.state, call.callee, call.contact_ref, call.end_reason ?? ""]);
+             };
+             const follower = new Follower({ progress, followed: (why) => { window.why = why; } });
+             follower.use(token);
+             follower.begin(agent);
+           }""",
+        [token, agent],
+    )
+
+
+def told(page: Any) -> list[list[str]]:
+    found: list[list[str]] = page.evaluate("window.told")
+    return found
+
+
+def test_phone_page_hears_how_its_agents_call_goes_on(node: Node, rig: Rig, open_page: Callable[..., Any]) -> None:
+    """Its own leg ends like any other, whether the callee was busy or has hung up."""
+    rig.phone(AGENT, Script(answer_after=0.1))
+    rig.phone("1001", Script(answer_after=0.1))
+    rig.outside(CALLEE, Script(answer_after=0.1, reject=486))
+    page = open_page()
+    with page.expect_response("**/click2dial/events*"):
+        follow(page, node, agent_token(node))
+    node.call("1001", CALLEE, contact_ref="of-another")
+    node.call(AGENT, CALLEE, contact_ref="lead-9")
+    eventually(lambda: told(page) and told(page)[-1][0] == "ended")
+    assert {entry[2] for entry in told(page)} == {"lead-9"}
+    assert [entry[0] for entry in told(page)] == [
+        "queued",
+        "agent_ringing",
+        "agent_answered",
+        "callee_ringing",
+        "ended",
+    ]
+    assert told(page)[-1] == ["ended", CALLEE, "lead-9", "callee_busy"]
+
+
+def test_phone_page_that_opens_amid_a_call_knows_it(node: Node, rig: Rig, open_page: Callable[..., Any]) -> None:
+    rig.phone(AGENT, Script(answer_after=0.1))
+    rig.outside(CALLEE, Script(answer_after=0.1))
+    ref = node.call(AGENT, CALLEE, contact_ref="lead-10")
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    page = open_page()
+    follow(page, node, agent_token(node))
+    eventually(lambda: told(page) == [["bridged", CALLEE, "lead-10", ""]])
+    node.delete(ref)
+    eventually(lambda: told(page)[-1][0] == "ended")
+
+
+def test_phone_page_says_why_it_hears_of_no_call(node: Node, open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    for token, agent, why in (
+        ("the-desks-token", AGENT, "the token doesn't allow it (403)"),
+        (agent_token(node, "1001"), AGENT, "the token doesn't allow it (403)"),
+        ("wrong", AGENT, "the token isn't valid (401)"),
+    ):
+        follow(page, node, token, agent)
+        eventually(lambda why=why: page.evaluate("window.why") == why)  # type: ignore[misc]
+    page.faults.clear()
+
+
+def test_phone_page_takes_a_links_token_out_of_the_address(node: Node, open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.goto(f"http://{node.api}/phone/#callee=0820001234&token={agent_token(node)}&extension=1000")
+    assert page.input_value("[name=callee]") == "0820001234"
+    assert page.url == f"http://{node.api}/phone/#callee=0820001234&extension=1000"
+    assert "agent." not in page.evaluate("JSON.stringify(localStorage) + JSON.stringify(sessionStorage)")

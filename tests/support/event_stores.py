@@ -17,6 +17,7 @@ class FakeEventStore:
         self.events: dict[str, list[Stored]] = {}
         self.down = False
         self.listening: list[str] = []
+        self.notes = 0
 
     def put(self, id: Id, integrator: str = "acme", kind: str = "call", **fields: object) -> Stored:
         stored = Stored(id, kind.encode(), msgspec.json.encode(fields))
@@ -35,8 +36,13 @@ class FakeEventStore:
     def after_each(self, wanted: Sequence[tuple[str, Id]], count: int) -> list[list[Stored]]:
         return [self.after(integrator, id, count) for integrator, id in wanted]
 
+    @property
+    def listened(self) -> frozenset[str]:
+        return frozenset(self.listening)
+
     def note_listening(self, integrators: Iterable[str]) -> None:
         self._ask()
+        self.notes += 1
         self.listening = list(integrators)
 
     def _ask(self) -> None:

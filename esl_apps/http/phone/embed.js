@@ -5,7 +5,7 @@
 //
 // data-mode         post: the agent's phone rings, then the callee (default). phone: through the page at /phone/
 // data-agent        the agent whose phone rings (post)
-// data-token-url    an address of your own server that answers {"token", "expires_at"} (post)
+// data-token-url    an address of your own server that answers {"token", "expires_at"} (post; phone: to show how calls go on)
 // data-token        a token, in place of data-token-url
 // data-outbound-id  the number that the callee sees; a link's own data-outbound-id comes first
 // data-contact-ref  your reference, normally on each link
@@ -76,56 +76,43 @@
   // What the agent reads of each state.
   const STATES = { agent_ringing: "your phone rings", callee_ringing: "rings", bridged: "connected" };
 
-  // Shows the states of a call until its end, over as many connections as it takes.
+  // Shows the states of a call until its end.
   async function follow(call, callee, link) {
+    const stream = await import(new URL("events.js", phone));
+    const ended = new AbortController();
     let shown = call.state;
     const show = (data) => {
-      if (data.state === shown) return;
+      if (!stream.isLater(data.state, shown)) return;
       shown = data.state;
       const text = shown === "ended" ? data.end_reason.replaceAll("_", " ") : STATES[shown];
       if (text) say(`${callee}: ${text}`);
       link.dispatchEvent(new CustomEvent("esl-apps-state", { bubbles: true, detail: data }));
+      if (shown === "ended") ended.abort();
     };
-    let last = "";
-    for (let left = 20; left > 0 && shown !== "ended"; left--) {
-      const headers = { Authorization: `Bearer ${await agentToken()}` };
-      const address = `${events}?${new URLSearchParams({ contact_ref: call.contact_ref })}`;
-      const stream = await fetch(address, { credentials: "omit", headers: last ? { ...headers, "Last-Event-ID": last } : headers });
-      if (!stream.ok) return;
-      if (!last) {
-        // States that were entered before the stream began.
+    await stream.follow({
+      address: `${events}?${new URLSearchParams({ contact_ref: call.contact_ref })}`,
+      token: agentToken,
+      signal: ended.signal,
+      // States that were entered before the stream began, or in a gap of it.
+      opened: async (headers) => {
         const now = await (await fetch(`${calls}/${call.call_ref}`, { credentials: "omit", headers })).json();
         show({ ...now, ...now.record, state: now.state });
-      }
-      const reader = stream.body.pipeThrough(new TextDecoderStream()).getReader();
-      let text = "";
-      while (shown !== "ended") {
-        const { value, done } = await reader.read().catch(() => ({ done: true }));
-        if (done) break;
-        const frames = (text + value).split("\n\n");
-        text = frames.pop();
-        for (const frame of frames) {
-          const fields = Object.fromEntries(frame.split("\n").map((line) => line.split(/: ?(.*)/s, 2)));
-          last = fields.id ?? last;
-          if (fields.event !== "call") continue;
-          const data = JSON.parse(fields.data);
-          if (data.call_ref === call.call_ref) show(data);
-        }
-      }
-      reader.cancel().catch(() => {});
-    }
+      },
+      heard: (data, kind) => { if (kind === "call" && data.call_ref === call.call_ref) show(data); },
+    });
   }
 
   async function agentToken() {
     if (!token || token.expires_at * 1000 < Date.now() + 30000) {
       const answer = await fetch(settings.tokenUrl, { headers: { Accept: "application/json" } });
-      if (!answer.ok) throw new Error(`no token (${answer.status})`);
+      if (!answer.ok) throw Object.assign(new Error(`no token (${answer.status})`), { final: true });
       token = await answer.json();
     }
     return token.token;
   }
 
-  // The phone's window is opened once. It dials only for pages that `allow_origins` lists.
+  // The phone's window is opened once. It dials only for pages that `allow_origins` lists. With a token, it shows how the
+  // call goes on beyond its own leg.
   function throughPhone(fields) {
     if (!line || line.closed) line = window.open(phone, "esl_apps_phone", "popup,width=420,height=760");
     if (!line) return Promise.reject(new Error("the browser has blocked the phone's window"));
@@ -135,7 +122,7 @@
       let left = 60;
       const timer = setInterval(() => {
         if (left-- === 0) finish(() => reject(new Error("the phone's window does not answer")));
-        else line.postMessage({ type: "esl-apps-dial", id, fields }, phone.origin);
+        else line.postMessage({ type: "esl-apps-dial", id, fields, tokens: hasToken() }, phone.origin);
       }, 250);
       const heard = ({ source, origin, data }) => {
         if (source === line && origin === phone.origin && data?.type === "esl-apps-dialled" && data.id === id) {
@@ -146,6 +133,15 @@
       window.addEventListener("message", heard);
     });
   }
+
+  const hasToken = () => Boolean(settings.token || settings.tokenUrl);
+
+  // The phone asks for a token when it needs one.
+  window.addEventListener("message", async ({ source, origin, data }) => {
+    if (!line || source !== line || origin !== phone.origin || data?.type !== "esl-apps-token-wanted" || !hasToken()) return;
+    const given = await agentToken().catch(() => "");
+    line.postMessage({ type: "esl-apps-token", token: given }, phone.origin);
+  });
 
   // Shown and read out for some seconds.
   const shown = document.createElement("div");

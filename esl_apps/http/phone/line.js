@@ -33,6 +33,8 @@ export class Line {
 
   get registered() { return this.registerer?.state === RegistererState.Registered; }
 
+  get extension() { return this.agent?.configuration.uri.user ?? ""; }
+
   async register({ server, domain, extension, password }) {
     await this.unregister();
     const uri = UserAgent.makeURI(`sip:${extension}@${domain}`);

@@ -1,11 +1,16 @@
-// The page: forms, buttons and what they show. line.js speaks SIP.
+// The page: forms, buttons and what they show. line.js speaks SIP, and follow.js tells what SIP doesn't.
 
+import { Follower } from "./follow.js";
 import { Line } from "./line.js";
 
 const $ = (id) => document.getElementById(id);
 const STORED = ["extension", "server", "domain", "outbound_id"]; // never the password
 const STATES = {
   incoming: "Incoming call", answering: "Answering…", calling: "Calling…", ringing: "Ringing…", talking: "Connected",
+};
+// What the node says of the whole call; SIP tells of this phone's leg alone.
+const PROGRESS = {
+  agent_ringing: "For a call to %", agent_answered: "% is called", callee_ringing: "% is ringing", bridged: "Connected with %",
 };
 const remote = $("remote");
 let ring = null;
@@ -17,6 +22,8 @@ const line = new Line({
     pill.dataset.state = state;
     pill.textContent = text;
     $("unregister").disabled = state === "off";
+    if (state === "on") follower.begin(line.extension);
+    if (state === "off") follower.end();
     if (state === "on") $("account-panel").open = false;
     if (state === "bad") $("account-panel").open = true;
     enable();
@@ -27,6 +34,8 @@ const line = new Line({
   },
   call: show,
 });
+
+const follower = new Follower({ progress, followed });
 
 // What the page shows --------------------------------------------------------------------------------------
 
@@ -66,6 +75,7 @@ function ended(call) {
   remote.srcObject = null;
   $("duration").textContent = $("sent").textContent = "";
   $("sent").hidden = true;
+  progress(null);
   toggle("mute", "aria-pressed", false);
   toggle("hold", "aria-pressed", false);
   toggle("keys", "aria-expanded", false);
@@ -75,6 +85,31 @@ function ended(call) {
   if (others.length) problem(others.join("; "));
   else if (call.refusal && !call.errors.length) problem(`Call to ${call.party}: ${call.refusal}`);
   if (!call.incoming) (document.querySelector("#dial [aria-invalid=true]") ?? $("callee")).focus();
+}
+
+// What events tell of a call of this extension: who it is for, how far it is, and why it ended. null: no call.
+function progress(call) {
+  const pairs = call === null || call.state === "ended" ? [] : Object.entries({ ...(call.contact_ref && { Reference: call.contact_ref }), ...call.metadata });
+  $("about").replaceChildren(...pairs.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
+  $("about").hidden = !pairs.length;
+  const text = call === null ? "" : PROGRESS[call.state]?.replace("%", () => call.callee ?? "the other party") ?? "";
+  $("progress").textContent = text;
+  $("progress").hidden = !text;
+  if (call?.state === "ended" && call.end_reason) {
+    $("last").textContent = `Last call${call.callee ? ` to ${call.callee}` : ""}: ${call.end_reason.replaceAll("_", " ")}`;
+    $("last").hidden = false;
+  }
+}
+
+function followed(why) {
+  $("events").textContent = why && `Live updates are off: ${why}. The phone works without them.`;
+  $("events").hidden = !why;
+}
+
+function element(name, text) {
+  const made = document.createElement(name);
+  made.textContent = text;
+  return made;
 }
 
 function showErrors(errors) {
@@ -127,6 +162,7 @@ $("dial").addEventListener("submit", (event) => {
 function place(fields) {
   if (!line.registered || line.call) return false;
   problem("");
+  $("last").hidden = true;
   const missing = ["callee", "outbound_id"].filter((field) => !fields[field]);
   showErrors(missing.map((field) => ({ field, message: "missing" })));
   if (missing.length) {
@@ -250,6 +286,7 @@ window.addEventListener("message", async (event) => {
   if (heard.has(id)) return; // the page repeats itself until it is answered
   heard.add(id);
   if (!await isAllowed(event.origin)) return;
+  if (event.data.tokens === true) follower.askFor(event.source, event.origin);
   fill(fields);
   const state = place(values()) ? "placed" : line.call ? "busy" : "waiting";
   event.source.postMessage({ type: "esl-apps-dialled", id, state }, event.origin);
@@ -271,7 +308,14 @@ $("server").value = secure ? `wss://${location.host}/sip` : `ws://${location.hos
 $("domain").value = location.hostname;
 for (const name of STORED) $(name).value = localStorage.getItem(name) || $(name).value;
 // Links fill the forms in (#callee=…&outbound_id=…&extension=…), but nothing is dialled before a person presses Call.
-for (const [name, text] of new URLSearchParams(location.hash.slice(1))) if ([...STORED, "callee", "contact_ref"].includes(name)) $(name).value = text;
+const given = new URLSearchParams(location.hash.slice(1));
+for (const [name, text] of given) if ([...STORED, "callee", "contact_ref"].includes(name)) $(name).value = text;
+if (given.has("token")) {
+  follower.use(given.get("token"));
+  given.delete("token");
+  // Out of the address, which people copy.
+  history.replaceState(null, "", `${location.pathname}${location.search}#${given}`);
+}
 $("speaker-field").hidden = !("setSinkId" in remote);
 navigator.mediaDevices?.addEventListener("devicechange", listDevices);
 listDevices();

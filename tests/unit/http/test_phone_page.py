@@ -97,7 +97,7 @@ def test_phone_page_has_no_inline_code_and_names_its_files() -> None:
 
 
 def test_phone_scripts_import_files_that_are_there() -> None:
-    for name in ("phone.js", "line.js"):
+    for name in ("phone.js", "line.js", "follow.js"):
         imported = re.findall(r'from "\./([^"]+)"', (FOLDER / name).read_text())
         assert imported
         assert set(imported) <= set(FILES)

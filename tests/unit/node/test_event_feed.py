@@ -124,10 +124,22 @@ def test_feeds_say_again_that_clients_listen() -> None:
     feeds = make(store, clock=lambda: now[0])
     feeds.open("acme")
     feeds.look()
-    store.listening = []
+    noted = store.notes
     feeds.look()
-    assert store.listening == []
+    assert store.notes == noted
     now[0] += event_feed.NOTE + 1
+    feeds.look()
+    assert store.notes == noted + 1
+    feeds.stop()
+
+
+def test_feeds_tell_a_redis_that_forgot_who_listens() -> None:
+    """Otherwise no event comes before its call's end, for a minute."""
+    store = FakeEventStore()
+    feeds = make(store)
+    feeds.open("acme")
+    feeds.look()
+    store.listening = []
     feeds.look()
     assert store.listening == ["acme"]
     feeds.stop()
