@@ -29,6 +29,10 @@ SECRETS = {
     "pin_key": "61398key88401738",
     "link_key": "61399linkkey88401739",
     "disa": "6139088401730",
+    "webhook": f"whsec_61388webhook{'a' * 12}88401740",
+    "old webhook": f"whsec_61387webhook{'b' * 12}88401741",
+    # Some receivers have no other password.
+    "webhook path": "61386path88401742",
 }
 
 
@@ -53,6 +57,14 @@ def config(sandbox: SandboxRig, redis: RedisServer) -> dict[str, Any]:
     integrator["token"] = SECRETS["integrator"]
     integrator["tokens"] = [{"name": "second", "token": SECRETS["second token"], "scopes": ["read"]}]
     integrator["redis"] = {"url": f"redis+sentinel://:{own}@127.0.0.1:{free_port()}/main/0"}
+    integrator["webhooks"] = [
+        {
+            "name": "crm",
+            "url": f"https://127.0.0.1:{free_port()}/hook/{SECRETS['webhook path']}",
+            "secrets": [SECRETS["webhook"], SECRETS["old webhook"]],
+            "allow_private": True,
+        }
+    ]
     made["accounts"] = {
         "acme": {
             "caller_id": {"number": "+27115550000"},
@@ -65,7 +77,8 @@ def config(sandbox: SandboxRig, redis: RedisServer) -> dict[str, Any]:
 
 def shown(text: str) -> set[str]:
     """The places of the secrets that a text shows, or shows a part of."""
-    return {place for place, secret in SECRETS.items() if secret[:5] in text or secret[-8:] in text}
+    bare = {place: secret.removeprefix("whsec_") for place, secret in SECRETS.items()}
+    return {place for place, secret in bare.items() if secret[:5] in text or secret[-8:] in text}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -86,6 +99,12 @@ COMMANDS = [
     ("locks",),
     ("breaker",),
     ("dialplan",),
+    ("webhook", "list"),
+    ("webhook", "list", "--json"),
+    ("webhook", "test", "crm"),
+    ("webhook", "test", "crm", "--json"),
+    ("webhook", "replay", "crm", "--since", "1h"),
+    ("records", "--since", "1h"),
 ]
 
 
