@@ -143,6 +143,10 @@ class Destination:
 _URL = re.compile(r"[!-\[\]-~]{1,2048}")
 
 
+#: The host and the port of a URL without a user. Some versions of Python read ``[::1]example.com`` as ``::1``.
+_AUTHORITY = re.compile(r"(?:\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
+
+
 def read_url(text: str) -> Destination:
     """Read a URL. :raises ValueError: with what was expected, and without the URL: its path may be a secret."""
     if not _URL.fullmatch(text):
@@ -156,6 +160,8 @@ def read_url(text: str) -> Destination:
         raise ValueError("expected https://HOST[:PORT]/PATH")
     if parts.username is not None or parts.password is not None:
         raise ValueError("expected no user and no password in the URL: the signature proves the sender")
+    if not _AUTHORITY.fullmatch(parts.netloc):
+        raise ValueError("expected https://HOST[:PORT]/PATH")
     if parts.fragment:
         raise ValueError("expected no # in the URL")
     secure = parts.scheme == "https"

@@ -71,6 +71,15 @@ def test_ipv6_form_of_a_public_address_is_fit(form: str, inner: str) -> None:
         "3fff::1",
         "100::1",
         "4000::1",
+        # IPv4 addresses behind translators: SIIT, a local NAT64, and those that hide one in a prefix of their own.
+        "::ffff:0:7f00:1",
+        "64:ff9b:1:a00:0:100::",
+        "2002:a9fe:a9fe::1",
+        "2001:0:7f00:1::",
+        # Segment routing, and IPv4-compatible addresses.
+        "5f00::1",
+        "::a9fe:a9fe",
+        "fe80::5efe:10.0.0.1",
     ],
 )
 def test_ipv6_address_that_is_not_public_is_unfit(address: str) -> None:
@@ -138,6 +147,27 @@ def test_url_is_read(text: str, read: Destination, authority: str) -> None:
         "https://127.1/",
         "https://0x7f.0.0.1/",
         "https://10.0.0.256/",
+        "https://0x7F.1./",
+        "https://127.0.0.1.0/",
+        "https://%31%32%37.0.0.1/",
+        "https://127.0.0.1%2f@evil.com/",
+        "https://@127.0.0.1/",
+        "https://:@evil.com/",
+        "https://evil.com:443:80/",
+        "https://evil.com@10.0.0.1/",
+        "https://evil.com?@10.0.0.1#@evil.com/",
+        "https://\u2460\u2461\u2466.0.0.1/",
+        "https://127\u30020\u30020\u30021/",
+        "https://loc\u00adalhost/",
+        "https://example.com\t.evil.com/",
+        "https://[fe80::1%eth0]/",
+        "https://[::1%25lo]/",
+        "https://[v1.fe80::a+en1]/",
+        "https://[127.0.0.1]/",
+        "https://[::1]evil.com/",
+        "https://...../",
+        "gopher://evil.com/",
+        "file:///etc/passwd",
         "https://[fe80::1%25eth0]/",
         "https://[::1/",
         "https://example.com%00.evil.com/",
@@ -154,6 +184,23 @@ def test_bad_url_is_refused_and_not_shown(text: str) -> None:
 @pytest.mark.parametrize("host", ["localhost", "a.localhost", "127.0.0.1", "::1", "10.0.0.1"])
 def test_host_that_is_private_as_written_is_seen(host: str) -> None:
     assert check_literal(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("LOCALHOST", "localhost.", "LocalHost..", "a.b.localhost.", "127.0.0.1", "[::]", "[0:0:0:0:0:0:0:1]"),
+        *("[::FFFF:7F00:1]", "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]"),
+        "[::ffff:0:127.0.0.1]",
+    ],
+)
+def test_url_of_a_private_host_is_seen_before_its_look_up(host: str) -> None:
+    assert check_literal(read_url(f"https://{host}/").host)
+
+
+@pytest.mark.parametrize("host", ["xn--bcher-kva.example", "a_b.example.com", "1password.com", "127.0.0.1.nip.io"])
+def test_host_that_only_a_look_up_can_judge_is_read(host: str) -> None:
+    assert check_literal(read_url(f"https://{host}/").host) == ""
 
 
 def test_host_name_says_nothing_before_its_look_up() -> None:
