@@ -12,8 +12,11 @@ import msgspec
 
 from esl_apps.core.notification import CallRecord
 
-#: The first characters by which a spreadsheet takes a text for a formula. A number with its plus is none.
-_FORMULA = re.compile(r"[=@\t\r]|[+-](?![0-9 ]*\Z)")
+#: The first characters by which a spreadsheet takes a text for a formula (OWASP, CSV injection), also behind what one
+#: with another list separator, as in South Africa, takes for the end of a cell. A number with its plus isn't a formula.
+_FORMULA = re.compile(r"(\A|[;\t\r\n])(?=[=@\t\r\n\uff1d\uff20\uff0b\uff0d]|[+-](?![0-9 ]*\Z))")
+#: In JSON a stranger's Call-ID may have one.
+_SEPARATOR = (";", "\\u003b")
 
 
 def table(records: Iterable[dict[str, Any]], first: Sequence[str] = (), *, header: bool = True) -> str:
@@ -30,8 +33,6 @@ def table(records: Iterable[dict[str, Any]], first: Sequence[str] = (), *, heade
 
 def _cell(value: Any) -> Any:
     if isinstance(value, dict | list):
-        value = msgspec.json.encode(value).decode()
-    if isinstance(value, str) and _FORMULA.match(value):
-        # A stranger chooses the number that they call from. In a spreadsheet it must stay a text.
-        return f"'{value}"
-    return value
+        return msgspec.json.encode(value).decode().replace(*_SEPARATOR)
+    # A stranger chooses the number that they call from. In a spreadsheet it must stay a text.
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value

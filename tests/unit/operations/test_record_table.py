@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from typing import Any
 
 import pytest
@@ -37,9 +38,22 @@ def test_table_holds_every_kind_of_value() -> None:
         ("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0"),
         ("-1\n", "'-1\n"),
         ("@SUM(1)", "'@SUM(1)"),
-        ("\t=1", "'\t=1"),
+        ("\t=1", "'\t'=1"),
+        ("\n=1", "'\n'=1"),
+        ("\uff1d1+1", "'\uff1d1+1"),
         ("a=1", "a=1"),
+        # Where the list separator is a semicolon, a comma ends no cell, and this does.
+        ("a;=cmd|'/C calc'!A0", "a;'=cmd|'/C calc'!A0"),
+        ("a;@SUM(1);-2+3", "a;'@SUM(1);'-2+3"),
+        ("a;b", "a;b"),
     ],
 )
 def test_table_shows_no_formula_of_a_stranger(text: str, shown: str) -> None:
     assert row(number=text)["number"] == shown
+
+
+def test_table_shows_no_formula_in_a_strangers_call_id() -> None:
+    quality = {"agent": {"sip_call_id": "x;=cmd|'/C calc'!A0;y"}}
+    cell = row(quality=quality)["quality"]
+    assert ";" not in cell
+    assert json.loads(cell) == quality
