@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import falcon
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
@@ -47,13 +49,13 @@ def get_metrics(port: AdminPort, _req: falcon.Request, resp: falcon.Response) ->
     resp.data = generate_latest(port.registry)
 
 
-def describe(_port: AdminPort, _req: falcon.Request, resp: falcon.Response) -> None:
-    answer(resp, 200, openapi.document(API))
+def describe(_port: AdminPort) -> dict[str, Any]:
+    return openapi.document(API)
 
 
-def describe_messages(port: AdminPort, _req: falcon.Request, resp: falcon.Response) -> None:
+def describe_messages(port: AdminPort) -> dict[str, Any]:
     """Describe the notifications of calls that belong to no integrator."""
-    answer(resp, 200, asyncapi.document(asyncapi.Choices.of_others(port.services.policy.config)))
+    return asyncapi.document(asyncapi.Choices.of_others(port.services.policy.config))
 
 
 # Routes ---------------------------------------------------------------------------------------------------

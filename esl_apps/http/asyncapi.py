@@ -14,6 +14,7 @@ from msgspec import Struct
 from esl_apps import __version__
 from esl_apps.config.model import Config, Integrator
 from esl_apps.core import notification, notification_shapes
+from esl_apps.http.described import Document
 from esl_apps.http.routes import Answer, Operation
 
 _REF = "#/components/schemas/{name}"
@@ -113,13 +114,13 @@ def document(choices: Choices) -> dict[str, Any]:
     }
 
 
-def describing(handler: Callable[..., None]) -> Operation:
-    """Return the operation ``GET /asyncapi.json`` for a handler that answers with its port's ``document``."""
+def describing(make: Callable[[Any], Any]) -> Operation:
+    """Return the operation ``GET /asyncapi.json``; ``make`` returns a port's ``document``."""
     return Operation(
         "GET",
         "getMessages",
         "The notifications and events that this port's client gets",
-        handler,
+        Document(make),
         scopes=None,
         answers={200: Answer("AsyncAPI 3.0", {"type": "object"})},
         errors=(429,),

@@ -119,12 +119,12 @@ def list_records(port: CallsPort, req: falcon.Request, resp: falcon.Response) ->
         answer(resp, 200, {"records": page[0], "next": page[1]})
 
 
-def describe(port: CallsPort, _req: falcon.Request, resp: falcon.Response) -> None:
-    answer(resp, 200, openapi.document(API, {_ORDER.name: schemas.order(port.client)}))
+def describe(port: CallsPort) -> dict[str, Any]:
+    return openapi.document(API, {_ORDER.name: schemas.order(port.client)})
 
 
-def describe_messages(port: CallsPort, _req: falcon.Request, resp: falcon.Response) -> None:
-    answer(resp, 200, asyncapi.document(asyncapi.Choices.of(port.settings)))
+def describe_messages(port: CallsPort) -> dict[str, Any]:
+    return asyncapi.document(asyncapi.Choices.of(port.settings))
 
 
 def _accept(resp: falcon.Response, call: Accepted) -> None:

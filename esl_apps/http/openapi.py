@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from esl_apps import __version__
+from esl_apps.http.described import Document
 from esl_apps.http.errors import ErrorForm
 from esl_apps.http.routes import SIGNATURE, TOKEN, Answer, Api, Body, Component, Operation, Route
 
@@ -45,13 +46,13 @@ def document(api: Api, components: Mapping[str, Any] | None = None) -> dict[str,
     }
 
 
-def describing(handler: Callable[..., None]) -> Operation:
-    """Return the operation ``GET /openapi.json`` for a handler that answers with its port's ``document``."""
+def describing(make: Callable[[Any], Any]) -> Operation:
+    """Return the operation ``GET /openapi.json``; ``make`` returns a port's ``document``."""
     return Operation(
         "GET",
         "getDescription",
         "This document",
-        handler,
+        Document(make),
         scopes=None,
         answers={200: Answer("OpenAPI 3.0", {"type": "object"})},
         errors=(429,),

@@ -151,7 +151,7 @@ class EventWriter:
         for batch in self._due():
             by_integrator.setdefault(batch[0].integrator or "", []).append(batch)
         runs = [self._run_of(integrator, calls) for integrator, calls in by_integrator.items()]
-        answers = run_all(self._client, runs, strict=False)
+        answers = run_all(self._client, runs, strict=False, quiet=True)
         for (integrator, calls), answer in zip(by_integrator.items(), answers, strict=True):
             if isinstance(answer, StoreUnavailable) and not isinstance(answer, Fault):
                 raise answer

@@ -81,11 +81,11 @@ class Script:
         return Run(self, keys, args)
 
 
-def run_all(client: Client, runs: Sequence[Run], *, strict: bool = True) -> list[Any]:
+def run_all(client: Client, runs: Sequence[Run], *, strict: bool = True, quiet: bool = False) -> list[Any]:
     """Run scripts in one round trip, each on a slot of its own, and return their answers.
 
     :raises StoreUnavailable: Redis is down or, if ``strict``, one of them failed; otherwise that one's answer is the
-        error, for the caller to log.
+        error. ``quiet``: the caller logs keys that can't be used.
     """
     if not runs:
         return []
@@ -95,9 +95,10 @@ def run_all(client: Client, runs: Sequence[Run], *, strict: bool = True) -> list
         again = _send(client, [("EVAL", runs[i].script.text, runs[i]) for i in lost])
         for i, answer in zip(lost, again, strict=True):
             answers[i] = answer
-    if strict:
-        for run, answer in zip(runs, answers, strict=True):
+    for run, answer in zip(runs, answers, strict=True):
+        if not quiet:
             run.script.note(run.keys, answer)
+    if strict:
         raise_first(answers)
     return answers
 

@@ -165,8 +165,6 @@ class WebhookQueue:
             for queue in queues
         ]
         answers = run_all(self._client, runs, strict=False)
-        for run, answer in zip(runs, answers, strict=True):
-            run.script.note(run.keys, answer)
         return [one if isinstance(one, Exception) else _held(*one) if one else None for one in answers]
 
     def release(self, queue: str) -> None:

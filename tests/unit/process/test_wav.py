@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import wave
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from gevent.monkey import get_original
 
 from esl_apps.process import wav
 from esl_apps.process.folder import Folder
@@ -27,6 +29,25 @@ def test_measure_says_length_form_and_hash(tmp_path: Path, monkeypatch: pytest.M
     data = write(tmp_path / "a.wav")
     found = measure(Folder("test"), str(tmp_path / "a.wav"))
     assert found == Wav(0.5, len(data), hashlib.sha256(data).hexdigest(), 2, 16000)
+
+
+def test_measure_hashes_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hash of 8 MB takes 20 ms, in which no call would get its turn."""
+    get_ident = get_original("_thread", "get_ident")
+    threads: list[int] = []
+
+    class Hash:
+        def update(self, _data: bytes) -> None:
+            threads.append(get_ident())
+
+        def hexdigest(self) -> str:
+            return ""
+
+    write(tmp_path / "a.wav")
+    monkeypatch.setattr(wav, "hashlib", SimpleNamespace(sha256=Hash))
+    measure(Folder("test"), str(tmp_path / "a.wav"))
+    assert len(threads) == 1
+    assert get_ident() not in threads
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF", b"not a wav file" * 10])
