@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from typing import Any
 
 import falcon
@@ -44,6 +45,8 @@ class CallsPort:
         self.name = name
         self.door = Door(lambda: self.settings.rate, services.refused)
         self.count = services.refused
+        self.listening: Counter[str] = Counter()
+        """Clients that listen to events with tokens of an agent, by agent."""
         self._outgoing = outgoing
         #: A configuration and its tokens. A reload brings another.
         self._known: tuple[Config, list[Holder], AgentTokens] | None = None

@@ -48,11 +48,12 @@ class EventStream(LiveBody):
         *,
         admits: Callable[[], bool],
         on_end: Callable[[str], None] = lambda _reason: None,
+        on_close: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``feed``: opened for this client. ``last``: the client's last event. ``admits``: whether its token still
-        opens the stream. ``on_end`` is called with the reason if the server ends it."""
+        opens the stream. ``on_end`` is called with the reason if the server ends it, ``on_close`` once it has ended."""
         self._feeds = feeds
         self._feed: Feed | None = feed
         self._last = feed.last if last is None else last
@@ -60,6 +61,7 @@ class EventStream(LiveBody):
         self._wanted = wanted
         self._admits = admits
         self._on_end = on_end
+        self._on_close = on_close
         self._clock = clock
         self._monotonic = monotonic
         self._spoken_at = self._admitted_at = monotonic()
@@ -157,6 +159,7 @@ class EventStream(LiveBody):
         if self._feed is not None:
             self._feeds.leave(self._feed)
             self._feed = None
+            self._on_close()
 
 
 def _frame(event: str, data: dict[str, str]) -> bytes:

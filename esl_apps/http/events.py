@@ -14,8 +14,10 @@ from esl_apps.http.record_query import METADATA, metadata_of
 from esl_apps.http.routes import Answer, Operation, Route
 from esl_apps.store.call_events import Id, read_id
 
-#: Clients that may listen to one process. Other requests need some of a port's 1,000 connections.
+#: Clients that may listen at one port of one process. Other requests need some of its 1,000 connections.
 MOST_READERS = 700
+#: Of them, those with tokens of one agent: a browser needs one for each of its tabs.
+AGENT_READERS = 20
 _LAST = "Last-Event-ID"
 
 
@@ -30,8 +32,12 @@ def stream_events(port: CallsPort, req: falcon.Request, resp: falcon.Response) -
     wanted = Wanted(agent, req.get_param("contact_ref"), metadata_of(req))
     last = _last_of(req)
     feeds, metrics = port.services.event_feeds, port.services.metrics
-    if feeds.readers >= MOST_READERS:
+    if feeds.readers_of(port.name) >= MOST_READERS:
         raise problem(503, "unavailable", "too many clients listen on this node", headers={"Retry-After": "5"})
+    if own is not None and port.listening[own] >= AGENT_READERS:
+        port.count(429)
+        message = "too many clients listen with tokens of this agent"
+        raise problem(429, "too_many", message, headers={"Retry-After": "5"})
 
     def count(reason: str) -> None:
         metrics.event_readers_cut.labels(reason).inc()
@@ -43,7 +49,16 @@ def stream_events(port: CallsPort, req: falcon.Request, resp: falcon.Response) -
     if req.method == "HEAD":
         return
     feed = feeds.open(port.name)
-    resp.stream = EventStream(feeds, feed, last, wanted, admits=lambda: port.still_admits(req), on_end=count)
+    if own is not None:
+        port.listening[own] += 1
+
+    def leave() -> None:
+        if own is not None:
+            port.listening[own] -= 1
+
+    resp.stream = EventStream(
+        feeds, feed, last, wanted, admits=lambda: port.still_admits(req), on_end=count, on_close=leave
+    )
 
 
 def _last_of(req: falcon.Request) -> Id | None:

@@ -129,6 +129,10 @@ class Feeds:
     def readers(self) -> int:
         return sum(feed.readers for feed in self._feeds.values())
 
+    def readers_of(self, integrator: str) -> int:
+        feed = self._feeds.get(integrator)
+        return 0 if feed is None else feed.readers
+
     def open(self, integrator: str) -> Feed:
         """Count a client in. :raises StoreUnavailable: Redis is down."""
         with self._opening:

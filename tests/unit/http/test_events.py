@@ -155,3 +155,27 @@ def test_events_for_too_many_clients_are_503(node: Listener, monkeypatch: pytest
     next(node.listen())
     answer = node.client.simulate_get(EVENTS)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+def test_events_of_one_integrator_leave_room_for_others(node: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of the console listens to all integrators, so some pages had shut out all clients of events."""
+    monkeypatch.setattr(events, "MOST_READERS", 2)
+    feeds = node.bench.services.event_feeds
+    for other in ("", "other", "third"):
+        feeds.open(other)
+    for _ in range(2):
+        next(node.listen())
+    assert node.client.simulate_get(EVENTS).status_code == 503
+
+
+def test_events_for_too_many_clients_of_one_agent_are_429(node: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a browser's token, one agent could have taken all places."""
+    monkeypatch.setattr(events, "AGENT_READERS", 2)
+    token = node.client.simulate_post("/click2dial/agents/1000/token", json={}).json["token"]
+    for _ in range(2):
+        next(node.listen(token=token))
+    answer = node.client.simulate_get(EVENTS, headers={"Authorization": f"Bearer {token}"})
+    assert errors(answer, 429) == [("", "too_many")]
+    next(node.listen())
+    node.close()
+    next(node.listen(token=token))
