@@ -415,13 +415,16 @@ class RedisKeys(Generated):
         with (ROOT / "docs/reference/redis_keys.csv").open(encoding="utf-8") as file:
             kept = {row["name"]: row["kept"] for row in csv.DictReader(file)}
         rows = []
+        from esl_apps.core.versions import KINDS
+
+        versions = {name: str(kind.version) for kind in KINDS for name in kind.keys}
         for name, key, meaning in _redis_keys():
             if name not in kept:
                 _log.warning("reference/redis_keys.csv doesn't say how long %s (store/keys.py) is kept", name)
-            rows.append([f"``{key}``", kept.pop(name, ""), text(meaning)])
+            rows.append([f"``{key}``", kept.pop(name, ""), versions.get(name, ""), text(meaning)])
         for name in kept:
             _log.warning("reference/redis_keys.csv: store/keys.py has no %s", name)
-        yield from table(["Key", "Kept", "Contents"], rows, "38 14 48")
+        yield from table(["Key", "Kept", "Version", "Contents"], rows, "38 14 8 40")
 
 
 # Applications -------------------------------------------------------------------------------------

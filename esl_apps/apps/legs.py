@@ -10,6 +10,7 @@ from esl_apps.apps.settings import Settings
 from esl_apps.core import causes, dialstring, display_name, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Leg
+from esl_apps.core.versions import CHANNEL_VARIABLES
 
 #: Seconds by which the switch's own timers are longer. They only fire if the application is gone.
 SWITCH_MARGIN = 5
@@ -24,6 +25,7 @@ def leg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, 
     reports = {} if settings.rtcp_interval is None else {"rtcp_audio_interval_msec": str(settings.rtcp_interval)}
     return {
         **reports,
+        **CHANNEL_VARIABLES,
         "esl_app": attempt.app,
         "esl_call_ref": attempt.call_ref,
         "esl_contact_ref": attempt.contact_ref,

@@ -32,6 +32,7 @@ from esl_apps.core.terms import (
     RINGING,
     STATES,
 )
+from esl_apps.core.versions import NOTHING, Rest
 
 
 def _span(began: float | None, ended: float) -> float | None:
@@ -82,6 +83,8 @@ class Attempt(CallFields, kw_only=True, eq=False):
     """Its session ends with it. False: its caller goes on."""
     unrecorded: bool = False
     """It has ended without a record of its own: nothing was dialled for it, and its session has one."""
+    rest: Rest = NOTHING
+    """What a node of another version knew of it."""
     continues: str = ""
     """The call that its caller was in before, if Redis can't say what became of it."""
 

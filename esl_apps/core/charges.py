@@ -104,6 +104,7 @@ class Charge:
         "number",
         "outlives",
         "owner",
+        "rest",
         "since",
         "stale",
         "switch",
@@ -135,6 +136,8 @@ class Charge:
         self.aleg = aleg
         self.owner = owner
         self.whole = whole
+        self.rest: dict[str, Any] = {}
+        """What a node of another version has written of it."""
         self.adopted = False
         """Taken over from a process that died: counted there, and paid for here from now on."""
         leg_bounds = list(bounds(levels, number, call_ref, aleg=aleg, owner=owner))
@@ -170,6 +173,7 @@ class Charge:
     def essence(self) -> dict[str, Any]:
         """Its data for another process, in JSON's own types."""
         return {
+            **self.rest,
             "levels": list(self.levels),
             "number": self.number.dialled if self.number is not None else None,
             "aleg": self.aleg,

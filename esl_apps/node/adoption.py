@@ -18,6 +18,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.following import Following
 from esl_apps.node.services import Services
 from esl_apps.process import background
+from esl_apps.store.documents import WrongVersion
 from esl_apps.store.essence import Essence
 from esl_apps.store.membership import BEAT, DEAD
 
@@ -92,16 +93,22 @@ class Adoption(background.Kept):
     def _is_followed(self, ref: str) -> bool:
         """Whether another live process has the call. False if Redis can't say."""
         roster = self._services.membership
-        with suppress(StoreUnavailable):
+        try:
             return self._services.store.essence(ref, roster.living()) is not None
-        return False
+        except WrongVersion:
+            # A node of a later version has it, and has changed it since.
+            return True
+        except StoreUnavailable:
+            return False
 
     def _inherit(self, boot: str) -> None:
         """:raises StoreUnavailable: Redis is down."""
         services = self._services
         left = services.store.live([boot])[boot]
         if not left:
-            services.membership.forget(boot)
+            # While it is known as dead, nodes that can read its calls look for them.
+            if not services.store.leaves_calls(boot):
+                services.membership.forget(boot)
             return
         peer = services.membership.peers.get(boot)
         name = peer.name if peer is not None else services.membership.name

@@ -15,7 +15,9 @@ from pathlib import Path
 import msgspec
 
 from esl_apps.process.files import open_private, read_regular
-from esl_apps.store.essence import Essence
+from esl_apps.store.documents import WrongVersion
+from esl_apps.store.errors import Unreadable
+from esl_apps.store.essence import Essence, StoredEssence
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ class CallLog:
         """
         self._live = live
         self._path = folder / "begun.log"
+        self._of_others: dict[str, bytes] = {}
+        """Lines of a version that isn't read here, by call: kept for a run that can."""
         self.left = self._read()
         """Calls that an earlier run of this node left, oldest first. They stay in the file while they are here."""
         self._fd = -1
@@ -61,11 +65,16 @@ class CallLog:
             if not line:
                 continue
             if line.startswith(b"-"):
-                live.pop(line[1:].decode("ascii", "replace"), None)
+                ref = line[1:].decode("ascii", "replace")
+                live.pop(ref, None)
+                self._of_others.pop(ref, None)
                 continue
             try:
-                call = msgspec.json.decode(line, type=Essence)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                call = StoredEssence.decode(line)
+            except WrongVersion:
+                self._of_others[_ref_of(line)] = line
+                continue
+            except Unreadable:
                 # The process was killed while it wrote its last line, or the disk is damaged.
                 log.warning("call_log_line_unreadable", extra={"file": str(self._path)})
                 continue
@@ -105,7 +114,9 @@ class CallLog:
         with os.fdopen(open_private(fresh, os.O_WRONLY | os.O_TRUNC), "wb") as file:
             # One at a time: encoding all of them at once would take megabytes.
             for call in live:
-                file.write(msgspec.json.encode(call) + b"\n")
+                file.write(call.encode() + b"\n")
+            for line in self._of_others.values():
+                file.write(line + b"\n")
             size = file.tell()
         os.replace(fresh, self._path)
         fd = open_private(self._path, os.O_WRONLY | os.O_APPEND)
@@ -117,3 +128,15 @@ class CallLog:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class _Ref(msgspec.Struct):
+    call_ref: str
+
+
+def _ref_of(line: bytes) -> str:
+    """The reference in a line of another version; the line itself if it has none."""
+    try:
+        return msgspec.json.decode(line, type=_Ref).call_ref
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return line.decode("utf-8", "replace")

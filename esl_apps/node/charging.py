@@ -93,6 +93,7 @@ class Charging:
                 log.error("charge_not_resumed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
                 continue
             charge = Charge(attempt.call_ref, levels, number, aleg=paid.aleg, owner=paid.owner, whole=paid.whole)
+            charge.rest = {name: value for name, value in essence.items() if name not in _Paid.__struct_fields__}
             charges.append(charge)
         self._usage.adopt(*charges)
         attempt.pay(*charges)

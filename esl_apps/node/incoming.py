@@ -14,11 +14,13 @@ from esl_apps.apps.application import Application
 from esl_apps.apps.context import Arrival, NotServed
 from esl_apps.core import node_clock, terms
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.core.versions import CHANNEL
 from esl_apps.esl.session import OutboundSession
 from esl_apps.node.services import Services
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.node.visit import Visit
 from esl_apps.process import background
+from esl_apps.store import documents
 from esl_apps.store.essence import Essence
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,8 @@ class Incoming:
         path = "/".join(visit.path)[:60]
         app = self._by_path.get(visit.path[0])
         try:
+            if visit.carried:
+                documents.check(CHANNEL, visit.channel.variable("esl_v"))
             if visit.carried and (placed := application(visit.channel.variable("esl_app") or "")).placed:
                 self._go_on(visit, placed)
             elif app is None or app.arrive is None or not self._services.policy.serves(app):

@@ -8,6 +8,7 @@ from gevent.event import Event as Flag
 
 from esl_apps.esl.switch import Switch
 from esl_apps.node.live import Live
+from esl_apps.store import documents
 from esl_apps.store.calls import CallStore
 
 
@@ -47,8 +48,9 @@ class Readiness:
         return [*reasons, *self._store.reasons, *self._overflows()]
 
     def problems(self) -> list[str]:
-        """The reasons, and what a person has to mend although calls go on: keys and lists that Redis refuses."""
-        return [*self.reasons(), *self._store.faults, *self._refusals()]
+        """The reasons, and what a person has to mend although calls go on: keys and lists that Redis refuses, documents
+        of versions that this node doesn't read."""
+        return [*self.reasons(), *self._store.faults, *self._refusals(), *documents.refusals.current()]
 
     @property
     def full(self) -> bool:

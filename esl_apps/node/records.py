@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import gevent
-import msgspec
 
 from esl_apps.apps import application
 from esl_apps.apps.legs import recording_path
@@ -20,6 +19,7 @@ from esl_apps.core.call_fields import RecordingFile
 from esl_apps.core.record import Record
 from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.core.versions import LIVE_CALL
 from esl_apps.node import notification_lists
 from esl_apps.node.call_log import CallLog
 from esl_apps.node.live import Live
@@ -30,7 +30,7 @@ from esl_apps.observe import logs
 from esl_apps.observe.metrics import Metrics
 from esl_apps.process.folder import Folder, Hangs
 from esl_apps.process.wav import Unfinished, measure
-from esl_apps.store import record_history
+from esl_apps.store import documents, record_history
 from esl_apps.store.calls import REFUSED_PER_HOUR, CallStore
 from esl_apps.store.essence import essence
 from esl_apps.store.event_writer import EventWriter
@@ -86,7 +86,7 @@ class Records:
             kept = None
         else:
             live = self._live.get(ref)
-            kept = msgspec.json.encode(live.essence if live else essence(attempt, None))
+            kept = documents.encode(LIVE_CALL, live.essence if live else essence(attempt, None), attempt.rest)
             self._call_log.note(kept)
         self._store.save(ref, lambda: snapshot(attempt), kept, refused=attempt.refused)
 

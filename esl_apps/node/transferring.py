@@ -22,6 +22,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
 from esl_apps.core.faults import Refused
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.core.versions import CHANNEL_VARIABLES
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import SwitchUnavailable
 from esl_apps.node.acting import customer, leg_of
@@ -122,6 +123,7 @@ class Transferring:
     def _commands(self, old: Attempt, new: Attempt, leg: str) -> list[str]:
         """Return what makes a leg the new call's A-leg: by these variables any node goes on with it."""
         variables = {
+            **CHANNEL_VARIABLES,
             "esl_app": new.app,
             "esl_call_ref": new.call_ref,
             "esl_session_ref": new.session_ref,

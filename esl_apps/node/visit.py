@@ -104,6 +104,7 @@ class Visit:
         if self.goes_on is not None and first:
             # A session that dials nothing has one record, however many nodes served it.
             attempt.call_ref, attempt.contact_ref = self.goes_on.call_ref, self.goes_on.contact_ref
+            attempt.rest = self.goes_on.rest
             attempt.dialed_at = self.goes_on.dialed_at or attempt.dialed_at
         if first and application(attempt.app).session:
             attempt.follows = self.follows

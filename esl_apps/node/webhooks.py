@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import gevent
-import msgspec
 from gevent.event import Event as Flag
 
 from esl_apps.config.model import Config
@@ -27,6 +26,8 @@ from esl_apps.net.post import Failed, Poster, context
 from esl_apps.net.resolver import Resolver
 from esl_apps.observe.metrics import Metrics
 from esl_apps.process import background
+from esl_apps.store.documents import WrongVersion
+from esl_apps.store.errors import Unreadable
 from esl_apps.store.webhook_queue import LEASE, Configured, Held, Next, Waiting, WebhookQueue, configured
 
 log = logging.getLogger(__name__)
@@ -343,10 +344,18 @@ class Delivery:
         return marked
 
     def _post(self, waiting: Waiting) -> int | Refusal:
-        """Post an entry; return the status, or why it was not taken."""
+        """Post an entry; return the status, or why it was not taken.
+
+        :raises WrongVersion: it can't be read here.
+        """
         try:
             message = waiting.message()
-        except msgspec.DecodeError:
+        except WrongVersion:
+            # A process that can read it is to deliver from here on. Only if this one is alone does it keep the lease.
+            self._mark()
+            self.unreached = True
+            raise
+        except Unreadable:
             # Written by something else. It can't be delivered, and must not hold up what follows.
             log.error("webhook_entry_unreadable", extra={**self._of, "entry": waiting.id})
             return 0

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from esl_apps.store import keys
-from esl_apps.store.errors import Fault, Unreadable, read_json
+from esl_apps.core.versions import REPORT
+from esl_apps.store import documents, keys
+from esl_apps.store.errors import Fault, Unreadable
 from esl_apps.store.redis_client import Client
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Report(msgspec.Struct, kw_only=True):
 
 def write(client: Client, boot: str, report: Report) -> None:
     """:raises StoreUnavailable: Redis is down."""
-    client.set(keys.report(boot), msgspec.json.encode(report), ex=KEPT)
+    client.set(keys.report(boot), documents.encode(REPORT, report), ex=KEPT)
 
 
 def read(client: Client, boots: Iterable[str]) -> dict[str, Report]:
@@ -69,7 +70,7 @@ def read(client: Client, boots: Iterable[str]) -> dict[str, Report]:
         try:
             raw = client.get(keys.report(boot))
             if raw is not None:
-                found[boot] = read_json(raw, Report)
+                found[boot] = documents.decode(REPORT, raw, Report)
         except (Fault, Unreadable) as error:
             log.warning("report_unreadable", extra={"boot": boot, "reason": str(error)})
     return found

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
+from esl_apps.core.versions import PAUSE
 from esl_apps.operations.reports import Report
-from esl_apps.store import keys
-from esl_apps.store.errors import read_json
+from esl_apps.store import documents, keys
 from esl_apps.store.redis_client import Client
 
 
@@ -22,7 +22,7 @@ class Pause(msgspec.Struct, frozen=True):
 
 def pauses(client: Client) -> dict[str, Pause]:
     """The paused switches. :raises StoreUnavailable: Redis is down, or one can't be read."""
-    return {name.decode(): read_json(raw, Pause) for name, raw in client.hgetall(keys.PAUSED).items()}
+    return {name.decode(): documents.decode(PAUSE, raw, Pause) for name, raw in client.hgetall(keys.PAUSED).items()}
 
 
 def pause(client: Client, name: str, by: str) -> bool:
@@ -30,7 +30,7 @@ def pause(client: Client, name: str, by: str) -> bool:
     down."""
     if client.hget(keys.PAUSED, name) is not None:
         return False
-    client.hset(keys.PAUSED, name, msgspec.json.encode(Pause(by, time.time())))
+    client.hset(keys.PAUSED, name, documents.encode(PAUSE, Pause(by, time.time())))
     return True
 
 

@@ -10,8 +10,9 @@ import msgspec
 from esl_apps.config import model
 from esl_apps.core.cards import Account, CallerId
 from esl_apps.core.limits import Breaker, Limits
-from esl_apps.store import keys
-from esl_apps.store.errors import read_json, read_text
+from esl_apps.core.versions import ACCOUNT, NOTHING, SETTINGS
+from esl_apps.store import documents, keys
+from esl_apps.store.errors import read_text
 from esl_apps.store.redis_client import Client
 from esl_apps.store.stale import Stale, T
 
@@ -53,7 +54,7 @@ class AccountStore:
         fields = self._client.hgetall(keys.account(account_id))
         if b"account" not in fields:
             return None
-        one = read_json(fields.pop(b"account"), _AccountDocument)
+        one = documents.decode(ACCOUNT, fields.pop(b"account"), _AccountDocument)
         return Account(
             id=account_id,
             name=one.name,
@@ -84,9 +85,13 @@ class AccountStore:
         caller_id_name: str | None,
         call_restriction: dict[str, model.Rule],
     ) -> None:
-        """Store an imported account in place of an earlier one. Its users stay."""
+        """Store an imported account in place of an earlier one. Its users stay, and what a later release has noted."""
         document = _AccountDocument(name, realm, caller_id, caller_id_name, call_restriction)
-        self._client.hset(keys.account(account_id), "account", msgspec.json.encode(document))
+        rest, before = NOTHING, self._client.hget(keys.account(account_id), "account")
+        if before is not None:
+            documents.decode(ACCOUNT, before, _AccountDocument)
+            rest = documents.rest_of(before, _AccountDocument)
+        self._client.hset(keys.account(account_id), "account", documents.encode(ACCOUNT, document, rest))
 
     def close_account(self, account_id: str) -> bool:
         """Remove an imported account, so that its cards no longer work. Its users' rules stay, in case it is imported
@@ -104,7 +109,7 @@ class AccountStore:
         for kind, value in ((_RULES, call_restriction), (_CALLER_ID, caller_id)):
             field = kind + user_id
             if value:
-                self._client.hset(keys.account(account_id), field, msgspec.json.encode(value))
+                self._client.hset(keys.account(account_id), field, documents.encode(ACCOUNT, value))
             else:
                 self._client.hdel(keys.account(account_id), field)
 
@@ -114,12 +119,12 @@ class AccountStore:
 
         def ask() -> dict[str, Any]:
             raw = self._client.hget(keys.SYSTEM_CONFIG, name)
-            return {} if raw is None else read_json(raw, dict[str, Any])
+            return {} if raw is None else documents.decode_fields(SETTINGS, raw)
 
         return self._stale.ask("s" + name, ask)
 
     def put_system_config(self, name: str, settings: Mapping[str, Any]) -> None:
-        self._client.hset(keys.SYSTEM_CONFIG, name, msgspec.json.encode(settings))
+        self._client.hset(keys.SYSTEM_CONFIG, name, documents.encode(SETTINGS, settings))
 
 
 def _configured(id: str, account: model.Account) -> Account:
@@ -145,7 +150,11 @@ def _configured(id: str, account: model.Account) -> Account:
 
 def _of_users(fields: Mapping[bytes, bytes], kind: str, of: type[T]) -> dict[str, T]:
     named = {read_text(field): raw for field, raw in fields.items()}
-    return {field.removeprefix(kind): read_json(raw, of) for field, raw in named.items() if field.startswith(kind)}
+    return {
+        field.removeprefix(kind): documents.decode(ACCOUNT, raw, of)
+        for field, raw in named.items()
+        if field.startswith(kind)
+    }
 
 
 def _spent(configured: T, nothing: T) -> T | None:

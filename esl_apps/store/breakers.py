@@ -16,9 +16,10 @@ import msgspec
 from esl_apps.core.limits import SYSTEM, covers
 from esl_apps.core.numbers import Number
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.core.versions import TRIP, TRIP_LINE
 from esl_apps.process import background
-from esl_apps.store import keys
-from esl_apps.store.errors import Fault
+from esl_apps.store import documents, keys
+from esl_apps.store.errors import Fault, Unreadable
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
@@ -215,16 +216,16 @@ class Breakers:
 
 def _read(raw: bytes) -> Trip:
     try:
-        return msgspec.json.decode(raw, type=Trip)
-    except msgspec.MsgspecError:
+        return documents.decode(TRIP, raw, Trip)
+    except Unreadable:
         # Written by a later version or by hand. Treat it as tripped.
         return Trip(0.0, "unreadable", "unknown")
 
 
 def _read_line(raw: bytes) -> LogLine | None:
     try:
-        return msgspec.json.decode(raw, type=LogLine)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return documents.decode(TRIP_LINE, raw, LogLine)
+    except Unreadable:
         return None
 
 

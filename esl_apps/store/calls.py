@@ -12,20 +12,21 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import gevent
-import msgspec
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
 from esl_apps.core import terms
 from esl_apps.core.status import CallStatus, value_of
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.core.versions import CALL
 from esl_apps.net.turns import in_turns
 from esl_apps.process import background
-from esl_apps.store import keys
+from esl_apps.store import documents, keys
 from esl_apps.store.connection import Command
+from esl_apps.store.documents import WrongVersion
 from esl_apps.store.ended_calls import EndedCalls
-from esl_apps.store.errors import Fault, NoAnswer, Reply, raise_first
-from esl_apps.store.essence import Essence
+from esl_apps.store.errors import Fault, NoAnswer, Reply, Unreadable, raise_first
+from esl_apps.store.essence import Essence, StoredEssence
 from esl_apps.store.hourly_quota import HourlyQuota
 from esl_apps.store.redis_client import Client
 from esl_apps.store.write_behind import WriteBehind
@@ -226,7 +227,7 @@ class CallStore:
             self._writes.put(_CALLS, ref, ("DEL", call))
             self._writes.put(index, ref, ("ZREM", index, ref))
             return
-        self._writes.put(_CALLS, ref, ("SET", call, msgspec.json.encode(snapshot), "EX", KEEP))
+        self._writes.put(_CALLS, ref, ("SET", call, documents.encode(CALL, snapshot), "EX", KEEP))
         self._writes.put(index, ref, ("ZADD", index, 0, ref))
         if essence is None:
             # References sort by time, so calls of more than a day ago are a range of names.
@@ -291,12 +292,23 @@ class CallStore:
         listed = list(boots)
         answers = self._ask([("HVALS", keys.live(boot)) for boot in listed], [])
         return {
-            boot: [one for raw in in_turns("redis", found) if (one := _essence(raw)) is not None]
+            boot: [one for raw in in_turns("redis", found) if (one := _own_version(raw)) is not None]
             for boot, found in zip(listed, answers, strict=True)
         }
 
+    def leaves_calls(self, boot: str) -> bool:
+        """Whether a process has calls that only a node of another version can take over.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        (found,) = self._ask([("HVALS", keys.live(boot))], [])
+        return any(_is_anothers(raw) for raw in found)
+
     def essence(self, ref: str, boots: Iterable[str]) -> tuple[str, Essence] | None:
-        """A live call's process and essence. :raises StoreUnavailable: Redis is down."""
+        """A live call's process and essence.
+
+        :raises StoreUnavailable: Redis is down, or the call is of a version that isn't read here (``WrongVersion``).
+        """
         listed = list(boots)
         answers = self._ask([("HGET", keys.live(boot), ref) for boot in listed], None)
         for boot, raw in zip(listed, answers, strict=True):
@@ -363,7 +375,7 @@ class CallStore:
         :raises StoreUnavailable: Redis is down.
         """
         call.had_by = [*call.had_by, boot]
-        self._client.hset(self._live, call.call_ref, msgspec.json.encode(call))
+        self._client.hset(self._live, call.call_ref, call.encode())
         if self._client.hdel(keys.live(boot), call.call_ref):
             return True
         self._client.hdel(self._live, call.call_ref)
@@ -400,19 +412,41 @@ def _read(raw: bytes | None) -> dict[str, Any] | None:
     if raw is None:
         return None
     try:
-        msgspec.json.decode(raw, type=CallStatus)
+        documents.decode(CALL, raw, CallStatus)
         # Decode all of it: the type skips fields that it doesn't name, and they may not be UTF-8.
-        call: dict[str, Any] = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return documents.decode_fields(CALL, raw)
+    except WrongVersion:
+        return None
+    except Unreadable as error:
         log.error("call_unreadable", extra={"reason": str(error)})
         return None
-    return call
 
 
 def _essence(raw: bytes) -> Essence | None:
-    """Decode a live call as its process wrote it. None, with a log line, if it can't be read."""
+    """Decode a live call as its process wrote it. None, with a log line, if it is damaged.
+
+    :raises WrongVersion: only nodes of another version can read it.
+    """
     try:
-        return msgspec.json.decode(raw, type=Essence)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return StoredEssence.decode(raw)
+    except WrongVersion:
+        raise
+    except Unreadable as error:
         log.error("live_call_unreadable", extra={"reason": str(error)})
         return None
+
+
+def _own_version(raw: bytes) -> Essence | None:
+    try:
+        return _essence(raw)
+    except WrongVersion:
+        return None
+
+
+def _is_anothers(raw: bytes) -> bool:
+    """Whether only nodes of another version can read a live call."""
+    try:
+        _essence(raw)
+    except WrongVersion:
+        return True
+    return False

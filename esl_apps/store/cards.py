@@ -29,10 +29,11 @@ from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store import keys
+from esl_apps.core.versions import CARD
+from esl_apps.store import documents, keys
 from esl_apps.store.accounts import AccountStore
 from esl_apps.store.card_fields import _CHECKS, PIN, _spelled
-from esl_apps.store.errors import read_json, read_text
+from esl_apps.store.errors import read_text
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 from esl_apps.store.stale import Stale
@@ -139,7 +140,7 @@ class CardStore(AccountStore):
         :raises IdTaken: a card has this id.
         """
         claim, document = self._draft(fields, _Document(id or new_ref().replace("-", ""), account_id), None)
-        raw = msgspec.json.encode(document)
+        raw = documents.encode(CARD, document)
         made = self._create([keys.CARDS, keys.CARD_IDS, keys.cards_of(account_id)], [claim, document.id, raw])
         if made < 0:
             raise IdTaken(document.id)
@@ -177,10 +178,10 @@ class CardStore(AccountStore):
             if found is None:
                 return None
             old_claim, old_raw = found
-            old = read_json(old_raw, _Document)
+            old = documents.decode(CARD, old_raw, _Document)
             kept = old_claim if merge or old_claim.startswith("p") else None
             claim, document = self._draft(fields, old if merge else _Document(id, account_id), kept)
-            raw = msgspec.json.encode(document)
+            raw = documents.encode(CARD, document, documents.rest_of(old_raw, _Document))
             done = self._replace([keys.CARDS, keys.CARD_IDS], [id, old_claim, old_raw, claim, raw])
             if done > 0:
                 return _card(claim, raw)
@@ -204,7 +205,7 @@ class CardStore(AccountStore):
 
     def _taken(self, claim: str) -> Taken:
         raw = self._client.hget(keys.CARDS, claim)
-        return Taken(claim, "" if raw is None else read_json(raw, _Document).account_id)
+        return Taken(claim, "" if raw is None else documents.decode(CARD, raw, _Document).account_id)
 
     def _find(self, account_id: str, id: str) -> tuple[str, bytes] | None:
         return _own(account_id, self._read([keys.CARDS, keys.CARD_IDS], [id]))
@@ -254,7 +255,7 @@ class CardStore(AccountStore):
 
 
 def _card(claim: str, raw: bytes) -> Card:
-    one = read_json(raw, _Document)
+    one = documents.decode(CARD, raw, _Document)
     return Card(
         id=one.id,
         account_id=one.account_id,
@@ -270,7 +271,7 @@ def _card(claim: str, raw: bytes) -> Card:
 
 def _own(account_id: str, found: Sequence[bytes]) -> tuple[str, bytes] | None:
     """Claim and document that a script returned, or None if they are another account's."""
-    if not found or read_json(found[1], _Document).account_id != account_id:
+    if not found or documents.decode(CARD, found[1], _Document).account_id != account_id:
         return None
     return read_text(found[0]), found[1]
 

@@ -19,13 +19,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
-
-import msgspec
+from typing import Any
 
 from esl_apps.core.unavailable import StoreUnavailable
-
-_T = TypeVar("_T")
 
 #: Codes of a server that serves nothing on this connection. A later connection may find it ready, or another server.
 _NOT_READY: Mapping[str, str] = {
@@ -139,14 +135,6 @@ def raise_first(answers: Sequence[Any]) -> None:
     for answer in answers:
         if isinstance(answer, StoreUnavailable):
             raise answer
-
-
-def read_json(raw: bytes, kind: type[_T]) -> _T:
-    """Decode a stored document. :raises Unreadable: it is not one of this kind."""
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unreadable(f"redis: a stored document can't be read: {error}") from None
 
 
 def read_count(raw: bytes | None) -> int:

@@ -8,8 +8,8 @@ import logging
 import msgspec
 
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store import keys
-from esl_apps.store.errors import read_json
+from esl_apps.core.versions import IDEMPOTENCY_CLAIM
+from esl_apps.store import documents, keys
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
@@ -42,17 +42,19 @@ class IdempotencyKeys:
         :raises StoreUnavailable: Redis is down: dialling might place a second call.
         """
         claim = Claim(_digest(body), call_ref, self._boot)
-        raw = self._take([_name(integrator, key)], [msgspec.json.encode(claim), KEEP])
-        return None if raw is None else read_json(raw, Claim)
+        raw = self._take([_name(integrator, key)], [documents.encode(IDEMPOTENCY_CLAIM, claim), KEEP])
+        return None if raw is None else documents.decode(IDEMPOTENCY_CLAIM, raw, Claim)
 
     def reclaim(self, integrator: str, key: str, claim: Claim, call_ref: str) -> bool:
         """Take a key whose process died before it dialled. False: another request was faster.
 
         :raises StoreUnavailable: Redis is down.
         """
-        fresh = Claim(claim.body, call_ref, self._boot)
-        documents = [msgspec.json.encode(claim), msgspec.json.encode(fresh)]
-        return bool(self._reclaim([_name(integrator, key)], [*documents, KEEP]))
+        held = self._client.get(_name(integrator, key))
+        if held is None or documents.decode(IDEMPOTENCY_CLAIM, held, Claim) != claim:
+            return False
+        fresh = documents.encode(IDEMPOTENCY_CLAIM, Claim(claim.body, call_ref, self._boot))
+        return bool(self._reclaim([_name(integrator, key)], [held, fresh, KEEP]))
 
     def holds(self, integrator: str, key: str, call_ref: str) -> bool:
         """Whether a key is still this call's: other processes take those of a dead one.
@@ -60,13 +62,16 @@ class IdempotencyKeys:
         :raises StoreUnavailable: Redis is down.
         """
         raw = self._client.get(_name(integrator, key))
-        return raw is not None and read_json(raw, Claim).call_ref == call_ref
+        return raw is not None and documents.decode(IDEMPOTENCY_CLAIM, raw, Claim).call_ref == call_ref
 
     def release(self, integrator: str, key: str, body: bytes, call_ref: str) -> None:
         """Give back the key of a request that was refused, unless another process has taken it over. If Redis is down,
         the key expires by itself."""
         try:
-            self._release([_name(integrator, key)], [msgspec.json.encode(Claim(_digest(body), call_ref, self._boot))])
+            self._release(
+                [_name(integrator, key)],
+                [documents.encode(IDEMPOTENCY_CLAIM, Claim(_digest(body), call_ref, self._boot))],
+            )
         except StoreUnavailable as error:
             log.warning("idempotency_key_not_released", extra={"reason": str(error)})
 

@@ -15,7 +15,11 @@ from typing import Any
 
 import msgspec
 
+from esl_apps.core.versions import JOURNAL_ENTRY
 from esl_apps.process.files import NotRegular, open_private, open_regular
+from esl_apps.store import documents
+from esl_apps.store.documents import WrongVersion
+from esl_apps.store.errors import Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +135,7 @@ class Journal:
         try:
             if self._size > SEGMENT:
                 self._rotate(self.written - 1)
-            line = msgspec.json.encode(item) + b"\n"
+            line = documents.encode(JOURNAL_ENTRY, item) + b"\n"
             if os.write(self._fd, line) < len(line):
                 os.ftruncate(self._fd, self._size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -154,10 +158,19 @@ class Journal:
         return True
 
     def read(self, count: int) -> list[Entry]:
-        """Return the next entries, at most ``count``. :raises OSError: they can't be read now."""
+        """Return the next entries, at most ``count``.
+
+        :raises OSError: they can't be read now.
+        :raises WrongVersion: the next one is of a version that isn't read here.
+        """
         entries: list[Entry] = []
         while len(entries) < count and self._cursor < self.written:
-            index, item = self._next()
+            try:
+                index, item = self._next()
+            except WrongVersion:
+                if entries:
+                    break
+                raise
             self._cursor = index
             if item is not None:
                 self._unwritten.pop(index, None)
@@ -180,8 +193,12 @@ class Journal:
         if line is None or isinstance(line, Entry):
             return index, line
         try:
-            return index, msgspec.json.decode(line, type=Entry)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            return index, documents.decode(JOURNAL_ENTRY, line, Entry)
+        except WrongVersion:
+            # Stay before it: what is behind it would overtake it.
+            self._lines = None
+            raise
+        except Unreadable:
             log.error("journal_line_unreadable", extra={"folder": str(self._folder), "line": index})
             return index, None
 

@@ -19,7 +19,9 @@ import msgspec
 
 from esl_apps.core.node_clock import RemoteClock
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store import keys
+from esl_apps.core.versions import PROCESS
+from esl_apps.store import documents, keys
+from esl_apps.store.errors import Unreadable
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
@@ -197,7 +199,7 @@ class Membership:
 
         :raises StoreUnavailable: Redis is down.
         """
-        gone = msgspec.json.encode([self.name, self._advertise, True, _LEFT])
+        gone = documents.encode(PROCESS, [self.name, self._advertise, True, _LEFT])
         self._client.hset(keys.NODES, self.boot, gone)
 
 
@@ -207,8 +209,8 @@ def _peers(flat: list[Any]) -> dict[str, Peer]:
 
 def _peer(raw: bytes) -> Peer:
     try:
-        return msgspec.json.decode(raw, type=Peer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return documents.decode(PROCESS, raw, Peer)
+    except Unreadable:
         # Written by hand or by another version. It takes no calls, and is dead unless it changes.
         return Peer("", "", True, raw.decode("latin-1"))
 

@@ -31,6 +31,7 @@ from esl_apps.net.turns import take_turn
 from esl_apps.process import background
 from esl_apps.process.folder import Folder
 from esl_apps.store import keys
+from esl_apps.store.documents import WrongVersion
 from esl_apps.store.errors import Fault, Refused, Reply, Unreadable, read_count
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.redis_client import Client
@@ -184,7 +185,11 @@ class Outbox:
             log.error("journal_not_written", extra={"outbox": self.name, "reason": str(error)})
 
     def _refill(self) -> None:
-        """Read more entries from the journal. :raises OSError: it can't be read now."""
+        """Read more entries from the journal.
+
+        :raises OSError: it can't be read now.
+        :raises WrongVersion: its next entry is of a version that isn't read here.
+        """
         if len(self._queue) < BATCH and self._journal.waiting:
             take_turn("journal")
             self._queue.extend(self._journal.read(READ))
@@ -192,7 +197,14 @@ class Outbox:
     def _run(self) -> None:
         delay = BACKOFF_FIRST
         while True:
-            self._refill()
+            try:
+                self._refill()
+            except WrongVersion as error:
+                if not self._queue:
+                    # Those behind it wait in the journal, too, for a run of a later version.
+                    self._failed(error, "")
+                    gevent.sleep(BACKOFF_LAST)
+                    continue
             if not self._queue:
                 if self._journal.waiting:
                     # None of those that were read was readable.
@@ -237,6 +249,8 @@ class Outbox:
             details = {"outbox": self.name, "list": list, "reason": str(error)}
             if refused:
                 log.warning("records_refused", extra=details)
+            elif isinstance(error, WrongVersion):
+                log.error("journal_entry_refused", extra={"outbox": self.name, "reason": str(error)})
             else:
                 log.warning("redis_lost", extra=details, exc_info=unforeseen)
         self.failing_since = self.failing_since or time.time()

@@ -15,10 +15,11 @@ import msgspec
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_events import Noted, written
 from esl_apps.core.reference import LENGTH
+from esl_apps.core.versions import RECORD
 from esl_apps.net.turns import in_turns
-from esl_apps.store import keys
+from esl_apps.store import documents, keys
 from esl_apps.store.call_events import KEEP
-from esl_apps.store.errors import Fault
+from esl_apps.store.errors import Fault, Unreadable
 from esl_apps.store.journal import Entry
 from esl_apps.store.outbox import REMEMBER, Outbox
 from esl_apps.store.redis_client import Client
@@ -35,7 +36,7 @@ def entry(attempt: Attempt, events: Iterable[Noted], record: dict[str, Any] | No
     ``events``: those that may not be in Redis. ``record``: None if the call has none. ``keep``: whether the history
     keeps it.
     """
-    text = "" if record is None else msgspec.json.encode(record).decode()
+    text = "" if record is None else documents.encode(RECORD, record).decode()
     side = "history" if keep and record is not None else "events"
     integrator = attempt.integrator or ""
     return Entry(attempt.call_ref, keys.history(integrator), side, text, written(attempt, events), integrator)
@@ -157,7 +158,6 @@ def _edge(at: float) -> str:
 
 def _decoded(raw: bytes) -> dict[str, Any] | None:
     try:
-        record: dict[str, Any] = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return documents.decode_fields(RECORD, raw)
+    except Unreadable:
         return None
-    return record if isinstance(record, dict) else None

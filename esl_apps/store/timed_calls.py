@@ -12,14 +12,17 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
 
 from esl_apps.core.reference import new_ref
 from esl_apps.core.timed_call import Frequency, Scheduled, TimedCall, Waiting
-from esl_apps.store import keys
-from esl_apps.store.errors import read_json, read_text
+from esl_apps.core.versions import TIMED_CALL
+from esl_apps.store import documents, keys
+from esl_apps.store.documents import WrongVersion
+from esl_apps.store.errors import read_text
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
@@ -27,8 +30,8 @@ DAY = 86400
 #: Seconds until a call that was given back untried is due, so that a full node is not asked again at once.
 RELEASE_FOR = 1.0
 
-_Document = Annotated[list[str], msgspec.Meta(min_length=2)]
-"""The call's id, its number, and the application's data."""
+_Document = Annotated[list[str | dict[str, int]], msgspec.Meta(min_length=2)]
+"""The call's id, its number, and the application's data; from version 2 on, its version."""
 
 
 _ANY = Frequency()
@@ -75,7 +78,7 @@ class TimedCalls:
             self._all_keys(number, owner),
             [
                 number,
-                msgspec.json.encode(document),
+                documents.encode(TIMED_CALL, document),
                 due_at,
                 frequency.cool_down,
                 frequency.per_day,
@@ -98,11 +101,16 @@ class TimedCalls:
         """Take the earliest that is due. Unless it is retried, done or released within ``lease`` seconds, another node
         takes it."""
         claim = f"{self._node}:{secrets.token_hex(8)}"
-        taken = self._claim(self._keys, [now, now + lease, claim])
-        if taken is None:
-            return None
-        id, number, *data = read_json(taken[0], _Document)
-        return TimedCall(id, number, tuple(data), taken[1], claim, read_text(taken[2]), taken[3] == b"1")
+        while taken := self._claim(self._keys, [now, now + lease, claim]):
+            raw, attempt, owner, dropped, key = taken
+            try:
+                id, number, *data = _read(raw)
+            except WrongVersion:
+                # Nodes that can read it are to have it soon, and this one goes on with the next.
+                self._give_back(self._keys, [key, claim, now + RELEASE_FOR, -1])
+                continue
+            return TimedCall(id, number, tuple(data), attempt, claim, read_text(owner), dropped == b"1")
+        return None
 
     def holds(self, call: TimedCall) -> bool:
         """Whether it is still this claim's: another node takes it once the lease has ended."""
@@ -145,14 +153,21 @@ class TimedCalls:
         return None if dropped < 0 else bool(dropped)
 
     def _listed(self, arguments: Sequence[str | int]) -> list[Waiting]:
-        return [
-            Waiting(number, float(due_at), read_text(owner), tuple(data), placing == b"1")
-            for raw, due_at, owner, placing in self._list(self._keys, arguments)
-            for _id, number, *data in [read_json(raw, _Document)]
-        ]
+        waiting = []
+        for raw, due_at, owner, placing in self._list(self._keys, arguments):
+            with suppress(WrongVersion):
+                _id, number, *data = _read(raw)
+                waiting.append(Waiting(number, float(due_at), read_text(owner), tuple(data), placing == b"1"))
+        return waiting
 
     def _all_keys(self, number: str, owner: str) -> list[str]:
         return [*self._keys, keys.timed_past(self._name, number), keys.timed_of(self._name, owner)]
 
     def _given_back(self, call: TimedCall, due_at: float, attempts: int) -> bool:
         return bool(self._give_back(self._keys, [call.number, call.claim, due_at, attempts]))
+
+
+def _read(raw: bytes) -> list[str]:
+    """:raises Unreadable, WrongVersion: as ``documents.decode``."""
+    found: list[str | dict[str, int]] = documents.decode(TIMED_CALL, raw, _Document)
+    return [item for item in found if isinstance(item, str)]

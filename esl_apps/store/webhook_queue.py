@@ -19,8 +19,9 @@ from msgspec import Meta
 from esl_apps.config.model import Config
 from esl_apps.config.webhooks import Webhook
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.core.versions import WEBHOOK_ENTRY
 from esl_apps.net.destination import read_url
-from esl_apps.store import keys
+from esl_apps.store import documents, keys
 from esl_apps.store.errors import Fault
 from esl_apps.store.journal import Entry
 from esl_apps.store.redis_client import Client
@@ -102,11 +103,10 @@ class Waiting(NamedTuple):
         return int(self.id.partition("-")[0]) / 1000
 
     def message(self) -> Message:
-        """:raises msgspec.DecodeError: something else has written it."""
-        try:
-            return msgspec.json.decode(self.text, type=Message)
-        except UnicodeDecodeError as error:
-            raise msgspec.DecodeError(str(error)) from None
+        """:raises Unreadable: something else has written it.
+        :raises WrongVersion: only nodes of another version can read it.
+        """
+        return documents.decode(WEBHOOK_ENTRY, self.text, Message)
 
 
 class Next(NamedTuple):

@@ -11,9 +11,17 @@ import pytest
 
 from esl_apps.esl import switch, switch_cdr
 from esl_apps.node import acting, calls, following, incoming, records, timed_calls, visit
-from esl_apps.store import redis_client
+from esl_apps.store import documents, redis_client
 from tests.support.bench import Bench, Breakable, Build
 from tests.support.node import RedisServer
+
+
+@pytest.fixture(autouse=True)
+def refusals(monkeypatch: pytest.MonkeyPatch) -> documents.Refusals:
+    """The versions that were refused: none yet."""
+    fresh = documents.Refusals()
+    monkeypatch.setattr(documents, "refusals", fresh)
+    return fresh
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node import adoption, following
 from esl_apps.store import keys
+from esl_apps.store.documents import Refusals
 from esl_apps.store.essence import Essence
 from tests.support.bench import E164, Bench, Build, essence_of, leave_behind, show_legs, write_cdr
 from tests.support.call_switch import AT, B, C, at, ends
@@ -937,3 +938,64 @@ def test_adoption_give_back_that_redis_refuses_is_tried_again(bench: Bench, monk
     beat_again(bench, boot)
     bench.adoption.beat()
     assert not bench.redis_server.client.exists(keys.live(bench.services.membership.boot))
+
+
+# Other versions --------------------------------------------------------------------------------------
+
+
+def written_later(call: Essence, version: int) -> bytes:
+    """A call as a node of a later version writes it."""
+    return call.encode()[:-1] + b',"later":{"x":1},"v":%d}' % version
+
+
+def test_adoption_keeps_what_a_later_version_knows(bench: Bench) -> None:
+    boot, own = leave_behind(bench, talking()), keys.live(bench.services.membership.boot)
+    client = bench.redis_server.client
+    client.hset(keys.live(boot), REF, written_later(talking(), 2))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    bench.flush()
+    kept = json.loads(client.hget(own, REF))
+    assert (kept["later"], kept["v"], kept["had_by"]) == ({"x": 1}, 2, [boot])
+    hang_up(bench)
+    ended(bench)
+    assert bench.reason() == ("answered", 16, "callee")
+
+
+def test_adoption_leaves_a_call_two_versions_ahead(bench: Bench, refusals: Refusals) -> None:
+    """Also its process: nodes that can read the call look for the calls of processes that are known."""
+    boot, client = leave_behind(bench, talking()), bench.redis_server.client
+    raw = written_later(talking(), 3)
+    client.hset(keys.live(boot), REF, raw)
+    for _ in range(2):
+        bench.adoption.beat()
+    assert bench.live == {}
+    assert client.hget(keys.live(boot), REF) == raw.decode()
+    assert client.hexists(keys.NODES, boot)
+    (said,) = [text for text in bench.services.readiness.problems() if "version" in text]
+    assert said == "a live call is of version 3, this node reads 1 to 2: upgrade this node"
+    # The others of the same process are adopted.
+    client.hset(keys.live(boot), "2", talking(call_ref="2").encode())
+    bench.adoption.beat()
+    assert list(bench.live) == ["2"]
+
+
+def test_adoption_leaves_a_damaged_call_and_forgets_its_process(bench: Bench) -> None:
+    boot, client = leave_behind(bench, talking()), bench.redis_server.client
+    client.hset(keys.live(boot), REF, b"{")
+    bench.adoption.beat()
+    assert not client.hexists(keys.NODES, boot)
+
+
+def test_adoption_own_call_that_a_later_node_has_is_left(build: Build) -> None:
+    """Rolled back two versions: its last run's log has the call, and so has a node that is ahead."""
+    before = build()
+    before.services.call_log.note(talking().encode())
+    before.die()
+    bench = build()
+    other = leave_behind(bench, talking(), silent=False)
+    bench.redis_server.client.hset(keys.live(other), REF, written_later(talking(), 3))
+    bench.services.membership.say()
+    bench.adoption.beat()
+    assert bench.live == {}

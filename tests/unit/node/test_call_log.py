@@ -235,3 +235,25 @@ def test_call_log_that_is_no_file_is_refused(tmp_path: Path, make: Callable[[Pat
     make(tmp_path / "begun.log")
     with pytest.raises(OSError):
         CallLog(tmp_path)
+
+
+def test_call_log_keeps_lines_of_a_version_it_cannot_read(tmp_path: Path) -> None:
+    """A node that was rolled back too far must not lose the calls of the run before it."""
+    later = [call(ref).encode()[:-1] + b',"v":3}' for ref in ("b", "c")]
+    one = CallLog(tmp_path)
+    for line in (call("a").encode(), *later, later[0]):
+        one.note(line)
+    one.ended("c")
+    one.close()
+    assert refs(tmp_path) == ["a"]
+    assert refs(tmp_path) == ["a"]
+    assert (tmp_path / "begun.log").read_bytes().splitlines() == [call("a").encode(), later[0]]
+
+
+def test_call_log_keeps_members_of_a_later_version(tmp_path: Path) -> None:
+    line = call("a").encode()[:-1] + b',"later":1,"v":2}'
+    one = CallLog(tmp_path)
+    one.note(line)
+    one.close()
+    assert refs(tmp_path) == ["a"]
+    assert (tmp_path / "begun.log").read_bytes() == line + b"\n"

@@ -162,3 +162,14 @@ def test_charging_talk_goes_on_if_the_parties_talk(charged: Bench) -> None:
     answered = resumed(charged, paid("system", aleg=True), paid("system"), answered_at=now)
     since = [charge.since for attempt in (talking, ringing, answered) for charge in attempt.charges]
     assert [one is not None for one in since] == [True, False, True, False]
+
+
+def test_charging_resumed_charge_of_a_later_version_stays_one(bench: Bench) -> None:
+    """Otherwise the next node to adopt the call would pay for its leg twice."""
+    paid = {**charge_of("ref").essence, "later": {"x": 1}}
+    attempt = Attempt(app="disa", call_dir="external", paid_for=[paid])
+    bench.services.charging.resume(attempt)
+    assert attempt.paid_for == [paid]
+    (charge,) = attempt.charges
+    attempt.drop(charge)
+    assert attempt.paid_for == []

@@ -22,6 +22,7 @@ from esl_apps.esl.server import FULL
 from esl_apps.node import incoming
 from esl_apps.node import visit as visit_module
 from esl_apps.store import keys
+from esl_apps.store.documents import Refusals
 from esl_apps.store.essence import Essence
 from tests.support.bench import Bench, Build, essence_of, leave_behind, placed, probe, show_legs
 from tests.support.call_switch import new_call
@@ -503,3 +504,18 @@ def test_incoming_visit_is_freed_without_the_garbage_collector(monkeypatch: pyte
         gc.enable()
         switch.peer.close()
         switch.greenlet.kill()
+
+
+def test_incoming_leg_two_versions_ahead_is_refused_and_left(bench: Bench, refusals: Refusals) -> None:
+    headers = {**rung_elsewhere(bench), "variable_esl_v": "3"}
+    assert bench.visit("click2dial", **headers).served().hangup_cause == "NORMAL_TEMPORARY_FAILURE"
+    assert REF not in bench.live
+    assert refusals.current() == ["a leg on the switch is of version 3, this node reads 1 to 2: upgrade this node"]
+
+
+def test_incoming_leg_one_version_ahead_goes_on_here(bench: Bench) -> None:
+    headers = {**rung_elsewhere(bench), "variable_esl_v": "2"}
+    visitor = bench.visit("click2dial", **headers)
+    visitor.switch.scripts["bridge"] = lambda _uuid: visitor.hung_up("NORMAL_CLEARING", 16)
+    visitor.served()
+    assert bench.record()["call_ref"] == REF

@@ -605,3 +605,38 @@ def test_redis_error_is_not_a_crash(bed: Bed) -> None:
     node.client.left = None
     bed.push()
     eventually(taken(to, 1))
+
+
+# Other versions ----------------------------------------------------------------------------------------
+
+
+def later(bed: Bed, version: int) -> None:
+    """A node of a later version has pushed an entry."""
+    queue = keys.webhook("acme", "crm")
+    seq = bed.redis.client.incr(keys.seq(queue))
+    text = json.dumps({"id": f"cdr_{seq}", "body": {"type": "cdr", "payload": {"seq": seq}}, "v": version})
+    bed.redis.client.xadd(queue, {"seq": seq, "json": text}, id=f"{int(bed.at * 1000)}-{seq}")
+
+
+def test_webhook_entry_one_version_ahead_is_delivered(bed: Bed) -> None:
+    to = bed.receiver()
+    later(bed, 2)
+    bed.begin(hook(to))
+    eventually(taken(to, 1))
+
+
+def test_webhook_entry_two_versions_ahead_is_left_to_others(bed: Bed) -> None:
+    """Nothing behind it overtakes it, nothing is marked, and the lease is given up."""
+    to = bed.receiver()
+    bed.push()
+    later(bed, 3)
+    bed.push()
+    first = bed.begin(hook(to))
+    bed.node()
+    eventually(taken(to, 1))
+    queue, lease = keys.webhook("acme", "crm"), keys.webhook_lease(keys.webhook("acme", "crm"))
+    eventually(lambda: queue in first.webhooks._left_to_others)
+    eventually(lambda: bed.redis.client.get(lease) == "boot1")
+    assert seqs(to) == [1]
+    state = bed.state()
+    assert (state["seq"], "failures" in state, "aside" in state) == ("1", False, False)

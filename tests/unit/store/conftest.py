@@ -15,7 +15,7 @@ import redis as redispy
 from esl_apps.config.model import Account, CallerId, Rule, User
 from esl_apps.config.spending import Limits
 from esl_apps.core.numbers import NumberPlan
-from esl_apps.store import redis_client
+from esl_apps.store import documents, redis_client
 from esl_apps.store.cards import CardStore
 from tests.support import redis_servers
 from tests.support.cluster import ClusterServer
@@ -37,6 +37,14 @@ ACCOUNTS = {
     ),
     "other": Account(token="other-cards-token"),
 }
+
+
+@pytest.fixture(autouse=True)
+def refusals(monkeypatch: pytest.MonkeyPatch) -> documents.Refusals:
+    """The versions that were refused: none yet."""
+    fresh = documents.Refusals()
+    monkeypatch.setattr(documents, "refusals", fresh)
+    return fresh
 
 
 @pytest.fixture(scope="session")

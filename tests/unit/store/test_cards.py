@@ -490,3 +490,46 @@ def test_stale_answers_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(StoreUnavailable):
         stale.ask("1", away)
     assert stale.ask("2", away) == 2
+
+
+# Other versions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_update_keeps_what_a_later_version_has_stored(cards: CardStore, client: Any, merge: bool) -> None:
+    card = cards.create("acme", {"pin": PIN})
+    raw = client.hget(keys.CARDS, card.claim)
+    client.hset(keys.CARDS, card.claim, raw[:-1] + b',"later",{"x":1},{"v":2}]')
+    changed = cards.update("acme", card.id, {"comment": "lost", "pin": OTHER_PIN}, merge=merge)
+    assert changed is not None
+    stored = json.loads(client.hget(keys.CARDS, changed.claim))
+    assert stored == [card.id, "acme", None, False, False, 1, "lost", "later", {"x": 1}, {"v": 2}]
+
+
+def test_card_two_versions_ahead_opens_nothing_and_stays(cards: CardStore, client: Any, refusals: Any) -> None:
+    card = cards.create("acme", {"pin": PIN, "active": True})
+    later = client.hget(keys.CARDS, card.claim)[:-1] + b',{"v":3}]'
+    client.hset(keys.CARDS, card.claim, later)
+    asks: list[Callable[[], object]] = [
+        lambda: cards.by_pin(PIN),
+        lambda: cards.get("acme", card.id),
+        lambda: cards.update("acme", card.id, {"comment": "x"}, merge=True),
+    ]
+    for ask in asks:
+        with pytest.raises(StoreUnavailable, match="a card is of version 3, this node reads 1 to 2"):
+            ask()
+    assert client.hget(keys.CARDS, card.claim) == later
+    assert refusals.current() != []
+
+
+def test_put_account_keeps_what_a_later_version_has_stored(cards: CardStore, client: Any) -> None:
+    fields: dict[str, Any] = {"realm": "r", "caller_id": None, "caller_id_name": None, "call_restriction": {}}
+    cards.put_account("imported", name="one", **fields)
+    raw = client.hget(keys.account("imported"), "account")
+    client.hset(keys.account("imported"), "account", raw[:-1] + b',"later":[1],"v":2}')
+    cards.put_account("imported", name="two", **fields)
+    stored = json.loads(client.hget(keys.account("imported"), "account"))
+    assert (stored["name"], stored["later"], stored["v"]) == ("two", [1], 2)
+    client.hset(keys.account("imported"), "account", raw[:-1] + b',"v":3}')
+    with pytest.raises(StoreUnavailable):
+        cards.put_account("imported", name="three", **fields)

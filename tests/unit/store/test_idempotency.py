@@ -79,3 +79,14 @@ def test_claim_while_redis_is_down_raises_and_release_does_not(away: Any, caplog
         claims.claim("acme", "k", b"{}", "ref-1")
     claims.release("acme", "k", b"{}", "ref-1")
     assert "refused" in str(caplog.records[0].__dict__["reason"])
+
+
+def test_claim_of_a_later_version_is_reclaimed(claims: IdempotencyKeys, client: Any) -> None:
+    """It is compared as it is stored, not as this version would write it."""
+    assert claims.claim("acme", "k", b"{}", "ref-1") is None
+    [name] = client.keys(keys.idempotency("acme", "*"))
+    client.set(name, client.get(name)[:-1] + b',"later":1,"v":2}')
+    claim = claims.claim("acme", "k", b"{}", "ref-2")
+    assert claim is not None
+    assert claims.reclaim("acme", "k", claim, "ref-3")
+    assert not claims.reclaim("acme", "k", claim, "ref-4")

@@ -27,6 +27,7 @@ from esl_apps.config.records import RecordsConfig
 from esl_apps.core import notification, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.core.versions import Kind
 from esl_apps.node import notification_lists
 from esl_apps.store import journal as journal_module
 from esl_apps.store import keys, redis_client
@@ -1071,3 +1072,25 @@ def test_outbox_on_a_disk_that_hangs_ends_all_the_same(
         outbox.push(item(1))
         until(lambda: disk.asked)
         outbox.stop()
+
+
+# Other versions ---------------------------------------------------------------------------------------
+
+
+def test_entry_two_versions_ahead_waits_with_all_behind_it(
+    store: RedisServer, outboxes: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that was rolled back too far loses no record: its next run that can read the journal pushes them."""
+    monkeypatch.setattr(journal_module, "JOURNAL_ENTRY", Kind("journal entry", version=3))
+    ahead = outboxes(tmp_path, store.port, start=False)
+    ahead.push(item(2))
+    ahead.stop()
+    monkeypatch.setattr(journal_module, "JOURNAL_ENTRY", Kind("journal entry"))
+    back = outboxes(tmp_path, store.port)
+    back.push(item(3))
+    until(lambda: "journal_entry_refused" in caplog.messages)
+    assert (back.depth, popped(store)) == (2, [])
+    back.stop()
+    monkeypatch.setattr(journal_module, "JOURNAL_ENTRY", Kind("journal entry", version=2))
+    assert outboxes(tmp_path, store.port).drain(5)
+    assert popped(store) == [("id-2", 1), ("id-3", 2)]

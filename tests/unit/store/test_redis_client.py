@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store.errors import Fault, NoScript, Unreadable, read_json, read_text, refusal
+from esl_apps.store.errors import Fault, NoScript, Unreadable, read_text, refusal
 from esl_apps.store.redis_client import connect
 from tests.support.node import RedisServer
 from tests.support.ports import free_port
@@ -101,11 +101,7 @@ def test_error_replies_have_their_exceptions() -> None:
     assert str(refusal("WRONGTYPE Operation")) == "redis: WRONGTYPE Operation"
 
 
-def test_stored_document_that_cannot_be_read_is_told() -> None:
-    assert read_json(b"[1]", list[int]) == [1]
-    for raw in (b"", b"[", b'["x"]', b"\xff"):
-        with pytest.raises(Unreadable):
-            read_json(raw, list[int])
+def test_stored_text_that_cannot_be_read_is_told() -> None:
     assert read_text("é".encode()) == "é"
     with pytest.raises(Unreadable):
         read_text(b"\xff")

@@ -274,3 +274,19 @@ def test_call_that_is_being_placed_is_not_dropped(callbacks: TimedCalls) -> None
     assert taken.owner == "acme"
     assert callbacks.drop("one", "acme") is None
     assert [call.placing for call in callbacks.waiting()] == [True]
+
+
+def test_call_of_a_later_version_is_left_to_others(callbacks: TimedCalls, client: Any) -> None:
+    """It costs no attempt, holds up no other, and a node that can read it has it within a second."""
+    assert schedule(callbacks) is None
+    assert schedule(callbacks, number="27820001235", now=EVENING + 1) is None
+    pending = keys.timed_pending("callbacks")
+    raw = client.hget(pending, NUMBER)
+    client.hset(pending, NUMBER, raw[:-1] + b',{"v":3}]')
+    assert take(callbacks, EVENING + 10).number == "27820001235"
+    assert callbacks.claim_due(EVENING + 10.5, 30) is None
+    assert [waiting.number for waiting in callbacks.waiting()] == ["27820001235"]
+    # One version ahead.
+    client.hset(pending, NUMBER, raw[:-1] + b',{"v":2}]')
+    found = take(callbacks, EVENING + 10 + RELEASE_FOR)
+    assert (found.number, found.data, found.attempt) == (NUMBER, (CARD, DNIS), 1)

@@ -1048,3 +1048,13 @@ def test_counter_that_becomes_unreadable_ends_its_calls_alone(
     usage._run_out(good)
     assert bad.cut is not None
     assert good.cut is None
+
+
+def test_sums_with_fields_of_another_version_are_kept(usage: UsageStore, server: RedisServer) -> None:
+    """Old fields are removed from a hash of a hundred; those of other names are not ours to judge."""
+    sums = keys.usage_sums(KEY)
+    server.client.hset(sums, mapping={f"m{number}": 1 for number in range(120)} | {"v": 2, "x7": 1, "dx": 1})
+    assert begins(usage, charge("a", Limits(minutes_per_day=5))) is None
+    left = server.client.hgetall(sums)
+    assert {"v", "x7", "dx"} <= left.keys()
+    assert "m7" not in left

@@ -35,8 +35,10 @@ local function keep()
   redis.call('EXPIRE', sums, 90000)
   if redis.call('HLEN', sums) < 100 then return end
   for _, field in ipairs(redis.call('HKEYS', sums)) do
-    local from = string.sub(field, 1, 1) == 'm' and minute - 61 or tonumber(day)
-    if tonumber(string.sub(field, 2)) < from then redis.call('HDEL', sums, field) end
+    -- Another version may have fields of other names.
+    local unit, at = string.match(field, '^([dmn])(%d+)$')
+    local from = unit == 'm' and minute - 61 or tonumber(day)
+    if unit and tonumber(at) < from then redis.call('HDEL', sums, field) end
   end
 end
 local function answer(seconds, rest, why)
