@@ -46,7 +46,9 @@ async function* events(filters) {
     try {
       const headers = last ? { "Last-Event-ID": last } : {};
       const answer = await ask(`/click2dial/events?${new URLSearchParams(filters)}`, { headers });
-      if (!answer.ok) throw new Error(`refused: ${await answer.text()}`);
+      // 503: the node stops, or Redis is away.
+      if (!answer.ok && ![429, 503].includes(answer.status)) throw new Error(`refused: ${await answer.text()}`);
+      if (!answer.ok) throw new Error("not now");
       yield { event: "connected" };
       let text = "";
       for await (const chunk of answer.body.pipeThrough(new TextDecoderStream())) {
@@ -86,7 +88,11 @@ async function receive(listen, secret, take) {
   const seen = new Set();
   const server = createServer(async (request, response) => {
     const parts = [];
-    for await (const part of request) parts.push(part);
+    try {
+      for await (const part of request) parts.push(part);
+    } catch {
+      return; // it was cut off, and comes again
+    }
     const body = Buffer.concat(parts);
     if (!isGenuine(request.headers, body, secret)) {
       response.writeHead(401).end();

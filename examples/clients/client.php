@@ -75,7 +75,11 @@ function events(array $filters): Generator
             // Heartbeats come every 15 s: after 40 s of silence the connection is dead.
             $headers = $last === '' ? [] : ["Last-Event-ID: $last"];
             $answer = ask('GET', '/click2dial/events?' . http_build_query($filters), null, $headers, 40);
-            if (head($answer)[0] !== 200) {
+            $status = head($answer)[0];
+            if (in_array($status, [429, 503], true)) {
+                throw new RuntimeException('not now'); // the node stops, or Redis is away
+            }
+            if ($status !== 200) {
                 throw new DomainException('refused: ' . stream_get_contents($answer));
             }
             yield 'connected' => [];
@@ -129,20 +133,21 @@ function receive($server, string $secret, string $ref): array
         if ($client === false) {
             throw new DomainException('no webhook');
         }
+        stream_set_timeout($client, 5);
         fgets($client);
         $headers = [];
         while (($line = rtrim((string) fgets($client), "\r\n")) !== '') {
-            [$name, $value] = explode(':', $line, 2);
+            [$name, $value] = array_pad(explode(':', $line, 2), 2, '');
             $headers[strtolower($name)] = trim($value);
         }
         $body = (string) stream_get_contents($client, (int) ($headers['content-length'] ?? 0));
         $genuine = is_genuine($headers, $body, $secret);
         $status = $genuine ? '204 No Content' : '401 Unauthorized';
-        fwrite($client, "HTTP/1.1 $status\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        @fwrite($client, "HTTP/1.1 $status\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         fclose($client);
         // It may come again, under the same webhook-id: store the id with what you make of it.
         $message = $genuine ? json_decode($body, true, flags: JSON_THROW_ON_ERROR) : null;
-        if ($message !== null && $message['payload']['call_ref'] === $ref) {
+        if ($message !== null && ($message['payload']['call_ref'] ?? null) === $ref) {
             return $message;
         }
     }
@@ -193,7 +198,8 @@ function from_list(TinyRedis $redis, string $ref): array
 {
     while ($popped = $redis->ask('BRPOP', CDRS, '30')) {
         $record = json_decode($popped[1], true, flags: JSON_THROW_ON_ERROR)['payload'];
-        if ($record['call_ref'] === $ref) {
+        // Other notifications may be between them, as the closing entries of sessions.
+        if (($record['call_ref'] ?? null) === $ref) {
             return $record;
         }
     }
@@ -218,7 +224,7 @@ function from_stream(TinyRedis $redis, string $ref): array
             $record = json_decode($json, true, flags: JSON_THROW_ON_ERROR)['payload'];
             // Acknowledge it once it is stored. With "0" for ">", what is not acknowledged comes again.
             $redis->ask('XACK', $stream, $group, $id);
-            if ($record['call_ref'] === $ref) {
+            if (($record['call_ref'] ?? null) === $ref) {
                 return $record;
             }
         }

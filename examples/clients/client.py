@@ -9,6 +9,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import http.client
 import http.server
 import json
 import os
@@ -57,7 +58,7 @@ def place(order: Json) -> str:
                 # The body says which field is wrong, and what was expected.
                 raise SystemExit(f"refused: {error.read().decode()}") from None
             time.sleep(float(error.headers.get("Retry-After", "1")))
-        except OSError:
+        except (OSError, http.client.HTTPException):
             # No answer: the call may or may not have been placed. The same key finds out.
             time.sleep(2**attempt)
     raise SystemExit("no answer")
@@ -82,10 +83,23 @@ class Events:
     def __iter__(self) -> Iterator[tuple[str, Json]]:
         """Yield each event's type and data, once, in order."""
         while True:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, http.client.HTTPException):
                 yield from self._read()
             time.sleep(1)
-            self._answer = self._connect()
+            self._reconnect()
+
+    def _reconnect(self) -> None:
+        """Connect again, for as long as the node restarts or Redis is away."""
+        while True:
+            try:
+                self._answer = self._connect()
+                return
+            except urllib.error.HTTPError as error:
+                if error.code not in (429, 503):
+                    raise SystemExit(f"refused: {error.read().decode()}") from None
+            except (OSError, http.client.HTTPException):
+                pass
+            time.sleep(1)
 
     def _read(self) -> Iterator[tuple[str, Json]]:
         fields: dict[str, str] = {}
@@ -107,13 +121,14 @@ class Events:
 def is_genuine(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
     """Whether a webhook is ours and fresh (https://www.standardwebhooks.com). ``body``: the bytes as they came."""
     id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not timestamp.isdigit() or abs(time.time() - int(timestamp)) > 300:
+    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > 300:
         return False
     key = base64.b64decode(secret.removeprefix("whsec_"))
     digest = hmac.digest(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256)
-    expected = "v1," + base64.b64encode(digest).decode()
+    expected = b"v1," + base64.b64encode(digest)
+    given = headers.get("webhook-signature", "").encode().split()
     # One for each secret, while the secret is being changed.
-    return any(hmac.compare_digest(expected, given) for given in headers.get("webhook-signature", "").split())
+    return any(hmac.compare_digest(expected, signature) for signature in given)
 
 
 def receive(listen: str, secret: str) -> queue.Queue[Json]:
@@ -154,7 +169,8 @@ def from_list(client: redis.Redis, ref: str) -> Json:
         if popped is None:
             raise SystemExit("no record")
         record: Json = json.loads(popped[1])["payload"]
-        if record["call_ref"] == ref:
+        # Other notifications may be between them, as the closing entries of sessions.
+        if record.get("call_ref") == ref:
             return record
 
 
@@ -174,7 +190,7 @@ def from_stream(client: redis.Redis, ref: str) -> Json:
             record: Json = json.loads(fields[b"json"])["payload"]
             # Acknowledge it once it is stored. With "0" for ">", what is not acknowledged comes again.
             client.xack(stream, group, id)
-            if record["call_ref"] == ref:
+            if record.get("call_ref") == ref:
                 return record
 
 
@@ -198,7 +214,7 @@ def main() -> None:
             break
     print("ended", data["end_reason"])
 
-    while (notification := webhooks.get(timeout=30))["payload"]["call_ref"] != ref:
+    while (notification := webhooks.get(timeout=30))["payload"].get("call_ref") != ref:
         pass
     print("webhook", notification["type"], notification["payload"]["end_reason"])
 
