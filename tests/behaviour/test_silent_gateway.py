@@ -18,7 +18,8 @@ def CONFIG(config: dict[str, Any]) -> None:
     disa_config(config)
     external = ["sofia/gateway/silent/{number}", "sofia/gateway/pstn/{number}", "sofia/gateway/silent/{number}"]
     config["dial"].update(external=external, gateway_timeout=SILENCE)
-    config["integrators"][0].update(agent_timeout=6, callee_timeout=8)
+    config["integrators"][0].update(agent_timeout=6, callee_timeout=8, payload="v4")
+    config["records"] = {"payload": "v4"}
 
 
 def decisions(node: Node, ref: str) -> list[str]:
@@ -32,6 +33,7 @@ def test_silent_gateway_of_the_callee_is_passed_over(rig: Rig, node: Node, redis
     record = redis.pop()
     assert (record["end_reason"], record["hung_up_by"]) == ("answered", "callee")
     assert decisions(node, ref) == ["silent: cause 38"]
+    assert (record["gateway"], record["gateways_failed"]) == ("pstn", ["silent"])
     waited = callee.calls[0].leg.started_at - record["answered_at"]
     assert SILENCE - 0.2 < waited < SILENCE + 1.5
 
@@ -39,7 +41,10 @@ def test_silent_gateway_of_the_callee_is_passed_over(rig: Rig, node: Node, redis
 def test_silent_gateway_of_an_outside_agent_is_passed_over(rig: Rig, node: Node, redis: RedisServer) -> None:
     agent = rig.outside("0831112222", Script(answer_after=0.1, hangup_after=0.5))
     ref = node.call("0831112222", "1001", confirm=False)
-    redis.pop()
+    record = redis.pop()
+    # These are B's gateways. The agent's is in the quality of its leg.
+    assert (record["gateway"], record["gateways_failed"]) == (None, [])
+    assert record["quality"]["agent"]["gateway"] == "pstn"
     assert agent.calls[0].leg.answered_at is not None
     assert decisions(node, ref)[:1] == ["silent: cause 38"]
 
@@ -52,7 +57,8 @@ def test_silent_gateway_of_a_disa_is_passed_over(rig: Rig, node: Node, redis: Re
     leg.digits(DISA_PIN)
     assert leg.hears(350, 440)
     leg.digits(CALLEE + "#")
-    assert redis.pop()["end_reason"] == "answered"
+    record = redis.pop()
+    assert (record["end_reason"], record["gateway"], record["gateways_failed"]) == ("answered", "pstn", ["silent"])
     assert len(callee.calls) == 1
     leg.hangup()
 

@@ -43,12 +43,12 @@ def test_webhook_gets_the_record_that_the_list_gets(
     rig: Rig, hooked: Node, redis: RedisServer, receiver: Receiver
 ) -> None:
     ref = call(rig, hooked)
-    eventually(lambda: [taken.ref for taken in receiver.taken] == [ref])
+    eventually(lambda: [taken.key for taken in receiver.taken] == [("cdr", ref)])
     assert receiver.taken[0].id == f"cdr_{ref}"
     assert receiver.faults == []
     record: Any = json.loads(redis.client.rpop(CDRS))["payload"]
     # Each counts its own notifications.
-    assert {**receiver.payloads[ref], "seq": record["seq"]} == record
+    assert {**receiver.payloads["cdr", ref], "seq": record["seq"]} == record
     assert record["call_ref"] == ref
     # It is marked as delivered a little later.
     eventually(lambda: webhooks(hooked)[0]["depth"] == 0)
@@ -64,7 +64,7 @@ def test_webhook_is_delivered_by_the_next_run(rig: Rig, hooked: Node, receiver: 
     hooked.stop(signal.SIGKILL)
     receiver.mend()
     hooked.start()
-    eventually(lambda: [taken.ref for taken in receiver.taken] == [ref])
+    eventually(lambda: [taken.key for taken in receiver.taken] == [("cdr", ref)])
     assert receiver.taken[0].id == f"cdr_{ref}"
 
 

@@ -120,9 +120,10 @@ class Accounts:
     # Each attempt --------------------------------------------------------------------------------------
 
     def _due(self) -> list[str]:
-        """The attempts that owe a record: those of accepted requests and those of legs that a node placed."""
+        """The attempts that owe a record: those of accepted requests and those of legs that a node placed. A session's
+        next attempt is noted on its leg before a number is dialled, and owes none until then."""
         due = dict.fromkeys(ref for ref in self.blegs if ref)
-        due.update(dict.fromkeys(ref for ref, legs in self.alegs.items() if any(_placed(leg) for leg in legs)))
+        due.update(dict.fromkeys(leg.refs[0] for leg in self.legs if leg.refs and not leg.is_b and _placed(leg)))
         due.update(dict.fromkeys(self.asked_by_ref))
         return list(due)
 

@@ -31,13 +31,16 @@ class Heard:
 
 
 class Listener:
-    def __init__(self, addresses: Callable[[], Sequence[str]], token: str, seed: int) -> None:
-        """``addresses``: of the nodes' ports."""
+    def __init__(
+        self, addresses: Callable[[], Sequence[str]], token: str, seed: int, stays: tuple[float, float] = (1.0, 6.0)
+    ) -> None:
+        """``addresses``: of the nodes' ports. ``stays``: the least and most seconds until it moves."""
         self.heard: list[Heard] = []
         self.faults: list[tuple[str, float]] = []
         """What the stream itself said is missing, and when."""
         self._addresses = addresses
         self._token = token
+        self._stays = stays
         self._random = random.Random(seed)
         self._last = ""
         self._stopped = threading.Event()
@@ -58,7 +61,7 @@ class Listener:
     def _run(self) -> None:
         while not self._stopped.is_set():
             with contextlib.suppress(OSError, http.client.HTTPException):
-                self._listen(self._random.choice(list(self._addresses())), self._random.uniform(1, 6))
+                self._listen(self._random.choice(list(self._addresses())), self._random.uniform(*self._stays))
             self._stopped.wait(0.1)
 
     def _listen(self, address: str, seconds: float) -> None:

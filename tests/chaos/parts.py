@@ -133,6 +133,20 @@ class NodeProcess(Process):
                 names.append(os.readlink(entry.path))
         return names
 
+    def paths(self) -> list[str]:
+        return [name for name in self.descriptors() if not name.startswith("socket:")]
+
+    def peers(self) -> list[str]:
+        """Its connections that aren't to Redis and don't listen: state, own port and the peer's."""
+        inodes = {name[8:-1] for name in self.descriptors() if name.startswith("socket:[")}
+        found = []
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            words = line.split()
+            here, there = (_hex_port(word) for word in words[1:3])
+            if words[9] in inodes and words[3] != "0A" and there not in self.redis_ports:
+                found.append(f"{words[3]}:{here}-{there}")
+        return found
+
     def figures(self) -> dict[str, float]:
         """Its metrics, and figures from ``/proc``: ``files`` (not sockets), ``connections`` to its event socket,
         ``rss_kb``, and ``sockets`` except those to Redis (``pool``) and those of its HTTP ports."""

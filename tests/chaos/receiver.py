@@ -16,6 +16,7 @@ from typing import Any
 from standardwebhooks import Webhook
 
 from tests.chaos.accounts import DOUBLED, MISSING, WRONG, Finding
+from tests.chaos.notified import Key, key_of
 from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
@@ -35,7 +36,7 @@ class Taken:
     """A message that was answered with a 2xx."""
 
     id: str
-    ref: str
+    key: Key
     seq: int
     at: float
 
@@ -46,8 +47,8 @@ class Receiver:
     def __init__(self) -> None:
         self.port = free_port()
         self.taken: list[Taken] = []
-        self.payloads: dict[str, dict[str, Any]] = {}
-        """The latest message about each call."""
+        self.payloads: dict[Key, dict[str, Any]] = {}
+        """The latest of each notification."""
         self.faults: list[str] = []
         """Posts that no sender should make."""
         self.lock = threading.Lock()
@@ -62,7 +63,7 @@ class Receiver:
 
     def webhook(self, name: str) -> dict[str, Any]:
         allowed = {"allow_http": True, "allow_private": True}
-        return {"name": name, "url": self.url, "secrets": SECRETS, "events": ["cdr"], **allowed}
+        return {"name": name, "url": self.url, "secrets": SECRETS, **allowed}
 
     def misbehave(self, manner: str) -> None:
         self.manner = manner
@@ -123,9 +124,10 @@ class Receiver:
             return b""
         if manner:
             return _ANSWERS[manner]
-        payload = json.loads(body)["payload"]
-        self.payloads[payload["call_ref"]] = payload
-        self.taken.append(Taken(headers["webhook-id"], payload["call_ref"], payload["seq"], time.time()))
+        message = json.loads(body)
+        key, payload = key_of(message), message["payload"]
+        self.payloads[key] = payload
+        self.taken.append(Taken(headers["webhook-id"], key, payload["seq"], time.time()))
         return _OK
 
     def _reset_all(self) -> None:
@@ -154,30 +156,30 @@ def _read(file: Any) -> tuple[str, dict[str, str], bytes] | None:
 
 def compare(
     taken: Iterable[Taken],
-    due: Set[str],
-    recorded: Set[str],
+    due: Set[Key],
+    recorded: Set[Key],
     faults: Iterable[str],
     lost: Callable[[float], bool],
 ) -> list[Finding]:
-    """Compare what a receiver took with the records. A message may come twice, with one id; the first times must be in
-    order.
+    """Compare what a receiver took with the notifications in Redis. A message may come twice, with one id; the first
+    times must be in order.
 
-    ``due``: the references of what must have come; ``recorded``: those of all records. ``lost``: whether Redis may have
+    ``due``: what must have come; ``recorded``: all that came out of Redis. ``lost``: whether Redis may have
     lost its latest writes shortly before a time, after which it counts again.
     """
-    first: dict[str, Taken] = {}
+    first: dict[Key, Taken] = {}
     findings = [Finding(WRONG, "webhook", fault) for fault in faults]
     last = 0
     for one in taken:
-        before = first.setdefault(one.ref, one)
+        before = first.setdefault(one.key, one)
         if before.id != one.id:
-            findings.append(Finding(DOUBLED, "webhook", f"came as {before.id} and {one.id}", (one.ref,), at=one.at))
+            findings.append(Finding(DOUBLED, "webhook", f"came as {before.id} and {one.id}", one.key[1:], at=one.at))
         if before is not one:
             continue
         if one.seq <= last and not lost(one.at):
-            findings.append(Finding(WRONG, "webhook", f"seq {one.seq} came after {last}", (one.ref,), at=one.at))
+            findings.append(Finding(WRONG, "webhook", f"seq {one.seq} came after {last}", one.key[1:], at=one.at))
         last = one.seq
     missing, unknown = due - first.keys(), first.keys() - recorded
-    findings += [Finding(MISSING, "webhook", "a record was not posted", (ref,)) for ref in sorted(missing)]
-    findings += [Finding(WRONG, "webhook", "posted, and there is no such record", (ref,)) for ref in sorted(unknown)]
+    findings += [Finding(MISSING, "webhook", f"a {kind} was not posted", (ref,)) for kind, ref in sorted(missing)]
+    findings += [Finding(WRONG, "webhook", f"a {kind} that isn't in Redis", (ref,)) for kind, ref in sorted(unknown)]
     return findings

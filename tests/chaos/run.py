@@ -20,18 +20,18 @@ from esl_apps.cli.dialplan import render
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.webhook_queue import WebhookQueue
-from tests.chaos import listener, parts, receiver, witness
+from tests.chaos import listener, notified, parts, receiver, witness
 from tests.chaos.accounts import DOUBLED, LEFT_OVER, MINUTES, MISSING, WRONG, Accounts, Finding, compare_minutes
 from tests.chaos.listener import Listener
 from tests.chaos.load import ADMIN_TOKEN, CALLBACK, CARD, DISA, OWN, PIN, QUEUES, TOKEN, Load
 from tests.chaos.logs import Logs
 from tests.chaos.mischief import CLOCK_STEP, GATEWAY, WEIGHTS, Deed, Mischief
+from tests.chaos.notified import Notified
 from tests.chaos.parts import HOST, ClockedNode
 from tests.chaos.receiver import Receiver
 from tests.rig.sandbox import SandboxRig
 from tests.support.ports import free_port
 
-CDRS = "enigma:notifications:cdr"
 LEAK = "left on a node or a switch"
 #: Seconds. A limit's lease lasts 30: one held longer was left behind.
 LEASE = 30.0
@@ -143,7 +143,11 @@ class _Stage:
         for node in self.nodes:
             stack.callback(parts.stop, node)
             node.start()
-        self.listener = Listener(lambda: [node.api for node in self.nodes], TOKEN, options.seed)
+        # One moves all the time, one stays until its node dies.
+        self.listeners = [
+            Listener(lambda: [node.api for node in self.nodes], TOKEN, options.seed, stays)
+            for stays in ((1.0, 6.0), (60.0, 120.0))
+        ]
 
     # Building -----------------------------------------------------------------------------------------
 
@@ -258,6 +262,7 @@ class _Stage:
                     "callee_timeout": _RING,
                     "webhooks": [self.receiver.webhook("crm")],
                     "push": options.push,
+                    "session_records": True,
                     # None is dropped.
                     "stream_length": 10_000_000,
                 }
@@ -275,7 +280,8 @@ class _Stage:
         callers = 20 if options.real or options.seconds < 60 else 200
         load = Load(self.rigs, self.nodes, options.seed, options.rate, callers, callbacks)
         load.prepare()
-        self.listener.start()
+        for one in self.listeners:
+            one.start()
         self._say("prepared")
         self._warm_up(load)
         self._say("warm")
@@ -292,21 +298,23 @@ class _Stage:
         time.sleep(options.seconds)
         mischief.stop()
         load.stop()
-        self.listener.stay()
+        for one in self.listeners:
+            one.stay()
         self._say(f"{load.begun} calls begun, {len(mischief.deeds)} deeds; waiting for rest")
         findings = self._settle()
         self._say("at rest")
         findings += [Finding(LEAK, "-", fault) for fault in mischief.faults]
         legs = [leg for one in self.witnesses for leg in one.read()]
+        found = notified.pop(self.redis.client())
         accounts = Accounts(
             legs,
-            self._pop(),
+            found.records,
             load.asked,
             load.missed,
             lambda at: any("dropped" not in deed.kind for deed in mischief.around(at - 1, at + 1)),
             steps=(0.0, -CLOCK_STEP, CLOCK_STEP) if mischief.count()["node clock stepped"] else (0.0,),
         )
-        findings = [*accounts.compare(), *self._posted(accounts, mischief), *findings]
+        findings = [*accounts.compare(), *self._notified(found, legs, mischief), *findings]
         disturbed = mischief.around
         findings += compare_minutes(legs, self._counted(), lambda begin, end: bool(disturbed(begin, end)))
         return Report(
@@ -377,7 +385,8 @@ class _Stage:
         # A callback that a node had taken when it died goes to another when its lease ends.
         self._wait(lambda: at_rest() or not self._left(client)[2], CALLBACK_LEASE)
         self._wait(at_rest, LEASE + 5)
-        self.listener.stop()
+        for one in self.listeners:
+            one.stop()
         limits, live, pending = self._left(client)
         findings += [Finding(LEFT_OVER, "-", f"{key} {members}") for key, members in limits.items()]
         findings += [Finding(LEAK, "-", f"in {keys.live('*')}: {ref}", (ref,)) for ref in live]
@@ -400,18 +409,16 @@ class _Stage:
             return {"redis": [str(error)]}, [], []
         return limits, live, pending
 
-    def _posted(self, accounts: Accounts, mischief: Mischief) -> list[Finding]:
-        """Compare what the receiver took with the records. A caller whose account is unknown has no integrator."""
-        of_acme = self.streamed or {
-            record["call_ref"] for record in accounts.records if record["ref"] in ("click-dial", "inbound")
-        }
-        took, faults = self.receiver.taken, self.receiver.faults
-        recorded, lost = set(accounts.by_ref), mischief.redis_lost
-        return [
-            *receiver.compare(took, of_acme, recorded, faults, lost),
-            *listener.compare(self.listener.heard, of_acme, recorded, self.listener.faults, lost),
-            *listener.compare_history(listener.in_history(self.redis.client()), of_acme, recorded),
-        ]
+    def _notified(self, found: Notified, legs: list[witness.Leg], mischief: Mischief) -> list[Finding]:
+        """Compare what the webhook's receiver, the clients of events and the history got with what is in Redis."""
+        due, lost = found.due(legs), mischief.redis_lost
+        calls = {ref for kind, ref in due if kind == "cdr"}
+        recorded = {record["call_ref"] for record in found.records}
+        findings = receiver.compare(self.receiver.taken, due, found.keys, self.receiver.faults, lost)
+        for one in self.listeners:
+            findings += listener.compare(one.heard, calls, recorded, one.faults, lost)
+        findings += listener.compare_history(listener.in_history(self.redis.client()), calls, recorded)
+        return [*findings, *found.compare_sessions(due, notified.handed_over(legs))]
 
     def _posts(self, client: Any) -> int:
         """How many notifications wait for the receiver."""
@@ -426,14 +433,6 @@ class _Stage:
                 if now["esl_apps_live_calls"] or now["esl_apps_outbound_sockets"] or now["esl_apps_outbox_depth"]:
                     return False
         return True
-
-    def _pop(self) -> list[dict[str, Any]]:
-        client = self.redis.client()
-        records = [json.loads(fields[b"json"])["payload"] for _id, fields in client.xrange(f"{CDRS}:stream")]
-        self.streamed = {record["call_ref"] for record in records}
-        while (body := client.rpop(CDRS)) is not None:
-            records.append(json.loads(body)["payload"])
-        return records
 
     # Faults -------------------------------------------------------------------------------------------
 
@@ -496,5 +495,5 @@ def _leaks(node: ClockedNode, at_rest: list[dict[str, float]]) -> Iterator[str]:
     for name, allowed in (("files", 3 + 3), ("esl_apps_greenlets", 8), ("sockets", 4)):
         before = max(one[name] for one in at_rest)
         if now[name] > before + allowed:
-            names = [each for each in node.descriptors() if not each.startswith("socket:")] if name == "files" else []
+            names = node.peers() if name == "sockets" else node.paths() if name == "files" else []
             yield f"{name} {now[name]:.0f}, {before:.0f} before {' '.join(sorted(names))}"

@@ -9,11 +9,12 @@ from tests.chaos.receiver import Taken, compare
 
 
 def taken(*seqs: int) -> list[Taken]:
-    return [Taken(f"cdr_{seq}", str(seq), seq, 100.0) for seq in seqs]
+    return [Taken(f"cdr_{seq}", ("cdr", str(seq)), seq, 100.0) for seq in seqs]
 
 
 def kinds(seqs: tuple[int, ...], refs: str, *, lost: bool = False) -> list[str]:
-    return [finding.kind for finding in compare(taken(*seqs), set(refs), set(refs), [], lambda _at: lost)]
+    keys = {("cdr", ref) for ref in refs}
+    return [finding.kind for finding in compare(taken(*seqs), keys, keys, [], lambda _at: lost)]
 
 
 @pytest.mark.parametrize("seqs", [(1, 2, 3), (1, 2, 2, 3), (1, 2, 1, 2, 3)])
@@ -26,8 +27,8 @@ def test_receiver_disagreements_are_found() -> None:
     assert kinds((2, 1, 3), "123") == [WRONG]
     assert kinds((2, 1, 3), "123", lost=True) == []
     assert kinds((1, 2, 3, 4), "123") == [WRONG]
-    other = Taken("cdr_x", "1", 1, 100.0)
-    assert [finding.kind for finding in compare([*taken(1), other], {"1"}, {"1"}, ["bad"], lambda _at: False)] == [
-        WRONG,
-        DOUBLED,
-    ]
+    # A call's session is another notification than its record.
+    keys = {("cdr", "1"), ("session", "1")}
+    other = Taken("cdr_x", ("cdr", "1"), 1, 100.0)
+    found = compare([*taken(1), other], keys, keys, ["bad"], lambda _at: False)
+    assert [finding.kind for finding in found] == [WRONG, DOUBLED, MISSING]
