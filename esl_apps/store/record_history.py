@@ -115,11 +115,13 @@ class RecordHistory:
         if before is not None and (top == "+" or before < top[1:]):
             top = f"({before}"
         bottom = "-" if chosen.since is None else f"[{_edge(chosen.since)}"
-        scanned = 0
+        scanned, count = 0, min(_READ, limit + 1)
         while scanned < SCAN:
-            members = self._client.zrevrangebylex(keys.history(integrator), top, bottom, 0, min(_READ, limit + 1))
+            members = self._client.zrevrangebylex(keys.history(integrator), top, bottom, 0, count)
             if not members:
                 return found, None
+            # The wanted ones are rare: ask in fewer round trips.
+            count = min(_READ, 4 * count)
             for member in in_turns("history", members):
                 ref = member[:LENGTH].decode("ascii", "replace")
                 if len(found) == limit:

@@ -81,6 +81,42 @@ def test_history_pages_without_gaps_or_repeats(client: Any, keep: Any) -> None:
     assert RecordHistory(client).page("acme", Chosen(), 7)[1] is None
 
 
+def test_history_pages_while_calls_end_without_gaps_or_repeats(client: Any, keep: Any) -> None:
+    """Also calls that began long ago and end between two pages, in front of the place or behind it."""
+    kept = [keep(NOW + 10 * number) for number in range(6)]
+    found: list[str] = []
+    before: str | None = None
+    late: list[str] = []
+    for place in range(6):
+        page, before = RecordHistory(client).page("acme", ALL, 1, before)
+        found += [record["call_ref"] for record in page]
+        late += [keep(NOW + 100 + place), keep(NOW + 10 * place + 5)]
+    while before is not None:
+        page, before = RecordHistory(client).page("acme", ALL, 1, before)
+        found += [record["call_ref"] for record in page]
+    assert found == sorted(found, reverse=True)
+    assert len(found) == len(set(found))
+    assert set(kept) <= set(found) <= {*kept, *late}
+
+
+def test_history_finds_a_rare_record_in_few_round_trips(
+    client: Any, keep: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = keep(NOW, number="1")
+    for second in range(1, 100):
+        keep(NOW + second, number="2")
+    asked: list[int] = []
+
+    def read(*args: Any, real: Any = client.zrevrangebylex) -> Any:
+        asked.append(args[-1])
+        return real(*args)
+
+    monkeypatch.setattr(client, "zrevrangebylex", read)
+    page, _before = RecordHistory(client).page("acme", Chosen(numbers=["1"]), 1)
+    assert [record["call_ref"] for record in page] == [wanted]
+    assert len(asked) < 6
+
+
 def test_history_is_read_by_time(client: Any, keep: Any) -> None:
     keep(NOW - 0.001)
     first, last = keep(NOW), keep(NOW + 9.999)
