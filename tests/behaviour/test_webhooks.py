@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from esl_apps.store import keys
 from tests.chaos.receiver import Receiver
 from tests.conftest import on_the_sandbox
 from tests.rig.base import Rig, Script, eventually
@@ -66,6 +67,37 @@ def test_webhook_is_delivered_by_the_next_run(rig: Rig, hooked: Node, receiver: 
     hooked.start()
     eventually(lambda: [taken.key for taken in receiver.taken] == [("cdr", ref)])
     assert receiver.taken[0].id == f"cdr_{ref}"
+
+
+@on_the_sandbox
+def test_webhook_of_a_node_that_was_stopped_stays_in_order(
+    rig: Rig, hooked: Node, redis: RedisServer, receiver: Receiver
+) -> None:
+    """It goes on when another node has long taken over, and its own clock hasn't told it so."""
+    config = configuration(rig, redis, webhooks=[receiver.webhook("crm")])
+    other = Node(config)
+    receiver.patience, count = 0.03, 100
+    queue = keys.webhook("acme", "crm")
+    for seq in range(1, count + 1):
+        body = {"type": "cdr", "payload": {"seq": seq, "call_ref": str(seq)}}
+        redis.client.incr(keys.seq(queue))
+        redis.client.xadd(queue, {"seq": seq, "json": json.dumps({"id": f"cdr_{seq}", "body": body})})
+    eventually(lambda: len(receiver.taken) > 5)
+    holder = next(one for one in (hooked, other) if one.config["node"]["name"] == webhooks(hooked)[0]["node"])
+    assert holder.process is not None
+    holder.process.send_signal(signal.SIGSTOP)
+    taken = len(receiver.taken)
+    # The lease of a process that doesn't renew it ends after ten seconds.
+    redis.client.delete(keys.webhook_lease(queue))
+    eventually(lambda: len(receiver.taken) > taken + 10)
+    holder.process.send_signal(signal.SIGCONT)
+    eventually(lambda: webhooks(other)[0]["depth"] == 0, 60)
+    ids = [one.id for one in receiver.taken]
+    assert list(dict.fromkeys(ids)) == [f"cdr_{seq}" for seq in range(1, count + 1)]
+    # Again came what hadn't been marked as delivered, for a quarter of a second on either side.
+    assert len(ids) < count + 40
+    assert receiver.faults == []
+    other.stop()
 
 
 def webhooks(node: Node) -> Any:

@@ -54,6 +54,8 @@ class Receiver:
         self.lock = threading.Lock()
         """Held while it is disturbed."""
         self.manner = ""
+        self.patience = 0.0
+        """Seconds until it answers."""
         self._connections: set[socket.socket] = set()
         self._listener = self._listen()
 
@@ -124,6 +126,7 @@ class Receiver:
             return b""
         if manner:
             return _ANSWERS[manner]
+        time.sleep(self.patience)
         message = json.loads(body)
         key, payload = key_of(message), message["payload"]
         self.payloads[key] = payload
