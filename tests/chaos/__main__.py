@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from tests.chaos.parts import REDIS, end_by_exit
-from tests.chaos.run import Options, run
+from tests.chaos.report import Options
+from tests.chaos.run import run
 
 
 def main() -> int:
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, help="calls a second (18; 2 on a real switch)")
     parser.add_argument("--pause", type=float, help="seconds between two deeds (2.5; 8 on a real switch); 0: none")
     parser.add_argument("--tick", type=float, default=20.0, help="the sandbox's, milliseconds (20)")
+    parser.add_argument("--old", metavar="COMMIT", help="a rolling upgrade of the nodes from this commit, and back")
     parser.add_argument("--stories", type=int, default=5, help="how many to print (5); all are in the folder")
     parser.add_argument("--keep", type=Path, help="folder for logs and stories (build/chaos/SEED)")
     asked = parser.parse_args()
@@ -40,6 +42,7 @@ def main() -> int:
         rate=asked.rate or (2.0 if asked.real else 18.0),
         pause=pause or 1e9,
         tick=asked.tick,
+        old=asked.old,
         keep=asked.keep or Path("build/chaos") / str(asked.seed),
     )
     report = run(options)

@@ -46,6 +46,8 @@ class Process:
         self.log = log
         self.lock = threading.Lock()
         self.environment: dict[str, str] = {}
+        self.code: Path | None = None
+        """The directory whose package it runs; None: this process's."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,7 +62,12 @@ class Process:
     def spawn(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.environment}
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment},
+                cwd=self.code,
             )
 
     def signal(self, number: int) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +18,20 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.webhook_queue import WebhookQueue
 from tests.chaos import listener, notified, parts, receiver, witness
-from tests.chaos.accounts import DOUBLED, LEFT_OVER, MINUTES, MISSING, WRONG, Accounts, Finding, compare_minutes
+from tests.chaos.accounts import LEFT_OVER, Accounts, Finding, compare_minutes
 from tests.chaos.listener import Listener
 from tests.chaos.load import ADMIN_TOKEN, CALLBACK, CARD, DISA, OWN, PIN, QUEUES, TOKEN, Load
 from tests.chaos.logs import Logs
-from tests.chaos.mischief import CLOCK_STEP, GATEWAY, WEIGHTS, Deed, Mischief
+from tests.chaos.mischief import CLOCK_STEP, GATEWAY, Deed, Mischief
 from tests.chaos.notified import Notified
 from tests.chaos.parts import HOST, ClockedNode
 from tests.chaos.receiver import Receiver
+from tests.chaos.report import LEAK, Options, Report
+from tests.chaos.rolling import Rolling
 from tests.rig.sandbox import SandboxRig
+from tests.support import ROOT, releases
 from tests.support.ports import free_port
 
-LEAK = "left on a node or a switch"
 #: Seconds. A limit's lease lasts 30: one held longer was left behind.
 LEASE = 30.0
 #: The same for the lease of a callback.
@@ -45,83 +44,11 @@ _RING = 8
 _SILENCE = 1
 
 
-@dataclass(frozen=True)
-class Options:
-    seconds: float = 60.0
-    seed: int = 1
-    nodes: int = 2
-    switches: int = 1
-    redis: str = "single"
-    real: bool = False
-    rate: float = 12.0
-    """Calls a second."""
-    pause: float = 2.5
-    """Seconds between two disturbances, on average."""
-    tick: float = 20.0
-    settle: float = 60.0
-    """Seconds for all to come to rest after the last disturbance; waiting longer doesn't help."""
-    weights: dict[str, int] = field(default_factory=lambda: dict(WEIGHTS))
-    push: str = "left"
-    """As ``integrators[].push``: the list or the stream is the witness."""
-    keep: Path | None = None
-    """The folder of logs and stories. None: a temporary one, removed if all is well."""
-
-
-@dataclass
-class Report:
-    options: Options
-    findings: list[Finding]
-    outcomes: Counter[tuple[str, str]]
-    deeds: Counter[str]
-    begun: int
-    records: int
-    legs: int
-    posted: int
-    """Messages that the webhook's receiver took, repetitions included."""
-    trouble: Counter[str]
-    seconds: float
-    stories: list[str]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        found = Counter(finding.kind for finding in self.findings)
-        return {kind: found[kind] for kind in (MISSING, DOUBLED, LEFT_OVER, WRONG, MINUTES, LEAK)}
-
-    @property
-    def good(self) -> bool:
-        return not self.findings
-
-    def table(self) -> str:
-        options = self.options
-        lines = [
-            f"seed {options.seed}  nodes {options.nodes}  switches {options.switches}  redis {options.redis}  "
-            f"{'a real FreeSWITCH' if options.real else 'sandbox'}  {self.seconds:.0f} s",
-            "",
-            f"calls begun {self.begun}   records {self.records}   legs {self.legs}   posted {self.posted}",
-            "",
-            f"{'application':<18} {'outcome':<44} {'calls':>6}",
-        ]
-        lines += [f"{app:<18} {outcome:<44} {count:>6}" for (app, outcome), count in sorted(self.outcomes.items())]
-        lines += ["", f"{'done to them':<63} {'times':>6}"]
-        lines += [f"{kind:<63} {count:>6}" for kind, count in sorted(self.deeds.items())]
-        lines += [f"{'in all':<63} {self.deeds.total():>6}", ""]
-        lines += [f"{kind:<63} {count:>6}" for kind, count in self.counts.items()]
-        by_text = Counter((finding.kind, finding.app, _shape(finding.text)) for finding in self.findings)
-        lines += [f"  {kind}: {app}: {text:<60} {count}" for (kind, app, text), count in by_text.most_common()]
-        if self.trouble:
-            lines += ["", "the load could not:"]
-            lines += [f"  {count:>5} {what}" for what, count in self.trouble.most_common(10)]
-        return "\n".join(lines)
-
-
-def _shape(text: str) -> str:
-    """The text without names and figures, so that the same fault counts as the same."""
-    return re.sub(r"\d+", "#", re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}", "…", text))[:100]
-
-
 def run(options: Options) -> Report:
     folder = options.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
+    # Nodes of another release run in their own directory.
+    folder = folder.resolve()
     with contextlib.ExitStack() as stack:
         stage = _Stage(options, folder, stack)
         report = stage.play()
@@ -140,7 +67,9 @@ class _Stage:
         self.receiver = Receiver()
         stack.callback(self.receiver.close)
         self.nodes = [ClockedNode(self._config(i, listens), folder, self.redis.ports) for i in range(options.nodes)]
+        self.old = None if options.old is None else releases.earlier(options.old, folder / "old")
         for node in self.nodes:
+            node.code = self.old
             stack.callback(parts.stop, node)
             node.start()
         # One moves all the time, one stays until its node dies.
@@ -295,7 +224,12 @@ class _Stage:
         )
         load.start()
         mischief.start()
+        if self.old is not None:
+            rolling = Rolling(mischief, self.nodes, self.old, ROOT, options.seconds)
+            rolling.start()
         time.sleep(options.seconds)
+        if self.old is not None:
+            rolling.wait()
         mischief.stop()
         load.stop()
         for one in self.listeners:

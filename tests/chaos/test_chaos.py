@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.run import Options, run
+from tests.chaos.report import Options
+from tests.chaos.run import run
 
 
 @pytest.mark.timeout(300)
