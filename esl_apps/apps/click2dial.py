@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
 from esl_apps.apps import agent_prompts
 from esl_apps.apps.application import Application
@@ -59,8 +59,7 @@ REF = "click-dial"
 # Over HTTP ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ClickCall:
+class ClickCall(Struct, frozen=True):
     """A call from an order to its end."""
 
     attempt: Attempt
@@ -150,7 +149,7 @@ class ClickCall:
         client = policy.clients.get(self.attempt.integrator or "")
         if client is None:
             return self, Fault("integrator", "restricted", "is not configured any more")
-        click = replace(self, client=client)
+        click = msgspec.structs.replace(self, client=client)
         # The same rules have nothing else to say.
         faults = client.faults_now(self.order) if self.restored or client is not self.client else []
         if faults:

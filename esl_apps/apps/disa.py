@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from esl_apps.apps.application import Application, Extension
@@ -50,6 +51,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
 def _authorise(session: Session, entrance: Entrance) -> None:
     """Ask for the PIN. :raises SessionRefused: every try was wrong."""
 
+    @lru_cache(maxsize=1)  # asked at the last digit, and again for the whole entry
     def right(typed: str) -> bool:
         # Silence is never right, whatever was hashed.
         return bool(typed) and hmac.compare_digest(session.policy.hash_pin(typed), entrance.pin_hash or "")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from esl_apps.apps.settings import Settings
 from esl_apps.core import causes, dialstring, display_name, terms
@@ -70,8 +71,7 @@ def caller_id_variables(number: str, name: str = "") -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Bleg:
+class Bleg(Struct, frozen=True):
     """How B is dialled. Times in seconds."""
 
     caller_id: str

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from esl_apps.apps.legs import SWITCH_MARGIN, UNHEARD
 from esl_apps.core import causes, dialstring, node_clock, terms
 from esl_apps.core.attempt import Attempt
@@ -17,8 +19,7 @@ from esl_apps.core.call import Leg
 RING = 45.0
 
 
-@dataclass(frozen=True, slots=True)
-class Aleg:
+class Aleg(Struct, frozen=True):
     """How A is rung."""
 
     variables: Mapping[str, str]

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from esl_apps.core.limits import Bound, Level, Refusal, bounds
 from esl_apps.core.numbers import Number
@@ -26,8 +27,7 @@ _SLICES, _ADOPTED_SLICES = 8, 1440
 FRESH = 50.0
 
 
-@dataclass(slots=True)
-class Ticket:
+class Ticket(Struct):
     """One leg's share of one bound."""
 
     bound: Bound

@@ -112,6 +112,8 @@ def refusal(headers: Iterable[tuple[str, str]], code: int | None) -> dict[str, s
 def encoded(values: Mapping[str, str]) -> Mapping[str, str]:
     """Encode all values."""
     # One match over all of them, because mostly none needs encoding.
+    if _PLAIN.fullmatch("".join(values.values())):
+        return values
     if _PLAIN.fullmatch("".join([value for value in values.values() if type(value) is str])):
         return values
     return {name: encode(value) for name, value in values.items()}
@@ -123,12 +125,16 @@ def variables(values: Mapping[str, str], space: str = "\\\\s") -> str:
     ``space``: what the tokenisers make a space of in a :class:`Spaced` value.
     """
     _check_names(tuple(values))
-    parts = [
-        f"{name}={value if type(value) is not Spaced else value.replace(' ', space)}"
-        for name, value in encoded(values).items()
-        if value
-    ]
-    return "{^^" + _BETWEEN + _BETWEEN.join(parts) + "}"
+    pairs = encoded(values)
+    text = _BETWEEN.join([f"{name}={value}" for name, value in pairs.items() if value])
+    if " " in text:
+        parts = [
+            f"{name}={value.replace(' ', space) if type(value) is Spaced else value}"
+            for name, value in pairs.items()
+            if value
+        ]
+        text = _BETWEEN.join(parts)
+    return "{^^" + _BETWEEN + text + "}"
 
 
 @lru_cache(maxsize=256)  # a leg's are one of a few sets

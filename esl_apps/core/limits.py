@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from esl_apps.core import causes
 from esl_apps.core.number_classes import HIGH_RISK
 from esl_apps.core.numbers import Number
@@ -98,8 +100,7 @@ class Breaker:
     """Whether it also ends the calls that are up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(Struct, frozen=True):
     """A payer: ``system``, ``integrator:NAME``, ``account:ID`` or ``card:ID``."""
 
     name: str
@@ -107,8 +108,7 @@ class Level:
     breaker: Breaker | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Struct, frozen=True):
     """One counter that a leg is counted against."""
 
     key: str

@@ -77,12 +77,19 @@ _KAZOO = tuple(
         ("did_us", r"1[2-9]\d{2}[2-9]\d{6}"),
     )
 )
+KAZOO_CLASSES = frozenset(name for name, _regex in _KAZOO)
 #: Names that a rule may have without an operator's classifier.
-KNOWN_CLASSES = frozenset({*CLASSES, HIGH_RISK, *(name for name, _regex in _KAZOO)})
+KNOWN_CLASSES = KAZOO_CLASSES | {*CLASSES, HIGH_RISK}
+
+
+#: One match for all of them, because nearly all numbers are in none.
+_IS_CORRECTED = re.compile("|".join(regex.pattern for regex, _klass in _CORRECTIONS))
 
 
 def corrected(e164: str) -> str | None:
     """Return the class of a range that the metadata doesn't have, or None."""
+    if not _IS_CORRECTED.fullmatch(e164):
+        return None
     return next((klass for regex, klass in _CORRECTIONS if regex.fullmatch(e164)), None)
 
 

@@ -23,6 +23,7 @@ from esl_apps.core.number_classes import (
     GLOBAL_CODES,
     HIGH_RISK,
     INTERNATIONAL,
+    KAZOO_CLASSES,
     MEXICAN_PREFIX,
     SATELLITE,
     SATELLITE_CODES,
@@ -118,7 +119,9 @@ class Number:
             return True
         if klass == INTERNATIONAL:
             return self.abroad
-        return self.high_risk if klass == HIGH_RISK else klass == kazoo_class(self.e164)
+        if klass == HIGH_RISK:
+            return self.high_risk
+        return klass in KAZOO_CLASSES and klass == kazoo_class(self.e164)
 
     def __repr__(self) -> str:
         return f"<Number {self.e164} {self.klass}>"

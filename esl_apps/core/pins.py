@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+from msgspec import Struct
+
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import NumberPlan
 
@@ -31,8 +33,7 @@ TOKEN, ACCOUNT = "token", "account"
 NEW_PINS_TOKEN, NEW_PINS_ACCOUNT = "new_pins_token", "new_pins_account"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """The caller who types a PIN, and the service that they called. Each text has a closed alphabet."""
 
     number: str

@@ -35,10 +35,9 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
     ``with_user``: also read whose extension it rang. That variable is far back in the event.
     """
     # The times are consecutive, so search only that part of the event for each.
-    block = event.lines
-    start = block.find(_CREATED_TIME)
-    end = start + _TIMES if start >= 0 else len(block)
-    start = max(start, 0)
+    lines = event.lines
+    start = lines.find(_CREATED_TIME)
+    times = lines[start : start + _TIMES] if start >= 0 else lines
     hung_up = event.name == b"CHANNEL_HANGUP_COMPLETE"
     ahead = clock.ahead
     cause = q850 = disposition = ended_at = None
@@ -50,16 +49,16 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
     if hung_up:
         cause = event.get("Hangup-Cause")
         q850 = _code(event, cause, refused=disposition == "recv_refuse")
-        ended_at = _time(block, _HANGUP_TIME, start, end, ahead) or node_clock.now()
-        hold = _time(block, _HOLD_ACCUM, start, end, 0.0) or 0.0
-    created_at = _time(block, _CREATED_TIME, start, end, ahead)
-    ringing_at = _time(block, _PROGRESS_TIME, start, end, ahead) or _time(block, _MEDIA_TIME, start, end, ahead)
-    answered_at = _time(block, _ANSWERED_TIME, start, end, ahead)
+        ended_at = _time(times, _HANGUP_TIME, ahead) or node_clock.now()
+        hold = _time(times, _HOLD_ACCUM, 0.0) or 0.0
+    created_at = _time(times, _CREATED_TIME, ahead)
+    ringing_at = _time(times, _PROGRESS_TIME, ahead) or _time(times, _MEDIA_TIME, ahead)
+    answered_at = _time(times, _ANSWERED_TIME, ahead)
     uuid = event.get("Unique-ID") or ""
     quality = None
     if hung_up:
         delay = None if created_at is None or ringing_at is None else ringing_at - created_at
-        quality = quality_of(block, uuid, delay, answered=answered_at is not None)
+        quality = quality_of(lines, uuid, delay, answered=answered_at is not None)
     return Leg(
         uuid,
         created_at,
@@ -107,15 +106,15 @@ def media_fit(aleg: Event) -> bool:
     return any(aleg.var(name) for name in ("absolute_codec_string", "codec_string", "bypass_media", "proxy_media"))
 
 
-def _time(block: bytes, name: bytes, start: int, end: int, ahead: float) -> float | None:
-    """Return a time between two offsets, of a clock that is so many seconds ahead; None if absent or 0, which means
-    that it hasn't happened."""
-    at = block.find(name, start, end)
+def _time(times: bytes, name: bytes, ahead: float) -> float | None:
+    """Return a time of a clock that is so many seconds ahead; None if absent or 0, which means that it hasn't
+    happened."""
+    at = times.find(name)
     if at < 0:
         return None
     at += len(name)
-    stop = block.find(b"\n", at)
-    value = block[at:] if stop < 0 else block[at:stop]
+    stop = times.find(b"\n", at)
+    value = times[at:stop] if stop >= 0 else times[at:]
     microseconds = int(value) if value.isdigit() and len(value) < 20 else 0
     return microseconds / 1e6 - ahead if microseconds else None
 

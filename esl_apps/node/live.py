@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
+from msgspec import Struct, field
 
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
@@ -36,8 +36,7 @@ class Crowded(Full):
     """One integrator or account has as many live or waiting calls as it may. Others' are taken."""
 
 
-@dataclass(slots=True, eq=False)
-class Live:
+class Live(Struct, eq=False):
     """A call that has not ended."""
 
     attempt: Attempt

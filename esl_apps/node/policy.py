@@ -177,7 +177,7 @@ class Policy:
         if entrance is None or account is None:
             return None
         defaults = self._system.disa
-        hashed = self.hash_pin(entrance.pin) if entrance.pin else entrance.pin_hash
+        hashed = self._hash_configured(entrance.pin) if entrance.pin else entrance.pin_hash
         own = entrance.use_account_caller_id
         rings = entrance.preconnect_audio == "ringing"
         return Entrance(
@@ -195,6 +195,17 @@ class Policy:
             max_session=entrance.max_session,
             pin_hashed=entrance.pin_hash is not None,
         )
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        """The hashes of PINs of the configuration, by PIN."""
+        return {}
+
+    def _hash_configured(self, pin: str) -> str:
+        hashed = self._hashes.get(pin)
+        if hashed is None:
+            hashed = self._hashes[pin] = self.hash_pin(pin)
+        return hashed
 
     def hash_pin(self, pin: str) -> str:
         """The keyed hash of a typed PIN."""

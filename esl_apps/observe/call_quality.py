@@ -45,15 +45,17 @@ class QualityMetrics:
         )
 
     def observe(self, party: str, leg: Heard) -> None:
-        for histogram, value in (
-            (self._mos, leg.mos),
-            (self._loss, leg.loss),
-            (self._delay, leg.post_dial_delay),
-            (self._jitter, None if leg.jitter is None else leg.jitter / 1000),
-            (self._round_trip, None if leg.round_trip is None else leg.round_trip / 1000),
-        ):
-            if value is not None:
-                histogram.labels(party).observe(value)
-        for direction, packets in (("in", leg.packets_in), ("out", leg.packets_out)):
-            if packets == 0:
-                self._silent.labels(party, direction).inc()
+        if leg.mos is not None:
+            self._mos.labels(party).observe(leg.mos)
+        if leg.loss is not None:
+            self._loss.labels(party).observe(leg.loss)
+        if leg.post_dial_delay is not None:
+            self._delay.labels(party).observe(leg.post_dial_delay)
+        if leg.jitter is not None:
+            self._jitter.labels(party).observe(leg.jitter / 1000)
+        if leg.round_trip is not None:
+            self._round_trip.labels(party).observe(leg.round_trip / 1000)
+        if leg.packets_in == 0:
+            self._silent.labels(party, "in").inc()
+        if leg.packets_out == 0:
+            self._silent.labels(party, "out").inc()

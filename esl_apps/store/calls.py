@@ -44,6 +44,8 @@ PING_EVERY = 1.0
 PING_AWAY = 0.2
 #: Seconds until a failed write is tried again.
 AGAIN = 0.5
+#: Seconds between two looks for calls of more than a day ago.
+TRIM_EVERY = 60.0
 #: Calls written between two looks at what else there is to do.
 _TURN = 50
 #: Refused calls of an hour, of one process, that can be read for a day. Strangers cause them: of more, only the records
@@ -51,6 +53,7 @@ _TURN = 50
 REFUSED_PER_HOUR = 300
 #: Keys of another type that are remembered, so that each is logged once.
 _UNREADABLE_MOST = 1000
+_LISTED_MOST = 50_000
 #: The group of the calls' own keys.
 _CALLS = keys.call("*")
 _GONE_ON = keys.gone_on("*")
@@ -84,6 +87,10 @@ class CallStore:
         self._on_back = on_back
         self._make_known = make_known
         self._pending: dict[str, Change] = {}
+        self._listed: dict[str, str] = {}
+        """The list in which Redis has a live call, unless it has lost it."""
+        self._trimmed: dict[str, float] = {}
+        """When each list was trimmed last."""
         self._writes = WriteBehind(client)
         self._wake = Flag()
         # Two writers at once could overwrite a call's newer state with its older one.
@@ -131,6 +138,7 @@ class CallStore:
         else:
             if self._trouble is not None:
                 refused, self._trouble = self._trouble not in ("", _NO_ANSWER), None
+                self._listed.clear()
                 if refused:
                     log.info("redis_write_accepted", extra={"key": keys.PING})
                 self._on_back()
@@ -224,14 +232,28 @@ class CallStore:
         else:
             self._writes.put(self._live, ref, ("HDEL", self._live, ref))
         if refused and self._is_one_too_many():
+            self._listed.pop(ref, None)
             self._writes.put(_CALLS, ref, ("DEL", call))
             self._writes.put(index, ref, ("ZREM", index, ref))
             return
         self._writes.put(_CALLS, ref, ("SET", call, documents.encode(CALL, snapshot), "EX", KEEP))
-        self._writes.put(index, ref, ("ZADD", index, 0, ref))
+        if self._listed.get(ref) != index:
+            self._writes.put(index, ref, ("ZADD", index, 0, ref))
+            if len(self._listed) >= _LISTED_MOST:
+                # Calls that went on in other processes are still here. The rest is listed again, which does no harm.
+                self._listed.clear()
+            self._listed[ref] = index
         if essence is None:
-            # References sort by time, so calls of more than a day ago are a range of names.
-            oldest = f"{int((time.time() - KEEP) * 1000):012x}"
+            del self._listed[ref]
+            self._trim(index)
+
+    def _trim(self, index: str) -> None:
+        """Drop the calls of more than a day ago from a list, once a minute."""
+        now = time.time()
+        if not now - TRIM_EVERY < self._trimmed.get(index, 0.0) <= now:
+            self._trimmed[index] = now
+            # References sort by time, so these are a range of names.
+            oldest = f"{int((now - KEEP) * 1000):012x}"
             self._writes.put(index, "", ("ZREMRANGEBYLEX", index, "-", f"({oldest[:8]}-{oldest[8:]}"))
 
     def _is_one_too_many(self) -> bool:

@@ -97,8 +97,13 @@ class WriteBehind:
             for (name, about, command), answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Reply):
                     self._refused(name, answer)
-                else:
-                    self._taken(name, about, command)
+                    continue
+                group = self._groups[name]
+                # A newer one may have come while this one was on its way.
+                if group.commands.get(about) is command:
+                    del group.commands[about]
+                if group.refusal is not None:
+                    self._taken(name, group)
 
     def _due(self) -> list[tuple[str, str, Command]]:
         now = self._clock()
@@ -107,12 +112,9 @@ class WriteBehind:
         ]
         return found[:BATCH]
 
-    def _taken(self, name: str, about: str, command: Command) -> None:
-        group = self._groups[name]
-        # A newer one may have come while this one was on its way.
-        if group.commands.get(about) is command:
-            del group.commands[about]
-        if group.refusal is not None and self._clock() >= group.again_at:
+    def _taken(self, name: str, group: Group) -> None:
+        """Redis has taken a command of a group that it had refused."""
+        if self._clock() >= group.again_at:
             refused, dropped = group.refusal, group.dropped
             group.refusal, group.pause, group.dropped = None, AGAIN_FIRST, 0
             # One line says that Redis as a whole refuses, and one that it takes all again.

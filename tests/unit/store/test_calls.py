@@ -561,3 +561,34 @@ def test_live_calls_of_many_are_read_in_turns(store: CallStore, monkeypatch: pyt
     store._client.hset(keys.live(BOOT), mapping={str(number): raw for number in range(2000)})
     assert len(store.live([BOOT])[BOOT]) == 2000
     assert len(turns) == 100
+
+
+def test_call_is_listed_once_and_again_by_a_redis_that_was_lost(store: CallStore, monkeypatch: Any) -> None:
+    """Listing it with each of its states took a quarter of the commands."""
+    one = save(store, call())
+    store.flush()
+    store._client.delete(keys.calls("acme"))
+    save(store, {**one, "state": "bridged"})
+    store.flush()
+    assert listed(store) == []
+    monkeypatch.setattr(store, "_trouble", "redis: no answer")
+    store.check()
+    save(store, {**one, "state": "bridged"})
+    store.flush()
+    assert listed(store) == [one["call_ref"]]
+
+
+def test_list_drops_calls_of_more_than_a_day_ago_once_a_minute(store: CallStore, monkeypatch: Any) -> None:
+    old, older = (new_ref(time.time() - days * 86400) for days in (2, 3))
+    now = time.time()
+    for ref, at in ((old, now), (older, now + 59), (older, now + 61)):
+        store._client.execute_command("ZADD", keys.calls("acme"), 0, ref)
+        monkeypatch.setattr(time, "time", lambda at=at: at)
+        last = save(store, call("ended"))
+        store.flush()
+        assert (ref in listed(store)) == (at == now + 59)
+        assert last["call_ref"] in listed(store)
+
+
+def listed(store: CallStore) -> list[str]:
+    return [ref.decode() for ref in store._client.zrange(keys.calls("acme"), 0, -1)]
