@@ -24,7 +24,7 @@ from esl_apps.core.terms import SECRET_VARIABLE
 from esl_apps.esl import wire
 from esl_apps.esl.greenswitch_base import GreenswitchSession, OutboundSessionHasGoneAway
 from esl_apps.esl.proof import Proof
-from esl_apps.esl.wire import EVENT_PLAIN, Event, Framer, FramingError
+from esl_apps.esl.wire import EVENT_PLAIN, KEYS, UNIQUE_ID, Event, Framer, FramingError
 from esl_apps.net.allowance import UNIT, Allowance
 from esl_apps.net.stream import Stream
 
@@ -48,9 +48,6 @@ _TRICKLE, _TRICKLE_PAUSE = 1024, 0.005
 _GROUP = 16
 #: Commands that may wait for their replies on a socket that floods.
 _UNANSWERED = 1000
-#: The frame of a diverted key that matched (hazard 27), up to the key.
-_KEY = b"\nkey: x\ndigits: "
-_ONE_KEY = len(_KEY + b"4\n\n")
 _CONTROL = re.compile(rb"[\x00-\x1f]")
 _REPLY_TYPES = frozenset({wire.COMMAND_REPLY, wire.API_RESPONSE})
 
@@ -467,9 +464,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         name = event.name
         if not name:
             if self.on_keys is not None:
-                lines = event.lines
-                if len(lines) == _ONE_KEY and lines.startswith(_KEY):
-                    self.on_keys(chr(lines[-3]), True)
+                key = KEYS.get(event)
+                if key is not None:
+                    self.on_keys(key, True)
                     return
                 if keys := event.get("digits"):
                     self.on_keys(keys, event.raw(b"key") is not None)
@@ -477,12 +474,12 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         elif name == b"CHANNEL_EXECUTE_COMPLETE":
             # Check the channel: a B-leg that runs an application of its own also counts from 1.
             uuid = event.last(b"Application-UUID") or b""
-            if uuid in self._completions and event.raw(b"Unique-ID") == self._uuid:
+            if uuid in self._completions and event.find(UNIQUE_ID) == self._uuid:
                 self._completions.pop(uuid).event = event
         elif name == b"CHANNEL_HANGUP":
-            if event.raw(b"Unique-ID") == self._uuid:
+            if event.find(UNIQUE_ID) == self._uuid:
                 self.hangup_event = event
-        elif name == b"CHANNEL_HANGUP_COMPLETE" and event.raw(b"Unique-ID") == self._uuid:
+        elif name == b"CHANNEL_HANGUP_COMPLETE" and event.find(UNIQUE_ID) == self._uuid:
             self.hangup_complete = event
             self._lingering = True
         if self.on_event is not None:

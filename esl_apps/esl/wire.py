@@ -31,6 +31,9 @@ DISCONNECT = b"text/disconnect-notice"
 REJECTION = b"text/rude-rejection"
 
 
+#: As :meth:`Event.find` takes it.
+UNIQUE_ID = b"\nUnique-ID: "
+
 #: The start of a variable that holds a header of the caller's INVITE.
 _SIP_HEADER = b"\nvariable_sip_h_"
 
@@ -67,26 +70,42 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
     __slots__ = ("_body", "_clear", "content_type", "lines", "name")
 
     def __init__(self, head: bytes, body: bytes, content_type: bytes) -> None:
-        self.content_type = content_type
         if content_type == EVENT_PLAIN:
-            #: The headers, each with a line break before it. Those of an event are followed by its body, if it has one.
-            self.lines = lines = b"\n" + body
-            #: The offset up to which the lines are known to be headers.
-            self._clear = 1
-            # FreeSWITCH writes Event-Name first (switch_event_create adds it before anything else).
-            end = lines.find(b"\n", 13)
-            self.name = lines[13 : end if end >= 0 else None] if lines.startswith(b"\nEvent-Name: ") else b""
+            self._take(b"\n" + body)
         else:
+            self.content_type = content_type
+            #: The headers, each with a line break before it. Those of an event are followed by its body, if it has one.
             self.lines = lines = b"\n" + head
+            #: The offset up to which the lines are known to be headers.
             self._clear = len(lines)
             self._body = body
             self.name = b""
 
+    @classmethod
+    def of_lines(cls, lines: bytes) -> Event:
+        """Return the event that begins with a line break. What comes from the switch has one before it, so that most
+        of a call's bytes needn't be copied again."""
+        event = cls.__new__(cls)
+        event._take(lines)
+        return event
+
+    def _take(self, lines: bytes) -> None:
+        self.content_type = EVENT_PLAIN
+        self.lines = lines
+        self._clear = 1
+        if lines.startswith(b"\nEvent-Name: "):
+            # FreeSWITCH writes it first (switch_event_create adds it before anything else).
+            end = lines.find(b"\n", 13)
+            self.name = lines[13:end] if end >= 0 else lines[13:]
+        else:
+            self.name = b""
+
     def raw(self, name: bytes) -> bytes | None:
         """Return a value's bytes, still percent-encoded and unchecked; None if the header is absent."""
-        return self._find(b"\n%b: " % name)
+        return self.find(b"\n%b: " % name)
 
-    def _find(self, key: bytes) -> bytes | None:
+    def find(self, key: bytes) -> bytes | None:
+        """As :meth:`raw`, by the beginning of the header's line, with the line break before it."""
         lines = self.lines
         start = lines.find(key)
         if start < 0 or (start >= self._clear and self._is_in_body(start)):
@@ -126,7 +145,7 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
         A reference that isn't one counts as absent.
         """
         key, is_reference = _KEYS[name]
-        value = self._find(key)
+        value = self.find(key)
         if value is None or (is_reference and (len(value) != LENGTH or not _has_form(value))):
             return default
         return decode(value)
@@ -152,7 +171,7 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
 
     def int(self, name: str) -> int:
         """Return a header as a whole number; 0 if it is absent or something else."""
-        value = self._find(_KEYS[name][0])
+        value = self.find(_KEYS[name][0])
         # Counts and microseconds are shorter. int() raises for thousands of digits.
         return int(value) if value is not None and value.isdigit() and len(value) < 20 else 0
 
@@ -236,6 +255,12 @@ OK = Event(_OK[:-2], b"", COMMAND_REPLY)
 API_OK = Event(_API_OK[: -len(b"\n\n+OK\n")], b"+OK\n", API_RESPONSE)
 
 
+#: The frames of diverted keys that matched (hazard 27). A call has some twenty, so each is parsed once.
+KEYS = {Event.of_lines(f"\nkey: x\ndigits: {key}\n\n".encode()): key for key in "0123456789*#ABCD"}
+_KEY_EVENTS = {event.lines: event for event in KEYS}
+_KEY_LENGTH = len(next(iter(_KEY_EVENTS)))
+
+
 class Framer:
     """Turn bytes into :class:`Event` s. It has two states: in a head, or in a body.
 
@@ -291,7 +316,9 @@ class Framer:
                 start = match.end()
                 pos = start + int(match[1])
                 if pos <= size:
-                    yield Event(b"", data[start:pos], EVENT_PLAIN)
+                    lines = data[start - 1 : pos]
+                    event = _KEY_EVENTS.get(lines) if len(lines) == _KEY_LENGTH else None
+                    yield Event.of_lines(lines) if event is None else event
                     continue
                 self._await(b"", EVENT_PLAIN, data, start, pos - start)
                 return
