@@ -40,15 +40,15 @@ class Ticket(Struct):
     slices: list[tuple[float, str, str]] = field(default_factory=list)
     """The latest payments, :attr:`kept` at most: seconds, and the day and minute that they were counted for."""
     kept: int = _SLICES
+    ahead: bool = False
+    """Whether seconds are paid before they are talked."""
+    timed: bool = False
+    """Whether seconds are paid at all."""
 
-    @property
-    def ahead(self) -> bool:
-        """Whether seconds are paid before they are talked."""
-        return not self.bound.trips
-
-    @property
-    def timed(self) -> bool:
-        return self.bound.timed and self.bound.limits.timed
+    def __post_init__(self) -> None:
+        # Once, not every five seconds for each call that is up.
+        self.ahead = not self.bound.trips
+        self.timed = self.bound.timed and self.bound.limits.timed
 
     def take(self, seconds: float, left: float, day: str, minute: str, why: str) -> None:
         self.taken += seconds

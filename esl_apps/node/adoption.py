@@ -182,9 +182,9 @@ class Adoption(background.Kept):
         :raises StoreUnavailable: Redis is down.
         """
         services, membership = self._services, self._services.membership
-        for live in list(services.calls.live.values()):
+        for live in [live for live in services.calls.live.values() if live.adopted]:
             boot = membership.returned(live.had_by)
-            if boot is None or not live.adopted:
+            if boot is None:
                 continue
             attempt = live.attempt
             log.warning("call_given_back", extra={"call_ref": attempt.call_ref, "to": membership.peers[boot].name})

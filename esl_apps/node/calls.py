@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import gevent
@@ -134,7 +135,11 @@ class Calls:
         return sum(live.run is not None and not live.attached for live in self.live.values())
 
     def count(self, app: str) -> int:
-        return sum(live.attempt.app == app for live in self.live.values())
+        return self.counts()[app]
+
+    def counts(self) -> Counter[str]:
+        """How many calls each application has."""
+        return Counter([live.attempt.app for live in self.live.values()])
 
     # Observing attempts -------------------------------------------------------------------------------
 

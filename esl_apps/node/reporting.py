@@ -9,7 +9,6 @@ import time
 import gevent
 
 from esl_apps import __version__
-from esl_apps.apps import APPLICATIONS
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.services import Services
 from esl_apps.node.switch_pool import Health
@@ -55,7 +54,7 @@ class Reporter(background.Kept):
             pid=os.getpid(),
             started_at=self._started_at,
             at=time.time(),
-            live={app: count for app in APPLICATIONS if (count := services.calls.count(app))},
+            live=dict(services.calls.counts()),
             max_calls=config.node.max_calls,
             draining=services.readiness.draining,
             reasons=services.readiness.problems(),

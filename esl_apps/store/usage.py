@@ -26,6 +26,7 @@ from gevent.lock import Semaphore
 from esl_apps.core.charges import Charge, Ticket
 from esl_apps.core.limits import BREAKER, Limits, Refusal, covers
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.net.turns import in_turns
 from esl_apps.process import background
 from esl_apps.store import keys
 from esl_apps.store.breakers import Breakers
@@ -237,7 +238,7 @@ class UsageStore:
             for charge in talking:
                 self._arm(charge, away=not isinstance(error, Fault))
             raise
-        for charge in talking:
+        for charge in in_turns("minutes", talking, 200):
             self._arm(charge)
 
     def settle(self) -> None:
@@ -262,7 +263,7 @@ class UsageStore:
             # One script per key: calls of one account pay together.
             asked: dict[str, list[tuple[Ticket, float, float]]] = {}
             back: list[Run] = []
-            for charge in charges:
+            for charge in in_turns("minutes", charges, 200):
                 spent = charge.spent(self._seconds())
                 for ticket in charge.tickets:
                     if not ticket.timed:
