@@ -405,6 +405,8 @@ class Config(Section, frozen=True):
     """The Redis that all nodes share."""
     pin_key: str | None = None
     """Key for hashing PINs, the same on all nodes; if it is lost, all PINs are lost."""
+    pin_key_old: str | None = None
+    """While the key is replaced: cards' PINs hashed with this one open, too, and are hashed with pin_key when used."""
     switches: list[SwitchConfig] = field(default_factory=list)
     """Every FreeSWITCH that sends calls to this node or gets calls from it."""
     dial: Dial = field(default_factory=Dial)

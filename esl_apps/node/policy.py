@@ -335,7 +335,7 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
             for integrator in config.integrators
         },
         queues=_queues(config, plan),
-        cards=CardStore(redis, config.pin_key, plan, config.accounts, stale=stale),
+        cards=CardStore(redis, config.pin_key, plan, config.accounts, stale=stale, old_key=config.pin_key_old),
         guard=GuardStore(redis, config.pin_guard, alert),
         trusted=lru_cache(maxsize=_TRUNKS_REMEMBERED)(lambda address: within(address, trunks)),
         pin_key=config.pin_key or _own_key(),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ from esl_apps.store.errors import read_text
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 from esl_apps.store.stale import Stale
+
+log = logging.getLogger(__name__)
 
 #: How often an update is tried when others change the same card at the same time.
 _TRIES = 20
@@ -89,10 +92,12 @@ class CardStore(AccountStore):
         accounts: Mapping[str, model.Account],
         *,
         stale: Stale | None = None,
+        old_key: str | None = None,
     ) -> None:
         """``pin_key``: None if PINs are not used; then none is found and none can be set. ``accounts``, ``stale``: as
-        :class:`AccountStore`'s."""
+        :class:`AccountStore`'s. ``old_key``: another key with which PINs may be hashed, while the key is replaced."""
         self._pin_key = pin_key
+        self._old_key = old_key or None
         self._plan = plan
         super().__init__(client, accounts, stale)
         self._create = Script(client, "card_create")
@@ -105,8 +110,8 @@ class CardStore(AccountStore):
     # During a call ----------------------------------------------------------------------------------
 
     def by_pin(self, pin: str) -> Card | None:
-        """The card of a PIN, active or not. One HGET, the same for a PIN that exists and one that does not."""
-        return None if self._pin_key is None else self._by_claim("p" + hash_pin(self._pin_key, pin))
+        """The card of a PIN, active or not. One look-up, the same for a PIN that exists and one that does not."""
+        return None if self._pin_key is None else self._by_claim("p" + hash_pin(self._pin_key, pin), self._old(pin))
 
     def by_number(self, e164: str) -> Card | None:
         """The card of a caller number (E.164 digits, or an extension), active or not. One HGET for most numbers."""
@@ -117,15 +122,36 @@ class CardStore(AccountStore):
             card = self._by_claim("c" + e164)
         return card
 
-    def _by_claim(self, claim: str) -> Card | None:
+    def _by_claim(self, claim: str, old: str = "") -> Card | None:
+        """``old``: the same PIN's claim by the old key."""
+
         def ask() -> Card | None:
-            raw = self._client.hget(keys.CARDS, claim)
+            if not old:
+                raw = self._client.hget(keys.CARDS, claim)
+                return None if raw is None else _card(claim, raw)
+            raw, raw_old = self._client.execute_command("HMGET", keys.CARDS, claim, old)
+            if raw is None and raw_old is not None:
+                return self._hashed_again(old, raw_old, claim)
             return None if raw is None else _card(claim, raw)
 
         card = self._stale.ask(claim, ask)
         if card is not None:
             self._stale.keep(_seen(card.account_id, card.id), card)
         return card
+
+    def _hashed_again(self, old: str, raw: bytes, claim: str) -> Card:
+        """Move a card to its PIN's claim by the present key, unless it changes at this moment."""
+        card = _card(old, raw)
+        moved = self._replace([keys.CARDS, keys.CARD_IDS], [card.id, old, raw, claim, raw, ""]) > 0
+        if moved:
+            log.info("pin_hashed_again", extra={"card": card.id})
+        return _card(claim, raw) if moved else card
+
+    def _old(self, pin: object) -> str:
+        """A PIN's claim by the old key; empty if there is none."""
+        if self._old_key is None or not isinstance(pin, str) or not PIN.fullmatch(pin):
+            return ""
+        return "p" + hash_pin(self._old_key, pin)
 
     def last_number(self, card_id: str) -> str | None:
         raw = self._client.hget(keys.LAST_NUMBERS, card_id)
@@ -141,11 +167,12 @@ class CardStore(AccountStore):
         """
         claim, document = self._draft(fields, _Document(id or new_ref().replace("-", ""), account_id), None)
         raw = documents.encode(CARD, document)
-        made = self._create([keys.CARDS, keys.CARD_IDS, keys.cards_of(account_id)], [claim, document.id, raw])
+        old = self._old(fields.get("pin"))
+        made = self._create([keys.CARDS, keys.CARD_IDS, keys.cards_of(account_id)], [claim, document.id, raw, old])
         if made < 0:
             raise IdTaken(document.id)
         if not made:
-            raise self._taken(claim)
+            raise self._taken(claim, old)
         return _card(claim, raw)
 
     def check(self, fields: Mapping[str, Any]) -> None:
@@ -182,11 +209,12 @@ class CardStore(AccountStore):
             kept = old_claim if merge or old_claim.startswith("p") else None
             claim, document = self._draft(fields, old if merge else _Document(id, account_id), kept)
             raw = documents.encode(CARD, document, documents.rest_of(old_raw, _Document))
-            done = self._replace([keys.CARDS, keys.CARD_IDS], [id, old_claim, old_raw, claim, raw])
+            other = self._old(fields.get("pin"))
+            done = self._replace([keys.CARDS, keys.CARD_IDS], [id, old_claim, old_raw, claim, raw, other])
             if done > 0:
                 return _card(claim, raw)
             if not done:
-                raise self._taken(claim)
+                raise self._taken(claim, other)
         raise StoreUnavailable("other requests keep changing this card; try again")
 
     def delete(self, account_id: str, id: str) -> Card | None:
@@ -203,8 +231,8 @@ class CardStore(AccountStore):
         cards = [_card(read_text(found[i]), found[i + 1]) for i in range(0, len(found), 2)]
         return cards[:limit], cards[limit - 1].id if len(cards) > limit else None
 
-    def _taken(self, claim: str) -> Taken:
-        raw = self._client.hget(keys.CARDS, claim)
+    def _taken(self, claim: str, old: str) -> Taken:
+        raw = self._client.hget(keys.CARDS, claim) or (self._client.hget(keys.CARDS, old) if old else None)
         return Taken(claim, "" if raw is None else documents.decode(CARD, raw, _Document).account_id)
 
     def _find(self, account_id: str, id: str) -> tuple[str, bytes] | None:

@@ -69,7 +69,7 @@ class Importer:
         self._config = config
         self._client = client
         self._plan: NumberPlan = config.plan()
-        self._cards = CardStore(client, config.pin_key, self._plan, config.accounts)
+        self._cards = CardStore(client, config.pin_key, self._plan, config.accounts, old_key=config.pin_key_old)
         self._out_of_use: set[str] = set()
         """Ids of this run's accounts that are disabled or deleted."""
         self._takers: dict[str, Callable[[str, Document], str]] = {

@@ -35,6 +35,7 @@ def secrets_are_read_from_the_environment(c: Context) -> Iterator[Finding]:
 def _secrets(c: Context) -> Iterator[tuple[str, str | None]]:
     config = c.config
     yield "pin_key", config.pin_key
+    yield "pin_key_old", config.pin_key_old
     yield "node.secret", config.node.secret
     yield "recordings.link_key", config.recordings.link_key
     for path, switch in c.draft.switches:
@@ -150,6 +151,14 @@ def link_key_is_long_enough(c: Context) -> Iterator[Finding]:
         )
 
 
+def old_pin_key_is_another(c: Context) -> Iterator[Finding]:
+    old = c.config.pin_key_old
+    if old is not None and c.is_readable("pin_key") and old == (c.config.pin_key or ""):
+        yield "pin_key_old", "expected another key than pin_key: PINs would be hashed with the same one"
+    elif old is not None and c.is_readable("pin_key") and not c.config.pin_key:
+        yield "pin_key_old", "needs pin_key, with which its PINs are hashed when they are used"
+
+
 def node_secret_is_plain_and_long(c: Context) -> Iterator[Finding]:
     secret = c.config.node.secret
     if secret is not None and not _NODE_SECRET.fullmatch(secret):
@@ -157,6 +166,7 @@ def node_secret_is_plain_and_long(c: Context) -> Iterator[Finding]:
 
 
 RULES = (
+    old_pin_key_is_another,
     node_secret_is_plain_and_long,
     secrets_are_read_from_the_environment,
     ports_have_tokens,

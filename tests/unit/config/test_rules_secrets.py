@@ -144,3 +144,18 @@ def test_node_secret_that_is_short_or_not_plain_is_refused(secret: str) -> None:
     told = instead("{name: app1}", json.dumps({"secret": secret.replace("$", "$$")}))
     assert told.startswith("f.yml:3: node.secret: expected 16 to 128 letters, digits or . _ ~ -")
     assert secret not in told
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("pin_key: one\npin_key_old: one\n", "expected another key than pin_key"),
+        ("pin_key_old: one\n", "needs pin_key"),
+    ],
+)
+def test_old_pin_key_needs_another_one(keys: str, message: str) -> None:
+    assert f"pin_key_old: {message}" in "\n".join(problems_of(LEAST + keys))
+
+
+def test_old_pin_key_next_to_another_is_accepted() -> None:
+    assert read("pin_key: one\npin_key_old: other\n").pin_key_old == "other"

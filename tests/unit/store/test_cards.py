@@ -16,7 +16,7 @@ from esl_apps.core.faults import Refused
 from esl_apps.core.limits import Limits
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
-from esl_apps.store.cards import CardStore, IdTaken, hash_pin
+from esl_apps.store.cards import CardStore, IdTaken, Taken, hash_pin
 from esl_apps.store.redis_client import connect
 from esl_apps.store.stale import Stale
 from esl_apps.store.timed_calls import TimedCalls
@@ -490,6 +490,72 @@ def test_stale_answers_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(StoreUnavailable):
         stale.ask("1", away)
     assert stale.ask("2", away) == 2
+
+
+# Another key --------------------------------------------------------------------------------------------
+
+NEW_KEY = "another-key-for-tests"
+
+
+@pytest.fixture
+def rotated(connect: Callable[[], Any]) -> CardStore:
+    """A node whose key was replaced."""
+    return CardStore(connect(), NEW_KEY, PLAN, ACCOUNTS, old_key=PIN_KEY)
+
+
+def test_pin_of_the_old_key_opens_and_is_hashed_again(cards: CardStore, rotated: CardStore, connect: Any) -> None:
+    card = cards.create("acme", {"pin": PIN, "active": True, "comment": "kept"})
+    cards.dial("acme", card.id, "27820001234")
+    found = rotated.by_pin(PIN)
+    assert found is not None
+    assert (found.id, found.comment, found.claim) == (card.id, "kept", "p" + hash_pin(NEW_KEY, PIN))
+    assert rotated.get("acme", card.id) == found
+    assert rotated.last_number(card.id) == "27820001234"
+    # From now on the old key isn't needed.
+    assert cards.by_pin(PIN) is None
+    assert CardStore(connect(), NEW_KEY, PLAN, ACCOUNTS).by_pin(PIN) == found
+
+
+def test_pin_key_of_nodes_that_take_both_may_differ(cards: CardStore, rotated: CardStore, connect: Any) -> None:
+    """While the change goes from node to node, each has its own first key; no call sees a difference."""
+    other = CardStore(connect(), PIN_KEY, PLAN, ACCOUNTS, old_key=NEW_KEY)
+    card = cards.create("acme", {"pin": PIN})
+    for store in (rotated, other, other, rotated, rotated):
+        found = store.by_pin(PIN)
+        assert found is not None
+        assert found.id == card.id
+
+
+@pytest.mark.parametrize("change", ["create", "update"])
+def test_pin_that_a_card_has_by_the_old_key_is_taken(cards: CardStore, rotated: CardStore, change: str) -> None:
+    cards.create("other", {"pin": PIN})
+    if change == "create":
+        assert refusal(lambda: rotated.create("acme", {"pin": PIN})) == [("cccp", "unique")]
+    else:
+        card = rotated.create("acme", {"pin": OTHER_PIN})
+        assert refusal(lambda: rotated.update("acme", card.id, {"pin": PIN}, merge=True)) == [("cccp", "unique")]
+    with pytest.raises(Taken) as taken:
+        rotated.create("acme", {"pin": PIN})
+    assert taken.value.account_id == "other"
+
+
+def test_card_may_be_given_the_pin_that_it_has_by_the_old_key(cards: CardStore, rotated: CardStore) -> None:
+    card = cards.create("acme", {"pin": PIN})
+    changed = rotated.update("acme", card.id, {"pin": PIN}, merge=True)
+    assert changed is not None
+    assert changed.claim == "p" + hash_pin(NEW_KEY, PIN)
+    assert cards.by_pin(PIN) is None
+
+
+def test_right_pin_and_wrong_pin_take_as_many_commands(
+    cards: CardStore, rotated: CardStore, server: RedisServer
+) -> None:
+    """Otherwise the time of an answer would tell a PIN that exists from one that doesn't."""
+    cards.create("acme", {"pin": PIN})
+    rotated.create("acme", {"pin": OTHER_PIN})
+    rotated.by_pin(OTHER_PIN)
+    wrong = commands(server, lambda: rotated.by_pin("999888777"))
+    assert commands(server, lambda: rotated.by_pin(OTHER_PIN)) == wrong
 
 
 # Other versions -----------------------------------------------------------------------------------
