@@ -91,6 +91,21 @@ CHANNEL = Kind("leg on the switch")
 CHANNEL_VARIABLES = {} if CHANNEL.version == 1 else {"esl_v": str(CHANNEL.version)}
 """What each leg carries of it."""
 
+VARIABLES = (
+    "esl_account_id",
+    "esl_app",
+    "esl_bleg",
+    "esl_call_ref",
+    "esl_callee",
+    "esl_callee_digits",
+    "esl_contact_ref",
+    "esl_outbound_id",
+    "esl_session_ref",
+    "esl_user_id",
+    "esl_v",
+)
+"""The variables that nodes read from legs of other processes: what :data:`CHANNEL` is the version of."""
+
 KINDS = (
     LIVE_CALL,
     CALL,
@@ -140,3 +155,12 @@ BY_NAME = {
     "trial": "nothing that is read",
 }
 """The other names in ``store.keys``, and what is under them: their version is in their name."""
+
+FILES = {
+    "begun.log": "live calls, as LIVE_CALL",
+    "NUMBER.log": "journal entries, as JOURNAL_ENTRY",
+    "boot": "a value",
+    "done": "two counters",
+    "lock": "empty",
+}
+"""The files of the state folder, and what is in them: their version is that of their lines, or in their name."""

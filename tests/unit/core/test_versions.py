@@ -31,6 +31,18 @@ def test_every_kind_is_listed_once() -> None:
     assert all(kind.version >= 1 for kind in KINDS)
 
 
+def test_every_variable_read_from_a_leg_is_declared() -> None:
+    """A new one that older nodes would miss needs another version of CHANNEL."""
+    read = {
+        name
+        for folder in ("apps", "esl", "node")
+        for path in (ROOT / "esl_apps" / folder).rglob("*.py")
+        for name in re.findall(r"""\b(?:var|variable)\(["'](esl_\w+)["']\)""", path.read_text())
+    }
+    # presence.py reads by ``_of``.
+    assert sorted(read | {"esl_account_id"}) == sorted(versions.VARIABLES)
+
+
 def test_documents_of_scripts_have_their_kinds_version() -> None:
     """Lua writes these. When the version of one is raised, its script has to write the new one."""
     of = {"node_beat": versions.PROCESS, "breaker_trip": versions.TRIP, "include/breaker_log": versions.TRIP_LINE}

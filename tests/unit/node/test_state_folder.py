@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from esl_apps.node.state_folder import read_boot, write_boot
+from esl_apps.core import terms
+from esl_apps.core.versions import FILES
+from esl_apps.node.state_folder import read_boot, state_folder, write_boot
+from tests.support.bench import Build, placed
 
 
 def test_boot_of_the_last_run_is_read(tmp_path: Path) -> None:
@@ -23,3 +27,13 @@ def test_boot_that_is_unreadable_is_none(tmp_path: Path, text: bytes) -> None:
 
 def test_boot_that_cant_be_written_stops_no_start(tmp_path: Path) -> None:
     write_boot(tmp_path / "missing", "0123456789abcdef")
+
+
+def test_every_file_of_the_state_folder_has_a_version(build: Build) -> None:
+    """A new file: say in ``versions.FILES`` what is in it."""
+    bench = build()
+    order = placed(integrator="acme")
+    bench.services.calls.begin(order.attempt, bench.services.switches[0])
+    order.attempt.end(terms.ABANDONED, 16, terms.AGENT, 1.0)
+    names = [path.name for path in state_folder(bench.config).rglob("*") if path.is_file()]
+    assert {re.sub(r"^[0-9]{16}", "NUMBER", name) for name in names} == FILES.keys()
