@@ -48,6 +48,8 @@ class Node(Section, frozen=True):
     secret: str | None = None
     """Proves to a node that a connection is a switch's: the switches' global variable esl_apps_secret, which the
     output of `esl-apps dialplan` sets; null: the address alone counts."""
+    secret_old: str | None = None
+    """While the secret is replaced: switches that have this one are served, too."""
     advertise: str | None = None
     """The same address as the switches reach it; used in originates and in the dialplan."""
     max_calls: Positive = 5000

@@ -12,7 +12,7 @@ log at most.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -41,8 +41,8 @@ class Gate(Protocol):
     """Decides which peers are switches."""
 
     @property
-    def secret(self) -> str | None:
-        """A switch knows it; None: the address is enough."""
+    def secrets(self) -> Sequence[str]:
+        """A switch knows one of them; empty: the address is enough."""
 
     def allows(self, address: str) -> bool:
         """Whether a switch may connect from this address."""
@@ -51,7 +51,7 @@ class Gate(Protocol):
 class _Open:
     """Every peer is a switch."""
 
-    secret = None
+    secrets: Sequence[str] = ()
 
     def allows(self, _address: str) -> bool:
         return True
@@ -122,7 +122,7 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
             sock.close()
             return
         session = OutboundSession(address, sock)
-        session.secret = self._gate.secret
+        session.secrets = self._gate.secrets
         strangers = self._strangers
         if len(strangers) >= STRANGERS:
             next(iter(strangers)).close("others wait for its place")

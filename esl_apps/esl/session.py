@@ -140,8 +140,8 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         """Called with keys that ``bind_digit_action`` diverted, and whether they matched (hazards 27, 28)."""
         self.on_connected: Callable[[OutboundSession], None] | None = None
         """Called when the peer has proved to be a switch, by answering ``connect`` with a channel."""
-        self.secret: str | None = None
-        """The switch must prove that it knows this; None: it need not."""
+        self.secrets: Sequence[str] = ()
+        """The switch must prove that it knows one of these; empty: it need not."""
         self.close_reason = ""
         self._held: list[bytes] | None = None
         self._asking = False  # a flow waits for a reply, not only for events
@@ -169,7 +169,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         if timeout is None:
             timeout = FIRST_TIMEOUT
         self._replies += [reply := _Reply(), None]
-        proof = None if self.secret is None else Proof(self.secret)
+        proof = Proof(self.secrets) if self.secrets else None
         if proof is not None:
             self._replies.append(answer := _Reply())
         self._write(b"connect\n\nlinger %d\n\n" % LINGER + (b"" if proof is None else proof.question))

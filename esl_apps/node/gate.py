@@ -29,8 +29,9 @@ class SwitchGate:
         self._said: dict[str, float] = {}
 
     @property
-    def secret(self) -> str | None:
-        return self._node().secret
+    def secrets(self) -> Sequence[str]:
+        node = self._node()
+        return [secret for secret in (node.secret, node.secret_old) if secret is not None]
 
     def allows(self, address: str) -> bool:
         allow = self._node().allow

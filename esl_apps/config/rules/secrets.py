@@ -37,6 +37,7 @@ def _secrets(c: Context) -> Iterator[tuple[str, str | None]]:
     yield "pin_key", config.pin_key
     yield "pin_key_old", config.pin_key_old
     yield "node.secret", config.node.secret
+    yield "node.secret_old", config.node.secret_old
     yield "recordings.link_key", config.recordings.link_key
     for path, switch in c.draft.switches:
         yield f"{path}.password", switch.password
@@ -160,9 +161,12 @@ def old_pin_key_is_another(c: Context) -> Iterator[Finding]:
 
 
 def node_secret_is_plain_and_long(c: Context) -> Iterator[Finding]:
-    secret = c.config.node.secret
-    if secret is not None and not _NODE_SECRET.fullmatch(secret):
-        yield "node.secret", "expected 16 to 128 letters, digits or . _ ~ -; `openssl rand -hex 24` makes one"
+    node = c.config.node
+    for path, secret in (("node.secret", node.secret), ("node.secret_old", node.secret_old)):
+        if secret is not None and not _NODE_SECRET.fullmatch(secret):
+            yield path, "expected 16 to 128 letters, digits or . _ ~ -; `openssl rand -hex 24` makes one"
+    if node.secret_old is not None and node.secret is None:
+        yield "node.secret_old", "needs node.secret, which the switches get in its place"
 
 
 RULES = (

@@ -157,5 +157,12 @@ def test_old_pin_key_needs_another_one(keys: str, message: str) -> None:
     assert f"pin_key_old: {message}" in "\n".join(problems_of(LEAST + keys))
 
 
+def test_old_node_secret_needs_another_one() -> None:
+    told = "\n".join(
+        problems_of(LEAST.replace("node: {name: app1}", "node: {name: app1, secret_old: old-secret-of-a-node}"))
+    )
+    assert "node.secret_old: needs node.secret" in told
+
+
 def test_old_pin_key_next_to_another_is_accepted() -> None:
     assert read("pin_key: one\npin_key_old: other\n").pin_key_old == "other"

@@ -13,14 +13,14 @@ from esl_apps.esl.session import OutboundSession
 from tests.support.peer import Peer, api_response, channel_data, dial, linger_notice, reply
 
 Serve = Callable[..., OutboundServer]
-SECRET = "a-secret-for-the-tests"
+SECRET, OLD = "a-secret-for-the-tests", "the-secret-before-it"
 
 
 class Gate:
     """Opens to every address, or to none."""
 
-    def __init__(self, secret: str | None = SECRET, *, is_open: bool = True) -> None:
-        self.secret = secret
+    def __init__(self, *secrets: str, is_open: bool = True) -> None:
+        self.secrets = secrets
         self.is_open = is_open
 
     def allows(self, _address: str) -> bool:
@@ -40,16 +40,17 @@ def asked(peer: Peer) -> str:
     return nonce_of(question)
 
 
-def test_proof_of_the_right_secret_is_served(serve: Serve) -> None:
+@pytest.mark.parametrize("known", [SECRET, OLD])
+def test_proof_of_a_right_secret_is_served(serve: Serve, known: str) -> None:
     served: list[str] = []
 
     def application(session: OutboundSession) -> None:
         session.connect()
         served.append(session.uuid)
 
-    server = serve(application, gate=Gate())
+    server = serve(application, gate=Gate(SECRET, OLD))
     peer = dial(server.bound_port)
-    peer.say(api_response(hashlib.md5(f"{asked(peer)}{SECRET}".encode()).hexdigest()))
+    peer.say(api_response(hashlib.md5(f"{asked(peer)}{known}".encode()).hexdigest()))
     peer.expect("exit")
     assert len(served) == 1
 
@@ -63,7 +64,7 @@ def test_proof_that_is_wrong_hangs_up(serve: Serve, caplog: pytest.LogCaptureFix
         session.connect()
         served.append(session.uuid)
 
-    server = serve(application, gate=Gate(), max_connections=places)
+    server = serve(application, gate=Gate(SECRET), max_connections=places)
     with caplog.at_level(logging.INFO):
         peer = dial(server.bound_port)
         nonce = asked(peer)
@@ -79,12 +80,12 @@ def test_proof_that_is_wrong_hangs_up(serve: Serve, caplog: pytest.LogCaptureFix
 
 
 def test_proof_is_asked_for_with_another_number_each_time(serve: Serve) -> None:
-    server = serve(lambda session: session.connect() and None, gate=Gate())
+    server = serve(lambda session: session.connect() and None, gate=Gate(SECRET))
     assert len({asked(dial(server.bound_port)) for _ in range(5)}) == 5
 
 
 def test_proof_isnt_asked_for_without_a_secret(serve: Serve) -> None:
-    server = serve(lambda session: session.connect() and None, gate=Gate(None))
+    server = serve(lambda session: session.connect() and None, gate=Gate())
     peer = dial(server.bound_port)
     peer.expect("connect")
     peer.expect("linger 5")

@@ -54,11 +54,14 @@ def test_gate_with_a_list_is_open_to_that_alone() -> None:
 
 
 def test_gate_follows_a_reload() -> None:
-    current = [Node(allow=["192.0.2.1"], secret="first-secret-of-a-node")]
+    current = [Node(allow=["192.0.2.1"], secret="second-secret-of-a-node", secret_old="first-secret-of-a-node")]
     changing = SwitchGate(lambda: current[0], SWITCHES)
-    assert (changing.allows("192.0.2.2"), changing.secret) == (False, "first-secret-of-a-node")
+    assert (changing.allows("192.0.2.2"), changing.secrets) == (
+        False,
+        ["second-secret-of-a-node", "first-secret-of-a-node"],
+    )
     current[0] = Node(allow=["192.0.2.2"])
-    assert (changing.allows("192.0.2.2"), changing.secret) == (True, None)
+    assert (changing.allows("192.0.2.2"), changing.secrets) == (True, [])
 
 
 def test_gate_logs_each_refused_address_once(caplog: pytest.LogCaptureFixture) -> None:
