@@ -208,11 +208,23 @@ class ScriptedCall:
         self._do("conference", name, longest)
 
     def bridge(
-        self, leg: Mapping[str, str], endpoints: Sequence[Endpoint], timeout: float, longest: float, progress: Progress
+        self,
+        leg: Mapping[str, str],
+        endpoints: Sequence[Endpoint],
+        timeout: float,
+        longest: float,
+        progress: Progress,
+        *,
+        parts: bool = False,
     ) -> Bridged:
+        if parts:
+            self.log.append(("parts",))
         self._do("bridge", dict(leg), list(endpoints), timeout, longest)
         progress("dialled", 1003.0, None)
         return self.bridges.pop(0)(progress)
+
+    def go_on(self) -> None:
+        self._do("go_on")
 
     def play_early(self, prompt: str, timeout: float) -> None:
         self._do("play_early", prompt)

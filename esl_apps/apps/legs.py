@@ -173,12 +173,16 @@ def recording_of(call: Call, attempt: Attempt, integrator: str, settings: Settin
 
 def leave_if_transferred(attempt: Attempt) -> None:
     """Leave A alone after a bridge, if it goes on in another call. :raises CallEnded: it does."""
-    if attempt.transferred_to is not None:
-        raise CallEnded(f"it goes on in {attempt.transferred_to}")
+    went_on = attempt.transferred_to or attempt.consultation
+    if went_on is not None:
+        raise CallEnded(f"it goes on in {went_on}")
 
 
-def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints: Sequence[str]) -> Bridged:
-    """Dial B, trying the next endpoint while gateways fail. One time-out covers all of them."""
+def join(
+    call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints: Sequence[str], *, parts: bool = False
+) -> Bridged:
+    """Dial B, trying the next endpoint while gateways fail. One time-out covers all of them. ``parts``: as
+    ``Call.bridge``."""
     leg = bleg_variables(settings, attempt, bleg)
     deadline: float | None = None
     heard = False
@@ -210,7 +214,7 @@ def join(call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints
         leg.pop("leg_progress_timeout", None)
         leg.update(patience)
         heard = False
-        bridged = call.bridge(leg, [(endpoint, None)], deadline - now, bleg.longest, progress)
+        bridged = call.bridge(leg, [(endpoint, None)], deadline - now, bleg.longest, progress, parts=parts)
         leave_if_transferred(attempt)
         unheard = bridged.timed_out and not heard
         if unheard and gateway is not None and gateway.is_silent(time.monotonic() - now):

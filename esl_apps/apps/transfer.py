@@ -2,6 +2,10 @@
 
 The leg of the party that stays is taken out of its bridge and comes to an event socket, like a leg that a node has rung
 and that has answered. From there it is A of an attempt of its own: ``restore`` goes on with it on any node.
+
+A consultation is such a call, too: the party that asks is A, and the one that they talked with hears music meanwhile.
+When the new party is busy, doesn't answer or leaves, A's dialplan takes A back to the one on hold. When A leaves after
+an answer, B's takes B there.
 """
 
 from __future__ import annotations
@@ -18,23 +22,32 @@ from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import Bleg, aleg_variables, join, recording_of
 from esl_apps.core import causes, node_clock, numbers, parties, talk, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, Call, CallEnded
+from esl_apps.core.call import Bridged, Call, CallEnded, Ended, Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.order import IntegratorRules
+from esl_apps.core.reference import new_ref
 
 REF = "transfer"
 
 
-class _Kept(msgspec.Struct, forbid_unknown_fields=True):
+class Kept(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The fields of ``Attempt.order`` from which another process takes a transfer over."""
 
     to: str
     shown: str
     second_party: str
     record: bool
+    consults: str = ""
+    """The party that asks, if this is a consultation."""
+    held: str = ""
+    """The UUID of the leg on hold; empty: that party has left."""
+    next: str = ""
+    """The ``call_ref`` of the call in which the other two will be joined."""
+    back: bool = False
+    """The party that asked goes back to the one on hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,8 @@ class TransferCall:
         """The new leg's. Whoever dialled the first call pays."""
         if self.to.is_emergency:
             return []
-        return [Charge(self.attempt.call_ref, self.client.levels, self.to)]
+        # At the end of its money, who asks goes back to the party on hold.
+        return [Charge(self.attempt.call_ref, self.client.levels, self.to, whole=not self.consults)]
 
     def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
         """The leg of the party that stays is here: dial the new one, and see the call to its end."""
@@ -63,28 +77,47 @@ class TransferCall:
         attempt.aleg_uuid = call.uuid
         attempt.enter(terms.AGENT_ANSWERED, node_clock.now())
         failed: Bridged | None = None
+        bridged: Bridged | None = None
+        back: Ended | None = None
         fault = self._fault(policy, host)
         try:
             if fault is not None:
                 attempt.note("refused", f"{fault.field}: {fault.message}")
                 call.play("limit_reached" if fault.field == "limits" else "transfer_refused")
             elif attempt.cancelled_by is None and attempt.cut is None:
-                call.set(aleg_variables(policy.settings, attempt, attempt.extension or ""))
-                failed = self._dial(call, policy)
-                if failed is not None:
+                call.set(self._variables(policy))
+                bridged = self._dial(call, policy)
+                failed = None if bridged.answered else bridged
+                if failed is not None and attempt.cancelled_by is None:
                     # They have talked already, and would take a silent end for a fault.
                     call.play(f"callee_{causes.failure(failed.code)}")
-            call.hangup("NORMAL_CLEARING")
+            if self.consults:
+                note(attempt, back=True)
+                call.go_on()
+                back = Ended(node_clock.now(), Leg(call.uuid), bridged.bleg if bridged is not None else None)
+            else:
+                call.hangup("NORMAL_CLEARING")
         except CallEnded as ended:
             attempt.note("aleg_ended", str(ended))
-        end = call.ended()
+        end = back or call.ended()
         if fault is not None:
             attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, end.at)
         attempt.hold_time = round(talk.seconds(attempt, talk.HOLD, end.at))
+        if self.consults and back is None and _parted(attempt, end):
+            return
         conclude(attempt, end, failed, self.second_party)
         for charge in attempt.charges:
             # Those of the leg that stayed go on from the call before.
             charge.end()
+
+    @property
+    def consults(self) -> bool:
+        return consultation(self.attempt) is not None
+
+    def _variables(self, policy: AppPolicy) -> dict[str, str]:
+        variables = aleg_variables(policy.settings, self.attempt, self.attempt.extension or "")
+        # The party that asks goes back to the one on hold.
+        return {**variables, "hangup_after_bridge": "false"} if self.consults else variables
 
     def _fault(self, policy: AppPolicy, host: Host) -> Fault | None:
         """Return what the rules in force have against it."""
@@ -98,8 +131,7 @@ class TransferCall:
         refusal = host.usage.tripped(*self.attempt.charges)
         return None if refusal is None else limit_fault(refusal)
 
-    def _dial(self, call: Call, policy: AppPolicy) -> Bridged | None:
-        """Return B's outcome if it didn't answer; None after the two have talked."""
+    def _dial(self, call: Call, policy: AppPolicy) -> Bridged:
         attempt, client, settings = self.attempt, self.client, policy.settings
         lengths = [charge.longest for charge in attempt.charges if charge.longest is not None]
         bleg = Bleg(
@@ -109,12 +141,69 @@ class TransferCall:
             user=attempt.extension or "",
             recording=recording_of(call, attempt, client.name, settings) if self.record and client.record else None,
         )
-        bridged = join(call, attempt, settings, bleg, settings.endpoints.of(self.to, as_asked=True))
-        return None if bridged.answered else bridged
+        endpoints = settings.endpoints.of(self.to, as_asked=True)
+        return join(call, attempt, settings, bleg, endpoints, parts=self.consults)
 
 
-def new_call(old: Attempt, to: Number, leaves: str, client: IntegratorRules, plan: NumberPlan) -> TransferCall:
-    """Make the attempt that follows ``old``, once the party ``leaves`` (``agent`` or ``callee``) has left it."""
+def _parted(attempt: Attempt, end: Ended) -> bool:
+    """End a consultation whose first party has left the other two to each other. False: there aren't two."""
+    asked = consultation(attempt)
+    if asked is None or not asked.held or attempt.bridged_at is None or attempt.cancelled_by is not None or end.lost:
+        return False
+    if end.bleg is None or end.bleg.ended_at is not None:
+        return False
+    attempt.b_seconds = max(0.0, end.at - attempt.bridged_at)
+    leave_to_each_other(attempt, asked, end.at)
+    return True
+
+
+def leave_to_each_other(attempt: Attempt, asked: Kept, at: float) -> None:
+    """End a consultation that has led to the call ``asked.next``."""
+    attempt.transferred_to = asked.next
+    for charge in attempt.charges:
+        charge.outlive(attempt.switch, attempt.bleg_uuid or "")
+    attempt.end(terms.ANSWERED, causes.NORMAL_CLEARING, asked.consults, at)
+
+
+def consultation(attempt: Attempt) -> Kept | None:
+    """Return a consultation's order; None for any other call."""
+    if attempt.app != REF or not (attempt.order or {}).get("consults"):
+        return None
+    try:
+        return msgspec.convert(attempt.order, Kept)
+    except msgspec.ValidationError:
+        return None
+
+
+def session_goes_on(attempt: Attempt) -> bool:
+    """Return whether another call of its session goes on when this one ends."""
+    asked = consultation(attempt)
+    waited_for = asked is not None and asked.held != ""
+    return attempt.transferred_to is not None or attempt.consultation is not None or waited_for
+
+
+def note(attempt: Attempt, **fields: object) -> None:
+    """Change fields of a consultation's order."""
+    attempt.order = {**(attempt.order or {}), **fields}
+
+
+def new_consultation(
+    old: Attempt, to: Number, consults: str, held: str, client: IntegratorRules, plan: NumberPlan
+) -> TransferCall:
+    """Make the attempt in which a party of ``old`` asks a third one. ``held``: the UUID of the leg on hold."""
+    made = new_call(old, to, terms.CALLEE if consults == terms.AGENT else terms.AGENT, client, plan)
+    attempt = made.attempt
+    attempt.order = {**(attempt.order or {}), "consults": consults, "held": held, "next": new_ref()}
+    return made
+
+
+def new_call(
+    old: Attempt, to: Number, leaves: str, client: IntegratorRules, plan: NumberPlan, ref: str = ""
+) -> TransferCall:
+    """Make the attempt that follows ``old``, once the party ``leaves`` (``agent`` or ``callee``) has left it.
+
+    ``ref``: its reference, if it has one already.
+    """
     agent, customer = old.extension, old.number
     if leaves == terms.AGENT:
         named = {"extension": to.dialled, "number": customer, **parties.first(to)}
@@ -130,6 +219,7 @@ def new_call(old: Attempt, to: Number, leaves: str, client: IntegratorRules, pla
     stays = _read(plan, customer if leaves == terms.AGENT else agent)
     attempt = Attempt(
         app=REF,
+        call_ref=ref or new_ref(),
         integrator=client.name,
         dial_number=old.dial_number,
         call_dir=numbers.direction(*((to, stays) if leaves == terms.AGENT else (stays, to))),
@@ -137,7 +227,7 @@ def new_call(old: Attempt, to: Number, leaves: str, client: IntegratorRules, pla
         contact_ref=old.contact_ref,
         metadata=old.metadata,
         transferred_from=old.call_ref,
-        order=msgspec.to_builtins(_Kept(to.dialled, shown, second, record)),
+        order=msgspec.to_builtins(Kept(to.dialled, shown, second, record)),
         **named,
     )
     attempt.dialled(node_clock.now())
@@ -148,7 +238,7 @@ def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> TransferCall | N
     """Read a transfer of another process; None if its order or its integrator is missing or wrong."""
     client = policy.clients.get(attempt.integrator or "")
     try:
-        kept = msgspec.convert(attempt.order, _Kept)
+        kept = msgspec.convert(attempt.order, Kept)
         to = policy.settings.plan.read(kept.to)
     except (NotDialable, msgspec.ValidationError):
         return None

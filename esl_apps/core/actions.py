@@ -12,10 +12,17 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from esl_apps.core import talk
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_fields import Before
 from esl_apps.core.status import Ref, State
 
 CANCEL, HOLD, RESUME, MUTE, UNMUTE, DIGITS, RECORD = "cancel", "hold", "resume", "mute", "unmute", "digits", "record"
-TRANSFER = "transfer"
+TRANSFER, COMPLETE, TAKE_BACK = "transfer", "transfer/complete", "transfer/cancel"
+#: The values of ``mode``.
+BLIND, CONSULT = "blind", "consult"
+#: A consultation's node tells the node of the call on hold how it ended: the party that asked is back, has gone, or has
+#: left the other two to each other.
+CONSULTED = "consulted"
+BACK, GONE, JOINED = "back", "gone", "joined"
 #: The steps of ``record``, next to RESUME.
 START, PAUSE, STOP = "start", "pause", "stop"
 #: Keys of a phone (RFC 4733). A longer text is sent in several actions.
@@ -30,11 +37,21 @@ class Action(Struct, frozen=True, omit_defaults=True):
     """``agent`` or ``callee``: who is muted, or hears the digits."""
     digits: str = ""
     step: str = ""
-    """Start, pause, resume or stop (``record``)."""
+    """Start, pause, resume or stop (``record``); how it ended (``consulted``)."""
     to: str = ""
     """The number or extension that the party which stays is connected with (``transfer``)."""
     by: str = ""
     """The party that leaves (``transfer``)."""
+    mode: str = BLIND
+    """Whether that party talks with the new one first (``transfer``)."""
+    ref: str = ""
+    """The consultation (``consulted``)."""
+    leg: str = ""
+    """The UUID of the new party's leg (``consulted``)."""
+    spent: Before | None = None
+    """The consultation's part of its session (``consulted``)."""
+    next: str = ""
+    """The call in which the two parties that are left are joined (``consulted``)."""
 
 
 class CallState(Struct, frozen=True):
@@ -45,7 +62,9 @@ class CallState(Struct, frozen=True):
     held: bool
     muted: Annotated[list[str], Meta(description="The parties that the other one doesn't hear")]
     recording: Annotated[str, Meta(extra_json_schema={"enum": [talk.ON, talk.PAUSED, talk.OFF]})]
-    transfer_ref: Annotated[Ref, Meta(description="The call in which a party goes on")] | UnsetType = UNSET
+    transfer_ref: (
+        Annotated[Ref, Meta(description="The call in which a party goes on, or asks a third one")] | UnsetType
+    ) = UNSET
 
 
 class Undone(Exception):
@@ -65,7 +84,7 @@ class Outcome(Struct, omit_defaults=True):
 
 
 def state_of(attempt: Attempt) -> CallState:
-    went_on = attempt.transferred_to or UNSET
+    went_on = attempt.transferred_to or attempt.consultation or UNSET
     return CallState(attempt.call_ref, attempt.state, attempt.held, list(attempt.muted), attempt.recording, went_on)
 
 

@@ -26,7 +26,9 @@ def note_legs(attempt: Attempt, aleg: Leg | None, bleg: Leg | None, second: str 
         _note_quality(attempt, first, aleg)
     if bleg is not None:
         if bleg.ended_at is not None:
-            attempt.b_seconds = _seconds(bleg.answered_at, bleg.ended_at)
+            # A leg that was joined with A later has been paid for in the call before.
+            since = attempt.bridged_at if attempt.followed and bleg.answered_at is not None else bleg.answered_at
+            attempt.b_seconds = max(0.0, _seconds(since, bleg.ended_at))
         if bleg.ringing_at is not None:
             attempt.rang(second, bleg.ringing_at)
         _note_quality(attempt, second, bleg)
@@ -48,6 +50,20 @@ def carried_on(last: CallFields, record: Record | None = None) -> dict[str, Any]
         "session_at": last.session_at,
         "session_answered_at": last.session_answered_at,
     }
+
+
+def join_sessions(attempt: Attempt, last: Attempt) -> None:
+    """Have an attempt follow one that has ended in the same session, with other parties."""
+    attempt.before = carried_on(last, last.record)["before"]
+    attempt.session_at, attempt.session_answered_at = last.session_at, last.session_answered_at
+
+
+def add_before(attempt: Attempt, spent: Before) -> None:
+    """Count an attempt of the same session that has ended while this one went on."""
+    before = attempt.before or Before()
+    attempt.before = Before(
+        before.calls + spent.calls, before.a_seconds + spent.a_seconds, before.b_seconds + spent.b_seconds
+    )
 
 
 _SAME = (

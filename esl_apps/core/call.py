@@ -41,7 +41,7 @@ from esl_apps.core.quality import LegQuality
 
 __all__ = ["API_VERSION", "Bridged", "Call", "CallEnded", "Ended", "Endpoint", "Leg", "Progress"]
 
-API_VERSION = (1, 2)
+API_VERSION = (1, 3)
 
 
 class CallEnded(Exception):
@@ -234,7 +234,14 @@ class Call(Protocol):
         """Join a conference room; return when the caller is out of it, or after ``longest`` seconds."""
 
     def bridge(
-        self, leg: Mapping[str, str], endpoints: Sequence[Endpoint], timeout: float, longest: float, progress: Progress
+        self,
+        leg: Mapping[str, str],
+        endpoints: Sequence[Endpoint],
+        timeout: float,
+        longest: float,
+        progress: Progress,
+        *,
+        parts: bool = False,
     ) -> Bridged:
         """Ring the endpoints at once and connect the caller with the first that answers.
 
@@ -246,7 +253,13 @@ class Call(Protocol):
         :param timeout: Seconds from the first INVITE to an answer, with or without early media. The application
             holds it.
         :param longest: Seconds that the two may talk.
+        :param parts: After the talk, the leg that is left goes on: A without ``hangup_after_bridge``, B by its
+            ``transfer_after_bridge``. (Since version 1.3.)
         """
+
+    def go_on(self) -> None:
+        """Leave the caller to the steps of the dialplan behind this application. Returns at once; the flow ends, and
+        nothing more may be called. (Since version 1.3.)"""
 
     def play_early(self, prompt: str, timeout: float) -> None:
         """Play a prompt by early media, without answering, for ``timeout`` seconds at most."""

@@ -131,6 +131,12 @@ class CallFields(msgspec.Struct):
     """The ``call_ref`` from which one of its parties came."""
     transferred_to: Annotated[Plain | None, Shown(cdr="transferred_to")] = None
     """The ``call_ref`` in which one of its parties went on."""
+    consultation: Annotated[Plain | None, Shown(status="consultation")] = None
+    """The ``call_ref`` in which one of its parties asks a third, while the other one is on hold."""
+    consults: str | None = None
+    """The party that asks: ``agent`` or ``callee``."""
+    followed: bool = False
+    """No flow runs it any more: the switch joined its legs itself, and says how they end."""
     since: dict[str, float] = msgspec.field(default_factory=dict)
     """Stretches that go on (``core.talk``): when each began, in seconds since the two were connected."""
     spent: dict[str, float] = msgspec.field(default_factory=dict)

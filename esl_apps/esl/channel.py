@@ -34,6 +34,8 @@ _QUICK = 10.0
 _KILL = 5.0
 #: Seconds by which the ends of several legs may come after the end of their bridge.
 _APART = 0.5
+#: The same, if B may go on after A.
+_PARTED = 0.2
 
 _T = TypeVar("_T")
 
@@ -51,6 +53,7 @@ class Channel:
         "_keypad",
         "_lightened",
         "_lost_at",
+        "_parts",
         "_prompt_path",
         "_ref",
         "_session",
@@ -73,6 +76,7 @@ class Channel:
         self._lost_at: float | None = None
         self._hears_blegs = False
         self._lightened = False
+        self._parts = False
         self._keypad = Keypad(session)
         asked = time.monotonic()
         self._data = session.connect()
@@ -231,6 +235,9 @@ class Channel:
         self._see_hangup()
         raise CallEnded(f"hung up with {cause}")
 
+    def go_on(self) -> None:
+        self._session.leave()
+
     def play_early(self, prompt: str, timeout: float) -> None:
         rate = self._data.int("Channel-Read-Codec-Rate")
         self._run(lambda: self._session.post_execute("pre_answer", lock=True))
@@ -251,8 +258,11 @@ class Channel:
         timeout: float,
         longest: float,
         progress: Progress,
+        *,
+        parts: bool = False,
     ) -> Bridged:
         self._check_media()
+        self._parts = parts
         self._keypad.broken = False
         self._blegs.begin(
             progress,
@@ -294,7 +304,7 @@ class Channel:
                 self._kill(completion, "ALLOTTED_TIMEOUT")
             elif keypad.broken:
                 self._kill(completion, "NORMAL_CLEARING")
-            if keypad.heard:
+            if keypad.heard or self._parts:
                 self._raise_if_left(completion)
                 # The A-leg goes on, so wait until B's end is known.
                 self._wait(lambda: blegs.answered is None or blegs.answered.ended_at is not None, 1.0)
@@ -341,7 +351,7 @@ class Channel:
         session = self._session
         try:
             session.wait(lambda: session.hangup_complete is not None, _QUICK, past_hangup=True)
-            session.wait(lambda: self._blegs.all_ended, 1.0, past_hangup=True)
+            session.wait(lambda: self._blegs.all_ended, _PARTED if self._parts else 1.0, past_hangup=True)
         except Gone:
             self._lose()
         last = session.hangup_complete

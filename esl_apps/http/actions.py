@@ -9,15 +9,18 @@ import falcon
 
 from esl_apps.core import actions, terms
 from esl_apps.core.actions import KEYS, Action, CallState
+from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
+from esl_apps.core.numbers import Number
 from esl_apps.core.status import Ref
+from esl_apps.http import dry_run
 from esl_apps.http.access import CALL, OWN_CALL
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import CallsPort
 from esl_apps.http.errors import problem
 from esl_apps.http.parameters import in_header, in_path
 from esl_apps.http.routes import Answer, Operation, Route
-from esl_apps.http.schemas import DigitsOrder, PartyOrder, RecordOrder, TransferOrder
+from esl_apps.http.schemas import DigitsOrder, DryRun, PartyOrder, RecordOrder, TransferOrder
 
 _PARTIES = (terms.AGENT, terms.CALLEE)
 _STEPS = (actions.START, actions.PAUSE, actions.RESUME, actions.STOP)
@@ -70,8 +73,30 @@ def _step(name: str, fields: Mapping[str, Any]) -> Action:
 
 def _transfer(name: str, fields: Mapping[str, Any]) -> Action:
     fields = {"mode": "blind", "by": terms.AGENT, **fields}
-    _check(fields, {"to": _text, "mode": _one_of(("blind",)), "by": _one_of(_PARTIES)})
-    return Action(name, to=fields["to"], by=fields["by"])
+    _check(fields, {"to": _text, "mode": _one_of((actions.BLIND, actions.CONSULT)), "by": _one_of(_PARTIES)})
+    return Action(name, to=fields["to"], by=fields["by"], mode=fields["mode"])
+
+
+def _transfer_call(port: CallsPort, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
+    if not dry_run.is_asked_for(req):
+        _handler(actions.TRANSFER, _transfer)(port, req, resp, ref)
+        return
+    _raw, fields = read_json(req)
+    call = port.find(ref)
+    if call is None:
+        raise problem(404, "not_found", "no such call")
+    faults: list[Fault] = []
+    to: Number | None = None
+    try:
+        to = port.client.read_target(_transfer(actions.TRANSFER, fields).to)
+    except Refused as refused:
+        faults = list(refused.faults)
+    if call["state"] != terms.BRIDGED:
+        faults.append(Fault("state", "state", f"the call is {call['state']}; expected bridged"))
+    elif call.get("consultation") is not None:
+        faults.append(Fault("state", "state", "one party asks another: complete or cancel the transfer first"))
+    checked = ("to", "mode", "by", "state")
+    answer(resp, 200, dry_run.report(port.services, checked, faults, [Charge("", port.client.levels, to)]))
 
 
 def _check(fields: Mapping[str, Any], expected: Mapping[str, Callable[[Any], str]]) -> None:
@@ -110,8 +135,16 @@ _KEY = in_header(
 )
 
 
-def _route(name: str, operation: str, summary: str, read: Read, body: Any = None) -> Route:
+def _route(
+    name: str, operation: str, summary: str, read: Read, body: Any = None, dry: Callable[..., None] | None = None
+) -> Route:
+    """``dry``: handles the request if it may be a dry run."""
     errors = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
+    answers = {202: Answer("Done, now or before; the call's state", CallState)}
+    parameters = [in_path("ref", Ref), _KEY]
+    if dry is not None:
+        answers[200] = Answer("A dry run's verdicts", DryRun)
+        parameters.append(dry_run.PARAMETER)
     return Route(
         "/click2dial/calls/{ref}/" + name,
         (
@@ -119,11 +152,11 @@ def _route(name: str, operation: str, summary: str, read: Read, body: Any = None
                 "POST",
                 operation,
                 summary,
-                _handler(name, read),
+                dry or _handler(name, read),
                 scopes=(CALL, OWN_CALL),
-                parameters=(in_path("ref", Ref), _KEY),
+                parameters=tuple(parameters),
                 body=body,
-                answers={202: Answer("Done, now or before; the call's state", CallState)},
+                answers=answers,
                 errors=errors,
             ),
         ),
@@ -139,10 +172,13 @@ ROUTES = (
     _route(
         actions.TRANSFER,
         "transferCall",
-        "Connect the party that stays with another one; the other party leaves",
+        "Connect the party that stays with another one, at once or after a consultation; the other party leaves",
         _transfer,
         TransferOrder,
+        _transfer_call,
     ),
+    _route(actions.COMPLETE, "completeTransfer", "Join the party on hold with the new one; the other leaves", _nothing),
+    _route(actions.TAKE_BACK, "cancelTransfer", "Let the new party go; the other two talk again", _nothing),
     _route(
         actions.RECORD,
         "recordCall",

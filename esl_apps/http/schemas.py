@@ -131,7 +131,10 @@ class RecordOrder(Struct, forbid_unknown_fields=True):
 
 class TransferOrder(Struct, forbid_unknown_fields=True):
     to: Annotated[str, Meta(min_length=1, max_length=64, description="A number or an extension, as a callee")]
-    mode: Annotated[str, Meta(extra_json_schema={"enum": ["blind"]})] = "blind"
+    mode: Annotated[
+        str,
+        Meta(description="consult: talk with the new party first", extra_json_schema={"enum": ["blind", "consult"]}),
+    ] = "blind"
     by: Annotated[str, Meta(description="Who leaves", extra_json_schema={"enum": ["agent", "callee"]})] = "agent"
 
 

@@ -49,6 +49,7 @@ class Acting:
         self._policies = policies
         self._asked: dict[str, AsyncResult[Outcome]] = {}
         """Questions to other nodes, by their ids."""
+        self._consulting: frozenset[str] = frozenset()
         self._do: dict[str, Callable[[Live, Action], None]] = {
             actions.HOLD: self._hold,
             actions.RESUME: self._resume,
@@ -58,9 +59,11 @@ class Acting:
             actions.RECORD: self._record,
         }
 
-    def add(self, name: str, do: Callable[[Live, Action], None]) -> None:
-        """Add an action that another module does."""
+    def add(self, name: str, do: Callable[[Live, Action], None], *, consulting: bool = False) -> None:
+        """Add an action that another module does. ``consulting``: it may be done while a party asks a third one."""
         self._do[name] = do
+        if consulting:
+            self._consulting |= {name}
 
     # Asking -------------------------------------------------------------------------------------------
 
@@ -89,6 +92,9 @@ class Acting:
         if live is not None:
             return self.perform(live, action)
         if call["state"] == terms.ENDED:
+            went_on = (call.get("record") or {}).get("transferred_to")
+            if action.name == actions.COMPLETE and went_on is not None:
+                return CallState(ref, terms.ENDED, False, [], talk.OFF, went_on)
             raise Undone(409, "state", "the call has ended", state=terms.ENDED)
         health = self._pool.health.get(call["switch"])
         if health is None or not health.switch.connected:
@@ -143,10 +149,16 @@ class Acting:
         attempt, do = live.attempt, self._do.get(action.name)
         if do is None:
             raise _unavailable("the call's node is of a version without this action")
+        if action.name == actions.CONSULTED:
+            # The action that waits for it has the turn.
+            do(live, action)
+            return state_of(attempt)
         live.turn = live.turn or Semaphore()
         with live.turn:
             if attempt.state != terms.BRIDGED or not (attempt.aleg_uuid and attempt.bleg_uuid):
                 raise not_now(attempt, "the two parties are not connected")
+            if attempt.consultation is not None and action.name not in self._consulting:
+                raise not_now(attempt, "one party asks another: complete or cancel the transfer first")
             try:
                 do(live, action)
             except SwitchUnavailable as error:
@@ -164,12 +176,15 @@ class Acting:
         attempt = live.attempt
         if attempt.held:
             return
-        music = self._policies.now.config.dial.hold_music or "${hold_music}"
-        raw = wire.execute_on(customer(attempt), "playback", music, dialstring.UNHEARD, loops=-1)
+        raw = wire.execute_on(customer(attempt), "playback", self.music(), dialstring.UNHEARD, loops=-1)
         live.switch.api(f"uuid_exists {customer(attempt)}")
         live.switch.post_raw(raw)
         talk.hold(attempt, node_clock.now(), on=True)
         attempt.note(actions.HOLD)
+
+    def music(self) -> str:
+        """Return the music on hold, as the argument of ``playback``."""
+        return self._policies.now.config.dial.hold_music or "${hold_music}"
 
     def _resume(self, live: Live, _action: Action) -> None:
         attempt = live.attempt
@@ -209,14 +224,15 @@ class Acting:
         if step == actions.START and recording == talk.PAUSED:
             raise not_now(attempt, "the recording is paused: resume or stop it")
         if step == actions.START:
-            self._start_recording(live)
+            self.start_recording(live)
         else:
             verb = {actions.PAUSE: "mask", actions.RESUME: "unmask", actions.STOP: "stop"}[step]
             live.switch.api(f"uuid_record {customer(attempt)} {verb} {self.recording(attempt)}")
         talk.record(attempt, wanted, node_clock.now())
         attempt.note(actions.RECORD, step)
 
-    def _start_recording(self, live: Live) -> None:
+    def start_recording(self, live: Live) -> None:
+        """Record a talk from now on. :raises Undone: its integrator doesn't record calls."""
         attempt, policy = live.attempt, self._policies.now
         integrator = policy.config.integrator(attempt.integrator or "")
         if integrator is None or not integrator.record:

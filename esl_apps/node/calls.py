@@ -14,6 +14,7 @@ import gevent
 
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.ringing import Originator
+from esl_apps.apps.transfer import consultation
 from esl_apps.core import causes, node_clock, terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Call, Ended
@@ -51,6 +52,10 @@ class Calls:
         self._records = records
         self._fleet = switch_pool
         self.census = Census()
+        self.on_change: Callable[[Attempt, Moment], None] = lambda _attempt, _moment: None
+        """Called with each state that a call enters, its end included."""
+        self.goes_on: Callable[[Live], bool] = lambda _live: False
+        """Return whether a call whose socket was lost goes on without a flow, and is followed."""
         # Calls that ended while their switch was unreachable, by its name: their legs are hung up when it is back.
         self._to_reap: dict[str, set[str]] = {}
 
@@ -159,6 +164,7 @@ class Calls:
             self.live.pop(attempt.call_ref, None)
             self.tenants.remove(attempt)
             self._records.record(attempt)
+        self.on_change(attempt, moment)
 
     # Placing ------------------------------------------------------------------------------------------
 
@@ -228,7 +234,11 @@ class Calls:
         pause = 0.02
         self._records.note_cancel(live.attempt.call_ref, live.attempt.cancelled_by or terms.API)
         while not live.attempt.ended and time.monotonic() < deadline:
-            self.reap(live.switch, live.attempt.call_ref)
+            if consultation(live.attempt) is None:
+                self.reap(live.switch, live.attempt.call_ref)
+            else:
+                # The party that asks goes back to the one on hold.
+                self.reap_blegs(live.switch, live.attempt.session_ref)
             live.poke()
             gevent.sleep(pause)
             pause = min(pause * 2, 1.0)
@@ -241,6 +251,13 @@ class Calls:
             self._to_reap.setdefault(switch.name, set()).add(ref)
         except (ReplyError, wire.CommandError) as error:
             log.warning("hupall_refused", extra={"call_ref": ref, "reason": str(error)})
+
+    def reap_blegs(self, switch: Switch, session_ref: str) -> None:
+        """Hang up the B-legs of a session, if its switch can be reached."""
+        try:
+            switch.api(f"hupall NORMAL_CLEARING esl_bleg {session_ref}")
+        except (SwitchUnavailable, ReplyError, wire.CommandError) as error:
+            log.warning("hupall_refused", extra={"session_ref": session_ref, "reason": str(error)})
 
     def _reap_all(self, switch: Switch, refs: set[str]) -> None:
         for ref in refs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import gevent
@@ -16,6 +17,7 @@ import gevent
 from esl_apps.apps import application, second_party
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.apps.legs import recording_name
+from esl_apps.apps.transfer import consultation, leave_to_each_other
 from esl_apps.core import causes, node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import note_legs
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 PARKED = 10.0
 #: Seconds after which to ask the switch for a leg whose end was not heard.
 ASK_EVERY = 15.0
+#: Seconds after which to look again at a consultation, whose legs may go on in other calls, and at a leg that is alone.
+ALONE = 3.0
 #: Seconds for which the payments for an adopted call that has ended can be returned.
 RETURNABLE = 600.0
 #: Seconds by which the ends of A and B may be told one after the other.
@@ -53,6 +57,9 @@ class Following:
         self.returnable: dict[str, tuple[float, list[str], list[Charge]]] = {}
         """By ``call_ref``: until when the payments for an ended call can be returned, to which processes, and what was
         paid."""
+        self.review: Callable[[Live, int], None] = lambda _live, _legs: None
+        """Called with a call that goes on without a flow, and how many of its legs are up, each time that the switch
+        was asked."""
 
     def follow(self, live: Live, *, reachable: bool = True) -> None:
         """Follow a call to its end, in a greenlet of its own. ``reachable``: its switch is one of this node's."""
@@ -94,6 +101,8 @@ class Following:
                 gevent.sleep(0.05)
                 continue
             self._picture(live, legs)
+            if live.attempt.followed:
+                self.review(live, len(legs))
             parked = self._is_parked(live, legs)
             if parked and asked >= parked_at and self._is_alone(live):
                 log.warning("orphaned_leg_hung_up", extra={"call_ref": ref})
@@ -106,6 +115,8 @@ class Following:
             if gone():
                 return
             patience = PARKED if parked else ASK_EVERY
+            if consultation(live.attempt) is not None or (live.attempt.followed and len(legs) < 2):
+                patience = ALONE
             live.wait(lambda: gone() or over() or not switch.connected, time.monotonic() + patience)
             if gone():
                 # A and B end at about the same time, in events of their own.
@@ -175,20 +186,24 @@ class Following:
         if attempt.dialed_at is None:
             attempt.dialed_at = min((leg.created_at for leg in alegs + blegs if leg.created_at), default=None)
         end = end_of(aleg, bleg, now)
-        note_legs(attempt, aleg, bleg, application(attempt.app).second_party)
+        note_legs(attempt, aleg, bleg, second_party(attempt))
         if bleg is not None and end.both_up:
             self._joined(attempt, bleg)
         if attempt.bridged_at is not None:
             self._find_recording(attempt)
-        if aleg is not None and application(attempt.app).holds:
-            attempt.hold_time = round(aleg.hold_seconds + talk.seconds(attempt, talk.HOLD, end.at))
+        if application(attempt.app).holds and (aleg is not None or attempt.followed):
+            by_phone = aleg.hold_seconds if aleg is not None else 0.0
+            attempt.hold_time = round(by_phone + talk.seconds(attempt, talk.HOLD, end.at))
         if aleg is not None and application(attempt.app).placed and attempt.answered_at is None:
             attempt.answered_at = aleg.answered_at
         fared = application(attempt.app).fared
         if fared is not None:
             fared(attempt, blegs)
         at = end.at
-        if attempt.cancelled_by is not None and attempt.bridged_at is None:
+        asked = consultation(attempt)
+        if asked is not None and asked.held and bleg is None and self._talks_on(live):
+            leave_to_each_other(attempt, asked, at)
+        elif attempt.cancelled_by is not None and attempt.bridged_at is None:
             attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, at)
         elif aleg is None and bleg is None:
             # Nothing is known of its legs: the switch was killed, or keeps no CDR files.
@@ -200,6 +215,15 @@ class Following:
             conclude(attempt, end, None, party)
         if attempt.app in self._pollers:
             self._pollers[attempt.app].settle(attempt)
+
+    def _talks_on(self, live: Live) -> bool:
+        """Return whether the new party of a consultation is still there, although the party that asked is not."""
+        attempt = live.attempt
+        if attempt.bridged_at is None or attempt.bleg_uuid is None or attempt.cancelled_by is not None:
+            return False
+        with suppress(SwitchUnavailable, ReplyError):
+            return live.switch.api(f"uuid_exists {attempt.bleg_uuid}").strip() == "true"
+        return False
 
     def _end_of_a(self, attempt: Attempt, aleg: Leg, at: float) -> None:
         """End a call of which only A is known, and A didn't hang up itself."""
@@ -223,6 +247,9 @@ class Following:
             for kept in switch_cdr.legs(ref):
                 found.setdefault(kept.uuid, (kept.bleg, kept.leg(live.clock)))
             if any(not bleg for bleg, _leg in found.values()) or not switch_cdr.there or time.monotonic() > until:
+                break
+            if live.attempt.followed and found:
+                # The other leg may have ended in another call.
                 break
             gevent.sleep(FRESH)
         return [leg for bleg, leg in found.values() if not bleg], [leg for bleg, leg in found.values() if bleg]

@@ -21,6 +21,7 @@ from esl_apps.esl.switch import Switch
 from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption
 from esl_apps.node.cdr_files import CdrFiles
+from esl_apps.node.consulting import Consulting
 from esl_apps.node.expiry import Expiry
 from esl_apps.node.following import Following
 from esl_apps.node.gate import SwitchGate
@@ -66,7 +67,7 @@ class Node:
             if app.timed is not None
         }
         following = Following(self.services, self._pollers)
-        Transferring(self.services)
+        Consulting(self.services, Transferring(self.services), following)
         self._adoption = Adoption(self.services, following)
         self._cdr_files = CdrFiles(self.services)
         self._reporter = Reporter(self.services)

@@ -12,6 +12,7 @@ import gevent
 
 from esl_apps.apps import application
 from esl_apps.apps.legs import recording_path
+from esl_apps.apps.transfer import session_goes_on
 from esl_apps.config.model import Integrator
 from esl_apps.core import call_events, notification, terms
 from esl_apps.core.attempt import Attempt, Moment
@@ -144,7 +145,8 @@ class Records:
             for party, leg in record.quality.legs() if record.quality is not None else ():
                 self._metrics.quality.observe(party, leg)
             entries = notification_lists.entries(record, integrator, config.records)
-        if attempt.closes and (config.records if integrator is None else integrator).session_records:
+        wanted = (config.records if integrator is None else integrator).session_records
+        if wanted and attempt.closes and not session_goes_on(attempt):
             entries.append(notification_lists.closing(record, integrator, recorded=not attempt.unrecorded))
         self._push(entries, record.integrator, integrator)
         self._keep(attempt, None if attempt.unrecorded else record)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Mapping
 
 from gevent.event import AsyncResult
 
@@ -19,12 +20,15 @@ from esl_apps.apps.transfer import TransferCall
 from esl_apps.core import causes, dialstring, node_clock, talk, terms
 from esl_apps.core.actions import TRANSFER, Action, Undone, not_now
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.billing import join_sessions
 from esl_apps.core.call import Call
 from esl_apps.core.faults import Refused
+from esl_apps.core.numbers import Number
+from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CHANNEL_VARIABLES
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import SwitchUnavailable
+from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import Begin, Live
@@ -34,22 +38,60 @@ from esl_apps.node.services import Services
 log = logging.getLogger(__name__)
 
 #: Seconds for a node to take the leg, and milliseconds until the nodes are tried once more: as in the dialplan.
-_WATCHDOG, _RESTARTED = 8, 3000
+WATCHDOG, _RESTARTED = 8, 3000
 #: A leg's first steps, as an inline dialplan.
-_FIRST = "m:^:sched_transfer:${esl_apps_watch}^socket:${esl_apps_nodes}^sched_cancel:^transfer:${esl_apps_again}"
+FIRST = "m:^:sched_transfer:${esl_apps_watch}^socket:${esl_apps_nodes}^sched_cancel:^transfer:${esl_apps_again}"
 _PATH = re.compile(r"[A-Za-z0-9/._+@-]+")
 
 
 class Transferring:
+    """Blind transfers, and the steps that all transfers have in common."""
+
     def __init__(self, services: Services) -> None:
         self._services = services
         services.acting.add(TRANSFER, self.transfer)
 
     def transfer(self, live: Live, action: Action) -> None:
-        """Begin a transfer, and end the call that it leaves. :raises Undone: nothing has changed."""
+        """Begin a blind transfer, and end the call that it leaves. :raises Undone: nothing has changed."""
         old, services = live.attempt, self._services
-        stays = terms.CALLEE if action.by == terms.AGENT else terms.AGENT
-        new = self._new_call(old, action)
+        stays = other_party(action.by)
+        client, to = self.target(old, action.to)
+        new = transfer.new_call(old, to, action.by, client, services.policy.settings.plan)
+        leg = leg_of(old, stays)
+
+        def move() -> None:
+            self._move(live, new.attempt, leg)
+
+        old.transferred_to = new.attempt.call_ref
+        if not self.begin(live, new, leg, move):
+            old.transferred_to = None
+            raise not_now(old, "the call is ending")
+        self.hand_over(old, new.attempt, stays, leg)
+        end(old, action.by)
+        join_sessions(new.attempt, old)
+        new.attempt.save()
+
+    def target(self, old: Attempt, to: str) -> tuple[IntegratorRules, Number]:
+        """Return the call's client, and the number that one of its parties is connected with.
+
+        :raises Undone: the integrator may not dial this number.
+        """
+        client = self._services.policy.clients.get(old.integrator or "")
+        if client is None:
+            raise not_now(old, "the call's integrator is not configured any more")
+        try:
+            return client, client.read_target(to)
+        except Refused as refused:
+            fault = refused.faults[0]
+            raise Undone(422, fault.code, fault.message, field=fault.field) from None
+
+    def begin(self, live: Live, new: TransferCall, leg: str, move: Callable[[], None]) -> bool:
+        """Begin a call whose first leg is here already: ``move`` has the switch send it to a node. Return False if the
+        switch doesn't.
+
+        :raises Undone: a limit is reached, or Redis is down.
+        """
+        old, services = live.attempt, self._services
         charges = new.charges(services.policy)
         try:
             refusal = services.usage.begin(*charges)
@@ -59,14 +101,21 @@ class Transferring:
             fault = limit_fault(refusal)
             raise Undone(429, fault.code, fault.message, field=fault.field)
         new.attempt.pay(*charges)
-        leg = leg_of(old, stays)
         moved: AsyncResult[bool] = AsyncResult()
 
         def ring(line: Originator) -> bool:
             assert isinstance(line, SwitchLine)
             line.answered_uuid = leg
-            done = self._move(live, new.attempt, leg)
-            if not done:
+            old.note(TRANSFER, f"to {new.attempt.call_ref}")
+            old.save()
+            # Another node finds the new call there, if this one dies in this moment.
+            services.store.flush()
+            done = True
+            try:
+                move()
+            except (SwitchUnavailable, ReplyError) as error:
+                log.warning("transfer_failed", extra={"call_ref": old.call_ref, "reason": str(error)})
+                done = False
                 new.attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
             moved.set(done)
             return done
@@ -75,26 +124,9 @@ class Transferring:
             new.answered(call, services.policy, services.host(begin, transfer.REF))
 
         services.calls.place(new.attempt, live.switch, ring, run)
-        if not moved.get():
-            old.transferred_to = None
-            raise not_now(old, "the call is ending")
-        self._hand_over(old, new.attempt, stays, leg)
-        self._end(old, action.by)
+        return bool(moved.get())
 
-    def _new_call(self, old: Attempt, action: Action) -> TransferCall:
-        """:raises Undone: the integrator may not dial this number."""
-        policy = self._services.policy
-        client = policy.clients.get(old.integrator or "")
-        if client is None:
-            raise not_now(old, "the call's integrator is not configured any more")
-        try:
-            to = client.read_target(action.to)
-        except Refused as refused:
-            fault = refused.faults[0]
-            raise Undone(422, fault.code, fault.message, field=fault.field) from None
-        return transfer.new_call(old, to, action.by, client, policy.settings.plan)
-
-    def _hand_over(self, old: Attempt, new: Attempt, stays: str, leg: str) -> None:
+    def hand_over(self, old: Attempt, new: Attempt, stays: str, leg: str) -> None:
         """Let the charges of the leg that stays go on in the new call."""
         party = old.number if stays == terms.CALLEE else old.extension
         for charge in [charge for charge in old.charges if charge.number and charge.number.dialled == party]:
@@ -103,42 +135,36 @@ class Transferring:
             new.pay(charge)
         new.save()
 
-    def _move(self, live: Live, new: Attempt, leg: str) -> bool:
-        """Take a leg out of its bridge. Return False if the switch doesn't do it."""
+    def _move(self, live: Live, new: Attempt, leg: str) -> None:
+        """Take a leg out of its bridge. :raises SwitchUnavailable, ReplyError: the switch doesn't do it."""
         old, switch = live.attempt, live.switch
-        old.transferred_to = new.call_ref
-        old.note(TRANSFER, f"to {new.call_ref}")
-        old.save()
-        # Another node finds the new call there, if this one dies in this moment.
-        self._services.store.flush()
-        try:
-            for command in self._commands(old, new, leg):
-                switch.api(command)
-            switch.api(f"uuid_transfer {leg} {_FIRST} inline")
-        except (SwitchUnavailable, ReplyError) as error:
-            log.warning("transfer_failed", extra={"call_ref": old.call_ref, "reason": str(error)})
-            return False
-        return True
-
-    def _commands(self, old: Attempt, new: Attempt, leg: str) -> list[str]:
-        """Return what makes a leg the new call's A-leg: by these variables any node goes on with it."""
-        variables = {
-            **CHANNEL_VARIABLES,
-            "esl_app": new.app,
-            "esl_call_ref": new.call_ref,
-            "esl_session_ref": new.session_ref,
-            "esl_node": self._services.policy.settings.node,
-            "hangup_after_bridge": "true",
-        }
-        # How a list of variables holds spaces and quotes.
-        plan = {name: value.replace(" ", "\\s").replace("'", "\\'") for name, value in self._plan().items()}
-        pairs = ";".join(f"{name}={value}" for name, value in {**dialstring.encoded(variables), **plan}.items())
-        commands = [f"uuid_setvar_multi {leg} {pairs}", f"uuid_setvar {leg} esl_bleg"]
+        set_variables(switch, leg, {**self.identity(new), "hangup_after_bridge": "true"}, self._plan())
+        switch.api(f"uuid_setvar {leg} esl_bleg")
         if old.recording != talk.OFF:
-            commands.append(f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
+            switch.api(f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
         if old.muted:
-            commands.append(f"uuid_audio {leg} stop")
-        return commands
+            switch.api(f"uuid_audio {leg} stop")
+        switch.api(f"uuid_transfer {leg} {FIRST} inline")
+
+    def identity(self, attempt: Attempt) -> dict[str, str]:
+        """Return the variables that make a leg the call's A-leg, so that any node can go on with it."""
+        return {
+            **CHANNEL_VARIABLES,
+            "esl_app": attempt.app,
+            "esl_call_ref": attempt.call_ref,
+            "esl_session_ref": attempt.session_ref,
+            "esl_node": self._services.policy.settings.node,
+        }
+
+    def nodes(self) -> str:
+        """Return the nodes that a moved leg is offered to, as the argument of ``socket``."""
+        return targets(self._services, transfer.APPLICATION.path)
+
+    def last_words(self) -> str:
+        """Return the steps for a party whom no node serves: a message, and the hang-up."""
+        message = "hangup:NORMAL_TEMPORARY_FAILURE"
+        path = self._services.policy.prompt("unavailable", 8000)
+        return f"playback:{path},{message}" if _PATH.fullmatch(path) else message
 
     def _plan(self) -> dict[str, str]:
         """Return the variables of the leg's way: to a node, to the nodes once more, and to a message.
@@ -146,23 +172,37 @@ class Transferring:
         A command has no place for spaces, so each step names variables for what it needs. FreeSWITCH replaces them when
         it comes to that step, also those in a variable's value.
         """
-        message = "hangup:NORMAL_TEMPORARY_FAILURE"
-        path = self._services.policy.prompt("unavailable", 8000)
-        if _PATH.fullmatch(path):
-            message = f"playback:{path},{message}"
+        message = self.last_words()
         serve = "socket:${esl_apps_nodes}!sched_cancel:"
         again = (
             f"m:!:sched_transfer:${{esl_apps_last}}!{serve}!sleep:{_RESTARTED}!{serve}!transfer:${{esl_apps_message}}"
         )
         return {
-            "esl_apps_nodes": targets(self._services, transfer.APPLICATION.path),
-            "esl_apps_watch": f"+{_WATCHDOG} '{again}' inline",
+            "esl_apps_nodes": self.nodes(),
+            "esl_apps_watch": f"+{WATCHDOG} '{again}' inline",
             "esl_apps_again": f"'{again}' inline",
-            "esl_apps_last": f"+{2 * _WATCHDOG} {message} inline",
+            "esl_apps_last": f"+{2 * WATCHDOG} {message} inline",
             "esl_apps_message": f"{message} inline",
         }
 
-    def _end(self, old: Attempt, leaves: str) -> None:
-        now = node_clock.now()
-        old.hold_time = round(talk.seconds(old, talk.HOLD, now)) or old.hold_time
-        old.end(terms.ANSWERED, causes.NORMAL_CLEARING, leaves, now)
+
+def set_variables(switch: Switch, leg: str, variables: Mapping[str, str], plan: Mapping[str, str]) -> None:
+    """Set a leg's variables. ``plan``: values of ours, with spaces and quotes.
+
+    :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
+    """
+    # How a list of variables holds spaces and quotes.
+    escaped = {name: value.replace(" ", "\\s").replace("'", "\\'") for name, value in plan.items()}
+    pairs = ";".join(f"{name}={value}" for name, value in {**dialstring.encoded(variables), **escaped}.items())
+    switch.api(f"uuid_setvar_multi {leg} {pairs}")
+
+
+def other_party(party: str) -> str:
+    return terms.CALLEE if party == terms.AGENT else terms.AGENT
+
+
+def end(old: Attempt, leaves: str) -> None:
+    """End a call that one of its parties has left for another."""
+    now = node_clock.now()
+    old.hold_time = round(talk.seconds(old, talk.HOLD, now)) or old.hold_time
+    old.end(terms.ANSWERED, causes.NORMAL_CLEARING, leaves, now)

@@ -43,6 +43,10 @@ _KEPT = 1.0
 _SETTLE = 2.0
 
 
+class Followed(gevent.GreenletExit):
+    """Ends a flow whose call goes on without it. No application handles it."""
+
+
 class Visit:
     """One socket: its channel, and the call that it turns out to be."""
 
@@ -328,6 +332,8 @@ class Visit:
         live = self.services.calls.live.get(self.ref)
         if live is None:
             return None
+        if self.services.calls.goes_on(live):
+            raise Followed
         talked = live.attempt.bridged_at is not None
         end = self.services.calls.find_end(self.ref, uuid, self.core_uuid)
         if end is None and not live.switch.connected:

@@ -408,6 +408,9 @@ class Switch:
         """Run ``uuid_bridge`` in the first leg's greenlet."""
         other, channel.pending_bridge = channel.pending_bridge, None
         channel.transferring = False
+        # The other leg first leaves what it is doing. FreeSWITCH looks every 20 ms.
+        while other is not None and not other.down and not channel.down and other.running_state != State.HIBERNATE:
+            gevent.sleep(_STATE_POLL)
         if other is None or other.down:
             channel.hangup()
             return
@@ -437,5 +440,7 @@ class Switch:
             phone.calls, phone.dead = [], 0
 
 
+#: Seconds between two looks at another leg's state.
+_STATE_POLL = 0.02
 #: An API command, which returns what ``fs_cli -x`` prints.
 Command = Callable[[Switch, str], str]

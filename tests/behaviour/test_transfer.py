@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 import pytest
 
-from tests.rig.base import Phone, PhoneLeg, Rig, Script, eventually
-from tests.support.node import ADMIN_TOKEN, Node, RedisServer, configuration, request
+from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.support.node import Node, RedisServer, request
 from tests.support.ports import free_port
+from tests.support.transfers import dying_node, kill, records, target
 
 CALLEE, EXPERT, PREMIUM, DID = "0820001234", "0820005678", "0900123456", "27115550000"
 AGENT_HZ, CALLEE_HZ, TARGET_HZ = 500, 900, 1400
@@ -31,17 +31,6 @@ def talk(rig: Rig, node: Node) -> tuple[str, PhoneLeg, PhoneLeg]:
     eventually(lambda: node.get(ref)["state"] == "bridged")
     assert agent.calls[0].hears(CALLEE_HZ)
     return ref, agent.calls[0], callee.calls[0]
-
-
-def target(rig: Rig, number: str, script: Script) -> Phone:
-    return rig.phone(number, script) if len(number) == 4 else rig.outside(number, script)
-
-
-def records(redis: RedisServer, *refs: str) -> list[dict[str, Any]]:
-    """The records of these calls, in this order; there are no others."""
-    found = {record["call_ref"]: record for record in (redis.pop() for _ in refs)}
-    assert redis.client.llen("enigma:notifications:cdr") == 0
-    return [found[ref] for ref in refs]
 
 
 @pytest.mark.parametrize(("number", "shown"), [("1001", CALLEE), (EXPERT, "27115550000")])
@@ -143,21 +132,6 @@ def test_transfer_is_cancelled_while_it_rings(rig: Rig, node: Node, redis: Redis
 
 
 # Death of the node ----------------------------------------------------------------------------------------
-
-
-def kill(node: Node) -> None:
-    assert node.process is not None
-    node.process.send_signal(signal.SIGKILL)
-    node.process.wait()
-
-
-def dying_node(rig: Rig, redis: RedisServer, **changes: str) -> Node:
-    config = configuration(rig, redis, record=True, payload="v4")
-    config["node"].update(changes)
-    node = Node(config)
-    # It knows the module's node from its second beat on.
-    eventually(lambda: len(request(node.admin, "GET", "/v1/nodes", token=ADMIN_TOKEN).json["data"]) >= 2)
-    return node
 
 
 def test_transfer_goes_on_at_another_node(rig: Rig, redis: RedisServer, node: Node) -> None:

@@ -29,6 +29,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.reference import new_ref
 from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.node.adoption import Adoption
+from esl_apps.node.consulting import Consulting
 from esl_apps.node.following import Following
 from esl_apps.node.incoming import Incoming
 from esl_apps.node.outgoing import Outgoing
@@ -226,13 +227,15 @@ class Bench:
         self.services = build_services(self.config)
         self.redis: Breakable = self.services.redis
         self.outgoing = Outgoing(self.services)
-        Transferring(self.services)
         self.pollers = {
             app.ref: TimedCallPoller(app, app.timed, self.services, self.outgoing)
             for app in APPLICATIONS.values()
             if app.timed is not None
         }
-        self.adoption = Adoption(self.services, Following(self.services, self.pollers))
+        following = Following(self.services, self.pollers)
+        Consulting(self.services, Transferring(self.services), following)
+        self.adoption = Adoption(self.services, following)
+        self.review = following.review
         self.incoming = Incoming(self.services, self.pollers)
         self.visitors: list[Visitor] = []
         for switch in self._own.values():

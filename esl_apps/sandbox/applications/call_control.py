@@ -7,6 +7,7 @@ import time
 
 from esl_apps.sandbox.applications.registry import application, extension_of
 from esl_apps.sandbox.leg.channel import Channel
+from esl_apps.sandbox.leg.state import State
 from esl_apps.sandbox.run.bridge import bridge, handle_cause
 from esl_apps.sandbox.run.originate import Attempt
 from esl_apps.sandbox.wire import causes, strings
@@ -135,6 +136,23 @@ def bridge_application(channel: Channel, data: str) -> None:
         handle_cause(channel, outcome.cause)
         return
     bridge(channel, outcome.leg)
+
+
+@application("intercept")
+def intercept(channel: Channel, data: str) -> None:
+    """Take another leg, wherever it is, and join it. The leg that it was joined with ends."""
+    words = strings.separate(data, " ")
+    leg = channel.switch.locate(words[-1]) if words else None
+    if leg is None or leg.down:
+        return
+    partner = leg.bonded()
+    channel.answer()
+    leg.answer()
+    channel.pending_bridge = leg
+    leg.move(State.HIBERNATE)
+    channel.move(State.SOFT_EXECUTE, keep=True)
+    if partner is not None and partner is not channel:
+        partner.hangup("PICKED_OFF")
 
 
 @application("conference", media=True)

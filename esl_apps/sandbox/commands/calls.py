@@ -120,6 +120,25 @@ def uuid_transfer(switch: Switch, argument: str) -> str:
     return "+OK\n"
 
 
+@command("uuid_dual_transfer")
+def uuid_dual_transfer(switch: Switch, argument: str) -> str:
+    """``UUID EXTENSION[/DIALPLAN[/CONTEXT]] EXTENSION[/DIALPLAN[/CONTEXT]]``: the second is for the other leg."""
+    words = words_of(argument)
+    if len(words) != 3:
+        return (
+            "-USAGE: <uuid> <A-dest-exten>[/<A-dialplan>][/<A-context>] <B-dest-exten>[/<B-dialplan>][/<B-context>]\n"
+        )
+    channel = channel_of(switch, words[0])
+    if channel is None:
+        return NO_CHANNEL
+    partner = channel.bonded()
+    for target, where in ((partner, words[2]), (channel, words[1])):
+        if target is not None:
+            extension, dialplan, context = [*where.split("/"), "", ""][:3]
+            target.transfer(extension, dialplan, context)
+    return "+OK\n"
+
+
 @command("uuid_park")
 def uuid_park(switch: Switch, argument: str) -> str:
     """Park a leg."""

@@ -114,7 +114,7 @@ def _unbridge(caller: Channel, leg: Channel, marks: list[tuple[str, str]]) -> No
             caller.move(State.PARK)
         elif leg.answered and (where := caller.get("transfer_after_bridge")):
             caller.set("transfer_after_bridge", None)
-            parts = ([*where.split(":"), "", ""])[:3]
+            parts = [*strings.separate(where, ":"), "", ""][:3]
             caller.transfer(*parts)
         elif leg.answered and strings.true(hangup_after):
             caller.hangup(cause)
@@ -126,7 +126,7 @@ def _release(leg: Channel) -> None:
         leg.move(State.PARK)
     elif where := leg.get("transfer_after_bridge"):
         leg.set("transfer_after_bridge", None)
-        parts = ([*where.split(":"), "", ""])[:3]
+        parts = [*strings.separate(where, ":"), "", ""][:3]
         leg.transfer(*parts)
     else:
         leg.hangup()

@@ -10,7 +10,7 @@ from esl_apps.apps import second_party, transfer
 from esl_apps.apps.transfer import TransferCall
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Leg
+from esl_apps.core.call import CallEnded, Leg
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.record import Record
 from esl_apps.testing import PLAN, Purse, ScriptedCall, ScriptedPolicy, ended, fails, host, talks
@@ -129,3 +129,84 @@ def test_restore_of_a_wrong_order_is_none(order: dict[str, Any] | None) -> None:
 def test_restore_without_its_integrator_is_none() -> None:
     made = new("agent", "1001")
     assert transfer.restore(made.attempt, ScriptedCall([], ended()), ScriptedPolicy()) is None
+
+
+# Consultations --------------------------------------------------------------------------------------------
+
+
+def asking(to: str = "1001", consults: str = "agent", **fields: Any) -> TransferCall:
+    return transfer.new_consultation(before(**fields), PLAN.read(to), consults, "H", CLIENT, PLAN)
+
+
+def test_consultation_is_of_the_party_that_asks_and_the_new_one() -> None:
+    made = asking()
+    assert (made.attempt.extension, made.attempt.number) == ("1000", "1001")
+    asked = transfer.consultation(made.attempt)
+    assert asked is not None
+    assert (asked.consults, asked.held, asked.to) == ("agent", "H", "1001")
+    # Its charge ends the new leg alone.
+    assert [charge.whole for charge in made.charges(POLICY)] == [False]
+
+
+def test_consultation_takes_a_back_when_the_new_party_leaves() -> None:
+    call = ScriptedCall([talks(bleg())], ended())
+    made = asking()
+    record = run(call, made)
+    assert call.did("set")[0][0]["hangup_after_bridge"] == "false"
+    assert call.did("parts") == [()]
+    assert call.did("go_on") == [()]
+    assert call.did("hangup") == []
+    assert (record.end_reason, record.transferred_to) == ("answered", None)
+    asked = transfer.consultation(made.attempt)
+    assert asked is not None
+    assert asked.back
+
+
+def test_consultation_with_a_busy_party_says_so_and_takes_a_back() -> None:
+    call = ScriptedCall([fails("USER_BUSY")], ended())
+    record = run(call, asking())
+    assert call.did("play") == [("callee_busy",)]
+    assert call.did("go_on") == [()]
+    assert record.end_reason == "callee_busy"
+
+
+def test_consultation_that_is_cancelled_plays_no_prompt() -> None:
+    made = asking()
+
+    def cancel(progress: Any) -> Any:
+        made.attempt.cancelled_by = terms.API
+        return fails("NORMAL_CLEARING")(progress)
+
+    call = ScriptedCall([cancel], ended())
+    record = run(call, made)
+    assert call.did("play") == []
+    assert (record.end_reason, record.hung_up_by) == ("cancelled", "api")
+
+
+def test_consultation_leaves_the_other_two_to_each_other() -> None:
+    call = ScriptedCall([caller_leaves_a_talk], ended(a_by="recv_bye", b=bleg(ended_at=None)))
+    made = asking()
+    record = run(call, made)
+    asked = transfer.consultation(made.attempt)
+    assert asked is not None
+    assert (record.end_reason, record.hung_up_by, record.transferred_to) == ("answered", "agent", asked.next)
+    assert record.b_seconds == 5.0
+    assert all(charge.outlives and not charge.ended for charge in made.attempt.charges)
+
+
+def test_consultation_without_a_party_on_hold_just_ends() -> None:
+    call = ScriptedCall([caller_leaves_a_talk], ended(a_by="recv_bye", b=bleg(ended_at=None)))
+    made = asking()
+    transfer.note(made.attempt, held="")
+    assert run(call, made).transferred_to is None
+
+
+def test_consultation_with_a_wrong_order_is_none() -> None:
+    made = asking()
+    transfer.note(made.attempt, colour="red")
+    assert transfer.consultation(made.attempt) is None
+
+
+def caller_leaves_a_talk(progress: Any) -> Any:
+    talks(bleg(ended_at=None))(progress)
+    raise CallEnded("the channel hung up")

@@ -18,6 +18,9 @@ BODIES: dict[str, Any] = {
     "unmute": {"party": "callee"},
     "digits": {"to": "callee", "digits": "12#"},
     "record": {"action": "pause"},
+    "transfer": {"to": "1001", "mode": "consult"},
+    "transfer/complete": None,
+    "transfer/cancel": None,
 }
 
 
@@ -49,6 +52,36 @@ def test_action_parts_are_those_of_the_body(world: World) -> None:
         Action("digits", party="callee", digits="12#"),
         Action("record", step="pause"),
     ]
+
+
+@pytest.mark.parametrize("mode", ["blind", "consult"])
+def test_transfer_passes_its_mode_on(world: World, mode: str) -> None:
+    act(world, call(world), "transfer", {"to": "1001", "mode": mode})
+    assert world.services.acting.done == [Action("transfer", to="1001", by="agent", mode=mode)]
+
+
+def dry_transfer(world: World, body: object) -> dict[str, tuple[bool, str]]:
+    result = world.api.simulate_post(f"/click2dial/calls/{call(world)}/transfer", params={"dry_run": "1"}, json=body)
+    assert result.status_code == 200, result.text
+    assert world.services.acting.done == []
+    return {check["check"]: (check["ok"], check["message"]) for check in result.json["checks"]}
+
+
+def test_transfer_dry_run_says_what_is_wrong(world: World) -> None:
+    checks = dry_transfer(world, {"to": "0900123456", "mode": "attended"})
+    assert checks["mode"] == (False, "expected one of blind, consult")
+    assert checks["state"] == (False, "the call is queued; expected bridged")
+    assert not dry_transfer(world, {"to": "0900123456"})["to"][0]
+
+
+def test_transfer_dry_run_passes_a_good_target(world: World) -> None:
+    checks = dry_transfer(world, {"to": "1001", "mode": "consult"})
+    assert [name for name, (ok, _message) in checks.items() if not ok] == ["state"]
+
+
+def test_transfer_dry_run_of_an_unknown_call_is_404(world: World) -> None:
+    path = "/click2dial/calls/01a2004f-0618-7326-8e79-3050ef6dfc2c/transfer"
+    assert world.api.simulate_post(path, params={"dry_run": "1"}, json={"to": "1001"}).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def talking(bench: Bench, **fields: Any) -> Live:
     return live
 
 
-def act(bench: Bench, live: Live, name: str, **parts: str) -> Any:
+def act(bench: Bench, live: Live, name: str, **parts: Any) -> Any:
     attempt = live.attempt
     call = {"call_ref": attempt.call_ref, "switch": "fs1", "state": attempt.state}
     return bench.services.acting.act(call, Action(name, **parts))

@@ -1,0 +1,411 @@
+"""Consultations: a party of a live call asks a third one, while the other one is on hold.
+
+The call goes on, on hold. The party that asks gets a call of its own, in which the third party is dialled
+(``apps.transfer``). The next step is in the legs' dialplans, so that the switch takes it even if no node lives:
+
+- The party that asks comes back to the one on hold when the third one is busy, doesn't answer or leaves.
+- When the party that asks hangs up after the answer, the third one goes to the party on hold. ``complete`` is just that
+  hang-up.
+- When they hang up before the answer, the party on hold has lost their partner: a node hangs up.
+
+From the first move on, no event socket has the call's legs: it is followed, as an adopted one is (``node.following``).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from msgspec.structs import replace
+
+from esl_apps.apps import transfer
+from esl_apps.apps.transfer import Kept, TransferCall, consultation
+from esl_apps.core import node_clock, talk, terms
+from esl_apps.core.actions import (
+    BACK,
+    COMPLETE,
+    CONSULT,
+    CONSULTED,
+    GONE,
+    JOINED,
+    TAKE_BACK,
+    TRANSFER,
+    Action,
+    Undone,
+    not_now,
+)
+from esl_apps.core.attempt import Attempt, Moment
+from esl_apps.core.billing import add_before, carried_on, join_sessions
+from esl_apps.core.call_fields import Before
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.esl.session import ReplyError
+from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.node.acting import customer, leg_of
+from esl_apps.node.following import ALONE, Following
+from esl_apps.node.live import Live
+from esl_apps.node.services import Services
+from esl_apps.node.transferring import FIRST, WATCHDOG, Transferring, end, other_party, set_variables
+from esl_apps.process import background
+
+log = logging.getLogger(__name__)
+
+#: The steps of the leg on hold, as an inline dialplan. Music that can't be played must not end the call.
+_HELD = "m:^:sched_hangup:${esl_apps_limit}^endless_playback:${esl_apps_music}^playback:${esl_apps_silence}"
+#: Seconds for which a client waits for the end of a consultation.
+_SETTLED = 2.0
+
+
+class Consulting:
+    def __init__(self, services: Services, transferring: Transferring, following: Following) -> None:
+        self._services = services
+        self._transferring = transferring
+        self._following = following
+        self._lonely: dict[str, float] = {}
+        """Calls without a flow whose parties may have lost each other, by ``call_ref``, and since when."""
+        acting = services.acting
+        acting.add(TRANSFER, self.transfer, consulting=True)
+        acting.add(COMPLETE, self._complete, consulting=True)
+        acting.add(TAKE_BACK, self._take_back, consulting=True)
+        acting.add(CONSULTED, self._consulted, consulting=True)
+        services.calls.on_change = self._changed
+        services.calls.goes_on = self._goes_on
+        following.review = self._review
+
+    # At a client's request ----------------------------------------------------------------------------
+
+    def transfer(self, live: Live, action: Action) -> None:
+        """Begin a transfer of either mode. :raises Undone: nothing has changed."""
+        old = live.attempt
+        if old.consultation is not None:
+            if action.mode != CONSULT or not self._is_asked(old, action):
+                raise not_now(old, "one party asks another: complete or cancel the transfer first")
+        elif consultation(old) is not None:
+            raise not_now(old, "a consultation is not transferred: complete or cancel it")
+        elif action.mode == CONSULT:
+            self._begin(live, action)
+        else:
+            self._transferring.transfer(live, action)
+
+    def _is_asked(self, old: Attempt, action: Action) -> bool:
+        """Return whether the consultation that goes on is the one that is wanted."""
+        _client, to = self._transferring.target(old, action.to)
+        live = self._services.calls.live.get(old.consultation or "")
+        asked = None if live is None else consultation(live.attempt)
+        return asked is not None and (asked.to, asked.consults) == (to.dialled, action.by)
+
+    def _begin(self, live: Live, action: Action) -> None:
+        old = live.attempt
+        client, to = self._transferring.target(old, action.to)
+        leg, held = leg_of(old, action.by), leg_of(old, other_party(action.by))
+        new = transfer.new_consultation(old, to, action.by, held, client, self._services.policy.settings.plan)
+        followed = old.followed
+
+        def move() -> None:
+            try:
+                self._move(live, new, leg, held)
+            except (SwitchUnavailable, ReplyError):
+                # The call goes on as if nothing had been asked.
+                transfer.note(new.attempt, held="")
+                raise
+
+        old.consultation, old.consults, old.followed = new.attempt.call_ref, action.by, True
+        moved = False
+        try:
+            moved = self._transferring.begin(live, new, leg, move)
+        finally:
+            if not moved:
+                old.consultation = old.consults = None
+                old.followed = followed
+        if not moved:
+            raise not_now(old, "the call is ending")
+        now = node_clock.now()
+        talk.hold(old, now, on=True)
+        talk.mute(old, (), now)
+        if not live.adopted:
+            live.attached = live.adopted = True
+            self._following.follow(live)
+
+    def _move(self, live: Live, new: TransferCall, leg: str, held: str) -> None:
+        """Take both legs out of their bridge: one comes to a node, the other one hears music.
+
+        :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
+        """
+        old, switch, transferring = live.attempt, live.switch, self._transferring
+        limit = f"+{self._left(old)} ALLOTTED_TIMEOUT"
+        silence = "silence_stream://-1"
+        set_variables(switch, held, {}, {"esl_apps_limit": limit, "esl_apps_silence": silence})
+        # Alone, because a tone may hold the character that separates several variables.
+        switch.api(f"uuid_setvar {held} esl_apps_music {self._services.acting.music()}")
+        # A B-leg stays one. But no longer one of the session's, or the end of the consultation would take it with it.
+        role = f"set:esl_bleg={new.attempt.call_ref}!" if leg == old.bleg_uuid else ""
+        if held == old.bleg_uuid:
+            switch.api(f"uuid_setvar {held} esl_bleg {new.attempt.call_ref}")
+        again = (
+            f"m:!:set:esl_call_ref={old.call_ref}!set:esl_app={old.app}!{role}"
+            f"sched_hangup:{limit}!intercept:{held}!hangup:NORMAL_CLEARING"
+        )
+        plan = {
+            "esl_apps_nodes": transferring.nodes(),
+            "esl_apps_watch": f"+{WATCHDOG} '{again}' inline",
+            "esl_apps_again": f"'{again}' inline",
+        }
+        set_variables(switch, leg, {**transferring.identity(new.attempt), "hangup_after_bridge": "false"}, plan)
+        switch.api(f"uuid_setvar {leg} esl_bleg")
+        for party in old.muted:
+            switch.api(f"uuid_audio {leg_of(old, party)} stop")
+        switch.api(f"uuid_dual_transfer {leg} {FIRST}/inline {_HELD}/inline")
+
+    def _left(self, old: Attempt) -> int:
+        """Return for how many seconds a call may still go on."""
+        client = self._services.policy.clients[old.integrator or ""]
+        asked = (old.order or {}).get("max_duration")
+        lengths = [charge.longest for charge in old.charges if charge.longest is not None]
+        longest = min([client.longest, *lengths, *([asked] if isinstance(asked, int | float) else [])])
+        began = node_clock.now() if old.bridged_at is None else old.bridged_at
+        return max(1, round(longest - (node_clock.now() - began)))
+
+    def _complete(self, live: Live, _action: Action) -> None:
+        """Let the party that asks hang up."""
+        old = live.attempt
+        if old.consultation is None:
+            raise not_now(old, "neither party asks another")
+        asking = self._services.calls.live.get(old.consultation)
+        state = asking.attempt.state if asking is not None else self._state_of(old.consultation)
+        if state != terms.BRIDGED:
+            raise not_now(old, "the new party has not answered")
+        live.switch.api(f"uuid_kill {leg_of(old, old.consults or '')} NORMAL_CLEARING")
+        live.wait(lambda: old.ended, time.monotonic() + _SETTLED)
+
+    def _take_back(self, live: Live, _action: Action) -> None:
+        """Hang up the new party. The dialplan of the one that asked does the rest."""
+        old, ref = live.attempt, live.attempt.consultation
+        if ref is None:
+            return
+        call = None
+        with suppress(StoreUnavailable):
+            call = self._services.store.call(ref)
+        self._services.acting.cancel(call or {"call_ref": ref, "switch": old.switch})
+        live.wait(lambda: old.ended or old.consultation is None, time.monotonic() + _SETTLED)
+
+    def _state_of(self, ref: str) -> str | None:
+        """:raises Undone: Redis is down."""
+        try:
+            call = self._services.store.call(ref)
+        except StoreUnavailable as error:
+            raise Undone(503, "unavailable", error.summary) from None
+        return None if call is None else call["state"]
+
+    # As the calls go on -------------------------------------------------------------------------------
+
+    def _goes_on(self, live: Live) -> bool:
+        """Whether a call whose socket was lost is followed from now on."""
+        attempt = live.attempt
+        if consultation(attempt) is not None and not attempt.followed:
+            attempt.followed = live.adopted = True
+            attempt.save()
+            self._following.follow(live)
+        return attempt.followed
+
+    def _changed(self, attempt: Attempt, moment: Moment) -> None:
+        """A call has entered a state, or has ended. Never waits."""
+        asked = consultation(attempt)
+        if asked is not None and moment.what == terms.BRIDGED:
+            background.once("consultation_answered", self._answered, attempt, asked)
+        if not attempt.ended:
+            return
+        if attempt.followed:
+            # The charges of a leg that came from another call end with the last one.
+            for charge in attempt.charges:
+                charge.end()
+        if attempt.consultation is not None:
+            live = self._services.calls.live.get(attempt.consultation)
+            if live is not None:
+                transfer.note(live.attempt, held="")
+                join_sessions(live.attempt, attempt)
+        if asked is not None:
+            background.once("consultation_over", self._over, attempt)
+
+    def _answered(self, attempt: Attempt, asked: Kept) -> None:
+        """Have the new party go to the one on hold when the one that asks hangs up."""
+        switch, leg = self._switch(attempt), attempt.bleg_uuid
+        if switch is None or not leg or not asked.held:
+            return
+        recording = ""
+        if attempt.recording_url is not None:
+            recording = f"stop_record_session:{self._services.acting.recording(attempt)}^"
+        steps = f"m:^:{recording}set:esl_call_ref={asked.next}^intercept:{asked.held}^hangup:NORMAL_CLEARING"
+        try:
+            set_variables(switch, leg, {}, {"transfer_after_bridge": f"'{steps}':inline"})
+        except (SwitchUnavailable, ReplyError) as error:
+            log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+
+    def _over(self, attempt: Attempt) -> None:
+        """Tell the call that waits for a consultation how that has ended."""
+        services, asked = self._services, consultation(attempt)
+        assert asked is not None
+        old_ref = attempt.transferred_from or ""
+        if attempt.transferred_to is not None:
+            step = JOINED
+        elif asked.back or self._carries(attempt, old_ref):
+            step = BACK
+        else:
+            step = GONE
+        action = Action(
+            CONSULTED,
+            step=step,
+            ref=attempt.call_ref,
+            leg=attempt.bleg_uuid or "",
+            to=asked.to,
+            next=asked.next,
+            spent=carried_on(attempt, attempt.record)["before"],
+        )
+        live = services.calls.live.get(old_ref)
+        try:
+            if not asked.held:
+                # The party on hold has left.
+                pass
+            elif live is not None:
+                self._consulted(live, action)
+            elif (call := services.store.call(old_ref)) is not None and call["state"] != terms.ENDED:
+                services.acting.act(call, action)
+        except (StoreUnavailable, Undone) as error:
+            # The node that follows it will see that this one has ended.
+            log.warning("consultation_untold", extra={"call_ref": old_ref, "reason": str(error)})
+        new = services.calls.live.get(attempt.transferred_to or "")
+        for charge in list(attempt.charges):
+            if new is None:
+                charge.end()
+            else:
+                attempt.drop(charge)
+                new.attempt.pay(charge)
+
+    def _carries(self, attempt: Attempt, ref: str) -> bool:
+        """Whether the leg that asked belongs to this call again."""
+        switch = self._switch(attempt)
+        if switch is not None and attempt.aleg_uuid:
+            with suppress(SwitchUnavailable, ReplyError):
+                return switch.api(f"uuid_getvar {attempt.aleg_uuid} esl_call_ref").strip() == ref
+        return False
+
+    def _consulted(self, live: Live, action: Action) -> None:
+        """Go on after a consultation."""
+        old = live.attempt
+        if old.ended or old.consultation != action.ref:
+            return
+        self._lonely.pop(old.call_ref, None)
+        consults, old.consultation, old.consults = old.consults or terms.AGENT, None, None
+        old.note(CONSULTED, action.step)
+        if action.spent is not None:
+            add_before(old, action.spent)
+        if action.step == BACK:
+            talk.hold(old, node_clock.now(), on=False)
+            old.save()
+        else:
+            self._part(live, consults, action)
+        live.poke()
+
+    def _part(self, live: Live, leaves: str, action: Action) -> None:
+        """End a call that one of its parties has left, and begin the next one's if there is another party."""
+        old, now = live.attempt, node_clock.now()
+        if old.bridged_at is not None:
+            old.b_seconds = max(0.0, now - old.bridged_at)
+            if old.placed and leaves == terms.AGENT and old.answered_at is not None:
+                old.a_seconds = max(0.0, now - old.answered_at)
+        if old.recording != talk.OFF:
+            self._order(live.switch, f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
+        recorded = old.recording_url is not None
+        new = self._next(live, leaves, action) if action.step == JOINED else None
+        if new is None:
+            end(old, leaves)
+            self._services.calls.reap(live.switch, old.call_ref)
+            return
+        self._transferring.hand_over(old, new.attempt, other_party(leaves), new.attempt.aleg_uuid or "")
+        end(old, leaves)
+        join_sessions(new.attempt, old)
+        if recorded:
+            with suppress(Undone, SwitchUnavailable, ReplyError):
+                self._services.acting.start_recording(new)
+                talk.record(new.attempt, talk.ON, node_clock.now())
+        self._following.follow(new)
+
+    def _next(self, live: Live, leaves: str, action: Action) -> Live | None:
+        """Begin the call of the two that are left. The switch has joined them. None: it can't be."""
+        old, services = live.attempt, self._services
+        policy = services.policy
+        client = policy.clients.get(old.integrator or "")
+        try:
+            to = policy.settings.plan.read(action.to)
+        except NotDialable:
+            return None
+        if client is None:
+            return None
+        held = leg_of(old, other_party(leaves))
+        attempt = transfer.new_call(old, to, leaves, client, policy.settings.plan, action.next).attempt
+        attempt.aleg_uuid, attempt.bleg_uuid, attempt.followed = held, action.leg, True
+        old.transferred_to = attempt.call_ref
+        new = services.calls.begin(attempt, live.switch)
+        new.attached = new.adopted = True
+        identity = self._transferring.identity(attempt)
+        try:
+            set_variables(live.switch, held, identity, {})
+            live.switch.api(f"uuid_setvar {held} esl_bleg")
+            set_variables(live.switch, action.leg, identity, {})
+        except (SwitchUnavailable, ReplyError) as error:
+            log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+        now = node_clock.now()
+        attempt.enter(terms.AGENT_ANSWERED, now)
+        attempt.enter(terms.BRIDGED, now)
+        return new
+
+    def _review(self, live: Live, legs: int) -> None:
+        """Look after a call without a flow: has it lost a leg, or a consultation whose end it wasn't told?"""
+        attempt, ref = live.attempt, live.attempt.call_ref
+        asked = self._over_unheard(attempt) if attempt.consultation is not None else None
+        if asked is None and (legs != 1 or attempt.consultation is not None or consultation(attempt) is not None):
+            self._lonely.pop(ref, None)
+        elif time.monotonic() - self._lonely.setdefault(ref, time.monotonic()) >= ALONE:
+            del self._lonely[ref]
+            if asked is None:
+                log.warning("orphaned_leg_hung_up", extra={"call_ref": ref})
+                self._services.calls.reap(live.switch, ref, "NORMAL_TEMPORARY_FAILURE")
+            else:
+                self._consulted(live, self._outcome(live, asked, legs))
+
+    def _over_unheard(self, attempt: Attempt) -> Mapping[str, Any] | None:
+        """Return a consultation that has ended, by its status, although its node hasn't said so."""
+        ref = attempt.consultation or ""
+        if ref in self._services.calls.live:
+            return None
+        with suppress(StoreUnavailable):
+            call = self._services.store.call(ref)
+            if call is None or call["state"] == terms.ENDED:
+                return call or {}
+        return None
+
+    def _outcome(self, live: Live, asked: Mapping[str, Any], legs: int) -> Action:
+        """Return how a consultation has ended, from its record and from the legs that are up."""
+        attempt = live.attempt
+        record = asked.get("record") or {}
+        spent = Before(1, 0.0, record.get("b_seconds") or 0.0) if record else None
+        action = Action(CONSULTED, step=BACK if legs > 1 else GONE, ref=attempt.consultation or "", spent=spent)
+        new = record.get("transferred_to")
+        if new is None:
+            return action
+        leg = ""
+        with suppress(SwitchUnavailable, ReplyError):
+            held = leg_of(attempt, other_party(attempt.consults or terms.AGENT))
+            leg = live.switch.api(f"uuid_getvar {held} bridge_uuid").strip()
+        to = asked["callee" if attempt.consults == terms.AGENT else "agent"]
+        return replace(action, step=JOINED, leg=leg, to=to, next=new)
+
+    def _switch(self, attempt: Attempt) -> Switch | None:
+        health = self._services.switch_pool.health.get(attempt.switch or "")
+        return None if health is None else health.switch
+
+    def _order(self, switch: Switch, command: str) -> None:
+        with suppress(SwitchUnavailable, ReplyError):
+            switch.api(command)

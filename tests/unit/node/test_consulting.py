@@ -1,0 +1,376 @@
+"""Consultations on a node: what the switch is told, what is refused, and how each end is taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+import pytest
+
+from esl_apps.apps import transfer as transfer_app
+from esl_apps.core import terms
+from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallState, Undone
+from esl_apps.core.attempt import Attempt
+from esl_apps.node import consulting
+from esl_apps.node.live import Live
+from tests.support.bench import Bench, Build, show_legs
+from tests.support.call_switch import AT, B
+from tests.support.peer import UUID, api_response, eventually
+
+T = "cccccccc-0000-4000-8000-000000000003"
+
+
+@pytest.fixture(autouse=True)
+def impatient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consulting, "_SETTLED", 0.01)
+
+
+def talking(bench: Bench, **fields: Any) -> Live:
+    attempt = Attempt(
+        app="click-dial",
+        call_dir="outbound",
+        integrator="acme",
+        extension="1000",
+        number="0820001234",
+        dial_number="27115550000",
+        aleg_uuid=UUID,
+        bleg_uuid=B,
+        **fields,
+    )
+    live = bench.services.calls.begin(attempt, bench.services.switches[0])
+    # Both legs are up, so that following it doesn't end it.
+    show_legs(
+        bench.switch,
+        {"Unique-ID": UUID, "variable_esl_call_ref": attempt.call_ref},
+        {"Unique-ID": B, "variable_esl_call_ref": attempt.call_ref, "variable_esl_bleg": attempt.call_ref},
+    )
+    attempt.enter(terms.BRIDGED, AT)
+    return live
+
+
+def act(bench: Bench, live: Live, name: str, **parts: Any) -> CallState:
+    return bench.services.acting.perform(live, Action(name, **parts))
+
+
+def consult(bench: Bench, live: Live, to: str = "1001", by: str = "agent") -> Live:
+    """Begin a consultation, and return its call."""
+    state = act(bench, live, "transfer", to=to, by=by, mode="consult")
+    assert state.held
+    assert isinstance(state.transfer_ref, str)
+    return bench.services.calls.live[state.transfer_ref]
+
+
+def refusal(bench: Bench, live: Live, name: str, **parts: Any) -> tuple[int, str]:
+    with pytest.raises(Undone) as error:
+        act(bench, live, name, **parts)
+    return error.value.status, error.value.field or error.value.state
+
+
+def commands(bench: Bench, *names: str) -> list[str]:
+    starts = tuple(f"api {name}" for name in names or ("uuid_setvar", "uuid_audio", "uuid_dual_transfer", "uuid_kill"))
+    return [text.removeprefix("api ") for text in bench.switch.heard if text.startswith(starts)]
+
+
+def answered(asking: Live) -> None:
+    asking.attempt.enter(terms.AGENT_ANSWERED, AT)
+    asking.attempt.bleg_uuid = T
+    asking.attempt.enter(terms.BRIDGED, AT)
+
+
+def told(bench: Bench, live: Live, asking: Live, step: str) -> None:
+    asked = transfer_app.consultation(asking.attempt)
+    assert asked is not None
+    action = Action(CONSULTED, step=step, ref=asking.attempt.call_ref, leg=T, to=asked.to, next=asked.next)
+    bench.services.acting.perform(live, action)
+
+
+def test_consulting_moves_both_legs_at_once(bench: Bench) -> None:
+    live = talking(bench)
+    asking = consult(bench, live)
+    held, music, role, leg, unset, move = commands(bench)
+    # The talk has lasted longer than a call may.
+    assert held.startswith(f"uuid_setvar_multi {B} esl_apps_limit=+1\\sALLOTTED_TIMEOUT;")
+    assert music == f"uuid_setvar {B} esl_apps_music ${{hold_music}}"
+    # Apart from the session's B-legs, which end together.
+    assert role == f"uuid_setvar {B} esl_bleg {asking.attempt.call_ref}"
+    assert leg.startswith(f"uuid_setvar_multi {UUID} esl_app=transfer;esl_call_ref={asking.attempt.call_ref};")
+    assert f"set:esl_call_ref={live.attempt.call_ref}!set:esl_app=click-dial!sched_hangup" in leg
+    assert f"intercept:{B}!hangup" in leg
+    assert unset == f"uuid_setvar {UUID} esl_bleg"
+    assert move.startswith(f"uuid_dual_transfer {UUID} m:^:sched_transfer:")
+    assert not live.attempt.ended
+    assert (live.attempt.consultation, live.attempt.held) == (asking.attempt.call_ref, True)
+    assert (asking.attempt.extension, asking.attempt.number) == ("1000", "1001")
+
+
+def test_consulting_by_the_callee_keeps_the_role_of_the_leg(bench: Bench) -> None:
+    """A leg that was rung is a B-leg again afterwards, and cancelling doesn't hang it up."""
+    live = talking(bench)
+    asking = consult(bench, live, "0820005678", by="callee")
+    assert f"!set:esl_bleg={asking.attempt.call_ref}!" in commands(bench)[2]
+    assert commands(bench)[-1].startswith(f"uuid_dual_transfer {B} ")
+
+
+def test_consulting_ends_mutes(bench: Bench) -> None:
+    live = talking(bench, muted=["callee"])
+    consult(bench, live)
+    assert f"uuid_audio {B} stop" in commands(bench)
+    assert live.attempt.muted == []
+
+
+def test_consulting_again_with_the_same_party_changes_nothing(bench: Bench) -> None:
+    live = talking(bench)
+    asking = consult(bench, live)
+    before = commands(bench)
+    assert consult(bench, live) is asking
+    assert commands(bench) == before
+    assert refusal(bench, live, "transfer", to="1002", by="agent", mode="consult") == (409, "bridged")
+    assert refusal(bench, live, "transfer", to="1001", by="agent") == (409, "bridged")
+
+
+@pytest.mark.parametrize("name", ["hold", "resume", "mute", "digits", "record"])
+def test_consulting_refuses_other_actions_meanwhile(bench: Bench, name: str) -> None:
+    live = talking(bench)
+    consult(bench, live)
+    assert refusal(bench, live, name, party="agent", digits="1", step="pause") == (409, "bridged")
+
+
+def test_consulting_is_not_transferred_itself(bench: Bench) -> None:
+    asking = consult(bench, talking(bench))
+    asking.attempt.aleg_uuid = UUID
+    answered(asking)
+    assert refusal(bench, asking, "transfer", to="1002", by="agent") == (409, "bridged")
+
+
+@pytest.mark.parametrize("to", ["0900123456", "x", "", "0820001234;ext=1", "112", "${system(id)}", "1001!hangup"])
+def test_consulting_what_may_not_be_dialled_is_422(bench: Bench, to: str) -> None:
+    live = talking(bench)
+    assert refusal(bench, live, "transfer", to=to, by="agent", mode="consult") == (422, "to")
+    assert commands(bench) == []
+    assert (live.attempt.consultation, live.attempt.held) == (None, False)
+
+
+def test_consulting_past_a_limit_is_429(build: Build) -> None:
+    bench = build(spending={"limits": {"calls_per_day": 1}}).connect()
+    consult(bench, talking(bench))
+    live = talking(bench)
+    assert refusal(bench, live, "transfer", to="1001", by="agent", mode="consult")[0] == 429
+    assert (live.attempt.consultation, live.attempt.followed) == (None, False)
+
+
+def test_consulting_a_leg_that_is_gone_changes_nothing(bench: Bench) -> None:
+    live = talking(bench)
+    bench.switch.answers["api uuid_dual_transfer"] = api_response("-ERR No such channel!\n")
+    assert refusal(bench, live, "transfer", to="1001", by="agent", mode="consult") == (409, "bridged")
+    # The attempt that was begun for it has a record, and its end is none of the call's.
+    eventually(lambda: bench.records())
+    gevent.sleep(0.01)
+    assert not live.attempt.ended
+    assert (live.attempt.consultation, live.attempt.held, live.attempt.followed) == (None, False, False)
+
+
+# While it lasts ------------------------------------------------------------------------------------------
+
+
+def test_consulting_answered_party_will_go_to_the_one_on_hold(bench: Bench) -> None:
+    asking = consult(bench, talking(bench))
+    answered(asking)
+    eventually(lambda: commands(bench, f"uuid_setvar_multi {T}"))
+    (plan,) = commands(bench, f"uuid_setvar_multi {T}")
+    asked = transfer_app.consultation(asking.attempt)
+    assert asked is not None
+    assert plan.startswith(f"uuid_setvar_multi {T} transfer_after_bridge=\\'m:^:")
+    assert f"set:esl_call_ref={asked.next}^intercept:{B}^hangup:NORMAL_CLEARING\\':inline" in plan
+
+
+def test_consulting_complete_before_the_answer_is_409(bench: Bench) -> None:
+    live = talking(bench)
+    assert refusal(bench, live, "transfer/complete") == (409, "bridged")
+    consult(bench, live)
+    assert refusal(bench, live, "transfer/complete") == (409, "bridged")
+    assert commands(bench, "uuid_kill") == []
+
+
+def test_consulting_complete_lets_the_asking_party_hang_up(bench: Bench) -> None:
+    live = talking(bench)
+    answered(consult(bench, live))
+    act(bench, live, "transfer/complete")
+    assert commands(bench, "uuid_kill") == [f"uuid_kill {UUID} NORMAL_CLEARING"]
+
+
+def test_consulting_cancel_hangs_up_the_new_party_only(bench: Bench) -> None:
+    live = talking(bench)
+    assert act(bench, live, "transfer/cancel").state == "bridged"
+    asking = consult(bench, live)
+    act(bench, live, "transfer/cancel")
+    eventually(lambda: commands(bench, "hupall"))
+    assert set(commands(bench, "hupall")) == {f"hupall NORMAL_CLEARING esl_bleg {live.attempt.session_ref}"}
+    assert asking.attempt.cancelled_by == "api"
+
+
+def test_consulting_customer_who_leaves_is_not_waited_for(bench: Bench) -> None:
+    live = talking(bench)
+    asking = consult(bench, live)
+    live.attempt.end(terms.ANSWERED, 16, terms.CALLEE, AT)
+    asked = transfer_app.consultation(asking.attempt)
+    assert asked is not None
+    assert asked.held == ""
+
+
+# How it ends ----------------------------------------------------------------------------------------------
+
+
+def test_consulting_back_ends_the_hold(bench: Bench) -> None:
+    live = talking(bench)
+    told(bench, live, consult(bench, live), BACK)
+    assert (live.attempt.consultation, live.attempt.held, live.attempt.ended) == (None, False, False)
+
+
+def test_consulting_gone_ends_the_call(bench: Bench) -> None:
+    live = talking(bench)
+    told(bench, live, consult(bench, live), GONE)
+    assert bench.record()["hung_up_by"] == "agent"
+    assert f"hupall NORMAL_CLEARING esl_call_ref {live.attempt.call_ref}" in commands(bench, "hupall")
+
+
+def test_consulting_joined_is_a_call_of_the_other_two(bench: Bench) -> None:
+    live = talking(bench)
+    asking = consult(bench, live)
+    answered(asking)
+    told(bench, live, asking, JOINED)
+    record = bench.record()
+    new = bench.services.calls.live[live.attempt.transferred_to or ""]
+    assert (record["call_ref"], record["hung_up_by"]) == (live.attempt.call_ref, "agent")
+    assert (new.attempt.extension, new.attempt.number, new.attempt.state) == ("1001", "0820001234", "bridged")
+    assert (new.attempt.aleg_uuid, new.attempt.bleg_uuid, new.attempt.followed) == (B, T, True)
+    assert new.attempt.transferred_from == live.attempt.call_ref
+    assert f"uuid_setvar {B} esl_bleg" in commands(bench)
+
+
+def test_consulting_stale_word_of_an_end_changes_nothing(bench: Bench) -> None:
+    live = talking(bench)
+    consult(bench, live)
+    bench.services.acting.perform(live, Action(CONSULTED, step=GONE, ref="another"))
+    assert not live.attempt.ended
+
+
+def test_consulting_end_is_told_to_the_call_on_hold(bench: Bench) -> None:
+    live = talking(bench)
+    asking = consult(bench, live)
+    transfer_app.note(asking.attempt, back=True)
+    asking.attempt.end("callee_busy", 17, terms.CALLEE, AT)
+    eventually(lambda: live.attempt.consultation is None)
+    assert not live.attempt.ended
+
+
+def test_consulting_asking_party_who_left_early_ends_the_call(bench: Bench) -> None:
+    live = talking(bench)
+    asking = consult(bench, live)
+    asking.attempt.end(terms.ABANDONED, 16, terms.AGENT, AT)
+    eventually(lambda: live.attempt.ended)
+
+
+def test_consulting_charge_goes_on_in_the_call_of_the_other_two(build: Build) -> None:
+    bench = build(spending={"limits": {"calls_per_day": 10, "minutes_per_day": 100}}).connect()
+    live = talking(bench)
+    asking = consult(bench, live, "0820005678")
+    answered(asking)
+    asked = transfer_app.consultation(asking.attempt)
+    assert asked is not None
+    (charge,) = asking.attempt.charges
+    transfer_app.leave_to_each_other(asking.attempt, asked, AT)
+    eventually(lambda: live.attempt.ended)
+    new = bench.services.calls.live[asked.next]
+    eventually(lambda: charge in new.attempt.charges)
+    assert not charge.ended
+    new.attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
+    assert charge.ended
+
+
+# Unheard --------------------------------------------------------------------------------------------------
+
+
+def test_consulting_leg_left_alone_is_hung_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consulting, "ALONE", 0.0)
+    live = talking(bench)
+    told(bench, live, consult(bench, live), BACK)
+    for legs in (2, 1, 2, 1):
+        bench.review(live, legs)
+        assert commands(bench, "hupall") == []
+    bench.review(live, 1)
+    hung_up = f"hupall NORMAL_TEMPORARY_FAILURE esl_call_ref {live.attempt.call_ref}"
+    assert commands(bench, "hupall") == [hung_up]
+
+
+@pytest.mark.parametrize(("legs", "ended"), [(2, False), (1, True)])
+def test_consulting_end_that_was_not_told_is_found_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, legs: int, ended: bool
+) -> None:
+    monkeypatch.setattr(consulting, "ALONE", 0.0)
+    live = talking(bench)
+    # As if the node that had it was another one, which has died.
+    live.attempt.consultation, live.attempt.consults = "01a2004f-0618-7326-8e79-3050ef6dfc2c", "agent"
+    live.attempt.held = True
+    bench.review(live, legs)
+    bench.review(live, legs)
+    assert live.attempt.consultation is None
+    assert (live.attempt.ended, live.attempt.held) == (ended, False)
+
+
+# The closing entry of a session ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def closing(build: Build) -> Bench:
+    """A node whose integrator gets an entry for each session that has ended."""
+    config = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "session_records": True}
+    return build(integrators=[config]).connect()
+
+
+def closed(bench: Bench, records: int) -> int:
+    """How many calls the only closing entry counts. ``records``: how many records there are, all before it."""
+    pushed = bench.records()
+    assert [("calls" in one) for one in pushed] == [False] * records + [True]
+    return int(pushed[-1]["calls"])
+
+
+def test_consulting_session_closes_with_its_last_call(closing: Bench) -> None:
+    bench = closing
+    live = talking(bench)
+    asking = consult(bench, live)
+    answered(asking)
+    asked = transfer_app.consultation(asking.attempt)
+    assert asked is not None
+    transfer_app.leave_to_each_other(asking.attempt, asked, AT)
+    eventually(lambda: live.attempt.ended)
+    bench.services.calls.live[asked.next].attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
+    assert closed(bench, 3) == 3
+
+
+def test_consulting_session_closes_with_the_call_that_goes_on(closing: Bench) -> None:
+    bench = closing
+    live = talking(bench)
+    asking = consult(bench, live)
+    transfer_app.note(asking.attempt, back=True)
+    asking.attempt.end("callee_busy", 17, terms.CALLEE, AT)
+    eventually(lambda: live.attempt.consultation is None)
+    live.attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
+    assert closed(bench, 2) == 2
+
+
+def test_consulting_session_closes_without_the_party_on_hold(closing: Bench) -> None:
+    bench = closing
+    live = talking(bench)
+    asking = consult(bench, live)
+    live.attempt.end(terms.ANSWERED, 16, terms.CALLEE, AT)
+    asking.attempt.end(terms.ANSWERED, 16, terms.CALLEE, AT)
+    assert closed(bench, 2) == 2
+
+
+def test_transferring_session_closes_with_the_new_call(closing: Bench) -> None:
+    bench = closing
+    live = talking(bench)
+    state = act(bench, live, "transfer", to="1001", by="agent")
+    assert isinstance(state.transfer_ref, str)
+    bench.services.calls.live[state.transfer_ref].attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
+    assert closed(bench, 2) == 2
