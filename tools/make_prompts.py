@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Make the prompts of esl_apps/prompts: ``LANGUAGE/8000/NAME.wav`` and ``LANGUAGE/16000/NAME.wav``.
+"""Make the prompts of esl_apps/prompts: ``LANGUAGE/8000/NAME.wav``, and ``LANGUAGE/16000/NAME.wav`` in English.
 
 ::
 
-    python tools/make_prompts.py [--language LANGUAGE] [--voice VOICE] [FOLDER]
+    make prompts                                              # all languages, with what they need
+    python tools/make_prompts.py [--language LANGUAGE] [FOLDER]
 
-Needs espeak-ng and sox (``apt-get install espeak-ng sox``). The same versions of both give the same bytes. To replace a
-prompt, record it and name its folder in ``prompts.dir``. To replace all of them, translate ``SPOKEN`` and run this
-program with another ``--voice`` and ``--language``.
+``tools/prompts/LANGUAGE.toml`` has a language's texts and its voice, one of ``tools/voices.py``. The same versions of
+the voices give the same speech. To replace a prompt, record it and name its folder in ``prompts.dir``.
 
-Wide-band calls play the files with 16 kHz; other calls play those with 8 kHz, without resampling. Given
+Wide-band calls play the files with 16 kHz, if there are any; other calls play those with 8 kHz, without resampling.
+Files of 16 kHz in every language would double the wheel, to 13 MB: only English has them (``rates``). Given
 ``…/LANGUAGE/NAME.wav``, FreeSWITCH itself picks the folder with the call's rate, or else the one with the highest rate.
 """
 
@@ -21,58 +22,31 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import wave
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-PROMPTS = Path(__file__).resolve().parent.parent / "esl_apps" / "prompts"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools import voices  # noqa: E402 - found through the line above
+
+PROMPTS = ROOT / "esl_apps" / "prompts"
+TEXTS = ROOT / "tools" / "prompts"
 RATES = (8000, 16000)
 LEVEL = -20.0
 """RMS of the speech without its pauses, in dB relative to full scale; the level of recorded prompts."""
 PEAK = -1.0
 EDGE = 0.06
 """Seconds of silence before and after the speech."""
+QUIET = -50.0
+"""The RMS of 10 ms, in dB relative to the loudest 10 ms, below which it is silence. A final f of Pico's has -42."""
 
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SPOKEN = {  # "pin" in lower case: espeak-ng would spell out "PIN"
-    # Questions
-    "enter_pin": "Please enter your pin, then press the hash key.",
-    "enter_number": "Please enter the number, then press the hash key.",
-    "confirm_callback": "This is your call back. Press one to continue.",
-    # An agent on an outside line: "A call to", the number, "Press one to connect"
-    "call_to": "A call to",
-    "confirm_call": "Press one to connect.",
-    **{f"digit_{digit}": word for digit, word in enumerate(DIGITS)},
-    # Wrong input
-    "invalid_pin": "That pin is not valid.",
-    "invalid_extension": "That number is not valid.",
-    "no_last_number": "There is no last number to dial.",
-    "retries_exceeded": "Too many attempts. Goodbye.",
-    # Refusals
-    "unauthorized_call": "You are not allowed to call this number.",
-    "emergency_refused": "Emergency calls are not possible here. Hang up, and dial the number directly.",
-    "too_many_channels": "Too many calls are in progress on your account.",
-    "limit_reached": "Your calling limit has been reached.",
-    # Outcome of a call
-    "please_hold": "Please hold.",
-    "callee_busy": "The number is busy.",
-    "callee_no_answer": "There is no answer.",
-    "callee_no_such_number": "This number does not exist.",
-    "callee_refused": "The call was refused.",
-    "callee_failed": "The call could not be completed.",
-    "one_minute_left": "You have one minute left.",
-    "time_is_up": "Your time is up.",
-    "goodbye": "Goodbye.",
-    # Out of service
-    "unavailable": "The service is not available at the moment. Please try again later.",
-    "agents_unavailable": "All our agents are busy. Please call again later.",
-    # During a call
-    "recording_notice": "This call is recorded.",
-    "transfer_refused": "This call can not be transferred there.",
-    # A placeholder for the operator's own
-    "announcement": "Please hold while we connect your call.",
-}
+REFERENCE = "en"
+"""The language that says which prompts there are."""
 
 # name: ((Hz, Hz), seconds on, seconds of silence after), …
 TONES: dict[str, tuple[tuple[tuple[int, ...], float, float], ...]] = {
@@ -80,36 +54,94 @@ TONES: dict[str, tuple[tuple[tuple[int, ...], float, float], ...]] = {
 }
 
 
+def texts(language: str) -> dict[str, Any]:
+    """Return a language's ``voice`` and its ``spoken`` texts by prompt.
+
+    :raises ValueError: the file is malformed, or a prompt's text is missing or isn't known.
+    """
+    path = TEXTS / f"{language}.toml"
+    try:
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    for section in ("voice", "spoken"):
+        if not isinstance(read.get(section), dict):
+            raise ValueError(f"{path}: expected a section [{section}]")
+    if read["voice"].get("engine") not in voices.ENGINES:
+        raise ValueError(f"{path}: voice.engine: expected one of {', '.join(voices.ENGINES)}")
+    if language != REFERENCE:
+        wanted = texts(REFERENCE)["spoken"].keys()
+        for problem, names in (("missing", wanted - read["spoken"]), ("unknown", read["spoken"].keys() - wanted)):
+            if names:
+                raise ValueError(f"{path}: spoken: {problem}: {', '.join(sorted(names))}")
+    for name, text in read["spoken"].items():
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{path}: spoken.{name}: expected a text")
+    return read
+
+
 def main(arguments: list[str] | None = None) -> int:
+    languages = sorted(path.stem for path in TEXTS.glob("*.toml"))
     parser = argparse.ArgumentParser(description="Make the prompts.")
     parser.add_argument("folder", nargs="?", type=Path, default=PROMPTS)
-    parser.add_argument("--language", default="en", help="language, which names the folder of the files (default: en)")
-    parser.add_argument("--voice", default="en-gb", help="voice, one of `espeak-ng --voices` (default: en-gb)")
+    parser.add_argument("--language", choices=languages, help="make these alone (default: all)")
     options = parser.parse_args(arguments)
-    missing = [tool for tool in ("espeak-ng", "sox") if shutil.which(tool) is None]
-    if missing:
-        print(f"not found: {', '.join(missing)}; install with: apt-get install {' '.join(missing)}", file=sys.stderr)
+    try:
+        read = {language: texts(language) for language in ([options.language] if options.language else languages)}
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 1
-    for rate in RATES:
-        folder = options.folder / options.language / str(rate)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in SPOKEN.items():
-            write(folder / f"{name}.wav", rate, levelled(spoken(text, options.voice, rate), rate))
-        for name, parts in TONES.items():
-            write(folder / f"{name}.wav", rate, tones(parts, rate))
+    needed = {tool for about in read.values() for tool in voices.TOOLS[about["voice"]["engine"]]}
+    missing = sorted(tool for tool in needed if shutil.which(tool) is None)
+    if missing:
+        packages = " ".join("libttspico-utils" if tool == "pico2wave" else tool for tool in missing)
+        print(f"not found: {', '.join(missing)}; install with: apt-get install {packages}", file=sys.stderr)
+        return 1
+    for language, about in read.items():
+        make(options.folder / language, about)
     return 0
 
 
-def spoken(text: str, voice: str, rate: int) -> array[int]:
+def make(folder: Path, about: dict[str, Any]) -> None:
+    """Write the prompts of one language."""
+    rates = about["voice"].get("rates", RATES[:1])
+    for rate in rates:
+        (folder / str(rate)).mkdir(parents=True, exist_ok=True)
+        for name, parts in TONES.items():
+            write(folder / str(rate) / f"{name}.wav", rate, tones(parts, rate))
+    speak = voices.ENGINES[about["voice"]["engine"]]
+    for name, text in about["spoken"].items():
+        spoken, its_rate = speak(text, about["voice"])
+        for rate in rates:
+            write(
+                folder / str(rate) / f"{name}.wav",
+                rate,
+                levelled(trimmed(resampled(spoken, its_rate, rate), rate), rate),
+            )
+
+
+def resampled(samples: array[int], its_rate: int, rate: int) -> array[int]:
+    """Return speech at another rate, without what is below a voice."""
     with tempfile.TemporaryDirectory() as folder:
-        raw, wav = f"{folder}/raw.wav", f"{folder}/ready.wav"
-        # Slower than its default, as a telephone swallows consonants.
-        subprocess.run(["espeak-ng", "-v", voice, "-s", "155", "-g", "2", "-w", raw, text], check=True)
-        trim = ["silence", "1", "0.01", "-45d", "reverse"] * 2
-        sox = ["sox", "-R", raw, "-D", "-b", "16", "-c", "1", "-r", str(rate), wav, "gain", "-3"]
-        subprocess.run([*sox, "highpass", "120", *trim], check=True)
-        with wave.open(wav, "rb") as file:
-            samples = array("h", file.readframes(file.getnframes()))
+        raw, wav = Path(folder, "raw.wav"), Path(folder, "ready.wav")
+        write(raw, its_rate, samples)
+        sox = ["sox", "-R", str(raw), "-D", "-b", "16", "-c", "1", "-r", str(rate), str(wav), "gain", "-3"]
+        subprocess.run([*sox, "highpass", "120"], check=True)
+        return read_wav(wav)
+
+
+def trimmed(samples: array[int], rate: int) -> array[int]:
+    """Return speech without the silence before and after it."""
+    window = rate // 100
+    powers = [sum(s * s for s in samples[at : at + window]) for at in range(0, len(samples), window)]
+    threshold = max(powers) * 10 ** (QUIET / 10)
+    loud = [number for number, power in enumerate(powers) if power > threshold]
+    return samples[loud[0] * window : (loud[-1] + 1) * window]
+
+
+def read_wav(path: Path) -> array[int]:
+    with wave.open(str(path), "rb") as file:
+        samples = array("h", file.readframes(file.getnframes()))
     if sys.byteorder == "big":
         samples.byteswap()
     return samples

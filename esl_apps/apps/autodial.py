@@ -150,6 +150,7 @@ def new_call(order: AutodialOrder, account: Account, ref: str = "") -> AutodialC
         **parties.second(order.b),
         dial_number=None,
         call_dir=numbers.direction(order.a, order.b),
+        language=account.language,
         order=msgspec.to_builtins(
             _KeptOrder(order.a.dialled, b, order.conference, order.retain_cid, order.media_id, order.a_leg_name)
         ),

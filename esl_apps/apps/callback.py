@@ -65,7 +65,9 @@ def due(timed: TimedCall, policy: AppPolicy) -> RingBack | str:
         return target
     number, card = target
     account = policy.cards.account(card.account_id)
-    return "the card's account is not known" if account is None else new_call(number, card, account, policy)
+    if account is None:
+        return "the card's account is not known"
+    return new_call(number, card, account, policy, "".join(timed.data[1:2]))
 
 
 def retry_in(attempt: Attempt, timed: TimedCall, policy: AppPolicy) -> float | None:
@@ -173,8 +175,11 @@ class RingBack:
                 host.used(self.number.e164)
 
 
-def new_call(number: Number, card: Card, account: Account, policy: AppPolicy) -> RingBack:
-    """Make a try. Its record's ``extension`` is the number called back. :raises StoreUnavailable: Redis is down."""
+def new_call(number: Number, card: Card, account: Account, policy: AppPolicy, dnis: str = "") -> RingBack:
+    """Make a try. Its record's ``extension`` is the number called back. ``dnis``: the number that they rang.
+
+    :raises StoreUnavailable: Redis is down.
+    """
     attempt = Attempt(
         app=REF,
         integrator=account.integrator,
@@ -186,6 +191,7 @@ def new_call(number: Number, card: Card, account: Account, policy: AppPolicy) ->
         number=None,
         dial_number=policy.caller_of(account, card.user_id).number,
         call_dir="external",
+        language=policy.language(dnis, account, card),
         order={"card": card.id},
     )
     return RingBack(attempt, number, card, account)

@@ -179,6 +179,7 @@ def new_call(order: Order, client: IntegratorRules, settings: Settings, ref: str
         call_dir=numbers.direction(order.agent, order.callee),
         contact_ref=order.contact_ref,
         metadata=order.options.metadata,
+        language=client.language,
         order=call_options.kept(order.options),
         call_ref=ref or reference.new_ref(),
     )

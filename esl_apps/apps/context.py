@@ -16,7 +16,7 @@ from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Call
-from esl_apps.core.cards import Account, CallerId, Cards, Usage
+from esl_apps.core.cards import Account, CallerId, Card, Cards, Usage
 from esl_apps.core.charges import Charge
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.pins import Guard, Source
@@ -140,6 +140,10 @@ class AppPolicy(Protocol):
 
         :raises StoreUnavailable: as :attr:`rules`.
         """
+
+    def language(self, dnis: str, account: Account | None, card: Card | None = None) -> str | None:
+        """The language of a caller's prompts: the card's, the one of the number dialled, or the account's; None: the
+        configuration's."""
 
     def own(self, ref: str) -> Any:
         """An application's own settings, of the type that it gave with ``settings``."""

@@ -75,6 +75,9 @@ def take(session: Session, card: Card) -> None:
     attempt.account_id, attempt.integrator = account.id, account.integrator
     attempt.card_id, attempt.user_id = card.id, card.user_id
     attempt.extension = session.caller or card.id
+    if not attempt.placed:
+        # Of a callback it was chosen when it was placed.
+        attempt.language = session.policy.language(session.dnis, account, card)
     attempt.note("card", card.id)
     session.ask_for_room("too_many_channels")
     session.hold_place(card)

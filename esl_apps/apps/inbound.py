@@ -63,6 +63,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         dial_number=presented(dnis) or queue.did.e164,
         call_dir=numbers.direction(from_whom, queue.agents[0]),
         session_ref=arrival.session_ref,
+        language=policy.language(dnis, None) or _language_of(queue, policy),
     )
     attempt.aleg_uuid = call.uuid
     attempt.dialled(call.created_at)
@@ -81,7 +82,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
             # one file twice.
             attempt.recording_url = recording_name(attempt)
             path = recording_path(settings.recordings, queue.integrator, attempt.recording_url)
-            variables.update(recording_variables(settings, path))
+            variables.update(recording_variables(settings, path, attempt.language))
         call.set(variables)
         call.ring()
         bridged = _ring(call, attempt, queue, agents, policy, host)
@@ -117,6 +118,11 @@ def _queue_of(dnis: str, policy: AppPolicy) -> Queue | None:
         return policy.queues.get(policy.settings.plan.read(dnis).subscriber)
     except NotDialable:
         return None
+
+
+def _language_of(queue: Queue, policy: AppPolicy) -> str | None:
+    client = policy.clients.get(queue.integrator)
+    return client.language if client is not None else None
 
 
 def _payable(
@@ -157,13 +163,14 @@ def _ring(
 ) -> Bridged:
     lengths = [charge.longest for charge in attempt.charges if charge.longest is not None]
     longest = min([queue.longest, *lengths])
+    notice = notice_variables(policy.settings, attempt.language) if queue.record else {}
     bleg = Bleg(
         caller_id=attempt.number or ANONYMOUS,
         name=identity.name_of(call) if attempt.number is not None else "",
         timeout=queue.ring_timeout,
         longest=longest,
         # While several agents ring, the caller must not hear one agent's early media.
-        variables={"ignore_early_media": "true", **(notice_variables(policy.settings) if queue.record else {})},
+        variables={"ignore_early_media": "true", **notice},
     )
     leg = bleg_variables(policy.settings, attempt, bleg)
 

@@ -108,7 +108,7 @@ def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str
         "originate_timeout": str(int(bleg.timeout) + SWITCH_MARGIN),
     }
     if bleg.recording is not None:
-        result.update(recording_variables(settings, bleg.recording))
+        result.update(recording_variables(settings, bleg.recording, attempt.language))
     result.update(bleg.variables)
     # The switch ends the leg soon after the application should have, in case the application is gone.
     result["execute_on_answer_2"] = f"sched_hangup:+{int(bleg.longest) + SWITCH_MARGIN}"
@@ -116,24 +116,28 @@ def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str
     return result
 
 
-def recording_variables(settings: Settings, recording: str) -> dict[str, str]:
-    """Return the variables that record a leg while it is answered: its own voice on the right (hazard 25)."""
-    if settings.notice is None:
+def recording_variables(settings: Settings, recording: str, language: str | None = None) -> dict[str, str]:
+    """Return the variables that record a leg while it is answered: its own voice on the right (hazard 25).
+
+    ``language``: of the notice."""
+    notice = settings.notice_in(language)
+    if notice is None:
         start = {"execute_on_answer": f"record_session:{recording}"}
     else:
         # The leg runs these one after the other (the double colon), and meanwhile its bridge carries no sound.
         start = {
-            "execute_on_answer": dialstring.Raw(f"playback::{settings.notice}"),
+            "execute_on_answer": dialstring.Raw(f"playback::{notice}"),
             "execute_on_answer_1": f"record_session::{recording}",
         }
     return {**start, **recording_settings(settings)}
 
 
-def notice_variables(settings: Settings) -> dict[str, str]:
+def notice_variables(settings: Settings, language: str | None = None) -> dict[str, str]:
     """Return the variables by which the other leg of a recorded call hears the notice at the same time."""
-    if settings.notice is None or not settings.notice_to_both:
+    notice = settings.notice_in(language)
+    if notice is None or not settings.notice_to_both:
         return {}
-    return {"bridge_pre_execute_app": "playback", "bridge_pre_execute_data": settings.notice}
+    return {"bridge_pre_execute_app": "playback", "bridge_pre_execute_data": notice}
 
 
 def recording_settings(settings: Settings) -> dict[str, str]:
@@ -166,7 +170,7 @@ def recording_path(folder: str, integrator: str, name: str) -> str:
 def recording_of(call: Call, attempt: Attempt, integrator: str, settings: Settings) -> str:
     """Return the file on the switch into which B's leg will be recorded, and have A hear the notice."""
     attempt.recording_url = recording_name(attempt)
-    if notice := notice_variables(settings):
+    if notice := notice_variables(settings, attempt.language):
         call.set(notice)
     return recording_path(settings.recordings, integrator, attempt.recording_url)
 

@@ -101,6 +101,7 @@ class Session:
             call_dir="external",
             session_ref=arrival.session_ref,
             closes=False,
+            language=policy.language(call.header("Caller-Destination-Number") or "", account),
         )
         attempt.aleg_uuid = call.uuid
         # If the session goes on after its socket or node was lost, the attempt begins now, not at the INVITE.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from esl_apps.core.cards import Account
@@ -31,6 +31,8 @@ class Settings:
     """Samples a second of a recording; None: as the call."""
     notice: str | None = None
     """The file or URL that is played before a recording begins."""
+    notices: Mapping[str, str] = field(default_factory=dict)
+    """The same in other languages than the configuration's."""
     notice_to_both: bool = True
     """Whether both parties hear it, not the customer alone."""
     callback_answer_after: float = 0.0
@@ -42,6 +44,10 @@ class Settings:
     """Seconds."""
     callback_confirm: bool = False
     """Whether someone who is called back must press a key first."""
+
+    def notice_in(self, language: str | None) -> str | None:
+        """Return the notice in a call's language."""
+        return self.notices.get(language or "", self.notice)
 
 
 @dataclass(frozen=True)

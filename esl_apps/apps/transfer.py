@@ -227,6 +227,7 @@ def new_call(
         contact_ref=old.contact_ref,
         metadata=old.metadata,
         transferred_from=old.call_ref,
+        language=old.language,
         order=msgspec.to_builtins(Kept(to.dialled, shown, second, record)),
         **named,
     )

@@ -27,11 +27,12 @@ from esl_apps.net.address import is_loopback, split_address
 from esl_apps.net.post import Failed
 from esl_apps.net.resolver import Resolver
 from esl_apps.node.policy import own_settings
+from esl_apps.node.spoken import Spoken, chosen
 from esl_apps.node.state_folder import state_folder
 from esl_apps.node.webhooks import poster
 from esl_apps.operations.breakers import thresholds
 from esl_apps.process.mounts import remote_type
-from esl_apps.prompts import prompt_path
+from esl_apps.prompts import COMPLETE, missing, prompt_path, recorded
 from esl_apps.store import redis_client, server
 from esl_apps.store.webhook_queue import configured
 
@@ -93,6 +94,7 @@ def try_everything(config: Config) -> Iterator[Result]:
     yield from _redis(config)
     yield from _webhooks(config)
     yield from _folders(config)
+    yield from _prompts(config)
     yield from _entrances(config)
     yield from _ports(config)
 
@@ -127,6 +129,7 @@ def _switch(config: Config, switch: Switch, address: str) -> Iterator[Result]:
             return
         yield Result(what, OK, f"{address}: {_first_line(switch.api('version'))}")
         yield from _dial_strings(config, switch.name, switch)
+        yield from _recordings(config, switch)
         if any(integrator.phone for integrator in config.integrators):
             yield from _browsers(switch)
     except (SwitchUnavailable, ReplyError) as error:
@@ -270,9 +273,37 @@ def _folders(config: Config) -> Iterator[Result]:
             yield Result(key, FAIL, f"{folder}: this user can't read it")
         else:
             yield Result(key, OK, folder)
-    path = prompt_path(config.prompts.dir, config.prompts.language, "unavailable", 8000)
-    there = Path(path).exists()
-    yield _judged("prompts", there, path if there else f"{path}: not there")
+
+
+def _prompts(config: Config) -> Iterator[Result]:
+    """Report what each language that the configuration names lacks."""
+    try:
+        Spoken(config, config.plan())
+    except ConfigError as error:
+        yield from (Result(problem.key, FAIL, problem.message) for problem in error.problems)
+        return
+    for language in sorted({language for _path, language in chosen(config)}):
+        what, lacks = f"prompts in {language}", missing(config.prompts.dir, language)
+        path = prompt_path(config.prompts.dir, [language], "unavailable", 8000)
+        if not Path(path).exists():
+            yield Result(what, FAIL, f"{path}: not there")
+        elif lacks:
+            other = config.prompts.language if language != config.prompts.language else COMPLETE
+            yield Result(what, WARN, f"spoken in {other}, because they are not there: {', '.join(lacks)}")
+        else:
+            yield Result(what, OK, "all there")
+
+
+def _recordings(config: Config, switch: Switch) -> Iterator[Result]:
+    """Report which recordings of FreeSWITCH's a switch has."""
+    if not config.prompts.recorded:
+        return
+    named = sorted({language for _path, language in chosen(config)})
+    found = recorded.look(switch.api, named)
+    counts = {language: sum(1 for of, _name in found if of == language) for language in named}
+    told = [f"{language}: {count or 'none'}" for language, count in counts.items()]
+    rest = "" if all(counts.values()) else "; without freeswitch-sounds-… the package's own voice speaks"
+    yield Result(f"recorded prompts on {switch.name}", OK, f"{', '.join(told)}{rest}")
 
 
 #: The PIN of the shipped example, which anyone can read.

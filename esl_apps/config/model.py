@@ -30,6 +30,7 @@ from esl_apps.config.inbound import Inbound
 from esl_apps.config.integrator_parts import IntegratorRedis, LegacyGet, Patterns
 from esl_apps.config.pin_guard import PinGuard
 from esl_apps.config.problems import Problem
+from esl_apps.config.prompts import Prompts
 from esl_apps.config.records import Payload, RecordsConfig
 from esl_apps.config.spending import Breaker, Limits, Spending
 from esl_apps.config.tokens import AdminToken, Bearer, CardsToken, IntegratorToken, PinHash
@@ -161,16 +162,6 @@ class Recordings(Section, frozen=True):
     """Who hears it: both parties, or the callee alone (inbound: the caller)."""
 
 
-class Prompts(Section, frozen=True):
-    dir: str | None = None
-    """Folder with LANGUAGE/8000/*.wav and LANGUAGE/16000/*.wav, as the switch reads it; null: the prompts of the
-    package."""
-    language: Name = "en"
-    """The folder of the language in it."""
-    urls: list[str] = field(default_factory=list)
-    """Audio elsewhere (http, https) that the media_id of an autodial may name."""
-
-
 class Spool(Section, frozen=True):
     dir: str = "/var/log/freeswitch/json_cdr"
     """Folder that mod_json_cdr writes (conf/freeswitch/json_cdr.conf.xml): gives the records of calls that ended
@@ -254,6 +245,8 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     """True: also push to enigma:notifications:c2d."""
     max_duration: Duration = 14400
     """Longest duration of a call."""
+    language: Name | None = None
+    """Language of the prompts in its calls; null: prompts.language."""
     max_calls: Positive | None = None
     """Its live calls on one node; above, HTTP answers 429 and callers are busy; null: node.max_calls, less a tenth if
     there are other integrators or accounts."""
@@ -383,6 +376,8 @@ class Account(Bearer, frozen=True):
     """The same for each of its cards."""
     breaker: Breaker = field(default_factory=Breaker)
     """As spending.breaker."""
+    language: Name | None = None
+    """Language of its callers, unless prompts.numbers or their card says another; null: prompts.language."""
     max_calls: Positive | None = None
     """As integrators[].max_calls, for its DISAs, cards, callbacks and autodials."""
     max_waiting: Count = 1000

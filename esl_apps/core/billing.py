@@ -49,6 +49,8 @@ def carried_on(last: CallFields, record: Record | None = None) -> dict[str, Any]
         "placed": last.placed,
         "session_at": last.session_at,
         "session_answered_at": last.session_answered_at,
+        # An older version's call has none, and then the next attempt keeps its own.
+        **({} if last.language is None else {"language": last.language}),
     }
 
 

@@ -20,6 +20,9 @@ from esl_apps.core.quality import CallQuality, RingSeconds
 #: allow a line feed behind it, and ``\Z`` is none of OpenAPI's.)
 Plain = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.-]{1,64}(?!\n)$")]
 
+#: A language of prompts. It goes into the path of a file, so it has no dots.
+Language = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?!\n)$")]
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -168,6 +171,8 @@ class CallFields(msgspec.Struct):
     """Whose place among the concurrent calls its session has."""
     paid_for: list[dict[str, Any]] = msgspec.field(default_factory=list)
     """Its legs' charges, each as ``Charge.essence``."""
+    language: Language | None = None
+    """The language of its prompts; None: the configuration's."""
     order: dict[str, Any] | None = None
     """Data by which its application goes on with it in another process."""
 

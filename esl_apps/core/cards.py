@@ -27,6 +27,8 @@ class Card:
     """Show the caller's own number to the callee."""
     max_concurrent_calls_per_user: int = 1
     comment: str = ""
+    language: str | None = None
+    """The language of its callers' prompts; None: that of the number they dialled, or of the account."""
     claim: str = field(default="", repr=False)
     """The key that finds it, made of its number or the keyed hash of its PIN, and changing with them."""
 
@@ -65,6 +67,8 @@ class Account:
     integrator: str | None = None
     limits: Limits | None = None
     breaker: Breaker | None = None
+    language: str | None = None
+    """The language of its prompts; None: the configuration's."""
 
 
 def may_show(account: Account | None, number: str, plan: NumberPlan) -> bool:
@@ -82,6 +86,12 @@ def own_caller_id(account: Account | None, user_id: str | None, default: str | N
         return CallerId(default)
     users = account.user_caller_ids.get(user_id or "", CallerId(None))
     return CallerId(users.number or account.caller_id or default, users.name or account.caller_id_name or "")
+
+
+def language_of(dialled: str | None, account: Account | None, card: Card | None) -> str | None:
+    """Return the language of a caller's prompts. ``dialled``: that of the number dialled. None: the configuration's."""
+    of_card = card.language if card is not None else None
+    return of_card or dialled or (account.language if account is not None else None)
 
 
 class Cards(Protocol):

@@ -80,13 +80,15 @@ class IntegratorRules:
         confirm: str = "outside",
         auto_answer: bool | Collection[str] = False,
         auto_answer_headers: Mapping[str, str] | None = None,
+        language: str | None = None,
     ) -> None:
         """``emergency``: an emergency dial string is configured. ``outside``: numbers outside have one, too
         (``dial.external``). ``headers``: names of SIP headers that requests may set. ``levels``: who pays. ``is_own``:
         whether a number leads back to this installation. ``is_media``: whether an agent may be played this.
         ``confirm``: which agents press a key (``outside``, ``always``, ``never``). ``auto_answer``: whose phones answer
-        by themselves, and the headers that ask them to. Times in seconds."""
+        by themselves, and the headers that ask them to. ``language``: of its prompts. Times in seconds."""
         self.name = name
+        self.language = language
         self.plan = plan
         self.agent_timeout = agent_timeout
         self.callee_timeout = callee_timeout

@@ -25,7 +25,6 @@ from esl_apps.http.parameters import in_path
 from esl_apps.http.routes import Route
 from esl_apps.http.schemas import LONGEST_DELAY, Autodial, Autodialled, DryRun, WaitingAutodial
 from esl_apps.node.policy import Policy
-from esl_apps.prompts import is_media
 from esl_apps.store.timed_calls import TimedCalls
 
 _FIELDS = Autodial.__struct_fields__
@@ -84,8 +83,8 @@ def read_order(policy: Policy, account: Account, data: dict[str, Any]) -> Autodi
     retain_cid = data.get("retain_cid")
     if retain_cid is not None and not isinstance(retain_cid, bool):
         faults.append(Fault("retain_cid", "type", "expected true or false"))
-    media_id, prompts = data.get("media_id"), policy.config.prompts
-    if media_id is not None and not is_media(media_id, prompts.dir, prompts.language, prompts.urls):
+    media_id: Any = data.get("media_id")
+    if media_id is not None and not policy.is_media(media_id):
         message = "expected the name of a prompt without its .wav, or one of the configuration's prompts.urls"
         faults.append(Fault("media_id", "not_found", message))
     a_leg_name = data.get("a_leg_name")

@@ -104,6 +104,7 @@ def _shown(card: cards.Card) -> Card:
         retain_cid=card.retain_cid,
         max_concurrent_calls_per_user=card.max_concurrent_calls_per_user,
         comment=card.comment,
+        language=UNSET if card.language is None else card.language,
         cid=UNSET if card.cid is None else "+" + card.cid,
     )
 

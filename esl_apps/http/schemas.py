@@ -13,7 +13,7 @@ from esl_apps.core.order import CONTACT_REF_LENGTH, IntegratorRules
 from esl_apps.core.status import CallStatus, Ref, State
 from esl_apps.core.written_number import LONGEST
 from esl_apps.operations.reports import Report
-from esl_apps.store.card_fields import CARD_ID, COMMENT_LENGTH, MOST_CONCURRENT_CALLS, NAME, PIN
+from esl_apps.store.card_fields import CARD_ID, COMMENT_LENGTH, LANGUAGE, MOST_CONCURRENT_CALLS, NAME, PIN
 
 # Errors ---------------------------------------------------------------------------------------------------
 
@@ -196,6 +196,13 @@ AccountId = Annotated[str, Meta(pattern=f"^{NAME.pattern}$")]
 UserId = Annotated[str, Meta(pattern=f"^{NAME.pattern}$")]
 Concurrent = Annotated[int, Meta(ge=0, le=MOST_CONCURRENT_CALLS)]
 Comment = Annotated[str, Meta(max_length=COMMENT_LENGTH)]
+CardLanguage = Annotated[
+    str,
+    Meta(
+        pattern=f"^{LANGUAGE.pattern}$",
+        description="Of its callers' prompts; null: that of the number dialled, or of the account",
+    ),
+]
 RetainCid = Annotated[bool, Meta(description="Show the caller's own number")]
 Cid = Annotated[str, Meta(description="The caller number that identifies it; unique across accounts")]
 
@@ -208,6 +215,7 @@ class CardFields(Struct):
     retain_cid: RetainCid = False
     max_concurrent_calls_per_user: Concurrent = 1
     comment: Comment = ""
+    language: CardLanguage | None = None
     cid: Cid | UnsetType = UNSET
     pin: (
         Annotated[
@@ -232,6 +240,7 @@ class Card(Struct):
     max_concurrent_calls_per_user: Concurrent
     comment: Comment
     cid: Cid | UnsetType = UNSET
+    language: CardLanguage | UnsetType = UNSET
 
 
 # Autodial -------------------------------------------------------------------------------------------------

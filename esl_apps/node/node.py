@@ -98,6 +98,8 @@ class Node:
         """Put another configuration in force, whole. :raises ConfigError: it can't be, and nothing has changed."""
         self.services.policies.now = self.services.read_policy(config)
         self.services.webhooks.start()
+        for switch in self.services.switches:
+            self.services.sounds.look(switch)
 
     def start(self) -> None:
         services = self.services

@@ -28,7 +28,7 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.config.spending import level
 from esl_apps.core import dialstring, identity
 from esl_apps.core.call import Call
-from esl_apps.core.cards import Account, CallerId, own_caller_id
+from esl_apps.core.cards import Account, CallerId, Card, language_of, own_caller_id
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.number_text import NotDialable
@@ -40,7 +40,8 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.round_trips import INTERVAL
 from esl_apps.net.address import within
 from esl_apps.net.turns import take_turn
-from esl_apps.prompts import is_media, prompt_path
+from esl_apps.node.spoken import Spoken
+from esl_apps.prompts.recorded import NONE, Recorded
 from esl_apps.store import redis_client
 from esl_apps.store.cards import CardStore, hash_pin
 from esl_apps.store.pin_guard import GuardStore
@@ -57,8 +58,6 @@ _TRUNKS_REMEMBERED = 1024
 _UNUSED = 50
 
 
-#: A file or URL that is written into a dial string as it is.
-_FITS = re.compile(r"[A-Za-z0-9/._~:+@?=&-]+")
 #: The bounds of an imported account.
 _NO_ACCOUNT = model.Account()
 
@@ -89,6 +88,8 @@ class Policy:
     pin_key: str
     own_numbers: frozenset[str]
     """The DIDs of this installation, as subscribers, without those of ``cccp``."""
+    spoken: Spoken
+    """The prompts."""
     own_settings: Mapping[str, msgspec.Struct]
     """The settings of applications that have their own, by ``ref``."""
 
@@ -258,14 +259,17 @@ class Policy:
         except StoreUnavailable:
             return is_own(number, self._own_numbers(self.config.cccp))
 
-    def prompt(self, name: str, rate: int) -> str:
-        """The file of a prompt, for a channel of this sample rate (Hz)."""
-        return prompt_path(self.config.prompts.dir, self.config.prompts.language, name, rate)
+    def prompt(self, name: str, rate: int, language: str | None = None, recorded: Recorded = NONE) -> str:
+        """As :meth:`Spoken.path`."""
+        return self.spoken.path(name, rate, language, recorded)
 
-    def is_media(self, name: str) -> bool:
+    def language(self, dnis: str, account: Account | None, card: Card | None = None) -> str | None:
+        """The language of a caller's prompts; None: the configuration's."""
+        return language_of(self.spoken.language_of(dnis), account, card)
+
+    def is_media(self, name: object) -> bool:
         """Whether this is an existing prompt, or a URL that the configuration lists."""
-        prompts = self.config.prompts
-        return is_media(name, prompts.dir, prompts.language, prompts.urls)
+        return self.spoken.is_media(name)
 
 
 @cache
@@ -282,22 +286,10 @@ class Policies:
         self.now = now
 
 
-def _notice(config: Config) -> str | None:
-    """Return the file or URL of the recording notice. :raises ConfigError: it doesn't exist."""
-    name, prompts = config.recordings.notice, config.prompts
-    if name is None:
-        return None
-    if not is_media(name, prompts.dir, prompts.language, prompts.urls):
-        raise ConfigError("expected a prompt that exists, or a URL of prompts.urls", "recordings.notice")
-    path = name if name in prompts.urls else prompt_path(prompts.dir, prompts.language, name, 8000)
-    if not _FITS.fullmatch(path) or ":_:" in path:
-        raise ConfigError(f"{path} doesn't fit into a dial string", "recordings.notice")
-    return dialstring.Raw(path)
-
-
 def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert: Callable[..., None]) -> Policy:
     """Lets other greenlets run meanwhile. :raises ConfigError: an inbound number's integrator isn't configured."""
     plan, dial = config.plan(), config.dial
+    spoken = Spoken(config, plan)
     system = level(SYSTEM, config.spending.limits, config.spending.breaker)
     trunks = [ipaddress.ip_network(text) for text in config.trust]
 
@@ -319,7 +311,8 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
                 + ([""] if config.records.session_records else [])
             ),
             recording_rate=config.recordings.sample_rate,
-            notice=_notice(config),
+            notice=spoken.notices.get(config.prompts.language),
+            notices=spoken.notices,
             notice_to_both=config.recordings.notice_to == "both",
             callback_answer_after=config.callback.answer_after,
             callback_frequency=Frequency(
@@ -331,11 +324,20 @@ def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert:
         ),
         system=system,
         clients={
-            integrator.name: _client(config, plan, integrator, system, is_own_number)
+            integrator.name: _client(config, plan, spoken, integrator, system, is_own_number)
             for integrator in config.integrators
         },
         queues=_queues(config, plan),
-        cards=CardStore(redis, config.pin_key, plan, config.accounts, stale=stale, old_key=config.pin_key_old),
+        cards=CardStore(
+            redis,
+            config.pin_key,
+            plan,
+            config.accounts,
+            stale=stale,
+            old_key=config.pin_key_old,
+            languages=spoken.languages,
+        ),
+        spoken=spoken,
         guard=GuardStore(redis, config.pin_guard, alert),
         trusted=lru_cache(maxsize=_TRUNKS_REMEMBERED)(lambda address: within(address, trunks)),
         pin_key=config.pin_key or _own_key(),
@@ -390,7 +392,12 @@ def own_settings(config: Config) -> dict[str, msgspec.Struct]:
 
 
 def _client(
-    config: Config, plan: NumberPlan, integrator: Integrator, system: Level, is_own: Callable[[Number], bool]
+    config: Config,
+    plan: NumberPlan,
+    spoken: Spoken,
+    integrator: Integrator,
+    system: Level,
+    is_own: Callable[[Number], bool],
 ) -> IntegratorRules:
     take_turn("configuration")
     return IntegratorRules(
@@ -416,10 +423,11 @@ def _client(
         random_caller_id=integrator.random_caller_id,
         levels=(system, level(f"integrator:{integrator.name}", integrator.limits, integrator.breaker)),
         is_own=is_own,
-        is_media=lambda name: is_media(name, config.prompts.dir, config.prompts.language, config.prompts.urls),
+        is_media=spoken.is_media,
         confirm=integrator.confirm,
         auto_answer=integrator.auto_answer,
         auto_answer_headers={str(name): value for name, value in integrator.auto_answer_headers.items()},
+        language=integrator.language,
     )
 
 

@@ -29,6 +29,7 @@ from esl_apps.node.readiness import Readiness
 from esl_apps.node.records import Records
 from esl_apps.node.state_folder import read_boot, state_folder, write_boot
 from esl_apps.node.switch_pool import SwitchPool
+from esl_apps.node.switch_sounds import SwitchSounds
 from esl_apps.node.tenants import tenant_of
 from esl_apps.node.webhooks import Webhooks
 from esl_apps.observe.alerts import Alerts
@@ -77,6 +78,7 @@ class Services:
     readiness: Readiness
     policies: Policies
     """The policy in force."""
+    sounds: SwitchSounds
     alerts: Alerts
     webhooks: Webhooks
     redis: redis_client.Client
@@ -186,8 +188,9 @@ def build_services(config: Config) -> Services:
     records = Records(live, store, call_log, outboxes, event_writer, policies, metrics, recordings)
     calls = Calls(live, records, switch_pool)
     acting = Acting(calls, records, switch_pool, policies)
+    sounds = SwitchSounds(policies)
     for index in range(len(config.switches)):
-        switches.append(_build_switch(config, index, calls, acting, metrics))
+        switches.append(_build_switch(config, index, calls, acting, metrics, sounds.look))
         switch_pool.add(switches[-1])
     return Services(
         metrics=metrics,
@@ -217,6 +220,7 @@ def build_services(config: Config) -> Services:
         recordings=recordings,
         readiness=readiness,
         policies=policies,
+        sounds=sounds,
         alerts=alerts,
         webhooks=webhooks,
         redis=redis,
@@ -257,7 +261,10 @@ def _open_call_log(config: Config, live: Mapping[str, Live]) -> CallLog:
         raise ConfigError(f"the call log can't be written: {error}", "node.state_dir") from None
 
 
-def _build_switch(config: Config, index: int, calls: Calls, acting: Acting, metrics: Metrics) -> Switch:
+def _build_switch(
+    config: Config, index: int, calls: Calls, acting: Acting, metrics: Metrics, look: Callable[[Switch], None]
+) -> Switch:
+    """``look``: finds out, in the background, which recordings a switch has."""
     configured = config.switches[index]
     up = metrics.switch_up.labels(configured.name)
     lost = metrics.reconnects.labels(configured.name)
@@ -265,6 +272,7 @@ def _build_switch(config: Config, index: int, calls: Calls, acting: Acting, metr
     def on_up(switch: Switch) -> None:
         up.set(1)
         calls.on_up(switch)
+        look(switch)
 
     def on_down(switch: Switch) -> None:
         up.set(0)

@@ -138,7 +138,7 @@ class Transferring:
     def _move(self, live: Live, new: Attempt, leg: str) -> None:
         """Take a leg out of its bridge. :raises SwitchUnavailable, ReplyError: the switch doesn't do it."""
         old, switch = live.attempt, live.switch
-        set_variables(switch, leg, {**self.identity(new), "hangup_after_bridge": "true"}, self._plan())
+        set_variables(switch, leg, {**self.identity(new), "hangup_after_bridge": "true"}, self._plan(old.language))
         switch.api(f"uuid_setvar {leg} esl_bleg")
         if old.recording != talk.OFF:
             switch.api(f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
@@ -160,19 +160,19 @@ class Transferring:
         """Return the nodes that a moved leg is offered to, as the argument of ``socket``."""
         return targets(self._services, transfer.APPLICATION.path)
 
-    def last_words(self) -> str:
-        """Return the steps for a party whom no node serves: a message, and the hang-up."""
+    def last_words(self, language: str | None) -> str:
+        """Return the steps for a party whom no node serves: a message, and the hang-up. ``language``: the call's."""
         message = "hangup:NORMAL_TEMPORARY_FAILURE"
-        path = self._services.policy.prompt("unavailable", 8000)
+        path = self._services.policy.prompt("unavailable", 8000, language)
         return f"playback:{path},{message}" if _PATH.fullmatch(path) else message
 
-    def _plan(self) -> dict[str, str]:
+    def _plan(self, language: str | None) -> dict[str, str]:
         """Return the variables of the leg's way: to a node, to the nodes once more, and to a message.
 
         A command has no place for spaces, so each step names variables for what it needs. FreeSWITCH replaces them when
         it comes to that step, also those in a variable's value.
         """
-        message = self.last_words()
+        message = self.last_words(language)
         serve = "socket:${esl_apps_nodes}!sched_cancel:"
         again = (
             f"m:!:sched_transfer:${{esl_apps_last}}!{serve}!sleep:{_RESTARTED}!{serve}!transfer:${{esl_apps_message}}"

@@ -54,7 +54,10 @@ class Visit:
         self.services = services
         self.session = session
         self.ref = ""
-        self.channel = Channel(session, services.policy.prompt, self._find_end, self._clock_of)
+        self._policy = services.policy
+        self._attempt: Attempt | None = None
+        """The current one, or the last one."""
+        self.channel = Channel(session, self._prompt_path, self._find_end, self._clock_of)
         if services.policy.settings.rtcp_interval is not None:
             self.channel.round_trips = RoundTrips()
         self.path = (self.channel.variable("socket_path") or "").split("/")
@@ -90,6 +93,10 @@ class Visit:
         host = plain(self.session.client_address[0])
         return next((switch for switch in away if host in switch.addresses), (away or switches)[0])
 
+    def _prompt_path(self, name: str, rate: int) -> str:
+        language = self._attempt.language if self._attempt is not None else None
+        return self._policy.prompt(name, rate, language, self.services.sounds.of(self.switch))
+
     def _clock_of(self, data: Event) -> SwitchClock:
         core = data.get("Core-UUID")
         clocks = (switch.clock for switch in self.services.switches if switch.core_uuid == core)
@@ -105,6 +112,9 @@ class Visit:
         if first:
             attempt.continues = self._continues
             attempt.set(self._carried_on)
+        if first and not self.carried and attempt.language is None:
+            # An application that says no language: that of the number dialled.
+            attempt.language = self._policy.language(self.channel.header("Caller-Destination-Number") or "", None)
         if self.goes_on is not None and first:
             # A session that dials nothing has one record, however many nodes served it.
             attempt.call_ref, attempt.contact_ref = self.goes_on.call_ref, self.goes_on.contact_ref
@@ -112,7 +122,7 @@ class Visit:
             attempt.dialed_at = self.goes_on.dialed_at or attempt.dialed_at
         if first and application(attempt.app).session:
             attempt.follows = self.follows
-        self.ref = attempt.call_ref
+        self.ref, self._attempt = attempt.call_ref, attempt
         live = self.services.calls.begin(attempt, self.switch, self.core_uuid, self.channel.clock)
         live.attached = True
         if self._before is not None and first:
@@ -126,7 +136,7 @@ class Visit:
 
     def resume(self, live: Live) -> None:
         """Go on with a leg that this process placed and that has answered."""
-        self.ref = live.attempt.call_ref
+        self.ref, self._attempt = live.attempt.call_ref, live.attempt
         live.attached = True
         live.poke()
         # A leg that is transferred has the dialplan's watchdog; one that was rung has none.

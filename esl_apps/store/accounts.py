@@ -145,6 +145,7 @@ def _configured(id: str, account: model.Account) -> Account:
         integrator=account.integrator,
         limits=_spent(account.limits.read(), Limits()),
         breaker=_spent(account.breaker.read(), Breaker(Limits())),
+        language=account.language,
     )
 
 

@@ -14,10 +14,11 @@ COMMENT_LENGTH = 255
 MOST_CONCURRENT_CALLS = 10_000
 CARD_ID = re.compile(r"[0-9a-f]{32}")
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+LANGUAGE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 #: Kazoo's spellings, accepted in place of ours.
 SPELLINGS = {"max_concurent_calls_per_user": "max_concurrent_calls_per_user", "cid_retain": "retain_cid"}
-FIELDS = ("pin", "cid", "user_id", "active", "retain_cid", "max_concurrent_calls_per_user", "comment")
+FIELDS = ("pin", "cid", "user_id", "active", "retain_cid", "max_concurrent_calls_per_user", "comment", "language")
 
 
 def _spelled(fields: Mapping[str, Any], faults: list[Fault]) -> dict[str, Any]:
@@ -63,10 +64,18 @@ def _comment(value: object, name: str, faults: list[Fault]) -> str:
     return ""
 
 
+def _language(value: object, name: str, faults: list[Fault]) -> str | None:
+    if isinstance(value, str) and LANGUAGE.fullmatch(value):
+        return value
+    faults.append(Fault(name, "pattern", "expected the name of a language, as fr"))
+    return None
+
+
 _CHECKS = {
     "user_id": _user_id,
     "active": _boolean,
     "retain_cid": _boolean,
     "max_concurrent_calls_per_user": _concurrent_calls,
     "comment": _comment,
+    "language": _language,
 }

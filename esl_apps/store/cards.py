@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -70,6 +70,7 @@ class _Document(msgspec.Struct, array_like=True):
     retain_cid: bool = False
     max_concurrent_calls_per_user: int = 1
     comment: str = ""
+    language: str | None = None
 
 
 def hash_pin(key: str, pin: str) -> str:
@@ -93,9 +94,12 @@ class CardStore(AccountStore):
         *,
         stale: Stale | None = None,
         old_key: str | None = None,
+        languages: Collection[str] | None = None,
     ) -> None:
         """``pin_key``: None if PINs are not used; then none is found and none can be set. ``accounts``, ``stale``: as
-        :class:`AccountStore`'s. ``old_key``: another key with which PINs may be hashed, while the key is replaced."""
+        :class:`AccountStore`'s. ``old_key``: another key with which PINs may be hashed, while the key is replaced.
+        ``languages``: those that a card may have; None: any."""
+        self._languages = languages
         self._pin_key = pin_key
         self._old_key = old_key or None
         self._plan = plan
@@ -249,6 +253,9 @@ class CardStore(AccountStore):
         changes = {
             name: check(given[name], name, faults) for name, check in _CHECKS.items() if given.get(name) is not None
         }
+        language = changes.get("language")
+        if language is not None and self._languages is not None and language not in self._languages:
+            faults.append(Fault("language", "enum", f"expected one of {', '.join(self._languages)}"))
         # A client sends null to remove a value.
         defaults = _Document(base.id, base.account_id)
         changes |= {name: getattr(defaults, name) for name in _CHECKS if name in given and given[name] is None}
@@ -293,6 +300,7 @@ def _card(claim: str, raw: bytes) -> Card:
         retain_cid=one.retain_cid,
         max_concurrent_calls_per_user=one.max_concurrent_calls_per_user,
         comment=one.comment,
+        language=one.language,
         claim=claim,
     )
 

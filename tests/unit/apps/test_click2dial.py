@@ -767,6 +767,13 @@ def test_recording_begins_behind_its_notice(both: bool) -> None:
     assert other == ({"bridge_pre_execute_app": "playback", "bridge_pre_execute_data": NOTICE} if both else {})
 
 
+def test_recording_notice_is_in_the_calls_language() -> None:
+    settings = replace(SETTINGS, notice=NOTICE, notices={"fr": "/prompts/fr/recording_notice.wav"})
+    for language, file in (("fr", "/prompts/fr/recording_notice.wav"), ("xx", NOTICE), (None, NOTICE)):
+        assert recording_variables(settings, "/a.wav", language)["execute_on_answer"] == f"playback::{file}"
+        assert notice_variables(settings, language)["bridge_pre_execute_data"] == file
+
+
 def test_recording_without_a_notice_begins_at_the_answer() -> None:
     assert recording_variables(SETTINGS, "/a.wav")["execute_on_answer"] == "record_session:/a.wav"
     assert notice_variables(SETTINGS) == {}

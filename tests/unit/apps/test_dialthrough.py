@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from esl_apps.core.dialstring import Endpoints
 from esl_apps.testing import SETTINGS, Purse, ScriptedCall, ScriptedPolicy, Step, ended, fails, host, talks
 from tests.support.card_table import ACCOUNT, CARD, NUMBER, PIN, CardTable
 
-CALLEE = "0820001234"
+CALLEE, DID = "0820001234", "27115550000"
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,15 @@ class Dialled:
         usage: Purse | None = None,
         settings: Any = SETTINGS,
         attested: bool = False,
+        languages: Mapping[str, str] | None = None,
         **rules: Any,
     ) -> None:
         self.cards = cards or CardTable()
         self.begun: list[Attempt] = []
-        self.call = ScriptedCall(list(steps), ended(a_by="recv_bye"), keyed=list(keyed))
+        dialled = {"Caller-Destination-Number": DID}
+        self.call = ScriptedCall(list(steps), ended(a_by="recv_bye"), headers=dialled, keyed=list(keyed))
         policy = ScriptedPolicy(settings, Rules(**rules), cards=self.cards, number=caller, is_attested=attested)
+        policy.languages = languages or {}
         dialthrough.arrive(self.call, Arrival(("dialthrough",)), policy, host(self.begun, usage))
 
     @property
@@ -89,6 +92,24 @@ def test_pin_from_enrolled_opens_from_enrolled_numbers_only() -> None:
     assert Dialled([PIN, CALLEE], talks(), pin_from_enrolled=True).told == [("rejected", 21)]
     one = Dialled([PIN, CALLEE], talks(), cards=ENROLLED, cid_trust="pin", pin_from_enrolled=True)
     assert len(one.endpoints) == 1
+
+
+@pytest.mark.parametrize(
+    ("of_card", "of_number", "of_account", "spoken"),
+    [
+        ("de", "fr", "es", "de"),
+        (None, "fr", "es", "fr"),
+        (None, None, "es", "es"),
+        ("de", None, None, "de"),
+        (None, None, None, None),
+    ],
+)
+def test_language_is_the_cards_or_the_numbers_or_the_accounts(
+    of_card: str | None, of_number: str | None, of_account: str | None, spoken: str | None
+) -> None:
+    cards = CardTable({PIN: replace(CARD, language=of_card)}, known=replace(ACCOUNT, language=of_account))
+    one = Dialled([PIN, CALLEE, CALLEE], talks(), talks(), cards=cards, languages={DID: of_number or ""})
+    assert [attempt.language for attempt in one.begun] == [spoken, spoken]
 
 
 def test_card_of_an_unknown_account_is_refused() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from esl_apps.cli import browser_profiles, check
+from esl_apps.prompts import PROMPTS
 from tests.support import ROOT, TLS
 from tests.support.node import RedisServer
 from tests.support.peer import FakeSwitch, api_response, rejection
@@ -373,7 +374,39 @@ def test_check_recordings_that_cannot_be_read_fail(run: Run, good: Settings, mon
 
 def test_check_prompts_that_are_missing_fail(run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "prompt_path", lambda *_: "/nowhere/unavailable.wav")
-    assert failures(run, good) == ["prompts: /nowhere/unavailable.wav: not there"]
+    assert failures(run, good) == ["prompts in en: /nowhere/unavailable.wav: not there"]
+    good["prompts"] = {"language": "de"}
+    assert failures(run, good) == ["prompts in de: /nowhere/unavailable.wav: not there"]
+
+
+def test_check_language_that_lacks_prompts_is_warned_of(run: Run, good: Settings, tmp_path: Path) -> None:
+    (tmp_path / "nl" / "8000").mkdir(parents=True)
+    for path in (PROMPTS / "en" / "8000").iterdir():
+        if path.stem not in ("goodbye", "enter_pin"):
+            (tmp_path / "nl" / "8000" / path.name).touch()
+    good["prompts"] = {"dir": str(tmp_path), "language": "fr", "numbers": {"27115550000": "nl"}}
+    ran = run("check", "-c", good.written())
+    assert lines(ran, "WARN") == ["prompts in nl: spoken in fr, because they are not there: enter_pin, goodbye"]
+    assert "prompts in fr: all there" in lines(ran, "ok")
+    assert ran.status == 0
+
+
+def test_check_unknown_language_fails_and_names_those_there(run: Run, good: Settings) -> None:
+    good["accounts"] = {"acme": {"language": "deutsch"}}
+    (line,) = failures(run, good)
+    assert line == "accounts.acme.language: expected one of de, en, es, fr, pt, or another folder of prompts.dir"
+
+
+def test_check_tells_which_recordings_a_switch_has(run: Run, good: Settings, switch: FakeSwitch) -> None:
+    good["prompts"] = {"language": "fr", "numbers": {"27115550000": "en"}}
+    voice = "/sounds/en/us/callie"
+    there = {voice, f"{voice}/ivr/16000/ivr-user_busy.wav", f"{voice}/digits/8000/1.wav"}
+    switch.answers["api global_getvar sounds_dir"] = api_response("/sounds")
+    switch.answers["api file_exists"] = lambda _peer, command: api_response(str(command[16:] in there).lower())
+    told = "en: 1, fr: none; without freeswitch-sounds-… the package's own voice speaks"
+    assert f"recorded prompts on fs1: {told}" in lines(run("check", "-c", good.written()), "ok")
+    good["prompts"]["recorded"] = False
+    assert "recorded prompts" not in run("check", "-c", good.written()).out
 
 
 def test_check_ports_by_tls_and_address(run: Run, good: Settings) -> None:

@@ -64,6 +64,6 @@ def test_readiness_names_what_redis_refuses(bench: Bench) -> None:
         f"redis: {CDR_LIST}: WRONGTYPE, a key is of another type; its records wait",
     ]
     assert readiness.reasons() == []
-    # Of all of them: nothing can be placed.
+    # All of them: nothing can be placed.
     store._away(refusal("OOM command not allowed when used memory > 'maxmemory'."))
     assert readiness.reasons() == ["redis: OOM, its memory is full"]

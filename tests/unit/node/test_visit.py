@@ -18,7 +18,19 @@ from esl_apps.esl import switch_cdr
 from esl_apps.node import visit as visit_module
 from esl_apps.store import keys
 from esl_apps.store.essence import Essence
-from tests.support.bench import E164, PIN, Bench, Build, Visitor, essence_of, leave_behind, probe, show_legs, write_cdr
+from tests.support.bench import (
+    DID,
+    E164,
+    PIN,
+    Bench,
+    Build,
+    Visitor,
+    essence_of,
+    leave_behind,
+    probe,
+    show_legs,
+    write_cdr,
+)
 from tests.support.call_switch import AT, B, answers, at, ends, rings
 from tests.support.peer import UUID, eventually
 
@@ -67,6 +79,24 @@ def test_visit_that_had_dialled_nothing_goes_on_in_the_same_call(bench: Bench) -
     found = bench.record()
     assert (found["call_ref"], found["contact_ref"], found["dialed_at"]) == (REF, "contact", AT)
     assert (found["end_reason"], found["session_ref"]) == (terms.ABANDONED, REF)
+
+
+def played(visitor: Visitor) -> str:
+    return next(argument for app, argument in visitor.switch.executed if app == "playback")
+
+
+def test_visit_goes_on_in_the_language_of_its_call(bench: Bench) -> None:
+    left_by_dead_node(bench, language="fr")
+    assert "/fr/8000/enter_pin" in played(back(bench))
+
+
+def test_visit_is_in_the_language_of_the_number_dialled(build: Build) -> None:
+    bench = build(prompts={"recorded": False, "numbers": {DID: "de"}})
+    visitor = bench.visit()
+    visitor.types("0", "1")
+    eventually(lambda: any(app == "playback" for app, _ in visitor.switch.executed))
+    visitor.leaves()
+    assert "/de/8000/enter_pin" in played(visitor.served())
 
 
 def test_visit_whose_number_was_not_yet_dialled_is_lost(bench: Bench) -> None:

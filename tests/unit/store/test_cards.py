@@ -429,10 +429,32 @@ def test_stores_are_built_while_redis_is_down() -> None:
         cards.create("acme", {"pin": PIN})
 
 
+def test_card_has_a_language_of_those_that_there_are(client: Any) -> None:
+    cards = CardStore(client, PIN_KEY, PLAN, ACCOUNTS, languages=["en", "fr"])
+    made = cards.create("acme", {"pin": PIN, "language": "fr"})
+    assert cards.get("acme", made.id) == made
+    assert made.language == "fr"
+    wrong: list[tuple[object, str]] = [("de", "enum"), ("../fr", "pattern"), (7, "pattern")]
+    for value, kind in wrong:
+        given = {"pin": OTHER_PIN, "language": value}
+        assert refusal(partial(cards.create, "acme", given)) == [("language", kind)]
+    unset = cards.update("acme", made.id, {"language": None}, merge=True)
+    assert unset is not None
+    assert unset.language is None
+
+
+def test_card_of_an_older_version_has_no_language(client: Any, cards: CardStore) -> None:
+    claim = "p" + hash_pin(PIN_KEY, PIN)
+    client.hset(keys.CARDS, claim, json.dumps(["0" * 32, "acme", "u1", True, False, 1, "c"]))
+    card = cards.by_pin(PIN)
+    assert card is not None
+    assert (card.comment, card.language) == ("c", None)
+
+
 def test_stored_card_is_small(cards: CardStore, server: RedisServer) -> None:
     made = cards.create("acme", {"pin": PIN, "active": True, "user_id": "u1"})
     document = server.client.hget(keys.CARDS, "p" + hash_pin(PIN_KEY, PIN))
-    assert json.loads(document) == [made.id, "acme", "u1", True, False, 1, ""]
+    assert json.loads(document) == [made.id, "acme", "u1", True, False, 1, "", None]
 
 
 # Stale answers --------------------------------------------------------------------------------------------
