@@ -29,6 +29,7 @@ from esl_apps.net.resolver import Resolver
 from esl_apps.node.policy import own_settings
 from esl_apps.node.spoken import Spoken, chosen
 from esl_apps.node.state_folder import state_folder
+from esl_apps.node.switch_sounds import asking
 from esl_apps.node.webhooks import poster
 from esl_apps.operations.breakers import thresholds
 from esl_apps.process.mounts import remote_type
@@ -299,7 +300,7 @@ def _recordings(config: Config, switch: Switch) -> Iterator[Result]:
     if not config.prompts.recorded:
         return
     named = sorted({language for _path, language in chosen(config)})
-    found = recorded.look(switch.api, named)
+    found = recorded.look(asking(switch), named)
     counts = {language: sum(1 for of, _name in found if of == language) for language in named}
     told = [f"{language}: {count or 'none'}" for language, count in counts.items()]
     rest = "" if all(counts.values()) else "; without freeswitch-sounds-… the package's own voice speaks"

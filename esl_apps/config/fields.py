@@ -21,6 +21,8 @@ NAME_EXPECTED = "expected letters, digits, . _ - (at most 64)"
 _NAME_WORDS = NAME_EXPECTED.removeprefix("expected ")
 
 Name = Annotated[str, described(_NAME_WORDS, pattern=rf"^{NAME.pattern}\Z", max_length=64)]
+#: A folder of prompts.
+Language = Annotated[str, described("letters, digits, _ - (at most 64)", pattern=r"^[A-Za-z0-9_-]+\Z", max_length=64)]
 #: As browsers write it, so that it can be compared: without a path or a default port, in small letters.
 Origin = Annotated[
     str,

@@ -13,6 +13,7 @@ from esl_apps.config.fields import (
     Count,
     DisplayName,
     Duration,
+    Language,
     Name,
     Origin,
     PerSecond,
@@ -245,7 +246,7 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     """True: also push to enigma:notifications:c2d."""
     max_duration: Duration = 14400
     """Longest duration of a call."""
-    language: Name | None = None
+    language: Language | None = None
     """Language of the prompts in its calls; null: prompts.language."""
     max_calls: Positive | None = None
     """Its live calls on one node; above, HTTP answers 429 and callers are busy; null: node.max_calls, less a tenth if
@@ -376,7 +377,7 @@ class Account(Bearer, frozen=True):
     """The same for each of its cards."""
     breaker: Breaker = field(default_factory=Breaker)
     """As spending.breaker."""
-    language: Name | None = None
+    language: Language | None = None
     """Language of its callers, unless prompts.numbers or their card says another; null: prompts.language."""
     max_calls: Positive | None = None
     """As integrators[].max_calls, for its DISAs, cards, callbacks and autodials."""

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
-from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.node.policy import Policies
 from esl_apps.process import background
 from esl_apps.prompts.recorded import NONE, Recorded, look
 
 log = logging.getLogger(__name__)
+
+
+def asking(switch: Switch) -> Callable[[str], str]:
+    """Return how ``look`` asks a switch. Of a variable that isn't set, a switch says ``-ERR no reply``: that is empty.
+
+    :raises SwitchUnavailable: from what is returned; the switch doesn't answer.
+    """
+
+    def ask(command: str) -> str:
+        reply = switch.send(f"api {command}")
+        return reply.data if reply.ok else ""
+
+    return ask
 
 
 class SwitchSounds:
@@ -30,8 +43,8 @@ class SwitchSounds:
 
     def _ask(self, switch: Switch) -> None:
         try:
-            found = look(switch.api, self._policies.now.spoken.languages)
-        except (SwitchUnavailable, ReplyError) as error:
+            found = look(asking(switch), self._policies.now.spoken.languages)
+        except SwitchUnavailable as error:
             # What was found before may be gone: it may be another machine at the same address.
             self._found.pop(switch.name, None)
             log.warning("switch_sounds_unknown", extra={"switch": switch.name, "reason": str(error)})

@@ -67,7 +67,7 @@ def prompt_path(folder: str | None, languages: Sequence[str], name: str, rate: i
     :param recorded: the recordings that the channel's switch has.
     """
     rates = ("16000", "8000") if rate >= 16000 else ("8000", "16000")
-    for language in (*languages, COMPLETE):
+    for language in (*filter(_NAME.fullmatch, languages), COMPLETE):
         path = _own_path(folder, language, name, rates) or recorded.get((language, name))
         if path is not None:
             return path
@@ -118,8 +118,6 @@ def is_media(media_id: object, folder: str | None, language: str, urls: Collecti
 @lru_cache(maxsize=64)
 def _ours(language: str, hz: str) -> frozenset[str]:
     """Return the names of the package's prompts in a language and at a rate; none if it hasn't that."""
-    if not _NAME.fullmatch(language):
-        return frozenset()
     return frozenset(path.stem for path in (PROMPTS / language / hz).glob("*.wav"))
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from esl_apps.config import model
+from esl_apps.core.call_fields import Language
 from esl_apps.core.cards import Card
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.number_classes import subscriber
@@ -70,7 +71,7 @@ class _Document(msgspec.Struct, array_like=True):
     retain_cid: bool = False
     max_concurrent_calls_per_user: int = 1
     comment: str = ""
-    language: str | None = None
+    language: Language | None = None
 
 
 def hash_pin(key: str, pin: str) -> str:

@@ -29,6 +29,7 @@ from esl_apps.core.number_text import NotDialable
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.autodial import read_order
+from esl_apps.prompts import is_media
 from esl_apps.store import keys
 from esl_apps.store.cards import CardStore
 from esl_apps.store.script import sha_of, text_of
@@ -489,7 +490,7 @@ def test_click2dial_from_a_phone_fields_are_numbers_or_values(body: dict[str, st
 POLICY: Any = SimpleNamespace(
     settings=SETTINGS,
     rules=RULES,
-    config=SimpleNamespace(prompts=SimpleNamespace(urls=["https://prompts.example/a.wav"], dir=None, language="en")),
+    is_media=lambda name: is_media(name, None, "en", ["https://prompts.example/a.wav"]),
 )
 rooms = st.one_of(hostile.map("conference:{}".format), st.just("conference:room"))
 autodials = st.fixed_dictionaries(

@@ -36,6 +36,7 @@ from esl_apps.esl.session import Gone, OutboundSession, ReplyError
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.http.autodial import read_order
+from esl_apps.prompts import is_media
 from esl_apps.store import calls as store_module
 from esl_apps.store.calls import CallStore
 from esl_apps.store.card_fields import NAME
@@ -200,7 +201,7 @@ def body(data: bytes) -> None:
 _NODE: Any = SimpleNamespace(
     settings=SETTINGS,
     rules=Rules(),
-    config=SimpleNamespace(prompts=SimpleNamespace(urls=["https://prompts.example/a.wav"], dir=None, language="en")),
+    is_media=lambda name: is_media(name, None, "en", ["https://prompts.example/a.wav"]),
 )
 _ACCOUNT = Account(id="acme", caller_id="+27115550000")
 

@@ -60,7 +60,11 @@ def test_languages_are_the_packages_and_the_operators(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("language", ["..", "../en", "", "en/8000", "\0"])
-def test_prompt_in_a_language_that_is_no_name_is_english(language: str) -> None:
+def test_prompt_in_a_language_that_is_no_name_is_english(tmp_path: Path, language: str) -> None:
+    folder = own(tmp_path, "8000/goodbye.wav")
+    (tmp_path / "8000").mkdir()
+    (tmp_path / "8000" / "goodbye.wav").touch()
+    assert prompt_path(f"{folder}/en", [language], "goodbye", 8000) == f"{PROMPTS}/en/8000/goodbye.wav"
     assert prompt_path(None, [language], "goodbye", 8000) == f"{PROMPTS}/en/8000/goodbye.wav"
 
 

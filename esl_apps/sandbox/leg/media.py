@@ -27,6 +27,8 @@ class Sound:
     loops: int = 1
 
 
+#: The folders of sound files, in the order in which a call of RATE looks into them.
+_RATES = ("8000", "48000", "32000", "16000")
 _TONE = re.compile(r"%\(([^)]*)\)")
 
 
@@ -70,11 +72,14 @@ def sound(path: str, sounds: Path | None = None) -> Sound | None:
     file = Path(path)
     if not file.is_absolute() and sounds is not None:
         file = sounds / path
-    try:
-        stat = file.stat()
-    except (OSError, ValueError):
-        return None
-    return _wav(str(file), stat.st_mtime_ns, stat.st_size)
+    # As mod_sndfile, which prefers the folder of the call's rate, and then that of another one, to the file itself.
+    for candidate in (*(file.parent / rate / file.name for rate in _RATES), file):
+        try:
+            stat = candidate.stat()
+        except (OSError, ValueError):
+            continue
+        return _wav(str(candidate), stat.st_mtime_ns, stat.st_size)
+    return None
 
 
 @lru_cache(maxsize=1024)

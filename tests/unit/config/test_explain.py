@@ -112,7 +112,7 @@ def test_unknown_key_is_refused(more: str, told: str) -> None:
         ),
         ("pin_guard:\n  window: .nan\n", "7: pin_guard.window: expected a number of seconds, 1 to 604800"),
         ("pin_guard:\n  lock: .inf\n", "7: pin_guard.lock: expected a number of seconds, 1 to 2592000"),
-        ("prompts:\n  language: ../x\n", "7: prompts.language: expected letters, digits, . _ - (at most 64)"),
+        ("prompts:\n  language: ../x\n", "7: prompts.language: expected letters, digits, _ - (at most 64)"),
         (
             "dial:\n  classifiers:\n    mine: '^x'\n    other: 5\n",
             "9: dial.classifiers.other: expected text, got a number; put the number in quotes",

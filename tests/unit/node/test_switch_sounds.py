@@ -46,6 +46,15 @@ def test_caller_hears_the_package_if_the_switch_has_none(build: Build) -> None:
     assert heard(bench).startswith(CALLIE)
 
 
+def test_recordings_are_found_without_a_sound_prefix(build: Build) -> None:
+    """FreeSWITCH says this of a variable that isn't set."""
+    bench = with_recordings(build, THERE)
+    bench.switch.answers["api global_getvar sound_prefix"] = api_response("-ERR no reply")
+    bench.connect()
+    sounds, (switch,) = bench.services.sounds, bench.services.switches
+    eventually(lambda: sounds.of(switch))
+
+
 def test_recordings_are_forgotten_if_the_switch_cannot_tell(build: Build) -> None:
     bench = with_recordings(build, THERE).connect()
     sounds, (switch,) = bench.services.sounds, bench.services.switches
