@@ -1,4 +1,4 @@
-"""Which language a caller hears, and which file for a prompt."""
+"""The language that a caller hears, and the file for each prompt."""
 
 from __future__ import annotations
 

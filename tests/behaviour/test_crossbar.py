@@ -17,6 +17,7 @@ from esl_apps.config import parse
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.faults import Refused
 from esl_apps.http.autodial import read_order
+from esl_apps.node.spoken import Spoken
 from esl_apps.store import keys
 from esl_apps.store.cards import CardStore
 from esl_apps.store.redis_client import connect
@@ -325,7 +326,7 @@ def asked() -> Any:
 
     def read(external: tuple[str, ...] = external, **data: Any) -> AutodialOrder:
         settings = SimpleNamespace(plan=plan, endpoints=Endpoints(config.dial.extension, external))
-        policy = SimpleNamespace(config=config, settings=settings, rules=rules)
+        policy = SimpleNamespace(settings=settings, rules=rules, is_media=Spoken(config, plan).is_media)
         return read_order(policy, cards.account("acme"), data)  # type: ignore[arg-type]
 
     return read

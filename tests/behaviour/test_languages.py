@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from esl_apps.prompts.recorded import DIGITS
+from tests.conftest import on_a_real_switch
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.support.callers import CALLEE, CALLER, DISA, disa_config
 from tests.support.node import Node, RedisServer, asks
@@ -115,6 +117,14 @@ def test_agent_hears_the_switchs_digits_within_the_question(
     eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
     callee.calls[0].hangup()
     assert redis.pop()["call_ref"] == ref
+
+
+@on_a_real_switch
+def test_recorded_digits_are_those_that_say_speaks(rig: Rig, node: Node) -> None:
+    said = rig.api("say_string en.wav en number iterated 0123456789").strip()
+    assert said == "file_string://" + "!".join(f"{DIGITS[f'digit_{digit}']}.wav" for digit in range(10))
+    # Without a module for the language, it says nothing at all.
+    assert "file_string" not in rig.api("say_string de.wav de number iterated 0123456789")
 
 
 @pytest.mark.parametrize("rate", [8000, 16000])
