@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def asking(switch: Switch) -> Callable[[str], str]:
-    """Return how ``look`` asks a switch. Of a variable that isn't set, a switch says ``-ERR no reply``: that is empty.
+    """Return how ``look`` asks a switch. ``-ERR no reply``, about a variable that isn't set, is an empty answer.
 
     :raises SwitchUnavailable: from what is returned; the switch doesn't answer.
     """
@@ -45,7 +45,7 @@ class SwitchSounds:
         try:
             found = look(asking(switch), self._policies.now.spoken.languages)
         except SwitchUnavailable as error:
-            # What was found before may be gone: it may be another machine at the same address.
+            # Forget what was found before: another machine may have the same address now.
             self._found.pop(switch.name, None)
             log.warning("switch_sounds_unknown", extra={"switch": switch.name, "reason": str(error)})
             return
