@@ -591,7 +591,7 @@ def test_update_keeps_what_a_later_version_has_stored(cards: CardStore, client: 
     changed = cards.update("acme", card.id, {"comment": "lost", "pin": OTHER_PIN}, merge=merge)
     assert changed is not None
     stored = json.loads(client.hget(keys.CARDS, changed.claim))
-    assert stored == [card.id, "acme", None, False, False, 1, "lost", "later", {"x": 1}, {"v": 2}]
+    assert stored == [card.id, "acme", None, False, False, 1, "lost", None, "later", {"x": 1}, {"v": 2}]
 
 
 def test_card_two_versions_ahead_opens_nothing_and_stays(cards: CardStore, client: Any, refusals: Any) -> None:
