@@ -22,6 +22,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 FRESH = 1.0
 #: Names whose answers are remembered.
 _REMEMBERED = 4096
+#: The rates of files, the preferred one first, of wide-band and of other calls.
+_WIDE, _NARROW = ("16000", "8000"), ("8000", "16000")
 
 
 class _OperatorsFiles:
@@ -66,15 +68,25 @@ def prompt_path(folder: str | None, languages: Sequence[str], name: str, rate: i
     :param rate: the channel's sampling rate in Hz. Files have 8000 or 16000; the switch resamples for other rates.
     :param recorded: the recordings that the channel's switch has.
     """
-    rates = ("16000", "8000") if rate >= 16000 else ("8000", "16000")
+    rates = _WIDE if rate >= 16000 else _NARROW
+    if not folder and not recorded:
+        return _packaged((*languages, COMPLETE), name, rates) or f"{PROMPTS}/{COMPLETE}/{rates[0]}/{name}.wav"
     for language in (*filter(_NAME.fullmatch, languages), COMPLETE):
         path = _own_path(folder, language, name, rates) or recorded.get((language, name))
+        path = path or _packaged((language,), name, rates)
         if path is not None:
             return path
+    return f"{PROMPTS}/{COMPLETE}/{rates[0]}/{name}.wav"
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _packaged(languages: Sequence[str], name: str, rates: Sequence[str]) -> str | None:
+    """Return the package's file of a prompt; None if it has none in these languages."""
+    for language in filter(_NAME.fullmatch, languages):
         for hz in rates:
             if name in _ours(language, hz):
                 return f"{PROMPTS}/{language}/{hz}/{name}.wav"
-    return f"{PROMPTS}/{COMPLETE}/{rates[0]}/{name}.wav"
+    return None
 
 
 def missing(folder: str | None, language: str) -> list[str]:
