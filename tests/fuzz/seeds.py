@@ -86,6 +86,7 @@ def stored() -> list[bytes]:
     call["call_dir"] = "external"
     documents: list[object] = [
         ["a" * 32, "acme", "u1", True, False, 1, ""],
+        ["a" * 32, "acme", "u1", True, False, 1, "", "fr"],
         {"name": "a", "realm": "a.b", "caller_id": "+27115550000", "call_restriction": {"premium": {"action": "deny"}}},
         {**call, "integrator": "acme", "timeline": [{"at": 1.0, "state": "queued", "detail": ""}], "decisions": []},
         {**call, "queued_at": 1.0, "aleg_uuid": ref, "recording_url": f"{ref}.wav", "order": {"a": "1000"}},
