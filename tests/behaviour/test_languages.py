@@ -106,6 +106,8 @@ def test_agent_hears_the_switchs_digits_within_the_question(
     reload(node, found=True)
     agent = rig.phone("1000", Script(answer_after=0.1))
     callee = rig.outside(CALLEE, Script(answer_after=0.1, tone=900))
+    # A module before this one may have tripped a breaker in the same Redis.
+    eventually(lambda: node.post("1000", CALLEE, query="?dry_run=1").json.get("ok"))
     ref = node.call("1000", CALLEE)
     eventually(lambda: agent.calls)
     # "A call to" is the package's, on the same playback.
