@@ -19,6 +19,8 @@ T = TypeVar("T")
 REMEMBERED = 60.0
 #: No document of version 1 contains this at its top level, and few elsewhere. Looking for it costs 50 ns.
 _MARK = b'"v":'
+#: Raised by documents that aren't ours; the last one by arrays in arrays in arrays.
+_DAMAGED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class WrongVersion(Unreadable):
@@ -82,7 +84,7 @@ def decode(kind: Kind, raw: bytes, of: type[T]) -> T:
         return msgspec.json.decode(raw, type=of)
     except Refused as error:
         raise refusals.note(error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _DAMAGED as error:
         raise Unreadable(f"redis: a stored document can't be read: {error}") from None
 
 
@@ -102,15 +104,22 @@ def check(kind: Kind, version: str | None) -> None:
 
 
 def rest_of(raw: bytes, of: type[msgspec.Struct]) -> Rest:
-    """Return what a document, which was decoded as ``of``, has beyond that type."""
+    """Return what a document, which was decoded as ``of``, has beyond that type. Members that aren't JSON text, which
+    the type skipped, are dropped."""
     known = of.__struct_fields__
-    if raw.startswith(b"["):
-        items = msgspec.json.decode(raw, type=list[msgspec.Raw])[len(known) :]
-        marks = [item for item in items if bytes(item).startswith(b"{") and _MARK in bytes(item)]
-        return _rest(_version(raw), [bytes(item) for item in items if item not in marks])
-    named: Mapping[str, msgspec.Raw] = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    others = [b"%s:%s" % (msgspec.json.encode(n), bytes(r)) for n, r in named.items() if n not in known and n != "v"]
-    return _rest(_version(raw), others)
+    try:
+        # All is decoded, because a Raw isn't checked.
+        if raw.lstrip().startswith(b"["):
+            items = [
+                msgspec.json.decode(item) for item in msgspec.json.decode(raw, type=list[msgspec.Raw])[len(known) :]
+            ]
+            others = [msgspec.json.encode(item) for item in items if not (isinstance(item, dict) and "v" in item)]
+            return _rest(_version(raw), others)
+        named: Mapping[str, msgspec.Raw] = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        more = {n: msgspec.json.decode(value) for n, value in named.items() if n not in known and n != "v"}
+        return _rest(_version(raw), [msgspec.json.encode({n: value})[1:-1] for n, value in more.items()])
+    except _DAMAGED:
+        return NOTHING
 
 
 def _rest(version: int, members: list[bytes]) -> Rest:

@@ -42,6 +42,7 @@ from esl_apps.store.calls import CallStore
 from esl_apps.store.card_fields import NAME
 from esl_apps.store.cards import CardStore
 from esl_apps.store.errors import Unreadable
+from esl_apps.store.essence import StoredEssence
 from esl_apps.store.idempotency import IdempotencyKeys
 from esl_apps.store.script import sha_of, text_of
 from esl_apps.testing import PLAN
@@ -291,8 +292,11 @@ def stored(data: bytes) -> None:
     assert call is None or (isinstance(call["call_ref"], str) and isinstance(call["state"], str))
     with suppress(Unreadable):
         IdempotencyKeys(_Redis(data)).claim("acme", "key", b"", "ref")
-    essence = store_module._essence(data)
+    essence = store_module._own_version(data)
     assert essence is None or re.fullmatch(r"[A-Za-z0-9.-]{1,64}", essence.call_ref)
+    if essence is not None:
+        # As its adopter writes it: whatever else it had, it is read again.
+        assert StoredEssence.decode(essence.encode()) == essence
 
 
 _CONFIG = Config(pin_key="key-for-tests")

@@ -75,13 +75,34 @@ def test_document_without_more_has_no_rest() -> None:
     assert rest_of(b'["a",1]', Listed) is NOTHING
 
 
+@pytest.mark.parametrize("raw", [b' ["a",1,"later"]', b'\n{"name":"a","count":1,"later":2}'])
+def test_document_that_begins_with_a_space_is_read(raw: bytes) -> None:
+    of = Listed if b"[" in raw else Thing
+    assert rest_of(raw, of).members in (b'"later"', b'"later":2')
+
+
+@pytest.mark.parametrize("more", [b'"\xff":1', b'"later":"\xff"'])
+def test_members_that_are_no_text_cost_the_others_nothing(more: bytes) -> None:
+    """A call with such a member must not keep its adopter from writing it."""
+    raw = b'{"name":"a","count":1,%s}' % more
+    assert decode(LIVE_CALL, raw, Thing) == Thing("a", 1)
+    assert rest_of(raw, Thing) is NOTHING
+
+
 def test_version_inside_a_clients_data_is_not_the_documents() -> None:
     raw = b'{"name":"a","metadata":{"v":9}}'
     assert decode(LIVE_CALL, raw, Thing) == Thing("a")
     assert decode_fields(RECORD, raw) == {"name": "a", "metadata": {"v": 9}}
 
 
-@pytest.mark.parametrize("raw", [b"", b"[", b'{"v":', b'{"name":"a","v":"x"}', b'{"name":"\xff"}', b'{"name":1}'])
+DEEP = b'{"name":"a","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"[", b'{"v":', b'{"name":"a","v":"x"}', b'{"name":"\xff"}', b'{"name":1}', DEEP],
+    ids=lambda raw: repr(raw[:20]),
+)
 def test_damaged_document_is_unreadable_and_of_no_version(raw: bytes) -> None:
     with pytest.raises(Unreadable) as raised:
         decode(LIVE_CALL, raw, Thing)
