@@ -70,7 +70,7 @@ class Blegs:
 
     def tell(self, event: Event, name: bytes) -> None:
         """Take in a leg's event. ``name``: its own, or an earlier event that it implies (CHANNEL_ANSWER, …)."""
-        uuid = event.get("Unique-ID")
+        uuid = event.uuid
         if uuid is None:
             return
         if uuid == self._aleg:
@@ -106,7 +106,7 @@ class Blegs:
     def on_bridge(self, event: Event) -> None:
         """Note which of several phones answered: the one that A is bridged with."""
         other = event.get("Other-Leg-Unique-ID") or ""
-        if self.by_bridge and not self.killed and event.get("Unique-ID") == self._aleg:
+        if self.by_bridge and not self.killed and event.uuid == self._aleg:
             self._joined(self._legs.setdefault(other, Leg(other)))
 
     def _joined(self, leg: Leg) -> None:

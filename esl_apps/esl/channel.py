@@ -46,6 +46,7 @@ class Channel:
 
     __slots__ = (
         "__weakref__",
+        "_answered_at",
         "_blegs",
         "_data",
         "_find_end",
@@ -82,6 +83,7 @@ class Channel:
         self._data = session.connect()
         self.clock = clock_of(self._data)
         self.clock.hear(self._data, asked, time.monotonic())
+        self._answered_at = self._read_answer()
         self._blegs = Blegs(self.uuid, self.clock)
         self.round_trips: RoundTrips | None = None
         """None: they are not measured."""
@@ -137,6 +139,9 @@ class Channel:
 
     @property
     def answered_at(self) -> float | None:
+        return self._answered_at
+
+    def _read_answer(self) -> float | None:
         return time_of(self._data, "Caller-Channel-Answered-Time", self.clock)
 
     def variable(self, name: str) -> str | None:
@@ -168,6 +173,7 @@ class Channel:
             raise self._unfinished(completion)
         self._raise_if_left(completion)
         self._data = completion.event
+        self._answered_at = self._read_answer()
         keypad.heard = True
         if not says_keys_in_rtp(completion.event):
             # Detect the tones. With telephone-event, too, each key would be heard twice (hazard 29).
@@ -486,7 +492,7 @@ class Channel:
             self._blegs.tell(event, name)
         elif name == EVENT_NAME and self.round_trips is not None:
             self.round_trips.hear(event)
-        elif name == b"RECV_INFO" and event.get("Unique-ID") == self.uuid:
+        elif name == b"RECV_INFO" and event.uuid == self.uuid:
             self._keypad.on_info(event.data)
 
     def tell(self, event: Event, name: bytes) -> None:

@@ -54,7 +54,7 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
     created_at = _time(times, _CREATED_TIME, ahead)
     ringing_at = _time(times, _PROGRESS_TIME, ahead) or _time(times, _MEDIA_TIME, ahead)
     answered_at = _time(times, _ANSWERED_TIME, ahead)
-    uuid = event.get("Unique-ID") or ""
+    uuid = event.uuid or ""
     quality = None
     if hung_up:
         delay = None if created_at is None or ringing_at is None else ringing_at - created_at

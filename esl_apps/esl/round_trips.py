@@ -22,7 +22,7 @@ class RoundTrips:
         self._averages: dict[str, float] = {}
 
     def hear(self, event: Event) -> None:
-        uuid, text = event.get("Unique-ID"), event.get("Rtt0-Avg") or ""
+        uuid, text = event.uuid, event.get("Rtt0-Avg") or ""
         if uuid is None or len(text) > 20 or not text.replace(".", "", 1).isdigit():
             return
         average = float(text)

@@ -24,7 +24,7 @@ from esl_apps.core.terms import SECRET_VARIABLE
 from esl_apps.esl import wire
 from esl_apps.esl.greenswitch_base import GreenswitchSession, OutboundSessionHasGoneAway
 from esl_apps.esl.proof import Proof
-from esl_apps.esl.wire import EVENT_PLAIN, KEYS, UNIQUE_ID, Event, Framer, FramingError
+from esl_apps.esl.wire import EVENT_PLAIN, KEYS, Event, Framer, FramingError
 from esl_apps.net.allowance import UNIT, Allowance
 from esl_apps.net.stream import Stream
 
@@ -147,7 +147,6 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self._asking = False  # a flow waits for a reply, not only for events
         self._lingering = False
         self._named_fairly = True
-        self._uuid = b""
         self._framer = Framer(FIRST_FRAME)
         self._allowance = Allowance(client_address[0] if client_address else "")
         self._replies: list[_Reply | None] = []
@@ -175,10 +174,9 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self._write(b"connect\n\nlinger %d\n\n" % LINGER + (b"" if proof is None else proof.question))
         self.session_data = data = self._reply(reply, timeout)
         self._framer.most = wire.MAX_FRAME
-        self._uuid = data.raw(b"Unique-ID") or b""
-        if not self._uuid:
+        if not data.raw(b"Unique-ID"):
             raise Gone("connect was not answered with a channel", hung_up=False)
-        self.uuid = data.get("Unique-ID") or ""
+        self.uuid = data.uuid or ""
         if not self.uuid:
             raise Unservable("its Unique-ID is not a UUID")
         if proof is not None and not proof.is_given_by(self._reply(answer, timeout)):
@@ -474,12 +472,12 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         elif name == b"CHANNEL_EXECUTE_COMPLETE":
             # Check the channel: a B-leg that runs an application of its own also counts from 1.
             uuid = event.last(b"Application-UUID") or b""
-            if uuid in self._completions and event.find(UNIQUE_ID) == self._uuid:
+            if uuid in self._completions and event.uuid == self.uuid:
                 self._completions.pop(uuid).event = event
         elif name == b"CHANNEL_HANGUP":
-            if event.find(UNIQUE_ID) == self._uuid:
+            if event.uuid == self.uuid:
                 self.hangup_event = event
-        elif name == b"CHANNEL_HANGUP_COMPLETE" and event.find(UNIQUE_ID) == self._uuid:
+        elif name == b"CHANNEL_HANGUP_COMPLETE" and event.uuid == self.uuid:
             self.hangup_complete = event
             self._lingering = True
         if self.on_event is not None:

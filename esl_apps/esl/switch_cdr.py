@@ -80,7 +80,7 @@ class Kept:
 
     @property
     def uuid(self) -> str:
-        return self.event.get("Unique-ID") or ""
+        return self.event.uuid or ""
 
     def leg(self, clock: SwitchClock) -> Leg:
         """``clock``: that of the switch that wrote the file."""

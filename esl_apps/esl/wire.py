@@ -25,14 +25,10 @@ COMMAND_REPLY = b"command/reply"
 API_RESPONSE = b"api/response"
 EVENT_PLAIN = b"text/event-plain"
 _REPLY = b"Content-Type: command/reply\n"
-#: The head of an event, which FreeSWITCH always writes in these two lines.
-_event_head = re.compile(rb"Content-Length: ([0-9]{1,8})\nContent-Type: text/event-plain\n\n").match
+_EVENT_HEAD = b"\nContent-Type: text/event-plain\n\n"
 DISCONNECT = b"text/disconnect-notice"
 REJECTION = b"text/rude-rejection"
 
-
-#: As :meth:`Event.find` takes it.
-UNIQUE_ID = b"\nUnique-ID: "
 
 #: The start of a variable that holds a header of the caller's INVITE.
 _SIP_HEADER = b"\nvariable_sip_h_"
@@ -67,12 +63,13 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
     built on access.
     """
 
-    __slots__ = ("_body", "_clear", "content_type", "lines", "name")
+    __slots__ = ("_body", "_clear", "_uuid", "content_type", "lines", "name")
 
     def __init__(self, head: bytes, body: bytes, content_type: bytes) -> None:
         if content_type == EVENT_PLAIN:
             self._take(b"\n" + body)
         else:
+            self._uuid: str | None = None
             self.content_type = content_type
             #: The headers, each with a line break before it. Those of an event are followed by its body, if it has one.
             self.lines = lines = b"\n" + head
@@ -90,6 +87,7 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
         return event
 
     def _take(self, lines: bytes) -> None:
+        self._uuid = None
         self.content_type = EVENT_PLAIN
         self.lines = lines
         self._clear = 1
@@ -102,10 +100,9 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
 
     def raw(self, name: bytes) -> bytes | None:
         """Return a value's bytes, still percent-encoded and unchecked; None if the header is absent."""
-        return self.find(b"\n%b: " % name)
+        return self._find(b"\n%b: " % name)
 
-    def find(self, key: bytes) -> bytes | None:
-        """As :meth:`raw`, by the beginning of the header's line, with the line break before it."""
+    def _find(self, key: bytes) -> bytes | None:
         lines = self.lines
         start = lines.find(key)
         if start < 0 or (start >= self._clear and self._is_in_body(start)):
@@ -145,10 +142,17 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
         A reference that isn't one counts as absent.
         """
         key, is_reference = _KEYS[name]
-        value = self.find(key)
+        value = self._find(key)
         if value is None or (is_reference and (len(value) != LENGTH or not _has_form(value))):
             return default
         return decode(value)
+
+    @property
+    def uuid(self) -> str | None:
+        """The ``Unique-ID``; None if there is none. Everything that reads an event asks for it, so it is kept."""
+        if self._uuid is None:
+            self._uuid = self.get("Unique-ID")
+        return self._uuid
 
     def var(self, name: str) -> str | None:
         """Return a channel variable; None if it isn't set, or should be a reference and isn't."""
@@ -171,7 +175,7 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
 
     def int(self, name: str) -> int:
         """Return a header as a whole number; 0 if it is absent or something else."""
-        value = self.find(_KEYS[name][0])
+        value = self._find(_KEYS[name][0])
         # Counts and microseconds are shorter. int() raises for thousands of digits.
         return int(value) if value is not None and value.isdigit() and len(value) < 20 else 0
 
@@ -311,22 +315,26 @@ class Framer:
             data, self._rest = bytes(rest), b""
         pos, size = 0, len(data)
         while pos < size:
-            match = _event_head(data, pos)
-            if match is not None:
-                start = match.end()
-                pos = start + int(match[1])
-                if pos <= size:
-                    lines = data[start - 1 : pos]
-                    event = _KEY_EVENTS.get(lines) if len(lines) == _KEY_LENGTH else None
-                    yield Event.of_lines(lines) if event is None else event
-                    continue
-                self._await(b"", EVENT_PLAIN, data, start, pos - start)
-                return
-            if data.startswith(_OK, pos):
+            if data.startswith(b"Content-Length: ", pos):
+                # Nine of ten frames are events, whose head FreeSWITCH always writes in these two lines.
+                start = data.find(b"\n", pos + 16, pos + 25)
+                if start >= 0 and data.startswith(_EVENT_HEAD, start):
+                    digits = data[pos + 16 : start]
+                    if digits.isdigit():
+                        start += len(_EVENT_HEAD)
+                        pos = start + int(digits)
+                        if pos <= size:
+                            lines = data[start - 1 : pos]
+                            event = _KEY_EVENTS.get(lines) if len(lines) == _KEY_LENGTH else None
+                            yield Event.of_lines(lines) if event is None else event
+                            continue
+                        self._await(b"", EVENT_PLAIN, data, start, pos - start)
+                        return
+            elif data.startswith(_OK, pos):
                 pos += len(_OK)
                 yield OK
                 continue
-            if data.startswith(_API_OK, pos):
+            elif data.startswith(_API_OK, pos):
                 pos += len(_API_OK)
                 yield API_OK
                 continue
@@ -451,16 +459,14 @@ def execute(app: str, arg: str, event_uuid: str, *, lock: bool = False) -> bytes
     ``event_uuid`` comes back as ``Application-UUID`` of its CHANNEL_EXECUTE_COMPLETE (hazard 2).
     ``lock``: run executes in the order in which they were sent (hazard 12).
     """
+    given = app + arg
+    if "\n" in given or "\r" in given or "\0" in given:
+        raise CommandError("a line break in an event-socket command")
     text = f"sendmsg\ncall-command: execute\nexecute-app-name: {app}\nEvent-UUID: {event_uuid}\n"
-    lines = 4
     if lock:
         text += "event-lock: true\n"
-        lines += 1
     if arg:
         text += f"execute-app-arg: {arg}\n"
-        lines += 1
-    if text.count("\n") != lines or "\r" in text or "\0" in text:
-        raise CommandError("a line break in an event-socket command")
     return text.encode() + b"\n"
 
 
@@ -477,8 +483,8 @@ def custom_event(subclass: str, headers: dict[str, str]) -> bytes:
 
     It has no ``Unique-ID``: a live channel's would send the event to that channel instead (hazard 14).
     """
-    lines = [f"{name}: {value}\n" for name, value in headers.items()]
-    text = f"sendevent CUSTOM\nEvent-Subclass: {subclass}\n" + "".join(lines)
-    if text.count("\n") != 2 + len(lines) or "\r" in text or "\0" in text:
+    given = "".join([subclass, *headers, *headers.values()])
+    if "\n" in given or "\r" in given or "\0" in given:
         raise CommandError("a line break in an event's header")
-    return text.encode() + b"\n"
+    lines = "".join([f"{name}: {value}\n" for name, value in headers.items()])
+    return f"sendevent CUSTOM\nEvent-Subclass: {subclass}\n{lines}\n".encode()

@@ -275,7 +275,7 @@ class Calls:
             # Until the switch has been asked for its time, the legs that it rings say enough.
             heard = time.monotonic()
             live.clock.hear(event, heard - (node_clock.now() - attempt.queued_at), heard)
-        uuid = event.get("Unique-ID")
+        uuid = event.uuid
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
             if uuid is not None and (uuid in live.ends or len(live.ends) < _LEGS):
                 live.ends[uuid] = event

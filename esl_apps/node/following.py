@@ -107,7 +107,7 @@ class Following:
             if parked and asked >= parked_at and self._is_alone(live):
                 log.warning("orphaned_leg_hung_up", extra={"call_ref": ref})
                 self._services.calls.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
-            alive = {leg.get("Unique-ID") or "" for leg in legs}
+            alive = {leg.uuid or "" for leg in legs}
 
             def gone(alive: set[str] = alive) -> bool:
                 return alive <= live.ends.keys()
