@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from itertools import chain
-from ssl import SSLContext, SSLWantReadError, SSLWantWriteError
+from ssl import SSLContext
 from typing import Any, Protocol
 
 import msgspec
@@ -19,6 +19,7 @@ from gevent import socket
 
 from esl_apps.http.live_body import SEND_BUFFER, LiveBody
 from esl_apps.http.request import BadRequest, Need, Parser, Request
+from esl_apps.net.tls_stream import TlsStream
 from esl_apps.net.turns import take_turn
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class Connection:
         #: Sent with answers. A second less than the idle time: a client that uses the connection until then doesn't
         #: meet its end.
         self._hint = f"timeout={max(1, int(server.bounds.idle) - 1)}"
-        self._socket = sock
+        self._socket: socket.socket | TlsStream = sock
         self._address = address
         self._parser = Parser()
 
@@ -126,8 +127,7 @@ class Connection:
         """Wait no longer. Called from another greenlet. A client that had to send something may still get an answer."""
         self.late = True
         with contextlib.suppress(OSError):
-            # SSLSocket.shutdown would drop the TLS state while another greenlet reads.
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR if self._writing else socket.SHUT_RD)
+            self._socket.shutdown(socket.SHUT_RDWR if self._writing else socket.SHUT_RD)
 
     def run(self) -> None:
         try:
@@ -150,26 +150,14 @@ class Connection:
 
     def _shake_hands(self, tls: SSLContext) -> None:
         """:raises OSError: the client doesn't speak TLS. :raises _Gone: it took too long."""
-        fileno = self._socket.fileno()
-        wait: Callable[[int], None] = socket.wait_read
-        secured: Any = None
-        while True:
-            wait(fileno)
+        assert isinstance(self._socket, socket.socket)
+        self._socket = secured = TlsStream(self._socket, tls, server_side=True, turn=lambda: take_turn(self._peer))
+        try:
+            secured.do_handshake()
+        except OSError:
             if self.late:
-                raise _Gone
-            take_turn(self._peer)
-            try:
-                if secured is None:
-                    self._socket.settimeout(0)
-                    self._socket = secured = tls.wrap_socket(
-                        self._socket, server_side=True, do_handshake_on_connect=False
-                    )
-                secured.do_handshake()
-                return
-            except SSLWantReadError:
-                wait = socket.wait_read
-            except SSLWantWriteError:
-                wait = socket.wait_write
+                raise _Gone from None
+            raise
 
     def _serve(self) -> bool:
         """Answer one request; return whether the connection can carry another."""
@@ -251,7 +239,7 @@ class Connection:
         self._wait(self._bounds.linger)
         left = _LINGER
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._socket, socket.SHUT_WR)
+            self._socket.shutdown(socket.SHUT_WR)
             while left > 0 and not self.late and (data := self._socket.recv(_RECEIVE)):
                 left -= len(data)
                 take_turn(self._peer)

@@ -139,7 +139,7 @@ class Destination:
         return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
 
-#: What a request's first line can carry. A backslash is read as a slash by some and not by others.
+#: The characters that a request's first line can carry. A backslash is read as a slash by some and not by others.
 _URL = re.compile(r"[!-\[\]-~]{1,2048}")
 
 

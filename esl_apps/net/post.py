@@ -18,6 +18,7 @@ from gevent import socket, ssl
 
 from esl_apps.net.destination import Destination, first_unfit
 from esl_apps.net.resolver import Resolver, Unresolved
+from esl_apps.net.tls_stream import TlsStream
 from esl_apps.net.turns import take_turn
 
 #: Seconds for one post, with the look-up and the connection. Standard Webhooks suggests 15 to 30.
@@ -185,7 +186,7 @@ class Poster:
             raise Failed("address", f"{named}{why}, and allow_private is not set")
 
     def _secured(self, sock: Any) -> Any:
-        secured = self._tls().wrap_socket(sock, server_hostname=self._to.host, do_handshake_on_connect=False)
+        secured = TlsStream(sock, self._tls(), server_hostname=self._to.host, turn=lambda: take_turn(self._to.host))
         try:
             secured.do_handshake()
         except BaseException as error:

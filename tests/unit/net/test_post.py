@@ -392,6 +392,13 @@ def test_any_bytes_are_an_answer_or_a_failure(parts: list[bytes]) -> None:
         assert made._sock is None
 
 
+def test_post_to_a_receiver_of_endless_tickets_fails(receiver: Any) -> None:
+    tls = server_tls()
+    tls.num_tickets = 3000
+    failed = failure(poster(receiver(tls=tls), tls=trusting))
+    assert failed.kind == "broken"
+
+
 @pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"1;" + b"a" * 120 + b"\r\nx\r\n"], ids=["tiny", "extended"])
 def test_post_takes_a_turn_for_each_part_of_an_answer(
     receiver: Any, monkeypatch: pytest.MonkeyPatch, chunk: bytes
