@@ -51,7 +51,9 @@ def _schedule(caller: str | None, dnis: str, policy: AppPolicy, host: Host) -> N
         return
     number, card = target
     due_at = node_clock.now() + policy.rules.callback_delay
-    scheduled = host.schedule(number.e164, [card.id, dnis], due_at, policy.settings.callback_frequency)
+    # One phone has one callback, in whichever form networks give its number. It is rung by the form that it has now.
+    data = [card.id, dnis] if number.subscriber == number.e164 else [card.id, dnis, number.e164]
+    scheduled = host.schedule(number.subscriber, data, due_at, policy.settings.callback_frequency)
     if scheduled:
         log.info("callback_scheduled", extra={"card": card.id})
     else:
@@ -60,7 +62,7 @@ def _schedule(caller: str | None, dnis: str, policy: AppPolicy, host: Host) -> N
 
 def due(timed: TimedCall, policy: AppPolicy) -> RingBack | str:
     """A callback is due: check again whether it may be placed. :raises StoreUnavailable: Redis is down."""
-    target = whom_to_call("+" + timed.number, policy)
+    target = whom_to_call("+" + (timed.data[2] if len(timed.data) > 2 else timed.number), policy)
     if isinstance(target, str):
         return target
     number, card = target
@@ -172,7 +174,7 @@ class RingBack:
         if session.dialled:
             # Only now is it sure that the person asked for it. Anyone can forge a missed call.
             with suppress(StoreUnavailable):
-                host.used(self.number.e164)
+                host.used(self.number.subscriber)
 
 
 def new_call(number: Number, card: Card, account: Account, policy: AppPolicy, dnis: str = "") -> RingBack:

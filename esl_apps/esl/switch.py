@@ -454,6 +454,11 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             self._posted.append(raw)
             self._posting.set()
 
+    @property
+    def backlog(self) -> int:
+        """How many commands wait for their replies. The switch works on one after the other."""
+        return len(self._replies)
+
     def api(self, command: str, timeout: float = REPLY_TIMEOUT) -> str:
         """:raises ReplyError: the output begins with ``-ERR``. :raises SwitchUnavailable: as ``send``."""
         reply = self.send("api " + command, timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import falcon
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
 from esl_apps.http import asyncapi, autodial, crossbar, openapi, operating
 from esl_apps.http.admin_port import AdminPort
@@ -46,7 +46,7 @@ def get_readiness(port: AdminPort, _req: falcon.Request, resp: falcon.Response) 
 
 def get_metrics(port: AdminPort, _req: falcon.Request, resp: falcon.Response) -> None:
     resp.content_type = CONTENT_TYPE_LATEST
-    resp.data = generate_latest(port.registry)
+    resp.data = port.exposition.text()
 
 
 def describe(_port: AdminPort) -> dict[str, Any]:

@@ -26,6 +26,9 @@ IDLE, BUSY, UNKNOWN = "idle", "busy", "unknown"
 NOT_REGISTERED = "not_registered"
 #: Seconds that the switches have; the answer over HTTP is promised within 50 ms.
 WITHIN = 0.04
+#: Commands that wait for a switch, above which it is asked nothing more here: those that place and end calls would come
+#: behind the questions, also behind those that were given up.
+_BACKLOG = 20
 #: Channels of a switch that are looked at one by one: anyone may call with an agent's number in From.
 _MOST = 20
 #: The value of a variable that isn't set.
@@ -152,6 +155,9 @@ class _Question:
         return said
 
     def _api(self, switch: Switch, command: str) -> str:
+        """:raises SwitchUnavailable: it doesn't answer in time, or has much to do. :raises ReplyError: it refuses."""
+        if switch.backlog >= _BACKLOG:
+            raise SwitchUnavailable("it has much to do")
         return switch.api(command, max(0.001, self._deadline - time.monotonic()))
 
     def _theirs(self, switch: Switch, channels: Sequence[_Channel]) -> Iterator[_Channel]:

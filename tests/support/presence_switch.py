@@ -24,6 +24,7 @@ class FakeSwitch:
         self._fails = fails
         self.takes = 0.0
         """Seconds of an answer."""
+        self.backlog = 0
 
     def api(self, command: str, _timeout: float) -> str:
         self.asked.append(command)

@@ -128,6 +128,25 @@ def test_missed_call_is_busy_whether_returned_or_not(caller: str | None, schedul
     assert scheduler.calls == ([(NUMBER, ["c1", "27115552000"])] if scheduled else [])
 
 
+def test_missed_calls_in_two_forms_of_a_number_are_one_callback() -> None:
+    """Argentina's +54 9 … and +54 … are one phone, which had two callbacks and twice as many a day."""
+    scheduler = Scheduler()
+    numbers = dict.fromkeys(("5491123456789", "541123456789"), CARD)
+    policy = ScriptedPolicy(cards=CardTable(numbers=numbers))
+    for caller in ("+5491123456789", "+541123456789"):
+        callback.arrive(
+            ScriptedCall(end=ended(a_by="recv_cancel")),
+            Arrival(("callback",)),
+            replace(policy, number=caller),
+            host([], schedule=scheduler.schedule),
+        )
+    assert [number for number, _data in scheduler.calls] == ["541123456789"] * 2
+    for (number, data), dialled in zip(scheduler.calls, ("+5491123456789", "+541123456789"), strict=True):
+        placed = callback.due(TimedCall("id-1", number, tuple(data), 1, "claim"), policy)
+        assert isinstance(placed, callback.RingBack)
+        assert placed.number.plus == dialled
+
+
 def test_missed_call_over_its_frequency_is_refused_alike() -> None:
     scheduler = Scheduler(refused="per_day")
     assert missed(scheduler).log == [("hangup", "USER_BUSY")]

@@ -171,6 +171,18 @@ def test_api_error_is_raised_with_its_text(fake_switch: FakeSwitch, connect: Con
         connect().api(f"uuid_kill {UUID}")
 
 
+def test_backlog_counts_commands_that_were_given_up(fake_switch: FakeSwitch, connect: Connect) -> None:
+    switch = connect()
+    resumed = fake_switch.stop_at("api slow")
+    for _ in range(3):
+        with pytest.raises(SwitchUnavailable):
+            switch.api("slow", 0.01)
+    assert switch.backlog == 3
+    resumed.set()
+    switch.api("behind them")
+    assert switch.backlog == 0
+
+
 @pytest.mark.parametrize("text", ["a\n\napi shutdown", "a\rb", "a\0b"])
 def test_switch_refuses_a_line_break(fake_switch: FakeSwitch, connect: Connect, text: str) -> None:
     switch = connect()

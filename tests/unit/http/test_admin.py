@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter
+import pytest
+from prometheus_client import CollectorRegistry, Counter
 
+from esl_apps.http import admin_port
 from tests.support.http_services import World, errors
 
 
@@ -27,6 +29,19 @@ def test_metrics_shows_the_registry(world: World) -> None:
     result = world.admin.simulate_get("/metrics")
     assert result.headers["content-type"].startswith("text/plain")
     assert "cards_sold_total 3.0" in result.text
+
+
+def test_metrics_take_a_tenth_of_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anyone may ask for them 300 times a second, and with 100 integrators each takes 8 ms."""
+    now, cpu = [100.0], iter([1.0, 1.008, 2.0, 2.008])
+    made = iter([b"first", b"second"])
+    monkeypatch.setattr(admin_port, "generate_latest", lambda _registry: next(made))
+    exposition = admin_port.Exposition(CollectorRegistry(), lambda: now[0], lambda: next(cpu))
+    assert exposition.text() == b"first"
+    now[0] += 0.071
+    assert exposition.text() == b"first"
+    now[0] += 0.002
+    assert exposition.text() == b"second"
 
 
 def test_description_lists_this_ports_routes_only(world: World) -> None:

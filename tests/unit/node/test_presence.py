@@ -55,6 +55,15 @@ def test_agent_is_registered_if_any_switch_says_so(contacts: tuple[str, ...], re
     assert look(*map(FakeSwitch, contacts)).registered is registered
 
 
+def test_switch_with_much_to_do_is_not_asked() -> None:
+    """A switch works on its commands one after the other, and what places calls would come behind all questions."""
+    busy, other = FakeSwitch(CONTACT), FakeSwitch(CONTACT)
+    busy.backlog = presence._BACKLOG
+    assert look(busy) == Presence(None, "unknown", [])
+    assert busy.asked == []
+    assert look(busy, other).registered is True
+
+
 def test_agent_of_a_switch_that_is_away_is_not_registered() -> None:
     away = FakeSwitch(CONTACT)
     away.connected = False
