@@ -16,6 +16,8 @@ from esl_apps.core.numbers import Number, NumberPlan
 
 #: Characters of a text that is read at all.
 LONGEST = 256
+#: Characters within which a refusal says where a text stops being a number: each is read as often as it has characters.
+_TOLD = 70
 _SPACES = " \u00a0"
 _TEL = re.compile(rf"[{_SPACES}]*tel:", re.IGNORECASE)
 #: Before the first comma or semicolon; then one kind of digits to send, never both.
@@ -100,7 +102,7 @@ def texts(text: str, plan: NumberPlan) -> tuple[str, ...]:
 
 def _stopped(text: str) -> str:
     """Say where a text stops being a number."""
-    for end in range(len(text), 0, -1):
+    for end in range(min(len(text), _TOLD), 0, -1):
         try:
             digits = plain(text[:end])
         except NotDialable:

@@ -11,6 +11,9 @@ import msgspec
 from esl_apps.http.errors import problem
 from esl_apps.http.request import MAX_BODY
 
+#: Fields of an object in a body. The most that a request may have are some thirty.
+MOST_FIELDS = 100
+
 
 def answer(resp: falcon.Response, status: int, body: Any) -> None:
     resp.status = status
@@ -21,7 +24,8 @@ def answer(resp: falcon.Response, status: int, body: Any) -> None:
 def read_json(req: falcon.Request) -> tuple[bytes, dict[str, Any]]:
     """Return the body, raw (without a byte order mark) and decoded.
 
-    :raises Problem: 413 if it is too large, 415 for another type, 400 if it isn't JSON, 422 if it isn't an object.
+    :raises Problem: 413 if it is too large, 415 for another type, 400 if it isn't JSON, 422 if it isn't an object, or
+        has too many fields.
     """
     media = (req.content_type or "application/json").partition(";")[0].strip().lower()
     if media != "application/json" and not media.endswith("+json"):
@@ -37,4 +41,11 @@ def read_json(req: falcon.Request) -> tuple[bytes, dict[str, Any]]:
         raise problem(400, "not_json", "expected a JSON object") from None
     if not isinstance(body, dict):
         raise problem(422, "type", "expected a JSON object")
+    check_fields(body)
     return raw, body
+
+
+def check_fields(body: dict[str, Any], field: str = "") -> None:
+    """:raises Problem: 422 for more fields than any request has: each unknown one would be named in the answer."""
+    if len(body) > MOST_FIELDS:
+        raise problem(422, "too_many", f"expected at most {MOST_FIELDS} fields", field)

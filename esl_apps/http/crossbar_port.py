@@ -17,7 +17,7 @@ from esl_apps.config.model import Config
 from esl_apps.core.pins import Asker
 from esl_apps.http import dry_run
 from esl_apps.http.access import Door, Holder, holders
-from esl_apps.http.body import answer, read_json
+from esl_apps.http.body import answer, check_fields, read_json
 from esl_apps.http.errors import ErrorForm, Problem, problem
 from esl_apps.http.parameters import in_path, in_query
 from esl_apps.http.routes import Answer, Body, Operation
@@ -64,6 +64,7 @@ def read_data(req: falcon.Request) -> dict[str, Any]:
     data = body.get("data")
     if not isinstance(data, dict):
         raise problem(400, "required", "expected an object", "data")
+    check_fields(data, "data")
     return data
 
 

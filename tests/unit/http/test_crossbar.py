@@ -77,6 +77,12 @@ def test_account_with_redis_down_is_503(world: World) -> None:
     assert (result.headers["retry-after"], result.json["message"]) == ("5", "datastore_unreachable")
 
 
+@pytest.mark.parametrize("path", [CARDS, f"{CARDS}/autodial"])
+def test_thousands_of_fields_are_refused_as_one_fault(world: World, path: str) -> None:
+    result = world.admin.simulate_put(path, json={"data": {str(number): 1 for number in range(5000)}})
+    assert kazoo_errors(result, 400) == {"data": ["too_many"]}
+
+
 # Cards ----------------------------------------------------------------------------------------------------
 
 

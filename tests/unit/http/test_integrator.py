@@ -72,6 +72,15 @@ def test_create_call_without_a_json_object_is_refused(
     assert world.outgoing.placed == []
 
 
+@pytest.mark.parametrize("query", ["", "?dry_run=1"])
+def test_create_call_with_thousands_of_fields_is_refused(world: World, query: str) -> None:
+    """A dry run that named each of 5,400 took 320 ms, in which the node did nothing else."""
+    body = {**ORDER, **{str(number): 1 for number in range(5000)}}
+    result = world.api.simulate_post(CALLS + query, json=body)
+    assert errors(result, 422) == [("", "too_many")]
+    assert len(result.text) < 1000
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/xml"])
 def test_create_call_with_another_media_type_is_415(world: World, kind: str) -> None:
     result = world.api.simulate_post(CALLS, body=b"{}", content_type=kind)
