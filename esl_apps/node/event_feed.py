@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks for new events, and events read at a time.
 POLL, READ = 0.05, 500
-#: Events that a feed holds: some 20 MB. A client that is further behind is too slow.
-MOST = 10_000
+#: Events that a feed holds, and their bytes: some have 5 KB of metadata, and a page of the console opens all feeds. A
+#: client that is further behind is too slow. Twice as much is held before any are dropped.
+MOST, MOST_BYTES = 10_000, 8_000_000
 #: Seconds between two notes in Redis that clients listen.
 NOTE = 60.0
 _id_of = attrgetter("id")
@@ -42,15 +43,16 @@ class FeedEvent:
 
     def __init__(self, stored: Stored) -> None:
         self.id = stored.id
-        self.json = stored.json
+        head = b"id: %s\nevent: %s\ndata: " % (text_of(stored.id).encode(), stored.kind)
+        self._json_at = len(head)
         #: In the form of Server-Sent Events.
-        self.frame = b"id: %s\nevent: %s\ndata: %s\n\n" % (text_of(stored.id).encode(), stored.kind, stored.json)
+        self.frame = b"%s%s\n\n" % (head, stored.json)
 
     @cached_property
     def searched(self) -> Searched:
         """What clients choose by, decoded when the first one asks."""
         try:
-            return msgspec.json.decode(self.json, type=Searched)
+            return msgspec.json.decode(self.frame[self._json_at : -2], type=Searched)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return Searched()
 
@@ -66,6 +68,7 @@ class Feed:
         self.closed = False
         self._events: list[FeedEvent] = []
         self._dropped = 0
+        self._bytes = 0
         self._news = Flag()
 
     @property
@@ -78,11 +81,17 @@ class Feed:
         return self._dropped + len(self._events)
 
     def add(self, stored: Iterable[Stored]) -> None:
-        self._events.extend(map(FeedEvent, stored))
-        if len(self._events) >= 2 * MOST:
-            over = len(self._events) - MOST
-            self.since = self._events[over - 1].id
-            del self._events[:over]
+        events = self._events
+        for event in map(FeedEvent, stored):
+            events.append(event)
+            self._bytes += len(event.frame)
+        if len(events) >= 2 * MOST or self._bytes >= 2 * MOST_BYTES:
+            over = 0
+            while len(events) - over > MOST or self._bytes > MOST_BYTES:
+                self._bytes -= len(events[over].frame)
+                over += 1
+            self.since = events[over - 1].id
+            del events[:over]
             self._dropped += over
         self._wake()
 

@@ -26,6 +26,8 @@ from esl_apps.store.redis_client import Client
 
 #: Records looked at for one page. A rare match costs the client more pages, not the server more time.
 SCAN = 2000
+#: How many records one counts for that is decoded in vain, as one whose metadata hold what another field should.
+_IN_VAIN = 10
 _READ = 500
 _DAY = 86400
 
@@ -133,6 +135,10 @@ class RecordHistory:
                 record = _decoded(member[LENGTH:])
                 if record is not None and chosen.takes(record):
                     found.append(record)
+                else:
+                    scanned += _IN_VAIN
+                    if scanned >= SCAN:
+                        return found, top[1:]
         return found, top[1:]
 
     def trim(self, integrators: Iterable[str], days: float) -> None:

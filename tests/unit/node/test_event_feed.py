@@ -57,6 +57,17 @@ def test_feed_drops_its_oldest_events(monkeypatch: pytest.MonkeyPatch) -> None:
     assert feed.place_behind((4, 0)) == 4
 
 
+def test_feed_drops_its_oldest_events_beyond_some_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 5 KB of metadata, 20,000 events took 200 MB, for each integrator while a page of the console was open."""
+    monkeypatch.setattr(event_feed, "MOST_BYTES", 3 * 1000)
+    feed = Feed("acme", START)
+    for id in range(1, 7):
+        feed.add([Stored((id, 0), b"call", b'{"x":"%s"}' % (b"y" * 1000))])
+    assert feed.since[0] == 4
+    assert sum(len(event.frame) for event in feed.take(feed.since[0], 10) or ()) <= 3000
+    assert feed.last == (6, 0)
+
+
 def test_feed_wakes_those_who_wait() -> None:
     feed = Feed("acme", START)
     assert not feed.wait(0, 0.001)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from esl_apps.core.status import value_of
+from esl_apps.operations.calls import FILTERS
 from esl_apps.store import ended_calls
 from esl_apps.store.ended_calls import TRUSTED, EndedCalls
 from tests.support.clock import Clock
@@ -21,9 +23,20 @@ def test_ended_call_is_excluded_by_each_field() -> None:
     for wanted in ({"state": "queued"}, {"agent": "1001"}, {"contact_ref": "y"}, {"state": "ended", "agent": "1"}):
         assert ended.excludes("a", wanted)
     # The last one is a field that isn't remembered.
-    for wanted in ({"state": "ended"}, {"agent": "1000", "contact_ref": "x"}, {}, {"callee": "9"}):
+    for wanted in ({"state": "ended"}, {"agent": "1000", "contact_ref": "x"}, {}, {"outbound_id": "9"}):
         assert not ended.excludes("a", wanted)
     assert not ended.excludes("b", {"agent": "1001"})
+
+
+@pytest.mark.parametrize("field", [*sorted({*FILTERS} - {"integrator"}), "metadata.lead", "metadata.none"])
+def test_ended_call_is_excluded_by_all_that_lists_filter_by(field: str) -> None:
+    """A list by another field read and decoded 2,000 calls each time, in 22 ms."""
+    ended, one = EndedCalls(), call(app="disa", session_ref="s", switch="fs1", metadata={"lead": "7", "x": "y"})
+    ended.remember(one)
+    assert ended.excludes("a", {field: "other"})
+    for name in (field, "metadata.x"):
+        if (value := value_of(one, name)) is not None:
+            assert not ended.excludes("a", {name: value})
 
 
 def test_call_that_has_not_ended_is_not_remembered() -> None:

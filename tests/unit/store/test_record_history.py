@@ -159,6 +159,14 @@ def test_history_looks_at_few_records_for_a_page(client: Any, keep: Any, monkeyp
     assert refs(client, Chosen(numbers=["1"]), 1) == [wanted]
 
 
+def test_history_decodes_few_records_in_vain(client: Any, keep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter by ``metadata.end_reason=answered`` had each page decode 2,000 records."""
+    monkeypatch.setattr(record_history, "SCAN", 22)
+    refs_of = [keep(NOW + second, end_reason="answered", metadata={"x": "y"}) for second in range(5)]
+    page, before = RecordHistory(client).page("acme", Chosen(metadata=[("end_reason", "answered")]), 100)
+    assert (page, before) == ([], refs_of[3])
+
+
 def test_history_drops_old_records(client: Any, keep: Any, server: RedisServer) -> None:
     keep(NOW)
     left = keep(NOW + 10)
