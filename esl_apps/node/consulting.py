@@ -226,6 +226,11 @@ class Consulting:
             if live is not None:
                 transfer.note(live.attempt, held="")
                 join_sessions(live.attempt, attempt)
+                live.attempt.save()
+                if live.attempt.bleg_uuid:
+                    # There is no other party to go to.
+                    forget = f"uuid_setvar {live.attempt.bleg_uuid} transfer_after_bridge"
+                    background.once("consultation_alone", self._order, live.switch, forget)
         if asked is not None:
             background.once("consultation_over", self._over, attempt)
 
@@ -326,6 +331,7 @@ class Consulting:
         self._transferring.hand_over(old, new.attempt, other_party(leaves), new.attempt.aleg_uuid or "")
         end(old, leaves)
         join_sessions(new.attempt, old)
+        new.attempt.save()
         if recorded:
             with suppress(Undone, SwitchUnavailable, ReplyError):
                 self._services.acting.start_recording(new)

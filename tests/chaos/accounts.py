@@ -366,11 +366,15 @@ def _digits(number: str) -> str:
 
 
 def compare_minutes(
-    legs: Iterable[Leg], counted: dict[str, float], disturbed: Callable[[float, float], bool]
+    legs: Iterable[Leg],
+    counted: dict[str, float],
+    disturbed: Callable[[float, float], bool],
+    transferred: Iterable[Leg] = (),
 ) -> list[Finding]:
     """Compare the seconds that were counted for the integrator and the account with the talk that the switches saw.
 
-    ``disturbed``: whether anything happened between two times.
+    ``disturbed``: whether anything happened between two times. ``transferred``: legs of transferred calls that are
+    paid for.
     """
     talked: Counter[str] = Counter()
     allowed: Counter[str] = Counter()
@@ -382,6 +386,11 @@ def compare_minutes(
         talked[level] += leg.ended - leg.answered  # type: ignore[assignment]
         off = COUNTED_TOLERANCE if disturbed(leg.answered, leg.ended + COUNTED_TOLERANCE) else UNDISTURBED_TOLERANCE
         allowed[level] += off  # type: ignore[assignment]
+    for leg in transferred:
+        if leg.answered:
+            talked["integrator:acme"] += leg.ended - leg.answered  # type: ignore[assignment]
+            # It is paid for while it talks, not while it is taken from one call to the next.
+            allowed["integrator:acme"] += COUNTED_TOLERANCE  # type: ignore[assignment]
     return [
         Finding(MINUTES, "-", f"{level}: {counted.get(level, 0.0):.0f} s counted, {talked[level]:.0f} s talked")
         for level in sorted(talked | counted)

@@ -51,6 +51,12 @@ CALLEES: list[Script] = [
     Script(answer_after=1.2, hangup_after=1.0),
 ]
 _ANSWERING = (0, 1, 2, 3, 4, 11)
+#: Agents and customers of the calls that are transferred. Both hang up at last.
+TRANSFERRING = [f"10{i}" for i in range(20, 26)]
+_AGENT, _CUSTOMER = Script(answer_after=0.2, hangup_after=14.0), Script(answer_after=0.2, hangup_after=11.0)
+CUSTOMER = "0820000099"
+#: Targets of transfers: agents and numbers that answer and leave, one busy, one that rings on, one not registered.
+_TARGETS = ["1001", "1003", "1010", "1011", "1014", *(f"082000000{i}" for i in (1, 3, 4, 5, 6, 8))]
 
 
 def callee(index: int) -> str:
@@ -78,6 +84,18 @@ class Asked:
 
 
 @dataclass
+class Transfer:
+    """A transfer that was asked for."""
+
+    at: float
+    call_ref: str
+    """The call that is transferred, and its session."""
+    mode: str
+    transfer_ref: str | None = None
+    """None if it was refused, or no answer came."""
+
+
+@dataclass
 class Load:
     """Place ``rate`` calls per second until ``stop``, through each of ``nodes`` and ``rigs`` in turn."""
 
@@ -89,7 +107,10 @@ class Load:
     """Count of numbers that call DISA, dialthrough and inbound, each."""
     callbacks: int
     """Count of numbers that ring for a callback, each once."""
+    modes: Sequence[str] = ("blind", "consult")
+    """How calls are transferred."""
     asked: list[Asked] = field(default_factory=list)
+    transfers: list[Transfer] = field(default_factory=list)
     rang: Counter[str] = field(default_factory=Counter)
     """Calls from phones, by application."""
     missed: dict[str, float] = field(default_factory=dict)
@@ -113,6 +134,7 @@ class Load:
             "callback": (10, self._callback),
             "autodial": (10, self._autodial),
             "inbound": (10, self._inbound),
+            "transfer": (12, self._transfer),
         }
 
     # Before -------------------------------------------------------------------------------------------
@@ -124,6 +146,9 @@ class Load:
             for number, script in EXTENSIONS.items():
                 phone = rig.phone(number, script or Script(), registrations=0 if script is None else 1)
                 self._phones[number].append(phone)
+            for number in TRANSFERRING:
+                rig.phone(number, _AGENT)
+            rig.outside(CUSTOMER, _CUSTOMER)
             for i, script in enumerate(CALLEES):
                 rig.outside(callee(i), script)
                 rig.outside(e164(callee(i)), script)
@@ -226,6 +251,50 @@ class Load:
         if asked.call_ref and cancel:
             time.sleep(self._random.uniform(0, 3))
             self._cancel(asked)
+
+    def _transfer(self) -> None:
+        """An agent talks with a customer; a client has the agent replaced by another party."""
+        order = {"agent": self._random.choice(TRANSFERRING), "callee": CUSTOMER, "outbound_id": OWN}
+        status, body = self._act("", order)
+        if status != 202:
+            return
+        ref = str(body["call_ref"])
+        for _ in range(12):
+            time.sleep(0.5)
+            status, body = self._act(f"/{ref}", None)
+            if status != 200 or body["state"] in ("bridged", "ended"):
+                break
+        if status != 200 or body["state"] != "bridged":
+            return
+        mode = self._random.choice(self.modes)
+        asked = Transfer(time.time(), ref, mode)
+        self.transfers.append(asked)
+        status, body = self._act(f"/{ref}/transfer", {"to": self._random.choice(_TARGETS), "mode": mode})
+        if status != 202:
+            return
+        asked.transfer_ref = body["transfer_ref"]
+        if mode == "consult":
+            time.sleep(self._random.uniform(0.2, 3))
+            # Or neither: then the phones decide.
+            step = self._random.choice(("complete", "complete", "cancel", None))
+            if step is not None:
+                self._act(f"/{ref}/transfer/{step}", {})
+
+    def _act(self, path: str, body: object) -> tuple[int | None, dict[str, Any]]:
+        """Ask one node after the other. Return the first answer's status and body; None if there is none."""
+        method = "GET" if body is None else "POST"
+        for node in self._in_turn(2):
+            try:
+                status, answer = request(
+                    node.api, method, f"/click2dial/calls{path}", body, {"Authorization": f"Bearer {TOKEN}"}
+                )
+            except (OSError, http.client.HTTPException):
+                # Another node must not be asked to do it again.
+                if method == "POST":
+                    return None, {}
+                continue
+            return status, json.loads(answer)
+        return None, {}
 
     def _cancel(self, asked: Asked) -> None:
         path, headers = f"/click2dial/calls/{asked.call_ref}", {"Authorization": f"Bearer {TOKEN}"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.chaos.accounts import DOUBLED, LEFT_OVER, MINUTES, MISSING, WRONG, Finding
 from tests.chaos.mischief import WEIGHTS
+from tests.chaos.transfers import SILENCE
 
 LEAK = "left on a node or a switch"
 
@@ -55,7 +56,7 @@ class Report:
     @property
     def counts(self) -> dict[str, int]:
         found = Counter(finding.kind for finding in self.findings)
-        return {kind: found[kind] for kind in (MISSING, DOUBLED, LEFT_OVER, WRONG, MINUTES, LEAK)}
+        return {kind: found[kind] for kind in (MISSING, DOUBLED, LEFT_OVER, WRONG, MINUTES, SILENCE, LEAK)}
 
     @property
     def good(self) -> bool:

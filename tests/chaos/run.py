@@ -17,7 +17,7 @@ from esl_apps.cli.dialplan import render
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.webhook_queue import WebhookQueue
-from tests.chaos import listener, notified, parts, receiver, witness
+from tests.chaos import listener, notified, parts, receiver, transfers, witness
 from tests.chaos.accounts import LEFT_OVER, Accounts, Finding, compare_minutes
 from tests.chaos.listener import Listener
 from tests.chaos.load import ADMIN_TOKEN, CALLBACK, CARD, DISA, OWN, PIN, QUEUES, TOKEN, Load
@@ -207,7 +207,9 @@ class _Stage:
         options = self.options
         callbacks = int(options.seconds * options.rate * 0.13) + 10
         callers = 20 if options.real or options.seconds < 60 else 200
-        load = Load(self.rigs, self.nodes, options.seed, options.rate, callers, callbacks)
+        # An older release has no consultations, and can't go on with one.
+        modes = ("blind",) if options.old else ("blind", "consult")
+        load = Load(self.rigs, self.nodes, options.seed, options.rate, callers, callbacks, modes)
         load.prepare()
         for one in self.listeners:
             one.start()
@@ -240,24 +242,30 @@ class _Stage:
         findings += [Finding(LEAK, "-", fault) for fault in mischief.faults]
         legs = [leg for one in self.witnesses for leg in one.read()]
         found = notified.pop(self.redis.client())
+        moved, others, records = transfers.split(load.transfers, legs, found.records)
         accounts = Accounts(
-            legs,
-            found.records,
+            others,
+            records,
             load.asked,
             load.missed,
             lambda at: any("dropped" not in deed.kind for deed in mischief.around(at - 1, at + 1)),
             steps=(0.0, -CLOCK_STEP, CLOCK_STEP) if mischief.count()["node clock stepped"] else (0.0,),
         )
-        findings = [*accounts.compare(), *self._notified(found, legs, mischief), *findings]
+        findings = [*accounts.compare(), *moved.findings(), *self._notified(found, legs, mischief), *findings]
         disturbed = mischief.around
-        findings += compare_minutes(legs, self._counted(), lambda begin, end: bool(disturbed(begin, end)))
+        findings += compare_minutes(
+            others,
+            self._counted(),
+            lambda begin, end: bool(disturbed(begin, end)),
+            [leg for leg in moved.legs if transfers.pays(leg)],
+        )
         return Report(
             options=options,
             findings=findings,
-            outcomes=accounts.outcomes,
+            outcomes=accounts.outcomes + moved.outcomes(),
             deeds=mischief.count(),
             begun=load.begun,
-            records=len(accounts.records),
+            records=len(found.records),
             legs=len(legs),
             posted=len(self.receiver.taken),
             trouble=load.trouble,

@@ -217,6 +217,13 @@ def test_consulting_customer_who_leaves_is_not_waited_for(bench: Bench) -> None:
     assert asked.held == ""
 
 
+def test_consulting_new_party_stays_where_no_one_waits(bench: Bench) -> None:
+    live = talking(bench)
+    answered(consult(bench, live))
+    live.attempt.end(terms.ANSWERED, 16, terms.CALLEE, AT)
+    eventually(lambda: f"uuid_setvar {T} transfer_after_bridge" in commands(bench))
+
+
 # How it ends ----------------------------------------------------------------------------------------------
 
 
