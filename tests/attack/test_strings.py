@@ -454,12 +454,16 @@ def test_transfer_target_is_a_number_or_nothing(client: IntegratorRules, to: str
         return
     body = {"agent": "1000", "callee": CALLEE, "outbound_id": "27115550000"}
     old = click2dial.new_call(client.read(body), client, SETTINGS).attempt
-    made = transfer.new_call(old, target, "agent", client, PLAN)
-    board = Switchboard([])
-    policy = ScriptedPolicy(SETTINGS, clients={"acme": client})
-    made.answered(channel(board), policy, replace(host([], Free()), begin=begin))
-    outside = f"sofia/gateway/pstn/{target.dialled}"
-    meant(board, f"user/{target.dialled}@127.0.0.1" if target.is_extension else outside)
+    held = "bbbbbbbb-2222-4333-8444-555555555555"
+    for made in (
+        transfer.new_call(old, target, "agent", client, PLAN),
+        transfer.new_consultation(old, target, "agent", held, client, PLAN),
+    ):
+        board = Switchboard([])
+        policy = ScriptedPolicy(SETTINGS, clients={"acme": client})
+        made.answered(channel(board), policy, replace(host([], Free()), begin=begin))
+        outside = f"sofia/gateway/pstn/{target.dialled}"
+        meant(board, f"user/{target.dialled}@127.0.0.1" if target.is_extension else outside)
 
 
 @few
