@@ -10,6 +10,7 @@ an answer, B's takes B there.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,11 +176,11 @@ def consultation(attempt: Attempt) -> Kept | None:
         return None
 
 
-def session_goes_on(attempt: Attempt) -> bool:
-    """Return whether another call of its session goes on when this one ends."""
-    asked = consultation(attempt)
-    waited_for = asked is not None and asked.held != ""
-    return attempt.transferred_to is not None or attempt.consultation is not None or waited_for
+def session_goes_on(attempt: Attempt, live: Container[str]) -> bool:
+    """Return whether another call of its session goes on when this one ends. ``live``: the calls that go on."""
+    if attempt.transferred_to is not None or attempt.consultation in live:
+        return True
+    return consultation(attempt) is not None and attempt.transferred_from in live
 
 
 def note(attempt: Attempt, **fields: object) -> None:

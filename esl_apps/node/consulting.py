@@ -232,7 +232,13 @@ class Consulting:
                     forget = f"uuid_setvar {live.attempt.bleg_uuid} transfer_after_bridge"
                     background.once("consultation_alone", self._order, live.switch, forget)
         if asked is not None:
-            background.once("consultation_over", self._over, attempt)
+            spent: Before | None = carried_on(attempt, attempt.record)["before"]
+            old = self._services.calls.live.get(attempt.transferred_from or "")
+            if old is not None and spent is not None:
+                add_before(old.attempt, spent)
+                old.attempt.save()
+                spent = None
+            background.once("consultation_over", self._over, attempt, spent)
 
     def _answered(self, attempt: Attempt, asked: Kept) -> None:
         """Have the new party go to the one on hold when the one that asks hangs up."""
@@ -248,8 +254,8 @@ class Consulting:
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
 
-    def _over(self, attempt: Attempt) -> None:
-        """Tell the call that waits for a consultation how that has ended."""
+    def _over(self, attempt: Attempt, spent: Before | None) -> None:
+        """Tell the call that waits for a consultation how that has ended. ``spent``: if it must still count this."""
         services, asked = self._services, consultation(attempt)
         assert asked is not None
         old_ref = attempt.transferred_from or ""
@@ -266,7 +272,7 @@ class Consulting:
             leg=attempt.bleg_uuid or "",
             to=asked.to,
             next=asked.next,
-            spent=carried_on(attempt, attempt.record)["before"],
+            spent=spent,
         )
         live = services.calls.live.get(old_ref)
         try:

@@ -146,7 +146,7 @@ class Records:
                 self._metrics.quality.observe(party, leg)
             entries = notification_lists.entries(record, integrator, config.records)
         wanted = (config.records if integrator is None else integrator).session_records
-        if wanted and attempt.closes and not session_goes_on(attempt):
+        if wanted and attempt.closes and not session_goes_on(attempt, self._live):
             entries.append(notification_lists.closing(record, integrator, recorded=not attempt.unrecorded))
         self._push(entries, record.integrator, integrator)
         self._keep(attempt, None if attempt.unrecorded else record)

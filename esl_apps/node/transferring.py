@@ -63,8 +63,13 @@ class Transferring:
             self._move(live, new.attempt, leg)
 
         old.transferred_to = new.attempt.call_ref
-        if not self.begin(live, new, leg, move):
-            old.transferred_to = None
+        moved = False
+        try:
+            moved = self.begin(live, new, leg, move)
+        finally:
+            if not moved:
+                old.transferred_to = None
+        if not moved:
             raise not_now(old, "the call is ending")
         self.hand_over(old, new.attempt, stays, leg)
         end(old, action.by)

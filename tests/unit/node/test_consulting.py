@@ -381,3 +381,13 @@ def test_transferring_session_closes_with_the_new_call(closing: Bench) -> None:
     assert isinstance(state.transfer_ref, str)
     bench.services.calls.live[state.transfer_ref].attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
     assert closed(bench, 2) == 2
+
+
+@pytest.mark.parametrize("first", ["the consultation", "the call on hold"])
+def test_consulting_session_closes_when_both_end_at_once(closing: Bench, first: str) -> None:
+    """As when their switch is killed."""
+    live = talking(closing)
+    both = [consult(closing, live).attempt, live.attempt]
+    for attempt in both if first == "the consultation" else reversed(both):
+        attempt.end(terms.LOST, 31, terms.SYSTEM, AT)
+    assert closed(closing, 2) == 2

@@ -109,6 +109,7 @@ def test_transferring_past_a_limit_is_429(build: Build) -> None:
     live = talking(bench)
     assert refusal(bench, live)[:2] == (429, "limit_reached")
     assert commands(bench) == []
+    assert live.attempt.transferred_to is None
 
 
 def test_transferring_a_leg_that_is_gone_changes_nothing(bench: Bench) -> None:
