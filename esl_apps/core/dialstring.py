@@ -112,8 +112,6 @@ def refusal(headers: Iterable[tuple[str, str]], code: int | None) -> dict[str, s
 def encoded(values: Mapping[str, str]) -> Mapping[str, str]:
     """Encode all values."""
     # One match over all of them, because mostly none needs encoding.
-    if _PLAIN.fullmatch("".join(values.values())):
-        return values
     if _PLAIN.fullmatch("".join([value for value in values.values() if type(value) is str])):
         return values
     return {name: encode(value) for name, value in values.items()}
