@@ -21,7 +21,7 @@ def note_legs(attempt: Attempt, aleg: Leg | None, bleg: Leg | None, second: str 
     first = terms.AGENT if second == terms.CALLEE else terms.CALLEE
     if aleg is not None:
         if attempt.placed and aleg.ended_at is not None:
-            before = attempt.before.a_seconds if attempt.before is not None else 0.0
+            before = attempt.before.of_aleg if attempt.before is not None else 0.0
             attempt.a_seconds = max(0.0, _seconds(aleg.answered_at, aleg.ended_at) - before)
         _note_quality(attempt, first, aleg)
     if bleg is not None:
@@ -43,6 +43,7 @@ def carried_on(last: CallFields, record: Record | None = None) -> dict[str, Any]
             before.calls + 1,
             before.a_seconds + (record.a_seconds or 0.0),
             before.b_seconds + (record.b_seconds or 0.0),
+            None if before.aleg is None else before.aleg + (record.a_seconds or 0.0),
         )
     return {
         "before": before,
@@ -60,12 +61,34 @@ def join_sessions(attempt: Attempt, last: Attempt) -> None:
     attempt.session_at, attempt.session_answered_at = last.session_at, last.session_answered_at
 
 
+def note_parting(old: Attempt, now: float) -> None:
+    """Note what the legs of a talk took from which one is about to be transferred. The one that leaves is ended by the
+    switch in this moment."""
+    if old.bridged_at is not None:
+        old.b_seconds = max(0.0, now - old.bridged_at)
+    if old.placed and old.answered_at is not None:
+        old.a_seconds = max(0.0, now - old.answered_at)
+
+
+def divide_leg(old: Attempt, new: Attempt, leg: str) -> None:
+    """Have a leg of a call that has ended go on as A of another one, which follows it in its session.
+
+    ``leg``: its UUID. Its seconds until now are in the record of ``old``. The rest, by the switch's own times, will be
+    in that of ``new``.
+    """
+    assert old.record is not None
+    assert new.before is not None
+    is_aleg, earlier = leg == old.aleg_uuid, old.before or Before()
+    share = old.record.a_seconds if is_aleg else old.record.b_seconds
+    new.before.aleg = (earlier.of_aleg if is_aleg else 0.0) + (share or 0.0)
+    new.placed = old.placed or not is_aleg
+
+
 def add_before(attempt: Attempt, spent: Before) -> None:
     """Count an attempt of the same session that has ended while this one went on."""
     before = attempt.before or Before()
-    attempt.before = Before(
-        before.calls + spent.calls, before.a_seconds + spent.a_seconds, before.b_seconds + spent.b_seconds
-    )
+    calls, a_seconds = before.calls + spent.calls, before.a_seconds + spent.a_seconds
+    attempt.before = Before(calls, a_seconds, before.b_seconds + spent.b_seconds, before.aleg)
 
 
 _SAME = (

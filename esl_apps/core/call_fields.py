@@ -66,6 +66,12 @@ class Before(msgspec.Struct):
     calls: int = 0
     a_seconds: float = 0.0
     b_seconds: float = 0.0
+    aleg: float | None = None
+    """The seconds of the A-leg among them; None: ``a_seconds``. After a transfer, A was another one's leg before."""
+
+    @property
+    def of_aleg(self) -> float:
+        return self.a_seconds if self.aleg is None else self.aleg
 
 
 class CallFields(msgspec.Struct):

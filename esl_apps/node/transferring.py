@@ -20,7 +20,7 @@ from esl_apps.apps.transfer import TransferCall
 from esl_apps.core import causes, dialstring, node_clock, talk, terms
 from esl_apps.core.actions import TRANSFER, Action, Undone, not_now
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.billing import join_sessions
+from esl_apps.core.billing import divide_leg, join_sessions, note_parting
 from esl_apps.core.call import Call
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import Number
@@ -71,9 +71,11 @@ class Transferring:
                 old.transferred_to = None
         if not moved:
             raise not_now(old, "the call is ending")
+        note_parting(old, node_clock.now())
         self.hand_over(old, new.attempt, stays, leg)
         end(old, action.by)
         join_sessions(new.attempt, old)
+        divide_leg(old, new.attempt, leg)
         new.attempt.save()
 
     def target(self, old: Attempt, to: str) -> tuple[IntegratorRules, Number]:

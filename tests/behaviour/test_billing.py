@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -178,6 +179,33 @@ def test_billing_autodial(rig: Rig, node: Node, redis: RedisServer) -> None:
     check_sums(rig, records, closing)
     # Its record has all of the first leg, so that nothing is left without a closing entry.
     assert closing["a_rest_seconds"] == 0.0
+
+
+@pytest.mark.parametrize("by", ["agent", "callee"])
+def test_billing_transfer_has_each_leg_once(rig: Rig, node: Node, redis: RedisServer, by: str) -> None:
+    """The party who stays is on a leg of two records, which divide its seconds."""
+    agent = rig.phone(AGENT, Script(answer_after=0.1))
+    callee = rig.outside(CALLEE, Script(answer_after=0.2))
+    expert = rig.outside("0820005678", Script(answer_after=0.3))
+    ref = node.call(AGENT, CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    new = request(node.api, "POST", f"/click2dial/calls/{ref}/transfer", {"to": "0820005678", "by": by})
+    assert new.status == 202, new.body
+    eventually(lambda: node.get(new.json["transfer_ref"])["state"] == "bridged")
+    time.sleep(0.3)
+    (callee if by == "agent" else agent).calls[0].hangup()
+    eventually(lambda: expert.calls[0].leg.ended_at)
+    records, closing = session(redis)
+    eventually(lambda: rig.live_channels() == 0)
+    legs = billed(rig)
+    assert len(legs["a"] + legs["b"]) == 3
+    assert len(records) == closing["calls"] == 2
+    seconds = [record["a_seconds"] + record["b_seconds"] for record in records]
+    assert sum(seconds) == pytest.approx(sum(legs["a"] + legs["b"]), abs=3 * WITHIN)
+    total = closing["a_seconds"] + closing["b_seconds"]
+    assert total == pytest.approx(sum(legs["a"] + legs["b"]), abs=3 * WITHIN)
+    assert [record["gateway"] for record in records] == ["pstn", "pstn"]
+    assert all(record["account_id"] is None and record["number_e164"] for record in records)
 
 
 # After a killed node -------------------------------------------------------------------------------------

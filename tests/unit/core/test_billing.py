@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.billing import carried_on, next_attempt, note_legs
+from esl_apps.core.billing import carried_on, divide_leg, join_sessions, next_attempt, note_legs, note_parting
 from esl_apps.core.call import Leg
 from esl_apps.core.call_fields import Before
 from esl_apps.core.notification import cdr, session_payload
@@ -147,6 +147,61 @@ def test_session_whose_caller_dialled_in_has_no_a_seconds() -> None:
     assert one.record is not None
     payload = session_payload(one.record, recorded=True)["payload"]
     assert (payload["a_seconds"], payload["a_rest_seconds"]) == (None, None)
+
+
+# Transfers -----------------------------------------------------------------------------------------------
+
+
+def talk() -> Attempt:
+    """A on leg A since 1002, B on leg B since 1005."""
+    one = attempt(placed=True, answered_at=1002.0, bridged_at=1005.0, number="1", aleg_uuid="A", dialed_at=1000.0)
+    one.session_at, one.session_answered_at = 1000.0, 1002.0
+    return one
+
+
+def transferred(old: Attempt, leg_uuid: str, at: float) -> Attempt:
+    """The call in which a leg goes on."""
+    new = attempt(session_ref=old.session_ref, answered_at=at, bridged_at=at + 3, dialed_at=at, aleg_uuid=leg_uuid)
+    note_parting(old, at)
+    old.end("answered", 16, "agent", at)
+    join_sessions(new, old)
+    divide_leg(old, new, leg_uuid)
+    return new
+
+
+@pytest.mark.parametrize(("stays", "since"), [("A", 1002.0), ("B", 1005.0)])
+def test_transfer_divides_the_leg_of_the_party_that_stays(stays: str, since: float) -> None:
+    old = talk()
+    new = transferred(old, stays, 1010.0)
+    note_legs(new, leg(since, 1030.0), leg(1013.0, 1030.0))
+    new.end("answered", 16, "callee", 1030.0)
+    assert old.record is not None
+    assert new.record is not None
+    assert (old.record.a_seconds, old.record.b_seconds) == (8.0, 5.0)
+    assert (new.record.a_seconds, new.record.b_seconds) == (20.0, 17.0)
+    closing = session_payload(new.record, recorded=True)["payload"]
+    assert closing["calls"] == 2
+    assert (closing["a_seconds"], closing["b_seconds"], closing["a_rest_seconds"]) == (28.0, 22.0, 0.0)
+    assert (closing["dialed_at"], closing["answered_at"]) == (1000, 1002.0)
+
+
+def test_transfer_of_a_transfer_has_each_second_once() -> None:
+    old = talk()
+    second = transferred(old, "B", 1010.0)
+    third = transferred(second, "B", 1020.0)
+    note_legs(third, leg(1005.0, 1030.0), leg(1023.0, 1030.0))
+    third.end("answered", 16, "callee", 1030.0)
+    seconds = [(one.record.a_seconds, one.record.b_seconds) for one in (old, second, third) if one.record]
+    # Leg A 8, leg B 25, and two more that were answered at 1013 and 1023.
+    assert sum(a + b for a, b in seconds if a is not None and b is not None) == 8 + 25 + 7 + 7
+
+
+def test_transfer_of_a_caller_who_dialled_in_bills_b_alone() -> None:
+    old = talk()
+    old.placed = False
+    new = transferred(old, "A", 1010.0)
+    note_legs(new, leg(1002.0, 1030.0), leg(1013.0, 1030.0))
+    assert (old.a_seconds, old.b_seconds, new.a_seconds, new.b_seconds) == (None, 5.0, None, 17.0)
 
 
 def test_next_attempt_takes_over_what_it_must() -> None:
