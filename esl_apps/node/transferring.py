@@ -123,6 +123,8 @@ class Transferring:
             except (SwitchUnavailable, ReplyError) as error:
                 log.warning("transfer_failed", extra={"call_ref": old.call_ref, "reason": str(error)})
                 done = False
+                # Nothing was dialled, and no client knows of it: it gets no record, and the session goes on without it.
+                new.attempt.follows, new.attempt.closes = True, False
                 new.attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
             moved.set(done)
             return done
