@@ -160,12 +160,13 @@ class Adoption(background.Kept):
 
     def _reclaim(self) -> None:
         """Make this node's calls known again if its beats were late: others may have adopted them, and give them back
-        once they hear that it lives."""
+        once they hear that it lives. :raises StoreUnavailable: Redis is down."""
         services = self._services
         gap = services.membership.longest_gap()
         if gap > DEAD - BEAT:
             log.warning("beats_were_late", extra={"seconds": round(gap, 1)})
             services.records.save_all()
+            services.calls.learn_cancels(list(services.calls.live.values()))
 
     def _look_for_namesakes(self) -> None:
         """Say loudly, once, that another process lives under this name: Redis couldn't be asked at one's start."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gevent
 
@@ -228,6 +228,16 @@ class Calls:
             live.attempt.save()
             background.once("call_cancelling", self._cancel, live, call_ref=ref)
         return True
+
+    def learn_cancels(self, lives: Sequence[Live]) -> None:
+        """Find out which calls other nodes have cancelled. They hang up a call's legs if its own node doesn't answer.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        cancelled = self._records.cancelled([live.attempt.call_ref for live in lives])
+        for live in lives:
+            attempt = live.attempt
+            attempt.cancelled_by = attempt.cancelled_by or cancelled.get(attempt.call_ref)
 
     def _cancel(self, live: Live) -> None:
         deadline = time.monotonic() + 30

@@ -174,7 +174,7 @@ class Following:
                 services.call_log.ended(attempt.call_ref)
                 return
             # It may have been cancelled at another node, or too late for its own to write that down.
-            attempt.cancelled_by = attempt.cancelled_by or services.store.cancelled_by(attempt.call_ref)
+            services.calls.learn_cancels([live])
         alegs, blegs = self._legs(live)
         session = application(attempt.app).session
         if services.calls.leave(live, dialled=attempt.number is not None if session else bool(blegs)):

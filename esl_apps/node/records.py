@@ -102,6 +102,13 @@ class Records:
         with gevent.Timeout(_CANCEL_NOTED, False), suppress(StoreUnavailable):  # type: ignore[arg-type]
             self._store.note_cancel(ref, by)
 
+    def cancelled(self, refs: Sequence[str]) -> dict[str, str]:
+        """Those of these calls of which `note_cancel` has told Redis, and by which party they were cancelled.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        return self._store.cancelled(refs)
+
     def gone_on(self, live: Live) -> str | None:
         """The call in which this one's caller goes on. None: in this one, or Redis can't say."""
         with suppress(StoreUnavailable):

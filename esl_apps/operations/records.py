@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from heapq import nlargest
-from operator import itemgetter
 from typing import Any
 
 from esl_apps.store import keys, unreadable
@@ -26,9 +25,11 @@ def page(
 
     ``integrators``: those of the configuration. ``integrator``: one of them, or '' for calls of none; None: all.
     A history that is something else hides no other. :raises StoreUnavailable: Redis is down.
+
+    A call whose node was only slow may be in two: its adopter didn't know yet whose call it was.
     """
     names = {"", *integrators} if integrator is None else {integrator}
-    records: list[dict[str, Any]] = []
+    records: dict[str, dict[str, Any]] = {}
     unseen: list[str] = []
     for name in sorted(names):
         try:
@@ -38,14 +39,14 @@ def page(
                 raise
             unreadable.say(keys.history(name), error, [keys.history(name)])
             continue
-        records += [{"integrator": name or None, **record} for record in found]
+        records.update({record["call_ref"]: {"integrator": name or None, **record} for record in found})
         # More than a page is only kept to see that there are more: many integrators' pages would fill the memory.
-        records = nlargest(limit + 1, records, itemgetter("call_ref"))
+        records = {ref: records[ref] for ref in nlargest(limit + 1, records)}
         if more is not None:
             unseen.append(more)
     # Beyond the newest of these, some integrator's records were not looked at.
     seen_to = max(unseen, default="")
-    fresh = [record for record in records if record["call_ref"] >= seen_to]
+    fresh = [record for ref, record in records.items() if ref >= seen_to]
     if len(fresh) > limit:
         return fresh[:limit], fresh[limit - 1]["call_ref"]
     return fresh, seen_to or None

@@ -360,10 +360,10 @@ class CallStore:
         """Note that a call is being cancelled. :raises StoreUnavailable: Redis is down."""
         self._client.set(keys.cancelled(ref), by, ex=CANCELLED)
 
-    def cancelled_by(self, ref: str) -> str | None:
-        """The party for which a call was cancelled, if it was. :raises StoreUnavailable: Redis is down."""
-        raw = self._client.get(keys.cancelled(ref))
-        return terms.API if raw == terms.API.encode() else None
+    def cancelled(self, refs: Sequence[str]) -> dict[str, str]:
+        """Those of these calls that were cancelled, and by which party. :raises StoreUnavailable: Redis is down."""
+        answers = self._ask([("GET", keys.cancelled(ref)) for ref in refs], None)
+        return {ref: terms.API for ref, raw in zip(refs, answers, strict=True) if raw == terms.API.encode()}
 
     def note_gone_on(self, ref: str, new: str) -> None:
         """Note that this process goes on with a call's caller, in the call ``new``, perhaps the same: others that have

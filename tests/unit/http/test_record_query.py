@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from typing import Any
 
 import pytest
@@ -138,6 +139,16 @@ def test_records_without_keep_days_are_not_kept(build: Build) -> None:
     app = integrator.build(bench.services, bench.outgoing, "acme")
     acme = HttpClient(app, headers={"Authorization": "Bearer acme-token-for-tests"})
     assert refs(acme.simulate_get(RECORDS)) == []
+
+
+def test_v1_records_have_a_call_of_two_histories_once(bench: Bench, operator: HttpClient) -> None:
+    """The node that adopted it didn't know yet whose it was. Its own node, which was only slow, did."""
+    ref = ended(bench)
+    (record,) = operator.simulate_get("/v1/records").json["data"]
+    member = (ref + json.dumps(record)).encode()
+    bench.redis_server.client.zadd(keys.history(""), {member: 0})
+    found = operator.simulate_get("/v1/records").json["data"]
+    assert [(one["call_ref"], one["integrator"]) for one in found] == [(ref, "acme")]
 
 
 def test_v1_records_are_those_of_all(bench: Bench, operator: HttpClient) -> None:

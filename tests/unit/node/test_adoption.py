@@ -378,6 +378,17 @@ def test_adoption_node_that_dies_at_any_step_loses_no_call(build: Build) -> None
 # The beat -----------------------------------------------------------------------------------------------
 
 
+def test_adoption_after_late_beats_learns_of_cancels(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another node has hung up the legs of a call whose own node was stopped."""
+    mine, other = Attempt(app="click-dial", call_dir="internal"), Attempt(app="click-dial", call_dir="internal")
+    for attempt in (mine, other):
+        bench.services.calls.begin(attempt, bench.services.switches[0])
+    bench.services.store.note_cancel(mine.call_ref, terms.API)
+    monkeypatch.setattr(bench.services.membership, "longest_gap", lambda: 60.0)
+    bench.adoption.beat()
+    assert (mine.cancelled_by, other.cancelled_by) == (terms.API, None)
+
+
 def test_adoption_beats_until_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adoption, "BEAT", 0.001)
     beats: list[int] = []
@@ -893,7 +904,7 @@ def test_adoption_call_that_was_cancelled_says_so(build: Build, at_its_node: boo
         first.services.calls.cancel(attempt.call_ref, terms.API)
     else:
         other.services.acting.cancel({"call_ref": attempt.call_ref, "switch": "fs1"})
-    eventually(lambda: other.services.store.cancelled_by(attempt.call_ref) == terms.API)
+    eventually(lambda: other.services.store.cancelled([attempt.call_ref]) == {attempt.call_ref: terms.API})
     first.services.membership.say()
     first.die()
     first.services.membership.leave()
@@ -904,7 +915,7 @@ def test_adoption_call_that_was_cancelled_says_so(build: Build, at_its_node: boo
 
 def test_adoption_note_of_a_cancel_that_is_garbage_is_none(bench: Bench) -> None:
     bench.redis_server.client.set(keys.cancelled(REF), "x")
-    assert bench.services.store.cancelled_by(REF) is None
+    assert bench.services.store.cancelled([REF]) == {}
 
 
 def test_adoption_call_given_back_is_not_made_known_again(bench: Bench) -> None:
