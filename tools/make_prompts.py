@@ -7,7 +7,8 @@
     python tools/make_prompts.py [--language LANGUAGE] [FOLDER]
 
 ``tools/prompts/LANGUAGE.toml`` has a language's texts and its voice, one of ``tools/voices.py``. The same versions of
-the voices give the same speech. To replace a prompt, record it and name its folder in ``prompts.dir``.
+the voices give the same bytes on one kind of processor. To replace a prompt, record it and name its folder in
+``prompts.dir``.
 
 Wide-band calls play the files with 16 kHz, if there are any; other calls play those with 8 kHz, without resampling.
 Files of 16 kHz in every language would double the wheel, to 13 MB: only English has them (``rates``). Given

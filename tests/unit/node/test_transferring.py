@@ -10,6 +10,7 @@ from esl_apps.core import terms
 from esl_apps.core.actions import Action, Undone
 from esl_apps.core.attempt import Attempt
 from esl_apps.node.live import Live
+from esl_apps.prompts import PROMPTS
 from tests.support.bench import Bench, Build
 from tests.support.call_switch import AT, B
 from tests.support.peer import UUID, api_response, eventually
@@ -64,6 +65,13 @@ def test_transferring_moves_the_leg_that_stays(bench: Bench) -> None:
         "agent",
     )
     assert bench.services.calls.live[new].attempt.transferred_from == live.attempt.call_ref
+
+
+def test_transferring_keeps_the_calls_language(bench: Bench) -> None:
+    """Also for the message that the switch plays if no node serves the party."""
+    new = transfer(bench, talking(bench, language="fr"))
+    assert bench.services.calls.live[new].attempt.language == "fr"
+    assert f"playback:{PROMPTS}/fr/8000/unavailable.wav" in commands(bench)[0]
 
 
 def test_transferring_by_the_callee_moves_the_agents_leg(bench: Bench) -> None:
