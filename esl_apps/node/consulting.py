@@ -38,7 +38,7 @@ from esl_apps.core.actions import (
     not_now,
 )
 from esl_apps.core.attempt import Attempt, Moment
-from esl_apps.core.billing import add_before, carried_on, join_sessions
+from esl_apps.core.billing import add_before, carried_on, divide_leg, join_sessions, note_parting
 from esl_apps.core.call_fields import Before
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.unavailable import StoreUnavailable
@@ -321,11 +321,8 @@ class Consulting:
 
     def _part(self, live: Live, leaves: str, action: Action) -> None:
         """End a call that one of its parties has left, and begin the next one's if there is another party."""
-        old, now = live.attempt, node_clock.now()
-        if old.bridged_at is not None:
-            old.b_seconds = max(0.0, now - old.bridged_at)
-            if old.placed and leaves == terms.AGENT and old.answered_at is not None:
-                old.a_seconds = max(0.0, now - old.answered_at)
+        old = live.attempt
+        note_parting(old, node_clock.now())
         if old.recording != talk.OFF:
             self._order(live.switch, f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
         recorded = old.recording_url is not None
@@ -337,6 +334,7 @@ class Consulting:
         self._transferring.hand_over(old, new.attempt, other_party(leaves), new.attempt.aleg_uuid or "")
         end(old, leaves)
         join_sessions(new.attempt, old)
+        divide_leg(old, new.attempt, new.attempt.aleg_uuid or "")
         new.attempt.save()
         if recorded:
             with suppress(Undone, SwitchUnavailable, ReplyError):
