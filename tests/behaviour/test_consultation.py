@@ -193,6 +193,26 @@ def test_consultation_goes_on_without_the_customer(rig: Rig, node: Node, redis: 
     assert (second["end_reason"], second["hung_up_by"], second["transferred_to"]) == ("answered", "agent", None)
 
 
+def test_consultation_outlasts_the_longest_duration(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """The first call may take so long, on hold or not; the agent goes on with the new party."""
+    agent = rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
+    callee = rig.outside(CALLEE, Script(answer_after=0.1, tone=CALLEE_HZ))
+    expert = rig.outside(EXPERT, Script(answer_after=0.1, tone=TARGET_HZ))
+    order = {"agent": "1000", "callee": CALLEE, "outbound_id": DID, "max_duration": 4}
+    ref = request(node.api, "POST", "/click2dial/calls", order).json["call_ref"]
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    asked = consult(node, ref, to=EXPERT)
+    assert callee.calls[0].hears(MOH_HZ)
+    eventually(lambda: callee.calls[0].leg.ended_at, 15)
+    assert agent.calls[0].hears(TARGET_HZ)
+    expert.calls[0].hangup()
+    eventually(lambda: agent.calls[0].leg.ended_at)
+    first, second = records(redis, ref, asked)
+    assert (first["end_reason"], first["hung_up_by"]) == ("answered", "system")
+    assert 3 <= first["ended_at"] - first["bridged_at"] <= 7
+    assert (second["end_reason"], second["hung_up_by"]) == ("answered", "callee")
+
+
 def test_consultation_ends_with_an_agent_who_leaves_early(rig: Rig, node: Node, redis: RedisServer) -> None:
     ref, agent, callee = talk(rig, node)
     expert = rig.outside(EXPERT, Script(answer_after=None))
