@@ -16,6 +16,8 @@ BENCHMARKS = {
     "esl": "the event-socket layer compared with its peers: calls per CPU-second, memory per held call",
     "applications": "complete DISA, dialthrough and click-to-dial calls per CPU-second of a node, memory per held call",
     "cards": "looking up a card by PIN and by number, with 10 cards and with 1,000,000",
+    "budget": "one call wake-up by wake-up: what woke the node, what it read and wrote, system calls, CPU, profile",
+    "ideas": "ideas for a cheaper call with FreeSWITCH's tick, each next to the node as it is",
     "growth": "CPU and memory per call as calls, cards, integrators and the list of recent calls grow",
     "delay": "INVITE to 200, last key to B-leg, BYE to record: a real FreeSWITCH under SIPp, compared with peers",
     "http": "POST /click2dial/calls with 100 clients; response times next to slow clients and huge bodies",
@@ -23,6 +25,7 @@ BENCHMARKS = {
     "events": "live events to 100 readers: delay, CPU, memory, readers that are cut off",
     "instructions": "instructions of a node per call, counted by callgrind; --old COMMIT: next to an older tree's",
     "webhooks": "the cost of a webhook: click-to-dial calls per CPU-second of a node without one and with one",
+    "switch": "SIPp, a real FreeSWITCH and a node at a rising rate: calls a second without a failure, cores, memory",
     "scaling": "the gain of a second worker; one, two and four nodes compared with what the model predicts",
 }
 
@@ -39,18 +42,22 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="do a tenth of the work, once: a smoke test")
     parser.add_argument("--only", action="append", metavar="APP", help="measure only this application; may be repeated")
     parser.add_argument("--old", metavar="COMMIT", help="instructions: count an older commit, too")
+    parser.add_argument("--minutes", type=float, default=1.0, help="switch: how long to hold the highest rate")
+    parser.add_argument("--rate", type=int, help="switch: hold this rate, and look for no other")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
-    complete = not (options.quick or options.only or options.old)
+    complete = not (options.quick or options.old) and (not options.only or options.rate)
     for name in options.names or BENCHMARKS:
         text = importlib.import_module(f"benchmarks.suites.{name}").run(options)
         if not text:  # skipped: it has printed the reason
             continue
         print(text, flush=True)
         if complete:  # a partial run must not replace the documented table
-            path = process.ROOT / "docs" / "benchmarks" / f"{name}.txt"
+            # A rate that was given is another table, next to the one with the highest rate.
+            file = f"{name}_held.txt" if options.rate else f"{name}.txt"
+            path = process.ROOT / "docs" / "benchmarks" / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text + "\n")
     return 0

@@ -11,8 +11,14 @@ import sys
 from collections.abc import Iterable, Sequence
 
 
-def render(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], notes: Sequence[str] = ()) -> str:
-    """Return a title, a table with its first column to the left and the others to the right, and notes."""
+def render(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    notes: Sequence[str] = (),
+    left: Sequence[str] = (),
+) -> str:
+    """Return a title, a table and notes. The first column and those in ``left`` are flush left, the others right."""
     cells = [
         list(columns),
         *([cell if isinstance(cell, str) else f"{cell:,}" for cell in row] for row in rows),
@@ -21,7 +27,7 @@ def render(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]],
 
     def line(row: Sequence[str]) -> str:
         first, *others = (
-            cell.rjust(width) if i else cell.ljust(width)
+            cell.ljust(width) if i == 0 or columns[i] in left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         return "  ".join([first, *others]).rstrip()

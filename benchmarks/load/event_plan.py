@@ -1,4 +1,4 @@
-"""What ``event_source`` is to write; apart from it, as that patches its process for gevent."""
+"""The order for ``event_source``. In a module of its own, as ``event_source`` patches its process for gevent."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.load.event_readers PLAN``, a ``Plan`` as JSON. Prints ``ready`` once all readers have their place
 in the stream. Prints what came once all has come, nothing has for some seconds, or SIGTERM comes. An event's time is
-that of its state (``at``), in whole milliseconds. Of a large piece only the first and the last event are timed: the
+that of its state (``at``), in whole milliseconds. In a large piece, only the first and the last event are timed: the
 readers must keep up.
 """
 
@@ -21,12 +21,12 @@ from array import array
 _HOST = "127.0.0.1"
 #: An id, and the time of its event if it has one.
 _EVENT = re.compile(rb'id: (\d+)-(\d+)\n(?:event: \w+\ndata: [^\n]*?"at":([0-9.]+))?')
-#: What is read at a time, of all readers. A fresh megabyte for each read would cost more than what is in it.
+#: One buffer for all readers. A fresh megabyte for each read would cost more than what is in it.
 _BUFFER = bytearray(1 << 20)
 _VIEW = memoryview(_BUFFER)
 #: Seconds without an event after which no more are expected.
 _SILENCE = 10.0
-#: Of a piece with more events, only the first and the last are read.
+#: A piece with more events has only its first and last one timed.
 _FEW = 8
 
 

@@ -93,7 +93,7 @@ class NodeBench:
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack, **more: Any) -> None:
         """:param more: sections of the configuration that replace the defaults."""
-        redis_port, self._esl_port = free_port(), free_port()
+        redis_port, self.switch_port = free_port(), free_port()
         # In memory if possible: this doesn't measure how Redis waits for a busy disk.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else folder
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-redis-", dir=memory))
@@ -116,7 +116,7 @@ class NodeBench:
         self.redis_port = redis_port
         self.redis_url = url = f"redis://{HOST}:{redis_port}/0"
         self.client: Any = redis_py.single(url, TIMEOUT)
-        config = configuration(folder, url, f"{HOST}:{self._esl_port}", **more)
+        config = configuration(folder, url, f"{HOST}:{self.switch_port}", **more)
         self.node = NodeProcess(config, folder, [redis_port])
         self._stack = stack
         self._exchange: subprocess.Popen[bytes] | None = None
@@ -153,7 +153,7 @@ class NodeBench:
         command = process.python(
             "benchmarks.load.exchange",
             "--port",
-            self._esl_port,
+            self.switch_port,
             "--password",
             ESL_PASSWORD,
             "--apis",

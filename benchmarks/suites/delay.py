@@ -44,11 +44,12 @@ CALLERS = 4000
 RTP_PORTS = {"$${rig_rtp_start}": 61000, "$${rig_rtp_end}": 64998}
 FSCONF = process.ROOT / "tests" / "rig" / "fsconf"
 DISA, DIALTHROUGH, RESPONDER, DIALPLAN = "DISA", "dialthrough", "responder", "dialplan"
-PLAIN = "DISA, ordinary"
-NODE, PEERS = (DISA, DIALTHROUGH, PLAIN), (RESPONDER, DIALPLAN)
+PLAIN, ANSWERED = "DISA, ordinary", "DISA, answered first"
+NODE, PEERS = (DISA, DIALTHROUGH, PLAIN, ANSWERED), (RESPONDER, DIALPLAN)
 DIDS = {
     DISA: "0115550002",
     PLAIN: "0115550002",
+    ANSWERED: "0115550006",
     DIALTHROUGH: "0115550003",
     RESPONDER: "0115550004",
     DIALPLAN: "0115550005",
@@ -72,10 +73,10 @@ up to take them. "DISA" (without a PIN) and "dialthrough" (card found by the cal
 redis-server. "responder" is a process that only splits frames and answers connect with answer. "dialplan" has no
 socket: answer, play_and_get_digits, bridge. The record counts as written when Redis has answered the node's push.
 FreeSWITCH, started as root, runs as a realtime process (SCHED_FIFO); other processes get what it leaves. So node,
-Redis and responder run in realtime, too (SCHED_RR, priority 1: the docs' page "Size a machine"). "{plain}" is the same
-node as an ordinary process. {rounds} rounds, each with all contenders and rates in a new random order. "idle" is the
-idle share of the two cores, which also run SIPp and FreeSWITCH. With none left, the times show a queue. "failed" calls
-did not reach their end."""
+Redis and responder run in realtime, too (SCHED_RR, priority 1: the docs' page "Size a machine"). "{plain}" is the
+same node as an ordinary process; "{answered}" has "answer" before "socket" in its dialplan. {rounds} rounds, each
+with all contenders and rates in a new random order. "idle" is the idle share of the two cores, which also run SIPp
+and FreeSWITCH. With none left, the times show a queue. "failed" calls did not reach their end."""
 
 
 @dataclass
@@ -158,7 +159,9 @@ def run(options: argparse.Namespace) -> str:
         version = rig.api("version").strip().partition(" (")[0].partition("~")[0]
         for _ in range(rounds):
             run_round(rig, setup, runs, results)
-    notes = NOTES.format(plain=PLAIN, rounds=rounds, between=sipp.BETWEEN_KEYS[0], bye=sipp.BEFORE_BYE[0])
+    notes = NOTES.format(
+        plain=PLAIN, answered=ANSWERED, rounds=rounds, between=sipp.BETWEEN_KEYS[0], bye=sipp.BEFORE_BYE[0]
+    )
     texts = [section(results, title, contenders, *delay) for title, delay in SECTIONS.items()]
     return "\n\n\n".join([*filter(None, texts), f"{notes}\n\n{machine}, {version}"])
 
@@ -254,6 +257,7 @@ def set_up(rig: FreeswitchRig) -> Iterator[Contenders]:
         responder = stack.enter_context(process.running(command, port, core=None))
         address = node.config["node"]["listen"]
         rig.route(DIDS[DISA], "disa/acme/front", address)
+        rig.extension("public", DIDS[ANSWERED], [("answer", ""), ("socket", f"{address}/disa/acme/front async full")])
         rig.route(DIDS[DIALTHROUGH], "dialthrough", address)
         rig.route(DIDS[RESPONDER], "", f"{sipp.HOST}:{port}")
         rig.extension(
@@ -285,7 +289,7 @@ def configured(rig: FreeswitchRig, redis: RedisServer, target: int) -> dict[str,
             "token": "account-token-for-benchmarks",
             "caller_id": {"number": "+27115550000"},
             "integrator": "acme",
-            "disa": {"front": {"allow_no_pin": True, "numbers": [DIDS[DISA]]}},
+            "disa": {"front": {"allow_no_pin": True, "numbers": [DIDS[DISA], DIDS[ANSWERED]]}},
         }
     }
     return config
@@ -401,7 +405,7 @@ def read(packets: Sequence[capture.Packet], switch: int, target: int, redis: int
                 by_id[name[1]] = by_number[callee(sender[1].decode())] = timelines[sender[1].decode()] = Timeline(
                     packet.at
                 )
-            else:
+            elif name[1] in by_id:  # otherwise it is of a failed call of an earlier run
                 _read_aleg(packet, by_id[name[1]], from_switch=packet.source == switch)
     return timelines
 

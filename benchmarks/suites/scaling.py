@@ -47,7 +47,7 @@ class Group(NodeBench):
         self.nodes = [self.node]
         for number in range(2, nodes + 1):
             config = node_bench.configuration(
-                folder, self.node.config["redis"]["url"], f"{HOST}:{self._esl_port}", name=f"bench{number}"
+                folder, self.node.config["redis"]["url"], f"{HOST}:{self.switch_port}", name=f"bench{number}"
             )
             self.nodes.append(NodeProcess(config, folder, self.node.redis_ports))
         if workers > 1:

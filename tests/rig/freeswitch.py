@@ -164,6 +164,11 @@ class FreeswitchRig(PhonesSide):
         self.configuration.write_routes()
         self.reload_xml()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def reload_xml(self) -> None:
         reply = self.api("reloadxml")
         if not reply.startswith("+OK"):
