@@ -95,10 +95,20 @@ def fields(calls: Sequence[tuple[str, str]]) -> str:
     return "\n".join(["SEQUENTIAL", *(";".join([who, number, *number]) for who, number in calls), ""])
 
 
-def run(folder: Path, did: str, target: int, rate: int, calls: Sequence[tuple[str, str]], *, dial: bool) -> bool:
+def run(
+    folder: Path,
+    did: str,
+    target: int,
+    rate: int,
+    calls: Sequence[tuple[str, str]],
+    *,
+    dial: bool,
+    patience: int = 0,
+) -> bool:
     """Place ``calls`` at ``rate`` a second. Returns whether all of them followed the scenario.
 
-    Each call is a caller and the number to key, which is only used if ``dial`` is true.
+    Each call is a caller and the number to key, which is only used if ``dial`` is true. ``patience``: seconds after
+    which an answer that hasn't come is a failure; 0: as long as SIPp waits by itself.
 
     :raises RuntimeError: SIPp itself failed.
     """
@@ -108,6 +118,8 @@ def run(folder: Path, did: str, target: int, rate: int, calls: Sequence[tuple[st
     command = ["sipp", f"{HOST}:{target}", "-sf", str(scenario), "-inf", str(injected), "-i", HOST, "-nostdin"]
     command += ["-p", str(process.free_port()), "-r", str(rate), "-m", str(len(calls)), "-l", "2000"]
     command += ["-timer_resol", "1", "-watchdog_minor_maxtriggers", "100000", "-watchdog_major_maxtriggers", "1000"]
+    if patience:
+        command += ["-recv_timeout", str(patience * 1000)]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
     if ended.returncode not in (0, _SOME_FAILED):
         raise RuntimeError(f"sipp, {did}: exit {ended.returncode}: {ended.stderr[-500:]}")

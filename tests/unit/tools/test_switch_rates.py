@@ -10,6 +10,8 @@ import pytest
 from benchmarks.suites import switch
 from benchmarks.suites.switch import Found, Step, climb
 
+MEMORY = {"node": 50.0, "FreeSWITCH": 100.0, "Redis": 10.0}
+
 
 class FakeBench:
     """A machine on which so many calls fail at a rate."""
@@ -20,7 +22,7 @@ class FakeBench:
 
     def step(self, contender: str, rate: int, seconds: int) -> Step:
         self.rates.append(rate)
-        return Step(contender, rate, rate * seconds, self._failed(rate), {}, dict.fromkeys(switch.SHARES, 0.0), {})
+        return Step(contender, rate, rate * seconds, self._failed(rate), {}, dict.fromkeys(switch.SHARES, 0.0), MEMORY)
 
 
 def climbed(bench: FakeBench, most: int = 500) -> Found:
@@ -62,3 +64,16 @@ def test_machine_that_fails_at_once_has_no_rate() -> None:
 
 def test_rates_end_at_the_most() -> None:
     assert max(climbed(FakeBench(lambda _rate: 0), most=60).steps, key=lambda step: step.rate).rate == 45
+
+
+def test_rate_that_fails_after_a_minute_is_lowered() -> None:
+    bench: Any = FakeBench(lambda rate: int(rate > 30))
+    text = switch.hold(bench, "DISA", 45, 0.001, lower=True)
+    assert list(dict.fromkeys(bench.rates)) == [45, 38, 32, 27]
+    assert text.startswith("DISA: 27 calls a second")
+
+
+def test_rate_that_was_asked_for_is_held_though_calls_fail() -> None:
+    bench: Any = FakeBench(lambda _rate: 1)
+    assert switch.hold(bench, "DISA", 45, 0.001).startswith("DISA: 45 calls a second")
+    assert set(bench.rates) == {45}

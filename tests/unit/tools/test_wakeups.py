@@ -62,15 +62,15 @@ def test_cpu_comes_from_the_marks_which_are_no_call() -> None:
 
 
 def test_redis_scripts_have_their_names() -> None:
-    text = asked("EVALSHA", SCRIPT, "1", "esl_apps:{a}:limits", "1") + asked("GET", "esl_apps:x")
+    text = asked("EVALSHA", SCRIPT, "1", "a:{b}:limits", "1") + asked("GET", "x")
     (one,) = woken(wait(), written(REDIS, text))
     assert one.written["Redis"].names == ["usage_begin", "GET"]
 
 
 def test_background_is_known_by_its_form_without_numbers() -> None:
-    line = f"7 1.0 {written(REDIS, asked('GET', 'esl_apps:done:01a2299d-d1ad-7335-ba95-2c1e0e9632b7'))}"
+    line = f"7 1.0 {written(REDIS, asked('GET', 'done:01a2299d-d1ad-7335-ba95-2c1e0e9632b7'))}"
     background = frozenset(all_forms(parsed([line]), PEERS))
-    other = written(REDIS, asked("GET", "esl_apps:done:77a2299d-d1ad-7335-ba95-2c1e0e963000"))
+    other = written(REDIS, asked("GET", "done:77a2299d-d1ad-7335-ba95-2c1e0e963000"))
     first, answer, call = woken(
         wait(), other, wait(18), read(REDIS, "$-1"), wait(), written(REDIS, asked("GET", "a")), background=background
     )
