@@ -19,9 +19,12 @@ from esl_apps.apps.application import Application
 from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import (
+    OF_PHONE,
+    PHONE,
     Bleg,
     aleg_variables,
     caller_id_variables,
+    has_phone,
     join,
     recording_of,
 )
@@ -48,7 +51,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import BREAKER, Refusal
 from esl_apps.core.number_text import NotDialable, presented
-from esl_apps.core.numbers import Number, NumberPlan
+from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.written_number import POST_DIAL, as_dtmf
@@ -97,6 +100,7 @@ class ClickCall(Struct, frozen=True):
             # A 183 from the agent's mobile isn't an answer: don't ring the callee before the agent answers (hazard 18).
             "ignore_early_media": "true",
             **({"presence_data": dialstring.mark_of(order.agent.dialled)} if order.agent.is_extension else {}),
+            **(PHONE if has_phone(settings, order.agent) else {}),
         }
         if self.client.answers_itself(order) and settings.endpoints.registration(order.agent) is not None:
             headers = self.client.auto_answer_headers
@@ -227,7 +231,7 @@ def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | N
         longest=min([*bounds, *(charge.longest for charge in attempt.charges if charge.longest is not None)]),
         user=order.agent.dialled,
         recording=recording,
-        variables=_bleg_extras(click),
+        variables={**_bleg_extras(click), **(OF_PHONE if has_phone(settings, order.agent) else {})},
     )
     bridged = join(call, attempt, settings, bleg, settings.endpoints.of(order.callee, as_asked=True))
     return None if bridged.answered else bridged
@@ -304,7 +308,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         except Refused as refused:
             faults = refused.faults
     if order is None:
-        first, second = _party(settings.plan, agent), _party(settings.plan, callee)
+        first, second = settings.plan.find(agent), settings.plan.find(callee)
         attempt = Attempt(
             app=REF,
             integrator=client.name,
@@ -333,7 +337,8 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         return
     failed: Bridged | None = None
     try:
-        call.set(aleg_variables(settings, attempt, order.agent.dialled))
+        phone = PHONE if has_phone(settings, order.agent) else {}
+        call.set({**aleg_variables(settings, attempt, order.agent.dialled), **phone})
         failed = _dial_callee(call, click, policy)
         call.hangup(failed.cause if failed is not None else "NORMAL_CLEARING")
     except CallEnded as ended:
@@ -358,13 +363,6 @@ NO_ROOM = Fault("limits", "limit_reached", "max_calls is reached")
 
 def limit_fault(refusal: Refusal) -> Fault:
     return Fault("limits", "breaker" if refusal.what == BREAKER else "limit_reached", refusal.message)
-
-
-def _party(plan: NumberPlan, text: str | None) -> Number | None:
-    try:
-        return plan.read(text or "")
-    except NotDialable:
-        return None
 
 
 def _agent_of(call: Call, trusted: Callable[[str], bool]) -> str | None:

@@ -11,6 +11,8 @@ from esl_apps.apps.application import Application, Extension
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import (
+    OF_PHONE,
+    PHONE,
     Bleg,
     aleg_variables,
     bleg_variables,
@@ -76,7 +78,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         if not agents:
             call.play_early("agents_unavailable", 20)
             call.hangup("USER_BUSY" if refused == causes.USER_BUSY else "CALL_REJECTED")
-        variables = aleg_variables(settings, attempt, "")
+        variables = {**aleg_variables(settings, attempt, ""), **OF_PHONE}
         if queue.record:
             # Record on the caller's leg: if two agents answer at the same moment, recording on their legs would write
             # one file twice.
@@ -86,7 +88,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         call.set(variables)
         call.ring()
         bridged = _ring(call, attempt, queue, agents, policy, host)
-        leave_if_transferred(attempt)
+        leave_if_transferred(call, attempt)
         if bridged.answered:
             call.hangup("NORMAL_CLEARING")
         elif bridged.timed_out or causes.failure(bridged.code) == "no_answer":
@@ -170,7 +172,7 @@ def _ring(
         timeout=queue.ring_timeout,
         longest=longest,
         # While several agents ring, the caller must not hear one agent's early media.
-        variables={"ignore_early_media": "true", **notice},
+        variables={"ignore_early_media": "true", **PHONE, **notice},
     )
     leg = bleg_variables(policy.settings, attempt, bleg)
 

@@ -11,14 +11,27 @@ from esl_apps.apps.settings import Settings
 from esl_apps.core import causes, dialstring, display_name, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Leg
+from esl_apps.core.numbers import Number
 from esl_apps.core.versions import CHANNEL_VARIABLES
 
 #: Seconds by which the switch's own timers are longer. They only fire if the application is gone.
 SWITCH_MARGIN = 5
+#: Seconds for which a leg that goes on in another call is waited for: no call is longer.
+LONGEST = 86400.0
 #: Marks the first application that a leg executes: its end isn't waited for.
 UNHEARD = {"app_uuid": dialstring.UNHEARD}
 #: The dialplan context for transfers by the far side. No context may have this name.
 NO_TRANSFER = "esl_apps_no_transfer"
+#: The dialplan context of a leg that talks to an agent's phone: with its transfer key, the phone sends the leg there.
+REFER = "esl_apps_refer"
+#: The variables of an agent's phone that may transfer, and of the leg that it talks to. The switch holds the phone's
+#: leg until the transfer is confirmed; if it isn't, it tells the phone (403) and joins the two again.
+PHONE = {"confirm_blind_transfer": "true"}
+OF_PHONE = {
+    "force_transfer_context": REFER,
+    # Runs before the leg leaves the bridge, whose end would end the phone's leg too (hangup_after_bridge).
+    "execute_on_blind_transfer": dialstring.Spaced(f"execute_extension:esl_apps_parting XML {REFER}"),
+}
 
 
 def leg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, str]:
@@ -60,6 +73,11 @@ def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str,
         "sip_copy_custom_headers": "false",
         "sip_copy_multipart": "false",
     }
+
+
+def has_phone(settings: Settings, agent: Number) -> bool:
+    """Return whether an agent has a registered phone, whose transfer key works."""
+    return settings.endpoints.registration(agent) is not None
 
 
 def caller_id_variables(number: str, name: str = "") -> dict[str, str]:
@@ -175,9 +193,12 @@ def recording_of(call: Call, attempt: Attempt, integrator: str, settings: Settin
     return recording_path(settings.recordings, integrator, attempt.recording_url)
 
 
-def leave_if_transferred(attempt: Attempt) -> None:
+def leave_if_transferred(call: Call, attempt: Attempt) -> None:
     """Leave A alone after a bridge, if it goes on in another call. :raises CallEnded: it does."""
     went_on = attempt.transferred_to or attempt.consultation
+    if attempt.transferred_to is not None:
+        # Its socket stays until A ends: the end of one socket ends the park of another.
+        call.wait_for_hangup(LONGEST)
     if went_on is not None:
         raise CallEnded(f"it goes on in {went_on}")
 
@@ -219,7 +240,7 @@ def join(
         leg.update(patience)
         heard = False
         bridged = call.bridge(leg, [(endpoint, None)], deadline - now, bleg.longest, progress, parts=parts)
-        leave_if_transferred(attempt)
+        leave_if_transferred(call, attempt)
         unheard = bridged.timed_out and not heard
         if unheard and gateway is not None and gateway.is_silent(time.monotonic() - now):
             bridged = Bridged(False, causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER", bridged.bleg)

@@ -10,7 +10,7 @@ an answer, B's takes B there.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from esl_apps.apps.application import Application
 from esl_apps.apps.click2dial import limit_fault
 from esl_apps.apps.context import AppPolicy, Host
 from esl_apps.apps.ending import conclude
-from esl_apps.apps.legs import Bleg, aleg_variables, join, recording_of
+from esl_apps.apps.legs import OF_PHONE, PHONE, Bleg, aleg_variables, has_phone, join, recording_of
 from esl_apps.core import causes, node_clock, numbers, parties, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Ended, Leg
@@ -86,8 +86,9 @@ class TransferCall:
                 attempt.note("refused", f"{fault.field}: {fault.message}")
                 call.play("limit_reached" if fault.field == "limits" else "transfer_refused")
             elif attempt.cancelled_by is None and attempt.cut is None:
-                call.set(self._variables(policy))
-                bridged = self._dial(call, policy)
+                stays, comes = self._keys(policy)
+                call.set({**self._variables(policy), **stays})
+                bridged = self._dial(call, policy, comes)
                 failed = None if bridged.answered else bridged
                 if failed is not None and attempt.cancelled_by is None:
                     # They have talked already, and would take a silent end for a fault.
@@ -132,7 +133,18 @@ class TransferCall:
         refusal = host.usage.tripped(*self.attempt.charges)
         return None if refusal is None else limit_fault(refusal)
 
-    def _dial(self, call: Call, policy: AppPolicy) -> Bridged:
+    def _keys(self, policy: AppPolicy) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Return the variables that make the agent's transfer key work: of the leg that stays, and of the new one."""
+        settings = policy.settings
+        if self.consults:
+            # The two legs of a consultation stay as they are, until it is completed or cancelled.
+            return {}, {}
+        if self.second_party == terms.AGENT:
+            return (OF_PHONE, PHONE) if has_phone(settings, self.to) else ({}, {})
+        agent = settings.plan.find(self.attempt.extension)
+        return (PHONE, OF_PHONE) if agent is not None and has_phone(settings, agent) else ({}, {})
+
+    def _dial(self, call: Call, policy: AppPolicy, variables: Mapping[str, str]) -> Bridged:
         attempt, client, settings = self.attempt, self.client, policy.settings
         lengths = [charge.longest for charge in attempt.charges if charge.longest is not None]
         bleg = Bleg(
@@ -141,6 +153,7 @@ class TransferCall:
             longest=min([client.longest, *lengths]),
             user=attempt.extension or "",
             recording=recording_of(call, attempt, client.name, settings) if self.record and client.record else None,
+            variables=variables,
         )
         endpoints = settings.endpoints.of(self.to, as_asked=True)
         return join(call, attempt, settings, bleg, endpoints, parts=self.consults)
@@ -217,7 +230,7 @@ def new_call(
         shown = (agent if to.is_extension else old.dial_number) or "anonymous"
     second = terms.AGENT if leaves == terms.AGENT else terms.CALLEE
     record = old.recording_url is not None
-    stays = _read(plan, customer if leaves == terms.AGENT else agent)
+    stays = plan.find(customer if leaves == terms.AGENT else agent)
     attempt = Attempt(
         app=REF,
         call_ref=ref or new_ref(),
@@ -253,13 +266,6 @@ def second_party(attempt: Attempt) -> str | None:
     """Return the new party of a transfer; None for any other call."""
     order: dict[str, Any] = attempt.order or {}
     return order.get("second_party") if attempt.app == REF else None
-
-
-def _read(plan: NumberPlan, text: str | None) -> Number | None:
-    try:
-        return plan.read(text or "")
-    except NotDialable:
-        return None
 
 
 APPLICATION = Application(

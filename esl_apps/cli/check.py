@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
-from esl_apps.cli import browser_profiles
+from esl_apps.cli import browser_profiles, transfer_profiles
 from esl_apps.cli.output import print_json, printable
 from esl_apps.config import warnings
 from esl_apps.config.model import Config, Disa, sections
@@ -131,6 +132,7 @@ def _switch(config: Config, switch: Switch, address: str) -> Iterator[Result]:
         yield Result(what, OK, f"{address}: {_first_line(switch.api('version'))}")
         yield from _dial_strings(config, switch.name, switch)
         yield from _recordings(config, switch)
+        yield from _transfers(config, switch)
         if any(integrator.phone for integrator in config.integrators):
             yield from _browsers(switch)
     except (SwitchUnavailable, ReplyError) as error:
@@ -204,6 +206,24 @@ def _domain(what: str, domain: str, switch: Switch) -> Result:
         unknown = "not found" in str(error)
         return _judged(what, unknown, f"domain {domain}: this switch can't tell" if unknown else str(error))
     return _judged(what, there, f"domain {domain} " + ("is there" if there else "is not in the switch's directory"))
+
+
+def _transfers(config: Config, switch: Switch) -> Iterator[Result]:
+    """Report whether agents' phones can transfer, and whether others can."""
+    what = f"transfer keys on {switch.name}"
+    try:
+        there = transfer_profiles.has_context(switch.api(transfer_profiles.CONTEXT))
+        gateways = transfer_profiles.gateways_of(config.dial.external)
+        unsafe = transfer_profiles.open_profiles(switch.api(browser_profiles.COMMAND), gateways)
+    except (ReplyError, ElementTree.ParseError) as error:
+        # The sandbox has no XML.
+        yield Result(what, OK, f"this switch can't tell ({_first_line(str(error))})")
+        return
+    missing = "the context esl_apps_refer isn't there, so every transfer is refused; install 00_esl_apps_refer.xml"
+    yield Result(what, OK if there else WARN, "the context esl_apps_refer leads to a node" if there else missing)
+    for profile in unsafe:
+        message = "a far end can have the switch dial any number; set disable-transfer to true and restart the profile"
+        yield Result(f"{what}, profile {profile}", WARN, message)
 
 
 def _browsers(switch: Switch) -> Iterator[Result]:

@@ -21,17 +21,20 @@ import phonenumbers
 
 from esl_apps.apps import APPLICATIONS
 from esl_apps.apps.application import Extension
+from esl_apps.apps.legs import REFER
 from esl_apps.cli.output import print_error, print_json
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.core.number_text import NotDialable, plain
 from esl_apps.core.terms import SECRET_VARIABLE
+from esl_apps.node import referring
 from esl_apps.node.policy import own_settings
 from esl_apps.prompts import PROMPTS as PROMPT_FOLDER
 
 PUBLIC = "00_esl_apps_public.xml"
 DEFAULT = "00_esl_apps_default.xml"
 PROOF = "00_esl_apps_secret.xml"
+TRANSFERS = "00_esl_apps_refer.xml"
 WATCHDOG = 8
 PROMPTS = "$${sounds_dir}/esl_apps"
 """The folder of prompts if the configuration names none: one of the switch's own."""
@@ -70,6 +73,14 @@ _ABOUT_DEFAULT = """
 _ABOUT_PROOF = """
   esl_apps: node.secret, by which a node knows that a connection is this switch's. Install in dialplan/public/ of
   every switch, readable by FreeSWITCH alone. It sets a global variable, so no channel, CDR or log shows it.
+"""
+_ABOUT_TRANSFERS = """
+  esl_apps: the transfer keys of agents' phones. Install in dialplan/ itself, as default.xml of a stock FreeSWITCH:
+  this file has a context of its own. `esl-apps dialplan -c FILE` makes it with your nodes.
+
+  The leg of a customer comes here if their agent's phone sends a REFER, whatever number that names; no other leg does.
+  Its node dials if the transfer is allowed. If it isn't, or no node takes the leg, or its node dies, the extension
+  ends: then FreeSWITCH tells the phone (403) and joins the two parties again. So put nothing behind it.
 """
 _ABOUT_HANDOVER = """
   The node of this call (it set esl_call_ref) has died. The call is sent to its number again, and so to the remaining
@@ -155,6 +166,7 @@ def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str 
         PUBLIC: _file(_ABOUT_PUBLIC, [*_unavailable("public", message, refused), *public]),
         DEFAULT: _file(_ABOUT_DEFAULT, [*_unavailable("default", message, None), *default]),
     }
+    files[TRANSFERS] = _transfers(nodes, watchdog)
     secret = _section(config, "node").get("secret")
     if secret is not None:
         files[PROOF] = _file(_ABOUT_PROOF, [_secret(secret)])
@@ -270,6 +282,30 @@ def _actions(nodes: Sequence[str], path: str, context: str, watchdog: int) -> li
         ("socket", f"{'|'.join(f'{node}/{path}' for node in nodes)} async full"),
         ("transfer", f"esl_apps_unavailable XML {context}"),
     ]
+
+
+def _transfers(nodes: Sequence[str], watchdog: int) -> str:
+    """Return the file with the context of agents' transfers."""
+    no_more: Action = ("sched_cancel", "")
+    sockets = "|".join(f"{node}/{'/'.join(referring.PATH)}" for node in nodes)
+    # By the switch's own UUIDs. The first lets the phone's leg outlive the bridge, the second ends it with this leg.
+    outlives: Action = ("set", "esl_apps_parting=${uuid_setvar(${signal_bond} hangup_after_bridge false)}")
+    ends: Action = ("set", "api_hangup_hook=uuid_kill ${blind_transfer_uuid}")
+    actions: list[Action] = [
+        ends,
+        ("sched_transfer", f"+{watchdog} esl_apps_refused XML {REFER}"),
+        ("socket", f"{sockets} async full"),
+        no_more,
+    ]
+    extensions = [
+        _extension("esl_apps_parting", [_condition("destination_number", "^esl_apps_parting$", [outlives])]),
+        _extension("esl_apps_refused", [_condition("destination_number", "^esl_apps_refused$", [no_more])]),
+        _extension(REFER, [_condition("${esl_call_ref}", ".", actions)]),
+    ]
+    lines = "\n".join(extensions).split("\n")
+    indented = "\n".join(f"  {line}" if line else line for line in lines)
+    context = f"  <context name={quoteattr(REFER)}>\n{indented}\n  </context>"
+    return _file(_ABOUT_TRANSFERS, [context])
 
 
 def _entry(name: str, expression: str, nodes: Sequence[str], path: str, watchdog: int) -> str:

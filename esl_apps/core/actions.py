@@ -47,7 +47,8 @@ class Action(Struct, frozen=True, omit_defaults=True):
     ref: str = ""
     """The consultation (``consulted``)."""
     leg: str = ""
-    """The UUID of the new party's leg (``consulted``)."""
+    """The UUID of the new party's leg (``consulted``), or of the one that the switch has taken out of its bridge, as
+    the party that leaves asked with its phone (``transfer``)."""
     spent: Before | None = None
     """The consultation's part of its session (``consulted``)."""
     next: str = ""

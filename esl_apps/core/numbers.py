@@ -154,6 +154,13 @@ class NumberPlan:
         # cache hit takes 0.1 µs.
         self.read = lru_cache(maxsize=4096)(self._read)
 
+    def find(self, text: str | None) -> Number | None:
+        """Read a text; None if it isn't a number."""
+        try:
+            return self.read(text or "")
+        except NotDialable:
+            return None
+
     def _read(self, text: str) -> Number:
         """Read a text as :func:`plain` accepts it. :raises NotDialable: it isn't one, or not a telephone number."""
         text = plain(text)

@@ -106,7 +106,8 @@ class Blegs:
     def on_bridge(self, event: Event) -> None:
         """Note which of several phones answered: the one that A is bridged with."""
         other = event.get("Other-Leg-Unique-ID") or ""
-        if self.by_bridge and not self.killed and event.uuid == self._aleg:
+        # Only the first: a caller whose call goes on elsewhere, after a transfer, is bridged again.
+        if self.by_bridge and self.answered is None and not self.killed and event.uuid == self._aleg:
             self._joined(self._legs.setdefault(other, Leg(other)))
 
     def _joined(self, leg: Leg) -> None:

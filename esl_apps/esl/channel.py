@@ -12,7 +12,7 @@ from esl_apps.core import causes, dialstring, node_clock
 from esl_apps.core.call import Bridged, CallEnded, Complete, Ended, Endpoint, Leg, Progress
 from esl_apps.esl.blegs import OF_LEGS, Blegs
 from esl_apps.esl.keypad import CONFERENCE, STAR_STAR_WITHIN, Keypad, says_keys_in_rtp
-from esl_apps.esl.legs import OF_BLEGS, bleg_by_aleg, leg_of, media_fit, time_of
+from esl_apps.esl.legs import OF_BLEGS, bleg_by_aleg, leg_of, media_fit, talk_is_over, time_of
 from esl_apps.esl.round_trips import EVENT, EVENT_NAME, RoundTrips
 from esl_apps.esl.session import Completion, Gone, OutboundSession
 from esl_apps.esl.switch_clock import SwitchClock
@@ -306,7 +306,7 @@ class Channel:
         if blegs.answered is not None:
             if self.round_trips is not None:
                 self._measure(blegs.answered.uuid)
-            if not self._wait_talking(lambda: completion.done or keypad.broken, longest):
+            if not self._wait_talking(lambda: keypad.broken or talk_is_over(completion, blegs.answered), longest):
                 self._kill(completion, "ALLOTTED_TIMEOUT")
             elif keypad.broken:
                 self._kill(completion, "NORMAL_CLEARING")

@@ -5,6 +5,7 @@ A switch's times are read here and nowhere else, and leave this module as the no
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from esl_apps.core import causes, node_clock
 from esl_apps.core.call import Bridged, Leg
@@ -12,6 +13,8 @@ from esl_apps.esl.quality import quality_of
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, decode
 
+#: The variable with the other leg's UUID, which both legs have from the phone's REFER on.
+REFERRED = "blind_transfer_uuid"
 OF_BLEGS = "CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
 #: Events of a leg that has not ended.
 LIVES = frozenset(OF_BLEGS.encode().split())
@@ -142,6 +145,25 @@ def bleg_by_aleg(event: Event, clock: SwitchClock) -> Leg | None:
         if event.var("sip_hangup_disposition") == "send_bye" and cause == "NORMAL_CLEARING"
         else None,
     )
+
+
+class Finished(Protocol):
+    """An application that was sent to a leg: its CHANNEL_EXECUTE_COMPLETE, and whether it has ended."""
+
+    event: Event | None
+
+    @property
+    def done(self) -> bool: ...
+
+
+def talk_is_over(bridge: Finished, bleg: Leg | None) -> bool:
+    """Return whether two legs talk no more. ``bridge``: the application that joined them."""
+    if not bridge.done:
+        return False
+    # A phone's transfer key takes a leg out of the bridge. If the transfer is refused, the switch joins the two again,
+    # in a bridge of its own: then the talk lasts until B ends.
+    parted = bridge.event is not None and bridge.event.var(REFERRED) is not None
+    return not (parted and bleg is not None and bleg.ended_at is None)
 
 
 def refused_by(aleg: Event) -> Bridged | None:

@@ -46,6 +46,7 @@ _REFERENCES = frozenset(
         "variable_esl_call_ref",
         "variable_esl_session_ref",
         "variable_esl_bleg",
+        "variable_blind_transfer_uuid",
     }
 )
 _REFERENCE = re.compile(FORM.encode())

@@ -227,7 +227,7 @@ class Acting:
             self.start_recording(live)
         else:
             verb = {actions.PAUSE: "mask", actions.RESUME: "unmask", actions.STOP: "stop"}[step]
-            live.switch.api(f"uuid_record {customer(attempt)} {verb} {self.recording(attempt)}")
+            live.switch.api(f"uuid_record {recorded_leg(attempt)} {verb} {self.recording(attempt)}")
         talk.record(attempt, wanted, node_clock.now())
         attempt.note(actions.RECORD, step)
 
@@ -241,8 +241,8 @@ class Acting:
         # A second part goes behind the first one.
         settings = {**recording_settings(policy.settings), "RECORD_APPEND": "true"}
         pairs = ";".join(f"{name}={value}" for name, value in settings.items())
-        live.switch.api(f"uuid_setvar_multi {customer(attempt)} {pairs}")
-        live.switch.api(f"uuid_record {customer(attempt)} start {self.recording(attempt)}")
+        live.switch.api(f"uuid_setvar_multi {recorded_leg(attempt)} {pairs}")
+        live.switch.api(f"uuid_record {recorded_leg(attempt)} start {self.recording(attempt)}")
 
     def recording(self, attempt: Attempt) -> str:
         """Return the file of a call's recording on the switch."""
@@ -262,8 +262,13 @@ def leg_of(attempt: Attempt, party: str) -> str:
 
 
 def customer(attempt: Attempt) -> str:
-    """Return the UUID of the customer's leg, which is recorded, and hears the music."""
+    """Return the UUID of the customer's leg, which hears the music."""
     return leg_of(attempt, terms.CALLEE)
+
+
+def recorded_leg(attempt: Attempt) -> str:
+    """Return the UUID of the leg that is recorded: the customer's, or the new party's of a transfer."""
+    return (attempt.bleg_uuid or "") if attempt.transferred_from is not None else customer(attempt)
 
 
 def _unavailable(message: str) -> Undone:

@@ -16,6 +16,8 @@ from esl_apps.core import node_clock, terms
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CHANNEL
 from esl_apps.esl.session import OutboundSession
+from esl_apps.node import referring
+from esl_apps.node.referring import Referring
 from esl_apps.node.services import Services
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.node.visit import Visit
@@ -40,6 +42,7 @@ class Incoming:
         """``pollers``: those of applications that place timed calls, by ``ref``."""
         self._services = services
         self._pollers = pollers
+        self._referring = Referring(services)
         self._by_path = {app.path: app for app in APPLICATIONS.values()}
 
     def handle(self, session: OutboundSession) -> None:
@@ -58,6 +61,9 @@ class Incoming:
         if visit.channel.header("Caller-Destination-Number") == UNAVAILABLE:
             # The dialplan's watchdog was faster than this node: the caller hears that message now.
             log.warning("watchdog_was_faster", extra={"uuid": visit.session.uuid})
+            return
+        if visit.path == referring.PATH:
+            self._referring.serve(visit)
             return
         live = self._services.calls.live.get(visit.carried) if visit.carried else None
         if live is not None and live.run is not None and not live.attached:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from gevent.event import AsyncResult
 
 from esl_apps.apps import transfer
 from esl_apps.apps.click2dial import limit_fault
+from esl_apps.apps.legs import has_phone
 from esl_apps.apps.ringing import Originator
 from esl_apps.apps.transfer import TransferCall
 from esl_apps.core import causes, dialstring, node_clock, talk, terms
@@ -29,7 +31,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CHANNEL_VARIABLES
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable
-from esl_apps.node.acting import customer, leg_of
+from esl_apps.node.acting import customer, leg_of, recorded_leg
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import Begin, Live
 from esl_apps.node.outgoing import targets
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 WATCHDOG, _RESTARTED = 8, 3000
 #: A leg's first steps, as an inline dialplan.
 FIRST = "m:^:sched_transfer:${esl_apps_watch}^socket:${esl_apps_nodes}^sched_cancel:^transfer:${esl_apps_again}"
+#: What comes before them: it confirms a phone's transfer, and otherwise does nothing.
+_CONFIRM = "m:^:blind_transfer_ack:true^unset:blind_transfer_uuid^"
 _PATH = re.compile(r"[A-Za-z0-9/._+@-]+")
 
 
@@ -53,6 +57,30 @@ class Transferring:
 
     def transfer(self, live: Live, action: Action) -> None:
         """Begin a blind transfer, and end the call that it leaves. :raises Undone: nothing has changed."""
+        if not action.leg:
+            self._transfer(live, action)
+            return
+        old = live.attempt
+        try:
+            self._check_phone(old, action)
+            if old.held:
+                # The customer's leg has left its bridge, and still plays the music.
+                talk.hold(old, node_clock.now(), on=False)
+                live.switch.api(f"uuid_break {action.leg} all")
+            self._transfer(live, action)
+        except Undone as undone:
+            old.note("transfer_refused", f"{undone.field}: {undone.message}" if undone.field else undone.message)
+            old.save()
+            raise
+
+    def _check_phone(self, old: Attempt, action: Action) -> None:
+        """:raises Undone: the leg that the switch has moved isn't one that this call's phone may transfer."""
+        settings = self._services.policy.settings
+        agent = settings.plan.find(old.extension)
+        if action.leg != customer(old) or agent is None or not has_phone(settings, agent):
+            raise Undone(403, "restricted", "only the agent's registered phone transfers")
+
+    def _transfer(self, live: Live, action: Action) -> None:
         old, services = live.attempt, self._services
         stays = other_party(action.by)
         client, to = self.target(old, action.to)
@@ -72,6 +100,7 @@ class Transferring:
         if not moved:
             raise not_now(old, "the call is ending")
         note_parting(old, node_clock.now())
+        self._let_go(live, leg_of(old, action.by), by_phone=bool(action.leg))
         self.hand_over(old, new.attempt, stays, leg)
         end(old, action.by)
         join_sessions(new.attempt, old)
@@ -135,6 +164,12 @@ class Transferring:
         services.calls.place(new.attempt, live.switch, ring, run)
         return bool(moved.get())
 
+    def _let_go(self, live: Live, leg: str, *, by_phone: bool) -> None:
+        """End the leg of the party that leaves. A phone that has transferred the call hangs up by itself, once it hears
+        that the transfer is confirmed: end its leg a second later."""
+        with suppress(SwitchUnavailable, ReplyError):
+            live.switch.api(f"sched_hangup +1 {leg} NORMAL_CLEARING" if by_phone else f"uuid_kill {leg}")
+
     def hand_over(self, old: Attempt, new: Attempt, stays: str, leg: str) -> None:
         """Let the charges of the leg that stays go on in the new call."""
         party = old.number if stays == terms.CALLEE else old.extension
@@ -148,12 +183,14 @@ class Transferring:
         """Take a leg out of its bridge. :raises SwitchUnavailable, ReplyError: the switch doesn't do it."""
         old, switch = live.attempt, live.switch
         set_variables(switch, leg, {**self.identity(new), "hangup_after_bridge": "true"}, self._plan(old.language))
-        switch.api(f"uuid_setvar {leg} esl_bleg")
+        # The leg that leaves may end after the new call has begun, which hears of its session's B-legs.
+        for one in (old.aleg_uuid, old.bleg_uuid):
+            switch.api(f"uuid_setvar {one} esl_bleg")
         if old.recording != talk.OFF:
-            switch.api(f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
+            switch.api(f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")
         if old.muted:
             switch.api(f"uuid_audio {leg} stop")
-        switch.api(f"uuid_transfer {leg} {FIRST} inline")
+        switch.api(f"uuid_transfer {leg} {_CONFIRM}{FIRST.removeprefix('m:^:')} inline")
 
     def identity(self, attempt: Attempt) -> dict[str, str]:
         """Return the variables that make a leg the call's A-leg, so that any node can go on with it."""

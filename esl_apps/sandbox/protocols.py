@@ -46,6 +46,9 @@ class Endpoint(Protocol):
     def hold(self, on: bool) -> None:
         """Put the far end on hold, or take it off."""
 
+    def referred(self, status: int) -> None:
+        """Tell the far end how its REFER ended (NOTIFY)."""
+
 
 class Door(Protocol):
     """The event-socket connection that controls a leg."""

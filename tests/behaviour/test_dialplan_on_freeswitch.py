@@ -34,6 +34,7 @@ from tests.support import ROOT
 from tests.support.ports import free_ports
 
 PROMPTS = ROOT / "esl_apps" / "prompts"
+#: The folders of files without a context of their own.
 CONTEXT = {dialplan.PUBLIC: "public", dialplan.DEFAULT: "default", dialplan.PROOF: "public"}
 SECRET = "a-secret-of-the-dialplan"
 
@@ -148,7 +149,7 @@ class Stand:
         files = []
         for name, text in dialplan.render(self.plan, watchdog=WATCHDOG, prompts=str(PROMPTS)).items():
             (folder / name).write_text(text)
-            files.append((CONTEXT[name], folder / name))
+            files.append((CONTEXT.get(name, ""), folder / name))
         conf = []
         for name in ("event_socket.conf.xml", "json_cdr.conf.xml"):
             text = (ROOT / "conf" / "freeswitch" / name).read_text()
@@ -159,7 +160,7 @@ class Stand:
 
     def load(self, **how: Any) -> None:
         for name, text in dialplan.render(self.plan, **how).items():
-            (self.rig.conf / "dialplan" / CONTEXT[name] / name).write_text(text)
+            (self.rig.conf / "dialplan" / CONTEXT.get(name, "") / name).write_text(text)
         self.rig.reload_xml()
 
     def ended(self, call: Any, within: float = 30.0) -> Any:

@@ -68,6 +68,8 @@ class Leg:
     """The final SIP status: 200, 486, …; 487 if the caller gave up."""
     ended_by: str | None = None
     """``phone`` or ``far``."""
+    referred: list[int] = field(default_factory=list)
+    """The SIP statuses of the NOTIFYs that ended this phone's REFERs. After a 200 the phone hangs up."""
 
     @property
     def lasted(self) -> float:
@@ -103,6 +105,9 @@ class PhoneLeg(Protocol):
 
     def digits(self, digits: str, method: str = "rfc2833") -> None:
         """Send DTMF; ``,`` pauses half a second. ``method``: ``rfc2833``, ``info`` (SIP INFO) or ``inband`` (tones)."""
+
+    def transfer(self, to: str) -> None:
+        """Send a REFER that asks the far side to call ``to`` (the whole Refer-To), as a phone's transfer key does."""
 
     def hold(self) -> None: ...
 
@@ -174,6 +179,9 @@ class Rig(Protocol):
     def route(self, number: str, path: str, node: str) -> None:
         """Route calls to ``number`` (public and default context) to ``socket node/path async full``, as the shipped
         dialplan does: the watchdog is armed before, and cancelled by the node."""
+
+    def route_refers(self, node: str) -> None:
+        """Route the REFERs of agents' phones to ``node``, as the shipped context ``esl_apps_refer`` does."""
 
     def api(self, command: str) -> str:
         """Return what ``fs_cli -x`` would print."""

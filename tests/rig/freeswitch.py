@@ -68,6 +68,7 @@ class FreeswitchRig(PhonesSide):
     other leg's RTP timestamps, which may jump *back*. PJSIP then drops the first packets as late, and its user hears
     nothing for about as long as it rang (measured: 0.45 s after 0.5 s of ringing, 0.95 s after 1 s, nothing lost after
     1.8 s or more).
+    ``trunk_transfers``: whether the trunk's profile obeys REFER, as that of stock FreeSWITCH does.
     ``digit_ms``: how long the phones press a key.
     ``browsers``: an address of this machine for phones in browsers, with the shipped WebRTC settings. The internal
     profile is there then, so PJSIP extensions can't register. The browsers' SIP server is ``websocket``, or with TLS
@@ -84,6 +85,7 @@ class FreeswitchRig(PhonesSide):
         rewrite_timestamps: bool = True,
         digit_ms: int = 60,
         browsers: str = "",
+        trunk_transfers: bool = True,
         start: bool = True,
     ) -> None:
         binary = find_freeswitch()
@@ -138,6 +140,7 @@ class FreeswitchRig(PhonesSide):
                 "rig_spool": self.spool,
                 "recordings_dir": self.recordings,
                 "rig_rewrite_timestamps": str(rewrite_timestamps).lower(),
+                "rig_disable_transfer": str(not trunk_transfers).lower(),
             },
         )
         self.configuration.write(dialplan_files, conf_files, self.users)
@@ -156,6 +159,10 @@ class FreeswitchRig(PhonesSide):
         """Route a number. ``node`` may be a list, ``host:port|host:port``, for the switch's own failover."""
         self.configuration.routes[number] = (path, node)
         self.configuration.write_routes()
+        self.reload_xml()
+
+    def route_refers(self, node: str) -> None:
+        self.configuration.write_refers(node)
         self.reload_xml()
 
     def extension(self, context: str, number: str, actions: Iterable[tuple[str, str]]) -> None:

@@ -12,6 +12,8 @@ from tests.rig.phones import PASSWORD
 from tests.support import ROOT
 
 CONTEXTS = ("public", "default")
+#: The file of the context to which agents' phones transfer.
+_REFERS = "esl_apps_refer.xml"
 MOH_HZ = 333
 """The tone that a held party hears."""
 UNAVAILABLE_HZ = 620
@@ -52,10 +54,12 @@ class Configuration:
 
     def forget_routes(self) -> bool:
         """Drop the tests' routes and extensions. Return whether there were any."""
-        had = bool(self.routes) or any(self.extra.values())
+        refers = self.folder / "dialplan" / _REFERS
+        had = bool(self.routes) or any(self.extra.values()) or refers.exists()
         if had:
             self.routes = {}
             self.extra = {context: [] for context in CONTEXTS}
+            refers.unlink(missing_ok=True)
             self.write_routes()
         return had
 
@@ -78,6 +82,9 @@ class Configuration:
             (self.folder / "dialplan" / context).mkdir()
         for item in dialplan_files:
             named, path = item if isinstance(item, tuple) else ("", Path(item))
+            if "<context" in path.read_text():
+                shutil.copy(path, self.folder / "dialplan" / path.name)
+                continue
             where = named or f"{path.parent.name} {path.stem}"
             for context in [c for c in CONTEXTS if c in where] or CONTEXTS:
                 shutil.copy(path, self.folder / "dialplan" / context / path.name)
@@ -132,6 +139,21 @@ class Configuration:
 """
         )
 
+    def write_refers(self, node: str) -> None:
+        """Write the context of agents' REFERs. If it ends, the switch joins the two parties again."""
+        parting = [("set", "esl_apps_parting=${uuid_setvar(${signal_bond} hangup_after_bridge false)}")]
+        actions = [
+            ("set", "api_hangup_hook=uuid_kill ${blind_transfer_uuid}"),
+            ("sched_transfer", "+8 esl_apps_refused XML esl_apps_refer"),
+            ("socket", socket_list("transfer/refer", node) + " async full"),
+            ("sched_cancel", ""),
+        ]
+        refused = extension("esl_apps_refused", "esl_apps_refused", [("sched_cancel", "")])
+        refused = f"{extension('esl_apps_parting', 'esl_apps_parting', parting)}\n{refused}"
+        text = f"{refused}\n{extension('esl_apps_refer', None, actions)}"
+        text = f'<include>\n<context name="esl_apps_refer">\n{text}\n</context>\n</include>\n'
+        (self.folder / "dialplan" / _REFERS).write_text(text)
+
     def write_routes(self) -> None:
         """Write the tests' routes and extensions."""
         for context in CONTEXTS:
@@ -170,12 +192,12 @@ def socket_list(path: str, node: str) -> str:
     return "|".join(f"{one}/{path.lstrip('/')}" for one in node.split("|"))
 
 
-def extension(name: str, number: str, actions: Iterable[tuple[str, str]]) -> str:
+def extension(name: str, number: str | None, actions: Iterable[tuple[str, str]]) -> str:
     lines = [
         f"    <action application={quoteattr(app)}" + (f" data={quoteattr(data)}" if data else "") + "/>"
         for app, data in actions
     ]
-    pattern = escape(f"^{re.escape(number)}$", {'"': "&quot;"})
+    pattern = "" if number is None else escape(f"^{re.escape(number)}$", {'"': "&quot;"})
     return "\n".join(
         [
             f"<extension name={quoteattr(name)}>",

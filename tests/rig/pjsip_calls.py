@@ -55,7 +55,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
         self.ref = ref or f"{bank.name}-{next(bank.numbers)}"
         self.key = ""
         self.script = {}
-        self.leg: dict[str, Any] = {"direction": "out", "number": "", "headers": {}}
+        self.leg: dict[str, Any] = {"direction": "out", "number": "", "headers": {}, "referred": []}
         self.leg["started_at"] = time.time()
         self.media = self.recorder = self.keypad = None
         self.recording = str(bank.folder / f"{self.ref}.wav")
@@ -290,6 +290,13 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
     def onCallTsxState(self, prm: Any) -> None:
         if self.leg["direction"] == "out":
             self.answers(prm.e, time.time())  # also the second 18x, which doesn't change the state
+
+    def onCallTransferStatus(self, prm: Any) -> None:
+        if prm.finalNotify:
+            self.leg["referred"].append(prm.statusCode)
+            self.changed()
+            if prm.statusCode == 200:
+                self.end()
 
     def onCallState(self, prm: Any) -> None:
         now = time.time()

@@ -68,6 +68,9 @@ class SandboxCall:
         """``method``: ``rfc2833``, ``info`` or ``inband``."""
         self._rig.control("POST", f"/calls/{self.ref}/digits", {"digits": digits, "method": method})
 
+    def transfer(self, to: str) -> None:
+        self._rig.control("POST", f"/calls/{self.ref}/transfer", {"to": to})
+
     def hold(self) -> None:
         self._rig.control("POST", f"/calls/{self.ref}/hold")
 
@@ -312,6 +315,9 @@ class SandboxRig:
         """Add a dialplan extension until ``reset``."""
         listed = [list(action) for action in actions]
         self._route({"number": number, "actions": listed, "contexts": [context]})
+
+    def route_refers(self, node: str) -> None:
+        self._route({"refers": node})
 
     def _route(self, route: dict[str, object]) -> None:
         self._routes.append(route)

@@ -202,6 +202,7 @@ def _switch_steps(machine: Machine, answers: Answers, spool: str) -> list[str]:
         'modules="$conf/autoload_configs/post_load_modules.conf.xml"',
         'put dialplan/00_esl_apps_public.xml "$conf/dialplan/public/00_esl_apps_public.xml"',
         'put dialplan/00_esl_apps_default.xml "$conf/dialplan/default/00_esl_apps_default.xml"',
+        'put dialplan/00_esl_apps_refer.xml "$conf/dialplan/00_esl_apps_refer.xml"',
         *([] if machine.writes_cdrs else cdrs),
         "",
         "# fs_cli reads the password from a file, as other users see a command's arguments. Before the first run, the",

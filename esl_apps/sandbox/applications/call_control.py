@@ -79,7 +79,7 @@ def transfer(channel: Channel, data: str) -> None:
         channel.transfer(*extension_of(words))
 
 
-@application("execute_extension")
+@application("execute_extension", quick=True)
 def execute_extension(channel: Channel, data: str) -> None:
     """Run another extension's actions and come back."""
     extension, _, context = extension_of(strings.separate(data, " "))
@@ -88,6 +88,12 @@ def execute_extension(channel: Channel, data: str) -> None:
         if not channel.ready:
             break
         channel.execute(app, argument)
+
+
+@application("blind_transfer_ack", quick=True)
+def blind_transfer_ack(channel: Channel, data: str) -> None:
+    """Tell the phone that has transferred this leg whether that worked."""
+    channel.confirm_transfer(success=strings.true(data))
 
 
 @application("park")

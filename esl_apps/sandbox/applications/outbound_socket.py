@@ -24,7 +24,7 @@ def socket(channel: Channel, data: str) -> None:
         return
     threaded = "async" in flags
     control = Listener(channel.switch, connection, channel, full="full" in flags, threaded=threaded)
-    channel.listener = control
+    channel.listeners.append(control)
     gevent.spawn(control.serve)
     if not threaded:
         control.run_inline()

@@ -166,8 +166,8 @@ class Connection(ABC):
         gevent.spawn(self._close)
         channel = self.channel
         if channel is not None:
-            if channel.listener is self:
-                channel.listener = None
+            if self in channel.listeners:
+                channel.listeners.remove(self)
             # This lets a parked channel go on with its dialplan.
             channel.controlled = False
             if self._outbound:

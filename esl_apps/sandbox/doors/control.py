@@ -170,6 +170,9 @@ class ControlServer:
             case ("POST", "calls", ref, "answer"):
                 self._call(ref).pick_up()
                 return {}
+            case ("POST", "calls", ref, "transfer"):
+                self._call(ref).transfer(str(body["to"]))
+                return {}
             case ("POST", "calls", ref, "reject"):
                 self._call(ref).reject(int(body["status"]))
                 return {}
@@ -269,6 +272,9 @@ class ControlServer:
             gevent.sleep(0.02)
 
     def _route(self, body: dict[str, Any]) -> dict[str, Any]:
+        if "refers" in body:
+            self.switch.dialplan.refers(str(body["refers"]))
+            return {}
         number = str(body["number"])
         contexts = body.get("contexts") or ["public", "default"]
         if "actions" in body:

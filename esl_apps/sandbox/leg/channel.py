@@ -105,6 +105,8 @@ class Channel(Execution):
         self.heard: list[Callable[[], Tones]] = []
         """The tones played to this leg in place of its partner's, innermost last."""
         self.pending_bridge: Channel | None = None
+        self.confirms = False
+        """Its partner's phone has transferred it, and waits to hear whether that worked (CF_CONFIRM_BLIND_TRANSFER)."""
         self.reported = False
         """It has ended, and its CDR is written."""
         self._tasks: list[Handle] = []
@@ -154,8 +156,8 @@ class Channel(Execution):
         self.wake()
         if not self._running:
             self.launch()
-        if self.listener is not None:
-            self.listener.channel_down()
+        for listener in self.listeners:
+            listener.channel_down()
 
     def hangup_now(self, cause: str, disposition: str) -> None:
         """Hang up for the far end. The disposition is set after the event, as FreeSWITCH does."""
@@ -278,6 +280,7 @@ class Channel(Execution):
                 elif state == State.EXECUTE:
                     self._run_actions()
                 elif state == State.PARK:
+                    self.transferring = False
                     self.park()
                     if self.state == State.PARK and not self.down:
                         self.hangup()
@@ -309,7 +312,10 @@ class Channel(Execution):
             return
         actions = self.switch.dialplan.lookup(self, profile.context, profile.destination_number)
         if actions is None:
-            self.hangup("NO_ROUTE_DESTINATION")
+            if self.confirm_transfer(success=False):
+                self.state = State.PARK
+            else:
+                self.hangup("NO_ROUTE_DESTINATION")
             return
         self.actions = deque(actions)
         self.state = State.EXECUTE
@@ -326,7 +332,25 @@ class Channel(Execution):
             if self.transferring:
                 break
         if self.state == State.EXECUTE and not self.actions and not self.transferring:
-            self.hangup()
+            if self.confirm_transfer(success=False):
+                self.set("park_timeout", "10:blind_transfer")
+                self.state = State.PARK
+            else:
+                self.hangup()
+
+    def confirm_transfer(self, *, success: bool) -> bool:
+        """Tell the phone that has transferred this leg whether that worked. If not, it is joined with the leg again.
+
+        Return False if no phone waits for that.
+        """
+        confirms, self.confirms = self.confirms, False
+        phone = self.switch.locate(self.get("blind_transfer_uuid") or "") if confirms else None
+        if phone is None:
+            return False
+        phone.endpoint.referred(200 if success else 403)
+        if not success:
+            phone.transfer(f"intercept:{self.uuid}", "inline")
+        return True
 
     def _flip_caller_id(self) -> None:
         """Swap caller and callee of a leg that the switch dialled, because in a dialplan it is a caller."""
@@ -344,10 +368,16 @@ class Channel(Execution):
         """Send the channel to an extension, whatever it is doing. Can be called from any greenlet."""
         if self.down:
             return
+        self.execute_on("execute_on_blind_transfer")
         history = f"{int(time.time())}:{self.switch.make_uuid()}:bl_xfer:{extension}"
         profile = self.profile
-        context = context or profile.context or "default"
-        dialplan = dialplan or profile.dialplan or "XML"
+        own = "" if profile.dialplan.lower() == "inline" else profile.dialplan
+        dialplan = dialplan or self.get("force_transfer_dialplan") or own or "XML"
+        context = context or self.get("force_transfer_context") or profile.context or "default"
+        bonded = self.bonded()
+        self.set("signal_bond", None)
+        if bonded is not None and bonded.get("signal_bond") == self.uuid:
+            bonded.set("signal_bond", None)
         history += f"/{context}/{dialplan}"
         self.set("max_forwards", str(strings.number(self.get("max_forwards"), 71) - 1))
         self.set("transfer_history", history)

@@ -38,7 +38,8 @@ class Execution(LegState):
         self.queued_events: deque[Event] = deque()
         self.digits: deque[Dtmf] = deque()
         self.digits_dialed: list[str] = []
-        self.listener: Door | None = None
+        self.listeners: list[Door] = []
+        """The outbound sockets of this leg, the one of the latest ``socket`` last."""
         # FreeSWITCH's channel flags
         self.controlled = False
         self.parked = False
@@ -292,7 +293,7 @@ class Execution(LegState):
         if len(self.queued_events) > 10_000:
             self.queued_events.popleft()
         if self.divert_events:
-            if self.listener is not None:
-                self.listener.take_diverted()
+            if self.listeners:
+                self.listeners[-1].take_diverted()
         else:
             self.wake()

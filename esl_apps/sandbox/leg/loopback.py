@@ -55,6 +55,9 @@ class LoopbackEnd:
     def hold(self, on: bool) -> None:
         """Ignored: a loopback plays no music to itself."""
 
+    def referred(self, status: int) -> None:
+        """Ignored: a loopback transfers nothing."""
+
 
 def dial(switch: Switchboard, data: str, uuid: str, profile: CallerProfile, given: bool) -> tuple[Channel | None, str]:
     """Create the outer leg. `start` creates the inner one. ``given``: the dial string gave the UUID."""

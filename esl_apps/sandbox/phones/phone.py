@@ -19,6 +19,7 @@ from esl_apps.sandbox.leg.state import State
 from esl_apps.sandbox.phones.invite import Invite
 from esl_apps.sandbox.phones.script import Leg, Script, asks_for_answer
 from esl_apps.sandbox.phones.sip import dialog_variables, media_variables, new_tag, response_variables
+from esl_apps.sandbox.run.refer import refer
 from esl_apps.sandbox.run.sleeper import Handle, later
 from esl_apps.sandbox.wire import causes, strings
 from esl_apps.sandbox.wire.events import Event
@@ -405,7 +406,18 @@ class Dialog:
         """Take a re-INVITE with or without audio."""
         self.held = on
 
+    def referred(self, status: int) -> None:
+        """Take the NOTIFY for this phone's REFER. Phones hang up once it has worked."""
+        self.leg.referred.append(status)
+        if status == 200:
+            self._after(0, self.hang_up)
+
     # -- what a test does with the phone ---------------------------------------------------------------
+
+    def transfer(self, refer_to: str) -> None:
+        """Send a REFER."""
+        if self.channel is not None and not self.ended:
+            refer(self.channel, refer_to)
 
     def hang_up(self) -> None:
         """Send a BYE; before the answer, a CANCEL for a call that the phone made, or a 603 for one that it got."""

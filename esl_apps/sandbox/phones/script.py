@@ -65,6 +65,8 @@ class Leg:
     ended_at: float | None = None
     status: int | None = None
     ended_by: str | None = None
+    referred: list[int] = field(default_factory=list)
+    """The SIP statuses of the NOTIFYs that ended this phone's REFERs."""
 
 
 def asks_for_answer(headers: Mapping[str, Sequence[str]]) -> bool:

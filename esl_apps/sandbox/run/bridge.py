@@ -26,6 +26,8 @@ def bridge(caller: Channel, leg: Channel) -> None:
     leg.profile.stamp("bridged", now)
     marks = [("Bridge-A-Unique-ID", caller.uuid), ("Bridge-B-Unique-ID", leg.uuid)]
     caller.fire("CHANNEL_BRIDGE", marks)
+    for side in (caller, leg):
+        side.confirm_transfer(success=True)
     caller.set("bridge_to", leg.uuid)
     leg.set("bridge_to", caller.uuid)
     caller.set("last_bridge_to", leg.uuid)

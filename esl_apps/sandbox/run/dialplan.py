@@ -119,6 +119,20 @@ class Dialplan:
                 ],
             )
 
+    def refers(self, node: str) -> None:
+        """Route what agents' phones transfer, as the shipped context does."""
+        targets = "|".join(f"{host}/transfer/refer" for host in node.split("|"))
+        self.add("esl_apps_refer", "esl_apps_refused", [("sched_cancel", "")])
+        parting = "esl_apps_parting=${uuid_setvar(${signal_bond} hangup_after_bridge false)}"
+        self.add("esl_apps_refer", "esl_apps_parting", [("set", parting)])
+        served = [
+            ("set", "api_hangup_hook=uuid_kill ${blind_transfer_uuid}"),
+            ("sched_transfer", "+8 esl_apps_refused XML esl_apps_refer"),
+            ("socket", f"{targets} async full"),
+            ("sched_cancel", ""),
+        ]
+        self.add("esl_apps_refer", "^", served)
+
     def lookup(self, channel: Leg, context: str, number: str) -> Actions | None:
         """Return the actions for a channel; None if it has no route."""
         found_in_xml: Actions = []

@@ -220,6 +220,42 @@ def test_shipped_webrtc_snippet_passes_the_check() -> None:
     assert profile.fault is None
 
 
+# Transfer keys -----------------------------------------------------------------------------------------
+
+CONTEXT = (ROOT / "dialplan" / "00_esl_apps_refer.xml").read_text().replace("<include>", "").replace("</include>", "")
+
+
+def keys(ran: Ran, level: str) -> list[str]:
+    return [line for line in lines(ran, level) if line.startswith("transfer keys on fs1")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "told"),
+    [
+        (CONTEXT, "ok", "the context esl_apps_refer leads to a node"),
+        ("can't find anything\n", "WARN", "install 00_esl_apps_refer.xml"),
+        ('<context name="esl_apps_refer"></context>', "WARN", "install 00_esl_apps_refer.xml"),
+    ],
+)
+def test_check_tells_whether_phones_can_transfer(
+    run: Run, good: Settings, switch: FakeSwitch, answer: str, level: str, told: str
+) -> None:
+    switch.answers["api xml_locate configuration"] = api_response(sofia(("disable-transfer", "true")))
+    switch.answers["api xml_locate dialplan"] = api_response(answer)
+    (line,) = keys(run("check", "-c", good.written()), level)
+    assert told in line
+
+
+@pytest.mark.parametrize("value", ["", "false", "no", "0"])
+def test_check_warns_of_a_trunk_that_may_transfer(run: Run, good: Settings, switch: FakeSwitch, value: str) -> None:
+    switch.answers["api xml_locate configuration"] = api_response(sofia(("disable-transfer", value), name="external"))
+    switch.answers["api xml_locate dialplan"] = api_response(CONTEXT)
+    ran = run("check", "-c", good.written())
+    (line,) = keys(ran, "WARN")
+    assert line.startswith("transfer keys on fs1, profile external: a far end can have the switch dial any number")
+    assert "gateway-secret" not in ran.out
+
+
 # The switch --------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from esl_apps import config
+from esl_apps.apps.legs import OF_PHONE, REFER
 from esl_apps.cli import dialplan
 from esl_apps.config.model import Config
 from tests.rig.tones import envelope
@@ -30,6 +31,7 @@ from tools import make_prompts
 PROMPTS = ROOT / "esl_apps" / "prompts"
 YAML = ROOT / "conf" / "esl_apps.yml"
 CONTEXT = {dialplan.PUBLIC: "public", dialplan.DEFAULT: "default"}
+FILES = [*CONTEXT, dialplan.TRANSFERS]
 
 
 @cache
@@ -56,7 +58,7 @@ def expression(text: str, name: str) -> str:
 # As files
 
 
-@pytest.mark.parametrize("name", CONTEXT)
+@pytest.mark.parametrize("name", FILES)
 def test_render_of_the_shipped_configuration_is_shipped(name: str) -> None:
     path, rendered = ROOT / "dialplan" / name, dialplan.render(shipped())[name]
     if os.environ.get("UPDATE_DIALPLAN"):
@@ -65,7 +67,7 @@ def test_render_of_the_shipped_configuration_is_shipped(name: str) -> None:
 
 
 def test_dialplan_folder_has_no_other_file() -> None:
-    assert {path.name for path in (ROOT / "dialplan").iterdir()} == set(CONTEXT)
+    assert {path.name for path in (ROOT / "dialplan").iterdir()} == set(FILES)
 
 
 @pytest.mark.parametrize("name", CONTEXT)
@@ -100,11 +102,27 @@ def test_each_socket_has_a_watchdog_and_a_fallback(name: str, context: str) -> N
     )
 
 
+def test_transfers_have_a_context_that_ends_behind_the_socket() -> None:
+    """FreeSWITCH joins the two parties again where the context ends, so nothing may follow."""
+    (context,) = ElementTree.fromstring((ROOT / "dialplan" / dialplan.TRANSFERS).read_text())
+    assert (context.tag, context.get("name")) == ("context", REFER)
+    parting, refused, refer = context
+    assert [one.get("expression") for one in (*parting, *refused)] == ["^esl_apps_parting$", "^esl_apps_refused$"]
+    actions = [(a.get("application"), a.get("data")) for a in refer.iter("action")]
+    assert actions == [
+        ("set", "api_hangup_hook=uuid_kill ${blind_transfer_uuid}"),
+        ("sched_transfer", f"+8 esl_apps_refused XML {REFER}"),
+        ("socket", "127.0.0.1:8084/transfer/refer async full"),
+        ("sched_cancel", None),
+    ]
+    assert f"esl_apps_parting XML {REFER}" in OF_PHONE["execute_on_blind_transfer"]
+
+
 def test_render_names_every_application_and_node() -> None:
     plan = shipped()
     plan["dialplan"]["nodes"] = ["10.0.0.1:8084", "fs-node.example.net:9000"]
     text = "".join(dialplan.render(plan).values())
-    for path in ("dialthrough", "callback", "disa/acme/front", "inbound", "click2dial"):
+    for path in ("dialthrough", "callback", "disa/acme/front", "inbound", "click2dial", "transfer/refer"):
         assert f'"10.0.0.1:8084/{path}|fs-node.example.net:9000/{path} async full"' in text
 
 

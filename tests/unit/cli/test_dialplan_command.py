@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from esl_apps.cli.dialplan import DEFAULT, PROOF, PUBLIC
+from esl_apps.cli.dialplan import DEFAULT, PROOF, PUBLIC, TRANSFERS
 from tests.unit.cli.conftest import Run, Settings
 
 
@@ -25,7 +25,7 @@ def test_dialplan_prints_this_configurations_numbers(run: Run, numbered: Setting
 
 def test_dialplan_json_is_one_object_of_files(run: Run, numbered: Settings) -> None:
     (files,) = run("dialplan", "-c", numbered.written(), "--json").json
-    assert files.keys() == {PUBLIC, DEFAULT}
+    assert files.keys() == {PUBLIC, DEFAULT, TRANSFERS}
     assert "27115551111" in files[PUBLIC]
 
 

@@ -263,7 +263,8 @@ def test_sandbox_refuses_an_address_where_something_listens(switch: Any) -> None
 
 def test_config_is_taken_from_the_environment(run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ESL_APPS_CONFIG", settings.written())
-    assert json.loads(run("dialplan", "--json").out).keys() == {"00_esl_apps_public.xml", "00_esl_apps_default.xml"}
+    names = ("public", "default", "refer")
+    assert json.loads(run("dialplan", "--json").out).keys() == {f"00_esl_apps_{name}.xml" for name in names}
 
 
 def test_config_of_an_empty_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,24 @@ def test_bridge_reports_ringing_answer_and_hangup(call: Call) -> None:
     assert (bridged.answered, bridged.code, bridged.bleg.uuid) == (True, 16, B)
 
 
+def test_bridge_goes_on_after_a_refused_transfer(call: Call) -> None:
+    """The phone's REFER takes B out of the bridge, and the switch joins the two again."""
+    made, switch = call
+
+    def parted(uuid: str) -> bytes:
+        referred = complete("bridge", uuid, {"variable_blind_transfer_uuid": B})
+        return rings() + answers() + referred
+
+    switch.scripts["bridge"] = parted
+    began = time.monotonic()
+    gevent.spawn_later(0.2, switch.say, ends("NORMAL_CLEARING", 16, answered=True))
+    bridged = bridge(made)
+    assert time.monotonic() - began > 0.15
+    assert bridged.answered
+    assert bridged.bleg is not None
+    assert bridged.bleg.ended_at is not None
+
+
 def test_bridge_measures_round_trips_if_it_is_to(call: Call) -> None:
     made, switch = call
     trip = event("RECV_RTCP_MESSAGE", {"Unique-ID": B, "Rtt0-Avg": "0.020000"})

@@ -53,11 +53,12 @@ def commands(bench: Bench) -> list[str]:
 def test_transferring_moves_the_leg_that_stays(bench: Bench) -> None:
     live = talking(bench)
     new = transfer(bench, live)
-    settings, unset, move = commands(bench)
+    settings, *unset, move = commands(bench)
     assert settings.startswith(f"uuid_setvar_multi {B} esl_app=transfer;esl_call_ref={new};")
     assert "esl_apps_nodes=127.0.0.1:8085/transfer\\sasync\\sfull" in settings
-    assert unset == f"uuid_setvar {B} esl_bleg"
-    assert move.startswith(f"uuid_transfer {B} m:^:sched_transfer:")
+    assert unset == [f"uuid_setvar {leg} esl_bleg" for leg in (UUID, B)]
+    assert move.startswith(f"uuid_transfer {B} m:^:blind_transfer_ack:true^")
+    assert f"api uuid_kill {UUID}" in bench.switch.heard
     record = bench.record()
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (
         live.attempt.call_ref,

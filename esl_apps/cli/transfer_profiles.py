@@ -1,0 +1,47 @@
+"""Find what a switch lacks for agents' transfer keys, and what lets others transfer.
+
+FreeSWITCH obeys a REFER that replaces a dialog it doesn't know by dialling what the sender names, past all that our
+legs say (``deny_refer_requests``, ``force_transfer_context``). Only ``disable-transfer`` in the sender's SIP profile
+stops that, so the profiles of trunks need it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from xml.etree import ElementTree
+
+from esl_apps.apps.legs import REFER
+
+#: The event-socket command that shows the context of agents' transfers.
+CONTEXT = f"xml_locate dialplan context name {REFER}"
+_TRUE = frozenset({"yes", "on", "true", "t", "enabled", "active", "allow", "1"})
+
+
+def has_context(xml: str) -> bool:
+    """Return whether this is the context, and leads to a node."""
+    return f'name="{REFER}"' in xml and "/transfer/refer" in xml
+
+
+def open_profiles(xml: str, gateways: Iterable[str]) -> list[str]:
+    """Return the profiles of these gateways whose far ends may transfer. ``xml``: the configuration of mod_sofia.
+
+    :raises ElementTree.ParseError: it isn't XML.
+    """
+    # It comes from the operator's own switch.
+    root, wanted = ElementTree.fromstring(xml.strip()), set(gateways)  # noqa: S314
+    return [
+        profile.get("name", "")
+        for profile in root.iter("profile")
+        if wanted & {gateway.get("name") for gateway in profile.iterfind("gateways/gateway")}
+        and not any(
+            param.get("name") == "disable-transfer" and (param.get("value") or "").lower() in _TRUE
+            for param in profile.iterfind("settings/param")
+        )
+    ]
+
+
+def gateways_of(dial_strings: Iterable[str]) -> set[str]:
+    """Return the gateways that dial strings name."""
+    matches = (re.match(r"sofia/gateway/([^/]+)/", text) for text in dial_strings)
+    return {match[1] for match in matches if match}
