@@ -25,7 +25,8 @@ COMMAND_REPLY = b"command/reply"
 API_RESPONSE = b"api/response"
 EVENT_PLAIN = b"text/event-plain"
 _REPLY = b"Content-Type: command/reply\n"
-_EVENT_HEAD = b"\nContent-Type: text/event-plain\n\n"
+#: The head of nine of ten frames, which FreeSWITCH always writes in these two lines.
+_event_head = re.compile(rb"Content-Length: ([0-9]{1,8})\nContent-Type: text/event-plain\n\n").match
 DISCONNECT = b"text/disconnect-notice"
 REJECTION = b"text/rude-rejection"
 
@@ -316,26 +317,22 @@ class Framer:
             data, self._rest = bytes(rest), b""
         pos, size = 0, len(data)
         while pos < size:
-            if data.startswith(b"Content-Length: ", pos):
-                # Nine of ten frames are events, whose head FreeSWITCH always writes in these two lines.
-                start = data.find(b"\n", pos + 16, pos + 25)
-                if start >= 0 and data.startswith(_EVENT_HEAD, start):
-                    digits = data[pos + 16 : start]
-                    if digits.isdigit():
-                        start += len(_EVENT_HEAD)
-                        pos = start + int(digits)
-                        if pos <= size:
-                            lines = data[start - 1 : pos]
-                            event = _KEY_EVENTS.get(lines) if len(lines) == _KEY_LENGTH else None
-                            yield Event.of_lines(lines) if event is None else event
-                            continue
-                        self._await(b"", EVENT_PLAIN, data, start, pos - start)
-                        return
-            elif data.startswith(_OK, pos):
+            match = _event_head(data, pos)
+            if match is not None:
+                start = match.end()
+                pos = start + int(match[1])
+                if pos <= size:
+                    lines = data[start - 1 : pos]
+                    event = _KEY_EVENTS.get(lines) if len(lines) == _KEY_LENGTH else None
+                    yield Event.of_lines(lines) if event is None else event
+                    continue
+                self._await(b"", EVENT_PLAIN, data, start, pos - start)
+                return
+            if data.startswith(_OK, pos):
                 pos += len(_OK)
                 yield OK
                 continue
-            elif data.startswith(_API_OK, pos):
+            if data.startswith(_API_OK, pos):
                 pos += len(_API_OK)
                 yield API_OK
                 continue
