@@ -177,6 +177,8 @@ class Following:
             services.calls.learn_cancels([live])
         alegs, blegs = self._legs(live)
         session = application(attempt.app).session
+        if session:
+            services.learn_owner(attempt, self._account_of(live))
         if services.calls.leave(live, dialled=attempt.number is not None if session else bool(blegs)):
             if attempt.holder is not None:
                 services.usage.leases.let_go(attempt.holder, attempt.session_ref)
@@ -253,6 +255,12 @@ class Following:
                 break
             gevent.sleep(FRESH)
         return [leg for bleg, leg in found.values() if not bleg], [leg for bleg, leg in found.values() if bleg]
+
+    def _account_of(self, live: Live) -> str | None:
+        """The account that a leg of the call names."""
+        kept = self._services.switch_cdr.legs(live.attempt.call_ref)
+        events = [*live.ends.values(), *(one.event for one in kept)]
+        return next(filter(None, (event.var("esl_account_id") for event in events)), None)
 
     def _find_recording(self, attempt: Attempt) -> None:
         one = self._services.policy.config.integrator(attempt.integrator or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from esl_apps.apps import APPLICATIONS
@@ -12,6 +13,7 @@ from esl_apps.config.problems import ConfigError
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.timed_call import Frequency, Scheduled
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_cdr import Spool
 from esl_apps.esl.wire import Event
@@ -112,6 +114,15 @@ class Services:
         """Whether the payer of a call that is not live yet may have it."""
         tenant = tenant_of(attempt)
         return not tenant or self.calls.tenants.count(tenant) < self.policy.max_calls_of(tenant)
+
+    def learn_owner(self, attempt: Attempt, account_id: str | None) -> None:
+        """Note whose call it is by the account that its leg names, if the node that asked the caller died before that
+        reached Redis. Without it, its record would go to no integrator."""
+        if attempt.account_id is None and account_id:
+            with suppress(StoreUnavailable):
+                account = self.policy.cards.account(account_id)
+                if account is not None:
+                    attempt.account_id, attempt.integrator = account.id, account.integrator
 
     def refused(self, status: int) -> None:
         """Count a request that was answered with this HTTP status and had no effect."""

@@ -120,6 +120,10 @@ class Visit:
             attempt.call_ref, attempt.contact_ref = self.goes_on.call_ref, self.goes_on.contact_ref
             attempt.rest = self.goes_on.rest
             attempt.dialed_at = self.goes_on.dialed_at or attempt.dialed_at
+            # Until the caller says who they are again.
+            attempt.account_id = attempt.account_id or self.goes_on.account_id
+            attempt.integrator = attempt.integrator or self.goes_on.integrator
+            self.services.learn_owner(attempt, self.channel.variable("esl_account_id"))
         if first and application(attempt.app).session:
             attempt.follows = self.follows
         self.ref, self._attempt = attempt.call_ref, attempt

@@ -647,6 +647,18 @@ def test_adoption_ends_a_call_while_redis_is_away(bench: Bench) -> None:
 # From the switch's CDR files ----------------------------------------------------------------------------
 
 
+def test_adoption_learns_whose_call_it_was_from_the_legs(build: Build) -> None:
+    """Its node died before Redis knew who the caller was."""
+    bench = build(accounts={"acme": {"token": "acme-cards-token", "integrator": "acme"}}).connect()
+    leave_behind(bench, talking(app="dialthrough"))
+    write_cdr(bench, UUID, ref=REF, answered=1, esl_account_id="acme", sip_hangup_disposition="recv_bye")
+    bench.adoption.beat()
+    ended(bench, REF)
+    call = bench.services.store.call(REF)
+    assert call is not None
+    assert (call["state"], call["integrator"]) == (terms.ENDED, "acme")
+
+
 def test_adoption_reads_both_legs_from_the_cdr(bench: Bench) -> None:
     leave_behind(bench, clicked())
     write_cdr(bench, UUID, ref=REF, answered=2, hold_accum=5)

@@ -36,6 +36,7 @@ from tests.support.peer import UUID, eventually
 
 REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
 SESSION = "01a20447-2be6-705d-bfcb-64432c6ce89c"
+ACME = {"acme": {"token": "acme-cards-token", "integrator": "acme"}}
 BACK: dict[str, Any] = {"variable_esl_call_ref": REF, "variable_esl_session_ref": REF, "variable_esl_app": "disa"}
 
 
@@ -79,6 +80,22 @@ def test_visit_that_had_dialled_nothing_goes_on_in_the_same_call(bench: Bench) -
     found = bench.record()
     assert (found["call_ref"], found["contact_ref"], found["dialed_at"]) == (REF, "contact", AT)
     assert (found["end_reason"], found["session_ref"]) == (terms.ABANDONED, REF)
+
+
+@pytest.mark.parametrize(
+    ("known", "named"), [({"account_id": "acme", "integrator": "acme"}, {}), ({}, {"variable_esl_account_id": "acme"})]
+)
+def test_visit_of_a_caller_who_was_known_stays_their_accounts(
+    build: Build, known: dict[str, str], named: dict[str, str]
+) -> None:
+    """They leave before they say again who they are: the record still goes to their integrator."""
+    bench = build(accounts=ACME).connect()
+    left_by_dead_node(bench, app="dialthrough", **known)
+    back(bench, "dialthrough", variable_esl_app="dialthrough", **named)
+    bench.flush()
+    call = bench.services.store.call(REF)
+    assert call is not None
+    assert (call["state"], call["integrator"]) == (terms.ENDED, "acme")
 
 
 def played(visitor: Visitor) -> str:
