@@ -86,6 +86,8 @@ class Adoption(background.Kept):
             if self._is_followed(call.call_ref):
                 services.call_log.ended(call.call_ref)
             else:
+                # As ``CallStore.take_over`` does: what that run noted of the call is this one's now.
+                call.had_by = [*call.had_by, *filter(None, [services.membership.predecessor])]
                 self._adopt(call, services.policy.settings.node)
             # Not before: the call log may be rewritten meanwhile.
             left.pop(0)

@@ -64,7 +64,8 @@ class Membership:
         self._advertise = advertise
         self._client = client
         self._clock = clock
-        self._predecessor = predecessor
+        self.predecessor = predecessor
+        """As given; empty once it has left no calls."""
         self._say = Script(client, "node_beat")
         self.redis_clock = RemoteClock()
         """Redis's clock, learnt from the stamps of this process's beats."""
@@ -121,14 +122,14 @@ class Membership:
         if boot == self.boot:
             return False
         peer = self.peers.get(boot)
-        if boot == self._predecessor or (peer is not None and peer.left):
+        if boot == self.predecessor or (peer is not None and peer.left):
             return True
         return (self._heard_for if peer is None else self._silent_for.get(boot, 0.0)) > DEAD
 
     def dead(self) -> list[str]:
         """Also the last run of this node, if another process has taken it off the list: it may have made its calls
         known again since, and was killed before its next beat."""
-        gone = {self._predecessor} - {"", *self.peers}
+        gone = {self.predecessor} - {"", *self.peers}
         return [*(boot for boot in self.peers if self.is_dead(boot)), *gone]
 
     def living(self) -> list[str]:
@@ -183,7 +184,7 @@ class Membership:
         return {
             boot: peer.stamp
             for boot, peer in _peers(flat).items()
-            if peer.name == self.name and not peer.left and boot not in (self.boot, self._predecessor)
+            if peer.name == self.name and not peer.left and boot not in (self.boot, self.predecessor)
         }
 
     # Leaving ------------------------------------------------------------------------------------------
@@ -191,8 +192,8 @@ class Membership:
     def forget(self, boot: str) -> None:
         """Remove a dead process that left no calls. :raises StoreUnavailable: Redis is down."""
         self._client.hdel(keys.NODES, boot)
-        if boot == self._predecessor and boot not in self.peers:
-            self._predecessor = ""
+        if boot == self.predecessor and boot not in self.peers:
+            self.predecessor = ""
 
     def leave(self) -> None:
         """Announce that this process ends, so that others take its calls over at once.

@@ -150,6 +150,8 @@ _OURS = {
     "esl_bleg",
     "deny_refer_requests",
     "force_transfer_context",
+    "confirm_blind_transfer",
+    "execute_on_blind_transfer",
     "origination_caller_id_number",
     "origination_caller_id_name",
     "outbound_redirect_fatal",

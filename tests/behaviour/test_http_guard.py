@@ -233,7 +233,7 @@ def test_scope_missing_dials_nothing(node: Node, sandbox: SandboxRig) -> None:
     calls = request(node.api, "GET", CALLS).json["calls"]
     assert refused(request(node.api, "POST", CALLS, ORDER, token="wallboard-token"), 403)
     assert request(node.api, "GET", CALLS).json["calls"] == calls
-    assert metric(node, 'esl_apps_requests_refused_total{status="403"}') == before + 1
+    eventually(lambda: metric(node, 'esl_apps_requests_refused_total{status="403"}') == before + 1)
 
 
 OPERATORS_NEED = [

@@ -110,15 +110,17 @@ def test_timed_call_is_given_up_after_its_last_try(build: Build) -> None:
     poller_of(bench).stop()
 
 
-def test_timed_call_that_may_not_be_placed_is_dropped(polling: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    schedule(polling)
-    cards = polling.services.policy.cards
+def test_timed_call_that_may_not_be_placed_is_dropped(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    schedule(bench)
+    cards = bench.services.policy.cards
     card = cards.by_number(NUMBER)
     assert card is not None
     cards.delete("acme", card.id)
-    eventually(lambda: settled(polling))
+    poller_of(bench).start()
+    eventually(lambda: settled(bench))
+    poller_of(bench).stop()
     assert "timed_call_dropped" in caplog.messages
-    assert polling.originates() == []
+    assert bench.originates() == []
 
 
 @pytest.mark.parametrize(
