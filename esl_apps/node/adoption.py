@@ -187,9 +187,9 @@ class Adoption(background.Kept):
         services, membership = self._services, self._services.membership
         for live in [live for live in services.calls.live.values() if live.adopted]:
             boot = membership.returned(live.had_by)
-            if boot is None:
-                continue
             attempt = live.attempt
+            if boot is None or not self._has(boot, attempt.call_ref):
+                continue
             log.warning("call_given_back", extra={"call_ref": attempt.call_ref, "to": membership.peers[boot].name})
             services.calls.give_back(live)
             if attempt.holder is not None:
@@ -208,6 +208,17 @@ class Adoption(background.Kept):
                 del returnable[ref]
             elif time.monotonic() > until:
                 del returnable[ref]
+
+    def _has(self, boot: str, ref: str) -> bool:
+        """Whether a process has a call, or has ended it. It may have let go of it, because this one had it.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        store = self._services.store
+        if store.essence(ref, [boot]) is not None:
+            return True
+        known = store.call(ref)
+        return known is not None and known["state"] == terms.ENDED
 
     def _refresh(self) -> None:
         """Keep what Redis has of the live calls, some at each beat. :raises StoreUnavailable: Redis is down."""

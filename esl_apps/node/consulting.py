@@ -103,6 +103,7 @@ class Consulting:
         leg, held = leg_of(old, action.by), leg_of(old, other_party(action.by))
         new = transfer.new_consultation(old, to, action.by, held, client, self._services.policy.settings.plan)
         followed = old.followed
+        self._transferring.wait_for_bridge(live, leg)
 
         def move() -> None:
             try:

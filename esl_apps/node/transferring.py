@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+import gevent
 from gevent.event import AsyncResult
 
 from esl_apps.apps import transfer
@@ -45,6 +47,8 @@ WATCHDOG, _RESTARTED = 8, 3000
 FIRST = "m:^:sched_transfer:${esl_apps_watch}^socket:${esl_apps_nodes}^sched_cancel:^transfer:${esl_apps_again}"
 #: What comes before them: it confirms a phone's transfer, and otherwise does nothing.
 _CONFIRM = "m:^:blind_transfer_ack:true^unset:blind_transfer_uuid^"
+#: Seconds from an answer within which the two are in their bridge, and between two looks.
+_BRIDGED, _LOOK = 1.0, 0.02
 _PATH = re.compile(r"[A-Za-z0-9/._+@-]+")
 
 
@@ -87,6 +91,9 @@ class Transferring:
         new = transfer.new_call(old, to, action.by, client, services.policy.settings.plan)
         leg = leg_of(old, stays)
 
+        if not action.leg:
+            self.wait_for_bridge(live, leg)
+
         def move() -> None:
             self._move(live, new.attempt, leg)
 
@@ -106,6 +113,18 @@ class Transferring:
         join_sessions(new.attempt, old)
         divide_leg(old, new.attempt, leg)
         new.attempt.save()
+
+    def wait_for_bridge(self, live: Live, leg: str) -> None:
+        """Wait until a leg that has just answered is in its bridge. Moved before, it is lost: the bridge comes all the
+        same, or the end of the other leg takes it along."""
+        until = time.monotonic() + _BRIDGED
+        while node_clock.now() - (live.attempt.bridged_at or 0.0) < _BRIDGED and time.monotonic() < until:
+            try:
+                if live.switch.api(f"uuid_getvar {leg} bridge_uuid").strip() not in ("", "_undef_"):
+                    return
+            except (SwitchUnavailable, ReplyError):
+                return
+            gevent.sleep(_LOOK)
 
     def target(self, old: Attempt, to: str) -> tuple[IntegratorRules, Number]:
         """Return the call's client, and the number that one of its parties is connected with.

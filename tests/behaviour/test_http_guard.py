@@ -290,7 +290,7 @@ def test_rate_limit_exceeded_dials_nothing(node: Node, sandbox: SandboxRig) -> N
     check_answer(document, CALLS, "post", request(node.api, "POST", CALLS, ORDER, token="wallboard-token"))
     # Two of the address's five requests are left; then even routes without a token are refused.
     assert [request(node.api, "GET", "/nothing", token=None).status for _ in range(3)] == [404, 404, 429]
-    assert metric(node, 'esl_apps_requests_refused_total{status="429"}') == before + 2
+    eventually(lambda: metric(node, 'esl_apps_requests_refused_total{status="429"}') == before + 2)
     assert sandbox.live_channels() == 0
     assert request(node.admin, "GET", CARDS, token=ADMIN_TOKEN).status == 200
     theirs = request(node.admin, "GET", CARDS, token=ADMIN_TOKEN)

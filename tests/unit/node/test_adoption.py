@@ -758,8 +758,11 @@ def test_adoption_end_of_a_timed_call_settles_it(bench: Bench) -> None:
 # Owners that were only slow ------------------------------------------------------------------------------
 
 
-def beat_again(bench: Bench, boot: str, name: str = "app2") -> None:
-    """Have a process that was taken for dead beat twice, each time seen by the bench."""
+def beat_again(bench: Bench, boot: str, name: str = "app2", *, has: bool = True) -> None:
+    """Have a process that was taken for dead beat twice, each time seen by the bench, and (``has``) make its call known
+    again."""
+    if has:
+        bench.redis_server.client.hset(keys.live(boot), REF, talking().encode())
     for stamp in ("1.0", "2.0"):
         raw = msgspec.json.encode([name, "127.0.0.1:9999", False, stamp])
         bench.redis_server.client.hset(keys.NODES, boot, raw)
@@ -781,6 +784,19 @@ def test_adoption_call_goes_back_to_its_owner(bench: Bench) -> None:
     hang_up(bench)
     gevent.sleep(0)
     assert bench.records() == []
+
+
+def test_adoption_call_that_its_owner_let_go_of_stays(bench: Bench) -> None:
+    """The owner had adopted it itself, was stopped, and saw that another process had it by then."""
+    boot = leave_behind(bench, talking())
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    beat_again(bench, boot, has=False)
+    assert list(bench.live) == [REF]
+    hang_up(bench)
+    ended(bench)
+    assert bench.record()["call_ref"] == REF
 
 
 def test_adoption_call_adopted_twice_goes_back_to_its_owner(bench: Bench) -> None:
