@@ -314,7 +314,7 @@ def test_adoption_next_run_finds_the_call_of_the_first(build: Build, in_redis: b
     assert again.record()["call_ref"] == attempt.call_ref
 
 
-def test_adoption_next_run_records_a_session_that_the_last_went_on_with(build: Build) -> None:
+def test_adoption_next_run_records_what_the_last_went_on_with(build: Build) -> None:
     """Its caller had been handed to that run from another node, in the same call, and hung up while none was there."""
     first = build().connect()
     attempt = begin_call(first)
