@@ -122,6 +122,10 @@ class SwitchLine:
     def _timed_out(self) -> Rang:
         legs = [leg_of(end, self._live.clock) for end in self._live.ends.values()]
         refused = telling(leg for leg in legs if leg.cause != "NO_ANSWER")
+        if refused is not None and refused.answered_at is not None:
+            # It answered and left while this node was held up.
+            self.answered_uuid = refused.uuid
+            return Rang("answered")
         if refused is not None and unreachable(legs, "NO_ANSWER"):
             return Rang("failed", refused.q850 or causes.NORMAL_UNSPECIFIED, leg=refused)
         return Rang("timed_out", causes.NO_ANSWER, heard=bool(self._live.rang), leg=telling(legs))

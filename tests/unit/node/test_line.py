@@ -123,6 +123,16 @@ def test_line_busy_phone_counts_next_to_one_that_never_rang(bench: Bench) -> Non
     assert ringing.rang == Rang("failed", 17)
 
 
+def test_line_phone_that_answered_and_left_during_a_stop(bench: Bench) -> None:
+    """What the switch said of it is read after the time-out."""
+    ringing = Ringing(bench, patience=0.05, phone=True).rings(UUID)
+    eventually(lambda: ringing.reaped)
+    answered: dict[str, Any] = {"Caller-Channel-Answered-Time": at(3)}
+    ringing.leg_ends("NORMAL_CLEARING", 16, **answered)
+    bench.answer_originate("-ERR NORMAL_CLEARING\n")
+    assert (ringing.rang, ringing.line.answered_uuid) == (Rang("answered"), UUID)
+
+
 def test_line_switch_that_makes_no_leg_is_full(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_module, "_LATE", 0.02)
     ringing = Ringing(bench, phone=True)
