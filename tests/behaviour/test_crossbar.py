@@ -89,8 +89,8 @@ def door(served: Door) -> Door:
 
 
 def stored_keys(redis: RedisServer) -> set[str]:
-    """The keys in Redis, without that of the node's heartbeat, which may come at any time."""
-    return set(redis.client.scan_iter()) - {keys.NODES}
+    """The keys in Redis, without those that a node writes each second."""
+    return set(redis.client.scan_iter()) - {keys.NODES, keys.PING}
 
 
 def refused(answer: Answer, status: int) -> dict[str, Any]:
