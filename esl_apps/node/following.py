@@ -47,6 +47,8 @@ ALONE = 3.0
 RETURNABLE = 600.0
 #: Seconds by which the ends of A and B may be told one after the other.
 _APART = 0.3
+#: Seconds within which a new leg is in the switch's list, and between two looks.
+_LISTED, _LOOK = 1.0, 0.1
 
 
 class Following:
@@ -84,7 +86,7 @@ class Following:
     def _watch(self, live: Live) -> None:
         """Return once the switch has no leg of the call left, or is another process than the one that carried it."""
         switch, ref, asked = live.switch, live.attempt.call_ref, time.monotonic()
-        parked_at = asked + PARKED
+        parked_at, listed_at = asked + PARKED, asked + _LISTED
 
         def over() -> bool:
             return live.released or live.attempt.ended
@@ -112,6 +114,11 @@ class Following:
             def gone(alive: set[str] = alive) -> bool:
                 return alive <= live.ends.keys()
 
+            if live.attempt.followed and not legs and not live.ends and time.monotonic() < listed_at:
+                # It is young, and the switch's list lags behind its legs.
+                live.wait(lambda: bool(live.ends) or over(), time.monotonic() + _LOOK)
+                asked = time.monotonic()
+                continue
             if gone():
                 return
             patience = PARKED if parked else ASK_EVERY

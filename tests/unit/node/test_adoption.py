@@ -736,6 +736,20 @@ def test_adoption_recording_is_named_if_its_file_exists(bench: Bench, exists: bo
     assert bench.record()["recording_url"] == (f"{REF}.wav" if exists else None)
 
 
+def test_adoption_consultation_listed_late_goes_on(bench: Bench) -> None:
+    """A leg that was made a moment ago isn't in the switch's list yet."""
+    leave_behind(bench, talking(followed=True))
+    show_legs(bench.switch)
+    bench.adoption.beat()
+    asked(bench)
+    show_legs(bench.switch, aleg(), bleg())
+    asked(bench, 3)
+    assert list(bench.live) == [REF]
+    hang_up(bench)
+    ended(bench)
+    assert bench.record()["end_reason"] == terms.ANSWERED
+
+
 # Timed calls --------------------------------------------------------------------------------------------
 
 
