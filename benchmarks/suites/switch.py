@@ -174,7 +174,7 @@ def ramp(found: dict[str, Found], seconds: int) -> str:
 
 
 def hold(bench: Bench, contender: str, rate: int, minutes: float, *, lower: bool = False) -> str:
-    """Hold a rate, and return a line for each piece of it. ``lower``: begin anew with less if calls fail at first."""
+    """Hold a rate, and return a line for each part of it. ``lower``: start again at a lower rate if calls fail."""
     end = time.monotonic() + minutes * 60
     rows: list[tuple[object, ...]] = []
     began = time.monotonic()

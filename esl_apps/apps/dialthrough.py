@@ -76,7 +76,7 @@ def take(session: Session, card: Card) -> None:
     attempt.card_id, attempt.user_id = card.id, card.user_id
     attempt.extension = session.caller or card.id
     if not attempt.placed:
-        # Of a callback it was chosen when it was placed.
+        # A callback's language was chosen when it was placed.
         attempt.language = session.policy.language(session.dnis, account, card)
     attempt.note("card", card.id)
     session.ask_for_room("too_many_channels")

@@ -84,7 +84,7 @@ class Attempt(CallFields, kw_only=True, eq=False):
     unrecorded: bool = False
     """It has ended without a record of its own: nothing was dialled for it, and its session has one."""
     rest: Rest = NOTHING
-    """What a node of another version knew of it."""
+    """Members that a node of another version wrote and this one doesn't know."""
     continues: str = ""
     """The call that its caller was in before, if Redis can't say what became of it."""
 

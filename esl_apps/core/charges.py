@@ -137,7 +137,7 @@ class Charge:
         self.owner = owner
         self.whole = whole
         self.rest: dict[str, Any] = {}
-        """What a node of another version has written of it."""
+        """Members that a node of another version wrote and this one doesn't know."""
         self.adopted = False
         """Taken over from a process that died: counted there, and paid for here from now on."""
         leg_bounds = list(bounds(levels, number, call_ref, aleg=aleg, owner=owner))

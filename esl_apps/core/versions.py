@@ -60,7 +60,7 @@ class Refused(Exception):
 
 
 class Rest(NamedTuple):
-    """What a document has that this release doesn't know."""
+    """The members of a document that this release doesn't know."""
 
     version: int = 0
     members: bytes = b""

@@ -30,7 +30,7 @@ class Essence(CallFields, omit_defaults=True):
 
     @property
     def rest(self) -> Rest:
-        """What a node of another version has written of it."""
+        """Members that a node of another version wrote and this one doesn't know."""
         return NOTHING
 
     def encode(self) -> bytes:
