@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
@@ -40,7 +41,7 @@ def keep(task: str, work: Callable[..., _T], *args: Any, **details: object) -> g
     return gevent.spawn(_keep, task, work, args, details)
 
 
-class Kept:
+class Kept(ABC):
     """A part of a process that works from ``start`` to ``stop``: :func:`keep` runs its ``_run`` as ``TASK``."""
 
     TASK: ClassVar[str]
@@ -53,8 +54,9 @@ class Kept:
         if self._greenlet is not None:
             self._greenlet.kill()
 
+    @abstractmethod
     def _run(self) -> None:
-        raise NotImplementedError
+        """The work, until it returns or is killed."""
 
 
 def once(task: str, work: Callable[..., _T], *args: Any, **details: object) -> gevent.Greenlet[..., _T | None]:

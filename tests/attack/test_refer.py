@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.attack.stand import AGENT, DIDS, PREMIUM, Stand
@@ -33,19 +31,6 @@ FORBIDDEN = {
     "letters": f"<sip:service@{HOST}>",
     "command": f"<sip:bridge:sofia/gateway/pstn/{PREMIUM}@{HOST}>",
 }
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[Stand]:
-    stand = Stand()
-    yield stand
-    stand.close()
-
-
-@pytest.fixture
-def stand(loaded: Stand) -> Stand:
-    loaded.reset()
-    return loaded
 
 
 def told(phone: PhoneLeg, target: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -20,19 +19,6 @@ pytestmark = ON_FREESWITCH
 CALLEE = "0820001234"
 CALLED = [DIDS[app] for app in ("dialthrough", "disa", "inbound")]
 ASKED = ["dialthrough", "disa", "inbound", "callback"]
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[Stand]:
-    stand = Stand()
-    yield stand
-    stand.close()
-
-
-@pytest.fixture
-def stand(loaded: Stand) -> Stand:
-    loaded.reset()
-    return loaded
 
 
 def who(record: dict[str, Any]) -> str | None:

@@ -8,11 +8,12 @@ import pytest
 
 from tests.rig.base import Phone, PhoneLeg, Rig, Script, eventually
 from tests.rig.fs_configuration import MOH_HZ
+from tests.support.click_calls import AGENT_HZ, CALLEE, CALLEE_HZ, silent, talk
 from tests.support.node import Node, RedisServer, configuration, request
 from tests.support.transfers import dying_node, kill, records, target
 
-CALLEE, EXPERT, PREMIUM, DID = "0820001234", "0820005678", "0900123456", "27115550000"
-AGENT_HZ, CALLEE_HZ, TARGET_HZ = 500, 900, 1400
+EXPERT, PREMIUM, DID = "0820005678", "0900123456", "27115550000"
+TARGET_HZ = 1400
 
 
 def CONFIG(config: dict[str, Any]) -> None:
@@ -38,22 +39,6 @@ def consult(node: Node, ref: str, **body: str) -> str:
 def refused(answer: Any, state: str) -> None:
     assert answer.status == 409, answer.body
     assert answer.json["errors"][0]["state"] == state
-
-
-def talk(rig: Rig, node: Node) -> tuple[str, PhoneLeg, PhoneLeg]:
-    agent = rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
-    callee = rig.outside(CALLEE, Script(answer_after=0.1, tone=CALLEE_HZ))
-    ref = node.call("1000", CALLEE)
-    eventually(lambda: node.get(ref)["state"] == "bridged")
-    assert agent.calls[0].hears(CALLEE_HZ)
-    assert callee.calls[0].hears(AGENT_HZ)
-    return ref, agent.calls[0], callee.calls[0]
-
-
-def silent(call: PhoneLeg, hz: int) -> bool:
-    """Whether a party stops hearing a tone, and hears none of it for a while."""
-    eventually(lambda: not call.hears(hz, within=0.2), 5)
-    return not call.hears(hz, within=0.4)
 
 
 def asking(rig: Rig, node: Node, number: str = EXPERT) -> tuple[str, str, PhoneLeg, PhoneLeg, Phone]:

@@ -8,11 +8,8 @@ from typing import Any
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.rig.fs_configuration import MOH_HZ
 from tests.rig.tones import read_wav, tone_timeline
-from tests.support.click_calls import ended, recording
+from tests.support.click_calls import AGENT_HZ, CALLEE, CALLEE_HZ, ended, recording, silent, talk
 from tests.support.node import Node, RedisServer, configuration, request
-
-CALLEE = "0820001234"
-AGENT_HZ, CALLEE_HZ = 500, 900
 
 
 def CONFIG(config: dict[str, Any]) -> None:
@@ -27,22 +24,6 @@ def act(node: Node, ref: str, name: str, body: object = None) -> dict[str, Any]:
         assert answer.status == 202, answer.body
     assert answers[0].json == answers[1].json
     return dict(answers[0].json)
-
-
-def talk(rig: Rig, node: Node) -> tuple[str, PhoneLeg, PhoneLeg]:
-    agent = rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
-    callee = rig.outside(CALLEE, Script(answer_after=0.1, tone=CALLEE_HZ))
-    ref = node.call("1000", CALLEE)
-    eventually(lambda: node.get(ref)["state"] == "bridged")
-    assert agent.calls[0].hears(CALLEE_HZ)
-    assert callee.calls[0].hears(AGENT_HZ)
-    return ref, agent.calls[0], callee.calls[0]
-
-
-def silent(call: PhoneLeg, hz: int) -> bool:
-    """Whether a party stops hearing a tone, and hears none of it for a while."""
-    eventually(lambda: not call.hears(hz, within=0.2), 5)
-    return not call.hears(hz, within=0.4)
 
 
 def test_hold_plays_music_and_parts_the_two(rig: Rig, node: Node, redis: RedisServer) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tests.rig.base import PhoneLeg, Rig, RigError, Script, eventually
+from tests.support.click_calls import AGENT_HZ, CALLEE, CALLEE_HZ, talk
 from tests.support.node import Node, RedisServer, configuration, request
 from tests.support.ports import free_port
 
-CALLEE, EXPERT, PREMIUM, DID = "0820001234", "0820005678", "0900123456", "27115550000"
-AGENT_HZ, CALLEE_HZ, TARGET_HZ = 500, 900, 1400
+EXPERT, PREMIUM, DID = "0820005678", "0900123456", "27115550000"
+TARGET_HZ = 1400
 
 
 def CONFIG(config: dict[str, Any]) -> None:
@@ -29,15 +30,6 @@ def refers(rig: Rig, node: Node) -> Node:
 
 def to(number: str) -> str:
     return f"<sip:{number}@127.0.0.1>"
-
-
-def talk(rig: Rig, node: Node) -> tuple[str, PhoneLeg, PhoneLeg]:
-    agent = rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
-    callee = rig.outside(CALLEE, Script(answer_after=0.1, tone=CALLEE_HZ))
-    ref = node.call("1000", CALLEE)
-    eventually(lambda: node.get(ref)["state"] == "bridged")
-    assert agent.calls[0].hears(CALLEE_HZ)
-    return ref, agent.calls[0], callee.calls[0]
 
 
 def inbound_talk(rig: Rig, node: Node) -> tuple[str, PhoneLeg, PhoneLeg]:

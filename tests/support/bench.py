@@ -32,6 +32,7 @@ from esl_apps.node.adoption import Adoption
 from esl_apps.node.consulting import Consulting
 from esl_apps.node.following import Following
 from esl_apps.node.incoming import Incoming
+from esl_apps.node.live import Live
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import build_services
 from esl_apps.node.timed_calls import TimedCallPoller
@@ -40,7 +41,7 @@ from esl_apps.store import keys
 from esl_apps.store.errors import NoAnswer
 from esl_apps.store.essence import Essence
 from esl_apps.store.membership import Membership
-from tests.support.call_switch import CallSwitch, application, at, ends
+from tests.support.call_switch import AT, B, CallSwitch, application, at, ends
 from tests.support.node import CDRS, RedisServer
 from tests.support.peer import (
     PASSWORD,
@@ -351,6 +352,24 @@ def essence_of(app: str = "disa", **fields: Any) -> Essence:
             **fields,
         }
     )
+
+
+def click_talk(bench: Bench, **fields: Any) -> Live:
+    """A click-to-dial call of this process whose parties talk."""
+    attempt = Attempt(
+        app="click-dial",
+        call_dir="outbound",
+        integrator="acme",
+        extension="1000",
+        number="0820001234",
+        dial_number="27115550000",
+        aleg_uuid=UUID,
+        bleg_uuid=B,
+        **fields,
+    )
+    live = bench.services.calls.begin(attempt, bench.services.switches[0])
+    attempt.enter(terms.BRIDGED, AT)
+    return live
 
 
 def leave_behind(bench: Bench, *calls: Essence, name: str = "app2", silent: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""Click-to-dial calls: their one record, and their recording."""
+"""Click-to-dial calls: a talk of two phones that are told by their tones, their one record, and their recording."""
 
 from __future__ import annotations
 
@@ -6,8 +6,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.rig.base import Rig
-from tests.support.node import RedisServer
+from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.support.node import Node, RedisServer
+
+CALLEE = "0820001234"
+AGENT_HZ, CALLEE_HZ = 500, 900
+
+
+def talk(rig: Rig, node: Node) -> tuple[str, PhoneLeg, PhoneLeg]:
+    """A call in which both parties hear each other; its reference, the agent's leg and the callee's."""
+    agent = rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
+    callee = rig.outside(CALLEE, Script(answer_after=0.1, tone=CALLEE_HZ))
+    ref = node.call("1000", CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    assert agent.calls[0].hears(CALLEE_HZ)
+    assert callee.calls[0].hears(AGENT_HZ)
+    return ref, agent.calls[0], callee.calls[0]
+
+
+def silent(call: PhoneLeg, hz: int) -> bool:
+    """Whether a party stops hearing a tone, and hears none of it for a while."""
+    eventually(lambda: not call.hears(hz, within=0.2), 5)
+    return not call.hears(hz, within=0.4)
 
 
 def record_of(redis: RedisServer, ref: str) -> dict[str, Any]:

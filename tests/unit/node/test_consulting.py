@@ -10,10 +10,9 @@ import pytest
 from esl_apps.apps import transfer as transfer_app
 from esl_apps.core import terms
 from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallState, Undone
-from esl_apps.core.attempt import Attempt
 from esl_apps.node import consulting
 from esl_apps.node.live import Live
-from tests.support.bench import Bench, Build, show_legs
+from tests.support.bench import Bench, Build, click_talk, show_legs
 from tests.support.call_switch import AT, B
 from tests.support.peer import UUID, api_response, eventually
 
@@ -26,25 +25,13 @@ def impatient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def talking(bench: Bench, **fields: Any) -> Live:
-    attempt = Attempt(
-        app="click-dial",
-        call_dir="outbound",
-        integrator="acme",
-        extension="1000",
-        number="0820001234",
-        dial_number="27115550000",
-        aleg_uuid=UUID,
-        bleg_uuid=B,
-        **fields,
-    )
-    live = bench.services.calls.begin(attempt, bench.services.switches[0])
+    live = click_talk(bench, **fields)
     # Both legs are up, so that following it doesn't end it.
     show_legs(
         bench.switch,
-        {"Unique-ID": UUID, "variable_esl_call_ref": attempt.call_ref},
-        {"Unique-ID": B, "variable_esl_call_ref": attempt.call_ref, "variable_esl_bleg": attempt.call_ref},
+        {"Unique-ID": UUID, "variable_esl_call_ref": live.attempt.call_ref},
+        {"Unique-ID": B, "variable_esl_call_ref": live.attempt.call_ref, "variable_esl_bleg": live.attempt.call_ref},
     )
-    attempt.enter(terms.BRIDGED, AT)
     return live
 
 

@@ -6,31 +6,12 @@ from typing import Any
 
 import pytest
 
-from esl_apps.core import terms
 from esl_apps.core.actions import Action, Undone
-from esl_apps.core.attempt import Attempt
 from esl_apps.node.live import Live
 from esl_apps.prompts import PROMPTS
-from tests.support.bench import Bench, Build
-from tests.support.call_switch import AT, B
+from tests.support.bench import Bench, Build, click_talk
+from tests.support.call_switch import B
 from tests.support.peer import UUID, api_response, eventually
-
-
-def talking(bench: Bench, **fields: Any) -> Live:
-    attempt = Attempt(
-        app="click-dial",
-        call_dir="outbound",
-        integrator="acme",
-        extension="1000",
-        number="0820001234",
-        dial_number="27115550000",
-        aleg_uuid=UUID,
-        bleg_uuid=B,
-        **fields,
-    )
-    live = bench.services.calls.begin(attempt, bench.services.switches[0])
-    attempt.enter(terms.BRIDGED, AT)
-    return live
 
 
 def transfer(bench: Bench, live: Live, to: str = "1001", by: str = "agent") -> str:
@@ -51,7 +32,7 @@ def commands(bench: Bench) -> list[str]:
 
 
 def test_transferring_moves_the_leg_that_stays(bench: Bench) -> None:
-    live = talking(bench)
+    live = click_talk(bench)
     new = transfer(bench, live)
     settings, *unset, move = commands(bench)
     assert settings.startswith(f"uuid_setvar_multi {B} esl_app=transfer;esl_call_ref={new};")
@@ -70,27 +51,27 @@ def test_transferring_moves_the_leg_that_stays(bench: Bench) -> None:
 
 def test_transferring_keeps_the_calls_language(bench: Bench) -> None:
     """Also for the message that the switch plays if no node serves the party."""
-    new = transfer(bench, talking(bench, language="fr"))
+    new = transfer(bench, click_talk(bench, language="fr"))
     assert bench.services.calls.live[new].attempt.language == "fr"
     assert f"playback:{PROMPTS}/fr/8000/unavailable.wav" in commands(bench)[0]
 
 
 def test_transferring_by_the_callee_moves_the_agents_leg(bench: Bench) -> None:
-    live = talking(bench, muted=["agent"])
+    live = click_talk(bench, muted=["agent"])
     transfer(bench, live, "0820005678", "callee")
     assert f"uuid_audio {UUID} stop" in commands(bench)
     assert commands(bench)[-1].startswith(f"uuid_transfer {UUID} ")
 
 
 def test_transferring_ends_the_recording_before_the_move(bench: Bench) -> None:
-    live = talking(bench, recording_url="01900000-0000-7000-8000-000000000000.wav")
+    live = click_talk(bench, recording_url="01900000-0000-7000-8000-000000000000.wav")
     transfer(bench, live)
     assert commands(bench)[-2].startswith(f"uuid_record {B} stop /")
 
 
 def test_transferring_saves_the_new_call_before_the_move(bench: Bench) -> None:
     seen: list[bool] = []
-    live = talking(bench)
+    live = click_talk(bench)
 
     def moved(_connection: Any, _command: str) -> bytes:
         seen.append(any('"app":"transfer"' in raw for raw in bench.redis_server.live()))
@@ -104,7 +85,7 @@ def test_transferring_saves_the_new_call_before_the_move(bench: Bench) -> None:
 
 @pytest.mark.parametrize("to", ["0900123456", "x", "", "0820001234;ext=1", "1001,1002", "112"])
 def test_transferring_to_what_may_not_be_dialled_is_422(bench: Bench, to: str) -> None:
-    live = talking(bench)
+    live = click_talk(bench)
     status, _code, field = refusal(bench, live, to)
     assert (status, field) == (422, "to")
     assert commands(bench) == []
@@ -113,9 +94,9 @@ def test_transferring_to_what_may_not_be_dialled_is_422(bench: Bench, to: str) -
 
 def test_transferring_past_a_limit_is_429(build: Build) -> None:
     bench = build(spending={"limits": {"calls_per_day": 1}}).connect()
-    transfer(bench, talking(bench))
+    transfer(bench, click_talk(bench))
     bench.switch.heard.clear()
-    live = talking(bench)
+    live = click_talk(bench)
     assert refusal(bench, live)[:2] == (429, "limit_reached")
     assert commands(bench) == []
     assert live.attempt.transferred_to is None
@@ -123,7 +104,7 @@ def test_transferring_past_a_limit_is_429(build: Build) -> None:
 
 def test_transferring_a_leg_that_is_gone_changes_nothing(bench: Bench) -> None:
     bench.switch.answers["api uuid_transfer"] = api_response("-ERR No such channel!\n")
-    live = talking(bench)
+    live = click_talk(bench)
     assert refusal(bench, live)[:2] == (409, "state")
     assert not live.attempt.ended
     assert live.attempt.transferred_to is None
@@ -133,6 +114,6 @@ def test_transferring_a_leg_that_is_gone_changes_nothing(bench: Bench) -> None:
 
 
 def test_transferring_without_the_integrator_is_409(bench: Bench) -> None:
-    live = talking(bench)
+    live = click_talk(bench)
     live.attempt.integrator = "another"
     assert refusal(bench, live)[:2] == (409, "state")
