@@ -126,6 +126,7 @@ class CallsPort:
 
         :raises Refused: a field is wrong. :raises AgentUnavailable, Full, Spent, StoreUnavailable: nothing was dialled.
         """
+        self._outgoing.check_ready()
         order = self.client.read(fields)
         self._check_presence(order)
         attempt = self._outgoing.click2dial(order, self.client, ref, hold)

@@ -160,13 +160,20 @@ class Outgoing:
         if not self._services.takes_another(attempt):
             raise Crowded("as many calls are up as may (max_calls)")
 
-    def _switch(self) -> Switch:
-        """:raises Full: no switch, no Redis, no room, or this node is about to stop."""
+    def check_ready(self) -> None:
+        """Ask nobody: a request that can't be placed anyway doesn't wait for a Redis that is silent.
+
+        :raises Full: no switch, no Redis, no room, or this node is about to stop.
+        """
         reasons = self._services.readiness.reasons()
         if reasons:
             raise Full("; ".join(reasons))
         if self._services.readiness.full:
             raise Full("this node is full")
+
+    def _switch(self) -> Switch:
+        """:raises Full: as :meth:`check_ready`."""
+        self.check_ready()
         switch = self._services.switch_pool.best()
         if switch is None:
             raise Full("no switch is connected")

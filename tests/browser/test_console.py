@@ -144,10 +144,11 @@ def test_console_asks_for_nothing_while_events_flow(node: Node, open_page: Open)
     page = open_page()
     page.clock.install()
     log_in(page, node)
-    with page.expect_response("**/console/events"):
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    # The page, and once more when its events come.
+    with page.expect_response(lambda response: response.request.headers.get("hx-request") == "true"):
         go(page, node, f"calls/{ref}")
     page.get_by_role("button", name="Hang up").wait_for()
-    eventually(lambda: node.get(ref)["state"] == "bridged")
     page.get_by_text("the two can talk").wait_for()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -157,6 +158,21 @@ def test_console_asks_for_nothing_while_events_flow(node: Node, open_page: Open)
     node.delete(ref)
     page.locator(".verdict").get_by_text("A client or an operator ended it").wait_for()
     assert asked == [f"http://{node.admin}/console/calls/{ref}"]
+
+
+def test_console_shows_what_changed_before_events_came(node: Node, open_page: Open) -> None:
+    ref = node.call("1000", CALLEE)
+    page = log_in(open_page(), node)
+    page.add_init_script("window.setInterval = () => 0")  # The page doesn't ask by itself.
+    held: list[Any] = []
+    page.route("**/console/events", lambda route: held.append(route))
+    go(page, node, f"calls/{ref}")
+    page.get_by_role("button", name="Hang up").wait_for()
+    node.delete(ref)
+    eventually(lambda: node.get(ref)["state"] == "ended")
+    # A stream that opens and tells nothing.
+    held[0].fulfill(content_type="text/event-stream", body="retry: 60000\n\n")
+    page.locator(".verdict").get_by_text("A client or an operator ended it").wait_for()
 
 
 @pytest.mark.parametrize("status", [None, 503])

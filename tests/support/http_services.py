@@ -166,9 +166,12 @@ class FakeOutgoing:
         self.placed: list[Attempt] = []
         self.fails: Exception | None = None
 
-    def _place(self, attempt: Attempt) -> Attempt:
+    def check_ready(self) -> None:
         if self.fails is not None:
             raise self.fails
+
+    def _place(self, attempt: Attempt) -> Attempt:
+        self.check_ready()
         self.placed.append(attempt)
         self._services.calls.live[attempt.call_ref] = SimpleNamespace(attempt=attempt)
         return attempt

@@ -41,7 +41,6 @@ if (parts().length) {
     clearInterval(alone);
     alone = 0;
     document.getElementById("polling").hidden = true;
-    all();
   };
   const lost = () => {
     if (alone) return;
@@ -57,7 +56,10 @@ if (parts().length) {
     clearTimeout(silence);
     silence = setTimeout(lost, PATIENCE);
     events = new EventSource("/console/events");
-    events.onopen = heard;
+    events.onopen = () => {
+      heard();
+      all(); // What changed since the page was drawn isn't told.
+    };
     events.onerror = lost;
     events.addEventListener("calls", ({ data }) => {
       heard();
