@@ -99,8 +99,10 @@ class Attempt(CallFields, kw_only=True, eq=False):
 
     @property
     def refused(self) -> bool:
-        """Whether it ended without a call being placed for it. A stranger can cause any number of these."""
-        return self.record is not None and (self.number is None or self.record.end_reason == REJECTED)
+        """Whether it ended without a card or a call being placed for it. A stranger can cause any number of these."""
+        if self.record is None or self.card_id is not None:
+            return False
+        return self.number is None or self.record.end_reason == REJECTED
 
     @property
     def cut(self) -> Refusal | None:

@@ -148,7 +148,8 @@ class _Question:
                 said.registered = not self._api(switch, f"sofia_contact {self._contact}").startswith("error/")
             listed = self._api(switch, f"show channels like %{mark_of(self._agent)}% as json")
             channels = msgspec.json.decode(listed, type=_Channels).rows
-            found = list(self._theirs(switch, channels))
+            # The list lags behind: it has calls of a moment ago that have ended.
+            found = [one for one in self._theirs(switch, channels) if self._is_up(switch, one)]
             said.busy = bool(found)
             if self._integrator:
                 said.calls = [ref for channel in found if (ref := self._ref(switch, channel))]
@@ -169,6 +170,9 @@ class _Question:
             # A phone that was called has its name from its registration; a caller writes their own.
             if one.direction == "outbound" or self._of(switch, one, "sip_auth_username") == self._agent:
                 yield one
+
+    def _is_up(self, switch: Switch, channel: _Channel) -> bool:
+        return self._api(switch, f"uuid_exists {channel.uuid}").strip() == "true"
 
     def _ref(self, switch: Switch, channel: _Channel) -> str:
         """Return the call that a channel is in; empty if it isn't one of this integrator."""

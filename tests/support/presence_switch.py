@@ -13,7 +13,8 @@ NOBODY = "error/user_not_registered"
 
 
 class FakeSwitch:
-    """A switch with one phone's registration and some channels. ``fails`` is raised by every command."""
+    """A switch with one phone's registration and some channels; one that is ``gone`` is listed only. ``fails`` is
+    raised by every command."""
 
     def __init__(self, contact: str = NOBODY, *channels: dict[str, str], fails: Exception | None = None) -> None:
         self.name = f"fs-{id(self)}"
@@ -38,8 +39,10 @@ class FakeSwitch:
             return json.dumps(
                 {"row_count": len(self._channels), "rows": self._channels} if self._channels else {"row_count": 0}
             )
-        uuid, variable = rest.split(" ")
-        channel = next((one for one in self._channels if one["uuid"] == uuid), None)
-        if channel is None or "gone" in channel:
+        uuid, _, variable = rest.partition(" ")
+        channel = next((one for one in self._channels if one["uuid"] == uuid and "gone" not in one), None)
+        if name == "uuid_exists":
+            return "false" if channel is None else "true"
+        if channel is None:
             raise ReplyError("-ERR No such channel!")
         return channel.get(variable, "_undef_")

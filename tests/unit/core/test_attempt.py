@@ -103,6 +103,24 @@ def test_attempt_ends_once_whoever_ends_it_again() -> None:
     assert [moment.what for moment in observer.heard] == ["ended"]
 
 
+@pytest.mark.parametrize(
+    ("card", "number", "reason", "refused"),
+    [
+        (None, None, terms.ABANDONED, True),
+        (None, "0820001234", terms.REJECTED, True),
+        (None, "0820001234", terms.ANSWERED, False),
+        # Other people's refused calls don't use up what is kept of a card's owner.
+        ("card-1", None, terms.ABANDONED, False),
+        ("card-1", "0820001234", terms.REJECTED, False),
+    ],
+)
+def test_attempt_of_a_card_is_no_strangers(card: str | None, number: str | None, reason: str, refused: bool) -> None:
+    one = Attempt(app="dialthrough", extension="0825550000", number=number, call_dir="external", card_id=card)
+    assert not one.refused
+    one.end(reason, 16, terms.CALLEE, 1010.0)
+    assert one.refused is refused
+
+
 def test_states_only_go_forward() -> None:
     one = attempt()
     one.enter(terms.BRIDGED, 1005.0)

@@ -81,7 +81,10 @@ def test_agent_of_a_switch_that_is_away_is_not_registered() -> None:
         # Anyone can write an agent's number into From, or into their name.
         ([dials()], "idle"),
         ([dials(sip_auth_username="1001")], "idle"),
+        # The list lags behind.
         ([dials(gone="yes")], "idle"),
+        ([rung(gone="yes")], "idle"),
+        ([rung(presence_data="/1000@", gone="yes"), rung(uuid="C")], "busy"),
         ([rung(name="sofia/external/0820001234", cid_name="/1000@")], "idle"),
         ([rung(name="sofia/internal/x/1000@192.0.2.7", direction="inbound")], "idle"),
     ],
@@ -130,7 +133,7 @@ def test_calls_of_an_agent_are_those_of_the_integrator() -> None:
     assert found.calls == [own.call_ref, REF]
     switch = FakeSwitch(CONTACT, ours)
     assert look(switch).calls == []
-    assert len(switch.asked) == 2
+    assert len(switch.asked) == 3
 
 
 @pytest.mark.parametrize("fault", [SwitchUnavailable("away"), ReplyError("-ERR no database")])
