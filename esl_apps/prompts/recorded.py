@@ -19,9 +19,11 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "en": ("en/us/callie", "en/us/allison", "en/ca/june"),
     "es": ("es/ar/mario",),
     "fr": ("fr/ca/june",),
-    "pt": ("pt/BR/karina",),
+    # The packages of 2018 and later, and the archives of files.freeswitch.org before them.
+    "pt": ("pt/br/karina", "pt/BR/karina"),
 }
-#: Prompts that have a recording of the same meaning (``docs/phrase/phrase_en.xml`` of FreeSWITCH's source).
+#: Prompts that have a recording of the same meaning (``docs/phrase/phrase_en.xml`` of FreeSWITCH's source). No voice
+#: has all of them: callie has no ``ivr-maximum_number_of_channels``, mario only digits and voicemail.
 FILES: Mapping[str, str] = {
     "enter_pin": "ivr/ivr-please_enter_pin_followed_by_pound",
     "enter_number": "ivr/ivr-enter_destination_telephone_number",

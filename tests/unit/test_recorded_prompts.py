@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from esl_apps.prompts import PROMPTS, prompt_path
 from esl_apps.prompts.recorded import DIGITS, FILES, look
 
@@ -59,6 +61,12 @@ def test_recordings_come_from_one_voice_the_switchs_own_first() -> None:
         ("en", "callee_busy"): f"{ALLISON}/ivr/ivr-user_busy.wav",
         ("en", "goodbye"): f"{ALLISON}/voicemail/vm-goodbye.wav",
     }
+
+
+@pytest.mark.parametrize("folder", ["pt/br/karina", "pt/BR/karina"])
+def test_karina_is_found_in_both_folders_of_its_packages(folder: str) -> None:
+    found = look(switch_with(f"/sounds/{folder}/voicemail/8000/vm-goodbye.wav"), ["pt"])
+    assert found == {("pt", "goodbye"): f"/sounds/{folder}/voicemail/vm-goodbye.wav"}
 
 
 def test_folder_that_does_not_fit_a_playback_is_left_out() -> None:
