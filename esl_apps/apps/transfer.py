@@ -10,7 +10,7 @@ an answer, B's takes B there.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,8 +174,6 @@ def _parted(attempt: Attempt, end: Ended) -> bool:
 def leave_to_each_other(attempt: Attempt, asked: Kept, at: float) -> None:
     """End a consultation that has led to the call ``asked.next``."""
     attempt.transferred_to = asked.next
-    for charge in attempt.charges:
-        charge.outlive(attempt.switch, attempt.bleg_uuid or "")
     attempt.end(terms.ANSWERED, causes.NORMAL_CLEARING, asked.consults, at)
 
 
@@ -187,13 +185,6 @@ def consultation(attempt: Attempt) -> Kept | None:
         return msgspec.convert(attempt.order, Kept)
     except msgspec.ValidationError:
         return None
-
-
-def session_goes_on(attempt: Attempt, live: Container[str]) -> bool:
-    """Return whether another call of its session goes on when this one ends. ``live``: the calls that go on."""
-    if attempt.transferred_to is not None or attempt.consultation in live:
-        return True
-    return consultation(attempt) is not None and attempt.transferred_from in live
 
 
 def note(attempt: Attempt, **fields: object) -> None:

@@ -12,7 +12,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from esl_apps.core import talk
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call_fields import Before
 from esl_apps.core.status import Ref, State
 
 CANCEL, HOLD, RESUME, MUTE, UNMUTE, DIGITS, RECORD = "cancel", "hold", "resume", "mute", "unmute", "digits", "record"
@@ -49,8 +48,6 @@ class Action(Struct, frozen=True, omit_defaults=True):
     leg: str = ""
     """The UUID of the new party's leg (``consulted``), or of the one that the switch has taken out of its bridge, as
     the party that leaves asked with its phone (``transfer``)."""
-    spent: Before | None = None
-    """The consultation's part of its session (``consulted``)."""
     next: str = ""
     """The call in which the two parties that are left are joined (``consulted``)."""
 

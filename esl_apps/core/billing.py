@@ -59,6 +59,7 @@ def join_sessions(attempt: Attempt, last: Attempt) -> None:
     """Have an attempt follow one that has ended in the same session, with other parties."""
     attempt.before = carried_on(last, last.record)["before"]
     attempt.session_at, attempt.session_answered_at = last.session_at, last.session_answered_at
+    attempt.apart = last.apart
 
 
 def note_parting(old: Attempt, now: float) -> None:
@@ -82,13 +83,6 @@ def divide_leg(old: Attempt, new: Attempt, leg: str) -> None:
     share = old.record.a_seconds if is_aleg else old.record.b_seconds
     new.before.aleg = (earlier.of_aleg if is_aleg else 0.0) + (share or 0.0)
     new.placed = old.placed or not is_aleg
-
-
-def add_before(attempt: Attempt, spent: Before) -> None:
-    """Count an attempt of the same session that has ended while this one went on."""
-    before = attempt.before or Before()
-    calls, a_seconds = before.calls + spent.calls, before.a_seconds + spent.a_seconds
-    attempt.before = Before(calls, a_seconds, before.b_seconds + spent.b_seconds, before.aleg)
 
 
 _SAME = (

@@ -161,6 +161,8 @@ class CallFields(msgspec.Struct):
     """When A answered, or was answered, in its session."""
     before: Before | None = None
     """None: it is the session's first."""
+    apart: list[str] = msgspec.field(default_factory=list)
+    """Calls of its session that aren't in ``before``: each leaves its part in Redis (``session_parts``)."""
     ring_seconds: Annotated[RingSeconds | None, Shown(cdr="ring_seconds")] = None
     a_seconds: Annotated[float | None, Shown(cdr="a_seconds")] = None
     """From A's answer to its end, in this record, if a node placed it."""

@@ -108,11 +108,11 @@ class SessionRecord(Struct, kw_only=True):
     switch: str | None
 
 
-def session_payload(record: Record, *, recorded: bool) -> dict[str, Any]:
+def session_record(record: Record, *, recorded: bool) -> SessionRecord:
     """Return the closing entry of a session. ``record``: its last; ``recorded``: whether that one is pushed, too."""
     before, a_seconds = record.before or Before(), record.a_seconds
     rest = 0.0 if recorded and a_seconds is not None else a_seconds
-    payload = SessionRecord(
+    return SessionRecord(
         **{name: getattr(record, name) for name in _AS_RECORDED},
         ref=record.app,
         dialed_at=int(record.dialed_at if record.session_at is None else record.session_at),
@@ -123,7 +123,11 @@ def session_payload(record: Record, *, recorded: bool) -> dict[str, Any]:
         a_rest_seconds=_rounded(rest),
         b_seconds=round(before.b_seconds + (record.b_seconds or 0.0), 3),
     )
-    return {"type": "session", "payload": structs.asdict(payload)}
+
+
+def session_payload(closing: SessionRecord) -> dict[str, Any]:
+    """Return a closing entry as ``enigma:notifications:cdr`` carries it, without its ``seq``."""
+    return {"type": "session", "payload": structs.asdict(closing)}
 
 
 _AS_RECORDED = (

@@ -83,6 +83,7 @@ TRIP = Kind("breaker's trip", ("TRIPPED",), for_ever=True)
 TRIP_LINE = Kind("line of the breakers' log", ("BREAKER_LOG",), for_ever=True)
 TIMED_CALL = Kind("timed call", ("timed_pending",))
 RECORD = Kind("record in the history", ("history",), for_ever=True)
+SESSION_PART = Kind("call's part of a session", ("session_parts",))
 WEBHOOK_ENTRY = Kind("webhook's entry", ("webhook",))
 JOURNAL_ENTRY = Kind("journal entry")
 CHANNEL = Kind("leg on the switch")
@@ -120,6 +121,7 @@ KINDS = (
     TRIP_LINE,
     TIMED_CALL,
     RECORD,
+    SESSION_PART,
     WEBHOOK_ENTRY,
     JOURNAL_ENTRY,
     CHANNEL,

@@ -38,8 +38,7 @@ from esl_apps.core.actions import (
     not_now,
 )
 from esl_apps.core.attempt import Attempt, Moment
-from esl_apps.core.billing import add_before, carried_on, divide_leg, join_sessions, note_parting
-from esl_apps.core.call_fields import Before
+from esl_apps.core.billing import divide_leg, join_sessions, note_parting
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import ReplyError
@@ -114,13 +113,16 @@ class Consulting:
                 raise
 
         old.consultation, old.consults, old.followed = new.attempt.call_ref, action.by, True
+        old.apart.append(new.attempt.call_ref)
         moved = False
         try:
             moved = self._transferring.begin(live, new, leg, move)
         finally:
             if not moved:
                 old.consultation = old.consults = None
+                old.apart.remove(new.attempt.call_ref)
                 old.followed = followed
+                old.save()
         if not moved:
             raise not_now(old, "the call is ending")
         now = node_clock.now()
@@ -226,20 +228,13 @@ class Consulting:
             live = self._services.calls.live.get(attempt.consultation)
             if live is not None:
                 transfer.note(live.attempt, held="")
-                join_sessions(live.attempt, attempt)
                 live.attempt.save()
                 if live.attempt.bleg_uuid:
                     # There is no other party to go to.
                     forget = f"uuid_setvar {live.attempt.bleg_uuid} transfer_after_bridge"
                     background.once("consultation_alone", self._order, live.switch, forget)
         if asked is not None:
-            spent: Before | None = carried_on(attempt, attempt.record)["before"]
-            old = self._services.calls.live.get(attempt.transferred_from or "")
-            if old is not None and spent is not None:
-                add_before(old.attempt, spent)
-                old.attempt.save()
-                spent = None
-            background.once("consultation_over", self._over, attempt, spent)
+            background.once("consultation_over", self._over, attempt)
 
     def _answered(self, attempt: Attempt, asked: Kept) -> None:
         """Have the new party go to the one on hold when the one that asks hangs up."""
@@ -255,8 +250,8 @@ class Consulting:
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
 
-    def _over(self, attempt: Attempt, spent: Before | None) -> None:
-        """Tell the call that waits for a consultation how that has ended. ``spent``: if it must still count this."""
+    def _over(self, attempt: Attempt) -> None:
+        """Tell the call that waits for a consultation how that has ended."""
         services, asked = self._services, consultation(attempt)
         assert asked is not None
         old_ref = attempt.transferred_from or ""
@@ -273,7 +268,6 @@ class Consulting:
             leg=attempt.bleg_uuid or "",
             to=asked.to,
             next=asked.next,
-            spent=spent,
         )
         live = services.calls.live.get(old_ref)
         try:
@@ -287,13 +281,6 @@ class Consulting:
         except (StoreUnavailable, Undone) as error:
             # The node that follows it will see that this one has ended.
             log.warning("consultation_untold", extra={"call_ref": old_ref, "reason": str(error)})
-        new = services.calls.live.get(attempt.transferred_to or "")
-        for charge in list(attempt.charges):
-            if new is None:
-                charge.end()
-            else:
-                attempt.drop(charge)
-                new.attempt.pay(charge)
 
     def _carries(self, attempt: Attempt, ref: str) -> bool:
         """Whether the leg that asked belongs to this call again."""
@@ -311,8 +298,6 @@ class Consulting:
         self._lonely.pop(old.call_ref, None)
         consults, old.consultation, old.consults = old.consults or terms.AGENT, None, None
         old.note(CONSULTED, action.step)
-        if action.spent is not None:
-            add_before(old, action.spent)
         if action.step == BACK:
             talk.hold(old, node_clock.now(), on=False)
             old.save()
@@ -355,7 +340,8 @@ class Consulting:
         if client is None:
             return None
         held = leg_of(old, other_party(leaves))
-        attempt = transfer.new_call(old, to, leaves, client, policy.settings.plan, action.next).attempt
+        joined = transfer.new_call(old, to, leaves, client, policy.settings.plan, action.next)
+        attempt = joined.attempt
         attempt.aleg_uuid, attempt.bleg_uuid, attempt.followed = held, action.leg, True
         old.transferred_to = attempt.call_ref
         new = services.calls.begin(attempt, live.switch)
@@ -367,6 +353,10 @@ class Consulting:
             set_variables(live.switch, action.leg, identity, {})
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+        # The new party's leg was counted in the consultation, perhaps by another node. Pay for it from now on.
+        charges = joined.charges(policy)
+        services.usage.adopt(*charges)
+        attempt.pay(*charges)
         now = node_clock.now()
         attempt.enter(terms.AGENT_ANSWERED, now)
         attempt.enter(terms.BRIDGED, now)
@@ -400,10 +390,8 @@ class Consulting:
     def _outcome(self, live: Live, asked: Mapping[str, Any], legs: int) -> Action:
         """Return how a consultation has ended, from its record and from the legs that are up."""
         attempt = live.attempt
-        record = asked.get("record") or {}
-        spent = Before(1, 0.0, record.get("b_seconds") or 0.0) if record else None
-        action = Action(CONSULTED, step=BACK if legs > 1 else GONE, ref=attempt.consultation or "", spent=spent)
-        new = record.get("transferred_to")
+        action = Action(CONSULTED, step=BACK if legs > 1 else GONE, ref=attempt.consultation or "")
+        new = (asked.get("record") or {}).get("transferred_to")
         if new is None:
             return action
         leg = ""

@@ -9,6 +9,7 @@ from esl_apps.config.model import Integrator
 from esl_apps.config.records import RecordsConfig
 from esl_apps.core import notification
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.notification import SessionRecord
 from esl_apps.core.record import Record
 from esl_apps.core.webhooks import carries
 from esl_apps.store import keys
@@ -31,9 +32,9 @@ def entries(record: Record, one: Integrator | None, others: RecordsConfig) -> li
     return result
 
 
-def closing(record: Record, one: Integrator | None, *, recorded: bool) -> Entry:
-    """The closing entry of a session. ``record``: its last; ``recorded``: whether that one is pushed, too."""
-    id, body = f"{record.session_ref}-session", notification.session_payload(record, recorded=recorded)
+def closing(session: SessionRecord, one: Integrator | None) -> Entry:
+    """The closing entry of a session."""
+    id, body = f"{session.session_ref}-session", notification.session_payload(session)
     return entry(id, notification.CDR_LIST, body) if one is None else _entry(id, notification.CDR_LIST, body, one)
 
 

@@ -12,12 +12,14 @@ import gevent
 
 from esl_apps.apps import application
 from esl_apps.apps.legs import recording_path
-from esl_apps.apps.transfer import session_goes_on
+from esl_apps.apps.transfer import consultation
 from esl_apps.config.model import Integrator
 from esl_apps.core import call_events, notification, terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call_fields import RecordingFile
+from esl_apps.core.notification import SessionRecord
 from esl_apps.core.record import Record
+from esl_apps.core.session_parts import Part
 from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import LIVE_CALL
@@ -66,6 +68,7 @@ class Records:
         self._store = store
         self._call_log = call_log
         self._outboxes = outboxes
+        outboxes.history.on_whole = self._close_session
         self._events = events
         self._strangers = HourlyQuota()
         self._policies = policies
@@ -152,11 +155,16 @@ class Records:
             for party, leg in record.quality.legs() if record.quality is not None else ():
                 self._metrics.quality.observe(party, leg)
             entries = notification_lists.entries(record, integrator, config.records)
+        part, asks = None, consultation(attempt) is not None
         wanted = (config.records if integrator is None else integrator).session_records
-        if wanted and attempt.closes and not session_goes_on(attempt, self._live):
-            entries.append(notification_lists.closing(record, integrator, recorded=not attempt.unrecorded))
+        if wanted and attempt.closes and (attempt.transferred_to is None or asks):
+            closing = notification.session_record(record, recorded=not attempt.unrecorded)
+            if attempt.apart or asks:
+                part = Part(attempt.call_ref, closing, not asks, list(attempt.apart))
+            else:
+                entries.append(notification_lists.closing(closing, integrator))
         self._push(entries, record.integrator, integrator)
-        self._keep(attempt, None if attempt.unrecorded else record)
+        self._keep(attempt, None if attempt.unrecorded else record, part)
         self._call_log.ended(attempt.call_ref)
         if attempt.unrecorded:
             return
@@ -173,8 +181,13 @@ class Records:
             },
         )
 
-    def _keep(self, attempt: Attempt, record: Record | None) -> None:
-        """Hand the outbox a call's last events, and its record for the history."""
+    def _close_session(self, closing: SessionRecord, owner: str) -> None:
+        """Push the closing entry of a session whose calls have ended on several nodes."""
+        integrator = self._policies.now.config.integrator(owner)
+        self._push([notification_lists.closing(closing, integrator)], owner, integrator)
+
+    def _keep(self, attempt: Attempt, record: Record | None, part: Part | None) -> None:
+        """Hand the outbox a call's last events, its record for the history, and its part of the session."""
         ended = attempt.record
         assert ended is not None
         events = [*self._events.take(attempt.call_ref), call_events.of_end(ended, attempt.timeline[-1].at)]
@@ -184,7 +197,7 @@ class Records:
             fields = notification.cdr(record)
         keep = self._policies.now.config.records.keep_days > 0
         if attempt.integrator or not attempt.refused or self._strangers.take(REFUSED_PER_HOUR):
-            self._outboxes.history.push(record_history.entry(attempt, events, fields, keep=keep))
+            self._outboxes.history.push(record_history.entry(attempt, events, fields, keep=keep, part=part))
 
     def released(self, attempt: Attempt) -> None:
         """Another process, or another flow of this one, goes on with a call."""

@@ -45,6 +45,8 @@ class Entry(msgspec.Struct, array_like=True):
     """Its integrator: decides where it goes if its Redis is no longer configured."""
     longest: int = 0
     """About how many entries a stream keeps; 0: all."""
+    part: str = ""
+    """What a call adds to its session (``core.session_parts``), as JSON; empty: nothing."""
 
 
 #: Holds the place of a record's ``seq`` until Redis counts it. JSON text never contains this character.

@@ -183,6 +183,11 @@ def reached(history: str, ref: str) -> str:
     return f"esl_apps:{{{history}}}:reached:{ref}"
 
 
+def session_parts(session_ref: str) -> str:
+    """Hash: a call of a session whose calls may end on several nodes → what it adds to the closing entry."""
+    return f"esl_apps:session_parts:{session_ref}"
+
+
 # Webhooks ---------------------------------------------------------------------------------------------
 
 

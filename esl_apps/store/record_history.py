@@ -6,6 +6,7 @@ calls began, and a span of time is a range of members.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -14,8 +15,10 @@ import msgspec
 
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_events import Noted, written
+from esl_apps.core.notification import SessionRecord
 from esl_apps.core.reference import LENGTH
-from esl_apps.core.versions import RECORD
+from esl_apps.core.session_parts import Part, whole
+from esl_apps.core.versions import RECORD, SESSION_PART
 from esl_apps.net.turns import in_turns
 from esl_apps.store import documents, keys
 from esl_apps.store.call_events import KEEP
@@ -23,6 +26,9 @@ from esl_apps.store.errors import Fault, Unreadable
 from esl_apps.store.journal import Entry
 from esl_apps.store.outbox import REMEMBER, Outbox
 from esl_apps.store.redis_client import Client
+from esl_apps.store.script import Script
+
+log = logging.getLogger(__name__)
 
 #: Records looked at for one page. A rare match costs the client more pages, not the server more time.
 SCAN = 2000
@@ -32,22 +38,40 @@ _READ = 500
 _DAY = 86400
 
 
-def entry(attempt: Attempt, events: Iterable[Noted], record: dict[str, Any] | None, *, keep: bool) -> Entry:
+def entry(
+    attempt: Attempt,
+    events: Iterable[Noted],
+    record: dict[str, Any] | None,
+    *,
+    keep: bool,
+    part: Part | None = None,
+) -> Entry:
     """Make the outbox's entry of a call that has ended.
 
     ``events``: those that may not be in Redis. ``record``: None if the call has none. ``keep``: whether the history
-    keeps it.
+    keeps it. ``part``: what it adds to its session, if other nodes may have others of its calls.
     """
     text = "" if record is None else documents.encode(RECORD, record).decode()
     side = "history" if keep and record is not None else "events"
     integrator = attempt.integrator or ""
-    return Entry(attempt.call_ref, keys.history(integrator), side, text, written(attempt, events), integrator)
+    kept = "" if part is None else documents.encode(SESSION_PART, part).decode()
+    events_text = written(attempt, events)
+    return Entry(attempt.call_ref, keys.history(integrator), side, text, events_text, integrator, part=kept)
 
 
 class HistoryOutbox(Outbox):
-    """Delivers records to histories, each with the call's last events."""
+    """Delivers records to histories, each with the call's last events, and the parts of sessions.
+
+    ``on_whole`` is called with the closing entry of a session all of whose parts are in Redis, and its integrator. If
+    this process dies in this moment, it is called again by the next run.
+    """
 
     script = "history_add"
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._add_part = Script(self._client, "session_part")
+        self.on_whole: Callable[[SessionRecord, str], None] = lambda _closing, _integrator: None
 
     def _push(self, name: str, items: list[Entry]) -> list[int]:
         names = [name, keys.seq(name), keys.events(name)]
@@ -56,7 +80,24 @@ class HistoryOutbox(Outbox):
             names += keys.pushed(name, item.id), keys.reached(name, item.id)
             texts += item.id, item.head, item.side, item.tail
         seqs: list[int] = self._script(names, ["", KEEP, REMEMBER, *texts])
+        for item in items:
+            if item.part:
+                self._push_part(item)
         return seqs
+
+    def _push_part(self, item: Entry) -> None:
+        """:raises StoreUnavailable: Redis is down."""
+        part = _part(item.part.encode())
+        if part is None:
+            return
+        try:
+            kept = self._add_part([keys.session_parts(part.closing.session_ref)], [item.id, item.part, REMEMBER])
+        except Fault:
+            # The script has said so. This session has no closing entry, and holds up no other.
+            return
+        closing = whole(part for raw in kept if (part := _part(raw)) is not None)
+        if closing is not None:
+            self.on_whole(closing, item.owner)
 
     def _taken(self, name: str, side: str) -> int:
         # No client takes records from a history.
@@ -156,6 +197,14 @@ class RecordHistory:
                 refused = refused or error
         if refused is not None:
             raise refused
+
+
+def _part(raw: bytes) -> Part | None:
+    try:
+        return documents.decode(SESSION_PART, raw, Part)
+    except Unreadable as error:
+        log.error("session_part_unreadable", extra={"reason": str(error)})
+        return None
 
 
 def _edge(at: float) -> str:

@@ -17,6 +17,7 @@ import pytest
 
 from esl_apps.config.model import Integrator
 from esl_apps.config.records import RecordsConfig
+from esl_apps.core.notification import session_record
 from esl_apps.core.status import snapshot
 from esl_apps.node import notification_lists
 from esl_apps.store.essence import essence
@@ -70,7 +71,7 @@ def notifications(form: str, told: notified.Told) -> list[Entry]:
         return [notification_lists.answered(*answer, one, others) for answer in told.answers]
     if form == "session":
         last = told.records[-1]
-        return [notification_lists.closing(last, one, recorded=True)]
+        return [notification_lists.closing(session_record(last, recorded=True), one)]
     entries = [entry for record in told.records for entry in notification_lists.entries(record, one, others)]
     return [entry for entry in entries if entry.list.endswith("c2d") == (form == "c2d")]
 

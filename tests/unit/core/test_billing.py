@@ -10,7 +10,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import carried_on, divide_leg, join_sessions, next_attempt, note_legs, note_parting
 from esl_apps.core.call import Leg
 from esl_apps.core.call_fields import Before
-from esl_apps.core.notification import cdr, session_payload
+from esl_apps.core.notification import cdr, session_payload, session_record
 from esl_apps.core.quality import LegQuality
 
 
@@ -113,7 +113,7 @@ def test_session_of_two_calls_divides_the_first_leg() -> None:
     assert [one.a_seconds for one in attempts] == [8.0, 10.5, 2.5]
     last = attempts[-1].record
     assert last is not None
-    closing = session_payload(last, recorded=False)
+    closing = session_payload(session_record(last, recorded=False))
     assert closing["type"] == "session"
     payload = closing["payload"]
     assert (payload["calls"], payload["a_seconds"], payload["a_rest_seconds"], payload["b_seconds"]) == (
@@ -131,7 +131,7 @@ def test_session_of_one_call_has_no_rest() -> None:
     note_legs(one, leg(1002.0, 1010.0), leg(1004.0, 1010.0))
     one.end("answered", 16, "callee", 1010.0)
     assert one.record is not None
-    payload = session_payload(one.record, recorded=True)["payload"]
+    payload = session_payload(session_record(one.record, recorded=True))["payload"]
     assert (payload["calls"], payload["a_seconds"], payload["a_rest_seconds"], payload["b_seconds"]) == (
         1,
         8.0,
@@ -145,7 +145,7 @@ def test_session_whose_caller_dialled_in_has_no_a_seconds() -> None:
     note_legs(one, leg(), leg(1005.0, 1006.0))
     one.end("answered", 16, "callee", 1006.0)
     assert one.record is not None
-    payload = session_payload(one.record, recorded=True)["payload"]
+    payload = session_payload(session_record(one.record, recorded=True))["payload"]
     assert (payload["a_seconds"], payload["a_rest_seconds"]) == (None, None)
 
 
@@ -179,7 +179,7 @@ def test_transfer_divides_the_leg_of_the_party_that_stays(stays: str, since: flo
     assert new.record is not None
     assert (old.record.a_seconds, old.record.b_seconds) == (8.0, 5.0)
     assert (new.record.a_seconds, new.record.b_seconds) == (20.0, 17.0)
-    closing = session_payload(new.record, recorded=True)["payload"]
+    closing = session_payload(session_record(new.record, recorded=True))["payload"]
     assert closing["calls"] == 2
     assert (closing["a_seconds"], closing["b_seconds"], closing["a_rest_seconds"]) == (28.0, 22.0, 0.0)
     assert (closing["dialed_at"], closing["answered_at"]) == (1000, 1002.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -275,11 +276,14 @@ def test_consulting_charge_goes_on_in_the_call_of_the_other_two(build: Build) ->
     (charge,) = asking.attempt.charges
     transfer_app.leave_to_each_other(asking.attempt, asked, AT)
     eventually(lambda: live.attempt.ended)
-    new = bench.services.calls.live[asked.next]
-    eventually(lambda: charge in new.attempt.charges)
-    assert not charge.ended
-    new.attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
     assert charge.ended
+    new = bench.services.calls.live[asked.next]
+    (goes_on,) = new.attempt.charges
+    assert goes_on.essence["number"] == "0820005678"
+    assert goes_on.since is not None
+    assert not goes_on.ended
+    new.attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
+    assert goes_on.ended
 
 
 # Unheard --------------------------------------------------------------------------------------------------
@@ -379,3 +383,50 @@ def test_consulting_session_closes_when_both_end_at_once(closing: Bench, first: 
     for attempt in both if first == "the consultation" else reversed(both):
         attempt.end(terms.LOST, 31, terms.SYSTEM, AT)
     assert closed(closing, 2) == 2
+
+
+# On two nodes --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def split(build: Build) -> Callable[..., tuple[Bench, Live, Bench, Live]]:
+    """Make a consultation whose node dies, and whose two calls go to two other nodes: each with its call."""
+
+    def split(**sections: Any) -> tuple[Bench, Live, Bench, Live]:
+        config = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "session_records": True}
+        first = build(integrators=[config], **sections).connect()
+        live = talking(first)
+        asking = consult(first, live, "0820005678")
+        answered(asking)
+        taken = []
+        for name, call in (("app2", live), ("app3", asking)):
+            node = build(name=name, known=first.switches, integrators=[config], **sections).connect()
+            adopted = node.services.calls.adopt(call.essence, node.services.switches[0])
+            node.services.charging.resume(adopted.attempt)
+            taken.append((node, adopted))
+        first.die()
+        (holds, held), (asks, asked) = taken
+        return holds, held, asks, asked
+
+    return split
+
+
+@pytest.mark.parametrize("first", ["the consultation", "the call on hold"])
+def test_consulting_session_of_two_nodes_counts_both_calls(split: Any, first: str) -> None:
+    holds, held, asks, asking = split()
+    both = [asking.attempt, held.attempt]
+    for attempt in both if first == "the consultation" else reversed(both):
+        attempt.end(terms.ANSWERED, 16, terms.CALLEE, AT)
+    pushed = [*holds.records(), *asks.records()]
+    (closing,) = [one for one in pushed if "calls" in one]
+    assert (closing["session_ref"], closing["calls"]) == (held.attempt.call_ref, 2)
+
+
+def test_consulting_party_is_paid_for_on_the_node_that_goes_on(split: Any) -> None:
+    limited = {"limits": {"calls_per_day": 10, "minutes_per_day": 100}}
+    holds, held, _asks, asking = split(spending=limited)
+    told(holds, held, asking, JOINED)
+    new = holds.services.calls.live[held.attempt.transferred_to or ""]
+    (charge,) = new.attempt.charges
+    assert charge.essence["number"] == "0820005678"
+    assert charge.since is not None

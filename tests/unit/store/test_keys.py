@@ -49,6 +49,7 @@ GOLDEN = {
     keys.history("acme"): "esl_apps:history:acme",
     keys.events(keys.history("acme")): "esl_apps:{esl_apps:history:acme}:events",
     keys.reached(keys.history("acme"), "REF"): "esl_apps:{esl_apps:history:acme}:reached:REF",
+    keys.session_parts("REF"): "esl_apps:session_parts:REF",
     keys.webhook("acme", "crm"): "esl_apps:webhook:acme:crm",
     keys.webhook_state("esl_apps:webhook:acme:crm"): "esl_apps:{esl_apps:webhook:acme:crm}:state",
     keys.webhook_lease("esl_apps:webhook:acme:crm"): "esl_apps:{esl_apps:webhook:acme:crm}:lease",

@@ -1,0 +1,45 @@
+"""Sessions whose calls end on several nodes: each call leaves its part in Redis, and the last part closes the session.
+
+While one party asks a third, a session has two calls. Either may end first, each on its own node, so neither node knows
+what the other call took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec.structs import replace
+
+from esl_apps.core.notification import SessionRecord
+
+
+class Part(msgspec.Struct, omit_defaults=True):
+    """What one call adds to the closing entry of its session."""
+
+    call_ref: str
+    closing: SessionRecord
+    """The entry as it would be with this call alone, and those before it (``before``)."""
+    closes: bool = False
+    """The session ends with this call: it knows which others there are."""
+    apart: list[str] = msgspec.field(default_factory=list)
+    """As ``CallFields.apart``."""
+
+
+def whole(parts: Iterable[Part]) -> SessionRecord | None:
+    """Return the closing entry; None: a part is missing, whose node will see that it is the last one."""
+    by_ref = {part.call_ref: part for part in parts}
+    last = next((part for part in by_ref.values() if part.closes), None)
+    if last is None or not by_ref.keys() >= set(last.apart):
+        return None
+    all_parts = [last.closing, *(by_ref[ref].closing for ref in last.apart)]
+    a_seconds = [part.a_seconds for part in all_parts if part.a_seconds is not None]
+    rests = [part.a_rest_seconds for part in all_parts if part.a_rest_seconds is not None]
+    return replace(
+        last.closing,
+        ended_at=max(part.ended_at for part in all_parts),
+        calls=sum(part.calls for part in all_parts),
+        a_seconds=round(sum(a_seconds), 3) if a_seconds else None,
+        a_rest_seconds=round(sum(rests), 3) if rests else None,
+        b_seconds=round(sum(part.b_seconds for part in all_parts), 3),
+    )
