@@ -85,12 +85,12 @@ class Translated:
         with translating():
             connection = self.connection_pool.get_connection(*_COMMAND_NAME)
             try:
-                connection.can_read(timeout=seconds)
+                # redis-py 8.0 says that an end can be read; others raise it.
+                return bool(connection.can_read(timeout=seconds))
             except redis.ConnectionError:
                 return True
             finally:
                 self.connection_pool.release(connection)
-        return False
 
 
 class RedisPyClient(Translated, redis.Redis):
