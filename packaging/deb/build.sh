@@ -64,6 +64,8 @@ echo /etc/default/esl-apps > "$tree/DEBIAN/conffiles"
 for script in postinst prerm postrm; do install -m 755 "$here/$script" "$tree/DEBIAN/$script"; done
 sed -e "s/@VERSION@/$number/; s/@ARCHITECTURE@/$(dpkg --print-architecture)/; s/@PYTHON@/$version/" \
     -e "s/@SIZE@/$(du -sk --exclude=DEBIAN "$tree" | cut -f1)/" "$here/control" > "$tree/DEBIAN/control"
+homepage=$(sed -n 's/^Project-URL: Homepage, //p' "$venv"/lib/python3*/site-packages/esl_apps-*.dist-info/METADATA)
+[ -z "$homepage" ] || sed -i "s#^Priority: .*#&\nHomepage: $homepage#" "$tree/DEBIAN/control"
 (cd "$tree" && find . -type f ! -path './DEBIAN/*' -printf '%P\0' | sort -z | xargs -0 md5sum > DEBIAN/md5sums)
 find "$tree" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 dpkg-deb --root-owner-group -Zxz --build "$tree" "$output/esl-apps_${number}_$(dpkg --print-architecture).deb"
