@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import gevent
 
@@ -17,7 +18,8 @@ from esl_apps.apps.ringing import Originator
 from esl_apps.apps.transfer import consultation
 from esl_apps.core import causes, node_clock, terms
 from esl_apps.core.attempt import Attempt, Moment
-from esl_apps.core.call import Call, Ended
+from esl_apps.core.call import Call, Ended, Leg
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import wire
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.session import ReplyError
@@ -26,7 +28,7 @@ from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
 from esl_apps.node.census import Census
 from esl_apps.node.line import SwitchLine
-from esl_apps.node.live import ATTACH, AWAY, Begin, Live
+from esl_apps.node.live import ATTACH, AWAY, KILLED, Begin, Live
 from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.node.tenants import Tenants
@@ -195,21 +197,34 @@ class Calls:
             # The answered leg's socket comes now, unless the phone hangs up at this moment. If several phones rang,
             # those that lost the race have ended too, so look at the answered leg only.
             answered = line.answered_uuid
-            live.wait(lambda: live.attached or answered in live.ends or attempt.ended, time.monotonic() + ATTACH)
-            if live.attached or attempt.ended:
-                return True
-            if answered not in live.ends:
+
+            def settled() -> bool:
+                return live.attached or answered in live.ends or attempt.ended
+
+            if not live.wait(settled, time.monotonic() + ATTACH):
                 self.reap(live.switch, attempt.call_ref)
-                attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
-                return True
-            aleg = leg_of(live.ends[answered], live.clock)
-            attempt.enter(terms.AGENT_ANSWERED, aleg.answered_at or node_clock.now())
-            conclude(attempt, Ended(aleg.ended_at or node_clock.now(), aleg, None), None, terms.CALLEE)
+                # The phone may have hung up just before: its end says so.
+                live.wait(settled, time.monotonic() + KILLED)
+            if not live.attached and not attempt.ended:
+                self._end_unserved(live, live.ends.get(answered))
         except Exception:
             log.exception("ringing_failed", extra={"call_ref": attempt.call_ref})
             self.reap(live.switch, attempt.call_ref)
             attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
         return True
+
+    def _end_unserved(self, live: Live, end: Event | None) -> None:
+        """End a call whose leg answered, and never came here. ``end``: the leg's, if it was heard."""
+        attempt = live.attempt
+        aleg = Leg("") if end is None else leg_of(end, live.clock)
+        if not aleg.hung_up_itself:
+            with suppress(StoreUnavailable):
+                # A node that cancels it hangs up the leg if this one doesn't hear of it.
+                self.learn_cancels([live])
+        if end is not None:
+            attempt.enter(terms.AGENT_ANSWERED, aleg.answered_at or node_clock.now())
+        lost = not aleg.hung_up_itself
+        conclude(attempt, Ended(aleg.ended_at or node_clock.now(), aleg, None, lost), None, terms.CALLEE)
 
     # Cancelling ---------------------------------------------------------------------------------------
 

@@ -24,6 +24,9 @@ KILLED = 3.0
 AWAY = 5.0
 
 
+#: Seconds by which a wait is late if this process was stopped, and for which it goes on then.
+_STOPPED, _READ = 1.0, 1.0
+
 #: Makes an attempt known. Flows get it to begin further ones.
 Begin = Callable[[Attempt], None]
 
@@ -77,10 +80,14 @@ class Live(Struct, eq=False):
         self.changed.set()
 
     def wait(self, done: Callable[[], bool], deadline: float) -> bool:
+        """Wait until something is done. Return False at the deadline (``time.monotonic``)."""
         while not done():
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             self.changed.clear()
             self.changed.wait(left)
+            if time.monotonic() - deadline > _STOPPED:
+                # What the switch has said meanwhile is still to be read.
+                deadline = time.monotonic() + _READ
         return True

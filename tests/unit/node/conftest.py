@@ -41,6 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visit, "_SETTLE", 0.05)
     monkeypatch.setattr(calls, "_LATE", 0.01)
     monkeypatch.setattr(calls, "_APART", 0.01)
+    monkeypatch.setattr(calls, "KILLED", 0.01)
     monkeypatch.setattr(acting, "_TOLD", 2.0)
     monkeypatch.setattr(records, "_CLOSED", 0.01)
     monkeypatch.setattr(following, "_APART", 0.01)

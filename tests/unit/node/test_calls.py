@@ -153,6 +153,35 @@ def test_calls_answered_leg_without_a_socket_is_lost(bench: Bench, monkeypatch: 
     assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
 
 
+def test_calls_phone_that_leaves_as_its_leg_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls_module, "ATTACH", 0.02)
+    monkeypatch.setattr(calls_module, "KILLED", 5.0)
+    order = ring(bench)
+    bench.answer_originate(f"+OK {UUID}\n")
+    eventually(lambda: hupalls(bench))
+    headers: dict[str, Any] = {"variable_esl_call_ref": order.attempt.call_ref}
+    bye: dict[str, Any] = {"variable_sip_hangup_disposition": "recv_bye"}
+    bench.switch.say(ends("NORMAL_CLEARING", 16, uuid=UUID, answered=True, **headers, **bye))
+    ended(bench, order)
+    assert bench.reason() == (terms.ABANDONED, 16, "agent")
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_calls_unserved_leg_that_another_node_cancels(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, heard: bool
+) -> None:
+    """That node hung up the leg, and its word to this one was lost with the connection."""
+    monkeypatch.setattr(calls_module, "ATTACH", 0.02)
+    order = ring(bench)
+    bench.services.store.note_cancel(order.attempt.call_ref, terms.API)
+    if heard:
+        headers: dict[str, Any] = {"variable_esl_call_ref": order.attempt.call_ref}
+        bench.switch.say(ends("NORMAL_CLEARING", 16, uuid=UUID, answered=True, **headers))
+    bench.answer_originate(f"+OK {UUID}\n")
+    ended(bench, order)
+    assert bench.reason() == (terms.CANCELLED, 16, terms.API)
+
+
 def test_calls_fault_while_ringing_costs_this_call_alone(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     order = placed()
     order.endpoints = ["user/1\n\napi shutdown"]
