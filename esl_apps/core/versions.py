@@ -149,7 +149,7 @@ BY_NAME = {
     "timed_past": "a hash of counters",
     "seq": "a counter",
     "pushed": "a counter",
-    "events": "what clients get: members are only ever added",
+    "events": "passed on to clients as it is: members are only ever added",
     "LISTENERS": "a hash of times",
     "reached": "a counter",
     "webhook_state": "a hash of counters",

@@ -89,6 +89,13 @@ def test_feed_event_that_is_not_readable_matches_nothing() -> None:
     assert event.frame == b'id: 1-0\nevent: call\ndata: {"agent":"1000"}\n\n'
 
 
+def test_feed_passes_an_event_of_another_release_on_as_it_is() -> None:
+    later = b'{"v":9,"agent":"1000","state":"dreaming","mood":{"of":[1]}}'
+    event = FeedEvent(Stored((1, 0), b"dream", later))
+    assert event.frame == b"id: 1-0\nevent: dream\ndata: " + later + b"\n\n"
+    assert event.searched == Searched(agent="1000")
+
+
 def test_feeds_ask_only_while_clients_listen() -> None:
     store = FakeEventStore()
     store.put((1, 0))
