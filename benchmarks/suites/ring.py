@@ -180,6 +180,9 @@ def originates(config: dict[str, Any]) -> Callable[[], str]:
             self.command = command
             return Rang("failed")
 
+        def is_lost(self) -> bool:
+            return False
+
         def elsewhere(self) -> bool:
             return False
 

@@ -34,7 +34,8 @@ class Aleg(Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class Rang:
     """The outcome of one originate: ``answered``, ``failed`` (with its Q.850 code), ``timed_out``, ``lost``, or
-    nothing was dialled: the switch was not reached (``away``), or had no session to spare (``full``)."""
+    nothing was dialled: the switch was not reached (``away``), or had no session to spare (``full``), or another
+    process has the call (``taken``)."""
 
     outcome: str
     code: int = causes.NORMAL_UNSPECIFIED
@@ -52,6 +53,9 @@ class Originator(Protocol):
 
         ``phone``: it goes to an extension's phones, whose failures are never the switch's.
         """
+
+    def is_lost(self) -> bool:
+        """Return whether another process may have the call by now: this one must dial nothing more for it."""
 
     def elsewhere(self) -> bool:
         """Go to another switch. Return False if all were tried."""
@@ -73,7 +77,9 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
         if rang.outcome == "answered":
             return True
         from_here = rang.outcome in ("away", "full") or (rang.outcome == "failed" and rang.code in _NOT_FROM_HERE)
-        if _is_over(attempt) or not from_here or time.monotonic() >= deadline or not originator.elsewhere():
+        if _is_over(attempt) or not from_here or time.monotonic() >= deadline:
+            break
+        if _is_lost(originator, attempt) or not originator.elsewhere():
             break
     now = node_clock.now()
     attempt.a_seconds = None if rang.outcome == "lost" else 0.0
@@ -84,6 +90,8 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
         attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, now)
     elif rang.outcome == "timed_out":
         attempt.end("agent_no_answer", causes.NO_ANSWER, terms.SYSTEM, now)
+    elif rang.outcome == "taken":
+        attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, now)
     elif rang.outcome == "full":
         attempt.end(terms.REJECTED, causes.SWITCH_CONGESTION, terms.SYSTEM, now)
     elif rang.outcome in ("lost", "away"):
@@ -96,8 +104,10 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
 def _ring_from_here(originator: Originator, attempt: Attempt, aleg: Aleg, deadline: float) -> Rang:
     # Only for a lost application: its own time-out fires first (hazard 19).
     leg = {**aleg.variables, "originate_timeout": str(int(aleg.timeout) + SWITCH_MARGIN), **UNHEARD}
-    rang = Rang("failed", causes.NETWORK_OUT_OF_ORDER)
+    rang: Rang | None = None
     for endpoint, gateway, patience in dialstring.in_turn(aleg.endpoints):
+        if _is_lost(originator, attempt):
+            return rang or Rang("taken")
         command = dialstring.originate({**leg, **patience}, endpoint, aleg.application)
         attempt.dialled(node_clock.now())
         attempt.placed = True
@@ -111,7 +121,14 @@ def _ring_from_here(originator: Originator, attempt: Attempt, aleg: Aleg, deadli
         if _is_over(attempt) or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
             break
         attempt.note("gateway_failed", f"{gateway.label}: cause {rang.code}" if gateway else f"cause {rang.code}")
-    return rang
+    return rang or Rang("failed", causes.NETWORK_OUT_OF_ORDER)
+
+
+def _is_lost(originator: Originator, attempt: Attempt) -> bool:
+    lost = originator.is_lost()
+    if lost:
+        attempt.note("not_rung", "another process has taken it over")
+    return lost
 
 
 def _is_over(attempt: Attempt) -> bool:

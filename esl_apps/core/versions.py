@@ -131,6 +131,7 @@ BY_NAME = {
     "CONSOLE_SECRET": "a value",
     "calls": "a set of references",
     "cancelled": "a value",
+    "taken": "a value",
     "gone_on": "a value",
     "PING": "empty",
     "CARD_IDS": "a hash of values",

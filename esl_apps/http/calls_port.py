@@ -28,8 +28,9 @@ from esl_apps.http.errors import problem
 from esl_apps.http.schemas import Accepted, DryRun
 from esl_apps.http.signed_links import Links
 from esl_apps.node import presence
+from esl_apps.node.hold import Hold
 from esl_apps.node.live import Full
-from esl_apps.node.outgoing import Hold, Outgoing
+from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.presence import AgentUnavailable, Presence
 from esl_apps.node.services import Services
 from esl_apps.store.idempotency import same_body
@@ -140,7 +141,8 @@ class CallsPort:
         if not _KEY.fullmatch(key):
             raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
         idempotency, membership = self.services.idempotency, self.services.membership
-        hold = Hold(membership.lives_until, lambda: idempotency.holds(self.name, key, ref))
+        began = time.monotonic()
+        hold = Hold(lambda: membership.held_since(began), lambda: idempotency.holds(self.name, key, ref))
         claim = idempotency.claim(self.name, key, raw, ref)
         if claim is None:
             return self._place_claimed(key, raw, fields, ref, hold)

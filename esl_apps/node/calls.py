@@ -27,6 +27,7 @@ from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
 from esl_apps.node.census import Census
+from esl_apps.node.hold import Hold
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import ATTACH, AWAY, KILLED, Begin, Live
 from esl_apps.node.records import Records
@@ -171,26 +172,31 @@ class Calls:
     # Placing ------------------------------------------------------------------------------------------
 
     def place(
-        self, attempt: Attempt, switch: Switch, ring: Callable[[Originator], bool], run: Callable[[Call, Begin], None]
+        self,
+        attempt: Attempt,
+        switch: Switch,
+        ring: Callable[[Originator], bool],
+        run: Callable[[Call, Begin], None],
+        holds: Sequence[Hold] = (),
     ) -> gevent.Greenlet[..., bool | None]:
         """Place an A-leg. Returns at once a greenlet whose value says whether it answered.
 
         ``ring`` rings it, in a greenlet of its own, and ends the attempt if it doesn't answer; ``run`` takes the
-        answered leg when its socket comes.
+        answered leg when its socket comes. ``holds``: without one of them, nothing is dialled any more.
         """
         live = self._add(attempt, switch)
         self._records.save(attempt)
         live.run = run
-        placed = background.once("call_ringing", self._ring, live, ring)
+        placed = background.once("call_ringing", self._ring, live, ring, holds)
         # Let the originate go out first; the client and the listeners are told after it.
         gevent.sleep(0)
         if not attempt.ended:
             self._records.moment(attempt, attempt.timeline[0])
         return placed
 
-    def _ring(self, live: Live, ring: Callable[[Originator], bool]) -> bool:
+    def _ring(self, live: Live, ring: Callable[[Originator], bool], holds: Sequence[Hold]) -> bool:
         attempt = live.attempt
-        line = SwitchLine(live, self._fleet, self.reap, self.census)
+        line = SwitchLine(live, self._fleet, self.reap, self.census, holds)
         try:
             if not ring(line):
                 return False

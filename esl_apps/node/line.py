@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from esl_apps.apps.ringing import Rang
 from esl_apps.core import causes
@@ -11,6 +11,7 @@ from esl_apps.esl.legs import leg_of, telling, unreachable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Job, Switch, SwitchUnavailable
 from esl_apps.node.census import Census
+from esl_apps.node.hold import Hold
 from esl_apps.node.live import AWAY, KILLED, Live
 from esl_apps.node.switch_pool import SwitchPool
 
@@ -27,14 +28,23 @@ class SwitchLine:
     """
 
     def __init__(
-        self, live: Live, switch_pool: SwitchPool, reap: Callable[[Switch, str, str], None], census: Census
+        self,
+        live: Live,
+        switch_pool: SwitchPool,
+        reap: Callable[[Switch, str, str], None],
+        census: Census,
+        holds: Sequence[Hold] = (),
     ) -> None:
         self._live = live
         self._fleet = switch_pool
         self._reap = reap
         self._census = census
+        self._holds = holds
         self._tried: set[str] = set()
         self.answered_uuid = ""
+
+    def is_lost(self) -> bool:
+        return any(hold.is_lost() for hold in self._holds)
 
     def elsewhere(self) -> bool:
         live = self._live

@@ -88,6 +88,6 @@ class Live(Struct, eq=False):
             self.changed.clear()
             self.changed.wait(left)
             if time.monotonic() - deadline > _STOPPED:
-                # What the switch has said meanwhile is still to be read.
+                # Read first: the switch has gone on meanwhile.
                 deadline = time.monotonic() + _READ
         return True

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import gevent
 
@@ -22,6 +21,7 @@ from esl_apps.core.limits import Refusal
 from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.switch import Switch
+from esl_apps.node.hold import Hold
 from esl_apps.node.live import Begin, Crowded, Full
 from esl_apps.node.services import Services
 
@@ -45,25 +45,6 @@ def targets(services: Services, path: str) -> str:
     return f"{'|'.join(f'{node}/{path}' for node in nodes)} async full"
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What makes a call this process's to place: a claim in Redis, which others take over if this process is silent."""
-
-    until: float
-    """``time.monotonic`` until which none does."""
-    still: Callable[[], bool]
-    """Ask Redis whether it is still this process's. :raises StoreUnavailable: Redis is down."""
-
-    def is_lost(self) -> bool:
-        """Whether another process may place the call: this one was stopped meanwhile."""
-        if time.monotonic() < self.until:
-            return False
-        try:
-            return not self.still()
-        except StoreUnavailable:
-            return True
-
-
 class Outgoing:
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -79,7 +60,8 @@ class Outgoing:
         """Ring A and run its call once it answers. Returns at once a greenlet whose value says whether A answered.
 
         ``switch``: the best one by default. ``charges``: what has been paid already; by default it is paid just before
-        A is rung. ``hold``: looked at last of all, so that two processes never ring A.
+        A is rung. ``hold``: a further claim that the call depends on, looked at before each originate, so that
+        two processes never ring A.
 
         :raises Full: nothing is dialled. :raises StoreUnavailable: neither; Redis is down.
         """
@@ -91,11 +73,7 @@ class Outgoing:
         attempt.pay(*(charges or ()))
 
         def ring(line: Originator) -> bool:
-            if charges is None and not self._pay(attempt, to_pay):
-                return False
-            if hold is not None and hold.is_lost():
-                attempt.note("not_rung", "another process has taken it over")
-                attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, node_clock.now())
+            if charges is None and not line.is_lost() and not self._pay(attempt, to_pay):
                 return False
             return ring_aleg(line, attempt, placed.aleg(policy, self._application(path)))
 
@@ -103,7 +81,13 @@ class Outgoing:
             # By the rules in force when A answers: a reload may have come since.
             placed.answered(call, services.policy, services.host(begin, attempt.app))
 
-        return services.calls.place(attempt, switch, ring, run)
+        holds = [self._own(attempt.call_ref), *filter(None, [hold])]
+        return services.calls.place(attempt, switch, ring, run, holds)
+
+    def _own(self, ref: str) -> Hold:
+        """Return what holds every call that a node places, from now on: others adopt it if the node is silent."""
+        membership, began = self._services.membership, time.monotonic()
+        return Hold(lambda: membership.held_since(began), lambda: not self._services.store.was_taken(ref))
 
     def click2dial(self, order: Order, client: IntegratorRules, ref: str, hold: Hold | None = None) -> Attempt:
         """Ring the agent of a call that will be called ``ref``; returns at once.

@@ -19,8 +19,9 @@ from esl_apps.core.number_text import NotDialable
 from esl_apps.core.terms import AGENT, API, CALLEE, CANCELLED, REJECTED, SYSTEM
 from esl_apps.core.timed_call import TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.node.hold import Hold
 from esl_apps.node.live import Crowded, Full
-from esl_apps.node.outgoing import Hold, Outgoing
+from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
 from esl_apps.process import background
 from esl_apps.store.essence import Essence
@@ -79,9 +80,9 @@ class TimedCallPoller:
         return self._services.membership.redis_clock.now()
 
     def _place_or_release(self, call: TimedCall, sure_until: float = 0.0) -> None:
-        """``sure_until``: `Hold.until`."""
+        """``sure_until`` (``time.monotonic``): no other process takes the call before."""
         try:
-            self._place(call, Hold(sure_until, lambda: self._store.holds(call)))
+            self._place(call, Hold(lambda: time.monotonic() < sure_until, lambda: self._store.holds(call)))
         except (Full, StoreUnavailable) as error:
             # This node can't place it now: give it back, so that any node that can takes it.
             self._log("timed_call_released", str(error))

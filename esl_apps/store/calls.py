@@ -39,6 +39,8 @@ KEEP = 86400
 SCAN = 1000
 #: Seconds for which the cancel of a call is known: longer than it takes to adopt it and to see it end.
 CANCELLED = 600
+#: Seconds for which it is known that a call was taken over: longer than a first leg rings.
+TAKEN = 600
 PING_EVERY = 1.0
 #: Seconds between pings while Redis is down or refuses.
 PING_AWAY = 0.2
@@ -396,12 +398,21 @@ class CallStore:
         If this process dies between the two steps, two processes have the call, and Redis takes one of their records.
         :raises StoreUnavailable: Redis is down.
         """
+        # Before it is here: its process may come back at any moment, and must know.
+        self._client.set(keys.taken(call.call_ref), self._boot, ex=TAKEN)
         call.had_by = [*call.had_by, boot]
         self._client.hset(self._live, call.call_ref, call.encode())
         if self._client.hdel(keys.live(boot), call.call_ref):
             return True
         self._client.hdel(self._live, call.call_ref)
         return False
+
+    def was_taken(self, ref: str) -> bool:
+        """Return whether a process has taken over a call, which this one may have had before or since.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        return bool(self._client.get(keys.taken(ref)))
 
     def _values(self, refs: Iterable[str]) -> list[bytes | None]:
         # Not MGET: in a cluster the calls are on many slots.

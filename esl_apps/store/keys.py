@@ -43,6 +43,11 @@ def cancelled(ref: str) -> str:
     return f"esl_apps:cancelled:{ref}"
 
 
+def taken(ref: str) -> str:
+    """String: the process that has taken over a call."""
+    return f"esl_apps:taken:{ref}"
+
+
 def gone_on(ref: str) -> str:
     """String: under which reference the caller of a call goes on, and with which process."""
     return f"esl_apps:gone_on:{ref}"

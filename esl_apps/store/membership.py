@@ -78,8 +78,10 @@ class Membership:
         """Boots whose stamp was seen to change, and that have not been silent for long since."""
         self._gap = 0.0
         self._last_beat: float | None = None
-        self.lives_until = 0.0
+        self._lives_until = 0.0
         """``clock`` before which no other process takes this one for dead, as of its last beat."""
+        self._unbroken_since = 0.0
+        """``clock`` since which no other process can have taken this one for dead."""
         self.peers: dict[str, Peer] = {}
         """By boot, this process included; as of the last ``say``."""
 
@@ -98,7 +100,9 @@ class Membership:
         if self._last_beat is not None:
             self._gap = max(self._gap, now - self._last_beat)
         self._said_at = self._last_beat = now
-        self.lives_until = began + DEAD
+        if now >= self._lives_until:
+            self._unbroken_since = now
+        self._lives_until = began + DEAD
         self._heard_for += passed
         before, self.peers = self.peers, _peers(flat)
         self.redis_clock.learn(float(self.peers[self.boot].stamp), asked, time.monotonic())
@@ -110,6 +114,11 @@ class Membership:
             if known is not None and not unchanged:
                 self._spoke.add(boot)
         self._spoke = {boot for boot in self._spoke if boot in self.peers and not self.is_dead(boot)}
+
+    def held_since(self, at: float) -> bool:
+        """Return whether this process has all that it had at a time (``clock``): no other process can have taken it for
+        dead since."""
+        return self._unbroken_since <= at and self._clock() < self._lives_until
 
     def longest_gap(self) -> float:
         """Return the most seconds between two beats that reached Redis since this was last asked. If it is long, other

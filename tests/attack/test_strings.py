@@ -206,6 +206,9 @@ class Line:
     def __init__(self) -> None:
         self.commands: list[str] = []
 
+    def is_lost(self) -> bool:
+        return False
+
     def elsewhere(self) -> bool:
         return False
 

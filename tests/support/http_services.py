@@ -22,7 +22,7 @@ from esl_apps.core.status import snapshot
 from esl_apps.core.timed_call import Waiting
 from esl_apps.http import admin, integrator
 from esl_apps.node.event_feed import Feeds
-from esl_apps.node.outgoing import Hold
+from esl_apps.node.hold import Hold
 from esl_apps.node.policy import read_policy
 from esl_apps.observe.metrics import Metrics
 from esl_apps.process.folder import Folder
@@ -255,7 +255,7 @@ class FakeServices:
         self.store = FakeStore()
         self.idempotency = self.store
         self.dead: set[str] = set()
-        self.membership = SimpleNamespace(lives_until=0.0, is_dead=lambda boot: boot in self.dead)
+        self.membership = SimpleNamespace(held_since=lambda _at: False, is_dead=lambda boot: boot in self.dead)
         self.timed_calls = {"autodial": FakeTimedCalls()}
         self.reasons: list[str] = []
         self.readiness = SimpleNamespace(reasons=lambda: self.reasons, problems=lambda: self.reasons)

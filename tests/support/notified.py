@@ -95,6 +95,9 @@ class Phone:
         self._before()
         return self.rang
 
+    def is_lost(self) -> bool:
+        return False
+
     def elsewhere(self) -> bool:
         return False
 

@@ -385,6 +385,9 @@ class ScriptedLine:
         self.others = 0
         """Switches that were not tried."""
 
+    def is_lost(self) -> bool:
+        return False
+
     def elsewhere(self) -> bool:
         self.others -= 1
         return self.others >= 0

@@ -56,6 +56,9 @@ class Phone:
         self.seconds = deadline - time.monotonic()
         return Rang("answered")
 
+    def is_lost(self) -> bool:
+        return False
+
     def elsewhere(self) -> bool:
         return False
 

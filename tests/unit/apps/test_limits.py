@@ -430,6 +430,9 @@ def test_first_leg_that_rings_is_ended_as_rejected() -> None:
     class Line:
         rung = 0
 
+        def is_lost(self) -> bool:
+            return False
+
         def elsewhere(self) -> bool:
             return False
 

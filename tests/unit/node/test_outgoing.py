@@ -15,8 +15,9 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account
 from esl_apps.core.order import Order
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.node.hold import Hold
 from esl_apps.node.live import Crowded, Full
-from esl_apps.node.outgoing import Hold, Spent
+from esl_apps.node.outgoing import Spent
 from esl_apps.node.timed_calls import CROWDED
 from esl_apps.store.membership import Membership
 from tests.support.bench import CALLEE, DID, Bench, Build, placed
@@ -154,10 +155,10 @@ def test_outgoing_click_with_redis_away_at_any_step_is_whole(build: Build) -> No
 
 
 @pytest.mark.parametrize(
-    ("until", "still", "dials"), [(60.0, False, True), (-1.0, True, True), (-1.0, False, False), (-1.0, None, False)]
+    ("sure", "still", "dials"), [(True, False, True), (False, True, True), (False, False, False), (False, None, False)]
 )
 def test_outgoing_click_whose_claim_is_lost_is_not_rung(
-    bench: Bench, until: float, still: bool | None, dials: bool
+    bench: Bench, sure: bool, still: bool | None, dials: bool
 ) -> None:
     """The node was stopped between the claim and the originate, and another has dialled for the same key."""
 
@@ -166,12 +167,35 @@ def test_outgoing_click_whose_claim_is_lost_is_not_rung(
             raise StoreUnavailable("redis: away")
         return still
 
-    hold = Hold(time.monotonic() + until, ask)
+    hold = Hold(lambda: sure, ask)
     attempt = bench.outgoing.click2dial(order_of(bench), bench.services.policy.clients["acme"], "", hold)
     eventually(lambda: attempt.ended or bench.originates())
     assert bool(bench.originates()) is dials
     if not dials:
         assert bench.reason() == (terms.REJECTED, 21, terms.SYSTEM)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_outgoing_call_taken_over_goes_to_no_other_gateway(build: Build, taken: bool) -> None:
+    """The node was stopped while the first gateway was tried, and another has adopted the call."""
+    bench = build().connect()
+    order = placed()
+    order.endpoints = ("sofia/gateway/a/1", "sofia/gateway/b/1")
+    bench.outgoing.place(order)
+    eventually(bench.originates)
+    bench.flush()
+    if taken:
+        other = build(name="app2", known=bench.switches)
+        essence = bench.live[order.attempt.call_ref].essence
+        assert other.services.store.take_over(essence, bench.services.membership.boot)
+        # As it does once it goes on: that must not hide it.
+        order.attempt.save()
+        bench.flush()
+    bench.answer_originate("-ERR NETWORK_OUT_OF_ORDER\n")
+    eventually(lambda: order.attempt.ended or len(bench.originates()) > 1)
+    assert len(bench.originates()) == (1 if taken else 2)
+    if taken:
+        assert bench.reason() == ("agent_failed", 38, terms.AGENT)
 
 
 def test_outgoing_answered_leg_is_offered_to_two_other_nodes(bench: Bench) -> None:

@@ -221,6 +221,19 @@ def test_process_of_the_same_name_is_not_dead(one: Membership) -> None:
     assert one.namesakes() == [two.boot]
 
 
+def test_process_that_was_stopped_is_not_sure_of_its_calls(one: Membership) -> None:
+    assert isinstance(one._clock, Clock)
+    one.say()
+    began = one._clock.now
+    beats(one, 3 * DEAD)
+    assert one.held_since(began)
+    one._clock.now += DEAD
+    assert not one.held_since(began)
+    one.say()
+    assert not one.held_since(began)
+    assert one.held_since(one._clock.now)
+
+
 def test_namesake_that_beats_is_found_at_the_start(one: Membership) -> None:
     two = other(one, "one")
     two.say()
