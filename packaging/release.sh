@@ -3,7 +3,7 @@
 #
 #   what pyproject.toml has to say before strangers install it (UNPUBLISHED=1 goes on without) ·
 #   the sdist and the wheel, built twice and compared · twine check --strict · the Debian package ·
-#   sbom.cdx.json (CycloneDX) and licences.txt of what the wheel installs · hadolint and the compose schema ·
+#   sbom.cdx.json (CycloneDX) and licences.txt of what the wheel has and installs · hadolint and the compose schema ·
 #   pip-audit of what the wheel installs
 set -euo pipefail
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
@@ -25,14 +25,7 @@ wheel=$(ls "$output"/*.whl)
 "$python" -m venv "$work/venv"
 "$work/venv/bin/pip" install -q --disable-pip-version-check "$wheel"
 "$work/venv/bin/pip" uninstall -q -y --disable-pip-version-check setuptools pip 2> /dev/null || true
-"$root/.venv/bin/cyclonedx-py" environment "$work/venv" --pyproject "$root/pyproject.toml" \
-    --mc-type application --output-reproducible --output-file "$output/sbom.cdx.json"
-"$root/.venv/bin/pip-licenses" --python "$work/venv/bin/python" --with-urls --order license --format plain-vertical \
-    --output-file "$output/licences.txt" > /dev/null
-"$python" -c 'import json, sys
-for part in json.load(open(sys.argv[1]))["components"]:
-    print("{name}=={version}".format(**part)) if part["name"] != "esl_apps" else None' \
-    "$output/sbom.cdx.json" | sort > "$output/requirements.txt"
+"$python" "$root/tools/sbom.py" "$work/venv" "$output"
 
 if [ -x /usr/bin/dpkg-deb ]; then
     PIP_PYTHON=$python "$root/packaging/deb/build.sh" "$wheel" "$output"
